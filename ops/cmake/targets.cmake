@@ -1,0 +1,23 @@
+# The two functions that every CMakeLists.txt uses.
+#
+#   tutti_library(NAME SOURCES a.cc b.cc [LINK other libraries])
+#   tutti_test(NAME LABEL unit SOURCES x_test.cc [LINK libraries] [TIMEOUT seconds] [ENVIRONMENT A=b ...] [CASES])
+#
+# A library is static and is linked by its name; LINK is public. A test is one Catch2 binary and one ctest entry.
+function(tutti_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC tutti_flags ${ARG_LINK})
+endfunction()
+
+function(tutti_test name)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;LINK;ENVIRONMENT" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE tutti_flags ${ARG_LINK} tutti_catch_main)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+    ENVIRONMENT "TUTTI_BIN=${CMAKE_BINARY_DIR}/bin;${ARG_ENVIRONMENT}")
+endfunction()
