@@ -1,4 +1,5 @@
-// TUTTI_ASSERT: what must hold in every build. A failure prints the expression and its place, and aborts.
+// TUTTI_ASSERT: what must hold in every build. A failure prints the expression and its place, and
+// aborts.
 #pragma once
 
 namespace tutti {
@@ -7,6 +8,6 @@ namespace tutti {
 
 }  // namespace tutti
 
-#define TUTTI_ASSERT(condition)                                             \
-  (static_cast<bool>(condition) ? static_cast<void>(0)                      \
+#define TUTTI_ASSERT(condition)                        \
+  (static_cast<bool>(condition) ? static_cast<void>(0) \
                                 : ::tutti::assertion_failed(#condition, __FILE__, __LINE__))

@@ -1,6 +1,7 @@
 // Time as a value: state machines are told the time, only hosts ask for it.
 //
-// Instant counts from an arbitrary start and never goes back (timers, leases); WallTime is UTC (records for people).
+// Instant counts from an arbitrary start and never goes back (timers, leases); WallTime is UTC
+// (records for people).
 #pragma once
 
 #include <chrono>

@@ -1,7 +1,9 @@
-// What went wrong, as a value: a code that programs decide by and a message that a person can act on.
+// What went wrong, as a value: a code that programs decide by and a message that a person can act
+// on.
 //
-// Expected failures are values of this type; broken invariants abort (assert.h); exceptions stop in the file that met
-// them. A message is one line, says what was found and what to do about it, and names the file, key or peer.
+// Expected failures are values of this type; broken invariants abort (assert.h); exceptions stop in
+// the file that met them. A message is one line, says what was found and what to do about it, and
+// names the file, key or peer.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +44,8 @@ struct [[nodiscard]] Error {
 // The code's name, as in logs and the API ("invalid_argument").
 std::string_view to_string(ErrorCode code);
 
-// Error with the text of an errno value behind the message: "cannot open x: No such file or directory".
+// Error with the text of an errno value behind the message: "cannot open x: No such file or
+// directory".
 Error errno_error(std::string_view message, int error_number);
 
 }  // namespace tutti

@@ -50,14 +50,16 @@ Result<> write_all(int descriptor, std::string_view content) {
 
 }  // namespace
 
-Result<> write_file_atomically(const std::filesystem::path& path, std::string_view content, unsigned mode) {
+Result<> write_file_atomically(const std::filesystem::path& path, std::string_view content,
+                               unsigned mode) {
   const std::filesystem::path beside = path.string() + ".new-" + random_hex(4);
   FileDescriptor file(::open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
   if (!file) return errno_error("cannot write " + path.string(), errno);
   Result<> written = write_all(file.get(), content);
   if (written && ::fsync(file.get()) != 0) written = errno_error("sync", errno);
   file.reset();
-  if (written && ::rename(beside.c_str(), path.c_str()) != 0) written = errno_error("rename", errno);
+  if (written && ::rename(beside.c_str(), path.c_str()) != 0)
+    written = errno_error("rename", errno);
   if (!written) {
     ::unlink(beside.c_str());
     return Error(written.error()).with_context("cannot write " + path.string());

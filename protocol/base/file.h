@@ -1,4 +1,5 @@
-// Files, with errors as values and durability said: read whole, write atomically, sync folders, own descriptors.
+// Files, with errors as values and durability said: read whole, write atomically, sync folders, own
+// descriptors.
 #pragma once
 
 #include <cstdint>
@@ -36,11 +37,14 @@ class FileDescriptor {
 };
 
 // The whole file. Errors: not_found, permission_denied; exhausted above `bytes_max`.
-Result<std::string> read_file(const std::filesystem::path& path, std::uint64_t bytes_max = std::uint64_t{1} << 30);
+Result<std::string> read_file(const std::filesystem::path& path,
+                              std::uint64_t bytes_max = std::uint64_t{1} << 30);
 
-// Readers see the old content or the new, never a part: written beside, synced, renamed, folder synced.
-// `mode` are the permission bits of the new file. On error the old file stays and nothing is left beside it.
-Result<> write_file_atomically(const std::filesystem::path& path, std::string_view content, unsigned mode = 0644);
+// Readers see the old content or the new, never a part: written beside, synced, renamed, folder
+// synced. `mode` are the permission bits of the new file. On error the old file stays and nothing
+// is left beside it.
+Result<> write_file_atomically(const std::filesystem::path& path, std::string_view content,
+                               unsigned mode = 0644);
 
 // Makes creations, renames and removals in the folder durable.
 Result<> sync_folder(const std::filesystem::path& folder);

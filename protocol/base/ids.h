@@ -18,11 +18,14 @@ struct Id {
   explicit operator bool() const { return value != 0; }
 };
 
-using JobId = Id<struct JobTag>;                // counted by the coordinator from 1
-using Generation = Id<struct GenerationTag>;    // (re)start of one job's group, counted per job from 1
-using ProcessId = Id<struct ProcessTag>;        // one start of one rank process, counted by the coordinator from 1
-using SessionId = Id<struct SessionTag>;        // one Hello/Welcome of one worker, counted by the coordinator from 1
-using Sequence = Id<struct SequenceTag>;        // number of an order or report within a session, from 1
+using JobId = Id<struct JobTag>;  // counted by the coordinator from 1
+using Generation =
+    Id<struct GenerationTag>;  // (re)start of one job's group, counted per job from 1
+using ProcessId =
+    Id<struct ProcessTag>;  // one start of one rank process, counted by the coordinator from 1
+using SessionId =
+    Id<struct SessionTag>;  // one Hello/Welcome of one worker, counted by the coordinator from 1
+using Sequence = Id<struct SequenceTag>;  // number of an order or report within a session, from 1
 
 template <class Tag>
 std::string to_string(Id<Tag> id) {
@@ -33,5 +36,7 @@ std::string to_string(Id<Tag> id) {
 
 template <class Tag>
 struct std::hash<tutti::Id<Tag>> {
-  std::size_t operator()(tutti::Id<Tag> id) const noexcept { return std::hash<std::uint64_t>{}(id.value); }
+  std::size_t operator()(tutti::Id<Tag> id) const noexcept {
+    return std::hash<std::uint64_t>{}(id.value);
+  }
 };

@@ -50,9 +50,10 @@ void write_log(LogLevel level, std::string_view component, std::string_view mess
   gmtime_r(&seconds, &utc);
   const std::string line =
       fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z {} {}: {}\n", utc.tm_year + 1900,
-                  utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, now.unix_ms % 1000,
-                  name_of(level), component, message);
-  // One write keeps lines of several threads and processes whole; a log that cannot be written is dropped.
+                  utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
+                  now.unix_ms % 1000, name_of(level), component, message);
+  // One write keeps lines of several threads and processes whole; a log that cannot be written is
+  // dropped.
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
 }
 

@@ -2,7 +2,8 @@
 //
 //   TUTTI_LOG_INFO("worker", "rank {} of job {} exited with {}", rank, job, code);
 //
-// TUTTI_LOG=debug|info|warning|error chooses the lowest level shown (default info). Any thread; one write per line.
+// TUTTI_LOG=debug|info|warning|error chooses the lowest level shown (default info). Any thread; one
+// write per line.
 #pragma once
 
 #include <fmt/core.h>
@@ -19,13 +20,16 @@ void write_log(LogLevel level, std::string_view component, std::string_view mess
 
 }  // namespace tutti
 
-#define TUTTI_LOG_AT(level, component, ...)                                       \
-  do {                                                                            \
-    if (::tutti::log_enabled(level)) {                                            \
-      ::tutti::write_log(level, component, ::fmt::format(__VA_ARGS__));           \
-    }                                                                             \
+#define TUTTI_LOG_AT(level, component, ...)                             \
+  do {                                                                  \
+    if (::tutti::log_enabled(level)) {                                  \
+      ::tutti::write_log(level, component, ::fmt::format(__VA_ARGS__)); \
+    }                                                                   \
   } while (false)
-#define TUTTI_LOG_DEBUG(component, ...) TUTTI_LOG_AT(::tutti::LogLevel::debug, component, __VA_ARGS__)
+#define TUTTI_LOG_DEBUG(component, ...) \
+  TUTTI_LOG_AT(::tutti::LogLevel::debug, component, __VA_ARGS__)
 #define TUTTI_LOG_INFO(component, ...) TUTTI_LOG_AT(::tutti::LogLevel::info, component, __VA_ARGS__)
-#define TUTTI_LOG_WARNING(component, ...) TUTTI_LOG_AT(::tutti::LogLevel::warning, component, __VA_ARGS__)
-#define TUTTI_LOG_ERROR(component, ...) TUTTI_LOG_AT(::tutti::LogLevel::error, component, __VA_ARGS__)
+#define TUTTI_LOG_WARNING(component, ...) \
+  TUTTI_LOG_AT(::tutti::LogLevel::warning, component, __VA_ARGS__)
+#define TUTTI_LOG_ERROR(component, ...) \
+  TUTTI_LOG_AT(::tutti::LogLevel::error, component, __VA_ARGS__)

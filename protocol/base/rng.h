@@ -1,6 +1,7 @@
 // A small seeded generator (SplitMix64, Steele et al. 2014) for jitter, simulation and tests.
 //
-// Not for secrets (base/secret.h) and not for training, whose draws are keyed by purpose and index (kernels).
+// Not for secrets (base/secret.h) and not for training, whose draws are keyed by purpose and index
+// (kernels).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ class Rng {
     return z ^ (z >> 31);
   }
 
-  // Uniform in [0, bound); bound > 0. The bias of the modulo is below 2^-32 for the bounds used here.
+  // Uniform in [0, bound); bound > 0. The bias of the modulo is below 2^-32 for the bounds used
+  // here.
   std::uint64_t below(std::uint64_t bound) { return next() % bound; }
 
   // Uniform in [0, 1).

@@ -7,7 +7,8 @@
 
 namespace tutti {
 
-// `bytes` random bytes as lower-case hexadecimal (2 characters a byte). Aborts if the system has no randomness.
+// `bytes` random bytes as lower-case hexadecimal (2 characters a byte). Aborts if the system has no
+// randomness.
 std::string random_hex(std::size_t bytes);
 
 // Whether both are equal; the time taken depends on the length only.

@@ -1,7 +1,9 @@
-// How the processes of a cluster are set up: what `tutti coordinator|worker --config F` read and `tutti up` fills in.
+// How the processes of a cluster are set up: what `tutti coordinator|worker --config F` read and
+// `tutti up` fills in.
 //
-// The coordinator leaves three files in its state folder, all 0600: `address` (URL of the HTTP API), `token` (the first
-// admin token) and `join.json` {"endpoint", "server_key", "join_token"}, which is all that a worker needs to join.
+// The coordinator leaves three files in its state folder, all 0600: `address` (URL of the HTTP
+// API), `token` (the first admin token) and `join.json` {"endpoint", "server_key", "join_token"},
+// which is all that a worker needs to join.
 #pragma once
 
 #include <cstdint>
@@ -13,26 +15,26 @@
 namespace tutti::spec {
 
 struct CoordinatorConfig {
-  std::string state;                     // folder; made if missing; locked, so that it admits one coordinator
+  std::string state;  // folder; made if missing; locked, so that it admits one coordinator
   std::string http_host = "127.0.0.1";
-  std::uint16_t http_port = 0;           // 0: the one used before, else chosen by the system
+  std::uint16_t http_port = 0;  // 0: the one used before, else chosen by the system
   std::string control_host = "127.0.0.1";
-  std::uint16_t control_port = 0;        // ZeroMQ; the same rule
+  std::uint16_t control_port = 0;  // ZeroMQ; the same rule
   std::uint32_t lease_ms = 5'000;
   std::uint32_t heartbeat_ms = 500;
-  bool faults = false;                   // whether /api/v1/faults is served
+  bool faults = false;  // whether /api/v1/faults is served
 
   bool operator==(const CoordinatorConfig&) const = default;
 };
 
 struct WorkerConfig {
-  std::string state;                     // folder of this worker: spools, lock
-  std::string join = "";                 // path of join.json; waited for
-  std::string name;                      // empty: the host's name
-  std::uint32_t slots = 0;               // 0: one a core
-  std::uint32_t threads = 0;             // cores of a slot; 0: cores / slots, at least 1
-  std::string rank_binary;               // empty: tutti-rank beside the running binary
-  bool runs_programs = true;             // kind `run`
+  std::string state;          // folder of this worker: spools, lock
+  std::string join = "";      // path of join.json; waited for
+  std::string name;           // empty: the host's name
+  std::uint32_t slots = 0;    // 0: one a core
+  std::uint32_t threads = 0;  // cores of a slot; 0: cores / slots, at least 1
+  std::string rank_binary;    // empty: tutti-rank beside the running binary
+  bool runs_programs = true;  // kind `run`
   bool faults = false;
 
   bool operator==(const WorkerConfig&) const = default;

@@ -1,10 +1,11 @@
 // A job spec: what a user writes in YAML, as typed structs with every default filled in.
 //
-// parse_job_spec (parse.h) makes one from text, strictly: an unknown key is an error with its line, column and the nearest
-// valid key. to_yaml writes the resolved spec, which parses to the same value again; the journal, the wire and
-// the ranks all carry that text.
+// parse_job_spec (parse.h) makes one from text, strictly: an unknown key is an error with its line,
+// column and the nearest valid key. to_yaml writes the resolved spec, which parses to the same
+// value again; the journal, the wire and the ranks all carry that text.
 //
-// Units: as named; durations in milliseconds (written "60s", "1h" in YAML), memory in bytes (written "2GiB").
+// Units: as named; durations in milliseconds (written "60s", "1h" in YAML), memory in bytes
+// (written "2GiB").
 #pragma once
 
 #include <cstdint>
@@ -17,19 +18,20 @@ namespace tutti::spec {
 
 enum class JobKind { train, serve, generate, evaluate, tune, check, benchmark, run };
 
-// Either `path` (a Hugging Face model directory or one of our checkpoints) or the shape of a new model.
+// Either `path` (a Hugging Face model directory or one of our checkpoints) or the shape of a new
+// model.
 struct ModelSpec {
   std::string path;
-  std::string family;              // llama
+  std::string family;  // llama
   std::uint32_t layers = 0;
-  std::uint32_t width = 0;         // hidden size, a multiple of heads
+  std::uint32_t width = 0;  // hidden size, a multiple of heads
   std::uint32_t heads = 0;
   std::uint32_t kv_heads = 0;      // 0 in YAML: as many as heads
   std::uint32_t feed_forward = 0;  // 0 in YAML: 8/3 of width, rounded up to a multiple of 64
   std::uint32_t vocabulary = 0;
   double rope_theta = 10'000;
   double norm_epsilon = 1e-5;
-  bool tied = true;                // input and output embeddings are one
+  bool tied = true;  // input and output embeddings are one
 
   bool operator==(const ModelSpec&) const = default;
 };
@@ -38,8 +40,9 @@ struct ModelSpec {
 struct DataSpec {
   std::vector<std::string> text;
   std::vector<std::string> tokens;  // .npy of uint16, uint32 or int32
-  std::string tokenizer;            // tokenizer.json; empty: the model's, else trained on `text` with the model's vocabulary
-  std::uint32_t sequence = 0;       // T, tokens a sample
+  std::string tokenizer;  // tokenizer.json; empty: the model's, else trained on `text` with the
+                          // model's vocabulary
+  std::uint32_t sequence = 0;  // T, tokens a sample
   bool shuffle = true;
 
   bool operator==(const DataSpec&) const = default;
@@ -50,57 +53,60 @@ struct OptimizerSpec {
   double rate = 1e-3;
   std::vector<double> betas = {0.9, 0.95};
   double epsilon = 1e-8;
-  double decay = 0.1;               // of matrices only
+  double decay = 0.1;  // of matrices only
 
   bool operator==(const OptimizerSpec&) const = default;
 };
 
 struct ScheduleSpec {
-  std::string name = "cosine";      // constant | linear | cosine
-  std::uint64_t warmup = 0;         // steps
-  double floor = 0.1;               // final rate as a share of the peak
+  std::string name = "cosine";  // constant | linear | cosine
+  std::uint64_t warmup = 0;     // steps
+  double floor = 0.1;           // final rate as a share of the peak
 
   bool operator==(const ScheduleSpec&) const = default;
 };
 
 struct TrainSpec {
   std::uint64_t steps = 0;
-  std::uint32_t batch = 0;          // samples a step, over all ranks
-  std::uint32_t micro = 0;          // samples at a time in one rank; 0: auto. Never changes a bit of the result
+  std::uint32_t batch = 0;  // samples a step, over all ranks
+  std::uint32_t micro =
+      0;  // samples at a time in one rank; 0: auto. Never changes a bit of the result
   std::uint64_t seed = 1;
-  std::string precision = "fp32";   // this build: fp32
-  double clip = 1.0;                // global norm; 0: off
+  std::string precision = "fp32";  // this build: fp32
+  double clip = 1.0;               // global norm; 0: off
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
-  std::string resume;               // checkpoint folder (.../step-N) to go on from, with optimizer state and cursor
-  std::uint64_t stop = 0;           // end after this step although the schedule goes on; 0: steps
+  std::string
+      resume;  // checkpoint folder (.../step-N) to go on from, with optimizer state and cursor
+  std::uint64_t stop = 0;  // end after this step although the schedule goes on; 0: steps
 
   bool operator==(const TrainSpec&) const = default;
 };
 
 struct ParallelSpec {
-  std::uint32_t data = 0;           // ranks; 0: auto, as many as resources allow
-  std::uint32_t shards = 0;         // logical shards, a power of two; 0: the largest that is <= min(8, batch)
+  std::uint32_t data = 0;  // ranks; 0: auto, as many as resources allow
+  std::uint32_t shards =
+      0;  // logical shards, a power of two; 0: the largest that is <= min(8, batch)
 
   bool operator==(const ParallelSpec&) const = default;
 };
 
 struct ResourceSpec {
-  std::string device = "any";       // any | cpu
+  std::string device = "any";  // any | cpu
   std::uint32_t ranks_min = 1;
   std::uint32_t ranks_max = 1;
-  std::uint32_t threads = 0;        // a rank; 0: the cores of its slot
-  std::uint32_t cores = 0;          // a rank of `run`; 0: those of its slot
-  std::uint64_t memory_bytes = 0;   // a rank; 0: not limited
+  std::uint32_t threads = 0;       // a rank; 0: the cores of its slot
+  std::uint32_t cores = 0;         // a rank of `run`; 0: those of its slot
+  std::uint64_t memory_bytes = 0;  // a rank; 0: not limited
   std::map<std::string, std::string> labels;
 
   bool operator==(const ResourceSpec&) const = default;
 };
 
 struct CheckpointSpec {
-  std::uint64_t every = 0;          // steps; 0: only the last
-  std::uint32_t keep = 3;           // 0: all
-  bool last = true;                 // checkpoint after the last step
+  std::uint64_t every = 0;  // steps; 0: only the last
+  std::uint32_t keep = 3;   // 0: all
+  bool last = true;         // checkpoint after the last step
 
   bool operator==(const CheckpointSpec&) const = default;
 };
@@ -120,15 +126,15 @@ struct RetriesSpec {
 };
 
 struct ServeSpec {
-  std::string name;                 // what clients ask for; empty: the job's name
-  std::uint32_t batch_max = 16;     // requests decoded together
-  std::uint32_t tokens_max = 0;     // context limit; 0: the model's
+  std::string name;              // what clients ask for; empty: the job's name
+  std::uint32_t batch_max = 16;  // requests decoded together
+  std::uint32_t tokens_max = 0;  // context limit; 0: the model's
 
   bool operator==(const ServeSpec&) const = default;
 };
 
 struct LimitSpec {
-  std::uint64_t time_ms = 0;        // running; 0: none
+  std::uint64_t time_ms = 0;  // running; 0: none
   std::uint64_t queued_ms = 0;
 
   bool operator==(const LimitSpec&) const = default;
@@ -137,14 +143,14 @@ struct LimitSpec {
 struct JobSpec {
   std::string name;
   JobKind kind = JobKind::train;
-  ModelSpec model;                  // train, serve
-  DataSpec data;                    // train
-  TrainSpec train;                  // train
-  ParallelSpec parallel;            // train
-  ServeSpec serve;                  // serve
-  std::vector<std::string> command; // run
+  ModelSpec model;                         // train, serve
+  DataSpec data;                           // train
+  TrainSpec train;                         // train
+  ParallelSpec parallel;                   // train
+  ServeSpec serve;                         // serve
+  std::vector<std::string> command;        // run
   std::map<std::string, std::string> env;  // run
-  std::string folder;               // run: working directory; empty: the job's folder
+  std::string folder;                      // run: working directory; empty: the job's folder
   ResourceSpec resources;
   CheckpointSpec checkpoint;
   OnLossSpec on_loss;

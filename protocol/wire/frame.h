@@ -2,15 +2,16 @@
 //
 //   offset  0  magic       u32  0x49545554 ("TUTI")
 //           4  version     u16  kProtocolVersion; another major is refused
-//           6  kind        u16  index of the message in its link's closed variant, see kinds.h
+//           6  kind        u16  number of the message type, see kinds.h
 //           8  session     u64  SessionId; 0 before Welcome and on links without sessions
 //          16  generation  u64  0: not about a generation
 //          24  sequence    u64  number of an order or report, 0: neither
 //          32  length      u32  bytes of body
 //          36  reserved    u32  0
 //
-// All integers little endian. Errors: corrupt (truncated, wrong magic, lengths that do not match, body that does not
-// decode), unsupported (version, kind), exhausted (longer than kFrameBytesMax), stale (session; decided by the caller).
+// All integers little endian. Errors: corrupt (truncated, wrong magic, lengths that do not match,
+// body that does not decode), unsupported (version, kind), exhausted (longer than kFrameBytesMax),
+// stale (session; decided by the caller).
 #pragma once
 
 #include <cstddef>
@@ -44,7 +45,8 @@ struct FrameHeader {
 // The header's 40 bytes.
 std::string encode_header(const FrameHeader& header);
 
-// The header of `bytes`, which may be longer than the header. Checks magic, version and length limit, not the body.
+// The header of `bytes`, which may be longer than the header. Checks magic, version and length
+// limit, not the body.
 Result<FrameHeader> decode_header(std::string_view bytes);
 
 }  // namespace tutti::wire

@@ -1,20 +1,21 @@
 // What the coordinator and a worker tell each other, over the control plane.
 //
-//   worker                          coordinator
-//     Hello (who I am, what runs) ->
-//                                <-  Welcome (session)          frames of another session are dropped from here on
-//                                <-  order 1, order 2, ...      resent until acknowledged, done once, in order
+//   worker                         coordinator
+//     Hello (who, what runs)     ->
+//                                <-  Welcome (session): frames of another session are dropped now
+//                                <-  order 1, order 2, ... resent until acknowledged, done once
 //     OrdersAcked(2)             ->
-//     report 1, report 2, ...    ->                             the same the other way
+//     report 1, report 2, ...    ->  the same the other way
 //                                <-  ReportsAcked(2)
-//     Heartbeat                  ->                             each refreshes the lease
+//     Heartbeat                  ->  each refreshes the lease
 //                                <-  HeartbeatAnswered
-//     SpoolData                  ->                             logs and step records: one chunk a stream in flight
-//                                <-  SpoolAcked                 after it was synced
+//     SpoolData                  ->  logs and step records: one chunk a stream in flight
+//                                <-  SpoolAcked: after it was synced
 //
-// Orders and reports carry their number in the frame's `sequence` (frame.h), counted from 1 in each session; other frames
-// carry 0 and may be lost. Numbering starts anew with a session: the coordinator derives its orders again from what it
-// wants and what Hello says; the worker sends its unacknowledged reports again. Both are idempotent.
+// Orders and reports carry their number in the frame's `sequence` (frame.h), counted from 1 in each
+// session; other frames carry 0 and may be lost. Numbering starts anew with a session: the
+// coordinator derives its orders again from what it wants and what Hello says; the worker sends its
+// unacknowledged reports again. Both are idempotent.
 #pragma once
 
 #include <boost/describe/class.hpp>
@@ -41,22 +42,24 @@ struct RankStarted {
 };
 BOOST_DESCRIBE_STRUCT(RankStarted, (), (job, generation, process, pid))
 
-// A process is gone and reaped: its slot is free. One of `code` and `signal` is set, or `error` if it never began.
+// A process is gone and reaped: its slot is free. One of `code` and `signal` is set, or `error` if
+// it never began.
 struct RankExited {
   JobId job;
   Generation generation;
   ProcessId process;
   std::int32_t code = 0;
   std::int32_t signal = 0;
-  bool ordered = false;     // by StopRank; not by a fault or from elsewhere
+  bool ordered = false;                       // by StopRank; not by a fault or from elsewhere
   FailureClass failure = FailureClass::none;  // the worker's judgement
-  std::string error;        // one line for people
+  std::string error;                          // one line for people
   std::int64_t seen_unix_ms = 0;
 
   bool operator==(const RankExited&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(RankExited, (),
-                      (job, generation, process, code, signal, ordered, failure, error, seen_unix_ms))
+                      (job, generation, process, code, signal, ordered, failure, error,
+                       seen_unix_ms))
 
 BOOST_DEFINE_ENUM_CLASS(ProcessPhase, starting, ready, formed, broken, finished, stopping)
 
@@ -78,21 +81,22 @@ struct ProcessState {
   bool operator==(const ProcessState&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(ProcessState, (),
-                      (job, generation, process, rank, size, slot, pid, phase, address, held, formed, progress))
+                      (job, generation, process, rank, size, slot, pid, phase, address, held,
+                       formed, progress))
 
 struct Hello {
-  std::string worker;        // its name, unique in the cluster
-  std::string incarnation;   // of this worker process, random
-  std::string boot_id;       // of the machine
+  std::string worker;       // its name, unique in the cluster
+  std::string incarnation;  // of this worker process, random
+  std::string boot_id;      // of the machine
   std::string host;
-  std::string version;       // of Tutti
+  std::string version;  // of Tutti
   std::uint32_t slots = 0;
   std::uint32_t cores = 0;
   std::uint64_t memory_bytes = 0;
-  std::string cpu;           // model name
+  std::string cpu;                    // model name
   std::vector<std::string> profiles;  // numerics profiles it can run: portable, ...
-  bool runs_programs = true; // whether kind `run` is allowed here
-  bool faults = false;       // whether SignalRank is obeyed
+  bool runs_programs = true;          // whether kind `run` is allowed here
+  bool faults = false;                // whether SignalRank is obeyed
   std::string join_token;
   std::vector<ProcessState> processes;
   std::vector<RankExited> exits;  // not acknowledged yet
@@ -100,21 +104,23 @@ struct Hello {
   bool operator==(const Hello&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Hello, (),
-                      (worker, incarnation, boot_id, host, version, slots, cores, memory_bytes, cpu, profiles,
-                       runs_programs, faults, join_token, processes, exits))
+                      (worker, incarnation, boot_id, host, version, slots, cores, memory_bytes, cpu,
+                       profiles, runs_programs, faults, join_token, processes, exits))
 
 struct Welcome {
   SessionId session;
   std::uint32_t heartbeat_ms = 500;
   std::uint32_t lease_ms = 5'000;
-  std::uint16_t liveness_port = 0;  // connect here and write liveness_token and a line break; the end of that connection means lost
+  std::uint16_t liveness_port = 0;  // connect here and write liveness_token and a line break; the
+                                    // end of that connection means lost
   std::string liveness_token;
 
   bool operator==(const Welcome&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Welcome, (), (session, heartbeat_ms, lease_ms, liveness_port, liveness_token))
 
-// The worker is not admitted, and why; it says so and ends (permission_denied, unsupported) or tries again (unavailable).
+// The worker is not admitted, and why; it says so and ends (permission_denied, unsupported) or
+// tries again (unavailable).
 struct Refused {
   std::string code;
   std::string message;
@@ -152,7 +158,8 @@ BOOST_DESCRIBE_STRUCT(ReportsAcked, (), (through))
 
 BOOST_DEFINE_ENUM_CLASS(Stream, log, steps)
 
-// Bytes [offset, offset + size) of one process's spool. Steps are whole lines; log is raw output, both streams mixed.
+// Bytes [offset, offset + size) of one process's spool. Steps are whole lines; log is raw output,
+// both streams mixed.
 struct SpoolData {
   JobId job;
   Generation generation;  // the process's first
@@ -167,7 +174,8 @@ struct SpoolData {
 };
 BOOST_DESCRIBE_STRUCT(SpoolData, (), (job, generation, process, rank, stream, offset, bytes, end))
 
-// The coordinator holds the stream up to `offset` on disk; the worker goes on from there and may drop what is before.
+// The coordinator holds the stream up to `offset` on disk; the worker goes on from there and may
+// drop what is before.
 struct SpoolAcked {
   ProcessId process;
   Stream stream = Stream::log;
@@ -178,15 +186,17 @@ struct SpoolAcked {
 };
 BOOST_DESCRIBE_STRUCT(SpoolAcked, (), (process, stream, offset, end))
 
-using Order = std::variant<StartRank, Regroup, FormGroup, AbortGeneration, StopRank, CommitCheckpoint, SetFlags, SignalRank>;
-using Report = std::variant<RankStarted, RankReady, GroupFormed, GenerationBroken, FirstStepDone, CheckpointPart,
-                            CheckpointCommitted, RankFinished, RankExited>;
+using Order = std::variant<StartRank, Regroup, FormGroup, AbortGeneration, StopRank,
+                           CommitCheckpoint, SetFlags, SignalRank>;
+using Report = std::variant<RankStarted, RankReady, GroupFormed, GenerationBroken, FirstStepDone,
+                            CheckpointPart, CheckpointCommitted, RankFinished, RankExited>;
 
 using ToWorker = std::variant<Welcome, Refused, HeartbeatAnswered, ReportsAcked, SpoolAcked,  //
-                              StartRank, Regroup, FormGroup, AbortGeneration, StopRank, CommitCheckpoint, SetFlags,
-                              SignalRank>;
-using FromWorker = std::variant<Hello, Heartbeat, OrdersAcked, SpoolData,  //
-                                RankStarted, RankReady, GroupFormed, GenerationBroken, FirstStepDone, CheckpointPart,
-                                CheckpointCommitted, RankFinished, RankExited>;
+                              StartRank, Regroup, FormGroup, AbortGeneration, StopRank,
+                              CommitCheckpoint, SetFlags, SignalRank>;
+using FromWorker =
+    std::variant<Hello, Heartbeat, OrdersAcked, SpoolData,  //
+                 RankStarted, RankReady, GroupFormed, GenerationBroken, FirstStepDone,
+                 CheckpointPart, CheckpointCommitted, RankFinished, RankExited>;
 
 }  // namespace tutti::wire

@@ -9,7 +9,8 @@ namespace tutti::test {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(std::filesystem::temp_directory_path() / ("tutti-test-" + random_hex(8))) {
+  TemporaryFolder()
+      : path_(std::filesystem::temp_directory_path() / ("tutti-test-" + random_hex(8))) {
     std::filesystem::create_directories(path_);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;

@@ -28,7 +28,8 @@ TEST_CASE("file: a missing file, a folder and a file over the limit are named er
   CHECK(read_file(folder.path()).error().code == ErrorCode::invalid_argument);
   REQUIRE(write_file_atomically(folder.path() / "big", "12345"));
   CHECK(read_file(folder.path() / "big", 4).error().code == ErrorCode::exhausted);
-  CHECK(write_file_atomically(folder.path() / "none" / "x", "").error().code == ErrorCode::not_found);
+  CHECK(write_file_atomically(folder.path() / "none" / "x", "").error().code ==
+        ErrorCode::not_found);
 }
 
 }  // namespace

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""House rules as a test: folder dependencies, where a third-party library may be met, sizes, words.
+
+    ops/lint/lint.py [ROOT]      exit 0: clean; 1: findings, one a line as `file:line: rule: text`
+
+An exemption is a row of EXEMPT with its reason.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+# Folder -> folders that it may include from, besides itself. The longest matching folder decides.
+MAY_INCLUDE = {
+    "protocol/base": [],
+    "protocol/spec": ["protocol/base"],
+    "protocol/wire": ["protocol/base"],
+    "protocol/actor": ["protocol/base"],
+    "protocol/transport": ["protocol/base", "protocol/wire", "protocol/actor"],
+    "coordinator": ["protocol", "coordinator"],
+    "worker": ["protocol", "worker"],
+    "kernels": ["protocol/base", "kernels"],
+    "jobs": ["protocol/base", "protocol/spec", "kernels", "jobs"],
+    "jobs/rank": ["protocol/base", "protocol/spec", "protocol/wire", "protocol/transport", "kernels", "jobs"],
+    "ops/cli": ["protocol", "coordinator", "worker", "ops/cli"],
+    "ops/bench": ["protocol/base", "kernels", "jobs", "ops/bench"],
+    "tests": [""],
+}
+
+# Third-party headers -> folders that may include them.
+THIRD_PARTY = {
+    r"yaml-cpp/": ["protocol/spec"],
+    r"zmq": ["protocol/transport"],
+    r"sqlite3": ["coordinator/ledger"],
+    r"boost/beast": ["coordinator/api", "coordinator/gateway"],
+    r"boost/asio": ["protocol/actor", "protocol/transport", "coordinator", "worker", "ops/cli"],
+    r"msgpuck": ["protocol/wire"],
+    r"nccl": ["kernels/collective"],
+    r"cuda": ["kernels/cuda"],
+    r"hwy/": ["kernels"],
+    r"pcre2": ["jobs/tokenizers"],
+    r"CLI/": ["ops/cli", "jobs"],
+}
+
+LINE_MAX = 100
+SIZE_MAX = {".h": 300, ".cc": 600, ".cu": 500}
+MAIN_MAX = 100
+FUNCTION_MAX = 70
+FOLDER_MAX = 25
+CMAKE_ROOT_MAX = 80
+
+BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc", "types"}
+BANNED_TEXT = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|for now\b|not implemented", re.IGNORECASE)
+
+# (path, rule) -> reason
+EXEMPT = {
+}
+
+
+def files(root):
+    listed = subprocess.run(["git", "-C", str(root), "ls-files", "-co", "--exclude-standard"], capture_output=True,
+                            text=True)
+    names = listed.stdout.splitlines() if listed.returncode == 0 else [
+        str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+    return sorted(name for name in names if (root / name).is_file())
+
+
+def folder_rule(table, name):
+    folders = [folder for folder in table if name == folder or name.startswith(folder + "/")]
+    return max(folders, key=len) if folders else None
+
+
+def check_includes(name, lines):
+    own = folder_rule(MAY_INCLUDE, name)
+    for number, line in enumerate(lines, 1):
+        match = re.match(r'\s*#\s*include\s+([<"])([^>"]+)[>"]', line)
+        if not match:
+            continue
+        quote, included = match.groups()
+        if quote == '"' and own is not None and "/" in included:
+            allowed = MAY_INCLUDE[own] + [own]
+            if not any(prefix == "" or included.startswith(prefix + "/") for prefix in allowed):
+                yield number, "dependency", f"{own} must not include {included}"
+        if quote == "<":
+            for pattern, folders in THIRD_PARTY.items():
+                if re.match(pattern, included) and not any(name.startswith(folder + "/") for folder in folders):
+                    if not name.startswith("tests/"):
+                        yield number, "third-party", f"<{included}> is met in {', '.join(folders)} only"
+
+
+def check_sizes(name, lines):
+    suffix = pathlib.PurePath(name).suffix
+    limit = MAIN_MAX if name.endswith("/main.cc") else SIZE_MAX.get(suffix)
+    if limit and len(lines) > limit:
+        yield len(lines), "size", f"{len(lines)} lines; the limit is {limit}"
+    for number, line in enumerate(lines, 1):
+        if len(line) > LINE_MAX:
+            yield number, "width", f"{len(line)} columns; the limit is {LINE_MAX}"
+
+
+def check_functions(name, lines):
+    """A function is a line at column 0 that opens a brace; it ends at the next line that is a brace at column 0."""
+    start = None
+    for number, line in enumerate(lines, 1):
+        if start is None and re.match(r"[A-Za-z_~].*\)[^;]*\{$", line) and not line.startswith(("namespace", "struct",
+                                                                                                 "class", "enum")):
+            start = number
+        elif start is None and re.match(r"[A-Za-z_].*\($|[A-Za-z_].*,$", line):
+            continue
+        elif start is not None and line.startswith("}"):
+            if number - start + 1 > FUNCTION_MAX and "TEST_CASE" not in lines[start - 1]:
+                yield start, "function", f"{number - start + 1} lines; the limit is {FUNCTION_MAX}"
+            start = None
+
+
+def check_words(name, lines):
+    if name.startswith("ops/lint/"):
+        return
+    for number, line in enumerate(lines, 1):
+        match = BANNED_TEXT.search(line)
+        if match:
+            yield number, "words", f'"{match.group(0)}": finish it, or say what is so and why'
+
+
+def check_header(name, lines):
+    if not any(line.strip() == "#pragma once" for line in lines):
+        yield 1, "header", "#pragma once is missing"
+    if not lines or not lines[0].startswith("//"):
+        yield 1, "header", "opens with a comment that says what it is"
+
+
+def check_tree(root, names):
+    sources = {}
+    for name in names:
+        path = pathlib.PurePath(name)
+        if path.suffix in SIZE_MAX:
+            sources.setdefault(str(path.parent), []).append(name)
+            if path.stem in BANNED_NAMES:
+                yield name, 1, "name", f'"{path.stem}" says nothing; name what is in it'
+    for folder, inside in sources.items():
+        if len(inside) > FOLDER_MAX:
+            yield folder, 1, "folder", f"{len(inside)} sources; the limit is {FOLDER_MAX}"
+    root_cmake = root / "CMakeLists.txt"
+    if root_cmake.exists() and len(root_cmake.read_text().splitlines()) > CMAKE_ROOT_MAX:
+        yield "CMakeLists.txt", 1, "size", f"more than {CMAKE_ROOT_MAX} lines"
+
+
+def findings(root):
+    names = files(root)
+    yield from check_tree(root, names)
+    for name in names:
+        suffix = pathlib.PurePath(name).suffix
+        if suffix not in SIZE_MAX:
+            continue
+        lines = (root / name).read_text(encoding="utf-8", errors="replace").splitlines()
+        checks = [check_includes, check_sizes, check_functions, check_words] + ([check_header] if suffix == ".h" else [])
+        for check in checks:
+            for number, rule, text in check(name, lines):
+                yield name, number, rule, text
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent.parent).resolve()
+    count = 0
+    for name, number, rule, text in findings(root):
+        if (name, rule) in EXEMPT:
+            continue
+        print(f"{name}:{number}: {rule}: {text}")
+        count += 1
+    if count:
+        print(f"lint: {count} findings")
+    return 1 if count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
