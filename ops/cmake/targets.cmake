@@ -1,9 +1,12 @@
 # The two functions that every CMakeLists.txt uses.
 #
 #   tutti_library(NAME SOURCES a.cc b.cc [LINK other libraries])
-#   tutti_test(NAME LABEL unit SOURCES x_test.cc [LINK libraries] [TIMEOUT seconds] [ENVIRONMENT A=b ...] [CASES])
+#   tutti_test(NAME LABEL unit SOURCES x_test.cc [LINK libraries] [TIMEOUT seconds] [ENVIRONMENT A=b ...])
 #
-# A library is static and is linked by its name; LINK is public. A test is one Catch2 binary and one ctest entry.
+# A library is static and is linked by its name; LINK is public. A test is one Catch2 binary and one ctest entry, with the
+# binaries of the build in $TUTTI_BIN. ops/sanitize builds the unit and simulation tests: tutti_sanitized_tests.
+add_custom_target(tutti_sanitized_tests)
+
 function(tutti_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
@@ -20,4 +23,7 @@ function(tutti_test name)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
     ENVIRONMENT "TUTTI_BIN=${CMAKE_BINARY_DIR}/bin;${ARG_ENVIRONMENT}")
+  if(ARG_LABEL MATCHES "unit|simulation")
+    add_dependencies(tutti_sanitized_tests ${name})
+  endif()
 endfunction()
