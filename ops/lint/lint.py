@@ -130,6 +130,19 @@ def check_header(name, lines):
         yield 1, "header", "opens with a comment that says what it is"
 
 
+def check_own_header(root, name, lines):
+    """A source includes its own header first, which proves that the header compiles alone."""
+    own = str(pathlib.PurePath(name).with_suffix(".h"))
+    if not (root / own).exists():
+        return
+    for number, line in enumerate(lines, 1):
+        match = re.match(r'\s*#\s*include\s+[<"]([^>"]+)[>"]', line)
+        if match:
+            if match.group(1) != own:
+                yield number, "own-header", f"include {own} first"
+            return
+
+
 def check_tree(root, names):
     sources = {}
     for name in names:
@@ -157,6 +170,9 @@ def findings(root):
         checks = [check_includes, check_sizes, check_functions, check_words] + ([check_header] if suffix == ".h" else [])
         for check in checks:
             for number, rule, text in check(name, lines):
+                yield name, number, rule, text
+        if suffix in (".cc", ".cu"):
+            for number, rule, text in check_own_header(root, name, lines):
                 yield name, number, rule, text
 
 

@@ -35,13 +35,20 @@ def main():
             if result.returncode != 1 or f": {rule}: " not in result.stdout:
                 failed.append(f"{rule}: not found in {name}:\n{result.stdout}{result.stderr}")
     with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "jobs/data")
+        path.mkdir(parents=True)
+        (path / "f.h").write_text("// One.\n#pragma once\n")
+        (path / "f.cc").write_text("#include <vector>\n")
+        if ": own-header: " not in lint(folder).stdout:
+            failed.append("own-header: not found")
+    with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "jobs/data/good.h")
         path.parent.mkdir(parents=True)
         path.write_text('// One.\n#pragma once\n\n#include "kernels/ops/x.h"\n')
         result = lint(folder)
         if result.returncode != 0:
             failed.append("a clean tree has findings:\n" + result.stdout)
-    print("\n".join(failed) if failed else f"{len(FAULTS)} rules find their fault")
+    print("\n".join(failed) if failed else f"{len(FAULTS) + 1} rules find their fault")
     return 1 if failed else 0
 
 
