@@ -1,0 +1,74 @@
+// A decoder as data: everything about a model but its weights.
+//
+// The same description serves training and serving. It comes from a job spec (a new model) or from
+// the `config.json` of a Hugging Face model directory, and is written as such a file again.
+// Families (family.h) translate; nothing outside them knows a family's key or tensor names.
+//
+// Threads: plain data. Units: sizes in elements, positions in tokens.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "protocol/base/result.h"
+#include "protocol/spec/job_spec.h"
+
+namespace tutti::models {
+
+// How rotary frequencies are stretched for long contexts. llama3: Dubey et al. 2024, as in
+// Transformers' `rope_type: llama3` (low frequencies divided by `factor`, a smooth ramp between the
+// two wave lengths).
+struct RopeScaling {
+  enum class Kind : std::uint8_t { none, llama3 };
+  Kind kind = Kind::none;
+  double factor = 1;
+  double low_frequency_factor = 1;
+  double high_frequency_factor = 4;
+  std::uint32_t original_positions = 8192;
+
+  bool operator==(const RopeScaling&) const = default;
+};
+
+struct DecoderDescription {
+  std::string family;  // a row of families()
+  std::uint32_t layers = 0;
+  std::uint32_t width = 0;          // C, the residual stream
+  std::uint32_t heads = 0;          // query heads
+  std::uint32_t kv_heads = 0;       // divides heads
+  std::uint32_t head_dim = 0;       // even; heads * head_dim need not be the width
+  std::uint32_t feed_forward = 0;   // F, the gated inner width
+  std::uint32_t vocabulary = 0;     // V
+  std::uint32_t positions_max = 0;  // longest sequence that the model is made for
+  double norm_epsilon = 1e-5;
+  double rope_theta = 10'000;
+  RopeScaling rope_scaling;
+  bool tied = false;              // input embedding and output head are one matrix
+  double init_deviation = 0.02;   // of fresh matrices
+  std::int64_t begin_token = -1;  // -1: none
+  std::vector<std::int64_t> end_tokens;
+
+  std::uint32_t query_width() const { return heads * head_dim; }
+  std::uint32_t kv_width() const { return kv_heads * head_dim; }
+
+  bool operator==(const DecoderDescription&) const = default;
+};
+
+// Whether the numbers make a model that this build can run. Errors: invalid_argument naming the
+// field and its value.
+Result<> check(const DecoderDescription& description);
+
+// A new model of the shape in a spec whose `path` is empty. `positions` is the longest sequence
+// that it will see. Errors: unsupported (family, with the list of those known), invalid_argument.
+Result<DecoderDescription> describe(const spec::ModelSpec& model, std::uint32_t positions);
+
+// `config.json` of a model directory, and its text. Errors: not_found, corrupt (not JSON),
+// unsupported (model type or a setting that would change the arithmetic), invalid_argument (a key
+// missing or of a wrong kind, named).
+Result<DecoderDescription> read_config(const std::filesystem::path& model_folder);
+Result<DecoderDescription> parse_config(std::string_view json);
+std::string to_config_json(const DecoderDescription& description);
+
+}  // namespace tutti::models

@@ -1,0 +1,78 @@
+// Forward of a decoder for serving: chunks of prompts and single tokens of several sequences in one
+// batch, each with its cache of keys and values.
+//
+// A token's logits depend on its own sequence and position only: the same bits whether a prompt
+// comes whole, in chunks or token by token, alone or beside others, and the same as in training
+// (the products, the attention grid and the norms are the same ops).
+//
+//   KvCache cache(decoder.description(), 2048);
+//   pass.run(ctx, weights, {{{&cache, prompt, LogitRows::last}}}, logits);
+//
+// Ownership: the caller owns caches; the pass owns activations and refers to the decoder. Threads:
+// one at a time per pass and per cache.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "jobs/models/decoder.h"
+#include "jobs/models/training_pass.h"
+#include "protocol/base/result.h"
+
+namespace tutti::models {
+
+// Keys and values of one sequence, all layers, contiguous. [layers][key |
+// value][capacity][kv_width].
+class KvCache {
+ public:
+  KvCache(const DecoderDescription& description, std::uint32_t capacity);
+
+  std::uint32_t capacity() const { return capacity_; }
+  std::uint32_t length() const {
+    return length_;
+  }  // tokens that are in it; the next has this position
+  // Forgets tokens from `length` on.
+  void truncate(std::uint32_t length);
+
+  float* keys(std::uint32_t layer);
+  float* values(std::uint32_t layer);
+
+  static std::uint64_t bytes(const DecoderDescription& description, std::uint32_t capacity);
+
+ private:
+  friend class InferencePass;
+  Arena arena_;
+  std::uint64_t layer_elements_ = 0;  // of one layer's keys
+  std::uint32_t capacity_ = 0;
+  std::uint32_t length_ = 0;
+};
+
+enum class LogitRows : std::uint8_t { none, last, all };
+
+// The next tokens of one sequence.
+struct SequenceChunk {
+  KvCache* cache = nullptr;              // not twice in one batch
+  std::span<const std::int32_t> tokens;  // at least one
+  LogitRows wanted = LogitRows::last;
+};
+
+class InferencePass {
+ public:
+  InferencePass(const Decoder& decoder, PassLimits limits);
+  InferencePass(InferencePass&&) noexcept;
+  ~InferencePass();
+
+  // Appends the chunks' keys and values to their caches and writes the wanted logits, [wanted rows,
+  // V], chunk by chunk. `logits` has exactly that size. Errors: invalid_argument (limits, a token
+  // outside the vocabulary, sizes), exhausted (a cache is full: the message gives chunk and
+  // capacity); caches and logits are as before on error.
+  Result<> run(const kernels::OpContext& ctx, std::span<const float> weights,
+               std::span<const SequenceChunk> chunks, std::span<float> logits);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tutti::models

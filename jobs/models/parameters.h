@@ -1,0 +1,118 @@
+// The parameters of a model, declared: names, shapes, and where each one lies in a flat fp32 arena.
+//
+// Weights, gradients and each optimizer state are one arena each, all of the same layout. A
+// parameter begins at a multiple of 64 bytes; the elements between two parameters are padding, stay
+// zero, and are no part of any hash, norm or file. Parameters lie in the order of their names,
+// which is the order of the weight hash.
+//
+// The grid: each parameter, flattened by its logical shape, is cut at multiples of kGridElements.
+// State shards, exchange chunks, norm and hash are cut only there.
+//
+// A gradient arena is longer than the others where embeddings are tied (`gradient_elements`): the
+// two uses of the matrix are two sums, each a chain over a shard's tokens, and are added once per
+// shard (TrainingPass::finish_shard), so that the cut into micro-batches does not show.
+//
+// Threads: immutable once made. Units: offsets and sizes in elements of 4 bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "jobs/models/description.h"
+
+namespace tutti::models {
+
+inline constexpr std::uint64_t kGridElements = 65'536;
+inline constexpr std::uint64_t kArenaAlignment = 16;  // elements: 64 bytes, a cache line
+
+// What a parameter is used for. Per layer where `layer` below says so.
+enum class Role : std::uint8_t {
+  embedding,
+  attention_norm,
+  query,
+  key,
+  value,
+  output,
+  feed_forward_norm,
+  gate,
+  up,
+  down,
+  final_norm,
+  head,
+};
+
+struct Parameter {
+  std::string name;  // Hugging Face's
+  Role role = Role::embedding;
+  std::uint32_t layer = 0;           // 0 for those outside layers
+  std::vector<std::uint64_t> shape;  // logical, row-major; a matrix is [out, in]
+  std::uint64_t elements = 0;
+  std::uint64_t offset = 0;  // in an arena
+  bool decay = false;        // weight decay applies: matrices only
+  bool trainable = true;
+  double init_deviation = 0;  // normal with this deviation; 0: all ones
+};
+
+// One cell of the grid.
+struct GridBlock {
+  std::uint32_t parameter = 0;  // index into parameters()
+  std::uint32_t elements = 0;   // <= kGridElements; the last of a parameter may be shorter
+  std::uint64_t offset = 0;     // in an arena
+};
+
+class ParameterLayout {
+ public:
+  explicit ParameterLayout(const DecoderDescription& description);
+
+  // In name order, which is also arena order and hash order.
+  std::span<const Parameter> parameters() const { return parameters_; }
+  // All blocks, parameter by parameter, ascending: the order of the weight hash.
+  std::span<const GridBlock> blocks() const { return blocks_; }
+
+  // Elements of an arena of weights or optimizer state, padding included.
+  std::uint64_t elements() const { return elements_; }
+  // Elements of a gradient arena: elements(), then the second use of a tied matrix, if any.
+  std::uint64_t gradient_elements() const { return gradient_elements_; }
+  // Parameters proper, without padding.
+  std::uint64_t parameter_count() const { return parameter_count_; }
+
+  // The parameter of this name, or null. A tied head's name finds the embedding.
+  const Parameter* find(std::string_view name) const;
+  // The parameter in this role; a tied head is the embedding.
+  const Parameter& at(Role role, std::uint32_t layer = 0) const;
+
+ private:
+  std::vector<Parameter> parameters_;
+  std::vector<GridBlock> blocks_;
+  std::vector<std::uint32_t> by_role_;  // [layer * roles + role]: index into parameters_
+  std::uint64_t elements_ = 0;
+  std::uint64_t gradient_elements_ = 0;
+  std::uint64_t parameter_count_ = 0;
+  std::string tied_name_;
+};
+
+// A zeroed fp32 arena, aligned to 64 bytes.
+class Arena {
+ public:
+  Arena() = default;
+  explicit Arena(std::uint64_t elements);
+  Arena(Arena&& other) noexcept;
+  Arena& operator=(Arena&& other) noexcept;
+  ~Arena();
+
+  std::span<float> span() { return {data_, static_cast<std::size_t>(elements_)}; }
+  std::span<const float> span() const { return {data_, static_cast<std::size_t>(elements_)}; }
+  float* data() { return data_; }
+  const float* data() const { return data_; }
+  std::uint64_t elements() const { return elements_; }
+
+ private:
+  float* data_ = nullptr;
+  std::uint64_t elements_ = 0;
+};
+
+}  // namespace tutti::models

@@ -1,0 +1,82 @@
+// Forward and backward of a decoder over a ragged batch of training samples, with all memory
+// planned up front.
+//
+// Gradients and losses are sums over target tokens, never means. A gradient is one chain of fused
+// multiply-adds over the tokens in order; a call continues the chains that are in the gradient
+// arena, so one shard's samples may come in one call or in many (micro-batches of whole samples, in
+// order) and give the same bits. The caller zeroes the arena before a shard, calls finish_shard
+// after it, and then adds shards in tree order over [0, layout.elements()).
+//
+//   TrainingPass pass(decoder, {.rows_max = 2048, .samples_max = 8});
+//   for each micro-batch: pass.forward_backward(ctx, weights, batch, gradients, losses);
+//   pass.finish_shard(gradients);
+//
+// Ownership: the pass owns activations; it keeps a reference to the decoder. Threads: one at a
+// time; the context's threads compute. The same bits for any number of them. A call allocates
+// nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "jobs/models/decoder.h"
+#include "protocol/base/result.h"
+
+namespace tutti::kernels {
+class OpContext;
+}
+
+namespace tutti::models {
+
+// Samples one after the other: sample s holds rows offsets[s] .. offsets[s+1]-1.
+struct TokenBatch {
+  std::span<const std::int32_t> tokens;     // [rows], each in [0, V)
+  std::span<const std::int32_t> targets;    // [rows]; -1: this row has none
+  std::span<const std::int32_t> positions;  // [rows]; 0, 1, 2, ... within each sample
+  std::span<const std::int32_t> offsets;    // [samples + 1], from 0 to rows
+};
+
+// The sum of -log p(target) over one sample's target tokens, and their number. A sum over samples
+// is made by the caller, in sample order.
+struct SampleLoss {
+  double sum = 0;
+  std::uint64_t targets = 0;
+};
+
+struct PassLimits {
+  std::uint32_t rows_max = 0;     // tokens in one call
+  std::uint32_t samples_max = 0;  // samples or sequences in one call
+};
+
+class TrainingPass {
+ public:
+  TrainingPass(const Decoder& decoder, PassLimits limits);
+  TrainingPass(TrainingPass&&) noexcept;
+  ~TrainingPass();
+
+  // Bytes of activations that the constructor sets aside.
+  static std::uint64_t workspace_bytes(const DecoderDescription& description, PassLimits limits);
+
+  // Adds the batch's gradients to `gradients` (layout.gradient_elements()) and writes one loss per
+  // sample. Errors: invalid_argument (limits exceeded, a token outside the vocabulary, sizes that
+  // do not fit); nothing is written.
+  Result<> forward_backward(const kernels::OpContext& ctx, std::span<const float> weights,
+                            const TokenBatch& batch, std::span<float> gradients,
+                            std::span<SampleLoss> losses);
+
+  // Forward only: -log p(target) of each row (0 where it has no target). Same bits as in
+  // forward_backward.
+  Result<> token_losses(const kernels::OpContext& ctx, std::span<const float> weights,
+                        const TokenBatch& batch, std::span<float> losses);
+
+  // Ends a shard's chains: adds the two uses of tied embeddings. Afterwards [0, layout.elements())
+  // is the gradient.
+  void finish_shard(std::span<float> gradients) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tutti::models
