@@ -1,0 +1,74 @@
+// Which piece of which spool is to be read and sent now: one in flight a stream, from the acknowledged offset.
+//
+// Pure, a part of WorkerState. A stream ends with a SpoolData{end}, also if it is empty, and is done when
+// SpoolAcked{end} answers. What is not answered within kResendAfter is read and sent again; a new session
+// begins again at the acknowledged offset.
+//
+// Limits: chunks of wire::kSpoolChunkBytesMax; kInFlightMax streams at a time, oldest process first.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "protocol/base/clock.h"
+#include "worker/agent/worker_messages.h"
+
+namespace tutti::worker {
+
+class SpoolSender {
+ public:
+  static constexpr Duration kResendAfter = std::chrono::seconds(2);
+  // 64 chunks are 16 MiB on their way at most.
+  static constexpr std::size_t kInFlightMax = 64;
+
+  struct Owner {
+    JobId job;
+    Generation generation;
+    ProcessId process;
+    std::uint32_t rank = 0;
+  };
+
+  void open(const Owner& owner);
+  void grew(const SpoolGrew& input);
+  void ended(ProcessId process);
+
+  // What to read now. Each is to be answered by read().
+  std::vector<ReadSpool> due(Instant now);
+  // The chunk to send for what was read; nothing if the answer is not wanted any more.
+  std::optional<wire::SpoolData> read(const SpoolRead& input, Instant now);
+  // What can be dropped on disk, if anything.
+  std::optional<TruncateSpool> acked(const wire::SpoolAcked& message);
+
+  // A new session: nothing is in flight.
+  void restart();
+
+  // Both streams are done (or the process is unknown); forget() then removes it.
+  bool done(ProcessId process) const;
+  void forget(ProcessId process);
+
+ private:
+  struct StreamState {
+    std::uint64_t size = 0;
+    std::uint64_t acked = 0;
+    bool reading = false;
+    bool in_flight = false;
+    bool end_in_flight = false;
+    bool done = false;
+    std::uint64_t sent_to = 0;
+    Instant sent_at;
+  };
+  struct Spool {
+    Owner owner;
+    bool ended = false;
+    std::array<StreamState, 2> streams;
+  };
+
+  StreamState* find(ProcessId process, wire::Stream stream);
+
+  std::map<ProcessId, Spool> spools_;
+};
+
+}  // namespace tutti::worker
