@@ -100,12 +100,15 @@ struct Hello {
   std::string join_token;
   std::vector<ProcessState> processes;
   std::vector<RankExited> exits;  // not acknowledged yet
+  // Counts the Hellos of this incarnation, so that one which was overtaken by a newer one, or
+  // answered already, is known to be old. 0: not counted.
+  std::uint64_t greeting = 0;
 
   bool operator==(const Hello&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Hello, (),
                       (worker, incarnation, boot_id, host, version, slots, cores, memory_bytes, cpu,
-                       profiles, runs_programs, faults, join_token, processes, exits))
+                       profiles, runs_programs, faults, join_token, processes, exits, greeting))
 
 struct Welcome {
   SessionId session;
@@ -114,10 +117,12 @@ struct Welcome {
   std::uint16_t liveness_port = 0;  // connect here and write liveness_token and a line break; the
                                     // end of that connection means lost
   std::string liveness_token;
+  std::uint64_t greeting = 0;  // of the Hello that this answers; a worker ignores others
 
   bool operator==(const Welcome&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(Welcome, (), (session, heartbeat_ms, lease_ms, liveness_port, liveness_token))
+BOOST_DESCRIBE_STRUCT(Welcome, (),
+                      (session, heartbeat_ms, lease_ms, liveness_port, liveness_token, greeting))
 
 // The worker is not admitted, and why; it says so and ends (permission_denied, unsupported) or
 // tries again (unavailable).
