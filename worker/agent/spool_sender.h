@@ -55,9 +55,7 @@ class SpoolSender {
     std::uint64_t acked = 0;
     bool reading = false;
     bool in_flight = false;
-    bool end_in_flight = false;
     bool done = false;
-    std::uint64_t sent_to = 0;
     Instant sent_at;
   };
   struct Spool {

@@ -1,0 +1,110 @@
+#include "worker/agent/spool_sender.h"
+
+#include <algorithm>
+
+#include "protocol/wire/frame.h"
+
+namespace tutti::worker {
+
+void SpoolSender::open(const Owner& owner) { spools_[owner.process].owner = owner; }
+
+SpoolSender::StreamState* SpoolSender::find(ProcessId process, wire::Stream stream) {
+  const auto at = spools_.find(process);
+  if (at == spools_.end()) return nullptr;
+  return &at->second.streams[stream == wire::Stream::log ? 0 : 1];
+}
+
+void SpoolSender::grew(const SpoolGrew& input) {
+  StreamState* stream = find(input.process, input.stream);
+  if (stream != nullptr) stream->size = std::max(stream->size, input.size);
+}
+
+void SpoolSender::ended(ProcessId process) {
+  const auto at = spools_.find(process);
+  if (at != spools_.end()) at->second.ended = true;
+}
+
+std::vector<ReadSpool> SpoolSender::due(Instant now) {
+  std::vector<ReadSpool> out;
+  std::size_t busy = 0;
+  for (auto& [process, spool] : spools_) {
+    for (StreamState& stream : spool.streams) {
+      if (stream.in_flight && now - stream.sent_at >= kResendAfter) stream.in_flight = false;
+      if (stream.in_flight || stream.reading) ++busy;
+    }
+  }
+  for (auto& [process, spool] : spools_) {
+    for (std::size_t i = 0; i < spool.streams.size(); ++i) {
+      StreamState& stream = spool.streams[i];
+      if (busy >= kInFlightMax) return out;
+      if (stream.reading || stream.in_flight || stream.done) continue;
+      if (stream.acked >= stream.size && !spool.ended) continue;
+      stream.reading = true;
+      ++busy;
+      out.push_back({.process = process,
+                     .stream = i == 0 ? wire::Stream::log : wire::Stream::steps,
+                     .offset = stream.acked,
+                     .bytes_max = std::min<std::uint64_t>(stream.size - stream.acked,
+                                                          wire::kSpoolChunkBytesMax)});
+    }
+  }
+  return out;
+}
+
+std::optional<wire::SpoolData> SpoolSender::read(const SpoolRead& input, Instant now) {
+  StreamState* stream = find(input.process, input.stream);
+  if (stream == nullptr || !stream->reading) return std::nullopt;
+  stream->reading = false;
+  if (stream->done || input.offset != stream->acked) return std::nullopt;
+  const Spool& spool = spools_.at(input.process);
+  wire::SpoolData chunk{.job = spool.owner.job,
+                        .generation = spool.owner.generation,
+                        .process = input.process,
+                        .rank = spool.owner.rank,
+                        .stream = input.stream,
+                        .offset = input.offset,
+                        .bytes = input.bytes,
+                        .end = false};
+  if (input.stream == wire::Stream::steps) {
+    chunk.bytes.resize(chunk.bytes.rfind('\n') + 1);  // npos + 1 is 0: no whole line
+  }
+  stream->in_flight = true;
+  stream->sent_at = now;
+  chunk.end = spool.ended && input.offset + chunk.bytes.size() == stream->size;
+  // Nothing readable although something should be there: the wait for an answer spaces the next try.
+  if (chunk.bytes.empty() && !chunk.end) return std::nullopt;
+  return chunk;
+}
+
+std::optional<TruncateSpool> SpoolSender::acked(const wire::SpoolAcked& message) {
+  StreamState* stream = find(message.process, message.stream);
+  if (stream == nullptr) return std::nullopt;
+  const std::uint64_t offset = std::min(message.offset, stream->size);
+  const Spool& spool = spools_.at(message.process);
+  if (message.end && spool.ended && offset == stream->size) {
+    stream->done = true;
+    stream->in_flight = false;
+  }
+  // Not beyond what is known: a repeated answer; the chunk in flight has its own.
+  if (offset <= stream->acked) return std::nullopt;
+  stream->in_flight = false;
+  stream->acked = offset;
+  return TruncateSpool{.process = message.process, .stream = message.stream, .offset = offset};
+}
+
+void SpoolSender::restart() {
+  for (auto& [process, spool] : spools_) {
+    for (StreamState& stream : spool.streams) stream.in_flight = false;
+  }
+}
+
+bool SpoolSender::done(ProcessId process) const {
+  const auto at = spools_.find(process);
+  if (at == spools_.end()) return true;
+  return std::all_of(at->second.streams.begin(), at->second.streams.end(),
+                     [](const StreamState& stream) { return stream.done; });
+}
+
+void SpoolSender::forget(ProcessId process) { spools_.erase(process); }
+
+}  // namespace tutti::worker

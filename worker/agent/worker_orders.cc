@@ -1,0 +1,325 @@
+// What WorkerState does about orders, and about what its ranks say.
+#include <csignal>
+
+#include "worker/agent/worker_state.h"
+
+namespace tutti::worker {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+// An aborted `run` program cannot join another generation: it is ended.
+constexpr Duration kProgramAbortGrace = 5s;
+
+}  // namespace
+
+WorkerState::Process* WorkerState::living(ProcessId id) {
+  const auto at = processes_.find(id);
+  return at == processes_.end() || at->second.gone ? nullptr : &at->second;
+}
+
+bool WorkerState::is_stale(const Process& process, Generation generation, std::string_view what) {
+  if (generation >= process.state.generation) return false;
+  note(std::string(what) + " of generation " + to_string(generation) + " dropped: process " +
+       to_string(process.start.process) + " is in generation " +
+       to_string(process.state.generation));
+  return true;
+}
+
+// Orders --------------------------------------------------------------------------------------------
+
+std::optional<std::string> WorkerState::refusal(const wire::StartRank& order) const {
+  if (stopping_) return "the worker is stopping";
+  if (ended_ids_.contains(order.process)) return "this process has ended already";
+  if (order.kind == "run" && !settings_.hello.runs_programs) {
+    return "this worker does not run programs";
+  }
+  for (const auto& [id, process] : processes_) {
+    if (process.gone) continue;
+    if (process.state.slot == order.slot) {
+      return "slot " + std::to_string(order.slot) + " is held by process " + to_string(id);
+    }
+    if (process.start.job == order.job && process.state.generation > order.generation) {
+      return "generation " + to_string(order.generation) + " is over";
+    }
+  }
+  return std::nullopt;
+}
+
+void WorkerState::refuse_start(const wire::StartRank& order, std::string_view reason) {
+  note("process " + to_string(order.process) + " is not started: " + std::string(reason));
+  remember_ended(order.process);
+  report(wire::RankExited{.job = order.job,
+                          .generation = order.generation,
+                          .process = order.process,
+                          .code = 0,
+                          .signal = 0,
+                          .ordered = false,
+                          .failure = wire::FailureClass::infrastructure,
+                          .error = std::string(reason),
+                          .seen_unix_ms = 0});
+}
+
+void WorkerState::on_order(const wire::StartRank& order) {
+  if (Process* known = living(order.process)) {
+    if (known->ready) report(*known->ready);
+    return;
+  }
+  if (const auto reason = refusal(order)) {
+    refuse_start(order, *reason);
+    return;
+  }
+  Process& process = processes_[order.process];
+  process.start = order;
+  process.program = order.kind == "run";
+  process.state.job = order.job;
+  process.state.generation = order.generation;
+  process.state.process = order.process;
+  process.state.rank = order.rank;
+  process.state.size = order.size;
+  process.state.slot = order.slot;
+  process.start_deadline = now_ + std::chrono::milliseconds(order.start_ms_max);
+  spools_.open({.job = order.job,
+                .generation = order.generation,
+                .process = order.process,
+                .rank = order.rank});
+  if (process.program) {
+    emit(ReserveAddress{.process = order.process});
+    return;
+  }
+  process.launched = true;
+  emit(StartProcess{.start = order, .group = std::nullopt, .local_rank = 0, .local_size = 1});
+  emit(SendToRank{.process = order.process, .message = order});
+}
+
+void WorkerState::on_order(const wire::Regroup& order) {
+  Process* process = living(order.process);
+  if (process == nullptr) return report_unknown(order.job, order.generation, order.process);
+  if (is_stale(*process, order.generation, "Regroup")) return;
+  if (process->state.generation == order.generation) {
+    if (process->ready) report(*process->ready);
+    return;
+  }
+  process->state.generation = order.generation;
+  process->state.rank = order.rank;
+  process->state.size = order.size;
+  process->state.phase = wire::ProcessPhase::starting;
+  process->formed.reset();
+  const auto before = std::exchange(process->ready, std::nullopt);
+  if (!process->program) {
+    emit(SendToRank{.process = order.process, .message = order});
+    return;
+  }
+  if (process->launched) {
+    process->stop_ordered = true;
+    stop_process(*process, kProgramAbortGrace, "a program cannot join another generation");
+    return;
+  }
+  if (before) {
+    wire::RankReady again = *before;
+    again.generation = order.generation;
+    again.rank = order.rank;
+    ready(*process, again);
+  }
+}
+
+void WorkerState::on_order(const wire::FormGroup& order) {
+  Process* process = living(order.process);
+  if (process == nullptr) return report_unknown(order.job, order.generation, order.process);
+  if (is_stale(*process, order.generation, "FormGroup")) return;
+  if (order.generation > process->state.generation) {
+    note("FormGroup of generation " + to_string(order.generation) + " dropped: process " +
+         to_string(order.process) + " was not ordered into it");
+    return;
+  }
+  if (process->group_sent == order.generation) {
+    if (process->formed) report(*process->formed);
+    return;
+  }
+  process->group_sent = order.generation;
+  if (process->program) {
+    launch_program(*process, order);
+  } else {
+    emit(SendToRank{.process = order.process, .message = order});
+  }
+}
+
+void WorkerState::launch_program(Process& process, const wire::FormGroup& group) {
+  StartProcess launch{.start = process.start, .group = group, .local_rank = 0, .local_size = 0};
+  launch.start.generation = group.generation;
+  launch.start.rank = process.state.rank;
+  launch.start.size = process.state.size;
+  for (const auto& [id, other] : processes_) {
+    if (other.gone || other.start.job != process.start.job) continue;
+    if (other.state.generation != group.generation) continue;
+    ++launch.local_size;
+    if (other.state.rank < process.state.rank) ++launch.local_rank;
+  }
+  process.launched = true;
+  emit(std::move(launch));
+}
+
+void WorkerState::on_order(const wire::AbortGeneration& order) {
+  Process* process = living(order.process);
+  if (process == nullptr) return;
+  if (is_stale(*process, order.generation, "AbortGeneration")) return;
+  if (process->program) {
+    if (!process->launched) return;
+    process->stop_ordered = true;
+    stop_process(*process, kProgramAbortGrace, order.reason);
+    return;
+  }
+  if (process->state.phase == wire::ProcessPhase::formed) {
+    process->state.phase = wire::ProcessPhase::broken;
+  }
+  emit(SendToRank{.process = order.process, .message = order});
+}
+
+void WorkerState::on_order(const wire::StopRank& order) {
+  Process* process = living(order.process);
+  if (process == nullptr) return report_unknown(order.job, {}, order.process);
+  process->stop_ordered = true;
+  stop_process(*process, std::chrono::milliseconds(order.grace_ms), order.reason);
+}
+
+void WorkerState::stop_process(Process& process, Duration grace, std::string_view reason) {
+  const ProcessId id = process.start.process;
+  if (process.reason.empty()) process.reason = reason;
+  if (!process.launched) {
+    report_exit(process, {.job = process.start.job,
+                          .generation = process.state.generation,
+                          .process = id,
+                          .code = 0,
+                          .signal = 0,
+                          .ordered = process.stop_ordered,
+                          .failure = process.failure,
+                          .error = "stopped before its program began",
+                          .seen_unix_ms = 0});
+    return;
+  }
+  const Instant kill_at = now_ + grace;
+  if (!process.kill_at || kill_at < *process.kill_at) process.kill_at = kill_at;
+  process.start_deadline.reset();
+  if (process.state.phase == wire::ProcessPhase::stopping) return;
+  process.state.phase = wire::ProcessPhase::stopping;
+  if (process.program) {
+    emit(SignalProcess{.process = id, .signal = SIGTERM, .scope = SignalScope::group});
+    return;
+  }
+  emit(SendToRank{
+      .process = id,
+      .message = wire::StopRank{.job = process.start.job,
+                                .process = id,
+                                .grace_ms = static_cast<std::uint32_t>(to_ms(grace)),
+                                .reason = std::string(reason)}});
+}
+
+// Says again that it is gone, so that a coordinator that still waits for it goes on.
+void WorkerState::report_unknown(JobId job, Generation generation, ProcessId process) {
+  report(wire::RankExited{.job = job,
+                          .generation = generation,
+                          .process = process,
+                          .code = 0,
+                          .signal = 0,
+                          .ordered = true,
+                          .failure = wire::FailureClass::none,
+                          .error = "there is no such process here",
+                          .seen_unix_ms = 0});
+}
+
+void WorkerState::on_order(const wire::CommitCheckpoint& order) {
+  // Its generation is that of the checkpoint's folder, and the process may have moved on since.
+  if (living(order.process) == nullptr) return;
+  emit(SendToRank{.process = order.process, .message = order});
+}
+
+void WorkerState::on_order(const wire::SetFlags& order) {
+  Process* process = living(order.process);
+  if (process == nullptr || process->program) return;
+  if (is_stale(*process, order.generation, "SetFlags")) return;
+  emit(SendToRank{.process = order.process, .message = order});
+}
+
+void WorkerState::on_order(const wire::SignalRank& order) {
+  if (!settings_.hello.faults) {
+    note("a fault was ordered, but this worker was not started with --faults");
+    return;
+  }
+  const Process* process = living(order.process);
+  if (process == nullptr || !process->launched) return;
+  emit(SignalProcess{
+      .process = order.process, .signal = order.signal, .scope = SignalScope::process});
+}
+
+// What ranks say ------------------------------------------------------------------------------------
+
+void WorkerState::ready(Process& process, const wire::RankReady& message) {
+  process.start_deadline.reset();
+  process.ready = message;
+  process.state.address = message.address;
+  process.state.held = message.held;
+  if (process.state.phase == wire::ProcessPhase::starting) {
+    process.state.phase = wire::ProcessPhase::ready;
+  }
+  report(message);
+}
+
+void WorkerState::on_rank(Process& process, const wire::RankReady& message) {
+  process.start_deadline.reset();
+  if (is_stale(process, message.generation, "RankReady")) return;
+  ready(process, message);
+}
+
+void WorkerState::on_rank(Process& process, const wire::GroupFormed& message) {
+  if (is_stale(process, message.generation, "GroupFormed")) return;
+  process.formed = message;
+  process.state.formed = message;
+  if (process.state.phase == wire::ProcessPhase::starting ||
+      process.state.phase == wire::ProcessPhase::ready) {
+    process.state.phase = wire::ProcessPhase::formed;
+  }
+  report(message);
+}
+
+void WorkerState::on_rank(Process& process, const wire::GenerationBroken& message) {
+  if (is_stale(process, message.generation, "GenerationBroken")) return;
+  process.state.held = message.held;
+  if (process.state.phase != wire::ProcessPhase::stopping) {
+    process.state.phase = wire::ProcessPhase::broken;
+  }
+  report(message);
+}
+
+void WorkerState::on_rank(Process& process, const wire::FirstStepDone& message) {
+  if (!is_stale(process, message.generation, "FirstStepDone")) report(message);
+}
+
+void WorkerState::on_rank(Process&, const wire::CheckpointPart& message) { report(message); }
+
+void WorkerState::on_rank(Process&, const wire::CheckpointCommitted& message) { report(message); }
+
+void WorkerState::on_rank(Process& process, const wire::RankFinished& message) {
+  if (is_stale(process, message.generation, "RankFinished")) return;
+  process.finished = message;
+  if (process.state.phase != wire::ProcessPhase::stopping) {
+    process.state.phase = wire::ProcessPhase::finished;
+  }
+  report(message);
+}
+
+void WorkerState::on_rank(Process& process, const wire::StepReported& message) {
+  if (message.line.size() > kStepLineBytesMax) {
+    note("a step record of " + std::to_string(message.line.size()) + " bytes dropped");
+    return;
+  }
+  emit(AppendSpool{.process = process.start.process,
+                   .stream = wire::Stream::steps,
+                   .bytes = message.line + "\n"});
+}
+
+void WorkerState::on_rank(Process& process, const wire::RankProgress& message) {
+  if (message.generation >= process.state.generation) process.state.progress = message;
+}
+
+}  // namespace tutti::worker

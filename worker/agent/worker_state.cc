@@ -1,0 +1,435 @@
+#include "worker/agent/worker_state.h"
+
+#include <algorithm>
+#include <csignal>
+
+namespace tutti::worker {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+// How long a worker that ends waits for its last reports to be acknowledged.
+constexpr Duration kFarewell = 500ms;
+// A rank whose socket is closed has this long to be gone by itself.
+constexpr Duration kUnlinkedGrace = 2s;
+
+// Exit codes of tutti-rank are those of the command line (DESIGN §11).
+wire::FailureClass blame_rank(const wire::RankExited& exit) {
+  if (exit.signal != 0) {
+    const bool from_outside = exit.signal == SIGKILL || exit.signal == SIGTERM ||
+                              exit.signal == SIGINT || exit.signal == SIGHUP;
+    return from_outside ? wire::FailureClass::infrastructure : wire::FailureClass::own;
+  }
+  switch (exit.code) {
+    case 1:
+    case 2:
+    case 5: return wire::FailureClass::user;
+    case 3: return wire::FailureClass::infrastructure;
+    default: return wire::FailureClass::own;
+  }
+}
+
+wire::FailureClass blame_program(const wire::RankExited& exit) {
+  if (exit.signal == SIGKILL) return wire::FailureClass::infrastructure;
+  return exit.signal != 0 || exit.code != 0 ? wire::FailureClass::user : wire::FailureClass::none;
+}
+
+std::string describe_exit(const wire::RankExited& exit) {
+  if (exit.signal != 0) return "ended by signal " + std::to_string(exit.signal);
+  return "exited with code " + std::to_string(exit.code);
+}
+
+}  // namespace
+
+WorkerState::WorkerState(WorkerSettings settings)
+    : settings_(std::move(settings)), rng_(settings_.seed) {}
+
+Effects WorkerState::start(Instant now) {
+  now_ = now;
+  hello_deadline_ = now_ + settings_.hello_wait;
+  emit(Reconnect{});
+  return std::exchange(effects_, {});
+}
+
+Effects WorkerState::on(Instant now, const Input& input) {
+  now_ = now;
+  if (ended_) return {};
+  std::visit([this](const auto& each) { on_input(each); }, input);
+  if (!ended_) flush();
+  return std::exchange(effects_, {});
+}
+
+std::vector<wire::ProcessState> WorkerState::processes() const {
+  std::vector<wire::ProcessState> out;
+  for (const auto& [id, process] : processes_) {
+    if (!process.gone) out.push_back(process.state);
+  }
+  return out;
+}
+
+// The link to the coordinator -----------------------------------------------------------------------
+
+void WorkerState::on_input(const Connected&) {
+  if (joined_) return;
+  wire::Hello hello = settings_.hello;
+  hello.processes = processes();
+  for (const auto& entry : reports_.unacknowledged()) {
+    if (const auto* exit = std::get_if<wire::RankExited>(&entry.message)) {
+      hello.exits.push_back(*exit);
+    }
+  }
+  emit(SendToCoordinator{.session = {}, .sequence = {}, .message = std::move(hello)});
+  const Duration wait = std::min<Duration>(
+      settings_.hello_wait * (1 << std::min(attempts_, 8U)), settings_.hello_wait_max);
+  ++attempts_;
+  hello_deadline_ = now_ + wait + jitter(wait / 4);
+}
+
+void WorkerState::on_input(const LinkLost& input) {
+  if (joined_ && input.session == session_) reconnect("the connection to the coordinator ended");
+}
+
+void WorkerState::reconnect(std::string_view why) {
+  if (joined_) note("looking for the coordinator again: " + std::string(why));
+  joined_ = false;
+  session_ = {};
+  spools_.restart();
+  hello_deadline_ = now_ + settings_.hello_wait;
+  emit(Reconnect{.delay = jitter(attempts_ == 0 ? 20ms : 200ms)});
+}
+
+void WorkerState::on_input(const FrameReceived& input) {
+  std::visit([&](const auto& message) { on_frame(input, message); }, input.message);
+}
+
+void WorkerState::on_frame(const FrameReceived&, const wire::Welcome& message) {
+  // A second Welcome answers a Hello that was repeated; the coordinator goes by the newest session.
+  if (!message.session || (joined_ && message.session <= session_)) {
+    ++stale_frames_;
+    return;
+  }
+  joined_ = true;
+  attempts_ = 0;
+  session_ = message.session;
+  heartbeat_ = std::chrono::milliseconds(std::max(message.heartbeat_ms, 10U));
+  lease_ = std::chrono::milliseconds(std::max(message.lease_ms, 100U));
+  answered_at_ = now_;
+  next_heartbeat_ = now_ + heartbeat_;
+  orders_.restart();
+  reports_.restart();
+  spools_.restart();
+  note("joined, session " + to_string(session_));
+  if (message.liveness_port != 0) {
+    emit(ConnectLiveness{.session = session_,
+                         .port = message.liveness_port,
+                         .token = message.liveness_token});
+  }
+}
+
+void WorkerState::on_frame(const FrameReceived& frame, const wire::Refused& message) {
+  if (joined_ && frame.session != session_) {
+    ++stale_frames_;
+    return;
+  }
+  if (message.code == "permission_denied" || message.code == "unsupported") {
+    begin_stop(5, "the coordinator does not admit this worker: " + message.message);
+    return;
+  }
+  note("not admitted yet: " + message.message);
+  hello_deadline_ = now_ + settings_.hello_wait + jitter(settings_.hello_wait / 4);
+}
+
+void WorkerState::on_frame(const FrameReceived& frame, const wire::HeartbeatAnswered&) {
+  if (!joined_ || frame.session != session_) {
+    ++stale_frames_;
+    return;
+  }
+  answered_at_ = now_;
+}
+
+void WorkerState::on_frame(const FrameReceived& frame, const wire::ReportsAcked& message) {
+  if (!joined_ || frame.session != session_) {
+    ++stale_frames_;
+    return;
+  }
+  reports_.acknowledge(message.through, now_);
+}
+
+void WorkerState::on_frame(const FrameReceived& frame, const wire::SpoolAcked& message) {
+  if (!joined_ || frame.session != session_) {
+    ++stale_frames_;
+    return;
+  }
+  if (auto truncate = spools_.acked(message)) emit(*std::move(truncate));
+  release_if_done(message.process);
+}
+
+template <class Order>
+void WorkerState::on_frame(const FrameReceived& frame, const Order& order) {
+  if (!joined_ || frame.session != session_ || !frame.sequence) {
+    ++stale_frames_;
+    return;
+  }
+  if (orders_.admit(frame.sequence) == wire::ReceiveGate::Verdict::take) on_order(order);
+  emit(SendToCoordinator{.session = session_,
+                         .sequence = {},
+                         .message = wire::OrdersAcked{.through = orders_.taken()}});
+}
+
+void WorkerState::flush() {
+  if (!joined_) return;
+  for (auto& entry : reports_.due(now_)) {
+    emit(SendToCoordinator{
+        .session = session_, .sequence = entry.sequence, .message = std::move(entry.message)});
+  }
+  for (ReadSpool& read : spools_.due(now_)) emit(std::move(read));
+}
+
+void WorkerState::report(wire::FromWorker message) {
+  const bool exit = std::holds_alternative<wire::RankExited>(message);
+  if (reports_.size() >= kReportsMax && !exit) {
+    note("too many reports wait for the coordinator; one is dropped");
+    return;
+  }
+  if (!reports_.push(std::move(message))) note("too many exits wait for the coordinator");
+}
+
+// Processes -----------------------------------------------------------------------------------------
+
+void WorkerState::on_input(const RankSpoke& input) {
+  Process* process = living(input.process);
+  if (process == nullptr) return;
+  std::visit(
+      [&](const auto& message) {
+        if (message.process == input.process && message.job == process->start.job) {
+          on_rank(*process, message);
+        } else {
+          note("process " + to_string(input.process) + " spoke for another one; dropped");
+        }
+      },
+      input.message);
+}
+
+void WorkerState::on_input(const RankLinkLost& input) {
+  Process* process = living(input.process);
+  if (process == nullptr || process->kill_at) return;
+  process->failure = wire::FailureClass::own;
+  process->reason = input.reason;
+  process->kill_at = now_ + kUnlinkedGrace;
+}
+
+void WorkerState::on_input(const AddressReserved& input) {
+  Process* process = living(input.process);
+  if (process == nullptr || !process->program || process->launched) return;
+  process->state.address = input.address;
+  ready(*process, {.job = process->start.job,
+                   .generation = process->state.generation,
+                   .process = input.process,
+                   .rank = process->state.rank,
+                   .address = input.address,
+                   .held = {}});
+}
+
+void WorkerState::on_input(const ProcessStarted& input) {
+  Process* process = living(input.process);
+  if (process == nullptr) return;
+  process->state.pid = input.pid;
+  report(wire::RankStarted{.job = process->start.job,
+                           .generation = process->state.generation,
+                           .process = input.process,
+                           .pid = input.pid});
+  if (!process->program) return;
+  const wire::GroupFormed formed{.job = process->start.job,
+                                 .generation = process->state.generation,
+                                 .process = input.process,
+                                 .rank = process->state.rank,
+                                 .step = 0,
+                                 .copied_bytes = 0,
+                                 .serve_endpoint = {},
+                                 .serve_key = {},
+                                 .model = {}};
+  on_rank(*process, formed);
+}
+
+void WorkerState::on_input(const StartFailed& input) {
+  Process* process = living(input.process);
+  if (process == nullptr) return;
+  report_exit(*process, {.job = process->start.job,
+                         .generation = process->state.generation,
+                         .process = input.process,
+                         .code = 0,
+                         .signal = 0,
+                         .ordered = false,
+                         .failure = input.failure,
+                         .error = input.error,
+                         .seen_unix_ms = 0});
+}
+
+void WorkerState::on_input(const ProcessExited& input) {
+  Process* process = living(input.process);
+  if (process == nullptr) return;
+  wire::RankExited exit{.job = process->start.job,
+                        .generation = process->state.generation,
+                        .process = input.process,
+                        .code = input.code,
+                        .signal = input.signal,
+                        .ordered = process->stop_ordered,
+                        .failure = wire::FailureClass::none,
+                        .error = {},
+                        .seen_unix_ms = input.seen_unix_ms};
+  blame(*process, exit);
+  report_exit(*process, std::move(exit));
+}
+
+void WorkerState::blame(const Process& process, wire::RankExited& exit) const {
+  if (exit.ordered) {
+    exit.error = process.reason;
+    return;
+  }
+  if (process.failure != wire::FailureClass::none) {
+    exit.failure = process.failure;
+    exit.error = process.reason;
+  } else if (process.finished.process && process.finished.failure != wire::FailureClass::none) {
+    exit.failure = process.finished.failure;
+    exit.error = process.finished.message;
+  } else if (process.program) {
+    exit.failure = blame_program(exit);
+  } else if (!process.finished.process || exit.code != 0 || exit.signal != 0) {
+    exit.failure = blame_rank(exit);
+  }
+  if (exit.failure != wire::FailureClass::none && exit.error.empty()) {
+    exit.error = describe_exit(exit);
+  }
+}
+
+void WorkerState::report_exit(Process& process, wire::RankExited exit) {
+  process.gone = true;
+  const ProcessId id = exit.process;
+  remember_ended(id);
+  report(std::move(exit));
+  spools_.ended(id);
+  release_if_done(id);
+}
+
+void WorkerState::remember_ended(ProcessId id) {
+  if (!ended_ids_.insert(id).second) return;
+  ended_order_.push_back(id);
+  if (ended_order_.size() > kEndedMax) {
+    ended_ids_.erase(ended_order_.front());
+    ended_order_.pop_front();
+  }
+}
+
+void WorkerState::release_if_done(ProcessId id) {
+  const auto at = processes_.find(id);
+  if (at != processes_.end() && !at->second.gone) return;
+  if (!ended_ids_.contains(id) || !spools_.done(id)) return;
+  spools_.forget(id);
+  if (at != processes_.end()) processes_.erase(at);
+  emit(ReleaseProcess{.process = id});
+}
+
+// Spools --------------------------------------------------------------------------------------------
+
+void WorkerState::on_input(const SpoolGrew& input) { spools_.grew(input); }
+
+void WorkerState::on_input(const SpoolRead& input) {
+  auto chunk = spools_.read(input, now_);
+  if (chunk && joined_) {
+    emit(SendToCoordinator{.session = session_, .sequence = {}, .message = *std::move(chunk)});
+  }
+}
+
+void WorkerState::on_input(const SpoolFound& input) {
+  if (processes_.contains(input.process)) return;
+  spools_.open({.job = input.job,
+                .generation = input.generation,
+                .process = input.process,
+                .rank = input.rank});
+  spools_.grew({.process = input.process, .stream = wire::Stream::log, .size = input.log_size});
+  spools_.grew({.process = input.process, .stream = wire::Stream::steps, .size = input.steps_size});
+  spools_.ended(input.process);
+  remember_ended(input.process);
+}
+
+// Time ----------------------------------------------------------------------------------------------
+
+void WorkerState::on_input(const Tick&) {
+  tick_processes();
+  tick_link();
+  tick_stop();
+}
+
+void WorkerState::tick_link() {
+  if (!joined_) {
+    if (now_ >= hello_deadline_) reconnect("no answer");
+    return;
+  }
+  if (now_ - answered_at_ > lease_) {
+    reconnect("the coordinator is silent");
+    return;
+  }
+  if (now_ < next_heartbeat_) return;
+  next_heartbeat_ = now_ + heartbeat_;
+  wire::Heartbeat heartbeat;
+  for (const auto& [id, process] : processes_) {
+    if (!process.gone && process.state.progress.process) {
+      heartbeat.progress.push_back(process.state.progress);
+    }
+  }
+  emit(SendToCoordinator{.session = session_, .sequence = {}, .message = std::move(heartbeat)});
+}
+
+void WorkerState::tick_processes() {
+  for (auto& [id, process] : processes_) {
+    if (process.gone) continue;
+    if (process.start_deadline && now_ >= *process.start_deadline) {
+      process.start_deadline.reset();
+      process.failure = wire::FailureClass::infrastructure;
+      process.reason =
+          "not ready within " + std::to_string(process.start.start_ms_max / 1000) + " s of its start";
+      process.kill_at = now_;
+    }
+    if (process.kill_at && now_ >= *process.kill_at && process.launched) {
+      // Again each second, should the first one have met a process that was just being made.
+      process.kill_at = now_ + 1s;
+      emit(SignalProcess{.process = id, .signal = SIGKILL, .scope = SignalScope::group});
+    }
+  }
+}
+
+void WorkerState::on_input(const StopRequested&) { begin_stop(0, {}); }
+
+void WorkerState::begin_stop(int exit_code, std::string message) {
+  if (stopping_) return;
+  stopping_ = true;
+  quit_ = {.exit_code = exit_code, .message = std::move(message)};
+  stop_bound_ = now_ + settings_.stop_grace + 3s;
+  std::vector<ProcessId> all;
+  for (const auto& [id, process] : processes_) all.push_back(id);
+  for (const ProcessId id : all) {
+    Process* process = living(id);
+    if (process == nullptr) continue;
+    process->failure = wire::FailureClass::infrastructure;
+    stop_process(*process, settings_.stop_grace, "the worker was stopped");
+  }
+  tick_stop();
+}
+
+void WorkerState::tick_stop() {
+  if (!stopping_ || ended_) return;
+  const bool alive = std::any_of(processes_.begin(), processes_.end(),
+                                 [](const auto& entry) { return !entry.second.gone; });
+  if (alive && now_ < stop_bound_) return;
+  if (!quit_at_) quit_at_ = now_ + (joined_ ? kFarewell : Duration{});
+  if (!reports_.empty() && now_ < *quit_at_) return;
+  ended_ = true;
+  emit(quit_);
+}
+
+Duration WorkerState::jitter(Duration up_to) {
+  return Duration(static_cast<std::int64_t>(rng_.uniform() * static_cast<double>(up_to.count())));
+}
+
+}  // namespace tutti::worker
