@@ -1,0 +1,248 @@
+// What happened, as the journal keeps it: the closed set of facts, and the events that people read.
+//
+// A decision yields facts; only Durable::apply (durable.h) turns them into state; replaying them
+// gives the same state byte for byte (I11). Events ride in the same transaction, and their number
+// is the cursor that readers resume from. To add a fact: a struct here, at the end of Fact, a row
+// in ledger/fact_codec.cc and an apply in durable.cc. Numbers of facts are never used twice.
+//
+// Units: times of day in UTC milliseconds.
+#pragma once
+
+#include <boost/describe/class.hpp>
+#include <boost/describe/enum.hpp>
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "coordinator/cluster/cluster_records.h"
+#include "protocol/base/ids.h"
+
+namespace tutti::coordinator {
+
+// A worker said Hello as a new process, or after it had been lost.
+struct WorkerJoined {
+  WorkerRecord worker;
+
+  bool operator==(const WorkerJoined&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(WorkerJoined, (), (worker))
+
+// Its processes are lost with it, in the same fact: nobody counts on them any more.
+struct WorkerLost {
+  std::string worker;
+  std::string reason;
+
+  bool operator==(const WorkerLost&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(WorkerLost, (), (worker, reason))
+
+// A lost worker that has been away for long, without processes, is not listed any more.
+struct WorkerForgotten {
+  std::string worker;
+
+  bool operator==(const WorkerForgotten&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(WorkerForgotten, (), (worker))
+
+struct JobSubmitted {
+  JobId job;
+  std::string key;
+  std::string owner;
+  std::string spec;
+  std::string folder;
+  JobTerms terms;
+  std::int64_t unix_ms = 0;
+
+  bool operator==(const JobSubmitted&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(JobSubmitted, (), (job, key, owner, spec, folder, terms, unix_ms))
+
+// The submit could not be made durable in time and was refused: it never was.
+struct JobWithdrawn {
+  JobId job;
+
+  bool operator==(const JobWithdrawn&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(JobWithdrawn, (), (job))
+
+struct Placement {
+  ProcessId process;
+  std::string worker;
+  std::string incarnation;
+  std::uint32_t slot = 0;
+  bool survivor = false;  // the process lives already and keeps its slot
+
+  bool operator==(const Placement&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(Placement, (), (process, worker, incarnation, slot, survivor))
+
+// The whole gang is reserved, by rank, in one fact (I4, I5). The job is placed, or stays
+// recovering.
+struct GenerationStarted {
+  JobId job;
+  Generation generation;
+  std::vector<Placement> gang;
+
+  bool operator==(const GenerationStarted&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(GenerationStarted, (), (job, generation, gang))
+
+struct ProcessStarted {
+  ProcessId process;
+  std::int64_t pid = 0;
+
+  bool operator==(const ProcessStarted&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(ProcessStarted, (), (process, pid))
+
+// All ranks are ready and FormGroup is ordered.
+struct GroupOrdered {
+  JobId job;
+  Generation generation;
+  Formation formation;
+  std::uint64_t lost_steps = 0;
+  std::int64_t aborted_unix_ms = 0;  // when the last survivor had left the old group
+  std::int64_t unix_ms = 0;
+
+  bool operator==(const GroupOrdered&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(GroupOrdered, (),
+                      (job, generation, formation, lost_steps, aborted_unix_ms, unix_ms))
+
+// Every rank stands at the base step: the job is running.
+struct GroupRunning {
+  JobId job;
+  Generation generation;
+  std::int64_t unix_ms = 0;
+
+  bool operator==(const GroupRunning&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(GroupRunning, (), (job, generation, unix_ms))
+
+struct FirstStepSeen {
+  JobId job;
+  Generation generation;
+  std::uint64_t step = 0;
+  std::int64_t unix_ms = 0;
+
+  bool operator==(const FirstStepSeen&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(FirstStepSeen, (), (job, generation, step, unix_ms))
+
+// The generation commits nothing from here on; survivors keep their state for the next one.
+struct GenerationAborted {
+  JobId job;
+  Generation generation;
+  wire::FailureClass failure = wire::FailureClass::none;
+  std::string cause;
+  std::uint64_t step = 0;  // newest one known to be committed
+  std::int64_t unix_ms = 0;
+
+  bool operator==(const GenerationAborted&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(GenerationAborted, (), (job, generation, failure, cause, step, unix_ms))
+
+// The process will be ended; its slot is not free yet.
+struct ProcessStopOrdered {
+  ProcessId process;
+
+  bool operator==(const ProcessStopOrdered&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(ProcessStopOrdered, (), (process))
+
+// The process is gone and its slot is free.
+struct ProcessEnded {
+  ProcessId process;
+  std::int32_t code = 0;
+  std::int32_t signal = 0;
+  std::string error;
+
+  bool operator==(const ProcessEnded&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(ProcessEnded, (), (process, code, signal, error))
+
+// How the job ends (or that it queues again) is decided; its processes are being ended.
+struct JobStopping {
+  JobId job;
+  Outcome outcome;
+
+  bool operator==(const JobStopping&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(JobStopping, (), (job, outcome))
+
+// No process is left: the decided outcome takes effect.
+struct JobSettled {
+  JobId job;
+  Outcome outcome;
+  std::int64_t unix_ms = 0;
+
+  bool operator==(const JobSettled&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(JobSettled, (), (job, outcome, unix_ms))
+
+// The history of ended jobs is bounded: the oldest is dropped.
+struct JobForgotten {
+  JobId job;
+
+  bool operator==(const JobForgotten&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(JobForgotten, (), (job))
+
+struct CheckpointPartTaken {
+  JobId job;
+  Generation generation;
+  std::uint64_t step = 0;
+  CheckpointPartRecord part;
+
+  bool operator==(const CheckpointPartTaken&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(CheckpointPartTaken, (), (job, generation, step, part))
+
+struct CheckpointTaken {
+  JobId job;
+  std::uint64_t step = 0;
+  std::string folder;
+
+  bool operator==(const CheckpointTaken&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(CheckpointTaken, (), (job, step, folder))
+
+struct CheckpointDropped {
+  JobId job;
+  std::uint64_t step = 0;
+  std::string reason;
+
+  bool operator==(const CheckpointDropped&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(CheckpointDropped, (), (job, step, reason))
+
+using Fact =
+    std::variant<WorkerJoined, WorkerLost, WorkerForgotten, JobSubmitted, JobWithdrawn,
+                 GenerationStarted, ProcessStarted, GroupOrdered, GroupRunning, FirstStepSeen,
+                 GenerationAborted, ProcessStopOrdered, ProcessEnded, JobStopping, JobSettled,
+                 JobForgotten, CheckpointPartTaken, CheckpointTaken, CheckpointDropped>;
+
+// `waiting` says what a queued or recovering job waits for, `restarted` that a job queues again.
+BOOST_DEFINE_ENUM_CLASS(EventKind, submitted, waiting, placed, started, running, rank_lost, aborted,
+                        regrouped, recovered, restarted, checkpoint, checkpoint_failed, finished,
+                        failed, cancelled, worker_joined, worker_lost, gap)
+
+// One line of what people and programs are told. Zero and -1 are "not about one".
+struct Event {
+  std::uint64_t seq = 0;  // from 1, without gaps
+  std::int64_t unix_ms = 0;
+  JobId job;
+  EventKind kind = EventKind::submitted;
+  std::string message;
+  Generation generation;
+  std::int32_t rank = -1;
+  std::uint64_t step = 0;
+  std::string worker;
+
+  bool operator==(const Event&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(Event, (), (seq, unix_ms, job, kind, message, generation, rank, step, worker))
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,216 @@
+// Everything the coordinator's state machine can be told and everything it can do.
+//
+// One actor decides about membership, gangs and job life together. Its host (cluster_host.h) and
+// the simulator keep these rules:
+//   - Each input comes in an Envelope with the time and fresh randomness; inputs are handled one by
+//   one.
+//   - A Decision's facts and events are appended to the ledger and synced before its effects leave,
+//   in
+//     order. `immediate` effects need no sync and may leave at once.
+//   - If an append fails for want of space, its facts stay pending, LedgerFailed is told, and
+//   everything
+//     pending is appended again in ONE transaction; then LedgerRecovered. On any other failure the
+//     coordinator ends: a restart replays what is durable.
+//   - SpoolData does not come here: the host checks it by ClusterState::owns_session, stores it,
+//   answers
+//     SpoolAcked itself, and tells StepsRecorded, StepHashMismatch and SpoolFailed.
+//
+// Ownership: plain values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "coordinator/cluster/cluster_facts.h"
+#include "protocol/base/clock.h"
+#include "protocol/base/error.h"
+#include "protocol/base/ids.h"
+#include "protocol/spec/job_spec.h"
+#include "protocol/wire/worker_messages.h"
+
+namespace tutti::coordinator {
+
+// Whom an Answer goes to: chosen by the host, unique among those that are open.
+using RequestId = Id<struct RequestTag>;
+
+// Inputs
+// ---------------------------------------------------------------------------------------------
+
+struct SubmitJob {
+  RequestId request;
+  std::string key;     // empty: none; the same key and spec again give the same job (I2)
+  std::string owner;   // user
+  std::string yaml;    // resolved spec, as to_yaml writes it
+  spec::JobSpec spec;  // its value
+};
+
+struct CancelJob {
+  RequestId request;
+  JobId job;
+  std::string reason;
+};
+
+enum class FaultAction { kill_rank, stop_rank, continue_rank };
+
+// Answered by permission_denied unless the cluster was started with --faults.
+struct InjectFault {
+  RequestId request;
+  FaultAction action = FaultAction::kill_rank;
+  JobId job;
+  std::uint32_t rank = 0;
+};
+
+// A decoded frame, with what its header says. `peer` is the transport's routing id.
+struct WorkerFrame {
+  std::string peer;
+  SessionId session;
+  Sequence sequence;
+  wire::FromWorker message;
+};
+
+// The liveness connection that showed this session's token has ended.
+struct WorkerDisconnected {
+  SessionId session;
+};
+
+// New step records of a job are in its store, up to this step.
+struct StepsRecorded {
+  JobId job;
+  std::uint64_t step = 0;
+};
+
+// Two records of one step have different hashes; fails the job as our own error.
+struct StepHashMismatch {
+  JobId job;
+  std::uint64_t step = 0;
+  std::string message;
+};
+
+// Log or step records cannot be stored (disk full): told once per episode and job.
+struct SpoolFailed {
+  JobId job;
+  std::string message;
+};
+
+// Facts of Decisions above this number are not durable. Submits among them are taken back.
+struct LedgerFailed {
+  std::uint64_t durable_through = 0;
+  std::string message;
+};
+
+struct LedgerRecovered {};
+
+// The time of ClusterState::next_due has come (or earlier: harmless).
+struct Tick {};
+
+using Input =
+    std::variant<SubmitJob, CancelJob, InjectFault, WorkerFrame, WorkerDisconnected, StepsRecorded,
+                 StepHashMismatch, SpoolFailed, LedgerFailed, LedgerRecovered, Tick>;
+
+struct Envelope {
+  Instant now;
+  WallTime wall;
+  std::string
+      random;  // 32 or more fresh hexadecimal digits; secrets and session numbers come from it
+  Input input;
+};
+
+// Effects
+// --------------------------------------------------------------------------------------------
+
+struct SendToWorker {
+  std::string peer;
+  SessionId session;
+  Generation generation;  // for the header
+  Sequence sequence;      // 0: not an order
+  wire::ToWorker message;
+
+  bool operator==(const SendToWorker&) const = default;
+};
+
+// From now on a liveness connection that shows the token belongs to the session; its end is told.
+struct WatchSession {
+  SessionId session;
+  std::string token;
+
+  bool operator==(const WatchSession&) const = default;
+};
+
+struct UnwatchSession {
+  SessionId session;
+
+  bool operator==(const UnwatchSession&) const = default;
+};
+
+struct JobAccepted {
+  JobId job;
+  bool existing = false;  // the key was known
+
+  bool operator==(const JobAccepted&) const = default;
+};
+
+struct Done {
+  bool operator==(const Done&) const = default;
+};
+
+using AnswerBody = std::variant<Done, JobAccepted, Error>;
+
+struct Answer {
+  RequestId request;
+  AnswerBody body;
+
+  bool operator==(const Answer&) const = default;
+};
+
+// The folder must be there before the StartRank that follows is sent.
+struct MakeJobFolder {
+  JobId job;
+  std::string folder;
+
+  bool operator==(const MakeJobFolder&) const = default;
+};
+
+// For the gateway: where a serve job takes requests, and that it does not any more.
+struct OpenServing {
+  JobId job;
+  std::string model;
+  std::string endpoint;
+  std::string key;
+
+  bool operator==(const OpenServing&) const = default;
+};
+
+struct CloseServing {
+  JobId job;
+
+  bool operator==(const CloseServing&) const = default;
+};
+
+// Something about the job that readers may wait for has changed.
+struct JobChanged {
+  JobId job;
+
+  bool operator==(const JobChanged&) const = default;
+};
+
+// The job left the history: its stored logs and step records can be removed (never its folder).
+struct ForgetJob {
+  JobId job;
+
+  bool operator==(const ForgetJob&) const = default;
+};
+
+using Effect = std::variant<SendToWorker, WatchSession, UnwatchSession, Answer, MakeJobFolder,
+                            OpenServing, CloseServing, JobChanged, ForgetJob>;
+
+struct Decision {
+  std::uint64_t number = 0;  // counts decisions that have facts or events; 0: this one has none
+  std::vector<Fact> facts;
+  std::vector<Event> events;
+  std::vector<Effect> effects;    // after the sync, in order
+  std::vector<Effect> immediate;  // at once
+};
+
+}  // namespace tutti::coordinator

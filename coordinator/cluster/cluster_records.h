@@ -1,0 +1,222 @@
+// What the coordinator remembers across its own death: jobs, their processes, the workers that it
+// met.
+//
+// These structs are the durable state. They change in one place only, Durable::apply (durable.h),
+// by journalled facts; a snapshot is these structs encoded by the wire codec. Fields may be added
+// (with a default), never renamed.
+//
+// Units: as named; times of day in UTC milliseconds.
+#pragma once
+
+#include <boost/describe/class.hpp>
+#include <boost/describe/enum.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "protocol/base/ids.h"
+#include "protocol/wire/rank_messages.h"
+
+namespace tutti::coordinator {
+
+// DESIGN jobs: queued -> placed -> starting -> running -> (recovering -> running)* -> done | failed
+// | cancelled. `stopping` is on the way from any of them to queued or to an end, while processes
+// are still being ended.
+BOOST_DEFINE_ENUM_CLASS(JobState, queued, placed, starting, running, recovering, stopping, done,
+                        failed, cancelled)
+
+constexpr bool is_terminal(JobState state) {
+  return state == JobState::done || state == JobState::failed || state == JobState::cancelled;
+}
+
+// The part of a spec that decisions are made by, so that a replay never depends on the parser.
+struct JobTerms {
+  std::string name;
+  std::string kind;  // train | serve | run
+  std::int32_t priority = 0;
+  std::uint32_t ranks_min = 1;         // parallel.data sets both
+  std::uint32_t ranks_max = 1;         // never above the number of shards
+  std::uint32_t threads = 0;           // a rank; 0: the cores of its slot
+  std::uint32_t cores = 0;             // a rank; 0: those of its slot
+  std::uint64_t memory_bytes = 0;      // a rank
+  std::vector<std::string> labels;     // key=value, all of which a worker must have
+  std::uint64_t steps = 0;             // train: the last step
+  std::uint32_t checkpoints_kept = 0;  // 0: all
+  std::string resume_folder;           // train: a checkpoint of another job to begin from
+  std::uint64_t resume_step = 0;
+  std::string of_node = "replace";  // wait | replace | fail
+  std::uint64_t wait_ms = 60'000;   // for a node (wait) or for free slots (replace)
+  std::uint32_t retries_user = 0;
+  std::uint32_t retries_infrastructure = 20;
+  std::uint64_t time_ms_max = 0;    // running; 0: no limit
+  std::uint64_t queued_ms_max = 0;  // 0: no limit
+
+  bool operator==(const JobTerms&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(JobTerms, (),
+                      (name, kind, priority, ranks_min, ranks_max, threads, cores, memory_bytes,
+                       labels, steps, checkpoints_kept, resume_folder, resume_step, of_node,
+                       wait_ms, retries_user, retries_infrastructure, time_ms_max, queued_ms_max))
+
+// How a job ends, or why it goes back to the queue, decided before its processes are ended.
+struct Outcome {
+  JobState state = JobState::queued;  // queued: it will be placed again
+  std::int32_t exit_code = 0;  // 0 done, 1 user or cancelled, 3 infrastructure, 4 own, 5 refused
+  wire::FailureClass failure = wire::FailureClass::none;
+  std::string message;  // one line: the first cause
+
+  bool operator==(const Outcome&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(Outcome, (), (state, exit_code, failure, message))
+
+// The orders of one FormGroup, journalled before they are given, so that a restarted coordinator
+// gives the same ones.
+struct Formation {
+  std::vector<std::string> addresses;  // by rank; empty: not ordered yet
+  std::string secret;
+  std::uint64_t base_step = 0;
+  std::string checkpoint;  // folder of the committed checkpoint of base_step; empty: there is none
+  std::vector<wire::StateCopy> copies;
+
+  bool operator==(const Formation&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(Formation, (), (addresses, secret, base_step, checkpoint, copies))
+
+struct CheckpointPartRecord {
+  std::uint32_t rank = 0;
+  std::vector<wire::CheckpointFile> files;
+
+  bool operator==(const CheckpointPartRecord&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(CheckpointPartRecord, (), (rank, files))
+
+// The one checkpoint that is being written, if step is not 0. With the parts of all ranks it only
+// waits for its commit.
+struct OpenCheckpoint {
+  std::uint64_t step = 0;
+  Generation generation;
+  std::uint32_t size = 0;  // parts that make it whole
+  std::vector<CheckpointPartRecord> parts;
+
+  bool whole() const { return step != 0 && parts.size() == size; }
+  bool operator==(const OpenCheckpoint&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(OpenCheckpoint, (), (step, generation, size, parts))
+
+struct CommittedCheckpoint {
+  std::uint64_t step = 0;
+  std::string folder;
+
+  bool operator==(const CommittedCheckpoint&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(CommittedCheckpoint, (), (step, folder))
+
+// One recovery and its phases, in milliseconds since the loss was seen; -1: not reached yet.
+struct Recovery {
+  Generation generation;  // the one that went on
+  std::string cause;      // the first
+  std::int64_t seen_unix_ms = 0;
+  std::int64_t aborted_ms = -1;     // every survivor has left the old group
+  std::int64_t regrouped_ms = -1;   // every rank of the new generation is ready
+  std::int64_t copied_ms = -1;      // every rank stands at the base step, connected
+  std::int64_t first_step_ms = -1;  // the first step since is committed
+  std::uint64_t from_step = 0;
+  std::uint64_t lost_steps = 0;
+
+  bool operator==(const Recovery&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(Recovery, (),
+                      (generation, cause, seen_unix_ms, aborted_ms, regrouped_ms, copied_ms,
+                       first_step_ms, from_step, lost_steps))
+
+struct JobRecord {
+  JobId job;
+  std::string key;
+  std::string owner;
+  std::string spec;  // resolved, YAML
+  std::string folder;
+  JobTerms terms;
+  std::int64_t submitted_unix_ms = 0;
+  std::int64_t started_unix_ms = 0;  // first time running
+  std::int64_t ended_unix_ms = 0;
+
+  JobState state = JobState::queued;
+  Outcome outcome;                // valid in stopping and in terminal states
+  Generation generation;          // newest one started
+  bool generation_alive = false;  // false: aborted, or none since the job was queued
+  bool formed = false;            // all ranks of the generation reported GroupFormed
+  std::vector<ProcessId>
+      members;  // of the generation, by rank; a zero id: that rank's process is gone
+  Formation formation;
+  OpenCheckpoint open_checkpoint;
+  std::vector<CommittedCheckpoint> checkpoints;  // oldest first, at most kCheckpointsMax
+  std::vector<Recovery> recoveries;              // oldest first, at most kRecoveriesMax
+
+  std::uint32_t restarts = 0;  // generations after the first
+  std::uint32_t failures_user = 0;
+  std::uint32_t failures_infrastructure = 0;
+  std::uint32_t failures_own_here = 0;  // at own_step, in a row
+  std::uint64_t own_step = 0;
+
+  bool operator==(const JobRecord&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(JobRecord, (),
+                      (job, key, owner, spec, folder, terms, submitted_unix_ms, started_unix_ms,
+                       ended_unix_ms, state, outcome, generation, generation_alive, formed, members,
+                       formation, open_checkpoint, checkpoints, recoveries, restarts, failures_user,
+                       failures_infrastructure, failures_own_here, own_step))
+
+// One process that holds a slot: from its placement until its worker has said that it is gone.
+struct ProcessRecord {
+  ProcessId process;
+  JobId job;
+  Generation generation;  // the one it was started for
+  std::uint32_t rank = 0;
+  std::string worker;
+  std::string incarnation;  // of the worker that was told to start it
+  std::uint32_t slot = 0;
+  std::int64_t pid = 0;  // 0: not begun yet
+  bool lost =
+      false;  // its worker was lost: the job no longer counts on it, the slot is not free yet
+  bool ordered_to_stop = false;
+
+  bool operator==(const ProcessRecord&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(ProcessRecord, (),
+                      (process, job, generation, rank, worker, incarnation, slot, pid, lost,
+                       ordered_to_stop))
+
+struct WorkerRecord {
+  std::string worker;
+  std::string incarnation;
+  std::string host;
+  std::string version;
+  std::string cpu;
+  std::uint32_t slots = 0;
+  std::uint32_t cores = 0;
+  std::uint64_t memory_bytes = 0;
+  std::vector<std::string> profiles;
+  bool runs_programs = true;
+  bool faults = false;
+  bool lost = false;
+
+  bool operator==(const WorkerRecord&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
+                      (worker, incarnation, host, version, cpu, slots, cores, memory_bytes,
+                       profiles, runs_programs, faults, lost))
+
+// Everything durable, as a snapshot holds it; each list in the order of its ids.
+struct Snapshot {
+  std::uint64_t next_job = 1;
+  std::uint64_t next_process = 1;
+  std::vector<JobRecord> jobs;
+  std::vector<ProcessRecord> processes;
+  std::vector<WorkerRecord> workers;
+
+  bool operator==(const Snapshot&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(Snapshot, (), (next_job, next_process, jobs, processes, workers))
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,93 @@
+// The coordinator's decisions: who is a member, which gang runs where, how each job lives and ends.
+//
+//   Envelope -> on() -> Decision{facts, events, effects}
+//
+// Pure: no clock, no socket, no random source, no I/O. Membership, scheduling and job state decide
+// together, because a placement is all three. The parts are files of their own (membership.cc,
+// scheduler.cc, job_life.cc, recovery.cc, checkpoints.cc) around one Desk (desk.h); durable
+// state is Durable (durable.h). What is not durable is derived again after a start: from the
+// durable state (what is wanted) and each worker's Hello (what is).
+//
+// Start: `ClusterState state(settings); state.restore(snapshot); state.replay(fact)...;
+// state.begin(...)`. From `begin` on, nobody is lost for one lease.
+//
+// Threads: one at a time. Limits: kQueuedJobsMax, kEndedJobsMax, kWorkersMax and those in desk.h.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "coordinator/cluster/cluster_messages.h"
+#include "coordinator/cluster/cluster_views.h"
+
+namespace tutti::coordinator {
+
+inline constexpr std::size_t kQueuedJobsMax = 10'000;
+inline constexpr std::size_t kEndedJobsMax = 10'000;
+inline constexpr std::size_t kWorkersMax = 10'000;
+inline constexpr std::size_t kRanksMax = 1'024;
+
+struct ClusterSettings {
+  std::string state_folder;  // job folders are <state_folder>/jobs/ID
+  std::string version;       // of Tutti; shown, mixed versions are allowed
+  std::string join_token;
+  bool faults = false;
+  std::uint16_t liveness_port = 0;
+  Duration lease = std::chrono::milliseconds(5'000);
+  Duration heartbeat = std::chrono::milliseconds(500);
+  // A worker whose liveness connection ended has this long to say Hello again.
+  Duration disconnect_grace = std::chrono::milliseconds(300);
+  // After a rank saw its group break, the death that caused it is usually reported within this
+  // time; regrouping earlier would only build a group around a dead peer.
+  Duration settle = std::chrono::milliseconds(200);
+  Duration regroup_max = std::chrono::seconds(20);  // a survivor that is not ready by then is ended
+  Duration start_max = std::chrono::seconds(60);    // the worker's limit, told in StartRank
+  Duration form_max = std::chrono::seconds(120);    // connecting, copying, loading
+  Duration checkpoint_max = std::chrono::minutes(10);
+  Duration commit_max = std::chrono::seconds(30);  // then another rank is asked
+  Duration stop_grace = std::chrono::seconds(5);
+  // A worker that hears nothing ends its `run` programs after this; their next generation waits for
+  // it.
+  Duration stop_after = std::chrono::seconds(60);
+  std::size_t ended_jobs_max = kEndedJobsMax;
+};
+
+class ClusterState {
+ public:
+  explicit ClusterState(ClusterSettings settings);
+  ~ClusterState();
+  ClusterState(const ClusterState&) = delete;
+  ClusterState& operator=(const ClusterState&) = delete;
+
+  // Recovery: the newest snapshot, then every later fact in order, and the number of the last
+  // event.
+  void restore(const Snapshot& snapshot);
+  void replay(const Fact& fact);
+  // Ends recovery. Its Decision is handled like every other.
+  Decision begin(Instant now, WallTime wall, std::uint64_t last_event_seq);
+
+  Decision on(const Envelope& envelope);
+
+  // When Tick is due next; nothing if there is nothing to wait for.
+  std::optional<Instant> next_due() const;
+
+  Snapshot snapshot() const;
+
+  // Whether `peer` speaks in the session that is its worker's current one.
+  bool owns_session(std::string_view peer, SessionId session) const;
+  // The durable record, for what the views do not show; null: not known (or forgotten).
+  const JobRecord* find_job(JobId job) const;
+  std::vector<JobSummary> jobs() const;  // by id
+  std::optional<JobDetail> job(JobId job) const;
+  std::vector<NodeView> nodes() const;  // by name
+  const ClusterCounters& counters() const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,79 @@
+// What the API shows of jobs and nodes: copies, made on request, of durable and soft state
+// together.
+//
+// Units: as named; times of day in UTC milliseconds, 0 where it has not happened.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coordinator/cluster/cluster_records.h"
+#include "protocol/base/ids.h"
+
+namespace tutti::coordinator {
+
+struct JobSummary {
+  JobId job;
+  std::string name;
+  std::string kind;
+  std::string owner;
+  JobState state = JobState::queued;
+  Generation generation;
+  std::uint32_t ranks = 0;  // of the newest generation; 0 before the first
+  std::uint32_t restarts = 0;
+  std::uint64_t step = 0;                 // newest committed one
+  std::uint64_t steps = 0;                // the last one, 0 if there are none
+  std::optional<std::int32_t> exit_code;  // once terminal
+  std::int64_t submitted_unix_ms = 0;
+  std::int64_t started_unix_ms = 0;
+  std::int64_t ended_unix_ms = 0;
+};
+
+struct ProcessView {
+  ProcessId process;
+  JobId job;
+  Generation generation;
+  std::uint32_t rank = 0;
+  std::string worker;
+  std::uint32_t slot = 0;
+  std::int64_t pid = 0;
+  std::string phase;  // of its progress reports; else what the coordinator knows
+  std::uint64_t step = 0;
+  std::uint64_t collective = 0;
+};
+
+struct JobDetail {
+  JobSummary summary;
+  std::string spec;  // resolved, YAML
+  std::string folder;
+  std::vector<CommittedCheckpoint> checkpoints;
+  std::vector<Recovery> recoveries;
+  Outcome outcome;      // meaningful once terminal or stopping
+  std::string waiting;  // what it waits for, if queued or recovering
+  std::vector<ProcessView> processes;
+};
+
+struct NodeView {
+  std::string name;
+  std::string host;
+  std::string state;  // ready | suspect | lost | expected (not seen since the coordinator started)
+  std::uint32_t slots = 0;
+  std::uint32_t free_slots = 0;
+  std::uint32_t cores = 0;
+  std::uint64_t memory_bytes = 0;
+  std::string cpu;
+  std::string version;
+  std::vector<ProcessView> processes;
+};
+
+struct ClusterCounters {
+  std::uint64_t stale_frames = 0;   // of an old session or unknown peer
+  std::uint64_t stale_reports = 0;  // of an old generation or an unknown process
+  std::uint64_t refused_hellos = 0;
+  std::uint64_t recoveries = 0;
+  std::uint64_t workers_lost = 0;
+};
+
+}  // namespace tutti::coordinator
