@@ -28,7 +28,8 @@
 
 namespace tutti::models {
 
-enum class TensorType : std::uint8_t { f32, bf16, f16 };
+// `other`: a type that files may hold (old writers' buffers) and that is never read.
+enum class TensorType : std::uint8_t { f32, bf16, f16, other };
 
 // One tensor in a mapped file. Its bytes need not be aligned.
 struct TensorView {
@@ -78,14 +79,15 @@ struct TensorDeclaration {
   std::uint64_t bytes() const;
 };
 
-// Writes one new file. Not atomic by itself: the caller writes under a private name and renames
-// after finish().
+// Writes one new file. The metadata that Transformers asks for is the default. Not atomic by
+// itself: the caller writes under a private name and renames after finish().
 class SafetensorsWriter {
  public:
   // Creates the file (already_exists if it is there) and writes the header.
   static Result<SafetensorsWriter> create(const std::filesystem::path& file,
                                           std::span<const TensorDeclaration> tensors,
-                                          const std::map<std::string, std::string>& metadata = {});
+                                          const std::map<std::string, std::string>& metadata = {
+                                              {"format", "pt"}});
 
   // The next bytes of the tensors, in the order declared; pieces may be cut anywhere.
   Result<> append(std::span<const std::byte> bytes);
@@ -102,6 +104,10 @@ class SafetensorsWriter {
   std::uint64_t written_ = 0;
   std::uint64_t expected_ = 0;
 };
+
+// The text of `model.safetensors.index.json`: which file holds which tensor, and the bytes of all.
+std::string to_index_json(const std::map<std::string, std::string>& file_of_tensor,
+                          std::uint64_t tensor_bytes);
 
 std::string_view to_string(TensorType type);                  // as in files: "F32"
 std::string to_string(std::span<const std::uint64_t> shape);  // "[2048, 192]"

@@ -1,0 +1,81 @@
+// Reading and writing model directories (decoder.h).
+#include <fmt/core.h>
+
+#include "jobs/models/decoder.h"
+#include "jobs/models/safetensors.h"
+#include "protocol/base/file.h"
+
+namespace tutti::models {
+
+using std::filesystem::path;
+
+namespace {
+
+std::span<float> part(std::span<float> arena, const Parameter& parameter) {
+  return arena.subspan(parameter.offset, parameter.elements);
+}
+
+Result<> write_tensors(const ParameterLayout& layout, std::span<const float> weights,
+                       const path& file) {
+  std::vector<TensorDeclaration> tensors;
+  for (const Parameter& parameter : layout.parameters()) {
+    tensors.push_back({parameter.name, TensorType::f32, parameter.shape});
+  }
+  auto writer = SafetensorsWriter::create(file, tensors);
+  if (!writer) return writer.error();
+  for (const Parameter& parameter : layout.parameters()) {
+    auto written = writer->append(weights.subspan(parameter.offset, parameter.elements));
+    if (!written) return written;
+  }
+  auto finished = writer->finish();
+  if (!finished) return finished.error();
+  return {};
+}
+
+}  // namespace
+
+Result<> load_weights(const Decoder& decoder, const path& folder, std::span<float> weights) {
+  TUTTI_ASSERT(weights.size() == decoder.layout().elements());
+  auto reader = SafetensorsReader::open_folder(folder);
+  if (!reader) return reader.error();
+  for (const Parameter& parameter : decoder.layout().parameters()) {
+    auto read = reader->read(parameter.name, parameter.shape, part(weights, parameter));
+    if (!read) return read;
+  }
+  return {};
+}
+
+Result<LoadedModel> load_model(const path& folder) {
+  auto description = read_config(folder);
+  if (!description) return description.error();
+  auto decoder = Decoder::create(*description);
+  if (!decoder) return Error(decoder.error()).with_context(folder.string());
+  Arena weights(decoder->layout().elements());
+  if (auto loaded = load_weights(*decoder, folder, weights.span()); !loaded) {
+    return loaded.error();
+  }
+  return LoadedModel{*std::move(decoder), std::move(weights)};
+}
+
+Result<> save_model(const Decoder& decoder, std::span<const float> weights, const path& folder) {
+  TUTTI_ASSERT(weights.size() == decoder.layout().elements());
+  // Under a private name first: a reader sees the old file or the new one.
+  const path written_to = folder / ".model.safetensors.new";
+  std::error_code failed;
+  std::filesystem::remove(written_to, failed);
+  auto written = write_tensors(decoder.layout(), weights, written_to);
+  if (!written) {
+    std::filesystem::remove(written_to, failed);
+    return written;
+  }
+  std::filesystem::rename(written_to, folder / "model.safetensors", failed);
+  if (failed) {
+    return errno_error("cannot rename " + written_to.string(), failed.value());
+  }
+  auto config =
+      write_file_atomically(folder / "config.json", to_config_json(decoder.description()));
+  if (!config) return config;
+  return sync_folder(folder);
+}
+
+}  // namespace tutti::models
