@@ -1,0 +1,66 @@
+// Causal attention over a ragged batch, forward and backward; nothing of size time x time is ever
+// held.
+//
+//   q, out, dout, dq   [tokens, heads * D]       head h of a token lies at columns h*D .. (h+1)*D-1
+//   k, v, dk, dv       [tokens, kv_heads * D]    query head h reads key head h / (heads / kv_heads)
+//   sample_offsets     [samples + 1]             ascending, first 0, last = tokens
+//   lse                [tokens, heads]           log of the sum of exponentials; null: not kept
+//
+// Token i of a sample sees tokens 0..i of the same sample. D is a multiple of 8, at most 256;
+// kv_heads divides heads.
+//
+// Bits. A query reads its keys in blocks of kKeyBlock on the grid of positions 0, 64, 128, ...:
+// scores are chains over D, each block's maximum, exponentials (ours), a 16-lane sum with a fixed
+// tree; the value sum is a chain over keys, rescaled when the maximum grows. Keys that a query may
+// not see are not touched. attention_cached runs the same arithmetic over cache pages, so chunked
+// prefill and one-token decode give the bits of one prefill (key_value_pages.h). Backward sums dq
+// over keys, and dk, dv over (query head, query), in ascending order. Errors: invalid_argument;
+// nothing is written then.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/tensor/matrix.h"
+#include "kernels/tensor/op_context.h"
+#include "protocol/base/result.h"
+
+namespace tutti::kernels {
+
+inline constexpr Index kKeyBlock = 64;
+inline constexpr Index kHeadWidthMax = 256;
+
+struct AttentionShape {
+  Index heads = 0;
+  Index kv_heads = 0;
+  Index head_width = 0;
+  float scale = 0.0F;  // multiplies the scores; usually 1 / sqrt(head_width)
+};
+
+struct AttentionForward {
+  AttentionShape shape;
+  ConstMatrix q;
+  ConstMatrix k;
+  ConstMatrix v;
+  std::span<const std::int32_t> sample_offsets;
+  Matrix out;
+  float* lse = nullptr;
+};
+Result<> attention_forward(const OpContext& ctx, const AttentionForward& args);
+
+struct AttentionBackward {
+  AttentionShape shape;
+  ConstMatrix q;
+  ConstMatrix k;
+  ConstMatrix v;
+  ConstMatrix out;
+  ConstMatrix dout;
+  const float* lse = nullptr;
+  std::span<const std::int32_t> sample_offsets;
+  Matrix dq;  // all three are overwritten and overlap nothing
+  Matrix dk;
+  Matrix dv;
+};
+Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args);
+
+}  // namespace tutti::kernels

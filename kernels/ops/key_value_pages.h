@@ -1,0 +1,56 @@
+// The key/value cache: opaque pages of kKeyBlock positions, touched by two ops, write and attend.
+//
+// A page holds the keys and values of positions [64 p, 64 p + 64) of one sequence in one layer, all
+// key heads, in the layout that attention wants. A sequence is a list of page addresses, so pages
+// can be shared (a common prefix), kept in any pool, or cut from one buffer. A cache without paging
+// is one buffer:
+//
+//   FloatBuffer memory(layers * pages * kv_page_floats(shape));
+//
+// Bits: attention_cached over positions 0..n-1 written in any number of pieces equals
+// attention_forward over a sample of n tokens, row by row.
+//
+// Ownership: the caller's. Contents of positions not yet written are never used; pages need no
+// clearing. Errors: invalid_argument; nothing is written then.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/ops/attention.h"
+
+namespace tutti::kernels {
+
+// Floats of one page: 2 * kKeyBlock * kv_heads * head_width. A page is 64-byte aligned.
+Index kv_page_floats(const AttentionShape& shape);
+
+inline Index kv_pages_for(Index positions) { return (positions + kKeyBlock - 1) / kKeyBlock; }
+
+// Some token rows of the batch that belong to one sequence, one layer.
+struct SequenceRows {
+  Index first_row = 0;             // in q, k, v, out
+  Index rows = 0;                  // these tokens are positions first_position ..
+  Index first_position = 0;        // how many positions the cache held before
+  std::span<float* const> pages;   // at least kv_pages_for(first_position + rows)
+};
+
+// Puts the rows of k and v at their positions. Sequences in one call share no page that is written.
+struct KeyValueWrite {
+  AttentionShape shape;
+  ConstMatrix k;  // [tokens, kv_heads * head_width], rotary already applied
+  ConstMatrix v;
+  std::span<const SequenceRows> sequences;
+};
+Result<> kv_write(const OpContext& ctx, const KeyValueWrite& args);
+
+// Each row attends to positions 0 .. its own, all of which are in the pages (its own k and v too:
+// write first).
+struct AttentionCached {
+  AttentionShape shape;
+  ConstMatrix q;
+  std::span<const SequenceRows> sequences;
+  Matrix out;
+};
+Result<> attention_cached(const OpContext& ctx, const AttentionCached& args);
+
+}  // namespace tutti::kernels

@@ -1,0 +1,50 @@
+// Products: y = x w^T (a linear layer), dx = dy w and dw += dy^T x (its gradients).
+//
+// Each output is one chain of fused multiply-adds over the summed index in ascending order,
+// continued through memory (DESIGN numerics, chain rule). So tiles, threads, vector width, and how
+// the sum is divided into calls never change a bit: two calls over tokens [0, a) and [a, n) with
+// `ChainStart::output` give the bits of one call over [0, n).
+//
+//   nt: output[M, N] = left[M, K] * right[N, K]^T      sums over K
+//   nn: output[M, K] = left[M, N] * right[N, K]        sums over N
+//   tn: output[N, K] = left[M, N]^T * right[M, K]      sums over M, the tokens
+//
+// Any matrix may be a band of a wider one (stride > columns). Output overlaps no input but
+// `residual`, with which it may be identical. An empty sum gives the chain's start. Row m of nt and
+// nn depends on row m of `left` and on `right` only. Errors: invalid_argument (shapes that do not
+// match); nothing is written then.
+#pragma once
+
+#include "kernels/tensor/matrix.h"
+#include "kernels/tensor/op_context.h"
+#include "protocol/base/result.h"
+
+namespace tutti::kernels {
+
+enum class ChainStart {
+  zero,    // output is overwritten
+  output,  // the chain goes on from what output holds
+};
+
+struct Product {
+  ConstMatrix left;
+  ConstMatrix right;
+  Matrix output;
+  ChainStart start = ChainStart::zero;
+  const float* bias = nullptr;   // [output.columns], added once to the finished chain
+  ConstMatrix residual = {};     // shape of output, added after the bias
+};
+
+Result<> product_nt(const OpContext& ctx, const Product& args);
+Result<> product_nn(const OpContext& ctx, const Product& args);
+Result<> product_tn(const OpContext& ctx, const Product& args);
+
+// output[c] = chain of additions over the rows of x in order: the gradient of a bias.
+struct ColumnSums {
+  ConstMatrix x;            // [M, N]
+  float* output = nullptr;  // [N]
+  ChainStart start = ChainStart::output;
+};
+Result<> column_sums(const OpContext& ctx, const ColumnSums& args);
+
+}  // namespace tutti::kernels

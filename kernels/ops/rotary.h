@@ -1,0 +1,62 @@
+// Rotary positions (Su et al. 2021) in the half-split layout of Hugging Face, with Llama 3's
+// frequency scaling.
+//
+// Three steps, so that sines are computed once per batch and not per layer:
+//   frequencies = rotary_frequencies(...)          once per model: [rotary width / 2]
+//   rotary_angles(positions, frequencies)          once per batch: [tokens, rotary width / 2]
+//   rotary_apply(x, cosine, sine)                  queries and keys of each layer
+//
+// For each head of x, with r = rotary width <= head width and i < r / 2 (dimensions from r on pass
+// unchanged):
+//   x'[i]       = x[i] * cosine[i] - x[i + r/2] * sine[i]
+//   x'[i + r/2] = x[i + r/2] * cosine[i] + x[i] * sine[i]
+// each as one product and one fused multiply-add. The angle is the fp32 product position *
+// frequency, as the models were trained with; its cosine and sine are computed in double precision
+// and rounded once. No libm. Errors: invalid_argument; nothing is written then.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "kernels/tensor/matrix.h"
+#include "kernels/tensor/op_context.h"
+#include "protocol/base/result.h"
+
+namespace tutti::kernels {
+
+// Llama 3's rotary scaling, names as in config.json.
+struct Llama3Scaling {
+  float factor = 8.0F;
+  float low_freq_factor = 1.0F;
+  float high_freq_factor = 4.0F;
+  Index original_max_position = 8192;
+};
+
+struct RotaryFrequencies {
+  Index width = 0;  // even; how many dimensions of a head turn
+  double theta = 10000.0;
+  std::optional<Llama3Scaling> scaling;
+};
+// width / 2 frequencies, descending.
+std::vector<float> rotary_frequencies(const RotaryFrequencies& args);
+
+struct RotaryAngles {
+  std::span<const std::int32_t> positions;  // >= 0, one per token
+  std::span<const float> frequencies;
+  Matrix cosine;  // [tokens, frequencies]
+  Matrix sine;
+};
+Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args);
+
+struct RotaryApply {
+  Matrix x;  // [tokens, heads * head_width], in place
+  Index head_width = 0;
+  ConstMatrix cosine;
+  ConstMatrix sine;
+  enum class Direction { forward, backward } direction = Direction::forward;
+};
+Result<> rotary_apply(const OpContext& ctx, const RotaryApply& args);
+
+}  // namespace tutti::kernels

@@ -1,0 +1,58 @@
+// Owned, 64-byte aligned, zeroed fp32 (or byte) memory; huge pages are asked for where it is large.
+//
+// Errors: none as values: a machine that cannot give memory that was planned ends the process
+// (std::bad_alloc).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include "kernels/tensor/matrix.h"
+
+namespace tutti::kernels {
+
+// Raw memory; a multiple of 64 bytes, zeroed.
+class AlignedBytes {
+ public:
+  AlignedBytes() = default;
+  explicit AlignedBytes(std::size_t bytes);
+  AlignedBytes(AlignedBytes&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  AlignedBytes& operator=(AlignedBytes&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~AlignedBytes();
+
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// `count` floats, zeroed.
+class FloatBuffer {
+ public:
+  FloatBuffer() = default;
+  explicit FloatBuffer(Index count)
+      : bytes_(static_cast<std::size_t>(count) * sizeof(float)), count_(count) {}
+
+  float* data() const { return reinterpret_cast<float*>(bytes_.data()); }
+  Index size() const { return count_; }
+  std::span<float> span() const { return {data(), static_cast<std::size_t>(count_)}; }
+  Matrix matrix(Index rows, Index columns) const {
+    TUTTI_ASSERT(rows * columns <= count_);
+    return {data(), rows, columns};
+  }
+
+ private:
+  AlignedBytes bytes_;
+  Index count_ = 0;
+};
+
+}  // namespace tutti::kernels
