@@ -5,8 +5,8 @@
 // activations and run the layers.
 //
 //   auto decoder = Decoder::create(description);
-//   Arena weights(decoder->layout().elements());
-//   decoder->initialise(seed, weights.span());
+//   kernels::FloatBuffer weights(decoder->layout().elements());
+//   decoder->initialise(ctx, seed, weights.span());
 //
 // Threads: immutable once made; any thread.
 #pragma once
@@ -17,7 +17,12 @@
 
 #include "jobs/models/description.h"
 #include "jobs/models/parameters.h"
+#include "kernels/tensor/buffer.h"
 #include "protocol/base/result.h"
+
+namespace tutti::kernels {
+struct OpContext;
+}
 
 namespace tutti::models {
 
@@ -33,7 +38,8 @@ class Decoder {
   // that write to the residual stream (attention output, feed-forward down) with 1/sqrt(2 * layers)
   // of it (Radford et al. 2019). Each element is a function of (seed, parameter name, logical
   // index) and of nothing else.
-  void initialise(std::uint64_t seed, std::span<float> weights) const;
+  void initialise(const kernels::OpContext& ctx, std::uint64_t seed,
+                  std::span<float> weights) const;
 
  private:
   explicit Decoder(const DecoderDescription& description)
@@ -46,7 +52,7 @@ class Decoder {
 // A model directory in memory.
 struct LoadedModel {
   Decoder decoder;
-  Arena weights;
+  kernels::FloatBuffer weights;
 };
 
 // Reads `config.json` and the weights (one file or sharded) of a Hugging Face model directory.

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "jobs/models/decoder.h"
 #include "jobs/models/training_pass.h"
@@ -35,15 +36,16 @@ class KvCache {
   // Forgets tokens from `length` on.
   void truncate(std::uint32_t length);
 
-  float* keys(std::uint32_t layer);
-  float* values(std::uint32_t layer);
-
+  // Of a cache that holds `capacity` tokens (rounded up to whole pages).
   static std::uint64_t bytes(const DecoderDescription& description, std::uint32_t capacity);
 
  private:
   friend class InferencePass;
-  Arena arena_;
-  std::uint64_t layer_elements_ = 0;  // of one layer's keys
+  std::span<float* const> pages(std::uint32_t layer) const;
+
+  kernels::FloatBuffer memory_;
+  std::vector<float*> pages_;  // [layers, pages_per_layer_]
+  std::size_t pages_per_layer_ = 0;
   std::uint32_t capacity_ = 0;
   std::uint32_t length_ = 0;
 };

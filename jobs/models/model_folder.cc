@@ -50,7 +50,7 @@ Result<LoadedModel> load_model(const path& folder) {
   if (!description) return description.error();
   auto decoder = Decoder::create(*description);
   if (!decoder) return Error(decoder.error()).with_context(folder.string());
-  Arena weights(decoder->layout().elements());
+  kernels::FloatBuffer weights(static_cast<kernels::Index>(decoder->layout().elements()));
   if (auto loaded = load_weights(*decoder, folder, weights.span()); !loaded) {
     return loaded.error();
   }

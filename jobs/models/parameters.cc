@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
-#include <new>
-#include <utility>
 
 #include "jobs/models/family.h"
 #include "protocol/base/assert.h"
@@ -110,29 +107,6 @@ const Parameter& ParameterLayout::at(Role role, std::uint32_t layer) const {
   const std::size_t at = std::size_t{layer} * kRoles + static_cast<std::size_t>(role);
   TUTTI_ASSERT(at < by_role_.size());
   return parameters_[by_role_[at]];
-}
-
-Arena::Arena(std::uint64_t elements) : elements_(elements) {
-  if (elements == 0) return;
-  const auto bytes = static_cast<std::size_t>(aligned(elements)) * sizeof(float);
-  data_ = static_cast<float*>(
-      ::operator new (bytes, std::align_val_t{kArenaAlignment * sizeof(float)}));
-  std::memset(data_, 0, bytes);
-}
-
-Arena::Arena(Arena&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), elements_(std::exchange(other.elements_, 0)) {}
-
-Arena& Arena::operator=(Arena&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(elements_, other.elements_);
-  return *this;
-}
-
-Arena::~Arena() {
-  if (data_ != nullptr) {
-    ::operator delete (data_, std::align_val_t{kArenaAlignment * sizeof(float)});
-  }
 }
 
 }  // namespace tutti::models

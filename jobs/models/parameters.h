@@ -1,9 +1,9 @@
 // The parameters of a model, declared: names, shapes, and where each one lies in a flat fp32 arena.
 //
-// Weights, gradients and each optimizer state are one arena each, all of the same layout. A
-// parameter begins at a multiple of 64 bytes; the elements between two parameters are padding, stay
-// zero, and are no part of any hash, norm or file. Parameters lie in the order of their names,
-// which is the order of the weight hash.
+// Weights, gradients and each optimizer state are one arena (kernels::FloatBuffer) each, all of the
+// same layout. A parameter begins at a multiple of 64 bytes; the elements between two parameters
+// are padding, stay zero, and are no part of any hash, norm or file. Parameters lie in the order of
+// their names, which is the order of the weight hash.
 //
 // The grid: each parameter, flattened by its logical shape, is cut at multiples of kGridElements.
 // State shards, exchange chunks, norm and hash are cut only there.
@@ -15,7 +15,6 @@
 // Threads: immutable once made. Units: offsets and sizes in elements of 4 bytes.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -93,26 +92,6 @@ class ParameterLayout {
   std::uint64_t gradient_elements_ = 0;
   std::uint64_t parameter_count_ = 0;
   std::string tied_name_;
-};
-
-// A zeroed fp32 arena, aligned to 64 bytes.
-class Arena {
- public:
-  Arena() = default;
-  explicit Arena(std::uint64_t elements);
-  Arena(Arena&& other) noexcept;
-  Arena& operator=(Arena&& other) noexcept;
-  ~Arena();
-
-  std::span<float> span() { return {data_, static_cast<std::size_t>(elements_)}; }
-  std::span<const float> span() const { return {data_, static_cast<std::size_t>(elements_)}; }
-  float* data() { return data_; }
-  const float* data() const { return data_; }
-  std::uint64_t elements() const { return elements_; }
-
- private:
-  float* data_ = nullptr;
-  std::uint64_t elements_ = 0;
 };
 
 }  // namespace tutti::models

@@ -23,17 +23,13 @@
 #include "jobs/models/decoder.h"
 #include "protocol/base/result.h"
 
-namespace tutti::kernels {
-class OpContext;
-}
-
 namespace tutti::models {
 
 // Samples one after the other: sample s holds rows offsets[s] .. offsets[s+1]-1.
 struct TokenBatch {
   std::span<const std::int32_t> tokens;     // [rows], each in [0, V)
   std::span<const std::int32_t> targets;    // [rows]; -1: this row has none
-  std::span<const std::int32_t> positions;  // [rows]; 0, 1, 2, ... within each sample
+  std::span<const std::int32_t> positions;  // [rows]; within each sample. Empty: counted from 0
   std::span<const std::int32_t> offsets;    // [samples + 1], from 0 to rows
 };
 
