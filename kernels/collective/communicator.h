@@ -62,14 +62,14 @@ class Communicator {
 };
 
 struct ListenOptions {
-  std::string host;  // TCP on this address; empty: an abstract Unix socket, which leaves no file behind
+  std::string host = {};  // TCP on this address; empty: an abstract Unix socket, which leaves no file behind
 };
 
 struct FormOptions {
   std::uint32_t rank = 0;
-  std::vector<std::string> addresses;  // by rank, ours included
+  std::vector<std::string> addresses = {};  // by rank, ours included
   std::uint64_t generation = 0;
-  std::string secret;                  // at most kSecretBytesMax; shown by both sides; strangers are turned away
+  std::string secret = {};  // at most kSecretBytesMax; shown by both sides; strangers are turned away
   Duration deadline = std::chrono::seconds(30);            // to have the full mesh
   Duration operation_deadline = std::chrono::seconds(60);  // without any byte moving; 0: none
 };

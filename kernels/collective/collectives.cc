@@ -1,0 +1,51 @@
+#include "kernels/collective/collectives.h"
+
+#include <string>
+
+namespace tutti::kernels {
+
+Result<> all_gather(Communicator& group, std::span<const std::span<std::byte>> blocks) {
+  TUTTI_ASSERT(blocks.size() == group.size());
+  const std::span<std::byte> own = blocks[group.rank()];
+  std::vector<Transfer> transfers;
+  transfers.reserve(2 * blocks.size());
+  for (std::uint32_t peer = 0; peer < group.size(); ++peer) {
+    if (peer == group.rank()) continue;
+    if (!own.empty()) transfers.push_back({Transfer::Direction::send, peer, own});
+    if (!blocks[peer].empty()) transfers.push_back({Transfer::Direction::receive, peer, blocks[peer]});
+  }
+  return group.exchange(transfers);
+}
+
+Result<> broadcast(Communicator& group, std::uint32_t root, std::span<std::byte> bytes) {
+  std::vector<Transfer> transfers;
+  if (group.rank() != root) {
+    transfers.push_back({Transfer::Direction::receive, root, bytes});
+  } else {
+    for (std::uint32_t peer = 0; peer < group.size(); ++peer) {
+      if (peer != root) transfers.push_back({Transfer::Direction::send, peer, bytes});
+    }
+  }
+  return group.exchange(transfers);
+}
+
+Result<Vote> exchange_votes(Communicator& group, const Vote& own) {
+  std::vector<Vote> votes(group.size());
+  votes[group.rank()] = own;
+  std::vector<std::span<std::byte>> blocks;
+  for (Vote& vote : votes) blocks.push_back(std::as_writable_bytes(std::span(&vote, 1)));
+  auto gathered = all_gather(group, blocks);
+  if (!gathered) return gathered.error();
+  Vote combined{own.step, 0, 0};
+  for (const Vote& vote : votes) {
+    if (vote.step != own.step) {
+      return Error{ErrorCode::corrupt, "a rank votes for step " + std::to_string(vote.step) +
+                                           ", this one for step " + std::to_string(own.step)};
+    }
+    combined.flags |= vote.flags;
+    combined.count += vote.count;
+  }
+  return combined;
+}
+
+}  // namespace tutti::kernels

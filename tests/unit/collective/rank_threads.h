@@ -1,0 +1,53 @@
+// Ranks as threads of the test: opens a listener for each, connects them, and runs one function per rank.
+#pragma once
+
+#include <catch2/catch.hpp>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "kernels/collective/communicator.h"
+
+namespace tutti::test {
+
+struct GroupOptions {
+  std::uint32_t size = 2;
+  std::string host = {};  // empty: Unix sockets
+  Duration operation_deadline = std::chrono::seconds(20);
+};
+
+using RankFunction = std::function<void(std::unique_ptr<kernels::Communicator>)>;
+
+// Returns once all ranks' functions have; a rank that could not connect fails the test.
+inline void run_ranks(const GroupOptions& options, const RankFunction& rank_function) {
+  std::vector<std::unique_ptr<kernels::Listener>> listeners;
+  kernels::FormOptions form;
+  for (std::uint32_t rank = 0; rank < options.size; ++rank) {
+    auto listener = kernels::Listener::open({options.host});
+    REQUIRE(listener.ok());
+    form.addresses.push_back((*listener)->address());
+    listeners.push_back(*std::move(listener));
+  }
+  form.generation = 7;
+  form.secret = "a secret of this test";
+  form.operation_deadline = options.operation_deadline;
+  std::vector<std::string> failures(options.size);
+  std::vector<std::thread> threads;
+  for (std::uint32_t rank = 0; rank < options.size; ++rank) {
+    threads.emplace_back([&, rank] {
+      kernels::FormOptions own = form;
+      own.rank = rank;
+      auto group = listeners[rank]->connect(own);
+      if (!group) {
+        failures[rank] = group.error().message;
+        return;
+      }
+      rank_function(*std::move(group));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& failure : failures) CHECK(failure.empty());
+}
+
+}  // namespace tutti::test

@@ -1,0 +1,127 @@
+#include "kernels/collective/tree_exchange.h"
+
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <mutex>
+
+#include "kernels/collective/collectives.h"
+#include "protocol/base/rng.h"
+#include "tests/unit/collective/rank_threads.h"
+
+namespace tutti::kernels {
+namespace {
+
+constexpr std::uint64_t kElements = 20'000;
+constexpr std::uint64_t kBlock = 3'000;
+
+// Values of very different sizes, so that another order of addition shows in the bits.
+std::vector<float> shard_gradient(std::uint64_t shard) {
+  Rng rng(shard + 1);
+  std::vector<float> values(kElements);
+  for (float& value : values) {
+    value = static_cast<float>((rng.uniform() - 0.5) * static_cast<double>(1ULL << rng.below(20)));
+  }
+  return values;
+}
+
+void add_to(std::vector<float>& into, const std::vector<float>& from) {
+  for (std::size_t i = 0; i < into.size(); ++i) into[i] += from[i];
+}
+
+// The sum of a node's shards by the definition.
+std::vector<float> sum_of(const ShardTree& tree, const TreeNode& node) {
+  if (node.level == 0) return shard_gradient(node.index);
+  const TreeNode left{node.level - 1, 2 * node.index};
+  const TreeNode right{node.level - 1, 2 * node.index + 1};
+  if (!tree.has_samples(left)) return sum_of(tree, right);
+  std::vector<float> sum = sum_of(tree, left);
+  if (tree.has_samples(right)) add_to(sum, sum_of(tree, right));
+  return sum;
+}
+
+std::vector<std::uint64_t> block_starts() {
+  std::vector<std::uint64_t> starts;
+  for (std::uint64_t start = 0; start < kElements; start += kBlock) starts.push_back(start);
+  return starts;
+}
+
+// Every rank's result, after checking that what travels along arrives too.
+std::vector<std::vector<float>> reduce(std::uint64_t batch, std::uint32_t ranks) {
+  const ShardTree tree = *ShardTree::create(8, batch, ranks);
+  std::vector<std::vector<float>> results(ranks);
+  std::mutex mutex;
+  test::run_ranks({.size = ranks}, [&](std::unique_ptr<Communicator> group) {
+    const std::uint32_t rank = group->rank();
+    std::vector<std::vector<float>> sums;
+    for (const TreeNode& node : tree.subtrees_of(rank)) sums.push_back(sum_of(tree, node));
+    std::vector<std::span<float>> parts(sums.begin(), sums.end());
+    std::vector<float> result(kElements, -1.0F);
+    TreeExchange exchange(tree, rank, chunk_borders(block_starts(), kElements, ranks));
+    std::vector<std::uint64_t> notes(ranks);
+    notes[rank] = 100 + rank;
+    std::vector<std::span<std::byte>> also;
+    for (auto& note : notes) also.push_back(std::as_writable_bytes(std::span(&note, 1)));
+    auto reduced = exchange.reduce_own_chunk(*group, parts, result);
+    if (reduced) reduced = exchange.gather_chunks(*group, result, also);
+    const std::lock_guard lock(mutex);
+    CHECK(reduced.ok());
+    for (std::uint32_t peer = 0; peer < ranks; ++peer) CHECK(notes[peer] == 100 + peer);
+    results[rank] = result;
+  });
+  return results;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+TEST_CASE("tree exchange: the sum has the same bits for one to four ranks, empty shards or not") {
+  for (std::uint64_t batch : {16, 5, 1}) {
+    const ShardTree tree = *ShardTree::create(8, batch, 1);
+    const std::vector<float> expected = sum_of(tree, tree.root());
+    for (std::uint32_t ranks = 1; ranks <= 4; ++ranks) {
+      CAPTURE(batch, ranks);
+      for (const auto& result : reduce(batch, ranks)) CHECK(same_bits(result, expected));
+    }
+  }
+}
+
+TEST_CASE("tree exchange: another order of addition would show in the bits") {
+  std::vector<float> in_order = shard_gradient(0);
+  for (std::uint64_t shard = 1; shard < 8; ++shard) add_to(in_order, shard_gradient(shard));
+  const ShardTree tree = *ShardTree::create(8, 8, 1);
+  CHECK_FALSE(same_bits(in_order, sum_of(tree, tree.root())));
+}
+
+TEST_CASE("chunk borders: they lie on block starts and cover the arena") {
+  CHECK(chunk_borders(block_starts(), kElements, 2) == std::vector<std::uint64_t>{0, 12'000, kElements});
+  const std::vector<std::uint64_t> one_block = {0};
+  CHECK(chunk_borders(one_block, 500, 3) == std::vector<std::uint64_t>{0, 500, 500, 500});
+}
+
+TEST_CASE("votes: flags are joined and counts added, and ranks at different steps are refused") {
+  test::run_ranks({.size = 3}, [](std::unique_ptr<Communicator> group) {
+    const std::uint32_t rank = group->rank();
+    const auto vote = exchange_votes(*group, {.step = 4, .flags = std::uint64_t{1} << rank, .count = rank});
+    const auto other = exchange_votes(*group, {.step = rank == 0 ? 5U : 6U});
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    REQUIRE(vote.ok());
+    CHECK(*vote == Vote{4, 7, 3});
+    CHECK(other.error().code == ErrorCode::corrupt);
+  });
+}
+
+TEST_CASE("broadcast: every rank gets the root's bytes") {
+  test::run_ranks({.size = 3}, [](std::unique_ptr<Communicator> group) {
+    std::uint64_t value = group->rank() == 1 ? 42 : 0;
+    const auto sent = broadcast(*group, 1, std::as_writable_bytes(std::span(&value, 1)));
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    CHECK(sent.ok());
+    CHECK(value == 42);
+  });
+}
+
+}  // namespace
+}  // namespace tutti::kernels
