@@ -16,25 +16,39 @@ constexpr double kPortMax = 65'535;
 constexpr double kLeaseMsMax = 3'600'000;
 
 const Key kCoordinatorKeys[] = {
-    {"state", form(Form::text), kEvery, kRequired, reach<&C::state>, "folder of the journal, keys and files for clients"},
-    {"http_host", form(Form::text), kEvery, kOptional, reach<&C::http_host>, "address of the HTTP API"},
-    {"http_port", whole(0, kPortMax), kEvery, kOptional, reach<&C::http_port>, "0: the one used before, else any"},
-    {"control_host", form(Form::text), kEvery, kOptional, reach<&C::control_host>, "address that workers connect to"},
-    {"control_port", whole(0, kPortMax), kEvery, kOptional, reach<&C::control_port>, "0: the one used before, else any"},
-    {"lease_ms", whole(100, kLeaseMsMax), kEvery, kOptional, reach<&C::lease_ms>, "silence after which a worker is lost"},
-    {"heartbeat_ms", whole(10, kLeaseMsMax), kEvery, kOptional, reach<&C::heartbeat_ms>, "how often a worker speaks"},
-    {"faults", form(Form::flag), kEvery, kOptional, reach<&C::faults>, "whether faults may be injected"},
+    {"state", form(Form::text), kEvery, kRequired, reach<&C::state>,
+     "folder of the journal, keys and files for clients"},
+    {"http_host", form(Form::text), kEvery, kOptional, reach<&C::http_host>,
+     "address of the HTTP API"},
+    {"http_port", whole(0, kPortMax), kEvery, kOptional, reach<&C::http_port>,
+     "0: the one used before, else any"},
+    {"control_host", form(Form::text), kEvery, kOptional, reach<&C::control_host>,
+     "address that workers connect to"},
+    {"control_port", whole(0, kPortMax), kEvery, kOptional, reach<&C::control_port>,
+     "0: the one used before, else any"},
+    {"lease_ms", whole(100, kLeaseMsMax), kEvery, kOptional, reach<&C::lease_ms>,
+     "silence after which a worker is lost"},
+    {"heartbeat_ms", whole(10, kLeaseMsMax), kEvery, kOptional, reach<&C::heartbeat_ms>,
+     "how often a worker speaks"},
+    {"faults", form(Form::flag), kEvery, kOptional, reach<&C::faults>,
+     "whether faults may be injected"},
 };
 
 const Key kWorkerKeys[] = {
     {"state", form(Form::text), kEvery, kRequired, reach<&W::state>, "folder of the spools"},
-    {"join", form(Form::text), kEvery, kRequired, reach<&W::join>, "join.json, which the coordinator writes"},
+    {"join", form(Form::text), kEvery, kRequired, reach<&W::join>,
+     "join.json, which the coordinator writes"},
     {"name", form(Form::name), kEvery, kOptional, reach<&W::name>, "else the host's name"},
-    {"slots", whole(0, 4096), kEvery, kOptional, reach<&W::slots>, "ranks at a time; 0: one a core"},
-    {"threads", whole(0, 4096), kEvery, kOptional, reach<&W::threads>, "cores of a slot; 0: cores / slots"},
-    {"rank_binary", form(Form::text), kEvery, kOptional, reach<&W::rank_binary>, "else tutti-rank beside this program"},
-    {"runs_programs", form(Form::flag), kEvery, kOptional, reach<&W::runs_programs>, "whether `run` jobs may come here"},
-    {"faults", form(Form::flag), kEvery, kOptional, reach<&W::faults>, "whether faults may be injected"},
+    {"slots", whole(0, 4096), kEvery, kOptional, reach<&W::slots>,
+     "ranks at a time; 0: one a core"},
+    {"threads", whole(0, 4096), kEvery, kOptional, reach<&W::threads>,
+     "cores of a slot; 0: cores / slots"},
+    {"rank_binary", form(Form::text), kEvery, kOptional, reach<&W::rank_binary>,
+     "else tutti-rank beside this program"},
+    {"runs_programs", form(Form::flag), kEvery, kOptional, reach<&W::runs_programs>,
+     "whether `run` jobs may come here"},
+    {"faults", form(Form::flag), kEvery, kOptional, reach<&W::faults>,
+     "whether faults may be injected"},
 };
 
 template <class Config>

@@ -19,7 +19,8 @@ struct Refused {
   Error error;
 };
 
-// Bytes of the UTF-8 sequence that begins at `at`, or 0 if it is malformed, overlong, a surrogate or NUL.
+// Bytes of the UTF-8 sequence that begins at `at`, or 0 if it is malformed, overlong, a surrogate
+// or NUL.
 std::size_t utf8_length(std::string_view text, std::size_t at) {
   const auto byte = [&](std::size_t i) {
     return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
@@ -42,8 +43,8 @@ std::size_t utf8_length(std::string_view text, std::size_t at) {
 Result<> check_text(std::string_view yaml, const std::string& source) {
   if (yaml.size() > kSpecBytesMax) {
     return Error{ErrorCode::invalid_argument,
-                 fmt::format("{}: is {} bytes long, more than the {} that a specification may have", source,
-                             yaml.size(), kSpecBytesMax)};
+                 fmt::format("{}: is {} bytes long, more than the {} that a specification may have",
+                             source, yaml.size(), kSpecBytesMax)};
   }
   Place place{&source, 1, 1};
   for (std::size_t at = 0; at < yaml.size();) {
@@ -77,12 +78,16 @@ class TreeBuilder final : public YAML::EventHandler {
   }
   void OnNull(const YAML::Mark& mark, YAML::anchor_t) override {
     Node& node = add(mark, Node::Form::null);
-    close_if_key(node);
+    // The parser marks a value that is not there where the next word begins; a reader looks at its
+    // key.
+    if (!open_.empty() && open_.back()->form == Node::Form::map)
+      node.place = open_.back()->keys.back().place;
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
                 const std::string& value) override {
     check_tag(mark, tag);
-    if (value.find('\0') != std::string::npos) refuse(mark, "text must not contain a NUL character");
+    if (value.find('\0') != std::string::npos)
+      refuse(mark, "text must not contain a NUL character");
     const bool is_null = tag == "?" && (value == "~" || value == "null" || value.empty());
     Node& node = add(mark, is_null ? Node::Form::null : Node::Form::scalar);
     node.quoted = tag == "!";
@@ -107,15 +112,17 @@ class TreeBuilder final : public YAML::EventHandler {
     throw Refused{error_at(place_of(mark), message)};
   }
 
-  Place place_of(const YAML::Mark& mark) const { return {&source_, mark.line + 1, mark.column + 1}; }
+  Place place_of(const YAML::Mark& mark) const {
+    return {&source_, mark.line + 1, mark.column + 1};
+  }
 
   void check_tag(const YAML::Mark& mark, const std::string& tag) const {
     if (tag.empty() || tag == "?" || tag == "!") return;
     refuse(mark, fmt::format("tags ({}) are not allowed in a specification", tag));
   }
 
-  // The new node's place in the tree: the root, an item of a list, or a key or value of a map. A map's keys run one
-  // ahead of its values, so that equal lengths mean that a key comes next.
+  // The new node's place in the tree: the root, an item of a list, or a key or value of a map. A
+  // map's keys run one ahead of its values, so that equal lengths mean that a key comes next.
   Node& add(const YAML::Mark& mark, Node::Form form) {
     if (++nodes_ > kNodesMax) refuse(mark, "the specification has too many values");
     Node* node = &root_;
@@ -141,14 +148,15 @@ class TreeBuilder final : public YAML::EventHandler {
     if (keys.size() > kKeysMax) throw Refused{error_at(node.place, "the map has too many keys")};
     for (std::size_t i = 0; i + 1 < keys.size(); ++i) {
       if (keys[i].text != node.text) continue;
-      throw Refused{error_at(node.place, fmt::format("key \"{}\" is given twice, first in line {}", node.text,
-                                                     keys[i].place.line))};
+      throw Refused{error_at(node.place, fmt::format("key \"{}\" is given twice, first in line {}",
+                                                     node.text, keys[i].place.line))};
     }
   }
 
   const std::string& source_;
   Node root_;
-  std::vector<Node*> open_;  // from the root to the innermost; a node's parent does not grow while it is open
+  std::vector<Node*>
+      open_;  // from the root to the innermost; a node's parent does not grow while it is open
   std::size_t nodes_ = 0;
 };
 
@@ -206,7 +214,8 @@ Result<> apply_override(Node& root, std::string_view assignment, const std::stri
   }
   Result<Node> value = parse_value(assignment.substr(equals + 1), source);
   if (!value) return error_at(place, "the value is not YAML: " + value.error().message);
-  if (assignment.size() == equals + 1) value->form = Node::Form::scalar;  // `a.b=` sets an empty text
+  if (assignment.size() == equals + 1)
+    value->form = Node::Form::scalar;  // `a.b=` sets an empty text
 
   Node* at = &root;
   std::string_view path = assignment.substr(0, equals);
@@ -250,14 +259,18 @@ std::string describe(const Node& node) {
   for (const char c : std::string_view(node.text).substr(0, kShown)) {
     shown += c == '\n' || c == '\t' || c == '\r' ? ' ' : c;
   }
-  // A character is not cut in the middle: continuation bytes at the cut belong to a lead byte that goes too.
+  // A character is not cut in the middle: continuation bytes at the cut belong to a lead byte that
+  // goes too.
   if (node.text.size() > kShown) {
-    while (!shown.empty() && (static_cast<unsigned char>(node.text[shown.size()]) & 0xc0U) == 0x80U) {
+    while (!shown.empty() &&
+           (static_cast<unsigned char>(node.text[shown.size()]) & 0xc0U) == 0x80U) {
       shown.pop_back();
     }
     shown += "...";
   }
-  return '"' + shown + '"';
+  const std::size_t sign = node.text.find_first_not_of('-');
+  const bool number = !node.quoted && sign < 2 && node.text[sign] >= '0' && node.text[sign] <= '9';
+  return number ? shown : '"' + shown + '"';
 }
 
 }  // namespace tutti::spec

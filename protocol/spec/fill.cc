@@ -22,17 +22,6 @@ std::string_view parent_of(std::string_view path) {
   return dot == std::string_view::npos ? std::string_view{} : path.substr(0, dot);
 }
 
-std::string kinds_text(Kinds kinds) {
-  std::string text;
-  const auto add = [&](Kinds kind, std::string_view name) {
-    if ((kinds & kind) != 0) text += (text.empty() ? "" : " and ") + std::string(name);
-  };
-  add(kTrain, "train");
-  add(kServe, "serve");
-  add(kRun, "run");
-  return text;
-}
-
 // One walk over one document.
 class Filler {
  public:
@@ -88,20 +77,23 @@ class Filler {
         return {};
       }
     }
-    return error_at(value.place, fmt::format("{} must be {}, not {}", section, expected, describe(value)));
+    return error_at(value.place,
+                    fmt::format("{} must be {}, not {}", section, expected, describe(value)));
   }
 
   Result<> check_kind(const Node& key_node, Kinds kinds, std::string_view path) const {
     if ((kinds & options_.kinds) != 0) return {};
     return error_at(key_node.place,
-                    fmt::format("key \"{}\" belongs to jobs of kind {}, and this one is of kind {}", path,
-                                kinds_text(kinds), options_.kind_name));
+                    fmt::format("key \"{}\" belongs to jobs of kind {}, and this one is of kind {}",
+                                path, kinds_text(kinds), options_.kind_name));
   }
 
-  Result<> unknown(const Node& key_node, const std::string& section, const std::string& path) const {
+  Result<> unknown(const Node& key_node, const std::string& section,
+                   const std::string& path) const {
     for (const LaterKey& later : table_.later) {
       if (within(path, later.path)) {
-        return error_at(key_node.place, fmt::format("key \"{}\" is not supported by this version", later.path),
+        return error_at(key_node.place,
+                        fmt::format("key \"{}\" is not supported by this version", later.path),
                         ErrorCode::unsupported);
       }
     }
@@ -171,6 +163,17 @@ class Filler {
 
 }  // namespace
 
+std::string kinds_text(Kinds kinds) {
+  std::string text;
+  const auto add = [&](Kinds kind, std::string_view name) {
+    if ((kinds & kind) != 0) text += (text.empty() ? "" : " and ") + std::string(name);
+  };
+  add(kTrain, "train");
+  add(kServe, "serve");
+  add(kRun, "run");
+  return text;
+}
+
 bool within(std::string_view path, std::string_view section) {
   if (section.empty()) return true;
   return path.substr(0, section.size()) == section &&
@@ -186,7 +189,8 @@ std::string suggestion(std::string_view word, const std::vector<std::string_view
   return fmt::format("; valid: {}", fmt::join(candidates, ", "));
 }
 
-Result<Places> fill(const Node& document, const Table& table, void* object, const FillOptions& options) {
+Result<Places> fill(const Node& document, const Table& table, void* object,
+                    const FillOptions& options) {
   return Filler(table, object, options).run(document);
 }
 

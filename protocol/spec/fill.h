@@ -1,7 +1,8 @@
-// Reads a document into a struct by its key table, strictly: the first thing that is wrong is an error.
+// Reads a document into a struct by its key table, strictly: the first thing that is wrong is an
+// error.
 //
-// Errors: invalid_argument (unknown key, key of another kind, wrong type, out of range, missing), unsupported (a key or
-// word that only a later version has).
+// Errors: invalid_argument (unknown key, key of another kind, wrong type, out of range, missing),
+// unsupported (a key or word that only a later version has).
 #pragma once
 
 #include <map>
@@ -15,19 +16,22 @@
 namespace tutti::spec {
 
 struct FillOptions {
-  Kinds kinds = kEvery;          // which keys belong
-  std::string_view kind_name;    // for errors; empty: a file without kinds
+  Kinds kinds = kEvery;        // which keys belong
+  std::string_view kind_name;  // for errors; empty: a file without kinds
 };
 
-// Where the document gives each key and section, by dotted path; "" is the whole. What is not here was left out.
+// Where the document gives each key and section, by dotted path; "" is the whole. What is not here
+// was left out.
 using Places = std::map<std::string, Place, std::less<>>;
 
-Result<Places> fill(const Node& document, const Table& table, void* object, const FillOptions& options);
+Result<Places> fill(const Node& document, const Table& table, void* object,
+                    const FillOptions& options);
 
 // One value into one member; `path` is for errors.
 Result<> read_value(const Node& node, const Key& key, Target target);
 
-// The value as YAML on one line, or nothing where it is unset: empty, or outside of what may be written.
+// The value as YAML on one line, or nothing where it is unset: empty, or outside of what may be
+// written.
 std::string print_value(const Key& key, Target target);
 
 // Text as YAML: plain where that reads back as the same text, else in double quotes.

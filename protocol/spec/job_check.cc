@@ -17,19 +17,21 @@ class JobCheck {
   JobCheck(JobSpec& spec, const Places& places) : spec_(spec), places_(places) {}
 
   Result<> train() {
-    for (const auto check : {&JobCheck::model, &JobCheck::data, &JobCheck::optimizer, &JobCheck::schedule,
-                             &JobCheck::shards, &JobCheck::ranks}) {
+    for (const auto check : {&JobCheck::model, &JobCheck::data, &JobCheck::optimizer,
+                             &JobCheck::schedule, &JobCheck::shards, &JobCheck::ranks}) {
       if (Result<> checked = (this->*check)(); !checked) return checked;
     }
     return {};
   }
 
   Result<> serve() {
-    if (!given("model.path")) return wrong("model", "model.path is missing: a serve job needs a model directory");
+    if (!given("model.path"))
+      return wrong("model", "model.path is missing: a serve job needs a model directory");
     if (spec_.model.path.empty()) return wrong("model.path", "model.path must not be empty");
     if (Result<> checked = rank_range(); !checked) return checked;
     if (spec_.resources.ranks_max > 1) {
-      return error_at(place("resources.ranks.max"), "serving over several ranks is not supported by this version",
+      return error_at(place("resources.ranks.max"),
+                      "serving over several ranks is not supported by this version",
                       ErrorCode::unsupported);
     }
     if (spec_.serve.name.empty()) spec_.serve.name = spec_.name;
@@ -55,39 +57,47 @@ class JobCheck {
     }
   }
 
-  Error wrong(std::string_view path, std::string_view message) const { return error_at(place(path), message); }
+  Error wrong(std::string_view path, std::string_view message) const {
+    return error_at(place(path), message);
+  }
 
   Result<> model() {
     ModelSpec& model = spec_.model;
-    constexpr std::string_view kShape[] = {"family",       "layers",     "width",      "heads",        "kv_heads",
-                                           "feed_forward", "vocabulary", "rope_theta", "norm_epsilon", "tied"};
+    constexpr std::string_view kShape[] = {
+        "family",       "layers",     "width",      "heads",        "kv_heads",
+        "feed_forward", "vocabulary", "rope_theta", "norm_epsilon", "tied"};
     if (given("model.path")) {
       if (model.path.empty()) return wrong("model.path", "model.path must not be empty");
       for (const std::string_view key : kShape) {
         const std::string path = fmt::format("model.{}", key);
         if (given(path)) {
-          return wrong(path, path + " does not go with model.path, whose directory says the model's shape");
+          return wrong(
+              path, path + " does not go with model.path, whose directory says the model's shape");
         }
       }
       return {};
     }
     for (const std::string_view key : {"family", "layers", "width", "heads", "vocabulary"}) {
       const std::string path = fmt::format("model.{}", key);
-      if (!given(path)) return wrong("model", path + " is missing (or model.path, for a model that exists)");
+      if (!given(path))
+        return wrong("model", path + " is missing (or model.path, for a model that exists)");
     }
     if (model.width % model.heads != 0) {
-      return wrong("model.width", fmt::format("model.width {} is not a multiple of model.heads {}", model.width,
-                                              model.heads));
+      return wrong("model.width", fmt::format("model.width {} is not a multiple of model.heads {}",
+                                              model.width, model.heads));
     }
     if (model.width / model.heads % 2 != 0) {
-      return wrong("model.width", fmt::format("model.width {} over {} heads is {} a head, and rotary positions need "
-                                              "an even number",
-                                              model.width, model.heads, model.width / model.heads));
+      return wrong(
+          "model.width",
+          fmt::format("model.width {} over {} heads is {} a head, and rotary positions need "
+                      "an even number",
+                      model.width, model.heads, model.width / model.heads));
     }
     if (model.kv_heads == 0) model.kv_heads = model.heads;
     if (model.heads % model.kv_heads != 0) {
-      return wrong("model.kv_heads", fmt::format("model.heads {} is not a multiple of model.kv_heads {}", model.heads,
-                                                 model.kv_heads));
+      return wrong("model.kv_heads",
+                   fmt::format("model.heads {} is not a multiple of model.kv_heads {}", model.heads,
+                               model.kv_heads));
     }
     if (model.feed_forward == 0) {
       constexpr std::uint32_t kMultiple = 64;
@@ -110,29 +120,35 @@ class JobCheck {
         if (file.empty()) return wrong(key, fmt::format("{} has a file without a name", key));
       }
     }
-    const bool trains_tokenizer = !data.text.empty() && data.tokenizer.empty() && spec_.model.path.empty();
+    const bool trains_tokenizer =
+        !data.text.empty() && data.tokenizer.empty() && spec_.model.path.empty();
     if (trains_tokenizer && spec_.model.vocabulary <= kByteTokens) {
-      return wrong("model.vocabulary",
-                   fmt::format("model.vocabulary {} is too small: a tokenizer trained on data.text begins with {} "
-                               "byte tokens",
-                               spec_.model.vocabulary, kByteTokens));
+      return wrong(
+          "model.vocabulary",
+          fmt::format(
+              "model.vocabulary {} is too small: a tokenizer trained on data.text begins with {} "
+              "byte tokens",
+              spec_.model.vocabulary, kByteTokens));
     }
     return {};
   }
 
   Result<> optimizer() {
     if (spec_.train.optimizer.betas.size() == 2) return {};
-    return wrong("train.optimizer.betas", fmt::format("train.optimizer.betas must have 2 numbers, not {}",
-                                                      spec_.train.optimizer.betas.size()));
+    return wrong("train.optimizer.betas",
+                 fmt::format("train.optimizer.betas must have 2 numbers, not {}",
+                             spec_.train.optimizer.betas.size()));
   }
 
   Result<> schedule() {
     const TrainSpec& train = spec_.train;
     if (train.stop > train.steps) {
-      return wrong("train.stop", fmt::format("train.stop {} lies behind train.steps {}", train.stop, train.steps));
+      return wrong("train.stop", fmt::format("train.stop {} lies behind train.steps {}", train.stop,
+                                             train.steps));
     }
     if (train.micro > train.batch) {
-      return wrong("train.micro", fmt::format("train.micro {} is more than train.batch {}", train.micro, train.batch));
+      return wrong("train.micro", fmt::format("train.micro {} is more than train.batch {}",
+                                              train.micro, train.batch));
     }
     return {};
   }
@@ -142,10 +158,12 @@ class JobCheck {
     const std::uint32_t batch = spec_.train.batch;
     if (shards == 0) shards = std::bit_floor(std::min(kShardsAutomatic, batch));
     if (!std::has_single_bit(shards)) {
-      return wrong("parallel.shards", fmt::format("parallel.shards must be a power of two, not {}", shards));
+      return wrong("parallel.shards",
+                   fmt::format("parallel.shards must be a power of two, not {}", shards));
     }
     if (shards > batch) {
-      return wrong("parallel.shards", fmt::format("parallel.shards {} is more than train.batch {}", shards, batch));
+      return wrong("parallel.shards",
+                   fmt::format("parallel.shards {} is more than train.batch {}", shards, batch));
     }
     return {};
   }
@@ -157,8 +175,9 @@ class JobCheck {
     if (data != 0) {
       const bool ranks_given = given("resources.ranks.min") || given("resources.ranks.max");
       if (ranks_given && (data < resources.ranks_min || data > resources.ranks_max)) {
-        return wrong("parallel.data", fmt::format("parallel.data {} is outside of resources.ranks {} to {}", data,
-                                                  resources.ranks_min, resources.ranks_max));
+        return wrong("parallel.data",
+                     fmt::format("parallel.data {} is outside of resources.ranks {} to {}", data,
+                                 resources.ranks_min, resources.ranks_max));
       }
       resources.ranks_min = resources.ranks_max = data;
     }
@@ -173,10 +192,12 @@ class JobCheck {
   // `min` alone raises the maximum with it, `max` alone leaves the minimum at one.
   Result<> rank_range() {
     ResourceSpec& resources = spec_.resources;
-    if (!given("resources.ranks.max")) resources.ranks_max = std::max(resources.ranks_max, resources.ranks_min);
+    if (!given("resources.ranks.max"))
+      resources.ranks_max = std::max(resources.ranks_max, resources.ranks_min);
     if (resources.ranks_min <= resources.ranks_max) return {};
-    return wrong("resources.ranks.min", fmt::format("resources.ranks.min {} is more than resources.ranks.max {}",
-                                                    resources.ranks_min, resources.ranks_max));
+    return wrong("resources.ranks.min",
+                 fmt::format("resources.ranks.min {} is more than resources.ranks.max {}",
+                             resources.ranks_min, resources.ranks_max));
   }
 
   JobSpec& spec_;

@@ -6,11 +6,13 @@ namespace tutti::spec {
 
 namespace {
 
-constexpr double kMillion = 1'048'576;  // 2^20: more samples, ranks or tokens than one job here can mean
-constexpr double kStepsMax = 1e15;      // exact in a double, which JSON readers use
+constexpr double kMillion =
+    1'048'576;  // 2^20: more samples, ranks or tokens than one job here can mean
+constexpr double kStepsMax = 1e15;  // exact in a double, which JSON readers use
 
 constexpr std::string_view kFamilies[] = {"llama"};
-constexpr std::string_view kFamiliesLater[] = {"gpt2", "qwen2", "qwen3", "mistral", "gemma", "bert", "mixtral"};
+constexpr std::string_view kFamiliesLater[] = {"gpt2",  "qwen2", "qwen3",  "mistral",
+                                               "gemma", "bert",  "mixtral"};
 constexpr std::string_view kPrecisions[] = {"fp32"};
 constexpr std::string_view kPrecisionsLater[] = {"bf16", "fp16", "fp8"};
 constexpr std::string_view kOptimizers[] = {"adamw"};
@@ -33,19 +35,23 @@ constexpr Need kOptional = Need::optional;
 
 // `kind` is read before the others, since it decides which of them belong; it has no row.
 const Key kKeys[] = {
-    {"name", form(Form::name), kEvery, kRequired, reach<&J::name>, "what lists and metrics call the job"},
+    {"name", form(Form::name), kEvery, kRequired, reach<&J::name>,
+     "what lists and metrics call the job"},
 
     {"model.path", form(Form::text), kModel, kOptional, reach<&J::model, &M::path>,
      "a Hugging Face model directory or a checkpoint, instead of the shape of a new model"},
-    {"model.family", choice(kFamilies, kFamiliesLater), kTrain, kOptional, reach<&J::model, &M::family>,
-     "the architecture of a new model"},
-    {"model.layers", whole(1, 1024), kTrain, kOptional, reach<&J::model, &M::layers>, "decoder layers"},
+    {"model.family", choice(kFamilies, kFamiliesLater), kTrain, kOptional,
+     reach<&J::model, &M::family>, "the architecture of a new model"},
+    {"model.layers", whole(1, 1024), kTrain, kOptional, reach<&J::model, &M::layers>,
+     "decoder layers"},
     {"model.width", whole(2, 65'536), kTrain, kOptional, reach<&J::model, &M::width>,
      "hidden size, a multiple of heads"},
-    {"model.heads", whole(1, 1024), kTrain, kOptional, reach<&J::model, &M::heads>, "attention heads"},
+    {"model.heads", whole(1, 1024), kTrain, kOptional, reach<&J::model, &M::heads>,
+     "attention heads"},
     {"model.kv_heads", whole(0, 1024), kTrain, kOptional, reach<&J::model, &M::kv_heads>,
      "key and value heads, a divisor of heads; 0: as many as heads"},
-    {"model.feed_forward", whole(0, kMillion), kTrain, kOptional, reach<&J::model, &M::feed_forward>,
+    {"model.feed_forward", whole(0, kMillion), kTrain, kOptional,
+     reach<&J::model, &M::feed_forward>,
      "inner size of the feed-forward part; 0: 8/3 of width, rounded up to a multiple of 64"},
     {"model.vocabulary", whole(1, 16'777'216), kTrain, kOptional, reach<&J::model, &M::vocabulary>,
      "token ids that the model knows"},
@@ -56,12 +62,14 @@ const Key kKeys[] = {
     {"model.tied", form(Form::flag), kTrain, kOptional, reach<&J::model, &M::tied>,
      "whether the input and output embeddings are one"},
 
-    {"data.text", form(Form::texts), kTrain, kOptional, reach<&J::data, &D::text>, "text files, or"},
+    {"data.text", form(Form::texts), kTrain, kOptional, reach<&J::data, &D::text>,
+     "text files, or"},
     {"data.tokens", form(Form::texts), kTrain, kOptional, reach<&J::data, &D::tokens>,
      "token files: .npy of uint16, uint32 or int32"},
     {"data.tokenizer", form(Form::text), kTrain, kOptional, reach<&J::data, &D::tokenizer>,
      "tokenizer.json; else the model's, else one trained on the text with the model's vocabulary"},
-    {"data.sequence", whole(1, kMillion), kTrain, kRequired, reach<&J::data, &D::sequence>, "tokens a sample"},
+    {"data.sequence", whole(1, kMillion), kTrain, kRequired, reach<&J::data, &D::sequence>,
+     "tokens a sample"},
     {"data.shuffle", form(Form::flag), kTrain, kOptional, reach<&J::data, &D::shuffle>,
      "whether samples come in an order drawn from the seed"},
 
@@ -73,18 +81,19 @@ const Key kKeys[] = {
      "samples at a time in one rank; 0: automatic; the result is the same"},
     {"train.seed", whole(0, kStepsMax), kTrain, kOptional, reach<&J::train, &T::seed>,
      "of the weights and the order of samples"},
-    {"train.precision", choice(kPrecisions, kPrecisionsLater), kTrain, kOptional, reach<&J::train, &T::precision>,
-     "arithmetic"},
+    {"train.precision", choice(kPrecisions, kPrecisionsLater), kTrain, kOptional,
+     reach<&J::train, &T::precision>, "arithmetic"},
     {"train.clip", number(0, 1e6), kTrain, kOptional, reach<&J::train, &T::clip>,
      "largest norm of the gradients; 0: off"},
     {"train.optimizer.name", choice(kOptimizers, kOptimizersLater), kTrain, kOptional,
      reach<&J::train, &T::optimizer, &OptimizerSpec::name>, "the optimizer"},
-    {"train.optimizer.rate", number(0, 1e3), kTrain, kOptional, reach<&J::train, &T::optimizer, &OptimizerSpec::rate>,
-     "peak learning rate"},
+    {"train.optimizer.rate", number(0, 1e3), kTrain, kOptional,
+     reach<&J::train, &T::optimizer, &OptimizerSpec::rate>, "peak learning rate"},
     {"train.optimizer.betas", numbers(0, 0.999999), kTrain, kOptional,
      reach<&J::train, &T::optimizer, &OptimizerSpec::betas>, "decay of the two moments"},
     {"train.optimizer.epsilon", number(1e-30, 1), kTrain, kOptional,
-     reach<&J::train, &T::optimizer, &OptimizerSpec::epsilon>, "added to the root of the second moment"},
+     reach<&J::train, &T::optimizer, &OptimizerSpec::epsilon>,
+     "added to the root of the second moment"},
     {"train.optimizer.decay", number(0, 1e3), kTrain, kOptional,
      reach<&J::train, &T::optimizer, &OptimizerSpec::decay>, "weight decay, of matrices only"},
     {"train.schedule.name", choice(kSchedules), kTrain, kOptional,
@@ -98,57 +107,62 @@ const Key kKeys[] = {
     {"train.stop", whole(0, kStepsMax), kTrain, kOptional, reach<&J::train, &T::stop>,
      "end after this step although the schedule goes on; 0: steps"},
 
-    {"parallel.data", whole(0, kMillion), kTrain, kOptional, reach<&J::parallel, &ParallelSpec::data>,
-     "ranks; 0: as many as resources allow"},
-    {"parallel.shards", whole(0, kMillion), kTrain, kOptional, reach<&J::parallel, &ParallelSpec::shards>,
+    {"parallel.data", whole(0, kMillion), kTrain, kOptional,
+     reach<&J::parallel, &ParallelSpec::data>, "ranks; 0: as many as resources allow"},
+    {"parallel.shards", whole(0, kMillion), kTrain, kOptional,
+     reach<&J::parallel, &ParallelSpec::shards>,
      "logical shards of a batch, a power of two; 0: the largest that is <= min(8, batch)"},
 
     {"serve.name", form(Form::name), kServe, kOptional, reach<&J::serve, &ServeSpec::name>,
      "what clients ask for; else the job's name"},
     {"serve.batch_max", whole(1, 4096), kServe, kOptional, reach<&J::serve, &ServeSpec::batch_max>,
      "requests decoded together"},
-    {"serve.tokens_max", whole(0, kMillion), kServe, kOptional, reach<&J::serve, &ServeSpec::tokens_max>,
-     "context limit; 0: the model's"},
+    {"serve.tokens_max", whole(0, kMillion), kServe, kOptional,
+     reach<&J::serve, &ServeSpec::tokens_max>, "context limit; 0: the model's"},
 
-    {"command", form(Form::texts), kRun, kRequired, reach<&J::command>, "the program and its arguments"},
-    {"env", form(Form::text_map), kRun, kOptional, reach<&J::env>, "environment variables of the program"},
-    {"folder", form(Form::text), kRun, kOptional, reach<&J::folder>, "working directory; else the job's folder"},
+    {"command", form(Form::texts), kRun, kRequired, reach<&J::command>,
+     "the program and its arguments"},
+    {"env", form(Form::text_map), kRun, kOptional, reach<&J::env>,
+     "environment variables of the program"},
+    {"folder", form(Form::text), kRun, kOptional, reach<&J::folder>,
+     "working directory; else the job's folder"},
 
-    {"resources.device", choice(kDevices, kDevicesLater), kEvery, kOptional, reach<&J::resources, &R::device>,
-     "where ranks may run"},
-    {"resources.ranks.min", whole(1, kMillion), kEvery, kOptional, reach<&J::resources, &R::ranks_min>,
-     "fewest ranks to start with (`ranks: 2` sets both)"},
-    {"resources.ranks.max", whole(1, kMillion), kEvery, kOptional, reach<&J::resources, &R::ranks_max>,
-     "most ranks"},
+    {"resources.device", choice(kDevices, kDevicesLater), kEvery, kOptional,
+     reach<&J::resources, &R::device>, "where ranks may run"},
+    {"resources.ranks.min", whole(1, kMillion), kEvery, kOptional,
+     reach<&J::resources, &R::ranks_min>, "fewest ranks to start with (`ranks: 2` sets both)"},
+    {"resources.ranks.max", whole(1, kMillion), kEvery, kOptional,
+     reach<&J::resources, &R::ranks_max>, "most ranks"},
     {"resources.threads", whole(0, 4096), kModel, kOptional, reach<&J::resources, &R::threads>,
      "threads a rank; 0: the cores of its slot"},
     {"resources.cores", whole(0, 4096), kRun, kOptional, reach<&J::resources, &R::cores>,
      "cores a rank; 0: those of its slot"},
-    {"resources.memory", form(Form::bytes), kEvery, kOptional, reach<&J::resources, &R::memory_bytes>,
-     "memory a rank; 0: not limited"},
+    {"resources.memory", form(Form::bytes), kEvery, kOptional,
+     reach<&J::resources, &R::memory_bytes>, "memory a rank; 0: not limited"},
     {"resources.labels", form(Form::text_map), kEvery, kOptional, reach<&J::resources, &R::labels>,
      "labels that a node must have"},
 
-    {"checkpoint.every", whole(0, kStepsMax), kTrain, kOptional, reach<&J::checkpoint, &CheckpointSpec::every>,
-     "steps between checkpoints; 0: only the last"},
-    {"checkpoint.keep", whole(0, kMillion), kTrain, kOptional, reach<&J::checkpoint, &CheckpointSpec::keep>,
-     "newest checkpoints to keep; 0: all"},
-    {"checkpoint.last", form(Form::flag), kTrain, kOptional, reach<&J::checkpoint, &CheckpointSpec::last>,
-     "whether the last step leaves a checkpoint"},
+    {"checkpoint.every", whole(0, kStepsMax), kTrain, kOptional,
+     reach<&J::checkpoint, &CheckpointSpec::every>, "steps between checkpoints; 0: only the last"},
+    {"checkpoint.keep", whole(0, kMillion), kTrain, kOptional,
+     reach<&J::checkpoint, &CheckpointSpec::keep>, "newest checkpoints to keep; 0: all"},
+    {"checkpoint.last", form(Form::flag), kTrain, kOptional,
+     reach<&J::checkpoint, &CheckpointSpec::last>, "whether the last step leaves a checkpoint"},
 
-    {"on_loss.of_node", choice(kOfNode, kOfNodeLater), kEvery, kOptional, reach<&J::on_loss, &OnLossSpec::of_node>,
-     "what happens when ranks are lost with their node"},
-    {"on_loss.wait", form(Form::duration), kEvery, kOptional, reach<&J::on_loss, &OnLossSpec::wait_ms>,
-     "how long to wait for the node"},
+    {"on_loss.of_node", choice(kOfNode, kOfNodeLater), kEvery, kOptional,
+     reach<&J::on_loss, &OnLossSpec::of_node>, "what happens when ranks are lost with their node"},
+    {"on_loss.wait", form(Form::duration), kEvery, kOptional,
+     reach<&J::on_loss, &OnLossSpec::wait_ms>, "how long to wait for the node"},
     {"retries.user", whole(0, kMillion), kEvery, kOptional, reach<&J::retries, &RetriesSpec::user>,
      "restarts after the job's own failures"},
     {"retries.infrastructure", whole(0, kMillion), kEvery, kOptional,
      reach<&J::retries, &RetriesSpec::infrastructure>, "restarts after lost ranks and nodes"},
-    {"priority", whole(-1'000'000, 1'000'000), kEvery, kOptional, reach<&J::priority>, "higher goes first"},
+    {"priority", whole(-1'000'000, 1'000'000), kEvery, kOptional, reach<&J::priority>,
+     "higher goes first"},
     {"limit.time", form(Form::duration), kEvery, kOptional, reach<&J::limit, &LimitSpec::time_ms>,
      "longest time running; 0: none"},
-    {"limit.queued", form(Form::duration), kEvery, kOptional, reach<&J::limit, &LimitSpec::queued_ms>,
-     "longest time queued; 0: none"},
+    {"limit.queued", form(Form::duration), kEvery, kOptional,
+     reach<&J::limit, &LimitSpec::queued_ms>, "longest time queued; 0: none"},
 };
 
 const Shorthand kShorthands[] = {
@@ -156,12 +170,18 @@ const Shorthand kShorthands[] = {
     {"resources.ranks", "", kRanksShorthand},
 };
 
-constexpr LaterKey kLater[] = {{"array"},           {"after"},
-                               {"parallel.tensor"}, {"parallel.pipeline"},
-                               {"parallel.shard"},  {"parallel.redundancy"},
-                               {"parallel.context"}, {"parallel.expert"},
-                               {"stop_after"},      {"evaluate"},
-                               {"train.scaling"},   {"user"}};
+constexpr LaterKey kLater[] = {{"array"},
+                               {"after"},
+                               {"parallel.tensor"},
+                               {"parallel.pipeline"},
+                               {"parallel.shard"},
+                               {"parallel.redundancy"},
+                               {"parallel.context"},
+                               {"parallel.expert"},
+                               {"stop_after"},
+                               {"evaluate"},
+                               {"train.scaling"},
+                               {"user"}};
 
 const Table kTable = {kKeys, kShorthands, kLater};
 

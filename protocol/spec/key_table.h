@@ -1,7 +1,8 @@
-// One visible table of keys per kind of file, from which parsing, nearest words, printing and help come.
+// One visible table of keys per kind of file, from which parsing, nearest words, printing and help
+// come.
 //
-// A Key is a dotted path, what it takes, where its value goes, and a sentence about it. Sections are the paths' prefixes.
-// To add a key: one member in the struct, one row in its table.
+// A Key is a dotted path, what it takes, where its value goes, and a sentence about it. Sections
+// are the paths' prefixes. To add a key: one member in the struct, one row in its table.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +18,24 @@
 namespace tutti::spec {
 
 // The member that a key's value is read into.
-using Target = std::variant<std::string*, bool*, double*, std::int32_t*, std::uint16_t*, std::uint32_t*,
-                            std::uint64_t*, std::vector<std::string>*, std::vector<double>*,
-                            std::map<std::string, std::string>*>;
+using Target = std::variant<std::string*, bool*, double*, std::int32_t*, std::uint16_t*,
+                            std::uint32_t*, std::uint64_t*, std::vector<std::string>*,
+                            std::vector<double>*, std::map<std::string, std::string>*>;
 using Reach = Target (*)(void* object);
 
-enum class Form { text, name, choice, flag, whole, number, duration, bytes, texts, numbers, text_map };
+enum class Form {
+  text,
+  name,
+  choice,
+  flag,
+  whole,
+  number,
+  duration,
+  bytes,
+  texts,
+  numbers,
+  text_map
+};
 
 // What may stand behind a key. For lists min and max bound each item.
 struct Takes {
@@ -30,7 +43,7 @@ struct Takes {
   double min = 0;
   double max = 0;
   std::span<const std::string_view> choices;  // choice
-  std::span<const std::string_view> later;    // choice: real words that this version does not support
+  std::span<const std::string_view> later;  // choice: real words that this version does not support
 };
 
 // The kinds of job that a key belongs to, as bits.
@@ -51,10 +64,11 @@ struct Key {
   std::string_view doc;
 };
 
-// A map of keys that may also be written as one word or number: `parallel: auto`, `ranks: 2`. Each of `sets` gets it.
+// A map of keys that may also be written as one word or number: `parallel: auto`, `ranks: 2`. Each
+// of `sets` gets it.
 struct Shorthand {
   std::string_view section;
-  std::string_view word;                   // the only word allowed, which sets nothing; empty: a value
+  std::string_view word;  // the only word allowed, which sets nothing; empty: a value
   std::span<const std::string_view> sets;  // paths
 };
 
@@ -88,12 +102,16 @@ inline Takes whole(double min, double max) { return {Form::whole, min, max, {}, 
 inline Takes number(double min, double max) { return {Form::number, min, max, {}, {}}; }
 inline Takes numbers(double min, double max) { return {Form::numbers, min, max, {}, {}}; }
 inline Takes form(Form of) { return {of, 0, std::numeric_limits<double>::max(), {}, {}}; }
-inline Takes choice(std::span<const std::string_view> choices, std::span<const std::string_view> later = {}) {
+inline Takes choice(std::span<const std::string_view> choices,
+                    std::span<const std::string_view> later = {}) {
   return {Form::choice, 0, 0, choices, later};
 }
 
 // For help and errors: "a whole number", "one of constant, linear, cosine".
 std::string describe(const Takes& takes);
+
+// "train and serve".
+std::string kinds_text(Kinds kinds);
 
 // Whether the path is `section` or lies in it ("" holds all).
 bool within(std::string_view path, std::string_view section);

@@ -7,8 +7,8 @@ namespace tutti::spec {
 
 namespace {
 
-// Insertions, deletions, changes and swaps of neighbours ("optimal string alignment", Damerau 1964): a swap is the
-// commonest slip and counts as one.
+// Insertions, deletions, changes and swaps of neighbours ("optimal string alignment", Damerau
+// 1964): a swap is the commonest slip and counts as one.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> before(b.size() + 1);
   std::vector<std::size_t> above(b.size() + 1);
@@ -30,7 +30,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::string_view nearest_word(std::string_view word, const std::vector<std::string_view>& candidates) {
+std::string_view nearest_word(std::string_view word,
+                              const std::vector<std::string_view>& candidates) {
   constexpr std::size_t kWordMax = 64;  // longer ones are no slip of the finger
   std::string_view best;
   if (word.size() > kWordMax) return best;

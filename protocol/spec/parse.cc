@@ -18,10 +18,10 @@ struct KindRow {
 };
 
 constexpr KindRow kKinds[] = {
-    {"train", JobKind::train, kTrain},   {"serve", JobKind::serve, kServe},
-    {"run", JobKind::run, kRun},         {"generate", JobKind::generate, 0},
-    {"evaluate", JobKind::evaluate, 0},  {"tune", JobKind::tune, 0},
-    {"check", JobKind::check, 0},        {"benchmark", JobKind::benchmark, 0},
+    {"train", JobKind::train, kTrain},  {"serve", JobKind::serve, kServe},
+    {"run", JobKind::run, kRun},        {"generate", JobKind::generate, 0},
+    {"evaluate", JobKind::evaluate, 0}, {"tune", JobKind::tune, 0},
+    {"check", JobKind::check, 0},       {"benchmark", JobKind::benchmark, 0},
 };
 
 Kinds bits_of(JobKind kind) {
@@ -38,13 +38,20 @@ Result<JobKind> read_kind(const Node& root) {
   for (const KindRow& row : kKinds) {
     if (node->form == Node::Form::scalar && node->text == row.name) {
       if (row.bits != 0) return row.kind;
-      return error_at(node->place,
-                      fmt::format("kind {} is not supported by this version (train, serve and run are)", row.name),
-                      ErrorCode::unsupported);
+      return error_at(
+          node->place,
+          fmt::format("kind {} is not supported by this version (train, serve and run are)",
+                      row.name),
+          ErrorCode::unsupported);
     }
     if (row.bits != 0) names.push_back(row.name);
   }
-  return error_at(node->place, fmt::format("unknown kind {}{}", describe(*node), suggestion(node->text, names)));
+  if (node->form != Node::Form::scalar) {
+    return error_at(node->place,
+                    fmt::format("kind must be train, serve or run, not {}", describe(*node)));
+  }
+  return error_at(node->place,
+                  fmt::format("unknown kind {}{}", describe(*node), suggestion(node->text, names)));
 }
 
 // The rest of the document, which the key table describes.
@@ -67,7 +74,8 @@ bool is_printed(const JobSpec& spec, const Key& key) {
 void print_sections(std::string& yaml, std::string_view& open, std::string_view path) {
   std::size_t from = 0;
   std::size_t depth = 0;
-  for (std::size_t dot = path.find('.'); dot != std::string_view::npos; dot = path.find('.', from)) {
+  for (std::size_t dot = path.find('.'); dot != std::string_view::npos;
+       dot = path.find('.', from)) {
     if (!within(open, path.substr(0, dot))) {
       yaml += fmt::format("{:{}}{}:\n", "", depth * 2, path.substr(from, dot - from));
     }
@@ -87,7 +95,8 @@ Result<JobSpec> parse_job_spec(std::string_view yaml, const ParseOptions& option
   sources.reserve(options.overrides.size());  // places point into it
   for (const std::string& assignment : options.overrides) {
     sources.push_back("--set " + assignment);
-    if (Result<> applied = apply_override(*root, assignment, sources.back()); !applied) return applied.error();
+    if (Result<> applied = apply_override(*root, assignment, sources.back()); !applied)
+      return applied.error();
   }
 
   const Result<JobKind> kind = read_kind(*root);

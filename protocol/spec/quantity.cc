@@ -48,7 +48,9 @@ std::string print(std::uint64_t value, std::span<const Unit> units, std::string_
 
 }  // namespace
 
-std::optional<std::uint64_t> parse_duration_ms(std::string_view text) { return parse(text, kDurations); }
+std::optional<std::uint64_t> parse_duration_ms(std::string_view text) {
+  return parse(text, kDurations);
+}
 std::string print_duration(std::uint64_t ms) { return print(ms, kDurations, "0s"); }
 std::optional<std::uint64_t> parse_bytes(std::string_view text) { return parse(text, kSizes); }
 std::string print_bytes(std::uint64_t bytes) { return print(bytes, kSizes, "0B"); }

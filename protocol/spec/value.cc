@@ -33,7 +33,8 @@ bool plain_scalar(const Node& node) { return node.form == Node::Form::scalar && 
 // Digits that from_chars refuses because they do not fit are still a whole number to the reader.
 bool looks_whole(std::string_view text) {
   if (!text.empty() && text.front() == '-') text.remove_prefix(1);
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 std::string print_number(double value) { return fmt::format("{}", value); }
@@ -47,7 +48,8 @@ bool in_range(const Takes& takes, double value) { return value >= takes.min && v
 
 template <class Whole>
 Result<> read_whole(const Node& node, const Key& key, Whole& target) {
-  if (!plain_scalar(node) || !looks_whole(node.text)) return wrong(node, key.path, "a whole number");
+  if (!plain_scalar(node) || !looks_whole(node.text))
+    return wrong(node, key.path, "a whole number");
   const auto value = parse_number<Whole>(node.text);
   if (!value || !in_range(key.takes, static_cast<double>(*value))) {
     return wrong(node, key.path, range_of(key.takes));
@@ -98,14 +100,15 @@ Result<> read_text(const Node& node, const Key& key, std::string& target) {
     };
     if (has(key.takes.later)) {
       return error_at(node.place,
-                      fmt::format("{} {} is not supported by this version ({} is)", key.path, node.text,
-                                  fmt::join(key.takes.choices, ", ")),
+                      fmt::format("{} {} is not supported by this version ({} is)", key.path,
+                                  node.text, fmt::join(key.takes.choices, ", ")),
                       ErrorCode::unsupported);
     }
     if (!has(key.takes.choices)) {
-      return error_at(node.place, fmt::format("unknown value {} for {}{}", describe(node), key.path,
-                                              suggestion(node.text, {key.takes.choices.begin(),
-                                                                     key.takes.choices.end()})));
+      return error_at(
+          node.place,
+          fmt::format("unknown value {} for {}{}", describe(node), key.path,
+                      suggestion(node.text, {key.takes.choices.begin(), key.takes.choices.end()})));
     }
   }
   if (key.need == Need::required && node.text.empty()) {
@@ -147,7 +150,8 @@ Result<> read_numbers(const Node& node, const Key& key, std::vector<double>& tar
   return {};
 }
 
-Result<> read_text_map(const Node& node, const Key& key, std::map<std::string, std::string>& target) {
+Result<> read_text_map(const Node& node, const Key& key,
+                       std::map<std::string, std::string>& target) {
   if (node.form != Node::Form::map) return wrong(node, key.path, "a map of texts");
   target.clear();
   for (std::size_t i = 0; i < node.items.size(); ++i) {
@@ -179,7 +183,9 @@ Result<> read_value(const Node& node, const Key& key, Target target) {
                  },
                  [&](std::vector<std::string>* texts) { return read_texts(node, key, *texts); },
                  [&](std::vector<double>* values) { return read_numbers(node, key, *values); },
-                 [&](std::map<std::string, std::string>* texts) { return read_text_map(node, key, *texts); },
+                 [&](std::map<std::string, std::string>* texts) {
+                   return read_text_map(node, key, *texts);
+                 },
                  [&](auto* value) { return read_whole(node, key, *value); }},
       target);
 }
@@ -187,7 +193,8 @@ Result<> read_value(const Node& node, const Key& key, Target target) {
 namespace {
 
 // Words that YAML readers take for something else than text.
-constexpr std::string_view kReserved[] = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
+constexpr std::string_view kReserved[] = {"true", "false", "null", "yes", "no",
+                                          "on",   "off",   "y",    "n"};
 
 bool reads_back_plain(std::string_view text) {
   const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
@@ -239,13 +246,15 @@ std::string print_value(const Key& key, Target target) {
           [](const bool* flag) { return std::string(*flag ? "true" : "false"); },
           [](const double* value) { return print_number(*value); },
           [](const std::vector<std::string>* texts) {
-            return texts->empty() ? "" : '[' + join(*texts, [](const auto& t) { return quote(t); }) + ']';
+            return texts->empty()
+                       ? ""
+                       : '[' + join(*texts, [](const auto& t) { return quote(t); }) + ']';
           },
           [](const std::vector<double>* values) { return '[' + join(*values, print_number) + ']'; },
           [](const std::map<std::string, std::string>* texts) {
             return texts->empty() ? "" : '{' + join(*texts, [](const auto& entry) {
-              return quote(entry.first) + ": " + quote(entry.second);
-            }) + '}';
+                                           return quote(entry.first) + ": " + quote(entry.second);
+                                         }) + '}';
           },
           [&](const auto* value) { return print_whole(*value); }},
       target);

@@ -68,8 +68,9 @@ TEST_CASE("spec: a train job is read with every key, and the rest follows from i
 
 TEST_CASE("spec: a run job keeps its words as they are written") {
   const JobSpec spec = parsed(kRun);
-  CHECK(spec.command == std::vector<std::string>{"python3", "train.py", "--seed", "${index}", "7", "",
-                                                 "two\nlines \"and\" quotes\\", "ä€𝄞", "true", " x"});
+  CHECK(spec.command == std::vector<std::string>{"python3", "train.py", "--seed", "${index}", "7",
+                                                 "", "two\nlines \"and\" quotes\\", "ä€𝄞", "true",
+                                                 " x"});
   CHECK(spec.env == std::map<std::string, std::string>{
                         {"OMP_NUM_THREADS", "1"}, {"EMPTY", ""}, {"odd key", "~"}});
   CHECK(spec.resources.ranks_min == 2);
@@ -84,15 +85,17 @@ TEST_CASE("spec: the resolved spec of every kind parses to an equal value") {
     CHECK(parsed(text) == spec);
     CHECK(to_yaml(parsed(text)) == text);
   }
-  const JobSpec of_path = parsed(kTrain, {"model={path: /m}", "train.resume=/c/step-7", "train.stop=12",
-                                          "train.optimizer.epsilon=1e-11", "train.micro=2", "parallel={data: 2}"});
+  const JobSpec of_path =
+      parsed(kTrain, {"model={path: /m}", "train.resume=/c/step-7", "train.stop=12",
+                      "train.optimizer.epsilon=1e-11", "train.micro=2", "parallel={data: 2}"});
   CHECK(parsed(to_yaml(of_path)) == of_path);
   CHECK(of_path.resources.ranks_min == 2);
 }
 
 TEST_CASE("spec: overrides replace, add and open sections, and are read as YAML") {
-  const JobSpec spec = parsed(kTrain, {"train.steps=10", "parallel.shards=2", "resources.ranks=2", "train.clip=0",
-                                       "data.text=[a.txt, b.txt]", "on_loss.wait=500ms", "name=x"});
+  const JobSpec spec =
+      parsed(kTrain, {"train.steps=10", "parallel.shards=2", "resources.ranks=2", "train.clip=0",
+                      "data.text=[a.txt, b.txt]", "on_loss.wait=500ms", "name=x"});
   CHECK(spec.train.steps == 10);
   CHECK(spec.parallel.shards == 2);
   CHECK(spec.resources.ranks_max == 2);
@@ -104,8 +107,9 @@ TEST_CASE("spec: overrides replace, add and open sections, and are read as YAML"
 }
 
 TEST_CASE("spec: the number of ranks follows parallel.data where resources say nothing") {
-  const std::string_view one = "kind: train\nname: a\nmodel: {path: m}\ndata: {tokens: [t.npy], sequence: 8}\n"
-                               "train: {steps: 1, batch: 3}\n";
+  const std::string_view one =
+      "kind: train\nname: a\nmodel: {path: m}\ndata: {tokens: [t.npy], sequence: 8}\n"
+      "train: {steps: 1, batch: 3}\n";
   CHECK(parsed(one).resources.ranks_max == 1);
   CHECK(parsed(one).parallel.shards == 2);
   CHECK(parsed(one, {"parallel.data=2"}).resources.ranks_min == 2);
