@@ -45,7 +45,6 @@ class PipeLink {
   void shut_down();
 
  private:
-  Result<> wait_readable(Duration deadline);
   Result<> read_exactly(char* to, std::size_t bytes);
 
   FileDescriptor socket_;
