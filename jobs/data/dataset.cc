@@ -9,7 +9,8 @@
 namespace tutti::data {
 namespace {
 
-// The finaliser of SplitMix64 (Steele et al. 2014): every bit of the input reaches every bit of the output.
+// The finaliser of SplitMix64 (Steele et al. 2014): every bit of the input reaches every bit of the
+// output.
 std::uint64_t mix(std::uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;

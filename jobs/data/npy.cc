@@ -36,7 +36,8 @@ Error not_tokens(std::string_view path, std::string_view why) {
 
 std::size_t width_of(TokenType type) { return type == TokenType::uint16 ? 2 : 4; }
 
-// Reads the Python dictionary of the header: {'descr': '<u2', 'fortran_order': False, 'shape': (3,), }.
+// Reads the Python dictionary of the header: {'descr': '<u2', 'fortran_order': False, 'shape':
+// (3,), }.
 class HeaderParser {
  public:
   explicit HeaderParser(std::string_view text) : rest_(text) {}

@@ -1,11 +1,14 @@
-// Token files: one-dimensional .npy arrays of uint16, uint32 or int32, as NumPy reads and writes them.
+// Token files: one-dimensional .npy arrays of uint16, uint32 or int32, as NumPy reads and writes
+// them.
 //
-// A file is mapped, not read: opening costs nothing, pages come in as samples touch them, and the ranks of a node share
-// them. The header is parsed strictly, because a file of another shape would train on noise without a word.
+// A file is mapped, not read: opening costs nothing, pages come in as samples touch them, and the
+// ranks of a node share them. The header is parsed strictly, because a file of another shape would
+// train on noise without a word.
 //
 // Ownership: TokenFile owns its mapping. Threads: reads from any thread.
-// Limits: a header of kNpyHeaderBytesMax. Errors: not_found, permission_denied; invalid_argument (not .npy, two
-// dimensions, another type, big endian, shorter than its header says, negative ids when they are read).
+// Limits: a header of kNpyHeaderBytesMax. Errors: not_found, permission_denied; invalid_argument
+// (not .npy, two dimensions, another type, big endian, shorter than its header says, negative ids
+// when they are read).
 #pragma once
 
 #include <cstddef>
@@ -36,11 +39,12 @@ class TokenFile {
   TokenType type() const { return type_; }
   const std::string& path() const { return path_; }
 
-  // Copies tokens first .. first + out.size(), which must lie inside. A negative int32 comes out as its unsigned bits,
-  // above every vocabulary, so that one check covers both.
+  // Copies tokens first .. first + out.size(), which must lie inside. A negative int32 comes out as
+  // its unsigned bits, above every vocabulary, so that one check covers both.
   void copy(std::uint64_t first, std::span<std::uint32_t> out) const;
 
-  // Index of the first token in [first, first + count) that is >= `vocabulary`, or first + count if there is none.
+  // Index of the first token in [first, first + count) that is >= `vocabulary`, or first + count if
+  // there is none.
   std::uint64_t find_outside(std::uint64_t first, std::uint64_t count,
                              std::uint32_t vocabulary) const;
 
@@ -55,7 +59,8 @@ class TokenFile {
   TokenType type_ = TokenType::uint32;
 };
 
-// Writes tokens as uint16 if all ids fit, else as uint32; atomically: readers see the old file or the new.
+// Writes tokens as uint16 if all ids fit, else as uint32; atomically: readers see the old file or
+// the new.
 Result<> write_token_file(const std::filesystem::path& path,
                           std::span<const std::uint32_t> tokens);
 

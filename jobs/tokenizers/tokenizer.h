@@ -1,12 +1,15 @@
 // Byte-level BPE: text <-> token ids, read from and written to Hugging Face's tokenizer.json.
 //
-// Text is cut into pre-tokens by a pattern (words with their leading space, numbers, punctuation); inside a pre-token the
-// bytes are merged pairwise, lowest rank first, as long as a learned merge applies (Sennrich et al. 2016; bytes: Radford
-// et al. 2019). Special tokens (<|endoftext|>) are found before all that. Any bytes encode, and decode to themselves.
+// Text is cut into pre-tokens by a pattern (words with their leading space, numbers, punctuation);
+// inside a pre-token the bytes are merged pairwise, lowest rank first, as long as a learned merge
+// applies (Sennrich et al. 2016; bytes: Radford et al. 2019). Special tokens (<|endoftext|>) are
+// found before all that. Any bytes encode, and decode to themselves.
 //
-// Ownership: a value; cheap to move. Threads: const members from any thread (each Encoder belongs to one).
-// Errors: corrupt (not JSON, a merge of unknown tokens), unsupported (a part of tokenizer.json that this build does not
-// have: named), invalid_argument (invalid UTF-8 is no error: bytes outside the pattern form pre-tokens of their own).
+// Ownership: a value; cheap to move. Threads: const members from any thread (each Encoder belongs
+// to one).
+// Errors: corrupt (not JSON, a merge of unknown tokens), unsupported (a part of tokenizer.json that
+// this build does not have: named), invalid_argument (invalid UTF-8 is no error: bytes outside the
+// pattern form pre-tokens of their own).
 #pragma once
 
 #include <cstdint>
@@ -23,7 +26,8 @@ namespace tutti::tokenizers {
 
 using TokenId = std::uint32_t;
 
-// Whether texts of special tokens in the input become those tokens, or are text like any other (untrusted input).
+// Whether texts of special tokens in the input become those tokens, or are text like any other
+// (untrusted input).
 enum class SpecialTokens : std::uint8_t { recognised, as_text };
 
 class Model;
@@ -43,8 +47,12 @@ class Tokenizer {
   std::vector<TokenId> encode(std::string_view text,
                               SpecialTokens special = SpecialTokens::recognised) const;
 
-  // The bytes of the tokens; ids outside the vocabulary give nothing. `as_text` keeps special tokens' texts,
-  // `recognised` leaves them out.
+  // The text as a model wants a whole one, with what the tokenizer's template puts around it (a
+  // begin-of-text token, say). Special tokens are recognised.
+  std::vector<TokenId> encode_whole(std::string_view text) const;
+
+  // The bytes of the tokens; ids outside the vocabulary give nothing. `as_text` keeps special
+  // tokens' texts, `recognised` leaves them out.
   std::string decode(std::span<const TokenId> ids,
                      SpecialTokens special = SpecialTokens::recognised) const;
 
@@ -62,8 +70,8 @@ class Tokenizer {
   std::shared_ptr<const Model> model_;
 };
 
-// Turns tokens into text as they come: whole UTF-8 characters only; bytes of an unfinished one wait for the next token.
-// Bytes that can never become a character come out as U+FFFD.
+// Turns tokens into text as they come: whole UTF-8 characters only; bytes of an unfinished one wait
+// for the next token. Bytes that can never become a character come out as U+FFFD.
 class StreamDecoder {
  public:
   // What the token adds; often empty in the middle of a character.
