@@ -5,7 +5,7 @@
 #include <boost/json.hpp>
 #include <cmath>
 
-#include "jobs/models/family.h"
+#include "jobs/models/families/family.h"
 #include "protocol/base/file.h"
 
 namespace tutti::models {
@@ -17,6 +17,7 @@ namespace {
 // Far above any real model, and small enough that products of two fit in 64 bits with room.
 constexpr std::uint32_t kLayersMax = 4096;
 constexpr std::uint32_t kWidthMax = 1 << 20;
+constexpr std::uint32_t kHeadDimMax = 256;
 constexpr std::uint32_t kVocabularyMax = 1 << 24;
 constexpr std::uint32_t kPositionsMax = 1 << 24;
 constexpr std::uint64_t kConfigBytesMax = 1 << 20;
@@ -33,10 +34,12 @@ Result<> check_heads(const DecoderDescription& d) {
         ErrorCode::invalid_argument,
         fmt::format("model: {} heads cannot share {} key/value heads evenly", d.heads, d.kv_heads)};
   }
-  if (d.head_dim % 2 != 0) {
-    return Error{
-        ErrorCode::invalid_argument,
-        fmt::format("model: a head of {} elements cannot rotate; it must be even", d.head_dim)};
+  // The attention kernels take heads in vectors of 8.
+  if (d.head_dim % 8 != 0) {
+    return Error{ErrorCode::unsupported,
+                 fmt::format("model: heads of {} elements are not supported; a multiple of 8 up to "
+                             "{} is",
+                             d.head_dim, kHeadDimMax)};
   }
   if (std::uint64_t{d.heads} * d.head_dim > kWidthMax) {
     return Error{ErrorCode::invalid_argument, fmt::format("model: {} heads of {} are wider than {}",
@@ -86,7 +89,7 @@ Result<> check(const DecoderDescription& d) {
   for (const auto& checked :
        {check_range("layers", d.layers, kLayersMax), check_range("width", d.width, kWidthMax),
         check_range("heads", d.heads, kWidthMax), check_range("kv_heads", d.kv_heads, kWidthMax),
-        check_range("head_dim", d.head_dim, kWidthMax),
+        check_range("head_dim", d.head_dim, kHeadDimMax),
         check_range("feed_forward", d.feed_forward, kWidthMax),
         check_range("vocabulary", d.vocabulary, kVocabularyMax),
         check_range("positions_max", d.positions_max, kPositionsMax)}) {

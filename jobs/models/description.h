@@ -38,7 +38,7 @@ struct DecoderDescription {
   std::uint32_t width = 0;          // C, the residual stream
   std::uint32_t heads = 0;          // query heads
   std::uint32_t kv_heads = 0;       // divides heads
-  std::uint32_t head_dim = 0;       // even; heads * head_dim need not be the width
+  std::uint32_t head_dim = 0;       // a multiple of 8; heads * head_dim need not be the width
   std::uint32_t feed_forward = 0;   // F, the gated inner width
   std::uint32_t vocabulary = 0;     // V
   std::uint32_t positions_max = 0;  // longest sequence that the model is made for

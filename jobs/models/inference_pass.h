@@ -23,16 +23,15 @@
 
 namespace tutti::models {
 
-// Keys and values of one sequence, all layers, contiguous. [layers][key |
-// value][capacity][kv_width].
+// Keys and values of one sequence, all layers: pages of kernels::kKeyBlock positions, in one
+// buffer.
 class KvCache {
  public:
   KvCache(const DecoderDescription& description, std::uint32_t capacity);
 
   std::uint32_t capacity() const { return capacity_; }
-  std::uint32_t length() const {
-    return length_;
-  }  // tokens that are in it; the next has this position
+  // Tokens that are in it; the next one has this position.
+  std::uint32_t length() const { return length_; }
   // Forgets tokens from `length` on.
   void truncate(std::uint32_t length);
 

@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 
-#include "jobs/models/family.h"
+#include "jobs/models/families/family.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::models {

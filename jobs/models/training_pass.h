@@ -9,7 +9,7 @@
 //
 //   TrainingPass pass(decoder, {.rows_max = 2048, .samples_max = 8});
 //   for each micro-batch: pass.forward_backward(ctx, weights, batch, gradients, losses);
-//   pass.finish_shard(gradients);
+//   pass.finish_shard(ctx, gradients);
 //
 // Ownership: the pass owns activations; it keeps a reference to the decoder. Threads: one at a
 // time; the context's threads compute. The same bits for any number of them. A call allocates
@@ -68,7 +68,7 @@ class TrainingPass {
 
   // Ends a shard's chains: adds the two uses of tied embeddings. Afterwards [0, layout.elements())
   // is the gradient.
-  void finish_shard(std::span<float> gradients) const;
+  void finish_shard(const kernels::OpContext& ctx, std::span<float> gradients) const;
 
  private:
   struct Impl;

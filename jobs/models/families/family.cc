@@ -1,4 +1,4 @@
-#include "jobs/models/family.h"
+#include "jobs/models/families/family.h"
 
 #include <algorithm>
 #include <array>

@@ -2,8 +2,8 @@
 // rotary positions, gated SiLU, grouped key and value heads, no biases.
 #include <fmt/core.h>
 
-#include "jobs/models/config_reader.h"
-#include "jobs/models/family.h"
+#include "jobs/models/families/config_reader.h"
+#include "jobs/models/families/family.h"
 
 namespace tutti::models {
 

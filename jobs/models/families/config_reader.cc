@@ -1,4 +1,4 @@
-#include "jobs/models/config_reader.h"
+#include "jobs/models/families/config_reader.h"
 
 #include <fmt/core.h>
 

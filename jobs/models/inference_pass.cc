@@ -1,0 +1,279 @@
+#include "jobs/models/inference_pass.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "jobs/models/layer.h"
+#include "jobs/models/memory_plan.h"
+#include "jobs/models/token_check.h"
+#include "kernels/ops/embedding.h"
+#include "kernels/ops/key_value_pages.h"
+#include "kernels/ops/product.h"
+#include "kernels/ops/rms_norm.h"
+#include "kernels/ops/rotary.h"
+
+namespace tutti::models {
+
+namespace {
+
+// One set of activations serves all layers: the residual stream is updated in place.
+struct InferencePlan {
+  Band x, normed, query, key, value, attended, gate, up, cosine, sine;
+  Index floats = 0;
+
+  InferencePlan(const DecoderDescription& d, PassLimits limits) {
+    MemoryPlan plan(limits.rows_max);
+    for (Band* band : {&x, &normed}) *band = plan.band(d.width);
+    for (Band* band : {&query, &attended}) *band = plan.band(d.query_width());
+    for (Band* band : {&key, &value}) *band = plan.band(d.kv_width());
+    for (Band* band : {&gate, &up}) *band = plan.band(d.feed_forward);
+    for (Band* band : {&cosine, &sine}) *band = plan.band(d.head_dim / 2);
+    floats = plan.floats();
+  }
+};
+
+Result<> refuse(std::string message) {
+  return Error{ErrorCode::invalid_argument, std::move(message)};
+}
+
+std::size_t pages_for(std::uint32_t positions) {
+  return static_cast<std::size_t>(kernels::kv_pages_for(positions));
+}
+
+std::size_t wanted_rows(const SequenceChunk& chunk) {
+  switch (chunk.wanted) {
+    case LogitRows::none: return 0;
+    case LogitRows::last: return 1;
+    case LogitRows::all: return chunk.tokens.size();
+  }
+  return 0;
+}
+
+}  // namespace
+
+KvCache::KvCache(const DecoderDescription& description, std::uint32_t capacity)
+    : memory_(static_cast<Index>(bytes(description, capacity) / sizeof(float))),
+      pages_per_layer_(pages_for(capacity)),
+      capacity_(capacity) {
+  const auto page = kernels::kv_page_floats(attention_shape(description));
+  pages_.resize(pages_per_layer_ * description.layers);
+  for (std::size_t index = 0; index < pages_.size(); ++index) {
+    pages_[index] = memory_.data() + static_cast<Index>(index) * page;
+  }
+}
+
+void KvCache::truncate(std::uint32_t length) {
+  TUTTI_ASSERT(length <= length_);
+  length_ = length;
+}
+
+std::uint64_t KvCache::bytes(const DecoderDescription& description, std::uint32_t capacity) {
+  const auto page = kernels::kv_page_floats(attention_shape(description));
+  return pages_for(capacity) * description.layers * static_cast<std::uint64_t>(page) *
+         sizeof(float);
+}
+
+std::span<float* const> KvCache::pages(std::uint32_t layer) const {
+  return std::span(pages_).subspan(layer * pages_per_layer_, pages_per_layer_);
+}
+
+struct InferencePass::Impl {
+  const Decoder& decoder;
+  const PassLimits limits;
+  const InferencePlan plan;
+  const std::vector<float> frequencies;
+  const kernels::FloatBuffer memory;
+  // One batch, as the ops want it; room for the largest from the start.
+  std::vector<std::int32_t> tokens;
+  std::vector<std::int32_t> positions;
+  std::vector<kernels::SequenceRows> sequences;
+
+  Impl(const Decoder& decoder_in, PassLimits limits_in)
+      : decoder(decoder_in),
+        limits(limits_in),
+        plan(decoder.description(), limits),
+        frequencies(rotary_frequencies(decoder.description())),
+        memory(plan.floats) {
+    tokens.reserve(limits.rows_max);
+    positions.reserve(limits.rows_max);
+    sequences.reserve(limits.samples_max);
+  }
+
+  const DecoderDescription& description() const { return decoder.description(); }
+
+  Result<> check(std::span<const float> weights, std::span<const SequenceChunk> chunks,
+                 std::size_t logits) const;
+  void gather(std::span<const SequenceChunk> chunks);
+  void point_to_layer(std::span<const SequenceChunk> chunks, std::uint32_t layer);
+  LayerActivations activations(Index rows) const;
+  void run_layers(const kernels::OpContext& ctx, const float* weights,
+                  std::span<const SequenceChunk> chunks);
+  Index keep_wanted(std::span<const SequenceChunk> chunks) const;
+  void run_head(const kernels::OpContext& ctx, const float* weights, Index rows,
+                std::span<float> logits) const;
+};
+
+Result<> InferencePass::Impl::check(std::span<const float> weights,
+                                    std::span<const SequenceChunk> chunks,
+                                    std::size_t logits) const {
+  if (weights.size() != decoder.layout().elements()) {
+    return refuse(fmt::format("weights of {} elements for a model of {}", weights.size(),
+                              decoder.layout().elements()));
+  }
+  std::size_t rows = 0;
+  std::size_t wanted = 0;
+  for (std::size_t index = 0; index < chunks.size(); ++index) {
+    const SequenceChunk& chunk = chunks[index];
+    if (chunk.cache == nullptr || chunk.tokens.empty()) {
+      return refuse(fmt::format("chunk {} has no cache or no tokens", index));
+    }
+    for (std::size_t other = 0; other < index; ++other) {
+      if (chunks[other].cache == chunk.cache) {
+        return refuse(fmt::format("chunks {} and {} share one cache", other, index));
+      }
+    }
+    if (chunk.tokens.size() > chunk.cache->capacity() - chunk.cache->length()) {
+      return Error{
+          ErrorCode::exhausted,
+          fmt::format("chunk {} of {} tokens does not fit behind {} in a cache of {}", index,
+                      chunk.tokens.size(), chunk.cache->length(), chunk.cache->capacity())};
+    }
+    if (auto checked = check_tokens(chunk.tokens, description().vocabulary); !checked) {
+      return checked;
+    }
+    rows += chunk.tokens.size();
+    wanted += wanted_rows(chunk);
+  }
+  if (rows == 0 || rows > limits.rows_max || chunks.size() > limits.samples_max) {
+    return refuse(fmt::format("{} tokens of {} sequences; this pass takes 1 to {} of up to {}",
+                              rows, chunks.size(), limits.rows_max, limits.samples_max));
+  }
+  if (logits != wanted * description().vocabulary) {
+    return refuse(fmt::format("room for {} logits where {} rows of {} are wanted", logits, wanted,
+                              description().vocabulary));
+  }
+  return {};
+}
+
+void InferencePass::Impl::gather(std::span<const SequenceChunk> chunks) {
+  tokens.clear();
+  positions.clear();
+  sequences.clear();
+  for (const SequenceChunk& chunk : chunks) {
+    const std::uint32_t length = chunk.cache->length();
+    sequences.push_back({.first_row = static_cast<Index>(tokens.size()),
+                         .rows = static_cast<Index>(chunk.tokens.size()),
+                         .first_position = length,
+                         .pages = {}});
+    for (std::size_t at = 0; at < chunk.tokens.size(); ++at) {
+      tokens.push_back(chunk.tokens[at]);
+      positions.push_back(static_cast<std::int32_t>(length + at));
+    }
+  }
+}
+
+void InferencePass::Impl::point_to_layer(std::span<const SequenceChunk> chunks,
+                                         std::uint32_t layer) {
+  for (std::size_t index = 0; index < chunks.size(); ++index) {
+    sequences[index].pages = chunks[index].cache->pages(layer);
+  }
+}
+
+LayerActivations InferencePass::Impl::activations(Index rows) const {
+  LayerActivations act;
+  act.x = plan.x.view(memory, rows);
+  act.attention_normed = plan.normed.view(memory, rows);
+  act.query = plan.query.view(memory, rows);
+  act.key = plan.key.view(memory, rows);
+  act.value = plan.value.view(memory, rows);
+  act.attended = plan.attended.view(memory, rows);
+  act.mid = act.x;
+  act.feed_forward_normed = act.attention_normed;
+  act.gate = plan.gate.view(memory, rows);
+  act.up = plan.up.view(memory, rows);
+  act.inner = act.gate;
+  return act;
+}
+
+void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const float* weights,
+                                     std::span<const SequenceChunk> chunks) {
+  const auto rows = static_cast<Index>(tokens.size());
+  const LayerContext layer_ctx{.op = ctx,
+                               .description = description(),
+                               .attention = attention_shape(description()),
+                               .cosine = plan.cosine.view(memory, rows),
+                               .sine = plan.sine.view(memory, rows)};
+  must(kernels::rotary_angles(ctx, {.positions = positions,
+                                    .frequencies = frequencies,
+                                    .cosine = plan.cosine.view(memory, rows),
+                                    .sine = plan.sine.view(memory, rows)}));
+  const LayerActivations act = activations(rows);
+  const std::uint64_t table = decoder.layout().at(Role::embedding).offset;
+  must(kernels::embedding_forward(
+      ctx, {.table = ConstMatrix(weights + table, description().vocabulary, description().width),
+            .tokens = tokens,
+            .output = act.x}));
+  for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
+    const auto parameters = layer_weights(decoder.layout(), layer, weights);
+    project(layer_ctx, parameters, act);
+    point_to_layer(chunks, layer);
+    must(kernels::kv_write(
+        ctx, {.shape = layer_ctx.attention, .k = act.key, .v = act.value, .sequences = sequences}));
+    must(kernels::attention_cached(ctx, {.shape = layer_ctx.attention,
+                                         .q = act.query,
+                                         .sequences = sequences,
+                                         .out = act.attended}));
+    finish(layer_ctx, parameters, act, act.x);
+  }
+}
+
+// Moves the rows whose logits are wanted to the front of x; how many they are.
+Index InferencePass::Impl::keep_wanted(std::span<const SequenceChunk> chunks) const {
+  const Matrix x = plan.x.view(memory, static_cast<Index>(tokens.size()));
+  Index kept = 0;
+  for (std::size_t index = 0; index < chunks.size(); ++index) {
+    const auto count = static_cast<Index>(wanted_rows(chunks[index]));
+    const Index first = sequences[index].first_row + sequences[index].rows - count;
+    for (Index row = 0; row < count; ++row, ++kept) {
+      if (kept != first + row) std::copy_n(x.row(first + row), x.columns, x.row(kept));
+    }
+  }
+  return kept;
+}
+
+void InferencePass::Impl::run_head(const kernels::OpContext& ctx, const float* weights, Index rows,
+                                   std::span<float> logits) const {
+  const Index vocabulary = description().vocabulary;
+  const Matrix normed = plan.normed.view(memory, rows);
+  must(kernels::rms_norm_forward(ctx,
+                                 {.x = plan.x.view(memory, rows),
+                                  .weight = weights + decoder.layout().at(Role::final_norm).offset,
+                                  .y = normed,
+                                  .epsilon = static_cast<float>(description().norm_epsilon)}));
+  must(kernels::product_nt(
+      ctx, {.left = normed,
+            .right = ConstMatrix(weights + decoder.layout().at(Role::head).offset, vocabulary,
+                                 description().width),
+            .output = Matrix(logits.data(), rows, vocabulary)}));
+}
+
+InferencePass::InferencePass(const Decoder& decoder, PassLimits limits)
+    : impl_(std::make_unique<Impl>(decoder, limits)) {}
+InferencePass::InferencePass(InferencePass&&) noexcept = default;
+InferencePass::~InferencePass() = default;
+
+Result<> InferencePass::run(const kernels::OpContext& ctx, std::span<const float> weights,
+                            std::span<const SequenceChunk> chunks, std::span<float> logits) {
+  if (auto checked = impl_->check(weights, chunks, logits.size()); !checked) return checked;
+  impl_->gather(chunks);
+  impl_->run_layers(ctx, weights.data(), chunks);
+  for (const SequenceChunk& chunk : chunks) {
+    chunk.cache->length_ += static_cast<std::uint32_t>(chunk.tokens.size());
+  }
+  const Index rows = impl_->keep_wanted(chunks);
+  if (rows > 0) impl_->run_head(ctx, weights.data(), rows, logits);
+  return {};
+}
+
+}  // namespace tutti::models

@@ -1,0 +1,98 @@
+// One decoder layer, forward and backward, over token rows: the plain code that both passes share.
+//
+//   mid = x   + output(attention(rotate(query, key), value of norm(x)))
+//   out = mid + down(silu(gate) * up of norm(mid))
+//
+// Attention itself sits between project() and finish(): training attends within the batch, serving
+// to cached pages.
+//
+//   x, mid, out, normed    [rows, C]         query, attended    [rows, heads * head_dim]
+//   gate, up, inner        [rows, F]         key, value         [rows, kv_heads * head_dim]
+//
+// Ownership: views only; the passes own the memory. A wrong shape is a broken invariant here,
+// because passes check what they are given.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "jobs/models/description.h"
+#include "jobs/models/parameters.h"
+#include "kernels/ops/attention.h"
+#include "kernels/tensor/matrix.h"
+#include "kernels/tensor/op_context.h"
+
+namespace tutti::models {
+
+using kernels::ConstMatrix;
+using kernels::Index;
+using kernels::Matrix;
+
+// Aborts where an op refuses its arguments.
+void must(const Result<>& result);
+
+// One layer's parameters inside an arena: of weights (float = const float) or of gradients.
+template <class Float>
+struct LayerParameters {
+  Float* attention_norm = nullptr;
+  Float* feed_forward_norm = nullptr;
+  kernels::BasicMatrix<Float> query, key, value, output, gate, up, down;
+};
+LayerParameters<const float> layer_weights(const ParameterLayout& layout, std::uint32_t layer,
+                                           const float* arena);
+LayerParameters<float> layer_gradients(const ParameterLayout& layout, std::uint32_t layer,
+                                       float* arena);
+
+// What every layer of a pass has in common.
+struct LayerContext {
+  const kernels::OpContext& op;
+  const DecoderDescription& description;
+  kernels::AttentionShape attention;
+  ConstMatrix cosine;  // [rows, head_dim / 2]
+  ConstMatrix sine;
+};
+
+kernels::AttentionShape attention_shape(const DecoderDescription& description);
+
+// Kept from forward to backward. Serving lets mid and out be x, and keeps no inverses.
+struct LayerActivations {
+  Matrix x;
+  Matrix attention_normed;
+  Matrix query;
+  Matrix key;
+  Matrix value;
+  Matrix attended;
+  Matrix mid;
+  Matrix feed_forward_normed;
+  Matrix gate;
+  Matrix up;
+  Matrix inner;
+  float* attention_inverse = nullptr;     // [rows]
+  float* feed_forward_inverse = nullptr;  // [rows]
+  float* lse = nullptr;                   // [rows, heads]
+};
+
+// x -> query and key (rotated), value.
+void project(const LayerContext& ctx, const LayerParameters<const float>& weights,
+             const LayerActivations& act);
+// x and attended -> mid -> out. `out` may be mid.
+void finish(const LayerContext& ctx, const LayerParameters<const float>& weights,
+            const LayerActivations& act, Matrix out);
+
+// Memory for the gradients of activations, shared by all layers.
+struct LayerScratch {
+  Matrix dnormed;    // [rows, C]
+  Matrix dinner;     // [rows, F]; becomes the gate's gradient
+  Matrix dup;        // [rows, F]
+  Matrix dattended;  // [rows, heads * head_dim]
+  Matrix dquery;
+  Matrix dkey;
+  Matrix dvalue;
+};
+
+// dx holds the gradient of out and becomes that of x. Weight gradients continue their chains.
+void backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
+              const LayerParameters<float>& gradients, const LayerActivations& act,
+              const LayerScratch& scratch, std::span<const std::int32_t> sample_offsets, Matrix dx);
+
+}  // namespace tutti::models
