@@ -9,6 +9,7 @@
 
 #include "kernels/collective/communicator.h"
 #include "kernels/collective/handshake.h"
+#include "kernels/collective/link_header.h"
 #include "kernels/collective/mesh.h"
 #include "kernels/collective/socket_address.h"
 #include "kernels/collective/wakeup.h"
@@ -53,7 +54,7 @@ class Forming {
   Forming(const FileDescriptor& door, const FormOptions& options, std::atomic<std::uint64_t>& refused,
           std::atomic<std::int32_t>& lost_peer)
       : door_(door), options_(options), refused_(refused), lost_peer_(lost_peer),
-        links_(options.addresses.size()), dialled_(options.rank),
+        links_(options.addresses.size()), watched_(options.addresses.size(), true), dialled_(options.rank),
         missing_(options.addresses.size() - 1) {}
 
   Result<> dial_below() {
@@ -107,7 +108,7 @@ class Forming {
       places_.push_back(place);
     };
     for (std::uint32_t peer = 0; peer < links_.size(); ++peer) {
-      if (links_[peer]) add({Place::Kind::linked, peer}, links_[peer], POLLRDHUP);
+      if (links_[peer] && watched_[peer]) add({Place::Kind::linked, peer}, links_[peer], POLLRDHUP);
     }
     for (std::uint32_t peer = 0; peer < dialled_.size(); ++peer) {
       const Dialled& dialled = dialled_[peer];
@@ -121,12 +122,23 @@ class Forming {
 
   Result<> on_events(const Place& place, short events) {
     switch (place.kind) {
-      case Place::Kind::linked:
-        if ((events & kHangUp) == 0) return {};
-        return gone(place.index, Error{ErrorCode::unavailable, "it closed its connection"});
+      case Place::Kind::linked: return (events & kHangUp) == 0 ? Result<>{} : on_linked_closed(place.index);
       case Place::Kind::dialled: return on_dialled(place.index);
       case Place::Kind::guest: on_guest(guests_[place.index]); return {};
     }
+    return {};
+  }
+
+  // A peer may have formed its group, done its part and left before this rank is through: then something waits to be
+  // read, and the mesh will judge it.
+  Result<> on_linked_closed(std::uint32_t peer) {
+    LinkHeader next;
+    const ssize_t seen =
+        ::recv(links_[peer].get(), &next, sizeof(next), MSG_DONTWAIT | MSG_PEEK);
+    if (seen <= 0 || (seen == static_cast<ssize_t>(sizeof(next)) && next.group == kLinkBroken)) {
+      return gone(peer, Error{ErrorCode::unavailable, "it closed its connection"});
+    }
+    watched_[peer] = false;
     return {};
   }
 
@@ -198,6 +210,7 @@ class Forming {
   std::atomic<std::uint64_t>& refused_;
   std::atomic<std::int32_t>& lost_peer_;
   std::vector<FileDescriptor> links_;
+  std::vector<bool> watched_;  // by rank: whether the end of its link still has to be noticed here
   std::vector<Dialled> dialled_;
   std::deque<Incoming> guests_;
   std::size_t missing_;

@@ -6,15 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <limits>
 
 namespace tutti::kernels {
 namespace {
-
-// Numbers that no group reaches: the sender leaves in good order, or because its group broke.
-constexpr std::uint64_t kGoodbye = std::numeric_limits<std::uint64_t>::max();
-constexpr std::uint64_t kBroken = kGoodbye - 1;
-constexpr std::uint64_t kNoSuspect = kGoodbye;
 
 constexpr short kHangUp = POLLRDHUP | POLLHUP | POLLERR | POLLNVAL;
 
@@ -44,7 +38,7 @@ void Mesh::say_farewell(Link& link) noexcept {
   if (link.send.moved != 0) return;
   const bool good = !broken_ && !aborted();
   const std::int32_t suspect = lost_peer();
-  const Header farewell{good ? kGoodbye : kBroken,
+  const LinkHeader farewell{good ? kLinkGoodbye : kLinkBroken,
                         suspect >= 0 ? static_cast<std::uint64_t>(suspect) : kNoSuspect};
   (void)::send(link.socket.get(), &farewell, sizeof(farewell), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -63,6 +57,7 @@ Result<> Mesh::enqueue(std::span<const Transfer> transfers) {
   for (Link& link : links_) {
     link.send.restart();
     link.receive.restart();
+    link.ahead = false;
   }
   for (const Transfer& transfer : transfers) {
     if (transfer.peer >= size() || transfer.peer == rank_) {
@@ -109,7 +104,7 @@ Result<> Mesh::wait_and_move(bool& moved_any) {
   polled_.push_back({wakeup_.descriptor(), POLLIN, 0});
   for (std::uint32_t peer = 0; peer < size(); ++peer) {
     const Link& link = links_[peer];
-    if (!link.socket || link.departed) continue;
+    if (!link.socket || link.departed || link.ahead) continue;
     const int events = POLLRDHUP | (link.send.idle() ? 0 : POLLOUT) | (link.receive.idle() ? 0 : POLLIN);
     polled_.push_back({link.socket.get(), static_cast<short>(events), 0});
     polled_peers_.push_back(peer);
@@ -155,11 +150,11 @@ Result<bool> Mesh::send_some(std::uint32_t peer) {
     lane.header = {operations(), body.size()};
     iovec parts[2];
     std::size_t count = 0;
-    if (lane.moved < sizeof(Header)) {
+    if (lane.moved < sizeof(LinkHeader)) {
       parts[count++] = {reinterpret_cast<std::byte*>(&lane.header) + lane.moved,
-                        sizeof(Header) - lane.moved};
+                        sizeof(LinkHeader) - lane.moved};
     }
-    const std::size_t of_body = lane.moved > sizeof(Header) ? lane.moved - sizeof(Header) : 0;
+    const std::size_t of_body = lane.moved > sizeof(LinkHeader) ? lane.moved - sizeof(LinkHeader) : 0;
     if (of_body < body.size()) parts[count++] = {body.data() + of_body, body.size() - of_body};
     msghdr message{};
     message.msg_iov = parts;
@@ -171,7 +166,7 @@ Result<bool> Mesh::send_some(std::uint32_t peer) {
     }
     any = true;
     lane.moved += static_cast<std::size_t>(sent);
-    if (lane.moved == sizeof(Header) + body.size()) {
+    if (lane.moved == sizeof(LinkHeader) + body.size()) {
       ++lane.next;
       lane.moved = 0;
     }
@@ -186,10 +181,10 @@ Result<bool> Mesh::receive_some(std::uint32_t peer) {
   bool any = false;
   while (!lane.idle()) {
     const std::span<std::byte> body = lane.queue[lane.next];
-    const bool in_header = lane.moved < sizeof(Header);
+    const bool in_header = lane.moved < sizeof(LinkHeader);
     std::byte* const target = in_header ? reinterpret_cast<std::byte*>(&lane.header) + lane.moved
-                                        : body.data() + (lane.moved - sizeof(Header));
-    const std::size_t wanted = (in_header ? sizeof(Header) : sizeof(Header) + body.size()) - lane.moved;
+                                        : body.data() + (lane.moved - sizeof(LinkHeader));
+    const std::size_t wanted = (in_header ? sizeof(LinkHeader) : sizeof(LinkHeader) + body.size()) - lane.moved;
     const ssize_t got = ::recv(link.socket.get(), target, wanted, MSG_DONTWAIT);
     if (got < 0) {
       if (would_block(errno)) return any;
@@ -198,11 +193,11 @@ Result<bool> Mesh::receive_some(std::uint32_t peer) {
     if (got == 0) return peer_is_gone(peer, "it closed its connection");
     any = true;
     lane.moved += static_cast<std::size_t>(got);
-    if (in_header && lane.moved == sizeof(Header)) {
+    if (in_header && lane.moved == sizeof(LinkHeader)) {
       auto checked = check_header(peer);
       if (!checked) return std::move(checked).error();
     }
-    if (lane.moved >= sizeof(Header) && lane.moved == sizeof(Header) + body.size()) {
+    if (lane.moved >= sizeof(LinkHeader) && lane.moved == sizeof(LinkHeader) + body.size()) {
       ++lane.next;
       lane.moved = 0;
     }
@@ -212,8 +207,8 @@ Result<bool> Mesh::receive_some(std::uint32_t peer) {
 
 Result<> Mesh::check_header(std::uint32_t peer) {
   const Lane& lane = links_[peer].receive;
-  const Header& header = lane.header;
-  if (header.group == kGoodbye || header.group == kBroken) return notice_of(peer, header);
+  const LinkHeader& header = lane.header;
+  if (header.group == kLinkGoodbye || header.group == kLinkBroken) return notice_of(peer, header);
   const std::uint64_t bytes = lane.queue[lane.next].size();
   if (header.group == operations() && header.bytes == bytes) return {};
   return Error{ErrorCode::corrupt, peer_name(peer) + " sent " + std::to_string(header.bytes) +
@@ -222,21 +217,22 @@ Result<> Mesh::check_header(std::uint32_t peer) {
                                        std::to_string(operations()) + " are due"};
 }
 
-// The peer closed while nothing was expected from it: it left in good order, or it is gone.
+// The peer closed while nothing was expected from it: it left in good order, or it is gone. What it sent ahead for
+// a later group is still good, and its end will be seen behind that.
 Result<> Mesh::on_silent_close(std::uint32_t peer) {
   Link& link = links_[peer];
-  Header next;
+  LinkHeader next;
   const ssize_t seen = ::recv(link.socket.get(), &next, sizeof(next), MSG_DONTWAIT | MSG_PEEK);
-  if (seen == static_cast<ssize_t>(sizeof(next)) && link.send.idle() && next.group == kGoodbye) {
-    link.departed = true;
-    return {};
-  }
-  if (seen == static_cast<ssize_t>(sizeof(next)) && next.group == kBroken) return notice_of(peer, next);
-  return peer_is_gone(peer, "it closed its connection");
+  const bool whole = seen == static_cast<ssize_t>(sizeof(next));
+  if (whole && next.group == kLinkBroken) return notice_of(peer, next);
+  if (!whole || !link.send.idle()) return peer_is_gone(peer, "it closed its connection");
+  link.departed = next.group == kLinkGoodbye;
+  link.ahead = next.group > operations();
+  return {};
 }
 
-Error Mesh::notice_of(std::uint32_t peer, const Header& header) {
-  if (header.group == kGoodbye) return peer_is_gone(peer, "it left the group");
+Error Mesh::notice_of(std::uint32_t peer, const LinkHeader& header) {
+  if (header.group == kLinkGoodbye) return peer_is_gone(peer, "it left the group");
   if (header.bytes < size() && header.bytes != rank_) {
     return peer_is_gone(static_cast<std::uint32_t>(header.bytes), peer_name(peer) + " saw it gone");
   }

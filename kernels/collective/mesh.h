@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/collective/communicator.h"
+#include "kernels/collective/link_header.h"
 #include "kernels/collective/wakeup.h"
 #include "protocol/base/file.h"
 
@@ -36,16 +37,12 @@ class Mesh final : public Communicator {
   std::uint64_t operations() const noexcept override { return operations_.load(); }
 
  private:
-  struct Header {
-    std::uint64_t group = 0;
-    std::uint64_t bytes = 0;
-  };
   // One direction of a link: its transfers of this group in order, and how far the first unfinished one has come.
   struct Lane {
     std::vector<std::span<std::byte>> queue;
     std::size_t next = 0;
     std::size_t moved = 0;  // of header and bytes together
-    Header header;
+    LinkHeader header;
 
     bool idle() const { return next == queue.size(); }
     void restart() {
@@ -59,6 +56,7 @@ class Mesh final : public Communicator {
     Lane send;
     Lane receive;
     bool departed = false;  // it said goodbye
+    bool ahead = false;     // it closed, but what it sent for a later group is still to be read
   };
 
   Result<> enqueue(std::span<const Transfer> transfers);
@@ -70,7 +68,7 @@ class Mesh final : public Communicator {
   Result<> check_header(std::uint32_t peer);
   Result<> on_silent_close(std::uint32_t peer);
   Error peer_is_gone(std::uint32_t peer, std::string_view how);
-  Error notice_of(std::uint32_t peer, const Header& header);
+  Error notice_of(std::uint32_t peer, const LinkHeader& header);
   Error abort_error();
   bool idle() const;
   void say_farewell(Link& link) noexcept;
