@@ -71,7 +71,8 @@ std::optional<wire::SpoolData> SpoolSender::read(const SpoolRead& input, Instant
   stream->in_flight = true;
   stream->sent_at = now;
   chunk.end = spool.ended && input.offset + chunk.bytes.size() == stream->size;
-  // Nothing readable although something should be there: the wait for an answer spaces the next try.
+  // Nothing readable although something should be there: the wait for an answer spaces the next
+  // try.
   if (chunk.bytes.empty() && !chunk.end) return std::nullopt;
   return chunk;
 }

@@ -1,10 +1,12 @@
-// Which piece of which spool is to be read and sent now: one in flight a stream, from the acknowledged offset.
+// Which piece of which spool is to be read and sent now: one in flight a stream, from the
+// acknowledged offset.
 //
-// Pure, a part of WorkerState. A stream ends with a SpoolData{end}, also if it is empty, and is done when
-// SpoolAcked{end} answers. What is not answered within kResendAfter is read and sent again; a new session
-// begins again at the acknowledged offset.
+// Pure, a part of WorkerState. A stream ends with a SpoolData{end}, also if it is empty, and is
+// done when SpoolAcked{end} answers. What is not answered within kResendAfter is read and sent
+// again; a new session begins again at the acknowledged offset.
 //
-// Limits: chunks of wire::kSpoolChunkBytesMax; kInFlightMax streams at a time, oldest process first.
+// Limits: chunks of wire::kSpoolChunkBytesMax; kInFlightMax streams at a time, oldest process
+// first.
 #pragma once
 
 #include <array>

@@ -1,12 +1,16 @@
 // Everything a worker's state machine can be told and everything it can do.
 //
 // The host (worker_host.h) and the simulator feed inputs and perform effects. Rules that both keep:
-//   - Before ProcessExited of a process, everything that it said and wrote has been fed (RankSpoke) and
+//   - Before ProcessExited of a process, everything that it said and wrote has been fed (RankSpoke)
+//   and
 //     appended to its spool (SpoolGrew).
-//   - One ReadSpool a stream is open at a time; it is answered by SpoolRead, with fewer bytes if there
+//   - One ReadSpool a stream is open at a time; it is answered by SpoolRead, with fewer bytes if
+//   there
 //     are fewer. AppendSpool is answered by SpoolGrew.
-//   - StartProcess is answered by ProcessStarted or StartFailed, ReserveAddress by AddressReserved or
-//     StartFailed, Reconnect by Connected.
+//   - StartProcess is answered by ProcessStarted or StartFailed, ReserveAddress by AddressReserved
+//   or
+//     StartFailed, Reconnect by Connected once there is a connection. What is sent to a process or
+//     signalled right after its StartProcess reaches it.
 //
 // Ownership: plain values.
 #pragma once
@@ -105,9 +109,9 @@ struct Tick {};
 // The worker is to end (SIGTERM): ranks are stopped, then Quit.
 struct StopRequested {};
 
-using Input = std::variant<FrameReceived, Connected, LinkLost, RankSpoke, RankLinkLost, AddressReserved,
-                           ProcessStarted, StartFailed, ProcessExited, SpoolGrew, SpoolRead, SpoolFound,
-                           Tick, StopRequested>;
+using Input = std::variant<FrameReceived, Connected, LinkLost, RankSpoke, RankLinkLost,
+                           AddressReserved, ProcessStarted, StartFailed, ProcessExited, SpoolGrew,
+                           SpoolRead, SpoolFound, Tick, StopRequested>;
 
 // Effects -----------------------------------------------------------------------------------------
 
@@ -168,7 +172,8 @@ struct TruncateSpool {
   std::uint64_t offset = 0;
 };
 
-// A bare TCP connection to the coordinator's host: write the token and a line break, tell of its end.
+// A bare TCP connection to the coordinator's host: write the token and a line break, tell of its
+// end.
 struct ConnectLiveness {
   SessionId session;
   std::uint16_t port = 0;
@@ -191,9 +196,9 @@ struct Quit {
   std::string message;
 };
 
-using Effect = std::variant<SendToCoordinator, SendToRank, ReserveAddress, StartProcess, SignalProcess,
-                            ReleaseProcess, AppendSpool, ReadSpool, TruncateSpool, ConnectLiveness,
-                            Reconnect, Note, Quit>;
+using Effect = std::variant<SendToCoordinator, SendToRank, ReserveAddress, StartProcess,
+                            SignalProcess, ReleaseProcess, AppendSpool, ReadSpool, TruncateSpool,
+                            ConnectLiveness, Reconnect, Note, Quit>;
 using Effects = std::vector<Effect>;
 
 }  // namespace tutti::worker

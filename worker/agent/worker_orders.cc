@@ -27,7 +27,8 @@ bool WorkerState::is_stale(const Process& process, Generation generation, std::s
   return true;
 }
 
-// Orders --------------------------------------------------------------------------------------------
+// Orders
+// --------------------------------------------------------------------------------------------
 
 std::optional<std::string> WorkerState::refusal(const wire::StartRank& order) const {
   if (stopping_) return "the worker is stopping";
@@ -207,12 +208,11 @@ void WorkerState::stop_process(Process& process, Duration grace, std::string_vie
     emit(SignalProcess{.process = id, .signal = SIGTERM, .scope = SignalScope::group});
     return;
   }
-  emit(SendToRank{
-      .process = id,
-      .message = wire::StopRank{.job = process.start.job,
-                                .process = id,
-                                .grace_ms = static_cast<std::uint32_t>(to_ms(grace)),
-                                .reason = std::string(reason)}});
+  emit(SendToRank{.process = id,
+                  .message = wire::StopRank{.job = process.start.job,
+                                            .process = id,
+                                            .grace_ms = static_cast<std::uint32_t>(to_ms(grace)),
+                                            .reason = std::string(reason)}});
 }
 
 // Says again that it is gone, so that a coordinator that still waits for it goes on.
@@ -252,7 +252,8 @@ void WorkerState::on_order(const wire::SignalRank& order) {
       .process = order.process, .signal = order.signal, .scope = SignalScope::process});
 }
 
-// What ranks say ------------------------------------------------------------------------------------
+// What ranks say
+// ------------------------------------------------------------------------------------
 
 void WorkerState::ready(Process& process, const wire::RankReady& message) {
   process.start_deadline.reset();

@@ -68,11 +68,13 @@ std::vector<wire::ProcessState> WorkerState::processes() const {
   return out;
 }
 
-// The link to the coordinator -----------------------------------------------------------------------
+// The link to the coordinator
+// -----------------------------------------------------------------------
 
 void WorkerState::on_input(const Connected&) {
   if (joined_) return;
   wire::Hello hello = settings_.hello;
+  hello.greeting = ++greeting_;
   hello.processes = processes();
   for (const auto& entry : reports_.unacknowledged()) {
     if (const auto* exit = std::get_if<wire::RankExited>(&entry.message)) {
@@ -80,8 +82,8 @@ void WorkerState::on_input(const Connected&) {
     }
   }
   emit(SendToCoordinator{.session = {}, .sequence = {}, .message = std::move(hello)});
-  const Duration wait = std::min<Duration>(
-      settings_.hello_wait * (1 << std::min(attempts_, 8U)), settings_.hello_wait_max);
+  const Duration wait = std::min<Duration>(settings_.hello_wait * (1 << std::min(attempts_, 8U)),
+                                           settings_.hello_wait_max);
   ++attempts_;
   hello_deadline_ = now_ + wait + jitter(wait / 4);
 }
@@ -95,8 +97,9 @@ void WorkerState::reconnect(std::string_view why) {
   joined_ = false;
   session_ = {};
   spools_.restart();
-  hello_deadline_ = now_ + settings_.hello_wait;
-  emit(Reconnect{.delay = jitter(attempts_ == 0 ? 20ms : 200ms)});
+  const Duration delay = jitter(attempts_ == 0 ? 20ms : 200ms);
+  hello_deadline_ = now_ + delay + settings_.hello_wait;
+  emit(Reconnect{.delay = delay});
 }
 
 void WorkerState::on_input(const FrameReceived& input) {
@@ -104,8 +107,8 @@ void WorkerState::on_input(const FrameReceived& input) {
 }
 
 void WorkerState::on_frame(const FrameReceived&, const wire::Welcome& message) {
-  // A second Welcome answers a Hello that was repeated; the coordinator goes by the newest session.
-  if (!message.session || (joined_ && message.session <= session_)) {
+  // Only the newest Hello counts: what an older one said may have changed since.
+  if (joined_ || !message.session || message.greeting != greeting_) {
     ++stale_frames_;
     return;
   }
@@ -121,9 +124,8 @@ void WorkerState::on_frame(const FrameReceived&, const wire::Welcome& message) {
   spools_.restart();
   note("joined, session " + to_string(session_));
   if (message.liveness_port != 0) {
-    emit(ConnectLiveness{.session = session_,
-                         .port = message.liveness_port,
-                         .token = message.liveness_token});
+    emit(ConnectLiveness{
+        .session = session_, .port = message.liveness_port, .token = message.liveness_token});
   }
 }
 
@@ -195,7 +197,8 @@ void WorkerState::report(wire::FromWorker message) {
   if (!reports_.push(std::move(message))) note("too many exits wait for the coordinator");
 }
 
-// Processes -----------------------------------------------------------------------------------------
+// Processes
+// -----------------------------------------------------------------------------------------
 
 void WorkerState::on_input(const RankSpoke& input) {
   Process* process = living(input.process);
@@ -330,7 +333,8 @@ void WorkerState::release_if_done(ProcessId id) {
   emit(ReleaseProcess{.process = id});
 }
 
-// Spools --------------------------------------------------------------------------------------------
+// Spools
+// --------------------------------------------------------------------------------------------
 
 void WorkerState::on_input(const SpoolGrew& input) { spools_.grew(input); }
 
@@ -353,7 +357,8 @@ void WorkerState::on_input(const SpoolFound& input) {
   remember_ended(input.process);
 }
 
-// Time ----------------------------------------------------------------------------------------------
+// Time
+// ----------------------------------------------------------------------------------------------
 
 void WorkerState::on_input(const Tick&) {
   tick_processes();
@@ -387,8 +392,8 @@ void WorkerState::tick_processes() {
     if (process.start_deadline && now_ >= *process.start_deadline) {
       process.start_deadline.reset();
       process.failure = wire::FailureClass::infrastructure;
-      process.reason =
-          "not ready within " + std::to_string(process.start.start_ms_max / 1000) + " s of its start";
+      process.reason = "not ready within " + std::to_string(process.start.start_ms_max / 1000) +
+                       " s of its start";
       process.kill_at = now_;
     }
     if (process.kill_at && now_ >= *process.kill_at && process.launched) {

@@ -1,8 +1,8 @@
 // A worker's decisions: joins the cluster, obeys numbered orders, watches its processes, reports.
 //
 // Pure: time comes with each input, chance from the seed in the settings; effects are performed, in
-// order, by the host (worker_host.h) or the simulator. Nothing here is durable: a worker that starts
-// anew has no processes (they die with it) and says so in its Hello.
+// order, by the host (worker_host.h) or the simulator. Nothing here is durable: a worker that
+// starts anew has no processes (they die with it) and says so in its Hello.
 //
 //   greeting --Welcome--> joined --lease over, LinkLost--> greeting ...
 //
@@ -10,9 +10,9 @@
 // forgotten when its spools are with the coordinator. A `run` program is launched at FormGroup.
 //
 // What it promises: an order is done once and in order within a session; an order of an older
-// generation than the process was ordered into is dropped; a process id is started once; every exit is
-// reported until it is acknowledged, over any number of sessions; silence of the coordinator ends no
-// process.
+// generation than the process was ordered into is dropped; a process id is started once; every exit
+// is reported until it is acknowledged, over any number of sessions; silence of the coordinator
+// ends no process.
 #pragma once
 
 #include <deque>
@@ -72,7 +72,7 @@ class WorkerState {
     bool launched = false;
     bool gone = false;  // its exit was reported; its spools may not be sent yet
     bool stop_ordered = false;
-    Generation group_sent;  // the last whose FormGroup was passed on
+    Generation group_sent;                    // the last whose FormGroup was passed on
     std::optional<wire::RankReady> ready;     // of the current generation
     std::optional<wire::GroupFormed> formed;  // of the current generation
     wire::RankFinished finished;              // its process is 0 until it is said
@@ -159,6 +159,7 @@ class WorkerState {
 
   bool joined_ = false;
   SessionId session_;
+  std::uint64_t greeting_ = 0;  // Hellos sent
   Instant hello_deadline_;
   std::uint32_t attempts_ = 0;
   Duration heartbeat_{std::chrono::milliseconds(500)};
@@ -176,8 +177,9 @@ class WorkerState {
   bool stopping_ = false;
   bool ended_ = false;
   Quit quit_;
-  std::optional<Instant> quit_at_;  // once all processes are gone: reports are waited for until then
-  Instant stop_bound_;              // whatever still lives by then is left to the parent-death signal
+  std::optional<Instant>
+      quit_at_;         // once all processes are gone: reports are waited for until then
+  Instant stop_bound_;  // whatever still lives by then is left to the parent-death signal
 
   std::uint64_t stale_frames_ = 0;
   Effects effects_;

@@ -1,0 +1,125 @@
+#include <catch2/catch.hpp>
+
+#include "tests/unit/worker/worker_fixture.h"
+
+using namespace tutti;
+using namespace tutti::worker;
+using namespace tutti::worker::test;
+
+namespace {
+
+constexpr ProcessId kProcess{1};
+
+SpoolGrew grew(wire::Stream stream, std::uint64_t size) {
+  return {.process = kProcess, .stream = stream, .size = size};
+}
+
+wire::SpoolAcked acked(wire::Stream stream, std::uint64_t offset) {
+  return {.process = kProcess, .stream = stream, .offset = offset, .end = false};
+}
+
+wire::SpoolAcked end_acked(wire::Stream stream, std::uint64_t offset) {
+  return {.process = kProcess, .stream = stream, .offset = offset, .end = true};
+}
+
+SpoolRead answer(const ReadSpool& read, std::string bytes) {
+  return {.process = read.process,
+          .stream = read.stream,
+          .offset = read.offset,
+          .bytes = std::move(bytes)};
+}
+
+Worker with_process() {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  return worker;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "worker: one chunk of a stream is on its way at a time, the next from the acknowledged "
+    "offset") {
+  Worker worker = with_process();
+  const auto read = all<ReadSpool>(worker.on(grew(wire::Stream::log, 5)));
+  REQUIRE(read.size() == 1);
+  CHECK(read[0].bytes_max == 5);
+  const auto chunk = sent<wire::SpoolData>(worker.on(answer(read[0], "hello")));
+  REQUIRE(chunk.size() == 1);
+  CHECK(chunk[0].bytes == "hello");
+  CHECK(chunk[0].job == JobId{7});
+  CHECK(all<ReadSpool>(worker.on(grew(wire::Stream::log, 9))).empty());
+  const Effects next = worker.frame(acked(wire::Stream::log, 5));
+  CHECK(all<TruncateSpool>(next).at(0).offset == 5);
+  REQUIRE(all<ReadSpool>(next).size() == 1);
+  CHECK(all<ReadSpool>(next)[0].offset == 5);
+}
+
+TEST_CASE("worker: an unanswered chunk is sent again, and at once to a new session") {
+  Worker worker = with_process();
+  const auto read = all<ReadSpool>(worker.on(grew(wire::Stream::log, 5)));
+  worker.on(answer(read.at(0), "hello"));
+  CHECK(all<ReadSpool>(worker.after(1s)).empty());
+  const auto again = all<ReadSpool>(worker.after(1100ms));
+  REQUIRE(again.size() == 1);
+  CHECK(again[0].offset == 0);
+  worker.on(answer(again[0], "hello"));
+  worker.lose_link();
+  CHECK(all<ReadSpool>(worker.join()).size() == 1);
+}
+
+TEST_CASE("worker: step records are spooled as lines and sent as whole lines only") {
+  Worker worker = with_process();
+  wire::StepReported step;
+  step.job = JobId{7};
+  step.generation = Generation{1};
+  step.process = kProcess;
+  step.line = "{\"step\":1}";
+  const auto append = all<AppendSpool>(worker.on(RankSpoke{.process = kProcess, .message = step}));
+  REQUIRE(append.size() == 1);
+  CHECK(append[0].bytes == "{\"step\":1}\n");
+  const auto read = all<ReadSpool>(worker.on(grew(wire::Stream::steps, 22)));
+  const auto chunk =
+      sent<wire::SpoolData>(worker.on(answer(read.at(0), "{\"step\":1}\n{\"step\":")));
+  CHECK(chunk.at(0).bytes == "{\"step\":1}\n");
+  CHECK(all<ReadSpool>(worker.frame(acked(wire::Stream::steps, 11))).at(0).offset == 11);
+}
+
+TEST_CASE(
+    "worker: a process is released when it is gone and both its streams have ended with the "
+    "coordinator") {
+  Worker worker = with_process();
+  const auto log = all<ReadSpool>(worker.on(grew(wire::Stream::log, 3)));
+  worker.on(answer(log.at(0), "abc"));
+  const auto steps = all<ReadSpool>(worker.on(exited(1, 0)));  // of the empty stream: its end
+  REQUIRE(steps.size() == 1);
+  const auto steps_end = sent<wire::SpoolData>(worker.on(answer(steps[0], "")));
+  CHECK(steps_end.at(0).end);
+  worker.frame(end_acked(wire::Stream::steps, 0));
+  const auto log_end_read = all<ReadSpool>(worker.frame(acked(wire::Stream::log, 3)));
+  REQUIRE(log_end_read.size() == 1);
+  CHECK(log_end_read[0].bytes_max == 0);
+  const auto log_end = sent<wire::SpoolData>(worker.on(answer(log_end_read[0], "")));
+  CHECK(log_end.at(0).end);
+  CHECK(log_end.at(0).offset == 3);
+  const Effects done = worker.frame(end_acked(wire::Stream::log, 3));
+  CHECK(all<ReleaseProcess>(done).size() == 1);
+  CHECK(all<ReadSpool>(worker.after(10s)).empty());
+}
+
+TEST_CASE("worker: spools that an earlier worker left behind are sent on and then released") {
+  Worker worker;
+  worker.on(SpoolFound{.job = JobId{7},
+                       .generation = Generation{1},
+                       .process = kProcess,
+                       .rank = 0,
+                       .log_size = 2,
+                       .steps_size = 0});
+  const auto reads = all<ReadSpool>(worker.join());
+  REQUIRE(reads.size() == 2);
+  CHECK(sent<wire::SpoolData>(worker.on(answer(reads[0], "ok"))).at(0).end);
+  CHECK(sent<wire::SpoolData>(worker.on(answer(reads[1], ""))).at(0).end);
+  worker.frame(end_acked(wire::Stream::log, 2));
+  CHECK(all<ReleaseProcess>(worker.frame(end_acked(wire::Stream::steps, 0))).size() == 1);
+}

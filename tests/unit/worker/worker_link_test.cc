@@ -1,0 +1,161 @@
+#include <catch2/catch.hpp>
+
+#include "tests/unit/worker/worker_fixture.h"
+
+using namespace tutti;
+using namespace tutti::worker;
+using namespace tutti::worker::test;
+
+TEST_CASE(
+    "worker: greets when connected, and a Welcome brings a session and the liveness connection") {
+  Worker worker;
+  CHECK_FALSE(worker.state.joined());
+  const Effects effects = worker.join();
+  CHECK(worker.state.joined());
+  CHECK(worker.session() == SessionId{1});
+  const auto liveness = all<ConnectLiveness>(effects);
+  REQUIRE(liveness.size() == 1);
+  CHECK(liveness[0].port == 1234);
+}
+
+TEST_CASE("worker: a Welcome that answers an older Hello is ignored") {
+  Worker worker;
+  worker.on(Connected{});
+  const auto second = sent<wire::Hello>(worker.on(Connected{}));
+  REQUIRE(second.size() == 1);
+  CHECK(second[0].greeting == 2);
+  wire::Welcome old;
+  old.session = SessionId{9};
+  old.greeting = 1;
+  worker.on(FrameReceived{.session = {}, .sequence = {}, .message = old});
+  CHECK_FALSE(worker.state.joined());
+  CHECK(worker.state.stale_frames() == 1);
+}
+
+TEST_CASE("worker: an unanswered Hello leads to a new connection, and so on without end") {
+  Worker worker;
+  for (int i = 0; i < 20; ++i) {
+    worker.on(Connected{});
+    CHECK(all<Reconnect>(worker.after(6s)).size() == 1);
+  }
+  worker.join();
+  CHECK(worker.state.joined());
+}
+
+TEST_CASE("worker: orders are done once and in order, and acknowledged whatever arrives") {
+  Worker worker;
+  worker.join();
+  CHECK(all<StartProcess>(worker.frame(start_rank(2), 2)).empty());  // 1 is missing
+  const Effects first = worker.frame(start_rank(1), 1);
+  CHECK(all<StartProcess>(first).size() == 1);
+  CHECK(told_rank<wire::StartRank>(first).size() == 1);
+  CHECK(sent<wire::OrdersAcked>(first).at(0).through == Sequence{1});
+  const Effects again = worker.frame(start_rank(1), 1);
+  CHECK(all<StartProcess>(again).empty());
+  CHECK(sent<wire::OrdersAcked>(again).at(0).through == Sequence{1});
+}
+
+TEST_CASE("worker: frames of another session and orders without a number are dropped") {
+  Worker worker;
+  worker.join();
+  worker.on(
+      FrameReceived{.session = SessionId{99}, .sequence = Sequence{1}, .message = start_rank(1)});
+  worker.frame(start_rank(1), 0);
+  CHECK(worker.state.processes().empty());
+  CHECK(worker.state.stale_frames() == 2);
+}
+
+TEST_CASE("worker: reports are sent again until they are acknowledged") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  const auto first =
+      sent<wire::RankStarted>(worker.on(ProcessStarted{.process = ProcessId{1}, .pid = 42}));
+  REQUIRE(first.size() == 1);
+  CHECK(first[0].pid == 42);
+  CHECK(sent<wire::RankStarted>(worker.after(100ms)).empty());
+  CHECK(sent<wire::RankStarted>(worker.after(600ms)).size() == 1);
+  worker.frame(wire::ReportsAcked{.through = Sequence{1}});
+  CHECK(sent<wire::RankStarted>(worker.after(600ms)).empty());
+  CHECK(worker.state.unacknowledged() == 0);
+}
+
+TEST_CASE(
+    "worker: an exit that nobody has acknowledged is told to the next session, in Hello and as a "
+    "report") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  worker.lose_link();
+  worker.on(exited(1, 0, 9));
+  const auto hello = sent<wire::Hello>(worker.on(Connected{}));
+  REQUIRE(hello.size() == 1);
+  CHECK(hello[0].processes.empty());
+  REQUIRE(hello[0].exits.size() == 1);
+  CHECK(hello[0].exits[0].signal == 9);
+  CHECK(hello[0].exits[0].failure == wire::FailureClass::infrastructure);
+  CHECK(sent<wire::RankExited>(worker.join()).size() == 1);
+}
+
+TEST_CASE("worker: silence of the coordinator ends no process, and Hello says what runs") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  worker.on(RankSpoke{.process = ProcessId{1}, .message = rank_ready(1)});
+  const Effects silent = worker.after(6s);
+  CHECK(all<Reconnect>(silent).size() == 1);
+  CHECK_FALSE(worker.state.joined());
+  for (int i = 0; i < 200; ++i) CHECK(all<SignalProcess>(worker.after(3s)).empty());
+  const auto hello = sent<wire::Hello>(worker.on(Connected{}));
+  REQUIRE(hello.size() == 1);
+  REQUIRE(hello[0].processes.size() == 1);
+  CHECK(hello[0].processes[0].phase == wire::ProcessPhase::ready);
+  CHECK(hello[0].processes[0].address == "unix:/tmp/x");
+}
+
+TEST_CASE("worker: heartbeats carry the newest progress and their answers keep the session") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  wire::RankProgress progress;
+  progress.job = JobId{7};
+  progress.generation = Generation{1};
+  progress.process = ProcessId{1};
+  progress.step = 12;
+  worker.on(RankSpoke{.process = ProcessId{1}, .message = progress});
+  for (int i = 0; i < 30; ++i) {
+    const auto beats = sent<wire::Heartbeat>(worker.after(500ms));
+    REQUIRE(beats.size() == 1);
+    CHECK(beats[0].progress.at(0).step == 12);
+    worker.frame(wire::HeartbeatAnswered{});
+  }
+  CHECK(worker.state.joined());
+}
+
+TEST_CASE("worker: a worker that is not admitted ends with the code for refused") {
+  Worker worker;
+  worker.on(Connected{});
+  const auto quits = all<Quit>(worker.on(FrameReceived{
+      .session = {},
+      .sequence = {},
+      .message = wire::Refused{.code = "permission_denied", .message = "wrong join token"}}));
+  REQUIRE(quits.size() == 1);
+  CHECK(quits[0].exit_code == 5);
+  CHECK(quits[0].message.find("wrong join token") != std::string::npos);
+  CHECK(worker.state.ended());
+}
+
+TEST_CASE("worker: told to stop, it ends its ranks, by force if need be, and then itself") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  worker.order(start_rank(2));
+  CHECK(told_rank<wire::StopRank>(worker.on(StopRequested{})).size() == 2);
+  CHECK(sent<wire::RankExited>(worker.on(exited(1, 0))).at(0).failure ==
+        wire::FailureClass::infrastructure);
+  CHECK(all<StartProcess>(worker.order(start_rank(3))).empty());
+  CHECK(all<SignalProcess>(worker.after(2100ms)).size() == 1);
+  worker.on(exited(2, 0, 9));
+  CHECK(all<Quit>(worker.after(100ms)).empty());  // reports are waited for
+  CHECK(all<Quit>(worker.after(500ms)).size() == 1);
+}
