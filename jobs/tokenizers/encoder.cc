@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 
@@ -37,14 +38,30 @@ bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
 }
 
-// White space as str.isspace sees the ASCII ones; added tokens that strip are rare and old.
-std::size_t leading_space(std::string_view text) {
-  const std::size_t end = text.find_first_not_of(" \t\n\v\f\r");
-  return end == std::string_view::npos ? text.size() : end;
+// The characters with Unicode's White_Space property.
+constexpr std::array<std::string_view, 25> kWhiteSpace = {
+    " ",            "\t",           "\n",           "\v",           "\f",
+    "\r",           "\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80", "\xe2\x80\x80",
+    "\xe2\x80\x81", "\xe2\x80\x82", "\xe2\x80\x83", "\xe2\x80\x84", "\xe2\x80\x85",
+    "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89", "\xe2\x80\x8a",
+    "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f", "\xe3\x80\x80"};
+
+std::string_view without_leading_space(std::string_view text) {
+  const auto begins = [&](std::string_view space) { return text.starts_with(space); };
+  for (;;) {
+    const auto found = std::find_if(kWhiteSpace.begin(), kWhiteSpace.end(), begins);
+    if (found == kWhiteSpace.end()) return text;
+    text.remove_prefix(found->size());
+  }
 }
-std::size_t without_trailing_space(std::string_view text) {
-  const std::size_t last = text.find_last_not_of(" \t\n\v\f\r");
-  return last == std::string_view::npos ? 0 : last + 1;
+
+std::string_view without_trailing_space(std::string_view text) {
+  const auto ends = [&](std::string_view space) { return text.ends_with(space); };
+  for (;;) {
+    const auto found = std::find_if(kWhiteSpace.begin(), kWhiteSpace.end(), ends);
+    if (found == kWhiteSpace.end()) return text;
+    text.remove_suffix(found->size());
+  }
 }
 
 // Unicode's composed form of valid UTF-8.
@@ -74,11 +91,11 @@ void Encoder::encode(std::string_view text, SpecialTokens special, std::vector<T
       if (token.special && special == SpecialTokens::as_text) continue;
       if (text.compare(at, token.content.size(), token.content) != 0) continue;
       std::string_view before = text.substr(plain, at - plain);
-      if (token.strips_left) before = before.substr(0, without_trailing_space(before));
+      if (token.strips_left) before = without_trailing_space(before);
       encode_plain(before, out);
       out.push_back(token.id);
       plain = at + token.content.size();
-      if (token.strips_right) plain += leading_space(text.substr(plain));
+      if (token.strips_right) plain = text.size() - without_leading_space(text.substr(plain)).size();
       at = plain - 1;
       break;
     }
