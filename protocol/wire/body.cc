@@ -59,10 +59,38 @@ namespace {
 // Type of the item at `at`; there is at least one byte.
 mp_type type_at(const char* at) { return mp_typeof(*at); }
 
+// Bytes of an item's code with its number or length, without what follows; extensions are
+// skip_extension's.
+std::size_t header_bytes(char first) {
+  switch (static_cast<unsigned char>(first)) {
+    case 0xc4:
+    case 0xd9:
+    case 0xcc:
+    case 0xd0: return 2;  // bin 8, str 8, uint 8, int 8
+    case 0xc5:
+    case 0xda:
+    case 0xdc:
+    case 0xde:
+    case 0xcd:
+    case 0xd1: return 3;  // .. 16, array, map
+    case 0xc6:
+    case 0xdb:
+    case 0xdd:
+    case 0xdf:
+    case 0xce:
+    case 0xd2:
+    case 0xca: return 5;  // .. 32, float
+    case 0xcf:
+    case 0xd3:
+    case 0xcb: return 9;  // uint 64, int 64, double
+    default: return 1;
+  }
+}
+
 }  // namespace
 
-bool BodyReader::expect(bool whole_header) {
-  if (!whole_header) fail("truncated");
+bool BodyReader::expect(bool there) {
+  if (!there) fail("truncated");
   return !failed();
 }
 
@@ -72,6 +100,8 @@ Error BodyReader::error() const {
   return {ErrorCode::corrupt, std::move(message)};
 }
 
+bool BodyReader::expect_header() { return expect(left() >= header_bytes(*at_)); }
+
 void BodyReader::enter() {
   if (++depth_ > kNestingMax) fail("nested too deeply");
 }
@@ -79,7 +109,7 @@ void BodyReader::enter() {
 std::size_t BodyReader::map() {
   if (failed() || !expect(at_ != end_)) return 0;
   if (type_at(at_) != MP_MAP) return fail("a map was expected"), 0;
-  if (!expect(mp_check_map(at_, end_) <= 0)) return 0;
+  if (!expect_header()) return 0;
   const std::size_t pairs = mp_decode_map(&at_);
   if (pairs > left() / 2) return fail("truncated"), 0;  // an item is at least one byte
   return pairs;
@@ -88,7 +118,7 @@ std::size_t BodyReader::map() {
 std::size_t BodyReader::array() {
   if (failed() || !expect(at_ != end_)) return 0;
   if (type_at(at_) != MP_ARRAY) return fail("an array was expected"), 0;
-  if (!expect(mp_check_array(at_, end_) <= 0)) return 0;
+  if (!expect_header()) return 0;
   const std::size_t items = mp_decode_array(&at_);
   if (items > left()) return fail("truncated"), 0;
   return items;
@@ -98,10 +128,10 @@ std::string_view BodyReader::text() {
   if (failed() || !expect(at_ != end_)) return {};
   std::uint32_t size = 0;
   if (type_at(at_) == MP_STR) {
-    if (!expect(mp_check_strl(at_, end_) <= 0)) return {};
+    if (!expect_header()) return {};
     size = mp_decode_strl(&at_);
   } else if (type_at(at_) == MP_BIN) {
-    if (!expect(mp_check_binl(at_, end_) <= 0)) return {};
+    if (!expect_header()) return {};
     size = mp_decode_binl(&at_);
   } else {
     return fail("a string was expected"), std::string_view{};
@@ -115,7 +145,7 @@ std::string_view BodyReader::text() {
 std::uint64_t BodyReader::number(std::uint64_t max) {
   if (failed() || !expect(at_ != end_)) return 0;
   if (type_at(at_) != MP_UINT) return fail("a non-negative number was expected"), 0;
-  if (!expect(mp_check_uint(at_, end_) <= 0)) return 0;
+  if (!expect_header()) return 0;
   const std::uint64_t value = mp_decode_uint(&at_);
   if (value > max) return fail("a number is out of range"), 0;
   return value;
@@ -127,7 +157,7 @@ std::int64_t BodyReader::signed_number(std::int64_t min, std::int64_t max) {
     return static_cast<std::int64_t>(number(static_cast<std::uint64_t>(max)));
   }
   if (type_at(at_) != MP_INT) return fail("a number was expected"), 0;
-  if (!expect(mp_check_int(at_, end_) <= 0)) return 0;
+  if (!expect_header()) return 0;
   const std::int64_t value = mp_decode_int(&at_);
   if (value < min || value > max) return fail("a number is out of range"), 0;
   return value;
@@ -136,10 +166,8 @@ std::int64_t BodyReader::signed_number(std::int64_t min, std::int64_t max) {
 double BodyReader::real() {
   if (failed() || !expect(at_ != end_)) return 0;
   switch (type_at(at_)) {
-    case MP_DOUBLE: return expect(mp_check_double(at_, end_) <= 0) ? mp_decode_double(&at_) : 0;
-    case MP_FLOAT:
-      return expect(mp_check_float(at_, end_) <= 0) ? static_cast<double>(mp_decode_float(&at_))
-                                                    : 0;
+    case MP_DOUBLE: return expect_header() ? mp_decode_double(&at_) : 0;
+    case MP_FLOAT: return expect_header() ? static_cast<double>(mp_decode_float(&at_)) : 0;
     case MP_UINT: return static_cast<double>(number(std::numeric_limits<std::uint64_t>::max()));
     case MP_INT:
       return static_cast<double>(signed_number(std::numeric_limits<std::int64_t>::min(),

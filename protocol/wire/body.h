@@ -73,7 +73,8 @@ class BodyReader {
   std::size_t left() const { return static_cast<std::size_t>(end_ - at_); }
 
  private:
-  bool expect(bool whole_header);
+  bool expect(bool there);
+  bool expect_header();
   void skip_payload(std::uint64_t bytes);
   void skip_extension();
 
