@@ -1,0 +1,78 @@
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+
+#include "tests/support/temporary_folder.h"
+#include "worker/launcher/process_plan.h"
+
+using namespace tutti;
+using namespace tutti::worker;
+
+namespace {
+
+bool has(const LaunchPlan& plan, const std::string& entry) {
+  return std::count(plan.environment.begin(), plan.environment.end(), entry) == 1;
+}
+
+wire::StartRank start_of(const std::string& spec) {
+  wire::StartRank start;
+  start.job = JobId{7};
+  start.generation = Generation{3};
+  start.process = ProcessId{12};
+  start.rank = 1;
+  start.size = 2;
+  start.threads = 2;
+  start.spec = spec;
+  return start;
+}
+
+const PlanSettings kSettings{.rank_binary = "/opt/tutti-rank",
+                             .mark = "/state/worker",
+                             .environment = {"PATH=/bin", "HOME=/root"}};
+
+}  // namespace
+
+TEST_CASE(
+    "process plan: a rank's command line names its job and generation, its environment its "
+    "worker") {
+  const LaunchPlan plan = plan_rank(kSettings, start_of(""));
+  CHECK(plan.command == std::vector<std::string>{"/opt/tutti-rank", "run", "--job", "7",
+                                                 "--generation", "3", "--process", "12"});
+  CHECK(plan.linked);
+  CHECK(has(plan, "TUTTI_JOB=7"));
+  CHECK(has(plan, "TUTTI_GENERATION=3"));
+  CHECK(has(plan, "TUTTI_PROCESS=12"));
+  CHECK(has(plan, "TUTTI_WORKER_MARK=/state/worker"));
+  CHECK(has(plan, "HOME=/root"));
+}
+
+TEST_CASE("process plan: a program gets torchrun's environment and its own") {
+  const test::TemporaryFolder folder;
+  wire::StartRank start = start_of(
+      "name: x\nkind: run\ncommand: [python3, train.py]\nenv: {A: b, HOME: /home/x}\n"
+      "resources: {ranks: {min: 2, max: 2}}\n");
+  start.folder = (folder.path() / "job-7").string();
+  ProgramGroup group;
+  group.group.addresses = {"10.0.0.1:4001", "10.0.0.2:4002"};
+  group.local_rank = 0;
+  group.local_size = 1;
+  const auto plan = plan_program(kSettings, start, group);
+  REQUIRE(plan);
+  CHECK(plan->command == std::vector<std::string>{"python3", "train.py"});
+  CHECK_FALSE(plan->linked);
+  CHECK(plan->folder == start.folder);
+  CHECK(std::filesystem::is_directory(start.folder));
+  for (const char* entry : {"MASTER_ADDR=10.0.0.1", "MASTER_PORT=4001", "RANK=1", "WORLD_SIZE=2",
+                            "LOCAL_RANK=0", "LOCAL_WORLD_SIZE=1", "TORCHELASTIC_RESTART_COUNT=2",
+                            "TUTTI_RANK=1", "A=b", "HOME=/home/x", "OMP_NUM_THREADS=2"}) {
+    INFO(entry);
+    CHECK(has(*plan, entry));
+  }
+}
+
+TEST_CASE("process plan: a spec that does not parse and a group without addresses are errors") {
+  CHECK(plan_program(kSettings, start_of("kind: what"), {}).error().code ==
+        ErrorCode::invalid_argument);
+  CHECK(plan_program(kSettings, start_of("name: x\nkind: run\ncommand: [a]\n"), {}).error().code ==
+        ErrorCode::invalid_argument);
+}

@@ -1,0 +1,63 @@
+#include <catch2/catch.hpp>
+
+#include <filesystem>
+#include <string>
+
+#include "tests/support/temporary_folder.h"
+#include "worker/agent/spool.h"
+
+using namespace tutti;
+using namespace tutti::worker;
+
+namespace {
+
+constexpr SpoolOwner kOwner{
+    .job = JobId{7}, .generation = Generation{2}, .process = ProcessId{12}, .rank = 3};
+
+}  // namespace
+
+TEST_CASE("spool: what was written is read back, also by the next worker, which finds its owner") {
+  const test::TemporaryFolder folder;
+  {
+    Spool spool;
+    REQUIRE(open_spool(folder.path(), kOwner, spool));
+    CHECK(spool.log.append("hello ") == 6);
+    CHECK(spool.log.append("world\n") == 12);
+    CHECK(spool.log.read(6, 100) == "world\n");
+    CHECK(spool.log.read(0, 5) == "hello");
+    CHECK(spool.log.read(50, 5).empty());
+  }
+  std::filesystem::create_directory(folder.path() / "something else");
+  REQUIRE(find_spools(folder.path()) == std::vector<SpoolOwner>{kOwner});
+  Spool again;
+  REQUIRE(open_spool(folder.path(), kOwner, again));
+  CHECK(again.log.size() == 12);
+  remove_spool(again);
+  CHECK(find_spools(folder.path()).empty());
+}
+
+TEST_CASE(
+    "spool: beyond its limit output is dropped, and a line says how much once there is room") {
+  const test::TemporaryFolder folder;
+  SpoolFile file;
+  constexpr std::uint64_t kLimit = std::uint64_t{16} << 20;
+  REQUIRE(file.open(folder.path() / "log", kLimit));
+  const std::string block(std::size_t{4} << 20, 'x');
+  for (int i = 0; i < 4; ++i) file.append(block);
+  CHECK(file.size() == kLimit);
+  CHECK(file.append("lost") == kLimit);
+  file.drop_before(std::uint64_t{4} << 20);
+  CHECK(file.append("lost too") == kLimit);  // not enough room yet
+  CHECK(file.dropped() == 12);
+  file.drop_before(kLimit);
+  const std::uint64_t end = file.append("kept\n");
+  CHECK(file.read(kLimit, end - kLimit) == "[tutti: 12 bytes of output were dropped here]\nkept\n");
+  CHECK(file.dropped() == 0);
+}
+
+TEST_CASE("spool: a folder that cannot be made leaves a spool that drops what it is given") {
+  Spool spool;
+  CHECK_FALSE(open_spool("/proc/nowhere", kOwner, spool));
+  CHECK(spool.log.append("x") == 0);
+  CHECK(spool.log.dropped() == 1);
+}

@@ -1,0 +1,146 @@
+#include "worker/agent/spool.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+
+namespace tutti::worker {
+
+namespace {
+
+// Holes are made in pieces of this size: one call for a chunk or four, not for each line.
+constexpr std::uint64_t kHoleBytes = std::uint64_t{1} << 20;
+// Room that must be free again before a gap line is written, so that gaps are few.
+constexpr std::uint64_t kRoomBytes = std::uint64_t{8} << 20;
+
+std::string gap_line(std::uint64_t bytes) {
+  return "[tutti: " + std::to_string(bytes) + " bytes of output were dropped here]\n";
+}
+
+bool take_field(std::string_view& text, std::string_view name, std::uint64_t& out) {
+  if (!text.starts_with(name)) return false;
+  text.remove_prefix(name.size());
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  if (error != std::errc()) return false;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  if (text.starts_with(".")) text.remove_prefix(1);
+  return true;
+}
+
+std::string folder_name(const SpoolOwner& owner) {
+  return "job-" + to_string(owner.job) + ".generation-" + to_string(owner.generation) +
+         ".process-" + to_string(owner.process) + ".rank-" + std::to_string(owner.rank);
+}
+
+std::optional<SpoolOwner> owner_of(std::string_view name) {
+  SpoolOwner out;
+  std::uint64_t rank = 0;
+  if (!take_field(name, "job-", out.job.value)) return std::nullopt;
+  if (!take_field(name, "generation-", out.generation.value)) return std::nullopt;
+  if (!take_field(name, "process-", out.process.value)) return std::nullopt;
+  if (!take_field(name, "rank-", rank) || !name.empty()) return std::nullopt;
+  out.rank = static_cast<std::uint32_t>(rank);
+  return out;
+}
+
+}  // namespace
+
+Result<> SpoolFile::open(const std::filesystem::path& path, std::uint64_t bytes_max) {
+  bytes_max_ = bytes_max;
+  file_.reset(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!file_) return errno_error("cannot open " + path.string(), errno);
+  struct stat status {};
+  if (::fstat(file_.get(), &status) != 0) {
+    return errno_error("cannot read " + path.string(), errno);
+  }
+  size_ = static_cast<std::uint64_t>(status.st_size);
+  return {};
+}
+
+bool SpoolFile::write(std::string_view bytes) {
+  const std::uint64_t before = size_;
+  while (!bytes.empty()) {
+    const ssize_t count =
+        ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(size_));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) {
+      size_ = before;
+      // No torn line stays behind; if this fails too, the next write covers it.
+      [[maybe_unused]] const int cut = ::ftruncate(file_.get(), static_cast<off_t>(before));
+      return false;
+    }
+    size_ += static_cast<std::uint64_t>(count);
+    bytes.remove_prefix(static_cast<std::size_t>(count));
+  }
+  return true;
+}
+
+std::uint64_t SpoolFile::append(std::string_view bytes) {
+  const std::uint64_t waiting = size_ - std::min(needed_from_, size_);
+  const std::uint64_t room = waiting >= bytes_max_ ? 0 : bytes_max_ - waiting;
+  const std::uint64_t wanted = bytes.size() + (dropped_ > 0 ? kRoomBytes : 0);
+  if (!file_ || room < std::min(wanted, bytes_max_) ||
+      (dropped_ > 0 && !write(gap_line(dropped_)))) {
+    dropped_ += bytes.size();
+    return size_;
+  }
+  dropped_ = 0;
+  if (!write(bytes)) dropped_ = bytes.size();
+  return size_;
+}
+
+std::string SpoolFile::read(std::uint64_t offset, std::uint64_t bytes_max) const {
+  std::string out(static_cast<std::size_t>(std::min(bytes_max, size_ - std::min(offset, size_))),
+                  '\n');
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t count = ::pread(file_.get(), out.data() + done, out.size() - done,
+                                  static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  return out;
+}
+
+void SpoolFile::drop_before(std::uint64_t offset) {
+  needed_from_ = std::max(needed_from_, std::min(offset, size_));
+  if (!file_ || needed_from_ - punched_to_ < kHoleBytes) return;
+  // Where the file system knows no holes the space comes back when the spool is removed.
+  [[maybe_unused]] const int punched =
+      ::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  static_cast<off_t>(punched_to_), static_cast<off_t>(needed_from_ - punched_to_));
+  punched_to_ = needed_from_;
+}
+
+Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner, Spool& out) {
+  out.owner = owner;
+  out.folder = spools / folder_name(owner);
+  std::error_code failed;
+  std::filesystem::create_directories(out.folder, failed);
+  if (failed) return errno_error("cannot make " + out.folder.string(), failed.value());
+  if (auto opened = out.log.open(out.folder / "log", kLogBytesMax); !opened) return opened;
+  return out.steps.open(out.folder / "steps", kLogBytesMax);
+}
+
+void remove_spool(const Spool& spool) {
+  std::error_code ignored;
+  std::filesystem::remove_all(spool.folder, ignored);
+}
+
+std::vector<SpoolOwner> find_spools(const std::filesystem::path& spools) {
+  std::vector<SpoolOwner> out;
+  std::error_code failed;
+  for (const auto& entry : std::filesystem::directory_iterator(spools, failed)) {
+    if (auto owner = owner_of(entry.path().filename().string())) out.push_back(*owner);
+  }
+  std::sort(out.begin(), out.end(),
+            [](const SpoolOwner& a, const SpoolOwner& b) { return a.process < b.process; });
+  return out;
+}
+
+}  // namespace tutti::worker

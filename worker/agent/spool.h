@@ -1,0 +1,83 @@
+// What one process wrote, on disk in its worker's state folder until the coordinator holds it: raw
+// output (log) and step records (steps).
+//
+//   STATE/spools/job-7.generation-1.process-12.rank-0/{log,steps}
+//
+// An offset counts from the stream's beginning and is the offset in the file: what was acknowledged
+// is given back to the file system by a hole. A disk that is full, or a limit that is reached,
+// never stops the process: what cannot be kept is dropped, and a line says how much once there is
+// room again.
+//
+// Limits: kLogBytesMax of log that is not acknowledged. Threads: its worker's. Nothing is synced: a
+// spool outlives its worker's end, not the machine's.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "protocol/base/file.h"
+#include "protocol/base/ids.h"
+#include "protocol/base/result.h"
+
+namespace tutti::worker {
+
+inline constexpr std::uint64_t kLogBytesMax = std::uint64_t{64} << 20;
+
+// One stream.
+class SpoolFile {
+ public:
+  // Made if missing; goes on at its end. Errors: those of the file; the spool then takes nothing.
+  Result<> open(const std::filesystem::path& path, std::uint64_t bytes_max);
+
+  // Appends all of it or nothing. Returns the new end.
+  std::uint64_t append(std::string_view bytes);
+
+  // Up to `bytes_max` bytes from `offset`; blank lines where they cannot be read any more.
+  std::string read(std::uint64_t offset, std::uint64_t bytes_max) const;
+
+  // What lies before is not needed any more.
+  void drop_before(std::uint64_t offset);
+
+  std::uint64_t size() const { return size_; }
+  std::uint64_t dropped() const { return dropped_; }
+
+ private:
+  bool write(std::string_view bytes);
+
+  FileDescriptor file_;
+  std::uint64_t bytes_max_ = 0;
+  std::uint64_t size_ = 0;
+  std::uint64_t needed_from_ = 0;
+  std::uint64_t punched_to_ = 0;
+  std::uint64_t dropped_ = 0;  // since the last gap line
+};
+
+struct SpoolOwner {
+  JobId job;
+  Generation generation;
+  ProcessId process;
+  std::uint32_t rank = 0;
+
+  bool operator==(const SpoolOwner&) const = default;
+};
+
+struct Spool {
+  SpoolOwner owner;
+  std::filesystem::path folder;
+  SpoolFile log;
+  SpoolFile steps;
+};
+
+// A new or an old one. An error (a full disk) leaves a spool that drops everything.
+Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner, Spool& out);
+
+void remove_spool(const Spool& spool);
+
+// Those that an earlier worker left in the folder.
+std::vector<SpoolOwner> find_spools(const std::filesystem::path& spools);
+
+}  // namespace tutti::worker

@@ -1,0 +1,63 @@
+// Starts one process so that it cannot outlive this one, and sees its end at once.
+//
+// The child: a session of its own (so that its whole group can be signalled, and Ctrl-C in a
+// terminal does not reach it past its worker), SIGKILL when the thread that started it ends,
+// default signals and an empty mask, standard input from /dev/null, both outputs into one pipe, no
+// descriptor of ours but its end of the socket pair, a raised oom_score_adj (it goes before its
+// worker does).
+//
+// Threads: launch() from the main thread only: the parent-death signal follows the *thread* that
+// forked. Errors: a program that cannot be executed is an error of launch(), not an exit.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "protocol/base/clock.h"
+#include "protocol/base/file.h"
+#include "protocol/base/result.h"
+
+namespace tutti::worker {
+
+struct LaunchPlan {
+  std::vector<std::string>
+      command;  // command[0] is looked up in PATH of `environment` if it has no '/'
+  std::vector<std::string> environment;  // "A=b", complete: nothing is inherited
+  std::filesystem::path folder;          // working directory; empty: this process's
+  bool linked = false;                   // has a socket pair, its end is named by TUTTI_RANK_FD
+};
+
+struct Launched {
+  pid_t pid = -1;
+  FileDescriptor pidfd;   // readable once the process has ended
+  FileDescriptor output;  // non-blocking read end of both outputs
+  FileDescriptor socket;  // our end, if `linked`
+};
+
+// Errors: not_found (no such program), permission_denied, invalid_argument (its folder), exhausted,
+// internal.
+Result<Launched> launch(const LaunchPlan& plan);
+
+struct ExitStatus {
+  int code = 0;
+  int signal = 0;
+};
+
+// Reaps a process that has ended; nothing if it still runs.
+std::optional<ExitStatus> reap(const Launched& process);
+
+// Sends the signal to the process's session group, and to the process. A process that is gone is no
+// error.
+void signal_group(pid_t pid, int signal);
+
+// Kills every process of this user whose environment holds all `marks` ("NAME=value"), again until
+// none is left or the deadline is over, except this process. Returns how many signals it took. A
+// program that clears its environment is not found.
+std::size_t end_marked(const std::vector<std::string>& marks, Duration deadline);
+
+}  // namespace tutti::worker

@@ -1,0 +1,41 @@
+// What is executed for an order: tutti-rank, or the program of a `run` job in torchrun's
+// environment.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "protocol/base/result.h"
+#include "protocol/wire/rank_messages.h"
+#include "worker/launcher/launcher.h"
+
+namespace tutti::worker {
+
+inline constexpr const char* kWorkerMark = "TUTTI_WORKER_MARK";
+inline constexpr const char* kProcessMark = "TUTTI_PROCESS";
+
+struct PlanSettings {
+  std::filesystem::path rank_binary;
+  std::string mark;                      // value of kWorkerMark: this worker's state folder
+  std::vector<std::string> environment;  // what is inherited, without the cluster's own secrets
+};
+
+// This process's environment without TUTTI_TOKEN and what else is not a rank's business.
+std::vector<std::string> inherited_environment();
+
+LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start);
+
+struct ProgramGroup {
+  wire::FormGroup group;
+  std::uint32_t local_rank = 0;
+  std::uint32_t local_size = 1;
+};
+
+// Errors: invalid_argument (the spec, the address of rank 0), and what making the job's folder
+// says.
+Result<LaunchPlan> plan_program(const PlanSettings& settings, const wire::StartRank& start,
+                                const ProgramGroup& group);
+
+}  // namespace tutti::worker
