@@ -1,7 +1,7 @@
 // One AdamW step (Loshchilov & Hutter 2019, the form of PyTorch) over a range of one parameter, and
 // its block hashes.
 //
-//   weight, gradient, first, second   [n]   a range of the flattened parameter, from a grid point on
+//   weight, gradient, first, second   [n]   a range of a flattened parameter that begins on the grid
 //   hashes                            [grid_blocks(n)]   of the updated weights (empty: not wanted)
 //
 // For each element, in fp32 with fused multiply-adds, constants computed in double and rounded

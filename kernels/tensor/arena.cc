@@ -8,7 +8,9 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kChunkMin = std::size_t{64} << 10;
 
-std::size_t round_up(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+std::size_t round_up(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 }  // namespace
 
 Arena::Arena(std::size_t bytes_at_start) { chunks_.emplace_back(round_up(bytes_at_start)); }

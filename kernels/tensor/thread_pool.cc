@@ -11,8 +11,9 @@ namespace tutti::kernels {
 
 namespace {
 
-// How long a thread without work stays awake. Long enough for the serial pieces between two loops of a step (packing,
-// a few microseconds), short against the time slice that it would take from another rank.
+// How long a thread without work stays awake. Long enough for the serial pieces between two loops
+// of a step (packing, a few microseconds), short against the time slice that it would take from
+// another rank.
 constexpr auto kSpinMax = std::chrono::microseconds(50);
 
 // Layout of the gate: the turn's number, whether its loop is open, how many threads joined it.
@@ -47,8 +48,8 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-// A loop is open while the caller works on it. Whoever joins in that time is waited for; a thread that
-// wakes too late (its core was busy elsewhere) finds the gate closed and is not.
+// A loop is open while the caller works on it. Whoever joins in that time is waited for; a thread
+// that wakes too late (its core was busy elsewhere) finds the gate closed and is not.
 void ThreadPool::run(const Loop& loop) {
   if (loop.count <= 0) return;
   const FloatModeScope mode;

@@ -1,0 +1,123 @@
+// Sixteen logical lanes over Highway: one AVX-512 vector or two AVX2 vectors, the same bits either way.
+//
+// An element-wise kernel written with Lanes rounds alike on both paths, because each lane sees the same operations; a
+// sum along a vector accumulates in sixteen lanes and folds them by one fixed tree. Included once per target (foreach
+// _target); hence no #pragma once.
+#if defined(TUTTI_LANES_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef TUTTI_LANES_INL
+#undef TUTTI_LANES_INL
+#else
+#define TUTTI_LANES_INL
+#endif
+
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/tensor/matrix.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Tag = hn::ScalableTag<float>;
+using Vector = hn::Vec<Tag>;
+inline constexpr Tag kTag{};
+inline constexpr Index kVectorLanes = HWY_MAX_BYTES / sizeof(float);
+inline constexpr Index kLanes = 16;
+
+#undef TUTTI_LANES
+#if HWY_TARGET == HWY_AVX2
+struct Lanes {
+  Vector a, b;
+};
+#define TUTTI_LANES(expression_a, expression_b) Lanes{expression_a, expression_b}
+#else
+struct Lanes {
+  Vector a;
+};
+#define TUTTI_LANES(expression_a, expression_b) Lanes{expression_a}
+#endif
+
+HWY_INLINE Lanes load(const float* from) {
+  return TUTTI_LANES(hn::LoadU(kTag, from), hn::LoadU(kTag, from + kVectorLanes));
+}
+HWY_INLINE Lanes splat(float value) {
+  return TUTTI_LANES(hn::Set(kTag, value), hn::Set(kTag, value));
+}
+HWY_INLINE Lanes zero() { return TUTTI_LANES(hn::Zero(kTag), hn::Zero(kTag)); }
+HWY_INLINE void store(const Lanes& x, float* to) {
+  hn::StoreU(x.a, kTag, to);
+#if HWY_TARGET == HWY_AVX2
+  hn::StoreU(x.b, kTag, to + kVectorLanes);
+#endif
+}
+
+HWY_INLINE Lanes operator+(const Lanes& x, const Lanes& y) {
+  return TUTTI_LANES(hn::Add(x.a, y.a), hn::Add(x.b, y.b));
+}
+HWY_INLINE Lanes operator-(const Lanes& x, const Lanes& y) {
+  return TUTTI_LANES(hn::Sub(x.a, y.a), hn::Sub(x.b, y.b));
+}
+HWY_INLINE Lanes operator*(const Lanes& x, const Lanes& y) {
+  return TUTTI_LANES(hn::Mul(x.a, y.a), hn::Mul(x.b, y.b));
+}
+HWY_INLINE Lanes operator/(const Lanes& x, const Lanes& y) {
+  return TUTTI_LANES(hn::Div(x.a, y.a), hn::Div(x.b, y.b));
+}
+// x * y + z, rounded once; and z - x * y.
+HWY_INLINE Lanes fma(const Lanes& x, const Lanes& y, const Lanes& z) {
+  return TUTTI_LANES(hn::MulAdd(x.a, y.a, z.a), hn::MulAdd(x.b, y.b, z.b));
+}
+HWY_INLINE Lanes fnma(const Lanes& x, const Lanes& y, const Lanes& z) {
+  return TUTTI_LANES(hn::NegMulAdd(x.a, y.a, z.a), hn::NegMulAdd(x.b, y.b, z.b));
+}
+HWY_INLINE Lanes max(const Lanes& x, const Lanes& y) {
+  return TUTTI_LANES(hn::Max(x.a, y.a), hn::Max(x.b, y.b));
+}
+HWY_INLINE Lanes min(const Lanes& x, const Lanes& y) {
+  return TUTTI_LANES(hn::Min(x.a, y.a), hn::Min(x.b, y.b));
+}
+HWY_INLINE Lanes sqrt(const Lanes& x) { return TUTTI_LANES(hn::Sqrt(x.a), hn::Sqrt(x.b)); }
+
+// The first n of sixteen lanes, the others zero; n in 0..16. Memory beyond is not touched.
+HWY_INLINE Lanes load_first(const float* from, Index n) {
+  alignas(64) float whole[kLanes] = {};
+  for (Index i = 0; i < n; ++i) whole[i] = from[i];
+  return load(whole);
+}
+HWY_INLINE void store_first(const Lanes& x, float* to, Index n) {
+  alignas(64) float whole[kLanes];
+  store(x, whole);
+  for (Index i = 0; i < n; ++i) to[i] = whole[i];
+}
+
+// Folds sixteen lanes: 16 -> 8 -> 4 -> 2 -> 1, lane i with lane i + half.
+template <class Fold>
+HWY_INLINE float fold_lanes(const Lanes& x, const Fold& fold) {
+  alignas(64) float lane[kLanes];
+  store(x, lane);
+  for (int half = 8; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] = fold(lane[i], lane[i + half]);
+  }
+  return lane[0];
+}
+HWY_INLINE float sum_lanes(const Lanes& x) {
+  return fold_lanes(x, [](float a, float b) { return a + b; });
+}
+HWY_INLINE float max_lanes(const Lanes& x) {
+  return fold_lanes(x, [](float a, float b) { return a > b ? a : b; });
+}
+
+// Calls body(i) for each whole group of sixteen in [0, n) and tail(i, left) for the rest.
+template <class Body, class Tail>
+HWY_INLINE void for_lanes(Index n, const Body& body, const Tail& tail) {
+  Index i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i);
+  if (i < n) tail(i, n - i);
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,283 @@
+// The fp32 product: packing and blocking around the register tile of product_tile-inl.h.
+//
+// Many rows: the right operand is packed once for all threads, then blocks of rows are handed out; each walks over k
+// in ascending pieces of kDepth and continues its outputs through memory. Few rows (decoding): columns are handed out,
+// and each thread packs a panel into its own L1 and uses it at once.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/product.cc"
+#include "hwy/foreach_target.h"
+
+#include "kernels/cpu/product_pack.h"
+#include "kernels/cpu/product_tile-inl.h"
+#include "kernels/ops/product.h"
+
+#ifndef TUTTI_PRODUCT_CALL
+#define TUTTI_PRODUCT_CALL
+namespace tutti::kernels {
+
+// A product as the kernel sees it: output[rows, columns] = sum over depth.
+struct ProductCall {
+  enum class Order { depth_inside, depth_outside };  // whether k lies side by side or is the row
+  Index rows = 0;
+  Index columns = 0;
+  Index depth = 0;
+  ConstMatrix left;
+  Order left_order = Order::depth_inside;
+  ConstMatrix right;
+  Order right_order = Order::depth_inside;
+  const Product* product = nullptr;
+};
+
+}  // namespace tutti::kernels
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+// Up to here columns are handed out, not rows: packing a panel must be shared by its rows only.
+inline constexpr Index kFewRows = 64;
+// The packed right operand, in floats: stays in the outer caches.
+inline constexpr Index kPackedMax = Index{1} << 21;
+inline constexpr Index kPackedDepthMax = 4096;
+
+void pack_right(const ProductCall& call, Index column, Index columns, Index k, Index depth,
+                float* panel) {
+  if (call.right_order == ProductCall::Order::depth_inside) {
+    pack_panel_transposed(call.right.row_range(column, columns).column_range(k, depth),
+                          kTileColumns, panel);
+  } else {
+    pack_panel_straight(call.right.row_range(k, depth).column_range(column, columns),
+                        kTileColumns, panel);
+  }
+}
+
+// Bias and residual, once the chains of this band are finished.
+void finish(const Product& args, Index row, Index rows, Index column, Index columns) {
+  if (args.bias == nullptr && !args.residual) return;
+  for (Index r = row; r < row + rows; ++r) {
+    float* const output = args.output.row(r);
+    if (args.bias != nullptr) {
+      for (Index c = column; c < column + columns; ++c) output[c] += args.bias[c];
+    }
+    if (args.residual) {
+      const float* const residual = args.residual.row(r);
+      for (Index c = column; c < column + columns; ++c) output[c] += residual[c];
+    }
+  }
+}
+
+template <class Left>
+HWY_INLINE void run_columns(Index rows, Index columns, Index depth, const float* left,
+                            const float* panel, float* output, Index output_stride,
+                            ChainStart start) {
+  if (columns == kTileColumns) {
+    run_panel<Left>(rows, depth, left, panel, kTileColumns, output, output_stride, start);
+  } else {
+    run_panel_edge<Left>(rows, columns, depth, left, panel, kTileColumns, output, output_stride,
+                         start);
+  }
+}
+
+void product_few_rows(const OpContext& ctx, const ProductCall& call) {
+  const Product& args = *call.product;
+  ArenaScope scope(ctx.pool->op_scratch());
+  const Index pieces = (call.depth + kDepth - 1) / kDepth;
+  const Index piece_floats = call.rows * LeftRows::kStride;
+  float* const left = ctx.pool->op_scratch().floats(pieces * piece_floats);
+  for (Index piece = 0; piece < pieces; ++piece) {
+    const Index k = piece * kDepth;
+    copy_rows(call.left.column_range(k, std::min(kDepth, call.depth - k)),
+              left + piece * piece_floats, LeftRows::kStride);
+  }
+  const Index panels = (call.columns + kTileColumns - 1) / kTileColumns;
+  ctx.pool->parallel_for(panels, 1, [&](int thread, Index begin, Index end) {
+    ArenaScope thread_scope(ctx.pool->scratch(thread));
+    float* const panel = ctx.pool->scratch(thread).floats(kDepth * kTileColumns);
+    for (Index p = begin; p < end; ++p) {
+      const Index column = p * kTileColumns;
+      const Index columns = std::min(kTileColumns, call.columns - column);
+      for (Index piece = 0; piece < pieces; ++piece) {
+        const Index k = piece * kDepth;
+        const Index depth = std::min(kDepth, call.depth - k);
+        pack_right(call, column, columns, k, depth, panel);
+        run_columns<LeftRows>(call.rows, columns, depth, left + piece * piece_floats, panel,
+                              args.output.data + column, args.output.stride,
+                              piece == 0 ? args.start : ChainStart::output);
+      }
+      finish(args, 0, call.rows, column, columns);
+    }
+  });
+}
+
+// One packed piece of the right operand: columns [column, +columns) and k [first, +depth).
+struct Piece {
+  Index column = 0;
+  Index columns = 0;
+  Index first = 0;
+  Index depth = 0;
+  const float* packed = nullptr;
+
+  Index panels() const { return (columns + kTileColumns - 1) / kTileColumns; }
+  // Panels of one kDepth stretch follow each other; a stretch starts at k * panels * width.
+  const float* panel(Index k, Index panel_depth, Index p) const {
+    return packed + (k * panels() + p * panel_depth) * kTileColumns;
+  }
+};
+
+template <class Left>
+void run_rows(const OpContext& ctx, const ProductCall& call, const Piece& piece, int thread,
+              Index row, Index rows) {
+  const Product& args = *call.product;
+  ArenaScope scope(ctx.pool->scratch(thread));
+  constexpr bool kByRows = std::is_same_v<Left, LeftRows>;
+  float* const left =
+      ctx.pool->scratch(thread).floats(kByRows ? rows * Left::kStride : kDepth * Left::kStride);
+  for (Index k = 0; k < piece.depth; k += kDepth) {
+    const Index depth = std::min(kDepth, piece.depth - k);
+    const Index first = piece.first + k;
+    copy_rows(kByRows ? call.left.row_range(row, rows).column_range(first, depth)
+                      : call.left.row_range(first, depth).column_range(row, rows),
+              left, Left::kStride);
+    const bool last = first + depth == call.depth;
+    for (Index p = 0; p < piece.panels(); ++p) {
+      const Index column = piece.column + p * kTileColumns;
+      const Index columns = std::min(kTileColumns, piece.column + piece.columns - column);
+      run_columns<Left>(rows, columns, depth, left, piece.panel(k, depth, p),
+                        args.output.row(row) + column, args.output.stride,
+                        first == 0 ? args.start : ChainStart::output);
+      if (last) finish(args, row, rows, column, columns);
+    }
+  }
+}
+
+void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
+  ArenaScope scope(ctx.pool->op_scratch());
+  float* const packed =
+      ctx.pool->op_scratch().floats(piece.panels() * kTileColumns * piece.depth);
+  piece.packed = packed;
+  const Index panels = piece.panels();
+  const Index stretches = (piece.depth + kDepth - 1) / kDepth;
+  ctx.pool->parallel_for(panels * stretches, 2, [&](int, Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Index k = i / panels * kDepth;
+      const Index depth = std::min(kDepth, piece.depth - k);
+      const Index offset = i % panels * kTileColumns;
+      pack_right(call, piece.column + offset, std::min(kTileColumns, piece.columns - offset),
+                 piece.first + k, depth, packed + (piece.panel(k, depth, i % panels) - packed));
+    }
+  });
+  // Enough blocks that the threads end together, none larger than a left block.
+  const Index tiles = (call.rows + kTileRows - 1) / kTileRows;
+  const Index tiles_in_block = std::clamp<Index>(tiles / (ctx.pool->threads() * 4), 1,
+                                                 LeftColumns::kStride / kTileRows);
+  const Index block = tiles_in_block * kTileRows;
+  ctx.pool->parallel_for((call.rows + block - 1) / block, 1,
+                         [&](int thread, Index begin, Index end) {
+    for (Index b = begin; b < end; ++b) {
+      const Index row = b * block;
+      const Index rows = std::min(block, call.rows - row);
+      if (call.left_order == ProductCall::Order::depth_inside) {
+        run_rows<LeftRows>(ctx, call, piece, thread, row, rows);
+      } else {
+        run_rows<LeftColumns>(ctx, call, piece, thread, row, rows);
+      }
+    }
+  });
+}
+
+void product_kernel(const OpContext& ctx, const ProductCall& call) {
+  if (call.rows <= kFewRows && call.left_order == ProductCall::Order::depth_inside) {
+    product_few_rows(ctx, call);
+    return;
+  }
+  const Index depth_max = std::min(call.depth, kPackedDepthMax);
+  const Index columns_max = kPackedMax / depth_max / kTileColumns * kTileColumns;
+  for (Index column = 0; column < call.columns; column += columns_max) {
+    const Index columns = std::min(columns_max, call.columns - column);
+    for (Index k = 0; k < call.depth; k += depth_max) {
+      product_piece(ctx, call, Piece{column, columns, k, std::min(depth_max, call.depth - k)});
+    }
+  }
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "kernels/cpu/dispatch.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+using Order = ProductCall::Order;
+
+Error wrong_shape(const char* op, const ProductCall& call) {
+  return Error{ErrorCode::invalid_argument,
+               std::string(op) + ": left, right, output or residual do not match for output [" +
+                   std::to_string(call.rows) + ", " + std::to_string(call.columns) +
+                   "] over depth " + std::to_string(call.depth)};
+}
+
+Result<> run(const OpContext& ctx, const ProductCall& call) {
+  const Product& args = *call.product;
+  if (call.rows == 0 || call.columns == 0) return {};
+  if (call.depth > 0) {
+    TUTTI_CPU_CALL(product_kernel)(ctx, call);
+    return {};
+  }
+  for (Index r = 0; r < call.rows; ++r) {
+    float* const output = args.output.row(r);
+    for (Index c = 0; c < call.columns; ++c) {
+      if (args.start == ChainStart::zero) output[c] = 0.0F;
+      if (args.bias != nullptr) output[c] += args.bias[c];
+      if (args.residual) output[c] += args.residual.row(r)[c];
+    }
+  }
+  return {};
+}
+
+bool fits(const Product& args, Index rows, Index columns) {
+  const Matrix& output = args.output;
+  const ConstMatrix& residual = args.residual;
+  return output.rows == rows && output.columns == columns && output.stride >= columns &&
+         args.left.stride >= args.left.columns && args.right.stride >= args.right.columns &&
+         (!residual || (residual.rows == rows && residual.columns == columns));
+}
+
+}  // namespace
+
+Result<> product_nt(const OpContext& ctx, const Product& args) {
+  const ProductCall call{args.left.rows, args.right.rows,     args.left.columns,
+                         args.left,      Order::depth_inside, args.right,
+                         Order::depth_inside, &args};
+  if (args.right.columns != call.depth || !fits(args, call.rows, call.columns)) {
+    return wrong_shape("product_nt", call);
+  }
+  return run(ctx, call);
+}
+
+Result<> product_nn(const OpContext& ctx, const Product& args) {
+  const ProductCall call{args.left.rows, args.right.columns,   args.left.columns,
+                         args.left,      Order::depth_inside,  args.right,
+                         Order::depth_outside, &args};
+  if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
+    return wrong_shape("product_nn", call);
+  }
+  return run(ctx, call);
+}
+
+Result<> product_tn(const OpContext& ctx, const Product& args) {
+  const ProductCall call{args.left.columns, args.right.columns,   args.left.rows,
+                         args.left,         Order::depth_outside, args.right,
+                         Order::depth_outside, &args};
+  if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
+    return wrong_shape("product_tn", call);
+  }
+  return run(ctx, call);
+}
+
+}  // namespace tutti::kernels
+
+#endif

@@ -1,0 +1,141 @@
+// The register tile under every product: output[rows, columns] continued by fused multiply-adds over k.
+//
+// One tile holds kRows x (kTileVectors vectors) of the output in registers and walks over k in ascending order; each
+// output is one chain (chain rule), whatever the tile's height. The left operand is read by broadcast, in one of two
+// layouts with strides fixed at compile time; the right operand by vectors, kTileColumns next to each other.
+#if defined(TUTTI_PRODUCT_TILE_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef TUTTI_PRODUCT_TILE_INL
+#undef TUTTI_PRODUCT_TILE_INL
+#else
+#define TUTTI_PRODUCT_TILE_INL
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/lanes-inl.h"
+#include "kernels/ops/product.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+// 28 of 32 registers accumulate on AVX-512, 12 of 16 on AVX2; the rest hold a broadcast and the right vectors.
+#if HWY_TARGET == HWY_AVX2
+inline constexpr int kTileRows = 6;
+#else
+inline constexpr int kTileRows = 14;
+#endif
+inline constexpr int kTileVectors = 2;
+inline constexpr Index kTileColumns = kTileVectors * kVectorLanes;
+
+// Longest piece of k between two visits of the output: a left panel and a right panel of this depth share L1 and L2.
+inline constexpr Index kDepth = 256;
+
+// Left layouts. Rows: k lies side by side; the stride is odd in cache lines, so that the rows of a tile fall into
+// different sets of L1. Columns: the rows of a block lie side by side for each k.
+struct LeftRows {
+  static constexpr Index kStride = kDepth + 16;
+  static constexpr Index at(Index row, Index k) { return row * kStride + k; }
+};
+struct LeftColumns {
+  static constexpr Index kStride = 112;
+  static constexpr Index at(Index row, Index k) { return k * kStride + row; }
+};
+
+template <class Left, int kRows>
+HWY_INLINE void run_tile(Index depth, const float* HWY_RESTRICT left,
+                         const float* HWY_RESTRICT right, Index right_stride,
+                         float* HWY_RESTRICT output, Index output_stride, ChainStart start) {
+  Vector sum[kRows][kTileVectors];
+  if (start == ChainStart::zero) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int c = 0; c < kTileVectors; ++c) sum[r][c] = hn::Zero(kTag);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int c = 0; c < kTileVectors; ++c) {
+        sum[r][c] = hn::LoadU(kTag, output + r * output_stride + c * kVectorLanes);
+      }
+    }
+  }
+  for (Index k = 0; k < depth; ++k) {
+    const Vector right0 = hn::LoadU(kTag, right);
+    const Vector right1 = hn::LoadU(kTag, right + kVectorLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vector value = hn::Set(kTag, left[Left::at(r, 0)]);
+      sum[r][0] = hn::MulAdd(value, right0, sum[r][0]);
+      sum[r][1] = hn::MulAdd(value, right1, sum[r][1]);
+    }
+    right += right_stride;
+    left += Left::at(0, 1);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int c = 0; c < kTileVectors; ++c) {
+      hn::StoreU(sum[r][c], kTag, output + r * output_stride + c * kVectorLanes);
+    }
+  }
+}
+
+// One panel of kTileColumns outputs, any number of rows, by tiles of the heights that exist.
+template <class Left>
+HWY_NOINLINE void run_panel(Index rows, Index depth, const float* left, const float* right,
+                            Index right_stride, float* output, Index output_stride,
+                            ChainStart start) {
+  while (rows > 0) {
+    const auto tile = [&](auto height) {
+      constexpr int kRows = decltype(height)::value;
+      run_tile<Left, kRows>(depth, left, right, right_stride, output, output_stride, start);
+      rows -= kRows;
+      left += Left::at(kRows, 0);
+      output += kRows * output_stride;
+    };
+    if (rows >= kTileRows) {
+      tile(std::integral_constant<int, kTileRows>{});
+#if HWY_TARGET != HWY_AVX2
+    } else if (rows >= 8) {
+      tile(std::integral_constant<int, 8>{});
+#endif
+    } else if (rows >= 4) {
+      tile(std::integral_constant<int, 4>{});
+    } else if (rows >= 2) {
+      tile(std::integral_constant<int, 2>{});
+    } else {
+      tile(std::integral_constant<int, 1>{});
+    }
+  }
+}
+
+// The same where only `columns` < kTileColumns outputs exist: through a tile of memory of our own.
+template <class Left>
+HWY_NOINLINE void run_panel_edge(Index rows, Index columns, Index depth, const float* left,
+                                 const float* right, Index right_stride, float* output,
+                                 Index output_stride, ChainStart start) {
+  alignas(64) float whole[kTileRows * kTileColumns] = {};
+  const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
+  for (Index first = 0; first < rows; first += kTileRows) {
+    const Index height = std::min<Index>(kTileRows, rows - first);
+    float* const place = output + first * output_stride;
+    if (start == ChainStart::output) {
+      for (Index r = 0; r < height; ++r) {
+        std::memcpy(whole + r * kTileColumns, place + r * output_stride, bytes);
+      }
+    }
+    run_panel<Left>(height, depth, left + Left::at(first, 0), right, right_stride, whole,
+                    kTileColumns, start);
+    for (Index r = 0; r < height; ++r) {
+      std::memcpy(place + r * output_stride, whole + r * kTileColumns, bytes);
+    }
+  }
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
