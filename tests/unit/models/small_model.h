@@ -1,0 +1,54 @@
+// A small decoder with fresh weights and random samples, for tests of the passes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "jobs/models/decoder.h"
+#include "jobs/models/training_pass.h"
+#include "kernels/tensor/op_context.h"
+#include "protocol/base/rng.h"
+
+namespace tutti::test {
+
+// Grouped heads, sizes that are no multiples of vectors or tiles. `deviation` is large, so that
+// attention is far from even.
+inline models::DecoderDescription small_description() {
+  models::DecoderDescription d;
+  d.family = "llama";
+  d.layers = 2;
+  d.width = 40;
+  d.heads = 4;
+  d.kv_heads = 2;
+  d.head_dim = 8;
+  d.feed_forward = 52;
+  d.vocabulary = 101;
+  d.positions_max = 256;
+  d.tied = true;
+  d.init_deviation = 0.2;
+  return d;
+}
+
+// Samples of these lengths; about one row in eight has no target.
+struct Samples {
+  std::vector<std::int32_t> tokens;
+  std::vector<std::int32_t> targets;
+  std::vector<std::int32_t> offsets = {0};
+
+  Samples(std::vector<std::int32_t> lengths, std::uint32_t vocabulary, std::uint64_t seed) {
+    Rng rng(seed);
+    for (const std::int32_t length : lengths) {
+      for (std::int32_t row = 0; row < length; ++row) {
+        tokens.push_back(static_cast<std::int32_t>(rng.below(vocabulary)));
+        targets.push_back(rng.chance(0.125) ? -1
+                                            : static_cast<std::int32_t>(rng.below(vocabulary)));
+      }
+      offsets.push_back(offsets.back() + length);
+    }
+  }
+
+  std::size_t count() const { return offsets.size() - 1; }
+  models::TokenBatch batch() const { return {tokens, targets, {}, offsets}; }
+};
+
+}  // namespace tutti::test

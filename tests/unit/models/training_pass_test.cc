@@ -1,0 +1,225 @@
+#include "jobs/models/training_pass.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "tests/unit/models/small_model.h"
+
+namespace tutti::models {
+namespace {
+
+using test::Samples;
+using test::small_description;
+
+struct Outcome {
+  std::vector<float> gradients;
+  std::vector<double> losses;
+  std::uint64_t targets = 0;
+
+  bool operator==(const Outcome& other) const {
+    return targets == other.targets && losses == other.losses &&
+           gradients.size() == other.gradients.size() &&
+           std::memcmp(gradients.data(), other.gradients.data(),
+                       gradients.size() * sizeof(float)) == 0;
+  }
+};
+
+class Model {
+ public:
+  explicit Model(const DecoderDescription& description, int threads = 1)
+      : pool_(threads),
+        decoder_(*Decoder::create(description)),
+        weights_(static_cast<kernels::Index>(decoder_.layout().elements())),
+        pass_(decoder_, {.rows_max = 256, .samples_max = 8}) {
+    decoder_.initialise(ctx(), 42, weights_.span());
+  }
+
+  kernels::OpContext ctx() { return {&pool_}; }
+  const Decoder& decoder() const { return decoder_; }
+  std::span<float> weights() { return weights_.span(); }
+  TrainingPass& pass() { return pass_; }
+
+  // One shard in micro-batches that end before the samples in `cuts`.
+  Outcome run(const Samples& samples, std::vector<std::size_t> cuts = {}) {
+    Outcome outcome;
+    outcome.gradients.resize(decoder_.layout().gradient_elements());
+    cuts.push_back(samples.count());
+    std::size_t from = 0;
+    for (const std::size_t to : cuts) {
+      add_micro_batch(samples, from, to, outcome);
+      from = to;
+    }
+    pass_.finish_shard(ctx(), outcome.gradients);
+    return outcome;
+  }
+
+  double loss(const Samples& samples) {
+    std::vector<float> losses(samples.tokens.size());
+    REQUIRE(pass_.token_losses(ctx(), weights(), samples.batch(), losses));
+    double sum = 0;
+    for (const float loss : losses) sum += static_cast<double>(loss);
+    return sum;
+  }
+
+ private:
+  void add_micro_batch(const Samples& samples, std::size_t from, std::size_t to, Outcome& outcome) {
+    const auto begin = static_cast<std::size_t>(samples.offsets[from]);
+    const auto rows = static_cast<std::size_t>(samples.offsets[to]) - begin;
+    std::vector<std::int32_t> offsets(
+        samples.offsets.begin() + static_cast<std::ptrdiff_t>(from),
+        samples.offsets.begin() + static_cast<std::ptrdiff_t>(to + 1));
+    for (std::int32_t& offset : offsets) offset -= static_cast<std::int32_t>(begin);
+    std::vector<SampleLoss> losses(to - from);
+    REQUIRE(pass_.forward_backward(ctx(), weights(),
+                                   {std::span(samples.tokens).subspan(begin, rows),
+                                    std::span(samples.targets).subspan(begin, rows),
+                                    {},
+                                    offsets},
+                                   outcome.gradients, losses));
+    for (const SampleLoss& loss : losses) {
+      outcome.losses.push_back(loss.sum);
+      outcome.targets += loss.targets;
+    }
+  }
+
+  kernels::ThreadPool pool_;
+  Decoder decoder_;
+  kernels::FloatBuffer weights_;
+  TrainingPass pass_;
+};
+
+// Longer than a block of keys, shorter than a vector, one token.
+Samples ragged() { return Samples({70, 1, 5, 40, 17}, 101, 3); }
+
+}  // namespace
+
+TEST_CASE("training pass: micro-batches give the bits of one batch") {
+  for (const bool tied : {true, false}) {
+    DecoderDescription description = small_description();
+    description.tied = tied;
+    Model model(description);
+    const Samples samples = ragged();
+    const Outcome whole = model.run(samples);
+    CHECK(whole.targets > 100);
+    CHECK(model.run(samples, {1}) == whole);
+    CHECK(model.run(samples, {1, 2, 3, 4}) == whole);
+    CHECK(model.run(samples, {3}) == whole);
+  }
+}
+
+TEST_CASE("training pass: any number of threads gives the same bits") {
+  const Samples samples = ragged();
+  const Outcome one = Model(small_description(), 1).run(samples);
+  CHECK(Model(small_description(), 2).run(samples) == one);
+  CHECK(Model(small_description(), 3).run(samples, {2}) == one);
+}
+
+TEST_CASE("training pass: a sample's loss does not depend on its neighbours") {
+  Model model(small_description());
+  const Samples samples = ragged();
+  const Outcome all = model.run(samples);
+  std::vector<float> alone(70);
+  const std::vector<std::int32_t> offsets = {0, 70};
+  REQUIRE(model.pass().token_losses(
+      model.ctx(), model.weights(),
+      {std::span(samples.tokens).first(70), std::span(samples.targets).first(70), {}, offsets},
+      alone));
+  double sum = 0;
+  for (const float loss : alone) sum += static_cast<double>(loss);
+  CHECK(sum == all.losses.front());
+}
+
+// For each parameter, the slope of the loss along a random direction u of length 1, from central
+// differences, against u * gradient. The loss is about 500 with an error of some 1e-5 from fp32
+// forward passes, so a step of h = 1e-2 leaves 1e-3, and its third-order term adds h^2 times the
+// third derivative, which these slopes (3 to 100) stay well above.
+TEST_CASE("training pass: gradients agree with finite differences") {
+  for (const bool tied : {true, false}) {
+    DecoderDescription description = small_description();
+    description.tied = tied;
+    Model model(description);
+    const Samples samples = ragged();
+    const Outcome outcome = model.run(samples);
+    Rng rng(11);
+    for (const Parameter& parameter : model.decoder().layout().parameters()) {
+      const auto values = model.weights().subspan(parameter.offset, parameter.elements);
+      const std::vector<float> before(values.begin(), values.end());
+      std::vector<double> direction(values.size());
+      double squares = 0;
+      double slope = 0;
+      for (std::size_t i = 0; i < direction.size(); ++i) {
+        // Half noise, half the gradient itself, so that the slope is not small by chance.
+        const double gradient = static_cast<double>(outcome.gradients[parameter.offset + i]);
+        direction[i] = gradient + (rng.uniform() - 0.5);
+        squares += direction[i] * direction[i];
+        slope += direction[i] * gradient;
+      }
+      slope /= std::sqrt(squares);
+      const double step = 1e-2;
+      const auto loss_at = [&](double distance) {
+        for (std::size_t i = 0; i < direction.size(); ++i) {
+          values[i] = before[i] + static_cast<float>(distance * direction[i] / std::sqrt(squares));
+        }
+        return model.loss(samples);
+      };
+      const double measured = (loss_at(step) - loss_at(-step)) / (2 * step);
+      std::copy(before.begin(), before.end(), values.begin());
+      INFO(parameter.name << " tied " << tied);
+      CHECK(slope == Approx(measured).epsilon(5e-3).margin(5e-3));
+    }
+  }
+}
+
+TEST_CASE("training pass: wrong batches are refused and nothing is written") {
+  Model model(small_description());
+  const Samples good({3, 2}, 101, 1);
+  std::vector<float> gradients(model.decoder().layout().gradient_elements(), 7.0F);
+  std::vector<SampleLoss> losses(2, {5.0, 5});
+  const auto code = [&](const TokenBatch& batch) {
+    const auto result =
+        model.pass().forward_backward(model.ctx(), model.weights(), batch, gradients, losses);
+    REQUIRE_FALSE(result);
+    return result.error().code;
+  };
+  auto tokens = good.tokens;
+  tokens[4] = 101;
+  CHECK(code({tokens, good.targets, {}, good.offsets}) == ErrorCode::invalid_argument);
+  auto targets = good.targets;
+  targets[0] = -2;
+  CHECK(code({good.tokens, targets, {}, good.offsets}) == ErrorCode::invalid_argument);
+  const std::vector<std::int32_t> crossed = {0, 4, 3};
+  CHECK(code({good.tokens, good.targets, {}, crossed}) == ErrorCode::invalid_argument);
+  const std::vector<std::int32_t> short_of_all = {0, 3, 4};
+  CHECK(code({good.tokens, good.targets, {}, short_of_all}) == ErrorCode::invalid_argument);
+  CHECK(code(Samples({200, 100}, 101, 1).batch()) == ErrorCode::invalid_argument);
+  CHECK(code(Samples({1, 1, 1, 1, 1, 1, 1, 1, 1}, 101, 1).batch()) == ErrorCode::invalid_argument);
+  CHECK(code({{}, {}, {}, good.offsets}) == ErrorCode::invalid_argument);
+  CHECK(std::all_of(gradients.begin(), gradients.end(), [](float g) { return g == 7.0F; }));
+  CHECK(losses[0].sum == 5.0);
+}
+
+TEST_CASE("decoder: fresh weights depend on seed, name and index only") {
+  DecoderDescription description = small_description();
+  Model shallow(description);
+  description.layers = 8;
+  Model deep(description);
+  const auto values = [](Model& model, Role role, std::uint32_t layer) {
+    const Parameter& parameter = model.decoder().layout().at(role, layer);
+    return model.weights().subspan(parameter.offset, parameter.elements);
+  };
+  const auto a = values(shallow, Role::gate, 1);
+  const auto b = values(deep, Role::gate, 1);
+  CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+  // Residual projections shrink with depth: from 1/sqrt(4) to 1/sqrt(16).
+  CHECK(values(shallow, Role::down, 0)[3] ==
+        Approx(2 * values(deep, Role::down, 0)[3]).epsilon(1e-6));
+  CHECK(values(shallow, Role::final_norm, 0)[0] == 1.0F);
+  double squares = 0;
+  for (const float value : a) squares += static_cast<double>(value * value);
+  CHECK(std::sqrt(squares / static_cast<double>(a.size())) == Approx(0.2).epsilon(0.05));
+}
+
+}  // namespace tutti::models
