@@ -16,9 +16,10 @@
 // tokens begins behind them, with the same bits.
 //
 // Ownership: refers to the model, weights and pool. Threads: one at a time.
-// Errors of submit, of that request alone: invalid_argument (settings, token ids, empty prompt
-// without a begin token), exhausted (queue full; more tokens than the context or the cache memory
-// ever allow), already_exists (id). A step fails only by Tutti's own error (internal).
+// Errors of submit, of that request alone: invalid_argument (settings, token ids, an empty prompt
+// without a begin token, more tokens than the context or the cache memory ever allow), exhausted
+// (queue full), already_exists (id). If a batch fails (Tutti's own error), each of its requests
+// ends with Finish::error, and the engine goes on.
 #pragma once
 
 #include <cstdint>
@@ -70,7 +71,7 @@ class Engine {
   void cancel(std::uint64_t id);
 
   // Runs one batch and gives what it added, in the order of arrival. Nothing to do: nothing.
-  Result<std::vector<Output>> step();
+  std::vector<Output> step();
 
   // Whether a step would have nothing to do.
   bool idle() const;
