@@ -1,0 +1,42 @@
+// How a worker finds its coordinator: join.json, and the address under which other nodes find this
+// one.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+
+#include "protocol/base/file.h"
+#include "protocol/base/result.h"
+
+namespace tutti::worker {
+
+// join.json as the coordinator leaves it (cluster_config.h).
+struct JoinInfo {
+  std::string endpoint;    // tcp://HOST:PORT
+  std::string host;        // of it, as a numeric address
+  std::string server_key;  // Z85
+  std::string join_token;
+
+  bool operator==(const JoinInfo&) const = default;
+};
+
+// Errors: not_found while the coordinator has not written it; corrupt; unavailable if HOST has no
+// address.
+Result<JoinInfo> read_join(const std::filesystem::path& file);
+
+// The part that reads text, for tests.
+Result<JoinInfo> parse_join(const std::string& json);
+
+// The address of the interface through which `host` is reached: what other nodes can connect to.
+Result<std::string> local_address(const std::string& host);
+
+struct ReservedAddress {
+  FileDescriptor socket;  // holds the port until the program is about to start
+  std::string address;    // HOST:PORT
+};
+
+Result<ReservedAddress> reserve_address(const std::string& local);
+
+}  // namespace tutti::worker

@@ -1,0 +1,353 @@
+#include "worker/agent/worker_host.h"
+
+#include <signal.h>
+
+#include "protocol/base/log.h"
+#include "protocol/wire/link.h"
+
+namespace tutti::worker {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+// How often a join.json that is not there yet is looked for.
+constexpr Duration kJoinPoll = 50ms;
+
+wire::FailureClass blame_start(const Error& error, bool program) {
+  const bool of_user = error.code == ErrorCode::not_found ||
+                       error.code == ErrorCode::permission_denied ||
+                       error.code == ErrorCode::invalid_argument;
+  return program && of_user ? wire::FailureClass::user : wire::FailureClass::infrastructure;
+}
+
+}  // namespace
+
+WorkerHost::WorkerHost(actor::Runtime& runtime, HostSettings settings)
+    : runtime_(runtime),
+      host_(runtime, {.name = "worker"}),
+      settings_(std::move(settings)),
+      state_(settings_.worker) {}
+
+WorkerHost::~WorkerHost() = default;
+
+void WorkerHost::start() {
+  join_until_ = monotonic_now() + settings_.join_wait;
+  adopt_spools();
+  for (const Effect& effect : state_.start(monotonic_now())) {
+    std::visit([this](const auto& each) { perform(each); }, effect);
+  }
+  tick();
+}
+
+void WorkerHost::stop() {
+  // A full mailbox drains by itself; SIGTERM is then simply sent again by whoever waits.
+  if (!host_.tell([this] { feed(StopRequested{}); })) {
+    TUTTI_LOG_WARNING("worker", "too busy to take the request to stop");
+  }
+}
+
+void WorkerHost::feed(Input input) {
+  inputs_.push_back(std::move(input));
+  if (feeding_) return;
+  feeding_ = true;
+  while (!inputs_.empty()) {
+    const Input next = std::move(inputs_.front());
+    inputs_.pop_front();
+    for (const Effect& effect : state_.on(monotonic_now(), next)) {
+      std::visit([this](const auto& each) { perform(each); }, effect);
+    }
+  }
+  feeding_ = false;
+}
+
+void WorkerHost::tick() {
+  feed(Tick{});
+  host_.arm(kTickPeriod, [this] { tick(); });
+}
+
+void WorkerHost::adopt_spools() {
+  for (const SpoolOwner& owner : find_spools(settings_.spools)) {
+    Spool& spool = spool_of(owner);
+    feed(SpoolFound{.job = owner.job,
+                    .generation = owner.generation,
+                    .process = owner.process,
+                    .rank = owner.rank,
+                    .log_size = spool.log.size(),
+                    .steps_size = spool.steps.size()});
+  }
+}
+
+// The coordinator
+// -----------------------------------------------------------------------------------
+
+void WorkerHost::perform(const Reconnect& effect) {
+  drop_connection();
+  reconnect_timer_ = host_.arm(effect.delay, [this] { open_connection(); });
+}
+
+void WorkerHost::drop_connection() {
+  host_.cancel(reconnect_timer_);
+  liveness_.reset();
+  if (!endpoint_) return;
+  // It may be calling us right now.
+  host_.arm(Duration{0},
+            [old = std::shared_ptr<transport::ClientEndpoint>(std::move(endpoint_))] {});
+}
+
+void WorkerHost::open_connection() {
+  // Read each time: a coordinator that was set up anew has other keys.
+  auto join = read_join(settings_.join);
+  if (join) {
+    joined_once_ = true;
+    connect(*join);
+    return;
+  }
+  if (!joined_once_ && monotonic_now() >= join_until_) {
+    perform(Quit{.exit_code = 3, .message = "cannot join a cluster: " + join.error().message});
+    return;
+  }
+  if (join.error().code != ErrorCode::not_found) {
+    TUTTI_LOG_WARNING("worker", "{}", join.error().message);
+  }
+  reconnect_timer_ = host_.arm(kJoinPoll, [this] { open_connection(); });
+}
+
+void WorkerHost::connect(const JoinInfo& join) {
+  join_ = join;
+  const wire::Hello& hello = settings_.worker.hello;
+  auto endpoint = transport::open_client(
+      host_,
+      {.address = join.endpoint,
+       .routing_id = hello.worker + "." + hello.incarnation + "." + std::to_string(++connections_),
+       .security = transport::Security::curve,
+       .server_key = join.server_key,
+       .keys = {}},
+      {.on_frame = [this](std::string bytes) { on_coordinator_frame(bytes); },
+       .on_connected = [this] { feed(Connected{}); },
+       .on_disconnected = [this] { feed(LinkLost{.session = state_.session()}); }});
+  if (!endpoint) {
+    TUTTI_LOG_WARNING("worker", "cannot connect to {}: {}", join.endpoint,
+                      endpoint.error().message);
+    return;  // the state asks for another connection when no answer comes
+  }
+  endpoint_ = *std::move(endpoint);
+}
+
+void WorkerHost::on_coordinator_frame(const std::string& bytes) {
+  auto frame = wire::decode_frame<wire::ToWorker>(bytes, coordinator_frames_);
+  if (!frame) {
+    TUTTI_LOG_WARNING("worker", "a frame of the coordinator was dropped: {}",
+                      frame.error().message);
+    return;
+  }
+  feed(FrameReceived{.session = frame->header.session,
+                     .sequence = frame->header.sequence,
+                     .message = std::move(frame->message)});
+}
+
+void WorkerHost::perform(const SendToCoordinator& effect) {
+  if (!endpoint_) return;
+  wire::FromWorker message = effect.message;
+  if (auto* hello = std::get_if<wire::Hello>(&message)) hello->join_token = join_->join_token;
+  wire::FrameHeader header;
+  header.session = effect.session;
+  header.sequence = effect.sequence;
+  const auto frame = wire::encode_frame(message, header);
+  if (!frame) {
+    TUTTI_LOG_ERROR("worker", "{} cannot be sent: {}", wire::message_name(message),
+                    frame.error().message);
+    return;
+  }
+  // What is refused is sent again: reports by number, spools by their deadline, Hello by its own.
+  if (const auto sent = endpoint_->send(*frame); !sent) {
+    TUTTI_LOG_DEBUG("worker", "{} was not sent: {}", wire::message_name(message),
+                    sent.error().message);
+  }
+}
+
+void WorkerHost::perform(const ConnectLiveness& effect) {
+  liveness_ = std::make_unique<transport::LivenessConnection>(
+      host_, join_->host, effect.port, effect.token,
+      [this, session = effect.session](const Error&) { feed(LinkLost{.session = session}); });
+}
+
+// Processes
+// -----------------------------------------------------------------------------------------
+
+void WorkerHost::perform(const ReserveAddress& effect) {
+  auto local = local_address(join_ ? join_->host : "127.0.0.1");
+  if (local) {
+    auto reserved = reserve_address(*local);
+    if (reserved) {
+      const std::string address = reserved->address;
+      addresses_[effect.process] = *std::move(reserved);
+      feed(AddressReserved{.process = effect.process, .address = address});
+      return;
+    }
+    local = reserved.error();
+  }
+  feed(StartFailed{.process = effect.process,
+                   .failure = wire::FailureClass::infrastructure,
+                   .error = local.error().message});
+}
+
+Result<LaunchPlan> WorkerHost::plan(const StartProcess& effect) const {
+  if (!effect.group) return plan_rank(settings_.plan, effect.start);
+  return plan_program(
+      settings_.plan, effect.start,
+      {.group = *effect.group, .local_rank = effect.local_rank, .local_size = effect.local_size});
+}
+
+void WorkerHost::perform(const StartProcess& effect) {
+  const ProcessId id = effect.start.process;
+  const bool program = effect.group.has_value();
+  spool_of({.job = effect.start.job,
+            .generation = effect.start.generation,
+            .process = id,
+            .rank = effect.start.rank});
+  addresses_.erase(id);  // from here on the program can bind it
+  auto planned = plan(effect);
+  auto launched = planned ? launch(*planned) : Result<Launched>(planned.error());
+  if (!launched) {
+    append(id, wire::Stream::log, "[tutti: " + launched.error().message + "]\n");
+    feed(StartFailed{.process = id,
+                     .failure = blame_start(launched.error(), program),
+                     .error = launched.error().message});
+    return;
+  }
+  const pid_t pid = launched->pid;
+  std::vector<std::string> marks;
+  if (program) {
+    marks = {std::string(kWorkerMark) + "=" + settings_.plan.mark,
+             std::string(kProcessMark) + "=" + to_string(id)};
+  }
+  processes_[id] =
+      std::make_unique<RankProcess>(host_, *std::move(launched), std::move(marks), handlers_of(id));
+  TUTTI_LOG_INFO("worker", "job {} generation {} rank {}: process {} is pid {}",
+                 to_string(effect.start.job), to_string(effect.start.generation), effect.start.rank,
+                 to_string(id), pid);
+  feed(ProcessStarted{.process = id, .pid = pid});
+}
+
+RankProcess::Handlers WorkerHost::handlers_of(ProcessId process) {
+  return {
+      .on_frame = [this, process](std::string bytes) { on_rank_frame(process, bytes); },
+      .on_unlinked =
+          [this, process](const Error& reason) {
+            feed(RankLinkLost{.process = process, .reason = reason.message});
+          },
+      .on_output = [this,
+                    process](std::string_view bytes) { append(process, wire::Stream::log, bytes); },
+      .on_exit =
+          [this, process](ExitStatus status) {
+            TUTTI_LOG_INFO("worker", "process {} ended: code {}, signal {}", to_string(process),
+                           status.code, status.signal);
+            feed(ProcessExited{.process = process,
+                               .code = status.code,
+                               .signal = status.signal,
+                               .seen_unix_ms = wall_now().unix_ms});
+            // It is calling us right now.
+            const auto at = processes_.find(process);
+            if (at == processes_.end()) return;
+            host_.arm(Duration{0}, [old = std::shared_ptr<RankProcess>(std::move(at->second))] {});
+            processes_.erase(at);
+          }};
+}
+
+void WorkerHost::on_rank_frame(ProcessId process, const std::string& bytes) {
+  auto frame = wire::decode_frame<wire::FromRank>(bytes, rank_frames_);
+  if (!frame) {
+    TUTTI_LOG_WARNING("worker", "a frame of process {} was dropped: {}", to_string(process),
+                      frame.error().message);
+    return;
+  }
+  feed(RankSpoke{.process = process, .message = std::move(frame->message)});
+}
+
+void WorkerHost::perform(const SendToRank& effect) {
+  const auto at = processes_.find(effect.process);
+  if (at == processes_.end()) return;
+  auto frame = wire::encode_frame(effect.message);
+  if (!frame) {
+    TUTTI_LOG_ERROR("worker", "{} cannot be sent: {}", wire::message_name(effect.message),
+                    frame.error().message);
+    return;
+  }
+  const auto sent = at->second->send(*std::move(frame));
+  if (!sent && sent.error().code == ErrorCode::exhausted) {
+    feed(RankLinkLost{.process = effect.process, .reason = sent.error().message});
+  }
+}
+
+void WorkerHost::perform(const SignalProcess& effect) {
+  const auto at = processes_.find(effect.process);
+  if (at == processes_.end()) return;
+  if (effect.scope == SignalScope::group) {
+    signal_group(at->second->pid(), effect.signal);
+  } else {
+    ::kill(at->second->pid(), effect.signal);
+  }
+}
+
+void WorkerHost::perform(const ReleaseProcess& effect) {
+  addresses_.erase(effect.process);
+  const auto at = spools_.find(effect.process);
+  if (at == spools_.end()) return;
+  remove_spool(at->second);
+  spools_.erase(at);
+}
+
+// Spools
+// --------------------------------------------------------------------------------------------
+
+Spool& WorkerHost::spool_of(const SpoolOwner& owner) {
+  const auto [at, made] = spools_.try_emplace(owner.process);
+  if (made) {
+    if (const auto opened = open_spool(settings_.spools, owner, at->second); !opened) {
+      TUTTI_LOG_WARNING("worker", "output of process {} is lost: {}", to_string(owner.process),
+                        opened.error().message);
+    }
+  }
+  return at->second;
+}
+
+void WorkerHost::append(ProcessId process, wire::Stream stream, std::string_view bytes) {
+  const auto at = spools_.find(process);
+  if (at == spools_.end()) return;
+  SpoolFile& file = stream == wire::Stream::log ? at->second.log : at->second.steps;
+  feed(SpoolGrew{.process = process, .stream = stream, .size = file.append(bytes)});
+}
+
+void WorkerHost::perform(const AppendSpool& effect) {
+  append(effect.process, effect.stream, effect.bytes);
+}
+
+void WorkerHost::perform(const ReadSpool& effect) {
+  SpoolRead answer{
+      .process = effect.process, .stream = effect.stream, .offset = effect.offset, .bytes = {}};
+  if (const auto at = spools_.find(effect.process); at != spools_.end()) {
+    const SpoolFile& file = effect.stream == wire::Stream::log ? at->second.log : at->second.steps;
+    answer.bytes = file.read(effect.offset, effect.bytes_max);
+  }
+  feed(std::move(answer));
+}
+
+void WorkerHost::perform(const TruncateSpool& effect) {
+  const auto at = spools_.find(effect.process);
+  if (at == spools_.end()) return;
+  (effect.stream == wire::Stream::log ? at->second.log : at->second.steps)
+      .drop_before(effect.offset);
+}
+
+// The end
+// -------------------------------------------------------------------------------------------
+
+void WorkerHost::perform(const Note& effect) { TUTTI_LOG_INFO("worker", "{}", effect.text); }
+
+void WorkerHost::perform(const Quit& effect) {
+  quit_ = effect;
+  runtime_.stop();
+}
+
+}  // namespace tutti::worker

@@ -1,0 +1,17 @@
+// `tutti worker`: one worker process from its configuration to its exit code.
+//
+// Call it on the main thread, once. It locks and makes its state folder, ends what an earlier
+// worker on that folder left behind, waits for join.json, joins, and runs until SIGTERM or SIGINT;
+// ranks are stopped quietly first, within seconds.
+//
+// Exit codes (DESIGN §11): 0 told to end; 2 its configuration or state folder cannot be used (one
+// line says why); 3 no coordinator could be found at first; 5 not admitted.
+#pragma once
+
+#include "protocol/spec/cluster_config.h"
+
+namespace tutti::worker {
+
+int run_worker(const spec::WorkerConfig& config);
+
+}  // namespace tutti::worker
