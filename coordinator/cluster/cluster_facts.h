@@ -135,14 +135,23 @@ BOOST_DESCRIBE_STRUCT(FirstStepSeen, (), (job, generation, step, unix_ms))
 struct GenerationAborted {
   JobId job;
   Generation generation;
-  wire::FailureClass failure = wire::FailureClass::none;
   std::string cause;
   std::uint64_t step = 0;  // newest one known to be committed
   std::int64_t unix_ms = 0;
 
   bool operator==(const GenerationAborted&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(GenerationAborted, (), (job, generation, failure, cause, step, unix_ms))
+BOOST_DESCRIBE_STRUCT(GenerationAborted, (), (job, generation, cause, step, unix_ms))
+
+// The first cause of an interruption, charged to whom it belongs (I8).
+struct FailureCounted {
+  JobId job;
+  wire::FailureClass failure = wire::FailureClass::none;
+  std::uint64_t step = 0;
+
+  bool operator==(const FailureCounted&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(FailureCounted, (), (job, failure, step))
 
 // The process will be ended; its slot is not free yet.
 struct ProcessStopOrdered {
@@ -176,11 +185,12 @@ BOOST_DESCRIBE_STRUCT(JobStopping, (), (job, outcome))
 struct JobSettled {
   JobId job;
   Outcome outcome;
+  std::uint64_t step = 0;  // newest one known to be committed
   std::int64_t unix_ms = 0;
 
   bool operator==(const JobSettled&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(JobSettled, (), (job, outcome, unix_ms))
+BOOST_DESCRIBE_STRUCT(JobSettled, (), (job, outcome, step, unix_ms))
 
 // The history of ended jobs is bounded: the oldest is dropped.
 struct JobForgotten {
@@ -218,11 +228,11 @@ struct CheckpointDropped {
 };
 BOOST_DESCRIBE_STRUCT(CheckpointDropped, (), (job, step, reason))
 
-using Fact =
-    std::variant<WorkerJoined, WorkerLost, WorkerForgotten, JobSubmitted, JobWithdrawn,
-                 GenerationStarted, ProcessStarted, GroupOrdered, GroupRunning, FirstStepSeen,
-                 GenerationAborted, ProcessStopOrdered, ProcessEnded, JobStopping, JobSettled,
-                 JobForgotten, CheckpointPartTaken, CheckpointTaken, CheckpointDropped>;
+using Fact = std::variant<WorkerJoined, WorkerLost, WorkerForgotten, JobSubmitted, JobWithdrawn,
+                          GenerationStarted, ProcessStarted, GroupOrdered, GroupRunning,
+                          FirstStepSeen, GenerationAborted, ProcessStopOrdered, ProcessEnded,
+                          JobStopping, JobSettled, JobForgotten, CheckpointPartTaken,
+                          CheckpointTaken, CheckpointDropped, FailureCounted>;
 
 // `waiting` says what a queued or recovering job waits for, `restarted` that a job queues again.
 BOOST_DEFINE_ENUM_CLASS(EventKind, submitted, waiting, placed, started, running, rank_lost, aborted,
@@ -233,13 +243,13 @@ BOOST_DEFINE_ENUM_CLASS(EventKind, submitted, waiting, placed, started, running,
 struct Event {
   std::uint64_t seq = 0;  // from 1, without gaps
   std::int64_t unix_ms = 0;
-  JobId job;
+  JobId job = {};
   EventKind kind = EventKind::submitted;
-  std::string message;
-  Generation generation;
+  std::string message = {};
+  Generation generation = {};
   std::int32_t rank = -1;
   std::uint64_t step = 0;
-  std::string worker;
+  std::string worker = {};
 
   bool operator==(const Event&) const = default;
 };

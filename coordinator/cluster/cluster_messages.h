@@ -7,10 +7,13 @@
 //   - A Decision's facts and events are appended to the ledger and synced before its effects leave,
 //   in
 //     order. `immediate` effects need no sync and may leave at once.
-//   - If an append fails for want of space, its facts stay pending, LedgerFailed is told, and
-//   everything
-//     pending is appended again in ONE transaction; then LedgerRecovered. On any other failure the
-//     coordinator ends: a restart replays what is durable.
+//   - One Decision is one append, done before the next input is handled.
+//   - If an append fails for want of space, its facts stay pending and its effects wait;
+//   LedgerFailed
+//     is told at once. From then on all that is pending is appended again in ONE transaction;
+//     then LedgerRecovered. On any other failure the coordinator ends: a restart replays what is
+//     durable.
+//   - A request is answered once: a second Answer to it is dropped (a submit that was taken back).
 //   - SpoolData does not come here: the host checks it by ClusterState::owns_session, stores it,
 //   answers
 //     SpoolAcked itself, and tells StepsRecorded, StepHashMismatch and SpoolFailed.

@@ -146,14 +146,18 @@ struct JobRecord {
   Generation generation;          // newest one started
   bool generation_alive = false;  // false: aborted, or none since the job was queued
   bool formed = false;            // all ranks of the generation reported GroupFormed
-  std::vector<ProcessId>
-      members;  // of the generation, by rank; a zero id: that rank's process is gone
+  // Of the generation, by rank; zero: that rank's process is gone.
+  std::vector<ProcessId> members;
+  std::vector<std::string> homes;  // the worker that each rank was last placed on
+  std::uint32_t ranks_done = 0;    // run: programs of the generation that exited with 0
   Formation formation;
   OpenCheckpoint open_checkpoint;
   std::vector<CommittedCheckpoint> checkpoints;  // oldest first, at most kCheckpointsMax
   std::vector<Recovery> recoveries;              // oldest first, at most kRecoveriesMax
 
+  std::uint64_t step = 0;      // newest one known to be committed, as of the last fact that says so
   std::uint32_t restarts = 0;  // generations after the first
+  bool failure_counted = false;  // of this interruption: the first cause counts, followers do not
   std::uint32_t failures_user = 0;
   std::uint32_t failures_infrastructure = 0;
   std::uint32_t failures_own_here = 0;  // at own_step, in a row
@@ -164,8 +168,9 @@ struct JobRecord {
 BOOST_DESCRIBE_STRUCT(JobRecord, (),
                       (job, key, owner, spec, folder, terms, submitted_unix_ms, started_unix_ms,
                        ended_unix_ms, state, outcome, generation, generation_alive, formed, members,
-                       formation, open_checkpoint, checkpoints, recoveries, restarts, failures_user,
-                       failures_infrastructure, failures_own_here, own_step))
+                       homes, ranks_done, formation, open_checkpoint, checkpoints, recoveries, step,
+                       restarts, failure_counted, failures_user, failures_infrastructure,
+                       failures_own_here, own_step))
 
 // One process that holds a slot: from its placement until its worker has said that it is gone.
 struct ProcessRecord {

@@ -1,0 +1,161 @@
+#include "coordinator/cluster/checkpoints.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+namespace tutti::coordinator {
+
+namespace {
+
+// Ranks that are asked to commit before the checkpoint is given up.
+constexpr std::uint32_t kCommitAttemptsMax = 5;
+
+void drop(Desk& desk, JobId id, const std::string& reason) {
+  const JobRecord& job = desk.job(id);
+  const std::uint64_t step = job.open_checkpoint.step;
+  if (step == 0) return;
+  desk.record(CheckpointDropped{.job = id, .step = step, .reason = reason});
+  desk.note({.job = id,
+             .kind = EventKind::checkpoint_failed,
+             .message = fmt::format("checkpoint of step {}: {}", step, reason),
+             .generation = job.generation,
+             .step = step});
+  JobSoft& soft = desk.soft(id);
+  soft.checkpoint_due.reset();
+  soft.commit_due.reset();
+  soft.committer = {};
+}
+
+// A member that has been ready once can write; the lowest rank after the last one asked.
+const ProcessRecord* choose_committer(Desk& desk, const JobRecord& job, std::uint32_t attempt) {
+  std::vector<const ProcessRecord*> able;
+  for (const ProcessId member : job.members) {
+    const ProcessRecord* process = desk.durable.process(member);
+    if (process == nullptr || desk.link_of(*process) == nullptr) continue;
+    if (desk.processes[member].ready) able.push_back(process);
+  }
+  return able.empty() ? nullptr : able[attempt % able.size()];
+}
+
+}  // namespace
+
+void on_report(Desk& desk, const wire::CheckpointPart& report) {
+  const JobRecord* job = desk.durable.job(report.job);
+  if (job == nullptr || job->generation != report.generation || !job->generation_alive ||
+      report.rank >= job->members.size() || job->members[report.rank] != report.process) {
+    ++desk.counters.stale_reports;
+    return;
+  }
+  const OpenCheckpoint& open = job->open_checkpoint;
+  if (report.step < open.step) return;
+  if (!job->checkpoints.empty() && report.step <= job->checkpoints.back().step) return;
+  const bool same = open.step == report.step && open.generation == report.generation;
+  if (open.whole() && open.step == report.step) return;
+  if (open.step != 0 && open.step != report.step) drop(desk, report.job, "a newer one has begun");
+  if (!report.error.empty()) {
+    if (!same) {
+      // Nothing is open, but the failure must show: open it and drop it.
+      desk.record(CheckpointPartTaken{.job = report.job,
+                                      .generation = report.generation,
+                                      .step = report.step,
+                                      .part = {.rank = report.rank, .files = {}}});
+    }
+    drop(desk, report.job, fmt::format("rank {}: {}", report.rank, report.error));
+    return;
+  }
+  const bool known =
+      same && std::any_of(open.parts.begin(), open.parts.end(),
+                          [&](const auto& part) { return part.rank == report.rank; });
+  if (known) return;
+  desk.record(CheckpointPartTaken{.job = report.job,
+                                  .generation = report.generation,
+                                  .step = report.step,
+                                  .part = {.rank = report.rank, .files = report.files}});
+  JobSoft& soft = desk.soft(report.job);
+  if (!same) {
+    soft.checkpoint_due = desk.now + desk.settings.checkpoint_max;
+    soft.commit_attempts = 0;
+  }
+  if (desk.job(report.job).open_checkpoint.whole()) soft.checkpoint_due.reset();
+}
+
+void on_report(Desk& desk, const wire::CheckpointCommitted& report) {
+  const JobRecord* job = desk.durable.job(report.job);
+  if (job == nullptr || is_terminal(job->state)) {
+    ++desk.counters.stale_reports;
+    return;
+  }
+  const bool open = job->open_checkpoint.step == report.step;
+  if (!report.error.empty()) {
+    if (!open || desk.soft(report.job).committer != report.process) return;
+    JobSoft& soft = desk.soft(report.job);
+    soft.committer = {};
+    soft.commit_due.reset();
+    desk.touch(report.job);
+    if (++soft.commit_attempts < kCommitAttemptsMax) return;
+    return drop(desk, report.job, report.error);
+  }
+  // Only whole checkpoints are ordered to be committed, so one that was given up meanwhile is good
+  // as well.
+  if (!job->checkpoints.empty() && report.step <= job->checkpoints.back().step) return;
+  desk.record(CheckpointTaken{.job = report.job, .step = report.step, .folder = report.folder});
+  desk.note({.job = report.job,
+             .kind = EventKind::checkpoint,
+             .message = fmt::format("step {} is saved in {}", report.step, report.folder),
+             .generation = job->generation,
+             .step = report.step});
+  if (!open) return;
+  JobSoft& soft = desk.soft(report.job);
+  soft.committer = {};
+  soft.commit_due.reset();
+}
+
+void advance_commit(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  const OpenCheckpoint& open = job.open_checkpoint;
+  if (!open.whole() || job.state == JobState::stopping) return;
+  JobSoft& soft = desk.soft(id);
+  if (soft.committer) {
+    // Still asked, in the session in which it was asked?
+    const ProcessRecord* asked = desk.durable.process(soft.committer);
+    WorkerLink* link = asked == nullptr || asked->lost ? nullptr : desk.link_of(*asked);
+    if (link != nullptr && link->session == soft.committer_session) return;
+    soft.committer = {};
+  }
+  const ProcessRecord* process = choose_committer(desk, job, soft.commit_attempts);
+  if (process == nullptr) return;
+  WorkerLink& link = *desk.link_of(*process);
+  std::vector<wire::CheckpointFile> files;
+  for (const CheckpointPartRecord& part : open.parts) {
+    files.insert(files.end(), part.files.begin(), part.files.end());
+  }
+  std::vector<std::uint64_t> in_use;
+  if (!job.formation.checkpoint.empty() && !job.formed) in_use.push_back(job.formation.base_step);
+  desk.order(link, wire::CommitCheckpoint{.job = id,
+                                          .generation = open.generation,
+                                          .process = process->process,
+                                          .step = open.step,
+                                          .files = std::move(files),
+                                          .keep = job.terms.checkpoints_kept,
+                                          .in_use = std::move(in_use)});
+  soft.committer = process->process;
+  soft.committer_session = link.session;
+  soft.commit_due = desk.now + desk.settings.commit_max;
+}
+
+void check_checkpoint_deadlines(Desk& desk, JobId id) {
+  JobSoft& soft = desk.soft(id);
+  if (soft.checkpoint_due && desk.now >= *soft.checkpoint_due) {
+    drop(desk, id, "not all parts were written in time");
+  }
+  if (soft.commit_due && desk.now >= *soft.commit_due) {
+    soft.commit_due.reset();
+    soft.committer = {};
+    desk.touch(id);
+    if (++soft.commit_attempts >= kCommitAttemptsMax)
+      drop(desk, id, "no rank committed it in time");
+  }
+}
+
+}  // namespace tutti::coordinator

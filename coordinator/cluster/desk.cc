@@ -1,0 +1,84 @@
+#include "coordinator/cluster/desk.h"
+
+#include <fmt/core.h>
+
+#include "protocol/base/assert.h"
+
+namespace tutti::coordinator {
+
+namespace {
+
+// Sessions carry the milliseconds at which they began, then 20 bits of chance: newer ones are
+// greater, and those of a successor whose clock was set back do not meet ours.
+constexpr int kSessionChanceBits = 20;
+
+std::uint64_t hexadecimal(std::string_view digits) {
+  std::uint64_t value = 0;
+  for (const char digit : digits) {
+    const bool letter = digit >= 'a' && digit <= 'f';
+    value = value << 4 | static_cast<std::uint64_t>(letter ? digit - 'a' + 10 : (digit - '0') & 15);
+  }
+  return value;
+}
+
+// The job that a fact is about, or none.
+template <class T>
+JobId job_in(const T& fact) {
+  if constexpr (requires { fact.job; }) {
+    return fact.job;
+  } else {
+    return {};
+  }
+}
+
+}  // namespace
+
+void Desk::record(Fact fact) {
+  durable.apply(fact);
+  const JobId job = std::visit([](const auto& each) { return job_in(each); }, fact);
+  if (job) touch(job);
+  decision.facts.push_back(std::move(fact));
+}
+
+void Desk::note(Event event) {
+  event.seq = ++last_event;
+  event.unix_ms = wall.unix_ms;
+  decision.events.push_back(std::move(event));
+}
+
+std::string Desk::fresh_secret() {
+  TUTTI_ASSERT(random.size() >= 32);
+  return fmt::format("{}{:x}", random, random_used++);
+}
+
+SessionId Desk::fresh_session() {
+  const std::uint64_t chance = hexadecimal(std::string_view(random).substr(0, 16));
+  const std::uint64_t begun = static_cast<std::uint64_t>(wall.unix_ms) << kSessionChanceBits;
+  const std::uint64_t wanted = begun | (chance & ((std::uint64_t{1} << kSessionChanceBits) - 1));
+  last_session = wanted > last_session ? wanted : last_session + 1;
+  return SessionId{last_session};
+}
+
+const JobRecord& Desk::job(JobId id) const {
+  const JobRecord* found = durable.job(id);
+  TUTTI_ASSERT(found != nullptr);
+  return *found;
+}
+
+WorkerLink* Desk::link_of(const ProcessRecord& process) {
+  const auto at = links.find(process.worker);
+  return at == links.end() || !at->second.open ? nullptr : &at->second;
+}
+
+Sequence Desk::order(WorkerLink& link, wire::ToWorker message) {
+  const Result<Sequence> number = link.orders.push(std::move(message));
+  if (number) return *number;
+  link.disconnected = now;
+  return {};
+}
+
+std::string describe(const JobRecord& job, const ProcessRecord& process) {
+  return fmt::format("rank {} of {} on {}", process.rank, job.homes.size(), process.worker);
+}
+
+}  // namespace tutti::coordinator

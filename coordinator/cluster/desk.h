@@ -1,0 +1,130 @@
+// What the parts of the coordinator's state machine share: durable and soft state, the time, and
+// the decision that is being made.
+//
+// Handlers change durable state only by record(fact), remember soft state in the structs below, and
+// mark the jobs that they touched; ClusterState then lets every touched job advance until nothing
+// changes any more (job_life.h), schedules (scheduler.h), and derives the orders (orders.h). So it
+// does not matter in which order reports arrive, or whether a state was reached by a report, by a
+// Hello or by a replay.
+//
+// Soft state is lost with the coordinator and comes back from each worker's Hello.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "coordinator/cluster/cluster_messages.h"
+#include "coordinator/cluster/cluster_state.h"
+#include "coordinator/cluster/durable.h"
+#include "protocol/wire/sequencer.h"
+
+namespace tutti::coordinator {
+
+// One worker, as far as it can be forgotten.
+struct WorkerLink {
+  bool open = false;  // it has a session with this coordinator
+  std::string peer;
+  SessionId session;
+  std::uint64_t greeting = 0;  // of the Hello that opened the session
+  wire::SendQueue<wire::ToWorker> orders;
+  wire::ReceiveGate reports;
+  bool reports_owed = false;  // an acknowledgement is due
+  Instant heard;              // last sign of life; the start of this coordinator if there was none
+  std::optional<Instant> disconnected;  // the liveness connection ended
+  // Processes it runs that nobody knows (only if a ledger was lost): they hold their slots until
+  // they are gone.
+  std::map<ProcessId, std::uint32_t> strangers;
+};
+
+// What one process has been told in its worker's current session, and what it said.
+struct ProcessSoft {
+  bool seen = false;       // the worker has it, or was told to start it in this session
+  Generation told;         // the newest generation it was ordered into
+  Generation formed_told;  // FormGroup
+  Generation aborted_told;
+  bool stop_told = false;
+  Sequence abort_sequence;  // in this session; 0: acknowledged or none
+
+  std::optional<wire::RankReady> ready;  // newest one
+  std::optional<wire::GroupFormed> formed;
+  std::optional<wire::RankFinished> finished;
+  wire::RankProgress progress;
+};
+
+struct JobSoft {
+  std::uint64_t decision = 0;             // that submitted it, if this coordinator did
+  RequestId request;                      // that submitted it
+  std::uint64_t newest_step = 0;          // known to be committed by a rank
+  std::optional<Instant> settle_until;    // not regrouped before
+  std::optional<Instant> regroup_due;     // every survivor ready by then
+  std::optional<Instant> start_due;       // every new process ready by then
+  std::optional<Instant> formed_due;      // every rank at the base step by then
+  std::optional<Instant> wait_due;        // placed again by then
+  std::optional<Instant> checkpoint_due;  // every part written by then
+  std::optional<Instant> time_due;        // limit.time
+  std::optional<Instant> queued_due;      // limit.queued
+  std::int64_t aborted_unix_ms = 0;  // when the last survivor was known to have left the old group
+  ProcessId committer;               // asked to commit the open checkpoint
+  SessionId committer_session;
+  std::optional<Instant> commit_due;
+  std::uint32_t commit_attempts = 0;
+  bool serving_open = false;
+  std::optional<wire::FirstStepDone> first_step;  // of this generation, not recorded yet
+  std::string waiting;                            // what it waits for, for people
+};
+
+struct Desk {
+  explicit Desk(ClusterSettings the_settings) : settings(std::move(the_settings)) {}
+
+  const ClusterSettings settings;
+  Durable durable;
+  std::map<std::string, WorkerLink, std::less<>> links;  // by worker
+  std::map<std::string, std::string, std::less<>> worker_of_peer;
+  std::map<ProcessId, ProcessSoft> processes;
+  std::map<JobId, JobSoft> jobs;  // those that are not terminal
+  ClusterCounters counters;
+  std::uint64_t last_event = 0;
+  std::uint64_t last_decision = 0;
+  std::uint64_t last_session = 0;
+  std::string ledger_failure;  // empty: the ledger takes appends
+  bool schedule_due = false;   // a placement may have become possible
+  bool schedule_next = false;  // the same, but only once this decision is durable
+
+  // Of the input being handled.
+  Instant now;
+  WallTime wall;
+  std::string random;
+  std::uint32_t random_used = 0;
+  Decision decision;
+  std::set<JobId> touched;
+
+  // Journals and applies.
+  void record(Fact fact);
+  // The event's number and time are filled in.
+  void note(Event event);
+  void effect(Effect effect) { decision.effects.push_back(std::move(effect)); }
+  void touch(JobId job) { touched.insert(job); }
+  void capacity_changed() { schedule_due = true; }
+
+  // A secret of its own for each call.
+  std::string fresh_secret();
+  // Greater than all before, unlike any of an earlier coordinator.
+  SessionId fresh_session();
+
+  const JobRecord& job(JobId id) const;
+  JobSoft& soft(JobId id) { return jobs[id]; }
+  // The link of the worker that runs the process, if it is open.
+  WorkerLink* link_of(const ProcessRecord& process);
+  // Numbers the order; a full queue counts as a lost worker, found by its deadline. Returns its
+  // number.
+  Sequence order(WorkerLink& link, wire::ToWorker message);
+};
+
+// "rank 1 of 2 on node-a"
+std::string describe(const JobRecord& job, const ProcessRecord& process);
+
+}  // namespace tutti::coordinator

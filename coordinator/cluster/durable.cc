@@ -1,0 +1,369 @@
+#include "coordinator/cluster/durable.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "protocol/base/assert.h"
+
+namespace tutti::coordinator {
+
+bool is_legal(JobState from, JobState to) {
+  using enum JobState;
+  switch (from) {
+    case queued: return to == placed || to == failed || to == cancelled;
+    case placed: return to == starting || to == stopping || to == queued;
+    case starting: return to == running || to == stopping || to == queued;
+    case running: return to == recovering || to == stopping;
+    case recovering: return to == running || to == stopping;
+    case stopping: return to == queued || is_terminal(to);
+    case done:
+    case failed:
+    case cancelled: return false;
+  }
+  return false;
+}
+
+void Durable::restore(const Snapshot& snapshot) {
+  next_job_ = snapshot.next_job;
+  next_process_ = snapshot.next_process;
+  jobs_.clear();
+  processes_.clear();
+  workers_.clear();
+  keys_.clear();
+  of_job_.clear();
+  ended_ = 0;
+  for (const JobRecord& job : snapshot.jobs) {
+    if (is_terminal(job.state)) ++ended_;
+    if (!job.key.empty()) keys_[job.key] = job.job;
+    jobs_.emplace(job.job, job);
+  }
+  for (const ProcessRecord& process : snapshot.processes) {
+    processes_.emplace(process.process, process);
+    of_job_[process.job].insert(process.process);
+  }
+  for (const WorkerRecord& worker : snapshot.workers) workers_.emplace(worker.worker, worker);
+}
+
+Snapshot Durable::snapshot() const {
+  Snapshot out{.next_job = next_job_,
+               .next_process = next_process_,
+               .jobs = {},
+               .processes = {},
+               .workers = {}};
+  for (const auto& [id, job] : jobs_) out.jobs.push_back(job);
+  for (const auto& [id, process] : processes_) out.processes.push_back(process);
+  for (const auto& [name, worker] : workers_) out.workers.push_back(worker);
+  return out;
+}
+
+void Durable::apply(const Fact& fact) {
+  std::visit([this](const auto& each) { on(each); }, fact);
+}
+
+const JobRecord* Durable::job(JobId id) const {
+  const auto at = jobs_.find(id);
+  return at == jobs_.end() ? nullptr : &at->second;
+}
+
+const ProcessRecord* Durable::process(ProcessId id) const {
+  const auto at = processes_.find(id);
+  return at == processes_.end() ? nullptr : &at->second;
+}
+
+const WorkerRecord* Durable::worker(const std::string& name) const {
+  const auto at = workers_.find(name);
+  return at == workers_.end() ? nullptr : &at->second;
+}
+
+JobId Durable::with_key(const std::string& key) const {
+  const auto at = keys_.find(key);
+  return at == keys_.end() ? JobId{} : at->second;
+}
+
+const std::set<ProcessId>& Durable::processes_of(JobId id) const {
+  static const std::set<ProcessId> none;
+  const auto at = of_job_.find(id);
+  return at == of_job_.end() ? none : at->second;
+}
+
+JobRecord& Durable::job_of(JobId id) {
+  const auto at = jobs_.find(id);
+  TUTTI_ASSERT(at != jobs_.end());
+  return at->second;
+}
+
+ProcessRecord& Durable::process_of(ProcessId id) {
+  const auto at = processes_.find(id);
+  TUTTI_ASSERT(at != processes_.end());
+  return at->second;
+}
+
+void Durable::move(JobRecord& job, JobState to) {
+  if (job.state == to) return;
+  TUTTI_ASSERT(is_legal(job.state, to));
+  job.state = to;
+}
+
+void Durable::leave_gang(const ProcessRecord& process) {
+  const auto at = jobs_.find(process.job);
+  if (at == jobs_.end()) return;
+  std::replace(at->second.members.begin(), at->second.members.end(), process.process, ProcessId{});
+}
+
+void Durable::remove_job(JobId id) {
+  const JobRecord& job = job_of(id);
+  if (is_terminal(job.state)) --ended_;
+  const auto key = keys_.find(job.key);
+  if (key != keys_.end() && key->second == id) keys_.erase(key);
+  jobs_.erase(id);
+}
+
+// Workers
+// -------------------------------------------------------------------------------------------
+
+void Durable::on(const WorkerJoined& fact) { workers_[fact.worker.worker] = fact.worker; }
+
+void Durable::on(const WorkerLost& fact) {
+  const auto at = workers_.find(fact.worker);
+  TUTTI_ASSERT(at != workers_.end());
+  at->second.lost = true;
+  for (auto& [id, process] : processes_) {
+    if (process.worker != fact.worker || process.lost) continue;
+    process.lost = true;
+    leave_gang(process);
+  }
+}
+
+void Durable::on(const WorkerForgotten& fact) { workers_.erase(fact.worker); }
+
+// Jobs
+// ----------------------------------------------------------------------------------------------
+
+void Durable::on(const JobSubmitted& fact) {
+  next_job_ = std::max(next_job_, fact.job.value + 1);
+  JobRecord job;
+  job.job = fact.job;
+  job.key = fact.key;
+  job.owner = fact.owner;
+  job.spec = fact.spec;
+  job.folder = fact.folder;
+  job.terms = fact.terms;
+  job.submitted_unix_ms = fact.unix_ms;
+  if (!job.key.empty()) keys_[job.key] = job.job;
+  TUTTI_ASSERT(jobs_.emplace(job.job, std::move(job)).second);
+}
+
+void Durable::on(const JobWithdrawn& fact) { remove_job(fact.job); }
+
+void Durable::on(const GenerationStarted& fact) {
+  JobRecord& job = job_of(fact.job);
+  TUTTI_ASSERT(fact.generation.value == job.generation.value + 1);
+  TUTTI_ASSERT(!job.generation_alive && !is_terminal(job.state));
+  if (job.state == JobState::queued) move(job, JobState::placed);
+  job.generation = fact.generation;
+  job.generation_alive = true;
+  job.formed = false;
+  job.failure_counted = false;
+  job.ranks_done = 0;
+  job.formation = {};
+  if (fact.generation.value > 1) ++job.restarts;
+  job.members.clear();
+  job.homes.clear();
+  for (std::uint32_t rank = 0; rank < fact.gang.size(); ++rank) {
+    const Placement& place = fact.gang[rank];
+    job.members.push_back(place.process);
+    job.homes.push_back(place.worker);
+    if (place.survivor) {
+      process_of(place.process).rank = rank;
+      continue;
+    }
+    next_process_ = std::max(next_process_, place.process.value + 1);
+    ProcessRecord process;
+    process.process = place.process;
+    process.job = fact.job;
+    process.generation = fact.generation;
+    process.rank = rank;
+    process.worker = place.worker;
+    process.incarnation = place.incarnation;
+    process.slot = place.slot;
+    of_job_[fact.job].insert(place.process);
+    TUTTI_ASSERT(processes_.emplace(place.process, std::move(process)).second);
+  }
+}
+
+void Durable::on(const ProcessStarted& fact) {
+  ProcessRecord& process = process_of(fact.process);
+  process.pid = fact.pid;
+  const auto at = jobs_.find(process.job);
+  if (at != jobs_.end() && at->second.state == JobState::placed) {
+    move(at->second, JobState::starting);
+  }
+}
+
+void Durable::on(const GroupOrdered& fact) {
+  JobRecord& job = job_of(fact.job);
+  TUTTI_ASSERT(job.generation == fact.generation && job.generation_alive);
+  TUTTI_ASSERT(std::find(job.members.begin(), job.members.end(), ProcessId{}) == job.members.end());
+  if (job.state == JobState::placed) move(job, JobState::starting);
+  job.formation = fact.formation;
+  if (job.state != JobState::recovering || job.recoveries.empty()) return;
+  Recovery& recovery = job.recoveries.back();
+  recovery.generation = fact.generation;
+  recovery.aborted_ms = std::max<std::int64_t>(0, fact.aborted_unix_ms - recovery.seen_unix_ms);
+  recovery.regrouped_ms = std::max(recovery.aborted_ms, fact.unix_ms - recovery.seen_unix_ms);
+  recovery.from_step = fact.formation.base_step;
+  recovery.lost_steps = fact.lost_steps;
+}
+
+void Durable::on(const GroupRunning& fact) {
+  JobRecord& job = job_of(fact.job);
+  TUTTI_ASSERT(job.generation == fact.generation && job.generation_alive);
+  if (job.state == JobState::recovering && !job.recoveries.empty()) {
+    Recovery& recovery = job.recoveries.back();
+    recovery.copied_ms = std::max(recovery.regrouped_ms, fact.unix_ms - recovery.seen_unix_ms);
+  }
+  job.formed = true;
+  if (job.started_unix_ms == 0) job.started_unix_ms = fact.unix_ms;
+  move(job, JobState::running);
+}
+
+void Durable::on(const FirstStepSeen& fact) {
+  JobRecord& job = job_of(fact.job);
+  job.step = std::max(job.step, fact.step);
+  if (job.recoveries.empty()) return;
+  Recovery& recovery = job.recoveries.back();
+  if (recovery.generation == fact.generation && recovery.first_step_ms < 0) {
+    recovery.first_step_ms = std::max(recovery.copied_ms, fact.unix_ms - recovery.seen_unix_ms);
+  }
+}
+
+void Durable::on(const GenerationAborted& fact) {
+  JobRecord& job = job_of(fact.job);
+  TUTTI_ASSERT(job.generation == fact.generation && job.generation_alive);
+  job.generation_alive = false;
+  job.formed = false;
+  job.formation = {};
+  job.step = std::max(job.step, fact.step);
+  if (!job.open_checkpoint.whole()) job.open_checkpoint = {};
+  if (job.state != JobState::running && job.state != JobState::recovering) return;
+  // A failure during a recovery is part of it: the first cause stays, its clock goes on.
+  if (job.state == JobState::recovering && !job.recoveries.empty()) {
+    Recovery& recovery = job.recoveries.back();
+    recovery.aborted_ms = recovery.regrouped_ms = recovery.copied_ms = -1;
+    return;
+  }
+  move(job, JobState::recovering);
+  if (job.recoveries.size() == kRecoveriesMax) job.recoveries.erase(job.recoveries.begin());
+  Recovery recovery;
+  recovery.generation = fact.generation;
+  recovery.cause = fact.cause;
+  recovery.seen_unix_ms = fact.unix_ms;
+  job.recoveries.push_back(std::move(recovery));
+}
+
+void Durable::on(const FailureCounted& fact) {
+  JobRecord& job = job_of(fact.job);
+  job.failure_counted = true;
+  switch (fact.failure) {
+    case wire::FailureClass::none: break;
+    case wire::FailureClass::user: ++job.failures_user; break;
+    case wire::FailureClass::infrastructure: ++job.failures_infrastructure; break;
+    case wire::FailureClass::own:
+      job.failures_own_here = fact.step == job.own_step ? job.failures_own_here + 1 : 1;
+      job.own_step = fact.step;
+      break;
+  }
+}
+
+void Durable::on(const JobStopping& fact) {
+  JobRecord& job = job_of(fact.job);
+  move(job, JobState::stopping);
+  job.outcome = fact.outcome;
+  job.generation_alive = false;
+  job.formed = false;
+  job.formation = {};
+  if (!job.open_checkpoint.whole()) job.open_checkpoint = {};
+}
+
+void Durable::on(const JobSettled& fact) {
+  JobRecord& job = job_of(fact.job);
+  move(job, fact.outcome.state);
+  job.outcome = fact.outcome;
+  job.step = std::max(job.step, fact.step);
+  job.generation_alive = false;
+  job.formed = false;
+  job.formation = {};
+  job.members.clear();
+  job.ranks_done = 0;
+  if (!is_terminal(job.state)) return;
+  job.ended_unix_ms = fact.unix_ms;
+  job.open_checkpoint = {};
+  job.homes.clear();
+  ++ended_;
+}
+
+void Durable::on(const JobForgotten& fact) { remove_job(fact.job); }
+
+// Processes
+// -----------------------------------------------------------------------------------------
+
+void Durable::on(const ProcessStopOrdered& fact) {
+  ProcessRecord& process = process_of(fact.process);
+  process.ordered_to_stop = true;
+  leave_gang(process);
+}
+
+void Durable::on(const ProcessEnded& fact) {
+  const ProcessRecord& process = process_of(fact.process);
+  const auto at = jobs_.find(process.job);
+  if (at != jobs_.end()) {
+    JobRecord& job = at->second;
+    const bool member =
+        std::find(job.members.begin(), job.members.end(), fact.process) != job.members.end();
+    if (member && !job.formation.addresses.empty() && job.terms.kind == "run" && fact.code == 0 &&
+        fact.signal == 0 && fact.error.empty()) {
+      ++job.ranks_done;
+    }
+  }
+  leave_gang(process);
+  const auto own = of_job_.find(process.job);
+  own->second.erase(fact.process);
+  if (own->second.empty()) of_job_.erase(own);
+  processes_.erase(fact.process);
+}
+
+// Checkpoints
+// ---------------------------------------------------------------------------------------
+
+void Durable::on(const CheckpointPartTaken& fact) {
+  JobRecord& job = job_of(fact.job);
+  OpenCheckpoint& open = job.open_checkpoint;
+  if (open.step != fact.step || open.generation != fact.generation) {
+    open = {.step = fact.step,
+            .generation = fact.generation,
+            .size = static_cast<std::uint32_t>(job.members.size()),
+            .parts = {}};
+  }
+  open.parts.push_back(fact.part);
+}
+
+void Durable::on(const CheckpointTaken& fact) {
+  JobRecord& job = job_of(fact.job);
+  if (job.open_checkpoint.step == fact.step) job.open_checkpoint = {};
+  job.step = std::max(job.step, fact.step);
+  job.checkpoints.push_back({.step = fact.step, .folder = fact.folder});
+  std::size_t kept = job.terms.checkpoints_kept;
+  if (kept == 0 || kept > kCheckpointsMax) kept = kCheckpointsMax;
+  if (job.checkpoints.size() > kept) {
+    job.checkpoints.erase(job.checkpoints.begin(),
+                          job.checkpoints.end() - static_cast<std::ptrdiff_t>(kept));
+  }
+}
+
+void Durable::on(const CheckpointDropped& fact) {
+  JobRecord& job = job_of(fact.job);
+  if (job.open_checkpoint.step == fact.step) job.open_checkpoint = {};
+}
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,483 @@
+#include "coordinator/cluster/job_life.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "coordinator/cluster/checkpoints.h"
+#include "coordinator/cluster/recovery.h"
+
+namespace tutti::coordinator {
+
+namespace {
+
+// How long a key stands for its job (DESIGN jobs).
+constexpr std::int64_t kKeyLifeMs = std::int64_t{7} * 24 * 60 * 60 * 1000;
+
+void answer(Desk& desk, RequestId request, AnswerBody body) {
+  desk.effect(Answer{.request = request, .body = std::move(body)});
+}
+
+void refuse(Desk& desk, RequestId request, ErrorCode code, std::string message) {
+  // A refusal changes nothing, so it needs no sync: it must get out while the disk is full.
+  desk.decision.immediate.push_back(
+      Answer{.request = request, .body = Error{code, std::move(message)}});
+}
+
+std::int64_t unsigned_ms(std::uint64_t ms) { return static_cast<std::int64_t>(ms); }
+
+// When a limit that began at `since_unix_ms` is over.
+Instant due_after(const Desk& desk, std::int64_t since_unix_ms, std::uint64_t limit_ms) {
+  const std::int64_t left = unsigned_ms(limit_ms) - (desk.wall.unix_ms - since_unix_ms);
+  return desk.now + std::chrono::milliseconds(std::max<std::int64_t>(0, left));
+}
+
+// The member's soft state, if the report is about the living generation of its job.
+ProcessSoft* member_of(Desk& desk, JobId id, Generation generation, ProcessId process) {
+  const JobRecord* job = desk.durable.job(id);
+  if (job != nullptr && job->generation == generation && job->generation_alive &&
+      std::find(job->members.begin(), job->members.end(), process) != job->members.end()) {
+    desk.touch(id);
+    return &desk.processes[process];
+  }
+  ++desk.counters.stale_reports;
+  return nullptr;
+}
+
+}  // namespace
+
+// Requests
+// ------------------------------------------------------------------------------------------
+
+void on_submit(Desk& desk, const SubmitJob& input) {
+  if (!input.key.empty()) {
+    const JobId known = desk.durable.with_key(input.key);
+    if (known && desk.wall.unix_ms - desk.job(known).submitted_unix_ms < kKeyLifeMs) {
+      if (desk.job(known).spec != input.yaml) {
+        return refuse(
+            desk, input.request, ErrorCode::already_exists,
+            fmt::format("key {} was used for job {} with another spec", input.key, known.value));
+      }
+      return answer(desk, input.request, JobAccepted{.job = known, .existing = true});
+    }
+  }
+  if (!desk.ledger_failure.empty()) {
+    return refuse(desk, input.request, ErrorCode::unavailable,
+                  "the coordinator cannot write to its disk: " + desk.ledger_failure);
+  }
+  if (desk.jobs.size() >= kQueuedJobsMax) {
+    return refuse(desk, input.request, ErrorCode::exhausted,
+                  fmt::format("{} jobs are queued or running", kQueuedJobsMax));
+  }
+  Result<JobTerms> terms = terms_of(input.spec);
+  if (!terms) {
+    return refuse(desk, input.request, terms.error().code, terms.error().message);
+  }
+  const JobId id = desk.durable.next_job();
+  desk.record(
+      JobSubmitted{.job = id,
+                   .key = input.key,
+                   .owner = input.owner,
+                   .spec = input.yaml,
+                   .folder = fmt::format("{}/jobs/{}", desk.settings.state_folder, id.value),
+                   .terms = *std::move(terms),
+                   .unix_ms = desk.wall.unix_ms});
+  const JobRecord& job = desk.job(id);
+  desk.note({.job = id,
+             .kind = EventKind::submitted,
+             .message = fmt::format("{} job {}", job.terms.kind, job.terms.name)});
+  resume_job(desk, job);
+  desk.soft(id).decision = desk.last_decision + 1;
+  desk.soft(id).request = input.request;
+  answer(desk, input.request, JobAccepted{.job = id, .existing = false});
+  // Not placed before the submit is durable, so that it can still be taken back.
+  desk.schedule_next = true;
+}
+
+void on_cancel(Desk& desk, const CancelJob& input) {
+  const JobRecord* job = desk.durable.job(input.job);
+  if (job == nullptr) {
+    return refuse(desk, input.request, ErrorCode::not_found,
+                  fmt::format("there is no job {}", input.job.value));
+  }
+  answer(desk, input.request, Done{});
+  stop_job(desk, input.job,
+           {.state = JobState::cancelled,
+            .exit_code = 1,
+            .failure = wire::FailureClass::none,
+            .message = input.reason.empty() ? "cancelled" : "cancelled: " + input.reason});
+}
+
+void on_fault(Desk& desk, const InjectFault& input) {
+  if (!desk.settings.faults) {
+    return refuse(desk, input.request, ErrorCode::permission_denied,
+                  "faults need a cluster started with --faults");
+  }
+  const JobRecord* job = desk.durable.job(input.job);
+  const ProcessRecord* process = job == nullptr || input.rank >= job->members.size()
+                                     ? nullptr
+                                     : desk.durable.process(job->members[input.rank]);
+  WorkerLink* link = process == nullptr ? nullptr : desk.link_of(*process);
+  if (link == nullptr) {
+    return refuse(desk, input.request, ErrorCode::not_found,
+                  fmt::format("job {} has no living rank {}", input.job.value, input.rank));
+  }
+  constexpr std::int32_t kSignals[] = {9, 19, 18};  // by FaultAction
+  desk.order(*link, wire::SignalRank{.job = input.job,
+                                     .process = process->process,
+                                     .signal = kSignals[static_cast<std::size_t>(input.action)]});
+  answer(desk, input.request, Done{});
+}
+
+void on_hash_mismatch(Desk& desk, const StepHashMismatch& input) {
+  const JobRecord* job = desk.durable.job(input.job);
+  if (job == nullptr || is_terminal(job->state)) return;
+  stop_job(desk, input.job,
+           {.state = JobState::failed,
+            .exit_code = 4,
+            .failure = wire::FailureClass::own,
+            .message = fmt::format("step {}: {}", input.step, input.message)});
+}
+
+void on_ledger_failed(Desk& desk, const LedgerFailed& input) {
+  desk.ledger_failure = input.message.empty() ? "it is full" : input.message;
+  std::vector<JobId> withdrawn;
+  for (const auto& [id, soft] : desk.jobs) {
+    if (soft.decision > input.durable_through && desk.job(id).state == JobState::queued) {
+      withdrawn.push_back(id);
+    }
+  }
+  for (const JobId id : withdrawn) {
+    refuse(desk, desk.soft(id).request, ErrorCode::unavailable,
+           "the coordinator cannot write to its disk: " + desk.ledger_failure);
+    desk.jobs.erase(id);
+    desk.record(JobWithdrawn{.job = id});
+    desk.touched.erase(id);
+    desk.note({.job = id,
+               .kind = EventKind::cancelled,
+               .message = "the submit was refused: the ledger could not be written"});
+  }
+}
+
+// Reports
+// -------------------------------------------------------------------------------------------
+
+void on_report(Desk& desk, const wire::RankStarted& report) {
+  const ProcessRecord* process = desk.durable.process(report.process);
+  if (process == nullptr || process->pid == report.pid) return;
+  const JobRecord* job = desk.durable.job(process->job);
+  if (job != nullptr && job->state == JobState::placed) {
+    desk.note({.job = process->job,
+               .kind = EventKind::started,
+               .message = describe(*job, *process) + " has begun",
+               .generation = report.generation,
+               .rank = static_cast<std::int32_t>(process->rank),
+               .worker = process->worker});
+  }
+  desk.record(ProcessStarted{.process = report.process, .pid = report.pid});
+  desk.touch(desk.durable.process(report.process)->job);
+}
+
+void on_report(Desk& desk, const wire::RankReady& report) {
+  if (ProcessSoft* soft = member_of(desk, report.job, report.generation, report.process)) {
+    soft->ready = report;
+    soft->abort_sequence = {};
+  }
+}
+
+void on_report(Desk& desk, const wire::GroupFormed& report) {
+  if (ProcessSoft* soft = member_of(desk, report.job, report.generation, report.process)) {
+    soft->formed = report;
+  }
+}
+
+void on_report(Desk& desk, const wire::FirstStepDone& report) {
+  if (member_of(desk, report.job, report.generation, report.process) == nullptr) return;
+  JobSoft& soft = desk.soft(report.job);
+  if (!soft.first_step) soft.first_step = report;
+}
+
+void on_report(Desk& desk, const wire::RankFinished& report) {
+  ProcessSoft* soft = member_of(desk, report.job, report.generation, report.process);
+  if (soft == nullptr) return;
+  if (report.failure == wire::FailureClass::none) {
+    soft->finished = report;
+    JobSoft& job = desk.soft(report.job);
+    job.newest_step = std::max(job.newest_step, report.step);
+    return;
+  }
+  const ProcessRecord process = *desk.durable.process(report.process);
+  desk.record(ProcessStopOrdered{.process = report.process});
+  lose_rank(desk, report.job, process, {report.failure, report.message});
+}
+
+// Life
+// ----------------------------------------------------------------------------------------------
+
+void stop_job(Desk& desk, JobId id, Outcome outcome) {
+  const JobRecord& job = desk.job(id);
+  if (is_terminal(job.state)) return;
+  desk.touch(id);
+  close_serving(desk, id);
+  if (job.state == JobState::stopping) {
+    if (job.outcome.state == JobState::queued && outcome.state != JobState::queued) {
+      desk.record(JobStopping{.job = id, .outcome = std::move(outcome)});
+    }
+    return;
+  }
+  if (job.state == JobState::queued) {
+    desk.record(JobSettled{.job = id,
+                           .outcome = std::move(outcome),
+                           .step = desk.soft(id).newest_step,
+                           .unix_ms = desk.wall.unix_ms});
+    return;
+  }
+  if (job.open_checkpoint.step != 0 && !job.open_checkpoint.whole()) {
+    desk.note({.job = id,
+               .kind = EventKind::checkpoint_failed,
+               .message = "the job stopped before all parts were written",
+               .generation = job.generation,
+               .step = job.open_checkpoint.step});
+  }
+  desk.record(JobStopping{.job = id, .outcome = std::move(outcome)});
+  JobSoft& soft = desk.soft(id);
+  const std::uint64_t step = soft.newest_step;
+  soft = {};
+  soft.newest_step = step;
+}
+
+void close_serving(Desk& desk, JobId id) {
+  const auto at = desk.jobs.find(id);
+  if (at == desk.jobs.end() || !at->second.serving_open) return;
+  at->second.serving_open = false;
+  desk.effect(CloseServing{.job = id});
+}
+
+void resume_job(Desk& desk, const JobRecord& job) {
+  JobSoft& soft = desk.soft(job.job);
+  soft.newest_step = job.step;
+  if (job.state == JobState::queued && job.terms.queued_ms_max != 0) {
+    soft.queued_due = due_after(desk, job.submitted_unix_ms, job.terms.queued_ms_max);
+  }
+  if (job.started_unix_ms != 0 && job.terms.time_ms_max != 0) {
+    soft.time_due = due_after(desk, job.started_unix_ms, job.terms.time_ms_max);
+  }
+  if (job.generation_alive && job.formation.addresses.empty()) {
+    soft.start_due = desk.now + desk.settings.start_max;
+  } else if (job.generation_alive && !job.formed) {
+    soft.formed_due = desk.now + desk.settings.form_max;
+  } else if (job.generation && !job.generation_alive && job.state != JobState::queued &&
+             job.state != JobState::stopping) {
+    soft.wait_due = desk.now + std::chrono::milliseconds(job.terms.wait_ms);
+  }
+  if (job.open_checkpoint.step != 0) {
+    soft.checkpoint_due = desk.now + desk.settings.checkpoint_max;
+  }
+  desk.touch(job.job);
+}
+
+namespace {
+
+EventKind end_event(JobState state) {
+  if (state == JobState::done) return EventKind::finished;
+  return state == JobState::failed ? EventKind::failed : EventKind::cancelled;
+}
+
+// Says what the end was, and bounds the history.
+void say_ended(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  desk.note({.job = id,
+             .kind = end_event(job.state),
+             .message = job.outcome.message.empty() ? "done" : job.outcome.message,
+             .generation = job.generation,
+             .step = job.step});
+  desk.jobs.erase(id);
+  if (desk.durable.ended() <= desk.settings.ended_jobs_max) return;
+  for (const auto& [old, record] : desk.durable.jobs()) {
+    if (!is_terminal(record.state)) continue;
+    const JobId forgotten = old;
+    desk.record(JobForgotten{.job = forgotten});
+    desk.touched.erase(forgotten);
+    desk.effect(ForgetJob{.job = forgotten});
+    return;
+  }
+}
+
+// A stopping job whose last process is gone. Those of lost workers are fenced when they are back.
+bool settle(Desk& desk, JobId id) {
+  for (const ProcessId process : desk.durable.processes_of(id)) {
+    if (!desk.durable.process(process)->lost) return false;
+  }
+  const JobRecord& job = desk.job(id);
+  const Outcome outcome = job.outcome;
+  if (is_terminal(outcome.state) && job.open_checkpoint.step != 0) {
+    desk.note({.job = id,
+               .kind = EventKind::checkpoint_failed,
+               .message = "no rank was left to commit it",
+               .step = job.open_checkpoint.step});
+  }
+  desk.record(JobSettled{.job = id,
+                         .outcome = outcome,
+                         .step = desk.soft(id).newest_step,
+                         .unix_ms = desk.wall.unix_ms});
+  desk.capacity_changed();
+  if (outcome.state == JobState::queued) {
+    desk.note({.job = id,
+               .kind = EventKind::restarted,
+               .message = "queued again: " + outcome.message,
+               .generation = desk.job(id).generation});
+    resume_job(desk, desk.job(id));
+  }
+  return true;
+}
+
+void complete(Desk& desk, JobId id) {
+  stop_job(desk, id,
+           {.state = JobState::done,
+            .exit_code = 0,
+            .failure = wire::FailureClass::none,
+            .message = {}});
+}
+
+void say_running(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  JobSoft& soft = desk.soft(id);
+  soft.formed_due.reset();
+  if (job.terms.time_ms_max != 0 && !soft.time_due) {
+    soft.time_due = due_after(desk, job.started_unix_ms, job.terms.time_ms_max);
+  }
+  desk.note({.job = id,
+             .kind = EventKind::running,
+             .message =
+                 fmt::format("{} ranks in generation {}", job.members.size(), job.generation.value),
+             .generation = job.generation,
+             .step = job.formation.base_step});
+}
+
+void open_serving(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  JobSoft& soft = desk.soft(id);
+  if (job.terms.kind != "serve" || soft.serving_open || job.members.empty()) return;
+  const auto& formed = desk.processes[job.members.front()].formed;
+  if (!formed || formed->serve_endpoint.empty()) return;
+  soft.serving_open = true;
+  desk.effect(OpenServing{.job = id,
+                          .model = formed->model.empty() ? job.terms.name : formed->model,
+                          .endpoint = formed->serve_endpoint,
+                          .key = formed->serve_key});
+}
+
+void take_first_step(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  JobSoft& soft = desk.soft(id);
+  if (!soft.first_step || soft.first_step->generation != job.generation) return;
+  const std::uint64_t step = soft.first_step->step;
+  soft.first_step.reset();
+  soft.newest_step = std::max(soft.newest_step, step);
+  const bool recovered = !job.recoveries.empty() &&
+                         job.recoveries.back().generation == job.generation &&
+                         job.recoveries.back().first_step_ms < 0;
+  const bool first = job.generation.value == 1 && job.step == 0;
+  if (!recovered && !first) return;
+  desk.record(FirstStepSeen{
+      .job = id, .generation = job.generation, .step = step, .unix_ms = desk.wall.unix_ms});
+  if (!recovered) return;
+  const Recovery& recovery = desk.job(id).recoveries.back();
+  desk.note({.job = id,
+             .kind = EventKind::recovered,
+             .message = fmt::format("step {} was done {} ms after the loss was seen", step,
+                                    recovery.first_step_ms),
+             .generation = job.generation,
+             .step = step});
+}
+
+// How many ranks of the living generation satisfy `holds`; programs that ended well count.
+template <class Holds>
+std::size_t count_members(Desk& desk, const JobRecord& job, const Holds& holds) {
+  std::size_t count = job.ranks_done;
+  for (const ProcessId member : job.members) {
+    if (member && holds(desk.processes[member])) ++count;
+  }
+  return count;
+}
+
+void advance_generation(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  const Generation generation = job.generation;
+  const std::size_t size = job.members.size();
+  if (job.formation.addresses.empty()) {
+    const auto ready = [&](const ProcessSoft& soft) {
+      return soft.ready && soft.ready->generation == generation;
+    };
+    if (count_members(desk, job, ready) == size) order_group(desk, id);
+    return;
+  }
+  if (!job.formed) {
+    const auto formed = [&](const ProcessSoft& soft) {
+      return soft.formed && soft.formed->generation == generation;
+    };
+    if (count_members(desk, job, formed) != size) return;
+    desk.record(GroupRunning{.job = id, .generation = generation, .unix_ms = desk.wall.unix_ms});
+    say_running(desk, id);
+  }
+  open_serving(desk, id);
+  take_first_step(desk, id);
+  const auto finished = [&](const ProcessSoft& soft) {
+    return soft.finished && soft.finished->generation == generation;
+  };
+  if (count_members(desk, job, finished) == size && job.open_checkpoint.step == 0) {
+    complete(desk, id);
+  }
+}
+
+}  // namespace
+
+void advance(Desk& desk, JobId id) {
+  const JobRecord* job = desk.durable.job(id);
+  if (job == nullptr) return;
+  if (is_terminal(job->state)) {
+    if (desk.jobs.contains(id)) say_ended(desk, id);
+    return;
+  }
+  if (job->state == JobState::stopping) {
+    if (settle(desk, id)) desk.touch(id);
+    return;
+  }
+  if (job->generation_alive) advance_generation(desk, id);
+  advance_commit(desk, id);
+}
+
+void check_job_deadlines(Desk& desk, JobId id) {
+  JobSoft& soft = desk.soft(id);
+  const JobRecord& job = desk.job(id);
+  if (soft.settle_until && desk.now >= *soft.settle_until) {
+    soft.settle_until.reset();
+    desk.capacity_changed();
+  }
+  if (soft.queued_due && desk.now >= *soft.queued_due && job.state == JobState::queued) {
+    return stop_job(desk, id,
+                    {.state = JobState::failed,
+                     .exit_code = 5,
+                     .failure = wire::FailureClass::user,
+                     .message = "limit.queued is over: " + soft.waiting});
+  }
+  if (soft.time_due && desk.now >= *soft.time_due) {
+    return stop_job(desk, id,
+                    {.state = JobState::failed,
+                     .exit_code = 1,
+                     .failure = wire::FailureClass::user,
+                     .message = "limit.time is over"});
+  }
+  if (soft.wait_due && desk.now >= *soft.wait_due) {
+    soft.wait_due.reset();
+    // Survivors would hold slots that others, perhaps likewise incomplete, wait for.
+    const bool fails = job.terms.of_node == "wait";
+    return stop_job(desk, id,
+                    {.state = fails ? JobState::failed : JobState::queued,
+                     .exit_code = fails ? 3 : 0,
+                     .failure = wire::FailureClass::infrastructure,
+                     .message = "no place for its lost ranks within on_loss.wait"});
+  }
+}
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,326 @@
+#include "coordinator/cluster/membership.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <set>
+
+#include "coordinator/cluster/orders.h"
+#include "coordinator/cluster/recovery.h"
+#include "protocol/base/secret.h"
+
+namespace tutti::coordinator {
+
+namespace {
+
+constexpr std::size_t kNameBytesMax = 100;
+// Lost workers without processes beyond this many are not listed any more.
+constexpr std::size_t kLostWorkersMax = 1'000;
+
+void close_link(Desk& desk, WorkerLink& link) {
+  if (!link.open) return;
+  link.open = false;
+  desk.worker_of_peer.erase(link.peer);
+  desk.effect(UnwatchSession{.session = link.session});
+  link.orders.clear();
+  link.reports.restart();
+  link.reports_owed = false;
+  link.disconnected.reset();
+}
+
+void lose_worker(Desk& desk, const std::string& name, const std::string& reason) {
+  close_link(desk, desk.links[name]);
+  std::set<JobId> jobs;
+  for (const auto& [id, process] : desk.durable.processes()) {
+    if (process.worker == name && !process.lost && desk.durable.job(process.job) != nullptr) {
+      const auto& members = desk.job(process.job).members;
+      if (std::find(members.begin(), members.end(), id) != members.end()) jobs.insert(process.job);
+      desk.touch(process.job);
+    }
+  }
+  desk.record(WorkerLost{.worker = name, .reason = reason});
+  desk.note({.job = {},
+             .kind = EventKind::worker_lost,
+             .message = fmt::format("worker {}: {}", name, reason),
+             .worker = name});
+  ++desk.counters.workers_lost;
+  for (const JobId id : jobs) {
+    const JobState state = desk.job(id).state;
+    if (state != JobState::stopping && !is_terminal(state)) lose_node(desk, id, name, reason);
+  }
+  desk.capacity_changed();
+}
+
+// Empty: admitted.
+wire::Refused refusal(const Desk& desk, const wire::Hello& hello) {
+  if (!equal_secrets(hello.join_token, desk.settings.join_token)) {
+    return {.code = "permission_denied", .message = "the join token is wrong"};
+  }
+  if (hello.worker.empty() || hello.worker.size() > kNameBytesMax || hello.incarnation.empty()) {
+    return {.code = "unsupported", .message = "a worker needs a name and an incarnation"};
+  }
+  const auto at = desk.links.find(hello.worker);
+  if (at == desk.links.end()) {
+    if (desk.links.size() < kWorkersMax) return {};
+    return {.code = "unavailable", .message = "the cluster has as many workers as it can hold"};
+  }
+  const WorkerRecord* known = desk.durable.worker(hello.worker);
+  const bool other = known != nullptr && !known->lost && known->incarnation != hello.incarnation;
+  const WorkerLink& link = at->second;
+  if (other && link.open && !link.disconnected && !is_suspect(desk, link)) {
+    return {.code = "unavailable",
+            .message = fmt::format("a worker named {} is connected already", hello.worker)};
+  }
+  return {};
+}
+
+WorkerRecord record_of(const wire::Hello& hello) {
+  return {.worker = hello.worker,
+          .incarnation = hello.incarnation,
+          .host = hello.host,
+          .version = hello.version,
+          .cpu = hello.cpu,
+          .slots = hello.slots,
+          .cores = hello.cores,
+          .memory_bytes = hello.memory_bytes,
+          .profiles = hello.profiles,
+          .runs_programs = hello.runs_programs,
+          .faults = hello.faults,
+          .lost = false};
+}
+
+void join(Desk& desk, const wire::Hello& hello) {
+  const WorkerRecord* known = desk.durable.worker(hello.worker);
+  const WorkerRecord wanted = record_of(hello);
+  if (known != nullptr && *known == wanted) return;
+  if (known != nullptr && !known->lost && known->incarnation != hello.incarnation) {
+    lose_worker(desk, hello.worker, "it was started anew");
+  }
+  const bool news = known == nullptr || known->lost || known->incarnation != hello.incarnation;
+  desk.record(WorkerJoined{.worker = wanted});
+  if (!news) return;
+  desk.note({.job = {},
+             .kind = EventKind::worker_joined,
+             .message = fmt::format("worker {} on {} with {} slots", hello.worker, hello.host,
+                                    hello.slots),
+             .worker = hello.worker});
+}
+
+void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
+  WorkerLink& link = desk.links[hello.worker];
+  close_link(desk, link);
+  link.open = true;
+  link.peer = frame.peer;
+  link.session = desk.fresh_session();
+  link.greeting = hello.greeting;
+  link.heard = desk.now;
+  link.strangers.clear();
+  desk.worker_of_peer[frame.peer] = hello.worker;
+  const std::string token = desk.fresh_secret();
+  desk.effect(WatchSession{.session = link.session, .token = token});
+  SendToWorker welcome = frame_to(
+      link,
+      wire::Welcome{.session = link.session,
+                    .heartbeat_ms = static_cast<std::uint32_t>(to_ms(desk.settings.heartbeat)),
+                    .lease_ms = static_cast<std::uint32_t>(to_ms(desk.settings.lease)),
+                    .liveness_port = desk.settings.liveness_port,
+                    .liveness_token = token,
+                    .greeting = hello.greeting});
+  desk.effect(std::move(welcome));
+}
+
+// What the worker says of a process that it should have; soft state begins anew from it.
+void adopt(Desk& desk, const wire::ProcessState& state) {
+  using Phase = wire::ProcessPhase;
+  ProcessSoft& soft = desk.processes[state.process];
+  soft.seen = true;
+  soft.told = state.generation;
+  soft.progress = state.progress;
+  soft.stop_told = state.phase == Phase::stopping;
+  const Phase phase = state.phase;
+  if (phase == Phase::starting || phase == Phase::stopping) return;
+  soft.ready = wire::RankReady{.job = state.job,
+                               .generation = state.generation,
+                               .process = state.process,
+                               .rank = state.rank,
+                               .address = state.address,
+                               .held = state.held};
+  if (phase == Phase::ready) return;
+  soft.formed_told = state.generation;
+  soft.formed = state.formed;
+  soft.formed->generation = state.generation;
+  if (phase == Phase::finished) {
+    soft.finished = wire::RankFinished{.job = state.job,
+                                       .generation = state.generation,
+                                       .process = state.process,
+                                       .rank = state.rank,
+                                       .step = state.progress.step,
+                                       .failure = wire::FailureClass::none,
+                                       .message = {}};
+  }
+}
+
+void end_unseen(Desk& desk, const ProcessRecord& process, const std::string& why) {
+  on_exit(desk, {.job = process.job,
+                 .generation = process.generation,
+                 .process = process.process,
+                 .code = 0,
+                 .signal = 0,
+                 .ordered = false,
+                 .failure = wire::FailureClass::infrastructure,
+                 .error = why,
+                 .seen_unix_ms = desk.wall.unix_ms});
+}
+
+bool is_wanted(const Desk& desk, const ProcessRecord& process) {
+  const JobRecord* job = desk.durable.job(process.job);
+  return job != nullptr && !process.lost && !process.ordered_to_stop &&
+         job->state != JobState::stopping && !is_terminal(job->state) &&
+         std::find(job->members.begin(), job->members.end(), process.process) != job->members.end();
+}
+
+// Compares what runs with what should run. What should run and does not was never begun: an exit
+// that the coordinator knows is journalled, and one that it does not know is in the Hello.
+void reconcile(Desk& desk, const wire::Hello& hello) {
+  for (const wire::RankExited& exit : hello.exits) on_exit(desk, exit);
+  std::vector<ProcessRecord> own;
+  for (const auto& [id, process] : desk.durable.processes()) {
+    if (process.worker == hello.worker) own.push_back(process);
+  }
+  for (const ProcessRecord& process : own) {
+    desk.processes[process.process] = {};
+    desk.touch(process.job);
+    const auto state = std::find_if(
+        hello.processes.begin(), hello.processes.end(),
+        [&](const wire::ProcessState& each) { return each.process == process.process; });
+    if (process.incarnation != hello.incarnation) {
+      end_unseen(desk, process, "its worker was started anew");
+    } else if (state != hello.processes.end()) {
+      adopt(desk, *state);
+    } else if (!is_wanted(desk, process)) {
+      end_unseen(desk, process, "its worker does not have it");
+    }
+  }
+  WorkerLink& link = desk.links[hello.worker];
+  for (const wire::ProcessState& state : hello.processes) {
+    const ProcessRecord* known = desk.durable.process(state.process);
+    if (known != nullptr) {
+      if (state.phase == wire::ProcessPhase::broken) {
+        on_report(desk, wire::GenerationBroken{.job = state.job,
+                                               .generation = state.generation,
+                                               .process = state.process,
+                                               .rank = state.rank,
+                                               .suspect = -1,
+                                               .reason = "its group broke",
+                                               .held = state.held});
+      }
+      continue;
+    }
+    link.strangers[state.process] = state.slot;
+    desk.order(link, wire::StopRank{.job = state.job,
+                                    .process = state.process,
+                                    .grace_ms = 0,
+                                    .reason = "nobody knows this process"});
+  }
+}
+
+}  // namespace
+
+void on_hello(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
+  const wire::Refused refused = refusal(desk, hello);
+  if (!refused.code.empty()) {
+    ++desk.counters.refused_hellos;
+    desk.decision.immediate.push_back(SendToWorker{
+        .peer = frame.peer, .session = {}, .generation = {}, .sequence = {}, .message = refused});
+    return;
+  }
+  const auto at = desk.links.find(hello.worker);
+  const WorkerRecord* known = desk.durable.worker(hello.worker);
+  const bool same = known != nullptr && known->incarnation == hello.incarnation;
+  if (at != desk.links.end() && same && at->second.open && hello.greeting != 0 &&
+      hello.greeting <= at->second.greeting) {
+    ++desk.counters.stale_frames;
+    return;
+  }
+  join(desk, hello);
+  open_link(desk, frame, hello);
+  reconcile(desk, hello);
+  desk.capacity_changed();
+}
+
+void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat) {
+  for (const wire::RankProgress& progress : heartbeat.progress) {
+    const auto at = desk.processes.find(progress.process);
+    if (at != desk.processes.end()) at->second.progress = progress;
+  }
+  desk.decision.immediate.push_back(frame_to(link, wire::HeartbeatAnswered{}));
+}
+
+void on_orders_acked(Desk& desk, WorkerLink& link, const wire::OrdersAcked& acked) {
+  link.orders.acknowledge(acked.through, desk.now);
+  const auto at = desk.worker_of_peer.find(link.peer);
+  if (at == desk.worker_of_peer.end()) return;
+  for (auto& [id, soft] : desk.processes) {
+    if (!soft.abort_sequence || soft.abort_sequence > acked.through) continue;
+    const ProcessRecord* process = desk.durable.process(id);
+    if (process == nullptr || process->worker != at->second) continue;
+    soft.abort_sequence = {};
+    const auto job = desk.jobs.find(process->job);
+    if (job != desk.jobs.end()) job->second.aborted_unix_ms = desk.wall.unix_ms;
+  }
+}
+
+void on_disconnected(Desk& desk, const WorkerDisconnected& input) {
+  for (auto& [name, link] : desk.links) {
+    if (link.open && link.session == input.session && !link.disconnected) {
+      link.disconnected = desk.now;
+    }
+  }
+}
+
+void expect_workers(Desk& desk) {
+  for (const auto& [name, worker] : desk.durable.workers()) {
+    WorkerLink& link = desk.links[name];
+    link.heard = desk.now;
+  }
+}
+
+bool is_suspect(const Desk& desk, const WorkerLink& link) {
+  return !link.open || desk.now - link.heard > 3 * desk.settings.heartbeat;
+}
+
+std::optional<Instant> lease_due(const Desk& desk, const std::string& worker,
+                                 const WorkerLink& link) {
+  const WorkerRecord* record = desk.durable.worker(worker);
+  if (record == nullptr || record->lost) return std::nullopt;
+  Instant due = link.heard + desk.settings.lease;
+  if (link.disconnected) due = std::min(due, *link.disconnected + desk.settings.disconnect_grace);
+  return due;
+}
+
+void check_leases(Desk& desk) {
+  std::vector<std::pair<std::string, std::string>> lost;
+  for (const auto& [name, link] : desk.links) {
+    const auto due = lease_due(desk, name, link);
+    if (!due || desk.now < *due) continue;
+    const bool silent = desk.now >= link.heard + desk.settings.lease;
+    lost.emplace_back(name, silent ? fmt::format("silent for {} s", to_seconds(desk.settings.lease))
+                                   : std::string("its connection ended"));
+  }
+  for (const auto& [name, reason] : lost) lose_worker(desk, name, reason);
+  if (lost.empty()) return;
+  std::vector<std::string> gone;
+  for (const auto& [name, worker] : desk.durable.workers()) {
+    if (worker.lost) gone.push_back(name);
+  }
+  if (gone.size() <= kLostWorkersMax) return;
+  std::set<std::string> busy;
+  for (const auto& [id, process] : desk.durable.processes()) busy.insert(process.worker);
+  std::erase_if(gone, [&](const std::string& name) { return busy.contains(name); });
+  for (const std::string& name : gone) {
+    desk.record(WorkerForgotten{.worker = name});
+    desk.links.erase(name);
+  }
+}
+
+}  // namespace tutti::coordinator

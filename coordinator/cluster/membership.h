@@ -1,0 +1,30 @@
+// Workers: admission, sessions, leases, and what a Hello says about processes.
+//
+//   Hello (new incarnation)   its predecessor's processes are gone: a starting worker ends
+//   leftovers first Hello (same incarnation)  a new session; what it runs is compared with what it
+//   should run silence for a lease, or the end of the liveness connection without a Hello: lost
+//
+// A lost worker's processes lose their place in their jobs but hold their slots until the worker is
+// back and says that they are gone; then they are fenced by their number.
+#pragma once
+
+#include "coordinator/cluster/desk.h"
+
+namespace tutti::coordinator {
+
+void on_hello(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello);
+void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat);
+void on_orders_acked(Desk& desk, WorkerLink& link, const wire::OrdersAcked& acked);
+void on_disconnected(Desk& desk, const WorkerDisconnected& input);
+
+// After a start: every known worker has one lease to say Hello.
+void expect_workers(Desk& desk);
+void check_leases(Desk& desk);
+// When check_leases has something to do; the resends of its orders included.
+std::optional<Instant> lease_due(const Desk& desk, const std::string& worker,
+                                 const WorkerLink& link);
+
+// Silent for so long that it gets no new work.
+bool is_suspect(const Desk& desk, const WorkerLink& link);
+
+}  // namespace tutti::coordinator

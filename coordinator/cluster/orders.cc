@@ -1,0 +1,137 @@
+#include "coordinator/cluster/orders.h"
+
+#include <algorithm>
+#include <variant>
+
+namespace tutti::coordinator {
+
+namespace {
+
+bool is_wanted(const JobRecord* job, const ProcessRecord& process) {
+  if (job == nullptr || process.lost || process.ordered_to_stop) return false;
+  if (is_terminal(job->state) || job->state == JobState::stopping) return false;
+  return std::find(job->members.begin(), job->members.end(), process.process) != job->members.end();
+}
+
+void order_stop(Desk& desk, WorkerLink& link, const JobRecord* job, const ProcessRecord& process) {
+  ProcessSoft& soft = desk.processes[process.process];
+  if (!soft.seen || soft.stop_told) return;
+  std::string reason = "its place in the job is gone";
+  if (job != nullptr && job->state == JobState::stopping) {
+    reason = job->outcome.message.empty() ? "the job is done" : job->outcome.message;
+  }
+  desk.order(link,
+             wire::StopRank{.job = process.job,
+                            .process = process.process,
+                            .grace_ms = static_cast<std::uint32_t>(to_ms(desk.settings.stop_grace)),
+                            .reason = std::move(reason)});
+  soft.stop_told = true;
+}
+
+std::uint32_t threads_of(const Desk& desk, const JobRecord& job, const ProcessRecord& process) {
+  if (job.terms.threads != 0) return job.terms.threads;
+  const WorkerRecord* worker = desk.durable.worker(process.worker);
+  if (worker == nullptr || worker->slots == 0) return 1;
+  return std::max(1U, worker->cores / worker->slots);
+}
+
+void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const ProcessRecord& process) {
+  desk.effect(MakeJobFolder{.job = job.job, .folder = job.folder});
+  desk.order(link, wire::StartRank{
+                       .job = job.job,
+                       .generation = job.generation,
+                       .process = process.process,
+                       .rank = process.rank,
+                       .size = static_cast<std::uint32_t>(job.members.size()),
+                       .slot = process.slot,
+                       .threads = threads_of(desk, job, process),
+                       .name = job.terms.name,
+                       .kind = job.terms.kind,
+                       .spec = job.spec,
+                       .folder = job.folder,
+                       .start_ms_max = static_cast<std::uint32_t>(to_ms(desk.settings.start_max))});
+}
+
+Generation generation_of(const wire::ToWorker& message) {
+  return std::visit(
+      [](const auto& each) {
+        if constexpr (requires { each.generation; }) {
+          return each.generation;
+        } else {
+          return Generation{};
+        }
+      },
+      message);
+}
+
+}  // namespace
+
+void derive_orders(Desk& desk, const ProcessRecord& process) {
+  WorkerLink* link = desk.link_of(process);
+  if (link == nullptr) return;
+  ProcessSoft& soft = desk.processes[process.process];
+  const JobRecord* job = desk.durable.job(process.job);
+  if (!is_wanted(job, process)) return order_stop(desk, *link, job, process);
+  const Generation generation = job->generation;
+  if (!job->generation_alive) {
+    if (!soft.seen || soft.aborted_told >= generation) return;
+    soft.aborted_told = generation;
+    soft.abort_sequence =
+        desk.order(*link, wire::AbortGeneration{.job = job->job,
+                                                .generation = generation,
+                                                .process = process.process,
+                                                .reason = job->recoveries.empty()
+                                                              ? "a rank was lost"
+                                                              : job->recoveries.back().cause});
+    return;
+  }
+  if (!soft.seen) {
+    order_start(desk, *link, *job, process);
+    soft.seen = true;
+    soft.told = generation;
+  } else if (soft.told < generation) {
+    desk.order(*link, wire::Regroup{.job = job->job,
+                                    .generation = generation,
+                                    .process = process.process,
+                                    .rank = process.rank,
+                                    .size = static_cast<std::uint32_t>(job->members.size())});
+    soft.told = generation;
+  }
+  if (job->formation.addresses.empty() || soft.formed_told >= generation) return;
+  desk.order(*link, wire::FormGroup{.job = job->job,
+                                    .generation = generation,
+                                    .process = process.process,
+                                    .addresses = job->formation.addresses,
+                                    .secret = job->formation.secret,
+                                    .base_step = job->formation.base_step,
+                                    .checkpoint = job->formation.checkpoint,
+                                    .copies = job->formation.copies});
+  soft.formed_told = generation;
+}
+
+SendToWorker frame_to(const WorkerLink& link, wire::ToWorker message) {
+  SendToWorker out{.peer = link.peer,
+                   .session = link.session,
+                   .generation = generation_of(message),
+                   .sequence = {},
+                   .message = {}};
+  out.message = std::move(message);
+  return out;
+}
+
+void send_due(Desk& desk) {
+  for (auto& [name, link] : desk.links) {
+    if (!link.open) continue;
+    if (link.reports_owed) {
+      link.reports_owed = false;
+      desk.effect(frame_to(link, wire::ReportsAcked{.through = link.reports.taken()}));
+    }
+    for (wire::Numbered<wire::ToWorker>& entry : link.orders.due(desk.now)) {
+      SendToWorker frame = frame_to(link, std::move(entry.message));
+      frame.sequence = entry.sequence;
+      desk.effect(std::move(frame));
+    }
+  }
+}
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,334 @@
+#include "coordinator/cluster/recovery.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "coordinator/cluster/job_life.h"
+#include "protocol/base/assert.h"
+
+namespace tutti::coordinator {
+
+namespace {
+
+// Tutti's own failures at one step, in a row, that end a job (DESIGN jobs).
+constexpr std::uint32_t kOwnFailuresMax = 3;
+constexpr int kSignalKill = 9;
+
+bool is_member(const JobRecord& job, ProcessId process) {
+  return std::find(job.members.begin(), job.members.end(), process) != job.members.end();
+}
+
+std::string describe_exit(const wire::RankExited& exit) {
+  if (!exit.error.empty()) return exit.error;
+  if (exit.signal != 0) return fmt::format("ended by signal {}", exit.signal);
+  return fmt::format("exited with code {}", exit.code);
+}
+
+// The worker's judgement counts; where it has none, the exit speaks for itself.
+Loss judge(const JobRecord& job, const wire::RankExited& exit) {
+  using enum wire::FailureClass;
+  const bool program = job.terms.kind == "run";
+  wire::FailureClass failure = exit.failure;
+  if (failure == none) {
+    if (exit.ordered || exit.signal == kSignalKill ||
+        (exit.code == 0 && exit.signal == 0 && program)) {
+      failure = infrastructure;
+    } else {
+      failure = program ? user : own;
+    }
+  }
+  return {.failure = failure, .message = describe_exit(exit)};
+}
+
+bool ended_well(const JobRecord& job, const wire::RankExited& exit) {
+  return job.terms.kind == "run" && !job.formation.addresses.empty() && exit.code == 0 &&
+         exit.signal == 0 && exit.failure == wire::FailureClass::none && exit.error.empty();
+}
+
+void fail(Desk& desk, JobId job, std::int32_t exit_code, const Loss& loss) {
+  stop_job(desk, job,
+           {.state = JobState::failed,
+            .exit_code = exit_code,
+            .failure = loss.failure,
+            .message = loss.message});
+}
+
+// Charges the first cause of an interruption. Whether the job may go on.
+bool charge(Desk& desk, JobId id, const Loss& loss) {
+  const JobRecord& job = desk.job(id);
+  if (!job.failure_counted) {
+    desk.record(
+        FailureCounted{.job = id, .failure = loss.failure, .step = desk.soft(id).newest_step});
+  }
+  if (loss.failure == wire::FailureClass::own && job.failures_own_here >= kOwnFailuresMax) {
+    fail(desk, id, 4,
+         {loss.failure, fmt::format("failed {} times at step {}: {}", kOwnFailuresMax, job.own_step,
+                                    loss.message)});
+    return false;
+  }
+  if (loss.failure == wire::FailureClass::infrastructure &&
+      job.failures_infrastructure > job.terms.retries_infrastructure) {
+    fail(desk, id, 3,
+         {loss.failure, fmt::format("retries.infrastructure ({}) are used up: {}",
+                                    job.terms.retries_infrastructure, loss.message)});
+    return false;
+  }
+  return true;
+}
+
+void lose_to_user(Desk& desk, JobId id, const Loss& loss) {
+  desk.record(FailureCounted{
+      .job = id, .failure = wire::FailureClass::user, .step = desk.soft(id).newest_step});
+  const JobRecord& job = desk.job(id);
+  if (job.failures_user > job.terms.retries_user) return fail(desk, id, 1, loss);
+  stop_job(desk, id,
+           {.state = JobState::queued,
+            .exit_code = 0,
+            .failure = wire::FailureClass::user,
+            .message = loss.message});
+}
+
+void go_on(Desk& desk, JobId id, const Loss& loss) {
+  if (!charge(desk, id, loss)) return;
+  if (desk.job(id).terms.kind == "run") {
+    stop_job(desk, id,
+             {.state = JobState::queued,
+              .exit_code = 0,
+              .failure = loss.failure,
+              .message = loss.message});
+    return;
+  }
+  abort_generation(desk, id, loss.message);
+  // The death is known: nothing to wait for.
+  desk.soft(id).settle_until.reset();
+  desk.capacity_changed();
+}
+
+}  // namespace
+
+void on_exit(Desk& desk, const wire::RankExited& exit) {
+  const ProcessRecord* found = desk.durable.process(exit.process);
+  if (found == nullptr) {
+    for (auto& [name, link] : desk.links) link.strangers.erase(exit.process);
+    desk.capacity_changed();
+    return;
+  }
+  const ProcessRecord process = *found;  // the fact removes it
+  const JobRecord* job = desk.durable.job(process.job);
+  const bool counts = job != nullptr && job->state != JobState::stopping &&
+                      !is_terminal(job->state) && is_member(*job, process.process);
+  const bool well = counts && ended_well(*job, exit);
+  std::string error = exit.error;
+  if (error.empty() && exit.failure != wire::FailureClass::none) error = describe_exit(exit);
+  desk.record(ProcessEnded{.process = exit.process,
+                           .code = exit.code,
+                           .signal = exit.signal,
+                           .error = std::move(error)});
+  desk.processes.erase(exit.process);
+  desk.capacity_changed();
+  if (job != nullptr) desk.touch(job->job);
+  if (!counts || well) return;
+  lose_rank(desk, job->job, process, judge(*job, exit));
+}
+
+void on_report(Desk& desk, const wire::GenerationBroken& report) {
+  const JobRecord* job = desk.durable.job(report.job);
+  if (job == nullptr || job->generation != report.generation || !job->generation_alive ||
+      !is_member(*job, report.process)) {
+    ++desk.counters.stale_reports;
+    return;
+  }
+  if (report.held.whole) {
+    JobSoft& soft = desk.soft(report.job);
+    soft.newest_step = std::max(soft.newest_step, report.held.step);
+  }
+  abort_generation(desk, report.job, fmt::format("rank {}: {}", report.rank, report.reason));
+  JobSoft& soft = desk.soft(report.job);
+  soft.settle_until = desk.now + desk.settings.settle;
+}
+
+void lose_rank(Desk& desk, JobId id, const ProcessRecord& process, const Loss& loss) {
+  const JobRecord& job = desk.job(id);
+  const std::string who = describe(job, process);
+  desk.note({.job = id,
+             .kind = EventKind::rank_lost,
+             .message = fmt::format("{}: {}", who, loss.message),
+             .generation = job.generation,
+             .rank = static_cast<std::int32_t>(process.rank),
+             .worker = process.worker});
+  const Loss named{loss.failure, fmt::format("{}: {}", who, loss.message)};
+  if (loss.failure == wire::FailureClass::user) return lose_to_user(desk, id, named);
+  go_on(desk, id, named);
+}
+
+void lose_node(Desk& desk, JobId id, const std::string& worker, const std::string& reason) {
+  const JobRecord& job = desk.job(id);
+  desk.note({.job = id,
+             .kind = EventKind::rank_lost,
+             .message = fmt::format("worker {} was lost: {}", worker, reason),
+             .generation = job.generation,
+             .worker = worker});
+  const Loss loss{wire::FailureClass::infrastructure,
+                  fmt::format("worker {} was lost: {}", worker, reason)};
+  if (job.terms.of_node == "fail") return fail(desk, id, 3, loss);
+  go_on(desk, id, loss);
+}
+
+void abort_generation(Desk& desk, JobId id, const std::string& cause) {
+  const JobRecord& job = desk.job(id);
+  if (!job.generation_alive) return;
+  JobSoft& soft = desk.soft(id);
+  if (job.open_checkpoint.step != 0 && !job.open_checkpoint.whole()) {
+    desk.note({.job = id,
+               .kind = EventKind::checkpoint_failed,
+               .message = "the generation ended before all parts were written",
+               .generation = job.generation,
+               .step = job.open_checkpoint.step});
+    soft.checkpoint_due.reset();
+  }
+  desk.note({.job = id,
+             .kind = EventKind::aborted,
+             .message = fmt::format("generation {} is aborted: {}", job.generation.value, cause),
+             .generation = job.generation});
+  desk.record(GenerationAborted{.job = id,
+                                .generation = job.generation,
+                                .cause = cause,
+                                .step = soft.newest_step,
+                                .unix_ms = desk.wall.unix_ms});
+  close_serving(desk, id);
+  soft.settle_until.reset();
+  soft.regroup_due.reset();
+  soft.start_due.reset();
+  soft.formed_due.reset();
+  soft.first_step.reset();
+  soft.aborted_unix_ms = desk.wall.unix_ms;
+  soft.wait_due = desk.now + std::chrono::milliseconds(job.terms.wait_ms);
+  desk.capacity_changed();
+  ++desk.counters.recoveries;
+}
+
+namespace {
+
+// The step that the new generation starts from, and who brings whom there.
+Formation choose_base(const JobRecord& job, const std::vector<wire::HeldState>& held) {
+  Formation formation;
+  bool holders = false;
+  for (const wire::HeldState& each : held) {
+    if (!each.whole) continue;
+    holders = true;
+    formation.base_step = std::max(formation.base_step, each.step);
+  }
+  CommittedCheckpoint newest{job.terms.resume_step, job.terms.resume_folder};
+  if (!job.checkpoints.empty()) newest = job.checkpoints.back();
+  if (!holders || (!newest.folder.empty() && newest.step > formation.base_step)) {
+    formation.base_step = newest.step;
+  }
+  // Also given where all hold the state, so that ranks know whether the base step has been saved.
+  if (newest.step == formation.base_step) formation.checkpoint = newest.folder;
+  std::vector<std::uint32_t> sources;
+  for (std::uint32_t rank = 0; rank < held.size(); ++rank) {
+    if (held[rank].whole && held[rank].step == formation.base_step) sources.push_back(rank);
+  }
+  if (sources.empty()) return formation;
+  std::size_t next = 0;
+  for (std::uint32_t rank = 0; rank < held.size(); ++rank) {
+    const wire::HeldState& own = held[rank];
+    // A pending step is finished from what the rank holds, without communication: some rank had all
+    // votes.
+    if (own.whole && (own.step == formation.base_step || own.pending == formation.base_step)) {
+      continue;
+    }
+    formation.copies.push_back({.from = sources[next++ % sources.size()], .to = rank});
+  }
+  return formation;
+}
+
+}  // namespace
+
+void order_group(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  JobSoft& soft = desk.soft(id);
+  std::vector<wire::HeldState> held;
+  std::vector<std::string> addresses;
+  for (const ProcessId member : job.members) {
+    const auto& ready = desk.processes[member].ready;
+    TUTTI_ASSERT(ready.has_value());
+    held.push_back(ready->held);
+    addresses.push_back(ready->address);
+    if (ready->held.whole) soft.newest_step = std::max(soft.newest_step, ready->held.step);
+  }
+  Formation formation;
+  if (job.terms.kind == "train") formation = choose_base(job, held);
+  formation.addresses = std::move(addresses);
+  formation.secret = desk.fresh_secret();
+  const std::uint64_t newest = soft.newest_step;
+  const std::uint64_t lost = newest > formation.base_step ? newest - formation.base_step : 0;
+  const bool recovering = job.state == JobState::recovering;
+  if (recovering) {
+    desk.note({.job = id,
+               .kind = EventKind::regrouped,
+               .message = fmt::format("generation {} goes on from step {}, {} steps are redone",
+                                      job.generation.value, formation.base_step, lost),
+               .generation = job.generation,
+               .step = formation.base_step});
+  }
+  desk.record(GroupOrdered{.job = id,
+                           .generation = job.generation,
+                           .formation = std::move(formation),
+                           .lost_steps = recovering ? lost : 0,
+                           .aborted_unix_ms = soft.aborted_unix_ms,
+                           .unix_ms = desk.wall.unix_ms});
+  // What was redone is not committed any more.
+  soft.newest_step = desk.job(id).formation.base_step;
+  soft.regroup_due.reset();
+  soft.start_due.reset();
+  soft.formed_due = desk.now + desk.settings.form_max;
+}
+
+namespace {
+
+// Ends the members that `late` says are to blame, as infrastructure.
+template <class Late>
+void end_late(Desk& desk, JobId id, const std::string& cause, const Late& late) {
+  const std::vector<ProcessId> members = desk.job(id).members;
+  for (const ProcessId member : members) {
+    if (!member || !late(member)) continue;
+    const ProcessRecord process = *desk.durable.process(member);
+    desk.record(ProcessStopOrdered{.process = member});
+    lose_rank(desk, id, process, {wire::FailureClass::infrastructure, cause});
+    const JobState state = desk.job(id).state;
+    if (state == JobState::stopping || is_terminal(state)) return;
+  }
+}
+
+}  // namespace
+
+void check_recovery_deadlines(Desk& desk, JobId id) {
+  JobSoft& soft = desk.soft(id);
+  const JobRecord& job = desk.job(id);
+  const Generation generation = job.generation;
+  const auto unready = [&](ProcessId process) {
+    const ProcessSoft& its = desk.processes[process];
+    return !its.ready || its.ready->generation != generation;
+  };
+  const auto is_new = [&](ProcessId process) {
+    return desk.durable.process(process)->generation == generation;
+  };
+  if (soft.regroup_due && desk.now >= *soft.regroup_due) {
+    soft.regroup_due.reset();
+    end_late(desk, id, "it did not regroup in time",
+             [&](ProcessId process) { return !is_new(process) && unready(process); });
+  } else if (soft.start_due && desk.now >= *soft.start_due) {
+    soft.start_due.reset();
+    end_late(desk, id, "it did not start in time", unready);
+  } else if (soft.formed_due && desk.now >= *soft.formed_due) {
+    soft.formed_due.reset();
+    end_late(desk, id, "it did not join its group in time", [&](ProcessId process) {
+      const ProcessSoft& its = desk.processes[process];
+      return !its.formed || its.formed->generation != generation;
+    });
+  }
+}
+
+}  // namespace tutti::coordinator

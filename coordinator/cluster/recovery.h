@@ -1,0 +1,41 @@
+// Losing ranks and going on: who is to blame, what it costs, and from which step the next
+// generation starts.
+//
+// A loss in a train or serve job aborts its generation on every survivor, in one message each;
+// survivors keep their state. The scheduler then fills the empty ranks (all or none), the new
+// generation gathers, and order_group decides the base step. A loss in a `run` job restarts the
+// whole gang: programs cannot regroup. Further losses at any point of this just leave more ranks
+// empty.
+#pragma once
+
+#include <string>
+
+#include "coordinator/cluster/desk.h"
+
+namespace tutti::coordinator {
+
+struct Loss {
+  wire::FailureClass failure = wire::FailureClass::infrastructure;
+  std::string message;  // one line
+};
+
+// The process is gone. Says so once, frees its slot, and judges.
+void on_exit(Desk& desk, const wire::RankExited& exit);
+void on_report(Desk& desk, const wire::GenerationBroken& report);
+
+// A rank of the current generation cannot go on; the process was taken from the gang already.
+void lose_rank(Desk& desk, JobId job, const ProcessRecord& process, const Loss& loss);
+// The job lost ranks with a worker (those processes are taken from the gang already).
+void lose_node(Desk& desk, JobId job, const std::string& worker, const std::string& reason);
+
+// Ends the generation if it is alive. The job is recovering, or still being placed for the first
+// time.
+void abort_generation(Desk& desk, JobId job, const std::string& cause);
+
+// All ranks are ready: base step, checkpoint and copies.
+void order_group(Desk& desk, JobId job);
+
+// Deadlines of regrouping and forming.
+void check_recovery_deadlines(Desk& desk, JobId job);
+
+}  // namespace tutti::coordinator
