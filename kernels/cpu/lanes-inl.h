@@ -1,8 +1,9 @@
-// Sixteen logical lanes over Highway: one AVX-512 vector or two AVX2 vectors, the same bits either way.
+// Sixteen logical lanes over Highway: one AVX-512 vector or two AVX2 vectors, the same bits either
+// way.
 //
-// An element-wise kernel written with Lanes rounds alike on both paths, because each lane sees the same operations; a
-// sum along a vector accumulates in sixteen lanes and folds them by one fixed tree. Included once per target (foreach
-// _target); hence no #pragma once.
+// An element-wise kernel written with Lanes rounds alike on both paths, because each lane sees the
+// same operations; a sum along a vector accumulates in sixteen lanes and folds them by one fixed
+// tree. Included once per target (foreach _target); hence no #pragma once.
 #if defined(TUTTI_LANES_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef TUTTI_LANES_INL
 #undef TUTTI_LANES_INL
@@ -90,6 +91,17 @@ HWY_INLINE void store_first(const Lanes& x, float* to, Index n) {
   alignas(64) float whole[kLanes];
   store(x, whole);
   for (Index i = 0; i < n; ++i) to[i] = whole[i];
+}
+
+// Lanes [0, n) of x and `other` beyond; n may be outside of 0..16.
+HWY_INLINE Lanes keep_first(const Lanes& x, Index n, const Lanes& other) {
+  const auto first = [n](Index offset) HWY_ATTR {
+    const Index count = n - offset;
+    const Index bounded = count < 0 ? 0 : (count > kVectorLanes ? kVectorLanes : count);
+    return hn::FirstN(kTag, static_cast<std::size_t>(bounded));
+  };
+  return TUTTI_LANES(hn::IfThenElse(first(0), x.a, other.a),
+                     hn::IfThenElse(first(kVectorLanes), x.b, other.b));
 }
 
 // Folds sixteen lanes: 16 -> 8 -> 4 -> 2 -> 1, lane i with lane i + half.

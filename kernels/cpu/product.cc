@@ -1,8 +1,9 @@
 // The fp32 product: packing and blocking around the register tile of product_tile-inl.h.
 //
-// Many rows: the right operand is packed once for all threads, then blocks of rows are handed out; each walks over k
-// in ascending pieces of kDepth and continues its outputs through memory. Few rows (decoding): columns are handed out,
-// and each thread packs a panel into its own L1 and uses it at once.
+// Many rows: the right operand is packed once for all threads, then blocks of rows are handed out;
+// each walks over k in ascending pieces of kDepth and continues its outputs through memory. Few
+// rows (decoding): columns are handed out, and each thread packs a panel into its own L1 and uses
+// it at once.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/product.cc"
 #include "hwy/foreach_target.h"
@@ -66,18 +67,6 @@ void finish(const Product& args, Index row, Index rows, Index column, Index colu
   }
 }
 
-template <class Left>
-HWY_INLINE void run_columns(Index rows, Index columns, Index depth, const float* left,
-                            const float* panel, float* output, Index output_stride,
-                            ChainStart start) {
-  if (columns == kTileColumns) {
-    run_panel<Left>(rows, depth, left, panel, kTileColumns, output, output_stride, start);
-  } else {
-    run_panel_edge<Left>(rows, columns, depth, left, panel, kTileColumns, output, output_stride,
-                         start);
-  }
-}
-
 void product_few_rows(const OpContext& ctx, const ProductCall& call) {
   const Product& args = *call.product;
   ArenaScope scope(ctx.pool->op_scratch());
@@ -101,7 +90,7 @@ void product_few_rows(const OpContext& ctx, const ProductCall& call) {
         const Index depth = std::min(kDepth, call.depth - k);
         pack_right(call, column, columns, k, depth, panel);
         run_columns<LeftRows>(call.rows, columns, depth, left + piece * piece_floats, panel,
-                              args.output.data + column, args.output.stride,
+                              kTileColumns, args.output.data + column, args.output.stride,
                               piece == 0 ? args.start : ChainStart::output);
       }
       finish(args, 0, call.rows, column, columns);
@@ -142,7 +131,7 @@ void run_rows(const OpContext& ctx, const ProductCall& call, const Piece& piece,
     for (Index p = 0; p < piece.panels(); ++p) {
       const Index column = piece.column + p * kTileColumns;
       const Index columns = std::min(kTileColumns, piece.column + piece.columns - column);
-      run_columns<Left>(rows, columns, depth, left, piece.panel(k, depth, p),
+      run_columns<Left>(rows, columns, depth, left, piece.panel(k, depth, p), kTileColumns,
                         args.output.row(row) + column, args.output.stride,
                         first == 0 ? args.start : ChainStart::output);
       if (last) finish(args, row, rows, column, columns);

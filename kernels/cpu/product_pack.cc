@@ -42,22 +42,28 @@ void pack_panel_straight(ConstMatrix source, Index width, float* panel) {
   }
 }
 
-void pack_panel_transposed(ConstMatrix source, Index width, float* panel) {
+void transpose_into(ConstMatrix source, float* to, Index to_stride) {
   const Index depth = source.columns;
   Index n = 0;
   for (; n + 8 <= source.rows; n += 8) {
     Index k = 0;
     for (; k + 8 <= depth; k += 8) {
-      transpose_8x8(source.row(n) + k, source.stride, panel + k * width + n, width);
+      transpose_8x8(source.row(n) + k, source.stride, to + k * to_stride + n, to_stride);
     }
     for (; k < depth; ++k) {
-      for (Index i = n; i < n + 8; ++i) panel[k * width + i] = source.row(i)[k];
+      for (Index i = n; i < n + 8; ++i) to[k * to_stride + i] = source.row(i)[k];
     }
   }
-  for (; n < width; ++n) {
-    for (Index k = 0; k < depth; ++k) {
-      panel[k * width + n] = n < source.rows ? source.row(n)[k] : 0.0F;
-    }
+  for (; n < source.rows; ++n) {
+    for (Index k = 0; k < depth; ++k) to[k * to_stride + n] = source.row(n)[k];
+  }
+}
+
+void pack_panel_transposed(ConstMatrix source, Index width, float* panel) {
+  transpose_into(source, panel, width);
+  if (source.rows == width) return;
+  for (Index k = 0; k < source.columns; ++k) {
+    std::fill(panel + k * width + source.rows, panel + (k + 1) * width, 0.0F);
   }
 }
 

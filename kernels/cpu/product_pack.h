@@ -1,7 +1,8 @@
-// Copies the operands of a product into the layouts that the tile reads: right panels and left blocks.
+// Copies the operands of a product into the layouts that the tile reads: right panels and left
+// blocks.
 //
-// A right panel is [depth][width]: for each k the `width` outputs next to each other, zeros where columns end. Data
-// movement only, so it cannot change a bit.
+// A right panel is [depth][width]: for each k the `width` outputs next to each other, zeros where
+// columns end. Data movement only, so it cannot change a bit.
 #pragma once
 
 #include "kernels/tensor/matrix.h"
@@ -13,6 +14,9 @@ void pack_panel_straight(ConstMatrix source, Index width, float* panel);
 
 // Source [columns][depth] (k lies side by side, as in a weight [out, in]).
 void pack_panel_transposed(ConstMatrix source, Index width, float* panel);
+
+// to[k * to_stride + n] = source[n][k].
+void transpose_into(ConstMatrix source, float* to, Index to_stride);
 
 // Rows of `source`, one after the other at `stride`.
 void copy_rows(ConstMatrix source, float* to, Index stride);

@@ -1,8 +1,10 @@
-// The register tile under every product: output[rows, columns] continued by fused multiply-adds over k.
+// The register tile under every product: output[rows, columns] continued by fused multiply-adds
+// over k.
 //
-// One tile holds kRows x (kTileVectors vectors) of the output in registers and walks over k in ascending order; each
-// output is one chain (chain rule), whatever the tile's height. The left operand is read by broadcast, in one of two
-// layouts with strides fixed at compile time; the right operand by vectors, kTileColumns next to each other.
+// One tile holds kRows x (kTileVectors vectors) of the output in registers and walks over k in
+// ascending order; each output is one chain (chain rule), whatever the tile's height. The left
+// operand is read by broadcast, in one of two layouts with strides fixed at compile time; the right
+// operand by vectors, kTileColumns next to each other.
 #if defined(TUTTI_PRODUCT_TILE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef TUTTI_PRODUCT_TILE_INL
 #undef TUTTI_PRODUCT_TILE_INL
@@ -19,7 +21,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-// 28 of 32 registers accumulate on AVX-512, 12 of 16 on AVX2; the rest hold a broadcast and the right vectors.
+// 28 of 32 registers accumulate on AVX-512, 12 of 16 on AVX2; the rest hold a broadcast and the
+// right vectors.
 #if HWY_TARGET == HWY_AVX2
 inline constexpr int kTileRows = 6;
 #else
@@ -28,11 +31,12 @@ inline constexpr int kTileRows = 14;
 inline constexpr int kTileVectors = 2;
 inline constexpr Index kTileColumns = kTileVectors * kVectorLanes;
 
-// Longest piece of k between two visits of the output: a left panel and a right panel of this depth share L1 and L2.
+// Longest piece of k between two visits of the output: a left panel and a right panel of this depth
+// share L1 and L2.
 inline constexpr Index kDepth = 256;
 
-// Left layouts. Rows: k lies side by side; the stride is odd in cache lines, so that the rows of a tile fall into
-// different sets of L1. Columns: the rows of a block lie side by side for each k.
+// Left layouts. Rows: k lies side by side; the stride is odd in cache lines, so that the rows of a
+// tile fall into different sets of L1. Columns: the rows of a block lie side by side for each k.
 struct LeftRows {
   static constexpr Index kStride = kDepth + 16;
   static constexpr Index at(Index row, Index k) { return row * kStride + k; }
@@ -132,6 +136,31 @@ HWY_NOINLINE void run_panel_edge(Index rows, Index columns, Index depth, const f
     for (Index r = 0; r < height; ++r) {
       std::memcpy(place + r * output_stride, whole + r * kTileColumns, bytes);
     }
+  }
+}
+
+// One panel, whole or not.
+template <class Left>
+HWY_INLINE void run_columns(Index rows, Index columns, Index depth, const float* left,
+                            const float* right, Index right_stride, float* output,
+                            Index output_stride, ChainStart start) {
+  if (columns == kTileColumns) {
+    run_panel<Left>(rows, depth, left, right, right_stride, output, output_stride, start);
+  } else {
+    run_panel_edge<Left>(rows, columns, depth, left, right, right_stride, output, output_stride,
+                         start);
+  }
+}
+
+// All panels of `columns` outputs; the right operand is [depth][right_stride], readable up to the
+// next multiple of kTileColumns.
+template <class Left>
+HWY_INLINE void run_band(Index rows, Index columns, Index depth, const float* left,
+                         const float* right, Index right_stride, float* output,
+                         Index output_stride, ChainStart start) {
+  for (Index column = 0; column < columns; column += kTileColumns) {
+    run_columns<Left>(rows, std::min(kTileColumns, columns - column), depth, left, right + column,
+                      right_stride, output + column, output_stride, start);
   }
 }
 

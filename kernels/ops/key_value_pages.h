@@ -21,7 +21,8 @@
 
 namespace tutti::kernels {
 
-// Floats of one page: 2 * kKeyBlock * kv_heads * head_width. A page is 64-byte aligned.
+// Floats of one page: for each key head, kKeyBlock keys and values, a value's width rounded up to a
+// multiple of 32. A page is 64-byte aligned.
 Index kv_page_floats(const AttentionShape& shape);
 
 inline Index kv_pages_for(Index positions) { return (positions + kKeyBlock - 1) / kKeyBlock; }

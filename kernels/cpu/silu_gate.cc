@@ -1,0 +1,101 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/silu_gate.cc"
+#include "hwy/foreach_target.h"
+
+#include "kernels/cpu/exp-inl.h"
+#include "kernels/cpu/row_split.h"
+#include "kernels/ops/silu_gate.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+HWY_INLINE Lanes sigmoid(const Lanes& x) {
+  const Lanes one = splat(1.0F);
+  return one / (one + exp(zero() - x));
+}
+
+HWY_INLINE Lanes gated(const Lanes& gate, const Lanes& up) { return gate * sigmoid(gate) * up; }
+
+void silu_gate_forward_kernel(const OpContext& ctx, const SiluGateForward& args) {
+  ctx.pool->parallel_for(args.y.rows, rows_in_piece(args.y.columns),
+                         [&](int, Index begin, Index end) {
+    for (Index row = begin; row < end; ++row) {
+      const float* const gate = args.gate.row(row);
+      const float* const up = args.up.row(row);
+      float* const y = args.y.row(row);
+      for_lanes(
+          args.y.columns, [&](Index i) { store(gated(load(gate + i), load(up + i)), y + i); },
+          [&](Index i, Index left) {
+            store_first(gated(load_first(gate + i, left), load_first(up + i, left)), y + i, left);
+          });
+    }
+  });
+}
+
+struct GateGradients {
+  Lanes gate, up;
+};
+
+HWY_INLINE GateGradients gate_gradients(const Lanes& dy, const Lanes& gate, const Lanes& up) {
+  const Lanes one = splat(1.0F);
+  const Lanes s = sigmoid(gate);
+  const Lanes slope = s * fma(gate, one - s, one);
+  return {dy * up * slope, dy * (gate * s)};
+}
+
+void silu_gate_backward_kernel(const OpContext& ctx, const SiluGateBackward& args) {
+  ctx.pool->parallel_for(args.dy.rows, rows_in_piece(args.dy.columns),
+                         [&](int, Index begin, Index end) {
+    for (Index row = begin; row < end; ++row) {
+      const float* const dy = args.dy.row(row);
+      const float* const gate = args.gate.row(row);
+      const float* const up = args.up.row(row);
+      float* const dgate = args.dgate.row(row);
+      float* const dup = args.dup.row(row);
+      for_lanes(
+          args.dy.columns,
+          [&](Index i) {
+            const GateGradients d = gate_gradients(load(dy + i), load(gate + i), load(up + i));
+            store(d.gate, dgate + i);
+            store(d.up, dup + i);
+          },
+          [&](Index i, Index left) {
+            const GateGradients d = gate_gradients(
+                load_first(dy + i, left), load_first(gate + i, left), load_first(up + i, left));
+            store_first(d.gate, dgate + i, left);
+            store_first(d.up, dup + i, left);
+          });
+    }
+  });
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "kernels/cpu/dispatch.h"
+
+namespace tutti::kernels {
+
+Result<> silu_gate_forward(const OpContext& ctx, const SiluGateForward& args) {
+  if (!same_shape(args.gate, args.y) || !same_shape(args.up, args.y)) {
+    return Error{ErrorCode::invalid_argument, "silu_gate_forward: gate, up, y differ in shape"};
+  }
+  TUTTI_CPU_CALL(silu_gate_forward_kernel)(ctx, args);
+  return {};
+}
+
+Result<> silu_gate_backward(const OpContext& ctx, const SiluGateBackward& args) {
+  if (!same_shape(args.gate, args.dy) || !same_shape(args.up, args.dy) ||
+      !same_shape(args.dgate, args.dy) || !same_shape(args.dup, args.dy)) {
+    return Error{ErrorCode::invalid_argument,
+                 "silu_gate_backward: dy, gate, up, dgate, dup differ in shape"};
+  }
+  TUTTI_CPU_CALL(silu_gate_backward_kernel)(ctx, args);
+  return {};
+}
+
+}  // namespace tutti::kernels
+
+#endif
