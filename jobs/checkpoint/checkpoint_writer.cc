@@ -1,0 +1,284 @@
+#include "jobs/checkpoint/checkpoint_writer.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <map>
+#include <optional>
+
+#include "jobs/checkpoint/checkpoint_reader.h"
+#include "jobs/models/safetensors.h"
+#include "protocol/base/file.h"
+#include "protocol/base/log.h"
+
+namespace tutti::checkpoint {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::uint64_t kTokenizerBytesMax = std::uint64_t{256} << 20;
+
+using Parameters = std::span<const models::Parameter>;
+
+// Which parameters each file holds: contiguous, near equal in size, none empty.
+std::vector<Parameters> split_parameters(const models::ParameterLayout& layout, std::uint32_t ranks) {
+  const Parameters all = layout.parameters();
+  const std::size_t files = std::min<std::size_t>(ranks, all.size());
+  std::vector<Parameters> split;
+  std::size_t first = 0;
+  for (std::size_t file = 0; file < files; ++file) {
+    const std::size_t last_possible = all.size() - (files - file - 1);
+    const std::uint64_t border = (file + 1) * layout.elements() / files;
+    std::size_t end = first + 1;
+    while (end < last_possible && all[end].offset + all[end].elements / 2 < border) ++end;
+    if (file + 1 == files) end = all.size();
+    split.push_back(all.subspan(first, end - first));
+    first = end;
+  }
+  return split;
+}
+
+std::string tensor_file_name(std::string_view kind, std::size_t file, std::size_t files) {
+  if (files == 1) return fmt::format("{}.safetensors", kind);
+  return fmt::format("{}-{:05}-of-{:05}.safetensors", kind, file + 1, files);
+}
+
+Error file_error(std::string_view what, const fs::path& path, const std::error_code& code) {
+  return errno_error(fmt::format("cannot {} {}", what, path.string()), code.value());
+}
+
+// Writes one rank's files and knows them, so that a failure can take them back.
+class PartWriter {
+ public:
+  PartWriter(const CheckpointState& state, const PartPlace& place)
+      : state_(state), place_(place),
+        folder_(place.root / private_folder_name(state.entry.step, place.generation)),
+        split_(split_parameters(state.decoder.layout(), place.ranks)) {}
+
+  Result<std::vector<FileEntry>> write() {
+    std::error_code failed;
+    fs::create_directories(folder_, failed);
+    if (failed) return file_error("make", folder_, failed);
+    auto written = write_files();
+    if (written) written = sync_folder(folder_);
+    if (written) written = hash_files();
+    if (!written) {
+      for (const std::string& name : names_) fs::remove(folder_ / name, failed);
+      return Error(written.error()).with_context(fmt::format("checkpoint of step {}", state_.entry.step));
+    }
+    return std::move(entries_);
+  }
+
+ private:
+  Result<> write_files() {
+    if (place_.rank < split_.size()) {
+      auto written = write_weights();
+      if (written) written = write_optimizer();
+      if (!written) return written;
+    }
+    return place_.rank == 0 ? write_descriptions() : Result<>{};
+  }
+
+  Result<> write_weights() {
+    const Parameters own = split_[place_.rank];
+    std::vector<models::TensorDeclaration> tensors;
+    for (const auto& parameter : own) {
+      tensors.push_back({parameter.name, models::TensorType::f32, parameter.shape});
+    }
+    const auto pieces = [&](auto append) { return append(state_.weights, own); };
+    return write_tensors(tensor_file_name("model", place_.rank, split_.size()), tensors, pieces);
+  }
+
+  Result<> write_optimizer() {
+    const Parameters own = split_[place_.rank];
+    std::vector<models::TensorDeclaration> tensors;
+    for (const NamedArena& arena : state_.optimizer) {
+      for (const auto& parameter : own) {
+        tensors.push_back({arena.name + "/" + parameter.name, models::TensorType::f32, parameter.shape});
+      }
+    }
+    const auto pieces = [&](auto append) {
+      Result<> done;
+      for (const NamedArena& arena : state_.optimizer) {
+        if (done) done = append(arena.values, own);
+      }
+      return done;
+    };
+    return write_tensors(tensor_file_name("optimizer", place_.rank, split_.size()), tensors, pieces);
+  }
+
+  template <class Pieces>
+  Result<> write_tensors(const std::string& name, std::span<const models::TensorDeclaration> tensors,
+                         const Pieces& pieces) {
+    claim(name);
+    auto writer = models::SafetensorsWriter::create(folder_ / name, tensors, {{"format", "pt"}});
+    if (!writer) return writer.error();
+    Result<> appended = pieces([&](std::span<const float> arena, Parameters parameters) {
+      Result<> done;
+      for (const auto& parameter : parameters) {
+        if (done) done = writer->append(arena.subspan(parameter.offset, parameter.elements));
+      }
+      return done;
+    });
+    if (!appended) return appended;
+    auto finished = writer->finish();
+    if (!finished) return finished.error();
+    return {};
+  }
+
+  Result<> write_descriptions() {
+    auto written = write_text("config.json", models::to_config_json(state_.decoder.description()));
+    if (written) written = write_text("training.json", to_json(state_.entry));
+    if (written && split_.size() > 1) written = write_index();
+    if (!written || state_.tokenizer.empty()) return written;
+    auto tokenizer = read_file(state_.tokenizer, kTokenizerBytesMax);
+    if (!tokenizer) return tokenizer.error();
+    return write_text("tokenizer.json", *tokenizer);
+  }
+
+  Result<> write_index() {
+    std::map<std::string, std::string> file_of_tensor;
+    std::uint64_t bytes = 0;
+    for (std::size_t file = 0; file < split_.size(); ++file) {
+      for (const auto& parameter : split_[file]) {
+        file_of_tensor[parameter.name] = tensor_file_name("model", file, split_.size());
+        bytes += parameter.elements * sizeof(float);
+      }
+    }
+    return write_text("model.safetensors.index.json", models::to_index_json(file_of_tensor, bytes));
+  }
+
+  Result<> write_text(const std::string& name, std::string_view content) {
+    claim(name);
+    return write_file_atomically(folder_ / name, content);
+  }
+
+  // A file of an earlier try of this generation makes room.
+  void claim(const std::string& name) {
+    std::error_code ignored;
+    fs::remove(folder_ / name, ignored);
+    names_.push_back(name);
+  }
+
+  Result<> hash_files() {
+    for (const std::string& name : names_) {
+      auto entry = hash_file(folder_, name);
+      if (!entry) return entry.error();
+      entries_.push_back(*std::move(entry));
+    }
+    return {};
+  }
+
+  const CheckpointState& state_;
+  const PartPlace& place_;
+  const fs::path folder_;
+  const std::vector<Parameters> split_;
+  std::vector<std::string> names_;
+  std::vector<FileEntry> entries_;
+};
+
+struct PrivateFolder {
+  std::uint64_t step = 0;
+  std::uint64_t generation = 0;
+};
+
+// ".step-12.g3"
+std::optional<PrivateFolder> parse_private(std::string_view name) {
+  constexpr std::string_view kPrefix = ".step-";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const char* const last = name.data() + name.size();
+  PrivateFolder folder;
+  const auto step = std::from_chars(name.data() + kPrefix.size(), last, folder.step);
+  if (step.ec != std::errc() || last - step.ptr < 3 || step.ptr[0] != '.' || step.ptr[1] != 'g') {
+    return std::nullopt;
+  }
+  const auto generation = std::from_chars(step.ptr + 2, last, folder.generation);
+  return generation.ec == std::errc() && generation.ptr == last ? std::optional(folder) : std::nullopt;
+}
+
+void remove_folder(const fs::path& folder) {
+  std::error_code failed;
+  fs::remove_all(folder, failed);
+  if (failed) {
+    TUTTI_LOG_WARNING("checkpoint", "cannot remove {}: {}", folder.string(), failed.message());
+  }
+}
+
+// Old checkpoints beyond `keep`, and parts that can never be committed any more. Failing costs disk, nothing else.
+void prune(const CommitOrder& order) {
+  std::uint32_t kept = 0;
+  for (const FoundCheckpoint& found : list_checkpoints(order.root)) {
+    const bool used = std::find(order.in_use.begin(), order.in_use.end(), found.step) != order.in_use.end();
+    if (order.keep == 0 || kept++ < order.keep || used || found.step == order.step) continue;
+    remove_folder(found.folder);
+  }
+  std::vector<fs::path> leftovers;
+  std::error_code failed;
+  for (fs::directory_iterator entry(order.root, failed), end; !failed && entry != end;
+       entry.increment(failed)) {
+    const auto folder = parse_private(entry->path().filename().string());
+    if (!folder) continue;
+    const bool over = folder->generation < order.generation ||
+                      (folder->generation == order.generation && folder->step <= order.step);
+    if (over) leftovers.push_back(entry->path());
+  }
+  for (const fs::path& folder : leftovers) remove_folder(folder);
+}
+
+Result<> write_manifest(const CommitOrder& order, const fs::path& folder) {
+  auto text = read_file(folder / "training.json");
+  if (!text) return text.error();
+  auto state = parse_state(*text);
+  if (!state) return Error(state.error()).with_context((folder / "training.json").string());
+  Manifest manifest{*std::move(state), order.files};
+  std::sort(manifest.files.begin(), manifest.files.end(),
+            [](const FileEntry& a, const FileEntry& b) { return a.name < b.name; });
+  for (const FileEntry& file : manifest.files) {
+    std::error_code failed;
+    if (fs::file_size(folder / file.name, failed) != file.bytes || failed) {
+      return Error{ErrorCode::corrupt, (folder / file.name).string() + " is not the file that was reported"};
+    }
+  }
+  return write_file_atomically(folder / "manifest.json", to_json(manifest));
+}
+
+}  // namespace
+
+std::string step_folder_name(std::uint64_t step) { return fmt::format("step-{}", step); }
+
+std::string private_folder_name(std::uint64_t step, std::uint64_t generation) {
+  return fmt::format(".step-{}.g{}", step, generation);
+}
+
+Result<std::vector<FileEntry>> write_part(const CheckpointState& state, const PartPlace& place) {
+  return PartWriter(state, place).write();
+}
+
+Result<fs::path> commit(const CommitOrder& order) {
+  const fs::path target = order.root / step_folder_name(order.step);
+  const fs::path folder = order.root / private_folder_name(order.step, order.generation);
+  std::error_code failed;
+  const bool parts_wait = fs::exists(folder, failed);
+  // With parts at hand, an old folder of this step is trusted only after it was read; without, nothing better is there.
+  if (verify(target, parts_wait ? Depth::hashes : Depth::sizes)) {
+    prune(order);
+    return target;
+  }
+  if (!parts_wait) {
+    return Error{ErrorCode::not_found, folder.string() + ": the parts of this checkpoint are not there"};
+  }
+  auto written = write_manifest(order, folder);
+  if (!written) return written.error();
+  remove_folder(target);
+  fs::rename(folder, target, failed);
+  if (failed) return file_error("rename", folder, failed);
+  auto synced = sync_folder(order.root);
+  if (!synced) return synced.error();
+  prune(order);
+  return target;
+}
+
+}  // namespace tutti::checkpoint

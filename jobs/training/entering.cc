@@ -1,0 +1,217 @@
+// How a rank comes to the base step of a generation.
+#include "jobs/training/trainer.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "jobs/checkpoint/checkpoint_reader.h"
+#include "kernels/collective/collectives.h"
+#include "kernels/tensor/float_mode.h"
+#include "protocol/base/log.h"
+
+namespace tutti::training {
+namespace {
+
+// What ranks show each other once they stand at the base step.
+struct Standing {
+  std::uint64_t step = 0;
+  kernels::Hash128 weights;
+  std::uint64_t save_is_due = 0;
+};
+static_assert(sizeof(Standing) == 32);
+
+bool receives(const EnterPlan& plan, std::uint32_t rank) {
+  return std::any_of(plan.copies.begin(), plan.copies.end(),
+                     [&](const Copy& copy) { return copy.to == rank; });
+}
+
+}  // namespace
+
+Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& plan) {
+  const kernels::FloatModeScope float_mode;
+  generation_ = plan.generation;
+  job_failed_ = false;
+  Entered entered;
+  const bool holds = (state_.whole && state_.step == plan.base_step) ||
+                     (pending_ && pending_->step == plan.base_step);
+  const bool newcomer = !holds && receives(plan, group.rank());
+  if (newcomer) {
+    pending_.reset();
+    state_.whole = false;
+  } else {
+    auto reached = reach_base(plan);
+    if (!reached) return reached.error();
+    entered.copied_bytes = *reached;
+  }
+  auto copied = copy_states(group, plan);
+  if (!copied) return copied.error();
+  entered.copied_bytes += *copied;
+  auto due = agree(group, plan);
+  if (!due) return due.error();
+  auto tree = kernels::ShardTree::create(std::max(1U, job_.spec.parallel.shards), job_.spec.train.batch,
+                                         group.size());
+  if (!tree) return fail_job(tree.error());
+  reduction_.emplace(job_.decoder.layout(), *tree, group.rank());
+  entered.step = state_.step;
+  entered.save_is_due = *due;
+  progress_.step.store(state_.step, std::memory_order_relaxed);
+  return entered;
+}
+
+// Without a peer's help. The bytes read from a checkpoint.
+Result<std::uint64_t> Trainer::reach_base(const EnterPlan& plan) {
+  if (state_.whole && state_.step == plan.base_step) {
+    pending_.reset();
+    return std::uint64_t{0};
+  }
+  if (pending_ && pending_->step == plan.base_step) {
+    auto record = commit_pending();
+    if (!record) return record.error();
+    return std::uint64_t{0};
+  }
+  pending_.reset();
+  progress_.enter(Phase::loading);
+  if (!plan.checkpoint.empty()) return load_newest(plan);
+  if (plan.base_step != 0) {
+    return Error{ErrorCode::not_found, "no checkpoint is named for step " + std::to_string(plan.base_step)};
+  }
+  auto initialised = initialise();
+  if (!initialised) return initialised.error();
+  return std::uint64_t{0};
+}
+
+// The checkpoint of the plan; or, where it does not verify, the newest one before it that does; or the beginning.
+Result<std::uint64_t> Trainer::load_newest(const EnterPlan& plan) {
+  const std::string& resume = job_.spec.train.resume;
+  std::string folder = plan.checkpoint;
+  std::uint64_t step_max = plan.base_step;
+  for (;;) {
+    auto loaded = load(folder);
+    if (loaded) return loaded;
+    if (loaded.error().code == ErrorCode::invalid_argument || folder == resume) {
+      return fail_job(loaded.error());
+    }
+    TUTTI_LOG_WARNING("training", "checkpoint not used: {}", loaded.error().message);
+    const auto found = step_max == 0 ? std::nullopt : checkpoint::newest_valid(plan.root, step_max - 1);
+    if (!found && resume.empty()) break;
+    folder = found ? found->folder.string() : resume;
+    step_max = found ? found->step : 0;
+  }
+  auto initialised = initialise();
+  if (!initialised) return initialised.error();
+  return std::uint64_t{0};
+}
+
+Result<std::uint64_t> Trainer::load(const std::string& folder) {
+  state_.whole = false;
+  std::vector<std::string> names(job_.optimizer->states.begin(), job_.optimizer->states.end());
+  auto loaded = checkpoint::load(folder, {.decoder = job_.decoder,
+                                          .weights = state_.weights(),
+                                          .optimizer = std::string(job_.optimizer->name),
+                                          .states = std::move(names),
+                                          .state_values = state_.optimizer()});
+  if (!loaded) return loaded.error();
+  auto hashed = hash_weights();
+  if (!hashed) return hashed.error();
+  if (kernels::to_string(state_.weights_hash) != loaded->entry.weights) {
+    return Error{ErrorCode::corrupt, folder + ": its weights do not have the hash that it states"};
+  }
+  state_.step = loaded->entry.step;
+  state_.whole = true;
+  return loaded->bytes;
+}
+
+Result<> Trainer::initialise() {
+  state_.whole = false;
+  state_.clear_optimizer();
+  const std::string& path = job_.spec.model.path;
+  if (path.empty()) {
+    job_.decoder.initialise(ctx_, job_.spec.train.seed, state_.weights());
+  } else {
+    auto loaded = models::load_weights(job_.decoder, path, state_.weights());
+    if (!loaded) return fail_job(loaded.error());
+  }
+  state_.step = 0;
+  state_.whole = true;
+  return hash_weights();
+}
+
+// One exchange in which every rank takes part, so that numbers of groups agree. The bytes received.
+Result<std::uint64_t> Trainer::copy_states(kernels::Communicator& group, const EnterPlan& plan) {
+  if (plan.copies.empty()) return std::uint64_t{0};
+  progress_.enter(Phase::copying);
+  const std::uint32_t rank = group.rank();
+  std::vector<std::span<float>> arenas = {state_.weights()};
+  arenas.insert(arenas.end(), state_.optimizer().begin(), state_.optimizer().end());
+  std::uint64_t step = state_.step;
+  std::vector<kernels::Transfer> transfers;
+  const auto move = [&](kernels::Transfer::Direction direction, std::uint32_t peer) {
+    transfers.push_back({direction, peer, std::as_writable_bytes(std::span(&step, 1))});
+    for (const std::span<float> arena : arenas) {
+      transfers.push_back({direction, peer, std::as_writable_bytes(arena)});
+    }
+  };
+  std::uint64_t received = 0;
+  for (const Copy& copy : plan.copies) {
+    if (copy.from == rank) move(kernels::Transfer::Direction::send, copy.to);
+    if (copy.to != rank) continue;
+    move(kernels::Transfer::Direction::receive, copy.from);
+    state_.whole = false;
+    pending_.reset();
+    received = state_.bytes();
+  }
+  auto exchanged = group.exchange(transfers);
+  if (!exchanged) return exchanged.error();
+  if (received == 0) return received;
+  state_.step = step;
+  state_.whole = true;
+  auto hashed = hash_weights();
+  if (!hashed) return hashed.error();
+  return received;
+}
+
+// All ranks stand at one step with equal weights; and whether that state should have been saved, as rank 0 sees the
+// folder.
+Result<bool> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan) {
+  std::vector<Standing> standings(group.size());
+  Standing& own = standings[group.rank()];
+  own = {state_.step, state_.weights_hash, 0};
+  if (group.rank() == 0 && job_.saves_after(state_.step)) {
+    const auto folder = std::filesystem::path(plan.root) / checkpoint::step_folder_name(state_.step);
+    own.save_is_due = checkpoint::verify(folder, checkpoint::Depth::sizes) ? 0 : 1;
+  }
+  std::vector<std::span<std::byte>> blocks;
+  for (Standing& standing : standings) blocks.push_back(std::as_writable_bytes(std::span(&standing, 1)));
+  auto gathered = kernels::all_gather(group, blocks);
+  if (!gathered) return gathered.error();
+  for (std::uint32_t peer = 0; peer < group.size(); ++peer) {
+    const Standing& other = standings[peer];
+    if (other.step != state_.step) {
+      return Error{ErrorCode::corrupt, fmt::format("rank {} stands at step {}, this rank at step {}",
+                                                   peer, other.step, state_.step)};
+    }
+    if (other.weights == state_.weights_hash) continue;
+    return fail_job({ErrorCode::internal,
+                     fmt::format("at step {} rank {} has weights {}, this rank {}", state_.step, peer,
+                                 kernels::to_string(other.weights),
+                                 kernels::to_string(state_.weights_hash))});
+  }
+  return standings[0].save_is_due != 0;
+}
+
+Result<> Trainer::hash_weights() {
+  std::size_t block = 0;
+  for (const models::Parameter& parameter : job_.decoder.layout().parameters()) {
+    const auto blocks = static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(parameter.elements)));
+    auto hashed = kernels::hash_blocks(ctx_, state_.weights().subspan(parameter.offset, parameter.elements),
+                                       std::span(block_hashes_).subspan(block, blocks));
+    if (!hashed) return hashed;
+    block += blocks;
+  }
+  state_.weights_hash = kernels::combine_hashes(block_hashes_);
+  return {};
+}
+
+}  // namespace tutti::training

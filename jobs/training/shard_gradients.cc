@@ -1,0 +1,120 @@
+#include "jobs/training/shard_gradients.h"
+
+#include <algorithm>
+
+#include "kernels/ops/add.h"
+
+namespace tutti::training {
+
+ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset,
+                               std::uint32_t micro)
+    : decoder_(decoder), dataset_(dataset), micro_(micro),
+      pass_(decoder, {.rows_max = micro * dataset.sequence(), .samples_max = micro}),
+      read_(2 * std::size_t{dataset.sequence()}) {
+  const std::size_t rows = std::size_t{micro} * dataset.sequence();
+  tokens_.resize(rows);
+  targets_.resize(rows);
+  sample_losses_.resize(micro);
+  for (std::uint32_t sample = 0; sample <= micro; ++sample) {
+    offsets_.push_back(static_cast<std::int32_t>(sample * dataset.sequence()));
+  }
+}
+
+Result<> ShardGradients::compute(const Request& request) {
+  parts_.clear();
+  free_.clear();
+  for (std::size_t buffer = buffers_.size(); buffer > 0; --buffer) free_.push_back(buffer - 1);
+  const kernels::IndexRange shards = request.tree.shards_of(request.rank);
+  first_shard_ = shards.begin;
+  losses_.assign(static_cast<std::size_t>(shards.size()), {});
+  for (const kernels::TreeNode& node : request.tree.subtrees_of(request.rank)) {
+    auto buffer = sum_of(request, node);
+    if (!buffer) return std::move(buffer).error();
+    parts_.push_back(summed(*buffer));
+  }
+  return {};
+}
+
+std::span<float> ShardGradients::result() {
+  return parts_.empty() ? summed(acquire()) : parts_.front();
+}
+
+// The buffer that holds the sum of the node's shards.
+Result<std::size_t> ShardGradients::sum_of(const Request& request, const kernels::TreeNode& node) {
+  if (node.level == 0) {
+    const std::size_t buffer = acquire();
+    auto ran = run_shard(request, node.index, buffers_[buffer].span());
+    if (!ran) return std::move(ran).error();
+    return buffer;
+  }
+  const kernels::TreeNode left{node.level - 1, 2 * node.index};
+  const kernels::TreeNode right{node.level - 1, 2 * node.index + 1};
+  if (!request.tree.has_samples(left)) return sum_of(request, right);
+  auto sum = sum_of(request, left);
+  if (!sum || !request.tree.has_samples(right)) return sum;
+  auto other = sum_of(request, right);
+  if (!other) return other;
+  auto added = kernels::add_into(request.ctx, summed(*sum), summed(*other));
+  if (!added) return std::move(added).error();
+  free_.push_back(*other);
+  return sum;
+}
+
+Result<> ShardGradients::run_shard(const Request& request, std::uint64_t shard,
+                                   std::span<float> gradients) {
+  std::fill(gradients.begin(), gradients.end(), 0.0F);
+  ShardLoss& loss = losses_[static_cast<std::size_t>(shard - first_shard_)];
+  const kernels::IndexRange samples = request.tree.samples_of(shard);
+  for (std::uint64_t first = samples.begin; first < samples.end; first += micro_) {
+    if (request.aborted()) return Error{ErrorCode::aborted, "the group is left"};
+    const kernels::IndexRange some{first, std::min(samples.end, first + micro_)};
+    auto ran = run_micro_batch(request, some, gradients, loss);
+    if (!ran) return ran;
+  }
+  pass_.finish_shard(request.ctx, gradients);
+  return {};
+}
+
+Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::IndexRange& samples,
+                                         std::span<float> gradients, ShardLoss& loss) {
+  const std::size_t length = dataset_.sequence();
+  const auto count = static_cast<std::size_t>(samples.size());
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::span<std::uint32_t> inputs = std::span(read_).first(length);
+    const std::span<std::uint32_t> targets = std::span(read_).last(length);
+    auto got = dataset_.read_pair(request.data_step, static_cast<std::uint32_t>(samples.begin + i),
+                                  inputs, targets);
+    if (!got) return got;
+    const auto narrow = [](std::uint32_t token) { return static_cast<std::int32_t>(token); };
+    std::transform(inputs.begin(), inputs.end(), tokens_.data() + i * length, narrow);
+    std::transform(targets.begin(), targets.end(), targets_.data() + i * length, narrow);
+  }
+  const models::TokenBatch batch{.tokens = std::span(tokens_).first(count * length),
+                                 .targets = std::span(targets_).first(count * length),
+                                 .positions = {},
+                                 .offsets = std::span(offsets_).first(count + 1)};
+  const std::span<models::SampleLoss> losses = std::span(sample_losses_).first(count);
+  auto passed = pass_.forward_backward(request.ctx, request.weights, batch, gradients, losses);
+  if (!passed) return passed;
+  for (const models::SampleLoss& sample : losses) {
+    loss.sum += sample.sum;
+    loss.targets += sample.targets;
+  }
+  return {};
+}
+
+std::size_t ShardGradients::acquire() {
+  if (free_.empty()) {
+    buffers_.emplace_back(static_cast<kernels::Index>(decoder_.layout().gradient_elements()));
+    return buffers_.size() - 1;
+  }
+  const std::size_t buffer = free_.back();
+  free_.pop_back();
+  return buffer;
+}
+
+std::span<float> ShardGradients::summed(std::size_t buffer) {
+  return buffers_[buffer].span().first(static_cast<std::size_t>(decoder_.layout().elements()));
+}
+
+}  // namespace tutti::training

@@ -1,0 +1,79 @@
+// The gradients of a rank's shards, added up to its maximal complete subtrees (DESIGN numerics, tree rule).
+//
+// Shard by shard, depth first: each shard's samples go through the pass in micro-batches that continue the chains in
+// one buffer, and a finished shard is added to its sibling as soon as both are there. A subtree of 2^k shards
+// needs k + 1 buffers at most, as in a binary counter; they are made in the first step and used again.
+//
+// Ownership: owns the buffers and the pass. Threads: one; the context's threads compute.
+// Errors: those of the data and the pass; aborted, when `Request::aborted` says so between two micro-batches.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "jobs/data/dataset.h"
+#include "jobs/models/training_pass.h"
+#include "kernels/collective/shard_tree.h"
+#include "kernels/tensor/buffer.h"
+#include "kernels/tensor/op_context.h"
+
+namespace tutti::training {
+
+struct ShardLoss {
+  double sum = 0;
+  std::uint64_t targets = 0;
+};
+
+class ShardGradients {
+ public:
+  // `micro`: samples that go through the pass together; never changes a bit.
+  ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset, std::uint32_t micro);
+
+  struct Request {
+    const kernels::OpContext& ctx;
+    std::span<const float> weights;
+    const kernels::ShardTree& tree;
+    std::uint32_t rank = 0;
+    std::uint64_t data_step = 0;  // counts from 0
+    const std::function<bool()>& aborted;
+  };
+
+  // Fills parts() and losses(). What was there before is gone.
+  Result<> compute(const Request& request);
+
+  // The sums of subtrees_of(rank), each over layout.elements().
+  std::span<const std::span<float>> parts() const { return parts_; }
+  // Of the rank's shards in order, empty ones included.
+  std::span<const ShardLoss> losses() const { return losses_; }
+  // Where the sum over all ranks goes: parts()[0], or a buffer of its own where this rank has none.
+  std::span<float> result();
+
+ private:
+  Result<std::size_t> sum_of(const Request& request, const kernels::TreeNode& node);
+  Result<> run_shard(const Request& request, std::uint64_t shard, std::span<float> gradients);
+  Result<> run_micro_batch(const Request& request, const kernels::IndexRange& samples,
+                           std::span<float> gradients, ShardLoss& loss);
+  std::size_t acquire();
+  std::span<float> summed(std::size_t buffer);
+
+  const models::Decoder& decoder_;
+  const data::Dataset& dataset_;
+  const std::uint32_t micro_;
+  models::TrainingPass pass_;
+  std::vector<kernels::FloatBuffer> buffers_;
+  std::vector<std::size_t> free_;
+  std::vector<std::span<float>> parts_;
+  std::vector<ShardLoss> losses_;
+  std::uint64_t first_shard_ = 0;
+  // One micro-batch: as read, and as the pass takes it.
+  std::vector<std::uint32_t> read_;
+  std::vector<std::int32_t> tokens_;
+  std::vector<std::int32_t> targets_;
+  std::vector<std::int32_t> offsets_;
+  std::vector<models::SampleLoss> sample_losses_;
+};
+
+}  // namespace tutti::training

@@ -1,0 +1,133 @@
+#include "jobs/training/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "kernels/collective/collectives.h"
+#include "kernels/tensor/float_mode.h"
+#include "protocol/base/clock.h"
+
+namespace tutti::training {
+namespace {
+
+// Added to the norm before dividing by it, as PyTorch does.
+constexpr double kClipEpsilon = 1e-6;
+
+}  // namespace
+
+Trainer::Trainer(const TrainingJob& job, int threads)
+    : job_(job), pool_(threads), ctx_{&pool_}, state_(job.decoder, *job.optimizer),
+      block_hashes_(job.decoder.layout().blocks().size()),
+      gradients_(job.decoder, job.dataset, job.micro()) {}
+
+Held Trainer::held() const { return {state_.whole, state_.step, pending_ ? pending_->step : 0}; }
+
+Error Trainer::fail_job(Error error) {
+  job_failed_ = true;
+  return error;
+}
+
+Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t flags) {
+  const kernels::FloatModeScope float_mode;
+  TUTTI_ASSERT(state_.whole && !pending_ && reduction_);
+  const Instant begun = monotonic_now();
+  const std::uint64_t step = state_.step + 1;
+  progress_.step.store(step, std::memory_order_relaxed);
+  progress_.enter(Phase::forward);
+  auto computed = compute_gradients(group);
+  if (!computed) return computed.error();
+  progress_.enter(Phase::exchange);
+  auto sums = reduce(group, step, flags);
+  progress_.collective.store(group.operations(), std::memory_order_relaxed);
+  if (!sums) return sums.error();
+  pending_ = Pending{step, *sums, gradients_.result()};
+  auto votes = kernels::exchange_votes(group, {.step = step});
+  progress_.collective.store(group.operations(), std::memory_order_relaxed);
+  if (!votes) return votes.error();
+  progress_.enter(Phase::update);
+  auto record = commit_pending();
+  if (!record) return record.error();
+  record->seconds = to_seconds(monotonic_now() - begun);
+  record->ranks = group.size();
+  return StepOutcome{*record, sums->flags};
+}
+
+Result<> Trainer::compute_gradients(kernels::Communicator& group) {
+  const std::function<bool()> aborted = [&group] { return group.aborted(); };
+  auto computed = gradients_.compute({.ctx = ctx_,
+                                      .weights = state_.weights(),
+                                      .tree = reduction_->tree(),
+                                      .rank = group.rank(),
+                                      .data_step = state_.step,
+                                      .aborted = aborted});
+  if (computed || computed.error().code == ErrorCode::aborted) return computed;
+  return fail_job(Error(computed.error()).with_context("step " + std::to_string(state_.step + 1)));
+}
+
+Result<StepSums> Trainer::reduce(kernels::Communicator& group, std::uint64_t step, std::uint64_t flags) {
+  auto sums = reduction_->reduce(
+      {.ctx = ctx_, .group = group, .gradients = gradients_, .step = step, .flags = flags});
+  if (!sums) return sums;
+  if (sums->bad_parameter) {
+    const auto& parameter = job_.decoder.layout().parameters()[*sums->bad_parameter];
+    return fail_job({ErrorCode::invalid_argument, "step " + std::to_string(step) + ": the gradient of " +
+                                                      parameter.name + " is not finite"});
+  }
+  return sums;
+}
+
+// In place and without communication; every rank comes to the same bits.
+Result<StepRecord> Trainer::commit_pending() {
+  TUTTI_ASSERT(pending_ && state_.whole && pending_->step == state_.step + 1);
+  const StepSums& sums = pending_->sums;
+  const auto targets = static_cast<double>(std::max<std::uint64_t>(1, sums.targets));
+  StepRecord record;
+  record.step = pending_->step;
+  record.loss = sums.loss / targets;
+  record.grad_norm = std::sqrt(sums.squares) / targets;
+  record.rate = optimizers::rate_at(job_.spec.train, *job_.schedule, record.step);
+  record.tokens = sums.targets;
+  record.generation = generation_;
+  const double clip = job_.spec.train.clip;
+  const double share = clip > 0 ? std::min(1.0, clip / (record.grad_norm + kClipEpsilon)) : 1.0;
+  state_.whole = false;
+  auto updated = job_.optimizer->update(ctx_, job_.spec.train.optimizer,
+                                        {.layout = job_.decoder.layout(),
+                                         .weights = state_.weights(),
+                                         .gradients = pending_->gradients,
+                                         .states = state_.optimizer(),
+                                         .block_hashes = block_hashes_,
+                                         .step = record.step,
+                                         .rate = record.rate,
+                                         .factor = static_cast<float>(share / targets)});
+  if (!updated) return fail_job({ErrorCode::internal, updated.error().message});
+  state_.weights_hash = kernels::combine_hashes(block_hashes_);
+  state_.step = record.step;
+  state_.whole = true;
+  pending_.reset();
+  record.weights = state_.weights_hash;
+  return record;
+}
+
+checkpoint::CheckpointState Trainer::checkpoint_state() const {
+  std::vector<checkpoint::NamedArena> arenas;
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < job_.optimizer->states.size(); ++i) {
+    names.emplace_back(job_.optimizer->states[i]);
+    arenas.push_back({names.back(), state_.optimizer()[i]});
+  }
+  return {.decoder = job_.decoder,
+          .weights = state_.weights(),
+          .optimizer = std::move(arenas),
+          .entry = {.step = state_.step,
+                    .generation = generation_,
+                    .optimizer = std::string(job_.optimizer->name),
+                    .states = std::move(names),
+                    .weights = kernels::to_string(state_.weights_hash),
+                    .profile = std::string(kNumericsProfile),
+                    .spec = job_.spec_text},
+          .tokenizer = job_.tokenizer};
+}
+
+}  // namespace tutti::training

@@ -1,0 +1,118 @@
+// The training of one rank: its state, the joining of a generation, and the step with its commit.
+//
+//   enter(group, plan)   stand at the base step: hold it, finish the pending step, receive, load, or initialise
+//   step(group, flags)   forward, backward, exchange -> pending -> votes of all -> update in place
+//
+// The step commit (DESIGN jobs). A rank votes once it holds the reduced gradients, their norm and the flags of all:
+// everything that the update needs. With all votes in it updates without another word, so that the votes of all mean
+// that every rank can make the step, whatever happens next. What is pending is kept until then: after a loss, a rank
+// that got all votes stands at t + 1, and every survivor can follow it there alone.
+//
+// Ownership: keeps a reference to the job. Threads: one computes; progress() is read from any.
+// Errors: the communicator's leave the state as held() says. job_failed() tells the errors that end the job
+// (a gradient that is not finite, data that cannot be read) from those that end the group.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "jobs/checkpoint/checkpoint_writer.h"
+#include "jobs/training/progress.h"
+#include "jobs/training/step_record.h"
+#include "jobs/training/step_reduction.h"
+#include "jobs/training/training_job.h"
+#include "jobs/training/training_state.h"
+#include "kernels/tensor/thread_pool.h"
+
+namespace tutti::training {
+
+// Which state a rank could go on from.
+struct Held {
+  bool whole = false;
+  std::uint64_t step = 0;
+  std::uint64_t pending = 0;  // step + 1, or 0: none
+
+  bool operator==(const Held&) const = default;
+};
+
+struct Copy {
+  std::uint32_t from = 0;
+  std::uint32_t to = 0;
+};
+
+struct EnterPlan {
+  std::uint64_t generation = 0;
+  std::uint64_t base_step = 0;
+  std::string checkpoint;    // folder of the state of base_step; empty: none
+  std::string root;          // <job folder>/checkpoints, searched for an older one if that does not verify
+  std::vector<Copy> copies;  // who sends the state to whom
+};
+
+struct Entered {
+  std::uint64_t step = 0;
+  std::uint64_t copied_bytes = 0;
+  // The state is one that the run saves, and no checkpoint of it was committed: the loss came in between.
+  bool save_is_due = false;
+};
+
+struct StepOutcome {
+  StepRecord record;
+  std::uint64_t flags = 0;  // of all ranks
+};
+
+class Trainer {
+ public:
+  Trainer(const TrainingJob& job, int threads);
+
+  Held held() const;
+  const TrainingState& state() const { return state_; }
+  Progress& progress() { return progress_; }
+
+  Result<Entered> enter(kernels::Communicator& group, const EnterPlan& plan);
+
+  // Errors: aborted at once when the group was, also in the middle of the forward pass.
+  Result<StepOutcome> step(kernels::Communicator& group, std::uint64_t flags);
+
+  // Whether the last error is the job's own and not the group's.
+  bool job_failed() const { return job_failed_; }
+
+  // What the ranks write of the state as it stands.
+  checkpoint::CheckpointState checkpoint_state() const;
+
+ private:
+  // All that is needed to make the step without communication.
+  struct Pending {
+    std::uint64_t step = 0;
+    StepSums sums;
+    std::span<const float> gradients;
+  };
+
+  Result<std::uint64_t> reach_base(const EnterPlan& plan);
+  Result<std::uint64_t> load_newest(const EnterPlan& plan);
+  Result<std::uint64_t> load(const std::string& folder);
+  Result<> initialise();
+  Result<std::uint64_t> copy_states(kernels::Communicator& group, const EnterPlan& plan);
+  Result<bool> agree(kernels::Communicator& group, const EnterPlan& plan);
+  Result<> hash_weights();
+
+  Result<> compute_gradients(kernels::Communicator& group);
+  Result<StepSums> reduce(kernels::Communicator& group, std::uint64_t step, std::uint64_t flags);
+  Result<StepRecord> commit_pending();
+  Error fail_job(Error error);
+
+  const TrainingJob& job_;
+  kernels::ThreadPool pool_;
+  kernels::OpContext ctx_;
+  TrainingState state_;
+  std::vector<kernels::Hash128> block_hashes_;
+  ShardGradients gradients_;
+  std::optional<StepReduction> reduction_;  // of the generation
+  std::uint64_t generation_ = 0;
+  std::optional<Pending> pending_;
+  bool job_failed_ = false;
+  Progress progress_;
+};
+
+}  // namespace tutti::training

@@ -1,0 +1,90 @@
+#include "jobs/training/training_job.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "jobs/data/text.h"
+
+namespace tutti::training {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Rows of one call of the pass: enough for products to run near their peak, few enough that activations stay small.
+constexpr std::uint32_t kMicroRows = 2048;
+
+Result<models::Decoder> open_decoder(const spec::JobSpec& spec) {
+  auto description = spec.model.path.empty() ? models::describe(spec.model, spec.data.sequence)
+                                             : models::read_config(spec.model.path);
+  if (!description) return description.error();
+  return models::Decoder::create(*description);
+}
+
+struct DataSource {
+  std::vector<std::string> tokens;
+  std::string tokenizer;
+};
+
+Result<DataSource> open_source(const OpenOptions& options, std::uint32_t vocabulary) {
+  const spec::JobSpec& spec = options.spec;
+  std::string tokenizer = spec.data.tokenizer;
+  std::error_code ignored;
+  const fs::path beside_model = fs::path(spec.model.path) / "tokenizer.json";
+  if (tokenizer.empty() && !spec.model.path.empty() && fs::exists(beside_model, ignored)) {
+    tokenizer = beside_model.string();
+  }
+  if (spec.data.text.empty()) return DataSource{spec.data.tokens, tokenizer};
+  auto text = data::tokenize_text({spec.data.text, tokenizer, vocabulary, options.folder});
+  if (!text) return text.error();
+  return DataSource{{text->tokens}, text->tokenizer};
+}
+
+}  // namespace
+
+std::uint64_t TrainingJob::last_step() const {
+  return spec.train.stop == 0 ? spec.train.steps : std::min(spec.train.stop, spec.train.steps);
+}
+
+std::uint32_t TrainingJob::micro() const {
+  const std::uint32_t shards = std::max(1U, spec.parallel.shards);
+  const std::uint32_t in_shard = std::max(1U, (spec.train.batch + shards - 1) / shards);
+  const std::uint32_t wanted =
+      spec.train.micro != 0 ? spec.train.micro : std::max(1U, kMicroRows / spec.data.sequence);
+  return std::min(wanted, in_shard);
+}
+
+bool TrainingJob::saves_after(std::uint64_t step) const {
+  const bool periodic = spec.checkpoint.every != 0 && step % spec.checkpoint.every == 0;
+  return step != 0 && (periodic || (step == last_step() && spec.checkpoint.last));
+}
+
+Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& options) {
+  const spec::JobSpec& spec = options.spec;
+  auto optimizer = optimizers::find_optimizer(spec.train.optimizer.name);
+  if (!optimizer) return optimizer.error();
+  if (auto checked = (*optimizer)->check(spec.train.optimizer); !checked) return checked.error();
+  auto schedule = optimizers::find_schedule(spec.train.schedule.name);
+  if (!schedule) return schedule.error();
+  if (spec.train.precision != "fp32") {
+    return Error{ErrorCode::unsupported, "train.precision " + spec.train.precision + ": this build trains in fp32"};
+  }
+  auto decoder = open_decoder(spec);
+  if (!decoder) return decoder.error();
+  const std::uint32_t vocabulary = decoder->description().vocabulary;
+  auto source = open_source(options, vocabulary);
+  if (!source) return source.error();
+  const auto order = spec.data.shuffle ? data::SampleOrder::shuffled : data::SampleOrder::as_stored;
+  auto dataset = data::Dataset::open({.tokens = source->tokens,
+                                      .sequence = spec.data.sequence,
+                                      .batch = spec.train.batch,
+                                      .vocabulary = vocabulary,
+                                      .order = order,
+                                      .seed = spec.train.seed});
+  if (!dataset) return dataset.error();
+  return std::unique_ptr<TrainingJob>(new TrainingJob{spec, options.spec_text, *std::move(decoder),
+                                                      *std::move(dataset), source->tokenizer,
+                                                      *optimizer, *schedule});
+}
+
+}  // namespace tutti::training
