@@ -17,14 +17,14 @@ namespace tutti::models {
 
 namespace {
 
-// One set of activations serves all layers: the residual stream is updated in place.
+// One set of activations serves all layers: the residual stream goes from x to mid and back.
 struct InferencePlan {
-  Band x, normed, query, key, value, attended, gate, up, cosine, sine;
+  Band x, mid, normed, query, key, value, attended, gate, up, cosine, sine;
   Index floats = 0;
 
   InferencePlan(const DecoderDescription& d, PassLimits limits) {
     MemoryPlan plan(limits.rows_max);
-    for (Band* band : {&x, &normed}) *band = plan.band(d.width);
+    for (Band* band : {&x, &mid, &normed}) *band = plan.band(d.width);
     for (Band* band : {&query, &attended}) *band = plan.band(d.query_width());
     for (Band* band : {&key, &value}) *band = plan.band(d.kv_width());
     for (Band* band : {&gate, &up}) *band = plan.band(d.feed_forward);
@@ -188,7 +188,7 @@ LayerActivations InferencePass::Impl::activations(Index rows) const {
   act.key = plan.key.view(memory, rows);
   act.value = plan.value.view(memory, rows);
   act.attended = plan.attended.view(memory, rows);
-  act.mid = act.x;
+  act.mid = plan.mid.view(memory, rows);
   act.feed_forward_normed = act.attention_normed;
   act.gate = plan.gate.view(memory, rows);
   act.up = plan.up.view(memory, rows);

@@ -54,7 +54,7 @@ struct LayerContext {
 
 kernels::AttentionShape attention_shape(const DecoderDescription& description);
 
-// Kept from forward to backward. Serving lets mid and out be x, and keeps no inverses.
+// Kept from forward to backward. Serving lets out be x and inner be gate, and keeps no inverses.
 struct LayerActivations {
   Matrix x;
   Matrix attention_normed;
@@ -75,7 +75,7 @@ struct LayerActivations {
 // x -> query and key (rotated), value.
 void project(const LayerContext& ctx, const LayerParameters<const float>& weights,
              const LayerActivations& act);
-// x and attended -> mid -> out. `out` may be mid.
+// x and attended -> mid -> out. `out` may be x.
 void finish(const LayerContext& ctx, const LayerParameters<const float>& weights,
             const LayerActivations& act, Matrix out);
 
