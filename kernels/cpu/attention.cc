@@ -1,8 +1,9 @@
 // Attention forward over key/value pages, for training and serving alike.
 //
-// A task is up to 64 consecutive queries of one head that lie in one block of the position grid, so that every key
-// block before the last is seen whole by all of them, and only the last has a triangle. Scores and value sums run on
-// the product's register tile; where a query's keys end, its value sum ends.
+// A task is up to 64 consecutive queries of one head that lie in one block of the position grid, so
+// that every key block before the last is seen whole by all of them, and only the last has a
+// triangle. Scores and value sums run on the product's register tile; where a query's keys end, its
+// value sum ends.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cc"
 #include "hwy/foreach_target.h"
@@ -18,7 +19,8 @@
 #define TUTTI_ATTENTION_TASK
 namespace tutti::kernels {
 
-// Some queries of one head: rows [row, row + rows) at positions [position, position + rows), all in one block.
+// Some queries of one head: rows [row, row + rows) at positions [position, position + rows), all in
+// one block.
 struct AttentionTask {
   const SequenceRows* sequence = nullptr;
   Index row = 0;
@@ -47,8 +49,8 @@ struct AttentionScratch {
   float total[kKeyBlock];  // sum of exp(score - top)
 };
 
-// Takes one block of `keys` scores of a row into its running softmax: scales the scores, raises the maximum, rescales
-// what was summed, leaves exp(score - maximum) in their place.
+// Takes one block of `keys` scores of a row into its running softmax: scales the scores, raises the
+// maximum, rescales what was summed, leaves exp(score - maximum) in their place.
 HWY_INLINE void softmax_block(float* scores, Index keys, float scale, ChainStart start, float* sums,
                               Index width, float& top, float& total) {
   const Lanes factor = splat(scale);
@@ -81,7 +83,8 @@ HWY_INLINE void softmax_block(float* scores, Index keys, float scale, ChainStart
   total += sum_lanes(sum);
 }
 
-// The value sum of the last block: row r sees `keys` + r keys. Four rows share what all of them see.
+// The value sum of the last block: row r sees `keys` + r keys. Four rows share what all of them
+// see.
 HWY_INLINE void add_triangle(const AttentionScratch& scratch, Index rows, Index keys, Index width,
                              const float* values, Index stride, ChainStart start) {
   for (Index row = 0; row < rows; row += 4) {
@@ -245,7 +248,8 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
       !checked) {
     return checked;
   }
-  // The batch's keys and values become pages in scratch memory: one arithmetic for training and serving.
+  // The batch's keys and values become pages in scratch memory: one arithmetic for training and
+  // serving.
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
   const std::size_t samples = args.sample_offsets.size() - 1;

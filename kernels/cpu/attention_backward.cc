@@ -1,5 +1,6 @@
-// Attention backward: one task per (sample, key head), blocks of 64 keys outside, query heads and blocks of 64 queries
-// inside, so that dk and dv of a block are chains over (query head, query) and dq is a chain over keys.
+// Attention backward: one task per (sample, key head), blocks of 64 keys outside, query heads and
+// blocks of 64 queries inside, so that dk and dv of a block are chains over (query head, query) and
+// dq is a chain over keys.
 //
 //   P = exp(S scale - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta) scale
 //   dK += dS^T Q                dQ += dS K        delta = sum(dO O) of the row

@@ -1,6 +1,6 @@
 // Where things lie in a page of the key/value cache; shared by the ops that write and read it.
 //
-//   page = for each key head:  keys    [head_width][kKeyBlock]     turned, as the score product reads them
+//   page = for each key head:  keys    [head_width][kKeyBlock]     as the score product reads them
 //                              values  [kKeyBlock][value_stride]   as the value sum reads them
 #pragma once
 

@@ -47,7 +47,7 @@ struct FillNormal {
 };
 Result<> fill_normal(const OpContext& ctx, const FillNormal& args);
 
-// out[i] uniform in [low, high).
+// out[i] uniform in [low, high), computed in double and rounded once to fp32 (which may give high).
 struct FillUniform {
   RandomKey key;
   std::uint64_t first_index = 0;

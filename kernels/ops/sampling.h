@@ -3,16 +3,17 @@
 //
 // A draw is a function of (logits, settings, position) and of nothing else: its random number is
 // keyed by (seed, position), so a request moved to another replica, batched with others or replayed
-// gets the same tokens. Candidates are ordered by logit, ties to the lower index, and the draw
-// walks their cumulated probabilities in that order, in double precision.
+// gets the same tokens. Where top-k or top-p cut, candidates are ordered by logit, ties to the
+// lower index; else by index. The draw walks their cumulated probabilities in that order, in double
+// precision.
 //
 //   1. logits / temperature   (temperature 0, or top_k 1: argmax)
 //   2. the top_k largest      (0: all)
 //   3. the fewest of those whose probabilities reach top_p (1: all; at least one)
 //   4. the first whose cumulated probability exceeds u * total, u uniform in [0, 1)
 //
-// Threads: a Sampler is used by one at a time; it keeps scratch memory. NaN logits count as minus
-// infinity.
+// Threads: a Sampler is used by one at a time; it keeps scratch memory. NaN logits are never
+// chosen.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +43,11 @@ class Sampler {
     float logit;
     std::int32_t token;
   };
+  static bool before(const Candidate& a, const Candidate& b);
+  void collect(std::span<const float> logits);
+  double keep_mass(double top_p, double top, double total, double temperature);
+
   std::vector<Candidate> candidates_;
-  std::vector<double> weights_;
 };
 
 }  // namespace tutti::kernels

@@ -1,0 +1,48 @@
+#include "kernels/ops/weight_hash.h"
+
+#include <fmt/core.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cpu/hash_block.h"
+
+namespace tutti::kernels {
+
+Hash128 hash_block(std::span<const float> values) {
+  const XXH128_hash_t hash = XXH3_128bits(values.data(), values.size_bytes());
+  return {hash.high64, hash.low64};
+}
+
+std::string to_string(const Hash128& hash) {
+  return fmt::format("{:016x}{:016x}", hash.high, hash.low);
+}
+
+Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,
+                     std::span<Hash128> hashes) {
+  const Index blocks = grid_blocks(static_cast<Index>(values.size()));
+  if (hashes.size() != static_cast<std::size_t>(blocks)) {
+    return Error{ErrorCode::invalid_argument, "hash_blocks: one hash per grid block is needed"};
+  }
+  ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
+    for (Index block = begin; block < end; ++block) {
+      const auto first = static_cast<std::size_t>(block * kGridBlock);
+      const std::size_t count = std::min<std::size_t>(kGridBlock, values.size() - first);
+      hashes[static_cast<std::size_t>(block)] = hash_block(values.subspan(first, count));
+    }
+  });
+  return {};
+}
+
+Hash128 combine_hashes(std::span<const Hash128> hashes) {
+  std::vector<XXH128_canonical_t> canonical(hashes.size());
+  for (std::size_t i = 0; i < hashes.size(); ++i) {
+    XXH128_canonicalFromHash(&canonical[i], XXH128_hash_t{hashes[i].low, hashes[i].high});
+  }
+  const XXH128_hash_t hash =
+      XXH3_128bits(canonical.data(), canonical.size() * sizeof(XXH128_canonical_t));
+  return {hash.high64, hash.low64};
+}
+
+}  // namespace tutti::kernels

@@ -1,0 +1,55 @@
+#include <cmath>
+
+#include "kernels/ops/math.h"
+#include "kernels/ops/random.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+constexpr double kTwoPi = 6.283185307179586;
+constexpr Index kPiece = 4096;
+
+// Element i takes word i mod 4 of draw i / 4; two words give two normal numbers.
+double normal(const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
+  const std::size_t pair = element % 4 / 2 * 2;
+  const double u = (static_cast<double>(words[pair]) + 1.0) * 0x1p-32;
+  const double angle = kTwoPi * static_cast<double>(words[pair + 1]) * 0x1p-32;
+  const double radius = std::sqrt(-2.0 * log(u));
+  return radius * (element % 2 == 0 ? cos(angle) : sin(angle));
+}
+
+template <class Draw>
+void fill(const OpContext& ctx, const RandomKey& key, std::uint64_t first, std::span<float> out,
+          const Draw& draw) {
+  ctx.pool->parallel_for(static_cast<Index>(out.size()), kPiece,
+                         [&](int, Index begin, Index end) {
+    std::array<std::uint32_t, 4> words = {};
+    for (Index i = begin; i < end; ++i) {
+      const std::uint64_t element = first + static_cast<std::uint64_t>(i);
+      if (i == begin || element % 4 == 0) words = random_words(key, element / 4);
+      out[static_cast<std::size_t>(i)] = static_cast<float>(draw(words, element));
+    }
+  });
+}
+
+}  // namespace
+
+Result<> fill_normal(const OpContext& ctx, const FillNormal& args) {
+  fill(ctx, args.key, args.first_index, args.out,
+       [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
+         return args.mean + args.deviation * normal(words, element);
+       });
+  return {};
+}
+
+Result<> fill_uniform(const OpContext& ctx, const FillUniform& args) {
+  fill(ctx, args.key, args.first_index, args.out,
+       [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
+         const double u = static_cast<double>(words[element % 4]) * 0x1p-32;
+         return args.low + (args.high - args.low) * u;
+       });
+  return {};
+}
+
+}  // namespace tutti::kernels
