@@ -1,0 +1,76 @@
+#include "coordinator/store/append_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace tutti::coordinator {
+
+Result<AppendFile> AppendFile::open(const std::filesystem::path& path) {
+  bool made = false;
+  FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!file && errno == ENOENT) {
+    file.reset(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    made = true;
+  }
+  if (!file) return errno_error("cannot open " + path.string(), errno);
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) return errno_error("cannot read " + path.string(), errno);
+  if (made) {
+    if (Result<> synced = sync_folder(path.parent_path()); !synced) return synced.error();
+  }
+  return AppendFile(std::move(file), path, static_cast<std::uint64_t>(status.st_size));
+}
+
+Result<> AppendFile::append(std::string_view bytes) {
+  std::uint64_t at = size_;
+  while (!bytes.empty()) {
+    const ssize_t count = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      const Error error = errno_error("cannot append to " + path_.string(), errno);
+      // What was written of it lies behind size_ and is written over; cut it if that is possible.
+      static_cast<void>(::ftruncate(file_.get(), static_cast<off_t>(size_)) == 0);
+      return error;
+    }
+    at += static_cast<std::uint64_t>(count);
+    bytes.remove_prefix(static_cast<std::size_t>(count));
+  }
+  size_ = at;
+  dirty_ = true;
+  return {};
+}
+
+Result<> AppendFile::sync() {
+  if (!dirty_) return {};
+  if (::fdatasync(file_.get()) != 0) return errno_error("cannot sync " + path_.string(), errno);
+  dirty_ = false;
+  return {};
+}
+
+Result<> AppendFile::cut(std::uint64_t bytes) {
+  if (::ftruncate(file_.get(), static_cast<off_t>(bytes)) != 0)
+    return errno_error("cannot cut " + path_.string(), errno);
+  size_ = bytes;
+  dirty_ = true;
+  return {};
+}
+
+Result<std::string> AppendFile::read(std::uint64_t offset, std::size_t bytes_max) const {
+  std::string out(bytes_max, '\0');
+  std::size_t got = 0;
+  while (got < bytes_max) {
+    const ssize_t count =
+        ::pread(file_.get(), out.data() + got, bytes_max - got, static_cast<off_t>(offset + got));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return errno_error("cannot read " + path_.string(), errno);
+    if (count == 0) break;
+    got += static_cast<std::size_t>(count);
+  }
+  out.resize(got);
+  return out;
+}
+
+}  // namespace tutti::coordinator

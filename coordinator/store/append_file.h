@@ -1,0 +1,41 @@
+// A file that only grows: appends that happen whole or not at all, and an explicit sync.
+//
+// Used by the stores of logs and step records. A failed append (a full disk) leaves the file as it
+// was. Errors: those of the file, with its path.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "protocol/base/file.h"
+#include "protocol/base/result.h"
+
+namespace tutti::coordinator {
+
+class AppendFile {
+ public:
+  // Made (and its folder synced) if it is missing.
+  static Result<AppendFile> open(const std::filesystem::path& path);
+
+  Result<> append(std::string_view bytes);
+  Result<> sync();  // nothing to do if nothing was appended since
+  Result<> cut(std::uint64_t bytes);
+
+  // Up to `bytes_max` from `offset`; less at the end of the file.
+  Result<std::string> read(std::uint64_t offset, std::size_t bytes_max) const;
+
+  std::uint64_t size() const { return size_; }
+
+ private:
+  AppendFile(FileDescriptor file, std::filesystem::path path, std::uint64_t size)
+      : file_(std::move(file)), path_(std::move(path)), size_(size) {}
+
+  FileDescriptor file_;
+  std::filesystem::path path_;
+  std::uint64_t size_ = 0;
+  bool dirty_ = false;
+};
+
+}  // namespace tutti::coordinator
