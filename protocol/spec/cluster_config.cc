@@ -70,6 +70,16 @@ Result<Config> parse(std::string_view yaml, std::string_view file, std::span<con
   return config;
 }
 
+template <class Config>
+std::string print(Config config, std::span<const Key> keys) {
+  std::string yaml;
+  for (const Key& key : keys) {
+    const std::string value = print_value(key, key.at(&config));
+    if (!value.empty()) yaml += std::string(key.path) + ": " + value + '\n';
+  }
+  return yaml;
+}
+
 }  // namespace
 
 Result<CoordinatorConfig> parse_coordinator_config(std::string_view yaml, std::string_view file) {
@@ -79,5 +89,9 @@ Result<CoordinatorConfig> parse_coordinator_config(std::string_view yaml, std::s
 Result<WorkerConfig> parse_worker_config(std::string_view yaml, std::string_view file) {
   return parse<WorkerConfig>(yaml, file, kWorkerKeys);
 }
+
+std::string to_yaml(const CoordinatorConfig& config) { return print(config, kCoordinatorKeys); }
+
+std::string to_yaml(const WorkerConfig& config) { return print(config, kWorkerKeys); }
 
 }  // namespace tutti::spec

@@ -44,4 +44,8 @@ struct WorkerConfig {
 Result<CoordinatorConfig> parse_coordinator_config(std::string_view yaml, std::string_view file);
 Result<WorkerConfig> parse_worker_config(std::string_view yaml, std::string_view file);
 
+// As YAML that parses to the same value.
+std::string to_yaml(const CoordinatorConfig& config);
+std::string to_yaml(const WorkerConfig& config);
+
 }  // namespace tutti::spec

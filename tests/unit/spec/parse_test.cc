@@ -24,7 +24,8 @@ limit: {time: 1h, queued: 2d}
 constexpr std::string_view kRun = R"(
 name: sweep
 kind: run
-command: [python3, train.py, --seed, "${index}", 7, "", "two\nlines \"and\" quotes\\", ä€𝄞, "true", " x"]
+command: [python3, train.py, --seed, "${index}", 7, "", "two\nlines \"and\" quotes\\",
+          ä€𝄞, "true", " x"]
 env: {OMP_NUM_THREADS: 1, EMPTY: "", "odd key": "~"}
 folder: /tmp/x y
 resources: {ranks: 2, cores: 1}

@@ -137,6 +137,9 @@ TEST_CASE("cluster configuration: read strictly, with its own keys") {
       parse_worker_config("{state: /w, join: /s/join.json, slots: 2}", "w.yaml");
   REQUIRE(worker);
   CHECK(worker->slots == 2);
+  CHECK(parse_coordinator_config(to_yaml(*coordinator), "c.yaml").ok());
+  CHECK(*parse_coordinator_config(to_yaml(*coordinator), "c.yaml") == *coordinator);
+  CHECK(*parse_worker_config(to_yaml(*worker), "w.yaml") == *worker);
 
   CHECK(parse_coordinator_config("state: /s\nhtp_port: 1\n", "c.yaml").error().message ==
         "c.yaml:2:1: unknown key \"htp_port\"; did you mean \"http_port\"?");

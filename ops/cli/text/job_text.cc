@@ -1,0 +1,199 @@
+#include "ops/cli/text/job_text.h"
+
+#include <fmt/core.h>
+
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+
+#include "ops/cli/client/fields.h"
+#include "ops/cli/text/progress.h"
+
+namespace tutti::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+std::string step_of(const json::value& job) {
+  const std::int64_t steps = whole_of(job, "steps");
+  return steps > 0 ? fmt::format("{}/{}", whole_of(job, "step"), steps) : "-";
+}
+
+double seconds_between(std::int64_t from_ms, std::int64_t to_ms) {
+  return static_cast<double>(std::max<std::int64_t>(to_ms - from_ms, 0)) / 1000;
+}
+
+// How long it ran, or has been running; a dash before that.
+std::string time_of(const json::value& job, WallTime now) {
+  const std::int64_t started = whole_of(job, "started_unix_ms");
+  if (started == 0) return "-";
+  const std::int64_t ended = whole_of(job, "ended_unix_ms");
+  return print_duration(seconds_between(started, ended > 0 ? ended : now.unix_ms));
+}
+
+std::string ago(std::int64_t unix_ms, WallTime now) {
+  return print_duration(seconds_between(unix_ms, now.unix_ms)) + " ago";
+}
+
+std::string failure_of(const json::value& job) {
+  const json::value& failure = member_of(job, "failure");
+  if (failure.is_string()) return text_of(job, "failure");
+  const std::string kind = text_of(failure, "class");
+  const std::string message = text_of(failure, "message");
+  return kind.empty() ? message : fmt::format("{} ({})", message, kind);
+}
+
+void add_row(std::string& page, std::string_view name, std::string_view value) {
+  if (!value.empty()) page += fmt::format("{:<12} {}\n", name, value);
+}
+
+std::string indented(std::string_view text) {
+  std::string shown;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size() - 1) + 1;
+    shown += "  " + std::string(text.substr(0, end));
+    text.remove_prefix(end);
+  }
+  return shown;
+}
+
+// A checkpoint may be a number or an object with `step`.
+std::string checkpoints_of(const json::value& job) {
+  std::string steps;
+  for (const json::value& checkpoint : list_of(job, "checkpoints")) {
+    const std::int64_t step = checkpoint.is_number() ? checkpoint.to_number<std::int64_t>()
+                                                     : whole_of(checkpoint, "step");
+    steps += fmt::format("{}step-{}", steps.empty() ? "" : " ", step);
+  }
+  return steps;
+}
+
+std::string processes_table(const json::value& owner, Paint paint) {
+  const json::array& processes = list_of(owner, "processes");
+  if (processes.empty()) return "";
+  Table table({{"JOB", Align::right},
+               {"RANK", Align::right},
+               {"NODE"},
+               {"SLOT", Align::right},
+               {"PID", Align::right},
+               {"PHASE"}});
+  for (const json::value& process : processes) {
+    const std::string node = text_of(process, "worker");
+    table.add({std::to_string(whole_of(process, "job")), std::to_string(whole_of(process, "rank")),
+               node.empty() ? text_of(process, "node") : node,
+               std::to_string(whole_of(process, "slot")), std::to_string(whole_of(process, "pid")),
+               text_of(process, "phase")});
+  }
+  return "processes\n" + indented(table.print(paint));
+}
+
+}  // namespace
+
+std::string jobs_table(const json::array& jobs, WallTime now, Paint paint) {
+  if (jobs.empty()) return "no jobs\n";
+  Table table({{"JOB", Align::right},
+               {"NAME"},
+               {"KIND"},
+               {"STATE"},
+               {"STEP", Align::right},
+               {"RANKS", Align::right},
+               {"RESTARTS", Align::right},
+               {"TIME", Align::right},
+               {"SUBMITTED", Align::right}});
+  for (const json::value& job : jobs) {
+    table.add({std::to_string(whole_of(job, "id")), text_of(job, "name"), text_of(job, "kind"),
+               text_of(job, "state"), step_of(job), std::to_string(whole_of(job, "ranks")),
+               std::to_string(whole_of(job, "restarts")), time_of(job, now),
+               ago(whole_of(job, "submitted_unix_ms"), now)});
+  }
+  return table.print(paint);
+}
+
+std::string job_page(const json::value& job, WallTime now, Paint paint) {
+  std::string page;
+  add_row(page, "job", fmt::format("{} {}", whole_of(job, "id"), text_of(job, "name")));
+  add_row(page, "kind", text_of(job, "kind"));
+  add_row(page, "state", paint_word(text_of(job, "state"), paint));
+  add_row(page, "failure", failure_of(job));
+  if (has(job, "exit_code")) add_row(page, "exit code", std::to_string(whole_of(job, "exit_code")));
+  if (whole_of(job, "steps") > 0) add_row(page, "step", step_of(job));
+  add_row(page, "ranks", std::to_string(whole_of(job, "ranks")));
+  add_row(page, "generation", std::to_string(whole_of(job, "generation")));
+  add_row(page, "restarts", std::to_string(whole_of(job, "restarts")));
+  add_row(page, "submitted", ago(whole_of(job, "submitted_unix_ms"), now));
+  add_row(page, "time", time_of(job, now));
+  add_row(page, "folder", text_of(job, "folder"));
+  add_row(page, "checkpoints", checkpoints_of(job));
+  const json::array& recoveries = list_of(job, "recoveries");
+  if (!recoveries.empty()) page += "recoveries\n";
+  for (const json::value& recovery : recoveries) page += "  " + print_recovery(recovery) + '\n';
+  page += processes_table(job, paint);
+  if (const std::string spec = text_of(job, "spec"); !spec.empty()) {
+    page += "spec\n" + indented(spec);
+    if (page.back() != '\n') page += '\n';
+  }
+  return page;
+}
+
+std::string nodes_table(const json::array& nodes, Paint paint) {
+  if (nodes.empty()) return "no nodes\n";
+  Table table({{"NODE"},
+               {"STATE"},
+               {"SLOTS", Align::right},
+               {"FREE", Align::right},
+               {"CORES", Align::right},
+               {"MEMORY", Align::right},
+               {"HOST"},
+               {"CPU"}});
+  for (const json::value& node : nodes) {
+    table.add(
+        {text_of(node, "name"), text_of(node, "state"), std::to_string(whole_of(node, "slots")),
+         std::to_string(whole_of(node, "free_slots")), std::to_string(whole_of(node, "cores")),
+         print_bytes_short(static_cast<std::uint64_t>(whole_of(node, "memory_bytes"))),
+         text_of(node, "host"), text_of(node, "cpu")});
+  }
+  return table.print(paint);
+}
+
+std::string node_page(const json::value& node, Paint paint) {
+  std::string page;
+  add_row(page, "node", text_of(node, "name"));
+  add_row(page, "state", paint_word(text_of(node, "state"), paint));
+  add_row(page, "host", text_of(node, "host"));
+  add_row(page, "version", text_of(node, "version"));
+  add_row(page, "cpu", text_of(node, "cpu"));
+  add_row(page, "cores", std::to_string(whole_of(node, "cores")));
+  add_row(page, "memory",
+          print_bytes_short(static_cast<std::uint64_t>(whole_of(node, "memory_bytes"))));
+  add_row(page, "slots",
+          fmt::format("{}, {} free", whole_of(node, "slots"), whole_of(node, "free_slots")));
+  return page + processes_table(node, paint);
+}
+
+std::string steps_title() {
+  return fmt::format("{:>8}  {:>9}  {:>9}  {:>10}  {:>8}  {:>8}  {:>4}  {:>5}  {}\n", "STEP",
+                     "LOSS", "NORM", "RATE", "TOKENS/S", "TIME", "GEN", "RANKS", "WEIGHTS");
+}
+
+std::string step_row(const json::value& record) {
+  const double seconds = number_of(record, "seconds");
+  const double tokens = number_of(record, "tokens");
+  return fmt::format("{:>8}  {:>9.5f}  {:>9.5f}  {:>10.3e}  {:>8}  {:>8}  {:>4}  {:>5}  {}\n",
+                     whole_of(record, "step"), number_of(record, "loss"),
+                     number_of(record, "grad_norm"), number_of(record, "rate"),
+                     seconds > 0 ? print_count(tokens / seconds) : "-", print_duration(seconds),
+                     whole_of(record, "generation"), whole_of(record, "ranks"),
+                     text_of(record, "weights"));
+}
+
+std::string event_row(const json::value& event, Paint paint) {
+  const std::string kind = text_of(event, "kind");
+  const std::string padding(kind.size() < 17 ? 17 - kind.size() : 0, ' ');
+  const std::int64_t job = whole_of(event, "job");
+  return fmt::format("{:>6}  {}  {:>7}  {}{}  {}\n", whole_of(event, "seq"),
+                     print_clock(whole_of(event, "unix_ms")),
+                     job > 0 ? fmt::format("job {}", job) : "", paint_word(kind, paint), padding,
+                     text_of(event, "message"));
+}
+
+}  // namespace tutti::cli

@@ -1,0 +1,98 @@
+#include "ops/cli/text/progress.h"
+
+#include <fmt/core.h>
+
+#include "ops/cli/client/fields.h"
+#include "ops/cli/text/table.h"
+
+namespace tutti::cli {
+
+namespace {
+
+constexpr std::size_t kRecentSteps = 20;
+
+struct Phase {
+  std::string_view field;
+  std::string_view name;
+};
+
+constexpr Phase kPhases[] = {{"seen_ms", "seen"},
+                             {"aborted_ms", "aborted"},
+                             {"regrouped_ms", "regrouped"},
+                             {"copied_ms", "copied"},
+                             {"first_step_ms", "first step"}};
+
+}  // namespace
+
+std::string print_recovery(const boost::json::value& recovery) {
+  std::string phases;
+  for (const Phase& phase : kPhases) {
+    if (!has(recovery, phase.field)) continue;
+    phases += fmt::format("{}{} {}", phases.empty() ? "" : ", ", phase.name,
+                          print_duration(number_of(recovery, phase.field) / 1000));
+  }
+  return fmt::format("generation {}: {}; {}; from step {}, {} steps lost",
+                     whole_of(recovery, "generation"), text_of(recovery, "cause"), phases,
+                     whole_of(recovery, "from_step"), whole_of(recovery, "lost_steps"));
+}
+
+void Progress::add_step(const boost::json::value& record) {
+  step_ = whole_of(record, "step", step_);
+  ranks_ = whole_of(record, "ranks", ranks_);
+  if (has(record, "loss")) {
+    loss_ = number_of(record, "loss");
+    has_loss_ = true;
+  }
+  recent_.push_back({number_of(record, "tokens"), number_of(record, "seconds")});
+  if (recent_.size() > kRecentSteps) recent_.pop_front();
+}
+
+void Progress::set_job(const boost::json::value& job) {
+  name_ = text_of(job, "name");
+  state_ = text_of(job, "state");
+  steps_ = whole_of(job, "steps", steps_);
+  if (ranks_ == 0) ranks_ = whole_of(job, "ranks");
+  for (const boost::json::value& recovery : list_of(job, "recoveries")) {
+    const std::int64_t generation = whole_of(recovery, "generation");
+    const bool over = has(recovery, "first_step_ms");
+    if (!told_.insert({generation, over}).second) continue;
+    if (over) {
+      notices_.push_back("recovered: " + print_recovery(recovery));
+    } else {
+      notices_.push_back(
+          fmt::format("recovering: {} (generation {})", text_of(recovery, "cause"), generation));
+    }
+  }
+}
+
+std::vector<std::string> Progress::take_notices() { return std::exchange(notices_, {}); }
+
+double Progress::tokens_per_second() const {
+  Window sum;
+  for (const Window& one : recent_) {
+    sum.tokens += one.tokens;
+    sum.seconds += one.seconds;
+  }
+  return sum.seconds > 0 ? sum.tokens / sum.seconds : 0;
+}
+
+std::string Progress::line() const {
+  std::string line = name_;
+  if (step_ == 0) return fmt::format("{}  {}", line, state_.empty() ? "waiting" : state_);
+  line += steps_ > 0 ? fmt::format("  step {:>{}}/{}", step_, std::to_string(steps_).size(), steps_)
+                     : fmt::format("  step {}", step_);
+  if (has_loss_) line += fmt::format("  loss {:.4f}", loss_);
+  const double rate = tokens_per_second();
+  if (rate > 0) line += fmt::format("  {} tokens/s", print_count(rate));
+  line += fmt::format("  {} rank{}", ranks_, ranks_ == 1 ? "" : "s");
+  if (state_ != "running" && !state_.empty()) return line + "  " + state_;
+  double seconds = 0;
+  for (const Window& one : recent_) seconds += one.seconds;
+  if (steps_ > step_ && seconds > 0) {
+    const double each = seconds / static_cast<double>(recent_.size());
+    line += "  ETA " + print_duration(each * static_cast<double>(steps_ - step_));
+  }
+  return line;
+}
+
+}  // namespace tutti::cli

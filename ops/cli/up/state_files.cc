@@ -1,0 +1,74 @@
+#include "ops/cli/up/state_files.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+
+#include <cerrno>
+
+#include "ops/cli/client/fields.h"
+
+namespace tutti::cli {
+
+namespace {
+
+constexpr std::uint64_t kUpStateBytesMax = 4'096;
+
+}  // namespace
+
+Result<> write_up_state(const std::filesystem::path& folder, const UpState& state) {
+  const boost::json::object json{{"pid", state.up},
+                                 {"coordinator", state.coordinator},
+                                 {"worker", state.worker},
+                                 {"faults", state.faults}};
+  return write_file_atomically(folder / "up.json", json_line(json), 0600);
+}
+
+Result<UpState> read_up_state(const std::filesystem::path& folder) {
+  const Result<std::string> text = read_file(folder / "up.json", kUpStateBytesMax);
+  if (!text) {
+    return Error{ErrorCode::not_found, fmt::format("no `tutti up` runs in {}", folder.string())};
+  }
+  boost::system::error_code failed;
+  const boost::json::value json = boost::json::parse(*text, failed);
+  if (failed) return Error{ErrorCode::corrupt, (folder / "up.json").string() + " is not JSON"};
+  return UpState{static_cast<pid_t>(whole_of(json, "pid")),
+                 static_cast<pid_t>(whole_of(json, "coordinator")),
+                 static_cast<pid_t>(whole_of(json, "worker")), flag_of(json, "faults")};
+}
+
+Result<FileDescriptor> lock_state_folder(const std::filesystem::path& folder) {
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) {
+    return errno_error(fmt::format("cannot make the state folder {} (choose another with --state)",
+                                   folder.string()),
+                       failed.value());
+  }
+  const std::filesystem::path path = folder / "up.lock";
+  FileDescriptor lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock) {
+    return errno_error(
+        fmt::format("cannot write in the state folder {} (choose another with --state)",
+                    folder.string()),
+        errno);
+  }
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return errno_error("cannot lock " + path.string(), errno);
+    const Result<UpState> other = read_up_state(folder);
+    return Error{
+        ErrorCode::already_exists,
+        fmt::format("a cluster already runs in {}{}; stop it first, or choose another folder "
+                    "with --state",
+                    folder.string(), other ? fmt::format(" (tutti up, pid {})", other->up) : "")};
+  }
+  ::chmod(folder.c_str(), 0700);
+  return lock;
+}
+
+}  // namespace tutti::cli

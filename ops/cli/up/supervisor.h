@@ -1,0 +1,73 @@
+// Keeps a few child processes running: started, restarted when they die, ended together.
+//
+// Children run in a process group of their own (Ctrl-C reaches the supervisor alone), write to a
+// log file each, and get a parent-death signal. A child that ends again and again within a short
+// life waits longer each time, and ends the supervisor at last; one that says by its exit code that
+// its configuration is wrong ends it at once.
+//
+// Threads: all on the thread that called run(), which must be the main thread (the parent-death
+// signal is tied to it).
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "protocol/base/clock.h"
+
+namespace tutti::cli {
+
+struct Part {
+  std::string name;
+  std::vector<std::string> command;  // program first
+  std::filesystem::path log;
+  Duration grace = std::chrono::seconds(5);  // from SIGTERM to SIGKILL
+};
+
+// How long to wait before the next start of a part that ended, or nothing: give up.
+class RestartPolicy {
+ public:
+  std::optional<Duration> after_exit(Duration lived);
+
+ private:
+  int quick_deaths_ = 0;
+};
+
+class Supervisor {
+ public:
+  struct Events {
+    std::function<void()> changed;  // pids are others now
+    std::function<void()> idle;     // several times a second; must not wait
+    std::function<void(std::string_view line)> say;
+  };
+
+  // Parts are started in this order and ended in it, each before the next.
+  Supervisor(std::vector<Part> parts, Events events);
+  ~Supervisor();
+
+  // Until SIGINT, SIGTERM or SIGHUP, or until a part cannot be kept running. Gives the exit code.
+  int run();
+
+  // 0 while it does not run.
+  pid_t pid_of(std::string_view name) const;
+
+ private:
+  struct Child;
+
+  void start(Child& child);
+  std::optional<int> reap(Child& child);
+  std::optional<int> on_exit(Child& child, int status);
+  void stop_all();
+
+  enum class Wait { ended, late, asked_again };
+  static Wait wait_for(Child& child, Duration within);
+
+  std::vector<Child> children_;
+  Events events_;
+};
+
+}  // namespace tutti::cli

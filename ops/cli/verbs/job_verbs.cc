@@ -1,0 +1,108 @@
+// tutti jobs | job | wait | cancel.
+#include <fmt/core.h>
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+
+#include <memory>
+
+#include "ops/cli/client/connection.h"
+#include "ops/cli/client/fields.h"
+#include "ops/cli/client/watch.h"
+#include "ops/cli/text/job_text.h"
+#include "ops/cli/verbs.h"
+#include "protocol/base/clock.h"
+#include "protocol/spec/quantity.h"
+
+namespace tutti::cli {
+
+namespace {
+
+Paint paint_of(const Session& session) {
+  return session.out_is_terminal ? Paint::coloured : Paint::plain;
+}
+
+std::string target_of(std::uint64_t id) { return fmt::format("/api/v1/jobs/{}", id); }
+
+int show_jobs(const Session& session) {
+  Connection connection;
+  const Result<boost::json::value> answer = connection.api().get("/api/v1/jobs");
+  if (!answer) return fail(answer.error());
+  print(session.json() ? json_line(*answer)
+                       : jobs_table(list_of(*answer, "jobs"), wall_now(), paint_of(session)));
+  return kDone;
+}
+
+int show_job(std::uint64_t id, const Session& session) {
+  Connection connection;
+  const Result<boost::json::value> job = connection.api().get(target_of(id));
+  if (!job) return fail(job.error());
+  print(session.json() ? json_line(*job) : job_page(*job, wall_now(), paint_of(session)));
+  return kDone;
+}
+
+struct WaitOptions {
+  std::uint64_t id = 0;
+  std::string timeout;
+};
+
+int wait(const WaitOptions& options, const Session& session) {
+  std::optional<std::chrono::milliseconds> timeout;
+  if (!options.timeout.empty()) {
+    const auto ms = spec::parse_duration_ms(options.timeout);
+    if (!ms) return fail(kUsage, "--timeout must be a duration such as 60s or 5m");
+    timeout = std::chrono::milliseconds(*ms);
+  }
+  Connection connection;
+  connection.api().set_patience(kWatchPatience);
+  const Result<boost::json::value> job = wait_for_end(connection.api(), options.id, timeout);
+  if (!job) return fail(job.error());
+  print(session.json() ? json_line(*job) : describe_end(*job) + '\n');
+  return exit_code_of_job(*job);
+}
+
+struct CancelOptions {
+  std::uint64_t id = 0;
+  std::string reason = "cancelled by the user";
+};
+
+int cancel(const CancelOptions& options, const Session& session) {
+  Connection connection;
+  const boost::json::object body{{"reason", options.reason}};
+  const Result<boost::json::value> job =
+      connection.api().post(target_of(options.id) + "/cancel", body, Api::Repeat::allowed);
+  if (!job) return fail(job.error());
+  print(session.json() ? json_line(*job)
+                       : fmt::format("job {}: {}\n", options.id, text_of(*job, "state")));
+  return kDone;
+}
+
+}  // namespace
+
+Action declare_jobs(Arguments&) {
+  return [](Session& session) { return show_jobs(session); };
+}
+
+Action declare_job(Arguments& arguments) {
+  auto id = std::make_shared<std::uint64_t>();
+  arguments.number("JOB", *id, "job id");
+  return [id](Session& session) { return show_job(*id, session); };
+}
+
+Action declare_wait(Arguments& arguments) {
+  auto options = std::make_shared<WaitOptions>();
+  arguments.number("JOB", options->id, "job id");
+  arguments.option("--timeout", options->timeout, "give up after, as in 60s or 5m (exit code 3)");
+  arguments.epilogue(
+      "Ends with the job's exit code: 0 done, 1 failed, 3 infrastructure, 4 Tutti's own error.");
+  return [options](Session& session) { return wait(*options, session); };
+}
+
+Action declare_cancel(Arguments& arguments) {
+  auto options = std::make_shared<CancelOptions>();
+  arguments.number("JOB", options->id, "job id");
+  arguments.option("--reason", options->reason, "kept with the job");
+  return [options](Session& session) { return cancel(*options, session); };
+}
+
+}  // namespace tutti::cli

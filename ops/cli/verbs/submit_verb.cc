@@ -1,0 +1,70 @@
+// tutti submit: a spec read and checked here, its paths made absolute, and sent with a key.
+#include <fmt/core.h>
+
+#include <boost/json/object.hpp>
+
+#include <memory>
+
+#include "ops/cli/client/connection.h"
+#include "ops/cli/client/fields.h"
+#include "ops/cli/client/watch.h"
+#include "ops/cli/spec_file.h"
+#include "ops/cli/verbs.h"
+#include "protocol/base/secret.h"
+
+namespace tutti::cli {
+
+namespace {
+
+struct SubmitOptions {
+  std::string file;
+  std::vector<std::string> overrides;
+  std::string key;
+  bool follow = false;
+  bool wait = false;
+};
+
+int finish(Session& session, const Result<boost::json::value>& job) {
+  if (!job) return fail(job.error());
+  print(session.json() ? json_line(*job) : describe_end(*job) + '\n');
+  return exit_code_of_job(*job);
+}
+
+int submit(const SubmitOptions& options, Session& session) {
+  const Result<std::string> spec = load_spec_file(options.file, options.overrides);
+  if (!spec) return fail(spec.error());
+  Connection connection;
+  Api& api = connection.api();
+  // The key makes the request repeatable: the same key gives the same job.
+  const std::string key = options.key.empty() ? random_hex(16) : options.key;
+  const boost::json::object body{{"spec", *spec}, {"file", options.file}, {"key", key}};
+  const Result<boost::json::value> answer = api.post("/api/v1/jobs", body, Api::Repeat::allowed);
+  if (!answer) return fail(answer.error());
+  const auto id = static_cast<std::uint64_t>(whole_of(*answer, "id"));
+  print(session.json() ? json_line(*answer) : fmt::format("{}\n", id));
+  if (options.follow) return finish(session, follow_job(api, session, id));
+  if (!options.wait) return kDone;
+  api.set_patience(kWatchPatience);
+  return finish(session, wait_for_end(api, id, std::nullopt));
+}
+
+}  // namespace
+
+Action declare_submit(Arguments& arguments) {
+  auto options = std::make_shared<SubmitOptions>();
+  arguments.word("FILE", options->file, "job spec, YAML; - reads standard input");
+  arguments.repeated("--set", options->overrides, "set one key, as in --set train.steps=10");
+  arguments.option("--key", options->key,
+                   "name of this request: the same key again gives the same job (default: random)");
+  arguments.flag("-f,--follow", options->follow, "show progress until the job ends");
+  arguments.flag("--wait", options->wait, "wait until the job ends");
+  arguments.epilogue(
+      "Prints the job's id. Paths in data.text, data.tokens, data.tokenizer, model.path, "
+      "train.resume\n"
+      "and folder are relative to the folder of FILE. With --follow or --wait it ends with the "
+      "job's\n"
+      "exit code: 0 done, 1 failed, 3 infrastructure, 4 Tutti's own error.");
+  return [options](Session& session) { return submit(*options, session); };
+}
+
+}  // namespace tutti::cli
