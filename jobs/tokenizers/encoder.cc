@@ -95,7 +95,9 @@ void Encoder::encode(std::string_view text, SpecialTokens special, std::vector<T
       encode_plain(before, out);
       out.push_back(token.id);
       plain = at + token.content.size();
-      if (token.strips_right) plain = text.size() - without_leading_space(text.substr(plain)).size();
+      if (token.strips_right) {
+        plain = text.size() - without_leading_space(text.substr(plain)).size();
+      }
       at = plain - 1;
       break;
     }

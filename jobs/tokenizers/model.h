@@ -78,7 +78,8 @@ class Model {
  public:
   // An ordinary token. Errors: corrupt (id taken by another, above kTokenIdMax).
   Result<> add_token(std::string bytes, TokenId id);
-  // A token that no bytes merge into (its text is not of the byte alphabet): it can only be decoded.
+  // A token that no bytes merge into (its text is not of the byte alphabet): it can only be
+  // decoded.
   Result<> add_unreachable_token(std::string content, TokenId id) {
     return place(std::move(content), id);
   }

@@ -4,7 +4,8 @@
 // Digits and ByteLevel; normalizer none or NFC; post-processor ByteLevel or TemplateProcessing.
 // What a file asks for beyond that would give other ids, so it is an error and never ignored.
 //
-// Errors: corrupt (not JSON, a part missing or of a wrong kind), unsupported (a part that is named).
+// Errors: corrupt (not JSON, a part missing or of a wrong kind), unsupported (a part that is
+// named).
 #pragma once
 
 #include <string>

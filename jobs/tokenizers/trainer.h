@@ -1,10 +1,11 @@
-// Learns a byte-level BPE tokenizer from text: the most frequent pair of neighbours becomes a token,
-// again and again (Sennrich et al. 2016), as Hugging Face's BpeTrainer does, with the same result.
+// Learns a byte-level BPE tokenizer from text: the most frequent pair of neighbours becomes a
+// token, again and again (Sennrich et al. 2016), as Hugging Face's BpeTrainer does, with the same
+// result.
 //
-// Works on the different pre-tokens and their counts, not on the text; keeps the counts of all pairs
-// and where they occur, so that a merge touches only the words that have it; the most frequent pair
-// comes from a heap. Ties go to the lower left id, then the lower right one: the result is a
-// function of the bytes of the text and of the settings.
+// Works on the different pre-tokens and their counts, not on the text; keeps the counts of all
+// pairs and where they occur, so that a merge touches only the words that have it; the most
+// frequent pair comes from a heap. Ties go to the lower left id, then the lower right one: the
+// result is a function of the bytes of the text and of the settings.
 //
 // Errors: invalid_argument (no text; a vocabulary too small for the bytes and special tokens; one
 // larger than the text allows, with the size that it does allow).

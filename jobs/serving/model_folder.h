@@ -1,0 +1,29 @@
+// A model directory ready to be served: weights in memory, and its tokenizer if it has one.
+//
+// A tokenizer may have ids that the model lacks; a prompt that uses one is refused by itself.
+//
+// Errors: those of load_model and Tokenizer::load.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "jobs/models/decoder.h"
+#include "jobs/serving/engine.h"
+#include "jobs/tokenizers/tokenizer.h"
+#include "protocol/base/result.h"
+
+namespace tutti::serving {
+
+struct ServedModel {
+  models::LoadedModel model;
+  std::optional<tokenizers::Tokenizer> tokenizer;  // tokenizer.json
+
+  EngineModel view() const {
+    return {&model.decoder, model.weights.span(), tokenizer ? &*tokenizer : nullptr};
+  }
+};
+
+Result<ServedModel> load_served_model(const std::filesystem::path& folder);
+
+}  // namespace tutti::serving
