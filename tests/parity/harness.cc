@@ -1,0 +1,106 @@
+#include "tests/parity/harness.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "protocol/base/log.h"
+
+namespace tutti::kernels::parity {
+
+Floats draw(Index count, std::uint64_t stream) {
+  Floats values(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(random_uniform({7, stream}, i) * 2.0 - 1.0);
+  }
+  return values;
+}
+
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (std::bit_cast<std::uint32_t>(a[i]) != std::bit_cast<std::uint32_t>(b[i])) {
+      UNSCOPED_INFO("first difference at " << i << ": " << a[i] << " and " << b[i]);
+      return false;
+    }
+  }
+  return true;
+}
+
+Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
+  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
+  const CpuPath before = cpu_path();
+  Floats first;
+  bool have_first = false;
+  for (const CpuPath path : {CpuPath::avx2, CpuPath::avx512}) {
+    if (!choose_cpu_path(path)) {
+      static bool said = false;
+      if (!said) TUTTI_LOG_WARNING("parity", "skipped: this machine has no {}", to_string(path));
+      said = true;
+      continue;
+    }
+    for (ThreadPool& pool : pools) {
+      Floats result = op(OpContext{&pool});
+      if (!have_first) {
+        first = std::move(result);
+        have_first = true;
+        continue;
+      }
+      INFO("path " << to_string(path) << ", threads " << pool.threads());
+      REQUIRE(same_bits(result, first));
+    }
+  }
+  REQUIRE(choose_cpu_path(before));
+  return first;
+}
+
+const OpContext& single() {
+  static ThreadPool pool(1);
+  static const OpContext ctx{&pool};
+  return ctx;
+}
+
+double largest_difference(std::span<const float> actual, const Table& expected) {
+  REQUIRE(actual.size() == expected.data.size());
+  double largest = 0.0;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    const double difference = std::abs(static_cast<double>(actual[i]) - expected.data[i]);
+    if (!(difference <= largest)) largest = difference;  // a NaN stays
+  }
+  return largest;
+}
+
+double largest_magnitude(const Table& table) {
+  double largest = 0.0;
+  for (const double value : table.data) largest = std::max(largest, std::abs(value));
+  return largest;
+}
+
+double gradient_error(const GradientCheck& check) {
+  constexpr double kStep = 1e-5;
+  const Floats direction = draw(static_cast<Index>(check.at.data.size()), check.stream);
+  REQUIRE(check.gradient.size() == direction.size());
+  Table ahead = check.at;
+  Table behind = check.at;
+  double product = 0.0;
+  double magnitude = 0.0;
+  for (std::size_t i = 0; i < direction.size(); ++i) {
+    const auto along = static_cast<double>(direction[i]);
+    ahead.data[i] += kStep * along;
+    behind.data[i] -= kStep * along;
+    product += static_cast<double>(check.gradient[i]) * along;
+    magnitude += std::abs(static_cast<double>(check.gradient[i]) * along);
+  }
+  const double slope = (check.loss(ahead) - check.loss(behind)) / (2.0 * kStep);
+  return std::abs(slope - product) / std::max(magnitude, 1e-30);
+}
+
+double weighted_sum(const Table& y, const Floats& weights) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    sum += y.data[i] * static_cast<double>(weights[i]);
+  }
+  return sum;
+}
+
+}  // namespace tutti::kernels::parity
