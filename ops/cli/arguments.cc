@@ -33,6 +33,12 @@ CLI::Option* add(CLI::App& app, std::string_view names, Value& into, std::string
   return option;
 }
 
+// CLI11 takes -1 for the largest number there is.
+std::string check_whole(const std::string& text) {
+  const bool whole = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+  return whole ? "" : "must be a whole number, not \"" + text + '"';
+}
+
 }  // namespace
 
 void Arguments::word(std::string_view name, std::string& into, std::string_view doc) {
@@ -40,7 +46,7 @@ void Arguments::word(std::string_view name, std::string& into, std::string_view 
 }
 
 void Arguments::number(std::string_view name, std::uint64_t& into, std::string_view doc) {
-  parser_->last = add(parser_->app, name, into, doc)->required()->type_name("");
+  parser_->last = add(parser_->app, name, into, doc)->required()->type_name("")->check(check_whole);
 }
 
 void Arguments::optional_word(std::string_view name, std::string& into, std::string_view doc) {
@@ -49,7 +55,7 @@ void Arguments::optional_word(std::string_view name, std::string& into, std::str
 
 void Arguments::optional_number(std::string_view name, std::optional<std::uint64_t>& into,
                                 std::string_view doc) {
-  parser_->last = add(parser_->app, name, into, doc)->type_name("");
+  parser_->last = add(parser_->app, name, into, doc)->type_name("")->check(check_whole);
 }
 
 namespace {
@@ -73,13 +79,13 @@ void Arguments::option(std::string_view names, std::string& into, std::string_vi
 
 void Arguments::option(std::string_view names, std::uint64_t& into, std::string_view doc) {
   note_flags(parser_->flags, names);
-  parser_->last = add(parser_->app, names, into, doc)->type_name("N");
+  parser_->last = add(parser_->app, names, into, doc)->type_name("N")->check(check_whole);
 }
 
 void Arguments::option(std::string_view names, std::optional<std::uint64_t>& into,
                        std::string_view doc) {
   note_flags(parser_->flags, names);
-  parser_->last = add(parser_->app, names, into, doc)->type_name("N");
+  parser_->last = add(parser_->app, names, into, doc)->type_name("N")->check(check_whole);
 }
 
 void Arguments::option(std::string_view names, double& into, std::string_view doc) {

@@ -1,0 +1,137 @@
+#include <catch2/catch.hpp>
+
+#include <boost/json/array.hpp>
+#include <boost/json/parse.hpp>
+
+#include "ops/cli/client/event_stream.h"
+#include "ops/cli/client/fields.h"
+#include "ops/cli/text/job_text.h"
+#include "ops/cli/text/log_lines.h"
+#include "ops/cli/text/progress.h"
+#include "ops/cli/text/table.h"
+
+namespace tutti::cli {
+namespace {
+
+namespace json = boost::json;
+
+TEST_CASE("table: columns align by characters, and colours do not move them") {
+  Table table({{"NAME"}, {"STATE"}, {"N", Align::right}});
+  table.add({"größe", "running", "7"});
+  table.add({"b", "odd", "1234"});
+  CHECK(table.print(Paint::plain) ==
+        "NAME   STATE       N\n"
+        "größe  running     7\n"
+        "b      odd      1234\n");
+  CHECK(table.print(Paint::coloured).find("\x1b[32mrunning\x1b[0m     7\n") != std::string::npos);
+}
+
+TEST_CASE("table: quantities are short and carry their unit") {
+  CHECK(print_duration(0.34) == "340 ms");
+  CHECK(print_duration(12.34) == "12.3 s");
+  CHECK(print_duration(59.99) == "1 m 0 s");
+  CHECK(print_duration(11'105) == "3 h 5 m");
+  CHECK(print_duration(176'400) == "2 d 1 h");
+  CHECK(print_duration(-1) == "-");
+  CHECK(print_count(950) == "950");
+  CHECK(print_count(7'432) == "7.4k");
+  CHECK(print_count(1'234'567) == "1.2M");
+  CHECK(print_bytes_short(std::uint64_t{1536} << 20) == "1.5 GiB");
+  CHECK(print_bytes_short(512) == "512 B");
+}
+
+json::value step(int number, double seconds) {
+  return json::parse(R"({"step": )" + std::to_string(number) +
+                     R"(, "loss": 3.25, "tokens": 4096, "seconds": )" + std::to_string(seconds) +
+                     R"(, "ranks": 2})");
+}
+
+TEST_CASE("progress: the line has the step, the loss, the recent speed and the time left") {
+  Progress progress;
+  progress.set_job(json::parse(R"({"name": "kjv", "state": "queued", "steps": 2000})"));
+  CHECK(progress.line() == "kjv  queued");
+  progress.set_job(json::parse(R"({"name": "kjv", "state": "running", "steps": 2000})"));
+  for (int i = 1; i <= 100; ++i) progress.add_step(step(i, i <= 50 ? 100 : 0.5));
+  CHECK(progress.line() ==
+        "kjv  step  100/2000  loss 3.2500  8.2k tokens/s  2 ranks  ETA 15 m 50 s");
+  progress.set_job(json::parse(R"({"name": "kjv", "state": "recovering", "steps": 2000})"));
+  CHECK(progress.line() == "kjv  step  100/2000  loss 3.2500  8.2k tokens/s  2 ranks  recovering");
+}
+
+TEST_CASE("progress: each recovery is told once when it begins and once when it is over") {
+  Progress progress;
+  const json::value begun = json::parse(
+      R"({"name": "a", "state": "recovering",
+          "recoveries": [{"generation": 2, "cause": "rank 1 was killed"}]})");
+  progress.set_job(begun);
+  progress.set_job(begun);
+  CHECK(progress.take_notices() ==
+        std::vector<std::string>{"recovering: rank 1 was killed (generation 2)"});
+  const json::value over = json::parse(
+      R"({"name": "a", "state": "running",
+          "recoveries": [{"generation": 2, "cause": "rank 1 was killed", "seen_ms": 0,
+                          "aborted_ms": 12, "regrouped_ms": 230, "copied_ms": 300,
+                          "first_step_ms": 1610, "from_step": 41, "lost_steps": 0}]})");
+  progress.set_job(over);
+  progress.set_job(over);
+  CHECK(
+      progress.take_notices() ==
+      std::vector<std::string>{
+          "recovered: generation 2: rank 1 was killed; seen 0 ms, aborted 12 ms, regrouped 230 ms, "
+          "copied 300 ms, first step 1.6 s; from step 41, 0 steps lost"});
+  CHECK(progress.take_notices().empty());
+}
+
+TEST_CASE("logs: lines of several ranks are held until they are whole and named") {
+  LogLines lines(LogPrefix::rank);
+  CHECK(lines.add(json::parse(R"({"rank": 0, "process": 5, "text": "one\ntw"})")) ==
+        "[rank 0] one\n");
+  CHECK(lines.add(json::parse(R"({"rank": 1, "process": 6, "text": "x\n"})")) == "[rank 1] x\n");
+  CHECK(lines.add(json::parse(R"({"rank": 0, "process": 5, "text": "o\n\nthree"})")) ==
+        "[rank 0] two\n[rank 0] \n");
+  CHECK(lines.rest() == "[rank 0] three\n");
+  CHECK(lines.rest().empty());
+  CHECK(LogLines(LogPrefix::none).add(json::parse(R"({"text": "raw"})")) == "raw");
+}
+
+TEST_CASE("event stream: events are whole however the bytes are cut") {
+  const std::string bytes =
+      ": comment\r\ndata: {\"a\": 1}\r\n\r\nevent: x\ndata:two\ndata: lines\n\ndata: open";
+  for (std::size_t cut = 0; cut <= bytes.size(); ++cut) {
+    EventStream stream;
+    std::vector<std::string> events = stream.add(bytes.substr(0, cut));
+    for (std::string& event : stream.add(bytes.substr(cut))) events.push_back(std::move(event));
+    CHECK(events == std::vector<std::string>{"{\"a\": 1}", "two\nlines"});
+  }
+}
+
+TEST_CASE("fields: what is missing or of another type is its default") {
+  const json::value value = json::parse(R"({"n": 3.9, "t": "x", "z": null, "b": true})");
+  CHECK(whole_of(value, "t", 7) == 7);
+  CHECK(whole_of(value, "none") == 0);
+  CHECK(number_of(value, "n") == 3.9);
+  CHECK(text_of(value, "n").empty());
+  CHECK_FALSE(has(value, "z"));
+  CHECK(flag_of(value, "b"));
+  CHECK(list_of(value, "t").empty());
+  CHECK(text_of(json::value(3), "t").empty());
+}
+
+TEST_CASE("job page: shows what matters and survives a job with nothing in it") {
+  const json::value job = json::parse(
+      R"({"id": 7, "name": "kjv", "kind": "train", "state": "failed", "generation": 2, "ranks": 2,
+          "step": 40, "steps": 100, "exit_code": 1, "submitted_unix_ms": 1000, "started_unix_ms": 2000,
+          "ended_unix_ms": 62000, "checkpoints": [20, {"step": 40}],
+          "failure": {"class": "user", "message": "no such file a.txt"},
+          "spec": "name: kjv\nkind: train\n"})");
+  const std::string page = job_page(job, WallTime{100'000}, Paint::plain);
+  CHECK(page.find("failure      no such file a.txt (user)\n") != std::string::npos);
+  CHECK(page.find("time         1 m 0 s\n") != std::string::npos);
+  CHECK(page.find("checkpoints  step-20 step-40\n") != std::string::npos);
+  CHECK(page.find("spec\n  name: kjv\n  kind: train\n") != std::string::npos);
+  CHECK_FALSE(job_page(json::object{}, WallTime{}, Paint::plain).empty());
+  CHECK(jobs_table({}, WallTime{}, Paint::plain) == "no jobs\n");
+}
+
+}  // namespace
+}  // namespace tutti::cli
