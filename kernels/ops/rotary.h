@@ -37,7 +37,7 @@ struct Llama3Scaling {
 struct RotaryFrequencies {
   Index width = 0;  // even; how many dimensions of a head turn
   double theta = 10000.0;
-  std::optional<Llama3Scaling> scaling;
+  std::optional<Llama3Scaling> scaling = {};
 };
 // width / 2 frequencies, descending.
 std::vector<float> rotary_frequencies(const RotaryFrequencies& args);

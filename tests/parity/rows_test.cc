@@ -1,0 +1,290 @@
+// Norm, rotary, gate, embedding, addition: against their meaning, with gradients against finite differences.
+#include "kernels/ops/add.h"
+#include "kernels/ops/embedding.h"
+#include "kernels/ops/rms_norm.h"
+#include "kernels/ops/rotary.h"
+#include "kernels/ops/silu_gate.h"
+#include "tests/parity/harness.h"
+
+namespace tutti::kernels::parity {
+namespace {
+
+// An empty batch, one element, odd widths around sixteen lanes, a width of the demo.
+struct Shape {
+  Index rows, columns;
+};
+const Shape kShapes[] = {{0, 8}, {1, 1}, {3, 15}, {5, 16}, {7, 33}, {200, 192}};
+
+std::vector<double> widened(const Floats& values) { return {values.begin(), values.end()}; }
+
+// A finite difference of a double-precision function, against fp32 gradients summed with random signs.
+constexpr double kGradientError = 1e-5;
+
+struct NormResult {
+  Floats y, inverse;
+};
+
+NormResult norm(const OpContext& ctx, const Floats& x, const Floats& weight, Index rows) {
+  const auto columns = static_cast<Index>(weight.size());
+  NormResult result{Floats(x.size()), Floats(static_cast<std::size_t>(rows))};
+  REQUIRE(rms_norm_forward(ctx, {.x = matrix(x, rows, columns),
+                                 .weight = weight.data(),
+                                 .y = matrix(result.y, rows, columns),
+                                 .inverse = result.inverse.data()}));
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("rms norm: forward agrees with its meaning on all paths") {
+  for (const Shape& s : kShapes) {
+    const Floats x = draw(s.rows * s.columns, 1);
+    const Floats weight = draw(s.columns, 2);
+    const Floats y =
+        on_all_paths([&](const OpContext& ctx) { return norm(ctx, x, weight, s.rows).y; });
+    const Table expected =
+        reference::rms_norm(Table(matrix(x, s.rows, s.columns)), widened(weight), 1e-5);
+    REQUIRE(largest_difference(y, expected) <=
+            tolerance(s.columns, largest_magnitude(expected)));
+  }
+}
+
+TEST_CASE("rms norm: gradients agree with finite differences, and continue over calls") {
+  const Index rows = 9;
+  const Index columns = 37;
+  const Floats x = draw(rows * columns, 1);
+  const Floats weight = draw(columns, 2);
+  const Floats dy = draw(rows * columns, 3);
+  const Floats residual = draw(rows * columns, 4);
+  const NormResult forward = norm(single(), x, weight, rows);
+  const auto backward = [&](const OpContext& ctx, Index first, Index count, Floats& dx,
+                            Floats& dweight) {
+    REQUIRE(rms_norm_backward(
+        ctx, {.dy = matrix(dy, rows, columns).row_range(first, count),
+              .x = matrix(x, rows, columns).row_range(first, count),
+              .weight = weight.data(),
+              .inverse = forward.inverse.data() + first,
+              .dx = matrix(dx, rows, columns).row_range(first, count),
+              .dweight = dweight.data(),
+              .residual = matrix(residual, rows, columns).row_range(first, count)}));
+  };
+  const Floats both = on_all_paths([&](const OpContext& ctx) {
+    Floats dx(x.size());
+    Floats dweight(weight.size());
+    backward(ctx, 0, rows, dx, dweight);
+    Floats again(x.size());
+    Floats continued(weight.size());
+    backward(ctx, 0, 4, again, continued);
+    backward(ctx, 4, rows - 4, again, continued);
+    REQUIRE(same_bits(again, dx));
+    REQUIRE(same_bits(continued, dweight));
+    dx.insert(dx.end(), dweight.begin(), dweight.end());
+    return dx;
+  });
+  const auto loss = [&](const Table& at, const std::vector<double>& w) {
+    return weighted_sum(reference::rms_norm(at, w, 1e-5), dy) + weighted_sum(at, residual);
+  };
+  const Table at(matrix(x, rows, columns));
+  REQUIRE(gradient_error({.loss = [&](const Table& t) { return loss(t, widened(weight)); },
+                          .at = at,
+                          .gradient = std::span(both).first(x.size())}) < kGradientError);
+  REQUIRE(gradient_error({.loss = [&](const Table& w) { return loss(at, w.data); },
+                          .at = Table(matrix(weight, 1, columns)),
+                          .gradient = std::span(both).subspan(x.size())}) < kGradientError);
+}
+
+TEST_CASE("silu gate: forward and gradients") {
+  for (const Shape& s : kShapes) {
+    Floats gate = draw(s.rows * s.columns, 1);
+    for (float& g : gate) g *= 20.0F;
+    const Floats up = draw(s.rows * s.columns, 2);
+    const Floats dy = draw(s.rows * s.columns, 3);
+    const std::size_t size = gate.size();
+    const Floats all = on_all_paths([&](const OpContext& ctx) {
+      Floats out(3 * size);
+      const auto part = [&](std::size_t i) {
+        return Matrix(out.data() + i * size, s.rows, s.columns);
+      };
+      REQUIRE(silu_gate_forward(ctx, {.gate = matrix(gate, s.rows, s.columns),
+                                      .up = matrix(up, s.rows, s.columns),
+                                      .y = part(0)}));
+      REQUIRE(silu_gate_backward(ctx, {.dy = matrix(dy, s.rows, s.columns),
+                                       .gate = matrix(gate, s.rows, s.columns),
+                                       .up = matrix(up, s.rows, s.columns),
+                                       .dgate = part(1),
+                                       .dup = part(2)}));
+      return out;
+    });
+    const Table g(matrix(gate, s.rows, s.columns));
+    const Table u(matrix(up, s.rows, s.columns));
+    const Table expected = reference::silu_gate(g, u);
+    REQUIRE(largest_difference(std::span(all).first(size), expected) <=
+            tolerance(1, largest_magnitude(expected)));
+    if (size == 0) continue;
+    const auto loss_of_gate = [&](const Table& t) {
+      return weighted_sum(reference::silu_gate(t, u), dy);
+    };
+    const auto loss_of_up = [&](const Table& t) {
+      return weighted_sum(reference::silu_gate(g, t), dy);
+    };
+    REQUIRE(gradient_error({.loss = loss_of_gate,
+                            .at = g,
+                            .gradient = std::span(all).subspan(size, size)}) < kGradientError);
+    REQUIRE(gradient_error({.loss = loss_of_up,
+                            .at = u,
+                            .gradient = std::span(all).subspan(2 * size)}) < kGradientError);
+  }
+}
+
+TEST_CASE("silu gate: infinities saturate and a NaN stays a NaN") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const Floats gate = {-100.0F, 100.0F, infinity, std::numeric_limits<float>::quiet_NaN(), 0.0F};
+  const Floats up(5, 2.0F);
+  const Floats y = on_all_paths([&](const OpContext& ctx) {
+    Floats out(5);
+    REQUIRE(silu_gate_forward(
+        ctx, {.gate = matrix(gate, 1, 5), .up = matrix(up, 1, 5), .y = matrix(out, 1, 5)}));
+    return out;
+  });
+  REQUIRE(std::abs(y[0]) < 1e-30F);
+  REQUIRE(y[1] == 200.0F);
+  REQUIRE(y[2] == infinity);
+  REQUIRE(std::isnan(y[3]));
+  REQUIRE(y[4] == 0.0F);
+}
+
+TEST_CASE("rotary: forward agrees with its meaning, backward undoes it, the rest of a head passes") {
+  const Index tokens = 11;
+  const std::vector<std::int32_t> positions = {0, 1, 2, 3, 100, 5000, 131071, 7, 0, 1, 2};
+  for (const Index width : {2, 16, 30, 64}) {
+    const Index head_width = 64;
+    const std::vector<float> frequencies = rotary_frequencies({.width = width, .theta = 5e5});
+    const Floats x = draw(tokens * 3 * head_width, 1);
+    const auto half = width / 2;
+    const Floats both = on_all_paths([&](const OpContext& ctx) {
+      Floats cosine(static_cast<std::size_t>(tokens * half));
+      Floats sine(cosine.size());
+      REQUIRE(rotary_angles(ctx, {.positions = positions,
+                                  .frequencies = frequencies,
+                                  .cosine = matrix(cosine, tokens, half),
+                                  .sine = matrix(sine, tokens, half)}));
+      Floats turned = x;
+      RotaryApply apply{.x = matrix(turned, tokens, 3 * head_width),
+                        .head_width = head_width,
+                        .cosine = matrix(cosine, tokens, half),
+                        .sine = matrix(sine, tokens, half)};
+      REQUIRE(rotary_apply(ctx, apply));
+      Floats back = turned;
+      apply.x = matrix(back, tokens, 3 * head_width);
+      apply.direction = RotaryApply::Direction::backward;
+      REQUIRE(rotary_apply(ctx, apply));
+      turned.insert(turned.end(), back.begin(), back.end());
+      return turned;
+    });
+    const Table at(matrix(x, tokens, 3 * head_width));
+    const Table expected = reference::rotary(at, positions, frequencies, head_width);
+    REQUIRE(largest_difference(std::span(both).first(x.size()), expected) <= tolerance(2, 2.0));
+    REQUIRE(largest_difference(std::span(both).subspan(x.size()), at) <= tolerance(4, 2.0));
+    for (std::size_t i = static_cast<std::size_t>(width); i < 64; ++i) REQUIRE(both[i] == x[i]);
+  }
+}
+
+// Values of transformers' _compute_llama3_parameters for Llama 3.2 1B (head width 64, theta 500000, factor 32).
+TEST_CASE("rotary: Llama 3's scaling keeps short waves, slows long ones and blends between") {
+  const RotaryFrequencies plain{.width = 64, .theta = 500000.0};
+  RotaryFrequencies scaled = plain;
+  scaled.scaling = Llama3Scaling{.factor = 32.0F};
+  const std::vector<float> a = rotary_frequencies(plain);
+  const std::vector<float> b = rotary_frequencies(scaled);
+  REQUIRE(a[0] == 1.0F);
+  REQUIRE(a[1] == Approx(0.6636).epsilon(1e-4));
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double wave = 6.283185307179586 / static_cast<double>(a[i]);
+    if (wave < 8192.0 / 4) {
+      REQUIRE(b[i] == a[i]);
+    } else if (wave > 8192.0) {
+      REQUIRE(b[i] == a[i] / 32.0F);
+    } else {
+      REQUIRE(b[i] < a[i]);
+      REQUIRE(b[i] > a[i] / 32.0F);
+    }
+  }
+}
+
+TEST_CASE("embedding: rows are copied, and gradients add in token order") {
+  const std::vector<std::int32_t> tokens = {3, 0, 3, 3, 6, 0};
+  const Floats table = draw(7 * 45, 1);
+  const Floats dout = draw(6 * 45, 2);
+  const Floats before = draw(7 * 45, 3);
+  const Floats both = on_all_paths([&](const OpContext& ctx) {
+    Floats rows(6 * 45);
+    REQUIRE(embedding_forward(ctx, {.table = matrix(table, 7, 45),
+                                    .tokens = tokens,
+                                    .output = matrix(rows, 6, 45)}));
+    Floats dtable = before;
+    REQUIRE(embedding_backward(ctx, {.dout = matrix(dout, 6, 45),
+                                     .tokens = tokens,
+                                     .dtable = matrix(dtable, 7, 45)}));
+    rows.insert(rows.end(), dtable.begin(), dtable.end());
+    return rows;
+  });
+  Floats expected(6 * 45);
+  Floats sums = before;
+  for (std::size_t t = 0; t < tokens.size(); ++t) {
+    for (std::size_t c = 0; c < 45; ++c) {
+      const std::size_t place = static_cast<std::size_t>(tokens[t]) * 45 + c;
+      expected[t * 45 + c] = table[place];
+      sums[place] += dout[t * 45 + c];
+    }
+  }
+  expected.insert(expected.end(), sums.begin(), sums.end());
+  REQUIRE(same_bits(both, expected));
+}
+
+TEST_CASE("embedding: a token outside of the table is refused") {
+  const std::vector<std::int32_t> tokens = {7};
+  const Floats table = draw(7 * 4, 1);
+  Floats rows(4);
+  const auto refused = embedding_forward(
+      single(),
+      {.table = matrix(table, 7, 4), .tokens = tokens, .output = matrix(rows, 1, 4)});
+  REQUIRE_FALSE(refused);
+  REQUIRE(refused.error().message.find("token 7") != std::string::npos);
+}
+
+TEST_CASE("add: element by element, whatever the length") {
+  for (const Index size : {0, 1, 15, 16, 17, 40000}) {
+    const Floats a = draw(size, 1);
+    const Floats b = draw(size, 2);
+    const Floats sum = on_all_paths([&](const OpContext& ctx) {
+      Floats result = a;
+      REQUIRE(add_into(ctx, result, b));
+      return result;
+    });
+    Floats expected = a;
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += b[i];
+    REQUIRE(same_bits(sum, expected));
+  }
+}
+
+TEST_CASE("row ops: the comparison catches a norm with a wrong mean and a gate with a wrong slope") {
+  const Floats x = draw(4 * 64, 1);
+  const Floats weight = draw(64, 2);
+  Floats y = norm(single(), x, weight, 4).y;
+  for (float& value : y) value *= std::sqrt(63.0F / 64.0F);
+  const Table expected = reference::rms_norm(Table(matrix(x, 4, 64)), widened(weight), 1e-5);
+  REQUIRE(largest_difference(y, expected) > tolerance(64, largest_magnitude(expected)));
+
+  const Floats dy = draw(4 * 64, 3);
+  Floats slope(4 * 64);
+  for (std::size_t i = 0; i < slope.size(); ++i) {
+    const float s = 1.0F / (1.0F + std::exp(-x[i]));
+    slope[i] = dy[i] * s;  // forgets that silu(g) = g s has two factors
+  }
+  const Table ones(matrix(Floats(4 * 64, 1.0F), 4, 64));
+  const auto loss = [&](const Table& t) { return weighted_sum(reference::silu_gate(t, ones), dy); };
+  REQUIRE(gradient_error({.loss = loss, .at = Table(matrix(x, 4, 64)), .gradient = slope}) >
+          kGradientError);
+}
+
+}  // namespace tutti::kernels::parity
