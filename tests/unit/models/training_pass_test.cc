@@ -1,12 +1,31 @@
 #include "jobs/models/training_pass.h"
 
 #include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <string>
 
+#include "kernels/ops/cpu_path.h"
 #include "tests/unit/models/small_model.h"
+
+namespace {
+
+std::atomic<std::uint64_t> allocations{0};
+
+}  // namespace
+
+void* operator new(std::size_t bytes) {
+  ++allocations;
+  void* memory = std::malloc(bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace tutti::models {
 namespace {
@@ -115,6 +134,47 @@ TEST_CASE("training pass: any number of threads gives the same bits") {
   const Outcome one = Model(small_description(), 1).run(samples);
   CHECK(Model(small_description(), 2).run(samples) == one);
   CHECK(Model(small_description(), 3).run(samples, {2}) == one);
+}
+
+TEST_CASE("training pass: every instruction set gives the same bits") {
+  const kernels::CpuPath before = kernels::cpu_path();
+  const Samples samples = ragged();
+  const Outcome usual = Model(small_description()).run(samples);
+  for (const auto path : {kernels::CpuPath::avx2, kernels::CpuPath::avx512}) {
+    if (!kernels::cpu_has(path)) {
+      WARN("skipped: this machine has no " << kernels::to_string(path));
+      continue;
+    }
+    REQUIRE(kernels::choose_cpu_path(path));
+    CHECK(Model(small_description(), 2).run(samples) == usual);
+  }
+  REQUIRE(kernels::choose_cpu_path(before));
+}
+
+TEST_CASE("training pass: a step after the first allocates nothing") {
+  // One thread: with more, scratch memory grows when a thread first gets its largest piece of work.
+  kernels::ThreadPool pool(1);
+  const kernels::OpContext ctx{&pool};
+  const auto decoder = Decoder::create(small_description());
+  kernels::FloatBuffer weights(static_cast<kernels::Index>(decoder->layout().elements()));
+  kernels::FloatBuffer gradients(
+      static_cast<kernels::Index>(decoder->layout().gradient_elements()));
+  decoder->initialise(ctx, 1, weights.span());
+  TrainingPass pass(*decoder, {.rows_max = 256, .samples_max = 8});
+  const Samples samples = ragged();
+  std::vector<SampleLoss> losses(samples.count());
+  const auto step = [&] {
+    return pass.forward_backward(ctx, weights.span(), samples.batch(), gradients.span(), losses);
+  };
+  REQUIRE(step());
+  const auto scratch = [&] { return pool.op_scratch().reserved() + pool.scratch(0).reserved(); };
+  const std::size_t reserved = scratch();
+  const std::uint64_t before = allocations.load();
+  const bool stepped = step().ok();
+  const std::uint64_t after = allocations.load();
+  CHECK(stepped);
+  CHECK(after == before);
+  CHECK(scratch() == reserved);
 }
 
 TEST_CASE("training pass: a sample's loss does not depend on its neighbours") {
