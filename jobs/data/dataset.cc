@@ -71,11 +71,11 @@ Result<Dataset> Dataset::open(const DatasetOptions& options) {
   }
   dataset.samples_ = (dataset.tokens_ - 1) / options.sequence;
   if (dataset.samples_ == 0) {
-    return Error{ErrorCode::invalid_argument,
-                 fmt::format("the data has {} tokens, fewer than one sample of sequence {} needs "
-                             "({}); use more data or a shorter data.sequence",
-                             dataset.tokens_, options.sequence,
-                             std::uint64_t{options.sequence} + 1)};
+    return Error{
+        ErrorCode::invalid_argument,
+        fmt::format("the data has {} tokens, fewer than one sample of sequence {} needs "
+                    "({}); use more data or a shorter data.sequence",
+                    dataset.tokens_, options.sequence, std::uint64_t{options.sequence} + 1)};
   }
   return dataset;
 }
@@ -93,8 +93,8 @@ Result<> Dataset::read(std::uint64_t sample, std::span<std::uint32_t> tokens) co
   TUTTI_ASSERT(sample < samples_);
   TUTTI_ASSERT(tokens.size() == std::size_t{options_.sequence} + 1);
   std::uint64_t position = sample * options_.sequence;
-  auto file = static_cast<std::size_t>(
-      std::upper_bound(starts_.begin(), starts_.end(), position) - starts_.begin() - 1);
+  auto file = static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end(), position) -
+                                       starts_.begin() - 1);
   while (!tokens.empty()) {
     const std::uint64_t offset = position - starts_[file];
     const auto count = static_cast<std::size_t>(

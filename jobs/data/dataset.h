@@ -34,7 +34,7 @@ struct DatasetOptions {
   std::uint32_t batch = 0;          // B, samples a step
   std::uint32_t vocabulary = 0;
   SampleOrder order = SampleOrder::shuffled;
-  std::uint64_t seed = 0;           // of the shuffle
+  std::uint64_t seed = 0;  // of the shuffle
 };
 
 class Dataset {

@@ -95,8 +95,7 @@ class HeaderParser {
     std::size_t found = 0;
     while (!take(")")) {
       skip_space();
-      const auto [end, error] =
-          std::from_chars(rest_.data(), rest_.data() + rest_.size(), count);
+      const auto [end, error] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), count);
       if (error != std::errc{}) return false;
       rest_.remove_prefix(static_cast<std::size_t>(end - rest_.data()));
       ++found;
@@ -147,8 +146,8 @@ Result<NpyHeader> parse_header(std::string_view file, std::string_view path) {
   }
   const std::uint64_t room = (file.size() - header.offset) / width_of(header.type);
   if (header.count > room) {
-    return not_tokens(path, fmt::format("its header says {} tokens, but there are {}",
-                                        header.count, room));
+    return not_tokens(
+        path, fmt::format("its header says {} tokens, but there are {}", header.count, room));
   }
   return header;
 }

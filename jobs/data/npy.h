@@ -61,7 +61,6 @@ class TokenFile {
 
 // Writes tokens as uint16 if all ids fit, else as uint32; atomically: readers see the old file or
 // the new.
-Result<> write_token_file(const std::filesystem::path& path,
-                          std::span<const std::uint32_t> tokens);
+Result<> write_token_file(const std::filesystem::path& path, std::span<const std::uint32_t> tokens);
 
 }  // namespace tutti::data

@@ -25,8 +25,8 @@ CachePool::Slot* CachePool::longest_match(std::span<const std::int32_t> prompt,
   Slot* best = nullptr;
   for (const auto& slot : slots_) {
     if (slot->in_use || slot->cache.capacity() < capacity) continue;
-    const auto differ = std::mismatch(prompt.begin(), prompt.end(), slot->tokens.begin(),
-                                      slot->tokens.end());
+    const auto differ =
+        std::mismatch(prompt.begin(), prompt.end(), slot->tokens.begin(), slot->tokens.end());
     const auto common = static_cast<std::uint32_t>(differ.first - prompt.begin());
     if (common >= kReusedMin && common > length) {
       best = slot.get();

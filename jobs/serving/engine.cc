@@ -24,8 +24,7 @@ constexpr std::uint64_t kPromptLogitBytesMax = std::uint64_t{64} << 20;
 
 // A request in the batch or on its way there.
 struct Live {
-  explicit Live(Request request_in)
-      : request(std::move(request_in)), answer(request.stop) {}
+  explicit Live(Request request_in) : request(std::move(request_in)), answer(request.stop) {}
 
   std::uint32_t cached() const { return slot->cache.length(); }
   bool wants_prompt_logits() const { return request.echo && request.logprobs; }
@@ -74,12 +73,10 @@ struct Engine::Impl {
         ctx(ctx_in),
         description(model.decoder->description()),
         options(resolved(options_in, description)),
-        prompt_rows_max(static_cast<std::uint32_t>(
-            std::clamp<std::uint64_t>(kPromptLogitBytesMax / (4ULL * description.vocabulary), 1,
-                                      options.step_tokens))),
+        prompt_rows_max(static_cast<std::uint32_t>(std::clamp<std::uint64_t>(
+            kPromptLogitBytesMax / (4ULL * description.vocabulary), 1, options.step_tokens))),
         pool(description, options.cache_bytes_max),
-        pass(*model.decoder,
-             {.rows_max = options.step_tokens, .samples_max = options.batch_max}),
+        pass(*model.decoder, {.rows_max = options.step_tokens, .samples_max = options.batch_max}),
         logits(std::size_t{options.batch_max + prompt_rows_max} * description.vocabulary) {
     for (const std::int64_t id : description.end_tokens) {
       end_tokens.push_back(static_cast<std::int32_t>(id));
@@ -188,10 +185,10 @@ void Engine::Impl::run_batch() {
   chunks.clear();
   std::size_t rows = 0;
   for (const Part& part : batch) {
-    chunks.push_back({&part.live->slot->cache,
-                      std::span<const std::int32_t>(part.live->tokens)
-                          .subspan(part.first, part.count),
-                      part.wanted});
+    chunks.push_back(
+        {&part.live->slot->cache,
+         std::span<const std::int32_t>(part.live->tokens).subspan(part.first, part.count),
+         part.wanted});
     if (part.wanted == models::LogitRows::last) rows += 1;
     if (part.wanted == models::LogitRows::all) rows += part.count;
   }
@@ -296,8 +293,7 @@ std::vector<Output> Engine::Impl::collect() {
     output.id = live->request.id;
     live->ended = output.finish != Finish::none;
     if (live->ended && live->slot != nullptr) {
-      pool.give_back(live->slot,
-                     std::span<const std::int32_t>(live->tokens).first(live->cached()));
+      pool.give_back(live->slot, std::span<const std::int32_t>(live->tokens).first(live->cached()));
     }
     if (live->ended || !output.text.empty() || !output.tokens.empty() || !output.chosen.empty()) {
       outputs.push_back(std::exchange(output, {}));
@@ -358,8 +354,8 @@ void Engine::cancel(std::uint64_t id) {
 std::vector<Output> Engine::step() {
   Impl& impl = *impl_;
   // Cancelled ones leave first, from the queue too: they pass through the batch without running.
-  const auto first_kept = std::stable_partition(
-      impl.waiting.begin(), impl.waiting.end(), [](const auto& live) { return live->cancelled; });
+  const auto first_kept = std::stable_partition(impl.waiting.begin(), impl.waiting.end(),
+                                                [](const auto& live) { return live->cancelled; });
   std::move(impl.waiting.begin(), first_kept, std::back_inserter(impl.running));
   impl.waiting.erase(impl.waiting.begin(), first_kept);
   for (const auto& live : impl.running) {

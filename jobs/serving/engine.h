@@ -36,27 +36,27 @@
 namespace tutti::serving {
 
 struct EngineOptions {
-  std::uint32_t batch_max = 16;        // requests decoded together
-  std::uint32_t context = 0;           // tokens of prompt and answer; 0: the model's
-  std::uint32_t queue_max = 256;       // requests that wait
-  std::uint32_t step_tokens = 256;     // in one batch, prompt tokens included
-  std::uint64_t cache_bytes_max = 0;   // keys and values; 0: batch_max times the context
+  std::uint32_t batch_max = 16;       // requests decoded together
+  std::uint32_t context = 0;          // tokens of prompt and answer; 0: the model's
+  std::uint32_t queue_max = 256;      // requests that wait
+  std::uint32_t step_tokens = 256;    // in one batch, prompt tokens included
+  std::uint64_t cache_bytes_max = 0;  // keys and values; 0: batch_max times the context
 };
 
 struct EngineStatus {
   std::uint32_t waiting = 0;
   std::uint32_t running = 0;
-  std::uint64_t cache_bytes = 0;       // held, those kept for reuse included
-  std::uint64_t prompt_tokens = 0;     // totals since the start
-  std::uint64_t reused_tokens = 0;     // of these, found in kept caches
+  std::uint64_t cache_bytes = 0;    // held, those kept for reuse included
+  std::uint64_t prompt_tokens = 0;  // totals since the start
+  std::uint64_t reused_tokens = 0;  // of these, found in kept caches
   std::uint64_t completion_tokens = 0;
   std::uint64_t steps = 0;
 };
 
 struct EngineModel {
   const models::Decoder* decoder = nullptr;
-  std::span<const float> weights;                   // of the decoder's layout
-  const tokenizers::Tokenizer* tokenizer = nullptr; // null: token ids in and out only
+  std::span<const float> weights;                    // of the decoder's layout
+  const tokenizers::Tokenizer* tokenizer = nullptr;  // null: token ids in and out only
 };
 
 class Engine {

@@ -20,14 +20,14 @@ Result<> check_settings(const Request& request) {
     return refused(fmt::format("top_p is {}; it must be above 0 and at most 1", request.top_p));
   }
   if (request.stop.size() > kStopTextsMax) {
-    return refused(fmt::format("{} stop texts; at most {} are taken", request.stop.size(),
-                               kStopTextsMax));
+    return refused(
+        fmt::format("{} stop texts; at most {} are taken", request.stop.size(), kStopTextsMax));
   }
   for (const std::string& stop : request.stop) {
     if (stop.empty()) return refused("a stop text is empty");
     if (stop.size() > kStopBytesMax) {
-      return refused(fmt::format("a stop text of {} bytes; at most {} are taken", stop.size(),
-                                 kStopBytesMax));
+      return refused(
+          fmt::format("a stop text of {} bytes; at most {} are taken", stop.size(), kStopBytesMax));
     }
   }
   return {};
@@ -54,9 +54,10 @@ Result<std::vector<std::int32_t>> prompt_tokens(const Request& request,
   prompt.reserve(ids.size());
   for (const std::uint32_t id : ids) {
     if (id >= description.vocabulary) {
-      return refused(fmt::format("token {} at position {} of the prompt is outside the "
-                                 "vocabulary of {}",
-                                 id, prompt.size(), description.vocabulary));
+      return refused(
+          fmt::format("token {} at position {} of the prompt is outside the "
+                      "vocabulary of {}",
+                      id, prompt.size(), description.vocabulary));
     }
     prompt.push_back(static_cast<std::int32_t>(id));
   }

@@ -40,9 +40,8 @@ Result<std::vector<float>> score_tokens(const EngineModel& model, kernels::OpCon
       const bool scored = at >= scores.size();
       const std::size_t limit = scored ? at + rows_max : std::min(at + kRowsMax, scores.size());
       const std::size_t count = std::min(limit, end) - at;
-      const models::SequenceChunk chunk{
-          &cache, tokens.subspan(at, count),
-          scored ? models::LogitRows::all : models::LogitRows::none};
+      const models::SequenceChunk chunk{&cache, tokens.subspan(at, count),
+                                        scored ? models::LogitRows::all : models::LogitRows::none};
       const std::span<float> rows = std::span(logits).first(scored ? count * width : 0);
       if (Result<> run = pass.run(ctx, model.weights, {&chunk, 1}, rows); !run) {
         return run.error();

@@ -20,7 +20,6 @@ namespace tutti::serving {
 // Of tokens 1 .. n-1, each given those before it. `window` is the longest context used; 0: the
 // model's.
 Result<std::vector<float>> score_tokens(const EngineModel& model, kernels::OpContext ctx,
-                                        std::span<const std::int32_t> tokens,
-                                        std::uint32_t window);
+                                        std::span<const std::int32_t> tokens, std::uint32_t window);
 
 }  // namespace tutti::serving

@@ -39,12 +39,31 @@ bool is_ascii(std::string_view text) {
 }
 
 // The characters with Unicode's White_Space property.
-constexpr std::array<std::string_view, 25> kWhiteSpace = {
-    " ",            "\t",           "\n",           "\v",           "\f",
-    "\r",           "\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80", "\xe2\x80\x80",
-    "\xe2\x80\x81", "\xe2\x80\x82", "\xe2\x80\x83", "\xe2\x80\x84", "\xe2\x80\x85",
-    "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89", "\xe2\x80\x8a",
-    "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f", "\xe3\x80\x80"};
+constexpr std::array<std::string_view, 25> kWhiteSpace = {" ",
+                                                          "\t",
+                                                          "\n",
+                                                          "\v",
+                                                          "\f",
+                                                          "\r",
+                                                          "\xc2\x85",
+                                                          "\xc2\xa0",
+                                                          "\xe1\x9a\x80",
+                                                          "\xe2\x80\x80",
+                                                          "\xe2\x80\x81",
+                                                          "\xe2\x80\x82",
+                                                          "\xe2\x80\x83",
+                                                          "\xe2\x80\x84",
+                                                          "\xe2\x80\x85",
+                                                          "\xe2\x80\x86",
+                                                          "\xe2\x80\x87",
+                                                          "\xe2\x80\x88",
+                                                          "\xe2\x80\x89",
+                                                          "\xe2\x80\x8a",
+                                                          "\xe2\x80\xa8",
+                                                          "\xe2\x80\xa9",
+                                                          "\xe2\x80\xaf",
+                                                          "\xe2\x81\x9f",
+                                                          "\xe3\x80\x80"};
 
 std::string_view without_leading_space(std::string_view text) {
   const auto begins = [&](std::string_view space) { return text.starts_with(space); };
@@ -67,10 +86,10 @@ std::string_view without_trailing_space(std::string_view text) {
 // Unicode's composed form of valid UTF-8.
 std::string composed(std::string_view text) {
   utf8proc_uint8_t* form = nullptr;
-  const utf8proc_ssize_t bytes = utf8proc_map(
-      reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-      static_cast<utf8proc_ssize_t>(text.size()), &form,
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const utf8proc_ssize_t bytes =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &form,
+                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   if (bytes < 0) return std::string(text);
   std::string result(reinterpret_cast<const char*>(form), static_cast<std::size_t>(bytes));
   std::free(form);
@@ -139,10 +158,9 @@ void Encoder::encode_word(std::string_view word, std::vector<TokenId>& out) {
   }
   const std::size_t before = out.size();
   model_.merge(word, out);
-  words_[slot] = {hash, static_cast<std::uint32_t>(texts_.size()),
-                  static_cast<std::uint32_t>(word.size()),
-                  static_cast<std::uint32_t>(tokens_.size()),
-                  static_cast<std::uint32_t>(out.size() - before)};
+  words_[slot] = {
+      hash, static_cast<std::uint32_t>(texts_.size()), static_cast<std::uint32_t>(word.size()),
+      static_cast<std::uint32_t>(tokens_.size()), static_cast<std::uint32_t>(out.size() - before)};
   texts_.append(word);
   tokens_.insert(tokens_.end(), out.begin() + static_cast<std::ptrdiff_t>(before), out.end());
   if (++words_used_ * 2 > words_.size()) clear_cache();

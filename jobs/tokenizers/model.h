@@ -120,7 +120,7 @@ class Model {
   bool nfc = false;                 // text is brought into Unicode's composed form first
   std::vector<TokenId> prefix;      // put around a whole text, if the model wants it
   std::vector<TokenId> suffix;
-  std::string source;               // the tokenizer.json that it was read from; empty: made here
+  std::string source;  // the tokenizer.json that it was read from; empty: made here
 
  private:
   struct BytesHash {

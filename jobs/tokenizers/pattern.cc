@@ -32,9 +32,9 @@ Result<Pattern> Pattern::compile(std::string_view expression) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   auto code = std::make_shared<Code>();
-  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()), expression.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                             nullptr);
+  code->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()), expression.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr);
   if (code->code == nullptr) {
     std::array<PCRE2_UCHAR, 256> message{};
     pcre2_get_error_message(error, message.data(), message.size());
@@ -65,8 +65,8 @@ Matcher::Span Matcher::next(std::string_view text, std::size_t from) {
       found = pcre2_jit_match(code, subject, text.size(), at, options, state_->match, nullptr);
     }
     if (found != PCRE2_ERROR_JIT_STACKLIMIT) return found;
-    return pcre2_match(code, subject, text.size(), at,
-                       options | PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, state_->match, nullptr);
+    return pcre2_match(code, subject, text.size(), at, options | PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                       state_->match, nullptr);
   };
   if (from < text.size()) {
     int found = attempt(from, 0);

@@ -30,9 +30,14 @@ std::string_view text_of(const json::object& object, std::string_view key) {
   return text == nullptr ? std::string_view() : view_of(*text);
 }
 
-bool flag_of(const json::object& object, std::string_view key, bool when_missing) {
+// False if it is missing, as most are.
+bool flag_of(const json::object& object, std::string_view key) {
   const bool* flag = member(object, key).if_bool();
-  return flag == nullptr ? when_missing : *flag;
+  return flag != nullptr && *flag;
+}
+
+bool flag_unless_missing_of(const json::object& object, std::string_view key) {
+  return member(object, key).is_null() || flag_of(object, key);
 }
 
 Result<TokenId> id_of(const json::value& value) {
@@ -69,42 +74,48 @@ Result<> read_split(const json::object& part, PreTokenizerSettings& settings) {
   const std::string_view behavior = text_of(part, "behavior");
   // Isolated: matches and what lies between are pieces, whichever of them is "the delimiter".
   if (behavior == "Isolated") return add_split(settings, expression, Gaps::kept);
-  if (behavior == "Removed" && flag_of(part, "invert", false)) {
+  if (behavior == "Removed" && flag_of(part, "invert")) {
     return add_split(settings, expression, Gaps::dropped);
   }
   return unsupported(fmt::format("pre_tokenizer Split with behavior \"{}\"", behavior));
 }
 
-// Whether the part is the ByteLevel that ends the chain is told by `ended`.
-Result<> read_pre_tokenizer(const json::value& value, PreTokenizerSettings& settings,
-                            bool& ended) {
+// How far the chain of pre-tokenizers has been read.
+struct PreTokenizerChain {
+  PreTokenizerSettings& settings;
+  bool ended = false;  // by ByteLevel
+};
+
+Result<> read_pre_tokenizer(const json::value& value, PreTokenizerChain& chain) {
   const json::object* part = value.if_object();
   if (part == nullptr) return unsupported("no pre_tokenizer; ByteLevel is needed");
   const std::string_view type = text_of(*part, "type");
-  if (ended) return unsupported(fmt::format("pre_tokenizer {} after ByteLevel", type));
+  if (chain.ended) return unsupported(fmt::format("pre_tokenizer {} after ByteLevel", type));
   if (type == "Sequence") {
     const json::array* parts = member(*part, "pretokenizers").if_array();
     if (parts == nullptr) return corrupt("pre_tokenizer Sequence has no pretokenizers");
     for (const json::value& each : *parts) {
-      if (Result<> read = read_pre_tokenizer(each, settings, ended); !read) return read;
+      if (Result<> read = read_pre_tokenizer(each, chain); !read) return read;
     }
     return {};
   }
-  if (type == "Split") return read_split(*part, settings);
+  if (type == "Split") return read_split(*part, chain.settings);
   if (type == "Digits") {
-    const bool single = flag_of(*part, "individual_digits", false);
-    return add_split(settings, single ? R"(\p{N})" : R"(\p{N}+)", Gaps::kept);
+    const bool single = flag_of(*part, "individual_digits");
+    return add_split(chain.settings, single ? R"(\p{N})" : R"(\p{N}+)", Gaps::kept);
   }
   if (type == "ByteLevel") {
-    ended = true;
-    if (flag_of(*part, "add_prefix_space", true)) {
+    chain.ended = true;
+    PreTokenizerSettings& settings = chain.settings;
+    if (flag_unless_missing_of(*part, "add_prefix_space")) {
       settings.prefix_space_after = static_cast<int>(settings.splits.size());
     }
-    if (flag_of(*part, "use_regex", true)) return add_split(settings, kGpt2Pattern, Gaps::kept);
+    if (flag_unless_missing_of(*part, "use_regex"))
+      return add_split(settings, kGpt2Pattern, Gaps::kept);
     return {};
   }
-  return unsupported(fmt::format(
-      "pre_tokenizer {}; Split, Digits and ByteLevel are (byte-level BPE)", type));
+  return unsupported(
+      fmt::format("pre_tokenizer {}; Split, Digits and ByteLevel are (byte-level BPE)", type));
 }
 
 Result<> read_normalizer(const json::value& value, Model& model) {
@@ -179,7 +190,7 @@ Result<> check_model_settings(const json::object& part) {
   if (!type.empty() && type != "BPE") {
     return unsupported(fmt::format("model {}; byte-level BPE is", type));
   }
-  if (flag_of(part, "byte_fallback", false)) {
+  if (flag_of(part, "byte_fallback")) {
     return unsupported("model with byte_fallback (SentencePiece); byte-level BPE is");
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
@@ -214,14 +225,14 @@ Result<> read_added_tokens(const json::value& value, Model& model) {
     const Result<TokenId> id = id_of(member(*token, "id"));
     if (!id) return Error(id.error()).with_context("added_tokens");
     const std::string content(text_of(*token, "content"));
-    if (flag_of(*token, "single_word", false)) {
+    if (flag_of(*token, "single_word")) {
       return unsupported(fmt::format("added token \"{}\" with single_word", content));
     }
     Result<> added = model.add_added_token({.content = content,
                                             .id = *id,
-                                            .special = flag_of(*token, "special", false),
-                                            .strips_left = flag_of(*token, "lstrip", false),
-                                            .strips_right = flag_of(*token, "rstrip", false)});
+                                            .special = flag_of(*token, "special"),
+                                            .strips_left = flag_of(*token, "lstrip"),
+                                            .strips_right = flag_of(*token, "rstrip")});
     if (!added) return Error(added.error()).with_context("added_tokens");
   }
   return {};
@@ -246,8 +257,8 @@ Result<> read_merges(const json::object& part, Model& model) {
     const auto left_bytes = from_byte_characters(left);
     const auto right_bytes = from_byte_characters(right);
     if (left.empty() || right.empty() || !left_bytes || !right_bytes) {
-      return corrupt(fmt::format("merge {} is not a pair of byte texts: {}",
-                                 model.merges().size(), json::serialize(each)));
+      return corrupt(fmt::format("merge {} is not a pair of byte texts: {}", model.merges().size(),
+                                 json::serialize(each)));
     }
     if (Result<> added = model.add_merge(*left_bytes, *right_bytes); !added) return added;
   }
@@ -268,18 +279,19 @@ Result<Model> model_from_json(std::string_view text) {
   const json::object* part = top == nullptr ? nullptr : member(*top, "model").if_object();
   if (part == nullptr) return corrupt("it has no model");
   Model model;
-  bool ended = false;
+  PreTokenizerChain chain{model.pre_tokenizer};
   Result<> read = check_model_settings(*part);
   if (read) read = read_normalizer(member(*top, "normalizer"), model);
-  if (read) read = read_pre_tokenizer(member(*top, "pre_tokenizer"), model.pre_tokenizer, ended);
-  if (read && !ended) read = unsupported("pre_tokenizer without ByteLevel (byte-level BPE is)");
+  if (read) read = read_pre_tokenizer(member(*top, "pre_tokenizer"), chain);
+  if (read && !chain.ended)
+    read = unsupported("pre_tokenizer without ByteLevel (byte-level BPE is)");
   if (read) read = check_decoder(member(*top, "decoder"));
   if (read) read = read_vocabulary(*part, model);
   if (read) read = read_added_tokens(member(*top, "added_tokens"), model);
   if (read) read = read_post_processor(member(*top, "post_processor"), model);
   if (read) read = read_merges(*part, model);
   if (!read) return read.error();
-  model.whole_pieces_first = flag_of(*part, "ignore_merges", false);
+  model.whole_pieces_first = flag_of(*part, "ignore_merges");
   model.source = text;
   model.finish();
   return model;
@@ -312,8 +324,8 @@ std::string model_to_json(const Model& model) {
       "    \"vocab\": {";
   separator = "\n";
   for (TokenId id = 0; id < model.vocabulary(); ++id) {
-    const std::string text = model.is_added(id) ? std::string(model.bytes(id))
-                                                : to_byte_characters(model.bytes(id));
+    const std::string text =
+        model.is_added(id) ? std::string(model.bytes(id)) : to_byte_characters(model.bytes(id));
     out += fmt::format("{}      {}: {}", separator, quoted(text), id);
     separator = ",\n";
   }

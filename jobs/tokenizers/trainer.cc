@@ -80,9 +80,8 @@ class Trainer {
 std::array<unsigned char, 256> bytes_by_character() {
   std::array<unsigned char, 256> bytes;
   std::iota(bytes.begin(), bytes.end(), static_cast<unsigned char>(0));
-  std::sort(bytes.begin(), bytes.end(), [](unsigned char a, unsigned char b) {
-    return byte_character(a) < byte_character(b);
-  });
+  std::sort(bytes.begin(), bytes.end(),
+            [](unsigned char a, unsigned char b) { return byte_character(a) < byte_character(b); });
   return bytes;
 }
 
@@ -126,8 +125,7 @@ void Trainer::change(PairKey pair, std::int64_t by, std::uint32_t word) {
 
 TokenId Trainer::join(PairKey pair) {
   std::string bytes = token_bytes_[pair >> 32] + token_bytes_[pair & 0xffffffff];
-  const auto [at, inserted] =
-      ids_.try_emplace(bytes, static_cast<TokenId>(token_bytes_.size()));
+  const auto [at, inserted] = ids_.try_emplace(bytes, static_cast<TokenId>(token_bytes_.size()));
   if (inserted) token_bytes_.push_back(std::move(bytes));
   return at->second;
 }
@@ -207,15 +205,13 @@ Result<Tokenizer> Trainer::train(std::span<const std::string_view> texts) {
 
   for (TokenId id = 0; id < token_bytes_.size(); ++id) {
     const bool special = id < options_.special.size();
-    Result<> added = special
-                         ? model.add_added_token(
-                               {.content = token_bytes_[id], .id = id, .special = true})
-                         : model.add_token(token_bytes_[id], id);
+    Result<> added =
+        special ? model.add_added_token({.content = token_bytes_[id], .id = id, .special = true})
+                : model.add_token(token_bytes_[id], id);
     if (!added) return added.error();
   }
   for (const PairKey pair : merges_) {
-    Result<> added =
-        model.add_merge(token_bytes_[pair >> 32], token_bytes_[pair & 0xffffffff]);
+    Result<> added = model.add_merge(token_bytes_[pair >> 32], token_bytes_[pair & 0xffffffff]);
     if (!added) return added.error();
   }
   model.finish();

@@ -25,7 +25,7 @@ namespace tutti::tokenizers {
 inline constexpr std::string_view kEndOfText = "<|endoftext|>";
 
 struct TrainerOptions {
-  std::uint32_t vocabulary = 0;                               // special tokens and bytes included
+  std::uint32_t vocabulary = 0;  // special tokens and bytes included
   std::vector<std::string> special = {std::string(kEndOfText)};  // get the first ids
 };
 

@@ -115,8 +115,9 @@ TEST_CASE("dataset: what cannot be trained on is named") {
         std::string::npos);
   CHECK(open({files.write("short.npy", counted(64))}, 64).message.find("fewer than one sample") !=
         std::string::npos);
-  CHECK(open({files.write("outside.npy", counted(110, 95))}, 4).message.find(
-            "token 100 at position 5 is outside the vocabulary of 100") != std::string::npos);
+  CHECK(open({files.write("outside.npy", counted(110, 95))}, 4)
+            .message.find("token 100 at position 5 is outside the vocabulary of 100") !=
+        std::string::npos);
 }
 
 }  // namespace

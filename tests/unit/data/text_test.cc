@@ -90,8 +90,7 @@ TEST_CASE("text: a missing, an empty and a too short text are clear errors") {
   const std::string empty = (folder.path() / "empty.txt").string();
   REQUIRE(write_file_atomically(empty, ""));
   const auto error_of = [&](std::vector<std::string> text) {
-    const auto made =
-        tokenize_text({std::move(text), "", 2'048, (folder.path() / "job").string()});
+    const auto made = tokenize_text({std::move(text), "", 2'048, (folder.path() / "job").string()});
     REQUIRE_FALSE(made);
     return made.error();
   };

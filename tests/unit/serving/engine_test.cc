@@ -122,9 +122,9 @@ TEST_CASE("engine: greedy takes the most probable token, and log-probabilities a
   const Output echoed = server.answer(asked);
   CHECK(echoed.text == "the face of");
   CHECK(echoed.finish == Finish::length);
-  CHECK(echoed.chosen == std::vector(answer.chosen.begin(),
-                                     answer.chosen.begin() +
-                                         static_cast<std::ptrdiff_t>(prompt.size())));
+  CHECK(echoed.chosen ==
+        std::vector(answer.chosen.begin(),
+                    answer.chosen.begin() + static_cast<std::ptrdiff_t>(prompt.size())));
 }
 
 TEST_CASE("engine: a prompt that begins like a kept one reuses its cache, with the same bits") {

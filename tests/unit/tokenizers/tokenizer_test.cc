@@ -123,16 +123,15 @@ TEST_CASE("trainer: a vocabulary that the text does not allow is a clear error")
 
 TEST_CASE("tokenizer.json: what would give other ids is refused by name") {
   const auto error_of = [](const std::string& pre_tokenizer, const std::string& rest) {
-    const auto result = Tokenizer::from_json("{\"pre_tokenizer\": " + pre_tokenizer + ", " + rest +
-                                             "}");
+    const auto result =
+        Tokenizer::from_json("{\"pre_tokenizer\": " + pre_tokenizer + ", " + rest + "}");
     REQUIRE_FALSE(result);
     return result.error();
   };
   const std::string level = R"({"type": "ByteLevel"})";
   const std::string model = R"("model": {"vocab": {"a": 0, "b": 1}, "merges": []})";
   CHECK(error_of("null", model).code == ErrorCode::unsupported);
-  CHECK(error_of(R"({"type": "Metaspace"})", model).message.find("Metaspace") !=
-        std::string::npos);
+  CHECK(error_of(R"({"type": "Metaspace"})", model).message.find("Metaspace") != std::string::npos);
   CHECK(error_of(level, R"("normalizer": {"type": "Lowercase"}, )" + model)
             .message.find("Lowercase") != std::string::npos);
   CHECK(error_of(level, R"("model": {"type": "Unigram", "vocab": []})").message.find("Unigram") !=

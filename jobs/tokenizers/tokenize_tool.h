@@ -4,9 +4,9 @@
 #include <span>
 #include <string>
 
-namespace tutti::data {
+namespace tutti::tokenizers {
 
 // Arguments after `tokenize`. Gives the exit code: 0, or 2 with one line on standard error.
 int run_tokenize_tool(std::span<const std::string> args);
 
-}  // namespace tutti::data
+}  // namespace tutti::tokenizers

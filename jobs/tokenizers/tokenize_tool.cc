@@ -1,4 +1,4 @@
-#include "jobs/data/tokenize_tool.h"
+#include "jobs/tokenizers/tokenize_tool.h"
 
 #include <fmt/core.h>
 
@@ -13,11 +13,8 @@
 #include "jobs/tokenizers/tool_arguments.h"
 #include "protocol/base/file.h"
 
-namespace tutti::data {
+namespace tutti::tokenizers {
 namespace {
-
-using tokenizers::Tokenizer;
-using tokenizers::tool_failed;
 
 constexpr std::string_view kHelp =
     R"(usage: tutti tokenize --tokenizer tokenizer.json --out TOKENS.npy TEXTFILE...
@@ -45,7 +42,7 @@ struct Options {
 };
 
 Result<> decode(const Tokenizer& tokenizer, const Options& options) {
-  const Result<TokenFile> file = TokenFile::open(options.decode);
+  const Result<data::TokenFile> file = data::TokenFile::open(options.decode);
   if (!file) return file.error();
   std::vector<std::uint32_t> ids(file->size());
   file->copy(0, ids);
@@ -55,7 +52,7 @@ Result<> decode(const Tokenizer& tokenizer, const Options& options) {
                  fmt::format("{}: token {} at position {} is outside the vocabulary of {}",
                              options.decode, ids[outside], outside, tokenizer.vocabulary())};
   }
-  const std::string text = tokenizer.decode(ids, tokenizers::SpecialTokens::as_text);
+  const std::string text = tokenizer.decode(ids, SpecialTokens::as_text);
   if (!options.out.empty()) return write_file_atomically(options.out, text);
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) {
     return errno_error("cannot write the text", errno);
@@ -65,18 +62,18 @@ Result<> decode(const Tokenizer& tokenizer, const Options& options) {
 
 Result<std::size_t> encode(const Tokenizer& tokenizer, const Options& options) {
   std::vector<std::uint32_t> ids;
-  tokenizers::Encoder encoder(tokenizer.model());
+  Encoder encoder(tokenizer.model());
   for (const std::string& path : options.files) {
     const Result<std::string> text = read_file(path, kTextBytesMax);
     if (!text) return text.error();
-    encoder.encode(*text, tokenizers::SpecialTokens::recognised, ids);
+    encoder.encode(*text, SpecialTokens::recognised, ids);
     if (!options.end_of_text) continue;
     if (!tokenizer.end_of_text()) {
       return Error{ErrorCode::invalid_argument, "the tokenizer has no end-of-text token"};
     }
     ids.push_back(*tokenizer.end_of_text());
   }
-  if (Result<> written = write_token_file(options.out, ids); !written) return written.error();
+  if (Result<> written = data::write_token_file(options.out, ids); !written) return written.error();
   return ids.size();
 }
 
@@ -84,7 +81,7 @@ Result<std::size_t> encode(const Tokenizer& tokenizer, const Options& options) {
 
 int run_tokenize_tool(std::span<const std::string> args) {
   Options options;
-  tokenizers::ToolArguments arguments("tokenize", kHelp);
+  ToolArguments arguments("tokenize", kHelp);
   arguments.option("--tokenizer", options.tokenizer);
   arguments.option("--out", options.out);
   arguments.option("--decode", options.decode);
@@ -106,7 +103,7 @@ int run_tokenize_tool(std::span<const std::string> args) {
   if (!tokenizer) return tool_failed("tokenize", tokenizer.error().message);
   if (decodes) {
     const Result<> decoded = decode(*tokenizer, options);
-    return decoded ? tokenizers::kExitOk : tool_failed("tokenize", decoded.error().message);
+    return decoded ? kExitOk : tool_failed("tokenize", decoded.error().message);
   }
   const Result<std::size_t> encoded = encode(*tokenizer, options);
   if (!encoded) return tool_failed("tokenize", encoded.error().message);
@@ -115,7 +112,7 @@ int run_tokenize_tool(std::span<const std::string> args) {
   } else {
     fmt::print("{} tokens in {}\n", *encoded, options.out);
   }
-  return tokenizers::kExitOk;
+  return kExitOk;
 }
 
-}  // namespace tutti::data
+}  // namespace tutti::tokenizers
