@@ -16,10 +16,10 @@ constexpr double kClipEpsilon = 1e-6;
 
 }  // namespace
 
-Trainer::Trainer(const TrainingJob& job, int threads)
+Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress)
     : job_(job), pool_(threads), ctx_{&pool_}, state_(job.decoder, *job.optimizer),
       block_hashes_(job.decoder.layout().blocks().size()),
-      gradients_(job.decoder, job.dataset, job.micro()) {}
+      gradients_(job.decoder, job.dataset, job.micro()), progress_(progress) {}
 
 Held Trainer::held() const { return {state_.whole, state_.step, pending_ ? pending_->step : 0}; }
 

@@ -8,7 +8,7 @@
 // that every rank can make the step, whatever happens next. What is pending is kept until then: after a loss, a rank
 // that got all votes stands at t + 1, and every survivor can follow it there alone.
 //
-// Ownership: keeps a reference to the job. Threads: one computes; progress() is read from any.
+// Ownership: keeps references to the job and the progress. Threads: one.
 // Errors: the communicator's leave the state as held() says. job_failed() tells the errors that end the job
 // (a gradient that is not finite, data that cannot be read) from those that end the group.
 #pragma once
@@ -64,11 +64,11 @@ struct StepOutcome {
 
 class Trainer {
  public:
-  Trainer(const TrainingJob& job, int threads);
+  // `progress` is told where the rank is; it outlives the trainer.
+  Trainer(const TrainingJob& job, int threads, Progress& progress);
 
   Held held() const;
   const TrainingState& state() const { return state_; }
-  Progress& progress() { return progress_; }
 
   Result<Entered> enter(kernels::Communicator& group, const EnterPlan& plan);
 
@@ -112,7 +112,7 @@ class Trainer {
   std::uint64_t generation_ = 0;
   std::optional<Pending> pending_;
   bool job_failed_ = false;
-  Progress progress_;
+  Progress& progress_;
 };
 
 }  // namespace tutti::training

@@ -1,0 +1,49 @@
+// The door of a serving rank: an encrypted endpoint on loopback that takes requests in and gives answers out.
+//
+//   gateway --Generate, CancelGenerate--> [endpoint, its own thread] --inbox--> computing thread
+//           <--Generated------------------ answer()                 <---------
+//
+// Threads: open, wait, take, answer and close on the computing thread; wake from any.
+// Limits: kInboxMax requests wait; those beyond are answered at once (exhausted).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "protocol/base/result.h"
+#include "protocol/wire/serve_messages.h"
+
+namespace tutti::rank {
+
+inline constexpr std::size_t kInboxMax = 1024;
+
+struct Arrived {
+  std::string peer;
+  wire::ToServer message;
+};
+
+class ServeDoor {
+ public:
+  // Errors: the endpoint's.
+  static Result<std::unique_ptr<ServeDoor>> open();
+  ~ServeDoor();
+
+  const std::string& address() const;
+  const std::string& public_key() const;
+
+  // Returns once something arrived or wake() was called.
+  void wait();
+  void wake();
+  std::vector<Arrived> take();
+
+  // Errors: unavailable, exhausted: the peer is gone or does not read.
+  Result<> answer(const std::string& peer, const wire::Generated& generated);
+
+ private:
+  struct Impl;
+  explicit ServeDoor(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tutti::rank

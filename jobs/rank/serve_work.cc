@@ -1,0 +1,219 @@
+#include "jobs/rank/serve_work.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include "jobs/rank/serve_door.h"
+#include "jobs/serving/engine.h"
+#include "jobs/serving/model_folder.h"
+#include "kernels/tensor/thread_pool.h"
+#include "protocol/spec/parse.h"
+
+namespace tutti::rank {
+namespace {
+
+// Serving ranks have no data plane yet: nobody connects to them as a peer.
+constexpr const char* kNoAddress = "none";
+
+std::string_view finish_name(serving::Finish finish) {
+  switch (finish) {
+    case serving::Finish::none: return "";
+    case serving::Finish::stop: return "stop";
+    case serving::Finish::length: return "length";
+    case serving::Finish::cancelled: return "cancelled";
+    case serving::Finish::error: return "error";
+  }
+  return "error";
+}
+
+serving::Request to_request(const wire::Generate& asked, std::uint64_t id) {
+  serving::Request request;
+  request.id = id;
+  request.prompt = asked.prompt;
+  request.tokens = asked.tokens;
+  request.tokens_max = asked.tokens_max;
+  request.temperature = asked.temperature;
+  request.top_k = asked.top_k;
+  request.top_p = asked.top_p;
+  request.seed = asked.seed;
+  request.stop = asked.stop;
+  request.echo = asked.echo;
+  request.logprobs = asked.logprobs != 0;
+  return request;
+}
+
+wire::Generated to_generated(const serving::Output& output, std::uint64_t request) {
+  wire::Generated generated;
+  generated.request = request;
+  generated.text = output.text;
+  generated.tokens = output.tokens;
+  for (const auto& choice : output.chosen) {
+    generated.chosen.push_back({choice.token, choice.text, choice.logprob});
+  }
+  generated.finish = finish_name(output.finish);
+  if (output.error) {
+    generated.error = output.error->message;
+    generated.error_code = to_string(output.error->code);
+  }
+  generated.prompt_tokens = output.prompt_tokens;
+  generated.completion_tokens = output.completion_tokens;
+  return generated;
+}
+
+wire::Generated refusal(std::uint64_t request, const Error& error) {
+  wire::Generated generated;
+  generated.request = request;
+  generated.finish = "error";
+  generated.error = error.message;
+  generated.error_code = to_string(error.code);
+  return generated;
+}
+
+class ServeWork final : public Work {
+ public:
+  Result<> set_up(const wire::StartRank& order) override;
+  Result<std::string> listen() override;
+  wire::HeldState held() const override { return {}; }
+  void run_group(const BeginGroup& order, const EventSink& sink) override;
+  Result<std::string> commit(const wire::CommitCheckpoint&) override {
+    return Error{ErrorCode::invalid_argument, "a serving rank has no checkpoints"};
+  }
+  void interrupt(const std::string& reason) override;
+  void raise_flags(const RaiseFlags&) override {}
+  const training::Progress& progress() const override { return progress_; }
+
+ private:
+  // Who asked: requests of the engine are numbered here, since peers choose their numbers alone.
+  struct Asker {
+    std::string peer;
+    std::uint64_t request = 0;
+  };
+
+  void serve();
+  void take(const Arrived& arrived);
+  void give(const serving::Output& output);
+  std::optional<std::string> interruption();
+
+  spec::JobSpec spec_;
+  std::string name_;
+  std::optional<serving::ServedModel> model_;
+  std::optional<kernels::ThreadPool> pool_;
+  std::optional<serving::Engine> engine_;
+  std::map<std::uint64_t, Asker> askers_;
+  std::uint64_t last_id_ = 0;
+  training::Progress progress_;
+
+  std::mutex mutex_;  // what interrupt() touches
+  std::unique_ptr<ServeDoor> door_;
+  std::optional<std::string> interrupted_;
+};
+
+Result<> ServeWork::set_up(const wire::StartRank& order) {
+  progress_.enter(training::Phase::loading);
+  auto spec = spec::parse_job_spec(order.spec, {.file = order.name, .overrides = {}});
+  if (!spec) return spec.error();
+  spec_ = *std::move(spec);
+  name_ = spec_.serve.name.empty() ? order.name : spec_.serve.name;
+  auto model = serving::load_served_model(spec_.model.path);
+  if (!model) return model.error();
+  model_.emplace(*std::move(model));
+  pool_.emplace(static_cast<int>(std::max(1U, order.threads)));
+  return {};
+}
+
+Result<std::string> ServeWork::listen() {
+  const std::lock_guard lock(mutex_);
+  interrupted_.reset();
+  return std::string(kNoAddress);
+}
+
+void ServeWork::interrupt(const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  if (!interrupted_) interrupted_ = reason;
+  if (door_) door_->wake();
+}
+
+std::optional<std::string> ServeWork::interruption() {
+  const std::lock_guard lock(mutex_);
+  return interrupted_;
+}
+
+void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
+  auto door = ServeDoor::open();
+  if (!door) return sink(Finished{0, failure_of(door.error().code), door.error().message});
+  {
+    const std::lock_guard lock(mutex_);
+    door_ = *std::move(door);
+    if (interrupted_) door_->wake();
+  }
+  engine_.emplace(model_->view(), kernels::OpContext{&*pool_},
+                  serving::EngineOptions{.batch_max = spec_.serve.batch_max,
+                                         .context = spec_.serve.tokens_max});
+  Entered entered;
+  entered.generation = order.order.generation;
+  entered.serve_endpoint = door_->address();
+  entered.serve_key = door_->public_key();
+  entered.model = name_;
+  sink(entered);
+  progress_.enter(training::Phase::serving);
+  serve();
+  const std::string reason = *interruption();
+  for (const auto& [id, asker] : askers_) {
+    (void)door_->answer(asker.peer, refusal(asker.request, {ErrorCode::unavailable, reason}));
+  }
+  askers_.clear();
+  progress_.enter(training::Phase::idle);
+  {
+    const std::lock_guard lock(mutex_);
+    door_.reset();
+  }
+  sink(GroupLeft{order.order.generation, -1, reason, held()});
+}
+
+void ServeWork::serve() {
+  while (!interruption()) {
+    for (const Arrived& arrived : door_->take()) take(arrived);
+    if (engine_->idle()) {
+      door_->wait();
+      continue;
+    }
+    for (const serving::Output& output : engine_->step()) give(output);
+    progress_.step.store(engine_->status().steps, std::memory_order_relaxed);
+  }
+}
+
+void ServeWork::take(const Arrived& arrived) {
+  if (const auto* cancel = std::get_if<wire::CancelGenerate>(&arrived.message)) {
+    for (const auto& [id, asker] : askers_) {
+      if (asker.peer == arrived.peer && asker.request == cancel->request) engine_->cancel(id);
+    }
+    return;
+  }
+  const auto& asked = std::get<wire::Generate>(arrived.message);
+  const std::uint64_t id = ++last_id_;
+  auto submitted = engine_->submit(to_request(asked, id));
+  if (submitted) {
+    askers_[id] = {arrived.peer, asked.request};
+  } else {
+    (void)door_->answer(arrived.peer, refusal(asked.request, submitted.error()));
+  }
+}
+
+void ServeWork::give(const serving::Output& output) {
+  const auto asker = askers_.find(output.id);
+  if (asker == askers_.end()) return;
+  const auto sent = door_->answer(asker->second.peer, to_generated(output, asker->second.request));
+  if (output.finish != serving::Finish::none) {
+    askers_.erase(asker);
+  } else if (!sent) {
+    engine_->cancel(output.id);  // nobody is there to read the rest
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Work> make_serve_work() { return std::make_unique<ServeWork>(); }
+
+}  // namespace tutti::rank

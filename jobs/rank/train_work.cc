@@ -1,0 +1,201 @@
+#include "jobs/rank/train_work.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+
+#include "jobs/checkpoint/checkpoint_writer.h"
+#include "jobs/training/trainer.h"
+#include "kernels/collective/communicator.h"
+#include "protocol/spec/parse.h"
+
+namespace tutti::rank {
+namespace {
+
+// A slow rank is waited for; the coordinator decides when a job hangs. This only ends a group that everyone forgot.
+constexpr Duration kOperationDeadline = std::chrono::minutes(30);
+constexpr Duration kFormDeadline = std::chrono::seconds(60);
+
+// The address that other hosts reach this one by; without it ranks meet over Unix sockets.
+constexpr const char* kDataHostVariable = "TUTTI_DATA_HOST";
+
+std::filesystem::path checkpoints_of(const std::string& folder) {
+  return std::filesystem::path(folder) / "checkpoints";
+}
+
+class TrainWork final : public Work {
+ public:
+  Result<> set_up(const wire::StartRank& order) override;
+  Result<std::string> listen() override;
+  wire::HeldState held() const override;
+  void run_group(const BeginGroup& order, const EventSink& sink) override;
+  Result<std::string> commit(const wire::CommitCheckpoint& order) override;
+  void interrupt(const std::string& reason) override;
+  void raise_flags(const RaiseFlags& flags) override;
+  const training::Progress& progress() const override { return progress_; }
+
+ private:
+  Result<kernels::Communicator*> connect(const BeginGroup& order);
+  void make_steps(const EventSink& sink, bool save_is_due);
+  void save_part(const EventSink& sink);
+  void leave(const Error& error, const EventSink& sink);
+
+  std::unique_ptr<training::TrainingJob> job_;
+  training::Progress progress_;
+  std::optional<training::Trainer> trainer_;
+  std::string folder_;
+  Generation generation_;
+  std::atomic<std::uint64_t> flags_{0};
+
+  std::mutex mutex_;  // what interrupt() touches
+  std::unique_ptr<kernels::Listener> listener_;
+  std::unique_ptr<kernels::Communicator> group_;
+  std::optional<std::string> interrupted_;
+};
+
+Result<> TrainWork::set_up(const wire::StartRank& order) {
+  auto spec = spec::parse_job_spec(order.spec, {.file = order.name, .overrides = {}});
+  if (!spec) return spec.error();
+  progress_.enter(training::Phase::loading);
+  folder_ = order.folder;
+  auto job = training::open_training_job({*spec, order.spec, order.folder});
+  if (!job) return job.error();
+  job_ = *std::move(job);
+  trainer_.emplace(*job_, static_cast<int>(std::max(1U, order.threads)), progress_);
+  return {};
+}
+
+Result<std::string> TrainWork::listen() {
+  const char* const host = std::getenv(kDataHostVariable);
+  auto listener = kernels::Listener::open({host == nullptr ? "" : host});
+  if (!listener) return listener.error();
+  const std::lock_guard lock(mutex_);
+  group_.reset();
+  listener_ = *std::move(listener);
+  interrupted_.reset();
+  flags_.store(0);
+  return listener_->address();
+}
+
+wire::HeldState TrainWork::held() const {
+  const training::Held held = trainer_->held();
+  return {held.whole, held.step, held.pending};
+}
+
+void TrainWork::interrupt(const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  if (!interrupted_) interrupted_ = reason;
+  if (group_) group_->abort(reason);
+  if (listener_) listener_->cancel();
+}
+
+void TrainWork::raise_flags(const RaiseFlags& flags) {
+  flags_.fetch_or((flags.save ? training::kFlagSave : 0) | (flags.stop ? training::kFlagStop : 0));
+}
+
+Result<kernels::Communicator*> TrainWork::connect(const BeginGroup& order) {
+  progress_.enter(training::Phase::connecting);
+  auto group = listener_->connect({.rank = order.rank,
+                                   .addresses = order.order.addresses,
+                                   .generation = order.order.generation.value,
+                                   .secret = order.order.secret,
+                                   .deadline = kFormDeadline,
+                                   .operation_deadline = kOperationDeadline});
+  if (!group) return group.error();
+  const std::lock_guard lock(mutex_);
+  group_ = *std::move(group);
+  if (interrupted_) group_->abort(*interrupted_);
+  return group_.get();
+}
+
+void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
+  generation_ = order.order.generation;
+  auto group = connect(order);
+  if (!group) return leave(group.error(), sink);
+  training::EnterPlan plan{.generation = generation_.value,
+                           .base_step = order.order.base_step,
+                           .checkpoint = order.order.checkpoint,
+                           .root = checkpoints_of(folder_).string(),
+                           .copies = {}};
+  for (const wire::StateCopy& copy : order.order.copies) plan.copies.push_back({copy.from, copy.to});
+  auto entered = trainer_->enter(**group, plan);
+  if (!entered) return leave(entered.error(), sink);
+  Entered event;
+  event.generation = generation_;
+  event.step = entered->step;
+  event.copied_bytes = entered->copied_bytes;
+  sink(event);
+  make_steps(sink, entered->save_is_due);
+}
+
+void TrainWork::make_steps(const EventSink& sink, bool save_is_due) {
+  if (save_is_due) save_part(sink);
+  bool first = true;
+  bool stopped = false;
+  while (!stopped && trainer_->state().step < job_->last_step()) {
+    auto outcome = trainer_->step(*group_, flags_.load());
+    if (!outcome) return leave(outcome.error(), sink);
+    flags_.fetch_and(~outcome->flags);
+    sink(StepCommitted{generation_, outcome->record.step, first, training::to_json(outcome->record)});
+    first = false;
+    const bool asked = (outcome->flags & training::kFlagSave) != 0;
+    if (asked || job_->saves_after(outcome->record.step)) save_part(sink);
+    stopped = (outcome->flags & training::kFlagStop) != 0;
+  }
+  progress_.enter(training::Phase::idle);
+  sink(Finished{trainer_->state().step, wire::FailureClass::none, ""});
+}
+
+// A part that cannot be written fails the checkpoint, not the job.
+void TrainWork::save_part(const EventSink& sink) {
+  progress_.enter(training::Phase::checkpoint);
+  PartWritten written;
+  written.generation = generation_;
+  written.step = trainer_->state().step;
+  auto files = checkpoint::write_part(trainer_->checkpoint_state(), {.root = checkpoints_of(folder_),
+                                                                     .generation = generation_.value,
+                                                                     .rank = group_->rank(),
+                                                                     .ranks = group_->size()});
+  if (files) {
+    for (const auto& file : *files) written.files.push_back({file.name, file.bytes, file.hash});
+  } else {
+    written.error = files.error().message;
+  }
+  sink(written);
+}
+
+void TrainWork::leave(const Error& error, const EventSink& sink) {
+  progress_.enter(training::Phase::idle);
+  if (trainer_->job_failed()) {
+    sink(Finished{trainer_->state().step, failure_of(error.code), error.message});
+    return;
+  }
+  const std::int32_t suspect = group_ ? group_->lost_peer() : listener_->lost_peer();
+  {
+    const std::lock_guard lock(mutex_);
+    group_.reset();  // the others see at once that this rank is out
+  }
+  sink(GroupLeft{generation_, suspect, error.message, held()});
+}
+
+Result<std::string> TrainWork::commit(const wire::CommitCheckpoint& order) {
+  checkpoint::CommitOrder commit{.root = checkpoints_of(folder_),
+                                 .step = order.step,
+                                 .generation = order.generation.value,
+                                 .files = {},
+                                 .keep = order.keep,
+                                 .in_use = order.in_use};
+  for (const auto& file : order.files) commit.files.push_back({file.name, file.bytes, file.hash});
+  auto folder = checkpoint::commit(commit);
+  if (!folder) return folder.error();
+  return folder->string();
+}
+
+}  // namespace
+
+std::unique_ptr<Work> make_train_work() { return std::make_unique<TrainWork>(); }
+
+}  // namespace tutti::rank

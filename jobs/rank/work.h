@@ -1,0 +1,56 @@
+// What a kind of job does in a rank: opened once, then one group after the other. A table of kinds.
+//
+// Threads: interrupt(), raise_flags(), progress() and, once set up, commit() from any thread; everything else on the
+// computing thread, one call at a time.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "jobs/rank/rank_messages.h"
+#include "jobs/training/progress.h"
+#include "protocol/base/result.h"
+
+namespace tutti::rank {
+
+// Tells the state machine what happened; on the computing thread.
+using EventSink = std::function<void(Event)>;
+
+class Work {
+ public:
+  virtual ~Work() = default;
+
+  // Opens what the job is made of. Errors: the user's and the system's, one line.
+  virtual Result<> set_up(const wire::StartRank& order) = 0;
+
+  // Leaves the old group for good and listens for the next; the address. Forgets flags and interruptions.
+  virtual Result<std::string> listen() = 0;
+  virtual wire::HeldState held() const = 0;
+
+  // Joins the group and works in it; events to `sink`, the last of them GroupLeft or Finished.
+  virtual void run_group(const BeginGroup& order, const EventSink& sink) = 0;
+
+  // The folder of the committed checkpoint.
+  virtual Result<std::string> commit(const wire::CommitCheckpoint& order) = 0;
+
+  // run_group leaves its group as soon as it can, keeping its state.
+  virtual void interrupt(const std::string& reason) = 0;
+  virtual void raise_flags(const RaiseFlags& flags) = 0;
+
+  virtual const training::Progress& progress() const = 0;
+};
+
+struct WorkKind {
+  std::string_view kind;  // as in StartRank
+  std::unique_ptr<Work> (*make)();
+};
+
+std::span<const WorkKind> work_kinds();
+
+// Whose failure an error is that ends the job.
+wire::FailureClass failure_of(ErrorCode code);
+
+}  // namespace tutti::rank
