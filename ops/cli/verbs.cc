@@ -31,7 +31,7 @@ constexpr Verb kVerbs[] = {
     {"steps", kJobs, "JOB [-f]", "step records: loss, speed, hash of the weights", declare_steps},
     {"logs", kJobs, "JOB [-f] [--rank R]", "output of a job's ranks", declare_logs},
     {"events", kJobs, "[JOB] [-f]", "what happened", declare_events},
-    {"wait", kJobs, "JOB [--timeout 60s]", "wait for a job's end; ends with its exit code",
+    {"wait", kJobs, "JOB [-f] [--timeout 60s]", "wait for a job's end; ends with its exit code",
      declare_wait},
     {"cancel", kJobs, "JOB [--reason T]", "end a job", declare_cancel},
     {"verify", kJobs, "JOB --steps A:B", "replay steps on one rank and compare the weights",

@@ -44,10 +44,14 @@ int show_job(std::uint64_t id, const Session& session) {
 struct WaitOptions {
   std::uint64_t id = 0;
   std::string timeout;
+  bool follow = false;
 };
 
-int wait(const WaitOptions& options, const Session& session) {
+int wait(const WaitOptions& options, Session& session) {
   std::optional<std::chrono::milliseconds> timeout;
+  if (options.follow && !options.timeout.empty()) {
+    return fail(kUsage, "--timeout and --follow exclude each other");
+  }
   if (!options.timeout.empty()) {
     const auto ms = spec::parse_duration_ms(options.timeout);
     if (!ms) return fail(kUsage, "--timeout must be a duration such as 60s or 5m");
@@ -55,7 +59,9 @@ int wait(const WaitOptions& options, const Session& session) {
   }
   Connection connection;
   connection.api().set_patience(kWatchPatience);
-  const Result<boost::json::value> job = wait_for_end(connection.api(), options.id, timeout);
+  const Result<boost::json::value> job = options.follow
+                                             ? follow_job(connection.api(), session, options.id)
+                                             : wait_for_end(connection.api(), options.id, timeout);
   if (!job) return fail(job.error());
   print(session.json() ? json_line(*job) : describe_end(*job) + '\n');
   return exit_code_of_job(*job);
@@ -92,6 +98,7 @@ Action declare_job(Arguments& arguments) {
 Action declare_wait(Arguments& arguments) {
   auto options = std::make_shared<WaitOptions>();
   arguments.number("JOB", options->id, "job id");
+  arguments.flag("-f,--follow", options->follow, "show progress meanwhile");
   arguments.option("--timeout", options->timeout, "give up after, as in 60s or 5m (exit code 3)");
   arguments.epilogue(
       "Ends with the job's exit code: 0 done, 1 failed, 3 infrastructure, 4 Tutti's own error.");

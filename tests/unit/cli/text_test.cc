@@ -120,8 +120,8 @@ TEST_CASE("fields: what is missing or of another type is its default") {
 TEST_CASE("job page: shows what matters and survives a job with nothing in it") {
   const json::value job = json::parse(
       R"({"id": 7, "name": "kjv", "kind": "train", "state": "failed", "generation": 2, "ranks": 2,
-          "step": 40, "steps": 100, "exit_code": 1, "submitted_unix_ms": 1000, "started_unix_ms": 2000,
-          "ended_unix_ms": 62000, "checkpoints": [20, {"step": 40}],
+          "step": 40, "steps": 100, "exit_code": 1, "submitted_unix_ms": 1000,
+          "started_unix_ms": 2000, "ended_unix_ms": 62000, "checkpoints": [20, {"step": 40}],
           "failure": {"class": "user", "message": "no such file a.txt"},
           "spec": "name: kjv\nkind: train\n"})");
   const std::string page = job_page(job, WallTime{100'000}, Paint::plain);
