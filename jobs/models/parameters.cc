@@ -5,11 +5,14 @@
 #include <cmath>
 
 #include "jobs/models/families/family.h"
+#include "kernels/ops/grid.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::models {
 
 namespace {
+
+static_assert(kGridElements == kernels::kGridBlock, "one grid");
 
 constexpr std::uint32_t kRoles = static_cast<std::uint32_t>(Role::head) + 1;
 constexpr std::array kLayerRoles = {Role::attention_norm, Role::query,  Role::key,
