@@ -40,7 +40,7 @@ struct AdamWUpdate {
   std::span<const float> gradient;
   std::span<float> first;
   std::span<float> second;
-  std::span<Hash128> hashes;
+  std::span<Hash128> hashes = {};
 };
 Result<> adamw_update(const OpContext& ctx, const AdamWUpdate& args);
 

@@ -116,11 +116,14 @@ Reduced reduce(double x) {
   constexpr double kPart3 = 0x1.3198a2e037073p-69;
   const double n = std::nearbyint(x * kTwoOverPi);
   // The first step is exact (both numbers are multiples of one unit and the difference is small);
-  // the second is rounded once, and what it loses is kept.
+  // what the second loses is kept.
   const double a = std::fma(-n, kPart1, x);
-  const double b = std::fma(-n, kPart2, a);
-  const double b_low = std::fma(-n, kPart2, a - b);
-  const double low = std::fma(-n, kPart3, b_low);
+  const double p = n * kPart2;
+  const double p_low = std::fma(n, kPart2, -p);
+  const double b = a - p;
+  const double t = b - a;
+  const double b_low = (a - (b - t)) - (p + t);
+  const double low = std::fma(-n, kPart3, b_low - p_low);
   const double high = b + low;
   return {static_cast<std::int64_t>(n), high, (b - high) + low};
 }

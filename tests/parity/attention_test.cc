@@ -1,4 +1,5 @@
-// Attention: its meaning, its gradients, and that training, chunked prefill and decoding give the same bits.
+// Attention: its meaning, its gradients, and that training, chunked prefill and decoding give the
+// same bits.
 #include <limits>
 
 #include "kernels/ops/attention.h"
@@ -23,7 +24,8 @@ AttentionShape shape_of(Index heads, Index kv_heads, Index width) {
   return {heads, kv_heads, width, 1.0F / std::sqrt(static_cast<float>(width))};
 }
 
-// Samples of one token, around a block's border, over several blocks; empty ones; grouped heads; odd head widths.
+// Samples of one token, around a block's border, over several blocks; empty ones; grouped heads;
+// odd head widths.
 const Case kCases[] = {
     {shape_of(1, 1, 8), {0, 1}},
     {shape_of(2, 2, 32), {0, 0, 5, 69, 69, 134}},

@@ -1,4 +1,5 @@
-// What the parity cases share: the paths and thread counts that must agree, data, tolerances, finite differences.
+// What the parity cases share: the paths and thread counts that must agree, data, tolerances,
+// finite differences.
 #pragma once
 
 #include <catch2/catch.hpp>
@@ -33,16 +34,17 @@ inline ConstMatrix matrix(const Floats& data, Index rows, Index columns) {
 // Whether both hold the same bits; on a difference `first_difference` says where.
 bool same_bits(std::span<const float> a, std::span<const float> b);
 
-// Runs `op` on every path that this machine has, with 1, 2 and 3 threads, and requires the same bits of all; returns
-// them. A path that the machine lacks is said to be skipped.
+// Runs `op` on every path that this machine has, with 1, 2 and 3 threads, and requires the same
+// bits of all; returns them. A path that the machine lacks is said to be skipped.
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op);
 
 // A context of one thread on the default path, for what on_all_paths has covered.
 const OpContext& single();
 
-// How far an fp32 result may lie from the exact one. A chain or lane sum of n rounded steps over terms whose magnitudes
-// add up to `magnitude` errs by at most n u / (1 - n u) * magnitude (Higham 2002, section 3.1), u = 2^-24; an op adds a
-// few steps of its own (exp, division, scaling), which kOwnSteps bounds. Not a quantile: no correct kernel exceeds it.
+// How far an fp32 result may lie from the exact one. A chain or lane sum of n rounded steps over
+// terms whose magnitudes add up to `magnitude` errs by at most n u / (1 - n u) * magnitude (Higham
+// 2002, section 3.1), u = 2^-24; an op adds a few steps of its own (exp, division, scaling), which
+// kOwnSteps bounds. Not a quantile: no correct kernel exceeds it.
 inline double tolerance(Index terms, double magnitude) {
   constexpr double kUnit = 0x1p-24;
   constexpr double kOwnSteps = 16.0;
@@ -53,8 +55,9 @@ inline double tolerance(Index terms, double magnitude) {
 double largest_difference(std::span<const float> actual, const Table& expected);
 double largest_magnitude(const Table& table);
 
-// The derivative of `loss` along `direction` at x by central differences, against the sum of gradient * direction.
-// `loss` is the double-precision reference, so that the step can be small: relative error about 1e-8.
+// The derivative of `loss` along `direction` at x by central differences, against the sum of
+// gradient * direction. `loss` is the double-precision reference, so that the step can be small:
+// relative error about 1e-8.
 struct GradientCheck {
   std::function<double(const Table&)> loss;
   Table at;

@@ -1,4 +1,5 @@
-// The fp32 product against the chain rule itself: every output equals one chain of fused multiply-adds, bit for bit.
+// The fp32 product against the chain rule itself: every output equals one chain of fused
+// multiply-adds, bit for bit.
 #include <limits>
 
 #include "kernels/ops/product.h"
@@ -11,7 +12,8 @@ struct Shape {
   Index m, n, k;  // rows, columns, depth
 };
 
-// Below, at and above the tile (14 x 32, 6 x 16), the depth of a block (256), few rows (64), and empty ones.
+// Below, at and above the tile (14 x 32, 6 x 16), the depth of a block (256), few rows (64), and
+// empty ones.
 const Shape kShapes[] = {{1, 1, 1},    {0, 5, 3},     {5, 0, 3},    {5, 3, 0},    {1, 33, 17},
                          {3, 16, 257}, {7, 31, 64},   {14, 32, 256}, {15, 33, 513}, {64, 65, 31},
                          {65, 47, 19}, {97, 130, 300}, {129, 64, 12}, {200, 17, 520}};

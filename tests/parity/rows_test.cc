@@ -1,4 +1,5 @@
-// Norm, rotary, gate, embedding, addition: against their meaning, with gradients against finite differences.
+// Norm, rotary, gate, embedding, addition: against their meaning, with gradients against finite
+// differences.
 #include "kernels/ops/add.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/rms_norm.h"
@@ -17,7 +18,8 @@ const Shape kShapes[] = {{0, 8}, {1, 1}, {3, 15}, {5, 16}, {7, 33}, {200, 192}};
 
 std::vector<double> widened(const Floats& values) { return {values.begin(), values.end()}; }
 
-// A finite difference of a double-precision function, against fp32 gradients summed with random signs.
+// A finite difference of a double-precision function, against fp32 gradients summed with random
+// signs.
 constexpr double kGradientError = 1e-5;
 
 struct NormResult {
@@ -189,7 +191,8 @@ TEST_CASE("rotary: forward agrees with its meaning, backward undoes it, the rest
   }
 }
 
-// Values of transformers' _compute_llama3_parameters for Llama 3.2 1B (head width 64, theta 500000, factor 32).
+// Values of transformers' _compute_llama3_parameters for Llama 3.2 1B (head width 64, theta 500000,
+// factor 32).
 TEST_CASE("rotary: Llama 3's scaling keeps short waves, slows long ones and blends between") {
   const RotaryFrequencies plain{.width = 64, .theta = 500000.0};
   RotaryFrequencies scaled = plain;
