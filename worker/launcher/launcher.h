@@ -55,6 +55,9 @@ std::optional<ExitStatus> reap(const Launched& process);
 // error.
 void signal_group(pid_t pid, int signal);
 
+// Processes of this user whose environment holds all `marks` ("NAME=value"), except this one.
+std::vector<pid_t> find_marked(const std::vector<std::string>& marks);
+
 // Kills every process of this user whose environment holds all `marks` ("NAME=value"), again until
 // none is left or the deadline is over, except this process. Returns how many signals it took. A
 // program that clears its environment is not found.

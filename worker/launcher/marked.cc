@@ -30,6 +30,8 @@ bool holds(std::string_view environment, std::string_view mark) {
   return false;
 }
 
+}  // namespace
+
 // Dead processes that nobody has reaped have an empty environment, and so are not found.
 std::vector<pid_t> find_marked(const std::vector<std::string>& marks) {
   std::vector<pid_t> out;
@@ -52,8 +54,6 @@ std::vector<pid_t> find_marked(const std::vector<std::string>& marks) {
   }
   return out;
 }
-
-}  // namespace
 
 std::size_t end_marked(const std::vector<std::string>& marks, Duration deadline) {
   const Instant until = monotonic_now() + deadline;

@@ -1,0 +1,83 @@
+// kill -9 of each kind of process in the middle of a run: the job ends done with the bits of the
+// undisturbed one.
+#include <catch2/catch.hpp>
+
+#include <signal.h>
+
+#include "tests/cluster/training_specs.h"
+
+using namespace tutti;
+using test::Cluster;
+using test::eventually;
+using test::training_spec;
+
+namespace {
+
+constexpr unsigned kSteps = 120;
+
+struct Run {
+  std::uint64_t job = 0;
+  std::map<std::uint64_t, std::string> expected;
+};
+
+// A cluster with an undisturbed run behind it and an equal one under way, at step 20 or later.
+Run begin(Cluster& cluster) {
+  const auto text = test::write_prose(cluster.files());
+  const std::string spec = training_spec(text, {.ranks = 2, .steps = kSteps, .every = 25});
+  Run out;
+  const auto undisturbed = cluster.submit(spec);
+  REQUIRE(cluster.wait(undisturbed) == 0);
+  out.expected = cluster.hashes(undisturbed);
+  REQUIRE(out.expected.size() == kSteps);
+  out.job = cluster.submit(spec);
+  REQUIRE(eventually([&] { return cluster.step_of(out.job) >= 20; }));
+  return out;
+}
+
+void check_end(Cluster& cluster, const Run& run) {
+  REQUIRE(cluster.wait(run.job) == 0);
+  CHECK(cluster.state_of(run.job) == "done");
+  CHECK(cluster.hashes(run.job) == run.expected);
+  CHECK(cluster.stop() == 0);
+}
+
+}  // namespace
+
+TEST_CASE("cluster: a run survives kill -9 of a rank, whose peer keeps its process and its state") {
+  Cluster cluster;
+  const Run run = begin(cluster);
+  const auto ranks = cluster.ranks_of(run.job);
+  REQUIRE(ranks.size() == 2);
+  REQUIRE(::kill(ranks.front(), SIGKILL) == 0);
+  REQUIRE(eventually([&] {
+    return cluster.state_of(run.job) == "running" && cluster.ranks_of(run.job).size() == 2 &&
+           cluster.job(run.job).at("generation").to_number<int>() == 2;
+  }));
+  const auto now = cluster.ranks_of(run.job);
+  CHECK(std::count(now.begin(), now.end(), ranks.back()) == 1);
+  check_end(cluster, run);
+}
+
+TEST_CASE("cluster: a run survives kill -9 of the worker, and no rank outlives it") {
+  Cluster cluster;
+  const Run run = begin(cluster);
+  const auto ranks = cluster.ranks_of(run.job);
+  REQUIRE(ranks.size() == 2);
+  cluster.kill_part("worker");
+  REQUIRE(eventually([&] {
+    const auto now = cluster.ranks_of(run.job);
+    return std::none_of(ranks.begin(), ranks.end(),
+                        [&](pid_t old) { return std::count(now.begin(), now.end(), old) > 0; });
+  }));
+  check_end(cluster, run);
+}
+
+TEST_CASE("cluster: a run does not notice kill -9 of the coordinator") {
+  Cluster cluster;
+  const Run run = begin(cluster);
+  const auto ranks = cluster.ranks_of(run.job);
+  cluster.kill_part("coordinator");
+  REQUIRE(cluster.wait(run.job) == 0);
+  CHECK(cluster.job(run.job).at("generation").to_number<int>() == 1);
+  check_end(cluster, run);
+}

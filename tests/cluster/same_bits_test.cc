@@ -1,0 +1,65 @@
+// Promise 1 on real processes: the weights at every step depend on the spec and the seed, and on
+// nothing else.
+#include <catch2/catch.hpp>
+
+#include "protocol/base/rng.h"
+#include "tests/cluster/training_specs.h"
+
+using namespace tutti;
+using test::Cluster;
+using test::eventually;
+using test::training_spec;
+using test::TrainingCase;
+
+TEST_CASE(
+    "cluster: the weight hash of every step is the same for any ranks, threads and micro-batch") {
+  Cluster cluster({.slots = 4, .environment = {}});
+  const auto text = test::write_prose(cluster.files());
+  const auto run = [&](const TrainingCase& with) {
+    const auto job = cluster.submit(training_spec(text, with));
+    REQUIRE(cluster.wait(job) == 0);
+    return cluster.hashes(job);
+  };
+  const auto expected = run({.ranks = 1});
+  REQUIRE(expected.size() == 40);
+  CHECK(expected.at(1) != expected.at(40));
+  for (const TrainingCase& one :
+       {TrainingCase{.ranks = 2}, TrainingCase{.ranks = 3}, TrainingCase{.ranks = 4},
+        TrainingCase{.ranks = 1, .threads = 2}, TrainingCase{.ranks = 2, .threads = 2, .micro = 1},
+        TrainingCase{.ranks = 1, .micro = 2}}) {
+    INFO(one.ranks << " ranks, " << one.threads << " threads, micro " << one.micro);
+    CHECK(run(one) == expected);
+  }
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: ranks killed at three random moments change no bit") {
+  Cluster cluster({.slots = 3, .environment = {}});
+  const auto text = test::write_prose(cluster.files());
+  constexpr unsigned kSteps = 150;
+  const auto undisturbed =
+      cluster.submit(training_spec(text, {.ranks = 3, .steps = kSteps, .every = 50}));
+  REQUIRE(cluster.wait(undisturbed) == 0);
+  const auto expected = cluster.hashes(undisturbed);
+  REQUIRE(expected.size() == kSteps);
+
+  const auto job = cluster.submit(training_spec(text, {.ranks = 3, .steps = kSteps, .every = 50}));
+  Rng rng(static_cast<std::uint64_t>(::getpid()));
+  std::uint64_t after = 0;
+  for (int kill = 0; kill < 3; ++kill) {
+    after += 10 + rng.below(30);
+    const std::uint64_t rank = rng.below(3);
+    INFO("rank " << rank << " killed after step " << after);
+    REQUIRE(eventually([&] { return cluster.step_of(job) >= after; }));
+    REQUIRE(cluster.tutti({"fault", "kill-rank", std::to_string(job), std::to_string(rank)}).code ==
+            0);
+    REQUIRE(eventually([&] {
+      return cluster.job(job).at("generation").to_number<int>() >= kill + 2 &&
+             cluster.state_of(job) == "running";
+    }));
+  }
+  REQUIRE(cluster.wait(job) == 0);
+  CHECK(cluster.hashes(job) == expected);
+  CHECK(cluster.job(job).at("recoveries").as_array().size() == 3);
+  CHECK(cluster.stop() == 0);
+}
