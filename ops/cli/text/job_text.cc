@@ -114,6 +114,7 @@ std::string job_page(const json::value& job, WallTime now, Paint paint) {
   add_row(page, "job", fmt::format("{} {}", whole_of(job, "id"), text_of(job, "name")));
   add_row(page, "kind", text_of(job, "kind"));
   add_row(page, "state", paint_word(text_of(job, "state"), paint));
+  add_row(page, "waits for", text_of(job, "waiting"));
   add_row(page, "failure", failure_of(job));
   if (has(job, "exit_code")) add_row(page, "exit code", std::to_string(whole_of(job, "exit_code")));
   if (whole_of(job, "steps") > 0) add_row(page, "step", step_of(job));

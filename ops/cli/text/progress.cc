@@ -22,12 +22,17 @@ constexpr Phase kPhases[] = {{"seen_ms", "seen"},
                              {"copied_ms", "copied"},
                              {"first_step_ms", "first step"}};
 
+// A phase that has not come yet is null or negative.
+bool reached(const boost::json::value& recovery, std::string_view phase) {
+  return number_of(recovery, phase, -1) >= 0;
+}
+
 }  // namespace
 
 std::string print_recovery(const boost::json::value& recovery) {
   std::string phases;
   for (const Phase& phase : kPhases) {
-    if (!has(recovery, phase.field)) continue;
+    if (!reached(recovery, phase.field)) continue;
     phases += fmt::format("{}{} {}", phases.empty() ? "" : ", ", phase.name,
                           print_duration(number_of(recovery, phase.field) / 1000));
   }
@@ -50,11 +55,12 @@ void Progress::add_step(const boost::json::value& record) {
 void Progress::set_job(const boost::json::value& job) {
   name_ = text_of(job, "name");
   state_ = text_of(job, "state");
+  waiting_ = text_of(job, "waiting");
   steps_ = whole_of(job, "steps", steps_);
   if (ranks_ == 0) ranks_ = whole_of(job, "ranks");
   for (const boost::json::value& recovery : list_of(job, "recoveries")) {
     const std::int64_t generation = whole_of(recovery, "generation");
-    const bool over = has(recovery, "first_step_ms");
+    const bool over = reached(recovery, "first_step_ms");
     if (!told_.insert({generation, over}).second) continue;
     if (over) {
       notices_.push_back("recovered: " + print_recovery(recovery));
@@ -78,14 +84,15 @@ double Progress::tokens_per_second() const {
 
 std::string Progress::line() const {
   std::string line = name_;
-  if (step_ == 0) return fmt::format("{}  {}", line, state_.empty() ? "waiting" : state_);
+  const std::string state = state_ + (waiting_.empty() ? "" : " (" + waiting_ + ")");
+  if (step_ == 0) return fmt::format("{}  {}", line, state);
   line += steps_ > 0 ? fmt::format("  step {:>{}}/{}", step_, std::to_string(steps_).size(), steps_)
                      : fmt::format("  step {}", step_);
   if (has_loss_) line += fmt::format("  loss {:.4f}", loss_);
   const double rate = tokens_per_second();
   if (rate > 0) line += fmt::format("  {} tokens/s", print_count(rate));
   line += fmt::format("  {} rank{}", ranks_, ranks_ == 1 ? "" : "s");
-  if (state_ != "running" && !state_.empty()) return line + "  " + state_;
+  if (state_ != "running" && !state_.empty()) return line + "  " + state;
   double seconds = 0;
   for (const Window& one : recent_) seconds += one.seconds;
   if (steps_ > step_ && seconds > 0) {

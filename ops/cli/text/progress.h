@@ -38,6 +38,7 @@ class Progress {
 
   std::string name_;
   std::string state_;
+  std::string waiting_;  // for what, where the state is not running
   std::int64_t step_ = 0;
   std::int64_t steps_ = 0;
   std::int64_t ranks_ = 0;

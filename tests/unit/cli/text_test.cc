@@ -48,8 +48,8 @@ json::value step(int number, double seconds) {
 
 TEST_CASE("progress: the line has the step, the loss, the recent speed and the time left") {
   Progress progress;
-  progress.set_job(json::parse(R"({"name": "kjv", "state": "queued", "steps": 2000})"));
-  CHECK(progress.line() == "kjv  queued");
+  progress.set_job(json::parse(R"({"name": "kjv", "state": "queued", "waiting": "2 free slots"})"));
+  CHECK(progress.line() == "kjv  queued (2 free slots)");
   progress.set_job(json::parse(R"({"name": "kjv", "state": "running", "steps": 2000})"));
   for (int i = 1; i <= 100; ++i) progress.add_step(step(i, i <= 50 ? 100 : 0.5));
   CHECK(progress.line() ==
@@ -62,7 +62,7 @@ TEST_CASE("progress: each recovery is told once when it begins and once when it 
   Progress progress;
   const json::value begun = json::parse(
       R"({"name": "a", "state": "recovering",
-          "recoveries": [{"generation": 2, "cause": "rank 1 was killed"}]})");
+          "recoveries": [{"generation": 2, "cause": "rank 1 was killed", "first_step_ms": -1}]})");
   progress.set_job(begun);
   progress.set_job(begun);
   CHECK(progress.take_notices() ==
