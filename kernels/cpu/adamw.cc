@@ -46,8 +46,7 @@ HWY_INLINE AdamWState adamw_lanes(const AdamWConstants& c, const AdamWState& old
   return {fnma(splat(c.step), first / scale, old.weight * splat(c.keep)), first, second};
 }
 
-void adamw_block(const AdamWUpdate& args, const AdamWConstants& constants, Index begin,
-                 Index end) {
+void adamw_block(const AdamWUpdate& args, const AdamWConstants& constants, Index begin, Index end) {
   float* const weight = args.weight.data() + begin;
   const float* const gradient = args.gradient.data() + begin;
   float* const first = args.first.data() + begin;
@@ -55,19 +54,18 @@ void adamw_block(const AdamWUpdate& args, const AdamWConstants& constants, Index
   for_lanes(
       end - begin,
       [&](Index i) {
-        const AdamWState now =
-            adamw_lanes(constants, {load(weight + i), load(first + i), load(second + i)},
-                        load(gradient + i));
+        const AdamWState now = adamw_lanes(
+            constants, {load(weight + i), load(first + i), load(second + i)}, load(gradient + i));
         store(now.weight, weight + i);
         store(now.first, first + i);
         store(now.second, second + i);
       },
       [&](Index i, Index left) {
-        const AdamWState now = adamw_lanes(
-            constants,
-            {load_first(weight + i, left), load_first(first + i, left),
-             load_first(second + i, left)},
-            load_first(gradient + i, left));
+        const AdamWState now =
+            adamw_lanes(constants,
+                        {load_first(weight + i, left), load_first(first + i, left),
+                         load_first(second + i, left)},
+                        load_first(gradient + i, left));
         store_first(now.weight, weight + i, left);
         store_first(now.first, first + i, left);
         store_first(now.second, second + i, left);

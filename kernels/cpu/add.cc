@@ -11,16 +11,16 @@ HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
 void add_into_kernel(const OpContext& ctx, std::span<float> a, std::span<const float> b) {
-  ctx.pool->parallel_for(static_cast<Index>(a.size()), kElementsInPiece,
-                         [&](int, Index begin, Index end) {
-    float* const to = a.data() + begin;
-    const float* const from = b.data() + begin;
-    for_lanes(
-        end - begin, [&](Index i) { store(load(to + i) + load(from + i), to + i); },
-        [&](Index i, Index left) {
-          store_first(load_first(to + i, left) + load_first(from + i, left), to + i, left);
-        });
-  });
+  ctx.pool->parallel_for(
+      static_cast<Index>(a.size()), kElementsInPiece, [&](int, Index begin, Index end) {
+        float* const to = a.data() + begin;
+        const float* const from = b.data() + begin;
+        for_lanes(
+            end - begin, [&](Index i) { store(load(to + i) + load(from + i), to + i); },
+            [&](Index i, Index left) {
+              store_first(load_first(to + i, left) + load_first(from + i, left), to + i, left);
+            });
+      });
 }
 
 void column_sums_kernel(const OpContext& ctx, const ColumnSums& args) {

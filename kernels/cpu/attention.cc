@@ -42,9 +42,9 @@ struct AttentionScratch {
         scores(arena.floats(kKeyBlock * LeftRows::kStride)),
         sums(arena.floats(kKeyBlock * layout.value_stride)) {}
 
-  float* queries;  // LeftRows
-  float* scores;   // LeftRows
-  float* sums;     // [queries][value_stride]: value sums, not yet divided
+  float* queries;          // LeftRows
+  float* scores;           // LeftRows
+  float* sums;             // [queries][value_stride]: value sums, not yet divided
   float top[kKeyBlock];    // largest score seen
   float total[kKeyBlock];  // sum of exp(score - top)
 };
@@ -147,8 +147,8 @@ void attention_task(const AttentionCached& args, float* lse, const AttentionTask
                     scratch.total[r]);
     }
     if (whole) {
-      run_band<LeftRows>(task.rows, stride, kKeyBlock, scratch.scores, values, stride,
-                         scratch.sums, stride, start);
+      run_band<LeftRows>(task.rows, stride, kKeyBlock, scratch.scores, values, stride, scratch.sums,
+                         stride, start);
     } else {
       add_triangle(scratch, task.rows, keys_of_first, stride, values, stride, start);
     }
@@ -158,12 +158,12 @@ void attention_task(const AttentionCached& args, float* lse, const AttentionTask
 
 void attention_kernel(const OpContext& ctx, const AttentionCached& args, float* lse,
                       std::span<const AttentionTask> tasks) {
-  ctx.pool->parallel_for(static_cast<Index>(tasks.size()), 1,
-                         [&](int thread, Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      attention_task(args, lse, tasks[static_cast<std::size_t>(i)], ctx.pool->scratch(thread));
-    }
-  });
+  ctx.pool->parallel_for(
+      static_cast<Index>(tasks.size()), 1, [&](int thread, Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+          attention_task(args, lse, tasks[static_cast<std::size_t>(i)], ctx.pool->scratch(thread));
+        }
+      });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
@@ -198,8 +198,7 @@ void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse
       const Index position = rows.first_position + done;
       const Index piece = std::min(kKeyBlock - position % kKeyBlock, rows.rows - done);
       for (Index head = 0; head < args.shape.heads; ++head) {
-        new (tasks + next++)
-            AttentionTask{&rows, rows.first_row + done, piece, position, head};
+        new (tasks + next++) AttentionTask{&rows, rows.first_row + done, piece, position, head};
       }
       done += piece;
     }
@@ -259,8 +258,8 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
     const Index first = args.sample_offsets[s];
     const Index rows = args.sample_offsets[s + 1] - first;
     const Index pages = kv_pages_for(rows);
-    auto* const list = reinterpret_cast<float**>(
-        arena.take(static_cast<std::size_t>(pages) * sizeof(float*)));
+    auto* const list =
+        reinterpret_cast<float**>(arena.take(static_cast<std::size_t>(pages) * sizeof(float*)));
     for (Index p = 0; p < pages; ++p) list[p] = arena.floats(kv_page_floats(shape));
     new (sequences + s) SequenceRows{
         first, rows, 0, std::span<float* const>(list, static_cast<std::size_t>(pages))};

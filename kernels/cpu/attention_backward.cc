@@ -22,22 +22,22 @@ namespace tutti::kernels::HWY_NAMESPACE {
 void attention_deltas(const OpContext& ctx, const AttentionBackward& args, float* delta) {
   const Index width = args.shape.head_width;
   const Index heads = args.shape.heads;
-  ctx.pool->parallel_for(args.q.rows, rows_in_piece(heads * width),
-                         [&](int, Index begin, Index end) {
-    for (Index row = begin; row < end; ++row) {
-      for (Index head = 0; head < heads; ++head) {
-        const float* const dout = args.dout.row(row) + head * width;
-        const float* const out = args.out.row(row) + head * width;
-        Lanes sum = zero();
-        for_lanes(
-            width, [&](Index i) { sum = fma(load(dout + i), load(out + i), sum); },
-            [&](Index i, Index left) {
-              sum = fma(load_first(dout + i, left), load_first(out + i, left), sum);
-            });
-        delta[row * heads + head] = sum_lanes(sum);
-      }
-    }
-  });
+  ctx.pool->parallel_for(
+      args.q.rows, rows_in_piece(heads * width), [&](int, Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+          for (Index head = 0; head < heads; ++head) {
+            const float* const dout = args.dout.row(row) + head * width;
+            const float* const out = args.out.row(row) + head * width;
+            Lanes sum = zero();
+            for_lanes(
+                width, [&](Index i) { sum = fma(load(dout + i), load(out + i), sum); },
+                [&](Index i, Index left) {
+                  sum = fma(load_first(dout + i, left), load_first(out + i, left), sum);
+                });
+            delta[row * heads + head] = sum_lanes(sum);
+          }
+        }
+      });
 }
 
 // Blocks in the layouts that the tile reads. LeftRows also serves as a right operand of its stride.
@@ -88,8 +88,8 @@ HWY_INLINE void gradient_row(const BackwardScratch& scratch, Index row, Index ke
 struct BlockPair {
   Index head = 0;
   Index kv_head = 0;
-  Index first = 0;    // the sample's first row
-  Index key = 0;      // positions
+  Index first = 0;  // the sample's first row
+  Index key = 0;    // positions
   Index keys = 0;
   Index query = 0;
   Index queries = 0;
@@ -129,8 +129,8 @@ void backward_pair(const AttentionBackward& args, const float* delta, const Bloc
                      pair.key == 0 ? ChainStart::zero : ChainStart::output);
 }
 
-void backward_sample(const AttentionBackward& args, const float* delta, Index sample,
-                     Index kv_head, Arena& arena) {
+void backward_sample(const AttentionBackward& args, const float* delta, Index sample, Index kv_head,
+                     Arena& arena) {
   const AttentionShape& shape = args.shape;
   const Index width = shape.head_width;
   const Index group = shape.heads / shape.kv_heads;
@@ -163,8 +163,7 @@ void attention_backward_kernel(const OpContext& ctx, const AttentionBackward& ar
   float* const delta = ctx.pool->op_scratch().floats(args.q.rows * args.shape.heads);
   attention_deltas(ctx, args, delta);
   const auto samples = static_cast<Index>(args.sample_offsets.size()) - 1;
-  ctx.pool->parallel_for(samples * args.shape.kv_heads, 1,
-                         [&](int thread, Index begin, Index end) {
+  ctx.pool->parallel_for(samples * args.shape.kv_heads, 1, [&](int thread, Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {
       backward_sample(args, delta, task / args.shape.kv_heads, task % args.shape.kv_heads,
                       ctx.pool->scratch(thread));
@@ -191,8 +190,8 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
   const Index wide = shape.heads * shape.head_width;
   const Index narrow = shape.kv_heads * shape.head_width;
   if (!is(args.q, wide) || !is(args.out, wide) || !is(args.dout, wide) || !is(args.dq, wide) ||
-      !is(args.k, narrow) || !is(args.v, narrow) || !is(args.dk, narrow) ||
-      !is(args.dv, narrow) || (args.lse == nullptr && tokens > 0)) {
+      !is(args.k, narrow) || !is(args.v, narrow) || !is(args.dk, narrow) || !is(args.dv, narrow) ||
+      (args.lse == nullptr && tokens > 0)) {
     return Error{ErrorCode::invalid_argument,
                  "attention_backward: q, k, v, out, lse or gradients do not match"};
   }

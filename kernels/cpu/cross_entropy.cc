@@ -39,8 +39,7 @@ LogSum log_sum_row(const float* x, float* weights, Index width) {
         sum = sum + weight;
       },
       [&](Index i, Index left) {
-        const Lanes weight =
-            keep_first(exp(load_first(x + i, left) - offset), left, zero());
+        const Lanes weight = keep_first(exp(load_first(x + i, left) - offset), left, zero());
         if (weights != nullptr) store_first(weight, weights + i, left);
         sum = sum + weight;
       });
@@ -143,8 +142,7 @@ Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& ar
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};
-  const Index chunk =
-      std::min(rows, std::clamp(kLogitsHeld / vocabulary, kRowsMin, kRowsMax));
+  const Index chunk = std::min(rows, std::clamp(kLogitsHeld / vocabulary, kRowsMin, kRowsMax));
   ArenaScope scope(ctx.pool->op_scratch());
   const Matrix held = ctx.pool->op_scratch().matrix(chunk, vocabulary);
   for (Index first = 0; first < rows; first += chunk) {

@@ -11,6 +11,6 @@
 
 #include "kernels/ops/cpu_path.h"
 
-#define TUTTI_CPU_CALL(function)                                                  \
+#define TUTTI_CPU_CALL(function)                                                         \
   (::tutti::kernels::cpu_path() == ::tutti::kernels::CpuPath::avx512 ? &N_AVX3::function \
                                                                      : &N_AVX2::function)

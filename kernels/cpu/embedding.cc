@@ -19,10 +19,9 @@ Result<> check(const char* op, std::span<const std::int32_t> tokens, const Const
   }
   for (const std::int32_t token : tokens) {
     if (token < 0 || token >= table.rows) {
-      return Error{ErrorCode::invalid_argument, std::string(op) + ": token " +
-                                                    std::to_string(token) +
-                                                    " is not in the table of " +
-                                                    std::to_string(table.rows)};
+      return Error{ErrorCode::invalid_argument,
+                   std::string(op) + ": token " + std::to_string(token) +
+                       " is not in the table of " + std::to_string(table.rows)};
     }
   }
   return {};
@@ -40,11 +39,11 @@ Result<> embedding_forward(const OpContext& ctx, const EmbeddingForward& args) {
   const auto bytes = static_cast<std::size_t>(args.table.columns) * sizeof(float);
   ctx.pool->parallel_for(args.output.rows, rows_in_piece(args.output.columns),
                          [&](int, Index begin, Index end) {
-    for (Index row = begin; row < end; ++row) {
-      const Index token = args.tokens[static_cast<std::size_t>(row)];
-      std::memcpy(args.output.row(row), args.table.row(token), bytes);
-    }
-  });
+                           for (Index row = begin; row < end; ++row) {
+                             const Index token = args.tokens[static_cast<std::size_t>(row)];
+                             std::memcpy(args.output.row(row), args.table.row(token), bytes);
+                           }
+                         });
   return {};
 }
 

@@ -21,8 +21,7 @@ double square_sum(const float* values, Index count) {
   Index i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     for (int p = 0; p < kParts; ++p) {
-      const auto value =
-          hn::PromoteTo(wide, hn::LoadU(narrow, values + i + p * kWideLanes));
+      const auto value = hn::PromoteTo(wide, hn::LoadU(narrow, values + i + p * kWideLanes));
       sum[p] = hn::MulAdd(value, value, sum[p]);
     }
   }
@@ -46,8 +45,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace tutti::kernels {
 
-Result<> square_sums(const OpContext& ctx, std::span<const float> values,
-                     std::span<double> sums) {
+Result<> square_sums(const OpContext& ctx, std::span<const float> values, std::span<double> sums) {
   const auto size = static_cast<Index>(values.size());
   const Index blocks = grid_blocks(size);
   if (sums.size() != static_cast<std::size_t>(blocks)) {
@@ -56,8 +54,8 @@ Result<> square_sums(const OpContext& ctx, std::span<const float> values,
   ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
     for (Index block = begin; block < end; ++block) {
       const Index first = block * kGridBlock;
-      sums[static_cast<std::size_t>(block)] = TUTTI_CPU_CALL(square_sum)(
-          values.data() + first, std::min(kGridBlock, size - first));
+      sums[static_cast<std::size_t>(block)] =
+          TUTTI_CPU_CALL(square_sum)(values.data() + first, std::min(kGridBlock, size - first));
     }
   });
   return {};

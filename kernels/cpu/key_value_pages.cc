@@ -24,8 +24,7 @@ Result<> check_attention_shape(const char* op, const AttentionShape& shape) {
                    "; kv_heads must divide heads, the width be a multiple of 8 up to 256"};
 }
 
-Result<> check_sample_offsets(const char* op, std::span<const std::int32_t> offsets,
-                              Index tokens) {
+Result<> check_sample_offsets(const char* op, std::span<const std::int32_t> offsets, Index tokens) {
   if (!offsets.empty() && offsets.front() == 0 && offsets.back() == tokens &&
       std::is_sorted(offsets.begin(), offsets.end())) {
     return {};

@@ -32,12 +32,14 @@ inline constexpr Index kLanes = 16;
 struct Lanes {
   Vector a, b;
 };
-#define TUTTI_LANES(expression_a, expression_b) Lanes{expression_a, expression_b}
+#define TUTTI_LANES(expression_a, expression_b) \
+  Lanes { expression_a, expression_b }
 #else
 struct Lanes {
   Vector a;
 };
-#define TUTTI_LANES(expression_a, expression_b) Lanes{expression_a}
+#define TUTTI_LANES(expression_a, expression_b) \
+  Lanes { expression_a }
 #endif
 
 HWY_INLINE Lanes load(const float* from) {

@@ -47,8 +47,8 @@ void pack_right(const ProductCall& call, Index column, Index columns, Index k, I
     pack_panel_transposed(call.right.row_range(column, columns).column_range(k, depth),
                           kTileColumns, panel);
   } else {
-    pack_panel_straight(call.right.row_range(k, depth).column_range(column, columns),
-                        kTileColumns, panel);
+    pack_panel_straight(call.right.row_range(k, depth).column_range(column, columns), kTileColumns,
+                        panel);
   }
 }
 
@@ -141,8 +141,7 @@ void run_rows(const OpContext& ctx, const ProductCall& call, const Piece& piece,
 
 void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
   ArenaScope scope(ctx.pool->op_scratch());
-  float* const packed =
-      ctx.pool->op_scratch().floats(piece.panels() * kTileColumns * piece.depth);
+  float* const packed = ctx.pool->op_scratch().floats(piece.panels() * kTileColumns * piece.depth);
   piece.packed = packed;
   const Index panels = piece.panels();
   const Index stretches = (piece.depth + kDepth - 1) / kDepth;
@@ -157,21 +156,21 @@ void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
   });
   // Enough blocks that the threads end together, none larger than a left block.
   const Index tiles = (call.rows + kTileRows - 1) / kTileRows;
-  const Index tiles_in_block = std::clamp<Index>(tiles / (ctx.pool->threads() * 4), 1,
-                                                 LeftColumns::kStride / kTileRows);
+  const Index tiles_in_block =
+      std::clamp<Index>(tiles / (ctx.pool->threads() * 4), 1, LeftColumns::kStride / kTileRows);
   const Index block = tiles_in_block * kTileRows;
   ctx.pool->parallel_for((call.rows + block - 1) / block, 1,
                          [&](int thread, Index begin, Index end) {
-    for (Index b = begin; b < end; ++b) {
-      const Index row = b * block;
-      const Index rows = std::min(block, call.rows - row);
-      if (call.left_order == ProductCall::Order::depth_inside) {
-        run_rows<LeftRows>(ctx, call, piece, thread, row, rows);
-      } else {
-        run_rows<LeftColumns>(ctx, call, piece, thread, row, rows);
-      }
-    }
-  });
+                           for (Index b = begin; b < end; ++b) {
+                             const Index row = b * block;
+                             const Index rows = std::min(block, call.rows - row);
+                             if (call.left_order == ProductCall::Order::depth_inside) {
+                               run_rows<LeftRows>(ctx, call, piece, thread, row, rows);
+                             } else {
+                               run_rows<LeftColumns>(ctx, call, piece, thread, row, rows);
+                             }
+                           }
+                         });
 }
 
 void product_kernel(const OpContext& ctx, const ProductCall& call) {
@@ -238,9 +237,8 @@ bool fits(const Product& args, Index rows, Index columns) {
 }  // namespace
 
 Result<> product_nt(const OpContext& ctx, const Product& args) {
-  const ProductCall call{args.left.rows, args.right.rows,     args.left.columns,
-                         args.left,      Order::depth_inside, args.right,
-                         Order::depth_inside, &args};
+  const ProductCall call{args.left.rows,      args.right.rows, args.left.columns,   args.left,
+                         Order::depth_inside, args.right,      Order::depth_inside, &args};
   if (args.right.columns != call.depth || !fits(args, call.rows, call.columns)) {
     return wrong_shape("product_nt", call);
   }
@@ -248,9 +246,8 @@ Result<> product_nt(const OpContext& ctx, const Product& args) {
 }
 
 Result<> product_nn(const OpContext& ctx, const Product& args) {
-  const ProductCall call{args.left.rows, args.right.columns,   args.left.columns,
-                         args.left,      Order::depth_inside,  args.right,
-                         Order::depth_outside, &args};
+  const ProductCall call{args.left.rows,      args.right.columns, args.left.columns,    args.left,
+                         Order::depth_inside, args.right,         Order::depth_outside, &args};
   if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
     return wrong_shape("product_nn", call);
   }
@@ -258,9 +255,8 @@ Result<> product_nn(const OpContext& ctx, const Product& args) {
 }
 
 Result<> product_tn(const OpContext& ctx, const Product& args) {
-  const ProductCall call{args.left.columns, args.right.columns,   args.left.rows,
-                         args.left,         Order::depth_outside, args.right,
-                         Order::depth_outside, &args};
+  const ProductCall call{args.left.columns,    args.right.columns, args.left.rows,       args.left,
+                         Order::depth_outside, args.right,         Order::depth_outside, &args};
   if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
     return wrong_shape("product_tn", call);
   }

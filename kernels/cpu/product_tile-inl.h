@@ -156,8 +156,8 @@ HWY_INLINE void run_columns(Index rows, Index columns, Index depth, const float*
 // next multiple of kTileColumns.
 template <class Left>
 HWY_INLINE void run_band(Index rows, Index columns, Index depth, const float* left,
-                         const float* right, Index right_stride, float* output,
-                         Index output_stride, ChainStart start) {
+                         const float* right, Index right_stride, float* output, Index output_stride,
+                         ChainStart start) {
   for (Index column = 0; column < columns; column += kTileColumns) {
     run_columns<Left>(rows, std::min(kTileColumns, columns - column), depth, left, right + column,
                       right_stride, output + column, output_stride, start);

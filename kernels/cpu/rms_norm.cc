@@ -41,8 +41,8 @@ void forward_row(const RmsNormForward& args, Index row) {
 void rms_norm_forward_kernel(const OpContext& ctx, const RmsNormForward& args) {
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
                          [&](int, Index begin, Index end) {
-    for (Index row = begin; row < end; ++row) forward_row(args, row);
-  });
+                           for (Index row = begin; row < end; ++row) forward_row(args, row);
+                         });
 }
 
 void backward_row(const RmsNormBackward& args, Index row) {
@@ -53,8 +53,7 @@ void backward_row(const RmsNormBackward& args, Index row) {
   float* const dx = args.dx.row(row);
   Lanes sum = zero();
   for_lanes(
-      width,
-      [&](Index i) { sum = fma(load(dy + i) * load(args.weight + i), load(x + i), sum); },
+      width, [&](Index i) { sum = fma(load(dy + i) * load(args.weight + i), load(x + i), sum); },
       [&](Index i, Index left) {
         sum = fma(load_first(dy + i, left) * load_first(args.weight + i, left),
                   load_first(x + i, left), sum);
@@ -72,8 +71,7 @@ void backward_row(const RmsNormBackward& args, Index row) {
       },
       [&](Index i, Index left) {
         Lanes value = fnma(load_first(x + i, left), along,
-                           factor * (load_first(dy + i, left) *
-                                     load_first(args.weight + i, left)));
+                           factor * (load_first(dy + i, left) * load_first(args.weight + i, left)));
         if (residual != nullptr) value = value + load_first(residual + i, left);
         store_first(value, dx + i, left);
       });
@@ -109,8 +107,8 @@ void rms_norm_backward_kernel(const OpContext& ctx, const RmsNormBackward& args)
   }
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
                          [&](int, Index begin, Index end) {
-    for (Index row = begin; row < end; ++row) backward_row(args, row);
-  });
+                           for (Index row = begin; row < end; ++row) backward_row(args, row);
+                         });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE

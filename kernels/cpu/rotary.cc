@@ -23,15 +23,15 @@ void turn_head(float* x, Index half, const float* cosine, const float* sine, flo
   for_lanes(
       half,
       [&](Index i) {
-        const Turned turned = turn(load(x + i), load(x + half + i), load(cosine + i),
-                                   load(sine + i) * direction);
+        const Turned turned =
+            turn(load(x + i), load(x + half + i), load(cosine + i), load(sine + i) * direction);
         store(turned.first, x + i);
         store(turned.second, x + half + i);
       },
       [&](Index i, Index left) {
-        const Turned turned = turn(load_first(x + i, left), load_first(x + half + i, left),
-                                   load_first(cosine + i, left),
-                                   load_first(sine + i, left) * direction);
+        const Turned turned =
+            turn(load_first(x + i, left), load_first(x + half + i, left),
+                 load_first(cosine + i, left), load_first(sine + i, left) * direction);
         store_first(turned.first, x + i, left);
         store_first(turned.second, x + half + i, left);
       });
@@ -40,15 +40,15 @@ void turn_head(float* x, Index half, const float* cosine, const float* sine, flo
 void rotary_apply_kernel(const OpContext& ctx, const RotaryApply& args) {
   const float sign = args.direction == RotaryApply::Direction::forward ? 1.0F : -1.0F;
   const Index heads = args.x.columns / args.head_width;
-  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
-                         [&](int, Index begin, Index end) {
-    for (Index row = begin; row < end; ++row) {
-      for (Index head = 0; head < heads; ++head) {
-        turn_head(args.x.row(row) + head * args.head_width, args.cosine.columns,
-                  args.cosine.row(row), args.sine.row(row), sign);
-      }
-    }
-  });
+  ctx.pool->parallel_for(
+      args.x.rows, rows_in_piece(args.x.columns), [&](int, Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+          for (Index head = 0; head < heads; ++head) {
+            turn_head(args.x.row(row) + head * args.head_width, args.cosine.columns,
+                      args.cosine.row(row), args.sine.row(row), sign);
+          }
+        }
+      });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE

@@ -1,8 +1,9 @@
 // One AdamW step (Loshchilov & Hutter 2019, the form of PyTorch) over a range of one parameter, and
 // its block hashes.
 //
-//   weight, gradient, first, second   [n]   a range of a flattened parameter that begins on the grid
-//   hashes                            [grid_blocks(n)]   of the updated weights (empty: not wanted)
+//   weight, gradient, first, second   [n]   a range of a flattened parameter that begins on the
+//   grid hashes                            [grid_blocks(n)]   of the updated weights (empty: not
+//   wanted)
 //
 // For each element, in fp32 with fused multiply-adds, constants computed in double and rounded
 // once:
@@ -31,7 +32,7 @@ struct AdamWSettings {
   double decay = 0.0;        // 0 for parameters that do not decay
   double correction1 = 1.0;  // 1 - beta1^t
   double correction2 = 1.0;
-  float factor = 1.0F;       // of the gradient
+  float factor = 1.0F;  // of the gradient
 };
 
 struct AdamWUpdate {

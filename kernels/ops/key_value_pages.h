@@ -29,10 +29,10 @@ inline Index kv_pages_for(Index positions) { return (positions + kKeyBlock - 1) 
 
 // Some token rows of the batch that belong to one sequence, one layer.
 struct SequenceRows {
-  Index first_row = 0;             // in q, k, v, out
-  Index rows = 0;                  // these tokens are positions first_position ..
-  Index first_position = 0;        // how many positions the cache held before
-  std::span<float* const> pages;   // at least kv_pages_for(first_position + rows)
+  Index first_row = 0;            // in q, k, v, out
+  Index rows = 0;                 // these tokens are positions first_position ..
+  Index first_position = 0;       // how many positions the cache held before
+  std::span<float* const> pages;  // at least kv_pages_for(first_position + rows)
 };
 
 // Puts the rows of k and v at their positions. Sequences in one call share no page that is written.

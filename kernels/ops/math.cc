@@ -86,7 +86,7 @@ Pair log_pair(double x) {
   constexpr double kSeries[] = {2.0 / 3,  2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11, 2.0 / 13,
                                 2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
   const double f = m - 1.0;
-  const double g = m + 1.0;                    // rounded; its error is f + 2 - g, exactly
+  const double g = m + 1.0;  // rounded; its error is f + 2 - g, exactly
   const double g_low = f - (g - 2.0);
   const double s = f / g;
   const double s_low = (std::fma(-s, g, f) - s * g_low) / g;
@@ -95,8 +95,8 @@ Pair log_pair(double x) {
   const double n = exponent;
   const double high = n * kLn2High;
   const double sum = high + 2.0 * s;
-  const double rest = std::abs(high) >= std::abs(2.0 * s) ? (high - sum) + 2.0 * s
-                                                           : (2.0 * s - sum) + high;
+  const double rest =
+      std::abs(high) >= std::abs(2.0 * s) ? (high - sum) + 2.0 * s : (2.0 * s - sum) + high;
   const double low = rest + (std::fma(n, kLn2Low, 2.0 * s_low) + tail);
   const double total = sum + low;
   return {total, (sum - total) + low};
@@ -129,18 +129,28 @@ Reduced reduce(double x) {
 }
 
 double sin_reduced(const Reduced& r) {
-  constexpr double kSeries[] = {-1.0 / 6,           1.0 / 120,           -1.0 / 5040,
-                                1.0 / 362880,       -1.0 / 39916800,     1.0 / 6227020800.0,
-                                -1.0 / 1307674368000.0, 1.0 / 355687428096000.0};
+  constexpr double kSeries[] = {-1.0 / 6,
+                                1.0 / 120,
+                                -1.0 / 5040,
+                                1.0 / 362880,
+                                -1.0 / 39916800,
+                                1.0 / 6227020800.0,
+                                -1.0 / 1307674368000.0,
+                                1.0 / 355687428096000.0};
   const double z = r.high * r.high;
   const double series = r.high * z * polynomial(kSeries, z);
   return r.high + std::fma(r.low, 1.0 - 0.5 * z, series);
 }
 
 double cos_reduced(const Reduced& r) {
-  constexpr double kSeries[] = {1.0 / 24,          -1.0 / 720,          1.0 / 40320,
-                                -1.0 / 3628800,    1.0 / 479001600,     -1.0 / 87178291200.0,
-                                1.0 / 20922789888000.0, -1.0 / 6402373705728000.0};
+  constexpr double kSeries[] = {1.0 / 24,
+                                -1.0 / 720,
+                                1.0 / 40320,
+                                -1.0 / 3628800,
+                                1.0 / 479001600,
+                                -1.0 / 87178291200.0,
+                                1.0 / 20922789888000.0,
+                                -1.0 / 6402373705728000.0};
   const double z = r.high * r.high;
   const double half = 0.5 * z;
   const double head = 1.0 - half;

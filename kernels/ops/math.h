@@ -9,12 +9,12 @@
 
 namespace tutti::kernels {
 
-double exp(double x);                 // overflow gives infinity; below -745 gives 0
-double log(double x);                 // 0 gives -infinity, below 0 NaN
-double sin(double x);                 // |x| < 2^27; beyond NaN
+double exp(double x);  // overflow gives infinity; below -745 gives 0
+double log(double x);  // 0 gives -infinity, below 0 NaN
+double sin(double x);  // |x| < 2^27; beyond NaN
 double cos(double x);
-double tanh(double x);                // absolute error below 2^-51
-double power(double x, double y);     // x > 0; relative error below 2^-48
-double power(double x, unsigned n);   // by squaring; beta^t
+double tanh(double x);               // absolute error below 2^-51
+double power(double x, double y);    // x > 0; relative error below 2^-48
+double power(double x, unsigned n);  // by squaring; beta^t
 
 }  // namespace tutti::kernels

@@ -31,8 +31,8 @@ struct Product {
   ConstMatrix right;
   Matrix output;
   ChainStart start = ChainStart::zero;
-  const float* bias = nullptr;   // [output.columns], added once to the finished chain
-  ConstMatrix residual = {};     // shape of output, added after the bias
+  const float* bias = nullptr;  // [output.columns], added once to the finished chain
+  ConstMatrix residual = {};    // shape of output, added after the bias
 };
 
 Result<> product_nt(const OpContext& ctx, const Product& args);

@@ -22,8 +22,7 @@ double normal(const std::array<std::uint32_t, 4>& words, std::uint64_t element) 
 template <class Draw>
 void fill(const OpContext& ctx, const RandomKey& key, std::uint64_t first, std::span<float> out,
           const Draw& draw) {
-  ctx.pool->parallel_for(static_cast<Index>(out.size()), kPiece,
-                         [&](int, Index begin, Index end) {
+  ctx.pool->parallel_for(static_cast<Index>(out.size()), kPiece, [&](int, Index begin, Index end) {
     std::array<std::uint32_t, 4> words = {};
     for (Index i = begin; i < end; ++i) {
       const std::uint64_t element = first + static_cast<std::uint64_t>(i);

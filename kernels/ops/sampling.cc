@@ -50,8 +50,8 @@ double Sampler::keep_mass(double top_p, double top, double total, double tempera
     if (i == sorted) {
       const std::size_t next = std::min(candidates_.size(), sorted * 2 + kStretch);
       std::partial_sort(candidates_.begin() + static_cast<std::ptrdiff_t>(sorted),
-                        candidates_.begin() + static_cast<std::ptrdiff_t>(next),
-                        candidates_.end(), before);
+                        candidates_.begin() + static_cast<std::ptrdiff_t>(next), candidates_.end(),
+                        before);
       sorted = next;
     }
     mass += exp((static_cast<double>(candidates_[i].logit) - top) / temperature);
@@ -71,8 +71,7 @@ std::int32_t Sampler::sample(std::span<const float> logits, const SamplingSettin
   if (candidates_.empty()) return best;
   const auto limit = static_cast<std::size_t>(std::max(settings.top_k, 0));
   if (limit > 0 && limit < candidates_.size()) {
-    std::partial_sort(candidates_.begin(),
-                      candidates_.begin() + static_cast<std::ptrdiff_t>(limit),
+    std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(limit),
                       candidates_.end(), before);
     candidates_.resize(limit);
   }

@@ -47,9 +47,9 @@ class Arena {
 
  private:
   std::vector<AlignedBytes> chunks_;
-  std::size_t chunk_ = 0;          // the chunk being filled
+  std::size_t chunk_ = 0;  // the chunk being filled
   std::size_t used_in_chunk_ = 0;
-  std::size_t used_ = 0;           // over all chunks, gaps at chunk ends not counted
+  std::size_t used_ = 0;  // over all chunks, gaps at chunk ends not counted
   std::size_t used_max_ = 0;
 };
 

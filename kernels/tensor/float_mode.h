@@ -21,7 +21,7 @@ class FloatModeScope {
   }
 
  private:
-  static constexpr unsigned kMasked = 0x1f80;           // all exceptions masked, nearest
+  static constexpr unsigned kMasked = 0x1f80;   // all exceptions masked, nearest
   static constexpr unsigned kWatched = 0xffc0;  // flush, rounding, masks, denormals-are-zero
   unsigned before_;
 };

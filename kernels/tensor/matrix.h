@@ -28,8 +28,8 @@ struct BasicMatrix {
   BasicMatrix(T* data_, Index rows_, Index columns_, Index stride_)
       : data(data_), rows(rows_), columns(columns_), stride(stride_) {}
   template <class U>
-    requires(!__is_same(U, T) && __is_same(const U, T))
-  BasicMatrix(const BasicMatrix<U>& other)  // NOLINT: a mutable view may be read
+  requires(!__is_same(U, T) && __is_same(const U, T))
+      BasicMatrix(const BasicMatrix<U>& other)  // NOLINT: a mutable view may be read
       : data(other.data), rows(other.rows), columns(other.columns), stride(other.stride) {}
 
   T* row(Index r) const { return data + r * stride; }

@@ -69,9 +69,9 @@ class ThreadPool {
   Arena op_scratch_;
   Loop loop_;             // written while the gate is closed, read by threads that joined
   bool running_ = false;  // only the caller reads and writes it
-  alignas(64) std::atomic<std::uint64_t> gate_{0};    // turn, open bit, threads that joined
-  alignas(64) std::atomic<std::uint32_t> turn_{0};    // counts loops; a change wakes the threads
-  alignas(64) std::atomic<Index> next_{0};            // first index not handed out
+  alignas(64) std::atomic<std::uint64_t> gate_{0};      // turn, open bit, threads that joined
+  alignas(64) std::atomic<std::uint32_t> turn_{0};      // counts loops; a change wakes the threads
+  alignas(64) std::atomic<Index> next_{0};              // first index not handed out
   alignas(64) std::atomic<std::uint32_t> finished_{0};  // threads that joined and are done
   std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false};

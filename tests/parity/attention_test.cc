@@ -27,16 +27,16 @@ AttentionShape shape_of(Index heads, Index kv_heads, Index width) {
 // Samples of one token, around a block's border, over several blocks; empty ones; grouped heads;
 // odd head widths.
 const Case kCases[] = {
-    {shape_of(1, 1, 8), {0, 1}},
-    {shape_of(2, 2, 32), {0, 0, 5, 69, 69, 134}},
-    {shape_of(6, 2, 40), {0, 64, 129}},
-    {shape_of(4, 1, 64), {0, 200}},
+    {shape_of(1, 1, 8), {0, 1}},        {shape_of(2, 2, 32), {0, 0, 5, 69, 69, 134}},
+    {shape_of(6, 2, 40), {0, 64, 129}}, {shape_of(4, 1, 64), {0, 200}},
     {shape_of(2, 1, 256), {0, 3, 70}},
 };
 
 struct Inputs {
   explicit Inputs(const Case& c_)
-      : c(c_), q(draw(c.tokens() * c.wide(), 1)), k(draw(c.tokens() * c.narrow(), 2)),
+      : c(c_),
+        q(draw(c.tokens() * c.wide(), 1)),
+        k(draw(c.tokens() * c.narrow(), 2)),
         v(draw(c.tokens() * c.narrow(), 3)) {
     for (float& value : q) value *= 6.0F;  // so that some keys matter much more than others
   }
@@ -87,9 +87,9 @@ Floats in_pieces(const OpContext& ctx, const Inputs& in, const std::vector<Index
     const SequenceRows rows{0, piece, done, cache.pages};
     REQUIRE(kv_write(ctx, {in.c.shape, in.k_rows().row_range(done, piece),
                            in.v_rows().row_range(done, piece), std::span(&rows, 1)}));
-    REQUIRE(attention_cached(
-        ctx, {in.c.shape, in.q_rows().row_range(done, piece), std::span(&rows, 1),
-              matrix(out, in.c.tokens(), in.c.wide()).row_range(done, piece)}));
+    REQUIRE(
+        attention_cached(ctx, {in.c.shape, in.q_rows().row_range(done, piece), std::span(&rows, 1),
+                               matrix(out, in.c.tokens(), in.c.wide()).row_range(done, piece)}));
     done += piece;
   }
   REQUIRE(done == in.c.tokens());
@@ -102,13 +102,12 @@ TEST_CASE("attention: forward agrees with its meaning on all paths") {
   for (const Case& c : kCases) {
     const Inputs in(c);
     INFO("heads " << c.shape.heads << " width " << c.shape.head_width);
-    const Floats out =
-        on_all_paths([&](const OpContext& ctx) { return forward(ctx, in).out; });
+    const Floats out = on_all_paths([&](const OpContext& ctx) { return forward(ctx, in).out; });
     const Table expected = reference::attention(c.shape, Table(in.q_rows()), Table(in.k_rows()),
                                                 Table(in.v_rows()), c.offsets);
     // A score of magnitude s errs by tolerance(D, s), and moves its weight by that much relatively.
-    const double score = 6.0 * static_cast<double>(c.shape.head_width) *
-                         static_cast<double>(c.shape.scale);
+    const double score =
+        6.0 * static_cast<double>(c.shape.head_width) * static_cast<double>(c.shape.scale);
     REQUIRE(largest_difference(out, expected) <=
             tolerance(c.tokens(), 1.0) + 2.0 * tolerance(c.shape.head_width, score));
   }
@@ -159,7 +158,8 @@ TEST_CASE("attention: gradients agree with finite differences, with the same bit
 }
 
 TEST_CASE("attention: chunked prefill and decoding give the bits of one prefill") {
-  for (const AttentionShape& shape : {shape_of(4, 2, 32), shape_of(3, 3, 24), shape_of(4, 1, 128)}) {
+  for (const AttentionShape& shape :
+       {shape_of(4, 2, 32), shape_of(3, 3, 24), shape_of(4, 1, 128)}) {
     const Inputs in({shape, {0, 150}});
     const Floats whole = forward(single(), in).out;
     std::vector<Index> decode = {100};
@@ -179,17 +179,16 @@ TEST_CASE("attention: a sample's rows do not depend on the samples beside it") {
   const Floats together = forward(single(), in).out;
   Floats alone(in.q.size());
   const Offsets offsets = {0, 70};
-  REQUIRE(attention_forward(
-      single(), {.shape = shape,
-                 .q = in.q_rows().row_range(30, 70),
-                 .k = in.k_rows().row_range(30, 70),
-                 .v = in.v_rows().row_range(30, 70),
-                 .sample_offsets = offsets,
-                 .out = matrix(alone, 130, in.c.wide()).row_range(30, 70)}));
+  REQUIRE(attention_forward(single(), {.shape = shape,
+                                       .q = in.q_rows().row_range(30, 70),
+                                       .k = in.k_rows().row_range(30, 70),
+                                       .v = in.v_rows().row_range(30, 70),
+                                       .sample_offsets = offsets,
+                                       .out = matrix(alone, 130, in.c.wide()).row_range(30, 70)}));
   const auto first = static_cast<std::size_t>(30 * in.c.wide());
   const auto count = static_cast<std::size_t>(70 * in.c.wide());
-  REQUIRE(same_bits(std::span(alone).subspan(first, count),
-                    std::span(together).subspan(first, count)));
+  REQUIRE(
+      same_bits(std::span(alone).subspan(first, count), std::span(together).subspan(first, count)));
 }
 
 TEST_CASE("attention: keys after a query are not touched, not even when they are NaN") {

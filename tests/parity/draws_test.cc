@@ -46,7 +46,8 @@ TEST_CASE("math: exp, log, sine and cosine are within two units in the last plac
   for (const Range& range : {Range{-1, 1}, Range{-700, 700}, Range{-1e-9, 1e-9}}) {
     REQUIRE(worst(range, ours_exp, exact_exp) < 2.0);
   }
-  for (const Range& range : {Range{0.5, 2}, Range{0.99, 1.01}, Range{1e-300, 1e-290}, Range{1, 1e300}}) {
+  for (const Range& range :
+       {Range{0.5, 2}, Range{0.99, 1.01}, Range{1e-300, 1e-290}, Range{1, 1e300}}) {
     REQUIRE(worst(range, ours_log, exact_log) < 2.0);
   }
   for (const Range& range : {Range{-1, 1}, Range{-10, 10}, Range{0, 131072}, Range{1e7, 1e8}}) {
@@ -147,7 +148,8 @@ TEST_CASE("sampling: draws follow the probabilities and repeat for a seed and po
     ++counts[static_cast<std::size_t>(sampler.sample(logits, {.seed = 9}, position))];
   }
   const double expected[] = {0.1, 0.2, 0.5, 0.2};
-  for (std::size_t i = 0; i < 4; ++i) REQUIRE(counts[i] / 20000.0 == Approx(expected[i]).margin(0.015));
+  for (std::size_t i = 0; i < 4; ++i)
+    REQUIRE(counts[i] / 20000.0 == Approx(expected[i]).margin(0.015));
   Sampler fresh;
   for (std::uint64_t position = 100; position > 0; --position) {
     REQUIRE(fresh.sample(logits, {.seed = 9}, position) ==
@@ -172,7 +174,8 @@ TEST_CASE("sampling: top-k and top-p keep the head of the distribution only") {
   for (const float logit : logits) total += std::exp(static_cast<double>(logit));
   double mass = 0.0;
   std::ptrdiff_t head = 0;
-  while (mass < 0.8 * total) mass += std::exp(static_cast<double>(logits[order[static_cast<std::size_t>(head++)]]));
+  while (mass < 0.8 * total)
+    mass += std::exp(static_cast<double>(logits[order[static_cast<std::size_t>(head++)]]));
   std::ptrdiff_t last_by_k = 0;
   std::ptrdiff_t last_by_p = 0;
   for (std::uint64_t position = 0; position < 3000; ++position) {

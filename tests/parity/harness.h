@@ -26,7 +26,9 @@ using Floats = std::vector<float>;
 // A case's numbers: uniform in [-1, 1), a function of `stream` alone.
 Floats draw(Index count, std::uint64_t stream);
 
-inline Matrix matrix(Floats& data, Index rows, Index columns) { return {data.data(), rows, columns}; }
+inline Matrix matrix(Floats& data, Index rows, Index columns) {
+  return {data.data(), rows, columns};
+}
 inline ConstMatrix matrix(const Floats& data, Index rows, Index columns) {
   return {data.data(), rows, columns};
 }

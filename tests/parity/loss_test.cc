@@ -34,15 +34,16 @@ struct Outcome {
 void run(const OpContext& ctx, const Inputs& in, Index first, Index rows, Outcome& out) {
   const Case& c = in.c;
   REQUIRE(linear_cross_entropy(
-      ctx, {.hidden = in.hidden_rows().row_range(first, rows),
-            .weight = in.weight_rows(),
-            .targets = std::span(in.targets).subspan(static_cast<std::size_t>(first),
-                                                     static_cast<std::size_t>(rows)),
-            .losses = out.losses.data() + first,
-            .loss_sum = &out.sum,
-            .target_count = &out.count,
-            .dhidden = matrix(out.dhidden, c.rows, c.width).row_range(first, rows),
-            .dweight = matrix(out.dweight, c.vocabulary, c.width)}));
+      ctx,
+      {.hidden = in.hidden_rows().row_range(first, rows),
+       .weight = in.weight_rows(),
+       .targets = std::span(in.targets)
+                      .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+       .losses = out.losses.data() + first,
+       .loss_sum = &out.sum,
+       .target_count = &out.count,
+       .dhidden = matrix(out.dhidden, c.rows, c.width).row_range(first, rows),
+       .dweight = matrix(out.dweight, c.vocabulary, c.width)}));
 }
 
 Outcome fresh(const Inputs& in) {
@@ -108,11 +109,12 @@ TEST_CASE("cross entropy: the gradient check catches a mean that was taken for a
     }
     return total;
   };
-  REQUIRE(gradient_error(
-              {.loss = loss, .at = Table(in.hidden_rows()), .gradient = out.dhidden}) > 1e-2);
+  REQUIRE(gradient_error({.loss = loss, .at = Table(in.hidden_rows()), .gradient = out.dhidden}) >
+          1e-2);
 }
 
-TEST_CASE("cross entropy: a target outside of the vocabulary is refused before anything is written") {
+TEST_CASE(
+    "cross entropy: a target outside of the vocabulary is refused before anything is written") {
   Inputs in({5, 8, 3});
   in.targets[4] = 3;
   Outcome out = fresh(in);

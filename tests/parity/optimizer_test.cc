@@ -13,7 +13,9 @@ namespace {
 
 struct State {
   explicit State(Index size)
-      : weight(draw(size, 1)), gradient(draw(size, 2)), first(static_cast<std::size_t>(size)),
+      : weight(draw(size, 1)),
+        gradient(draw(size, 2)),
+        first(static_cast<std::size_t>(size)),
         second(static_cast<std::size_t>(size)),
         hashes(static_cast<std::size_t>(grid_blocks(size))) {}
   Floats weight, gradient, first, second;
@@ -49,8 +51,7 @@ struct Exact {
     weight *= 1.0 - s.rate * s.decay;
     first = s.beta1 * first + (1.0 - s.beta1) * g;
     second = s.beta2 * second + (1.0 - s.beta2) * g * g;
-    weight -= s.rate * (first / s.correction1) /
-              (std::sqrt(second / s.correction2) + s.epsilon);
+    weight -= s.rate * (first / s.correction1) / (std::sqrt(second / s.correction2) + s.epsilon);
   }
 };
 

@@ -14,8 +14,8 @@ struct Shape {
 
 // Below, at and above the tile (14 x 32, 6 x 16), the depth of a block (256), few rows (64), and
 // empty ones.
-const Shape kShapes[] = {{1, 1, 1},    {0, 5, 3},     {5, 0, 3},    {5, 3, 0},    {1, 33, 17},
-                         {3, 16, 257}, {7, 31, 64},   {14, 32, 256}, {15, 33, 513}, {64, 65, 31},
+const Shape kShapes[] = {{1, 1, 1},    {0, 5, 3},      {5, 0, 3},     {5, 3, 0},     {1, 33, 17},
+                         {3, 16, 257}, {7, 31, 64},    {14, 32, 256}, {15, 33, 513}, {64, 65, 31},
                          {65, 47, 19}, {97, 130, 300}, {129, 64, 12}, {200, 17, 520}};
 
 using Op = Result<> (*)(const OpContext&, const Product&);
@@ -33,8 +33,11 @@ const Kind kKinds[] = {{"nt", product_nt, false, true},
 
 struct Case {
   Case(const Kind& kind_, const Shape& shape_)
-      : kind(kind_), shape(shape_), left_data(draw(shape.m * shape.k, 1)),
-        right_data(draw(shape.k * shape.n, 2)), before(draw(shape.m * shape.n, 3)) {}
+      : kind(kind_),
+        shape(shape_),
+        left_data(draw(shape.m * shape.k, 1)),
+        right_data(draw(shape.k * shape.n, 2)),
+        before(draw(shape.m * shape.n, 3)) {}
 
   ConstMatrix left() const {
     return kind.left_turned ? matrix(left_data, shape.k, shape.m)
@@ -84,8 +87,7 @@ TEST_CASE("product: every output is one chain over ascending k, on all paths and
       const Case c(kind, shape);
       INFO(kind.name << " " << shape.m << " x " << shape.n << " x " << shape.k);
       for (const ChainStart start : {ChainStart::zero, ChainStart::output}) {
-        const Floats result =
-            on_all_paths([&](const OpContext& ctx) { return c.run(ctx, start); });
+        const Floats result = on_all_paths([&](const OpContext& ctx) { return c.run(ctx, start); });
         REQUIRE(same_bits(result, c.chains(start)));
       }
     }
@@ -94,10 +96,9 @@ TEST_CASE("product: every output is one chain over ascending k, on all paths and
 
 TEST_CASE("product: a deep sum and a wide output cross every block border in order") {
   const Case deep(kKinds[2], {70, 40, 4500});
-  REQUIRE(same_bits(on_all_paths([&](const OpContext& ctx) {
-                      return deep.run(ctx, ChainStart::zero);
-                    }),
-                    deep.chains(ChainStart::zero)));
+  REQUIRE(
+      same_bits(on_all_paths([&](const OpContext& ctx) { return deep.run(ctx, ChainStart::zero); }),
+                deep.chains(ChainStart::zero)));
   const Case wide(kKinds[0], {66, 9000, 240});
   REQUIRE(same_bits(wide.run(single(), ChainStart::zero), wide.chains(ChainStart::zero)));
 }

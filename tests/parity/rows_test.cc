@@ -46,8 +46,7 @@ TEST_CASE("rms norm: forward agrees with its meaning on all paths") {
         on_all_paths([&](const OpContext& ctx) { return norm(ctx, x, weight, s.rows).y; });
     const Table expected =
         reference::rms_norm(Table(matrix(x, s.rows, s.columns)), widened(weight), 1e-5);
-    REQUIRE(largest_difference(y, expected) <=
-            tolerance(s.columns, largest_magnitude(expected)));
+    REQUIRE(largest_difference(y, expected) <= tolerance(s.columns, largest_magnitude(expected)));
   }
 }
 
@@ -129,12 +128,12 @@ TEST_CASE("silu gate: forward and gradients") {
     const auto loss_of_up = [&](const Table& t) {
       return weighted_sum(reference::silu_gate(g, t), dy);
     };
-    REQUIRE(gradient_error({.loss = loss_of_gate,
-                            .at = g,
-                            .gradient = std::span(all).subspan(size, size)}) < kGradientError);
-    REQUIRE(gradient_error({.loss = loss_of_up,
-                            .at = u,
-                            .gradient = std::span(all).subspan(2 * size)}) < kGradientError);
+    REQUIRE(gradient_error(
+                {.loss = loss_of_gate, .at = g, .gradient = std::span(all).subspan(size, size)}) <
+            kGradientError);
+    REQUIRE(gradient_error(
+                {.loss = loss_of_up, .at = u, .gradient = std::span(all).subspan(2 * size)}) <
+            kGradientError);
   }
 }
 
@@ -155,7 +154,8 @@ TEST_CASE("silu gate: infinities saturate and a NaN stays a NaN") {
   REQUIRE(y[4] == 0.0F);
 }
 
-TEST_CASE("rotary: forward agrees with its meaning, backward undoes it, the rest of a head passes") {
+TEST_CASE(
+    "rotary: forward agrees with its meaning, backward undoes it, the rest of a head passes") {
   const Index tokens = 11;
   const std::vector<std::int32_t> positions = {0, 1, 2, 3, 100, 5000, 131071, 7, 0, 1, 2};
   for (const Index width : {2, 16, 30, 64}) {
@@ -221,13 +221,11 @@ TEST_CASE("embedding: rows are copied, and gradients add in token order") {
   const Floats before = draw(7 * 45, 3);
   const Floats both = on_all_paths([&](const OpContext& ctx) {
     Floats rows(6 * 45);
-    REQUIRE(embedding_forward(ctx, {.table = matrix(table, 7, 45),
-                                    .tokens = tokens,
-                                    .output = matrix(rows, 6, 45)}));
+    REQUIRE(embedding_forward(
+        ctx, {.table = matrix(table, 7, 45), .tokens = tokens, .output = matrix(rows, 6, 45)}));
     Floats dtable = before;
-    REQUIRE(embedding_backward(ctx, {.dout = matrix(dout, 6, 45),
-                                     .tokens = tokens,
-                                     .dtable = matrix(dtable, 7, 45)}));
+    REQUIRE(embedding_backward(
+        ctx, {.dout = matrix(dout, 6, 45), .tokens = tokens, .dtable = matrix(dtable, 7, 45)}));
     rows.insert(rows.end(), dtable.begin(), dtable.end());
     return rows;
   });
@@ -249,8 +247,7 @@ TEST_CASE("embedding: a token outside of the table is refused") {
   const Floats table = draw(7 * 4, 1);
   Floats rows(4);
   const auto refused = embedding_forward(
-      single(),
-      {.table = matrix(table, 7, 4), .tokens = tokens, .output = matrix(rows, 1, 4)});
+      single(), {.table = matrix(table, 7, 4), .tokens = tokens, .output = matrix(rows, 1, 4)});
   REQUIRE_FALSE(refused);
   REQUIRE(refused.error().message.find("token 7") != std::string::npos);
 }
@@ -270,7 +267,8 @@ TEST_CASE("add: element by element, whatever the length") {
   }
 }
 
-TEST_CASE("row ops: the comparison catches a norm with a wrong mean and a gate with a wrong slope") {
+TEST_CASE(
+    "row ops: the comparison catches a norm with a wrong mean and a gate with a wrong slope") {
   const Floats x = draw(4 * 64, 1);
   const Floats weight = draw(64, 2);
   Floats y = norm(single(), x, weight, 4).y;

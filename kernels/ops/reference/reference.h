@@ -1,7 +1,8 @@
-// The plain meaning of every op, in double precision: what the fast kernels are compared with, and what finite
-// differences are taken of. Written for reading, used by tests only.
+// The plain meaning of every op, in double precision: what the fast kernels are compared with, and
+// what finite differences are taken of. Written for reading, used by tests only.
 //
-// Chains are the exception: chain_* repeats an fp32 product in the order that the chain rule prescribes, bit for bit.
+// Chains are the exception: chain_* repeats an fp32 product in the order that the chain rule
+// prescribes, bit for bit.
 #pragma once
 
 #include <cstdint>
