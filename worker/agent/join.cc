@@ -102,6 +102,10 @@ Result<std::string> local_address(const std::string& host) {
   return numeric(reinterpret_cast<const sockaddr*>(&own), bytes);
 }
 
+bool is_loopback(const std::string& address) {
+  return address.starts_with("127.") || address == "::1";
+}
+
 Result<ReservedAddress> reserve_address(const std::string& local) {
   const auto addresses = resolve(local, "0", SOCK_STREAM);
   if (!addresses) return addresses.error();

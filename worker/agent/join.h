@@ -32,6 +32,9 @@ Result<JoinInfo> parse_join(const std::string& json);
 // The address of the interface through which `host` is reached: what other nodes can connect to.
 Result<std::string> local_address(const std::string& host);
 
+// 127.0.0.0/8 or ::1: a cluster of one machine.
+bool is_loopback(const std::string& address);
+
 struct ReservedAddress {
   FileDescriptor socket;  // holds the port until the program is about to start
   std::string address;    // HOST:PORT

@@ -193,7 +193,11 @@ void WorkerHost::perform(const ReserveAddress& effect) {
 }
 
 Result<LaunchPlan> WorkerHost::plan(const StartProcess& effect) const {
-  if (!effect.group) return plan_rank(settings_.plan, effect.start);
+  if (!effect.group) {
+    const auto local = join_ ? local_address(join_->host) : Result<std::string>(std::string());
+    const bool alone = !local || is_loopback(*local);
+    return plan_rank(settings_.plan, effect.start, alone ? std::string() : *local);
+  }
   return plan_program(
       settings_.plan, effect.start,
       {.group = *effect.group, .local_rank = effect.local_rank, .local_size = effect.local_size});

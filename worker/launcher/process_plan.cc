@@ -12,12 +12,12 @@ namespace tutti::worker {
 namespace {
 
 // Names of this list are the cluster's own, and are set anew or kept away from what we start.
-constexpr std::string_view kWithheld[] = {"TUTTI_TOKEN",      "TUTTI_URL",     "TUTTI_STATE",
-                                          "TUTTI_JOIN",       "TUTTI_JOB",     kProcessMark,
-                                          "TUTTI_GENERATION", "TUTTI_RANK",    "TUTTI_RANK_FD",
-                                          kWorkerMark,        "TUTTI_THREADS", "RANK",
-                                          "WORLD_SIZE",       "LOCAL_RANK",    "LOCAL_WORLD_SIZE",
-                                          "MASTER_ADDR",      "MASTER_PORT",   "NOTIFY_SOCKET"};
+constexpr std::string_view kWithheld[] = {
+    "TUTTI_TOKEN",   "TUTTI_URL",     "TUTTI_STATE",      "TUTTI_JOIN",
+    "TUTTI_JOB",     kProcessMark,    "TUTTI_GENERATION", "TUTTI_RANK",
+    "TUTTI_RANK_FD", kWorkerMark,     "TUTTI_THREADS",    "RANK",
+    "WORLD_SIZE",    "LOCAL_RANK",    "LOCAL_WORLD_SIZE", "MASTER_ADDR",
+    "MASTER_PORT",   "NOTIFY_SOCKET", "TUTTI_DATA_HOST"};
 
 // A list of variables in which a later value replaces an earlier one.
 class Environment {
@@ -66,9 +66,11 @@ std::vector<std::string> inherited_environment() {
   return out;
 }
 
-LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start) {
+LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
+                     const std::string& data_host) {
   Environment environment(settings.environment);
   set_identity(environment, settings, start);
+  if (!data_host.empty()) environment.set("TUTTI_DATA_HOST", data_host);
   return {.command = {settings.rank_binary.string(), "run", "--job", to_string(start.job),
                       "--generation", to_string(start.generation), "--process",
                       to_string(start.process)},

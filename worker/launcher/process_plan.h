@@ -25,7 +25,10 @@ struct PlanSettings {
 // This process's environment without TUTTI_TOKEN and what else is not a rank's business.
 std::vector<std::string> inherited_environment();
 
-LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start);
+// `data_host`: the numeric address on which the rank listens for peers of other nodes; empty: all
+// its peers are on this machine.
+LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
+                     const std::string& data_host = {});
 
 struct ProgramGroup {
   wire::FormGroup group;

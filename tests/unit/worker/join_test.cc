@@ -1,0 +1,32 @@
+#include <catch2/catch.hpp>
+
+#include "tests/support/temporary_folder.h"
+#include "worker/agent/join.h"
+
+using namespace tutti;
+using namespace tutti::worker;
+
+TEST_CASE("join: a join file names the endpoint, its host as an address, the key and the token") {
+  const auto join = parse_join(
+      R"({"endpoint": "tcp://127.0.0.1:4001", "server_key": "k", "join_token": "t", "new": 1})");
+  REQUIRE(join);
+  CHECK(*join == JoinInfo{.endpoint = "tcp://127.0.0.1:4001",
+                          .host = "127.0.0.1",
+                          .server_key = "k",
+                          .join_token = "t"});
+  CHECK(local_address(join->host).ok());
+  CHECK(is_loopback(*local_address(join->host)));
+  CHECK_FALSE(is_loopback("10.0.0.1"));
+}
+
+TEST_CASE("join: what is no join file is an error, and one that is not there yet is not found") {
+  for (const char* text :
+       {"", "{", "[]", R"({"endpoint": 1})", R"({"endpoint": "tcp://a:1", "server_key": "k"})",
+        R"({"endpoint": "ipc:///x:1", "server_key": "k", "join_token": "t"})",
+        R"({"endpoint": "tcp://:1", "server_key": "k", "join_token": "t"})"}) {
+    INFO(text);
+    CHECK(parse_join(text).error().code == ErrorCode::corrupt);
+  }
+  const test::TemporaryFolder folder;
+  CHECK(read_join(folder.path() / "join.json").error().code == ErrorCode::not_found);
+}
