@@ -57,6 +57,9 @@ struct EngineModel {
   const models::Decoder* decoder = nullptr;
   std::span<const float> weights;                    // of the decoder's layout
   const tokenizers::Tokenizer* tokenizer = nullptr;  // null: token ids in and out only
+  // That end an answer besides those of the decoder's description. If both are empty, the
+  // tokenizer's end-of-text token does.
+  std::vector<std::int32_t> end_tokens = {};
 };
 
 class Engine {

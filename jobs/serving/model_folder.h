@@ -1,12 +1,14 @@
 // A model directory ready to be served: weights in memory, and its tokenizer if it has one.
 //
+// Chat models name more end tokens in generation_config.json than in config.json.
 // A tokenizer may have ids that the model lacks; a prompt that uses one is refused by itself.
 //
-// Errors: those of load_model and Tokenizer::load.
+// Errors: those of load_model and Tokenizer::load; corrupt (generation_config.json).
 #pragma once
 
 #include <filesystem>
 #include <optional>
+#include <vector>
 
 #include "jobs/models/decoder.h"
 #include "jobs/serving/engine.h"
@@ -18,9 +20,10 @@ namespace tutti::serving {
 struct ServedModel {
   models::LoadedModel model;
   std::optional<tokenizers::Tokenizer> tokenizer;  // tokenizer.json
+  std::vector<std::int32_t> end_tokens;            // generation_config.json
 
   EngineModel view() const {
-    return {&model.decoder, model.weights.span(), tokenizer ? &*tokenizer : nullptr};
+    return {&model.decoder, model.weights.span(), tokenizer ? &*tokenizer : nullptr, end_tokens};
   }
 };
 

@@ -19,15 +19,12 @@
 #include <vector>
 
 #include "jobs/tokenizers/pretokenizer.h"
+#include "jobs/tokenizers/tokenizer.h"
 #include "protocol/base/result.h"
 
 namespace tutti::tokenizers {
 
-using TokenId = std::uint32_t;
-
 inline constexpr TokenId kNoToken = 0xffffffff;
-// Ids above this are refused: no model has them, and a table by id must not grow by a typo.
-inline constexpr TokenId kTokenIdMax = 1U << 24;
 
 // (left, right) -> (rank, merged id): open addressing, because encoding looks up little else.
 class MergeTable {

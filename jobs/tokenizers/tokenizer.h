@@ -26,6 +26,9 @@ namespace tutti::tokenizers {
 
 using TokenId = std::uint32_t;
 
+// Ids above this are refused: no model has them, and a table by id must not grow by a typo.
+inline constexpr TokenId kTokenIdMax = 1U << 24;
+
 // Whether texts of special tokens in the input become those tokens, or are text like any other
 // (untrusted input).
 enum class SpecialTokens : std::uint8_t { recognised, as_text };

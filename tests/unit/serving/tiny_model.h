@@ -43,7 +43,9 @@ inline ServedModel tiny_model() {
   options.vocabulary = kTinyVocabulary;
   auto tokenizer = tokenizers::train_tokenizer({&text, 1}, options);
   REQUIRE(tokenizer);
-  return {.model = {*decoder, std::move(weights)}, .tokenizer = std::move(*tokenizer)};
+  return {.model = {*decoder, std::move(weights)},
+          .tokenizer = std::move(*tokenizer),
+          .end_tokens = {}};
 }
 
 }  // namespace tutti::serving
