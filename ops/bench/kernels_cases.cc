@@ -1,0 +1,265 @@
+#include "ops/bench/kernels_cases.h"
+
+#include <fmt/core.h>
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/ops/adamw.h"
+#include "kernels/ops/attention.h"
+#include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/key_value_pages.h"
+#include "kernels/ops/product.h"
+#include "kernels/ops/random.h"
+#include "kernels/ops/rms_norm.h"
+#include "kernels/ops/rotary.h"
+#include "kernels/ops/silu_gate.h"
+#include "kernels/tensor/buffer.h"
+#include "ops/bench/kernels_peers.h"
+
+namespace tutti::bench {
+
+using kernels::FloatBuffer;
+using kernels::Index;
+using kernels::Matrix;
+
+namespace {
+
+using Run = std::function<void()>;
+
+FloatBuffer numbers(const Bench& bench, Index count, std::uint64_t stream) {
+  FloatBuffer buffer(count);
+  TUTTI_ASSERT(kernels::fill_uniform(
+      bench.ctx, {.key = {1, stream}, .low = -1.0, .high = 1.0, .out = buffer.span()}));
+  return buffer;
+}
+
+struct Shape {
+  const char* name;
+  Index m, n, k;
+};
+
+// Rows, outputs, inputs of the linear layers; tokens of one micro-batch, and one token (decoding).
+constexpr Shape kShapes[] = {
+    {"demo attention", 2048, 192, 192}, {"demo up", 2048, 512, 192},
+    {"demo down", 2048, 192, 512},      {"demo head", 256, 2048, 192},
+    {"gpt2 attention", 1024, 768, 768}, {"gpt2 up", 1024, 3072, 768},
+    {"gpt2 down", 1024, 768, 3072},     {"demo decode", 1, 512, 192},
+    {"gpt2 decode", 1, 3072, 768},      {"gpt2 decode 8", 8, 3072, 768},
+};
+
+void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
+  const FloatBuffer left = numbers(bench, s.m * s.k, 1);
+  const FloatBuffer right = numbers(bench, s.n * s.k, 2);
+  FloatBuffer output(s.m * s.n);
+  const Matrix out = output.matrix(s.m, s.n);
+  // The three products of one linear layer, each over its own sum.
+  Run ours;
+  const char* name = "nt";
+  PeerProduct peer{kind, s.m, s.n, s.k, left.data(), right.data(), output.data()};
+  if (kind == ProductKind::nt) {
+    ours = [&bench, s, &left, &right, out] {
+      TUTTI_ASSERT(product_nt(
+          bench.ctx,
+          {.left = left.matrix(s.m, s.k), .right = right.matrix(s.n, s.k), .output = out}));
+    };
+  } else if (kind == ProductKind::nn) {
+    name = "nn";
+    peer = {kind, s.m, s.k, s.n, output.data(), right.data(), left.data()};
+    ours = [&bench, s, &left, &right, out] {
+      TUTTI_ASSERT(product_nn(
+          bench.ctx,
+          {.left = out, .right = right.matrix(s.n, s.k), .output = left.matrix(s.m, s.k)}));
+    };
+  } else {
+    name = "tn";
+    peer = {kind, s.n, s.k, s.m, output.data(), left.data(), right.data()};
+    ours = [&bench, s, &left, &right, out] {
+      TUTTI_ASSERT(product_tn(
+          bench.ctx,
+          {.left = out, .right = left.matrix(s.m, s.k), .output = right.matrix(s.n, s.k)}));
+    };
+  }
+  std::vector<Run> runs = {ours};
+  const std::vector<Peer> peers = product_peers();
+  for (const Peer& p : peers) runs.push_back([&p, &peer] { p.product(peer); });
+  const auto samples = measure(runs, bench.options.seconds);
+  const double work = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9;
+  Line line{.bench = "kernels/product",
+            .name = fmt::format("{} {} {}x{}x{}", s.name, name, s.m, s.n, s.k),
+            .ours = samples.data(),
+            .peer = {}};
+  line.rate = work / samples[0].at(0.0);
+  line.share = line.rate / bench.peak_gflops;
+  if (peers.empty()) print_line(line);
+  for (std::size_t i = 0; i < peers.size(); ++i) {
+    line.peer = peers[i].name;
+    line.theirs = &samples[i + 1];
+    print_line(line);
+  }
+}
+
+void bench_alone(const Bench& bench, const char* name, double flops, const Run& run) {
+  const auto samples = measure(std::vector<Run>{run}, bench.options.seconds);
+  Line line{.bench = "kernels/ops", .name = name, .ours = samples.data(), .peer = {}};
+  if (flops > 0.0) {
+    line.rate = flops * 1e-9 / samples[0].at(0.0);
+    line.share = line.rate / bench.peak_gflops;
+  }
+  print_line(line);
+}
+
+// Eight samples of 256 tokens with six heads of 32, as in the demo.
+void bench_attention(const Bench& bench) {
+  const kernels::AttentionShape shape{6, 6, 32, 1.0F / std::sqrt(32.0F)};
+  constexpr Index kTokens = 2048;
+  constexpr Index kWidth = 192;
+  std::vector<std::int32_t> offsets;
+  for (std::int32_t at = 0; at <= kTokens; at += 256) offsets.push_back(at);
+  std::vector<FloatBuffer> buffers;
+  for (std::uint64_t i = 0; i < 8; ++i) buffers.push_back(numbers(bench, kTokens * kWidth, i));
+  const auto rows = [&](std::size_t i) { return buffers[i].matrix(kTokens, kWidth); };
+  FloatBuffer lse(kTokens * 6);
+  const double scores = 8.0 * 256.0 * 257.0 / 2.0 * 192.0;  // multiply-adds of one score product
+  bench_alone(bench, "attention forward 8x256, 6 heads of 32", 4.0 * scores, [&] {
+    TUTTI_ASSERT(attention_forward(bench.ctx, {.shape = shape,
+                                               .q = rows(0),
+                                               .k = rows(1),
+                                               .v = rows(2),
+                                               .sample_offsets = offsets,
+                                               .out = rows(3),
+                                               .lse = lse.data()}));
+  });
+  bench_alone(bench, "attention backward 8x256, 6 heads of 32", 10.0 * scores, [&] {
+    TUTTI_ASSERT(attention_backward(bench.ctx, {.shape = shape,
+                                                .q = rows(0),
+                                                .k = rows(1),
+                                                .v = rows(2),
+                                                .out = rows(3),
+                                                .dout = rows(4),
+                                                .lse = lse.data(),
+                                                .sample_offsets = offsets,
+                                                .dq = rows(5),
+                                                .dk = rows(6),
+                                                .dv = rows(7)}));
+  });
+}
+
+// One new token of a sequence of 1,024, twelve heads of 64, as in GPT-2.
+void bench_decode(const Bench& bench) {
+  const kernels::AttentionShape shape{12, 12, 64, 0.125F};
+  constexpr Index kPositions = 1024;
+  const Index page_floats = kv_page_floats(shape);
+  const Index count = kernels::kv_pages_for(kPositions);
+  const FloatBuffer memory = numbers(bench, count * page_floats, 1);
+  const FloatBuffer q = numbers(bench, 768, 2);
+  FloatBuffer out(768);
+  std::vector<float*> pages;
+  for (Index p = 0; p < count; ++p) pages.push_back(memory.data() + p * page_floats);
+  const kernels::SequenceRows rows{0, 1, kPositions - 1, pages};
+  bench_alone(bench, "attention decode at 1024, 12 heads of 64", 4.0 * kPositions * 768.0, [&] {
+    TUTTI_ASSERT(attention_cached(
+        bench.ctx, {shape, q.matrix(1, 768), std::span(&rows, 1), out.matrix(1, 768)}));
+  });
+}
+
+void bench_rows(const Bench& bench) {
+  constexpr Index kTokens = 2048;
+  std::vector<FloatBuffer> b;
+  for (std::uint64_t i = 0; i < 5; ++i) b.push_back(numbers(bench, kTokens * 512, i));
+  const auto narrow = [&](std::size_t i) { return b[i].matrix(kTokens, 192); };
+  const auto wide = [&](std::size_t i) { return b[i].matrix(kTokens, 512); };
+  FloatBuffer inverse(kTokens);
+  FloatBuffer weight(192);
+  FloatBuffer dweight(192);
+  bench_alone(bench, "rms norm forward 2048x192", 0.0, [&] {
+    TUTTI_ASSERT(rms_norm_forward(
+        bench.ctx,
+        {.x = narrow(0), .weight = weight.data(), .y = narrow(1), .inverse = inverse.data()}));
+  });
+  bench_alone(bench, "rms norm backward 2048x192", 0.0, [&] {
+    TUTTI_ASSERT(rms_norm_backward(bench.ctx, {.dy = narrow(0),
+                                               .x = narrow(1),
+                                               .weight = weight.data(),
+                                               .inverse = inverse.data(),
+                                               .dx = narrow(2),
+                                               .dweight = dweight.data(),
+                                               .residual = narrow(3)}));
+  });
+  bench_alone(bench, "silu gate forward 2048x512", 0.0, [&] {
+    TUTTI_ASSERT(silu_gate_forward(bench.ctx, {.gate = wide(0), .up = wide(1), .y = wide(2)}));
+  });
+  bench_alone(bench, "silu gate backward 2048x512", 0.0, [&] {
+    TUTTI_ASSERT(silu_gate_backward(
+        bench.ctx,
+        {.dy = wide(0), .gate = wide(1), .up = wide(2), .dgate = wide(3), .dup = wide(4)}));
+  });
+  bench_alone(bench, "rotary 2048x192, heads of 32", 0.0, [&] {
+    TUTTI_ASSERT(rotary_apply(bench.ctx, {.x = narrow(0),
+                                          .head_width = 32,
+                                          .cosine = b[1].matrix(kTokens, 16),
+                                          .sine = b[2].matrix(kTokens, 16)}));
+  });
+}
+
+void bench_loss(const Bench& bench) {
+  constexpr Index kTokens = 2048;
+  constexpr Index kVocabulary = 2048;
+  const FloatBuffer hidden = numbers(bench, kTokens * 192, 1);
+  const FloatBuffer weight = numbers(bench, kVocabulary * 192, 2);
+  FloatBuffer dhidden(kTokens * 192);
+  FloatBuffer dweight(kVocabulary * 192);
+  FloatBuffer losses(kTokens);
+  std::vector<std::int32_t> targets;
+  for (std::int32_t i = 0; i < kTokens; ++i) targets.push_back(i * 37 % 2048);
+  bench_alone(bench, "linear cross entropy 2048x192, vocabulary 2048",
+              6.0 * kTokens * kVocabulary * 192.0, [&] {
+                TUTTI_ASSERT(
+                    linear_cross_entropy(bench.ctx, {.hidden = hidden.matrix(kTokens, 192),
+                                                     .weight = weight.matrix(kVocabulary, 192),
+                                                     .targets = targets,
+                                                     .losses = losses.data(),
+                                                     .dhidden = dhidden.matrix(kTokens, 192),
+                                                     .dweight = dweight.matrix(kVocabulary, 192)}));
+              });
+}
+
+void bench_optimizer(const Bench& bench) {
+  constexpr Index kSize = Index{1} << 21;
+  std::vector<FloatBuffer> b;
+  for (std::uint64_t i = 0; i < 4; ++i) b.push_back(numbers(bench, kSize, i));
+  std::vector<kernels::Hash128> hashes(static_cast<std::size_t>(kernels::grid_blocks(kSize)));
+  kernels::AdamWUpdate update{.settings = {},
+                              .weight = b[0].span(),
+                              .gradient = b[1].span(),
+                              .first = b[2].span(),
+                              .second = b[3].span()};
+  for (float& v : b[3].span()) v = v * v;
+  bench_alone(bench, "adamw 2M", 0.0, [&] { TUTTI_ASSERT(adamw_update(bench.ctx, update)); });
+  update.hashes = hashes;
+  bench_alone(bench, "adamw 2M with hash", 0.0,
+              [&] { TUTTI_ASSERT(adamw_update(bench.ctx, update)); });
+}
+
+}  // namespace
+
+void bench_products(const Bench& bench) {
+  for (const Shape& shape : kShapes) {
+    for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
+      if (shape.m < 64 && kind != ProductKind::nt) continue;
+      bench_product(bench, shape, kind);
+    }
+  }
+}
+
+void bench_ops(const Bench& bench) {
+  bench_attention(bench);
+  bench_decode(bench);
+  bench_rows(bench);
+  bench_loss(bench);
+  bench_optimizer(bench);
+}
+
+}  // namespace tutti::bench

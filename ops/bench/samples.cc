@@ -1,0 +1,61 @@
+#include "ops/bench/samples.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+namespace tutti::bench {
+
+namespace {
+
+std::string machine() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(info, line)) {
+    if (line.rfind("model name", 0) != 0) continue;
+    const std::size_t colon = line.find(": ");
+    if (colon != std::string::npos) {
+      return fmt::format("{}, {} cores", line.substr(colon + 2),
+                         std::thread::hardware_concurrency());
+    }
+  }
+  return "unknown";
+}
+
+std::string optional(double value) { return value > 0.0 ? fmt::format("{:.3f}", value) : "null"; }
+
+}  // namespace
+
+void Samples::finish() { std::sort(seconds.begin(), seconds.end()); }
+
+double Samples::at(double quantile) const {
+  const auto last = static_cast<double>(seconds.size() - 1);
+  return seconds[static_cast<std::size_t>(quantile * last + 0.5)];
+}
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void print_line(const Line& line) {
+  static const std::string kMachine = machine();
+  const char* const commit = std::getenv("TUTTI_COMMIT");
+  const Samples& ours = *line.ours;
+  const double ratio = line.theirs != nullptr ? line.theirs->at(0.5) / ours.at(0.5) : 0.0;
+  fmt::print(
+      R"({{"bench":"{}","case":"{}","unit":"us","min":{:.2f},"p50":{:.2f},"p99":{:.2f},"n":{},)"
+      R"("peer":{},"ratio":{},"share":{},"gflops":{},"machine":"{}","commit":"{}"}})"
+      "\n",
+      line.bench, line.name, ours.at(0.0) * 1e6, ours.at(0.5) * 1e6, ours.at(0.99) * 1e6,
+      ours.seconds.size(), line.peer.empty() ? "null" : fmt::format("\"{}\"", line.peer),
+      optional(ratio), optional(line.share), optional(line.rate), kMachine,
+      commit != nullptr ? commit : "unknown");
+  std::fflush(stdout);
+}
+
+}  // namespace tutti::bench

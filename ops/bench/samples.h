@@ -1,0 +1,49 @@
+// Times of one case, ours and its peers' in turns, so that a busy machine slows all of them alike.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tutti::bench {
+
+struct Samples {
+  std::vector<double> seconds;  // sorted by finish()
+
+  void finish();
+  double at(double quantile) const;  // 0 the fastest
+};
+
+double now_seconds();
+
+// Runs each function once in turn, again and again, for `seconds` in all (at least five rounds,
+// after one to warm up).
+template <class Functions>
+std::vector<Samples> measure(const Functions& functions, double seconds) {
+  std::vector<Samples> samples(functions.size());
+  for (const auto& function : functions) function();
+  const double end = now_seconds() + seconds;
+  for (int round = 0; round < 5 || now_seconds() < end; ++round) {
+    for (std::size_t i = 0; i < functions.size(); ++i) {
+      const double begin = now_seconds();
+      functions[i]();
+      samples[i].seconds.push_back(now_seconds() - begin);
+    }
+  }
+  for (Samples& s : samples) s.finish();
+  return samples;
+}
+
+// One JSON line as DESIGN's command-line chapter says; times in microseconds.
+struct Line {
+  std::string_view bench;
+  std::string name;
+  const Samples* ours = nullptr;
+  std::string_view peer;  // empty: none
+  const Samples* theirs = nullptr;
+  double share = 0.0;  // of the ceiling; 0: none
+  double rate = 0.0;   // GFLOP/s of the fastest; 0: none
+};
+void print_line(const Line& line);
+
+}  // namespace tutti::bench
