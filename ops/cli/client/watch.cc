@@ -190,6 +190,12 @@ std::string describe_end(const json::value& job) {
   return text;
 }
 
+void say_that_it_goes_on(std::uint64_t job) {
+  fail(kDone,
+       fmt::format(
+           "job {0} goes on: `tutti wait {0} -f` shows it again, `tutti cancel {0}` ends it", job));
+}
+
 Result<> read_stream(Api& api, const StreamOptions& options,
                      const std::function<void(const json::value&)>& take) {
   std::string after = "0";

@@ -29,6 +29,9 @@ Result<boost::json::value> follow_job(Api& api, Session& session, std::uint64_t 
 // One sentence of a job's end: `job 7 kjv: done after 1 m 42 s, step 480`.
 std::string describe_end(const boost::json::value& job);
 
+// To somebody who stops watching it.
+void say_that_it_goes_on(std::uint64_t job);
+
 // Calls `take` for each record of a stream (`steps`, `events`) from `after` on, until `end` or,
 // unless `follow`, until there are no more now. `list` is the field that holds the records.
 enum class Follow { no, yes };

@@ -30,6 +30,7 @@ struct GenerateOptions {
   std::uint64_t top_k = 0;
   double top_p = 1.0;
   std::optional<std::uint64_t> seed;
+  std::vector<std::string> stop;
   bool greedy = false;
   std::string output = "text";
 };
@@ -44,6 +45,7 @@ int generate_served(const GenerateOptions& options) {
                     {"top_p", options.top_p}};
   if (options.top_k > 0) body["top_k"] = options.top_k;
   if (options.seed) body["seed"] = *options.seed;
+  if (!options.stop.empty()) body["stop"] = json::array(options.stop.begin(), options.stop.end());
   if (options.output == "json") {
     const Result<json::value> answer =
         connection.api().post("/v1/completions", body, Api::Repeat::never);
@@ -110,6 +112,7 @@ int pass_generate(const std::vector<std::string>& words, Session& session) {
   arguments.option("--top-k", options.top_k, "sample among so many likeliest tokens; 0: all");
   arguments.option("--top-p", options.top_p, "sample among the likeliest with this sum; 1: all");
   arguments.option("--seed", options.seed, "of the sampling");
+  arguments.repeated("--stop", options.stop, "a text that ends the continuation");
   arguments.option("-o,--output", options.output, "text or json");
   const Result<Arguments::Outcome> parsed =
       arguments.parse(std::vector<std::string>(words.begin() + 1, words.end()));

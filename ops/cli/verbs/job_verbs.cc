@@ -8,6 +8,7 @@
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
+#include "ops/cli/client/interrupt.h"
 #include "ops/cli/client/watch.h"
 #include "ops/cli/text/job_text.h"
 #include "ops/cli/verbs.h"

@@ -7,6 +7,7 @@
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
+#include "ops/cli/client/interrupt.h"
 #include "ops/cli/client/watch.h"
 #include "ops/cli/spec_file.h"
 #include "ops/cli/verbs.h"
@@ -42,8 +43,9 @@ int submit(const SubmitOptions& options, Session& session) {
   if (!answer) return fail(answer.error());
   const auto id = static_cast<std::uint64_t>(whole_of(*answer, "id"));
   print(session.json() ? json_line(*answer) : fmt::format("{}\n", id));
+  if (!options.follow && !options.wait) return kDone;
+  const OnInterrupt interrupt([id] { say_that_it_goes_on(id); });
   if (options.follow) return finish(session, follow_job(api, session, id));
-  if (!options.wait) return kDone;
   api.set_patience(kWatchPatience);
   return finish(session, wait_for_end(api, id, std::nullopt));
 }

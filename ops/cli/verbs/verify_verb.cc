@@ -7,6 +7,7 @@
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
+#include "ops/cli/client/interrupt.h"
 #include "ops/cli/client/watch.h"
 #include "ops/cli/replay.h"
 #include "ops/cli/verbs.h"
@@ -59,6 +60,16 @@ Result<Replay> submit_replay(Api& api, const VerifyOptions& options, const StepR
   return replay;
 }
 
+// Somebody who stops verifying has no use for the replay.
+void cancel_replay(std::uint64_t id) {
+  Connection connection;
+  connection.api().set_patience(std::chrono::milliseconds(0));
+  const json::object body{{"reason", "verify was interrupted"}};
+  const Result<json::value> answer =
+      connection.api().post(fmt::format("/api/v1/jobs/{}/cancel", id), body, Api::Repeat::never);
+  if (!answer) fail(answer.error());
+}
+
 json::value report(const VerifyOptions& options, const Replay& replay,
                    const std::vector<ComparedStep>& steps) {
   json::array rows;
@@ -95,6 +106,7 @@ int verify(const VerifyOptions& options, Session& session) {
 
   const Result<Replay> replay = submit_replay(api, options, *range);
   if (!replay) return fail(replay.error());
+  const OnInterrupt interrupt([id = replay->id] { cancel_replay(id); });
   if (!session.json()) {
     print(fmt::format("verify: job {} replays steps {} to {} of job {} on one rank, from {}\n",
                       replay->id, replay->base.step + 1, range->last, options.id,
