@@ -51,9 +51,9 @@ struct CommitOrder {
   std::filesystem::path root;
   std::uint64_t step = 0;
   std::uint64_t generation = 0;
-  std::vector<FileEntry> files;       // of all parts
-  std::uint32_t keep = 0;             // newest checkpoints to keep; 0: all
-  std::vector<std::uint64_t> in_use;  // steps that are not pruned
+  std::vector<FileEntry> files = {};       // of all parts
+  std::uint32_t keep = 0;                  // newest checkpoints to keep; 0: all
+  std::vector<std::uint64_t> in_use = {};  // steps that are not pruned
 };
 
 // The committed folder. Idempotent: a step that is committed already stays as it is.

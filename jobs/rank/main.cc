@@ -7,10 +7,10 @@
 #include <string_view>
 #include <vector>
 
-#include "jobs/data/tokenize_tool.h"
 #include "jobs/rank/rank_host.h"
 #include "jobs/serving/generate_tool.h"
 #include "jobs/serving/score_tool.h"
+#include "jobs/tokenizers/tokenize_tool.h"
 #include "jobs/tokenizers/tokenizer_tool.h"
 
 namespace {
@@ -25,7 +25,7 @@ struct Tool {
 constexpr Tool kTools[] = {
     {"generate", tutti::serving::run_generate_tool},
     {"score", tutti::serving::run_score_tool},
-    {"tokenize", tutti::data::run_tokenize_tool},
+    {"tokenize", tutti::tokenizers::run_tokenize_tool},
     {"tokenizer", tutti::tokenizers::run_tokenizer_tool},
 };
 

@@ -32,11 +32,8 @@ Result<> ShardGradients::compute(const Request& request) {
     if (!buffer) return std::move(buffer).error();
     parts_.push_back(summed(*buffer));
   }
+  result_ = parts_.empty() ? summed(acquire()) : parts_.front();
   return {};
-}
-
-std::span<float> ShardGradients::result() {
-  return parts_.empty() ? summed(acquire()) : parts_.front();
 }
 
 // The buffer that holds the sum of the node's shards.

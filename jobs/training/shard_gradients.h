@@ -49,7 +49,7 @@ class ShardGradients {
   // Of the rank's shards in order, empty ones included.
   std::span<const ShardLoss> losses() const { return losses_; }
   // Where the sum over all ranks goes: parts()[0], or a buffer of its own where this rank has none.
-  std::span<float> result();
+  std::span<float> result() const { return result_; }
 
  private:
   Result<std::size_t> sum_of(const Request& request, const kernels::TreeNode& node);
@@ -66,6 +66,7 @@ class ShardGradients {
   std::vector<kernels::FloatBuffer> buffers_;
   std::vector<std::size_t> free_;
   std::vector<std::span<float>> parts_;
+  std::span<float> result_;
   std::vector<ShardLoss> losses_;
   std::uint64_t first_shard_ = 0;
   // One micro-batch: as read, and as the pass takes it.

@@ -45,9 +45,9 @@ struct Copy {
 struct EnterPlan {
   std::uint64_t generation = 0;
   std::uint64_t base_step = 0;
-  std::string checkpoint;    // folder of the state of base_step; empty: none
-  std::string root;          // <job folder>/checkpoints, searched for an older one if that does not verify
-  std::vector<Copy> copies;  // who sends the state to whom
+  std::string checkpoint = {};    // folder of the state of base_step; empty: none
+  std::string root = {};          // <job folder>/checkpoints, searched for an older one if that does not verify
+  std::vector<Copy> copies = {};  // who sends the state to whom
 };
 
 struct Entered {

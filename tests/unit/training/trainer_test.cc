@@ -1,0 +1,141 @@
+#include "jobs/training/trainer.h"
+
+#include <catch2/catch.hpp>
+#include <limits>
+
+#include "tests/unit/training/tiny_run.h"
+
+namespace tutti::training {
+namespace {
+
+using test::TinyJob;
+using test::TinyOptions;
+
+struct RunOptions {
+  std::uint32_t ranks = 1;
+  int threads = 1;
+};
+
+// The step records of an undisturbed run, as rank 0 sees them; all ranks must see the same weights.
+std::vector<StepRecord> run(const TinyJob& tiny, const RunOptions& options) {
+  const auto job = tiny.open();
+  std::vector<std::vector<StepRecord>> records(options.ranks);
+  std::vector<std::string> failures(options.ranks);
+  const auto groups = test::form_group(options.ranks);
+  test::on_ranks(options.ranks, [&](std::uint32_t rank) {
+    Progress progress;
+    Trainer trainer(*job, options.threads, progress);
+    auto entered = trainer.enter(*groups[rank], {.generation = 1, .root = tiny.checkpoints()});
+    if (!entered) failures[rank] = entered.error().message;
+    while (entered && trainer.state().step < job->last_step()) {
+      auto outcome = trainer.step(*groups[rank], 0);
+      if (!outcome) {
+        failures[rank] = outcome.error().message;
+        return;
+      }
+      records[rank].push_back(outcome->record);
+    }
+  });
+  for (std::uint32_t rank = 0; rank < options.ranks; ++rank) {
+    CHECK(failures[rank].empty());
+    REQUIRE(records[rank].size() == job->last_step());
+    for (std::size_t i = 0; i < records[rank].size(); ++i) {
+      CHECK(records[rank][i].weights == records[0][i].weights);
+    }
+  }
+  return records[0];
+}
+
+void check_same(const std::vector<StepRecord>& a, const std::vector<StepRecord>& b) {
+  REQUIRE(a.size() == b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    CHECK(a[i].step == b[i].step);
+    CHECK(a[i].loss == b[i].loss);
+    CHECK(a[i].grad_norm == b[i].grad_norm);
+    CHECK(a[i].tokens == b[i].tokens);
+    CHECK(kernels::to_string(a[i].weights) == kernels::to_string(b[i].weights));
+  }
+}
+
+TEST_CASE("trainer: weights, loss and norm have the same bits for any ranks, threads and micro-batch") {
+  const std::vector<StepRecord> expected = run(TinyJob({.micro = 1}), {});
+  CHECK(expected.front().loss == Approx(3.87).margin(0.3));  // near log 48
+  CHECK(expected.back().loss < expected.front().loss);
+  for (const std::uint32_t micro : {0U, 2U}) {
+    const TinyJob tiny({.micro = micro});
+    for (const std::uint32_t ranks : {1U, 2U, 3U, 4U}) {
+      CAPTURE(micro, ranks);
+      check_same(run(tiny, {.ranks = ranks}), expected);
+    }
+  }
+  check_same(run(TinyJob(), {.ranks = 2, .threads = 2}), expected);
+}
+
+TEST_CASE("trainer: shards without samples change nothing, for ranks that have none at all") {
+  const TinyJob tiny({.batch = 3, .shards = 8});
+  const std::vector<StepRecord> expected = run(tiny, {});
+  check_same(run(tiny, {.ranks = 4}), expected);
+}
+
+TEST_CASE("trainer: the number of shards is part of the numerics, the number of ranks is not") {
+  const auto eight = run(TinyJob({.batch = 8, .shards = 8, .steps = 1}), {});
+  const auto two = run(TinyJob({.batch = 8, .shards = 2, .steps = 1}), {});
+  CHECK(eight[0].loss == Approx(two[0].loss));
+  CHECK_FALSE(eight[0].weights == two[0].weights);
+}
+
+TEST_CASE("trainer: flags raised by one rank reach all after the same step") {
+  const TinyJob tiny;
+  const auto job = tiny.open();
+  const auto groups = test::form_group(3);
+  std::vector<std::uint64_t> seen(3);
+  test::on_ranks(3, [&](std::uint32_t rank) {
+    Progress progress;
+    Trainer trainer(*job, 1, progress);
+    if (!trainer.enter(*groups[rank], {.generation = 1, .root = tiny.checkpoints()})) return;
+    auto outcome = trainer.step(*groups[rank], rank == 1 ? kFlagSave : 0);
+    if (outcome) seen[rank] = outcome->flags;
+  });
+  CHECK(seen == std::vector<std::uint64_t>(3, kFlagSave));
+}
+
+TEST_CASE("trainer: a gradient that is not finite fails the job and names step and tensor") {
+  TinyJob tiny;
+  tiny.spec().train.optimizer.rate = std::numeric_limits<double>::infinity();
+  const auto job = tiny.open();
+  const auto groups = test::form_group(1);
+  Progress progress;
+  Trainer trainer(*job, 1, progress);
+  REQUIRE(trainer.enter(*groups[0], {.generation = 1, .root = tiny.checkpoints()}).ok());
+  REQUIRE(trainer.step(*groups[0], 0).ok());  // the weights are infinite now
+  const auto outcome = trainer.step(*groups[0], 0);
+  CHECK(trainer.job_failed());
+  CHECK_THAT(outcome.error().message, Catch::Matchers::StartsWith("step 2: the gradient of ") &&
+                                          Catch::Matchers::EndsWith(" is not finite"));
+}
+
+TEST_CASE("training job: what a user can get wrong is one clear line") {
+  TinyJob tiny;
+  const auto failure = [&] { return open_training_job({tiny.spec(), "", tiny.folder()}).error(); };
+  tiny.spec().data.sequence = 5'000;
+  CHECK(failure().code == ErrorCode::invalid_argument);
+  tiny.spec().data.sequence = 12;
+  tiny.spec().model.vocabulary = 40;  // the tokens go up to 47
+  CHECK(failure().code == ErrorCode::invalid_argument);
+  tiny.spec().model.vocabulary = 48;
+  tiny.spec().data.tokens = {tiny.folder() + "/missing.npy"};
+  CHECK(failure().code == ErrorCode::not_found);
+  tiny.spec().train.optimizer.name = "lion";
+  CHECK(failure().message == "no optimizer \"lion\"; there is: adamw");
+}
+
+TEST_CASE("step record: one JSON object on one line, with every field of the contract") {
+  StepRecord record{.step = 3, .loss = 0.5, .grad_norm = 2, .rate = 1e-3, .tokens = 64, .seconds = 0.25,
+                    .generation = 2, .ranks = 4, .weights = {1, 2}};
+  CHECK(to_json(record) ==
+        R"({"step":3,"loss":0.5,"grad_norm":2,"rate":0.001,"tokens":64,"seconds":0.250000,"generation":2,)"
+        R"("ranks":4,"weights":"00000000000000010000000000000002","profile":"portable"})");
+}
+
+}  // namespace
+}  // namespace tutti::training
