@@ -49,38 +49,51 @@ struct AttentionScratch {
   float total[kKeyBlock];  // sum of exp(score - top)
 };
 
+// A new maximum: what was summed under the old one shrinks.
+HWY_INLINE void rescale(float block_top, float* sums, Index width, float& top, float& total) {
+  alignas(64) float shrink[kLanes];
+  store(exp(splat(top - block_top)), shrink);
+  top = block_top;
+  total *= shrink[0];
+  const Lanes by = splat(shrink[0]);
+  for (Index i = 0; i < width; i += kLanes) store(load(sums + i) * by, sums + i);
+}
+
 // Takes one block of `keys` scores of a row into its running softmax: scales the scores, raises the
-// maximum, rescales what was summed, leaves exp(score - maximum) in their place.
+// maximum, rescales what was summed, leaves exp(score - maximum) in their place. A whole block is
+// the same arithmetic without the masks.
+enum class Block { whole, part };
+template <Block kBlock>
 HWY_INLINE void softmax_block(float* scores, Index keys, float scale, ChainStart start, float* sums,
                               Index width, float& top, float& total) {
+  static_assert(kKeyBlock == 4 * kLanes);
   const Lanes factor = splat(scale);
   const Lanes lowest = splat(-std::numeric_limits<float>::infinity());
-  Lanes largest = lowest;
-  for (Index i = 0; i < keys; i += kLanes) {
-    const Lanes score = load(scores + i) * factor;
-    store(score, scores + i);
-    largest = max(largest, keep_first(score, keys - i, lowest));
-  }
-  const float block_top = max_lanes(largest);
+  const auto seen = [&](const Lanes& x, Index i, const Lanes& other) HWY_ATTR {
+    return kBlock == Block::whole ? x : keep_first(x, keys - i, other);
+  };
+  const Lanes s0 = seen(load(scores) * factor, 0, lowest);
+  const Lanes s1 = seen(load(scores + 16) * factor, 16, lowest);
+  const Lanes s2 = seen(load(scores + 32) * factor, 32, lowest);
+  const Lanes s3 = seen(load(scores + 48) * factor, 48, lowest);
+  const float block_top = max_lanes(max(max(s0, s1), max(s2, s3)));
   if (start == ChainStart::zero) {
     top = block_top;
     total = 0.0F;
   } else if (block_top > top) {
-    alignas(64) float shrink[kLanes];
-    store(exp(splat(top - block_top)), shrink);
-    top = block_top;
-    total *= shrink[0];
-    const Lanes by = splat(shrink[0]);
-    for (Index i = 0; i < width; i += kLanes) store(load(sums + i) * by, sums + i);
+    rescale(block_top, sums, width, top, total);
   }
+  // Unseen scores are minus infinity here, and their weights exactly zero.
   const Lanes offset = splat(top);
-  Lanes sum = zero();
-  for (Index i = 0; i < keys; i += kLanes) {
-    const Lanes weight = keep_first(exp(load(scores + i) - offset), keys - i, zero());
-    store(weight, scores + i);
-    sum = sum + weight;
-  }
-  total += sum_lanes(sum);
+  const Lanes w0 = exp(s0 - offset);
+  const Lanes w1 = exp(s1 - offset);
+  const Lanes w2 = exp(s2 - offset);
+  const Lanes w3 = exp(s3 - offset);
+  store(w0, scores);
+  store(w1, scores + 16);
+  store(w2, scores + 32);
+  store(w3, scores + 48);
+  total += sum_lanes((w0 + w1) + (w2 + w3));
 }
 
 // The value sum of the last block: row r sees `keys` + r keys. Four rows share what all of them
@@ -142,9 +155,15 @@ void attention_task(const AttentionCached& args, float* lse, const AttentionTask
     run_band<LeftRows>(task.rows, columns, width, scratch.queries, layout.keys(page, kv_head),
                        kKeyBlock, scratch.scores, LeftRows::kStride, ChainStart::zero);
     for (Index r = 0; r < task.rows; ++r) {
-      softmax_block(scratch.scores + LeftRows::at(r, 0), whole ? kKeyBlock : keys_of_first + r,
-                    shape.scale, start, scratch.sums + r * stride, stride, scratch.top[r],
-                    scratch.total[r]);
+      float* const scores = scratch.scores + LeftRows::at(r, 0);
+      float* const sums = scratch.sums + r * stride;
+      if (whole) {
+        softmax_block<Block::whole>(scores, kKeyBlock, shape.scale, start, sums, stride,
+                                    scratch.top[r], scratch.total[r]);
+      } else {
+        softmax_block<Block::part>(scores, keys_of_first + r, shape.scale, start, sums, stride,
+                                   scratch.top[r], scratch.total[r]);
+      }
     }
     if (whole) {
       run_band<LeftRows>(task.rows, stride, kKeyBlock, scratch.scores, values, stride, scratch.sums,

@@ -65,6 +65,8 @@ struct BackwardScratch {
 };
 
 // Scores and their gradients of one row: `keys` of them are seen, the others get zero.
+enum class Block { whole, part };
+template <Block kBlock>
 HWY_INLINE void gradient_row(const BackwardScratch& scratch, Index row, Index keys, float scale,
                              float lse, float delta) {
   const float* const score = scratch.scores + LeftRows::at(row, 0);
@@ -77,8 +79,8 @@ HWY_INLINE void gradient_row(const BackwardScratch& scratch, Index row, Index ke
   for (Index i = 0; i < kKeyBlock; i += kLanes) {
     const Lanes weight = exp(load(score + i) * factor - offset);
     const Lanes slope = weight * (load(dscore + i) - less) * factor;
-    const Lanes seen = keep_first(weight, keys - i, zero());
-    const Lanes seen_slope = keep_first(slope, keys - i, zero());
+    const Lanes seen = kBlock == Block::whole ? weight : keep_first(weight, keys - i, zero());
+    const Lanes seen_slope = kBlock == Block::whole ? slope : keep_first(slope, keys - i, zero());
     store(seen, weight_out + i);
     store(seen_slope, dscore_out + i);
     store(seen_slope, dscore + i);
@@ -113,7 +115,11 @@ void backward_pair(const AttentionBackward& args, const float* delta, const Bloc
   for (Index r = 0; r < pair.queries; ++r) {
     const Index place = (row + r) * shape.heads + pair.head;
     const Index seen = pair.query == pair.key ? r + 1 : pair.keys;
-    gradient_row(scratch, r, seen, shape.scale, args.lse[place], delta[place]);
+    if (seen == kKeyBlock) {
+      gradient_row<Block::whole>(scratch, r, seen, shape.scale, args.lse[place], delta[place]);
+    } else {
+      gradient_row<Block::part>(scratch, r, seen, shape.scale, args.lse[place], delta[place]);
+    }
   }
   const bool first_head = pair.head % (shape.heads / shape.kv_heads) == 0;
   const ChainStart key_start =

@@ -109,18 +109,22 @@ HWY_INLINE Lanes keep_first(const Lanes& x, Index n, const Lanes& other) {
 // Folds sixteen lanes: 16 -> 8 -> 4 -> 2 -> 1, lane i with lane i + half.
 template <class Fold>
 HWY_INLINE float fold_lanes(const Lanes& x, const Fold& fold) {
-  alignas(64) float lane[kLanes];
-  store(x, lane);
-  for (int half = 8; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lane[i] = fold(lane[i], lane[i + half]);
-  }
-  return lane[0];
+  [[maybe_unused]] const hn::FixedTag<float, 8> eight_tag;
+  const hn::FixedTag<float, 4> four_tag;
+#if HWY_TARGET == HWY_AVX2
+  const auto eight = fold(x.a, x.b);
+#else
+  const auto eight = fold(hn::LowerHalf(eight_tag, x.a), hn::UpperHalf(eight_tag, x.a));
+#endif
+  const auto four = fold(hn::LowerHalf(four_tag, eight), hn::UpperHalf(four_tag, eight));
+  const auto two = fold(four, hn::Shuffle1032(four));
+  return hn::GetLane(fold(two, hn::Shuffle2301(two)));
 }
 HWY_INLINE float sum_lanes(const Lanes& x) {
-  return fold_lanes(x, [](float a, float b) { return a + b; });
+  return fold_lanes(x, [](auto a, auto b) HWY_ATTR { return hn::Add(a, b); });
 }
 HWY_INLINE float max_lanes(const Lanes& x) {
-  return fold_lanes(x, [](float a, float b) { return a > b ? a : b; });
+  return fold_lanes(x, [](auto a, auto b) HWY_ATTR { return hn::Max(a, b); });
 }
 
 // Calls body(i) for each whole group of sixteen in [0, n) and tail(i, left) for the rest.
