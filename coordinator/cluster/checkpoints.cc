@@ -11,10 +11,8 @@ namespace {
 // Ranks that are asked to commit before the checkpoint is given up.
 constexpr std::uint32_t kCommitAttemptsMax = 5;
 
-void drop(Desk& desk, JobId id, const std::string& reason) {
+void drop(Desk& desk, JobId id, std::uint64_t step, const std::string& reason) {
   const JobRecord& job = desk.job(id);
-  const std::uint64_t step = job.open_checkpoint.step;
-  if (step == 0) return;
   desk.record(CheckpointDropped{.job = id, .step = step, .reason = reason});
   desk.note({.job = id,
              .kind = EventKind::checkpoint_failed,
@@ -50,18 +48,14 @@ void on_report(Desk& desk, const wire::CheckpointPart& report) {
   const OpenCheckpoint& open = job->open_checkpoint;
   if (report.step < open.step) return;
   if (!job->checkpoints.empty() && report.step <= job->checkpoints.back().step) return;
+  if (report.step <= job->dropped_step) return;
   const bool same = open.step == report.step && open.generation == report.generation;
   if (open.whole() && open.step == report.step) return;
-  if (open.step != 0 && open.step != report.step) drop(desk, report.job, "a newer one has begun");
+  if (open.step != 0 && open.step != report.step) {
+    drop(desk, report.job, open.step, "a newer one has begun");
+  }
   if (!report.error.empty()) {
-    if (!same) {
-      // Nothing is open, but the failure must show: open it and drop it.
-      desk.record(CheckpointPartTaken{.job = report.job,
-                                      .generation = report.generation,
-                                      .step = report.step,
-                                      .part = {.rank = report.rank, .files = {}}});
-    }
-    drop(desk, report.job, fmt::format("rank {}: {}", report.rank, report.error));
+    drop(desk, report.job, report.step, fmt::format("rank {}: {}", report.rank, report.error));
     return;
   }
   const bool known =
@@ -94,7 +88,7 @@ void on_report(Desk& desk, const wire::CheckpointCommitted& report) {
     soft.commit_due.reset();
     desk.touch(report.job);
     if (++soft.commit_attempts < kCommitAttemptsMax) return;
-    return drop(desk, report.job, report.error);
+    return drop(desk, report.job, report.step, report.error);
   }
   // Only whole checkpoints are ordered to be committed, so one that was given up meanwhile is good
   // as well.
@@ -146,15 +140,20 @@ void advance_commit(Desk& desk, JobId id) {
 
 void check_checkpoint_deadlines(Desk& desk, JobId id) {
   JobSoft& soft = desk.soft(id);
+  const OpenCheckpoint& open = desk.job(id).open_checkpoint;
   if (soft.checkpoint_due && desk.now >= *soft.checkpoint_due) {
-    drop(desk, id, "not all parts were written in time");
+    soft.checkpoint_due.reset();
+    if (open.step != 0 && !open.whole()) {
+      drop(desk, id, open.step, "not all parts were written in time");
+    }
   }
   if (soft.commit_due && desk.now >= *soft.commit_due) {
     soft.commit_due.reset();
     soft.committer = {};
     desk.touch(id);
-    if (++soft.commit_attempts >= kCommitAttemptsMax)
-      drop(desk, id, "no rank committed it in time");
+    if (++soft.commit_attempts >= kCommitAttemptsMax && open.step != 0) {
+      drop(desk, id, open.step, "no rank committed it in time");
+    }
   }
 }
 

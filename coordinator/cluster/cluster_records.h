@@ -152,6 +152,7 @@ struct JobRecord {
   std::uint32_t ranks_done = 0;    // run: programs of the generation that exited with 0
   Formation formation;
   OpenCheckpoint open_checkpoint;
+  std::uint64_t dropped_step = 0;  // given up in this generation: its late parts are not wanted
   std::vector<CommittedCheckpoint> checkpoints;  // oldest first, at most kCheckpointsMax
   std::vector<Recovery> recoveries;              // oldest first, at most kRecoveriesMax
 
@@ -168,9 +169,9 @@ struct JobRecord {
 BOOST_DESCRIBE_STRUCT(JobRecord, (),
                       (job, key, owner, spec, folder, terms, submitted_unix_ms, started_unix_ms,
                        ended_unix_ms, state, outcome, generation, generation_alive, formed, members,
-                       homes, ranks_done, formation, open_checkpoint, checkpoints, recoveries, step,
-                       restarts, failure_counted, failures_user, failures_infrastructure,
-                       failures_own_here, own_step))
+                       homes, ranks_done, formation, open_checkpoint, dropped_step, checkpoints,
+                       recoveries, step, restarts, failure_counted, failures_user,
+                       failures_infrastructure, failures_own_here, own_step))
 
 // One process that holds a slot: from its placement until its worker has said that it is gone.
 struct ProcessRecord {

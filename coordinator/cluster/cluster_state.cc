@@ -177,9 +177,9 @@ std::optional<Instant> ClusterState::next_due() const {
     if (link.open) consider(link.orders.next_due());
   }
   for (const auto& [id, soft] : desk.jobs) {
-    for (const auto* at :
-         {&soft.settle_until, &soft.regroup_due, &soft.start_due, &soft.formed_due, &soft.wait_due,
-          &soft.checkpoint_due, &soft.time_due, &soft.queued_due, &soft.commit_due}) {
+    for (const auto* at : {&soft.settle_until, &soft.regroup_due, &soft.start_due, &soft.formed_due,
+                           &soft.hang_due, &soft.wait_due, &soft.checkpoint_due, &soft.time_due,
+                           &soft.queued_due, &soft.commit_due}) {
       consider(*at);
     }
   }

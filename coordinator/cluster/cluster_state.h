@@ -48,6 +48,9 @@ struct ClusterSettings {
   Duration form_max = std::chrono::seconds(120);    // connecting, copying, loading
   Duration checkpoint_max = std::chrono::minutes(10);
   Duration commit_max = std::chrono::seconds(30);  // then another rank is asked
+  // A training rank whose (phase, step, collective) stands still so long is hung, whatever its
+  // peers see.
+  Duration hang_max = std::chrono::minutes(10);
   Duration stop_grace = std::chrono::seconds(5);
   // A worker that hears nothing ends its `run` programs after this; their next generation waits for
   // it.

@@ -53,6 +53,7 @@ struct ProcessSoft {
   std::optional<wire::GroupFormed> formed;
   std::optional<wire::RankFinished> finished;
   wire::RankProgress progress;
+  Instant progress_at;  // when it last changed
 };
 
 struct JobSoft {
@@ -63,6 +64,7 @@ struct JobSoft {
   std::optional<Instant> regroup_due;     // every survivor ready by then
   std::optional<Instant> start_due;       // every new process ready by then
   std::optional<Instant> formed_due;      // every rank at the base step by then
+  std::optional<Instant> hang_due;        // looked for a rank that stands still
   std::optional<Instant> wait_due;        // placed again by then
   std::optional<Instant> checkpoint_due;  // every part written by then
   std::optional<Instant> time_due;        // limit.time

@@ -166,6 +166,7 @@ void Durable::on(const GenerationStarted& fact) {
   job.formed = false;
   job.failure_counted = false;
   job.ranks_done = 0;
+  job.dropped_step = 0;
   job.formation = {};
   if (fact.generation.value > 1) ++job.restarts;
   job.members.clear();
@@ -364,6 +365,7 @@ void Durable::on(const CheckpointTaken& fact) {
 void Durable::on(const CheckpointDropped& fact) {
   JobRecord& job = job_of(fact.job);
   if (job.open_checkpoint.step == fact.step) job.open_checkpoint = {};
+  job.dropped_step = std::max(job.dropped_step, fact.step);
 }
 
 }  // namespace tutti::coordinator

@@ -270,6 +270,7 @@ void resume_job(Desk& desk, const JobRecord& job) {
              job.state != JobState::stopping) {
     soft.wait_due = desk.now + std::chrono::milliseconds(job.terms.wait_ms);
   }
+  if (job.generation_alive && job.formed) watch_for_hang(desk, job.job);
   if (job.open_checkpoint.step != 0) {
     soft.checkpoint_due = desk.now + desk.settings.checkpoint_max;
   }
@@ -343,6 +344,7 @@ void say_running(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   JobSoft& soft = desk.soft(id);
   soft.formed_due.reset();
+  watch_for_hang(desk, id);
   if (job.terms.time_ms_max != 0 && !soft.time_due) {
     soft.time_due = due_after(desk, job.started_unix_ms, job.terms.time_ms_max);
   }

@@ -136,6 +136,7 @@ void adopt(Desk& desk, const wire::ProcessState& state) {
   soft.seen = true;
   soft.told = state.generation;
   soft.progress = state.progress;
+  soft.progress_at = desk.now;
   soft.stop_told = state.phase == Phase::stopping;
   const Phase phase = state.phase;
   if (phase == Phase::starting || phase == Phase::stopping) return;
@@ -237,7 +238,8 @@ void on_hello(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
   const auto at = desk.links.find(hello.worker);
   const WorkerRecord* known = desk.durable.worker(hello.worker);
   const bool same = known != nullptr && known->incarnation == hello.incarnation;
-  if (at != desk.links.end() && same && at->second.open && hello.greeting != 0 &&
+  // Also when its session is over: what an overtaken Hello says of processes is not true any more.
+  if (at != desk.links.end() && same && hello.greeting != 0 &&
       hello.greeting <= at->second.greeting) {
     ++desk.counters.stale_frames;
     return;
@@ -251,7 +253,9 @@ void on_hello(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
 void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat) {
   for (const wire::RankProgress& progress : heartbeat.progress) {
     const auto at = desk.processes.find(progress.process);
-    if (at != desk.processes.end()) at->second.progress = progress;
+    if (at == desk.processes.end() || at->second.progress == progress) continue;
+    at->second.progress = progress;
+    at->second.progress_at = desk.now;
   }
   desk.decision.immediate.push_back(frame_to(link, wire::HeartbeatAnswered{}));
 }

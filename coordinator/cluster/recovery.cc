@@ -201,6 +201,7 @@ void abort_generation(Desk& desk, JobId id, const std::string& cause) {
   soft.regroup_due.reset();
   soft.start_due.reset();
   soft.formed_due.reset();
+  soft.hang_due.reset();
   soft.first_step.reset();
   soft.aborted_unix_ms = desk.wall.unix_ms;
   soft.wait_due = desk.now + std::chrono::milliseconds(job.terms.wait_ms);
@@ -302,7 +303,40 @@ void end_late(Desk& desk, JobId id, const std::string& cause, const Late& late) 
   }
 }
 
+// A hung rank stops the others too, in the exchange: to blame is who is furthest behind.
+void end_hung(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  std::optional<Instant> oldest;
+  std::uint64_t behind = UINT64_MAX;
+  for (const ProcessId member : job.members) {
+    const ProcessSoft& its = desk.processes[member];
+    if (!member || its.finished) continue;
+    if (!oldest || its.progress_at < *oldest) oldest = its.progress_at;
+    behind = std::min(behind, its.progress.collective);
+  }
+  JobSoft& soft = desk.soft(id);
+  soft.hang_due = oldest.value_or(desk.now) + desk.settings.hang_max;
+  if (desk.now < *soft.hang_due) return;
+  soft.hang_due.reset();
+  end_late(desk, id,
+           fmt::format("it made no progress for {} s", to_seconds(desk.settings.hang_max)),
+           [&](ProcessId process) {
+             const ProcessSoft& its = desk.processes[process];
+             return its.progress.collective == behind &&
+                    desk.now - its.progress_at >= desk.settings.hang_max;
+           });
+}
+
 }  // namespace
+
+void watch_for_hang(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  if (job.terms.kind != "train") return;
+  for (const ProcessId member : job.members) {
+    if (member) desk.processes[member].progress_at = desk.now;
+  }
+  desk.soft(id).hang_due = desk.now + desk.settings.hang_max;
+}
 
 void check_recovery_deadlines(Desk& desk, JobId id) {
   JobSoft& soft = desk.soft(id);
@@ -328,6 +362,8 @@ void check_recovery_deadlines(Desk& desk, JobId id) {
       const ProcessSoft& its = desk.processes[process];
       return !its.formed || its.formed->generation != generation;
     });
+  } else if (soft.hang_due && desk.now >= *soft.hang_due) {
+    end_hung(desk, id);
   }
 }
 

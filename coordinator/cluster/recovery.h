@@ -35,7 +35,10 @@ void abort_generation(Desk& desk, JobId job, const std::string& cause);
 // All ranks are ready: base step, checkpoint and copies.
 void order_group(Desk& desk, JobId job);
 
-// Deadlines of regrouping and forming.
+// The generation runs: from now on a rank that stands still is found.
+void watch_for_hang(Desk& desk, JobId job);
+
+// Deadlines of regrouping, forming and standing still.
 void check_recovery_deadlines(Desk& desk, JobId job);
 
 }  // namespace tutti::coordinator

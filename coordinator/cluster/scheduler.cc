@@ -138,6 +138,7 @@ void start_generation(Desk& desk, JobId id, std::vector<Placement> gang) {
   soft.settle_until.reset();
   soft.regroup_due.reset();
   soft.start_due.reset();
+  soft.hang_due.reset();
   soft.first_step.reset();
   bool survivors = false;
   bool starters = false;
