@@ -22,21 +22,26 @@ struct Tool {
   int (*run)(std::span<const std::string> args);
 };
 
+int run_rank(std::span<const std::string> args);
+
 constexpr Tool kTools[] = {
+    {"run", run_rank},
     {"generate", tutti::serving::run_generate_tool},
     {"score", tutti::serving::run_score_tool},
     {"tokenize", tutti::tokenizers::run_tokenize_tool},
     {"tokenizer", tutti::tokenizers::run_tokenizer_tool},
 };
 
-int run_tool(const std::vector<std::string>& args) {
-  for (const Tool& tool : kTools) {
-    if (tool.name == args.front()) return tool.run(std::span(args).subspan(1));
+// `tutti-rank run --job J --generation G --process P`: the arguments are for people who look at processes; what counts
+// comes over the worker's socket.
+int run_rank(std::span<const std::string>) {
+  const char* const socket = std::getenv(kSocketVariable);
+  if (socket == nullptr) {
+    std::fprintf(stderr, "tutti-rank: only a worker runs ranks; it sets %s\n", kSocketVariable);
+    return 2;
   }
-  std::fprintf(stderr, "tutti-rank: no tool \"%s\"; there are:", args.front().c_str());
-  for (const Tool& tool : kTools) std::fprintf(stderr, " %s", std::string(tool.name).c_str());
-  std::fprintf(stderr, "\n");
-  return 2;
+  tutti::rank::RankHost host{tutti::FileDescriptor(std::atoi(socket))};
+  host.run();
 }
 
 }  // namespace
@@ -44,12 +49,10 @@ int run_tool(const std::vector<std::string>& args) {
 int main(int count, char** values) {
   // A file larger than a limit allows is an error of its write, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
-  if (count > 1) return run_tool(std::vector<std::string>(values + 1, values + count));
-  const char* const socket = std::getenv(kSocketVariable);
-  if (socket == nullptr) {
-    std::fprintf(stderr, "tutti-rank: started by hand; a worker sets %s\n", kSocketVariable);
-    return 2;
+  const std::vector<std::string> args(values + 1, values + count);
+  for (const Tool& tool : kTools) {
+    if (!args.empty() && tool.name == args.front()) return tool.run(std::span(args).subspan(1));
   }
-  tutti::rank::RankHost host{tutti::FileDescriptor(std::atoi(socket))};
-  host.run();
+  std::fprintf(stderr, "usage: tutti-rank run|generate|score|tokenize|tokenizer ...\n");
+  return 2;
 }
