@@ -35,6 +35,8 @@ Answer refused(const Error& error) {
   return answer;
 }
 
+enum class Usage { left_out, shown };
+
 // The request's next part, whatever it takes; one with an error if it takes too long.
 asio::awaitable<wire::Generated> next_part(Request request) {
   const auto executor = co_await asio::this_coro::executor;
@@ -76,30 +78,43 @@ struct Gateway::State : std::enable_shared_from_this<Gateway::State> {
     co_return api::json_answer(models_body(*found));
   }
 
-  asio::awaitable<Answer> complete(Result<OpenAiRequest> parsed) {
-    if (!parsed) co_return refused(parsed.error());
+  using Requests = Result<std::vector<Request>>;
+
+  // One open request for each prompt, or none at all.
+  asio::awaitable<Requests> begin_all(const OpenAiRequest& parsed) {
     std::vector<Request> requests;
-    for (wire::Generate& prompt : parsed->prompts) {
-      Result<Request> begun = co_await begin(parsed->model, std::move(prompt));
+    for (const wire::Generate& prompt : parsed.prompts) {
+      Result<Request> begun = co_await begin(parsed.model, prompt);
       if (!begun) {
         for (const Request& request : requests) abandon(request);
-        co_return refused(begun.error());
+        co_return begun.error();
       }
       requests.push_back(*std::move(begun));
     }
+    co_return requests;
+  }
+
+  asio::awaitable<Answer> complete(Result<OpenAiRequest> parsed) {
+    if (!parsed) co_return refused(parsed.error());
+    const Requests requests = co_await begin_all(*parsed);
+    if (!requests) co_return refused(requests.error());
     const AnswerHead head = new_answer(*parsed);
-    if (parsed->stream) {
-      // The first part is waited for, so that a request which cannot be served has its HTTP status.
-      wire::Generated first = co_await next_part(requests.front());
-      if (first.finish == "error") co_return refused(error_of(first));
-      Answer answer;
-      answer.content_type = "text/event-stream";
-      answer.stream = [self = shared_from_this(), head, request = requests.front(), first,
-                       usage = parsed->include_usage](api::BodyStream& body) {
-        return self->stream(head, request, first, usage ? Usage::shown : Usage::left_out, body);
-      };
-      co_return answer;
-    }
+    if (!parsed->stream) co_return co_await whole(head, *requests);
+    // The first part is waited for, so that a request which cannot be served has its HTTP status.
+    const Request request = requests->front();
+    wire::Generated first = co_await next_part(request);
+    if (first.finish == "error") co_return refused(error_of(first));
+    const Usage usage = parsed->include_usage ? Usage::shown : Usage::left_out;
+    Answer answer;
+    answer.content_type = "text/event-stream";
+    answer.stream = [self = shared_from_this(), head, request, first,
+                     usage](api::BodyStream& body) {
+      return self->stream(head, request, first, usage, body);
+    };
+    co_return answer;
+  }
+
+  asio::awaitable<Answer> whole(AnswerHead head, std::vector<Request> requests) {
     std::vector<Choice> choices;
     for (const Request& request : requests) {
       Choice choice;
@@ -115,8 +130,6 @@ struct Gateway::State : std::enable_shared_from_this<Gateway::State> {
     }
     co_return api::json_answer(whole_answer(head, choices));
   }
-
-  enum class Usage { left_out, shown };
 
   asio::awaitable<void> stream(AnswerHead head, Request request, wire::Generated part, Usage usage,
                                api::BodyStream& body) {

@@ -1,5 +1,7 @@
 #include "protocol/transport/liveness.h"
 
+#include <fcntl.h>
+
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/streambuf.hpp>
@@ -194,6 +196,10 @@ struct LivenessConnection::State : std::enable_shared_from_this<LivenessConnecti
         on_ended(std::move(handler)) {}
 
   void connect(const tcp::endpoint& endpoint) {
+    boost::system::error_code opened;
+    socket.open(endpoint.protocol(), opened);
+    // A rank that inherited it would keep the connection alive beyond its worker's death.
+    if (!opened) ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
     socket.async_connect(
         endpoint, [self = shared_from_this()](const boost::system::error_code& error) {
           if (!self->open) return;

@@ -1,0 +1,51 @@
+// From a coroutine to an actor and back: run something on the actor's strand, go on here with what
+// it gave.
+//
+// Heavy: include from .cc files only.
+#pragma once
+
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "protocol/actor/actor_host.h"
+#include "protocol/base/result.h"
+
+namespace tutti::api {
+
+// Calls begin(reply) on the host's strand; the coroutine goes on, on its own executor, once
+// reply(T) is called, from any thread, once. A host that does not take the message gives its error.
+// T must be made by Error, too (Result<...>).
+template <class T, class Begin>
+boost::asio::awaitable<T> ask_later(actor::ActorHost& host, Begin begin) {
+  namespace asio = boost::asio;
+  return asio::async_initiate<const asio::use_awaitable_t<>, void(T)>(
+      [&host](auto handler, Begin start) {
+        // std::function wants copies; the handler is moved out by the one call that is made.
+        auto shared = std::make_shared<decltype(handler)>(std::move(handler));
+        auto executor = asio::get_associated_executor(*shared);
+        auto reply = [shared, executor](T value) {
+          asio::post(executor, [shared, moved = std::make_shared<T>(std::move(value))]() mutable {
+            std::move (*shared)(std::move(*moved));
+          });
+        };
+        const Result<> told =
+            host.tell([start = std::move(start), reply]() mutable { start(reply); });
+        if (!told) reply(T(told.error()));
+      },
+      asio::use_awaitable, std::move(begin));
+}
+
+// The same for what can be answered at once: T question().
+template <class T, class Question>
+boost::asio::awaitable<T> ask(actor::ActorHost& host, Question question) {
+  return ask_later<T>(host,
+                      [question = std::move(question)](auto reply) mutable { reply(question()); });
+}
+
+}  // namespace tutti::api

@@ -1,0 +1,182 @@
+#include "coordinator/api/json_views.h"
+
+#include <boost/describe/enum_to_string.hpp>
+
+namespace tutti::api {
+
+namespace json = boost::json;
+
+namespace {
+
+template <class Enum>
+std::string_view name_of(Enum value) {
+  return boost::describe::enum_to_string(value, "unknown");
+}
+
+json::value number_or_null(std::int64_t unix_ms) {
+  return unix_ms == 0 ? json::value(nullptr) : json::value(unix_ms);
+}
+
+// A phase of a recovery: null until it is reached.
+json::value phase(std::int64_t ms) { return ms < 0 ? json::value(nullptr) : json::value(ms); }
+
+json::object json_of(const coordinator::ProcessView& process) {
+  return {{"process", process.process.value},
+          {"job", process.job.value},
+          {"generation", process.generation.value},
+          {"rank", process.rank},
+          {"worker", process.worker},
+          {"slot", process.slot},
+          {"pid", process.pid},
+          {"phase", process.phase},
+          {"step", process.step},
+          {"collective", process.collective}};
+}
+
+json::array json_of(const std::vector<coordinator::ProcessView>& processes) {
+  json::array out;
+  for (const auto& process : processes) out.push_back(json_of(process));
+  return out;
+}
+
+json::object json_of(const coordinator::Recovery& recovery) {
+  return {
+      {"generation", recovery.generation.value},  {"cause", recovery.cause},
+      {"seen_unix_ms", recovery.seen_unix_ms},    {"seen_ms", 0},
+      {"aborted_ms", phase(recovery.aborted_ms)}, {"regrouped_ms", phase(recovery.regrouped_ms)},
+      {"copied_ms", phase(recovery.copied_ms)},   {"first_step_ms", phase(recovery.first_step_ms)},
+      {"from_step", recovery.from_step},          {"lost_steps", recovery.lost_steps}};
+}
+
+// Bytes of the character that begins with `first`; 0: none does.
+std::size_t character_bytes(unsigned char first) {
+  if (first < 0x80) return 1;
+  if (first >= 0xc2 && first < 0xe0) return 2;
+  if (first >= 0xe0 && first < 0xf0) return 3;
+  if (first >= 0xf0 && first < 0xf5) return 4;
+  return 0;
+}
+
+// Whether the second byte rules out overlong forms, surrogates and what lies beyond U+10FFFF.
+bool second_fits(unsigned char first, unsigned char second) {
+  switch (first) {
+    case 0xe0: return second >= 0xa0;
+    case 0xed: return second < 0xa0;
+    case 0xf0: return second >= 0x90;
+    case 0xf4: return second < 0x90;
+    default: return true;
+  }
+}
+
+}  // namespace
+
+std::string valid_utf8(std::string_view bytes) {
+  std::string out;
+  out.reserve(bytes.size());
+  std::size_t at = 0;
+  while (at < bytes.size()) {
+    const auto first = static_cast<unsigned char>(bytes[at]);
+    const std::size_t size = character_bytes(first);
+    bool sound = size > 0 && at + size <= bytes.size();
+    for (std::size_t i = 1; sound && i < size; ++i) {
+      const auto next = static_cast<unsigned char>(bytes[at + i]);
+      sound = (next & 0xc0) == 0x80 && (i > 1 || second_fits(first, next));
+    }
+    if (sound) {
+      out.append(bytes.substr(at, size));
+      at += size;
+    } else {
+      out.append("\xef\xbf\xbd");
+      ++at;
+    }
+  }
+  return out;
+}
+
+json::object json_of(const coordinator::JobSummary& job) {
+  return {{"id", job.job.value},
+          {"name", job.name},
+          {"kind", job.kind},
+          {"owner", job.owner},
+          {"state", name_of(job.state)},
+          {"generation", job.generation.value},
+          {"ranks", job.ranks},
+          {"restarts", job.restarts},
+          {"step", job.step},
+          {"steps", job.steps},
+          {"exit_code", job.exit_code ? json::value(*job.exit_code) : json::value(nullptr)},
+          {"submitted_unix_ms", job.submitted_unix_ms},
+          {"started_unix_ms", number_or_null(job.started_unix_ms)},
+          {"ended_unix_ms", number_or_null(job.ended_unix_ms)}};
+}
+
+json::object json_of(const coordinator::JobDetail& job) {
+  json::object out = json_of(job.summary);
+  out["spec"] = job.spec;
+  out["folder"] = job.folder;
+  out["waiting"] = job.waiting;
+  json::array checkpoints;
+  for (const auto& checkpoint : job.checkpoints) {
+    checkpoints.push_back(json::object{{"step", checkpoint.step}, {"folder", checkpoint.folder}});
+  }
+  out["checkpoints"] = std::move(checkpoints);
+  json::array recoveries;
+  for (const auto& recovery : job.recoveries) recoveries.push_back(json_of(recovery));
+  out["recoveries"] = std::move(recoveries);
+  out["failure"] = nullptr;
+  if (job.outcome.failure != wire::FailureClass::none || !job.outcome.message.empty()) {
+    out["failure"] = json::object{{"class", name_of(job.outcome.failure)}, {"message", job.outcome.message}};
+  }
+  out["processes"] = json_of(job.processes);
+  return out;
+}
+
+json::object json_of(const coordinator::NodeView& node) {
+  return {{"name", node.name},
+          {"host", node.host},
+          {"state", node.state},
+          {"slots", node.slots},
+          {"free_slots", node.free_slots},
+          {"cores", node.cores},
+          {"memory_bytes", node.memory_bytes},
+          {"cpu", node.cpu},
+          {"version", node.version},
+          {"processes", json_of(node.processes)}};
+}
+
+json::object json_of(const coordinator::Event& event) {
+  json::object out{{"seq", event.seq},
+                   {"unix_ms", event.unix_ms},
+                   {"job", event.job.value},
+                   {"kind", name_of(event.kind)},
+                   {"message", event.message}};
+  if (event.generation) out["generation"] = event.generation.value;
+  if (event.rank >= 0) out["rank"] = event.rank;
+  if (event.step != 0) out["step"] = event.step;
+  if (!event.worker.empty()) out["worker"] = event.worker;
+  return out;
+}
+
+json::array json_of(const std::vector<coordinator::LogChunk>& chunks) {
+  json::array out;
+  for (std::size_t i = 0; i < chunks.size();) {
+    const coordinator::LogChunk& first = chunks[i];
+    if (first.gap_bytes > 0) {
+      out.push_back(json::object{{"gap_bytes", first.gap_bytes}});
+      ++i;
+      continue;
+    }
+    // Records of one process in a row are one text, so that a character cut between two of them is
+    // whole again.
+    std::string bytes;
+    for (; i < chunks.size() && chunks[i].process == first.process && chunks[i].gap_bytes == 0; ++i)
+      bytes += chunks[i].bytes;
+    out.push_back(json::object{{"rank", first.rank},
+                   {"generation", first.generation.value},
+                   {"process", first.process.value},
+                   {"text", valid_utf8(bytes)}});
+  }
+  return out;
+}
+
+}  // namespace tutti::api

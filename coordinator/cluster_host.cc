@@ -1,0 +1,308 @@
+#include "coordinator/cluster_host.h"
+
+#include <filesystem>
+#include <utility>
+#include <variant>
+
+#include "protocol/base/clock.h"
+#include "protocol/base/log.h"
+#include "protocol/base/secret.h"
+#include "protocol/wire/link.h"
+
+namespace tutti::coordinator {
+
+namespace {
+
+// More than this undecided for want of disk space: a full history of jobs cancelled at once.
+constexpr std::size_t kPendingFactsMax = 200'000;
+constexpr Duration kLedgerRetry = std::chrono::seconds(1);
+constexpr std::size_t kSecretBytes = 32;
+
+Envelope envelope_of(Input input) {
+  return {monotonic_now(), wall_now(), random_hex(kSecretBytes), std::move(input)};
+}
+
+wire::FrameHeader in_session(SessionId session) {
+  wire::FrameHeader header;
+  header.session = session;
+  return header;
+}
+
+template <class T>
+void move_to_back(std::vector<T>& to, std::vector<T>& from) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+}
+
+}  // namespace
+
+ClusterHost::ClusterHost(actor::Runtime& runtime, ClusterHostLinks links)
+    : host_(runtime, {.name = "cluster", .mailbox_max = 16'384}), links_(std::move(links)) {}
+
+ClusterHost::~ClusterHost() { close(); }
+
+Result<> ClusterHost::open(const ClusterHostOptions& options, ClusterSettings settings,
+                           std::unique_ptr<Ledger> ledger) {
+  ledger_ = std::move(ledger);
+  Result<Past> past = ledger_->recover();
+  if (!past) return past.error();
+  if (Result<> listening = listen(options); !listening) return listening;
+  settings.liveness_port = liveness_->port();
+  state_ = std::make_unique<ClusterState>(std::move(settings));
+  state_->restore(past->snapshot);
+  for (const Fact& fact : past->facts) state_->replay(fact);
+  take(state_->begin(monotonic_now(), wall_now(), past->last_event));
+  return {};
+}
+
+Result<> ClusterHost::listen(const ClusterHostOptions& options) {
+  auto liveness = open_port(options.liveness, [&](std::uint16_t port) {
+    transport::LivenessListener::Handlers handlers;
+    handlers.on_ended = [this](const std::string& token) {
+      const auto found = session_of_token_.find(token);
+      if (found != session_of_token_.end()) handle(WorkerDisconnected{found->second});
+    };
+    return transport::LivenessListener::open(host_, options.host, port, std::move(handlers));
+  });
+  if (!liveness) return liveness.error();
+  liveness_ = *std::move(liveness);
+  const bool is_v6 = options.host.find(':') != std::string::npos;
+  auto server = open_port(options.control, [&](std::uint16_t port) {
+    transport::ServerOptions with;
+    with.address =
+        "tcp://" + (is_v6 ? "[" + options.host + "]" : options.host) + ":" + std::to_string(port);
+    with.keys = options.keys;
+    return transport::open_server(host_, with,
+                                  {.on_frame = [this](const std::string& peer, std::string frame) {
+                                    on_frame(peer, frame);
+                                  }});
+  });
+  if (!server) return server.error();
+  server_ = *std::move(server);
+  return {};
+}
+
+void ClusterHost::close() {
+  if (std::exchange(closed_, true)) return;
+  server_.reset();
+  liveness_.reset();
+  host_.close();
+}
+
+void ClusterHost::submit(SubmitJob input, Answered answered) {
+  input.request = RequestId{++last_request_};
+  waiting_[input.request] = std::move(answered);
+  handle(std::move(input));
+}
+
+void ClusterHost::cancel(CancelJob input, Answered answered) {
+  input.request = RequestId{++last_request_};
+  waiting_[input.request] = std::move(answered);
+  handle(std::move(input));
+}
+
+void ClusterHost::inject(InjectFault input, Answered answered) {
+  input.request = RequestId{++last_request_};
+  waiting_[input.request] = std::move(answered);
+  handle(input);
+}
+
+const ClusterState& ClusterHost::settled_state() {
+  if (!facts_.empty() && !ledger_failing_) flush();
+  return *state_;
+}
+
+void ClusterHost::handle(Input input) {
+  if (closed_) return;
+  take(state_->on(envelope_of(std::move(input))));
+}
+
+void ClusterHost::take(Decision decision) {
+  for (const Effect& effect : decision.immediate) {
+    std::visit([this](const auto& value) { perform(value); }, effect);
+  }
+  if (decision.number != 0) decided_ = decision.number;
+  move_to_back(facts_, decision.facts);
+  move_to_back(events_, decision.events);
+  move_to_back(effects_, decision.effects);
+  if (facts_.size() > kPendingFactsMax) {
+    return end_with(
+        {ErrorCode::exhausted, "too much has been decided that the full disk does not take"});
+  }
+  // Whatever is already waiting in the mailbox belongs to the same turn.
+  if (std::exchange(flush_due_, true)) return;
+  host_.arm(Duration::zero(), [this] {
+    flush_due_ = false;
+    if (!ledger_failing_) flush();
+    rearm();
+  });
+}
+
+bool ClusterHost::append_pending() {
+  if (facts_.empty() && events_.empty()) return true;
+  const Result<> appended = ledger_->append(facts_, events_);
+  if (appended) return true;
+  if (appended.error().code != ErrorCode::exhausted) {
+    end_with(appended.error());
+    return false;
+  }
+  if (!std::exchange(ledger_failing_, true)) {
+    TUTTI_LOG_ERROR("coordinator", "{}; submits are refused until there is space",
+                    appended.error().message);
+    handle(LedgerFailed{durable_, appended.error().message});
+  }
+  host_.arm(kLedgerRetry, [this] { flush(); });
+  return false;
+}
+
+void ClusterHost::flush() {
+  if (closed_ || !append_pending()) return;
+  durable_ = decided_;
+  facts_.clear();
+  const std::vector<Event> events = std::exchange(events_, {});
+  const std::vector<Effect> effects = std::exchange(effects_, {});
+  for (const Effect& effect : effects) {
+    std::visit([this](const auto& value) { perform(value); }, effect);
+  }
+  for (const Event& event : events) {
+    if (event.job) links_.notices->publish(event.job);
+  }
+  if (!events.empty()) links_.notices->publish(JobId{});
+  if (std::exchange(ledger_failing_, false)) {
+    TUTTI_LOG_INFO("coordinator", "the ledger takes facts again");
+    handle(LedgerRecovered{});
+  } else if (facts_.empty() && ledger_->facts_since_snapshot() >= kFactsPerSnapshot) {
+    const Result<> written = ledger_->write_snapshot(state_->snapshot());
+    if (!written) TUTTI_LOG_WARNING("coordinator", "no snapshot: {}", written.error().message);
+  }
+}
+
+void ClusterHost::rearm() {
+  host_.cancel(tick_);
+  tick_ = 0;
+  const std::optional<Instant> due = state_->next_due();
+  if (!due || closed_) return;
+  const Duration wait = std::max(Duration::zero(), *due - monotonic_now());
+  tick_ = host_.arm(wait, [this] {
+    tick_ = 0;
+    handle(Tick{});
+  });
+}
+
+void ClusterHost::end_with(const Error& error) {
+  TUTTI_LOG_ERROR("coordinator", "cannot go on: {}", error.message);
+  close();
+  links_.on_fatal(error);
+}
+
+void ClusterHost::on_frame(const std::string& peer, const std::string& frame) {
+  Result<wire::Decoded<wire::FromWorker>> decoded =
+      wire::decode_frame<wire::FromWorker>(frame, frames_);
+  if (!decoded) {
+    TUTTI_LOG_DEBUG("coordinator", "a frame was refused: {}", decoded.error().message);
+    return;
+  }
+  const wire::FrameHeader& header = decoded->header;
+  if (auto* data = std::get_if<wire::SpoolData>(&decoded->message)) {
+    return store_spool(peer, header.session, std::move(*data));
+  }
+  handle(WorkerFrame{peer, header.session, header.sequence, std::move(decoded->message)});
+}
+
+void ClusterHost::store_spool(const std::string& peer, SessionId session, wire::SpoolData data) {
+  if (!state_->owns_session(peer, session)) {
+    ++frames_.stale_session;
+    return;
+  }
+  const JobId job = data.job;
+  if (state_->find_job(job) == nullptr) {
+    // Nobody wants it any more: the worker may drop it.
+    const wire::SpoolAcked ack{data.process, data.stream, data.offset + data.bytes.size(),
+                               data.end};
+    return send(peer, ack, in_session(session));
+  }
+  const Result<> taken = links_.stores->store(
+      std::move(data), [this, peer, session, job](Result<StoreOutcome> outcome) {
+        // A full mailbox loses the acknowledgement; the worker sends the chunk again.
+        static_cast<void>(host_.tell([this, peer, session, job, stored = std::move(outcome)] {
+          on_stored(peer, session, job, stored);
+        }));
+      });
+  if (!taken)
+    TUTTI_LOG_WARNING("coordinator", "a spool chunk of job {} was refused: {}", to_string(job),
+                      taken.error().message);
+}
+
+void ClusterHost::on_stored(const std::string& peer, SessionId session, JobId job,
+                            const Result<StoreOutcome>& outcome) {
+  if (!outcome) {
+    if (spools_failing_.insert(job).second) {
+      TUTTI_LOG_ERROR("coordinator", "records of job {} cannot be stored: {}", to_string(job),
+                      outcome.error().message);
+      handle(SpoolFailed{job, outcome.error().message});
+    }
+    return;
+  }
+  spools_failing_.erase(job);
+  send(peer, outcome->ack, in_session(session));
+  if (outcome->steps.mismatch) {
+    handle(StepHashMismatch{job, outcome->steps.mismatch->step, outcome->steps.mismatch->message});
+  } else if (outcome->steps.count > 0) {
+    handle(StepsRecorded{job, outcome->steps.newest});
+  }
+}
+
+void ClusterHost::send(const std::string& peer, const wire::ToWorker& message,
+                       wire::FrameHeader header) {
+  if (closed_) return;
+  const Result<std::string> frame = wire::encode_frame<wire::ToWorker>(message, header);
+  if (!frame) {
+    TUTTI_LOG_ERROR("coordinator", "cannot send to {}: {}", peer, frame.error().message);
+    return;
+  }
+  // What is lost is sent again (orders) or asked for again (the rest); a peer that is gone is seen
+  // by its lease.
+  const Result<> sent = server_->send(peer, *frame);
+  if (!sent)
+    TUTTI_LOG_DEBUG("coordinator", "{} to {}: {}", wire::message_name(message), peer,
+                    sent.error().message);
+}
+
+void ClusterHost::perform(const SendToWorker& effect) {
+  if (const auto* start = std::get_if<wire::StartRank>(&effect.message)) {
+    links_.stores->expect(start->job, start->process);
+  }
+  wire::FrameHeader header = in_session(effect.session);
+  header.generation = effect.generation;
+  header.sequence = effect.sequence;
+  send(effect.peer, effect.message, header);
+}
+
+void ClusterHost::perform(const WatchSession& effect) {
+  session_of_token_[effect.token] = effect.session;
+  token_of_session_[effect.session] = effect.token;
+  liveness_->expect(effect.token);
+}
+
+void ClusterHost::perform(const UnwatchSession& effect) {
+  const auto found = token_of_session_.find(effect.session);
+  if (found == token_of_session_.end()) return;
+  liveness_->forget(found->second);
+  session_of_token_.erase(found->second);
+  token_of_session_.erase(found);
+}
+
+void ClusterHost::perform(const Answer& effect) {
+  const auto found = waiting_.find(effect.request);
+  if (found == waiting_.end()) return;
+  const Answered answered = std::move(found->second);
+  waiting_.erase(found);
+  answered(effect.body);
+}
+
+void ClusterHost::perform(const MakeJobFolder& effect) {
+  std::error_code failed;
+  std::filesystem::create_directories(effect.folder, failed);
+  if (failed) TUTTI_LOG_ERROR("coordinator", "cannot make {}: {}", effect.folder, failed.message());
+}
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,209 @@
+#include "coordinator/coordinator_service.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <atomic>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "coordinator/api/cluster_routes.h"
+#include "coordinator/api/http_server.h"
+#include "coordinator/cluster_host.h"
+#include "coordinator/gateway/gateway.h"
+#include "coordinator/open_port.h"
+#include "coordinator/state_folder.h"
+#include "protocol/actor/runtime.h"
+#include "protocol/base/log.h"
+
+namespace tutti::coordinator {
+
+namespace {
+
+// Beside the main thread: the cluster, the stores, the gateway and the HTTP connections share them.
+constexpr std::size_t kThreads = 3;
+
+int exit_code_of(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::invalid_argument:
+    case ErrorCode::not_found:
+    case ErrorCode::already_exists:
+    case ErrorCode::permission_denied:
+    case ErrorCode::unsupported: return 2;
+    case ErrorCode::internal:
+    case ErrorCode::corrupt: return 4;
+    default: return 3;
+  }
+}
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    TUTTI_LOG_WARNING("coordinator", "cannot raise the limit of open files");
+}
+
+std::string host_for_url(const std::string& host) {
+  return host.find(':') == std::string::npos ? host : "[" + host + "]";
+}
+
+std::uint16_t port_of(const std::string& address) {
+  return static_cast<std::uint16_t>(std::stoul(address.substr(address.rfind(':') + 1)));
+}
+
+}  // namespace
+
+struct CoordinatorCoordinatorService::Parts::Parts {
+  explicit Parts(const spec::CoordinatorConfig& config) : config_(config), runtime_(kThreads) {}
+  Parts(const Parts&) = delete;
+  Parts& operator=(const Parts&) = delete;
+  ~Parts() {
+    // The runtime's threads have ended by now, so everything may be taken down here.
+    http_.reset();
+    cluster_.reset();
+    gateway_.reset();
+    stores_.reset();
+  }
+
+  Result<> open();
+  std::string url() const {
+    return "http://" + host_for_url(config_.http_host) + ":" + std::to_string(http_->port());
+  }
+
+  Result<> open_cluster(const StateFolder& folder);
+  Result<> open_http(const StateFolder& folder);
+  void begin_end(int exit_code);
+
+  const spec::CoordinatorConfig config_;
+  std::unique_ptr<StateFolder> folder_;
+  actor::Runtime runtime_;
+  Notices notices_;
+  std::unique_ptr<JobStores> stores_;
+  std::unique_ptr<gateway::Gateway> gateway_;
+  std::unique_ptr<ClusterHost> cluster_;
+  std::unique_ptr<api::HttpServer> http_;
+  std::atomic<int> exit_code_{0};
+  std::atomic<bool> ending_{false};
+};
+
+Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
+  const Result<transport::KeyPair> keys = folder.keys();
+  if (!keys) return keys.error();
+  const Result<std::string> join_token = folder.join_token();
+  if (!join_token) return join_token.error();
+  const Ports before = folder.last_ports();
+
+  ClusterSettings settings;
+  settings.state_folder = folder.path().string();
+  settings.version = TUTTI_VERSION;
+  settings.join_token = *join_token;
+  settings.faults = config_.faults;
+  settings.lease = std::chrono::milliseconds(config_.lease_ms);
+  settings.heartbeat = std::chrono::milliseconds(config_.heartbeat_ms);
+
+  ClusterHostLinks links;
+  links.stores = stores_.get();
+  links.notices = &notices_;
+  links.open_serving = [this](const OpenServing& serving) {
+    gateway_->open({serving.job, serving.model, serving.endpoint, serving.key});
+  };
+  links.close_serving = [this](const CloseServing& serving) { gateway_->close(serving.job); };
+  links.on_fatal = [this](const Error& error) { begin_end(exit_code_of(error)); };
+  cluster_ = std::make_unique<ClusterHost>(runtime_, std::move(links));
+
+  Result<std::unique_ptr<Ledger>> ledger = Ledger::open({.folder = folder.path()});
+  if (!ledger) return ledger.error();
+  ClusterHostOptions options;
+  options.host = config_.control_host;
+  options.control = {config_.control_port, before.control};
+  options.liveness = {0, before.liveness};
+  options.keys = *keys;
+  if (Result<> opened = cluster_->open(options, settings, *std::move(ledger)); !opened)
+    return opened;
+  return folder.write_join({cluster_->control_address(), keys->public_key, *join_token});
+}
+
+Result<> CoordinatorService::Parts::open_http(const StateFolder& folder) {
+  const Result<std::string> token = folder.api_token();
+  if (!token) return token.error();
+  auto server = open_port({config_.http_port, folder.last_ports().http}, [&](std::uint16_t port) {
+    return api::HttpServer::open(runtime_,
+                                 {.host = config_.http_host, .port = port, .token = *token});
+  });
+  if (!server) return server.error();
+  http_ = *std::move(server);
+  const api::ClusterParts parts{*cluster_, *stores_, notices_,
+                                [this] { return gateway_->metrics(); }};
+  std::vector<api::Route> routes;
+  for (auto part : {api::job_routes(parts), api::stream_routes(parts), api::metrics_routes(parts),
+                    gateway_->routes()}) {
+    routes.insert(routes.end(), part.begin(), part.end());
+  }
+  http_->start(std::move(routes));
+  return folder.write_address(url());
+}
+
+Result<> CoordinatorService::Parts::open() {
+  raise_descriptor_limit();
+  Result<StateFolder> folder = StateFolder::open(config_.state);
+  if (!folder) return folder.error();
+  folder_ = std::make_unique<StateFolder>(*std::move(folder));
+  stores_ = std::make_unique<JobStores>(runtime_, folder_->path() / "jobs", notices_);
+  gateway_ = std::make_unique<gateway::Gateway>(runtime_);
+  if (Result<> opened = open_cluster(*folder_); !opened) return opened;
+  if (Result<> opened = open_http(*folder_); !opened) return opened;
+  const Ports ports{http_->port(), port_of(cluster_->control_address()), cluster_->liveness_port()};
+  if (Result<> written = folder_->write_ports(ports); !written) return written;
+  TUTTI_LOG_INFO("coordinator", "API at {}, workers at {}, state in {}", url(),
+                 cluster_->control_address(), folder_->path().string());
+  return {};
+}
+
+// HTTP ends first, so that nobody is told what is not durable; then the cluster says what it still
+// has to.
+void CoordinatorService::Parts::begin_end(int exit_code) {
+  if (ending_.exchange(true)) return;
+  exit_code_ = exit_code;
+  if (http_) http_->stop();
+  const Result<> told = cluster_->host().tell([this] {
+    cluster_->close();
+    runtime_.stop();
+  });
+  if (!told) runtime_.stop();
+}
+
+CoordinatorService::CoordinatorService(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+CoordinatorService::~CoordinatorService() = default;
+
+Result<std::unique_ptr<CoordinatorService>> CoordinatorService::open(
+    const spec::CoordinatorConfig& config) {
+  auto parts = std::make_unique<Parts>(config);
+  if (Result<> opened = parts->open(); !opened) return opened.error();
+  return std::unique_ptr<CoordinatorService>(new CoordinatorService(std::move(parts)));
+}
+
+int CoordinatorService::run() {
+  parts_->runtime_.on_signals({SIGTERM, SIGINT}, [this](int) {
+    TUTTI_LOG_INFO("coordinator", "ending");
+    end();
+  });
+  parts_->runtime_.run();
+  return parts_->exit_code_;
+}
+
+void CoordinatorService::end() { parts_->begin_end(0); }
+
+std::string CoordinatorService::url() const { return parts_->url(); }
+
+int run_coordinator(const spec::CoordinatorConfig& config) {
+  auto service = CoordinatorService::open(config);
+  if (!service) {
+    std::fprintf(stderr, "tutti coordinator: %s\n", service.error().message.c_str());
+    return exit_code_of(service.error());
+  }
+  return (*service)->run();
+}
+
+}  // namespace tutti::coordinator

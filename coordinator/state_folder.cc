@@ -1,0 +1,96 @@
+#include "coordinator/state_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+
+#include <cerrno>
+
+#include "protocol/base/secret.h"
+
+namespace tutti::coordinator {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr std::size_t kTokenBytes = 24;
+constexpr std::size_t kSmallFileBytesMax = 4096;
+constexpr unsigned kSecretMode = 0600;
+
+std::uint16_t port_of(const json::object& object, std::string_view name) {
+  const json::value* value = object.if_contains(name);
+  boost::system::error_code failure;
+  const auto port = value == nullptr ? std::uint16_t{0} : value->to_number<std::uint16_t>(failure);
+  return failure ? std::uint16_t{0} : port;
+}
+
+}  // namespace
+
+Result<StateFolder> StateFolder::open(const std::filesystem::path& path) {
+  if (path.empty()) return Error{ErrorCode::invalid_argument, "no state folder is given"};
+  std::error_code failed;
+  std::filesystem::create_directories(path / "jobs", failed);
+  if (failed) return errno_error("cannot make the state folder " + path.string(), failed.value());
+  const std::filesystem::path lock = path / "coordinator.lock";
+  FileDescriptor file(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kSecretMode));
+  if (!file) return errno_error("cannot write to the state folder: " + lock.string(), errno);
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return errno_error("cannot lock " + lock.string(), errno);
+    return Error{ErrorCode::already_exists, "another coordinator runs in " + path.string()};
+  }
+  return StateFolder(std::filesystem::absolute(path), std::move(file));
+}
+
+Result<transport::KeyPair> StateFolder::keys() const {
+  return transport::load_or_make_keys(path_ / "coordinator.key");
+}
+
+Result<std::string> StateFolder::secret(const std::string& name) const {
+  Result<std::string> kept = read_file(path_ / name, kSmallFileBytesMax);
+  if (kept) {
+    while (!kept->empty() && kept->back() == '\n') kept->pop_back();
+    if (!kept->empty()) return kept;
+  } else if (kept.error().code != ErrorCode::not_found) {
+    return kept;
+  }
+  std::string made = random_hex(kTokenBytes);
+  if (Result<> written = write_file_atomically(path_ / name, made + "\n", kSecretMode); !written)
+    return written.error();
+  return made;
+}
+
+Result<std::string> StateFolder::api_token() const { return secret("token"); }
+Result<std::string> StateFolder::join_token() const { return secret("join.token"); }
+
+Ports StateFolder::last_ports() const {
+  const Result<std::string> text = read_file(path_ / "ports.json", kSmallFileBytesMax);
+  boost::system::error_code failure;
+  const json::value value = text ? json::parse(*text, failure) : json::value();
+  if (failure || !value.is_object()) return {};
+  const json::object& object = value.as_object();
+  return {port_of(object, "http"), port_of(object, "control"), port_of(object, "liveness")};
+}
+
+Result<> StateFolder::write_ports(const Ports& ports) const {
+  const json::object object{
+      {"http", ports.http}, {"control", ports.control}, {"liveness", ports.liveness}};
+  return write_file_atomically(path_ / "ports.json", json::serialize(object) + "\n", kSecretMode);
+}
+
+Result<> StateFolder::write_address(const std::string& url) const {
+  return write_file_atomically(path_ / "address", url + "\n", kSecretMode);
+}
+
+Result<> StateFolder::write_join(const Join& join) const {
+  const json::object object{{"endpoint", join.endpoint},
+                            {"server_key", join.server_key},
+                            {"join_token", join.join_token}};
+  return write_file_atomically(path_ / "join.json", json::serialize(object) + "\n", kSecretMode);
+}
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,59 @@
+// The coordinator's state folder: its lock, secrets and the files that others find the cluster by.
+//
+// Ownership: the lock is held as long as the StateFolder lives. Errors: already_exists (another
+// coordinator runs there), permission_denied (read-only), those of the files.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "protocol/base/file.h"
+#include "protocol/base/result.h"
+#include "protocol/transport/keys.h"
+
+namespace tutti::coordinator {
+
+struct Ports {
+  std::uint16_t http = 0;
+  std::uint16_t control = 0;
+  std::uint16_t liveness = 0;
+
+  bool operator==(const Ports&) const = default;
+};
+
+class StateFolder {
+ public:
+  // Makes the folder if it is missing.
+  static Result<StateFolder> open(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+
+  // Made on first use, kept afterwards.
+  Result<transport::KeyPair> keys() const;
+  Result<std::string> api_token() const;
+  Result<std::string> join_token() const;
+
+  Ports last_ports() const;  // zeros if there are none
+  Result<> write_ports(const Ports& ports) const;
+
+  // For clients and workers; written once everything listens.
+  Result<> write_address(const std::string& url) const;
+  struct Join {
+    std::string endpoint;
+    std::string server_key;
+    std::string join_token;
+  };
+  Result<> write_join(const Join& join) const;
+
+ private:
+  StateFolder(std::filesystem::path path, FileDescriptor lock)
+      : path_(std::move(path)), lock_(std::move(lock)) {}
+
+  Result<std::string> secret(const std::string& name) const;
+
+  std::filesystem::path path_;
+  FileDescriptor lock_;
+};
+
+}  // namespace tutti::coordinator
