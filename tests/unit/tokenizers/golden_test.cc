@@ -7,6 +7,7 @@
 #include "jobs/tokenizers/tokenizer.h"
 #include "jobs/tokenizers/trainer.h"
 #include "protocol/base/file.h"
+#include "protocol/base/rng.h"
 
 namespace tutti::tokenizers {
 namespace {
@@ -58,6 +59,31 @@ TEST_CASE("tokenizer: training gives the tokens that Hugging Face's trainer give
   REQUIRE(again);
   CHECK(again->to_json() == trained->to_json());
   CHECK(again->encode(corpus[2]) == theirs->encode(corpus[2]));
+}
+
+TEST_CASE("tokenizer.json: a damaged file is an error or a tokenizer, never a crash") {
+  const auto whole = read_file(kGolden + "llama3.json");
+  REQUIRE(whole);
+  Rng rng(4);
+  int read = 0;
+  for (int round = 0; round < 400; ++round) {
+    std::string damaged = *whole;
+    for (std::uint64_t i = rng.below(3) + 1; i > 0; --i) {
+      const std::uint64_t at = rng.below(damaged.size());
+      if (rng.chance(0.3)) {
+        damaged.erase(at, rng.below(40));
+      } else {
+        damaged[at] = rng.chance(0.5) ? static_cast<char>(rng.below(256))
+                                      : damaged[rng.below(damaged.size())];
+      }
+    }
+    const auto tokenizer = Tokenizer::from_json(damaged);
+    if (!tokenizer) continue;
+    ++read;
+    CHECK(tokenizer->decode(tokenizer->encode_whole("the x\xff 12 \xe2\x82\xac")).size() < 200);
+  }
+  CHECK(read > 0);
+  CHECK(read < 400);
 }
 
 }  // namespace
