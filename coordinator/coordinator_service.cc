@@ -55,7 +55,7 @@ std::uint16_t port_of(const std::string& address) {
 
 }  // namespace
 
-struct CoordinatorCoordinatorService::Parts::Parts {
+struct CoordinatorService::Parts {
   explicit Parts(const spec::CoordinatorConfig& config) : config_(config), runtime_(kThreads) {}
   Parts(const Parts&) = delete;
   Parts& operator=(const Parts&) = delete;
