@@ -1,7 +1,9 @@
-// Ctrl-C while something of ours goes on in the cluster: do one last thing, then end as a shell expects (128 + signal).
+// Ctrl-C while something of ours goes on in the cluster: do one last thing, then end as a shell
+// expects (128 + signal).
 //
-// Ownership: make one on the main thread before others are started, so that they inherit the blocked signals.
-// Threads: the action runs on a thread of its own while the main thread may be in the middle of anything.
+// Ownership: make one on the main thread before others are started, so that they inherit the
+// blocked signals. Threads: the action runs on a thread of its own while the main thread may be in
+// the middle of anything.
 #pragma once
 
 #include <functional>
