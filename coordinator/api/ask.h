@@ -1,6 +1,9 @@
 // From a coroutine to an actor and back: run something on the actor's strand, go on here with what
 // it gave.
 //
+// A lambda that captures more than pointers and numbers is made in a variable first and moved in:
+// gcc 12 destroys such temporaries of a co_await expression twice.
+//
 // Heavy: include from .cc files only.
 #pragma once
 

@@ -90,10 +90,11 @@ class JobRoutes {
   asio::awaitable<Answer> submit(const Call& call) const {
     Result<coordinator::SubmitJob> input = parse_submit(call);
     if (!input) co_return error_answer(input.error());
-    co_return answer_of(co_await ask_later<coordinator::AnswerBody>(
-        host(), [cluster = &parts_.cluster, input = *std::move(input)](auto reply) mutable {
-          cluster->submit(std::move(input), reply);
-        }));
+    auto begin = [cluster = &parts_.cluster, submit = *std::move(input)](auto reply) mutable {
+      cluster->submit(std::move(submit), reply);
+    };
+    const auto done = co_await ask_later<coordinator::AnswerBody>(host(), std::move(begin));
+    co_return answer_of(done);
   }
 
   asio::awaitable<Answer> cancel(const Call& call) const {
@@ -101,9 +102,11 @@ class JobRoutes {
     if (!body) co_return error_answer(body.error());
     const Result<std::string> reason = text_of(*body, "reason", kReasonBytesMax);
     if (!reason) co_return error_answer(reason.error());
-    const auto done = co_await ask_later<coordinator::AnswerBody>(
-        host(), [cluster = &parts_.cluster, input = coordinator::CancelJob{{}, call.job, *reason}](
-                    auto reply) mutable { cluster->cancel(std::move(input), reply); });
+    coordinator::CancelJob input;
+    input.job = call.job;
+    input.reason = *reason;
+    auto begin = [cluster = &parts_.cluster, input](auto reply) { cluster->cancel(input, reply); };
+    const auto done = co_await ask_later<coordinator::AnswerBody>(host(), std::move(begin));
     if (std::holds_alternative<Error>(done)) co_return answer_of(done);
     co_return co_await job(call);
   }
@@ -111,10 +114,11 @@ class JobRoutes {
   asio::awaitable<Answer> inject(const Call& call) const {
     const Result<coordinator::InjectFault> input = parse_fault(call);
     if (!input) co_return error_answer(input.error());
-    co_return answer_of(co_await ask_later<coordinator::AnswerBody>(
-        host(), [cluster = &parts_.cluster, input = *input](auto reply) {
-          cluster->inject(input, reply);
-        }));
+    auto begin = [cluster = &parts_.cluster, fault = *input](auto reply) {
+      cluster->inject(fault, reply);
+    };
+    const auto done = co_await ask_later<coordinator::AnswerBody>(host(), std::move(begin));
+    co_return answer_of(done);
   }
 
   asio::awaitable<Answer> jobs(const Call&) const {

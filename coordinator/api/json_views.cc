@@ -125,7 +125,8 @@ json::object json_of(const coordinator::JobDetail& job) {
   out["recoveries"] = std::move(recoveries);
   out["failure"] = nullptr;
   if (job.outcome.failure != wire::FailureClass::none || !job.outcome.message.empty()) {
-    out["failure"] = json::object{{"class", name_of(job.outcome.failure)}, {"message", job.outcome.message}};
+    out["failure"] =
+        json::object{{"class", name_of(job.outcome.failure)}, {"message", job.outcome.message}};
   }
   out["processes"] = json_of(job.processes);
   return out;
@@ -172,9 +173,9 @@ json::array json_of(const std::vector<coordinator::LogChunk>& chunks) {
     for (; i < chunks.size() && chunks[i].process == first.process && chunks[i].gap_bytes == 0; ++i)
       bytes += chunks[i].bytes;
     out.push_back(json::object{{"rank", first.rank},
-                   {"generation", first.generation.value},
-                   {"process", first.process.value},
-                   {"text", valid_utf8(bytes)}});
+                               {"generation", first.generation.value},
+                               {"process", first.process.value},
+                               {"text", valid_utf8(bytes)}});
   }
   return out;
 }

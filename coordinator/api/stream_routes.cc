@@ -166,7 +166,7 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
     const Result<bool> ended = co_await ask<Result<bool>>(
         parts_.stores.host(),
         [stores = &parts_.stores, job] { return Result<bool>(stores->streams_ended(job)); });
-    co_return ended&&* ended;
+    co_return ended.ok() && *ended;
   }
 
   asio::awaitable<Result<EventsRead>> read_events(JobId job, std::uint64_t after) const {
