@@ -12,7 +12,8 @@ Result<> all_gather(Communicator& group, std::span<const std::span<std::byte>> b
   for (std::uint32_t peer = 0; peer < group.size(); ++peer) {
     if (peer == group.rank()) continue;
     if (!own.empty()) transfers.push_back({Transfer::Direction::send, peer, own});
-    if (!blocks[peer].empty()) transfers.push_back({Transfer::Direction::receive, peer, blocks[peer]});
+    if (!blocks[peer].empty())
+      transfers.push_back({Transfer::Direction::receive, peer, blocks[peer]});
   }
   return group.exchange(transfers);
 }

@@ -1,18 +1,21 @@
-// One generation's group of ranks on the data plane: grouped point-to-point transfers, and an abort from outside.
+// One generation's group of ranks on the data plane: grouped point-to-point transfers, and an abort
+// from outside.
 //
-// A peer that dies is seen by every rank at once, whoever it waits for; any operation can be aborted from any
-// thread at once; an aborted communicator is thrown away and the next generation makes a new one. Collectives
-// stand on top (collectives.h) and never sum in an order that depends on the transport.
+// A peer that dies is seen by every rank at once, whoever it waits for; any operation can be
+// aborted from any thread at once; an aborted communicator is thrown away and the next generation
+// makes a new one. Collectives stand on top (collectives.h) and never sum in an order that depends
+// on the transport.
 //
-//   auto listener = Listener::open(options);            before RankReady; its address() goes to the coordinator
-//   auto group = listener->connect(FormOptions{...});   all ranks, with the addresses from FormGroup
+//   auto listener = Listener::open(options);           before RankReady, which tells its address()
+//   auto group = listener->connect(FormOptions{...});  all ranks, with the addresses of FormGroup
 //   group->exchange(transfers);
 //
-// Ownership: the caller owns the communicator and the buffers; buffers stay valid until the call returns.
-// Threads: one thread calls the operations; abort(), aborted(), lost_peer(), operations() from any thread.
-// Errors: aborted (abort() was called), unavailable (a peer is gone: `lost_peer()` names it), deadline_exceeded,
-// permission_denied (wrong secret), stale (wrong generation), corrupt (a peer is at another group or length).
-// After any error the group is broken for good.
+// Ownership: the caller owns the communicator and the buffers; buffers stay valid until the call
+// returns.
+// Threads: one thread calls the operations; abort(), aborted(), lost_peer(), operations() from any.
+// Errors: aborted (abort() was called), unavailable (a peer is gone: `lost_peer()` names it),
+// deadline_exceeded, permission_denied (wrong secret), stale (wrong generation), corrupt (a peer is
+// at another group or length). After any error the group is broken for good.
 #pragma once
 
 #include <cstddef>
@@ -45,12 +48,14 @@ class Communicator {
   virtual std::uint32_t rank() const = 0;
   virtual std::uint32_t size() const = 0;
 
-  // All transfers, together; returns when all are done. Between one pair of ranks, the k-th send of a group meets
-  // the k-th receive, and both must agree on the length. Ranks must perform the same sequence of groups; each is
-  // numbered, and a peer that is at another number or length is an error (corrupt), never a mix-up.
+  // All transfers, together; returns when all are done. Between one pair of ranks, the k-th send of
+  // a group meets the k-th receive, and both must agree on the length. Ranks must perform the same
+  // sequence of groups; each is numbered, and a peer that is at another number or length is an
+  // error (corrupt), never a mix-up.
   virtual Result<> exchange(std::span<const Transfer> transfers) = 0;
 
-  // Ends the operation in progress and all later ones, at once. Idempotent; the first reason is kept.
+  // Ends the operation in progress and all later ones, at once. Idempotent; the first reason is
+  // kept.
   virtual void abort(std::string_view reason) noexcept = 0;
   virtual bool aborted() const noexcept = 0;
 
@@ -62,14 +67,16 @@ class Communicator {
 };
 
 struct ListenOptions {
-  std::string host = {};  // TCP on this address; empty: an abstract Unix socket, which leaves no file behind
+  // TCP on this address; empty: an abstract Unix socket, which leaves no file behind.
+  std::string host = {};
 };
 
 struct FormOptions {
   std::uint32_t rank = 0;
   std::vector<std::string> addresses = {};  // by rank, ours included
   std::uint64_t generation = 0;
-  std::string secret = {};  // at most kSecretBytesMax; shown by both sides; strangers are turned away
+  // At most kSecretBytesMax; shown by both sides; strangers are turned away.
+  std::string secret = {};
   Duration deadline = std::chrono::seconds(30);            // to have the full mesh
   Duration operation_deadline = std::chrono::seconds(60);  // without any byte moving; 0: none
 };
@@ -85,9 +92,10 @@ class Listener {
 
   virtual const std::string& address() const = 0;  // unix:@NAME | tcp:HOST:PORT
 
-  // The full mesh with all ranks of `options.addresses`; size 1 gives a group that needs no peer. May be ended by
-  // cancel() from any thread (aborted). A peer that refuses the connection is gone (unavailable), since every rank
-  // listens before the addresses are known. The listener is used up.
+  // The full mesh with all ranks of `options.addresses`; size 1 gives a group that needs no peer.
+  // May be ended by cancel() from any thread (aborted). A peer that refuses the connection is gone
+  // (unavailable), since every rank listens before the addresses are known. The listener is used
+  // up.
   virtual Result<std::unique_ptr<Communicator>> connect(const FormOptions& options) = 0;
   virtual void cancel() noexcept = 0;
 

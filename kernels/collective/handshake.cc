@@ -54,17 +54,22 @@ Result<> judge_answer(const Greeting& greeting, const FormOptions& options, std:
     case Verdict::wrong_secret:
       return Error{ErrorCode::permission_denied, who + " refused our secret"};
     case Verdict::wrong_generation:
-      return Error{ErrorCode::stale, who + " is not in generation " + std::to_string(options.generation)};
-    default: return Error{ErrorCode::corrupt, who + " has no place for rank " + std::to_string(options.rank)};
+      return Error{ErrorCode::stale,
+                   who + " is not in generation " + std::to_string(options.generation)};
+    default:
+      return Error{ErrorCode::corrupt,
+                   who + " has no place for rank " + std::to_string(options.rank)};
   }
   if (!equal_secrets(shown_secret(greeting), options.secret)) {
     return Error{ErrorCode::permission_denied, who + " does not know the group's secret"};
   }
   if (greeting.generation != options.generation) {
-    return Error{ErrorCode::stale, who + " is in generation " + std::to_string(greeting.generation)};
+    return Error{ErrorCode::stale,
+                 who + " is in generation " + std::to_string(greeting.generation)};
   }
   if (greeting.rank != peer) {
-    return Error{ErrorCode::corrupt, "the address of " + who + " answered as rank " + std::to_string(greeting.rank)};
+    return Error{ErrorCode::corrupt,
+                 "the address of " + who + " answered as rank " + std::to_string(greeting.rank)};
   }
   return {};
 }

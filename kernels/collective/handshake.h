@@ -1,10 +1,11 @@
-// What two ranks show each other before a link between them counts: generation, rank and the group's secret.
+// What two ranks show each other before a link between them counts: generation, rank and the
+// group's secret.
 //
 //   dialer -> acceptor   Greeting, fixed size, so that a stranger costs a bounded read
 //   acceptor -> dialer   Greeting with its verdict; the secret only if the dialer knew it
 //
-// The secret is compared in constant time. It keeps out strangers on the machine or the network segment; it does not
-// hide the data.
+// The secret is compared in constant time. It keeps out strangers on the machine or the network
+// segment; it does not hide the data.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// The full mesh of a generation: each rank dials the ranks below it and is dialled by those above, all at once in
-// one poll loop, so that no order of arrival can block it.
+// The full mesh of a generation: each rank dials the ranks below it and is dialled by those above,
+// all at once in one poll loop, so that no order of arrival can block it.
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -45,16 +45,22 @@ Reading read_greeting(Incoming& incoming) {
 
 // A fresh socket's buffer takes a greeting whole; a socket that does not is as good as closed.
 bool write_greeting(const FileDescriptor& socket, const Greeting& greeting) {
-  const ssize_t sent = ::send(socket.get(), &greeting, sizeof(greeting), MSG_NOSIGNAL | MSG_DONTWAIT);
+  const ssize_t sent =
+      ::send(socket.get(), &greeting, sizeof(greeting), MSG_NOSIGNAL | MSG_DONTWAIT);
   return sent == static_cast<ssize_t>(sizeof(greeting));
 }
 
 class Forming {
  public:
-  Forming(const FileDescriptor& door, const FormOptions& options, std::atomic<std::uint64_t>& refused,
-          std::atomic<std::int32_t>& lost_peer)
-      : door_(door), options_(options), refused_(refused), lost_peer_(lost_peer),
-        links_(options.addresses.size()), watched_(options.addresses.size(), true), dialled_(options.rank),
+  Forming(const FileDescriptor& door, const FormOptions& options,
+          std::atomic<std::uint64_t>& refused, std::atomic<std::int32_t>& lost_peer)
+      : door_(door),
+        options_(options),
+        refused_(refused),
+        lost_peer_(lost_peer),
+        links_(options.addresses.size()),
+        watched_(options.addresses.size(), true),
+        dialled_(options.rank),
         missing_(options.addresses.size() - 1) {}
 
   Result<> dial_below() {
@@ -113,7 +119,8 @@ class Forming {
     for (std::uint32_t peer = 0; peer < dialled_.size(); ++peer) {
       const Dialled& dialled = dialled_[peer];
       if (!dialled.incoming.socket) continue;
-      add({Place::Kind::dialled, peer}, dialled.incoming.socket, dialled.greeted ? POLLIN : POLLOUT);
+      add({Place::Kind::dialled, peer}, dialled.incoming.socket,
+          dialled.greeted ? POLLIN : POLLOUT);
     }
     for (std::uint32_t guest = 0; guest < guests_.size(); ++guest) {
       if (guests_[guest].socket) add({Place::Kind::guest, guest}, guests_[guest].socket, POLLIN);
@@ -122,19 +129,19 @@ class Forming {
 
   Result<> on_events(const Place& place, short events) {
     switch (place.kind) {
-      case Place::Kind::linked: return (events & kHangUp) == 0 ? Result<>{} : on_linked_closed(place.index);
+      case Place::Kind::linked:
+        return (events & kHangUp) == 0 ? Result<>{} : on_linked_closed(place.index);
       case Place::Kind::dialled: return on_dialled(place.index);
       case Place::Kind::guest: on_guest(guests_[place.index]); return {};
     }
     return {};
   }
 
-  // A peer may have formed its group, done its part and left before this rank is through: then something waits to be
-  // read, and the mesh will judge it.
+  // A peer may have formed its group, done its part and left before this rank is through: then
+  // something waits to be read, and the mesh will judge it.
   Result<> on_linked_closed(std::uint32_t peer) {
     LinkHeader next;
-    const ssize_t seen =
-        ::recv(links_[peer].get(), &next, sizeof(next), MSG_DONTWAIT | MSG_PEEK);
+    const ssize_t seen = ::recv(links_[peer].get(), &next, sizeof(next), MSG_DONTWAIT | MSG_PEEK);
     if (seen <= 0 || (seen == static_cast<ssize_t>(sizeof(next)) && next.group == kLinkBroken)) {
       return gone(peer, Error{ErrorCode::unavailable, "it closed its connection"});
     }
@@ -220,7 +227,8 @@ class Forming {
 
 Result<> check_options(const FormOptions& options) {
   if (options.rank >= options.addresses.size()) {
-    return Error{ErrorCode::invalid_argument, "rank " + std::to_string(options.rank) + " of a group of " +
+    return Error{ErrorCode::invalid_argument, "rank " + std::to_string(options.rank) +
+                                                  " of a group of " +
                                                   std::to_string(options.addresses.size())};
   }
   if (options.addresses.size() > kMeshRanksMax) {
@@ -257,8 +265,9 @@ class SocketListener final : public Listener {
       const Duration left = end - monotonic_now();
       if (cancelled_.load()) return Error{ErrorCode::aborted, "forming the group was cancelled"};
       if (left.count() <= 0) {
-        return Error{ErrorCode::deadline_exceeded,
-                     "not all ranks connected within " + std::to_string(to_ms(options.deadline)) + " ms"};
+        return Error{
+            ErrorCode::deadline_exceeded,
+            "not all ranks connected within " + std::to_string(to_ms(options.deadline)) + " ms"};
       }
       auto stepped = forming.step(cancel_, left);
       if (!stepped) return stepped.error();

@@ -39,7 +39,7 @@ void Mesh::say_farewell(Link& link) noexcept {
   const bool good = !broken_ && !aborted();
   const std::int32_t suspect = lost_peer();
   const LinkHeader farewell{good ? kLinkGoodbye : kLinkBroken,
-                        suspect >= 0 ? static_cast<std::uint64_t>(suspect) : kNoSuspect};
+                            suspect >= 0 ? static_cast<std::uint64_t>(suspect) : kNoSuspect};
   (void)::send(link.socket.get(), &farewell, sizeof(farewell), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
@@ -71,13 +71,13 @@ Result<> Mesh::enqueue(std::span<const Transfer> transfers) {
 }
 
 bool Mesh::idle() const {
-  return std::all_of(links_.begin(), links_.end(), [](const Link& link) {
-    return link.send.idle() && link.receive.idle();
-  });
+  return std::all_of(links_.begin(), links_.end(),
+                     [](const Link& link) { return link.send.idle() && link.receive.idle(); });
 }
 
 Result<> Mesh::move_until_done() {
-  for (std::uint32_t peer = 0; peer < size(); ++peer) {  // most sends fit into the kernel's buffer at once
+  // Most sends fit into the kernel's buffer at once.
+  for (std::uint32_t peer = 0; peer < size(); ++peer) {
     if (links_[peer].send.idle()) continue;
     auto moved = send_some(peer);
     if (!moved) return std::move(moved).error();
@@ -105,11 +105,13 @@ Result<> Mesh::wait_and_move(bool& moved_any) {
   for (std::uint32_t peer = 0; peer < size(); ++peer) {
     const Link& link = links_[peer];
     if (!link.socket || link.departed || link.ahead) continue;
-    const int events = POLLRDHUP | (link.send.idle() ? 0 : POLLOUT) | (link.receive.idle() ? 0 : POLLIN);
+    const int events =
+        POLLRDHUP | (link.send.idle() ? 0 : POLLOUT) | (link.receive.idle() ? 0 : POLLIN);
     polled_.push_back({link.socket.get(), static_cast<short>(events), 0});
     polled_peers_.push_back(peer);
   }
-  const std::int64_t limit_ms = operation_deadline_.count() > 0 ? to_ms(operation_deadline_) + 1 : -1;
+  const std::int64_t limit_ms =
+      operation_deadline_.count() > 0 ? to_ms(operation_deadline_) + 1 : -1;
   const int ready = ::poll(polled_.data(), polled_.size(), static_cast<int>(limit_ms));
   if (ready < 0 && errno != EINTR) return errno_error("cannot poll the links", errno);
   if (ready <= 0) return {};
@@ -154,7 +156,8 @@ Result<bool> Mesh::send_some(std::uint32_t peer) {
       parts[count++] = {reinterpret_cast<std::byte*>(&lane.header) + lane.moved,
                         sizeof(LinkHeader) - lane.moved};
     }
-    const std::size_t of_body = lane.moved > sizeof(LinkHeader) ? lane.moved - sizeof(LinkHeader) : 0;
+    const std::size_t of_body =
+        lane.moved > sizeof(LinkHeader) ? lane.moved - sizeof(LinkHeader) : 0;
     if (of_body < body.size()) parts[count++] = {body.data() + of_body, body.size() - of_body};
     msghdr message{};
     message.msg_iov = parts;
@@ -184,7 +187,8 @@ Result<bool> Mesh::receive_some(std::uint32_t peer) {
     const bool in_header = lane.moved < sizeof(LinkHeader);
     std::byte* const target = in_header ? reinterpret_cast<std::byte*>(&lane.header) + lane.moved
                                         : body.data() + (lane.moved - sizeof(LinkHeader));
-    const std::size_t wanted = (in_header ? sizeof(LinkHeader) : sizeof(LinkHeader) + body.size()) - lane.moved;
+    const std::size_t wanted =
+        (in_header ? sizeof(LinkHeader) : sizeof(LinkHeader) + body.size()) - lane.moved;
     const ssize_t got = ::recv(link.socket.get(), target, wanted, MSG_DONTWAIT);
     if (got < 0) {
       if (would_block(errno)) return any;
@@ -212,13 +216,13 @@ Result<> Mesh::check_header(std::uint32_t peer) {
   const std::uint64_t bytes = lane.queue[lane.next].size();
   if (header.group == operations() && header.bytes == bytes) return {};
   return Error{ErrorCode::corrupt, peer_name(peer) + " sent " + std::to_string(header.bytes) +
-                                       " bytes of group " + std::to_string(header.group) + ", but " +
-                                       std::to_string(bytes) + " bytes of group " +
+                                       " bytes of group " + std::to_string(header.group) +
+                                       ", but " + std::to_string(bytes) + " bytes of group " +
                                        std::to_string(operations()) + " are due"};
 }
 
-// The peer closed while nothing was expected from it: it left in good order, or it is gone. What it sent ahead for
-// a later group is still good, and its end will be seen behind that.
+// The peer closed while nothing was expected from it: it left in good order, or it is gone. What it
+// sent ahead for a later group is still good, and its end will be seen behind that.
 Result<> Mesh::on_silent_close(std::uint32_t peer) {
   Link& link = links_[peer];
   LinkHeader next;

@@ -1,8 +1,10 @@
-// A communicator over one connected stream socket per peer, driven by one poll loop over all of them.
+// A communicator over one connected stream socket per peer, driven by one poll loop over all of
+// them.
 //
-// Each transfer on a link is a header (number of its group, length) and its bytes. Every poll also watches the
-// links that have nothing to move: a peer whose socket closes without a goodbye is gone, whoever this rank waits for.
-// The destructor says goodbye, or, on a broken group, whom it saw gone, so that the others blame the same peer.
+// Each transfer on a link is a header (number of its group, length) and its bytes. Every poll also
+// watches the links that have nothing to move: a peer whose socket closes without a goodbye is
+// gone, whoever this rank waits for. The destructor says goodbye, or, on a broken group, whom it
+// saw gone, so that the others blame the same peer.
 #pragma once
 
 #include <atomic>
@@ -37,7 +39,8 @@ class Mesh final : public Communicator {
   std::uint64_t operations() const noexcept override { return operations_.load(); }
 
  private:
-  // One direction of a link: its transfers of this group in order, and how far the first unfinished one has come.
+  // One direction of a link: its transfers of this group in order, and how far the first unfinished
+  // one has come.
   struct Lane {
     std::vector<std::span<std::byte>> queue;
     std::size_t next = 0;

@@ -8,7 +8,9 @@
 namespace tutti::kernels {
 namespace {
 
-TreeNode half(const TreeNode& node, std::uint64_t which) { return {node.level - 1, 2 * node.index + which}; }
+TreeNode half(const TreeNode& node, std::uint64_t which) {
+  return {node.level - 1, 2 * node.index + which};
+}
 
 void collect_subtrees(const ShardTree& tree, const TreeNode& node, const IndexRange& owned,
                       std::vector<TreeNode>& found) {
@@ -38,9 +40,11 @@ std::optional<std::uint32_t> plan_sum(const ShardTree& tree, const TreeNode& nod
 
 }  // namespace
 
-Result<ShardTree> ShardTree::create(std::uint64_t shards, std::uint64_t batch, std::uint64_t ranks) {
+Result<ShardTree> ShardTree::create(std::uint64_t shards, std::uint64_t batch,
+                                    std::uint64_t ranks) {
   if (!std::has_single_bit(shards)) {
-    return Error{ErrorCode::invalid_argument, std::to_string(shards) + " shards: not a power of two"};
+    return Error{ErrorCode::invalid_argument,
+                 std::to_string(shards) + " shards: not a power of two"};
   }
   if (ranks < 1 || ranks > shards) {
     return Error{ErrorCode::invalid_argument,

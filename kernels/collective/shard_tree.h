@@ -1,11 +1,14 @@
-// Who computes which samples, and the one order in which their gradients are added (DESIGN numerics, tree rule).
+// Who computes which samples, and the one order in which their gradients are added (DESIGN
+// numerics, tree rule).
 //
-// The batch is cut into S shards, a power of two, whatever the number of ranks; shards are added pairwise in one
-// balanced binary tree. A rank adds the maximal complete subtrees of its own shards:
+// The batch is cut into S shards, a power of two, whatever the number of ranks; shards are added
+// pairwise in one balanced binary tree. A rank adds the maximal complete subtrees of its own
+// shards:
 //
 //   S = 8, N = 3      {0,1} | {2,3} {4} | {5} {6,7}
 //
-// A shard without samples is skipped, not added: an inner node with one empty half is its other half.
+// A shard without samples is skipped, not added: an inner node with one empty half is its other
+// half.
 //
 // Threads: plain values.
 #pragma once
@@ -72,8 +75,8 @@ struct TreeAddition {
   bool operator==(const TreeAddition&) const = default;
 };
 
-// The additions, in order, that turn the subtrees of all ranks (concatenated in rank order: ascending shards) into
-// the root, which ends in piece 0.
+// The additions, in order, that turn the subtrees of all ranks (concatenated in rank order:
+// ascending shards) into the root, which ends in piece 0.
 std::vector<TreeAddition> additions_to_root(const ShardTree& tree);
 
 }  // namespace tutti::kernels

@@ -1,7 +1,7 @@
 // Addresses of the data plane and the non-blocking stream sockets behind them.
 //
-//   unix:@NAME       an abstract Unix socket: it lives in the kernel only and ends with its last descriptor
-//   tcp:HOST:PORT    HOST as getaddrinfo takes it, numbers preferred
+//   unix:@NAME       an abstract Unix socket: it lives in the kernel only and ends with its last
+//   descriptor tcp:HOST:PORT    HOST as getaddrinfo takes it, numbers preferred
 //
 // All sockets are non-blocking and close-on-exec; TCP ones have Nagle's delay off.
 #pragma once
@@ -25,7 +25,8 @@ Result<ListeningSocket> listen_local();
 // Listens on a port of `host` that the system chooses.
 Result<ListeningSocket> listen_tcp(const std::string& host);
 
-// A connection in the making: writable once it stands. Errors: invalid_argument (not an address), unavailable.
+// A connection in the making: writable once it stands. Errors: invalid_argument (not an address),
+// unavailable.
 Result<FileDescriptor> dial(std::string_view address);
 
 // What became of a connection in the making. Errors: unavailable (refused, unreachable).

@@ -7,7 +7,8 @@
 namespace tutti::kernels {
 namespace {
 
-// Elements added at a time: all pieces of a tile stay in the second-level cache (8 pieces: 128 KiB).
+// Elements added at a time: all pieces of a tile stay in the second-level cache (8 pieces: 128
+// KiB).
 constexpr std::uint64_t kTileElements = 4096;
 
 void add(float* __restrict into, const float* __restrict from, std::uint64_t count) {
@@ -20,7 +21,8 @@ std::span<std::byte> bytes_of(float* first, std::uint64_t count) {
 
 }  // namespace
 
-TreeExchange::TreeExchange(const ShardTree& tree, std::uint32_t rank, std::vector<std::uint64_t> borders)
+TreeExchange::TreeExchange(const ShardTree& tree, std::uint32_t rank,
+                           std::vector<std::uint64_t> borders)
     : rank_(rank), borders_(std::move(borders)), additions_(additions_to_root(tree)) {
   TUTTI_ASSERT(borders_.size() == tree.ranks() + 1 && rank < tree.ranks());
   for (std::uint64_t peer = 0; peer < tree.ranks(); ++peer) {
@@ -30,7 +32,8 @@ TreeExchange::TreeExchange(const ShardTree& tree, std::uint32_t rank, std::vecto
   room_.resize(static_cast<std::size_t>((pieces - pieces_of_[rank_]) * own_chunk().size()));
 }
 
-Result<> TreeExchange::reduce_own_chunk(Communicator& group, std::span<const std::span<float>> parts,
+Result<> TreeExchange::reduce_own_chunk(Communicator& group,
+                                        std::span<const std::span<float>> parts,
                                         std::span<float> result) {
   TUTTI_ASSERT(parts.size() == pieces_of_[rank_] && result.size() >= borders_.back());
   const IndexRange own = own_chunk();
@@ -45,7 +48,8 @@ Result<> TreeExchange::reduce_own_chunk(Communicator& group, std::span<const std
       continue;
     }
     for (std::size_t i = 0; count > 0 && i < parts.size(); ++i) {
-      transfers_.push_back({Transfer::Direction::send, peer, bytes_of(parts[i].data() + begin, count)});
+      transfers_.push_back(
+          {Transfer::Direction::send, peer, bytes_of(parts[i].data() + begin, count)});
     }
     for (std::uint32_t i = 0; i < pieces_of_[peer]; ++i) {
       pieces_.push_back(room);
@@ -87,8 +91,8 @@ Result<> TreeExchange::gather_chunks(Communicator& group, std::span<float> resul
   return group.exchange(transfers_);
 }
 
-std::vector<std::uint64_t> chunk_borders(std::span<const std::uint64_t> starts, std::uint64_t elements,
-                                         std::uint32_t ranks) {
+std::vector<std::uint64_t> chunk_borders(std::span<const std::uint64_t> starts,
+                                         std::uint64_t elements, std::uint32_t ranks) {
   std::vector<std::uint64_t> borders = {0};
   for (std::uint32_t rank = 1; rank < ranks; ++rank) {
     const std::uint64_t ideal = rank * elements / ranks;

@@ -1,15 +1,16 @@
-// Adds the gradients of all shards in tree order, over the ranks of a group, and leaves the sum in every rank.
+// Adds the gradients of all shards in tree order, over the ranks of a group, and leaves the sum in
+// every rank.
 //
 //   1. each rank sends every chunk of its subtree sums to that chunk's owner     (reduce_own_chunk)
 //   2. the owner adds the pieces of its chunk in tree order
 //   3. the owners' chunks are gathered in all ranks                              (gather_chunks)
 //
-// Between 2 and 3 the caller may look at its own chunk (norm, finiteness) and send what it found along with it. The
-// same bits for any number of ranks: only the tree over shards decides the order.
+// Between 2 and 3 the caller may look at its own chunk (norm, finiteness) and send what it found
+// along with it. The same bits for any number of ranks: only the tree over shards decides the
+// order.
 //
-// Ownership: buffers belong to the caller; the exchange keeps room for the pieces of one chunk from other ranks, made
-// once. Threads: one. Units: elements.
-// Errors: the communicator's.
+// Ownership: buffers belong to the caller; the exchange keeps room for the pieces of one chunk from
+// other ranks, made once. Threads: one. Units: elements. Errors: the communicator's.
 #pragma once
 
 #include <cstddef>
@@ -24,15 +25,17 @@ namespace tutti::kernels {
 
 class TreeExchange {
  public:
-  // Chunk r is [borders[r], borders[r + 1]); borders lie on the grid, ascend, begin at 0 and end at the arena's size.
+  // Chunk r is [borders[r], borders[r + 1]); borders lie on the grid, ascend, begin at 0 and end at
+  // the arena's size.
   TreeExchange(const ShardTree& tree, std::uint32_t rank, std::vector<std::uint64_t> borders);
 
-  // Fills result[own chunk] with the sum over all shards. `parts[i]` is the sum of subtrees_of(rank)[i] over the
-  // whole arena and is used up; `result` may be parts[0].
+  // Fills result[own chunk] with the sum over all shards. `parts[i]` is the sum of
+  // subtrees_of(rank)[i] over the whole arena and is used up; `result` may be parts[0].
   Result<> reduce_own_chunk(Communicator& group, std::span<const std::span<float>> parts,
                             std::span<float> result);
 
-  // Fills the other chunks of `result`. `also[r]` travels with chunk r: sent from this rank, filled from the others.
+  // Fills the other chunks of `result`. `also[r]` travels with chunk r: sent from this rank, filled
+  // from the others.
   Result<> gather_chunks(Communicator& group, std::span<float> result,
                          std::span<const std::span<std::byte>> also);
 
@@ -43,14 +46,14 @@ class TreeExchange {
   std::vector<std::uint64_t> borders_;
   std::vector<std::uint32_t> pieces_of_;  // by rank: how many subtrees it sends
   std::vector<TreeAddition> additions_;
-  std::vector<float> room_;               // the pieces of other ranks, one after the other
+  std::vector<float> room_;  // the pieces of other ranks, one after the other
   std::vector<Transfer> transfers_;
   std::vector<float*> pieces_;
 };
 
-// N + 1 chunk borders that cut the arena near equal parts, only where a grid block begins. `starts` are the offsets
-// of all blocks, ascending, the first 0.
-std::vector<std::uint64_t> chunk_borders(std::span<const std::uint64_t> starts, std::uint64_t elements,
-                                         std::uint32_t ranks);
+// N + 1 chunk borders that cut the arena near equal parts, only where a grid block begins. `starts`
+// are the offsets of all blocks, ascending, the first 0.
+std::vector<std::uint64_t> chunk_borders(std::span<const std::uint64_t> starts,
+                                         std::uint64_t elements, std::uint32_t ranks);
 
 }  // namespace tutti::kernels

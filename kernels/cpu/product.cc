@@ -113,6 +113,7 @@ struct Piece {
   }
 };
 
+// One block of rows over the whole piece.
 template <class Left>
 void run_rows(const OpContext& ctx, const ProductCall& call, const Piece& piece, int thread,
               Index row, Index rows) {

@@ -9,31 +9,43 @@ namespace tutti::kernels {
 
 namespace {
 
-// Turns an 8 x 8 block: to[k * to_stride + n] = from[n * from_stride + k].
-inline void transpose_8x8(const float* from, Index from_stride, float* to, Index to_stride) {
-  __m256 row[8];
-  for (int i = 0; i < 8; ++i) row[i] = _mm256_loadu_ps(from + i * from_stride);
-  __m256 pair[8];
-  for (int i = 0; i < 4; ++i) {
-    pair[2 * i] = _mm256_unpacklo_ps(row[2 * i], row[2 * i + 1]);
-    pair[2 * i + 1] = _mm256_unpackhi_ps(row[2 * i], row[2 * i + 1]);
-  }
-  __m256 four[8];
-  for (int i = 0; i < 2; ++i) {
-    four[4 * i] = _mm256_shuffle_ps(pair[4 * i], pair[4 * i + 2], 0x44);
-    four[4 * i + 1] = _mm256_shuffle_ps(pair[4 * i], pair[4 * i + 2], 0xee);
-    four[4 * i + 2] = _mm256_shuffle_ps(pair[4 * i + 1], pair[4 * i + 3], 0x44);
-    four[4 * i + 3] = _mm256_shuffle_ps(pair[4 * i + 1], pair[4 * i + 3], 0xee);
-  }
-  for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(to + i * to_stride, _mm256_permute2f128_ps(four[i], four[4 + i], 0x20));
-    _mm256_storeu_ps(to + (i + 4) * to_stride, _mm256_permute2f128_ps(four[i], four[4 + i], 0x31));
-  }
+// Four rows of four in each half: rows r .. r+3 in the low half, r+4 .. r+7 in the high one, so
+// that only shuffles within halves are left. Writes k .. k+3 of eight n.
+inline void transpose_8x4(const float* from, Index from_stride, float* to, Index to_stride) {
+  const auto rows = [&](Index r) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + r * from_stride)),
+                                _mm_loadu_ps(from + (r + 4) * from_stride), 1);
+  };
+  const __m256 row0 = rows(0);
+  const __m256 row1 = rows(1);
+  const __m256 row2 = rows(2);
+  const __m256 row3 = rows(3);
+  const __m256 low01 = _mm256_unpacklo_ps(row0, row1);
+  const __m256 low23 = _mm256_unpacklo_ps(row2, row3);
+  const __m256 high01 = _mm256_unpackhi_ps(row0, row1);
+  const __m256 high23 = _mm256_unpackhi_ps(row2, row3);
+  _mm256_storeu_ps(to, _mm256_shuffle_ps(low01, low23, 0x44));
+  _mm256_storeu_ps(to + to_stride, _mm256_shuffle_ps(low01, low23, 0xee));
+  _mm256_storeu_ps(to + 2 * to_stride, _mm256_shuffle_ps(high01, high23, 0x44));
+  _mm256_storeu_ps(to + 3 * to_stride, _mm256_shuffle_ps(high01, high23, 0xee));
 }
 
 }  // namespace
 
 void pack_panel_straight(ConstMatrix source, Index width, float* panel) {
+  if (source.columns == width && width % 16 == 0) {
+    for (Index k = 0; k < source.rows; ++k) {
+      const float* const from = source.row(k);
+      float* const to = panel + k * width;
+      for (Index c = 0; c < width; c += 16) {
+        const __m256 a = _mm256_loadu_ps(from + c);
+        const __m256 b = _mm256_loadu_ps(from + c + 8);
+        _mm256_storeu_ps(to + c, a);
+        _mm256_storeu_ps(to + c + 8, b);
+      }
+    }
+    return;
+  }
   const auto bytes = static_cast<std::size_t>(source.columns) * sizeof(float);
   for (Index k = 0; k < source.rows; ++k) {
     float* const to = panel + k * width;
@@ -47,8 +59,8 @@ void transpose_into(ConstMatrix source, float* to, Index to_stride) {
   Index n = 0;
   for (; n + 8 <= source.rows; n += 8) {
     Index k = 0;
-    for (; k + 8 <= depth; k += 8) {
-      transpose_8x8(source.row(n) + k, source.stride, to + k * to_stride + n, to_stride);
+    for (; k + 4 <= depth; k += 4) {
+      transpose_8x4(source.row(n) + k, source.stride, to + k * to_stride + n, to_stride);
     }
     for (; k < depth; ++k) {
       for (Index i = n; i < n + 8; ++i) to[k * to_stride + i] = source.row(i)[k];

@@ -51,6 +51,12 @@ HWY_INLINE void run_tile(Index depth, const float* HWY_RESTRICT left,
                          const float* HWY_RESTRICT right, Index right_stride,
                          float* HWY_RESTRICT output, Index output_stride, ChainStart start) {
   Vector sum[kRows][kTileVectors];
+  // The output is often not in cache; it is asked for now and stored after the walk over k.
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    __builtin_prefetch(output + r * output_stride, 1);
+    if constexpr (kTileColumns > 16) __builtin_prefetch(output + r * output_stride + 16, 1);
+  }
   if (start == ChainStart::zero) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
