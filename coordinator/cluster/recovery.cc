@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "coordinator/cluster/job_life.h"
 #include "protocol/base/assert.h"
@@ -306,25 +307,23 @@ void end_late(Desk& desk, JobId id, const std::string& cause, const Late& late) 
 // A hung rank stops the others too, in the exchange: to blame is who is furthest behind.
 void end_hung(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
-  std::optional<Instant> oldest;
-  std::uint64_t behind = UINT64_MAX;
+  const ProcessSoft* last = nullptr;
   for (const ProcessId member : job.members) {
     const ProcessSoft& its = desk.processes[member];
     if (!member || its.finished) continue;
-    if (!oldest || its.progress_at < *oldest) oldest = its.progress_at;
-    behind = std::min(behind, its.progress.collective);
+    const auto key = [](const ProcessSoft& soft) {
+      return std::pair(soft.progress.collective, soft.progress_at);
+    };
+    if (last == nullptr || key(its) < key(*last)) last = &its;
   }
   JobSoft& soft = desk.soft(id);
-  soft.hang_due = oldest.value_or(desk.now) + desk.settings.hang_max;
+  soft.hang_due = (last == nullptr ? desk.now : last->progress_at) + desk.settings.hang_max;
   if (desk.now < *soft.hang_due) return;
-  soft.hang_due.reset();
-  end_late(desk, id,
-           fmt::format("it made no progress for {} s", to_seconds(desk.settings.hang_max)),
-           [&](ProcessId process) {
-             const ProcessSoft& its = desk.processes[process];
-             return its.progress.collective == behind &&
-                    desk.now - its.progress_at >= desk.settings.hang_max;
-           });
+  // Looked at again should this not end the generation.
+  soft.hang_due = desk.now + desk.settings.hang_max;
+  const std::string cause =
+      fmt::format("it made no progress for {} s", to_seconds(desk.settings.hang_max));
+  end_late(desk, id, cause, [&](ProcessId process) { return &desk.processes[process] == last; });
 }
 
 }  // namespace

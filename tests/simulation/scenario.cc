@@ -1,6 +1,8 @@
 #include "tests/simulation/scenario.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <utility>
 #include <variant>
 
@@ -66,9 +68,22 @@ Scenario::Scenario(ScenarioOptions options)
               },
           .decided =
               [this](const coordinator::Decision& decision) {
+                trace(decision);
                 checkers_.decided(*coordinator_, decision);
               }});
   coordinator_->sabotage(options_.sabotage);
+}
+
+// With TUTTI_SIM_TRACE set, a run tells what a user would be told.
+void Scenario::trace(const coordinator::Decision& decision) const {
+  static const bool kWanted = std::getenv("TUTTI_SIM_TRACE") != nullptr;
+  if (!kWanted) return;
+  for (const coordinator::Event& event : decision.events) {
+    std::fprintf(stderr, "%8lld ms  job %llu  %2d  %s\n",
+                 static_cast<long long>(to_ms(world_.now().since_start)),
+                 static_cast<unsigned long long>(event.job.value), static_cast<int>(event.kind),
+                 event.message.c_str());
+  }
 }
 
 SimWorker* Scenario::worker_of(const std::string& peer) {

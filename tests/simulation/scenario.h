@@ -76,6 +76,7 @@ class Scenario {
   void strike(Victim victim);
   bool all_ended() const;
   void check_end();
+  void trace(const coordinator::Decision& decision) const;
   SimWorker* worker_of(const std::string& peer);
 
   ScenarioOptions options_;
