@@ -1,0 +1,96 @@
+#include "coordinator/store/step_store.h"
+
+#include <catch2/catch.hpp>
+
+#include <fstream>
+#include <future>
+
+#include "coordinator/store/job_stores.h"
+#include "tests/support/temporary_folder.h"
+
+namespace tutti::coordinator {
+namespace {
+
+std::string record(int step, const std::string& weights) {
+  return "{\"step\":" + std::to_string(step) + ",\"weights\":\"" + weights + "\"}";
+}
+
+TEST_CASE("step store: a step is kept once, whoever reports it") {
+  const test::TemporaryFolder folder;
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  CHECK(store->append(record(1, "aa") + "\n" + record(2, "bb") + "\n")->count == 2);
+  const Result<StepsTaken> again = store->append(record(2, "bb") + "\n" + record(3, "cc") + "\n\n");
+  REQUIRE(again.ok());
+  CHECK(again->count == 1);
+  CHECK(again->newest == 3);
+  CHECK_FALSE(again->mismatch.has_value());
+  CHECK(*store->read(1, 10) == std::vector<std::string>{record(2, "bb"), record(3, "cc")});
+  CHECK(store->read(1, 1)->size() == 1);
+  CHECK(store->read(3, 10)->empty());
+}
+
+TEST_CASE("step store: another hash for a step is told, within a batch and against what is kept") {
+  const test::TemporaryFolder folder;
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  const Result<StepsTaken> within = store->append(record(1, "aa") + "\n" + record(1, "bb") + "\n");
+  REQUIRE(within->mismatch.has_value());
+  CHECK(within->mismatch->step == 1);
+  REQUIRE(store->sync().ok());
+  auto opened_again = StepStore::open(folder.path());
+  REQUIRE(opened_again.ok());
+  CHECK(opened_again->append(record(1, "cc") + "\n")->mismatch.has_value());
+  CHECK(opened_again->count() == 1);
+}
+
+TEST_CASE("step store: lines that are no records, and a line cut short by a crash, are left out") {
+  const test::TemporaryFolder folder;
+  {
+    auto store = StepStore::open(folder.path());
+    REQUIRE(store.ok());
+    CHECK(store->append("noise\n{}\n[1]\n" + record(1, "aa") + "\n")->count == 1);
+  }
+  std::ofstream(folder.path() / "steps.jsonl", std::ios::app) << "{\"step\":2,";
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  CHECK(store->append(record(2, "bb") + "\n")->count == 1);
+  CHECK(*store->read(0, 10) == std::vector<std::string>{record(1, "aa"), record(2, "bb")});
+}
+
+TEST_CASE("job stores: an acknowledgement follows the sync, and news wakes those who wait") {
+  const test::TemporaryFolder folder;
+  Notices notices;
+  actor::Runtime runtime(1);
+  JobStores stores(runtime, folder.path(), notices);
+  runtime.start();
+  std::promise<void> woken;
+  CHECK(notices.wait_beyond(JobId{7}, notices.version(JobId{7}), [&] { woken.set_value(); }) != 0);
+  wire::SpoolData data;
+  data.job = JobId{7};
+  data.process = ProcessId{3};
+  data.stream = wire::Stream::steps;
+  data.offset = 10;
+  data.bytes = record(1, "aa") + "\n";
+  std::promise<Result<StoreOutcome>> stored;
+  stores.expect(JobId{7}, ProcessId{3});
+  REQUIRE(
+      stores
+          .store(data, [&](Result<StoreOutcome> outcome) { stored.set_value(std::move(outcome)); })
+          .ok());
+  auto outcome = stored.get_future();
+  REQUIRE(outcome.wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+  const Result<StoreOutcome> taken = outcome.get();
+  REQUIRE(taken.ok());
+  CHECK(taken->ack.offset == 10 + data.bytes.size());
+  CHECK(taken->steps.newest == 1);
+  REQUIRE(woken.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+  std::promise<bool> ended;
+  REQUIRE(stores.host().tell([&] { ended.set_value(stores.streams_ended(JobId{7})); }).ok());
+  CHECK_FALSE(ended.get_future().get());
+  CHECK(std::filesystem::exists(folder.path() / "7" / "records" / "steps.jsonl"));
+  runtime.stop();
+}
+
+}  // namespace
+}  // namespace tutti::coordinator
