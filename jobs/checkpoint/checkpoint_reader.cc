@@ -44,8 +44,9 @@ Result<> read_states(const fs::path& folder, const Manifest& manifest, const Sta
         return reader.find(name) != nullptr;
       });
       if (holder == readers.end()) return altered(folder, name, "is missing");
-      auto read = holder->read(name, parameter.shape,
-                               target.state_values[i].subspan(parameter.offset, parameter.elements));
+      auto read =
+          holder->read(name, parameter.shape,
+                       target.state_values[i].subspan(parameter.offset, parameter.elements));
       if (!read) return read;
     }
   }
@@ -63,11 +64,13 @@ Result<Manifest> verify(const fs::path& folder, Depth depth) {
     std::error_code failed;
     const std::uint64_t bytes = fs::file_size(folder / file.name, failed);
     if (failed) return altered(folder, file.name, "is missing");
-    if (bytes != file.bytes) return altered(folder, file.name, "has another size than its manifest says");
+    if (bytes != file.bytes)
+      return altered(folder, file.name, "has another size than its manifest says");
     if (depth == Depth::sizes) continue;
     auto hashed = hash_file(folder, file.name);
     if (!hashed) return hashed.error();
-    if (*hashed != file) return altered(folder, file.name, "has another content than its manifest says");
+    if (*hashed != file)
+      return altered(folder, file.name, "has another content than its manifest says");
   }
   return manifest;
 }
@@ -75,11 +78,13 @@ Result<Manifest> verify(const fs::path& folder, Depth depth) {
 std::vector<FoundCheckpoint> list_checkpoints(const fs::path& root) {
   std::vector<FoundCheckpoint> found;
   std::error_code failed;
-  for (fs::directory_iterator entry(root, failed), end; !failed && entry != end; entry.increment(failed)) {
+  for (fs::directory_iterator entry(root, failed), end; !failed && entry != end;
+       entry.increment(failed)) {
     const auto step = step_of(entry->path().filename().string());
     if (step) found.push_back({entry->path(), *step});
   }
-  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.step > b.step; });
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return a.step > b.step; });
   return found;
 }
 
@@ -97,9 +102,9 @@ Result<LoadedState> load(const fs::path& folder, const StateTarget& target) {
   auto manifest = verify(folder);
   if (!manifest) return manifest.error();
   if (manifest->state.optimizer != target.optimizer) {
-    return Error{ErrorCode::invalid_argument,
-                 folder.string() + " holds the state of optimizer " + manifest->state.optimizer +
-                     ", not of " + target.optimizer};
+    return Error{ErrorCode::invalid_argument, folder.string() + " holds the state of optimizer " +
+                                                  manifest->state.optimizer + ", not of " +
+                                                  target.optimizer};
   }
   auto loaded = models::load_weights(target.decoder, folder, target.weights);
   if (loaded) loaded = read_states(folder, *manifest, target);

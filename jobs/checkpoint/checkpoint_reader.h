@@ -1,7 +1,7 @@
 // Reading checkpoints: only what its manifest vouches for, byte by byte, exists.
 //
-// Errors: not_found (no folder, no manifest), corrupt (a file is missing, cut or altered; the message names it),
-// invalid_argument (a tensor of another shape than the model's).
+// Errors: not_found (no folder, no manifest), corrupt (a file is missing, cut or altered; the
+// message names it), invalid_argument (a tensor of another shape than the model's).
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ struct StateTarget {
   const models::Decoder& decoder;
   std::span<float> weights;
   std::string optimizer;
-  std::vector<std::string> states;                // names
+  std::vector<std::string> states;                 // names
   std::span<const std::span<float>> state_values;  // by name, in that order
 };
 

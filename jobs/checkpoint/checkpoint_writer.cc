@@ -24,7 +24,8 @@ constexpr std::uint64_t kTokenizerBytesMax = std::uint64_t{256} << 20;
 using Parameters = std::span<const models::Parameter>;
 
 // Which parameters each file holds: contiguous, near equal in size, none empty.
-std::vector<Parameters> split_parameters(const models::ParameterLayout& layout, std::uint32_t ranks) {
+std::vector<Parameters> split_parameters(const models::ParameterLayout& layout,
+                                         std::uint32_t ranks) {
   const Parameters all = layout.parameters();
   const std::size_t files = std::min<std::size_t>(ranks, all.size());
   std::vector<Parameters> split;
@@ -54,7 +55,8 @@ Error file_error(std::string_view what, const fs::path& path, const std::error_c
 class PartWriter {
  public:
   PartWriter(const CheckpointState& state, const PartPlace& place)
-      : state_(state), place_(place),
+      : state_(state),
+        place_(place),
         folder_(place.root / private_folder_name(state.entry.step, place.generation)),
         split_(split_parameters(state.decoder.layout(), place.ranks)) {}
 
@@ -67,7 +69,8 @@ class PartWriter {
     if (written) written = hash_files();
     if (!written) {
       for (const std::string& name : names_) fs::remove(folder_ / name, failed);
-      return Error(written.error()).with_context(fmt::format("checkpoint of step {}", state_.entry.step));
+      return Error(written.error())
+          .with_context(fmt::format("checkpoint of step {}", state_.entry.step));
     }
     return std::move(entries_);
   }
@@ -97,7 +100,8 @@ class PartWriter {
     std::vector<models::TensorDeclaration> tensors;
     for (const NamedArena& arena : state_.optimizer) {
       for (const auto& parameter : own) {
-        tensors.push_back({arena.name + "/" + parameter.name, models::TensorType::f32, parameter.shape});
+        tensors.push_back(
+            {arena.name + "/" + parameter.name, models::TensorType::f32, parameter.shape});
       }
     }
     const auto pieces = [&](auto append) {
@@ -107,12 +111,13 @@ class PartWriter {
       }
       return done;
     };
-    return write_tensors(tensor_file_name("optimizer", place_.rank, split_.size()), tensors, pieces);
+    return write_tensors(tensor_file_name("optimizer", place_.rank, split_.size()), tensors,
+                         pieces);
   }
 
   template <class Pieces>
-  Result<> write_tensors(const std::string& name, std::span<const models::TensorDeclaration> tensors,
-                         const Pieces& pieces) {
+  Result<> write_tensors(const std::string& name,
+                         std::span<const models::TensorDeclaration> tensors, const Pieces& pieces) {
     claim(name);
     auto writer = models::SafetensorsWriter::create(folder_ / name, tensors, {{"format", "pt"}});
     if (!writer) return writer.error();
@@ -196,7 +201,8 @@ std::optional<PrivateFolder> parse_private(std::string_view name) {
     return std::nullopt;
   }
   const auto generation = std::from_chars(step.ptr + 2, last, folder.generation);
-  return generation.ec == std::errc() && generation.ptr == last ? std::optional(folder) : std::nullopt;
+  return generation.ec == std::errc() && generation.ptr == last ? std::optional(folder)
+                                                                : std::nullopt;
 }
 
 void remove_folder(const fs::path& folder) {
@@ -207,11 +213,13 @@ void remove_folder(const fs::path& folder) {
   }
 }
 
-// Old checkpoints beyond `keep`, and parts that can never be committed any more. Failing costs disk, nothing else.
+// Old checkpoints beyond `keep`, and parts that can never be committed any more. Failing costs
+// disk, nothing else.
 void prune(const CommitOrder& order) {
   std::uint32_t kept = 0;
   for (const FoundCheckpoint& found : list_checkpoints(order.root)) {
-    const bool used = std::find(order.in_use.begin(), order.in_use.end(), found.step) != order.in_use.end();
+    const bool used =
+        std::find(order.in_use.begin(), order.in_use.end(), found.step) != order.in_use.end();
     if (order.keep == 0 || kept++ < order.keep || used || found.step == order.step) continue;
     remove_folder(found.folder);
   }
@@ -239,7 +247,8 @@ Result<> write_manifest(const CommitOrder& order, const fs::path& folder) {
   for (const FileEntry& file : manifest.files) {
     std::error_code failed;
     if (fs::file_size(folder / file.name, failed) != file.bytes || failed) {
-      return Error{ErrorCode::corrupt, (folder / file.name).string() + " is not the file that was reported"};
+      return Error{ErrorCode::corrupt,
+                   (folder / file.name).string() + " is not the file that was reported"};
     }
   }
   return write_file_atomically(folder / "manifest.json", to_json(manifest));
@@ -262,13 +271,15 @@ Result<fs::path> commit(const CommitOrder& order) {
   const fs::path folder = order.root / private_folder_name(order.step, order.generation);
   std::error_code failed;
   const bool parts_wait = fs::exists(folder, failed);
-  // With parts at hand, an old folder of this step is trusted only after it was read; without, nothing better is there.
+  // With parts at hand, an old folder of this step is trusted only after it was read; without,
+  // nothing better is there.
   if (verify(target, parts_wait ? Depth::hashes : Depth::sizes)) {
     prune(order);
     return target;
   }
   if (!parts_wait) {
-    return Error{ErrorCode::not_found, folder.string() + ": the parts of this checkpoint are not there"};
+    return Error{ErrorCode::not_found,
+                 folder.string() + ": the parts of this checkpoint are not there"};
   }
   auto written = write_manifest(order, folder);
   if (!written) return written.error();

@@ -1,15 +1,16 @@
-// Writing a checkpoint in two phases: every rank its part, then one rank the commit (DESIGN compute, checkpoints).
+// Writing a checkpoint in two phases: every rank its part, then one rank the commit (DESIGN
+// compute, checkpoints).
 //
 //   <root>/.step-N.gG/   private to a generation; parts are written, synced and hashed here
 //   <root>/step-N/       the same folder after manifest.json was written and the folder renamed
 //
-// With replicated state the ranks split the tensors: rank r of n writes model-0000R-of-0000N.safetensors and
-// optimizer-0000R-of-0000N.safetensors (model.safetensors and optimizer.safetensors for one rank), by global tensor
-// names; the first also writes config.json, tokenizer.json, training.json and the index. Hugging Face tools read the
-// folder as a model.
+// With replicated state the ranks split the tensors: rank r of n writes
+// model-0000R-of-0000N.safetensors and optimizer-0000R-of-0000N.safetensors (model.safetensors and
+// optimizer.safetensors for one rank), by global tensor names; the first also writes config.json,
+// tokenizer.json, training.json and the index. Hugging Face tools read the folder as a model.
 //
-// Threads: any; different ranks at the same time. Errors: exhausted (disk full), from the system; what a failed part
-// wrote is removed, and nothing that was committed is touched.
+// Threads: any; different ranks at the same time. Errors: exhausted (disk full), from the system;
+// what a failed part wrote is removed, and nothing that was committed is touched.
 #pragma once
 
 #include <cstdint>

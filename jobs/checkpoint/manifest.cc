@@ -26,9 +26,12 @@ std::string to_hex(const XXH128_hash_t& hash) {
 json::object object_of(const StateEntry& state) {
   json::array states;
   for (const std::string& name : state.states) states.emplace_back(name);
-  return {{"step", state.step},           {"generation", state.generation},
-          {"optimizer", state.optimizer}, {"states", std::move(states)},
-          {"weights", state.weights},     {"profile", state.profile},
+  return {{"step", state.step},
+          {"generation", state.generation},
+          {"optimizer", state.optimizer},
+          {"states", std::move(states)},
+          {"weights", state.weights},
+          {"profile", state.profile},
           {"spec", state.spec}};
 }
 
@@ -114,7 +117,7 @@ Result<FileEntry> hash_file(const std::filesystem::path& folder, const std::stri
   const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return errno_error("cannot open " + path.string(), errno);
   const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(),
-                                                                      XXH3_freeState);
+                                                                       XXH3_freeState);
   TUTTI_ASSERT(state != nullptr);
   XXH3_128bits_reset(state.get());
   const auto buffer = std::make_unique_for_overwrite<char[]>(kReadBytes);

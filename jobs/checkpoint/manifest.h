@@ -1,8 +1,8 @@
 // The manifest of a checkpoint: which files it has, what they hash to, and which state it is.
 //
-// A folder is a checkpoint only by its manifest, and the manifest only by its own hash: one that was cut or altered at
-// any byte does not parse or does not check. File: manifest.json, {"manifest": {...}, "hash": XXH3-128 of the inner
-// object's text}.
+// A folder is a checkpoint only by its manifest, and the manifest only by its own hash: one that
+// was cut or altered at any byte does not parse or does not check. File: manifest.json,
+// {"manifest": {...}, "hash": XXH3-128 of the inner object's text}.
 //
 // Errors: corrupt, naming what does not check.
 #pragma once

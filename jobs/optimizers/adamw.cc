@@ -1,4 +1,5 @@
-// AdamW (Loshchilov & Hutter 2019) over a model's parameters; the arithmetic is kernels/ops/adamw.h.
+// AdamW (Loshchilov & Hutter 2019) over a model's parameters; the arithmetic is
+// kernels/ops/adamw.h.
 #include <array>
 
 #include "jobs/optimizers/optimizer.h"
@@ -43,7 +44,8 @@ Result<> update(const kernels::OpContext& ctx, const spec::OptimizerSpec& settin
   for (const models::Parameter& parameter : step.layout.parameters()) {
     const auto count = static_cast<std::size_t>(parameter.elements);
     const auto offset = static_cast<std::size_t>(parameter.offset);
-    const auto blocks = static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(count)));
+    const auto blocks =
+        static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(count)));
     const std::span<kernels::Hash128> hashes = step.block_hashes.subspan(block, blocks);
     block += blocks;
     if (!parameter.trainable) {

@@ -1,7 +1,8 @@
 // Optimizers: a table of rows, each a name, the states it keeps, and its step over all parameters.
 //
-// A step reads the summed gradients, updates weights and states in place, and hashes each grid block while it is in
-// cache. To add one: a file with its row, and the row in optimizers(); specs, checkpoints and tests follow the table.
+// A step reads the summed gradients, updates weights and states in place, and hashes each grid
+// block while it is in cache. To add one: a file with its row, and the row in optimizers(); specs,
+// checkpoints and tests follow the table.
 //
 // Ownership: all memory is the caller's; every arena has the layout's size. Threads: the context's.
 // Errors: invalid_argument (a setting out of range); nothing is written then.
@@ -22,17 +23,17 @@ namespace tutti::optimizers {
 struct OptimizerStep {
   const models::ParameterLayout& layout;
   std::span<float> weights;
-  std::span<const float> gradients;              // sums over target tokens
-  std::span<const std::span<float>> states;      // in the order of Optimizer::states
-  std::span<kernels::Hash128> block_hashes;      // of the updated weights, one per layout.blocks()
-  std::uint64_t step = 1;                        // the one being made, from 1
+  std::span<const float> gradients;          // sums over target tokens
+  std::span<const std::span<float>> states;  // in the order of Optimizer::states
+  std::span<kernels::Hash128> block_hashes;  // of the updated weights, one per layout.blocks()
+  std::uint64_t step = 1;                    // the one being made, from 1
   double rate = 0;
-  float factor = 1;                              // of the gradients: clip and token count in one number
+  float factor = 1;  // of the gradients: clip and token count in one number
 };
 
 struct Optimizer {
-  std::string_view name;                         // in specs
-  std::span<const std::string_view> states;      // names, as in checkpoints
+  std::string_view name;                     // in specs
+  std::span<const std::string_view> states;  // names, as in checkpoints
   Result<> (*check)(const spec::OptimizerSpec& settings);
   Result<> (*update)(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                      const OptimizerStep& step);

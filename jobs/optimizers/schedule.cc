@@ -36,7 +36,8 @@ double rate_at(const spec::TrainSpec& train, const Schedule& schedule, std::uint
   const double peak = train.optimizer.rate;
   if (step <= warmup) return peak * static_cast<double>(step) / static_cast<double>(warmup);
   if (step >= train.steps) return peak * schedule.share(1.0, train.schedule.floor);
-  const double progress = static_cast<double>(step - warmup) / static_cast<double>(train.steps - warmup);
+  const double progress =
+      static_cast<double>(step - warmup) / static_cast<double>(train.steps - warmup);
   return peak * schedule.share(progress, train.schedule.floor);
 }
 

@@ -1,4 +1,5 @@
-// tutti-rank: the compute binary. A worker starts it as a rank; `tutti` starts it for verbs that need no cluster.
+// tutti-rank: the compute binary. A worker starts it as a rank; `tutti` starts it for verbs that
+// need no cluster.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -32,8 +33,8 @@ constexpr Tool kTools[] = {
     {"tokenizer", tutti::tokenizers::run_tokenizer_tool},
 };
 
-// `tutti-rank run --job J --generation G --process P`: the arguments are for people who look at processes; what counts
-// comes over the worker's socket.
+// `tutti-rank run --job J --generation G --process P`: the arguments are for people who look at
+// processes; what counts comes over the worker's socket.
 int run_rank(std::span<const std::string>) {
   const char* const socket = std::getenv(kSocketVariable);
   if (socket == nullptr) {

@@ -33,7 +33,8 @@ struct RankHost::Impl {
   }
 
   void perform_all(const std::vector<Effect>& effects) {
-    for (const Effect& effect : effects) std::visit([this](const auto& value) { perform(value); }, effect);
+    for (const Effect& effect : effects)
+      std::visit([this](const auto& value) { perform(value); }, effect);
   }
 
   void perform(const SendReport& effect) { send(effect.report); }
@@ -50,7 +51,8 @@ struct RankHost::Impl {
   }
 
   void perform(const BeginGroup& effect) {
-    compute.push([this, effect] { work->run_group(effect, [this](const Event& event) { tell(event); }); });
+    compute.push(
+        [this, effect] { work->run_group(effect, [this](const Event& event) { tell(event); }); });
   }
 
   void perform(const BeginCommit& effect) {
@@ -74,11 +76,13 @@ struct RankHost::Impl {
   }
 
   void set_up(const wire::StartRank& order) {
-    TUTTI_LOG_INFO("rank", "job {} ({}), rank {} of {}, generation {}, {} threads", to_string(order.job),
-                   order.name, order.rank, order.size, to_string(order.generation), order.threads);
-    const auto done = work ? work->set_up(order)
-                           : Error{ErrorCode::unsupported,
-                                   fmt::format("jobs of kind {} are not run by this build", order.kind)};
+    TUTTI_LOG_INFO("rank", "job {} ({}), rank {} of {}, generation {}, {} threads",
+                   to_string(order.job), order.name, order.rank, order.size,
+                   to_string(order.generation), order.threads);
+    const auto done =
+        work ? work->set_up(order)
+             : Error{ErrorCode::unsupported,
+                     fmt::format("jobs of kind {} are not run by this build", order.kind)};
     if (done) return tell(SetUpDone{});
     fail(done.error());
   }
@@ -101,12 +105,14 @@ struct RankHost::Impl {
     tell(Finished{0, failure_of(error.code), error.message});
   }
 
-  // Exceptions of libraries end here; memory that the job needs and the machine does not have is the user's to change.
+  // Exceptions of libraries end here; memory that the job needs and the machine does not have is
+  // the user's to change.
   void compute_until_exit() {
     try {
       compute.run();
     } catch (const std::bad_alloc&) {
-      fail({ErrorCode::invalid_argument, "out of memory: the job needs more than this machine gives"});
+      fail({ErrorCode::invalid_argument,
+            "out of memory: the job needs more than this machine gives"});
     } catch (const std::exception& problem) {
       fail({ErrorCode::internal, problem.what()});
     }

@@ -1,8 +1,10 @@
 // Everything a rank's state machine can be told and everything it can do.
 //
-//   worker --orders--> [rank_state] --Begin...--> the computing thread --events--> [rank_state] --reports--> worker
+//   worker -- orders -->  [rank_state]  -- Begin... -->  computing thread
+//          <-- reports --               <-- events ----
 //
-// The computing thread does one task at a time, in the order given; Interrupt reaches the one it is in.
+// The computing thread does one task at a time, in the order given; Interrupt reaches the one it is
+// in.
 //
 // Ownership: plain values.
 #pragma once
@@ -62,8 +64,8 @@ struct PartWritten {
   bool operator==(const PartWritten&) const = default;
 };
 
-// The last answers to BeginGroup: the group is left, because it broke or on Interrupt; or nothing is left to do.
-// Finished with a failure may answer BeginSetUp and BeginListening, too.
+// The last answers to BeginGroup: the group is left, because it broke or on Interrupt; or nothing
+// is left to do. Finished with a failure may answer BeginSetUp and BeginListening, too.
 struct GroupLeft {
   Generation generation;
   std::int32_t suspect = -1;
@@ -89,7 +91,8 @@ struct CommitDone {
   bool operator==(const CommitDone&) const = default;
 };
 
-using Event = std::variant<SetUpDone, Listening, Entered, StepCommitted, PartWritten, GroupLeft, Finished, CommitDone>;
+using Event = std::variant<SetUpDone, Listening, Entered, StepCommitted, PartWritten, GroupLeft,
+                           Finished, CommitDone>;
 
 // Effects -----------------------------------------------------------------------------------------
 
@@ -136,7 +139,7 @@ struct ExitProcess {
   bool operator==(const ExitProcess&) const = default;
 };
 
-using Effect = std::variant<SendReport, BeginSetUp, BeginListening, BeginGroup, BeginCommit, Interrupt,
-                            RaiseFlags, ExitProcess>;
+using Effect = std::variant<SendReport, BeginSetUp, BeginListening, BeginGroup, BeginCommit,
+                            Interrupt, RaiseFlags, ExitProcess>;
 
 }  // namespace tutti::rank

@@ -98,7 +98,9 @@ RankState::Effects RankState::take(const wire::AbortGeneration& order) {
 RankState::Effects RankState::take(const wire::StopRank&) { return {ExitProcess{0}}; }
 
 // Not bound to this rank's generation: the parts of one that is over may be whole.
-RankState::Effects RankState::take(const wire::CommitCheckpoint& order) { return {BeginCommit{order}}; }
+RankState::Effects RankState::take(const wire::CommitCheckpoint& order) {
+  return {BeginCommit{order}};
+}
 
 RankState::Effects RankState::take(const wire::SetFlags& order) {
   const bool joins = phase_ == Phase::ready || phase_ == Phase::in_group;

@@ -1,4 +1,5 @@
-// What a rank does next: a pure state machine between the worker's orders and its own computing thread.
+// What a rank does next: a pure state machine between the worker's orders and its own computing
+// thread.
 //
 //   waiting -> setting_up -> listening -> ready -> in_group -> finished
 //                               ^                    |  ^          |
@@ -60,7 +61,7 @@ class RankState {
   Generation group_generation_;  // of the group that the computing thread is or was in
   Generation aborted_;           // all generations up to this one are over
   std::uint32_t rank_ = 0;
-  bool failed_ = false;          // it said why it cannot go on
+  bool failed_ = false;  // it said why it cannot go on
 };
 
 }  // namespace tutti::rank

@@ -43,7 +43,8 @@ struct ServeDoor::Impl {
         return;
       }
     }
-    if (const auto* request = std::get_if<wire::Generate>(&decoded->message)) refuse(peer, *request);
+    if (const auto* request = std::get_if<wire::Generate>(&decoded->message))
+      refuse(peer, *request);
   }
 
   void refuse(const std::string& peer, const wire::Generate& request) {
@@ -82,7 +83,9 @@ Result<std::unique_ptr<ServeDoor>> ServeDoor::open() {
     options.keys = door->keys;
     auto endpoint = transport::open_server(
         *door->host, options,
-        {.on_frame = [door](const std::string& peer, const std::string& frame) { door->take_frame(peer, frame); }});
+        {.on_frame = [door](const std::string& peer, const std::string& frame) {
+          door->take_frame(peer, frame);
+        }});
     if (endpoint) {
       door->endpoint = *std::move(endpoint);
       door->address = door->endpoint->address();

@@ -1,4 +1,5 @@
-// The door of a serving rank: an encrypted endpoint on loopback that takes requests in and gives answers out.
+// The door of a serving rank: an encrypted endpoint on loopback that takes requests in and gives
+// answers out.
 //
 //   gateway --Generate, CancelGenerate--> [endpoint, its own thread] --inbox--> computing thread
 //           <--Generated------------------ answer()                 <---------

@@ -1,6 +1,7 @@
 // Tasks for one thread, done in the order given.
 //
-// Threads: push from any; run on the thread that does them. Limits: the state machine has a few tasks open at most.
+// Threads: push from any; run on the thread that does them. Limits: the state machine has a few
+// tasks open at most.
 #pragma once
 
 #include <condition_variable>

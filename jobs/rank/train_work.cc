@@ -15,7 +15,8 @@
 namespace tutti::rank {
 namespace {
 
-// A slow rank is waited for; the coordinator decides when a job hangs. This only ends a group that everyone forgot.
+// A slow rank is waited for; the coordinator decides when a job hangs. This only ends a group that
+// everyone forgot.
 constexpr Duration kOperationDeadline = std::chrono::minutes(30);
 constexpr Duration kFormDeadline = std::chrono::seconds(60);
 
@@ -120,7 +121,8 @@ void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
                            .checkpoint = order.order.checkpoint,
                            .root = checkpoints_of(folder_).string(),
                            .copies = {}};
-  for (const wire::StateCopy& copy : order.order.copies) plan.copies.push_back({copy.from, copy.to});
+  for (const wire::StateCopy& copy : order.order.copies)
+    plan.copies.push_back({copy.from, copy.to});
   auto entered = trainer_->enter(**group, plan);
   if (!entered) return leave(entered.error(), sink);
   Entered event;
@@ -139,7 +141,8 @@ void TrainWork::make_steps(const EventSink& sink, bool save_is_due) {
     auto outcome = trainer_->step(*group_, flags_.load());
     if (!outcome) return leave(outcome.error(), sink);
     flags_.fetch_and(~outcome->flags);
-    sink(StepCommitted{generation_, outcome->record.step, first, training::to_json(outcome->record)});
+    sink(StepCommitted{generation_, outcome->record.step, first,
+                       training::to_json(outcome->record)});
     first = false;
     const bool asked = (outcome->flags & training::kFlagSave) != 0;
     if (asked || job_->saves_after(outcome->record.step)) save_part(sink);
@@ -155,10 +158,11 @@ void TrainWork::save_part(const EventSink& sink) {
   PartWritten written;
   written.generation = generation_;
   written.step = trainer_->state().step;
-  auto files = checkpoint::write_part(trainer_->checkpoint_state(), {.root = checkpoints_of(folder_),
-                                                                     .generation = generation_.value,
-                                                                     .rank = group_->rank(),
-                                                                     .ranks = group_->size()});
+  auto files =
+      checkpoint::write_part(trainer_->checkpoint_state(), {.root = checkpoints_of(folder_),
+                                                            .generation = generation_.value,
+                                                            .rank = group_->rank(),
+                                                            .ranks = group_->size()});
   if (files) {
     for (const auto& file : *files) written.files.push_back({file.name, file.bytes, file.hash});
   } else {

@@ -1,7 +1,7 @@
 // What a kind of job does in a rank: opened once, then one group after the other. A table of kinds.
 //
-// Threads: interrupt(), raise_flags(), progress() and, once set up, commit() from any thread; everything else on the
-// computing thread, one call at a time.
+// Threads: interrupt(), raise_flags(), progress() and, once set up, commit() from any thread;
+// everything else on the computing thread, one call at a time.
 #pragma once
 
 #include <functional>
@@ -26,7 +26,8 @@ class Work {
   // Opens what the job is made of. Errors: the user's and the system's, one line.
   virtual Result<> set_up(const wire::StartRank& order) = 0;
 
-  // Leaves the old group for good and listens for the next; the address. Forgets flags and interruptions.
+  // Leaves the old group for good and listens for the next; the address. Forgets flags and
+  // interruptions.
   virtual Result<std::string> listen() = 0;
   virtual wire::HeldState held() const = 0;
 

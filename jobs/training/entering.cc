@@ -50,8 +50,8 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
   entered.copied_bytes += *copied;
   auto due = agree(group, plan);
   if (!due) return due.error();
-  auto tree = kernels::ShardTree::create(std::max(1U, job_.spec.parallel.shards), job_.spec.train.batch,
-                                         group.size());
+  auto tree = kernels::ShardTree::create(std::max(1U, job_.spec.parallel.shards),
+                                         job_.spec.train.batch, group.size());
   if (!tree) return fail_job(tree.error());
   reduction_.emplace(job_.decoder.layout(), *tree, group.rank());
   entered.step = state_.step;
@@ -75,14 +75,16 @@ Result<std::uint64_t> Trainer::reach_base(const EnterPlan& plan) {
   progress_.enter(Phase::loading);
   if (!plan.checkpoint.empty()) return load_newest(plan);
   if (plan.base_step != 0) {
-    return Error{ErrorCode::not_found, "no checkpoint is named for step " + std::to_string(plan.base_step)};
+    return Error{ErrorCode::not_found,
+                 "no checkpoint is named for step " + std::to_string(plan.base_step)};
   }
   auto initialised = initialise();
   if (!initialised) return initialised.error();
   return std::uint64_t{0};
 }
 
-// The checkpoint of the plan; or, where it does not verify, the newest one before it that does; or the beginning.
+// The checkpoint of the plan; or, where it does not verify, the newest one before it that does; or
+// the beginning.
 Result<std::uint64_t> Trainer::load_newest(const EnterPlan& plan) {
   const std::string& resume = job_.spec.train.resume;
   std::string folder = plan.checkpoint;
@@ -94,7 +96,8 @@ Result<std::uint64_t> Trainer::load_newest(const EnterPlan& plan) {
       return fail_job(loaded.error());
     }
     TUTTI_LOG_WARNING("training", "checkpoint not used: {}", loaded.error().message);
-    const auto found = step_max == 0 ? std::nullopt : checkpoint::newest_valid(plan.root, step_max - 1);
+    const auto found =
+        step_max == 0 ? std::nullopt : checkpoint::newest_valid(plan.root, step_max - 1);
     if (!found && resume.empty()) break;
     folder = found ? found->folder.string() : resume;
     step_max = found ? found->step : 0;
@@ -172,31 +175,34 @@ Result<std::uint64_t> Trainer::copy_states(kernels::Communicator& group, const E
   return received;
 }
 
-// All ranks stand at one step with equal weights; and whether that state should have been saved, as rank 0 sees the
-// folder.
+// All ranks stand at one step with equal weights; and whether that state should have been saved, as
+// rank 0 sees the folder.
 Result<bool> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan) {
   std::vector<Standing> standings(group.size());
   Standing& own = standings[group.rank()];
   own = {state_.step, state_.weights_hash, 0};
   if (group.rank() == 0 && job_.saves_after(state_.step)) {
-    const auto folder = std::filesystem::path(plan.root) / checkpoint::step_folder_name(state_.step);
+    const auto folder =
+        std::filesystem::path(plan.root) / checkpoint::step_folder_name(state_.step);
     own.save_is_due = checkpoint::verify(folder, checkpoint::Depth::sizes) ? 0 : 1;
   }
   std::vector<std::span<std::byte>> blocks;
-  for (Standing& standing : standings) blocks.push_back(std::as_writable_bytes(std::span(&standing, 1)));
+  for (Standing& standing : standings)
+    blocks.push_back(std::as_writable_bytes(std::span(&standing, 1)));
   auto gathered = kernels::all_gather(group, blocks);
   if (!gathered) return gathered.error();
   for (std::uint32_t peer = 0; peer < group.size(); ++peer) {
     const Standing& other = standings[peer];
     if (other.step != state_.step) {
-      return Error{ErrorCode::corrupt, fmt::format("rank {} stands at step {}, this rank at step {}",
-                                                   peer, other.step, state_.step)};
+      return Error{ErrorCode::corrupt,
+                   fmt::format("rank {} stands at step {}, this rank at step {}", peer, other.step,
+                               state_.step)};
     }
     if (other.weights == state_.weights_hash) continue;
-    return fail_job({ErrorCode::internal,
-                     fmt::format("at step {} rank {} has weights {}, this rank {}", state_.step, peer,
-                                 kernels::to_string(other.weights),
-                                 kernels::to_string(state_.weights_hash))});
+    return fail_job(
+        {ErrorCode::internal,
+         fmt::format("at step {} rank {} has weights {}, this rank {}", state_.step, peer,
+                     kernels::to_string(other.weights), kernels::to_string(state_.weights_hash))});
   }
   return standings[0].save_is_due != 0;
 }
@@ -204,9 +210,11 @@ Result<bool> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan)
 Result<> Trainer::hash_weights() {
   std::size_t block = 0;
   for (const models::Parameter& parameter : job_.decoder.layout().parameters()) {
-    const auto blocks = static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(parameter.elements)));
-    auto hashed = kernels::hash_blocks(ctx_, state_.weights().subspan(parameter.offset, parameter.elements),
-                                       std::span(block_hashes_).subspan(block, blocks));
+    const auto blocks = static_cast<std::size_t>(
+        kernels::grid_blocks(static_cast<kernels::Index>(parameter.elements)));
+    auto hashed =
+        kernels::hash_blocks(ctx_, state_.weights().subspan(parameter.offset, parameter.elements),
+                             std::span(block_hashes_).subspan(block, blocks));
     if (!hashed) return hashed;
     block += blocks;
   }

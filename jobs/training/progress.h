@@ -10,7 +10,15 @@
 namespace tutti::training {
 
 enum class Phase : std::uint8_t {
-  loading, connecting, copying, forward, exchange, update, checkpoint, serving, idle
+  loading,
+  connecting,
+  copying,
+  forward,
+  exchange,
+  update,
+  checkpoint,
+  serving,
+  idle
 };
 
 constexpr std::string_view to_string(Phase phase) {

@@ -8,7 +8,9 @@ namespace tutti::training {
 
 ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset,
                                std::uint32_t micro)
-    : decoder_(decoder), dataset_(dataset), micro_(micro),
+    : decoder_(decoder),
+      dataset_(dataset),
+      micro_(micro),
       pass_(decoder, {.rows_max = micro * dataset.sequence(), .samples_max = micro}),
       read_(2 * std::size_t{dataset.sequence()}) {
   const std::size_t rows = std::size_t{micro} * dataset.sequence();

@@ -1,11 +1,14 @@
-// The gradients of a rank's shards, added up to its maximal complete subtrees (DESIGN numerics, tree rule).
+// The gradients of a rank's shards, added up to its maximal complete subtrees (DESIGN numerics,
+// tree rule).
 //
-// Shard by shard, depth first: each shard's samples go through the pass in micro-batches that continue the chains in
-// one buffer, and a finished shard is added to its sibling as soon as both are there. A subtree of 2^k shards
-// needs k + 1 buffers at most, as in a binary counter; they are made in the first step and used again.
+// Shard by shard, depth first: each shard's samples go through the pass in micro-batches that
+// continue the chains in one buffer, and a finished shard is added to its sibling as soon as both
+// are there. A subtree of 2^k shards needs k + 1 buffers at most, as in a binary counter; they are
+// made in the first step and used again.
 //
 // Ownership: owns the buffers and the pass. Threads: one; the context's threads compute.
-// Errors: those of the data and the pass; aborted, when `Request::aborted` says so between two micro-batches.
+// Errors: those of the data and the pass; aborted, when `Request::aborted` says so between two
+// micro-batches.
 #pragma once
 
 #include <cstdint>

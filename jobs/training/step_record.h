@@ -1,4 +1,5 @@
-// What a committed step leaves behind: one JSON object on one line, the same in every rank but for `seconds`.
+// What a committed step leaves behind: one JSON object on one line, the same in every rank but for
+// `seconds`.
 #pragma once
 
 #include <cstdint>

@@ -27,8 +27,8 @@ StepReduction::StepReduction(const models::ParameterLayout& layout, const kernel
                              std::uint32_t rank)
     : layout_(layout), tree_(tree), rank_(rank), notes_(static_cast<std::size_t>(tree.ranks())) {
   const std::vector<std::uint64_t> starts = block_starts(layout);
-  std::vector<std::uint64_t> borders = kernels::chunk_borders(
-      starts, layout.elements(), static_cast<std::uint32_t>(tree.ranks()));
+  std::vector<std::uint64_t> borders =
+      kernels::chunk_borders(starts, layout.elements(), static_cast<std::uint32_t>(tree.ranks()));
   const auto block_at = [&](std::uint64_t border) {
     return static_cast<std::uint64_t>(std::lower_bound(starts.begin(), starts.end(), border) -
                                       starts.begin());
@@ -99,7 +99,8 @@ Result<StepSums> StepReduction::read_notes(std::uint64_t step) const {
   StepSums sums;
   for (const Note& note : notes_) {
     if (note.words[kStepWord] != step) {
-      return Error{ErrorCode::corrupt, "a rank is at step " + std::to_string(note.words[kStepWord]) +
+      return Error{ErrorCode::corrupt, "a rank is at step " +
+                                           std::to_string(note.words[kStepWord]) +
                                            ", this one at step " + std::to_string(step)};
     }
     sums.flags |= note.words[kFlagsWord];

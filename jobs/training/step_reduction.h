@@ -1,12 +1,15 @@
-// From every rank's subtree sums to the one gradient of a step and what must be known of it, in every rank.
+// From every rank's subtree sums to the one gradient of a step and what must be known of it, in
+// every rank.
 //
-//   tree exchange   each rank owns a chunk, adds all pieces of it in tree order and looks at its norm
-//   gather          chunks, and with them: losses and target counts by shard, fp64 norms by grid block, flags
+//   tree exchange   each rank owns a chunk, adds all its pieces in tree order, looks at its norm
+//   gather          chunks, and with them losses and target counts by shard, fp64 squares by grid
+//                   block, flags
 //
-// Afterwards a rank can make the step without another word from anyone (the step commit, DESIGN jobs). The same bits
-// for any number of ranks.
+// Afterwards a rank can make the step without another word from anyone (the step commit, DESIGN
+// jobs). The same bits for any number of ranks.
 //
-// Threads: one; the context's threads compute. Errors: the communicator's; corrupt if ranks are at different steps.
+// Threads: one; the context's threads compute. Errors: the communicator's; corrupt if ranks are at
+// different steps.
 #pragma once
 
 #include <cstdint>
@@ -24,16 +27,17 @@ inline constexpr std::uint64_t kFlagSave = 1;
 inline constexpr std::uint64_t kFlagStop = 2;
 
 struct StepSums {
-  double loss = 0;                 // over all target tokens
+  double loss = 0;  // over all target tokens
   std::uint64_t targets = 0;
-  double squares = 0;              // of the summed gradient
+  double squares = 0;  // of the summed gradient
   std::uint64_t flags = 0;
   std::optional<std::uint32_t> bad_parameter;  // the first whose gradient is not finite
 };
 
 class StepReduction {
  public:
-  StepReduction(const models::ParameterLayout& layout, const kernels::ShardTree& tree, std::uint32_t rank);
+  StepReduction(const models::ParameterLayout& layout, const kernels::ShardTree& tree,
+                std::uint32_t rank);
 
   const kernels::ShardTree& tree() const { return tree_; }
 
@@ -48,7 +52,8 @@ class StepReduction {
   Result<StepSums> reduce(const Request& request);
 
  private:
-  // What rank r tells all, as 64-bit words: step, flags, (loss, targets) by shard, squares by block of its chunk.
+  // What rank r tells all, as 64-bit words: step, flags, (loss, targets) by shard, squares by block
+  // of its chunk.
   struct Note {
     kernels::IndexRange shards;
     kernels::IndexRange blocks;

@@ -17,9 +17,13 @@ constexpr double kClipEpsilon = 1e-6;
 }  // namespace
 
 Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress)
-    : job_(job), pool_(threads), ctx_{&pool_}, state_(job.decoder, *job.optimizer),
+    : job_(job),
+      pool_(threads),
+      ctx_{&pool_},
+      state_(job.decoder, *job.optimizer),
       block_hashes_(job.decoder.layout().blocks().size()),
-      gradients_(job.decoder, job.dataset, job.micro()), progress_(progress) {}
+      gradients_(job.decoder, job.dataset, job.micro()),
+      progress_(progress) {}
 
 Held Trainer::held() const { return {state_.whole, state_.step, pending_ ? pending_->step : 0}; }
 
@@ -65,14 +69,16 @@ Result<> Trainer::compute_gradients(kernels::Communicator& group) {
   return fail_job(Error(computed.error()).with_context("step " + std::to_string(state_.step + 1)));
 }
 
-Result<StepSums> Trainer::reduce(kernels::Communicator& group, std::uint64_t step, std::uint64_t flags) {
+Result<StepSums> Trainer::reduce(kernels::Communicator& group, std::uint64_t step,
+                                 std::uint64_t flags) {
   auto sums = reduction_->reduce(
       {.ctx = ctx_, .group = group, .gradients = gradients_, .step = step, .flags = flags});
   if (!sums) return sums;
   if (sums->bad_parameter) {
     const auto& parameter = job_.decoder.layout().parameters()[*sums->bad_parameter];
-    return fail_job({ErrorCode::invalid_argument, "step " + std::to_string(step) + ": the gradient of " +
-                                                      parameter.name + " is not finite"});
+    return fail_job({ErrorCode::invalid_argument, "step " + std::to_string(step) +
+                                                      ": the gradient of " + parameter.name +
+                                                      " is not finite"});
   }
   return sums;
 }

@@ -1,16 +1,18 @@
 // The training of one rank: its state, the joining of a generation, and the step with its commit.
 //
-//   enter(group, plan)   stand at the base step: hold it, finish the pending step, receive, load, or initialise
+//   enter(group, plan)   stand at the base step: hold it, finish what is pending, receive it from
+//                        a peer, load it, or initialise
 //   step(group, flags)   forward, backward, exchange -> pending -> votes of all -> update in place
 //
-// The step commit (DESIGN jobs). A rank votes once it holds the reduced gradients, their norm and the flags of all:
-// everything that the update needs. With all votes in it updates without another word, so that the votes of all mean
-// that every rank can make the step, whatever happens next. What is pending is kept until then: after a loss, a rank
-// that got all votes stands at t + 1, and every survivor can follow it there alone.
+// The step commit (DESIGN jobs). A rank votes once it holds the reduced gradients, their norm and
+// the flags of all: everything that the update needs. With all votes in it updates without another
+// word, so that the votes of all mean that every rank can make the step, whatever happens next.
+// What is pending is kept until then: after a loss, a rank that got all votes stands at t + 1, and
+// every survivor can follow it there alone.
 //
 // Ownership: keeps references to the job and the progress. Threads: one.
-// Errors: the communicator's leave the state as held() says. job_failed() tells the errors that end the job
-// (a gradient that is not finite, data that cannot be read) from those that end the group.
+// Errors: the communicator's leave the state as held() says. job_failed() tells the errors that end
+// the job (a gradient that is not finite, data that cannot be read) from those that end the group.
 #pragma once
 
 #include <cstdint>
@@ -45,15 +47,17 @@ struct Copy {
 struct EnterPlan {
   std::uint64_t generation = 0;
   std::uint64_t base_step = 0;
-  std::string checkpoint = {};    // folder of the state of base_step; empty: none
-  std::string root = {};          // <job folder>/checkpoints, searched for an older one if that does not verify
+  std::string checkpoint = {};  // folder of the state of base_step; empty: none
+  // <job folder>/checkpoints, searched for an older one if that does not verify.
+  std::string root = {};
   std::vector<Copy> copies = {};  // who sends the state to whom
 };
 
 struct Entered {
   std::uint64_t step = 0;
   std::uint64_t copied_bytes = 0;
-  // The state is one that the run saves, and no checkpoint of it was committed: the loss came in between.
+  // The state is one that the run saves, and no checkpoint of it was committed: the loss came in
+  // between.
   bool save_is_due = false;
 };
 

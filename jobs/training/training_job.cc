@@ -11,7 +11,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Rows of one call of the pass: enough for products to run near their peak, few enough that activations stay small.
+// Rows of one call of the pass: enough for products to run near their peak, few enough that
+// activations stay small.
 constexpr std::uint32_t kMicroRows = 2048;
 
 Result<models::Decoder> open_decoder(const spec::JobSpec& spec) {
@@ -67,7 +68,8 @@ Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& option
   auto schedule = optimizers::find_schedule(spec.train.schedule.name);
   if (!schedule) return schedule.error();
   if (spec.train.precision != "fp32") {
-    return Error{ErrorCode::unsupported, "train.precision " + spec.train.precision + ": this build trains in fp32"};
+    return Error{ErrorCode::unsupported,
+                 "train.precision " + spec.train.precision + ": this build trains in fp32"};
   }
   auto decoder = open_decoder(spec);
   if (!decoder) return decoder.error();

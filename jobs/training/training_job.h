@@ -2,8 +2,8 @@
 //
 // Every rank opens it alone, from the spec and from files that all see, and comes to the same.
 //
-// Errors: the user's, one line naming file, key or tensor: invalid_argument, not_found, permission_denied, corrupt,
-// unsupported; the system's: exhausted, unavailable.
+// Errors: the user's, one line naming file, key or tensor: invalid_argument, not_found,
+// permission_denied, corrupt, unsupported; the system's: exhausted, unavailable.
 #pragma once
 
 #include <cstdint>

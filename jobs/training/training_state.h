@@ -1,7 +1,7 @@
 // The state of a training run: weights, optimizer states, and the step after which they stand so.
 //
-// Any rank's completed step t is *the* state of step t (DESIGN numerics), so a state is copied between ranks, written
-// to checkpoints and read back without a word about who made it.
+// Any rank's completed step t is *the* state of step t (DESIGN numerics), so a state is copied
+// between ranks, written to checkpoints and read back without a word about who made it.
 //
 // Ownership: owns its arenas, all of the decoder's layout. Threads: the computing one.
 #pragma once
@@ -44,12 +44,11 @@ class TrainingState {
 
   // Optimizer states start at zero.
   void clear_optimizer() {
-    for (const std::span<float> state : optimizer_spans_) std::fill(state.begin(), state.end(), 0.0F);
+    for (const std::span<float> state : optimizer_spans_)
+      std::fill(state.begin(), state.end(), 0.0F);
   }
 
-  std::uint64_t bytes() const {
-    return (1 + optimizer_.size()) * weights_.span().size_bytes();
-  }
+  std::uint64_t bytes() const { return (1 + optimizer_.size()) * weights_.span().size_bytes(); }
 
  private:
   kernels::FloatBuffer weights_;

@@ -1,5 +1,5 @@
-#include <catch2/catch.hpp>
 #include <sys/resource.h>
+#include <catch2/catch.hpp>
 
 #include <csignal>
 #include <fstream>
@@ -86,7 +86,8 @@ fs::path save(const State& state, const fs::path& root, std::uint64_t step, std:
               std::uint32_t keep = 0) {
   CommitOrder order{.root = root, .step = step, .generation = 1, .keep = keep};
   for (std::uint32_t rank = 0; rank < ranks; ++rank) {
-    auto files = write_part(state.at(step), {.root = root, .generation = 1, .rank = rank, .ranks = ranks});
+    auto files =
+        write_part(state.at(step), {.root = root, .generation = 1, .rank = rank, .ranks = ranks});
     REQUIRE(files.ok());
     order.files.insert(order.files.end(), files->begin(), files->end());
   }
@@ -97,7 +98,8 @@ fs::path save(const State& state, const fs::path& root, std::uint64_t step, std:
 
 std::set<std::string> names_in(const fs::path& folder) {
   std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(folder))
+    names.insert(entry.path().filename().string());
   return names;
 }
 
@@ -118,7 +120,8 @@ TEST_CASE("checkpoint: what any number of ranks wrote, any loads again") {
     REQUIRE(loaded.ok());
     CHECK(read == state);
     CHECK(loaded->entry == state.at(7).entry);
-    CHECK(models::SafetensorsReader::open_folder(saved).ok());  // as Hugging Face tools find the tensors
+    CHECK(models::SafetensorsReader::open_folder(saved)
+              .ok());  // as Hugging Face tools find the tensors
     CHECK(fs::exists(saved / "model.safetensors.index.json") == (ranks > 1));
   }
 }
@@ -138,7 +141,8 @@ TEST_CASE("checkpoint: parts are invisible until they are committed") {
   CHECK(commit(order).error().code == ErrorCode::not_found);
 }
 
-TEST_CASE("checkpoint: cut at any byte of any file it is invisible, and the one before it is used") {
+TEST_CASE(
+    "checkpoint: cut at any byte of any file it is invisible, and the one before it is used") {
   const test::TemporaryFolder folder;
   const State state(1);
   save(state, folder.path(), 4, 2);
@@ -146,7 +150,8 @@ TEST_CASE("checkpoint: cut at any byte of any file it is invisible, and the one 
   REQUIRE(newest_valid(folder.path())->step == 8);
   for (const std::string& name : names_in(newest)) {
     const std::string content = *read_file(newest / name);
-    const std::size_t stride = name == "manifest.json" ? 1 : std::max<std::size_t>(1, content.size() / 16);
+    const std::size_t stride =
+        name == "manifest.json" ? 1 : std::max<std::size_t>(1, content.size() / 16);
     for (std::size_t bytes = 0; bytes < content.size(); bytes += stride) {
       fs::resize_file(newest / name, bytes);
       const auto found = newest_valid(folder.path());
@@ -167,7 +172,8 @@ TEST_CASE("checkpoint: one altered byte anywhere is noticed and its file is name
   const fs::path saved = save(state, folder.path(), 8);
   for (const std::string& name : names_in(saved)) {
     const std::string content = *read_file(saved / name);
-    const std::size_t stride = name == "manifest.json" ? 1 : std::max<std::size_t>(1, content.size() / 16);
+    const std::size_t stride =
+        name == "manifest.json" ? 1 : std::max<std::size_t>(1, content.size() / 16);
     for (std::size_t at = 0; at < content.size(); at += stride) {
       std::string altered = content;
       altered[at] = static_cast<char>(altered[at] ^ 1);
@@ -181,7 +187,9 @@ TEST_CASE("checkpoint: one altered byte anywhere is noticed and its file is name
   CHECK(verify(saved).ok());
 }
 
-TEST_CASE("checkpoint: pruning keeps the newest, those in use, and nothing half-written of older generations") {
+TEST_CASE(
+    "checkpoint: pruning keeps the newest, those in use, and nothing half-written of older "
+    "generations") {
   const test::TemporaryFolder folder;
   const State state(1);
   for (const std::uint64_t step : {1, 2, 3, 4}) save(state, folder.path(), step);
@@ -190,8 +198,15 @@ TEST_CASE("checkpoint: pruning keeps the newest, those in use, and nothing half-
   REQUIRE(files.ok());
   const auto newer = folder.path() / ".step-6.g1";
   fs::create_directories(newer);
-  REQUIRE(commit({.root = folder.path(), .step = 5, .generation = 1, .files = *files, .keep = 2, .in_use = {1}}).ok());
-  CHECK(names_in(folder.path()) == std::set<std::string>{".step-6.g1", "step-1", "step-4", "step-5"});
+  REQUIRE(commit({.root = folder.path(),
+                  .step = 5,
+                  .generation = 1,
+                  .files = *files,
+                  .keep = 2,
+                  .in_use = {1}})
+              .ok());
+  CHECK(names_in(folder.path()) ==
+        std::set<std::string>{".step-6.g1", "step-1", "step-4", "step-5"});
 }
 
 TEST_CASE("checkpoint: a committed step that was damaged is replaced by new parts") {
@@ -230,7 +245,11 @@ TEST_CASE("checkpoint: another optimizer's state or another model's tensors are 
   const fs::path saved = save(state, folder.path(), 1);
   const models::Decoder decoder = tiny_decoder();
   std::vector<float> weights(decoder.layout().elements());
-  const auto wrong = load(saved, {.decoder = decoder, .weights = weights, .optimizer = "muon", .states = {}, .state_values = {}});
+  const auto wrong = load(saved, {.decoder = decoder,
+                                  .weights = weights,
+                                  .optimizer = "muon",
+                                  .states = {},
+                                  .state_values = {}});
   CHECK(wrong.error().code == ErrorCode::invalid_argument);
 }
 

@@ -1,5 +1,8 @@
 #include "kernels/collective/communicator.h"
 
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <array>
 #include <catch2/catch.hpp>
 #include <csignal>
@@ -7,10 +10,7 @@
 #include <latch>
 #include <mutex>
 #include <numeric>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <thread>
-#include <unistd.h>
 
 #include "kernels/collective/collectives.h"
 #include "kernels/collective/handshake.h"
@@ -75,7 +75,8 @@ TEST_CASE("communicator: a rank that leaves is seen by all, whoever they wait fo
     left.wait();
     // Ranks 0 and 1 wait for each other only; neither is going to send.
     std::uint64_t value = 0;
-    const Transfer receive{Direction::receive, 1 - rank, std::as_writable_bytes(std::span(&value, 1))};
+    const Transfer receive{Direction::receive, 1 - rank,
+                           std::as_writable_bytes(std::span(&value, 1))};
     if (rank == 0) {
       const Transfer from_departed{Direction::receive, 2, receive.bytes};
       errors[0] = group->exchange(std::span(&from_departed, 1)).error();
@@ -115,7 +116,8 @@ TEST_CASE("communicator: a rank that finished early does not disturb those that 
 TEST_CASE("communicator: abort ends a blocked exchange at once and stays") {
   test::run_ranks({.size = 2}, [&](std::unique_ptr<Communicator> group) {
     std::uint64_t value = 0;
-    const Transfer receive{Direction::receive, 1 - group->rank(), std::as_writable_bytes(std::span(&value, 1))};
+    const Transfer receive{Direction::receive, 1 - group->rank(),
+                           std::as_writable_bytes(std::span(&value, 1))};
     static std::latch both(2);
     std::thread other([&] {
       both.arrive_and_wait();
@@ -157,21 +159,23 @@ TEST_CASE("communicator: a length that the peer does not expect is corrupt, neve
 TEST_CASE("communicator: an operation in which nothing moves ends at its deadline") {
   test::run_ranks({.size = 2, .operation_deadline = std::chrono::milliseconds(20)},
                   [&](std::unique_ptr<Communicator> group) {
-    static std::latch both(2);
-    std::uint64_t value = 0;
-    const Transfer receive{Direction::receive, 1 - group->rank(), std::as_writable_bytes(std::span(&value, 1))};
-    const auto outcome = group->exchange(std::span(&receive, 1));
-    both.arrive_and_wait();
-    static std::mutex mutex;
-    const std::lock_guard lock(mutex);
-    CHECK(outcome.error().code == ErrorCode::deadline_exceeded);
-  });
+                    static std::latch both(2);
+                    std::uint64_t value = 0;
+                    const Transfer receive{Direction::receive, 1 - group->rank(),
+                                           std::as_writable_bytes(std::span(&value, 1))};
+                    const auto outcome = group->exchange(std::span(&receive, 1));
+                    both.arrive_and_wait();
+                    static std::mutex mutex;
+                    const std::lock_guard lock(mutex);
+                    CHECK(outcome.error().code == ErrorCode::deadline_exceeded);
+                  });
 }
 
 TEST_CASE("communicator: a killed process is seen by its peer") {
   auto first = *Listener::open({});
   auto second = *Listener::open({});
-  FormOptions form{.addresses = {first->address(), second->address()}, .generation = 1, .secret = "s"};
+  FormOptions form{
+      .addresses = {first->address(), second->address()}, .generation = 1, .secret = "s"};
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
@@ -198,12 +202,13 @@ struct Attempt {
   std::uint64_t generation = 3;
 };
 
-// Rank 1 dials rank 0 as `attempt` says; then, in order, as it should. The error of the first try, and how many rank 0
-// turned away.
+// Rank 1 dials rank 0 as `attempt` says; then, in order, as it should. The error of the first try,
+// and how many rank 0 turned away.
 std::pair<Error, std::uint64_t> try_to_join(const Attempt& attempt) {
   auto first = *Listener::open({});
   auto second = *Listener::open({});
-  const FormOptions right{.addresses = {first->address(), second->address()}, .generation = 3, .secret = "s"};
+  const FormOptions right{
+      .addresses = {first->address(), second->address()}, .generation = 3, .secret = "s"};
   Result<std::unique_ptr<Communicator>> accepted = Error{};
   std::thread acceptor([&] { accepted = first->connect(right); });
   FormOptions own = right;
@@ -219,11 +224,13 @@ std::pair<Error, std::uint64_t> try_to_join(const Attempt& attempt) {
   return {error, first->refused()};
 }
 
-TEST_CASE("forming: a wrong secret or generation is refused, counted, and does not stop the group") {
+TEST_CASE(
+    "forming: a wrong secret or generation is refused, counted, and does not stop the group") {
   const auto [wrong_secret, refused] = try_to_join({.secret = "t"});
   CHECK(wrong_secret.code == ErrorCode::permission_denied);
   CHECK(refused == 1);
-  CHECK(try_to_join({.secret = "longer than the right one"}).first.code == ErrorCode::permission_denied);
+  CHECK(try_to_join({.secret = "longer than the right one"}).first.code ==
+        ErrorCode::permission_denied);
   CHECK(try_to_join({.generation = 2}).first.code == ErrorCode::stale);
 }
 
@@ -233,8 +240,10 @@ TEST_CASE("forming: noise and silent strangers do not hold up the group") {
   const FileDescriptor silent = *dial(first->address());
   const FileDescriptor noisy = *dial(first->address());
   const std::string noise(sizeof(Greeting), 'x');
-  REQUIRE(::send(noisy.get(), noise.data(), noise.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(noise.size()));
-  FormOptions form{.addresses = {first->address(), second->address()}, .generation = 1, .secret = "s"};
+  REQUIRE(::send(noisy.get(), noise.data(), noise.size(), MSG_NOSIGNAL) ==
+          static_cast<ssize_t>(noise.size()));
+  FormOptions form{
+      .addresses = {first->address(), second->address()}, .generation = 1, .secret = "s"};
   bool joined = false;
   std::thread other([&, form]() mutable {
     form.rank = 1;
@@ -250,7 +259,8 @@ TEST_CASE("forming: cancel, a dead peer and the deadline each end it with their 
   auto first = *Listener::open({});
   auto second = *Listener::open({});
   const std::string address_of_dead = second->address();
-  FormOptions form{.addresses = {first->address(), address_of_dead}, .generation = 1, .secret = "s"};
+  FormOptions form{
+      .addresses = {first->address(), address_of_dead}, .generation = 1, .secret = "s"};
   form.deadline = std::chrono::milliseconds(20);
   CHECK(first->connect(form).error().code == ErrorCode::deadline_exceeded);
   form.deadline = std::chrono::seconds(30);

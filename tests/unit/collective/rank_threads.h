@@ -1,4 +1,5 @@
-// Ranks as threads of the test: opens a listener for each, connects them, and runs one function per rank.
+// Ranks as threads of the test: opens a listener for each, connects them, and runs one function per
+// rank.
 #pragma once
 
 #include <catch2/catch.hpp>

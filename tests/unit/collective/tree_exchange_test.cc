@@ -94,7 +94,8 @@ TEST_CASE("tree exchange: another order of addition would show in the bits") {
 }
 
 TEST_CASE("chunk borders: they lie on block starts and cover the arena") {
-  CHECK(chunk_borders(block_starts(), kElements, 2) == std::vector<std::uint64_t>{0, 12'000, kElements});
+  CHECK(chunk_borders(block_starts(), kElements, 2) ==
+        std::vector<std::uint64_t>{0, 12'000, kElements});
   const std::vector<std::uint64_t> one_block = {0};
   CHECK(chunk_borders(one_block, 500, 3) == std::vector<std::uint64_t>{0, 500, 500, 500});
 }
@@ -102,7 +103,8 @@ TEST_CASE("chunk borders: they lie on block starts and cover the arena") {
 TEST_CASE("votes: flags are joined and counts added, and ranks at different steps are refused") {
   test::run_ranks({.size = 3}, [](std::unique_ptr<Communicator> group) {
     const std::uint32_t rank = group->rank();
-    const auto vote = exchange_votes(*group, {.step = 4, .flags = std::uint64_t{1} << rank, .count = rank});
+    const auto vote =
+        exchange_votes(*group, {.step = 4, .flags = std::uint64_t{1} << rank, .count = rank});
     const auto other = exchange_votes(*group, {.step = rank == 0 ? 5U : 6U});
     static std::mutex mutex;
     const std::lock_guard lock(mutex);

@@ -1,11 +1,12 @@
-// A real tutti-rank under the test's hand: started as a worker would, told orders, its reports read.
+// A real tutti-rank under the test's hand: started as a worker would, told orders, its reports
+// read.
 #pragma once
 
-#include <catch2/catch.hpp>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <catch2/catch.hpp>
 
 #include <cstdlib>
 #include <optional>
@@ -54,7 +55,8 @@ class RankProcess {
     (void)link_->send(*frame, std::chrono::seconds(10));
   }
 
-  // The next report of this type; step records and progress on the way are kept, anything else is a failure.
+  // The next report of this type; step records and progress on the way are kept, anything else is a
+  // failure.
   template <class Report>
   Report next() {
     for (;;) {

@@ -1,6 +1,6 @@
 // tutti-rank as real processes: what a worker sees of a start, a run, a loss, a wrong spec, an end.
-#include <catch2/catch.hpp>
 #include <fmt/core.h>
+#include <catch2/catch.hpp>
 
 #include <filesystem>
 #include <memory>
@@ -49,7 +49,8 @@ class TextFolder {
  public:
   TextFolder() {
     std::string text;
-    for (int i = 0; i < 600; ++i) text += fmt::format("line {} of a text that says {} times nothing\n", i, i * 7 % 10);
+    for (int i = 0; i < 600; ++i)
+      text += fmt::format("line {} of a text that says {} times nothing\n", i, i * 7 % 10);
     REQUIRE(write_file_atomically(this->text(), text).ok());
   }
   std::string text() const { return (folder_.path() / "text.txt").string(); }
@@ -78,7 +79,9 @@ wire::FormGroup form_order(std::uint64_t generation, const std::vector<wire::Ran
   return order;
 }
 
-std::string weights_of(const std::string& record) { return record.substr(record.find("\"weights\"")); }
+std::string weights_of(const std::string& record) {
+  return record.substr(record.find("\"weights\""));
+}
 
 TEST_CASE("tutti-rank: two processes train, save, commit, finish and stop") {
   const TextFolder files;
@@ -115,7 +118,8 @@ TEST_CASE("tutti-rank: two processes train, save, commit, finish and stop") {
   }
 }
 
-TEST_CASE("tutti-rank: a killed peer is reported, and the survivor goes on with a newcomer from memory") {
+TEST_CASE(
+    "tutti-rank: a killed peer is reported, and the survivor goes on with a newcomer from memory") {
   const TextFolder files;
   const std::string yaml = yaml_of({.text = files.text(), .steps = 400});
   Ranks ranks;
@@ -193,7 +197,8 @@ TEST_CASE("tutti-rank: what a user can get wrong is the user's failure, in one l
   std::uint64_t process = 10;
   for (const Wrong& wrong : cases) {
     RankProcess rank(++process);
-    rank.tell(start_order(yaml_of(wrong.spec), files.job("wrong-" + std::to_string(process)), 0, 1));
+    rank.tell(
+        start_order(yaml_of(wrong.spec), files.job("wrong-" + std::to_string(process)), 0, 1));
     const auto finished = rank.next<wire::RankFinished>();
     CHECK(finished.failure == wire::FailureClass::user);
     CHECK_THAT(finished.message, Catch::Matchers::Contains(wrong.says));

@@ -19,9 +19,7 @@ wire::StartRank start() {
   order.size = 2;
   return order;
 }
-wire::Regroup regroup(std::uint64_t generation) {
-  return {kJob, {generation}, kProcess, 0, 2};
-}
+wire::Regroup regroup(std::uint64_t generation) { return {kJob, {generation}, kProcess, 0, 2}; }
 wire::FormGroup form(std::uint64_t generation) {
   wire::FormGroup order;
   order.job = kJob;
@@ -29,8 +27,12 @@ wire::FormGroup form(std::uint64_t generation) {
   order.process = kProcess;
   return order;
 }
-wire::AbortGeneration abort(std::uint64_t generation) { return {kJob, {generation}, kProcess, "rank 0 is lost"}; }
-GroupLeft left(std::uint64_t generation) { return {{generation}, 0, "rank 0 is gone", {true, 5, 6}}; }
+wire::AbortGeneration abort(std::uint64_t generation) {
+  return {kJob, {generation}, kProcess, "rank 0 is lost"};
+}
+GroupLeft left(std::uint64_t generation) {
+  return {{generation}, 0, "rank 0 is gone", {true, 5, 6}};
+}
 
 // A rank that works in the group of generation 1.
 RankState in_group() {
@@ -70,7 +72,8 @@ TEST_CASE("rank: a set-up that fails is finished with its failure and joins noth
   CHECK(finished.failure == wire::FailureClass::user);
   CHECK(finished.message == "no such file");
   CHECK(state.on(wire::ToRank{regroup(2)}).empty());
-  CHECK(state.on(wire::ToRank{wire::StopRank{kJob, kProcess, 0, ""}}) == std::vector<Effect>{ExitProcess{0}});
+  CHECK(state.on(wire::ToRank{wire::StopRank{kJob, kProcess, 0, ""}}) ==
+        std::vector<Effect>{ExitProcess{0}});
 }
 
 TEST_CASE("rank: a group that breaks by itself is reported with the suspect and what is held") {

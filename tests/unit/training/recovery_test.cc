@@ -18,13 +18,13 @@ constexpr std::uint32_t kRanks = 3;
 
 struct Loss {
   std::uint32_t rank = 0;
-  std::uint64_t operation = 0;       // of the group, from 1; 0: none is lost
-  std::size_t sent_before = 0;       // transfers of that operation that still leave
+  std::uint64_t operation = 0;           // of the group, from 1; 0: none is lost
+  std::size_t sent_before = 0;           // transfers of that operation that still leave
   std::latch* survives_until = nullptr;  // counted down by the first commit of rank 0
 };
 
-// Ends the group of one rank before a certain exchange, as a death would: the others see its sockets close. Some
-// transfers of that exchange may have left already.
+// Ends the group of one rank before a certain exchange, as a death would: the others see its
+// sockets close. Some transfers of that exchange may have left already.
 class Doomed final : public kernels::Communicator {
  public:
   Doomed(std::unique_ptr<kernels::Communicator> group, const Loss& loss)
@@ -82,9 +82,12 @@ class History {
   bool conflict_ = false;
 };
 
-// What the coordinator decides: the newest step that any survivor holds whole; those who cannot reach it copy.
-EnterPlan plan_from(const std::vector<Member>& members, std::uint64_t generation, const std::string& root) {
-  EnterPlan plan{.generation = generation, .base_step = 0, .checkpoint = "", .root = root, .copies = {}};
+// What the coordinator decides: the newest step that any survivor holds whole; those who cannot
+// reach it copy.
+EnterPlan plan_from(const std::vector<Member>& members, std::uint64_t generation,
+                    const std::string& root) {
+  EnterPlan plan{
+      .generation = generation, .base_step = 0, .checkpoint = "", .root = root, .copies = {}};
   std::uint32_t source = 0;
   for (std::uint32_t rank = 0; rank < members.size(); ++rank) {
     const Held held = members[rank].trainer->held();
@@ -116,7 +119,8 @@ void run_generation(const TrainingJob& job, std::vector<Member>& members, const 
       auto outcome = trainer.step(*groups[rank], 0);
       alive = outcome.ok();
       if (alive) history.add(outcome->record);
-      if (alive && rank == 0 && loss.survives_until != nullptr && !loss.survives_until->try_wait()) {
+      if (alive && rank == 0 && loss.survives_until != nullptr &&
+          !loss.survives_until->try_wait()) {
         loss.survives_until->count_down();
       }
     }
@@ -127,20 +131,23 @@ void run_generation(const TrainingJob& job, std::vector<Member>& members, const 
   }
 }
 
-TEST_CASE("recovery: ranks lost at any point of a step are replaced, and every hash stays the same") {
+TEST_CASE(
+    "recovery: ranks lost at any point of a step are replaced, and every hash stays the same") {
   const TinyJob tiny({.steps = 6});
   const auto job = tiny.open();
   History undisturbed;
   {
     std::vector<Member> members(kRanks);
-    for (auto& member : members) member.trainer = std::make_unique<Trainer>(*job, 1, member.progress);
+    for (auto& member : members)
+      member.trainer = std::make_unique<Trainer>(*job, 1, member.progress);
     run_generation(*job, members, plan_from(members, 1, tiny.checkpoints()), {}, undisturbed);
     REQUIRE(undisturbed.hashes().size() == 6);
   }
   Rng rng(11);
   for (int round = 0; round < 8; ++round) {
     std::vector<Member> members(kRanks);
-    for (auto& member : members) member.trainer = std::make_unique<Trainer>(*job, 1, member.progress);
+    for (auto& member : members)
+      member.trainer = std::make_unique<Trainer>(*job, 1, member.progress);
     History history;
     std::uint64_t generation = 1;
     std::uint64_t reached = 0;
@@ -182,7 +189,8 @@ TEST_CASE("recovery: a rank that missed one vote finishes the step alone, with t
   CHECK(members[1].trainer->held() == Held{true, 2, 0});
 }
 
-TEST_CASE("recovery: a run that goes on from a checkpoint gives the hashes of one that never stopped") {
+TEST_CASE(
+    "recovery: a run that goes on from a checkpoint gives the hashes of one that never stopped") {
   const TinyJob tiny({.steps = 4});
   const auto job = tiny.open();
   History history;
@@ -199,10 +207,9 @@ TEST_CASE("recovery: a run that goes on from a checkpoint gives the hashes of on
         if (!outcome) return;
         history.add(outcome->record);
         if (outcome->record.step != 2) continue;
-        auto part = checkpoint::write_part(trainer.checkpoint_state(), {.root = tiny.checkpoints(),
-                                                                        .generation = 1,
-                                                                        .rank = rank,
-                                                                        .ranks = kRanks});
+        auto part = checkpoint::write_part(
+            trainer.checkpoint_state(),
+            {.root = tiny.checkpoints(), .generation = 1, .rank = rank, .ranks = kRanks});
         if (part) files[rank] = *part;
       }
     });
@@ -211,7 +218,8 @@ TEST_CASE("recovery: a run that goes on from a checkpoint gives the hashes of on
     REQUIRE(checkpoint::commit(order).ok());
   }
   REQUIRE(history.hashes().size() == 4);
-  // One rank, from the files of three; the newest checkpoint named does not exist, so the one before is used.
+  // One rank, from the files of three; the newest checkpoint named does not exist, so the one
+  // before is used.
   Progress progress;
   Trainer alone(*job, 2, progress);
   const auto group = test::form_group(1);

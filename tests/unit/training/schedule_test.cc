@@ -40,7 +40,8 @@ TEST_CASE("schedules: cosine follows its formula") {
 }
 
 TEST_CASE("schedules: an unknown name is refused with those that are known") {
-  CHECK(find_schedule("step").error().message == "no schedule \"step\"; there are: constant, linear, cosine");
+  CHECK(find_schedule("step").error().message ==
+        "no schedule \"step\"; there are: constant, linear, cosine");
 }
 
 }  // namespace

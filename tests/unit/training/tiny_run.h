@@ -17,7 +17,7 @@
 namespace tutti::test {
 
 struct TinyOptions {
-  std::uint32_t batch = 9;   // does not divide by the shards
+  std::uint32_t batch = 9;  // does not divide by the shards
   std::uint32_t shards = 8;
   std::uint32_t micro = 0;
   std::uint64_t steps = 4;
@@ -101,7 +101,8 @@ inline std::vector<std::unique_ptr<kernels::Communicator>> form_group(std::uint3
 template <class RankFunction>
 void on_ranks(std::uint32_t size, const RankFunction& rank_function) {
   std::vector<std::thread> threads;
-  for (std::uint32_t rank = 0; rank < size; ++rank) threads.emplace_back([&, rank] { rank_function(rank); });
+  for (std::uint32_t rank = 0; rank < size; ++rank)
+    threads.emplace_back([&, rank] { rank_function(rank); });
   for (auto& thread : threads) thread.join();
 }
 

@@ -57,7 +57,8 @@ void check_same(const std::vector<StepRecord>& a, const std::vector<StepRecord>&
   }
 }
 
-TEST_CASE("trainer: weights, loss and norm have the same bits for any ranks, threads and micro-batch") {
+TEST_CASE(
+    "trainer: weights, loss and norm have the same bits for any ranks, threads and micro-batch") {
   const std::vector<StepRecord> expected = run(TinyJob({.micro = 1}), {});
   CHECK(expected.front().loss == Approx(3.87).margin(0.3));  // near log 48
   CHECK(expected.back().loss < expected.front().loss);
@@ -130,11 +131,19 @@ TEST_CASE("training job: what a user can get wrong is one clear line") {
 }
 
 TEST_CASE("step record: one JSON object on one line, with every field of the contract") {
-  StepRecord record{.step = 3, .loss = 0.5, .grad_norm = 2, .rate = 1e-3, .tokens = 64, .seconds = 0.25,
-                    .generation = 2, .ranks = 4, .weights = {1, 2}};
+  StepRecord record{.step = 3,
+                    .loss = 0.5,
+                    .grad_norm = 2,
+                    .rate = 1e-3,
+                    .tokens = 64,
+                    .seconds = 0.25,
+                    .generation = 2,
+                    .ranks = 4,
+                    .weights = {1, 2}};
   CHECK(to_json(record) ==
-        R"({"step":3,"loss":0.5,"grad_norm":2,"rate":0.001,"tokens":64,"seconds":0.250000,"generation":2,)"
-        R"("ranks":4,"weights":"00000000000000010000000000000002","profile":"portable"})");
+        R"({"step":3,"loss":0.5,"grad_norm":2,"rate":0.001,"tokens":64,"seconds":0.250000,)"
+        R"("generation":2,"ranks":4,"weights":"00000000000000010000000000000002",)"
+        R"("profile":"portable"})");
 }
 
 }  // namespace
