@@ -16,6 +16,7 @@
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
 #include <boost/url/parse.hpp>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <cerrno>
@@ -111,6 +112,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   asio::awaitable<bool> write(Answer answer, const Request& request);
   asio::awaitable<bool> write_stream(const Answer& answer, unsigned version);
   bool shows_token(const http::request_header<>& head) const;
+  bool client_gone();
 
   std::shared_ptr<HttpServer::State> server_;
   beast::tcp_stream stream_;
@@ -219,6 +221,15 @@ asio::awaitable<bool> Connection::write(Answer answer, const Request& request) {
   co_return !failure && response.keep_alive();
 }
 
+// Looks at the socket without taking anything from it.
+bool Connection::client_gone() {
+  if (!stream_.socket().is_open()) return true;
+  char next = 0;
+  const ssize_t seen =
+      ::recv(stream_.socket().native_handle(), &next, 1, MSG_PEEK | MSG_DONTWAIT);
+  return seen == 0 || (seen < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+}
+
 // Answers before the body has been read, which is why the connection ends with it.
 asio::awaitable<void> Connection::refuse(Answer refusal, const http::request_header<>& head) {
   Request last(head);
@@ -259,6 +270,7 @@ asio::awaitable<void> Connection::serve() {
     if (failure) break;
     Request request = parser.release();
     target.call.body = std::move(request.body());
+    target.call.gone = [self] { return self->client_gone(); };
     stream_.expires_never();
     Answer given = co_await answer(target);
     go_on = co_await write(std::move(given), request);

@@ -32,6 +32,7 @@ struct Call {
   std::string body;
   std::string user;  // of the token
   JobId job;         // the path's ID, if its route has one
+  std::function<bool()> gone;  // whether the client has ended the connection; on its strand
 
   // A number of the query, or `otherwise`. Errors: invalid_argument.
   Result<std::uint64_t> number(const std::string& name, std::uint64_t otherwise) const;

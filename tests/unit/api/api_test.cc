@@ -1,0 +1,285 @@
+#include <sys/stat.h>
+
+#include <boost/json/parse.hpp>
+
+#include "tests/unit/api/coordinator_fixture.h"
+#include "tests/unit/api/fake_worker.h"
+
+namespace tutti {
+namespace {
+
+using api::HttpAnswer;
+using test::FakeWorker;
+using test::RunningCoordinator;
+
+boost::json::value json_in(const HttpAnswer& answer) {
+  boost::system::error_code failure;
+  boost::json::value value = boost::json::parse(answer.body, failure);
+  REQUIRE_FALSE(failure);
+  return value;
+}
+
+std::string code_of(const HttpAnswer& answer) {
+  return std::string(to_string(api::error_of(answer).code));
+}
+
+const std::string kRunSpec =
+    R"({"spec": "name: hello\nkind: run\ncommand: [echo, hi]\n", "key": "k1"})";
+
+TEST_CASE("api: without the token there is 401 and nothing else") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  for (const std::string token : {std::string(), std::string("wrong"), coordinator.token() + "x"}) {
+    auto client = *api::HttpClient::connect_to({.url = coordinator.url(), .token = token});
+    for (const char* target :
+         {"/api/v1/jobs", "/api/v1/jobs/1", "/metrics", "/v1/models", "/", "/nowhere", "/%zz"}) {
+      const auto answer = client->request({.method = "GET", .target = target});
+      REQUIRE(answer.ok());
+      CHECK(answer->status == 401);
+      CHECK(code_of(*answer) == "permission_denied");
+    }
+    CHECK(client
+              ->request(
+                  {.method = "POST", .target = "/api/v1/jobs", .body = std::string(5 << 20, 'x')})
+              ->status == 401);
+    const auto health = client->request({.method = "GET", .target = "/healthz"});
+    CHECK(health->status == 200);
+    CHECK(health->body == "ok\n");
+  }
+}
+
+TEST_CASE(
+    "api: the files that lead to the cluster are their owner's only, and nothing listens beyond "
+    "loopback") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  for (const char* file : {"token", "join.json", "join.token", "address", "coordinator.key",
+                           "ports.json", "ledger.sqlite"}) {
+    struct stat status {};
+    REQUIRE(::stat((folder.path() / file).c_str(), &status) == 0);
+    CHECK((status.st_mode & 077) == 0);
+  }
+  CHECK(coordinator.line_of("address") == coordinator.url());
+  CHECK(coordinator.url().starts_with("http://127.0.0.1:"));
+  CHECK(coordinator.line_of("join.json").find("tcp://127.0.0.1:") != std::string::npos);
+}
+
+TEST_CASE(
+    "api: a second coordinator on the folder is refused, and a successor takes the same ports and "
+    "jobs") {
+  const test::TemporaryFolder folder;
+  std::string url;
+  {
+    RunningCoordinator coordinator(folder.path());
+    url = coordinator.url();
+    spec::CoordinatorConfig config;
+    config.state = folder.path().string();
+    const auto second = coordinator::CoordinatorService::open(config);
+    REQUIRE_FALSE(second.ok());
+    CHECK(second.error().code == ErrorCode::already_exists);
+    CHECK(json_in(coordinator.ask("POST", "/api/v1/jobs", kRunSpec)).at("id") == 1);
+    CHECK(coordinator.end() == 0);
+  }
+  RunningCoordinator successor(folder.path());
+  CHECK(successor.url() == url);
+  const auto again = json_in(successor.ask("POST", "/api/v1/jobs", kRunSpec));
+  CHECK(again.at("id") == 1);
+  CHECK(again.at("existing") == true);
+  CHECK(json_in(successor.ask("GET", "/api/v1/jobs")).at("jobs").as_array().size() == 1);
+}
+
+TEST_CASE("api: what is wrong with a request is said") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  const auto refused = [&](const std::string& method, const std::string& target,
+                           const std::string& body, unsigned status) {
+    const HttpAnswer answer = coordinator.ask(method, target, body);
+    INFO(method << " " << target << " " << body << ": " << answer.body);
+    CHECK(answer.status == status);
+    CHECK_FALSE(api::error_of(answer).message.empty());
+  };
+  refused("POST", "/api/v1/jobs", "{", 400);
+  refused("POST", "/api/v1/jobs", "[]", 400);
+  refused("POST", "/api/v1/jobs", "{}", 400);
+  refused("POST", "/api/v1/jobs", R"({"spec": "name: x\nkind: rnu\n"})", 400);
+  refused("POST", "/api/v1/jobs", R"({"spec": "name: x\n", "set": 3})", 400);
+  refused("POST", "/api/v1/faults", R"({"action": "explode", "job": 1, "rank": 0})", 400);
+  refused("GET", "/api/v1/jobs/99", "", 404);
+  refused("GET", "/api/v1/jobs/99/logs", "", 404);
+  refused("GET", "/api/v1/jobs/99/events", "", 404);
+  refused("POST", "/api/v1/jobs/99/cancel", "{}", 404);
+  refused("GET", "/api/v1/jobs/0", "", 404);
+  refused("GET", "/api/v1/jobs/x", "", 404);
+  refused("DELETE", "/api/v1/jobs/1", "", 404);
+  refused("GET", "/api/v1/events?after=x", "", 400);
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs", kRunSpec).status == 200);
+  refused("POST", "/api/v1/jobs",
+          R"({"spec": "name: other\nkind: run\ncommand: [ls]\n", "key": "k1"})", 409);
+  refused("POST", "/api/v1/faults", R"({"action": "kill-rank", "job": 1, "rank": 0})", 403);
+  refused("GET", "/api/v1/jobs/1/logs?after=5", "", 400);
+}
+
+TEST_CASE("api: a worker with the wrong join token is refused and does nothing") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  FakeWorker worker(coordinator.line_of("join.json"));
+  REQUIRE(worker.connected());
+  worker.hello().join_token = "wrong";
+  worker.say(worker.hello());
+  const auto refused = worker.expect<wire::Refused>();
+  REQUIRE(refused.has_value());
+  CHECK(refused->code == "permission_denied");
+  CHECK(json_in(coordinator.ask("GET", "/api/v1/nodes")).at("nodes").as_array().empty());
+}
+
+// What the worker does for one `run` job of one rank, up to the process's end.
+wire::StartRank run_one(FakeWorker& worker, std::int32_t exit_code) {
+  worker.say(worker.hello());
+  REQUIRE(worker.expect<wire::Welcome>().has_value());
+  const auto start = worker.expect<wire::StartRank>();
+  REQUIRE(start.has_value());
+  wire::RankStarted started;
+  started.job = start->job;
+  started.generation = start->generation;
+  started.process = start->process;
+  started.pid = 4711;
+  worker.report(started);
+  wire::RankReady ready;
+  ready.job = start->job;
+  ready.generation = start->generation;
+  ready.process = start->process;
+  ready.address = "127.0.0.1:5555";
+  worker.report(ready);
+  REQUIRE(worker.expect<wire::FormGroup>().has_value());
+  wire::GroupFormed formed;
+  formed.job = start->job;
+  formed.generation = start->generation;
+  formed.process = start->process;
+  worker.report(formed);
+  wire::RankExited exited;
+  exited.job = start->job;
+  exited.generation = start->generation;
+  exited.process = start->process;
+  exited.code = exit_code;
+  exited.failure = exit_code == 0 ? wire::FailureClass::none : wire::FailureClass::user;
+  worker.report(exited);
+  return *start;
+}
+
+wire::SpoolData spool(const wire::StartRank& start, wire::Stream stream, std::string bytes) {
+  wire::SpoolData data;
+  data.job = start.job;
+  data.generation = start.generation;
+  data.process = start.process;
+  data.stream = stream;
+  data.bytes = std::move(bytes);
+  data.end = true;
+  return data;
+}
+
+TEST_CASE("api: a job runs, and its events, logs and steps are there to their end") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  FakeWorker worker(coordinator.line_of("join.json"));
+  REQUIRE(worker.connected());
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs", kRunSpec).status == 200);
+  const wire::StartRank start = run_one(worker, 0);
+  CHECK(start.name == "hello");
+
+  worker.say(spool(start, wire::Stream::log, "hi \xf0\x9f\x8e\xbb\xff\n"));
+  const auto log_ack = worker.expect<wire::SpoolAcked>();
+  REQUIRE(log_ack.has_value());
+  CHECK(log_ack->offset == 9);
+  CHECK(log_ack->end);
+  worker.say(spool(start, wire::Stream::steps, "{\"step\":1,\"weights\":\"aa\"}\n"));
+  REQUIRE(worker.expect<wire::SpoolAcked>().has_value());
+
+  // Each is read until it says that nothing will follow.
+  std::string text;
+  std::uint64_t next = 0;
+  for (bool end = false; !end;) {
+    const auto page = json_in(
+        coordinator.ask("GET", "/api/v1/jobs/1/logs?wait_ms=10000&after=" + std::to_string(next)));
+    for (const auto& chunk : page.at("chunks").as_array())
+      text += chunk.at("text").as_string().c_str();
+    next = page.at("next").to_number<std::uint64_t>();
+    end = page.at("end").as_bool();
+  }
+  CHECK(text == "hi \xf0\x9f\x8e\xbb\xef\xbf\xbd\n");
+  const auto steps = json_in(coordinator.ask("GET", "/api/v1/jobs/1/steps?wait_ms=10000"));
+  CHECK(steps.at("steps").as_array().size() == 1);
+  CHECK(json_in(coordinator.ask("GET", "/api/v1/jobs/1/steps?wait_ms=10000&after=1")).at("end") ==
+        true);
+
+  std::vector<std::string> kinds;
+  next = 0;
+  for (bool end = false; !end;) {
+    const auto page = json_in(coordinator.ask(
+        "GET", "/api/v1/jobs/1/events?wait_ms=10000&after=" + std::to_string(next)));
+    for (const auto& event : page.at("events").as_array())
+      kinds.emplace_back(event.at("kind").as_string());
+    next = page.at("next").to_number<std::uint64_t>();
+    end = page.at("end").as_bool();
+  }
+  REQUIRE(kinds.size() >= 3);
+  CHECK(kinds.front() == "submitted");
+  CHECK(kinds.back() == "finished");
+  const auto job = json_in(coordinator.ask("GET", "/api/v1/jobs/1"));
+  CHECK(job.at("state") == "done");
+  CHECK(job.at("exit_code") == 0);
+  CHECK(job.at("spec").as_string().find("echo") != std::string::npos);
+  CHECK(coordinator.ask("GET", "/metrics").body.find("tutti_jobs{state=\"done\"} 1\n") !=
+        std::string::npos);
+}
+
+TEST_CASE("api: two different weights for one step fail the job as our own error") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  FakeWorker worker(coordinator.line_of("join.json"));
+  REQUIRE(worker.connected());
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs", kRunSpec).status == 200);
+  worker.say(worker.hello());
+  REQUIRE(worker.expect<wire::Welcome>().has_value());
+  const auto start = worker.expect<wire::StartRank>();
+  REQUIRE(start.has_value());
+  worker.say(spool(*start, wire::Stream::steps,
+                   "{\"step\":1,\"weights\":\"aa\"}\n{\"step\":1,\"weights\":\"bb\"}\n"));
+  REQUIRE(worker.expect<wire::StopRank>().has_value());
+  wire::RankExited exited;
+  exited.job = start->job;
+  exited.generation = start->generation;
+  exited.process = start->process;
+  exited.ordered = true;
+  worker.report(exited);
+  boost::json::value job;
+  do {
+    job = json_in(coordinator.ask("GET", "/api/v1/jobs/1"));
+  } while (job.at("exit_code").is_null());
+  CHECK(job.at("state") == "failed");
+  CHECK(job.at("exit_code") == 4);
+}
+
+TEST_CASE("api: events stream as they happen, and the stream ends when the coordinator does") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  auto client =
+      *api::HttpClient::connect_to({.url = coordinator.url(), .token = coordinator.token()});
+  std::string seen;
+  bool submitted = false;
+  api::HttpRequest request;
+  request.target = "/api/v1/events";
+  request.accept = "text/event-stream";
+  const auto ended = client->stream(request, [&](std::string_view part) {
+    seen.append(part);
+    // The first part, a comment, shows that the stream is open.
+    if (!std::exchange(submitted, true))
+      CHECK(coordinator.ask("POST", "/api/v1/jobs", kRunSpec).status == 200);
+    if (seen.find("\"submitted\"") != std::string::npos) coordinator.end();
+    return true;
+  });
+  CHECK(seen.find("id: 1\ndata: {") != std::string::npos);
+  CHECK(ended.error().code == ErrorCode::unavailable);
+}
+
+}  // namespace
+}  // namespace tutti
