@@ -67,7 +67,7 @@ class Ledger {
   // Events with a number above `after`, oldest first, of one job or (zero) of all.
   struct EventQuery {
     std::uint64_t after = 0;
-    JobId job;
+    JobId job = {};
     std::uint32_t limit = kEventsPerReadMax;
   };
   Result<std::vector<Event>> events(const EventQuery& query) const;

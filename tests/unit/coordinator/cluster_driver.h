@@ -1,0 +1,112 @@
+// Drives a ClusterState by hand: workers that say what a test wants, and every order and answer
+// collected.
+//
+// Effects leave at once, as after a sync that takes no time. Time passes only by pass().
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "coordinator/cluster/cluster_state.h"
+
+namespace tutti::coordinator::test {
+
+using namespace std::chrono_literals;
+
+spec::JobSpec run_spec(std::uint32_t ranks);
+spec::JobSpec train_spec(std::uint32_t ranks, std::uint64_t steps = 100);
+spec::JobSpec serve_spec();
+wire::HeldState holds(std::uint64_t step, std::uint64_t pending = 0);
+
+class Driver {
+ public:
+  explicit Driver(ClusterSettings settings = default_settings());
+
+  static ClusterSettings default_settings();
+
+  ClusterState& state() { return *state_; }
+  // A successor that knows what was journalled.
+  void restart();
+
+  Decision on(Input input);
+  // The clock goes on by `duration`; Ticks happen when they are due.
+  void pass(Duration duration);
+
+  // A worker says Hello as a new process; or, the same process, with what it runs.
+  void join(const std::string& worker, std::uint32_t slots);
+  void rejoin(const std::string& worker, std::vector<wire::ProcessState> processes = {},
+              std::vector<wire::RankExited> exits = {});
+  void disconnect(const std::string& worker);
+  void say(const std::string& worker, wire::FromWorker report);
+  void beat(const std::string& worker);
+  // What the worker would say of a process in the given phase.
+  wire::ProcessState state_of(const wire::StartRank& start, wire::ProcessPhase phase) const;
+
+  JobId submit(const spec::JobSpec& spec, const std::string& key = {},
+               const std::string& yaml = "spec");
+  Error submit_refused(const spec::JobSpec& spec, const std::string& key = {},
+                       const std::string& yaml = "spec");
+
+  // Orders of one type that were sent since the last take(), in order; acknowledged at once.
+  template <class Order>
+  std::vector<Order> take() {
+    std::vector<Order> out;
+    std::erase_if(orders_, [&](const wire::ToWorker& order) {
+      const Order* found = std::get_if<Order>(&order);
+      if (found != nullptr) out.push_back(*found);
+      return found != nullptr;
+    });
+    return out;
+  }
+  std::size_t orders_left() const { return orders_.size(); }
+
+  // Answers to StartRank, from the worker that it was sent to.
+  void ready(const wire::StartRank& start, wire::HeldState held = {});
+  void ready(const wire::StartRank& start, Generation generation, wire::HeldState held);
+  void formed(const wire::StartRank& start, const wire::FormGroup& group);
+  void finished(const wire::StartRank& start, Generation generation, std::uint64_t step);
+  void exited(const wire::StartRank& start, std::int32_t code, std::int32_t signal = 0,
+              wire::FailureClass failure = wire::FailureClass::none);
+  // Places, starts and forms the job's first generation; its StartRanks.
+  std::vector<wire::StartRank> run_up();
+
+  JobDetail job(JobId id) const { return *state_->job(id); }
+  JobState job_state(JobId id) const { return state_->job(id)->summary.state; }
+  bool happened(JobId id, EventKind kind) const;
+  const std::vector<Fact>& facts() const { return facts_; }
+  const std::vector<Event>& events() const { return events_; }
+  const std::vector<Effect>& gateway() const { return gateway_; }
+  std::optional<AnswerBody> answer(RequestId request) const;
+  RequestId last_request() const { return RequestId{requests_}; }
+  RequestId next_request() { return RequestId{++requests_}; }
+
+ private:
+  struct Peer {
+    wire::Hello hello;
+    std::string peer;
+    SessionId session;
+    Sequence reports;
+  };
+
+  void take_effects(Decision& decision);
+  void hello(Peer& peer);
+
+  ClusterSettings settings_;
+  std::unique_ptr<ClusterState> state_;
+  Instant now_{1h};
+  std::int64_t unix_ms_ = 1'700'000'000'000;
+  std::uint64_t draws_ = 0;
+  std::uint64_t requests_ = 0;
+  std::map<std::string, Peer> peers_;
+  std::map<ProcessId, std::string> placed_;  // worker of each StartRank
+  std::vector<wire::ToWorker> orders_;
+  std::map<std::uint64_t, AnswerBody> answers_;
+  std::vector<Fact> facts_;
+  std::vector<Event> events_;
+  std::vector<Effect> gateway_;
+};
+
+}  // namespace tutti::coordinator::test

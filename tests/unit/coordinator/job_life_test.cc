@@ -1,0 +1,248 @@
+#include <catch2/catch.hpp>
+
+#include "tests/unit/coordinator/cluster_driver.h"
+
+namespace tutti::coordinator::test {
+
+using enum JobState;
+
+TEST_CASE("cluster: a run job is started, executed, and done when its programs exit with 0") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(run_spec(2));
+  CHECK(driver.job_state(job) == placed);
+  const auto starts = driver.run_up();
+  REQUIRE(starts.size() == 2);
+  CHECK(starts[0].slot != starts[1].slot);
+  CHECK(starts[0].threads == 2);
+  CHECK(starts[0].folder == "/state/jobs/1");
+  CHECK(driver.job_state(job) == running);
+  driver.exited(starts[1], 0);
+  CHECK(driver.job_state(job) == running);
+  CHECK(driver.state().nodes().front().free_slots == 1);
+  driver.exited(starts[0], 0);
+  CHECK(driver.job_state(job) == done);
+  CHECK(driver.job(job).summary.exit_code == 0);
+  CHECK(driver.state().nodes().front().free_slots == 2);
+  CHECK(driver.orders_left() == 0);
+}
+
+TEST_CASE("cluster: a train job ends when all ranks are finished and its checkpoint is committed") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(train_spec(2));
+  const auto starts = driver.run_up();
+  const wire::CheckpointFile file{.name = "part", .bytes = 1, .hash = "x"};
+  for (const auto& start : starts) {
+    driver.say("a", wire::CheckpointPart{.job = job,
+                                         .generation = start.generation,
+                                         .process = start.process,
+                                         .rank = start.rank,
+                                         .step = 100,
+                                         .files = {file},
+                                         .error = {}});
+    driver.finished(start, start.generation, 100);
+  }
+  const auto commits = driver.take<wire::CommitCheckpoint>();
+  REQUIRE(commits.size() == 1);
+  CHECK(commits[0].files.size() == 2);
+  CHECK(commits[0].step == 100);
+  CHECK(driver.take<wire::StopRank>().empty());
+  driver.say("a", wire::CheckpointCommitted{.job = job,
+                                            .generation = commits[0].generation,
+                                            .process = commits[0].process,
+                                            .step = 100,
+                                            .folder = "step-100",
+                                            .error = {}});
+  CHECK(driver.take<wire::StopRank>().size() == 2);
+  CHECK(driver.job_state(job) == stopping);
+  for (const auto& start : starts) driver.exited(start, 0);
+  CHECK(driver.job_state(job) == done);
+  CHECK(driver.job(job).checkpoints == std::vector<CommittedCheckpoint>{{100, "step-100"}});
+}
+
+TEST_CASE("cluster: a failed checkpoint is an event, and the job goes on") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(train_spec(2));
+  const auto starts = driver.run_up();
+  for (const auto& start : starts) {
+    driver.say("a", wire::CheckpointPart{.job = job,
+                                         .generation = start.generation,
+                                         .process = start.process,
+                                         .rank = start.rank,
+                                         .step = 10,
+                                         .files = {},
+                                         .error = start.rank == 0 ? "disk full" : ""});
+  }
+  CHECK(driver.happened(job, EventKind::checkpoint_failed));
+  CHECK(driver.take<wire::CommitCheckpoint>().empty());
+  CHECK(driver.job_state(job) == running);
+  for (const auto& start : starts) driver.finished(start, start.generation, 100);
+  CHECK(driver.take<wire::StopRank>().size() == 2);
+}
+
+TEST_CASE("cluster: a key gives its job again, and another spec under it is refused") {
+  Driver driver;
+  const JobId job = driver.submit(run_spec(1), "key");
+  CHECK(driver.submit(run_spec(1), "key") == job);
+  CHECK(driver.submit_refused(run_spec(1), "key", "other").code == ErrorCode::already_exists);
+  driver.pass(std::chrono::hours(24 * 8));
+  CHECK(driver.submit(run_spec(1), "key", "other") != job);
+}
+
+TEST_CASE("cluster: a user's failure uses retries.user, and only that") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = run_spec(1);
+  spec.retries.user = 1;
+  const JobId job = driver.submit(spec);
+  driver.exited(driver.run_up()[0], 1, 0, wire::FailureClass::user);
+  CHECK(driver.happened(job, EventKind::restarted));
+  CHECK(driver.job(job).summary.generation == Generation{2});
+  // An infrastructure failure in between does not count.
+  driver.exited(driver.run_up()[0], 0, 9, wire::FailureClass::infrastructure);
+  driver.exited(driver.run_up()[0], 3, 0, wire::FailureClass::user);
+  CHECK(driver.job_state(job) == failed);
+  CHECK(driver.job(job).summary.exit_code == 1);
+  CHECK(driver.job(job).outcome.failure == wire::FailureClass::user);
+}
+
+TEST_CASE("cluster: a gang of programs is restarted as a gang") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(run_spec(2));
+  const auto starts = driver.run_up();
+  driver.exited(starts[0], 0, 9, wire::FailureClass::infrastructure);
+  CHECK(driver.take<wire::StopRank>().size() == 1);
+  CHECK(driver.job_state(job) == stopping);
+  driver.exited(starts[1], 0, 15);
+  const auto again = driver.take<wire::StartRank>();
+  REQUIRE(again.size() == 2);
+  CHECK(again[0].generation == Generation{2});
+  CHECK(driver.job(job).summary.restarts == 1);
+}
+
+TEST_CASE("cluster: three of our own failures at one step end a job") {
+  Driver driver;
+  driver.join("a", 1);
+  const JobId job = driver.submit(train_spec(1));
+  for (int i = 0; i < 3; ++i) {
+    CHECK(driver.job_state(job) != failed);
+    driver.exited(driver.run_up()[0], 0, 6, wire::FailureClass::own);
+  }
+  CHECK(driver.job_state(job) == failed);
+  CHECK(driver.job(job).summary.exit_code == 4);
+}
+
+TEST_CASE("cluster: cancel ends a job in any state, once") {
+  Driver driver;
+  const JobId waiting = driver.submit(run_spec(1));
+  driver.on(CancelJob{.request = driver.next_request(), .job = waiting, .reason = "no"});
+  CHECK(driver.job_state(waiting) == cancelled);
+  driver.join("a", 1);
+  const JobId busy = driver.submit(run_spec(1));
+  const auto starts = driver.run_up();
+  driver.on(CancelJob{.request = driver.next_request(), .job = busy, .reason = "enough"});
+  driver.on(CancelJob{.request = driver.next_request(), .job = busy, .reason = "again"});
+  CHECK(driver.take<wire::StopRank>().size() == 1);
+  driver.exited(starts[0], 0, 15);
+  CHECK(driver.job_state(busy) == cancelled);
+  CHECK(driver.job(busy).outcome.message == "cancelled: enough");
+  CHECK(driver.job(busy).summary.exit_code == 1);
+  const RequestId unknown = driver.next_request();
+  driver.on(CancelJob{.request = unknown, .job = JobId{99}, .reason = {}});
+  CHECK(std::get<Error>(*driver.answer(unknown)).code == ErrorCode::not_found);
+}
+
+TEST_CASE("cluster: limits of time end a job as its user's") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = run_spec(1);
+  spec.limit.time_ms = 1'000;
+  const JobId job = driver.submit(spec);
+  const auto starts = driver.run_up();
+  driver.pass(999ms);
+  CHECK(driver.job_state(job) == running);
+  driver.pass(1ms);
+  CHECK(driver.job_state(job) == stopping);
+  driver.exited(starts[0], 0, 15);
+  CHECK(driver.job(job).summary.exit_code == 1);
+  spec::JobSpec large = run_spec(50);
+  large.limit.queued_ms = 1'000;
+  const JobId never = driver.submit(large);
+  driver.pass(1s);
+  CHECK(driver.job(never).summary.exit_code == 5);
+}
+
+TEST_CASE("cluster: different hashes of one step fail the job as our own error") {
+  Driver driver;
+  driver.join("a", 1);
+  const JobId job = driver.submit(train_spec(1));
+  const auto starts = driver.run_up();
+  driver.on(StepHashMismatch{.job = job, .step = 3, .message = "two hashes"});
+  driver.exited(starts[0], 0);
+  CHECK(driver.job(job).summary.exit_code == 4);
+}
+
+TEST_CASE("cluster: the gateway hears of a server while it takes requests") {
+  Driver driver;
+  driver.join("a", 1);
+  const JobId job = driver.submit(serve_spec());
+  const auto starts = driver.run_up();
+  REQUIRE(driver.gateway().size() == 1);
+  CHECK(std::get<OpenServing>(driver.gateway()[0]) ==
+        OpenServing{.job = job, .model = "server", .endpoint = "tcp://127.0.0.1:5", .key = "key"});
+  driver.exited(starts[0], 0, 9, wire::FailureClass::infrastructure);
+  REQUIRE(driver.gateway().size() == 2);
+  CHECK(std::get<CloseServing>(driver.gateway()[1]).job == job);
+  driver.run_up();
+  CHECK(driver.gateway().size() == 3);
+}
+
+TEST_CASE("cluster: on a full disk submits are refused and never run, and jobs go on") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId before = driver.submit(run_spec(1));
+  const auto starts = driver.run_up();
+  const RequestId unlucky = driver.next_request();
+  Decision decision = driver.on(SubmitJob{
+      .request = unlucky, .key = "k", .owner = "user", .yaml = "spec", .spec = run_spec(1)});
+  const Decision taken_back =
+      driver.on(LedgerFailed{.durable_through = decision.number - 1, .message = "no space left"});
+  REQUIRE(taken_back.immediate.size() == 1);
+  CHECK(std::get<Error>(std::get<Answer>(taken_back.immediate[0]).body).code ==
+        ErrorCode::unavailable);
+  CHECK(driver.state().jobs().size() == 1);
+  CHECK(driver.submit_refused(run_spec(1)).code == ErrorCode::unavailable);
+  CHECK(driver.job_state(before) == running);
+  driver.on(LedgerRecovered{});
+  driver.pass(0s);
+  CHECK(driver.take<wire::StartRank>().empty());
+  driver.submit(run_spec(1), "k");
+  CHECK(driver.take<wire::StartRank>().size() == 1);
+}
+
+TEST_CASE("cluster: the history of ended jobs is bounded") {
+  ClusterSettings settings = Driver::default_settings();
+  settings.ended_jobs_max = 2;
+  Driver driver(settings);
+  for (int i = 0; i < 4; ++i) {
+    const JobId job = driver.submit(run_spec(1));
+    driver.on(CancelJob{.request = driver.next_request(), .job = job, .reason = {}});
+  }
+  REQUIRE(driver.state().jobs().size() == 2);
+  CHECK(driver.state().jobs().front().job == JobId{3});
+}
+
+TEST_CASE("cluster: kinds that this version cannot run are refused at once") {
+  Driver driver;
+  spec::JobSpec spec = run_spec(1);
+  spec.kind = spec::JobKind::tune;
+  CHECK(driver.submit_refused(spec).code == ErrorCode::unsupported);
+  spec = train_spec(1);
+  spec.train.resume = "/models/final";
+  CHECK(driver.submit_refused(spec).code == ErrorCode::invalid_argument);
+}
+
+}  // namespace tutti::coordinator::test
