@@ -1,5 +1,6 @@
 #include "coordinator/api/http_server.h"
 
+#include <sys/socket.h>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -16,7 +17,6 @@
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
 #include <boost/url/parse.hpp>
-#include <sys/socket.h>
 
 #include <atomic>
 #include <cerrno>
@@ -42,6 +42,8 @@ namespace {
 constexpr auto kIdleMax = std::chrono::seconds(60);
 constexpr auto kRequestWithin = std::chrono::seconds(30);
 constexpr auto kWriteWithin = std::chrono::seconds(30);
+constexpr auto kSwallowWithin = std::chrono::seconds(2);
+constexpr std::size_t kSwallowBytesMax = std::size_t{16} << 20;
 
 using Request = http::request<http::string_body>;
 
@@ -225,16 +227,26 @@ asio::awaitable<bool> Connection::write(Answer answer, const Request& request) {
 bool Connection::client_gone() {
   if (!stream_.socket().is_open()) return true;
   char next = 0;
-  const ssize_t seen =
-      ::recv(stream_.socket().native_handle(), &next, 1, MSG_PEEK | MSG_DONTWAIT);
+  const ssize_t seen = ::recv(stream_.socket().native_handle(), &next, 1, MSG_PEEK | MSG_DONTWAIT);
   return seen == 0 || (seen < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
-// Answers before the body has been read, which is why the connection ends with it.
+// Answers before the body has been read, which is why the connection ends with it. What the client
+// is still sending is swallowed for a while: closing at once would reset the connection before it
+// has read the answer.
 asio::awaitable<void> Connection::refuse(Answer refusal, const http::request_header<>& head) {
   Request last(head);
   last.keep_alive(false);
   co_await write(std::move(refusal), last);
+  error_code failure;
+  stream_.socket().shutdown(tcp::socket::shutdown_send, failure);
+  stream_.expires_after(kSwallowWithin);
+  std::size_t swallowed = buffer_.size();
+  std::string rest(64 << 10, '\0');
+  while (!failure && swallowed < kSwallowBytesMax) {
+    swallowed += co_await stream_.async_read_some(
+        asio::buffer(rest), asio::redirect_error(asio::use_awaitable, failure));
+  }
 }
 
 asio::awaitable<void> Connection::serve() {

@@ -4,10 +4,10 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
-
 #include <fmt/core.h>
 
 #include <optional>
+#include <random>
 
 #include "coordinator/api/ask.h"
 #include "coordinator/api/route.h"
@@ -15,150 +15,176 @@
 #include "coordinator/gateway/openai_answer.h"
 #include "coordinator/gateway/openai_request.h"
 #include "protocol/base/clock.h"
+#include "protocol/base/secret.h"
+
+// gcc 12 inlines Asio's allocation of a coroutine's frame without its deallocation, and takes them
+// for a mismatch.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 
 namespace tutti::gateway {
 
 namespace asio = boost::asio;
 using api::Answer;
 using api::Call;
-using Request = std::shared_ptr<OpenRequest>;
 
 namespace {
 
-// From one part of an answer to the next; a long prompt on a slow machine takes the longest.
-constexpr Duration kPartWithin = std::chrono::seconds(120);
+// How often it is looked whether a client that waits is still there.
+constexpr Duration kLookEvery = std::chrono::seconds(1);
 
-Answer refused(const Error& error) {
+Answer refused(const Refusal& refusal) {
   Answer answer;
-  answer.status = error.code == ErrorCode::exhausted ? 429 : api::status_of(error.code);
-  answer.body = error_body(error);
+  answer.status = refusal.status;
+  answer.body = refusal_body(refusal);
   return answer;
 }
 
-enum class Usage { left_out, shown };
-
-// The request's next part, whatever it takes; one with an error if it takes too long.
-asio::awaitable<wire::Generated> next_part(Request request) {
-  const auto executor = co_await asio::this_coro::executor;
-  const auto timer = std::make_shared<asio::steady_timer>(executor);
-  timer->expires_after(kPartWithin);
-  for (;;) {
-    std::optional<wire::Generated> part =
-        request->next([timer, executor] { asio::post(executor, [timer] { timer->cancel(); }); });
-    if (part) co_return *std::move(part);
-    boost::system::error_code woken;
-    co_await timer->async_wait(asio::redirect_error(asio::use_awaitable, woken));
-    if (!woken) request->fail({ErrorCode::deadline_exceeded, "the serving rank does not answer"});
-  }
+std::uint64_t fresh_seed() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32) | device();
 }
 
 }  // namespace
 
 struct Gateway::State : std::enable_shared_from_this<Gateway::State> {
-  explicit State(actor::Runtime& runtime) : host(runtime) {}
-
-  asio::awaitable<Result<Request>> begin(std::string model, wire::Generate generate) {
-    return api::ask<Result<Request>>(
-        host.host(), [this, model = std::move(model), generate = std::move(generate)]() mutable {
-          return host.begin(model, std::move(generate));
-        });
-  }
-
-  // The client has gone, or the answer is not wanted for another reason.
-  void abandon(Request request) {
-    static_cast<void>(
-        host.host().tell([self = shared_from_this(), request] { self->host.abandon(request); }));
-  }
-
-  asio::awaitable<Answer> models() {
-    using Models = Result<std::vector<std::string>>;
-    const Models found =
-        co_await api::ask<Models>(host.host(), [this] { return Models(host.models()); });
-    if (!found) co_return refused(found.error());
-    co_return api::json_answer(models_body(*found));
-  }
-
-  using Requests = Result<std::vector<Request>>;
-
-  // One open request for each prompt, or none at all.
-  asio::awaitable<Requests> begin_all(const OpenAiRequest& parsed) {
-    std::vector<Request> requests;
-    for (const wire::Generate& prompt : parsed.prompts) {
-      Result<Request> begun = co_await begin(parsed.model, prompt);
-      if (!begun) {
-        for (const Request& request : requests) abandon(request);
-        co_return begun.error();
-      }
-      requests.push_back(*std::move(begun));
-    }
-    co_return requests;
-  }
-
-  asio::awaitable<Answer> complete(Result<OpenAiRequest> parsed) {
-    if (!parsed) co_return refused(parsed.error());
-    const Requests requests = co_await begin_all(*parsed);
-    if (!requests) co_return refused(requests.error());
-    const AnswerHead head = new_answer(*parsed);
-    if (!parsed->stream) co_return co_await whole(head, *requests);
-    // The first part is waited for, so that a request which cannot be served has its HTTP status.
-    const Request request = requests->front();
-    wire::Generated first = co_await next_part(request);
-    if (first.finish == "error") co_return refused(error_of(first));
-    const Usage usage = parsed->include_usage ? Usage::shown : Usage::left_out;
-    Answer answer;
-    answer.content_type = "text/event-stream";
-    answer.stream = [self = shared_from_this(), head, request, first,
-                     usage](api::BodyStream& body) {
-      return self->stream(head, request, first, usage, body);
-    };
-    co_return answer;
-  }
-
-  asio::awaitable<Answer> whole(AnswerHead head, std::vector<Request> requests) {
-    std::vector<Choice> choices;
-    for (const Request& request : requests) {
-      Choice choice;
-      while (choice.finish.empty()) {
-        const wire::Generated part = co_await next_part(request);
-        if (part.finish == "error") {
-          for (const Request& other : requests) abandon(other);
-          co_return refused(error_of(part));
-        }
-        choice.add(part);
-      }
-      choices.push_back(std::move(choice));
-    }
-    co_return api::json_answer(whole_answer(head, choices));
-  }
-
-  asio::awaitable<void> stream(AnswerHead head, Request request, wire::Generated part, Usage usage,
-                               api::BodyStream& body) {
-    std::string events = first_event(head);
-    for (;;) {
-      if (part.finish == "error") {
-        events += error_event(error_of(part));
-      } else {
-        events += part_event(head, part);
-        if (!part.finish.empty() && usage == Usage::shown) events += usage_event(head, part);
-      }
-      if (!part.finish.empty()) events += kStreamEnd;
-      const bool written = co_await body.write(std::move(events));
-      if (!written) abandon(request);
-      if (!written || !part.finish.empty()) co_return;
-      events.clear();
-      part = co_await next_part(request);
-    }
-  }
+  explicit State(actor::Runtime& runtime) : host(runtime, GatewaySettings{}) {}
 
   GatewayHost host;
 };
 
+namespace {
+
+using SharedState = std::shared_ptr<Gateway::State>;
+
+// The client's end of an open request. If it goes before the last part, so does the request.
+class Reader {
+ public:
+  Reader(SharedState state, GatewayHost::Begun request, std::function<bool()> gone)
+      : state_(std::move(state)), request_(std::move(request)), gone_(std::move(gone)) {}
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+  ~Reader() {
+    if (ended_) return;
+    static_cast<void>(state_->host.host().tell(
+        [state = state_, id = request_->id()] { state->host.leave(id); }));
+  }
+
+  // The next part, whatever it takes: the gateway has a deadline for it. An error also if the
+  // client is gone.
+  asio::awaitable<OpenRequest::Part> next() {
+    const auto executor = co_await asio::this_coro::executor;
+    const auto timer = std::make_shared<asio::steady_timer>(executor);
+    for (;;) {
+      std::optional<OpenRequest::Part> part =
+          request_->next([timer, executor] { asio::post(executor, [timer] { timer->cancel(); }); });
+      if (part) {
+        const auto* generated = std::get_if<wire::Generated>(&*part);
+        ended_ = generated == nullptr || !generated->finish.empty();
+        co_return *std::move(part);
+      }
+      if (gone_ && gone_()) co_return Error{ErrorCode::aborted, "the client is gone"};
+      boost::system::error_code ignored;
+      timer->expires_after(kLookEvery);
+      co_await timer->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    }
+  }
+
+ private:
+  const SharedState state_;
+  const GatewayHost::Begun request_;
+  const std::function<bool()> gone_;
+  bool ended_ = false;
+};
+
+using SharedReader = std::shared_ptr<Reader>;
+
+using Readers = Result<std::vector<SharedReader>>;
+
+asio::awaitable<Readers> begin(const SharedState& state, const OpenAiRequest& request,
+                               const std::function<bool()>& gone) {
+  std::vector<SharedReader> readers;
+  for (const wire::Generate& prompt : request.prompts) {
+    using Begun = Result<GatewayHost::Begun>;
+    auto begin_one = [state, model = request.model, prompt] {
+      return Begun(state->host.begin(model, prompt));
+    };
+    Begun begun = co_await api::ask<Begun>(state->host.host(), std::move(begin_one));
+    if (!begun) co_return begun.error();
+    readers.push_back(std::make_shared<Reader>(state, *std::move(begun), gone));
+  }
+  co_return readers;
+}
+
+asio::awaitable<Answer> whole(const AnswerHead& head, const std::vector<SharedReader>& readers) {
+  std::vector<Choice> choices;
+  for (const SharedReader& reader : readers) {
+    Choice choice;
+    while (choice.finish.empty()) {
+      const OpenRequest::Part part = co_await reader->next();
+      if (const Error* error = std::get_if<Error>(&part)) co_return refused(refusal_of(*error));
+      choice.add(std::get<wire::Generated>(part));
+    }
+    choices.push_back(std::move(choice));
+  }
+  co_return api::json_answer(whole_answer(head, choices));
+}
+
+asio::awaitable<void> stream(AnswerHead head, SharedReader reader, wire::Generated first,
+                             api::BodyStream& body) {
+  AnswerEvents events(std::move(head));
+  std::string text = events.first() + events.part(first);
+  bool last = !first.finish.empty();
+  while (co_await body.write(std::move(text)) && !last) {
+    const OpenRequest::Part part = co_await reader->next();
+    if (const Error* error = std::get_if<Error>(&part)) {
+      text = AnswerEvents::failure(refusal_of(*error));
+      last = true;
+    } else {
+      text = events.part(std::get<wire::Generated>(part));
+      last = !std::get<wire::Generated>(part).finish.empty();
+    }
+  }
+}
+
+asio::awaitable<Answer> complete(SharedState state, Parsed parsed, std::function<bool()> gone) {
+  if (const auto* refusal = std::get_if<Refusal>(&parsed)) co_return refused(*refusal);
+  const auto& request = std::get<OpenAiRequest>(parsed);
+  const Readers readers = co_await begin(state, request, gone);
+  if (!readers) co_return refused(refusal_of(readers.error()));
+  const AnswerHead head = head_of(request, random_hex(12), wall_now().unix_ms / 1000);
+  if (!request.stream) co_return co_await whole(head, *readers);
+  // The first part is waited for, so that a request which cannot be served has its HTTP status.
+  const SharedReader reader = readers->front();
+  const OpenRequest::Part first = co_await reader->next();
+  if (const Error* error = std::get_if<Error>(&first)) co_return refused(refusal_of(*error));
+  Answer answer;
+  answer.content_type = "text/event-stream";
+  answer.stream = [head, reader,
+                   part = std::get<wire::Generated>(first)](api::BodyStream& body) {
+    return stream(head, reader, part, body);
+  };
+  co_return answer;
+}
+
+asio::awaitable<Answer> list_models(SharedState state) {
+  using Models = Result<std::vector<std::string>>;
+  auto list = [state] { return Models(state->host.models()); };
+  const Models found = co_await api::ask<Models>(state->host.host(), std::move(list));
+  if (!found) co_return refused(refusal_of(found.error()));
+  co_return api::json_answer(models_body(*found));
+}
+
+}  // namespace
+
 Gateway::Gateway(actor::Runtime& runtime) : state_(std::make_shared<State>(runtime)) {}
-Gateway::~Gateway() = default;
+
+// Coroutines of requests that were cut short may keep the state for longer.
+Gateway::~Gateway() { state_->host.shut(); }
 
 void Gateway::open(const Serving& serving) {
-  static_cast<void>(
-      state_->host.host().tell([state = state_, serving] { state->host.open(serving); }));
+  static_cast<void>(state_->host.host().tell([state = state_, serving] {
+    state->host.open({serving.job, serving.model, serving.endpoint, serving.key});
+  }));
 }
 
 void Gateway::close(JobId job) {
@@ -168,25 +194,34 @@ void Gateway::close(JobId job) {
 std::vector<api::Route> Gateway::routes() {
   const auto state = state_;
   return {
-      {"GET", "/v1/models", api::Role::viewer, [state](const Call&) { return state->models(); }},
+      {"GET", "/v1/models", api::Role::viewer,
+       [state](const Call&) { return list_models(state); }},
       {"POST", "/v1/completions", api::Role::user,
-       [state](const Call& call) { return state->complete(parse_completion(call.body)); }},
+       [state](const Call& call) {
+         return complete(state, parse_completion(call.body, fresh_seed()), call.gone);
+       }},
       {"POST", "/v1/chat/completions", api::Role::user,
-       [state](const Call& call) { return state->complete(parse_chat(call.body)); }},
+       [state](const Call& call) {
+         return complete(state, parse_chat(call.body, fresh_seed()), call.gone);
+       }},
   };
 }
 
 std::string Gateway::metrics() const {
-  const GatewayCounters& counters = state_->host.counters();
+  const GatewayMetrics metrics = state_->host.metrics();
+  const GatewayCounters& counters = metrics.counters;
   std::string out;
-  const auto put = [&](std::string_view name, std::uint64_t value) {
-    out += fmt::format("# TYPE {0} counter\n{0} {1}\n", name, value);
+  const auto put = [&](std::string_view name, std::string_view type, std::uint64_t value) {
+    out += fmt::format("# TYPE {0} {1}\n{0} {2}\n", name, type, value);
   };
-  put("tutti_gateway_requests_total", counters.requests);
-  put("tutti_gateway_requests_finished_total", counters.finished);
-  put("tutti_gateway_requests_failed_total", counters.failed);
-  put("tutti_gateway_prompt_tokens_total", counters.prompt_tokens);
-  put("tutti_gateway_completion_tokens_total", counters.completion_tokens);
+  put("tutti_gateway_requests_total", "counter", counters.started);
+  put("tutti_gateway_requests_finished_total", "counter", counters.finished);
+  put("tutti_gateway_requests_failed_total", "counter", counters.failed);
+  put("tutti_gateway_requests_cancelled_total", "counter", counters.cancelled);
+  put("tutti_gateway_prompt_tokens_total", "counter", counters.prompt_tokens);
+  put("tutti_gateway_completion_tokens_total", "counter", counters.completion_tokens);
+  put("tutti_gateway_open_requests", "gauge", metrics.open_requests);
+  put("tutti_gateway_links", "gauge", metrics.links);
   return out;
 }
 

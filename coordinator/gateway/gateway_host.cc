@@ -1,6 +1,5 @@
 #include "coordinator/gateway/gateway_host.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "protocol/base/log.h"
@@ -9,130 +8,133 @@
 
 namespace tutti::gateway {
 
-GatewayHost::GatewayHost(actor::Runtime& runtime)
-    : host_(runtime, {.name = "gateway", .mailbox_max = 16'384}) {}
+namespace {
 
-void GatewayHost::open(const Serving& serving) {
-  close(serving.job);
-  transport::ClientOptions options;
-  options.address = serving.endpoint;
-  options.routing_id = "gateway." + random_hex(8);
-  options.server_key = serving.key;
-  const JobId job = serving.job;
-  transport::ClientHandlers handlers;
-  handlers.on_frame = [this, job](std::string frame) { on_frame(job, frame); };
-  handlers.on_connected = [this, job] { on_connected(job); };
-  handlers.on_disconnected = [this, job] {
-    Backend& backend = backends_.at(job);
-    backend.connected = false;
-    fail_all(backend, {ErrorCode::unavailable, "the serving rank was lost; try again"});
-  };
-  auto link = transport::open_client(host_, options, std::move(handlers));
-  if (!link) {
-    TUTTI_LOG_ERROR("gateway", "job {} cannot be reached: {}", to_string(job),
-                    link.error().message);
-    return;
-  }
-  TUTTI_LOG_INFO("gateway", "model {} is served by job {} at {}", serving.model, to_string(job),
-                 serving.endpoint);
-  backends_[job] = {serving, *std::move(link), false, {}};
+// Open HTTP connections bound the requests, and these the messages.
+constexpr std::size_t kMailboxMax = 16'384;
+
+}  // namespace
+
+GatewayHost::GatewayHost(actor::Runtime& runtime, const GatewaySettings& settings)
+    : host_(runtime, {.name = "gateway", .mailbox_max = kMailboxMax}), state_(settings) {}
+
+GatewayHost::~GatewayHost() { shut(); }
+
+void GatewayHost::shut() {
+  links_.clear();
+  host_.close();
 }
 
-void GatewayHost::close(JobId job) {
-  const auto found = backends_.find(job);
-  if (found == backends_.end()) return;
-  fail_all(found->second, {ErrorCode::unavailable, "the model is not served any more"});
-  backends_.erase(found);
+void GatewayHost::open(ServingOpened serving) {
+  TUTTI_LOG_INFO("gateway", "model {} is served by job {} at {}", serving.model,
+                 to_string(serving.job), serving.endpoint);
+  run(std::move(serving));
 }
 
-std::vector<std::string> GatewayHost::models() const {
-  std::vector<std::string> out;
-  for (const auto& [job, backend] : backends_) out.push_back(backend.serving.model);
-  std::sort(out.begin(), out.end());
-  out.erase(std::unique(out.begin(), out.end()), out.end());
-  return out;
-}
+void GatewayHost::close(JobId job) { run(ServingClosed{job}); }
 
-Result<GatewayHost::Begun> GatewayHost::begin(const std::string& model, wire::Generate generate) {
-  Backend* chosen = nullptr;
-  for (auto& [job, backend] : backends_) {
-    if (backend.serving.model != model) continue;
-    if (chosen == nullptr || backend.open.size() < chosen->open.size()) chosen = &backend;
-  }
-  if (chosen == nullptr)
-    return Error{ErrorCode::not_found, "the model " + model + " is not served here"};
-  if (open_requests_ >= kOpenRequestsMax)
-    return Error{ErrorCode::exhausted, "too many requests are open; try again later"};
-  generate.request = ++last_request_;
-  const auto request = std::make_shared<OpenRequest>(chosen->serving.job, std::move(generate));
-  chosen->open[request->generate().request] = request;
-  ++open_requests_;
-  ++counters_.requests;
-  if (chosen->connected) send(*chosen, request);  // else once it is; the reader has a deadline
+GatewayHost::Begun GatewayHost::begin(std::string model, wire::Generate generate) {
+  const RequestId id{++last_request_};
+  auto request = std::make_shared<OpenRequest>(id);
+  open_[id] = request;
+  run(StartRequest{id, std::move(model), std::move(generate)});
   return request;
 }
 
-void GatewayHost::send(Backend& backend, const Begun& request) {
-  const Result<std::string> frame = wire::encode_frame<wire::ToServer>(request->generate());
-  const Result<> sent = frame ? backend.link->send(*frame) : Result<>(frame.error());
-  if (sent) return;
-  ++counters_.failed;
-  --open_requests_;
-  backend.open.erase(request->generate().request);
-  request->fail(sent.error());
+void GatewayHost::leave(RequestId request) {
+  if (open_.erase(request) != 0) run(CancelRequest{request});
 }
 
-void GatewayHost::abandon(const Begun& request) {
-  const auto found = backends_.find(request->job());
-  if (found == backends_.end() || found->second.open.erase(request->generate().request) == 0)
-    return;
-  --open_requests_;
-  ++counters_.failed;
-  const Result<std::string> frame =
-      wire::encode_frame<wire::ToServer>(wire::CancelGenerate{request->generate().request});
-  if (frame) static_cast<void>(found->second.link->send(*frame));
+GatewayMetrics GatewayHost::metrics() const {
+  const std::lock_guard lock(guard_);
+  return metrics_;
 }
 
-void GatewayHost::on_connected(JobId job) {
-  Backend& backend = backends_.at(job);
-  backend.connected = true;
-  const auto waiting = backend.open;  // send may take one out
-  for (const auto& [number, request] : waiting) send(backend, request);
+void GatewayHost::run(Input input) {
+  inbox_.push_back(std::move(input));
+  while (!inbox_.empty()) {
+    Input next = std::move(inbox_.front());
+    inbox_.pop_front();
+    for (Effect& effect : state_.on(monotonic_now(), std::move(next))) {
+      std::visit([this](auto& one) { perform(one); }, effect);
+    }
+  }
+  rearm();
+  const std::lock_guard lock(guard_);
+  metrics_ = {state_.counters(), state_.open_requests(), state_.links()};
 }
 
-void GatewayHost::on_frame(JobId job, const std::string& frame) {
+// A timer that fires too early is harmless, so it is replaced only by an earlier one.
+void GatewayHost::rearm() {
+  const std::optional<Instant> due = state_.next_due();
+  if (!due || (timer_ != 0 && timer_due_ <= *due)) return;
+  if (timer_ != 0) host_.cancel(timer_);
+  timer_due_ = *due;
+  timer_ = host_.arm(std::max(Duration::zero(), *due - monotonic_now()), [this] {
+    timer_ = 0;
+    run(Tick{});
+  });
+}
+
+void GatewayHost::on_frame(LinkId link, const std::string& frame) {
   auto decoded = wire::decode_frame<wire::FromServer>(frame, frames_);
   if (!decoded) {
-    TUTTI_LOG_WARNING("gateway", "job {} sent a bad frame: {}", to_string(job),
-                      decoded.error().message);
+    TUTTI_LOG_WARNING("gateway", "a serving rank sent a bad frame: {}", decoded.error().message);
     return;
   }
-  auto& part = std::get<wire::Generated>(decoded->message);
-  Backend& backend = backends_.at(job);
-  const auto found = backend.open.find(part.request);
-  if (found == backend.open.end()) return;
-  const Begun request = found->second;
-  if (!part.finish.empty()) {
-    count_end(part);
-    --open_requests_;
-    backend.open.erase(found);
-    request->add(std::move(part));
-  } else if (!request->add(std::move(part))) {
-    abandon(request);
+  run(AnswerArrived{link, std::move(std::get<wire::Generated>(decoded->message))});
+}
+
+void GatewayHost::perform(const OpenLink& effect) {
+  transport::ClientOptions options;
+  options.address = effect.endpoint;
+  options.routing_id = "gateway." + random_hex(8);
+  options.server_key = effect.key;
+  const LinkId link = effect.link;
+  transport::ClientHandlers handlers;
+  handlers.on_frame = [this, link](const std::string& frame) { on_frame(link, frame); };
+  handlers.on_connected = [this, link] { run(LinkConnected{link}); };
+  handlers.on_disconnected = [this, link] { run(LinkLost{link}); };
+  auto opened = transport::open_client(host_, options, std::move(handlers));
+  if (opened) {
+    links_[link] = *std::move(opened);
+  } else {
+    TUTTI_LOG_ERROR("gateway", "no link to {}: {}", effect.endpoint, opened.error().message);
   }
 }
 
-void GatewayHost::fail_all(Backend& backend, const Error& error) {
-  for (const auto& [number, request] : backend.open) request->fail(error);
-  counters_.failed += backend.open.size();
-  open_requests_ -= backend.open.size();
-  backend.open.clear();
+void GatewayHost::perform(const CloseLink& effect) { links_.erase(effect.link); }
+
+void GatewayHost::perform(const SendToServer& effect) {
+  Result<std::string> frame = wire::encode_frame<wire::ToServer>(effect.message);
+  Result<> sent;
+  if (!frame) {
+    sent = Error{ErrorCode::invalid_argument, "the request is too long: " + frame.error().message};
+  } else if (const auto link = links_.find(effect.link); link != links_.end()) {
+    sent = link->second->send(*frame);
+  } else {
+    sent = Error{ErrorCode::unavailable, "the serving rank cannot be reached"};
+  }
+  const auto* generate = std::get_if<wire::Generate>(&effect.message);
+  if (!sent && generate != nullptr)
+    inbox_.push_back(SendRefused{RequestId{generate->request}, sent.error()});
 }
 
-void GatewayHost::count_end(const wire::Generated& last) {
-  ++(last.finish == "error" ? counters_.failed : counters_.finished);
-  counters_.prompt_tokens += last.prompt_tokens;
-  counters_.completion_tokens += last.completion_tokens;
+void GatewayHost::perform(Give& effect) {
+  const auto at = open_.find(effect.request);
+  if (at == open_.end()) return;
+  const bool last = !effect.generated.finish.empty();
+  const bool takes_more = at->second->add(std::move(effect.generated));
+  if (takes_more) return;
+  open_.erase(at);
+  if (!last) inbox_.push_back(CancelRequest{effect.request});
+}
+
+void GatewayHost::perform(const Fail& effect) {
+  const auto at = open_.find(effect.request);
+  if (at == open_.end()) return;
+  at->second->fail(effect.error);
+  open_.erase(at);
 }
 
 }  // namespace tutti::gateway

@@ -1,72 +1,75 @@
-// The gateway's actor: which jobs serve which model, a link to each, and the requests that are open
-// there.
+// The shell around GatewayState: a link to each serving rank, and a mailbox for each open request.
 //
-// Threads: everything on host()'s strand; `counters` from any.
+// Threads: everything on host()'s strand; `metrics` from any. shut() also once the runtime has
+// stopped.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "coordinator/gateway/gateway.h"
+#include "coordinator/gateway/gateway_state.h"
 #include "coordinator/gateway/open_request.h"
 #include "protocol/actor/actor_host.h"
-#include "protocol/base/result.h"
 #include "protocol/transport/endpoint.h"
 #include "protocol/wire/counters.h"
 
 namespace tutti::gateway {
 
-struct GatewayCounters {
-  std::atomic<std::uint64_t> requests{0};
-  std::atomic<std::uint64_t> finished{0};
-  std::atomic<std::uint64_t> failed{0};
-  std::atomic<std::uint64_t> prompt_tokens{0};
-  std::atomic<std::uint64_t> completion_tokens{0};
+struct GatewayMetrics {
+  GatewayCounters counters;
+  std::size_t open_requests = 0;
+  std::size_t links = 0;
 };
 
 class GatewayHost {
  public:
-  explicit GatewayHost(actor::Runtime& runtime);
+  using Begun = std::shared_ptr<OpenRequest>;
+
+  GatewayHost(actor::Runtime& runtime, const GatewaySettings& settings);
+  ~GatewayHost();
 
   actor::ActorHost& host() { return host_; }
 
-  void open(const Serving& serving);
+  void open(ServingOpened serving);
   void close(JobId job);
-  std::vector<std::string> models() const;  // each once, in order
+  std::vector<std::string> models() const { return state_.models(); }
 
-  // Sends the request to the job that serves the model and has the fewest open ones. Errors:
-  // not_found (no such model), exhausted.
-  using Begun = std::shared_ptr<OpenRequest>;
-  Result<Begun> begin(const std::string& model, wire::Generate generate);
+  // Whatever becomes of it, the answer or the error is a part of the request.
+  Begun begin(std::string model, wire::Generate generate);
   // The client has gone: the rank need not go on. Nothing if it has finished.
-  void abandon(const Begun& request);
+  void leave(RequestId request);
+  // Every link ends, and nothing is heard any more.
+  void shut();
 
-  const GatewayCounters& counters() const { return counters_; }
+  GatewayMetrics metrics() const;
 
  private:
-  struct Backend {
-    Serving serving;
-    std::unique_ptr<transport::ClientEndpoint> link;
-    bool connected = false;
-    std::map<std::uint64_t, Begun> open;  // by request
-  };
+  void run(Input input);
+  void rearm();
+  void on_frame(LinkId link, const std::string& frame);
 
-  void on_frame(JobId job, const std::string& frame);
-  void on_connected(JobId job);
-  void fail_all(Backend& backend, const Error& error);
-  void send(Backend& backend, const Begun& request);
-  void count_end(const wire::Generated& last);
+  void perform(const OpenLink& effect);
+  void perform(const CloseLink& effect);
+  void perform(const SendToServer& effect);
+  void perform(Give& effect);
+  void perform(const Fail& effect);
 
   actor::ActorHost host_;
-  std::map<JobId, Backend> backends_;
+  GatewayState state_;
+  std::deque<Input> inbox_;  // what performing an effect gave
+  std::map<LinkId, std::unique_ptr<transport::ClientEndpoint>> links_;
+  std::map<RequestId, Begun> open_;
   std::uint64_t last_request_ = 0;
-  std::size_t open_requests_ = 0;
   wire::FrameCounters frames_;
-  GatewayCounters counters_;
+  actor::TimerId timer_ = 0;
+  Instant timer_due_;
+
+  mutable std::mutex guard_;  // of metrics_
+  GatewayMetrics metrics_;
 };
 
 }  // namespace tutti::gateway

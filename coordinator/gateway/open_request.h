@@ -5,40 +5,61 @@
 // with an error.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <deque>
 #include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
+#include <variant>
 
-#include "protocol/base/error.h"
-#include "protocol/base/ids.h"
-#include "protocol/wire/serve_messages.h"
+#include "coordinator/gateway/gateway_messages.h"
 
 namespace tutti::gateway {
 
 class OpenRequest {
  public:
   static constexpr std::size_t kPartsMax = 65'536;
+  // An Error, or a Generated with `finish`, is the last one.
+  using Part = std::variant<wire::Generated, Error>;
 
-  OpenRequest(JobId job, wire::Generate generate) : job_(job), generate_(std::move(generate)) {}
+  explicit OpenRequest(RequestId id) : id_(id) {}
 
-  JobId job() const { return job_; }
-  const wire::Generate& generate() const { return generate_; }
+  RequestId id() const { return id_; }
 
-  // Adds a part and wakes the reader. Nothing follows a part with `finish`; false once nothing is
-  // taken any more.
+  // Adds a part and wakes the reader; false once nothing more is taken.
   bool add(wire::Generated part) {
+    const bool last = !part.finish.empty();
+    return put(std::move(part), last);
+  }
+  void fail(const Error& error) { put(error, true); }
+
+  // The next part, or nothing yet: then `wake` is called once there is one, from any thread.
+  std::optional<Part> next(std::function<void()> wake) {
+    const std::lock_guard lock(guard_);
+    if (parts_.empty()) {
+      wake_ = std::move(wake);
+      return std::nullopt;
+    }
+    Part part = std::move(parts_.front());
+    parts_.pop_front();
+    return part;
+  }
+
+ private:
+  bool put(Part part, bool last) {
     std::function<void()> wake;
     bool open = true;
     {
       const std::lock_guard lock(guard_);
-      if (finished_) return false;
-      if (parts_.size() >= kPartsMax)
-        part = failure({ErrorCode::exhausted, "the client does not read its answer"});
-      finished_ = !part.finish.empty();
-      open = !finished_;
+      if (ended_) return false;
+      if (!last && parts_.size() >= kPartsMax) {
+        part = Error{ErrorCode::exhausted, "the client does not read its answer"};
+        last = true;
+      }
+      ended_ = last;
+      open = !last;
       parts_.push_back(std::move(part));
       wake.swap(wake_);
     }
@@ -46,36 +67,11 @@ class OpenRequest {
     return open;
   }
 
-  void fail(const Error& error) { add(failure(error)); }
-
-  // The next part, or nothing yet: then `wake` is called once there is one.
-  std::optional<wire::Generated> next(std::function<void()> wake) {
-    const std::lock_guard lock(guard_);
-    if (parts_.empty()) {
-      wake_ = std::move(wake);
-      return std::nullopt;
-    }
-    wire::Generated part = std::move(parts_.front());
-    parts_.pop_front();
-    return part;
-  }
-
- private:
-  wire::Generated failure(const Error& error) const {
-    wire::Generated part;
-    part.request = generate_.request;
-    part.finish = "error";
-    part.error = error.message;
-    part.error_code = to_string(error.code);
-    return part;
-  }
-
-  const JobId job_;
-  const wire::Generate generate_;
+  const RequestId id_;
   std::mutex guard_;
-  std::deque<wire::Generated> parts_;
+  std::deque<Part> parts_;
   std::function<void()> wake_;
-  bool finished_ = false;
+  bool ended_ = false;
 };
 
 }  // namespace tutti::gateway

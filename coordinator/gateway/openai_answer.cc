@@ -2,10 +2,11 @@
 
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
+#include <fmt/core.h>
+
+#include <algorithm>
 
 #include "coordinator/api/json_views.h"
-#include "protocol/base/clock.h"
-#include "protocol/base/secret.h"
 
 namespace tutti::gateway {
 
@@ -17,34 +18,65 @@ json::value finish_of(const std::string& finish) {
   return finish.empty() ? json::value(nullptr) : json::value(finish);
 }
 
-json::value completion_logprobs(const std::vector<wire::TokenChoice>& chosen) {
+// A token may be a part of a character: then its bytes are spelt out, as OpenAI does.
+std::string token_name(std::string_view text) {
+  std::string valid = api::valid_utf8(text);
+  if (valid == text) return valid;
+  std::string out = "bytes:";
+  for (const char c : text) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  return out;
+}
+
+// Every character has one byte that does not continue another.
+std::size_t characters_of(std::string_view text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+// Nothing precedes the first token of an echoed prompt, so it has no log-probability.
+json::value logprob_of(const AnswerHead& head, const wire::TokenChoice& choice,
+                       const Written& written) {
+  if (head.echo && written.tokens == 0) return nullptr;
+  return static_cast<double>(choice.logprob);
+}
+
+json::value completion_logprobs(const AnswerHead& head,
+                                const std::vector<wire::TokenChoice>& chosen, Written& written) {
   if (chosen.empty()) return nullptr;
   json::array tokens;
   json::array logprobs;
+  json::array best;
   json::array offsets;
-  std::size_t offset = 0;
   for (const wire::TokenChoice& choice : chosen) {
-    tokens.emplace_back(api::valid_utf8(choice.text));
-    logprobs.emplace_back(choice.logprob);
-    offsets.emplace_back(offset);
-    offset += choice.text.size();
+    const std::string name = token_name(choice.text);
+    json::value logprob = logprob_of(head, choice, written);
+    best.push_back(logprob.is_null() ? json::value(nullptr)
+                                     : json::value(json::object{{name, logprob}}));
+    tokens.emplace_back(name);
+    logprobs.push_back(std::move(logprob));
+    offsets.emplace_back(written.characters);
+    ++written.tokens;
+    written.characters += characters_of(choice.text);
   }
   return json::object{{"tokens", std::move(tokens)},
                       {"token_logprobs", std::move(logprobs)},
-                      {"top_logprobs", nullptr},
+                      {"top_logprobs", head.best_logprobs ? json::value(best) : nullptr},
                       {"text_offset", std::move(offsets)}};
 }
 
-json::value chat_logprobs(const std::vector<wire::TokenChoice>& chosen) {
+json::value chat_logprobs(const AnswerHead& head, const std::vector<wire::TokenChoice>& chosen) {
   if (chosen.empty()) return nullptr;
   json::array content;
   for (const wire::TokenChoice& choice : chosen) {
     json::array bytes;
     for (const char c : choice.text) bytes.emplace_back(static_cast<unsigned char>(c));
-    content.push_back(json::object{{"token", api::valid_utf8(choice.text)},
-                                   {"logprob", choice.logprob},
-                                   {"bytes", std::move(bytes)},
-                                   {"top_logprobs", json::array()}});
+    json::object entry{{"token", api::valid_utf8(choice.text)},
+                       {"logprob", static_cast<double>(choice.logprob)},
+                       {"bytes", std::move(bytes)}};
+    json::array best;
+    if (head.best_logprobs) best.push_back(entry);
+    entry["top_logprobs"] = std::move(best);
+    content.push_back(std::move(entry));
   }
   return json::object{{"content", std::move(content)}};
 }
@@ -62,50 +94,56 @@ json::object object_of(const AnswerHead& head, std::string_view chat_object) {
       {"id", head.id}, {"object", object}, {"created", head.created_unix}, {"model", head.model}};
 }
 
+json::object chunk_of(const AnswerHead& head, json::array choices) {
+  json::object out = object_of(head, "chat.completion.chunk");
+  out["choices"] = std::move(choices);
+  if (head.include_usage) out["usage"] = nullptr;
+  return out;
+}
+
 std::string event_of(const json::object& object) {
   return "data: " + json::serialize(object) + "\n\n";
 }
 
-json::object chunk_with(const AnswerHead& head, json::object choice) {
-  json::object out = object_of(head, "chat.completion.chunk");
-  json::array choices;
-  choices.push_back(std::move(choice));
-  out["choices"] = std::move(choices);
-  return out;
-}
-
 json::object choice_of(const AnswerHead& head, const Choice& choice, std::size_t index) {
   json::object out{{"index", index}};
+  const std::string text = api::valid_utf8(choice.text);
   if (head.dialect == Dialect::chat) {
-    out["message"] = json::object{{"role", "assistant"}, {"content", api::valid_utf8(choice.text)}};
-    out["logprobs"] = chat_logprobs(choice.chosen);
+    out["message"] =
+        json::object{{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
+    out["logprobs"] = chat_logprobs(head, choice.chosen);
   } else {
-    out["text"] = api::valid_utf8(choice.text);
-    out["logprobs"] = completion_logprobs(choice.chosen);
+    Written written;
+    out["text"] = text;
+    out["logprobs"] = completion_logprobs(head, choice.chosen, written);
   }
   out["finish_reason"] = finish_of(choice.finish);
   return out;
 }
 
-std::string_view type_of(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::invalid_argument:
-    case ErrorCode::not_found:
-    case ErrorCode::unsupported: return "invalid_request_error";
-    case ErrorCode::permission_denied: return "authentication_error";
-    case ErrorCode::exhausted: return "rate_limit_error";
-    default: return "server_error";
-  }
-}
-
-json::object error_object(const Error& error) {
-  return {{"error", json::object{{"message", error.message},
-                                 {"type", type_of(error.code)},
-                                 {"param", nullptr},
-                                 {"code", to_string(error.code)}}}};
+json::object object_of(const Refusal& refusal) {
+  const auto or_null = [](const std::string& text) {
+    return text.empty() ? json::value(nullptr) : json::value(text);
+  };
+  return {{"error", json::object{{"message", api::valid_utf8(refusal.message)},
+                                 {"type", refusal.type},
+                                 {"param", or_null(refusal.param)},
+                                 {"code", or_null(refusal.code)}}}};
 }
 
 }  // namespace
+
+AnswerHead head_of(const OpenAiRequest& request, std::string_view unique,
+                   std::int64_t created_unix) {
+  const bool chat = request.dialect == Dialect::chat;
+  return {.dialect = request.dialect,
+          .id = fmt::format("{}-{}", chat ? "chatcmpl" : "cmpl", unique),
+          .model = request.model,
+          .created_unix = created_unix,
+          .echo = request.prompts.front().echo,
+          .include_usage = request.include_usage,
+          .best_logprobs = request.best_logprobs};
+}
 
 void Choice::add(const wire::Generated& part) {
   text += part.text;
@@ -114,11 +152,6 @@ void Choice::add(const wire::Generated& part) {
   finish = part.finish;
   prompt_tokens = part.prompt_tokens;
   completion_tokens = part.completion_tokens;
-}
-
-AnswerHead new_answer(const OpenAiRequest& request) {
-  const char* prefix = request.dialect == Dialect::chat ? "chatcmpl-" : "cmpl-";
-  return {request.dialect, prefix + random_hex(12), request.model, wall_now().unix_ms / 1000};
 }
 
 std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choices) {
@@ -136,56 +169,50 @@ std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choi
   return json::serialize(out);
 }
 
-std::string first_event(const AnswerHead& head) {
-  if (head.dialect != Dialect::chat) return {};
-  return event_of(
-      chunk_with(head, json::object{{"index", 0},
-                                    {"delta", json::object{{"role", "assistant"}, {"content", ""}}},
-                                    {"logprobs", nullptr},
-                                    {"finish_reason", nullptr}}));
+std::string AnswerEvents::first() const {
+  if (head_.dialect != Dialect::chat) return {};
+  json::array choices;
+  choices.push_back(json::object{{"index", 0},
+                                 {"delta", json::object{{"role", "assistant"}, {"content", ""}}},
+                                 {"logprobs", nullptr},
+                                 {"finish_reason", nullptr}});
+  return event_of(chunk_of(head_, std::move(choices)));
 }
 
-std::string part_event(const AnswerHead& head, const wire::Generated& part) {
+std::string AnswerEvents::part(const wire::Generated& part) {
   json::object choice{{"index", 0}};
   const std::string text = api::valid_utf8(part.text);
-  if (head.dialect == Dialect::chat) {
+  if (head_.dialect == Dialect::chat) {
     json::object delta;
     if (!text.empty()) delta["content"] = text;
     choice["delta"] = std::move(delta);
-    choice["logprobs"] = chat_logprobs(part.chosen);
+    choice["logprobs"] = chat_logprobs(head_, part.chosen);
   } else {
     choice["text"] = text;
-    choice["logprobs"] = completion_logprobs(part.chosen);
+    choice["logprobs"] = completion_logprobs(head_, part.chosen, written_);
   }
   choice["finish_reason"] = finish_of(part.finish);
-  return event_of(chunk_with(head, std::move(choice)));
-}
-
-std::string usage_event(const AnswerHead& head, const wire::Generated& last) {
-  json::object out = object_of(head, "chat.completion.chunk");
-  out["choices"] = json::array();
-  out["usage"] = usage_of(last.prompt_tokens, last.completion_tokens);
-  return event_of(out);
-}
-
-std::string error_event(const Error& error) { return event_of(error_object(error)); }
-
-std::string error_body(const Error& error) { return json::serialize(error_object(error)); }
-
-Error error_of(const wire::Generated& part) {
-  Error error{ErrorCode::internal, part.error};
-  for (int i = 0; i <= static_cast<int>(ErrorCode::internal); ++i) {
-    if (to_string(static_cast<ErrorCode>(i)) == part.error_code)
-      error.code = static_cast<ErrorCode>(i);
+  json::array choices;
+  choices.push_back(std::move(choice));
+  std::string events = event_of(chunk_of(head_, std::move(choices)));
+  if (part.finish.empty()) return events;
+  if (head_.include_usage) {
+    json::object last = chunk_of(head_, {});
+    last["usage"] = usage_of(part.prompt_tokens, part.completion_tokens);
+    events += event_of(last);
   }
-  return error;
+  return events + "data: [DONE]\n\n";
 }
+
+std::string AnswerEvents::failure(const Refusal& refusal) { return event_of(object_of(refusal)); }
+
+std::string refusal_body(const Refusal& refusal) { return json::serialize(object_of(refusal)); }
 
 std::string models_body(const std::vector<std::string>& models) {
   json::array list;
   for (const std::string& model : models) {
-    list.push_back(
-        json::object{{"id", model}, {"object", "model"}, {"created", 0}, {"owned_by", "tutti"}});
+    list.push_back(json::object{
+        {"id", model}, {"object", "model"}, {"created", 0}, {"owned_by", "tutti"}});
   }
   return json::serialize(json::object{{"object", "list"}, {"data", std::move(list)}});
 }

@@ -1,16 +1,15 @@
-// An OpenAI request body -> what is asked of the serving rank.
+// An OpenAI request body -> what is asked of the serving rank, or why it is refused.
 //
-// Of OpenAI's fields these are heard: model, prompt (text, texts, token ids), messages, max_tokens,
-// max_completion_tokens, temperature, top_p, seed, stop, echo, logprobs, top_logprobs, stream,
-// stream_options.include_usage; and beside them top_k. n other than 1 is refused; other fields are
-// ignored, as OpenAI's clients send many. Errors: invalid_argument, naming the field.
+// Which fields are heard, refused and ignored: README.md of this folder.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
-#include "protocol/base/result.h"
+#include "protocol/base/error.h"
 #include "protocol/wire/serve_messages.h"
 
 namespace tutti::gateway {
@@ -26,9 +25,28 @@ struct OpenAiRequest {
   std::vector<wire::Generate> prompts;  // one, or one for each text of a list
   bool stream = false;
   bool include_usage = false;
+  bool best_logprobs = false;  // of each place the best token's, too
+
+  bool operator==(const OpenAiRequest&) const = default;
 };
 
-Result<OpenAiRequest> parse_completion(std::string_view body);
-Result<OpenAiRequest> parse_chat(std::string_view body);
+// An error as OpenAI's clients read it.
+struct Refusal {
+  unsigned status = 400;
+  std::string message;
+  std::string type = "invalid_request_error";
+  std::string param;  // empty: null
+  std::string code;
+
+  bool operator==(const Refusal&) const = default;
+};
+
+Refusal refusal_of(const Error& error);
+
+using Parsed = std::variant<OpenAiRequest, Refusal>;
+
+// Requests without a seed get `seed`.
+Parsed parse_completion(std::string_view body, std::uint64_t seed);
+Parsed parse_chat(std::string_view body, std::uint64_t seed);
 
 }  // namespace tutti::gateway
