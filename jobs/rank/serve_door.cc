@@ -57,7 +57,7 @@ struct ServeDoor::Impl {
     if (frame) (void)endpoint->send(peer, *frame);
   }
 
-  actor::Runtime runtime{0};
+  actor::Runtime runtime{1};
   std::optional<actor::ActorHost> host;
   std::unique_ptr<transport::ServerEndpoint> endpoint;  // made, used and ended on the strand
   transport::KeyPair keys = transport::make_keys();
