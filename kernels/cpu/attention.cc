@@ -6,7 +6,7 @@
 // value sum ends.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cc"
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 
 #include "kernels/cpu/exp-inl.h"
 #include "kernels/cpu/key_value_layout.h"
@@ -49,14 +49,25 @@ struct AttentionScratch {
   float total[kKeyBlock];  // sum of exp(score - top)
 };
 
+// One row's part of the online softmax.
+struct SoftmaxRow {
+  float* scores;  // of this block; become exp(score - top)
+  float* sums;    // value sums under `top`
+  Index width;    // of sums
+  float& top;
+  float& total;
+};
+
 // A new maximum: what was summed under the old one shrinks.
-HWY_INLINE void rescale(float block_top, float* sums, Index width, float& top, float& total) {
+HWY_INLINE void rescale(const SoftmaxRow& row, float block_top) {
   alignas(64) float shrink[kLanes];
-  store(exp(splat(top - block_top)), shrink);
-  top = block_top;
-  total *= shrink[0];
+  store(exp(splat(row.top - block_top)), shrink);
+  row.top = block_top;
+  row.total *= shrink[0];
   const Lanes by = splat(shrink[0]);
-  for (Index i = 0; i < width; i += kLanes) store(load(sums + i) * by, sums + i);
+  for (Index i = 0; i < row.width; i += kLanes) {
+    store(load(row.sums + i) * by, row.sums + i);
+  }
 }
 
 // Takes one block of `keys` scores of a row into its running softmax: scales the scores, raises the
@@ -64,9 +75,9 @@ HWY_INLINE void rescale(float block_top, float* sums, Index width, float& top, f
 // the same arithmetic without the masks.
 enum class Block { whole, part };
 template <Block kBlock>
-HWY_INLINE void softmax_block(float* scores, Index keys, float scale, ChainStart start, float* sums,
-                              Index width, float& top, float& total) {
+HWY_INLINE void softmax_block(const SoftmaxRow& row, Index keys, float scale, ChainStart start) {
   static_assert(kKeyBlock == 4 * kLanes);
+  float* const scores = row.scores;
   const Lanes factor = splat(scale);
   const Lanes lowest = splat(-std::numeric_limits<float>::infinity());
   const auto seen = [&](const Lanes& x, Index i, const Lanes& other) HWY_ATTR {
@@ -78,13 +89,13 @@ HWY_INLINE void softmax_block(float* scores, Index keys, float scale, ChainStart
   const Lanes s3 = seen(load(scores + 48) * factor, 48, lowest);
   const float block_top = max_lanes(max(max(s0, s1), max(s2, s3)));
   if (start == ChainStart::zero) {
-    top = block_top;
-    total = 0.0F;
-  } else if (block_top > top) {
-    rescale(block_top, sums, width, top, total);
+    row.top = block_top;
+    row.total = 0.0F;
+  } else if (block_top > row.top) {
+    rescale(row, block_top);
   }
   // Unseen scores are minus infinity here, and their weights exactly zero.
-  const Lanes offset = splat(top);
+  const Lanes offset = splat(row.top);
   const Lanes w0 = exp(s0 - offset);
   const Lanes w1 = exp(s1 - offset);
   const Lanes w2 = exp(s2 - offset);
@@ -93,23 +104,27 @@ HWY_INLINE void softmax_block(float* scores, Index keys, float scale, ChainStart
   store(w1, scores + 16);
   store(w2, scores + 32);
   store(w3, scores + 48);
-  total += sum_lanes((w0 + w1) + (w2 + w3));
+  row.total += sum_lanes((w0 + w1) + (w2 + w3));
 }
 
 // The value sum of the last block: row r sees `keys` + r keys. Four rows share what all of them
-// see.
-HWY_INLINE void add_triangle(const AttentionScratch& scratch, Index rows, Index keys, Index width,
-                             const float* values, Index stride, ChainStart start) {
+// see. `call` is that of the first row, its depth not set.
+HWY_INLINE void add_triangle(Index rows, Index keys, Index width, TileCall call) {
   for (Index row = 0; row < rows; row += 4) {
     const Index height = std::min<Index>(4, rows - row);
-    const Index shared = keys + row;
-    const float* const weights = scratch.scores + LeftRows::at(row, 0);
-    float* const sums = scratch.sums + row * stride;
-    run_band<LeftRows>(height, width, shared, weights, values, stride, sums, stride, start);
+    call.depth = keys + row;
+    run_band<LeftRows>(height, width, call);
     for (Index r = 1; r < height; ++r) {
-      run_band<LeftRows>(1, width, r, weights + LeftRows::at(r, shared), values + shared * stride,
-                         stride, sums + r * stride, stride, ChainStart::output);
+      TileCall rest = call;
+      rest.depth = r;
+      rest.left += LeftRows::at(r, call.depth);
+      rest.right += call.depth * call.right_stride;
+      rest.output += r * call.output_stride;
+      rest.start = ChainStart::output;
+      run_band<LeftRows>(1, width, rest);
     }
+    call.left += LeftRows::at(4, 0);
+    call.output += 4 * call.output_stride;
   }
 }
 
@@ -145,31 +160,39 @@ void attention_task(const AttentionCached& args, float* lse, const AttentionTask
   const Index keys_of_first = task.position % kKeyBlock + 1;  // of the first row, in the last block
   for (Index block = 0; block <= last; ++block) {
     float* const page = task.sequence->pages[static_cast<std::size_t>(block)];
-    const float* const values = layout.values(page, kv_head);
     const ChainStart start = block == 0 ? ChainStart::zero : ChainStart::output;
     const bool whole = block < last;
     const Index columns =
         whole ? kKeyBlock
               : std::min(kKeyBlock, (keys_of_first + task.rows - 1 + kTileColumns - 1) /
                                         kTileColumns * kTileColumns);
-    run_band<LeftRows>(task.rows, columns, width, scratch.queries, layout.keys(page, kv_head),
-                       kKeyBlock, scratch.scores, LeftRows::kStride, ChainStart::zero);
+    run_band<LeftRows>(task.rows, columns,
+                       {.depth = width,
+                        .left = scratch.queries,
+                        .right = layout.keys(page, kv_head),
+                        .right_stride = kKeyBlock,
+                        .output = scratch.scores,
+                        .output_stride = LeftRows::kStride});
     for (Index r = 0; r < task.rows; ++r) {
-      float* const scores = scratch.scores + LeftRows::at(r, 0);
-      float* const sums = scratch.sums + r * stride;
+      const SoftmaxRow row{scratch.scores + LeftRows::at(r, 0), scratch.sums + r * stride, stride,
+                           scratch.top[r], scratch.total[r]};
       if (whole) {
-        softmax_block<Block::whole>(scores, kKeyBlock, shape.scale, start, sums, stride,
-                                    scratch.top[r], scratch.total[r]);
+        softmax_block<Block::whole>(row, kKeyBlock, shape.scale, start);
       } else {
-        softmax_block<Block::part>(scores, keys_of_first + r, shape.scale, start, sums, stride,
-                                   scratch.top[r], scratch.total[r]);
+        softmax_block<Block::part>(row, keys_of_first + r, shape.scale, start);
       }
     }
+    const TileCall sum{.depth = kKeyBlock,
+                       .left = scratch.scores,
+                       .right = layout.values(page, kv_head),
+                       .right_stride = stride,
+                       .output = scratch.sums,
+                       .output_stride = stride,
+                       .start = start};
     if (whole) {
-      run_band<LeftRows>(task.rows, stride, kKeyBlock, scratch.scores, values, stride, scratch.sums,
-                         stride, start);
+      run_band<LeftRows>(task.rows, stride, sum);
     } else {
-      add_triangle(scratch, task.rows, keys_of_first, stride, values, stride, start);
+      add_triangle(task.rows, keys_of_first, stride, sum);
     }
   }
   finish_rows(args, lse, task, scratch, stride);

@@ -6,7 +6,7 @@
 //   dK += dS^T Q                dQ += dS K        delta = sum(dO O) of the row
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention_backward.cc"
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 
 #include "kernels/cpu/exp-inl.h"
 #include "kernels/cpu/key_value_layout.h"
@@ -97,6 +97,37 @@ struct BlockPair {
   Index queries = 0;
 };
 
+// dV, dK of the block of keys and dQ of the block of queries, continued.
+HWY_INLINE void add_gradients(const AttentionBackward& args, const BlockPair& pair,
+                              const BackwardScratch& scratch) {
+  const AttentionShape& shape = args.shape;
+  const Index width = shape.head_width;
+  const bool first_head = pair.head % (shape.heads / shape.kv_heads) == 0;
+  const Index key_row = pair.first + pair.key;
+  TileCall call{
+      .depth = pair.queries,
+      .left = scratch.weights_by_key,
+      .right = scratch.douts,
+      .right_stride = LeftRows::kStride,
+      .output = args.dv.row(key_row) + pair.kv_head * width,
+      .output_stride = args.dv.stride,
+      .start = first_head && pair.query == pair.key ? ChainStart::zero : ChainStart::output};
+  run_band<LeftColumns>(pair.keys, width, call);
+  call.left = scratch.dscores_by_key;
+  call.right = scratch.queries;
+  call.output = args.dk.row(key_row) + pair.kv_head * width;
+  call.output_stride = args.dk.stride;
+  run_band<LeftColumns>(pair.keys, width, call);
+  call = {.depth = pair.keys,
+          .left = scratch.dscores,
+          .right = scratch.keys,
+          .right_stride = LeftRows::kStride,
+          .output = args.dq.row(pair.first + pair.query) + pair.head * width,
+          .output_stride = args.dq.stride,
+          .start = pair.key == 0 ? ChainStart::zero : ChainStart::output};
+  run_band<LeftRows>(pair.queries, width, call);
+}
+
 void backward_pair(const AttentionBackward& args, const float* delta, const BlockPair& pair,
                    const BackwardScratch& scratch) {
   const AttentionShape& shape = args.shape;
@@ -108,10 +139,17 @@ void backward_pair(const AttentionBackward& args, const float* delta, const Bloc
             stride);
   copy_rows(args.dout.row_range(row, pair.queries).column_range(column, width), scratch.douts,
             stride);
-  run_band<LeftRows>(pair.queries, kKeyBlock, width, scratch.queries, scratch.keys_turned,
-                     kKeyBlock, scratch.scores, stride, ChainStart::zero);
-  run_band<LeftRows>(pair.queries, kKeyBlock, width, scratch.douts, scratch.values_turned,
-                     kKeyBlock, scratch.dscores, stride, ChainStart::zero);
+  TileCall call{.depth = width,
+                .left = scratch.queries,
+                .right = scratch.keys_turned,
+                .right_stride = kKeyBlock,
+                .output = scratch.scores,
+                .output_stride = stride};
+  run_band<LeftRows>(pair.queries, kKeyBlock, call);
+  call.left = scratch.douts;
+  call.right = scratch.values_turned;
+  call.output = scratch.dscores;
+  run_band<LeftRows>(pair.queries, kKeyBlock, call);
   for (Index r = 0; r < pair.queries; ++r) {
     const Index place = (row + r) * shape.heads + pair.head;
     const Index seen = pair.query == pair.key ? r + 1 : pair.keys;
@@ -121,18 +159,7 @@ void backward_pair(const AttentionBackward& args, const float* delta, const Bloc
       gradient_row<Block::part>(scratch, r, seen, shape.scale, args.lse[place], delta[place]);
     }
   }
-  const bool first_head = pair.head % (shape.heads / shape.kv_heads) == 0;
-  const ChainStart key_start =
-      first_head && pair.query == pair.key ? ChainStart::zero : ChainStart::output;
-  const Index key_row = pair.first + pair.key;
-  const Index kv_column = pair.kv_head * width;
-  run_band<LeftColumns>(pair.keys, width, pair.queries, scratch.weights_by_key, scratch.douts,
-                        stride, args.dv.row(key_row) + kv_column, args.dv.stride, key_start);
-  run_band<LeftColumns>(pair.keys, width, pair.queries, scratch.dscores_by_key, scratch.queries,
-                        stride, args.dk.row(key_row) + kv_column, args.dk.stride, key_start);
-  run_band<LeftRows>(pair.queries, width, pair.keys, scratch.dscores, scratch.keys, stride,
-                     args.dq.row(row) + column, args.dq.stride,
-                     pair.key == 0 ? ChainStart::zero : ChainStart::output);
+  add_gradients(args, pair, scratch);
 }
 
 void backward_sample(const AttentionBackward& args, const float* delta, Index sample, Index kv_head,

@@ -1,6 +1,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/cross_entropy.cc"
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 
 #include <limits>
 #include <string>

@@ -13,7 +13,7 @@
 
 #include <cstdint>
 
-#include "hwy/highway.h"
+#include <hwy/highway.h>
 #include "kernels/tensor/matrix.h"
 
 HWY_BEFORE_NAMESPACE();

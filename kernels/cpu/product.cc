@@ -6,7 +6,7 @@
 // it at once.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/product.cc"
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 
 #include "kernels/cpu/product_pack.h"
 #include "kernels/cpu/product_tile-inl.h"
@@ -89,9 +89,14 @@ void product_few_rows(const OpContext& ctx, const ProductCall& call) {
         const Index k = piece * kDepth;
         const Index depth = std::min(kDepth, call.depth - k);
         pack_right(call, column, columns, k, depth, panel);
-        run_columns<LeftRows>(call.rows, columns, depth, left + piece * piece_floats, panel,
-                              kTileColumns, args.output.data + column, args.output.stride,
-                              piece == 0 ? args.start : ChainStart::output);
+        run_band<LeftRows>(call.rows, columns,
+                           {.depth = depth,
+                            .left = left + piece * piece_floats,
+                            .right = panel,
+                            .right_stride = kTileColumns,
+                            .output = args.output.data + column,
+                            .output_stride = args.output.stride,
+                            .start = piece == 0 ? args.start : ChainStart::output});
       }
       finish(args, 0, call.rows, column, columns);
     }
@@ -132,9 +137,14 @@ void run_rows(const OpContext& ctx, const ProductCall& call, const Piece& piece,
     for (Index p = 0; p < piece.panels(); ++p) {
       const Index column = piece.column + p * kTileColumns;
       const Index columns = std::min(kTileColumns, piece.column + piece.columns - column);
-      run_columns<Left>(rows, columns, depth, left, piece.panel(k, depth, p), kTileColumns,
-                        args.output.row(row) + column, args.output.stride,
-                        first == 0 ? args.start : ChainStart::output);
+      run_band<Left>(rows, columns,
+                     {.depth = depth,
+                      .left = left,
+                      .right = piece.panel(k, depth, p),
+                      .right_stride = kTileColumns,
+                      .output = args.output.row(row) + column,
+                      .output_stride = args.output.stride,
+                      .start = first == 0 ? args.start : ChainStart::output});
       if (last) finish(args, row, rows, column, columns);
     }
   }

@@ -80,8 +80,13 @@ void pack_panel_transposed(ConstMatrix source, Index width, float* panel) {
 }
 
 void copy_rows(ConstMatrix source, float* to, Index stride) {
-  const auto bytes = static_cast<std::size_t>(source.columns) * sizeof(float);
-  for (Index r = 0; r < source.rows; ++r) std::memcpy(to + r * stride, source.row(r), bytes);
+  const Index whole = source.columns / 8 * 8;
+  for (Index r = 0; r < source.rows; ++r) {
+    const float* const from = source.row(r);
+    float* const row = to + r * stride;
+    for (Index c = 0; c < whole; c += 8) _mm256_storeu_ps(row + c, _mm256_loadu_ps(from + c));
+    for (Index c = whole; c < source.columns; ++c) row[c] = from[c];
+  }
 }
 
 }  // namespace tutti::kernels

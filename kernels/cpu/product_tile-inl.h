@@ -46,18 +46,33 @@ struct LeftColumns {
   static constexpr Index at(Index row, Index k) { return k * kStride + row; }
 };
 
+// Operands of a tile, a panel or a band: right is [depth][right_stride], readable up to a multiple
+// of kTileColumns.
+struct TileCall {
+  Index depth = 0;
+  const float* left = nullptr;
+  const float* right = nullptr;
+  Index right_stride = 0;
+  float* output = nullptr;
+  Index output_stride = 0;
+  ChainStart start = ChainStart::zero;
+};
+
 template <class Left, int kRows>
-HWY_INLINE void run_tile(Index depth, const float* HWY_RESTRICT left,
-                         const float* HWY_RESTRICT right, Index right_stride,
-                         float* HWY_RESTRICT output, Index output_stride, ChainStart start) {
+HWY_INLINE void run_tile(const TileCall& call) {
+  const float* HWY_RESTRICT left = call.left;
+  const float* HWY_RESTRICT right = call.right;
+  float* HWY_RESTRICT const output = call.output;
+  const Index right_stride = call.right_stride;
+  const Index output_stride = call.output_stride;
   Vector sum[kRows][kTileVectors];
-  // The output is often not in cache; it is asked for now and stored after the walk over k.
+  // The output is often not in cache: prefetched here, stored after the walk over k.
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     __builtin_prefetch(output + r * output_stride, 1);
     if constexpr (kTileColumns > 16) __builtin_prefetch(output + r * output_stride + 16, 1);
   }
-  if (start == ChainStart::zero) {
+  if (call.start == ChainStart::zero) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -72,7 +87,7 @@ HWY_INLINE void run_tile(Index depth, const float* HWY_RESTRICT left,
       }
     }
   }
-  for (Index k = 0; k < depth; ++k) {
+  for (Index k = call.depth; k > 0; --k) {
     const Vector right0 = hn::LoadU(kTag, right);
     const Vector right1 = hn::LoadU(kTag, right + kVectorLanes);
 #pragma GCC unroll 16
@@ -95,16 +110,14 @@ HWY_INLINE void run_tile(Index depth, const float* HWY_RESTRICT left,
 
 // One panel of kTileColumns outputs, any number of rows, by tiles of the heights that exist.
 template <class Left>
-HWY_NOINLINE void run_panel(Index rows, Index depth, const float* left, const float* right,
-                            Index right_stride, float* output, Index output_stride,
-                            ChainStart start) {
+HWY_NOINLINE void run_panel(Index rows, TileCall call) {
   while (rows > 0) {
-    const auto tile = [&](auto height) {
+    const auto tile = [&](auto height) HWY_ATTR {
       constexpr int kRows = decltype(height)::value;
-      run_tile<Left, kRows>(depth, left, right, right_stride, output, output_stride, start);
+      run_tile<Left, kRows>(call);
       rows -= kRows;
-      left += Left::at(kRows, 0);
-      output += kRows * output_stride;
+      call.left += Left::at(kRows, 0);
+      call.output += kRows * call.output_stride;
     };
     if (rows >= kTileRows) {
       tile(std::integral_constant<int, kTileRows>{});
@@ -124,50 +137,37 @@ HWY_NOINLINE void run_panel(Index rows, Index depth, const float* left, const fl
 
 // The same where only `columns` < kTileColumns outputs exist: through a tile of memory of our own.
 template <class Left>
-HWY_NOINLINE void run_panel_edge(Index rows, Index columns, Index depth, const float* left,
-                                 const float* right, Index right_stride, float* output,
-                                 Index output_stride, ChainStart start) {
+HWY_NOINLINE void run_panel_edge(Index rows, Index columns, const TileCall& call) {
   alignas(64) float whole[kTileRows * kTileColumns] = {};
   const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
   for (Index first = 0; first < rows; first += kTileRows) {
     const Index height = std::min<Index>(kTileRows, rows - first);
-    float* const place = output + first * output_stride;
-    if (start == ChainStart::output) {
+    float* const place = call.output + first * call.output_stride;
+    if (call.start == ChainStart::output) {
       for (Index r = 0; r < height; ++r) {
-        std::memcpy(whole + r * kTileColumns, place + r * output_stride, bytes);
+        std::memcpy(whole + r * kTileColumns, place + r * call.output_stride, bytes);
       }
     }
-    run_panel<Left>(height, depth, left + Left::at(first, 0), right, right_stride, whole,
-                    kTileColumns, start);
+    TileCall part = call;
+    part.left += Left::at(first, 0);
+    part.output = whole;
+    part.output_stride = kTileColumns;
+    run_panel<Left>(height, part);
     for (Index r = 0; r < height; ++r) {
-      std::memcpy(place + r * output_stride, whole + r * kTileColumns, bytes);
+      std::memcpy(place + r * call.output_stride, whole + r * kTileColumns, bytes);
     }
   }
 }
 
-// One panel, whole or not.
+// All panels of `columns` outputs, the last one whole or not.
 template <class Left>
-HWY_INLINE void run_columns(Index rows, Index columns, Index depth, const float* left,
-                            const float* right, Index right_stride, float* output,
-                            Index output_stride, ChainStart start) {
-  if (columns == kTileColumns) {
-    run_panel<Left>(rows, depth, left, right, right_stride, output, output_stride, start);
-  } else {
-    run_panel_edge<Left>(rows, columns, depth, left, right, right_stride, output, output_stride,
-                         start);
+HWY_INLINE void run_band(Index rows, Index columns, TileCall call) {
+  for (; columns >= kTileColumns; columns -= kTileColumns) {
+    run_panel<Left>(rows, call);
+    call.right += kTileColumns;
+    call.output += kTileColumns;
   }
-}
-
-// All panels of `columns` outputs; the right operand is [depth][right_stride], readable up to the
-// next multiple of kTileColumns.
-template <class Left>
-HWY_INLINE void run_band(Index rows, Index columns, Index depth, const float* left,
-                         const float* right, Index right_stride, float* output, Index output_stride,
-                         ChainStart start) {
-  for (Index column = 0; column < columns; column += kTileColumns) {
-    run_columns<Left>(rows, std::min(kTileColumns, columns - column), depth, left, right + column,
-                      right_stride, output + column, output_stride, start);
-  }
+  if (columns > 0) run_panel_edge<Left>(rows, columns, call);
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE

@@ -1,6 +1,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/rms_norm.cc"
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 
 #include <cmath>
 
