@@ -363,7 +363,20 @@ void WorkerState::on_input(const SpoolFound& input) {
 void WorkerState::on_input(const Tick&) {
   tick_processes();
   tick_link();
+  tick_silence();
   tick_stop();
+}
+
+void WorkerState::tick_silence() {
+  if (joined_ || now_ - answered_at_ < settings_.stop_after) return;
+  for (auto& [id, process] : processes_) {
+    const bool runs = process.program && process.launched && !process.gone;
+    if (!runs || process.state.phase == wire::ProcessPhase::stopping) continue;
+    process.failure = wire::FailureClass::infrastructure;
+    stop_process(process, settings_.stop_grace,
+                 "no word of the coordinator for " +
+                     std::to_string(to_ms(settings_.stop_after) / 1000) + " s");
+  }
 }
 
 void WorkerState::tick_link() {

@@ -113,6 +113,28 @@ TEST_CASE("worker: silence of the coordinator ends no process, and Hello says wh
   CHECK(hello[0].processes[0].address == "unix:/tmp/x");
 }
 
+TEST_CASE("worker: programs are ended after a minute of silence, training ranks are not") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  worker.on(RankSpoke{.process = ProcessId{1}, .message = rank_ready(1)});
+  wire::StartRank program = start_rank(2);
+  program.kind = "run";
+  worker.order(program);
+  worker.on(AddressReserved{.process = ProcessId{2}, .address = "127.0.0.1:4002"});
+  worker.order(form_group(2));
+  worker.lose_link();
+  CHECK(all<SignalProcess>(worker.after(55s)).empty());
+  const auto asked = all<SignalProcess>(worker.after(6s));
+  REQUIRE(asked.size() == 1);
+  CHECK(asked[0].process == ProcessId{2});
+  CHECK(all<SignalProcess>(worker.after(3s)).at(0).process == ProcessId{2});  // by force
+  worker.on(exited(2, 0, 9));
+  const auto hello = sent<wire::Hello>(worker.on(Connected{}));
+  CHECK(hello.at(0).processes.size() == 1);
+  CHECK(hello.at(0).exits.at(0).failure == wire::FailureClass::infrastructure);
+}
+
 TEST_CASE("worker: heartbeats carry the newest progress and their answers keep the session") {
   Worker worker;
   worker.join();
