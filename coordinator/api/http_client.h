@@ -39,7 +39,7 @@ struct HttpServer {
 struct HttpRequest {
   std::string method = "GET";
   std::string target = "/";  // path and query, already encoded
-  std::string body;          // JSON, if not empty
+  std::string body = {};     // JSON, if not empty
   std::string accept = "application/json";
   // request: for the whole answer; stream: until its header, and then from one part to the next.
   Duration deadline = std::chrono::seconds(40);

@@ -256,7 +256,7 @@ asio::awaitable<void> Connection::serve() {
   for (bool go_on = true; go_on && server_->open;) {
     http::request_parser<http::string_body> parser;
     parser.header_limit(static_cast<std::uint32_t>(HttpServer::kHeaderBytesMax));
-    parser.body_limit(HttpServer::kRequestBytesMax);
+    parser.body_limit(boost::none);  // the header decides first who may send how much
     stream_.expires_after(kIdleMax);
     co_await http::async_read_header(stream_, buffer_, parser,
                                      asio::redirect_error(asio::use_awaitable, failure));
@@ -270,9 +270,14 @@ asio::awaitable<void> Connection::serve() {
       co_await refuse(std::move(refusal), parser.get());
       break;
     }
+    if (parser.content_length().value_or(0) > HttpServer::kRequestBytesMax)
+      failure = http::error::body_limit;
+    parser.body_limit(HttpServer::kRequestBytesMax);
     stream_.expires_after(kRequestWithin);
-    co_await http::async_read(stream_, buffer_, parser,
-                              asio::redirect_error(asio::use_awaitable, failure));
+    if (!failure) {
+      co_await http::async_read(stream_, buffer_, parser,
+                                asio::redirect_error(asio::use_awaitable, failure));
+    }
     if (failure == http::error::body_limit) {
       Answer refusal =
           error_answer({ErrorCode::invalid_argument, "the request's body is too large"});

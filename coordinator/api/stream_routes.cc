@@ -54,6 +54,12 @@ Result<Range> range_of(const Call& call) {
 
 Error no_job(JobId job) { return {ErrorCode::not_found, "there is no job " + to_string(job)}; }
 
+// A job that has stored nothing so far, read from its beginning.
+template <class Page>
+bool nothing_yet(const Result<Page>& page, std::uint64_t after) {
+  return !page && page.error().code == ErrorCode::not_found && after == 0;
+}
+
 std::string page_of(std::string_view name, std::string_view items, std::uint64_t next, bool end) {
   std::string out = "{\"";
   out.append(name).append("\":").append(items).append(",\"next\":").append(std::to_string(next));
@@ -96,8 +102,7 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
           parts_.stores.host(), [stores = &parts_.stores, id = call.job, after = range->after] {
             return stores->read_steps(id, after);
           });
-      if (!page && page.error().code == ErrorCode::not_found)
-        page = coordinator::StepsPage{{}, range->after};
+      if (nothing_yet(page, range->after)) page = coordinator::StepsPage{};
       if (!page) co_return error_answer(page.error());
       const bool end = page->records.empty() && co_await streams_over(call.job, *phase);
       if (!page->records.empty() || end || monotonic_now() >= range->until) {
@@ -129,8 +134,7 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
                                      [stores = &parts_.stores, id = call.job, after, rank] {
                                        return stores->read_log(id, after, rank);
                                      });
-      if (!page && page.error().code == ErrorCode::not_found)
-        page = coordinator::LogPage{{}, after};
+      if (nothing_yet(page, after)) page = coordinator::LogPage{};
       if (!page) co_return error_answer(page.error());
       const bool moved = page->next > after;
       after = page->next;
