@@ -9,13 +9,14 @@ namespace tutti::spec {
 std::vector<KeyHelp> job_key_help() {
   JobSpec defaults;
   std::vector<KeyHelp> rows;
-  rows.push_back({"kind", "one of train, serve, run", kinds_text(kEvery), "required",
+  rows.push_back({"kind", "one of train, serve, run", "all", "required",
                   "what the job does; decides which other keys belong"});
   for (const Key& key : job_table().keys) {
     std::string without =
         key.need == Need::required ? "required" : print_value(key, key.at(&defaults));
-    rows.push_back({std::string(key.path), describe(key.takes), kinds_text(key.kinds),
-                    std::move(without), std::string(key.doc)});
+    rows.push_back({std::string(key.path), describe(key.takes),
+                    key.kinds == kEvery ? "all" : kinds_text(key.kinds), std::move(without),
+                    std::string(key.doc)});
   }
   return rows;
 }

@@ -9,7 +9,7 @@ namespace tutti::spec {
 struct KeyHelp {
   std::string path;
   std::string takes;    // "a whole number at least 1"
-  std::string kinds;    // "train and serve"
+  std::string kinds;    // "train and serve", "all"
   std::string without;  // what holds when it is left out; "required"
   std::string doc;
 };

@@ -112,10 +112,10 @@ Result<JobSpec> parse_job_spec(std::string_view yaml, const ParseOptions& option
 
 std::string to_yaml(const JobSpec& spec) {
   JobSpec copy = spec;  // reach() gives pointers to members that can be written
-  std::string yaml = fmt::format("kind: {}\n", to_string(spec.kind));
+  std::string yaml = fmt::format("name: {}\nkind: {}\n", quote(spec.name), to_string(spec.kind));
   std::string_view open;
   for (const Key& key : job_table().keys) {
-    if (!is_printed(spec, key)) continue;
+    if (key.path == "name" || !is_printed(spec, key)) continue;
     const std::string value = print_value(key, key.at(&copy));
     if (value.empty()) continue;
     print_sections(yaml, open, key.path);

@@ -7,10 +7,10 @@
 #include <thread>
 
 #include "ops/cli/client/fields.h"
-#include "ops/cli/text/log_lines.h"
 #include "ops/cli/text/progress.h"
 #include "ops/cli/text/table.h"
 #include "protocol/base/clock.h"
+#include "protocol/spec/parse.h"
 
 namespace tutti::cli {
 
@@ -121,9 +121,8 @@ Result<json::value> follow_training(Api& api, Session& session, std::uint64_t id
   }
 }
 
-Result<json::value> follow_output(Api& api, Session& session, std::uint64_t id,
-                                  std::int64_t ranks) {
-  LogLines lines(ranks > 1 ? LogPrefix::rank : LogPrefix::none);
+Result<json::value> follow_output(Api& api, Session& session, std::uint64_t id, LogPrefix prefix) {
+  LogLines lines(prefix);
   const StreamOptions logs{job_target(id) + "/logs", "", "chunks", Follow::yes};
   const Result<> read = read_stream(api, logs, [&](const json::value& chunk) {
     print(session.json() ? json_line(chunk) : lines.add(chunk));
@@ -134,6 +133,12 @@ Result<json::value> follow_output(Api& api, Session& session, std::uint64_t id,
 }
 
 }  // namespace
+
+LogPrefix log_prefix_of(const json::value& job) {
+  // The number of ranks that it has now is no more than it may have.
+  const Result<spec::JobSpec> spec = spec::parse_job_spec(text_of(job, "spec"));
+  return spec && spec->resources.ranks_max > 1 ? LogPrefix::rank : LogPrefix::none;
+}
 
 bool is_terminal(const json::value& job) {
   const std::string state = text_of(job, "state");
@@ -171,7 +176,7 @@ Result<json::value> follow_job(Api& api, Session& session, std::uint64_t id) {
   if (!job) return job;
   api.set_patience(kWatchPatience);
   if (text_of(*job, "kind") == "train") return follow_training(api, session, id);
-  return follow_output(api, session, id, whole_of(*job, "ranks"));
+  return follow_output(api, session, id, log_prefix_of(*job));
 }
 
 std::string describe_end(const json::value& job) {

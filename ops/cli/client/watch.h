@@ -9,10 +9,14 @@
 
 #include "ops/cli/client/api.h"
 #include "ops/cli/session.h"
+#include "ops/cli/text/log_lines.h"
 
 namespace tutti::cli {
 
 inline constexpr std::chrono::seconds kWatchPatience{60};
+
+// Whether the lines of this job's output need their rank's name.
+LogPrefix log_prefix_of(const boost::json::value& job);
 
 bool is_terminal(const boost::json::value& job);
 

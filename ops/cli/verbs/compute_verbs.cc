@@ -55,6 +55,7 @@ int generate_served(const GenerateOptions& options) {
   }
   body["stream"] = true;
   std::string failure;
+  bool printed = false;
   EventStream events;
   const Result<> streamed =
       connection.api().post_stream("/v1/completions", body, [&](std::string_view bytes) {
@@ -68,7 +69,7 @@ int generate_served(const GenerateOptions& options) {
             print(text_of(choice, "text"));
         }
       });
-  print("\n");
+  if (printed) print("\n");
   if (!streamed) return fail(streamed.error());
   return failure.empty() ? kDone : fail(kInfrastructure, failure);
 }

@@ -46,8 +46,7 @@ int logs(const StreamArguments& arguments, const Session& session) {
   Api& api = connection.api();
   const Result<boost::json::value> job = api.get(fmt::format("/api/v1/jobs/{}", arguments.id));
   if (!job) return fail(job.error());
-  const bool several = whole_of(*job, "ranks") > 1 && !arguments.rank;
-  LogLines lines(several ? LogPrefix::rank : LogPrefix::none);
+  LogLines lines(arguments.rank ? LogPrefix::none : log_prefix_of(*job));
   const std::string query = arguments.rank ? fmt::format("rank={}", *arguments.rank) : "";
   const StreamOptions options{target_of(arguments.id, "logs"), query, "chunks",
                               arguments.following()};
