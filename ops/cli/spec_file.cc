@@ -46,15 +46,15 @@ void make_paths_absolute(spec::JobSpec& spec, const std::filesystem::path& folde
   fix(spec.folder);
 }
 
-Result<std::string> load_spec_file(const std::string& file,
-                                   const std::vector<std::string>& overrides) {
+Result<spec::JobSpec> load_spec_file(const std::string& file,
+                                     const std::vector<std::string>& overrides) {
   Result<spec::JobSpec> spec = read_spec_file(file, overrides);
-  if (!spec) return spec.error();
+  if (!spec) return spec;
   std::error_code failed;
   const std::filesystem::path here = std::filesystem::current_path(failed);
   if (failed) return Error{ErrorCode::unavailable, "the current folder is gone"};
   make_paths_absolute(*spec, file == "-" ? here : (here / file).parent_path());
-  return spec::to_yaml(*spec);
+  return spec;
 }
 
 }  // namespace tutti::cli

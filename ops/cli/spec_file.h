@@ -14,11 +14,11 @@
 
 namespace tutti::cli {
 
-// The resolved spec as YAML. Errors: those of parse_job_spec; not_found.
-Result<std::string> load_spec_file(const std::string& file,
-                                   const std::vector<std::string>& overrides);
+// The resolved spec. Errors: those of parse_job_spec; not_found.
+Result<spec::JobSpec> load_spec_file(const std::string& file,
+                                     const std::vector<std::string>& overrides);
 
-// The same as a value, before its paths are changed.
+// The same before its paths are changed.
 Result<spec::JobSpec> read_spec_file(const std::string& file,
                                      const std::vector<std::string>& overrides);
 

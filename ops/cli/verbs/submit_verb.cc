@@ -12,6 +12,7 @@
 #include "ops/cli/spec_file.h"
 #include "ops/cli/verbs.h"
 #include "protocol/base/secret.h"
+#include "protocol/spec/parse.h"
 
 namespace tutti::cli {
 
@@ -23,6 +24,7 @@ struct SubmitOptions {
   std::string key;
   bool follow = false;
   bool wait = false;
+  bool queue = false;
 };
 
 int finish(Session& session, const Result<boost::json::value>& job) {
@@ -31,14 +33,33 @@ int finish(Session& session, const Result<boost::json::value>& job) {
   return exit_code_of_job(*job);
 }
 
+// A gang that no set of the nodes known now can hold would wait in silence: its sender is told.
+// Nodes that are away count, and so do those that come later, with --queue.
+Result<> check_fit(Api& api, const spec::JobSpec& spec) {
+  const Result<boost::json::value> answer = api.get("/api/v1/nodes");
+  if (!answer) return answer.error();
+  std::int64_t slots = 0;
+  for (const boost::json::value& node : list_of(*answer, "nodes")) slots += whole_of(node, "slots");
+  if (slots == 0 || spec.resources.ranks_min <= slots) return {};
+  return Error{ErrorCode::invalid_argument,
+               fmt::format("the job needs {} ranks and the cluster has {} slots; lower "
+                           "resources.ranks, add workers, "
+                           "or wait for them with --queue",
+                           spec.resources.ranks_min, slots)};
+}
+
 int submit(const SubmitOptions& options, Session& session) {
-  const Result<std::string> spec = load_spec_file(options.file, options.overrides);
+  const Result<spec::JobSpec> spec = load_spec_file(options.file, options.overrides);
   if (!spec) return fail(spec.error());
   Connection connection;
   Api& api = connection.api();
+  if (!options.queue) {
+    if (Result<> fits = check_fit(api, *spec); !fits) return fail(fits.error());
+  }
   // The key makes the request repeatable: the same key gives the same job.
   const std::string key = options.key.empty() ? random_hex(16) : options.key;
-  const boost::json::object body{{"spec", *spec}, {"file", options.file}, {"key", key}};
+  const boost::json::object body{
+      {"spec", spec::to_yaml(*spec)}, {"file", options.file}, {"key", key}};
   const Result<boost::json::value> answer = api.post("/api/v1/jobs", body, Api::Repeat::allowed);
   if (!answer) return fail(answer.error());
   const auto id = static_cast<std::uint64_t>(whole_of(*answer, "id"));
@@ -60,6 +81,8 @@ Action declare_submit(Arguments& arguments) {
                    "name of this request: the same key again gives the same job (default: random)");
   arguments.flag("-f,--follow", options->follow, "show progress until the job ends");
   arguments.flag("--wait", options->wait, "wait until the job ends");
+  arguments.flag("--queue", options->queue,
+                 "submit although it needs more ranks than the cluster has slots now");
   arguments.epilogue(
       "Prints the job's id. Paths in data.text, data.tokens, data.tokenizer, model.path, "
       "train.resume\n"

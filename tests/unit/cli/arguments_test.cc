@@ -68,9 +68,7 @@ TEST_CASE("spec file: paths become absolute from the folder of the file") {
                                 "name: a\nkind: train\nmodel: {path: ../m}\ndata: {tokens: "
                                 "[/abs/t.npy, t.npy], sequence: 8}\n"
                                 "train: {steps: 1, batch: 3}\n"));
-  const Result<std::string> yaml = load_spec_file(file.string(), {"train.resume=c/step-2"});
-  REQUIRE(yaml);
-  const auto spec = spec::parse_job_spec(*yaml);
+  const Result<spec::JobSpec> spec = load_spec_file(file.string(), {"train.resume=c/step-2"});
   REQUIRE(spec);
   CHECK(spec->model.path == folder.path().parent_path() / "m");
   CHECK(spec->data.tokens ==
