@@ -113,7 +113,9 @@ const ClusterState& ClusterHost::settled_state() {
 
 void ClusterHost::handle(Input input) {
   if (closed_) return;
-  take(state_->on(envelope_of(std::move(input))));
+  Envelope envelope = envelope_of(std::move(input));
+  envelope.durable_through = durable_;
+  take(state_->on(envelope));
 }
 
 void ClusterHost::take(Decision decision) {

@@ -2,20 +2,15 @@
 //
 // One actor decides about membership, gangs and job life together. Its host (cluster_host.h) and
 // the simulator keep these rules:
-//   - Each input comes in an Envelope with the time and fresh randomness; inputs are handled one by
-//   one.
-//   - A Decision's facts and events are appended to the ledger and synced before its effects leave,
-//   in
-//     order. `immediate` effects need no sync and may leave at once.
-//   - One Decision is one append, done before the next input is handled.
-//   - If an append fails for want of space, its facts stay pending and its effects wait;
-//   LedgerFailed
-//     is told at once. From then on all that is pending is appended again in ONE transaction;
-//     then LedgerRecovered. On any other failure the coordinator ends: a restart replays what is
-//     durable.
-//   - A request is answered once: a second Answer to it is dropped (a submit that was taken back).
-//   - SpoolData does not come here: the host checks it by ClusterState::owns_session, stores it,
-//   answers
+//   - Each input comes in an Envelope, with the time and fresh randomness, one by one.
+//   - A Decision's facts and events are synced before its effects leave, in order; several
+//     Decisions may share one append. `immediate` effects need no sync.
+//   - If an append fails for want of space, its facts stay pending, its effects wait, and
+//     LedgerFailed is told at once. All that is pending is then appended again in ONE transaction;
+//     after it LedgerRecovered. On any other failure the coordinator ends: what is durable is
+//     replayed.
+//   - A request is answered once: a second Answer is dropped (of a submit that was taken back).
+//   - SpoolData does not come here. The host checks it by owns_session, stores it, answers
 //     SpoolAcked itself, and tells StepsRecorded, StepHashMismatch and SpoolFailed.
 //
 // Ownership: plain values.
@@ -118,6 +113,9 @@ struct Envelope {
   std::string
       random;  // 32 or more fresh hexadecimal digits; secrets and session numbers come from it
   Input input;
+  // Decisions up to this number are durable. A submit is not placed before it is, so that it can be
+  // taken back.
+  std::uint64_t durable_through = UINT64_MAX;
 };
 
 // Effects

@@ -160,6 +160,7 @@ Decision ClusterState::on(const Envelope& envelope) {
   desk.wall = envelope.wall;
   desk.random = envelope.random;
   desk.random_used = 0;
+  desk.durable_through = envelope.durable_through;
   if (std::exchange(desk.schedule_next, false)) desk.schedule_due = true;
   std::visit([&](const auto& input) { on_input(desk, input); }, envelope.input);
   return finish(desk);

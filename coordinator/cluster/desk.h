@@ -101,6 +101,7 @@ struct Desk {
   WallTime wall;
   std::string random;
   std::uint32_t random_used = 0;
+  std::uint64_t durable_through = UINT64_MAX;
   Decision decision;
   std::set<JobId> touched;
 

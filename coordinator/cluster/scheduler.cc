@@ -265,6 +265,10 @@ void schedule(Desk& desk) {
   const auto queued = [](const JobRecord& job) { return job.state == JobState::queued; };
   JobId blocker;
   for (const JobId id : by_turn(desk, queued)) {
+    if (desk.soft(id).decision > desk.durable_through) {
+      desk.schedule_next = true;
+      continue;
+    }
     if (blocker) {
       wait_for(desk, id, Tell::readers, fmt::format("waits behind job {}", blocker.value));
       continue;

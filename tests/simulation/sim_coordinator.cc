@@ -11,6 +11,7 @@ namespace {
 constexpr std::int64_t kEpochMs = 1'700'000'000'000;
 // Facts after which the journal is replaced by a snapshot; small, so that both are met.
 constexpr std::size_t kFactsPerSnapshot = 25;
+constexpr double kSharedSync = 0.2;
 
 }  // namespace
 
@@ -35,6 +36,7 @@ void SimCoordinator::start() {
   if (sabotage_ != Sabotage::forget_on_restart) {
     for (const coordinator::Fact& fact : disk_.facts) state_->replay(fact);
   }
+  decided_through_ = 0;
   durable_through_ = 0;
   failing_ = false;
   is_armed_ = false;
@@ -65,14 +67,17 @@ void SimCoordinator::fill_disk(bool full) {
   disk_.full = full;
   if (full || !state_ || !failing_) return;
   failing_ = false;
-  sync();
-  release(std::exchange(pending_effects_, {}));
+  flush();
   on(coordinator::LedgerRecovered{});
 }
 
 void SimCoordinator::on(const coordinator::Input& input) {
   if (!state_) return;
-  handle(state_->on({.now = world_.now(), .wall = wall(), .random = random(), .input = input}));
+  handle(state_->on({.now = world_.now(),
+                     .wall = wall(),
+                     .random = random(),
+                     .input = input,
+                     .durable_through = durable_through_}));
 }
 
 bool SimCoordinator::sync() {
@@ -82,6 +87,7 @@ bool SimCoordinator::sync() {
   disk_.last_event = std::max(disk_.last_event, pending_event_);
   pending_facts_.clear();
   pending_event_ = 0;
+  durable_through_ = decided_through_;
   if (disk_.facts.size() > kFactsPerSnapshot && sabotage_ == Sabotage::none) {
     disk_.facts.clear();
     disk_.snapshot = state_->snapshot();
@@ -97,6 +103,7 @@ void SimCoordinator::handle(coordinator::Decision decision) {
   if (!decision.events.empty()) pending_event_ = decision.events.back().seq;
   if (crashes && crash_point_ == CrashPoint::before_sync) return crash(crash_away_);
   if (sabotage_ == Sabotage::speak_before_sync && !pending_facts_.empty()) {
+    durable_through_ = decided_through_ = decision.number;
     world_.after(50ms, [this, life = life_] {
       if (state_ && life == life_) sync();
     });
@@ -104,21 +111,30 @@ void SimCoordinator::handle(coordinator::Decision decision) {
     arm();
     return;
   }
-  const bool durable = sync();
-  if (durable) durable_through_ = std::max(durable_through_, decision.number);
+  decided_through_ = std::max(decided_through_, decision.number);
+  pending_effects_.insert(pending_effects_.end(), decision.effects.begin(), decision.effects.end());
   doors_.decided(decision);
-  if (crashes) return crash(crash_away_);
-  if (!durable || failing_) {
-    pending_effects_.insert(pending_effects_.end(), decision.effects.begin(),
-                            decision.effects.end());
-    if (!std::exchange(failing_, true)) {
-      on(coordinator::LedgerFailed{.durable_through = durable_through_, .message = "disk full"});
-    }
-    arm();
-    return;
+  if (crashes) {
+    sync();
+    return crash(crash_away_);
   }
-  release(std::move(decision.effects));
+  // Several decisions may share one sync.
+  if (world_.rng().chance(kSharedSync)) {
+    world_.after(world_.some(0ms, 2ms), [this, life = life_] {
+      if (state_ && life == life_) flush();
+    });
+  } else {
+    flush();
+  }
   arm();
+}
+
+// Syncs what is pending and lets its effects leave.
+void SimCoordinator::flush() {
+  if (failing_) return;
+  if (sync()) return release(std::exchange(pending_effects_, {}));
+  failing_ = true;
+  on(coordinator::LedgerFailed{.durable_through = durable_through_, .message = "disk full"});
 }
 
 void SimCoordinator::release(std::vector<coordinator::Effect> effects) {

@@ -66,6 +66,7 @@ class SimCoordinator {
  private:
   void handle(coordinator::Decision decision);
   bool sync();
+  void flush();
   void release(std::vector<coordinator::Effect> effects);
   void perform(const coordinator::Effect& effect);
   void take_spool(const std::string& peer, SessionId session, const wire::SpoolData& data);
@@ -82,6 +83,7 @@ class SimCoordinator {
   std::vector<coordinator::Fact> pending_facts_;
   std::uint64_t pending_event_ = 0;
   std::vector<coordinator::Effect> pending_effects_;
+  std::uint64_t decided_through_ = 0;
   std::uint64_t durable_through_ = 0;
   bool failing_ = false;
   std::map<SessionId, std::string> watched_;  // session -> token

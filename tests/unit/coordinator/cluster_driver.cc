@@ -62,7 +62,8 @@ Decision Driver::on(Input input) {
   Envelope envelope{.now = now_,
                     .wall = WallTime{unix_ms_},
                     .random = fmt::format("{:032x}", ++draws_),
-                    .input = std::move(input)};
+                    .input = std::move(input),
+                    .durable_through = durable_through};
   Decision decision = state_->on(envelope);
   take_effects(decision);
   return decision;

@@ -83,6 +83,8 @@ class Driver {
   RequestId last_request() const { return RequestId{requests_}; }
   RequestId next_request() { return RequestId{++requests_}; }
 
+  std::uint64_t durable_through = UINT64_MAX;  // as the host would say
+
  private:
   struct Peer {
     wire::Hello hello;
