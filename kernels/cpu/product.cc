@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/product_pack.h"
 #include "kernels/cpu/product_tile-inl.h"
+#include "kernels/cpu/product_vector.h"
 #include "kernels/ops/product.h"
 
 #ifndef TUTTI_PRODUCT_CALL
@@ -65,6 +66,15 @@ void finish(const Product& args, Index row, Index rows, Index column, Index colu
       for (Index c = column; c < column + columns; ++c) output[c] += residual[c];
     }
   }
+}
+
+// One to four rows by a weight whose k lies inside: decoding.
+void product_by_vector(const OpContext& ctx, const ProductCall& call) {
+  constexpr Index kColumns = 64;
+  ctx.pool->parallel_for(call.columns, kColumns, [&](int, Index begin, Index end) {
+    product_vector(*call.product, begin, end - begin);
+    finish(*call.product, 0, call.rows, begin, end - begin);
+  });
 }
 
 void product_few_rows(const OpContext& ctx, const ProductCall& call) {
@@ -185,6 +195,11 @@ void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
 }
 
 void product_kernel(const OpContext& ctx, const ProductCall& call) {
+  if (call.rows <= kVectorRows && call.left_order == ProductCall::Order::depth_inside &&
+      call.right_order == ProductCall::Order::depth_inside) {
+    product_by_vector(ctx, call);
+    return;
+  }
   if (call.rows <= kFewRows && call.left_order == ProductCall::Order::depth_inside) {
     product_few_rows(ctx, call);
     return;

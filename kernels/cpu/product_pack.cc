@@ -5,32 +5,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cpu/transpose.h"
+
 namespace tutti::kernels {
-
-namespace {
-
-// Four rows of four in each half: rows r .. r+3 in the low half, r+4 .. r+7 in the high one, so
-// that only shuffles within halves are left. Writes k .. k+3 of eight n.
-inline void transpose_8x4(const float* from, Index from_stride, float* to, Index to_stride) {
-  const auto rows = [&](Index r) {
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + r * from_stride)),
-                                _mm_loadu_ps(from + (r + 4) * from_stride), 1);
-  };
-  const __m256 row0 = rows(0);
-  const __m256 row1 = rows(1);
-  const __m256 row2 = rows(2);
-  const __m256 row3 = rows(3);
-  const __m256 low01 = _mm256_unpacklo_ps(row0, row1);
-  const __m256 low23 = _mm256_unpacklo_ps(row2, row3);
-  const __m256 high01 = _mm256_unpackhi_ps(row0, row1);
-  const __m256 high23 = _mm256_unpackhi_ps(row2, row3);
-  _mm256_storeu_ps(to, _mm256_shuffle_ps(low01, low23, 0x44));
-  _mm256_storeu_ps(to + to_stride, _mm256_shuffle_ps(low01, low23, 0xee));
-  _mm256_storeu_ps(to + 2 * to_stride, _mm256_shuffle_ps(high01, high23, 0x44));
-  _mm256_storeu_ps(to + 3 * to_stride, _mm256_shuffle_ps(high01, high23, 0xee));
-}
-
-}  // namespace
 
 void pack_panel_straight(ConstMatrix source, Index width, float* panel) {
   if (source.columns == width && width % 16 == 0) {
@@ -60,7 +37,11 @@ void transpose_into(ConstMatrix source, float* to, Index to_stride) {
   for (; n + 8 <= source.rows; n += 8) {
     Index k = 0;
     for (; k + 4 <= depth; k += 4) {
-      transpose_8x4(source.row(n) + k, source.stride, to + k * to_stride + n, to_stride);
+      __m256 turned[4];
+      turn_8x4(source.row(n) + k, source.stride, turned);
+      for (Index i = 0; i < 4; ++i) {
+        _mm256_storeu_ps(to + (k + i) * to_stride + n, turned[i]);
+      }
     }
     for (; k < depth; ++k) {
       for (Index i = n; i < n + 8; ++i) to[k * to_stride + i] = source.row(i)[k];

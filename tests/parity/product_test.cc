@@ -14,8 +14,9 @@ struct Shape {
 
 // Below, at and above the tile (14 x 32, 6 x 16), the depth of a block (256), few rows (64), and
 // empty ones.
-const Shape kShapes[] = {{1, 1, 1},    {0, 5, 3},      {5, 0, 3},     {5, 3, 0},     {1, 33, 17},
-                         {3, 16, 257}, {7, 31, 64},    {14, 32, 256}, {15, 33, 513}, {64, 65, 31},
+const Shape kShapes[] = {{1, 1, 1},    {0, 5, 3},      {5, 0, 3},     {5, 3, 0},
+                         {1, 33, 17},  {2, 41, 30},    {4, 75, 67},   {3, 16, 257},
+                         {7, 31, 64},  {14, 32, 256},  {15, 33, 513}, {64, 65, 31},
                          {65, 47, 19}, {97, 130, 300}, {129, 64, 12}, {200, 17, 520}};
 
 using Op = Result<> (*)(const OpContext&, const Product&);
@@ -134,34 +135,36 @@ TEST_CASE("product: a row is the same alone and among a thousand") {
 }
 
 TEST_CASE("product: bands of wider matrices, bias and residual") {
-  const Floats x = draw(70 * 100, 1);
-  const Floats w = draw(40 * 90, 2);
-  const Floats bias = draw(20, 3);
-  const Floats residual = draw(70 * 20, 4);
-  const ConstMatrix left = matrix(x, 70, 100).column_range(30, 60);
-  const ConstMatrix right = matrix(w, 40, 90).column_range(7, 60).row_range(11, 20);
-  const Floats untouched = draw(70 * 50, 5);
-  const Floats result = on_all_paths([&](const OpContext& ctx) {
-    Floats output = untouched;
-    REQUIRE(product_nt(ctx, {.left = left,
-                             .right = right,
-                             .output = matrix(output, 70, 50).column_range(13, 20),
-                             .bias = bias.data(),
-                             .residual = matrix(residual, 70, 20)}));
-    return output;
-  });
-  Floats expected = untouched;
-  for (Index r = 0; r < 70; ++r) {
-    for (Index c = 0; c < 20; ++c) {
-      const float sum = reference::chain(
-          0.0F, 60, [&](Index k) { return left.row(r)[k]; },
-          [&](Index k) { return right.row(c)[k]; });
-      const float biased = sum + bias[static_cast<std::size_t>(c)];
-      expected[static_cast<std::size_t>(r * 50 + 13 + c)] =
-          biased + residual[static_cast<std::size_t>(r * 20 + c)];
+  for (const Index rows : {1, 3, 20, 70}) {
+    const Floats x = draw(rows * 100, 1);
+    const Floats w = draw(40 * 90, 2);
+    const Floats bias = draw(20, 3);
+    const Floats residual = draw(rows * 20, 4);
+    const ConstMatrix left = matrix(x, rows, 100).column_range(30, 60);
+    const ConstMatrix right = matrix(w, 40, 90).column_range(7, 60).row_range(11, 20);
+    const Floats untouched = draw(rows * 50, 5);
+    const Floats result = on_all_paths([&](const OpContext& ctx) {
+      Floats output = untouched;
+      REQUIRE(product_nt(ctx, {.left = left,
+                               .right = right,
+                               .output = matrix(output, rows, 50).column_range(13, 20),
+                               .bias = bias.data(),
+                               .residual = matrix(residual, rows, 20)}));
+      return output;
+    });
+    Floats expected = untouched;
+    for (Index r = 0; r < rows; ++r) {
+      for (Index c = 0; c < 20; ++c) {
+        const float sum = reference::chain(
+            0.0F, 60, [&](Index k) { return left.row(r)[k]; },
+            [&](Index k) { return right.row(c)[k]; });
+        const float biased = sum + bias[static_cast<std::size_t>(c)];
+        expected[static_cast<std::size_t>(r * 50 + 13 + c)] =
+            biased + residual[static_cast<std::size_t>(r * 20 + c)];
+      }
     }
+    REQUIRE(same_bits(result, expected));
   }
-  REQUIRE(same_bits(result, expected));
 }
 
 TEST_CASE("product: the comparison catches a kernel that sums in another order") {
