@@ -23,6 +23,8 @@ namespace {
 
 // Beside the main thread: the cluster, the stores, the gateway and the HTTP connections share them.
 constexpr std::size_t kThreads = 3;
+constexpr Duration kQuietWithin = std::chrono::seconds(2);
+constexpr Duration kQuietPoll = std::chrono::milliseconds(5);
 
 int exit_code_of(const Error& error) {
   switch (error.code) {
@@ -75,10 +77,12 @@ struct CoordinatorService::Parts {
   Result<> open_cluster(const StateFolder& folder);
   Result<> open_http(const StateFolder& folder);
   void begin_end(int exit_code);
+  void end_when_quiet(Instant until);
 
   const spec::CoordinatorConfig config_;
   std::unique_ptr<StateFolder> folder_;
   actor::Runtime runtime_;
+  actor::ActorHost host_{runtime_, {.name = "service"}};
   Notices notices_;
   std::unique_ptr<JobStores> stores_;
   std::unique_ptr<gateway::Gateway> gateway_;
@@ -161,17 +165,20 @@ Result<> CoordinatorService::Parts::open() {
   return {};
 }
 
-// HTTP ends first, so that nobody is told what is not durable; then the cluster says what it still
-// has to.
+// HTTP ends first, so that nobody is told what is not durable; then the workers' links.
 void CoordinatorService::Parts::begin_end(int exit_code) {
   if (ending_.exchange(true)) return;
   exit_code_ = exit_code;
   if (http_) http_->stop();
-  const Result<> told = cluster_->host().tell([this] {
-    cluster_->close();
-    runtime_.stop();
-  });
-  if (!told) runtime_.stop();
+  static_cast<void>(cluster_->host().tell([this] { cluster_->close(); }));
+  if (!host_.tell([this] { end_when_quiet(monotonic_now() + kQuietWithin); })) runtime_.stop();
+}
+
+// Connections close on their own strands; clients are to see that before the process ends.
+void CoordinatorService::Parts::end_when_quiet(Instant until) {
+  if (!http_ || http_->counters().connections == 0 || monotonic_now() >= until)
+    return runtime_.stop();
+  host_.arm(kQuietPoll, [this, until] { end_when_quiet(until); });
 }
 
 CoordinatorService::CoordinatorService(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
