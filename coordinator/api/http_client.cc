@@ -118,7 +118,7 @@ struct HttpClient::State {
 HttpClient::HttpClient(std::unique_ptr<State> state) : state_(std::move(state)) {}
 HttpClient::~HttpClient() = default;
 
-Result<std::unique_ptr<HttpClient>> HttpClient::connect_to(const HttpServer& server) {
+Result<std::unique_ptr<HttpClient>> HttpClient::connect_to(const HttpAddress& server) {
   const auto parsed = boost::urls::parse_uri(server.url);
   if (!parsed || parsed->scheme() != "http" || parsed->host().empty()) {
     return Error{ErrorCode::invalid_argument,

@@ -31,7 +31,7 @@ namespace tutti::api {
 
 inline constexpr std::size_t kAnswerBytesMax = std::size_t{64} << 20;
 
-struct HttpServer {
+struct HttpAddress {
   std::string url;    // http://HOST:PORT
   std::string token;  // sent as bearer token; empty: none
 };
@@ -54,7 +54,7 @@ struct HttpAnswer {
 class HttpClient {
  public:
   // Only looks at the URL. Errors: invalid_argument.
-  static Result<std::unique_ptr<HttpClient>> connect_to(const HttpServer& server);
+  static Result<std::unique_ptr<HttpClient>> connect_to(const HttpAddress& server);
   ~HttpClient();
 
   Result<HttpAnswer> request(const HttpRequest& request);
