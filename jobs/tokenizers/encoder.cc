@@ -83,17 +83,35 @@ std::string_view without_trailing_space(std::string_view text) {
   }
 }
 
-// Unicode's composed form of valid UTF-8.
-std::string composed(std::string_view text) {
-  utf8proc_uint8_t* form = nullptr;
-  const utf8proc_ssize_t bytes =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                   static_cast<utf8proc_ssize_t>(text.size()), &form,
-                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+// Valid UTF-8 in one of Unicode's forms.
+std::string in_form(std::string_view text, NormalForm form) {
+  const bool composes = form == NormalForm::nfc || form == NormalForm::nfkc;
+  const bool compatible = form == NormalForm::nfkc || form == NormalForm::nfkd;
+  const int options = UTF8PROC_STABLE | (composes ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+                      (compatible ? UTF8PROC_COMPAT : 0);
+  utf8proc_uint8_t* formed = nullptr;
+  const utf8proc_ssize_t bytes = utf8proc_map(
+      reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+      static_cast<utf8proc_ssize_t>(text.size()), &formed, static_cast<utf8proc_option_t>(options));
   if (bytes < 0) return std::string(text);
-  std::string result(reinterpret_cast<const char*>(form), static_cast<std::size_t>(bytes));
-  std::free(form);
+  std::string result(reinterpret_cast<const char*>(formed), static_cast<std::size_t>(bytes));
+  std::free(formed);
   return result;
+}
+
+// The same where bytes may be no UTF-8: those stay as they are.
+std::string normalized(std::string_view text, NormalForm form) {
+  std::string normal;
+  while (!text.empty()) {
+    const std::size_t valid = valid_utf8_prefix(text);
+    normal.append(in_form(text.substr(0, valid), form));
+    text.remove_prefix(valid);
+    if (text.empty()) break;
+    const std::size_t invalid = utf8_start(text).bytes;
+    normal.append(text.substr(0, invalid));
+    text.remove_prefix(invalid);
+  }
+  return normal;
 }
 
 }  // namespace
@@ -125,17 +143,10 @@ void Encoder::encode(std::string_view text, SpecialTokens special, std::vector<T
 }
 
 void Encoder::encode_plain(std::string_view text, std::vector<TokenId>& out) {
-  if (!model_.nfc || is_ascii(text)) return encode_pieces(text, out);
-  std::string normal;
-  while (!text.empty()) {
-    const std::size_t valid = valid_utf8_prefix(text);
-    normal.append(composed(text.substr(0, valid)));
-    text.remove_prefix(valid);
-    if (text.empty()) break;
-    const std::size_t invalid = utf8_start(text).bytes;
-    normal.append(text.substr(0, invalid));
-    text.remove_prefix(invalid);
-  }
+  // ASCII is in every form.
+  if (model_.normal_forms.empty() || is_ascii(text)) return encode_pieces(text, out);
+  std::string normal(text);
+  for (const NormalForm form : model_.normal_forms) normal = normalized(normal, form);
   encode_pieces(normal, out);
 }
 

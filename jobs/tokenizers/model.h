@@ -71,6 +71,9 @@ struct AddedToken {
   bool strips_right = false;  // and after it
 };
 
+// Unicode's normalization forms.
+enum class NormalForm : std::uint8_t { nfc, nfd, nfkc, nfkd };
+
 class Model {
  public:
   // An ordinary token. Errors: corrupt (id taken by another, above kTokenIdMax).
@@ -113,9 +116,9 @@ class Model {
   void merge(std::string_view bytes, std::vector<TokenId>& out) const;
 
   PreTokenizerSettings pre_tokenizer;
-  bool whole_pieces_first = false;  // a pre-token that is a token is that token, merges or not
-  bool nfc = false;                 // text is brought into Unicode's composed form first
-  std::vector<TokenId> prefix;      // put around a whole text, if the model wants it
+  bool whole_pieces_first = false;       // a pre-token that is a token is that token, merges or not
+  std::vector<NormalForm> normal_forms;  // text is brought into these first, one after the other
+  std::vector<TokenId> prefix;           // put around a whole text, if the model wants it
   std::vector<TokenId> suffix;
   std::string source;  // the tokenizer.json that it was read from; empty: made here
 

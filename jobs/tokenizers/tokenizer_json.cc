@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
@@ -118,17 +120,25 @@ Result<> read_pre_tokenizer(const json::value& value, PreTokenizerChain& chain) 
       fmt::format("pre_tokenizer {}; Split, Digits and ByteLevel are (byte-level BPE)", type));
 }
 
+constexpr std::array<std::pair<std::string_view, NormalForm>, 4> kNormalForms = {
+    {{"NFC", NormalForm::nfc},
+     {"NFD", NormalForm::nfd},
+     {"NFKC", NormalForm::nfkc},
+     {"NFKD", NormalForm::nfkd}}};
+
 Result<> read_normalizer(const json::value& value, Model& model) {
   const json::object* part = value.if_object();
   if (part == nullptr) return {};
   const std::string_view type = text_of(*part, "type");
-  if (type == "NFC") {
-    model.nfc = true;
+  const auto form = std::find_if(kNormalForms.begin(), kNormalForms.end(),
+                                 [&](const auto& each) { return each.first == type; });
+  if (form != kNormalForms.end()) {
+    model.normal_forms.push_back(form->second);
     return {};
   }
   const json::array* parts = member(*part, "normalizers").if_array();
   if (type != "Sequence" || parts == nullptr) {
-    return unsupported(fmt::format("normalizer {}; NFC is", type));
+    return unsupported(fmt::format("normalizer {}; NFC, NFD, NFKC and NFKD are", type));
   }
   for (const json::value& each : *parts) {
     if (Result<> read = read_normalizer(each, model); !read) return read;

@@ -1,8 +1,9 @@
 // tokenizer.json, the file format of Hugging Face's tokenizers, for byte-level BPE.
 //
 // Read: model BPE (merges as "a b" or ["a", "b"]); pre-tokenizer ByteLevel, or a Sequence of Split,
-// Digits and ByteLevel; normalizer none or NFC; post-processor ByteLevel or TemplateProcessing.
-// What a file asks for beyond that would give other ids, so it is an error and never ignored.
+// Digits and ByteLevel; normalizers NFC, NFD, NFKC, NFKD; post-processor ByteLevel or
+// TemplateProcessing. What a file asks for beyond that would give other ids, so it is an error and
+// never ignored.
 //
 // Errors: corrupt (not JSON, a part missing or of a wrong kind), unsupported (a part that is
 // named).

@@ -87,7 +87,10 @@ def main():
         pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Split("(((", "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=True)])
 
-    files = {"llama3": llama3, "qwen2": qwen2, "spaced": spaced}
+    compatible = trained(300, special)
+    compatible.normalizer = normalizers.NFKC()
+
+    files = {"llama3": llama3, "qwen2": qwen2, "spaced": spaced, "compatible": compatible}
     for name, tokenizer in files.items():
         with open(os.path.join(HERE, name + ".json"), "w", encoding="utf-8") as file:
             file.write(json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False))
