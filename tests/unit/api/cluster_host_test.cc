@@ -1,0 +1,94 @@
+#include "coordinator/cluster_host.h"
+
+#include <future>
+
+#include "protocol/spec/parse.h"
+#include "tests/unit/api/coordinator_fixture.h"
+#include "tests/unit/api/fake_worker.h"
+
+namespace tutti::coordinator {
+namespace {
+
+SubmitJob submit_of(std::size_t argument_bytes) {
+  SubmitJob submit;
+  submit.spec = *spec::parse_job_spec("name: x\nkind: run\ncommand: [echo, " +
+                                      std::string(argument_bytes, 'y') + "]\n");
+  submit.yaml = spec::to_yaml(submit.spec);
+  submit.owner = "admin";
+  return submit;
+}
+
+template <class T>
+T wait_for(std::future<T> future) {
+  REQUIRE(future.wait_for(std::chrono::seconds(20)) == std::future_status::ready);
+  return future.get();
+}
+
+AnswerBody ask_to_submit(ClusterHost& cluster, std::size_t argument_bytes) {
+  auto answered = std::make_shared<std::promise<AnswerBody>>();
+  REQUIRE(cluster.host()
+              .tell([&cluster, argument_bytes, answered] {
+                cluster.submit(submit_of(argument_bytes), [answered](AnswerBody body) {
+                  answered->set_value(std::move(body));
+                });
+              })
+              .ok());
+  return wait_for(answered->get_future());
+}
+
+JobState state_of(ClusterHost& cluster, JobId job) {
+  auto state = std::make_shared<std::promise<JobState>>();
+  REQUIRE(cluster.host()
+              .tell([&cluster, job, state] {
+                state->set_value(cluster.settled_state().find_job(job)->state);
+              })
+              .ok());
+  return wait_for(state->get_future());
+}
+
+TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes on") {
+  const test::TemporaryFolder folder;
+  actor::Runtime runtime(2);
+  Notices notices;
+  JobStores stores(runtime, folder.path() / "jobs", notices);
+  ClusterHostLinks links;
+  links.stores = &stores;
+  links.notices = &notices;
+  links.open_serving = [](const OpenServing&) {};
+  links.close_serving = [](const CloseServing&) {};
+  links.on_fatal = [](const Error&) {};
+  ClusterHost cluster(runtime, std::move(links));
+  ClusterHostOptions options;
+  options.host = "127.0.0.1";
+  options.keys = transport::make_keys();
+  ClusterSettings settings;
+  settings.state_folder = folder.path().string();
+  settings.join_token = "join";
+  auto ledger = Ledger::open({.folder = folder.path(), .events_max = kEventsMax, .pages_max = 100});
+  REQUIRE(ledger.ok());
+  REQUIRE(cluster.open(options, settings, *std::move(ledger)).ok());
+  runtime.start();
+
+  test::FakeWorker worker("{\"endpoint\": \"" + cluster.control_address() +
+                          "\", \"server_key\": \"" + options.keys.public_key +
+                          "\", \"join_token\": \"join\"}");
+  REQUIRE(worker.connected());
+  REQUIRE(std::holds_alternative<JobAccepted>(ask_to_submit(cluster, 10)));
+  worker.say(worker.hello());
+  REQUIRE(worker.expect<wire::Welcome>().has_value());
+  REQUIRE(worker.expect<wire::StartRank>().has_value());
+
+  AnswerBody answer;
+  for (int i = 0; i < 20 && !std::holds_alternative<Error>(answer); ++i)
+    answer = ask_to_submit(cluster, 100'000);
+  REQUIRE(std::holds_alternative<Error>(answer));
+  CHECK(std::get<Error>(answer).code == ErrorCode::unavailable);
+  CHECK(std::holds_alternative<Error>(ask_to_submit(cluster, 10)));
+  worker.say(wire::Heartbeat{});
+  CHECK(worker.expect<wire::HeartbeatAnswered>().has_value());
+  CHECK(state_of(cluster, JobId{1}) == JobState::placed);
+  runtime.stop();
+}
+
+}  // namespace
+}  // namespace tutti::coordinator
