@@ -53,18 +53,21 @@ void pack_right(const ProductCall& call, Index column, Index columns, Index k, I
   }
 }
 
+void add_row(float* to, const float* from, Index count) {
+  for_lanes(
+      count, [&](Index i) { store(load(to + i) + load(from + i), to + i); },
+      [&](Index i, Index left) {
+        store_first(load_first(to + i, left) + load_first(from + i, left), to + i, left);
+      });
+}
+
 // Bias and residual, once the chains of this band are finished.
 void finish(const Product& args, Index row, Index rows, Index column, Index columns) {
   if (args.bias == nullptr && !args.residual) return;
   for (Index r = row; r < row + rows; ++r) {
-    float* const output = args.output.row(r);
-    if (args.bias != nullptr) {
-      for (Index c = column; c < column + columns; ++c) output[c] += args.bias[c];
-    }
-    if (args.residual) {
-      const float* const residual = args.residual.row(r);
-      for (Index c = column; c < column + columns; ++c) output[c] += residual[c];
-    }
+    float* const output = args.output.row(r) + column;
+    if (args.bias != nullptr) add_row(output, args.bias + column, columns);
+    if (args.residual) add_row(output, args.residual.row(r) + column, columns);
   }
 }
 
@@ -113,18 +116,21 @@ void product_few_rows(const OpContext& ctx, const ProductCall& call) {
   });
 }
 
-// One packed piece of the right operand: columns [column, +columns) and k [first, +depth).
+// One piece of the right operand: columns [column, +columns) and k [first, +depth).
 struct Piece {
   Index column = 0;
   Index columns = 0;
   Index first = 0;
   Index depth = 0;
-  const float* packed = nullptr;
+  const float* right = nullptr;
+  Index stride = 0;      // of one k; of a packed piece: kTileColumns
+  Index panel_step = 0;  // from panel to panel: kTileColumns, or 0 for a packed piece
 
   Index panels() const { return (columns + kTileColumns - 1) / kTileColumns; }
-  // Panels of one kDepth stretch follow each other; a stretch starts at k * panels * width.
+  // Packed panels of one kDepth stretch follow each other; a stretch starts at k * panels * width.
   const float* panel(Index k, Index panel_depth, Index p) const {
-    return packed + (k * panels() + p * panel_depth) * kTileColumns;
+    if (panel_step != 0) return right + k * stride + p * panel_step;
+    return right + (k * panels() + p * panel_depth) * kTileColumns;
   }
 };
 
@@ -151,7 +157,7 @@ void run_rows(const OpContext& ctx, const ProductCall& call, const Piece& piece,
                      {.depth = depth,
                       .left = left,
                       .right = piece.panel(k, depth, p),
-                      .right_stride = kTileColumns,
+                      .right_stride = piece.stride,
                       .output = args.output.row(row) + column,
                       .output_stride = args.output.stride,
                       .start = first == 0 ? args.start : ChainStart::output});
@@ -160,10 +166,7 @@ void run_rows(const OpContext& ctx, const ProductCall& call, const Piece& piece,
   }
 }
 
-void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
-  ArenaScope scope(ctx.pool->op_scratch());
-  float* const packed = ctx.pool->op_scratch().floats(piece.panels() * kTileColumns * piece.depth);
-  piece.packed = packed;
+void pack_piece(const OpContext& ctx, const ProductCall& call, const Piece& piece, float* packed) {
   const Index panels = piece.panels();
   const Index stretches = (piece.depth + kDepth - 1) / kDepth;
   ctx.pool->parallel_for(panels * stretches, 2, [&](int, Index begin, Index end) {
@@ -175,23 +178,48 @@ void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
                  piece.first + k, depth, packed + (piece.panel(k, depth, i % panels) - packed));
     }
   });
+}
+
+// A right operand that is narrow and already has its columns side by side is read where it lies:
+// its rows are close enough for L1 and the page tables, and packing it would cost more than it
+// gives.
+bool lies_ready(const ProductCall& call) {
+  constexpr Index kNarrow = 256;
+  return call.right_order == ProductCall::Order::depth_outside && call.right.stride <= kNarrow &&
+         call.columns % kTileColumns == 0;
+}
+
+void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
+  ArenaScope scope(ctx.pool->op_scratch());
+  if (lies_ready(call)) {
+    piece.right = call.right.row(piece.first) + piece.column;
+    piece.stride = call.right.stride;
+    piece.panel_step = kTileColumns;
+  } else {
+    float* const packed =
+        ctx.pool->op_scratch().floats(piece.panels() * kTileColumns * piece.depth);
+    piece.right = packed;
+    piece.stride = kTileColumns;
+    pack_piece(ctx, call, piece, packed);
+  }
   // Enough blocks that the threads end together, none larger than a left block.
+  const Index threads = ctx.pool->threads();
   const Index tiles = (call.rows + kTileRows - 1) / kTileRows;
-  const Index tiles_in_block =
-      std::clamp<Index>(tiles / (ctx.pool->threads() * 4), 1, LeftColumns::kStride / kTileRows);
+  const Index tiles_in_block = std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1,
+                                                 LeftColumns::kStride / kTileRows);
   const Index block = tiles_in_block * kTileRows;
-  ctx.pool->parallel_for((call.rows + block - 1) / block, 1,
-                         [&](int thread, Index begin, Index end) {
-                           for (Index b = begin; b < end; ++b) {
-                             const Index row = b * block;
-                             const Index rows = std::min(block, call.rows - row);
-                             if (call.left_order == ProductCall::Order::depth_inside) {
-                               run_rows<LeftRows>(ctx, call, piece, thread, row, rows);
-                             } else {
-                               run_rows<LeftColumns>(ctx, call, piece, thread, row, rows);
-                             }
-                           }
-                         });
+  const auto blocks = [&](int thread, Index begin, Index end) {
+    for (Index b = begin; b < end; ++b) {
+      const Index row = b * block;
+      const Index rows = std::min(block, call.rows - row);
+      if (call.left_order == ProductCall::Order::depth_inside) {
+        run_rows<LeftRows>(ctx, call, piece, thread, row, rows);
+      } else {
+        run_rows<LeftColumns>(ctx, call, piece, thread, row, rows);
+      }
+    }
+  };
+  ctx.pool->parallel_for((call.rows + block - 1) / block, 1, blocks);
 }
 
 void product_kernel(const OpContext& ctx, const ProductCall& call) {
@@ -209,7 +237,11 @@ void product_kernel(const OpContext& ctx, const ProductCall& call) {
   for (Index column = 0; column < call.columns; column += columns_max) {
     const Index columns = std::min(columns_max, call.columns - column);
     for (Index k = 0; k < call.depth; k += depth_max) {
-      product_piece(ctx, call, Piece{column, columns, k, std::min(depth_max, call.depth - k)});
+      product_piece(ctx, call,
+                    {.column = column,
+                     .columns = columns,
+                     .first = k,
+                     .depth = std::min(depth_max, call.depth - k)});
     }
   }
 }
