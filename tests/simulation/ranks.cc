@@ -93,8 +93,6 @@ void Rank::handle(const wire::FormGroup& order) {
     shared_.world.violate("I4", "a group of " + std::to_string(order.addresses.size()) +
                                     " ranks is formed where " + std::to_string(size_) + " belong");
   }
-  Generation& newest = shared_.newest_formed[start_.job];
-  newest = std::max(newest, generation_);
   form_ = order;
   in_group_ = true;
   first_step_said_ = false;
@@ -102,6 +100,12 @@ void Rank::handle(const wire::FormGroup& order) {
   mine.size = size_;
   mine.members[rank_] = this;
   if (mine.members.size() < mine.size) return;
+  Generation& newest = shared_.newest_formed[start_.job];
+  if (generation_ < newest) {
+    shared_.world.violate(
+        "I3", "generation " + to_string(generation_) + " forms after " + to_string(newest));
+  }
+  newest = generation_;
   mine.connected = true;
   mine.step = order.base_step + 1;
   for (const auto& [rank, member] : mine.members) {

@@ -100,7 +100,9 @@ void Scenario::make_workers() {
         .receive =
             [this](const std::string& peer, SessionId session, Sequence sequence,
                    const wire::FromWorker& message) {
+              if (coordinator_->state() == nullptr) return false;
               coordinator_->receive(peer, session, sequence, message);
+              return true;
             },
         .connect = [this](SessionId session, const std::string& token,
                           const std::string&) { return coordinator_->connect(session, token); },
@@ -129,7 +131,9 @@ void Scenario::submit(const SimJob& job) {
 
 std::optional<std::string> Scenario::run() {
   world_.before_event = [this](std::uint64_t event) {
-    if (options_.victim != Victim::none && event == options_.victim_event) strike(options_.victim);
+    for (const Strike& strike : options_.strikes) {
+      if (event == strike.event) hit(strike);
+    }
   };
   checkers_.restarted(*coordinator_);
   coordinator_->start();
@@ -144,7 +148,9 @@ std::optional<std::string> Scenario::run() {
   while (world_.now() < end && world_.step()) {
     if (coordinator_->state() != life) {
       life = coordinator_->state();
-      if (life != nullptr) checkers_.restarted(*coordinator_);
+      if (life == nullptr) continue;
+      checkers_.restarted(*coordinator_);
+      for (const auto& worker : workers_) worker->coordinator_up();
     }
     checkers_.machines(workers_);
     if (world_.now() > Instant{} + options_.faults.until && all_ended()) break;
@@ -204,15 +210,15 @@ std::uint64_t Scenario::recoveries() const {
 // Faults
 // ----------------------------------------------------------------------------------------------
 
-void Scenario::strike(Victim victim) {
-  SimWorker& worker = *workers_[options_.victim_event % workers_.size()];
-  switch (victim) {
+void Scenario::hit(const Strike& strike) {
+  SimWorker& worker = *workers_[strike.event % workers_.size()];
+  switch (strike.victim) {
     case Victim::none: return;
     case Victim::coordinator_before_sync:
-      return coordinator_->crash_at(1, CrashPoint::before_sync, 300ms);
+      return coordinator_->crash_at(1, CrashPoint::before_sync, strike.away);
     case Victim::coordinator_after_sync:
-      return coordinator_->crash_at(1, CrashPoint::after_sync, 300ms);
-    case Victim::worker: return worker.crash(500ms);
+      return coordinator_->crash_at(1, CrashPoint::after_sync, strike.away);
+    case Victim::worker: return worker.crash(strike.away);
     case Victim::rank: return worker.kill_rank(0);
   }
 }

@@ -19,6 +19,12 @@ namespace tutti::simulation {
 
 enum class Victim { none, coordinator_before_sync, coordinator_after_sync, worker, rank };
 
+struct Strike {
+  Victim victim = Victim::none;
+  std::uint64_t event = 0;
+  Duration away = 300ms;  // of who comes back
+};
+
 // A job of the scenario; its key is its name.
 struct SimJob {
   std::string name;
@@ -47,9 +53,7 @@ struct ScenarioOptions {
   NetworkOptions network = {};
   std::vector<SimJob> jobs = {};
   FaultRates faults = {};
-  // One fault, at the event with this number.
-  Victim victim = Victim::none;
-  std::uint64_t victim_event = 0;
+  std::vector<Strike> strikes = {};  // at the events with these numbers
   Sabotage sabotage = Sabotage::none;
   bool innocent = true;   // no program fails by itself
   Duration bound = 300s;  // after the last fault, every job is terminal by then (I17)
@@ -73,7 +77,7 @@ class Scenario {
   void submit(const SimJob& job);
   void cause_faults();
   void one_fault();
-  void strike(Victim victim);
+  void hit(const Strike& strike);
   bool all_ended() const;
   void check_end();
   void trace(const coordinator::Decision& decision) const;

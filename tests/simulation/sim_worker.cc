@@ -39,6 +39,7 @@ void SimWorker::crash(Duration away) {
   state_.reset();
   processes_.clear();  // parent-death signal
   peer_.clear();
+  kept_.clear();
   const SessionId session = std::exchange(liveness_, {});
   if (session && !cut_) {
     world_.after(world_.some(1ms, 10ms), [this, session] { door_.disconnected(session); });
@@ -93,9 +94,16 @@ void SimWorker::liveness_ended(SessionId session) {
 }
 
 void SimWorker::perform(const worker::SendToCoordinator& effect) {
-  up_.send([this, peer = peer_, effect] {
-    door_.receive(peer, effect.session, effect.sequence, effect.message);
-  });
+  up_.send([this, peer = peer_, effect] { deliver(peer, effect); });
+}
+
+void SimWorker::deliver(const std::string& peer, const worker::SendToCoordinator& effect) {
+  if (door_.receive(peer, effect.session, effect.sequence, effect.message)) return;
+  if (peer == peer_) kept_.push_back(effect);
+}
+
+void SimWorker::coordinator_up() {
+  for (const worker::SendToCoordinator& effect : std::exchange(kept_, {})) perform(effect);
 }
 
 void SimWorker::perform(const worker::SendToRank& effect) {
@@ -170,6 +178,7 @@ void SimWorker::perform(const worker::ConnectLiveness& effect) {
 
 void SimWorker::perform(const worker::Reconnect& effect) {
   peer_.clear();
+  kept_.clear();
   later(effect.delay + 1ms, [this] {
     peer_ =
         options_.name + "/" + std::to_string(incarnation_) + "/" + std::to_string(++connection_);

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "tests/simulation/ranks.h"
 #include "tests/simulation/world.h"
@@ -15,7 +16,8 @@ namespace tutti::simulation {
 
 // What a worker sees of the coordinator; it may be down at any time.
 struct CoordinatorDoor {
-  std::function<void(const std::string& peer, SessionId, Sequence, const wire::FromWorker&)>
+  // False: nobody is there. ZeroMQ keeps such frames until somebody is.
+  std::function<bool(const std::string& peer, SessionId, Sequence, const wire::FromWorker&)>
       receive;
   // The liveness connection: whether it was taken, and that it ended.
   std::function<bool(SessionId, const std::string& token, const std::string& worker)> connect;
@@ -43,6 +45,8 @@ class SimWorker {
   void receive(const std::string& peer, SessionId session, Sequence sequence,
                const wire::ToWorker& message);
   void liveness_ended(SessionId session);
+  // A coordinator is there again: what was kept for it reaches it first.
+  void coordinator_up();
 
   const std::string& name() const { return options_.name; }
   bool alive() const { return state_ != nullptr; }
@@ -59,6 +63,7 @@ class SimWorker {
   };
 
   void on(const worker::Input& input);
+  void deliver(const std::string& peer, const worker::SendToCoordinator& effect);
   void later(Duration delay,
              std::function<void()> action);  // only if this process of the worker still lives
   void tick();
@@ -89,6 +94,7 @@ class SimWorker {
   std::uint64_t connection_ = 0;
   std::string peer_;
   SessionId liveness_;
+  std::vector<worker::SendToCoordinator> kept_;
   std::map<ProcessId, Process> processes_;
 };
 
