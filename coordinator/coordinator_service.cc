@@ -1,7 +1,9 @@
 #include "coordinator/coordinator_service.h"
 
+#include <arpa/inet.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <cstdio>
@@ -15,6 +17,7 @@
 #include "coordinator/open_port.h"
 #include "coordinator/state_folder.h"
 #include "protocol/actor/runtime.h"
+#include "protocol/base/file.h"
 #include "protocol/base/log.h"
 
 namespace tutti::coordinator {
@@ -51,6 +54,31 @@ std::string host_for_url(const std::string& host) {
   return host.find(':') == std::string::npos ? host : "[" + host + "]";
 }
 
+bool is_any(const std::string& host) { return host == "0.0.0.0" || host == "::"; }
+
+// The address that workers elsewhere reach this machine by, if it listens on all: that of the
+// interface which leads out. Nothing is sent; the address (TEST-NET-1) only chooses the route.
+std::string reachable_host(const std::string& host) {
+  if (!is_any(host)) return host;
+  const FileDescriptor probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in far{};
+  far.sin_family = AF_INET;
+  far.sin_port = htons(9);
+  ::inet_pton(AF_INET, "192.0.2.1", &far.sin_addr);
+  sockaddr_in own{};
+  socklen_t size = sizeof own;
+  char text[INET_ADDRSTRLEN];
+  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&far), sizeof far) != 0 ||
+      ::getsockname(probe.get(), reinterpret_cast<sockaddr*>(&own), &size) != 0 ||
+      ::inet_ntop(AF_INET, &own.sin_addr, text, sizeof text) == nullptr) {
+    TUTTI_LOG_WARNING(
+        "coordinator",
+        "no way out of this machine was found; workers elsewhere cannot use join.json");
+    return "127.0.0.1";
+  }
+  return text;
+}
+
 std::uint16_t port_of(const std::string& address) {
   return static_cast<std::uint16_t>(std::stoul(address.substr(address.rfind(':') + 1)));
 }
@@ -71,7 +99,9 @@ struct CoordinatorService::Parts {
 
   Result<> open();
   std::string url() const {
-    return "http://" + host_for_url(config_.http_host) + ":" + std::to_string(http_->port());
+    // Clients on this machine use it; those elsewhere know how they reach it.
+    const std::string host = is_any(config_.http_host) ? "127.0.0.1" : config_.http_host;
+    return "http://" + host_for_url(host) + ":" + std::to_string(http_->port());
   }
 
   Result<> open_cluster(const StateFolder& folder);
@@ -126,7 +156,9 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   options.keys = *keys;
   if (Result<> opened = cluster_->open(options, settings, *std::move(ledger)); !opened)
     return opened;
-  return folder.write_join({cluster_->control_address(), keys->public_key, *join_token});
+  const std::string endpoint = "tcp://" + host_for_url(reachable_host(config_.control_host)) + ":" +
+                               std::to_string(port_of(cluster_->control_address()));
+  return folder.write_join({endpoint, keys->public_key, *join_token});
 }
 
 Result<> CoordinatorService::Parts::open_http(const StateFolder& folder) {
