@@ -22,6 +22,9 @@ namespace {
 // Room for logits of prompt tokens, wanted only where a prompt is echoed with log-probabilities.
 constexpr std::uint64_t kPromptLogitBytesMax = std::uint64_t{64} << 20;
 
+// Prompts go on by at least this much a step, however slow the machine.
+constexpr std::uint32_t kPromptTokensMin = 16;
+
 // A request in the batch or on its way there.
 struct Live {
   explicit Live(Request request_in) : request(std::move(request_in)), answer(request.stop) {}
@@ -92,6 +95,8 @@ struct Engine::Impl {
   void admit();
   void begin(Live& live);
   void plan_batch();
+  std::uint32_t tokens_in_pause() const;
+  void note_step(Duration took);
   void run_batch();
   void fail_batch(const Error& error);
   void take_logits(const Part& part, std::span<float> rows);
@@ -117,6 +122,7 @@ struct Engine::Impl {
   std::vector<Part> batch;
   std::vector<models::SequenceChunk> chunks;
   EngineStatus totals;
+  double token_seconds = 0;  // of a prompt token, smoothed; 0: not known yet
 };
 
 void Engine::Impl::admit() {
@@ -174,12 +180,31 @@ void Engine::Impl::plan_batch() {
   for (const auto& live : running) {
     if (live->output.finish == Finish::none && live->drawn > 0) add(*live, 1);
   }
+  const std::uint32_t prompt_tokens_max = batch.empty() ? left : tokens_in_pause();
+  left = std::min(left, prompt_tokens_max);
   for (const auto& live : running) {
     if (live->output.finish != Finish::none || live->drawn > 0) continue;
     std::uint32_t count = std::min(left, live->prompt_count - live->cached());
     if (live->wants_prompt_logits()) count = std::min(count, prompt_rows_left);
     if (count > 0) add(*live, count);
   }
+}
+
+// How long a prompt token takes comes from the steps before; it decides when a token is computed,
+// and never which one it is.
+std::uint32_t Engine::Impl::tokens_in_pause() const {
+  if (token_seconds == 0) return options.step_tokens;
+  const double tokens = to_seconds(options.prompt_pause) / token_seconds;
+  return static_cast<std::uint32_t>(
+      std::clamp<double>(tokens, kPromptTokensMin, options.step_tokens));
+}
+
+void Engine::Impl::note_step(Duration took) {
+  std::uint32_t tokens = 0;
+  for (const Part& part : batch) tokens += part.count;
+  if (tokens < kPromptTokensMin + batch.size()) return;  // not a step that prompts dominate
+  const double seconds = to_seconds(took) / tokens;
+  token_seconds = token_seconds == 0 ? seconds : 0.7 * token_seconds + 0.3 * seconds;
 }
 
 void Engine::Impl::run_batch() {
@@ -196,9 +221,11 @@ void Engine::Impl::run_batch() {
   const std::size_t width = description.vocabulary;
   const std::span<float> wanted = std::span(logits).first(rows * width);
   ++totals.steps;
+  const Instant begin = monotonic_now();
   if (const Result<> run = pass.run(ctx, model.weights, chunks, wanted); !run) {
     return fail_batch(run.error());
   }
+  note_step(monotonic_now() - begin);
   std::size_t row = 0;
   for (const Part& part : batch) {
     std::size_t count = 0;
@@ -324,6 +351,11 @@ Result<> Engine::submit(Request request) {
   Result<std::vector<std::int32_t>> prompt =
       prompt_tokens(request, impl.model.tokenizer, impl.description);
   if (!prompt) return prompt.error();
+  const std::size_t context = impl.options.context;
+  if (request.tokens_as_fit && prompt->size() < context) {
+    request.tokens_max =
+        std::min(request.tokens_max, static_cast<std::uint32_t>(context - prompt->size()));
+  }
   const std::uint64_t wanted = prompt->size() + std::uint64_t{request.tokens_max};
   if (wanted > impl.options.context) {
     return Error{ErrorCode::invalid_argument,

@@ -22,6 +22,7 @@
 // ends with Finish::error, and the engine goes on.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -31,15 +32,18 @@
 #include "jobs/serving/request.h"
 #include "jobs/tokenizers/tokenizer.h"
 #include "kernels/tensor/op_context.h"
+#include "protocol/base/clock.h"
 #include "protocol/base/result.h"
 
 namespace tutti::serving {
 
 struct EngineOptions {
-  std::uint32_t batch_max = 16;       // requests decoded together
-  std::uint32_t context = 0;          // tokens of prompt and answer; 0: the model's
-  std::uint32_t queue_max = 256;      // requests that wait
-  std::uint32_t step_tokens = 256;    // in one batch, prompt tokens included
+  std::uint32_t batch_max = 16;     // requests decoded together
+  std::uint32_t context = 0;        // tokens of prompt and answer; 0: the model's
+  std::uint32_t queue_max = 256;    // requests that wait
+  std::uint32_t step_tokens = 256;  // in one batch, prompt tokens included
+  // While others decode, prompts get only as many tokens of a step as take about this long.
+  Duration prompt_pause = std::chrono::milliseconds(250);
   std::uint64_t cache_bytes_max = 0;  // keys and values; 0: batch_max times the context
 };
 

@@ -16,6 +16,7 @@ struct Request {
   std::string prompt;                 // text; or
   std::vector<std::uint32_t> tokens;  // token ids, if not empty
   std::uint32_t tokens_max = 16;      // of the answer
+  bool tokens_as_fit = false;         // tokens_max is cut to what the context leaves
   double temperature = 1.0;           // 0: greedy
   std::uint32_t top_k = 0;            // 0: off
   double top_p = 1.0;                 // 1: off

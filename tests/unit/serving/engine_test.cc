@@ -77,22 +77,27 @@ TEST_CASE("engine: a request's tokens are the same alone and in company") {
   }
   std::map<std::uint64_t, Output> alone;
   for (const Request& each : requests) alone[each.id] = Server().answer(each);
-  // Few places, small steps: prompts come in chunks, requests join while others decode.
-  Server server({.batch_max = 4, .step_tokens = 7});
-  std::map<std::uint64_t, Output> together;
-  for (const Request& each : requests) {
-    REQUIRE(server.engine().submit(each));
-    if (each.id % 2 == 0) server.step(together);
-  }
-  CHECK(server.engine().status().running == 4);
-  while (!server.engine().idle()) server.step(together);
-  for (const Request& each : requests) {
-    INFO("request " << each.id);
-    CHECK(together[each.id].tokens == alone[each.id].tokens);
-    CHECK(together[each.id].text == alone[each.id].text);
-    CHECK(together[each.id].chosen == alone[each.id].chosen);
-    CHECK(together[each.id].tokens.size() == each.tokens_max);
-    CHECK(together[each.id].finish == Finish::length);
+  // Few places, small steps: prompts come in chunks, requests join while others decode; then large
+  // steps that others' pauses cut short.
+  const EngineOptions small{.batch_max = 4, .step_tokens = 7};
+  const EngineOptions cut{.batch_max = 4, .step_tokens = 64, .prompt_pause = Duration(1)};
+  for (const EngineOptions& options : {small, cut}) {
+    Server server(options);
+    std::map<std::uint64_t, Output> together;
+    for (const Request& each : requests) {
+      REQUIRE(server.engine().submit(each));
+      if (each.id % 2 == 0) server.step(together);
+    }
+    CHECK(server.engine().status().running == 4);
+    while (!server.engine().idle()) server.step(together);
+    for (const Request& each : requests) {
+      INFO("request " << each.id);
+      CHECK(together[each.id].tokens == alone[each.id].tokens);
+      CHECK(together[each.id].text == alone[each.id].text);
+      CHECK(together[each.id].chosen == alone[each.id].chosen);
+      CHECK(together[each.id].tokens.size() == each.tokens_max);
+      CHECK(together[each.id].finish == Finish::length);
+    }
   }
 }
 
@@ -246,6 +251,16 @@ TEST_CASE("engine: requests wait for cache memory, and one that can never have i
   // The same prompt at any time gives the tokens that its seed gives.
   Request first = request(1, "void", 8);
   CHECK(answers[1].tokens == server.answer(first).tokens);
+}
+
+TEST_CASE("engine: an answer that is to be as long as fits ends with the context") {
+  Server server({.context = 40});
+  Request asked = request(1, "void", 1000);
+  CHECK(server.engine().submit(asked).error().code == ErrorCode::invalid_argument);
+  asked.tokens_as_fit = true;
+  const Output answer = server.answer(asked);
+  CHECK(answer.finish == Finish::length);
+  CHECK(answer.prompt_tokens + answer.completion_tokens == 40);
 }
 
 TEST_CASE("scorer: windows of a long text agree with the text's beginning and each other") {
