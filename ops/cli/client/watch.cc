@@ -1,6 +1,8 @@
 #include "ops/cli/client/watch.h"
 
 #include <fmt/core.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <boost/json/array.hpp>
 
@@ -52,6 +54,12 @@ Result<Page> read_page(Api& api, const StreamOptions& options, const std::string
   return Page{cursor_of(*answer, after), flag_of(*answer, "end"), records.size()};
 }
 
+std::size_t terminal_columns() {
+  winsize size{};
+  const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return known ? size.ws_col : 80;
+}
+
 // Rewrites one line on a terminal; else a line now and then.
 class ProgressWriter {
  public:
@@ -60,8 +68,9 @@ class ProgressWriter {
   void update(Progress& progress) {
     if (session_.json()) return;
     for (const std::string& notice : progress.take_notices()) say(notice);
-    const std::string line = progress.line();
+    std::string line = progress.line();
     if (session_.out_is_terminal) {
+      line = shortened(line, terminal_columns());  // a line that wraps cannot be rewritten
       print(fmt::format("\r{}\x1b[K", line));
       open_ = true;
       return;

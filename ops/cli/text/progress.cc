@@ -2,6 +2,10 @@
 
 #include <fmt/core.h>
 
+#include <boost/json/array.hpp>
+
+#include <utility>
+
 #include "ops/cli/client/fields.h"
 #include "ops/cli/text/table.h"
 
@@ -58,16 +62,18 @@ void Progress::set_job(const boost::json::value& job) {
   waiting_ = text_of(job, "waiting");
   steps_ = whole_of(job, "steps", steps_);
   if (ranks_ == 0) ranks_ = whole_of(job, "ranks");
-  for (const boost::json::value& recovery : list_of(job, "recoveries")) {
-    const std::int64_t generation = whole_of(recovery, "generation");
-    const bool over = reached(recovery, "first_step_ms");
-    if (!told_.insert({generation, over}).second) continue;
-    if (over) {
-      notices_.push_back("recovered: " + print_recovery(recovery));
-    } else {
-      notices_.push_back(
-          fmt::format("recovering: {} (generation {})", text_of(recovery, "cause"), generation));
-    }
+  // A recovery is known by its place in the list: its generation may still change while it goes on.
+  const boost::json::array& recoveries = list_of(job, "recoveries");
+  for (; recoveries_begun_ < recoveries.size(); ++recoveries_begun_) {
+    const boost::json::value& recovery = recoveries[recoveries_begun_];
+    if (reached(recovery, "first_step_ms")) continue;
+    notices_.push_back("recovering: " + text_of(recovery, "cause"));
+  }
+  for (; recoveries_over_ < recoveries.size(); ++recoveries_over_) {
+    const boost::json::value& recovery = recoveries[recoveries_over_];
+    const bool last = recoveries_over_ + 1 == recoveries.size();
+    if (last && !reached(recovery, "first_step_ms")) break;
+    notices_.push_back("recovered: " + print_recovery(recovery));
   }
 }
 

@@ -10,9 +10,7 @@
 
 #include <cstdint>
 #include <deque>
-#include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace tutti::cli {
@@ -44,8 +42,9 @@ class Progress {
   std::int64_t ranks_ = 0;
   double loss_ = 0;
   bool has_loss_ = false;
-  std::deque<Window> recent_;                     // newest steps, for a rate that follows changes
-  std::set<std::pair<std::int64_t, bool>> told_;  // recoveries by generation, and whether over
+  std::deque<Window> recent_;         // newest steps, for a rate that follows changes
+  std::size_t recoveries_begun_ = 0;  // told of
+  std::size_t recoveries_over_ = 0;
   std::vector<std::string> notices_;
 };
 

@@ -36,6 +36,16 @@ std::size_t width_of(std::string_view utf8) {
   }));
 }
 
+std::string shortened(std::string_view utf8, std::size_t width) {
+  std::size_t at = 0;
+  while (at < utf8.size()) {
+    const bool begins = (static_cast<unsigned char>(utf8[at]) & 0xc0U) != 0x80U;
+    if (begins && width-- == 0) break;
+    ++at;
+  }
+  return std::string(utf8.substr(0, at));
+}
+
 std::string paint_word(std::string_view word, Paint paint) {
   if (paint == Paint::coloured) {
     for (const WordColour& colour : kColours) {

@@ -37,6 +37,9 @@ class Table {
 // Characters that a terminal shows (code points; no double-width letters are expected).
 std::size_t width_of(std::string_view utf8);
 
+// At most `width` characters.
+std::string shortened(std::string_view utf8, std::size_t width);
+
 // "running" in green, "failed" in red, ...: words of states; others stay as they are.
 std::string paint_word(std::string_view word, Paint paint);
 

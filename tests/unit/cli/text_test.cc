@@ -26,6 +26,13 @@ TEST_CASE("table: columns align by characters, and colours do not move them") {
   CHECK(table.print(Paint::coloured).find("\x1b[32mrunning\x1b[0m     7\n") != std::string::npos);
 }
 
+TEST_CASE("table: a text is shortened between characters") {
+  CHECK(shortened("größe", 3) == "grö");
+  CHECK(shortened("größe", 5) == "größe");
+  CHECK(shortened("größe", 9) == "größe");
+  CHECK(shortened("x", 0).empty());
+}
+
 TEST_CASE("table: quantities are short and carry their unit") {
   CHECK(print_duration(0.34) == "340 ms");
   CHECK(print_duration(12.34) == "12.3 s");
@@ -62,11 +69,10 @@ TEST_CASE("progress: each recovery is told once when it begins and once when it 
   Progress progress;
   const json::value begun = json::parse(
       R"({"name": "a", "state": "recovering",
-          "recoveries": [{"generation": 2, "cause": "rank 1 was killed", "first_step_ms": -1}]})");
+          "recoveries": [{"generation": 1, "cause": "rank 1 was killed", "first_step_ms": -1}]})");
   progress.set_job(begun);
   progress.set_job(begun);
-  CHECK(progress.take_notices() ==
-        std::vector<std::string>{"recovering: rank 1 was killed (generation 2)"});
+  CHECK(progress.take_notices() == std::vector<std::string>{"recovering: rank 1 was killed"});
   const json::value over = json::parse(
       R"({"name": "a", "state": "running",
           "recoveries": [{"generation": 2, "cause": "rank 1 was killed", "seen_ms": 0,
