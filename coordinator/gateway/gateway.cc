@@ -1,10 +1,10 @@
 #include "coordinator/gateway/gateway.h"
 
+#include <fmt/core.h>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
-#include <fmt/core.h>
 
 #include <optional>
 #include <random>
@@ -17,10 +17,6 @@
 #include "protocol/base/clock.h"
 #include "protocol/base/secret.h"
 
-// gcc 12 inlines Asio's allocation of a coroutine's frame without its deallocation, and takes them
-// for a mismatch.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-
 namespace tutti::gateway {
 
 namespace asio = boost::asio;
@@ -30,7 +26,7 @@ using api::Call;
 namespace {
 
 // How often it is looked whether a client that waits is still there.
-constexpr Duration kLookEvery = std::chrono::seconds(1);
+constexpr Duration kLookEvery = std::chrono::milliseconds(200);
 
 Answer refused(const Refusal& refusal) {
   Answer answer;
@@ -65,8 +61,8 @@ class Reader {
   Reader& operator=(const Reader&) = delete;
   ~Reader() {
     if (ended_) return;
-    static_cast<void>(state_->host.host().tell(
-        [state = state_, id = request_->id()] { state->host.leave(id); }));
+    static_cast<void>(
+        state_->host.host().tell([state = state_, id = request_->id()] { state->host.leave(id); }));
   }
 
   // The next part, whatever it takes: the gateway has a deadline for it. An error also if the
@@ -159,8 +155,7 @@ asio::awaitable<Answer> complete(SharedState state, Parsed parsed, std::function
   if (const Error* error = std::get_if<Error>(&first)) co_return refused(refusal_of(*error));
   Answer answer;
   answer.content_type = "text/event-stream";
-  answer.stream = [head, reader,
-                   part = std::get<wire::Generated>(first)](api::BodyStream& body) {
+  answer.stream = [head, reader, part = std::get<wire::Generated>(first)](api::BodyStream& body) {
     return stream(head, reader, part, body);
   };
   co_return answer;
@@ -194,8 +189,7 @@ void Gateway::close(JobId job) {
 std::vector<api::Route> Gateway::routes() {
   const auto state = state_;
   return {
-      {"GET", "/v1/models", api::Role::viewer,
-       [state](const Call&) { return list_models(state); }},
+      {"GET", "/v1/models", api::Role::viewer, [state](const Call&) { return list_models(state); }},
       {"POST", "/v1/completions", api::Role::user,
        [state](const Call& call) {
          return complete(state, parse_completion(call.body, fresh_seed()), call.gone);

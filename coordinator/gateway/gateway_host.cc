@@ -16,7 +16,8 @@ constexpr std::size_t kMailboxMax = 16'384;
 }  // namespace
 
 GatewayHost::GatewayHost(actor::Runtime& runtime, const GatewaySettings& settings)
-    : host_(runtime, {.name = "gateway", .mailbox_max = kMailboxMax}), state_(settings) {}
+    : host_(runtime, {.name = "gateway", .mailbox_max = kMailboxMax}),
+      state_(monotonic_now(), settings) {}
 
 GatewayHost::~GatewayHost() { shut(); }
 

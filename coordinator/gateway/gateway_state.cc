@@ -50,9 +50,10 @@ void GatewayState::handle(StartRequest& input) {
                 {ErrorCode::exhausted,
                  "the model " + request.model + " has too many open requests; try again later"});
   }
+  Duration wait = settings_.held_max;
   if (!expected(request.model)) {
-    return fail(input.request,
-                {ErrorCode::not_found, "the model " + request.model + " is not served here"});
+    if (now_ >= complete_from_) return fail(input.request, absent(request.model));
+    wait = complete_from_ - now_;
   }
   // This one is among those that are held.
   if (held(request.model) > settings_.open_max) {
@@ -60,7 +61,7 @@ void GatewayState::handle(StartRequest& input) {
                 {ErrorCode::exhausted, "too many requests wait for the model " + request.model +
                                            " to be served again; try again later"});
   }
-  set_due(input.request, request, settings_.held_max);
+  set_due(input.request, request, wait);
 }
 
 void GatewayState::handle(const CancelRequest& input) {
@@ -156,7 +157,7 @@ void GatewayState::handle(const Tick&) {
     const RequestId id = dues_.begin()->second;
     const Request& request = requests_.at(id);
     if (!request.link) {
-      fail(id, {ErrorCode::unavailable, "no rank serves the model " + request.model + " now"});
+      fail(id, absent(request.model));
       continue;
     }
     effects_.push_back(SendToServer{request.link, wire::CancelGenerate{.request = id.value}});
@@ -195,6 +196,12 @@ bool GatewayState::expected(const std::string& model) const {
   if (at != recent_.end() && at->second > now_) return true;
   return std::any_of(links_.begin(), links_.end(),
                      [&](const auto& entry) { return entry.second.model == model; });
+}
+
+Error GatewayState::absent(const std::string& model) const {
+  if (expected(model))
+    return {ErrorCode::unavailable, "no rank serves the model " + model + " now; try again later"};
+  return {ErrorCode::not_found, "the model " + model + " is not served here"};
 }
 
 std::size_t GatewayState::held(const std::string& model) const {

@@ -11,6 +11,8 @@
 // requests. A link whose connection is lost keeps its place, since it connects again by itself or
 // is closed soon by the cluster.
 //
+// Which models there are is not known at once after the start, so an unknown one waits, too.
+//
 // Threads: none of its own. Errors that requests end with: not_found (no such model), exhausted
 // (every rank of the model has open_max requests), unavailable (no rank, or it was lost),
 // deadline_exceeded (no token within token_max), and what the rank says.
@@ -35,6 +37,7 @@ struct GatewaySettings {
   Duration held_max = std::chrono::seconds(10);    // until a rank can be reached
   Duration recent_max = std::chrono::seconds(60);  // a closed model is expected back so long
   std::size_t recent_models_max = 64;
+  Duration start_max = std::chrono::seconds(5);  // until every serving rank has been heard of
 };
 
 struct GatewayCounters {
@@ -51,7 +54,8 @@ struct GatewayCounters {
 
 class GatewayState {
  public:
-  explicit GatewayState(GatewaySettings settings) : settings_(settings) {}
+  GatewayState(Instant now, GatewaySettings settings)
+      : settings_(settings), complete_from_(now + settings.start_max) {}
 
   std::vector<Effect> on(Instant now, Input input);
   // When a Tick is wanted at the latest.
@@ -95,6 +99,7 @@ class GatewayState {
   LinkId best_link(const std::string& model) const;
   bool reachable(const std::string& model) const;
   bool expected(const std::string& model) const;
+  Error absent(const std::string& model) const;
   std::size_t held(const std::string& model) const;
 
   void send(RequestId id, Request& request, LinkId link);
@@ -105,7 +110,8 @@ class GatewayState {
   void forget(RequestId id);
   void set_due(RequestId id, Request& request, Duration after);
 
-  GatewaySettings settings_;
+  const GatewaySettings settings_;
+  const Instant complete_from_;
   Instant now_;
   std::vector<Effect> effects_;
   std::uint64_t last_link_ = 0;

@@ -1,8 +1,8 @@
 #include "coordinator/gateway/openai_answer.h"
 
+#include <fmt/core.h>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
-#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -109,8 +109,7 @@ json::object choice_of(const AnswerHead& head, const Choice& choice, std::size_t
   json::object out{{"index", index}};
   const std::string text = api::valid_utf8(choice.text);
   if (head.dialect == Dialect::chat) {
-    out["message"] =
-        json::object{{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
+    out["message"] = json::object{{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
     out["logprobs"] = chat_logprobs(head, choice.chosen);
   } else {
     Written written;
@@ -211,8 +210,8 @@ std::string refusal_body(const Refusal& refusal) { return json::serialize(object
 std::string models_body(const std::vector<std::string>& models) {
   json::array list;
   for (const std::string& model : models) {
-    list.push_back(json::object{
-        {"id", model}, {"object", "model"}, {"created", 0}, {"owned_by", "tutti"}});
+    list.push_back(
+        json::object{{"id", model}, {"object", "model"}, {"created", 0}, {"owned_by", "tutti"}});
   }
   return json::serialize(json::object{{"object", "list"}, {"data", std::move(list)}});
 }

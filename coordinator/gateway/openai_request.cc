@@ -1,8 +1,8 @@
 #include "coordinator/gateway/openai_request.h"
 
+#include <fmt/core.h>
 #include <boost/json/parse.hpp>
 #include <boost/json/value.hpp>
-#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -83,9 +83,8 @@ class Fields {
   void only(std::string_view name, const json::value& neutral) {
     const json::value* value = find(name);
     if (value == nullptr || *value == neutral) return;
-    const bool same_number =
-        value->is_number() && neutral.is_number() &&
-        value->to_number<double>() == neutral.to_number<double>();
+    const bool same_number = value->is_number() && neutral.is_number() &&
+                             value->to_number<double>() == neutral.to_number<double>();
     if (same_number) return;
     fail(name, fmt::format("is not supported; leave it out"));
     refusal_->code = "unsupported_value";
@@ -145,10 +144,9 @@ void read_sampling(Fields& fields, OpenAiRequest& request, wire::Generate& gener
   fields.number<std::uint32_t>("top_k", {0, kTokensMax}, generate.top_k);
   if (fields.find("seed") != nullptr) {
     std::int64_t seed = 0;
-    fields.number<std::int64_t>("seed",
-                                {std::numeric_limits<std::int64_t>::min(),
-                                 std::numeric_limits<std::int64_t>::max()},
-                                seed);
+    fields.number<std::int64_t>(
+        "seed",
+        {std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()}, seed);
     generate.seed = static_cast<std::uint64_t>(seed);
   }
   read_stop(fields, generate.stop);
@@ -253,6 +251,8 @@ void read_completion(Fields& fields, OpenAiRequest& request, wire::Generate& gen
 
 void read_chat(Fields& fields, OpenAiRequest& request, wire::Generate& generate) {
   generate.tokens_max = kChatTokensDefault;
+  generate.tokens_as_fit =
+      fields.find("max_tokens") == nullptr && fields.find("max_completion_tokens") == nullptr;
   read_sampling(fields, request, generate);
   fields.number<std::uint32_t>("max_completion_tokens", {0, kTokensMax}, generate.tokens_max);
   fields.only("tools", json::array{});

@@ -15,7 +15,8 @@
 namespace tutti::gateway {
 
 inline constexpr std::size_t kPromptsMax = 128;
-inline constexpr std::uint32_t kChatTokensDefault = 256;
+// Of a chat that sets no limit, as far as the context allows.
+inline constexpr std::uint32_t kChatTokensDefault = 512;
 
 enum class Dialect { completion, chat };
 

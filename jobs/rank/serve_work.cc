@@ -34,6 +34,7 @@ serving::Request to_request(const wire::Generate& asked, std::uint64_t id) {
   request.prompt = asked.prompt;
   request.tokens = asked.tokens;
   request.tokens_max = asked.tokens_max;
+  request.tokens_as_fit = asked.tokens_as_fit;
   request.temperature = asked.temperature;
   request.top_k = asked.top_k;
   request.top_p = asked.top_p;

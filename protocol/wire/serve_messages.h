@@ -20,9 +20,10 @@ struct Generate {
   std::string prompt;                 // text; or
   std::vector<std::uint32_t> tokens;  // token ids, if not empty
   std::uint32_t tokens_max = 16;
-  double temperature = 1.0;  // 0: greedy
-  std::uint32_t top_k = 0;   // 0: off
-  double top_p = 1.0;        // 1: off
+  bool tokens_as_fit = false;  // tokens_max is cut to what the context leaves
+  double temperature = 1.0;    // 0: greedy
+  std::uint32_t top_k = 0;     // 0: off
+  double top_p = 1.0;          // 1: off
   std::uint64_t seed = 0;
   std::vector<std::string> stop;  // texts that end the answer; not part of it
   bool echo = false;              // the prompt is part of the answer
@@ -31,8 +32,8 @@ struct Generate {
   bool operator==(const Generate&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Generate, (),
-                      (request, prompt, tokens, tokens_max, temperature, top_k, top_p, seed, stop,
-                       echo, logprobs))
+                      (request, prompt, tokens, tokens_max, tokens_as_fit, temperature, top_k,
+                       top_p, seed, stop, echo, logprobs))
 
 struct CancelGenerate {
   std::uint64_t request = 0;
