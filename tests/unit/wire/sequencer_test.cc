@@ -75,7 +75,8 @@ TEST_CASE(
         if (rng.chance(0.2)) flying.push_back(message);
       }
       if (flying.empty()) continue;
-      const auto which = static_cast<std::ptrdiff_t>(rng.below(std::min<std::size_t>(flying.size(), 5)));
+      const std::size_t window = std::min<std::size_t>(flying.size(), 5);
+      const auto which = static_cast<std::ptrdiff_t>(rng.below(window));
       const Numbered<int> arrived = flying[static_cast<std::size_t>(which)];
       flying.erase(flying.begin() + which);
       if (gate.admit(arrived.sequence) == ReceiveGate::Verdict::take)
