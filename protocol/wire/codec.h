@@ -58,7 +58,6 @@ template <class T>
 concept Integer = std::integral<T> && !std::same_as<T, bool>;
 
 // Writing
-// ------------------------------------------------------------------------------------------------------------
 
 inline void write(BodyWriter& out, const std::string& value) { out.text(value); }
 inline void write(BodyWriter& out, bool value) { out.boolean(value); }
@@ -121,7 +120,6 @@ void write(BodyWriter& out, const std::map<Key, T>& values) {
 }
 
 // Reading
-// ------------------------------------------------------------------------------------------------------------
 
 inline void read(BodyReader& in, std::string& value) { value = in.text(); }
 inline void read(BodyReader& in, bool& value) { value = in.boolean(); }
