@@ -51,13 +51,19 @@ std::string describe_status(int status) {
   return fmt::format("ended with exit code {}", WEXITSTATUS(status));
 }
 
-// The last error that a child wrote, without the time and the level before it.
-std::string last_error(const std::filesystem::path& log) {
+// The last line that a child wrote, without what stands before its message.
+std::string last_words(const std::filesystem::path& log) {
   const Result<std::string> text = read_file(log, kLogBytesMax * 2);
   if (!text) return "";
-  const std::size_t at = text->rfind(" error ");
-  if (at == std::string::npos) return "";
-  return text->substr(at + 7, text->find('\n', at) - at - 7);
+  const std::size_t end = text->find_last_not_of('\n');
+  if (end == std::string::npos) return "";
+  const std::size_t before = text->rfind('\n', end);
+  const std::string line = text->substr(before + 1, end - before);
+  for (const std::string_view prefix : {" error ", "tutti "}) {
+    const std::size_t at = line.find(prefix);
+    if (at != std::string::npos) return line.substr(at + prefix.size());
+  }
+  return line;
 }
 
 // In the child, between fork and exec: only async-signal-safe calls.
@@ -139,7 +145,7 @@ std::optional<int> Supervisor::on_exit(Child& child, int status) {
   const std::string& name = child.part.name;
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   if (code == kUsage || code == kRefused) {
-    const std::string why = last_error(child.part.log);
+    const std::string why = last_words(child.part.log);
     events_.say(why.empty() ? fmt::format("the {} {}; see {}", name, describe_status(status),
                                           child.part.log.string())
                             : why);
