@@ -78,7 +78,6 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 #include "kernels/cpu/dispatch.h"
-#include "kernels/cpu/hash_block.h"
 
 namespace tutti::kernels {
 

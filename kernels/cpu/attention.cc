@@ -10,8 +10,8 @@
 
 #include "kernels/cpu/exp-inl.h"
 #include "kernels/cpu/key_value_layout.h"
-#include "kernels/cpu/product_pack.h"
-#include "kernels/cpu/product_tile-inl.h"
+#include "kernels/cpu/product/pack.h"
+#include "kernels/cpu/product/tile-inl.h"
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/math.h"
 

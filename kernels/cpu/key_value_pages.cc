@@ -4,7 +4,7 @@
 #include <string>
 
 #include "kernels/cpu/key_value_layout.h"
-#include "kernels/cpu/product_pack.h"
+#include "kernels/cpu/product/pack.h"
 
 namespace tutti::kernels {
 

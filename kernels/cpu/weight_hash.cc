@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cpu/hash_block.h"
-
 namespace tutti::kernels {
 
 Hash128 hash_block(std::span<const float> values) {

@@ -28,6 +28,9 @@ static_assert(sizeof(Hash128) == 16);
 // 32 lower-case hexadecimal digits, most significant first.
 std::string to_string(const Hash128& hash);
 
+// XXH3-128 of the bytes of `values`: one grid block.
+Hash128 hash_block(std::span<const float> values);
+
 // hashes[b] of block b of `values`, which begin on the grid. hashes.size() ==
 // grid_blocks(values.size()). Errors: invalid_argument.
 Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,

@@ -1,16 +1,16 @@
-// The fp32 product: packing and blocking around the register tile of product_tile-inl.h.
+// The fp32 product: packing and blocking around the register tile of tile-inl.h.
 //
 // Many rows: the right operand is packed once for all threads, then blocks of rows are handed out;
 // each walks over k in ascending pieces of kDepth and continues its outputs through memory. Few
 // rows (decoding): columns are handed out, and each thread packs a panel into its own L1 and uses
 // it at once.
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/cpu/product.cc"
+#define HWY_TARGET_INCLUDE "kernels/cpu/product/product.cc"
 #include <hwy/foreach_target.h>
 
-#include "kernels/cpu/product_pack.h"
-#include "kernels/cpu/product_tile-inl.h"
-#include "kernels/cpu/product_vector.h"
+#include "kernels/cpu/product/pack.h"
+#include "kernels/cpu/product/tile-inl.h"
+#include "kernels/cpu/product/vector.h"
 #include "kernels/ops/product.h"
 
 #ifndef TUTTI_PRODUCT_CALL

@@ -1,11 +1,11 @@
-#include "kernels/cpu/product_pack.h"
+#include "kernels/cpu/product/pack.h"
 
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu/transpose.h"
+#include "kernels/cpu/product/transpose.h"
 
 namespace tutti::kernels {
 
