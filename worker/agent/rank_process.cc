@@ -61,6 +61,7 @@ Result<> RankProcess::send(std::string frame) {
 
 void RankProcess::on_link_closed(Error reason) {
   host_.cancel(timer_);
+  link_ended_ = true;
   if (dead_) {
     timer_ = host_.arm(Duration{0}, [this] { finish(); });
     return;
@@ -74,7 +75,7 @@ void RankProcess::on_pid_readable() {
   host_.unwatch(process_.pidfd.get());
   dead_ = true;
   host_.cancel(timer_);
-  timer_ = host_.arm(link_ ? kLastWords : Duration{0}, [this] { finish(); });
+  timer_ = host_.arm(link_ && !link_ended_ ? kLastWords : Duration{0}, [this] { finish(); });
 }
 
 bool RankProcess::read_output() {

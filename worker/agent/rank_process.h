@@ -56,6 +56,7 @@ class RankProcess {
   Handlers handlers_;
   std::unique_ptr<transport::AsyncPipeLink> link_;
   bool dead_ = false;
+  bool link_ended_ = false;
   bool reaped_ = false;
   actor::TimerId timer_ = 0;
   std::string buffer_;
