@@ -1,0 +1,108 @@
+// A trained checkpoint behind the OpenAI-compatible endpoint, also when its rank is killed.
+#include <catch2/catch.hpp>
+
+#include <boost/json/parse.hpp>
+
+#include <signal.h>
+
+#include <fstream>
+#include <future>
+
+#include "tests/cluster/training_specs.h"
+
+using namespace tutti;
+using test::Cluster;
+using test::eventually;
+
+namespace {
+
+std::string first_line(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  std::string line;
+  std::getline(in, line);
+  return line;
+}
+
+// A cluster that serves a model which it trained itself.
+class Served {
+ public:
+  Served() {
+    const auto text = test::write_prose(cluster.files());
+    const auto trained = cluster.submit(test::training_spec(text, {.steps = 10}));
+    REQUIRE(cluster.wait(trained) == 0);
+    const std::string folder(cluster.job(trained).at("folder").as_string());
+    job = cluster.submit("name: tiny\nkind: serve\nmodel: {path: " + folder +
+                         "/checkpoints/step-10}\n");
+    REQUIRE(eventually([&] { return cluster.get("/v1/models").body.find("tiny") != npos; }));
+  }
+
+  api::HttpAnswer complete(const std::string& more = {}) const {
+    auto client = *api::HttpClient::connect_to({.url = first_line(cluster.state() / "address"),
+                                                .token = first_line(cluster.state() / "token")});
+    const auto answer = client->request(
+        {.method = "POST",
+         .target = "/v1/completions",
+         .body =
+             R"({"model": "tiny", "prompt": "the ", "max_tokens": 12, "seed": 7)" + more + "}"});
+    REQUIRE(answer.ok());
+    return *answer;
+  }
+  std::string text() const {
+    const api::HttpAnswer answer = complete();
+    INFO(answer.body);
+    REQUIRE(answer.status == 200);
+    const auto body = boost::json::parse(answer.body);
+    return std::string(body.at("choices").at(0).at("text").as_string());
+  }
+  pid_t rank() const {
+    const auto ranks = cluster.ranks_of(job);
+    REQUIRE(ranks.size() == 1);
+    return ranks.front();
+  }
+
+  static constexpr std::size_t npos = std::string::npos;
+  Cluster cluster;
+  std::uint64_t job = 0;
+};
+
+}  // namespace
+
+TEST_CASE("cluster: a served model gives the same answer after kill -9 of rank and coordinator") {
+  Served served;
+  const std::string before = served.text();
+  CHECK_FALSE(before.empty());
+  REQUIRE(::kill(served.rank(), SIGKILL) == 0);
+  // A request that comes too early may be sent to the dead rank and end with an error.
+  REQUIRE(eventually([&] { return served.complete().status == 200; }));
+  CHECK(served.text() == before);
+  served.cluster.kill_part("coordinator");
+  REQUIRE(eventually([&] { return served.cluster.pid_of("coordinator") != 0; }));
+  REQUIRE(eventually(
+      [&] { return served.cluster.get("/v1/models").body.find("tiny") != Served::npos; }));
+  CHECK(served.text() == before);
+  CHECK(served.cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: requests that are open when their rank is killed end with one error each") {
+  Served served;
+  REQUIRE_FALSE(served.text().empty());  // else they would wait for the link, and for the successor
+  const pid_t rank = served.rank();
+  REQUIRE(::kill(rank, SIGSTOP) == 0);
+  std::vector<std::future<api::HttpAnswer>> open;
+  for (const char* more : {"", "", R"(, "stream": true)", R"(, "stream": true)"}) {
+    open.push_back(
+        std::async(std::launch::async, [&served, more] { return served.complete(more); }));
+  }
+  REQUIRE(eventually([&] {
+    return served.cluster.get("/metrics").body.find("tutti_gateway_open_requests 4") !=
+           Served::npos;
+  }));
+  REQUIRE(::kill(rank, SIGKILL) == 0);
+  for (auto& request : open) {
+    const api::HttpAnswer answer = request.get();
+    CHECK(answer.status == 503);
+    CHECK(answer.body.starts_with(R"({"error":{)"));
+  }
+  REQUIRE(eventually([&] { return served.complete().status == 200; }));
+  CHECK(served.cluster.stop() == 0);
+}
