@@ -30,11 +30,11 @@ struct FileEntry {
 struct StateEntry {
   std::uint64_t step = 0;
   std::uint64_t generation = 0;  // that wrote it
-  std::string optimizer;
-  std::vector<std::string> states;  // names of the optimizer's states
-  std::string weights;              // the weight hash
-  std::string profile;              // the numerics profile
-  std::string spec;                 // the resolved spec, YAML
+  std::string optimizer = {};
+  std::vector<std::string> states = {};  // names of the optimizer's states
+  std::string weights = {};              // the weight hash
+  std::string profile = {};              // the numerics profile
+  std::string spec = {};                 // the resolved spec, YAML
 
   bool operator==(const StateEntry&) const = default;
 };
