@@ -36,6 +36,10 @@ FloatBuffer numbers(const Bench& bench, Index count, std::uint64_t stream) {
   return buffer;
 }
 
+bool wanted(const Bench& bench, const std::string& name) {
+  return name.find(bench.options.only) != std::string::npos;
+}
+
 struct Shape {
   const char* name;
   Index m, n, k;
@@ -51,13 +55,16 @@ constexpr Shape kShapes[] = {
 };
 
 void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
+  const char* const names[] = {"nt", "nn", "tn"};
+  const std::string name =
+      fmt::format("{} {} {}x{}x{}", s.name, names[static_cast<int>(kind)], s.m, s.n, s.k);
+  if (!wanted(bench, name)) return;
   const FloatBuffer left = numbers(bench, s.m * s.k, 1);
   const FloatBuffer right = numbers(bench, s.n * s.k, 2);
   FloatBuffer output(s.m * s.n);
   const Matrix out = output.matrix(s.m, s.n);
   // The three products of one linear layer, each over its own sum.
   Run ours;
-  const char* name = "nt";
   PeerProduct peer{kind, s.m, s.n, s.k, left.data(), right.data(), output.data()};
   if (kind == ProductKind::nt) {
     ours = [&bench, s, &left, &right, out] {
@@ -66,7 +73,6 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
           {.left = left.matrix(s.m, s.k), .right = right.matrix(s.n, s.k), .output = out}));
     };
   } else if (kind == ProductKind::nn) {
-    name = "nn";
     peer = {kind, s.m, s.k, s.n, output.data(), right.data(), left.data()};
     ours = [&bench, s, &left, &right, out] {
       TUTTI_ASSERT(product_nn(
@@ -74,7 +80,6 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
           {.left = out, .right = right.matrix(s.n, s.k), .output = left.matrix(s.m, s.k)}));
     };
   } else {
-    name = "tn";
     peer = {kind, s.n, s.k, s.m, output.data(), left.data(), right.data()};
     ours = [&bench, s, &left, &right, out] {
       TUTTI_ASSERT(product_tn(
@@ -87,10 +92,7 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   for (const Peer& p : peers) runs.push_back([&p, &peer] { p.product(peer); });
   const auto samples = measure(runs, bench.options.seconds);
   const double work = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9;
-  Line line{.bench = "kernels/product",
-            .name = fmt::format("{} {} {}x{}x{}", s.name, name, s.m, s.n, s.k),
-            .ours = samples.data(),
-            .peer = {}};
+  Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = {}};
   line.rate = work / samples[0].at(0.0);
   line.share = line.rate / bench.peak_gflops;
   if (peers.empty()) print_line(line);
@@ -102,6 +104,7 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
 }
 
 void bench_alone(const Bench& bench, const char* name, double flops, const Run& run) {
+  if (!wanted(bench, name)) return;
   const auto samples = measure(std::vector<Run>{run}, bench.options.seconds);
   Line line{.bench = "kernels/ops", .name = name, .ours = samples.data(), .peer = {}};
   if (flops > 0.0) {

@@ -1,6 +1,8 @@
 // The cases of bench_kernels.
 #pragma once
 
+#include <string>
+
 #include "kernels/tensor/op_context.h"
 #include "ops/bench/samples.h"
 
@@ -9,6 +11,7 @@ namespace tutti::bench {
 struct Options {
   int threads = 1;
   double seconds = 0.5;  // per case, ours and peers together
+  std::string only;      // cases whose name holds this; empty: all
 };
 
 struct Bench {

@@ -1,7 +1,7 @@
 // The CPU kernels at the shapes of the demo and of GPT-2 124M: products beside BLIS and oneDNN, the
 // other ops alone, each as a share of the fused multiply-add peak measured in the same run.
 //
-//   bench_kernels [--quick] [--threads N]
+//   bench_kernels [--quick] [--threads N] [--only TEXT]
 #include <unistd.h>
 
 #include <cstdio>
@@ -64,10 +64,12 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--quick") == 0) {
       options.seconds = 0.1;
+    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+      options.only = argv[++i];
     } else if (std::strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
       options.threads = std::max(1, std::atoi(argv[++i]));
     } else {
-      std::fprintf(stderr, "usage: bench_kernels [--quick] [--threads N]\n");
+      std::fprintf(stderr, "usage: bench_kernels [--quick] [--threads N] [--only TEXT]\n");
       return 2;
     }
   }

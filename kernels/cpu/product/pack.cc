@@ -32,23 +32,32 @@ void pack_panel_straight(ConstMatrix source, Index width, float* panel) {
 }
 
 void transpose_into(ConstMatrix source, float* to, Index to_stride) {
-  const Index depth = source.columns;
-  Index n = 0;
-  for (; n + 8 <= source.rows; n += 8) {
-    Index k = 0;
-    for (; k + 4 <= depth; k += 4) {
-      __m256 turned[4];
-      turn_8x4(source.row(n) + k, source.stride, turned);
-      for (Index i = 0; i < 4; ++i) {
-        _mm256_storeu_ps(to + (k + i) * to_stride + n, turned[i]);
+  // A cache line of k at a time over all n, so that lines of both sides are finished while they are
+  // in L1.
+  constexpr Index kLine = 16;
+  const Index whole_n = source.rows / 8 * 8;
+  for (Index first = 0; first < source.columns; first += kLine) {
+    const Index end = std::min(first + kLine, source.columns);
+    for (Index n = 0; n < whole_n; n += 8) {
+      // The next line of each row: rows are too far apart for the machine to foresee.
+      for (Index i = n; i < n + 8; ++i) __builtin_prefetch(source.row(i) + first + kLine);
+      Index k = first;
+      for (; k + 4 <= end; k += 4) {
+        __m256 turned[4];
+        turn_8x4(source.row(n) + k, source.stride, turned);
+        float* const place = to + k * to_stride + n;
+        _mm256_storeu_ps(place, turned[0]);
+        _mm256_storeu_ps(place + to_stride, turned[1]);
+        _mm256_storeu_ps(place + 2 * to_stride, turned[2]);
+        _mm256_storeu_ps(place + 3 * to_stride, turned[3]);
+      }
+      for (; k < end; ++k) {
+        for (Index i = n; i < n + 8; ++i) to[k * to_stride + i] = source.row(i)[k];
       }
     }
-    for (; k < depth; ++k) {
-      for (Index i = n; i < n + 8; ++i) to[k * to_stride + i] = source.row(i)[k];
+    for (Index n = whole_n; n < source.rows; ++n) {
+      for (Index k = first; k < end; ++k) to[k * to_stride + n] = source.row(n)[k];
     }
-  }
-  for (; n < source.rows; ++n) {
-    for (Index k = 0; k < depth; ++k) to[k * to_stride + n] = source.row(n)[k];
   }
 }
 
