@@ -8,10 +8,9 @@
 // its own strand and links, so that it never queues behind scheduling.
 //
 // Threads: all functions from any thread. Ownership: outlives the HTTP server that has its routes.
-// Limits: kOpenRequestsMax requests at a time, then 503.
+// Limits: those of GatewaySettings (gateway_state.h); README.md tells what clients see.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -25,8 +24,6 @@ struct Route;
 }
 
 namespace tutti::gateway {
-
-inline constexpr std::size_t kOpenRequestsMax = 1024;
 
 struct Serving {
   JobId job;
