@@ -10,6 +10,7 @@
 #include "jobs/rank/rank_state.h"
 #include "jobs/rank/task_queue.h"
 #include "jobs/rank/work.h"
+#include "kernels/ops/cpu_path.h"
 #include "protocol/base/log.h"
 #include "protocol/transport/pipe_link.h"
 #include "protocol/wire/link.h"
@@ -76,9 +77,10 @@ struct RankHost::Impl {
   }
 
   void set_up(const wire::StartRank& order) {
-    TUTTI_LOG_INFO("rank", "job {} ({}), rank {} of {}, generation {}, {} threads",
+    TUTTI_LOG_INFO("rank", "job {} ({}), rank {} of {}, generation {}, {} threads, kernels for {}",
                    to_string(order.job), order.name, order.rank, order.size,
-                   to_string(order.generation), order.threads);
+                   to_string(order.generation), order.threads,
+                   kernels::to_string(kernels::cpu_path()));
     const auto done =
         work ? work->set_up(order)
              : Error{ErrorCode::unsupported,

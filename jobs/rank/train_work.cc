@@ -10,6 +10,7 @@
 #include "jobs/checkpoint/checkpoint_writer.h"
 #include "jobs/training/trainer.h"
 #include "kernels/collective/communicator.h"
+#include "protocol/base/log.h"
 #include "protocol/spec/parse.h"
 
 namespace tutti::rank {
@@ -129,7 +130,14 @@ void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
   event.generation = generation_;
   event.step = entered->step;
   event.copied_bytes = entered->copied_bytes;
+  TUTTI_LOG_INFO("rank", "generation {}: {} ranks stand at step {}, {} MB copied or loaded",
+                 generation_.value, group_->size(), event.step, event.copied_bytes / 1'000'000);
   sink(event);
+  if (entered->finished) {
+    const training::StepRecord& record = *entered->finished;
+    const Generation begun_in{record.generation};
+    sink(StepCommitted{begun_in, record.step, false, training::to_json(record)});
+  }
   make_steps(sink, entered->save_is_due);
 }
 
@@ -177,6 +185,7 @@ void TrainWork::leave(const Error& error, const EventSink& sink) {
     sink(Finished{trainer_->state().step, failure_of(error.code), error.message});
     return;
   }
+  TUTTI_LOG_INFO("rank", "generation {}: left: {}", generation_.value, error.message);
   const std::int32_t suspect = group_ ? group_->lost_peer() : listener_->lost_peer();
   {
     const std::lock_guard lock(mutex_);

@@ -41,9 +41,8 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
     pending_.reset();
     state_.whole = false;
   } else {
-    auto reached = reach_base(plan);
+    auto reached = reach_base(plan, entered);
     if (!reached) return reached.error();
-    entered.copied_bytes = *reached;
   }
   auto copied = copy_states(group, plan);
   if (!copied) return copied.error();
@@ -60,27 +59,31 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
   return entered;
 }
 
-// Without a peer's help. The bytes read from a checkpoint.
-Result<std::uint64_t> Trainer::reach_base(const EnterPlan& plan) {
+// Without a peer's help.
+Result<> Trainer::reach_base(const EnterPlan& plan, Entered& entered) {
   if (state_.whole && state_.step == plan.base_step) {
     pending_.reset();
-    return std::uint64_t{0};
+    return {};
   }
   if (pending_ && pending_->step == plan.base_step) {
     auto record = commit_pending();
     if (!record) return record.error();
-    return std::uint64_t{0};
+    entered.finished = *record;
+    return {};
   }
   pending_.reset();
   progress_.enter(Phase::loading);
-  if (!plan.checkpoint.empty()) return load_newest(plan);
+  if (!plan.checkpoint.empty()) {
+    auto bytes = load_newest(plan);
+    if (!bytes) return bytes.error();
+    entered.copied_bytes = *bytes;
+    return {};
+  }
   if (plan.base_step != 0) {
     return Error{ErrorCode::not_found,
-                 "no checkpoint is named for step " + std::to_string(plan.base_step)};
+                 fmt::format("no checkpoint is named for step {}", plan.base_step)};
   }
-  auto initialised = initialise();
-  if (!initialised) return initialised.error();
-  return std::uint64_t{0};
+  return initialise();
 }
 
 // The checkpoint of the plan; or, where it does not verify, the newest one before it that does; or

@@ -6,7 +6,6 @@
 
 #include "kernels/collective/collectives.h"
 #include "kernels/tensor/float_mode.h"
-#include "protocol/base/clock.h"
 
 namespace tutti::training {
 namespace {
@@ -45,15 +44,13 @@ Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t fl
   auto sums = reduce(group, step, flags);
   progress_.collective.store(group.operations(), std::memory_order_relaxed);
   if (!sums) return sums.error();
-  pending_ = Pending{step, *sums, gradients_.result()};
+  pending_ = Pending{step, generation_, group.size(), begun, *sums, gradients_.result()};
   auto votes = kernels::exchange_votes(group, {.step = step});
   progress_.collective.store(group.operations(), std::memory_order_relaxed);
   if (!votes) return votes.error();
   progress_.enter(Phase::update);
   auto record = commit_pending();
   if (!record) return record.error();
-  record->seconds = to_seconds(monotonic_now() - begun);
-  record->ranks = group.size();
   return StepOutcome{*record, sums->flags};
 }
 
@@ -94,7 +91,8 @@ Result<StepRecord> Trainer::commit_pending() {
   record.grad_norm = std::sqrt(sums.squares) / targets;
   record.rate = optimizers::rate_at(job_.spec.train, *job_.schedule, record.step);
   record.tokens = sums.targets;
-  record.generation = generation_;
+  record.generation = pending_->generation;
+  record.ranks = pending_->ranks;
   const double clip = job_.spec.train.clip;
   const double share = clip > 0 ? std::min(1.0, clip / (record.grad_norm + kClipEpsilon)) : 1.0;
   state_.whole = false;
@@ -111,8 +109,9 @@ Result<StepRecord> Trainer::commit_pending() {
   state_.weights_hash = kernels::combine_hashes(block_hashes_);
   state_.step = record.step;
   state_.whole = true;
-  pending_.reset();
   record.weights = state_.weights_hash;
+  record.seconds = to_seconds(monotonic_now() - pending_->begun);
+  pending_.reset();
   return record;
 }
 

@@ -27,6 +27,7 @@
 #include "jobs/training/training_job.h"
 #include "jobs/training/training_state.h"
 #include "kernels/tensor/thread_pool.h"
+#include "protocol/base/clock.h"
 
 namespace tutti::training {
 
@@ -56,6 +57,9 @@ struct EnterPlan {
 struct Entered {
   std::uint64_t step = 0;
   std::uint64_t copied_bytes = 0;
+  // The step that was finished here, without the others: its record, which the rank that got all
+  // votes may have taken with it.
+  std::optional<StepRecord> finished = {};
   // The state is one that the run saves, and no checkpoint of it was committed: the loss came in
   // between.
   bool save_is_due = false;
@@ -89,11 +93,14 @@ class Trainer {
   // All that is needed to make the step without communication.
   struct Pending {
     std::uint64_t step = 0;
+    std::uint64_t generation = 0;
+    std::uint32_t ranks = 0;
+    Instant begun;
     StepSums sums;
     std::span<const float> gradients;
   };
 
-  Result<std::uint64_t> reach_base(const EnterPlan& plan);
+  Result<> reach_base(const EnterPlan& plan, Entered& entered);
   Result<std::uint64_t> load_newest(const EnterPlan& plan);
   Result<std::uint64_t> load(const std::string& folder);
   Result<> initialise();

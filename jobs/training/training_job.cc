@@ -11,9 +11,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Rows of one call of the pass: enough for products to run near their peak, few enough that
-// activations stay small.
-constexpr std::uint32_t kMicroRows = 2048;
+// Tokens of one call of the pass: enough for products to run near their peak (from some 512 rows
+// on), few enough that activations stay small, and that a rank which is told to leave its group
+// gets to hear it soon: between two calls. A call of kMicroOperations takes a core half a second.
+constexpr std::uint64_t kMicroRowsMin = 512;
+constexpr std::uint64_t kMicroRowsMax = 2048;
+constexpr std::uint64_t kMicroOperations = 40'000'000'000;
+// Multiplications and additions a parameter and token, forward and backward.
+constexpr std::uint64_t kOperationsPerWeight = 6;
 
 Result<models::Decoder> open_decoder(const spec::JobSpec& spec) {
   auto description = spec.model.path.empty() ? models::describe(spec.model, spec.data.sequence)
@@ -50,9 +55,11 @@ std::uint64_t TrainingJob::last_step() const {
 std::uint32_t TrainingJob::micro() const {
   const std::uint32_t shards = std::max(1U, spec.parallel.shards);
   const std::uint32_t in_shard = std::max(1U, (spec.train.batch + shards - 1) / shards);
-  const std::uint32_t wanted =
-      spec.train.micro != 0 ? spec.train.micro : std::max(1U, kMicroRows / spec.data.sequence);
-  return std::min(wanted, in_shard);
+  if (spec.train.micro != 0) return std::min(spec.train.micro, in_shard);
+  const std::uint64_t a_row = kOperationsPerWeight * decoder.layout().parameter_count();
+  const std::uint64_t rows = std::clamp(kMicroOperations / a_row, kMicroRowsMin, kMicroRowsMax);
+  const std::uint64_t samples = std::max<std::uint64_t>(1, rows / spec.data.sequence);
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(samples, in_shard));
 }
 
 bool TrainingJob::saves_after(std::uint64_t step) const {
