@@ -148,6 +148,7 @@ struct JobRecord {
   bool formed = false;            // all ranks of the generation reported GroupFormed
   // Of the generation, by rank; zero: that rank's process is gone.
   std::vector<ProcessId> members;
+  std::uint32_t size = 0;          // ranks of the newest generation
   std::vector<std::string> homes;  // the worker that each rank was last placed on
   std::uint32_t ranks_done = 0;    // run: programs of the generation that exited with 0
   Formation formation;
@@ -169,8 +170,8 @@ struct JobRecord {
 BOOST_DESCRIBE_STRUCT(JobRecord, (),
                       (job, key, owner, spec, folder, terms, submitted_unix_ms, started_unix_ms,
                        ended_unix_ms, state, outcome, generation, generation_alive, formed, members,
-                       homes, ranks_done, formation, open_checkpoint, dropped_step, checkpoints,
-                       recoveries, step, restarts, failure_counted, failures_user,
+                       size, homes, ranks_done, formation, open_checkpoint, dropped_step,
+                       checkpoints, recoveries, step, restarts, failure_counted, failures_user,
                        failures_infrastructure, failures_own_here, own_step))
 
 // One process that holds a slot: from its placement until its worker has said that it is gone.

@@ -199,7 +199,7 @@ JobSummary summarize(const Desk& desk, const JobRecord& job) {
                  .owner = job.owner,
                  .state = job.state,
                  .generation = job.generation,
-                 .ranks = static_cast<std::uint32_t>(job.members.size()),
+                 .ranks = job.size,
                  .restarts = job.restarts,
                  .step = soft == desk.jobs.end() ? job.step : soft->second.newest_step,
                  .steps = job.terms.steps,

@@ -78,7 +78,7 @@ Sequence Desk::order(WorkerLink& link, wire::ToWorker message) {
 }
 
 std::string describe(const JobRecord& job, const ProcessRecord& process) {
-  return fmt::format("rank {} of {} on {}", process.rank, job.homes.size(), process.worker);
+  return fmt::format("rank {} of {} on {}", process.rank, job.size, process.worker);
 }
 
 }  // namespace tutti::coordinator

@@ -171,6 +171,7 @@ void Durable::on(const GenerationStarted& fact) {
   if (fact.generation.value > 1) ++job.restarts;
   job.members.clear();
   job.homes.clear();
+  job.size = static_cast<std::uint32_t>(fact.gang.size());
   for (std::uint32_t rank = 0; rank < fact.gang.size(); ++rank) {
     const Placement& place = fact.gang[rank];
     job.members.push_back(place.process);
@@ -341,10 +342,7 @@ void Durable::on(const CheckpointPartTaken& fact) {
   JobRecord& job = job_of(fact.job);
   OpenCheckpoint& open = job.open_checkpoint;
   if (open.step != fact.step || open.generation != fact.generation) {
-    open = {.step = fact.step,
-            .generation = fact.generation,
-            .size = static_cast<std::uint32_t>(job.members.size()),
-            .parts = {}};
+    open = {.step = fact.step, .generation = fact.generation, .size = job.size, .parts = {}};
   }
   open.parts.push_back(fact.part);
 }

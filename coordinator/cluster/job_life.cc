@@ -166,7 +166,11 @@ void on_report(Desk& desk, const wire::RankStarted& report) {
   const ProcessRecord* process = desk.durable.process(report.process);
   if (process == nullptr || process->pid == report.pid) return;
   const JobRecord* job = desk.durable.job(process->job);
-  if (job != nullptr && job->state == JobState::placed) {
+  const auto& others = desk.durable.processes_of(process->job);
+  const bool first = std::none_of(others.begin(), others.end(), [&](ProcessId other) {
+    return desk.durable.process(other)->pid != 0;
+  });
+  if (job != nullptr && first) {
     desk.note({.job = process->job,
                .kind = EventKind::started,
                .message = describe(*job, *process) + " has begun",

@@ -42,7 +42,7 @@ void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const Proce
                        .generation = job.generation,
                        .process = process.process,
                        .rank = process.rank,
-                       .size = static_cast<std::uint32_t>(job.members.size()),
+                       .size = job.size,
                        .slot = process.slot,
                        .threads = threads_of(desk, job, process),
                        .name = job.terms.name,
@@ -94,7 +94,7 @@ void derive_orders(Desk& desk, const ProcessRecord& process) {
                                     .generation = generation,
                                     .process = process.process,
                                     .rank = process.rank,
-                                    .size = static_cast<std::uint32_t>(job->members.size())});
+                                    .size = job->size});
     soft.told = generation;
   }
   if (job->formation.addresses.empty() || soft.formed_told >= generation) return;
