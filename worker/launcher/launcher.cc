@@ -60,7 +60,24 @@ void raise_oom_score() {
   ::close(file);
 }
 
-[[noreturn]] void run_child(const ChildPlan& plan) {
+// Where a linked child finds its end of the socket pair: one digit, which every shell can redirect.
+constexpr int kLinkDescriptor = 3;
+
+// The pair's end moves to its place, and nothing else that is open goes along.
+void keep_link(ChildPlan& plan) {
+  if (plan.socket >= 0) {
+    if (plan.status == kLinkDescriptor) {
+      plan.status = ::fcntl(plan.status, F_DUPFD_CLOEXEC, kLinkDescriptor + 1);
+    }
+    if (::dup2(plan.socket, kLinkDescriptor) < 0) fail(plan, Step::other);
+    if (::fcntl(kLinkDescriptor, F_SETFD, 0) != 0) fail(plan, Step::other);
+  }
+  const unsigned first = plan.socket >= 0 ? kLinkDescriptor + 1U : kLinkDescriptor;
+  // Whatever a library has opened without close-on-exec stays here.
+  ::syscall(SYS_close_range, first, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
+}
+
+[[noreturn]] void run_child(ChildPlan plan) {
   ::setsid();
   reset_signals();
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail(plan, Step::other);
@@ -69,9 +86,7 @@ void raise_oom_score() {
   if (::dup2(plan.null, STDIN_FILENO) < 0) fail(plan, Step::other);
   if (::dup2(plan.output, STDOUT_FILENO) < 0) fail(plan, Step::other);
   if (::dup2(plan.output, STDERR_FILENO) < 0) fail(plan, Step::other);
-  // Whatever a library has opened without close-on-exec stays here.
-  ::syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
-  if (plan.socket >= 0 && ::fcntl(plan.socket, F_SETFD, 0) != 0) fail(plan, Step::other);
+  keep_link(plan);
   if (plan.folder != nullptr && ::chdir(plan.folder) != 0) fail(plan, Step::folder);
   ::execve(plan.path, plan.argv.data(), plan.envp.data());
   fail(plan, Step::exec);
@@ -189,7 +204,7 @@ Result<Launched> launch(const LaunchPlan& plan) {
     }
     ours.reset(pair[0]);
     theirs.reset(pair[1]);
-    environment.push_back("TUTTI_RANK_FD=" + std::to_string(theirs.get()));
+    environment.push_back("TUTTI_RANK_FD=" + std::to_string(kLinkDescriptor));
   }
   const std::string folder = plan.folder.string();
   const ChildPlan child{.argv = pointers(command),
