@@ -127,12 +127,21 @@ std::vector<Arrived> ServeDoor::take() {
   return std::exchange(impl_->inbox, {});
 }
 
-Result<> ServeDoor::answer(const std::string& peer, const wire::Generated& generated) {
-  auto frame = wire::encode_frame<wire::FromServer>(generated);
-  if (!frame) return frame.error();
-  Result<> sent;
-  auto told = impl_->on_strand([&] { sent = impl_->endpoint->send(peer, *frame); });
-  return told ? sent : told;
+std::vector<std::size_t> ServeDoor::give(std::span<const Answer> answers) {
+  std::vector<std::size_t> lost;
+  std::vector<Result<std::string>> frames;
+  for (const Answer& answer : answers) {
+    frames.push_back(wire::encode_frame<wire::FromServer>(answer.generated));
+  }
+  const auto told = impl_->on_strand([&] {
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      if (!frames[i] || !impl_->endpoint->send(answers[i].peer, *frames[i])) lost.push_back(i);
+    }
+  });
+  if (!told) {
+    for (std::size_t i = 0; i < answers.size(); ++i) lost.push_back(i);
+  }
+  return lost;
 }
 
 }  // namespace tutti::rank

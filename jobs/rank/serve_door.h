@@ -2,13 +2,14 @@
 // answers out.
 //
 //   gateway --Generate, CancelGenerate--> [endpoint, its own thread] --inbox--> computing thread
-//           <--Generated------------------ answer()                 <---------
+//           <--Generated------------------ give()                   <---------
 //
-// Threads: open, wait, take, answer and close on the computing thread; wake from any.
+// Threads: open, wait, take, give and close on the computing thread; wake from any.
 // Limits: kInboxMax requests wait; those beyond are answered at once (exhausted).
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,11 @@
 namespace tutti::rank {
 
 inline constexpr std::size_t kInboxMax = 1024;
+
+struct Answer {
+  std::string peer;
+  wire::Generated generated;
+};
 
 struct Arrived {
   std::string peer;
@@ -38,8 +44,9 @@ class ServeDoor {
   void wake();
   std::vector<Arrived> take();
 
-  // Errors: unavailable, exhausted: the peer is gone or does not read.
-  Result<> answer(const std::string& peer, const wire::Generated& generated);
+  // Sends all, with one turn of the endpoint's thread. The places in `answers` of those that could
+  // not be sent: the peer is gone or does not read.
+  std::vector<std::size_t> give(std::span<const Answer> answers);
 
  private:
   struct Impl;

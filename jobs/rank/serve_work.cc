@@ -94,7 +94,9 @@ class ServeWork final : public Work {
 
   void serve();
   void take(const Arrived& arrived);
-  void give(const serving::Output& output);
+  void take(const serving::Output& output);
+  void give_answers();
+  void cancel(const std::string& peer, std::uint64_t request);
   std::optional<std::string> interruption();
 
   spec::JobSpec spec_;
@@ -103,6 +105,7 @@ class ServeWork final : public Work {
   std::optional<kernels::ThreadPool> pool_;
   std::optional<serving::Engine> engine_;
   std::map<std::uint64_t, Asker> askers_;
+  std::vector<Answer> answers_;  // of this turn
   std::uint64_t last_id_ = 0;
   training::Progress progress_;
 
@@ -162,9 +165,10 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
   serve();
   const std::string reason = *interruption();
   for (const auto& [id, asker] : askers_) {
-    (void)door_->answer(asker.peer, refusal(asker.request, {ErrorCode::unavailable, reason}));
+    answers_.push_back({asker.peer, refusal(asker.request, {ErrorCode::unavailable, reason})});
   }
   askers_.clear();
+  give_answers();
   progress_.enter(training::Phase::idle);
   {
     const std::lock_guard lock(mutex_);
@@ -176,21 +180,19 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
 void ServeWork::serve() {
   while (!interruption()) {
     for (const Arrived& arrived : door_->take()) take(arrived);
-    if (engine_->idle()) {
-      door_->wait();
-      continue;
+    const bool idle = engine_->idle();
+    if (!idle) {
+      for (const serving::Output& output : engine_->step()) take(output);
     }
-    for (const serving::Output& output : engine_->step()) give(output);
+    give_answers();
+    if (idle) door_->wait();
     progress_.step.store(engine_->status().steps, std::memory_order_relaxed);
   }
 }
 
 void ServeWork::take(const Arrived& arrived) {
-  if (const auto* cancel = std::get_if<wire::CancelGenerate>(&arrived.message)) {
-    for (const auto& [id, asker] : askers_) {
-      if (asker.peer == arrived.peer && asker.request == cancel->request) engine_->cancel(id);
-    }
-    return;
+  if (const auto* order = std::get_if<wire::CancelGenerate>(&arrived.message)) {
+    return cancel(arrived.peer, order->request);
   }
   const auto& asked = std::get<wire::Generate>(arrived.message);
   const std::uint64_t id = ++last_id_;
@@ -198,18 +200,29 @@ void ServeWork::take(const Arrived& arrived) {
   if (submitted) {
     askers_[id] = {arrived.peer, asked.request};
   } else {
-    (void)door_->answer(arrived.peer, refusal(asked.request, submitted.error()));
+    answers_.push_back({arrived.peer, refusal(asked.request, submitted.error())});
   }
 }
 
-void ServeWork::give(const serving::Output& output) {
+void ServeWork::take(const serving::Output& output) {
   const auto asker = askers_.find(output.id);
   if (asker == askers_.end()) return;
-  const auto sent = door_->answer(asker->second.peer, to_generated(output, asker->second.request));
-  if (output.finish != serving::Finish::none) {
-    askers_.erase(asker);
-  } else if (!sent) {
-    engine_->cancel(output.id);  // nobody is there to read the rest
+  answers_.push_back({asker->second.peer, to_generated(output, asker->second.request)});
+  if (output.finish != serving::Finish::none) askers_.erase(asker);
+}
+
+// A request whose answer nobody reads any more is cancelled.
+void ServeWork::give_answers() {
+  if (answers_.empty()) return;
+  for (const std::size_t lost : door_->give(answers_)) {
+    cancel(answers_[lost].peer, answers_[lost].generated.request);
+  }
+  answers_.clear();
+}
+
+void ServeWork::cancel(const std::string& peer, std::uint64_t request) {
+  for (const auto& [id, asker] : askers_) {
+    if (asker.peer == peer && asker.request == request) engine_->cancel(id);
   }
 }
 
