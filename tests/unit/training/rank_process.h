@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <catch2/catch.hpp>
@@ -20,7 +21,9 @@ namespace tutti::test {
 
 class RankProcess {
  public:
-  explicit RankProcess(std::uint64_t process) : process_{process} {
+  // `file_bytes_max`: no file that it writes grows beyond this, as on a full disk; 0: no limit.
+  explicit RankProcess(std::uint64_t process, std::uint64_t file_bytes_max = 0)
+      : process_{process} {
     auto pair = transport::make_pipe_pair();
     REQUIRE(pair.ok());
     const char* const bin = std::getenv("TUTTI_BIN");
@@ -31,6 +34,8 @@ class RankProcess {
     REQUIRE(pid_ >= 0);
     if (pid_ == 0) {
       ::fcntl(theirs, F_SETFD, 0);
+      const rlimit limit{file_bytes_max, file_bytes_max};
+      if (file_bytes_max != 0) (void)::setrlimit(RLIMIT_FSIZE, &limit);
       ::putenv(const_cast<char*>(variable.c_str()));
       ::execl(binary.c_str(), "tutti-rank", "run", nullptr);
       ::_exit(127);

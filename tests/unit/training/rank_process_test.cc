@@ -208,6 +208,19 @@ TEST_CASE("tutti-rank: what a user can get wrong is the user's failure, in one l
   }
 }
 
+TEST_CASE("tutti-rank: a full disk fails the checkpoint, not the job") {
+  const TextFolder files;
+  RankProcess rank(1, 60'000);
+  rank.tell(start_order(yaml_of({.text = files.text()}), files.job(), 0, 1));
+  rank.tell(form_order(1, {rank.next<wire::RankReady>()}));
+  (void)rank.next<wire::GroupFormed>();
+  const auto part = rank.next<wire::CheckpointPart>();
+  CHECK_THAT(part.error, Catch::Matchers::StartsWith("checkpoint of step 4: "));
+  CHECK(part.files.empty());
+  CHECK(rank.next<wire::RankFinished>().failure == wire::FailureClass::none);
+  CHECK(rank.steps().size() == 4);
+}
+
 TEST_CASE("tutti-rank: it ends when its worker's end of the socket closes") {
   RankProcess rank(1);
   rank.close_link();

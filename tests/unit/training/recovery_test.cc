@@ -189,6 +189,41 @@ TEST_CASE("recovery: a rank that missed one vote finishes the step alone, with t
   CHECK(members[1].trainer->held() == Held{true, 2, 0});
 }
 
+TEST_CASE("recovery: a group that shrinks and grows changes no bit") {
+  const TinyJob tiny({.steps = 6});
+  const auto job = tiny.open();
+  History history;
+  std::vector<Member> members(4);
+  for (auto& member : members) {
+    member.trainer = std::make_unique<Trainer>(*job, 1, member.progress);
+  }
+  std::uint64_t generation = 0;
+  for (const std::uint32_t size : {3U, 1U, 4U, 2U, 1U, 3U}) {  // a step each
+    auto groups = test::form_group(size);
+    ++generation;
+    EnterPlan plan{
+        .generation = generation, .base_step = generation - 1, .root = tiny.checkpoints()};
+    for (std::uint32_t rank = 1; rank < size && plan.base_step > 0; ++rank) {
+      plan.copies.push_back({0, rank});
+    }
+    test::on_ranks(size, [&](std::uint32_t rank) {
+      if (!members[rank].trainer->enter(*groups[rank], plan)) return;
+      auto outcome = members[rank].trainer->step(*groups[rank], 0);
+      if (outcome) history.add(outcome->record);
+    });
+  }
+  CHECK_FALSE(history.conflict());
+  Progress progress;
+  Trainer alone(*job, 1, progress);
+  const auto group = test::form_group(1);
+  REQUIRE(alone.enter(*group[0], {.generation = 1, .root = tiny.checkpoints()}).ok());
+  for (std::uint64_t step = 1; step <= 6; ++step) {
+    const auto outcome = alone.step(*group[0], 0);
+    REQUIRE(outcome.ok());
+    CHECK(kernels::to_string(outcome->record.weights) == history.hashes().at(step));
+  }
+}
+
 TEST_CASE(
     "recovery: a run that goes on from a checkpoint gives the hashes of one that never stopped") {
   const TinyJob tiny({.steps = 4});
