@@ -220,6 +220,9 @@ void Scenario::hit(const Strike& strike) {
       return coordinator_->crash_at(1, CrashPoint::after_sync, strike.away);
     case Victim::worker: return worker.crash(strike.away);
     case Victim::rank: return worker.kill_rank(0);
+    case Victim::link:
+      worker.cut(true);
+      return world_.after(strike.away, [&worker] { worker.cut(false); });
   }
 }
 

@@ -17,12 +17,12 @@
 
 namespace tutti::simulation {
 
-enum class Victim { none, coordinator_before_sync, coordinator_after_sync, worker, rank };
+enum class Victim { none, coordinator_before_sync, coordinator_after_sync, worker, rank, link };
 
 struct Strike {
   Victim victim = Victim::none;
   std::uint64_t event = 0;
-  Duration away = 300ms;  // of who comes back
+  Duration away = 300ms;  // of who comes back; how long the link is cut
 };
 
 // A job of the scenario; its key is its name.

@@ -55,11 +55,11 @@ NetworkOptions bad_network() {
   return {.delay_min = 200us, .delay_max = 20ms, .loss = 0.02, .repeat = 0.02, .overtake = 0.05};
 }
 
-// About fifteen seconds of work for six slots.
+// About twenty seconds of work for six slots.
 std::vector<SimJob> mixed_jobs() {
   return {
       {.name = "a", .ranks = 2, .load = {.steps = 300, .save_every = 40}},
-      {.name = "b", .kind = "run", .ranks = 2, .at = 100ms, .load = {.step_time = 800ms}},
+      {.name = "b", .kind = "run", .ranks = 2, .at = 100ms, .load = {.step_time = 2s}},
       {.name = "c", .ranks = 3, .at = 300ms, .load = {.steps = 200, .save_every = 17}},
       {.name = "d", .kind = "run", .ranks = 1, .at = 500ms, .load = {.step_time = 300ms}},
       {.name = "e", .ranks = 1, .at = 600ms, .load = {.steps = 250, .save_every = 25}},
@@ -118,6 +118,18 @@ TEST_CASE("simulation: a coordinator that is away for a minute costs no healthy 
   Scenario scenario(options);
   REQUIRE(scenario.run().value_or("") == "");
   CHECK(scenario.recoveries() == 0);
+}
+
+TEST_CASE("simulation: programs of a node that is cut off never meet their successors") {
+  ScenarioOptions options;
+  options.slots = 1;
+  options.jobs = {{.name = "program", .kind = "run", .ranks = 1, .load = {.step_time = 10s}}};
+  for (const std::uint64_t event : {100, 101}) {  // one of them hits the node that runs it
+    for (const Duration away : {3s, 8s, 40s}) {
+      options.strikes = {{.victim = Victim::link, .event = event, .away = away}};
+      run_struck(options);
+    }
+  }
 }
 
 TEST_CASE("simulation: random faults on a good network") {
