@@ -73,7 +73,7 @@ std::vector<std::string> listening(pid_t pid) {
 
 TEST_CASE(
     "cluster: without a token the API answers 401 and nothing else; keys and tokens are private") {
-  Cluster cluster({.slots = 1, .environment = {}});
+  Cluster cluster(1);
   for (const char* target : {"/api/v1/jobs", "/api/v1/nodes", "/api/v1/events", "/metrics", "/",
                              "/v1/models", "/api/v1/jobs/1/logs", "/no/such/page"}) {
     INFO(target);
@@ -98,7 +98,7 @@ TEST_CASE(
 }
 
 TEST_CASE("cluster: nothing listens beyond loopback unless told") {
-  Cluster cluster({.slots = 1, .environment = {}});
+  Cluster cluster(1);
   std::size_t found = 0;
   for (const char* part : {"coordinator", "worker"}) {
     for (const std::string& address : listening(cluster.pid_of(part))) {

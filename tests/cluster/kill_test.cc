@@ -13,7 +13,7 @@ using test::training_spec;
 
 namespace {
 
-constexpr unsigned kSteps = 120;
+constexpr unsigned kSteps = 400;
 
 struct Run {
   std::uint64_t job = 0;

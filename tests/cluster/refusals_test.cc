@@ -66,11 +66,35 @@ TEST_CASE(
   check_refused(cluster, replaced(good, "data: 2, shards: 8", "data: 16, shards: 8"), "16");
   check_refused(cluster, replaced(good, "vocabulary: 300", "vocabulary: 30000"), "30000");
   check_refused(cluster, replaced(good, text.string(), small.string()), "small.txt");
+  check_refused(cluster, replaced(good, "sequence: 32", "sequence: 1000000"), "1000000");
   check_refused(cluster, replaced(good, "steps: 4", "stpes: 4"), "did you mean \"steps\"");
   check_refused(
       cluster,
       "name: x\nkind: train\nmodel: {path: /no/such/model}\n" + good.substr(good.find("data:")),
       "/no/such/model");
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: a model folder with a tensor missing or of a wrong shape fails as the user's") {
+  Cluster cluster;
+  const auto text = test::write_prose(cluster.files());
+  const auto job = cluster.submit(training_spec(text, {.ranks = 1, .steps = 2, .every = 2}));
+  REQUIRE(cluster.wait(job) == 0);
+  const auto whole = cluster.state() / "jobs" / std::to_string(job) / "checkpoints" / "step-2";
+  const auto weights = read_file(whole / "model.safetensors");
+  REQUIRE(weights);
+  const auto altered = [&](const std::string& name, const std::string& from,
+                           const std::string& to) {
+    REQUIRE(from.size() == to.size());
+    const auto folder = cluster.files() / name;
+    std::filesystem::copy(whole, folder);
+    std::filesystem::remove(folder / "manifest.json");  // a model from elsewhere has none
+    REQUIRE(write_file_atomically(folder / "model.safetensors", replaced(*weights, from, to)));
+    return "name: x\nkind: serve\nmodel: {path: " + folder.string() + "}\n";
+  };
+  check_refused(cluster, altered("missing", "model.norm.weight", "model.nork.weight"),
+                "model.norm.weight");
+  check_refused(cluster, altered("shape", "\"shape\":[300,64]", "\"shape\":[64,300]"), "[64, 300]");
   CHECK(cluster.stop() == 0);
 }
 
@@ -87,7 +111,7 @@ TEST_CASE("cluster: more ranks than there are slots are refused before anything 
 
 TEST_CASE(
     "cluster: a second `tutti up` on a state folder ends with 2 and one line, the first goes on") {
-  Cluster cluster({.slots = 1, .environment = {}});
+  Cluster cluster(1);
   const Finished second = run_tutti({"up", "--state", cluster.state().string(), "--port", "0"});
   CHECK(second.code == 2);
   CHECK(is_one_line(second.err));

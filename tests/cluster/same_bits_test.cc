@@ -13,7 +13,7 @@ using test::TrainingCase;
 
 TEST_CASE(
     "cluster: the weight hash of every step is the same for any ranks, threads and micro-batch") {
-  Cluster cluster({.slots = 4, .environment = {}});
+  Cluster cluster(4);
   const auto text = test::write_prose(cluster.files());
   const auto run = [&](const TrainingCase& with) {
     const auto job = cluster.submit(training_spec(text, with));
@@ -34,7 +34,7 @@ TEST_CASE(
 }
 
 TEST_CASE("cluster: ranks killed at three random moments change no bit") {
-  Cluster cluster({.slots = 3, .environment = {}});
+  Cluster cluster(3);
   const auto text = test::write_prose(cluster.files());
   constexpr unsigned kSteps = 150;
   const auto undisturbed =

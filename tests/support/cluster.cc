@@ -42,6 +42,8 @@ std::vector<std::string> base_environment(const std::vector<std::string>& more) 
   return out;
 }
 
+std::string new_mark() { return std::string(kMark) + "=" + random_hex(8); }
+
 std::optional<worker::ExitStatus> wait_exit(const worker::Launched& process,
                                             std::chrono::milliseconds deadline) {
   pollfd poll{.fd = process.pidfd.get(), .events = POLLIN, .revents = 0};
@@ -96,10 +98,13 @@ bool eventually(const std::function<bool()>& holds, std::chrono::seconds deadlin
   return true;
 }
 
-Cluster::Cluster(ClusterOptions options)
-    : options_(std::move(options)),
-      state_(folder_.path() / "state"),
-      mark_(std::string(kMark) + "=" + random_hex(8)) {
+Cluster::Cluster(unsigned slots)
+    : slots_(slots), state_(folder_.path() / "state"), mark_(new_mark()) {
+  start();
+}
+
+Cluster::Cluster(unsigned slots, fs::path state)
+    : slots_(slots), state_(std::move(state)), mark_(new_mark()) {
   start();
 }
 
@@ -112,9 +117,9 @@ Cluster::~Cluster() {
 }
 
 void Cluster::start() {
-  std::vector<std::string> environment = base_environment(options_.environment);
+  std::vector<std::string> environment = base_environment({});
   environment.push_back(mark_);
-  auto up = worker::launch({.command = {binary(), "up", "--slots", std::to_string(options_.slots),
+  auto up = worker::launch({.command = {binary(), "up", "--slots", std::to_string(slots_),
                                         "--state", state_.string(), "--port", "0", "--faults"},
                             .environment = environment,
                             .folder = {},
@@ -137,6 +142,14 @@ Finished Cluster::tutti(const std::vector<std::string>& words,
 }
 
 api::HttpAnswer Cluster::get(const std::string& target) const {
+  return ask({.method = "GET", .target = target, .body = {}});
+}
+
+api::HttpAnswer Cluster::post(const std::string& target, const std::string& body) const {
+  return ask({.method = "POST", .target = target, .body = body});
+}
+
+api::HttpAnswer Cluster::ask(const api::HttpRequest& request) const {
   auto trimmed = [](std::string text) {
     while (!text.empty() && text.back() == '\n') text.pop_back();
     return text;
@@ -144,7 +157,7 @@ api::HttpAnswer Cluster::get(const std::string& target) const {
   const auto client = api::HttpClient::connect_to({.url = trimmed(content_of(state_ / "address")),
                                                    .token = trimmed(content_of(state_ / "token"))});
   REQUIRE(client);
-  auto answer = (*client)->request({.method = "GET", .target = target, .body = {}});
+  auto answer = (*client)->request(request);
   // A coordinator that was killed a moment ago is asked again by whoever waits for something.
   return answer ? *std::move(answer) : api::HttpAnswer{};
 }

@@ -40,15 +40,12 @@ Finished run_tutti(const std::vector<std::string>& words,
 bool eventually(const std::function<bool()>& holds,
                 std::chrono::seconds deadline = std::chrono::seconds(60));
 
-struct ClusterOptions {
-  unsigned slots = 2;
-  std::vector<std::string> environment;  // of all its processes
-};
-
 class Cluster {
  public:
   // Ready when it returns; a test failure otherwise.
-  explicit Cluster(ClusterOptions options = {});
+  explicit Cluster(unsigned slots = 2);
+  // On a state folder of the test's.
+  Cluster(unsigned slots, std::filesystem::path state);
   Cluster(const Cluster&) = delete;
   Cluster& operator=(const Cluster&) = delete;
   ~Cluster();
@@ -59,6 +56,7 @@ class Cluster {
   Finished tutti(const std::vector<std::string>& words,
                  std::chrono::seconds deadline = std::chrono::seconds(60)) const;
   api::HttpAnswer get(const std::string& target) const;
+  api::HttpAnswer post(const std::string& target, const std::string& body) const;
 
   // Writes the spec into a file and submits it; the job's id.
   std::uint64_t submit(const std::string& yaml, const std::vector<std::string>& options = {}) const;
@@ -81,7 +79,9 @@ class Cluster {
   void start();
 
  private:
-  ClusterOptions options_;
+  api::HttpAnswer ask(const api::HttpRequest& request) const;
+
+  unsigned slots_ = 2;
   TemporaryFolder folder_;
   std::filesystem::path state_;
   std::string mark_;

@@ -1,0 +1,92 @@
+// A full disk: submits are refused, checkpoints fail, jobs go on.
+#include <catch2/catch.hpp>
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "tests/cluster/training_specs.h"
+
+using namespace tutti;
+using test::Cluster;
+using test::eventually;
+using test::training_spec;
+
+namespace {
+
+constexpr unsigned kSteps = 1200;
+
+// A small disk of memory; not there if this process may not mount.
+class SmallDisk {
+ public:
+  SmallDisk() : mounted_(::mount("tmpfs", folder_.path().c_str(), "tmpfs", 0, "size=64m") == 0) {}
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+  ~SmallDisk() {
+    if (mounted_) ::umount2(folder_.path().c_str(), MNT_DETACH);
+  }
+
+  bool mounted() const { return mounted_; }
+  std::filesystem::path path() const { return folder_.path(); }
+
+  void fill() const {
+    const FileDescriptor file(::open(ballast().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    REQUIRE(file);
+    const std::string block(std::size_t{64} << 10, 'x');
+    std::size_t bytes = block.size();
+    while (bytes > 0) {
+      if (::write(file.get(), block.data(), bytes) < 0) bytes /= 2;
+    }
+  }
+  void free() const { std::filesystem::remove(ballast()); }
+
+ private:
+  std::filesystem::path ballast() const { return folder_.path() / "ballast"; }
+
+  test::TemporaryFolder folder_;
+  bool mounted_;
+};
+
+}  // namespace
+
+TEST_CASE(
+    "cluster: on a full disk submits get 503 and checkpoints fail, but the run goes on to the same "
+    "end") {
+  const SmallDisk disk;
+  if (!disk.mounted()) {
+    WARN("no right to mount a small disk: skipped");
+    return;
+  }
+  Cluster cluster(2, disk.path() / "state");
+  const auto text = test::write_prose(cluster.files());
+  const std::string spec = training_spec(text, {.ranks = 2, .steps = kSteps, .every = 60});
+  const auto undisturbed = cluster.submit(spec);
+  REQUIRE(cluster.wait(undisturbed) == 0);
+  const auto expected = cluster.hashes(undisturbed);
+
+  const auto job = cluster.submit(spec);
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  disk.fill();
+  const auto submit = [&](const std::string& key) {
+    return cluster
+        .post("/api/v1/jobs",
+              R"({"spec": "name: x\nkind: run\ncommand: [\"true\"]\n", "key": ")" + key + "\"}")
+        .status;
+  };
+  CHECK(submit("a") == 503);
+  const std::uint64_t at_fill = cluster.step_of(job);
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= at_fill + 100; }));
+  CHECK(submit("b") == 503);
+  CHECK(cluster.state_of(job) == "running");
+  disk.free();
+  REQUIRE(eventually([&] { return submit("c") == 200; }));
+  REQUIRE(cluster.wait(job) == 0);
+  CHECK(cluster.job(job).at("generation").to_number<int>() == 1);
+  // Records of the time without a disk may be missing; none is wrong.
+  const auto recorded = cluster.hashes(job);
+  for (const auto& [step, hash] : recorded) CHECK(expected.at(step) == hash);
+  CHECK(recorded.count(kSteps) == 1);
+  const std::string events = cluster.tutti({"events", std::to_string(job), "-o", "json"}).out;
+  CHECK(events.find("checkpoint_failed") != std::string::npos);
+  CHECK(cluster.stop() == 0);
+}
