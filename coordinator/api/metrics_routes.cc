@@ -65,6 +65,7 @@ void put_frames(std::string& out, coordinator::ClusterHost& cluster) {
                    cause, count);
   }
   const transport::EndpointCounters& endpoint = cluster.endpoint_counters();
+  put(out, "tutti_control_accepted_total", "counter", endpoint.accepted);
   put(out, "tutti_control_connections_total", "counter", endpoint.connected);
   put(out, "tutti_control_disconnections_total", "counter", endpoint.disconnected);
   put(out, "tutti_control_handshakes_failed_total", "counter", endpoint.handshakes_failed);

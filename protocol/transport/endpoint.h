@@ -39,7 +39,9 @@ struct EndpointCounters {
   std::atomic<std::uint64_t> frames_out{0};
   std::atomic<std::uint64_t> refused_out{0};   // send() that was refused
   std::atomic<std::uint64_t> malformed_in{0};  // not one part, or too long
-  std::atomic<std::uint64_t> connected{0};     // handshakes that succeeded
+  std::atomic<std::uint64_t> accepted{
+      0};  // TCP connections; what never gets to a handshake is noise
+  std::atomic<std::uint64_t> connected{0};  // handshakes that succeeded
   std::atomic<std::uint64_t> disconnected{0};
   std::atomic<std::uint64_t> handshakes_failed{0};  // wrong key, wrong mechanism, noise
   std::atomic<std::uint64_t> keys_denied{0};        // by `admits`

@@ -171,6 +171,7 @@ namespace {
 
 void count_event(std::uint16_t event, EndpointCounters& counters) {
   switch (event) {
+    case ZMQ_EVENT_ACCEPTED: ++counters.accepted; break;
     case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: ++counters.connected; break;
     case ZMQ_EVENT_DISCONNECTED: ++counters.disconnected; break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
@@ -186,7 +187,7 @@ std::shared_ptr<WatchedSocket> start_monitor(actor::ActorHost& host, const ZmqCo
                                              WatchedSocket& socket, EndpointCounters& counters,
                                              std::function<void(MonitorEvent)> on_event) {
   const std::string address = "inproc://monitor-" + random_hex(8);
-  const int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED |
+  const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED |
                      ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                      ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
   const int monitored = zmq_socket_monitor(socket.get(), address.c_str(), events);

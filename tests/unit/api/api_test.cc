@@ -19,6 +19,22 @@ boost::json::value json_in(const HttpAnswer& answer) {
   return value;
 }
 
+// Everything behind the cursor, until the answer says that nothing will follow.
+boost::json::array read_to_end(RunningCoordinator& coordinator, const std::string& path,
+                               std::string_view name) {
+  boost::json::array out;
+  std::uint64_t next = 0;
+  for (int polls = 0; polls < 100; ++polls) {
+    const auto page =
+        json_in(coordinator.ask("GET", path + "?wait_ms=10000&after=" + std::to_string(next)));
+    for (const auto& item : page.at(name).as_array()) out.push_back(item);
+    next = page.at("next").to_number<std::uint64_t>();
+    if (page.at("end").as_bool()) return out;
+  }
+  FAIL("no end of " << path);
+  return out;
+}
+
 std::string code_of(const HttpAnswer& answer) {
   return std::string(to_string(api::error_of(answer).code));
 }
@@ -197,32 +213,16 @@ TEST_CASE("api: a job runs, and its events, logs and steps are there to their en
   worker.say(spool(start, wire::Stream::steps, "{\"step\":1,\"weights\":\"aa\"}\n"));
   REQUIRE(worker.expect<wire::SpoolAcked>().has_value());
 
-  // Each is read until it says that nothing will follow.
   std::string text;
-  std::uint64_t next = 0;
-  for (bool end = false; !end;) {
-    const auto page = json_in(
-        coordinator.ask("GET", "/api/v1/jobs/1/logs?wait_ms=10000&after=" + std::to_string(next)));
-    for (const auto& chunk : page.at("chunks").as_array())
-      text += chunk.at("text").as_string().c_str();
-    next = page.at("next").to_number<std::uint64_t>();
-    end = page.at("end").as_bool();
+  for (const auto& chunk : read_to_end(coordinator, "/api/v1/jobs/1/logs", "chunks")) {
+    text += chunk.at("text").as_string().c_str();
   }
   CHECK(text == "hi \xf0\x9f\x8e\xbb\xef\xbf\xbd\n");
-  const auto steps = json_in(coordinator.ask("GET", "/api/v1/jobs/1/steps?wait_ms=10000"));
-  CHECK(steps.at("steps").as_array().size() == 1);
-  CHECK(json_in(coordinator.ask("GET", "/api/v1/jobs/1/steps?wait_ms=10000&after=1")).at("end") ==
-        true);
+  CHECK(read_to_end(coordinator, "/api/v1/jobs/1/steps", "steps").size() == 1);
 
   std::vector<std::string> kinds;
-  next = 0;
-  for (bool end = false; !end;) {
-    const auto page = json_in(coordinator.ask(
-        "GET", "/api/v1/jobs/1/events?wait_ms=10000&after=" + std::to_string(next)));
-    for (const auto& event : page.at("events").as_array())
-      kinds.emplace_back(event.at("kind").as_string());
-    next = page.at("next").to_number<std::uint64_t>();
-    end = page.at("end").as_bool();
+  for (const auto& event : read_to_end(coordinator, "/api/v1/jobs/1/events", "events")) {
+    kinds.emplace_back(event.at("kind").as_string());
   }
   REQUIRE(kinds.size() >= 3);
   CHECK(kinds.front() == "submitted");
@@ -254,10 +254,8 @@ TEST_CASE("api: two different weights for one step fail the job as our own error
   exited.process = start->process;
   exited.ordered = true;
   worker.report(exited);
-  boost::json::value job;
-  do {
-    job = json_in(coordinator.ask("GET", "/api/v1/jobs/1"));
-  } while (job.at("exit_code").is_null());
+  read_to_end(coordinator, "/api/v1/jobs/1/events", "events");
+  const auto job = json_in(coordinator.ask("GET", "/api/v1/jobs/1"));
   CHECK(job.at("state") == "failed");
   CHECK(job.at("exit_code") == 4);
 }

@@ -1,5 +1,8 @@
 #include "protocol/transport/endpoint.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
@@ -8,8 +11,10 @@
 #include <functional>
 #include <future>
 
+#include "protocol/base/file.h"
 #include "protocol/transport/liveness.h"
 #include "protocol/transport/memory_network.h"
+#include "protocol/wire/frame.h"
 #include "tests/support/event_log.h"
 #include "tests/support/temporary_folder.h"
 
@@ -27,6 +32,16 @@ void on_strand(actor::ActorHost& host, std::function<void()> action) {
               })
               .ok());
   REQUIRE(done.get_future().wait_for(std::chrono::seconds(20)) == std::future_status::ready);
+}
+
+// Asks on the strand until the answer is yes, for ten seconds at most.
+bool eventually(actor::ActorHost& host, const std::function<bool()>& question) {
+  const Instant until = monotonic_now() + std::chrono::seconds(10);
+  for (bool yes = false; monotonic_now() < until;) {
+    on_strand(host, [&] { yes = question(); });
+    if (yes) return true;
+  }
+  return false;
 }
 
 // A server that answers "echo FRAME", and a client that says "hello" whenever it is connected.
@@ -127,11 +142,38 @@ TEST_CASE(
   SECTION("wrong key") {}
   SECTION("no encryption") { wrong.security = Security::open; }
   echo.start_client(wrong);
-  for (bool counted = false; !counted;) {
-    on_strand(echo.host, [&] { counted = echo.server->counters().handshakes_failed > 0; });
-  }
+  REQUIRE(eventually(echo.host, [&] { return echo.server->counters().handshakes_failed > 0; }));
   CHECK(echo.at_server.lines().empty());
   CHECK(echo.at_client.lines().empty());
+  echo.stop();
+}
+
+TEST_CASE("endpoint: plain noise and an oversized frame are counted, and others are served on") {
+  Echo echo;
+  echo.runtime.start();
+  ServerOptions options;
+  options.keys = make_keys();
+  echo.start_server(options);
+  const std::string& address = echo.server->address();
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port =
+      htons(static_cast<std::uint16_t>(std::stoul(address.substr(address.rfind(':') + 1))));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const FileDescriptor noise(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  REQUIRE(::connect(noise.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0);
+  const std::string bytes(1000, '\x7f');
+  REQUIRE(::send(noise.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) == 1000);
+  REQUIRE(eventually(echo.host, [&] { return echo.server->counters().disconnected > 0; }));
+  echo.start_client(client_of(*echo.server, options.keys));
+  REQUIRE(echo.at_client.wait_for(1));
+  on_strand(echo.host, [&] {
+    CHECK(echo.client->send(std::string(wire::kFrameBytesMax + 1, 'x')).ok());
+    CHECK(echo.client->send("after").ok());
+  });
+  REQUIRE(echo.at_client.wait_for(2));
+  CHECK(echo.at_client.lines() == Lines{"echo hello", "echo after"});
+  on_strand(echo.host, [&] { CHECK(echo.server->counters().malformed_in == 1); });
   echo.stop();
 }
 
@@ -145,9 +187,7 @@ TEST_CASE("endpoint: a key that the server does not admit is refused and counted
   echo.start_server(options);
   ClientOptions other = client_of(*echo.server, options.keys);
   echo.start_client(other);
-  for (bool counted = false; !counted;) {
-    on_strand(echo.host, [&] { counted = echo.server->counters().keys_denied > 0; });
-  }
+  REQUIRE(eventually(echo.host, [&] { return echo.server->counters().keys_denied > 0; }));
   CHECK(echo.at_server.lines().empty());
   on_strand(echo.host, [&] { echo.client.reset(); });
   other.keys = good;
