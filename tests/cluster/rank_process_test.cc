@@ -7,7 +7,7 @@
 
 #include "protocol/base/file.h"
 #include "tests/support/temporary_folder.h"
-#include "tests/unit/training/rank_process.h"
+#include "tests/cluster/rank_process.h"
 
 namespace tutti {
 namespace {
