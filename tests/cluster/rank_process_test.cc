@@ -6,8 +6,8 @@
 #include <memory>
 
 #include "protocol/base/file.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/cluster/rank_process.h"
+#include "tests/support/temporary_folder.h"
 
 namespace tutti {
 namespace {
