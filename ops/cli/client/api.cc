@@ -109,7 +109,12 @@ Result<boost::json::value> Api::send(const HttpRequest& request, Repeat repeat) 
     const Result<HttpReply> reply = http_.send(*cluster, request);
     Result<boost::json::value> answer = reply ? read_reply(*reply) : reply.error();
     const bool unreachable = !answer && answer.error().code == ErrorCode::unavailable;
-    if (!unreachable || repeat == Repeat::never || monotonic_now() + pause > until) return answer;
+    if (!unreachable) return answer;
+    if (repeat == Repeat::never || monotonic_now() + pause > until) {
+      if (reply) return answer;
+      return Error{ErrorCode::unavailable,
+                   answer.error().message + "; is the cluster running? `tutti up` starts one"};
+    }
     std::this_thread::sleep_for(pause);
     pause = std::min(pause * 2, kPauseMax);
   }

@@ -40,7 +40,7 @@ std::string failure_of(const json::value& job) {
   if (failure.is_string()) return text_of(job, "failure");
   const std::string kind = text_of(failure, "class");
   const std::string message = text_of(failure, "message");
-  return kind.empty() ? message : fmt::format("{} ({})", message, kind);
+  return kind.empty() || kind == "none" ? message : fmt::format("{} ({})", message, kind);
 }
 
 void add_row(std::string& page, std::string_view name, std::string_view value) {

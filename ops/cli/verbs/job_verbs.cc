@@ -70,7 +70,7 @@ int wait(const WaitOptions& options, Session& session) {
 
 struct CancelOptions {
   std::uint64_t id = 0;
-  std::string reason = "cancelled by the user";
+  std::string reason = "on request";
 };
 
 int cancel(const CancelOptions& options, const Session& session) {
