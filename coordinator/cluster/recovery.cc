@@ -176,6 +176,13 @@ void lose_node(Desk& desk, JobId id, const std::string& worker, const std::strin
   go_on(desk, id, loss);
 }
 
+bool charge_interruption(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  if (job.failure_counted) return true;
+  const std::string cause = job.recoveries.empty() ? "" : job.recoveries.back().cause;
+  return charge(desk, id, {wire::FailureClass::infrastructure, cause});
+}
+
 void abort_generation(Desk& desk, JobId id, const std::string& cause) {
   const JobRecord& job = desk.job(id);
   if (!job.generation_alive) return;

@@ -32,6 +32,10 @@ void lose_node(Desk& desk, JobId job, const std::string& worker, const std::stri
 // time.
 void abort_generation(Desk& desk, JobId job, const std::string& cause);
 
+// The survivors are about to regroup. An interruption that nobody has been charged with (a group
+// that broke without a death) is infrastructure's. Whether the job may go on.
+bool charge_interruption(Desk& desk, JobId job);
+
 // All ranks are ready: base step, checkpoint and copies.
 void order_group(Desk& desk, JobId job);
 

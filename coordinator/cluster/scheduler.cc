@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coordinator/cluster/membership.h"
+#include "coordinator/cluster/recovery.h"
 
 namespace tutti::coordinator {
 
@@ -179,7 +180,7 @@ void place_missing(Desk& desk, JobId id) {
     }
     gang.push_back(place(desk, ProcessId{next++}, *seat));
   }
-  start_generation(desk, id, std::move(gang));
+  if (charge_interruption(desk, id)) start_generation(desk, id, std::move(gang));
 }
 
 // Programs of this job that a lost worker may still run: nobody fences their effects but time.

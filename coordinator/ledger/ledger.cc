@@ -1,5 +1,6 @@
 #include "coordinator/ledger/ledger.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 
 #include "coordinator/ledger/fact_codec.h"
 #include "coordinator/ledger/sqlite.h"
+#include "protocol/base/file.h"
 
 namespace tutti::coordinator {
 
@@ -96,6 +98,9 @@ Ledger::~Ledger() = default;
 
 Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
   const std::string path = (options.folder / "ledger.sqlite").string();
+  // Made here, so that neither it nor the log beside it, which takes over its mode, is ever
+  // readable by others. If it cannot be made, SQLite says why.
+  const FileDescriptor made(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   Result<Database> database = open_database(path);
   if (!database) return database.error();
   sqlite3* raw = database->get();
@@ -113,8 +118,6 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
     const std::string limit = fmt::format("pragma max_page_count = {}", options.pages_max);
     if (Result<> set = execute(raw, limit); !set) return set.error();
   }
-  std::filesystem::permissions(
-      path, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
   auto store = std::make_unique<Store>();
   store->database = *std::move(database);
   store->options = options;

@@ -144,6 +144,15 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("ledger: its files are the owner's alone") {
+  const tutti::test::TemporaryFolder folder;
+  auto ledger = open({.folder = folder.path()});
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    INFO(entry.path());
+    CHECK(static_cast<int>(entry.status().permissions()) == 0600);
+  }
+}
+
 TEST_CASE("ledger: a full disk keeps nothing of a batch, and all that was before") {
   const tutti::test::TemporaryFolder folder;
   auto ledger = open({.folder = folder.path(), .pages_max = 40});

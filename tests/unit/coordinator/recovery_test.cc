@@ -175,6 +175,29 @@ TEST_CASE("recovery: a group that breaks without a death regroups after a moment
   CHECK(driver.take<wire::Regroup>().size() == 1);
 }
 
+TEST_CASE("recovery: groups that break again and again without a death use up the budget") {
+  Driver driver;
+  driver.join("a", 2);
+  spec::JobSpec spec = train_spec(2);
+  spec.retries.infrastructure = 1;
+  const JobId job = driver.submit(spec);
+  const auto starts = driver.run_up();
+  for (const Generation generation : {Generation{1}, Generation{2}}) {
+    CHECK(driver.job_state(job) != stopping);
+    driver.say("a", wire::GenerationBroken{.job = job,
+                                           .generation = generation,
+                                           .process = starts[0].process,
+                                           .rank = 0,
+                                           .suspect = 1,
+                                           .reason = "lengths do not match",
+                                           .held = holds(3)});
+    driver.pass(300ms);
+  }
+  CHECK(driver.job_state(job) == stopping);
+  for (const auto& start : starts) driver.exited(start, 0);
+  CHECK(driver.job(job).summary.exit_code == 3);
+}
+
 TEST_CASE("recovery: losses in the middle of a recovery are part of it") {
   Driver driver;
   driver.join("a", 3);
