@@ -14,7 +14,7 @@ using test::training_spec;
 
 namespace {
 
-constexpr unsigned kSteps = 1200;
+constexpr unsigned kSteps = 700;
 
 // A small disk of memory; not there if this process may not mount.
 class SmallDisk {
@@ -59,7 +59,7 @@ TEST_CASE(
   }
   Cluster cluster(2, disk.path() / "state");
   const auto text = test::write_prose(cluster.files());
-  const std::string spec = training_spec(text, {.ranks = 2, .steps = kSteps, .every = 60});
+  const std::string spec = training_spec(text, {.ranks = 2, .steps = kSteps, .every = 20});
   const auto undisturbed = cluster.submit(spec);
   REQUIRE(cluster.wait(undisturbed) == 0);
   const auto expected = cluster.hashes(undisturbed);
@@ -73,19 +73,14 @@ TEST_CASE(
               R"({"spec": "name: x\nkind: run\ncommand: [\"true\"]\n", "key": ")" + key + "\"}")
         .status;
   };
-  CHECK(submit("a") == 503);
-  const std::uint64_t at_fill = cluster.step_of(job);
-  REQUIRE(eventually([&] { return cluster.step_of(job) >= at_fill + 100; }));
-  CHECK(submit("b") == 503);
-  CHECK(cluster.state_of(job) == "running");
+  // What clients see stands still without a disk; meanwhile some checkpoints are tried.
+  CHECK_FALSE(eventually([&] { return submit("a") != 503; }, std::chrono::seconds(1)));
   disk.free();
-  REQUIRE(eventually([&] { return submit("c") == 200; }));
+  REQUIRE(eventually([&] { return submit("b") == 200; }));
+  CHECK(cluster.state_of(job) == "running");
   REQUIRE(cluster.wait(job) == 0);
   CHECK(cluster.job(job).at("generation").to_number<int>() == 1);
-  // Records of the time without a disk may be missing; none is wrong.
-  const auto recorded = cluster.hashes(job);
-  for (const auto& [step, hash] : recorded) CHECK(expected.at(step) == hash);
-  CHECK(recorded.count(kSteps) == 1);
+  CHECK(cluster.hashes(job) == expected);
   const std::string events = cluster.tutti({"events", std::to_string(job), "-o", "json"}).out;
   CHECK(events.find("checkpoint_failed") != std::string::npos);
   CHECK(cluster.stop() == 0);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <utility>
 
 namespace tutti::worker {
 
@@ -16,6 +17,9 @@ namespace {
 constexpr std::uint64_t kHoleBytes = std::uint64_t{1} << 20;
 // Room that must be free again before a gap line is written, so that gaps are few.
 constexpr std::uint64_t kRoomBytes = std::uint64_t{8} << 20;
+
+// Longer than any step record.
+constexpr std::uint64_t kLineBytesMax = std::uint64_t{128} << 10;
 
 std::string gap_line(std::uint64_t bytes) {
   return "[tutti: " + std::to_string(bytes) + " bytes of output were dropped here]\n";
@@ -57,58 +61,73 @@ Result<> SpoolFile::open(const std::filesystem::path& path, std::uint64_t bytes_
   if (::fstat(file_.get(), &status) != 0) {
     return errno_error("cannot read " + path.string(), errno);
   }
-  size_ = static_cast<std::uint64_t>(status.st_size);
+  stored_ = static_cast<std::uint64_t>(status.st_size);
   return {};
 }
 
-bool SpoolFile::write(std::string_view bytes) {
-  const std::uint64_t before = size_;
-  while (!bytes.empty()) {
-    const ssize_t count =
-        ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(size_));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      size_ = before;
-      // No torn line stays behind; if this fails too, the next write covers it.
-      [[maybe_unused]] const int cut = ::ftruncate(file_.get(), static_cast<off_t>(before));
-      return false;
-    }
-    size_ += static_cast<std::uint64_t>(count);
-    bytes.remove_prefix(static_cast<std::size_t>(count));
-  }
-  return true;
-}
-
-std::uint64_t SpoolFile::append(std::string_view bytes) {
-  const std::uint64_t waiting = size_ - std::min(needed_from_, size_);
-  const std::uint64_t room = waiting >= bytes_max_ ? 0 : bytes_max_ - waiting;
-  const std::uint64_t wanted = bytes.size() + (dropped_ > 0 ? kRoomBytes : 0);
-  if (!file_ || room < std::min(wanted, bytes_max_) ||
-      (dropped_ > 0 && !write(gap_line(dropped_)))) {
-    dropped_ += bytes.size();
-    return size_;
-  }
-  dropped_ = 0;
-  if (!write(bytes)) dropped_ = bytes.size();
-  return size_;
-}
-
-std::string SpoolFile::read(std::uint64_t offset, std::uint64_t bytes_max) const {
-  std::string out(static_cast<std::size_t>(std::min(bytes_max, size_ - std::min(offset, size_))),
-                  '\n');
+void SpoolFile::write_waiting() {
   std::size_t done = 0;
-  while (done < out.size()) {
-    const ssize_t count = ::pread(file_.get(), out.data() + done, out.size() - done,
-                                  static_cast<off_t>(offset + done));
+  while (file_ && done < waiting_.size()) {
+    const ssize_t count = ::pwrite(file_.get(), waiting_.data() + done, waiting_.size() - done,
+                                   static_cast<off_t>(stored_ + done));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) break;
     done += static_cast<std::size_t>(count);
   }
+  stored_ += done;
+  waiting_.erase(0, done);
+}
+
+std::uint64_t SpoolFile::append(std::string_view bytes) {
+  write_waiting();
+  // Once something was dropped there must be room for more than a moment.
+  const std::uint64_t disk_room = dropped_ > 0 ? std::min(kRoomBytes, bytes_max_ / 2) : 0;
+  const std::uint64_t memory_room = dropped_ > 0 ? kWaitingBytesMax / 2 : 0;
+  const std::uint64_t unacknowledged = size() - std::min(needed_from_, size());
+  if (unacknowledged + bytes.size() + disk_room > bytes_max_ ||
+      waiting_.size() + bytes.size() + memory_room > kWaitingBytesMax) {
+    dropped_ += bytes.size();
+    return size();
+  }
+  if (dropped_ > 0) waiting_ += gap_line(std::exchange(dropped_, 0));
+  waiting_ += bytes;
+  write_waiting();
+  return size();
+}
+
+std::string SpoolFile::read(std::uint64_t offset, std::uint64_t bytes_max) const {
+  const std::uint64_t from = std::min(offset, size());
+  const std::uint64_t to = std::min(size(), from + bytes_max);
+  std::string out(static_cast<std::size_t>(std::min(to, std::max(from, stored_)) - from), '\n');
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t count =
+        ::pread(file_.get(), out.data() + done, out.size() - done, static_cast<off_t>(from + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  if (to > stored_) {
+    const std::uint64_t skipped = std::max(from, stored_) - stored_;
+    out.append(waiting_, static_cast<std::size_t>(skipped),
+               static_cast<std::size_t>(to - stored_ - skipped));
+  }
   return out;
 }
 
+void SpoolFile::end_at_whole_line() {
+  const std::uint64_t tail = std::min<std::uint64_t>(stored_, kLineBytesMax);
+  const std::string end = read(stored_ - tail, tail);
+  const std::uint64_t cut = end.size() - (end.rfind('\n') + 1);  // npos + 1 is 0: all of it
+  stored_ -= cut;
+}
+
 void SpoolFile::drop_before(std::uint64_t offset) {
-  needed_from_ = std::max(needed_from_, std::min(offset, size_));
+  needed_from_ = std::max(needed_from_, std::min(offset, size()));
+  if (needed_from_ > stored_) {
+    waiting_.erase(0, static_cast<std::size_t>(needed_from_ - stored_));
+    stored_ = needed_from_;
+  }
   if (!file_ || needed_from_ - punched_to_ < kHoleBytes) return;
   // Where the file system knows no holes the space comes back when the spool is removed.
   [[maybe_unused]] const int punched =
@@ -124,7 +143,9 @@ Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner
   std::filesystem::create_directories(out.folder, failed);
   if (failed) return errno_error("cannot make " + out.folder.string(), failed.value());
   if (auto opened = out.log.open(out.folder / "log", kLogBytesMax); !opened) return opened;
-  return out.steps.open(out.folder / "steps", kLogBytesMax);
+  auto opened = out.steps.open(out.folder / "steps", kLogBytesMax);
+  if (opened) out.steps.end_at_whole_line();
+  return opened;
 }
 
 void remove_spool(const Spool& spool) {

@@ -5,11 +5,11 @@
 //
 // An offset counts from the stream's beginning and is the offset in the file: what was acknowledged
 // is given back to the file system by a hole. A disk that is full, or a limit that is reached,
-// never stops the process: what cannot be kept is dropped, and a line says how much once there is
-// room again.
+// never stops the process: what the disk does not take waits in memory, what is too much for that
+// is dropped, and a line says how much once there is room again.
 //
-// Limits: kLogBytesMax of log that is not acknowledged. Threads: its worker's. Nothing is synced: a
-// spool outlives its worker's end, not the machine's.
+// Limits: kLogBytesMax that are not acknowledged, kWaitingBytesMax in memory, each a stream.
+// Threads: its worker's. Nothing is synced: a spool outlives its worker's end, not the machine's.
 #pragma once
 
 #include <cstdint>
@@ -26,31 +26,37 @@
 namespace tutti::worker {
 
 inline constexpr std::uint64_t kLogBytesMax = std::uint64_t{64} << 20;
+// What waits in memory for room on a full disk, a stream: an hour of step records.
+inline constexpr std::size_t kWaitingBytesMax = std::size_t{4} << 20;
 
 // One stream.
 class SpoolFile {
  public:
-  // Made if missing; goes on at its end. Errors: those of the file; the spool then takes nothing.
+  // Made if missing; goes on at its end. Errors: those of the file; all then stays in memory.
   Result<> open(const std::filesystem::path& path, std::uint64_t bytes_max);
 
-  // Appends all of it or nothing. Returns the new end.
+  // Takes all of it or nothing. Returns the new end.
   std::uint64_t append(std::string_view bytes);
 
   // Up to `bytes_max` bytes from `offset`; blank lines where they cannot be read any more.
   std::string read(std::uint64_t offset, std::uint64_t bytes_max) const;
 
+  // Forgets a last line that was cut short by a worker's death.
+  void end_at_whole_line();
+
   // What lies before is not needed any more.
   void drop_before(std::uint64_t offset);
 
-  std::uint64_t size() const { return size_; }
+  std::uint64_t size() const { return stored_ + waiting_.size(); }
   std::uint64_t dropped() const { return dropped_; }
 
  private:
-  bool write(std::string_view bytes);
+  void write_waiting();
 
   FileDescriptor file_;
-  std::uint64_t bytes_max_ = 0;
-  std::uint64_t size_ = 0;
+  std::uint64_t bytes_max_ = kLogBytesMax;
+  std::uint64_t stored_ = 0;  // the file's end; here begins
+  std::string waiting_;       // what could not be written yet
   std::uint64_t needed_from_ = 0;
   std::uint64_t punched_to_ = 0;
   std::uint64_t dropped_ = 0;  // since the last gap line
@@ -72,7 +78,7 @@ struct Spool {
   SpoolFile steps;
 };
 
-// A new or an old one. An error (a full disk) leaves a spool that drops everything.
+// A new or an old one. After an error (a full disk) it is in memory only.
 Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner, Spool& out);
 
 void remove_spool(const Spool& spool);

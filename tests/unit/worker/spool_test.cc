@@ -55,9 +55,40 @@ TEST_CASE(
   CHECK(file.dropped() == 0);
 }
 
-TEST_CASE("spool: a folder that cannot be made leaves a spool that drops what it is given") {
+TEST_CASE("spool: without a disk output waits in memory until it is acknowledged, up to a limit") {
   Spool spool;
   CHECK_FALSE(open_spool("/proc/nowhere", kOwner, spool));
-  CHECK(spool.log.append("x") == 0);
-  CHECK(spool.log.dropped() == 1);
+  CHECK(spool.steps.append("one\n") == 4);
+  CHECK(spool.steps.append("two\n") == 8);
+  CHECK(spool.steps.read(2, 4) == "e\ntw");
+  spool.steps.drop_before(4);
+  CHECK(spool.steps.read(4, 100) == "two\n");
+  CHECK(spool.steps.append(std::string(kWaitingBytesMax, 'x')) == 8);
+  CHECK(spool.steps.dropped() == kWaitingBytesMax);
+  CHECK(spool.steps.append("three\n") > 14);
+  CHECK(spool.steps.dropped() == 0);
+}
+
+TEST_CASE("spool: what a full disk does not take is kept in memory") {
+  SpoolFile file;
+  REQUIRE(file.open("/dev/full", 1 << 20));
+  CHECK(file.append("a\n") == 2);
+  CHECK(file.read(0, 10) == "a\n");
+  CHECK(file.append("b\n") == 4);
+  CHECK(file.read(1, 10) == "\nb\n");
+  CHECK(file.dropped() == 0);
+}
+
+TEST_CASE("spool: a step record that a worker's death cut short is forgotten by the next worker") {
+  const test::TemporaryFolder folder;
+  {
+    Spool spool;
+    REQUIRE(open_spool(folder.path(), kOwner, spool));
+    spool.steps.append("{\"step\":1}\n{\"st");
+  }
+  Spool again;
+  REQUIRE(open_spool(folder.path(), kOwner, again));
+  CHECK(again.steps.size() == 11);
+  CHECK(again.steps.append("{}\n") == 14);
+  CHECK(again.steps.read(0, 100) == "{\"step\":1}\n{}\n");
 }
