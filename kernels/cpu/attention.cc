@@ -145,6 +145,12 @@ HWY_INLINE void finish_rows(const AttentionCached& args, float* lse, const Atten
   }
 }
 
+HWY_INLINE void prefetch_block(const KeyValueLayout& layout, const float* page, Index kv_head) {
+  constexpr Index kLine = 16;
+  const float* const first = page + kv_head * layout.head_floats;
+  for (Index i = 0; i < layout.head_floats; i += kLine) __builtin_prefetch(first + i, 0, 2);
+}
+
 void attention_task(const AttentionCached& args, float* lse, const AttentionTask& task,
                     Arena& arena) {
   const AttentionShape& shape = args.shape;
@@ -162,17 +168,24 @@ void attention_task(const AttentionCached& args, float* lse, const AttentionTask
     float* const page = task.sequence->pages[static_cast<std::size_t>(block)];
     const ChainStart start = block == 0 ? ChainStart::zero : ChainStart::output;
     const bool whole = block < last;
+    const auto next = static_cast<std::size_t>(block + 1);
     const Index columns =
         whole ? kKeyBlock
               : std::min(kKeyBlock, (keys_of_first + task.rows - 1 + kTileColumns - 1) /
                                         kTileColumns * kTileColumns);
-    run_band<LeftRows>(task.rows, columns,
-                       {.depth = width,
-                        .left = scratch.queries,
-                        .right = layout.keys(page, kv_head),
-                        .right_stride = kKeyBlock,
-                        .output = scratch.scores,
-                        .output_stride = LeftRows::kStride});
+    const TileCall score{.depth = width,
+                         .left = scratch.queries,
+                         .right = layout.keys(page, kv_head),
+                         .right_stride = kKeyBlock,
+                         .output = scratch.scores,
+                         .output_stride = LeftRows::kStride};
+    if (task.rows == 1) {
+      // Decoding reads memory: a block's keys from end to end, while the next block is on its way.
+      if (whole) prefetch_block(layout, task.sequence->pages[next], kv_head);
+      run_tile<LeftRows, 1, kKeyBlock / kVectorLanes>(score);
+    } else {
+      run_band<LeftRows>(task.rows, columns, score);
+    }
     for (Index r = 0; r < task.rows; ++r) {
       const SoftmaxRow row{scratch.scores + LeftRows::at(r, 0), scratch.sums + r * stride, stride,
                            scratch.top[r], scratch.total[r]};

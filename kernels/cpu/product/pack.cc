@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "kernels/cpu/product/transpose.h"
@@ -31,16 +32,39 @@ void pack_panel_straight(ConstMatrix source, Index width, float* panel) {
   }
 }
 
+namespace {
+
+constexpr Index kLine = 16;
+constexpr Index kAhead = 2 * kLine;
+
+// Eight rows a few lines ahead, which lie too far apart for the machine to foresee: of this block,
+// or of the rows behind it, which are packed next as a rule. A prefetch of what is not there is
+// ignored. Always inline: gcc takes a function of nothing but prefetches for one without effects,
+// and drops its calls.
+__attribute__((always_inline)) inline void prefetch_lines(const ConstMatrix& source, Index n,
+                                                          Index k) {
+  Index ahead = k + kAhead;
+  if (ahead >= source.columns) {
+    ahead -= source.columns;
+    n += source.rows;
+  }
+  const auto first = reinterpret_cast<std::uintptr_t>(source.data);
+  for (Index i = n; i < n + 8; ++i) {
+    const auto offset = static_cast<std::uintptr_t>(i * source.stride + ahead) * sizeof(float);
+    _mm_prefetch(reinterpret_cast<const char*>(first + offset), _MM_HINT_T0);
+  }
+}
+
+}  // namespace
+
 void transpose_into(ConstMatrix source, float* to, Index to_stride) {
   // A cache line of k at a time over all n, so that lines of both sides are finished while they are
   // in L1.
-  constexpr Index kLine = 16;
   const Index whole_n = source.rows / 8 * 8;
   for (Index first = 0; first < source.columns; first += kLine) {
     const Index end = std::min(first + kLine, source.columns);
     for (Index n = 0; n < whole_n; n += 8) {
-      // The next line of each row: rows are too far apart for the machine to foresee.
-      for (Index i = n; i < n + 8; ++i) __builtin_prefetch(source.row(i) + first + kLine);
+      prefetch_lines(source, n, first);
       Index k = first;
       for (; k + 4 <= end; k += 4) {
         __m256 turned[4];

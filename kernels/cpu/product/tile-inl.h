@@ -58,14 +58,14 @@ struct TileCall {
   ChainStart start = ChainStart::zero;
 };
 
-template <class Left, int kRows>
+template <class Left, int kRows, int kVectors = kTileVectors>
 HWY_INLINE void run_tile(const TileCall& call) {
   const float* HWY_RESTRICT left = call.left;
   const float* HWY_RESTRICT right = call.right;
   float* HWY_RESTRICT const output = call.output;
   const Index right_stride = call.right_stride;
   const Index output_stride = call.output_stride;
-  Vector sum[kRows][kTileVectors];
+  Vector sum[kRows][kVectors];
   // The output is often not in cache: prefetched here, stored after the walk over k.
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -75,34 +75,35 @@ HWY_INLINE void run_tile(const TileCall& call) {
   if (call.start == ChainStart::zero) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int c = 0; c < kTileVectors; ++c) sum[r][c] = hn::Zero(kTag);
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; ++c) sum[r][c] = hn::Zero(kTag);
     }
   } else {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int c = 0; c < kTileVectors; ++c) {
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; ++c) {
         sum[r][c] = hn::LoadU(kTag, output + r * output_stride + c * kVectorLanes);
       }
     }
   }
   for (Index k = call.depth; k > 0; --k) {
-    const Vector right0 = hn::LoadU(kTag, right);
-    const Vector right1 = hn::LoadU(kTag, right + kVectorLanes);
+    Vector value[kVectors];
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) value[c] = hn::LoadU(kTag, right + c * kVectorLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const Vector value = hn::Set(kTag, left[Left::at(r, 0)]);
-      sum[r][0] = hn::MulAdd(value, right0, sum[r][0]);
-      sum[r][1] = hn::MulAdd(value, right1, sum[r][1]);
+      const Vector factor = hn::Set(kTag, left[Left::at(r, 0)]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; ++c) sum[r][c] = hn::MulAdd(factor, value[c], sum[r][c]);
     }
     right += right_stride;
     left += Left::at(0, 1);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int c = 0; c < kTileVectors; ++c) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) {
       hn::StoreU(sum[r][c], kTag, output + r * output_stride + c * kVectorLanes);
     }
   }
