@@ -90,7 +90,7 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   std::vector<Run> runs = {ours};
   const std::vector<Peer> peers = product_peers();
   for (const Peer& p : peers) runs.push_back([&p, &peer] { p.product(peer); });
-  const auto samples = measure(runs, bench.options.seconds);
+  const auto samples = measure(runs, bench.options.seconds, bench.clock());
   const double work = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9;
   Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = {}};
   line.rate = work / samples[0].at(0.0);
@@ -105,7 +105,7 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
 
 void bench_alone(const Bench& bench, const char* name, double flops, const Run& run) {
   if (!wanted(bench, name)) return;
-  const auto samples = measure(std::vector<Run>{run}, bench.options.seconds);
+  const auto samples = measure(std::vector<Run>{run}, bench.options.seconds, bench.clock());
   Line line{.bench = "kernels/ops", .name = name, .ours = samples.data(), .peer = {}};
   if (flops > 0.0) {
     line.rate = flops * 1e-9 / samples[0].at(0.0);

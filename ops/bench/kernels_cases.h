@@ -18,6 +18,8 @@ struct Bench {
   kernels::OpContext ctx;
   Options options;
   double peak_gflops = 0.0;
+
+  Clock clock() const { return options.threads == 1 ? Clock::thread : Clock::wall; }
 };
 
 void bench_products(const Bench& bench);

@@ -1,6 +1,8 @@
 // The CPU kernels at the shapes of the demo and of GPT-2 124M: products beside BLIS and oneDNN, the
 // other ops alone, each as a share of the fused multiply-add peak measured in the same run.
 //
+// With one thread, times are of that thread: a busy machine disturbs caches and clocks, not more.
+//
 //   bench_kernels [--quick] [--threads N] [--only TEXT]
 #include <unistd.h>
 

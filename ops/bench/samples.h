@@ -14,20 +14,25 @@ struct Samples {
   double at(double quantile) const;  // 0 the fastest
 };
 
-double now_seconds();
+// What a sample counts. Time of the calling thread leaves out what other programs take from its
+// core; it is right for work that stays on that thread.
+enum class Clock { wall, thread };
+
+double now_seconds(Clock clock = Clock::wall);
 
 // Runs each function once in turn, again and again, for `seconds` in all (at least five rounds,
 // after one to warm up).
 template <class Functions>
-std::vector<Samples> measure(const Functions& functions, double seconds) {
+std::vector<Samples> measure(const Functions& functions, double seconds,
+                             Clock clock = Clock::wall) {
   std::vector<Samples> samples(functions.size());
   for (const auto& function : functions) function();
   const double end = now_seconds() + seconds;
   for (int round = 0; round < 5 || now_seconds() < end; ++round) {
     for (std::size_t i = 0; i < functions.size(); ++i) {
-      const double begin = now_seconds();
+      const double begin = now_seconds(clock);
       functions[i]();
-      samples[i].seconds.push_back(now_seconds() - begin);
+      samples[i].seconds.push_back(now_seconds(clock) - begin);
     }
   }
   for (Samples& s : samples) s.finish();
