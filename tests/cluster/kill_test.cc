@@ -13,7 +13,7 @@ using test::training_spec;
 
 namespace {
 
-constexpr unsigned kSteps = 400;
+constexpr unsigned kSteps = 300;
 
 struct Run {
   std::uint64_t job = 0;
@@ -21,9 +21,9 @@ struct Run {
 };
 
 // A cluster with an undisturbed run behind it and an equal one under way, at step 20 or later.
-Run begin(Cluster& cluster) {
+Run begin(Cluster& cluster, unsigned ranks = 2) {
   const auto text = test::write_prose(cluster.files());
-  const std::string spec = training_spec(text, {.ranks = 2, .steps = kSteps, .every = 25});
+  const std::string spec = training_spec(text, {.ranks = ranks, .steps = kSteps, .every = 25});
   Run out;
   const auto undisturbed = cluster.submit(spec);
   REQUIRE(cluster.wait(undisturbed) == 0);
@@ -79,5 +79,28 @@ TEST_CASE("cluster: a run does not notice kill -9 of the coordinator") {
   cluster.kill_part("coordinator");
   REQUIRE(cluster.wait(run.job) == 0);
   CHECK(cluster.job(run.job).at("generation").to_number<int>() == 1);
+  check_end(cluster, run);
+}
+
+TEST_CASE(
+    "cluster: a worker that falls silent is lost after its lease, and taken back when it speaks "
+    "again") {
+  Cluster cluster;
+  const Run run = begin(cluster);
+  const pid_t worker = cluster.pid_of("worker");
+  REQUIRE(::kill(worker, SIGSTOP) == 0);
+  CHECK(eventually(
+      [&] { return cluster.get("/api/v1/nodes").body.find("\"lost\"") != std::string::npos; }));
+  REQUIRE(::kill(worker, SIGCONT) == 0);
+  check_end(cluster, run);
+}
+
+TEST_CASE("cluster: a gang over two workers loses one of them and goes on with a third") {
+  Cluster cluster(1);
+  cluster.add_worker("second", 2);
+  const Run run = begin(cluster, 3);
+  cluster.kill_worker("second");
+  REQUIRE(eventually([&] { return cluster.state_of(run.job) == "recovering"; }));
+  cluster.add_worker("third", 2);
   check_end(cluster, run);
 }

@@ -109,6 +109,10 @@ Cluster::Cluster(unsigned slots, fs::path state)
 }
 
 Cluster::~Cluster() {
+  for (const auto& [name, added] : workers_) {
+    worker::signal_group(added.pid, SIGKILL);
+    wait_exit(added, 10s);
+  }
   if (up_) {
     worker::signal_group(up_->pid, SIGKILL);
     wait_exit(*up_, 10s);
@@ -243,8 +247,41 @@ void Cluster::kill_part(const std::string& part) const {
   REQUIRE(::kill(pid, SIGKILL) == 0);
 }
 
+void Cluster::add_worker(const std::string& name, unsigned slots) {
+  const fs::path config = folder_.path() / (name + ".yaml");
+  REQUIRE(write_file_atomically(
+      config, "state: " + (folder_.path() / name).string() +
+                  "\njoin: " + (state_ / "join.json").string() + "\nname: " + name +
+                  "\nslots: " + std::to_string(slots) + "\nthreads: 1\nfaults: true\n"));
+  std::vector<std::string> environment = base_environment({});
+  environment.push_back(mark_);
+  auto started = worker::launch({.command = {binary(), "worker", "--config", config.string()},
+                                 .environment = environment,
+                                 .folder = {},
+                                 .linked = false});
+  REQUIRE(started);
+  workers_[name] = *std::move(started);
+  REQUIRE(eventually(
+      [&] { return get("/api/v1/nodes").body.find("\"" + name + "\"") != std::string::npos; }));
+}
+
+void Cluster::kill_worker(const std::string& name) {
+  const auto at = workers_.find(name);
+  REQUIRE(at != workers_.end());
+  worker::signal_group(at->second.pid, SIGKILL);
+  REQUIRE(wait_exit(at->second, 10s));
+  workers_.erase(at);
+}
+
 int Cluster::stop() {
   REQUIRE(up_);
+  for (const auto& [name, added] : workers_) {
+    ::kill(added.pid, SIGTERM);
+    const auto ended = wait_exit(added, 30s);
+    REQUIRE(ended);
+    CHECK(shell_code(*ended) == 0);
+  }
+  workers_.clear();
   ::kill(up_->pid, SIGTERM);
   const auto status = wait_exit(*up_, 30s);
   INFO(content_of(state_ / "worker.log"));
@@ -254,6 +291,10 @@ int Cluster::stop() {
     std::string command = content_of("/proc/" + std::to_string(pid) + "/cmdline");
     std::replace(command.begin(), command.end(), '\0', ' ');
     FAIL_CHECK("left behind: " << pid << " " << command);
+  }
+  for (const auto& segment : fs::directory_iterator("/dev/shm")) {
+    const std::string name = segment.path().filename().string();
+    if (name.find("tutti") != std::string::npos) FAIL_CHECK("left behind: /dev/shm/" << name);
   }
   return shell_code(*status);
 }

@@ -73,6 +73,10 @@ class Cluster {
   std::vector<pid_t> ranks_of(std::uint64_t job) const;
   void kill_part(const std::string& part) const;
 
+  // One more worker beside that of `tutti up`, as on another machine; it is not started again.
+  void add_worker(const std::string& name, unsigned slots);
+  void kill_worker(const std::string& name);
+
   // SIGTERM, as Ctrl-C would; its exit code. Checks that nothing of it is left.
   int stop();
   // Again on the same state, after stop().
@@ -86,6 +90,7 @@ class Cluster {
   std::filesystem::path state_;
   std::string mark_;
   std::optional<worker::Launched> up_;
+  std::map<std::string, worker::Launched> workers_;  // added ones
 };
 
 // Deterministic prose of about `words` words, enough for a small tokenizer.
