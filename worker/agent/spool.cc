@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <utility>
 
 namespace tutti::worker {
 
@@ -21,8 +20,8 @@ constexpr std::uint64_t kRoomBytes = std::uint64_t{8} << 20;
 // Longer than any step record.
 constexpr std::uint64_t kLineBytesMax = std::uint64_t{128} << 10;
 
-std::string gap_line(std::uint64_t bytes) {
-  return "[tutti: " + std::to_string(bytes) + " bytes of output were dropped here]\n";
+std::string gap_text(std::uint64_t bytes) {
+  return "\n[tutti: " + std::to_string(bytes) + " bytes of output were dropped here]\n";
 }
 
 bool take_field(std::string_view& text, std::string_view name, std::uint64_t& out) {
@@ -86,11 +85,37 @@ std::uint64_t SpoolFile::append(std::string_view bytes) {
   const std::uint64_t unacknowledged = size() - std::min(needed_from_, size());
   if (unacknowledged + bytes.size() + disk_room > bytes_max_ ||
       waiting_.size() + bytes.size() + memory_room > kWaitingBytesMax) {
-    dropped_ += bytes.size();
+    drop(bytes);
     return size();
   }
-  if (dropped_ > 0) waiting_ += gap_line(std::exchange(dropped_, 0));
+  bring_back();
   waiting_ += bytes;
+  write_waiting();
+  return size();
+}
+
+void SpoolFile::drop(std::string_view bytes) {
+  dropped_ += bytes.size();
+  last_words_ += bytes.substr(bytes.size() - std::min(bytes.size(), kLastWordsBytes));
+  if (last_words_.size() > 2 * kLastWordsBytes) {
+    last_words_.erase(0, last_words_.size() - kLastWordsBytes);
+  }
+}
+
+void SpoolFile::bring_back() {
+  if (dropped_ == 0) return;
+  if (last_words_.size() < dropped_) {
+    // From the first whole line on.
+    last_words_.erase(0, std::min(last_words_.find('\n'), last_words_.size() - 1) + 1);
+    if (gap_line_ == GapLine::written) waiting_ += gap_text(dropped_ - last_words_.size());
+  }
+  waiting_ += last_words_;
+  last_words_.clear();
+  dropped_ = 0;
+}
+
+std::uint64_t SpoolFile::finish() {
+  bring_back();
   write_waiting();
   return size();
 }

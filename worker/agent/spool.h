@@ -29,14 +29,25 @@ inline constexpr std::uint64_t kLogBytesMax = std::uint64_t{64} << 20;
 // What waits in memory for room on a full disk, a stream: an hour of step records.
 inline constexpr std::size_t kWaitingBytesMax = std::size_t{4} << 20;
 
+// Of what is dropped, at least so much of the end is kept.
+inline constexpr std::size_t kLastWordsBytes = std::size_t{64} << 10;
+
+// Whether a line in the stream tells of a gap: in raw output, not between records.
+enum class GapLine { written, omitted };
+
 // One stream.
 class SpoolFile {
  public:
+  explicit SpoolFile(GapLine gap_line = GapLine::written) : gap_line_(gap_line) {}
+
   // Made if missing; goes on at its end. Errors: those of the file; all then stays in memory.
   Result<> open(const std::filesystem::path& path, std::uint64_t bytes_max);
 
   // Takes all of it or nothing. Returns the new end.
   std::uint64_t append(std::string_view bytes);
+
+  // Nothing follows: brings back the end of what was dropped. Returns the new end.
+  std::uint64_t finish();
 
   // Up to `bytes_max` bytes from `offset`; blank lines where they cannot be read any more.
   std::string read(std::uint64_t offset, std::uint64_t bytes_max) const;
@@ -52,6 +63,10 @@ class SpoolFile {
 
  private:
   void write_waiting();
+  void drop(std::string_view bytes);
+  void bring_back();
+
+  GapLine gap_line_;
 
   FileDescriptor file_;
   std::uint64_t bytes_max_ = kLogBytesMax;
@@ -59,7 +74,8 @@ class SpoolFile {
   std::string waiting_;       // what could not be written yet
   std::uint64_t needed_from_ = 0;
   std::uint64_t punched_to_ = 0;
-  std::uint64_t dropped_ = 0;  // since the last gap line
+  std::uint64_t dropped_ = 0;  // since the last gap line, with what is in last_words_
+  std::string last_words_;     // the end of it, up to twice kLastWordsBytes
 };
 
 struct SpoolOwner {
@@ -75,7 +91,7 @@ struct Spool {
   SpoolOwner owner;
   std::filesystem::path folder;
   SpoolFile log;
-  SpoolFile steps;
+  SpoolFile steps{GapLine::omitted};
 };
 
 // A new or an old one. After an error (a full disk) it is in memory only.

@@ -323,6 +323,14 @@ void WorkerHost::append(ProcessId process, wire::Stream stream, std::string_view
   feed(SpoolGrew{.process = process, .stream = stream, .size = file.append(bytes)});
 }
 
+void WorkerHost::finish_spool(ProcessId process) {
+  const auto at = spools_.find(process);
+  if (at == spools_.end()) return;
+  feed(SpoolGrew{.process = process, .stream = wire::Stream::log, .size = at->second.log.finish()});
+  feed(SpoolGrew{
+      .process = process, .stream = wire::Stream::steps, .size = at->second.steps.finish()});
+}
+
 void WorkerHost::perform(const AppendSpool& effect) {
   append(effect.process, effect.stream, effect.bytes);
 }

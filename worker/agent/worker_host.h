@@ -62,6 +62,7 @@ class WorkerHost {
   Result<LaunchPlan> plan(const StartProcess& effect) const;
   RankProcess::Handlers handlers_of(ProcessId process);
   Spool& spool_of(const SpoolOwner& owner);
+  void finish_spool(ProcessId process);
   void append(ProcessId process, wire::Stream stream, std::string_view bytes);
 
   void perform(const SendToCoordinator& effect);

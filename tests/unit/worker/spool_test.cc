@@ -36,8 +36,7 @@ TEST_CASE("spool: what was written is read back, also by the next worker, which 
   CHECK(find_spools(folder.path()).empty());
 }
 
-TEST_CASE(
-    "spool: beyond its limit output is dropped, and a line says how much once there is room") {
+TEST_CASE("spool: beyond its limit output is dropped but for its end, and a line says how much") {
   const test::TemporaryFolder folder;
   SpoolFile file;
   constexpr std::uint64_t kLimit = std::uint64_t{16} << 20;
@@ -45,14 +44,31 @@ TEST_CASE(
   const std::string block(std::size_t{4} << 20, 'x');
   for (int i = 0; i < 4; ++i) file.append(block);
   CHECK(file.size() == kLimit);
-  CHECK(file.append("lost") == kLimit);
+  CHECK(file.append(block) == kLimit);
   file.drop_before(std::uint64_t{4} << 20);
-  CHECK(file.append("lost too") == kLimit);  // not enough room yet
-  CHECK(file.dropped() == 12);
+  CHECK(file.append("\nlast words\n") == kLimit);  // not enough room yet
+  CHECK(file.dropped() == block.size() + 12);
   file.drop_before(kLimit);
   const std::uint64_t end = file.append("kept\n");
-  CHECK(file.read(kLimit, end - kLimit) == "[tutti: 12 bytes of output were dropped here]\nkept\n");
+  CHECK(file.read(kLimit, end - kLimit) ==
+        "\n[tutti: 4194305 bytes of output were dropped here]\nlast words\nkept\n");
   CHECK(file.dropped() == 0);
+}
+
+TEST_CASE("spool: what is dropped at the very end is told when the process has ended") {
+  SpoolFile log;
+  SpoolFile steps(GapLine::omitted);
+  for (SpoolFile* file : {&log, &steps}) {
+    file->append(std::string(kWaitingBytesMax, 'x'));
+    file->append(std::string(3 * kLastWordsBytes, 'y'));
+    CHECK(file->append("\nbye\n") == kWaitingBytesMax);
+    file->drop_before(kWaitingBytesMax);
+  }
+  const std::uint64_t log_end = log.finish();
+  CHECK(log.read(kWaitingBytesMax, log_end) ==
+        "\n[tutti: 196609 bytes of output were dropped here]\nbye\n");
+  const std::uint64_t steps_end = steps.finish();
+  CHECK(steps.read(kWaitingBytesMax, steps_end) == "bye\n");
 }
 
 TEST_CASE("spool: without a disk output waits in memory until it is acknowledged, up to a limit") {
@@ -65,7 +81,7 @@ TEST_CASE("spool: without a disk output waits in memory until it is acknowledged
   CHECK(spool.steps.read(4, 100) == "two\n");
   CHECK(spool.steps.append(std::string(kWaitingBytesMax, 'x')) == 8);
   CHECK(spool.steps.dropped() == kWaitingBytesMax);
-  CHECK(spool.steps.append("three\n") > 14);
+  CHECK(spool.steps.append("three\n") == 14);  // no whole line of it was left
   CHECK(spool.steps.dropped() == 0);
 }
 
