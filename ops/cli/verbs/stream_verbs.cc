@@ -22,6 +22,11 @@ struct StreamArguments {
   bool follow = false;
 
   Follow following() const { return follow ? Follow::yes : Follow::no; }
+  // What an ended job's workers still have to hand over is waited for (seconds at most), so that
+  // the records behind `tutti wait` are whole.
+  Follow following(const boost::json::value& job) const {
+    return is_terminal(job) ? Follow::yes : following();
+  }
 };
 
 std::string target_of(std::uint64_t id, std::string_view stream) {
@@ -30,14 +35,17 @@ std::string target_of(std::uint64_t id, std::string_view stream) {
 
 int steps(const StreamArguments& arguments, const Session& session) {
   Connection connection;
+  Api& api = connection.api();
+  const Result<boost::json::value> job = api.get(fmt::format("/api/v1/jobs/{}", arguments.id));
+  if (!job) return fail(job.error());
   bool titled = session.json();
-  const StreamOptions options{target_of(arguments.id, "steps"), "", "steps", arguments.following()};
-  const Result<> read =
-      read_stream(connection.api(), options, [&](const boost::json::value& record) {
-        if (!titled) print(steps_title());
-        titled = true;
-        print(session.json() ? json_line(record) : step_row(record));
-      });
+  const StreamOptions options{target_of(arguments.id, "steps"), "", "steps",
+                              arguments.following(*job)};
+  const Result<> read = read_stream(api, options, [&](const boost::json::value& record) {
+    if (!titled) print(steps_title());
+    titled = true;
+    print(session.json() ? json_line(record) : step_row(record));
+  });
   return read ? kDone : fail(read.error());
 }
 
@@ -49,7 +57,7 @@ int logs(const StreamArguments& arguments, const Session& session) {
   LogLines lines(arguments.rank ? LogPrefix::none : log_prefix_of(*job));
   const std::string query = arguments.rank ? fmt::format("rank={}", *arguments.rank) : "";
   const StreamOptions options{target_of(arguments.id, "logs"), query, "chunks",
-                              arguments.following()};
+                              arguments.following(*job)};
   const Result<> read = read_stream(api, options, [&](const boost::json::value& chunk) {
     print(session.json() ? json_line(chunk) : lines.add(chunk));
   });
