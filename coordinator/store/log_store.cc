@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 
@@ -124,7 +125,9 @@ Result<SpoolTaken> LogStore::append(const wire::SpoolData& data) {
   std::string_view bytes = data.bytes;
   std::uint64_t offset = data.offset;
   if (offset < have) {
-    bytes.remove_prefix(static_cast<std::size_t>(have - offset));
+    // All of it, where only the end is news: a worker that lost the end of its spool has less than
+    // was kept here.
+    bytes.remove_prefix(std::min(bytes.size(), static_cast<std::size_t>(have - offset)));
     offset = have;
   }
   ranks_.insert(data.rank);
@@ -141,13 +144,13 @@ Result<SpoolTaken> LogStore::append(const wire::SpoolData& data) {
                             .check = check_of(bytes)};
   if (Result<> appended = last_.append(record_of(header, bytes)); !appended)
     return appended.error();
-  received_[data.process] = data_end;
+  received_[data.process] = std::max(have, data_end);
   if (data.end) {
     open_processes_.erase(data.process);
   } else {
     open_processes_.insert(data.process);
   }
-  return SpoolTaken{data_end, data.end};
+  return SpoolTaken{std::max(have, data_end), data.end};
 }
 
 Result<> LogStore::begin_segment() {

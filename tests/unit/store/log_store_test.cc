@@ -66,6 +66,20 @@ TEST_CASE("log store: what comes twice is kept once, and a part that is known is
   CHECK(all_of(store) == "0:abc|0:de|");
 }
 
+TEST_CASE("log store: a process may end before what is known of it, if its worker lost the rest") {
+  const test::TemporaryFolder folder;
+  LogStore store = open_store(folder.path());
+  REQUIRE(store.append(chunk(1, 0, "abcdef")).ok());
+  const auto ended = store.append(last_chunk(1, 2, "c"));
+  REQUIRE(ended.ok());
+  CHECK(ended->offset == 6);
+  CHECK(ended->end);
+  CHECK(store.all_ended());
+  CHECK(store.append(last_chunk(1, 0, ""))->offset == 6);
+  CHECK(all_of(store) == "0:abcdef|");
+  CHECK(open_store(folder.path()).all_ended());
+}
+
 TEST_CASE(
     "log store: the end of a process is known once, also if it is empty, and after opening again") {
   const test::TemporaryFolder folder;
