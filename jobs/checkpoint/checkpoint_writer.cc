@@ -254,6 +254,20 @@ Result<> write_manifest(const CommitOrder& order, const fs::path& folder) {
   return write_file_atomically(folder / "manifest.json", to_json(manifest));
 }
 
+// A damaged folder of this step makes room, but only for parts that are there: where another rank
+// was first with them, what stands in their place is the checkpoint.
+Result<> put_in_place(const fs::path& folder, const fs::path& target) {
+  std::error_code failed;
+  fs::rename(folder, target, failed);
+  if (failed == std::errc::directory_not_empty || failed == std::errc::file_exists ||
+      failed == std::errc::not_a_directory) {
+    remove_folder(target);
+    fs::rename(folder, target, failed);
+  }
+  if (failed) return file_error("rename", folder, failed);
+  return {};
+}
+
 }  // namespace
 
 std::string step_folder_name(std::uint64_t step) { return fmt::format("step-{}", step); }
@@ -282,10 +296,9 @@ Result<fs::path> commit(const CommitOrder& order) {
                  folder.string() + ": the parts of this checkpoint are not there"};
   }
   auto written = write_manifest(order, folder);
-  if (!written) return written.error();
-  remove_folder(target);
-  fs::rename(folder, target, failed);
-  if (failed) return file_error("rename", folder, failed);
+  if (written) written = put_in_place(folder, target);
+  // A rank that is slow is not waited for: both may be at it, and one of them is first.
+  if (!written && !verify(target)) return written.error();
   auto synced = sync_folder(order.root);
   if (!synced) return synced.error();
   prune(order);

@@ -57,7 +57,8 @@ struct CommitOrder {
   std::vector<std::uint64_t> in_use = {};  // steps that are not pruned
 };
 
-// The committed folder. Idempotent: a step that is committed already stays as it is.
+// The committed folder. Idempotent: a step that is committed already stays as it is, also where
+// several ranks are at it at the same time.
 Result<std::filesystem::path> commit(const CommitOrder& order);
 
 std::string step_folder_name(std::uint64_t step);

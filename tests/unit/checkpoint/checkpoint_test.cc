@@ -4,6 +4,8 @@
 #include <csignal>
 #include <fstream>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "jobs/checkpoint/checkpoint_reader.h"
 #include "jobs/checkpoint/checkpoint_writer.h"
@@ -217,6 +219,25 @@ TEST_CASE("checkpoint: a committed step that was damaged is replaced by new part
   CHECK_FALSE(verify(saved).ok());
   CHECK(save(state, folder.path(), 3) == saved);
   CHECK(verify(saved).ok());
+}
+
+TEST_CASE("checkpoint: ranks that commit the same parts at the same time leave one checkpoint") {
+  const test::TemporaryFolder folder;
+  const State state(1);
+  for (std::uint64_t step = 1; step <= 20; ++step) {
+    auto files = write_part(state.at(step), {.root = folder.path(), .generation = 1});
+    REQUIRE(files.ok());
+    const CommitOrder order{.root = folder.path(), .step = step, .generation = 1, .files = *files};
+    bool committed[3] = {};
+    {
+      std::vector<std::jthread> ranks;
+      for (bool& done : committed) ranks.emplace_back([&] { done = commit(order).ok(); });
+    }
+    CHECK((committed[0] && committed[1] && committed[2]));
+    const auto newest = newest_valid(folder.path());
+    REQUIRE(newest);
+    REQUIRE(newest->step == step);
+  }
 }
 
 TEST_CASE("checkpoint: a full disk is an error value, and what the part wrote is taken back") {
