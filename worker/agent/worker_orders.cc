@@ -303,7 +303,10 @@ void WorkerState::on_rank(Process&, const wire::CheckpointCommitted& message) { 
 void WorkerState::on_rank(Process& process, const wire::RankFinished& message) {
   if (is_stale(process, message.generation, "RankFinished")) return;
   process.finished = message;
-  if (process.state.phase != wire::ProcessPhase::stopping) {
+  // Only of one that ended well: a coordinator that was away takes `finished` in a Hello for that,
+  // and learns of a failure from the report that follows.
+  if (message.failure == wire::FailureClass::none &&
+      process.state.phase != wire::ProcessPhase::stopping) {
     process.state.phase = wire::ProcessPhase::finished;
   }
   report(message);

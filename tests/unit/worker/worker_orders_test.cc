@@ -175,6 +175,25 @@ TEST_CASE("worker: a rank that finished and then ended well is nobody's fault") 
   CHECK(sent<wire::RankExited>(worker.on(exited(1, 0))).at(0).failure == wire::FailureClass::none);
 }
 
+TEST_CASE("worker: a rank that failed is not called finished to a coordinator that was away") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  worker.order(start_rank(2));
+  worker.lose_link();
+  wire::RankFinished failed = finished(1);
+  failed.failure = wire::FailureClass::user;
+  worker.on(RankSpoke{.process = ProcessId{1}, .message = failed});
+  worker.on(RankSpoke{.process = ProcessId{2}, .message = finished(2)});
+  const auto hello = sent<wire::Hello>(worker.on(Connected{}));
+  REQUIRE(hello.at(0).processes.size() == 2);
+  CHECK(hello.at(0).processes[0].phase != wire::ProcessPhase::finished);
+  CHECK(hello.at(0).processes[1].phase == wire::ProcessPhase::finished);
+  const auto reports = sent<wire::RankFinished>(worker.join());
+  REQUIRE(reports.size() == 2);
+  CHECK(reports[0].failure == wire::FailureClass::user);
+}
+
 TEST_CASE(
     "worker: a program's address is reserved first, and it is launched when its group forms") {
   Worker worker;
