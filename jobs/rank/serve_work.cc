@@ -1,6 +1,5 @@
 #include "jobs/rank/serve_work.h"
 
-#include <algorithm>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -123,7 +122,7 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
   auto model = serving::load_served_model(spec_.model.path);
   if (!model) return model.error();
   model_.emplace(*std::move(model));
-  pool_.emplace(static_cast<int>(std::max(1U, order.threads)));
+  pool_.emplace(threads_of(order));
   return {};
 }
 

@@ -1,6 +1,5 @@
 #include "jobs/rank/train_work.h"
 
-#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -66,7 +65,7 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   auto job = training::open_training_job({*spec, order.spec, order.folder});
   if (!job) return job.error();
   job_ = *std::move(job);
-  trainer_.emplace(*job_, static_cast<int>(std::max(1U, order.threads)), progress_);
+  trainer_.emplace(*job_, threads_of(order), progress_);
   return {};
 }
 

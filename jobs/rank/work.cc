@@ -1,7 +1,10 @@
 #include "jobs/rank/work.h"
 
+#include <algorithm>
+
 #include "jobs/rank/serve_work.h"
 #include "jobs/rank/train_work.h"
+#include "kernels/tensor/thread_pool.h"
 
 namespace tutti::rank {
 
@@ -11,6 +14,11 @@ std::span<const WorkKind> work_kinds() {
       {"serve", make_serve_work},
   };
   return kRows;
+}
+
+int threads_of(const wire::StartRank& order) {
+  constexpr std::uint32_t kMost = kernels::ThreadPool::kThreadsMax;
+  return static_cast<int>(std::clamp(order.threads, 1U, kMost));
 }
 
 wire::FailureClass failure_of(ErrorCode code) {

@@ -51,6 +51,9 @@ struct WorkKind {
 
 std::span<const WorkKind> work_kinds();
 
+// Threads never change a result, so an order for more than a pool takes is no error.
+int threads_of(const wire::StartRank& order);
+
 // Whose failure an error is that ends the job.
 wire::FailureClass failure_of(ErrorCode code);
 
