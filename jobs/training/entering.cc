@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "jobs/checkpoint/checkpoint_reader.h"
 #include "kernels/collective/collectives.h"
@@ -54,6 +55,7 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
   if (!tree) return fail_job(tree.error());
   reduction_.emplace(job_.decoder.layout(), *tree, group.rank());
   entered.step = state_.step;
+  entered.finished = std::exchange(finished_, std::nullopt);
   entered.save_is_due = *due;
   progress_.step.store(state_.step, std::memory_order_relaxed);
   return entered;
@@ -68,7 +70,7 @@ Result<> Trainer::reach_base(const EnterPlan& plan, Entered& entered) {
   if (pending_ && pending_->step == plan.base_step) {
     auto record = commit_pending();
     if (!record) return record.error();
-    entered.finished = *record;
+    finished_ = *record;
     return {};
   }
   pending_.reset();

@@ -122,6 +122,7 @@ class Trainer {
   std::optional<StepReduction> reduction_;  // of the generation
   std::uint64_t generation_ = 0;
   std::optional<Pending> pending_;
+  std::optional<StepRecord> finished_;  // alone, and not yet told: kept until a group is entered
   bool job_failed_ = false;
   Progress& progress_;
 };

@@ -189,6 +189,25 @@ TEST_CASE("recovery: a rank that missed one vote finishes the step alone, with t
   CHECK(members[1].trainer->held() == Held{true, 2, 0});
 }
 
+TEST_CASE("recovery: the record of a step that was finished alone outlives a second loss") {
+  const TinyJob tiny({.steps = 2});
+  const auto job = tiny.open();
+  std::vector<Member> members(kRanks);
+  for (auto& member : members) member.trainer = std::make_unique<Trainer>(*job, 1, member.progress);
+  History before;
+  std::latch committed(1);
+  const Loss loss{.rank = 2, .operation = 4, .sent_before = 1, .survives_until = &committed};
+  run_generation(*job, members, plan_from(members, 1, tiny.checkpoints()), loss, before);
+  // Rank 1 finishes the step, and then rank 0, which made it too, dies in the copy to the newcomer.
+  History after;
+  run_generation(*job, members, plan_from(members, 2, tiny.checkpoints()),
+                 {.rank = 0, .operation = 1}, after);
+  CHECK(members[1].trainer->held() == Held{true, 1, 0});
+  run_generation(*job, members, plan_from(members, 3, tiny.checkpoints()), {}, after);
+  REQUIRE(after.hashes().size() == 2);
+  CHECK(after.hashes().at(1) == before.hashes().at(1));
+}
+
 TEST_CASE("recovery: a group that shrinks and grows changes no bit") {
   const TinyJob tiny({.steps = 6});
   const auto job = tiny.open();
