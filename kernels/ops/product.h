@@ -9,10 +9,10 @@
 //   nn: output[M, K] = left[M, N] * right[N, K]        sums over N
 //   tn: output[N, K] = left[M, N]^T * right[M, K]      sums over M, the tokens
 //
-// Any matrix may be a band of a wider one (stride > columns). Output overlaps no input but
-// `residual`, with which it may be identical. An empty sum gives the chain's start. Row m of nt and
-// nn depends on row m of `left` and on `right` only. Errors: invalid_argument (shapes that do not
-// match); nothing is written then.
+// Any matrix may be a band of a wider one (stride > columns). Output overlaps no input, `residual`
+// included: it is read after the chains were stored. An empty sum gives the chain's start. Row m of
+// nt and nn depends on row m of `left` and on `right` only. Errors: invalid_argument (shapes that
+// do not match); nothing is written then.
 #pragma once
 
 #include "kernels/tensor/matrix.h"
