@@ -1,7 +1,7 @@
 // The coordinator and its workers on virtual time, under every fault that the model knows.
 //
 // A failure prints the command that replays it. TUTTI_SIM_SEED=N runs the random suites with that
-// seed only; TUTTI_SIM_SEEDS=N with so many.
+// seed only; TUTTI_SIM_SEEDS=N with so many, counted from TUTTI_SIM_FIRST.
 #include <catch2/catch.hpp>
 
 #include <cstdlib>
@@ -15,8 +15,10 @@ namespace {
 std::vector<std::uint64_t> seeds(std::uint64_t count) {
   if (const char* one = std::getenv("TUTTI_SIM_SEED")) return {std::strtoull(one, nullptr, 10)};
   if (const char* many = std::getenv("TUTTI_SIM_SEEDS")) count = std::strtoull(many, nullptr, 10);
+  const char* from = std::getenv("TUTTI_SIM_FIRST");
+  const std::uint64_t first = from != nullptr ? std::strtoull(from, nullptr, 10) : 1;
   std::vector<std::uint64_t> out;
-  for (std::uint64_t seed = 1; seed <= count; ++seed) out.push_back(seed);
+  for (std::uint64_t seed = first; seed < first + count; ++seed) out.push_back(seed);
   return out;
 }
 
