@@ -65,8 +65,10 @@ int generate_served(const GenerateOptions& options) {
           const json::value event = json::parse(data, failed);
           if (failed) continue;
           if (has(event, "error")) failure = text_of(member_of(event, "error"), "message");
-          for (const json::value& choice : list_of(event, "choices"))
+          for (const json::value& choice : list_of(event, "choices")) {
             print(text_of(choice, "text"));
+            printed = true;
+          }
         }
       });
   if (printed) print("\n");

@@ -30,9 +30,9 @@ struct Replay {
   ReplayBase base;
 };
 
-Result<json::array> read_steps(Api& api, std::uint64_t id) {
+Result<json::array> read_steps(Api& api, std::uint64_t id, Follow follow) {
   json::array records;
-  const StreamOptions options{fmt::format("/api/v1/jobs/{}/steps", id), "", "steps", Follow::no};
+  const StreamOptions options{fmt::format("/api/v1/jobs/{}/steps", id), "", "steps", follow};
   const Result<> read =
       read_stream(api, options, [&](const json::value& record) { records.push_back(record); });
   if (!read) return read.error();
@@ -99,7 +99,7 @@ int verify(const VerifyOptions& options, Session& session) {
   if (!range) return fail(range.error());
   Connection connection;
   Api& api = connection.api();
-  const Result<json::array> before = read_steps(api, options.id);
+  const Result<json::array> before = read_steps(api, options.id, Follow::no);
   if (!before) return fail(before.error());
   // Asked before anything is computed: whether the job has these steps at all.
   if (const auto known = compare_steps(*before, {}, *range); !known) return fail(known.error());
@@ -122,7 +122,8 @@ int verify(const VerifyOptions& options, Session& session) {
     return fail(static_cast<ExitCode>(code),
                 "the replay did not end well: " + describe_end(*ended));
   }
-  const Result<json::array> after = read_steps(api, replay->id);
+  // Its worker may still hand over the last records: to their end, which comes in seconds.
+  const Result<json::array> after = read_steps(api, replay->id, Follow::yes);
   if (!after) return fail(after.error());
   const Result<std::vector<ComparedStep>> steps = compare_steps(*before, *after, *range);
   if (!steps) return fail(steps.error());
