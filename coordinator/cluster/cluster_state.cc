@@ -24,6 +24,8 @@ namespace {
 
 // An input that is followed by more consequences than this has met a loop in the rules.
 constexpr int kRoundsMax = 100'000;
+// A Tick that is later than this was held up by more than a busy machine.
+constexpr Duration kLateMax = std::chrono::seconds(1);
 
 void on_message(Desk& desk, WorkerLink& link, const wire::Heartbeat& message) {
   on_heartbeat(desk, link, message);
@@ -121,6 +123,25 @@ void settle_all(Desk& desk) {
   send_due(desk);
 }
 
+// The coordinator was stopped, or its machine starved, for `late`. What workers and ranks had to
+// say in that time waits to be read, so everybody gets that time anew. Users' limits go on.
+void forgive(Desk& desk, Duration late) {
+  const auto shift = [&](std::optional<Instant>& at) {
+    if (at) at = *at + late;
+  };
+  for (auto& [name, link] : desk.links) {
+    link.heard = desk.now;
+    shift(link.disconnected);
+  }
+  for (auto& [id, soft] : desk.processes) soft.progress_at = desk.now;
+  for (auto& [id, soft] : desk.jobs) {
+    for (auto* at : {&soft.regroup_due, &soft.start_due, &soft.formed_due, &soft.hang_due,
+                     &soft.wait_due, &soft.checkpoint_due, &soft.commit_due}) {
+      shift(*at);
+    }
+  }
+}
+
 Decision finish(Desk& desk) {
   settle_all(desk);
   Decision out = std::exchange(desk.decision, {});
@@ -161,13 +182,17 @@ Decision ClusterState::on(const Envelope& envelope) {
   desk.random = envelope.random;
   desk.random_used = 0;
   desk.durable_through = envelope.durable_through;
+  if (desk.promised && desk.now - *desk.promised > kLateMax) {
+    forgive(desk, desk.now - *desk.promised);
+  }
+  desk.promised.reset();
   if (std::exchange(desk.schedule_next, false)) desk.schedule_due = true;
   std::visit([&](const auto& input) { on_input(desk, input); }, envelope.input);
   return finish(desk);
 }
 
 std::optional<Instant> ClusterState::next_due() const {
-  const Desk& desk = parts_->desk;
+  Desk& desk = parts_->desk;
   if (desk.schedule_next) return desk.now;
   std::optional<Instant> due;
   const auto consider = [&due](const std::optional<Instant>& at) {
@@ -184,6 +209,7 @@ std::optional<Instant> ClusterState::next_due() const {
       consider(*at);
     }
   }
+  if (due) desk.promised = std::max(*due, desk.now);
   return due;
 }
 

@@ -48,8 +48,9 @@ struct ClusterSettings {
   Duration form_max = std::chrono::seconds(120);    // connecting, copying, loading
   Duration checkpoint_max = std::chrono::minutes(10);
   Duration commit_max = std::chrono::seconds(30);  // then another rank is asked
-  // A training rank whose (phase, step, collective) stands still so long is hung, whatever its
-  // peers see.
+  // A training rank whose (phase, step, collective) stands still for twenty times its longest pause
+  // so far is hung, within these limits; for the upper one while it starts, loads or saves.
+  Duration hang_min = std::chrono::seconds(30);
   Duration hang_max = std::chrono::minutes(10);
   Duration stop_grace = std::chrono::seconds(5);
   // A worker that hears nothing ends its `run` programs after this; their next generation waits for
@@ -74,7 +75,8 @@ class ClusterState {
 
   Decision on(const Envelope& envelope);
 
-  // When Tick is due next; nothing if there is nothing to wait for.
+  // When Tick is due next; nothing if there is nothing to wait for. Should nothing be handled until
+  // well after that time, this coordinator was away itself, and blames nobody for its own absence.
   std::optional<Instant> next_due() const;
 
   Snapshot snapshot() const;

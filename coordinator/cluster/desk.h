@@ -53,7 +53,9 @@ struct ProcessSoft {
   std::optional<wire::GroupFormed> formed;
   std::optional<wire::RankFinished> finished;
   wire::RankProgress progress;
-  Instant progress_at;  // when it last changed
+  Instant progress_at;        // when it last changed
+  Duration longest_pause{0};  // between changes, in this session
+  std::uint32_t changes = 0;
 };
 
 struct JobSoft {
@@ -95,6 +97,8 @@ struct Desk {
   std::string ledger_failure;  // empty: the ledger takes appends
   bool schedule_due = false;   // a placement may have become possible
   bool schedule_next = false;  // the same, but only once this decision is durable
+
+  std::optional<Instant> promised;  // what next_due said last
 
   // Of the input being handled.
   Instant now;

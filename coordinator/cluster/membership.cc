@@ -254,8 +254,11 @@ void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat
   for (const wire::RankProgress& progress : heartbeat.progress) {
     const auto at = desk.processes.find(progress.process);
     if (at == desk.processes.end() || at->second.progress == progress) continue;
-    at->second.progress = progress;
-    at->second.progress_at = desk.now;
+    ProcessSoft& soft = at->second;
+    soft.progress = progress;
+    soft.longest_pause = std::max(soft.longest_pause, desk.now - soft.progress_at);
+    soft.progress_at = desk.now;
+    ++soft.changes;
   }
   desk.decision.immediate.push_back(frame_to(link, wire::HeartbeatAnswered{}));
 }

@@ -311,6 +311,17 @@ void end_late(Desk& desk, JobId id, const std::string& cause, const Late& late) 
   }
 }
 
+// How long the rank may stand still where it is.
+Duration patience_with(const Desk& desk, const ProcessSoft& soft) {
+  constexpr std::uint32_t kChangesMin = 20;  // before its pace is known
+  constexpr int kPauses = 20;
+  const std::string& phase = soft.progress.phase;
+  const bool stepping = phase == "forward" || phase == "exchange" || phase == "update";
+  if (!stepping || soft.changes < kChangesMin) return desk.settings.hang_max;
+  return std::clamp<Duration>(kPauses * soft.longest_pause, desk.settings.hang_min,
+                              desk.settings.hang_max);
+}
+
 // A hung rank stops the others too, in the exchange: to blame is who is furthest behind.
 void end_hung(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
@@ -324,12 +335,17 @@ void end_hung(Desk& desk, JobId id) {
     if (last == nullptr || key(its) < key(*last)) last = &its;
   }
   JobSoft& soft = desk.soft(id);
-  soft.hang_due = (last == nullptr ? desk.now : last->progress_at) + desk.settings.hang_max;
-  if (desk.now < *soft.hang_due) return;
-  // Looked at again should this not end the generation.
-  soft.hang_due = desk.now + desk.settings.hang_max;
-  const std::string cause =
-      fmt::format("it made no progress for {} s", to_seconds(desk.settings.hang_max));
+  // Looked at again by then, also should this not end the generation.
+  soft.hang_due = desk.now + desk.settings.hang_min;
+  if (last == nullptr) return;
+  const Instant due = last->progress_at + patience_with(desk, *last);
+  if (desk.now < due) {
+    soft.hang_due = std::min(*soft.hang_due, due);
+    return;
+  }
+  const std::string cause = fmt::format("it made no progress for {:.0f} s in phase {} of step {}",
+                                        to_seconds(desk.now - last->progress_at),
+                                        last->progress.phase, last->progress.step);
   end_late(desk, id, cause, [&](ProcessId process) { return &desk.processes[process] == last; });
 }
 
@@ -339,9 +355,12 @@ void watch_for_hang(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   if (job.terms.kind != "train") return;
   for (const ProcessId member : job.members) {
-    if (member) desk.processes[member].progress_at = desk.now;
+    if (!member) continue;
+    desk.processes[member].progress_at = desk.now;
+    desk.processes[member].longest_pause = {};
+    desk.processes[member].changes = 0;
   }
-  desk.soft(id).hang_due = desk.now + desk.settings.hang_max;
+  desk.soft(id).hang_due = desk.now + desk.settings.hang_min;
 }
 
 void check_recovery_deadlines(Desk& desk, JobId id) {

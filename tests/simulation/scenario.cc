@@ -36,6 +36,7 @@ Scenario::Scenario(ScenarioOptions options)
   settings.join_token = "join";
   settings.faults = true;
   settings.liveness_port = 1;
+  settings.hang_min = 3s;
   settings.hang_max = 10s;
   coordinator_ = std::make_unique<SimCoordinator>(
       world_, settings,

@@ -120,6 +120,13 @@ void Driver::pass(Duration duration) {
   now_ = end;
 }
 
+void Driver::stand_still(Duration duration) {
+  static_cast<void>(state_->next_due());
+  now_ = now_ + duration;
+  unix_ms_ += to_ms(duration);
+  on(Tick{});
+}
+
 void Driver::hello(Peer& peer) {
   ++peer.hello.greeting;
   peer.peer =
@@ -162,10 +169,12 @@ void Driver::say(const std::string& worker, wire::FromWorker report) {
                  .message = std::move(report)});
 }
 
-void Driver::beat(const std::string& worker) {
+void Driver::beat(const std::string& worker, std::vector<wire::RankProgress> progress) {
   const Peer& peer = peers_[worker];
-  on(WorkerFrame{
-      .peer = peer.peer, .session = peer.session, .sequence = {}, .message = wire::Heartbeat{}});
+  on(WorkerFrame{.peer = peer.peer,
+                 .session = peer.session,
+                 .sequence = {},
+                 .message = wire::Heartbeat{.progress = std::move(progress)}});
 }
 
 wire::ProcessState Driver::state_of(const wire::StartRank& start, wire::ProcessPhase phase) const {

@@ -34,6 +34,8 @@ class Driver {
   Decision on(Input input);
   // The clock goes on by `duration`; Ticks happen when they are due.
   void pass(Duration duration);
+  // The coordinator's process stands still so long; then its Tick is the first to be handled.
+  void stand_still(Duration duration);
 
   // A worker says Hello as a new process; or, the same process, with what it runs.
   void join(const std::string& worker, std::uint32_t slots);
@@ -41,7 +43,7 @@ class Driver {
               std::vector<wire::RankExited> exits = {});
   void disconnect(const std::string& worker);
   void say(const std::string& worker, wire::FromWorker report);
-  void beat(const std::string& worker);
+  void beat(const std::string& worker, std::vector<wire::RankProgress> progress = {});
   // What the worker would say of a process in the given phase.
   wire::ProcessState state_of(const wire::StartRank& start, wire::ProcessPhase phase) const;
 

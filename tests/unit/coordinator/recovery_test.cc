@@ -198,6 +198,49 @@ TEST_CASE("recovery: groups that break again and again without a death use up th
   CHECK(driver.job(job).summary.exit_code == 3);
 }
 
+TEST_CASE("recovery: a rank that stands still is ended in seconds once its pace is known") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(train_spec(2));
+  const auto starts = driver.run_up();
+  std::uint64_t collective = 0;
+  const auto beat = [&](std::uint64_t ahead) {
+    std::vector<wire::RankProgress> progress;
+    for (const auto& start : starts) {
+      progress.push_back({.job = job,
+                          .generation = Generation{1},
+                          .process = start.process,
+                          .phase = "exchange",
+                          .step = 1,
+                          .collective = collective + (start.rank == 0 ? ahead : 0)});
+    }
+    driver.beat("a", progress);
+    driver.pass(500ms);
+  };
+  for (int i = 0; i < 50; ++i) {
+    ++collective;
+    beat(0);
+  }
+  for (int i = 0; i < 58; ++i) beat(1);
+  CHECK(driver.orders_left() == 0);
+  for (int i = 0; i < 4; ++i) beat(1);
+  const auto stops = driver.take<wire::StopRank>();
+  REQUIRE(stops.size() == 1);
+  CHECK(stops[0].process == starts[1].process);
+  CHECK(driver.take<wire::AbortGeneration>().size() == 1);
+}
+
+TEST_CASE("recovery: a coordinator that stood still itself blames nobody for it") {
+  Driver driver;
+  driver.join("a", 2);
+  driver.submit(train_spec(2));
+  driver.run_up();
+  driver.stand_still(60s);
+  CHECK(driver.state().nodes()[0].state == "ready");
+  driver.pass(5s);
+  CHECK(driver.state().nodes()[0].state == "lost");
+}
+
 TEST_CASE("recovery: losses in the middle of a recovery are part of it") {
   Driver driver;
   driver.join("a", 3);
