@@ -123,6 +123,14 @@ void ClusterHost::take(Decision decision) {
     std::visit([this](const auto& value) { perform(value); }, effect);
   }
   if (decision.number != 0) decided_ = decision.number;
+  // What cannot leave for want of disk space would only pile up: orders are sent again, and reports
+  // that are not acknowledged come again.
+  if (ledger_failing_) {
+    std::erase_if(decision.effects, [](const Effect& effect) {
+      const auto* frame = std::get_if<SendToWorker>(&effect);
+      return frame != nullptr && !std::holds_alternative<wire::Welcome>(frame->message);
+    });
+  }
   move_to_back(facts_, decision.facts);
   move_to_back(events_, decision.events);
   move_to_back(effects_, decision.effects);
