@@ -29,6 +29,16 @@ std::uint16_t port_of(const json::object& object, std::string_view name) {
   return failure ? std::uint16_t{0} : port;
 }
 
+// A file that says this already is left alone: a coordinator that starts anew on a full disk can
+// still be found.
+Result<> say(const std::filesystem::path& file, const std::string& content) {
+  const Result<std::string> said = read_file(file, kSmallFileBytesMax);
+  struct stat status {};
+  const bool is_private = ::stat(file.c_str(), &status) == 0 && (status.st_mode & 077) == 0;
+  if (said && *said == content && is_private) return {};
+  return write_file_atomically(file, content, kSecretMode);
+}
+
 }  // namespace
 
 Result<StateFolder> StateFolder::open(const std::filesystem::path& path) {
@@ -79,18 +89,18 @@ Ports StateFolder::last_ports() const {
 Result<> StateFolder::write_ports(const Ports& ports) const {
   const json::object object{
       {"http", ports.http}, {"control", ports.control}, {"liveness", ports.liveness}};
-  return write_file_atomically(path_ / "ports.json", json::serialize(object) + "\n", kSecretMode);
+  return say(path_ / "ports.json", json::serialize(object) + "\n");
 }
 
 Result<> StateFolder::write_address(const std::string& url) const {
-  return write_file_atomically(path_ / "address", url + "\n", kSecretMode);
+  return say(path_ / "address", url + "\n");
 }
 
 Result<> StateFolder::write_join(const Join& join) const {
   const json::object object{{"endpoint", join.endpoint},
                             {"server_key", join.server_key},
                             {"join_token", join.join_token}};
-  return write_file_atomically(path_ / "join.json", json::serialize(object) + "\n", kSecretMode);
+  return say(path_ / "join.json", json::serialize(object) + "\n");
 }
 
 }  // namespace tutti::coordinator

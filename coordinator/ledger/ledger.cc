@@ -107,10 +107,16 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
   // Exclusive: the lock is held from the first access on, so a second coordinator is refused here.
   if (Result<> set = execute(raw, "pragma locking_mode = exclusive"); !set) return set.error();
   if (Result<> known = check_version(raw, path); !known) return known.error();
-  const std::string setup = fmt::format(
-      "pragma journal_mode = wal; pragma synchronous = full; pragma application_id = {};"
-      "pragma user_version = {}; {}",
-      kApplicationId, kLedgerVersion, kSchema);
+  // The marks are written once: a ledger on a full disk can be opened.
+  const Result<std::uint64_t> version = single_number(raw, "pragma user_version");
+  if (!version) return version.error();
+  const std::string marks =
+      *version == kLedgerVersion
+          ? std::string()
+          : fmt::format("pragma application_id = {}; pragma user_version = {};", kApplicationId,
+                        kLedgerVersion);
+  const std::string setup =
+      fmt::format("pragma journal_mode = wal; pragma synchronous = full; {} {}", marks, kSchema);
   if (Result<> set = execute(raw, setup); !set) {
     return std::move(set).error().with_context(path);
   }
