@@ -10,6 +10,7 @@
 #include <boost/json/parse.hpp>
 
 #include <cerrno>
+#include <thread>
 
 #include "ops/cli/client/fields.h"
 
@@ -69,6 +70,16 @@ Result<FileDescriptor> lock_state_folder(const std::filesystem::path& folder) {
   }
   ::chmod(folder.c_str(), 0700);
   return lock;
+}
+
+void wait_for_predecessors(const std::filesystem::path& folder, Duration within) {
+  const Instant until = monotonic_now() + within;
+  for (const auto& path : {folder / "coordinator.lock", folder / "worker" / "lock"}) {
+    const FileDescriptor lock(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    while (lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && monotonic_now() < until) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  }
 }
 
 }  // namespace tutti::cli

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "protocol/base/clock.h"
 #include "protocol/base/file.h"
 #include "protocol/base/result.h"
 
@@ -35,5 +36,9 @@ Result<UpState> read_up_state(const std::filesystem::path& folder);
 // holds it, named by its pid), permission_denied or unavailable (cannot be written), each with what
 // to do.
 Result<FileDescriptor> lock_state_folder(const std::filesystem::path& folder);
+
+// Waits until the coordinator and worker of a `tutti up` that was killed have ended, which they do
+// by themselves, or until the time is over; who starts then says what is wrong.
+void wait_for_predecessors(const std::filesystem::path& folder, Duration within);
 
 }  // namespace tutti::cli

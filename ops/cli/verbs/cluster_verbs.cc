@@ -24,6 +24,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::uint64_t kConfigBytesMax = 64 << 10;
+constexpr Duration kPredecessorsEndWithin = std::chrono::seconds(15);
 
 struct UpOptions {
   std::string state;
@@ -117,6 +118,7 @@ int up(const UpOptions& options, Session& session) {
   const fs::path folder = fs::absolute(wanted, failed).lexically_normal();
   const Result<FileDescriptor> lock = lock_state_folder(folder);
   if (!lock) return fail(kUsage, lock.error().message);
+  wait_for_predecessors(folder, kPredecessorsEndWithin);
   const Result<Cluster> cluster = lay_out(options, folder);
   if (!cluster) return fail(kUsage, cluster.error().message);
   const fs::path self = fs::read_symlink("/proc/self/exe", failed);
