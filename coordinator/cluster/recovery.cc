@@ -313,7 +313,7 @@ void end_late(Desk& desk, JobId id, const std::string& cause, const Late& late) 
 
 // How long the rank may stand still where it is.
 Duration patience_with(const Desk& desk, const ProcessSoft& soft) {
-  constexpr std::uint32_t kChangesMin = 20;  // before its pace is known
+  constexpr std::uint32_t kChangesMin = 8;  // before its pace is known
   constexpr int kPauses = 20;
   const std::string& phase = soft.progress.phase;
   const bool stepping = phase == "forward" || phase == "exchange" || phase == "update";
