@@ -7,6 +7,8 @@ namespace tutti::coordinator {
 
 namespace {
 
+constexpr Duration kCulpritGrace = std::chrono::milliseconds(500);
+
 bool is_wanted(const JobRecord* job, const ProcessRecord& process) {
   if (job == nullptr || process.lost || process.ordered_to_stop) return false;
   if (is_terminal(job->state) || job->state == JobState::stopping) return false;
@@ -20,11 +22,12 @@ void order_stop(Desk& desk, WorkerLink& link, const JobRecord* job, const Proces
   if (job != nullptr && job->state == JobState::stopping) {
     reason = job->outcome.message.empty() ? "the job is done" : job->outcome.message;
   }
-  desk.order(link,
-             wire::StopRank{.job = process.job,
-                            .process = process.process,
-                            .grace_ms = static_cast<std::uint32_t>(to_ms(desk.settings.stop_grace)),
-                            .reason = std::move(reason)});
+  // Who was taken out of its gang is broken or hung, and others wait for its slot.
+  const Duration grace = process.ordered_to_stop ? kCulpritGrace : desk.settings.stop_grace;
+  desk.order(link, wire::StopRank{.job = process.job,
+                                  .process = process.process,
+                                  .grace_ms = static_cast<std::uint32_t>(to_ms(grace)),
+                                  .reason = std::move(reason)});
   soft.stop_told = true;
 }
 
