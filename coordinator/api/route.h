@@ -30,8 +30,8 @@ struct Call {
   std::map<std::string, std::string> query;
   std::string accept;
   std::string body;
-  std::string user;  // of the token
-  JobId job;         // the path's ID, if its route has one
+  std::string user;            // of the token
+  JobId job;                   // the path's ID, if its route has one
   std::function<bool()> gone;  // whether the client has ended the connection; on its strand
 
   // A number of the query, or `otherwise`. Errors: invalid_argument.
