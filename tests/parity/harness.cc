@@ -32,11 +32,12 @@ Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
   const CpuPath before = cpu_path();
   Floats first;
   bool have_first = false;
-  for (const CpuPath path : {CpuPath::avx2, CpuPath::avx512}) {
+  for (const CpuPath path : kCpuPaths) {
     if (!choose_cpu_path(path)) {
-      static bool said = false;
-      if (!said) TUTTI_LOG_WARNING("parity", "skipped: this machine has no {}", to_string(path));
-      said = true;
+      static bool said[kCpuPaths.size()] = {};
+      bool& once = said[static_cast<std::size_t>(path)];
+      if (!once) TUTTI_LOG_WARNING("parity", "skipped: this machine has no {}", to_string(path));
+      once = true;
       continue;
     }
     for (ThreadPool& pool : pools) {
