@@ -35,9 +35,9 @@ using ScalableTag = FixedTag<T, 64 / sizeof(T)>;
 template <class T, class Tag>
 using Rebind = FixedTag<T, Tag::kLaneCount>;
 template <class Tag>
-using RebindToSigned = FixedTag<std::conditional_t<sizeof(typename Tag::Lane) == 4, std::int32_t,
-                                                   std::int64_t>,
-                                Tag::kLaneCount>;
+using RebindToSigned =
+    FixedTag<std::conditional_t<sizeof(typename Tag::Lane) == 4, std::int32_t, std::int64_t>,
+             Tag::kLaneCount>;
 
 template <class T, int kCount>
 struct Several {
