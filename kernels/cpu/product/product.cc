@@ -223,10 +223,7 @@ void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
 }
 
 void product_kernel(const OpContext& ctx, const ProductCall& call) {
-  // The vector products are written for AVX2 alone.
-  constexpr bool kHasVector = HWY_TARGET != HWY_SCALAR;
-  if (kHasVector && call.rows <= kVectorRows &&
-      call.left_order == ProductCall::Order::depth_inside &&
+  if (call.rows <= kVectorRows && call.left_order == ProductCall::Order::depth_inside &&
       call.right_order == ProductCall::Order::depth_inside) {
     product_by_vector(ctx, call);
     return;

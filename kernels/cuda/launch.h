@@ -1,0 +1,78 @@
+// The one way in which a kernel is launched, and the few words of the language that differ between
+// nvcc and the host compiler's emulation (tests/support/cuda_emulation).
+//
+//   __global__ void scale(float* x, float by, Index n) {...}
+//   launch(stream, {.blocks = blocks_for(n, kThreads), .threads = kThreads}, scale, x, 2.0F, n);
+//
+// In a kernel, shared memory is declared by macros, because the emulation takes it from a poisoned
+// arena:
+//   TUTTI_SHARED(float, tile, 64 * 33);           static
+//   TUTTI_DYNAMIC_SHARED(float, scores);          the launch's shared_bytes, 16-byte aligned
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tutti::kernels::cuda {
+
+inline constexpr unsigned kWarp = 32;
+inline constexpr unsigned kAllLanes = 0xffffffffU;
+// Above this a kernel must ask for its shared memory by an attribute.
+inline constexpr std::size_t kSharedBytesPlain = 48 * 1024;
+
+struct LaunchShape {
+  dim3 blocks;
+  dim3 threads;
+  std::size_t shared_bytes = 0;
+};
+
+inline unsigned blocks_for(std::int64_t items, std::int64_t per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+#ifdef TUTTI_CUDA_EMULATION
+
+#define TUTTI_SHARED(type, name, count) \
+  static const char name##_site = 0;    \
+  type* const name =                    \
+      static_cast<type*>(::tutti::emulation::static_shared(&name##_site, sizeof(type) * (count)))
+#define TUTTI_DYNAMIC_SHARED(type, name) \
+  type* const name = static_cast<type*>(::tutti::emulation::dynamic_shared())
+
+template <class... P, class... A>
+void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shape,
+                  void (*kernel)(P...), A... args) {
+  const auto extent = [](const dim3& d) { return ::tutti::emulation::Extent{d.x, d.y, d.z}; };
+  ::tutti::emulation::enqueue_grid(
+      stream, {extent(shape.blocks), extent(shape.threads), shape.shared_bytes},
+      [kernel, args...] { kernel(static_cast<P>(args)...); }, name);
+}
+
+#else
+
+#define TUTTI_SHARED(type, name, count) __shared__ alignas(16) type name[count]
+#define TUTTI_DYNAMIC_SHARED(type, name)                                       \
+  extern __shared__ __align__(16) unsigned char tutti_dynamic_shared_memory[]; \
+  type* const name = reinterpret_cast<type*>(tutti_dynamic_shared_memory)
+
+#ifdef __CUDACC__
+template <class... P, class... A>
+void launch_named(const char*, cudaStream_t stream, const LaunchShape& shape, void (*kernel)(P...),
+                  A... args) {
+  if (shape.shared_bytes > kSharedBytesPlain) {
+    cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                         cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(shape.shared_bytes));
+  }
+  kernel<<<shape.blocks, shape.threads, shape.shared_bytes, stream> > >(static_cast<P>(args)...);
+}
+#endif
+
+#endif
+
+#define TUTTI_LAUNCH(stream, shape, kernel, ...) \
+  ::tutti::kernels::cuda::launch_named(#kernel, stream, shape, kernel, __VA_ARGS__)
+
+}  // namespace tutti::kernels::cuda

@@ -1,0 +1,221 @@
+// Products behind cuBLASLt's entry points: column-major, fp32 or bf16 inputs, fp32 sums and output.
+//
+// The library is free in its choice of algorithm, so the heuristic offers first one with split-K,
+// which code that keeps bits must not take, and then one without. An algorithm that was not handed
+// out, or that splits, computes nothing.
+#include <cublasLt.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+constexpr std::uint64_t kAlgorithmMark =
+    0x7475747469ULL;  // data[0]; data[1] is the number of splits
+
+float widened(const void* data, cudaDataType_t type, std::size_t i) {
+  if (type == CUDA_R_32F) return static_cast<const float*>(data)[i];
+  const unsigned bits = unsigned{static_cast<const std::uint16_t*>(data)[i]} << 16;
+  float value = 0.0F;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+}  // namespace
+
+struct EmulatedBlas {};
+struct EmulatedMatmul {
+  cublasOperation_t a = CUBLAS_OP_N;
+  cublasOperation_t b = CUBLAS_OP_N;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  const float* bias = nullptr;
+};
+struct EmulatedLayout {
+  cudaDataType_t type;
+  std::size_t rows, columns, stride;
+};
+struct EmulatedPreference {};
+
+namespace {
+
+// op(x) as rows of consecutive numbers along the summed index, so that inner loops are plain.
+std::vector<float> gathered(const void* data, const EmulatedLayout& layout, bool along_rows) {
+  const std::size_t outer = along_rows ? layout.columns : layout.rows;
+  const std::size_t inner = along_rows ? layout.rows : layout.columns;
+  std::vector<float> values(outer * inner);
+  for (std::size_t o = 0; o < outer; ++o) {
+    for (std::size_t i = 0; i < inner; ++i) {
+      const std::size_t at = along_rows ? i + o * layout.stride : o + i * layout.stride;
+      values[o * inner + i] = widened(data, layout.type, at);
+    }
+  }
+  return values;
+}
+
+struct Matmul {
+  EmulatedMatmul operation;
+  const void *a, *b;
+  const float* c;
+  float* d;
+  EmulatedLayout a_layout, b_layout, c_layout, d_layout;
+  float alpha, beta;
+
+  // One chain of fused multiply-adds for each output.
+  void run() const {
+    const bool a_turned = operation.a == CUBLAS_OP_T;
+    const std::size_t depth = a_turned ? a_layout.rows : a_layout.columns;
+    const std::size_t m = d_layout.rows;
+    const std::size_t n = d_layout.columns;
+    // a as [depth][m], b as [n][depth].
+    const std::vector<float> by_depth = gathered(a, a_layout, !a_turned);
+    const std::vector<float> right = gathered(b, b_layout, operation.b == CUBLAS_OP_N);
+    std::vector<float> sums(m);
+    for (std::size_t column = 0; column < n; ++column) {
+      std::fill(sums.begin(), sums.end(), 0.0F);
+      for (std::size_t k = 0; k < depth; ++k) {
+        const float by = right[column * depth + k];
+        const float* const from = by_depth.data() + k * m;
+        for (std::size_t i = 0; i < m; ++i) sums[i] = __builtin_fmaf(from[i], by, sums[i]);
+      }
+      for (std::size_t i = 0; i < m; ++i) {
+        float value = alpha * sums[i];
+        if (beta != 0.0F) value += beta * c[i + column * c_layout.stride];
+        if (operation.epilogue == CUBLASLT_EPILOGUE_BIAS) value += operation.bias[i];
+        d[i + column * d_layout.stride] = value;
+      }
+    }
+  }
+};
+
+}  // namespace
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
+  *handle = new EmulatedBlas;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+  delete handle;
+  return CUBLAS_STATUS_SUCCESS;
+}
+std::size_t cublasLtGetVersion() { return 0; }
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description,
+                                        cublasComputeType_t compute, cudaDataType_t scale) {
+  if (compute != CUBLAS_COMPUTE_32F || scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
+  *description = new EmulatedMatmul;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
+  delete description;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description,
+                                              cublasLtMatmulDescAttributes_t attribute,
+                                              const void* value, std::size_t) {
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+      std::memcpy(&description->a, value, sizeof(description->a));
+      break;
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+      std::memcpy(&description->b, value, sizeof(description->b));
+      break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+      std::memcpy(&description->epilogue, value, sizeof(description->epilogue));
+      break;
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+      std::memcpy(&description->bias, value, sizeof(description->bias));
+      break;
+    default: return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType_t type,
+                                          std::uint64_t rows, std::uint64_t columns,
+                                          std::int64_t stride) {
+  if (stride < static_cast<std::int64_t>(rows)) return CUBLAS_STATUS_INVALID_VALUE;
+  *layout = new EmulatedLayout{type, rows, columns, static_cast<std::size_t>(stride)};
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+  delete layout;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
+  *preference = new EmulatedPreference;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
+  delete preference;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
+                                                    const void*, std::size_t) {
+  const bool known = attribute >= CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES &&
+                     attribute <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES;
+  return known ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatmulPreference_t, int asked,
+                                              cublasLtMatmulHeuristicResult_t* results,
+                                              int* count) {
+  *count = asked < 2 ? asked : 2;
+  for (int i = 0; i < *count; ++i) {
+    results[i] = {};
+    results[i].algo.data[0] = kAlgorithmMark;
+    results[i].algo.data[1] = i == 0 ? 4 : 1;
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algorithm,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                    void* value, std::size_t, std::size_t*) {
+  if (attribute != CUBLASLT_ALGO_CONFIG_SPLITK_NUM) return CUBLAS_STATUS_NOT_SUPPORTED;
+  const auto splits = static_cast<std::int32_t>(algorithm->data[1]);
+  std::memcpy(value, &splits, sizeof(splits));
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha,
+                              const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
+                              cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
+                              cublasLtMatrixLayout_t c_layout, void* d,
+                              cublasLtMatrixLayout_t d_layout,
+                              const cublasLtMatmulAlgo_t* algorithm, void*, std::size_t,
+                              cudaStream_t stream) {
+  if (algorithm == nullptr || algorithm->data[0] != kAlgorithmMark || algorithm->data[1] != 1) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  if (d_layout->type != CUDA_R_32F || c_layout->type != CUDA_R_32F)
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  const bool a_turned = description->a == CUBLAS_OP_T;
+  const bool b_turned = description->b == CUBLAS_OP_T;
+  const std::size_t m = a_turned ? a_layout->columns : a_layout->rows;
+  const std::size_t n = b_turned ? b_layout->rows : b_layout->columns;
+  const std::size_t depth = a_turned ? a_layout->rows : a_layout->columns;
+  const std::size_t other = b_turned ? b_layout->columns : b_layout->rows;
+  if (m != d_layout->rows || n != d_layout->columns || depth != other)
+    return CUBLAS_STATUS_INVALID_VALUE;
+  const Matmul call{*description,
+                    a,
+                    b,
+                    static_cast<const float*>(c),
+                    static_cast<float*>(d),
+                    *a_layout,
+                    *b_layout,
+                    *c_layout,
+                    *d_layout,
+                    *static_cast<const float*>(alpha),
+                    *static_cast<const float*>(beta)};
+  tutti::emulation::enqueue(stream, [call]() -> std::string {
+    call.run();
+    return {};
+  });
+  return CUBLAS_STATUS_SUCCESS;
+}

@@ -1,0 +1,447 @@
+// The emulated device behind the runtime's entry points: memory with margins, streams that are
+// threads, events, graphs.
+#include <cuda_runtime.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "protocol/base/assert.h"
+
+namespace {
+
+using Work = std::function<std::string()>;
+using std::chrono::steady_clock;
+
+constexpr std::size_t kMarginBytes = 256;
+constexpr unsigned char kMargin = 0xfe;
+constexpr unsigned char kFresh = 0xff;
+constexpr std::size_t kMemoryDefault = std::size_t{4} << 30;
+constexpr int kVersion = 13000;
+
+struct Allocation {
+  std::size_t bytes = 0;
+  cudaMemoryType type = cudaMemoryTypeDevice;
+};
+
+struct Device {
+  std::mutex mutex;
+  std::map<const char*, Allocation> memory;  // by address
+  std::size_t used = 0;
+  std::string fault;
+  std::atomic<cudaError_t> last{cudaSuccess};
+};
+
+// Never destroyed: stream threads may outlive static objects.
+Device& device() {
+  static auto* const one = new Device;
+  return *one;
+}
+
+std::size_t number_from(const char* variable, std::size_t otherwise) {
+  const char* const text = std::getenv(variable);
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+std::size_t memory_total() { return number_from("TUTTI_EMULATION_MEMORY", kMemoryDefault); }
+
+cudaError_t failed(cudaError_t error) {
+  device().last = error;
+  return error;
+}
+
+void note_fault(const std::string& fault) {
+  const std::lock_guard lock(device().mutex);
+  if (device().fault.empty()) {
+    device().fault = fault;
+    std::fprintf(stderr, "emulation: %s\n", fault.c_str());
+  }
+}
+
+// Sticky, as on a real device: after a fault every call fails.
+cudaError_t sticky() {
+  const std::lock_guard lock(device().mutex);
+  return device().fault.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+std::string broken_margin() {
+  const std::lock_guard lock(device().mutex);
+  for (const auto& [start, allocation] : device().memory) {
+    for (std::size_t i = 0; i < kMarginBytes; ++i) {
+      if (static_cast<unsigned char>(start[allocation.bytes + i]) != kMargin ||
+          static_cast<unsigned char>(start[-1 - static_cast<std::ptrdiff_t>(i)]) != kMargin) {
+        return "memory of " + std::to_string(allocation.bytes) +
+               " bytes was written beyond its ends";
+      }
+    }
+  }
+  return {};
+}
+
+cudaError_t allocate(void** memory, std::size_t bytes, cudaMemoryType type) {
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  if (type != cudaMemoryTypeHost && d.used + bytes > memory_total()) {
+    *memory = nullptr;
+    return failed(cudaErrorMemoryAllocation);
+  }
+  const std::size_t whole = (bytes + 2 * kMarginBytes + 255) / 256 * 256;
+  auto* const start = static_cast<char*>(std::aligned_alloc(256, whole));
+  TUTTI_ASSERT(start != nullptr);
+  std::memset(start, kMargin, kMarginBytes);
+  std::memset(start + kMarginBytes, kFresh, bytes);
+  std::memset(start + kMarginBytes + bytes, kMargin, whole - kMarginBytes - bytes);
+  d.memory[start + kMarginBytes] = {bytes, type};
+  if (type != cudaMemoryTypeHost) d.used += bytes;
+  *memory = start + kMarginBytes;
+  return cudaSuccess;
+}
+
+cudaError_t release(void* memory) {
+  if (memory == nullptr) return cudaSuccess;
+  if (const std::string broken = broken_margin(); !broken.empty()) note_fault(broken);
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  const auto found = d.memory.find(static_cast<char*>(memory));
+  if (found == d.memory.end()) return failed(cudaErrorInvalidValue);
+  if (found->second.type != cudaMemoryTypeHost) d.used -= found->second.bytes;
+  d.memory.erase(found);
+  std::free(static_cast<char*>(memory) - kMarginBytes);
+  return cudaSuccess;
+}
+
+}  // namespace
+
+struct EmulatedGraph {
+  std::vector<Work> work;
+};
+
+struct EmulatedEvent {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::uint64_t asked = 0;  // records enqueued
+  std::uint64_t done = 0;
+  steady_clock::time_point at;
+};
+
+struct EmulatedStream {
+  EmulatedStream() : thread([this] { serve(); }) {}
+  ~EmulatedStream() {
+    {
+      const std::lock_guard lock(mutex);
+      stop = true;
+    }
+    changed.notify_all();
+    thread.join();
+  }
+
+  void add(Work work) {
+    {
+      const std::lock_guard lock(mutex);
+      if (capturing) {
+        capturing->work.push_back(std::move(work));
+        return;
+      }
+      queue.push_back(std::move(work));
+    }
+    changed.notify_all();
+  }
+  void wait_idle() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [this] { return queue.empty() && !busy; });
+  }
+
+  void serve() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      changed.wait(lock, [this] { return stop || !queue.empty(); });
+      if (queue.empty()) return;
+      const Work work = std::move(queue.front());
+      queue.pop_front();
+      busy = true;
+      lock.unlock();
+      if (sticky() == cudaSuccess) {
+        if (const std::string fault = work(); !fault.empty()) note_fault(fault);
+      }
+      lock.lock();
+      busy = false;
+      changed.notify_all();
+    }
+  }
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Work> queue;
+  bool busy = false;
+  bool stop = false;
+  std::unique_ptr<EmulatedGraph> capturing;
+  std::thread thread;
+};
+
+namespace tutti::emulation {
+
+void enqueue(cudaStream_t stream, std::function<std::string()> work) {
+  stream->add(std::move(work));
+}
+
+void enqueue_grid(cudaStream_t stream, const GridShape& shape, std::function<void()> thread_body,
+                  const char* name) {
+  stream->add([shape, body = std::move(thread_body), name]() -> std::string {
+    std::string fault = run_grid(shape, body);
+    if (fault.empty()) fault = broken_margin();
+    return fault.empty() ? fault : std::string(name) + ": " + fault;
+  });
+}
+
+std::string device_fault() {
+  const std::lock_guard lock(device().mutex);
+  return device().fault;
+}
+
+void clear_fault() {
+  const std::lock_guard lock(device().mutex);
+  device().fault.clear();
+  device().last = cudaSuccess;
+  for (const auto& [start, allocation] : device().memory) {
+    auto* const begin = const_cast<char*>(start);
+    std::memset(begin - kMarginBytes, kMargin, kMarginBytes);
+    std::memset(begin + allocation.bytes, kMargin, kMarginBytes);
+  }
+}
+
+}  // namespace tutti::emulation
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  const std::size_t asked = number_from("TUTTI_EMULATION_DEVICES", 8);
+  if (number_from("TUTTI_EMULATION_DRIVER", kVersion) < kVersion) {
+    return failed(cudaErrorInsufficientDriver);
+  }
+  if (asked == 0) return failed(cudaErrorNoDevice);
+  *count = static_cast<int>(asked);
+  return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int index) {
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) return error;
+  return index < count ? cudaSuccess : failed(cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
+  *properties = {};
+  std::snprintf(properties->name, sizeof(properties->name), "emulation");
+  std::snprintf(properties->uuid.bytes, sizeof(properties->uuid.bytes), "emulated-%d", index);
+  properties->totalGlobalMem = memory_total();
+  properties->multiProcessorCount = 4;
+  properties->major = 9;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = static_cast<int>(number_from("TUTTI_EMULATION_DRIVER", kVersion));
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = kVersion;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  if (const cudaError_t error = sticky(); error != cudaSuccess) return failed(error);
+  return allocate(memory, bytes, cudaMemoryTypeDevice);
+}
+cudaError_t cudaFree(void* memory) { return release(memory); }
+cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
+  return allocate(memory, bytes, cudaMemoryTypeHost);
+}
+cudaError_t cudaFreeHost(void* memory) { return release(memory); }
+cudaError_t cudaMallocManaged(void** memory, std::size_t bytes, unsigned) {
+  return allocate(memory, bytes, cudaMemoryTypeManaged);
+}
+
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  const std::lock_guard lock(device().mutex);
+  *total = memory_total();
+  *free = *total - device().used;
+  return cudaSuccess;
+}
+
+// The source is read when the stream comes to it, also from pageable memory: the strictest that
+// CUDA allows.
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                            cudaStream_t stream) {
+  stream->add([to, from, bytes]() -> std::string {
+    std::memmove(to, from, bytes);
+    return {};
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  stream->add([to, value, bytes]() -> std::string {
+    std::memset(to, value, bytes);
+    return {};
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  *attributes = {cudaMemoryTypeUnregistered, 0};
+  auto found = d.memory.upper_bound(static_cast<const char*>(memory));
+  if (found == d.memory.begin()) return cudaSuccess;
+  --found;
+  const auto offset = static_cast<std::size_t>(static_cast<const char*>(memory) - found->first);
+  if (offset < found->second.bytes) attributes->type = found->second.type;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = new EmulatedStream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  stream->wait_idle();
+  const cudaError_t error = sticky();
+  return error == cudaSuccess ? error : failed(error);
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  const std::lock_guard lock(stream->mutex);
+  if (!stream->queue.empty() || stream->busy) return cudaErrorNotReady;
+  return sticky();
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  std::uint64_t record = 0;
+  {
+    const std::lock_guard lock(event->mutex);
+    record = event->asked;
+  }
+  stream->add([event, record]() -> std::string {
+    std::unique_lock lock(event->mutex);
+    // A fault drops the work that the event stands behind.
+    while (event->done < record && sticky() == cudaSuccess) {
+      event->changed.wait_for(lock, std::chrono::milliseconds(10));
+    }
+    return {};
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new EmulatedEvent;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  std::uint64_t record = 0;
+  {
+    const std::lock_guard lock(event->mutex);
+    record = ++event->asked;
+  }
+  stream->add([event, record]() -> std::string {
+    const std::lock_guard lock(event->mutex);
+    event->done = record;
+    event->at = steady_clock::now();
+    event->changed.notify_all();
+    return {};
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  // After a fault the stream drops its work, this event's record with it.
+  std::unique_lock lock(event->mutex);
+  const std::uint64_t record = event->asked;
+  while (event->done < record && sticky() == cudaSuccess) {
+    event->changed.wait_for(lock, std::chrono::milliseconds(10));
+  }
+  const cudaError_t error = sticky();
+  return error == cudaSuccess ? error : failed(error);
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const std::lock_guard lock(event->mutex);
+  if (event->done < event->asked && sticky() == cudaSuccess) return cudaErrorNotReady;
+  return sticky();
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  *milliseconds = std::chrono::duration<float, std::milli>(to->at - from->at).count();
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize() { return sticky(); }
+cudaError_t cudaGetLastError() {
+  if (const cudaError_t error = sticky(); error != cudaSuccess) return error;
+  return device().last.exchange(cudaSuccess);
+}
+cudaError_t cudaPeekAtLastError() {
+  if (const cudaError_t error = sticky(); error != cudaSuccess) return error;
+  return device().last;
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice: return "cudaErrorNoDevice";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
+    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorNotSupported: return "cudaErrorNotSupported";
+  }
+  return "unknown";
+}
+const char* cudaGetErrorString(cudaError_t error) {
+  static thread_local std::string text;
+  text =
+      error == cudaErrorLaunchFailure ? tutti::emulation::device_fault() : cudaGetErrorName(error);
+  text = "emulation: " + text;
+  return text.c_str();
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const std::lock_guard lock(stream->mutex);
+  stream->capturing = std::make_unique<EmulatedGraph>();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const std::lock_guard lock(stream->mutex);
+  *graph = stream->capturing.release();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new EmulatedGraph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  for (const Work& work : exec->work) stream->add(work);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
+}
