@@ -12,13 +12,17 @@ namespace {
 
 CpuPath path_at_start() {
   const char* const wish = std::getenv("TUTTI_CPU");
-  if (wish == nullptr || *wish == '\0') {
-    return cpu_has(CpuPath::avx512) ? CpuPath::avx512 : CpuPath::avx2;
+  const bool any = wish == nullptr || *wish == '\0';
+  CpuPath best = CpuPath::scalar;
+  for (const CpuPath path : kCpuPaths) {
+    if (!cpu_has(path)) continue;
+    if (!any && to_string(path) == wish) return path;
+    best = path;
   }
-  for (const CpuPath path : {CpuPath::avx2, CpuPath::avx512}) {
-    if (to_string(path) == wish && cpu_has(path)) return path;
-  }
-  TUTTI_LOG_ERROR("kernels", "TUTTI_CPU={}: this machine has no such path (avx2, avx512)", wish);
+  if (any) return best;
+  TUTTI_LOG_ERROR("kernels",
+                  "TUTTI_CPU={}: this machine has no such path (scalar, avx2, avx512, avx512bf16)",
+                  wish);
   std::abort();
 }
 
@@ -29,16 +33,32 @@ std::atomic<CpuPath>& path_in_use() {
 
 }  // namespace
 
+// Everything is built for x86-64-v3, AVX2 and FMA included: without them the program would not have
+// come this far.
 bool cpu_has(CpuPath path) {
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (path == CpuPath::avx2) return avx2;
-  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512cd");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512cd");
+  switch (path) {
+    case CpuPath::scalar:
+    case CpuPath::avx2: return true;
+    case CpuPath::avx512: return avx512;
+    case CpuPath::avx512bf16:
+      return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+  }
+  return false;
 }
 
-std::string_view to_string(CpuPath path) { return path == CpuPath::avx512 ? "avx512" : "avx2"; }
+std::string_view to_string(CpuPath path) {
+  switch (path) {
+    case CpuPath::scalar: return "scalar";
+    case CpuPath::avx2: return "avx2";
+    case CpuPath::avx512: return "avx512";
+    case CpuPath::avx512bf16: return "avx512bf16";
+  }
+  return "unknown";
+}
 
 CpuPath cpu_path() { return path_in_use().load(std::memory_order_relaxed); }
 

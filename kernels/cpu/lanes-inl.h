@@ -1,7 +1,7 @@
-// Sixteen logical lanes over Highway: one AVX-512 vector or two AVX2 vectors, the same bits either
-// way.
+// Sixteen logical lanes: one AVX-512 vector or two AVX2 vectors of Highway, or sixteen scalars
+// (scalar-inl.h); the same bits every way.
 //
-// An element-wise kernel written with Lanes rounds alike on both paths, because each lane sees the
+// An element-wise kernel written with Lanes rounds alike on all paths, because each lane sees the
 // same operations; a sum along a vector accumulates in sixteen lanes and folds them by one fixed
 // tree. Included once per target (foreach _target); hence no #pragma once.
 #if defined(TUTTI_LANES_INL) == defined(HWY_TARGET_TOGGLE)
@@ -16,15 +16,21 @@
 #include <hwy/highway.h>
 #include "kernels/tensor/matrix.h"
 
+#if HWY_TARGET == HWY_SCALAR
+#include "kernels/cpu/scalar-inl.h"
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
+#if HWY_TARGET != HWY_SCALAR
 namespace hn = hwy::HWY_NAMESPACE;
+#endif
 
 using Tag = hn::ScalableTag<float>;
 using Vector = hn::Vec<Tag>;
 inline constexpr Tag kTag{};
-inline constexpr Index kVectorLanes = HWY_MAX_BYTES / sizeof(float);
+inline constexpr Index kVectorLanes = sizeof(Vector) / sizeof(float);
 inline constexpr Index kLanes = 16;
 
 #undef TUTTI_LANES

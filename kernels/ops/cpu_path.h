@@ -1,17 +1,28 @@
 // Which instruction set the CPU kernels use: chosen once, by what the machine has, or by
-// TUTTI_CPU=avx2|avx512.
+// TUTTI_CPU=scalar|avx2|avx512|avx512bf16.
 //
-// Both paths give the same bits (the `portable` numerics profile); the choice is about speed only,
-// and is printed by whoever reports the machine.
+//   scalar      one lane after the other with fused multiply-adds: what the others are checked by
+//   avx2        AVX2 and FMA
+//   avx512      AVX-512 F, VL, BW, DQ, CD
+//   avx512bf16  the same, and native dot products: bf16 pairs (AVX512-BF16) and int8 quads (VNNI)
+//
+// All paths give the same bits for fp32 and for integer sums (the `portable` numerics profile).
+// Products of bf16 by bf16 with the native instruction are a profile of their own
+// (product_bf16.h). The choice is printed by whoever reports the machine.
 #pragma once
 
+#include <array>
 #include <string_view>
 
 #include "protocol/base/result.h"
 
 namespace tutti::kernels {
 
-enum class CpuPath { avx2, avx512 };
+enum class CpuPath { scalar, avx2, avx512, avx512bf16 };
+
+// Slowest first.
+inline constexpr std::array kCpuPaths = {CpuPath::scalar, CpuPath::avx2, CpuPath::avx512,
+                                         CpuPath::avx512bf16};
 
 bool cpu_has(CpuPath path);
 std::string_view to_string(CpuPath path);

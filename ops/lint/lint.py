@@ -59,6 +59,7 @@ EXEMPT = {
     # Included once per instruction set by Highway's foreach_target, with guards that follow its toggle.
     ("kernels/cpu/exp-inl.h", "header"): "",
     ("kernels/cpu/lanes-inl.h", "header"): "",
+    ("kernels/cpu/scalar-inl.h", "header"): "",
     ("kernels/cpu/product/tile-inl.h", "header"): "",
 }
 

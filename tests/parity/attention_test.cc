@@ -99,10 +99,12 @@ Floats in_pieces(const OpContext& ctx, const Inputs& in, const std::vector<Index
 }  // namespace
 
 TEST_CASE("attention: forward agrees with its meaning on all paths") {
+  Golden golden("attention forward");
   for (const Case& c : kCases) {
     const Inputs in(c);
     INFO("heads " << c.shape.heads << " width " << c.shape.head_width);
-    const Floats out = on_all_paths([&](const OpContext& ctx) { return forward(ctx, in).out; });
+    const Floats out =
+        on_all_paths(golden, [&](const OpContext& ctx) { return forward(ctx, in).out; });
     const Table expected = reference::attention(c.shape, Table(in.q_rows()), Table(in.k_rows()),
                                                 Table(in.v_rows()), c.offsets);
     // A score of magnitude s errs by tolerance(D, s), and moves its weight by that much relatively.
@@ -111,15 +113,17 @@ TEST_CASE("attention: forward agrees with its meaning on all paths") {
     REQUIRE(largest_difference(out, expected) <=
             tolerance(c.tokens(), 1.0) + 2.0 * tolerance(c.shape.head_width, score));
   }
+  golden.check();
 }
 
 TEST_CASE("attention: gradients agree with finite differences, with the same bits on all paths") {
+  Golden golden("attention backward");
   for (const Case& c : kCases) {
     const Inputs in(c);
     INFO("heads " << c.shape.heads << " width " << c.shape.head_width);
     const Forward f = forward(single(), in);
     const Floats dout = draw(static_cast<Index>(in.q.size()), 4);
-    const Floats all = on_all_paths([&](const OpContext& ctx) {
+    const Floats all = on_all_paths(golden, [&](const OpContext& ctx) {
       Floats dq(in.q.size());
       Floats dk(in.k.size());
       Floats dv(in.v.size());
@@ -155,6 +159,7 @@ TEST_CASE("attention: gradients agree with finite differences, with the same bit
                             .at = v,
                             .gradient = gradients.last(in.v.size())}) < 1e-4);
   }
+  golden.check();
 }
 
 TEST_CASE("attention: chunked prefill and decoding give the bits of one prefill") {

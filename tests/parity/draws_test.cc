@@ -95,7 +95,8 @@ TEST_CASE("random: Philox gives its published words") {
 }
 
 TEST_CASE("random: normal numbers have their moments, and a part of a tensor has the tensor's") {
-  const Floats z = on_all_paths([](const OpContext& ctx) {
+  Golden golden("fill normal");
+  const Floats z = on_all_paths(golden, [](const OpContext& ctx) {
     Floats out(200001);
     REQUIRE(fill_normal(ctx, {.key = {1, purpose_of("w")}, .out = out}));
     return out;
@@ -119,6 +120,7 @@ TEST_CASE("random: normal numbers have their moments, and a part of a tensor has
   Floats other(1000);
   REQUIRE(fill_normal(single(), {.key = {1, purpose_of("v")}, .first_index = 4567, .out = other}));
   REQUIRE(other != part);
+  golden.check();
 }
 
 TEST_CASE("random: uniform numbers stay in their range") {

@@ -28,18 +28,21 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
 }
 
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
-  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
+  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(3), ThreadPool(2), ThreadPool(4),
+                               ThreadPool(7)};
   const CpuPath before = cpu_path();
   Floats first;
   bool have_first = false;
-  for (const CpuPath path : {CpuPath::avx2, CpuPath::avx512}) {
+  for (const CpuPath path : kCpuPaths) {
     if (!choose_cpu_path(path)) {
-      static bool said = false;
-      if (!said) TUTTI_LOG_WARNING("parity", "skipped: this machine has no {}", to_string(path));
-      said = true;
+      static bool said[kCpuPaths.size()] = {};
+      bool& once = said[static_cast<std::size_t>(path)];
+      if (!once) TUTTI_LOG_WARNING("parity", "skipped: this machine has no {}", to_string(path));
+      once = true;
       continue;
     }
-    for (ThreadPool& pool : pools) {
+    const std::size_t count = path == before ? std::size(pools) : 2;
+    for (ThreadPool& pool : std::span(pools).first(count)) {
       Floats result = op(OpContext{&pool});
       if (!have_first) {
         first = std::move(result);
@@ -52,6 +55,12 @@ Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
   }
   REQUIRE(choose_cpu_path(before));
   return first;
+}
+
+Floats on_all_paths(Golden& golden, const std::function<Floats(const OpContext&)>& op) {
+  Floats bits = on_all_paths(op);
+  golden.add(bits);
+  return bits;
 }
 
 const OpContext& single() {

@@ -17,10 +17,12 @@
 #include "kernels/ops/reference/reference.h"
 #include "kernels/tensor/buffer.h"
 #include "kernels/tensor/op_context.h"
+#include "tests/golden/portable.h"
 
 namespace tutti::kernels::parity {
 
 using reference::Table;
+using test::Golden;
 using Floats = std::vector<float>;
 
 // A case's numbers: uniform in [-1, 1), a function of `stream` alone.
@@ -36,9 +38,12 @@ inline ConstMatrix matrix(const Floats& data, Index rows, Index columns) {
 // Whether both hold the same bits; on a difference `first_difference` says where.
 bool same_bits(std::span<const float> a, std::span<const float> b);
 
-// Runs `op` on every path that this machine has, with 1, 2 and 3 threads, and requires the same
-// bits of all; returns them. A path that the machine lacks is said to be skipped.
+// Runs `op` on every path that this machine has, with 1 and 3 threads, on the best path also with
+// 2, 4 and 7, and requires the same bits of all; returns them. A path that the machine lacks is
+// said to be skipped.
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op);
+// The same, and the bits become part of `golden`.
+Floats on_all_paths(Golden& golden, const std::function<Floats(const OpContext&)>& op);
 
 // A context of one thread on the default path, for what on_all_paths has covered.
 const OpContext& single();

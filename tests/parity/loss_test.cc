@@ -53,11 +53,12 @@ Outcome fresh(const Inputs& in) {
 }  // namespace
 
 TEST_CASE("cross entropy: losses, sums and gradients, the same bits on all paths and in pieces") {
+  Golden golden("linear cross entropy");
   for (const Case& c : kCases) {
     const Inputs in(c);
     double sum = 0.0;
     std::int64_t count = 0;
-    const Floats all = on_all_paths([&](const OpContext& ctx) {
+    const Floats all = on_all_paths(golden, [&](const OpContext& ctx) {
       Outcome out = fresh(in);
       run(ctx, in, 0, c.rows, out);
       Outcome pieces = fresh(in);
@@ -95,6 +96,7 @@ TEST_CASE("cross entropy: losses, sums and gradients, the same bits on all paths
                             .at = weight,
                             .gradient = std::span(all).last(in.weight.size())}) < 1e-5);
   }
+  golden.check();
 }
 
 TEST_CASE("cross entropy: the gradient check catches a mean that was taken for a sum") {
@@ -128,9 +130,10 @@ TEST_CASE(
 }
 
 TEST_CASE("log softmax: exponentials sum to one, the same bits on all paths") {
+  Golden golden("log softmax");
   Floats x = draw(6 * 77, 1);
   for (float& value : x) value *= 30.0F;
-  const Floats y = on_all_paths([&](const OpContext& ctx) {
+  const Floats y = on_all_paths(golden, [&](const OpContext& ctx) {
     Floats out(x.size());
     REQUIRE(log_softmax(ctx, matrix(x, 6, 77), matrix(out, 6, 77)));
     return out;
@@ -140,6 +143,7 @@ TEST_CASE("log softmax: exponentials sum to one, the same bits on all paths") {
     for (std::size_t c = 0; c < 77; ++c) sum += std::exp(static_cast<double>(y[r * 77 + c]));
     REQUIRE(sum == Approx(1.0).epsilon(1e-5));
   }
+  golden.check();
 }
 
 }  // namespace tutti::kernels::parity

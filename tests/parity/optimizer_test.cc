@@ -58,8 +58,9 @@ struct Exact {
 }  // namespace
 
 TEST_CASE("adamw: five steps agree with double precision, and hash what they leave") {
+  Golden golden("adamw");
   for (const Index size : {1, 17, 65536, 65536 + 1003}) {
-    const Floats all = on_all_paths([&](const OpContext& ctx) {
+    const Floats all = on_all_paths(golden, [&](const OpContext& ctx) {
       State s(size);
       for (unsigned number = 1; number <= 5; ++number) step(ctx, s, number);
       std::vector<Hash128> again(s.hashes.size());
@@ -76,6 +77,7 @@ TEST_CASE("adamw: five steps agree with double precision, and hash what they lea
       REQUIRE(std::abs(static_cast<double>(all[i]) - exact.weight) <= tolerance(20, 1.0));
     }
   }
+  golden.check();
 }
 
 TEST_CASE("adamw: the comparison catches a step without bias correction") {
@@ -126,13 +128,14 @@ TEST_CASE("weight hash: the text is the number, most significant digit first") {
 }
 
 TEST_CASE("square sums: double precision, the same bits on all paths, non-finite numbers show") {
+  Golden golden("square sums");
   Floats values = draw(65536 + 77, 1);
   const auto sums = [&](const OpContext& ctx) {
     std::vector<double> out(2);
     REQUIRE(square_sums(ctx, values, out));
     return out;
   };
-  const Floats bits = on_all_paths([&](const OpContext& ctx) {
+  const Floats bits = on_all_paths(golden, [&](const OpContext& ctx) {
     const std::vector<double> out = sums(ctx);
     Floats halves(4);
     std::memcpy(halves.data(), out.data(), 16);
@@ -149,6 +152,7 @@ TEST_CASE("square sums: double precision, the same bits on all paths, non-finite
   values[3] = std::numeric_limits<float>::infinity();
   REQUIRE_FALSE(std::isfinite(sums(single())[0]));
   REQUIRE(std::isfinite(sums(single())[1]));
+  golden.check();
 }
 
 }  // namespace tutti::kernels::parity

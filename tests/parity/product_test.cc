@@ -83,16 +83,19 @@ struct Case {
 }  // namespace
 
 TEST_CASE("product: every output is one chain over ascending k, on all paths and thread counts") {
+  Golden golden("product");
   for (const Kind& kind : kKinds) {
     for (const Shape& shape : kShapes) {
       const Case c(kind, shape);
       INFO(kind.name << " " << shape.m << " x " << shape.n << " x " << shape.k);
       for (const ChainStart start : {ChainStart::zero, ChainStart::output}) {
-        const Floats result = on_all_paths([&](const OpContext& ctx) { return c.run(ctx, start); });
+        const Floats result =
+            on_all_paths(golden, [&](const OpContext& ctx) { return c.run(ctx, start); });
         REQUIRE(same_bits(result, c.chains(start)));
       }
     }
   }
+  golden.check();
 }
 
 TEST_CASE("product: a deep sum and a wide output cross every block border in order") {
@@ -205,9 +208,10 @@ TEST_CASE("product: shapes that do not match are refused and nothing is written"
 }
 
 TEST_CASE("column sums: one chain of additions over the rows, continued") {
+  Golden golden("column sums");
   const Floats x = draw(77 * 21, 1);
   const Floats before = draw(21, 2);
-  const Floats result = on_all_paths([&](const OpContext& ctx) {
+  const Floats result = on_all_paths(golden, [&](const OpContext& ctx) {
     Floats sums = before;
     REQUIRE(column_sums(ctx, {.x = matrix(x, 77, 21), .output = sums.data()}));
     return sums;
@@ -215,6 +219,7 @@ TEST_CASE("column sums: one chain of additions over the rows, continued") {
   Floats expected = before;
   for (std::size_t i = 0; i < x.size(); ++i) expected[i % 21] += x[i];
   REQUIRE(same_bits(result, expected));
+  golden.check();
 }
 
 }  // namespace tutti::kernels::parity

@@ -39,18 +39,21 @@ NormResult norm(const OpContext& ctx, const Floats& x, const Floats& weight, Ind
 }  // namespace
 
 TEST_CASE("rms norm: forward agrees with its meaning on all paths") {
+  Golden golden("rms norm forward");
   for (const Shape& s : kShapes) {
     const Floats x = draw(s.rows * s.columns, 1);
     const Floats weight = draw(s.columns, 2);
     const Floats y =
-        on_all_paths([&](const OpContext& ctx) { return norm(ctx, x, weight, s.rows).y; });
+        on_all_paths(golden, [&](const OpContext& ctx) { return norm(ctx, x, weight, s.rows).y; });
     const Table expected =
         reference::rms_norm(Table(matrix(x, s.rows, s.columns)), widened(weight), 1e-5);
     REQUIRE(largest_difference(y, expected) <= tolerance(s.columns, largest_magnitude(expected)));
   }
+  golden.check();
 }
 
 TEST_CASE("rms norm: gradients agree with finite differences, and continue over calls") {
+  Golden golden("rms norm backward");
   const Index rows = 9;
   const Index columns = 37;
   const Floats x = draw(rows * columns, 1);
@@ -69,7 +72,7 @@ TEST_CASE("rms norm: gradients agree with finite differences, and continue over 
               .dweight = dweight.data(),
               .residual = matrix(residual, rows, columns).row_range(first, count)}));
   };
-  const Floats both = on_all_paths([&](const OpContext& ctx) {
+  const Floats both = on_all_paths(golden, [&](const OpContext& ctx) {
     Floats dx(x.size());
     Floats dweight(weight.size());
     backward(ctx, 0, rows, dx, dweight);
@@ -92,16 +95,18 @@ TEST_CASE("rms norm: gradients agree with finite differences, and continue over 
   REQUIRE(gradient_error({.loss = [&](const Table& w) { return loss(at, w.data); },
                           .at = Table(matrix(weight, 1, columns)),
                           .gradient = std::span(both).subspan(x.size())}) < kGradientError);
+  golden.check();
 }
 
 TEST_CASE("silu gate: forward and gradients") {
+  Golden golden("silu gate");
   for (const Shape& s : kShapes) {
     Floats gate = draw(s.rows * s.columns, 1);
     for (float& g : gate) g *= 20.0F;
     const Floats up = draw(s.rows * s.columns, 2);
     const Floats dy = draw(s.rows * s.columns, 3);
     const std::size_t size = gate.size();
-    const Floats all = on_all_paths([&](const OpContext& ctx) {
+    const Floats all = on_all_paths(golden, [&](const OpContext& ctx) {
       Floats out(3 * size);
       const auto part = [&](std::size_t i) {
         return Matrix(out.data() + i * size, s.rows, s.columns);
@@ -135,6 +140,7 @@ TEST_CASE("silu gate: forward and gradients") {
                 {.loss = loss_of_up, .at = u, .gradient = std::span(all).subspan(2 * size)}) <
             kGradientError);
   }
+  golden.check();
 }
 
 // For gates far below zero silu(g) = g exp(g) / (1 + exp(g)) is g exp(g) but for its last places.
@@ -178,6 +184,7 @@ TEST_CASE("silu gate: infinities saturate and a NaN stays a NaN") {
 
 TEST_CASE(
     "rotary: forward agrees with its meaning, backward undoes it, the rest of a head passes") {
+  Golden golden("rotary");
   const Index tokens = 11;
   const std::vector<std::int32_t> positions = {0, 1, 2, 3, 100, 5000, 131071, 7, 0, 1, 2};
   for (const Index width : {2, 16, 30, 64}) {
@@ -185,7 +192,7 @@ TEST_CASE(
     const std::vector<float> frequencies = rotary_frequencies({.width = width, .theta = 5e5});
     const Floats x = draw(tokens * 3 * head_width, 1);
     const auto half = width / 2;
-    const Floats both = on_all_paths([&](const OpContext& ctx) {
+    const Floats both = on_all_paths(golden, [&](const OpContext& ctx) {
       Floats cosine(static_cast<std::size_t>(tokens * half));
       Floats sine(cosine.size());
       REQUIRE(rotary_angles(ctx, {.positions = positions,
@@ -211,6 +218,7 @@ TEST_CASE(
     REQUIRE(largest_difference(std::span(both).subspan(x.size()), at) <= tolerance(4, 2.0));
     for (std::size_t i = static_cast<std::size_t>(width); i < 64; ++i) REQUIRE(both[i] == x[i]);
   }
+  golden.check();
 }
 
 // Values of transformers' _compute_llama3_parameters for Llama 3.2 1B (head width 64, theta 500000,
@@ -237,11 +245,12 @@ TEST_CASE("rotary: Llama 3's scaling keeps short waves, slows long ones and blen
 }
 
 TEST_CASE("embedding: rows are copied, and gradients add in token order") {
+  Golden golden("embedding");
   const std::vector<std::int32_t> tokens = {3, 0, 3, 3, 6, 0};
   const Floats table = draw(7 * 45, 1);
   const Floats dout = draw(6 * 45, 2);
   const Floats before = draw(7 * 45, 3);
-  const Floats both = on_all_paths([&](const OpContext& ctx) {
+  const Floats both = on_all_paths(golden, [&](const OpContext& ctx) {
     Floats rows(6 * 45);
     REQUIRE(embedding_forward(
         ctx, {.table = matrix(table, 7, 45), .tokens = tokens, .output = matrix(rows, 6, 45)}));
@@ -262,6 +271,7 @@ TEST_CASE("embedding: rows are copied, and gradients add in token order") {
   }
   expected.insert(expected.end(), sums.begin(), sums.end());
   REQUIRE(same_bits(both, expected));
+  golden.check();
 }
 
 TEST_CASE("embedding: a token outside of the table is refused") {
@@ -275,10 +285,11 @@ TEST_CASE("embedding: a token outside of the table is refused") {
 }
 
 TEST_CASE("add: element by element, whatever the length") {
+  Golden golden("add");
   for (const Index size : {0, 1, 15, 16, 17, 40000}) {
     const Floats a = draw(size, 1);
     const Floats b = draw(size, 2);
-    const Floats sum = on_all_paths([&](const OpContext& ctx) {
+    const Floats sum = on_all_paths(golden, [&](const OpContext& ctx) {
       Floats result = a;
       REQUIRE(add_into(ctx, result, b));
       return result;
@@ -287,6 +298,7 @@ TEST_CASE("add: element by element, whatever the length") {
     for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += b[i];
     REQUIRE(same_bits(sum, expected));
   }
+  golden.check();
 }
 
 TEST_CASE(

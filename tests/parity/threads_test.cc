@@ -59,7 +59,7 @@ TEST_CASE("arena: what was handed out stays, and after the first round nothing i
 
 TEST_CASE("cpu path: a path that the machine lacks is an error, never a silent swap") {
   const CpuPath before = cpu_path();
-  for (const CpuPath path : {CpuPath::avx2, CpuPath::avx512}) {
+  for (const CpuPath path : kCpuPaths) {
     const auto chosen = choose_cpu_path(path);
     REQUIRE(chosen.ok() == cpu_has(path));
     if (!chosen) REQUIRE(chosen.error().code == ErrorCode::unsupported);

@@ -223,7 +223,10 @@ void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
 }
 
 void product_kernel(const OpContext& ctx, const ProductCall& call) {
-  if (call.rows <= kVectorRows && call.left_order == ProductCall::Order::depth_inside &&
+  // The vector products are written for AVX2 alone.
+  constexpr bool kHasVector = HWY_TARGET != HWY_SCALAR;
+  if (kHasVector && call.rows <= kVectorRows &&
+      call.left_order == ProductCall::Order::depth_inside &&
       call.right_order == ProductCall::Order::depth_inside) {
     product_by_vector(ctx, call);
     return;

@@ -23,10 +23,10 @@ namespace tutti::kernels::HWY_NAMESPACE {
 
 // 28 of 32 registers accumulate on AVX-512, 12 of 16 on AVX2; the rest hold a broadcast and the
 // right vectors.
-#if HWY_TARGET == HWY_AVX2
-inline constexpr int kTileRows = 6;
-#else
+#if HWY_TARGET == HWY_AVX3
 inline constexpr int kTileRows = 14;
+#else
+inline constexpr int kTileRows = 6;
 #endif
 inline constexpr int kTileVectors = 2;
 inline constexpr Index kTileColumns = kTileVectors * kVectorLanes;
@@ -122,7 +122,7 @@ HWY_NOINLINE void run_panel(Index rows, TileCall call) {
     };
     if (rows >= kTileRows) {
       tile(std::integral_constant<int, kTileRows>{});
-#if HWY_TARGET != HWY_AVX2
+#if HWY_TARGET == HWY_AVX3
     } else if (rows >= 8) {
       tile(std::integral_constant<int, 8>{});
 #endif

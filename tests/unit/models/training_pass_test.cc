@@ -140,7 +140,7 @@ TEST_CASE("training pass: every instruction set gives the same bits") {
   const kernels::CpuPath before = kernels::cpu_path();
   const Samples samples = ragged();
   const Outcome usual = Model(small_description()).run(samples);
-  for (const auto path : {kernels::CpuPath::avx2, kernels::CpuPath::avx512}) {
+  for (const auto path : kernels::kCpuPaths) {
     if (!kernels::cpu_has(path)) {
       WARN("skipped: this machine has no " << kernels::to_string(path));
       continue;

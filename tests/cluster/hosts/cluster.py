@@ -1,0 +1,190 @@
+"""A coordinator and three workers as real processes, one worker a host, each started again when it dies.
+
+The part that an init system has on real machines, supervising, is here: `tend()` starts again what has ended. All
+processes carry one variable with a value of this run, by which `leftovers()` finds them.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+
+from net import die_with_parent
+
+DEADLINE = 120.0
+COORDINATOR_HOST = "a"
+
+
+class Failed(Exception):
+    pass
+
+
+def eventually(what, holds, deadline=DEADLINE, between=0.05, meanwhile=lambda: None):
+    until = time.monotonic() + deadline
+    while True:
+        meanwhile()
+        value = holds()
+        if value:
+            return value
+        if time.monotonic() >= until:
+            raise Failed(f"not within {deadline:.0f} s: {what}")
+        time.sleep(between)
+
+
+class Cluster:
+    def __init__(self, hosts, folder, binaries, slots=2, lease_ms=2000):
+        self.hosts = hosts
+        self.folder = pathlib.Path(folder)
+        self.binaries = pathlib.Path(binaries)
+        self.mark = "TUTTI_TEST_HOSTS=" + uuid.uuid4().hex
+        self.parts = {}
+        self.commands = {}
+        self.state = self.folder / "coordinator"
+        self._write("coordinator", {
+            "state": self.state, "http_host": hosts.addresses[COORDINATOR_HOST],
+            "control_host": hosts.addresses[COORDINATOR_HOST], "lease_ms": lease_ms, "heartbeat_ms": lease_ms // 10,
+            "faults": "true"})
+        self.commands["coordinator"] = (COORDINATOR_HOST, "coordinator")
+        for name in hosts.names:
+            self._write(f"worker-{name}", {
+                "state": self.folder / f"worker-{name}", "join": self.state / "join.json", "name": name,
+                "slots": slots, "threads": 1, "faults": "true"})
+            self.commands[f"worker-{name}"] = (name, "worker")
+        for part in self.commands:
+            self.start(part)
+        eventually("all workers are ready", lambda: self.count_nodes("ready") == len(hosts.names), meanwhile=self.tend)
+
+    def _write(self, part, values):
+        text = "".join(f"{key}: {value}\n" for key, value in values.items())
+        (self.folder / f"{part}.yaml").write_text(text)
+
+    def start(self, part):
+        host, verb = self.commands[part]
+        name, value = self.mark.split("=")
+        log = open(self.folder / f"{part}.log", "ab")
+        self.parts[part] = subprocess.Popen(
+            [*self.hosts.prefix(host), self.binaries / "tutti", verb, "--config", self.folder / f"{part}.yaml"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent,
+            env={"PATH": os.environ["PATH"], "TUTTI_LOG": "info", name: value})
+        log.close()
+
+    def tend(self):
+        for part, process in list(self.parts.items()):
+            if process.poll() is not None:
+                self.start(part)
+
+    def signal(self, part, number):
+        self.parts[part].send_signal(number)
+
+    def ask(self, target, body=None, deadline=10.0):
+        """(status, text); status 0: nobody answered."""
+        try:
+            address = (self.state / "address").read_text().strip()
+            token = (self.state / "token").read_text().strip()
+            request = urllib.request.Request(address + target, headers={"Authorization": "Bearer " + token},
+                                             data=None if body is None else json.dumps(body).encode())
+            with urllib.request.urlopen(request, timeout=deadline) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except (OSError, ValueError):
+            return 0, ""
+
+    def get(self, target):
+        status, text = self.ask(target)
+        return json.loads(text) if status == 200 else None
+
+    def tutti(self, *words, deadline=DEADLINE):
+        return subprocess.run([*self.hosts.prefix(COORDINATOR_HOST), self.binaries / "tutti", *words],
+                              capture_output=True, text=True, timeout=deadline, check=False,
+                              env={"PATH": os.environ["PATH"], "TUTTI_STATE": str(self.state)})
+
+    def submit(self, name, spec, key=""):
+        path = self.folder / f"{name}.yaml"
+        path.write_text(spec)
+        words = ["submit", str(path), *(["--key", key] if key else [])]
+        done = self.tutti(*words)
+        if done.returncode != 0:
+            raise Failed(f"submit of {name}: {done.stderr}")
+        return int(done.stdout.split()[0])
+
+    def nodes(self):
+        found = self.get("/api/v1/nodes")
+        return {} if found is None else {node["name"]: node for node in (found["nodes"] if "nodes" in found else found)}
+
+    def count_nodes(self, state):
+        return sum(node["state"] == state for node in self.nodes().values())
+
+    def job(self, job):
+        return self.get(f"/api/v1/jobs/{job}") or {}
+
+    def step(self, job):
+        return self.job(job).get("step", 0)
+
+    def ranks(self, job):
+        """Pids of the job's tutti-rank processes, by host of the worker that started them unknown."""
+        return [pid for pid, environment in self._marked() if f"TUTTI_JOB={job}" in environment
+                and "tutti-rank" in _command(pid)]
+
+    def hashes(self, job):
+        done = self.tutti("steps", str(job), "-o", "json")
+        if done.returncode != 0:
+            raise Failed(f"steps of {job}: {done.stderr}")
+        out = {}
+        for line in done.stdout.splitlines():
+            record = json.loads(line)
+            if record["step"] in out:
+                raise Failed(f"step {record['step']} of job {job} is recorded twice")
+            out[record["step"]] = record["weights"]
+        return out
+
+    def _marked(self):
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                environment = pathlib.Path(f"/proc/{entry}/environ").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if self.mark in environment:
+                yield int(entry), environment
+
+    def leftovers(self):
+        return [f"{pid} {_command(pid)}" for pid, _ in self._marked()]
+
+    def stop(self):
+        """SIGTERM to all, workers first; what was left behind."""
+        order = sorted(self.parts, key=lambda part: part == "coordinator")
+        for part in order:
+            process = self.parts[part]
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise Failed(f"{part} did not stop within 30 s of SIGTERM")
+        return self.leftovers()
+
+    def kill(self):
+        for process in self.parts.values():
+            process.kill()
+            process.wait()
+        for pid, _ in list(self._marked()):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def _command(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""

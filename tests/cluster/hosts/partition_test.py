@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Partitions between real processes on three hosts: what is cut off is replaced, and no bit changes.
+
+    tests/cluster/hosts/partition_test.py [BIN]       BIN: where tutti and tutti-rank are ($TUTTI_BIN)
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+import jobs
+import net
+from cluster import Cluster, Failed, eventually
+
+STEPS = 200
+
+
+def check(holds, what):
+    if not holds:
+        raise Failed(what)
+
+
+def undisturbed(cluster, text, ranks):
+    job = cluster.submit("undisturbed", jobs.training(text, ranks, STEPS))
+    check(cluster.tutti("wait", str(job)).returncode == 0, "the undisturbed run did not end done")
+    hashes = cluster.hashes(job)
+    check(len(hashes) == STEPS, f"{len(hashes)} step records instead of {STEPS}")
+    return hashes
+
+
+def begin(cluster, text, ranks):
+    job = cluster.submit("disturbed", jobs.training(text, ranks, STEPS))
+    eventually("step 10", lambda: cluster.step(job) >= 10)
+    return job
+
+
+def end(cluster, job, expected):
+    check(cluster.tutti("wait", str(job)).returncode == 0, f"job {job} did not end done")
+    check(cluster.hashes(job) == expected, "a weight hash differs from the undisturbed run's")
+
+
+def a_host_that_is_cut_off_is_replaced(cluster, text, expected):
+    """Both ways, longer than the lease: the node is lost, its ranks are replaced elsewhere; it comes back."""
+    job = begin(cluster, text, 3)
+    for other in ("a", "b"):
+        cluster.hosts.cut_both("c", other)
+    eventually("c is lost", lambda: cluster.nodes().get("c", {}).get("state") == "lost")
+    eventually("the job goes on without c", lambda: cluster.job(job).get("state") in ("running", "done"))
+    cluster.hosts.heal()
+    eventually("c is back", lambda: cluster.nodes().get("c", {}).get("state") == "ready")
+    end(cluster, job, expected)
+
+
+def a_host_hears_but_is_not_heard(cluster, text, expected):
+    job = begin(cluster, text, 3)
+    cluster.hosts.cut("b", "a")
+    eventually("b is lost", lambda: cluster.nodes().get("b", {}).get("state") == "lost")
+    cluster.hosts.heal()
+    eventually("b is back", lambda: cluster.nodes().get("b", {}).get("state") == "ready")
+    end(cluster, job, expected)
+
+
+def a_cut_shorter_than_the_lease_costs_nothing(cluster, text, expected):
+    job = begin(cluster, text, 3)
+    generation = cluster.job(job)["generation"]
+    cluster.hosts.cut_both("b", "a")
+    time.sleep(0.5)  # the length of the cut is what is tested
+    cluster.hosts.heal()
+    end(cluster, job, expected)
+    check(cluster.job(job)["generation"] == generation, "a short cut started a new generation")
+
+
+def only_the_data_plane_is_cut(cluster, text, expected):
+    """Both workers still reach the coordinator, their ranks do not reach each other; healed, the run goes on."""
+    job = begin(cluster, text, 6)
+    cluster.hosts.cut_both("b", "c")
+    time.sleep(2)  # the length of the cut
+    cluster.hosts.heal()
+    end(cluster, job, expected)
+
+
+def main():
+    net.enter()
+    binaries = sys.argv[1] if len(sys.argv) > 1 else os.environ["TUTTI_BIN"]
+    hosts = net.Hosts(["a", "b", "c"])
+    if not hosts.isolated:
+        print(f"skipped: {hosts.refusal}; partitions need network namespaces")
+        return 77
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = None
+        try:
+            cluster = Cluster(hosts, folder, binaries)
+            text = jobs.write_prose(pathlib.Path(folder) / "prose.txt")
+            three = undisturbed(cluster, text, 3)
+            for case in (a_host_that_is_cut_off_is_replaced, a_host_hears_but_is_not_heard,
+                         a_cut_shorter_than_the_lease_costs_nothing, only_the_data_plane_is_cut):
+                began = time.monotonic()
+                case(cluster, text, three)
+                print(f"passed: {case.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", flush=True)
+            left = cluster.stop()
+            check(not left, "left behind: " + "; ".join(left))
+            cluster = None
+        except Failed as failure:
+            print(f"FAILED: {failure}")
+            for log in sorted(pathlib.Path(folder).glob("*.log")):
+                print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
+            return 1
+        finally:
+            if cluster is not None:
+                cluster.kill()
+            hosts.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

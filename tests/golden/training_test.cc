@@ -1,0 +1,43 @@
+// Twenty steps of training have the bits that are committed, on every path and thread count: a run
+// may move between CPUs.
+#include "kernels/ops/cpu_path.h"
+#include "tests/golden/portable.h"
+#include "tests/unit/training/tiny_run.h"
+
+namespace tutti::training {
+namespace {
+
+// The weight hash after each step.
+std::vector<kernels::Hash128> hashes_of_run(const test::TinyJob& tiny, int threads) {
+  const auto job = tiny.open();
+  const auto groups = test::form_group(1);
+  Progress progress;
+  Trainer trainer(*job, threads, progress);
+  REQUIRE(trainer.enter(*groups[0], {.generation = 1, .root = tiny.checkpoints()}).ok());
+  std::vector<kernels::Hash128> hashes;
+  while (trainer.state().step < job->last_step()) {
+    const auto outcome = trainer.step(*groups[0], 0);
+    REQUIRE(outcome.ok());
+    hashes.push_back(outcome->record.weights);
+  }
+  return hashes;
+}
+
+}  // namespace
+
+TEST_CASE("portable profile: twenty training steps have the committed bits on every path") {
+  const test::TinyJob tiny({.batch = 8, .shards = 4, .steps = 20});
+  const kernels::CpuPath before = kernels::cpu_path();
+  for (const kernels::CpuPath path : kernels::kCpuPaths) {
+    if (!kernels::choose_cpu_path(path)) continue;  // tests/parity says which
+    for (const int threads : {1, 3}) {
+      INFO("path " << kernels::to_string(path) << ", threads " << threads);
+      test::Golden golden("training, 20 steps");
+      for (const kernels::Hash128& hash : hashes_of_run(tiny, threads)) golden.add(hash);
+      golden.check();
+    }
+  }
+  REQUIRE(kernels::choose_cpu_path(before));
+}
+
+}  // namespace tutti::training
