@@ -33,10 +33,11 @@ BOOST_DESCRIBE_STRUCT(WorkerJoined, (), (worker))
 struct WorkerLost {
   std::string worker;
   std::string reason;
+  std::int64_t unix_ms = 0;
 
   bool operator==(const WorkerLost&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(WorkerLost, (), (worker, reason))
+BOOST_DESCRIBE_STRUCT(WorkerLost, (), (worker, reason, unix_ms))
 
 // A lost worker that has been away for long, without processes, is not listed any more.
 struct WorkerForgotten {
@@ -228,16 +229,93 @@ struct CheckpointDropped {
 };
 BOOST_DESCRIBE_STRUCT(CheckpointDropped, (), (job, step, reason))
 
-using Fact = std::variant<WorkerJoined, WorkerLost, WorkerForgotten, JobSubmitted, JobWithdrawn,
-                          GenerationStarted, ProcessStarted, GroupOrdered, GroupRunning,
-                          FirstStepSeen, GenerationAborted, ProcessStopOrdered, ProcessEnded,
-                          JobStopping, JobSettled, JobForgotten, CheckpointPartTaken,
-                          CheckpointTaken, CheckpointDropped, FailureCounted>;
+// The node gets no new work, and is empty by `drain.due_unix_ms`.
+struct NodeDraining {
+  std::string worker;
+  Drain drain;
+
+  bool operator==(const NodeDraining&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(NodeDraining, (), (worker, drain))
+
+// Takes work again; what it was blamed for is forgotten.
+struct NodeUndrained {
+  std::string worker;
+
+  bool operator==(const NodeUndrained&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(NodeUndrained, (), (worker))
+
+// A job failed on the node in a way that may be the node's doing.
+struct NodeBlamed {
+  std::string worker;
+  NodeBlame blame;
+
+  bool operator==(const NodeBlamed&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(NodeBlamed, (), (worker, blame))
+
+// The job is asked to leave its slots after a common step; newcomers of a new size get theirs.
+struct JobReleasing {
+  JobId job;
+  ReleaseRecord release;
+  std::vector<Placement> newcomers;
+
+  bool operator==(const JobReleasing&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(JobReleasing, (), (job, release, newcomers))
+
+// It goes on as it is: the change of size came to nothing, or is made.
+struct ReleaseEnded {
+  JobId job;
+  std::string reason;
+
+  bool operator==(const ReleaseEnded&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(ReleaseEnded, (), (job, reason))
+
+using Fact = std::variant<WorkerJoined,         //
+                          WorkerLost,           //
+                          WorkerForgotten,      //
+                          JobSubmitted,         //
+                          JobWithdrawn,         //
+                          GenerationStarted,    //
+                          ProcessStarted,       //
+                          GroupOrdered,         //
+                          GroupRunning,         //
+                          FirstStepSeen,        //
+                          GenerationAborted,    //
+                          ProcessStopOrdered,   //
+                          ProcessEnded,         //
+                          JobStopping,          //
+                          JobSettled,           //
+                          JobForgotten,         //
+                          CheckpointPartTaken,  //
+                          CheckpointTaken,      //
+                          CheckpointDropped,    //
+                          FailureCounted,       //
+                          NodeDraining,         //
+                          NodeUndrained,        //
+                          NodeBlamed,           //
+                          JobReleasing,         //
+                          ReleaseEnded>;
 
 // `waiting` says what a queued or recovering job waits for, `restarted` that a job queues again.
+// `releasing`: asked to save and leave; `resized`: goes on with another number of ranks or on other
+// nodes.
 BOOST_DEFINE_ENUM_CLASS(EventKind, submitted, waiting, placed, started, running, rank_lost, aborted,
                         regrouped, recovered, restarted, checkpoint, checkpoint_failed, finished,
-                        failed, cancelled, worker_joined, worker_lost, gap)
+                        failed, cancelled, worker_joined, worker_lost, gap,  //
+                        releasing,                                           //
+                        preempted,                                           //
+                        resized,                                             //
+                        hang,                                                //
+                        straggler,                                           //
+                        draining,                                            //
+                        drained,                                             //
+                        undrained,                                           //
+                        quarantined,                                         //
+                        worker_forgotten)
 
 // One line of what people and programs are told. Zero and -1 are "not about one".
 struct Event {

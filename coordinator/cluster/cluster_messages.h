@@ -44,10 +44,28 @@ struct SubmitJob {
   spec::JobSpec spec;  // its value
 };
 
+// With `save`, a training job finishes its step and leaves a checkpoint before it ends, within
+// ClusterSettings::notice.
 struct CancelJob {
   RequestId request;
   JobId job;
   std::string reason;
+  bool save = false;
+};
+
+// The node gets no new work and is empty by the deadline (I16): training jobs save and queue again,
+// serve jobs move first. Answered at once; said again, it replaces reason and deadline.
+struct DrainNode {
+  RequestId request;
+  std::string node;
+  std::string reason;
+  std::uint64_t deadline_ms = 0;  // from now; 0: ClusterSettings::drain
+};
+
+// Lifts a drain and a quarantine, and forgets the node's score.
+struct UndrainNode {
+  RequestId request;
+  std::string node;
 };
 
 enum class FaultAction { kill_rank, stop_rank, continue_rank };
@@ -103,9 +121,19 @@ struct LedgerRecovered {};
 // The time of ClusterState::next_due has come (or earlier: harmless).
 struct Tick {};
 
-using Input =
-    std::variant<SubmitJob, CancelJob, InjectFault, WorkerFrame, WorkerDisconnected, StepsRecorded,
-                 StepHashMismatch, SpoolFailed, LedgerFailed, LedgerRecovered, Tick>;
+using Input = std::variant<SubmitJob,           //
+                           CancelJob,           //
+                           InjectFault,         //
+                           WorkerFrame,         //
+                           WorkerDisconnected,  //
+                           StepsRecorded,       //
+                           StepHashMismatch,    //
+                           SpoolFailed,         //
+                           LedgerFailed,        //
+                           LedgerRecovered,     //
+                           Tick,                //
+                           DrainNode,           //
+                           UndrainNode>;
 
 struct Envelope {
   Instant now;

@@ -130,6 +130,27 @@ BOOST_DESCRIBE_STRUCT(Recovery, (),
                       (generation, cause, seen_unix_ms, aborted_ms, regrouped_ms, copied_ms,
                        first_step_ms, from_step, lost_steps))
 
+// Where a job goes when it is asked to leave its slots; `none`: it is not asked.
+BOOST_DEFINE_ENUM_CLASS(ReleaseTo, none, queue, end, resize)
+// Why, for counters: each has a count of its own.
+BOOST_DEFINE_ENUM_CLASS(ReleaseCause, none, preempted, drained, cancelled, grown, shrunk, moved)
+
+// That a job is asked to leave (release.h), until it has.
+struct ReleaseRecord {
+  ReleaseTo to = ReleaseTo::none;
+  ReleaseCause cause = ReleaseCause::none;
+  std::string reason;  // one line
+  std::int64_t begun_unix_ms = 0;
+  std::int64_t due_unix_ms = 0;  // not kept: stopped hard
+  bool save = false;             // leaves a checkpoint
+  // resize: processes of the next generation that run already or are started for it, by rank.
+  std::vector<ProcessId> next;
+
+  bool operator==(const ReleaseRecord&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(ReleaseRecord, (),
+                      (to, cause, reason, begun_unix_ms, due_unix_ms, save, next))
+
 struct JobRecord {
   JobId job;
   std::string key;
@@ -164,6 +185,10 @@ struct JobRecord {
   std::uint32_t failures_infrastructure = 0;
   std::uint32_t failures_own_here = 0;  // at own_step, in a row
   std::uint64_t own_step = 0;
+  ReleaseRecord release;
+  std::uint32_t preemptions = 0;  // times it left its slots for others
+  std::uint32_t drains = 0;       // or because its node was drained
+  std::uint32_t resizes = 0;
 
   bool operator==(const JobRecord&) const = default;
 };
@@ -172,7 +197,8 @@ BOOST_DESCRIBE_STRUCT(JobRecord, (),
                        ended_unix_ms, state, outcome, generation, generation_alive, formed, members,
                        size, homes, ranks_done, formation, open_checkpoint, dropped_step,
                        checkpoints, recoveries, step, restarts, failure_counted, failures_user,
-                       failures_infrastructure, failures_own_here, own_step))
+                       failures_infrastructure, failures_own_here, own_step,  //
+                       release, preemptions, drains, resizes))
 
 // One process that holds a slot: from its placement until its worker has said that it is gone.
 struct ProcessRecord {
@@ -194,6 +220,29 @@ BOOST_DESCRIBE_STRUCT(ProcessRecord, (),
                       (process, job, generation, rank, worker, incarnation, slot, pid, lost,
                        ordered_to_stop))
 
+BOOST_DEFINE_ENUM_CLASS(DrainCause, none, asked, leaving, quarantine)
+
+// That a node gets no new work. `leaving`: it said so itself, and takes work again once it is back.
+struct Drain {
+  DrainCause cause = DrainCause::none;
+  std::string reason;
+  std::int64_t since_unix_ms = 0;
+  std::int64_t due_unix_ms = 0;  // empty by then
+
+  bool operator==(const Drain&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(Drain, (), (cause, reason, since_unix_ms, due_unix_ms))
+
+struct NodeBlame {
+  JobId job;
+  std::string owner;
+  std::string cause;
+  std::int64_t unix_ms = 0;
+
+  bool operator==(const NodeBlame&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(NodeBlame, (), (job, owner, cause, unix_ms))
+
 struct WorkerRecord {
   std::string worker;
   std::string incarnation;
@@ -207,12 +256,17 @@ struct WorkerRecord {
   bool runs_programs = true;
   bool faults = false;
   bool lost = false;
+  Drain drain;
+  std::vector<NodeBlame> blames;  // oldest first, at most kBlamesMax
+  std::int64_t lost_unix_ms = 0;
 
+  bool draining() const { return drain.cause != DrainCause::none; }
   bool operator==(const WorkerRecord&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
                       (worker, incarnation, host, version, cpu, slots, cores, memory_bytes,
-                       profiles, runs_programs, faults, lost))
+                       profiles, runs_programs, faults, lost,  //
+                       drain, blames, lost_unix_ms))
 
 // Everything durable, as a snapshot holds it; each list in the order of its ids.
 struct Snapshot {

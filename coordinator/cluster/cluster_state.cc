@@ -5,6 +5,7 @@
 
 #include "coordinator/cluster/checkpoints.h"
 #include "coordinator/cluster/desk.h"
+#include "coordinator/cluster/drain.h"
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/orders.h"
@@ -35,6 +36,9 @@ void on_message(Desk& desk, WorkerLink& link, const wire::OrdersAcked& message) 
 }
 void on_message(Desk&, WorkerLink&, const wire::Hello&) {}  // handled before a session is needed
 void on_message(Desk&, WorkerLink&, const wire::SpoolData&) {}  // the host stores it
+void on_message(Desk& desk, WorkerLink& link, const wire::WorkerLeaving& message) {
+  on_leaving(desk, link, message);
+}
 void on_message(Desk& desk, WorkerLink&, const wire::RankExited& message) {
   on_exit(desk, message);
 }
@@ -67,6 +71,8 @@ void on_input(Desk& desk, const CancelJob& input) { on_cancel(desk, input); }
 void on_input(Desk& desk, const InjectFault& input) { on_fault(desk, input); }
 void on_input(Desk& desk, const WorkerDisconnected& input) { on_disconnected(desk, input); }
 void on_input(Desk& desk, const StepHashMismatch& input) { on_hash_mismatch(desk, input); }
+void on_input(Desk& desk, const DrainNode& input) { on_drain(desk, input); }
+void on_input(Desk& desk, const UndrainNode& input) { on_undrain(desk, input); }
 void on_input(Desk& desk, const LedgerFailed& input) { on_ledger_failed(desk, input); }
 
 void on_input(Desk& desk, const StepsRecorded& input) {

@@ -56,6 +56,9 @@ struct ClusterSettings {
   // A worker that hears nothing ends its `run` programs after this; their next generation waits for
   // it.
   Duration stop_after = std::chrono::seconds(60);
+  // Within this a job that is asked to leave (preempted, cancelled with --save) saves and stops.
+  Duration notice = std::chrono::seconds(60);
+  Duration drain = std::chrono::minutes(10);  // a drain without a deadline of its own
   std::size_t ended_jobs_max = kEndedJobsMax;
 };
 

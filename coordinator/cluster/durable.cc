@@ -128,11 +128,33 @@ void Durable::on(const WorkerLost& fact) {
   const auto at = workers_.find(fact.worker);
   TUTTI_ASSERT(at != workers_.end());
   at->second.lost = true;
+  at->second.lost_unix_ms = fact.unix_ms;
   for (auto& [id, process] : processes_) {
     if (process.worker != fact.worker || process.lost) continue;
     process.lost = true;
     leave_gang(process);
   }
+}
+
+void Durable::on(const NodeDraining& fact) {
+  const auto at = workers_.find(fact.worker);
+  TUTTI_ASSERT(at != workers_.end());
+  at->second.drain = fact.drain;
+}
+
+void Durable::on(const NodeUndrained& fact) {
+  const auto at = workers_.find(fact.worker);
+  TUTTI_ASSERT(at != workers_.end());
+  at->second.drain = {};
+  at->second.blames.clear();
+}
+
+void Durable::on(const NodeBlamed& fact) {
+  const auto at = workers_.find(fact.worker);
+  if (at == workers_.end()) return;
+  std::vector<NodeBlame>& blames = at->second.blames;
+  if (blames.size() == kBlamesMax) blames.erase(blames.begin());
+  blames.push_back(fact.blame);
 }
 
 void Durable::on(const WorkerForgotten& fact) { workers_.erase(fact.worker); }
@@ -169,6 +191,10 @@ void Durable::on(const GenerationStarted& fact) {
   job.dropped_step = 0;
   job.formation = {};
   if (fact.generation.value > 1) ++job.restarts;
+  if (job.release.to == ReleaseTo::resize) {
+    ++job.resizes;
+    job.release = {};
+  }
   job.members.clear();
   job.homes.clear();
   job.size = static_cast<std::uint32_t>(fact.gang.size());
@@ -180,18 +206,23 @@ void Durable::on(const GenerationStarted& fact) {
       process_of(place.process).rank = rank;
       continue;
     }
-    next_process_ = std::max(next_process_, place.process.value + 1);
-    ProcessRecord process;
-    process.process = place.process;
-    process.job = fact.job;
-    process.generation = fact.generation;
-    process.rank = rank;
-    process.worker = place.worker;
-    process.incarnation = place.incarnation;
-    process.slot = place.slot;
-    of_job_[fact.job].insert(place.process);
-    TUTTI_ASSERT(processes_.emplace(place.process, std::move(process)).second);
+    add_process(job, fact.generation, rank, place);
   }
+}
+
+void Durable::add_process(const JobRecord& job, Generation generation, std::uint32_t rank,
+                          const Placement& place) {
+  next_process_ = std::max(next_process_, place.process.value + 1);
+  ProcessRecord process;
+  process.process = place.process;
+  process.job = job.job;
+  process.generation = generation;
+  process.rank = rank;
+  process.worker = place.worker;
+  process.incarnation = place.incarnation;
+  process.slot = place.slot;
+  of_job_[job.job].insert(place.process);
+  TUTTI_ASSERT(processes_.emplace(place.process, std::move(process)).second);
 }
 
 void Durable::on(const ProcessStarted& fact) {
@@ -306,6 +337,20 @@ void Durable::on(const JobSettled& fact) {
 }
 
 void Durable::on(const JobForgotten& fact) { remove_job(fact.job); }
+
+void Durable::on(const JobReleasing& fact) {
+  JobRecord& job = job_of(fact.job);
+  TUTTI_ASSERT(!is_terminal(job.state));
+  job.release = fact.release;
+  for (const Placement& place : fact.newcomers) {
+    const auto at = std::find(job.release.next.begin(), job.release.next.end(), place.process);
+    TUTTI_ASSERT(at != job.release.next.end());
+    add_process(job, Generation{job.generation.value + 1},
+                static_cast<std::uint32_t>(at - job.release.next.begin()), place);
+  }
+}
+
+void Durable::on(const ReleaseEnded& fact) { job_of(fact.job).release = {}; }
 
 // Processes
 // -----------------------------------------------------------------------------------------

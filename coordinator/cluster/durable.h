@@ -20,6 +20,7 @@ namespace tutti::coordinator {
 
 inline constexpr std::size_t kRecoveriesMax = 100;
 inline constexpr std::size_t kCheckpointsMax = 1'000;
+inline constexpr std::size_t kBlamesMax = 20;
 
 // Whether a job may go from one state to the other in one step; staying is not a transition.
 bool is_legal(JobState from, JobState to);
@@ -67,10 +68,17 @@ class Durable {
   void on(const CheckpointTaken& fact);
   void on(const CheckpointDropped& fact);
   void on(const FailureCounted& fact);
+  void on(const NodeDraining& fact);
+  void on(const NodeUndrained& fact);
+  void on(const NodeBlamed& fact);
+  void on(const JobReleasing& fact);
+  void on(const ReleaseEnded& fact);
 
   JobRecord& job_of(JobId id);
   ProcessRecord& process_of(ProcessId id);
   void move(JobRecord& job, JobState to);
+  void add_process(const JobRecord& job, Generation generation, std::uint32_t rank,
+                   const Placement& place);
   void leave_gang(const ProcessRecord& process);
   void remove_job(JobId id);
 

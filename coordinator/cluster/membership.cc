@@ -38,7 +38,7 @@ void lose_worker(Desk& desk, const std::string& name, const std::string& reason)
       desk.touch(process.job);
     }
   }
-  desk.record(WorkerLost{.worker = name, .reason = reason});
+  desk.record(WorkerLost{.worker = name, .reason = reason, .unix_ms = desk.wall.unix_ms});
   desk.note({.job = {},
              .kind = EventKind::worker_lost,
              .message = fmt::format("worker {}: {}", name, reason),
@@ -86,12 +86,20 @@ WorkerRecord record_of(const wire::Hello& hello) {
           .profiles = hello.profiles,
           .runs_programs = hello.runs_programs,
           .faults = hello.faults,
-          .lost = false};
+          .lost = false,
+          .drain = {},
+          .blames = {}};
 }
 
 void join(Desk& desk, const wire::Hello& hello) {
   const WorkerRecord* known = desk.durable.worker(hello.worker);
-  const WorkerRecord wanted = record_of(hello);
+  WorkerRecord wanted = record_of(hello);
+  if (known != nullptr) {
+    // What is held against it stays; but who said that it leaves, and is back, takes work again.
+    const bool back = known->incarnation != hello.incarnation;
+    if (!back || known->drain.cause != DrainCause::leaving) wanted.drain = known->drain;
+    wanted.blames = known->blames;
+  }
   if (known != nullptr && *known == wanted) return;
   if (known != nullptr && !known->lost && known->incarnation != hello.incarnation) {
     lose_worker(desk, hello.worker, "it was started anew");

@@ -29,7 +29,8 @@ class Room {
       const WorkerRecord* record = desk.durable.worker(name);
       if (record == nullptr || record->lost) continue;
       Node node{.record = record,
-                .ready = link.open && !link.disconnected && !is_suspect(desk, link)};
+                .ready = link.open && !link.disconnected && !is_suspect(desk, link) &&
+                         !record->draining()};
       for (const auto& [id, slot] : link.strangers) node.taken.insert(slot);
       nodes_.emplace(name, std::move(node));
     }

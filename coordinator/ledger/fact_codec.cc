@@ -18,13 +18,31 @@ struct Row {};
 // One row a fact. A number that was ever used stays with its fact.
 template <class... Rows>
 struct Table {};
-using Facts = Table<Row<WorkerJoined, 1>, Row<WorkerLost, 2>, Row<WorkerForgotten, 3>,
-                    Row<JobSubmitted, 4>, Row<JobWithdrawn, 5>, Row<GenerationStarted, 6>,
-                    Row<ProcessStarted, 7>, Row<GroupOrdered, 8>, Row<GroupRunning, 9>,
-                    Row<FirstStepSeen, 10>, Row<GenerationAborted, 11>, Row<ProcessStopOrdered, 12>,
-                    Row<ProcessEnded, 13>, Row<JobStopping, 14>, Row<JobSettled, 15>,
-                    Row<JobForgotten, 16>, Row<CheckpointPartTaken, 17>, Row<CheckpointTaken, 18>,
-                    Row<CheckpointDropped, 19>, Row<FailureCounted, 20>>;
+using Facts = Table<Row<WorkerJoined, 1>,          //
+                    Row<WorkerLost, 2>,            //
+                    Row<WorkerForgotten, 3>,       //
+                    Row<JobSubmitted, 4>,          //
+                    Row<JobWithdrawn, 5>,          //
+                    Row<GenerationStarted, 6>,     //
+                    Row<ProcessStarted, 7>,        //
+                    Row<GroupOrdered, 8>,          //
+                    Row<GroupRunning, 9>,          //
+                    Row<FirstStepSeen, 10>,        //
+                    Row<GenerationAborted, 11>,    //
+                    Row<ProcessStopOrdered, 12>,   //
+                    Row<ProcessEnded, 13>,         //
+                    Row<JobStopping, 14>,          //
+                    Row<JobSettled, 15>,           //
+                    Row<JobForgotten, 16>,         //
+                    Row<CheckpointPartTaken, 17>,  //
+                    Row<CheckpointTaken, 18>,      //
+                    Row<CheckpointDropped, 19>,    //
+                    Row<FailureCounted, 20>,       //
+                    Row<NodeDraining, 21>,         //
+                    Row<NodeUndrained, 22>,        //
+                    Row<NodeBlamed, 23>,           //
+                    Row<JobReleasing, 24>,         //
+                    Row<ReleaseEnded, 25>>;
 
 template <class T, class Other, std::uint16_t Number>
 consteval std::uint16_t number_if_same(Row<Other, Number>) {

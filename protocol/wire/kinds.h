@@ -31,6 +31,7 @@ using Kinds = KindTable<
     Kind<RankStarted, 40>, Kind<RankReady, 41>, Kind<GroupFormed, 42>, Kind<GenerationBroken, 43>,
     Kind<FirstStepDone, 44>, Kind<CheckpointPart, 45>, Kind<CheckpointCommitted, 46>,
     Kind<RankFinished, 47>, Kind<RankExited, 48>, Kind<StepReported, 49>, Kind<RankProgress, 50>,
+    Kind<WorkerLeaving, 51>,
     // Serving.
     Kind<Generate, 60>, Kind<CancelGenerate, 61>, Kind<Generated, 62>>;
 

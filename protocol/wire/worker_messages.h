@@ -134,6 +134,16 @@ struct Refused {
 };
 BOOST_DESCRIBE_STRUCT(Refused, (), (code, message))
 
+// The worker was told to stop (SIGTERM) and will, `deadline_ms` from now at the latest: what it
+// runs is moved away like in a drain, without new work coming in. It ends sooner once it is empty.
+struct WorkerLeaving {
+  std::uint64_t deadline_ms = 0;
+  std::string reason;
+
+  bool operator==(const WorkerLeaving&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(WorkerLeaving, (), (deadline_ms, reason))
+
 struct Heartbeat {
   std::vector<RankProgress> progress;
 
@@ -194,7 +204,8 @@ BOOST_DESCRIBE_STRUCT(SpoolAcked, (), (process, stream, offset, end))
 using Order = std::variant<StartRank, Regroup, FormGroup, AbortGeneration, StopRank,
                            CommitCheckpoint, SetFlags, SignalRank>;
 using Report = std::variant<RankStarted, RankReady, GroupFormed, GenerationBroken, FirstStepDone,
-                            CheckpointPart, CheckpointCommitted, RankFinished, RankExited>;
+                            CheckpointPart, CheckpointCommitted, RankFinished, RankExited,  //
+                            WorkerLeaving>;
 
 using ToWorker = std::variant<Welcome, Refused, HeartbeatAnswered, ReportsAcked, SpoolAcked,  //
                               StartRank, Regroup, FormGroup, AbortGeneration, StopRank,
@@ -202,6 +213,7 @@ using ToWorker = std::variant<Welcome, Refused, HeartbeatAnswered, ReportsAcked,
 using FromWorker =
     std::variant<Hello, Heartbeat, OrdersAcked, SpoolData,  //
                  RankStarted, RankReady, GroupFormed, GenerationBroken, FirstStepDone,
-                 CheckpointPart, CheckpointCommitted, RankFinished, RankExited>;
+                 CheckpointPart, CheckpointCommitted, RankFinished, RankExited,  //
+                 WorkerLeaving>;
 
 }  // namespace tutti::wire

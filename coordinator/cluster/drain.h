@@ -1,0 +1,22 @@
+// Nodes that get no new work: drained on request, leaving by themselves (SIGTERM), or quarantined
+// because jobs of several users failed there.
+//
+// A draining node is empty by its deadline (I16). Each job on it is asked to leave (release.h) with
+// what is left of that time as its notice: serve jobs move first, training jobs save and queue
+// again, programs get their SIGTERM and a grace. What a node is blamed for counts for kBlameLife;
+// the failures of kQuarantineOwners different users in that time put it into quarantine, which only
+// an undrain ends.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "coordinator/cluster/desk.h"
+
+namespace tutti::coordinator {
+
+void on_drain(Desk& desk, const DrainNode& input);
+void on_undrain(Desk& desk, const UndrainNode& input);
+void on_leaving(Desk& desk, const WorkerLink& link, const wire::WorkerLeaving& report);
+
+}  // namespace tutti::coordinator

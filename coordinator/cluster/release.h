@@ -1,0 +1,40 @@
+// Asking a running job to leave its slots, or to go on with other ones, at a step that all its
+// ranks have in common.
+//
+//   release_job -> JobReleasing -> SetFlags(save, stop) ride on the next step's exchange
+//               -> every rank saves its part and has finished, after the same step
+//               -> queue (keeps its place) | end (cancelled) | resize (regroups with `next`)
+//
+// A change of size first starts its newcomers, while the others go on; they are asked to stop once
+// the newcomers are ready, so that the pause is one regrouping and one copy. Bounded by the notice:
+// a job that has not left by then is stopped hard and its last checkpoint counts; a change of size
+// is given up. A job that is between two generations lets one full holder save alone. Programs of
+// `run` jobs get SIGTERM and what is left of the notice, then SIGKILL.
+//
+// Decisions (whom to preempt, when to grow) are the scheduler's.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "coordinator/cluster/desk.h"
+
+namespace tutti::coordinator {
+
+struct Release {
+  ReleaseTo to = ReleaseTo::queue;
+  ReleaseCause cause = ReleaseCause::preempted;
+  std::string reason = {};             // one line: who needs the slots, or why
+  Duration notice = {};                // 0: ClusterSettings::notice
+  std::vector<ProcessId> keep = {};    // resize: members that go on, in the order of their ranks
+  std::vector<Placement> newcomers = {};  // resize: started beside them; ids from next_process()
+};
+
+// Asks the job to leave. Does nothing if it is leaving already in a way that is at least as final,
+// or has ended. What has nothing to save (queued, placed, not formed yet) leaves at once.
+void release_job(Desk& desk, JobId job, Release release);
+
+// Whether the job was asked to leave, or to change its size, and has not done so yet.
+bool is_releasing(const JobRecord& job);
+
+}  // namespace tutti::coordinator
