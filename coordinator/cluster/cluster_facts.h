@@ -1,51 +1,26 @@
-// What happened, as the journal keeps it: the closed set of facts, and the events that people read.
+// What happened, as the journal keeps it: the closed set of facts.
 //
 // A decision yields facts; only Durable::apply (durable.h) turns them into state; replaying them
-// gives the same state byte for byte (I11). Events ride in the same transaction, and their number
-// is the cursor that readers resume from. To add a fact: a struct here, at the end of Fact, a row
+// gives the same state byte for byte (I11). Events (cluster_events.h) ride in the same transaction.
+// To add a fact: a struct here, at the end of Fact, a row
 // in ledger/fact_codec.cc and an apply in durable.cc. Numbers of facts are never used twice.
 //
 // Units: times of day in UTC milliseconds.
 #pragma once
 
 #include <boost/describe/class.hpp>
-#include <boost/describe/enum.hpp>
 
 #include <cstdint>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "coordinator/cluster/cluster_events.h"
 #include "coordinator/cluster/cluster_records.h"
+#include "coordinator/membership/node_facts.h"
 #include "protocol/base/ids.h"
 
 namespace tutti::coordinator {
-
-// A worker said Hello as a new process, or after it had been lost.
-struct WorkerJoined {
-  WorkerRecord worker;
-
-  bool operator==(const WorkerJoined&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(WorkerJoined, (), (worker))
-
-// Its processes are lost with it, in the same fact: nobody counts on them any more.
-struct WorkerLost {
-  std::string worker;
-  std::string reason;
-  std::int64_t unix_ms = 0;
-
-  bool operator==(const WorkerLost&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(WorkerLost, (), (worker, reason, unix_ms))
-
-// A lost worker that has been away for long, without processes, is not listed any more.
-struct WorkerForgotten {
-  std::string worker;
-
-  bool operator==(const WorkerForgotten&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(WorkerForgotten, (), (worker))
 
 struct JobSubmitted {
   JobId job;
@@ -229,32 +204,6 @@ struct CheckpointDropped {
 };
 BOOST_DESCRIBE_STRUCT(CheckpointDropped, (), (job, step, reason))
 
-// The node gets no new work, and is empty by `drain.due_unix_ms`.
-struct NodeDraining {
-  std::string worker;
-  Drain drain;
-
-  bool operator==(const NodeDraining&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(NodeDraining, (), (worker, drain))
-
-// Takes work again; what it was blamed for is forgotten.
-struct NodeUndrained {
-  std::string worker;
-
-  bool operator==(const NodeUndrained&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(NodeUndrained, (), (worker))
-
-// A job failed on the node in a way that may be the node's doing.
-struct NodeBlamed {
-  std::string worker;
-  NodeBlame blame;
-
-  bool operator==(const NodeBlamed&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(NodeBlamed, (), (worker, blame))
-
 // The job is asked to leave its slots after a common step; newcomers of a new size get theirs.
 struct JobReleasing {
   JobId job;
@@ -299,38 +248,5 @@ using Fact = std::variant<WorkerJoined,         //
                           NodeBlamed,           //
                           JobReleasing,         //
                           ReleaseEnded>;
-
-// `waiting` says what a queued or recovering job waits for, `restarted` that a job queues again.
-// `releasing`: asked to save and leave; `resized`: goes on with another number of ranks or on other
-// nodes.
-BOOST_DEFINE_ENUM_CLASS(EventKind, submitted, waiting, placed, started, running, rank_lost, aborted,
-                        regrouped, recovered, restarted, checkpoint, checkpoint_failed, finished,
-                        failed, cancelled, worker_joined, worker_lost, gap,  //
-                        releasing,                                           //
-                        preempted,                                           //
-                        resized,                                             //
-                        hang,                                                //
-                        straggler,                                           //
-                        draining,                                            //
-                        drained,                                             //
-                        undrained,                                           //
-                        quarantined,                                         //
-                        worker_forgotten)
-
-// One line of what people and programs are told. Zero and -1 are "not about one".
-struct Event {
-  std::uint64_t seq = 0;  // from 1, without gaps
-  std::int64_t unix_ms = 0;
-  JobId job = {};
-  EventKind kind = EventKind::submitted;
-  std::string message = {};
-  Generation generation = {};
-  std::int32_t rank = -1;
-  std::uint64_t step = 0;
-  std::string worker = {};
-
-  bool operator==(const Event&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(Event, (), (seq, unix_ms, job, kind, message, generation, rank, step, worker))
 
 }  // namespace tutti::coordinator

@@ -5,12 +5,12 @@
 
 #include "coordinator/cluster/checkpoints.h"
 #include "coordinator/cluster/desk.h"
-#include "coordinator/cluster/drain.h"
 #include "coordinator/cluster/job_life.h"
-#include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/cluster/scheduler.h"
+#include "coordinator/membership/drain.h"
+#include "coordinator/membership/membership.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::coordinator {

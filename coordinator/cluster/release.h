@@ -24,9 +24,9 @@ namespace tutti::coordinator {
 struct Release {
   ReleaseTo to = ReleaseTo::queue;
   ReleaseCause cause = ReleaseCause::preempted;
-  std::string reason = {};             // one line: who needs the slots, or why
-  Duration notice = {};                // 0: ClusterSettings::notice
-  std::vector<ProcessId> keep = {};    // resize: members that go on, in the order of their ranks
+  std::string reason = {};                // one line: who needs the slots, or why
+  Duration notice = {};                   // 0: ClusterSettings::notice
+  std::vector<ProcessId> keep = {};       // resize: members that go on, in the order of their ranks
   std::vector<Placement> newcomers = {};  // resize: started beside them; ids from next_process()
 };
 

@@ -6,8 +6,8 @@
 #include <set>
 #include <vector>
 
-#include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/recovery.h"
+#include "coordinator/membership/membership.h"
 
 namespace tutti::coordinator {
 

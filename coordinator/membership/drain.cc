@@ -1,4 +1,4 @@
-#include "coordinator/cluster/drain.h"
+#include "coordinator/membership/drain.h"
 
 #include <fmt/core.h>
 
