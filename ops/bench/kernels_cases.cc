@@ -50,7 +50,9 @@ constexpr Shape kShapes[] = {
     {"demo attention", 2048, 192, 192}, {"demo up", 2048, 512, 192},
     {"demo down", 2048, 192, 512},      {"demo head", 256, 2048, 192},
     {"gpt2 attention", 1024, 768, 768}, {"gpt2 up", 1024, 3072, 768},
-    {"gpt2 down", 1024, 768, 3072},     {"demo decode", 1, 512, 192},
+    {"gpt2 down", 1024, 768, 3072},     {"gpt2 256", 256, 768, 768},
+    {"gpt2 64", 64, 768, 768},          {"gpt2 up 64", 64, 3072, 768},
+    {"gpt2 16", 16, 3072, 768},         {"demo decode", 1, 512, 192},
     {"gpt2 decode", 1, 3072, 768},      {"gpt2 decode 8", 8, 3072, 768},
 };
 

@@ -60,6 +60,8 @@ EXEMPT = {
     ("kernels/cpu/exp-inl.h", "header"): "",
     ("kernels/cpu/lanes-inl.h", "header"): "",
     ("kernels/cpu/scalar-inl.h", "header"): "",
+    ("kernels/cpu/product/chain_tile-inl.h", "header"): "",
+    ("kernels/cpu/product/finish-inl.h", "header"): "",
     ("kernels/cpu/product/tile-inl.h", "header"): "",
 }
 

@@ -36,6 +36,7 @@ namespace {
 
 constexpr Index kLine = 16;
 constexpr Index kAhead = 2 * kLine;
+constexpr Index kRowsAhead = 8;
 
 // Eight rows a few lines ahead, which lie too far apart for the machine to foresee: of this block,
 // or of the rows behind it, which are packed next as a rule. A prefetch of what is not there is
@@ -53,6 +54,13 @@ __attribute__((always_inline)) inline void prefetch_lines(const ConstMatrix& sou
     const auto offset = static_cast<std::uintptr_t>(i * source.stride + ahead) * sizeof(float);
     _mm_prefetch(reinterpret_cast<const char*>(first + offset), _MM_HINT_T0);
   }
+}
+
+__attribute__((always_inline)) inline void prefetch_row(const ConstMatrix& source, Index row,
+                                                        Index column) {
+  const auto first = reinterpret_cast<std::uintptr_t>(source.data);
+  const auto offset = static_cast<std::uintptr_t>(row * source.stride + column) * sizeof(float);
+  _mm_prefetch(reinterpret_cast<const char*>(first + offset), _MM_HINT_T0);
 }
 
 }  // namespace
@@ -98,6 +106,8 @@ void copy_rows(ConstMatrix source, float* to, Index stride) {
   for (Index r = 0; r < source.rows; ++r) {
     const float* const from = source.row(r);
     float* const row = to + r * stride;
+    // The rows lie too far apart for the machine to foresee; a prefetch behind the last is ignored.
+    for (Index c = 0; c < whole; c += kLine) prefetch_row(source, r + kRowsAhead, c);
     for (Index c = 0; c < whole; c += 8) _mm256_storeu_ps(row + c, _mm256_loadu_ps(from + c));
     for (Index c = whole; c < source.columns; ++c) row[c] = from[c];
   }

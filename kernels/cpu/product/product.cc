@@ -1,74 +1,332 @@
-// The fp32 product: packing and blocking around the register tile of tile-inl.h.
+// The fp32 product: who packs what, around the register tile of chain_tile-inl.h.
 //
-// Many rows: the right operand is packed once for all threads, then blocks of rows are handed out;
-// each walks over k in ascending pieces of kDepth and continues its outputs through memory. Few
-// rows (decoding): columns are handed out, and each thread packs a panel into its own L1 and uses
-// it at once.
+//   by rows     many rows: the right operand is packed once for all threads, then blocks of rows
+//   are
+//               handed out.
+//   by columns  few rows, and k is the right operand's row (or it is a packed image): panels of
+//               columns are handed out, and a panel is packed while its first tile reads it.
+//   turned      few rows, and k lies side by side in both (a linear layer): the right operand takes
+//               the tile's rows, read where it lies; the small left operand is packed instead, and
+//               the output turned at the end.
+//   vector      up to four rows: the same without a tile (vector.cc).
+//
+// All of them compute the same chains; which one runs is a matter of speed.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/product/product.cc"
 #include <hwy/foreach_target.h>
 
+#include "kernels/cpu/product/chain_tile-inl.h"
+#include "kernels/cpu/product/finish-inl.h"
 #include "kernels/cpu/product/pack.h"
-#include "kernels/cpu/product/tile-inl.h"
+#include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/product/vector.h"
-#include "kernels/ops/product.h"
-
-#ifndef TUTTI_PRODUCT_CALL
-#define TUTTI_PRODUCT_CALL
-namespace tutti::kernels {
-
-// A product as the kernel sees it: output[rows, columns] = sum over depth.
-struct ProductCall {
-  enum class Order { depth_inside, depth_outside };  // whether k lies side by side or is the row
-  Index rows = 0;
-  Index columns = 0;
-  Index depth = 0;
-  ConstMatrix left;
-  Order left_order = Order::depth_inside;
-  ConstMatrix right;
-  Order right_order = Order::depth_inside;
-  const Product* product = nullptr;
-};
-
-}  // namespace tutti::kernels
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-// Up to here columns are handed out, not rows: packing a panel must be shared by its rows only.
-inline constexpr Index kFewRows = 64;
+using Order = ProductCall::Order;
+
+// Up to here the right operand is not packed beforehand: too few rows would share it.
+inline constexpr Index kFewRows = 256;
 // The packed right operand, in floats: stays in the outer caches.
 inline constexpr Index kPackedMax = Index{1} << 21;
 inline constexpr Index kPackedDepthMax = 4096;
+// Rows (or, turned, outputs) of a block: with a panel they fit the second cache.
+inline constexpr Index kBlockRows = 16 * kChainRows;
+// A right operand narrower than this is read where it lies though its rows are k: they are close
+// enough for L1 and the page tables.
+inline constexpr Index kNarrow = 256;
 
-void pack_right(const ProductCall& call, Index column, Index columns, Index k, Index depth,
+ChainStart start_of(const Product& args, const Stretch& stretch) {
+  return stretch.first == 0 ? args.start : ChainStart::output;
+}
+
+void pack_right(const ProductCall& call, Index column, Index columns, const Stretch& k,
                 float* panel) {
-  if (call.right_order == ProductCall::Order::depth_inside) {
-    pack_panel_transposed(call.right.row_range(column, columns).column_range(k, depth),
-                          kTileColumns, panel);
+  if (call.right_order == Order::depth_inside) {
+    pack_panel_transposed(call.right.row_range(column, columns).column_range(k.first, k.depth),
+                          kChainColumns, panel);
   } else {
-    pack_panel_straight(call.right.row_range(k, depth).column_range(column, columns), kTileColumns,
-                        panel);
+    pack_panel_straight(call.right.row_range(k.first, k.depth).column_range(column, columns),
+                        kChainColumns, panel);
   }
 }
 
-void add_row(float* to, const float* from, Index count) {
-  for_lanes(
-      count, [&](Index i) { store(load(to + i) + load(from + i), to + i); },
-      [&](Index i, Index left) {
-        store_first(load_first(to + i, left) + load_first(from + i, left), to + i, left);
+bool lies_ready(const ProductCall& call) {
+  return call.right_order == Order::depth_outside && call.right.stride <= kNarrow &&
+         call.columns % kVectorLanes == 0;
+}
+
+// Columns [first, +columns) and k [k.first, +k.depth): what is packed at once.
+struct Piece {
+  Index first = 0;
+  Index columns = 0;
+  Stretch k;
+
+  Index panels() const { return (columns + kChainColumns - 1) / kChainColumns; }
+};
+
+// A left operand whose rows are k, and so far apart by so even a stride that the lines of a tile
+// fall on few sets of the caches: it is copied, a block of columns of it side by side, in stretches
+// short enough for those sets.
+bool falls_together(const ProductCall& call) {
+  return call.left_order == Order::depth_outside && call.left.stride % 256 == 0;
+}
+
+Stretches piece_stretches(const ProductCall& call, const Piece& piece) {
+  return Stretches(piece.k.depth, falls_together(call) ? 256 : Stretches::kDepthMax);
+}
+
+RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch& k,
+                     const float* packed) {
+  if (call.image != nullptr) {
+    return {call.image + piece.first * call.depth + (piece.k.first + k.first) * kImagePanel,
+            kImagePanel, call.depth * kImagePanel, kImagePanel};
+  }
+  if (packed == nullptr) {
+    return {call.right.row(piece.k.first + k.first) + piece.first, call.right.stride};
+  }
+  return {packed + k.first * piece.panels() * kChainColumns, kChainColumns, k.depth * kChainColumns,
+          kChainColumns};
+}
+
+void pack_piece(const OpContext& ctx, const ProductCall& call, const Piece& piece, float* packed) {
+  const Stretches stretches = piece_stretches(call, piece);
+  const Index panels = piece.panels();
+  ctx.pool->parallel_for(panels * stretches.count, 1, [&](int, Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Stretch k = stretches.at(i / panels);
+      const Index offset = i % panels * kChainColumns;
+      float* const panel = packed + (stretch_of(call, piece, k, packed).at(offset) - packed);
+      pack_right(call, piece.first + offset, std::min(kChainColumns, piece.columns - offset),
+                 {piece.k.first + k.first, k.depth}, panel);
+    }
+  });
+}
+
+HWY_INLINE void run_left_panel(const ProductCall& call, Index rows, Index columns,
+                               const ChainCall& tile) {
+  if (call.left_order == Order::depth_inside) {
+    run_chain_panel<LeftOrder::by_row>(rows, columns, tile);
+  } else {
+    run_chain_panel<LeftOrder::by_depth>(rows, columns, tile);
+  }
+}
+
+// The left operand from this row and k on, read where it lies.
+const float* left_at(const ProductCall& call, Index row, Index k) {
+  return call.left_order == Order::depth_inside ? call.left.row(row) + k : call.left.row(k) + row;
+}
+
+// One block of rows over the whole piece.
+void run_block(const ProductCall& call, const Piece& piece, const float* packed,
+               const Stretch& rows, Arena& scratch) {
+  const Product& args = *call.product;
+  const Stretches stretches = piece_stretches(call, piece);
+  ArenaScope scope(scratch);
+  const bool copied = falls_together(call);
+  float* const copy = copied ? scratch.floats(stretches.step * kBlockRows) : nullptr;
+  for (Index s = 0; s < stretches.count; ++s) {
+    const Stretch k = stretches.at(s);
+    const Stretch whole{piece.k.first + k.first, k.depth};
+    if (copied) {
+      copy_rows(call.left.row_range(whole.first, k.depth).column_range(rows.first, rows.depth),
+                copy, kBlockRows);
+    }
+    const RightView right = stretch_of(call, piece, k, packed);
+    // The same k of the next block, for its copy.
+    Ahead ahead{left_at(call, rows.first + kBlockRows, whole.first), call.left.stride,
+                kBlockRows / 16};
+    for (Index offset = 0; offset < piece.columns; offset += kChainColumns) {
+      const Index columns = std::min(kChainColumns, piece.columns - offset);
+      const Index column = piece.first + offset;
+      run_left_panel(call, rows.depth, columns,
+                     {.depth = k.depth,
+                      .left = copied ? copy : left_at(call, rows.first, whole.first),
+                      .left_stride = copied ? kBlockRows : call.left.stride,
+                      .right = right.at(offset),
+                      .right_stride = right.k_stride,
+                      .output = args.output.row(rows.first) + column,
+                      .output_stride = args.output.stride,
+                      .start = start_of(args, whole),
+                      .ahead = copied ? &ahead : nullptr});
+      if (whole.first + whole.depth == call.depth) {
+        finish(args, {rows.first, rows.depth, column, columns});
+      }
+    }
+  }
+}
+
+void product_piece(const OpContext& ctx, const ProductCall& call, const Piece& piece) {
+  ArenaScope scope(ctx.pool->op_scratch());
+  float* packed = nullptr;
+  if (call.image == nullptr && !lies_ready(call)) {
+    packed = ctx.pool->op_scratch().floats(piece.panels() * kChainColumns * piece.k.depth);
+    pack_piece(ctx, call, piece, packed);
+  }
+  // Enough blocks that the threads end together.
+  const Index threads = ctx.pool->threads();
+  const Index tiles = (call.rows + kChainRows - 1) / kChainRows;
+  const Index tiles_in_block =
+      std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1, kBlockRows / kChainRows);
+  const Index block = tiles_in_block * kChainRows;
+  ctx.pool->parallel_for(
+      (call.rows + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
+        for (Index b = begin; b < end; ++b) {
+          run_block(call, piece, packed, {b * block, std::min(block, call.rows - b * block)},
+                    ctx.pool->scratch(thread));
+        }
       });
 }
 
-// Bias and residual, once the chains of this band are finished.
-void finish(const Product& args, Index row, Index rows, Index column, Index columns) {
-  if (args.bias == nullptr && !args.residual) return;
-  for (Index r = row; r < row + rows; ++r) {
-    float* const output = args.output.row(r) + column;
-    if (args.bias != nullptr) add_row(output, args.bias + column, columns);
-    if (args.residual) add_row(output, args.residual.row(r) + column, columns);
+void product_by_rows(const OpContext& ctx, const ProductCall& call) {
+  const Index depth_max =
+      call.image != nullptr ? call.depth : std::min(call.depth, kPackedDepthMax);
+  const Index columns_max =
+      call.image != nullptr ? call.columns : kPackedMax / depth_max / kChainColumns * kChainColumns;
+  for (Index column = 0; column < call.columns; column += columns_max) {
+    const Index columns = std::min(columns_max, call.columns - column);
+    for (Index k = 0; k < call.depth; k += depth_max) {
+      product_piece(ctx, call, {column, columns, {k, std::min(depth_max, call.depth - k)}});
+    }
   }
+}
+
+// The left operand, a panel, and the next one on its way share the second cache.
+Stretches column_stretches(const ProductCall& call) {
+  constexpr Index kFloats = 196608;
+  return Stretches(call.depth, std::clamp<Index>(kFloats / (call.rows + 2 * kChainColumns), 256,
+                                                 Stretches::kDepthMax));
+}
+
+// One panel of columns over all of k.
+void run_column_panel(const ProductCall& call, Index column, float* packed) {
+  const Product& args = *call.product;
+  const Index columns = std::min(kChainColumns, call.columns - column);
+  const Stretches stretches = column_stretches(call);
+  for (Index s = 0; s < stretches.count; ++s) {
+    const Stretch k = stretches.at(s);
+    ChainCall tile{.depth = k.depth,
+                   .left = left_at(call, 0, k.first),
+                   .left_stride = call.left.stride,
+                   .right_stride = kChainColumns,
+                   .output = args.output.data + column,
+                   .output_stride = args.output.stride,
+                   .start = start_of(args, k),
+                   .packed = packed};
+    if (call.image != nullptr) {
+      const RightView view = stretch_of(call, {0, call.columns, {0, call.depth}}, k, nullptr);
+      tile.right = view.at(column);
+      tile.right_stride = view.k_stride;
+      run_left_panel(call, call.rows, columns, tile);
+    } else if (columns < kChainColumns) {
+      pack_right(call, column, columns, k, packed);
+      tile.right = packed;
+      run_left_panel(call, call.rows, columns, tile);
+    } else {
+      tile.right = call.right.row(k.first) + column;
+      tile.right_stride = call.right.stride;
+      // What the next packing tile will read: the panel's next stretch, or the next panel.
+      const float* const next = s + 1 < stretches.count
+                                    ? call.right.row(k.first + k.depth) + column
+                                    : call.right.row(0) + column + kChainColumns;
+      Ahead ahead{next, call.right.stride, kChainColumns / 16};
+      tile.ahead = &ahead;
+      if (call.left_order == Order::depth_inside) {
+        run_chain_packing<LeftOrder::by_row>(call.rows, tile);
+      } else {
+        run_chain_packing<LeftOrder::by_depth>(call.rows, tile);
+      }
+    }
+  }
+  finish(args, {0, call.rows, column, columns});
+}
+
+void product_by_columns(const OpContext& ctx, const ProductCall& call) {
+  const Index panels = (call.columns + kChainColumns - 1) / kChainColumns;
+  ctx.pool->parallel_for(panels, 1, [&](int thread, Index begin, Index end) {
+    ArenaScope scope(ctx.pool->scratch(thread));
+    float* const packed =
+        call.image != nullptr
+            ? nullptr
+            : ctx.pool->scratch(thread).floats(column_stretches(call).step * kChainColumns);
+    for (Index p = begin; p < end; ++p) run_column_panel(call, p * kChainColumns, packed);
+  });
+}
+
+// The left operand as right panels of `width` rows, stretch after stretch.
+struct TurnedLeft {
+  const float* data = nullptr;
+  Index width = 0;  // of a row of all panels
+  Index panels = 0;
+
+  // Rows of panel p, whole vectors.
+  Index panel_rows(Index p) const { return std::min(kChainColumns, width - p * kChainColumns); }
+  const float* panel(const Stretch& k, Index p) const {
+    return data + k.first * width + p * kChainColumns * k.depth;
+  }
+};
+
+TurnedLeft turn_left(const OpContext& ctx, const ProductCall& call, const Stretches& stretches) {
+  TurnedLeft turned;
+  turned.width = (call.rows + kVectorLanes - 1) / kVectorLanes * kVectorLanes;
+  turned.panels = (turned.width + kChainColumns - 1) / kChainColumns;
+  float* const data = ctx.pool->op_scratch().floats(turned.width * call.depth);
+  turned.data = data;
+  ctx.pool->parallel_for(stretches.count * turned.panels, 1, [&](int, Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Stretch k = stretches.at(i / turned.panels);
+      const Index p = i % turned.panels;
+      const Index row = p * kChainColumns;
+      pack_panel_transposed(call.left.row_range(row, std::min(kChainColumns, call.rows - row))
+                                .column_range(k.first, k.depth),
+                            turned.panel_rows(p), data + (turned.panel(k, p) - data));
+    }
+  });
+  return turned;
+}
+
+// Outputs [column, +columns) of all rows, computed as [column][row].
+void run_turned_block(const ProductCall& call, const TurnedLeft& left, Index column, Index columns,
+                      float* sums) {
+  const Product& args = *call.product;
+  const Matrix output = args.output.column_range(column, columns);
+  if (args.start == ChainStart::output) transpose_into(output, sums, left.width);
+  const Stretches stretches(call.depth);
+  for (Index s = 0; s < stretches.count; ++s) {
+    const Stretch k = stretches.at(s);
+    for (Index p = 0; p < left.panels; ++p) {
+      const Index rows = left.panel_rows(p);
+      run_chain_panel<LeftOrder::by_row>(columns, rows,
+                                         {.depth = k.depth,
+                                          .left = call.right.row(column) + k.first,
+                                          .left_stride = call.right.stride,
+                                          .right = left.panel(k, p),
+                                          .right_stride = rows,
+                                          .output = sums + p * kChainColumns,
+                                          .output_stride = left.width,
+                                          .start = start_of(args, k)});
+    }
+  }
+  transpose_into(ConstMatrix(sums, columns, call.rows, left.width), output.data, output.stride);
+  finish(args, {0, call.rows, column, columns});
+}
+
+void product_turned(const OpContext& ctx, const ProductCall& call) {
+  ArenaScope scope(ctx.pool->op_scratch());
+  const TurnedLeft left = turn_left(ctx, call, Stretches(call.depth));
+  const Index threads = ctx.pool->threads();
+  const Index tiles = (call.columns + kChainRows - 1) / kChainRows;
+  const Index block = kChainRows * std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4),
+                                                     1, kBlockRows / kChainRows);
+  ctx.pool->parallel_for(
+      (call.columns + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
+        ArenaScope thread_scope(ctx.pool->scratch(thread));
+        float* const sums = ctx.pool->scratch(thread).floats(kBlockRows * left.width);
+        for (Index b = begin; b < end; ++b) {
+          run_turned_block(call, left, b * block, std::min(block, call.columns - b * block), sums);
+        }
+      });
 }
 
 // One to four rows by a weight whose k lies inside: decoding.
@@ -76,177 +334,25 @@ void product_by_vector(const OpContext& ctx, const ProductCall& call) {
   constexpr Index kColumns = 64;
   ctx.pool->parallel_for(call.columns, kColumns, [&](int, Index begin, Index end) {
     product_vector(*call.product, begin, end - begin);
-    finish(*call.product, 0, call.rows, begin, end - begin);
+    finish(*call.product, {0, call.rows, begin, end - begin});
   });
-}
-
-void product_few_rows(const OpContext& ctx, const ProductCall& call) {
-  const Product& args = *call.product;
-  ArenaScope scope(ctx.pool->op_scratch());
-  const Index pieces = (call.depth + kDepth - 1) / kDepth;
-  const Index piece_floats = call.rows * LeftRows::kStride;
-  float* const left = ctx.pool->op_scratch().floats(pieces * piece_floats);
-  for (Index piece = 0; piece < pieces; ++piece) {
-    const Index k = piece * kDepth;
-    copy_rows(call.left.column_range(k, std::min(kDepth, call.depth - k)),
-              left + piece * piece_floats, LeftRows::kStride);
-  }
-  const Index panels = (call.columns + kTileColumns - 1) / kTileColumns;
-  ctx.pool->parallel_for(panels, 1, [&](int thread, Index begin, Index end) {
-    ArenaScope thread_scope(ctx.pool->scratch(thread));
-    float* const panel = ctx.pool->scratch(thread).floats(kDepth * kTileColumns);
-    for (Index p = begin; p < end; ++p) {
-      const Index column = p * kTileColumns;
-      const Index columns = std::min(kTileColumns, call.columns - column);
-      for (Index piece = 0; piece < pieces; ++piece) {
-        const Index k = piece * kDepth;
-        const Index depth = std::min(kDepth, call.depth - k);
-        pack_right(call, column, columns, k, depth, panel);
-        run_band<LeftRows>(call.rows, columns,
-                           {.depth = depth,
-                            .left = left + piece * piece_floats,
-                            .right = panel,
-                            .right_stride = kTileColumns,
-                            .output = args.output.data + column,
-                            .output_stride = args.output.stride,
-                            .start = piece == 0 ? args.start : ChainStart::output});
-      }
-      finish(args, 0, call.rows, column, columns);
-    }
-  });
-}
-
-// One piece of the right operand: columns [column, +columns) and k [first, +depth).
-struct Piece {
-  Index column = 0;
-  Index columns = 0;
-  Index first = 0;
-  Index depth = 0;
-  const float* right = nullptr;
-  Index stride = 0;      // of one k; of a packed piece: kTileColumns
-  Index panel_step = 0;  // from panel to panel: kTileColumns, or 0 for a packed piece
-
-  Index panels() const { return (columns + kTileColumns - 1) / kTileColumns; }
-  // Packed panels of one kDepth stretch follow each other; a stretch starts at k * panels * width.
-  const float* panel(Index k, Index panel_depth, Index p) const {
-    if (panel_step != 0) return right + k * stride + p * panel_step;
-    return right + (k * panels() + p * panel_depth) * kTileColumns;
-  }
-};
-
-// One block of rows over the whole piece.
-template <class Left>
-void run_rows(const OpContext& ctx, const ProductCall& call, const Piece& piece, int thread,
-              Index row, Index rows) {
-  const Product& args = *call.product;
-  ArenaScope scope(ctx.pool->scratch(thread));
-  constexpr bool kByRows = std::is_same_v<Left, LeftRows>;
-  float* const left =
-      ctx.pool->scratch(thread).floats(kByRows ? rows * Left::kStride : kDepth * Left::kStride);
-  for (Index k = 0; k < piece.depth; k += kDepth) {
-    const Index depth = std::min(kDepth, piece.depth - k);
-    const Index first = piece.first + k;
-    copy_rows(kByRows ? call.left.row_range(row, rows).column_range(first, depth)
-                      : call.left.row_range(first, depth).column_range(row, rows),
-              left, Left::kStride);
-    const bool last = first + depth == call.depth;
-    for (Index p = 0; p < piece.panels(); ++p) {
-      const Index column = piece.column + p * kTileColumns;
-      const Index columns = std::min(kTileColumns, piece.column + piece.columns - column);
-      run_band<Left>(rows, columns,
-                     {.depth = depth,
-                      .left = left,
-                      .right = piece.panel(k, depth, p),
-                      .right_stride = piece.stride,
-                      .output = args.output.row(row) + column,
-                      .output_stride = args.output.stride,
-                      .start = first == 0 ? args.start : ChainStart::output});
-      if (last) finish(args, row, rows, column, columns);
-    }
-  }
-}
-
-void pack_piece(const OpContext& ctx, const ProductCall& call, const Piece& piece, float* packed) {
-  const Index panels = piece.panels();
-  const Index stretches = (piece.depth + kDepth - 1) / kDepth;
-  ctx.pool->parallel_for(panels * stretches, 2, [&](int, Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      const Index k = i / panels * kDepth;
-      const Index depth = std::min(kDepth, piece.depth - k);
-      const Index offset = i % panels * kTileColumns;
-      pack_right(call, piece.column + offset, std::min(kTileColumns, piece.columns - offset),
-                 piece.first + k, depth, packed + (piece.panel(k, depth, i % panels) - packed));
-    }
-  });
-}
-
-// A right operand that is narrow and already has its columns side by side is read where it lies:
-// its rows are close enough for L1 and the page tables, and packing it would cost more than it
-// gives.
-bool lies_ready(const ProductCall& call) {
-  constexpr Index kNarrow = 256;
-  return call.right_order == ProductCall::Order::depth_outside && call.right.stride <= kNarrow &&
-         call.columns % kTileColumns == 0;
-}
-
-void product_piece(const OpContext& ctx, const ProductCall& call, Piece piece) {
-  ArenaScope scope(ctx.pool->op_scratch());
-  if (lies_ready(call)) {
-    piece.right = call.right.row(piece.first) + piece.column;
-    piece.stride = call.right.stride;
-    piece.panel_step = kTileColumns;
-  } else {
-    float* const packed =
-        ctx.pool->op_scratch().floats(piece.panels() * kTileColumns * piece.depth);
-    piece.right = packed;
-    piece.stride = kTileColumns;
-    pack_piece(ctx, call, piece, packed);
-  }
-  // Enough blocks that the threads end together, none larger than a left block.
-  const Index threads = ctx.pool->threads();
-  const Index tiles = (call.rows + kTileRows - 1) / kTileRows;
-  const Index tiles_in_block = std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1,
-                                                 LeftColumns::kStride / kTileRows);
-  const Index block = tiles_in_block * kTileRows;
-  const auto blocks = [&](int thread, Index begin, Index end) {
-    for (Index b = begin; b < end; ++b) {
-      const Index row = b * block;
-      const Index rows = std::min(block, call.rows - row);
-      if (call.left_order == ProductCall::Order::depth_inside) {
-        run_rows<LeftRows>(ctx, call, piece, thread, row, rows);
-      } else {
-        run_rows<LeftColumns>(ctx, call, piece, thread, row, rows);
-      }
-    }
-  };
-  ctx.pool->parallel_for((call.rows + block - 1) / block, 1, blocks);
 }
 
 void product_kernel(const OpContext& ctx, const ProductCall& call) {
   // The vector products are written for AVX2 alone.
   constexpr bool kHasVector = HWY_TARGET != HWY_SCALAR;
-  if (kHasVector && call.rows <= kVectorRows &&
-      call.left_order == ProductCall::Order::depth_inside &&
-      call.right_order == ProductCall::Order::depth_inside) {
-    product_by_vector(ctx, call);
-    return;
+  if (call.rows > kFewRows || falls_together(call)) return product_by_rows(ctx, call);
+  if (call.image == nullptr && call.right_order == Order::depth_inside) {
+    if (kHasVector && call.rows <= kVectorRows) return product_by_vector(ctx, call);
+    return product_turned(ctx, call);
   }
-  if (call.rows <= kFewRows && call.left_order == ProductCall::Order::depth_inside) {
-    product_few_rows(ctx, call);
-    return;
+  // Too few panels for the threads: rows are cut instead.
+  const Index panels = (call.columns + kChainColumns - 1) / kChainColumns;
+  const Index threads = ctx.pool->threads();
+  if (threads > 1 && panels < threads * 4 && call.rows >= 4 * kChainRows) {
+    return product_by_rows(ctx, call);
   }
-  const Index depth_max = std::min(call.depth, kPackedDepthMax);
-  const Index columns_max = kPackedMax / depth_max / kTileColumns * kTileColumns;
-  for (Index column = 0; column < call.columns; column += columns_max) {
-    const Index columns = std::min(columns_max, call.columns - column);
-    for (Index k = 0; k < call.depth; k += depth_max) {
-      product_piece(ctx, call,
-                    {.column = column,
-                     .columns = columns,
-                     .first = k,
-                     .depth = std::min(depth_max, call.depth - k)});
-    }
-  }
+  product_by_columns(ctx, call);
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
@@ -258,70 +364,8 @@ HWY_AFTER_NAMESPACE();
 
 namespace tutti::kernels {
 
-namespace {
-
-using Order = ProductCall::Order;
-
-Error wrong_shape(const char* op, const ProductCall& call) {
-  return Error{ErrorCode::invalid_argument,
-               std::string(op) + ": left, right, output or residual do not match for output [" +
-                   std::to_string(call.rows) + ", " + std::to_string(call.columns) +
-                   "] over depth " + std::to_string(call.depth)};
-}
-
-Result<> run(const OpContext& ctx, const ProductCall& call) {
-  const Product& args = *call.product;
-  if (call.rows == 0 || call.columns == 0) return {};
-  if (call.depth > 0) {
-    TUTTI_CPU_CALL(product_kernel)(ctx, call);
-    return {};
-  }
-  for (Index r = 0; r < call.rows; ++r) {
-    float* const output = args.output.row(r);
-    for (Index c = 0; c < call.columns; ++c) {
-      if (args.start == ChainStart::zero) output[c] = 0.0F;
-      if (args.bias != nullptr) output[c] += args.bias[c];
-      if (args.residual) output[c] += args.residual.row(r)[c];
-    }
-  }
-  return {};
-}
-
-bool fits(const Product& args, Index rows, Index columns) {
-  const Matrix& output = args.output;
-  const ConstMatrix& residual = args.residual;
-  return output.rows == rows && output.columns == columns && output.stride >= columns &&
-         args.left.stride >= args.left.columns && args.right.stride >= args.right.columns &&
-         (!residual || (residual.rows == rows && residual.columns == columns));
-}
-
-}  // namespace
-
-Result<> product_nt(const OpContext& ctx, const Product& args) {
-  const ProductCall call{args.left.rows,      args.right.rows, args.left.columns,   args.left,
-                         Order::depth_inside, args.right,      Order::depth_inside, &args};
-  if (args.right.columns != call.depth || !fits(args, call.rows, call.columns)) {
-    return wrong_shape("product_nt", call);
-  }
-  return run(ctx, call);
-}
-
-Result<> product_nn(const OpContext& ctx, const Product& args) {
-  const ProductCall call{args.left.rows,      args.right.columns, args.left.columns,    args.left,
-                         Order::depth_inside, args.right,         Order::depth_outside, &args};
-  if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
-    return wrong_shape("product_nn", call);
-  }
-  return run(ctx, call);
-}
-
-Result<> product_tn(const OpContext& ctx, const Product& args) {
-  const ProductCall call{args.left.columns,    args.right.columns, args.left.rows,       args.left,
-                         Order::depth_outside, args.right,         Order::depth_outside, &args};
-  if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
-    return wrong_shape("product_tn", call);
-  }
-  return run(ctx, call);
+void run_product(const OpContext& ctx, const ProductCall& call) {
+  TUTTI_CPU_CALL(product_kernel)(ctx, call);
 }
 
 }  // namespace tutti::kernels

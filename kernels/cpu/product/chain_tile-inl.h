@@ -1,0 +1,239 @@
+// The register tile under the fp32 products: output[rows, columns] continued by fused multiply-adds
+// over k.
+//
+// A tile holds kRows x kVectors vectors of the output in registers and walks over k in ascending
+// order; each output is one chain (chain rule), whatever the tile's shape. It is wide and low, six
+// rows of four vectors: an output row is then touched a quarter of a kilobyte at a time, and six
+// rows of the left operand are few enough to be read where they lie, at any stride, without
+// emptying a set of L1 (kernels/lab/fp32_products.md).
+#if defined(TUTTI_CHAIN_TILE_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef TUTTI_CHAIN_TILE_INL
+#undef TUTTI_CHAIN_TILE_INL
+#else
+#define TUTTI_CHAIN_TILE_INL
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/lanes-inl.h"
+#include "kernels/ops/product.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+// Accumulators: 24 of 32 registers on AVX-512, 12 of 16 on AVX2; the others hold the right vectors
+// and a broadcast.
+inline constexpr int kChainRows = 6;
+#if HWY_TARGET == HWY_AVX3
+inline constexpr int kChainVectors = 4;
+#elif HWY_TARGET == HWY_AVX2
+inline constexpr int kChainVectors = 2;
+#else
+inline constexpr int kChainVectors = 1;
+#endif
+inline constexpr Index kChainColumns = kChainVectors * kVectorLanes;
+
+// Where the left operand's element (row, k) lies: row * stride + k, or k * stride + row.
+enum class LeftOrder { by_row, by_depth };
+
+// Lines of memory that will be read after this panel: whole columns of sixteen floats, `lines` of
+// them, over the tile's depth. Tiles ask for one column each, beside their chains, as long as there
+// are any.
+struct Ahead {
+  const float* next = nullptr;
+  Index stride = 0;
+  Index lines = 0;
+};
+
+// right is [depth][right_stride], readable for whole vectors of columns.
+struct ChainCall {
+  Index depth = 0;
+  const float* left = nullptr;
+  Index left_stride = 0;
+  const float* right = nullptr;
+  Index right_stride = 0;
+  float* output = nullptr;
+  Index output_stride = 0;
+  ChainStart start = ChainStart::zero;
+  float* packed = nullptr;  // where a packing tile leaves the right vectors, [depth][kChainColumns]
+  Ahead* ahead = nullptr;
+};
+
+// What a tile does beside its chains.
+enum class Beside { nothing, packs, asks };
+
+// The left operand of one tile: by_row, three rows share a pointer, as an address can hold one and
+// two strides.
+template <LeftOrder kOrder, int kRows>
+struct LeftCursor {
+  static constexpr int kPointers = kOrder == LeftOrder::by_row ? (kRows + 2) / 3 : 1;
+  const float* at[kPointers];
+  Index stride;
+
+  HWY_INLINE LeftCursor(const float* left, Index stride_in) : stride(stride_in) {
+    for (int p = 0; p < kPointers; ++p) at[p] = left + p * 3 * stride;
+  }
+  HWY_INLINE float operator[](int row) const {
+    return kOrder == LeftOrder::by_row ? at[row / 3][(row % 3) * stride] : at[0][row];
+  }
+  HWY_INLINE void step() {
+#pragma GCC unroll 2
+    for (int p = 0; p < kPointers; ++p) at[p] += kOrder == LeftOrder::by_row ? 1 : stride;
+  }
+};
+
+template <LeftOrder kOrder, int kRows, int kVectors, Beside kBeside = Beside::nothing>
+HWY_INLINE void run_chain_tile(const ChainCall& call) {
+  LeftCursor<kOrder, kRows> left(call.left, call.left_stride);
+  const float* HWY_RESTRICT right = call.right;
+  [[maybe_unused]] float* HWY_RESTRICT packed = call.packed;
+  [[maybe_unused]] const float* ahead = nullptr;
+  [[maybe_unused]] Index ahead_stride = 0;
+  if constexpr (kBeside == Beside::asks) {
+    ahead = call.ahead->next;
+    ahead_stride = call.ahead->stride;
+  }
+  float* HWY_RESTRICT const output = call.output;
+  const Index right_stride = call.right_stride;
+  const Index output_stride = call.output_stride;
+  Vector sum[kRows][kVectors];
+  // The output is often not in cache: asked for here, stored after the walk over k.
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors * kVectorLanes; c += 16) {
+      __builtin_prefetch(output + r * output_stride + c, 1);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) {
+      sum[r][c] = call.start == ChainStart::zero
+                      ? hn::Zero(kTag)
+                      : hn::LoadU(kTag, output + r * output_stride + c * kVectorLanes);
+    }
+  }
+  for (Index k = call.depth; k > 0; --k) {
+    Vector value[kVectors];
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) value[c] = hn::LoadU(kTag, right + c * kVectorLanes);
+    if constexpr (kBeside == Beside::packs) {
+      // Rows of the source lie pages apart, which the machine does not foresee.
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; ++c) {
+        if (c * kVectorLanes % 16 == 0) {
+          __builtin_prefetch(right + 12 * right_stride + c * kVectorLanes);
+        }
+        hn::StoreU(value[c], kTag, packed + c * kVectorLanes);
+      }
+      packed += kVectors * kVectorLanes;
+    }
+    if constexpr (kBeside == Beside::asks) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += ahead_stride;
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vector factor = hn::Set(kTag, left[r]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; ++c) sum[r][c] = hn::MulAdd(factor, value[c], sum[r][c]);
+    }
+    right += right_stride;
+    left.step();
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) {
+      hn::StoreU(sum[r][c], kTag, output + r * output_stride + c * kVectorLanes);
+    }
+  }
+}
+
+// Whole vectors of columns, any number of rows, by tiles of the heights that exist.
+template <LeftOrder kOrder, int kVectors>
+HWY_NOINLINE void run_chain_rows(Index rows, ChainCall call) {
+  const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
+  const auto step = [&](int height) {
+    rows -= height;
+    call.left += height * row_step;
+    call.output += height * call.output_stride;
+  };
+  if constexpr (kVectors == kChainVectors) {
+    Ahead* const ahead = call.ahead;
+    for (; ahead != nullptr && ahead->lines > 0 && rows >= kChainRows; step(kChainRows)) {
+      run_chain_tile<kOrder, kChainRows, kVectors, Beside::asks>(call);
+      ahead->next += 16;
+      --ahead->lines;
+    }
+  }
+  for (; rows >= kChainRows; step(kChainRows)) run_chain_tile<kOrder, kChainRows, kVectors>(call);
+  if (rows >= 4) {
+    run_chain_tile<kOrder, 4, kVectors>(call);
+    step(4);
+  }
+  if (rows >= 2) {
+    run_chain_tile<kOrder, 2, kVectors>(call);
+    step(2);
+  }
+  if (rows >= 1) run_chain_tile<kOrder, 1, kVectors>(call);
+}
+
+template <LeftOrder kOrder>
+HWY_INLINE void run_chain_vectors(Index rows, int vectors, const ChainCall& call) {
+  if (vectors >= kChainVectors) return run_chain_rows<kOrder, kChainVectors>(rows, call);
+  if constexpr (kChainVectors == 4) {
+    if (vectors == 3) return run_chain_rows<kOrder, 3>(rows, call);
+    if (vectors == 2) return run_chain_rows<kOrder, 2>(rows, call);
+  }
+  run_chain_rows<kOrder, 1>(rows, call);
+}
+
+// A panel: `columns` <= kChainColumns outputs of any number of rows. Where they end within a
+// vector, through a tile of memory of our own.
+template <LeftOrder kOrder>
+HWY_NOINLINE void run_chain_panel(Index rows, Index columns, const ChainCall& call) {
+  const int vectors = static_cast<int>((columns + kVectorLanes - 1) / kVectorLanes);
+  if (columns % kVectorLanes == 0) return run_chain_vectors<kOrder>(rows, vectors, call);
+  alignas(64) float whole[kChainRows * kChainColumns] = {};
+  const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
+  const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
+  for (Index first = 0; first < rows; first += kChainRows) {
+    const Index height = std::min<Index>(kChainRows, rows - first);
+    float* const place = call.output + first * call.output_stride;
+    if (call.start == ChainStart::output) {
+      for (Index r = 0; r < height; ++r) {
+        std::memcpy(whole + r * kChainColumns, place + r * call.output_stride, bytes);
+      }
+    }
+    ChainCall part = call;
+    part.left += first * row_step;
+    part.output = whole;
+    part.output_stride = kChainColumns;
+    run_chain_vectors<kOrder>(height, vectors, part);
+    for (Index r = 0; r < height; ++r) {
+      std::memcpy(place + r * call.output_stride, whole + r * kChainColumns, bytes);
+    }
+  }
+}
+
+// A whole panel that packs its right operand while the first tile reads it, so that packing costs
+// stores beside the tile's multiply-adds.
+template <LeftOrder kOrder>
+HWY_NOINLINE void run_chain_packing(Index rows, ChainCall call) {
+  if (rows <= kChainRows) return run_chain_vectors<kOrder>(rows, kChainVectors, call);
+  run_chain_tile<kOrder, kChainRows, kChainVectors, Beside::packs>(call);
+  const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
+  call.left += kChainRows * row_step;
+  call.output += kChainRows * call.output_stride;
+  call.right = call.packed;
+  call.right_stride = kChainColumns;
+  run_chain_vectors<kOrder>(rows - kChainRows, kChainVectors, call);
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,64 @@
+// A product as the kernels see it, whatever the layouts its operands came in.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/ops/product.h"
+
+namespace tutti::kernels {
+
+// Panels of a packed image: [panel][depth][kImagePanel], zeros where columns end.
+inline constexpr Index kImagePanel = 64;
+
+// output[rows, columns] = sum over depth.
+struct ProductCall {
+  enum class Order { depth_inside, depth_outside };  // whether k lies side by side or is the row
+  Index rows = 0;
+  Index columns = 0;
+  Index depth = 0;
+  ConstMatrix left;
+  Order left_order = Order::depth_inside;
+  ConstMatrix right;  // without data where there is an image
+  Order right_order = Order::depth_inside;
+  const Product* product = nullptr;
+  const float* image = nullptr;
+};
+
+// Where the right operand lies for the tile: columns in groups, each group [depth][k_stride].
+struct RightView {
+  const float* base = nullptr;  // of the stretch's first k
+  Index k_stride = 0;
+  Index group_step = 0;
+  Index group = std::numeric_limits<Index>::max();  // columns of one group
+
+  const float* at(Index column) const {
+    return base + column / group * group_step + column % group;
+  }
+};
+
+// A stretch of k, the longest piece between two visits of the output.
+struct Stretch {
+  Index first = 0;
+  Index depth = 0;
+};
+
+// Cuts `depth` into equal stretches: the output is visited seldom, and a panel and the rows of the
+// left operand that it meets stay in the second cache.
+struct Stretches {
+  static constexpr Index kDepthMax = 1024;
+  Index depth = 0;
+  Index count = 0;
+  Index step = 0;
+
+  explicit Stretches(Index depth_in, Index depth_max = kDepthMax)
+      : depth(depth_in),
+        count((depth_in + depth_max - 1) / depth_max),
+        step(((depth_in + count - 1) / count + 15) / 16 * 16) {}
+  Stretch at(Index i) const { return {i * step, std::min(step, depth - i * step)}; }
+};
+
+// Checked calls only; rows, columns and depth above zero.
+void run_product(const OpContext& ctx, const ProductCall& call);
+
+}  // namespace tutti::kernels
