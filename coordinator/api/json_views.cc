@@ -30,7 +30,14 @@ json::object json_of(const coordinator::ProcessView& process) {
           {"pid", process.pid},
           {"phase", process.phase},
           {"step", process.step},
-          {"collective", process.collective}};
+          {"collective", process.collective},
+          {"limits", process.limits}};
+}
+
+json::array json_of_texts(const std::vector<std::string>& texts) {
+  json::array out;
+  for (const std::string& text : texts) out.emplace_back(text);
+  return out;
 }
 
 json::array json_of(const std::vector<coordinator::ProcessView>& processes) {
@@ -142,6 +149,8 @@ json::object json_of(const coordinator::NodeView& node) {
           {"memory_bytes", node.memory_bytes},
           {"cpu", node.cpu},
           {"version", node.version},
+          {"labels", json_of_texts(node.labels)},
+          {"limits", node.limits},
           {"processes", json_of(node.processes)}};
 }
 

@@ -49,15 +49,17 @@ struct JobTerms {
   std::uint64_t wait_ms = 60'000;   // for a node (wait) or for free slots (replace)
   std::uint32_t retries_user = 0;
   std::uint32_t retries_infrastructure = 20;
-  std::uint64_t time_ms_max = 0;    // running; 0: no limit
-  std::uint64_t queued_ms_max = 0;  // 0: no limit
+  std::uint64_t time_ms_max = 0;         // running; 0: no limit
+  std::uint64_t queued_ms_max = 0;       // 0: no limit
+  std::uint64_t stop_after_ms = 60'000;  // run: without the coordinator's word; 0: for ever
 
   bool operator==(const JobTerms&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(JobTerms, (),
                       (name, kind, priority, ranks_min, ranks_max, threads, cores, memory_bytes,
                        labels, steps, checkpoints_kept, resume_folder, resume_step, of_node,
-                       wait_ms, retries_user, retries_infrastructure, time_ms_max, queued_ms_max))
+                       wait_ms, retries_user, retries_infrastructure, time_ms_max, queued_ms_max,
+                       stop_after_ms))
 
 // How a job ends, or why it goes back to the queue, decided before its processes are ended.
 struct Outcome {
@@ -259,6 +261,8 @@ struct WorkerRecord {
   Drain drain;
   std::vector<NodeBlame> blames;  // oldest first, at most kBlamesMax
   std::int64_t lost_unix_ms = 0;
+  std::vector<std::string> labels = {};  // key=value
+  std::string limits = {};               // cgroup2 | cgroup1 | rlimit; empty: an older worker
 
   bool draining() const { return drain.cause != DrainCause::none; }
   bool operator==(const WorkerRecord&) const = default;
@@ -266,7 +270,8 @@ struct WorkerRecord {
 BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
                       (worker, incarnation, host, version, cpu, slots, cores, memory_bytes,
                        profiles, runs_programs, faults, lost,  //
-                       drain, blames, lost_unix_ms))
+                       drain, blames, lost_unix_ms,            //
+                       labels, limits))
 
 // Everything durable, as a snapshot holds it; each list in the order of its ids.
 struct Snapshot {

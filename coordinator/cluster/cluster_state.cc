@@ -266,7 +266,8 @@ ProcessView view_of(const Desk& desk, const ProcessRecord& process) {
           .pid = process.pid,
           .phase = phase_of(process, soft),
           .step = soft == nullptr ? 0 : soft->progress.step,
-          .collective = soft == nullptr ? 0 : soft->progress.collective};
+          .collective = soft == nullptr ? 0 : soft->progress.collective,
+          .limits = soft == nullptr ? std::string() : soft->limits};
 }
 
 std::string state_of(const Desk& desk, const WorkerRecord& worker) {
@@ -329,6 +330,8 @@ std::vector<NodeView> ClusterState::nodes() const {
                   .memory_bytes = worker.memory_bytes,
                   .cpu = worker.cpu,
                   .version = worker.version,
+                  .labels = worker.labels,
+                  .limits = worker.limits,
                   .processes = {}};
     for (const auto& [id, process] : desk.durable.processes()) {
       if (process.worker == name) node.processes.push_back(view_of(desk, process));

@@ -53,9 +53,6 @@ struct ClusterSettings {
   Duration hang_min = std::chrono::seconds(30);
   Duration hang_max = std::chrono::minutes(10);
   Duration stop_grace = std::chrono::seconds(5);
-  // A worker that hears nothing ends its `run` programs after this; their next generation waits for
-  // it.
-  Duration stop_after = std::chrono::seconds(60);
   // Within this a job that is asked to leave (preempted, cancelled with --save) saves and stops.
   Duration notice = std::chrono::seconds(60);
   Duration drain = std::chrono::minutes(10);  // a drain without a deadline of its own

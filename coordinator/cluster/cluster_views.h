@@ -42,6 +42,7 @@ struct ProcessView {
   std::string phase;  // of its progress reports; else what the coordinator knows
   std::uint64_t step = 0;
   std::uint64_t collective = 0;
+  std::string limits = {};  // what holds it to its share: "cgroup2: memory 2 GiB"; empty: nothing
 };
 
 struct JobDetail {
@@ -65,6 +66,8 @@ struct NodeView {
   std::uint64_t memory_bytes = 0;
   std::string cpu;
   std::string version;
+  std::vector<std::string> labels = {};  // key=value
+  std::string limits = {};               // how ranks are held to theirs: cgroup2 | cgroup1 | rlimit
   std::vector<ProcessView> processes;
 };
 

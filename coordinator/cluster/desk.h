@@ -56,6 +56,7 @@ struct ProcessSoft {
   Instant progress_at;        // when it last changed
   Duration longest_pause{0};  // between changes, in this session
   std::uint32_t changes = 0;
+  std::string limits;  // what holds it, as its worker said
 };
 
 struct JobSoft {

@@ -179,6 +179,7 @@ void on_report(Desk& desk, const wire::RankStarted& report) {
                .worker = process->worker});
   }
   desk.record(ProcessStarted{.process = report.process, .pid = report.pid});
+  desk.processes[report.process].limits = report.limits;
   desk.touch(desk.durable.process(report.process)->job);
 }
 

@@ -88,6 +88,7 @@ Result<JobTerms> terms_of(const spec::JobSpec& spec) {
   terms.retries_infrastructure = spec.retries.infrastructure;
   terms.time_ms_max = spec.limit.time_ms;
   terms.queued_ms_max = spec.limit.queued_ms;
+  terms.stop_after_ms = spec.stop_after_ms;
   return terms;
 }
 

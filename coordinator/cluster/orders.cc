@@ -52,7 +52,15 @@ void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const Proce
                        .kind = job.terms.kind,
                        .spec = job.spec,
                        .folder = job.folder,
-                       .start_ms_max = static_cast<std::uint32_t>(to_ms(desk.settings.start_max))});
+                       .start_ms_max = static_cast<std::uint32_t>(to_ms(desk.settings.start_max)),
+                       .at_once = job.terms.kind == "run" && job.size == 1,
+                       .queue = false,
+                       .owner = job.owner,
+                       .restarts = job.restarts,
+                       .array_index = -1,
+                       .cores = job.terms.cores,
+                       .memory_bytes = job.terms.memory_bytes,
+                       .stop_after_ms = job.terms.stop_after_ms});
 }
 
 Generation generation_of(const wire::ToWorker& message) {

@@ -87,8 +87,10 @@ class Room {
   };
 
   static bool suits(const WorkerRecord& worker, const JobTerms& terms) {
-    // Workers state no labels in this version, so none can be matched.
-    if (!terms.labels.empty()) return false;
+    const auto has = [&](const std::string& label) {
+      return std::find(worker.labels.begin(), worker.labels.end(), label) != worker.labels.end();
+    };
+    if (!std::all_of(terms.labels.begin(), terms.labels.end(), has)) return false;
     if (terms.kind == "run") return worker.runs_programs;
     const auto& profiles = worker.profiles;
     return profiles.empty() ||
@@ -184,6 +186,18 @@ void place_missing(Desk& desk, JobId id) {
   if (charge_interruption(desk, id)) start_generation(desk, id, std::move(gang));
 }
 
+// How long the program goes on after its worker lost us, with the grace that ends it; nothing: for
+// ever.
+std::optional<Duration> stop_after(const Desk& desk, JobId id, const ProcessRecord& process) {
+  constexpr std::uint64_t kGraceMs = 3'000;
+  constexpr std::uint64_t kOlderMs = 60'000;  // of workers that do not read it from the order
+  std::uint64_t ms = desk.job(id).terms.stop_after_ms;
+  if (ms == 0) return std::nullopt;
+  const WorkerRecord* worker = desk.durable.worker(process.worker);
+  if (worker == nullptr || worker->limits.empty()) ms = std::max(ms, kOlderMs);
+  return std::chrono::milliseconds(ms + kGraceMs);
+}
+
 // Programs of this job that a lost worker may still run: nobody fences their effects but time.
 bool is_fenced_off(Desk& desk, JobId id) {
   for (const ProcessId process : desk.durable.processes_of(id)) {
@@ -191,9 +205,10 @@ bool is_fenced_off(Desk& desk, JobId id) {
     if (!record.lost) continue;
     const auto at = desk.links.find(record.worker);
     const Instant heard = at == desk.links.end() ? Instant{} : at->second.heard;
-    const Instant until = heard + desk.settings.lease + desk.settings.stop_after;
-    if (desk.now >= until) continue;
-    desk.soft(id).settle_until = until;
+    const std::optional<Duration> lasts = stop_after(desk, id, record);
+    const Instant until = heard + desk.settings.lease + lasts.value_or(Duration{});
+    if (lasts && desk.now >= until) continue;
+    if (lasts) desk.soft(id).settle_until = until;
     wait_for(desk, id, Tell::events,
              fmt::format("waits until its programs on {} are surely gone", record.worker));
     return true;

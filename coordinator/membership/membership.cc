@@ -88,7 +88,9 @@ WorkerRecord record_of(const wire::Hello& hello) {
           .faults = hello.faults,
           .lost = false,
           .drain = {},
-          .blames = {}};
+          .blames = {},
+          .labels = hello.labels,
+          .limits = hello.limits};
 }
 
 void join(Desk& desk, const wire::Hello& hello) {
@@ -146,6 +148,7 @@ void adopt(Desk& desk, const wire::ProcessState& state) {
   soft.progress = state.progress;
   soft.progress_at = desk.now;
   soft.stop_told = state.phase == Phase::stopping;
+  soft.limits = state.limits;
   const Phase phase = state.phase;
   if (phase == Phase::starting || phase == Phase::stopping) return;
   soft.ready = wire::RankReady{.job = state.job,

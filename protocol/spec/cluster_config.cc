@@ -49,6 +49,8 @@ const Key kWorkerKeys[] = {
      "whether `run` jobs may come here"},
     {"faults", form(Form::flag), kEvery, kOptional, reach<&W::faults>,
      "whether faults may be injected"},
+    {"labels", form(Form::text_map), kEvery, kOptional, reach<&W::labels>,
+     "what jobs may ask of the node they run on (resources.labels)"},
 };
 
 template <class Config>

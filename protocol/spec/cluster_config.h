@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct WorkerConfig {
   std::string rank_binary;    // empty: tutti-rank beside the running binary
   bool runs_programs = true;  // kind `run`
   bool faults = false;
+  std::map<std::string, std::string> labels;  // for resources.labels of jobs
 
   bool operator==(const WorkerConfig&) const = default;
 };

@@ -163,6 +163,8 @@ const Key kKeys[] = {
      "longest time running; 0: none"},
     {"limit.queued", form(Form::duration), kEvery, kOptional,
      reach<&J::limit, &LimitSpec::queued_ms>, "longest time queued; 0: none"},
+    {"stop_after", form(Form::patience), kRun, kOptional, reach<&J::stop_after_ms>,
+     "how long programs go on without a word of the coordinator, or never to end them"},
 };
 
 const Shorthand kShorthands[] = {
@@ -178,7 +180,6 @@ constexpr LaterKey kLater[] = {{"array"},
                                {"parallel.redundancy"},
                                {"parallel.context"},
                                {"parallel.expert"},
-                               {"stop_after"},
                                {"evaluate"},
                                {"train.scaling"},
                                {"user"}};

@@ -157,6 +157,8 @@ struct JobSpec {
   RetriesSpec retries;
   std::int32_t priority = 0;
   LimitSpec limit;
+  // run: how long its programs go on without a word of the coordinator; 0: for ever ("never").
+  std::uint64_t stop_after_ms = 60'000;
 
   bool operator==(const JobSpec&) const = default;
 };

@@ -31,6 +31,7 @@ enum class Form {
   whole,
   number,
   duration,
+  patience,  // a duration or `never`, which is 0
   bytes,
   texts,
   numbers,

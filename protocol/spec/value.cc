@@ -67,10 +67,15 @@ Result<> read_number(const Node& node, std::string_view path, const Takes& takes
 }
 
 Result<> read_quantity(const Node& node, const Key& key, std::uint64_t& target) {
-  const bool duration = key.takes.form == Form::duration;
+  const bool patience = key.takes.form == Form::patience;
+  const bool duration = key.takes.form == Form::duration || patience;
+  if (patience && plain_scalar(node) && node.text == "never") {
+    target = 0;
+    return {};
+  }
   if (node.form == Node::Form::scalar) {
     const auto value = duration ? parse_duration_ms(node.text) : parse_bytes(node.text);
-    if (value) {
+    if (value && !(patience && *value == 0)) {
       target = *value;
       return {};
     }
@@ -237,6 +242,9 @@ std::string quote(std::string_view text) {
 std::string print_value(const Key& key, Target target) {
   const auto print_whole = [&](auto value) -> std::string {
     if (key.takes.form == Form::duration) return print_duration(static_cast<std::uint64_t>(value));
+    if (key.takes.form == Form::patience) {
+      return value == 0 ? "never" : print_duration(static_cast<std::uint64_t>(value));
+    }
     if (key.takes.form == Form::bytes) return print_bytes(static_cast<std::uint64_t>(value));
     return in_range(key.takes, static_cast<double>(value)) ? fmt::format("{}", value) : "";
   };
@@ -269,6 +277,7 @@ std::string describe(const Takes& takes) {
     case Form::whole: return "a whole number " + range_of(takes);
     case Form::number: return "a number " + range_of(takes);
     case Form::duration: return "a duration such as 500ms, 60s, 5m, 1h or 2d";
+    case Form::patience: return "never or a duration such as 60s, 5m, 1h or 2d";
     case Form::bytes: return "a size such as 512MiB or 2GiB";
     case Form::texts: return "a list of texts";
     case Form::numbers: return "a list of numbers " + range_of(takes);

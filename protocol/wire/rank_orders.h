@@ -13,7 +13,8 @@ namespace tutti::wire {
 
 // Start one process for `rank` of `size` in `slot`. For kind `run` the worker only picks an address
 // (for MASTER_ADDR and MASTER_PORT) and answers RankReady itself; it executes the program at
-// FormGroup, when it knows rank 0's.
+// FormGroup, when it knows rank 0's. With `at_once` (a gang of one) it executes it right away, says
+// RankStarted and GroupFormed, and no FormGroup is needed; one that comes all the same is answered.
 struct StartRank {
   JobId job;
   Generation generation;
@@ -28,12 +29,23 @@ struct StartRank {
   std::string folder;  // the job's folder on storage that all its ranks see; checkpoints are
                        // <folder>/checkpoints/step-N
   std::uint32_t start_ms_max = 60'000;  // the worker ends a process that is not ready by then
+  bool at_once = false;                 // run: a gang of one, executed at this order
+  // The slot may still be held by a process that is ending or short: begin once it is free.
+  bool queue = false;
+  std::string owner = {};          // user who submitted the job
+  std::uint32_t restarts = 0;      // generations before this one, for TORCHELASTIC_RESTART_COUNT
+  std::int64_t array_index = -1;   // of a task of an array; -1: none
+  std::uint32_t cores = 0;         // limit of this rank; 0: none
+  std::uint64_t memory_bytes = 0;  // limit of this rank; 0: none
+  // run: how long the program goes on without a word of the coordinator; 0: for ever.
+  std::uint64_t stop_after_ms = 60'000;
 
   bool operator==(const StartRank&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(StartRank, (),
                       (job, generation, process, rank, size, slot, threads, name, kind, spec,
-                       folder, start_ms_max))
+                       folder, start_ms_max, at_once, queue, owner, restarts, array_index, cores,
+                       memory_bytes, stop_after_ms))
 
 // A living process joins the forming of `generation` as `rank` of `size`. It has left its old group
 // already, or leaves now.

@@ -37,10 +37,11 @@ struct RankStarted {
   Generation generation;
   ProcessId process;
   std::int64_t pid = 0;
+  std::string limits = {};  // what holds it: "cgroup2: memory 2 GiB", "rlimit: ..."; empty: nothing
 
   bool operator==(const RankStarted&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(RankStarted, (), (job, generation, process, pid))
+BOOST_DESCRIBE_STRUCT(RankStarted, (), (job, generation, process, pid, limits))
 
 // A process is gone and reaped: its slot is free. One of `code` and `signal` is set, or `error` if
 // it never began.
@@ -54,12 +55,16 @@ struct RankExited {
   FailureClass failure = FailureClass::none;  // the worker's judgement
   std::string error;                          // one line for people
   std::int64_t seen_unix_ms = 0;
+  bool began = false;                   // its program was executed
+  bool out_of_memory = false;           // ended by the kernel for want of memory
+  std::uint64_t memory_peak_bytes = 0;  // resident, of it and what it started; 0: not known
+  std::uint64_t cpu_ms = 0;             // user and system, the same
 
   bool operator==(const RankExited&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(RankExited, (),
                       (job, generation, process, code, signal, ordered, failure, error,
-                       seen_unix_ms))
+                       seen_unix_ms, began, out_of_memory, memory_peak_bytes, cpu_ms))
 
 BOOST_DEFINE_ENUM_CLASS(ProcessPhase, starting, ready, formed, broken, finished, stopping)
 
@@ -77,12 +82,13 @@ struct ProcessState {
   HeldState held;       // of the last RankReady or GenerationBroken
   GroupFormed formed;   // of the last GroupFormed, for serving
   RankProgress progress;
+  std::string limits = {};  // as in RankStarted
 
   bool operator==(const ProcessState&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(ProcessState, (),
                       (job, generation, process, rank, size, slot, pid, phase, address, held,
-                       formed, progress))
+                       formed, progress, limits))
 
 struct Hello {
   std::string worker;       // its name, unique in the cluster
@@ -103,12 +109,15 @@ struct Hello {
   // Counts the Hellos of this incarnation, so that one which was overtaken by a newer one, or
   // answered already, is known to be old. 0: not counted.
   std::uint64_t greeting = 0;
+  std::vector<std::string> labels = {};  // key=value
+  std::string limits = {};               // how ranks are held to theirs: cgroup2 | cgroup1 | rlimit
 
   bool operator==(const Hello&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Hello, (),
                       (worker, incarnation, boot_id, host, version, slots, cores, memory_bytes, cpu,
-                       profiles, runs_programs, faults, join_token, processes, exits, greeting))
+                       profiles, runs_programs, faults, join_token, processes, exits, greeting,
+                       labels, limits))
 
 struct Welcome {
   SessionId session;

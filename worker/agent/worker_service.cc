@@ -63,6 +63,7 @@ wire::Hello introduce(const spec::WorkerConfig& config) {
   hello.profiles = inventory.profiles;
   hello.runs_programs = config.runs_programs;
   hello.faults = config.faults;
+  for (const auto& [key, value] : config.labels) hello.labels.push_back(key + "=" + value);
   return hello;
 }
 

@@ -368,14 +368,16 @@ void WorkerState::on_input(const Tick&) {
 }
 
 void WorkerState::tick_silence() {
-  if (joined_ || now_ - answered_at_ < settings_.stop_after) return;
+  if (joined_) return;
   for (auto& [id, process] : processes_) {
     const bool runs = process.program && process.launched && !process.gone;
     if (!runs || process.state.phase == wire::ProcessPhase::stopping) continue;
+    const std::chrono::milliseconds stop_after(process.start.stop_after_ms);
+    if (stop_after.count() == 0 || now_ - answered_at_ < stop_after) continue;
     process.failure = wire::FailureClass::infrastructure;
     stop_process(process, settings_.stop_grace,
                  "no word of the coordinator for " +
-                     std::to_string(to_ms(settings_.stop_after) / 1000) + " s");
+                     std::to_string(process.start.stop_after_ms / 1000) + " s");
   }
 }
 

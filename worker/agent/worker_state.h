@@ -12,7 +12,8 @@
 // What it promises: an order is done once and in order within a session; an order of an older
 // generation than the process was ordered into is dropped; a process id is started once; every exit
 // is reported until it is acknowledged, over any number of sessions; silence of the coordinator
-// ends no process, except `run` programs after `stop_after`.
+// ends no process, except `run` programs after their order's stop_after: no number fences their
+// effects, and the coordinator starts their successors once this and its lease are over.
 #pragma once
 
 #include <deque>
@@ -46,9 +47,6 @@ struct WorkerSettings {
   Duration hello_wait = std::chrono::milliseconds(1'000);  // an answer takes no longer
   Duration hello_wait_max = std::chrono::milliseconds(4'000);
   Duration stop_grace = std::chrono::milliseconds(2'000);  // of ranks when the worker ends
-  // After so long without a word of the coordinator programs are ended: no number fences their
-  // effects, and the coordinator starts their successors once this and its lease are over.
-  Duration stop_after = std::chrono::seconds(60);
 };
 
 class WorkerState {

@@ -31,6 +31,7 @@ struct UpOptions {
   std::uint64_t slots = 0;
   std::uint64_t port = 0;
   bool faults = false;
+  std::vector<std::string> labels;  // key=value
 };
 
 struct Cluster {
@@ -50,6 +51,13 @@ Result<Cluster> lay_out(const UpOptions& options, const fs::path& folder) {
   cluster.worker.join = (folder / "join.json").string();
   cluster.worker.slots = static_cast<std::uint32_t>(options.slots);
   cluster.worker.faults = options.faults;
+  for (const std::string& label : options.labels) {
+    const auto equals = label.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      return Error{ErrorCode::invalid_argument, "--label wants KEY=VALUE, not " + label};
+    }
+    cluster.worker.labels[label.substr(0, equals)] = label.substr(equals + 1);
+  }
   for (const auto& [name, yaml] : {std::pair{"coordinator.yaml", to_yaml(cluster.coordinator)},
                                    std::pair{"worker.yaml", to_yaml(cluster.worker)}}) {
     if (Result<> written = write_file_atomically(folder / name, yaml, 0600); !written) {
@@ -162,6 +170,7 @@ Action declare_up(Arguments& arguments) {
   arguments.option("--port", options->port,
                    "of the HTTP API; 0: the one used before, else the system's choice");
   arguments.flag("--faults", options->faults, "allow `tutti fault` to break things on purpose");
+  arguments.repeated("--label", options->labels, "KEY=VALUE that jobs may ask for; repeatable");
   arguments.epilogue(
       "Runs a coordinator and a worker until Ctrl-C and starts them again when they die. Clients "
       "with\n"

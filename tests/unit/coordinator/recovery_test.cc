@@ -318,7 +318,7 @@ TEST_CASE(
   wait(60);
   CHECK(driver.job_state(job) == queued);
   CHECK(driver.take<wire::StartRank>().empty());
-  wait(6);
+  wait(9);
   CHECK(driver.take<wire::StartRank>().size() == 1);
 }
 

@@ -43,6 +43,7 @@ std::string any_value(const Takes& takes, Rng& rng) {
     }
     case Form::number: return any_number(takes, rng);
     case Form::duration: return std::to_string(rng.below(5'000)) + "ms";
+    case Form::patience: return rng.chance(0.5) ? "never" : std::to_string(1 + rng.below(99)) + "s";
     case Form::bytes: return std::to_string(rng.below(5'000)) + "KiB";
     case Form::texts: return "[" + quote("x" + any_text(rng)) + ", " + quote(any_text(rng)) + "]";
     case Form::numbers: return "[" + any_number(takes, rng) + ", " + any_number(takes, rng) + "]";
