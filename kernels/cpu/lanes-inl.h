@@ -112,6 +112,14 @@ HWY_INLINE Lanes keep_first(const Lanes& x, Index n, const Lanes& other) {
                      hn::IfThenElse(first(kVectorLanes), x.b, other.b));
 }
 
+// `yes` where a < b, else `no` (also where one of them is NaN).
+HWY_INLINE Lanes select_less(const Lanes& a, const Lanes& b, const Lanes& yes, const Lanes& no) {
+  return TUTTI_LANES(hn::IfThenElse(hn::Lt(a.a, b.a), yes.a, no.a),
+                     hn::IfThenElse(hn::Lt(a.b, b.b), yes.b, no.b));
+}
+// A NaN stays NaN, and zero becomes +0.
+HWY_INLINE Lanes abs(const Lanes& x) { return max(x, zero() - x); }
+
 // Folds sixteen lanes: 16 -> 8 -> 4 -> 2 -> 1, lane i with lane i + half.
 template <class Fold>
 HWY_INLINE float fold_lanes(const Lanes& x, const Fold& fold) {

@@ -10,6 +10,12 @@
 // Bits: attention_cached over positions 0..n-1 written in any number of pieces equals
 // attention_forward over a sample of n tokens, row by row.
 //
+// shape.cache says what a page holds: fp32, bf16 (rounded to nearest, ties to even), or int8 with one
+// scale for each position and head, that of the largest magnitude. The arithmetic is in fp32 all
+// the same: an int8 key's score is its chain over integers times its scale, an int8 value's weight
+// is multiplied by its scale; so prefill, chunks and decoding agree in each type, and in none with
+// another.
+//
 // Ownership: the caller's. Contents of positions not yet written are never used; pages need no
 // clearing. Errors: invalid_argument; nothing is written then.
 #pragma once
@@ -21,8 +27,8 @@
 
 namespace tutti::kernels {
 
-// Floats of one page: for each key head, kKeyBlock keys and values, a value's width rounded up to a
-// multiple of 32. A page is 64-byte aligned.
+// Size of one page in floats, whatever it holds: for each key head, kKeyBlock keys and values, a
+// value's width rounded up to a multiple of 32. A page is 64-byte aligned.
 Index kv_page_floats(const AttentionShape& shape);
 
 inline Index kv_pages_for(Index positions) { return (positions + kKeyBlock - 1) / kKeyBlock; }
@@ -44,6 +50,7 @@ struct KeyValueWrite {
 };
 Result<> kv_write(const OpContext& ctx, const KeyValueWrite& args);
 
+// The shape's mask is causal. With a window, pages that no row sees any more may be null.
 // Each row attends to positions 0 .. its own, all of which are in the pages (its own k and v too:
 // write first).
 struct AttentionCached {

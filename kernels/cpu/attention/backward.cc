@@ -5,11 +5,11 @@
 //   P = exp(S scale - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta) scale
 //   dK += dS^T Q                dQ += dS K        delta = sum(dO O) of the row
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/cpu/attention_backward.cc"
+#define HWY_TARGET_INCLUDE "kernels/cpu/attention/backward.cc"
 #include <hwy/foreach_target.h>
 
 #include "kernels/cpu/exp-inl.h"
-#include "kernels/cpu/key_value_layout.h"
+#include "kernels/cpu/attention/layout.h"
 #include "kernels/cpu/product/pack.h"
 #include "kernels/cpu/product/tile-inl.h"
 #include "kernels/cpu/row_split.h"

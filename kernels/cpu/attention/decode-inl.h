@@ -1,0 +1,289 @@
+// Attention of a few queries: all heads that share a key head, keys in lanes, so that keys and
+// values are read from memory once.
+//
+// A line is one query of one head. Pages are widened to fp32 in registers.
+#if defined(TUTTI_ATTENTION_DECODE_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef TUTTI_ATTENTION_DECODE_INL
+#undef TUTTI_ATTENTION_DECODE_INL
+#else
+#define TUTTI_ATTENTION_DECODE_INL
+#endif
+
+#include "kernels/cpu/attention/score-inl.h"
+#include "kernels/cpu/product/tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+// output[rows, kVectors] += left[rows][depth] right[depth][..]; left in LeftRows. `ahead` bytes
+// beyond what is read lies what will be read next.
+template <class Element>
+struct DecodeCall {
+  Index depth = 0;
+  const float* left = nullptr;
+  const Element* right = nullptr;
+  Index right_stride = 0;
+  float* output = nullptr;
+  Index output_stride = 0;
+  std::ptrdiff_t ahead = 0;
+};
+
+template <class Element>
+HWY_INLINE void prefetch(const Element* from, std::ptrdiff_t ahead, Index count) {
+  const auto place = reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(ahead);
+  for (Index at = 0; at < count * static_cast<Index>(sizeof(Element)); at += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(place + static_cast<std::uintptr_t>(at)), 0, 2);
+  }
+}
+
+template <class Element, int kRows, int kVectors>
+HWY_INLINE void decode_tile(const DecodeCall<Element>& call) {
+  const float* left = call.left;
+  const Element* right = call.right;
+  Vector sum[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) {
+      sum[r][c] = hn::LoadU(kTag, call.output + r * call.output_stride + c * kVectorLanes);
+    }
+  }
+  for (Index k = call.depth; k > 0; --k) {
+    Vector value[kVectors];
+    prefetch(right, call.ahead, kVectors * kVectorLanes);
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) value[c] = widen(right + c * kVectorLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vector factor = hn::Set(kTag, left[LeftRows::at(r, 0)]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; ++c) sum[r][c] = hn::MulAdd(factor, value[c], sum[r][c]);
+    }
+    right += call.right_stride;
+    ++left;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) {
+      hn::StoreU(sum[r][c], kTag, call.output + r * call.output_stride + c * kVectorLanes);
+    }
+  }
+}
+
+#if HWY_TARGET == HWY_AVX3
+inline constexpr int kDecodeTileRows = 4;
+#else
+inline constexpr int kDecodeTileRows = 2;
+#endif
+
+template <class Element, int kVectors>
+HWY_INLINE void decode_panel(Index rows, DecodeCall<Element> call) {
+  while (rows > 0) {
+    const auto tile = [&](auto height) HWY_ATTR {
+      constexpr int kRows = decltype(height)::value;
+      decode_tile<Element, kRows, kVectors>(call);
+      rows -= kRows;
+      call.left += LeftRows::at(kRows, 0);
+      call.output += kRows * call.output_stride;
+    };
+    if (rows >= kDecodeTileRows) tile(std::integral_constant<int, kDecodeTileRows>{});
+    else if (rows >= 2) tile(std::integral_constant<int, 2>{});
+    else tile(std::integral_constant<int, 1>{});
+  }
+}
+
+// `columns` is a multiple of 32.
+template <class Element>
+HWY_NOINLINE void decode_band(Index rows, Index columns, DecodeCall<Element> call) {
+  constexpr Index kWide = 4 * kVectorLanes;
+  constexpr Index kNarrow = 2 * kVectorLanes;
+  for (; columns >= kWide; columns -= kWide) {
+    decode_panel<Element, 4>(rows, call);
+    call.right += kWide;
+    call.output += kWide;
+  }
+  for (; columns > 0; columns -= kNarrow) {
+    decode_panel<Element, 2>(rows, call);
+    call.right += kNarrow;
+    call.output += kNarrow;
+  }
+}
+
+// A line's part of the online softmax over one block.
+struct DecodeLine {
+  float* scores = nullptr;  // [64], become weights
+  float* sums = nullptr;    // [width], value sums under `top`
+  Index width = 0;
+  float& top;
+  float& total;
+  float position = 0.0F;  // relative to the block, as what it sees
+  float first = 0.0F;
+  float end = 0.0F;
+  const float* key_scales = nullptr;  // of int8 pages, else null
+  const float* value_scales = nullptr;
+};
+
+template <Block kBlock, Rule kRule>
+HWY_INLINE void soften_line(const DecodeLine& line, const ScoreRule& rule) {
+  static_assert(kKeyBlock == 4 * kLanes);
+  alignas(64) static constexpr float kPlaces[kLanes] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                        8, 9, 10, 11, 12, 13, 14, 15};
+  const auto score = [&](Index i) HWY_ATTR {
+    Lanes s = load(line.scores + i);
+    const Lanes place = load(kPlaces) + splat(static_cast<float>(i));
+    if constexpr (kRule == Rule::plain) {
+      s = s * splat(rule.scale);
+    } else {
+      if (line.key_scales != nullptr) s = s * load(line.key_scales + i);
+      s = scored(rule, s, splat(line.position) - place);
+    }
+    if constexpr (kBlock == Block::part) {
+      s = select_less(place, splat(line.end), s, lowest());
+      s = select_less(place, splat(line.first), lowest(), s);
+    }
+    return s;
+  };
+  const Lanes s[4] = {score(0), score(16), score(32), score(48)};
+  const float block_top = max_lanes(max(max(s[0], s[1]), max(s[2], s[3])));
+  if (block_top > line.top) {
+    alignas(64) float shrink[kLanes];
+    store(exp(splat(line.top - block_top)), shrink);
+    line.top = block_top;
+    line.total *= shrink[0];
+    scale_sums(line.sums, line.width, shrink[0]);
+  }
+  const Lanes offset = splat(line.top);
+  Lanes w[4];
+  for (int i = 0; i < 4; ++i) {
+    w[i] = exp(s[i] - offset);
+    if (kRule == Rule::any && line.value_scales != nullptr) {
+      store(w[i] * load(line.value_scales + i * kLanes), line.scores + i * kLanes);
+    } else {
+      store(w[i], line.scores + i * kLanes);
+    }
+  }
+  line.total += sum_lanes((w[0] + w[1]) + (w[2] + w[3]));
+}
+
+HWY_INLINE void soften_line(const DecodeLine& line, const ScoreRule& rule) {
+  const bool plain = rule.plain() && line.key_scales == nullptr;
+  const bool whole = line.first <= 0.0F && line.end >= static_cast<float>(kKeyBlock);
+  if (whole && plain) soften_line<Block::whole, Rule::plain>(line, rule);
+  else if (whole) soften_line<Block::whole, Rule::any>(line, rule);
+  else if (plain) soften_line<Block::part, Rule::plain>(line, rule);
+  else soften_line<Block::part, Rule::any>(line, rule);
+}
+
+struct DecodeScratch {
+  DecodeScratch(Arena& arena, Index lines, const KeyValueLayout& layout)
+      : queries(arena.floats(lines * LeftRows::kStride)),
+        scores(arena.floats(lines * LeftRows::kStride)),
+        sums(arena.floats(lines * layout.value_stride)) {
+    std::fill(sums, sums + lines * layout.value_stride, 0.0F);
+    std::fill(top, top + lines, -std::numeric_limits<float>::infinity());
+    std::fill(total, total + lines, 0.0F);
+  }
+
+  float* queries;  // LeftRows
+  float* scores;   // LeftRows
+  float* sums;     // [line][value_stride]
+  float top[kDecodeLines];
+  float total[kDecodeLines];
+};
+
+// The sequence's blocks for one task; a line is row * group + head of the group.
+template <class Element>
+HWY_INLINE void decode_blocks(const AttentionCached& args, const AttentionTask& task,
+                              DecodeScratch& scratch) {
+  const AttentionShape& shape = args.shape;
+  const KeyValueLayout layout(shape);
+  const Index group = shape.heads / shape.kv_heads;
+  const Index lines = task.rows * group;
+  const Index stride = layout.value_stride;
+  const Index begin = seen_from(shape, task.position, task.length).first / kKeyBlock;
+  const Index end = seen_from(shape, task.position + task.rows - 1, task.length).end;
+  for (Index block = begin; block * kKeyBlock < end; ++block) {
+    const Index start = block * kKeyBlock;
+    float* const page = task.sequence->pages[static_cast<std::size_t>(block)];
+    const bool last = start + kKeyBlock >= end;
+    float* const next = last ? page : task.sequence->pages[static_cast<std::size_t>(block + 1)];
+    const std::ptrdiff_t ahead =
+        reinterpret_cast<std::byte*>(next) - reinterpret_cast<std::byte*>(page);
+    std::fill(scratch.scores, scratch.scores + (lines - 1) * LeftRows::kStride + kKeyBlock, 0.0F);
+    decode_band<Element>(lines, kKeyBlock,
+                         {.depth = shape.head_width,
+                          .left = scratch.queries,
+                          .right = layout.keys<Element>(page, task.head),
+                          .right_stride = kKeyBlock,
+                          .output = scratch.scores,
+                          .output_stride = LeftRows::kStride,
+                          .ahead = ahead});
+    const bool scaled = shape.cache == CacheType::int8;
+    for (Index row = 0; row < task.rows; ++row) {
+      const Seen seen = seen_from(shape, task.position + row, task.length);
+      const Index from = std::max<Index>(seen.first - start, 0);
+      const Index to = std::min(seen.end - start, kKeyBlock);
+      if (from >= to) continue;
+      for (Index h = 0; h < group; ++h) {
+        const Index line = row * group + h;
+        soften_line({.scores = scratch.scores + LeftRows::at(line, 0),
+                     .sums = scratch.sums + line * stride,
+                     .width = stride,
+                     .top = scratch.top[line],
+                     .total = scratch.total[line],
+                     .position = static_cast<float>(task.position + row - start),
+                     .first = static_cast<float>(from),
+                     .end = static_cast<float>(to),
+                     .key_scales = scaled ? layout.key_scales(page, task.head) : nullptr,
+                     .value_scales = scaled ? layout.value_scales(page, task.head) : nullptr},
+                    ScoreRule(shape, task.head * group + h));
+      }
+      decode_band<Element>(
+          group, stride,
+          {.depth = to - from,
+           .left = scratch.scores + LeftRows::at(row * group, from),
+           .right = layout.values<Element>(page, task.head) + from * stride,
+           .right_stride = stride,
+           .output = scratch.sums + row * group * stride,
+           .output_stride = stride,
+           .ahead = ahead});
+    }
+  }
+}
+
+void decode_task(const AttentionCached& args, float* lse, const AttentionTask& task,
+                 Arena& arena) {
+  const AttentionShape& shape = args.shape;
+  const KeyValueLayout layout(shape);
+  const Index width = shape.head_width;
+  const Index group = shape.heads / shape.kv_heads;
+  ArenaScope scope(arena);
+  DecodeScratch scratch(arena, task.rows * group, layout);
+  for (Index row = 0; row < task.rows; ++row) {
+    const float* const q = args.q.row(task.row + row) + task.head * group * width;
+    for (Index h = 0; h < group; ++h) {
+      std::copy(q + h * width, q + (h + 1) * width,
+                scratch.queries + LeftRows::at(row * group + h, 0));
+    }
+  }
+  switch (shape.cache) {
+    case CacheType::f32: decode_blocks<float>(args, task, scratch); break;
+    case CacheType::bf16: decode_blocks<std::uint16_t>(args, task, scratch); break;
+    case CacheType::int8: decode_blocks<std::int8_t>(args, task, scratch); break;
+  }
+  for (Index line = 0; line < task.rows * group; ++line) {
+    const Index row = task.row + line / group;
+    const Index head = task.head * group + line % group;
+    finish_head(scratch.sums + line * layout.value_stride, scratch.total[line], width,
+                args.out.row(row) + head * width);
+    if (lse != nullptr) {
+      lse[row * shape.heads + head] = log_sum(scratch.top[line], scratch.total[line]);
+    }
+  }
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

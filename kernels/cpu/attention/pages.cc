@@ -1,0 +1,167 @@
+#include "kernels/ops/key_value_pages.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "kernels/cpu/attention/layout.h"
+#include "kernels/cpu/product/pack.h"
+
+namespace tutti::kernels {
+
+Index kv_page_floats(const AttentionShape& shape) {
+  return KeyValueLayout(shape).head_bytes / static_cast<Index>(sizeof(float)) * shape.kv_heads;
+}
+
+Result<> check_attention_shape(const char* op, const AttentionShape& shape) {
+  const auto wrong = [op](const std::string& what) {
+    return Error{ErrorCode::invalid_argument, std::string(op) + ": " + what};
+  };
+  if (shape.kv_heads < 1 || shape.heads < 1 || shape.heads % shape.kv_heads != 0 ||
+      shape.head_width < 8 || shape.head_width % 8 != 0 || shape.head_width > kHeadWidthMax) {
+    return wrong("heads " + std::to_string(shape.heads) + ", kv_heads " +
+                 std::to_string(shape.kv_heads) + ", head width " +
+                 std::to_string(shape.head_width) +
+                 "; kv_heads must divide heads, the width be a multiple of 8 up to 256");
+  }
+  if (shape.window < 0 || (shape.window > 0 && shape.mask == AttentionMask::full)) {
+    return wrong("window " + std::to_string(shape.window) +
+                 "; it counts tokens of a causal mask, or is 0");
+  }
+  if (!(shape.soft_cap >= 0.0F)) return wrong("the soft cap is negative");
+  return {};
+}
+
+Result<> check_sample_offsets(const char* op, std::span<const std::int32_t> offsets, Index tokens) {
+  if (!offsets.empty() && offsets.front() == 0 && offsets.back() == tokens &&
+      std::is_sorted(offsets.begin(), offsets.end())) {
+    return {};
+  }
+  return Error{ErrorCode::invalid_argument,
+               std::string(op) + ": sample offsets must ascend from 0 to the number of tokens, " +
+                   std::to_string(tokens)};
+}
+
+namespace {
+
+// The nearest bf16 number, ties to even; a NaN stays one.
+std::uint16_t to_bf16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 0x40U);
+  return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
+}
+
+// One position of one head: numbers at from[0 .. width) go to to[i * step]. Gives the scale, that
+// of the largest magnitude over 127; of numbers that are not finite it is NaN, and so are the
+// scores.
+float to_int8(const float* from, Index width, std::int8_t* to, Index step) {
+  float largest = 0.0F;
+  bool finite = true;
+  for (Index i = 0; i < width; ++i) {
+    finite = finite && std::isfinite(from[i]);
+    largest = std::max(largest, std::fabs(from[i]));
+  }
+  const float inverse = finite && largest > 0.0F ? 127.0F / largest : 0.0F;
+  for (Index i = 0; i < width; ++i) {
+    const float scaled = finite ? std::nearbyint(from[i] * inverse) : 0.0F;
+    to[i * step] = static_cast<std::int8_t>(std::clamp(scaled, -127.0F, 127.0F));
+  }
+  return finite ? largest / 127.0F : std::numeric_limits<float>::quiet_NaN();
+}
+
+// Rows of keys and values of one head that go to slots [slot, slot + keys.rows) of a page.
+struct Slots {
+  const KeyValueLayout& layout;
+  float* page = nullptr;
+  Index kv_head = 0;
+  Index slot = 0;
+  ConstMatrix keys;
+  ConstMatrix values;
+};
+
+void write_f32(const Slots& s) {
+  const Index stride = s.layout.value_stride;
+  transpose_into(s.keys, s.layout.keys<float>(s.page, s.kv_head) + s.slot, kKeyBlock);
+  copy_rows(s.values, s.layout.values<float>(s.page, s.kv_head) + s.slot * stride, stride);
+}
+
+void write_bf16(const Slots& s) {
+  const Index stride = s.layout.value_stride;
+  for (Index r = 0; r < s.keys.rows; ++r) {
+    std::uint16_t* const key = s.layout.keys<std::uint16_t>(s.page, s.kv_head) + s.slot + r;
+    std::uint16_t* const value =
+        s.layout.values<std::uint16_t>(s.page, s.kv_head) + (s.slot + r) * stride;
+    for (Index i = 0; i < s.keys.columns; ++i) {
+      key[i * kKeyBlock] = to_bf16(s.keys.row(r)[i]);
+      value[i] = to_bf16(s.values.row(r)[i]);
+    }
+  }
+}
+
+void write_int8(const Slots& s) {
+  const Index width = s.keys.columns;
+  const Index stride = s.layout.value_stride;
+  for (Index r = 0; r < s.keys.rows; ++r) {
+    const Index slot = s.slot + r;
+    s.layout.key_scales(s.page, s.kv_head)[slot] =
+        to_int8(s.keys.row(r), width, s.layout.keys<std::int8_t>(s.page, s.kv_head) + slot,
+                kKeyBlock);
+    s.layout.value_scales(s.page, s.kv_head)[slot] =
+        to_int8(s.values.row(r), width,
+                s.layout.values<std::int8_t>(s.page, s.kv_head) + slot * stride, 1);
+  }
+}
+
+void write_head(const KeyValueWrite& args, const SequenceRows& rows, Index kv_head) {
+  const KeyValueLayout layout(args.shape);
+  const Index width = args.shape.head_width;
+  for (Index done = 0; done < rows.rows;) {
+    const Index position = rows.first_position + done;
+    const Index slot = position % kKeyBlock;
+    const Index count = std::min(kKeyBlock - slot, rows.rows - done);
+    const auto band = [&](const ConstMatrix& from) {
+      return from.row_range(rows.first_row + done, count).column_range(kv_head * width, width);
+    };
+    const Slots slots{layout,  rows.pages[static_cast<std::size_t>(position / kKeyBlock)],
+                      kv_head, slot,
+                      band(args.k), band(args.v)};
+    switch (args.shape.cache) {
+      case CacheType::f32: write_f32(slots); break;
+      case CacheType::bf16: write_bf16(slots); break;
+      case CacheType::int8: write_int8(slots); break;
+    }
+    done += count;
+  }
+}
+
+}  // namespace
+
+Result<> kv_write(const OpContext& ctx, const KeyValueWrite& args) {
+  const AttentionShape& shape = args.shape;
+  if (auto checked = check_attention_shape("kv_write", shape); !checked) return checked;
+  if (args.k.columns != shape.kv_heads * shape.head_width || args.v.columns != args.k.columns ||
+      args.v.rows != args.k.rows) {
+    return Error{ErrorCode::invalid_argument,
+                 "kv_write: k and v must be [tokens, kv_heads * head_width]"};
+  }
+  for (const SequenceRows& rows : args.sequences) {
+    if (rows.first_row < 0 || rows.rows < 0 || rows.first_row + rows.rows > args.k.rows ||
+        rows.first_position < 0 ||
+        static_cast<Index>(rows.pages.size()) < kv_pages_for(rows.first_position + rows.rows)) {
+      return Error{ErrorCode::invalid_argument,
+                   "kv_write: a sequence's rows are not in the batch, or it has too few pages"};
+    }
+  }
+  const Index tasks = static_cast<Index>(args.sequences.size()) * shape.kv_heads;
+  ctx.pool->parallel_for(tasks, 1, [&](int, Index begin, Index end) {
+    for (Index task = begin; task < end; ++task) {
+      write_head(args, args.sequences[static_cast<std::size_t>(task / shape.kv_heads)],
+                 task % shape.kv_heads);
+    }
+  });
+  return {};
+}
+
+}  // namespace tutti::kernels

@@ -1,0 +1,215 @@
+// Attention of up to 64 consecutive queries of one head, which lie in one block of the position
+// grid.
+//
+//   S^T [key][query] = K Q^T      the tile's left operand is the page's keys, key by key
+//   softmax over keys             softmax-inl.h: queries in lanes
+//   O   [query][D]  += S V        the left operand is S^T as it lies
+//
+// No operand is turned but the queries, once. Where a query's keys end its value sum ends, and keys
+// that it may not see are not touched.
+#if defined(TUTTI_ATTENTION_PREFILL_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef TUTTI_ATTENTION_PREFILL_INL
+#undef TUTTI_ATTENTION_PREFILL_INL
+#else
+#define TUTTI_ATTENTION_PREFILL_INL
+#endif
+
+#include "kernels/cpu/attention/softmax-inl.h"
+#include "kernels/cpu/attention/triangle-inl.h"
+#include "kernels/cpu/product/pack.h"
+#include "kernels/cpu/product/tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+// Left layouts of the tile: keys of a page, [D][64], and scores, [key][query].
+struct LeftKeys {
+  static constexpr Index kStride = kKeyBlock;
+  static constexpr Index at(Index row, Index k) { return k * kStride + row; }
+};
+struct LeftScores {
+  static constexpr Index kStride = kScoreStride;
+  static constexpr Index at(Index row, Index k) { return k * kStride + row; }
+};
+
+// Memory of one task.
+struct PrefillScratch {
+  PrefillScratch(Arena& arena, const AttentionShape& shape, const KeyValueLayout& layout)
+      : queries(arena.floats(shape.head_width * kKeyBlock)),
+        scores(arena.floats(kKeyBlock * kScoreStride)),
+        sums(arena.floats(kKeyBlock * layout.value_stride)) {
+    if (shape.cache != CacheType::f32) {
+      wide_keys = arena.floats(shape.head_width * kKeyBlock);
+      wide_values = arena.floats(kKeyBlock * layout.value_stride);
+    }
+  }
+
+  float* queries;  // [D][64]
+  float* scores;   // [key][kScoreStride]
+  float* sums;     // [query][value_stride]: value sums, not yet divided
+  float* wide_keys = nullptr;
+  float* wide_values = nullptr;
+  alignas(64) float top[kKeyBlock];
+  alignas(64) float total[kKeyBlock];
+  alignas(64) float shrink[kKeyBlock];
+  alignas(64) float position[kKeyBlock];
+  alignas(64) float first[kKeyBlock];
+  alignas(64) float end[kKeyBlock];
+  KeySpan span[kKeyBlock];  // of each query in the block at hand
+};
+
+// One block's keys and values as fp32, and the scales of int8.
+struct WideBlock {
+  const float* keys = nullptr;
+  const float* values = nullptr;
+  const float* key_scales = nullptr;
+  const float* value_scales = nullptr;
+};
+
+template <class Element>
+HWY_INLINE void widen_all(const Element* from, Index count, float* to) {
+  for (Index i = 0; i < count; i += kVectorLanes) hn::StoreU(widen(from + i), kTag, to + i);
+}
+
+template <class Element>
+HWY_INLINE WideBlock widen_block(const KeyValueLayout& layout, float* page, Index kv_head,
+                                 Index width, const PrefillScratch& scratch) {
+  widen_all(layout.keys<Element>(page, kv_head), width * kKeyBlock, scratch.wide_keys);
+  widen_all(layout.values<Element>(page, kv_head), kKeyBlock * layout.value_stride,
+            scratch.wide_values);
+  return {scratch.wide_keys, scratch.wide_values};
+}
+
+HWY_INLINE WideBlock block_of(const AttentionShape& shape, const KeyValueLayout& layout,
+                              float* page, Index kv_head, const PrefillScratch& scratch) {
+  switch (shape.cache) {
+    case CacheType::f32: break;
+    case CacheType::bf16:
+      return widen_block<std::uint16_t>(layout, page, kv_head, shape.head_width, scratch);
+    case CacheType::int8: {
+      WideBlock block =
+          widen_block<std::int8_t>(layout, page, kv_head, shape.head_width, scratch);
+      block.key_scales = layout.key_scales(page, kv_head);
+      block.value_scales = layout.value_scales(page, kv_head);
+      return block;
+    }
+  }
+  return {layout.keys<float>(page, kv_head), layout.values<float>(page, kv_head)};
+}
+
+// Whether all queries see all of the block that begins at `start`.
+HWY_INLINE Block block_kind(const AttentionShape& shape, const AttentionTask& task, Index start) {
+  const Seen of_first = seen_from(shape, task.position, task.length);
+  const Seen of_last = seen_from(shape, task.position + task.rows - 1, task.length);
+  return of_last.first <= start && of_first.end >= start + kKeyBlock ? Block::whole : Block::part;
+}
+
+// What each query sees of the block that begins at `start`. Lanes beyond the last query repeat it:
+// their numbers are not used.
+HWY_INLINE void see_block(const AttentionShape& shape, const AttentionTask& task, Index start,
+                          PrefillScratch& scratch) {
+  for (Index r = 0; r < kKeyBlock; ++r) {
+    const Index position = task.position + std::min(r, task.rows - 1);
+    const Seen seen = seen_from(shape, position, task.length);
+    KeySpan& span = scratch.span[r];
+    span.first = std::clamp<Index>(seen.first - start, 0, kKeyBlock);
+    span.end = std::clamp<Index>(seen.end - start, span.first, kKeyBlock);
+    scratch.position[r] = static_cast<float>(position - start);
+    scratch.first[r] = static_cast<float>(span.first);
+    scratch.end[r] = static_cast<float>(span.end);
+  }
+}
+
+// The end of what queries [query, query + count) see of a block.
+HWY_INLINE Index end_of_group(const PrefillScratch& scratch, Block block, Index query,
+                              Index count) {
+  if (block == Block::whole) return kKeyBlock;
+  Index end = 0;
+  for (Index r = query; r < query + count; ++r) end = std::max(end, scratch.span[r].end);
+  return end;
+}
+
+// Scores of all queries, by panels: no further than a panel sees.
+HWY_INLINE void score_block(const AttentionTask& task, const WideBlock& wide, Block block,
+                            Index width, const PrefillScratch& scratch) {
+  for (Index query = 0; query < task.rows; query += kTileColumns) {
+    run_panel<LeftKeys>(end_of_group(scratch, block, query, kTileColumns),
+                        {.depth = width,
+                         .left = wide.keys,
+                         .right = scratch.queries + query,
+                         .right_stride = kKeyBlock,
+                         .output = scratch.scores + query,
+                         .output_stride = kScoreStride});
+  }
+}
+
+HWY_INLINE void soften_block(const AttentionTask& task, const WideBlock& wide,
+                             const ScoreRule& rule, Block block, PrefillScratch& scratch) {
+  for (Index query = 0; query < task.rows; query += kLanes) {
+    const QueryGroup group{.scores = scratch.scores + query,
+                     .top = scratch.top + query,
+                     .total = scratch.total + query,
+                     .shrink = scratch.shrink + query,
+                     .position = scratch.position + query,
+                     .first = scratch.first + query,
+                     .end = scratch.end + query,
+                     .keys = end_of_group(scratch, block, query, kLanes),
+                     .key_scales = wide.key_scales,
+                     .value_scales = wide.value_scales};
+    softmax_group(group, rule, block);
+  }
+}
+
+void prefill_task(const AttentionCached& args, float* lse, const AttentionTask& task,
+                  Arena& arena) {
+  const AttentionShape& shape = args.shape;
+  const KeyValueLayout layout(shape);
+  ArenaScope scope(arena);
+  PrefillScratch scratch(arena, shape, layout);
+  const Index width = shape.head_width;
+  const Index stride = layout.value_stride;
+  pack_panel_transposed(args.q.row_range(task.row, task.rows).column_range(task.head * width, width),
+                        kKeyBlock, scratch.queries);
+  std::fill(scratch.top, scratch.top + kKeyBlock, -std::numeric_limits<float>::infinity());
+  std::fill(scratch.total, scratch.total + kKeyBlock, 0.0F);
+  std::fill(scratch.sums, scratch.sums + task.rows * stride, 0.0F);
+  const ScoreRule rule(shape, task.head);
+  const Index kv_head = task.head / (shape.heads / shape.kv_heads);
+  const Index begin = seen_from(shape, task.position, task.length).first / kKeyBlock;
+  const Index end = seen_from(shape, task.position + task.rows - 1, task.length).end;
+  for (Index start = begin * kKeyBlock; start < end; start += kKeyBlock) {
+    float* const page = task.sequence->pages[static_cast<std::size_t>(start / kKeyBlock)];
+    const WideBlock wide = block_of(shape, layout, page, kv_head, scratch);
+    const Block block = block_kind(shape, task, start);
+    if (block == Block::part || !rule.plain()) see_block(shape, task, start, scratch);
+    score_block(task, wide, block, width, scratch);
+    soften_block(task, wide, rule, block, scratch);
+    for (Index r = 0; r < task.rows; ++r) {
+      if (scratch.shrink[r] != 1.0F) scale_sums(scratch.sums + r * stride, stride, scratch.shrink[r]);
+    }
+    const TileCall sum{.depth = kKeyBlock,
+                       .left = scratch.scores,
+                       .right = wide.values,
+                       .right_stride = stride,
+                       .output = scratch.sums,
+                       .output_stride = stride,
+                       .start = ChainStart::output};
+    if (block == Block::whole) {
+      run_band<LeftScores>(task.rows, stride, sum);
+    } else {
+      add_spans<LeftScores>({scratch.span, static_cast<std::size_t>(task.rows)}, stride, sum);
+    }
+  }
+  for (Index r = 0; r < task.rows; ++r) {
+    finish_head(scratch.sums + r * stride, scratch.total[r], width,
+                args.out.row(task.row + r) + task.head * width);
+    if (lse != nullptr) {
+      lse[(task.row + r) * shape.heads + task.head] = log_sum(scratch.top[r], scratch.total[r]);
+    }
+  }
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
