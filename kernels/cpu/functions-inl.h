@@ -29,8 +29,7 @@ HWY_INLINE Lanes tanh(const Lanes& x) {
   const Lanes near = fma(p * u, x, x);
   const Lanes one = splat(1.0F);
   const Lanes far = one - splat(2.0F) / (exp(size + size) + one);
-  return select_less(size, splat(0.625F), near,
-                     select_less(x, zero(), zero() - far, far));
+  return select_less(size, splat(0.625F), near, select_less(x, zero(), zero() - far, far));
 }
 
 // erf(x) = x P(x^2) for |x| < 1 (relative error 2^-29), else 1 - exp(-Q(|x|)) with the sign of x,
@@ -56,8 +55,7 @@ HWY_INLINE Lanes erf(const Lanes& x) {
   q = fma(q, v, splat(1.129578471e+00F));
   q = fma(q, v, splat(-1.880402269e-04F));
   const Lanes far = splat(1.0F) - exp(zero() - q);
-  return select_less(size, splat(1.0F), near,
-                     select_less(x, zero(), zero() - far, far));
+  return select_less(size, splat(1.0F), near, select_less(x, zero(), zero() - far, far));
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE

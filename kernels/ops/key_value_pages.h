@@ -10,11 +10,11 @@
 // Bits: attention_cached over positions 0..n-1 written in any number of pieces equals
 // attention_forward over a sample of n tokens, row by row.
 //
-// shape.cache says what a page holds: fp32, bf16 (rounded to nearest, ties to even), or int8 with one
-// scale for each position and head, that of the largest magnitude. The arithmetic is in fp32 all
-// the same: an int8 key's score is its chain over integers times its scale, an int8 value's weight
-// is multiplied by its scale; so prefill, chunks and decoding agree in each type, and in none with
-// another.
+// shape.cache says what a page holds: fp32, bf16 (rounded to nearest, ties to even), or int8 with
+// one scale for each position and head, that of the largest magnitude. The arithmetic is in fp32
+// all the same: an int8 key's score is its chain over integers times its scale, an int8 value's
+// weight is multiplied by its scale; so prefill, chunks and decoding agree in each type, and in
+// none with another.
 //
 // Ownership: the caller's. Contents of positions not yet written are never used; pages need no
 // clearing. Errors: invalid_argument; nothing is written then.

@@ -8,9 +8,7 @@
 #include <vector>
 
 #include "kernels/ops/adamw.h"
-#include "kernels/ops/attention.h"
 #include "kernels/ops/cross_entropy.h"
-#include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/random.h"
 #include "kernels/ops/rms_norm.h"
@@ -18,6 +16,7 @@
 #include "kernels/ops/silu_gate.h"
 #include "kernels/tensor/buffer.h"
 #include "ops/bench/kernels_peers.h"
+#include "ops/bench/peer_process.h"
 
 namespace tutti::bench {
 
@@ -28,13 +27,6 @@ using kernels::Matrix;
 namespace {
 
 using Run = std::function<void()>;
-
-FloatBuffer numbers(const Bench& bench, Index count, std::uint64_t stream) {
-  FloatBuffer buffer(count);
-  TUTTI_ASSERT(kernels::fill_uniform(
-      bench.ctx, {.key = {1, stream}, .low = -1.0, .high = 1.0, .out = buffer.span()}));
-  return buffer;
-}
 
 bool wanted(const Bench& bench, const std::string& name) {
   return name.find(bench.options.only) != std::string::npos;
@@ -114,60 +106,6 @@ void bench_alone(const Bench& bench, const char* name, double flops, const Run& 
     line.share = line.rate / bench.peak_gflops;
   }
   print_line(line);
-}
-
-// Eight samples of 256 tokens with six heads of 32, as in the demo.
-void bench_attention(const Bench& bench) {
-  const kernels::AttentionShape shape{6, 6, 32, 1.0F / std::sqrt(32.0F)};
-  constexpr Index kTokens = 2048;
-  constexpr Index kWidth = 192;
-  std::vector<std::int32_t> offsets;
-  for (std::int32_t at = 0; at <= kTokens; at += 256) offsets.push_back(at);
-  std::vector<FloatBuffer> buffers;
-  for (std::uint64_t i = 0; i < 8; ++i) buffers.push_back(numbers(bench, kTokens * kWidth, i));
-  const auto rows = [&](std::size_t i) { return buffers[i].matrix(kTokens, kWidth); };
-  FloatBuffer lse(kTokens * 6);
-  const double scores = 8.0 * 256.0 * 257.0 / 2.0 * 192.0;  // multiply-adds of one score product
-  bench_alone(bench, "attention forward 8x256, 6 heads of 32", 4.0 * scores, [&] {
-    TUTTI_ASSERT(attention_forward(bench.ctx, {.shape = shape,
-                                               .q = rows(0),
-                                               .k = rows(1),
-                                               .v = rows(2),
-                                               .sample_offsets = offsets,
-                                               .out = rows(3),
-                                               .lse = lse.data()}));
-  });
-  bench_alone(bench, "attention backward 8x256, 6 heads of 32", 10.0 * scores, [&] {
-    TUTTI_ASSERT(attention_backward(bench.ctx, {.shape = shape,
-                                                .q = rows(0),
-                                                .k = rows(1),
-                                                .v = rows(2),
-                                                .out = rows(3),
-                                                .dout = rows(4),
-                                                .lse = lse.data(),
-                                                .sample_offsets = offsets,
-                                                .dq = rows(5),
-                                                .dk = rows(6),
-                                                .dv = rows(7)}));
-  });
-}
-
-// One new token of a sequence of 1,024, twelve heads of 64, as in GPT-2.
-void bench_decode(const Bench& bench) {
-  const kernels::AttentionShape shape{12, 12, 64, 0.125F};
-  constexpr Index kPositions = 1024;
-  const Index page_floats = kv_page_floats(shape);
-  const Index count = kernels::kv_pages_for(kPositions);
-  const FloatBuffer memory = numbers(bench, count * page_floats, 1);
-  const FloatBuffer q = numbers(bench, 768, 2);
-  FloatBuffer out(768);
-  std::vector<float*> pages;
-  for (Index p = 0; p < count; ++p) pages.push_back(memory.data() + p * page_floats);
-  const kernels::SequenceRows rows{0, 1, kPositions - 1, pages};
-  bench_alone(bench, "attention decode at 1024, 12 heads of 64", 4.0 * kPositions * 768.0, [&] {
-    TUTTI_ASSERT(attention_cached(
-        bench.ctx, {shape, q.matrix(1, 768), std::span(&rows, 1), out.matrix(1, 768)}));
-  });
 }
 
 void bench_rows(const Bench& bench) {
@@ -250,6 +188,37 @@ void bench_optimizer(const Bench& bench) {
 
 }  // namespace
 
+FloatBuffer numbers(const Bench& bench, Index count, std::uint64_t stream) {
+  FloatBuffer buffer(count);
+  TUTTI_ASSERT(kernels::fill_uniform(
+      bench.ctx, {.key = {1, stream}, .low = -1.0, .high = 1.0, .out = buffer.span()}));
+  return buffer;
+}
+
+void bench_beside(const Bench& bench, const BesideCase& c, const std::function<void()>& run) {
+  if (!wanted(bench, c.name)) return;
+  Line line{.bench = "kernels/ops", .name = c.name, .peer = {}};
+  Pair pair;
+  const bool beside = !c.peer_case.empty() && torch_peer(bench.options.threads).available() &&
+                      torch_peer(bench.options.threads).prepare(c.peer_case);
+  if (beside) {
+    pair = measure_with_peer(run, torch_peer(bench.options.threads), bench.options.seconds,
+                             bench.clock());
+    line.peer = "pytorch";
+    line.theirs = &pair.theirs;
+  } else {
+    pair.ours = measure(std::vector<Run>{run}, bench.options.seconds, bench.clock())[0];
+  }
+  line.ours = &pair.ours;
+  if (c.flops > 0.0) {
+    line.rate = c.flops * 1e-9 / pair.ours.at(0.0);
+    line.share = line.rate / bench.peak_gflops;
+  } else if (c.bytes > 0.0 && bench.read_gbps > 0.0) {
+    line.share = c.bytes * 1e-9 / pair.ours.at(0.0) / bench.read_gbps;
+  }
+  print_line(line);
+}
+
 void bench_products(const Bench& bench) {
   for (const Shape& shape : kShapes) {
     for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
@@ -261,7 +230,6 @@ void bench_products(const Bench& bench) {
 
 void bench_ops(const Bench& bench) {
   bench_attention(bench);
-  bench_decode(bench);
   bench_rows(bench);
   bench_loss(bench);
   bench_optimizer(bench);

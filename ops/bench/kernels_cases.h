@@ -1,8 +1,10 @@
 // The cases of bench_kernels.
 #pragma once
 
+#include <functional>
 #include <string>
 
+#include "kernels/tensor/buffer.h"
 #include "kernels/tensor/op_context.h"
 #include "ops/bench/samples.h"
 
@@ -18,10 +20,25 @@ struct Bench {
   kernels::OpContext ctx;
   Options options;
   double peak_gflops = 0.0;
+  double read_gbps = 0.0;  // of memory beyond the caches
 
   Clock clock() const { return options.threads == 1 ? Clock::thread : Clock::wall; }
 };
 
+// Uniform in [-1, 1), a function of `stream`.
+kernels::FloatBuffer numbers(const Bench& bench, kernels::Index count, std::uint64_t stream);
+
+// One case beside PyTorch where that knows it and is there. Its share is of the arithmetic ceiling
+// where flops are given, else of the memory ceiling.
+struct BesideCase {
+  std::string name;
+  std::string peer_case = {};  // empty: no peer
+  double flops = 0.0;
+  double bytes = 0.0;
+};
+void bench_beside(const Bench& bench, const BesideCase& c, const std::function<void()>& run);
+
+void bench_attention(const Bench& bench);
 void bench_products(const Bench& bench);
 void bench_ops(const Bench& bench);
 

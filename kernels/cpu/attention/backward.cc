@@ -1,19 +1,20 @@
-// Attention backward: one task per (sample, key head), blocks of 64 keys outside, query heads and
-// blocks of 64 queries inside, so that dk and dv of a block are chains over (query head, query) and
-// dq is a chain over keys.
+// Attention backward: one task per (sample, key head); query heads, blocks of 64 queries and blocks
+// of 64 keys inside, each ascending, so that dk and dv are chains over (query head, query) and dq
+// is a chain over keys.
 //
-//   P = exp(S scale - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta) scale
-//   dK += dS^T Q                dQ += dS K        delta = sum(dO O) of the row
+//   P = exp(S - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta) dscore/dproduct
+//   dK += dS^T Q          dQ += dS K        delta = sum(dO O) of the row
+//
+// As in prefill-inl.h all blocks of scores lie [key][query]: for dV and dK they are the left
+// operand by rows, for dQ by columns, and nothing is turned but Q, dO, K and V, once each.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention/backward.cc"
 #include <hwy/foreach_target.h>
 
-#include "kernels/cpu/exp-inl.h"
-#include "kernels/cpu/attention/layout.h"
+#include "kernels/cpu/attention/block_view-inl.h"
 #include "kernels/cpu/product/pack.h"
 #include "kernels/cpu/product/tile-inl.h"
 #include "kernels/cpu/row_split.h"
-#include "kernels/ops/attention.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -40,50 +41,96 @@ void attention_deltas(const OpContext& ctx, const AttentionBackward& args, float
       });
 }
 
-// Blocks in the layouts that the tile reads. LeftRows also serves as a right operand of its stride.
-struct BackwardScratch {
-  explicit BackwardScratch(Arena& arena)
-      : keys(arena.floats(kKeyBlock * LeftRows::kStride)),
-        keys_turned(arena.floats(kHeadWidthMax * kKeyBlock)),
-        values_turned(arena.floats(kHeadWidthMax * kKeyBlock)),
-        queries(arena.floats(kKeyBlock * LeftRows::kStride)),
-        douts(arena.floats(kKeyBlock * LeftRows::kStride)),
-        scores(arena.floats(kKeyBlock * LeftRows::kStride)),
-        dscores(arena.floats(kKeyBlock * LeftRows::kStride)),
-        weights_by_key(arena.floats(kKeyBlock * LeftColumns::kStride)),
-        dscores_by_key(arena.floats(kKeyBlock * LeftColumns::kStride)) {}
+// Keys and values of the sample as the tile reads them, by blocks.
+struct KeyBlocks {
+  KeyBlocks(Arena& arena, Index blocks, Index width)
+      : stride((width + 31) / 32 * 32),
+        turned_floats(width * kKeyBlock),
+        keys(arena.floats(blocks * kKeyBlock * stride)),
+        keys_turned(arena.floats(blocks * turned_floats)),
+        values_turned(arena.floats(blocks * turned_floats)) {}
 
-  float* keys;
-  float* keys_turned;    // [D][kKeyBlock]
-  float* values_turned;  // [D][kKeyBlock]
-  float* queries;
-  float* douts;
-  float* scores;
-  float* dscores;         // LeftRows: query, key
-  float* weights_by_key;  // LeftColumns: key, query
-  float* dscores_by_key;
+  Index stride;
+  Index turned_floats;
+  float* keys;           // [64][stride]
+  float* keys_turned;    // [D][64]
+  float* values_turned;  // [D][64]
 };
 
-// Scores and their gradients of one row: `keys` of them are seen, the others get zero.
-enum class Block { whole, part };
-template <Block kBlock>
-HWY_INLINE void gradient_row(const BackwardScratch& scratch, Index row, Index keys, float scale,
-                             float lse, float delta) {
-  const float* const score = scratch.scores + LeftRows::at(row, 0);
-  float* const dscore = scratch.dscores + LeftRows::at(row, 0);
-  float* const weight_out = scratch.weights_by_key + LeftColumns::at(0, row);
-  float* const dscore_out = scratch.dscores_by_key + LeftColumns::at(0, row);
-  const Lanes factor = splat(scale);
-  const Lanes offset = splat(lse);
-  const Lanes less = splat(delta);
-  for (Index i = 0; i < kKeyBlock; i += kLanes) {
-    const Lanes weight = exp(load(score + i) * factor - offset);
-    const Lanes slope = weight * (load(dscore + i) - less) * factor;
-    const Lanes seen = kBlock == Block::whole ? weight : keep_first(weight, keys - i, zero());
-    const Lanes seen_slope = kBlock == Block::whole ? slope : keep_first(slope, keys - i, zero());
-    store(seen, weight_out + i);
-    store(seen_slope, dscore_out + i);
-    store(seen_slope, dscore + i);
+// One block of queries of one head, and the scores of one pair of blocks.
+struct BackwardScratch {
+  BackwardScratch(Arena& arena, Index width, Index stride)
+      : queries(arena.floats(kKeyBlock * stride)),
+        douts(arena.floats(kKeyBlock * stride)),
+        queries_turned(arena.floats(width * kKeyBlock)),
+        douts_turned(arena.floats(width * kKeyBlock)),
+        weights(arena.floats(kKeyBlock * kScoreStride)),
+        dscores(arena.floats(kKeyBlock * kScoreStride)) {}
+
+  float* queries;  // [64][stride]
+  float* douts;
+  float* queries_turned;  // [D][64]
+  float* douts_turned;
+  float* weights;  // [key][kScoreStride], first the products q.k
+  float* dscores;  // first dP
+  alignas(64) float lse[kKeyBlock];
+  alignas(64) float delta[kKeyBlock];
+  BlockView view;
+};
+
+struct Slope {
+  Lanes weight, dproduct;
+};
+
+// One key, sixteen queries from `query` on.
+template <Block kBlock, Rule kRule>
+HWY_INLINE Slope slope_of(const BackwardScratch& s, const ScoreRule& rule, Index key, Index query) {
+  const Index at = key * kScoreStride + query;
+  const Lanes factor = splat(rule.scale);
+  const Lanes place = splat(static_cast<float>(key));
+  Lanes score = load(s.weights + at) * factor;
+  Lanes along = factor;
+  if constexpr (kRule == Rule::any) {
+    if (rule.cap > 0.0F) {
+      const Lanes t = tanh(score * splat(rule.inverse_cap));
+      score = splat(rule.cap) * t;
+      along = fnma(t, t, splat(1.0F)) * factor;
+    }
+    if (rule.slope != 0.0F) {
+      score = fnma(splat(rule.slope), abs(load(s.view.position + query) - place), score);
+    }
+  }
+  Lanes weight = exp(score - load(s.lse + query));
+  Lanes dproduct = weight * (load(s.dscores + at) - load(s.delta + query)) * along;
+  if constexpr (kBlock == Block::part) {
+    const Lanes end = load(s.view.end + query);
+    const Lanes first = load(s.view.first + query);
+    weight = select_less(place, first, zero(), select_less(place, end, weight, zero()));
+    dproduct = select_less(place, first, zero(), select_less(place, end, dproduct, zero()));
+  }
+  return {weight, dproduct};
+}
+
+template <Block kBlock, Rule kRule>
+HWY_NOINLINE void slope_block(const BackwardScratch& s, const ScoreRule& rule, Index keys,
+                              Index queries) {
+  for (Index key = 0; key < keys; ++key) {
+    for (Index query = 0; query < queries; query += kLanes) {
+      const Slope slope = slope_of<kBlock, kRule>(s, rule, key, query);
+      store(slope.weight, s.weights + key * kScoreStride + query);
+      store(slope.dproduct, s.dscores + key * kScoreStride + query);
+    }
+  }
+}
+
+HWY_INLINE void slope_block(const BackwardScratch& s, const ScoreRule& rule, Block block,
+                            Index keys, Index queries) {
+  if (block == Block::whole) {
+    rule.plain() ? slope_block<Block::whole, Rule::plain>(s, rule, keys, queries)
+                 : slope_block<Block::whole, Rule::any>(s, rule, keys, queries);
+  } else {
+    rule.plain() ? slope_block<Block::part, Rule::plain>(s, rule, keys, queries)
+                 : slope_block<Block::part, Rule::any>(s, rule, keys, queries);
   }
 }
 
@@ -91,75 +138,120 @@ struct BlockPair {
   Index head = 0;
   Index kv_head = 0;
   Index first = 0;  // the sample's first row
-  Index key = 0;    // positions
+  Index key = 0;    // position of the block
   Index keys = 0;
   Index query = 0;
   Index queries = 0;
+  Block block = Block::whole;
 };
 
-// dV, dK of the block of keys and dQ of the block of queries, continued.
-HWY_INLINE void add_gradients(const AttentionBackward& args, const BlockPair& pair,
-                              const BackwardScratch& scratch) {
-  const AttentionShape& shape = args.shape;
-  const Index width = shape.head_width;
-  const bool first_head = pair.head % (shape.heads / shape.kv_heads) == 0;
-  const Index key_row = pair.first + pair.key;
-  TileCall call{
-      .depth = pair.queries,
-      .left = scratch.weights_by_key,
-      .right = scratch.douts,
-      .right_stride = LeftRows::kStride,
-      .output = args.dv.row(key_row) + pair.kv_head * width,
-      .output_stride = args.dv.stride,
-      .start = first_head && pair.query == pair.key ? ChainStart::zero : ChainStart::output};
-  run_band<LeftColumns>(pair.keys, width, call);
-  call.left = scratch.dscores_by_key;
-  call.right = scratch.queries;
-  call.output = args.dk.row(key_row) + pair.kv_head * width;
-  call.output_stride = args.dk.stride;
-  run_band<LeftColumns>(pair.keys, width, call);
-  call = {.depth = pair.keys,
-          .left = scratch.dscores,
-          .right = scratch.keys,
-          .right_stride = LeftRows::kStride,
-          .output = args.dq.row(pair.first + pair.query) + pair.head * width,
-          .output_stride = args.dq.stride,
-          .start = pair.key == 0 ? ChainStart::zero : ChainStart::output};
-  run_band<LeftRows>(pair.queries, width, call);
+// Products of the pair's queries with keys, and of their dO with values: no further than seen.
+HWY_INLINE void multiply_pair(const BlockPair& pair, const KeyBlocks& blocks, Index width,
+                              const BackwardScratch& s) {
+  const Index offset = pair.key / kKeyBlock * blocks.turned_floats;
+  for (Index query = 0; query < pair.queries; query += kTileColumns) {
+    const Index keys = std::min(pair.keys, s.view.end_of(pair.block, query, kTileColumns));
+    TileCall call{.depth = width,
+                  .left = blocks.keys_turned + offset,
+                  .right = s.queries_turned + query,
+                  .right_stride = kKeyBlock,
+                  .output = s.weights + query,
+                  .output_stride = kScoreStride};
+    run_panel<LeftKeys>(keys, call);
+    call.left = blocks.values_turned + offset;
+    call.right = s.douts_turned + query;
+    call.output = s.dscores + query;
+    run_panel<LeftKeys>(keys, call);
+  }
 }
 
-void backward_pair(const AttentionBackward& args, const float* delta, const BlockPair& pair,
-                   const BackwardScratch& scratch) {
-  const AttentionShape& shape = args.shape;
-  const Index width = shape.head_width;
-  const Index row = pair.first + pair.query;
-  const Index stride = LeftRows::kStride;
-  const Index column = pair.head * width;
-  copy_rows(args.q.row_range(row, pair.queries).column_range(column, width), scratch.queries,
-            stride);
-  copy_rows(args.dout.row_range(row, pair.queries).column_range(column, width), scratch.douts,
-            stride);
-  TileCall call{.depth = width,
-                .left = scratch.queries,
-                .right = scratch.keys_turned,
-                .right_stride = kKeyBlock,
-                .output = scratch.scores,
-                .output_stride = stride};
-  run_band<LeftRows>(pair.queries, kKeyBlock, call);
-  call.left = scratch.douts;
-  call.right = scratch.values_turned;
-  call.output = scratch.dscores;
-  run_band<LeftRows>(pair.queries, kKeyBlock, call);
-  for (Index r = 0; r < pair.queries; ++r) {
-    const Index place = (row + r) * shape.heads + pair.head;
-    const Index seen = pair.query == pair.key ? r + 1 : pair.keys;
-    if (seen == kKeyBlock) {
-      gradient_row<Block::whole>(scratch, r, seen, shape.scale, args.lse[place], delta[place]);
-    } else {
-      gradient_row<Block::part>(scratch, r, seen, shape.scale, args.lse[place], delta[place]);
-    }
+// dV and dK of the block of keys. Under a causal mask, queries before a tile's keys add nothing.
+HWY_INLINE void add_key_gradients(const AttentionBackward& args, const BlockPair& pair,
+                                  Index stride, const BackwardScratch& s) {
+  const Index width = args.shape.head_width;
+  const bool diagonal = args.shape.mask == AttentionMask::causal && pair.key == pair.query;
+  const Index height = diagonal ? kTileRows : pair.keys;
+  for (Index key = 0; key < pair.keys; key += height) {
+    const Index from = diagonal ? key : 0;
+    const Index rows = std::min(height, pair.keys - key);
+    const Index row = pair.first + pair.key + key;
+    TileCall call{.depth = pair.queries - from,
+                  .left = s.weights + LeftScoresByKey::at(key, from),
+                  .right = s.douts + from * stride,
+                  .right_stride = stride,
+                  .output = args.dv.row(row) + pair.kv_head * width,
+                  .output_stride = args.dv.stride,
+                  .start = ChainStart::output};
+    run_band<LeftScoresByKey>(rows, width, call);
+    call.left = s.dscores + LeftScoresByKey::at(key, from);
+    call.right = s.queries + from * stride;
+    call.output = args.dk.row(row) + pair.kv_head * width;
+    call.output_stride = args.dk.stride;
+    run_band<LeftScoresByKey>(rows, width, call);
   }
-  add_gradients(args, pair, scratch);
+}
+
+// dQ of the block of queries: under a causal mask, keys behind a tile's queries add nothing.
+HWY_INLINE void add_query_gradients(const AttentionBackward& args, const BlockPair& pair,
+                                    const KeyBlocks& blocks, const BackwardScratch& s) {
+  const Index width = args.shape.head_width;
+  const Index height = pair.block == Block::whole ? pair.queries : kTileRows;
+  for (Index query = 0; query < pair.queries; query += height) {
+    const Index rows = std::min(height, pair.queries - query);
+    run_band<LeftScores>(
+        rows, width,
+        {.depth = std::min(pair.keys, s.view.end_of(pair.block, query, rows)),
+         .left = s.dscores + LeftScores::at(query, 0),
+         .right = blocks.keys + pair.key * blocks.stride,
+         .right_stride = blocks.stride,
+         .output = args.dq.row(pair.first + pair.query + query) + pair.head * width,
+         .output_stride = args.dq.stride,
+         .start = ChainStart::output});
+  }
+}
+
+void zero_rows(Matrix rows) {
+  for (Index r = 0; r < rows.rows; ++r) std::fill(rows.row(r), rows.row(r) + rows.columns, 0.0F);
+}
+
+// The queries of the pair, whose block of keys is not set yet.
+HWY_INLINE void take_queries(const AttentionBackward& args, const float* delta,
+                             const BlockPair& pair, Index stride, BackwardScratch& s) {
+  const AttentionShape& shape = args.shape;
+  const Index row = pair.first + pair.query;
+  const auto band = [&](const auto& from) {
+    return from.row_range(row, pair.queries)
+        .column_range(pair.head * shape.head_width, shape.head_width);
+  };
+  pack_panel_transposed(band(args.q), kKeyBlock, s.queries_turned);
+  pack_panel_transposed(band(args.dout), kKeyBlock, s.douts_turned);
+  copy_rows(band(args.q), s.queries, stride);
+  copy_rows(band(args.dout), s.douts, stride);
+  zero_rows(band(args.dq));
+  for (Index r = 0; r < kKeyBlock; ++r) {
+    const Index place = (row + std::min(r, pair.queries - 1)) * shape.heads + pair.head;
+    s.lse[r] = args.lse[place];
+    s.delta[r] = delta[place];
+  }
+}
+
+void backward_queries(const AttentionBackward& args, const float* delta, BlockPair pair,
+                      const KeyBlocks& blocks, BackwardScratch& s, Index length) {
+  const AttentionShape& shape = args.shape;
+  take_queries(args, delta, pair, blocks.stride, s);
+  const ScoreRule rule(shape, pair.head);
+  const QueryRange queries{pair.query, pair.queries, length};
+  const Index end = seen_from(shape, pair.query + pair.queries - 1, length).end;
+  const Index begin = seen_from(shape, pair.query, length).first / kKeyBlock * kKeyBlock;
+  for (pair.key = begin; pair.key < end; pair.key += kKeyBlock) {
+    pair.keys = std::min(kKeyBlock, length - pair.key);
+    pair.block = block_kind(shape, queries, pair.key);
+    if (pair.block == Block::part || !rule.plain()) s.view.see(shape, queries, pair.key);
+    multiply_pair(pair, blocks, shape.head_width, s);
+    slope_block(s, rule, pair.block, pair.keys, pair.queries);
+    add_key_gradients(args, pair, blocks.stride, s);
+    add_query_gradients(args, pair, blocks, s);
+  }
 }
 
 void backward_sample(const AttentionBackward& args, const float* delta, Index sample, Index kv_head,
@@ -167,26 +259,33 @@ void backward_sample(const AttentionBackward& args, const float* delta, Index sa
   const AttentionShape& shape = args.shape;
   const Index width = shape.head_width;
   const Index group = shape.heads / shape.kv_heads;
-  const auto s = static_cast<std::size_t>(sample);
-  const Index first = args.sample_offsets[s];
-  const Index length = args.sample_offsets[s + 1] - first;
+  const auto at = static_cast<std::size_t>(sample);
+  const Index first = args.sample_offsets[at];
+  const Index length = args.sample_offsets[at + 1] - first;
   ArenaScope scope(arena);
-  const BackwardScratch scratch(arena);
+  const KeyBlocks blocks(arena, (length + kKeyBlock - 1) / kKeyBlock, width);
+  BackwardScratch scratch(arena, width, blocks.stride);
   for (Index key = 0; key < length; key += kKeyBlock) {
-    const Index keys = std::min(kKeyBlock, length - key);
-    const auto band = [&](const ConstMatrix& from) {
-      return from.row_range(first + key, keys).column_range(kv_head * width, width);
+    const auto band = [&](const auto& from) {
+      return from.row_range(first + key, std::min(kKeyBlock, length - key))
+          .column_range(kv_head * width, width);
     };
-    copy_rows(band(args.k), scratch.keys, LeftRows::kStride);
-    pack_panel_transposed(band(args.k), kKeyBlock, scratch.keys_turned);
-    pack_panel_transposed(band(args.v), kKeyBlock, scratch.values_turned);
-    for (Index h = 0; h < group; ++h) {
-      for (Index query = key; query < length; query += kKeyBlock) {
-        backward_pair(args, delta,
-                      BlockPair{kv_head * group + h, kv_head, first, key, keys, query,
-                                std::min(kKeyBlock, length - query)},
-                      scratch);
-      }
+    const Index turned = key / kKeyBlock * blocks.turned_floats;
+    copy_rows(band(args.k), blocks.keys + key * blocks.stride, blocks.stride);
+    pack_panel_transposed(band(args.k), kKeyBlock, blocks.keys_turned + turned);
+    pack_panel_transposed(band(args.v), kKeyBlock, blocks.values_turned + turned);
+    zero_rows(band(args.dk));
+    zero_rows(band(args.dv));
+  }
+  for (Index h = 0; h < group; ++h) {
+    for (Index query = 0; query < length; query += kKeyBlock) {
+      backward_queries(args, delta,
+                       BlockPair{.head = kv_head * group + h,
+                                 .kv_head = kv_head,
+                                 .first = first,
+                                 .query = query,
+                                 .queries = std::min(kKeyBlock, length - query)},
+                       blocks, scratch, length);
     }
   }
 }
@@ -224,9 +323,10 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
   const Index narrow = shape.kv_heads * shape.head_width;
   if (!is(args.q, wide) || !is(args.out, wide) || !is(args.dout, wide) || !is(args.dq, wide) ||
       !is(args.k, narrow) || !is(args.v, narrow) || !is(args.dk, narrow) || !is(args.dv, narrow) ||
-      (args.lse == nullptr && tokens > 0)) {
+      (args.lse == nullptr && tokens > 0) || shape.cache != CacheType::f32) {
     return Error{ErrorCode::invalid_argument,
-                 "attention_backward: q, k, v, out, lse or gradients do not match"};
+                 "attention_backward: q, k, v, out, lse or gradients do not match, or the cache "
+                 "type is not f32"};
   }
   if (auto checked = check_sample_offsets("attention_backward", args.sample_offsets, tokens);
       !checked) {

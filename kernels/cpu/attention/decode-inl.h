@@ -32,7 +32,8 @@ template <class Element>
 HWY_INLINE void prefetch(const Element* from, std::ptrdiff_t ahead, Index count) {
   const auto place = reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(ahead);
   for (Index at = 0; at < count * static_cast<Index>(sizeof(Element)); at += 64) {
-    __builtin_prefetch(reinterpret_cast<const void*>(place + static_cast<std::uintptr_t>(at)), 0, 2);
+    __builtin_prefetch(reinterpret_cast<const void*>(place + static_cast<std::uintptr_t>(at)), 0,
+                       2);
   }
 }
 
@@ -87,9 +88,12 @@ HWY_INLINE void decode_panel(Index rows, DecodeCall<Element> call) {
       call.left += LeftRows::at(kRows, 0);
       call.output += kRows * call.output_stride;
     };
-    if (rows >= kDecodeTileRows) tile(std::integral_constant<int, kDecodeTileRows>{});
-    else if (rows >= 2) tile(std::integral_constant<int, 2>{});
-    else tile(std::integral_constant<int, 1>{});
+    if (rows >= kDecodeTileRows)
+      tile(std::integral_constant<int, kDecodeTileRows>{});
+    else if (rows >= 2)
+      tile(std::integral_constant<int, 2>{});
+    else
+      tile(std::integral_constant<int, 1>{});
   }
 }
 
@@ -169,10 +173,14 @@ HWY_INLINE void soften_line(const DecodeLine& line, const ScoreRule& rule) {
 HWY_INLINE void soften_line(const DecodeLine& line, const ScoreRule& rule) {
   const bool plain = rule.plain() && line.key_scales == nullptr;
   const bool whole = line.first <= 0.0F && line.end >= static_cast<float>(kKeyBlock);
-  if (whole && plain) soften_line<Block::whole, Rule::plain>(line, rule);
-  else if (whole) soften_line<Block::whole, Rule::any>(line, rule);
-  else if (plain) soften_line<Block::part, Rule::plain>(line, rule);
-  else soften_line<Block::part, Rule::any>(line, rule);
+  if (whole && plain)
+    soften_line<Block::whole, Rule::plain>(line, rule);
+  else if (whole)
+    soften_line<Block::whole, Rule::any>(line, rule);
+  else if (plain)
+    soften_line<Block::part, Rule::plain>(line, rule);
+  else
+    soften_line<Block::part, Rule::any>(line, rule);
 }
 
 struct DecodeScratch {
@@ -239,21 +247,19 @@ HWY_INLINE void decode_blocks(const AttentionCached& args, const AttentionTask& 
                      .value_scales = scaled ? layout.value_scales(page, task.head) : nullptr},
                     ScoreRule(shape, task.head * group + h));
       }
-      decode_band<Element>(
-          group, stride,
-          {.depth = to - from,
-           .left = scratch.scores + LeftRows::at(row * group, from),
-           .right = layout.values<Element>(page, task.head) + from * stride,
-           .right_stride = stride,
-           .output = scratch.sums + row * group * stride,
-           .output_stride = stride,
-           .ahead = ahead});
+      decode_band<Element>(group, stride,
+                           {.depth = to - from,
+                            .left = scratch.scores + LeftRows::at(row * group, from),
+                            .right = layout.values<Element>(page, task.head) + from * stride,
+                            .right_stride = stride,
+                            .output = scratch.sums + row * group * stride,
+                            .output_stride = stride,
+                            .ahead = ahead});
     }
   }
 }
 
-void decode_task(const AttentionCached& args, float* lse, const AttentionTask& task,
-                 Arena& arena) {
+void decode_task(const AttentionCached& args, float* lse, const AttentionTask& task, Arena& arena) {
   const AttentionShape& shape = args.shape;
   const KeyValueLayout layout(shape);
   const Index width = shape.head_width;

@@ -12,18 +12,18 @@ namespace tutti::kernels::HWY_NAMESPACE {
 
 void attention_kernel(const OpContext& ctx, const AttentionCached& args, float* lse,
                       std::span<const AttentionTask> tasks) {
-  ctx.pool->parallel_for(
-      static_cast<Index>(tasks.size()), 1, [&](int thread, Index begin, Index end) {
-        for (Index i = begin; i < end; ++i) {
-          const AttentionTask& task = tasks[static_cast<std::size_t>(i)];
-          Arena& arena = ctx.pool->scratch(thread);
-          if (task.kind == AttentionTask::Kind::decode) {
-            decode_task(args, lse, task, arena);
-          } else {
-            prefill_task(args, lse, task, arena);
-          }
-        }
-      });
+  ctx.pool->parallel_for(static_cast<Index>(tasks.size()), 1,
+                         [&](int thread, Index begin, Index end) {
+                           for (Index i = begin; i < end; ++i) {
+                             const AttentionTask& task = tasks[static_cast<std::size_t>(i)];
+                             Arena& arena = ctx.pool->scratch(thread);
+                             if (task.kind == AttentionTask::Kind::decode) {
+                               decode_task(args, lse, task, arena);
+                             } else {
+                               prefill_task(args, lse, task, arena);
+                             }
+                           }
+                         });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
@@ -55,8 +55,13 @@ void add_tasks(const AttentionShape& shape, const SequenceRows& rows, AttentionT
   const Index length = rows.first_position + rows.rows;
   if (decodes(shape, rows.rows)) {
     for (Index head = 0; head < shape.kv_heads; ++head) {
-      new (next++) AttentionTask{AttentionTask::Kind::decode, &rows,  rows.first_row, rows.rows,
-                                 rows.first_position,         length, head};
+      new (next++) AttentionTask{AttentionTask::Kind::decode,
+                                 &rows,
+                                 rows.first_row,
+                                 rows.rows,
+                                 rows.first_position,
+                                 length,
+                                 head};
     }
     return;
   }
@@ -64,8 +69,13 @@ void add_tasks(const AttentionShape& shape, const SequenceRows& rows, AttentionT
     const Index piece = std::min((rows.first_position + left - 1) % kKeyBlock + 1, left);
     left -= piece;
     for (Index head = 0; head < shape.heads; ++head) {
-      new (next++) AttentionTask{AttentionTask::Kind::prefill, &rows,  rows.first_row + left, piece,
-                                 rows.first_position + left,   length, head};
+      new (next++) AttentionTask{AttentionTask::Kind::prefill,
+                                 &rows,
+                                 rows.first_row + left,
+                                 piece,
+                                 rows.first_position + left,
+                                 length,
+                                 head};
     }
   }
 }

@@ -105,12 +105,10 @@ void write_int8(const Slots& s) {
   const Index stride = s.layout.value_stride;
   for (Index r = 0; r < s.keys.rows; ++r) {
     const Index slot = s.slot + r;
-    s.layout.key_scales(s.page, s.kv_head)[slot] =
-        to_int8(s.keys.row(r), width, s.layout.keys<std::int8_t>(s.page, s.kv_head) + slot,
-                kKeyBlock);
-    s.layout.value_scales(s.page, s.kv_head)[slot] =
-        to_int8(s.values.row(r), width,
-                s.layout.values<std::int8_t>(s.page, s.kv_head) + slot * stride, 1);
+    s.layout.key_scales(s.page, s.kv_head)[slot] = to_int8(
+        s.keys.row(r), width, s.layout.keys<std::int8_t>(s.page, s.kv_head) + slot, kKeyBlock);
+    s.layout.value_scales(s.page, s.kv_head)[slot] = to_int8(
+        s.values.row(r), width, s.layout.values<std::int8_t>(s.page, s.kv_head) + slot * stride, 1);
   }
 }
 
@@ -124,8 +122,8 @@ void write_head(const KeyValueWrite& args, const SequenceRows& rows, Index kv_he
     const auto band = [&](const ConstMatrix& from) {
       return from.row_range(rows.first_row + done, count).column_range(kv_head * width, width);
     };
-    const Slots slots{layout,  rows.pages[static_cast<std::size_t>(position / kKeyBlock)],
-                      kv_head, slot,
+    const Slots slots{layout,       rows.pages[static_cast<std::size_t>(position / kKeyBlock)],
+                      kv_head,      slot,
                       band(args.k), band(args.v)};
     switch (args.shape.cache) {
       case CacheType::f32: write_f32(slots); break;

@@ -14,6 +14,7 @@
 #define TUTTI_ATTENTION_PREFILL_INL
 #endif
 
+#include "kernels/cpu/attention/block_view-inl.h"
 #include "kernels/cpu/attention/softmax-inl.h"
 #include "kernels/cpu/attention/triangle-inl.h"
 #include "kernels/cpu/product/pack.h"
@@ -21,16 +22,6 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
-
-// Left layouts of the tile: keys of a page, [D][64], and scores, [key][query].
-struct LeftKeys {
-  static constexpr Index kStride = kKeyBlock;
-  static constexpr Index at(Index row, Index k) { return k * kStride + row; }
-};
-struct LeftScores {
-  static constexpr Index kStride = kScoreStride;
-  static constexpr Index at(Index row, Index k) { return k * kStride + row; }
-};
 
 // Memory of one task.
 struct PrefillScratch {
@@ -52,10 +43,7 @@ struct PrefillScratch {
   alignas(64) float top[kKeyBlock];
   alignas(64) float total[kKeyBlock];
   alignas(64) float shrink[kKeyBlock];
-  alignas(64) float position[kKeyBlock];
-  alignas(64) float first[kKeyBlock];
-  alignas(64) float end[kKeyBlock];
-  KeySpan span[kKeyBlock];  // of each query in the block at hand
+  BlockView view;
 };
 
 // One block's keys and values as fp32, and the scales of int8.
@@ -87,8 +75,7 @@ HWY_INLINE WideBlock block_of(const AttentionShape& shape, const KeyValueLayout&
     case CacheType::bf16:
       return widen_block<std::uint16_t>(layout, page, kv_head, shape.head_width, scratch);
     case CacheType::int8: {
-      WideBlock block =
-          widen_block<std::int8_t>(layout, page, kv_head, shape.head_width, scratch);
+      WideBlock block = widen_block<std::int8_t>(layout, page, kv_head, shape.head_width, scratch);
       block.key_scales = layout.key_scales(page, kv_head);
       block.value_scales = layout.value_scales(page, kv_head);
       return block;
@@ -97,43 +84,11 @@ HWY_INLINE WideBlock block_of(const AttentionShape& shape, const KeyValueLayout&
   return {layout.keys<float>(page, kv_head), layout.values<float>(page, kv_head)};
 }
 
-// Whether all queries see all of the block that begins at `start`.
-HWY_INLINE Block block_kind(const AttentionShape& shape, const AttentionTask& task, Index start) {
-  const Seen of_first = seen_from(shape, task.position, task.length);
-  const Seen of_last = seen_from(shape, task.position + task.rows - 1, task.length);
-  return of_last.first <= start && of_first.end >= start + kKeyBlock ? Block::whole : Block::part;
-}
-
-// What each query sees of the block that begins at `start`. Lanes beyond the last query repeat it:
-// their numbers are not used.
-HWY_INLINE void see_block(const AttentionShape& shape, const AttentionTask& task, Index start,
-                          PrefillScratch& scratch) {
-  for (Index r = 0; r < kKeyBlock; ++r) {
-    const Index position = task.position + std::min(r, task.rows - 1);
-    const Seen seen = seen_from(shape, position, task.length);
-    KeySpan& span = scratch.span[r];
-    span.first = std::clamp<Index>(seen.first - start, 0, kKeyBlock);
-    span.end = std::clamp<Index>(seen.end - start, span.first, kKeyBlock);
-    scratch.position[r] = static_cast<float>(position - start);
-    scratch.first[r] = static_cast<float>(span.first);
-    scratch.end[r] = static_cast<float>(span.end);
-  }
-}
-
-// The end of what queries [query, query + count) see of a block.
-HWY_INLINE Index end_of_group(const PrefillScratch& scratch, Block block, Index query,
-                              Index count) {
-  if (block == Block::whole) return kKeyBlock;
-  Index end = 0;
-  for (Index r = query; r < query + count; ++r) end = std::max(end, scratch.span[r].end);
-  return end;
-}
-
 // Scores of all queries, by panels: no further than a panel sees.
 HWY_INLINE void score_block(const AttentionTask& task, const WideBlock& wide, Block block,
                             Index width, const PrefillScratch& scratch) {
   for (Index query = 0; query < task.rows; query += kTileColumns) {
-    run_panel<LeftKeys>(end_of_group(scratch, block, query, kTileColumns),
+    run_panel<LeftKeys>(scratch.view.end_of(block, query, kTileColumns),
                         {.depth = width,
                          .left = wide.keys,
                          .right = scratch.queries + query,
@@ -147,15 +102,15 @@ HWY_INLINE void soften_block(const AttentionTask& task, const WideBlock& wide,
                              const ScoreRule& rule, Block block, PrefillScratch& scratch) {
   for (Index query = 0; query < task.rows; query += kLanes) {
     const QueryGroup group{.scores = scratch.scores + query,
-                     .top = scratch.top + query,
-                     .total = scratch.total + query,
-                     .shrink = scratch.shrink + query,
-                     .position = scratch.position + query,
-                     .first = scratch.first + query,
-                     .end = scratch.end + query,
-                     .keys = end_of_group(scratch, block, query, kLanes),
-                     .key_scales = wide.key_scales,
-                     .value_scales = wide.value_scales};
+                           .top = scratch.top + query,
+                           .total = scratch.total + query,
+                           .shrink = scratch.shrink + query,
+                           .position = scratch.view.position + query,
+                           .first = scratch.view.first + query,
+                           .end = scratch.view.end + query,
+                           .keys = scratch.view.end_of(block, query, kLanes),
+                           .key_scales = wide.key_scales,
+                           .value_scales = wide.value_scales};
     softmax_group(group, rule, block);
   }
 }
@@ -168,8 +123,9 @@ void prefill_task(const AttentionCached& args, float* lse, const AttentionTask& 
   PrefillScratch scratch(arena, shape, layout);
   const Index width = shape.head_width;
   const Index stride = layout.value_stride;
-  pack_panel_transposed(args.q.row_range(task.row, task.rows).column_range(task.head * width, width),
-                        kKeyBlock, scratch.queries);
+  pack_panel_transposed(
+      args.q.row_range(task.row, task.rows).column_range(task.head * width, width), kKeyBlock,
+      scratch.queries);
   std::fill(scratch.top, scratch.top + kKeyBlock, -std::numeric_limits<float>::infinity());
   std::fill(scratch.total, scratch.total + kKeyBlock, 0.0F);
   std::fill(scratch.sums, scratch.sums + task.rows * stride, 0.0F);
@@ -180,12 +136,14 @@ void prefill_task(const AttentionCached& args, float* lse, const AttentionTask& 
   for (Index start = begin * kKeyBlock; start < end; start += kKeyBlock) {
     float* const page = task.sequence->pages[static_cast<std::size_t>(start / kKeyBlock)];
     const WideBlock wide = block_of(shape, layout, page, kv_head, scratch);
-    const Block block = block_kind(shape, task, start);
-    if (block == Block::part || !rule.plain()) see_block(shape, task, start, scratch);
+    const QueryRange queries{task.position, task.rows, task.length};
+    const Block block = block_kind(shape, queries, start);
+    if (block == Block::part || !rule.plain()) scratch.view.see(shape, queries, start);
     score_block(task, wide, block, width, scratch);
     soften_block(task, wide, rule, block, scratch);
     for (Index r = 0; r < task.rows; ++r) {
-      if (scratch.shrink[r] != 1.0F) scale_sums(scratch.sums + r * stride, stride, scratch.shrink[r]);
+      if (scratch.shrink[r] != 1.0F)
+        scale_sums(scratch.sums + r * stride, stride, scratch.shrink[r]);
     }
     const TileCall sum{.depth = kKeyBlock,
                        .left = scratch.scores,
@@ -197,7 +155,7 @@ void prefill_task(const AttentionCached& args, float* lse, const AttentionTask& 
     if (block == Block::whole) {
       run_band<LeftScores>(task.rows, stride, sum);
     } else {
-      add_spans<LeftScores>({scratch.span, static_cast<std::size_t>(task.rows)}, stride, sum);
+      add_spans<LeftScores>({scratch.view.span, static_cast<std::size_t>(task.rows)}, stride, sum);
     }
   }
   for (Index r = 0; r < task.rows; ++r) {

@@ -63,7 +63,8 @@ HWY_INLINE float log_sum(float top, float total) {
 HWY_INLINE Vector widen(const float* from) { return hn::LoadU(kTag, from); }
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE Vector widen(const std::uint16_t* from) {
-  return hn::by_lane<Vector>([&](int i) { return std::bit_cast<float>(std::uint32_t{from[i]} << 16); });
+  return hn::by_lane<Vector>(
+      [&](int i) { return std::bit_cast<float>(std::uint32_t{from[i]} << 16); });
 }
 HWY_INLINE Vector widen(const std::int8_t* from) {
   return hn::by_lane<Vector>([&](int i) { return static_cast<float>(from[i]); });

@@ -81,14 +81,12 @@ HWY_NOINLINE void softmax_group(const QueryGroup& group, const ScoreRule& rule) 
   const Lanes before = load(group.top);
   const Lanes top = max(before, largest_score<kBlock, kRule>(group, rule, keys));
   // A query that has seen no key yet: exp(-inf - 0) is 0, exp(-inf + inf) is not.
-  const Lanes offset =
-      kBlock == Block::part ? select_less(lowest(), top, top, zero()) : top;
+  const Lanes offset = kBlock == Block::part ? select_less(lowest(), top, top, zero()) : top;
   const auto weight = [&](Index key) HWY_ATTR {
     if (kBlock == Block::part && key >= keys) return zero();
     float* const place = group.scores + key * kScoreStride;
-    const Lanes score = kRule == Rule::any || kBlock == Block::part
-                            ? load(place)
-                            : load(place) * splat(rule.scale);
+    const Lanes score =
+        kRule == Rule::any || kBlock == Block::part ? load(place) : load(place) * splat(rule.scale);
     const Lanes w = exp(score - offset);
     if (kRule == Rule::any && group.value_scales != nullptr) {
       store(w * splat(group.value_scales[key]), place);
@@ -117,11 +115,15 @@ HWY_NOINLINE void softmax_group(const QueryGroup& group, const ScoreRule& rule) 
 HWY_INLINE void softmax_group(const QueryGroup& group, const ScoreRule& rule, Block block) {
   const bool plain = rule.plain() && group.key_scales == nullptr;
   if (block == Block::whole) {
-    if (plain) softmax_group<Block::whole, Rule::plain>(group, rule);
-    else softmax_group<Block::whole, Rule::any>(group, rule);
+    if (plain)
+      softmax_group<Block::whole, Rule::plain>(group, rule);
+    else
+      softmax_group<Block::whole, Rule::any>(group, rule);
   } else {
-    if (plain) softmax_group<Block::part, Rule::plain>(group, rule);
-    else softmax_group<Block::part, Rule::any>(group, rule);
+    if (plain)
+      softmax_group<Block::part, Rule::plain>(group, rule);
+    else
+      softmax_group<Block::part, Rule::any>(group, rule);
   }
 }
 

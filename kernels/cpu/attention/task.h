@@ -22,4 +22,19 @@ struct AttentionTask {
   Index head = 0;      // prefill: query head; decoding: key head
 };
 
+// Consecutive queries of one sequence.
+struct QueryRange {
+  Index position = 0;
+  Index rows = 0;
+  Index length = 0;
+};
+
+// Keys [first, end) of a block.
+struct KeySpan {
+  Index first = 0;
+  Index end = 0;
+
+  bool operator==(const KeySpan&) const = default;
+};
+
 }  // namespace tutti::kernels

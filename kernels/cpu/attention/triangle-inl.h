@@ -8,22 +8,8 @@
 
 #include <span>
 
+#include "kernels/cpu/attention/task.h"
 #include "kernels/cpu/product/tile-inl.h"
-
-#ifndef TUTTI_KEY_SPAN
-#define TUTTI_KEY_SPAN
-namespace tutti::kernels {
-
-// Keys [first, end) of a block.
-struct KeySpan {
-  Index first = 0;
-  Index end = 0;
-
-  bool operator==(const KeySpan&) const = default;
-};
-
-}  // namespace tutti::kernels
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {

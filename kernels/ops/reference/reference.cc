@@ -55,24 +55,46 @@ Table rotary(const Table& x, std::span<const std::int32_t> positions,
 
 namespace {
 
-// One query against keys [first, last]; writes its head's columns of `out`.
+double score_of(const AttentionShape& shape, double product, Index distance, Index head) {
+  double score = product * static_cast<double>(shape.scale);
+  if (shape.soft_cap > 0.0F) {
+    const auto cap = static_cast<double>(shape.soft_cap);
+    score = cap * std::tanh(score / cap);
+  }
+  if (shape.slopes != nullptr) {
+    score -= static_cast<double>(shape.slopes[head]) * static_cast<double>(std::abs(distance));
+  }
+  return score;
+}
+
+// Rows of one sample.
+struct Sample {
+  Index first = 0;
+  Index end = 0;
+};
+
+// One query against the keys that it sees; writes its head's columns of `out`.
 void attend(const AttentionShape& shape, const Table& q, const Table& k, const Table& v,
-            Index first, Index row, Index head, Table& out) {
+            const Sample& sample, Index row, Index head, Table& out) {
+  const bool causal = shape.mask == AttentionMask::causal;
+  const Index first =
+      shape.window > 0 ? std::max(sample.first, row - shape.window + 1) : sample.first;
+  const Index end = causal ? row + 1 : sample.end;
   const Index width = shape.head_width;
   const Index column = head * width;
   const Index kv_column = head / (shape.heads / shape.kv_heads) * width;
   std::vector<double> scores;
-  for (Index key = first; key <= row; ++key) {
+  for (Index key = first; key < end; ++key) {
     double score = 0.0;
     for (Index d = 0; d < width; ++d) score += q.at(row, column + d) * k.at(key, kv_column + d);
-    scores.push_back(score * static_cast<double>(shape.scale));
+    scores.push_back(score_of(shape, score, row - key, head));
   }
   const double top = *std::max_element(scores.begin(), scores.end());
   double total = 0.0;
   for (double& score : scores) total += (score = std::exp(score - top));
   for (Index d = 0; d < width; ++d) {
     double sum = 0.0;
-    for (Index key = first; key <= row; ++key) {
+    for (Index key = first; key < end; ++key) {
       sum += scores[static_cast<std::size_t>(key - first)] * v.at(key, kv_column + d);
     }
     out.at(row, column + d) = sum / total;
@@ -87,7 +109,7 @@ Table attention(const AttentionShape& shape, const Table& q, const Table& k, con
   for (std::size_t s = 0; s + 1 < sample_offsets.size(); ++s) {
     for (Index row = sample_offsets[s]; row < sample_offsets[s + 1]; ++row) {
       for (Index head = 0; head < shape.heads; ++head) {
-        attend(shape, q, k, v, sample_offsets[s], row, head, out);
+        attend(shape, q, k, v, {sample_offsets[s], sample_offsets[s + 1]}, row, head, out);
       }
     }
   }

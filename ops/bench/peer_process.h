@@ -1,0 +1,65 @@
+// A peer that lives in another program, such as PyTorch: it prepares a case when told its name and
+// shape, runs it when told to, and says how many seconds that took.
+//
+//   > case attention_forward 8 6 6 256 32 causal     < ready         (or: unknown)
+//   > run                                            < 0.00123
+//
+// Ownership: ends the program and waits for it. Errors: available() is false where it could not be
+// started or stopped answering; then there is no peer, and the benchmark says so.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "ops/bench/samples.h"
+
+namespace tutti::bench {
+
+class PeerProcess {
+ public:
+  explicit PeerProcess(const std::vector<std::string>& command);
+  PeerProcess(const PeerProcess&) = delete;
+  PeerProcess& operator=(const PeerProcess&) = delete;
+  ~PeerProcess();
+
+  bool available() const { return process_ > 0; }
+  bool prepare(const std::string& name);
+  double run();  // seconds; negative: it does not answer any more
+
+ private:
+  std::string ask(const std::string& line);
+  void stop();
+
+  pid_t process_ = -1;
+  int to_ = -1;
+  int from_ = -1;
+};
+
+// PyTorch in $PEERS_VENV with that many threads; not available where the variable is not set.
+PeerProcess& torch_peer(int threads);
+
+// Runs ours and the peer's in turns, as measure() does.
+struct Pair {
+  Samples ours;
+  Samples theirs;
+};
+template <class Function>
+Pair measure_with_peer(const Function& ours, PeerProcess& peer, double seconds, Clock clock) {
+  Pair pair;
+  ours();
+  peer.run();
+  const double end = now_seconds() + seconds;
+  for (int round = 0; round < 5 || now_seconds() < end; ++round) {
+    const double begin = now_seconds(clock);
+    ours();
+    pair.ours.seconds.push_back(now_seconds(clock) - begin);
+    pair.theirs.seconds.push_back(peer.run());
+  }
+  pair.ours.finish();
+  pair.theirs.finish();
+  return pair;
+}
+
+}  // namespace tutti::bench

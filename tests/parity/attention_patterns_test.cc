@@ -1,0 +1,156 @@
+// Attention's masks, windows, biases and cache types.
+#include <bit>
+
+#include "tests/parity/attention_cases.h"
+
+namespace tutti::kernels::parity {
+namespace {
+
+constexpr float kSlopes[] = {0.5F, 0.25F, 0.03125F, 0.0078125F};
+
+AttentionShape with(AttentionShape shape, AttentionMask mask, Index window = 0, float cap = 0.0F,
+                    const float* slopes = nullptr) {
+  shape.mask = mask;
+  shape.window = window;
+  shape.soft_cap = cap;
+  shape.slopes = slopes;
+  return shape;
+}
+
+constexpr AttentionMask kCausal = AttentionMask::causal;
+constexpr AttentionMask kFull = AttentionMask::full;
+
+// Full masks; windows shorter than a block, as long as one, across several; caps, slopes, and all
+// together; samples of one token, around a block, over several.
+const Case kPatterns[] = {
+    {with(shape_of(2, 2, 32), kFull), {0, 1, 4, 70, 134}},
+    {with(shape_of(4, 2, 64), kFull, 0, 0.0F, kSlopes), {0, 20, 100}},
+    {with(shape_of(2, 1, 32), kCausal, 5), {0, 3, 73, 141}},
+    {with(shape_of(2, 2, 40), kCausal, 64), {0, 200}},
+    {with(shape_of(1, 1, 16), kCausal, 100), {0, 230}},
+    {with(shape_of(2, 2, 32), kCausal, 0, 3.0F), {0, 1, 90}},
+    {with(shape_of(4, 1, 32), kCausal, 0, 0.0F, kSlopes), {0, 100}},
+    {with(shape_of(4, 4, 24), kCausal, 33, 2.0F, kSlopes), {0, 130}},
+};
+
+}  // namespace
+
+TEST_CASE("attention: masks, windows, caps and slopes agree with their meaning") {
+  Golden golden("attention forward, patterns");
+  for (const Case& c : kPatterns) check_forward(golden, c);
+  golden.check();
+}
+
+TEST_CASE("attention: gradients under masks, windows, caps and slopes") {
+  Golden golden("attention backward, patterns");
+  for (const Case& c : kPatterns) check_backward(golden, c);
+  golden.check();
+}
+
+TEST_CASE("attention: pieces under windows, caps and slopes have the bits of one prefill") {
+  for (const Case& pattern : kPatterns) {
+    if (pattern.shape.mask == kFull) continue;
+    const Inputs in({pattern.shape, {0, 150}});
+    const Floats whole = forward(single(), in).out;
+    std::vector<Index> decode = {100, 3, 2};
+    decode.insert(decode.end(), 45, 1);
+    for (const std::vector<Index>& pieces : {std::vector<Index>{1, 62, 3, 84}, decode}) {
+      const Floats out =
+          on_all_paths([&](const OpContext& ctx) { return in_pieces(ctx, in, pieces); });
+      REQUIRE(same_bits(out, whole));
+    }
+  }
+}
+
+TEST_CASE("attention: bf16 and int8 caches give the same bits in any pieces") {
+  for (const CacheType type : {CacheType::bf16, CacheType::int8}) {
+    Golden golden(type == CacheType::bf16 ? "attention, bf16 cache" : "attention, int8 cache");
+    for (AttentionShape shape : {shape_of(4, 2, 32), shape_of(3, 3, 24), shape_of(8, 1, 128),
+                                 with(shape_of(4, 4, 64), kCausal, 70, 5.0F, kSlopes)}) {
+      shape.cache = type;
+      const Inputs in({shape, {0, 150}});
+      const Floats whole = in_pieces(single(), in, {150});
+      std::vector<Index> decode = {100, 3, 2};
+      decode.insert(decode.end(), 45, 1);
+      for (const std::vector<Index>& pieces : {std::vector<Index>{1, 62, 3, 84}, decode}) {
+        const Floats out =
+            on_all_paths(golden, [&](const OpContext& ctx) { return in_pieces(ctx, in, pieces); });
+        REQUIRE(same_bits(out, whole));
+      }
+    }
+    golden.check();
+  }
+}
+
+TEST_CASE("attention: a bf16 cache of bf16 numbers has the bits of an fp32 one, int8 is near it") {
+  Inputs in({shape_of(4, 2, 32), {0, 150}});
+  for (Floats* const numbers : {&in.k, &in.v}) {
+    for (float& value : *numbers) {
+      value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & 0xffff0000U);
+    }
+  }
+  const Floats exact = in_pieces(single(), in, {150});
+  in.c.shape.cache = CacheType::bf16;
+  REQUIRE(same_bits(in_pieces(single(), in, {150}), exact));
+  in.c.shape.cache = CacheType::int8;
+  const Floats rounded = in_pieces(single(), in, {150});
+  // A value errs by half a step, 1 / 254 of the largest; a score of 32 products of 6 / sqrt(32) by
+  // as much of each, with random signs.
+  double most = 0.0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    most = std::max(most, std::abs(static_cast<double>(exact[i]) - static_cast<double>(rounded[i])));
+  }
+  REQUIRE(most > 1e-5);
+  REQUIRE(most < 2.0 / 254 + 6.0 / 254);
+}
+
+TEST_CASE("attention: pages that a window has left may be gone, and what is not finite shows") {
+  const AttentionShape shape = with(shape_of(2, 1, 32), kCausal, 20);
+  const Inputs in({shape, {0, 150}});
+  const Floats whole = forward(single(), in).out;
+  Cache cache(shape, 150);
+  const SequenceRows all{0, 150, 0, cache.pages};
+  REQUIRE(kv_write(single(), {shape, in.k_rows(), in.v_rows(), std::span(&all, 1)}));
+  cache.pages[0] = nullptr;
+  const SequenceRows last{0, 1, 149, cache.pages};
+  Floats out(64);
+  REQUIRE(attention_cached(single(), {shape, in.q_rows().row_range(149, 1), std::span(&last, 1),
+                                      matrix(out, 1, 64)}));
+  REQUIRE(same_bits(out, std::span(whole).last(64)));
+
+  for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
+    Inputs bad({shape_of(1, 1, 32), {0, 10}});
+    bad.c.shape.cache = type;
+    bad.k[5 * 32] = std::numeric_limits<float>::infinity();
+    bad.k[5 * 32 + 1] = std::numeric_limits<float>::quiet_NaN();
+    const Floats result = in_pieces(single(), bad, {10});
+    REQUIRE(std::isfinite(result[4 * 32]));
+    REQUIRE(std::isnan(result[5 * 32]));
+  }
+}
+
+TEST_CASE("attention: a window of a full mask, a negative cap and a full mask of a cache are refused") {
+  const Inputs in({shape_of(2, 2, 32), {0, 10}});
+  Floats out(in.q.size());
+  AttentionForward args{.shape = in.c.shape,
+                        .q = in.q_rows(),
+                        .k = in.k_rows(),
+                        .v = in.v_rows(),
+                        .sample_offsets = in.c.offsets,
+                        .out = matrix(out, 10, 64)};
+  args.shape.mask = kFull;
+  args.shape.window = 3;
+  REQUIRE_FALSE(attention_forward(single(), args));
+  args.shape = in.c.shape;
+  args.shape.soft_cap = -1.0F;
+  REQUIRE_FALSE(attention_forward(single(), args));
+  args.shape = in.c.shape;
+  args.shape.cache = CacheType::bf16;
+  REQUIRE_FALSE(attention_forward(single(), args));
+  args.shape = in.c.shape;
+  args.shape.mask = kFull;
+  REQUIRE_FALSE(attention_cached(single(), {args.shape, in.q_rows(), {}, matrix(out, 10, 64)}));
+  REQUIRE(out == Floats(out.size()));
+}
+
+}  // namespace tutti::kernels::parity
