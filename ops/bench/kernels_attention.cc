@@ -27,8 +27,9 @@ struct Case {
 };
 
 constexpr Case kCases[] = {
-    {"demo", 8, 256, 6, 6, 32},     {"gpt2", 4, 256, 12, 12, 64},  {"gpt2", 1, 1024, 12, 12, 64},
-    {"7B", 1, 2048, 4, 1, 128},     {"7B", 1, 4096, 2, 1, 128},    {"gpt2", 1, 4096, 2, 2, 64},
+    {"demo", 8, 256, 6, 6, 32},          {"gpt2", 4, 256, 12, 12, 64},
+    {"gpt2", 1, 1024, 12, 12, 64},       {"7B", 1, 2048, 4, 1, 128},
+    {"7B", 1, 4096, 2, 1, 128},          {"gpt2", 1, 4096, 2, 2, 64},
     {"bert", 2, 512, 12, 12, 64, false},
 };
 
@@ -52,12 +53,12 @@ void bench_batch(const Bench& bench, const Case& c) {
   FloatBuffer dv(tokens * narrow);
   const double pairs = c.causal ? 0.5 * c.tokens * (c.tokens + 1.0) : 1.0 * c.tokens * c.tokens;
   const double work = c.samples * pairs * static_cast<double>(wide);  // of one product, halved
-  const std::string numbers_of =
-      fmt::format("{} {} {} {} {} {}", c.samples, c.heads, c.kv_heads, c.tokens, c.width,
-                  c.causal ? "causal" : "full");
-  bench_beside(bench, {.name = fmt::format("{} attention forward {}", c.model, numbers_of),
-                       .peer_case = "attention_forward " + numbers_of,
-                       .flops = 4.0 * work},
+  const std::string numbers_of = fmt::format("{} {} {} {} {} {}", c.samples, c.heads, c.kv_heads,
+                                             c.tokens, c.width, c.causal ? "causal" : "full");
+  bench_beside(bench,
+               {.name = fmt::format("{} attention forward {}", c.model, numbers_of),
+                .peer_case = "attention_forward " + numbers_of,
+                .flops = 4.0 * work},
                [&] {
                  TUTTI_ASSERT(attention_forward(bench.ctx, {.shape = shape,
                                                             .q = q.matrix(tokens, wide),
@@ -67,9 +68,10 @@ void bench_batch(const Bench& bench, const Case& c) {
                                                             .out = out.matrix(tokens, wide),
                                                             .lse = lse.data()}));
                });
-  bench_beside(bench, {.name = fmt::format("{} attention backward {}", c.model, numbers_of),
-                       .peer_case = "attention_backward " + numbers_of,
-                       .flops = 10.0 * work},
+  bench_beside(bench,
+               {.name = fmt::format("{} attention backward {}", c.model, numbers_of),
+                .peer_case = "attention_backward " + numbers_of,
+                .flops = 10.0 * work},
                [&] {
                  TUTTI_ASSERT(attention_backward(bench.ctx, {.shape = shape,
                                                              .q = q.matrix(tokens, wide),
@@ -114,9 +116,9 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions) {
   for (Index p = 0; p < count; ++p) pages.push_back(memory.data() + p * page_floats);
   const FloatBuffer k = numbers(bench, positions * d.kv_heads * d.width, 1);
   const kernels::SequenceRows all{0, positions, 0, pages};
-  TUTTI_ASSERT(kv_write(bench.ctx, {shape, k.matrix(positions, d.kv_heads * d.width),
-                                    k.matrix(positions, d.kv_heads * d.width),
-                                    std::span(&all, 1)}));
+  TUTTI_ASSERT(
+      kv_write(bench.ctx, {shape, k.matrix(positions, d.kv_heads * d.width),
+                           k.matrix(positions, d.kv_heads * d.width), std::span(&all, 1)}));
   const FloatBuffer q = numbers(bench, wide, 2);
   FloatBuffer out(wide);
   const kernels::SequenceRows rows{0, 1, positions - 1, pages};
@@ -127,8 +129,8 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions) {
                                                                : 1.0;
   bench_beside(
       bench,
-      {.name = fmt::format("{} attention decode {} {}", d.model,
-                           types[static_cast<int>(d.cache)], numbers_of),
+      {.name = fmt::format("{} attention decode {} {}", d.model, types[static_cast<int>(d.cache)],
+                           numbers_of),
        .peer_case = d.cache == kernels::CacheType::f32 ? "attention_decode " + numbers_of : "",
        .bytes = element * 2.0 * static_cast<double>(positions * d.kv_heads * d.width)},
       [&] {

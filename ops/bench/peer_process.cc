@@ -1,9 +1,9 @@
 #include "ops/bench/peer_process.h"
 
-#include <csignal>
 #include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <cstdio>
 #include <cstdlib>

@@ -188,7 +188,8 @@ def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent.parent).resolve()
     count = 0
     for name, number, rule, text in findings(root):
-        if (name, rule) in EXEMPT:
+        # Files included once per instruction set have guards that follow Highway's toggle.
+        if (name, rule) in EXEMPT or (rule == "header" and name.endswith("-inl.h")):
             continue
         print(f"{name}:{number}: {rule}: {text}")
         count += 1

@@ -98,7 +98,8 @@ TEST_CASE("attention: a bf16 cache of bf16 numbers has the bits of an fp32 one, 
   // as much of each, with random signs.
   double most = 0.0;
   for (std::size_t i = 0; i < exact.size(); ++i) {
-    most = std::max(most, std::abs(static_cast<double>(exact[i]) - static_cast<double>(rounded[i])));
+    const double difference = static_cast<double>(exact[i]) - static_cast<double>(rounded[i]);
+    most = std::max(most, std::abs(difference));
   }
   REQUIRE(most > 1e-5);
   REQUIRE(most < 2.0 / 254 + 6.0 / 254);
@@ -114,8 +115,8 @@ TEST_CASE("attention: pages that a window has left may be gone, and what is not 
   cache.pages[0] = nullptr;
   const SequenceRows last{0, 1, 149, cache.pages};
   Floats out(64);
-  REQUIRE(attention_cached(single(), {shape, in.q_rows().row_range(149, 1), std::span(&last, 1),
-                                      matrix(out, 1, 64)}));
+  REQUIRE(attention_cached(
+      single(), {shape, in.q_rows().row_range(149, 1), std::span(&last, 1), matrix(out, 1, 64)}));
   REQUIRE(same_bits(out, std::span(whole).last(64)));
 
   for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
@@ -129,7 +130,7 @@ TEST_CASE("attention: pages that a window has left may be gone, and what is not 
   }
 }
 
-TEST_CASE("attention: a window of a full mask, a negative cap and a full mask of a cache are refused") {
+TEST_CASE("attention: windows of a full mask, negative caps, full masks of a cache are refused") {
   const Inputs in({shape_of(2, 2, 32), {0, 10}});
   Floats out(in.q.size());
   AttentionForward args{.shape = in.c.shape,
