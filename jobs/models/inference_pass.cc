@@ -88,6 +88,10 @@ struct InferencePass::Impl {
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> positions;
   std::vector<kernels::SequenceRows> sequences;
+  // Images of the weights at `packed_from`, by layer, and of the head; empty before pack().
+  const float* packed_from = nullptr;
+  std::vector<LayerImages> images;
+  kernels::PackedWeight head_image;
 
   Impl(const Decoder& decoder_in, PassLimits limits_in)
       : decoder(decoder_in),
@@ -101,6 +105,11 @@ struct InferencePass::Impl {
   }
 
   const DecoderDescription& description() const { return decoder.description(); }
+  ConstMatrix head(const float* weights) const {
+    return ConstMatrix(weights + decoder.layout().at(Role::head).offset, description().vocabulary,
+                       description().width);
+  }
+  void pack(const kernels::OpContext& ctx, const float* weights);
 
   Result<> check(std::span<const float> weights, std::span<const SequenceChunk> chunks,
                  std::size_t logits) const;
@@ -199,11 +208,11 @@ LayerActivations InferencePass::Impl::activations(Index rows) const {
 void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const float* weights,
                                      std::span<const SequenceChunk> chunks) {
   const auto rows = static_cast<Index>(tokens.size());
-  const LayerContext layer_ctx{.op = ctx,
-                               .description = description(),
-                               .attention = attention_shape(description()),
-                               .cosine = plan.cosine.view(memory, rows),
-                               .sine = plan.sine.view(memory, rows)};
+  LayerContext layer_ctx{.op = ctx,
+                         .description = description(),
+                         .attention = attention_shape(description()),
+                         .cosine = plan.cosine.view(memory, rows),
+                         .sine = plan.sine.view(memory, rows)};
   must(kernels::rotary_angles(ctx, {.positions = positions,
                                     .frequencies = frequencies,
                                     .cosine = plan.cosine.view(memory, rows),
@@ -216,6 +225,7 @@ void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const float*
             .output = act.x}));
   for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
     const auto parameters = layer_weights(decoder.layout(), layer, weights);
+    if (weights == packed_from) layer_ctx.images = &images[layer];
     project(layer_ctx, parameters, act);
     point_to_layer(chunks, layer);
     must(kernels::kv_write(
@@ -251,17 +261,43 @@ void InferencePass::Impl::run_head(const kernels::OpContext& ctx, const float* w
                                   .weight = weights + decoder.layout().at(Role::final_norm).offset,
                                   .y = normed,
                                   .epsilon = static_cast<float>(description().norm_epsilon)}));
-  must(kernels::product_nt(
-      ctx, {.left = normed,
-            .right = ConstMatrix(weights + decoder.layout().at(Role::head).offset, vocabulary,
-                                 description().width),
-            .output = Matrix(logits.data(), rows, vocabulary)}));
+  must(kernels::product_nt(ctx, {.left = normed,
+                                 .right = head(weights),
+                                 .output = Matrix(logits.data(), rows, vocabulary),
+                                 .packed = weights == packed_from ? &head_image : nullptr}));
+}
+
+void InferencePass::Impl::pack(const kernels::OpContext& ctx, const float* weights) {
+  const auto packed = [&](ConstMatrix weight) {
+    auto image = kernels::pack_weight(ctx, weight);
+    TUTTI_ASSERT(image.ok());
+    return std::move(*image);
+  };
+  images.clear();
+  images.reserve(description().layers);
+  for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
+    const auto w = layer_weights(decoder.layout(), layer, weights);
+    images.push_back({.query = packed(w.query),
+                      .key = packed(w.key),
+                      .value = packed(w.value),
+                      .output = packed(w.output),
+                      .gate = packed(w.gate),
+                      .up = packed(w.up),
+                      .down = packed(w.down)});
+  }
+  head_image = packed(head(weights));
+  packed_from = weights;
 }
 
 InferencePass::InferencePass(const Decoder& decoder, PassLimits limits)
     : impl_(std::make_unique<Impl>(decoder, limits)) {}
 InferencePass::InferencePass(InferencePass&&) noexcept = default;
 InferencePass::~InferencePass() = default;
+
+void InferencePass::pack(const kernels::OpContext& ctx, std::span<const float> weights) {
+  TUTTI_ASSERT(weights.size() == impl_->decoder.layout().elements());
+  impl_->pack(ctx, weights.data());
+}
 
 Result<> InferencePass::run(const kernels::OpContext& ctx, std::span<const float> weights,
                             std::span<const SequenceChunk> chunks, std::span<float> logits) {

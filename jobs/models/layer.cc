@@ -39,6 +39,13 @@ LayerParameters<Float> parameters_in(const ParameterLayout& layout, std::uint32_
   return parameters;
 }
 
+// y = x w^T, by the image of w where the pass has one.
+void linear(const LayerContext& ctx, kernels::Product product,
+            kernels::PackedWeight LayerImages::*image) {
+  if (ctx.images != nullptr) product.packed = &(ctx.images->*image);
+  must(product_nt(ctx.op, product));
+}
+
 void rotate(const LayerContext& ctx, Matrix x, kernels::RotaryApply::Direction direction) {
   must(kernels::rotary_apply(ctx.op, {.x = x,
                                       .head_width = ctx.attention.head_width,
@@ -141,18 +148,17 @@ void project(const LayerContext& ctx, const LayerParameters<const float>& weight
                                   .epsilon = static_cast<float>(ctx.description.norm_epsilon),
                                   .inverse = act.attention_inverse}));
   const ConstMatrix normed = act.attention_normed;
-  must(product_nt(ctx.op, {.left = normed, .right = weights.query, .output = act.query}));
-  must(product_nt(ctx.op, {.left = normed, .right = weights.key, .output = act.key}));
-  must(product_nt(ctx.op, {.left = normed, .right = weights.value, .output = act.value}));
+  linear(ctx, {.left = normed, .right = weights.query, .output = act.query}, &LayerImages::query);
+  linear(ctx, {.left = normed, .right = weights.key, .output = act.key}, &LayerImages::key);
+  linear(ctx, {.left = normed, .right = weights.value, .output = act.value}, &LayerImages::value);
   rotate(ctx, act.query, kernels::RotaryApply::Direction::forward);
   rotate(ctx, act.key, kernels::RotaryApply::Direction::forward);
 }
 
 void finish(const LayerContext& ctx, const LayerParameters<const float>& weights,
             const LayerActivations& act, Matrix out) {
-  must(product_nt(
-      ctx.op,
-      {.left = act.attended, .right = weights.output, .output = act.mid, .residual = act.x}));
+  linear(ctx, {.left = act.attended, .right = weights.output, .output = act.mid, .residual = act.x},
+         &LayerImages::output);
   must(kernels::rms_norm_forward(ctx.op,
                                  {.x = act.mid,
                                   .weight = weights.feed_forward_norm,
@@ -160,11 +166,11 @@ void finish(const LayerContext& ctx, const LayerParameters<const float>& weights
                                   .epsilon = static_cast<float>(ctx.description.norm_epsilon),
                                   .inverse = act.feed_forward_inverse}));
   const ConstMatrix normed = act.feed_forward_normed;
-  must(product_nt(ctx.op, {.left = normed, .right = weights.gate, .output = act.gate}));
-  must(product_nt(ctx.op, {.left = normed, .right = weights.up, .output = act.up}));
+  linear(ctx, {.left = normed, .right = weights.gate, .output = act.gate}, &LayerImages::gate);
+  linear(ctx, {.left = normed, .right = weights.up, .output = act.up}, &LayerImages::up);
   must(kernels::silu_gate_forward(ctx.op, {.gate = act.gate, .up = act.up, .y = act.inner}));
-  must(product_nt(ctx.op,
-                  {.left = act.inner, .right = weights.down, .output = out, .residual = act.mid}));
+  linear(ctx, {.left = act.inner, .right = weights.down, .output = out, .residual = act.mid},
+         &LayerImages::down);
 }
 
 void backward(const LayerContext& ctx, const LayerParameters<const float>& weights,

@@ -19,6 +19,7 @@
 #include "jobs/models/description.h"
 #include "jobs/models/parameters.h"
 #include "kernels/ops/attention.h"
+#include "kernels/ops/packed_weight.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 
@@ -38,6 +39,11 @@ struct LayerParameters {
   Float* feed_forward_norm = nullptr;
   kernels::BasicMatrix<Float> query, key, value, output, gate, up, down;
 };
+
+// Packed images of one layer's matrices, for products of few rows (kernels/ops/packed_weight.h).
+struct LayerImages {
+  kernels::PackedWeight query, key, value, output, gate, up, down;
+};
 LayerParameters<const float> layer_weights(const ParameterLayout& layout, std::uint32_t layer,
                                            const float* arena);
 LayerParameters<float> layer_gradients(const ParameterLayout& layout, std::uint32_t layer,
@@ -50,6 +56,7 @@ struct LayerContext {
   kernels::AttentionShape attention;
   ConstMatrix cosine;  // [rows, head_dim / 2]
   ConstMatrix sine;
+  const LayerImages* images = nullptr;  // of this layer's weights; null: none
 };
 
 kernels::AttentionShape attention_shape(const DecoderDescription& description);

@@ -81,6 +81,7 @@ struct Engine::Impl {
         pool(description, options.cache_bytes_max),
         pass(*model.decoder, {.rows_max = options.step_tokens, .samples_max = options.batch_max}),
         logits(std::size_t{options.batch_max + prompt_rows_max} * description.vocabulary) {
+    pass.pack(ctx, model.weights);
     end_tokens = model.end_tokens;
     for (const std::int64_t id : description.end_tokens) {
       end_tokens.push_back(static_cast<std::int32_t>(id));

@@ -26,6 +26,8 @@ enum class ChainStart {
   output,  // the chain goes on from what output holds
 };
 
+class PackedWeight;
+
 struct Product {
   ConstMatrix left;
   ConstMatrix right;
@@ -33,6 +35,8 @@ struct Product {
   ChainStart start = ChainStart::zero;
   const float* bias = nullptr;  // [output.columns], added once to the finished chain
   ConstMatrix residual = {};    // shape of output, added after the bias
+  // nt only: the image of exactly `right` (packed_weight.h), read in its place; null: none.
+  const PackedWeight* packed = nullptr;
 };
 
 Result<> product_nt(const OpContext& ctx, const Product& args);

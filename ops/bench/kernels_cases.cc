@@ -9,6 +9,7 @@
 
 #include "kernels/ops/adamw.h"
 #include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/packed_weight.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/random.h"
 #include "kernels/ops/rms_norm.h"
@@ -46,6 +47,7 @@ constexpr Shape kShapes[] = {
     {"gpt2 64", 64, 768, 768},          {"gpt2 up 64", 64, 3072, 768},
     {"gpt2 16", 16, 3072, 768},         {"demo decode", 1, 512, 192},
     {"gpt2 decode", 1, 3072, 768},      {"gpt2 decode 8", 8, 3072, 768},
+    {"7b decode", 1, 11008, 4096},      {"7b decode 4", 4, 11008, 4096},
 };
 
 void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
@@ -84,6 +86,15 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   std::vector<Run> runs = {ours};
   const std::vector<Peer> peers = product_peers();
   for (const Peer& p : peers) runs.push_back([&p, &peer] { p.product(peer); });
+  const auto packed = kernels::pack_weight(bench.ctx, right.matrix(s.n, s.k));
+  if (kind == ProductKind::nt && s.m <= 32) {
+    runs[0] = [&bench, s, &left, &right, out, &packed] {
+      TUTTI_ASSERT(product_nt(bench.ctx, {.left = left.matrix(s.m, s.k),
+                                          .right = right.matrix(s.n, s.k),
+                                          .output = out,
+                                          .packed = &*packed}));
+    };
+  }
   const auto samples = measure(runs, bench.options.seconds, bench.clock());
   const double work = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9;
   Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = {}};

@@ -2,6 +2,7 @@
 // multiply-adds, bit for bit.
 #include <limits>
 
+#include "kernels/ops/packed_weight.h"
 #include "kernels/ops/product.h"
 #include "tests/parity/harness.h"
 
@@ -111,6 +112,43 @@ TEST_CASE("product: the borders of packing are no borders of a chain") {
       REQUIRE(same_bits(result, c.chains(ChainStart::output)));
     }
   }
+}
+
+TEST_CASE("product: a packed image gives the bits of its weight") {
+  for (const Shape& shape : {Shape{1, 64, 8},
+                             {1, 131, 700},
+                             {2, 70, 33},
+                             {3, 15, 64},
+                             {4, 64, 1},
+                             {7, 200, 1030},
+                             {33, 65, 100},
+                             {300, 96, 40},
+                             {1, 0, 5},
+                             {2, 5, 0}}) {
+    const Case c(kKinds[0], shape);
+    INFO(shape.m << " x " << shape.n << " x " << shape.k);
+    for (const ChainStart start : {ChainStart::zero, ChainStart::output}) {
+      const Floats result = on_all_paths([&](const OpContext& ctx) {
+        const auto packed = pack_weight(ctx, c.right());
+        REQUIRE(packed);
+        Floats output = c.before;
+        REQUIRE(product_nt(ctx, {.left = c.left(),
+                                 .right = c.right(),
+                                 .output = matrix(output, shape.m, shape.n),
+                                 .start = start,
+                                 .packed = &*packed}));
+        return output;
+      });
+      REQUIRE(same_bits(result, c.chains(start)));
+    }
+  }
+  const Case other(kKinds[0], {1, 4, 5});
+  const auto packed = pack_weight(single(), matrix(other.right_data, 5, 4));
+  Floats output(4);
+  REQUIRE_FALSE(product_nt(single(), {.left = other.left(),
+                                      .right = other.right(),
+                                      .output = matrix(output, 1, 4),
+                                      .packed = &*packed}));
 }
 
 TEST_CASE("product: a deep sum and a wide output cross every block border in order") {

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "kernels/cpu/product/product_call.h"
+#include "kernels/ops/packed_weight.h"
 #include "kernels/ops/product.h"
 
 namespace tutti::kernels {
@@ -46,9 +47,19 @@ bool fits(const Product& args, Index rows, Index columns) {
 }  // namespace
 
 Result<> product_nt(const OpContext& ctx, const Product& args) {
-  const ProductCall call{args.left.rows,      args.right.rows, args.left.columns,   args.left,
-                         Order::depth_inside, args.right,      Order::depth_inside, &args};
-  if (args.right.columns != call.depth || !fits(args, call.rows, call.columns)) {
+  const PackedWeight* const packed = args.packed;
+  const ProductCall call{args.left.rows,
+                         args.right.rows,
+                         args.left.columns,
+                         args.left,
+                         Order::depth_inside,
+                         args.right,
+                         Order::depth_inside,
+                         &args,
+                         packed != nullptr ? packed->image() : nullptr};
+  if (args.right.columns != call.depth || !fits(args, call.rows, call.columns) ||
+      (packed != nullptr &&
+       (packed->outputs() != call.columns || packed->inputs() != call.depth))) {
     return wrong_shape("product_nt", call);
   }
   return run(ctx, call);

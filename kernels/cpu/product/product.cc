@@ -242,6 +242,53 @@ void run_column_panel(const ProductCall& call, Index column, float* packed) {
   finish(args, {0, call.rows, column, columns});
 }
 
+// One panel of an image by up to three rows: as wide as the image, so that it is read in one
+// stream.
+template <int kRows>
+void run_image_rows(const ProductCall& call, Index column) {
+  const Product& args = *call.product;
+  constexpr int kWide = static_cast<int>(kImagePanel / kVectorLanes);
+  constexpr int kVectors = kRows == 1 ? kWide : std::min(4, kWide);
+  constexpr Index kColumns = kVectors * kVectorLanes;
+  const Index end = std::min(column + kImagePanel, call.columns);
+  alignas(64) float sums[kRows * kImagePanel];
+  const auto move = [&](auto&& copy) {
+    for (int r = 0; r < kRows; ++r) {
+      copy(args.output.row(r) + column, sums + r * kImagePanel,
+           static_cast<std::size_t>(end - column));
+    }
+  };
+  if (args.start == ChainStart::output) {
+    move([](const float* output, float* sum, std::size_t n) { std::copy_n(output, n, sum); });
+  }
+  for (Index first = 0; first < end - column; first += kColumns) {
+    run_chain_tile<LeftOrder::by_row, kRows, kVectors>(
+        {.depth = call.depth,
+         .left = call.left.data,
+         .left_stride = call.left.stride,
+         .right = call.image + column * call.depth + first,
+         .right_stride = kImagePanel,
+         .output = sums + first,
+         .output_stride = kImagePanel,
+         .start = args.start});
+  }
+  move([](float* output, const float* sum, std::size_t n) { std::copy_n(sum, n, output); });
+  finish(args, {0, call.rows, column, end - column});
+}
+
+void product_by_image(const OpContext& ctx, const ProductCall& call) {
+  const Index panels = (call.columns + kImagePanel - 1) / kImagePanel;
+  ctx.pool->parallel_for(panels, 1, [&](int, Index begin, Index end) {
+    for (Index p = begin; p < end; ++p) {
+      switch (call.rows) {
+        case 1: run_image_rows<1>(call, p * kImagePanel); break;
+        case 2: run_image_rows<2>(call, p * kImagePanel); break;
+        default: run_image_rows<3>(call, p * kImagePanel); break;
+      }
+    }
+  });
+}
+
 void product_by_columns(const OpContext& ctx, const ProductCall& call) {
   const Index panels = (call.columns + kChainColumns - 1) / kChainColumns;
   ctx.pool->parallel_for(panels, 1, [&](int thread, Index begin, Index end) {
@@ -342,6 +389,7 @@ void product_kernel(const OpContext& ctx, const ProductCall& call) {
   // The vector products are written for AVX2 alone.
   constexpr bool kHasVector = HWY_TARGET != HWY_SCALAR;
   if (call.rows > kFewRows || falls_together(call)) return product_by_rows(ctx, call);
+  if (call.image != nullptr && call.rows <= 3) return product_by_image(ctx, call);
   if (call.image == nullptr && call.right_order == Order::depth_inside) {
     if (kHasVector && call.rows <= kVectorRows) return product_by_vector(ctx, call);
     return product_turned(ctx, call);

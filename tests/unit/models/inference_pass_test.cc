@@ -26,6 +26,7 @@ class Server {
   kernels::OpContext ctx() { return {&pool_}; }
   const Decoder& decoder() const { return decoder_; }
   std::span<const float> weights() { return weights_.span(); }
+  void pack() { pass_.pack(ctx(), weights()); }
   std::size_t vocabulary() const { return decoder_.description().vocabulary; }
   KvCache cache(std::uint32_t capacity) const { return {decoder_.description(), capacity}; }
 
@@ -72,7 +73,8 @@ TEST_CASE("inference pass: chunks, single tokens and threads give the bits of on
     }
     CHECK(same(logits, whole));
   }
-  // The last 20 tokens again, one at a time, over what the cache still holds.
+  // The last 20 tokens again, one at a time, over what the cache still holds, by packed weights.
+  server.pack();
   whole_cache.truncate(130);
   for (std::size_t at = 130; at < prompt.size(); ++at) {
     const auto logits = server.run({{&whole_cache, prompt.subspan(at, 1), LogitRows::last}}, 1);

@@ -1,0 +1,45 @@
+// The weight of a linear layer turned once into the layout that products of few rows read at the
+// speed of memory.
+//
+// A weight lies output by output, k side by side; a chain per output wants sixteen outputs side by
+// side for each k. Turning it in registers costs a decoding step more than the multiply-adds, so it
+// is done once:
+//
+//   image  [outputs / 64][inputs][64]   f32, zeros where outputs end
+//
+// product_nt reads it in place of `right` (product.h, `packed`), with the same chains: the same
+// bits. An image is a cache: stale once the weight changes, of this build only (kImageVersion).
+//
+// Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/tensor/buffer.h"
+#include "kernels/tensor/op_context.h"
+#include "protocol/base/result.h"
+
+namespace tutti::kernels {
+
+inline constexpr std::uint32_t kImageVersion = 1;
+
+class PackedWeight {
+ public:
+  PackedWeight() = default;
+
+  Index outputs() const { return outputs_; }
+  Index inputs() const { return inputs_; }
+  const float* image() const { return image_.data(); }
+  static std::uint64_t bytes(Index outputs, Index inputs);
+
+ private:
+  friend Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight);
+  FloatBuffer image_;
+  Index outputs_ = 0;
+  Index inputs_ = 0;
+};
+
+// weight [outputs, inputs].
+Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight);
+
+}  // namespace tutti::kernels
