@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/ops/adamw.h"
+#include "kernels/tensor/device.h"
 
 #ifndef TUTTI_ADAMW_CONSTANTS
 #define TUTTI_ADAMW_CONSTANTS
@@ -89,6 +90,7 @@ Result<> adamw_update(const OpContext& ctx, const AdamWUpdate& args) {
     return Error{ErrorCode::invalid_argument,
                  "adamw_update: weight, gradient, states or hashes differ in length"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const AdamWConstants constants(args.settings);
   ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
     for (Index block = begin; block < end; ++block) {

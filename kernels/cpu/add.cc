@@ -6,6 +6,7 @@
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/product.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -53,6 +54,7 @@ Result<> add_into(const OpContext& ctx, std::span<float> a, std::span<const floa
   if (a.size() != b.size()) {
     return Error{ErrorCode::invalid_argument, "add_into: a and b differ in length"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(AddInto{a, b});
   TUTTI_CPU_CALL(add_into_kernel)(ctx, a, b);
   return {};
 }
@@ -61,6 +63,7 @@ Result<> column_sums(const OpContext& ctx, const ColumnSums& args) {
   if (args.x.columns > 0 && args.output == nullptr) {
     return Error{ErrorCode::invalid_argument, "column_sums: no output"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   TUTTI_CPU_CALL(column_sums_kernel)(ctx, args);
   return {};
 }

@@ -10,6 +10,7 @@
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/math.h"
 #include "kernels/ops/product.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -139,6 +140,7 @@ Result<> check(const LinearCrossEntropy& args) {
 
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args) {
   if (auto checked = check(args); !checked) return checked;
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};
@@ -177,6 +179,7 @@ Result<> log_softmax(const OpContext& ctx, ConstMatrix x, Matrix output) {
   if (!same_shape(x, output)) {
     return Error{ErrorCode::invalid_argument, "log_softmax: x and output differ in shape"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(LogSoftmax{x, output});
   TUTTI_CPU_CALL(log_softmax_kernel)(ctx, x, output);
   return {};
 }

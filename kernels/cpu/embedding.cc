@@ -1,5 +1,6 @@
 // Copies and additions of whole rows; plain C++, which both instruction sets run alike.
 #include "kernels/ops/embedding.h"
+#include "kernels/tensor/device.h"
 
 #include <algorithm>
 #include <cstring>
@@ -36,6 +37,7 @@ Result<> embedding_forward(const OpContext& ctx, const EmbeddingForward& args) {
   if (auto checked = check("embedding_forward", args.tokens, args.table, args.output); !checked) {
     return checked;
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const auto bytes = static_cast<std::size_t>(args.table.columns) * sizeof(float);
   ctx.pool->parallel_for(args.output.rows, rows_in_piece(args.output.columns),
                          [&](int, Index begin, Index end) {
@@ -51,6 +53,7 @@ Result<> embedding_backward(const OpContext& ctx, const EmbeddingBackward& args)
   if (auto checked = check("embedding_backward", args.tokens, args.dtable, args.dout); !checked) {
     return checked;
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   // Threads share the columns, not the tokens: each sum is then one chain in token order.
   const Index pieces = (args.dout.columns + kColumnsInPiece - 1) / kColumnsInPiece;
   const Index grain = (pieces + ctx.pool->threads() - 1) / ctx.pool->threads();

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/ops/gradient_norm.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -51,6 +52,7 @@ Result<> square_sums(const OpContext& ctx, std::span<const float> values, std::s
   if (sums.size() != static_cast<std::size_t>(blocks)) {
     return Error{ErrorCode::invalid_argument, "square_sums: one sum per grid block is needed"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(SquareSums{values, sums});
   ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
     for (Index block = begin; block < end; ++block) {
       const Index first = block * kGridBlock;

@@ -7,6 +7,7 @@
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/rms_norm.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -124,6 +125,7 @@ Result<> rms_norm_forward(const OpContext& ctx, const RmsNormForward& args) {
   if (!same_shape(args.x, args.y) || args.weight == nullptr) {
     return Error{ErrorCode::invalid_argument, "rms_norm_forward: x and y differ in shape"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   TUTTI_CPU_CALL(rms_norm_forward_kernel)(ctx, args);
   return {};
 }
@@ -134,6 +136,7 @@ Result<> rms_norm_backward(const OpContext& ctx, const RmsNormBackward& args) {
     return Error{ErrorCode::invalid_argument,
                  "rms_norm_backward: x, dy, dx or residual differ in shape"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   TUTTI_CPU_CALL(rms_norm_backward_kernel)(ctx, args);
   return {};
 }

@@ -6,6 +6,7 @@
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/math.h"
 #include "kernels/ops/rotary.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -73,6 +74,7 @@ Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args) {
       return Error{ErrorCode::invalid_argument, "rotary_angles: a position is negative"};
     }
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   ctx.pool->parallel_for(tokens, rows_in_piece(width * 16), [&](int, Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
       const auto position = static_cast<float>(args.positions[static_cast<std::size_t>(t)]);
@@ -93,6 +95,7 @@ Result<> rotary_apply(const OpContext& ctx, const RotaryApply& args) {
     return Error{ErrorCode::invalid_argument,
                  "rotary_apply: x must be [tokens, heads * head_width], angles [tokens, half]"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   TUTTI_CPU_CALL(rotary_apply_kernel)(ctx, args);
   return {};
 }

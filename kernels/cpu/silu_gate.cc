@@ -5,6 +5,7 @@
 #include "kernels/cpu/exp-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/silu_gate.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -83,6 +84,7 @@ Result<> silu_gate_forward(const OpContext& ctx, const SiluGateForward& args) {
   if (!same_shape(args.gate, args.y) || !same_shape(args.up, args.y)) {
     return Error{ErrorCode::invalid_argument, "silu_gate_forward: gate, up, y differ in shape"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   TUTTI_CPU_CALL(silu_gate_forward_kernel)(ctx, args);
   return {};
 }
@@ -93,6 +95,7 @@ Result<> silu_gate_backward(const OpContext& ctx, const SiluGateBackward& args) 
     return Error{ErrorCode::invalid_argument,
                  "silu_gate_backward: dy, gate, up, dgate, dup differ in shape"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   TUTTI_CPU_CALL(silu_gate_backward_kernel)(ctx, args);
   return {};
 }

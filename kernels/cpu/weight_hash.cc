@@ -1,4 +1,5 @@
 #include "kernels/ops/weight_hash.h"
+#include "kernels/tensor/device.h"
 
 #include <fmt/core.h>
 #include <xxhash.h>
@@ -23,6 +24,7 @@ Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,
   if (hashes.size() != static_cast<std::size_t>(blocks)) {
     return Error{ErrorCode::invalid_argument, "hash_blocks: one hash per grid block is needed"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(HashBlocks{values, hashes});
   ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
     for (Index block = begin; block < end; ++block) {
       const auto first = static_cast<std::size_t>(block * kGridBlock);

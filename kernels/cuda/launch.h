@@ -57,18 +57,23 @@ void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shap
   extern __shared__ __align__(16) unsigned char tutti_dynamic_shared_memory[]; \
   type* const name = reinterpret_cast<type*>(tutti_dynamic_shared_memory)
 
-#ifdef __CUDACC__
+// Only nvcc can take a kernel's address, so launches stand in .cu files.
 template <class... P, class... A>
 void launch_named(const char*, cudaStream_t stream, const LaunchShape& shape, void (*kernel)(P...),
                   A... args) {
+  const auto* const address = reinterpret_cast<const void*>(kernel);
   if (shape.shared_bytes > kSharedBytesPlain) {
-    cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                         cudaFuncAttributeMaxDynamicSharedMemorySize,
+    cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          static_cast<int>(shape.shared_bytes));
   }
-  kernel<<<shape.blocks, shape.threads, shape.shared_bytes, stream> > >(static_cast<P>(args)...);
+  const auto run = [&](P... values) {
+    void* pointers[] = {static_cast<void*>(&values)...};
+    // What fails shows in cudaGetLastError, which every op asks for at its end.
+    static_cast<void>(cudaLaunchKernel(address, shape.blocks, shape.threads, pointers,
+                                       shape.shared_bytes, stream));
+  };
+  run(static_cast<P>(args)...);
 }
-#endif
 
 #endif
 

@@ -13,6 +13,12 @@
 
 namespace tutti::kernels {
 
+// The arguments, as a device takes them.
+struct AddInto {
+  std::span<float> a;
+  std::span<const float> b;
+};
+
 Result<> add_into(const OpContext& ctx, std::span<float> a, std::span<const float> b);
 
 }  // namespace tutti::kernels

@@ -36,6 +36,12 @@ struct LinearCrossEntropy {
 };
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args);
 
+// The arguments of log_softmax, as a device takes them.
+struct LogSoftmax {
+  ConstMatrix x;
+  Matrix output;
+};
+
 // output[m, v] = x[m, v] - log(sum(exp(x[m, :]))); output may be x.
 Result<> log_softmax(const OpContext& ctx, ConstMatrix x, Matrix output);
 

@@ -16,6 +16,12 @@
 
 namespace tutti::kernels {
 
+// The arguments, as a device takes them.
+struct SquareSums {
+  std::span<const float> values;
+  std::span<double> sums;
+};
+
 Result<> square_sums(const OpContext& ctx, std::span<const float> values, std::span<double> sums);
 
 // sums[0] + sums[1] + ... from the left.

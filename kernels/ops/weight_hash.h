@@ -31,6 +31,12 @@ std::string to_string(const Hash128& hash);
 // XXH3-128 of the bytes of `values`: one grid block.
 Hash128 hash_block(std::span<const float> values);
 
+// The arguments of hash_blocks, as a device takes them.
+struct HashBlocks {
+  std::span<const float> values;
+  std::span<Hash128> hashes;
+};
+
 // hashes[b] of block b of `values`, which begin on the grid. hashes.size() ==
 // grid_blocks(values.size()). Errors: invalid_argument.
 Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,

@@ -45,6 +45,14 @@ Floats on_all_paths(const std::function<Floats(const OpContext&)>& op);
 // The same, and the bits become part of `golden`.
 Floats on_all_paths(Golden& golden, const std::function<Floats(const OpContext&)>& op);
 
+// Whether a product goes on from what its output holds as one chain (CPU), or adds a finished sum
+// to it (a GPU's library; kernels/cuda/products.h).
+bool continues_chains();
+
+// Whether sums of products agree: bit for bit where they are chains, else but for the order of
+// additions.
+bool same_sums(std::span<const float> a, std::span<const float> b);
+
 // A context of one thread on the default path, for what on_all_paths has covered.
 const OpContext& single();
 

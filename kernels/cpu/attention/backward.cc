@@ -309,6 +309,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::kernels {
 
@@ -332,6 +333,7 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
       !checked) {
     return checked;
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   TUTTI_CPU_CALL(attention_backward_kernel)(ctx, args);
   return {};
 }

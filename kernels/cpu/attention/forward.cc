@@ -34,6 +34,7 @@ HWY_AFTER_NAMESPACE();
 #include <new>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::kernels {
 
@@ -121,6 +122,7 @@ Result<> attention_cached(const OpContext& ctx, const AttentionCached& args) {
                    "pages"};
     }
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   run_attention(ctx, args, nullptr);
   return {};
 }
@@ -139,6 +141,7 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
       !checked) {
     return checked;
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   // The batch's keys and values become pages in scratch memory: one arithmetic for training and
   // serving.
   Arena& arena = ctx.pool->op_scratch();

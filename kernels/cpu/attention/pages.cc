@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/attention/layout.h"
 #include "kernels/cpu/product/pack.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::kernels {
 
@@ -152,6 +153,7 @@ Result<> kv_write(const OpContext& ctx, const KeyValueWrite& args) {
                    "kv_write: a sequence's rows are not in the batch, or it has too few pages"};
     }
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const Index tasks = static_cast<Index>(args.sequences.size()) * shape.kv_heads;
   ctx.pool->parallel_for(tasks, 1, [&](int, Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {

@@ -4,6 +4,7 @@
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/ops/packed_weight.h"
 #include "kernels/ops/product.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::kernels {
 
@@ -62,6 +63,7 @@ Result<> product_nt(const OpContext& ctx, const Product& args) {
        (packed->outputs() != call.columns || packed->inputs() != call.depth))) {
     return wrong_shape("product_nt", call);
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(ProductForm::nt, args);
   return run(ctx, call);
 }
 
@@ -71,6 +73,7 @@ Result<> product_nn(const OpContext& ctx, const Product& args) {
   if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
     return wrong_shape("product_nn", call);
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(ProductForm::nn, args);
   return run(ctx, call);
 }
 
@@ -80,6 +83,7 @@ Result<> product_tn(const OpContext& ctx, const Product& args) {
   if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
     return wrong_shape("product_tn", call);
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(ProductForm::tn, args);
   return run(ctx, call);
 }
 

@@ -1,0 +1,272 @@
+// Attention backward, fp32, without atomics: one kernel sums dk and dv over (query head, query),
+// another dq over keys; both compute the weights again from lse.
+//
+//   P = exp(S scale - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta) scale
+//   dK += dS^T Q                dQ += dS K        delta = sum(dO O) of the row
+//
+// Tiles are 32 by 32; four neighbouring lanes have one row of the result, as in the forward pass.
+// Each sum is a chain in ascending order, so a sample's gradients do not depend on what else is in
+// the batch.
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cuda/attention_softmax.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/reduce.h"
+#include "kernels/cuda/row_view.h"
+#include "kernels/ops/attention.h"
+
+namespace tutti::kernels::cuda {
+
+namespace {
+
+constexpr Index kTile = kQueryTile;
+
+// Rows [row, row + rows) of the batch: positions [position, ...) of the sample that begins at row
+// `first`.
+struct Task {
+  std::int32_t first;
+  std::int32_t position;
+  std::int32_t rows;
+  std::int32_t length;  // of the sample
+};
+
+struct Backward {
+  explicit Backward(const AttentionBackward& args)
+      : q(args.q),
+        k(args.k),
+        v(args.v),
+        out(args.out),
+        dout(args.dout),
+        dq(args.dq),
+        dk(args.dk),
+        dv(args.dv),
+        lse(args.lse),
+        heads(args.shape.heads),
+        group(args.shape.heads / args.shape.kv_heads),
+        width(args.shape.head_width),
+        scale(args.shape.scale) {}
+
+  Rows<const float> q, k, v, out, dout;
+  Rows<float> dq, dk, dv;
+  const float* lse;
+  const float* delta = nullptr;
+  const Task* tasks = nullptr;
+  Index heads, group, width;
+  float scale;
+};
+
+__global__ void deltas_kernel(Backward a, float* delta) {
+  const Index row = blockIdx.x;
+  const Index lane = threadIdx.x % kWarp;
+  for (Index head = threadIdx.x / kWarp; head < a.heads; head += kAttentionThreads / kWarp) {
+    const float* const dout = a.dout.at(row) + head * a.width;
+    const float* const out = a.out.at(row) + head * a.width;
+    float sum = 0.0F;
+    for (Index d = lane; d < a.width; d += kWarp) sum = fmaf(dout[d], out[d], sum);
+    sum = warp_sum(sum);
+    if (lane == 0) delta[row * a.heads + head] = sum;
+  }
+}
+
+struct Tiles {
+  __device__ Tiles(float* memory, Index width)
+      : stride(width + 1),
+        q(memory),
+        dout(q + kTile * stride),
+        k(dout + kTile * stride),
+        v(k + kTile * stride),
+        weights(v + kTile * stride),
+        slopes(weights + kTile * (kTile + 1)) {}
+  Index stride;
+  float *q, *dout, *k, *v;
+  float *weights, *slopes;  // [own row][kTile + 1]
+};
+
+std::size_t tile_bytes(Index width) {
+  return static_cast<std::size_t>(4 * kTile * (width + 1) + 2 * kTile * (kTile + 1)) *
+         sizeof(float);
+}
+
+__device__ void load_tile(float* to, Index stride, const Rows<const float>& from, Index row,
+                          Index rows, Index column, Index width) {
+  for (Index i = threadIdx.x; i < rows * width; i += kAttentionThreads) {
+    to[i / width * stride + i % width] = from.at(row + i / width)[column + i % width];
+  }
+}
+
+struct Pair {
+  float weight, slope;
+};
+
+// Of query `query` and key `key` of the tiles; `place` is the query's in lse and delta.
+__device__ Pair weigh(const Backward& a, const Tiles& tiles, Index query, Index key, Index place) {
+  const float* const q = tiles.q + query * tiles.stride;
+  const float* const k = tiles.k + key * tiles.stride;
+  const float* const dout = tiles.dout + query * tiles.stride;
+  const float* const v = tiles.v + key * tiles.stride;
+  float score = 0.0F;
+  float dweight = 0.0F;
+  for (Index d = 0; d < a.width; ++d) {
+    score = fmaf(q[d], k[d], score);
+    dweight = fmaf(dout[d], v[d], dweight);
+  }
+  const float weight = exp32(score * a.scale - a.lse[place]);
+  return {weight, weight * (dweight - a.delta[place]) * a.scale};
+}
+
+// sum[i] += factors[j] * rows[j][column i], j ascending.
+template <int kColumns>
+__device__ void add_rows(float* sum, const float* factors, const float* rows, Index stride,
+                         Index count, Index width) {
+  const Index lane = threadIdx.x % kQueryLanes;
+  for (Index j = 0; j < count; ++j) {
+    const float factor = factors[j];
+    for (int i = 0; i < kColumns; ++i) {
+      const Index column = lane + kQueryLanes * i;
+      if (column < width) sum[i] = fmaf(factor, rows[j * stride + column], sum[i]);
+    }
+  }
+}
+
+template <int kColumns>
+__device__ void store_row(float* to, const float* sum, Index width) {
+  const Index lane = threadIdx.x % kQueryLanes;
+  for (int i = 0; i < kColumns; ++i) {
+    const Index column = lane + kQueryLanes * i;
+    if (column < width) to[column] = sum[i];
+  }
+}
+
+// Block (tile of keys, key head): threads own a key each.
+template <int kColumns>
+__global__ void __launch_bounds__(kAttentionThreads) key_gradients_kernel(Backward a) {
+  TUTTI_DYNAMIC_SHARED(float, memory);
+  const Tiles tiles(memory, a.width);
+  const Task task = a.tasks[blockIdx.x];
+  const Index kv_head = blockIdx.y;
+  const Index key = threadIdx.x / kQueryLanes;
+  const Index lane = threadIdx.x % kQueryLanes;
+  const Index key_row = task.first + task.position;
+  float* const weights = tiles.weights + key * (kTile + 1);
+  float* const slopes = tiles.slopes + key * (kTile + 1);
+  load_tile(tiles.k, tiles.stride, a.k, key_row, task.rows, kv_head * a.width, a.width);
+  load_tile(tiles.v, tiles.stride, a.v, key_row, task.rows, kv_head * a.width, a.width);
+  float dk[kColumns] = {};
+  float dv[kColumns] = {};
+  for (Index head = kv_head * a.group; head < (kv_head + 1) * a.group; ++head) {
+    for (Index begin = task.position; begin < task.length; begin += kTile) {
+      const Index count = begin + kTile < task.length ? kTile : task.length - begin;
+      __syncthreads();
+      load_tile(tiles.q, tiles.stride, a.q, task.first + begin, count, head * a.width, a.width);
+      load_tile(tiles.dout, tiles.stride, a.dout, task.first + begin, count, head * a.width,
+                a.width);
+      __syncthreads();
+      if (key < task.rows) {
+        for (Index query = lane; query < count; query += kQueryLanes) {
+          const bool sees = begin + query >= task.position + key;
+          const Index place = (task.first + begin + query) * a.heads + head;
+          const Pair pair = sees ? weigh(a, tiles, query, key, place) : Pair{0.0F, 0.0F};
+          weights[query] = pair.weight;
+          slopes[query] = pair.slope;
+        }
+      }
+      __syncwarp();
+      // Queries before the key do not see it and are not touched.
+      const Index skipped = task.position + key - begin;
+      const Index from = skipped > 0 ? skipped : 0;
+      if (key < task.rows && from < count) {
+        add_rows<kColumns>(dv, weights + from, tiles.dout + from * tiles.stride, tiles.stride,
+                           count - from, a.width);
+        add_rows<kColumns>(dk, slopes + from, tiles.q + from * tiles.stride, tiles.stride,
+                           count - from, a.width);
+      }
+    }
+  }
+  if (key < task.rows) {
+    store_row<kColumns>(a.dk.at(key_row + key) + kv_head * a.width, dk, a.width);
+    store_row<kColumns>(a.dv.at(key_row + key) + kv_head * a.width, dv, a.width);
+  }
+}
+
+// Block (tile of queries, head): threads own a query each.
+template <int kColumns>
+__global__ void __launch_bounds__(kAttentionThreads) query_gradients_kernel(Backward a) {
+  TUTTI_DYNAMIC_SHARED(float, memory);
+  const Tiles tiles(memory, a.width);
+  const Task task = a.tasks[blockIdx.x];
+  const Index head = blockIdx.y;
+  const Index kv_head = head / a.group;
+  const Index query = threadIdx.x / kQueryLanes;
+  const Index lane = threadIdx.x % kQueryLanes;
+  const Index row = task.first + task.position;
+  float* const slopes = tiles.slopes + query * (kTile + 1);
+  load_tile(tiles.q, tiles.stride, a.q, row, task.rows, head * a.width, a.width);
+  load_tile(tiles.dout, tiles.stride, a.dout, row, task.rows, head * a.width, a.width);
+  const Index place = (row + query) * a.heads + head;
+  float dq[kColumns] = {};
+  const Index end = task.position + task.rows;
+  for (Index begin = 0; begin < end; begin += kTile) {
+    const Index count = begin + kTile < end ? kTile : end - begin;
+    __syncthreads();
+    load_tile(tiles.k, tiles.stride, a.k, task.first + begin, count, kv_head * a.width, a.width);
+    load_tile(tiles.v, tiles.stride, a.v, task.first + begin, count, kv_head * a.width, a.width);
+    __syncthreads();
+    const Index left = task.position + query + 1 - begin;
+    const Index seen = query < task.rows ? (left < count ? left : count) : 0;
+    for (Index key = lane; key < seen; key += kQueryLanes) {
+      slopes[key] = weigh(a, tiles, query, key, place).slope;
+    }
+    __syncwarp();
+    add_rows<kColumns>(dq, slopes, tiles.k, tiles.stride, seen, a.width);
+  }
+  if (query < task.rows) store_row<kColumns>(a.dq.at(row + query) + head * a.width, dq, a.width);
+}
+
+template <int kColumns>
+void launch_both(cudaStream_t stream, const Backward& a, unsigned tasks) {
+  const std::size_t bytes = tile_bytes(a.width);
+  TUTTI_LAUNCH(stream,
+               (LaunchShape{dim3(tasks, static_cast<unsigned>(a.heads / a.group)),
+                            kAttentionThreads, bytes}),
+               key_gradients_kernel<kColumns>, a);
+  TUTTI_LAUNCH(stream,
+               (LaunchShape{dim3(tasks, static_cast<unsigned>(a.heads)), kAttentionThreads, bytes}),
+               query_gradients_kernel<kColumns>, a);
+}
+
+}  // namespace
+
+Result<> CudaDevice::enqueue(const AttentionBackward& args) {
+  begin_op();
+  if (auto taken = check_form(args.shape); !taken) return taken;
+  std::vector<Task> tiles;
+  for (std::size_t s = 0; s + 1 < args.sample_offsets.size(); ++s) {
+    const std::int32_t first = args.sample_offsets[s];
+    const std::int32_t length = args.sample_offsets[s + 1] - first;
+    for (std::int32_t at = 0; at < length; at += static_cast<std::int32_t>(kTile)) {
+      tiles.push_back({first, at, std::min(static_cast<std::int32_t>(kTile), length - at), length});
+    }
+  }
+  if (tiles.empty()) return {};
+  auto tasks = stage(tiles.data(), tiles.size());
+  if (!tasks) return std::move(tasks).error();
+  auto delta = scratch_floats(args.q.rows * args.shape.heads);
+  if (!delta) return std::move(delta).error();
+  Backward a(args);
+  a.tasks = *tasks;
+  a.delta = *delta;
+  const auto count = static_cast<unsigned>(tiles.size());
+  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.q.rows), kAttentionThreads}),
+               deltas_kernel, a, *delta);
+  if (a.width <= 16 * static_cast<Index>(kQueryLanes)) {
+    launch_both<16>(stream(), a, count);
+  } else if (a.width <= 32 * static_cast<Index>(kQueryLanes)) {
+    launch_both<32>(stream(), a, count);
+  } else {
+    launch_both<64>(stream(), a, count);
+  }
+  return end_op();
+}
+
+}  // namespace tutti::kernels::cuda

@@ -1,0 +1,403 @@
+// Attention over a batch and over cache pages, fp32: one kernel for both. The arithmetic is
+// attention_softmax.h's.
+//
+// A thread block has up to 32 queries of one head and walks over the key blocks that they see.
+// Where there are few blocks of queries and many keys (decode), each chunk of keys is a thread
+// block of its own, whose result waits in scratch memory until a second kernel merges the chunks in
+// order.
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cuda/attention_softmax.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/row_view.h"
+#include "kernels/ops/attention.h"
+#include "kernels/ops/key_value_pages.h"
+
+namespace tutti::kernels::cuda {
+
+namespace {
+
+// Fewer thread blocks than this leave a GPU idle; chunks of keys are then spread.
+constexpr Index kBlocksWanted = 264;
+
+// Rows [row, row + rows) are positions [position, ...) of one sequence, whose keys begin at row
+// `keys` of k and v, or at entry `keys` of the page list.
+struct Task {
+  std::int32_t row;
+  std::int32_t rows;
+  std::int32_t position;
+  std::int32_t keys;
+};
+
+struct Attend {
+  Rows<const float> q, k, v;  // k and v: null with pages
+  Rows<float> out;
+  float* const* pages;  // null: k and v
+  const Task* tasks;
+  float* lse;
+  float* parts;  // null: each block walks over all chunks
+  Index heads, group, width, chunks;
+  float scale;
+};
+
+// A chunk's result of one query and head in scratch memory: value sums, then top and total.
+__device__ Index part_at(const Attend& a, Index row, Index head, Index chunk) {
+  return ((row * a.heads + head) * a.chunks + chunk) * (a.width + 2);
+}
+
+__device__ const float* key_at(const Attend& a, const Task& task, Index head, Index position) {
+  if (a.pages == nullptr) return a.k.at(task.keys + position) + head * a.width;
+  const float* const page = a.pages[task.keys + position / kKeyBlock];
+  return page + (2 * head * kKeyBlock + position % kKeyBlock) * a.width;
+}
+__device__ const float* value_at(const Attend& a, const Task& task, Index head, Index position) {
+  if (a.pages == nullptr) return a.v.at(task.keys + position) + head * a.width;
+  const float* const page = a.pages[task.keys + position / kKeyBlock];
+  return page + ((2 * head + 1) * kKeyBlock + position % kKeyBlock) * a.width;
+}
+
+// Shared memory of a block; rows are one number longer than a head, so that lanes meet different
+// banks.
+struct Tiles {
+  __device__ Tiles(float* memory, Index width)
+      : stride(width + 1),
+        q(memory),
+        k(q + kQueryTile * stride),
+        v(k + kKeyBlock * stride),
+        weights(v + kKeyBlock * stride) {}
+  Index stride;
+  float *q, *k, *v;
+  float* weights;  // [query][kKeyBlock + 1]
+};
+
+std::size_t tile_bytes(Index width) {
+  const Index floats = (kQueryTile + 2 * kKeyBlock) * (width + 1) + kQueryTile * (kKeyBlock + 1);
+  return static_cast<std::size_t>(floats) * sizeof(float);
+}
+
+// Keys that no query of the task sees may hold anything: they become zeros.
+__device__ void load_keys(const Attend& a, const Task& task, const Tiles& tiles, Index kv_head,
+                          Index begin) {
+  const Index seen = task.position + task.rows - begin;
+  for (Index i = threadIdx.x; i < kKeyBlock * a.width; i += kAttentionThreads) {
+    const Index key = i / a.width;
+    const Index d = i % a.width;
+    const bool there = key < seen;
+    tiles.k[key * tiles.stride + d] = there ? key_at(a, task, kv_head, begin + key)[d] : 0.0F;
+    tiles.v[key * tiles.stride + d] = there ? value_at(a, task, kv_head, begin + key)[d] : 0.0F;
+  }
+}
+
+// One block of keys for the thread's query, which sees the first `seen` of them.
+template <int kColumns>
+__device__ void attend_block(const Attend& a, const Tiles& tiles, Softmax<kColumns>& softmax,
+                             Index seen, bool first) {
+  const Index query = threadIdx.x / kQueryLanes;
+  const Index lane = threadIdx.x % kQueryLanes;
+  const float* const q = tiles.q + query * tiles.stride;
+  float* const weights = tiles.weights + query * (kKeyBlock + 1);
+  float top = -INFINITY;
+  for (Index key = lane; key < seen; key += kQueryLanes) {
+    const float* const k = tiles.k + key * tiles.stride;
+    float score = 0.0F;
+    for (Index d = 0; d < a.width; ++d) score = fmaf(q[d], k[d], score);
+    score *= a.scale;
+    weights[key] = score;
+    top = score > top ? score : top;
+  }
+  top = lanes_max(top);
+  if (seen > 0) softmax.raise(top, first);
+  float total = 0.0F;
+  for (Index key = lane; key < seen; key += kQueryLanes) {
+    const float weight = exp32(weights[key] - softmax.top);
+    weights[key] = weight;
+    total += weight;
+  }
+  softmax.total += lanes_sum(total);
+  __syncwarp();
+  for (Index key = 0; key < seen; ++key) {
+    const float weight = weights[key];
+    const float* const v = tiles.v + key * tiles.stride;
+    for (int i = 0; i < kColumns; ++i) {
+      const Index column = lane + kQueryLanes * i;
+      if (column < a.width) softmax.sum[i] = fmaf(weight, v[column], softmax.sum[i]);
+    }
+  }
+}
+
+// Merges a finished chunk with those before it, whose value sums wait in `out`; the last one
+// divides.
+template <int kColumns>
+__device__ void finish_chunk(const Attend& a, float* out, const Softmax<kColumns>& softmax,
+                             float& top, float& total, bool first, bool last) {
+  const Index lane = threadIdx.x % kQueryLanes;
+  const Merge merge = first ? Merge{softmax.top, 0.0F, 1.0F} : merge_chunks(top, softmax.top);
+  total = first ? softmax.total : fmaf(softmax.total, merge.new_factor, total * merge.old_factor);
+  top = merge.top;
+  const float by = 1.0F / total;
+  for (int i = 0; i < kColumns; ++i) {
+    const Index column = lane + kQueryLanes * i;
+    if (column >= a.width) continue;
+    const float sum = first
+                          ? softmax.sum[i]
+                          : fmaf(softmax.sum[i], merge.new_factor, out[column] * merge.old_factor);
+    out[column] = last ? sum * by : sum;
+  }
+}
+
+template <int kColumns>
+__device__ void store_part(const Attend& a, float* part, const Softmax<kColumns>& softmax) {
+  const Index lane = threadIdx.x % kQueryLanes;
+  for (int i = 0; i < kColumns; ++i) {
+    const Index column = lane + kQueryLanes * i;
+    if (column < a.width) part[column] = softmax.sum[i];
+  }
+  if (lane == 0) {
+    part[a.width] = softmax.top;
+    part[a.width + 1] = softmax.total;
+  }
+}
+
+// Block (task, head, chunk): the chunk counts only where chunks are spread.
+template <int kColumns>
+__global__ void __launch_bounds__(kAttentionThreads) attend_kernel(Attend a) {
+  TUTTI_DYNAMIC_SHARED(float, memory);
+  const Tiles tiles(memory, a.width);
+  const Task task = a.tasks[blockIdx.x];
+  const Index head = blockIdx.y;
+  const Index kv_head = head / a.group;
+  const Index query = threadIdx.x / kQueryLanes;
+  const Index position = query < task.rows ? task.position + query : -1;
+  const Index last_block = (task.position + task.rows - 1) / kKeyBlock;
+  const bool spread = a.parts != nullptr;
+  const Index first_chunk = spread ? static_cast<Index>(blockIdx.z) : 0;
+  const Index last_chunk = spread ? first_chunk : last_block / kChunkBlocks;
+  for (Index i = threadIdx.x; i < task.rows * a.width; i += kAttentionThreads) {
+    tiles.q[i / a.width * tiles.stride + i % a.width] =
+        a.q.at(task.row + i / a.width)[head * a.width + i % a.width];
+  }
+  Softmax<kColumns> softmax;
+  float top = 0.0F;
+  float total = 0.0F;
+  for (Index chunk = first_chunk; chunk <= last_chunk; ++chunk) {
+    softmax.clear();
+    const Index begin = chunk * kChunkBlocks;
+    const Index end = begin + kChunkBlocks < last_block + 1 ? begin + kChunkBlocks : last_block + 1;
+    for (Index block = begin; block < end; ++block) {
+      __syncthreads();
+      load_keys(a, task, tiles, kv_head, block * kKeyBlock);
+      __syncthreads();
+      const Index left = position + 1 - block * kKeyBlock;
+      const Index seen = left < 0 ? 0 : (left < kKeyBlock ? left : kKeyBlock);
+      attend_block(a, tiles, softmax, seen, block == begin);
+    }
+    if (position < begin * kKeyBlock) continue;
+    const Index row = task.row + query;
+    if (spread) {
+      store_part(a, a.parts + part_at(a, row, head, chunk), softmax);
+    } else {
+      finish_chunk(a, a.out.at(row) + head * a.width, softmax, top, total, chunk == 0,
+                   chunk == position / kChunkKeys);
+    }
+  }
+  if (!spread && position >= 0 && a.lse != nullptr && threadIdx.x % kQueryLanes == 0) {
+    a.lse[(task.row + query) * a.heads + head] = top + logf(total);
+  }
+}
+
+// Block (task, head, row of the task): merges its chunks in order, thread by column.
+__global__ void merge_parts_kernel(Attend a) {
+  const Task task = a.tasks[blockIdx.x];
+  const Index head = blockIdx.y;
+  const Index query = blockIdx.z;
+  if (query >= task.rows) return;
+  const Index row = task.row + query;
+  const Index last = (task.position + query) / kChunkKeys;
+  for (Index column = threadIdx.x; column < a.width; column += blockDim.x) {
+    const float* part = a.parts + part_at(a, row, head, 0);
+    float sum = part[column];
+    float top = part[a.width];
+    float total = part[a.width + 1];
+    for (Index chunk = 1; chunk <= last; ++chunk) {
+      part += a.width + 2;
+      const Merge merge = merge_chunks(top, part[a.width]);
+      total = fmaf(part[a.width + 1], merge.new_factor, total * merge.old_factor);
+      sum = fmaf(part[column], merge.new_factor, sum * merge.old_factor);
+      top = merge.top;
+    }
+    a.out.at(row)[head * a.width + column] = sum * (1.0F / total);
+    if (a.lse != nullptr && column == 0) a.lse[row * a.heads + head] = top + logf(total);
+  }
+}
+
+struct Written {
+  float* page;
+  std::int32_t row;
+  std::int32_t slot;
+};
+
+// Block (row): its key and value go to their places in the page.
+__global__ void kv_write_kernel(Rows<const float> k, Rows<const float> v, const Written* rows,
+                                Index kv_heads, Index width) {
+  const Written to = rows[blockIdx.x];
+  for (Index i = threadIdx.x; i < kv_heads * width; i += blockDim.x) {
+    const Index head = i / width;
+    float* const place = to.page + (2 * head * kKeyBlock + to.slot) * width + i % width;
+    place[0] = k.at(to.row)[i];
+    place[kKeyBlock * width] = v.at(to.row)[i];
+  }
+}
+
+void launch_attend(cudaStream_t stream, const LaunchShape& shape, const Attend& a) {
+  if (a.width <= 16 * kQueryLanes) {
+    TUTTI_LAUNCH(stream, shape, attend_kernel<16>, a);
+  } else if (a.width <= 32 * kQueryLanes) {
+    TUTTI_LAUNCH(stream, shape, attend_kernel<32>, a);
+  } else {
+    TUTTI_LAUNCH(stream, shape, attend_kernel<64>, a);
+  }
+}
+
+// Tiles of queries of rows that are positions first_position .. of one sequence.
+void add_tasks(std::vector<Task>& tasks, const SequenceRows& rows, Index keys) {
+  for (Index done = 0; done < rows.rows; done += kQueryTile) {
+    tasks.push_back({static_cast<std::int32_t>(rows.first_row + done),
+                     static_cast<std::int32_t>(std::min<Index>(kQueryTile, rows.rows - done)),
+                     static_cast<std::int32_t>(rows.first_position + done),
+                     static_cast<std::int32_t>(keys)});
+  }
+}
+
+Index chunks_of(const std::vector<Task>& tasks) {
+  Index keys = 0;
+  for (const Task& task : tasks) keys = std::max<Index>(keys, task.position + task.rows);
+  return (keys + kChunkKeys - 1) / kChunkKeys;
+}
+
+struct Launcher {
+  CudaDevice& device;
+  std::vector<Task> tasks;
+  Attend a;
+  Index rows;
+};
+
+}  // namespace
+
+// Everything but the tasks is in `launcher.a`.
+static Result<> run_attention(const Launcher& launcher, const Task* tasks, float* parts) {
+  Attend a = launcher.a;
+  a.tasks = tasks;
+  a.parts = parts;
+  const auto count = static_cast<unsigned>(launcher.tasks.size());
+  const auto heads = static_cast<unsigned>(a.heads);
+  const unsigned spread = parts == nullptr ? 1U : static_cast<unsigned>(a.chunks);
+  launch_attend(launcher.device.stream(),
+                {dim3(count, heads, spread), kAttentionThreads, tile_bytes(a.width)}, a);
+  if (parts != nullptr) {
+    TUTTI_LAUNCH(launcher.device.stream(), (LaunchShape{dim3(count, heads, kQueryTile), kWarp}),
+                 merge_parts_kernel, a);
+  }
+  return {};
+}
+
+// Chunks are spread where they would otherwise leave the GPU idle; this changes no bit.
+static bool spreads(const Launcher& launcher) {
+  const auto blocks = static_cast<Index>(launcher.tasks.size()) * launcher.a.heads;
+  return launcher.a.chunks > 1 && blocks < kBlocksWanted;
+}
+
+Result<> CudaDevice::check_form(const AttentionShape& shape) const {
+  const bool plain = shape.mask == AttentionMask::causal && shape.window == 0 &&
+                     shape.soft_cap == 0.0F && shape.slopes == nullptr &&
+                     shape.cache == CacheType::f32;
+  if (plain) return {};
+  return Error{ErrorCode::unsupported,
+               "attention on a GPU is causal, over fp32 keys, without window, cap or slopes"};
+}
+
+Result<> CudaDevice::enqueue(const AttentionForward& args) {
+  begin_op();
+  if (auto taken = check_form(args.shape); !taken) return taken;
+  const AttentionShape& shape = args.shape;
+  Launcher launcher{
+      *this,
+      {},
+      {Rows(args.q), Rows(args.k), Rows(args.v), Rows(args.out), nullptr, nullptr, args.lse,
+       nullptr, shape.heads, shape.heads / shape.kv_heads, shape.head_width, 0, shape.scale},
+      args.q.rows};
+  for (std::size_t s = 0; s + 1 < args.sample_offsets.size(); ++s) {
+    const Index first = args.sample_offsets[s];
+    add_tasks(launcher.tasks, {first, args.sample_offsets[s + 1] - first, 0, {}}, first);
+  }
+  if (launcher.tasks.empty()) return {};
+  auto tasks = stage(launcher.tasks.data(), launcher.tasks.size());
+  if (!tasks) return std::move(tasks).error();
+  launcher.a.chunks = chunks_of(launcher.tasks);
+  float* parts = nullptr;
+  if (spreads(launcher)) {
+    auto room =
+        scratch_floats(args.q.rows * shape.heads * launcher.a.chunks * (shape.head_width + 2));
+    if (!room) return std::move(room).error();
+    parts = *room;
+  }
+  if (auto ran = run_attention(launcher, *tasks, parts); !ran) return ran;
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(const AttentionCached& args) {
+  begin_op();
+  if (auto taken = check_form(args.shape); !taken) return taken;
+  const AttentionShape& shape = args.shape;
+  const Rows<const float> none{ConstMatrix{}};
+  Launcher launcher{*this,
+                    {},
+                    {Rows(args.q), none, none, Rows(args.out), nullptr, nullptr, nullptr, nullptr,
+                     shape.heads, shape.heads / shape.kv_heads, shape.head_width, 0, shape.scale},
+                    args.q.rows};
+  std::vector<float*> pages;
+  for (const SequenceRows& rows : args.sequences) {
+    add_tasks(launcher.tasks, rows, static_cast<Index>(pages.size()));
+    const auto needed = static_cast<std::size_t>(kv_pages_for(rows.first_position + rows.rows));
+    pages.insert(pages.end(), rows.pages.begin(),
+                 rows.pages.begin() + static_cast<std::ptrdiff_t>(needed));
+  }
+  if (launcher.tasks.empty()) return {};
+  auto tasks = stage(launcher.tasks.data(), launcher.tasks.size());
+  if (!tasks) return std::move(tasks).error();
+  auto list = stage(pages.data(), pages.size());
+  if (!list) return std::move(list).error();
+  launcher.a.pages = *list;
+  launcher.a.chunks = chunks_of(launcher.tasks);
+  float* parts = nullptr;
+  if (spreads(launcher)) {
+    auto room =
+        scratch_floats(args.q.rows * shape.heads * launcher.a.chunks * (shape.head_width + 2));
+    if (!room) return std::move(room).error();
+    parts = *room;
+  }
+  if (auto ran = run_attention(launcher, *tasks, parts); !ran) return ran;
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(const KeyValueWrite& args) {
+  begin_op();
+  if (auto taken = check_form(args.shape); !taken) return taken;
+  std::vector<Written> rows;
+  for (const SequenceRows& sequence : args.sequences) {
+    for (Index r = 0; r < sequence.rows; ++r) {
+      const Index position = sequence.first_position + r;
+      rows.push_back({sequence.pages[static_cast<std::size_t>(position / kKeyBlock)],
+                      static_cast<std::int32_t>(sequence.first_row + r),
+                      static_cast<std::int32_t>(position % kKeyBlock)});
+    }
+  }
+  if (rows.empty()) return {};
+  auto list = stage(rows.data(), rows.size());
+  if (!list) return std::move(list).error();
+  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(rows.size()), 128U}), kv_write_kernel,
+               Rows(args.k), Rows(args.v), *list, args.shape.kv_heads, args.shape.head_width);
+  return end_op();
+}
+
+}  // namespace tutti::kernels::cuda

@@ -1,0 +1,87 @@
+#include "kernels/cuda/device.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "kernels/cuda/products.h"
+
+namespace tutti::kernels::cuda {
+
+Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& options) {
+  if (auto usable = use_device(options.index); !usable) return std::move(usable).error();
+  std::unique_ptr<CudaDevice> device(new CudaDevice);
+  device->options_ = options;
+  cudaDeviceProp properties;
+  TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, options.index));
+  device->name_ = properties.name;
+  auto stream = make_stream();
+  if (!stream) return std::move(stream).error();
+  device->stream_ = *std::move(stream);
+  auto ring = UploadRing::make();
+  if (!ring) return std::move(ring).error();
+  device->ring_ = *std::move(ring);
+  auto products = Products::open();
+  if (!products) return std::move(products).error();
+  device->products_ = *std::move(products);
+  device->profile_ = fmt::format("sm_{}{}-fp32-{}", properties.major, properties.minor,
+                                 device->products_->profile());
+  return device;
+}
+
+CudaDevice::~CudaDevice() { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
+
+Result<void*> CudaDevice::allocate(std::size_t bytes) {
+  auto memory = make_device_memory(std::max<std::size_t>(bytes, 1));
+  if (!memory) return std::move(memory).error();
+  void* const address = memory->get();
+  memory_.emplace_back(address, *std::move(memory));
+  return address;
+}
+
+// What is enqueued may still use the memory.
+void CudaDevice::release(void* memory) noexcept {
+  static_cast<void>(cudaStreamSynchronize(stream_.get()));
+  std::erase_if(memory_, [memory](const auto& one) { return one.first == memory; });
+}
+
+Result<> CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
+  return ring_.send(stream_.get(), to, from, bytes);
+}
+
+Result<> CudaDevice::download(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return {};
+  TUTTI_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()));
+  return synchronize();
+}
+
+Result<> CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return {};
+  TUTTI_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()));
+  return {};
+}
+
+Result<> CudaDevice::zero(void* memory, std::size_t bytes) {
+  if (bytes == 0) return {};
+  TUTTI_CUDA_CHECK(cudaMemsetAsync(memory, 0, bytes, stream_.get()));
+  return {};
+}
+
+Result<> CudaDevice::synchronize() {
+  TUTTI_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
+  return {};
+}
+
+Result<float*> CudaDevice::scratch_floats(Index count) {
+  auto memory = scratch_.take(static_cast<std::size_t>(count) * sizeof(float));
+  if (!memory) return std::move(memory).error();
+  return static_cast<float*>(*memory);
+}
+
+Result<> CudaDevice::end_op() {
+  TUTTI_CUDA_CHECK(cudaGetLastError());
+  if (options_.waiting == DeviceOptions::Waiting::after_each_op) return synchronize();
+  return {};
+}
+
+}  // namespace tutti::kernels::cuda

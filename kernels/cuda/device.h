@@ -1,0 +1,123 @@
+// A GPU as ops see it (kernels/tensor/device.h): one stream, scratch memory of ops, and a pinned
+// ring through which host data goes up.
+//
+// Everything of a rank runs on one stream, so that an op may use the scratch memory of the op
+// before it. Transfers that overlap with it (the exchange of gradients) run on streams of their
+// own, ordered by events.
+//
+// Ownership: owns stream, scratch and ring; make it after fork, one a process and GPU. Threads:
+// one. Errors: those of runtime.h; after `unavailable` the device is lost, and the process should
+// end.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/scratch.h"
+#include "kernels/ops/attention.h"
+#include "kernels/ops/product.h"
+#include "kernels/tensor/device.h"
+#include "kernels/tensor/matrix.h"
+
+namespace tutti::kernels::cuda {
+
+class Products;
+
+struct DeviceOptions {
+  int index = 0;
+  // Tests: each op ends before the next begins, so that host memory it was given may be looked at.
+  enum class Waiting { at_request, after_each_op } waiting = Waiting::at_request;
+};
+
+class CudaDevice final : public Device {
+ public:
+  static Result<std::unique_ptr<CudaDevice>> open(const DeviceOptions& options);
+  ~CudaDevice() override;
+
+  cudaStream_t stream() const { return stream_.get(); }
+  // Memory of the op that is being enqueued; taken anew by the next one.
+  ScratchMemory& scratch() { return scratch_; }
+  Products& products() { return *products_; }
+
+  std::string_view name() const override { return name_; }
+  std::string_view profile() const override { return profile_; }
+  Result<void*> allocate(std::size_t bytes) override;
+  void release(void* memory) noexcept override;
+  Result<> upload(void* to, const void* from, std::size_t bytes) override;
+  Result<> download(void* to, const void* from, std::size_t bytes) override;
+  Result<> copy(void* to, const void* from, std::size_t bytes) override;
+  Result<> zero(void* memory, std::size_t bytes) override;
+  Result<> synchronize() override;
+
+  Result<> enqueue(const AdamWUpdate& args) override;
+  Result<> enqueue(const AddInto& args) override;
+  Result<> enqueue(const AttentionBackward& args) override;
+  Result<> enqueue(const AttentionCached& args) override;
+  Result<> enqueue(const AttentionForward& args) override;
+  Result<> enqueue(const ColumnSums& args) override;
+  Result<> enqueue(const EmbeddingBackward& args) override;
+  Result<> enqueue(const EmbeddingForward& args) override;
+  Result<> enqueue(const HashBlocks& args) override;
+  Result<> enqueue(const KeyValueWrite& args) override;
+  Result<> enqueue(const LinearCrossEntropy& args) override;
+  Result<> enqueue(const LogSoftmax& args) override;
+  Result<> enqueue(ProductForm form, const Product& args) override;
+  Result<> enqueue(const RmsNormBackward& args) override;
+  Result<> enqueue(const RmsNormForward& args) override;
+  Result<> enqueue(const RotaryAngles& args) override;
+  Result<> enqueue(const RotaryApply& args) override;
+  Result<> enqueue(const SiluGateBackward& args) override;
+  Result<> enqueue(const SiluGateForward& args) override;
+  Result<> enqueue(const SquareSums& args) override;
+
+ private:
+  CudaDevice() = default;
+
+  // Host numbers in scratch memory.
+  template <class T>
+  Result<T*> stage(const T* from, std::size_t count) {
+    auto memory = scratch_.take(count * sizeof(T));
+    if (!memory) return std::move(memory).error();
+    if (auto sent = upload(*memory, from, count * sizeof(T)); !sent) return std::move(sent).error();
+    return static_cast<T*>(*memory);
+  }
+  Result<float*> scratch_floats(Index count);
+  // The angles of positions below `positions`, in angles_.
+  Result<> grow_angles(std::span<const float> frequencies, Index positions);
+  // What a product adds to its sum.
+  struct RowAdditions {
+    Matrix output;
+    ChainStart start;
+    const float* bias;
+    ConstMatrix residual;
+  };
+  // Whether these kernels have the attention that is asked for.
+  Result<> check_form(const AttentionShape& shape) const;
+  Result<> add_to_rows(const RowAdditions& args);
+  Result<> add_losses(const LinearCrossEntropy& args);
+  void begin_op() { scratch_.reset(); }
+  // After the last launch of an op: whether all of them could be enqueued.
+  Result<> end_op();
+
+  struct Angles {
+    std::vector<float> frequencies;
+    Index positions = 0;
+    DeviceMemory cosine;  // [positions, frequencies]
+    DeviceMemory sine;
+  };
+
+  Stream stream_;
+  DeviceOptions options_;
+  ScratchMemory scratch_;
+  UploadRing ring_;
+  Angles angles_;
+  std::unique_ptr<Products> products_;
+  std::vector<std::pair<void*, DeviceMemory>> memory_;
+  std::string name_;
+  std::string profile_;
+};
+
+}  // namespace tutti::kernels::cuda

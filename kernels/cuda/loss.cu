@@ -1,0 +1,173 @@
+// The loss from hidden states, in chunks of rows: logits by a product, a kernel that turns them
+// into losses and gradients in place, and two products back.
+//
+// A chunk's rows depend on the vocabulary only, so that where the weight gradient is cut does not
+// follow the batch.
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/elementary.h"
+#include "kernels/cuda/products.h"
+#include "kernels/cuda/reduce.h"
+#include "kernels/cuda/row_view.h"
+#include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/product.h"
+
+namespace tutti::kernels::cuda {
+
+namespace {
+
+constexpr unsigned kThreads = 256;
+constexpr Index kLogitsHeld = Index{1} << 26;
+constexpr Index kRowsMin = 256;
+constexpr Index kRowsMax = 8192;
+
+struct LogSum {
+  float top, total;
+};
+
+// Over a row by the whole block; where `weights` is given, exp(x - top) is left there.
+__device__ LogSum log_sum(const float* x, float* weights, Index width, float* room) {
+  float top = -INFINITY;
+  for (Index i = threadIdx.x; i < width; i += kThreads) top = x[i] > top ? x[i] : top;
+  top = block_max(top, room);
+  float total = 0.0F;
+  for (Index i = threadIdx.x; i < width; i += kThreads) {
+    const float weight = exp32(x[i] - top);
+    if (weights != nullptr) weights[i] = weight;
+    total += weight;
+  }
+  return {top, block_sum(total, room)};
+}
+
+__global__ void __launch_bounds__(kThreads)
+    cross_entropy_kernel(Rows<float> logits, Index width, const std::int32_t* targets,
+                         float* losses, bool backward) {
+  TUTTI_SHARED(float, room, kThreads / kWarp);
+  const Index row = blockIdx.x;
+  float* const x = logits.at(row);
+  const std::int32_t target = targets[row];
+  if (target < 0) {
+    if (threadIdx.x == 0) losses[row] = 0.0F;
+    if (backward) {
+      for (Index i = threadIdx.x; i < width; i += kThreads) x[i] = 0.0F;
+    }
+    return;
+  }
+  const float chosen = x[target];
+  __syncthreads();
+  const LogSum sum = log_sum(x, backward ? x : nullptr, width, room);
+  if (threadIdx.x == 0) {
+    losses[row] = static_cast<float>(log(static_cast<double>(sum.total)) +
+                                     (static_cast<double>(sum.top) - static_cast<double>(chosen)));
+  }
+  if (!backward) return;
+  const float by = 1.0F / sum.total;
+  for (Index i = threadIdx.x; i < width; i += kThreads) {
+    const float share = x[i] * by;
+    x[i] = i == target ? share - 1.0F : share;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    log_softmax_kernel(Rows<const float> x, Rows<float> output, Index width) {
+  TUTTI_SHARED(float, room, kThreads / kWarp);
+  const float* const from = x.at(blockIdx.x);
+  float* const to = output.at(blockIdx.x);
+  const LogSum sum = log_sum(from, nullptr, width, room);
+  const double offset = static_cast<double>(sum.top) + log(static_cast<double>(sum.total));
+  for (Index i = threadIdx.x; i < width; i += kThreads) {
+    to[i] = static_cast<float>(static_cast<double>(from[i]) - offset);
+  }
+}
+
+}  // namespace
+
+Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
+  begin_op();
+  const Index rows = args.hidden.rows;
+  const Index vocabulary = args.weight.rows;
+  if (rows == 0 || vocabulary == 0) return {};
+  const Index chunk = std::min(rows, std::clamp(kLogitsHeld / vocabulary, kRowsMin, kRowsMax));
+  auto room = scratch_floats(chunk * vocabulary);
+  if (!room) return std::move(room).error();
+  auto targets = stage(args.targets.data(), args.targets.size());
+  if (!targets) return std::move(targets).error();
+  const bool backward = static_cast<bool>(args.dhidden);
+  for (Index first = 0; first < rows; first += chunk) {
+    const Index count = std::min(chunk, rows - first);
+    const Matrix logits(*room, count, vocabulary);
+    const ConstMatrix hidden = args.hidden.row_range(first, count);
+    const auto multiply = [&](ProductForm form, const Product& product) {
+      return products_->run(stream(), form, product);
+    };
+    auto done = multiply(ProductForm::nt, {.left = hidden, .right = args.weight, .output = logits});
+    if (!done) return done;
+    TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(count), kThreads}),
+                 cross_entropy_kernel, Rows(logits), vocabulary, *targets + first,
+                 args.losses + first, backward);
+    if (backward) {
+      done = multiply(
+          ProductForm::nn,
+          {.left = logits, .right = args.weight, .output = args.dhidden.row_range(first, count)});
+      if (!done) return done;
+    }
+    if (args.dweight) {
+      done = multiply(
+          ProductForm::tn,
+          {.left = logits, .right = hidden, .output = args.dweight, .start = ChainStart::output});
+      if (!done) return done;
+    }
+  }
+  if (args.loss_sum != nullptr || args.target_count != nullptr) {
+    if (auto added = add_losses(args); !added) return added;
+  }
+  return end_op();
+}
+
+// Waits: these two are host memory.
+Result<> CudaDevice::add_losses(const LinearCrossEntropy& args) {
+  std::vector<float> losses(args.targets.size());
+  auto got = download(losses.data(), args.losses, losses.size() * sizeof(float));
+  if (!got) return got;
+  for (std::size_t row = 0; row < losses.size(); ++row) {
+    if (args.targets[row] < 0) continue;
+    if (args.loss_sum != nullptr) *args.loss_sum += static_cast<double>(losses[row]);
+    if (args.target_count != nullptr) ++*args.target_count;
+  }
+  return {};
+}
+
+Result<> CudaDevice::enqueue(const LogSoftmax& args) {
+  begin_op();
+  if (args.x.rows == 0) return {};
+  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
+               log_softmax_kernel, Rows(args.x), Rows(args.output), args.x.columns);
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(ProductForm form, const Product& args) {
+  begin_op();
+  if (args.output.rows == 0 || args.output.columns == 0) return {};
+  const Index depth = form == ProductForm::nt   ? args.left.columns
+                      : form == ProductForm::nn ? args.right.rows
+                                                : args.left.rows;
+  if (depth == 0) {
+    auto added = add_to_rows({args.output, args.start, args.bias, args.residual});
+    if (!added) return added;
+    return end_op();
+  }
+  // The library adds one matrix to a product: what was there before, or the residual.
+  const bool both = args.residual && args.start == ChainStart::output;
+  Product product = args;
+  if (both) product.residual = {};
+  if (auto ran = products_->run(stream(), form, product); !ran) return ran;
+  if (both) {
+    auto added = add_to_rows({args.output, ChainStart::output, nullptr, args.residual});
+    if (!added) return added;
+  }
+  return end_op();
+}
+
+}  // namespace tutti::kernels::cuda

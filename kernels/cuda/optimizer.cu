@@ -1,0 +1,133 @@
+// AdamW, block sums of squares and block hashes: passes over flattened parameters, one thread block
+// for each grid block.
+#include <cmath>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/reduce.h"
+#include "kernels/cuda/xxh3.h"
+#include "kernels/ops/adamw.h"
+#include "kernels/ops/gradient_norm.h"
+#include "kernels/ops/weight_hash.h"
+
+namespace tutti::kernels::cuda {
+
+namespace {
+
+constexpr unsigned kThreads = kHashThreads;
+
+// The settings as fp32 numbers: computed in double, rounded once.
+struct AdamWConstants {
+  explicit AdamWConstants(const AdamWSettings& s)
+      : factor(s.factor),
+        keep(static_cast<float>(1.0 - s.rate * s.decay)),
+        beta1(static_cast<float>(s.beta1)),
+        rest1(static_cast<float>(1.0 - s.beta1)),
+        beta2(static_cast<float>(s.beta2)),
+        rest2(static_cast<float>(1.0 - s.beta2)),
+        root(static_cast<float>(std::sqrt(s.correction2))),
+        epsilon(static_cast<float>(s.epsilon)),
+        step(static_cast<float>(s.rate / s.correction1)) {}
+
+  float factor, keep, beta1, rest1, beta2, rest2, root, epsilon, step;
+};
+
+struct Range {
+  __device__ Range(Index count)
+      : begin(static_cast<Index>(blockIdx.x) * kGridBlock),
+        end(begin + kGridBlock < count ? begin + kGridBlock : count) {}
+  Index begin, end;
+};
+
+__device__ void store_hash(const float* values, const Range& range, Word* room, Hash128* hashes) {
+  const HashInput in{reinterpret_cast<const std::uint32_t*>(values + range.begin),
+                     static_cast<unsigned>(range.end - range.begin) * 4U};
+  const Hash hash = hash_by_block(in, room);
+  if (threadIdx.x == 0) {
+    hashes[blockIdx.x].low = hash.low;
+    hashes[blockIdx.x].high = hash.high;
+  }
+}
+
+struct AdamWArrays {
+  float* weight;
+  const float* gradient;
+  float* first;
+  float* second;
+  Hash128* hashes;  // null: not wanted
+  Index count;
+};
+
+// Hashes what it has just written, while that is in the second-level cache.
+__global__ void __launch_bounds__(kThreads) adamw_kernel(AdamWArrays a, AdamWConstants c) {
+  TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
+  const Range range(a.count);
+  for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
+    const float g = a.gradient[i] * c.factor;
+    const float first = fmaf(c.beta1, a.first[i], c.rest1 * g);
+    const float second = fmaf(c.beta2, a.second[i], c.rest2 * g * g);
+    const float scale = sqrtf(second) / c.root + c.epsilon;
+    a.weight[i] = fmaf(-c.step, first / scale, a.weight[i] * c.keep);
+    a.first[i] = first;
+    a.second[i] = second;
+  }
+  __syncthreads();
+  if (a.hashes != nullptr) store_hash(a.weight, range, room, a.hashes);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    hash_blocks_kernel(const float* values, Index count, Hash128* hashes) {
+  TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
+  store_hash(values, Range(count), room, hashes);
+}
+
+// Each thread a chain in double precision over its elements, where a square of an fp32 number is
+// exact.
+__global__ void __launch_bounds__(kThreads)
+    square_sums_kernel(const float* values, Index count, double* sums) {
+  TUTTI_SHARED(double, room, kThreads / kWarp);
+  const Range range(count);
+  double sum = 0.0;
+  for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
+    const auto value = static_cast<double>(values[i]);
+    sum = fma(value, value, sum);
+  }
+  sum = block_sum(sum, room);
+  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+}  // namespace
+
+Result<> CudaDevice::enqueue(const AdamWUpdate& args) {
+  begin_op();
+  const auto count = static_cast<Index>(args.weight.size());
+  if (count == 0) return {};
+  const AdamWArrays arrays{args.weight.data(),
+                           args.gradient.data(),
+                           args.first.data(),
+                           args.second.data(),
+                           args.hashes.empty() ? nullptr : args.hashes.data(),
+                           count};
+  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kGridBlock), kThreads}), adamw_kernel,
+               arrays, AdamWConstants(args.settings));
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(const HashBlocks& args) {
+  begin_op();
+  const auto count = static_cast<Index>(args.values.size());
+  if (count == 0) return {};
+  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kGridBlock), kThreads}), hash_blocks_kernel,
+               args.values.data(), count, args.hashes.data());
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(const SquareSums& args) {
+  begin_op();
+  const auto count = static_cast<Index>(args.values.size());
+  if (count == 0) return {};
+  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kGridBlock), kThreads}), square_sums_kernel,
+               args.values.data(), count, args.sums.data());
+  return end_op();
+}
+
+}  // namespace tutti::kernels::cuda

@@ -1,0 +1,240 @@
+#include "kernels/cuda/products.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <sstream>
+
+namespace tutti::kernels::cuda {
+
+namespace {
+
+const char* name_of(cublasStatus_t status) {
+  switch (status) {
+    case CUBLAS_STATUS_NOT_SUPPORTED: return "not supported";
+    case CUBLAS_STATUS_ALLOC_FAILED: return "no memory";
+    case CUBLAS_STATUS_INVALID_VALUE: return "invalid value";
+    case CUBLAS_STATUS_NOT_INITIALIZED: return "not initialised";
+    case CUBLAS_STATUS_ARCH_MISMATCH: return "architecture mismatch";
+    default: return "failed";
+  }
+}
+
+Result<> check_blas(cublasStatus_t status, std::string_view what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return {};
+  const bool refused =
+      status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_ARCH_MISMATCH;
+  return Error{refused ? ErrorCode::unsupported : ErrorCode::unavailable,
+               fmt::format("{}: {} ({})", what, name_of(status), static_cast<int>(status))};
+}
+
+#define TUTTI_BLAS_CHECK(call)                                        \
+  do {                                                                \
+    if (auto tutti_checked = check_blas(call, #call); !tutti_checked) \
+      return std::move(tutti_checked).error();                        \
+  } while (false)
+
+// cuBLASLt's objects, ended with their scope.
+template <class Handle, cublasStatus_t (*kDestroy)(Handle)>
+struct Ended {
+  Handle handle = nullptr;
+  Ended() = default;
+  Ended(const Ended&) = delete;
+  Ended& operator=(const Ended&) = delete;
+  ~Ended() {
+    if (handle != nullptr) static_cast<void>(kDestroy(handle));
+  }
+};
+using MatmulDescription = Ended<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = Ended<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Ended<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+// What a row-major product is to a library that stores columns: output^T = second^T first^T, each
+// matrix seen turned.
+struct Sides {
+  cublasOperation_t first_turn;   // of `right`
+  cublasOperation_t second_turn;  // of `left`
+};
+
+Sides sides_of(ProductForm form) {
+  switch (form) {
+    case ProductForm::nt: return {CUBLAS_OP_T, CUBLAS_OP_N};
+    case ProductForm::nn: return {CUBLAS_OP_N, CUBLAS_OP_N};
+    case ProductForm::tn: return {CUBLAS_OP_N, CUBLAS_OP_T};
+  }
+  return {CUBLAS_OP_N, CUBLAS_OP_N};
+}
+
+std::uint32_t alignment_of(Index stride) {
+  const auto bytes = static_cast<std::uint64_t>(stride) * sizeof(float);
+  return bytes % 16 == 0 ? 16U : (bytes % 8 == 0 ? 8U : 4U);
+}
+
+// A row-major matrix is a column-major one of its columns by its rows.
+Result<> describe(Layout& layout, const ConstMatrix& matrix) {
+  return check_blas(cublasLtMatrixLayoutCreate(
+                        &layout.handle, CUDA_R_32F, static_cast<std::uint64_t>(matrix.columns),
+                        static_cast<std::uint64_t>(matrix.rows), matrix.stride),
+                    "cublasLtMatrixLayoutCreate");
+}
+
+}  // namespace
+
+struct Products::Call {
+  MatmulDescription operation;
+  Layout first, second, output;
+
+  Result<> describe(ProductForm form, const ConstMatrix& left, const ConstMatrix& right,
+                    const ConstMatrix& out, const float* bias) {
+    TUTTI_BLAS_CHECK(cublasLtMatmulDescCreate(&operation.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    const Sides sides = sides_of(form);
+    TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                    &sides.first_turn, sizeof(sides.first_turn)));
+    TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSB,
+                                                    &sides.second_turn, sizeof(sides.second_turn)));
+    if (bias != nullptr) {
+      const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+      TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(
+          operation.handle, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)));
+      TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(
+          operation.handle, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
+    }
+    if (auto made = cuda::describe(first, right); !made) return made;
+    if (auto made = cuda::describe(second, left); !made) return made;
+    return cuda::describe(output, out);
+  }
+};
+
+Result<std::unique_ptr<Products>> Products::open(const std::string& choices) {
+  std::unique_ptr<Products> products(new Products);
+  TUTTI_BLAS_CHECK(cublasLtCreate(&products->handle_));
+  auto workspace = make_device_memory(kWorkspaceBytes);
+  if (!workspace) return std::move(workspace).error();
+  products->workspace_ = *std::move(workspace);
+  products->profile_ = fmt::format("cublaslt-{}", cublasLtGetVersion());
+  if (auto read = products->read_choices(choices); !read) return std::move(read).error();
+  return products;
+}
+
+Products::~Products() {
+  if (handle_ != nullptr) static_cast<void>(cublasLtDestroy(handle_));
+}
+
+std::string Products::choices() const {
+  std::string text;
+  for (const auto& [key, algorithm] : algorithms_) {
+    const auto& [form, n, k, alignment] = key;
+    text += fmt::format("{} {} {} {}", static_cast<int>(form), n, k, alignment);
+    for (const auto word : algorithm.data) text += fmt::format(" {:x}", word);
+    text += '\n';
+  }
+  return text;
+}
+
+Result<> Products::read_choices(const std::string& choices) {
+  std::istringstream lines(choices);
+  std::string line;
+  while (std::getline(lines, line)) {
+    std::istringstream words(line);
+    int form = 0;
+    Index n = 0;
+    Index k = 0;
+    std::uint32_t alignment = 0;
+    cublasLtMatmulAlgo_t algorithm;
+    words >> form >> n >> k >> alignment >> std::hex;
+    for (auto& word : algorithm.data) {
+      std::uint64_t value = 0;
+      words >> value;
+      word = value;
+    }
+    if (words.fail() || form < 0 || form > 2) {
+      return Error{ErrorCode::corrupt, "stored product choices: not a choice: " + line};
+    }
+    algorithms_[{static_cast<ProductForm>(form), n, k, alignment}] = algorithm;
+  }
+  return {};
+}
+
+// `right` is [N, K] for nt and nn; the output is [N, K] for tn. The third size is kRowsAsked.
+Result<cublasLtMatmulAlgo_t> Products::algorithm(const Key& key) {
+  if (const auto found = algorithms_.find(key); found != algorithms_.end()) return found->second;
+  const auto& [form, n, k, alignment] = key;
+  const Index m = kRowsAsked;
+  const auto shaped = [](Index rows, Index columns) {
+    return ConstMatrix(static_cast<const float*>(nullptr), rows, columns);
+  };
+  const ConstMatrix weight = shaped(n, k);
+  const ConstMatrix inputs = shaped(m, k);
+  const ConstMatrix outputs = shaped(m, n);
+  Call call;
+  auto made = form == ProductForm::nt   ? call.describe(form, inputs, weight, outputs, nullptr)
+              : form == ProductForm::nn ? call.describe(form, outputs, weight, inputs, nullptr)
+                                        : call.describe(form, outputs, inputs, weight, nullptr);
+  if (!made) return std::move(made).error();
+  Preference preference;
+  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference.handle));
+  const std::uint64_t workspace = kWorkspaceBytes;
+  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(
+      preference.handle, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace)));
+  const std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.handle,
+                                                        CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                        &reduction, sizeof(reduction)));
+  const std::uint32_t aligned = alignment;
+  for (const auto attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.handle, attribute, &aligned,
+                                                          sizeof(aligned)));
+  }
+  constexpr int kAsked = 16;
+  cublasLtMatmulHeuristicResult_t found[kAsked] = {};
+  int count = 0;
+  TUTTI_BLAS_CHECK(cublasLtMatmulAlgoGetHeuristic(
+      handle_, call.operation.handle, call.first.handle, call.second.handle, call.output.handle,
+      call.output.handle, preference.handle, kAsked, found, &count));
+  for (int i = 0; i < count; ++i) {
+    std::int32_t splits = 0;
+    TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigGetAttribute(
+        &found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof(splits), nullptr));
+    if (found[i].state == CUBLAS_STATUS_SUCCESS && splits <= 1) {
+      algorithms_[key] = found[i].algo;
+      return found[i].algo;
+    }
+  }
+  return Error{
+      ErrorCode::unsupported,
+      fmt::format("cuBLASLt has no algorithm without split-K for a weight of {} x {}", n, k)};
+}
+
+Result<> Products::run(cudaStream_t stream, ProductForm form, const Product& args) {
+  const ConstMatrix output = args.output;
+  const ConstMatrix& shape = form == ProductForm::tn ? output : args.right;
+  std::uint32_t alignment = alignment_of(output.stride);
+  for (const ConstMatrix* matrix : {&args.left, &args.right}) {
+    alignment = std::min(alignment, alignment_of(matrix->stride));
+  }
+  for (const float* data : {args.left.data, args.right.data, output.data}) {
+    const auto address = reinterpret_cast<std::uintptr_t>(data);
+    alignment = std::min(alignment, address % 16 == 0 ? 16U : (address % 8 == 0 ? 8U : 4U));
+  }
+  auto chosen = algorithm({form, shape.rows, shape.columns, alignment});
+  if (!chosen) return std::move(chosen).error();
+  Call call;
+  if (auto made = call.describe(form, args.left, args.right, output, args.bias); !made) return made;
+  const bool continued = args.start == ChainStart::output;
+  const bool residual = static_cast<bool>(args.residual);
+  const ConstMatrix added = residual ? args.residual : output;
+  Layout added_layout;
+  if (auto made = cuda::describe(added_layout, added); !made) return made;
+  const float one = 1.0F;
+  const float beta = continued || residual ? 1.0F : 0.0F;
+  return check_blas(
+      cublasLtMatmul(handle_, call.operation.handle, &one, args.right.data, call.first.handle,
+                     args.left.data, call.second.handle, &beta, added.data, added_layout.handle,
+                     args.output.data, call.output.handle, &*chosen, workspace_.get(),
+                     kWorkspaceBytes, stream),
+      "cublasLtMatmul");
+}
+
+}  // namespace tutti::kernels::cuda

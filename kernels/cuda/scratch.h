@@ -1,0 +1,57 @@
+// Device memory for the time of one op, and pinned memory through which host data goes up.
+//
+// Both are used in stream order: what an op took is free again for the next op on the same stream,
+// without waiting. Scratch grows while ops are new and is then constant; a step allocates nothing
+// after the first of its shape.
+//
+// Threads: one. Errors: exhausted, unavailable.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "kernels/cuda/runtime.h"
+
+namespace tutti::kernels::cuda {
+
+class ScratchMemory {
+ public:
+  // 256-byte aligned; valid until reset().
+  Result<void*> take(std::size_t bytes);
+  void reset();
+  std::size_t reserved() const { return reserved_; }
+
+ private:
+  struct Chunk {
+    DeviceMemory memory;
+    std::size_t bytes = 0;
+  };
+  std::vector<Chunk> chunks_;
+  std::size_t chunk_ = 0;
+  std::size_t used_ = 0;  // of the chunk
+  std::size_t reserved_ = 0;
+};
+
+class UploadRing {
+ public:
+  static constexpr std::size_t kSlots = 4;
+  static constexpr std::size_t kSlotBytes = std::size_t{4} << 20;
+
+  static Result<UploadRing> make();
+  // `from` is copied before it returns.
+  Result<> send(cudaStream_t stream, void* to, const void* from, std::size_t bytes);
+
+ private:
+  struct Slot {
+    PinnedMemory memory;
+    Event sent;
+    std::size_t used = 0;
+  };
+  Result<> next_slot(cudaStream_t stream);
+
+  std::array<Slot, kSlots> slots_;
+  std::size_t slot_ = 0;
+};
+
+}  // namespace tutti::kernels::cuda

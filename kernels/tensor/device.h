@@ -1,0 +1,92 @@
+// An accelerator that ops run on in place of the rank's threads: its memory, its queue of work, and
+// one `enqueue` for each op that it has.
+//
+// An op checks its arguments and then, where its context names a device, hands them over:
+//
+//   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+//
+// So shapes and errors are the same everywhere. An enqueued op has not run when the call returns;
+// matrices and float pointers are device memory, while spans of integers (tokens, offsets,
+// positions, page lists) are host memory, which the device copies before it returns. What an op
+// writes beside matrices (losses, hashes, sums) is device memory too.
+//
+// Ownership: the rank owns its device; buffers keep a pointer to it. Threads: one, the rank's
+// computing thread. Errors: of arguments by the ops; exhausted (no memory, with the numbers);
+// unavailable (the device failed and will not recover: it ends the rank as the infrastructure's).
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include "protocol/base/result.h"
+
+namespace tutti::kernels {
+
+struct AdamWUpdate;
+struct AddInto;
+struct AttentionBackward;
+struct AttentionCached;
+struct AttentionForward;
+struct ColumnSums;
+struct EmbeddingBackward;
+struct EmbeddingForward;
+struct HashBlocks;
+struct KeyValueWrite;
+struct LinearCrossEntropy;
+struct LogSoftmax;
+struct Product;
+struct RmsNormBackward;
+struct RmsNormForward;
+struct RotaryAngles;
+struct RotaryApply;
+struct SiluGateBackward;
+struct SiluGateForward;
+struct SquareSums;
+
+// Which of its two matrices a product takes turned (product.h).
+enum class ProductForm { nt, nn, tn };
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual std::string_view name() const = 0;
+  // The numerics profile (DESIGN numerics): a run's bits depend on it.
+  virtual std::string_view profile() const = 0;
+
+  // 256-byte aligned; contents are anything.
+  virtual Result<void*> allocate(std::size_t bytes) = 0;
+  virtual void release(void* memory) noexcept = 0;
+
+  // In the order of the queue. `from` may be changed once upload returns; download waits for the
+  // bytes.
+  virtual Result<> upload(void* to, const void* from, std::size_t bytes) = 0;
+  virtual Result<> download(void* to, const void* from, std::size_t bytes) = 0;
+  virtual Result<> copy(void* to, const void* from, std::size_t bytes) = 0;
+  virtual Result<> zero(void* memory, std::size_t bytes) = 0;
+  // Until all that was enqueued is done.
+  virtual Result<> synchronize() = 0;
+
+  virtual Result<> enqueue(const AdamWUpdate& args) = 0;
+  virtual Result<> enqueue(const AddInto& args) = 0;
+  virtual Result<> enqueue(const AttentionBackward& args) = 0;
+  virtual Result<> enqueue(const AttentionCached& args) = 0;
+  virtual Result<> enqueue(const AttentionForward& args) = 0;
+  virtual Result<> enqueue(const ColumnSums& args) = 0;
+  virtual Result<> enqueue(const EmbeddingBackward& args) = 0;
+  virtual Result<> enqueue(const EmbeddingForward& args) = 0;
+  virtual Result<> enqueue(const HashBlocks& args) = 0;
+  virtual Result<> enqueue(const KeyValueWrite& args) = 0;
+  virtual Result<> enqueue(const LinearCrossEntropy& args) = 0;
+  virtual Result<> enqueue(const LogSoftmax& args) = 0;
+  virtual Result<> enqueue(ProductForm form, const Product& args) = 0;
+  virtual Result<> enqueue(const RmsNormBackward& args) = 0;
+  virtual Result<> enqueue(const RmsNormForward& args) = 0;
+  virtual Result<> enqueue(const RotaryAngles& args) = 0;
+  virtual Result<> enqueue(const RotaryApply& args) = 0;
+  virtual Result<> enqueue(const SiluGateBackward& args) = 0;
+  virtual Result<> enqueue(const SiluGateForward& args) = 0;
+  virtual Result<> enqueue(const SquareSums& args) = 0;
+};
+
+}  // namespace tutti::kernels

@@ -1,0 +1,45 @@
+// The CPU's paths: each instruction set that this machine has, with several numbers of threads.
+#include "protocol/base/log.h"
+#include "tests/parity/harness.h"
+
+namespace tutti::kernels::parity {
+
+bool continues_chains() { return true; }
+
+Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
+  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(3), ThreadPool(2), ThreadPool(4),
+                               ThreadPool(7)};
+  const CpuPath before = cpu_path();
+  Floats first;
+  bool have_first = false;
+  for (const CpuPath path : kCpuPaths) {
+    if (!choose_cpu_path(path)) {
+      static bool said[kCpuPaths.size()] = {};
+      bool& once = said[static_cast<std::size_t>(path)];
+      if (!once) TUTTI_LOG_WARNING("parity", "skipped: this machine has no {}", to_string(path));
+      once = true;
+      continue;
+    }
+    const std::size_t count = path == before ? std::size(pools) : 2;
+    for (ThreadPool& pool : std::span(pools).first(count)) {
+      Floats result = op(OpContext{&pool});
+      if (!have_first) {
+        first = std::move(result);
+        have_first = true;
+        continue;
+      }
+      INFO("path " << to_string(path) << ", threads " << pool.threads());
+      REQUIRE(same_bits(result, first));
+    }
+  }
+  REQUIRE(choose_cpu_path(before));
+  return first;
+}
+
+const OpContext& single() {
+  static ThreadPool pool(1);
+  static const OpContext ctx{&pool};
+  return ctx;
+}
+
+}  // namespace tutti::kernels::parity
