@@ -149,6 +149,24 @@ HWY_INLINE void for_lanes(Index n, const Body& body, const Tail& tail) {
   if (i < n) tail(i, n - i);
 }
 
+// The same with one body for both: body(i, part), where part is Whole or Some and goes on to
+// load(from, part) and store(x, to, part).
+struct Whole {};
+struct Some {
+  Index count;
+};
+HWY_INLINE Lanes load(const float* from, Whole) { return load(from); }
+HWY_INLINE Lanes load(const float* from, Some part) { return load_first(from, part.count); }
+HWY_INLINE void store(const Lanes& x, float* to, Whole) { store(x, to); }
+HWY_INLINE void store(const Lanes& x, float* to, Some part) { store_first(x, to, part.count); }
+
+template <class Body>
+HWY_INLINE void each_lanes(Index n, const Body& body) {
+  Index i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i, Whole{});
+  if (i < n) body(i, Some{n - i});
+}
+
 }  // namespace tutti::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -1,0 +1,187 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/activation.cc"
+#include <hwy/foreach_target.h>
+
+#include "kernels/cpu/functions-inl.h"
+#include "kernels/cpu/row_split.h"
+#include "kernels/ops/activation.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+// f(x) and its derivative.
+struct ValueSlope {
+  Lanes value, slope;
+};
+
+struct Gelu {
+  static HWY_INLINE Lanes share(const Lanes& x) {
+    return splat(0.5F) * (splat(1.0F) + erf(x * splat(0.70710678F)));
+  }
+  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
+  static HWY_INLINE ValueSlope both(const Lanes& x) {
+    const Lanes part = share(x);
+    const Lanes density = splat(0.39894228F) * exp(splat(-0.5F) * (x * x));
+    return {x * part, fma(x, density, part)};
+  }
+};
+
+// (1 + tanh u) / 2 = 1 / (1 + exp(-2u)).
+struct GeluTanh {
+  static HWY_INLINE Lanes share(const Lanes& x) {
+    const Lanes u = x * fma(splat(0.07135481F), x * x, splat(1.5957691F));  // 2u
+    const Lanes one = splat(1.0F);
+    return one / (one + exp(zero() - u));
+  }
+  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
+  static HWY_INLINE ValueSlope both(const Lanes& x) {
+    const Lanes part = share(x);
+    const Lanes du = fma(splat(0.21406444F), x * x, splat(1.5957691F));
+    const Lanes rest = part * (splat(1.0F) - part);
+    return {x * part, fma(x * rest, du, part)};
+  }
+};
+
+struct Silu {
+  static HWY_INLINE Lanes share(const Lanes& x) {
+    const Lanes one = splat(1.0F);
+    return one / (one + exp(zero() - x));
+  }
+  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
+  static HWY_INLINE ValueSlope both(const Lanes& x) {
+    const Lanes part = share(x);
+    return {x * part, part * fma(x, splat(1.0F) - part, splat(1.0F))};
+  }
+};
+
+struct Relu {
+  static HWY_INLINE Lanes value(const Lanes& x) { return max(x, zero()); }
+  static HWY_INLINE ValueSlope both(const Lanes& x) {
+    return {value(x), select_less(zero(), x, splat(1.0F), zero())};
+  }
+};
+
+template <class Run>
+HWY_INLINE void with_activation(Activation kind, const Run& run) {
+  switch (kind) {
+    case Activation::gelu: return run(Gelu{});
+    case Activation::gelu_tanh: return run(GeluTanh{});
+    case Activation::silu: return run(Silu{});
+    case Activation::relu: return run(Relu{});
+  }
+}
+
+template <class Row>
+HWY_INLINE void for_rows(const OpContext& ctx, Index rows, Index columns, const Row& row_body) {
+  ctx.pool->parallel_for(rows, rows_in_piece(columns), [&](int, Index begin, Index end) {
+    for (Index row = begin; row < end; ++row) row_body(row);
+  });
+}
+
+void activation_forward_kernel(const OpContext& ctx, const ActivationForward& args) {
+  with_activation(args.kind, [&](auto f) {
+    for_rows(ctx, args.x.rows, args.x.columns, [&](Index row) {
+      const float* const x = args.x.row(row);
+      float* const y = args.y.row(row);
+      each_lanes(args.x.columns, [&](Index i, auto part) {
+        store(decltype(f)::value(load(x + i, part)), y + i, part);
+      });
+    });
+  });
+}
+
+void activation_backward_kernel(const OpContext& ctx, const ActivationBackward& args) {
+  with_activation(args.kind, [&](auto f) {
+    for_rows(ctx, args.x.rows, args.x.columns, [&](Index row) {
+      const float* const x = args.x.row(row);
+      const float* const dy = args.dy.row(row);
+      float* const dx = args.dx.row(row);
+      each_lanes(args.x.columns, [&](Index i, auto part) {
+        const Lanes slope = decltype(f)::both(load(x + i, part)).slope;
+        store(load(dy + i, part) * slope, dx + i, part);
+      });
+    });
+  });
+}
+
+void gate_forward_kernel(const OpContext& ctx, const GateForward& args) {
+  with_activation(args.kind, [&](auto f) {
+    for_rows(ctx, args.y.rows, args.y.columns, [&](Index row) {
+      const float* const gate = args.gate.row(row);
+      const float* const up = args.up.row(row);
+      float* const y = args.y.row(row);
+      each_lanes(args.y.columns, [&](Index i, auto part) {
+        store(decltype(f)::value(load(gate + i, part)) * load(up + i, part), y + i, part);
+      });
+    });
+  });
+}
+
+void gate_backward_kernel(const OpContext& ctx, const GateBackward& args) {
+  with_activation(args.kind, [&](auto f) {
+    for_rows(ctx, args.dy.rows, args.dy.columns, [&](Index row) {
+      const float* const dy = args.dy.row(row);
+      const float* const gate = args.gate.row(row);
+      const float* const up = args.up.row(row);
+      float* const dgate = args.dgate.row(row);
+      float* const dup = args.dup.row(row);
+      each_lanes(args.dy.columns, [&](Index i, auto part) {
+        const Lanes d = load(dy + i, part);
+        const ValueSlope at = decltype(f)::both(load(gate + i, part));
+        const Lanes of_gate = d * load(up + i, part) * at.slope;
+        store(d * at.value, dup + i, part);
+        store(of_gate, dgate + i, part);
+      });
+    });
+  });
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "kernels/cpu/dispatch.h"
+
+namespace tutti::kernels {
+
+namespace {
+Error differ(const char* op) {
+  return Error{ErrorCode::invalid_argument, std::string(op) + ": the matrices differ in shape"};
+}
+}  // namespace
+
+Result<> activation_forward(const OpContext& ctx, const ActivationForward& args) {
+  if (!same_shape(args.x, args.y)) return differ("activation_forward");
+  TUTTI_CPU_CALL(activation_forward_kernel)(ctx, args);
+  return {};
+}
+
+Result<> activation_backward(const OpContext& ctx, const ActivationBackward& args) {
+  if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx)) {
+    return differ("activation_backward");
+  }
+  TUTTI_CPU_CALL(activation_backward_kernel)(ctx, args);
+  return {};
+}
+
+Result<> gate_forward(const OpContext& ctx, const GateForward& args) {
+  if (!same_shape(args.gate, args.y) || !same_shape(args.up, args.y)) {
+    return differ("gate_forward");
+  }
+  TUTTI_CPU_CALL(gate_forward_kernel)(ctx, args);
+  return {};
+}
+
+Result<> gate_backward(const OpContext& ctx, const GateBackward& args) {
+  if (!same_shape(args.gate, args.dy) || !same_shape(args.up, args.dy) ||
+      !same_shape(args.dgate, args.dy) || !same_shape(args.dup, args.dy)) {
+    return differ("gate_backward");
+  }
+  TUTTI_CPU_CALL(gate_backward_kernel)(ctx, args);
+  return {};
+}
+
+}  // namespace tutti::kernels
+
+#endif

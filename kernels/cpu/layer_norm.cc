@@ -1,0 +1,143 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/layer_norm.cc"
+#include <hwy/foreach_target.h>
+
+#include <cmath>
+
+#include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/row_split.h"
+#include "kernels/ops/layer_norm.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+void layer_norm_row(const LayerNormForward& args, Index row) {
+  const Index width = args.x.columns;
+  const float* const x = args.x.row(row);
+  float* const y = args.y.row(row);
+  Lanes sum = zero();
+  each_lanes(width, [&](Index i, auto part) { sum = sum + load(x + i, part); });
+  const float mean = sum_lanes(sum) / static_cast<float>(width);
+  const Lanes offset = splat(mean);
+  Lanes squares = zero();
+  for_lanes(
+      width,
+      [&](Index i) {
+        const Lanes away = load(x + i) - offset;
+        squares = fma(away, away, squares);
+      },
+      [&](Index i, Index left) {
+        const Lanes away = keep_first(load_first(x + i, left) - offset, left, zero());
+        squares = fma(away, away, squares);
+      });
+  const float variance = sum_lanes(squares) / static_cast<float>(width);
+  const float inverse = 1.0F / std::sqrt(variance + args.epsilon);
+  if (args.mean != nullptr) args.mean[row] = mean;
+  if (args.inverse != nullptr) args.inverse[row] = inverse;
+  const Lanes factor = splat(inverse);
+  each_lanes(width, [&](Index i, auto part) {
+    const Lanes normal = (load(x + i, part) - offset) * factor;
+    const Lanes bias = args.bias != nullptr ? load(args.bias + i, part) : zero();
+    store(fma(normal, load(args.weight + i, part), bias), y + i, part);
+  });
+}
+
+void layer_norm_forward_kernel(const OpContext& ctx, const LayerNormForward& args) {
+  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
+                         [&](int, Index begin, Index end) {
+                           for (Index row = begin; row < end; ++row) layer_norm_row(args, row);
+                         });
+}
+
+void layer_norm_dx_row(const LayerNormBackward& args, Index row) {
+  const Index width = args.x.columns;
+  const float* const x = args.x.row(row);
+  const float* const dy = args.dy.row(row);
+  const float* const residual = args.residual ? args.residual.row(row) : nullptr;
+  float* const dx = args.dx.row(row);
+  const Lanes offset = splat(args.mean[row]);
+  const Lanes factor = splat(args.inverse[row]);
+  Lanes sum = zero();
+  Lanes along = zero();
+  each_lanes(width, [&](Index i, auto part) {
+    // Beyond the end dy is zero, and so is what is added.
+    const Lanes g = load(dy + i, part) * load(args.weight + i, part);
+    sum = sum + g;
+    along = fma(g, (load(x + i, part) - offset) * factor, along);
+  });
+  const Lanes mean = splat(sum_lanes(sum) / static_cast<float>(width));
+  const Lanes slope = splat(sum_lanes(along) / static_cast<float>(width));
+  each_lanes(width, [&](Index i, auto part) {
+    const Lanes normal = (load(x + i, part) - offset) * factor;
+    const Lanes g = load(dy + i, part) * load(args.weight + i, part);
+    Lanes value = factor * fnma(normal, slope, g - mean);
+    if (residual != nullptr) value = value + load(residual + i, part);
+    store(value, dx + i, part);
+  });
+}
+
+// Sixteen columns of the gradients of weight and bias: one chain over all rows for each.
+template <class Part>
+void layer_norm_columns(const LayerNormBackward& args, Index column, Part part) {
+  Lanes weight = args.dweight != nullptr ? load(args.dweight + column, part) : zero();
+  Lanes bias = args.dbias != nullptr ? load(args.dbias + column, part) : zero();
+  for (Index row = 0; row < args.x.rows; ++row) {
+    const Lanes dy = load(args.dy.row(row) + column, part);
+    const Lanes normal =
+        (load(args.x.row(row) + column, part) - splat(args.mean[row])) * splat(args.inverse[row]);
+    weight = fma(dy, normal, weight);
+    bias = bias + dy;
+  }
+  if (args.dweight != nullptr) store(weight, args.dweight + column, part);
+  if (args.dbias != nullptr) store(bias, args.dbias + column, part);
+}
+
+void layer_norm_backward_kernel(const OpContext& ctx, const LayerNormBackward& args) {
+  // The weight first: dx may take the place of dy.
+  if (args.dweight != nullptr || args.dbias != nullptr) {
+    const Index width = args.x.columns;
+    ctx.pool->parallel_for((width + kLanes - 1) / kLanes, 4, [&](int, Index begin, Index end) {
+      const Index first = begin * kLanes;
+      each_lanes(std::min(end * kLanes, width) - first, [&](Index i, auto part) {
+        layer_norm_columns(args, first + i, part);
+      });
+    });
+  }
+  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
+                         [&](int, Index begin, Index end) {
+                           for (Index row = begin; row < end; ++row) layer_norm_dx_row(args, row);
+                         });
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "kernels/cpu/dispatch.h"
+
+namespace tutti::kernels {
+
+Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args) {
+  if (!same_shape(args.x, args.y) || args.weight == nullptr) {
+    return Error{ErrorCode::invalid_argument, "layer_norm_forward: x and y differ in shape"};
+  }
+  TUTTI_CPU_CALL(layer_norm_forward_kernel)(ctx, args);
+  return {};
+}
+
+Result<> layer_norm_backward(const OpContext& ctx, const LayerNormBackward& args) {
+  if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx) || args.weight == nullptr ||
+      args.mean == nullptr || args.inverse == nullptr ||
+      (args.residual && !same_shape(args.x, args.residual))) {
+    return Error{ErrorCode::invalid_argument,
+                 "layer_norm_backward: x, dy, dx or residual differ in shape, or what forward kept "
+                 "is missing"};
+  }
+  TUTTI_CPU_CALL(layer_norm_backward_kernel)(ctx, args);
+  return {};
+}
+
+}  // namespace tutti::kernels
+
+#endif

@@ -1,0 +1,205 @@
+// Three sweeps over the matrix, because u needs all row and column sums, and its clip needs all of
+// u: the second and third find the gradient in the caches where it fits.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/optimizers/adafactor.cc"
+#include <hwy/foreach_target.h>
+
+#include <cmath>
+
+#include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/row_split.h"
+#include "kernels/ops/optimizers/adafactor.h"
+
+#ifndef TUTTI_ADAFACTOR_SWEEP
+#define TUTTI_ADAFACTOR_SWEEP
+namespace tutti::kernels {
+
+struct AdafactorSweep {
+  const AdafactorUpdate* update = nullptr;
+  float* row_sums = nullptr;   // [rows]: of the squares, then of u^2
+  float* row_roots = nullptr;  // [rows]: 1 / sqrt(row_i / mean(row)), or 1
+  float* column_roots = nullptr;
+  float step = 0.0F;  // rate over the clip
+};
+
+}  // namespace tutti::kernels
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+HWY_INLINE Lanes gradient_of(const AdafactorUpdate& args, const float* from, Index i, Whole part) {
+  return load(from + i, part) * splat(args.settings.factor);
+}
+HWY_INLINE Lanes gradient_of(const AdafactorUpdate& args, const float* from, Index i, Some part) {
+  return load(from + i, part) * splat(args.settings.factor);
+}
+
+void adafactor_rows(const OpContext& ctx, const AdafactorSweep& sweep) {
+  const AdafactorUpdate& args = *sweep.update;
+  const Index width = args.weight.columns;
+  ctx.pool->parallel_for(args.weight.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
+    for (Index row = begin; row < end; ++row) {
+      Lanes sum = zero();
+      each_lanes(width, [&](Index i, auto part) {
+        const Lanes g = gradient_of(args, args.gradient.row(row), i, part);
+        sum = fma(g, g, sum);
+      });
+      sweep.row_sums[row] = sum_lanes(sum);
+    }
+  });
+}
+
+// Column states: a chain over rows for each, then the state; a vector's are its second moments.
+void adafactor_columns(const OpContext& ctx, const AdafactorSweep& sweep) {
+  const AdafactorUpdate& args = *sweep.update;
+  const Index width = args.weight.columns;
+  const auto rows = static_cast<double>(args.weight.rows);
+  const Lanes beta = splat(static_cast<float>(args.settings.beta2));
+  const Lanes rest = splat(static_cast<float>(1.0 - args.settings.beta2));
+  const Lanes mean = splat(static_cast<float>(1.0 / rows));
+  const Lanes epsilon = splat(static_cast<float>(args.settings.epsilon));
+  ctx.pool->parallel_for((width + kLanes - 1) / kLanes, 4, [&](int, Index begin, Index end) {
+    const Index first = begin * kLanes;
+    each_lanes(std::min(end * kLanes, width) - first, [&](Index i, auto part) {
+      Lanes sum = zero();
+      for (Index row = 0; row < args.weight.rows; ++row) {
+        const Lanes g = gradient_of(args, args.gradient.row(row), first + i, part);
+        sum = fma(g, g, sum);
+      }
+      float* const state = args.column.data() + first + i;
+      const Lanes now = fma(beta, load(state, part), rest * fma(sum, mean, epsilon));
+      store(now, state, part);
+      store(splat(1.0F) / sqrt(now), sweep.column_roots + first + i, part);
+    });
+  });
+}
+
+void adafactor_squares(const OpContext& ctx, const AdafactorSweep& sweep) {
+  const AdafactorUpdate& args = *sweep.update;
+  const Index width = args.weight.columns;
+  ctx.pool->parallel_for(args.weight.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
+    for (Index row = begin; row < end; ++row) {
+      const Lanes root = splat(sweep.row_roots[row]);
+      Lanes sum = zero();
+      each_lanes(width, [&](Index i, auto part) {
+        const Lanes g = gradient_of(args, args.gradient.row(row), i, part);
+        const Lanes u = g * root * load(sweep.column_roots + i, part);
+        sum = fma(u, u, sum);
+      });
+      sweep.row_sums[row] = sum_lanes(sum);
+    }
+  });
+}
+
+void adafactor_step(const OpContext& ctx, const AdafactorSweep& sweep) {
+  const AdafactorUpdate& args = *sweep.update;
+  const Index width = args.weight.columns;
+  const Lanes keep =
+      splat(static_cast<float>(1.0 - args.settings.rate * args.settings.decay));
+  const Lanes step = splat(sweep.step);
+  ctx.pool->parallel_for(args.weight.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
+    for (Index row = begin; row < end; ++row) {
+      const Lanes root = splat(sweep.row_roots[row]);
+      float* const weight = args.weight.row(row);
+      each_lanes(width, [&](Index i, auto part) {
+        const Lanes g = gradient_of(args, args.gradient.row(row), i, part);
+        const Lanes u = g * root * load(sweep.column_roots + i, part);
+        store(fnma(step, u, load(weight + i, part) * keep), weight + i, part);
+      });
+    }
+  });
+}
+
+void row_squares(const OpContext& ctx, ConstMatrix x, float* sums) {
+  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
+    for (Index row = begin; row < end; ++row) {
+      Lanes sum = zero();
+      each_lanes(x.columns, [&](Index i, auto part) {
+        const Lanes value = load(x.row(row) + i, part);
+        sum = fma(value, value, sum);
+      });
+      sums[row] = sum_lanes(sum);
+    }
+  });
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/optimizers/grid_blocks.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+double ordered_total(const float* sums, Index count) {
+  double total = 0.0;
+  for (Index i = 0; i < count; ++i) total += static_cast<double>(sums[i]);
+  return total;
+}
+
+// Row states from the sums of squares, and their roots relative to the mean.
+void finish_rows(const AdafactorUpdate& args, const AdafactorSweep& sweep) {
+  const Index rows = args.weight.rows;
+  if (args.row.empty()) {
+    std::fill(sweep.row_roots, sweep.row_roots + rows, 1.0F);
+    return;
+  }
+  const auto beta = static_cast<float>(args.settings.beta2);
+  const auto rest = static_cast<float>(1.0 - args.settings.beta2);
+  const auto epsilon = static_cast<float>(args.settings.epsilon);
+  for (Index r = 0; r < rows; ++r) {
+    float& state = args.row[static_cast<std::size_t>(r)];
+    const float mean = sweep.row_sums[r] / static_cast<float>(args.weight.columns) + epsilon;
+    state = std::fma(beta, state, rest * mean);
+  }
+  const double mean = ordered_total(args.row.data(), rows) / static_cast<double>(rows);
+  for (Index r = 0; r < rows; ++r) {
+    sweep.row_roots[r] =
+        1.0F / std::sqrt(args.row[static_cast<std::size_t>(r)] / static_cast<float>(mean));
+  }
+}
+
+}  // namespace
+
+Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
+  const Index rows = args.weight.rows;
+  const Index columns = args.weight.columns;
+  const auto size = static_cast<std::size_t>(rows * columns);
+  if (!same_shape(args.weight, args.gradient) || args.weight.stride != columns ||
+      static_cast<Index>(args.column.size()) != columns ||
+      (args.row.empty() ? rows > 1 : static_cast<Index>(args.row.size()) != rows) ||
+      !fits_blocks(size, args.hashes)) {
+    return Error{ErrorCode::invalid_argument,
+                 "adafactor_update: weight, gradient, states or hashes do not match"};
+  }
+  if (size == 0) return {};
+  ArenaScope scope(ctx.pool->op_scratch());
+  Arena& arena = ctx.pool->op_scratch();
+  AdafactorSweep sweep{&args, arena.floats(rows), arena.floats(rows), arena.floats(columns), 0.0F};
+  TUTTI_CPU_CALL(adafactor_rows)(ctx, sweep);
+  TUTTI_CPU_CALL(adafactor_columns)(ctx, sweep);
+  finish_rows(args, sweep);
+  TUTTI_CPU_CALL(adafactor_squares)(ctx, sweep);
+  const double rms = std::sqrt(ordered_total(sweep.row_sums, rows) / static_cast<double>(size));
+  sweep.step = static_cast<float>(args.settings.rate / std::max(1.0, rms / args.settings.clip));
+  TUTTI_CPU_CALL(adafactor_step)(ctx, sweep);
+  if (args.hashes.empty()) return {};
+  return hash_blocks(ctx, {args.weight.data, size}, args.hashes);
+}
+
+double root_mean_square(const OpContext& ctx, ConstMatrix x) {
+  if (x.rows == 0 || x.columns == 0) return 0.0;
+  ArenaScope scope(ctx.pool->op_scratch());
+  float* const sums = ctx.pool->op_scratch().floats(x.rows);
+  TUTTI_CPU_CALL(row_squares)(ctx, x, sums);
+  return std::sqrt(ordered_total(sums, x.rows) / static_cast<double>(x.rows * x.columns));
+}
+
+}  // namespace tutti::kernels
+
+#endif

@@ -1,0 +1,63 @@
+// The arithmetic of one AdamW step, for states in fp32 and in 8 bits.
+#if defined(TUTTI_ADAMW_LANES_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef TUTTI_ADAMW_LANES_INL
+#undef TUTTI_ADAMW_LANES_INL
+#else
+#define TUTTI_ADAMW_LANES_INL
+#endif
+
+#include <cmath>
+
+#include "kernels/cpu/lanes-inl.h"
+#include "kernels/ops/adamw.h"
+
+#ifndef TUTTI_ADAMW_CONSTANTS
+#define TUTTI_ADAMW_CONSTANTS
+namespace tutti::kernels {
+
+// The settings as fp32 numbers: computed in double, rounded once.
+struct AdamWConstants {
+  explicit AdamWConstants(const AdamWSettings& s)
+      : factor(s.factor),
+        keep(static_cast<float>(1.0 - s.rate * s.decay)),
+        beta1(static_cast<float>(s.beta1)),
+        rest1(static_cast<float>(1.0 - s.beta1)),
+        beta2(static_cast<float>(s.beta2)),
+        rest2(static_cast<float>(1.0 - s.beta2)),
+        root(static_cast<float>(std::sqrt(s.correction2))),
+        epsilon(static_cast<float>(s.epsilon)),
+        step(static_cast<float>(s.rate / s.correction1)) {}
+
+  float factor, keep, beta1, rest1, beta2, rest2, root, epsilon, step;
+};
+
+struct AdamWRange {
+  float* weight;
+  const float* gradient;
+  float* first;
+  float* second;
+};
+
+}  // namespace tutti::kernels
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+HWY_INLINE void adamw_range(const AdamWConstants& c, const AdamWRange& range, Index count) {
+  each_lanes(count, [&](Index i, auto part) {
+    const Lanes g = load(range.gradient + i, part) * splat(c.factor);
+    const Lanes first = fma(splat(c.beta1), load(range.first + i, part), splat(c.rest1) * g);
+    const Lanes second = fma(splat(c.beta2), load(range.second + i, part), splat(c.rest2) * g * g);
+    const Lanes scale = sqrt(second) / splat(c.root) + splat(c.epsilon);
+    const Lanes weight = load(range.weight + i, part) * splat(c.keep);
+    store(fnma(splat(c.step), first / scale, weight), range.weight + i, part);
+    store(first, range.first + i, part);
+    store(second, range.second + i, part);
+  });
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

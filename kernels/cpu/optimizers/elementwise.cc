@@ -1,0 +1,169 @@
+// Optimizers whose unit is the element: SGD, Lion, schedule-free AdamW.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/optimizers/elementwise.cc"
+#include <hwy/foreach_target.h>
+
+#include <cmath>
+
+#include "kernels/cpu/lanes-inl.h"
+#include "kernels/ops/optimizers/lion.h"
+#include "kernels/ops/optimizers/schedule_free.h"
+#include "kernels/ops/optimizers/sgd.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+void sgd_block(const SgdUpdate& args, Index begin, Index end) {
+  const SgdSettings& s = args.settings;
+  float* const weight = args.weight.data() + begin;
+  const float* const gradient = args.gradient.data() + begin;
+  float* const velocity = args.velocity.empty() ? nullptr : args.velocity.data() + begin;
+  const Lanes factor = splat(s.factor);
+  const Lanes decay = splat(static_cast<float>(s.decay));
+  const Lanes momentum = splat(static_cast<float>(s.momentum));
+  const Lanes rate = splat(static_cast<float>(s.rate));
+  each_lanes(end - begin, [&](Index i, auto part) {
+    const Lanes w = load(weight + i, part);
+    const Lanes g = fma(w, decay, load(gradient + i, part) * factor);
+    Lanes step = g;
+    if (velocity != nullptr) {
+      const Lanes v = fma(momentum, load(velocity + i, part), g);
+      store(v, velocity + i, part);
+      step = s.form == SgdSettings::Form::nesterov ? fma(momentum, v, g) : v;
+    }
+    store(fnma(rate, step, w), weight + i, part);
+  });
+}
+
+// -1, 0 or 1; NaN for NaN.
+HWY_INLINE Lanes sign(const Lanes& x) {
+  const Lanes zeros = x * zero();  // NaN stays
+  return select_less(x, zero(), splat(-1.0F), select_less(zero(), x, splat(1.0F), zeros));
+}
+
+void lion_block(const LionUpdate& args, Index begin, Index end) {
+  const LionSettings& s = args.settings;
+  float* const weight = args.weight.data() + begin;
+  const float* const gradient = args.gradient.data() + begin;
+  float* const momentum = args.momentum.data() + begin;
+  const Lanes factor = splat(s.factor);
+  const Lanes keep = splat(static_cast<float>(1.0 - s.rate * s.decay));
+  const Lanes rate = splat(static_cast<float>(s.rate));
+  const Lanes beta1 = splat(static_cast<float>(s.beta1));
+  const Lanes rest1 = splat(static_cast<float>(1.0 - s.beta1));
+  const Lanes beta2 = splat(static_cast<float>(s.beta2));
+  const Lanes rest2 = splat(static_cast<float>(1.0 - s.beta2));
+  each_lanes(end - begin, [&](Index i, auto part) {
+    const Lanes g = load(gradient + i, part) * factor;
+    const Lanes m = load(momentum + i, part);
+    const Lanes direction = sign(fma(beta1, m, rest1 * g));
+    store(fnma(rate, direction, load(weight + i, part) * keep), weight + i, part);
+    store(fma(beta2, m, rest2 * g), momentum + i, part);
+  });
+}
+
+void schedule_free_block(const ScheduleFreeUpdate& args, Index begin, Index end) {
+  const ScheduleFreeSettings& s = args.settings;
+  float* const weight = args.weight.data() + begin;
+  const float* const gradient = args.gradient.data() + begin;
+  float* const base = args.base.data() + begin;
+  float* const second = args.second.data() + begin;
+  const Lanes factor = splat(s.factor);
+  const Lanes beta2 = splat(static_cast<float>(s.beta2));
+  const Lanes rest2 = splat(static_cast<float>(1.0 - s.beta2));
+  const Lanes root = splat(static_cast<float>(std::sqrt(s.correction2)));
+  const Lanes epsilon = splat(static_cast<float>(s.epsilon));
+  const Lanes decay = splat(static_cast<float>(s.decay));
+  const Lanes average = splat(static_cast<float>(s.average));
+  const Lanes rate = splat(static_cast<float>(s.rate));
+  const Lanes along = splat(static_cast<float>(s.rate * (1.0 - s.beta1 * (1.0 - s.average))));
+  each_lanes(end - begin, [&](Index i, auto part) {
+    const Lanes g = load(gradient + i, part) * factor;
+    const Lanes v = fma(beta2, load(second + i, part), rest2 * g * g);
+    const Lanes y = load(weight + i, part);
+    const Lanes z = load(base + i, part);
+    const Lanes d = fma(decay, y, g / (sqrt(v) / root + epsilon));
+    store(v, second + i, part);
+    store(fnma(along, d, fma(average, z - y, y)), weight + i, part);
+    store(fnma(rate, d, z), base + i, part);
+  });
+}
+
+void average_block(const ScheduleFreeAverage& args, Index begin, Index end) {
+  const Lanes towards = splat(static_cast<float>(1.0 - 1.0 / args.beta1));
+  const float* const weight = args.weight.data() + begin;
+  const float* const base = args.base.data() + begin;
+  float* const average = args.average.data() + begin;
+  each_lanes(end - begin, [&](Index i, auto part) {
+    const Lanes y = load(weight + i, part);
+    store(fma(towards, load(base + i, part) - y, y), average + i, part);
+  });
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/optimizers/grid_blocks.h"
+
+namespace tutti::kernels {
+
+namespace {
+Error differ(const char* op) {
+  return Error{ErrorCode::invalid_argument,
+               std::string(op) + ": weight, gradient, states or hashes differ in length"};
+}
+}  // namespace
+
+Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args) {
+  const std::size_t size = args.weight.size();
+  const bool bare = args.settings.momentum == 0.0 && args.velocity.empty();
+  if (args.gradient.size() != size || (!bare && args.velocity.size() != size) ||
+      !fits_blocks(size, args.hashes)) {
+    return differ("sgd_update");
+  }
+  const auto block = TUTTI_CPU_CALL(sgd_block);
+  update_blocks(ctx, args.weight, args.hashes,
+                [&](Index begin, Index end) { block(args, begin, end); });
+  return {};
+}
+
+Result<> lion_update(const OpContext& ctx, const LionUpdate& args) {
+  const std::size_t size = args.weight.size();
+  if (args.gradient.size() != size || args.momentum.size() != size ||
+      !fits_blocks(size, args.hashes)) {
+    return differ("lion_update");
+  }
+  const auto block = TUTTI_CPU_CALL(lion_block);
+  update_blocks(ctx, args.weight, args.hashes,
+                [&](Index begin, Index end) { block(args, begin, end); });
+  return {};
+}
+
+Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& args) {
+  const std::size_t size = args.weight.size();
+  if (args.gradient.size() != size || args.base.size() != size || args.second.size() != size ||
+      !fits_blocks(size, args.hashes)) {
+    return differ("schedule_free_update");
+  }
+  const auto block = TUTTI_CPU_CALL(schedule_free_block);
+  update_blocks(ctx, args.weight, args.hashes,
+                [&](Index begin, Index end) { block(args, begin, end); });
+  return {};
+}
+
+Result<> schedule_free_average(const OpContext& ctx, const ScheduleFreeAverage& args) {
+  const std::size_t size = args.weight.size();
+  if (args.base.size() != size || args.average.size() != size || !(args.beta1 > 0.0)) {
+    return differ("schedule_free_average");
+  }
+  const auto block = TUTTI_CPU_CALL(average_block);
+  update_blocks(ctx, args.average, {}, [&](Index begin, Index end) { block(args, begin, end); });
+  return {};
+}
+
+}  // namespace tutti::kernels
+
+#endif

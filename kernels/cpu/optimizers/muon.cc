@@ -1,0 +1,129 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/optimizers/muon.cc"
+#include <hwy/foreach_target.h>
+
+#include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/row_split.h"
+#include "kernels/ops/optimizers/muon.h"
+
+#ifndef TUTTI_MUON_BLEND
+#define TUTTI_MUON_BLEND
+namespace tutti::kernels {
+
+// to = a * x + b * y over n elements; to may be x or y.
+struct Blend {
+  float a = 0.0F;
+  const float* x = nullptr;
+  float b = 0.0F;
+  const float* y = nullptr;
+  float* to = nullptr;
+  Index count = 0;
+};
+
+}  // namespace tutti::kernels
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels::HWY_NAMESPACE {
+
+void blend_kernel(const OpContext& ctx, const Blend& args) {
+  const Lanes a = splat(args.a);
+  const Lanes b = splat(args.b);
+  ctx.pool->parallel_for(args.count, kElementsInPiece, [&](int, Index begin, Index end) {
+    each_lanes(end - begin, [&](Index i, auto part) {
+      const Lanes x = load(args.x + begin + i, part);
+      store(fma(b, load(args.y + begin + i, part), a * x), args.to + begin + i, part);
+    });
+  });
+}
+
+}  // namespace tutti::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include <cmath>
+
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/optimizers/grid_blocks.h"
+#include "kernels/cpu/product/pack.h"
+#include "kernels/ops/gradient_norm.h"
+#include "kernels/ops/product.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+void blend(const OpContext& ctx, const Blend& args) { TUTTI_CPU_CALL(blend_kernel)(ctx, args); }
+
+double norm_of(const OpContext& ctx, ConstMatrix x) {
+  const Index count = x.rows * x.columns;
+  Arena& arena = ctx.pool->op_scratch();
+  ArenaScope scope(arena);
+  const auto blocks = static_cast<std::size_t>(grid_blocks(count));
+  const std::span<double> sums(reinterpret_cast<double*>(arena.take(blocks * sizeof(double))),
+                               blocks);
+  TUTTI_ASSERT(square_sums(ctx, {x.data, static_cast<std::size_t>(count)}, sums).ok());
+  return std::sqrt(ordered_sum(sums));
+}
+
+// Newton and Schulz's iteration of the fifth order, in place; x has no more rows than columns.
+void orthogonalise(const OpContext& ctx, Matrix x, int iterations) {
+  constexpr float kA = 3.4445F;
+  constexpr float kB = -4.7750F;
+  constexpr float kC = 2.0315F;
+  Arena& arena = ctx.pool->op_scratch();
+  ArenaScope scope(arena);
+  const Matrix gram = arena.matrix(x.rows, x.rows);
+  const Matrix square = arena.matrix(x.rows, x.rows);
+  const Matrix turned = arena.matrix(x.rows, x.columns);
+  for (int i = 0; i < iterations; ++i) {
+    TUTTI_ASSERT(product_nt(ctx, {.left = x, .right = x, .output = gram}).ok());
+    TUTTI_ASSERT(product_nn(ctx, {.left = gram, .right = gram, .output = square}).ok());
+    blend(ctx, {kB, gram.data, kC, square.data, gram.data, x.rows * x.rows});
+    TUTTI_ASSERT(product_nn(ctx, {.left = gram, .right = x, .output = turned}).ok());
+    blend(ctx, {kA, x.data, 1.0F, turned.data, x.data, x.rows * x.columns});
+  }
+}
+
+}  // namespace
+
+Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
+  const MuonSettings& s = args.settings;
+  const Matrix& weight = args.weight;
+  const Index count = weight.rows * weight.columns;
+  if (!same_shape(weight, args.gradient) || !same_shape(weight, args.velocity) ||
+      weight.stride != weight.columns || args.gradient.stride != weight.columns ||
+      args.velocity.stride != weight.columns ||
+      !fits_blocks(static_cast<std::size_t>(count), args.hashes)) {
+    return Error{ErrorCode::invalid_argument,
+                 "muon_update: weight, gradient, velocity or hashes do not match"};
+  }
+  if (count == 0) return {};
+  Arena& arena = ctx.pool->op_scratch();
+  ArenaScope scope(arena);
+  const auto momentum = static_cast<float>(s.momentum);
+  blend(ctx, {momentum, args.velocity.data, s.factor, args.gradient.data, args.velocity.data, count});
+  const Matrix u = arena.matrix(weight.rows, weight.columns);
+  blend(ctx, {momentum, args.velocity.data, s.factor, args.gradient.data, u.data, count});
+  const auto inverse = static_cast<float>(1.0 / (norm_of(ctx, u) + 1e-7));
+  blend(ctx, {inverse, u.data, 0.0F, u.data, u.data, count});
+  if (weight.rows <= weight.columns) {
+    orthogonalise(ctx, u, s.iterations);
+  } else {
+    const Matrix turned = arena.matrix(weight.columns, weight.rows);
+    transpose_into(u, turned.data, weight.rows);
+    orthogonalise(ctx, turned, s.iterations);
+    transpose_into(turned, u.data, weight.columns);
+  }
+  const double aspect = static_cast<double>(weight.rows) / static_cast<double>(weight.columns);
+  blend(ctx, {static_cast<float>(1.0 - s.rate * s.decay), weight.data,
+              static_cast<float>(-s.rate * std::sqrt(std::max(1.0, aspect))), u.data, weight.data,
+              count});
+  if (args.hashes.empty()) return {};
+  return hash_blocks(ctx, {weight.data, static_cast<std::size_t>(count)}, args.hashes);
+}
+
+}  // namespace tutti::kernels
+
+#endif

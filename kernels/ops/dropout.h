@@ -1,0 +1,31 @@
+// Dropout (Srivastava et al. 2014) whose mask is a function of (key, element) alone: forward and
+// backward compute it anew, and nothing is kept.
+//
+//   x, y   [rows, C]   y may be x
+//
+//   y = x / (1 - rate) where the element is kept, else 0
+//
+// Element c of row r has the index (first_row + r) * C + c; `first_row` is the row's logical index
+// (step, sample, position), never its place in a batch. Its 16 random bits are half-word index mod 8
+// of Philox draw index / 8 of the key's stream (random.h); it is kept when they are at least
+// rate * 65536, rounded. The gradient is the same op over dy. Errors: invalid_argument (a rate
+// outside of [0, 1)); nothing is written then.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/ops/random.h"
+#include "kernels/tensor/matrix.h"
+
+namespace tutti::kernels {
+
+struct Dropout {
+  RandomKey key;
+  std::uint64_t first_row = 0;
+  double rate = 0.1;
+  ConstMatrix x;
+  Matrix y;
+};
+Result<> dropout(const OpContext& ctx, const Dropout& args);
+
+}  // namespace tutti::kernels

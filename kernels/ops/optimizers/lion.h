@@ -1,0 +1,35 @@
+// One Lion step (Chen et al. 2023) over a range of one parameter that begins on the grid, and its
+// block hashes.
+//
+//   g        = gradient * factor
+//   weight   = weight * (1 - rate * decay) - rate * sign(beta1 * momentum + (1 - beta1) * g)
+//   momentum = beta2 * momentum + (1 - beta2) * g
+//
+// In fp32 with fused multiply-adds, constants rounded once; the sign of zero is zero, that of NaN
+// is NaN. Unit: element. Errors: invalid_argument; nothing is written then.
+#pragma once
+
+#include <span>
+
+#include "kernels/ops/weight_hash.h"
+
+namespace tutti::kernels {
+
+struct LionSettings {
+  double rate = 1e-4;
+  double beta1 = 0.9;
+  double beta2 = 0.99;
+  double decay = 0.0;
+  float factor = 1.0F;
+};
+
+struct LionUpdate {
+  LionSettings settings;
+  std::span<float> weight;
+  std::span<const float> gradient;
+  std::span<float> momentum;
+  std::span<Hash128> hashes = {};
+};
+Result<> lion_update(const OpContext& ctx, const LionUpdate& args);
+
+}  // namespace tutti::kernels

@@ -1,0 +1,35 @@
+// One step of stochastic gradient descent with momentum (the form of PyTorch) over a range of one
+// parameter that begins on the grid, and its block hashes.
+//
+//   g        = gradient * factor + decay * weight
+//   velocity = momentum * velocity + g
+//   weight   = weight - rate * (velocity, or g + momentum * velocity with Nesterov's form)
+//
+// In fp32 with fused multiply-adds, constants rounded once. Unit: element. Without momentum the
+// velocity may be empty. Errors: invalid_argument; nothing is written then.
+#pragma once
+
+#include <span>
+
+#include "kernels/ops/weight_hash.h"
+
+namespace tutti::kernels {
+
+struct SgdSettings {
+  double rate = 1e-2;
+  double momentum = 0.9;
+  enum class Form { plain, nesterov } form = Form::plain;
+  double decay = 0.0;
+  float factor = 1.0F;  // of the gradient: clip, token count and loss scale in one number
+};
+
+struct SgdUpdate {
+  SgdSettings settings;
+  std::span<float> weight;
+  std::span<const float> gradient;
+  std::span<float> velocity;
+  std::span<Hash128> hashes = {};  // of the grid blocks of the updated weights; empty: not wanted
+};
+Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args);
+
+}  // namespace tutti::kernels
