@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/functions-inl.h"
 #include "kernels/cpu/row_split.h"
-#include "kernels/ops/activation.h"
+#include "kernels/ops/elementwise/activation.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -152,12 +152,14 @@ Error differ(const char* op) {
 }  // namespace
 
 Result<> activation_forward(const OpContext& ctx, const ActivationForward& args) {
+  if (auto here = only_on_cpu(ctx, "activation_forward"); !here) return here;
   if (!same_shape(args.x, args.y)) return differ("activation_forward");
   TUTTI_CPU_CALL(activation_forward_kernel)(ctx, args);
   return {};
 }
 
 Result<> activation_backward(const OpContext& ctx, const ActivationBackward& args) {
+  if (auto here = only_on_cpu(ctx, "activation_backward"); !here) return here;
   if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx)) {
     return differ("activation_backward");
   }
@@ -166,6 +168,7 @@ Result<> activation_backward(const OpContext& ctx, const ActivationBackward& arg
 }
 
 Result<> gate_forward(const OpContext& ctx, const GateForward& args) {
+  if (auto here = only_on_cpu(ctx, "gate_forward"); !here) return here;
   if (!same_shape(args.gate, args.y) || !same_shape(args.up, args.y)) {
     return differ("gate_forward");
   }
@@ -174,6 +177,7 @@ Result<> gate_forward(const OpContext& ctx, const GateForward& args) {
 }
 
 Result<> gate_backward(const OpContext& ctx, const GateBackward& args) {
+  if (auto here = only_on_cpu(ctx, "gate_backward"); !here) return here;
   if (!same_shape(args.gate, args.dy) || !same_shape(args.up, args.dy) ||
       !same_shape(args.dgate, args.dy) || !same_shape(args.dup, args.dy)) {
     return differ("gate_backward");

@@ -1,9 +1,10 @@
 // Bit arithmetic over flat ranges, in loops that the compiler turns into vectors.
-#include "kernels/ops/bf16.h"
+#include "kernels/ops/elementwise/bf16.h"
 
 #include <algorithm>
 #include <bit>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/row_split.h"
 
@@ -33,6 +34,7 @@ Error differ(const char* op) {
 }  // namespace
 
 Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf16> to) {
+  if (auto here = only_on_cpu(ctx, "to_bf16"); !here) return here;
   if (from.size() != to.size()) return differ("to_bf16");
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
@@ -42,6 +44,7 @@ Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf
 }
 
 Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<float> to) {
+  if (auto here = only_on_cpu(ctx, "from_bf16"); !here) return here;
   if (from.size() != to.size()) return differ("from_bf16");
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
@@ -53,6 +56,7 @@ Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<f
 }
 
 Result<> to_bf16_stochastic(const OpContext& ctx, const StochasticBf16& args) {
+  if (auto here = only_on_cpu(ctx, "to_bf16_stochastic"); !here) return here;
   if (args.from.size() != args.to.size()) return differ("to_bf16_stochastic");
   const float* const x = args.from.data();
   Bf16* const y = args.to.data();

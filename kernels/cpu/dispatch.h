@@ -9,7 +9,10 @@
 // (ops/cpu_path.h). Of Highway's scalar target only the name is used (scalar-inl.h).
 #pragma once
 
+#include <string>
+
 #include "kernels/ops/cpu_path.h"
+#include "kernels/tensor/op_context.h"
 
 namespace tutti::kernels {
 
@@ -22,6 +25,12 @@ Function* of_path(Function* scalar, Function* avx2, Function* avx512) {
     case CpuPath::avx512bf16: return avx512;
   }
   return scalar;
+}
+
+// For ops that no device has. Errors: unsupported.
+inline Result<> only_on_cpu(const OpContext& ctx, const char* op) {
+  if (ctx.device == nullptr) return {};
+  return Error{ErrorCode::unsupported, std::string(op) + ": runs on CPUs only"};
 }
 
 }  // namespace tutti::kernels

@@ -1,7 +1,8 @@
-#include "kernels/ops/dropout.h"
+#include "kernels/ops/elementwise/dropout.h"
 
 #include <algorithm>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/row_split.h"
 
@@ -36,6 +37,7 @@ struct Mask {
 }  // namespace
 
 Result<> dropout(const OpContext& ctx, const Dropout& args) {
+  if (auto here = only_on_cpu(ctx, "dropout"); !here) return here;
   if (!same_shape(args.x, args.y) || !(args.rate >= 0.0 && args.rate < 1.0)) {
     return Error{ErrorCode::invalid_argument,
                  "dropout: x and y differ in shape, or the rate is outside of [0, 1)"};
@@ -45,8 +47,8 @@ Result<> dropout(const OpContext& ctx, const Dropout& args) {
   const Index width = args.x.columns;
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
     for (Index row = begin; row < end; ++row) {
-      const std::uint64_t first = (args.first_row + static_cast<std::uint64_t>(row)) *
-                                  static_cast<std::uint64_t>(width);
+      const std::uint64_t first =
+          (args.first_row + static_cast<std::uint64_t>(row)) * static_cast<std::uint64_t>(width);
       mask.apply(first, args.x.row(row), args.y.row(row), width);
     }
   });

@@ -6,7 +6,7 @@
 
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
-#include "kernels/ops/layer_norm.h"
+#include "kernels/ops/elementwise/layer_norm.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -98,9 +98,8 @@ void layer_norm_backward_kernel(const OpContext& ctx, const LayerNormBackward& a
     const Index width = args.x.columns;
     ctx.pool->parallel_for((width + kLanes - 1) / kLanes, 4, [&](int, Index begin, Index end) {
       const Index first = begin * kLanes;
-      each_lanes(std::min(end * kLanes, width) - first, [&](Index i, auto part) {
-        layer_norm_columns(args, first + i, part);
-      });
+      each_lanes(std::min(end * kLanes, width) - first,
+                 [&](Index i, auto part) { layer_norm_columns(args, first + i, part); });
     });
   }
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
@@ -119,6 +118,7 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args) {
+  if (auto here = only_on_cpu(ctx, "layer_norm_forward"); !here) return here;
   if (!same_shape(args.x, args.y) || args.weight == nullptr) {
     return Error{ErrorCode::invalid_argument, "layer_norm_forward: x and y differ in shape"};
   }
@@ -127,6 +127,7 @@ Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args) 
 }
 
 Result<> layer_norm_backward(const OpContext& ctx, const LayerNormBackward& args) {
+  if (auto here = only_on_cpu(ctx, "layer_norm_backward"); !here) return here;
   if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx) || args.weight == nullptr ||
       args.mean == nullptr || args.inverse == nullptr ||
       (args.residual && !same_shape(args.x, args.residual))) {

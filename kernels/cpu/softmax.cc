@@ -6,7 +6,7 @@
 
 #include "kernels/cpu/exp-inl.h"
 #include "kernels/cpu/row_split.h"
-#include "kernels/ops/softmax.h"
+#include "kernels/ops/elementwise/softmax.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -38,12 +38,12 @@ void softmax_row(const float* x, float* y, Index width) {
 }
 
 void softmax_forward_kernel(const OpContext& ctx, const SoftmaxForward& args) {
-  ctx.pool->parallel_for(
-      args.x.rows, rows_in_piece(args.x.columns), [&](int, Index begin, Index end) {
-        for (Index row = begin; row < end; ++row) {
-          softmax_row(args.x.row(row), args.y.row(row), args.x.columns);
-        }
-      });
+  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
+                         [&](int, Index begin, Index end) {
+                           for (Index row = begin; row < end; ++row) {
+                             softmax_row(args.x.row(row), args.y.row(row), args.x.columns);
+                           }
+                         });
 }
 
 void softmax_backward_kernel(const OpContext& ctx, const SoftmaxBackward& args) {
@@ -75,6 +75,7 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> softmax_forward(const OpContext& ctx, const SoftmaxForward& args) {
+  if (auto here = only_on_cpu(ctx, "softmax_forward"); !here) return here;
   if (!same_shape(args.x, args.y)) {
     return Error{ErrorCode::invalid_argument, "softmax_forward: x and y differ in shape"};
   }
@@ -83,6 +84,7 @@ Result<> softmax_forward(const OpContext& ctx, const SoftmaxForward& args) {
 }
 
 Result<> softmax_backward(const OpContext& ctx, const SoftmaxBackward& args) {
+  if (auto here = only_on_cpu(ctx, "softmax_backward"); !here) return here;
   if (!same_shape(args.y, args.dy) || !same_shape(args.y, args.dx)) {
     return Error{ErrorCode::invalid_argument, "softmax_backward: y, dy and dx differ in shape"};
   }

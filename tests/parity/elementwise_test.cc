@@ -3,11 +3,11 @@
 #include <limits>
 #include <numeric>
 
-#include "kernels/ops/bf16.h"
-#include "kernels/ops/dropout.h"
-#include "kernels/ops/layer_norm.h"
+#include "kernels/ops/elementwise/bf16.h"
+#include "kernels/ops/elementwise/dropout.h"
+#include "kernels/ops/elementwise/layer_norm.h"
+#include "kernels/ops/elementwise/softmax.h"
 #include "kernels/ops/reference/rows.h"
-#include "kernels/ops/softmax.h"
 #include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {
@@ -137,12 +137,9 @@ TEST_CASE("activations: forward and gradients, alone and as gates") {
         REQUIRE(activation_forward(ctx, {.kind = kind, .x = in, .y = part(0)}));
         REQUIRE(activation_backward(ctx, {.kind = kind, .dy = dys, .x = in, .dx = part(1)}));
         REQUIRE(gate_forward(ctx, {.kind = kind, .gate = in, .up = ups, .y = part(2)}));
-        REQUIRE(gate_backward(ctx, {.kind = kind,
-                                    .dy = dys,
-                                    .gate = in,
-                                    .up = ups,
-                                    .dgate = part(3),
-                                    .dup = part(4)}));
+        REQUIRE(gate_backward(
+            ctx,
+            {.kind = kind, .dy = dys, .gate = in, .up = ups, .dgate = part(3), .dup = part(4)}));
         return out;
       });
       const Table at(in);
@@ -163,8 +160,9 @@ TEST_CASE("activations: forward and gradients, alone and as gates") {
       };
       REQUIRE(gradient_error({.loss = alone, .at = at, .gradient = bits.subspan(size, size)}) <
               kGradientError);
-      REQUIRE(gradient_error({.loss = of_gate, .at = at, .gradient = bits.subspan(3 * size, size)}) <
-              kGradientError);
+      REQUIRE(
+          gradient_error({.loss = of_gate, .at = at, .gradient = bits.subspan(3 * size, size)}) <
+          kGradientError);
       REQUIRE(gradient_error({.loss = of_up, .at = Table(ups), .gradient = bits.last(size)}) <
               kGradientError);
     }
@@ -215,8 +213,8 @@ TEST_CASE("softmax: forward, gradient, huge and unseen scores") {
             tolerance(s.columns, 1.0) + tolerance(0, 40.0));
     if (x.size() <= 1) continue;
     const auto loss = [&](const Table& t) { return weighted_sum(reference::softmax(t), dy); };
-    REQUIRE(gradient_error(
-                {.loss = loss, .at = at, .gradient = std::span(all).subspan(x.size())}) < 1e-4);
+    REQUIRE(gradient_error({.loss = loss, .at = at, .gradient = std::span(all).subspan(x.size())}) <
+            1e-4);
   }
   golden.check();
   Floats x = {3e38F, -kInfinity, 3e38F, -3e38F, kNan, 0.0F};
@@ -263,9 +261,14 @@ TEST_CASE("dropout: keeps its share, and a row's mask is its own wherever it sta
 
 TEST_CASE("bf16: rounds to the nearest, ties to even, and by chance without bias") {
   Floats x = draw(70000, 1);
-  const float special[] = {1.0F + 0x1p-8F, 1.0F + 3 * 0x1p-8F, 1.0F + 0x1p-8F + 0x1p-20F,
-                           0x1p-140F,      3.4e38F,            kInfinity,
-                           -kInfinity,     kNan};
+  const float special[] = {1.0F + 0x1p-8F,
+                           1.0F + 3 * 0x1p-8F,
+                           1.0F + 0x1p-8F + 0x1p-20F,
+                           0x1p-140F,
+                           3.4e38F,
+                           kInfinity,
+                           -kInfinity,
+                           kNan};
   std::copy(std::begin(special), std::end(special), x.begin());
   const auto back = [](const std::vector<Bf16>& from) {
     Floats wide(from.size());
@@ -291,7 +294,8 @@ TEST_CASE("bf16: rounds to the nearest, ties to even, and by chance without bias
   std::fill(x.begin() + 8, x.end(), 1.0F + 0x1p-9F);  // a quarter of a step above 1
   const Floats drawn = on_all_paths(golden, [&](const OpContext& ctx) {
     std::vector<Bf16> to(x.size());
-    REQUIRE(to_bf16_stochastic(ctx, {{3, 4}, 77, std::span(x).first(40000), std::span(to).first(40000)}));
+    REQUIRE(to_bf16_stochastic(
+        ctx, {{3, 4}, 77, std::span(x).first(40000), std::span(to).first(40000)}));
     REQUIRE(to_bf16_stochastic(
         ctx, {{3, 4}, 40077, std::span(x).subspan(40000), std::span(to).subspan(40000)}));
     Floats wide = back(to);
@@ -309,11 +313,13 @@ TEST_CASE("element-wise ops: matrices that differ in shape are refused") {
   const Matrix two = matrix(a, 2, 3);
   const Matrix three = matrix(a, 3, 2);
   REQUIRE_FALSE(layer_norm_forward(single(), {.x = two, .weight = a.data(), .y = three}));
-  REQUIRE_FALSE(layer_norm_backward(single(), {.dy = two, .x = two, .weight = a.data(), .dx = two}));
+  REQUIRE_FALSE(
+      layer_norm_backward(single(), {.dy = two, .x = two, .weight = a.data(), .dx = two}));
   REQUIRE_FALSE(activation_forward(single(), {.x = two, .y = three}));
   REQUIRE_FALSE(activation_backward(single(), {.dy = two, .x = two, .dx = three}));
   REQUIRE_FALSE(gate_forward(single(), {.gate = two, .up = three, .y = two}));
-  REQUIRE_FALSE(gate_backward(single(), {.dy = two, .gate = two, .up = two, .dgate = two, .dup = three}));
+  REQUIRE_FALSE(
+      gate_backward(single(), {.dy = two, .gate = two, .up = two, .dgate = two, .dup = three}));
   REQUIRE_FALSE(softmax_forward(single(), {two, three}));
   REQUIRE_FALSE(softmax_backward(single(), {two, two, three}));
   std::vector<Bf16> b(5);

@@ -13,7 +13,9 @@ namespace {
 const Index kSizes[] = {0, 1, 17, 65536 + 1003};
 constexpr int kSteps = 4;
 
-Floats gradient_of(int step, Index size) { return draw(size, 100 + static_cast<std::uint64_t>(step)); }
+Floats gradient_of(int step, Index size) {
+  return draw(size, 100 + static_cast<std::uint64_t>(step));
+}
 
 // What a test keeps per element, in double: the weight and up to two states.
 struct Exact {
@@ -121,7 +123,8 @@ TEST_CASE("schedule-free adamw: y, z and their average agree with double precisi
         Floats average(weight.size());
         REQUIRE(schedule_free_average(ctx, {0.9, weight, base, average}));
         for (std::size_t i = 0; i < weight.size(); ++i) {
-          const double y = 0.1 * static_cast<double>(base[i]) + 0.9 * static_cast<double>(average[i]);
+          const double y =
+              0.1 * static_cast<double>(base[i]) + 0.9 * static_cast<double>(average[i]);
           REQUIRE(std::abs(y - static_cast<double>(weight[i])) < 1e-6);
         }
         return weight;
@@ -129,8 +132,10 @@ TEST_CASE("schedule-free adamw: y, z and their average agree with double precisi
       [&](Exact& e, double g, int step) {
         const double average = 1.0 / step;
         e.a = 0.999 * e.a + 0.001 * g * g;
-        const double d = g / (std::sqrt(e.a / (1.0 - std::pow(0.999, step))) + 1e-8) + 0.1 * e.weight;
-        const double y = e.weight + average * (e.b - e.weight) - 0.01 * (1.0 - 0.9 * (1.0 - average)) * d;
+        const double d =
+            g / (std::sqrt(e.a / (1.0 - std::pow(0.999, step))) + 1e-8) + 0.1 * e.weight;
+        const double y =
+            e.weight + average * (e.b - e.weight) - 0.01 * (1.0 - 0.9 * (1.0 - average)) * d;
         e.b -= 0.01 * d;
         e.weight = y;
       });
@@ -166,7 +171,8 @@ TEST_CASE("adamw with 8-bit states: near the fp32 one, the same bits on all path
     Floats first(start.size());
     Floats second(start.size());
     for (int step = 1; step <= kSteps; ++step) {
-      REQUIRE(adamw_update(single(), {settings_of(step), exact, gradient_of(step, size), first, second}));
+      REQUIRE(adamw_update(single(),
+                           {settings_of(step), exact, gradient_of(step, size), first, second}));
     }
     double sum = 0.0;
     for (std::size_t i = 0; i < start.size(); ++i) {
@@ -186,7 +192,8 @@ TEST_CASE("adafactor: a matrix and a vector agree with double precision") {
   for (const Shape& s : {Shape{1, 1}, Shape{1, 70}, Shape{13, 37}, Shape{70, 33}}) {
     const Floats start = draw(s.rows * s.columns, 1);
     const bool vector = s.rows == 1;
-    const AdafactorSettings settings{.rate = 0.05, .beta2 = 0.9, .clip = 0.7, .decay = 0.1, .factor = 0.5F};
+    const AdafactorSettings settings{
+        .rate = 0.05, .beta2 = 0.9, .clip = 0.7, .decay = 0.1, .factor = 0.5F};
     const Floats weights = on_all_paths(golden, [&](const OpContext& ctx) {
       Floats weight = start;
       Floats row(vector ? 0U : static_cast<std::size_t>(s.rows));
@@ -207,14 +214,16 @@ TEST_CASE("adafactor: a matrix and a vector agree with double precision") {
       double rows_mean = 0.0;
       for (Index r = 0; r < s.rows; ++r) {
         double mean = 0.0;
-        for (Index c = 0; c < s.columns; ++c) mean += g.at(r, c) * g.at(r, c) / static_cast<double>(s.columns);
+        for (Index c = 0; c < s.columns; ++c)
+          mean += g.at(r, c) * g.at(r, c) / static_cast<double>(s.columns);
         double& state = row[static_cast<std::size_t>(r)];
         state = 0.9 * state + 0.1 * mean;
         rows_mean += state / static_cast<double>(s.rows);
       }
       for (Index c = 0; c < s.columns; ++c) {
         double mean = 0.0;
-        for (Index r = 0; r < s.rows; ++r) mean += g.at(r, c) * g.at(r, c) / static_cast<double>(s.rows);
+        for (Index r = 0; r < s.rows; ++r)
+          mean += g.at(r, c) * g.at(r, c) / static_cast<double>(s.rows);
         double& state = column[static_cast<std::size_t>(c)];
         state = 0.9 * state + 0.1 * mean;
       }
@@ -255,14 +264,16 @@ TEST_CASE("muon: its steps are nearly orthogonal, the same bits on all paths, ei
                                 matrix(velocity, s.rows, s.columns)}));
       return weight;
     });
-    // With a step of 1, what was subtracted is X: its rows (or columns) have lengths between 0.6 and
-    // 1.3, as the iteration's polynomial keeps singular values, and lie nearly at right angles.
-    const double scale = std::sqrt(std::max(1.0, static_cast<double>(s.rows) / static_cast<double>(s.columns)));
+    // With a step of 1, what was subtracted is X: its rows (or columns) have lengths between 0.6
+    // and 1.3, as the iteration's polynomial keeps singular values, and lie nearly at right angles.
+    const double scale =
+        std::sqrt(std::max(1.0, static_cast<double>(s.rows) / static_cast<double>(s.columns)));
     const Index few = std::min(s.rows, s.columns);
     const auto x = [&](Index i, Index j) {  // i of the shorter side
       const Index at = s.rows <= s.columns ? i * s.columns + j : j * s.columns + i;
       return (static_cast<double>(start[static_cast<std::size_t>(at)]) -
-              static_cast<double>(weights[static_cast<std::size_t>(at)])) / scale;
+              static_cast<double>(weights[static_cast<std::size_t>(at)])) /
+             scale;
     };
     for (Index a = 0; a < few; ++a) {
       for (Index b = 0; b <= a; ++b) {
@@ -287,7 +298,8 @@ TEST_CASE("optimizers: lengths that differ are refused and nothing is written") 
   REQUIRE_FALSE(schedule_free_average(single(), {0.9, five, six, five}));
   REQUIRE_FALSE(adamw8_update(single(), {{}, five, five, codes, bytes, {}, {}}));
   REQUIRE_FALSE(adafactor_update(single(), {{}, matrix(six, 2, 3), matrix(six, 2, 3), {}, five}));
-  REQUIRE_FALSE(muon_update(single(), {{}, matrix(six, 2, 3), matrix(six, 3, 2), matrix(six, 2, 3)}));
+  REQUIRE_FALSE(
+      muon_update(single(), {{}, matrix(six, 2, 3), matrix(six, 3, 2), matrix(six, 2, 3)}));
   REQUIRE(five == Floats(5, 1.0F));
   REQUIRE(six == Floats(6, 1.0F));
 }

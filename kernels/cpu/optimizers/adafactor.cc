@@ -95,8 +95,7 @@ void adafactor_squares(const OpContext& ctx, const AdafactorSweep& sweep) {
 void adafactor_step(const OpContext& ctx, const AdafactorSweep& sweep) {
   const AdafactorUpdate& args = *sweep.update;
   const Index width = args.weight.columns;
-  const Lanes keep =
-      splat(static_cast<float>(1.0 - args.settings.rate * args.settings.decay));
+  const Lanes keep = splat(static_cast<float>(1.0 - args.settings.rate * args.settings.decay));
   const Lanes step = splat(sweep.step);
   ctx.pool->parallel_for(args.weight.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
     for (Index row = begin; row < end; ++row) {
@@ -167,6 +166,7 @@ void finish_rows(const AdafactorUpdate& args, const AdafactorSweep& sweep) {
 }  // namespace
 
 Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
+  if (auto here = only_on_cpu(ctx, "adafactor_update"); !here) return here;
   const Index rows = args.weight.rows;
   const Index columns = args.weight.columns;
   const auto size = static_cast<std::size_t>(rows * columns);

@@ -16,9 +16,7 @@ struct State8 {
   alignas(64) float second[kState8Block];
 };
 
-HWY_INLINE Lanes round_lanes(const Lanes& x) {
-  return TUTTI_LANES(hn::Round(x.a), hn::Round(x.b));
-}
+HWY_INLINE Lanes round_lanes(const Lanes& x) { return TUTTI_LANES(hn::Round(x.a), hn::Round(x.b)); }
 
 HWY_INLINE void unpack(const AdamW8Update& args, Index begin, Index count, State8& state) {
   const auto block = static_cast<std::size_t>(begin / kState8Block);
@@ -76,10 +74,11 @@ void adamw8_block(const AdamW8Update& args, const AdamWConstants& constants, Ind
   for (; begin < end; begin += kState8Block) {
     const Index count = std::min(kState8Block, end - begin);
     unpack(args, begin, count, state);
-    adamw_range(constants, {.weight = args.weight.data() + begin,
-                            .gradient = args.gradient.data() + begin,
-                            .first = state.first,
-                            .second = state.second},
+    adamw_range(constants,
+                {.weight = args.weight.data() + begin,
+                 .gradient = args.gradient.data() + begin,
+                 .first = state.first,
+                 .second = state.second},
                 count);
     pack(args, begin, count, state);
   }
@@ -96,6 +95,7 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> adamw8_update(const OpContext& ctx, const AdamW8Update& args) {
+  if (auto here = only_on_cpu(ctx, "adamw8_update"); !here) return here;
   const std::size_t size = args.weight.size();
   const auto blocks = static_cast<std::size_t>(state8_blocks(static_cast<Index>(size)));
   if (args.gradient.size() != size || args.first.size() != size || args.second.size() != size ||

@@ -118,6 +118,7 @@ Error differ(const char* op) {
 }  // namespace
 
 Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args) {
+  if (auto here = only_on_cpu(ctx, "sgd_update"); !here) return here;
   const std::size_t size = args.weight.size();
   const bool bare = args.settings.momentum == 0.0 && args.velocity.empty();
   if (args.gradient.size() != size || (!bare && args.velocity.size() != size) ||
@@ -131,6 +132,7 @@ Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args) {
 }
 
 Result<> lion_update(const OpContext& ctx, const LionUpdate& args) {
+  if (auto here = only_on_cpu(ctx, "lion_update"); !here) return here;
   const std::size_t size = args.weight.size();
   if (args.gradient.size() != size || args.momentum.size() != size ||
       !fits_blocks(size, args.hashes)) {
@@ -143,6 +145,7 @@ Result<> lion_update(const OpContext& ctx, const LionUpdate& args) {
 }
 
 Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& args) {
+  if (auto here = only_on_cpu(ctx, "schedule_free_update"); !here) return here;
   const std::size_t size = args.weight.size();
   if (args.gradient.size() != size || args.base.size() != size || args.second.size() != size ||
       !fits_blocks(size, args.hashes)) {
@@ -155,6 +158,7 @@ Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& ar
 }
 
 Result<> schedule_free_average(const OpContext& ctx, const ScheduleFreeAverage& args) {
+  if (auto here = only_on_cpu(ctx, "schedule_free_average"); !here) return here;
   const std::size_t size = args.weight.size();
   if (args.base.size() != size || args.average.size() != size || !(args.beta1 > 0.0)) {
     return differ("schedule_free_average");

@@ -19,8 +19,8 @@ void update_blocks(const OpContext& ctx, std::span<float> weight, std::span<Hash
       const Index last = std::min(first + kGridBlock, size);
       update(first, last);
       if (!hashes.empty()) {
-        hashes[static_cast<std::size_t>(block)] = hash_block(
-            weight.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first)));
+        hashes[static_cast<std::size_t>(block)] = hash_block(weight.subspan(
+            static_cast<std::size_t>(first), static_cast<std::size_t>(last - first)));
       }
     }
   });

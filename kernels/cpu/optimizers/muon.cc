@@ -89,6 +89,7 @@ void orthogonalise(const OpContext& ctx, Matrix x, int iterations) {
 }  // namespace
 
 Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
+  if (auto here = only_on_cpu(ctx, "muon_update"); !here) return here;
   const MuonSettings& s = args.settings;
   const Matrix& weight = args.weight;
   const Index count = weight.rows * weight.columns;
@@ -103,7 +104,8 @@ Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
   const auto momentum = static_cast<float>(s.momentum);
-  blend(ctx, {momentum, args.velocity.data, s.factor, args.gradient.data, args.velocity.data, count});
+  blend(ctx,
+        {momentum, args.velocity.data, s.factor, args.gradient.data, args.velocity.data, count});
   const Matrix u = arena.matrix(weight.rows, weight.columns);
   blend(ctx, {momentum, args.velocity.data, s.factor, args.gradient.data, u.data, count});
   const auto inverse = static_cast<float>(1.0 / (norm_of(ctx, u) + 1e-7));

@@ -5,7 +5,8 @@
 //   matrix:   row_i    = beta2 * row_i + (1 - beta2) * mean_j(g_ij^2 + epsilon)
 //             column_j = beta2 * column_j + (1 - beta2) * mean_i(g_ij^2 + epsilon)
 //             u_ij     = g_ij / sqrt(row_i * column_j / mean(row))
-//   vector:   second_j = beta2 * second_j + (1 - beta2) * (g_j^2 + epsilon);  u_j = g_j / sqrt(second_j)
+//   vector:   second_j = beta2 * second_j + (1 - beta2) * (g_j^2 + epsilon)
+//             u_j      = g_j / sqrt(second_j)
 //   u       = u / max(1, rms(u) / clip)
 //   weight  = weight * (1 - rate * decay) - rate * u
 //

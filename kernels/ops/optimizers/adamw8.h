@@ -4,8 +4,8 @@
 // States are kept in blocks of kState8Block elements, each with its largest magnitude as scale:
 //   first  = sign(code) * (code / 127)^2 * scale     code -127 .. 127, in int8
 //   second = (code / 255)^4 * scale                  code 0 .. 255; what is above 0 gets at least 1
-// The powers spend codes on small numbers, and their roots are exact square roots, so that codes are
-// the same on every path. Rounded to the nearest, ties to even. A step reads a block, makes the
+// The powers spend codes on small numbers, and their roots are exact square roots, so that codes
+// are the same on every path. Rounded to the nearest, ties to even. A step reads a block, makes the
 // AdamW step of adamw.h in fp32 with the states as read, and writes the new states: a weight moves
 // by the unrounded ones.
 //

@@ -4,13 +4,13 @@
 //   velocity = momentum * velocity + g
 //   u        = g + momentum * velocity                                 Nesterov's form
 //   X        = u / (|u| + 1e-7)                                        Frobenius norm
-//   5 times: A = X X^T;  B = b A + c A A;  X = a X + B X               a, b, c: 3.4445, -4.775, 2.0315
+//   5 times: A = X X^T;  B = b A + c A A;  X = a X + B X    a, b, c: 3.4445, -4.775, 2.0315
 //   weight   = weight * (1 - rate * decay) - rate * sqrt(max(1, rows / columns)) * X
 //
 // A matrix with more rows than columns is turned for the iterations. In fp32, products as
-// product.h; the norm is the ordered sum of the grid blocks' squares in double precision. Workspace:
-// 4 matrices of the weight's size from the pool. Unit: matrix. Embeddings, heads and vectors are
-// left to AdamW. Errors: invalid_argument; nothing is written then.
+// product.h; the norm is the ordered sum of the grid blocks' squares in double precision.
+// Workspace: 4 matrices of the weight's size from the pool. Unit: matrix. Embeddings, heads and
+// vectors are left to AdamW. Errors: invalid_argument; nothing is written then.
 #pragma once
 
 #include <span>

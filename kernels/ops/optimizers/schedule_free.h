@@ -1,5 +1,5 @@
-// One step of schedule-free AdamW (Defazio et al. 2024) over a range of one parameter that begins on
-// the grid, and its block hashes.
+// One step of schedule-free AdamW (Defazio et al. 2024) over a range of one parameter that begins
+// on the grid, and its block hashes.
 //
 // `weight` holds y, where gradients are taken; `base` is z, which makes the steps; the average x,
 // which is evaluated and saved, lies between: y = (1 - beta1) z + beta1 x.
@@ -11,8 +11,8 @@
 //   z      = z - rate * d
 //
 // The caller gives `average`, the weight of this step among all: rate_t^2 / sum of rate^2 so far.
-// In fp32 with fused multiply-adds, constants rounded once. Unit: element. Errors: invalid_argument;
-// nothing is written then.
+// In fp32 with fused multiply-adds, constants rounded once. Unit: element. Errors:
+// invalid_argument; nothing is written then.
 #pragma once
 
 #include <span>

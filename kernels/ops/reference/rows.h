@@ -1,7 +1,7 @@
 // The plain meaning of norms, activations and softmax, in double precision.
 #pragma once
 
-#include "kernels/ops/activation.h"
+#include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/reference/reference.h"
 
 namespace tutti::kernels::reference {

@@ -6,8 +6,8 @@
 //   y = x / (1 - rate) where the element is kept, else 0
 //
 // Element c of row r has the index (first_row + r) * C + c; `first_row` is the row's logical index
-// (step, sample, position), never its place in a batch. Its 16 random bits are half-word index mod 8
-// of Philox draw index / 8 of the key's stream (random.h); it is kept when they are at least
+// (step, sample, position), never its place in a batch. Its 16 random bits are half-word index
+// mod 8 of Philox draw index / 8 of the key's stream (random.h); it is kept when they are at least
 // rate * 65536, rounded. The gradient is the same op over dy. Errors: invalid_argument (a rate
 // outside of [0, 1)); nothing is written then.
 #pragma once

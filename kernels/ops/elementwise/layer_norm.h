@@ -10,12 +10,12 @@
 //   y  = (x - mean) * inverse * weight + bias          the last step one fused multiply-add
 //   n  = (x - mean) * inverse,  g = dy * weight
 //   dx = inverse * (g - sum(g) / C - n * (sum(g n) / C)) [+ residual]
-//   dweight[c] = chain over rows in order of fma(dy, n), dbias[c] of additions of dy, continued from
-//   what they hold
+//   dweight[c] = chain over rows in order of fma(dy, n), dbias[c] of additions of dy, continued
+//   from what they hold
 //
-// The variance is a second pass over x - mean, so that a large mean costs no digits. Sums over C use
-// 16 logical lanes and a fixed tree; square root and division are exact. A row's result depends on
-// its row only. Errors: invalid_argument; nothing is written then.
+// The variance is a second pass over x - mean, so that a large mean costs no digits. Sums over C
+// use 16 logical lanes and a fixed tree; square root and division are exact. A row's result depends
+// on its row only. Errors: invalid_argument; nothing is written then.
 #pragma once
 
 #include "kernels/tensor/matrix.h"

@@ -1,5 +1,5 @@
-// y = exp(x - max) / sum(exp(x - max)) over the last dimension, with its gradient: routers, pooling,
-// probabilities that are shown. (Attention and the loss have their own.)
+// y = exp(x - max) / sum(exp(x - max)) over the last dimension, with its gradient: routers,
+// pooling, probabilities that are shown. (Attention and the loss have their own.)
 //
 //   x, y, dy, dx   [rows, C]   outputs may be inputs
 //
