@@ -114,10 +114,11 @@ struct GenerationAborted {
   std::string cause;
   std::uint64_t step = 0;  // newest one known to be committed
   std::int64_t unix_ms = 0;
+  bool planned = false;  // all ranks left after a common step: nobody is charged
 
   bool operator==(const GenerationAborted&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(GenerationAborted, (), (job, generation, cause, step, unix_ms))
+BOOST_DESCRIBE_STRUCT(GenerationAborted, (), (job, generation, cause, step, unix_ms, planned))
 
 // The first cause of an interruption, charged to whom it belongs (I8).
 struct FailureCounted {

@@ -125,12 +125,15 @@ struct Recovery {
   std::int64_t first_step_ms = -1;  // the first step since is committed
   std::uint64_t from_step = 0;
   std::uint64_t lost_steps = 0;
+  bool planned = false;          // a change of size or place, no loss
+  std::int64_t decided_ms = -1;  // the next generation was journalled
 
   bool operator==(const Recovery&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Recovery, (),
                       (generation, cause, seen_unix_ms, aborted_ms, regrouped_ms, copied_ms,
-                       first_step_ms, from_step, lost_steps))
+                       first_step_ms, from_step, lost_steps,  //
+                       planned, decided_ms))
 
 // Where a job goes when it is asked to leave its slots; `none`: it is not asked.
 BOOST_DEFINE_ENUM_CLASS(ReleaseTo, none, queue, end, resize)
@@ -229,11 +232,12 @@ struct Drain {
   DrainCause cause = DrainCause::none;
   std::string reason;
   std::int64_t since_unix_ms = 0;
-  std::int64_t due_unix_ms = 0;  // empty by then
+  std::int64_t due_unix_ms = 0;    // empty by then
+  std::int64_t empty_unix_ms = 0;  // since when nothing runs there; 0: not yet
 
   bool operator==(const Drain&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(Drain, (), (cause, reason, since_unix_ms, due_unix_ms))
+BOOST_DESCRIBE_STRUCT(Drain, (), (cause, reason, since_unix_ms, due_unix_ms, empty_unix_ms))
 
 struct NodeBlame {
   JobId job;

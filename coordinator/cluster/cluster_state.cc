@@ -117,7 +117,9 @@ void settle_all(Desk& desk) {
       changed.insert(id);
       advance(desk, id);
     }
-    if (desk.schedule_due) schedule(desk);
+    if (!desk.schedule_due) continue;
+    advance_drains(desk);
+    schedule(desk);
   }
   for (const JobId id : changed) {
     const std::set<ProcessId> processes = desk.durable.processes_of(id);
@@ -211,7 +213,7 @@ std::optional<Instant> ClusterState::next_due() const {
   for (const auto& [id, soft] : desk.jobs) {
     for (const auto* at : {&soft.settle_until, &soft.regroup_due, &soft.start_due, &soft.formed_due,
                            &soft.hang_due, &soft.wait_due, &soft.checkpoint_due, &soft.time_due,
-                           &soft.queued_due, &soft.commit_due}) {
+                           &soft.queued_due, &soft.commit_due, &soft.release_due}) {
       consider(*at);
     }
   }

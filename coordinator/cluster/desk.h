@@ -46,12 +46,14 @@ struct ProcessSoft {
   Generation told;         // the newest generation it was ordered into
   Generation formed_told;  // FormGroup
   Generation aborted_told;
+  Generation flags_told;  // SetFlags of the release
   bool stop_told = false;
   Sequence abort_sequence;  // in this session; 0: acknowledged or none
 
   std::optional<wire::RankReady> ready;  // newest one
   std::optional<wire::GroupFormed> formed;
   std::optional<wire::RankFinished> finished;
+  wire::HeldState held;  // as its last RankReady or GenerationBroken said
   wire::RankProgress progress;
   Instant progress_at;        // when it last changed
   Duration longest_pause{0};  // between changes, in this session
@@ -72,6 +74,7 @@ struct JobSoft {
   std::optional<Instant> checkpoint_due;  // every part written by then
   std::optional<Instant> time_due;        // limit.time
   std::optional<Instant> queued_due;      // limit.queued
+  std::optional<Instant> release_due;     // left, as it was asked to, by then
   std::int64_t aborted_unix_ms = 0;  // when the last survivor was known to have left the old group
   ProcessId committer;               // asked to commit the open checkpoint
   SessionId committer_session;

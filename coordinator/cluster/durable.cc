@@ -32,6 +32,8 @@ void Durable::restore(const Snapshot& snapshot) {
   workers_.clear();
   keys_.clear();
   of_job_.clear();
+  of_worker_.clear();
+  draining_.clear();
   ended_ = 0;
   for (const JobRecord& job : snapshot.jobs) {
     if (is_terminal(job.state)) ++ended_;
@@ -41,8 +43,12 @@ void Durable::restore(const Snapshot& snapshot) {
   for (const ProcessRecord& process : snapshot.processes) {
     processes_.emplace(process.process, process);
     of_job_[process.job].insert(process.process);
+    of_worker_[process.worker].insert(process.process);
   }
-  for (const WorkerRecord& worker : snapshot.workers) workers_.emplace(worker.worker, worker);
+  for (const WorkerRecord& worker : snapshot.workers) {
+    workers_.emplace(worker.worker, worker);
+    if (worker.draining()) draining_.insert(worker.worker);
+  }
 }
 
 Snapshot Durable::snapshot() const {
@@ -87,6 +93,12 @@ const std::set<ProcessId>& Durable::processes_of(JobId id) const {
   return at == of_job_.end() ? none : at->second;
 }
 
+const std::set<ProcessId>& Durable::processes_on(const std::string& worker) const {
+  static const std::set<ProcessId> none;
+  const auto at = of_worker_.find(worker);
+  return at == of_worker_.end() ? none : at->second;
+}
+
 JobRecord& Durable::job_of(JobId id) {
   const auto at = jobs_.find(id);
   TUTTI_ASSERT(at != jobs_.end());
@@ -122,15 +134,19 @@ void Durable::remove_job(JobId id) {
 // Workers
 // -------------------------------------------------------------------------------------------
 
-void Durable::on(const WorkerJoined& fact) { workers_[fact.worker.worker] = fact.worker; }
+void Durable::on(const WorkerJoined& fact) {
+  workers_[fact.worker.worker] = fact.worker;
+  if (!fact.worker.draining()) draining_.erase(fact.worker.worker);
+}
 
 void Durable::on(const WorkerLost& fact) {
   const auto at = workers_.find(fact.worker);
   TUTTI_ASSERT(at != workers_.end());
   at->second.lost = true;
   at->second.lost_unix_ms = fact.unix_ms;
-  for (auto& [id, process] : processes_) {
-    if (process.worker != fact.worker || process.lost) continue;
+  for (const ProcessId id : processes_on(fact.worker)) {
+    ProcessRecord& process = process_of(id);
+    if (process.lost) continue;
     process.lost = true;
     leave_gang(process);
   }
@@ -140,6 +156,7 @@ void Durable::on(const NodeDraining& fact) {
   const auto at = workers_.find(fact.worker);
   TUTTI_ASSERT(at != workers_.end());
   at->second.drain = fact.drain;
+  draining_.insert(fact.worker);
 }
 
 void Durable::on(const NodeUndrained& fact) {
@@ -147,6 +164,7 @@ void Durable::on(const NodeUndrained& fact) {
   TUTTI_ASSERT(at != workers_.end());
   at->second.drain = {};
   at->second.blames.clear();
+  draining_.erase(fact.worker);
 }
 
 void Durable::on(const NodeBlamed& fact) {
@@ -157,7 +175,10 @@ void Durable::on(const NodeBlamed& fact) {
   blames.push_back(fact.blame);
 }
 
-void Durable::on(const WorkerForgotten& fact) { workers_.erase(fact.worker); }
+void Durable::on(const WorkerForgotten& fact) {
+  workers_.erase(fact.worker);
+  draining_.erase(fact.worker);
+}
 
 // Jobs
 // ----------------------------------------------------------------------------------------------
@@ -222,6 +243,7 @@ void Durable::add_process(const JobRecord& job, Generation generation, std::uint
   process.incarnation = place.incarnation;
   process.slot = place.slot;
   of_job_[job.job].insert(place.process);
+  of_worker_[place.worker].insert(place.process);
   TUTTI_ASSERT(processes_.emplace(place.process, std::move(process)).second);
 }
 
@@ -258,7 +280,8 @@ void Durable::on(const GroupRunning& fact) {
   }
   job.formed = true;
   if (job.started_unix_ms == 0) job.started_unix_ms = fact.unix_ms;
-  move(job, JobState::running);
+  // One holder alone, that only saves, is not the gang at work (I4).
+  if (job.members.size() >= job.terms.ranks_min) move(job, JobState::running);
 }
 
 void Durable::on(const FirstStepSeen& fact) {
@@ -278,12 +301,13 @@ void Durable::on(const GenerationAborted& fact) {
   job.formed = false;
   job.formation = {};
   job.step = std::max(job.step, fact.step);
+  job.failure_counted = job.failure_counted || fact.planned;
   if (!job.open_checkpoint.whole()) job.open_checkpoint = {};
   if (job.state != JobState::running && job.state != JobState::recovering) return;
   // A failure during a recovery is part of it: the first cause stays, its clock goes on.
   if (job.state == JobState::recovering && !job.recoveries.empty()) {
     Recovery& recovery = job.recoveries.back();
-    recovery.aborted_ms = recovery.regrouped_ms = recovery.copied_ms = -1;
+    recovery.aborted_ms = recovery.regrouped_ms = recovery.copied_ms = recovery.decided_ms = -1;
     return;
   }
   move(job, JobState::recovering);
@@ -292,6 +316,7 @@ void Durable::on(const GenerationAborted& fact) {
   recovery.generation = fact.generation;
   recovery.cause = fact.cause;
   recovery.seen_unix_ms = fact.unix_ms;
+  recovery.planned = fact.planned;
   job.recoveries.push_back(std::move(recovery));
 }
 
@@ -329,7 +354,14 @@ void Durable::on(const JobSettled& fact) {
   job.formation = {};
   job.members.clear();
   job.ranks_done = 0;
-  if (!is_terminal(job.state)) return;
+  const ReleaseRecord release = std::exchange(job.release, {});
+  if (!is_terminal(job.state)) {
+    // What ended otherwise meanwhile is charged to whom it belongs, and to nobody else (I8).
+    if (release.to != ReleaseTo::queue || fact.outcome.failure != wire::FailureClass::none) return;
+    if (release.cause == ReleaseCause::preempted) ++job.preemptions;
+    if (release.cause == ReleaseCause::drained) ++job.drains;
+    return;
+  }
   job.ended_unix_ms = fact.unix_ms;
   job.open_checkpoint = {};
   job.homes.clear();
@@ -377,6 +409,9 @@ void Durable::on(const ProcessEnded& fact) {
   const auto own = of_job_.find(process.job);
   own->second.erase(fact.process);
   if (own->second.empty()) of_job_.erase(own);
+  const auto beside = of_worker_.find(process.worker);
+  beside->second.erase(fact.process);
+  if (beside->second.empty()) of_worker_.erase(beside);
   processes_.erase(fact.process);
 }
 

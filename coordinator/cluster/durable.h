@@ -3,8 +3,8 @@
 // What may follow on what is checked here (I7): an illegal transition is a broken invariant and
 // aborts, in a live coordinator as in a replay.
 //
-// Ownership: owned by ClusterState (through its Desk). `keys_`, `of_job_` and `ended_` are derived
-// and not in a snapshot.
+// Ownership: owned by ClusterState (through its Desk). `keys_`, `of_job_`, `of_worker_`,
+// `draining_` and `ended_` are derived and not in a snapshot.
 #pragma once
 
 #include <cstddef>
@@ -46,6 +46,9 @@ class Durable {
   JobId with_key(const std::string& key) const;
   // Its processes, whatever their generation.
   const std::set<ProcessId>& processes_of(JobId id) const;
+  // Those that hold a slot of the worker.
+  const std::set<ProcessId>& processes_on(const std::string& worker) const;
+  const std::set<std::string>& draining() const { return draining_; }
 
  private:
   void on(const WorkerJoined& fact);
@@ -89,6 +92,8 @@ class Durable {
   std::uint64_t next_process_ = 1;
   std::map<std::string, JobId> keys_;
   std::map<JobId, std::set<ProcessId>> of_job_;
+  std::map<std::string, std::set<ProcessId>> of_worker_;
+  std::set<std::string> draining_;
   std::size_t ended_ = 0;
 };
 

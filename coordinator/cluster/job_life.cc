@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "coordinator/cluster/checkpoints.h"
+#include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
+#include "coordinator/cluster/release.h"
 
 namespace tutti::coordinator {
 
@@ -42,6 +44,14 @@ ProcessSoft* member_of(Desk& desk, JobId id, Generation generation, ProcessId pr
   }
   ++desk.counters.stale_reports;
   return nullptr;
+}
+
+// A process that is started for the next generation, beside the living one.
+bool is_newcomer(const Desk& desk, const wire::RankReady& report) {
+  const JobRecord* job = desk.durable.job(report.job);
+  const ProcessRecord* process = desk.durable.process(report.process);
+  return job != nullptr && process != nullptr && process->generation > job->generation &&
+         process->generation == report.generation && is_wanted(job, *process);
 }
 
 }  // namespace
@@ -101,11 +111,17 @@ void on_cancel(Desk& desk, const CancelJob& input) {
                   fmt::format("there is no job {}", input.job.value));
   }
   answer(desk, input.request, Done{});
+  std::string reason = input.reason.empty() ? "cancelled" : "cancelled: " + input.reason;
+  if (input.save) {
+    return release_job(
+        desk, input.job,
+        {.to = ReleaseTo::end, .cause = ReleaseCause::cancelled, .reason = std::move(reason)});
+  }
   stop_job(desk, input.job,
            {.state = JobState::cancelled,
             .exit_code = 1,
             .failure = wire::FailureClass::none,
-            .message = input.reason.empty() ? "cancelled" : "cancelled: " + input.reason});
+            .message = std::move(reason)});
 }
 
 void on_fault(Desk& desk, const InjectFault& input) {
@@ -184,10 +200,17 @@ void on_report(Desk& desk, const wire::RankStarted& report) {
 }
 
 void on_report(Desk& desk, const wire::RankReady& report) {
-  if (ProcessSoft* soft = member_of(desk, report.job, report.generation, report.process)) {
-    soft->ready = report;
-    soft->abort_sequence = {};
+  ProcessSoft* soft = nullptr;
+  if (is_newcomer(desk, report)) {
+    desk.touch(report.job);
+    soft = &desk.processes[report.process];
+  } else {
+    soft = member_of(desk, report.job, report.generation, report.process);
   }
+  if (soft == nullptr) return;
+  soft->ready = report;
+  soft->held = report.held;
+  soft->abort_sequence = {};
 }
 
 void on_report(Desk& desk, const wire::GroupFormed& report) {
@@ -224,6 +247,14 @@ void stop_job(Desk& desk, JobId id, Outcome outcome) {
   if (is_terminal(job.state)) return;
   desk.touch(id);
   close_serving(desk, id);
+  if (job.release.to == ReleaseTo::resize) drop_resize(desk, id, "the job stops");
+  // Whoever cancelled it does not want it back because something broke meanwhile.
+  if (job.release.to == ReleaseTo::end && outcome.state == JobState::queued) {
+    outcome.state = JobState::cancelled;
+    outcome.exit_code = 1;
+    outcome.failure = wire::FailureClass::none;
+    outcome.message = fmt::format("{} ({})", job.release.reason, outcome.message);
+  }
   if (job.state == JobState::stopping) {
     if (job.outcome.state == JobState::queued && outcome.state != JobState::queued) {
       desk.record(JobStopping{.job = id, .outcome = std::move(outcome)});
@@ -279,6 +310,7 @@ void resume_job(Desk& desk, const JobRecord& job) {
   if (job.open_checkpoint.step != 0) {
     soft.checkpoint_due = desk.now + desk.settings.checkpoint_max;
   }
+  resume_release(desk, job.job);
   desk.touch(job.job);
 }
 
@@ -408,6 +440,16 @@ std::size_t count_members(Desk& desk, const JobRecord& job, const Holds& holds) 
   return count;
 }
 
+// Whether the ranks have finished because nothing is left to do, and not because they were asked to
+// leave.
+bool is_over(Desk& desk, const JobRecord& job) {
+  if (job.terms.kind != "train" || job.terms.steps == 0) return true;
+  return std::all_of(job.members.begin(), job.members.end(), [&](ProcessId member) {
+    const auto& finished = desk.processes[member].finished;
+    return finished && finished->step >= job.terms.steps;
+  });
+}
+
 void advance_generation(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   const Generation generation = job.generation;
@@ -432,8 +474,11 @@ void advance_generation(Desk& desk, JobId id) {
   const auto finished = [&](const ProcessSoft& soft) {
     return soft.finished && soft.finished->generation == generation;
   };
-  if (count_members(desk, job, finished) == size && job.open_checkpoint.step == 0) {
+  if (count_members(desk, job, finished) != size || job.open_checkpoint.step != 0) return;
+  if (is_over(desk, job)) {
     complete(desk, id);
+  } else {
+    finish_release(desk, id);
   }
 }
 
@@ -450,6 +495,7 @@ void advance(Desk& desk, JobId id) {
     if (settle(desk, id)) desk.touch(id);
     return;
   }
+  if (is_releasing(*job)) advance_release(desk, id);
   if (job->generation_alive) advance_generation(desk, id);
   advance_commit(desk, id);
 }
@@ -468,6 +514,7 @@ void check_job_deadlines(Desk& desk, JobId id) {
                      .failure = wire::FailureClass::user,
                      .message = "limit.queued is over: " + soft.waiting});
   }
+  if (soft.release_due && desk.now >= *soft.release_due) return check_release_deadline(desk, id);
   if (soft.time_due && desk.now >= *soft.time_due) {
     return stop_job(desk, id,
                     {.state = JobState::failed,

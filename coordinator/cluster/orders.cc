@@ -2,17 +2,29 @@
 
 #include <algorithm>
 #include <variant>
+#include <vector>
+
+#include "coordinator/cluster/release.h"
 
 namespace tutti::coordinator {
 
 namespace {
 
 constexpr Duration kCulpritGrace = std::chrono::milliseconds(500);
+constexpr Duration kKillSlack = std::chrono::milliseconds(500);
 
-bool is_wanted(const JobRecord* job, const ProcessRecord& process) {
-  if (job == nullptr || process.lost || process.ordered_to_stop) return false;
-  if (is_terminal(job->state) || job->state == JobState::stopping) return false;
-  return std::find(job->members.begin(), job->members.end(), process.process) != job->members.end();
+bool contains(const std::vector<ProcessId>& processes, ProcessId process) {
+  return std::find(processes.begin(), processes.end(), process) != processes.end();
+}
+
+// A program that is asked to leave may use its notice; the rest of the deadline is for the kill.
+Duration grace_for(const Desk& desk, const JobRecord* job, const ProcessRecord& process) {
+  // Who was taken out of its gang is broken or hung, and others wait for its slot.
+  if (process.ordered_to_stop) return kCulpritGrace;
+  if (job == nullptr || job->release.to == ReleaseTo::none) return desk.settings.stop_grace;
+  const Duration left =
+      std::chrono::milliseconds(job->release.due_unix_ms - desk.wall.unix_ms) - kKillSlack;
+  return std::max(kCulpritGrace, left);
 }
 
 void order_stop(Desk& desk, WorkerLink& link, const JobRecord* job, const ProcessRecord& process) {
@@ -22,8 +34,7 @@ void order_stop(Desk& desk, WorkerLink& link, const JobRecord* job, const Proces
   if (job != nullptr && job->state == JobState::stopping) {
     reason = job->outcome.message.empty() ? "the job is done" : job->outcome.message;
   }
-  // Who was taken out of its gang is broken or hung, and others wait for its slot.
-  const Duration grace = process.ordered_to_stop ? kCulpritGrace : desk.settings.stop_grace;
+  const Duration grace = grace_for(desk, job, process);
   desk.order(link, wire::StopRank{.job = process.job,
                                   .process = process.process,
                                   .grace_ms = static_cast<std::uint32_t>(to_ms(grace)),
@@ -38,14 +49,17 @@ std::uint32_t threads_of(const Desk& desk, const JobRecord& job, const ProcessRe
   return std::max(1U, worker->cores / worker->slots);
 }
 
+// `generation` and `size` are those of the group that it will be in.
 void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const ProcessRecord& process) {
+  const bool newcomer = process.generation > job.generation;
+  const auto size = newcomer ? static_cast<std::uint32_t>(job.release.next.size()) : job.size;
   desk.effect(MakeJobFolder{.job = job.job, .folder = job.folder});
   desk.order(link, wire::StartRank{
                        .job = job.job,
-                       .generation = job.generation,
+                       .generation = newcomer ? process.generation : job.generation,
                        .process = process.process,
                        .rank = process.rank,
-                       .size = job.size,
+                       .size = size,
                        .slot = process.slot,
                        .threads = threads_of(desk, job, process),
                        .name = job.terms.name,
@@ -53,7 +67,7 @@ void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const Proce
                        .spec = job.spec,
                        .folder = job.folder,
                        .start_ms_max = static_cast<std::uint32_t>(to_ms(desk.settings.start_max)),
-                       .at_once = job.terms.kind == "run" && job.size == 1,
+                       .at_once = job.terms.kind == "run" && size == 1,
                        .queue = false,
                        .owner = job.owner,
                        .restarts = job.restarts,
@@ -75,7 +89,27 @@ Generation generation_of(const wire::ToWorker& message) {
       message);
 }
 
+// Nothing until a step is sure to follow: flags ride on the exchange of one.
+void order_flags(Desk& desk, WorkerLink& link, const JobRecord& job, const ProcessRecord& process) {
+  ProcessSoft& soft = desk.processes[process.process];
+  if (soft.flags_told >= job.generation || !wants_flags(desk, job)) return;
+  desk.order(link, wire::SetFlags{.job = job.job,
+                                  .generation = job.generation,
+                                  .process = process.process,
+                                  .save = job.release.save,
+                                  .stop = true});
+  soft.flags_told = job.generation;
+}
+
 }  // namespace
+
+bool is_wanted(const JobRecord* job, const ProcessRecord& process) {
+  if (job == nullptr || process.lost || process.ordered_to_stop) return false;
+  if (is_terminal(job->state) || job->state == JobState::stopping) return false;
+  if (contains(job->members, process.process)) return true;
+  if (process.generation > job->generation) return contains(job->release.next, process.process);
+  return job->terms.kind == "serve" && job->generation_alive && !job->formed;
+}
 
 void derive_orders(Desk& desk, const ProcessRecord& process) {
   WorkerLink* link = desk.link_of(process);
@@ -84,6 +118,13 @@ void derive_orders(Desk& desk, const ProcessRecord& process) {
   const JobRecord* job = desk.durable.job(process.job);
   if (!is_wanted(job, process)) return order_stop(desk, *link, job, process);
   const Generation generation = job->generation;
+  if (!contains(job->members, process.process)) {  // a newcomer, or one that serves a while longer
+    if (soft.seen || process.generation <= generation) return;
+    order_start(desk, *link, *job, process);
+    soft.seen = true;
+    soft.told = process.generation;
+    return;
+  }
   if (!job->generation_alive) {
     if (!soft.seen || soft.aborted_told >= generation) return;
     soft.aborted_told = generation;
@@ -108,7 +149,8 @@ void derive_orders(Desk& desk, const ProcessRecord& process) {
                                     .size = job->size});
     soft.told = generation;
   }
-  if (job->formation.addresses.empty() || soft.formed_told >= generation) return;
+  if (job->formation.addresses.empty()) return;
+  if (soft.formed_told >= generation) return order_flags(desk, *link, *job, process);
   desk.order(*link, wire::FormGroup{.job = job->job,
                                     .generation = generation,
                                     .process = process.process,
@@ -118,6 +160,7 @@ void derive_orders(Desk& desk, const ProcessRecord& process) {
                                     .checkpoint = job->formation.checkpoint,
                                     .copies = job->formation.copies});
   soft.formed_told = generation;
+  order_flags(desk, *link, *job, process);
 }
 
 SendToWorker frame_to(const WorkerLink& link, wire::ToWorker message) {

@@ -9,6 +9,10 @@
 
 namespace tutti::coordinator {
 
+// Whether the process belongs to its job's gang, or to the one that a change of size prepares; or
+// serves until its successor does.
+bool is_wanted(const JobRecord* job, const ProcessRecord& process);
+
 // Orders for one process, if its worker has a session. Nothing if it has been told already.
 void derive_orders(Desk& desk, const ProcessRecord& process);
 

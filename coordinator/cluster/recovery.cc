@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "coordinator/cluster/job_life.h"
+#include "coordinator/cluster/release.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::coordinator {
@@ -140,6 +141,7 @@ void on_report(Desk& desk, const wire::GenerationBroken& report) {
     ++desk.counters.stale_reports;
     return;
   }
+  desk.processes[report.process].held = report.held;
   if (report.held.whole) {
     JobSoft& soft = desk.soft(report.job);
     soft.newest_step = std::max(soft.newest_step, report.held.step);
@@ -183,10 +185,29 @@ bool charge_interruption(Desk& desk, JobId id) {
   return charge(desk, id, {wire::FailureClass::infrastructure, cause});
 }
 
+namespace {
+
+// What belonged to the generation that has just ended.
+void forget_generation(Desk& desk, JobId id) {
+  JobSoft& soft = desk.soft(id);
+  soft.settle_until.reset();
+  soft.regroup_due.reset();
+  soft.start_due.reset();
+  soft.formed_due.reset();
+  soft.hang_due.reset();
+  soft.first_step.reset();
+  soft.aborted_unix_ms = desk.wall.unix_ms;
+  soft.wait_due = desk.now + std::chrono::milliseconds(desk.job(id).terms.wait_ms);
+  desk.capacity_changed();
+}
+
+}  // namespace
+
 void abort_generation(Desk& desk, JobId id, const std::string& cause) {
   const JobRecord& job = desk.job(id);
   if (!job.generation_alive) return;
   JobSoft& soft = desk.soft(id);
+  if (job.release.to == ReleaseTo::resize) drop_resize(desk, id, "a rank was lost meanwhile");
   if (job.open_checkpoint.step != 0 && !job.open_checkpoint.whole()) {
     desk.note({.job = id,
                .kind = EventKind::checkpoint_failed,
@@ -205,16 +226,19 @@ void abort_generation(Desk& desk, JobId id, const std::string& cause) {
                                 .step = soft.newest_step,
                                 .unix_ms = desk.wall.unix_ms});
   close_serving(desk, id);
-  soft.settle_until.reset();
-  soft.regroup_due.reset();
-  soft.start_due.reset();
-  soft.formed_due.reset();
-  soft.hang_due.reset();
-  soft.first_step.reset();
-  soft.aborted_unix_ms = desk.wall.unix_ms;
-  soft.wait_due = desk.now + std::chrono::milliseconds(job.terms.wait_ms);
-  desk.capacity_changed();
+  forget_generation(desk, id);
   ++desk.counters.recoveries;
+}
+
+void end_generation(Desk& desk, JobId id, const std::string& cause) {
+  const JobRecord& job = desk.job(id);
+  desk.record(GenerationAborted{.job = id,
+                                .generation = job.generation,
+                                .cause = cause,
+                                .step = desk.soft(id).newest_step,
+                                .unix_ms = desk.wall.unix_ms,
+                                .planned = true});
+  forget_generation(desk, id);
 }
 
 namespace {
@@ -328,7 +352,7 @@ void end_hung(Desk& desk, JobId id) {
   const ProcessSoft* last = nullptr;
   for (const ProcessId member : job.members) {
     const ProcessSoft& its = desk.processes[member];
-    if (!member || its.finished) continue;
+    if (!member || (its.finished && its.finished->generation == job.generation)) continue;
     const auto key = [](const ProcessSoft& soft) {
       return std::pair(soft.progress.collective, soft.progress_at);
     };

@@ -31,6 +31,8 @@ void lose_node(Desk& desk, JobId job, const std::string& worker, const std::stri
 // Ends the generation if it is alive. The job is recovering, or still being placed for the first
 // time.
 void abort_generation(Desk& desk, JobId job, const std::string& cause);
+// The same for one whose ranks have all left after a common step: nobody is charged.
+void end_generation(Desk& desk, JobId job, const std::string& cause);
 
 // The survivors are about to regroup. An interruption that nobody has been charged with (a group
 // that broke without a death) is infrastructure's. Whether the job may go on.

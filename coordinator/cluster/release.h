@@ -37,4 +37,17 @@ void release_job(Desk& desk, JobId job, Release release);
 // Whether the job was asked to leave, or to change its size, and has not done so yet.
 bool is_releasing(const JobRecord& job);
 
+// What the release needs next; for a job that has not begun to stop.
+void advance_release(Desk& desk, JobId job);
+// Every rank has finished after a common step that is not the job's last.
+void finish_release(Desk& desk, JobId job);
+// The generation ended otherwise: a change of size is given up.
+void drop_resize(Desk& desk, JobId job, const std::string& reason);
+void check_release_deadline(Desk& desk, JobId job);
+// The release's deadline, for a job that was read from the ledger.
+void resume_release(Desk& desk, JobId job);
+
+// Whether ranks of the living generation are to be told to stop after a step.
+bool wants_flags(Desk& desk, const JobRecord& job);
+
 }  // namespace tutti::coordinator

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coordinator/cluster/recovery.h"
+#include "coordinator/cluster/release.h"
 #include "coordinator/membership/membership.h"
 
 namespace tutti::coordinator {
@@ -134,26 +135,6 @@ Placement place(const Desk& desk, ProcessId process, const Seat& seat) {
           .survivor = false};
 }
 
-void start_generation(Desk& desk, JobId id, std::vector<Placement> gang) {
-  JobSoft& soft = desk.soft(id);
-  soft.waiting.clear();
-  soft.wait_due.reset();
-  soft.queued_due.reset();
-  soft.settle_until.reset();
-  soft.regroup_due.reset();
-  soft.start_due.reset();
-  soft.hang_due.reset();
-  soft.first_step.reset();
-  bool survivors = false;
-  bool starters = false;
-  for (const Placement& each : gang) (each.survivor ? survivors : starters) = true;
-  if (survivors) soft.regroup_due = desk.now + desk.settings.regroup_max;
-  if (starters) soft.start_due = desk.now + desk.settings.start_max + kStartSlack;
-  desk.record(GenerationStarted{.job = id,
-                                .generation = Generation{desk.job(id).generation.value + 1},
-                                .gang = std::move(gang)});
-}
-
 // Fills the empty ranks of a job that holds others.
 void place_missing(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
@@ -269,12 +250,32 @@ std::vector<JobId> by_turn(const Desk& desk, bool (*belongs)(const JobRecord&)) 
 
 }  // namespace
 
+void start_generation(Desk& desk, JobId id, std::vector<Placement> gang) {
+  JobSoft& soft = desk.soft(id);
+  soft.waiting.clear();
+  soft.wait_due.reset();
+  soft.queued_due.reset();
+  soft.settle_until.reset();
+  soft.regroup_due.reset();
+  soft.start_due.reset();
+  soft.hang_due.reset();
+  soft.first_step.reset();
+  bool survivors = false;
+  bool starters = false;
+  for (const Placement& each : gang) (each.survivor ? survivors : starters) = true;
+  if (survivors) soft.regroup_due = desk.now + desk.settings.regroup_max;
+  if (starters) soft.start_due = desk.now + desk.settings.start_max + kStartSlack;
+  desk.record(GenerationStarted{.job = id,
+                                .generation = Generation{desk.job(id).generation.value + 1},
+                                .gang = std::move(gang)});
+}
+
 void schedule(Desk& desk) {
   desk.schedule_due = false;
   // Nothing could be ordered before it is durable: whoever finds room would hold it in vain.
   if (!desk.ledger_failure.empty()) return;
   const auto interrupted = [](const JobRecord& job) {
-    return job.generation && !job.generation_alive &&
+    return job.generation && !job.generation_alive && !is_releasing(job) &&
            (job.state == JobState::placed || job.state == JobState::starting ||
             job.state == JobState::recovering);
   };

@@ -11,12 +11,17 @@
 // result do not depend on it (DESIGN numerics), so a requeued job may come back smaller.
 #pragma once
 
+#include <vector>
+
 #include "coordinator/cluster/desk.h"
 
 namespace tutti::coordinator {
 
 // Places all that can be placed now. The jobs that got a generation are touched.
 void schedule(Desk& desk);
+
+// Journals the job's next generation, and by when its ranks must be ready.
+void start_generation(Desk& desk, JobId job, std::vector<Placement> gang);
 
 // Slots of the worker that nothing holds; processes of lost generations hold theirs until they are
 // gone.

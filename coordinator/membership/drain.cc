@@ -3,11 +3,19 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
+
+#include "coordinator/cluster/orders.h"
+#include "coordinator/cluster/release.h"
 
 namespace tutti::coordinator {
 
 namespace {
+
+// Stopped hard so long before the deadline, so that the node is empty by it: ending and reaping
+// takes a moment.
+constexpr Duration kEndSlack = std::chrono::seconds(2);
 
 void refuse(Desk& desk, RequestId request, std::string message) {
   desk.decision.immediate.push_back(
@@ -29,7 +37,46 @@ void drain(Desk& desk, const std::string& worker, DrainCause cause, std::string 
   desk.capacity_changed();
 }
 
+// What a job on the node has left of the deadline.
+Duration notice_of(const Desk& desk, const Drain& drain) {
+  const Duration left = std::chrono::milliseconds(drain.due_unix_ms - desk.wall.unix_ms);
+  const Duration slack = std::min<Duration>(kEndSlack, left / 4);
+  return std::max<Duration>(std::chrono::milliseconds(1), left - slack);
+}
+
+void move_away(Desk& desk, const std::string& worker) {
+  const Drain drain = desk.durable.worker(worker)->drain;
+  const std::set<ProcessId> processes = desk.durable.processes_on(worker);
+  if (processes.empty()) {
+    if (drain.empty_unix_ms != 0) return;
+    Drain empty = drain;
+    empty.empty_unix_ms = desk.wall.unix_ms;
+    desk.record(NodeDraining{.worker = worker, .drain = std::move(empty)});
+    desk.note({.job = {},
+               .kind = EventKind::drained,
+               .message = fmt::format("worker {} is empty", worker),
+               .worker = worker});
+    return;
+  }
+  for (const ProcessId process : processes) {
+    const ProcessRecord* record = desk.durable.process(process);
+    if (record == nullptr || record->lost) continue;
+    const JobRecord* job = desk.durable.job(record->job);
+    if (job == nullptr || job->state == JobState::stopping || !is_wanted(job, *record)) continue;
+    release_job(desk, job->job,
+                {.to = ReleaseTo::queue,
+                 .cause = ReleaseCause::drained,
+                 .reason = fmt::format("worker {} is drained: {}", worker, drain.reason),
+                 .notice = notice_of(desk, drain)});
+  }
+}
+
 }  // namespace
+
+void advance_drains(Desk& desk) {
+  const std::set<std::string> draining = desk.durable.draining();
+  for (const std::string& worker : draining) move_away(desk, worker);
+}
 
 void on_drain(Desk& desk, const DrainNode& input) {
   if (desk.durable.worker(input.node) == nullptr) {

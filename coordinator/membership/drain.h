@@ -19,4 +19,8 @@ void on_drain(Desk& desk, const DrainNode& input);
 void on_undrain(Desk& desk, const UndrainNode& input);
 void on_leaving(Desk& desk, const WorkerLink& link, const wire::WorkerLeaving& report);
 
+// Asks every job that is on a draining node to leave it, and says when the node is empty. Cheap
+// where no node drains.
+void advance_drains(Desk& desk);
+
 }  // namespace tutti::coordinator

@@ -31,8 +31,9 @@ void close_link(Desk& desk, WorkerLink& link) {
 void lose_worker(Desk& desk, const std::string& name, const std::string& reason) {
   close_link(desk, desk.links[name]);
   std::set<JobId> jobs;
-  for (const auto& [id, process] : desk.durable.processes()) {
-    if (process.worker == name && !process.lost && desk.durable.job(process.job) != nullptr) {
+  for (const ProcessId id : desk.durable.processes_on(name)) {
+    const ProcessRecord& process = *desk.durable.process(id);
+    if (!process.lost && desk.durable.job(process.job) != nullptr) {
       const auto& members = desk.job(process.job).members;
       if (std::find(members.begin(), members.end(), id) != members.end()) jobs.insert(process.job);
       desk.touch(process.job);
@@ -149,6 +150,7 @@ void adopt(Desk& desk, const wire::ProcessState& state) {
   soft.progress_at = desk.now;
   soft.stop_told = state.phase == Phase::stopping;
   soft.limits = state.limits;
+  soft.held = state.held;
   const Phase phase = state.phase;
   if (phase == Phase::starting || phase == Phase::stopping) return;
   soft.ready = wire::RankReady{.job = state.job,
@@ -184,20 +186,13 @@ void end_unseen(Desk& desk, const ProcessRecord& process, const std::string& why
                  .seen_unix_ms = desk.wall.unix_ms});
 }
 
-bool is_wanted(const Desk& desk, const ProcessRecord& process) {
-  const JobRecord* job = desk.durable.job(process.job);
-  return job != nullptr && !process.lost && !process.ordered_to_stop &&
-         job->state != JobState::stopping && !is_terminal(job->state) &&
-         std::find(job->members.begin(), job->members.end(), process.process) != job->members.end();
-}
-
 // Compares what runs with what should run. What should run and does not was never begun: an exit
 // that the coordinator knows is journalled, and one that it does not know is in the Hello.
 void reconcile(Desk& desk, const wire::Hello& hello) {
   for (const wire::RankExited& exit : hello.exits) on_exit(desk, exit);
   std::vector<ProcessRecord> own;
-  for (const auto& [id, process] : desk.durable.processes()) {
-    if (process.worker == hello.worker) own.push_back(process);
+  for (const ProcessId id : desk.durable.processes_on(hello.worker)) {
+    own.push_back(*desk.durable.process(id));
   }
   for (const ProcessRecord& process : own) {
     desk.processes[process.process] = {};
@@ -209,7 +204,7 @@ void reconcile(Desk& desk, const wire::Hello& hello) {
       end_unseen(desk, process, "its worker was started anew");
     } else if (state != hello.processes.end()) {
       adopt(desk, *state);
-    } else if (!is_wanted(desk, process)) {
+    } else if (!is_wanted(desk.durable.job(process.job), process)) {
       end_unseen(desk, process, "its worker does not have it");
     }
   }

@@ -150,7 +150,9 @@ struct RankHost::Impl {
                               .process = state.process(),
                               .phase = std::string(to_string(progress.phase.load())),
                               .step = progress.step.load(),
-                              .collective = progress.collective.load()};
+                              .collective = work->collective(),
+                              .compute_us = progress.compute_us.load(),
+                              .beat = static_cast<std::uint64_t>(to_seconds(now.since_start))};
     if (report == progress_sent) return;
     send(report);
     progress_sent = std::move(report);

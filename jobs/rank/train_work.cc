@@ -37,10 +37,11 @@ class TrainWork final : public Work {
   void interrupt(const std::string& reason) override;
   void raise_flags(const RaiseFlags& flags) override;
   const training::Progress& progress() const override { return progress_; }
+  std::uint64_t collective() override;
 
  private:
   Result<kernels::Communicator*> connect(const BeginGroup& order);
-  void make_steps(const EventSink& sink, bool save_is_due);
+  void make_steps(const EventSink& sink, const training::Entered& entered);
   void save_part(const EventSink& sink);
   void leave(const Error& error, const EventSink& sink);
 
@@ -93,6 +94,11 @@ void TrainWork::interrupt(const std::string& reason) {
   if (listener_) listener_->cancel();
 }
 
+std::uint64_t TrainWork::collective() {
+  const std::lock_guard lock(mutex_);
+  return group_ ? group_->operations() : 0;
+}
+
 void TrainWork::raise_flags(const RaiseFlags& flags) {
   flags_.fetch_or((flags.save ? training::kFlagSave : 0) | (flags.stop ? training::kFlagStop : 0));
 }
@@ -120,7 +126,8 @@ void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
                            .base_step = order.order.base_step,
                            .checkpoint = order.order.checkpoint,
                            .root = checkpoints_of(folder_).string(),
-                           .copies = {}};
+                           .copies = {},
+                           .flags = flags_.load()};
   for (const wire::StateCopy& copy : order.order.copies)
     plan.copies.push_back({copy.from, copy.to});
   auto entered = trainer_->enter(**group, plan);
@@ -137,13 +144,14 @@ void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
     const Generation begun_in{record.generation};
     sink(StepCommitted{begun_in, record.step, false, training::to_json(record)});
   }
-  make_steps(sink, entered->save_is_due);
+  make_steps(sink, *entered);
 }
 
-void TrainWork::make_steps(const EventSink& sink, bool save_is_due) {
-  if (save_is_due) save_part(sink);
+void TrainWork::make_steps(const EventSink& sink, const training::Entered& entered) {
+  flags_.fetch_and(~entered.flags);
+  if (entered.save_is_due) save_part(sink);
   bool first = true;
-  bool stopped = false;
+  bool stopped = (entered.flags & training::kFlagStop) != 0;
   while (!stopped && trainer_->state().step < job_->last_step()) {
     auto outcome = trainer_->step(*group_, flags_.load());
     if (!outcome) return leave(outcome.error(), sink);
@@ -155,6 +163,7 @@ void TrainWork::make_steps(const EventSink& sink, bool save_is_due) {
     if (asked || job_->saves_after(outcome->record.step)) save_part(sink);
     stopped = (outcome->flags & training::kFlagStop) != 0;
   }
+  trainer_->flags_honoured();
   progress_.enter(training::Phase::idle);
   sink(Finished{trainer_->state().step, wire::FailureClass::none, ""});
 }

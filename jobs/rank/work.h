@@ -1,7 +1,7 @@
 // What a kind of job does in a rank: opened once, then one group after the other. A table of kinds.
 //
-// Threads: interrupt(), raise_flags(), progress() and, once set up, commit() from any thread;
-// everything else on the computing thread, one call at a time.
+// Threads: interrupt(), raise_flags(), progress(), collective() and, once set up, commit() from any
+// thread; everything else on the computing thread, one call at a time.
 #pragma once
 
 #include <functional>
@@ -42,6 +42,8 @@ class Work {
   virtual void raise_flags(const RaiseFlags& flags) = 0;
 
   virtual const training::Progress& progress() const = 0;
+  // Number of the collective that it is in or did last, within the generation.
+  virtual std::uint64_t collective() { return 0; }
 };
 
 struct WorkKind {

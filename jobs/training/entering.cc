@@ -19,9 +19,11 @@ namespace {
 struct Standing {
   std::uint64_t step = 0;
   kernels::Hash128 weights;
-  std::uint64_t save_is_due = 0;
+  kernels::Hash128 optimizer;  // of senders and receivers of a copy, else zero
+  std::uint64_t flags = 0;
+  std::uint64_t save_is_missing = 0;
 };
-static_assert(sizeof(Standing) == 32);
+static_assert(sizeof(Standing) == 56);
 
 bool receives(const EnterPlan& plan, std::uint32_t rank) {
   return std::any_of(plan.copies.begin(), plan.copies.end(),
@@ -48,15 +50,14 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
   auto copied = copy_states(group, plan);
   if (!copied) return copied.error();
   entered.copied_bytes += *copied;
-  auto due = agree(group, plan);
-  if (!due) return due.error();
+  entered.step = state_.step;
+  auto agreed = agree(group, plan, entered);
+  if (!agreed) return agreed.error();
   auto tree = kernels::ShardTree::create(std::max(1U, job_.spec.parallel.shards),
                                          job_.spec.train.batch, group.size());
   if (!tree) return fail_job(tree.error());
   reduction_.emplace(job_.decoder.layout(), *tree, group.rank());
-  entered.step = state_.step;
   entered.finished = std::exchange(finished_, std::nullopt);
-  entered.save_is_due = *due;
   progress_.step.store(state_.step, std::memory_order_relaxed);
   return entered;
 }
@@ -180,36 +181,74 @@ Result<std::uint64_t> Trainer::copy_states(kernels::Communicator& group, const E
   return received;
 }
 
-// All ranks stand at one step with equal weights; and whether that state should have been saved, as
-// rank 0 sees the folder.
-Result<bool> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan) {
+// No committed checkpoint holds the state. That of step 0 is made again from the spec.
+bool Trainer::save_is_missing(const EnterPlan& plan) const {
+  if (state_.step == 0) return false;
+  const auto folder = std::filesystem::path(plan.root) / checkpoint::step_folder_name(state_.step);
+  return !checkpoint::verify(folder, checkpoint::Depth::sizes);
+}
+
+// All ranks stand at one step with equal weights, those of a copy also with equal optimizer states;
+// and whether that state is to be saved, as rank 0 sees the folder, and left, as any rank says.
+Result<> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan, Entered& entered) {
+  auto hashed = hash_optimizer(plan, group.rank());
+  if (!hashed) return hashed;
   std::vector<Standing> standings(group.size());
-  Standing& own = standings[group.rank()];
-  own = {state_.step, state_.weights_hash, 0};
-  if (group.rank() == 0 && job_.saves_after(state_.step)) {
-    const auto folder =
-        std::filesystem::path(plan.root) / checkpoint::step_folder_name(state_.step);
-    own.save_is_due = checkpoint::verify(folder, checkpoint::Depth::sizes) ? 0 : 1;
-  }
+  standings[group.rank()] = {state_.step, state_.weights_hash, optimizer_hash_,
+                             agreed_flags_ | plan.flags,
+                             group.rank() == 0 && save_is_missing(plan) ? 1ULL : 0ULL};
   std::vector<std::span<std::byte>> blocks;
   for (Standing& standing : standings)
     blocks.push_back(std::as_writable_bytes(std::span(&standing, 1)));
   auto gathered = kernels::all_gather(group, blocks);
   if (!gathered) return gathered.error();
+  kernels::Hash128 optimizer;
   for (std::uint32_t peer = 0; peer < group.size(); ++peer) {
     const Standing& other = standings[peer];
+    entered.flags |= other.flags;
     if (other.step != state_.step) {
       return Error{ErrorCode::corrupt,
                    fmt::format("rank {} stands at step {}, this rank at step {}", peer, other.step,
                                state_.step)};
     }
-    if (other.weights == state_.weights_hash) continue;
+    if (other.weights != state_.weights_hash) {
+      return fail_job(
+          {ErrorCode::internal, fmt::format("at step {} rank {} has weights {}, this rank {}",
+                                            state_.step, peer, kernels::to_string(other.weights),
+                                            kernels::to_string(state_.weights_hash))});
+    }
+    if (other.optimizer == kernels::Hash128{}) continue;
+    if (optimizer == kernels::Hash128{}) optimizer = other.optimizer;
+    if (other.optimizer == optimizer) continue;
     return fail_job(
         {ErrorCode::internal,
-         fmt::format("at step {} rank {} has weights {}, this rank {}", state_.step, peer,
-                     kernels::to_string(other.weights), kernels::to_string(state_.weights_hash))});
+         fmt::format("at step {} rank {} has optimizer states {}, another rank {}", state_.step,
+                     peer, kernels::to_string(other.optimizer), kernels::to_string(optimizer))});
   }
-  return standings[0].save_is_due != 0;
+  const bool wanted = job_.saves_after(state_.step) || (entered.flags & kFlagSave) != 0;
+  entered.save_is_due = wanted && standings[0].save_is_missing != 0;
+  agreed_flags_ = entered.flags;
+  return {};
+}
+
+// A copy is checked whole: a wrong optimizer state would show in the weights of the next step only.
+Result<> Trainer::hash_optimizer(const EnterPlan& plan, std::uint32_t rank) {
+  optimizer_hash_ = {};
+  const bool copies = std::any_of(plan.copies.begin(), plan.copies.end(), [&](const Copy& copy) {
+    return copy.from == rank || copy.to == rank;
+  });
+  if (!copies) return {};
+  std::vector<kernels::Hash128> hashes;
+  std::vector<kernels::Hash128> blocks;
+  for (const std::span<float> arena : state_.optimizer()) {
+    blocks.resize(
+        static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(arena.size()))));
+    auto hashed = kernels::hash_blocks(ctx_, arena, blocks);
+    if (!hashed) return hashed;
+    hashes.push_back(kernels::combine_hashes(blocks));
+  }
+  optimizer_hash_ = kernels::combine_hashes(hashes);
+  return {};
 }
 
 Result<> Trainer::hash_weights() {

@@ -40,13 +40,13 @@ Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t fl
   progress_.enter(Phase::forward);
   auto computed = compute_gradients(group);
   if (!computed) return computed.error();
+  progress_.compute_us.store(static_cast<std::uint64_t>(to_seconds(monotonic_now() - begun) * 1e6),
+                             std::memory_order_relaxed);
   progress_.enter(Phase::exchange);
   auto sums = reduce(group, step, flags);
-  progress_.collective.store(group.operations(), std::memory_order_relaxed);
   if (!sums) return sums.error();
   pending_ = Pending{step, generation_, group.size(), begun, *sums, gradients_.result()};
   auto votes = kernels::exchange_votes(group, {.step = step});
-  progress_.collective.store(group.operations(), std::memory_order_relaxed);
   if (!votes) return votes.error();
   progress_.enter(Phase::update);
   auto record = commit_pending();
@@ -109,6 +109,7 @@ Result<StepRecord> Trainer::commit_pending() {
   state_.weights_hash = kernels::combine_hashes(block_hashes_);
   state_.step = record.step;
   state_.whole = true;
+  agreed_flags_ = sums.flags;
   record.weights = state_.weights_hash;
   record.seconds = to_seconds(monotonic_now() - pending_->begun);
   pending_.reset();

@@ -52,6 +52,7 @@ struct EnterPlan {
   // <job folder>/checkpoints, searched for an older one if that does not verify.
   std::string root = {};
   std::vector<Copy> copies = {};  // who sends the state to whom
+  std::uint64_t flags = 0;        // raised in this rank already
 };
 
 struct Entered {
@@ -63,6 +64,9 @@ struct Entered {
   // The state is one that the run saves, and no checkpoint of it was committed: the loss came in
   // between.
   bool save_is_due = false;
+  // Of the step that the state stands after, where some rank has not acted on them yet: what had
+  // been agreed when the group broke. All ranks get the same.
+  std::uint64_t flags = 0;
 };
 
 struct StepOutcome {
@@ -82,6 +86,9 @@ class Trainer {
 
   // Errors: aborted at once when the group was, also in the middle of the forward pass.
   Result<StepOutcome> step(kernels::Communicator& group, std::uint64_t flags);
+
+  // The flags of the last step were acted on: they do not ask again.
+  void flags_honoured() { agreed_flags_ = 0; }
 
   // Whether the last error is the job's own and not the group's.
   bool job_failed() const { return job_failed_; }
@@ -105,7 +112,9 @@ class Trainer {
   Result<std::uint64_t> load(const std::string& folder);
   Result<> initialise();
   Result<std::uint64_t> copy_states(kernels::Communicator& group, const EnterPlan& plan);
-  Result<bool> agree(kernels::Communicator& group, const EnterPlan& plan);
+  Result<> agree(kernels::Communicator& group, const EnterPlan& plan, Entered& entered);
+  bool save_is_missing(const EnterPlan& plan) const;
+  Result<> hash_optimizer(const EnterPlan& plan, std::uint32_t rank);
   Result<> hash_weights();
 
   Result<> compute_gradients(kernels::Communicator& group);
@@ -123,6 +132,8 @@ class Trainer {
   std::uint64_t generation_ = 0;
   std::optional<Pending> pending_;
   std::optional<StepRecord> finished_;  // alone, and not yet told: kept until a group is entered
+  std::uint64_t agreed_flags_ = 0;      // of the step that made the state, not acted on yet
+  kernels::Hash128 optimizer_hash_;     // where the state was copied in this generation
   bool job_failed_ = false;
   Progress& progress_;
 };

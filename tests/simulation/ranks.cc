@@ -82,6 +82,7 @@ void Rank::handle(const wire::Regroup& order) {
   generation_ = order.generation;
   rank_ = order.rank;
   size_ = order.size;
+  raised_ = {};
   later(shared_.world.some(1ms, 20ms), [this, generation = generation_] {
     if (generation == generation_) ready();
   });
@@ -111,6 +112,10 @@ void Rank::handle(const wire::FormGroup& order) {
   for (const auto& [rank, member] : mine.members) {
     member->in_group(shared_.world.some(1ms, 30ms), [member = member] { member->form(); });
   }
+}
+
+void Rank::handle(const wire::SetFlags& order) {
+  if (order.generation == generation_ && in_group_) raised_.add({order.save, order.stop});
 }
 
 void Rank::stand_at(const wire::FormGroup& order) {
@@ -174,7 +179,22 @@ void Rank::form() {
   const Workload& load = shared_.workloads[start_.name];
   if (held_.step >= load.steps && form_.checkpoint.empty()) save_part(held_.step);
   if (++mine->formed < mine->size) return;
-  for (const auto& [rank, member] : mine->members) member->vote();
+  // What had been agreed when an earlier group broke, and what was raised by now.
+  Flags flags;
+  for (const auto& [rank, member] : mine->members) {
+    flags.add(member->agreed_);
+    flags.add(member->raised_);
+  }
+  for (const auto& [rank, member] : mine->members) {
+    member->agreed_ = flags;
+    if (!flags.stop) {
+      member->vote();
+      continue;
+    }
+    const bool missing = !shared_.storage.committed.contains({start_.job.value, held_.step});
+    if (flags.save && missing && held_.step != 0) member->save_part(held_.step);
+    member->finish();
+  }
 }
 
 void Rank::vote() {
@@ -190,8 +210,11 @@ void Rank::vote() {
                            .process = start_.process,
                            .phase = "exchange",
                            .step = mine->step,
-                           .collective = mine->step});
+                           .collective = mine->step,
+                           .compute_us = 0,
+                           .beat = 0});
     held_.pending = mine->step;
+    mine->flags.add(raised_);
     mine->voted.insert(rank_);
     if (mine->broken || mine->voted.size() < mine->size) return;
     for (const auto& [rank, member] : mine->members) {
@@ -207,6 +230,7 @@ void Rank::commit() {
   value_ = next_value(value_, step);
   // The gradients stay until every rank has committed.
   held_ = {.whole = true, .step = step, .pending = 0};
+  agreed_ = mine->flags;
   ++shared_.steps_committed;
   say(wire::StepReported{.job = start_.job,
                          .generation = generation_,
@@ -217,13 +241,14 @@ void Rank::commit() {
         .job = start_.job, .generation = generation_, .process = start_.process, .step = step});
   }
   const Workload& load = shared_.workloads[start_.name];
-  if (step % load.save_every == 0 || step == load.steps) save_part(step);
+  if (step % load.save_every == 0 || step == load.steps || agreed_.save) save_part(step);
   mine->committed.insert(rank_);
   if (mine->broken || mine->committed.size() < mine->size) return;
   mine->committed.clear();
   mine->voted.clear();
   ++mine->step;
-  for (const auto& [rank, member] : mine->members) member->vote();
+  const bool stops = std::exchange(mine->flags, {}).stop;
+  for (const auto& [rank, member] : mine->members) stops ? member->finish() : member->vote();
 }
 
 void Rank::save_part(std::uint64_t step) {
@@ -231,6 +256,7 @@ void Rank::save_part(std::uint64_t step) {
     auto& parts = shared_.storage.parts[{start_.job.value, {generation_.value, step}}];
     const bool fails = shared_.world.rng().chance(shared_.workloads[start_.name].save_failure);
     if (!fails) parts.ranks.insert(rank_);
+    parts.size = size_;
     parts.value = value;
     say(wire::CheckpointPart{.job = start_.job,
                              .generation = generation_,
@@ -250,7 +276,8 @@ void Rank::handle(const wire::CommitCheckpoint& order) {
     auto& committed = shared_.storage.committed;
     const std::pair<std::uint64_t, std::uint64_t> name{order.job.value, order.step};
     if (!committed.contains(name)) {
-      if (parts == shared_.storage.parts.end() || parts->second.ranks.size() != size_) {
+      if (parts == shared_.storage.parts.end() ||
+          parts->second.ranks.size() != parts->second.size) {
         shared_.world.violate("I14", "a checkpoint is committed without all its parts");
         return;
       }
@@ -268,6 +295,7 @@ void Rank::handle(const wire::CommitCheckpoint& order) {
 void Rank::finish() {
   // After the last part, which is being written.
   in_group(6ms, [this] {
+    agreed_ = {};
     say(wire::RankFinished{.job = start_.job,
                            .generation = generation_,
                            .process = start_.process,
@@ -295,6 +323,7 @@ void Rank::leave_group() {
   if (alive_ && all_votes && held_.pending == mine->step) {
     value_ = next_value(value_, mine->step);
     held_ = {.whole = true, .step = mine->step, .pending = 0};
+    agreed_ = mine->flags;
   }
   mine->members.erase(rank_);
   // Peers see the closed connection.

@@ -30,6 +30,17 @@ struct Workload {
 
 class Rank;
 
+// What a step's exchange carries besides gradients: OR-ed over the ranks.
+struct Flags {
+  bool save = false;
+  bool stop = false;
+
+  void add(const Flags& other) {
+    save = save || other.save;
+    stop = stop || other.stop;
+  }
+};
+
 struct Group {
   std::uint32_t size = 0;
   std::map<std::uint32_t, Rank*> members;
@@ -39,12 +50,14 @@ struct Group {
   std::uint64_t step = 0;         // being computed
   std::set<std::uint32_t> voted;  // hold the gradients of `step`
   std::set<std::uint32_t> committed;
+  Flags flags = {};  // of the step being computed
 };
 
 // Disk that all ranks see.
 struct SharedStorage {
   struct Parts {
     std::set<std::uint32_t> ranks;
+    std::uint32_t size = 0;
     std::uint64_t value = 0;
   };
   std::map<std::pair<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>>, Parts>
@@ -90,7 +103,7 @@ class Rank {
   void handle(const wire::AbortGeneration& order);
   void handle(const wire::StopRank& order);
   void handle(const wire::CommitCheckpoint& order);
-  void handle(const wire::SetFlags&) {}
+  void handle(const wire::SetFlags& order);
 
   void later(Duration delay, std::function<void()> action);
   // Only if the rank is still in this generation's group.
@@ -123,6 +136,8 @@ class Rank {
   wire::HeldState held_;
   std::uint64_t value_ = 0;
   bool first_step_said_ = false;
+  Flags raised_;
+  Flags agreed_;  // of the step that made its state, not acted on yet
 };
 
 }  // namespace tutti::simulation

@@ -212,7 +212,9 @@ TEST_CASE("recovery: a rank that stands still is ended in seconds once its pace 
                           .process = start.process,
                           .phase = "exchange",
                           .step = 1,
-                          .collective = collective + (start.rank == 0 ? ahead : 0)});
+                          .collective = collective + (start.rank == 0 ? ahead : 0),
+                          .compute_us = 0,
+                          .beat = 0});
     }
     driver.beat("a", progress);
     driver.pass(500ms);
