@@ -10,7 +10,8 @@
 // product_nt reads it in place of `right` (product.h, `packed`), with the same chains: the same
 // bits. An image is a cache: stale once the weight changes, of this build only (kImageVersion).
 //
-// Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument.
+// Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument; unsupported on
+// a device, which multiplies by `right` itself.
 #pragma once
 
 #include <cstdint>

@@ -129,7 +129,7 @@ TEST_CASE("product: a packed image gives the bits of its weight") {
     INFO(shape.m << " x " << shape.n << " x " << shape.k);
     for (const ChainStart start : {ChainStart::zero, ChainStart::output}) {
       const Floats result = on_all_paths([&](const OpContext& ctx) {
-        const auto packed = pack_weight(ctx, c.right());
+        const auto packed = pack_weight({.pool = ctx.pool}, c.right());
         REQUIRE(packed);
         Floats output = c.before;
         REQUIRE(product_nt(ctx, {.left = c.left(),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/product/pack.h"
 #include "kernels/cpu/product/product_call.h"
 
@@ -18,6 +19,7 @@ std::uint64_t PackedWeight::bytes(Index outputs, Index inputs) {
 }
 
 Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight) {
+  if (auto here = only_on_cpu(ctx, "pack_weight"); !here) return here.error();
   if (weight.stride < weight.columns) {
     return Error{ErrorCode::invalid_argument, "pack_weight: the weight's rows overlap"};
   }

@@ -1,0 +1,71 @@
+// Integer products with AVX512-VNNI: four unsigned codes by four int8 a lane and instruction.
+//
+// Compiled for that instruction set and called only where the machine has it.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "kernels/cpu/quant/group_dot.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+struct Vnni {
+  using Codes = __m512i;
+  using Ints = __m512i;
+  using Floats = __m512;
+  static constexpr int kChannelRows = 6;
+  static constexpr int kChannelGroups = 4;
+
+  template <bool kWide>
+  struct Sum {
+    __m512i lanes;
+    void clear() { lanes = _mm512_setzero_si512(); }
+    void dot(__m512i codes, const std::int8_t* x) {
+      std::int32_t four;
+      std::memcpy(&four, x, 4);
+      lanes = _mm512_dpbusd_epi32(lanes, codes, _mm512_set1_epi32(four));
+    }
+    __m512i total() const { return lanes; }
+  };
+
+  static __m512i load(const std::uint8_t* from) { return _mm512_loadu_si512(from); }
+  static __m512i low(__m512i both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }
+  static __m512i high(__m512i both) {
+    return _mm512_and_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi8(15));
+  }
+  // Bits moved left by kLeft, then those of kMask.
+  template <int kLeft, int kMask>
+  static __m512i field(__m512i bits) {
+    const __m512i moved = kLeft >= 0 ? _mm512_slli_epi16(bits, kLeft >= 0 ? kLeft : 0)
+                                     : _mm512_srli_epi16(bits, -kLeft);
+    return _mm512_and_si512(moved, _mm512_set1_epi8(kMask));
+  }
+  static __m512i join(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
+  static __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+  static __m512i mul_int(__m512i a, __m512i b) { return _mm512_mullo_epi32(a, b); }
+  static __m512i splat_int(std::int32_t value) { return _mm512_set1_epi32(value); }
+  static __m512i bytes(const std::uint8_t* from) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static __m512i signed_bytes(const std::uint8_t* from) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static __m512 halves(const std::uint8_t* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  static __m512 splat(float value) { return _mm512_set1_ps(value); }
+  static __m512 to_floats(__m512i x) { return _mm512_cvtepi32_ps(x); }
+  static __m512 mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
+  static __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+  static __m512 fnma(__m512 a, __m512 b, __m512 c) { return _mm512_fnmadd_ps(a, b, c); }
+  static __m512 load_floats(const float* from) { return _mm512_loadu_ps(from); }
+  static void store_floats(__m512 x, float* to) { _mm512_storeu_ps(to, x); }
+};
+
+}  // namespace
+
+GroupDot vnni_dot(WeightFormat format) { return dot_of<Vnni>(format); }
+
+}  // namespace tutti::kernels

@@ -1,0 +1,50 @@
+// One row of a quantised weight, taken apart: unsigned codes and scales by blocks of 32 inputs, the
+// same for all formats.
+//
+// What reads rows (dequantisation, the packed image) sees this and no bytes of blocks.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/ops/weight_format.h"
+
+namespace tutti::kernels {
+
+// Inputs of a cell, the block that all formats share, and cells of a block of 256.
+inline constexpr Index kCell = 32;
+inline constexpr Index kSuperCells = 8;
+
+// A code c of 32-block b stands for a value of the format; which fields are used:
+//   int8_channel  scale[0] (c - 128)
+//   int4_group    half[b] c + half_min[b]
+//   nf4           scale[b / 2] table[c]
+//   q8_0 q4_0 q5_0  half[b] (c - zero), zero 128, 8, 16
+//   q4_k q5_k     (half[b / 8] sub[b]) c - (half_min[b / 8] sub_min[b])
+//   q6_k          (half[b / 8] int8(sub[2 b + i / 16])) (c - 32)
+struct RowCodes {
+  std::vector<std::uint8_t> code;
+  std::vector<float> scale;
+  std::vector<std::uint16_t> half;      // f16
+  std::vector<std::uint16_t> half_min;  // f16
+  std::vector<std::uint8_t> sub;
+  std::vector<std::uint8_t> sub_min;
+};
+
+float from_half(std::uint16_t half);
+std::uint16_t to_half(float value);  // nearest, ties to even
+
+extern const std::array<float, 16> kNormalFloats;  // nf4
+
+// What a code minus this is multiplied by the scale; 0 where the format has a minimum or a table.
+int zero_of(WeightFormat format);
+
+// `row` has row_bytes(format, inputs) bytes; `codes` keeps its memory between calls.
+void take_apart(WeightFormat format, const std::byte* row, Index inputs, RowCodes& codes);
+void put_together(WeightFormat format, const RowCodes& codes, Index inputs, std::byte* row);
+
+// The values of 32-block b, with the roundings that weight_format.h states.
+void values_of(WeightFormat format, const RowCodes& codes, Index block, float* values);
+
+}  // namespace tutti::kernels

@@ -1,0 +1,77 @@
+// Products with quantised weights: y = x w^T, w kept in one of the formats of weight_format.h.
+//
+// The weight is laid out once for the registers: groups of sixteen outputs, and in a group, cell by
+// cell of 32 inputs, four inputs of each output side by side, with the cell's scales behind them. A
+// product of one row reads that image in one stream and is bound by memory.
+//
+//   x [M, K] f32        y [M, N] f32        w: N rows (outputs) of K inputs
+//
+// Two meanings, chosen by the caller:
+//
+//   Activations::exact  w is dequantised to f32 and each output is the chain of product_nt over
+//                       ascending k: the bits of product_nt with dequantised weights, on all paths.
+//   Activations::int8   x is rounded to int8 too, by row and cell of 32 (int8_channel: by row):
+//                       scale = max |x| / 127, code = nearest(x * (127 / max)), ties to even; a
+//                       cell with a NaN or an infinity has scale NaN. Sums of code products are
+//                       exact integers; an output is a chain of fused multiply-adds over ascending
+//                       cells of (integer sum, as f32) * (weight scale * x scale), a minimum's term
+//                       behind its cell's. Integers cost no rounding, so all paths give the same
+//                       bits, with VNNI, AVX2 or neither.
+//
+// Row rule as in product.h: a row's bits depend on nothing beside it; threads divide outputs only.
+// nf4 has no integer codes: int8 is refused. Limits: K up to 131,072 for int8_channel (its sum of
+// int8 products stays within int32).
+//
+// Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument; unsupported on
+// a device.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "kernels/ops/product.h"
+#include "kernels/ops/weight_format.h"
+#include "kernels/tensor/buffer.h"
+
+namespace tutti::kernels {
+
+class QuantisedWeight {
+ public:
+  QuantisedWeight() = default;
+
+  WeightFormat format() const { return format_; }
+  Index outputs() const { return outputs_; }
+  Index inputs() const { return inputs_; }
+  const std::byte* image() const { return image_.data(); }
+  std::size_t bytes() const { return image_.size(); }
+
+ private:
+  friend Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
+                                           std::span<const std::byte> rows, Index outputs);
+  WeightFormat format_ = WeightFormat::q8_0;
+  Index outputs_ = 0;
+  Index inputs_ = 0;
+  AlignedBytes image_;
+};
+
+// `rows` are `outputs` rows in the format, one after the other, as a GGUF file holds them.
+Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
+                                  std::span<const std::byte> rows, Index outputs);
+// Quantises first.
+Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat format,
+                                        ConstMatrix weight);
+
+enum class Activations { exact, int8 };
+
+struct QuantisedProduct {
+  ConstMatrix left;
+  const QuantisedWeight* right = nullptr;
+  Matrix output;
+  Activations activations = Activations::int8;
+  ChainStart start = ChainStart::zero;
+  const float* bias = nullptr;  // [outputs], added once to the finished chain
+  ConstMatrix residual = {};    // shape of output, added after the bias
+};
+Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args);
+
+}  // namespace tutti::kernels
