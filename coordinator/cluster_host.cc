@@ -48,9 +48,12 @@ Result<> ClusterHost::open(const ClusterHostOptions& options, ClusterSettings se
   if (Result<> listening = listen(options); !listening) return listening;
   settings.liveness_port = liveness_->port();
   state_ = std::make_unique<ClusterState>(std::move(settings));
+  links_.access->restore(past->access, past->last_access);
+  last_audit_ = past->last_audit;
   state_->restore(past->snapshot);
   for (const Fact& fact : past->facts) state_->replay(fact);
   take(state_->begin(monotonic_now(), wall_now(), past->last_event));
+  expire_tokens();
   return {};
 }
 
@@ -88,26 +91,8 @@ void ClusterHost::close() {
   host_.close();
 }
 
-void ClusterHost::submit(SubmitJob input, Answered answered) {
-  input.request = RequestId{++last_request_};
-  waiting_[input.request] = std::move(answered);
-  handle(std::move(input));
-}
-
-void ClusterHost::cancel(CancelJob input, Answered answered) {
-  input.request = RequestId{++last_request_};
-  waiting_[input.request] = std::move(answered);
-  handle(std::move(input));
-}
-
-void ClusterHost::inject(InjectFault input, Answered answered) {
-  input.request = RequestId{++last_request_};
-  waiting_[input.request] = std::move(answered);
-  handle(input);
-}
-
 const ClusterState& ClusterHost::settled_state() {
-  if (!facts_.empty() && !ledger_failing_) flush();
+  if ((!facts_.empty() || !access_.empty()) && !ledger_failing_) flush();
   return *state_;
 }
 
@@ -115,10 +100,15 @@ void ClusterHost::handle(Input input) {
   if (closed_) return;
   Envelope envelope = envelope_of(std::move(input));
   envelope.durable_through = durable_;
-  take(state_->on(envelope));
+  const Instant begun = envelope.now;
+  Decision decision = state_->on(envelope);
+  ++counters_.decisions;
+  counters_.decision_seconds.observe(to_seconds(monotonic_now() - begun));
+  take(std::move(decision));
 }
 
 void ClusterHost::take(Decision decision) {
+  note_changes(decision.effects);
   for (const Effect& effect : decision.immediate) {
     std::visit([this](const auto& value) { perform(value); }, effect);
   }
@@ -138,7 +128,11 @@ void ClusterHost::take(Decision decision) {
     return end_with(
         {ErrorCode::exhausted, "too much has been decided that the full disk does not take"});
   }
-  // Whatever is already waiting in the mailbox belongs to the same turn.
+  flush_soon();
+}
+
+// Whatever is already waiting in the mailbox belongs to the same turn.
+void ClusterHost::flush_soon() {
   if (std::exchange(flush_due_, true)) return;
   host_.arm(Duration::zero(), [this] {
     flush_due_ = false;
@@ -148,9 +142,16 @@ void ClusterHost::take(Decision decision) {
 }
 
 bool ClusterHost::append_pending() {
-  if (facts_.empty() && events_.empty()) return true;
-  const Result<> appended = ledger_->append(facts_, events_);
-  if (appended) return true;
+  const LedgerBatch batch{facts_, events_, access_, audit_};
+  if (batch.empty()) return true;
+  const Instant begun = monotonic_now();
+  const Result<> appended = ledger_->append(batch);
+  if (appended) {
+    counters_.sync_seconds.observe(to_seconds(monotonic_now() - begun));
+    ++counters_.syncs;
+    counters_.facts += facts_.size();
+    return true;
+  }
   if (appended.error().code != ErrorCode::exhausted) {
     end_with(appended.error());
     return false;
@@ -160,6 +161,7 @@ bool ClusterHost::append_pending() {
                     appended.error().message);
     handle(LedgerFailed{durable_, appended.error().message});
   }
+  give_up_waiting();
   host_.arm(kLedgerRetry, [this] { flush(); });
   return false;
 }
@@ -168,11 +170,13 @@ void ClusterHost::flush() {
   if (closed_ || !append_pending()) return;
   durable_ = decided_;
   facts_.clear();
+  audit_.clear();
   const std::vector<Event> events = std::exchange(events_, {});
   const std::vector<Effect> effects = std::exchange(effects_, {});
   for (const Effect& effect : effects) {
     std::visit([this](const auto& value) { perform(value); }, effect);
   }
+  apply_access();
   for (const Event& event : events) {
     if (event.job) links_.notices->publish(event.job);
   }
@@ -183,6 +187,7 @@ void ClusterHost::flush() {
   } else if (facts_.empty() && ledger_->facts_since_snapshot() >= kFactsPerSnapshot) {
     const Result<> written = ledger_->write_snapshot(state_->snapshot());
     if (!written) TUTTI_LOG_WARNING("coordinator", "no snapshot: {}", written.error().message);
+    counters_.snapshots += written ? 1 : 0;
   }
 }
 
@@ -304,7 +309,7 @@ void ClusterHost::perform(const UnwatchSession& effect) {
 void ClusterHost::perform(const Answer& effect) {
   const auto found = waiting_.find(effect.request);
   if (found == waiting_.end()) return;
-  const Answered answered = std::move(found->second);
+  const Answered answered = std::move(found->second.answered);
   waiting_.erase(found);
   answered(effect.body);
 }

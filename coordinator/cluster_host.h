@@ -9,19 +9,27 @@
 // meanwhile (the state machine answers them). Any other failure of the ledger ends the coordinator,
 // whose successor replays what is durable.
 //
+// Who asked for a change is journalled with it: a caller that names an action gets a line of audit
+// in the same transaction. What cannot be answered for want of disk space is answered after
+// kAnswerWithin with an error that says so.
+//
 // Threads: everything on host()'s strand, but open(), which comes before the runtime runs.
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "coordinator/access/access_table.h"
 #include "coordinator/cluster/cluster_state.h"
 #include "coordinator/ledger/ledger.h"
+#include "coordinator/metrics/histogram.h"
 #include "coordinator/open_port.h"
 #include "coordinator/store/job_stores.h"
 #include "coordinator/store/notices.h"
@@ -45,9 +53,20 @@ struct ClusterHostOptions {
 struct ClusterHostLinks {
   JobStores* stores = nullptr;
   Notices* notices = nullptr;
+  AccessTable* access = nullptr;
   std::function<void(const OpenServing&)> open_serving;
   std::function<void(const CloseServing&)> close_serving;
-  std::function<void(const Error&)> on_fatal;  // the coordinator cannot go on
+  std::function<void(const Error&)> on_fatal;                // the coordinator cannot go on
+  std::function<void(std::uint64_t token)> on_revoked = {};  // it is good no more
+};
+
+struct HostCounters {
+  std::uint64_t syncs = 0;  // of the ledger
+  std::uint64_t facts = 0;  // made durable
+  std::uint64_t decisions = 0;
+  std::uint64_t snapshots = 0;
+  Histogram sync_seconds{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1};
+  Histogram decision_seconds{0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.1};
 };
 
 class ClusterHost {
@@ -65,26 +84,43 @@ class ClusterHost {
 
   actor::ActorHost& host() { return host_; }
 
-  // `answered` is called once what was decided is durable. The `request` of each is filled in here.
-  void submit(SubmitJob input, Answered answered);
-  void cancel(CancelJob input, Answered answered);
-  void inject(InjectFault input, Answered answered);
+  static constexpr Duration kAnswerWithin = std::chrono::seconds(10);
+
+  // `answered` is called once what was decided is durable. The input's `request` is filled in here.
+  void ask(Input input, Caller caller, Answered answered);
+  // The change takes effect, and `answered` is called, once it is durable.
+  void change_access(AccessChange change, const Caller& caller, Answered answered);
+  // Copies the ledger into the file; `done` is called when it is whole.
+  void back_up(const std::filesystem::path& file, std::function<void(Result<>)> done);
 
   // The state as far as it is durable (unless the disk is full), for reading.
   const ClusterState& settled_state();
-  Result<std::vector<Event>> events(const Ledger::EventQuery& query) const {
-    return ledger_->events(query);
-  }
-  Result<std::uint64_t> first_event() const { return ledger_->first_event(); }
+  const Ledger& ledger() const { return *ledger_; }
+  AccessTable& access() { return *links_.access; }
 
   const std::string& control_address() const { return server_->address(); }
   std::uint16_t liveness_port() const { return liveness_->port(); }
   const transport::EndpointCounters& endpoint_counters() const { return server_->counters(); }
   const wire::FrameCounters& frame_counters() const { return frames_; }
+  const HostCounters& counters() const { return counters_; }
   bool ledger_failing() const { return ledger_failing_; }
 
  private:
+  struct Waiting {
+    Answered answered;
+    Caller caller;
+    Instant since;
+  };
+
   Result<> listen(const ClusterHostOptions& options);
+  std::optional<AnswerBody> known_key(const SubmitJob& input) const;
+  void note_changes(const std::vector<Effect>& effects);
+  void note_change(const Caller& caller, std::string target);
+  void give_up_waiting();
+  void flush_soon();
+  void apply_access();
+  void expire_tokens();
+  void step_backup();
   void handle(Input input);
   void take(Decision decision);
   void flush();
@@ -118,16 +154,24 @@ class ClusterHost {
 
   std::vector<Fact> facts_;  // pending: decided, not durable
   std::vector<Event> events_;
-  std::vector<Effect> effects_;  // leave after them
-  std::uint64_t decided_ = 0;    // number of the newest decision
-  std::uint64_t durable_ = 0;    // and of the newest durable one
-  bool flush_due_ = false;       // a flush has been posted
+  std::vector<AccessChange> access_;
+  std::vector<AuditRecord> audit_;
+  std::vector<Effect> effects_;                    // leave after them
+  std::vector<std::function<void()>> afterwards_;  // the same, for access
+  std::uint64_t decided_ = 0;                      // number of the newest decision
+  std::uint64_t durable_ = 0;                      // and of the newest durable one
+  bool flush_due_ = false;                         // a flush has been posted
   bool ledger_failing_ = false;
   bool closed_ = false;
   actor::TimerId tick_ = 0;
 
   std::uint64_t last_request_ = 0;
-  std::map<RequestId, Answered> waiting_;
+  std::map<RequestId, Waiting> waiting_;
+  std::uint64_t last_audit_ = 0;
+  actor::TimerId expiry_ = 0;
+  std::unique_ptr<LedgerBackup> backup_;
+  std::function<void(Result<>)> backup_done_;
+  HostCounters counters_;
   std::map<std::string, SessionId> session_of_token_;
   std::map<SessionId, std::string> token_of_session_;
   std::set<JobId> spools_failing_;

@@ -114,6 +114,7 @@ struct CoordinatorService::Parts {
   actor::Runtime runtime_;
   actor::ActorHost host_{runtime_, {.name = "service"}};
   Notices notices_;
+  std::unique_ptr<AccessTable> access_;
   std::unique_ptr<JobStores> stores_;
   std::unique_ptr<gateway::Gateway> gateway_;
   std::unique_ptr<ClusterHost> cluster_;
@@ -127,6 +128,9 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   if (!keys) return keys.error();
   const Result<std::string> join_token = folder.join_token();
   if (!join_token) return join_token.error();
+  const Result<std::string> token = folder.api_token();
+  if (!token) return token.error();
+  access_ = std::make_unique<AccessTable>(*token, *join_token);
   const Ports before = folder.last_ports();
 
   ClusterSettings settings;
@@ -140,6 +144,10 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   ClusterHostLinks links;
   links.stores = stores_.get();
   links.notices = &notices_;
+  links.access = access_.get();
+  links.on_revoked = [this](std::uint64_t revoked) {
+    if (http_) http_->end_of(revoked);
+  };
   links.open_serving = [this](const OpenServing& serving) {
     gateway_->open({serving.job, serving.model, serving.endpoint, serving.key});
   };
@@ -162,19 +170,18 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
 }
 
 Result<> CoordinatorService::Parts::open_http(const StateFolder& folder) {
-  const Result<std::string> token = folder.api_token();
-  if (!token) return token.error();
   auto server = open_port({config_.http_port, folder.last_ports().http}, [&](std::uint16_t port) {
-    return api::HttpServer::open(runtime_,
-                                 {.host = config_.http_host, .port = port, .token = *token});
+    return api::HttpServer::open(
+        runtime_, {.host = config_.http_host, .port = port, .access = access_.get()});
   });
   if (!server) return server.error();
   http_ = *std::move(server);
   const api::ClusterParts parts{*cluster_, *stores_, notices_,
-                                [this] { return gateway_->metrics(); }};
+                                [this] { return gateway_->metrics(); }, folder.path()};
   std::vector<api::Route> routes;
-  for (auto part : {api::job_routes(parts), api::stream_routes(parts), api::metrics_routes(parts),
-                    gateway_->routes()}) {
+  for (auto part : {api::job_routes(parts), api::node_routes(parts), api::access_routes(parts),
+                    api::ledger_routes(parts), api::stream_routes(parts),
+                    api::metrics_routes(parts), gateway_->routes()}) {
     routes.insert(routes.end(), part.begin(), part.end());
   }
   http_->start(std::move(routes));
@@ -235,6 +242,14 @@ int CoordinatorService::run() {
 void CoordinatorService::end() { parts_->begin_end(0); }
 
 std::string CoordinatorService::url() const { return parts_->url(); }
+
+std::vector<std::string> CoordinatorService::routes() const {
+  std::vector<std::string> out;
+  for (const api::RouteCount& route : parts_->http_->route_counts()) {
+    if (!route.path.empty()) out.push_back(route.method + ' ' + route.path);
+  }
+  return out;
+}
 
 int run_coordinator(const spec::CoordinatorConfig& config) {
   auto service = CoordinatorService::open(config);

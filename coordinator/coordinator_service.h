@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "protocol/base/result.h"
 #include "protocol/spec/cluster_config.h"
@@ -30,6 +31,8 @@ class CoordinatorService {
   void end();
 
   std::string url() const;
+  // "GET /api/v1/jobs", as served.
+  std::vector<std::string> routes() const;
 
  private:
   struct Parts;

@@ -4,6 +4,7 @@
 // the routes.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -20,9 +21,13 @@ struct ClusterParts {
   coordinator::JobStores& stores;
   coordinator::Notices& notices;
   std::function<std::string()> more_metrics;  // of others, in Prometheus' text form; any thread
+  std::filesystem::path state_folder = {};    // for temporary files
 };
 
-std::vector<Route> job_routes(const ClusterParts& parts);      // jobs, nodes, faults
+std::vector<Route> job_routes(const ClusterParts& parts);      // jobs, faults
+std::vector<Route> node_routes(const ClusterParts& parts);     // nodes
+std::vector<Route> access_routes(const ClusterParts& parts);   // tokens, audit
+std::vector<Route> ledger_routes(const ClusterParts& parts);   // backup
 std::vector<Route> stream_routes(const ClusterParts& parts);   // events, steps, logs
 std::vector<Route> metrics_routes(const ClusterParts& parts);  // metrics, healthz
 

@@ -26,8 +26,9 @@
 
 #include "coordinator/api/route.h"
 #include "protocol/actor/spawn.h"
+#include "protocol/base/assert.h"
+#include "protocol/base/clock.h"
 #include "protocol/base/log.h"
-#include "protocol/base/secret.h"
 
 namespace tutti::api {
 
@@ -45,24 +46,37 @@ constexpr auto kWriteWithin = std::chrono::seconds(30);
 constexpr auto kSwallowWithin = std::chrono::seconds(2);
 constexpr std::size_t kSwallowBytesMax = std::size_t{16} << 20;
 
-using Request = http::request<http::string_body>;
+constexpr auto kHeaderWithin = std::chrono::seconds(10);
+constexpr std::size_t kFirstBytes = std::size_t{4} << 10;
 
-// The path's job number if `path` fits `pattern`, which may have one segment "ID"; zero if it has
-// none.
-std::optional<JobId> match(std::string_view pattern, std::string_view path) {
-  const std::size_t id = pattern.find("/ID");
-  if (id == std::string_view::npos) return pattern == path ? std::optional(JobId{}) : std::nullopt;
-  if (!path.starts_with(pattern.substr(0, id + 1))) return std::nullopt;
-  const std::string_view rest = path.substr(id + 1);
-  const std::size_t digits = std::min(rest.find('/'), rest.size());
-  if (rest.substr(digits) != pattern.substr(id + 3) || digits == 0 || digits > 18)
-    return std::nullopt;
-  std::uint64_t number = 0;
-  for (const char c : rest.substr(0, digits)) {
-    if (c < '0' || c > '9') return std::nullopt;
-    number = number * 10 + static_cast<std::uint64_t>(c - '0');
+using Request = http::request<http::string_body>;
+using Parser = http::request_parser<http::string_body>;
+
+// What stands in the path for a pattern's ID or NAME.
+struct Segments {
+  JobId id;
+  std::string name;
+};
+
+// The segments if `path` fits `pattern`, which may have one segment "ID" (a number) or "NAME".
+std::optional<Segments> match(std::string_view pattern, std::string_view path) {
+  for (const std::string_view variable : {"/ID", "/NAME"}) {
+    const std::size_t at = pattern.find(variable);
+    if (at == std::string_view::npos) continue;
+    if (!path.starts_with(pattern.substr(0, at + 1))) return std::nullopt;
+    const std::string_view rest = path.substr(at + 1);
+    const std::string_view segment = rest.substr(0, rest.find('/'));
+    if (rest.substr(segment.size()) != pattern.substr(at + variable.size()) || segment.empty())
+      return std::nullopt;
+    if (variable == "/NAME") return Segments{{}, std::string(segment)};
+    std::uint64_t number = 0;
+    for (const char c : segment) {
+      if (c < '0' || c > '9' || segment.size() > 18) return std::nullopt;
+      number = number * 10 + static_cast<std::uint64_t>(c - '0');
+    }
+    return number == 0 ? std::nullopt : std::optional(Segments{JobId{number}, {}});
   }
-  return number == 0 ? std::nullopt : std::optional(JobId{number});
+  return pattern == path ? std::optional(Segments{}) : std::nullopt;
 }
 
 class Connection;
@@ -70,20 +84,26 @@ class Connection;
 }  // namespace
 
 struct HttpServer::State {
-  State(actor::Runtime& runtime, std::string token_of_admin)
-      : context(runtime.context()),
-        acceptor(asio::make_strand(context)),
-        token(std::move(token_of_admin)) {}
+  State(actor::Runtime& runtime, const coordinator::AccessTable& tokens)
+      : context(runtime.context()), acceptor(asio::make_strand(context)), access(tokens) {}
+
+  void count(const Route* route, unsigned status) {
+    const std::lock_guard lock(counts_guard);
+    ++counts[route == nullptr ? 0 : static_cast<std::size_t>(route - routes.data()) + 1][status];
+  }
 
   asio::io_context& context;
   tcp::acceptor acceptor;
-  const std::string token;
+  const coordinator::AccessTable& access;
   std::uint16_t port = 0;
   std::vector<Route> routes;
   std::atomic<bool> open{true};
   std::atomic<std::uint64_t> requests{0};
   std::atomic<std::uint64_t> unauthorized{0};
+  std::atomic<std::uint64_t> forbidden{0};
   std::atomic<std::uint64_t> refused{0};
+  std::mutex counts_guard;
+  std::vector<std::map<unsigned, std::uint64_t>> counts{1};  // [0]: no route; then by route
   std::mutex guard;
   std::list<std::weak_ptr<Connection>> connections;
 };
@@ -93,7 +113,11 @@ namespace {
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(std::shared_ptr<HttpServer::State> server, tcp::socket socket)
-      : server_(std::move(server)), stream_(std::move(socket)) {}
+      : server_(std::move(server)), stream_(std::move(socket)) {
+    error_code unknown;
+    const tcp::endpoint client = stream_.socket().remote_endpoint(unknown);
+    if (!unknown) from_ = client.address().to_string() + ':' + std::to_string(client.port());
+  }
 
   asio::awaitable<void> serve();
 
@@ -101,24 +125,42 @@ class Connection : public std::enable_shared_from_this<Connection> {
     asio::post(stream_.get_executor(), [self = shared_from_this()] { self->stream_.close(); });
   }
 
+  // The token of the request that is being answered.
+  std::optional<std::uint64_t> token() const {
+    const std::int64_t number = token_;
+    return number < 0 ? std::nullopt : std::optional(static_cast<std::uint64_t>(number));
+  }
+  // Since when nothing is asked on it; nothing while something is.
+  std::optional<Instant> idle_since() const {
+    const std::int64_t since = idle_ns_;
+    return since < 0 ? std::nullopt : std::optional(Instant{Duration(since)});
+  }
+
  private:
   struct Target {
     const Route* route = nullptr;
-    bool authorized = false;
+    unsigned refused = 0;  // 401, 403; 0: go on
     Call call;
   };
 
   Target find(const http::request_header<>& head) const;
+  asio::awaitable<bool> read_header(Parser& parser);
+  asio::awaitable<bool> read_body(Parser& parser);
   asio::awaitable<Answer> answer(Target& target);
   asio::awaitable<void> refuse(Answer refusal, const http::request_header<>& head);
   asio::awaitable<bool> write(Answer answer, const Request& request);
   asio::awaitable<bool> write_stream(const Answer& answer, unsigned version);
-  bool shows_token(const http::request_header<>& head) const;
+  std::optional<coordinator::Principal> principal(const http::request_header<>& head) const;
+  Answer refusal_of(const Target& target) const;
   bool client_gone();
+  void set_idle(bool idle) { idle_ns_ = idle ? monotonic_now().since_start.count() : -1; }
 
   std::shared_ptr<HttpServer::State> server_;
   beast::tcp_stream stream_;
   beast::flat_buffer buffer_;
+  std::string from_;
+  std::atomic<std::int64_t> token_{-1};
+  std::atomic<std::int64_t> idle_ns_{-1};
 };
 
 // Chunks of HTTP/1.1.
@@ -150,36 +192,62 @@ class ChunkStream final : public BodyStream {
   bool failed_ = false;
 };
 
-bool Connection::shows_token(const http::request_header<>& head) const {
+std::optional<coordinator::Principal> Connection::principal(
+    const http::request_header<>& head) const {
   const std::string_view header = head[http::field::authorization];
   constexpr std::string_view kScheme = "Bearer ";
-  return header.size() > kScheme.size() &&
-         beast::iequals(header.substr(0, kScheme.size()), kScheme) &&
-         equal_secrets(header.substr(kScheme.size()), server_->token);
+  if (header.size() <= kScheme.size() ||
+      !beast::iequals(header.substr(0, kScheme.size()), kScheme)) {
+    return std::nullopt;
+  }
+  return server_->access.of_token(header.substr(kScheme.size()), wall_now().unix_ms);
 }
 
 Connection::Target Connection::find(const http::request_header<>& head) const {
   Target target;
+  Call& call = target.call;
   const auto parsed = boost::urls::parse_origin_form(head.target());
-  target.call.method = head.method_string();
-  target.call.accept = head[http::field::accept];
-  target.call.user = "admin";
+  call.method = head.method_string();
+  call.accept = head[http::field::accept];
+  call.last_event = head["Last-Event-ID"];
+  call.from = from_;
   if (parsed) {
-    target.call.path = parsed->path();
-    for (const auto& parameter : parsed->params())
-      target.call.query[parameter.key] = parameter.value;
+    call.path = parsed->path();
+    for (const auto& parameter : parsed->params()) call.query[parameter.key] = parameter.value;
   }
   for (const Route& candidate : server_->routes) {
-    if (!parsed || candidate.method != target.call.method) continue;
-    if (const auto job = match(candidate.path, target.call.path)) {
+    if (!parsed || candidate.method != call.method) continue;
+    if (auto segments = match(candidate.path, call.path)) {
       target.route = &candidate;
-      target.call.job = *job;
+      call.job = segments->id;
+      call.name = std::move(segments->name);
       break;
     }
   }
-  const bool is_public = target.route != nullptr && target.route->role == Role::anyone;
-  target.authorized = is_public || shows_token(head);
+  if (target.route != nullptr && target.route->role == Role::anyone) return target;
+  const auto who = principal(head);
+  if (!who) {
+    target.refused = 401;
+    return target;
+  }
+  call.user = who->user;
+  call.role = who->role;
+  call.token = who->token;
+  if (target.route != nullptr && who->role < target.route->role) target.refused = 403;
   return target;
+}
+
+Answer Connection::refusal_of(const Target& target) const {
+  ++(target.refused == 401 ? server_->unauthorized : server_->forbidden);
+  std::string message = "a token is needed: Authorization: Bearer TOKEN";
+  if (target.refused == 403) {
+    message = target.call.user + " may not do this: it needs the role " +
+              std::string(coordinator::name_of(target.route->role)) + ", the token has " +
+              std::string(coordinator::name_of(target.call.role));
+  }
+  Answer refusal = error_answer({ErrorCode::permission_denied, std::move(message)});
+  refusal.status = target.refused;
+  return refusal;
 }
 
 asio::awaitable<Answer> Connection::answer(Target& target) {
@@ -249,50 +317,94 @@ asio::awaitable<void> Connection::refuse(Answer refusal, const http::request_hea
   }
 }
 
+// Waits for a request's first bytes, then for its header: who is slow with the one or idle with the
+// other has a deadline of his own for each.
+asio::awaitable<bool> Connection::read_header(Parser& parser) {
+  error_code failure;
+  if (buffer_.size() == 0) {
+    set_idle(true);
+    stream_.expires_after(kIdleMax);
+    const std::size_t count = co_await stream_.async_read_some(
+        buffer_.prepare(kFirstBytes), asio::redirect_error(asio::use_awaitable, failure));
+    buffer_.commit(count);
+    set_idle(false);
+    if (failure) co_return false;
+  }
+  parser.header_limit(static_cast<std::uint32_t>(HttpServer::kHeaderBytesMax));
+  parser.body_limit(boost::none);  // the header decides first who may send how much
+  stream_.expires_after(kHeaderWithin);
+  co_await http::async_read_header(stream_, buffer_, parser,
+                                   asio::redirect_error(asio::use_awaitable, failure));
+  co_return !failure;
+}
+
+// The body; false: the connection has ended, perhaps with a refusal.
+asio::awaitable<bool> Connection::read_body(Parser& parser) {
+  error_code failure;
+  if (parser.content_length().value_or(0) > HttpServer::kRequestBytesMax)
+    failure = http::error::body_limit;
+  parser.body_limit(HttpServer::kRequestBytesMax);
+  stream_.expires_after(kRequestWithin);
+  if (!failure) {
+    co_await http::async_read(stream_, buffer_, parser,
+                              asio::redirect_error(asio::use_awaitable, failure));
+  }
+  if (failure == http::error::body_limit) {
+    Answer refusal = error_answer({ErrorCode::invalid_argument, "the request's body is too large"});
+    refusal.status = 413;
+    server_->count(nullptr, refusal.status);
+    co_await refuse(std::move(refusal), parser.get());
+  }
+  co_return !failure;
+}
+
 asio::awaitable<void> Connection::serve() {
   const auto self = shared_from_this();
   error_code failure;
   stream_.socket().set_option(tcp::no_delay(true), failure);
   for (bool go_on = true; go_on && server_->open;) {
-    http::request_parser<http::string_body> parser;
-    parser.header_limit(static_cast<std::uint32_t>(HttpServer::kHeaderBytesMax));
-    parser.body_limit(boost::none);  // the header decides first who may send how much
-    stream_.expires_after(kIdleMax);
-    co_await http::async_read_header(stream_, buffer_, parser,
-                                     asio::redirect_error(asio::use_awaitable, failure));
-    if (failure) break;
+    Parser parser;
+    if (!co_await read_header(parser)) break;
     ++server_->requests;
     Target target = find(parser.get());
-    if (!target.authorized) {
-      ++server_->unauthorized;
-      Answer refusal = error_answer({ErrorCode::permission_denied, "a bearer token is needed"});
-      refusal.status = 401;
-      co_await refuse(std::move(refusal), parser.get());
+    if (target.refused == 0) {
+      token_ = static_cast<std::int64_t>(target.call.token);
+      if (!co_await read_body(parser)) break;
+      // It may have been revoked while the body was on its way, before token_ was seen.
+      const bool is_public = target.route != nullptr && target.route->role == Role::anyone;
+      if (!is_public && !server_->access.is_good(target.call.token, wall_now().unix_ms))
+        target.refused = 401;
+    }
+    if (target.refused != 0) {
+      server_->count(target.route, target.refused);
+      co_await refuse(refusal_of(target), parser.get());
       break;
     }
-    if (parser.content_length().value_or(0) > HttpServer::kRequestBytesMax)
-      failure = http::error::body_limit;
-    parser.body_limit(HttpServer::kRequestBytesMax);
-    stream_.expires_after(kRequestWithin);
-    if (!failure) {
-      co_await http::async_read(stream_, buffer_, parser,
-                                asio::redirect_error(asio::use_awaitable, failure));
-    }
-    if (failure == http::error::body_limit) {
-      Answer refusal =
-          error_answer({ErrorCode::invalid_argument, "the request's body is too large"});
-      refusal.status = 413;
-      co_await refuse(std::move(refusal), parser.get());
-    }
-    if (failure) break;
     Request request = parser.release();
     target.call.body = std::move(request.body());
     target.call.gone = [self] { return self->client_gone(); };
     stream_.expires_never();
     Answer given = co_await answer(target);
+    server_->count(target.route, given.status);
     go_on = co_await write(std::move(given), request);
+    token_ = -1;
   }
   stream_.socket().shutdown(tcp::socket::shutdown_send, failure);
+}
+
+// Ends the connection that has been idle for longest, if there is one.
+bool make_room(HttpServer::State& server) {
+  std::shared_ptr<Connection> longest;
+  Instant since;
+  for (const auto& weak : server.connections) {
+    const auto connection = weak.lock();
+    const auto idle = connection ? connection->idle_since() : std::nullopt;
+    if (!idle || (longest && *idle >= since)) continue;
+    longest = connection;
+    since = *idle;
+  }
+  if (longest) longest->end();
+  return longest != nullptr;
 }
 
 asio::awaitable<void> accept_connections(std::shared_ptr<HttpServer::State> server) {
@@ -313,7 +425,7 @@ asio::awaitable<void> accept_connections(std::shared_ptr<HttpServer::State> serv
     {
       const std::lock_guard lock(server->guard);
       server->connections.remove_if([](const auto& other) { return other.expired(); });
-      if (server->connections.size() >= HttpServer::kConnectionsMax) {
+      if (server->connections.size() >= HttpServer::kConnectionsMax && !make_room(*server)) {
         ++server->refused;
         continue;
       }
@@ -329,7 +441,8 @@ asio::awaitable<void> accept_connections(std::shared_ptr<HttpServer::State> serv
 
 Result<std::unique_ptr<HttpServer>> HttpServer::open(actor::Runtime& runtime,
                                                      const HttpServerOptions& options) {
-  auto state = std::make_shared<State>(runtime, options.token);
+  TUTTI_ASSERT(options.access != nullptr);
+  auto state = std::make_shared<State>(runtime, *options.access);
   error_code failure;
   const auto address = asio::ip::make_address(options.host, failure);
   if (failure) return Error{ErrorCode::invalid_argument, "not a numeric address: " + options.host};
@@ -355,6 +468,7 @@ HttpServer::~HttpServer() { stop(); }
 
 void HttpServer::start(std::vector<Route> routes) {
   state_->routes = std::move(routes);
+  state_->counts.resize(state_->routes.size() + 1);
   actor::spawn(state_->acceptor.get_executor(), accept_connections(state_));
 }
 
@@ -370,6 +484,28 @@ void HttpServer::stop() {
   }
 }
 
+void HttpServer::end_of(std::uint64_t token) {
+  const std::lock_guard lock(state_->guard);
+  for (const auto& weak : state_->connections) {
+    const auto connection = weak.lock();
+    if (connection && connection->token() == token) connection->end();
+  }
+}
+
+std::vector<RouteCount> HttpServer::route_counts() const {
+  const std::lock_guard lock(state_->counts_guard);
+  std::vector<RouteCount> out;
+  for (std::size_t i = 0; i < state_->counts.size(); ++i) {
+    if (i == 0) {
+      out.push_back({"", "", state_->counts[i]});
+    } else {
+      const Route& route = state_->routes[i - 1];
+      out.push_back({route.method, route.path, state_->counts[i]});
+    }
+  }
+  return out;
+}
+
 std::uint16_t HttpServer::port() const { return state_->port; }
 
 HttpServerCounters HttpServer::counters() const {
@@ -379,6 +515,7 @@ HttpServerCounters HttpServer::counters() const {
     out.connections += connection.expired() ? 0u : 1u;
   out.requests = state_->requests;
   out.unauthorized = state_->unauthorized;
+  out.forbidden = state_->forbidden;
   out.refused = state_->refused;
   return out;
 }

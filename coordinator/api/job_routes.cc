@@ -6,6 +6,7 @@
 #include "coordinator/api/ask.h"
 #include "coordinator/api/cluster_routes.h"
 #include "coordinator/api/json_views.h"
+#include "coordinator/api/request_body.h"
 #include "protocol/spec/parse.h"
 
 namespace tutti::api {
@@ -16,38 +17,6 @@ namespace json = boost::json;
 namespace {
 
 constexpr std::size_t kKeyBytesMax = 256;
-constexpr std::size_t kReasonBytesMax = 1024;
-
-Error wrong(std::string message) { return {ErrorCode::invalid_argument, std::move(message)}; }
-
-// The body as an object; an empty body is an empty object.
-Result<json::object> parse_body(const Call& call) {
-  if (call.body.empty()) return json::object();
-  boost::system::error_code failure;
-  json::value value = json::parse(call.body, failure);
-  if (failure) return wrong("the body is not JSON: " + failure.message());
-  if (!value.is_object()) return wrong("the body is not a JSON object");
-  return std::move(value.as_object());
-}
-
-Result<std::string> text_of(const json::object& body, std::string_view name,
-                            std::size_t bytes_max) {
-  const json::value* value = body.if_contains(name);
-  if (value == nullptr || value->is_null()) return std::string();
-  if (!value->is_string()) return wrong(std::string(name) + " is not a string");
-  if (value->as_string().size() > bytes_max) return wrong(std::string(name) + " is too long");
-  return std::string(value->as_string());
-}
-
-Result<std::uint64_t> number_of(const json::object& body, std::string_view name,
-                                std::uint64_t max) {
-  const json::value* value = body.if_contains(name);
-  boost::system::error_code failure;
-  const std::uint64_t number = value == nullptr ? 0 : value->to_number<std::uint64_t>(failure);
-  if (value == nullptr || failure || number > max)
-    return wrong(std::string(name) + " is not a number in range");
-  return number;
-}
 
 Result<coordinator::SubmitJob> parse_submit(const Call& call) {
   const Result<json::object> body = parse_body(call);
@@ -74,15 +43,6 @@ Result<coordinator::SubmitJob> parse_submit(const Call& call) {
   return coordinator::SubmitJob{{}, *key, call.user, spec::to_yaml(*parsed), *parsed};
 }
 
-Answer answer_of(const coordinator::AnswerBody& body) {
-  if (const auto* error = std::get_if<Error>(&body)) return error_answer(*error);
-  if (const auto* job = std::get_if<coordinator::JobAccepted>(&body)) {
-    return json_answer(
-        json::serialize(json::value{{"id", job->job.value}, {"existing", job->existing}}));
-  }
-  return json_answer("{}");
-}
-
 class JobRoutes {
  public:
   explicit JobRoutes(const ClusterParts& parts) : parts_(parts) {}
@@ -90,11 +50,9 @@ class JobRoutes {
   asio::awaitable<Answer> submit(const Call& call) const {
     Result<coordinator::SubmitJob> input = parse_submit(call);
     if (!input) co_return error_answer(input.error());
-    auto begin = [cluster = &parts_.cluster, submit = *std::move(input)](auto reply) mutable {
-      cluster->submit(std::move(submit), reply);
-    };
-    const auto done = co_await ask_later<coordinator::AnswerBody>(host(), std::move(begin));
-    co_return answer_of(done);
+    const std::string name = input->spec.name;
+    co_return answer_of(
+        co_await change(parts_, *std::move(input), call.caller("submit", "", name)));
   }
 
   asio::awaitable<Answer> cancel(const Call& call) const {
@@ -105,8 +63,10 @@ class JobRoutes {
     coordinator::CancelJob input;
     input.job = call.job;
     input.reason = *reason;
-    auto begin = [cluster = &parts_.cluster, input](auto reply) { cluster->cancel(input, reply); };
-    const auto done = co_await ask_later<coordinator::AnswerBody>(host(), std::move(begin));
+    if (const Result<> allowed = co_await may_change(call); !allowed)
+      co_return error_answer(allowed.error());
+    const auto done = co_await change(parts_, input,
+                                      call.caller("cancel", "job " + to_string(call.job), *reason));
     if (std::holds_alternative<Error>(done)) co_return answer_of(done);
     co_return co_await job(call);
   }
@@ -114,11 +74,8 @@ class JobRoutes {
   asio::awaitable<Answer> inject(const Call& call) const {
     const Result<coordinator::InjectFault> input = parse_fault(call);
     if (!input) co_return error_answer(input.error());
-    auto begin = [cluster = &parts_.cluster, fault = *input](auto reply) {
-      cluster->inject(fault, reply);
-    };
-    const auto done = co_await ask_later<coordinator::AnswerBody>(host(), std::move(begin));
-    co_return answer_of(done);
+    co_return answer_of(co_await change(
+        parts_, *input, call.caller("fault", "job " + to_string(input->job), call.body)));
   }
 
   asio::awaitable<Answer> jobs(const Call&) const {
@@ -142,18 +99,23 @@ class JobRoutes {
     co_return json_answer(json::serialize(json_of(**found)));
   }
 
-  asio::awaitable<Answer> nodes(const Call&) const {
-    using Nodes = Result<std::vector<coordinator::NodeView>>;
-    const Nodes found = co_await ask<Nodes>(
-        host(), [cluster = &parts_.cluster] { return Nodes(cluster->settled_state().nodes()); });
-    if (!found) co_return error_answer(found.error());
-    json::array out;
-    for (const auto& node : *found) out.push_back(json_of(node));
-    co_return json_answer(json::serialize(json::value{{"nodes", std::move(out)}}));
-  }
-
  private:
   actor::ActorHost& host() const { return parts_.cluster.host(); }
+
+  // Users change their own jobs, admins all. What is not there is answered by the cluster.
+  asio::awaitable<Result<>> may_change(const Call& call) const {
+    if (call.role >= Role::admin) co_return Result<>{};
+    using Owner = Result<std::string>;
+    const Owner owner = co_await ask<Owner>(host(), [cluster = &parts_.cluster, id = call.job] {
+      const coordinator::JobRecord* job = cluster->settled_state().find_job(id);
+      return Owner(job == nullptr ? std::string() : job->owner);
+    });
+    if (!owner) co_return owner.error();
+    if (owner->empty() || *owner == call.user) co_return Result<>{};
+    co_return Error{ErrorCode::permission_denied, "job " + to_string(call.job) + " belongs to " +
+                                                      *owner + ", not to " + call.user +
+                                                      "; an admin may change it"};
+  }
 
   static Result<coordinator::InjectFault> parse_fault(const Call& call) {
     const Result<json::object> body = parse_body(call);
@@ -195,8 +157,6 @@ std::vector<Route> job_routes(const ClusterParts& parts) {
        [routes](const Call& call) { return routes->job(call); }},
       {"POST", "/api/v1/jobs/ID/cancel", Role::user,
        [routes](const Call& call) { return routes->cancel(call); }},
-      {"GET", "/api/v1/nodes", Role::viewer,
-       [routes](const Call& call) { return routes->nodes(call); }},
       {"POST", "/api/v1/faults", Role::admin,
        [routes](const Call& call) { return routes->inject(call); }},
   };

@@ -7,16 +7,20 @@
 
 namespace tutti::api {
 
-Result<std::uint64_t> Call::number(const std::string& name, std::uint64_t otherwise) const {
-  const auto found = query.find(name);
+Result<std::uint64_t> Call::number(const std::string& key, std::uint64_t otherwise) const {
+  const auto found = query.find(key);
   if (found == query.end()) return otherwise;
   std::uint64_t value = 0;
   const char* end = found->second.data() + found->second.size();
   const auto parsed = std::from_chars(found->second.data(), end, value);
   if (found->second.empty() || parsed.ec != std::errc() || parsed.ptr != end) {
-    return Error{ErrorCode::invalid_argument, "the query's " + name + " is not a number"};
+    return Error{ErrorCode::invalid_argument, "the query's " + key + " is not a number"};
   }
   return value;
+}
+
+coordinator::Caller Call::caller(std::string action, std::string target, std::string detail) const {
+  return {user, token, from, std::move(action), std::move(target), std::move(detail)};
 }
 
 Answer json_answer(std::string body) {

@@ -17,12 +17,13 @@
 #include <string_view>
 #include <vector>
 
+#include "coordinator/access/access_records.h"
 #include "protocol/base/ids.h"
 #include "protocol/base/result.h"
 
 namespace tutti::api {
 
-enum class Role { anyone, viewer, user, admin };
+using coordinator::Role;
 
 struct Call {
   std::string method;
@@ -31,11 +32,18 @@ struct Call {
   std::string accept;
   std::string body;
   std::string user;            // of the token
+  Role role = Role::anyone;    // of the token
+  std::uint64_t token = 0;     // its number
+  std::string from;            // the client's address
+  std::string last_event;      // Last-Event-ID, as a reader of server-sent events resumes with it
   JobId job;                   // the path's ID, if its route has one
+  std::string name;            // the path's NAME, if its route has one
   std::function<bool()> gone;  // whether the client has ended the connection; on its strand
 
   // A number of the query, or `otherwise`. Errors: invalid_argument.
-  Result<std::uint64_t> number(const std::string& name, std::uint64_t otherwise) const;
+  Result<std::uint64_t> number(const std::string& key, std::uint64_t otherwise) const;
+  // Whose change this is, for the audit.
+  coordinator::Caller caller(std::string action, std::string target, std::string detail) const;
 };
 
 // The body of a streamed answer. write returns false once the client is gone; then there is nothing
@@ -57,7 +65,7 @@ using Handler = std::function<boost::asio::awaitable<Answer>(const Call&)>;
 
 struct Route {
   std::string method;
-  std::string path;  // exact, or with one segment ID, which is a job's number
+  std::string path;  // exact, or with one segment ID, which is a number, or NAME, which is a text
   Role role = Role::viewer;
   Handler handler;
 };

@@ -180,9 +180,10 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
           const coordinator::ClusterState& state = cluster->settled_state();
           const coordinator::JobRecord* record = state.find_job(job);
           if (job && record == nullptr) return no_job(job);
-          Result<std::vector<Event>> events = cluster->events({.after = after, .job = job});
+          Result<std::vector<Event>> events =
+              cluster->ledger().events({.after = after, .job = job});
           if (!events) return events.error();
-          const Result<std::uint64_t> first = cluster->first_event();
+          const Result<std::uint64_t> first = cluster->ledger().first_event();
           if (!first) return first.error();
           if (*first > after + 1) {
             Event gap;

@@ -89,13 +89,24 @@ EncodedFact encode_fact(const Fact& fact) {
 }
 
 Result<Fact> decode_fact(std::uint16_t kind, std::string_view body) {
-  Result<Fact> out = Error{ErrorCode::unsupported, fmt::format("unknown fact of kind {}", kind)};
+  Result<Fact> out =
+      Error{ErrorCode::unsupported,
+            fmt::format("a fact of kind {}, which this version does not know", kind)};
   decode_any(Facts{}, kind, body, out);
   return out;
 }
 
 std::string encode_event(const Event& event) { return wire::encode_body(event); }
 Result<Event> decode_event(std::string_view body) { return wire::decode_body<Event>(body); }
+
+std::string encode_audit(const AuditRecord& record) { return wire::encode_body(record); }
+Result<AuditRecord> decode_audit(std::string_view body) {
+  return wire::decode_body<AuditRecord>(body);
+}
+std::string encode_access(const AccessRecord& record) { return wire::encode_body(record); }
+Result<AccessRecord> decode_access(std::string_view body) {
+  return wire::decode_body<AccessRecord>(body);
+}
 
 std::string encode_record(const JobRecord& record) { return wire::encode_body(record); }
 std::string encode_record(const ProcessRecord& record) { return wire::encode_body(record); }

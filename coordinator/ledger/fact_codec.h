@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "coordinator/access/access_records.h"
 #include "coordinator/cluster/cluster_facts.h"
 #include "coordinator/cluster/cluster_records.h"
 #include "protocol/base/result.h"
@@ -27,6 +28,11 @@ Result<Fact> decode_fact(std::uint16_t kind, std::string_view body);
 
 std::string encode_event(const Event& event);
 Result<Event> decode_event(std::string_view body);
+
+std::string encode_audit(const AuditRecord& record);
+Result<AuditRecord> decode_audit(std::string_view body);
+std::string encode_access(const AccessRecord& record);
+Result<AccessRecord> decode_access(std::string_view body);
 
 std::string encode_record(const JobRecord& record);
 std::string encode_record(const ProcessRecord& record);

@@ -9,7 +9,9 @@
 
 #include "coordinator/ledger/fact_codec.h"
 #include "coordinator/ledger/sqlite.h"
+#include "protocol/base/clock.h"
 #include "protocol/base/file.h"
+#include "protocol/base/sha256.h"
 
 namespace tutti::coordinator {
 
@@ -27,17 +29,36 @@ constexpr const char* kSchema =
     "  without rowid;"
     "create table if not exists events (seq integer primary key, job integer not null,"
     "  body blob not null);"
-    "create index if not exists events_of_job on events (job, seq);";
+    "create index if not exists events_of_job on events (job, seq);"
+    "create table if not exists access (id integer primary key autoincrement, body blob not null);"
+    "create table if not exists audit (seq integer primary key, body blob not null);"
+    "create table if not exists keys (key text primary key, job integer not null,"
+    "  spec blob not null, unix_ms integer not null) without rowid;";
 
 // Kinds of rows in `records`.
 enum class RecordKind : std::uint64_t { job = 1, process = 2, worker = 3 };
 
-Result<std::uint64_t> single_number(sqlite3* database, std::string_view sql) {
-  Result<Statement> statement = Statement::prepare(database, sql);
-  if (!statement) return statement.error();
-  Result<bool> row = statement->step();
-  if (!row) return row.error();
-  return *row ? statement->number(0) : 0;
+// The column `kind` of facts and records: the kind in its low 16 bits, above it 32 bits of a check
+// of the body (FNV-1a, folded). Without a check: written by version 1.
+constexpr int kKindBits = 16;
+constexpr std::uint64_t kKindMask = (1U << kKindBits) - 1;
+
+std::uint64_t check_of(std::string_view body) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const char c : body) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return (hash ^ hash >> 32) & 0xffffffffULL;
+}
+
+std::uint64_t marked(std::uint64_t kind, std::string_view body) {
+  return kind | check_of(body) << kKindBits;
+}
+
+// The kind, if the body is what was written with it.
+Result<std::uint64_t> kind_of(std::uint64_t column, std::string_view body) {
+  const std::uint64_t check = column >> kKindBits;
+  if (check != 0 && check != check_of(body))
+    return Error{ErrorCode::corrupt, "ledger: a row is not as it was written; restore a backup"};
+  return column & kKindMask;
 }
 
 Result<> check_version(sqlite3* database, const std::string& path) {
@@ -67,22 +88,46 @@ struct Ledger::Store {
   std::optional<Statement> add_fact;
   std::optional<Statement> add_event;
   std::optional<Statement> drop_events;
+  std::optional<Statement> put_access;
+  std::optional<Statement> drop_access;
+  std::optional<Statement> add_audit;
+  std::optional<Statement> drop_audit;
+  std::optional<Statement> put_key;
   std::uint64_t next_fact = 1;
   std::uint64_t facts = 0;
 
   Result<> prepare();
+  Result<> add_facts(std::span<const Fact> facts);
+  Result<> add_events(std::span<const Event> events);
+  Result<> add_access(const LedgerBatch& batch);
+  Result<> note_key(const Fact& fact);
 };
 
+namespace {
+
+Result<> run(Statement& statement) {
+  const Result<bool> done = statement.step();
+  return done ? Result<>{} : done.error();
+}
+
+}  // namespace
+
 Result<> Ledger::Store::prepare() {
-  const auto make = [&](std::optional<Statement>& out, std::string_view sql) -> Result<> {
+  const std::pair<std::optional<Statement>*, std::string_view> statements[] = {
+      {&add_fact, "insert into facts values (?, ?, ?)"},
+      {&add_event, "insert into events values (?, ?, ?)"},
+      {&drop_events, "delete from events where seq <= ?"},
+      {&put_access, "insert or replace into access values (?, ?)"},
+      {&drop_access, "delete from access where id = ?"},
+      {&add_audit, "insert into audit values (?, ?)"},
+      {&drop_audit, "delete from audit where seq <= ?"},
+      {&put_key, "insert or replace into keys values (cast(? as text), ?, ?, ?)"},
+  };
+  for (const auto& [out, sql] : statements) {
     Result<Statement> statement = Statement::prepare(database.get(), sql);
     if (!statement) return statement.error();
-    out.emplace(*std::move(statement));
-    return {};
-  };
-  if (Result<> made = make(add_fact, "insert into facts values (?, ?, ?)"); !made) return made;
-  if (Result<> made = make(add_event, "insert into events values (?, ?, ?)"); !made) return made;
-  if (Result<> made = make(drop_events, "delete from events where seq <= ?"); !made) return made;
+    out->emplace(*std::move(statement));
+  }
   const Result<std::uint64_t> last =
       single_number(database.get(), "select coalesce(max(number), 0) from facts");
   if (!last) return last.error();
@@ -131,32 +176,81 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
   return std::unique_ptr<Ledger>(new Ledger(std::move(store)));
 }
 
-Result<> Ledger::append(std::span<const Fact> facts, std::span<const Event> events) {
-  if (facts.empty() && events.empty()) return {};
-  Result<Transaction> transaction = Transaction::begin(store_->database.get());
-  if (!transaction) return transaction.error();
-  std::uint64_t number = store_->next_fact;
-  for (const Fact& fact : facts) {
+// A key outlives its job in the table of keys, so that a submit that is repeated days later is
+// still told from a new one.
+Result<> Ledger::Store::note_key(const Fact& fact) {
+  const auto* submitted = std::get_if<JobSubmitted>(&fact);
+  if (submitted == nullptr || submitted->key.empty()) return {};
+  const std::string hash = sha256_hex(submitted->spec);
+  put_key->bind(1, std::string_view(submitted->key));
+  put_key->bind(2, submitted->job.value);
+  put_key->bind(3, std::string_view(hash));
+  put_key->bind(4, static_cast<std::uint64_t>(submitted->unix_ms));
+  return run(*put_key);
+}
+
+Result<> Ledger::Store::add_facts(std::span<const Fact> batch) {
+  std::uint64_t number = next_fact;
+  for (const Fact& fact : batch) {
     const EncodedFact encoded = encode_fact(fact);
-    store_->add_fact->bind(1, number++);
-    store_->add_fact->bind(2, std::uint64_t{encoded.kind});
-    store_->add_fact->bind(3, std::string_view(encoded.body));
-    if (Result<bool> added = store_->add_fact->step(); !added) return added.error();
+    add_fact->bind(1, number++);
+    add_fact->bind(2, marked(encoded.kind, encoded.body));
+    add_fact->bind(3, std::string_view(encoded.body));
+    if (Result<> added = run(*add_fact); !added) return added;
+    if (Result<> noted = note_key(fact); !noted) return noted;
+    if (const auto* withdrawn = std::get_if<JobWithdrawn>(&fact)) {
+      if (Result<> dropped = execute(
+              database.get(), fmt::format("delete from keys where job = {}", withdrawn->job.value));
+          !dropped) {
+        return dropped;
+      }
+    }
   }
+  return {};
+}
+
+Result<> Ledger::Store::add_events(std::span<const Event> events) {
   for (const Event& event : events) {
     const std::string body = encode_event(event);
-    store_->add_event->bind(1, event.seq);
-    store_->add_event->bind(2, event.job.value);
-    store_->add_event->bind(3, std::string_view(body));
-    if (Result<bool> added = store_->add_event->step(); !added) return added.error();
+    add_event->bind(1, event.seq);
+    add_event->bind(2, event.job.value);
+    add_event->bind(3, std::string_view(body));
+    if (Result<> added = run(*add_event); !added) return added;
   }
-  if (!events.empty() && events.back().seq > store_->options.events_max) {
-    store_->drop_events->bind(1, events.back().seq - store_->options.events_max);
-    if (Result<bool> dropped = store_->drop_events->step(); !dropped) return dropped.error();
+  if (events.empty() || events.back().seq <= options.events_max) return {};
+  drop_events->bind(1, events.back().seq - options.events_max);
+  return run(*drop_events);
+}
+
+Result<> Ledger::Store::add_access(const LedgerBatch& batch) {
+  for (const AccessChange& change : batch.access) {
+    const std::string body = encode_access(change.record);
+    Statement& statement = change.removed ? *drop_access : *put_access;
+    statement.bind(1, change.record.id);
+    if (!change.removed) statement.bind(2, std::string_view(body));
+    if (Result<> done = run(statement); !done) return done;
   }
+  for (const AuditRecord& record : batch.audit) {
+    const std::string body = encode_audit(record);
+    add_audit->bind(1, record.seq);
+    add_audit->bind(2, std::string_view(body));
+    if (Result<> done = run(*add_audit); !done) return done;
+  }
+  if (batch.audit.empty() || batch.audit.back().seq <= kAuditMax) return {};
+  drop_audit->bind(1, batch.audit.back().seq - kAuditMax);
+  return run(*drop_audit);
+}
+
+Result<> Ledger::append(const LedgerBatch& batch) {
+  if (batch.empty()) return {};
+  Result<Transaction> transaction = Transaction::begin(store_->database.get());
+  if (!transaction) return transaction.error();
+  if (Result<> added = store_->add_facts(batch.facts); !added) return added;
+  if (Result<> added = store_->add_events(batch.events); !added) return added;
+  if (Result<> added = store_->add_access(batch); !added) return added;
   if (Result<> done = transaction->commit(); !done) return done;
-  store_->facts += facts.size();
-  store_->next_fact = number;
+  store_->facts += batch.facts.size();
+  store_->next_fact += batch.facts.size();
   return {};
 }
 
@@ -175,7 +269,7 @@ Result<> Ledger::write_snapshot(const Snapshot& snapshot) {
   const auto store = [&](RecordKind kind, const auto& records) -> Result<> {
     for (const auto& record : records) {
       const std::string body = encode_record(record);
-      add->bind(1, static_cast<std::uint64_t>(kind));
+      add->bind(1, marked(static_cast<std::uint64_t>(kind), body));
       add->bind(2, std::string_view(body));
       if (Result<bool> added = add->step(); !added) return added.error();
     }
@@ -188,6 +282,9 @@ Result<> Ledger::write_snapshot(const Snapshot& snapshot) {
       fmt::format("insert into counters values ('next_job', {}), ('next_process', {})",
                   snapshot.next_job, snapshot.next_process);
   if (Result<> done = execute(database, counters); !done) return done;
+  const std::string old_keys =
+      fmt::format("delete from keys where unix_ms < {}", wall_now().unix_ms - kKeyLifeOnDiskMs);
+  if (Result<> done = execute(database, old_keys); !done) return done;
   if (Result<> done = transaction->commit(); !done) return done;
   store_->facts = 0;
   return {};
@@ -210,14 +307,67 @@ Result<> read_records(sqlite3* database, Snapshot& out) {
     Result<bool> row = rows->step();
     if (!row) return row.error();
     if (!*row) return {};
-    const auto kind = static_cast<RecordKind>(rows->number(0));
     const std::string_view body = rows->blob(1);
+    const Result<std::uint64_t> number = kind_of(rows->number(0), body);
+    if (!number) return number.error();
+    const auto kind = static_cast<RecordKind>(*number);
     Result<> taken = Error{ErrorCode::unsupported, "ledger: a record of an unknown kind"};
     if (kind == RecordKind::job) taken = take(decode_job(body), out.jobs);
     if (kind == RecordKind::process) taken = take(decode_process(body), out.processes);
     if (kind == RecordKind::worker) taken = take(decode_worker(body), out.workers);
     if (!taken) return taken;
   }
+}
+
+Result<> read_facts(sqlite3* database, std::vector<Fact>& out) {
+  Result<Statement> rows =
+      Statement::prepare(database, "select number, kind, body from facts order by number");
+  if (!rows) return rows.error();
+  std::uint64_t before = 0;
+  while (true) {
+    Result<bool> row = rows->step();
+    if (!row) return row.error();
+    if (!*row) return {};
+    if (before != 0 && rows->number(0) != before + 1) {
+      return Error{
+          ErrorCode::corrupt,
+          fmt::format("ledger: facts after number {} are missing; restore a backup", before)};
+    }
+    before = rows->number(0);
+    const std::string_view body = rows->blob(2);
+    const Result<std::uint64_t> kind = kind_of(rows->number(1), body);
+    if (!kind) return kind.error();
+    Result<Fact> fact = decode_fact(static_cast<std::uint16_t>(*kind), body);
+    if (!fact && fact.error().code == ErrorCode::unsupported) {
+      return Error{
+          ErrorCode::unsupported,
+          fmt::format("the ledger was written by a newer Tutti: {}; start that version, or "
+                      "restore a backup",
+                      fact.error().message)};
+    }
+    if (!fact) return std::move(fact).error().with_context("ledger");
+    out.push_back(*std::move(fact));
+  }
+}
+
+Result<> read_access(sqlite3* database, Past& out) {
+  Result<Statement> rows = Statement::prepare(database, "select body from access order by id");
+  if (!rows) return rows.error();
+  while (true) {
+    Result<bool> row = rows->step();
+    if (!row) return row.error();
+    if (!*row) break;
+    if (Result<> taken = take(decode_access(rows->blob(0)), out.access); !taken) return taken;
+  }
+  const Result<std::uint64_t> last =
+      single_number(database, "select seq from sqlite_sequence where name = 'access'");
+  if (!last) return last.error();
+  out.last_access = *last;
+  const Result<std::uint64_t> audit =
+      single_number(database, "select coalesce(max(seq), 0) from audit");
+  if (!audit) return audit.error();
+  out.last_audit = *audit;
+  return {};
 }
 
 }  // namespace
@@ -236,45 +386,32 @@ Result<Past> Ledger::recover() {
   if (!next_process) return next_process.error();
   past.snapshot.next_job = std::max<std::uint64_t>(1, *next_job);
   past.snapshot.next_process = std::max<std::uint64_t>(1, *next_process);
-  Result<Statement> rows =
-      Statement::prepare(database, "select kind, body from facts order by number");
-  if (!rows) return rows.error();
-  while (true) {
-    Result<bool> row = rows->step();
-    if (!row) return row.error();
-    if (!*row) break;
-    Result<Fact> fact = decode_fact(static_cast<std::uint16_t>(rows->number(0)), rows->blob(1));
-    if (!fact) return std::move(fact).error().with_context("ledger");
-    past.facts.push_back(*std::move(fact));
-  }
+  if (Result<> read = read_facts(database, past.facts); !read) return read.error();
   const Result<std::uint64_t> last =
       single_number(database, "select coalesce(max(seq), 0) from events");
   if (!last) return last.error();
   past.last_event = *last;
+  if (Result<> read = read_access(database, past); !read) return read.error();
   return past;
 }
 
 std::uint64_t Ledger::facts_since_snapshot() const { return store_->facts; }
 
-Result<std::vector<Event>> Ledger::events(const EventQuery& query) const {
-  const std::string_view sql =
-      query.job ? "select body from events where seq > ? and job = ? order by seq limit ?"
-                : "select body from events where seq > ? and job >= ? order by seq limit ?";
-  Result<Statement> rows = Statement::prepare(store_->database.get(), sql);
-  if (!rows) return rows.error();
-  rows->bind(1, query.after);
-  rows->bind(2, query.job.value);
-  rows->bind(3, std::uint64_t{std::min(query.limit, kEventsPerReadMax)});
-  std::vector<Event> out;
-  while (true) {
-    Result<bool> row = rows->step();
-    if (!row) return row.error();
-    if (!*row) return out;
-    Result<Event> event = decode_event(rows->blob(0));
-    if (!event) return std::move(event).error().with_context("ledger");
-    out.push_back(*std::move(event));
-  }
+Result<std::uint64_t> Ledger::first_audit() const {
+  return single_number(store_->database.get(), "select coalesce(min(seq), 0) from audit");
 }
+
+Result<std::unique_ptr<LedgerBackup>> Ledger::begin_backup(const std::filesystem::path& file) {
+  return open_backup(store_->database.get(), file);
+}
+
+std::uint64_t Ledger::bytes() const {
+  const Result<std::uint64_t> pages = single_number(store_->database.get(), "pragma page_count");
+  const Result<std::uint64_t> size = single_number(store_->database.get(), "pragma page_size");
+  return pages && size ? *pages * *size : 0;
+}
+
+sqlite3* Ledger::database() const { return store_->database.get(); }
 
 Result<std::uint64_t> Ledger::first_event() const {
   return single_number(store_->database.get(), "select coalesce(min(seq), 0) from events");

@@ -1,34 +1,41 @@
-// The coordinator's memory on disk: an append-only journal of facts with snapshots, and the events
-// that people read.
+// The coordinator's memory on disk: an append-only journal of facts with snapshots, the events that
+// people read, who may do what, and who changed what.
 //
 // SQLite with a write-ahead log and full sync: when append returns, the batch survives a loss of
 // power, whole or not at all. A snapshot replaces all facts before it. One coordinator holds the
-// file at a time.
+// file at a time. Rows of facts and records carry a check of their bytes, and facts are numbered
+// without gaps: what the disk has lost or changed is an error, not another history.
 //
 //   auto ledger = Ledger::open({.folder = state});
 //   auto past = ledger->recover();          snapshot, then facts, in order
-//   ledger->append(facts, events);          durable
+//   ledger->append({.facts = facts, .events = events});          durable
 //   if (ledger->facts_since_snapshot() >= kFactsPerSnapshot)
 //   ledger->write_snapshot(state.snapshot());
 //
-// Threads: one. Limits: kEventsMax events are kept, the oldest are dropped (first_event() tells
-// readers of the gap). Errors: exhausted (disk full: nothing of the batch is kept, trying again
-// later may work), permission_denied (read-only or foreign folder), already_exists (another
-// coordinator holds it), unsupported (a newer version wrote it), corrupt; anything else is
+// Threads: one. Limits: kEventsMax events and kAuditMax changes are kept, the oldest are dropped
+// (first_event() tells readers of the gap); keys of submits are known for kKeyLifeMs, also those of
+// jobs that are forgotten. Errors: exhausted (disk full, quota: nothing of the batch is kept,
+// trying again later may work), permission_denied (read-only or foreign folder), already_exists
+// (another coordinator holds it), unsupported (a newer version wrote it), corrupt; anything else is
 // unavailable, and whether the batch was kept is not known: restart and recover.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "coordinator/access/access_records.h"
 #include "coordinator/cluster/cluster_facts.h"
 #include "coordinator/cluster/cluster_records.h"
+#include "coordinator/ledger/ledger_backup.h"
 #include "protocol/base/ids.h"
 #include "protocol/base/result.h"
+
+struct sqlite3;
 
 namespace tutti::coordinator {
 
@@ -36,9 +43,11 @@ namespace tutti::coordinator {
 // these facts.
 inline constexpr std::uint64_t kFactsPerSnapshot = 20'000;
 inline constexpr std::uint64_t kEventsMax = 100'000;
+inline constexpr std::uint64_t kAuditMax = 100'000;
+inline constexpr std::int64_t kKeyLifeOnDiskMs = 7LL * 24 * 3600 * 1000;
 // What one read of events returns at most.
 inline constexpr std::uint32_t kEventsPerReadMax = 1'000;
-inline constexpr int kLedgerVersion = 1;
+inline constexpr int kLedgerVersion = 2;
 
 struct LedgerOptions {
   std::filesystem::path folder;  // holds ledger.sqlite; must be there
@@ -50,6 +59,27 @@ struct Past {
   Snapshot snapshot;
   std::vector<Fact> facts;
   std::uint64_t last_event = 0;
+  std::vector<AccessRecord> access;
+  std::uint64_t last_access = 0;  // the greatest number that was ever given
+  std::uint64_t last_audit = 0;
+};
+
+// What becomes durable together.
+struct LedgerBatch {
+  std::span<const Fact> facts = {};
+  std::span<const Event> events = {};
+  std::span<const AccessChange> access = {};
+  std::span<const AuditRecord> audit = {};
+
+  bool empty() const { return facts.empty() && events.empty() && access.empty() && audit.empty(); }
+};
+
+// What was submitted with a key.
+struct KeptKey {
+  JobId job;
+  std::string spec_hash;  // SHA-256
+
+  bool operator==(const KeptKey&) const = default;
 };
 
 class Ledger {
@@ -60,22 +90,45 @@ class Ledger {
   Ledger& operator=(const Ledger&) = delete;
 
   Result<Past> recover();
-  Result<> append(std::span<const Fact> facts, std::span<const Event> events);
+  Result<> append(const LedgerBatch& batch);
+  Result<> append(std::span<const Fact> facts, std::span<const Event> events) {
+    return append({.facts = facts, .events = events});
+  }
   Result<> write_snapshot(const Snapshot& snapshot);
   std::uint64_t facts_since_snapshot() const;
 
-  // Events with a number above `after`, oldest first, of one job or (zero) of all.
+  // Events with a number above `after`, oldest first, of one job or (zero) of all. The other
+  // conditions are looked at row by row, at most kEventsPerReadMax of them; `next` is where to go
+  // on.
   struct EventQuery {
     std::uint64_t after = 0;
     JobId job = {};
     std::uint32_t limit = kEventsPerReadMax;
+    std::vector<EventKind> kinds = {};  // empty: all
+    std::string worker = {};            // empty: all
+    std::int64_t since_unix_ms = 0;
   };
+  struct EventPage {
+    std::vector<Event> events;
+    std::uint64_t next = 0;
+    bool more = false;  // rows are left behind `next`
+  };
+  Result<EventPage> query_events(const EventQuery& query) const;
   Result<std::vector<Event>> events(const EventQuery& query) const;
   // The oldest event that is kept; 0: there are none.
   Result<std::uint64_t> first_event() const;
 
+  Result<std::vector<AuditRecord>> audit(std::uint64_t after, std::uint32_t limit) const;
+  Result<std::uint64_t> first_audit() const;
+  Result<std::optional<KeptKey>> key(const std::string& key, std::int64_t now_unix_ms) const;
+
+  // Copies the ledger into `file` (which is made, 0600) while it goes on.
+  Result<std::unique_ptr<LedgerBackup>> begin_backup(const std::filesystem::path& file);
+  std::uint64_t bytes() const;
+
  private:
   struct Store;
+  sqlite3* database() const;
   explicit Ledger(std::unique_ptr<Store> store);
 
   std::unique_ptr<Store> store_;

@@ -2,11 +2,34 @@
 
 #include <fmt/core.h>
 
+#include <cerrno>
+#include <cstring>
+
 namespace tutti::coordinator {
 
 namespace {
 
-ErrorCode code_of(int result) {
+// SQLite says "full" for ENOSPC only. A write that failed for another want of room has left no
+// commit behind it; a sync that failed may have, so that is not counted here.
+bool is_want_of_room(int result, int system_error) {
+  return result == SQLITE_IOERR_WRITE &&
+         (system_error == ENOSPC || system_error == EDQUOT || system_error == EFBIG);
+}
+
+// The system's error behind the last failure: of the log (where transactions go), else of the file.
+int system_error_of(sqlite3* database) {
+  int number = 0;
+  sqlite3_file* log = nullptr;
+  if (sqlite3_file_control(database, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) == SQLITE_OK &&
+      log != nullptr && log->pMethods != nullptr) {
+    log->pMethods->xFileControl(log, SQLITE_FCNTL_LAST_ERRNO, &number);
+  }
+  if (number == 0) sqlite3_file_control(database, "main", SQLITE_FCNTL_LAST_ERRNO, &number);
+  return number;
+}
+
+ErrorCode code_of(int result, int system_error) {
+  if (is_want_of_room(result, system_error)) return ErrorCode::exhausted;
   switch (result & 0xff) {
     case SQLITE_FULL: return ErrorCode::exhausted;
     case SQLITE_BUSY:
@@ -26,7 +49,12 @@ ErrorCode code_of(int result) {
 Error sqlite_error(sqlite3* database, std::string_view doing) {
   const int result = database == nullptr ? SQLITE_NOMEM : sqlite3_extended_errcode(database);
   const char* text = database == nullptr ? "out of memory" : sqlite3_errmsg(database);
-  return Error{code_of(result), fmt::format("{}: {}", doing, text)};
+  const int system_error = database == nullptr ? 0 : system_error_of(database);
+  const ErrorCode code = code_of(result, system_error);
+  std::string message = fmt::format("{}: {}", doing, text);
+  if ((result & 0xff) == SQLITE_IOERR && system_error != 0)
+    message += fmt::format(" ({})", std::strerror(system_error));
+  return Error{code, std::move(message)};
 }
 
 Result<Database> open_database(const std::string& path) {
@@ -82,6 +110,14 @@ std::string_view Statement::blob(int column) const {
   const void* data = sqlite3_column_blob(statement_.get(), column);
   const int bytes = sqlite3_column_bytes(statement_.get(), column);
   return {static_cast<const char*>(data), static_cast<std::size_t>(bytes)};
+}
+
+Result<std::uint64_t> single_number(sqlite3* database, std::string_view sql) {
+  Result<Statement> statement = Statement::prepare(database, sql);
+  if (!statement) return statement.error();
+  Result<bool> row = statement->step();
+  if (!row) return row.error();
+  return *row ? statement->number(0) : 0;
 }
 
 Result<Transaction> Transaction::begin(sqlite3* database) {

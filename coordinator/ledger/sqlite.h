@@ -6,6 +6,7 @@
 #include <sqlite3.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -26,6 +27,9 @@ Result<Database> open_database(const std::string& path);
 
 // One or more statements without results.
 Result<> execute(sqlite3* database, const std::string& sql);
+
+// The first column of the first row, 0 if there is none.
+Result<std::uint64_t> single_number(sqlite3* database, std::string_view sql);
 
 class Statement {
  public:
@@ -69,5 +73,10 @@ class Transaction {
 
   sqlite3* database_;
 };
+
+class LedgerBackup;
+// ledger_backup.h
+Result<std::unique_ptr<LedgerBackup>> open_backup(sqlite3* database,
+                                                  const std::filesystem::path& file);
 
 }  // namespace tutti::coordinator

@@ -28,9 +28,8 @@ AnswerBody ask_to_submit(ClusterHost& cluster, std::size_t argument_bytes) {
   auto answered = std::make_shared<std::promise<AnswerBody>>();
   REQUIRE(cluster.host()
               .tell([&cluster, argument_bytes, answered] {
-                cluster.submit(submit_of(argument_bytes), [answered](AnswerBody body) {
-                  answered->set_value(std::move(body));
-                });
+                cluster.ask(submit_of(argument_bytes), {},
+                            [answered](AnswerBody body) { answered->set_value(std::move(body)); });
               })
               .ok());
   return wait_for(answered->get_future());
@@ -54,6 +53,8 @@ TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes 
   ClusterHostLinks links;
   links.stores = &stores;
   links.notices = &notices;
+  AccessTable access("admin", "join");
+  links.access = &access;
   links.open_serving = [](const OpenServing&) {};
   links.close_serving = [](const CloseServing&) {};
   links.on_fatal = [](const Error&) {};

@@ -38,6 +38,7 @@ class RunningCoordinator {
   }
 
   std::string url() const { return service_->url(); }
+  std::vector<std::string> routes() const { return service_->routes(); }
   std::string token() const { return line_of("token"); }
   std::string line_of(const std::string& file) const {
     std::string text = *read_file(state_ / file);

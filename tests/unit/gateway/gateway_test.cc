@@ -95,7 +95,7 @@ struct Service {
   Service() {
     runtime.start();
     gateway = std::make_unique<Gateway>(runtime);
-    auto opened = api::HttpServer::open(runtime, {.token = "secret"});
+    auto opened = api::HttpServer::open(runtime, {.access = &access});
     REQUIRE(opened.ok());
     http = *std::move(opened);
     http->start(gateway->routes());
@@ -129,6 +129,7 @@ struct Service {
   }
 
   test::EventLog seen;  // by the rank
+  coordinator::AccessTable access{"secret", "join"};
   actor::Runtime runtime{2};
   std::unique_ptr<Gateway> gateway;
   std::unique_ptr<api::HttpServer> http;

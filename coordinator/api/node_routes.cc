@@ -1,0 +1,45 @@
+// Nodes: /api/v1/nodes.
+#include <boost/json/serialize.hpp>
+
+#include "coordinator/api/ask.h"
+#include "coordinator/api/cluster_routes.h"
+#include "coordinator/api/json_views.h"
+#include "coordinator/api/request_body.h"
+
+namespace tutti::api {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+
+namespace {
+
+class NodeRoutes {
+ public:
+  explicit NodeRoutes(const ClusterParts& parts) : parts_(parts) {}
+
+  asio::awaitable<Answer> nodes(const Call&) const {
+    using Nodes = Result<std::vector<coordinator::NodeView>>;
+    const Nodes found = co_await ask<Nodes>(parts_.cluster.host(), [cluster = &parts_.cluster] {
+      return Nodes(cluster->settled_state().nodes());
+    });
+    if (!found) co_return error_answer(found.error());
+    json::array out;
+    for (const auto& node : *found) out.push_back(json_of(node));
+    co_return json_answer(json::serialize(json::value{{"nodes", std::move(out)}}));
+  }
+
+ private:
+  ClusterParts parts_;
+};
+
+}  // namespace
+
+std::vector<Route> node_routes(const ClusterParts& parts) {
+  const auto routes = std::make_shared<const NodeRoutes>(parts);
+  return {
+      {"GET", "/api/v1/nodes", Role::viewer,
+       [routes](const Call& call) { return routes->nodes(call); }},
+  };
+}
+
+}  // namespace tutti::api

@@ -1,0 +1,158 @@
+// What people ask of the cluster: requests and their answers, changes of access, backups.
+#include <utility>
+
+#include "coordinator/cluster_host.h"
+#include "protocol/base/clock.h"
+#include "protocol/base/log.h"
+#include "protocol/base/sha256.h"
+
+namespace tutti::coordinator {
+
+namespace {
+
+constexpr std::int64_t kExpiryLookMsMax = 60'000;
+
+// A request is one that has a number to be answered by.
+template <class T>
+void number_request(T& input, RequestId request) {
+  if constexpr (requires { input.request = request; }) input.request = request;
+}
+
+}  // namespace
+
+void ClusterHost::ask(Input input, Caller caller, Answered answered) {
+  if (const auto* submit = std::get_if<SubmitJob>(&input)) {
+    if (const std::optional<AnswerBody> known = known_key(*submit)) return answered(*known);
+  }
+  const RequestId request{++last_request_};
+  std::visit([&](auto& each) { number_request(each, request); }, input);
+  waiting_[request] = {std::move(answered), std::move(caller), monotonic_now()};
+  handle(std::move(input));
+}
+
+// The state machine knows the keys of jobs in its history; older ones are in the ledger.
+std::optional<AnswerBody> ClusterHost::known_key(const SubmitJob& input) const {
+  if (input.key.empty()) return std::nullopt;
+  const Result<std::optional<KeptKey>> kept = ledger_->key(input.key, wall_now().unix_ms);
+  if (!kept) return AnswerBody(kept.error());
+  if (!*kept || state_->find_job((*kept)->job) != nullptr) return std::nullopt;
+  if ((*kept)->spec_hash == sha256_hex(input.yaml)) return JobAccepted{(*kept)->job, true};
+  return Error{ErrorCode::already_exists, "key " + input.key + " was used for job " +
+                                              to_string((*kept)->job) + " with another spec"};
+}
+
+void ClusterHost::note_changes(const std::vector<Effect>& effects) {
+  for (const Effect& effect : effects) {
+    const auto* answer = std::get_if<Answer>(&effect);
+    if (answer == nullptr || std::holds_alternative<Error>(answer->body)) continue;
+    const auto found = waiting_.find(answer->request);
+    if (found == waiting_.end() || found->second.caller.action.empty()) continue;
+    const auto* accepted = std::get_if<JobAccepted>(&answer->body);
+    if (accepted != nullptr && accepted->existing) continue;
+    note_change(found->second.caller, accepted != nullptr ? "job " + to_string(accepted->job)
+                                                          : found->second.caller.target);
+  }
+}
+
+void ClusterHost::note_change(const Caller& caller, std::string target) {
+  audit_.push_back({.seq = ++last_audit_,
+                    .unix_ms = wall_now().unix_ms,
+                    .user = caller.user,
+                    .token = caller.token,
+                    .from = caller.from,
+                    .action = caller.action,
+                    .target = std::move(target),
+                    .detail = caller.detail});
+}
+
+// While the ledger's disk is full nothing that waits for it can be promised.
+void ClusterHost::give_up_waiting() {
+  const Instant now = monotonic_now();
+  std::vector<Answered> late;
+  std::erase_if(waiting_, [&](auto& entry) {
+    if (now - entry.second.since < kAnswerWithin) return false;
+    late.push_back(std::move(entry.second.answered));
+    return true;
+  });
+  for (const Answered& answered : late) {
+    answered(Error{ErrorCode::unavailable,
+                   "the coordinator's disk is full; what was asked for is done once there is "
+                   "space, unless the coordinator ends before"});
+  }
+}
+
+void ClusterHost::change_access(AccessChange change, const Caller& caller, Answered answered) {
+  if (closed_) return answered(Error{ErrorCode::unavailable, "the coordinator is ending"});
+  if (ledger_failing_) {
+    return answered(
+        Error{ErrorCode::unavailable, "the coordinator's disk is full; try again later"});
+  }
+  const AccessRecord& record = change.record;
+  if (!caller.action.empty()) {
+    note_change(caller, caller.target.empty() ? "token " + std::to_string(record.id)
+                                              : caller.target);
+  }
+  access_.push_back(std::move(change));
+  afterwards_.push_back([answered = std::move(answered)] { answered(Done{}); });
+  flush_soon();
+}
+
+void ClusterHost::apply_access() {
+  const std::vector<AccessChange> changes = std::exchange(access_, {});
+  for (const AccessChange& change : changes) {
+    links_.access->apply(change);
+    if (change.removed && links_.on_revoked) links_.on_revoked(change.record.id);
+  }
+  if (!changes.empty()) expire_tokens();
+  const auto afterwards = std::exchange(afterwards_, {});
+  for (const auto& each : afterwards) each();
+}
+
+// Tokens whose time is over are removed; until then they are refused already. Looked at again when
+// the next one is due.
+void ClusterHost::expire_tokens() {
+  host_.cancel(expiry_);
+  expiry_ = 0;
+  const std::int64_t now = wall_now().unix_ms;
+  std::int64_t next = 0;
+  for (const AccessRecord& record : links_.access->list()) {
+    if (record.expires_unix_ms == 0) continue;
+    if (record.expires_unix_ms <= now) {
+      if (links_.on_revoked) links_.on_revoked(record.id);
+      if (!ledger_failing_) access_.push_back({record, true});
+    } else if (next == 0 || record.expires_unix_ms < next) {
+      next = record.expires_unix_ms;
+    }
+  }
+  if (!access_.empty()) flush_soon();
+  if (next == 0) return;
+  const auto wait = std::chrono::milliseconds(std::min(next - now, kExpiryLookMsMax));
+  expiry_ = host_.arm(wait, [this] {
+    expiry_ = 0;
+    expire_tokens();
+  });
+}
+
+void ClusterHost::back_up(const std::filesystem::path& file, std::function<void(Result<>)> done) {
+  if (backup_)
+    return done(Error{ErrorCode::unavailable, "another backup is being made; try again later"});
+  Result<std::unique_ptr<LedgerBackup>> begun = ledger_->begin_backup(file);
+  if (!begun) return done(begun.error());
+  backup_ = *std::move(begun);
+  backup_done_ = std::move(done);
+  step_backup();
+}
+
+void ClusterHost::step_backup() {
+  if (!backup_) return;
+  const Result<bool> stepped = backup_->step();
+  if (stepped && !*stepped) {
+    host_.arm(Duration::zero(), [this] { step_backup(); });
+    return;
+  }
+  backup_.reset();
+  const auto done = std::exchange(backup_done_, {});
+  done(stepped ? Result<>{} : stepped.error());
+}
+
+}  // namespace tutti::coordinator

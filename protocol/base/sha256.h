@@ -1,0 +1,14 @@
+// SHA-256 (FIPS 180-4), for what is kept as a hash only: tokens.
+//
+// Not for passwords: a secret that people choose needs a slow hash; ours are random and long.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace tutti {
+
+// 64 lower-case hexadecimal digits.
+std::string sha256_hex(std::string_view bytes);
+
+}  // namespace tutti
