@@ -169,6 +169,7 @@ bool ClusterHost::append_pending() {
 void ClusterHost::flush() {
   if (closed_ || !append_pending()) return;
   durable_ = decided_;
+  for (const Fact& fact : facts_) meter_.on(fact, *state_);
   facts_.clear();
   audit_.clear();
   const std::vector<Event> events = std::exchange(events_, {});

@@ -28,6 +28,7 @@
 
 #include "coordinator/access/access_table.h"
 #include "coordinator/cluster/cluster_state.h"
+#include "coordinator/cluster_meter.h"
 #include "coordinator/ledger/ledger.h"
 #include "coordinator/metrics/histogram.h"
 #include "coordinator/open_port.h"
@@ -103,6 +104,7 @@ class ClusterHost {
   const transport::EndpointCounters& endpoint_counters() const { return server_->counters(); }
   const wire::FrameCounters& frame_counters() const { return frames_; }
   const HostCounters& counters() const { return counters_; }
+  const ClusterMeter& meter() const { return meter_; }
   bool ledger_failing() const { return ledger_failing_; }
 
  private:
@@ -172,6 +174,7 @@ class ClusterHost {
   std::unique_ptr<LedgerBackup> backup_;
   std::function<void(Result<>)> backup_done_;
   HostCounters counters_;
+  ClusterMeter meter_;
   std::map<std::string, SessionId> session_of_token_;
   std::map<SessionId, std::string> token_of_session_;
   std::set<JobId> spools_failing_;

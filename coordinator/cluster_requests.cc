@@ -89,8 +89,8 @@ void ClusterHost::change_access(AccessChange change, const Caller& caller, Answe
   }
   const AccessRecord& record = change.record;
   if (!caller.action.empty()) {
-    note_change(caller, caller.target.empty() ? "token " + std::to_string(record.id)
-                                              : caller.target);
+    note_change(caller,
+                caller.target.empty() ? "token " + std::to_string(record.id) : caller.target);
   }
   access_.push_back(std::move(change));
   afterwards_.push_back([answered = std::move(answered)] { answered(Done{}); });

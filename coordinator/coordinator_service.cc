@@ -177,7 +177,8 @@ Result<> CoordinatorService::Parts::open_http(const StateFolder& folder) {
   if (!server) return server.error();
   http_ = *std::move(server);
   const api::ClusterParts parts{*cluster_, *stores_, notices_,
-                                [this] { return gateway_->metrics(); }, folder.path()};
+                                [this] { return api::http_metrics(*http_) + gateway_->metrics(); },
+                                folder.path()};
   std::vector<api::Route> routes;
   for (auto part : {api::job_routes(parts), api::node_routes(parts), api::access_routes(parts),
                     api::ledger_routes(parts), api::stream_routes(parts),

@@ -31,10 +31,10 @@ BOOST_DEFINE_ENUM_CLASS(AccessKind, api, join, worker)
 struct AccessRecord {
   std::uint64_t id = 0;
   AccessKind kind = AccessKind::api;
-  std::string user;             // api: whose; join: what for; worker: the worker's name
-  Role role = Role::viewer;     // api
-  std::string hash;             // SHA-256 of the token, or of the worker's public key
-  std::string made_by;          // user
+  std::string user;          // api: whose; join: what for; worker: the worker's name
+  Role role = Role::viewer;  // api
+  std::string hash;          // SHA-256 of the token, or of the worker's public key
+  std::string made_by;       // user
   std::int64_t made_unix_ms = 0;
   std::int64_t expires_unix_ms = 0;  // 0: never
   std::uint64_t admitted_by = 0;     // worker: the join token that let it in; 0: the folder's own

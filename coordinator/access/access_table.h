@@ -69,8 +69,7 @@ class AccessTable {
   std::vector<AccessRecord> expired(std::int64_t now_unix_ms) const;
 
   // A new record, which is known only once it is applied; `secret` is 48 or more random digits.
-  Result<MadeToken> make(const TokenWish& wish, std::string_view secret,
-                         std::int64_t now_unix_ms);
+  Result<MadeToken> make(const TokenWish& wish, std::string_view secret, std::int64_t now_unix_ms);
   AccessChange admit(const TokenWish& worker, std::string_view public_key,
                      std::uint64_t admitted_by, std::int64_t now_unix_ms);
 

@@ -89,10 +89,10 @@ class AccessRoutes {
   asio::awaitable<Answer> revoke(const Call& call) const {
     const auto record = parts_.cluster.access().find(call.job.value);
     if (!record) {
-      co_return error_answer({ErrorCode::not_found,
-                              "there is no token " + to_string(call.job) +
-                                  "; that of the state folder ends with its file `token` and a "
-                                  "restart of the coordinator"});
+      co_return error_answer(
+          {ErrorCode::not_found, "there is no token " + to_string(call.job) +
+                                     "; that of the state folder ends with its file `token` and a "
+                                     "restart of the coordinator"});
     }
     coordinator::AccessChange removal{*record, true};
     coordinator::Caller caller = call.caller("token revoke", "", "of " + record->user);
@@ -109,9 +109,8 @@ class AccessRoutes {
   }
 
   asio::awaitable<Answer> who(const Call& call) const {
-    co_return json_answer(json::serialize(json::value{{"user", call.user},
-                                                      {"role", coordinator::name_of(call.role)},
-                                                      {"token", call.token}}));
+    co_return json_answer(json::serialize(json::value{
+        {"user", call.user}, {"role", coordinator::name_of(call.role)}, {"token", call.token}}));
   }
 
   asio::awaitable<Answer> audit(const Call& call) const {
@@ -133,9 +132,8 @@ class AccessRoutes {
           }
           for (const auto& record : *records) items.push_back(json_of(record));
           const std::uint64_t next = records->empty() ? from : records->back().seq;
-          return json::object{{"changes", std::move(items)},
-                              {"next", next},
-                              {"end", records->size() < kAuditPage}};
+          return json::object{
+              {"changes", std::move(items)}, {"next", next}, {"end", records->size() < kAuditPage}};
         });
     if (!page) co_return error_answer(page.error());
     co_return json_answer(json::serialize(*page));
@@ -144,10 +142,8 @@ class AccessRoutes {
  private:
   asio::awaitable<coordinator::AnswerBody> apply(coordinator::AccessChange change,
                                                  coordinator::Caller caller) const {
-    auto begin = [cluster = &parts_.cluster, wanted = std::move(change),
-                  by = std::move(caller)](auto reply) mutable {
-      cluster->change_access(std::move(wanted), by, reply);
-    };
+    auto begin = [cluster = &parts_.cluster, wanted = std::move(change), by = std::move(caller)](
+                     auto reply) mutable { cluster->change_access(std::move(wanted), by, reply); };
     co_return co_await ask_later<coordinator::AnswerBody>(parts_.cluster.host(), std::move(begin));
   }
 

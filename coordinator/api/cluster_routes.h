@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/api/http_server.h"
 #include "coordinator/api/route.h"
 #include "coordinator/cluster_host.h"
 #include "coordinator/store/job_stores.h"
@@ -30,5 +31,7 @@ std::vector<Route> access_routes(const ClusterParts& parts);   // tokens, audit
 std::vector<Route> ledger_routes(const ClusterParts& parts);   // backup
 std::vector<Route> stream_routes(const ClusterParts& parts);   // events, steps, logs
 std::vector<Route> metrics_routes(const ClusterParts& parts);  // metrics, healthz
+
+std::string http_metrics(const HttpServer& server);
 
 }  // namespace tutti::api

@@ -46,7 +46,6 @@ constexpr auto kWriteWithin = std::chrono::seconds(30);
 constexpr auto kSwallowWithin = std::chrono::seconds(2);
 constexpr std::size_t kSwallowBytesMax = std::size_t{16} << 20;
 
-constexpr auto kHeaderWithin = std::chrono::seconds(10);
 constexpr std::size_t kFirstBytes = std::size_t{4} << 10;
 
 using Request = http::request<http::string_body>;
@@ -95,6 +94,7 @@ struct HttpServer::State {
   asio::io_context& context;
   tcp::acceptor acceptor;
   const coordinator::AccessTable& access;
+  Duration header_within{0};
   std::uint16_t port = 0;
   std::vector<Route> routes;
   std::atomic<bool> open{true};
@@ -332,7 +332,7 @@ asio::awaitable<bool> Connection::read_header(Parser& parser) {
   }
   parser.header_limit(static_cast<std::uint32_t>(HttpServer::kHeaderBytesMax));
   parser.body_limit(boost::none);  // the header decides first who may send how much
-  stream_.expires_after(kHeaderWithin);
+  stream_.expires_after(server_->header_within);
   co_await http::async_read_header(stream_, buffer_, parser,
                                    asio::redirect_error(asio::use_awaitable, failure));
   co_return !failure;
@@ -443,6 +443,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::open(actor::Runtime& runtime,
                                                      const HttpServerOptions& options) {
   TUTTI_ASSERT(options.access != nullptr);
   auto state = std::make_shared<State>(runtime, *options.access);
+  state->header_within = options.header_within;
   error_code failure;
   const auto address = asio::ip::make_address(options.host, failure);
   if (failure) return Error{ErrorCode::invalid_argument, "not a numeric address: " + options.host};

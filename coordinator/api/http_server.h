@@ -22,6 +22,7 @@
 
 #include "coordinator/access/access_table.h"
 #include "protocol/actor/runtime.h"
+#include "protocol/base/clock.h"
 #include "protocol/base/result.h"
 
 namespace tutti::api {
@@ -32,6 +33,7 @@ struct HttpServerOptions {
   std::string host = "127.0.0.1";  // numeric
   std::uint16_t port = 0;          // 0: the system chooses
   const coordinator::AccessTable* access = nullptr;
+  Duration header_within = std::chrono::seconds(10);
 };
 
 // Of one route, or (empty path) of what no route took.

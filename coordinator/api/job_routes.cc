@@ -60,9 +60,12 @@ class JobRoutes {
     if (!body) co_return error_answer(body.error());
     const Result<std::string> reason = text_of(*body, "reason", kReasonBytesMax);
     if (!reason) co_return error_answer(reason.error());
+    const Result<bool> save = flag_of(*body, "save");
+    if (!save) co_return error_answer(save.error());
     coordinator::CancelJob input;
     input.job = call.job;
     input.reason = *reason;
+    input.save = *save;
     if (const Result<> allowed = co_await may_change(call); !allowed)
       co_return error_answer(allowed.error());
     const auto done = co_await change(parts_, input,

@@ -1,56 +1,183 @@
-#include <fmt/format.h>
+// /metrics in Prometheus' text format, and /healthz. Series a job, a rank or a node are bounded:
+// what is above the limit is in the totals only.
+#include <unistd.h>
 
 #include <boost/describe/enum_to_string.hpp>
 
-#include <iterator>
+#include <algorithm>
+#include <fstream>
 #include <map>
 
 #include "coordinator/api/ask.h"
 #include "coordinator/api/cluster_routes.h"
+#include "coordinator/metrics/exposition.h"
 
 namespace tutti::api {
 
 namespace asio = boost::asio;
+using coordinator::Exposition;
+using coordinator::MetricKind;
 
 namespace {
 
-void put(std::string& out, std::string_view name, std::string_view type, std::uint64_t value) {
-  fmt::format_to(std::back_inserter(out), "# TYPE {0} {1}\n{0} {2}\n", name, type, value);
+constexpr std::size_t kJobSeriesMax = 500;
+constexpr std::size_t kRankSeriesMax = 2'000;
+constexpr std::size_t kNodeSeriesMax = 1'000;
+
+template <class Enum>
+std::string name_of(Enum value) {
+  return boost::describe::enum_to_string(value, "unknown");
 }
 
-void put_state(std::string& out, coordinator::ClusterHost& cluster) {
-  const coordinator::ClusterState& state = cluster.settled_state();
-  std::map<std::string, std::uint64_t> jobs;
-  for (const auto& job : state.jobs())
-    ++jobs[boost::describe::enum_to_string(job.state, "unknown")];
-  out += "# TYPE tutti_jobs gauge\n";
-  for (const auto& [name, count] : jobs)
-    fmt::format_to(std::back_inserter(out), "tutti_jobs{{state=\"{}\"}} {}\n", name, count);
-  std::map<std::string, std::uint64_t> nodes;
+void put_jobs(Exposition& out, const coordinator::ClusterState& state) {
+  const auto jobs = state.jobs();
+  std::map<std::pair<std::string, std::string>, std::uint64_t> by_kind;
+  std::int64_t oldest_ms = 0;
+  for (const auto& job : jobs) {
+    ++by_kind[{job.kind, name_of(job.state)}];
+    if (job.state == coordinator::JobState::queued &&
+        (oldest_ms == 0 || job.submitted_unix_ms < oldest_ms)) {
+      oldest_ms = job.submitted_unix_ms;
+    }
+  }
+  out.family("tutti_jobs", MetricKind::gauge, "Jobs in the history, by kind and state.");
+  for (const auto& [key, count] : by_kind) {
+    out.sample({{"kind", key.first}, {"state", key.second}}, static_cast<double>(count));
+  }
+  const auto age_ms = oldest_ms == 0 ? 0 : wall_now().unix_ms - oldest_ms;
+  out.gauge("tutti_queue_age_seconds", static_cast<double>(std::max<std::int64_t>(0, age_ms)) / 1e3,
+            "How long the job waits that has been queued for longest.");
+}
+
+void put_figures(Exposition& out, const coordinator::ClusterState& state,
+                 const std::map<JobId, coordinator::StepFigures>& figures) {
+  std::vector<std::pair<std::string, coordinator::StepFigures>> shown;
+  for (const auto& [id, each] : figures) {
+    const coordinator::JobRecord* job = state.find_job(id);
+    const bool alive = job != nullptr && !coordinator::is_terminal(job->state);
+    if (alive && shown.size() < kJobSeriesMax) shown.emplace_back(to_string(id), each);
+  }
+  const auto family = [&](std::string_view name, MetricKind kind, std::string_view help,
+                          auto value_of) {
+    out.family(name, kind, help);
+    for (const auto& [job, each] : shown)
+      out.sample({{"job", job}}, static_cast<double>(value_of(each)));
+  };
+  family("tutti_job_step", MetricKind::gauge, "Newest step recorded, of jobs that are not ended.",
+         [](const auto& each) { return each.step; });
+  family("tutti_job_loss", MetricKind::gauge, "Loss of that step.",
+         [](const auto& each) { return each.loss; });
+  family("tutti_job_gradient_norm", MetricKind::gauge, "Norm of its gradient.",
+         [](const auto& each) { return each.grad_norm; });
+  family("tutti_job_step_duration_seconds", MetricKind::gauge, "How long it took.",
+         [](const auto& each) { return each.seconds; });
+  family("tutti_job_tokens_total", MetricKind::counter,
+         "Tokens of the steps recorded since this coordinator began.",
+         [](const auto& each) { return each.tokens_total; });
+}
+
+void put_nodes(Exposition& out, const std::vector<coordinator::NodeView>& nodes) {
+  std::map<std::string, std::uint64_t> by_state;
   std::uint64_t slots = 0;
   std::uint64_t free_slots = 0;
-  for (const auto& node : state.nodes()) {
-    ++nodes[node.state];
+  for (const auto& node : nodes) {
+    ++by_state[node.state];
     slots += node.slots;
     free_slots += node.free_slots;
   }
-  out += "# TYPE tutti_nodes gauge\n";
-  for (const auto& [name, count] : nodes)
-    fmt::format_to(std::back_inserter(out), "tutti_nodes{{state=\"{}\"}} {}\n", name, count);
-  put(out, "tutti_slots", "gauge", slots);
-  put(out, "tutti_slots_free", "gauge", free_slots);
-  const coordinator::ClusterCounters& counters = state.counters();
-  put(out, "tutti_recoveries_total", "counter", counters.recoveries);
-  put(out, "tutti_workers_lost_total", "counter", counters.workers_lost);
-  put(out, "tutti_hellos_refused_total", "counter", counters.refused_hellos);
-  put(out, "tutti_reports_stale_total", "counter", counters.stale_reports);
-  put(out, "tutti_ledger_failing", "gauge", cluster.ledger_failing() ? 1 : 0);
+  out.family("tutti_nodes", MetricKind::gauge, "Nodes by state.");
+  for (const auto& [state, count] : by_state)
+    out.sample({{"state", state}}, static_cast<double>(count));
+  out.gauge("tutti_slots", static_cast<double>(slots), "Slots of all nodes.");
+  out.gauge("tutti_slots_free", static_cast<double>(free_slots), "Slots that nothing holds.");
+  const std::size_t shown = std::min(nodes.size(), kNodeSeriesMax);
+  out.family("tutti_node_info", MetricKind::gauge, "A node: its state and version.");
+  for (std::size_t i = 0; i < shown; ++i) {
+    out.sample({{"node", nodes[i].name}, {"state", nodes[i].state}, {"version", nodes[i].version}},
+               1);
+  }
+  out.family("tutti_node_slots_free", MetricKind::gauge, "Free slots by node.");
+  for (std::size_t i = 0; i < shown; ++i)
+    out.sample({{"node", nodes[i].name}}, static_cast<double>(nodes[i].free_slots));
 }
 
-void put_frames(std::string& out, coordinator::ClusterHost& cluster) {
+void put_ranks(Exposition& out, const std::vector<coordinator::NodeView>& nodes) {
+  std::vector<const coordinator::ProcessView*> shown;
+  std::map<std::string, std::uint64_t> by_phase;
+  for (const auto& node : nodes) {
+    for (const auto& process : node.processes) {
+      ++by_phase[process.phase];
+      if (shown.size() < kRankSeriesMax) shown.push_back(&process);
+    }
+  }
+  out.family("tutti_ranks", MetricKind::gauge, "Processes of ranks by phase.");
+  for (const auto& [phase, count] : by_phase)
+    out.sample({{"phase", phase}}, static_cast<double>(count));
+  const auto labels = [](const coordinator::ProcessView& process) {
+    return Exposition::Labels{{"job", to_string(process.job)},
+                              {"rank", std::to_string(process.rank)}};
+  };
+  out.family("tutti_rank_step", MetricKind::gauge, "Step that a rank is in.");
+  for (const auto* process : shown)
+    out.sample(labels(*process), static_cast<double>(process->step));
+  out.family("tutti_rank_collective", MetricKind::gauge,
+             "Number of the collective of its step that a rank is in.");
+  for (const auto* process : shown)
+    out.sample(labels(*process), static_cast<double>(process->collective));
+}
+
+void put_totals(Exposition& out, coordinator::ClusterHost& cluster) {
+  const coordinator::ClusterMeter& meter = cluster.meter();
+  out.counter("tutti_jobs_submitted_total", meter.submitted, "Jobs accepted.");
+  out.family("tutti_jobs_ended_total", MetricKind::counter, "Jobs ended, by kind and state.");
+  for (const auto& [key, count] : meter.settled)
+    out.sample({{"kind", key.first}, {"state", key.second}}, static_cast<double>(count));
+  out.counter("tutti_generations_total", meter.generations, "Generations started.");
+  out.family("tutti_interruptions_total", MetricKind::counter,
+             "First causes of interruptions, by whom they are charged to.");
+  for (const auto& [failure, count] : meter.interruptions)
+    out.sample({{"class", failure}}, static_cast<double>(count));
+  out.counter("tutti_checkpoints_total", meter.checkpoints, "Checkpoints committed.");
+  out.counter("tutti_checkpoints_dropped_total", meter.checkpoints_dropped,
+              "Checkpoints given up.");
+  out.counter("tutti_steps_lost_total", meter.steps_lost, "Steps that recoveries did again.");
+  out.family("tutti_job_queue_seconds", MetricKind::histogram, "From submit to running.");
+  out.histogram({}, meter.queue_seconds);
+  out.family("tutti_job_run_seconds", MetricKind::histogram, "From running to the end.");
+  out.histogram({}, meter.run_seconds);
+  out.family("tutti_recovery_phase_seconds", MetricKind::histogram,
+             "Recoveries: from the loss seen to the end of each phase.");
+  for (const auto& phase : meter.recovery)
+    out.histogram({{"phase", std::string(phase.phase)}}, phase.seconds);
+  const coordinator::ClusterCounters& counters = cluster.settled_state().counters();
+  out.counter("tutti_recoveries_total", counters.recoveries, "Recoveries begun.");
+  out.counter("tutti_workers_lost_total", counters.workers_lost, "Workers lost.");
+  out.counter("tutti_hellos_refused_total", counters.refused_hellos, "Workers not let in.");
+  out.counter("tutti_reports_stale_total", counters.stale_reports,
+              "Reports of an old generation or an unknown process.");
+}
+
+void put_ledger(Exposition& out, coordinator::ClusterHost& cluster) {
+  const coordinator::HostCounters& counters = cluster.counters();
+  out.counter("tutti_decisions_total", counters.decisions, "Inputs that were decided on.");
+  out.family("tutti_decision_seconds", MetricKind::histogram, "How long a decision took.");
+  out.histogram({}, counters.decision_seconds);
+  out.counter("tutti_ledger_syncs_total", counters.syncs, "Transactions of the ledger.");
+  out.counter("tutti_ledger_facts_total", counters.facts, "Facts made durable by them.");
+  out.family("tutti_ledger_sync_seconds", MetricKind::histogram,
+             "How long a transaction took, with its sync.");
+  out.histogram({}, counters.sync_seconds);
+  out.counter("tutti_ledger_snapshots_total", counters.snapshots, "Snapshots written.");
+  out.gauge("tutti_ledger_failing", cluster.ledger_failing() ? 1 : 0,
+            "1 while the ledger's disk takes nothing.");
+  out.gauge("tutti_ledger_size_bytes", static_cast<double>(cluster.ledger().bytes()),
+            "Size of the ledger's file.");
+}
+
+void put_frames(Exposition& out, coordinator::ClusterHost& cluster) {
   const wire::FrameCounters& frames = cluster.frame_counters();
-  put(out, "tutti_frames_taken_total", "counter", frames.taken);
-  out += "# TYPE tutti_frames_refused_total counter\n";
+  out.counter("tutti_frames_taken_total", frames.taken, "Frames of workers taken.");
+  out.family("tutti_frames_refused_total", MetricKind::counter, "Frames dropped, by cause.");
   const std::pair<std::string_view, std::uint64_t> causes[] = {
       {"truncated", frames.truncated},
       {"oversized", frames.oversized},
@@ -60,27 +187,51 @@ void put_frames(std::string& out, coordinator::ClusterHost& cluster) {
       {"bad_body", frames.bad_body},
       {"stale_session", frames.stale_session + cluster.settled_state().counters().stale_frames},
   };
-  for (const auto& [cause, count] : causes) {
-    fmt::format_to(std::back_inserter(out), "tutti_frames_refused_total{{cause=\"{}\"}} {}\n",
-                   cause, count);
-  }
+  for (const auto& [cause, count] : causes)
+    out.sample({{"cause", std::string(cause)}}, static_cast<double>(count));
   const transport::EndpointCounters& endpoint = cluster.endpoint_counters();
-  put(out, "tutti_control_accepted_total", "counter", endpoint.accepted);
-  put(out, "tutti_control_connections_total", "counter", endpoint.connected);
-  put(out, "tutti_control_disconnections_total", "counter", endpoint.disconnected);
-  put(out, "tutti_control_handshakes_failed_total", "counter", endpoint.handshakes_failed);
-  put(out, "tutti_control_frames_malformed_total", "counter", endpoint.malformed_in);
-  put(out, "tutti_control_sends_refused_total", "counter", endpoint.refused_out);
+  out.counter("tutti_control_accepted_total", endpoint.accepted, "TCP connections taken.");
+  out.counter("tutti_control_connections_total", endpoint.connected, "Handshakes that succeeded.");
+  out.counter("tutti_control_disconnections_total", endpoint.disconnected, "Connections ended.");
+  out.counter("tutti_control_handshakes_failed_total", endpoint.handshakes_failed,
+              "Wrong keys, wrong mechanisms, noise.");
+  out.counter("tutti_control_frames_malformed_total", endpoint.malformed_in,
+              "Messages that are no frame.");
+  out.counter("tutti_control_sends_refused_total", endpoint.refused_out,
+              "Frames that a worker's queue did not take.");
+}
+
+// Of this process.
+void put_process(Exposition& out) {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t total = 0;
+  std::uint64_t resident = 0;
+  file >> total >> resident;
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  out.gauge("tutti_process_resident_memory_bytes", static_cast<double>(resident * page),
+            "Memory of the coordinator.");
+  out.family("tutti_build_info", MetricKind::gauge, "This program's version.");
+  out.sample({{"version", TUTTI_VERSION}}, 1);
 }
 
 asio::awaitable<Answer> metrics(const ClusterParts& parts) {
+  auto figures = parts.stores.figures();
+  auto write = [cluster = &parts.cluster, figures = std::move(figures)] {
+    const coordinator::ClusterState& state = cluster->settled_state();
+    const auto nodes = state.nodes();
+    Exposition out;
+    put_jobs(out, state);
+    put_figures(out, state, figures);
+    put_nodes(out, nodes);
+    put_ranks(out, nodes);
+    put_totals(out, *cluster);
+    put_ledger(out, *cluster);
+    put_frames(out, *cluster);
+    put_process(out);
+    return Result<std::string>(out.text());
+  };
   const Result<std::string> text =
-      co_await ask<Result<std::string>>(parts.cluster.host(), [cluster = &parts.cluster] {
-        std::string out;
-        put_state(out, *cluster);
-        put_frames(out, *cluster);
-        return Result<std::string>(std::move(out));
-      });
+      co_await ask<Result<std::string>>(parts.cluster.host(), std::move(write));
   if (!text) co_return error_answer(text.error());
   Answer answer;
   answer.content_type = "text/plain; version=0.0.4";
@@ -96,6 +247,28 @@ asio::awaitable<Answer> healthz() {
 }
 
 }  // namespace
+
+std::string http_metrics(const HttpServer& server) {
+  Exposition out;
+  const HttpServerCounters counters = server.counters();
+  out.gauge("tutti_http_connections", static_cast<double>(counters.connections),
+            "Connections open now.");
+  out.counter("tutti_http_connections_refused_total", counters.refused,
+              "Connections above the limit.");
+  out.counter("tutti_http_unauthorized_total", counters.unauthorized, "Requests without a token.");
+  out.counter("tutti_http_forbidden_total", counters.forbidden,
+              "Requests with a token whose role is too small.");
+  out.family("tutti_http_requests_total", MetricKind::counter,
+             "Requests by route and status; an empty route took none.");
+  for (const RouteCount& route : server.route_counts()) {
+    for (const auto& [status, count] : route.by_status) {
+      out.sample(
+          {{"method", route.method}, {"route", route.path}, {"code", std::to_string(status)}},
+          static_cast<double>(count));
+    }
+  }
+  return out.text();
+}
 
 std::vector<Route> metrics_routes(const ClusterParts& parts) {
   const auto shared = std::make_shared<const ClusterParts>(parts);

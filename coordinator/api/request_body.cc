@@ -56,10 +56,8 @@ Result<bool> flag_of(const json::object& body, std::string_view name) {
 boost::asio::awaitable<coordinator::AnswerBody> change(const ClusterParts& parts,
                                                        coordinator::Input input,
                                                        coordinator::Caller caller) {
-  auto begin = [cluster = &parts.cluster, asked = std::move(input),
-                by = std::move(caller)](auto reply) mutable {
-    cluster->ask(std::move(asked), std::move(by), reply);
-  };
+  auto begin = [cluster = &parts.cluster, asked = std::move(input), by = std::move(caller)](
+                   auto reply) mutable { cluster->ask(std::move(asked), std::move(by), reply); };
   co_return co_await ask_later<coordinator::AnswerBody>(parts.cluster.host(), std::move(begin));
 }
 

@@ -1,3 +1,4 @@
+#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include <algorithm>
@@ -5,6 +6,7 @@
 
 #include "coordinator/api/ask.h"
 #include "coordinator/api/cluster_routes.h"
+#include "coordinator/api/event_query.h"
 #include "coordinator/api/json_views.h"
 #include "coordinator/api/long_poll.h"
 
@@ -22,6 +24,8 @@ constexpr std::uint64_t kWaitMsMax = 30'000;
 constexpr std::int64_t kStreamsEndWithinMs = 10'000;
 // How often a reader at the end of an ended job's streams looks again.
 constexpr Duration kEndedPoll = std::chrono::milliseconds(500);
+// The same while a step waits for one before it.
+constexpr Duration kHeldPoll = std::chrono::milliseconds(500);
 constexpr Duration kKeepAlive = std::chrono::seconds(15);
 
 // Where a job stands, as far as its readers care.
@@ -36,7 +40,19 @@ struct JobPhase {
 
 struct EventsRead {
   std::vector<Event> events;
-  bool end = false;  // nothing will follow
+  std::uint64_t next = 0;
+  bool more = false;  // there may be others behind `next` already
+  bool end = false;   // nothing will follow
+};
+
+// One page of a stream, as JSON.
+struct StreamPage {
+  std::string items;  // an array
+  std::size_t count = 0;
+  std::uint64_t next = 0;
+  bool more = false;
+  bool end = false;
+  Instant look_again;  // even without news
 };
 
 struct Range {
@@ -45,7 +61,7 @@ struct Range {
 };
 
 Result<Range> range_of(const Call& call) {
-  const Result<std::uint64_t> after = call.number("after", 0);
+  const Result<std::uint64_t> after = cursor_of(call);
   if (!after) return after.error();
   const Result<std::uint64_t> wait_ms = call.number("wait_ms", 0);
   if (!wait_ms) return wait_ms.error();
@@ -72,86 +88,110 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
 
   // Of one job, or with JobId{0} of the cluster.
   asio::awaitable<Answer> events(const Call& call) const {
-    const Result<Range> range = range_of(call);
-    if (!range) co_return error_answer(range.error());
-    if (call.accept.find("text/event-stream") != std::string::npos)
-      co_return server_sent(call.job, range->after);
-    for (;;) {
-      const std::uint64_t seen = parts_.notices.version(call.job);
-      const Result<EventsRead> read = co_await read_events(call.job, range->after);
-      if (!read) co_return error_answer(read.error());
-      if (!read->events.empty() || read->end || monotonic_now() >= range->until) {
-        json::array items;
-        for (const Event& event : read->events) items.push_back(json_of(event));
-        const std::uint64_t next = read->events.empty() ? range->after : read->events.back().seq;
-        co_return json_answer(page_of("events", json::serialize(items), next, read->end));
-      }
-      co_await wait_for_news(parts_.notices, call.job, seen, range->until);
-    }
+    const auto query = parse_event_query(call);
+    if (!query) co_return error_answer(query.error());
+    Reader reader = [self = shared_from_this(), query = *query](std::uint64_t after) {
+      return self->event_page(query, after);
+    };
+    co_return co_await serve(call, "events", std::move(reader));
   }
 
   asio::awaitable<Answer> steps(const Call& call) const {
-    const Result<Range> range = range_of(call);
-    if (!range) co_return error_answer(range.error());
-    for (;;) {
-      const std::uint64_t seen = parts_.notices.version(call.job);
-      const Result<JobPhase> phase = co_await phase_of(call.job);
-      if (!phase) co_return error_answer(phase.error());
-      using Page = Result<coordinator::StepsPage>;
-      Page page = co_await ask<Page>(
-          parts_.stores.host(), [stores = &parts_.stores, id = call.job, after = range->after] {
-            return stores->read_steps(id, after);
-          });
-      if (nothing_yet(page, range->after)) page = coordinator::StepsPage{};
-      if (!page) co_return error_answer(page.error());
-      const bool end = page->records.empty() && co_await streams_over(call.job, *phase);
-      if (!page->records.empty() || end || monotonic_now() >= range->until) {
-        std::string items = "[";
-        for (const std::string& record : page->records)
-          items.append(items.size() > 1 ? "," : "").append(record);
-        co_return json_answer(page_of("steps", items.append("]"), page->next, end));
-      }
-      co_await wait_for_news(parts_.notices, call.job, seen, next_look(*phase, range->until));
-    }
+    Reader reader = [self = shared_from_this(), job = call.job](std::uint64_t after) {
+      return self->step_page(job, after);
+    };
+    co_return co_await serve(call, "steps", std::move(reader));
   }
 
   asio::awaitable<Answer> logs(const Call& call) const {
-    const Result<Range> range = range_of(call);
-    if (!range) co_return error_answer(range.error());
     std::optional<std::uint32_t> rank;
     if (call.query.contains("rank")) {
       const Result<std::uint64_t> number = call.number("rank", 0);
       if (!number) co_return error_answer(number.error());
       rank = static_cast<std::uint32_t>(*number);
     }
-    std::uint64_t after = range->after;
-    for (;;) {
-      const std::uint64_t seen = parts_.notices.version(call.job);
-      const Result<JobPhase> phase = co_await phase_of(call.job);
-      if (!phase) co_return error_answer(phase.error());
-      using Page = Result<coordinator::LogPage>;
-      Page page = co_await ask<Page>(parts_.stores.host(),
-                                     [stores = &parts_.stores, id = call.job, after, rank] {
-                                       return stores->read_log(id, after, rank);
-                                     });
-      if (nothing_yet(page, after)) page = coordinator::LogPage{};
-      if (!page) co_return error_answer(page.error());
-      const bool moved = page->next > after;
-      after = page->next;
-      const bool end = !moved && co_await streams_over(call.job, *phase);
-      if (!page->chunks.empty() || end || monotonic_now() >= range->until) {
-        co_return json_answer(
-            page_of("chunks", json::serialize(json_of(page->chunks)), after, end));
-      }
-      // What was skipped belongs to other ranks: there may be more at once.
-      if (!moved)
-        co_await wait_for_news(parts_.notices, call.job, seen, next_look(*phase, range->until));
-    }
+    Reader reader = [self = shared_from_this(), job = call.job, rank](std::uint64_t after) {
+      return self->log_page(job, rank, after);
+    };
+    co_return co_await serve(call, "chunks", std::move(reader));
   }
 
  private:
-  static Instant next_look(const JobPhase& phase, Instant until) {
-    return phase.terminal ? std::min(until, monotonic_now() + kEndedPoll) : until;
+  // Reads the page behind a cursor.
+  using Reader = std::function<asio::awaitable<Result<StreamPage>>(std::uint64_t after)>;
+
+  // A page at once or after a wait, or, for who accepts them, server-sent events. An error (there
+  // is no such job) comes as one in both cases.
+  asio::awaitable<Answer> serve(const Call& call, std::string name, Reader reader) const {
+    const Result<Range> range = range_of(call);
+    if (!range) co_return error_answer(range.error());
+    const bool streams = call.accept.find("text/event-stream") != std::string::npos;
+    std::uint64_t after = range->after;
+    for (;;) {
+      const std::uint64_t seen = parts_.notices.version(call.job);
+      const Result<StreamPage> page = co_await reader(after);
+      if (!page) co_return error_answer(page.error());
+      if (streams) co_return server_sent(call.job, after, std::move(name), std::move(reader));
+      after = page->next;
+      if (page->count > 0 || page->end || monotonic_now() >= range->until)
+        co_return json_answer(page_of(name, page->items, page->next, page->end));
+      if (page->more) continue;
+      co_await wait_for_news(parts_.notices, call.job, seen,
+                             std::min(range->until, page->look_again));
+    }
+  }
+
+  asio::awaitable<Result<StreamPage>> event_page(coordinator::Ledger::EventQuery query,
+                                                 std::uint64_t after) const {
+    query.after = after;
+    const Result<EventsRead> read = co_await read_events(query);
+    if (!read) co_return read.error();
+    json::array items;
+    for (const Event& event : read->events) items.push_back(json_of(event));
+    co_return StreamPage{
+        json::serialize(items), items.size(), read->next, read->more, read->end, far_away()};
+  }
+
+  asio::awaitable<Result<StreamPage>> step_page(JobId job, std::uint64_t after) const {
+    const Result<JobPhase> phase = co_await phase_of(job);
+    if (!phase) co_return phase.error();
+    using Page = Result<coordinator::StepsRead>;
+    Page read = co_await ask<Page>(parts_.stores.host(), [stores = &parts_.stores, job, after] {
+      return stores->read_steps(job, after);
+    });
+    if (nothing_yet(read, after)) read = coordinator::StepsRead{};
+    if (!read) co_return read.error();
+    const bool nothing = read->records.empty() && !read->held;
+    const bool end = nothing && co_await streams_over(job, *phase);
+    std::string items = "[";
+    for (const std::string& record : read->records)
+      items.append(items.size() > 1 ? "," : "").append(record);
+    Instant again = next_look(*phase);
+    if (read->held) again = std::min(again, monotonic_now() + kHeldPoll);
+    co_return StreamPage{items.append("]"), read->records.size(), read->next, false, end, again};
+  }
+
+  asio::awaitable<Result<StreamPage>> log_page(JobId job, std::optional<std::uint32_t> rank,
+                                               std::uint64_t after) const {
+    const Result<JobPhase> phase = co_await phase_of(job);
+    if (!phase) co_return phase.error();
+    using Page = Result<coordinator::LogPage>;
+    Page read = co_await ask<Page>(
+        parts_.stores.host(),
+        [stores = &parts_.stores, job, after, rank] { return stores->read_log(job, after, rank); });
+    if (nothing_yet(read, after)) read = coordinator::LogPage{};
+    if (!read) co_return read.error();
+    // What was skipped belongs to other ranks: there may be more at once.
+    const bool moved = read->next > after;
+    const bool end = !moved && co_await streams_over(job, *phase);
+    const json::array items = json_of(read->chunks);
+    co_return StreamPage{json::serialize(items), items.size(), read->next, moved, end,
+                         next_look(*phase)};
+  }
+
+  static Instant far_away() { return monotonic_now() + std::chrono::hours(1); }
+  static Instant next_look(const JobPhase& phase) {
+    return phase.terminal ? monotonic_now() + kEndedPoll : far_away();
   }
 
   asio::awaitable<Result<JobPhase>> phase_of(JobId job) const {
@@ -173,57 +213,81 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
     co_return ended.ok() && *ended;
   }
 
-  asio::awaitable<Result<EventsRead>> read_events(JobId job, std::uint64_t after) const {
-    return ask<Result<EventsRead>>(
-        parts_.cluster.host(), [cluster = &parts_.cluster, job, after]() -> Result<EventsRead> {
-          EventsRead out;
-          const coordinator::ClusterState& state = cluster->settled_state();
-          const coordinator::JobRecord* record = state.find_job(job);
-          if (job && record == nullptr) return no_job(job);
-          Result<std::vector<Event>> events =
-              cluster->ledger().events({.after = after, .job = job});
-          if (!events) return events.error();
-          const Result<std::uint64_t> first = cluster->ledger().first_event();
-          if (!first) return first.error();
-          if (*first > after + 1) {
-            Event gap;
-            gap.seq = *first - 1;
-            gap.kind = coordinator::EventKind::gap;
-            gap.message = "events up to " + std::to_string(gap.seq) + " are not kept any more";
-            out.events.push_back(std::move(gap));
-          }
-          out.events.insert(out.events.end(), std::make_move_iterator(events->begin()),
-                            std::make_move_iterator(events->end()));
-          out.end =
-              out.events.empty() && record != nullptr && coordinator::is_terminal(record->state);
-          return out;
-        });
+  asio::awaitable<Result<EventsRead>> read_events(coordinator::Ledger::EventQuery query) const {
+    auto read = [cluster = &parts_.cluster, query = std::move(query)]() -> Result<EventsRead> {
+      const coordinator::ClusterState& state = cluster->settled_state();
+      const coordinator::JobRecord* record = state.find_job(query.job);
+      if (query.job && record == nullptr) return no_job(query.job);
+      Result<coordinator::Ledger::EventPage> page = cluster->ledger().query_events(query);
+      if (!page) return page.error();
+      const Result<std::uint64_t> first = cluster->ledger().first_event();
+      if (!first) return first.error();
+      EventsRead out;
+      out.next = page->next;
+      out.more = page->more;
+      if (*first > query.after + 1) {
+        Event gap;
+        gap.seq = *first - 1;
+        gap.kind = coordinator::EventKind::gap;
+        gap.message = "events up to " + std::to_string(gap.seq) + " are not kept any more";
+        out.next = std::max(out.next, gap.seq);
+        out.events.push_back(std::move(gap));
+      }
+      out.events.insert(out.events.end(), std::make_move_iterator(page->events.begin()),
+                        std::make_move_iterator(page->events.end()));
+      out.end = out.events.empty() && !out.more && record != nullptr &&
+                coordinator::is_terminal(record->state);
+      return out;
+    };
+    co_return co_await ask<Result<EventsRead>>(parts_.cluster.host(), std::move(read));
   }
 
-  Answer server_sent(JobId job, std::uint64_t after) const {
+  Answer server_sent(JobId topic, std::uint64_t after, std::string name, Reader reader) const {
     Answer answer;
     answer.content_type = "text/event-stream";
-    answer.stream = [self = shared_from_this(), job, after](BodyStream& body) {
-      return self->stream_events(job, after, body);
+    answer.stream = [self = shared_from_this(), topic, after, name = std::move(name),
+                     reader = std::move(reader)](BodyStream& body) {
+      return self->send_pages(topic, after, name, reader, body);
     };
     return answer;
   }
 
-  asio::awaitable<void> stream_events(JobId job, std::uint64_t after, BodyStream& body) const {
+  // Events one by one; of others a page at a time, so that an id is never one in the middle of what
+  // was read together.
+  static std::string as_events(std::string_view name, const StreamPage& page) {
+    if (page.count == 0) return "";
+    if (name != "events") {
+      return "id: " + std::to_string(page.next) + "\ndata: {\"" + std::string(name) +
+             "\":" + page.items + "}\n\n";
+    }
+    std::string out;
+    const json::value events = json::parse(page.items);
+    for (const json::value& event : events.as_array()) {
+      out +=
+          "id: " + json::serialize(event.at("seq")) + "\ndata: " + json::serialize(event) + "\n\n";
+    }
+    return out;
+  }
+
+  asio::awaitable<void> send_pages(JobId topic, std::uint64_t after, const std::string& name,
+                                   const Reader& reader, BodyStream& body) const {
     for (;;) {
-      const std::uint64_t seen = parts_.notices.version(job);
-      const Result<EventsRead> read = co_await read_events(job, after);
-      if (!read || read->end) co_return;
-      std::string part;
-      for (const Event& event : read->events) {
-        after = event.seq;
-        part += "id: " + std::to_string(event.seq) + "\ndata: " + json::serialize(json_of(event)) +
-                "\n\n";
+      const std::uint64_t seen = parts_.notices.version(topic);
+      const Result<StreamPage> page = co_await reader(after);
+      if (!page) co_return;
+      if (page->end) {
+        static_cast<void>(co_await body.write("event: end\ndata: {}\n\n"));
+        co_return;
       }
+      after = page->next;
+      std::string part = as_events(name, *page);
+      if (part.empty() && page->more) continue;
       const bool nothing = part.empty();
       if (nothing) part = ": \n\n";  // a comment: shows both ends that the other is there
       if (!co_await body.write(std::move(part))) co_return;
-      if (nothing) co_await wait_for_news(parts_.notices, job, seen, monotonic_now() + kKeepAlive);
+      if (!nothing) continue;
+      co_await wait_for_news(parts_.notices, topic, seen,
+                             std::min(monotonic_now() + kKeepAlive, page->look_again));
     }
   }
 

@@ -55,8 +55,8 @@ Result<> copy_ledger(const fs::path& file, const fs::path& folder) {
   if (failed) return errno_error("cannot make " + folder.string(), failed.value());
   fs::permissions(folder, fs::perms::owner_all, failed);
   const fs::path log = file.string() + "-wal";
-  for (const auto& [from, to] : {std::pair{file, folder / "ledger.sqlite"},
-                                 std::pair{log, folder / "ledger.sqlite-wal"}}) {
+  for (const auto& [from, to] :
+       {std::pair{file, folder / "ledger.sqlite"}, std::pair{log, folder / "ledger.sqlite-wal"}}) {
     if (from == log && !fs::exists(log, failed)) continue;
     fs::copy_file(from, to, fs::copy_options::overwrite_existing, failed);
     if (failed) return errno_error("cannot copy " + from.string(), failed.value());
@@ -130,8 +130,7 @@ LedgerBackup::LedgerBackup(std::unique_ptr<State> state) : state_(std::move(stat
 LedgerBackup::~LedgerBackup() = default;
 
 Result<std::unique_ptr<LedgerBackup>> open_backup(sqlite3* database, const fs::path& file) {
-  const FileDescriptor made(
-      ::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  const FileDescriptor made(::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!made) return errno_error("cannot make " + file.string(), errno);
   auto state = std::make_unique<LedgerBackup::State>();
   Result<Database> copy = open_database(file.string());

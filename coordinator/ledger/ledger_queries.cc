@@ -69,8 +69,7 @@ Result<std::vector<AuditRecord>> Ledger::audit(std::uint64_t after, std::uint32_
   }
 }
 
-Result<std::optional<KeptKey>> Ledger::key(const std::string& key,
-                                           std::int64_t now_unix_ms) const {
+Result<std::optional<KeptKey>> Ledger::key(const std::string& key, std::int64_t now_unix_ms) const {
   Result<Statement> rows = Statement::prepare(
       database(), "select job, spec from keys where key = cast(? as text) and unix_ms > ?");
   if (!rows) return rows.error();

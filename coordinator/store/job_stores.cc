@@ -4,6 +4,7 @@
 #include <set>
 #include <utility>
 
+#include "protocol/base/clock.h"
 #include "protocol/base/log.h"
 
 namespace tutti::coordinator {
@@ -87,6 +88,10 @@ Result<StoreOutcome> JobStores::take(const wire::SpoolData& data) {
     outcome.ack.offset = data.offset + data.bytes.size();
     outcome.ack.end = data.end;
     outcome.steps = *std::move(taken);
+    if (outcome.steps.count > 0) {
+      const std::lock_guard lock(figures_guard_);
+      figures_[data.job] = (*records)->steps.figures();
+    }
   }
   return outcome;
 }
@@ -135,6 +140,10 @@ void JobStores::forget(JobId job) {
     open_.erase(job);
     used_.remove(job);
     streams_.erase(job);
+    {
+      const std::lock_guard lock(figures_guard_);
+      figures_.erase(job);
+    }
     std::error_code failed;
     std::filesystem::remove_all(folder_of(job), failed);
     if (failed)
@@ -153,16 +162,17 @@ Result<LogPage> JobStores::read_log(JobId job, std::uint64_t after,
   return page;
 }
 
-Result<StepsPage> JobStores::read_steps(JobId job, std::uint64_t after) {
+Result<StepsRead> JobStores::read_steps(JobId job, std::uint64_t after) {
   const Result<Records*> records = open(job, Missing::refuse);
   if (!records) return records.error();
-  Result<std::vector<std::string>> read = (*records)->steps.read(after, kStepsPerPage);
-  if (!read) return read.error();
-  StepsPage page;
-  page.next = after + read->size();
-  page.records = *std::move(read);
+  Result<StepsRead> read = (*records)->steps.read(after, kStepsPerPage, monotonic_now());
   trim();
-  return page;
+  return read;
+}
+
+std::map<JobId, StepFigures> JobStores::figures() const {
+  const std::lock_guard lock(figures_guard_);
+  return figures_;
 }
 
 bool JobStores::streams_ended(JobId job) {

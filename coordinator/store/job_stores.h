@@ -36,11 +36,6 @@ struct StoreOutcome {
   StepsTaken steps;  // of the step stream
 };
 
-struct StepsPage {
-  std::vector<std::string> records;
-  std::uint64_t next = 0;
-};
-
 class JobStores {
  public:
   static constexpr std::size_t kOpenJobsMax = 128;
@@ -67,7 +62,10 @@ class JobStores {
   // Errors: not_found if nothing was ever stored; invalid_argument for a position that was never
   // given out.
   Result<LogPage> read_log(JobId job, std::uint64_t after, std::optional<std::uint32_t> rank);
-  Result<StepsPage> read_steps(JobId job, std::uint64_t after);
+  Result<StepsRead> read_steps(JobId job, std::uint64_t after);
+
+  // Any thread. How the jobs go whose steps came since this coordinator began, by job.
+  std::map<JobId, StepFigures> figures() const;
 
   // Whether all streams of all processes that are known have ended.
   bool streams_ended(JobId job);
@@ -99,6 +97,8 @@ class JobStores {
 
   std::mutex pending_guard_;
   std::vector<Pending> pending_;
+  mutable std::mutex figures_guard_;
+  std::map<JobId, StepFigures> figures_;
 
   // On the strand.
   std::map<JobId, std::unique_ptr<Records>> open_;

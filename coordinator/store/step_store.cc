@@ -4,6 +4,8 @@
 
 #include <boost/json/parse.hpp>
 
+#include <algorithm>
+
 namespace tutti::coordinator {
 
 namespace {
@@ -11,7 +13,17 @@ namespace {
 struct StepLine {
   std::uint64_t step = 0;
   std::string weights;
+  double loss = 0;
+  double grad_norm = 0;
+  double seconds = 0;
+  std::uint64_t tokens = 0;
 };
+
+double number_in(const boost::json::object& object, std::string_view name) {
+  const auto* value = object.if_contains(name);
+  boost::system::error_code none;
+  return value == nullptr ? 0 : value->to_number<double>(none);
+}
 
 std::optional<StepLine> parse_line(std::string_view line) {
   boost::system::error_code failed;
@@ -25,6 +37,10 @@ std::optional<StepLine> parse_line(std::string_view line) {
   if (wrong) return std::nullopt;
   const auto* weights = object->if_contains("weights");
   if (weights != nullptr && weights->is_string()) out.weights = weights->as_string().c_str();
+  out.loss = number_in(*object, "loss");
+  out.grad_norm = number_in(*object, "grad_norm");
+  out.seconds = number_in(*object, "seconds");
+  out.tokens = static_cast<std::uint64_t>(std::max(0.0, number_in(*object, "tokens")));
   return out;
 }
 
@@ -53,26 +69,31 @@ Result<StepStore> StepStore::open(const std::filesystem::path& folder) {
     if (Result<> cut = store.file_.cut(whole); !cut) return cut.error();
   }
   for_each_line(std::string_view(*content).substr(0, whole), [&](std::string_view line) {
-    store.offsets_.push_back(static_cast<std::uint64_t>(line.data() - content->data()));
-    if (auto parsed = parse_line(line))
-      store.weights_.emplace(parsed->step, std::move(parsed->weights));
+    if (auto parsed = parse_line(line)) {
+      store.rows_.emplace(parsed->step,
+                          Row{static_cast<std::uint64_t>(line.data() - content->data()),
+                              static_cast<std::uint32_t>(line.size()), std::move(parsed->weights)});
+    }
   });
+  // Readers may have seen all of it.
+  if (!store.rows_.empty()) store.shown_ = store.rows_.rbegin()->first;
   return store;
 }
 
 Result<StepsTaken> StepStore::append(std::string_view lines) {
   StepsTaken taken;
   std::string fresh;
-  std::vector<std::uint64_t> offsets;
-  std::map<std::uint64_t, std::string> weights;
+  std::map<std::uint64_t, Row> added;
+  StepFigures figures = figures_;
   for_each_line(lines, [&](std::string_view line) {
-    if (line.size() > kStepLineBytesMax || offsets_.size() + offsets.size() >= kStepsMax) return;
+    if (line.size() > kStepLineBytesMax || rows_.size() + added.size() >= kStepsMax) return;
     auto parsed = parse_line(line);
     if (!parsed) return;
-    const auto kept = weights_.find(parsed->step);
-    const auto added = weights.find(parsed->step);
-    if (kept != weights_.end() || added != weights.end()) {
-      const std::string& known = kept != weights_.end() ? kept->second : added->second;
+    const auto kept = rows_.find(parsed->step);
+    const auto before = added.find(parsed->step);
+    if (kept != rows_.end() || before != added.end()) {
+      const std::string& known =
+          kept != rows_.end() ? kept->second.weights : before->second.weights;
       if (known != parsed->weights && !taken.mismatch) {
         taken.mismatch = {parsed->step,
                           fmt::format("two ranks have different weights after step {}: {} and {}",
@@ -80,29 +101,51 @@ Result<StepsTaken> StepStore::append(std::string_view lines) {
       }
       return;
     }
-    offsets.push_back(file_.size() + fresh.size());
+    added.emplace(parsed->step,
+                  Row{file_.size() + fresh.size(), static_cast<std::uint32_t>(line.size()),
+                      std::move(parsed->weights)});
     fresh.append(line).append("\n");
-    weights.emplace(parsed->step, std::move(parsed->weights));
+    figures.tokens_total += parsed->tokens;
+    if (parsed->step < figures.step) return;
+    figures.step = parsed->step;
+    figures.loss = parsed->loss;
+    figures.grad_norm = parsed->grad_norm;
+    figures.seconds = parsed->seconds;
   });
+  taken.count = added.size();
   if (!fresh.empty()) {
     if (Result<> appended = file_.append(fresh); !appended) return appended.error();
-    offsets_.insert(offsets_.end(), offsets.begin(), offsets.end());
-    weights_.merge(weights);
+    rows_.merge(added);
+    figures_ = figures;
   }
-  taken.count = offsets.size();
-  taken.newest = weights_.empty() ? 0 : weights_.rbegin()->first;
+  taken.newest = rows_.empty() ? 0 : rows_.rbegin()->first;
   return taken;
 }
 
-Result<std::vector<std::string>> StepStore::read(std::uint64_t after, std::size_t count_max) const {
-  std::vector<std::string> out;
-  if (after >= offsets_.size()) return out;
-  const std::uint64_t last = std::min<std::uint64_t>(offsets_.size(), after + count_max);
-  const std::uint64_t from = offsets_[after];
-  const std::uint64_t to = last == offsets_.size() ? file_.size() : offsets_[last];
-  const Result<std::string> text = file_.read(from, static_cast<std::size_t>(to - from));
-  if (!text) return text.error();
-  for_each_line(*text, [&](std::string_view line) { out.emplace_back(line); });
+void StepStore::advance(Instant now) {
+  for (auto next = rows_.upper_bound(shown_); next != rows_.end(); ++next) {
+    // Steps begin where the job does, which may be another's checkpoint.
+    const bool follows = shown_ == 0 || next->first == shown_ + 1;
+    if (!follows && !blocked_) blocked_ = now;
+    if (!follows && now - *blocked_ < kGapHold) return;
+    shown_ = next->first;
+    blocked_.reset();
+  }
+}
+
+Result<StepsRead> StepStore::read(std::uint64_t after, std::size_t count_max, Instant now) {
+  advance(now);
+  StepsRead out;
+  out.next = after;
+  for (auto row = rows_.upper_bound(after); row != rows_.end() && out.records.size() < count_max;
+       ++row) {
+    if (row->first > shown_) break;
+    Result<std::string> line = file_.read(row->second.offset, row->second.size);
+    if (!line) return line.error();
+    out.records.push_back(*std::move(line));
+    out.next = row->first;
+  }
+  out.held = !rows_.empty() && rows_.rbegin()->first > shown_;
   return out;
 }
 

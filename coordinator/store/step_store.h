@@ -1,11 +1,15 @@
-// The step records of one job: every step once, whoever reported it first, in the order in which
-// they came.
+// The step records of one job: every step once, whoever reported it first, read in the order of
+// steps.
 //
-//   <folder>/steps.jsonl   one JSON object a line
+//   <folder>/steps.jsonl   one JSON object a line, as they came
 //
 // All ranks report each step, and a generation that goes back to a checkpoint reports steps again:
 // these records must carry the same `weights`. If one does not, two ranks have different weights,
 // which the caller must make the end of the job.
+//
+// A reader's cursor is a step. After a recovery a survivor's later step may arrive before a
+// newcomer's earlier one, so readers see a step only once all before it are there, or once these
+// have not come for kGapHold.
 //
 // Threads: one at a time. Limits: kStepLineBytesMax a record; kStepsMax records, then further steps
 // are not kept. Errors: those of the file; `exhausted` on a full disk leaves the store as it was.
@@ -20,6 +24,7 @@
 #include <vector>
 
 #include "coordinator/store/append_file.h"
+#include "protocol/base/clock.h"
 #include "protocol/base/result.h"
 
 namespace tutti::coordinator {
@@ -35,10 +40,26 @@ struct StepsTaken {
   std::optional<StepMismatch> mismatch;  // the first one met
 };
 
+// What the newest record says, for those who only want to know how it goes.
+struct StepFigures {
+  std::uint64_t step = 0;
+  double loss = 0;
+  double grad_norm = 0;
+  double seconds = 0;
+  std::uint64_t tokens_total = 0;  // of all records kept since the store was opened
+};
+
+struct StepsRead {
+  std::vector<std::string> records;
+  std::uint64_t next = 0;
+  bool held = false;  // there are later steps that readers do not see yet
+};
+
 class StepStore {
  public:
   static constexpr std::size_t kStepLineBytesMax = 4096;
   static constexpr std::size_t kStepsMax = 10'000'000;
+  static constexpr Duration kGapHold = std::chrono::seconds(3);
 
   static Result<StepStore> open(const std::filesystem::path& folder);
 
@@ -46,17 +67,28 @@ class StepStore {
   Result<StepsTaken> append(std::string_view lines);
   Result<> sync() { return file_.sync(); }
 
-  // Records after the first `after` ones, at most `count_max`.
-  Result<std::vector<std::string>> read(std::uint64_t after, std::size_t count_max) const;
+  // Records of steps above `after`, at most `count_max`.
+  Result<StepsRead> read(std::uint64_t after, std::size_t count_max, Instant now);
 
-  std::uint64_t count() const { return offsets_.size(); }
+  std::uint64_t count() const { return rows_.size(); }
+  const StepFigures& figures() const { return figures_; }
 
  private:
   explicit StepStore(AppendFile file) : file_(std::move(file)) {}
 
+  struct Row {
+    std::uint64_t offset = 0;
+    std::uint32_t size = 0;
+    std::string weights;
+  };
+
+  void advance(Instant now);
+
   AppendFile file_;
-  std::vector<std::uint64_t> offsets_;            // of each record
-  std::map<std::uint64_t, std::string> weights_;  // by step
+  std::map<std::uint64_t, Row> rows_;  // by step
+  std::uint64_t shown_ = 0;            // readers see the steps up to this one
+  std::optional<Instant> blocked_;     // since when the next one is missing
+  StepFigures figures_;
 };
 
 }  // namespace tutti::coordinator

@@ -15,6 +15,7 @@ namespace {
 constexpr std::string_view kCluster = "A cluster";
 constexpr std::string_view kJobs = "Jobs";
 constexpr std::string_view kNodes = "Nodes and faults";
+constexpr std::string_view kCare = "Keeping it well";
 constexpr std::string_view kModels = "Models and text, without a cluster";
 constexpr std::string_view kSpecs = "Specs";
 
@@ -30,21 +31,37 @@ constexpr Verb kVerbs[] = {
     {"job", kJobs, "JOB", "show one job: state, recoveries, checkpoints, spec", declare_job},
     {"steps", kJobs, "JOB [-f]", "step records: loss, speed, hash of the weights", declare_steps},
     {"logs", kJobs, "JOB [-f] [--rank R]", "output of a job's ranks", declare_logs},
-    {"events", kJobs, "[JOB] [-f]", "what happened", declare_events},
+    {"events", kJobs, "[JOB] [-f] [--kind K] [--since N|10m]", "what happened", declare_events},
     {"wait", kJobs, "JOB [-f] [--timeout 60s]", "wait for a job's end; ends with its exit code",
      declare_wait},
-    {"cancel", kJobs, "JOB [--reason T]", "end a job", declare_cancel},
+    {"cancel", kJobs, "JOB [--reason T] [--save]", "end a job", declare_cancel},
     {"verify", kJobs, "JOB --steps A:B", "replay steps on one rank and compare the weights",
      declare_verify},
 
     {"nodes", kNodes, "", "list nodes", declare_nodes},
     {"node", kNodes, "NODE", "show one node", declare_node},
+    {"drain", kNodes, "NODE --reason T [--deadline 10m]", "give a node no new work, and empty it",
+     declare_drain},
+    {"undrain", kNodes, "NODE", "take a node back, also from quarantine", declare_undrain},
     {"fault kill-rank", kNodes, "JOB RANK", "kill a rank's process (needs --faults)",
      declare_kill_rank},
     {"fault kill-worker", kNodes, "", "kill the worker of `tutti up --faults`",
      declare_kill_worker},
     {"fault kill-coordinator", kNodes, "", "kill the coordinator of `tutti up --faults`",
      declare_kill_coordinator},
+
+    {"top", kCare, "[--every 2s]", "jobs, nodes and rates as they go", declare_top},
+    {"doctor", kCare, "[--machine] [--cluster]", "what is wrong here, and what to do",
+     declare_doctor},
+    {"token create", kCare, "USER [--role R] [--expires 30d] [--join]",
+     "a token for the API, or to let workers in", declare_token_create},
+    {"token revoke", kCare, "TOKEN", "end a token at once", declare_token_revoke},
+    {"token list", kCare, "", "list tokens and workers' keys", declare_token_list},
+    {"audit", kCare, "[--since N]", "who changed what, and from where", declare_audit},
+    {"ledger backup", kCare, "FILE", "copy the coordinator's memory while it goes on",
+     declare_ledger_backup},
+    {"ledger restore", kCare, "FILE [--state DIR]", "put a backup back", declare_ledger_restore},
+    {"ledger check", kCare, "FILE", "read a backup through", declare_ledger_check},
 
     {"generate", kModels, "MODEL ...", "continue a text: a model directory or a served model",
      nullptr, pass_generate},
@@ -120,7 +137,8 @@ int run_declared(const Verb& verb, const std::vector<std::string>& words, Sessio
                 fmt::format("{} (see `tutti {} --help`)", parsed.error().message, verb.name));
   }
   if (*parsed == Arguments::Outcome::help) {
-    print(arguments.help());
+    const std::string_view examples = examples_of(verb.name);
+    print(arguments.help() + (examples.empty() ? "" : fmt::format("\nExamples:\n{}", examples)));
     return kDone;
   }
   if (output != "text" && output != "json") {

@@ -28,6 +28,9 @@ struct Verb {
 
 std::span<const Verb> verbs();
 
+// What `tutti VERB --help` shows of its use (examples.cc); empty if there is nothing.
+std::string_view examples_of(std::string_view verb);
+
 // Finds the verb and runs it. `words` are those behind the program's name.
 int run_verbs(const std::vector<std::string>& words);
 
@@ -49,6 +52,21 @@ Action declare_events(Arguments& arguments);
 // verbs/node_verbs.cc
 Action declare_nodes(Arguments& arguments);
 Action declare_node(Arguments& arguments);
+Action declare_drain(Arguments& arguments);
+Action declare_undrain(Arguments& arguments);
+// verbs/top_verb.cc
+Action declare_top(Arguments& arguments);
+// verbs/doctor_verb.cc
+Action declare_doctor(Arguments& arguments);
+// verbs/token_verbs.cc
+Action declare_token_create(Arguments& arguments);
+Action declare_token_revoke(Arguments& arguments);
+Action declare_token_list(Arguments& arguments);
+Action declare_audit(Arguments& arguments);
+// verbs/ledger_verbs.cc
+Action declare_ledger_backup(Arguments& arguments);
+Action declare_ledger_restore(Arguments& arguments);
+Action declare_ledger_check(Arguments& arguments);
 // verbs/fault_verbs.cc
 Action declare_kill_rank(Arguments& arguments);
 Action declare_kill_worker(Arguments& arguments);

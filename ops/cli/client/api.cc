@@ -124,6 +124,18 @@ Result<boost::json::value> Api::get(std::string target) {
   return send({"GET", std::move(target), "", std::chrono::seconds(10)}, Repeat::allowed);
 }
 
+Result<std::string> Api::get_text(std::string target) {
+  const Result<ClusterAddress> cluster = find_cluster();
+  if (!cluster) return cluster.error();
+  Result<HttpReply> reply =
+      http_.send(*cluster, {"GET", std::move(target), "", std::chrono::seconds(10)});
+  if (!reply) return reply.error();
+  if (reply->status == 200) return std::move(reply->body);
+  const Result<boost::json::value> refused = read_reply(*reply);
+  return refused ? Error{ErrorCode::corrupt, "the coordinator's answer makes no sense"}
+                 : refused.error();
+}
+
 Result<boost::json::value> Api::get_within(std::string target, std::chrono::milliseconds wait) {
   return send({"GET", std::move(target), "", wait + std::chrono::seconds(10)}, Repeat::allowed);
 }

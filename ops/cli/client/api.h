@@ -64,6 +64,8 @@ class Api {
   void set_patience(std::chrono::milliseconds patience) { patience_ = patience; }
 
   Result<boost::json::value> get(std::string target);
+  // Of a target that is not JSON.
+  Result<std::string> get_text(std::string target);
   // For a GET that the coordinator may hold back for as long.
   Result<boost::json::value> get_within(std::string target, std::chrono::milliseconds wait);
   // Not tried again after it may have arrived unless `repeatable`.

@@ -104,7 +104,7 @@ class ProgressWriter {
 Result<json::value> follow_training(Api& api, Session& session, std::uint64_t id) {
   Progress progress;
   ProgressWriter writer(session);
-  const StreamOptions steps{job_target(id) + "/steps", "", "steps", Follow::yes};
+  const StreamOptions steps{job_target(id) + "/steps", "", "steps", Follow::yes, "0", nullptr};
   std::string after = "0";
   while (true) {
     const Result<json::value> job = api.get(job_target(id));
@@ -132,7 +132,7 @@ Result<json::value> follow_training(Api& api, Session& session, std::uint64_t id
 
 Result<json::value> follow_output(Api& api, Session& session, std::uint64_t id, LogPrefix prefix) {
   LogLines lines(prefix);
-  const StreamOptions logs{job_target(id) + "/logs", "", "chunks", Follow::yes};
+  const StreamOptions logs{job_target(id) + "/logs", "", "chunks", Follow::yes, "0", nullptr};
   const Result<> read = read_stream(api, logs, [&](const json::value& chunk) {
     print(session.json() ? json_line(chunk) : lines.add(chunk));
   });
@@ -162,7 +162,7 @@ int exit_code_of_job(const json::value& job) {
 Result<json::value> wait_for_end(Api& api, std::uint64_t id,
                                  std::optional<std::chrono::milliseconds> timeout) {
   const Instant until = monotonic_now() + timeout.value_or(std::chrono::hours(24 * 365));
-  const StreamOptions events{job_target(id) + "/events", "", "events", Follow::yes};
+  const StreamOptions events{job_target(id) + "/events", "", "events", Follow::yes, "0", nullptr};
   std::string after = "0";
   while (true) {
     Result<json::value> job = api.get(job_target(id));
@@ -212,7 +212,7 @@ void say_that_it_goes_on(std::uint64_t job) {
 
 Result<> read_stream(Api& api, const StreamOptions& options,
                      const std::function<void(const json::value&)>& take) {
-  std::string after = "0";
+  std::string after = options.after;
   const bool follow = options.follow == Follow::yes;
   while (true) {
     const Result<Page> page =
@@ -220,6 +220,7 @@ Result<> read_stream(Api& api, const StreamOptions& options,
     if (!page) return page.error();
     if (follow) api.set_patience(kWatchPatience);
     after = page->next;
+    if (options.reached != nullptr) *options.reached = after;
     if (page->count > 0) continue;
     if (page->end || !follow) return {};
     std::this_thread::sleep_for(kPause);

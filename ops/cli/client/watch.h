@@ -44,6 +44,8 @@ struct StreamOptions {
   std::string query;   // "rank=1", or empty
   std::string list;
   Follow follow = Follow::no;
+  std::string after = "0";         // a cursor that was given out
+  std::string* reached = nullptr;  // where to go on
 };
 Result<> read_stream(Api& api, const StreamOptions& options,
                      const std::function<void(const boost::json::value&)>& take);

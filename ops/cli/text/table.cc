@@ -123,4 +123,13 @@ std::string print_clock(std::int64_t unix_ms) {
                      unix_ms % 1000);
 }
 
+std::string print_date(std::int64_t unix_ms) {
+  const auto seconds = static_cast<std::time_t>(unix_ms / 1000);
+  std::tm local{};
+  ::localtime_r(&seconds, &local);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M", &local);
+  return text;
+}
+
 }  // namespace tutti::cli

@@ -47,5 +47,6 @@ std::string print_duration(double seconds);          // 340 ms, 12.3 s, 4 m 10 s
 std::string print_count(double count);               // 950, 7.4k, 1.2M
 std::string print_bytes_short(std::uint64_t bytes);  // 512 MiB
 std::string print_clock(std::int64_t unix_ms);       // 14:03:12.345, local time
+std::string print_date(std::int64_t unix_ms);        // 2026-05-01 14:03, local time
 
 }  // namespace tutti::cli

@@ -46,6 +46,14 @@ bool asks_to_end(int signal_number) {
   return signal_number == SIGINT || signal_number == SIGTERM || signal_number == SIGHUP;
 }
 
+// A program does not send itself these: a person, a test or the kernel's want of memory does.
+RestartPolicy::Cause cause_of(int status) {
+  const int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  const bool sent = number == SIGKILL || number == SIGTERM || number == SIGINT ||
+                    number == SIGHUP || number == SIGQUIT;
+  return sent ? RestartPolicy::Cause::killed : RestartPolicy::Cause::own;
+}
+
 std::string describe_status(int status) {
   if (WIFSIGNALED(status)) return fmt::format("was killed by signal {}", WTERMSIG(status));
   return fmt::format("ended with exit code {}", WEXITSTATUS(status));
@@ -84,9 +92,11 @@ std::string last_words(const std::filesystem::path& log) {
 
 }  // namespace
 
-std::optional<Duration> RestartPolicy::after_exit(Duration lived) {
-  quick_deaths_ = lived >= kLongLife ? 1 : quick_deaths_ + 1;
-  if (quick_deaths_ > kQuickDeathsMax) return std::nullopt;
+std::optional<Duration> RestartPolicy::after_exit(Duration lived, Cause cause) {
+  if (lived >= kLongLife) quick_deaths_ = own_deaths_ = 0;
+  quick_deaths_ = std::min(quick_deaths_ + 1, kQuickDeathsMax);
+  if (cause == Cause::own) ++own_deaths_;
+  if (own_deaths_ > kQuickDeathsMax) return std::nullopt;
   return std::min(kPauseMax, kPauseMin * (1 << (quick_deaths_ - 1)));
 }
 
@@ -151,7 +161,8 @@ std::optional<int> Supervisor::on_exit(Child& child, int status) {
                             : why);
     return code;
   }
-  const std::optional<Duration> pause = child.policy.after_exit(monotonic_now() - child.started);
+  const std::optional<Duration> pause =
+      child.policy.after_exit(monotonic_now() - child.started, cause_of(status));
   if (!pause) {
     events_.say(fmt::format("the {} cannot be kept running, it {}; see {}", name,
                             describe_status(status), child.part.log.string()));

@@ -2,8 +2,9 @@
 //
 // Children run in a process group of their own (Ctrl-C reaches the supervisor alone), write to a
 // log file each, and get a parent-death signal. A child that ends again and again within a short
-// life waits longer each time, and ends the supervisor at last; one that says by its exit code that
-// its configuration is wrong ends it at once.
+// life waits longer each time, and ends the supervisor at last if that was its own doing: not if
+// somebody killed it. One that says by its exit code that its configuration is wrong ends it at
+// once.
 //
 // Threads: all on the thread that called run(), which must be the main thread (the parent-death
 // signal is tied to it).
@@ -31,10 +32,12 @@ struct Part {
 // How long to wait before the next start of a part that ended, or nothing: give up.
 class RestartPolicy {
  public:
-  std::optional<Duration> after_exit(Duration lived);
+  enum class Cause { own, killed };  // killed: by a signal that only others send
+  std::optional<Duration> after_exit(Duration lived, Cause cause);
 
  private:
-  int quick_deaths_ = 0;
+  int quick_deaths_ = 0;  // in a row; they decide how long to wait
+  int own_deaths_ = 0;    // of them; they decide when to give up
 };
 
 class Supervisor {

@@ -9,6 +9,7 @@
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
 #include "ops/cli/client/interrupt.h"
+#include "ops/cli/client/job_names.h"
 #include "ops/cli/client/watch.h"
 #include "ops/cli/text/job_text.h"
 #include "ops/cli/verbs.h"
@@ -34,16 +35,18 @@ int show_jobs(const Session& session) {
   return kDone;
 }
 
-int show_job(std::uint64_t id, const Session& session) {
+int show_job(const std::string& name, const Session& session) {
   Connection connection;
-  const Result<boost::json::value> job = connection.api().get(target_of(id));
+  const Result<std::uint64_t> id = find_job(connection.api(), name);
+  if (!id) return fail(id.error());
+  const Result<boost::json::value> job = connection.api().get(target_of(*id));
   if (!job) return fail(job.error());
   print(session.json() ? json_line(*job) : job_page(*job, wall_now(), paint_of(session)));
   return kDone;
 }
 
 struct WaitOptions {
-  std::uint64_t id = 0;
+  std::string job;
   std::string timeout;
   bool follow = false;
 };
@@ -60,27 +63,32 @@ int wait(const WaitOptions& options, Session& session) {
   }
   Connection connection;
   connection.api().set_patience(kWatchPatience);
+  const Result<std::uint64_t> id = find_job(connection.api(), options.job);
+  if (!id) return fail(id.error());
   const Result<boost::json::value> job = options.follow
-                                             ? follow_job(connection.api(), session, options.id)
-                                             : wait_for_end(connection.api(), options.id, timeout);
+                                             ? follow_job(connection.api(), session, *id)
+                                             : wait_for_end(connection.api(), *id, timeout);
   if (!job) return fail(job.error());
   print(session.json() ? json_line(*job) : describe_end(*job) + '\n');
   return exit_code_of_job(*job);
 }
 
 struct CancelOptions {
-  std::uint64_t id = 0;
+  std::string job;
   std::string reason = "on request";
+  bool save = false;
 };
 
 int cancel(const CancelOptions& options, const Session& session) {
   Connection connection;
-  const boost::json::object body{{"reason", options.reason}};
+  const Result<std::uint64_t> id = find_job(connection.api(), options.job);
+  if (!id) return fail(id.error());
+  const boost::json::object body{{"reason", options.reason}, {"save", options.save}};
   const Result<boost::json::value> job =
-      connection.api().post(target_of(options.id) + "/cancel", body, Api::Repeat::allowed);
+      connection.api().post(target_of(*id) + "/cancel", body, Api::Repeat::allowed);
   if (!job) return fail(job.error());
   print(session.json() ? json_line(*job)
-                       : fmt::format("job {}: {}\n", options.id, text_of(*job, "state")));
+                       : fmt::format("job {}: {}\n", *id, text_of(*job, "state")));
   return kDone;
 }
 
@@ -91,14 +99,14 @@ Action declare_jobs(Arguments&) {
 }
 
 Action declare_job(Arguments& arguments) {
-  auto id = std::make_shared<std::uint64_t>();
-  arguments.number("JOB", *id, "job id");
-  return [id](Session& session) { return show_job(*id, session); };
+  auto name = std::make_shared<std::string>();
+  arguments.word("JOB", *name, "job id or name");
+  return [name](Session& session) { return show_job(*name, session); };
 }
 
 Action declare_wait(Arguments& arguments) {
   auto options = std::make_shared<WaitOptions>();
-  arguments.number("JOB", options->id, "job id");
+  arguments.word("JOB", options->job, "job id or name");
   arguments.flag("-f,--follow", options->follow, "show progress meanwhile");
   arguments.option("--timeout", options->timeout, "give up after, as in 60s or 5m (exit code 3)");
   arguments.epilogue(
@@ -108,8 +116,9 @@ Action declare_wait(Arguments& arguments) {
 
 Action declare_cancel(Arguments& arguments) {
   auto options = std::make_shared<CancelOptions>();
-  arguments.number("JOB", options->id, "job id");
+  arguments.word("JOB", options->job, "job id or name");
   arguments.option("--reason", options->reason, "kept with the job");
+  arguments.flag("--save", options->save, "finish the step and leave a checkpoint first");
   return [options](Session& session) { return cancel(*options, session); };
 }
 

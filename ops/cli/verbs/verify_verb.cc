@@ -32,7 +32,8 @@ struct Replay {
 
 Result<json::array> read_steps(Api& api, std::uint64_t id, Follow follow) {
   json::array records;
-  const StreamOptions options{fmt::format("/api/v1/jobs/{}/steps", id), "", "steps", follow};
+  const StreamOptions options{
+      fmt::format("/api/v1/jobs/{}/steps", id), "", "steps", follow, "0", nullptr};
   const Result<> read =
       read_stream(api, options, [&](const json::value& record) { records.push_back(record); });
   if (!read) return read.error();

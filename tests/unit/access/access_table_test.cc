@@ -10,7 +10,6 @@ namespace {
 constexpr std::int64_t kNow = 1'000'000;
 const std::string kSecret(48, 'a');
 
-
 TEST_CASE("access: a token is good once it is applied, for its user and role, until it expires") {
   AccessTable access("first", "join");
   const auto made = access.make(

@@ -29,9 +29,9 @@ struct Token {
 
 Token make_token(RunningCoordinator& coordinator, const std::string& user, const std::string& role,
                  const std::string& more = "") {
-  const auto made =
-      json_in(coordinator.ask("POST", "/api/v1/tokens",
-                              R"({"user": ")" + user + R"(", "role": ")" + role + '"' + more + "}"));
+  const auto made = json_in(
+      coordinator.ask("POST", "/api/v1/tokens",
+                      R"({"user": ")" + user + R"(", "role": ")" + role + '"' + more + "}"));
   return {made.at("id").to_number<std::uint64_t>(), std::string(made.at("token").as_string())};
 }
 
@@ -88,16 +88,17 @@ TEST_CASE("access: every route of the README asks for the role that stands there
     INFO(route.method << " " << route.path << " needs " << route.role);
     REQUIRE(rank.contains(route.role));
     std::string target = route.path;
-    for (const auto& [variable, value] : {std::pair<std::string, std::string>{"/ID", "/999999"},
-                                          std::pair<std::string, std::string>{"/NAME", "/nobody"}}) {
+    for (const auto& [variable, value] :
+         {std::pair<std::string, std::string>{"/ID", "/999999"},
+          std::pair<std::string, std::string>{"/NAME", "/nobody"}}) {
       const std::size_t at = target.find(variable);
       if (at != std::string::npos) target.replace(at, variable.size(), value);
     }
     for (const auto& [role, token] : tokens) {
       INFO("as " << role);
       // A body that no route takes: nothing is changed by asking.
-      const auto answer = ask_as(coordinator, token, route.method, target,
-                                 route.method == "POST" ? "[]" : "");
+      const auto answer =
+          ask_as(coordinator, token, route.method, target, route.method == "POST" ? "[]" : "");
       const bool allowed = rank.at(role) >= rank.at(route.role);
       CHECK((answer.status == 403) == !allowed);
       CHECK(answer.status != 401);
@@ -130,8 +131,9 @@ TEST_CASE("access: users change their own jobs only, admins all, and each change
   const auto refused = ask_as(coordinator, ben, "POST", "/api/v1/jobs/1/cancel", "{}");
   CHECK(refused.status == 403);
   CHECK(api::error_of(refused).message.find("belongs to ann") != std::string::npos);
-  CHECK(ask_as(coordinator, ann, "POST", "/api/v1/jobs/1/cancel", R"({"reason": "enough"})")
-            .status == 200);
+  CHECK(
+      ask_as(coordinator, ann, "POST", "/api/v1/jobs/1/cancel", R"({"reason": "enough"})").status ==
+      200);
   CHECK(ask_as(coordinator, ann, "GET", "/api/v1/audit").status == 403);
 
   const auto audit = json_in(coordinator.ask("GET", "/api/v1/audit?after=2"));
@@ -158,8 +160,8 @@ TEST_CASE("access: a revoked token is good no more, and what was open with it en
   request.deadline = std::chrono::seconds(10);
   const auto ended = client->stream(request, [&](std::string_view) {
     if (!std::exchange(revoked, true)) {
-      const auto done = coordinator.ask(
-          "POST", "/api/v1/tokens/" + std::to_string(viewer.id) + "/revoke", "{}");
+      const auto done =
+          coordinator.ask("POST", "/api/v1/tokens/" + std::to_string(viewer.id) + "/revoke", "{}");
       CHECK(done.status == 200);
     }
     return true;

@@ -231,8 +231,9 @@ TEST_CASE("api: a job runs, and its events, logs and steps are there to their en
   CHECK(job.at("state") == "done");
   CHECK(job.at("exit_code") == 0);
   CHECK(job.at("spec").as_string().find("echo") != std::string::npos);
-  CHECK(coordinator.ask("GET", "/metrics").body.find("tutti_jobs{state=\"done\"} 1\n") !=
-        std::string::npos);
+  CHECK(
+      coordinator.ask("GET", "/metrics").body.find("tutti_jobs{kind=\"run\",state=\"done\"} 1\n") !=
+      std::string::npos);
 }
 
 TEST_CASE("api: two different weights for one step fail the job as our own error") {

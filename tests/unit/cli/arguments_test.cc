@@ -105,19 +105,30 @@ TEST_CASE("supervisor: a part that keeps dying waits longer each time and is giv
   RestartPolicy policy;
   Duration longest{0};
   for (int death = 1; death <= 10; ++death) {
-    const auto pause = policy.after_exit(std::chrono::milliseconds(1));
+    const auto pause = policy.after_exit(std::chrono::milliseconds(1), RestartPolicy::Cause::own);
     REQUIRE(pause);
     CHECK(*pause >= longest);
     longest = *pause;
   }
   CHECK(longest == std::chrono::seconds(5));
-  CHECK_FALSE(policy.after_exit(std::chrono::milliseconds(1)));
+  CHECK_FALSE(policy.after_exit(std::chrono::milliseconds(1), RestartPolicy::Cause::own));
 }
 
 TEST_CASE("supervisor: a part that lived long starts again at once and is never given up") {
   RestartPolicy policy;
   for (int death = 0; death < 100; ++death) {
-    CHECK(policy.after_exit(std::chrono::minutes(1)) == Duration(std::chrono::milliseconds(100)));
+    CHECK(policy.after_exit(std::chrono::minutes(1), RestartPolicy::Cause::own) ==
+          Duration(std::chrono::milliseconds(100)));
+  }
+}
+
+TEST_CASE("supervisor: a part that others kill is started again however often that is") {
+  RestartPolicy policy;
+  for (int death = 0; death < 100; ++death) {
+    const auto pause =
+        policy.after_exit(std::chrono::milliseconds(1), RestartPolicy::Cause::killed);
+    REQUIRE(pause);
+    CHECK(*pause <= std::chrono::seconds(5));
   }
 }
 

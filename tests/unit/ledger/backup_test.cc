@@ -50,8 +50,9 @@ TEST_CASE("backup: a journal that was copied at any moment is restored to what w
   for (int moment = 0; moment < 60; ++moment) {
     for (int batch = 0; batch < 7; ++batch) {
       ++jobs;
-      const std::vector<Fact> facts{submitted(jobs, "k" + std::to_string(jobs),
-                                              std::string(static_cast<std::size_t>(moment) * 400, 'x'))};
+      const std::vector<Fact> facts{
+          submitted(jobs, "k" + std::to_string(jobs),
+                    std::string(static_cast<std::size_t>(moment) * 400, 'x'))};
       REQUIRE(ledger->append(facts, {}).ok());
     }
     if (moment % 20 == 19) {  // the moments after a snapshot, too
@@ -68,7 +69,8 @@ TEST_CASE("backup: a journal that was copied at any moment is restored to what w
   }
 }
 
-TEST_CASE("restore: what is no ledger, damaged, newer or in use is refused and nothing is changed") {
+TEST_CASE(
+    "restore: what is no ledger, damaged, newer or in use is refused and nothing is changed") {
   const TemporaryFolder folder;
   const TemporaryFolder other;
   const auto state = other.path() / "state";

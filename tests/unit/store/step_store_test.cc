@@ -25,9 +25,44 @@ TEST_CASE("step store: a step is kept once, whoever reports it") {
   CHECK(again->count == 1);
   CHECK(again->newest == 3);
   CHECK_FALSE(again->mismatch.has_value());
-  CHECK(*store->read(1, 10) == std::vector<std::string>{record(2, "bb"), record(3, "cc")});
-  CHECK(store->read(1, 1)->size() == 1);
-  CHECK(store->read(3, 10)->empty());
+  CHECK(store->read(1, 10, {})->records ==
+        std::vector<std::string>{record(2, "bb"), record(3, "cc")});
+  CHECK(store->read(1, 1, {})->records.size() == 1);
+  CHECK(store->read(3, 10, {})->records.empty());
+}
+
+TEST_CASE("step store: steps are read in their order, an early one waits for those before it") {
+  const test::TemporaryFolder folder;
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  const Instant then{std::chrono::seconds(100)};
+  REQUIRE(
+      store->append(record(5, "ee") + "\n" + record(6, "ff") + "\n").ok());  // from a checkpoint
+  CHECK(store->read(0, 10, then)->next == 6);
+  REQUIRE(store->append(record(8, "hh") + "\n").ok());  // a survivor's, before a newcomer's 7
+  const auto held = store->read(6, 10, then);
+  CHECK(held->records.empty());
+  CHECK(held->held);
+  REQUIRE(store->append(record(7, "gg") + "\n").ok());
+  CHECK(store->read(6, 10, then)->records ==
+        std::vector<std::string>{record(7, "gg"), record(8, "hh")});
+  // What never comes is not waited for.
+  REQUIRE(store->append(record(10, "jj") + "\n").ok());
+  CHECK(store->read(8, 10, then)->records.empty());
+  CHECK(store->read(8, 10, then + StepStore::kGapHold)->next == 10);
+}
+
+TEST_CASE("step store: the newest record's figures, and the tokens of all") {
+  const test::TemporaryFolder folder;
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  REQUIRE(store
+              ->append("{\"step\":2,\"weights\":\"b\",\"loss\":1.5,\"tokens\":10}\n"
+                       "{\"step\":1,\"weights\":\"a\",\"loss\":2.5,\"tokens\":10}\n")
+              .ok());
+  CHECK(store->figures().step == 2);
+  CHECK(store->figures().loss == 1.5);
+  CHECK(store->figures().tokens_total == 20);
 }
 
 TEST_CASE("step store: another hash for a step is told, within a batch and against what is kept") {
@@ -55,7 +90,8 @@ TEST_CASE("step store: lines that are no records, and a line cut short by a cras
   auto store = StepStore::open(folder.path());
   REQUIRE(store.ok());
   CHECK(store->append(record(2, "bb") + "\n")->count == 1);
-  CHECK(*store->read(0, 10) == std::vector<std::string>{record(1, "aa"), record(2, "bb")});
+  CHECK(store->read(0, 10, {})->records ==
+        std::vector<std::string>{record(1, "aa"), record(2, "bb")});
 }
 
 TEST_CASE("job stores: an acknowledgement follows the sync, and news wakes those who wait") {

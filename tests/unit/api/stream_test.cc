@@ -1,0 +1,144 @@
+#include <boost/json/parse.hpp>
+
+#include <set>
+#include <sstream>
+
+#include "tests/unit/api/coordinator_fixture.h"
+#include "tests/unit/api/raw_connection.h"
+
+namespace tutti {
+namespace {
+
+using test::RawConnection;
+using test::RunningCoordinator;
+
+boost::json::value json_in(const api::HttpAnswer& answer) {
+  boost::system::error_code failure;
+  boost::json::value value = boost::json::parse(answer.body, failure);
+  INFO(answer.body);
+  REQUIRE_FALSE(failure);
+  return value;
+}
+
+void submit(RunningCoordinator& coordinator, int count) {
+  for (int i = 0; i < count; ++i) {
+    REQUIRE(coordinator
+                .ask("POST", "/api/v1/jobs",
+                     R"({"spec": "name: hello\nkind: run\ncommand: [echo, hi]\n"})")
+                .status == 200);
+  }
+}
+
+// Events of a stream up to the one that says `last`.
+std::string stream(RunningCoordinator& coordinator, const std::string& target,
+                   const std::string& header, const std::string& last) {
+  RawConnection connection(coordinator.url());
+  connection.say("GET " + target + " HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n" +
+                 "Authorization: Bearer " + coordinator.token() + "\r\n" + header + "\r\n");
+  return connection.read_until(last);
+}
+
+TEST_CASE("streams: a reader goes on from its last event, also with another coordinator") {
+  const test::TemporaryFolder folder;
+  std::string first;
+  {
+    RunningCoordinator coordinator(folder.path());
+    submit(coordinator, 3);
+    first = stream(coordinator, "/api/v1/events", "", "id: 2\n");
+    CHECK(first.find("id: 1\ndata: {") != std::string::npos);
+  }
+  RunningCoordinator successor(folder.path());
+  const std::string rest = stream(successor, "/api/v1/events", "Last-Event-ID: 2\r\n", "id: 3\n");
+  CHECK(rest.find("id: 3\ndata: {") != std::string::npos);
+  CHECK(rest.find("id: 2\n") == std::string::npos);
+  const std::string same = stream(successor, "/api/v1/events?after=2", "", "id: 3\n");
+  CHECK(same.find("id: 2\n") == std::string::npos);
+}
+
+TEST_CASE("streams: a stream of what is not there is 404, of a cursor that is none 400") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  for (const char* name : {"events", "logs", "steps"}) {
+    const std::string answer =
+        stream(coordinator, std::string("/api/v1/jobs/9/") + name, "", "there is no job");
+    CHECK(answer.starts_with("HTTP/1.1 404"));
+  }
+  CHECK(stream(coordinator, "/api/v1/events", "Last-Event-ID: x\r\n", "cursor")
+            .starts_with("HTTP/1.1 400"));
+}
+
+TEST_CASE("streams: the stream of a job ends with the job, and says so") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  submit(coordinator, 1);
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs/1/cancel", "{}").status == 200);
+  for (const char* name : {"events", "logs", "steps"}) {
+    const std::string all =
+        stream(coordinator, std::string("/api/v1/jobs/1/") + name, "", "event: end");
+    INFO(all);
+    CHECK(all.find("event: end\n") != std::string::npos);
+  }
+}
+
+TEST_CASE("streams: events are asked for by kind, node and time") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  submit(coordinator, 2);
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs/2/cancel", "{}").status == 200);
+  const auto count = [&](const std::string& query) {
+    return json_in(coordinator.ask("GET", "/api/v1/events?" + query))
+        .at("events")
+        .as_array()
+        .size();
+  };
+  CHECK(count("kind=submitted") == 2);
+  CHECK(count("kind=cancelled") == 1);
+  CHECK(count("kind=cancelled,submitted") == 3);
+  CHECK(count("kind=submitted&after=1") == 1);
+  CHECK(count("node=nobody") == 0);
+  CHECK(count("since_unix_ms=" + std::to_string(wall_now().unix_ms + 60'000)) == 0);
+  const auto wrong = coordinator.ask("GET", "/api/v1/events?kind=submited");
+  CHECK(wrong.status == 400);
+  CHECK(api::error_of(wrong).message.find("\"submitted\"") != std::string::npos);
+}
+
+TEST_CASE("metrics: each name is one family, its samples follow it, and no series comes twice") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  submit(coordinator, 2);
+  const auto answer = coordinator.ask("GET", "/metrics");
+  CHECK(answer.content_type == "text/plain; version=0.0.4");
+  std::istringstream lines(answer.body);
+  std::string line;
+  std::string family;
+  std::string kind;
+  std::set<std::string> families;
+  std::set<std::string> series;
+  while (std::getline(lines, line)) {
+    INFO(line);
+    if (line.starts_with("# HELP ")) continue;
+    if (line.starts_with("# TYPE ")) {
+      std::istringstream words(line.substr(7));
+      words >> family >> kind;
+      CHECK(families.insert(family).second);
+      CHECK(family.starts_with("tutti_"));
+      CHECK((kind == "counter") == family.ends_with("_total"));
+      continue;
+    }
+    CHECK(line.starts_with(family));
+    CHECK(series.insert(line.substr(0, line.rfind(' '))).second);
+    CHECK_FALSE(line.substr(line.rfind(' ') + 1).empty());
+  }
+  CHECK(families.size() > 40);
+  for (const char* expected :
+       {"tutti_jobs{kind=\"run\",state=\"queued\"} 2\n", "tutti_jobs_submitted_total 2\n",
+        "tutti_http_requests_total{method=\"POST\",route=\"/api/v1/jobs\",code=\"200\"} 2\n",
+        "tutti_ledger_sync_seconds_count ", "tutti_process_resident_memory_bytes ",
+        "tutti_build_info{version="}) {
+    INFO(expected);
+    CHECK(answer.body.find(expected) != std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace tutti
