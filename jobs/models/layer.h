@@ -19,7 +19,7 @@
 #include "jobs/models/description.h"
 #include "jobs/models/parameters.h"
 #include "kernels/ops/attention.h"
-#include "kernels/ops/packed_weight.h"
+#include "kernels/ops/weights/packed_weight.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 
@@ -40,7 +40,8 @@ struct LayerParameters {
   kernels::BasicMatrix<Float> query, key, value, output, gate, up, down;
 };
 
-// Packed images of one layer's matrices, for products of few rows (kernels/ops/packed_weight.h).
+// Packed images of one layer's matrices, for products of few rows
+// (kernels/ops/weights/packed_weight.h).
 struct LayerImages {
   kernels::PackedWeight query, key, value, output, gate, up, down;
 };

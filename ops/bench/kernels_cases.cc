@@ -9,12 +9,12 @@
 
 #include "kernels/ops/adamw.h"
 #include "kernels/ops/cross_entropy.h"
-#include "kernels/ops/packed_weight.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/random.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/silu_gate.h"
+#include "kernels/ops/weights/packed_weight.h"
 #include "kernels/tensor/buffer.h"
 #include "ops/bench/kernels_peers.h"
 #include "ops/bench/peer_process.h"

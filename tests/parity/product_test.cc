@@ -2,8 +2,8 @@
 // multiply-adds, bit for bit.
 #include <limits>
 
-#include "kernels/ops/packed_weight.h"
 #include "kernels/ops/product.h"
+#include "kernels/ops/weights/packed_weight.h"
 #include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {

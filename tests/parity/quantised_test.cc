@@ -4,7 +4,7 @@
 #include <sstream>
 #include <string>
 
-#include "kernels/ops/quantised_weight.h"
+#include "kernels/ops/weights/quantised_weight.h"
 #include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {

@@ -17,7 +17,7 @@
 #include <cstring>
 
 #include "kernels/cpu/lanes-inl.h"
-#include "kernels/ops/product.h"
+#include "kernels/cpu/product/product_call.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -33,32 +33,6 @@ inline constexpr int kChainVectors = 2;
 inline constexpr int kChainVectors = 1;
 #endif
 inline constexpr Index kChainColumns = kChainVectors * kVectorLanes;
-
-// Where the left operand's element (row, k) lies: row * stride + k, or k * stride + row.
-enum class LeftOrder { by_row, by_depth };
-
-// Lines of memory that will be read after this panel: whole columns of sixteen floats, `lines` of
-// them, over the tile's depth. Tiles ask for one column each, beside their chains, as long as there
-// are any.
-struct Ahead {
-  const float* next = nullptr;
-  Index stride = 0;
-  Index lines = 0;
-};
-
-// right is [depth][right_stride], readable for whole vectors of columns.
-struct ChainCall {
-  Index depth = 0;
-  const float* left = nullptr;
-  Index left_stride = 0;
-  const float* right = nullptr;
-  Index right_stride = 0;
-  float* output = nullptr;
-  Index output_stride = 0;
-  ChainStart start = ChainStart::zero;
-  float* packed = nullptr;  // where a packing tile leaves the right vectors, [depth][kChainColumns]
-  Ahead* ahead = nullptr;
-};
 
 // What a tile does beside its chains.
 enum class Beside { nothing, packs, asks };

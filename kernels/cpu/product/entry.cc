@@ -2,8 +2,8 @@
 #include <string>
 
 #include "kernels/cpu/product/product_call.h"
-#include "kernels/ops/packed_weight.h"
 #include "kernels/ops/product.h"
+#include "kernels/ops/weights/packed_weight.h"
 #include "kernels/tensor/device.h"
 
 namespace tutti::kernels {

@@ -1,4 +1,4 @@
-#include "kernels/ops/packed_weight.h"
+#include "kernels/ops/weights/packed_weight.h"
 
 #include <algorithm>
 

@@ -106,6 +106,10 @@ void pack_piece(const OpContext& ctx, const ProductCall& call, const Piece& piec
 
 HWY_INLINE void run_left_panel(const ProductCall& call, Index rows, Index columns,
                                const ChainCall& tile) {
+  if (call.panel != nullptr) {
+    const bool by_row = call.left_order == Order::depth_inside;
+    return call.panel(by_row ? LeftOrder::by_row : LeftOrder::by_depth, rows, columns, tile);
+  }
   if (call.left_order == Order::depth_inside) {
     run_chain_panel<LeftOrder::by_row>(rows, columns, tile);
   } else {
@@ -219,7 +223,7 @@ void run_column_panel(const ProductCall& call, Index column, float* packed) {
       tile.right = view.at(column);
       tile.right_stride = view.k_stride;
       run_left_panel(call, call.rows, columns, tile);
-    } else if (columns < kChainColumns) {
+    } else if (columns < kChainColumns || call.panel != nullptr) {
       pack_right(call, column, columns, k, packed);
       tile.right = packed;
       run_left_panel(call, call.rows, columns, tile);
@@ -344,15 +348,19 @@ void run_turned_block(const ProductCall& call, const TurnedLeft& left, Index col
     const Stretch k = stretches.at(s);
     for (Index p = 0; p < left.panels; ++p) {
       const Index rows = left.panel_rows(p);
-      run_chain_panel<LeftOrder::by_row>(columns, rows,
-                                         {.depth = k.depth,
-                                          .left = call.right.row(column) + k.first,
-                                          .left_stride = call.right.stride,
-                                          .right = left.panel(k, p),
-                                          .right_stride = rows,
-                                          .output = sums + p * kChainColumns,
-                                          .output_stride = left.width,
-                                          .start = start_of(args, k)});
+      const ChainCall tile{.depth = k.depth,
+                           .left = call.right.row(column) + k.first,
+                           .left_stride = call.right.stride,
+                           .right = left.panel(k, p),
+                           .right_stride = rows,
+                           .output = sums + p * kChainColumns,
+                           .output_stride = left.width,
+                           .start = start_of(args, k)};
+      if (call.panel != nullptr) {
+        call.panel(LeftOrder::by_row, columns, rows, tile);
+      } else {
+        run_chain_panel<LeftOrder::by_row>(columns, rows, tile);
+      }
     }
   }
   transpose_into(ConstMatrix(sums, columns, call.rows, left.width), output.data, output.stride);
@@ -391,7 +399,8 @@ void product_kernel(const OpContext& ctx, const ProductCall& call) {
   if (call.rows > kFewRows || falls_together(call)) return product_by_rows(ctx, call);
   if (call.image != nullptr && call.rows <= 3) return product_by_image(ctx, call);
   if (call.image == nullptr && call.right_order == Order::depth_inside) {
-    if (kHasVector && call.rows <= kVectorRows) return product_by_vector(ctx, call);
+    if (kHasVector && call.panel == nullptr && call.rows <= kVectorRows)
+      return product_by_vector(ctx, call);
     return product_turned(ctx, call);
   }
   // Too few panels for the threads: rows are cut instead.

@@ -11,6 +11,35 @@ namespace tutti::kernels {
 // Panels of a packed image: [panel][depth][kImagePanel], zeros where columns end.
 inline constexpr Index kImagePanel = 64;
 
+// Where the left operand's element (row, k) lies: row * stride + k, or k * stride + row.
+enum class LeftOrder { by_row, by_depth };
+
+// Lines of memory that will be read after this panel: whole columns of sixteen floats, `lines` of
+// them, over the tile's depth. Tiles ask for one column each, beside their chains, as long as there
+// are any.
+struct Ahead {
+  const float* next = nullptr;
+  Index stride = 0;
+  Index lines = 0;
+};
+
+// right is [depth][right_stride], readable for whole vectors of columns.
+struct ChainCall {
+  Index depth = 0;
+  const float* left = nullptr;
+  Index left_stride = 0;
+  const float* right = nullptr;
+  Index right_stride = 0;
+  float* output = nullptr;
+  Index output_stride = 0;
+  ChainStart start = ChainStart::zero;
+  float* packed = nullptr;  // where a packing tile leaves the right vectors, [depth][kChainColumns]
+  Ahead* ahead = nullptr;
+};
+
+// Runs a panel, `columns` outputs of any number of rows, with another arithmetic than fp32.
+using PanelKernel = void (*)(LeftOrder order, Index rows, Index columns, const ChainCall& call);
+
 // output[rows, columns] = sum over depth.
 struct ProductCall {
   enum class Order { depth_inside, depth_outside };  // whether k lies side by side or is the row
@@ -23,6 +52,7 @@ struct ProductCall {
   Order right_order = Order::depth_inside;
   const Product* product = nullptr;
   const float* image = nullptr;
+  PanelKernel panel = nullptr;  // null: fp32; else operands are of 32 bits that it understands
 };
 
 // Where the right operand lies for the tile: columns in groups, each group [depth][k_stride].

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/ops/quantised_weight.h"
+#include "kernels/ops/weights/quantised_weight.h"
 
 namespace tutti::kernels {
 

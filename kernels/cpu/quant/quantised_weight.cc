@@ -1,4 +1,4 @@
-#include "kernels/ops/quantised_weight.h"
+#include "kernels/ops/weights/quantised_weight.h"
 
 #include <algorithm>
 #include <atomic>

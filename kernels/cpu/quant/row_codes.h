@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/ops/weight_format.h"
+#include "kernels/ops/weights/weight_format.h"
 
 namespace tutti::kernels {
 

@@ -1,4 +1,4 @@
-#include "kernels/ops/weight_format.h"
+#include "kernels/ops/weights/weight_format.h"
 
 #include <algorithm>
 #include <cmath>

@@ -30,7 +30,7 @@
 #include <span>
 
 #include "kernels/ops/product.h"
-#include "kernels/ops/weight_format.h"
+#include "kernels/ops/weights/weight_format.h"
 #include "kernels/tensor/buffer.h"
 
 namespace tutti::kernels {

@@ -1,0 +1,44 @@
+// Products of bf16 matrices with sums in fp32: y = x w^T and its gradients, as in product.h.
+//
+//   widened  each output is the chain of product.h over the operands' values: the portable profile,
+//            the same bits on every path.
+//   native   the CPU's dot product of bf16 pairs (AVX512-BF16), twice the rate of fp32, a profile
+//            of its own. Inputs are paired (0, 1), (2, 3), ...; an output is one chain over
+//            ascending pairs, and within a pair the odd input comes first:
+//              sum = fma(x[2p], w[2p], fma(x[2p + 1], w[2p + 1], sum))
+//            each fma rounded once, to nearest; numbers below 2^-126, operands, products and sums,
+//            count as zeros. An odd depth is filled with a zero. Where a sum is divided into calls,
+//            cut at even k.
+//
+// Both keep the row rule and are the same for any number of threads. Fused ends as in product.h.
+// Errors: invalid_argument; unsupported: native where the path in use is not avx512bf16, or on a
+// device.
+#pragma once
+
+#include "kernels/ops/elementwise/bf16.h"
+#include "kernels/ops/product.h"
+
+namespace tutti::kernels {
+
+using Bf16Matrix = BasicMatrix<const Bf16>;
+
+enum class Bf16Arithmetic { widened, native };
+
+// Whether the path in use has the native one.
+bool has_native_bf16();
+
+struct Bf16Product {
+  Bf16Matrix left;
+  Bf16Matrix right;
+  Matrix output;
+  Bf16Arithmetic arithmetic = Bf16Arithmetic::widened;
+  ChainStart start = ChainStart::zero;
+  const float* bias = nullptr;
+  ConstMatrix residual = {};
+};
+
+Result<> product_bf16_nt(const OpContext& ctx, const Bf16Product& args);
+Result<> product_bf16_nn(const OpContext& ctx, const Bf16Product& args);
+Result<> product_bf16_tn(const OpContext& ctx, const Bf16Product& args);
+
+}  // namespace tutti::kernels

@@ -1,0 +1,153 @@
+// bf16 products: widened ones against the chain on all paths, native ones against their stated
+// order, bit for bit.
+#include "kernels/ops/product_bf16.h"
+#include "protocol/base/log.h"
+#include "tests/parity/harness.h"
+
+namespace tutti::kernels::parity {
+namespace {
+
+using Halves = std::vector<Bf16>;
+using Op = Result<> (*)(const OpContext&, const Bf16Product&);
+
+struct Shape {
+  Index m, n, k;
+};
+const Shape kShapes[] = {{1, 1, 1},   {0, 3, 4},   {3, 0, 4},    {2, 5, 0},     {1, 70, 33},
+                         {5, 64, 64}, {7, 65, 31}, {40, 20, 90}, {300, 70, 41}, {9, 130, 2100}};
+
+struct Kind {
+  const char* name;
+  Op op;
+  bool left_turned;   // stored [k][row]
+  bool right_turned;  // stored [column][k]
+};
+const Kind kKinds[] = {{"nt", product_bf16_nt, false, true},
+                       {"nn", product_bf16_nn, false, false},
+                       {"tn", product_bf16_tn, true, false}};
+
+std::size_t size_of(Index count) { return static_cast<std::size_t>(count); }
+
+Halves halves(Index count, std::uint64_t stream) {
+  Halves result(size_of(count));
+  REQUIRE(to_bf16(single(), draw(count, stream), result));
+  return result;
+}
+
+float wide(Bf16 half) { return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16); }
+
+// As the instruction sees a number: below the normal ones it is zero.
+float flushed(float value) {
+  return std::abs(value) < 0x1p-126F ? std::copysign(0.0F, value) : value;
+}
+
+struct Case {
+  Case(const Kind& kind_in, const Shape& s)
+      : kind(kind_in),
+        shape(s),
+        left(halves(s.m * s.k, 1)),
+        right(halves(s.k * s.n, 2)),
+        before(draw(s.m * s.n, 3)) {}
+
+  float left_at(Index row, Index k) const {
+    return wide(left[size_of(kind.left_turned ? k * shape.m + row : row * shape.k + k)]);
+  }
+  float right_at(Index k, Index column) const {
+    return wide(right[size_of(kind.right_turned ? column * shape.k + k : k * shape.n + column)]);
+  }
+  Floats run(const OpContext& ctx, Bf16Arithmetic arithmetic) const {
+    Floats output = before;
+    REQUIRE(kind.op(ctx, {.left = kind.left_turned ? Bf16Matrix(left.data(), shape.k, shape.m)
+                                                   : Bf16Matrix(left.data(), shape.m, shape.k),
+                          .right = kind.right_turned ? Bf16Matrix(right.data(), shape.n, shape.k)
+                                                     : Bf16Matrix(right.data(), shape.k, shape.n),
+                          .output = matrix(output, shape.m, shape.n),
+                          .arithmetic = arithmetic,
+                          .start = ChainStart::output}));
+    return output;
+  }
+  // The order of each arithmetic, k by k.
+  Floats expected(Bf16Arithmetic arithmetic) const {
+    Floats result = before;
+    for (Index r = 0; r < shape.m; ++r) {
+      for (Index c = 0; c < shape.n; ++c) {
+        float& sum = result[size_of(r * shape.n + c)];
+        for (Index k = 0; k < shape.k; ++k) {
+          if (arithmetic == Bf16Arithmetic::widened) {
+            sum = std::fma(left_at(r, k), right_at(k, c), sum);
+            continue;
+          }
+          const Index pair = k ^ 1;
+          const bool missing = pair >= shape.k;
+          const float x = missing ? 0.0F : flushed(left_at(r, pair));
+          const float w = missing ? 0.0F : flushed(right_at(pair, c));
+          sum = flushed(std::fma(x, w, flushed(sum)));
+          if (missing)
+            sum = flushed(std::fma(flushed(left_at(r, k)), flushed(right_at(k, c)), sum));
+        }
+      }
+    }
+    return result;
+  }
+
+  Kind kind;
+  Shape shape;
+  Halves left, right;
+  Floats before;
+};
+
+}  // namespace
+
+TEST_CASE("bf16 product: widened, every output is the fp32 chain, on all paths") {
+  Golden golden("product bf16, widened");
+  for (const Kind& kind : kKinds) {
+    for (const Shape& shape : kShapes) {
+      const Case c(kind, shape);
+      INFO(kind.name << " " << shape.m << " x " << shape.n << " x " << shape.k);
+      const Floats result = on_all_paths(
+          golden, [&](const OpContext& ctx) { return c.run(ctx, Bf16Arithmetic::widened); });
+      REQUIRE(same_bits(result, c.expected(Bf16Arithmetic::widened)));
+    }
+  }
+  golden.check();
+}
+
+TEST_CASE("bf16 product: native, every output is the stated chain, for any number of threads") {
+  const CpuPath before = cpu_path();
+  if (!choose_cpu_path(CpuPath::avx512bf16)) {
+    TUTTI_LOG_WARNING("parity", "skipped: this machine has no native bf16 products");
+    return;
+  }
+  ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
+  for (const Kind& kind : kKinds) {
+    for (const Shape& shape : kShapes) {
+      Case c(kind, shape);
+      if (!c.left.empty()) c.left[0] = 0x0040;  // denormal
+      INFO(kind.name << " " << shape.m << " x " << shape.n << " x " << shape.k);
+      const Floats expected = c.expected(Bf16Arithmetic::native);
+      for (ThreadPool& pool : pools) {
+        REQUIRE(same_bits(c.run({.pool = &pool}, Bf16Arithmetic::native), expected));
+      }
+    }
+  }
+  REQUIRE(choose_cpu_path(before));
+}
+
+TEST_CASE("bf16 product: native is refused where the path has none") {
+  const CpuPath before = cpu_path();
+  REQUIRE(choose_cpu_path(CpuPath::avx2));
+  const Case c(kKinds[0], {2, 3, 4});
+  Floats output(6);
+  const auto refused = product_bf16_nt(single(), {.left = {c.left.data(), 2, 4},
+                                                  .right = {c.right.data(), 3, 4},
+                                                  .output = matrix(output, 2, 3),
+                                                  .arithmetic = Bf16Arithmetic::native});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::unsupported);
+  CHECK_FALSE(product_bf16_nt(single(), {.left = {c.left.data(), 2, 4},
+                                         .right = {c.right.data(), 4, 3},
+                                         .output = matrix(output, 2, 3)}));
+  REQUIRE(choose_cpu_path(before));
+}
+
+}  // namespace tutti::kernels::parity
