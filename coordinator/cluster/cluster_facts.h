@@ -60,10 +60,11 @@ struct GenerationStarted {
   JobId job;
   Generation generation;
   std::vector<Placement> gang;
+  std::int64_t unix_ms = 0;
 
   bool operator==(const GenerationStarted&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(GenerationStarted, (), (job, generation, gang))
+BOOST_DESCRIBE_STRUCT(GenerationStarted, (), (job, generation, gang, unix_ms))
 
 struct ProcessStarted {
   ProcessId process;
@@ -87,15 +88,19 @@ struct GroupOrdered {
 BOOST_DESCRIBE_STRUCT(GroupOrdered, (),
                       (job, generation, formation, lost_steps, aborted_unix_ms, unix_ms))
 
-// Every rank stands at the base step: the job is running.
+// Every rank stands at one step: the job is running.
 struct GroupRunning {
   JobId job;
   Generation generation;
   std::int64_t unix_ms = 0;
+  // Where the ranks went further back than they were led: the checkpoints in between did not
+  // verify and count no more.
+  bool fell_back = false;
+  std::uint64_t step = 0;
 
   bool operator==(const GroupRunning&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(GroupRunning, (), (job, generation, unix_ms))
+BOOST_DESCRIBE_STRUCT(GroupRunning, (), (job, generation, unix_ms, fell_back, step))
 
 struct FirstStepSeen {
   JobId job;
@@ -125,10 +130,11 @@ struct FailureCounted {
   JobId job;
   wire::FailureClass failure = wire::FailureClass::none;
   std::uint64_t step = 0;
+  std::int64_t unix_ms = 0;
 
   bool operator==(const FailureCounted&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(FailureCounted, (), (job, failure, step))
+BOOST_DESCRIBE_STRUCT(FailureCounted, (), (job, failure, step, unix_ms))
 
 // The process will be ended; its slot is not free yet.
 struct ProcessStopOrdered {

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/life/life_records.h"
 #include "protocol/base/ids.h"
 #include "protocol/wire/rank_messages.h"
 
@@ -52,25 +53,36 @@ struct JobTerms {
   std::uint64_t time_ms_max = 0;         // running; 0: no limit
   std::uint64_t queued_ms_max = 0;       // 0: no limit
   std::uint64_t stop_after_ms = 60'000;  // run: without the coordinator's word; 0: for ever
+  std::vector<RetryRule> retry_rules;    // the first that matches counts
+  std::uint64_t backoff_first_ms = 1'000;
+  std::uint64_t backoff_max_ms = 60'000;
+  double backoff_jitter = 0.2;
+  std::uint32_t preemptions_max = 0;    // then nobody preempts it any more; 0: no limit
+  std::string loss_then = {};           // after wait_ms: fail | queue | shrink
+  std::uint64_t hang_after_ms = 0;      // 0: by the ranks' own pace
+  std::string hang_action = "restart";  // restart | fail | tell
 
   bool operator==(const JobTerms&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(JobTerms, (),
                       (name, kind, priority, ranks_min, ranks_max, threads, cores, memory_bytes,
                        labels, steps, checkpoints_kept, resume_folder, resume_step, of_node,
-                       wait_ms, retries_user, retries_infrastructure, time_ms_max, queued_ms_max,
-                       stop_after_ms))
+                       wait_ms, retries_user, retries_infrastructure, time_ms_max,
+                       queued_ms_max,                                                  //
+                       retry_rules, backoff_first_ms, backoff_max_ms, backoff_jitter,  //
+                       preemptions_max, loss_then, hang_after_ms, hang_action, stop_after_ms))
 
 // How a job ends, or why it goes back to the queue, decided before its processes are ended.
 struct Outcome {
   JobState state = JobState::queued;  // queued: it will be placed again
   std::int32_t exit_code = 0;  // 0 done, 1 user or cancelled, 3 infrastructure, 4 own, 5 refused
   wire::FailureClass failure = wire::FailureClass::none;
-  std::string message;  // one line: the first cause
+  std::string message;                  // one line: the first cause
+  std::int64_t not_before_unix_ms = 0;  // queued: the next try waits until then
 
   bool operator==(const Outcome&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(Outcome, (), (state, exit_code, failure, message))
+BOOST_DESCRIBE_STRUCT(Outcome, (), (state, exit_code, failure, message, not_before_unix_ms))
 
 // The orders of one FormGroup, journalled before they are given, so that a restarted coordinator
 // gives the same ones.
@@ -135,27 +147,6 @@ BOOST_DESCRIBE_STRUCT(Recovery, (),
                        first_step_ms, from_step, lost_steps,  //
                        planned, decided_ms))
 
-// Where a job goes when it is asked to leave its slots; `none`: it is not asked.
-BOOST_DEFINE_ENUM_CLASS(ReleaseTo, none, queue, end, resize)
-// Why, for counters: each has a count of its own.
-BOOST_DEFINE_ENUM_CLASS(ReleaseCause, none, preempted, drained, cancelled, grown, shrunk, moved)
-
-// That a job is asked to leave (release.h), until it has.
-struct ReleaseRecord {
-  ReleaseTo to = ReleaseTo::none;
-  ReleaseCause cause = ReleaseCause::none;
-  std::string reason;  // one line
-  std::int64_t begun_unix_ms = 0;
-  std::int64_t due_unix_ms = 0;  // not kept: stopped hard
-  bool save = false;             // leaves a checkpoint
-  // resize: processes of the next generation that run already or are started for it, by rank.
-  std::vector<ProcessId> next;
-
-  bool operator==(const ReleaseRecord&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(ReleaseRecord, (),
-                      (to, cause, reason, begun_unix_ms, due_unix_ms, save, next))
-
 struct JobRecord {
   JobId job;
   std::string key;
@@ -194,6 +185,9 @@ struct JobRecord {
   std::uint32_t preemptions = 0;  // times it left its slots for others
   std::uint32_t drains = 0;       // or because its node was drained
   std::uint32_t resizes = 0;
+  std::uint32_t failures_in_row = 0;  // without a further step, or steady work, between them
+  std::uint64_t failure_step = 0;     // of the last one
+  std::int64_t failure_unix_ms = 0;
 
   bool operator==(const JobRecord&) const = default;
 };
@@ -203,7 +197,8 @@ BOOST_DESCRIBE_STRUCT(JobRecord, (),
                        size, homes, ranks_done, formation, open_checkpoint, dropped_step,
                        checkpoints, recoveries, step, restarts, failure_counted, failures_user,
                        failures_infrastructure, failures_own_here, own_step,  //
-                       release, preemptions, drains, resizes))
+                       release, preemptions, drains, resizes,                 //
+                       failures_in_row, failure_step, failure_unix_ms))
 
 // One process that holds a slot: from its placement until its worker has said that it is gone.
 struct ProcessRecord {
@@ -224,30 +219,6 @@ struct ProcessRecord {
 BOOST_DESCRIBE_STRUCT(ProcessRecord, (),
                       (process, job, generation, rank, worker, incarnation, slot, pid, lost,
                        ordered_to_stop))
-
-BOOST_DEFINE_ENUM_CLASS(DrainCause, none, asked, leaving, quarantine)
-
-// That a node gets no new work. `leaving`: it said so itself, and takes work again once it is back.
-struct Drain {
-  DrainCause cause = DrainCause::none;
-  std::string reason;
-  std::int64_t since_unix_ms = 0;
-  std::int64_t due_unix_ms = 0;    // empty by then
-  std::int64_t empty_unix_ms = 0;  // since when nothing runs there; 0: not yet
-
-  bool operator==(const Drain&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(Drain, (), (cause, reason, since_unix_ms, due_unix_ms, empty_unix_ms))
-
-struct NodeBlame {
-  JobId job;
-  std::string owner;
-  std::string cause;
-  std::int64_t unix_ms = 0;
-
-  bool operator==(const NodeBlame&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(NodeBlame, (), (job, owner, cause, unix_ms))
 
 struct WorkerRecord {
   std::string worker;

@@ -9,6 +9,7 @@
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/cluster/scheduler.h"
+#include "coordinator/life/hang.h"
 #include "coordinator/membership/drain.h"
 #include "coordinator/membership/membership.h"
 #include "protocol/base/assert.h"
@@ -27,6 +28,8 @@ namespace {
 constexpr int kRoundsMax = 100'000;
 // A Tick that is later than this was held up by more than a busy machine.
 constexpr Duration kLateMax = std::chrono::seconds(1);
+// Shorter ones are ordinary: a large forward pass.
+constexpr Duration kStandstillShown = std::chrono::seconds(5);
 
 void on_message(Desk& desk, WorkerLink& link, const wire::Heartbeat& message) {
   on_heartbeat(desk, link, message);
@@ -141,7 +144,7 @@ void forgive(Desk& desk, Duration late) {
     link.heard = desk.now;
     shift(link.disconnected);
   }
-  for (auto& [id, soft] : desk.processes) soft.progress_at = desk.now;
+  for (auto& [id, soft] : desk.processes) soft.progress_at = soft.beat_at = desk.now;
   for (auto& [id, soft] : desk.jobs) {
     for (auto* at : {&soft.regroup_due, &soft.start_due, &soft.formed_due, &soft.hang_due,
                      &soft.wait_due, &soft.checkpoint_due, &soft.commit_due}) {
@@ -276,7 +279,10 @@ std::string state_of(const Desk& desk, const WorkerRecord& worker) {
   if (worker.lost) return "lost";
   const auto at = desk.links.find(worker.worker);
   if (at == desk.links.end() || !at->second.open) return "expected";
-  return at->second.disconnected || is_suspect(desk, at->second) ? "suspect" : "ready";
+  if (at->second.disconnected || is_suspect(desk, at->second)) return "suspect";
+  if (!worker.draining()) return "ready";
+  if (worker.drain.cause == DrainCause::quarantine) return "quarantined";
+  return worker.drain.empty_unix_ms != 0 ? "drained" : "draining";
 }
 
 }  // namespace
@@ -313,8 +319,17 @@ std::optional<JobDetail> ClusterState::job(JobId id) const {
                 .processes = {}};
   const auto soft = desk.jobs.find(id);
   if (soft != desk.jobs.end()) out.waiting = soft->second.waiting;
+  out.release = job->release;
+  if (job->terms.kind == "train" && job->formed) {
+    const Standstill found = find_standstill(desk, *job);
+    if (found.stood >= kStandstillShown) out.standstill = found.message;
+  }
+  const std::vector<double> scores = straggler_scores(desk, *job);
   for (const ProcessId process : desk.durable.processes_of(id)) {
     out.processes.push_back(view_of(desk, *desk.durable.process(process)));
+    const auto at = std::find(job->members.begin(), job->members.end(), process);
+    if (at == job->members.end()) continue;
+    out.processes.back().straggler = scores[static_cast<std::size_t>(at - job->members.begin())];
   }
   return out;
 }
@@ -338,6 +353,10 @@ std::vector<NodeView> ClusterState::nodes() const {
     for (const auto& [id, process] : desk.durable.processes()) {
       if (process.worker == name) node.processes.push_back(view_of(desk, process));
     }
+    node.drain = worker.drain;
+    NodeScore score = score_of(worker, desk.wall.unix_ms);
+    node.score = std::move(score.message);
+    node.score_users = score.users;
     out.push_back(std::move(node));
   }
   return out;

@@ -42,6 +42,7 @@ struct ProcessView {
   std::string phase;  // of its progress reports; else what the coordinator knows
   std::uint64_t step = 0;
   std::uint64_t collective = 0;
+  double straggler = 0;     // its time for a shard of a step over the median rank's; 0: not known
   std::string limits = {};  // what holds it to its share: "cgroup2: memory 2 GiB"; empty: nothing
 };
 
@@ -54,12 +55,16 @@ struct JobDetail {
   Outcome outcome;      // meaningful once terminal or stopping
   std::string waiting;  // what it waits for, if queued or recovering
   std::vector<ProcessView> processes;
+  std::string standstill = {};  // whom the other ranks wait for at this moment, if anybody
+  ReleaseRecord release = {};   // that it is asked to leave its slots
 };
 
 struct NodeView {
   std::string name;
   std::string host;
-  std::string state;  // ready | suspect | lost | expected (not seen since the coordinator started)
+  // ready | suspect | lost | expected (not seen since the coordinator started) | draining | drained
+  // | quarantined (set aside: it works, and gets no new work)
+  std::string state;
   std::uint32_t slots = 0;
   std::uint32_t free_slots = 0;
   std::uint32_t cores = 0;
@@ -69,6 +74,9 @@ struct NodeView {
   std::vector<std::string> labels = {};  // key=value
   std::string limits = {};               // how ranks are held to theirs: cgroup2 | cgroup1 | rlimit
   std::vector<ProcessView> processes;
+  Drain drain = {};
+  std::string score = {};         // what it is blamed for; empty: nothing
+  std::uint32_t score_users = 0;  // of how many users
 };
 
 struct ClusterCounters {
@@ -77,6 +85,21 @@ struct ClusterCounters {
   std::uint64_t refused_hellos = 0;
   std::uint64_t recoveries = 0;
   std::uint64_t workers_lost = 0;
+  std::uint64_t recoveries_done =
+      0;  // reached their first step; sums of their phases, ms since the loss was seen, follow
+  std::uint64_t recovery_decided_ms = 0;
+  std::uint64_t recovery_aborted_ms = 0;
+  std::uint64_t recovery_regrouped_ms = 0;
+  std::uint64_t recovery_copied_ms = 0;
+  std::uint64_t recovery_first_step_ms = 0;
+  std::uint64_t failures_user = 0;
+  std::uint64_t failures_infrastructure = 0;
+  std::uint64_t failures_own = 0;
+  std::uint64_t preemptions = 0;
+  std::uint64_t drains = 0;
+  std::uint64_t resizes = 0;
+  std::uint64_t hangs = 0;
+  std::uint64_t quarantines = 0;
 };
 
 }  // namespace tutti::coordinator

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "protocol/base/assert.h"
+#include "protocol/base/rng.h"
 
 namespace tutti::coordinator {
 
@@ -31,9 +32,25 @@ JobId job_in(const T& fact) {
   }
 }
 
+// Of the facts that metrics count; those of earlier lives of the coordinator are not counted again.
+template <class T>
+void count(ClusterCounters&, const Durable&, const T&) {}
+void count(ClusterCounters& counters, const Durable&, const FailureCounted& fact) {
+  if (fact.failure == wire::FailureClass::user) ++counters.failures_user;
+  if (fact.failure == wire::FailureClass::infrastructure) ++counters.failures_infrastructure;
+  if (fact.failure == wire::FailureClass::own) ++counters.failures_own;
+}
+void count(ClusterCounters& counters, const Durable& durable, const JobSettled& fact) {
+  const JobRecord* job = durable.job(fact.job);
+  if (job == nullptr || fact.outcome.state != JobState::queued) return;
+  if (job->release.cause == ReleaseCause::preempted) ++counters.preemptions;
+  if (job->release.cause == ReleaseCause::drained) ++counters.drains;
+}
+
 }  // namespace
 
 void Desk::record(Fact fact) {
+  std::visit([this](const auto& each) { count(counters, durable, each); }, fact);
   durable.apply(fact);
   const JobId job = std::visit([](const auto& each) { return job_in(each); }, fact);
   if (job) touch(job);
@@ -49,6 +66,14 @@ void Desk::note(Event event) {
 std::string Desk::fresh_secret() {
   TUTTI_ASSERT(random.size() >= 32);
   return fmt::format("{}{:x}", random, random_used++);
+}
+
+double Desk::fresh_share() {
+  TUTTI_ASSERT(random.size() >= 32);
+  // The last digits, with what was drawn before, so that two draws of one decision differ.
+  const std::uint64_t chance = Rng(hexadecimal(random.substr(16, 16)) + random_used++).next();
+  constexpr int kBits = 53;  // of a double
+  return static_cast<double>(chance >> (64 - kBits)) / static_cast<double>(1ULL << kBits);
 }
 
 SessionId Desk::fresh_session() {

@@ -55,9 +55,14 @@ struct ProcessSoft {
   std::optional<wire::RankFinished> finished;
   wire::HeldState held;  // as its last RankReady or GenerationBroken said
   wire::RankProgress progress;
-  Instant progress_at;        // when it last changed
-  Duration longest_pause{0};  // between changes, in this session
+  Instant progress_at;        // when it last moved
+  Instant beat_at;            // when it last beat
+  Duration longest_pause{0};  // between moves, in this session
   std::uint32_t changes = 0;
+  double compute_us = 0;    // of a shard of a step, a mean over the last ones
+  std::uint32_t steps = 0;  // that the mean has seen
+  bool hang_told = false;   // of the standstill that lasts
+  bool straggler_told = false;
   std::string limits;  // what holds it, as its worker said
 };
 
@@ -123,6 +128,8 @@ struct Desk {
 
   // A secret of its own for each call.
   std::string fresh_secret();
+  // Drawn from [0, 1).
+  double fresh_share();
   // Greater than all before, unlike any of an earlier coordinator.
   SessionId fresh_session();
 

@@ -212,6 +212,10 @@ void Durable::on(const GenerationStarted& fact) {
   job.dropped_step = 0;
   job.formation = {};
   if (fact.generation.value > 1) ++job.restarts;
+  if (job.state == JobState::recovering && !job.recoveries.empty()) {
+    Recovery& recovery = job.recoveries.back();
+    recovery.decided_ms = std::max<std::int64_t>(0, fact.unix_ms - recovery.seen_unix_ms);
+  }
   if (job.release.to == ReleaseTo::resize) {
     ++job.resizes;
     job.release = {};
@@ -279,6 +283,16 @@ void Durable::on(const GroupRunning& fact) {
     recovery.copied_ms = std::max(recovery.regrouped_ms, fact.unix_ms - recovery.seen_unix_ms);
   }
   job.formed = true;
+  if (fact.fell_back) {
+    std::erase_if(job.checkpoints,
+                  [&](const CommittedCheckpoint& each) { return each.step > fact.step; });
+    if (!job.recoveries.empty() && job.state == JobState::recovering) {
+      Recovery& recovery = job.recoveries.back();
+      recovery.lost_steps += job.formation.base_step - fact.step;
+      recovery.from_step = fact.step;
+    }
+    job.formation.base_step = fact.step;
+  }
   if (job.started_unix_ms == 0) job.started_unix_ms = fact.unix_ms;
   // One holder alone, that only saves, is not the gang at work (I4).
   if (job.members.size() >= job.terms.ranks_min) move(job, JobState::running);
@@ -323,6 +337,11 @@ void Durable::on(const GenerationAborted& fact) {
 void Durable::on(const FailureCounted& fact) {
   JobRecord& job = job_of(fact.job);
   job.failure_counted = true;
+  const bool steady =
+      fact.step > job.failure_step || fact.unix_ms - job.failure_unix_ms >= kSteadyMs;
+  job.failures_in_row = steady ? 1 : job.failures_in_row + 1;
+  job.failure_step = std::max(job.failure_step, fact.step);
+  job.failure_unix_ms = fact.unix_ms;
   switch (fact.failure) {
     case wire::FailureClass::none: break;
     case wire::FailureClass::user: ++job.failures_user; break;

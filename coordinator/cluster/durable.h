@@ -21,6 +21,8 @@ namespace tutti::coordinator {
 inline constexpr std::size_t kRecoveriesMax = 100;
 inline constexpr std::size_t kCheckpointsMax = 1'000;
 inline constexpr std::size_t kBlamesMax = 20;
+// So long after a failure the next one begins a new row.
+inline constexpr std::int64_t kSteadyMs = 10 * 60 * 1000;
 
 // Whether a job may go from one state to the other in one step; staying is not a transition.
 bool is_legal(JobState from, JobState to);

@@ -8,6 +8,7 @@
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/cluster/release.h"
+#include "coordinator/life/hang.h"
 
 namespace tutti::coordinator {
 
@@ -52,6 +53,23 @@ bool is_newcomer(const Desk& desk, const wire::RankReady& report) {
   const ProcessRecord* process = desk.durable.process(report.process);
   return job != nullptr && process != nullptr && process->generation > job->generation &&
          process->generation == report.generation && is_wanted(job, *process);
+}
+
+// A rank that cannot go on says whose fault it is, also where its generation has just been aborted
+// for another cause: it will not regroup, and its own reason counts.
+void on_given_up(Desk& desk, const wire::RankFinished& report) {
+  const JobRecord* job = desk.durable.job(report.job);
+  const bool member =
+      job != nullptr && job->generation == report.generation && job->state != JobState::stopping &&
+      !is_terminal(job->state) &&
+      std::find(job->members.begin(), job->members.end(), report.process) != job->members.end();
+  if (!member) {
+    ++desk.counters.stale_reports;
+    return;
+  }
+  const ProcessRecord process = *desk.durable.process(report.process);
+  desk.record(ProcessStopOrdered{.process = report.process});
+  lose_rank(desk, report.job, process, {report.failure, report.message});
 }
 
 }  // namespace
@@ -226,17 +244,12 @@ void on_report(Desk& desk, const wire::FirstStepDone& report) {
 }
 
 void on_report(Desk& desk, const wire::RankFinished& report) {
+  if (report.failure != wire::FailureClass::none) return on_given_up(desk, report);
   ProcessSoft* soft = member_of(desk, report.job, report.generation, report.process);
   if (soft == nullptr) return;
-  if (report.failure == wire::FailureClass::none) {
-    soft->finished = report;
-    JobSoft& job = desk.soft(report.job);
-    job.newest_step = std::max(job.newest_step, report.step);
-    return;
-  }
-  const ProcessRecord process = *desk.durable.process(report.process);
-  desk.record(ProcessStopOrdered{.process = report.process});
-  lose_rank(desk, report.job, process, {report.failure, report.message});
+  soft->finished = report;
+  JobSoft& job = desk.soft(report.job);
+  job.newest_step = std::max(job.newest_step, report.step);
 }
 
 // Life
@@ -406,6 +419,13 @@ void open_serving(Desk& desk, JobId id) {
                           .key = formed->serve_key});
 }
 
+std::string describe_recovery(const Recovery& recovery, std::uint64_t step) {
+  return fmt::format(
+      "step {} was done {} ms after {} (decided {}, survivors out {}, regrouped {}, copied {} ms)",
+      step, recovery.first_step_ms, recovery.planned ? "the old group ended" : "the loss was seen",
+      recovery.decided_ms, recovery.aborted_ms, recovery.regrouped_ms, recovery.copied_ms);
+}
+
 void take_first_step(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   JobSoft& soft = desk.soft(id);
@@ -422,10 +442,21 @@ void take_first_step(Desk& desk, JobId id) {
       .job = id, .generation = job.generation, .step = step, .unix_ms = desk.wall.unix_ms});
   if (!recovered) return;
   const Recovery& recovery = desk.job(id).recoveries.back();
+  if (!recovery.planned) {
+    ClusterCounters& sums = desk.counters;
+    const auto add = [](std::uint64_t& sum, std::int64_t phase) {
+      sum += static_cast<std::uint64_t>(std::max<std::int64_t>(0, phase));
+    };
+    ++sums.recoveries_done;
+    add(sums.recovery_decided_ms, recovery.decided_ms);
+    add(sums.recovery_aborted_ms, recovery.aborted_ms);
+    add(sums.recovery_regrouped_ms, recovery.regrouped_ms);
+    add(sums.recovery_copied_ms, recovery.copied_ms);
+    add(sums.recovery_first_step_ms, recovery.first_step_ms);
+  }
   desk.note({.job = id,
              .kind = EventKind::recovered,
-             .message = fmt::format("step {} was done {} ms after the loss was seen", step,
-                                    recovery.first_step_ms),
+             .message = describe_recovery(recovery, step),
              .generation = job.generation,
              .step = step});
 }
@@ -450,6 +481,28 @@ bool is_over(Desk& desk, const JobRecord& job) {
   });
 }
 
+// The step that the formed ranks stand at: the base step, or an older one where the checkpoints
+// that they were led to did not verify. They agree among themselves.
+std::uint64_t formed_step(Desk& desk, const JobRecord& job) {
+  if (job.terms.kind != "train" || job.members.empty()) return job.formation.base_step;
+  const auto& formed = desk.processes[job.members.front()].formed;
+  return formed ? formed->step : job.formation.base_step;
+}
+
+void note_fallback(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  const std::uint64_t step = formed_step(desk, job);
+  if (step >= job.formation.base_step) return;
+  desk.soft(id).newest_step = step;
+  desk.note(
+      {.job = id,
+       .kind = EventKind::checkpoint_failed,
+       .message = fmt::format("the checkpoint of step {} does not verify; {} steps are redone",
+                              job.formation.base_step, job.formation.base_step - step),
+       .generation = job.generation,
+       .step = step});
+}
+
 void advance_generation(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   const Generation generation = job.generation;
@@ -466,7 +519,13 @@ void advance_generation(Desk& desk, JobId id) {
       return soft.formed && soft.formed->generation == generation;
     };
     if (count_members(desk, job, formed) != size) return;
-    desk.record(GroupRunning{.job = id, .generation = generation, .unix_ms = desk.wall.unix_ms});
+    note_fallback(desk, id);
+    const std::uint64_t step = formed_step(desk, job);
+    desk.record(GroupRunning{.job = id,
+                             .generation = generation,
+                             .unix_ms = desk.wall.unix_ms,
+                             .fell_back = step < job.formation.base_step,
+                             .step = step});
     say_running(desk, id);
   }
   open_serving(desk, id);
@@ -524,8 +583,11 @@ void check_job_deadlines(Desk& desk, JobId id) {
   }
   if (soft.wait_due && desk.now >= *soft.wait_due) {
     soft.wait_due.reset();
+    std::string then = job.terms.loss_then;
+    if (then.empty()) then = job.terms.of_node == "wait" ? "fail" : "queue";
+    if (then == "shrink" && shrink_to_survivors(desk, id)) return;
     // Survivors would hold slots that others, perhaps likewise incomplete, wait for.
-    const bool fails = job.terms.of_node == "wait";
+    const bool fails = then == "fail";
     return stop_job(desk, id,
                     {.state = fails ? JobState::failed : JobState::queued,
                      .exit_code = fails ? 3 : 0,

@@ -56,6 +56,27 @@ Result<> set_ranks(const spec::JobSpec& spec, JobTerms& terms) {
   return {};
 }
 
+// The parser has checked the rules.
+void set_retries(const spec::RetriesSpec& retries, JobTerms& terms) {
+  terms.preemptions_max = retries.preemptions;
+  terms.backoff_first_ms = retries.backoff_first_ms;
+  terms.backoff_max_ms = retries.backoff_max_ms;
+  terms.backoff_jitter = retries.backoff_jitter;
+  for (const auto& given : retries.on) {
+    RetryRule rule;
+    for (const auto& [key, value] : given) {
+      if (key == "log") rule.log = value;
+      if (key == "class" && value == "infrastructure") {
+        rule.failure = wire::FailureClass::infrastructure;
+      }
+      if (key != "code") continue;
+      rule.by_code = true;
+      std::from_chars(value.data(), value.data() + value.size(), rule.code);
+    }
+    terms.retry_rules.push_back(std::move(rule));
+  }
+}
+
 }  // namespace
 
 Result<JobTerms> terms_of(const spec::JobSpec& spec) {
@@ -84,6 +105,10 @@ Result<JobTerms> terms_of(const spec::JobSpec& spec) {
   }
   terms.of_node = spec.on_loss.of_node;
   terms.wait_ms = spec.on_loss.wait_ms;
+  terms.loss_then = spec.on_loss.then;
+  set_retries(spec.retries, terms);
+  terms.hang_after_ms = spec.hang.after_ms;
+  terms.hang_action = spec.hang.action;
   terms.retries_user = spec.retries.user;
   terms.retries_infrastructure = spec.retries.infrastructure;
   terms.time_ms_max = spec.limit.time_ms;

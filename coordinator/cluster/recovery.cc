@@ -7,40 +7,18 @@
 
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/release.h"
+#include "coordinator/cluster/scheduler.h"
+#include "coordinator/life/failures.h"
+#include "coordinator/life/hang.h"
+#include "coordinator/membership/drain.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::coordinator {
 
 namespace {
 
-// Tutti's own failures at one step, in a row, that end a job (DESIGN jobs).
-constexpr std::uint32_t kOwnFailuresMax = 3;
-constexpr int kSignalKill = 9;
-
 bool is_member(const JobRecord& job, ProcessId process) {
   return std::find(job.members.begin(), job.members.end(), process) != job.members.end();
-}
-
-std::string describe_exit(const wire::RankExited& exit) {
-  if (!exit.error.empty()) return exit.error;
-  if (exit.signal != 0) return fmt::format("ended by signal {}", exit.signal);
-  return fmt::format("exited with code {}", exit.code);
-}
-
-// The worker's judgement counts; where it has none, the exit speaks for itself.
-Loss judge(const JobRecord& job, const wire::RankExited& exit) {
-  using enum wire::FailureClass;
-  const bool program = job.terms.kind == "run";
-  wire::FailureClass failure = exit.failure;
-  if (failure == none) {
-    if (exit.ordered || exit.signal == kSignalKill ||
-        (exit.code == 0 && exit.signal == 0 && program)) {
-      failure = infrastructure;
-    } else {
-      failure = program ? user : own;
-    }
-  }
-  return {.failure = failure, .message = describe_exit(exit)};
 }
 
 bool ended_well(const JobRecord& job, const wire::RankExited& exit) {
@@ -48,57 +26,10 @@ bool ended_well(const JobRecord& job, const wire::RankExited& exit) {
          exit.signal == 0 && exit.failure == wire::FailureClass::none && exit.error.empty();
 }
 
-void fail(Desk& desk, JobId job, std::int32_t exit_code, const Loss& loss) {
-  stop_job(desk, job,
-           {.state = JobState::failed,
-            .exit_code = exit_code,
-            .failure = loss.failure,
-            .message = loss.message});
-}
-
-// Charges the first cause of an interruption. Whether the job may go on.
-bool charge(Desk& desk, JobId id, const Loss& loss) {
-  const JobRecord& job = desk.job(id);
-  if (!job.failure_counted) {
-    desk.record(
-        FailureCounted{.job = id, .failure = loss.failure, .step = desk.soft(id).newest_step});
-  }
-  if (loss.failure == wire::FailureClass::own && job.failures_own_here >= kOwnFailuresMax) {
-    fail(desk, id, 4,
-         {loss.failure, fmt::format("failed {} times at step {}: {}", kOwnFailuresMax, job.own_step,
-                                    loss.message)});
-    return false;
-  }
-  if (loss.failure == wire::FailureClass::infrastructure &&
-      job.failures_infrastructure > job.terms.retries_infrastructure) {
-    fail(desk, id, 3,
-         {loss.failure, fmt::format("retries.infrastructure ({}) are used up: {}",
-                                    job.terms.retries_infrastructure, loss.message)});
-    return false;
-  }
-  return true;
-}
-
-void lose_to_user(Desk& desk, JobId id, const Loss& loss) {
-  desk.record(FailureCounted{
-      .job = id, .failure = wire::FailureClass::user, .step = desk.soft(id).newest_step});
-  const JobRecord& job = desk.job(id);
-  if (job.failures_user > job.terms.retries_user) return fail(desk, id, 1, loss);
-  stop_job(desk, id,
-           {.state = JobState::queued,
-            .exit_code = 0,
-            .failure = wire::FailureClass::user,
-            .message = loss.message});
-}
-
 void go_on(Desk& desk, JobId id, const Loss& loss) {
   if (!charge(desk, id, loss)) return;
   if (desk.job(id).terms.kind == "run") {
-    stop_job(desk, id,
-             {.state = JobState::queued,
-              .exit_code = 0,
-              .failure = loss.failure,
-              .message = loss.message});
+    queue_again(desk, id, loss);
     return;
   }
   abort_generation(desk, id, loss.message);
@@ -161,6 +92,7 @@ void lose_rank(Desk& desk, JobId id, const ProcessRecord& process, const Loss& l
              .rank = static_cast<std::int32_t>(process.rank),
              .worker = process.worker});
   const Loss named{loss.failure, fmt::format("{}: {}", who, loss.message)};
+  blame_node(desk, process.worker, job, loss);
   if (loss.failure == wire::FailureClass::user) return lose_to_user(desk, id, named);
   go_on(desk, id, named);
 }
@@ -335,56 +267,31 @@ void end_late(Desk& desk, JobId id, const std::string& cause, const Late& late) 
   }
 }
 
-// How long the rank may stand still where it is.
-Duration patience_with(const Desk& desk, const ProcessSoft& soft) {
-  constexpr std::uint32_t kChangesMin = 8;  // before its pace is known
-  constexpr int kPauses = 20;
-  const std::string& phase = soft.progress.phase;
-  const bool stepping = phase == "forward" || phase == "exchange" || phase == "update";
-  if (!stepping || soft.changes < kChangesMin) return desk.settings.hang_max;
-  return std::clamp<Duration>(kPauses * soft.longest_pause, desk.settings.hang_min,
-                              desk.settings.hang_max);
-}
-
-// A hung rank stops the others too, in the exchange: to blame is who is furthest behind.
-void end_hung(Desk& desk, JobId id) {
-  const JobRecord& job = desk.job(id);
-  const ProcessSoft* last = nullptr;
-  for (const ProcessId member : job.members) {
-    const ProcessSoft& its = desk.processes[member];
-    if (!member || (its.finished && its.finished->generation == job.generation)) continue;
-    const auto key = [](const ProcessSoft& soft) {
-      return std::pair(soft.progress.collective, soft.progress_at);
-    };
-    if (last == nullptr || key(its) < key(*last)) last = &its;
-  }
-  JobSoft& soft = desk.soft(id);
-  // Looked at again by then, also should this not end the generation.
-  soft.hang_due = desk.now + desk.settings.hang_min;
-  if (last == nullptr) return;
-  const Instant due = last->progress_at + patience_with(desk, *last);
-  if (desk.now < due) {
-    soft.hang_due = std::min(*soft.hang_due, due);
-    return;
-  }
-  const std::string cause = fmt::format("it made no progress for {:.0f} s in phase {} of step {}",
-                                        to_seconds(desk.now - last->progress_at),
-                                        last->progress.phase, last->progress.step);
-  end_late(desk, id, cause, [&](ProcessId process) { return &desk.processes[process] == last; });
-}
-
 }  // namespace
 
-void watch_for_hang(Desk& desk, JobId id) {
+bool shrink_to_survivors(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
-  if (job.terms.kind != "train") return;
+  std::vector<Placement> gang;
   for (const ProcessId member : job.members) {
-    if (!member) continue;
-    desk.processes[member].progress_at = desk.now;
-    desk.processes[member].longest_pause = {};
-    desk.processes[member].changes = 0;
+    const ProcessRecord* process = desk.durable.process(member);
+    if (process == nullptr) continue;
+    gang.push_back({.process = member,
+                    .worker = process->worker,
+                    .incarnation = process->incarnation,
+                    .slot = process->slot,
+                    .survivor = true});
   }
-  desk.soft(id).hang_due = desk.now + desk.settings.hang_min;
+  const bool enough = !gang.empty() && gang.size() >= job.terms.ranks_min;
+  if (job.terms.kind != "train" || !enough) return false;
+  if (!charge_interruption(desk, id)) return true;
+  const std::size_t before = job.members.size();
+  start_generation(desk, id, std::move(gang));
+  desk.note({.job = id,
+             .kind = EventKind::resized,
+             .message = fmt::format("goes on with {} ranks instead of {}: no place for the others",
+                                    job.members.size(), before),
+             .generation = job.generation});
+  return true;
 }
 
 void check_recovery_deadlines(Desk& desk, JobId id) {
@@ -412,7 +319,7 @@ void check_recovery_deadlines(Desk& desk, JobId id) {
       return !its.formed || its.formed->generation != generation;
     });
   } else if (soft.hang_due && desk.now >= *soft.hang_due) {
-    end_hung(desk, id);
+    check_hang(desk, id);
   }
 }
 

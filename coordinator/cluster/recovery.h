@@ -41,8 +41,9 @@ bool charge_interruption(Desk& desk, JobId job);
 // All ranks are ready: base step, checkpoint and copies.
 void order_group(Desk& desk, JobId job);
 
-// The generation runs: from now on a rank that stands still is found.
-void watch_for_hang(Desk& desk, JobId job);
+// A job that lost ranks goes on with those that are left, if they are enough (`of_node: shrink`, or
+// `then: shrink` once the wait is over); whether it did.
+bool shrink_to_survivors(Desk& desk, JobId job);
 
 // Deadlines of regrouping, forming and standing still.
 void check_recovery_deadlines(Desk& desk, JobId job);

@@ -136,6 +136,7 @@ void regroup(Desk& desk, JobId id, const std::vector<ProcessId>& next, const std
   std::vector<Placement> gang;
   for (const ProcessId process : next) gang.push_back(stay(*desk.durable.process(process)));
   const std::size_t before = desk.job(id).members.size();
+  ++desk.counters.resizes;
   end_generation(desk, id, cause);
   start_generation(desk, id, std::move(gang));
   const JobRecord& job = desk.job(id);
@@ -162,8 +163,13 @@ void advance_resize(Desk& desk, JobId id) {
 
 bool is_releasing(const JobRecord& job) { return job.release.to != ReleaseTo::none; }
 
+bool may_preempt(const JobRecord& job) {
+  return job.terms.preemptions_max == 0 || job.preemptions < job.terms.preemptions_max;
+}
+
 void release_job(Desk& desk, JobId id, Release release) {
   const JobRecord& job = desk.job(id);
+  if (release.cause == ReleaseCause::preempted && !may_preempt(job)) return;
   const bool resizes = release.to == ReleaseTo::resize;
   if (is_terminal(job.state) || release.to == ReleaseTo::none) return;
   if (resizes && !can_resize(desk, job, release)) return;

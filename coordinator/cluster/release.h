@@ -34,6 +34,9 @@ struct Release {
 // or has ended. What has nothing to save (queued, placed, not formed yet) leaves at once.
 void release_job(Desk& desk, JobId job, Release release);
 
+// Whether retries.preemptions leaves room for another one; release_job refuses it otherwise.
+bool may_preempt(const JobRecord& job);
+
 // Whether the job was asked to leave, or to change its size, and has not done so yet.
 bool is_releasing(const JobRecord& job);
 

@@ -8,6 +8,7 @@
 
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/cluster/release.h"
+#include "coordinator/life/failures.h"
 #include "coordinator/membership/membership.h"
 
 namespace tutti::coordinator {
@@ -156,6 +157,7 @@ void place_missing(Desk& desk, JobId id) {
     // The old place first: what the node has cached, and the survivors' links, are there.
     std::optional<Seat> seat = room.take(job.terms, job.homes[rank]);
     if (!seat && job.terms.of_node != "wait") seat = room.take(job.terms);
+    if (!seat && job.terms.of_node == "shrink" && shrink_to_survivors(desk, id)) return;
     if (!seat) {
       wait_for(desk, id, Tell::events,
                fmt::format("waits for a slot for rank {}{}", rank,
@@ -201,6 +203,7 @@ enum class Turn { passed, placed, blocks };
 
 Turn place_queued(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
+  if (is_backing_off(desk, id)) return Turn::passed;
   Room room(desk);
   const std::uint32_t total = room.capacity(job.terms, Room::Beside::nothing);
   const std::uint32_t size = std::min(job.terms.ranks_max, total);
@@ -267,7 +270,8 @@ void start_generation(Desk& desk, JobId id, std::vector<Placement> gang) {
   if (starters) soft.start_due = desk.now + desk.settings.start_max + kStartSlack;
   desk.record(GenerationStarted{.job = id,
                                 .generation = Generation{desk.job(id).generation.value + 1},
-                                .gang = std::move(gang)});
+                                .gang = std::move(gang),
+                                .unix_ms = desk.wall.unix_ms});
 }
 
 void schedule(Desk& desk) {

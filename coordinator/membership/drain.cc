@@ -17,6 +17,11 @@ namespace {
 // takes a moment.
 constexpr Duration kEndSlack = std::chrono::seconds(2);
 
+// A node is blamed for so long, and set aside at the failures of so many users.
+constexpr Duration kBlameLife = std::chrono::hours(1);
+constexpr std::uint32_t kQuarantineUsers = 3;
+constexpr std::size_t kCauseBytesMax = 120;
+
 void refuse(Desk& desk, RequestId request, std::string message) {
   desk.decision.immediate.push_back(
       Answer{.request = request, .body = Error{ErrorCode::not_found, std::move(message)}});
@@ -72,6 +77,49 @@ void move_away(Desk& desk, const std::string& worker) {
 }
 
 }  // namespace
+
+NodeScore score_of(const WorkerRecord& worker, std::int64_t now_unix_ms) {
+  NodeScore score;
+  std::set<std::string> users;
+  std::string causes;
+  for (const NodeBlame& blame : worker.blames) {
+    if (now_unix_ms - blame.unix_ms > to_ms(kBlameLife)) continue;
+    ++score.failures;
+    users.insert(blame.owner);
+    causes += fmt::format("{}job {} of {}: {}", causes.empty() ? "" : "; ", blame.job.value,
+                          blame.owner, blame.cause);
+  }
+  score.users = static_cast<std::uint32_t>(users.size());
+  if (score.failures == 0) return score;
+  score.message = fmt::format("{} failures of {} users in the last {} min: {}", score.failures,
+                              score.users, to_ms(kBlameLife) / 60'000, causes);
+  return score;
+}
+
+void blame_node(Desk& desk, const std::string& worker, const JobRecord& job, const Loss& loss) {
+  const WorkerRecord* record = desk.durable.worker(worker);
+  const bool its =
+      loss.failure == wire::FailureClass::infrastructure || loss.failure == wire::FailureClass::own;
+  if (record == nullptr || record->lost || !its) return;
+  desk.record(NodeBlamed{.worker = worker,
+                         .blame = {.job = job.job,
+                                   .owner = job.owner,
+                                   .cause = loss.message.substr(0, kCauseBytesMax),
+                                   .unix_ms = desk.wall.unix_ms}});
+  const NodeScore score = score_of(*record, desk.wall.unix_ms);
+  if (record->draining() || score.users < kQuarantineUsers) return;
+  // Where most nodes are as bad, it is not this node's doing.
+  std::size_t others = 0;
+  std::size_t better = 0;
+  for (const auto& [name, other] : desk.durable.workers()) {
+    if (name == worker || other.lost || other.draining()) continue;
+    ++others;
+    if (2 * score_of(other, desk.wall.unix_ms).users < score.users) ++better;
+  }
+  if (others == 0 || 2 * better < others) return;
+  ++desk.counters.quarantines;
+  drain(desk, worker, DrainCause::quarantine, score.message, desk.settings.drain);
+}
 
 void advance_drains(Desk& desk) {
   const std::set<std::string> draining = desk.durable.draining();

@@ -12,12 +12,25 @@
 #include <vector>
 
 #include "coordinator/cluster/desk.h"
+#include "coordinator/cluster/recovery.h"
 
 namespace tutti::coordinator {
 
 void on_drain(Desk& desk, const DrainNode& input);
 void on_undrain(Desk& desk, const UndrainNode& input);
 void on_leaving(Desk& desk, const WorkerLink& link, const wire::WorkerLeaving& report);
+
+// A failure on the node that may be its doing; the user's own never is.
+void blame_node(Desk& desk, const std::string& worker, const JobRecord& job, const Loss& loss);
+
+// What the node is blamed for at this time, and of how many users: "3 failures of 2 users in the
+// last 60 min: job 7 of ann: ended by signal 9; ...". Empty if there is nothing.
+struct NodeScore {
+  std::uint32_t failures = 0;
+  std::uint32_t users = 0;
+  std::string message;
+};
+NodeScore score_of(const WorkerRecord& worker, std::int64_t now_unix_ms);
 
 // Asks every job that is on a draining node to leave it, and says when the node is empty. Cheap
 // where no node drains.

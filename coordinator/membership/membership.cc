@@ -7,6 +7,7 @@
 
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
+#include "coordinator/life/hang.h"
 #include "protocol/base/secret.h"
 
 namespace tutti::coordinator {
@@ -148,6 +149,7 @@ void adopt(Desk& desk, const wire::ProcessState& state) {
   soft.told = state.generation;
   soft.progress = state.progress;
   soft.progress_at = desk.now;
+  soft.beat_at = desk.now;
   soft.stop_told = state.phase == Phase::stopping;
   soft.limits = state.limits;
   soft.held = state.held;
@@ -257,15 +259,7 @@ void on_hello(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
 }
 
 void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat) {
-  for (const wire::RankProgress& progress : heartbeat.progress) {
-    const auto at = desk.processes.find(progress.process);
-    if (at == desk.processes.end() || at->second.progress == progress) continue;
-    ProcessSoft& soft = at->second;
-    soft.progress = progress;
-    soft.longest_pause = std::max(soft.longest_pause, desk.now - soft.progress_at);
-    soft.progress_at = desk.now;
-    ++soft.changes;
-  }
+  for (const wire::RankProgress& progress : heartbeat.progress) note_progress(desk, progress);
   desk.decision.immediate.push_back(frame_to(link, wire::HeartbeatAnswered{}));
 }
 

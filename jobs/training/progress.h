@@ -38,8 +38,9 @@ constexpr std::string_view to_string(Phase phase) {
 
 struct Progress {
   std::atomic<Phase> phase{Phase::idle};
-  std::atomic<std::uint64_t> step{0};        // being made, or made last
-  std::atomic<std::uint64_t> compute_us{0};  // forward and backward of the last step, waits aside
+  std::atomic<std::uint64_t> step{0};  // being made, or made last
+  std::atomic<std::uint64_t> compute_us{
+      0};  // of a shard of the last step, without waiting for others
 
   void enter(Phase next) { phase.store(next, std::memory_order_relaxed); }
 };

@@ -54,7 +54,8 @@ Result<> Mesh::exchange(std::span<const Transfer> transfers) {
 
 Result<> Mesh::enqueue(std::span<const Transfer> transfers) {
   operations_.fetch_add(1);
-  for (Link& link : links_) {
+  for (std::uint32_t peer = 0; peer < size(); ++peer) {
+    Link& link = links_[peer];
     link.send.restart();
     link.receive.restart();
     link.ahead = false;
@@ -66,6 +67,8 @@ Result<> Mesh::enqueue(std::span<const Transfer> transfers) {
     Link& link = links_[transfer.peer];
     Lane& lane = transfer.direction == Transfer::Direction::send ? link.send : link.receive;
     lane.queue.push_back(transfer.bytes);
+    // It said goodbye: nothing that is due to it or from it will ever move.
+    if (link.departed) return peer_is_gone(transfer.peer, "it left the group");
   }
   return {};
 }

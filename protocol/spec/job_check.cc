@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 
 namespace tutti::spec {
 
@@ -12,9 +13,41 @@ namespace {
 constexpr std::uint32_t kShardsAutomatic = 8;
 constexpr std::uint32_t kByteTokens = 256;  // a byte-level tokenizer begins with one token a byte
 
+bool is_exit_code(std::string_view text) {
+  int code = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), code);
+  return error == std::errc{} && rest == text.data() + text.size() && code >= 1 && code <= 255;
+}
+
 class JobCheck {
  public:
   JobCheck(JobSpec& spec, const Places& places) : spec_(spec), places_(places) {}
+
+  Result<> retries() {
+    for (std::size_t i = 0; i < spec_.retries.on.size(); ++i) {
+      const auto& rule = spec_.retries.on[i];
+      const std::string path = fmt::format("retries.on[{}]", i);
+      for (const auto& [key, value] : rule) {
+        if (key != "code" && key != "log" && key != "class") {
+          return wrong("retries.on",
+                       fmt::format("unknown key \"{}\" in {}; valid: code, log, class", key, path));
+        }
+      }
+      const auto its_class = rule.find("class");
+      if (its_class == rule.end() ||
+          (its_class->second != "user" && its_class->second != "infrastructure")) {
+        return wrong("retries.on", path + ".class must be one of user, infrastructure");
+      }
+      const auto code = rule.find("code");
+      if (code == rule.end() && !rule.contains("log")) {
+        return wrong("retries.on", path + " needs a code or a log text to match");
+      }
+      if (code != rule.end() && !is_exit_code(code->second)) {
+        return wrong("retries.on", path + ".code must be an exit code between 1 and 255");
+      }
+    }
+    return {};
+  }
 
   Result<> train() {
     for (const auto check : {&JobCheck::model, &JobCheck::data, &JobCheck::optimizer,
@@ -208,6 +241,7 @@ class JobCheck {
 
 Result<> resolve_job(JobSpec& spec, const Places& places) {
   JobCheck check(spec, places);
+  if (Result<> checked = check.retries(); !checked) return checked;
   switch (spec.kind) {
     case JobKind::train: return check.train();
     case JobKind::serve: return check.serve();

@@ -20,8 +20,9 @@ constexpr std::string_view kOptimizersLater[] = {"adafactor", "muon", "lion", "s
 constexpr std::string_view kSchedules[] = {"constant", "linear", "cosine"};
 constexpr std::string_view kDevices[] = {"any", "cpu"};
 constexpr std::string_view kDevicesLater[] = {"gpu", "cuda"};
-constexpr std::string_view kOfNode[] = {"wait", "replace", "fail"};
-constexpr std::string_view kOfNodeLater[] = {"shrink"};
+constexpr std::string_view kOfNode[] = {"wait", "replace", "shrink", "fail"};
+constexpr std::string_view kThen[] = {"fail", "queue", "shrink"};
+constexpr std::string_view kHangActions[] = {"restart", "fail", "tell"};
 constexpr std::string_view kRanksShorthand[] = {"resources.ranks.min", "resources.ranks.max"};
 
 using J = JobSpec;
@@ -149,14 +150,32 @@ const Key kKeys[] = {
     {"checkpoint.last", form(Form::flag), kTrain, kOptional,
      reach<&J::checkpoint, &CheckpointSpec::last>, "whether the last step leaves a checkpoint"},
 
-    {"on_loss.of_node", choice(kOfNode, kOfNodeLater), kEvery, kOptional,
+    {"on_loss.of_node", choice(kOfNode), kEvery, kOptional,
      reach<&J::on_loss, &OnLossSpec::of_node>, "what happens when ranks are lost with their node"},
     {"on_loss.wait", form(Form::duration), kEvery, kOptional,
      reach<&J::on_loss, &OnLossSpec::wait_ms>, "how long to wait for the node"},
+    {"on_loss.then", choice(kThen), kEvery, kOptional, reach<&J::on_loss, &OnLossSpec::then>,
+     "what happens after that wait; else fail for `wait`, queue for the others"},
     {"retries.user", whole(0, kMillion), kEvery, kOptional, reach<&J::retries, &RetriesSpec::user>,
      "restarts after the job's own failures"},
     {"retries.infrastructure", whole(0, kMillion), kEvery, kOptional,
      reach<&J::retries, &RetriesSpec::infrastructure>, "restarts after lost ranks and nodes"},
+    {"retries.preemptions", whole(0, kMillion), kEvery, kOptional,
+     reach<&J::retries, &RetriesSpec::preemptions>,
+     "after so many preemptions nobody preempts it any more; 0: no limit"},
+    {"retries.on", form(Form::text_maps), kEvery, kOptional, reach<&J::retries, &RetriesSpec::on>,
+     "whose failure an exit code or a text in the log is: [{code: 75, class: infrastructure}]"},
+    {"retries.backoff.first", form(Form::duration), kEvery, kOptional,
+     reach<&J::retries, &RetriesSpec::backoff_first_ms>,
+     "wait before the second try in a row, doubled each time; 0: none"},
+    {"retries.backoff.max", form(Form::duration), kEvery, kOptional,
+     reach<&J::retries, &RetriesSpec::backoff_max_ms>, "longest such wait"},
+    {"retries.backoff.jitter", number(0, 1), kEvery, kOptional,
+     reach<&J::retries, &RetriesSpec::backoff_jitter>, "share of the wait that is chance"},
+    {"hang.after", form(Form::duration), kTrain, kOptional, reach<&J::hang, &HangSpec::after_ms>,
+     "how long a rank may stand still; 0: by the ranks' own pace"},
+    {"hang.action", choice(kHangActions), kTrain, kOptional, reach<&J::hang, &HangSpec::action>,
+     "what happens then"},
     {"priority", whole(-1'000'000, 1'000'000), kEvery, kOptional, reach<&J::priority>,
      "higher goes first"},
     {"limit.time", form(Form::duration), kEvery, kOptional, reach<&J::limit, &LimitSpec::time_ms>,

@@ -112,8 +112,9 @@ struct CheckpointSpec {
 };
 
 struct OnLossSpec {
-  std::string of_node = "replace";  // this version: wait | replace | fail
+  std::string of_node = "replace";  // wait | replace | shrink | fail
   std::uint64_t wait_ms = 60'000;
+  std::string then;  // after the wait: fail | queue | shrink; empty: fail for wait, else queue
 
   bool operator==(const OnLossSpec&) const = default;
 };
@@ -121,8 +122,21 @@ struct OnLossSpec {
 struct RetriesSpec {
   std::uint32_t user = 0;
   std::uint32_t infrastructure = 20;
+  std::uint32_t preemptions = 0;  // after so many nobody preempts it any more; 0: no limit
+  // Each with `class` (user | infrastructure) and `code` or `log` or both; the first match counts.
+  std::vector<std::map<std::string, std::string>> on;
+  std::uint64_t backoff_first_ms = 1'000;  // before the second try in a row; doubled each time
+  std::uint64_t backoff_max_ms = 60'000;
+  double backoff_jitter = 0.2;  // share of the wait that is chance
 
   bool operator==(const RetriesSpec&) const = default;
+};
+
+struct HangSpec {
+  std::uint64_t after_ms = 0;      // 0: by the ranks' own pace
+  std::string action = "restart";  // restart | fail | tell
+
+  bool operator==(const HangSpec&) const = default;
 };
 
 struct ServeSpec {
@@ -155,6 +169,7 @@ struct JobSpec {
   CheckpointSpec checkpoint;
   OnLossSpec on_loss;
   RetriesSpec retries;
+  HangSpec hang;  // train
   std::int32_t priority = 0;
   LimitSpec limit;
   // run: how long its programs go on without a word of the coordinator; 0: for ever ("never").

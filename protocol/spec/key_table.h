@@ -20,7 +20,8 @@ namespace tutti::spec {
 // The member that a key's value is read into.
 using Target = std::variant<std::string*, bool*, double*, std::int32_t*, std::uint16_t*,
                             std::uint32_t*, std::uint64_t*, std::vector<std::string>*,
-                            std::vector<double>*, std::map<std::string, std::string>*>;
+                            std::vector<double>*, std::map<std::string, std::string>*,
+                            std::vector<std::map<std::string, std::string>>*>;
 using Reach = Target (*)(void* object);
 
 enum class Form {
@@ -35,7 +36,8 @@ enum class Form {
   bytes,
   texts,
   numbers,
-  text_map
+  text_map,
+  text_maps
 };
 
 // What may stand behind a key. For lists min and max bound each item.

@@ -170,6 +170,19 @@ Result<> read_text_map(const Node& node, const Key& key,
   return {};
 }
 
+Result<> read_text_maps(const Node& node, const Key& key,
+                        std::vector<std::map<std::string, std::string>>& target) {
+  if (node.form != Node::Form::list) return wrong(node, key.path, "a list of maps");
+  target.clear();
+  for (const Node& item : node.items) {
+    const std::string path = fmt::format("{}[{}]", key.path, target.size());
+    Key each = key;
+    each.path = path;
+    if (Result<> read = read_text_map(item, each, target.emplace_back()); !read) return read;
+  }
+  return {};
+}
+
 template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
@@ -190,6 +203,9 @@ Result<> read_value(const Node& node, const Key& key, Target target) {
                  [&](std::vector<double>* values) { return read_numbers(node, key, *values); },
                  [&](std::map<std::string, std::string>* texts) {
                    return read_text_map(node, key, *texts);
+                 },
+                 [&](std::vector<std::map<std::string, std::string>>* maps) {
+                   return read_text_maps(node, key, *maps);
                  },
                  [&](auto* value) { return read_whole(node, key, *value); }},
       target);
@@ -239,6 +255,14 @@ std::string quote(std::string_view text) {
   return quoted + '"';
 }
 
+std::string print_text_map(const std::map<std::string, std::string>& texts) {
+  if (texts.empty()) return "";
+  return '{' +
+         join(texts,
+              [](const auto& entry) { return quote(entry.first) + ": " + quote(entry.second); }) +
+         '}';
+}
+
 std::string print_value(const Key& key, Target target) {
   const auto print_whole = [&](auto value) -> std::string {
     if (key.takes.form == Form::duration) return print_duration(static_cast<std::uint64_t>(value));
@@ -259,10 +283,9 @@ std::string print_value(const Key& key, Target target) {
                        : '[' + join(*texts, [](const auto& t) { return quote(t); }) + ']';
           },
           [](const std::vector<double>* values) { return '[' + join(*values, print_number) + ']'; },
-          [](const std::map<std::string, std::string>* texts) {
-            return texts->empty() ? "" : '{' + join(*texts, [](const auto& entry) {
-                                           return quote(entry.first) + ": " + quote(entry.second);
-                                         }) + '}';
+          [](const std::map<std::string, std::string>* texts) { return print_text_map(*texts); },
+          [](const std::vector<std::map<std::string, std::string>>* maps) {
+            return maps->empty() ? "" : '[' + join(*maps, print_text_map) + ']';
           },
           [&](const auto* value) { return print_whole(*value); }},
       target);
@@ -282,6 +305,7 @@ std::string describe(const Takes& takes) {
     case Form::texts: return "a list of texts";
     case Form::numbers: return "a list of numbers " + range_of(takes);
     case Form::text_map: return "a map of texts";
+    case Form::text_maps: return "a list of maps";
   }
   return "";
 }

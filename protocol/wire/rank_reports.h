@@ -154,7 +154,7 @@ struct RankProgress {
   std::uint64_t step = 0;
   std::uint64_t collective =
       0;  // number of the collective it is in or did last, within the generation
-  std::uint64_t compute_us = 0;  // of its last step, without waiting for others
+  std::uint64_t compute_us = 0;  // of a shard of its last step, without waits
   std::uint64_t beat = 0;        // seconds of its own clock: stands still only if the process does
 
   bool operator==(const RankProgress&) const = default;

@@ -43,6 +43,8 @@ struct RankStarted {
 };
 BOOST_DESCRIBE_STRUCT(RankStarted, (), (job, generation, process, pid, limits))
 
+inline constexpr std::size_t kLogTailBytes = 4'096;
+
 // A process is gone and reaped: its slot is free. One of `code` and `signal` is set, or `error` if
 // it never began.
 struct RankExited {
@@ -59,12 +61,13 @@ struct RankExited {
   bool out_of_memory = false;           // ended by the kernel for want of memory
   std::uint64_t memory_peak_bytes = 0;  // resident, of it and what it started; 0: not known
   std::uint64_t cpu_ms = 0;             // user and system, the same
+  std::string log_tail = {};  // of one that ended badly: the last kLogTailBytes of its log
 
   bool operator==(const RankExited&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(RankExited, (),
                       (job, generation, process, code, signal, ordered, failure, error,
-                       seen_unix_ms, began, out_of_memory, memory_peak_bytes, cpu_ms))
+                       seen_unix_ms, began, out_of_memory, memory_peak_bytes, cpu_ms, log_tail))
 
 BOOST_DEFINE_ENUM_CLASS(ProcessPhase, starting, ready, formed, broken, finished, stopping)
 

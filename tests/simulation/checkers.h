@@ -31,6 +31,8 @@ class Checkers {
 
   // What clients were told.
   void accepted(const std::string& key, JobId job);
+  // The key is tried anew: an earlier refusal says nothing about this one.
+  void submitted(const std::string& key) { rejected_.erase(key); }
   void rejected(const std::string& key);
   void order_sent(const wire::StartRank& order, const std::string& name);
 

@@ -122,6 +122,7 @@ void Scenario::submit(const SimJob& job) {
   if (accepted_.contains(job.name)) return;
   const coordinator::RequestId request{next_request_++};
   requests_[request.value] = job.name;
+  checkers_.submitted(job.name);
   coordinator_->on(coordinator::SubmitJob{.request = request,
                                           .key = job.name,
                                           .owner = "tester",

@@ -96,6 +96,7 @@ TEST_CASE("cluster: a user's failure uses retries.user, and only that") {
   driver.join("a", 1);
   spec::JobSpec spec = run_spec(1);
   spec.retries.user = 1;
+  spec.retries.backoff_first_ms = 0;
   const JobId job = driver.submit(spec);
   driver.exited(driver.run_up()[0], 1, 0, wire::FailureClass::user);
   CHECK(driver.happened(job, EventKind::restarted));

@@ -47,6 +47,9 @@ std::string any_value(const Takes& takes, Rng& rng) {
     case Form::bytes: return std::to_string(rng.below(5'000)) + "KiB";
     case Form::texts: return "[" + quote("x" + any_text(rng)) + ", " + quote(any_text(rng)) + "]";
     case Form::numbers: return "[" + any_number(takes, rng) + ", " + any_number(takes, rng) + "]";
+    case Form::text_maps:
+      return "[{class: user, log: " + quote("x" + any_text(rng)) +
+             "}, {class: infrastructure, code: " + std::to_string(1 + rng.below(255)) + "}]";
     case Form::text_map:
       return "{" + quote("k" + std::to_string(rng.below(9))) + ": " + quote(any_text(rng)) + "}";
   }
