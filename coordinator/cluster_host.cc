@@ -47,6 +47,7 @@ Result<> ClusterHost::open(const ClusterHostOptions& options, ClusterSettings se
   if (!past) return past.error();
   if (Result<> listening = listen(options); !listening) return listening;
   settings.liveness_port = liveness_->port();
+  join_token_ = settings.join_token;
   state_ = std::make_unique<ClusterState>(std::move(settings));
   links_.access->restore(past->access, past->last_access);
   last_audit_ = past->last_audit;
@@ -68,11 +69,10 @@ Result<> ClusterHost::listen(const ClusterHostOptions& options) {
   });
   if (!liveness) return liveness.error();
   liveness_ = *std::move(liveness);
-  const bool is_v6 = options.host.find(':') != std::string::npos;
+  options_ = options;
   auto server = open_port(options.control, [&](std::uint16_t port) {
     transport::ServerOptions with;
-    with.address =
-        "tcp://" + (is_v6 ? "[" + options.host + "]" : options.host) + ":" + std::to_string(port);
+    with.address = address_on(port);
     with.keys = options.keys;
     return transport::open_server(host_, with,
                                   {.on_frame = [this](const std::string& peer, std::string frame) {
@@ -81,6 +81,7 @@ Result<> ClusterHost::listen(const ClusterHostOptions& options) {
   });
   if (!server) return server.error();
   server_ = *std::move(server);
+  control_address_ = server_->address();
   return {};
 }
 
@@ -221,6 +222,7 @@ void ClusterHost::on_frame(const std::string& peer, const std::string& frame) {
   if (auto* data = std::get_if<wire::SpoolData>(&decoded->message)) {
     return store_spool(peer, header.session, std::move(*data));
   }
+  if (auto* hello = std::get_if<wire::Hello>(&decoded->message)) admit(*hello);
   handle(WorkerFrame{peer, header.session, header.sequence, std::move(decoded->message)});
 }
 
@@ -270,7 +272,10 @@ void ClusterHost::on_stored(const std::string& peer, SessionId session, JobId jo
 void ClusterHost::send(const std::string& peer, const wire::ToWorker& message,
                        wire::FrameHeader header) {
   if (closed_) return;
-  const Result<std::string> frame = wire::encode_frame<wire::ToWorker>(message, header);
+  const bool tells = next_connection_.control_port != 0 &&
+                     std::holds_alternative<wire::HeartbeatAnswered>(message);
+  const Result<std::string> frame = wire::encode_frame<wire::ToWorker>(
+      tells ? wire::ToWorker(next_connection_) : message, header);
   if (!frame) {
     TUTTI_LOG_ERROR("coordinator", "cannot send to {}: {}", peer, frame.error().message);
     return;

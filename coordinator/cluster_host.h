@@ -40,6 +40,7 @@
 #include "protocol/transport/liveness.h"
 #include "protocol/wire/counters.h"
 #include "protocol/wire/frame.h"
+#include "protocol/wire/worker_messages.h"
 
 namespace tutti::coordinator {
 
@@ -59,6 +60,9 @@ struct ClusterHostLinks {
   std::function<void(const CloseServing&)> close_serving;
   std::function<void(const Error&)> on_fatal;                // the coordinator cannot go on
   std::function<void(std::uint64_t token)> on_revoked = {};  // it is good no more
+  // Keeps the new keys, and tells those who join where to: for rotate_keys.
+  std::function<Result<>(const transport::KeyPair& keys, std::uint16_t control_port)> keep_keys =
+      {};
 };
 
 struct HostCounters {
@@ -91,6 +95,10 @@ class ClusterHost {
   void ask(Input input, Caller caller, Answered answered);
   // The change takes effect, and `answered` is called, once it is durable.
   void change_access(AccessChange change, const Caller& caller, Answered answered);
+  // New CURVE keys at once, on a port beside the old one. Who is connected learns them by his
+  // heartbeats; after `overlap` the old ones are good no more (and, if the port was asked for, the
+  // new ones are on it).
+  void rotate_keys(Duration overlap, const Caller& caller, Answered answered);
   // Copies the ledger into the file; `done` is called when it is whole.
   void back_up(const std::filesystem::path& file, std::function<void(Result<>)> done);
 
@@ -99,7 +107,7 @@ class ClusterHost {
   const Ledger& ledger() const { return *ledger_; }
   AccessTable& access() { return *links_.access; }
 
-  const std::string& control_address() const { return server_->address(); }
+  const std::string& control_address() const { return control_address_; }
   std::uint16_t liveness_port() const { return liveness_->port(); }
   const transport::EndpointCounters& endpoint_counters() const { return server_->counters(); }
   const wire::FrameCounters& frame_counters() const { return frames_; }
@@ -122,6 +130,11 @@ class ClusterHost {
   void flush_soon();
   void apply_access();
   void expire_tokens();
+  void admit(wire::Hello& hello);
+  std::string address_on(std::uint16_t port) const;
+  Result<> listen_with(const transport::KeyPair& keys, std::uint16_t port);
+  void end_overlap(const transport::KeyPair& keys, Duration overlap);
+  void return_to_port(const transport::KeyPair& keys, Duration overlap, int tries);
   void step_backup();
   void handle(Input input);
   void take(Decision decision);
@@ -170,6 +183,11 @@ class ClusterHost {
   std::uint64_t last_request_ = 0;
   std::map<RequestId, Waiting> waiting_;
   std::uint64_t last_audit_ = 0;
+  ClusterHostOptions options_;
+  std::string join_token_;       // of the state folder
+  std::string control_address_;  // where those who join now connect
+  std::string old_address_;      // given up at the end of the overlap; empty: no rotation goes on
+  wire::HeartbeatAnswered next_connection_;
   actor::TimerId expiry_ = 0;
   std::unique_ptr<LedgerBackup> backup_;
   std::function<void(Result<>)> backup_done_;

@@ -1,4 +1,5 @@
 // What people ask of the cluster: requests and their answers, changes of access, backups.
+#include <algorithm>
 #include <utility>
 
 #include "coordinator/cluster_host.h"
@@ -103,7 +104,10 @@ void ClusterHost::apply_access() {
     links_.access->apply(change);
     if (change.removed && links_.on_revoked) links_.on_revoked(change.record.id);
   }
-  if (!changes.empty()) expire_tokens();
+  const bool times = std::any_of(changes.begin(), changes.end(), [](const AccessChange& change) {
+    return change.record.expires_unix_ms != 0;
+  });
+  if (times) expire_tokens();
   const auto afterwards = std::exchange(afterwards_, {});
   for (const auto& each : afterwards) each();
 }

@@ -106,6 +106,8 @@ struct CoordinatorService::Parts {
 
   Result<> open_cluster(const StateFolder& folder);
   Result<> open_http(const StateFolder& folder);
+  Result<> write_join(const transport::KeyPair& keys, std::uint16_t port,
+                      const std::string& join_token) const;
   void begin_end(int exit_code);
   void end_when_quiet(Instant until);
 
@@ -153,6 +155,12 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   };
   links.close_serving = [this](const CloseServing& serving) { gateway_->close(serving.job); };
   links.on_fatal = [this](const Error& error) { begin_end(exit_code_of(error)); };
+  links.keep_keys = [this, token = *join_token](const transport::KeyPair& made,
+                                                std::uint16_t port) -> Result<> {
+    if (Result<> kept = folder_->write_keys(made); !kept) return kept;
+    if (Result<> said = write_join(made, port, token); !said) return said;
+    return folder_->write_ports({http_->port(), port, cluster_->liveness_port()});
+  };
   cluster_ = std::make_unique<ClusterHost>(runtime_, std::move(links));
 
   Result<std::unique_ptr<Ledger>> ledger = Ledger::open({.folder = folder.path()});
@@ -164,9 +172,14 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   options.keys = *keys;
   if (Result<> opened = cluster_->open(options, settings, *std::move(ledger)); !opened)
     return opened;
-  const std::string endpoint = "tcp://" + host_for_url(reachable_host(config_.control_host)) + ":" +
-                               std::to_string(port_of(cluster_->control_address()));
-  return folder.write_join({endpoint, keys->public_key, *join_token});
+  return write_join(*keys, port_of(cluster_->control_address()), *join_token);
+}
+
+Result<> CoordinatorService::Parts::write_join(const transport::KeyPair& keys, std::uint16_t port,
+                                               const std::string& join_token) const {
+  const std::string host = host_for_url(reachable_host(config_.control_host));
+  return folder_->write_join(
+      {"tcp://" + host + ":" + std::to_string(port), keys.public_key, join_token});
 }
 
 Result<> CoordinatorService::Parts::open_http(const StateFolder& folder) {

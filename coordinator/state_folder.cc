@@ -60,6 +60,11 @@ Result<transport::KeyPair> StateFolder::keys() const {
   return transport::load_or_make_keys(path_ / "coordinator.key");
 }
 
+Result<> StateFolder::write_keys(const transport::KeyPair& keys) const {
+  return write_file_atomically(path_ / "coordinator.key",
+                               keys.public_key + "\n" + keys.secret_key + "\n", kSecretMode);
+}
+
 Result<std::string> StateFolder::secret(const std::string& name) const {
   Result<std::string> kept = read_file(path_ / name, kSmallFileBytesMax);
   if (kept) {

@@ -31,6 +31,7 @@ class StateFolder {
 
   // Made on first use, kept afterwards.
   Result<transport::KeyPair> keys() const;
+  Result<> write_keys(const transport::KeyPair& keys) const;
   Result<std::string> api_token() const;
   Result<std::string> join_token() const;
 

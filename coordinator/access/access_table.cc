@@ -51,21 +51,26 @@ void AccessTable::restore(std::span<const AccessRecord> records, std::uint64_t l
   const std::lock_guard lock(guard_);
   last_id_ = std::max(last_id_, last_id);
   for (const AccessRecord& record : records) {
-    records_[record.id] = record;
-    by_hash_[record.hash] = record.id;
+    insert(record);
     last_id_ = std::max(last_id_, record.id);
   }
+}
+
+void AccessTable::insert(const AccessRecord& record) {
+  records_[record.id] = record;
+  by_hash_[record.hash] = record.id;
+  if (record.kind == AccessKind::worker) by_worker_[record.user] = record.id;
 }
 
 void AccessTable::apply(const AccessChange& change) {
   const std::lock_guard lock(guard_);
   if (const auto known = records_.find(change.record.id); known != records_.end()) {
     by_hash_.erase(known->second.hash);
+    const auto worker = by_worker_.find(known->second.user);
+    if (worker != by_worker_.end() && worker->second == change.record.id) by_worker_.erase(worker);
     records_.erase(known);
   }
-  if (change.removed) return;
-  by_hash_[change.record.hash] = change.record.id;
-  records_.emplace(change.record.id, change.record);
+  if (!change.removed) insert(change.record);
 }
 
 const AccessRecord* AccessTable::with_hash(const std::string& hash, AccessKind kind) const {
@@ -108,6 +113,12 @@ std::optional<AccessRecord> AccessTable::of_worker_key(std::string_view public_k
   const std::lock_guard lock(guard_);
   const AccessRecord* record = with_hash(hash, AccessKind::worker);
   return record == nullptr ? std::nullopt : std::optional(*record);
+}
+
+std::optional<AccessRecord> AccessTable::of_worker(std::string_view name) const {
+  const std::lock_guard lock(guard_);
+  const auto found = by_worker_.find(name);
+  return found == by_worker_.end() ? std::nullopt : std::optional(records_.at(found->second));
 }
 
 std::vector<AccessRecord> AccessTable::list() const {
@@ -159,9 +170,11 @@ Result<MadeToken> AccessTable::make(const TokenWish& wish, std::string_view secr
   return made;
 }
 
-AccessChange AccessTable::admit(const TokenWish& worker, std::string_view public_key,
-                                std::uint64_t admitted_by, std::int64_t now_unix_ms) {
+Result<AccessChange> AccessTable::admit(const TokenWish& worker, std::string_view public_key,
+                                        std::uint64_t admitted_by, std::int64_t now_unix_ms) {
   const std::lock_guard lock(guard_);
+  if (records_.size() >= kRecordsMax)
+    return Error{ErrorCode::exhausted, "more workers' keys than can be kept"};
   AccessChange change;
   change.record.id = ++last_id_;
   change.record.kind = AccessKind::worker;

@@ -63,6 +63,9 @@ class AccessTable {
   // A worker's key that was let in before.
   std::optional<AccessRecord> of_worker_key(std::string_view public_key) const;
 
+  // The key that the worker of this name was let in with.
+  std::optional<AccessRecord> of_worker(std::string_view name) const;
+
   std::vector<AccessRecord> list() const;  // by number
   std::optional<AccessRecord> find(std::uint64_t id) const;
   // Those whose time is over: to be removed.
@@ -70,10 +73,12 @@ class AccessTable {
 
   // A new record, which is known only once it is applied; `secret` is 48 or more random digits.
   Result<MadeToken> make(const TokenWish& wish, std::string_view secret, std::int64_t now_unix_ms);
-  AccessChange admit(const TokenWish& worker, std::string_view public_key,
-                     std::uint64_t admitted_by, std::int64_t now_unix_ms);
+  // Errors: exhausted; the worker then needs its join token each time.
+  Result<AccessChange> admit(const TokenWish& worker, std::string_view public_key,
+                             std::uint64_t admitted_by, std::int64_t now_unix_ms);
 
  private:
+  void insert(const AccessRecord& record);
   const AccessRecord* with_hash(const std::string& hash, AccessKind kind) const;
 
   const std::string admin_hash_;
@@ -81,6 +86,7 @@ class AccessTable {
   mutable std::mutex guard_;
   std::map<std::uint64_t, AccessRecord> records_;
   std::unordered_map<std::string, std::uint64_t> by_hash_;
+  std::map<std::string, std::uint64_t, std::less<>> by_worker_;
   std::uint64_t last_id_ = 0;
 };
 

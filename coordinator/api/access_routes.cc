@@ -20,6 +20,9 @@ namespace {
 
 constexpr std::size_t kSecretBytes = 24;
 constexpr std::uint64_t kExpirySecondsMax = 10ULL * 366 * 24 * 3600;
+// Every worker hears of new keys with its next heartbeat; those that are away for less find them.
+constexpr std::uint64_t kOverlapSeconds = 600;
+constexpr std::uint64_t kOverlapSecondsMax = 30 * 24 * 3600;
 constexpr std::uint32_t kAuditPage = 500;
 
 json::object json_of(const AccessRecord& record) {
@@ -108,6 +111,20 @@ class AccessRoutes {
     co_return json_answer(json::serialize(json::value{{"tokens", std::move(out)}}));
   }
 
+  asio::awaitable<Answer> rotate(const Call& call) const {
+    const Result<json::object> body = parse_body(call);
+    if (!body) co_return error_answer(body.error());
+    const Result<std::uint64_t> seconds =
+        number_or(*body, "overlap_s", kOverlapSeconds, kOverlapSecondsMax);
+    if (!seconds) co_return error_answer(seconds.error());
+    auto begin = [cluster = &parts_.cluster, overlap = std::chrono::seconds(*seconds),
+                  by = call.caller("keys rotate", "coordinator", "")](auto reply) {
+      cluster->rotate_keys(overlap, by, reply);
+    };
+    co_return answer_of(
+        co_await ask_later<coordinator::AnswerBody>(parts_.cluster.host(), std::move(begin)));
+  }
+
   asio::awaitable<Answer> who(const Call& call) const {
     co_return json_answer(json::serialize(json::value{
         {"user", call.user}, {"role", coordinator::name_of(call.role)}, {"token", call.token}}));
@@ -161,6 +178,8 @@ std::vector<Route> access_routes(const ClusterParts& parts) {
        [routes](const Call& call) { return routes->create(call); }},
       {"POST", "/api/v1/tokens/ID/revoke", Role::admin,
        [routes](const Call& call) { return routes->revoke(call); }},
+      {"POST", "/api/v1/keys/rotate", Role::admin,
+       [routes](const Call& call) { return routes->rotate(call); }},
       {"GET", "/api/v1/audit", Role::admin,
        [routes](const Call& call) { return routes->audit(call); }},
       {"GET", "/api/v1/whoami", Role::viewer,

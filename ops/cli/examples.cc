@@ -36,6 +36,7 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
      "  tutti token create rack-7 --join --expires 1h\n"},
     {"token revoke", "  tutti token revoke 3\n"},
     {"token list", "  tutti token list\n"},
+    {"keys rotate", "  tutti keys rotate --overlap 1h\n"},
     {"audit", "  tutti audit\n  tutti audit --since 120 -o json\n"},
     {"ledger backup", "  tutti ledger backup /backups/tutti-monday\n"},
     {"ledger restore", "  tutti ledger restore /backups/tutti-monday --state /srv/tutti\n"},

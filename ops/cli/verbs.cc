@@ -57,6 +57,8 @@ constexpr Verb kVerbs[] = {
      "a token for the API, or to let workers in", declare_token_create},
     {"token revoke", kCare, "TOKEN", "end a token at once", declare_token_revoke},
     {"token list", kCare, "", "list tokens and workers' keys", declare_token_list},
+    {"keys rotate", kCare, "[--overlap 10m]", "new keys for the workers' links, with no restart",
+     declare_keys_rotate},
     {"audit", kCare, "[--since N]", "who changed what, and from where", declare_audit},
     {"ledger backup", kCare, "FILE", "copy the coordinator's memory while it goes on",
      declare_ledger_backup},

@@ -62,6 +62,7 @@ Action declare_doctor(Arguments& arguments);
 Action declare_token_create(Arguments& arguments);
 Action declare_token_revoke(Arguments& arguments);
 Action declare_token_list(Arguments& arguments);
+Action declare_keys_rotate(Arguments& arguments);
 Action declare_audit(Arguments& arguments);
 // verbs/ledger_verbs.cc
 Action declare_ledger_backup(Arguments& arguments);

@@ -54,8 +54,18 @@ class ServerEndpoint {
   // Never waits. Errors: unavailable (no such peer is connected), exhausted (its queue is full).
   virtual Result<> send(std::string_view peer, std::string_view frame) = 0;
 
-  // As bound, with the port that the system chose: tcp://127.0.0.1:40123.
+  // As bound first, with the port that the system chose: tcp://127.0.0.1:40123.
   virtual const std::string& address() const = 0;
+
+  // Rotation of keys: listens on one more address with keys of its own, beside those before; gives
+  // it as bound. Who is connected stays so until his address is removed. Errors: as open_server.
+  virtual Result<std::string> add_address(const std::string& address, const KeyPair& keys) = 0;
+  // Ends the connections that came over it.
+  virtual void remove_address(const std::string& address) = 0;
+
+  // The public key (Z85) of whoever sent the frame that is being handled, for on_frame; empty in an
+  // open endpoint.
+  virtual const std::string& sender_key() const = 0;
   virtual const EndpointCounters& counters() const = 0;
 };
 

@@ -82,11 +82,17 @@ class MemoryServer final : public ServerEndpoint {
   }
 
   const std::string& address() const override { return address_; }
+  Result<std::string> add_address(const std::string&, const KeyPair&) override {
+    return Error{ErrorCode::unsupported, "links in memory have one address and no keys"};
+  }
+  void remove_address(const std::string&) override {}
+  const std::string& sender_key() const override { return no_key_; }
   const EndpointCounters& counters() const override { return counters_; }
 
  private:
   std::shared_ptr<MemoryNetwork::State> network_;
   std::string address_;
+  const std::string no_key_;
   EndpointCounters counters_;
 };
 

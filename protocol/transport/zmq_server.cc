@@ -33,13 +33,14 @@ class KeyCheck {
     if (!parts) return false;
     const std::string request = parts->size() > 1 ? (*parts)[1] : std::string();
     bool admitted = false;
+    char key[41] = {};
     if (parts->size() == 7 && (*parts)[5] == "CURVE" && (*parts)[6].size() == 32) {
-      char key[41];
       zmq_z85_encode(key, reinterpret_cast<const unsigned char*>((*parts)[6].data()), 32);
       admitted = !admits_ || admits_(key);
     }
     if (!admitted) ++counters_.keys_denied;
-    socket_->send({"1.0", request, admitted ? "200" : "400", admitted ? "OK" : "denied", "", ""});
+    socket_->send({"1.0", request, admitted ? "200" : "400", admitted ? "OK" : "denied",
+                   admitted ? std::string_view(key) : std::string_view(), ""});
     return true;
   }
 
@@ -78,12 +79,9 @@ class ZmqServer final : public ServerEndpoint {
     if (zmq_bind(router_->get(), options.address.c_str()) != 0) {
       return address_error("cannot listen on", options.address, errno);
     }
-    char bound[256];
-    std::size_t size = sizeof bound;
-    if (zmq_getsockopt(router_->get(), ZMQ_LAST_ENDPOINT, bound, &size) != 0) {
-      return address_error("cannot listen on", options.address, errno);
-    }
-    address_ = bound;
+    Result<std::string> bound = bound_address(options.address);
+    if (!bound) return bound.error();
+    address_ = *std::move(bound);
     router_->start([this] { return take_one(); });
     return {};
   }
@@ -102,11 +100,35 @@ class ZmqServer final : public ServerEndpoint {
   }
 
   const std::string& address() const override { return address_; }
+  const std::string& sender_key() const override { return sender_key_; }
+
+  // A socket's key is the one that was set when an address was bound.
+  Result<std::string> add_address(const std::string& address, const KeyPair& keys) override {
+    if (!router_->try_set(ZMQ_CURVE_SECRETKEY, keys.secret_key))
+      return Error{ErrorCode::invalid_argument, "the server's secret key is no CURVE key"};
+    if (zmq_bind(router_->get(), address.c_str()) != 0)
+      return address_error("cannot listen on", address, errno);
+    return bound_address(address);
+  }
+
+  void remove_address(const std::string& address) override {
+    if (zmq_unbind(router_->get(), address.c_str()) != 0)
+      TUTTI_LOG_WARNING("transport", "cannot give up {}: {}", address, zmq_strerror(errno));
+  }
+
   const EndpointCounters& counters() const override { return counters_; }
 
  private:
+  Result<std::string> bound_address(const std::string& wanted) {
+    char bound[256];
+    std::size_t size = sizeof bound;
+    if (zmq_getsockopt(router_->get(), ZMQ_LAST_ENDPOINT, bound, &size) != 0)
+      return address_error("cannot listen on", wanted, errno);
+    return std::string(bound);
+  }
+
   bool take_one() {
-    auto parts = router_->receive();
+    auto parts = router_->receive(&sender_key_);
     if (!parts) return false;
     if (parts->size() != 2 || (*parts)[1].size() > wire::kFrameBytesMax) {
       ++counters_.malformed_in;
@@ -125,6 +147,7 @@ class ZmqServer final : public ServerEndpoint {
   std::shared_ptr<WatchedSocket> monitor_;
   std::shared_ptr<const ServerHandlers> handlers_;  // shared: a handler may end this endpoint
   std::string address_;
+  std::string sender_key_;
 };
 
 }  // namespace

@@ -121,7 +121,7 @@ void WatchedSocket::wait() {
                          });
 }
 
-std::optional<std::vector<std::string>> WatchedSocket::receive() {
+std::optional<std::vector<std::string>> WatchedSocket::receive(std::string* user) {
   if (socket_ == nullptr) return std::nullopt;
   std::vector<std::string> parts;
   for (;;) {
@@ -135,6 +135,10 @@ std::optional<std::vector<std::string>> WatchedSocket::receive() {
     }
     if (parts.size() < kPartsMax) {
       parts.push_back(copy_of(message));
+    }
+    if (user != nullptr) {
+      const char* name = zmq_msg_gets(&message, "User-Id");
+      *user = name == nullptr ? "" : name;
     }
     const bool more = zmq_msg_more(&message) != 0;
     zmq_msg_close(&message);

@@ -52,8 +52,9 @@ class WatchedSocket : public std::enable_shared_from_this<WatchedSocket> {
   void start(std::function<bool()> take_one);
   void close();
 
-  // All parts of the next message, if one is there.
-  std::optional<std::vector<std::string>> receive();
+  // All parts of the next message, if one is there; `user`: the name that its connection was
+  // admitted by (ZAP).
+  std::optional<std::vector<std::string>> receive(std::string* user = nullptr);
 
   // Sends the parts without waiting; 0 or an errno value.
   int send(std::initializer_list<std::string_view> parts);

@@ -163,10 +163,15 @@ struct Heartbeat {
 };
 BOOST_DESCRIBE_STRUCT(Heartbeat, (), (progress))
 
+// After a rotation of keys it says where to connect the next time: a worker keeps that, so that it
+// still finds its coordinator once the old key is gone.
 struct HeartbeatAnswered {
+  std::uint16_t control_port = 0;  // 0: as before
+  std::string server_key = {};
+
   bool operator==(const HeartbeatAnswered&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(HeartbeatAnswered, (), ())
+BOOST_DESCRIBE_STRUCT(HeartbeatAnswered, (), (control_port, server_key))
 
 // All orders (reports) of this session up to `through` have been taken.
 struct OrdersAcked {

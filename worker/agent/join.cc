@@ -76,12 +76,40 @@ Result<JoinInfo> parse_join(const std::string& json) {
   return out;
 }
 
-Result<JoinInfo> read_join(const std::filesystem::path& file) {
+Result<JoinInfo> read_join(const std::filesystem::path& file,
+                           const std::filesystem::path& learned) {
   const auto json = read_file(file, kJoinBytesMax);
   if (!json) return json.error();
+  if (!learned.empty()) {
+    const auto kept = read_file(learned, kJoinBytesMax);
+    boost::system::error_code failed;
+    const boost::json::value value = kept ? boost::json::parse(*kept, failed) : nullptr;
+    const auto* object = failed ? nullptr : value.if_object();
+    const auto* instead = object == nullptr ? nullptr : object->if_contains("instead_of");
+    if (instead != nullptr && instead->is_string() &&
+        std::string_view(instead->as_string()) == sha256_hex(*json)) {
+      auto out = parse_join(*kept);
+      if (out) return out;
+    }
+  }
   auto out = parse_join(*json);
   if (!out) return Error(out.error()).with_context(file.string());
   return out;
+}
+
+Result<> keep_learned(const std::filesystem::path& learned, const JoinInfo& join,
+                      const std::filesystem::path& file) {
+  const auto json = read_file(file, kJoinBytesMax);
+  if (!json) return json.error();
+  const boost::json::object object{{"endpoint", join.endpoint},
+                                   {"server_key", join.server_key},
+                                   {"join_token", join.join_token},
+                                   {"instead_of", sha256_hex(*json)}};
+  return write_file_atomically(learned, boost::json::serialize(object) + "\n", 0600);
+}
+
+std::string with_port(const std::string& endpoint, std::uint16_t port) {
+  return endpoint.substr(0, endpoint.rfind(':') + 1) + std::to_string(port);
 }
 
 Result<std::string> local_address(const std::string& host) {

@@ -22,9 +22,18 @@ struct JoinInfo {
   bool operator==(const JoinInfo&) const = default;
 };
 
+// What `learned` says in the place of what `file` said when that was learned; otherwise `file`.
 // Errors: not_found while the coordinator has not written it; corrupt; unavailable if HOST has no
 // address.
-Result<JoinInfo> read_join(const std::filesystem::path& file);
+Result<JoinInfo> read_join(const std::filesystem::path& file,
+                           const std::filesystem::path& learned = {});
+
+// Keeps what is to be used as long as `file` stays as it is: another join.json is newer.
+Result<> keep_learned(const std::filesystem::path& learned, const JoinInfo& join,
+                      const std::filesystem::path& file);
+
+// tcp://HOST:PORT with another port.
+std::string with_port(const std::string& endpoint, std::uint16_t port);
 
 // The part that reads text, for tests.
 Result<JoinInfo> parse_join(const std::string& json);

@@ -97,7 +97,7 @@ void WorkerHost::drop_connection() {
 
 void WorkerHost::open_connection() {
   // Read each time: a coordinator that was set up anew has other keys.
-  auto join = read_join(settings_.join);
+  auto join = read_join(settings_.join, settings_.learned);
   if (join) {
     joined_once_ = true;
     connect(*join);
@@ -122,7 +122,7 @@ void WorkerHost::connect(const JoinInfo& join) {
        .routing_id = hello.worker + "." + hello.incarnation + "." + std::to_string(++connections_),
        .security = transport::Security::curve,
        .server_key = join.server_key,
-       .keys = {}},
+       .keys = settings_.keys},
       {.on_frame = [this](std::string bytes) { on_coordinator_frame(bytes); },
        .on_connected = [this] { feed(Connected{}); },
        .on_disconnected = [this] { feed(LinkLost{.session = state_.session()}); }});
@@ -141,9 +141,26 @@ void WorkerHost::on_coordinator_frame(const std::string& bytes) {
                       frame.error().message);
     return;
   }
+  if (const auto* answer = std::get_if<wire::HeartbeatAnswered>(&frame->message)) learn(*answer);
   feed(FrameReceived{.session = frame->header.session,
                      .sequence = frame->header.sequence,
                      .message = std::move(frame->message)});
+}
+
+// The coordinator has other keys now: kept, so that the next connection finds it.
+void WorkerHost::learn(const wire::HeartbeatAnswered& answer) {
+  if (answer.control_port == 0 || !join_ || settings_.learned.empty()) return;
+  JoinInfo next = *join_;
+  next.endpoint = with_port(next.endpoint, answer.control_port);
+  next.server_key = answer.server_key;
+  if (next == *join_) return;
+  if (Result<> kept = keep_learned(settings_.learned, next, settings_.join); !kept) {
+    TUTTI_LOG_WARNING("worker", "the coordinator's new key cannot be kept: {}",
+                      kept.error().message);
+    return;
+  }
+  TUTTI_LOG_INFO("worker", "the coordinator has new keys, on port {}", answer.control_port);
+  join_ = next;
 }
 
 void WorkerHost::perform(const SendToCoordinator& effect) {

@@ -33,6 +33,8 @@ struct HostSettings {
   std::filesystem::path spools;                   // folder
   std::filesystem::path join;                     // join.json
   Duration join_wait = std::chrono::seconds(60);  // for join.json to appear, at first
+  transport::KeyPair keys = {};        // this worker's: known to the coordinator once it was let in
+  std::filesystem::path learned = {};  // where the coordinator's newest key and port are kept
 };
 
 class WorkerHost {
@@ -57,6 +59,7 @@ class WorkerHost {
   void connect(const JoinInfo& join);
   void drop_connection();
   void on_coordinator_frame(const std::string& bytes);
+  void learn(const wire::HeartbeatAnswered& answer);
   void on_rank_frame(ProcessId process, const std::string& bytes);
   void adopt_spools();
   Result<LaunchPlan> plan(const StartProcess& effect) const;

@@ -96,6 +96,10 @@ int run_worker(const spec::WorkerConfig& config) {
   settings.worker.seed = std::hash<std::string>{}(settings.worker.hello.incarnation);
   settings.spools = state / "spools";
   settings.join = fs::absolute(config.join);
+  settings.learned = state / "join.learned.json";
+  const auto keys = transport::load_or_make_keys(state / "worker.key");
+  if (!keys) return refuse(keys.error());
+  settings.keys = *keys;
 
   actor::Runtime runtime(0);  // all on this thread, the only one that may fork
   WorkerHost host(runtime, std::move(settings));

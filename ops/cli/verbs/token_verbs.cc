@@ -1,4 +1,4 @@
-// tutti token create | revoke | list, tutti audit: who may do what, and who did.
+// tutti token create | revoke | list, keys rotate, audit: who may do what, and who did.
 #include <fmt/core.h>
 
 #include <boost/json/array.hpp>
@@ -81,6 +81,22 @@ int list(const Session& session) {
   return kDone;
 }
 
+int rotate(const std::string& overlap, const Session& session) {
+  boost::json::object body;
+  if (!overlap.empty()) {
+    const auto ms = spec::parse_duration_ms(overlap);
+    if (!ms || *ms < 1000) return fail(kUsage, "--overlap must be a duration of 1s or more");
+    body["overlap_s"] = *ms / 1000;
+  }
+  Connection connection;
+  const auto done = connection.api().post("/api/v1/keys/rotate", body, Api::Repeat::never);
+  if (!done) return fail(done.error());
+  print(session.json() ? json_line(*done)
+                       : fmt::format("new keys are in use; the old ones are good for {} more\n",
+                                     overlap.empty() ? "10m" : overlap));
+  return kDone;
+}
+
 int audit(std::uint64_t after, const Session& session) {
   Connection connection;
   while (true) {
@@ -118,6 +134,15 @@ Action declare_token_revoke(Arguments& arguments) {
 
 Action declare_token_list(Arguments&) {
   return [](Session& session) { return list(session); };
+}
+
+Action declare_keys_rotate(Arguments& arguments) {
+  auto overlap = std::make_shared<std::string>();
+  arguments.option("--overlap", *overlap, "how long the old keys stay good (default: 10m)");
+  arguments.epilogue(
+      "Makes the coordinator's CURVE keys anew with no restart. Workers that are connected learn "
+      "them\nat once; join.json is written anew for those to come.");
+  return [overlap](Session& session) { return rotate(*overlap, session); };
 }
 
 Action declare_audit(Arguments& arguments) {

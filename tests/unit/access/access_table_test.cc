@@ -56,8 +56,10 @@ TEST_CASE("access: the state folder's tokens are always good, each for its own d
 
 TEST_CASE("access: a worker's key that was let in stays known after a restart") {
   AccessTable access("first", "join");
-  const AccessChange admitted = access.admit({.user = "node-a"}, "key", 4, kNow);
-  access.apply(admitted);
+  const auto admitted = access.admit({.user = "node-a"}, "key", 4, kNow);
+  REQUIRE(admitted.ok());
+  access.apply(*admitted);
+  CHECK(access.of_worker("node-a")->id == admitted->record.id);
   const std::vector<AccessRecord> records = access.list();
   AccessTable successor("first", "join");
   successor.restore(records, 7);
@@ -67,6 +69,8 @@ TEST_CASE("access: a worker's key that was let in stays known after a restart") 
   CHECK(known->user == "node-a");
   CHECK(known->admitted_by == 4);
   CHECK_FALSE(successor.of_worker_key("other"));
+  successor.apply({*known, true});
+  CHECK_FALSE(successor.of_worker("node-a"));
 }
 
 TEST_CASE("access: names and times that make no sense are refused") {

@@ -19,11 +19,16 @@
 
 namespace tutti::test {
 
+struct FakeWorkerOptions {
+  std::string name = "node-a";
+  transport::KeyPair keys = {};  // made for the connection
+};
+
 class FakeWorker {
  public:
-  explicit FakeWorker(const std::string& join_json) {
+  explicit FakeWorker(const std::string& join_json, const FakeWorkerOptions& own = {}) {
     const boost::json::value join = boost::json::parse(join_json);
-    hello_.worker = "node-a";
+    hello_.worker = own.name;
     hello_.incarnation = "1";
     hello_.greeting = 1;
     hello_.slots = 2;
@@ -33,7 +38,8 @@ class FakeWorker {
     transport::ClientOptions options;
     options.address = join.at("endpoint").as_string().c_str();
     options.server_key = join.at("server_key").as_string().c_str();
-    options.routing_id = "node-a.1";
+    options.routing_id = own.name + ".1";
+    options.keys = own.keys;
     runtime_.start();
     on_strand([&] {
       auto opened = transport::open_client(host_, options,
@@ -52,6 +58,7 @@ class FakeWorker {
 
   wire::Hello& hello() { return hello_; }
   bool connected() { return connected_.wait(); }
+  bool connected_within(Duration within) { return connected_.wait(within); }
 
   void say(const wire::FromWorker& message) { send(message, Sequence{}); }
   void report(const wire::FromWorker& message) { send(message, Sequence{++last_report_}); }
@@ -80,9 +87,9 @@ class FakeWorker {
       up_ = true;
       changed_.notify_all();
     }
-    bool wait() {
+    bool wait(Duration within = std::chrono::seconds(10)) {
       std::unique_lock lock(guard_);
-      return changed_.wait_for(lock, std::chrono::seconds(10), [&] { return up_; });
+      return changed_.wait_for(lock, within, [&] { return up_; });
     }
 
    private:

@@ -1,0 +1,97 @@
+#include <boost/json/parse.hpp>
+
+#include "tests/unit/api/coordinator_fixture.h"
+#include "tests/unit/api/fake_worker.h"
+
+namespace tutti {
+namespace {
+
+using test::FakeWorker;
+using test::RunningCoordinator;
+
+std::string text_in(const std::string& json, std::string_view name) {
+  return boost::json::parse(json).at(name).as_string().c_str();
+}
+
+std::string join_token(RunningCoordinator& coordinator, const std::string& more) {
+  const auto made =
+      coordinator.ask("POST", "/api/v1/tokens", R"({"user": "rack", "kind": "join")" + more + "}");
+  REQUIRE(made.status == 200);
+  return text_in(made.body, "token");
+}
+
+bool is_let_in(const std::string& join, const test::FakeWorkerOptions& own,
+               const std::string& token) {
+  FakeWorker worker(join, own);
+  REQUIRE(worker.connected());
+  worker.hello().join_token = token;
+  worker.say(worker.hello());
+  return worker.expect<wire::Welcome>().has_value();
+}
+
+TEST_CASE("keys: a join token lets workers in until it is revoked, and a key let in stays so") {
+  const test::TemporaryFolder folder;
+  const transport::KeyPair keys = transport::make_keys();
+  std::string token;
+  {
+    RunningCoordinator coordinator(folder.path());
+    token = join_token(coordinator, "");
+    CHECK(is_let_in(coordinator.line_of("join.json"), {"node-a", keys}, token));
+    CHECK(coordinator.ask("POST", "/api/v1/tokens/1/revoke", "{}").status == 200);
+  }
+  RunningCoordinator successor(folder.path());
+  const std::string join = successor.line_of("join.json");
+  CHECK(is_let_in(join, {"node-a", keys}, token));
+  FakeWorker stranger(join, {"node-b", {}});
+  REQUIRE(stranger.connected());
+  stranger.hello().join_token = token;
+  stranger.say(stranger.hello());
+  const auto refused = stranger.expect<wire::Refused>();
+  REQUIRE(refused.has_value());
+  CHECK(refused->code == "permission_denied");
+  // A key is good for the name it was let in with.
+  FakeWorker other(join, {"node-c", keys});
+  REQUIRE(other.connected());
+  other.hello().join_token = "";
+  other.say(other.hello());
+  CHECK(other.expect<wire::Refused>().has_value());
+  CHECK(successor.ask("GET", "/api/v1/tokens").body.find("\"worker\"") != std::string::npos);
+}
+
+TEST_CASE("keys: new ones come with no restart, who is connected learns them, the old ones end") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  const std::string before = coordinator.line_of("join.json");
+  FakeWorker worker(before);
+  REQUIRE(worker.connected());
+  worker.say(worker.hello());
+  REQUIRE(worker.expect<wire::Welcome>().has_value());
+  REQUIRE(coordinator.ask("POST", "/api/v1/keys/rotate", R"({"overlap_s": 1})").status == 200);
+  CHECK(coordinator.ask("POST", "/api/v1/keys/rotate", "{}").status == 409);
+  const std::string after = coordinator.line_of("join.json");
+  CHECK(text_in(after, "server_key") != text_in(before, "server_key"));
+
+  worker.say(wire::Heartbeat{});
+  const auto told = worker.expect<wire::HeartbeatAnswered>();
+  REQUIRE(told.has_value());
+  CHECK(told->server_key == text_in(after, "server_key"));
+  CHECK(text_in(after, "endpoint").ends_with(":" + std::to_string(told->control_port)));
+
+  FakeWorker late(after, {"node-b", {}});
+  REQUIRE(late.connected());
+  late.say(late.hello());
+  CHECK(late.expect<wire::Welcome>().has_value());
+
+  // After the overlap nothing listens with the old key.
+  const Instant until = monotonic_now() + std::chrono::seconds(20);
+  bool ended = false;
+  while (!ended && monotonic_now() < until) {
+    FakeWorker old(before, {"node-c", {}});
+    ended = !old.connected_within(std::chrono::milliseconds(500));
+  }
+  CHECK(ended);
+  CHECK(coordinator.ask("GET", "/api/v1/audit").body.find("keys rotate") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace tutti
