@@ -49,6 +49,8 @@ struct ClusterHostOptions {
   PortChoice control;
   PortChoice liveness;
   transport::KeyPair keys;
+  // What waits for the ledger's full disk is answered so long after it was asked for.
+  Duration answer_within = std::chrono::seconds(10);
 };
 
 // What the host needs from others and tells them.
@@ -88,8 +90,6 @@ class ClusterHost {
   void close();
 
   actor::ActorHost& host() { return host_; }
-
-  static constexpr Duration kAnswerWithin = std::chrono::seconds(10);
 
   // `answered` is called once what was decided is durable. The input's `request` is filled in here.
   void ask(Input input, Caller caller, Answered answered);

@@ -71,7 +71,7 @@ void ClusterHost::give_up_waiting() {
   const Instant now = monotonic_now();
   std::vector<Answered> late;
   std::erase_if(waiting_, [&](auto& entry) {
-    if (now - entry.second.since < kAnswerWithin) return false;
+    if (now - entry.second.since < options_.answer_within) return false;
     late.push_back(std::move(entry.second.answered));
     return true;
   });

@@ -126,8 +126,10 @@ class AccessRoutes {
   }
 
   asio::awaitable<Answer> who(const Call& call) const {
-    co_return json_answer(json::serialize(json::value{
-        {"user", call.user}, {"role", coordinator::name_of(call.role)}, {"token", call.token}}));
+    co_return json_answer(json::serialize(json::value{{"user", call.user},
+                                                      {"role", coordinator::name_of(call.role)},
+                                                      {"token", call.token},
+                                                      {"now_unix_ms", wall_now().unix_ms}}));
   }
 
   asio::awaitable<Answer> audit(const Call& call) const {

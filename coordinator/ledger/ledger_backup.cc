@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <set>
 #include <utility>
 
 #include "coordinator/ledger/ledger.h"
@@ -84,9 +85,19 @@ Result<LedgerSummary> summarize(const fs::path& folder) {
   if (!past) return past.error();
   summary.version = kLedgerVersion;
   summary.jobs = past->snapshot.jobs.size();
-  summary.workers = past->snapshot.workers.size();
   summary.facts = past->facts.size();
-  for (const Fact& fact : past->facts) summary.jobs += std::holds_alternative<JobSubmitted>(fact);
+  std::set<std::string> workers;
+  for (const WorkerRecord& worker : past->snapshot.workers) workers.insert(worker.worker);
+  for (const Fact& fact : past->facts) {
+    if (std::holds_alternative<JobSubmitted>(fact)) ++summary.jobs;
+    if (std::holds_alternative<JobForgotten>(fact) || std::holds_alternative<JobWithdrawn>(fact))
+      --summary.jobs;
+    if (const auto* joined = std::get_if<WorkerJoined>(&fact))
+      workers.insert(joined->worker.worker);
+    if (const auto* forgotten = std::get_if<WorkerForgotten>(&fact))
+      workers.erase(forgotten->worker);
+  }
+  summary.workers = workers.size();
   summary.events = past->last_event;
   summary.bytes = (*ledger)->bytes();
   return summary;

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <memory>
 
+#include "protocol/base/sha256.h"
+
 namespace tutti::worker {
 
 namespace {

@@ -22,8 +22,12 @@ namespace fs = std::filesystem;
 namespace {
 
 std::string describe(const coordinator::LedgerSummary& summary) {
-  return fmt::format("{} jobs, {} workers, {} facts since its snapshot, {}", summary.jobs,
-                     summary.workers, summary.facts, print_bytes_short(summary.bytes));
+  const auto counted = [](std::uint64_t count, std::string_view what) {
+    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+  };
+  return fmt::format("{}, {}, {} since its snapshot, {}", counted(summary.jobs, "job"),
+                     counted(summary.workers, "worker"), counted(summary.facts, "fact"),
+                     print_bytes_short(summary.bytes));
 }
 
 int tell(const Session& session, const std::string& sentence,

@@ -35,6 +35,19 @@ AnswerBody ask_to_submit(ClusterHost& cluster, std::size_t argument_bytes) {
   return wait_for(answered->get_future());
 }
 
+AnswerBody ask_to_cancel(ClusterHost& cluster, JobId job) {
+  auto answered = std::make_shared<std::promise<AnswerBody>>();
+  REQUIRE(cluster.host()
+              .tell([&cluster, job, answered] {
+                CancelJob cancel;
+                cancel.job = job;
+                cluster.ask(cancel, {},
+                            [answered](AnswerBody body) { answered->set_value(std::move(body)); });
+              })
+              .ok());
+  return wait_for(answered->get_future());
+}
+
 JobState state_of(ClusterHost& cluster, JobId job) {
   auto state = std::make_shared<std::promise<JobState>>();
   REQUIRE(cluster.host()
@@ -62,6 +75,7 @@ TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes 
   ClusterHostOptions options;
   options.host = "127.0.0.1";
   options.keys = transport::make_keys();
+  options.answer_within = Duration::zero();  // at the first look
   ClusterSettings settings;
   settings.state_folder = folder.path().string();
   settings.join_token = "join";
@@ -88,6 +102,11 @@ TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes 
   worker.say(wire::Heartbeat{});
   CHECK(worker.expect<wire::HeartbeatAnswered>().has_value());
   CHECK(state_of(cluster, JobId{1}) == JobState::placed);
+  // Nor does anybody wait for ever for what is decided and cannot be made durable.
+  const AnswerBody cancelled = ask_to_cancel(cluster, JobId{1});
+  REQUIRE(std::holds_alternative<Error>(cancelled));
+  CHECK(std::get<Error>(cancelled).code == ErrorCode::unavailable);
+  CHECK(std::get<Error>(cancelled).message.find("disk is full") != std::string::npos);
   runtime.stop();
 }
 

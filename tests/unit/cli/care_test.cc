@@ -15,7 +15,8 @@ namespace {
 namespace json = boost::json;
 
 const char* const kJobs = R"({"jobs": [
-  {"id": 7, "name": "kjv", "kind": "train", "state": "running", "step": 20, "steps": 100, "ranks": 2},
+  {"id": 7, "name": "kjv", "kind": "train", "state": "running", "step": 20, "steps": 100,
+   "ranks": 2},
   {"id": 8, "name": "old", "kind": "run", "state": "done"}]})";
 const char* const kNodes = R"({"nodes": [
   {"name": "a", "state": "ready", "slots": 4, "free_slots": 1, "version": "1"},

@@ -30,3 +30,23 @@ TEST_CASE("join: what is no join file is an error, and one that is not there yet
   const test::TemporaryFolder folder;
   CHECK(read_join(folder.path() / "join.json").error().code == ErrorCode::not_found);
 }
+
+TEST_CASE("join: what was learned holds until join.json itself is another") {
+  const test::TemporaryFolder folder;
+  const auto file = folder.path() / "join.json";
+  const auto learned = folder.path() / "join.learned.json";
+  const auto write = [&](const std::string& key) {
+    REQUIRE(write_file_atomically(file, R"({"endpoint": "tcp://127.0.0.1:4001", "server_key": ")" +
+                                            key + R"(", "join_token": "t"})"));
+  };
+  write("old");
+  CHECK(read_join(file, learned)->server_key == "old");
+  JoinInfo next = *read_join(file);
+  next.endpoint = with_port(next.endpoint, 4002);
+  next.server_key = "new";
+  REQUIRE(keep_learned(learned, next, file));
+  CHECK(*read_join(file, learned) == next);
+  CHECK(next.endpoint == "tcp://127.0.0.1:4002");
+  write("newest");
+  CHECK(read_join(file, learned)->server_key == "newest");
+}
