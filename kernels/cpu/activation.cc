@@ -141,6 +141,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
@@ -154,6 +156,7 @@ Error differ(const char* op) {
 Result<> activation_forward(const OpContext& ctx, const ActivationForward& args) {
   if (auto here = only_on_cpu(ctx, "activation_forward"); !here) return here;
   if (!same_shape(args.x, args.y)) return differ("activation_forward");
+  const OpTimer timer(Op::activation_forward, {.bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(activation_forward_kernel)(ctx, args);
   return {};
 }
@@ -163,6 +166,7 @@ Result<> activation_backward(const OpContext& ctx, const ActivationBackward& arg
   if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx)) {
     return differ("activation_backward");
   }
+  const OpTimer timer(Op::activation_backward, {.bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(activation_backward_kernel)(ctx, args);
   return {};
 }
@@ -172,6 +176,7 @@ Result<> gate_forward(const OpContext& ctx, const GateForward& args) {
   if (!same_shape(args.gate, args.y) || !same_shape(args.up, args.y)) {
     return differ("gate_forward");
   }
+  const OpTimer timer(Op::gate_forward, {.bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(gate_forward_kernel)(ctx, args);
   return {};
 }
@@ -182,6 +187,7 @@ Result<> gate_backward(const OpContext& ctx, const GateBackward& args) {
       !same_shape(args.dgate, args.dy) || !same_shape(args.dup, args.dy)) {
     return differ("gate_backward");
   }
+  const OpTimer timer(Op::gate_backward, {.bytes = 20 * args.dy.rows * args.dy.columns});
   TUTTI_CPU_CALL(gate_backward_kernel)(ctx, args);
   return {};
 }

@@ -2,11 +2,20 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/add.cc"
 #include <hwy/foreach_target.h>
 
+#include <algorithm>
+
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/product.h"
 #include "kernels/tensor/device.h"
+
+#ifndef TUTTI_TREE_STRETCH
+#define TUTTI_TREE_STRETCH
+namespace tutti::kernels {
+inline constexpr Index kTreeStretch = 1024;  // of six levels, in L2
+}
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -22,6 +31,49 @@ void add_into_kernel(const OpContext& ctx, std::span<float> a, std::span<const f
               store_first(load_first(to + i, left) + load_first(from + i, left), to + i, left);
             });
       });
+}
+
+// The sum of parts [first, first + count) over one stretch: where it lies, or null if none exists.
+// A sum of two is written to `place`, those below it to the stretches behind.
+struct TreeStretch {
+  const TreeSum* args = nullptr;
+  Index begin = 0;
+  Index size = 0;
+
+  const float* sum(std::size_t first, std::size_t count, float* place, float* free) const {
+    if (count == 1) {
+      const std::span<const float>& part = args->parts[first];
+      return part.empty() ? nullptr : part.data() + begin;
+    }
+    const std::size_t half = count / 2;
+    const float* const left = sum(first, half, free, free + 2 * kTreeStretch);
+    const float* const right =
+        sum(first + half, half, free + kTreeStretch, free + 2 * kTreeStretch);
+    if (left == nullptr || right == nullptr) return left == nullptr ? right : left;
+    each_lanes(size, [&](Index i, auto part) {
+      store(load(left + i, part) + load(right + i, part), place + i, part);
+    });
+    return place;
+  }
+};
+
+void tree_sum_kernel(const OpContext& ctx, const TreeSum& args) {
+  const auto total = static_cast<Index>(args.out.size());
+  ctx.pool->parallel_for(total, kTreeStretch, [&](int thread, Index begin, Index end) {
+    ArenaScope scope(ctx.pool->scratch(thread));
+    // Two stretches for each level below the first: 2^6 parts have six.
+    float* const free = ctx.pool->scratch(thread).floats(12 * kTreeStretch);
+    for (Index i = begin; i < end; i += kTreeStretch) {
+      const TreeStretch stretch{&args, i, std::min(kTreeStretch, end - i)};
+      float* const out = args.out.data() + i;
+      const float* const sum = stretch.sum(0, args.parts.size(), out, free);
+      if (sum == nullptr) {
+        std::fill(out, out + stretch.size, 0.0F);
+      } else if (sum != out) {
+        std::copy(sum, sum + stretch.size, out);
+      }
+    }
+  });
 }
 
 void column_sums_kernel(const OpContext& ctx, const ColumnSums& args) {
@@ -46,6 +98,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
@@ -55,7 +109,27 @@ Result<> add_into(const OpContext& ctx, std::span<float> a, std::span<const floa
     return Error{ErrorCode::invalid_argument, "add_into: a and b differ in length"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(AddInto{a, b});
+  const OpTimer timer(Op::add_into, {.flop = static_cast<Index>(a.size()),
+                                     .bytes = 12 * static_cast<Index>(a.size())});
   TUTTI_CPU_CALL(add_into_kernel)(ctx, a, b);
+  return {};
+}
+
+Result<> tree_sum(const OpContext& ctx, const TreeSum& args) {
+  if (auto here = only_on_cpu(ctx, "tree_sum"); !here) return here;
+  const std::size_t count = args.parts.size();
+  bool fits = count >= 1 && count <= kTreePartsMax && (count & (count - 1)) == 0;
+  for (const auto& part : args.parts) {
+    fits = fits && (part.empty() || part.size() == args.out.size());
+  }
+  if (!fits) {
+    return Error{
+        ErrorCode::invalid_argument,
+        "tree_sum: the parts must be a power of two up to 64, each empty or as long as out"};
+  }
+  const OpTimer timer(Op::tree_sum,
+                      {.bytes = 4 * static_cast<Index>(args.out.size() * (count + 1))});
+  TUTTI_CPU_CALL(tree_sum_kernel)(ctx, args);
   return {};
 }
 
@@ -64,6 +138,7 @@ Result<> column_sums(const OpContext& ctx, const ColumnSums& args) {
     return Error{ErrorCode::invalid_argument, "column_sums: no output"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::column_sums, {.bytes = 4 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(column_sums_kernel)(ctx, args);
   return {};
 }

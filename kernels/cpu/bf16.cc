@@ -7,6 +7,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -36,6 +37,7 @@ Error differ(const char* op) {
 Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf16> to) {
   if (auto here = only_on_cpu(ctx, "to_bf16"); !here) return here;
   if (from.size() != to.size()) return differ("to_bf16");
+  const OpTimer timer(Op::bf16);
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
                            for (Index i = begin; i < end; ++i) y[i] = rounded(x[i], to_even(x[i]));
@@ -46,6 +48,7 @@ Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf
 Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<float> to) {
   if (auto here = only_on_cpu(ctx, "from_bf16"); !here) return here;
   if (from.size() != to.size()) return differ("from_bf16");
+  const OpTimer timer(Op::bf16);
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
                            for (Index i = begin; i < end; ++i) {
@@ -58,6 +61,7 @@ Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<f
 Result<> to_bf16_stochastic(const OpContext& ctx, const StochasticBf16& args) {
   if (auto here = only_on_cpu(ctx, "to_bf16_stochastic"); !here) return here;
   if (args.from.size() != args.to.size()) return differ("to_bf16_stochastic");
+  const OpTimer timer(Op::bf16);
   const float* const x = args.from.data();
   Bf16* const y = args.to.data();
   ctx.pool->parallel_for(

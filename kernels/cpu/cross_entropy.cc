@@ -12,16 +12,41 @@
 #include "kernels/ops/product.h"
 #include "kernels/tensor/device.h"
 
+#ifndef TUTTI_CROSS_ENTROPY_ROWS
+#define TUTTI_CROSS_ENTROPY_ROWS
+namespace tutti::kernels {
+
+// A row's softmax as far as it has been read.
+struct LogSum {
+  float top = 0.0F;     // the largest logit
+  float total = 0.0F;   // sum of exp(logit - top)
+  float chosen = 0.0F;  // the target's logit
+  float sum = 0.0F;     // of all logits; smoothing only
+};
+
+// Rows [first, first + logits.rows) and tokens [token, token + logits.columns) of the vocabulary.
+struct LogitsPart {
+  const LinearCrossEntropy* args = nullptr;
+  Index first = 0;
+  Index token = 0;
+  Matrix logits;
+  LogSum* sums = nullptr;  // [rows]
+  float* tops = nullptr;   // [rows][blocks]: the top when the block was read
+  Index blocks = 0;        // of the vocabulary
+
+  std::int32_t target(Index row) const {
+    return args->targets[static_cast<std::size_t>(first + row)];
+  }
+  bool counts(Index row) const { return target(row) != args->ignore; }
+};
+
+}  // namespace tutti::kernels
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-struct LogSum {
-  float top;    // the largest
-  float total;  // sum of exp(x - top)
-};
-
-// Replaces x by exp(x - top) where `weights` is given.
-LogSum log_sum_row(const float* x, float* weights, Index width) {
+HWY_INLINE float largest_of(const float* x, Index width) {
   const Lanes lowest = splat(-std::numeric_limits<float>::infinity());
   Lanes largest = lowest;
   for_lanes(
@@ -29,7 +54,11 @@ LogSum log_sum_row(const float* x, float* weights, Index width) {
       [&](Index i, Index left) {
         largest = max(largest, keep_first(load_first(x + i, left), left, lowest));
       });
-  const float top = max_lanes(largest);
+  return max_lanes(largest);
+}
+
+// The sum of exp(x - top); `weights` takes the terms where it is given, and may be x.
+HWY_INLINE float weigh(const float* x, float top, float* weights, Index width) {
   const Lanes offset = splat(top);
   Lanes sum = zero();
   for_lanes(
@@ -44,48 +73,100 @@ LogSum log_sum_row(const float* x, float* weights, Index width) {
         if (weights != nullptr) store_first(weight, weights + i, left);
         sum = sum + weight;
       });
-  return {top, sum_lanes(sum)};
+  return sum_lanes(sum);
 }
 
-void scale_row(float* x, float by, Index width) {
-  const Lanes factor = splat(by);
-  for_lanes(
-      width, [&](Index i) { store(load(x + i) * factor, x + i); },
-      [&](Index i, Index left) { store_first(load_first(x + i, left) * factor, x + i, left); });
+HWY_INLINE float exp_of(float x) {
+  alignas(64) float lanes[kLanes];
+  store(exp(splat(x)), lanes);
+  return lanes[0];
 }
 
-// Losses of rows [first, first + logits.rows); logits become their gradients where those are
-// wanted.
-void cross_entropy_rows(const OpContext& ctx, const LinearCrossEntropy& args, Index first,
-                        Matrix logits) {
-  const bool backward = static_cast<bool>(args.dhidden);
-  const Index width = logits.columns;
-  ctx.pool->parallel_for(logits.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
-    for (Index r = begin; r < end; ++r) {
-      float* const x = logits.row(r);
-      const std::int32_t target = args.targets[static_cast<std::size_t>(first + r)];
-      if (target < 0) {
-        args.losses[first + r] = 0.0F;
-        if (backward) std::fill(x, x + width, 0.0F);
-        continue;
+// Takes one block of a row's logits into its softmax; they become weights where those are wanted.
+HWY_INLINE void take_block(const float* x, float* weights, Index width, LogSum& sum) {
+  const float block_top = largest_of(x, width);
+  if (!(block_top <= sum.top)) {
+    sum.total *= exp_of(sum.top - block_top);
+    sum.top = block_top;
+  }
+  sum.total += weigh(x, sum.top, weights, width);
+}
+
+template <class Row>
+HWY_INLINE void for_rows(const OpContext& ctx, const Matrix& logits, const Row& row_body) {
+  ctx.pool->parallel_for(logits.rows, rows_in_piece(logits.columns),
+                         [&](int, Index begin, Index end) {
+                           for (Index row = begin; row < end; ++row) row_body(row);
+                         });
+}
+
+// The first reading; logits become weights under the top of their block where gradients are wanted.
+void read_logits(const OpContext& ctx, const LogitsPart& part) {
+  const bool backward = static_cast<bool>(part.args->dhidden);
+  for_rows(ctx, part.logits, [&](Index row) {
+    if (!part.counts(row)) return;
+    LogSum& sum = part.sums[row];
+    float* const x = part.logits.row(row);
+    const Index target = part.target(row) - part.token;
+    if (target >= 0 && target < part.logits.columns) sum.chosen = x[target];
+    for (Index i = 0; i < part.logits.columns; i += kVocabularyBlock) {
+      const Index width = std::min(kVocabularyBlock, part.logits.columns - i);
+      if (part.args->smoothing > 0.0F) {
+        Lanes all = zero();
+        each_lanes(width, [&](Index c, auto some) { all = all + load(x + i + c, some); });
+        sum.sum += sum_lanes(all);
       }
-      const float chosen = x[target];
-      const LogSum sum = log_sum_row(x, backward ? x : nullptr, width);
-      args.losses[first + r] =
-          static_cast<float>(kernels::log(static_cast<double>(sum.total)) +
-                             (static_cast<double>(sum.top) - static_cast<double>(chosen)));
-      if (backward) {
-        scale_row(x, 1.0F / sum.total, width);
-        x[target] -= 1.0F;
-      }
+      take_block(x + i, backward ? x + i : nullptr, width, sum);
+      part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock] = sum.top;
     }
+  });
+}
+
+// Logits that were computed again become the same weights.
+void weigh_logits(const OpContext& ctx, const LogitsPart& part) {
+  for_rows(ctx, part.logits, [&](Index row) {
+    if (!part.counts(row)) return;
+    float* const x = part.logits.row(row);
+    for (Index i = 0; i < part.logits.columns; i += kVocabularyBlock) {
+      const float top = part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock];
+      weigh(x + i, top, x + i, std::min(kVocabularyBlock, part.logits.columns - i));
+    }
+  });
+}
+
+// Weights become the gradients of their logits.
+void slope_logits(const OpContext& ctx, const LogitsPart& part) {
+  const float smoothing = part.args->smoothing;
+  const Lanes less = splat(smoothing / static_cast<float>(part.args->weight.rows));
+  for_rows(ctx, part.logits, [&](Index row) {
+    float* const x = part.logits.row(row);
+    if (!part.counts(row)) {
+      std::fill(x, x + part.logits.columns, 0.0F);
+      return;
+    }
+    const LogSum& sum = part.sums[row];
+    for (Index i = 0; i < part.logits.columns; i += kVocabularyBlock) {
+      const float top = part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock];
+      const float shrink = top == sum.top ? 1.0F : exp_of(top - sum.top);
+      const Lanes factor = splat(1.0F / sum.total * shrink);
+      each_lanes(std::min(kVocabularyBlock, part.logits.columns - i), [&](Index c, auto some) {
+        Lanes slope = load(x + i + c, some) * factor;
+        if (smoothing > 0.0F) slope = slope - less;
+        store(slope, x + i + c, some);
+      });
+    }
+    const Index target = part.target(row) - part.token;
+    if (target >= 0 && target < part.logits.columns) x[target] -= 1.0F - smoothing;
   });
 }
 
 void log_softmax_kernel(const OpContext& ctx, ConstMatrix x, Matrix output) {
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
-      const LogSum sum = log_sum_row(x.row(r), nullptr, x.columns);
+      LogSum sum{.top = -std::numeric_limits<float>::infinity()};
+      for (Index i = 0; i < x.columns; i += kVocabularyBlock) {
+        take_block(x.row(r) + i, nullptr, std::min(kVocabularyBlock, x.columns - i), sum);
+      }
       const double offset =
           static_cast<double>(sum.top) + kernels::log(static_cast<double>(sum.total));
       for (Index c = 0; c < x.columns; ++c) {
@@ -100,14 +181,16 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
 
 namespace {
 
-// Rows of logits held at once: some 2 MB of them, but enough rows that the weight's gradient, which
-// is read and written once per chunk, is worth its traffic.
+// Logits held at once: some 2 MB of them, but enough rows that the weight's gradient, which is read
+// and written once per chunk, is worth its traffic.
 constexpr Index kLogitsHeld = Index{1} << 19;
 constexpr Index kRowsMin = 256;
 constexpr Index kRowsMax = 1024;
@@ -127,8 +210,11 @@ Result<> check(const LinearCrossEntropy& args) {
   if (args.dweight && (!args.dhidden || !same_shape(args.dweight, args.weight))) {
     return wrong("dweight differs from weight in shape, or dhidden is missing");
   }
+  if (!(args.smoothing >= 0.0F && args.smoothing < 1.0F) || args.ignore >= 0 || args.chunk < 0) {
+    return wrong("the smoothing is outside of [0, 1), ignore is not negative, or the chunk is");
+  }
   for (const std::int32_t target : args.targets) {
-    if (target < -1 || target >= args.weight.rows) {
+    if (target != args.ignore && (target < 0 || target >= args.weight.rows)) {
       return wrong("target " + std::to_string(target) + " is not in the vocabulary of " +
                    std::to_string(args.weight.rows));
     }
@@ -136,39 +222,120 @@ Result<> check(const LinearCrossEntropy& args) {
   return {};
 }
 
+// One chunk of rows, over the vocabulary in stretches: all of it, or block by block.
+class Chunk {
+ public:
+  Chunk(const OpContext& ctx, const LinearCrossEntropy& args, Index rows)
+      : ctx_(ctx),
+        args_(args),
+        vocabulary_(args.weight.rows),
+        stretch_(args.memory == LinearCrossEntropy::Memory::rows
+                     ? vocabulary_
+                     : std::min(vocabulary_, kVocabularyBlock)),
+        held_(ctx.pool->op_scratch().matrix(rows, stretch_)) {
+    Arena& arena = ctx.pool->op_scratch();
+    part_.args = &args;
+    part_.blocks = (vocabulary_ + kVocabularyBlock - 1) / kVocabularyBlock;
+    part_.tops = arena.floats(rows * part_.blocks);
+    part_.sums =
+        reinterpret_cast<LogSum*>(arena.take(static_cast<std::size_t>(rows) * sizeof(LogSum)));
+  }
+
+  void run(Index first, Index rows) {
+    part_.first = first;
+    std::fill(part_.sums, part_.sums + rows,
+              LogSum{.top = -std::numeric_limits<float>::infinity()});
+    hidden_ = args_.hidden.row_range(first, rows);
+    for (Index token = 0; token < vocabulary_; token += stretch_) {
+      multiply(token);
+      TUTTI_CPU_CALL(read_logits)(ctx_, part_);
+    }
+    for (Index row = 0; row < rows; ++row) args_.losses[first + row] = loss_of(row);
+    if (!args_.dhidden) return;
+    for (Index token = 0; token < vocabulary_; token += stretch_) {
+      if (stretch_ < vocabulary_) {
+        multiply(token);
+        TUTTI_CPU_CALL(weigh_logits)(ctx_, part_);
+      }
+      TUTTI_CPU_CALL(slope_logits)(ctx_, part_);
+      add_gradients(token);
+    }
+  }
+
+ private:
+  void multiply(Index token) {
+    const Index width = std::min(stretch_, vocabulary_ - token);
+    part_.token = token;
+    part_.logits = {held_.data, hidden_.rows, width};
+    TUTTI_ASSERT(product_nt(ctx_, {.left = hidden_,
+                                   .right = args_.weight.row_range(token, width),
+                                   .output = part_.logits})
+                     .ok());
+  }
+
+  float loss_of(Index row) const {
+    if (!part_.counts(row)) return 0.0F;
+    const LogSum& sum = part_.sums[row];
+    auto chosen = static_cast<double>(sum.chosen);
+    if (args_.smoothing > 0.0F) {
+      const auto smoothing = static_cast<double>(args_.smoothing);
+      const double mean = static_cast<double>(sum.sum) / static_cast<double>(vocabulary_);
+      chosen = (1.0 - smoothing) * chosen + smoothing * mean;
+    }
+    return static_cast<float>(kernels::log(static_cast<double>(sum.total)) +
+                              (static_cast<double>(sum.top) - chosen));
+  }
+
+  void add_gradients(Index token) {
+    const Index width = part_.logits.columns;
+    TUTTI_ASSERT(product_nn(ctx_, {.left = part_.logits,
+                                   .right = args_.weight.row_range(token, width),
+                                   .output = args_.dhidden.row_range(part_.first, hidden_.rows),
+                                   .start = token == 0 ? ChainStart::zero : ChainStart::output})
+                     .ok());
+    if (!args_.dweight) return;
+    TUTTI_ASSERT(product_tn(ctx_, {.left = part_.logits,
+                                   .right = hidden_,
+                                   .output = args_.dweight.row_range(token, width),
+                                   .start = ChainStart::output})
+                     .ok());
+  }
+
+  const OpContext& ctx_;
+  const LinearCrossEntropy& args_;
+  Index vocabulary_;
+  Index stretch_;
+  Matrix held_;
+  LogitsPart part_;
+  ConstMatrix hidden_;
+};
+
 }  // namespace
 
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args) {
   if (auto checked = check(args); !checked) return checked;
-  if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (ctx.device != nullptr) {
+    if (args.smoothing == 0.0F && args.ignore == -1) return ctx.device->enqueue(args);
+    return Error{ErrorCode::unsupported,
+                 "linear_cross_entropy: smoothing, and ignore other than -1, run on CPUs only"};
+  }
+  const OpTimer timer(Op::linear_cross_entropy);
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};
-  const Index chunk = std::min(rows, std::clamp(kLogitsHeld / vocabulary, kRowsMin, kRowsMax));
+  const Index width = args.memory == LinearCrossEntropy::Memory::rows
+                          ? vocabulary
+                          : std::min(vocabulary, kVocabularyBlock);
+  const Index wanted =
+      args.chunk > 0 ? args.chunk : std::clamp(kLogitsHeld / width, kRowsMin, kRowsMax);
+  const Index chunk_rows = std::min(rows, wanted);
   ArenaScope scope(ctx.pool->op_scratch());
-  const Matrix held = ctx.pool->op_scratch().matrix(chunk, vocabulary);
-  for (Index first = 0; first < rows; first += chunk) {
-    const Index count = std::min(chunk, rows - first);
-    const Matrix logits = held.row_range(0, count);
-    const ConstMatrix hidden = args.hidden.row_range(first, count);
-    TUTTI_ASSERT(product_nt(ctx, {.left = hidden, .right = args.weight, .output = logits}).ok());
-    TUTTI_CPU_CALL(cross_entropy_rows)(ctx, args, first, logits);
-    if (args.dhidden) {
-      TUTTI_ASSERT(product_nn(ctx, {.left = logits,
-                                    .right = args.weight,
-                                    .output = args.dhidden.row_range(first, count)})
-                       .ok());
-    }
-    if (args.dweight) {
-      TUTTI_ASSERT(product_tn(ctx, {.left = logits,
-                                    .right = hidden,
-                                    .output = args.dweight,
-                                    .start = ChainStart::output})
-                       .ok());
-    }
+  Chunk chunk(ctx, args, chunk_rows);
+  for (Index first = 0; first < rows; first += chunk_rows) {
+    chunk.run(first, std::min(chunk_rows, rows - first));
   }
   for (Index row = 0; row < rows; ++row) {
-    if (args.targets[static_cast<std::size_t>(row)] < 0) continue;
+    if (args.targets[static_cast<std::size_t>(row)] == args.ignore) continue;
     if (args.loss_sum != nullptr) *args.loss_sum += static_cast<double>(args.losses[row]);
     if (args.target_count != nullptr) ++*args.target_count;
   }
@@ -180,6 +347,7 @@ Result<> log_softmax(const OpContext& ctx, ConstMatrix x, Matrix output) {
     return Error{ErrorCode::invalid_argument, "log_softmax: x and output differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(LogSoftmax{x, output});
+  const OpTimer timer(Op::log_softmax, {.bytes = 8 * x.rows * x.columns});
   TUTTI_CPU_CALL(log_softmax_kernel)(ctx, x, output);
   return {};
 }

@@ -5,6 +5,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -42,6 +43,7 @@ Result<> dropout(const OpContext& ctx, const Dropout& args) {
     return Error{ErrorCode::invalid_argument,
                  "dropout: x and y differ in shape, or the rate is outside of [0, 1)"};
   }
+  const OpTimer timer(Op::dropout, {.bytes = 8 * args.x.rows * args.x.columns});
   const Mask mask{args.key, static_cast<std::uint32_t>(args.rate * 65536.0 + 0.5),
                   static_cast<float>(1.0 / (1.0 - args.rate))};
   const Index width = args.x.columns;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/cpu/row_split.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -38,6 +39,7 @@ Result<> embedding_forward(const OpContext& ctx, const EmbeddingForward& args) {
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::embedding_forward, {.bytes = 8 * args.output.rows * args.output.columns});
   const auto bytes = static_cast<std::size_t>(args.table.columns) * sizeof(float);
   ctx.pool->parallel_for(args.output.rows, rows_in_piece(args.output.columns),
                          [&](int, Index begin, Index end) {
@@ -54,6 +56,7 @@ Result<> embedding_backward(const OpContext& ctx, const EmbeddingBackward& args)
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::embedding_backward, {.bytes = 12 * args.dout.rows * args.dout.columns});
   // Threads share the columns, not the tokens: each sum is then one chain in token order.
   const Index pieces = (args.dout.columns + kColumnsInPiece - 1) / kColumnsInPiece;
   const Index grain = (pieces + ctx.pool->threads() - 1) / ctx.pool->threads();

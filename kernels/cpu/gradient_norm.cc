@@ -42,6 +42,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
@@ -53,6 +55,7 @@ Result<> square_sums(const OpContext& ctx, std::span<const float> values, std::s
     return Error{ErrorCode::invalid_argument, "square_sums: one sum per grid block is needed"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(SquareSums{values, sums});
+  const OpTimer timer(Op::square_sums, {.bytes = 4 * size});
   ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
     for (Index block = begin; block < end; ++block) {
       const Index first = block * kGridBlock;

@@ -113,6 +113,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
@@ -122,6 +124,7 @@ Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args) 
   if (!same_shape(args.x, args.y) || args.weight == nullptr) {
     return Error{ErrorCode::invalid_argument, "layer_norm_forward: x and y differ in shape"};
   }
+  const OpTimer timer(Op::layer_norm_forward, {.bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(layer_norm_forward_kernel)(ctx, args);
   return {};
 }
@@ -135,6 +138,7 @@ Result<> layer_norm_backward(const OpContext& ctx, const LayerNormBackward& args
                  "layer_norm_backward: x, dy, dx or residual differ in shape, or what forward kept "
                  "is missing"};
   }
+  const OpTimer timer(Op::layer_norm_backward, {.bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(layer_norm_backward_kernel)(ctx, args);
   return {};
 }

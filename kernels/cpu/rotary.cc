@@ -57,6 +57,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
@@ -75,13 +77,14 @@ Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args) {
     }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::rotary_angles, {.bytes = 8 * tokens * width});
   ctx.pool->parallel_for(tokens, rows_in_piece(width * 16), [&](int, Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
       const auto position = static_cast<float>(args.positions[static_cast<std::size_t>(t)]);
       for (Index i = 0; i < width; ++i) {
         const float angle = position * args.frequencies[static_cast<std::size_t>(i)];
-        args.cosine.row(t)[i] = static_cast<float>(cos(static_cast<double>(angle)));
-        args.sine.row(t)[i] = static_cast<float>(sin(static_cast<double>(angle)));
+        args.cosine.row(t)[i] = static_cast<float>(cos(static_cast<double>(angle))) * args.factor;
+        args.sine.row(t)[i] = static_cast<float>(sin(static_cast<double>(angle))) * args.factor;
       }
     }
   });
@@ -96,6 +99,7 @@ Result<> rotary_apply(const OpContext& ctx, const RotaryApply& args) {
                  "rotary_apply: x must be [tokens, heads * head_width], angles [tokens, half]"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::rotary_apply, {.bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(rotary_apply_kernel)(ctx, args);
   return {};
 }

@@ -76,6 +76,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
@@ -85,6 +87,7 @@ Result<> silu_gate_forward(const OpContext& ctx, const SiluGateForward& args) {
     return Error{ErrorCode::invalid_argument, "silu_gate_forward: gate, up, y differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::silu_gate_forward, {.bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(silu_gate_forward_kernel)(ctx, args);
   return {};
 }
@@ -96,6 +99,7 @@ Result<> silu_gate_backward(const OpContext& ctx, const SiluGateBackward& args) 
                  "silu_gate_backward: dy, gate, up, dgate, dup differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::silu_gate_backward, {.bytes = 20 * args.dy.rows * args.dy.columns});
   TUTTI_CPU_CALL(silu_gate_backward_kernel)(ctx, args);
   return {};
 }

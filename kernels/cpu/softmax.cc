@@ -70,6 +70,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
@@ -79,6 +81,7 @@ Result<> softmax_forward(const OpContext& ctx, const SoftmaxForward& args) {
   if (!same_shape(args.x, args.y)) {
     return Error{ErrorCode::invalid_argument, "softmax_forward: x and y differ in shape"};
   }
+  const OpTimer timer(Op::softmax_forward, {.bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(softmax_forward_kernel)(ctx, args);
   return {};
 }
@@ -88,6 +91,7 @@ Result<> softmax_backward(const OpContext& ctx, const SoftmaxBackward& args) {
   if (!same_shape(args.y, args.dy) || !same_shape(args.y, args.dx)) {
     return Error{ErrorCode::invalid_argument, "softmax_backward: y, dy and dx differ in shape"};
   }
+  const OpTimer timer(Op::softmax_backward, {.bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(softmax_backward_kernel)(ctx, args);
   return {};
 }

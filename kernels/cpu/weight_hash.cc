@@ -1,5 +1,6 @@
 #include "kernels/ops/weight_hash.h"
 #include "kernels/tensor/device.h"
+#include "kernels/tensor/op_counters.h"
 
 #include <fmt/core.h>
 #include <xxhash.h>
@@ -25,6 +26,7 @@ Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,
     return Error{ErrorCode::invalid_argument, "hash_blocks: one hash per grid block is needed"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(HashBlocks{values, hashes});
+  const OpTimer timer(Op::hash_blocks, {.bytes = 4 * static_cast<Index>(values.size())});
   ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
     for (Index block = begin; block < end; ++block) {
       const auto first = static_cast<std::size_t>(block * kGridBlock);

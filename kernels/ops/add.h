@@ -1,6 +1,6 @@
 // a += b, element by element: residuals, and the tree rule's pairwise sum of shards.
 //
-//   a, b   [n]   disjoint or identical
+//   a, b, out, parts   [n]   disjoint or identical
 //
 // One rounded addition per element. Errors: invalid_argument (lengths differ); nothing is written
 // then.
@@ -20,5 +20,15 @@ struct AddInto {
 };
 
 Result<> add_into(const OpContext& ctx, std::span<float> a, std::span<const float> b);
+
+// The tree rule in one pass: part i is shard i, out = ((0 + 1) + (2 + 3)) + ((4 + 5) + ...), each
+// sum one rounded addition. A part without elements is a shard that does not exist and adds
+// nothing; without any, out is zero. `out` may be one of the parts.
+inline constexpr std::size_t kTreePartsMax = 64;
+struct TreeSum {
+  std::span<const std::span<const float>> parts;  // a power of two of them
+  std::span<float> out;
+};
+Result<> tree_sum(const OpContext& ctx, const TreeSum& args);
 
 }  // namespace tutti::kernels

@@ -3,16 +3,22 @@
 //
 //   hidden     [M, C]
 //   weight     [V, C]     the head, or the tied embedding
-//   targets    [M]        0 .. V-1; -1: this row has no target (loss 0, no gradient)
+//   targets    [M]        0 .. V-1; `ignore`: this row has no target (loss 0, no gradient)
 //   losses     [M]        log(sum(exp(logits))) - logits[target]; written
 //   dhidden    [M, C]     written
 //   dweight    [V, C]     chain over rows in order, continued from what it holds
 //
+// With smoothing e (Szegedy et al. 2016) a target is (1 - e) of itself and e / V of every token.
 // Gradients are those of the SUM of losses over rows with a target: no division by a count (DESIGN
 // numerics). loss_sum adds the losses in row order in double precision to what it holds, and
-// target_count counts, so that micro-batches continue. Sums over V use 16 logical lanes and a fixed
-// tree.
-// Errors: invalid_argument (also a target outside of -1 .. V-1); nothing is written then.
+// target_count counts, so that micro-batches continue.
+//
+// The sum over V is an online softmax over blocks of kVocabularyBlock: 16 logical lanes and a fixed
+// tree in each, rescaled when the maximum grows. So both forms of memory give the same bits:
+//   rows     logits of `chunk` rows (0: some 2 MB of them, 256 to 1,024 rows) by V: three products
+//   blocks   logits of `chunk` rows by kVocabularyBlock, whatever V is, computed twice: four
+//            products, and two numbers a row and block
+// Errors: invalid_argument (also a target outside of the vocabulary); nothing is written then.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +30,8 @@
 
 namespace tutti::kernels {
 
+inline constexpr Index kVocabularyBlock = 4096;
+
 struct LinearCrossEntropy {
   ConstMatrix hidden;
   ConstMatrix weight;
@@ -33,6 +41,10 @@ struct LinearCrossEntropy {
   std::int64_t* target_count = nullptr;  // null: not wanted
   Matrix dhidden = {};                   // null data: forward only
   Matrix dweight = {};                   // null data with dhidden given: a frozen head
+  float smoothing = 0.0F;
+  std::int32_t ignore = -1;  // negative
+  enum class Memory { rows, blocks } memory = Memory::rows;
+  Index chunk = 0;
 };
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args);
 

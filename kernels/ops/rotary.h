@@ -1,5 +1,5 @@
-// Rotary positions (Su et al. 2021) in the half-split layout of Hugging Face, with Llama 3's
-// frequency scaling.
+// Rotary positions (Su et al. 2021) in the half-split layout of Hugging Face, with the scalings for
+// contexts longer than the trained one: linear, dynamic NTK, YaRN (Peng et al. 2023), Llama 3.
 //
 // Three steps, so that sines are computed once per batch and not per layer:
 //   frequencies = rotary_frequencies(...)          once per model: [rotary width / 2]
@@ -16,8 +16,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
+#include <variant>
 #include <vector>
 
 #include "kernels/tensor/matrix.h"
@@ -34,19 +34,48 @@ struct Llama3Scaling {
   Index original_max_position = 8192;
 };
 
+// Every frequency divided by `factor`.
+struct LinearScaling {
+  float factor = 1.0F;
+};
+
+// A larger theta once a sequence is longer than `original_max_position`; `length` is the
+// sequence's.
+struct DynamicScaling {
+  float factor = 1.0F;
+  Index original_max_position = 2048;
+  Index length = 0;
+};
+
+// Short waves are kept, long ones divided by `factor`, those between beta_fast and beta_slow turns
+// in the original context are blended; and cosine and sine grow by attention_factor (0: the paper's
+// 0.1 log(factor) + 1).
+struct YarnScaling {
+  float factor = 1.0F;
+  Index original_max_position = 2048;
+  float beta_fast = 32.0F;
+  float beta_slow = 1.0F;
+  float attention_factor = 0.0F;
+};
+
 struct RotaryFrequencies {
   Index width = 0;  // even; how many dimensions of a head turn
   double theta = 10000.0;
-  std::optional<Llama3Scaling> scaling = {};
+  std::variant<std::monostate, LinearScaling, DynamicScaling, YarnScaling, Llama3Scaling> scaling =
+      {};
 };
 // width / 2 frequencies, descending.
 std::vector<float> rotary_frequencies(const RotaryFrequencies& args);
+
+// What cosine and sine are multiplied by: 1 but for YaRN.
+float rotary_attention_factor(const RotaryFrequencies& args);
 
 struct RotaryAngles {
   std::span<const std::int32_t> positions;  // >= 0, one per token
   std::span<const float> frequencies;
   Matrix cosine;  // [tokens, frequencies]
   Matrix sine;
+  float factor = 1.0F;  // rotary_attention_factor
 };
 Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args);
 

@@ -63,6 +63,60 @@ double Sampler::keep_mass(double top_p, double top, double total, double tempera
   return mass;
 }
 
+// Of equal distances the larger logit comes first.
+void Sampler::keep_typical(double typical_p, double top, double temperature) {
+  double total = 0.0;
+  double moment = 0.0;  // sum of weight * log weight
+  surprises_.clear();
+  for (const Candidate& candidate : candidates_) {
+    const double scaled = (static_cast<double>(candidate.logit) - top) / temperature;
+    const double weight = exp(scaled);
+    total += weight;
+    if (weight > 0.0) moment += weight * scaled;
+    surprises_.push_back({scaled, weight, candidate});
+  }
+  // -log p = log total - scaled, and the entropy is its mean: their difference has no log total.
+  const double mean = moment / total;
+  for (Surprise& surprise : surprises_) surprise.away = std::abs(surprise.away - mean);
+  std::sort(surprises_.begin(), surprises_.end(), [](const Surprise& a, const Surprise& b) {
+    return a.away < b.away || (a.away == b.away && before(a.candidate, b.candidate));
+  });
+  double mass = 0.0;
+  candidates_.clear();
+  for (const Surprise& surprise : surprises_) {
+    candidates_.push_back(surprise.candidate);
+    mass += surprise.weight;
+    if (mass >= typical_p * total) break;
+  }
+  std::sort(candidates_.begin(), candidates_.end(), before);
+}
+
+void Sampler::penalise(std::span<float> logits, const Penalties& penalties,
+                       std::span<const std::int32_t> seen) {
+  const bool any =
+      penalties.repetition != 1.0F || penalties.frequency != 0.0F || penalties.presence != 0.0F;
+  if (any) {
+    sorted_.assign(seen.begin(), seen.end());
+    std::sort(sorted_.begin(), sorted_.end());
+  } else {
+    sorted_.clear();
+  }
+  for (std::size_t i = 0; i < sorted_.size();) {
+    std::size_t next = i;
+    while (next < sorted_.size() && sorted_[next] == sorted_[i]) ++next;
+    TUTTI_ASSERT(sorted_[i] >= 0 && static_cast<std::size_t>(sorted_[i]) < logits.size());
+    float& logit = logits[static_cast<std::size_t>(sorted_[i])];
+    logit = logit > 0.0F ? logit / penalties.repetition : logit * penalties.repetition;
+    logit -= penalties.frequency * static_cast<float>(next - i) + penalties.presence;
+    i = next;
+  }
+  for (const TokenBias& bias : penalties.biases) {
+    if (bias.token >= 0 && static_cast<std::size_t>(bias.token) < logits.size()) {
+      logits[static_cast<std::size_t>(bias.token)] += bias.bias;
+    }
+  }
+}
+
 std::int32_t Sampler::sample(std::span<const float> logits, const SamplingSettings& settings,
                              std::uint64_t position) {
   const std::int32_t best = argmax(logits);
@@ -79,10 +133,17 @@ std::int32_t Sampler::sample(std::span<const float> logits, const SamplingSettin
   const auto weight = [&](const Candidate& candidate) {
     return exp((static_cast<double>(candidate.logit) - top) / settings.temperature);
   };
+  if (settings.typical_p < 1.0) keep_typical(settings.typical_p, top, settings.temperature);
   double total = 0.0;
   for (const Candidate& candidate : candidates_) total += weight(candidate);
   if (settings.top_p < 1.0) {
     total = keep_mass(settings.top_p, top, total, settings.temperature);
+  }
+  if (settings.min_p > 0.0) {
+    std::erase_if(candidates_, [&](const Candidate& c) { return weight(c) < settings.min_p; });
+    if (candidates_.empty()) return best;
+    total = 0.0;
+    for (const Candidate& candidate : candidates_) total += weight(candidate);
   }
   const double drawn = random_uniform({settings.seed, kPurpose}, position) * total;
   double passed = 0.0;

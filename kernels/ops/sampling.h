@@ -1,16 +1,19 @@
-// The next token from one row of logits: greedy, or a seeded draw after temperature, top-k and
-// top-p.
+// The next token from one row of logits: greedy, or a seeded draw after temperature, top-k,
+// typical, top-p and min-p; and the penalties that come before.
 //
 // A draw is a function of (logits, settings, position) and of nothing else: its random number is
 // keyed by (seed, position), so a request moved to another replica, batched with others or replayed
-// gets the same tokens. Where top-k or top-p cut, candidates are ordered by logit, ties to the
-// lower index; else by index. The draw walks their cumulated probabilities in that order, in double
-// precision.
+// gets the same tokens. Where top-k, typical or top-p cut, candidates are ordered by logit, ties to
+// the lower index; else by index. The draw walks their cumulated probabilities in that order, in
+// double precision.
 //
 //   1. logits / temperature   (temperature 0, or top_k 1: argmax)
 //   2. the top_k largest      (0: all)
-//   3. the fewest of those whose probabilities reach top_p (1: all; at least one)
-//   4. the first whose cumulated probability exceeds u * total, u uniform in [0, 1)
+//   3. the fewest whose surprise is nearest to the entropy and whose probabilities reach typical_p
+//      (Meister et al. 2023; 1: all)
+//   4. the fewest of those whose probabilities reach top_p (1: all; at least one)
+//   5. those at least min_p times as probable as the most probable of all (0: all)
+//   6. the first whose cumulated probability exceeds u * total, u uniform in [0, 1)
 //
 // Threads: a Sampler is used by one at a time; it keeps scratch memory. NaN logits are never
 // chosen.
@@ -27,6 +30,23 @@ struct SamplingSettings {
   std::int32_t top_k = 0;
   double top_p = 1.0;
   std::uint64_t seed = 0;
+  double min_p = 0.0;
+  double typical_p = 1.0;
+};
+
+// What tokens that a request already holds lose, before anything else:
+//   logit = logit > 0 ? logit / repetition : logit * repetition     once (Keskar et al. 2019)
+//   logit -= frequency * how often it occurred + presence           as OpenAI's API has them
+// and a bias for single tokens, added last.
+struct TokenBias {
+  std::int32_t token = 0;
+  float bias = 0.0F;
+};
+struct Penalties {
+  float repetition = 1.0F;
+  float frequency = 0.0F;
+  float presence = 0.0F;
+  std::span<const TokenBias> biases = {};  // tokens outside of the vocabulary are passed over
 };
 
 // The index of the largest logit, the lowest of equals. `logits` is not empty.
@@ -34,6 +54,10 @@ std::int32_t argmax(std::span<const float> logits);
 
 class Sampler {
  public:
+  // `seen`: the tokens that count as held, in any order, all in the vocabulary.
+  void penalise(std::span<float> logits, const Penalties& penalties,
+                std::span<const std::int32_t> seen);
+
   // `position`: of the token being drawn, in its sequence.
   std::int32_t sample(std::span<const float> logits, const SamplingSettings& settings,
                       std::uint64_t position);
@@ -47,7 +71,16 @@ class Sampler {
   void collect(std::span<const float> logits);
   double keep_mass(double top_p, double top, double total, double temperature);
 
+  void keep_typical(double typical_p, double top, double temperature);
+
   std::vector<Candidate> candidates_;
+  std::vector<std::int32_t> sorted_;
+  struct Surprise {
+    double away;  // from the entropy
+    double weight;
+    Candidate candidate;
+  };
+  std::vector<Surprise> surprises_;
 };
 
 }  // namespace tutti::kernels

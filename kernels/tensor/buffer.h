@@ -30,6 +30,9 @@ class AlignedBytes {
   std::byte* data() const { return data_; }
   std::size_t size() const { return bytes_; }
 
+  // How many this process has made; a step that is under way makes none.
+  static long allocations();
+
  private:
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;

@@ -35,8 +35,9 @@ bool spin_until(const Done& done) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads, std::vector<int> cores) : cores_(std::move(cores)) {
   TUTTI_ASSERT(threads >= 1 && threads <= kThreadsMax);
+  if (cores_.size() < static_cast<std::size_t>(threads)) cores_.clear();
   for (int i = 0; i < threads; ++i) scratch_.push_back(std::make_unique<Arena>());
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
 }
@@ -52,6 +53,10 @@ ThreadPool::~ThreadPool() {
 // that wakes too late (its core was busy elsewhere) finds the gate closed and is not.
 void ThreadPool::run(const Loop& loop) {
   if (loop.count <= 0) return;
+  if (!caller_bound_ && !cores_.empty()) {
+    bind_thread(cores_.front());
+    caller_bound_ = true;
+  }
   const FloatModeScope mode;
   if (workers_.empty() || loop.count <= loop.grain) {
     const ArenaScope scope(scratch(0));
@@ -97,6 +102,7 @@ bool ThreadPool::join(std::uint32_t turn) {
 
 void ThreadPool::serve(int thread) {
   const FloatModeScope mode;
+  if (!cores_.empty()) bind_thread(cores_[static_cast<std::size_t>(thread)]);
   std::uint32_t seen = 0;
   while (!stop_.load()) {
     const auto changed = [this, seen] { return turn_.load() != seen; };

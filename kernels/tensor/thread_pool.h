@@ -9,6 +9,9 @@
 // Every thread computes with round-to-nearest and denormal numbers kept (float_mode.h), the caller
 // included.
 //
+// Threads are bound to cores where they are given, or TUTTI_CORES names some (cores.h): the caller
+// to the first, at its first loop; without enough cores for all, none is bound.
+//
 // Threads: one loop at a time; a loop's body must not start another on the same pool.
 // Limits: kThreadsMax threads.
 #pragma once
@@ -22,6 +25,7 @@
 #include <vector>
 
 #include "kernels/tensor/arena.h"
+#include "kernels/tensor/cores.h"
 
 namespace tutti::kernels {
 
@@ -30,7 +34,7 @@ class ThreadPool {
   static constexpr int kThreadsMax = 256;
 
   // `threads` >= 1 counts the caller.
-  explicit ThreadPool(int threads);
+  explicit ThreadPool(int threads, std::vector<int> cores = cores_from_environment());
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool();
@@ -69,6 +73,8 @@ class ThreadPool {
   Arena op_scratch_;
   Loop loop_;             // written while the gate is closed, read by threads that joined
   bool running_ = false;  // only the caller reads and writes it
+  std::vector<int> cores_;
+  bool caller_bound_ = false;
   alignas(64) std::atomic<std::uint64_t> gate_{0};      // turn, open bit, threads that joined
   alignas(64) std::atomic<std::uint32_t> turn_{0};      // counts loops; a change wakes the threads
   alignas(64) std::atomic<Index> next_{0};              // first index not handed out

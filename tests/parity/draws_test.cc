@@ -189,4 +189,43 @@ TEST_CASE("sampling: top-k and top-p keep the head of the distribution only") {
   REQUIRE(last_by_p > head - 10);
 }
 
+TEST_CASE("sampling: min-p keeps what is probable enough beside the most probable") {
+  Sampler sampler;
+  const Floats logits = {0.0F, -1.0F, -2.0F, -3.0F};  // 1, 0.37, 0.135, 0.05 of the largest
+  std::vector<int> drawn(4);
+  for (std::uint64_t position = 0; position < 2000; ++position) {
+    ++drawn[static_cast<std::size_t>(sampler.sample(logits, {.seed = 1, .min_p = 0.2}, position))];
+  }
+  REQUIRE(drawn[1] > 400);
+  REQUIRE(drawn[2] == 0);
+  REQUIRE(drawn[3] == 0);
+  REQUIRE(sampler.sample(logits, {.seed = 1, .min_p = 2.0}, 0) == 0);
+}
+
+TEST_CASE("sampling: typical keeps what surprises as much as the whole does") {
+  Sampler sampler;
+  // One token of weight 0.5, sixty of 0.01: the entropy, 2.92, is nearer to the surprise of the
+  // many, 4.7, than to that of the one, 0.79; it comes in last.
+  Floats logits(61, static_cast<float>(std::log(0.01)));
+  logits[0] = static_cast<float>(std::log(0.5));
+  bool first = false;
+  for (std::uint64_t position = 0; position < 300; ++position) {
+    REQUIRE(sampler.sample(logits, {.seed = 2, .typical_p = 0.4}, position) >= 1);
+    first = first || sampler.sample(logits, {.seed = 2, .typical_p = 0.95}, position) == 0;
+  }
+  REQUIRE(first);
+}
+
+TEST_CASE("sampling: penalties count what is held, biases come last") {
+  Sampler sampler;
+  Floats logits = {2.0F, -2.0F, 1.0F, 0.0F};
+  const std::vector<std::int32_t> seen = {1, 0, 1, 1};
+  const TokenBias biases[] = {{3, 5.0F}, {-1, 9.0F}, {4, 9.0F}};
+  sampler.penalise(
+      logits, {.repetition = 2.0F, .frequency = 0.5F, .presence = 0.25F, .biases = biases}, seen);
+  REQUIRE(logits == Floats{1.0F - 0.75F, -4.0F - 1.75F, 1.0F, 5.0F});
+  sampler.penalise(logits, {}, seen);
+  REQUIRE(logits == Floats{0.25F, -5.75F, 1.0F, 5.0F});
+}
+
 }  // namespace tutti::kernels::parity

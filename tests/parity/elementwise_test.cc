@@ -3,6 +3,7 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/ops/add.h"
 #include "kernels/ops/elementwise/bf16.h"
 #include "kernels/ops/elementwise/dropout.h"
 #include "kernels/ops/elementwise/layer_norm.h"
@@ -306,6 +307,49 @@ TEST_CASE("bf16: rounds to the nearest, ties to even, and by chance without bias
   double up = 0.0;
   for (std::size_t i = 8; i < x.size(); ++i) up += drawn[i] > 1.0F ? 1.0 : 0.0;
   REQUIRE(std::abs(up / 69992.0 - 0.25) < 5.0 * std::sqrt(0.25 * 0.75 / 69992.0));
+}
+
+TEST_CASE(
+    "tree sum: the tree rule in one pass, shards that do not exist skipped, in place or not") {
+  Golden golden("tree sum");
+  for (const std::size_t count : {1U, 2U, 8U, 64U}) {
+    for (const Index size : {0, 1, 2500}) {
+      for (const std::size_t missing : {100U, 0U, 1U, 5U}) {  // and every one seven later
+        std::vector<Floats> data(count);
+        std::vector<std::span<const float>> parts(count);
+        for (std::size_t i = 0; i < count; ++i) {
+          if (i % 7 != missing) data[i] = draw(size, i);
+          parts[i] = data[i];
+        }
+        const Floats sum = on_all_paths(golden, [&](const OpContext& ctx) {
+          Floats out(static_cast<std::size_t>(size), 7.0F);
+          REQUIRE(tree_sum(ctx, {parts, out}));
+          return out;
+        });
+        std::vector<Floats> level = data;
+        while (level.size() > 1) {
+          for (std::size_t i = 0; i < level.size() / 2; ++i) {
+            Floats& left = level[2 * i];
+            Floats& right = level[2 * i + 1];
+            if (!left.empty() && !right.empty()) REQUIRE(add_into(single(), left, right));
+            level[i] = left.empty() ? right : left;
+          }
+          level.resize(level.size() / 2);
+        }
+        Floats expected = level[0];
+        expected.resize(static_cast<std::size_t>(size));
+        REQUIRE(same_bits(sum, expected));
+        if (!data[0].empty()) {
+          REQUIRE(tree_sum(single(), {parts, data[0]}));
+          REQUIRE(same_bits(data[0], expected));
+        }
+      }
+    }
+  }
+  golden.check();
+  Floats five(5);
+  const std::vector<std::span<const float>> three(3);
+  REQUIRE_FALSE(tree_sum(single(), {three, five}));
 }
 
 TEST_CASE("element-wise ops: matrices that differ in shape are refused") {

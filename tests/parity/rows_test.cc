@@ -223,6 +223,34 @@ TEST_CASE(
 
 // Values of transformers' _compute_llama3_parameters for Llama 3.2 1B (head width 64, theta 500000,
 // factor 32).
+TEST_CASE("rotary: linear, dynamic and YaRN scalings slow what they should") {
+  const RotaryFrequencies plain{.width = 64, .theta = 10000.0};
+  const std::vector<float> kept = rotary_frequencies(plain);
+  RotaryFrequencies args = plain;
+  args.scaling = LinearScaling{.factor = 4.0F};
+  const std::vector<float> linear = rotary_frequencies(args);
+  for (std::size_t i = 0; i < kept.size(); ++i) REQUIRE(linear[i] == kept[i] / 4.0F);
+  REQUIRE(rotary_attention_factor(args) == 1.0F);
+
+  args.scaling = DynamicScaling{.factor = 2.0F, .original_max_position = 2048, .length = 2048};
+  REQUIRE(rotary_frequencies(args) == kept);
+  args.scaling = DynamicScaling{.factor = 2.0F, .original_max_position = 2048, .length = 8192};
+  const std::vector<float> dynamic = rotary_frequencies(args);
+  // theta grows by 7^(64/62), so the last frequency, theta^(-62/64), shrinks by 7.
+  REQUIRE(dynamic[0] == 1.0F);
+  REQUIRE(dynamic[31] * 7.0F == Approx(kept[31]).epsilon(1e-5));
+
+  args.scaling = YarnScaling{.factor = 4.0F, .original_max_position = 4096};
+  const std::vector<float> yarn = rotary_frequencies(args);
+  // Dimensions with 32 turns and with one in 4,096 positions: 10.46 and 22.51 of 32.
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    if (i <= 10) REQUIRE(yarn[i] == kept[i]);
+    if (i >= 23) REQUIRE(yarn[i] == kept[i] / 4.0F);
+    if (i > 10 && i < 23) REQUIRE((yarn[i] < kept[i] && yarn[i] > kept[i] / 4.0F));
+  }
+  REQUIRE(rotary_attention_factor(args) == Approx(0.1 * std::log(4.0) + 1.0));
+}
+
 TEST_CASE("rotary: Llama 3's scaling keeps short waves, slows long ones and blends between") {
   const RotaryFrequencies plain{.width = 64, .theta = 500000.0};
   RotaryFrequencies scaled = plain;

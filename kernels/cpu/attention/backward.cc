@@ -308,6 +308,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 #include "kernels/tensor/device.h"
 
@@ -334,6 +336,7 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::attention_backward, work_of(shape, args.sample_offsets, 10));
   TUTTI_CPU_CALL(attention_backward_kernel)(ctx, args);
   return {};
 }

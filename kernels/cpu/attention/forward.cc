@@ -31,6 +31,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include <new>
 
 #include "kernels/cpu/dispatch.h"
@@ -123,6 +125,7 @@ Result<> attention_cached(const OpContext& ctx, const AttentionCached& args) {
     }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::attention_cached, work_of(args.shape, args.sequences));
   run_attention(ctx, args, nullptr);
   return {};
 }
@@ -142,6 +145,7 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::attention_forward, work_of(shape, args.sample_offsets, 4));
   // The batch's keys and values become pages in scratch memory: one arithmetic for training and
   // serving.
   Arena& arena = ctx.pool->op_scratch();

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/ops/key_value_pages.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -57,6 +58,12 @@ inline Seen seen_from(const AttentionShape& shape, Index position, Index length)
   const Index first = position - shape.window + 1;
   return {shape.window > 0 && first > 0 ? first : 0, position + 1};
 }
+
+// What attention over whole samples takes: `flop` for each pair of tokens that see each other and
+// each column of a head.
+OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets, Index flop);
+// Of cached keys and values, read once for each key head.
+OpWork work_of(const AttentionShape& shape, std::span<const SequenceRows> sequences);
 
 // Errors: invalid_argument.
 Result<> check_attention_shape(const char* op, const AttentionShape& shape);

@@ -9,11 +9,44 @@
 #include "kernels/cpu/attention/layout.h"
 #include "kernels/cpu/product/pack.h"
 #include "kernels/tensor/device.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
 Index kv_page_floats(const AttentionShape& shape) {
   return KeyValueLayout(shape).head_bytes / static_cast<Index>(sizeof(float)) * shape.kv_heads;
+}
+
+namespace {
+
+// Pairs of `rows` queries behind `before` tokens with what they see.
+Index pairs(const AttentionShape& shape, Index before, Index rows) {
+  if (shape.mask == AttentionMask::full) return rows * rows;
+  if (shape.window == 0) return rows * before + rows * (rows + 1) / 2;
+  return rows * std::min(shape.window, before + rows);
+}
+
+}  // namespace
+
+OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets, Index flop) {
+  OpWork work;
+  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+    work.flop += pairs(shape, 0, offsets[s + 1] - offsets[s]);
+  }
+  work.flop *= flop * shape.heads * shape.head_width;
+  return work;
+}
+
+OpWork work_of(const AttentionShape& shape, std::span<const SequenceRows> sequences) {
+  OpWork work;
+  for (const SequenceRows& rows : sequences) {
+    work.flop += pairs(shape, rows.first_position, rows.rows);
+    const Index seen = rows.first_position + rows.rows;
+    work.bytes += shape.window > 0 ? std::min(seen, shape.window + rows.rows) : seen;
+  }
+  work.flop *= 4 * shape.heads * shape.head_width;
+  work.bytes *= 2 * shape.kv_heads * shape.head_width * KeyValueLayout(shape).element_bytes;
+  return work;
 }
 
 Result<> check_attention_shape(const char* op, const AttentionShape& shape) {
@@ -154,6 +187,7 @@ Result<> kv_write(const OpContext& ctx, const KeyValueWrite& args) {
     }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::kv_write, {.bytes = 16 * args.k.rows * args.k.columns});
   const Index tasks = static_cast<Index>(args.sequences.size()) * shape.kv_heads;
   ctx.pool->parallel_for(tasks, 1, [&](int, Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {

@@ -15,6 +15,7 @@
 #endif
 
 #include "kernels/cpu/attention/block_view-inl.h"
+#include "kernels/cpu/attention/log-inl.h"
 #include "kernels/cpu/attention/softmax-inl.h"
 #include "kernels/cpu/attention/triangle-inl.h"
 #include "kernels/cpu/product/pack.h"
@@ -158,11 +159,13 @@ void prefill_task(const AttentionCached& args, float* lse, const AttentionTask& 
       add_spans<LeftScores>({scratch.view.span, static_cast<std::size_t>(task.rows)}, stride, sum);
     }
   }
+  alignas(64) float logs[kKeyBlock];
+  if (lse != nullptr) log_all(scratch.total, logs, kKeyBlock);
   for (Index r = 0; r < task.rows; ++r) {
     finish_head(scratch.sums + r * stride, scratch.total[r], width,
                 args.out.row(task.row + r) + task.head * width);
     if (lse != nullptr) {
-      lse[(task.row + r) * shape.heads + task.head] = log_sum(scratch.top[r], scratch.total[r]);
+      lse[(task.row + r) * shape.heads + task.head] = scratch.top[r] + logs[r];
     }
   }
 }

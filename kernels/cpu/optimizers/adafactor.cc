@@ -128,6 +128,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/optimizers/grid_blocks.h"
 
@@ -177,6 +179,7 @@ Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
     return Error{ErrorCode::invalid_argument,
                  "adafactor_update: weight, gradient, states or hashes do not match"};
   }
+  const OpTimer timer(Op::adafactor_update, {.bytes = 20 * rows * columns});
   if (size == 0) return {};
   ArenaScope scope(ctx.pool->op_scratch());
   Arena& arena = ctx.pool->op_scratch();

@@ -22,6 +22,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/optimizers/grid_blocks.h"
 
@@ -35,6 +37,7 @@ Result<> adamw_update(const OpContext& ctx, const AdamWUpdate& args) {
                  "adamw_update: weight, gradient, states or hashes differ in length"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::adamw_update, {.bytes = 28 * static_cast<Index>(size)});
   const AdamWConstants constants(args.settings);
   const auto block = TUTTI_CPU_CALL(adamw_block);
   update_blocks(ctx, args.weight, args.hashes,

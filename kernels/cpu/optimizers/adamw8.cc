@@ -89,6 +89,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/optimizers/grid_blocks.h"
 
@@ -104,6 +106,7 @@ Result<> adamw8_update(const OpContext& ctx, const AdamW8Update& args) {
     return Error{ErrorCode::invalid_argument,
                  "adamw8_update: weight, gradient, states, scales or hashes differ in length"};
   }
+  const OpTimer timer(Op::adamw8_update, {.bytes = 16 * static_cast<Index>(size)});
   const AdamWConstants constants(args.settings);
   const auto block = TUTTI_CPU_CALL(adamw8_block);
   update_blocks(ctx, args.weight, args.hashes,

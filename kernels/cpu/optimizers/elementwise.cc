@@ -105,6 +105,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/optimizers/grid_blocks.h"
 
@@ -125,6 +127,7 @@ Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args) {
       !fits_blocks(size, args.hashes)) {
     return differ("sgd_update");
   }
+  const OpTimer timer(Op::sgd_update, {.bytes = 20 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(sgd_block);
   update_blocks(ctx, args.weight, args.hashes,
                 [&](Index begin, Index end) { block(args, begin, end); });
@@ -138,6 +141,7 @@ Result<> lion_update(const OpContext& ctx, const LionUpdate& args) {
       !fits_blocks(size, args.hashes)) {
     return differ("lion_update");
   }
+  const OpTimer timer(Op::lion_update, {.bytes = 20 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(lion_block);
   update_blocks(ctx, args.weight, args.hashes,
                 [&](Index begin, Index end) { block(args, begin, end); });
@@ -151,6 +155,7 @@ Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& ar
       !fits_blocks(size, args.hashes)) {
     return differ("schedule_free_update");
   }
+  const OpTimer timer(Op::schedule_free_update, {.bytes = 28 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(schedule_free_block);
   update_blocks(ctx, args.weight, args.hashes,
                 [&](Index begin, Index end) { block(args, begin, end); });

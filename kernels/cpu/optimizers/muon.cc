@@ -42,6 +42,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include "kernels/tensor/op_counters.h"
+
 #include <cmath>
 
 #include "kernels/cpu/dispatch.h"
@@ -100,6 +102,7 @@ Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
     return Error{ErrorCode::invalid_argument,
                  "muon_update: weight, gradient, velocity or hashes do not match"};
   }
+  const OpTimer timer(Op::muon_update);
   if (count == 0) return {};
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);

@@ -5,6 +5,7 @@
 #include "kernels/ops/product.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "kernels/tensor/device.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -23,6 +24,7 @@ Result<> run(const OpContext& ctx, const ProductCall& call) {
   const Product& args = *call.product;
   if (call.rows == 0 || call.columns == 0) return {};
   if (call.depth > 0) {
+    const OpTimer timer(Op::product, {.flop = 2 * call.rows * call.columns * call.depth});
     run_product(ctx, call);
     return {};
   }

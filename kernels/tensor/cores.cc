@@ -1,0 +1,108 @@
+#include "kernels/tensor/cores.h"
+
+#include <hwloc.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "protocol/base/log.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+constexpr int kCoreMax = 4096;
+
+struct TopologyEnd {
+  void operator()(hwloc_topology_t topology) const { hwloc_topology_destroy(topology); }
+};
+using Topology = std::unique_ptr<std::remove_pointer_t<hwloc_topology_t>, TopologyEnd>;
+
+// Null where the machine cannot be read. Of a container, what it may use.
+Topology read_topology() {
+  hwloc_topology_t topology = nullptr;
+  if (hwloc_topology_init(&topology) != 0) return nullptr;
+  Topology owned(topology);
+  if (hwloc_topology_load(topology) != 0) return nullptr;
+  return owned;
+}
+
+bool parse_number(std::string_view text, int& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size() && number >= 0 &&
+         number < kCoreMax;
+}
+
+}  // namespace
+
+std::vector<int> cores_of_machine() {
+  const Topology topology = read_topology();
+  std::vector<int> cores;
+  if (topology == nullptr) return cores;
+  const int count = hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE);
+  for (int i = 0; i < count; ++i) {
+    const hwloc_obj_t core =
+        hwloc_get_obj_by_type(topology.get(), HWLOC_OBJ_CORE, static_cast<unsigned>(i));
+    // Of threads that share a core, the first.
+    cores.push_back(hwloc_bitmap_first(core->cpuset));
+  }
+  return cores;
+}
+
+std::vector<int> share_cores(std::span<const int> cores, int slot, int slots) {
+  if (slots < 1 || slot < 0 || slot >= slots) return {};
+  if (cores.size() > 2) cores = cores.subspan(1);
+  const auto count = static_cast<int>(cores.size());
+  if (count < slots) return {};
+  const auto at = [&](int s) { return static_cast<std::size_t>(s * count / slots); };
+  return {cores.begin() + static_cast<std::ptrdiff_t>(at(slot)),
+          cores.begin() + static_cast<std::ptrdiff_t>(at(slot + 1))};
+}
+
+std::vector<int> cores_of_slot(int slot, int slots) {
+  return share_cores(cores_of_machine(), slot, slots);
+}
+
+Result<std::vector<int>> parse_cores(std::string_view list) {
+  const Error wrong{ErrorCode::invalid_argument,
+                    "\"" + std::string(list) + "\" is no list of cores, such as 2-5,8"};
+  std::vector<int> cores;
+  while (true) {
+    const std::size_t comma = list.find(',');
+    const std::string_view part = list.substr(0, comma);
+    const std::size_t dash = part.find('-');
+    int first = 0;
+    int last = 0;
+    if (!parse_number(part.substr(0, dash), first)) return wrong;
+    last = first;
+    if (dash != std::string_view::npos && !parse_number(part.substr(dash + 1), last)) return wrong;
+    if (last < first) return wrong;
+    for (int core = first; core <= last; ++core) cores.push_back(core);
+    if (comma == std::string_view::npos) return cores;
+    list.remove_prefix(comma + 1);
+  }
+}
+
+std::vector<int> cores_from_environment() {
+  const char* const list = std::getenv("TUTTI_CORES");
+  if (list == nullptr || *list == '\0') return {};
+  auto cores = parse_cores(list);
+  if (cores) return *std::move(cores);
+  TUTTI_LOG_ERROR("kernels", "TUTTI_CORES: {}", cores.error().message);
+  std::abort();
+}
+
+bool bind_thread(int core) {
+  const Topology topology = read_topology();
+  if (topology == nullptr || core < 0) return false;
+  hwloc_bitmap_t set = hwloc_bitmap_alloc();
+  hwloc_bitmap_only(set, static_cast<unsigned>(core));
+  const bool bound = hwloc_set_cpubind(topology.get(), set, HWLOC_CPUBIND_THREAD) == 0;
+  hwloc_bitmap_free(set);
+  return bound;
+}
+
+}  // namespace tutti::kernels

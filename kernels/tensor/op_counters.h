@@ -1,0 +1,93 @@
+// What each op has cost this process so far: calls, seconds, floating-point operations, bytes.
+//
+//   const OpTimer timer(Op::add_into, {.flop = n, .bytes = 12 * n});     in the op, once it computes
+//   for (const OpCount& count : op_counts()) ...                         anywhere: metrics, profiles
+//
+// Seconds are those of the calling thread's clock on the wall, of an op with all that it calls: a
+// loss counts its products too, which count themselves. On a device they are not kept: an op is only
+// enqueued there. A call costs two readings of the time-stamp counter and four relaxed additions,
+// some 30 ns (tests/parity, ops/bench/kernels).
+//
+// Threads: any. Counts of one op are each exact; together they may be one call apart.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace tutti::kernels {
+
+// One row each here and in op_counters.cc.
+enum class Op {
+  activation_backward,
+  activation_forward,
+  adafactor_update,
+  adamw8_update,
+  adamw_update,
+  add_into,
+  attention_backward,
+  attention_cached,
+  attention_forward,
+  bf16,
+  column_sums,
+  dropout,
+  embedding_backward,
+  embedding_forward,
+  gate_backward,
+  gate_forward,
+  hash_blocks,
+  kv_write,
+  layer_norm_backward,
+  layer_norm_forward,
+  linear_cross_entropy,
+  lion_update,
+  log_softmax,
+  muon_update,
+  product,
+  product_low_precision,
+  rms_norm_backward,
+  rms_norm_forward,
+  rotary_angles,
+  rotary_apply,
+  schedule_free_update,
+  sgd_update,
+  silu_gate_backward,
+  silu_gate_forward,
+  softmax_backward,
+  softmax_forward,
+  square_sums,
+  tree_sum,
+};
+inline constexpr std::size_t kOpCount = static_cast<std::size_t>(Op::tree_sum) + 1;
+
+std::string_view to_string(Op op);
+
+struct OpWork {
+  std::int64_t flop = 0;
+  std::int64_t bytes = 0;
+};
+
+class OpTimer {
+ public:
+  explicit OpTimer(Op op, const OpWork& work = {});
+  OpTimer(const OpTimer&) = delete;
+  OpTimer& operator=(const OpTimer&) = delete;
+  ~OpTimer();
+
+ private:
+  Op op_;
+  OpWork work_;
+  std::uint64_t begin_;
+};
+
+struct OpCount {
+  std::string_view name;
+  std::int64_t calls = 0;
+  double seconds = 0.0;
+  std::int64_t flop = 0;
+  std::int64_t bytes = 0;
+};
+// Those that were called, by name.
+std::vector<OpCount> op_counts();
+
+}  // namespace tutti::kernels

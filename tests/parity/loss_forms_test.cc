@@ -1,0 +1,122 @@
+// The loss over a long vocabulary: its two forms of memory, smoothing, an index of one's own.
+#include "kernels/ops/cross_entropy.h"
+#include "tests/parity/harness.h"
+
+namespace tutti::kernels::parity {
+namespace {
+
+constexpr Index kRows = 11;
+constexpr Index kWidth = 8;
+constexpr Index kVocabulary = 2 * kVocabularyBlock + 77;
+using Memory = LinearCrossEntropy::Memory;
+
+struct Inputs {
+  Inputs() : hidden(draw(kRows * kWidth, 1)), weight(draw(kVocabulary * kWidth, 2)) {
+    for (float& value : hidden) value *= 4.0F;
+    for (Index r = 0; r < kRows; ++r) {
+      targets.push_back(r == 3 ? -100 : static_cast<std::int32_t>(r * 3001 % kVocabulary));
+    }
+    // A later block holds the largest logit of most rows.
+    for (std::size_t c = 0; c < kWidth; ++c) weight[kVocabularyBlock * kWidth + 90 + c] *= 3.0F;
+  }
+  Floats hidden, weight;
+  std::vector<std::int32_t> targets;
+};
+
+struct Form {
+  Memory memory = Memory::rows;
+  Index chunk = 0;
+  float smoothing = 0.0F;
+};
+
+// Losses, dhidden, dweight, one after the other.
+Floats run(const OpContext& ctx, const Inputs& in, const Form& form) {
+  Floats losses(kRows);
+  Floats dhidden(in.hidden.size());
+  Floats dweight(in.weight.size());
+  REQUIRE(linear_cross_entropy(ctx, {.hidden = matrix(in.hidden, kRows, kWidth),
+                                     .weight = matrix(in.weight, kVocabulary, kWidth),
+                                     .targets = in.targets,
+                                     .losses = losses.data(),
+                                     .dhidden = matrix(dhidden, kRows, kWidth),
+                                     .dweight = matrix(dweight, kVocabulary, kWidth),
+                                     .smoothing = form.smoothing,
+                                     .ignore = -100,
+                                     .memory = form.memory,
+                                     .chunk = form.chunk}));
+  losses.insert(losses.end(), dhidden.begin(), dhidden.end());
+  losses.insert(losses.end(), dweight.begin(), dweight.end());
+  return losses;
+}
+
+double smoothed_loss(const Table& hidden, const Inputs& in, double smoothing) {
+  double total = 0.0;
+  for (Index r = 0; r < kRows; ++r) {
+    const std::int32_t target = in.targets[static_cast<std::size_t>(r)];
+    if (target < 0) continue;
+    std::vector<double> logits(static_cast<std::size_t>(kVocabulary));
+    double top = -1e300;
+    double mean = 0.0;
+    for (std::size_t v = 0; v < logits.size(); ++v) {
+      for (Index c = 0; c < kWidth; ++c) {
+        logits[v] += hidden.at(r, c) *
+                     static_cast<double>(in.weight[v * kWidth + static_cast<std::size_t>(c)]);
+      }
+      top = std::max(top, logits[v]);
+      mean += logits[v] / static_cast<double>(kVocabulary);
+    }
+    double sum = 0.0;
+    for (const double logit : logits) sum += std::exp(logit - top);
+    total += top + std::log(sum) - (1.0 - smoothing) * logits[static_cast<std::size_t>(target)] -
+             smoothing * mean;
+  }
+  return total;
+}
+
+}  // namespace
+
+TEST_CASE("cross entropy: rows and blocks, in any chunks, give the same bits") {
+  Golden golden("linear cross entropy, long vocabulary");
+  const Inputs in;
+  for (const float smoothing : {0.0F, 0.1F}) {
+    const Floats expected = on_all_paths(golden, [&](const OpContext& ctx) {
+      return run(ctx, in, {.memory = Memory::rows, .smoothing = smoothing});
+    });
+    for (const Form& form : {Form{Memory::rows, 4, smoothing}, Form{Memory::blocks, 0, smoothing},
+                             Form{Memory::blocks, 5, smoothing}}) {
+      REQUIRE(same_bits(run(single(), in, form), expected));
+    }
+    REQUIRE(expected[3] == 0.0F);
+    double sum = 0.0;
+    for (std::size_t r = 0; r < kRows; ++r) sum += static_cast<double>(expected[r]);
+    const Table hidden(matrix(in.hidden, kRows, kWidth));
+    const auto loss = [&](const Table& h) {
+      return smoothed_loss(h, in, static_cast<double>(smoothing));
+    };
+    REQUIRE(sum == Approx(loss(hidden)).epsilon(1e-6));
+    REQUIRE(gradient_error({.loss = loss,
+                            .at = hidden,
+                            .gradient = std::span(expected).subspan(kRows, in.hidden.size())}) <
+            1e-5);
+  }
+  golden.check();
+}
+
+TEST_CASE("cross entropy: smoothing of one, a positive index to ignore are refused") {
+  const Inputs in;
+  Floats losses(kRows);
+  LinearCrossEntropy args{.hidden = matrix(in.hidden, kRows, kWidth),
+                          .weight = matrix(in.weight, kVocabulary, kWidth),
+                          .targets = in.targets,
+                          .losses = losses.data()};
+  REQUIRE_FALSE(linear_cross_entropy(single(), args));  // -100 is no target
+  args.ignore = -100;
+  args.smoothing = 1.0F;
+  REQUIRE_FALSE(linear_cross_entropy(single(), args));
+  args.smoothing = 0.0F;
+  args.ignore = 5;
+  REQUIRE_FALSE(linear_cross_entropy(single(), args));
+  REQUIRE(losses == Floats(kRows));
+}
+
+}  // namespace tutti::kernels::parity
