@@ -23,7 +23,7 @@ namespace tutti::kernels {
 // One entry of each physical core that this process may use, in the order of the topology.
 std::vector<int> cores_of_machine();
 
-// The cores of rank `slot` of `slots` on this machine; empty where there are fewer cores than slots.
+// The cores of rank `slot` of `slots` on this machine; empty where slots outnumber cores.
 std::vector<int> cores_of_slot(int slot, int slots);
 // The same from a given list of cores.
 std::vector<int> share_cores(std::span<const int> cores, int slot, int slots);

@@ -1,12 +1,12 @@
 // What each op has cost this process so far: calls, seconds, floating-point operations, bytes.
 //
-//   const OpTimer timer(Op::add_into, {.flop = n, .bytes = 12 * n});     in the op, once it computes
-//   for (const OpCount& count : op_counts()) ...                         anywhere: metrics, profiles
+//   const OpTimer timer(Op::add_into, {.bytes = 12 * n});     in the op, once it computes
+//   for (const OpCount& count : op_counts()) ...              anywhere: metrics, profiles
 //
-// Seconds are those of the calling thread's clock on the wall, of an op with all that it calls: a
-// loss counts its products too, which count themselves. On a device they are not kept: an op is only
-// enqueued there. A call costs two readings of the time-stamp counter and four relaxed additions,
-// some 30 ns (tests/parity, ops/bench/kernels).
+// Seconds are those of the clock on the wall, of an op with all that it calls: a loss counts its
+// products too, which count themselves. On a device they are not kept: an op is only enqueued
+// there. A call costs two readings of the time-stamp counter and four relaxed additions, some 30 ns
+// (the case "op counters" of ops/bench/kernels).
 //
 // Threads: any. Counts of one op are each exact; together they may be one call apart.
 #pragma once

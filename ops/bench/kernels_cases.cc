@@ -241,6 +241,7 @@ void bench_products(const Bench& bench) {
 
 void bench_ops(const Bench& bench) {
   bench_attention(bench);
+  bench_large_rows(bench);
   bench_rows(bench);
   bench_loss(bench);
   bench_optimizer(bench);

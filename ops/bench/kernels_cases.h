@@ -39,6 +39,7 @@ struct BesideCase {
 void bench_beside(const Bench& bench, const BesideCase& c, const std::function<void()>& run);
 
 void bench_attention(const Bench& bench);
+void bench_large_rows(const Bench& bench);
 void bench_products(const Bench& bench);
 void bench_ops(const Bench& bench);
 

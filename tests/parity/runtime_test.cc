@@ -61,8 +61,8 @@ struct Layer {
     TUTTI_ASSERT(rms_norm_forward(ctx, {rows(x), gain.data(), rows(a), 1e-5F, inverse.data()}));
     TUTTI_ASSERT(
         product_nt(ctx, {.left = rows(a), .right = matrix(weight, 64, 64), .output = rows(b)}));
-    TUTTI_ASSERT(attention_forward(
-        ctx, {shape, rows(b), rows(a), rows(x), offsets, rows(c), lse.data()}));
+    TUTTI_ASSERT(
+        attention_forward(ctx, {shape, rows(b), rows(a), rows(x), offsets, rows(c), lse.data()}));
     TUTTI_ASSERT(attention_backward(ctx, {shape, rows(b), rows(a), rows(x), rows(c), rows(a),
                                           lse.data(), offsets, rows(dq), rows(dk), rows(dv)}));
     TUTTI_ASSERT(layer_norm_forward(
@@ -73,8 +73,8 @@ struct Layer {
                                             .losses = losses.data(),
                                             .dhidden = rows(c),
                                             .dweight = matrix(dhead, kVocabulary, kWidth)}));
-    TUTTI_ASSERT(product_tn(
-        ctx, {.left = rows(c), .right = rows(a), .output = matrix(dweight, 64, 64)}));
+    TUTTI_ASSERT(
+        product_tn(ctx, {.left = rows(c), .right = rows(a), .output = matrix(dweight, 64, 64)}));
     TUTTI_ASSERT(square_sums(ctx, dweight, sums));
     TUTTI_ASSERT(adamw_update(ctx, {{}, weight, dweight, first, second, hashes}));
     TUTTI_ASSERT(muon_update(

@@ -50,8 +50,8 @@ HWY_INLINE WideVector log_wide(const float* from) {
   // The largest fp32 number not above the square root of 2.
   const auto large = hn::Gt(mantissa, hn::Set(narrow, 1.41421353816986083984375F));
   mantissa = hn::IfThenElse(large, hn::Mul(mantissa, hn::Set(narrow, 0.5F)), mantissa);
-  exponent = hn::IfThenElse(hn::RebindMask(whole, large), hn::Add(exponent, hn::Set(whole, 1)),
-                            exponent);
+  exponent =
+      hn::IfThenElse(hn::RebindMask(whole, large), hn::Add(exponent, hn::Set(whole, 1)), exponent);
   const WideVector m = hn::PromoteTo(wide, mantissa);
   const WideVector n = hn::PromoteTo(wide, exponent);
   const WideVector f = hn::Sub(m, constant(1.0));
@@ -71,21 +71,19 @@ HWY_INLINE WideVector log_wide(const float* from) {
   const WideVector sum = hn::Add(high, twice);
   const WideVector rest = hn::Add(hn::Sub(high, sum), twice);
   const WideVector low = hn::Add(
-      rest,
-      hn::Add(hn::MulAdd(n, constant(kLogTwoLow), hn::Mul(constant(2.0), s_low)), tail));
+      rest, hn::Add(hn::MulAdd(n, constant(kLogTwoLow), hn::Mul(constant(2.0), s_low)), tail));
   return hn::Add(sum, low);
 }
 
 // y[i] of x[i]; count is a multiple of sixteen.
 HWY_INLINE void log_all(const float* x, float* y, Index count) {
-  const WideTag wide;
   const hn::Rebind<float, WideTag> narrow;
   for (Index i = 0; i < count; i += kVectorLanes / 2) {
     hn::StoreU(hn::DemoteTo(narrow, log_wide(x + i)), narrow, y + i);
   }
   for (Index i = 0; i < count; ++i) {
-    const bool normal = x[i] >= std::numeric_limits<float>::min() &&
-                        x[i] <= std::numeric_limits<float>::max();
+    const bool normal =
+        x[i] >= std::numeric_limits<float>::min() && x[i] <= std::numeric_limits<float>::max();
     if (!normal) y[i] = log_alone(x[i]);
   }
 }

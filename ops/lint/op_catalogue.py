@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""The table of ops in kernels/README.md, made from the headers, the device interface and the measurements.
+
+    ops/lint/op_catalogue.py [ROOT]            exit 0: the table is current; 1: it is not, one line says so
+    ops/lint/op_catalogue.py --write [ROOT]    makes it anew
+
+Ops are the functions of kernels/ops that take a context. A device has an op where kernels/tensor/device.h can enqueue its
+arguments. Shares are the best of the op's cases in kernels/lab/measured.jsonl, lines of ops/bench/kernels. What no file
+says by itself is a row of FACTS; an op without one is listed with its header alone.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+BEGIN = "<!-- ops: made by ops/lint/op_catalogue.py -->"
+END = "<!-- ops end -->"
+
+# How a result is summed: what makes it the same for any threads, and what its tolerance is made of.
+CHAIN_K = "chain over k"
+CHAIN_TOKENS = "chain over tokens"
+LANES = "16 lanes over C"
+NONE = "no sums"
+EXACT = "exact"
+
+# op -> (profiles, sums, tolerance, text of its cases in the benchmark)
+FACTS = {
+    "product_nt": ("portable", CHAIN_K, "chain bits", " nt "),
+    "product_nn": ("portable", CHAIN_K, "chain bits", " nn "),
+    "product_tn": ("portable", CHAIN_TOKENS, "chain bits", " tn "),
+    "column_sums": ("portable", CHAIN_TOKENS, "chain bits", "column sums"),
+    "attention_forward": ("portable", "chains over D and keys, lanes for the softmax", "tokens + 2 D", "attention forward"),
+    "attention_backward": ("portable", "chains over D, keys and queries", "gradient 1e-4", "attention backward"),
+    "attention_cached": ("portable; bf16, int8 pages", "as attention_forward, the same bits", "its bits", "attention decode"),
+    "kv_write": ("portable; bf16, int8 pages", NONE, EXACT, "kv write"),
+    "linear_cross_entropy": ("portable", "lanes over blocks of V, chains as product", "C + V, gradient 1e-5",
+                             "cross entropy"),
+    "log_softmax": ("portable", "lanes over blocks of V", "V", "log softmax"),
+    "softmax_forward": ("portable", LANES, "C", "softmax forward"),
+    "softmax_backward": ("portable", LANES, "gradient 1e-4", "softmax backward"),
+    "rms_norm_forward": ("portable", LANES, "C", "rms norm forward"),
+    "rms_norm_backward": ("portable", LANES + "; " + CHAIN_TOKENS, "gradient 1e-5", "rms norm backward"),
+    "layer_norm_forward": ("portable", LANES, "C", "layer norm forward"),
+    "layer_norm_backward": ("portable", LANES + "; " + CHAIN_TOKENS, "gradient 1e-5", "layer norm backward"),
+    "activation_forward": ("portable", NONE, "2^-21 max(1, x)", "gelu forward"),
+    "activation_backward": ("portable", NONE, "gradient 1e-5", "gelu backward"),
+    "gate_forward": ("portable", NONE, "2^-21 max(1, x)", "gate forward"),
+    "gate_backward": ("portable", NONE, "gradient 1e-5", "gate backward"),
+    "silu_gate_forward": ("portable", NONE, "1", "silu gate forward"),
+    "silu_gate_backward": ("portable", NONE, "gradient 1e-5", "silu gate backward"),
+    "rotary_angles": ("portable", NONE, "1", "rotary angles"),
+    "rotary_apply": ("portable", NONE, "1", "rotary 2048"),
+    "embedding_forward": ("portable", NONE, EXACT, "embedding forward"),
+    "embedding_backward": ("portable", CHAIN_TOKENS, "chain bits", "embedding backward"),
+    "add_into": ("portable", "one addition", EXACT, "add into"),
+    "tree_sum": ("portable", "the tree over shards", "tree bits", "tree sum"),
+    "dropout": ("portable", NONE, EXACT, "dropout"),
+    "to_bf16": ("portable", NONE, EXACT, "to bf16 nearest"),
+    "from_bf16": ("portable", NONE, EXACT, "from bf16"),
+    "to_bf16_stochastic": ("portable", NONE, EXACT, "to bf16 stochastic"),
+    "square_sums": ("portable", "16 lanes of doubles over a grid block", "1e-14", "square sums"),
+    "hash_blocks": ("portable", NONE, EXACT, "hash blocks"),
+    "adamw_update": ("portable", NONE, "steps", "adamw 2M with hash"),
+    "adamw8_update": ("portable", "largest of a block", "1 % of the steps", "adamw8"),
+    "sgd_update": ("portable", NONE, "steps", "sgd"),
+    "lion_update": ("portable", NONE, "steps", "lion"),
+    "schedule_free_update": ("portable", NONE, "steps", "schedule-free"),
+    "schedule_free_average": ("portable", NONE, "1", ""),
+    "adafactor_update": ("portable", "lanes over rows, chains over columns", "rows + columns", "adafactor"),
+    "muon_update": ("portable", "chains as product", "singular values 0.6 .. 1.3", "muon"),
+    "fill_normal": ("portable", NONE, "bits", ""),
+    "fill_uniform": ("portable", NONE, "bits", ""),
+    "product_quantised": ("portable", "exact integers in a block, chain over blocks", "chain bits", "quantised"),
+}
+
+
+def ops_of(root):
+    """(op, header, type of its arguments) by header and place."""
+    pattern = re.compile(r"^Result<>\s+(\w+)\(\s*const OpContext& ctx,\s*(?:const )?([\w:<> ]+?)[&\s]", re.MULTILINE)
+    for header in sorted((root / "kernels/ops").rglob("*.h")):
+        if "reference" in header.parts:
+            continue
+        for match in pattern.finditer(header.read_text()):
+            yield match.group(1), header.relative_to(root / "kernels/ops").as_posix(), match.group(2)
+
+
+def devices_of(root, op, arguments):
+    """Names of device arguments are those of the op where it takes none of its own."""
+    text = (root / "kernels/tensor/device.h").read_text()
+    own = "".join(part.capitalize() for part in op.split("_"))
+    names = {arguments.strip(), own}
+    found = any(re.search(r"enqueue\([^)]*const %s&" % re.escape(name), text) for name in names)
+    return "CPU, CUDA" if found else "CPU"
+
+
+def measurements(root):
+    path = root / "kernels/lab/measured.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def share_of(lines, text):
+    """The range of shares of the op's cases, and against which peer it was measured."""
+    mine = [line for line in lines if text and text in line["case"] and line.get("share")]
+    if not mine:
+        return ""
+    shares = [line["share"] for line in mine]
+    low, high = min(shares), max(shares)
+    return f"{low:.2f}" if round(low, 2) == round(high, 2) else f"{low:.2f} .. {high:.2f}"
+
+
+def table(root):
+    lines = measurements(root)
+    machines = sorted({line["machine"] for line in lines})
+    yield BEGIN
+    yield ""
+    yield "| op | header | profiles | devices | sums | tolerance | share of ceiling |"
+    yield "|---|---|---|---|---|---|---|"
+    for op, header, arguments in ops_of(root):
+        profiles, sums, tolerance, text = FACTS.get(op, ("its header's", "its header's", "its test's", ""))
+        yield (f"| `{op}` | `{header}` | {profiles} | {devices_of(root, op, arguments)} | {sums} | {tolerance} |"
+               f" {share_of(lines, text)} |")
+    yield ""
+    yield ("Tolerances are arguments of `tolerance(terms, magnitude)` in `tests/parity/harness.h`, which has their "
+           "derivation; gradients are relative to")
+    yield "central differences. Shares are of the arithmetic or the memory ceiling of the same run: " + (
+        "; ".join(machines) if machines else "not measured") + "."
+    yield ""
+    yield END
+
+
+def main(arguments):
+    write = "--write" in arguments
+    paths = [argument for argument in arguments if not argument.startswith("--")]
+    root = pathlib.Path(paths[0]) if paths else pathlib.Path(__file__).resolve().parent.parent.parent
+    readme = root / "kernels/README.md"
+    text = readme.read_text()
+    before, rest = text.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    current = before + "\n".join(table(root)) + after
+    if write:
+        readme.write_text(current)
+    elif current != text:
+        print("kernels/README.md: the table of ops is not current: ops/lint/op_catalogue.py --write")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
