@@ -1,5 +1,5 @@
-// Row ops, conversions and optimizers at the shapes of the demo and of GPT-2 124M, as a share of the
-// memory ceiling, beside PyTorch where it has them.
+// Row ops, conversions and optimizers at the shapes of the demo and of GPT-2 124M, as a share of
+// the memory ceiling, beside PyTorch where it has them.
 #include <fmt/core.h>
 
 #include <array>
@@ -37,12 +37,11 @@ constexpr Index kWidth = 3072;
 
 void beside(const Bench& bench, const std::string& name, const std::string& peer, Index bytes,
             const std::function<void()>& run) {
-  bench_beside(
-      bench,
-      {.name = fmt::format("{} {}x{}", name, kTokens, kWidth),
-       .peer_case = peer.empty() ? "" : fmt::format("{} {} {}", peer, kTokens, kWidth),
-       .bytes = static_cast<double>(bytes * kTokens * kWidth)},
-      run);
+  bench_beside(bench,
+               {.name = fmt::format("{} {}x{}", name, kTokens, kWidth),
+                .peer_case = peer.empty() ? "" : fmt::format("{} {} {}", peer, kTokens, kWidth),
+                .bytes = static_cast<double>(bytes * kTokens * kWidth)},
+               run);
 }
 
 void bench_activations(const Bench& bench, const std::array<Matrix, 4>& m) {
@@ -53,10 +52,12 @@ void bench_activations(const Bench& bench, const std::array<Matrix, 4>& m) {
   };
   for (const Kind& k : {Kind{Activation::gelu, "gelu", "gelu"},
                         Kind{Activation::gelu_tanh, "gelu tanh", "gelu_tanh"}}) {
-    beside(bench, std::string(k.name) + " forward", std::string(k.peer) + "_forward", 8,
-           [&] { TUTTI_ASSERT(activation_forward(bench.ctx, {k.kind, m[0], m[1]})); });
-    beside(bench, std::string(k.name) + " backward", std::string(k.peer) + "_backward", 12,
-           [&] { TUTTI_ASSERT(activation_backward(bench.ctx, {k.kind, m[0], m[1], m[2]})); });
+    beside(bench, std::string(k.name) + " forward", std::string(k.peer) + "_forward", 8, [&] {
+      TUTTI_ASSERT(activation_forward(bench.ctx, {k.kind, m[0], m[1]}));
+    });
+    beside(bench, std::string(k.name) + " backward", std::string(k.peer) + "_backward", 12, [&] {
+      TUTTI_ASSERT(activation_backward(bench.ctx, {k.kind, m[0], m[1], m[2]}));
+    });
   }
   beside(bench, "gate forward", "", 12, [&] {
     TUTTI_ASSERT(gate_forward(bench.ctx, {Activation::gelu_tanh, m[0], m[1], m[2]}));
@@ -85,10 +86,12 @@ void bench_norms(const Bench& bench, const std::array<Matrix, 4>& m) {
                                                  .dx = m[2],
                                                  .dweight = dweight.data()}));
   });
-  beside(bench, "softmax forward", "softmax_forward", 8,
-         [&] { TUTTI_ASSERT(softmax_forward(bench.ctx, {m[0], m[1]})); });
-  beside(bench, "softmax backward", "softmax_backward", 12,
-         [&] { TUTTI_ASSERT(softmax_backward(bench.ctx, {m[0], m[1], m[2]})); });
+  beside(bench, "softmax forward", "softmax_forward", 8, [&] {
+    TUTTI_ASSERT(softmax_forward(bench.ctx, {m[0], m[1]}));
+  });
+  beside(bench, "softmax backward", "softmax_backward", 12, [&] {
+    TUTTI_ASSERT(softmax_backward(bench.ctx, {m[0], m[1], m[2]}));
+  });
   beside(bench, "dropout", "", 8, [&] {
     TUTTI_ASSERT(dropout(bench.ctx, {{1, 2}, 0, 0.1, m[0], m[1]}));
   });
@@ -98,14 +101,16 @@ void bench_conversions(const Bench& bench, const std::array<Matrix, 4>& m) {
   const std::span<float> from(m[0].data, static_cast<std::size_t>(kTokens * kWidth));
   const std::span<kernels::Bf16> to(reinterpret_cast<kernels::Bf16*>(m[1].data), from.size());
   beside(bench, "to bf16 nearest", "", 6, [&] { TUTTI_ASSERT(to_bf16(bench.ctx, from, to)); });
-  beside(bench, "to bf16 stochastic", "", 6,
-         [&] { TUTTI_ASSERT(to_bf16_stochastic(bench.ctx, {{1, 2}, 0, from, to})); });
+  beside(bench, "to bf16 stochastic", "", 6, [&] {
+    TUTTI_ASSERT(to_bf16_stochastic(bench.ctx, {{1, 2}, 0, from, to}));
+  });
   beside(bench, "from bf16", "", 6, [&] { TUTTI_ASSERT(from_bf16(bench.ctx, to, from)); });
   const std::span<float> other(m[2].data, from.size());
   beside(bench, "add into", "", 12, [&] { TUTTI_ASSERT(add_into(bench.ctx, from, other)); });
   const std::span<const float> parts[] = {from, other, {m[3].data, from.size()}, from};
-  beside(bench, "tree sum of 4", "", 16,
-         [&] { TUTTI_ASSERT(tree_sum(bench.ctx, {parts, {m[1].data, from.size()}})); });
+  beside(bench, "tree sum of 4", "", 16, [&] {
+    TUTTI_ASSERT(tree_sum(bench.ctx, {parts, {m[1].data, from.size()}}));
+  });
   std::vector<double> sums(static_cast<std::size_t>(kernels::grid_blocks(kTokens * kWidth)));
   beside(bench, "square sums", "", 4, [&] { TUTTI_ASSERT(square_sums(bench.ctx, from, sums)); });
 }
@@ -125,13 +130,18 @@ void bench_optimizers(const Bench& bench, const std::array<Matrix, 4>& m) {
                  run);
   };
   for (const bool hashed : {false, true}) {
-    const std::span<kernels::Hash128> wanted = hashed ? std::span(hashes) : std::span<kernels::Hash128>();
+    const std::span<kernels::Hash128> wanted =
+        hashed ? std::span(hashes) : std::span<kernels::Hash128>();
     row(hashed ? "adamw with hash" : "adamw", "adamw", 28, [&] {
       TUTTI_ASSERT(adamw_update(bench.ctx, {{}, span(0), span(1), span(2), span(3), wanted}));
     });
   }
-  row("sgd", "sgd", 20, [&] { TUTTI_ASSERT(sgd_update(bench.ctx, {{}, span(0), span(1), span(2)})); });
-  row("lion", "", 20, [&] { TUTTI_ASSERT(lion_update(bench.ctx, {{}, span(0), span(1), span(2)})); });
+  row("sgd", "sgd", 20, [&] {
+    TUTTI_ASSERT(sgd_update(bench.ctx, {{}, span(0), span(1), span(2)}));
+  });
+  row("lion", "", 20, [&] {
+    TUTTI_ASSERT(lion_update(bench.ctx, {{}, span(0), span(1), span(2)}));
+  });
   row("schedule-free", "", 28, [&] {
     TUTTI_ASSERT(schedule_free_update(bench.ctx, {{}, span(0), span(1), span(2), span(3)}));
   });
@@ -140,22 +150,27 @@ void bench_optimizers(const Bench& bench, const std::array<Matrix, 4>& m) {
   std::vector<std::uint8_t> second(size);
   const FloatBuffer scales(2 * blocks);
   row("adamw8", "", 16, [&] {
-    TUTTI_ASSERT(adamw8_update(
-        bench.ctx, {{}, span(0), span(1), first, second,
-                    scales.span().first(static_cast<std::size_t>(blocks)),
-                    scales.span().last(static_cast<std::size_t>(blocks))}));
+    TUTTI_ASSERT(adamw8_update(bench.ctx, {{},
+                                           span(0),
+                                           span(1),
+                                           first,
+                                           second,
+                                           scales.span().first(static_cast<std::size_t>(blocks)),
+                                           scales.span().last(static_cast<std::size_t>(blocks))}));
   });
   const FloatBuffer states(kTokens + kWidth);
   row("adafactor", "", 20, [&] {
-    TUTTI_ASSERT(adafactor_update(bench.ctx, {{}, m[0], m[1], states.span().first(kTokens),
-                                              states.span().last(kWidth)}));
+    TUTTI_ASSERT(adafactor_update(
+        bench.ctx, {{}, m[0], m[1], states.span().first(kTokens), states.span().last(kWidth)}));
   });
   constexpr Index kSide = 768;
   const Matrix weight(m[0].data, kSide, kSide);
   const Matrix gradient(m[1].data, kSide, kSide);
   const Matrix velocity(m[2].data, kSide, kSide);
   bench_beside(bench, {.name = "muon 768x768", .flops = 5.0 * 3.0 * 2.0 * 768.0 * 768.0 * 768.0},
-               [&] { TUTTI_ASSERT(muon_update(bench.ctx, {{}, weight, gradient, velocity})); });
+               [&] {
+                 TUTTI_ASSERT(muon_update(bench.ctx, {{}, weight, gradient, velocity}));
+               });
 }
 
 // GPT-2's head over 1,024 tokens in both forms; forward alone, and training.

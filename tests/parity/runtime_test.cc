@@ -3,8 +3,6 @@
 #include <sched.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <new>
 
 #include "kernels/ops/adamw.h"
 #include "kernels/ops/attention.h"
@@ -16,20 +14,8 @@
 #include "kernels/ops/rms_norm.h"
 #include "kernels/tensor/cores.h"
 #include "kernels/tensor/op_counters.h"
+#include "tests/parity/counted_allocations.h"
 #include "tests/parity/harness.h"
-
-namespace {
-std::atomic<long> allocations{0};
-}
-
-// Every allocation of this binary is counted; arenas and buffers count their own (buffer.h).
-void* operator new(std::size_t bytes) {
-  ++allocations;
-  if (void* const memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace tutti::kernels::parity {
 namespace {
@@ -92,9 +78,9 @@ TEST_CASE("runtime: after the first steps a step allocates nothing") {
   // largest.
   long fresh = -1;
   for (int step = 0; step < 200 && fresh != 0; ++step) {
-    const long before = allocations + AlignedBytes::allocations();
+    const long before = counted_allocations() + AlignedBytes::allocations();
     for (int again = 0; again < 3; ++again) layer.step(ctx);
-    fresh = allocations + AlignedBytes::allocations() - before;
+    fresh = counted_allocations() + AlignedBytes::allocations() - before;
   }
   REQUIRE(fresh == 0);
 }
