@@ -76,7 +76,10 @@ Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args) {
       return Error{ErrorCode::invalid_argument, "rotary_angles: a position is negative"};
     }
   }
-  if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (ctx.device != nullptr) {
+    if (args.factor == 1.0F) return ctx.device->enqueue(args);
+    return Error{ErrorCode::unsupported, "rotary_angles: a factor other than 1 runs on CPUs only"};
+  }
   const OpTimer timer(Op::rotary_angles, {.bytes = 8 * tokens * width});
   ctx.pool->parallel_for(tokens, rows_in_piece(width * 16), [&](int, Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {

@@ -11,6 +11,8 @@ import re
 import subprocess
 import sys
 
+import op_catalogue
+
 # Folder -> folders that it may include from, besides itself. The longest matching folder decides.
 MAY_INCLUDE = {
     "protocol/base": [],
@@ -171,6 +173,8 @@ def check_tree(root, names):
 def findings(root):
     names = files(root)
     yield from check_tree(root, names)
+    if "kernels/README.md" in names and op_catalogue.current(root) is False:
+        yield "kernels/README.md", 1, "catalogue", "the table of ops is not current: ops/lint/op_catalogue.py --write"
     for name in names:
         suffix = pathlib.PurePath(name).suffix
         if suffix not in SIZE_MAX:

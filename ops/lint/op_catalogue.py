@@ -71,7 +71,11 @@ FACTS = {
     "muon_update": ("portable", "chains as product", "singular values 0.6 .. 1.3", "muon"),
     "fill_normal": ("portable", NONE, "bits", ""),
     "fill_uniform": ("portable", NONE, "bits", ""),
-    "product_quantised": ("portable", "exact integers in a block, chain over blocks", "chain bits", "quantised"),
+    "product_bf16_nt": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", "bf16 nt"),
+    "product_bf16_nn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", "bf16 nn"),
+    "product_bf16_tn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", "bf16 tn"),
+    "product_quantised": ("portable", "chain over k, or exact integers and a chain over cells of 32", "chain bits",
+                          "quantised"),
 }
 
 
@@ -131,18 +135,25 @@ def table(root):
     yield END
 
 
+def made_anew(root, text):
+    before, rest = text.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    return before + "\n".join(table(root)) + after
+
+
+def current(root):
+    """Whether the table is what it would be made anew; None where there is none."""
+    text = (root / "kernels/README.md").read_text()
+    return made_anew(root, text) == text if BEGIN in text else None
+
+
 def main(arguments):
-    write = "--write" in arguments
     paths = [argument for argument in arguments if not argument.startswith("--")]
     root = pathlib.Path(paths[0]) if paths else pathlib.Path(__file__).resolve().parent.parent.parent
     readme = root / "kernels/README.md"
-    text = readme.read_text()
-    before, rest = text.split(BEGIN, 1)
-    _, after = rest.split(END, 1)
-    current = before + "\n".join(table(root)) + after
-    if write:
-        readme.write_text(current)
-    elif current != text:
+    if "--write" in arguments:
+        readme.write_text(made_anew(root, readme.read_text()))
+    elif not current(root):
         print("kernels/README.md: the table of ops is not current: ops/lint/op_catalogue.py --write")
         return 1
     return 0

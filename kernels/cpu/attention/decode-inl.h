@@ -259,7 +259,8 @@ HWY_INLINE void decode_blocks(const AttentionCached& args, const AttentionTask& 
   }
 }
 
-void decode_task(const AttentionCached& args, float* lse, const AttentionTask& task, Arena& arena) {
+void decode_task(const AttentionCached& args, const LogSums& lse, const AttentionTask& task,
+                 Arena& arena) {
   const AttentionShape& shape = args.shape;
   const KeyValueLayout layout(shape);
   const Index width = shape.head_width;
@@ -283,8 +284,8 @@ void decode_task(const AttentionCached& args, float* lse, const AttentionTask& t
     const Index head = task.head * group + line % group;
     finish_head(scratch.sums + line * layout.value_stride, scratch.total[line], width,
                 args.out.row(row) + head * width);
-    if (lse != nullptr) {
-      lse[row * shape.heads + head] = log_sum(scratch.top[line], scratch.total[line]);
+    if (lse.data != nullptr) {
+      lse.data[row * lse.stride + head] = log_sum(scratch.top[line], scratch.total[line]);
     }
   }
 }

@@ -10,20 +10,61 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-void attention_kernel(const OpContext& ctx, const AttentionCached& args, float* lse,
+void run_task(const AttentionCached& args, const LogSums& lse, const AttentionTask& task,
+              Arena& arena) {
+  if (task.kind == AttentionTask::Kind::decode) {
+    decode_task(args, lse, task, arena);
+  } else {
+    prefill_task(args, lse, task, arena);
+  }
+}
+
+void attention_kernel(const OpContext& ctx, const AttentionCached& args, const LogSums& lse,
                       std::span<const AttentionTask> tasks) {
-  ctx.pool->parallel_for(static_cast<Index>(tasks.size()), 1,
-                         [&](int thread, Index begin, Index end) {
-                           for (Index i = begin; i < end; ++i) {
-                             const AttentionTask& task = tasks[static_cast<std::size_t>(i)];
-                             Arena& arena = ctx.pool->scratch(thread);
-                             if (task.kind == AttentionTask::Kind::decode) {
-                               decode_task(args, lse, task, arena);
-                             } else {
-                               prefill_task(args, lse, task, arena);
-                             }
-                           }
-                         });
+  ctx.pool->parallel_for(
+      static_cast<Index>(tasks.size()), 1, [&](int thread, Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+          run_task(args, lse, tasks[static_cast<std::size_t>(i)], ctx.pool->scratch(thread));
+        }
+      });
+}
+
+// One sample and key head, from its own pages in the thread's memory: they stay in its L2.
+void attention_head(const AttentionForward& args, Index sample, Index kv_head, Arena& arena) {
+  const Index group = args.shape.heads / args.shape.kv_heads;
+  const Index width = args.shape.head_width;
+  const auto at = static_cast<std::size_t>(sample);
+  const Index first = args.sample_offsets[at];
+  const Index rows = args.sample_offsets[at + 1] - first;
+  if (rows == 0) return;
+  AttentionShape shape = args.shape;
+  shape.heads = group;
+  shape.kv_heads = 1;
+  if (shape.slopes != nullptr) shape.slopes += kv_head * group;
+  ArenaScope scope(arena);
+  const Index pages = kv_pages_for(rows);
+  auto* const list =
+      reinterpret_cast<float**>(arena.take(static_cast<std::size_t>(pages) * sizeof(float*)));
+  for (Index p = 0; p < pages; ++p) list[p] = arena.floats(kv_page_floats(shape));
+  const SequenceRows sequence{first, rows, 0,
+                              std::span<float* const>(list, static_cast<std::size_t>(pages))};
+  const auto band = [&](const auto& matrix, Index heads) {
+    return matrix.column_range(kv_head * heads * width, heads * width);
+  };
+  write_key_head({shape, band(args.k, 1), band(args.v, 1), {}}, sequence, 0);
+  const AttentionCached run{shape, band(args.q, group), {}, band(args.out, group)};
+  const LogSums lse{args.lse == nullptr ? nullptr : args.lse + kv_head * group, args.shape.heads};
+  for_tasks(shape, sequence, [&](const AttentionTask& task) { run_task(run, lse, task, arena); });
+}
+
+void attention_heads_kernel(const OpContext& ctx, const AttentionForward& args) {
+  const Index heads = args.shape.kv_heads;
+  const auto samples = static_cast<Index>(args.sample_offsets.size()) - 1;
+  ctx.pool->parallel_for(samples * heads, 1, [&](int thread, Index begin, Index end) {
+    for (Index task = begin; task < end; ++task) {
+      attention_head(args, task / heads, task % heads, ctx.pool->scratch(thread));
+    }
+  });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
@@ -42,47 +83,6 @@ namespace tutti::kernels {
 
 namespace {
 
-bool decodes(const AttentionShape& shape, Index rows) {
-  return rows <= kDecodeRows && rows * (shape.heads / shape.kv_heads) <= kDecodeLines;
-}
-
-Index tasks_of(const AttentionShape& shape, const SequenceRows& rows) {
-  if (rows.rows == 0) return 0;
-  if (decodes(shape, rows.rows)) return shape.kv_heads;
-  const Index last = (rows.first_position + rows.rows - 1) / kKeyBlock;
-  return (last - rows.first_position / kKeyBlock + 1) * shape.heads;
-}
-
-// Long tasks first, so that the threads end together.
-void add_tasks(const AttentionShape& shape, const SequenceRows& rows, AttentionTask*& next) {
-  const Index length = rows.first_position + rows.rows;
-  if (decodes(shape, rows.rows)) {
-    for (Index head = 0; head < shape.kv_heads; ++head) {
-      new (next++) AttentionTask{AttentionTask::Kind::decode,
-                                 &rows,
-                                 rows.first_row,
-                                 rows.rows,
-                                 rows.first_position,
-                                 length,
-                                 head};
-    }
-    return;
-  }
-  for (Index left = rows.rows; left > 0;) {
-    const Index piece = std::min((rows.first_position + left - 1) % kKeyBlock + 1, left);
-    left -= piece;
-    for (Index head = 0; head < shape.heads; ++head) {
-      new (next++) AttentionTask{AttentionTask::Kind::prefill,
-                                 &rows,
-                                 rows.first_row + left,
-                                 piece,
-                                 rows.first_position + left,
-                                 length,
-                                 head};
-    }
-  }
-}
-
 void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse) {
   Index count = 0;
   for (const SequenceRows& rows : args.sequences) count += tasks_of(args.shape, rows);
@@ -93,10 +93,12 @@ void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse
       arena.take(static_cast<std::size_t>(count) * sizeof(AttentionTask)));
   AttentionTask* next = tasks;
   for (const SequenceRows& rows : args.sequences) {
-    if (rows.rows > 0) add_tasks(args.shape, rows, next);
+    for_tasks(args.shape, rows,
+              [&](const AttentionTask& task) { new (next++) AttentionTask(task); });
   }
   TUTTI_CPU_CALL(attention_kernel)
-  (ctx, args, lse, std::span<const AttentionTask>(tasks, static_cast<std::size_t>(count)));
+  (ctx, args, LogSums{lse, args.shape.heads},
+   std::span<const AttentionTask>(tasks, static_cast<std::size_t>(count)));
 }
 
 bool same_tokens(const AttentionShape& shape, const ConstMatrix& q, const ConstMatrix& out) {
@@ -147,7 +149,12 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::attention_forward, work_of(shape, args.sample_offsets, 4));
   // The batch's keys and values become pages in scratch memory: one arithmetic for training and
-  // serving.
+  // serving. Each thread makes its own, where there are enough pairs of sample and key head.
+  const auto pairs = static_cast<Index>(args.sample_offsets.size() - 1) * shape.kv_heads;
+  if (ctx.pool->threads() == 1 || pairs >= 4 * ctx.pool->threads()) {
+    TUTTI_CPU_CALL(attention_heads_kernel)(ctx, args);
+    return {};
+  }
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
   const std::size_t samples = args.sample_offsets.size() - 1;

@@ -59,6 +59,9 @@ inline Seen seen_from(const AttentionShape& shape, Index position, Index length)
   return {shape.window > 0 && first > 0 ? first : 0, position + 1};
 }
 
+// Puts the rows of one key head at their positions: kv_write's work.
+void write_key_head(const KeyValueWrite& args, const SequenceRows& rows, Index kv_head);
+
 // What attention over whole samples takes: `flop` for each pair of tokens that see each other and
 // each column of a head.
 OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets, Index flop);

@@ -146,7 +146,9 @@ void write_int8(const Slots& s) {
   }
 }
 
-void write_head(const KeyValueWrite& args, const SequenceRows& rows, Index kv_head) {
+}  // namespace
+
+void write_key_head(const KeyValueWrite& args, const SequenceRows& rows, Index kv_head) {
   const KeyValueLayout layout(args.shape);
   const Index width = args.shape.head_width;
   for (Index done = 0; done < rows.rows;) {
@@ -167,8 +169,6 @@ void write_head(const KeyValueWrite& args, const SequenceRows& rows, Index kv_he
     done += count;
   }
 }
-
-}  // namespace
 
 Result<> kv_write(const OpContext& ctx, const KeyValueWrite& args) {
   const AttentionShape& shape = args.shape;
@@ -191,8 +191,8 @@ Result<> kv_write(const OpContext& ctx, const KeyValueWrite& args) {
   const Index tasks = static_cast<Index>(args.sequences.size()) * shape.kv_heads;
   ctx.pool->parallel_for(tasks, 1, [&](int, Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {
-      write_head(args, args.sequences[static_cast<std::size_t>(task / shape.kv_heads)],
-                 task % shape.kv_heads);
+      write_key_head(args, args.sequences[static_cast<std::size_t>(task / shape.kv_heads)],
+                     task % shape.kv_heads);
     }
   });
   return {};

@@ -116,7 +116,7 @@ HWY_INLINE void soften_block(const AttentionTask& task, const WideBlock& wide,
   }
 }
 
-void prefill_task(const AttentionCached& args, float* lse, const AttentionTask& task,
+void prefill_task(const AttentionCached& args, const LogSums& lse, const AttentionTask& task,
                   Arena& arena) {
   const AttentionShape& shape = args.shape;
   const KeyValueLayout layout(shape);
@@ -160,12 +160,12 @@ void prefill_task(const AttentionCached& args, float* lse, const AttentionTask& 
     }
   }
   alignas(64) float logs[kKeyBlock];
-  if (lse != nullptr) log_all(scratch.total, logs, kKeyBlock);
+  if (lse.data != nullptr) log_all(scratch.total, logs, kKeyBlock);
   for (Index r = 0; r < task.rows; ++r) {
     finish_head(scratch.sums + r * stride, scratch.total[r], width,
                 args.out.row(task.row + r) + task.head * width);
-    if (lse != nullptr) {
-      lse[(task.row + r) * shape.heads + task.head] = scratch.top[r] + logs[r];
+    if (lse.data != nullptr) {
+      lse.data[(task.row + r) * lse.stride + task.head] = scratch.top[r] + logs[r];
     }
   }
 }

@@ -1,6 +1,8 @@
 // The pieces that attention forward is handed out in.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/ops/key_value_pages.h"
 
 namespace tutti::kernels {
@@ -22,6 +24,12 @@ struct AttentionTask {
   Index head = 0;      // prefill: query head; decoding: key head
 };
 
+// Where the logarithms of sums go: of a row and head, at data[row * stride + head]; null: nowhere.
+struct LogSums {
+  float* data = nullptr;
+  Index stride = 0;
+};
+
 // Consecutive queries of one sequence.
 struct QueryRange {
   Index position = 0;
@@ -36,5 +44,37 @@ struct KeySpan {
 
   bool operator==(const KeySpan&) const = default;
 };
+
+inline bool decodes(const AttentionShape& shape, Index rows) {
+  return rows <= kDecodeRows && rows * (shape.heads / shape.kv_heads) <= kDecodeLines;
+}
+
+inline Index tasks_of(const AttentionShape& shape, const SequenceRows& rows) {
+  if (rows.rows == 0) return 0;
+  if (decodes(shape, rows.rows)) return shape.kv_heads;
+  const Index last = (rows.first_position + rows.rows - 1) / kKeyBlock;
+  return (last - rows.first_position / kKeyBlock + 1) * shape.heads;
+}
+
+// use(task) for each task of one sequence: long ones first, so that threads end together.
+template <class Use>
+void for_tasks(const AttentionShape& shape, const SequenceRows& rows, const Use& use) {
+  AttentionTask task{.sequence = &rows, .length = rows.first_position + rows.rows};
+  if (rows.rows > 0 && decodes(shape, rows.rows)) {
+    task.kind = AttentionTask::Kind::decode;
+    task.row = rows.first_row;
+    task.rows = rows.rows;
+    task.position = rows.first_position;
+    for (task.head = 0; task.head < shape.kv_heads; ++task.head) use(task);
+    return;
+  }
+  for (Index left = rows.rows; left > 0;) {
+    task.rows = std::min((rows.first_position + left - 1) % kKeyBlock + 1, left);
+    left -= task.rows;
+    task.row = rows.first_row + left;
+    task.position = rows.first_position + left;
+    for (task.head = 0; task.head < shape.heads; ++task.head) use(task);
+  }
+}
 
 }  // namespace tutti::kernels
