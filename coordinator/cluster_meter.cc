@@ -26,8 +26,9 @@ void ClusterMeter::on_first_step(const FirstStepSeen& fact, const ClusterState& 
   const JobRecord* job = state.find_job(fact.job);
   if (job == nullptr || job->recoveries.empty()) return;
   const Recovery& last = job->recoveries.back();
-  if (last.generation != fact.generation) return;
-  const std::int64_t times[] = {last.aborted_ms, last.regrouped_ms, last.copied_ms,
+  // A change of size is no recovery.
+  if (last.generation != fact.generation || last.planned) return;
+  const std::int64_t times[] = {last.decided_ms, last.aborted_ms, last.regrouped_ms, last.copied_ms,
                                 last.first_step_ms};
   for (std::size_t i = 0; i < recovery.size(); ++i) {
     if (times[i] >= 0) recovery[i].seconds.observe(seconds(0, times[i]));

@@ -37,8 +37,11 @@ class ClusterMeter {
   Histogram queue_seconds{0.01, 0.03, 0.1, 0.3, 1, 10, 60, 600, 3600, 86400};
   Histogram run_seconds{0.1, 1, 10, 60, 600, 3600, 21600, 86400, 604800};
   // Since the loss was seen.
-  std::array<PhaseTimes, 4> recovery{
-      {{.phase = "aborted"}, {.phase = "regrouped"}, {.phase = "copied"}, {.phase = "first_step"}}};
+  std::array<PhaseTimes, 5> recovery{{{.phase = "decided"},
+                                      {.phase = "aborted"},
+                                      {.phase = "regrouped"},
+                                      {.phase = "copied"},
+                                      {.phase = "first_step"}}};
 
  private:
   void on_settled(const JobSettled& fact, const ClusterState& state);

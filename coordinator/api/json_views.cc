@@ -31,6 +31,7 @@ json::object json_of(const coordinator::ProcessView& process) {
           {"phase", process.phase},
           {"step", process.step},
           {"collective", process.collective},
+          {"straggler", process.straggler},
           {"limits", process.limits}};
 }
 
@@ -52,7 +53,8 @@ json::object json_of(const coordinator::Recovery& recovery) {
       {"seen_unix_ms", recovery.seen_unix_ms},    {"seen_ms", 0},
       {"aborted_ms", phase(recovery.aborted_ms)}, {"regrouped_ms", phase(recovery.regrouped_ms)},
       {"copied_ms", phase(recovery.copied_ms)},   {"first_step_ms", phase(recovery.first_step_ms)},
-      {"from_step", recovery.from_step},          {"lost_steps", recovery.lost_steps}};
+      {"from_step", recovery.from_step},          {"lost_steps", recovery.lost_steps},
+      {"decided_ms", phase(recovery.decided_ms)}, {"planned", recovery.planned}};
 }
 
 // Bytes of the character that begins with `first`; 0: none does.
@@ -136,7 +138,21 @@ json::object json_of(const coordinator::JobDetail& job) {
         json::object{{"class", name_of(job.outcome.failure)}, {"message", job.outcome.message}};
   }
   out["processes"] = json_of(job.processes);
+  out["standstill"] = job.standstill;
+  out["leaving"] = nullptr;
+  if (job.release.to != coordinator::ReleaseTo::none) {
+    out["leaving"] =
+        json::object{{"reason", job.release.reason}, {"due_unix_ms", job.release.due_unix_ms}};
+  }
   return out;
+}
+
+json::value json_of(const coordinator::Drain& drain) {
+  if (drain.cause == coordinator::DrainCause::none) return nullptr;
+  return json::object{{"reason", drain.reason},
+                      {"since_unix_ms", drain.since_unix_ms},
+                      {"due_unix_ms", drain.due_unix_ms},
+                      {"empty_unix_ms", number_or_null(drain.empty_unix_ms)}};
 }
 
 json::object json_of(const coordinator::NodeView& node) {
@@ -151,6 +167,9 @@ json::object json_of(const coordinator::NodeView& node) {
           {"version", node.version},
           {"labels", json_of_texts(node.labels)},
           {"limits", node.limits},
+          {"drain", json_of(node.drain)},
+          {"score", node.score},
+          {"score_users", node.score_users},
           {"processes", json_of(node.processes)}};
 }
 

@@ -151,6 +151,14 @@ void put_totals(Exposition& out, coordinator::ClusterHost& cluster) {
     out.histogram({{"phase", std::string(phase.phase)}}, phase.seconds);
   const coordinator::ClusterCounters& counters = cluster.settled_state().counters();
   out.counter("tutti_recoveries_total", counters.recoveries, "Recoveries begun.");
+  out.family("tutti_jobs_left_total", MetricKind::counter,
+             "Times that jobs left their slots or changed them after a common step, by why.");
+  out.sample({{"why", "preempted"}}, static_cast<double>(counters.preemptions));
+  out.sample({{"why", "drained"}}, static_cast<double>(counters.drains));
+  out.sample({{"why", "resized"}}, static_cast<double>(counters.resizes));
+  out.counter("tutti_hangs_total", counters.hangs, "Ranks found to stand still.");
+  out.counter("tutti_nodes_quarantined_total", counters.quarantines,
+              "Nodes set aside because jobs of several users failed there.");
   out.counter("tutti_workers_lost_total", counters.workers_lost, "Workers lost.");
   out.counter("tutti_hellos_refused_total", counters.refused_hellos, "Workers not let in.");
   out.counter("tutti_reports_stale_total", counters.stale_reports,

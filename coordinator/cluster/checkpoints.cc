@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <charconv>
 
 namespace tutti::coordinator {
 
@@ -34,6 +35,22 @@ const ProcessRecord* choose_committer(Desk& desk, const JobRecord& job, std::uin
     if (desk.processes[member].ready) able.push_back(process);
   }
   return able.empty() ? nullptr : able[attempt % able.size()];
+}
+
+// Steps of the job whose checkpoints other jobs serve, resume from or verify: those that have not
+// ended.
+void add_steps_read(const Desk& desk, const JobRecord& job, std::vector<std::uint64_t>& steps) {
+  const std::string prefix = job.folder + "/checkpoints/step-";
+  for (const auto& [id, soft] : desk.jobs) {
+    for (const std::string& folder : desk.job(id).terms.reads) {
+      if (!folder.starts_with(prefix)) continue;
+      std::uint64_t step = 0;
+      const char* end = folder.data() + folder.size();
+      if (std::from_chars(folder.data() + prefix.size(), end, step).ec == std::errc{}) {
+        steps.push_back(step);
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -126,6 +143,7 @@ void advance_commit(Desk& desk, JobId id) {
   }
   std::vector<std::uint64_t> in_use;
   if (!job.formation.checkpoint.empty() && !job.formed) in_use.push_back(job.formation.base_step);
+  add_steps_read(desk, job, in_use);
   desk.order(link, wire::CommitCheckpoint{.job = id,
                                           .generation = open.generation,
                                           .process = process->process,

@@ -61,6 +61,7 @@ struct JobTerms {
   std::string loss_then = {};           // after wait_ms: fail | queue | shrink
   std::uint64_t hang_after_ms = 0;      // 0: by the ranks' own pace
   std::string hang_action = "restart";  // restart | fail | tell
+  std::vector<std::string> reads = {};  // model and checkpoint folders: not pruned meanwhile
 
   bool operator==(const JobTerms&) const = default;
 };
@@ -70,7 +71,8 @@ BOOST_DESCRIBE_STRUCT(JobTerms, (),
                        wait_ms, retries_user, retries_infrastructure, time_ms_max,
                        queued_ms_max,                                                  //
                        retry_rules, backoff_first_ms, backoff_max_ms, backoff_jitter,  //
-                       preemptions_max, loss_then, hang_after_ms, hang_action, stop_after_ms))
+                       preemptions_max, loss_then, hang_after_ms, hang_action, reads,
+                       stop_after_ms))
 
 // How a job ends, or why it goes back to the queue, decided before its processes are ended.
 struct Outcome {

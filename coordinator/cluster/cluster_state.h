@@ -56,6 +56,9 @@ struct ClusterSettings {
   // Within this a job that is asked to leave (preempted, cancelled with --save) saves and stops.
   Duration notice = std::chrono::seconds(60);
   Duration drain = std::chrono::minutes(10);  // a drain without a deadline of its own
+  // A lost worker is not listed any more after this, and what it held is given up: should it come
+  // back, its processes are strangers and are ended.
+  Duration forget = std::chrono::hours(24);
   std::size_t ended_jobs_max = kEndedJobsMax;
 };
 

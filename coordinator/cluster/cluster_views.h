@@ -85,16 +85,6 @@ struct ClusterCounters {
   std::uint64_t refused_hellos = 0;
   std::uint64_t recoveries = 0;
   std::uint64_t workers_lost = 0;
-  std::uint64_t recoveries_done =
-      0;  // reached their first step; sums of their phases, ms since the loss was seen, follow
-  std::uint64_t recovery_decided_ms = 0;
-  std::uint64_t recovery_aborted_ms = 0;
-  std::uint64_t recovery_regrouped_ms = 0;
-  std::uint64_t recovery_copied_ms = 0;
-  std::uint64_t recovery_first_step_ms = 0;
-  std::uint64_t failures_user = 0;
-  std::uint64_t failures_infrastructure = 0;
-  std::uint64_t failures_own = 0;
   std::uint64_t preemptions = 0;
   std::uint64_t drains = 0;
   std::uint64_t resizes = 0;

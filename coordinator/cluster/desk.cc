@@ -35,11 +35,6 @@ JobId job_in(const T& fact) {
 // Of the facts that metrics count; those of earlier lives of the coordinator are not counted again.
 template <class T>
 void count(ClusterCounters&, const Durable&, const T&) {}
-void count(ClusterCounters& counters, const Durable&, const FailureCounted& fact) {
-  if (fact.failure == wire::FailureClass::user) ++counters.failures_user;
-  if (fact.failure == wire::FailureClass::infrastructure) ++counters.failures_infrastructure;
-  if (fact.failure == wire::FailureClass::own) ++counters.failures_own;
-}
 void count(ClusterCounters& counters, const Durable& durable, const JobSettled& fact) {
   const JobRecord* job = durable.job(fact.job);
   if (job == nullptr || fact.outcome.state != JobState::queued) return;

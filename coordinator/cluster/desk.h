@@ -16,6 +16,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "coordinator/cluster/cluster_messages.h"
 #include "coordinator/cluster/cluster_state.h"
@@ -104,6 +105,8 @@ struct Desk {
   std::uint64_t last_decision = 0;
   std::uint64_t last_session = 0;
   std::string ledger_failure;  // empty: the ledger takes appends
+  // Requests whose answers wait for a decision to be durable.
+  std::vector<std::pair<std::uint64_t, RequestId>> unanswered;
   bool schedule_due = false;   // a placement may have become possible
   bool schedule_next = false;  // the same, but only once this decision is durable
 

@@ -27,6 +27,10 @@ void refuse(Desk& desk, RequestId request, ErrorCode code, std::string message) 
       Answer{.request = request, .body = Error{code, std::move(message)}});
 }
 
+std::string full_disk(const Desk& desk) {
+  return "the coordinator cannot write to its disk: " + desk.ledger_failure;
+}
+
 std::int64_t unsigned_ms(std::uint64_t ms) { return static_cast<std::int64_t>(ms); }
 
 // When a limit that began at `since_unix_ms` is over.
@@ -128,7 +132,13 @@ void on_cancel(Desk& desk, const CancelJob& input) {
     return refuse(desk, input.request, ErrorCode::not_found,
                   fmt::format("there is no job {}", input.job.value));
   }
+  if (!desk.ledger_failure.empty()) {
+    return refuse(desk, input.request, ErrorCode::unavailable, full_disk(desk));
+  }
   answer(desk, input.request, Done{});
+  std::erase_if(desk.unanswered,
+                [&](const auto& each) { return each.first <= desk.durable_through; });
+  desk.unanswered.emplace_back(desk.last_decision + 1, input.request);
   std::string reason = input.reason.empty() ? "cancelled" : "cancelled: " + input.reason;
   if (input.save) {
     return release_job(
@@ -156,6 +166,9 @@ void on_fault(Desk& desk, const InjectFault& input) {
     return refuse(desk, input.request, ErrorCode::not_found,
                   fmt::format("job {} has no living rank {}", input.job.value, input.rank));
   }
+  if (!desk.ledger_failure.empty()) {
+    return refuse(desk, input.request, ErrorCode::unavailable, full_disk(desk));
+  }
   constexpr std::int32_t kSignals[] = {9, 19, 18};  // by FaultAction
   desk.order(*link, wire::SignalRank{.job = input.job,
                                      .process = process->process,
@@ -175,6 +188,13 @@ void on_hash_mismatch(Desk& desk, const StepHashMismatch& input) {
 
 void on_ledger_failed(Desk& desk, const LedgerFailed& input) {
   desk.ledger_failure = input.message.empty() ? "it is full" : input.message;
+  // They take effect once there is room; nobody is kept waiting for that.
+  for (const auto& [decision, request] : std::exchange(desk.unanswered, {})) {
+    if (decision > input.durable_through) {
+      refuse(desk, request, ErrorCode::unavailable,
+             full_disk(desk) + "; this takes effect once it can");
+    }
+  }
   std::vector<JobId> withdrawn;
   for (const auto& [id, soft] : desk.jobs) {
     if (soft.decision > input.durable_through && desk.job(id).state == JobState::queued) {
@@ -442,18 +462,6 @@ void take_first_step(Desk& desk, JobId id) {
       .job = id, .generation = job.generation, .step = step, .unix_ms = desk.wall.unix_ms});
   if (!recovered) return;
   const Recovery& recovery = desk.job(id).recoveries.back();
-  if (!recovery.planned) {
-    ClusterCounters& sums = desk.counters;
-    const auto add = [](std::uint64_t& sum, std::int64_t phase) {
-      sum += static_cast<std::uint64_t>(std::max<std::int64_t>(0, phase));
-    };
-    ++sums.recoveries_done;
-    add(sums.recovery_decided_ms, recovery.decided_ms);
-    add(sums.recovery_aborted_ms, recovery.aborted_ms);
-    add(sums.recovery_regrouped_ms, recovery.regrouped_ms);
-    add(sums.recovery_copied_ms, recovery.copied_ms);
-    add(sums.recovery_first_step_ms, recovery.first_step_ms);
-  }
   desk.note({.job = id,
              .kind = EventKind::recovered,
              .message = describe_recovery(recovery, step),

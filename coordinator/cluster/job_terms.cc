@@ -103,6 +103,9 @@ Result<JobTerms> terms_of(const spec::JobSpec& spec) {
       terms.resume_step = *step;
     }
   }
+  for (const std::string& folder : {spec.model.path, spec.train.resume}) {
+    if (!folder.empty()) terms.reads.push_back(folder);
+  }
   terms.of_node = spec.on_loss.of_node;
   terms.wait_ms = spec.on_loss.wait_ms;
   terms.loss_then = spec.on_loss.then;

@@ -299,21 +299,53 @@ bool is_suspect(const Desk& desk, const WorkerLink& link) {
 std::optional<Instant> lease_due(const Desk& desk, const std::string& worker,
                                  const WorkerLink& link) {
   const WorkerRecord* record = desk.durable.worker(worker);
-  if (record == nullptr || record->lost) return std::nullopt;
+  if (record == nullptr) return std::nullopt;
+  if (record->lost) return link.heard + desk.settings.forget;
   Instant due = link.heard + desk.settings.lease;
   if (link.disconnected) due = std::min(due, *link.disconnected + desk.settings.disconnect_grace);
   return due;
 }
 
+namespace {
+
+// A worker that has been lost for so long will not say any more what became of its processes: their
+// slots are gone with it.
+void forget_worker(Desk& desk, const std::string& name) {
+  const std::set<ProcessId> processes = desk.durable.processes_on(name);
+  for (const ProcessId process : processes) {
+    desk.touch(desk.durable.process(process)->job);
+    desk.record(ProcessEnded{.process = process,
+                             .code = 0,
+                             .signal = 0,
+                             .error = "its worker was lost and did not come back"});
+    desk.processes.erase(process);
+  }
+  desk.record(WorkerForgotten{.worker = name});
+  desk.note({.job = {},
+             .kind = EventKind::worker_forgotten,
+             .message = fmt::format("worker {} was lost and did not come back", name),
+             .worker = name});
+  desk.links.erase(name);
+  desk.capacity_changed();
+}
+
+}  // namespace
+
 void check_leases(Desk& desk) {
   std::vector<std::pair<std::string, std::string>> lost;
+  std::vector<std::string> away;
   for (const auto& [name, link] : desk.links) {
     const auto due = lease_due(desk, name, link);
     if (!due || desk.now < *due) continue;
+    if (desk.durable.worker(name)->lost) {
+      away.push_back(name);
+      continue;
+    }
     const bool silent = desk.now >= link.heard + desk.settings.lease;
     lost.emplace_back(name, silent ? fmt::format("silent for {} s", to_seconds(desk.settings.lease))
                                    : std::string("its connection ended"));
   }
+  for (const std::string& name : away) forget_worker(desk, name);
   for (const auto& [name, reason] : lost) lose_worker(desk, name, reason);
   if (lost.empty()) return;
   std::vector<std::string> gone;

@@ -206,4 +206,68 @@ TEST_CASE("release: who was cancelled with save is not queued again by a failure
   CHECK(driver.job_state(job) == cancelled);
 }
 
+TEST_CASE("release: a checkpoint that another job reads is not pruned while that job lives") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(train_spec(1));
+  const auto starts = driver.run_up();
+  spec::JobSpec reader = serve_spec();
+  reader.model.path = driver.job(job).folder + "/checkpoints/step-4";
+  const JobId serving = driver.submit(reader);
+  const auto commit = [&](std::uint64_t step) {
+    driver.say("a", wire::CheckpointPart{.job = job,
+                                         .generation = Generation{1},
+                                         .process = starts[0].process,
+                                         .rank = 0,
+                                         .step = step,
+                                         .files = {},
+                                         .error = {}});
+    const auto orders = driver.take<wire::CommitCheckpoint>();
+    REQUIRE(orders.size() == 1);
+    driver.say("a", wire::CheckpointCommitted{.job = job,
+                                              .generation = Generation{1},
+                                              .process = starts[0].process,
+                                              .step = step,
+                                              .folder = "step",
+                                              .error = {}});
+    return orders[0].in_use;
+  };
+  CHECK(commit(8) == std::vector<std::uint64_t>{4});
+  const auto server = driver.take<wire::StartRank>();
+  driver.on(
+      CancelJob{.request = driver.next_request(), .job = serving, .reason = {}, .save = false});
+  driver.exited(server[0], 0);
+  CHECK(commit(12).empty());
+}
+
+TEST_CASE("release: nobody waits for a full disk to be told of a cancel") {
+  Driver driver;
+  driver.join("a", 1);
+  const JobId job = driver.submit(train_spec(1));
+  driver.run_up();
+  driver.on(LedgerFailed{.durable_through = UINT64_MAX, .message = "full"});
+  const RequestId request = driver.next_request();
+  driver.on(CancelJob{.request = request, .job = job, .reason = {}, .save = false});
+  REQUIRE(driver.answer(request).has_value());
+  CHECK(std::get<Error>(*driver.answer(request)).code == ErrorCode::unavailable);
+  CHECK(driver.job_state(job) == running);
+}
+
+TEST_CASE("release: a lost worker that stays away is forgotten with what it held") {
+  Driver driver;
+  driver.join("a", 1);
+  const JobId job = driver.submit(train_spec(1));
+  const auto starts = driver.run_up();
+  driver.disconnect("a");
+  driver.pass(300ms);
+  CHECK(driver.state().nodes()[0].processes.size() == 1);
+  driver.pass(std::chrono::hours(25));
+  CHECK(driver.state().nodes().empty());
+  // Should it come back after all, what it runs is ended.
+  driver.join("b", 1);
+  driver.rejoin("b", {driver.state_of(starts[0], wire::ProcessPhase::formed)});
+  CHECK(driver.take<wire::StopRank>().size() == 1);
+  CHECK_FALSE(is_terminal(driver.job_state(job)));
+}
+
 }  // namespace tutti::coordinator::test

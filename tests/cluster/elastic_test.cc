@@ -1,0 +1,109 @@
+// Jobs that leave their slots, or change their ranks, on real processes: no step is lost and no bit
+// changes.
+#include <catch2/catch.hpp>
+
+#include <boost/json/array.hpp>
+
+#include "tests/cluster/training_specs.h"
+
+using namespace tutti;
+using test::Cluster;
+using test::eventually;
+
+namespace {
+
+constexpr unsigned kSteps = 400;
+
+std::string elastic_spec(const std::filesystem::path& text, unsigned ranks_min,
+                         const std::string& resume = {}) {
+  return fmt::format(
+      "name: elastic\n"
+      "kind: train\n"
+      "model: {{family: llama, layers: 2, width: 64, heads: 4, kv_heads: 2, vocabulary: 300}}\n"
+      "data: {{text: [{}], sequence: 32}}\n"
+      "train: {{steps: {}, batch: 8, seed: 3{}}}\n"
+      "parallel: {{shards: 8}}\n"
+      "resources: {{ranks: {{min: {}, max: 2}}, threads: 1}}\n"
+      "checkpoint: {{every: 0, keep: 0}}\n"
+      "on_loss: {{of_node: shrink}}\n",
+      text.string(), kSteps, resume.empty() ? "" : ", resume: " + resume, ranks_min);
+}
+
+std::map<std::uint64_t, std::string> undisturbed(Cluster& cluster,
+                                                 const std::filesystem::path& text) {
+  const auto job = cluster.submit(elastic_spec(text, 2));
+  REQUIRE(cluster.wait(job) == 0);
+  auto hashes = cluster.hashes(job);
+  REQUIRE(hashes.size() == kSteps);
+  return hashes;
+}
+
+bool runs_with(Cluster& cluster, std::uint64_t job, int ranks) {
+  return cluster.state_of(job) == "running" &&
+         cluster.job(job).at("ranks").to_number<int>() == ranks;
+}
+
+// The folder of the last checkpoint and its step.
+std::pair<std::string, std::uint64_t> last_checkpoint(Cluster& cluster, std::uint64_t job) {
+  const auto answer = cluster.job(job);
+  const auto& checkpoints = answer.at("checkpoints").as_array();
+  REQUIRE_FALSE(checkpoints.empty());
+  return {std::string(checkpoints.back().at("folder").as_string()),
+          checkpoints.back().at("step").to_number<std::uint64_t>()};
+}
+
+}  // namespace
+
+TEST_CASE("cluster: a run whose node dies goes on with the ranks that are left, to the same bits") {
+  Cluster cluster(1);
+  cluster.add_worker("second", 1);
+  const auto text = test::write_prose(cluster.files());
+  const auto expected = undisturbed(cluster, text);
+  const auto job = cluster.submit(elastic_spec(text, 1));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  REQUIRE(runs_with(cluster, job, 2));
+  cluster.kill_worker("second");
+  CHECK(eventually([&] { return runs_with(cluster, job, 1); }));
+  REQUIRE(cluster.wait(job) == 0);
+  CHECK(cluster.hashes(job) == expected);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: cancel --save leaves the checkpoint of a step that a new run goes on from") {
+  Cluster cluster(2);
+  const auto text = test::write_prose(cluster.files());
+  const auto expected = undisturbed(cluster, text);
+  const auto job = cluster.submit(elastic_spec(text, 2));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  REQUIRE(cluster.tutti({"cancel", std::to_string(job), "--save", "--reason", "enough"}).code == 0);
+  REQUIRE(eventually([&] { return cluster.state_of(job) == "cancelled"; }));
+  const auto [folder, step] = last_checkpoint(cluster, job);
+  CHECK(step >= 20);
+  CHECK(step < kSteps);
+  const auto next = cluster.submit(elastic_spec(text, 1, folder));
+  REQUIRE(cluster.wait(next) == 0);
+  const auto hashes = cluster.hashes(next);
+  CHECK(hashes.begin()->first == step + 1);
+  for (const auto& [at, hash] : hashes) CHECK(hash == expected.at(at));
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: a drained node is left after a common step, and the run goes on elsewhere") {
+  Cluster cluster(2);
+  const auto text = test::write_prose(cluster.files());
+  const auto expected = undisturbed(cluster, text);
+  const auto job = cluster.submit(elastic_spec(text, 2));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  cluster.add_worker("second", 2);
+  const auto answer = cluster.job(job);
+  const std::string node(answer.at("processes").as_array().front().at("worker").as_string());
+  REQUIRE(node != "second");
+  REQUIRE(cluster.tutti({"drain", node, "--reason", "a new disk"}).code == 0);
+  REQUIRE(cluster.wait(job) == 0);
+  const auto hashes = cluster.hashes(job);  // each step once: nothing was redone
+  CHECK(hashes == expected);
+  CHECK(cluster.job(job).at("recoveries").as_array().empty());
+  CHECK(cluster.get("/api/v1/nodes").body.find("drained") != std::string::npos);
+  REQUIRE(cluster.tutti({"undrain", node}).code == 0);
+  CHECK(cluster.stop() == 0);
+}
