@@ -439,13 +439,6 @@ void open_serving(Desk& desk, JobId id) {
                           .key = formed->serve_key});
 }
 
-std::string describe_recovery(const Recovery& recovery, std::uint64_t step) {
-  return fmt::format(
-      "step {} was done {} ms after {} (decided {}, survivors out {}, regrouped {}, copied {} ms)",
-      step, recovery.first_step_ms, recovery.planned ? "the old group ended" : "the loss was seen",
-      recovery.decided_ms, recovery.aborted_ms, recovery.regrouped_ms, recovery.copied_ms);
-}
-
 void take_first_step(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   JobSoft& soft = desk.soft(id);
@@ -487,28 +480,6 @@ bool is_over(Desk& desk, const JobRecord& job) {
     const auto& finished = desk.processes[member].finished;
     return finished && finished->step >= job.terms.steps;
   });
-}
-
-// The step that the formed ranks stand at: the base step, or an older one where the checkpoints
-// that they were led to did not verify. They agree among themselves.
-std::uint64_t formed_step(Desk& desk, const JobRecord& job) {
-  if (job.terms.kind != "train" || job.members.empty()) return job.formation.base_step;
-  const auto& formed = desk.processes[job.members.front()].formed;
-  return formed ? formed->step : job.formation.base_step;
-}
-
-void note_fallback(Desk& desk, JobId id) {
-  const JobRecord& job = desk.job(id);
-  const std::uint64_t step = formed_step(desk, job);
-  if (step >= job.formation.base_step) return;
-  desk.soft(id).newest_step = step;
-  desk.note(
-      {.job = id,
-       .kind = EventKind::checkpoint_failed,
-       .message = fmt::format("the checkpoint of step {} does not verify; {} steps are redone",
-                              job.formation.base_step, job.formation.base_step - step),
-       .generation = job.generation,
-       .step = step});
 }
 
 void advance_generation(Desk& desk, JobId id) {

@@ -45,6 +45,15 @@ void order_group(Desk& desk, JobId job);
 // `then: shrink` once the wait is over); whether it did.
 bool shrink_to_survivors(Desk& desk, JobId job);
 
+// "step 8 was done 55 ms after the loss was seen (...)".
+std::string describe_recovery(const Recovery& recovery, std::uint64_t step);
+
+// The step that the formed ranks stand at: the base step, or an older one where the checkpoints
+// that they were led to did not verify. They agree among themselves.
+std::uint64_t formed_step(Desk& desk, const JobRecord& job);
+// Says so, where it is an older one.
+void note_fallback(Desk& desk, JobId job);
+
 // Deadlines of regrouping, forming and standing still.
 void check_recovery_deadlines(Desk& desk, JobId job);
 
