@@ -223,6 +223,9 @@ void ClusterHost::on_frame(const std::string& peer, const std::string& frame) {
     return store_spool(peer, header.session, std::move(*data));
   }
   if (auto* hello = std::get_if<wire::Hello>(&decoded->message)) admit(*hello);
+  if (const auto* exit = std::get_if<wire::RankExited>(&decoded->message); exit && exit->silent) {
+    links_.stores->expect_nothing(exit->job, exit->process);
+  }
   handle(WorkerFrame{peer, header.session, header.sequence, std::move(decoded->message)});
 }
 

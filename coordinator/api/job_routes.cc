@@ -120,11 +120,36 @@ class JobRoutes {
                                                       "; an admin may change it"};
   }
 
+  static Result<coordinator::InjectFault> parse_worker_fault(const json::object& body,
+                                                             const std::string& action) {
+    constexpr std::uint64_t kLastsMsMax = 3'600'000;
+    coordinator::InjectFault input;
+    const Result<std::string> worker = text_of(body, "worker", kReasonBytesMax);
+    if (!worker) return worker.error();
+    input.worker = *worker;
+    for (const auto& [name, into] :
+         {std::pair{"lasts_ms", &input.lasts_ms}, std::pair{"delay_ms", &input.delay_ms}}) {
+      if (!body.contains(name)) continue;
+      const Result<std::uint64_t> value = number_of(body, name, kLastsMsMax);
+      if (!value) return value.error();
+      *into = *value;
+    }
+    using enum coordinator::FaultAction;
+    for (const auto& [name, value] : {std::pair{"kill-worker", kill_worker}, std::pair{"cut", cut},
+                                      std::pair{"heal", heal}, std::pair{"slow-disk", slow_disk}}) {
+      if (action != name) continue;
+      input.action = value;
+      return input;
+    }
+    return wrong("action on a worker is one of kill-worker, cut, heal, slow-disk");
+  }
+
   static Result<coordinator::InjectFault> parse_fault(const Call& call) {
     const Result<json::object> body = parse_body(call);
     if (!body) return body.error();
     const Result<std::string> action = text_of(*body, "action", kReasonBytesMax);
     if (!action) return action.error();
+    if (body->contains("worker")) return parse_worker_fault(*body, *action);
     const Result<std::uint64_t> job = number_of(*body, "job", ~std::uint64_t{0});
     if (!job) return job.error();
     const Result<std::uint64_t> rank = number_of(*body, "rank", ~std::uint32_t{0});

@@ -116,7 +116,9 @@ json::object json_of(const coordinator::JobSummary& job) {
           {"exit_code", job.exit_code ? json::value(*job.exit_code) : json::value(nullptr)},
           {"submitted_unix_ms", job.submitted_unix_ms},
           {"started_unix_ms", number_or_null(job.started_unix_ms)},
-          {"ended_unix_ms", number_or_null(job.ended_unix_ms)}};
+          {"ended_unix_ms", number_or_null(job.ended_unix_ms)},
+          {"memory_peak_bytes", job.memory_peak_bytes},
+          {"cpu_seconds", static_cast<double>(job.cpu_ms) / 1e3}};
 }
 
 json::object json_of(const coordinator::JobDetail& job) {

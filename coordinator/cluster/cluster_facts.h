@@ -150,10 +150,12 @@ struct ProcessEnded {
   std::int32_t code = 0;
   std::int32_t signal = 0;
   std::string error;
+  std::uint64_t memory_peak_bytes = 0;
+  std::uint64_t cpu_ms = 0;
 
   bool operator==(const ProcessEnded&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(ProcessEnded, (), (process, code, signal, error))
+BOOST_DESCRIBE_STRUCT(ProcessEnded, (), (process, code, signal, error, memory_peak_bytes, cpu_ms))
 
 // How the job ends (or that it queues again) is decided; its processes are being ended.
 struct JobStopping {

@@ -68,7 +68,9 @@ struct UndrainNode {
   std::string node;
 };
 
-enum class FaultAction { kill_rank, stop_rank, continue_rank };
+// Of a rank: its signals. Of a worker (named by `worker`): SIGKILL, a cut of its control plane for
+// `lasts_ms`, its end (heal), and writes to its spools that take `delay_ms` each.
+enum class FaultAction { kill_rank, stop_rank, continue_rank, kill_worker, cut, heal, slow_disk };
 
 // Answered by permission_denied unless the cluster was started with --faults.
 struct InjectFault {
@@ -76,6 +78,9 @@ struct InjectFault {
   FaultAction action = FaultAction::kill_rank;
   JobId job;
   std::uint32_t rank = 0;
+  std::string worker = {};
+  std::uint64_t lasts_ms = 0;
+  std::uint64_t delay_ms = 0;
 };
 
 // A decoded frame, with what its header says. `peer` is the transport's routing id.

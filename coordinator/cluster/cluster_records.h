@@ -183,6 +183,9 @@ struct JobRecord {
   std::uint32_t failures_infrastructure = 0;
   std::uint32_t failures_own_here = 0;  // at own_step, in a row
   std::uint64_t own_step = 0;
+  // Of its processes that have ended, in all generations.
+  std::uint64_t memory_peak_bytes = 0;  // the largest
+  std::uint64_t cpu_ms = 0;             // of all together
   ReleaseRecord release;
   std::uint32_t preemptions = 0;  // times it left its slots for others
   std::uint32_t drains = 0;       // or because its node was drained
@@ -200,7 +203,8 @@ BOOST_DESCRIBE_STRUCT(JobRecord, (),
                        checkpoints, recoveries, step, restarts, failure_counted, failures_user,
                        failures_infrastructure, failures_own_here, own_step,  //
                        release, preemptions, drains, resizes,                 //
-                       failures_in_row, failure_step, failure_unix_ms))
+                       failures_in_row, failure_step, failure_unix_ms,        //
+                       memory_peak_bytes, cpu_ms))
 
 // One process that holds a slot: from its placement until its worker has said that it is gone.
 struct ProcessRecord {

@@ -243,7 +243,9 @@ JobSummary summarize(const Desk& desk, const JobRecord& job) {
                  .exit_code = std::nullopt,
                  .submitted_unix_ms = job.submitted_unix_ms,
                  .started_unix_ms = job.started_unix_ms,
-                 .ended_unix_ms = job.ended_unix_ms};
+                 .ended_unix_ms = job.ended_unix_ms,
+                 .memory_peak_bytes = job.memory_peak_bytes,
+                 .cpu_ms = job.cpu_ms};
   if (is_terminal(job.state)) out.exit_code = job.outcome.exit_code;
   return out;
 }

@@ -29,6 +29,9 @@ struct JobSummary {
   std::int64_t submitted_unix_ms = 0;
   std::int64_t started_unix_ms = 0;
   std::int64_t ended_unix_ms = 0;
+  std::uint64_t memory_peak_bytes =
+      0;                     // the largest of its processes that have ended; 0: not known
+  std::uint64_t cpu_ms = 0;  // of all of them
 };
 
 struct ProcessView {

@@ -417,6 +417,8 @@ void Durable::on(const ProcessEnded& fact) {
   const auto at = jobs_.find(process.job);
   if (at != jobs_.end()) {
     JobRecord& job = at->second;
+    job.memory_peak_bytes = std::max(job.memory_peak_bytes, fact.memory_peak_bytes);
+    job.cpu_ms += fact.cpu_ms;
     const bool member =
         std::find(job.members.begin(), job.members.end(), fact.process) != job.members.end();
     if (member && !job.formation.addresses.empty() && job.terms.kind == "run" && fact.code == 0 &&

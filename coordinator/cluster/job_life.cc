@@ -152,11 +152,33 @@ void on_cancel(Desk& desk, const CancelJob& input) {
             .message = std::move(reason)});
 }
 
+namespace {
+
+void break_worker(Desk& desk, const InjectFault& input) {
+  const auto at = desk.links.find(input.worker);
+  if (at == desk.links.end() || !at->second.open) {
+    return refuse(desk, input.request, ErrorCode::not_found,
+                  fmt::format("no worker named {} is connected", input.worker));
+  }
+  wire::BreakWorker order{.lasts_ms = input.lasts_ms, .delay_ms = input.delay_ms};
+  if (input.action == FaultAction::cut) order.fault = wire::WorkerFault::cut;
+  if (input.action == FaultAction::slow_disk) order.fault = wire::WorkerFault::slow_disk;
+  if (input.action == FaultAction::heal) order = {.fault = wire::WorkerFault::cut};
+  desk.order(at->second, order);
+  if (input.action == FaultAction::heal) {
+    desk.order(at->second, wire::BreakWorker{.fault = wire::WorkerFault::slow_disk});
+  }
+  answer(desk, input.request, Done{});
+}
+
+}  // namespace
+
 void on_fault(Desk& desk, const InjectFault& input) {
   if (!desk.settings.faults) {
     return refuse(desk, input.request, ErrorCode::permission_denied,
                   "faults need a cluster started with --faults");
   }
+  if (input.action >= FaultAction::kill_worker) return break_worker(desk, input);
   const JobRecord* job = desk.durable.job(input.job);
   const ProcessRecord* process = job == nullptr || input.rank >= job->members.size()
                                      ? nullptr
@@ -252,9 +274,18 @@ void on_report(Desk& desk, const wire::RankReady& report) {
 }
 
 void on_report(Desk& desk, const wire::GroupFormed& report) {
-  if (ProcessSoft* soft = member_of(desk, report.job, report.generation, report.process)) {
-    soft->formed = report;
-  }
+  ProcessSoft* soft = member_of(desk, report.job, report.generation, report.process);
+  if (soft == nullptr) return;
+  soft->formed = report;
+  if (soft->ready || desk.job(report.job).terms.kind != "run") return;
+  // Executed at StartRank: there is nobody to meet, and it waits for no FormGroup.
+  soft->ready = wire::RankReady{.job = report.job,
+                                .generation = report.generation,
+                                .process = report.process,
+                                .rank = report.rank,
+                                .address = {},
+                                .held = {}};
+  soft->formed_told = report.generation;
 }
 
 void on_report(Desk& desk, const wire::FirstStepDone& report) {

@@ -51,13 +51,28 @@ void on_exit(Desk& desk, const wire::RankExited& exit) {
   const JobRecord* job = desk.durable.job(process.job);
   const bool counts = job != nullptr && job->state != JobState::stopping &&
                       !is_terminal(job->state) && is_member(*job, process.process);
+  if (counts && exit.began && job->size == 1 && job->formation.addresses.empty()) {
+    // A program that was executed at StartRank, and whose reports were lost with a coordinator.
+    on_report(desk, wire::GroupFormed{.job = exit.job,
+                                      .generation = exit.generation,
+                                      .process = exit.process,
+                                      .rank = 0,
+                                      .step = 0,
+                                      .copied_bytes = 0,
+                                      .serve_endpoint = {},
+                                      .serve_key = {},
+                                      .model = {}});
+    advance(desk, exit.job);
+  }
   const bool well = counts && ended_well(*job, exit);
   std::string error = exit.error;
   if (error.empty() && exit.failure != wire::FailureClass::none) error = describe_exit(exit);
   desk.record(ProcessEnded{.process = exit.process,
                            .code = exit.code,
                            .signal = exit.signal,
-                           .error = std::move(error)});
+                           .error = std::move(error),
+                           .memory_peak_bytes = exit.memory_peak_bytes,
+                           .cpu_ms = exit.cpu_ms});
   desk.processes.erase(exit.process);
   desk.capacity_changed();
   if (job != nullptr) desk.touch(job->job);

@@ -137,7 +137,8 @@ void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
                     .lease_ms = static_cast<std::uint32_t>(to_ms(desk.settings.lease)),
                     .liveness_port = desk.settings.liveness_port,
                     .liveness_token = token,
-                    .greeting = hello.greeting});
+                    .greeting = hello.greeting,
+                    .knows_silence = true});
   desk.effect(std::move(welcome));
 }
 

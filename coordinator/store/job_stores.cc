@@ -135,6 +135,15 @@ void JobStores::expect(JobId job, ProcessId process) {
   static_cast<void>(host_.tell([this, job, process] { streams_[job].try_emplace(process); }));
 }
 
+void JobStores::expect_nothing(JobId job, ProcessId process) {
+  static_cast<void>(host_.tell([this, job, process] {
+    const auto found = streams_.find(job);
+    if (found == streams_.end() || found->second.erase(process) == 0) return;
+    if (found->second.empty()) streams_.erase(found);
+    notices_.publish(job);
+  }));
+}
+
 void JobStores::forget(JobId job) {
   static_cast<void>(host_.tell([this, job] {
     open_.erase(job);

@@ -56,6 +56,9 @@ class JobStores {
   // Any thread. Streams of the process will come (so the job's log is not at its end before them).
   void expect(JobId job, ProcessId process);
 
+  // Any thread. The process has ended without a word: no stream of it will come.
+  void expect_nothing(JobId job, ProcessId process);
+
   // Any thread. Removes the job's records.
   void forget(JobId job);
 

@@ -51,6 +51,8 @@ const Key kWorkerKeys[] = {
      "whether faults may be injected"},
     {"labels", form(Form::text_map), kEvery, kOptional, reach<&W::labels>,
      "what jobs may ask of the node they run on (resources.labels)"},
+    {"notice_ms", whole(0, kLeaseMsMax), kEvery, kOptional, reach<&W::notice_ms>,
+     "time that ranks have to save and stop when the worker is told to end"},
 };
 
 template <class Config>

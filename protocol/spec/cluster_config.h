@@ -38,6 +38,7 @@ struct WorkerConfig {
   bool runs_programs = true;  // kind `run`
   bool faults = false;
   std::map<std::string, std::string> labels;  // for resources.labels of jobs
+  std::uint64_t notice_ms = 30'000;           // from SIGTERM until ranks that still run are ended
 
   bool operator==(const WorkerConfig&) const = default;
 };

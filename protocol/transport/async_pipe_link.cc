@@ -20,6 +20,7 @@ struct AsyncPipeLink::State : std::enable_shared_from_this<AsyncPipeLink::State>
 
   void read_more() {
     const std::size_t filled = received.size();
+    whole = filled;
     received.resize(filled + kReadBytes);
     socket.async_read_some(
         asio::buffer(received.data() + filled, kReadBytes),
@@ -81,13 +82,16 @@ struct AsyncPipeLink::State : std::enable_shared_from_this<AsyncPipeLink::State>
   Handlers handlers;
   bool open = true;
   bool writing = false;
-  std::string received;
+  std::string received;   // with room for the read that waits
+  std::size_t whole = 0;  // of it, what was read
   std::deque<std::string> queue;
   std::size_t queued_bytes = 0;
 };
 
-AsyncPipeLink::AsyncPipeLink(actor::ActorHost& host, FileDescriptor socket, Handlers handlers)
+AsyncPipeLink::AsyncPipeLink(actor::ActorHost& host, FileDescriptor socket, Handlers handlers,
+                             std::string received)
     : state_(std::make_shared<State>(host, std::move(handlers))) {
+  state_->received = std::move(received);
   boost::system::error_code error;
   state_->socket.assign(asio::local::stream_protocol(), socket.get(), error);
   if (!error) socket.release();
@@ -98,6 +102,11 @@ AsyncPipeLink::~AsyncPipeLink() {
   state_->open = false;
   boost::system::error_code ignored;
   state_->socket.close(ignored);
+}
+
+std::optional<std::string> AsyncPipeLink::unfinished() const {
+  if (!state_->open || state_->writing || !state_->queue.empty()) return std::nullopt;
+  return state_->received.substr(0, state_->whole);
 }
 
 Result<> AsyncPipeLink::send(std::string frame) {

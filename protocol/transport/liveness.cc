@@ -204,6 +204,7 @@ struct LivenessConnection::State : std::enable_shared_from_this<LivenessConnecti
         endpoint, [self = shared_from_this()](const boost::system::error_code& error) {
           if (!self->open) return;
           if (error) return self->end(error);
+          self->connected = true;
           keep_alive(self->socket);
           asio::async_write(self->socket, asio::buffer(self->token),
                             [self](const boost::system::error_code& failure, std::size_t) {
@@ -226,7 +227,10 @@ struct LivenessConnection::State : std::enable_shared_from_this<LivenessConnecti
 
   void end(const boost::system::error_code& error) {
     close();
-    on_ended({ErrorCode::unavailable, "the liveness connection ended: " + error.message()});
+    on_ended(
+        connected
+            ? Error{ErrorCode::unavailable, "the liveness connection ended: " + error.message()}
+            : Error{ErrorCode::not_found, "the liveness port does not answer: " + error.message()});
   }
 
   void close() {
@@ -239,6 +243,7 @@ struct LivenessConnection::State : std::enable_shared_from_this<LivenessConnecti
   std::string token;
   std::function<void(Error)> on_ended;
   bool open = true;
+  bool connected = false;
   char rest = 0;
 };
 

@@ -51,7 +51,7 @@ class LivenessListener {
 };
 
 // The worker's end. Connects at once; `on_ended` is called once when the connection could not be
-// made or has ended.
+// made (not_found) or has ended (unavailable).
 class LivenessConnection {
  public:
   LivenessConnection(actor::ActorHost& host, const std::string& address, std::uint16_t port,

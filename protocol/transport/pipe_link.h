@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -61,7 +62,9 @@ class AsyncPipeLink {
   };
   static constexpr std::size_t kQueuedBytesMax = 4 * wire::kFrameBytesMax;
 
-  AsyncPipeLink(actor::ActorHost& host, FileDescriptor socket, Handlers handlers);
+  // `received`: what an earlier link on this socket had read of a frame that was not whole.
+  AsyncPipeLink(actor::ActorHost& host, FileDescriptor socket, Handlers handlers,
+                std::string received = {});
   AsyncPipeLink(const AsyncPipeLink&) = delete;
   AsyncPipeLink& operator=(const AsyncPipeLink&) = delete;
   ~AsyncPipeLink();
@@ -69,6 +72,10 @@ class AsyncPipeLink {
   // Queues the frame. Errors: exhausted when more than kQueuedBytesMax would wait (the rank does
   // not read), unavailable when the link is over.
   Result<> send(std::string frame);
+
+  // For a successor on the same socket, in the same process image or the next: what was read and is
+  // no whole frame yet. Nothing while a frame is being written, of which a part may have left.
+  std::optional<std::string> unfinished() const;
 
  private:
   struct State;

@@ -27,6 +27,7 @@ using Kinds = KindTable<
     // Orders.
     Kind<StartRank, 20>, Kind<Regroup, 21>, Kind<FormGroup, 22>, Kind<AbortGeneration, 23>,
     Kind<StopRank, 24>, Kind<CommitCheckpoint, 25>, Kind<SetFlags, 26>, Kind<SignalRank, 27>,
+    Kind<BreakWorker, 28>,
     // Reports.
     Kind<RankStarted, 40>, Kind<RankReady, 41>, Kind<GroupFormed, 42>, Kind<GenerationBroken, 43>,
     Kind<FirstStepDone, 44>, Kind<CheckpointPart, 45>, Kind<CheckpointCommitted, 46>,

@@ -62,12 +62,14 @@ struct RankExited {
   std::uint64_t memory_peak_bytes = 0;  // resident, of it and what it started; 0: not known
   std::uint64_t cpu_ms = 0;             // user and system, the same
   std::string log_tail = {};  // of one that ended badly: the last kLogTailBytes of its log
+  bool silent = false;  // it wrote nothing and has no step records: no stream of it will be sent
 
   bool operator==(const RankExited&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(RankExited, (),
                       (job, generation, process, code, signal, ordered, failure, error,
-                       seen_unix_ms, began, out_of_memory, memory_peak_bytes, cpu_ms, log_tail))
+                       seen_unix_ms, began, out_of_memory, memory_peak_bytes, cpu_ms, log_tail,
+                       silent))
 
 BOOST_DEFINE_ENUM_CLASS(ProcessPhase, starting, ready, formed, broken, finished, stopping)
 
@@ -130,11 +132,13 @@ struct Welcome {
                                     // end of that connection means lost
   std::string liveness_token;
   std::uint64_t greeting = 0;  // of the Hello that this answers; a worker ignores others
+  bool knows_silence = false;  // RankExited.silent stands for the end of both streams
 
   bool operator==(const Welcome&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Welcome, (),
-                      (session, heartbeat_ms, lease_ms, liveness_port, liveness_token, greeting))
+                      (session, heartbeat_ms, lease_ms, liveness_port, liveness_token, greeting,
+                       knows_silence))
 
 // The worker is not admitted, and why; it says so and ends (permission_denied, unsupported) or
 // tries again (unavailable).
@@ -218,15 +222,29 @@ struct SpoolAcked {
 };
 BOOST_DESCRIBE_STRUCT(SpoolAcked, (), (process, stream, offset, end))
 
+BOOST_DEFINE_ENUM_CLASS(WorkerFault, kill, cut, slow_disk)
+
+// Fault injection: end the worker by SIGKILL, drop all it says and hears for `lasts_ms`, or make
+// each write to its spools take `delay_ms` for `lasts_ms`. A later one of the same kind replaces
+// the one before (`lasts_ms` 0 heals). Workers started without --faults refuse.
+struct BreakWorker {
+  WorkerFault fault = WorkerFault::kill;
+  std::uint64_t lasts_ms = 0;
+  std::uint64_t delay_ms = 0;
+
+  bool operator==(const BreakWorker&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(BreakWorker, (), (fault, lasts_ms, delay_ms))
+
 using Order = std::variant<StartRank, Regroup, FormGroup, AbortGeneration, StopRank,
-                           CommitCheckpoint, SetFlags, SignalRank>;
+                           CommitCheckpoint, SetFlags, SignalRank, BreakWorker>;
 using Report = std::variant<RankStarted, RankReady, GroupFormed, GenerationBroken, FirstStepDone,
                             CheckpointPart, CheckpointCommitted, RankFinished, RankExited,  //
                             WorkerLeaving>;
 
 using ToWorker = std::variant<Welcome, Refused, HeartbeatAnswered, ReportsAcked, SpoolAcked,  //
                               StartRank, Regroup, FormGroup, AbortGeneration, StopRank,
-                              CommitCheckpoint, SetFlags, SignalRank>;
+                              CommitCheckpoint, SetFlags, SignalRank, BreakWorker>;
 using FromWorker =
     std::variant<Hello, Heartbeat, OrdersAcked, SpoolData,  //
                  RankStarted, RankReady, GroupFormed, GenerationBroken, FirstStepDone,

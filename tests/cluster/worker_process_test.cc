@@ -48,6 +48,8 @@ class Worker {
     done_ = true;
   }
 
+  void signal(int number) { ::kill(process_.pid, number); }
+
   worker::ExitStatus wait() {
     REQUIRE(ends_within(process_.pidfd.get(), 10'000));
     status_ = worker::reap(process_).value_or(worker::ExitStatus{});
@@ -269,6 +271,73 @@ TEST_CASE(
   CHECK(coordinator.wait_stream(ProcessId{2}, Stream::log) == "before\n");
 }
 
+TEST_CASE(
+    "worker process: restarted in place it is the same process with the same children, pipes and "
+    "spools") {
+  const test::TemporaryFolder folder;
+  ScriptedCoordinator coordinator(folder.path());
+  Worker worker(folder.path());
+  const auto before = coordinator.wait<wire::Hello>();
+  REQUIRE(before);
+  const auto rank = run(coordinator, start_of(1, "train"));
+  const auto go = folder.path() / "go";
+  const std::string script =
+      "echo before; while [ ! -e " + go.string() + " ]; do sleep 0.02; done; echo after; exit 3";
+  const auto pid = run(coordinator, program(2, script, folder.path()));
+  REQUIRE(coordinator.wait_text(ProcessId{2}, Stream::log, "before\n"));
+  worker.signal(SIGHUP);
+  const auto hello = coordinator.wait<wire::Hello>();
+  REQUIRE(hello);
+  CHECK(hello->incarnation == before->incarnation);
+  CHECK(hello->greeting > before->greeting);
+  REQUIRE(hello->processes.size() == 2);
+  CHECK(hello->processes[0].pid == rank);
+  CHECK(hello->processes[0].phase == wire::ProcessPhase::formed);
+  CHECK(hello->processes[1].pid == pid);
+  // The rank's socket still works, and so does the program's pipe.
+  coordinator.order(wire::Regroup{
+      .job = JobId{7}, .generation = Generation{2}, .process = ProcessId{1}, .rank = 0, .size = 1});
+  const auto ready = coordinator.wait<wire::RankReady>();
+  REQUIRE(ready);
+  CHECK(ready->generation == Generation{2});
+  REQUIRE(write_file_atomically(go, ""));
+  const auto exit = coordinator.wait<wire::RankExited>();
+  REQUIRE(exit);
+  CHECK(exit->process == ProcessId{2});
+  CHECK(exit->code == 3);
+  CHECK(coordinator.wait_stream(ProcessId{2}, Stream::log) == "before\nafter\n");
+  // A rank of the binary before goes with this one.
+  worker.kill(SIGKILL);
+  CHECK(gone_within_deadline(rank));
+}
+
+TEST_CASE(
+    "worker process: what it starts has torchrun's variables, its limits, and usage figures") {
+  const test::TemporaryFolder folder;
+  ScriptedCoordinator coordinator(folder.path());
+  Worker worker(folder.path());
+  const auto hello = coordinator.wait<wire::Hello>();
+  REQUIRE(hello);
+  CHECK_FALSE(hello->limits.empty());
+  wire::StartRank start = program(
+      1, "echo $RANK $WORLD_SIZE $LOCAL_RANK $GROUP_RANK $TUTTI_GENERATION $MASTER_ADDR; exit 7",
+      folder.path());
+  start.at_once = true;
+  start.memory_bytes = std::uint64_t{256} << 20;
+  coordinator.order(start);
+  const auto began = coordinator.wait<wire::RankStarted>();
+  REQUIRE(began);
+  CHECK(began->limits.find("memory 0.25 GiB") != std::string::npos);
+  CHECK(began->limits.starts_with(hello->limits));
+  const auto exit = coordinator.wait<wire::RankExited>();
+  REQUIRE(exit);
+  CHECK(exit->code == 7);
+  CHECK(exit->began);
+  CHECK_FALSE(exit->silent);
+  CHECK(exit->memory_peak_bytes > 0);
+  CHECK(coordinator.wait_stream(ProcessId{1}, Stream::log) == "0 1 0 0 1 127.0.0.1\n");
+}
+
 TEST_CASE("worker process: told to end, it ends its processes quietly and itself with 0") {
   const test::TemporaryFolder folder;
   ScriptedCoordinator coordinator(folder.path());
@@ -276,7 +345,9 @@ TEST_CASE("worker process: told to end, it ends its processes quietly and itself
   REQUIRE(coordinator.wait<wire::Hello>());
   run(coordinator, start_of(1, "train"));
   run(coordinator, program(2, "sleep 1000 & wait", folder.path()));
-  worker.kill(SIGTERM);
+  worker.signal(SIGTERM);
+  REQUIRE(coordinator.wait<wire::WorkerLeaving>());
+  worker.kill(SIGTERM);  // asked again, it does not wait for the coordinator to empty it
   CHECK(worker.status().code == 0);
   CHECK(worker.status().signal == 0);
   CHECK(end_left_behind(folder.path()) == 0);

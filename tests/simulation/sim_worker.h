@@ -79,6 +79,9 @@ class SimWorker {
   void perform(const worker::ConnectLiveness& effect);
   void perform(const worker::Reconnect& effect);
   void perform(const worker::Note&) {}
+  // Faults come from the scenario, not by orders.
+  void perform(const worker::KillSelf&) {}
+  void perform(const worker::SlowDisk&) {}
   void perform(const worker::Quit& effect);
   Rank* choose_rank(std::uint64_t choice);
 

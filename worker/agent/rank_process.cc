@@ -19,28 +19,30 @@ constexpr std::size_t kReadBytes = std::size_t{64} << 10;
 constexpr Duration kLastWords = 200ms;
 // The death of a process is seen a little after the end of its socket, as a rule.
 constexpr Duration kUnlinkedAfter = 200ms;
-constexpr Duration kSweep = 500ms;
 // The last output of a dead process is at most what its pipe held; a descendant may go on writing.
 constexpr int kDrainReadsMax = 64;
 
 }  // namespace
 
-RankProcess::RankProcess(actor::ActorHost& host, Launched process, std::vector<std::string> marks,
-                         Handlers handlers)
+RankProcess::RankProcess(actor::ActorHost& host, Launched process, Handlers handlers,
+                         std::string received)
     : host_(host),
       process_(std::move(process)),
-      marks_(std::move(marks)),
       handlers_(std::move(handlers)),
       buffer_(kReadBytes, '\0') {
   if (process_.socket) {
+    socket_ = process_.socket.get();
     link_ = std::make_unique<transport::AsyncPipeLink>(
         host_, std::move(process_.socket),
         transport::AsyncPipeLink::Handlers{
             .on_frame = [this](std::string frame) { handlers_.on_frame(std::move(frame)); },
-            .on_closed = [this](Error reason) { on_link_closed(std::move(reason)); }});
+            .on_closed = [this](Error reason) { on_link_closed(std::move(reason)); }},
+        std::move(received));
   }
   const auto watched = host_.watch_readable(process_.pidfd.get(), [this] { on_pid_readable(); });
-  const auto output = host_.watch_readable(process_.output.get(), [this] { on_output_readable(); });
+  const bool output =
+      !process_.output ||
+      host_.watch_readable(process_.output.get(), [this] { on_output_readable(); }).ok();
   if (!watched || !output) {
     TUTTI_LOG_ERROR("worker", "process {} cannot be watched", process_.pid);
     signal_group(process_.pid, SIGKILL);
@@ -57,6 +59,17 @@ RankProcess::~RankProcess() {
 Result<> RankProcess::send(std::string frame) {
   if (!link_) return Error{ErrorCode::unavailable, "the process has no socket"};
   return link_->send(std::move(frame));
+}
+
+std::optional<RankProcess::Handles> RankProcess::handles() const {
+  Handles out{
+      .pidfd = process_.pidfd.get(), .output = process_.output.get(), .socket = -1, .received = {}};
+  if (!link_ || link_ended_) return out;
+  auto unfinished = link_->unfinished();
+  if (!unfinished) return std::nullopt;
+  out.socket = socket_;
+  out.received = *std::move(unfinished);
+  return out;
 }
 
 void RankProcess::on_link_closed(Error reason) {
@@ -106,7 +119,7 @@ void RankProcess::drain_output() {
 void RankProcess::finish() {
   // Before it is reaped: until then its number, and that of its group, belong to nobody else.
   signal_group(process_.pid, SIGKILL);
-  if (!marks_.empty()) end_marked(marks_, kSweep);
+  handlers_.on_dead();
   drain_output();
   close_output();
   const auto status = reap(process_);

@@ -1,8 +1,8 @@
 // One living process and its three lines to the worker: socket pair, output, death.
 //
 // The end is told once, after everything that the process said and wrote: the socket is read to its
-// end, what is left of its group (and, for a program, whatever else bears its marks) is killed, the
-// output is drained, the process is reaped.
+// end, what is left of its group (and what else its owner knows of) is killed, the output is
+// drained, the process is reaped.
 //
 // Threads: everything on `host`'s strand, which must be the main thread. No handler runs after the
 // destructor, which kills a process that still lives.
@@ -10,9 +10,9 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "protocol/actor/actor_host.h"
 #include "protocol/transport/pipe_link.h"
@@ -26,12 +26,15 @@ class RankProcess {
     std::function<void(std::string frame)> on_frame;
     std::function<void(Error reason)> on_unlinked;  // the socket is over, the process is not
     std::function<void(std::string_view bytes)> on_output;
+    // Dead, and its group ended; not reaped yet, so that nobody else has its number: ends what else
+    // it left.
+    std::function<void()> on_dead;
     std::function<void(ExitStatus status)> on_exit;
   };
 
-  // `marks`: of what is ended with the process; empty: its group only.
-  RankProcess(actor::ActorHost& host, Launched process, std::vector<std::string> marks,
-              Handlers handlers);
+  // `received`: what an earlier owner of the same process had read of its socket.
+  RankProcess(actor::ActorHost& host, Launched process, Handlers handlers,
+              std::string received = {});
   RankProcess(const RankProcess&) = delete;
   RankProcess& operator=(const RankProcess&) = delete;
   ~RankProcess();
@@ -40,6 +43,16 @@ class RankProcess {
   Result<> send(std::string frame);
 
   pid_t pid() const { return process_.pid; }
+
+  // For a successor of this worker in the same process: the descriptors, which stay open and ours,
+  // and what was read and not used yet. Nothing while a frame is on its way to the rank.
+  struct Handles {
+    int pidfd = -1;
+    int output = -1;  // -1: at its end
+    int socket = -1;  // -1: none, or at its end
+    std::string received;
+  };
+  std::optional<Handles> handles() const;
 
  private:
   void on_link_closed(Error reason);
@@ -52,9 +65,9 @@ class RankProcess {
 
   actor::ActorHost& host_;
   Launched process_;
-  std::vector<std::string> marks_;
   Handlers handlers_;
   std::unique_ptr<transport::AsyncPipeLink> link_;
+  int socket_ = -1;  // link_ owns it
   bool dead_ = false;
   bool link_ended_ = false;
   bool reaped_ = false;

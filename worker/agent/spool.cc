@@ -54,7 +54,9 @@ std::optional<SpoolOwner> owner_of(std::string_view name) {
 
 Result<> SpoolFile::open(const std::filesystem::path& path, std::uint64_t bytes_max) {
   bytes_max_ = bytes_max;
-  file_.reset(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  path_ = path;
+  file_.reset(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!file_ && errno == ENOENT) return {};
   if (!file_) return errno_error("cannot open " + path.string(), errno);
   struct stat status {};
   if (::fstat(file_.get(), &status) != 0) {
@@ -64,7 +66,15 @@ Result<> SpoolFile::open(const std::filesystem::path& path, std::uint64_t bytes_
   return {};
 }
 
+void SpoolFile::make_file() {
+  if (path_.empty()) return;
+  std::error_code ignored;
+  std::filesystem::create_directories(path_.parent_path(), ignored);
+  file_.reset(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+}
+
 void SpoolFile::write_waiting() {
+  if (!file_ && !waiting_.empty()) make_file();
   std::size_t done = 0;
   while (file_ && done < waiting_.size()) {
     const ssize_t count = ::pwrite(file_.get(), waiting_.data() + done, waiting_.size() - done,
@@ -164,9 +174,6 @@ void SpoolFile::drop_before(std::uint64_t offset) {
 Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner, Spool& out) {
   out.owner = owner;
   out.folder = spools / folder_name(owner);
-  std::error_code failed;
-  std::filesystem::create_directories(out.folder, failed);
-  if (failed) return errno_error("cannot make " + out.folder.string(), failed.value());
   if (auto opened = out.log.open(out.folder / "log", kLogBytesMax); !opened) return opened;
   auto opened = out.steps.open(out.folder / "steps", kLogBytesMax);
   if (opened) out.steps.end_at_whole_line();

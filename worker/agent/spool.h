@@ -40,7 +40,8 @@ class SpoolFile {
  public:
   explicit SpoolFile(GapLine gap_line = GapLine::written) : gap_line_(gap_line) {}
 
-  // Made if missing; goes on at its end. Errors: those of the file; all then stays in memory.
+  // Goes on at the file's end if it is there; else it is made, with its folder, once there is
+  // something to write. Errors: those of the file; all then stays in memory.
   Result<> open(const std::filesystem::path& path, std::uint64_t bytes_max);
 
   // Takes all of it or nothing. Returns the new end.
@@ -60,14 +61,18 @@ class SpoolFile {
 
   std::uint64_t size() const { return stored_ + waiting_.size(); }
   std::uint64_t dropped() const { return dropped_; }
+  // Whether all of it is in the file, so that a successor finds it there.
+  bool is_stored() const { return waiting_.empty() && dropped_ == 0; }
 
  private:
   void write_waiting();
+  void make_file();
   void drop(std::string_view bytes);
   void bring_back();
 
   GapLine gap_line_;
 
+  std::filesystem::path path_;
   FileDescriptor file_;
   std::uint64_t bytes_max_ = kLogBytesMax;
   std::uint64_t stored_ = 0;  // the file's end; here begins
@@ -92,9 +97,12 @@ struct Spool {
   std::filesystem::path folder;
   SpoolFile log;
   SpoolFile steps{GapLine::omitted};
+
+  bool on_disk() const { return log.size() + steps.size() > 0; }
 };
 
-// A new or an old one. After an error (a full disk) it is in memory only.
+// A new or an old one; a new one has no files before something is written. After an error (a full
+// disk) it is in memory only.
 Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner, Spool& out);
 
 void remove_spool(const Spool& spool);

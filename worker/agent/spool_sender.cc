@@ -106,6 +106,49 @@ bool SpoolSender::done(ProcessId process) const {
                      [](const StreamState& stream) { return stream.done; });
 }
 
+bool SpoolSender::silence(ProcessId process) {
+  const auto at = spools_.find(process);
+  if (at == spools_.end() || !at->second.ended) return false;
+  for (const StreamState& stream : at->second.streams) {
+    if (stream.size != 0) return false;
+  }
+  for (StreamState& stream : at->second.streams) stream.done = true;
+  return true;
+}
+
+std::vector<SavedSpool> SpoolSender::save() const {
+  const auto saved = [](const StreamState& stream) {
+    return SavedStream{.size = stream.size, .acked = stream.acked, .done = stream.done};
+  };
+  std::vector<SavedSpool> out;
+  for (const auto& [process, spool] : spools_) {
+    out.push_back({.job = spool.owner.job,
+                   .generation = spool.owner.generation,
+                   .process = process,
+                   .rank = spool.owner.rank,
+                   .log = saved(spool.streams[0]),
+                   .steps = saved(spool.streams[1]),
+                   .ended = spool.ended});
+  }
+  return out;
+}
+
+void SpoolSender::restore(const SavedSpool& saved) {
+  Spool& spool = spools_[saved.process];
+  spool.owner = {.job = saved.job,
+                 .generation = saved.generation,
+                 .process = saved.process,
+                 .rank = saved.rank};
+  spool.ended = saved.ended;
+  std::size_t at = 0;
+  for (const SavedStream* stream : {&saved.log, &saved.steps}) {
+    StreamState& into = spool.streams[at++];
+    into.size = stream->size;
+    into.acked = stream->acked;
+    into.done = stream->done;
+  }
+}
+
 void SpoolSender::forget(ProcessId process) { spools_.erase(process); }
 
 }  // namespace tutti::worker

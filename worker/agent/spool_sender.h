@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "protocol/base/clock.h"
+#include "worker/agent/saved_state.h"
 #include "worker/agent/worker_messages.h"
 
 namespace tutti::worker {
@@ -43,6 +44,13 @@ class SpoolSender {
   std::optional<wire::SpoolData> read(const SpoolRead& input, Instant now);
   // What can be dropped on disk, if anything.
   std::optional<TruncateSpool> acked(const wire::SpoolAcked& message);
+
+  // Both streams of an ended process are empty: nothing of it is to be sent, and it is done.
+  bool silence(ProcessId process);
+
+  // For a successor in the same process.
+  std::vector<SavedSpool> save() const;
+  void restore(const SavedSpool& saved);
 
   // A new session: nothing is in flight.
   void restart();

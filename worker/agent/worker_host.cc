@@ -1,6 +1,9 @@
 #include "worker/agent/worker_host.h"
 
 #include <signal.h>
+#include <unistd.h>
+
+#include <thread>
 
 #include "protocol/base/log.h"
 #include "protocol/wire/link.h"
@@ -14,12 +17,9 @@ namespace {
 // How often a join.json that is not there yet is looked for.
 constexpr Duration kJoinPoll = 50ms;
 
-wire::FailureClass blame_start(const Error& error, bool program) {
-  const bool of_user = error.code == ErrorCode::not_found ||
-                       error.code == ErrorCode::permission_denied ||
-                       error.code == ErrorCode::invalid_argument;
-  return program && of_user ? wire::FailureClass::user : wire::FailureClass::infrastructure;
-}
+// How long a handover waits for what is half done: starts, frames on their way.
+constexpr Duration kHandoverWithin = 10s;
+constexpr Duration kHandoverRetry = 20ms;
 
 }  // namespace
 
@@ -27,7 +27,10 @@ WorkerHost::WorkerHost(actor::Runtime& runtime, HostSettings settings)
     : runtime_(runtime),
       host_(runtime, {.name = "worker"}),
       settings_(std::move(settings)),
-      state_(settings_.worker) {}
+      state_(settings_.worker),
+      limiter_(settings_.cgroups, settings_.plan.mark),
+      oom_kills_(oom_kills()),
+      oom_seen_at_(monotonic_now()) {}
 
 WorkerHost::~WorkerHost() = default;
 
@@ -63,6 +66,7 @@ void WorkerHost::feed(Input input) {
 
 void WorkerHost::tick() {
   feed(Tick{});
+  reap_strays();
   host_.arm(kTickPeriod, [this] { tick(); });
 }
 
@@ -114,6 +118,10 @@ void WorkerHost::open_connection() {
 }
 
 void WorkerHost::connect(const JoinInfo& join) {
+  if (!join_ || join_->host != join.host) {
+    auto local = local_address(join.host);
+    local_address_ = local ? *std::move(local) : std::string("127.0.0.1");
+  }
   join_ = join;
   const wire::Hello& hello = settings_.worker.hello;
   auto endpoint = transport::open_client(
@@ -186,95 +194,17 @@ void WorkerHost::perform(const SendToCoordinator& effect) {
 void WorkerHost::perform(const ConnectLiveness& effect) {
   liveness_ = std::make_unique<transport::LivenessConnection>(
       host_, join_->host, effect.port, effect.token,
-      [this, session = effect.session](const Error&) { feed(LinkLost{.session = session}); });
+      [this, session = effect.session](const Error& reason) {
+        if (reason.code == ErrorCode::not_found) {
+          feed(LivenessRefused{.session = session, .reason = reason.message});
+        } else {
+          feed(LinkLost{.session = session});
+        }
+      });
 }
 
-// Processes
+// Processes: what is said to them. How they begin and end: worker_processes.cc.
 // -----------------------------------------------------------------------------------------
-
-void WorkerHost::perform(const ReserveAddress& effect) {
-  auto local = local_address(join_ ? join_->host : "127.0.0.1");
-  if (local) {
-    auto reserved = reserve_address(*local);
-    if (reserved) {
-      const std::string address = reserved->address;
-      addresses_[effect.process] = *std::move(reserved);
-      feed(AddressReserved{.process = effect.process, .address = address});
-      return;
-    }
-    local = reserved.error();
-  }
-  feed(StartFailed{.process = effect.process,
-                   .failure = wire::FailureClass::infrastructure,
-                   .error = local.error().message});
-}
-
-Result<LaunchPlan> WorkerHost::plan(const StartProcess& effect) const {
-  if (!effect.group) {
-    const auto local = join_ ? local_address(join_->host) : Result<std::string>(std::string());
-    const bool alone = !local || is_loopback(*local);
-    return plan_rank(settings_.plan, effect.start, alone ? std::string() : *local);
-  }
-  return plan_program(
-      settings_.plan, effect.start,
-      {.group = *effect.group, .local_rank = effect.local_rank, .local_size = effect.local_size});
-}
-
-void WorkerHost::perform(const StartProcess& effect) {
-  const ProcessId id = effect.start.process;
-  const bool program = effect.group.has_value();
-  spool_of({.job = effect.start.job,
-            .generation = effect.start.generation,
-            .process = id,
-            .rank = effect.start.rank});
-  addresses_.erase(id);  // from here on the program can bind it
-  auto planned = plan(effect);
-  auto launched = planned ? launch(*planned) : Result<Launched>(planned.error());
-  if (!launched) {
-    append(id, wire::Stream::log, "[tutti: " + launched.error().message + "]\n");
-    feed(StartFailed{.process = id,
-                     .failure = blame_start(launched.error(), program),
-                     .error = launched.error().message});
-    return;
-  }
-  const pid_t pid = launched->pid;
-  std::vector<std::string> marks;
-  if (program) {
-    marks = {std::string(kWorkerMark) + "=" + settings_.plan.mark,
-             std::string(kProcessMark) + "=" + to_string(id)};
-  }
-  processes_[id] =
-      std::make_unique<RankProcess>(host_, *std::move(launched), std::move(marks), handlers_of(id));
-  TUTTI_LOG_INFO("worker", "job {} generation {} rank {}: process {} is pid {}",
-                 to_string(effect.start.job), to_string(effect.start.generation), effect.start.rank,
-                 to_string(id), pid);
-  feed(ProcessStarted{.process = id, .pid = pid});
-}
-
-RankProcess::Handlers WorkerHost::handlers_of(ProcessId process) {
-  return {
-      .on_frame = [this, process](std::string bytes) { on_rank_frame(process, bytes); },
-      .on_unlinked =
-          [this, process](const Error& reason) {
-            feed(RankLinkLost{.process = process, .reason = reason.message});
-          },
-      .on_output = [this,
-                    process](std::string_view bytes) { append(process, wire::Stream::log, bytes); },
-      .on_exit =
-          [this, process](ExitStatus status) {
-            TUTTI_LOG_INFO("worker", "process {} ended: code {}, signal {}", to_string(process),
-                           status.code, status.signal);
-            feed(ProcessExited{.process = process,
-                               .code = status.code,
-                               .signal = status.signal,
-                               .seen_unix_ms = wall_now().unix_ms});
-            // It is calling us right now.
-            const auto at = processes_.find(process);
-            if (at == processes_.end()) return;
-            host_.arm(Duration{0}, [old = std::shared_ptr<RankProcess>(std::move(at->second))] {});
-            processes_.erase(at);
-          }};
-}
 
 void WorkerHost::on_rank_frame(ProcessId process, const std::string& bytes) {
   auto frame = wire::decode_frame<wire::FromRank>(bytes, rank_frames_);
@@ -288,11 +218,16 @@ void WorkerHost::on_rank_frame(ProcessId process, const std::string& bytes) {
 
 void WorkerHost::perform(const SendToRank& effect) {
   const auto at = processes_.find(effect.process);
-  if (at == processes_.end()) return;
+  const auto starting = starting_.find(effect.process);
+  if (at == processes_.end() && starting == starting_.end()) return;
   auto frame = wire::encode_frame(effect.message);
   if (!frame) {
     TUTTI_LOG_ERROR("worker", "{} cannot be sent: {}", wire::message_name(effect.message),
                     frame.error().message);
+    return;
+  }
+  if (starting != starting_.end()) {
+    starting->second.frames.push_back(*std::move(frame));
     return;
   }
   const auto sent = at->second->send(*std::move(frame));
@@ -301,21 +236,11 @@ void WorkerHost::perform(const SendToRank& effect) {
   }
 }
 
-void WorkerHost::perform(const SignalProcess& effect) {
-  const auto at = processes_.find(effect.process);
-  if (at == processes_.end()) return;
-  if (effect.scope == SignalScope::group) {
-    signal_group(at->second->pid(), effect.signal);
-  } else {
-    ::kill(at->second->pid(), effect.signal);
-  }
-}
-
 void WorkerHost::perform(const ReleaseProcess& effect) {
   addresses_.erase(effect.process);
   const auto at = spools_.find(effect.process);
   if (at == spools_.end()) return;
-  remove_spool(at->second);
+  if (at->second.on_disk()) remove_spool(at->second);
   spools_.erase(at);
 }
 
@@ -337,6 +262,7 @@ void WorkerHost::append(ProcessId process, wire::Stream stream, std::string_view
   const auto at = spools_.find(process);
   if (at == spools_.end()) return;
   SpoolFile& file = stream == wire::Stream::log ? at->second.log : at->second.steps;
+  if (monotonic_now() < disk_slow_until_) std::this_thread::sleep_for(disk_delay_);
   feed(SpoolGrew{.process = process, .stream = stream, .size = file.append(bytes)});
 }
 
@@ -369,8 +295,90 @@ void WorkerHost::perform(const TruncateSpool& effect) {
       .drop_before(effect.offset);
 }
 
+// A new binary
+// -------------------------------------------------------------------------------------
+
+std::optional<Handover> WorkerHost::handover() const {
+  if (!starting_.empty()) return std::nullopt;
+  Handover out;
+  out.incarnation = settings_.worker.hello.incarnation;
+  out.state = state_.save();
+  for (const auto& [id, process] : processes_) {
+    const auto handles = process->handles();
+    if (!handles) return std::nullopt;
+    out.processes.push_back({.process = id,
+                             .pid = process->pid(),
+                             .pidfd = handles->pidfd,
+                             .output = handles->output,
+                             .socket = handles->socket,
+                             .received = handles->received});
+  }
+  for (const auto& [id, spool] : spools_) {
+    if (!spool.log.is_stored() || !spool.steps.is_stored()) return std::nullopt;
+  }
+  for (const auto& [id, address] : addresses_) {
+    out.addresses.push_back(
+        {.process = id, .socket = address.socket.get(), .address = address.address});
+  }
+  return out;
+}
+
+void WorkerHost::hand_over(Exec exec) {
+  const auto told = host_.tell(
+      [this, exec = std::move(exec)] { try_hand_over(exec, monotonic_now() + kHandoverWithin); });
+  if (!told) TUTTI_LOG_WARNING("worker", "too busy to take the request to restart");
+}
+
+void WorkerHost::try_hand_over(const Exec& exec, Instant until) {
+  if (state_.leaving()) {
+    TUTTI_LOG_WARNING("worker", "not restarted: it is about to end");
+    return;
+  }
+  if (const auto ready = handover()) {
+    const Error failed = exec(*ready);
+    TUTTI_LOG_ERROR("worker", "not restarted, it goes on as it is: {}", failed.message);
+    return;
+  }
+  if (monotonic_now() >= until) {
+    TUTTI_LOG_ERROR("worker", "not restarted: a start, a frame or a full disk is in the way");
+    return;
+  }
+  host_.arm(kHandoverRetry, [this, exec, until] { try_hand_over(exec, until); });
+}
+
+void WorkerHost::restore(Handover handover) {
+  for (const SavedSpool& spool : handover.state.spools) {
+    spool_of({.job = spool.job,
+              .generation = spool.generation,
+              .process = spool.process,
+              .rank = spool.rank});
+  }
+  state_.restore(handover.state);
+  for (const HandedAddress& handed : handover.addresses) {
+    addresses_[handed.process] = {.socket = FileDescriptor(handed.socket),
+                                  .address = handed.address};
+  }
+  for (HandedProcess& handed : handover.processes) {
+    Launched process;
+    process.pid = static_cast<pid_t>(handed.pid);
+    process.pidfd.reset(handed.pidfd);
+    process.output.reset(handed.output);
+    process.socket.reset(handed.socket);
+    groups_[handed.process] = limiter_.find(handed.process);
+    processes_[handed.process] = std::make_unique<RankProcess>(
+        host_, std::move(process), handlers_of(handed.process), std::move(handed.received));
+  }
+}
+
 // The end
 // -------------------------------------------------------------------------------------------
+
+void WorkerHost::perform(const KillSelf&) { ::kill(::getpid(), SIGKILL); }
+
+void WorkerHost::perform(const SlowDisk& effect) {
+  disk_delay_ = effect.delay;
+  disk_slow_until_ = monotonic_now() + effect.lasts;
+}
 
 void WorkerHost::perform(const Note& effect) { TUTTI_LOG_INFO("worker", "{}", effect.text); }
 

@@ -10,19 +10,23 @@
 
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "protocol/actor/actor_host.h"
 #include "protocol/transport/endpoint.h"
 #include "protocol/transport/liveness.h"
 #include "protocol/wire/counters.h"
+#include "worker/agent/handover.h"
 #include "worker/agent/join.h"
 #include "worker/agent/rank_process.h"
 #include "worker/agent/spool.h"
 #include "worker/agent/worker_state.h"
+#include "worker/launcher/path_scout.h"
 #include "worker/launcher/process_plan.h"
 
 namespace tutti::worker {
@@ -30,11 +34,20 @@ namespace tutti::worker {
 struct HostSettings {
   WorkerSettings worker;
   PlanSettings plan;
+  CgroupRoots cgroups;                            // where limits may be set
   std::filesystem::path spools;                   // folder
   std::filesystem::path join;                     // join.json
   Duration join_wait = std::chrono::seconds(60);  // for join.json to appear, at first
   transport::KeyPair keys = {};        // this worker's: known to the coordinator once it was let in
   std::filesystem::path learned = {};  // where the coordinator's newest key and port are kept
+};
+
+// A start whose program and folder are being looked at. What is meant for it meanwhile waits.
+struct StartingProcess {
+  StartProcess effect;
+  LaunchPlan plan;
+  std::uint64_t ticket = 0;
+  std::vector<std::string> frames;
 };
 
 class WorkerHost {
@@ -46,8 +59,15 @@ class WorkerHost {
 
   // Begins; the runtime is stopped when the worker has ended.
   void start();
-  // The worker is to end. Any thread.
+  // The worker is to end; a second time: at once. Any thread.
   void stop();
+
+  // Before start: goes on with what an earlier binary handed over.
+  void restore(Handover handover);
+  // Calls `exec` with what the next binary needs, once nothing is half done; it returns only if it
+  // failed, and then all goes on. Any thread.
+  using Exec = std::function<Error(Handover handover)>;
+  void hand_over(Exec exec);
 
   int exit_code() const { return quit_.exit_code; }
   const std::string& message() const { return quit_.message; }
@@ -62,8 +82,23 @@ class WorkerHost {
   void learn(const wire::HeartbeatAnswered& answer);
   void on_rank_frame(ProcessId process, const std::string& bytes);
   void adopt_spools();
-  Result<LaunchPlan> plan(const StartProcess& effect) const;
+  void try_hand_over(const Exec& exec, Instant until);
+  std::optional<Handover> handover() const;
+
+  // worker_processes.cc
+  Result<LaunchPlan> plan(const StartProcess& effect);
+  PathScout::Question question_of(const StartProcess& effect, const LaunchPlan& plan) const;
+  void scout(ProcessId process, PathScout::Question question);
+  void on_scouted(ProcessId process, std::uint64_t ticket, Result<std::string> program);
+  void fail_start(ProcessId process, const Error& error);
+  void begin(ProcessId process);
+  Result<Launched> launch_limited(ProcessId process, LaunchPlan plan, std::string& limits);
   RankProcess::Handlers handlers_of(ProcessId process);
+  ProcessExited exit_of(ProcessId process, const ExitStatus& status);
+  void on_exit(ProcessId process, const ExitStatus& status);
+  std::vector<pid_t> strangers() const;
+  void end_strays(ProcessId process);
+  void reap_strays();
   Spool& spool_of(const SpoolOwner& owner);
   void finish_spool(ProcessId process);
   void append(ProcessId process, wire::Stream stream, std::string_view bytes);
@@ -79,6 +114,8 @@ class WorkerHost {
   void perform(const TruncateSpool& effect);
   void perform(const ConnectLiveness& effect);
   void perform(const Reconnect& effect);
+  void perform(const KillSelf& effect);
+  void perform(const SlowDisk& effect);
   void perform(const Note& effect);
   void perform(const Quit& effect);
 
@@ -100,6 +137,18 @@ class WorkerHost {
   std::map<ProcessId, Spool> spools_;
   std::map<ProcessId, ReservedAddress> addresses_;
   std::map<ProcessId, std::unique_ptr<RankProcess>> processes_;
+  std::map<ProcessId, StartingProcess> starting_;  // looked at by the scout
+  std::uint64_t tickets_ = 0;
+  PathScout scout_;
+  SpecCache specs_;
+  Limiter limiter_;
+  std::map<ProcessId, Group> groups_;
+  std::uint64_t oom_kills_ = 0;  // of the machine, as last seen
+  Instant oom_seen_at_;
+  Instant strays_at_;          // looked for last
+  std::string local_address_;  // of join_
+  Duration disk_delay_{0};     // a fault, until disk_slow_until_
+  Instant disk_slow_until_;
   Quit quit_;
 };
 

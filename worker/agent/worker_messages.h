@@ -45,6 +45,13 @@ struct LinkLost {
   SessionId session;
 };
 
+// The liveness connection of `session` could not be made: its port is blocked, perhaps. The session
+// goes on, by its heartbeats.
+struct LivenessRefused {
+  SessionId session;
+  std::string reason;
+};
+
 struct RankSpoke {
   ProcessId process;
   wire::FromRank message;
@@ -64,6 +71,7 @@ struct AddressReserved {
 struct ProcessStarted {
   ProcessId process;
   std::int64_t pid = 0;
+  std::string limits = {};  // what holds it; empty: nothing
 };
 
 struct StartFailed {
@@ -78,6 +86,9 @@ struct ProcessExited {
   std::int32_t code = 0;
   std::int32_t signal = 0;
   std::int64_t seen_unix_ms = 0;
+  bool out_of_memory = false;           // the kernel ended it, or something it started
+  std::uint64_t memory_peak_bytes = 0;  // 0: not known
+  std::uint64_t cpu_ms = 0;
 };
 
 // The stream now ends at `size` (an offset since the stream's beginning).
@@ -106,12 +117,13 @@ struct SpoolFound {
 
 struct Tick {};
 
-// The worker is to end (SIGTERM): ranks are stopped, then Quit.
+// The worker is to end (SIGTERM): the coordinator is told, which lets ranks save and stop; what
+// still runs at the notice's end is stopped, then Quit. A second one: at once.
 struct StopRequested {};
 
-using Input = std::variant<FrameReceived, Connected, LinkLost, RankSpoke, RankLinkLost,
-                           AddressReserved, ProcessStarted, StartFailed, ProcessExited, SpoolGrew,
-                           SpoolRead, SpoolFound, Tick, StopRequested>;
+using Input = std::variant<FrameReceived, Connected, LinkLost, LivenessRefused, RankSpoke,
+                           RankLinkLost, AddressReserved, ProcessStarted, StartFailed,
+                           ProcessExited, SpoolGrew, SpoolRead, SpoolFound, Tick, StopRequested>;
 
 // Effects -----------------------------------------------------------------------------------------
 
@@ -131,7 +143,8 @@ struct ReserveAddress {
   ProcessId process;
 };
 
-// tutti-rank, or (with `group`) the program of a `run` job.
+// tutti-rank, or (with `group`) the program of a `run` job. A group without addresses is one of
+// one: the host picks its address.
 struct StartProcess {
   wire::StartRank start;
   std::optional<wire::FormGroup> group;
@@ -185,6 +198,14 @@ struct Reconnect {
   Duration delay{0};
 };
 
+// Faults: SIGKILL to this worker itself; writes to spools that take `delay` each, for `lasts`.
+struct KillSelf {};
+
+struct SlowDisk {
+  Duration delay{0};
+  Duration lasts{0};
+};
+
 // A line for the worker's own log.
 struct Note {
   std::string text;
@@ -198,7 +219,7 @@ struct Quit {
 
 using Effect = std::variant<SendToCoordinator, SendToRank, ReserveAddress, StartProcess,
                             SignalProcess, ReleaseProcess, AppendSpool, ReadSpool, TruncateSpool,
-                            ConnectLiveness, Reconnect, Note, Quit>;
+                            ConnectLiveness, Reconnect, KillSelf, SlowDisk, Note, Quit>;
 using Effects = std::vector<Effect>;
 
 }  // namespace tutti::worker

@@ -1,4 +1,5 @@
 // What WorkerState does about orders, and about what its ranks say.
+#include <algorithm>
 #include <csignal>
 
 #include "worker/agent/worker_state.h"
@@ -11,6 +12,9 @@ namespace {
 
 // An aborted `run` program cannot join another generation: it is ended.
 constexpr Duration kProgramAbortGrace = 5s;
+// Of injected faults: longer ones are another's business.
+constexpr std::uint64_t kFaultMsMax = 3'600'000;
+constexpr std::uint64_t kDelayMsMax = 10'000;
 
 }  // namespace
 
@@ -32,13 +36,20 @@ bool WorkerState::is_stale(const Process& process, Generation generation, std::s
 
 std::optional<std::string> WorkerState::refusal(const wire::StartRank& order) const {
   if (stopping_) return "the worker is stopping";
+  if (leaving_until_) return "the worker leaves";
   if (ended_ids_.contains(order.process)) return "this process has ended already";
   if (order.kind == "run" && !settings_.hello.runs_programs) {
     return "this worker does not run programs";
   }
+  if (order.queue && holds_slot(order.slot)) {
+    const auto waiting = queued_.find(order.slot);
+    if (waiting != queued_.end() && waiting->second.size() >= kQueuedMax) {
+      return "too many programs wait for slot " + std::to_string(order.slot);
+    }
+  }
   for (const auto& [id, process] : processes_) {
     if (process.gone) continue;
-    if (process.state.slot == order.slot) {
+    if (process.state.slot == order.slot && !(order.queue && order.at_once)) {
       return "slot " + std::to_string(order.slot) + " is held by process " + to_string(id);
     }
     if (process.start.job == order.job && process.state.generation > order.generation) {
@@ -65,12 +76,14 @@ void WorkerState::refuse_start(const wire::StartRank& order, std::string_view re
 void WorkerState::on_order(const wire::StartRank& order) {
   if (Process* known = living(order.process)) {
     if (known->ready) report(*known->ready);
+    if (known->start.at_once && known->formed) report(*known->formed);
     return;
   }
   if (const auto reason = refusal(order)) {
     refuse_start(order, *reason);
     return;
   }
+  const bool waits = order.at_once && holds_slot(order.slot);
   Process& process = processes_[order.process];
   process.start = order;
   process.program = order.kind == "run";
@@ -80,11 +93,19 @@ void WorkerState::on_order(const wire::StartRank& order) {
   process.state.rank = order.rank;
   process.state.size = order.size;
   process.state.slot = order.slot;
-  process.start_deadline = now_ + std::chrono::milliseconds(order.start_ms_max);
   spools_.open({.job = order.job,
                 .generation = order.generation,
                 .process = order.process,
                 .rank = order.rank});
+  if (process.program && order.at_once) {
+    if (waits) {
+      queued_[order.slot].push_back(order.process);
+    } else {
+      launch_at_once(process);
+    }
+    return;
+  }
+  process.start_deadline = now_ + std::chrono::milliseconds(order.start_ms_max);
   if (process.program) {
     emit(ReserveAddress{.process = order.process});
     return;
@@ -92,6 +113,40 @@ void WorkerState::on_order(const wire::StartRank& order) {
   process.launched = true;
   emit(StartProcess{.start = order, .group = std::nullopt, .local_rank = 0, .local_size = 1});
   emit(SendToRank{.process = order.process, .message = order});
+}
+
+// Those that wait for it do not hold it.
+bool WorkerState::holds_slot(std::uint32_t slot) const {
+  return std::any_of(processes_.begin(), processes_.end(), [&](const auto& entry) {
+    const Process& process = entry.second;
+    const bool waits = process.start.at_once && !process.launched;
+    return !process.gone && process.state.slot == slot && !waits;
+  });
+}
+
+void WorkerState::launch_at_once(Process& process) {
+  process.launched = true;
+  process.group_sent = process.state.generation;
+  wire::FormGroup alone;
+  alone.job = process.start.job;
+  alone.generation = process.state.generation;
+  alone.process = process.start.process;
+  emit(StartProcess{
+      .start = process.start, .group = std::move(alone), .local_rank = 0, .local_size = 1});
+}
+
+// The slot's process is gone: the next that waits for it begins.
+void WorkerState::launch_next(std::uint32_t slot) {
+  const auto at = queued_.find(slot);
+  if (at == queued_.end() || holds_slot(slot)) return;
+  while (!at->second.empty()) {
+    const ProcessId id = at->second.front();
+    at->second.pop_front();
+    Process* next = living(id);
+    if (next == nullptr || next->launched) continue;
+    return launch_at_once(*next);
+  }
+  queued_.erase(at);
 }
 
 void WorkerState::on_order(const wire::Regroup& order) {
@@ -250,6 +305,20 @@ void WorkerState::on_order(const wire::SignalRank& order) {
   if (process == nullptr || !process->launched) return;
   emit(SignalProcess{
       .process = order.process, .signal = order.signal, .scope = SignalScope::process});
+}
+
+void WorkerState::on_order(const wire::BreakWorker& order) {
+  if (!settings_.hello.faults) {
+    note("a fault was ordered, but this worker was not started with --faults");
+    return;
+  }
+  const std::chrono::milliseconds lasts(std::min<std::uint64_t>(order.lasts_ms, kFaultMsMax));
+  const std::chrono::milliseconds delay(std::min<std::uint64_t>(order.delay_ms, kDelayMsMax));
+  switch (order.fault) {
+    case wire::WorkerFault::kill: emit(KillSelf{}); break;
+    case wire::WorkerFault::cut: cut_until_ = now_ + lasts; break;
+    case wire::WorkerFault::slow_disk: emit(SlowDisk{.delay = delay, .lasts = lasts}); break;
+  }
 }
 
 // What ranks say

@@ -7,11 +7,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "protocol/actor/runtime.h"
 #include "protocol/base/log.h"
 #include "protocol/base/secret.h"
+#include "worker/agent/handover.h"
 #include "worker/agent/worker_host.h"
 #include "worker/inventory/inventory.h"
 
@@ -40,11 +43,18 @@ Result<FileDescriptor> lock_state(const fs::path& folder) {
   return file;
 }
 
+// Where this program is now, also once a package has replaced the file that we run.
+std::string own_binary() {
+  constexpr std::string_view kDeleted = " (deleted)";
+  std::error_code failed;
+  std::string path = fs::read_symlink("/proc/self/exe", failed).string();
+  if (path.ends_with(kDeleted)) path.erase(path.size() - kDeleted.size());
+  return path;
+}
+
 fs::path rank_binary_of(const spec::WorkerConfig& config) {
   if (!config.rank_binary.empty()) return fs::absolute(config.rank_binary);
-  std::error_code failed;
-  const fs::path self = fs::read_symlink("/proc/self/exe", failed);
-  return self.parent_path() / "tutti-rank";
+  return fs::path(own_binary()).parent_path() / "tutti-rank";
 }
 
 wire::Hello introduce(const spec::WorkerConfig& config) {
@@ -72,6 +82,50 @@ int refuse(const Error& error) {
   return 2;
 }
 
+// Its own command line, for the next binary.
+std::vector<std::string> own_command() {
+  std::vector<std::string> out;
+  const auto text = read_file("/proc/self/cmdline", std::uint64_t{1} << 20);
+  if (text) {
+    std::istringstream words(*text);
+    for (std::string word; std::getline(words, word, '\0');) out.push_back(word);
+  }
+  if (out.empty()) out.emplace_back();
+  out.front() = own_binary();
+  return out;
+}
+
+// For `tutti worker restart`: whom to tell, and how often it was restarted in place.
+Result<> say_who_runs(const fs::path& state, std::uint32_t restarts) {
+  return write_file_atomically(state / "worker.json",
+                               "{\"pid\": " + std::to_string(::getpid()) +
+                                   ", \"version\": \"" TUTTI_VERSION "\"" +
+                                   ", \"restarts\": " + std::to_string(restarts) + "}\n",
+                               0600);
+}
+
+HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state) {
+  HostSettings out;
+  out.plan = {.rank_binary = rank_binary_of(config),
+              .mark = state.string(),
+              .environment = inherited_environment()};
+  out.cgroups = own_cgroups();
+  out.worker.hello = introduce(config);
+  out.worker.notice = std::chrono::milliseconds(config.notice_ms);
+  out.worker.seed = std::hash<std::string>{}(out.worker.hello.incarnation);
+  out.spools = state / "spools";
+  out.join = fs::absolute(config.join);
+  return out;
+}
+
+// What an earlier worker on this folder left running, if it did not hand it over.
+void end_leftovers(const HostSettings& settings) {
+  const Limiter limiter(settings.cgroups, settings.plan.mark);
+  std::size_t ended = limiter.end_leftovers(kLeftoversWithin);
+  ended += end_marked({std::string(kWorkerMark) + "=" + settings.plan.mark}, kLeftoversWithin);
+  if (ended > 0) TUTTI_LOG_INFO("worker", "ended {} processes of an earlier worker", ended);
+}
+
 }  // namespace
 
 int run_worker(const spec::WorkerConfig& config) {
@@ -79,32 +133,46 @@ int run_worker(const spec::WorkerConfig& config) {
   if (config.state.empty() || config.join.empty()) {
     return refuse({ErrorCode::invalid_argument, "a worker needs `state` and `join`"});
   }
-  const auto lock = lock_state(config.state);
+  auto handover = take_handover();
+  if (!handover) {
+    // Its ranks are ended below, like those of any worker that is gone.
+    write_log(LogLevel::error, "worker", handover.error().message);
+  }
+  const bool inherits = handover && handover->has_value();
+  auto lock = inherits ? Result<FileDescriptor>(FileDescriptor((*handover)->lock))
+                       : lock_state(config.state);
   if (!lock) return refuse(lock.error());
   std::error_code failed;
   const fs::path state = fs::canonical(config.state, failed);
   if (failed) return refuse(errno_error("cannot find " + config.state, failed.value()));
 
-  HostSettings settings;
-  settings.plan = {.rank_binary = rank_binary_of(config),
-                   .mark = state.string(),
-                   .environment = inherited_environment()};
-  const std::size_t ended =
-      end_marked({std::string(kWorkerMark) + "=" + state.string()}, kLeftoversWithin);
-  if (ended > 0) TUTTI_LOG_INFO("worker", "ended {} processes of an earlier worker", ended);
-  settings.worker.hello = introduce(config);
-  settings.worker.seed = std::hash<std::string>{}(settings.worker.hello.incarnation);
-  settings.spools = state / "spools";
-  settings.join = fs::absolute(config.join);
+  HostSettings settings = settings_of(config, state);
+  settings.worker.hello.limits = name_of(Limiter(settings.cgroups, settings.plan.mark).hold());
+  if (inherits) settings.worker.hello.incarnation = (*handover)->incarnation;
   settings.learned = state / "join.learned.json";
   const auto keys = transport::load_or_make_keys(state / "worker.key");
   if (!keys) return refuse(keys.error());
   settings.keys = *keys;
+  if (!inherits) end_leftovers(settings);
+  set_oom_score(kWorkerOomScore);
+  if (!adopt_orphans()) TUTTI_LOG_WARNING("worker", "orphans of programs are found by mark only");
+  const std::uint32_t restarts = inherits ? (*handover)->restarts + 1 : 0;
 
   actor::Runtime runtime(0);  // all on this thread, the only one that may fork
   WorkerHost host(runtime, std::move(settings));
-  runtime.on_signals({SIGTERM, SIGINT, SIGHUP}, [&host](int) { host.stop(); });
+  if (inherits) host.restore(**std::move(handover));
+  runtime.on_signals({SIGTERM, SIGINT}, [&host](int) { host.stop(); });
+  runtime.on_signals({SIGHUP}, [&](int) {
+    host.hand_over([&](Handover next) {
+      next.lock = lock->get();
+      next.restarts = restarts;
+      return exec_with(own_command(), next);
+    });
+  });
   host.start();
+  if (const auto said = say_who_runs(state, restarts); !said) {
+    TUTTI_LOG_WARNING("worker", "{}", said.error().message);
+  }
   runtime.run();
   if (!host.message().empty()) write_log(LogLevel::error, "worker", host.message());
   return host.exit_code();

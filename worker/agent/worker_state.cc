@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <csignal>
 
+#include "protocol/wire/link.h"
+
 namespace tutti::worker {
 
 using namespace std::chrono_literals;
@@ -13,6 +15,11 @@ namespace {
 constexpr Duration kFarewell = 500ms;
 // A rank whose socket is closed has this long to be gone by itself.
 constexpr Duration kUnlinkedGrace = 2s;
+// A session that ends sooner counts as one in a row of failures.
+constexpr Duration kLastingSession = 10s;
+constexpr std::uint32_t kShortSessionsMax = 6;  // 200 ms doubled: up to 6.4 s between two
+// How often a liveness port that was blocked is tried again.
+constexpr Duration kLivenessRetry = 30s;
 
 // Exit codes of tutti-rank are those of the command line (DESIGN §11).
 wire::FailureClass blame_rank(const wire::RankExited& exit) {
@@ -35,6 +42,12 @@ wire::FailureClass blame_program(const wire::RankExited& exit) {
   return exit.signal != 0 || exit.code != 0 ? wire::FailureClass::user : wire::FailureClass::none;
 }
 
+// By SIGKILL; or a shell says so of what it ran.
+bool was_killed(const wire::RankExited& exit) {
+  constexpr std::int32_t kShellOfSignal = 128;
+  return exit.signal == SIGKILL || exit.code == kShellOfSignal + SIGKILL;
+}
+
 std::string describe_exit(const wire::RankExited& exit) {
   if (exit.signal != 0) return "ended by signal " + std::to_string(exit.signal);
   return "exited with code " + std::to_string(exit.code);
@@ -44,6 +57,38 @@ std::string describe_exit(const wire::RankExited& exit) {
 
 WorkerState::WorkerState(WorkerSettings settings)
     : settings_(std::move(settings)), rng_(settings_.seed) {}
+
+void WorkerState::restore(const SavedState& saved) {
+  greeting_ = saved.greeting;
+  answered_at_ = saved.answered_at;
+  for (const SavedProcess& process : saved.processes) {
+    const ProcessId id = process.start.process;
+    processes_[id] = process;
+    if (process.start.at_once && !process.launched && !process.gone) {
+      queued_[process.state.slot].push_back(id);
+    }
+  }
+  for (const ProcessId id : saved.ended) remember_ended(id);
+  for (const SavedSpool& spool : saved.spools) spools_.restore(spool);
+  for (const std::string& bytes : saved.reports) {
+    wire::FrameCounters counters;
+    auto frame = wire::decode_frame<wire::FromWorker>(bytes, counters);
+    if (frame) static_cast<void>(reports_.push(std::move(frame->message)));
+  }
+}
+
+SavedState WorkerState::save() const {
+  SavedState out;
+  out.greeting = greeting_;
+  out.answered_at = answered_at_;
+  for (const auto& [id, process] : processes_) out.processes.push_back(process);
+  out.ended.assign(ended_order_.begin(), ended_order_.end());
+  out.spools = spools_.save();
+  for (const auto& entry : reports_.unacknowledged()) {
+    if (auto frame = wire::encode_frame(entry.message)) out.reports.push_back(*std::move(frame));
+  }
+  return out;
+}
 
 Effects WorkerState::start(Instant now) {
   now_ = now;
@@ -57,6 +102,11 @@ Effects WorkerState::on(Instant now, const Input& input) {
   if (ended_) return {};
   std::visit([this](const auto& each) { on_input(each); }, input);
   if (!ended_) flush();
+  if (now_ < cut_until_) {
+    std::erase_if(effects_, [](const Effect& effect) {
+      return std::holds_alternative<SendToCoordinator>(effect);
+    });
+  }
   return std::exchange(effects_, {});
 }
 
@@ -92,17 +142,38 @@ void WorkerState::on_input(const LinkLost& input) {
   if (joined_ && input.session == session_) reconnect("the connection to the coordinator ended");
 }
 
+void WorkerState::on_input(const LivenessRefused& input) {
+  if (!joined_ || input.session != session_) return;
+  if (!liveness_retry_) {
+    note("no liveness connection, the coordinator sees us by heartbeats alone: " + input.reason);
+  }
+  liveness_retry_ = now_ + kLivenessRetry + jitter(kLivenessRetry / 4);
+}
+
 void WorkerState::reconnect(std::string_view why) {
-  if (joined_) note("looking for the coordinator again: " + std::string(why));
+  if (joined_) {
+    note("looking for the coordinator again: " + std::string(why));
+    const bool lasted = now_ - joined_at_ >= kLastingSession;
+    short_sessions_ = lasted ? 0 : std::min(short_sessions_ + 1, kShortSessionsMax);
+  }
   joined_ = false;
   session_ = {};
+  liveness_retry_.reset();
   spools_.restart();
-  const Duration delay = jitter(attempts_ == 0 ? 20ms : 200ms);
+  // The first loss is answered at once; sessions that end again and again, or a coordinator that
+  // does not answer, are given more and more time, so that a thousand workers do not keep it busy.
+  const std::uint32_t tries = std::max(short_sessions_, 1U) - 1;
+  const Duration delay = jitter((attempts_ == 0 ? 20ms : 200ms) * (1 << tries));
   hello_deadline_ = now_ + delay + settings_.hello_wait;
   emit(Reconnect{.delay = delay});
 }
 
+bool WorkerState::is_cut(const FrameReceived& input) const {
+  return now_ < cut_until_ && !std::holds_alternative<wire::BreakWorker>(input.message);
+}
+
 void WorkerState::on_input(const FrameReceived& input) {
+  if (is_cut(input)) return;
   std::visit([&](const auto& message) { on_frame(input, message); }, input.message);
 }
 
@@ -113,7 +184,9 @@ void WorkerState::on_frame(const FrameReceived&, const wire::Welcome& message) {
     return;
   }
   joined_ = true;
+  joined_at_ = now_;
   attempts_ = 0;
+  knows_silence_ = message.knows_silence;
   session_ = message.session;
   heartbeat_ = std::chrono::milliseconds(std::max(message.heartbeat_ms, 10U));
   lease_ = std::chrono::milliseconds(std::max(message.lease_ms, 100U));
@@ -123,10 +196,8 @@ void WorkerState::on_frame(const FrameReceived&, const wire::Welcome& message) {
   reports_.restart();
   spools_.restart();
   note("joined, session " + to_string(session_));
-  if (message.liveness_port != 0) {
-    emit(ConnectLiveness{
-        .session = session_, .port = message.liveness_port, .token = message.liveness_token});
-  }
+  liveness_ = {.session = session_, .port = message.liveness_port, .token = message.liveness_token};
+  if (liveness_.port != 0) emit(liveness_);
 }
 
 void WorkerState::on_frame(const FrameReceived& frame, const wire::Refused& message) {
@@ -238,10 +309,12 @@ void WorkerState::on_input(const ProcessStarted& input) {
   Process* process = living(input.process);
   if (process == nullptr) return;
   process->state.pid = input.pid;
+  process->state.limits = input.limits;
   report(wire::RankStarted{.job = process->start.job,
                            .generation = process->state.generation,
                            .process = input.process,
-                           .pid = input.pid});
+                           .pid = input.pid,
+                           .limits = input.limits});
   if (!process->program) return;
   const wire::GroupFormed formed{.job = process->start.job,
                                  .generation = process->state.generation,
@@ -258,15 +331,16 @@ void WorkerState::on_input(const ProcessStarted& input) {
 void WorkerState::on_input(const StartFailed& input) {
   Process* process = living(input.process);
   if (process == nullptr) return;
-  report_exit(*process, {.job = process->start.job,
-                         .generation = process->state.generation,
-                         .process = input.process,
-                         .code = 0,
-                         .signal = 0,
-                         .ordered = false,
-                         .failure = input.failure,
-                         .error = input.error,
-                         .seen_unix_ms = 0});
+  report_exit(*process,
+              {.job = process->start.job,
+               .generation = process->state.generation,
+               .process = input.process,
+               .code = 0,
+               .signal = 0,
+               .ordered = process->stop_ordered,
+               .failure = process->stop_ordered ? wire::FailureClass::none : input.failure,
+               .error = input.error,
+               .seen_unix_ms = 0});
 }
 
 void WorkerState::on_input(const ProcessExited& input) {
@@ -280,7 +354,11 @@ void WorkerState::on_input(const ProcessExited& input) {
                         .ordered = process->stop_ordered,
                         .failure = wire::FailureClass::none,
                         .error = {},
-                        .seen_unix_ms = input.seen_unix_ms};
+                        .seen_unix_ms = input.seen_unix_ms,
+                        .began = true,
+                        .out_of_memory = input.out_of_memory,
+                        .memory_peak_bytes = input.memory_peak_bytes,
+                        .cpu_ms = input.cpu_ms};
   blame(*process, exit);
   report_exit(*process, std::move(exit));
 }
@@ -293,6 +371,10 @@ void WorkerState::blame(const Process& process, wire::RankExited& exit) const {
   if (process.failure != wire::FailureClass::none) {
     exit.failure = process.failure;
     exit.error = process.reason;
+  } else if (exit.out_of_memory && was_killed(exit)) {
+    exit.failure = wire::FailureClass::user;
+    exit.error = "out of memory: ended by the kernel" +
+                 (process.state.limits.empty() ? std::string() : " (" + process.state.limits + ")");
   } else if (process.finished.process && process.finished.failure != wire::FailureClass::none) {
     exit.failure = process.finished.failure;
     exit.error = process.finished.message;
@@ -309,10 +391,13 @@ void WorkerState::blame(const Process& process, wire::RankExited& exit) const {
 void WorkerState::report_exit(Process& process, wire::RankExited exit) {
   process.gone = true;
   const ProcessId id = exit.process;
+  const std::uint32_t slot = process.state.slot;
   remember_ended(id);
-  report(std::move(exit));
   spools_.ended(id);
+  if (knows_silence_ && spools_.silence(id)) exit.silent = true;
+  report(std::move(exit));
   release_if_done(id);
+  launch_next(slot);
 }
 
 void WorkerState::remember_ended(ProcessId id) {
@@ -363,6 +448,7 @@ void WorkerState::on_input(const SpoolFound& input) {
 void WorkerState::on_input(const Tick&) {
   tick_processes();
   tick_link();
+  tick_liveness();
   tick_silence();
   tick_stop();
 }
@@ -379,6 +465,12 @@ void WorkerState::tick_silence() {
                  "no word of the coordinator for " +
                      std::to_string(process.start.stop_after_ms / 1000) + " s");
   }
+}
+
+void WorkerState::tick_liveness() {
+  if (!joined_ || !liveness_retry_ || now_ < *liveness_retry_) return;
+  liveness_retry_ = now_ + kLivenessRetry + jitter(kLivenessRetry / 4);
+  emit(liveness_);
 }
 
 void WorkerState::tick_link() {
@@ -419,28 +511,52 @@ void WorkerState::tick_processes() {
   }
 }
 
-void WorkerState::on_input(const StopRequested&) { begin_stop(0, {}); }
+void WorkerState::on_input(const StopRequested&) {
+  if (stopping_ || leaving_until_) return begin_stop(0, {}, Hurry::yes);
+  const bool alive = std::any_of(processes_.begin(), processes_.end(),
+                                 [](const auto& entry) { return !entry.second.gone; });
+  if (!joined_ || !alive) return begin_stop(0, {});
+  begin_leaving();
+}
 
-void WorkerState::begin_stop(int exit_code, std::string message) {
-  if (stopping_) return;
+void WorkerState::begin_leaving() {
+  leaving_until_ = now_ + settings_.notice;
+  note("leaving within " + std::to_string(to_ms(settings_.notice) / 1000) +
+       " s; ranks save and stop");
+  report(wire::WorkerLeaving{.deadline_ms = static_cast<std::uint64_t>(to_ms(settings_.notice)),
+                             .reason = "the worker was told to end"});
+}
+
+void WorkerState::begin_stop(int exit_code, std::string message, Hurry hurry) {
+  const Duration grace = hurry == Hurry::yes ? Duration{} : settings_.stop_grace;
+  if (stopping_) {
+    if (hurry == Hurry::no) return;
+    for (auto& [id, process] : processes_) {
+      if (!process.gone && process.launched) process.kill_at = now_;
+    }
+    return;
+  }
   stopping_ = true;
   quit_ = {.exit_code = exit_code, .message = std::move(message)};
-  stop_bound_ = now_ + settings_.stop_grace + 3s;
+  stop_bound_ = now_ + grace + 3s;
   std::vector<ProcessId> all;
   for (const auto& [id, process] : processes_) all.push_back(id);
   for (const ProcessId id : all) {
     Process* process = living(id);
     if (process == nullptr) continue;
     process->failure = wire::FailureClass::infrastructure;
-    stop_process(*process, settings_.stop_grace, "the worker was stopped");
+    stop_process(*process, grace, "the worker was stopped");
   }
   tick_stop();
 }
 
 void WorkerState::tick_stop() {
-  if (!stopping_ || ended_) return;
   const bool alive = std::any_of(processes_.begin(), processes_.end(),
                                  [](const auto& entry) { return !entry.second.gone; });
+  if (leaving_until_ && !stopping_ && (!alive || !joined_ || now_ >= *leaving_until_)) {
+    begin_stop(0, {});
+  }
+  if (!stopping_ || ended_) return;
   if (alive && now_ < stop_bound_) return;
   if (!quit_at_) quit_at_ = now_ + (joined_ ? kFarewell : Duration{});
   if (!reports_.empty() && now_ < *quit_at_) return;

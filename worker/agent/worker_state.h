@@ -7,7 +7,13 @@
 //   greeting --Welcome--> joined --lease over, LinkLost--> greeting ...
 //
 // A process goes starting -> ready -> formed -> (broken -> ready ...) -> finished -> gone; it is
-// forgotten when its spools are with the coordinator. A `run` program is launched at FormGroup.
+// forgotten when its spools are with the coordinator. A `run` program is launched at FormGroup, or
+// at StartRank if it is alone (at_once); one that may wait for its slot (queue) is launched when
+// the process before it is gone.
+//
+// Told to end (StopRequested), it says WorkerLeaving and lets the coordinator empty it; it ends
+// when it is empty, at the notice's end, or when it is told again. What it knows survives in
+// SavedState, from which the next binary goes on in the same process (handover.h).
 //
 // What it promises: an order is done once and in order within a session; an order of an older
 // generation than the process was ordered into is dropped; a process id is started once; every exit
@@ -27,6 +33,7 @@
 #include "protocol/base/clock.h"
 #include "protocol/base/rng.h"
 #include "protocol/wire/sequencer.h"
+#include "worker/agent/saved_state.h"
 #include "worker/agent/spool_sender.h"
 #include "worker/agent/worker_messages.h"
 
@@ -36,6 +43,8 @@ namespace tutti::worker {
 inline constexpr Duration kTickPeriod = std::chrono::milliseconds(50);
 // Ids of ended processes that are remembered, so that a late order cannot start one again.
 inline constexpr std::size_t kEndedMax = 4096;
+// Programs that wait for a slot, a worker.
+inline constexpr std::size_t kQueuedMax = 1024;
 // Unacknowledged reports; above it only exits are taken, up to the queue's own limit.
 inline constexpr std::size_t kReportsMax = 3072;
 // One step record; longer ones are dropped with a note.
@@ -47,6 +56,7 @@ struct WorkerSettings {
   Duration hello_wait = std::chrono::milliseconds(1'000);  // an answer takes no longer
   Duration hello_wait_max = std::chrono::milliseconds(4'000);
   Duration stop_grace = std::chrono::milliseconds(2'000);  // of ranks when the worker ends
+  Duration notice = std::chrono::seconds(30);              // before that, to save and stop
 };
 
 class WorkerState {
@@ -55,38 +65,29 @@ class WorkerState {
 
   // The first effects: Reconnect.
   Effects start(Instant now);
+  // Before start: goes on where an earlier binary in this process was.
+  void restore(const SavedState& saved);
+  SavedState save() const;
   Effects on(Instant now, const Input& input);
 
   // For checkers and tests.
   bool joined() const { return joined_; }
   bool ended() const { return ended_; }
+  // Whether it is on its way out: it is not to be restarted then.
+  bool leaving() const { return leaving_until_ || stopping_; }
   SessionId session() const { return session_; }
   std::vector<wire::ProcessState> processes() const;  // living
   std::size_t unacknowledged() const { return reports_.size(); }
   std::uint64_t stale_frames() const { return stale_frames_; }
 
  private:
-  struct Process {
-    wire::StartRank start;
-    wire::ProcessState state;
-    bool program = false;  // of kind run
-    bool launched = false;
-    bool gone = false;  // its exit was reported; its spools may not be sent yet
-    bool stop_ordered = false;
-    Generation group_sent;                    // the last whose FormGroup was passed on
-    std::optional<wire::RankReady> ready;     // of the current generation
-    std::optional<wire::GroupFormed> formed;  // of the current generation
-    wire::RankFinished finished;              // its process is 0 until it is said
-    std::optional<Instant> start_deadline;
-    std::optional<Instant> kill_at;
-    wire::FailureClass failure = wire::FailureClass::none;  // why this worker ends it, if it does
-    std::string reason;
-  };
+  using Process = SavedProcess;
 
   // Inputs: worker_state.cc.
   void on_input(const FrameReceived& input);
   void on_input(const Connected& input);
   void on_input(const LinkLost& input);
+  void on_input(const LivenessRefused& input);
   void on_input(const RankSpoke& input);
   void on_input(const RankLinkLost& input);
   void on_input(const AddressReserved& input);
@@ -116,6 +117,7 @@ class WorkerState {
   void on_order(const wire::CommitCheckpoint& order);
   void on_order(const wire::SetFlags& order);
   void on_order(const wire::SignalRank& order);
+  void on_order(const wire::BreakWorker& order);
 
   void on_rank(Process& process, const wire::RankReady& message);
   void on_rank(Process& process, const wire::GroupFormed& message);
@@ -129,6 +131,10 @@ class WorkerState {
 
   std::optional<std::string> refusal(const wire::StartRank& order) const;
   void launch_program(Process& process, const wire::FormGroup& group);
+  void launch_at_once(Process& process);
+  void launch_next(std::uint32_t slot);
+  bool holds_slot(std::uint32_t slot) const;
+  bool is_cut(const FrameReceived& input) const;
   void stop_process(Process& process, Duration grace, std::string_view reason);
   void refuse_start(const wire::StartRank& order, std::string_view reason);
   void report_unknown(JobId job, Generation generation, ProcessId process);
@@ -137,8 +143,11 @@ class WorkerState {
   Process* living(ProcessId id);
 
   void reconnect(std::string_view why);
-  void begin_stop(int exit_code, std::string message);
+  enum class Hurry { no, yes };
+  void begin_leaving();
+  void begin_stop(int exit_code, std::string message, Hurry hurry = Hurry::no);
   void tick_link();
+  void tick_liveness();
   void tick_processes();
   void tick_stop();
   void tick_silence();
@@ -168,6 +177,12 @@ class WorkerState {
   Duration lease_{std::chrono::milliseconds(5'000)};
   Instant next_heartbeat_;
   Instant answered_at_;
+  Instant joined_at_;
+  std::uint32_t short_sessions_ = 0;  // in a row
+  ConnectLiveness liveness_;          // of this session
+  std::optional<Instant> liveness_retry_;
+  bool knows_silence_ = false;  // the coordinator does
+  Instant cut_until_;           // a fault: nothing is said or heard
   wire::ReceiveGate orders_;
   wire::SendQueue<wire::FromWorker> reports_;
 
@@ -175,7 +190,9 @@ class WorkerState {
   std::map<ProcessId, Process> processes_;
   std::set<ProcessId> ended_ids_;
   std::deque<ProcessId> ended_order_;
+  std::map<std::uint32_t, std::deque<ProcessId>> queued_;  // by slot
 
+  std::optional<Instant> leaving_until_;
   bool stopping_ = false;
   bool ended_ = false;
   Quit quit_;

@@ -1,15 +1,19 @@
 #include "worker/launcher/launcher.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <string_view>
 
@@ -27,20 +31,19 @@ struct ChildPlan {
   int null = -1;
   int output = -1;
   int socket = -1;
-  int status = -1;  // where the errno of a failed start is written
+  const std::vector<FileDescriptor>* entrances = nullptr;  // of its group
+  std::uint64_t data_bytes_max = 0;                        // RLIMIT_DATA; 0: none
   pid_t parent = -1;
+  // Written by the child, whose memory is ours until it has executed its program.
+  volatile int failed_step = 0;  // a Step; 0: it was executed
+  volatile int error = 0;
 };
 
-enum class Step : int { folder, exec, other };
+enum Step : int { kStepFolder = 1, kStepExec, kStepLimits, kStepOther };
 
-struct StartFailure {
-  Step step = Step::other;
-  int error = 0;
-};
-
-[[noreturn]] void fail(const ChildPlan& plan, Step step) {
-  const StartFailure failure{.step = step, .error = errno};
-  [[maybe_unused]] const auto written = ::write(plan.status, &failure, sizeof failure);
+[[noreturn]] void fail(ChildPlan& plan, Step step) {
+  plan.error = errno;
+  plan.failed_step = step;
   ::_exit(127);
 }
 
@@ -60,36 +63,48 @@ void raise_oom_score() {
   ::close(file);
 }
 
+constexpr std::uint64_t kChildrenBytesMax = std::uint64_t{4} << 20;
+
 // Where a linked child finds its end of the socket pair: one digit, which every shell can redirect.
 constexpr int kLinkDescriptor = 3;
 
 // The pair's end moves to its place, and nothing else that is open goes along.
 void keep_link(ChildPlan& plan) {
   if (plan.socket >= 0) {
-    if (plan.status == kLinkDescriptor) {
-      plan.status = ::fcntl(plan.status, F_DUPFD_CLOEXEC, kLinkDescriptor + 1);
-    }
-    if (::dup2(plan.socket, kLinkDescriptor) < 0) fail(plan, Step::other);
-    if (::fcntl(kLinkDescriptor, F_SETFD, 0) != 0) fail(plan, Step::other);
+    if (::dup2(plan.socket, kLinkDescriptor) < 0) fail(plan, kStepOther);
+    if (::fcntl(kLinkDescriptor, F_SETFD, 0) != 0) fail(plan, kStepOther);
   }
   const unsigned first = plan.socket >= 0 ? kLinkDescriptor + 1U : kLinkDescriptor;
   // Whatever a library has opened without close-on-exec stays here.
   ::syscall(SYS_close_range, first, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
 }
 
-[[noreturn]] void run_child(ChildPlan plan) {
+void hold_to_limits(ChildPlan& plan) {
+  for (const FileDescriptor& entrance : *plan.entrances) {
+    if (::write(entrance.get(), "0", 1) != 1) fail(plan, kStepLimits);
+  }
+  if (plan.data_bytes_max == 0) return;
+  const rlimit limit{plan.data_bytes_max, plan.data_bytes_max};
+  if (::setrlimit(RLIMIT_DATA, &limit) != 0) fail(plan, kStepLimits);
+}
+
+// In the child. It shares our memory and we stand still until it has executed its program: system
+// calls only, and signals stay blocked until their handlers, which are ours, are gone.
+int run_child(void* argument) {
+  ChildPlan& plan = *static_cast<ChildPlan*>(argument);
   ::setsid();
-  reset_signals();
-  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail(plan, Step::other);
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail(plan, kStepOther);
   if (::getppid() != plan.parent) ::_exit(127);  // it died before the line above
   raise_oom_score();
-  if (::dup2(plan.null, STDIN_FILENO) < 0) fail(plan, Step::other);
-  if (::dup2(plan.output, STDOUT_FILENO) < 0) fail(plan, Step::other);
-  if (::dup2(plan.output, STDERR_FILENO) < 0) fail(plan, Step::other);
+  hold_to_limits(plan);
+  if (::dup2(plan.null, STDIN_FILENO) < 0) fail(plan, kStepOther);
+  if (::dup2(plan.output, STDOUT_FILENO) < 0) fail(plan, kStepOther);
+  if (::dup2(plan.output, STDERR_FILENO) < 0) fail(plan, kStepOther);
   keep_link(plan);
-  if (plan.folder != nullptr && ::chdir(plan.folder) != 0) fail(plan, Step::folder);
+  if (plan.folder != nullptr && ::chdir(plan.folder) != 0) fail(plan, kStepFolder);
+  reset_signals();
   ::execve(plan.path, plan.argv.data(), plan.envp.data());
-  fail(plan, Step::exec);
+  fail(plan, kStepExec);
 }
 
 std::string_view variable(const std::vector<std::string>& environment, std::string_view name) {
@@ -107,34 +122,21 @@ bool is_executable(const std::string& path) {
          ::access(path.c_str(), X_OK) == 0;
 }
 
-Result<std::string> find_program(const LaunchPlan& plan) {
-  if (plan.command.empty() || plan.command[0].empty()) {
-    return Error{ErrorCode::invalid_argument, "the command is empty"};
-  }
-  const std::string& name = plan.command[0];
-  if (name.find('/') != std::string::npos) return name;
-  std::string_view folders = variable(plan.environment, "PATH");
-  while (!folders.empty()) {
-    const std::string_view folder = folders.substr(0, folders.find(':'));
-    folders.remove_prefix(std::min(folders.size(), folder.size() + 1));
-    if (folder.empty()) continue;
-    std::string path = std::string(folder) + "/" + name;
-    if (is_executable(path)) return path;
-  }
-  return Error{ErrorCode::not_found, "there is no program \"" + name + "\" in PATH"};
-}
-
-Error start_error(const LaunchPlan& plan, const StartFailure& failure) {
-  switch (failure.step) {
-    case Step::folder: {
-      Error error = errno_error("cannot enter the folder " + plan.folder.string(), failure.error);
+Error start_error(const LaunchPlan& plan, const ChildPlan& child) {
+  switch (child.failed_step) {
+    case kStepFolder: {
+      Error error = errno_error("cannot enter the folder " + plan.folder.string(), child.error);
       error.code = ErrorCode::invalid_argument;
       return error;
     }
-    case Step::exec: return errno_error("cannot execute " + plan.command[0], failure.error);
-    case Step::other: break;
+    case kStepExec: return errno_error("cannot execute " + plan.command[0], child.error);
+    case kStepLimits: {
+      Error error = errno_error("cannot hold the process to its limits", child.error);
+      error.code = ErrorCode::internal;
+      return error;
+    }
+    default: return errno_error("cannot start " + plan.command[0], child.error);
   }
-  return errno_error("cannot start " + plan.command[0], failure.error);
 }
 
 struct Pipe {
@@ -156,25 +158,17 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return out;
 }
 
-// The failure that the child wrote; nothing when the pipe was closed by its exec.
-std::optional<StartFailure> read_failure(int status) {
-  StartFailure failure;
-  for (;;) {
-    const ssize_t count = ::read(status, &failure, sizeof failure);
-    if (count < 0 && errno == EINTR) continue;
-    if (count == static_cast<ssize_t>(sizeof failure)) return failure;
-    return std::nullopt;
-  }
-}
-
-pid_t fork_child(const ChildPlan& plan) {
-  // Signals stay blocked in the child until its handlers are the default ones.
+// Returns once the child has executed its program or ended. Copies no page tables, so that its cost
+// does not grow with ours.
+pid_t spawn_child(ChildPlan& plan, int& pidfd) {
+  constexpr std::size_t kStackBytes = std::size_t{64} << 10;
+  alignas(16) static char stack[kStackBytes];  // one thread launches
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  const pid_t pid = ::fork();
-  if (pid == 0) run_child(plan);
+  const pid_t pid = ::clone(&run_child, stack + kStackBytes,
+                            CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan, &pidfd);
   const int error = errno;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   errno = error;
@@ -183,13 +177,28 @@ pid_t fork_child(const ChildPlan& plan) {
 
 }  // namespace
 
+Result<std::string> find_program(const LaunchPlan& plan) {
+  if (plan.command.empty() || plan.command[0].empty()) {
+    return Error{ErrorCode::invalid_argument, "the command is empty"};
+  }
+  const std::string& name = plan.command[0];
+  if (name.find('/') != std::string::npos) return name;
+  std::string_view folders = variable(plan.environment, "PATH");
+  while (!folders.empty()) {
+    const std::string_view folder = folders.substr(0, folders.find(':'));
+    folders.remove_prefix(std::min(folders.size(), folder.size() + 1));
+    if (folder.empty()) continue;
+    std::string path = std::string(folder) + "/" + name;
+    if (is_executable(path)) return path;
+  }
+  return Error{ErrorCode::not_found, "there is no program \"" + name + "\" in PATH"};
+}
+
 Result<Launched> launch(const LaunchPlan& plan) {
-  const auto path = find_program(plan);
+  const auto path = plan.program.empty() ? find_program(plan) : Result<std::string>(plan.program);
   if (!path) return path.error();
   auto output = make_pipe();
   if (!output) return output.error();
-  auto status = make_pipe();
-  if (!status) return status.error();
   const FileDescriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return errno_error("cannot open /dev/null", errno);
 
@@ -207,30 +216,25 @@ Result<Launched> launch(const LaunchPlan& plan) {
     environment.push_back("TUTTI_RANK_FD=" + std::to_string(kLinkDescriptor));
   }
   const std::string folder = plan.folder.string();
-  const ChildPlan child{.argv = pointers(command),
-                        .envp = pointers(environment),
-                        .path = path->c_str(),
-                        .folder = folder.empty() ? nullptr : folder.c_str(),
-                        .null = null.get(),
-                        .output = output->write.get(),
-                        .socket = theirs.get(),
-                        .status = status->write.get(),
-                        .parent = ::getpid()};
-  const pid_t pid = fork_child(child);
-  if (pid < 0) return errno_error("cannot fork", errno);
-  status->write.reset();
-  if (const auto failure = read_failure(status->read.get())) {
-    ::waitpid(pid, nullptr, 0);
-    return start_error(plan, *failure);
-  }
+  ChildPlan child{.argv = pointers(command),
+                  .envp = pointers(environment),
+                  .path = path->c_str(),
+                  .folder = folder.empty() ? nullptr : folder.c_str(),
+                  .null = null.get(),
+                  .output = output->write.get(),
+                  .socket = theirs.get(),
+                  .entrances = &plan.group.entrances,
+                  .data_bytes_max = plan.data_bytes_max,
+                  .parent = ::getpid()};
+  int pidfd = -1;
+  const pid_t pid = spawn_child(child, pidfd);
+  if (pid < 0) return errno_error("cannot make a process", errno);
   Launched out;
   out.pid = pid;
-  out.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  if (!out.pidfd) {
-    const Error error = errno_error("cannot watch the process", errno);
-    ::kill(pid, SIGKILL);
+  out.pidfd.reset(pidfd);
+  if (child.failed_step != 0) {
     ::waitpid(pid, nullptr, 0);
-    return error;
+    return start_error(plan, child);
   }
   out.output = std::move(output->read);
   ::fcntl(out.output.get(), F_SETFL, O_NONBLOCK);
@@ -240,10 +244,48 @@ Result<Launched> launch(const LaunchPlan& plan) {
 
 std::optional<ExitStatus> reap(const Launched& process) {
   int status = 0;
-  const pid_t reaped = ::waitpid(process.pid, &status, WNOHANG);
+  rusage usage{};
+  const pid_t reaped = ::wait4(process.pid, &status, WNOHANG, &usage);
   if (reaped != process.pid) return std::nullopt;
-  if (WIFSIGNALED(status)) return ExitStatus{.code = 0, .signal = WTERMSIG(status)};
-  return ExitStatus{.code = WEXITSTATUS(status), .signal = 0};
+  const auto ms = [](const timeval& time) {
+    return static_cast<std::uint64_t>(time.tv_sec * 1000 + time.tv_usec / 1000);
+  };
+  ExitStatus out;
+  out.cpu_ms = ms(usage.ru_utime) + ms(usage.ru_stime);
+  out.memory_peak_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) << 10;
+  if (WIFSIGNALED(status)) {
+    out.signal = WTERMSIG(status);
+  } else {
+    out.code = WEXITSTATUS(status);
+  }
+  return out;
+}
+
+std::optional<std::vector<pid_t>> children() {
+  std::vector<pid_t> out;
+  const std::string own = std::to_string(::getpid());
+  const auto text = read_file("/proc/self/task/" + own + "/children", kChildrenBytesMax);
+  if (!text) return std::nullopt;
+  const char* at = text->data();
+  const char* const end = at + text->size();
+  for (pid_t pid = 0; at < end; ++at) {
+    const auto [rest, error] = std::from_chars(at, end, pid);
+    if (error != std::errc()) break;
+    out.push_back(pid);
+    if ((at = rest) == end) break;
+  }
+  return out;
+}
+
+bool reap_orphan(pid_t pid) { return ::waitpid(pid, nullptr, WNOHANG) == pid; }
+
+bool adopt_orphans() { return ::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0; }
+
+void set_oom_score(int adjustment) {
+  const std::string text = std::to_string(adjustment);
+  const FileDescriptor file(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+  if (!file) return;
+  [[maybe_unused]] const auto written = ::write(file.get(), text.data(), text.size());
 }
 
 void signal_group(pid_t pid, int signal) {

@@ -13,11 +13,13 @@ namespace {
 
 // Names of this list are the cluster's own, and are set anew or kept away from what we start.
 constexpr std::string_view kWithheld[] = {
-    "TUTTI_TOKEN",   "TUTTI_URL",     "TUTTI_STATE",      "TUTTI_JOIN",
-    "TUTTI_JOB",     kProcessMark,    "TUTTI_GENERATION", "TUTTI_RANK",
-    "TUTTI_RANK_FD", kWorkerMark,     "TUTTI_THREADS",    "RANK",
-    "WORLD_SIZE",    "LOCAL_RANK",    "LOCAL_WORLD_SIZE", "MASTER_ADDR",
-    "MASTER_PORT",   "NOTIFY_SOCKET", "TUTTI_DATA_HOST"};
+    "TUTTI_TOKEN",      "TUTTI_URL",     "TUTTI_STATE",      "TUTTI_JOIN",
+    "TUTTI_JOB",        kProcessMark,    "TUTTI_GENERATION", "TUTTI_RANK",
+    "TUTTI_RANK_FD",    kWorkerMark,     "TUTTI_THREADS",    "RANK",
+    "WORLD_SIZE",       "LOCAL_RANK",    "LOCAL_WORLD_SIZE", "MASTER_ADDR",
+    "MASTER_PORT",      "NOTIFY_SOCKET", "TUTTI_DATA_HOST",  kHandoverName,
+    "GROUP_RANK",       "ROLE_RANK",     "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE",
+    "TUTTI_ARRAY_INDEX"};
 
 // A list of variables in which a later value replaces an earlier one.
 class Environment {
@@ -50,9 +52,74 @@ void set_identity(Environment& environment, const PlanSettings& settings,
   environment.set("TUTTI_RANK", std::to_string(start.rank));
   environment.set("TUTTI_THREADS", std::to_string(start.threads));
   environment.set(kWorkerMark, settings.mark);
+  if (start.array_index >= 0) {
+    environment.set("TUTTI_ARRAY_INDEX", std::to_string(start.array_index));
+  }
+}
+
+// A task's own number, where the spec says ${index}.
+std::string with_index(std::string text, std::int64_t index) {
+  constexpr std::string_view kIndex = "${index}";
+  if (index < 0) return text;
+  const std::string number = std::to_string(index);
+  for (auto at = text.find(kIndex); at != std::string::npos; at = text.find(kIndex, at)) {
+    text.replace(at, kIndex.size(), number);
+    at += number.size();
+  }
+  return text;
+}
+
+// torchrun counts its agents, one a node; here a node is a host, in the order of its first rank.
+struct Place {
+  std::size_t node = 0;
+  std::size_t nodes = 0;
+};
+
+Place place_of(const std::vector<std::string>& addresses, std::uint32_t rank) {
+  std::vector<std::string_view> hosts;
+  Place out;
+  for (std::size_t i = 0; i < addresses.size(); ++i) {
+    const std::string_view host = std::string_view(addresses[i]).substr(0, addresses[i].rfind(':'));
+    auto at = std::find(hosts.begin(), hosts.end(), host);
+    if (at == hosts.end()) at = hosts.insert(hosts.end(), host);
+    if (i == rank) out.node = static_cast<std::size_t>(at - hosts.begin());
+  }
+  out.nodes = hosts.size();
+  return out;
+}
+
+// As `torchrun` sets it, so that its programs run unchanged.
+void set_torch(Environment& environment, const wire::StartRank& start, const ProgramGroup& group) {
+  const std::string& master = group.group.addresses.front();
+  const auto colon = master.rfind(':');
+  const Place place = place_of(group.group.addresses, start.rank);
+  const auto set = [&](std::string_view name, std::uint64_t value) {
+    environment.set(name, std::to_string(value));
+  };
+  environment.set("MASTER_ADDR", master.substr(0, colon));
+  environment.set("MASTER_PORT", master.substr(colon + 1));
+  set("RANK", start.rank);
+  set("WORLD_SIZE", start.size);
+  set("LOCAL_RANK", group.local_rank);
+  set("LOCAL_WORLD_SIZE", group.local_size);
+  set("GROUP_RANK", place.node);
+  set("GROUP_WORLD_SIZE", place.nodes);
+  set("ROLE_RANK", start.rank);
+  set("ROLE_WORLD_SIZE", start.size);
+  set("TORCHELASTIC_RESTART_COUNT", start.generation.value - 1);
+  environment.set("TORCHELASTIC_RUN_ID", "tutti-" + to_string(start.job));
 }
 
 }  // namespace
+
+Result<const spec::JobSpec*> SpecCache::parse(const std::string& yaml) {
+  const auto known = specs_.find(yaml);
+  if (known != specs_.end()) return &known->second;
+  auto spec = spec::parse_job_spec(yaml);
+  if (!spec) return spec.error();
+  if (specs_.size() >= kSpecsMax) specs_.clear();
+  return &specs_.emplace(yaml, *std::move(spec)).first->second;
+}
 
 std::vector<std::string> inherited_environment() {
   std::vector<std::string> out;
@@ -76,43 +143,35 @@ LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
                       to_string(start.process)},
           .environment = environment.take(),
           .folder = {},
-          .linked = true};
+          .linked = true,
+          .program = settings.rank_binary.string()};
 }
 
-Result<LaunchPlan> plan_program(const PlanSettings& settings, const wire::StartRank& start,
-                                const ProgramGroup& group) {
-  const auto spec = spec::parse_job_spec(start.spec);
-  if (!spec) return spec.error();
-  if (group.group.addresses.empty()) {
-    return Error{ErrorCode::invalid_argument, "the group has no addresses"};
+Result<LaunchPlan> plan_program(const PlanSettings& settings, SpecCache& specs,
+                                const wire::StartRank& start, const ProgramGroup& group) {
+  const auto parsed = specs.parse(start.spec);
+  if (!parsed) return parsed.error();
+  const spec::JobSpec& spec = **parsed;
+  if (group.group.addresses.empty() ||
+      group.group.addresses.front().find(':') == std::string::npos) {
+    return Error{ErrorCode::invalid_argument, "the group has no address of its first rank"};
   }
-  const std::string& master = group.group.addresses.front();
-  const auto colon = master.rfind(':');
-  if (colon == std::string::npos) {
-    return Error{ErrorCode::invalid_argument, "not HOST:PORT: " + master};
-  }
-  std::error_code failed;
-  if (!start.folder.empty()) std::filesystem::create_directories(start.folder, failed);
-  if (failed) return errno_error("cannot make the folder " + start.folder, failed.value());
-
   Environment environment(settings.environment);
   if (!environment.has("OMP_NUM_THREADS")) {
     environment.set("OMP_NUM_THREADS", std::to_string(std::max(start.threads, 1U)));
   }
-  for (const auto& [name, value] : spec->env) environment.set(name, value);
+  for (const auto& [name, value] : spec.env) {
+    environment.set(name, with_index(value, start.array_index));
+  }
   set_identity(environment, settings, start);
-  environment.set("MASTER_ADDR", master.substr(0, colon));
-  environment.set("MASTER_PORT", master.substr(colon + 1));
-  environment.set("RANK", std::to_string(start.rank));
-  environment.set("WORLD_SIZE", std::to_string(start.size));
-  environment.set("LOCAL_RANK", std::to_string(group.local_rank));
-  environment.set("LOCAL_WORLD_SIZE", std::to_string(group.local_size));
-  environment.set("TORCHELASTIC_RESTART_COUNT", std::to_string(start.generation.value - 1));
-  environment.set("TORCHELASTIC_RUN_ID", "tutti-" + to_string(start.job));
-  return LaunchPlan{.command = spec->command,
-                    .environment = environment.take(),
-                    .folder = spec->folder.empty() ? start.folder : spec->folder,
-                    .linked = false};
+  set_torch(environment, start, group);
+  LaunchPlan plan;
+  for (const std::string& word : spec.command) {
+    plan.command.push_back(with_index(word, start.array_index));
+  }
+  plan.environment = environment.take();
+  plan.folder = spec.folder.empty() ? start.folder : spec.folder;
+  return plan;
 }
 
 }  // namespace tutti::worker

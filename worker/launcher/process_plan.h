@@ -3,11 +3,13 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "protocol/base/result.h"
+#include "protocol/spec/job_spec.h"
 #include "protocol/wire/rank_messages.h"
 #include "worker/launcher/launcher.h"
 
@@ -15,6 +17,8 @@ namespace tutti::worker {
 
 inline constexpr const char* kWorkerMark = "TUTTI_WORKER_MARK";
 inline constexpr const char* kProcessMark = "TUTTI_PROCESS";
+// Names the descriptor of what a worker hands to its successor in the same process (handover.h).
+inline constexpr const char* kHandoverName = "TUTTI_WORKER_HANDOVER";
 
 struct PlanSettings {
   std::filesystem::path rank_binary;
@@ -36,9 +40,20 @@ struct ProgramGroup {
   std::uint32_t local_size = 1;
 };
 
-// Errors: invalid_argument (the spec, the address of rank 0), and what making the job's folder
-// says.
-Result<LaunchPlan> plan_program(const PlanSettings& settings, const wire::StartRank& start,
-                                const ProgramGroup& group);
+// Specs by their text: the tasks of an array share one.
+class SpecCache {
+ public:
+  // Valid until the next call. Errors: those of the parser.
+  Result<const spec::JobSpec*> parse(const std::string& yaml);
+
+ private:
+  static constexpr std::size_t kSpecsMax = 64;
+  std::map<std::string, spec::JobSpec> specs_;
+};
+
+// The folder it names may not be there yet. Errors: invalid_argument (the spec, the address of rank
+// 0).
+Result<LaunchPlan> plan_program(const PlanSettings& settings, SpecCache& specs,
+                                const wire::StartRank& start, const ProgramGroup& group);
 
 }  // namespace tutti::worker

@@ -56,23 +56,42 @@ TEST_CASE("process plan: a program gets torchrun's environment and its own") {
   group.group.addresses = {"10.0.0.1:4001", "10.0.0.2:4002"};
   group.local_rank = 0;
   group.local_size = 1;
-  const auto plan = plan_program(kSettings, start, group);
+  SpecCache specs;
+  const auto plan = plan_program(kSettings, specs, start, group);
   REQUIRE(plan);
   CHECK(plan->command == std::vector<std::string>{"python3", "train.py"});
   CHECK_FALSE(plan->linked);
   CHECK(plan->folder == start.folder);
-  CHECK(std::filesystem::is_directory(start.folder));
-  for (const char* entry : {"MASTER_ADDR=10.0.0.1", "MASTER_PORT=4001", "RANK=1", "WORLD_SIZE=2",
-                            "LOCAL_RANK=0", "LOCAL_WORLD_SIZE=1", "TORCHELASTIC_RESTART_COUNT=2",
-                            "TUTTI_RANK=1", "A=b", "HOME=/home/x", "OMP_NUM_THREADS=2"}) {
+  for (const char* entry :
+       {"MASTER_ADDR=10.0.0.1", "MASTER_PORT=4001", "RANK=1", "WORLD_SIZE=2", "LOCAL_RANK=0",
+        "LOCAL_WORLD_SIZE=1", "TORCHELASTIC_RESTART_COUNT=2", "GROUP_RANK=1", "GROUP_WORLD_SIZE=2",
+        "ROLE_RANK=1", "ROLE_WORLD_SIZE=2", "TORCHELASTIC_RUN_ID=tutti-7", "TUTTI_GENERATION=3",
+        "TUTTI_RANK=1", "A=b", "HOME=/home/x", "OMP_NUM_THREADS=2"}) {
     INFO(entry);
     CHECK(has(*plan, entry));
   }
 }
 
+TEST_CASE("process plan: a task of an array finds its index where its spec asks for it") {
+  SpecCache specs;
+  wire::StartRank start = start_of(
+      "name: x\nkind: run\ncommand: [a, \"${index}\", \"x${index}y${index}\"]\n"
+      "env: {SEED: \"1${index}\"}\n");
+  start.array_index = 42;
+  ProgramGroup group;
+  group.group.addresses = {"127.0.0.1:1"};
+  const auto plan = plan_program(kSettings, specs, start, group);
+  REQUIRE(plan);
+  CHECK(plan->command == std::vector<std::string>{"a", "42", "x42y42"});
+  CHECK(has(*plan, "SEED=142"));
+  CHECK(has(*plan, "TUTTI_ARRAY_INDEX=42"));
+}
+
 TEST_CASE("process plan: a spec that does not parse and a group without addresses are errors") {
-  CHECK(plan_program(kSettings, start_of("kind: what"), {}).error().code ==
+  SpecCache specs;
+  CHECK(plan_program(kSettings, specs, start_of("kind: what"), {}).error().code ==
         ErrorCode::invalid_argument);
-  CHECK(plan_program(kSettings, start_of("name: x\nkind: run\ncommand: [a]\n"), {}).error().code ==
-        ErrorCode::invalid_argument);
+  CHECK(plan_program(kSettings, specs, start_of("name: x\nkind: run\ncommand: [a]\n"), {})
+            .error()
+            .code == ErrorCode::invalid_argument);
 }

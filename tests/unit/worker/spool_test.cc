@@ -73,7 +73,7 @@ TEST_CASE("spool: what is dropped at the very end is told when the process has e
 
 TEST_CASE("spool: without a disk output waits in memory until it is acknowledged, up to a limit") {
   Spool spool;
-  CHECK_FALSE(open_spool("/proc/nowhere", kOwner, spool));
+  REQUIRE(open_spool("/proc/nowhere", kOwner, spool));
   CHECK(spool.steps.append("one\n") == 4);
   CHECK(spool.steps.append("two\n") == 8);
   CHECK(spool.steps.read(2, 4) == "e\ntw");

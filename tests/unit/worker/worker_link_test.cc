@@ -172,7 +172,14 @@ TEST_CASE("worker: told to stop, it ends its ranks, by force if need be, and the
   worker.join();
   worker.order(start_rank(1));
   worker.order(start_rank(2));
-  CHECK(told_rank<wire::StopRank>(worker.on(StopRequested{})).size() == 2);
+  const auto leaving = sent<wire::WorkerLeaving>(worker.on(StopRequested{}));
+  REQUIRE(leaving.size() == 1);
+  CHECK(leaving[0].deadline_ms == 30'000);
+  for (int i = 0; i < 29; ++i) {
+    CHECK(told_rank<wire::StopRank>(worker.after(1s)).empty());
+    worker.frame(wire::HeartbeatAnswered{});
+  }
+  CHECK(told_rank<wire::StopRank>(worker.after(1s)).size() == 2);
   CHECK(sent<wire::RankExited>(worker.on(exited(1, 0))).at(0).failure ==
         wire::FailureClass::infrastructure);
   CHECK(all<StartProcess>(worker.order(start_rank(3))).empty());
