@@ -168,7 +168,7 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   ClusterHostOptions options;
   options.host = config_.control_host;
   options.control = {config_.control_port, before.control};
-  options.liveness = {0, before.liveness};
+  options.liveness = {config_.liveness_port, before.liveness};
   options.keys = *keys;
   if (Result<> opened = cluster_->open(options, settings, *std::move(ledger)); !opened)
     return opened;

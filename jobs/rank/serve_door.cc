@@ -1,6 +1,7 @@
 #include "jobs/rank/serve_door.h"
 
 #include <condition_variable>
+#include <cstdlib>
 #include <deque>
 #include <future>
 #include <mutex>
@@ -81,6 +82,13 @@ Result<std::unique_ptr<ServeDoor>> ServeDoor::open() {
   auto told = door->on_strand([&] {
     transport::ServerOptions options;
     options.keys = door->keys;
+    // Set by the worker where peers of this rank, or the gateway, are on other machines.
+    if (const char* data_host = std::getenv("TUTTI_DATA_HOST")) {
+      const std::string_view at = data_host;
+      options.address = at.find(':') == std::string_view::npos
+                            ? "tcp://" + std::string(at) + ":0"
+                            : "tcp://[" + std::string(at) + "]:0";
+    }
     auto endpoint = transport::open_server(
         *door->host, options,
         {.on_frame = [door](const std::string& peer, const std::string& frame) {

@@ -1,5 +1,5 @@
-// The door of a serving rank: an encrypted endpoint on loopback that takes requests in and gives
-// answers out.
+// The door of a serving rank: an encrypted endpoint that takes requests in and gives answers out.
+// On loopback, or at the address under which other machines reach this one (TUTTI_DATA_HOST).
 //
 //   gateway --Generate, CancelGenerate--> [endpoint, its own thread] --inbox--> computing thread
 //           <--Generated------------------ give()                   <---------

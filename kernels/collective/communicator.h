@@ -75,7 +75,7 @@ struct FormOptions {
   std::uint32_t rank = 0;
   std::vector<std::string> addresses = {};  // by rank, ours included
   std::uint64_t generation = 0;
-  // At most kSecretBytesMax; shown by both sides; strangers are turned away.
+  // At most kSecretBytesMax; both sides prove that they know it; strangers are turned away.
   std::string secret = {};
   Duration deadline = std::chrono::seconds(30);            // to have the full mesh
   Duration operation_deadline = std::chrono::seconds(60);  // without any byte moving; 0: none

@@ -97,6 +97,7 @@ class Forming {
 
   struct Dialled {
     Incoming incoming;
+    Greeting said;
     bool greeted = false;
   };
   struct Place {
@@ -154,7 +155,8 @@ class Forming {
     if (!dialled.greeted) {
       auto outcome = dial_outcome(dialled.incoming.socket, options_.addresses[peer]);
       if (!outcome) return gone(peer, outcome.error());
-      if (!write_greeting(dialled.incoming.socket, make_greeting(options_))) {
+      dialled.said = make_greeting(options_, peer);
+      if (!write_greeting(dialled.incoming.socket, dialled.said)) {
         return gone(peer, Error{ErrorCode::unavailable, "it took no greeting"});
       }
       dialled.greeted = true;
@@ -165,7 +167,7 @@ class Forming {
     if (reading == Reading::closed) {
       return gone(peer, Error{ErrorCode::unavailable, "it closed its connection"});
     }
-    auto judged = judge_answer(dialled.incoming.greeting, options_, peer);
+    auto judged = judge_answer(dialled.incoming.greeting, dialled.said, options_, peer);
     if (!judged) return judged;
     settle(peer, std::move(dialled.incoming.socket));
     return {};
@@ -187,7 +189,9 @@ class Forming {
       refused_.fetch_add(1);
       return;
     }
-    if (write_greeting(socket, make_greeting(options_))) settle(peer, std::move(socket));
+    if (write_greeting(socket, make_answer(options_, guest.greeting))) {
+      settle(peer, std::move(socket));
+    }
   }
 
   void admit() {

@@ -77,4 +77,29 @@ std::string sha256_hex(std::string_view bytes) {
   return out;
 }
 
+namespace {
+
+std::string bytes_of(std::string_view hex) {
+  const auto value = [](char digit) { return digit <= '9' ? digit - '0' : digit - 'a' + 10; };
+  std::string out;
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
+    out.push_back(static_cast<char>(value(hex[i]) << 4 | value(hex[i + 1])));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string hmac_sha256_hex(std::string_view key, std::string_view message) {
+  std::string block = key.size() > kBlock ? bytes_of(sha256_hex(key)) : std::string(key);
+  block.resize(kBlock, '\0');
+  std::string inner;
+  std::string outer;
+  for (const char byte : block) {
+    inner.push_back(static_cast<char>(byte ^ 0x36));
+    outer.push_back(static_cast<char>(byte ^ 0x5c));
+  }
+  return sha256_hex(outer + bytes_of(sha256_hex(inner.append(message))));
+}
+
 }  // namespace tutti

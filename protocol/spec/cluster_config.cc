@@ -26,6 +26,8 @@ const Key kCoordinatorKeys[] = {
      "address that workers connect to"},
     {"control_port", whole(0, kPortMax), kEvery, kOptional, reach<&C::control_port>,
      "0: the one used before, else any"},
+    {"liveness_port", whole(0, kPortMax), kEvery, kOptional, reach<&C::liveness_port>,
+     "whose connections tell of a worker's end; 0: the one used before, else any"},
     {"lease_ms", whole(100, kLeaseMsMax), kEvery, kOptional, reach<&C::lease_ms>,
      "silence after which a worker is lost"},
     {"heartbeat_ms", whole(10, kLeaseMsMax), kEvery, kOptional, reach<&C::heartbeat_ms>,

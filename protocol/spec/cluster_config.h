@@ -20,7 +20,8 @@ struct CoordinatorConfig {
   std::string http_host = "127.0.0.1";
   std::uint16_t http_port = 0;  // 0: the one used before, else chosen by the system
   std::string control_host = "127.0.0.1";
-  std::uint16_t control_port = 0;  // ZeroMQ; the same rule
+  std::uint16_t control_port = 0;   // ZeroMQ; the same rule
+  std::uint16_t liveness_port = 0;  // whose bare connections tell of a worker's end; the same rule
   std::uint32_t lease_ms = 5'000;
   std::uint32_t heartbeat_ms = 500;
   bool faults = false;  // whether /api/v1/faults is served

@@ -335,6 +335,7 @@ TEST_CASE(
   CHECK(exit->began);
   CHECK_FALSE(exit->silent);
   CHECK(exit->memory_peak_bytes > 0);
+  CHECK(exit->log_tail == "0 1 0 0 1 127.0.0.1\n");
   CHECK(coordinator.wait_stream(ProcessId{1}, Stream::log) == "0 1 0 0 1 127.0.0.1\n");
 }
 

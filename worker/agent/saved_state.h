@@ -1,5 +1,6 @@
-// What a worker knows, as values that survive in the journal of nobody: handed from one binary to the
-// next in the same process (handover.h), encoded by the wire codec, so that fields may be added.
+// What a worker knows, as values that survive in the journal of nobody: handed from one binary to
+// the next in the same process (handover.h), encoded by the wire codec, so that fields may be
+// added.
 //
 // Ownership: plain values. Times are this machine's monotonic clock, which goes on over an exec.
 #pragma once
@@ -73,7 +74,6 @@ struct SavedState {
 
   bool operator==(const SavedState&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(SavedState, (),
-                      (greeting, answered_at, processes, ended, spools, reports))
+BOOST_DESCRIBE_STRUCT(SavedState, (), (greeting, answered_at, processes, ended, spools, reports))
 
 }  // namespace tutti::worker

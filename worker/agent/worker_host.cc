@@ -384,6 +384,7 @@ void WorkerHost::perform(const Note& effect) { TUTTI_LOG_INFO("worker", "{}", ef
 
 void WorkerHost::perform(const Quit& effect) {
   quit_ = effect;
+  limiter_.close();
   runtime_.stop();
 }
 

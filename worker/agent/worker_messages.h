@@ -89,6 +89,7 @@ struct ProcessExited {
   bool out_of_memory = false;           // the kernel ended it, or something it started
   std::uint64_t memory_peak_bytes = 0;  // 0: not known
   std::uint64_t cpu_ms = 0;
+  std::string log_tail = {};  // of one that did not end with 0: the last of what it wrote
 };
 
 // The stream now ends at `size` (an offset since the stream's beginning).

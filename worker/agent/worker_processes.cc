@@ -186,8 +186,8 @@ void WorkerHost::begin(ProcessId process) {
   running = std::make_unique<RankProcess>(host_, *std::move(launched), handlers_of(process));
   const wire::StartRank& order = starting.effect.start;
   TUTTI_LOG_DEBUG("worker", "job {} generation {} rank {}: process {} is pid {}",
-                  to_string(order.job), to_string(order.generation), order.rank,
-                  to_string(process), pid);
+                  to_string(order.job), to_string(order.generation), order.rank, to_string(process),
+                  pid);
   const std::vector<std::string> frames = std::move(starting.frames);
   starting_.erase(process);
   for (const std::string& frame : frames) static_cast<void>(running->send(frame));
@@ -212,16 +212,15 @@ void WorkerHost::perform(const SignalProcess& effect) {
 // ---------------------------------------------------------------------------------------
 
 RankProcess::Handlers WorkerHost::handlers_of(ProcessId process) {
-  return {
-      .on_frame = [this, process](std::string bytes) { on_rank_frame(process, bytes); },
-      .on_unlinked =
-          [this, process](const Error& reason) {
-            feed(RankLinkLost{.process = process, .reason = reason.message});
-          },
-      .on_output = [this,
-                    process](std::string_view bytes) { append(process, wire::Stream::log, bytes); },
-      .on_dead = [this, process] { end_strays(process); },
-      .on_exit = [this, process](ExitStatus status) { on_exit(process, status); }};
+  return {.on_frame = [this, process](std::string bytes) { on_rank_frame(process, bytes); },
+          .on_unlinked =
+              [this, process](const Error& reason) {
+                feed(RankLinkLost{.process = process, .reason = reason.message});
+              },
+          .on_output = [this, process](
+                           std::string_view bytes) { append(process, wire::Stream::log, bytes); },
+          .on_dead = [this, process] { end_strays(process); },
+          .on_exit = [this, process](ExitStatus status) { on_exit(process, status); }};
 }
 
 ProcessExited WorkerHost::exit_of(ProcessId process, const ExitStatus& status) {
@@ -231,7 +230,14 @@ ProcessExited WorkerHost::exit_of(ProcessId process, const ExitStatus& status) {
                     .seen_unix_ms = wall_now().unix_ms,
                     .out_of_memory = false,
                     .memory_peak_bytes = status.memory_peak_bytes,
-                    .cpu_ms = status.cpu_ms};
+                    .cpu_ms = status.cpu_ms,
+                    .log_tail = {}};
+  const auto spool = spools_.find(process);
+  if (spool != spools_.end() && (status.code != 0 || status.signal != 0)) {
+    const std::uint64_t size = spool->second.log.size();
+    const std::uint64_t tail = std::min<std::uint64_t>(size, wire::kLogTailBytes);
+    out.log_tail = spool->second.log.read(size - tail, tail);
+  }
   const auto group = groups_.find(process);
   if (group != groups_.end()) {
     const GroupUsage usage = limiter_.usage(group->second);
@@ -287,11 +293,9 @@ void WorkerHost::end_strays(ProcessId process) {
     for (const pid_t pid : strangers()) {
       if (reap_orphan(pid)) continue;
       const std::string mark = process_mark_of(pid);
-      const bool others = std::any_of(
-          processes_.begin(), processes_.end(), [&](const auto& entry) {
-            return entry.first != process &&
-                   (mark.empty() || mark == to_string(entry.first));
-          });
+      const bool others = std::any_of(processes_.begin(), processes_.end(), [&](const auto& entry) {
+        return entry.first != process && (mark.empty() || mark == to_string(entry.first));
+      });
       if (others) continue;
       ::kill(pid, SIGKILL);
       left = true;

@@ -358,7 +358,8 @@ void WorkerState::on_input(const ProcessExited& input) {
                         .began = true,
                         .out_of_memory = input.out_of_memory,
                         .memory_peak_bytes = input.memory_peak_bytes,
-                        .cpu_ms = input.cpu_ms};
+                        .cpu_ms = input.cpu_ms,
+                        .log_tail = input.log_tail};
   blame(*process, exit);
   report_exit(*process, std::move(exit));
 }

@@ -282,6 +282,12 @@ void Limiter::remove(const Group& group) const {
   }
 }
 
+void Limiter::close() const {
+  for (const fs::path& root : {memory_, cpu_}) {
+    if (!root.empty()) ::rmdir(root.c_str());
+  }
+}
+
 std::size_t Limiter::end_leftovers(Duration within) const {
   if (hold_ == Hold::rlimit) return 0;
   const Instant until = monotonic_now() + within;

@@ -81,6 +81,9 @@ class Limiter {
   // Ends what is still in it and removes it. Best effort: a later start does it again.
   void remove(const Group& group) const;
 
+  // Removes what it made for itself, if nothing is in it any more: a worker that ends.
+  void close() const;
+
   // What an earlier worker left. Returns how many processes were still there.
   std::size_t end_leftovers(Duration within) const;
 

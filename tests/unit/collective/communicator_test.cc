@@ -234,6 +234,29 @@ TEST_CASE(
   CHECK(try_to_join({.generation = 2}).first.code == ErrorCode::stale);
 }
 
+TEST_CASE(
+    "forming: who listens at a rank's address learns no secret and cannot pass for the rank") {
+  const std::string secret = "a secret of this generation";
+  auto stranger = *listen_local();
+  auto second = *Listener::open({});
+  const FormOptions form{.addresses = {stranger.address, second->address()},
+                         .rank = 1,
+                         .generation = 3,
+                         .secret = secret};
+  Result<std::unique_ptr<Communicator>> joined = Error{};
+  std::thread dialer([&] { joined = second->connect(form); });
+  FileDescriptor socket;
+  while (!socket) socket = accept_waiting(stranger.socket);
+  Greeting heard;
+  REQUIRE(::recv(socket.get(), &heard, sizeof heard, MSG_WAITALL) == sizeof heard);
+  const std::string_view bytes(reinterpret_cast<const char*>(&heard), sizeof heard);
+  CHECK(bytes.find(secret) == std::string_view::npos);
+  heard.rank = 0;  // the best it can do: to give back what it was shown
+  REQUIRE(::send(socket.get(), &heard, sizeof heard, MSG_NOSIGNAL) == sizeof heard);
+  dialer.join();
+  CHECK(joined.error().code == ErrorCode::permission_denied);
+}
+
 TEST_CASE("forming: noise and silent strangers do not hold up the group") {
   auto first = *Listener::open({});
   auto second = *Listener::open({});

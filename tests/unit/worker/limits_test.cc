@@ -52,6 +52,8 @@ TEST_CASE("limits: who needs more memory than its group may have is ended, and t
   CHECK(limiter.find(ProcessId{7}).folders == plan.group.folders);
   limiter.remove(plan.group);
   CHECK(limiter.find(ProcessId{7}).empty());
+  limiter.close();
+  CHECK_FALSE(std::filesystem::exists(plan.group.folders.front().parent_path()));
 }
 
 TEST_CASE("limits: a group is ended with all that is in it, also by the next worker") {
@@ -72,6 +74,7 @@ TEST_CASE("limits: a group is ended with all that is in it, also by the next wor
   CHECK(Limiter(own_cgroups(), mark).end_leftovers(std::chrono::seconds(5)) >= 1);
   CHECK(wait_exit(*process).signal == 9);
   CHECK(limiter.find(ProcessId{1}).empty());
+  limiter.close();
 }
 
 TEST_CASE("limits: without groups a process is held by resource limits, and people are told so") {
