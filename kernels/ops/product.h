@@ -15,6 +15,8 @@
 // do not match); nothing is written then.
 #pragma once
 
+#include <span>
+
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -42,6 +44,22 @@ struct Product {
 Result<> product_nt(const OpContext& ctx, const Product& args);
 Result<> product_nn(const OpContext& ctx, const Product& args);
 Result<> product_tn(const OpContext& ctx, const Product& args);
+
+// output[N, K] = the tree of shards of left[M, N]^T * right[M, K] (collective/shard_tree.h): shard
+// s sums tokens [ends[s - 1], ends[s]) as one chain, shards are added pairwise in one balanced
+// tree, and an inner node with one empty half is its other half. The bits of one product_tn per
+// shard, each from zero, added by add_into in the tree's order; but the tree is added while a block
+// of outputs is in cache, and no buffer per level of it is needed. Where all shards are empty the
+// tree is zero. `start` output adds the tree to what output holds, by one addition; it does not
+// continue a chain.
+struct ShardedProduct {
+  ConstMatrix left;
+  ConstMatrix right;
+  Matrix output;
+  std::span<const Index> ends;  // a power of two of them, ascending; the last is M
+  ChainStart start = ChainStart::zero;
+};
+Result<> product_tn_shards(const OpContext& ctx, const ShardedProduct& args);
 
 // output[c] = chain of additions over the rows of x in order: the gradient of a bias.
 struct ColumnSums {
