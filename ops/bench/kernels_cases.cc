@@ -9,14 +9,11 @@
 
 #include "kernels/ops/adamw.h"
 #include "kernels/ops/cross_entropy.h"
-#include "kernels/ops/product.h"
 #include "kernels/ops/random.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/silu_gate.h"
-#include "kernels/ops/weights/packed_weight.h"
 #include "kernels/tensor/buffer.h"
-#include "ops/bench/kernels_peers.h"
 #include "ops/bench/peer_process.h"
 
 namespace tutti::bench {
@@ -31,81 +28,6 @@ using Run = std::function<void()>;
 
 bool wanted(const Bench& bench, const std::string& name) {
   return name.find(bench.options.only) != std::string::npos;
-}
-
-struct Shape {
-  const char* name;
-  Index m, n, k;
-};
-
-// Rows, outputs, inputs of the linear layers; tokens of one micro-batch, and one token (decoding).
-constexpr Shape kShapes[] = {
-    {"demo attention", 2048, 192, 192}, {"demo up", 2048, 512, 192},
-    {"demo down", 2048, 192, 512},      {"demo head", 256, 2048, 192},
-    {"gpt2 attention", 1024, 768, 768}, {"gpt2 up", 1024, 3072, 768},
-    {"gpt2 down", 1024, 768, 3072},     {"gpt2 256", 256, 768, 768},
-    {"gpt2 64", 64, 768, 768},          {"gpt2 up 64", 64, 3072, 768},
-    {"gpt2 16", 16, 3072, 768},         {"demo decode", 1, 512, 192},
-    {"gpt2 decode", 1, 3072, 768},      {"gpt2 decode 8", 8, 3072, 768},
-    {"7b decode", 1, 11008, 4096},      {"7b decode 4", 4, 11008, 4096},
-};
-
-void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
-  const char* const names[] = {"nt", "nn", "tn"};
-  const std::string name =
-      fmt::format("{} {} {}x{}x{}", s.name, names[static_cast<int>(kind)], s.m, s.n, s.k);
-  if (!wanted(bench, name)) return;
-  const FloatBuffer left = numbers(bench, s.m * s.k, 1);
-  const FloatBuffer right = numbers(bench, s.n * s.k, 2);
-  FloatBuffer output(s.m * s.n);
-  const Matrix out = output.matrix(s.m, s.n);
-  // The three products of one linear layer, each over its own sum.
-  Run ours;
-  PeerProduct peer{kind, s.m, s.n, s.k, left.data(), right.data(), output.data()};
-  if (kind == ProductKind::nt) {
-    ours = [&bench, s, &left, &right, out] {
-      TUTTI_ASSERT(product_nt(
-          bench.ctx,
-          {.left = left.matrix(s.m, s.k), .right = right.matrix(s.n, s.k), .output = out}));
-    };
-  } else if (kind == ProductKind::nn) {
-    peer = {kind, s.m, s.k, s.n, output.data(), right.data(), left.data()};
-    ours = [&bench, s, &left, &right, out] {
-      TUTTI_ASSERT(product_nn(
-          bench.ctx,
-          {.left = out, .right = right.matrix(s.n, s.k), .output = left.matrix(s.m, s.k)}));
-    };
-  } else {
-    peer = {kind, s.n, s.k, s.m, output.data(), left.data(), right.data()};
-    ours = [&bench, s, &left, &right, out] {
-      TUTTI_ASSERT(product_tn(
-          bench.ctx,
-          {.left = out, .right = left.matrix(s.m, s.k), .output = right.matrix(s.n, s.k)}));
-    };
-  }
-  std::vector<Run> runs = {ours};
-  const std::vector<Peer> peers = product_peers();
-  for (const Peer& p : peers) runs.push_back([&p, &peer] { p.product(peer); });
-  const auto packed = kernels::pack_weight(bench.ctx, right.matrix(s.n, s.k));
-  if (kind == ProductKind::nt && s.m <= 32) {
-    runs[0] = [&bench, s, &left, &right, out, &packed] {
-      TUTTI_ASSERT(product_nt(bench.ctx, {.left = left.matrix(s.m, s.k),
-                                          .right = right.matrix(s.n, s.k),
-                                          .output = out,
-                                          .packed = &*packed}));
-    };
-  }
-  const auto samples = measure(runs, bench.options.seconds, bench.clock());
-  const double work = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9;
-  Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = {}};
-  line.rate = work / samples[0].at(0.0);
-  line.share = line.rate / bench.peak_gflops;
-  if (peers.empty()) print_line(line);
-  for (std::size_t i = 0; i < peers.size(); ++i) {
-    line.peer = peers[i].name;
-    line.theirs = &samples[i + 1];
-    print_line(line);
-  }
 }
 
 void bench_alone(const Bench& bench, const char* name, double flops, const Run& run) {
@@ -223,20 +145,11 @@ void bench_beside(const Bench& bench, const BesideCase& c, const std::function<v
   line.ours = &pair.ours;
   if (c.flops > 0.0) {
     line.rate = c.flops * 1e-9 / pair.ours.at(0.0);
-    line.share = line.rate / bench.peak_gflops;
+    line.share = line.rate / (c.ceiling > 0.0 ? c.ceiling : bench.peak_gflops);
   } else if (c.bytes > 0.0 && bench.read_gbps > 0.0) {
     line.share = c.bytes * 1e-9 / pair.ours.at(0.0) / bench.read_gbps;
   }
   print_line(line);
-}
-
-void bench_products(const Bench& bench) {
-  for (const Shape& shape : kShapes) {
-    for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
-      if (shape.m < 64 && kind != ProductKind::nt) continue;
-      bench_product(bench, shape, kind);
-    }
-  }
 }
 
 void bench_ops(const Bench& bench) {

@@ -21,6 +21,8 @@ struct Bench {
   Options options;
   double peak_gflops = 0.0;
   double read_gbps = 0.0;  // of memory beyond the caches
+  double bf16_gops = 0.0;  // of native dot products; 0: none
+  double int8_gops = 0.0;
 
   Clock clock() const { return options.threads == 1 ? Clock::thread : Clock::wall; }
 };
@@ -35,6 +37,7 @@ struct BesideCase {
   std::string peer_case = {};  // empty: no peer
   double flops = 0.0;
   double bytes = 0.0;
+  double ceiling = 0.0;  // in GFLOP/s, where it is not that of fp32
 };
 void bench_beside(const Bench& bench, const BesideCase& c, const std::function<void()>& run);
 

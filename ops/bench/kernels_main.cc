@@ -4,7 +4,6 @@
 // With one thread, times are of that thread: a busy machine disturbs caches and clocks, not more.
 //
 //   bench_kernels [--quick] [--threads N] [--only TEXT]
-#include <immintrin.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -16,6 +15,7 @@
 #include "kernels/ops/cpu_path.h"
 #include "kernels/tensor/buffer.h"
 #include "ops/bench/kernels_cases.h"
+#include "ops/bench/kernels_ceilings.h"
 
 namespace tutti::bench {
 namespace {
@@ -48,34 +48,16 @@ double peak_gflops(kernels::ThreadPool& pool) {
   return kRounds * 12.0 * 16.0 * pool.threads() / samples[0].at(0.0) * 1e-9;
 }
 
-// Sums of 256 MiB, eight vectors at a time: what reading memory gives.
-double read_gbps(kernels::ThreadPool& pool) {
-  constexpr kernels::Index kFloats = kernels::Index{64} << 20;
-  constexpr kernels::Index kPiece = kernels::Index{1} << 18;
-  const kernels::FloatBuffer memory(kFloats);
-  const std::vector<std::function<void()>> loop = {[&] {
-    pool.parallel_for(kFloats, kPiece, [&](int, kernels::Index begin, kernels::Index end) {
-      __m256 sum[8] = {};
-      for (kernels::Index i = begin; i < end; i += 64) {
-        for (int v = 0; v < 8; ++v) {
-          sum[v] = _mm256_add_ps(sum[v], _mm256_loadu_ps(memory.data() + i + v * 8));
-        }
-      }
-      for (int v = 1; v < 8; ++v) sum[0] = _mm256_add_ps(sum[0], sum[v]);
-      volatile float keep = _mm256_cvtss_f32(sum[0]);
-      static_cast<void>(keep);
-    });
-  }};
-  const auto samples = measure(loop, 0.3);
-  return static_cast<double>(kFloats) * sizeof(float) / samples[0].at(0.0) * 1e-9;
-}
-
 int run(const Options& options) {
   kernels::ThreadPool pool(options.threads);
-  const Bench bench{kernels::OpContext{&pool}, options, peak_gflops(pool), read_gbps(pool)};
+  const Bench bench{
+      kernels::OpContext{&pool}, options,
+      peak_gflops(pool),         read_speed(pool, kernels::Index{64} << 20, Pages::huge),
+      bf16_gops(pool),           int8_gops(pool)};
   std::fprintf(stderr, "path %s, %d thread(s), peak %.1f GFLOP/s, memory read %.1f GB/s\n",
                std::string(to_string(kernels::cpu_path())).c_str(), options.threads,
                bench.peak_gflops, bench.read_gbps);
+  if (options.only.empty()) print_ceilings(bench);
   bench_products(bench);
   bench_ops(bench);
   return 0;

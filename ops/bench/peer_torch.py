@@ -113,6 +113,29 @@ def linear_cross_entropy(tokens, width, vocabulary, mode):
 
 CASES["linear_cross_entropy"] = linear_cross_entropy
 
+
+def product(kind, m, n, k):
+    m, n, k = map(int, (m, n, k))
+    x, w, y = torch.rand(m, k), torch.rand(n, k), torch.rand(m, n)
+    left, right, out = {"nt": (x, w.T, y), "nn": (y, w, x), "tn": (y.T, x, w)}[kind]
+
+    def run():
+        with torch.no_grad():
+            torch.mm(left, right, out=out)
+    return run
+
+
+def product_bf16(m, n, k):
+    x, w = (torch.rand(int(rows), int(k)).bfloat16() for rows in (m, n))
+
+    def run():
+        with torch.no_grad():
+            torch.mm(x, w.T)
+    return run
+
+
+CASES["product"], CASES["product_bf16"] = product, product_bf16
+
 run = None
 for line in sys.stdin:
     word, *rest = line.split()

@@ -5,7 +5,7 @@
 // order; each output is one chain (chain rule), whatever the tile's shape. It is wide and low, six
 // rows of four vectors: an output row is then touched a quarter of a kilobyte at a time, and six
 // rows of the left operand are few enough to be read where they lie, at any stride, without
-// emptying a set of L1 (kernels/lab/fp32_products.md).
+// emptying a set of L1 (kernels/lab/products.md).
 #if defined(TUTTI_CHAIN_TILE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef TUTTI_CHAIN_TILE_INL
 #undef TUTTI_CHAIN_TILE_INL

@@ -82,6 +82,7 @@ const float* pack_tokens(const OpContext& ctx, ConstMatrix right) {
   float* const packed = ctx.pool->op_scratch().floats(panels * right.rows * kChainColumns);
   constexpr Index kTokens = 256;
   const Index stretches = (right.rows + kTokens - 1) / kTokens;
+  const Index panel_floats = right.rows * kChainColumns;
   ctx.pool->parallel_for(panels * stretches, 1, [&](int, Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const Index column = i / stretches * kChainColumns;
@@ -89,7 +90,7 @@ const float* pack_tokens(const OpContext& ctx, ConstMatrix right) {
       pack_panel_straight(
           right.row_range(token, std::min(kTokens, right.rows - token))
               .column_range(column, std::min(kChainColumns, right.columns - column)),
-          kChainColumns, packed + i / stretches * right.rows * kChainColumns + token * kChainColumns);
+          kChainColumns, packed + i / stretches * panel_floats + token * kChainColumns);
     }
   });
   return packed;
@@ -166,9 +167,8 @@ Result<> product_tn_shards(const OpContext& ctx, const ShardedProduct& args) {
     ascending = ascending && end >= before;
     before = end;
   }
-  if (!ascending || args.right.rows != args.left.rows ||
-      args.output.rows != args.left.columns || args.output.columns != args.right.columns ||
-      args.output.stride < args.output.columns) {
+  if (!ascending || args.right.rows != args.left.rows || args.output.rows != args.left.columns ||
+      args.output.columns != args.right.columns || args.output.stride < args.output.columns) {
     return Error{ErrorCode::invalid_argument,
                  "product_tn_shards: left, right and output do not match, or the shards are no "
                  "power of two of ascending ends"};

@@ -24,47 +24,54 @@ struct Avx2 {
   static constexpr int kChannelRows = 2;
   static constexpr int kChannelGroups = 1;
 
-  template <bool kWide>
-  struct Sum {
-    // Lanes of eight outputs each; wide: pairs of inputs of four outputs each.
-    __m256i lanes[kWide ? 4 : 2];
-
-    void clear() {
-      for (__m256i& lane : lanes) lane = _mm256_setzero_si256();
-    }
-    void dot(const Two& codes, const std::int8_t* x) {
-      std::int32_t four;
-      std::memcpy(&four, x, 4);
-      if constexpr (kWide) {
-        const __m256i words = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
-        wide(lanes[0], _mm256_castsi256_si128(codes.a), words);
-        wide(lanes[1], _mm256_extracti128_si256(codes.a, 1), words);
-        wide(lanes[2], _mm256_castsi256_si128(codes.b), words);
-        wide(lanes[3], _mm256_extracti128_si256(codes.b, 1), words);
-      } else {
-        const __m256i bytes = _mm256_set1_epi32(four);
-        const __m256i ones = _mm256_set1_epi16(1);
-        const auto narrow = [&](__m256i& lane, __m256i of) {
-          lane = _mm256_add_epi32(lane, _mm256_madd_epi16(_mm256_maddubs_epi16(of, bytes), ones));
-        };
-        narrow(lanes[0], codes.a);
-        narrow(lanes[1], codes.b);
-      }
-    }
-    Two total() const {
-      if constexpr (kWide) {
-        return {together(lanes[0], lanes[1]), together(lanes[2], lanes[3])};
-      } else {
-        return {lanes[0], lanes[1]};
-      }
-    }
-    static void wide(__m256i& lane, __m128i codes, __m256i words) {
-      lane = _mm256_add_epi32(lane, _mm256_madd_epi16(_mm256_cvtepu8_epi16(codes), words));
-    }
-    static __m256i together(__m256i a, __m256i b) {
-      return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
-    }
+  // Lanes of eight outputs each; wide: pairs of inputs of four outputs each.
+  struct Four {
+    __m256i a, b, c, d;
   };
+  template <bool kWide>
+  using Sum = std::conditional_t<kWide, Four, Two>;
+  template <bool kWide>
+  static Sum<kWide> none() {
+    const __m256i zero = _mm256_setzero_si256();
+    if constexpr (kWide) {
+      return {zero, zero, zero, zero};
+    } else {
+      return {zero, zero};
+    }
+  }
+  template <bool kWide>
+  static Sum<kWide> dot(const Sum<kWide>& sum, const Two& codes, const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    if constexpr (kWide) {
+      const __m256i words = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
+      return {wide(sum.a, _mm256_castsi256_si128(codes.a), words),
+              wide(sum.b, _mm256_extracti128_si256(codes.a, 1), words),
+              wide(sum.c, _mm256_castsi256_si128(codes.b), words),
+              wide(sum.d, _mm256_extracti128_si256(codes.b, 1), words)};
+    } else {
+      const __m256i bytes = _mm256_set1_epi32(four);
+      return {narrow(sum.a, codes.a, bytes), narrow(sum.b, codes.b, bytes)};
+    }
+  }
+  template <bool kWide>
+  static Two total(const Sum<kWide>& sum) {
+    if constexpr (kWide) {
+      return {together(sum.a, sum.b), together(sum.c, sum.d)};
+    } else {
+      return sum;
+    }
+  }
+  static __m256i wide(__m256i lane, __m128i codes, __m256i words) {
+    return _mm256_add_epi32(lane, _mm256_madd_epi16(_mm256_cvtepu8_epi16(codes), words));
+  }
+  static __m256i narrow(__m256i lane, __m256i codes, __m256i bytes) {
+    const __m256i pairs = _mm256_maddubs_epi16(codes, bytes);
+    return _mm256_add_epi32(lane, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  static __m256i together(__m256i a, __m256i b) {
+    return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
+  }
 
   static Two load(const std::uint8_t* from) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)),

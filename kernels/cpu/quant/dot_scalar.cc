@@ -29,16 +29,22 @@ struct Scalar {
   }
 
   template <bool kWide>
-  struct Sum {
-    Ints lanes;
-    void clear() { lanes = {}; }
-    void dot(const Codes& codes, const std::int8_t* x) {
-      for (std::size_t o = 0; o < 16; ++o) {
-        for (std::size_t i = 0; i < 4; ++i) lanes.lane[o] += codes.lane[4 * o + i] * x[i];
-      }
+  using Sum = Ints;
+  template <bool kWide>
+  static Ints none() {
+    return {};
+  }
+  template <bool kWide>
+  static Ints dot(Ints sum, const Codes& codes, const std::int8_t* x) {
+    for (std::size_t o = 0; o < 16; ++o) {
+      for (std::size_t i = 0; i < 4; ++i) sum.lane[o] += codes.lane[4 * o + i] * x[i];
     }
-    Ints total() const { return lanes; }
-  };
+    return sum;
+  }
+  template <bool kWide>
+  static Ints total(const Ints& sum) {
+    return sum;
+  }
 
   static Codes load(const std::uint8_t* from) {
     return each<Codes>([&](std::size_t i) { return from[i]; });

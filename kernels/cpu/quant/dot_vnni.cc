@@ -18,17 +18,23 @@ struct Vnni {
   static constexpr int kChannelRows = 6;
   static constexpr int kChannelGroups = 4;
 
+  // Sums are values that are passed on, never objects: gcc keeps those in registers alone.
   template <bool kWide>
-  struct Sum {
-    __m512i lanes;
-    void clear() { lanes = _mm512_setzero_si512(); }
-    void dot(__m512i codes, const std::int8_t* x) {
-      std::int32_t four;
-      std::memcpy(&four, x, 4);
-      lanes = _mm512_dpbusd_epi32(lanes, codes, _mm512_set1_epi32(four));
-    }
-    __m512i total() const { return lanes; }
-  };
+  using Sum = __m512i;
+  template <bool kWide>
+  static __m512i none() {
+    return _mm512_setzero_si512();
+  }
+  template <bool kWide>
+  static __m512i dot(__m512i sum, __m512i codes, const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    return _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(four));
+  }
+  template <bool kWide>
+  static __m512i total(__m512i sum) {
+    return sum;
+  }
 
   static __m512i load(const std::uint8_t* from) { return _mm512_loadu_si512(from); }
   static __m512i low(__m512i both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }

@@ -5,7 +5,8 @@
 // V::Sum     four-input products in flight, of codes below 64 or of any (kWide)
 //
 // Included by one source per instruction set, which defines V in an unnamed namespace: nothing here
-// may be shared between them, as each is compiled for its own machine.
+// may be shared between them, as each is compiled for its own machine. Loops over rows and groups
+// are unrolled, so that sums stay in registers.
 #pragma once
 
 #include <cstdint>
@@ -80,36 +81,76 @@ inline typename V::Floats add_cell(typename V::Floats sum, typename V::Ints firs
   }
 }
 
+inline constexpr Index kAheadBytes = 2048;
+
 template <class V, WeightFormat kFormat, int kRows>
 void run_cells(const GroupCall& call, Index row) {
   constexpr CellLayout kLayout = layout_of(kFormat);
   constexpr bool kWide = kLayout.bits == 8;
   typename V::Floats sum[kRows];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) sum[r] = V::load_floats(call.sums + (row + r) * call.sums_stride);
   const std::int8_t* x[kRows];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) x[r] = call.x + (row + r) * call.cells * kCell;
   for (Index c = 0; c < call.cells; ++c) {
     const std::uint8_t* const cell = call.group + kLayout.cell_at(c);
+    // With several rows the machine looks fewer cells ahead than memory is far away.
+    if constexpr (kRows > 1) {
+      for (Index line = 0; line < kLayout.cell(); line += 64) {
+        __builtin_prefetch(cell + kAheadBytes + line);
+      }
+    }
     typename V::template Sum<kWide> first[kRows];
     typename V::template Sum<kWide> second[kRows];
-    for (int r = 0; r < kRows; ++r) first[r].clear();
-    for (int r = 0; r < kRows; ++r) second[r].clear();
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) first[r] = V::template none<kWide>();
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) second[r] = V::template none<kWide>();
     each_quad<V, kLayout.bits>(cell, [&]<int j>(Number<j>, typename V::Codes codes) {
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         // Where halves have no scales of their own, the second sum is a second chain in flight.
-        (j < 4 ? first[r] : second[r]).dot(codes, x[r] + c * kCell + 4 * j);
+        const std::int8_t* const four = x[r] + c * kCell + 4 * j;
+        if constexpr (j < 4) {
+          first[r] = V::template dot<kWide>(first[r], codes, four);
+        } else {
+          second[r] = V::template dot<kWide>(second[r], codes, four);
+        }
       }
     });
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      sum[r] = add_cell<V, kFormat>(sum[r], first[r].total(), second[r].total(),
-                                    cell + kLayout.codes(), call.group + kLayout.super_at(c),
-                                    call.scales[(row + r) * call.cells + c],
-                                    call.halves + ((row + r) * call.cells + c) * 2);
+      sum[r] = add_cell<V, kFormat>(
+          sum[r], V::template total<kWide>(first[r]), V::template total<kWide>(second[r]),
+          cell + kLayout.codes(), call.group + kLayout.super_at(c),
+          call.scales[(row + r) * call.cells + c], call.halves + ((row + r) * call.cells + c) * 2);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) V::store_floats(sum[r], call.sums + (row + r) * call.sums_stride);
+}
+
+struct Range {
+  Index first, count;
+};
+
+template <class V>
+__attribute__((noinline)) void scale_channel(const GroupCall& call, Range rows, Range groups,
+                                             const typename V::Ints* totals) {
+  constexpr CellLayout kLayout = layout_of(WeightFormat::int8_channel);
+  for (Index r = rows.first; r < rows.first + rows.count; ++r) {
+    std::int32_t total = 0;
+    for (Index h = 0; h < 2 * call.cells; ++h) total += call.halves[r * 2 * call.cells + h];
+    for (Index g = groups.first; g < groups.first + groups.count; ++g) {
+      float* const place = call.sums + r * call.sums_stride + g * kGroup;
+      const std::uint8_t* const scales = call.group + g * kLayout.group_bytes(call.cells);
+      const auto codes = V::add(*totals++, V::splat_int(-128 * total));
+      const auto scale = V::mul(V::load_floats(reinterpret_cast<const float*>(scales)),
+                                V::splat(call.scales[r * call.cells]));
+      V::store_floats(V::fma(V::to_floats(codes), scale, V::load_floats(place)), place);
+    }
+  }
 }
 
 // int8 by int8 over all of K: integers only, scaled once at the end.
@@ -119,8 +160,10 @@ void run_channel(const GroupCall& call, Index row, Index group) {
   const Index step = kLayout.group_bytes(call.cells);
   const std::uint8_t* const base = call.group + group * step;
   typename V::template Sum<true> sum[kRows][kGroups];
-  for (auto& sums : sum) {
-    for (auto& s : sums) s.clear();
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int g = 0; g < kGroups; ++g) sum[r][g] = V::template none<true>();
   }
   const Index inputs = call.cells * kCell;
   const std::int8_t* const x = call.x + row * inputs;
@@ -131,20 +174,19 @@ void run_channel(const GroupCall& call, Index row, Index group) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int g = 0; g < kGroups; ++g) sum[r][g].dot(codes[g], x + r * inputs + k);
+      for (int g = 0; g < kGroups; ++g) {
+        sum[r][g] = V::template dot<true>(sum[r][g], codes[g], x + r * inputs + k);
+      }
     }
   }
+  // Through memory: what follows is too long for gcc to unroll, and would keep the sums there.
+  typename V::Ints totals[kRows][kGroups];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
-    std::int32_t total = 0;
-    for (Index h = 0; h < 2 * call.cells; ++h) total += call.halves[(row + r) * 2 * call.cells + h];
-    for (int g = 0; g < kGroups; ++g) {
-      float* const place = call.sums + (row + r) * call.sums_stride + (group + g) * kGroup;
-      const auto codes = V::add(sum[r][g].total(), V::splat_int(-128 * total));
-      const auto scale = V::mul(V::load_floats(reinterpret_cast<const float*>(base + g * step)),
-                                V::splat(call.scales[(row + r) * call.cells]));
-      V::store_floats(V::fma(V::to_floats(codes), scale, V::load_floats(place)), place);
-    }
+#pragma GCC unroll 8
+    for (int g = 0; g < kGroups; ++g) totals[r][g] = V::template total<true>(sum[r][g]);
   }
+  scale_channel<V>(call, {row, kRows}, {group, kGroups}, &totals[0][0]);
 }
 
 template <class V, int kGroups>

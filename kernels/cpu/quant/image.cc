@@ -1,8 +1,9 @@
 // Lays a quantised weight out for the registers, and reads groups of it back as f32 panels.
 #include "kernels/cpu/quant/image.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -30,13 +31,29 @@ void put_codes(int bits, const std::uint8_t* code, Index output, std::uint8_t* c
   }
 }
 
-std::uint8_t code_at(int bits, const std::uint8_t* cell, Index quad, Index at) {
-  if (bits == 8) return cell[quad * 64 + at];
-  const int low = cell[quad % 4 * 64 + at] >> (quad / 4 * 4) & 15;
-  if (bits == 4) return static_cast<std::uint8_t>(low);
-  const int high =
-      bits == 6 ? cell[256 + quad / 4 * 64 + at] >> (quad % 4 * 2) & 3 : cell[256 + at] >> quad & 1;
-  return static_cast<std::uint8_t>(low | high << 4);
+// The codes of a cell, quad by quad, a byte each.
+void take_codes(int bits, const std::uint8_t* cell, std::uint8_t (&codes)[kQuads][64]) {
+  if (bits == 8) {
+    std::memcpy(codes, cell, sizeof codes);
+    return;
+  }
+  for (int j = 0; j < 4; ++j) {
+    const std::uint8_t* const nibbles = cell + 64 * j;
+    for (int at = 0; at < 64; ++at) {
+      codes[j][at] = nibbles[at] & 15;
+      codes[j + 4][at] = nibbles[at] >> 4;
+    }
+  }
+  if (bits == 4) return;
+  for (int j = 0; j < kQuads; ++j) {
+    const std::uint8_t* const high = cell + 256 + (bits == 6 ? j / 4 * 64 : 0);
+    const int shift = bits == 6 ? j % 4 * 2 : j;
+    const int mask = bits == 6 ? 3 : 1;
+    for (int at = 0; at < 64; ++at) {
+      const int upper = (high[at] >> shift & mask) << 4;
+      codes[j][at] = static_cast<std::uint8_t>(codes[j][at] | upper);
+    }
+  }
 }
 
 void put_half_at(std::uint16_t half, Index output, std::uint8_t* to) {
@@ -79,8 +96,8 @@ void put_scales(WeightFormat format, const RowCodes& row, Index c, Index output,
 
 // Of one cell, by output: value = scale (code - zero) + add; two scales where halves differ.
 struct CellScales {
-  float scale[2][kGroup];
-  float add[kGroup];
+  alignas(32) float scale[2][kGroup];
+  alignas(32) float add[kGroup];
 };
 
 void read_scales(WeightFormat format, const std::uint8_t* group, Index c, CellScales& s) {
@@ -126,25 +143,36 @@ void lay_out_row(WeightFormat format, const RowCodes& row, Index cells, Index ou
 void read_group(WeightFormat format, const std::uint8_t* group, Index inputs, float* panel,
                 Index stride) {
   const CellLayout layout = layout_of(format);
-  const int zero = zero_of(format);
+  const __m256i zero = _mm256_set1_epi32(zero_of(format));
+  const bool table = format == WeightFormat::nf4;
   const bool adds = format == WeightFormat::int4_group || format == WeightFormat::q4_k ||
                     format == WeightFormat::q5_k;
+  const __m256 table_low = _mm256_loadu_ps(kNormalFloats.data());
+  const __m256 table_high = _mm256_loadu_ps(kNormalFloats.data() + 8);
   for (Index c = 0; c * kCell < inputs; ++c) {
     CellScales scales;
     read_scales(format, group, c, scales);
-    const std::uint8_t* const cell = group + layout.cell_at(c);
+    alignas(64) std::uint8_t codes[kQuads][64];
+    take_codes(layout.bits, group + layout.cell_at(c), codes);
     const Index depth = std::min(kCell, inputs - c * kCell);
     for (Index k = 0; k < depth; ++k) {
       float* const to = panel + (c * kCell + k) * stride;
-      const float* const scale = scales.scale[k / 16];
-      for (Index o = 0; o < kGroup; ++o) {
-        const std::uint8_t code = code_at(layout.bits, cell, k / 4, o * 4 + k % 4);
-        if (format == WeightFormat::nf4) {
-          to[o] = scale[o] * kNormalFloats[code];
-          continue;
+      for (Index half = 0; half < 2; ++half) {
+        const auto* const words = reinterpret_cast<const __m256i*>(codes[k / 4] + half * 32);
+        const __m128i shift = _mm_cvtsi64_si128(k % 4 * 8);
+        const __m256i code = _mm256_and_si256(_mm256_srl_epi32(_mm256_load_si256(words), shift),
+                                              _mm256_set1_epi32(255));
+        __m256 value;
+        if (table) {
+          const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));
+          value = _mm256_blendv_ps(_mm256_permutevar8x32_ps(table_low, code),
+                                   _mm256_permutevar8x32_ps(table_high, code), upper);
+        } else {
+          value = _mm256_cvtepi32_ps(_mm256_sub_epi32(code, zero));
         }
-        const float scaled = scale[o] * static_cast<float>(code - zero);
-        to[o] = adds ? scaled + scales.add[o] : scaled;
+        value = _mm256_mul_ps(_mm256_load_ps(scales.scale[k / 16] + half * 8), value);
+        if (adds) value = _mm256_add_ps(value, _mm256_load_ps(scales.add + half * 8));
+        _mm256_storeu_ps(to + half * 8, value);
       }
     }
   }

@@ -1,0 +1,23 @@
+// What one machine can do at most, measured: the shares that bench_kernels prints are of these.
+#pragma once
+
+#include "kernels/tensor/thread_pool.h"
+
+namespace tutti::bench {
+
+struct Bench;
+
+// Dot products of bf16 pairs and of int8 quads, in 1e9 multiplications and additions a second; 0
+// where the path in use has none.
+double bf16_gops(kernels::ThreadPool& pool);
+double int8_gops(kernels::ThreadPool& pool);
+
+// Reading `floats` again and again, GB/s; in huge pages where memory gives them.
+enum class Pages { huge, small };
+double read_speed(kernels::ThreadPool& pool, kernels::Index floats, Pages pages);
+
+// One line each: arithmetic, and memory read from L2, L3 and beyond, with huge and small pages.
+
+void print_ceilings(const Bench& bench);
+
+}  // namespace tutti::bench

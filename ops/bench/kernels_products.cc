@@ -1,0 +1,229 @@
+// Products beside BLIS, oneDNN and PyTorch (MKL): fp32, bf16, quantised weights, the tree of
+// shards.
+#include <fmt/core.h>
+
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/ops/product.h"
+#include "kernels/ops/product_bf16.h"
+#include "kernels/ops/weights/packed_weight.h"
+#include "kernels/ops/weights/quantised_weight.h"
+#include "ops/bench/kernels_cases.h"
+#include "ops/bench/kernels_peers.h"
+#include "ops/bench/peer_process.h"
+
+namespace tutti::bench {
+
+using kernels::FloatBuffer;
+using kernels::Index;
+using kernels::Matrix;
+
+namespace {
+
+using Run = std::function<void()>;
+
+bool wanted(const Bench& bench, const std::string& name) {
+  return name.find(bench.options.only) != std::string::npos;
+}
+
+struct Shape {
+  const char* name;
+  Index m, n, k;
+};
+
+// Rows, outputs, inputs of the linear layers; tokens of one micro-batch, and one token (decoding).
+constexpr Shape kShapes[] = {
+    {"demo attention", 2048, 192, 192}, {"demo up", 2048, 512, 192},
+    {"demo down", 2048, 192, 512},      {"demo head", 256, 2048, 192},
+    {"gpt2 attention", 1024, 768, 768}, {"gpt2 up", 1024, 3072, 768},
+    {"gpt2 down", 1024, 768, 3072},     {"gpt2 256", 256, 768, 768},
+    {"gpt2 64", 64, 768, 768},          {"gpt2 up 64", 64, 3072, 768},
+    {"gpt2 16", 16, 3072, 768},         {"demo decode", 1, 512, 192},
+    {"gpt2 decode", 1, 3072, 768},      {"gpt2 decode 8", 8, 3072, 768},
+    {"7b decode", 1, 11008, 4096},      {"7b decode 4", 4, 11008, 4096},
+};
+
+// The same line beside PyTorch, where it is there; `line` has ours already.
+void beside_torch(const Bench& bench, const std::string& peer_case, const Run& ours, Line line) {
+  PeerProcess& torch = torch_peer(bench.options.threads);
+  if (!torch.available() || !torch.prepare(peer_case)) return;
+  const Pair pair = measure_with_peer(ours, torch, bench.options.seconds, bench.clock());
+  const double slower = pair.ours.at(0.0) / line.ours->at(0.0);
+  line.peer = "pytorch";
+  line.ours = &pair.ours;
+  line.theirs = &pair.theirs;
+  line.rate /= slower;
+  line.share /= slower;
+  print_line(line);
+}
+
+void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
+  const char* const names[] = {"nt", "nn", "tn"};
+  const std::string name =
+      fmt::format("{} {} {}x{}x{}", s.name, names[static_cast<int>(kind)], s.m, s.n, s.k);
+  if (!wanted(bench, name)) return;
+  const FloatBuffer left = numbers(bench, s.m * s.k, 1);
+  const FloatBuffer right = numbers(bench, s.n * s.k, 2);
+  FloatBuffer output(s.m * s.n);
+  const Matrix out = output.matrix(s.m, s.n);
+  // The three products of one linear layer, each over its own sum.
+  Run ours;
+  PeerProduct peer{kind, s.m, s.n, s.k, left.data(), right.data(), output.data()};
+  if (kind == ProductKind::nt) {
+    ours = [&bench, s, &left, &right, out] {
+      TUTTI_ASSERT(product_nt(
+          bench.ctx,
+          {.left = left.matrix(s.m, s.k), .right = right.matrix(s.n, s.k), .output = out}));
+    };
+  } else if (kind == ProductKind::nn) {
+    peer = {kind, s.m, s.k, s.n, output.data(), right.data(), left.data()};
+    ours = [&bench, s, &left, &right, out] {
+      TUTTI_ASSERT(product_nn(
+          bench.ctx,
+          {.left = out, .right = right.matrix(s.n, s.k), .output = left.matrix(s.m, s.k)}));
+    };
+  } else {
+    peer = {kind, s.n, s.k, s.m, output.data(), left.data(), right.data()};
+    ours = [&bench, s, &left, &right, out] {
+      TUTTI_ASSERT(product_tn(
+          bench.ctx,
+          {.left = out, .right = left.matrix(s.m, s.k), .output = right.matrix(s.n, s.k)}));
+    };
+  }
+  std::vector<Run> runs = {ours};
+  const std::vector<Peer> peers = product_peers();
+  for (const Peer& p : peers) runs.push_back([&p, &peer] { p.product(peer); });
+  const auto packed = kernels::pack_weight(bench.ctx, right.matrix(s.n, s.k));
+  if (kind == ProductKind::nt && s.m <= 32) {
+    runs[0] = [&bench, s, &left, &right, out, &packed] {
+      TUTTI_ASSERT(product_nt(bench.ctx, {.left = left.matrix(s.m, s.k),
+                                          .right = right.matrix(s.n, s.k),
+                                          .output = out,
+                                          .packed = &*packed}));
+    };
+  }
+  const auto samples = measure(runs, bench.options.seconds, bench.clock());
+  const double work = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9;
+  Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = {}};
+  line.rate = work / samples[0].at(0.0);
+  line.share = line.rate / bench.peak_gflops;
+  const std::string shape = fmt::format("{} {} {}", s.m, s.n, s.k);
+  beside_torch(bench, fmt::format("product {} {}", names[static_cast<int>(kind)], shape), runs[0],
+               line);
+  if (peers.empty()) print_line(line);
+  for (std::size_t i = 0; i < peers.size(); ++i) {
+    line.peer = peers[i].name;
+    line.theirs = &samples[i + 1];
+    print_line(line);
+  }
+}
+
+// bf16 operands at training shapes; the share is of the ceiling of the arithmetic in use.
+void bench_bf16(const Bench& bench, const Shape& s, kernels::Bf16Arithmetic arithmetic) {
+  const bool native = arithmetic == kernels::Bf16Arithmetic::native;
+  if (native && !kernels::has_native_bf16()) return;
+  const std::string name =
+      fmt::format("bf16 {} {} nt {}x{}x{}", native ? "native" : "widened", s.name, s.m, s.n, s.k);
+  if (!wanted(bench, name)) return;
+  std::vector<kernels::Bf16> left(static_cast<std::size_t>(s.m * s.k));
+  std::vector<kernels::Bf16> right(static_cast<std::size_t>(s.n * s.k));
+  TUTTI_ASSERT(to_bf16(bench.ctx, numbers(bench, s.m * s.k, 1).span(), left));
+  TUTTI_ASSERT(to_bf16(bench.ctx, numbers(bench, s.n * s.k, 2).span(), right));
+  FloatBuffer output(s.m * s.n);
+  bench_beside(bench,
+               {.name = name,
+                .peer_case = fmt::format("product_bf16 {} {} {}", s.m, s.n, s.k),
+                .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
+                .ceiling = native ? bench.bf16_gops : bench.peak_gflops},
+               [&] {
+                 TUTTI_ASSERT(product_bf16_nt(bench.ctx, {.left = {left.data(), s.m, s.k},
+                                                          .right = {right.data(), s.n, s.k},
+                                                          .output = output.matrix(s.m, s.n),
+                                                          .arithmetic = arithmetic}));
+               });
+}
+
+// A layer of a 7B model and one of GPT-2 by quantised weights. Up to 32 rows the share is of the
+// memory ceiling (the image read once), beyond of the int8 ceiling.
+void bench_quantised(const Bench& bench, Index outputs, Index inputs) {
+  const FloatBuffer weight = numbers(bench, outputs * inputs, 1);
+  for (const kernels::WeightFormat format : kernels::kWeightFormats) {
+    const std::string text = fmt::format("{} {}x{}", to_string(format), outputs, inputs);
+    if (!wanted(bench, "quantised " + text)) continue;
+    const auto packed = quantise_weight(bench.ctx, format, weight.matrix(outputs, inputs));
+    TUTTI_ASSERT(packed.ok());
+    const bool exact = format == kernels::WeightFormat::nf4;
+    for (const Index rows : {1, 4, 16, 64, 512}) {
+      if (rows > 64 && format != kernels::WeightFormat::int8_channel) continue;
+      const FloatBuffer x = numbers(bench, rows * inputs, 2);
+      FloatBuffer y(rows * outputs);
+      BesideCase c{.name = fmt::format("quantised {} rows {}", text, rows)};
+      if (rows <= 32) {
+        c.bytes = static_cast<double>(packed->bytes());
+      } else {
+        c.flops = 2.0 * static_cast<double>(rows * outputs * inputs);
+        c.ceiling = bench.int8_gops;
+      }
+      bench_beside(bench, c, [&] {
+        TUTTI_ASSERT(product_quantised(
+            bench.ctx,
+            {.left = x.matrix(rows, inputs),
+             .right = &*packed,
+             .output = y.matrix(rows, outputs),
+             .activations = exact ? kernels::Activations::exact : kernels::Activations::int8}));
+      });
+    }
+  }
+}
+
+// The weight gradient with eight shards inside beside the plain one: the ratio is the plain one's
+// time over ours.
+void bench_shards(const Bench& bench, const Shape& s) {
+  const std::string name = fmt::format("{} tn by 8 shards {}x{}x{}", s.name, s.m, s.n, s.k);
+  if (!wanted(bench, name)) return;
+  const FloatBuffer left = numbers(bench, s.m * s.n, 1);
+  const FloatBuffer right = numbers(bench, s.m * s.k, 2);
+  FloatBuffer output(s.n * s.k);
+  std::vector<Index> ends;
+  for (Index shard = 1; shard <= 8; ++shard) ends.push_back(shard * s.m / 8);
+  const std::vector<Run> runs = {
+      [&] {
+        TUTTI_ASSERT(product_tn_shards(bench.ctx, {.left = left.matrix(s.m, s.n),
+                                                   .right = right.matrix(s.m, s.k),
+                                                   .output = output.matrix(s.n, s.k),
+                                                   .ends = ends}));
+      },
+      [&] {
+        TUTTI_ASSERT(product_tn(bench.ctx, {.left = left.matrix(s.m, s.n),
+                                            .right = right.matrix(s.m, s.k),
+                                            .output = output.matrix(s.n, s.k)}));
+      }};
+  const auto samples = measure(runs, bench.options.seconds, bench.clock());
+  Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = "plain"};
+  line.theirs = &samples[1];
+  line.rate = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9 / samples[0].at(0.0);
+  line.share = line.rate / bench.peak_gflops;
+  print_line(line);
+}
+
+}  // namespace
+
+void bench_products(const Bench& bench) {
+  for (const Shape& shape : kShapes) {
+    for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
+      if (shape.m < 64 && kind != ProductKind::nt) continue;
+      bench_product(bench, shape, kind);
+    }
+    if (shape.m < 64) continue;
+    bench_bf16(bench, shape, kernels::Bf16Arithmetic::native);
+    bench_bf16(bench, shape, kernels::Bf16Arithmetic::widened);
+    if (shape.m >= 1024) bench_shards(bench, shape);
+  }
+  bench_quantised(bench, 3072, 768);
+  bench_quantised(bench, 11008, 4096);
+}
+
+}  // namespace tutti::bench
