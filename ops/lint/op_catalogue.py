@@ -74,6 +74,7 @@ FACTS = {
     "product_bf16_nt": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", "bf16 nt"),
     "product_bf16_nn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", "bf16 nn"),
     "product_bf16_tn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", "bf16 tn"),
+    "product_tn_shards": ("portable", "chains over tokens, the tree over shards", "tree bits", "by 8 shards"),
     "product_quantised": ("portable", "chain over k, or exact integers and a chain over cells of 32", "chain bits",
                           "quantised"),
 }
