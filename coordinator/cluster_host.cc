@@ -1,5 +1,7 @@
 #include "coordinator/cluster_host.h"
 
+#include <malloc.h>
+
 #include <filesystem>
 #include <utility>
 #include <variant>
@@ -190,6 +192,7 @@ void ClusterHost::flush() {
     const Result<> written = ledger_->write_snapshot(state_->snapshot());
     if (!written) TUTTI_LOG_WARNING("coordinator", "no snapshot: {}", written.error().message);
     counters_.snapshots += written ? 1 : 0;
+    ::malloc_trim(0);  // the copy of a full history goes back to the system
   }
 }
 

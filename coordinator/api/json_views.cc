@@ -151,7 +151,8 @@ json::object json_of(const coordinator::JobDetail& job) {
 
 json::value json_of(const coordinator::Drain& drain) {
   if (drain.cause == coordinator::DrainCause::none) return nullptr;
-  return json::object{{"reason", drain.reason},
+  return json::object{{"cause", name_of(drain.cause)},
+                      {"reason", drain.reason},
                       {"since_unix_ms", drain.since_unix_ms},
                       {"due_unix_ms", drain.due_unix_ms},
                       {"empty_unix_ms", number_or_null(drain.empty_unix_ms)}};

@@ -120,6 +120,11 @@ void put_ranks(Exposition& out, const std::vector<coordinator::NodeView>& nodes)
   out.family("tutti_rank_step", MetricKind::gauge, "Step that a rank is in.");
   for (const auto* process : shown)
     out.sample(labels(*process), static_cast<double>(process->step));
+  out.family("tutti_rank_straggler_ratio", MetricKind::gauge,
+             "Time of a rank for a shard of a step, over the median rank's.");
+  for (const auto* process : shown) {
+    if (process->straggler > 0) out.sample(labels(*process), process->straggler);
+  }
   out.family("tutti_rank_collective", MetricKind::gauge,
              "Number of the collective of its step that a rank is in.");
   for (const auto* process : shown)

@@ -115,6 +115,7 @@ std::string job_page(const json::value& job, WallTime now, Paint paint) {
   add_row(page, "kind", text_of(job, "kind"));
   add_row(page, "state", paint_word(text_of(job, "state"), paint));
   add_row(page, "waits for", text_of(job, "waiting"));
+  add_row(page, "stands still", text_of(job, "standstill"));
   add_row(page, "failure", failure_of(job));
   if (has(job, "exit_code")) add_row(page, "exit code", std::to_string(whole_of(job, "exit_code")));
   if (whole_of(job, "steps") > 0) add_row(page, "step", step_of(job));
@@ -160,6 +161,20 @@ std::string node_page(const json::value& node, Paint paint) {
   std::string page;
   add_row(page, "node", text_of(node, "name"));
   add_row(page, "state", paint_word(text_of(node, "state"), paint));
+  const json::value& drain = member_of(node, "drain");
+  if (!drain.is_null()) {
+    add_row(page, text_of(drain, "cause") == "quarantine" ? "set aside" : "drained",
+            text_of(drain, "reason"));
+    if (has(drain, "due_unix_ms"))
+      add_row(page, "empty by", print_date(whole_of(drain, "due_unix_ms")));
+  }
+  add_row(page, "blamed for", text_of(node, "score"));
+  std::string labels;
+  for (const json::value& label : list_of(node, "labels")) {
+    if (label.is_string()) labels += (labels.empty() ? "" : ", ") + std::string(label.as_string());
+  }
+  add_row(page, "labels", labels);
+  add_row(page, "limits", text_of(node, "limits"));
   add_row(page, "host", text_of(node, "host"));
   add_row(page, "version", text_of(node, "version"));
   add_row(page, "cpu", text_of(node, "cpu"));

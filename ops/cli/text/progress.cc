@@ -20,11 +20,9 @@ struct Phase {
   std::string_view name;
 };
 
-constexpr Phase kPhases[] = {{"seen_ms", "seen"},
-                             {"aborted_ms", "aborted"},
-                             {"regrouped_ms", "regrouped"},
-                             {"copied_ms", "copied"},
-                             {"first_step_ms", "first step"}};
+constexpr Phase kPhases[] = {{"seen_ms", "seen"},       {"decided_ms", "decided"},
+                             {"aborted_ms", "aborted"}, {"regrouped_ms", "regrouped"},
+                             {"copied_ms", "copied"},   {"first_step_ms", "first step"}};
 
 // A phase that has not come yet is null or negative.
 bool reached(const boost::json::value& recovery, std::string_view phase) {
