@@ -12,6 +12,7 @@
 #include "kernels/ops/product.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::models {
 
@@ -52,8 +53,9 @@ std::size_t wanted_rows(const SequenceChunk& chunk) {
 
 }  // namespace
 
-KvCache::KvCache(const DecoderDescription& description, std::uint32_t capacity)
-    : memory_(static_cast<Index>(bytes(description, capacity) / sizeof(float))),
+KvCache::KvCache(const DecoderDescription& description, std::uint32_t capacity,
+                 kernels::Device* device)
+    : memory_(static_cast<Index>(bytes(description, capacity) / sizeof(float)), device),
       pages_per_layer_(pages_for(capacity)),
       capacity_(capacity) {
   const auto page = kernels::kv_page_floats(attention_shape(description));
@@ -84,6 +86,7 @@ struct InferencePass::Impl {
   const InferencePlan plan;
   const std::vector<float> frequencies;
   const kernels::FloatBuffer memory;
+  kernels::FloatBuffer device_logits;  // on a device: grown to the largest batch
   // One batch, as the ops want it; room for the largest from the start.
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> positions;
@@ -93,12 +96,12 @@ struct InferencePass::Impl {
   std::vector<LayerImages> images;
   kernels::PackedWeight head_image;
 
-  Impl(const Decoder& decoder_in, PassLimits limits_in)
+  Impl(const Decoder& decoder_in, PassLimits limits_in, kernels::Device* device)
       : decoder(decoder_in),
         limits(limits_in),
         plan(decoder.description(), limits),
         frequencies(rotary_frequencies(decoder.description())),
-        memory(plan.floats) {
+        memory(plan.floats, device) {
     tokens.reserve(limits.rows_max);
     positions.reserve(limits.rows_max);
     sequences.reserve(limits.samples_max);
@@ -118,9 +121,9 @@ struct InferencePass::Impl {
   LayerActivations activations(Index rows) const;
   void run_layers(const kernels::OpContext& ctx, const float* weights,
                   std::span<const SequenceChunk> chunks);
-  Index keep_wanted(std::span<const SequenceChunk> chunks) const;
-  void run_head(const kernels::OpContext& ctx, const float* weights, Index rows,
-                std::span<float> logits) const;
+  Index keep_wanted(const kernels::OpContext& ctx, std::span<const SequenceChunk> chunks) const;
+  Result<> run_head(const kernels::OpContext& ctx, const float* weights, Index rows,
+                    std::span<float> logits);
 };
 
 Result<> InferencePass::Impl::check(std::span<const float> weights,
@@ -239,21 +242,34 @@ void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const float*
 }
 
 // Moves the rows whose logits are wanted to the front of x; how many they are.
-Index InferencePass::Impl::keep_wanted(std::span<const SequenceChunk> chunks) const {
+Index InferencePass::Impl::keep_wanted(const kernels::OpContext& ctx,
+                                       std::span<const SequenceChunk> chunks) const {
   const Matrix x = plan.x.view(memory, static_cast<Index>(tokens.size()));
   Index kept = 0;
   for (std::size_t index = 0; index < chunks.size(); ++index) {
     const auto count = static_cast<Index>(wanted_rows(chunks[index]));
     const Index first = sequences[index].first_row + sequences[index].rows - count;
     for (Index row = 0; row < count; ++row, ++kept) {
-      if (kept != first + row) std::copy_n(x.row(first + row), x.columns, x.row(kept));
+      if (kept == first + row) continue;
+      if (ctx.device != nullptr) {
+        must(ctx.device->copy(x.row(kept), x.row(first + row),
+                              static_cast<std::size_t>(x.columns) * sizeof(float)));
+      } else {
+        std::copy_n(x.row(first + row), x.columns, x.row(kept));
+      }
     }
   }
   return kept;
 }
 
-void InferencePass::Impl::run_head(const kernels::OpContext& ctx, const float* weights, Index rows,
-                                   std::span<float> logits) const {
+Result<> InferencePass::Impl::run_head(const kernels::OpContext& ctx, const float* weights,
+                                       Index rows, std::span<float> logits) {
+  float* output = logits.data();
+  if (ctx.device != nullptr) {
+    const auto size = static_cast<Index>(logits.size());
+    if (device_logits.size() < size) device_logits = kernels::FloatBuffer(size, ctx.device);
+    output = device_logits.data();
+  }
   const Index vocabulary = description().vocabulary;
   const Matrix normed = plan.normed.view(memory, rows);
   must(kernels::rms_norm_forward(ctx,
@@ -263,8 +279,10 @@ void InferencePass::Impl::run_head(const kernels::OpContext& ctx, const float* w
                                   .epsilon = static_cast<float>(description().norm_epsilon)}));
   must(kernels::product_nt(ctx, {.left = normed,
                                  .right = head(weights),
-                                 .output = Matrix(logits.data(), rows, vocabulary),
+                                 .output = Matrix(output, rows, vocabulary),
                                  .packed = weights == packed_from ? &head_image : nullptr}));
+  if (ctx.device == nullptr) return {};
+  return ctx.device->download(logits.data(), output, logits.size_bytes());
 }
 
 void InferencePass::Impl::pack(const kernels::OpContext& ctx, const float* weights) {
@@ -289,12 +307,13 @@ void InferencePass::Impl::pack(const kernels::OpContext& ctx, const float* weigh
   packed_from = weights;
 }
 
-InferencePass::InferencePass(const Decoder& decoder, PassLimits limits)
-    : impl_(std::make_unique<Impl>(decoder, limits)) {}
+InferencePass::InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device)
+    : impl_(std::make_unique<Impl>(decoder, limits, device)) {}
 InferencePass::InferencePass(InferencePass&&) noexcept = default;
 InferencePass::~InferencePass() = default;
 
 void InferencePass::pack(const kernels::OpContext& ctx, std::span<const float> weights) {
+  if (ctx.device != nullptr) return;  // images are for the CPU's kernels
   TUTTI_ASSERT(weights.size() == impl_->decoder.layout().elements());
   impl_->pack(ctx, weights.data());
 }
@@ -307,9 +326,9 @@ Result<> InferencePass::run(const kernels::OpContext& ctx, std::span<const float
   for (const SequenceChunk& chunk : chunks) {
     chunk.cache->length_ += static_cast<std::uint32_t>(chunk.tokens.size());
   }
-  const Index rows = impl_->keep_wanted(chunks);
-  if (rows > 0) impl_->run_head(ctx, weights.data(), rows, logits);
-  return {};
+  const Index rows = impl_->keep_wanted(ctx, chunks);
+  if (rows == 0) return {};
+  return impl_->run_head(ctx, weights.data(), rows, logits);
 }
 
 }  // namespace tutti::models

@@ -27,7 +27,8 @@ namespace tutti::models {
 // buffer.
 class KvCache {
  public:
-  KvCache(const DecoderDescription& description, std::uint32_t capacity);
+  KvCache(const DecoderDescription& description, std::uint32_t capacity,
+          kernels::Device* device = nullptr);
 
   std::uint32_t capacity() const { return capacity_; }
   // Tokens that are in it; the next one has this position.
@@ -60,7 +61,8 @@ struct SequenceChunk {
 
 class InferencePass {
  public:
-  InferencePass(const Decoder& decoder, PassLimits limits);
+  // On a device, weights and caches are its memory; tokens and logits stay the host's.
+  InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr);
   InferencePass(InferencePass&&) noexcept;
   ~InferencePass();
 

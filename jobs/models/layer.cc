@@ -1,5 +1,7 @@
 #include "jobs/models/layer.h"
 
+#include <cstdlib>
+
 #include <cmath>
 
 #include "kernels/ops/product.h"
@@ -116,8 +118,19 @@ void projections_backward(const LayerContext& ctx, const LayerParameters<const f
 
 }  // namespace
 
+namespace {
+constexpr int kExitInfrastructure = 3;
+}  // namespace
+
 void must(const Result<>& result) {
   if (result) return;
+  if (result.error().code == ErrorCode::unavailable ||
+      result.error().code == ErrorCode::exhausted) {
+    // A failed device fails every later call too: nothing of this process can go on. Its worker
+    // takes the exit code for the infrastructure's (DESIGN 11).
+    TUTTI_LOG_ERROR("models", "the rank ends: {}", result.error().message);
+    std::_Exit(kExitInfrastructure);
+  }
   TUTTI_LOG_ERROR("models", "an op refused its arguments: {}", result.error().message);
   TUTTI_ASSERT(result.ok());
 }

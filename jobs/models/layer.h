@@ -29,7 +29,8 @@ using kernels::ConstMatrix;
 using kernels::Index;
 using kernels::Matrix;
 
-// Aborts where an op refuses its arguments.
+// Aborts where an op refuses its arguments; ends the process, as the infrastructure's failure,
+// where its device failed.
 void must(const Result<>& result);
 
 // One layer's parameters inside an arena: of weights (float = const float) or of gradients.

@@ -9,9 +9,11 @@
 #include "jobs/models/token_check.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/elementwise/clear.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::models {
 
@@ -81,14 +83,16 @@ struct TrainingPass::Impl {
   const TrainingPlan plan;
   const std::vector<float> frequencies;
   const kernels::FloatBuffer memory;
+  std::vector<float> host_losses;  // of a device's
   std::vector<std::int32_t> counted_positions;
 
-  Impl(const Decoder& decoder_in, PassLimits limits_in)
+  Impl(const Decoder& decoder_in, PassLimits limits_in, kernels::Device* device)
       : decoder(decoder_in),
         limits(limits_in),
         plan(decoder.description(), limits),
         frequencies(rotary_frequencies(decoder.description())),
-        memory(plan.floats),
+        memory(plan.floats, device),
+        host_losses(device == nullptr ? 0 : limits.rows_max),
         counted_positions(limits.rows_max) {}
 
   const DecoderDescription& description() const { return decoder.description(); }
@@ -105,6 +109,7 @@ struct TrainingPass::Impl {
                 float* gradients);
   void run_backward(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch,
                     float* gradients);
+  Result<const float*> fetch_losses(const kernels::OpContext& ctx, std::size_t rows);
 };
 
 Result<> TrainingPass::Impl::check(std::span<const float> weights, const TokenBatch& batch) const {
@@ -268,8 +273,18 @@ void TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const float
             .dtable = Matrix(table, description().vocabulary, description().width)}));
 }
 
-TrainingPass::TrainingPass(const Decoder& decoder, PassLimits limits)
-    : impl_(std::make_unique<Impl>(decoder, limits)) {}
+// The losses of the batch's rows, in host memory.
+Result<const float*> TrainingPass::Impl::fetch_losses(const kernels::OpContext& ctx,
+                                                      std::size_t rows) {
+  const float* const losses = plan.losses.view(memory, 1).data;
+  if (ctx.device == nullptr) return losses;
+  auto fetched = ctx.device->download(host_losses.data(), losses, rows * sizeof(float));
+  if (!fetched) return std::move(fetched).error();
+  return static_cast<const float*>(host_losses.data());
+}
+
+TrainingPass::TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device)
+    : impl_(std::make_unique<Impl>(decoder, limits, device)) {}
 TrainingPass::TrainingPass(TrainingPass&&) noexcept = default;
 TrainingPass::~TrainingPass() = default;
 
@@ -292,7 +307,9 @@ Result<> TrainingPass::forward_backward(const kernels::OpContext& ctx,
   impl_->run_loss(ctx, weights.data(), batch, gradients.data());
   impl_->run_backward(ctx, weights.data(), batch, gradients.data());
 
-  const float* token_loss = impl_->plan.losses.view(impl_->memory, 1).data;
+  auto fetched = impl_->fetch_losses(ctx, batch.tokens.size());
+  if (!fetched) return std::move(fetched).error();
+  const float* const token_loss = *fetched;
   for (std::size_t sample = 0; sample < losses.size(); ++sample) {
     losses[sample] = {};
     for (auto row = static_cast<std::size_t>(batch.offsets[sample]);
@@ -312,7 +329,9 @@ Result<> TrainingPass::token_losses(const kernels::OpContext& ctx, std::span<con
   }
   impl_->run_layers(ctx, weights.data(), batch);
   impl_->run_loss(ctx, weights.data(), batch, nullptr);
-  std::copy_n(impl_->plan.losses.view(impl_->memory, 1).data, losses.size(), losses.begin());
+  auto fetched = impl_->fetch_losses(ctx, losses.size());
+  if (!fetched) return std::move(fetched).error();
+  std::copy_n(*fetched, losses.size(), losses.begin());
   return {};
 }
 
@@ -322,7 +341,7 @@ void TrainingPass::finish_shard(const kernels::OpContext& ctx, std::span<float> 
   const Parameter& table = layout.at(Role::embedding);
   const auto second_use = gradients.subspan(layout.elements(), table.elements);
   must(kernels::add_into(ctx, gradients.subspan(table.offset, table.elements), second_use));
-  std::fill(second_use.begin(), second_use.end(), 0.0F);
+  must(kernels::clear(ctx, second_use));
 }
 
 }  // namespace tutti::models

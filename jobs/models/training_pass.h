@@ -23,6 +23,10 @@
 #include "jobs/models/decoder.h"
 #include "protocol/base/result.h"
 
+namespace tutti::kernels {
+class Device;
+}
+
 namespace tutti::models {
 
 // Samples one after the other: sample s holds rows offsets[s] .. offsets[s+1]-1.
@@ -47,7 +51,8 @@ struct PassLimits {
 
 class TrainingPass {
  public:
-  TrainingPass(const Decoder& decoder, PassLimits limits);
+  // On a device, weights and gradients are its memory; batches and losses stay the host's.
+  TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr);
   TrainingPass(TrainingPass&&) noexcept;
   ~TrainingPass();
 

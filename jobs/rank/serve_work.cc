@@ -7,6 +7,7 @@
 #include "jobs/rank/serve_door.h"
 #include "jobs/serving/engine.h"
 #include "jobs/serving/model_folder.h"
+#include "kernels/tensor/open_device.h"
 #include "kernels/tensor/thread_pool.h"
 #include "protocol/spec/parse.h"
 
@@ -91,6 +92,7 @@ class ServeWork final : public Work {
     std::uint64_t request = 0;
   };
 
+  Result<> load_device(const wire::StartRank& order);
   void serve();
   void take(const Arrived& arrived);
   void take(const serving::Output& output);
@@ -100,6 +102,9 @@ class ServeWork final : public Work {
 
   spec::JobSpec spec_;
   std::string name_;
+  std::unique_ptr<kernels::Device> device_;  // null: the CPU
+  std::uint64_t cache_bytes_ = 0;            // 0: the engine chooses
+  kernels::FloatBuffer device_weights_;
   std::optional<serving::ServedModel> model_;
   std::optional<kernels::ThreadPool> pool_;
   std::optional<serving::Engine> engine_;
@@ -123,7 +128,28 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
   if (!model) return model.error();
   model_.emplace(*std::move(model));
   pool_.emplace(threads_of(order));
-  return {};
+  return load_device(order);
+}
+
+// Weights go to the device once; half of what is left then is for caches.
+Result<> ServeWork::load_device(const wire::StartRank& order) {
+  auto device = kernels::open_device(device_of_rank(order));
+  if (!device) return device.error();
+  device_ = *std::move(device);
+  if (!device_) return {};
+  const std::span<const float> weights = model_->view().weights;
+  auto free = device_->free_bytes();
+  if (!free) return free.error();
+  if (weights.size_bytes() > *free) {
+    return Error{ErrorCode::invalid_argument,
+                 "the model needs " + std::to_string(weights.size_bytes() >> 20) + " MB on " +
+                     std::string(device_->name()) + ", which has " + std::to_string(*free >> 20) +
+                     " MB free"};
+  }
+  cache_bytes_ = (*free - weights.size_bytes()) / 2;
+  device_weights_ =
+      kernels::FloatBuffer(static_cast<kernels::Index>(weights.size()), device_.get());
+  return device_->upload(device_weights_.data(), weights.data(), weights.size_bytes());
 }
 
 Result<std::string> ServeWork::listen() {
@@ -151,9 +177,12 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
     door_ = *std::move(door);
     if (interrupted_) door_->wake();
   }
-  engine_.emplace(model_->view(), kernels::OpContext{&*pool_},
+  serving::EngineModel model = model_->view();
+  if (device_) model.weights = device_weights_.span();
+  engine_.emplace(model, kernels::OpContext{&*pool_, device_.get()},
                   serving::EngineOptions{.batch_max = spec_.serve.batch_max,
-                                         .context = spec_.serve.tokens_max});
+                                         .context = spec_.serve.tokens_max,
+                                         .cache_bytes_max = cache_bytes_});
   Entered entered;
   entered.generation = order.order.generation;
   entered.serve_endpoint = door_->address();

@@ -1,5 +1,6 @@
 #include "jobs/rank/train_work.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include "jobs/checkpoint/checkpoint_writer.h"
 #include "jobs/training/trainer.h"
 #include "kernels/collective/communicator.h"
+#include "kernels/tensor/open_device.h"
 #include "protocol/base/log.h"
 #include "protocol/spec/parse.h"
 
@@ -19,6 +21,9 @@ namespace {
 // everyone forgot.
 constexpr Duration kOperationDeadline = std::chrono::minutes(30);
 constexpr Duration kFormDeadline = std::chrono::seconds(60);
+
+// Between an address and what the rank's device says for its own links.
+constexpr char kLinkMark = '|';
 
 // The address that other hosts reach this one by; without it ranks meet over Unix sockets.
 constexpr const char* kDataHostVariable = "TUTTI_DATA_HOST";
@@ -40,11 +45,13 @@ class TrainWork final : public Work {
   std::uint64_t collective() override;
 
  private:
+  Result<std::string> own_link();
   Result<kernels::Communicator*> connect(const BeginGroup& order);
   void make_steps(const EventSink& sink, const training::Entered& entered);
   void save_part(const EventSink& sink);
   void leave(const Error& error, const EventSink& sink);
 
+  std::unique_ptr<kernels::Device> device_;  // null: the CPU
   std::unique_ptr<training::TrainingJob> job_;
   training::Progress progress_;
   std::optional<training::Trainer> trainer_;
@@ -66,7 +73,11 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   auto job = training::open_training_job({*spec, order.spec, order.folder});
   if (!job) return job.error();
   job_ = *std::move(job);
-  trainer_.emplace(*job_, threads_of(order), progress_);
+  auto device = kernels::open_device(device_of_rank(order));
+  if (!device) return device.error();
+  device_ = *std::move(device);
+  if (auto fits = training::check_memory(*job_, device_.get()); !fits) return fits;
+  trainer_.emplace(*job_, threads_of(order), progress_, device_.get());
   return {};
 }
 
@@ -74,12 +85,22 @@ Result<std::string> TrainWork::listen() {
   const char* const host = std::getenv(kDataHostVariable);
   auto listener = kernels::Listener::open({host == nullptr ? "" : host});
   if (!listener) return listener.error();
+  auto link = own_link();
+  if (!link) return link.error();
   const std::lock_guard lock(mutex_);
   group_.reset();
   listener_ = *std::move(listener);
   interrupted_.reset();
   flags_.store(0);
-  return listener_->address();
+  return listener_->address() + *link;
+}
+
+// What an address has behind it where the device has links of its own.
+Result<std::string> TrainWork::own_link() {
+  if (device_ == nullptr) return std::string();
+  auto id = device_->link_id();
+  if (!id) return id.error();
+  return kLinkMark + *id;
 }
 
 wire::HeldState TrainWork::held() const {
@@ -105,12 +126,23 @@ void TrainWork::raise_flags(const RaiseFlags& flags) {
 
 Result<kernels::Communicator*> TrainWork::connect(const BeginGroup& order) {
   progress_.enter(training::Phase::connecting);
+  // Each address may carry a link of its rank's device behind it; the first rank's is used.
+  std::vector<std::string> addresses = order.order.addresses;
+  std::string link;
+  for (std::size_t i = addresses.size(); i > 0; --i) {
+    const std::size_t mark = addresses[i - 1].find(kLinkMark);
+    link = mark == std::string::npos ? "" : addresses[i - 1].substr(mark + 1);
+    addresses[i - 1].resize(std::min(mark, addresses[i - 1].size()));
+  }
   auto group = listener_->connect({.rank = order.rank,
-                                   .addresses = order.order.addresses,
+                                   .addresses = addresses,
                                    .generation = order.order.generation.value,
                                    .secret = order.order.secret,
                                    .deadline = kFormDeadline,
                                    .operation_deadline = kOperationDeadline});
+  if (group && device_ != nullptr && addresses.size() > 1) {
+    group = device_->link(*std::move(group), link);
+  }
   if (!group) return group.error();
   const std::lock_guard lock(mutex_);
   group_ = *std::move(group);
@@ -174,11 +206,13 @@ void TrainWork::save_part(const EventSink& sink) {
   PartWritten written;
   written.generation = generation_;
   written.step = trainer_->state().step;
-  auto files =
-      checkpoint::write_part(trainer_->checkpoint_state(), {.root = checkpoints_of(folder_),
-                                                            .generation = generation_.value,
-                                                            .rank = group_->rank(),
-                                                            .ranks = group_->size()});
+  auto current = trainer_->bring_to_host();
+  auto files = !current ? Result<std::vector<checkpoint::FileEntry>>(current.error())
+                        : checkpoint::write_part(trainer_->checkpoint_state(),
+                                                 {.root = checkpoints_of(folder_),
+                                                  .generation = generation_.value,
+                                                  .rank = group_->rank(),
+                                                  .ranks = group_->size()});
   if (files) {
     for (const auto& file : *files) written.files.push_back({file.name, file.bytes, file.hash});
   } else {

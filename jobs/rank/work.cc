@@ -1,6 +1,7 @@
 #include "jobs/rank/work.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "jobs/rank/serve_work.h"
 #include "jobs/rank/train_work.h"
@@ -19,6 +20,12 @@ std::span<const WorkKind> work_kinds() {
 int threads_of(const wire::StartRank& order) {
   constexpr std::uint32_t kMost = kernels::ThreadPool::kThreadsMax;
   return static_cast<int>(std::clamp(order.threads, 1U, kMost));
+}
+
+std::string device_of_rank(const wire::StartRank& order) {
+  const char* const name = std::getenv("TUTTI_DEVICE");
+  if (name == nullptr || *name == '\0') return "cpu";
+  return name == std::string_view("gpu") ? "gpu:" + std::to_string(order.slot) : name;
 }
 
 wire::FailureClass failure_of(ErrorCode code) {

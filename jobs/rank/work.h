@@ -56,6 +56,10 @@ std::span<const WorkKind> work_kinds();
 // Threads never change a result, so an order for more than a pool takes is no error.
 int threads_of(const wire::StartRank& order);
 
+// The device that this rank computes on: $TUTTI_DEVICE, as its worker has it, else cpu. Of several
+// GPUs a rank has the one with its slot's number.
+std::string device_of_rank(const wire::StartRank& order);
+
 // Whose failure an error is that ends the job.
 wire::FailureClass failure_of(ErrorCode code);
 

@@ -44,7 +44,7 @@ CachePool::Slot* CachePool::make(std::uint32_t capacity) {
     if (bytes_ == before) return nullptr;  // all others are in use
   }
   bytes_ += needed;
-  slots_.push_back(std::make_unique<Slot>(description_, capacity));
+  slots_.push_back(std::make_unique<Slot>(description_, capacity, device_));
   return slots_.back().get();
 }
 

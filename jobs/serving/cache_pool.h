@@ -20,8 +20,9 @@ namespace tutti::serving {
 class CachePool {
  public:
   struct Slot {
-    Slot(const models::DecoderDescription& description, std::uint32_t capacity)
-        : cache(description, capacity) {}
+    Slot(const models::DecoderDescription& description, std::uint32_t capacity,
+         kernels::Device* device)
+        : cache(description, capacity, device) {}
 
     models::KvCache cache;
     std::vector<std::int32_t> tokens;  // that the cache holds, while it is not in use
@@ -29,8 +30,9 @@ class CachePool {
     bool in_use = false;
   };
 
-  CachePool(const models::DecoderDescription& description, std::uint64_t bytes_max)
-      : description_(description), bytes_max_(bytes_max) {}
+  CachePool(const models::DecoderDescription& description, std::uint64_t bytes_max,
+            kernels::Device* device = nullptr)
+      : description_(description), bytes_max_(bytes_max), device_(device) {}
 
   // Whether `capacity` tokens fit when nothing else is in use.
   bool ever_fits(std::uint32_t capacity) const;
@@ -56,6 +58,7 @@ class CachePool {
 
   const models::DecoderDescription& description_;
   std::uint64_t bytes_max_ = 0;
+  kernels::Device* device_ = nullptr;  // whose memory the caches are
   std::uint64_t bytes_ = 0;
   std::uint64_t clock_ = 0;  // counts leases
   std::vector<std::unique_ptr<Slot>> slots_;

@@ -78,8 +78,9 @@ struct Engine::Impl {
         options(resolved(options_in, description)),
         prompt_rows_max(static_cast<std::uint32_t>(std::clamp<std::uint64_t>(
             kPromptLogitBytesMax / (4ULL * description.vocabulary), 1, options.step_tokens))),
-        pool(description, options.cache_bytes_max),
-        pass(*model.decoder, {.rows_max = options.step_tokens, .samples_max = options.batch_max}),
+        pool(description, options.cache_bytes_max, ctx.device),
+        pass(*model.decoder, {.rows_max = options.step_tokens, .samples_max = options.batch_max},
+             ctx.device),
         logits(std::size_t{options.batch_max + prompt_rows_max} * description.vocabulary) {
     pass.pack(ctx, model.weights);
     end_tokens = model.end_tokens;

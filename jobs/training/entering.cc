@@ -47,6 +47,8 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
     auto reached = reach_base(plan, entered);
     if (!reached) return reached.error();
   }
+  auto current = state_.bring_to_host();
+  if (!current) return current.error();
   auto copied = copy_states(group, plan);
   if (!copied) return copied.error();
   entered.copied_bytes += *copied;
@@ -56,7 +58,9 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
   auto tree = kernels::ShardTree::create(std::max(1U, job_.spec.parallel.shards),
                                          job_.spec.train.batch, group.size());
   if (!tree) return fail_job(tree.error());
-  reduction_.emplace(job_.decoder.layout(), *tree, group.rank());
+  current = state_.bring_to_device();
+  if (!current) return current.error();
+  reduction_.emplace(job_.decoder.layout(), *tree, group.rank(), ctx_.device);
   entered.finished = std::exchange(finished_, std::nullopt);
   progress_.step.store(state_.step, std::memory_order_relaxed);
   return entered;
@@ -115,6 +119,7 @@ Result<std::uint64_t> Trainer::load_newest(const EnterPlan& plan) {
 
 Result<std::uint64_t> Trainer::load(const std::string& folder) {
   state_.whole = false;
+  state_.host_written();
   std::vector<std::string> names(job_.optimizer->states.begin(), job_.optimizer->states.end());
   auto loaded = checkpoint::load(folder, {.decoder = job_.decoder,
                                           .weights = state_.weights(),
@@ -134,10 +139,11 @@ Result<std::uint64_t> Trainer::load(const std::string& folder) {
 
 Result<> Trainer::initialise() {
   state_.whole = false;
+  state_.host_written();
   state_.clear_optimizer();
   const std::string& path = job_.spec.model.path;
   if (path.empty()) {
-    job_.decoder.initialise(ctx_, job_.spec.train.seed, state_.weights());
+    job_.decoder.initialise(host_, job_.spec.train.seed, state_.weights());
   } else {
     auto loaded = models::load_weights(job_.decoder, path, state_.weights());
     if (!loaded) return fail_job(loaded.error());
@@ -243,7 +249,7 @@ Result<> Trainer::hash_optimizer(const EnterPlan& plan, std::uint32_t rank) {
   for (const std::span<float> arena : state_.optimizer()) {
     blocks.resize(
         static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(arena.size()))));
-    auto hashed = kernels::hash_blocks(ctx_, arena, blocks);
+    auto hashed = kernels::hash_blocks(host_, arena, blocks);
     if (!hashed) return hashed;
     hashes.push_back(kernels::combine_hashes(blocks));
   }
@@ -257,7 +263,7 @@ Result<> Trainer::hash_weights() {
     const auto blocks = static_cast<std::size_t>(
         kernels::grid_blocks(static_cast<kernels::Index>(parameter.elements)));
     auto hashed =
-        kernels::hash_blocks(ctx_, state_.weights().subspan(parameter.offset, parameter.elements),
+        kernels::hash_blocks(host_, state_.weights().subspan(parameter.offset, parameter.elements),
                              std::span(block_hashes_).subspan(block, blocks));
     if (!hashed) return hashed;
     block += blocks;

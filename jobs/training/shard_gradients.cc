@@ -3,15 +3,17 @@
 #include <algorithm>
 
 #include "kernels/ops/add.h"
+#include "kernels/ops/elementwise/clear.h"
 
 namespace tutti::training {
 
 ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset,
-                               std::uint32_t micro)
+                               std::uint32_t micro, kernels::Device* device)
     : decoder_(decoder),
       dataset_(dataset),
       micro_(micro),
-      pass_(decoder, {.rows_max = micro * dataset.sequence(), .samples_max = micro}),
+      device_(device),
+      pass_(decoder, {.rows_max = micro * dataset.sequence(), .samples_max = micro}, device),
       read_(2 * std::size_t{dataset.sequence()}) {
   const std::size_t rows = std::size_t{micro} * dataset.sequence();
   tokens_.resize(rows);
@@ -61,7 +63,7 @@ Result<std::size_t> ShardGradients::sum_of(const Request& request, const kernels
 
 Result<> ShardGradients::run_shard(const Request& request, std::uint64_t shard,
                                    std::span<float> gradients) {
-  std::fill(gradients.begin(), gradients.end(), 0.0F);
+  if (auto cleared = kernels::clear(request.ctx, gradients); !cleared) return cleared;
   ShardLoss& loss = losses_[static_cast<std::size_t>(shard - first_shard_)];
   const kernels::IndexRange samples = request.tree.samples_of(shard);
   for (std::uint64_t first = samples.begin; first < samples.end; first += micro_) {
@@ -104,7 +106,8 @@ Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::
 
 std::size_t ShardGradients::acquire() {
   if (free_.empty()) {
-    buffers_.emplace_back(static_cast<kernels::Index>(decoder_.layout().gradient_elements()));
+    buffers_.emplace_back(static_cast<kernels::Index>(decoder_.layout().gradient_elements()),
+                          device_);
     return buffers_.size() - 1;
   }
   const std::size_t buffer = free_.back();

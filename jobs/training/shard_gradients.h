@@ -33,7 +33,9 @@ struct ShardLoss {
 class ShardGradients {
  public:
   // `micro`: samples that go through the pass together; never changes a bit.
-  ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset, std::uint32_t micro);
+  // Buffers and activations are the device's, if there is one.
+  ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset, std::uint32_t micro,
+                 kernels::Device* device = nullptr);
 
   struct Request {
     const kernels::OpContext& ctx;
@@ -65,6 +67,7 @@ class ShardGradients {
   const models::Decoder& decoder_;
   const data::Dataset& dataset_;
   const std::uint32_t micro_;
+  kernels::Device* const device_;
   models::TrainingPass pass_;
   std::vector<kernels::FloatBuffer> buffers_;
   std::vector<std::size_t> free_;

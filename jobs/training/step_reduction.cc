@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/ops/gradient_norm.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::training {
 namespace {
@@ -24,7 +25,7 @@ std::vector<std::uint64_t> block_starts(const models::ParameterLayout& layout) {
 }  // namespace
 
 StepReduction::StepReduction(const models::ParameterLayout& layout, const kernels::ShardTree& tree,
-                             std::uint32_t rank)
+                             std::uint32_t rank, kernels::Device* device)
     : layout_(layout), tree_(tree), rank_(rank), notes_(static_cast<std::size_t>(tree.ranks())) {
   const std::vector<std::uint64_t> starts = block_starts(layout);
   std::vector<std::uint64_t> borders =
@@ -41,7 +42,11 @@ StepReduction::StepReduction(const models::ParameterLayout& layout, const kernel
                       static_cast<std::size_t>(note.blocks.size()));
   }
   squares_.resize(static_cast<std::size_t>(notes_[rank].blocks.size()));
-  exchange_.emplace(tree, rank, std::move(borders));
+  if (device != nullptr) {
+    device_squares_ =
+        kernels::FloatBuffer(2 * static_cast<kernels::Index>(squares_.size()), device);
+  }
+  exchange_.emplace(tree, rank, std::move(borders), device);
 }
 
 Result<StepSums> StepReduction::reduce(const Request& request) {
@@ -75,6 +80,10 @@ Result<> StepReduction::write_own_note(const Request& request, std::span<const f
 // Blocks of one parameter lie together and go through the op at once.
 Result<> StepReduction::sum_squares(const kernels::OpContext& ctx, std::span<const float> result) {
   const kernels::IndexRange own = notes_[rank_].blocks;
+  const std::span<double> sums =
+      ctx.device == nullptr
+          ? std::span(squares_)
+          : std::span(reinterpret_cast<double*>(device_squares_.data()), squares_.size());
   for (std::uint64_t first = own.begin; first < own.end;) {
     const models::GridBlock& start = layout_.blocks()[static_cast<std::size_t>(first)];
     std::uint64_t last = first;
@@ -84,14 +93,15 @@ Result<> StepReduction::sum_squares(const kernels::OpContext& ctx, std::span<con
       if (block.parameter != start.parameter) break;
       elements += block.elements;
     }
-    auto summed = kernels::square_sums(
-        ctx, result.subspan(static_cast<std::size_t>(start.offset), elements),
-        std::span(squares_).subspan(static_cast<std::size_t>(first - own.begin),
-                                    static_cast<std::size_t>(last - first)));
+    auto summed =
+        kernels::square_sums(ctx, result.subspan(static_cast<std::size_t>(start.offset), elements),
+                             sums.subspan(static_cast<std::size_t>(first - own.begin),
+                                          static_cast<std::size_t>(last - first)));
     if (!summed) return summed;
     first = last;
   }
-  return {};
+  if (ctx.device == nullptr) return {};
+  return ctx.device->download(squares_.data(), sums.data(), sums.size_bytes());
 }
 
 // Sums run over shards and blocks in ascending order, which no number of ranks changes.

@@ -37,7 +37,7 @@ struct StepSums {
 class StepReduction {
  public:
   StepReduction(const models::ParameterLayout& layout, const kernels::ShardTree& tree,
-                std::uint32_t rank);
+                std::uint32_t rank, kernels::Device* device = nullptr);
 
   const kernels::ShardTree& tree() const { return tree_; }
 
@@ -69,7 +69,8 @@ class StepReduction {
   std::uint32_t rank_;
   std::vector<Note> notes_;
   std::optional<kernels::TreeExchange> exchange_;
-  std::vector<double> squares_;  // by block of the own chunk
+  std::vector<double> squares_;          // by block of the own chunk
+  kernels::FloatBuffer device_squares_;  // two floats' room each, where they are computed
 };
 
 }  // namespace tutti::training

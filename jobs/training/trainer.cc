@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/collective/collectives.h"
+#include "kernels/tensor/device.h"
 #include "kernels/tensor/float_mode.h"
 
 namespace tutti::training {
@@ -15,13 +16,16 @@ constexpr double kClipEpsilon = 1e-6;
 
 }  // namespace
 
-Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress)
+Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernels::Device* device)
     : job_(job),
       pool_(threads),
-      ctx_{&pool_},
-      state_(job.decoder, *job.optimizer),
+      host_{&pool_},
+      ctx_{&pool_, device},
+      state_(job.decoder, *job.optimizer, device),
       block_hashes_(job.decoder.layout().blocks().size()),
-      gradients_(job.decoder, job.dataset, job.micro()),
+      device_hashes_(static_cast<kernels::Index>(device == nullptr ? 0 : 4 * block_hashes_.size()),
+                     device),
+      gradients_(job.decoder, job.dataset, job.micro(), device),
       progress_(progress) {}
 
 Held Trainer::held() const { return {state_.whole, state_.step, pending_ ? pending_->step : 0}; }
@@ -40,8 +44,6 @@ Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t fl
   progress_.enter(Phase::forward);
   auto computed = compute_gradients(group);
   if (!computed) return computed.error();
-  const auto own_shards =
-      std::max<std::uint64_t>(1, reduction_->tree().shards_of(group.rank()).size());
   progress_.compute_us.store(static_cast<std::uint64_t>(to_seconds(monotonic_now() - begun) * 1e6),
                              std::memory_order_relaxed);
   progress_.enter(Phase::exchange);
@@ -59,7 +61,7 @@ Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t fl
 Result<> Trainer::compute_gradients(kernels::Communicator& group) {
   const std::function<bool()> aborted = [&group] { return group.aborted(); };
   auto computed = gradients_.compute({.ctx = ctx_,
-                                      .weights = state_.weights(),
+                                      .weights = state_.working_weights(),
                                       .tree = reduction_->tree(),
                                       .rank = group.rank(),
                                       .data_step = state_.step,
@@ -98,16 +100,30 @@ Result<StepRecord> Trainer::commit_pending() {
   const double clip = job_.spec.train.clip;
   const double share = clip > 0 ? std::min(1.0, clip / (record.grad_norm + kClipEpsilon)) : 1.0;
   state_.whole = false;
+  const std::span<kernels::Hash128> hashes =
+      ctx_.device == nullptr ? std::span(block_hashes_)
+                             : std::span(reinterpret_cast<kernels::Hash128*>(device_hashes_.data()),
+                                         block_hashes_.size());
   auto updated = job_.optimizer->update(ctx_, job_.spec.train.optimizer,
                                         {.layout = job_.decoder.layout(),
-                                         .weights = state_.weights(),
+                                         .weights = state_.working_weights(),
                                          .gradients = pending_->gradients,
-                                         .states = state_.optimizer(),
-                                         .block_hashes = block_hashes_,
+                                         .states = state_.working_optimizer(),
+                                         .block_hashes = hashes,
                                          .step = record.step,
                                          .rate = record.rate,
                                          .factor = static_cast<float>(share / targets)});
-  if (!updated) return fail_job({ErrorCode::internal, updated.error().message});
+  if (updated && ctx_.device != nullptr) {
+    updated = ctx_.device->download(block_hashes_.data(), hashes.data(), hashes.size_bytes());
+    if (!updated) return updated.error();
+  }
+  if (!updated) {
+    const bool lacking =
+        updated.error().code == ErrorCode::unsupported;  // an op that a device has not
+    return fail_job(
+        {lacking ? ErrorCode::unsupported : ErrorCode::internal, updated.error().message});
+  }
+  state_.stepped();
   state_.weights_hash = kernels::combine_hashes(block_hashes_);
   state_.step = record.step;
   state_.whole = true;
@@ -119,6 +135,7 @@ Result<StepRecord> Trainer::commit_pending() {
 }
 
 checkpoint::CheckpointState Trainer::checkpoint_state() const {
+  TUTTI_ASSERT(!state_.host_is_old());
   std::vector<checkpoint::NamedArena> arenas;
   std::vector<std::string> names;
   for (std::size_t i = 0; i < job_.optimizer->states.size(); ++i) {
@@ -133,7 +150,8 @@ checkpoint::CheckpointState Trainer::checkpoint_state() const {
                     .optimizer = std::string(job_.optimizer->name),
                     .states = std::move(names),
                     .weights = kernels::to_string(state_.weights_hash),
-                    .profile = std::string(kNumericsProfile),
+                    .profile = std::string(ctx_.device == nullptr ? kNumericsProfile
+                                                                  : ctx_.device->profile()),
                     .spec = job_.spec_text},
           .tokenizer = job_.tokenizer};
 }

@@ -77,7 +77,9 @@ struct StepOutcome {
 class Trainer {
  public:
   // `progress` is told where the rank is; it outlives the trainer.
-  Trainer(const TrainingJob& job, int threads, Progress& progress);
+  // With a device, steps are made on it; it outlives the trainer too.
+  Trainer(const TrainingJob& job, int threads, Progress& progress,
+          kernels::Device* device = nullptr);
 
   Held held() const;
   const TrainingState& state() const { return state_; }
@@ -93,7 +95,8 @@ class Trainer {
   // Whether the last error is the job's own and not the group's.
   bool job_failed() const { return job_failed_; }
 
-  // What the ranks write of the state as it stands.
+  // What the ranks write of the state as it stands, once it was brought to the host.
+  Result<> bring_to_host() { return state_.bring_to_host(); }
   checkpoint::CheckpointState checkpoint_state() const;
 
  private:
@@ -124,9 +127,11 @@ class Trainer {
 
   const TrainingJob& job_;
   kernels::ThreadPool pool_;
+  kernels::OpContext host_;  // what is done in host memory, whatever the device
   kernels::OpContext ctx_;
   TrainingState state_;
   std::vector<kernels::Hash128> block_hashes_;
+  kernels::FloatBuffer device_hashes_;  // a hash is four floats' room
   ShardGradients gradients_;
   std::optional<StepReduction> reduction_;  // of the generation
   std::uint64_t generation_ = 0;

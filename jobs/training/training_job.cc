@@ -1,9 +1,12 @@
 #include "jobs/training/training_job.h"
 
 #include <algorithm>
+#include <bit>
 #include <filesystem>
 
 #include "jobs/data/text.h"
+#include "jobs/models/training_pass.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::training {
 
@@ -65,6 +68,30 @@ std::uint32_t TrainingJob::micro() const {
 bool TrainingJob::saves_after(std::uint64_t step) const {
   const bool periodic = spec.checkpoint.every != 0 && step % spec.checkpoint.every == 0;
   return step != 0 && (periodic || (step == last_step() && spec.checkpoint.last));
+}
+
+Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
+  if (device == nullptr) return {};
+  const models::ParameterLayout& layout = job.decoder.layout();
+  const std::uint32_t micro = job.micro();
+  const std::uint64_t states = (1 + job.optimizer->states.size()) * layout.elements();
+  // A tree of S shards holds log2(S) + 1 sums at once, and the pieces of other ranks at most as
+  // much.
+  const std::uint64_t shards = std::max(1U, job.spec.parallel.shards);
+  const auto sums = static_cast<std::uint64_t>(std::bit_width(shards)) + 1;
+  const std::uint64_t activations = models::TrainingPass::workspace_bytes(
+      job.decoder.description(),
+      {.rows_max = micro * job.spec.data.sequence, .samples_max = micro});
+  constexpr std::uint64_t kOpsRoom = std::uint64_t{64} << 20;
+  const std::uint64_t needed =
+      (states + sums * layout.gradient_elements()) * sizeof(float) + activations + kOpsRoom;
+  auto free = device->free_bytes();
+  if (!free) return free.error();
+  if (needed <= *free) return {};
+  return Error{ErrorCode::invalid_argument,
+               "the job needs " + std::to_string(needed >> 20) + " MB of memory on " +
+                   std::string(device->name()) + ", which has " + std::to_string(*free >> 20) +
+                   " MB free: take a smaller train.micro, model, or a larger GPU"};
 }
 
 Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& options) {

@@ -16,6 +16,10 @@
 #include "jobs/optimizers/schedule.h"
 #include "protocol/spec/job_spec.h"
 
+namespace tutti::kernels {
+class Device;
+}
+
 namespace tutti::training {
 
 struct TrainingJob {
@@ -34,6 +38,10 @@ struct TrainingJob {
   // Whether the run saves after this step without being asked.
   bool saves_after(std::uint64_t step) const;
 };
+
+// Whether a device has room for the job's state, gradients and activations; before anything is
+// allocated. Errors: invalid_argument with both numbers: the user's, as no retry helps.
+Result<> check_memory(const TrainingJob& job, kernels::Device* device);
 
 struct OpenOptions {
   spec::JobSpec spec;

@@ -3,6 +3,9 @@
 // Any rank's completed step t is *the* state of step t (DESIGN numerics), so a state is copied
 // between ranks, written to checkpoints and read back without a word about who made it.
 //
+// On a device the state lives twice: steps are made there, and host memory is brought up to date
+// before it is read (bring_to_host) and goes up after it was written (bring_to_device).
+//
 // Ownership: owns its arenas, all of the decoder's layout. Threads: the computing one.
 #pragma once
 
@@ -25,17 +28,27 @@ inline constexpr std::string_view kNumericsProfile = "portable";
 
 class TrainingState {
  public:
-  TrainingState(const models::Decoder& decoder, const optimizers::Optimizer& optimizer)
-      : weights_(static_cast<kernels::Index>(decoder.layout().elements())) {
-    for (std::size_t i = 0; i < optimizer.states.size(); ++i) {
-      optimizer_.emplace_back(weights_.size());
-      optimizer_spans_.push_back(optimizer_.back().span());
-    }
-  }
+  TrainingState(const models::Decoder& decoder, const optimizers::Optimizer& optimizer,
+                kernels::Device* device = nullptr);
 
+  // In host memory: what is initialised, loaded, copied between ranks and written to checkpoints.
   std::span<float> weights() { return weights_.span(); }
   std::span<const float> weights() const { return weights_.span(); }
   std::span<const std::span<float>> optimizer() const { return optimizer_spans_; }
+
+  // Where steps are made: the same memory, or the device's.
+  std::span<float> working_weights() {
+    return device_ == nullptr ? weights_.span() : device_weights_.span();
+  }
+  std::span<const std::span<float>> working_optimizer() const {
+    return device_ == nullptr ? optimizer_spans_ : device_optimizer_spans_;
+  }
+  // After a step; before host memory is read; after it was written. Errors: the device's.
+  void stepped() { host_is_old_ = device_ != nullptr; }
+  void host_written() { host_is_old_ = false; }
+  Result<> bring_to_host();
+  Result<> bring_to_device();
+  bool host_is_old() const { return host_is_old_; }
 
   // Whether the arenas hold the state after `step`; not while they are being filled.
   bool whole = false;
@@ -54,6 +67,11 @@ class TrainingState {
   kernels::FloatBuffer weights_;
   std::vector<kernels::FloatBuffer> optimizer_;
   std::vector<std::span<float>> optimizer_spans_;
+  kernels::Device* device_;
+  kernels::FloatBuffer device_weights_;
+  std::vector<kernels::FloatBuffer> device_optimizer_;
+  std::vector<std::span<float>> device_optimizer_spans_;
+  bool host_is_old_ = false;
 };
 
 }  // namespace tutti::training

@@ -54,6 +54,10 @@ class Communicator {
   // error (corrupt), never a mix-up.
   virtual Result<> exchange(std::span<const Transfer> transfers) = 0;
 
+  // Whether the group still stands, without waiting; for a thread whose transfers go another way.
+  // Errors: those of exchange(), and the group is broken then.
+  virtual Result<> look() { return {}; }
+
   // Ends the operation in progress and all later ones, at once. Idempotent; the first reason is
   // kept.
   virtual void abort(std::string_view reason) noexcept = 0;
@@ -61,6 +65,9 @@ class Communicator {
 
   // The peer that was seen gone first, or -1.
   virtual std::int32_t lost_peer() const noexcept = 0;
+
+  // Whether transfers may be memory of the rank's device.
+  virtual bool moves_device_memory() const noexcept { return false; }
 
   // Number of groups exchanged so far; read by progress reports from any thread.
   virtual std::uint64_t operations() const noexcept = 0;

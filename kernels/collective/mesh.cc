@@ -85,10 +85,12 @@ Result<> Mesh::move_until_done() {
     auto moved = send_some(peer);
     if (!moved) return std::move(moved).error();
   }
+  const int limit_ms =
+      operation_deadline_.count() > 0 ? static_cast<int>(to_ms(operation_deadline_)) + 1 : -1;
   Instant last_move = monotonic_now();
   while (!idle()) {
     bool moved_any = false;
-    auto waited = wait_and_move(moved_any);
+    auto waited = wait_and_move(moved_any, limit_ms);
     if (!waited) return waited;
     const Instant now = monotonic_now();
     if (moved_any) last_move = now;
@@ -101,7 +103,16 @@ Result<> Mesh::move_until_done() {
   return {};
 }
 
-Result<> Mesh::wait_and_move(bool& moved_any) {
+Result<> Mesh::look() {
+  if (broken_) return *broken_;
+  if (aborted()) return abort_error();
+  bool moved_any = false;
+  auto looked = wait_and_move(moved_any, 0);
+  if (!looked) broken_ = looked.error();
+  return looked;
+}
+
+Result<> Mesh::wait_and_move(bool& moved_any, int limit_ms) {
   polled_.clear();
   polled_peers_.clear();
   polled_.push_back({wakeup_.descriptor(), POLLIN, 0});
@@ -113,9 +124,7 @@ Result<> Mesh::wait_and_move(bool& moved_any) {
     polled_.push_back({link.socket.get(), static_cast<short>(events), 0});
     polled_peers_.push_back(peer);
   }
-  const std::int64_t limit_ms =
-      operation_deadline_.count() > 0 ? to_ms(operation_deadline_) + 1 : -1;
-  const int ready = ::poll(polled_.data(), polled_.size(), static_cast<int>(limit_ms));
+  const int ready = ::poll(polled_.data(), polled_.size(), limit_ms);
   if (ready < 0 && errno != EINTR) return errno_error("cannot poll the links", errno);
   if (ready <= 0) return {};
   for (std::size_t i = 0; i < polled_peers_.size(); ++i) {

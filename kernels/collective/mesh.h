@@ -32,6 +32,7 @@ class Mesh final : public Communicator {
 
   std::uint32_t rank() const override { return rank_; }
   std::uint32_t size() const override { return static_cast<std::uint32_t>(links_.size()); }
+  Result<> look() override;
   Result<> exchange(std::span<const Transfer> transfers) override;
   void abort(std::string_view reason) noexcept override;
   bool aborted() const noexcept override { return aborted_.load(std::memory_order_acquire); }
@@ -64,7 +65,7 @@ class Mesh final : public Communicator {
 
   Result<> enqueue(std::span<const Transfer> transfers);
   Result<> move_until_done();
-  Result<> wait_and_move(bool& moved_any);
+  Result<> wait_and_move(bool& moved_any, int limit_ms);
   Result<> on_events(std::uint32_t peer, short events, bool& moved_any);
   Result<bool> send_some(std::uint32_t peer);
   Result<bool> receive_some(std::uint32_t peer);

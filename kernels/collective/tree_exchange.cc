@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "kernels/tensor/device.h"
+
 namespace tutti::kernels {
 namespace {
 
@@ -22,14 +24,21 @@ std::span<std::byte> bytes_of(float* first, std::uint64_t count) {
 }  // namespace
 
 TreeExchange::TreeExchange(const ShardTree& tree, std::uint32_t rank,
-                           std::vector<std::uint64_t> borders)
-    : rank_(rank), borders_(std::move(borders)), additions_(additions_to_root(tree)) {
+                           std::vector<std::uint64_t> borders, Device* device)
+    : rank_(rank),
+      borders_(std::move(borders)),
+      additions_(additions_to_root(tree)),
+      device_(device) {
   TUTTI_ASSERT(borders_.size() == tree.ranks() + 1 && rank < tree.ranks());
   for (std::uint64_t peer = 0; peer < tree.ranks(); ++peer) {
     pieces_of_.push_back(static_cast<std::uint32_t>(tree.subtrees_of(peer).size()));
   }
   const auto pieces = std::accumulate(pieces_of_.begin(), pieces_of_.end(), std::uint64_t{0});
-  room_.resize(static_cast<std::size_t>((pieces - pieces_of_[rank_]) * own_chunk().size()));
+  room_ =
+      FloatBuffer(static_cast<Index>((pieces - pieces_of_[rank_]) * own_chunk().size()), device);
+  for (const TreeAddition& addition : additions_) {
+    device_additions_.push_back({addition.into, addition.from});
+  }
 }
 
 Result<> TreeExchange::reduce_own_chunk(Communicator& group,
@@ -58,15 +67,54 @@ Result<> TreeExchange::reduce_own_chunk(Communicator& group,
       room += own.size();
     }
   }
-  auto exchanged = group.exchange(transfers_);
+  device_transfers_ = transfers_.size();
+  auto exchanged = exchange(group);
   if (!exchanged) return exchanged;
-  for (std::uint64_t first = 0; first < own.size(); first += kTileElements) {
-    const std::uint64_t count = std::min(kTileElements, own.size() - first);
+  return sum_pieces(result.data() + own.begin, own.size());
+}
+
+Result<> TreeExchange::sum_pieces(float* sum, std::uint64_t size) {
+  if (device_ != nullptr) {
+    return device_->enqueue(PieceSum{pieces_, device_additions_, static_cast<Index>(size), sum});
+  }
+  for (std::uint64_t first = 0; first < size; first += kTileElements) {
+    const std::uint64_t count = std::min(kTileElements, size - first);
     for (const TreeAddition& addition : additions_) {
       add(pieces_[addition.into] + first, pieces_[addition.from] + first, count);
     }
-    float* const sum = result.data() + own.begin + first;
-    if (pieces_[0] + first != sum) std::memcpy(sum, pieces_[0] + first, count * sizeof(float));
+    if (pieces_[0] != sum) std::memcpy(sum + first, pieces_[0] + first, count * sizeof(float));
+  }
+  return {};
+}
+
+Result<> TreeExchange::exchange(Communicator& group) {
+  if (device_ == nullptr) return group.exchange(transfers_);
+  if (!group.moves_device_memory()) return exchange_staged(group);
+  return group.exchange(transfers_);
+}
+
+// Down, across, up again: the first `device_transfers_` of them are device memory.
+Result<> TreeExchange::exchange_staged(Communicator& group) {
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < device_transfers_; ++i) bytes += transfers_[i].bytes.size();
+  staged_.resize(bytes);
+  std::vector<Transfer> across = transfers_;
+  std::byte* next = staged_.data();
+  for (std::size_t i = 0; i < device_transfers_; ++i) {
+    const std::span<std::byte> here(next, transfers_[i].bytes.size());
+    next += here.size();
+    across[i].bytes = here;
+    if (transfers_[i].direction != Transfer::Direction::send) continue;
+    auto down = device_->download(here.data(), transfers_[i].bytes.data(), here.size());
+    if (!down) return down;
+  }
+  auto exchanged = group.exchange(across);
+  if (!exchanged) return exchanged;
+  for (std::size_t i = 0; i < device_transfers_; ++i) {
+    if (transfers_[i].direction != Transfer::Direction::receive) continue;
+    auto up =
+        device_->upload(transfers_[i].bytes.data(), across[i].bytes.data(), across[i].bytes.size());
+    if (!up) return up;
   }
   return {};
 }
@@ -84,11 +132,19 @@ Result<> TreeExchange::gather_chunks(Communicator& group, std::span<float> resul
       if (!bytes.empty()) transfers_.push_back({direction, peer, bytes});
     };
     move(Transfer::Direction::send, bytes_of(result.data() + own.begin, own.size()));
-    move(Transfer::Direction::send, also[rank_]);
     move(Transfer::Direction::receive, bytes_of(result.data() + begin, count));
-    move(Transfer::Direction::receive, also[peer]);
   }
-  return group.exchange(transfers_);
+  device_transfers_ = transfers_.size();
+  for (std::uint32_t peer = 0; peer < pieces_of_.size(); ++peer) {
+    if (peer == rank_) continue;
+    if (!also[rank_].empty()) {
+      transfers_.push_back({Transfer::Direction::send, peer, also[rank_]});
+    }
+    if (!also[peer].empty()) {
+      transfers_.push_back({Transfer::Direction::receive, peer, also[peer]});
+    }
+  }
+  return exchange(group);
 }
 
 std::vector<std::uint64_t> chunk_borders(std::span<const std::uint64_t> starts,

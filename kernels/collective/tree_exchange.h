@@ -20,6 +20,8 @@
 
 #include "kernels/collective/communicator.h"
 #include "kernels/collective/shard_tree.h"
+#include "kernels/ops/add.h"
+#include "kernels/tensor/buffer.h"
 
 namespace tutti::kernels {
 
@@ -27,7 +29,10 @@ class TreeExchange {
  public:
   // Chunk r is [borders[r], borders[r + 1]); borders lie on the grid, ascend, begin at 0 and end at
   // the arena's size.
-  TreeExchange(const ShardTree& tree, std::uint32_t rank, std::vector<std::uint64_t> borders);
+  // With a device, all spans are its memory: sums are made there, and transfers go through host
+  // memory where the group cannot take a device's.
+  TreeExchange(const ShardTree& tree, std::uint32_t rank, std::vector<std::uint64_t> borders,
+               Device* device = nullptr);
 
   // Fills result[own chunk] with the sum over all shards. `parts[i]` is the sum of
   // subtrees_of(rank)[i] over the whole arena and is used up; `result` may be parts[0].
@@ -42,12 +47,20 @@ class TreeExchange {
   IndexRange own_chunk() const { return {borders_[rank_], borders_[rank_ + 1]}; }
 
  private:
+  Result<> exchange(Communicator& group);
+  Result<> exchange_staged(Communicator& group);
+  Result<> sum_pieces(float* sum, std::uint64_t count);
+
   std::uint32_t rank_;
   std::vector<std::uint64_t> borders_;
   std::vector<std::uint32_t> pieces_of_;  // by rank: how many subtrees it sends
   std::vector<TreeAddition> additions_;
-  std::vector<float> room_;  // the pieces of other ranks, one after the other
+  Device* device_;
+  FloatBuffer room_;  // the pieces of other ranks, one after the other
+  std::vector<PieceSum::Addition> device_additions_;
+  std::vector<std::byte> staged_;  // device memory on its way
   std::vector<Transfer> transfers_;
+  std::size_t device_transfers_ = 0;  // the first so many are device memory, if there is a device
   std::vector<float*> pieces_;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/collective/nccl_group.h"
 #include "kernels/cuda/products.h"
 
 namespace tutti::kernels::cuda {
@@ -24,12 +25,27 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& option
   auto products = Products::open();
   if (!products) return std::move(products).error();
   device->products_ = *std::move(products);
-  device->profile_ = fmt::format("sm_{}{}-fp32-{}", properties.major, properties.minor,
+  device->profile_ = fmt::format("sm_{}{}-{}-{}", properties.major, properties.minor,
+                                 options.inputs == Products::Inputs::fp32 ? "fp32" : "bf16",
                                  device->products_->profile());
   return device;
 }
 
 CudaDevice::~CudaDevice() { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
+
+Result<std::string> CudaDevice::link_id() { return make_nccl_id(); }
+
+Result<std::unique_ptr<Communicator>> CudaDevice::link(std::unique_ptr<Communicator> group,
+                                                       const std::string& id) {
+  return NcclGroup::over(std::move(group), {.id = id, .compute = stream_.get()});
+}
+
+Result<std::size_t> CudaDevice::free_bytes() {
+  std::size_t free = 0;
+  std::size_t total = 0;
+  TUTTI_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return free;
+}
 
 Result<void*> CudaDevice::allocate(std::size_t bytes) {
   auto memory = make_device_memory(std::max<std::size_t>(bytes, 1));

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/scratch.h"
 #include "kernels/ops/attention.h"
@@ -24,10 +25,10 @@
 
 namespace tutti::kernels::cuda {
 
-class Products;
-
 struct DeviceOptions {
   int index = 0;
+  // What products and attention compute with; memory, sums and all other ops are fp32.
+  Products::Inputs inputs = Products::Inputs::fp32;
   // Tests: each op ends before the next begins, so that host memory it was given may be looked at.
   enum class Waiting { at_request, after_each_op } waiting = Waiting::at_request;
 };
@@ -44,6 +45,10 @@ class CudaDevice final : public Device {
 
   std::string_view name() const override { return name_; }
   std::string_view profile() const override { return profile_; }
+  Result<std::string> link_id() override;
+  Result<std::unique_ptr<Communicator>> link(std::unique_ptr<Communicator> group,
+                                             const std::string& id) override;
+  Result<std::size_t> free_bytes() override;
   Result<void*> allocate(std::size_t bytes) override;
   void release(void* memory) noexcept override;
   Result<> upload(void* to, const void* from, std::size_t bytes) override;
@@ -72,6 +77,7 @@ class CudaDevice final : public Device {
   Result<> enqueue(const SiluGateBackward& args) override;
   Result<> enqueue(const SiluGateForward& args) override;
   Result<> enqueue(const SquareSums& args) override;
+  Result<> enqueue(const PieceSum& args) override;
 
  private:
   CudaDevice() = default;
@@ -96,6 +102,8 @@ class CudaDevice final : public Device {
   };
   // Whether these kernels have the attention that is asked for.
   Result<> check_form(const AttentionShape& shape) const;
+  // A product by the library, its inputs rounded first where the device computes in bf16.
+  Result<> multiply(ProductForm form, const Product& args);
   Result<> add_to_rows(const RowAdditions& args);
   Result<> add_losses(const LinearCrossEntropy& args);
   void begin_op() { scratch_.reset(); }

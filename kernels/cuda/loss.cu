@@ -99,9 +99,6 @@ Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
     const Index count = std::min(chunk, rows - first);
     const Matrix logits(*room, count, vocabulary);
     const ConstMatrix hidden = args.hidden.row_range(first, count);
-    const auto multiply = [&](ProductForm form, const Product& product) {
-      return products_->run(stream(), form, product);
-    };
     auto done = multiply(ProductForm::nt, {.left = hidden, .right = args.weight, .output = logits});
     if (!done) return done;
     TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(count), kThreads}),
@@ -162,7 +159,7 @@ Result<> CudaDevice::enqueue(ProductForm form, const Product& args) {
   const bool both = args.residual && args.start == ChainStart::output;
   Product product = args;
   if (both) product.residual = {};
-  if (auto ran = products_->run(stream(), form, product); !ran) return ran;
+  if (auto ran = multiply(form, product); !ran) return ran;
   if (both) {
     auto added = add_to_rows({args.output, ChainStart::output, nullptr, args.residual});
     if (!added) return added;

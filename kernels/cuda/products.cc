@@ -65,16 +65,30 @@ Sides sides_of(ProductForm form) {
   return {CUBLAS_OP_N, CUBLAS_OP_N};
 }
 
-std::uint32_t alignment_of(Index stride) {
-  const auto bytes = static_cast<std::uint64_t>(stride) * sizeof(float);
+std::uint32_t alignment_of(std::uint64_t bytes) {
   return bytes % 16 == 0 ? 16U : (bytes % 8 == 0 ? 8U : 4U);
 }
 
+struct Side {
+  cudaDataType_t type;
+  const void* data;
+  Index rows, columns, stride;
+
+  std::uint64_t stride_bytes() const {
+    const std::size_t size = type == CUDA_R_32F ? sizeof(float) : sizeof(std::uint16_t);
+    return static_cast<std::uint64_t>(stride) * size;
+  }
+};
+
+Side side_of(const ConstMatrix& matrix) {
+  return {CUDA_R_32F, matrix.data, matrix.rows, matrix.columns, matrix.stride};
+}
+
 // A row-major matrix is a column-major one of its columns by its rows.
-Result<> describe(Layout& layout, const ConstMatrix& matrix) {
-  return check_blas(cublasLtMatrixLayoutCreate(
-                        &layout.handle, CUDA_R_32F, static_cast<std::uint64_t>(matrix.columns),
-                        static_cast<std::uint64_t>(matrix.rows), matrix.stride),
+Result<> describe(Layout& layout, const Side& side) {
+  return check_blas(cublasLtMatrixLayoutCreate(&layout.handle, side.type,
+                                               static_cast<std::uint64_t>(side.columns),
+                                               static_cast<std::uint64_t>(side.rows), side.stride),
                     "cublasLtMatrixLayoutCreate");
 }
 
@@ -84,8 +98,8 @@ struct Products::Call {
   MatmulDescription operation;
   Layout first, second, output;
 
-  Result<> describe(ProductForm form, const ConstMatrix& left, const ConstMatrix& right,
-                    const ConstMatrix& out, const float* bias) {
+  Result<> describe(ProductForm form, const Side& left, const Side& right, const Side& out,
+                    const float* bias) {
     TUTTI_BLAS_CHECK(cublasLtMatmulDescCreate(&operation.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     const Sides sides = sides_of(form);
     TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSA,
@@ -123,8 +137,9 @@ Products::~Products() {
 std::string Products::choices() const {
   std::string text;
   for (const auto& [key, algorithm] : algorithms_) {
-    const auto& [form, n, k, alignment] = key;
-    text += fmt::format("{} {} {} {}", static_cast<int>(form), n, k, alignment);
+    const auto& [form, inputs, n, k, alignment] = key;
+    text += fmt::format("{} {} {} {} {}", static_cast<int>(form), static_cast<int>(inputs), n, k,
+                        alignment);
     for (const auto word : algorithm.data) text += fmt::format(" {:x}", word);
     text += '\n';
   }
@@ -137,20 +152,22 @@ Result<> Products::read_choices(const std::string& choices) {
   while (std::getline(lines, line)) {
     std::istringstream words(line);
     int form = 0;
+    int inputs = 0;
     Index n = 0;
     Index k = 0;
     std::uint32_t alignment = 0;
     cublasLtMatmulAlgo_t algorithm;
-    words >> form >> n >> k >> alignment >> std::hex;
+    words >> form >> inputs >> n >> k >> alignment >> std::hex;
     for (auto& word : algorithm.data) {
       std::uint64_t value = 0;
       words >> value;
       word = value;
     }
-    if (words.fail() || form < 0 || form > 2) {
+    if (words.fail() || form < 0 || form > 2 || inputs < 0 || inputs > 1) {
       return Error{ErrorCode::corrupt, "stored product choices: not a choice: " + line};
     }
-    algorithms_[{static_cast<ProductForm>(form), n, k, alignment}] = algorithm;
+    algorithms_[{static_cast<ProductForm>(form), static_cast<Inputs>(inputs), n, k, alignment}] =
+        algorithm;
   }
   return {};
 }
@@ -158,18 +175,20 @@ Result<> Products::read_choices(const std::string& choices) {
 // `right` is [N, K] for nt and nn; the output is [N, K] for tn. The third size is kRowsAsked.
 Result<cublasLtMatmulAlgo_t> Products::algorithm(const Key& key) {
   if (const auto found = algorithms_.find(key); found != algorithms_.end()) return found->second;
-  const auto& [form, n, k, alignment] = key;
+  const auto& [form, inputs_type, n, k, alignment] = key;
   const Index m = kRowsAsked;
-  const auto shaped = [](Index rows, Index columns) {
-    return ConstMatrix(static_cast<const float*>(nullptr), rows, columns);
+  const cudaDataType_t type = inputs_type == Inputs::fp32 ? CUDA_R_32F : CUDA_R_16BF;
+  const auto shaped = [](cudaDataType_t of, Index rows, Index columns) {
+    return Side{of, nullptr, rows, columns, columns};
   };
-  const ConstMatrix weight = shaped(n, k);
-  const ConstMatrix inputs = shaped(m, k);
-  const ConstMatrix outputs = shaped(m, n);
   Call call;
-  auto made = form == ProductForm::nt   ? call.describe(form, inputs, weight, outputs, nullptr)
-              : form == ProductForm::nn ? call.describe(form, outputs, weight, inputs, nullptr)
-                                        : call.describe(form, outputs, inputs, weight, nullptr);
+  auto made = form == ProductForm::nt ? call.describe(form, shaped(type, m, k), shaped(type, n, k),
+                                                      shaped(CUDA_R_32F, m, n), nullptr)
+              : form == ProductForm::nn
+                  ? call.describe(form, shaped(type, m, n), shaped(type, n, k),
+                                  shaped(CUDA_R_32F, m, k), nullptr)
+                  : call.describe(form, shaped(type, m, n), shaped(type, m, k),
+                                  shaped(CUDA_R_32F, n, k), nullptr);
   if (!made) return std::move(made).error();
   Preference preference;
   TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference.handle));
@@ -207,33 +226,37 @@ Result<cublasLtMatmulAlgo_t> Products::algorithm(const Key& key) {
       fmt::format("cuBLASLt has no algorithm without split-K for a weight of {} x {}", n, k)};
 }
 
-Result<> Products::run(cudaStream_t stream, ProductForm form, const Product& args) {
-  const ConstMatrix output = args.output;
-  const ConstMatrix& shape = form == ProductForm::tn ? output : args.right;
-  std::uint32_t alignment = alignment_of(output.stride);
-  for (const ConstMatrix* matrix : {&args.left, &args.right}) {
-    alignment = std::min(alignment, alignment_of(matrix->stride));
+Result<> Products::run(cudaStream_t stream, ProductForm form, const Product& args,
+                       const Operands* operands) {
+  Side left = side_of(args.left);
+  Side right = side_of(args.right);
+  if (operands != nullptr) {
+    const cudaDataType_t type = operands->type == Inputs::fp32 ? CUDA_R_32F : CUDA_R_16BF;
+    left = {type, operands->left, left.rows, left.columns, operands->left_stride};
+    right = {type, operands->right, right.rows, right.columns, operands->right_stride};
   }
-  for (const float* data : {args.left.data, args.right.data, output.data}) {
-    const auto address = reinterpret_cast<std::uintptr_t>(data);
-    alignment = std::min(alignment, address % 16 == 0 ? 16U : (address % 8 == 0 ? 8U : 4U));
+  const Side output = side_of(args.output);
+  std::uint32_t alignment = 16;
+  for (const Side& side : {left, right, output}) {
+    alignment = std::min({alignment, alignment_of(side.stride_bytes()),
+                          alignment_of(reinterpret_cast<std::uintptr_t>(side.data))});
   }
-  auto chosen = algorithm({form, shape.rows, shape.columns, alignment});
+  const Side& weight = form == ProductForm::tn ? output : right;
+  const Inputs type = operands == nullptr ? Inputs::fp32 : operands->type;
+  auto chosen = algorithm({form, type, weight.rows, weight.columns, alignment});
   if (!chosen) return std::move(chosen).error();
   Call call;
-  if (auto made = call.describe(form, args.left, args.right, output, args.bias); !made) return made;
-  const bool continued = args.start == ChainStart::output;
+  if (auto made = call.describe(form, left, right, output, args.bias); !made) return made;
   const bool residual = static_cast<bool>(args.residual);
-  const ConstMatrix added = residual ? args.residual : output;
+  const Side added = residual ? side_of(args.residual) : output;
   Layout added_layout;
   if (auto made = cuda::describe(added_layout, added); !made) return made;
   const float one = 1.0F;
-  const float beta = continued || residual ? 1.0F : 0.0F;
+  const float beta = args.start == ChainStart::output || residual ? 1.0F : 0.0F;
   return check_blas(
-      cublasLtMatmul(handle_, call.operation.handle, &one, args.right.data, call.first.handle,
-                     args.left.data, call.second.handle, &beta, added.data, added_layout.handle,
-                     args.output.data, call.output.handle, &*chosen, workspace_.get(),
-                     kWorkspaceBytes, stream),
+      cublasLtMatmul(handle_, call.operation.handle, &one, right.data, call.first.handle, left.data,
+                     call.second.handle, &beta, added.data, added_layout.handle, args.output.data,
+                     call.output.handle, &*chosen, workspace_.get(), kWorkspaceBytes, stream),
       "cublasLtMatmul");
 }
 

@@ -39,16 +39,29 @@ class Products {
   ~Products();
 
   const std::string& profile() const { return profile_; }
-  // One line a choice: form, N, K, alignment, algorithm in hexadecimal digits.
+  // One line a choice: form, inputs, N, K, alignment, algorithm in hexadecimal digits.
   std::string choices() const;
 
-  // A residual together with ChainStart::output is not taken: one of them is what beta multiplies.
-  Result<> run(cudaStream_t stream, ProductForm form, const Product& args);
+  // The inputs as the library reads them: fp32, or rounded to bf16; sums and output are fp32.
+  enum class Inputs { fp32, bf16 };
+  struct Operands {
+    Inputs type = Inputs::fp32;
+    const void* left = nullptr;
+    const void* right = nullptr;
+    Index left_stride = 0;  // in numbers
+    Index right_stride = 0;
+  };
+
+  // `args` gives shapes, output, start, bias and residual; its inputs are used where `operands` is
+  // null. A residual together with ChainStart::output is not taken: one of them is what beta
+  // multiplies.
+  Result<> run(cudaStream_t stream, ProductForm form, const Product& args,
+               const Operands* operands = nullptr);
 
  private:
   Products() = default;
-  // Form, the weight's rows and columns, and what the addresses are multiples of.
-  using Key = std::tuple<ProductForm, Index, Index, std::uint32_t>;
+  // Form, inputs, the weight's rows and columns, and what the addresses are multiples of.
+  using Key = std::tuple<ProductForm, Inputs, Index, Index, std::uint32_t>;
   struct Call;
 
   Result<cublasLtMatmulAlgo_t> algorithm(const Key& key);

@@ -141,6 +141,24 @@ __global__ void add_into_kernel(float* a, const float* b, Index count) {
   if (i < count) a[i] += b[i];
 }
 
+struct TreePlan {
+  float* pieces[PieceSum::kPiecesMax];
+  PieceSum::Addition additions[PieceSum::kPiecesMax];
+  int piece_count, addition_count;
+};
+
+// One pass over memory, whatever the number of pieces.
+__global__ void piece_sum_kernel(TreePlan plan, Index count, float* sum) {
+  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= count) return;
+  float values[PieceSum::kPiecesMax];
+  for (int p = 0; p < plan.piece_count; ++p) values[p] = plan.pieces[p][i];
+  for (int a = 0; a < plan.addition_count; ++a) {
+    values[plan.additions[a].into] += values[plan.additions[a].from];
+  }
+  sum[i] = values[0];
+}
+
 __global__ void add_to_rows_kernel(Rows<float> output, bool continued, const float* bias,
                                    Rows<const float> residual, Index width) {
   const Index row = blockIdx.y;
@@ -260,6 +278,23 @@ Result<> CudaDevice::enqueue(const AddInto& args) {
   if (count == 0) return {};
   TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), add_into_kernel,
                args.a.data(), args.b.data(), count);
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(const PieceSum& args) {
+  begin_op();
+  if (args.count == 0) return {};
+  if (args.pieces.empty() || args.pieces.size() > PieceSum::kPiecesMax ||
+      args.additions.size() >= PieceSum::kPiecesMax) {
+    return Error{ErrorCode::invalid_argument, "piece_sum: 1 to 32 pieces"};
+  }
+  TreePlan plan = {};
+  std::copy(args.pieces.begin(), args.pieces.end(), plan.pieces);
+  std::copy(args.additions.begin(), args.additions.end(), plan.additions);
+  plan.piece_count = static_cast<int>(args.pieces.size());
+  plan.addition_count = static_cast<int>(args.additions.size());
+  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(args.count, kThreads), kThreads}),
+               piece_sum_kernel, plan, args.count, args.sum);
   return end_op();
 }
 

@@ -1,14 +1,20 @@
 # What the GPU path is made of: built by nvcc and the host compiler where CUDA is found, and by the host compiler against
 # the emulation everywhere (tests/emulation).
 set(TUTTI_CUDA_SOURCES
-  attention_backward.cu
-  attention_forward.cu
+  attention/attention_backward.cu
+  attention/attention_bf16.cu
+  attention/attention_forward.cu
+  convert.cu
   device.cc
   loss.cu
+  open_device.cc
   optimizer.cu
   products.cc
   rows.cu
+  decode/quantised.cu
   runtime.cc
+  decode/sampling.cu
   scratch.cc
-  tokens.cu)
+  tokens.cu
+  ../collective/nccl_group.cc)
 list(TRANSFORM TUTTI_CUDA_SOURCES PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

@@ -6,8 +6,11 @@
 // then.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <span>
 
+#include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
 
@@ -17,6 +20,23 @@ namespace tutti::kernels {
 struct AddInto {
   std::span<float> a;
   std::span<const float> b;
+};
+
+// sum = the root of a tree of additions over `pieces`, element by element: pieces[into] +=
+// pieces[from] in the order given ends in piece 0 (kernels/collective/shard_tree.h). Device only;
+// on the host the exchange adds in cache-sized tiles. sum may be pieces[0]; pieces are not written
+// otherwise.
+struct PieceSum {
+  struct Addition {
+    std::uint32_t into = 0;
+    std::uint32_t from = 0;
+  };
+  static constexpr std::size_t kPiecesMax = 32;
+
+  std::span<float* const> pieces;  // at most kPiecesMax; the list is host memory
+  std::span<const Addition> additions;
+  Index count = 0;
+  float* sum = nullptr;
 };
 
 Result<> add_into(const OpContext& ctx, std::span<float> a, std::span<const float> b);

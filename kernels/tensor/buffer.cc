@@ -7,6 +7,8 @@
 #include <cstring>
 #include <new>
 
+#include "kernels/tensor/device.h"
+
 namespace tutti::kernels {
 
 namespace {
@@ -15,8 +17,15 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 std::atomic<long> made{0};
 }  // namespace
 
-AlignedBytes::AlignedBytes(std::size_t bytes) {
+AlignedBytes::AlignedBytes(std::size_t bytes, Device* device) : device_(device) {
   if (bytes == 0) return;
+  if (device != nullptr) {
+    bytes_ = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    auto allocated = device->allocate(bytes_);
+    if (!allocated || !device->zero(*allocated, bytes_)) throw std::bad_alloc();
+    data_ = static_cast<std::byte*>(*allocated);
+    return;
+  }
   const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
   bytes_ = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   made.fetch_add(1, std::memory_order_relaxed);
@@ -30,6 +39,12 @@ AlignedBytes::AlignedBytes(std::size_t bytes) {
 
 long AlignedBytes::allocations() { return made.load(std::memory_order_relaxed); }
 
-AlignedBytes::~AlignedBytes() { std::free(data_); }
+AlignedBytes::~AlignedBytes() {
+  if (device_ != nullptr && data_ != nullptr) {
+    device_->release(data_);
+  } else {
+    std::free(data_);
+  }
+}
 
 }  // namespace tutti::kernels

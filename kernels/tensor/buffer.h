@@ -1,7 +1,8 @@
-// Owned, 64-byte aligned, zeroed fp32 (or byte) memory; huge pages are asked for where it is large.
+// Owned, 64-byte aligned, zeroed fp32 (or byte) memory, of the host or of a device; huge pages are
+// asked for where it is large.
 //
-// Errors: none as values: a machine that cannot give memory that was planned ends the process
-// (std::bad_alloc).
+// Ownership: a buffer on a device ends before the device does. Errors: none as values: a machine
+// that cannot give memory that was planned ends the process (std::bad_alloc).
 #pragma once
 
 #include <cstddef>
@@ -13,16 +14,21 @@
 
 namespace tutti::kernels {
 
+class Device;
+
 // Raw memory; a multiple of 64 bytes, zeroed.
 class AlignedBytes {
  public:
   AlignedBytes() = default;
-  explicit AlignedBytes(std::size_t bytes);
+  explicit AlignedBytes(std::size_t bytes, Device* device = nullptr);
   AlignedBytes(AlignedBytes&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        bytes_(std::exchange(other.bytes_, 0)),
+        device_(other.device_) {}
   AlignedBytes& operator=(AlignedBytes&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(device_, other.device_);
     return *this;
   }
   ~AlignedBytes();
@@ -36,14 +42,15 @@ class AlignedBytes {
  private:
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
+  Device* device_ = nullptr;
 };
 
 // `count` floats, zeroed.
 class FloatBuffer {
  public:
   FloatBuffer() = default;
-  explicit FloatBuffer(Index count)
-      : bytes_(static_cast<std::size_t>(count) * sizeof(float)), count_(count) {}
+  explicit FloatBuffer(Index count, Device* device = nullptr)
+      : bytes_(static_cast<std::size_t>(count) * sizeof(float), device), count_(count) {}
 
   float* data() const { return reinterpret_cast<float*>(bytes_.data()); }
   Index size() const { return count_; }

@@ -16,12 +16,15 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
+#include <string>
 #include <string_view>
 
 #include "protocol/base/result.h"
 
 namespace tutti::kernels {
 
+class Communicator;
 struct AdamWUpdate;
 struct AddInto;
 struct AttentionBackward;
@@ -42,6 +45,7 @@ struct RotaryApply;
 struct SiluGateBackward;
 struct SiluGateForward;
 struct SquareSums;
+struct PieceSum;
 
 // Which of its two matrices a product takes turned (product.h).
 enum class ProductForm { nt, nn, tn };
@@ -54,6 +58,15 @@ class Device {
   // The numerics profile (DESIGN numerics): a run's bits depend on it.
   virtual std::string_view profile() const = 0;
 
+  // How ranks on such devices exchange device memory directly. `link_id`: text that lets one
+  // generation's ranks meet, made by each, that of rank 0 used by all. `link` wraps the group that
+  // they have formed over sockets.
+  virtual Result<std::string> link_id() = 0;
+  virtual Result<std::unique_ptr<Communicator>> link(std::unique_ptr<Communicator> group,
+                                                     const std::string& id) = 0;
+
+  // What can still be allocated.
+  virtual Result<std::size_t> free_bytes() = 0;
   // 256-byte aligned; contents are anything.
   virtual Result<void*> allocate(std::size_t bytes) = 0;
   virtual void release(void* memory) noexcept = 0;
@@ -87,6 +100,7 @@ class Device {
   virtual Result<> enqueue(const SiluGateBackward& args) = 0;
   virtual Result<> enqueue(const SiluGateForward& args) = 0;
   virtual Result<> enqueue(const SquareSums& args) = 0;
+  virtual Result<> enqueue(const PieceSum& args) = 0;
 };
 
 }  // namespace tutti::kernels

@@ -16,6 +16,12 @@ find_package(CLI11 REQUIRED)
 
 # CUDA and NCCL are used where they are found; nothing else changes without them.
 find_package(CUDAToolkit QUIET)
-set(TUTTI_CUDA ${CUDAToolkit_FOUND})
+find_library(TUTTI_NCCL nccl HINTS ${CUDAToolkit_LIBRARY_DIR} /usr/local/cuda/lib)
+if(CUDAToolkit_FOUND AND TUTTI_NCCL AND CUDAToolkit_NVCC_EXECUTABLE AND TARGET CUDA::cublasLt)
+  set(TUTTI_CUDA ON)
+else()
+  set(TUTTI_CUDA OFF)
+endif()
+message(STATUS "GPU path: ${TUTTI_CUDA} (the emulation of it is built either way)")
 
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)

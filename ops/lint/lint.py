@@ -170,11 +170,36 @@ def check_tree(root, names):
         yield "CMakeLists.txt", 1, "size", f"more than {CMAKE_ROOT_MAX} lines"
 
 
+WITHOUT_CUDA = "kernels/ops/without_cuda.txt"
+
+
+def check_ops(root, names):
+    """An op hands its checked arguments to the context's device, or says in WITHOUT_CUDA that no GPU has it yet."""
+    listed = root / WITHOUT_CUDA
+    without = {line.split()[0] for line in listed.read_text().splitlines()
+               if line and not line.startswith("#")} if listed.exists() else set()
+    sources = "\n".join((root / name).read_text(encoding="utf-8", errors="replace") for name in names
+                        if name.startswith("kernels/") and name.endswith(".cc"))
+    for name in names:
+        if not re.fullmatch(r"kernels/ops/(?!reference/)(?:\w+/)?\w+\.h", name):
+            continue
+        for number, line in enumerate((root / name).read_text(encoding="utf-8").splitlines(), 1):
+            declared = re.match(r"Result<[^(]*> (\w+)\(const OpContext& ctx", line)
+            if not declared or declared.group(1) in without:
+                continue
+            op = declared.group(1)
+            bodies = re.findall(rf"^Result<[^(\n]*> {op}\(const OpContext& ctx.*?^}}", sources, re.M | re.S)
+            if not any("ctx.device->" in body for body in bodies):
+                yield name, number, "cuda", (f"{op} has no CUDA version: hand it to ctx.device (kernels/cuda), or "
+                                             f"add a line to {WITHOUT_CUDA}")
+
+
 def findings(root):
     names = files(root)
     yield from check_tree(root, names)
     if "kernels/README.md" in names and op_catalogue.current(root) is False:
         yield "kernels/README.md", 1, "catalogue", "the table of ops is not current: ops/lint/op_catalogue.py --write"
+    yield from check_ops(root, names)
     for name in names:
         suffix = pathlib.PurePath(name).suffix
         if suffix not in SIZE_MAX:

@@ -16,6 +16,7 @@ FAULTS = {
     "function": ("jobs/data/c.cc", "int f() {\n" + "  g();\n" * 70 + "}\n"),
     "words": ("jobs/data/d.cc", "// TO" + "DO: finish\n"),
     "header": ("jobs/data/e.h", "int x;\n"),
+    "cuda": ("kernels/ops/y.h", "// Y.\n#pragma once\nResult<> y(const OpContext& ctx, const Y& args);\n"),
     "name": ("jobs/data/utils.cc", "int x;\n"),
 }
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -54,7 +55,13 @@ std::string own_binary() {
 
 fs::path rank_binary_of(const spec::WorkerConfig& config) {
   if (!config.rank_binary.empty()) return fs::absolute(config.rank_binary);
-  return fs::path(own_binary()).parent_path() / "tutti-rank";
+  const fs::path folder = fs::path(own_binary()).parent_path();
+  // A worker that is told to use GPUs starts the binary that has them, where there is one.
+  const char* const device = std::getenv("TUTTI_DEVICE");
+  const bool wanted = device != nullptr && std::string_view(device).starts_with("gpu");
+  std::error_code ignored;
+  const fs::path with_gpus = folder / "tutti-rank-cuda";
+  return wanted && fs::exists(with_gpus, ignored) ? with_gpus : folder / "tutti-rank";
 }
 
 wire::Hello introduce(const spec::WorkerConfig& config) {

@@ -239,8 +239,8 @@ TEST_CASE(
   const std::string secret = "a secret of this generation";
   auto stranger = *listen_local();
   auto second = *Listener::open({});
-  const FormOptions form{.addresses = {stranger.address, second->address()},
-                         .rank = 1,
+  const FormOptions form{.rank = 1,
+                         .addresses = {stranger.address, second->address()},
                          .generation = 3,
                          .secret = secret};
   Result<std::unique_ptr<Communicator>> joined = Error{};

@@ -18,6 +18,12 @@ struct GroupOptions {
   Duration operation_deadline = std::chrono::seconds(20);
 };
 
+// What a suite is about: the group over sockets as it is (plain_groups.cc), or another one over it
+// (tests/emulation/nccl_groups.cc). `id` is the same for all ranks of one group.
+std::unique_ptr<kernels::Communicator> wrap_group(std::unique_ptr<kernels::Communicator> group,
+                                                  const std::string& id);
+std::string make_group_id();
+
 using RankFunction = std::function<void(std::unique_ptr<kernels::Communicator>)>;
 
 // Returns once all ranks' functions have; a rank that could not connect fails the test.
@@ -33,6 +39,7 @@ inline void run_ranks(const GroupOptions& options, const RankFunction& rank_func
   form.generation = 7;
   form.secret = "a secret of this test";
   form.operation_deadline = options.operation_deadline;
+  const std::string id = make_group_id();
   std::vector<std::string> failures(options.size);
   std::vector<std::thread> threads;
   for (std::uint32_t rank = 0; rank < options.size; ++rank) {
@@ -44,7 +51,7 @@ inline void run_ranks(const GroupOptions& options, const RankFunction& rank_func
         failures[rank] = group.error().message;
         return;
       }
-      rank_function(*std::move(group));
+      rank_function(wrap_group(*std::move(group), id));
     });
   }
   for (std::thread& thread : threads) thread.join();

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cuda/attention_softmax.h"
+#include "kernels/cuda/attention/attention_softmax.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
@@ -140,7 +140,7 @@ __device__ void store_row(float* to, const float* sum, Index width) {
 
 // Block (tile of keys, key head): threads own a key each.
 template <int kColumns>
-__global__ void __launch_bounds__(kAttentionThreads) key_gradients_kernel(Backward a) {
+__global__ void __launch_bounds__(kAttentionThreads, 2) key_gradients_kernel(Backward a) {
   TUTTI_DYNAMIC_SHARED(float, memory);
   const Tiles tiles(memory, a.width);
   const Task task = a.tasks[blockIdx.x];
@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(kAttentionThreads) key_gradients_kernel(Backwa
 
 // Block (tile of queries, head): threads own a query each.
 template <int kColumns>
-__global__ void __launch_bounds__(kAttentionThreads) query_gradients_kernel(Backward a) {
+__global__ void __launch_bounds__(kAttentionThreads, 2) query_gradients_kernel(Backward a) {
   TUTTI_DYNAMIC_SHARED(float, memory);
   const Tiles tiles(memory, a.width);
   const Task task = a.tasks[blockIdx.x];

@@ -8,7 +8,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cuda/attention_softmax.h"
+#include "kernels/cuda/attention/attention_bf16.h"
+#include "kernels/cuda/attention/attention_softmax.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/row_view.h"
 #include "kernels/ops/attention.h"
@@ -320,6 +321,13 @@ Result<> CudaDevice::enqueue(const AttentionForward& args) {
   begin_op();
   if (auto taken = check_form(args.shape); !taken) return taken;
   const AttentionShape& shape = args.shape;
+  if (options_.inputs == Products::Inputs::bf16 && shape.head_width <= kBf16WidthMax) {
+    const Bf16Attention where{
+        stream(), [this](std::size_t bytes) { return scratch_.take(bytes); },
+        [this](void* to, const void* from, std::size_t bytes) { return upload(to, from, bytes); }};
+    if (auto ran = attention_forward_bf16(where, args); !ran) return ran;
+    return end_op();
+  }
   Launcher launcher{
       *this,
       {},

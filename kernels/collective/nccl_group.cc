@@ -1,0 +1,215 @@
+#include "kernels/collective/nccl_group.h"
+
+#include <fmt/core.h>
+
+#include <cstdlib>
+#include <future>
+#include <thread>
+
+#include "protocol/base/log.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+constexpr std::size_t kIdBytes = sizeof(ncclUniqueId::internal);
+// A look costs a few calls; a transfer takes from tens of microseconds on.
+constexpr Duration kBetweenLooks = std::chrono::microseconds(20);
+constexpr Duration kAbortDeadline = std::chrono::seconds(10);
+constexpr int kExitInfrastructure = 3;
+
+Error nccl_error(ncclResult_t result, std::string_view what) {
+  return {ErrorCode::unavailable, fmt::format("{}: {}", what, ncclGetErrorString(result))};
+}
+
+bool is_device_memory(const std::span<std::byte>& bytes) {
+  cudaPointerAttributes attributes = {};
+  const bool known = cudaPointerGetAttributes(&attributes, bytes.data()) == cudaSuccess;
+  return known && attributes.type == cudaMemoryTypeDevice;
+}
+
+Result<ncclUniqueId> parse_id(std::string_view text) {
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9' ? c - '0' : (c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1);
+  };
+  ncclUniqueId id = {};
+  bool right = text.size() == 2 * kIdBytes;
+  for (std::size_t i = 0; right && i < kIdBytes; ++i) {
+    const int high = digit(text[2 * i]);
+    const int low = digit(text[2 * i + 1]);
+    right = high >= 0 && low >= 0;
+    id.internal[i] = static_cast<char>(16 * high + low);
+  }
+  if (right) return id;
+  return Error{ErrorCode::invalid_argument, "an NCCL identifier has 256 hexadecimal digits"};
+}
+
+}  // namespace
+
+Result<std::string> make_nccl_id() {
+  ncclUniqueId id = {};
+  if (const ncclResult_t result = ncclGetUniqueId(&id); result != ncclSuccess) {
+    return nccl_error(result, "ncclGetUniqueId");
+  }
+  std::string text;
+  for (const char byte : id.internal)
+    text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return text;
+}
+
+Result<std::unique_ptr<Communicator>> NcclGroup::over(std::unique_ptr<Communicator> control,
+                                                      const NcclOptions& options) {
+  std::unique_ptr<NcclGroup> group(new NcclGroup(std::move(control), options));
+  auto id = parse_id(options.id);
+  if (!id) return std::move(id).error();
+  group->id_ = *id;
+  auto stream = cuda::make_stream();
+  if (!stream) return std::move(stream).error();
+  auto event = cuda::make_event();
+  if (!event) return std::move(event).error();
+  group->stream_ = *std::move(stream);
+  group->written_ = *std::move(event);
+  return std::unique_ptr<Communicator>(std::move(group));
+}
+
+NcclGroup::~NcclGroup() { end_communicator(); }
+
+Result<> NcclGroup::exchange(std::span<const Transfer> transfers) {
+  if (broken_) return *broken_;
+  host_.clear();
+  device_.clear();
+  for (const Transfer& transfer : transfers) {
+    if (transfer.bytes.empty()) continue;
+    (is_device_memory(transfer.bytes) ? device_ : host_).push_back(transfer);
+  }
+  announce();
+  // Also when there is nothing for it: groups are numbered there.
+  auto exchanged = control_->exchange(host_);
+  if (exchanged) exchanged = compare_lengths();
+  if (exchanged && !device_.empty()) exchanged = exchange_on_device();
+  if (!exchanged) return break_off(exchanged.error());
+  return {};
+}
+
+// Before the library moves anything, both ends of each transfer show its length over the sockets:
+// it would hang on lengths that differ, and on a peer that is not coming.
+void NcclGroup::announce() {
+  lengths_.assign(device_.size(), 0);
+  for (std::size_t i = 0; i < device_.size(); ++i) {
+    const Transfer& transfer = device_[i];
+    if (transfer.direction == Transfer::Direction::send) lengths_[i] = transfer.bytes.size();
+    host_.push_back(
+        {transfer.direction, transfer.peer, std::as_writable_bytes(std::span(&lengths_[i], 1))});
+  }
+}
+
+Result<> NcclGroup::compare_lengths() const {
+  for (std::size_t i = 0; i < device_.size(); ++i) {
+    if (lengths_[i] == device_[i].bytes.size()) continue;
+    return Error{ErrorCode::corrupt,
+                 fmt::format("rank {} sends {} bytes of device memory, but {} are due",
+                             device_[i].peer, lengths_[i], device_[i].bytes.size())};
+  }
+  return {};
+}
+
+Result<> NcclGroup::exchange_on_device() {
+  if (comm_ == nullptr) {
+    if (auto formed = form(); !formed) return formed;
+  }
+  TUTTI_CUDA_CHECK(cudaEventRecord(written_.get(), options_.compute));
+  TUTTI_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), written_.get(), 0));
+  if (auto started = start_transfers(); !started) return started;
+  auto taken = wait_for_library("an NCCL group", options_.operation_deadline);
+  if (!taken) return taken;
+  return wait_for_stream();
+}
+
+Result<> NcclGroup::form() {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  const ncclResult_t result = ncclCommInitRankConfig(&comm_, static_cast<int>(size()), id_,
+                                                     static_cast<int>(rank()), &config);
+  if (result != ncclSuccess && result != ncclInProgress) {
+    return nccl_error(result, "ncclCommInitRankConfig");
+  }
+  return wait_for_library("forming the NCCL group", options_.form_deadline);
+}
+
+Result<> NcclGroup::start_transfers() {
+  const auto taken = [](ncclResult_t result) {
+    return result == ncclSuccess || result == ncclInProgress;
+  };
+  ncclResult_t result = ncclGroupStart();
+  for (const Transfer& transfer : device_) {
+    if (!taken(result)) break;
+    const auto peer = static_cast<int>(transfer.peer);
+    const std::size_t bytes = transfer.bytes.size();
+    result = transfer.direction == Transfer::Direction::send
+                 ? ncclSend(transfer.bytes.data(), bytes, ncclInt8, peer, comm_, stream_.get())
+                 : ncclRecv(transfer.bytes.data(), bytes, ncclInt8, peer, comm_, stream_.get());
+  }
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!taken(result)) return nccl_error(result, "ncclSend or ncclRecv");
+  if (!taken(ended)) return nccl_error(ended, "ncclGroupEnd");
+  return {};
+}
+
+// Whether to go on waiting.
+Result<> NcclGroup::go_on(std::string_view what, Instant begun, Duration deadline) {
+  // An abort, and a peer that is gone: the library may see neither.
+  if (auto stands = control_->look(); !stands) return stands;
+  ncclResult_t state = ncclSuccess;
+  const ncclResult_t asked = ncclCommGetAsyncError(comm_, &state);
+  if (asked != ncclSuccess) return nccl_error(asked, "ncclCommGetAsyncError");
+  if (state != ncclSuccess && state != ncclInProgress) return nccl_error(state, what);
+  if (deadline > Duration::zero() && monotonic_now() - begun > deadline) {
+    return Error{ErrorCode::deadline_exceeded, fmt::format("{} did not end in its time", what)};
+  }
+  return {};
+}
+
+Result<> NcclGroup::wait_for_library(std::string_view what, Duration deadline) {
+  const Instant begun = monotonic_now();
+  for (;;) {
+    if (auto good = go_on(what, begun, deadline); !good) return good;
+    ncclResult_t state = ncclSuccess;
+    static_cast<void>(ncclCommGetAsyncError(comm_, &state));
+    if (state == ncclSuccess) return {};
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+}
+
+Result<> NcclGroup::wait_for_stream() {
+  const Instant begun = monotonic_now();
+  for (;;) {
+    const cudaError_t state = cudaStreamQuery(stream_.get());
+    if (state == cudaSuccess) return {};
+    if (state != cudaErrorNotReady) return cuda::error_of(state, "a transfer");
+    if (auto good = go_on("a transfer", begun, options_.operation_deadline); !good) return good;
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+}
+
+// The first reason is kept; the others must not wait for this rank.
+Error NcclGroup::break_off(Error error) {
+  broken_ = error;
+  control_->abort(error.message);
+  end_communicator();
+  return error;
+}
+
+void NcclGroup::end_communicator() {
+  if (comm_ == nullptr) return;
+  std::packaged_task<ncclResult_t()> task([comm = comm_] { return ncclCommAbort(comm); });
+  comm_ = nullptr;
+  auto done = task.get_future();
+  std::thread ending(std::move(task));
+  if (done.wait_for(kAbortDeadline) != std::future_status::ready) {
+    TUTTI_LOG_ERROR("collective", "NCCL's abort hangs: the rank ends");
+    std::_Exit(kExitInfrastructure);
+  }
+  ending.join();
+}
+
+}  // namespace tutti::kernels

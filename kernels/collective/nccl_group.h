@@ -1,0 +1,85 @@
+// A group whose device memory travels by NCCL: one communicator of the library for a generation,
+// beside the sockets that the ranks have anyway.
+//
+// The sockets (`control`) carry what is host memory (votes, notes, states) and tell of deaths and
+// aborts; NCCL carries what is device memory, by grouped send and receive only: no sum of its own,
+// whose order would be its own (DESIGN numerics). Rank 0's identifier comes with its address in the
+// coordinator's FormGroup, so no port of NCCL's is agreed elsewhere.
+//
+// The library's communicator is made in the first exchange of device memory, without blocking. All
+// waiting is a loop that looks at the library's asynchronous error, at abort() and at the clock; so
+// an abort from any thread is seen at once, and the library's communicator is ended by the one
+// thread that uses it. If that ending hangs, the process ends as the infrastructure's failure,
+// because nothing else gets the device back.
+//
+// Ownership: owns the sockets' group and the communicator; the device outlives it. Threads, errors:
+// communicator.h.
+#pragma once
+
+#include <nccl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/collective/communicator.h"
+#include "kernels/cuda/runtime.h"
+
+namespace tutti::kernels {
+
+// 256 hexadecimal digits that let ranks meet; of rank 0, once a generation. Errors: unavailable.
+Result<std::string> make_nccl_id();
+
+struct NcclOptions {
+  std::string id;
+  cudaStream_t compute = nullptr;  // where the memory that is sent was written
+  Duration form_deadline = std::chrono::seconds(60);
+  Duration operation_deadline = std::chrono::minutes(30);  // 0: none
+};
+
+class NcclGroup final : public Communicator {
+ public:
+  // Errors: invalid_argument (not an identifier), unavailable (no stream).
+  static Result<std::unique_ptr<Communicator>> over(std::unique_ptr<Communicator> control,
+                                                    const NcclOptions& options);
+  ~NcclGroup() override;
+
+  std::uint32_t rank() const override { return control_->rank(); }
+  std::uint32_t size() const override { return control_->size(); }
+  Result<> exchange(std::span<const Transfer> transfers) override;
+  Result<> look() override { return broken_ ? *broken_ : control_->look(); }
+  void abort(std::string_view reason) noexcept override { control_->abort(reason); }
+  bool aborted() const noexcept override { return control_->aborted(); }
+  std::int32_t lost_peer() const noexcept override { return control_->lost_peer(); }
+  bool moves_device_memory() const noexcept override { return true; }
+  std::uint64_t operations() const noexcept override { return control_->operations(); }
+
+ private:
+  NcclGroup(std::unique_ptr<Communicator> control, const NcclOptions& options)
+      : control_(std::move(control)), options_(options) {}
+
+  void announce();
+  Result<> compare_lengths() const;
+  Result<> exchange_on_device();
+  Result<> form();
+  Result<> start_transfers();
+  Result<> wait_for_library(std::string_view what, Duration deadline);
+  Result<> wait_for_stream();
+  Result<> go_on(std::string_view what, Instant begun, Duration deadline);
+  Error break_off(Error error);
+  void end_communicator();
+
+  std::unique_ptr<Communicator> control_;
+  NcclOptions options_;
+  ncclUniqueId id_ = {};
+  ncclComm_t comm_ = nullptr;
+  cuda::Stream stream_;
+  cuda::Event written_;
+  std::vector<Transfer> host_;
+  std::vector<Transfer> device_;
+  std::vector<std::uint64_t> lengths_;  // of device_, as the senders state them
+  std::optional<Error> broken_;
+};
+
+}  // namespace tutti::kernels

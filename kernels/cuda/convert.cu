@@ -1,0 +1,78 @@
+// fp32 to bf16: nearest for what is computed with, stochastic for weights that are kept so; and
+// products with inputs that are rounded on the way.
+#include "kernels/cuda/convert.h"
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/philox.h"
+#include "kernels/cuda/row_view.h"
+
+namespace tutti::kernels::cuda {
+
+namespace {
+
+constexpr unsigned kThreads = 128;
+constexpr Index kRowsMax = 65535;
+// Rows of rounded matrices begin at multiples of 16 bytes.
+constexpr Index kStrideUnit = 8;
+
+__global__ void round_rows_kernel(Rows<const float> from, Bf16* to, Index width, Index stride) {
+  const Index row = blockIdx.y;
+  const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
+  if (c < stride) to[row * stride + c] = c < width ? to_bf16(from.at(row)[c]) : Bf16{0};
+}
+
+// Up with the probability of the part that is cut off: the mean is the value. Each element has its
+// own draw, keyed by its index in the whole tensor.
+__global__ void round_stochastic_kernel(const float* from, Bf16* to, Index count,
+                                        StochasticKey key) {
+  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= count) return;
+  const unsigned long long element = key.first_index + static_cast<unsigned long long>(i);
+  const PhiloxWords words = philox(key.seed, key.purpose, element / 8);
+  const unsigned word = words.word[element % 8 / 2];
+  const unsigned draw = element % 2 == 0 ? word & 0xffffU : word >> 16;
+  unsigned bits = 0;
+  memcpy(&bits, from + i, sizeof(bits));
+  const bool finite = (bits & 0x7f800000U) != 0x7f800000U;
+  to[i] = finite ? static_cast<Bf16>((bits + draw) >> 16) : to_bf16(from[i]);
+}
+
+}  // namespace
+
+Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, Bf16* to, Index stride) {
+  for (Index first = 0; first < from.rows && stride > 0; first += kRowsMax) {
+    const Index rows = from.rows - first < kRowsMax ? from.rows - first : kRowsMax;
+    TUTTI_LAUNCH(
+        stream,
+        (LaunchShape{dim3(blocks_for(stride, kThreads), static_cast<unsigned>(rows)), kThreads}),
+        round_rows_kernel, Rows(from.row_range(first, rows)), to + first * stride, from.columns,
+        stride);
+  }
+  return {};
+}
+
+Result<> round_stochastic(cudaStream_t stream, std::span<const float> from, Bf16* to,
+                          const StochasticKey& key) {
+  const auto count = static_cast<Index>(from.size());
+  if (count == 0) return {};
+  TUTTI_LAUNCH(stream, (LaunchShape{blocks_for(count, kThreads), kThreads}),
+               round_stochastic_kernel, from.data(), to, count, key);
+  return {};
+}
+
+Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
+  if (options_.inputs == Products::Inputs::fp32) return products_->run(stream(), form, args);
+  Products::Operands operands{.type = Products::Inputs::bf16};
+  const auto round = [&](const ConstMatrix& from, const void*& to, Index& stride) -> Result<> {
+    stride = (from.columns + kStrideUnit - 1) / kStrideUnit * kStrideUnit;
+    auto room = scratch_.take(static_cast<std::size_t>(from.rows * stride) * sizeof(Bf16));
+    if (!room) return std::move(room).error();
+    to = *room;
+    return round_rows(stream(), from, static_cast<Bf16*>(*room), stride);
+  };
+  if (auto done = round(args.left, operands.left, operands.left_stride); !done) return done;
+  if (auto done = round(args.right, operands.right, operands.right_stride); !done) return done;
+  return products_->run(stream(), form, args, &operands);
+}
+
+}  // namespace tutti::kernels::cuda

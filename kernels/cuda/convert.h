@@ -1,0 +1,27 @@
+// Rounding fp32 numbers to bf16 on the device.
+//
+// Errors: none of their own; what a launch meets shows at the op's end.
+#pragma once
+
+#include <span>
+
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/tensor_core.h"
+#include "kernels/tensor/matrix.h"
+
+namespace tutti::kernels::cuda {
+
+// to[r * stride + c], to the nearest; columns behind from.columns are zeros.
+Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, Bf16* to, Index stride);
+
+// Which draws a tensor's rounding takes: a range of it gets the tensor's.
+struct StochasticKey {
+  unsigned long long seed = 0;
+  unsigned long long purpose = 0;
+  unsigned long long first_index = 0;
+};
+// Stochastic rounding (Croci et al. 2022): up or down, so that the mean is the value.
+Result<> round_stochastic(cudaStream_t stream, std::span<const float> from, Bf16* to,
+                          const StochasticKey& key);
+
+}  // namespace tutti::kernels::cuda

@@ -1,0 +1,15 @@
+// A build without GPUs.
+#include <string>
+
+#include "kernels/tensor/open_device.h"
+
+namespace tutti::kernels {
+
+Result<std::unique_ptr<Device>> open_device(std::string_view name) {
+  if (name == "cpu") return std::unique_ptr<Device>();
+  return Error{ErrorCode::unsupported, "device " + std::string(name) +
+                                           ": this is tutti-rank without GPUs; build with CUDA and "
+                                           "use tutti-rank-cuda, or take device: cpu"};
+}
+
+}  // namespace tutti::kernels

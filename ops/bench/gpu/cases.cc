@@ -1,0 +1,266 @@
+#include "ops/bench/gpu/cases.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "jobs/models/layer.h"
+#include "jobs/models/training_pass.h"
+#include "jobs/optimizers/optimizer.h"
+#include "kernels/cuda/decode/quantised.h"
+#include "kernels/ops/adamw.h"
+#include "kernels/ops/attention.h"
+#include "kernels/ops/rms_norm.h"
+
+namespace tutti::bench::gpu {
+
+namespace {
+
+using kernels::FloatBuffer;
+using kernels::Index;
+using kernels::Matrix;
+using kernels::ProductForm;
+using kernels::cuda::CudaDevice;
+
+constexpr int kRuns = 50;
+constexpr int kWarmUp = 3;
+
+Row row_of(const std::string& name, const std::vector<double>& seconds, double work, double ceiling,
+           const std::string& ceiling_name) {
+  const std::size_t count = seconds.size();
+  const double median = seconds[count / 2];
+  return {name,
+          "s",
+          seconds.front(),
+          median,
+          seconds[std::min(count - 1, count * 99 / 100)],
+          static_cast<int>(count),
+          work / median / ceiling,
+          ceiling_name};
+}
+
+Row product_row(CudaDevice& device, Index m, Index n, Index k) {
+  FloatBuffer x(m * k, &device);
+  FloatBuffer w(n * k, &device);
+  FloatBuffer y(m * n, &device);
+  const auto seconds = timed(device, kRuns, [&] {
+    models::must(device.enqueue(ProductForm::nt, kernels::Product{.left = x.matrix(m, k),
+                                                                  .right = w.matrix(n, k),
+                                                                  .output = y.matrix(m, n)}));
+  });
+  const double operations =
+      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  return row_of(fmt::format("product bf16 {}x{}x{}, rounding included", m, n, k), seconds,
+                operations, kBf16Peak, "989 TFLOP/s");
+}
+
+Row attention_row(CudaDevice& device, Index samples, Index length, Index heads, Index width) {
+  const Index tokens = samples * length;
+  const Index wide = heads * width;
+  FloatBuffer q(tokens * wide, &device);
+  FloatBuffer k(tokens * wide, &device);
+  FloatBuffer v(tokens * wide, &device);
+  FloatBuffer out(tokens * wide, &device);
+  std::vector<std::int32_t> offsets;
+  for (Index s = 0; s <= samples; ++s) offsets.push_back(static_cast<std::int32_t>(s * length));
+  const kernels::AttentionShape shape{heads, heads, width,
+                                      1.0F / std::sqrt(static_cast<float>(width))};
+  const auto seconds = timed(device, kRuns, [&] {
+    models::must(device.enqueue(kernels::AttentionForward{.shape = shape,
+                                                          .q = q.matrix(tokens, wide),
+                                                          .k = k.matrix(tokens, wide),
+                                                          .v = v.matrix(tokens, wide),
+                                                          .sample_offsets = offsets,
+                                                          .out = out.matrix(tokens, wide)}));
+  });
+  // Half of the pairs are seen; two products of them.
+  const double operations = 2.0 * static_cast<double>(samples * heads * length * length * width);
+  return row_of(
+      fmt::format("attention forward {}x{}, {} heads of {}", samples, length, heads, width),
+      seconds, operations, kBf16Peak, "989 TFLOP/s");
+}
+
+Row norm_row(CudaDevice& device, double bandwidth) {
+  const Index rows = 16384;
+  const Index width = 4096;
+  FloatBuffer x(rows * width, &device);
+  FloatBuffer y(rows * width, &device);
+  FloatBuffer weight(width, &device);
+  const auto seconds = timed(device, kRuns, [&] {
+    models::must(device.enqueue(kernels::RmsNormForward{
+        .x = x.matrix(rows, width), .weight = weight.data(), .y = y.matrix(rows, width)}));
+  });
+  return row_of("rms norm 16384x4096", seconds,
+                2.0 * static_cast<double>(rows * width) * sizeof(float), bandwidth,
+                "copy bandwidth");
+}
+
+Row optimizer_row(CudaDevice& device, double bandwidth) {
+  const Index count = Index{64} << 20;
+  FloatBuffer weight(count, &device);
+  FloatBuffer gradient(count, &device);
+  FloatBuffer first(count, &device);
+  FloatBuffer second(count, &device);
+  FloatBuffer hashes(4 * kernels::grid_blocks(count), &device);
+  const auto seconds = timed(device, kRuns, [&] {
+    models::must(device.enqueue(
+        kernels::AdamWUpdate{.settings = {},
+                             .weight = weight.span(),
+                             .gradient = gradient.span(),
+                             .first = first.span(),
+                             .second = second.span(),
+                             .hashes = {reinterpret_cast<kernels::Hash128*>(hashes.data()),
+                                        static_cast<std::size_t>(kernels::grid_blocks(count))}}));
+  });
+  return row_of("adamw with hash, 64 Mi parameters", seconds,
+                7.0 * static_cast<double>(count) * sizeof(float), bandwidth, "copy bandwidth");
+}
+
+struct Shape {
+  const char* name;
+  std::uint32_t layers, width, heads, feed_forward;
+  std::uint32_t samples;
+};
+
+Row training_row(CudaDevice& device, const Shape& shape) {
+  constexpr std::uint32_t kLength = 1024;
+  models::DecoderDescription description;
+  description.family = "llama";
+  description.layers = shape.layers;
+  description.width = shape.width;
+  description.heads = description.kv_heads = shape.heads;
+  description.head_dim = shape.width / shape.heads;
+  description.feed_forward = shape.feed_forward;
+  description.vocabulary = 50304;
+  description.positions_max = kLength;
+  description.tied = true;
+  auto decoder = models::Decoder::create(description);
+  models::must(decoder ? Result<>() : Result<>(decoder.error()));
+  const models::ParameterLayout& layout = decoder->layout();
+  const std::uint32_t tokens = shape.samples * kLength;
+  models::TrainingPass pass(*decoder, {.rows_max = tokens, .samples_max = shape.samples}, &device);
+  FloatBuffer weights(static_cast<Index>(layout.elements()), &device);
+  FloatBuffer gradients(static_cast<Index>(layout.gradient_elements()), &device);
+  std::vector<std::int32_t> ids(tokens);
+  for (std::uint32_t i = 0; i < tokens; ++i)
+    ids[i] = static_cast<std::int32_t>(i * 7919U % description.vocabulary);
+  std::vector<std::int32_t> offsets;
+  for (std::uint32_t s = 0; s <= shape.samples; ++s)
+    offsets.push_back(static_cast<std::int32_t>(s * kLength));
+  std::vector<models::SampleLoss> losses(shape.samples);
+  kernels::ThreadPool pool(1);
+  const kernels::OpContext ctx{&pool, &device};
+  const auto seconds = timed(device, 10, [&] {
+    models::must(pass.forward_backward(
+        ctx, weights.span(), {.tokens = ids, .targets = ids, .positions = {}, .offsets = offsets},
+        gradients.span(), losses));
+  });
+  const double by_weight = 6.0 * static_cast<double>(layout.parameter_count()) * tokens;
+  const double by_attention =
+      6.0 * shape.layers * static_cast<double>(tokens) * kLength * shape.width;
+  return row_of(fmt::format("{} forward and backward, {} tokens", shape.name, tokens), seconds,
+                by_weight + by_attention, kBf16Peak, "989 TFLOP/s (MFU)");
+}
+
+}  // namespace
+
+std::vector<double> timed(CudaDevice& device, int runs, const std::function<void()>& body) {
+  auto from = kernels::cuda::make_event(kernels::cuda::Timing::on);
+  auto to = kernels::cuda::make_event(kernels::cuda::Timing::on);
+  std::vector<double> seconds;
+  for (int run = -kWarmUp; run < runs; ++run) {
+    static_cast<void>(cudaEventRecord(from->get(), device.stream()));
+    body();
+    static_cast<void>(cudaEventRecord(to->get(), device.stream()));
+    models::must(device.synchronize());
+    float milliseconds = 0.0F;
+    static_cast<void>(cudaEventElapsedTime(&milliseconds, from->get(), to->get()));
+    if (run >= 0) seconds.push_back(static_cast<double>(milliseconds) * 1e-3);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds;
+}
+
+double copy_bandwidth(CudaDevice& device) {
+  const Index count = Index{256} << 20;
+  FloatBuffer from(count, &device);
+  FloatBuffer to(count, &device);
+  const std::size_t bytes = from.span().size_bytes();
+  const auto seconds =
+      timed(device, 20, [&] { models::must(device.copy(to.data(), from.data(), bytes)); });
+  return 2.0 * static_cast<double>(bytes) / seconds[seconds.size() / 2];
+}
+
+std::vector<Row> kernel_rows(CudaDevice& device) {
+  const double bandwidth = copy_bandwidth(device);
+  return {product_row(device, 8192, 4096, 4096),
+          product_row(device, 8192, 14336, 4096),
+          attention_row(device, 4, 4096, 32, 128),
+          attention_row(device, 16, 1024, 12, 64),
+          norm_row(device, bandwidth),
+          optimizer_row(device, bandwidth)};
+}
+
+std::vector<Row> training_rows(CudaDevice& device) {
+  return {training_row(device, {"GPT-2 124M shape", 12, 768, 12, 2048, 16}),
+          training_row(device, {"GPT-2 1.5B shape", 48, 1600, 25, 4288, 4})};
+}
+
+std::vector<Row> decode_rows(CudaDevice& device) {
+  // One layer's products of an 8B-shaped decoder, eight sequences, weights in 8 and 4 bits.
+  const double bandwidth = copy_bandwidth(device);
+  const Index m = 8;
+  const Index k = 4096;
+  const Index n = 6144 + 4096 + 3 * 14336 * 4096 / 4096;
+  FloatBuffer x(m * k, &device);
+  FloatBuffer y(m * n, &device);
+  FloatBuffer scales(n * k / kernels::cuda::kQuantGroup, &device);
+  FloatBuffer codes(n * k / 4, &device);
+  std::vector<Row> rows;
+  for (const auto bits : {kernels::cuda::QuantisedProduct::Bits::eight,
+                          kernels::cuda::QuantisedProduct::Bits::four}) {
+    const bool eight = bits == kernels::cuda::QuantisedProduct::Bits::eight;
+    const auto seconds = timed(device, kRuns, [&] {
+      models::must(kernels::cuda::quantised_product(
+          device.stream(),
+          {bits, x.matrix(m, k), reinterpret_cast<const std::uint8_t*>(codes.data()), scales.data(),
+           y.matrix(m, n)}));
+    });
+    const double bytes = static_cast<double>(n * k) * (eight ? 1.0 : 0.5);
+    rows.push_back(
+        row_of(fmt::format("decode products, a layer of 8B, {} bits, 8 rows", eight ? 8 : 4),
+               seconds, bytes, bandwidth, "copy bandwidth"));
+  }
+  return rows;
+}
+
+bool streams_overlap() {
+  auto one = CudaDevice::open({});
+  auto two = CudaDevice::open({});
+  if (!one || !two) return false;
+  // Few blocks each, so that both fit on the card side by side.
+  const Index rows = 8;
+  const Index width = Index{4} << 20;
+  const auto enqueue = [&](CudaDevice& device, const FloatBuffer& x, const FloatBuffer& weight) {
+    models::must(device.enqueue(kernels::RmsNormForward{
+        .x = x.matrix(rows, width), .weight = weight.data(), .y = x.matrix(rows, width)}));
+  };
+  FloatBuffer x1(rows * width, one->get());
+  FloatBuffer x2(rows * width, two->get());
+  FloatBuffer w1(width, one->get());
+  FloatBuffer w2(width, two->get());
+  const auto seconds = [&](bool both) {
+    const auto runs = timed(**one, 10, [&] {
+      enqueue(**one, x1, w1);
+      if (!both) return;
+      enqueue(**two, x2, w2);
+      models::must((*two)->synchronize());
+    });
+    return runs[runs.size() / 2];
+  };
+  return seconds(true) < 1.6 * seconds(false);
+}
+
+}  // namespace tutti::bench::gpu

@@ -1,0 +1,111 @@
+"""PyTorch on the cases of ops/bench/gpu/cases.cc, in the same form: one JSON object a line. Needs torch with CUDA."""
+
+import json
+import sys
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    print("gpu peers: no PyTorch here", file=sys.stderr)
+    sys.exit(77)
+
+RUNS, WARM_UP = 50, 3
+
+
+def timed(body, runs=RUNS):
+    seconds = []
+    for run in range(-WARM_UP, runs):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        body()
+        end.record()
+        torch.cuda.synchronize()
+        if run >= 0:
+            seconds.append(begin.elapsed_time(end) * 1e-3)
+    return sorted(seconds)
+
+
+def report(case, seconds):
+    print(json.dumps({"bench": "gpu", "case": case, "unit": "s", "peer": f"torch {torch.__version__}",
+                      "min": seconds[0], "p50": seconds[len(seconds) // 2],
+                      "p99": seconds[min(len(seconds) - 1, len(seconds) * 99 // 100)], "n": len(seconds),
+                      "machine": torch.cuda.get_device_name()}), flush=True)
+
+
+def product(m, n, k):
+    x, w = (torch.randn(rows, k, device="cuda", dtype=torch.bfloat16) for rows in (m, n))
+    report(f"product bf16 {m}x{n}x{k}", timed(lambda: F.linear(x, w)))
+
+
+def attention(samples, length, heads, width):
+    q, k, v = (torch.randn(samples, heads, length, width, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    report(f"attention forward {samples}x{length}, {heads} heads of {width}",
+           timed(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+
+
+def norm():
+    x = torch.randn(16384, 4096, device="cuda")
+    weight = torch.ones(4096, device="cuda")
+    report("rms norm 16384x4096", timed(lambda: F.rms_norm(x, (4096,), weight)))
+
+
+def optimizer():
+    weight = torch.nn.Parameter(torch.randn(64 << 20, device="cuda"))
+    weight.grad = torch.randn_like(weight)
+    adamw = torch.optim.AdamW([weight], fused=True)
+    report("adamw, 64 Mi parameters", timed(adamw.step))
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, width, heads, inner):
+        super().__init__()
+        self.heads = heads
+        self.norms = torch.nn.ModuleList(torch.nn.RMSNorm(width) for _ in range(2))
+        linear = lambda into, out: torch.nn.Linear(into, out, bias=False)
+        self.query, self.key, self.value, self.output = (linear(width, width) for _ in range(4))
+        self.gate, self.up, self.down = linear(width, inner), linear(width, inner), linear(inner, width)
+
+    def forward(self, x):
+        samples, length, width = x.shape
+        normed = self.norms[0](x)
+        split = lambda y: y.view(samples, length, self.heads, -1).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(split(self.query(normed)), split(self.key(normed)),
+                                                  split(self.value(normed)), is_causal=True)
+        x = x + self.output(attended.transpose(1, 2).reshape(samples, length, width))
+        normed = self.norms[1](x)
+        return x + self.down(F.silu(self.gate(normed)) * self.up(normed))
+
+
+def training(name, layers, width, heads, inner, samples):
+    table = torch.nn.Embedding(50304, width).cuda()
+    body = torch.nn.Sequential(*(Layer(width, heads, inner) for _ in range(layers)), torch.nn.RMSNorm(width)).cuda()
+    body = torch.compile(body)
+    tokens = torch.randint(0, 50304, (samples, 1024), device="cuda")
+
+    def step():
+        with torch.autocast("cuda", torch.bfloat16):
+            logits = F.linear(body(table(tokens)), table.weight)
+            loss = F.cross_entropy(logits.view(-1, 50304).float(), tokens.view(-1))
+        loss.backward()
+
+    report(f"{name} forward and backward, {samples * 1024} tokens", timed(step, 10))
+
+
+def main():
+    if not torch.cuda.is_available():
+        print("gpu peers: no GPU here", file=sys.stderr)
+        return 77
+    product(8192, 4096, 4096)
+    product(8192, 14336, 4096)
+    attention(4, 4096, 32, 128)
+    attention(16, 1024, 12, 64)
+    norm()
+    optimizer()
+    training("GPT-2 124M shape", 12, 768, 12, 2048, 16)
+    training("GPT-2 1.5B shape", 48, 1600, 25, 4288, 4)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+// What only a group with a library below it can do: wait for a peer's stream, and be freed from
+// that.
+#include <atomic>
+#include <latch>
+
+#include "kernels/collective/nccl_group.h"
+#include "tests/unit/collective/rank_threads.h"
+
+namespace tutti::kernels {
+
+TEST_CASE(
+    "nccl: an abort frees a rank that waits for a peer's device, and the first reason is kept") {
+  std::atomic<bool> go{false};
+  std::latch waiting(1);
+  std::vector<Error> errors(2);
+  auto id = make_nccl_id();
+  REQUIRE(id);
+  // Groups over sockets, wrapped here: each rank has a compute stream of its own.
+  test::run_ranks({.size = 2}, [&](std::unique_ptr<Communicator> plain) {
+    const std::uint32_t rank = plain->rank();
+    auto compute = cuda::make_stream();
+    auto memory = cuda::make_device_memory(1024);
+    REQUIRE((compute && memory));
+    auto group = NcclGroup::over(std::move(plain), {.id = *id, .compute = compute->get()});
+    REQUIRE(group);
+    const std::span<std::byte> bytes(static_cast<std::byte*>(memory->get()), 1024);
+    const Transfer transfer{rank == 0 ? Transfer::Direction::receive : Transfer::Direction::send,
+                            1 - rank, bytes};
+    if (rank == 1) {
+      // What it sends is not computed yet.
+      emulation::enqueue(compute->get(), [&]() -> std::string {
+        while (!go) std::this_thread::yield();
+        return {};
+      });
+    }
+    std::thread aborter([&] {
+      if (rank != 0) return;
+      waiting.wait();
+      (*group)->abort("the generation is over");
+      (*group)->abort("a later reason");
+    });
+    if (rank == 0) waiting.count_down();
+    errors[rank] = (*group)->exchange(std::span(&transfer, 1)).error();
+    go = true;
+    aborter.join();
+  });
+  CHECK(errors[0] == Error{ErrorCode::aborted, "the generation is over"});
+  CHECK(errors[1].code == ErrorCode::unavailable);  // its peer's group broke
+}
+
+TEST_CASE("nccl: an identifier that is none is refused") {
+  test::run_ranks({.size = 1}, [](std::unique_ptr<Communicator> plain) {
+    const auto group = NcclGroup::over(std::move(plain), {.id = "12"});
+    REQUIRE_FALSE(group);
+    CHECK(group.error().code == ErrorCode::invalid_argument);
+  });
+}
+
+}  // namespace tutti::kernels

@@ -1,0 +1,185 @@
+// The trainer and the passes on the emulated GPU, ranks as threads: the same bits for any number of
+// ranks and after a loss, and close to what a CPU computes.
+#include <catch2/catch.hpp>
+
+#include <map>
+
+#include "jobs/models/inference_pass.h"
+#include "kernels/cuda/device.h"
+#include "tests/unit/training/tiny_run.h"
+
+namespace tutti::training {
+namespace {
+
+using kernels::Communicator;
+using kernels::cuda::CudaDevice;
+using test::TinyJob;
+
+using Groups = std::vector<std::unique_ptr<Communicator>>;
+using Hashes = std::map<std::uint64_t, std::string>;
+
+// A rank with a device of its own.
+struct Member {
+  explicit Member(const TrainingJob& job) : device(open()) {
+    REQUIRE(check_memory(job, device.get()));
+    trainer = std::make_unique<Trainer>(job, 1, progress, device.get());
+  }
+  static std::unique_ptr<CudaDevice> open() {
+    auto opened = CudaDevice::open({});
+    REQUIRE(opened);
+    return *std::move(opened);
+  }
+
+  std::unique_ptr<CudaDevice> device;
+  Progress progress;
+  std::unique_ptr<Trainer> trainer;
+};
+using Members = std::vector<std::unique_ptr<Member>>;
+
+// Sockets, with NCCL for device memory over them where there are several.
+Groups linked_groups(const Members& members) {
+  Groups groups = test::form_group(static_cast<std::uint32_t>(members.size()));
+  if (groups.size() == 1) return groups;
+  const auto id = members[0]->device->link_id();
+  REQUIRE(id);
+  for (std::size_t rank = 0; rank < groups.size(); ++rank) {
+    auto linked = members[rank]->device->link(std::move(groups[rank]), *id);
+    REQUIRE(linked);
+    groups[rank] = *std::move(linked);
+    REQUIRE(groups[rank]->moves_device_memory());
+  }
+  return groups;
+}
+
+// One generation up to `last`; hashes of rank 0, which those of the others must equal.
+void run_generation(const Members& members, const EnterPlan& plan, std::uint64_t last,
+                    Hashes& hashes) {
+  const Groups groups = linked_groups(members);
+  std::vector<std::string> failures(members.size());
+  std::vector<Hashes> seen(members.size());
+  test::on_ranks(static_cast<std::uint32_t>(members.size()), [&](std::uint32_t rank) {
+    Trainer& trainer = *members[rank]->trainer;
+    const auto entered = trainer.enter(*groups[rank], plan);
+    if (!entered) failures[rank] = entered.error().message;
+    while (entered && failures[rank].empty() && trainer.state().step < last) {
+      const auto outcome = trainer.step(*groups[rank], 0);
+      if (!outcome) {
+        failures[rank] = outcome.error().message;
+      } else {
+        seen[rank][outcome->record.step] = kernels::to_string(outcome->record.weights);
+      }
+    }
+  });
+  for (std::size_t rank = 0; rank < members.size(); ++rank) {
+    CHECK(failures[rank] == "");
+    CHECK(seen[rank] == seen[0]);
+  }
+  hashes.insert(seen[0].begin(), seen[0].end());
+}
+
+Members make_members(const TrainingJob& job, std::size_t count) {
+  Members members;
+  for (std::size_t rank = 0; rank < count; ++rank) members.push_back(std::make_unique<Member>(job));
+  return members;
+}
+
+Hashes undisturbed(const TinyJob& tiny, std::size_t ranks) {
+  const auto job = tiny.open();
+  Hashes hashes;
+  run_generation(make_members(*job, ranks), {.generation = 1, .root = tiny.checkpoints()},
+                 job->last_step(), hashes);
+  return hashes;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "emulation: training has the same hashes for 1, 2 and 4 ranks, and after a rank is lost") {
+  const TinyJob tiny({.micro = 1});
+  const Hashes expected = undisturbed(tiny, 1);
+  REQUIRE(expected.size() == 4);
+  CHECK(expected.at(1) != expected.at(4));
+  CHECK(undisturbed(tiny, 2) == expected);
+  CHECK(undisturbed(tiny, 4) == expected);
+
+  // After two steps one of two ranks is gone; its successor copies the state of the other.
+  const auto job = tiny.open();
+  Members members = make_members(*job, 2);
+  Hashes hashes;
+  run_generation(members, {.generation = 1, .root = tiny.checkpoints()}, 2, hashes);
+  members[1] = std::make_unique<Member>(*job);
+  run_generation(members,
+                 {.generation = 2, .base_step = 2, .root = tiny.checkpoints(), .copies = {{0, 1}}},
+                 job->last_step(), hashes);
+  CHECK(hashes == expected);
+
+  // What is written to a checkpoint is what the device holds.
+  REQUIRE(members[0]->trainer->bring_to_host());
+  REQUIRE(members[1]->trainer->bring_to_host());
+  const auto first = members[0]->trainer->checkpoint_state();
+  const auto second = members[1]->trainer->checkpoint_state();
+  CHECK(std::equal(first.weights.begin(), first.weights.end(), second.weights.begin()));
+  CHECK(first.entry.profile.find("sm_90-fp32") == 0);
+}
+
+TEST_CASE("emulation: a job that a device has no room for is refused with both numbers") {
+  const TinyJob tiny;
+  const auto job = tiny.open();
+  ::setenv("TUTTI_EMULATION_MEMORY", "268435456", 1);
+  const auto device = Member::open();
+  auto taken = device->allocate(*device->free_bytes() - (std::size_t{60} << 20));
+  REQUIRE(taken);
+  const auto refused = check_memory(*job, device.get());
+  device->release(*taken);
+  ::unsetenv("TUTTI_EMULATION_MEMORY");
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::invalid_argument);
+  CHECK(refused.error().message.find("MB of memory on emulation, which has 60 MB free") !=
+        std::string::npos);
+}
+
+TEST_CASE(
+    "emulation: serving gives the bits of one prefill in chunks and one by one, near the CPU's") {
+  const TinyJob tiny;
+  const auto job = tiny.open();
+  const models::Decoder& decoder = job->decoder;
+  kernels::ThreadPool pool(1);
+  kernels::FloatBuffer weights(static_cast<kernels::Index>(decoder.layout().elements()));
+  decoder.initialise({&pool}, 3, weights.span());
+  std::vector<std::int32_t> prompt(70);
+  for (std::size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<std::int32_t>(i * 5 % 48);
+  const auto device = Member::open();
+  kernels::FloatBuffer device_weights(weights.size(), device.get());
+  REQUIRE(device->upload(device_weights.data(), weights.data(), weights.span().size_bytes()));
+  const auto logits_of = [&](kernels::Device* on, const std::vector<std::size_t>& pieces) {
+    const kernels::OpContext ctx{&pool, on};
+    models::InferencePass pass(decoder, {.rows_max = 70, .samples_max = 1}, on);
+    models::KvCache cache(decoder.description(), 80, on);
+    const auto& from = on == nullptr ? weights : device_weights;
+    std::vector<float> logits(48);
+    std::size_t done = 0;
+    for (const std::size_t piece : pieces) {
+      const models::SequenceChunk chunk{&cache, std::span(prompt).subspan(done, piece)};
+      REQUIRE(pass.run(ctx, from.span(), std::span(&chunk, 1), logits));
+      done += piece;
+    }
+    REQUIRE(done == prompt.size());
+    return logits;
+  };
+  const auto whole = logits_of(device.get(), {70});
+  CHECK(logits_of(device.get(), {1, 63, 4, 1, 1}) == whole);
+  const auto on_cpu = logits_of(nullptr, {70});
+  for (std::size_t i = 0; i < whole.size(); ++i) CHECK(whole[i] == Approx(on_cpu[i]).margin(1e-5));
+}
+
+TEST_CASE("emulation: a missing or old driver, and a device that is none, give one line each") {
+  const auto message = [] { return CudaDevice::open({}).error().message; };
+  ::setenv("TUTTI_EMULATION_DRIVER", "0", 1);
+  CHECK(message().find("no NVIDIA driver is loaded") == 0);
+  ::setenv("TUTTI_EMULATION_DRIVER", "12040", 1);
+  CHECK(message().find("the NVIDIA driver knows CUDA 12.4, this build needs 13.0") == 0);
+  ::unsetenv("TUTTI_EMULATION_DRIVER");
+  CHECK(CudaDevice::open({.index = 99}).error().message.find("GPU 99 was asked for") == 0);
+}
+
+}  // namespace tutti::training

@@ -1,0 +1,80 @@
+// A stand-in for the driver's management library: two GPUs joined by two links, the second too hot.
+#include <cstdio>
+#include <cstring>
+
+namespace {
+
+struct Memory {
+  unsigned long long total, free, used;
+};
+struct PciInfo {
+  char bus_id_legacy[16];
+  unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
+  char bus_id[32];
+};
+
+// A device is its number, one higher, as an address.
+long number_of(const void* device) { return reinterpret_cast<long>(device) - 1; }
+
+}  // namespace
+
+extern "C" {
+
+int nvmlInit_v2() { return 0; }
+int nvmlShutdown() { return 0; }
+int nvmlSystemGetDriverVersion(char* text, unsigned size) {
+  std::snprintf(text, size, "580.65.06");
+  return 0;
+}
+int nvmlSystemGetCudaDriverVersion_v2(int* version) {
+  *version = 13000;
+  return 0;
+}
+int nvmlDeviceGetCount_v2(unsigned* count) {
+  *count = 2;
+  return 0;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) {
+  *device = reinterpret_cast<void*>(static_cast<long>(index) + 1);
+  return 0;
+}
+int nvmlDeviceGetName(void*, char* text, unsigned size) {
+  std::snprintf(text, size, "Made-up H100");
+  return 0;
+}
+int nvmlDeviceGetUUID(void* device, char* text, unsigned size) {
+  std::snprintf(text, size, "GPU-%ld", number_of(device));
+  return 0;
+}
+int nvmlDeviceGetMemoryInfo(void*, Memory* memory) {
+  *memory = {80ULL << 30, 79ULL << 30, 1ULL << 30};
+  return 0;
+}
+int nvmlDeviceGetPowerManagementLimit(void*, unsigned* milliwatts) {
+  *milliwatts = 700000;
+  return 0;
+}
+int nvmlDeviceGetTemperature(void* device, int, unsigned* celsius) {
+  *celsius = number_of(device) == 0 ? 40 : 92;
+  return 0;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(void* device, unsigned long long* reasons) {
+  *reasons = number_of(device) == 0 ? 0x1 : 0x1 | 0x40;
+  return 0;
+}
+int nvmlDeviceGetPciInfo_v3(void* device, PciInfo* info) {
+  std::memset(info, 0, sizeof(*info));
+  std::snprintf(info->bus_id, sizeof(info->bus_id), "00000000:0%ld:00.0", number_of(device));
+  return 0;
+}
+int nvmlDeviceGetNvLinkState(void*, unsigned link, unsigned* active) {
+  *active = link < 2 ? 1 : 0;
+  return link < 4 ? 0 : 2;
+}
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void* device, unsigned, PciInfo* info) {
+  std::memset(info, 0, sizeof(*info));
+  std::snprintf(info->bus_id, sizeof(info->bus_id), "00000000:0%ld:00.0", 1 - number_of(device));
+  return 0;
+}
+
+}  // extern "C"

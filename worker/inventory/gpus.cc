@@ -1,0 +1,178 @@
+#include "worker/inventory/gpus.h"
+
+#include <dlfcn.h>
+
+#include <memory>
+
+namespace tutti::worker {
+
+namespace {
+
+// The library's interface, as far as it is used: names and layouts are its contract with programs
+// built for any driver.
+using Device = struct NvmlDevice*;
+constexpr int kSuccess = 0;
+constexpr unsigned kTextMax = 96;
+constexpr unsigned kLinksMax = 18;
+constexpr int kTemperatureOfGpu = 0;
+
+struct Memory {
+  unsigned long long total, free, used;
+};
+struct PciInfo {
+  char bus_id_legacy[16];
+  unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
+  char bus_id[32];
+};
+
+struct Library {
+  explicit Library(const char* path) : handle(::dlopen(path, RTLD_NOW | RTLD_LOCAL), &::dlclose) {
+    if (!handle) return;
+    load(init, "nvmlInit_v2");
+    load(shutdown, "nvmlShutdown");
+    load(driver_version, "nvmlSystemGetDriverVersion");
+    load(cuda_version, "nvmlSystemGetCudaDriverVersion_v2");
+    load(count, "nvmlDeviceGetCount_v2");
+    load(by_index, "nvmlDeviceGetHandleByIndex_v2");
+    load(name, "nvmlDeviceGetName");
+    load(uuid, "nvmlDeviceGetUUID");
+    load(memory, "nvmlDeviceGetMemoryInfo");
+    load(power_limit, "nvmlDeviceGetPowerManagementLimit");
+    load(temperature, "nvmlDeviceGetTemperature");
+    load(throttle_reasons, "nvmlDeviceGetCurrentClocksThrottleReasons");
+    load(pci, "nvmlDeviceGetPciInfo_v3");
+    load(link_state, "nvmlDeviceGetNvLinkState");
+    load(link_peer, "nvmlDeviceGetNvLinkRemotePciInfo_v2");
+  }
+
+  template <class Function>
+  void load(Function*& function, const char* symbol) {
+    function = reinterpret_cast<Function*>(::dlsym(handle.get(), symbol));
+    complete = complete && function != nullptr;
+  }
+
+  std::unique_ptr<void, int (*)(void*)> handle;
+  bool complete = true;
+  int (*init)() = nullptr;
+  int (*shutdown)() = nullptr;
+  int (*driver_version)(char*, unsigned) = nullptr;
+  int (*cuda_version)(int*) = nullptr;
+  int (*count)(unsigned*) = nullptr;
+  int (*by_index)(unsigned, Device*) = nullptr;
+  int (*name)(Device, char*, unsigned) = nullptr;
+  int (*uuid)(Device, char*, unsigned) = nullptr;
+  int (*memory)(Device, Memory*) = nullptr;
+  int (*power_limit)(Device, unsigned*) = nullptr;
+  int (*temperature)(Device, int, unsigned*) = nullptr;
+  int (*throttle_reasons)(Device, unsigned long long*) = nullptr;
+  int (*pci)(Device, PciInfo*) = nullptr;
+  int (*link_state)(Device, unsigned, unsigned*) = nullptr;
+  int (*link_peer)(Device, unsigned, PciInfo*) = nullptr;
+};
+
+// What a GPU does not tell stays at its default.
+Gpu describe(const Library& nvml, Device device) {
+  Gpu gpu;
+  char text[kTextMax] = {};
+  if (nvml.uuid(device, text, kTextMax) == kSuccess) gpu.uuid = text;
+  if (nvml.name(device, text, kTextMax) == kSuccess) gpu.name = text;
+  Memory memory = {};
+  if (nvml.memory(device, &memory) == kSuccess) {
+    gpu.memory_bytes = memory.total;
+    gpu.memory_free_bytes = memory.free;
+  }
+  unsigned value = 0;
+  if (nvml.power_limit(device, &value) == kSuccess) gpu.power_limit_watts = value / 1000;
+  if (nvml.temperature(device, kTemperatureOfGpu, &value) == kSuccess)
+    gpu.temperature_celsius = value;
+  unsigned long long reasons = 0;
+  if (nvml.throttle_reasons(device, &reasons) == kSuccess) {
+    gpu.throttle_reasons = throttle_reasons_of(reasons);
+  }
+  return gpu;
+}
+
+// Links by whom they lead to; a link to a switch counts for every GPU that the switch has too.
+void count_links(const Library& nvml, const std::vector<Device>& devices, std::vector<Gpu>& gpus) {
+  std::vector<std::string> buses(devices.size());
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    PciInfo info = {};
+    if (nvml.pci(devices[i], &info) == kSuccess) buses[i] = info.bus_id;
+  }
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    gpus[i].nvlinks.assign(devices.size(), 0);
+    std::uint32_t to_switch = 0;
+    for (unsigned link = 0; link < kLinksMax; ++link) {
+      unsigned active = 0;
+      PciInfo peer = {};
+      if (nvml.link_state(devices[i], link, &active) != kSuccess || active == 0) continue;
+      if (nvml.link_peer(devices[i], link, &peer) != kSuccess) continue;
+      bool direct = false;
+      for (std::size_t j = 0; j < devices.size(); ++j) {
+        if (buses[j].empty() || buses[j] != peer.bus_id) continue;
+        ++gpus[i].nvlinks[j];
+        direct = true;
+      }
+      to_switch += direct ? 0 : 1;
+    }
+    for (std::size_t j = 0; j < devices.size(); ++j) {
+      if (j != i) gpus[i].nvlinks[j] += to_switch;
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> throttle_reasons_of(std::uint64_t bits) {
+  // Idle, and clocks that a user set, are not throttling.
+  static constexpr struct {
+    std::uint64_t bit;
+    const char* name;
+  } kReasons[] = {{0x4, "power cap"},          {0x8, "hardware slowdown"},
+                  {0x20, "thermal, software"}, {0x40, "thermal, hardware"},
+                  {0x80, "power brake"},       {0x10, "sync boost"}};
+  std::vector<std::string> names;
+  for (const auto& reason : kReasons) {
+    if ((bits & reason.bit) != 0) names.emplace_back(reason.name);
+  }
+  return names;
+}
+
+GpuInventory take_gpu_inventory(const char* library) {
+  GpuInventory inventory;
+  const Library nvml(library);
+  if (!nvml.handle) {
+    inventory.problem = std::string("no NVIDIA driver: ") + library + " is not there";
+    return inventory;
+  }
+  if (!nvml.complete) {
+    inventory.problem =
+        std::string("the NVIDIA driver is too old: ") + library + " lacks a function";
+    return inventory;
+  }
+  if (const int failed = nvml.init(); failed != kSuccess) {
+    inventory.problem = "the NVIDIA driver does not answer (NVML error " + std::to_string(failed) +
+                        "): see dmesg, and whether driver and library are of one version";
+    return inventory;
+  }
+  char text[kTextMax] = {};
+  if (nvml.driver_version(text, kTextMax) == kSuccess) inventory.driver = text;
+  int cuda = 0;
+  if (nvml.cuda_version(&cuda) == kSuccess) inventory.cuda = static_cast<std::uint32_t>(cuda);
+  unsigned count = 0;
+  std::vector<Device> devices;
+  if (nvml.count(&count) == kSuccess) {
+    for (unsigned i = 0; i < count; ++i) {
+      Device device = nullptr;
+      if (nvml.by_index(i, &device) != kSuccess) continue;
+      devices.push_back(device);
+      inventory.gpus.push_back(describe(nvml, device));
+    }
+  }
+  count_links(nvml, devices, inventory.gpus);
+  if (inventory.gpus.empty()) inventory.problem = "the NVIDIA driver sees no GPU";
+  nvml.shutdown();
+  return inventory;
+}
+
+}  // namespace tutti::worker
