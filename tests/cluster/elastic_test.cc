@@ -24,8 +24,7 @@ std::string elastic_spec(const std::filesystem::path& text, unsigned ranks_min,
       "train: {{steps: {}, batch: 8, seed: 3{}}}\n"
       "parallel: {{shards: 8}}\n"
       "resources: {{ranks: {{min: {}, max: 2}}, threads: 1}}\n"
-      "checkpoint: {{every: 0, keep: 0}}\n"
-      "on_loss: {{of_node: shrink}}\n",
+      "checkpoint: {{every: 0, keep: 0}}\n",
       text.string(), kSteps, resume.empty() ? "" : ", resume: " + resume, ranks_min);
 }
 
@@ -59,7 +58,7 @@ TEST_CASE("cluster: a run whose node dies goes on with the ranks that are left, 
   cluster.add_worker("second", 1);
   const auto text = test::write_prose(cluster.files());
   const auto expected = undisturbed(cluster, text);
-  const auto job = cluster.submit(elastic_spec(text, 1));
+  const auto job = cluster.submit(elastic_spec(text, 1) + "on_loss: {of_node: shrink}\n");
   REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
   REQUIRE(runs_with(cluster, job, 2));
   cluster.kill_worker("second");
