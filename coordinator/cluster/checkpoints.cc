@@ -11,6 +11,8 @@ namespace {
 
 // Ranks that are asked to commit before the checkpoint is given up.
 constexpr std::uint32_t kCommitAttemptsMax = 5;
+// Without an answer; older ones are not held any more.
+constexpr std::size_t kCommitsAskedMax = 64;
 
 void drop(Desk& desk, JobId id, std::uint64_t step, const std::string& reason) {
   const JobRecord& job = desk.job(id);
@@ -144,6 +146,18 @@ void advance_commit(Desk& desk, JobId id) {
   std::vector<std::uint64_t> in_use;
   if (!job.formation.checkpoint.empty() && !job.formed) in_use.push_back(job.formation.base_step);
   add_steps_read(desk, job, in_use);
+  // Should the answer to this commit be lost with its rank, the newest that is known must still be
+  // there to go on from, however many are kept.
+  if (!job.checkpoints.empty()) in_use.push_back(job.checkpoints.back().step);
+  std::erase_if(soft.commits_asked, [&](std::uint64_t step) {
+    return !job.checkpoints.empty() && step <= job.checkpoints.back().step;
+  });
+  // Any of those that were asked for may be the newest that is ever known.
+  in_use.insert(in_use.end(), soft.commits_asked.begin(), soft.commits_asked.end());
+  if (soft.commits_asked.size() >= kCommitsAskedMax) {
+    soft.commits_asked.erase(soft.commits_asked.begin());
+  }
+  soft.commits_asked.push_back(open.step);
   desk.order(link, wire::CommitCheckpoint{.job = id,
                                           .generation = open.generation,
                                           .process = process->process,

@@ -66,7 +66,13 @@ void on_input(Desk& desk, const WorkerFrame& frame) {
     link->reports_owed = true;
     if (link->reports.admit(frame.sequence) != wire::ReceiveGate::Verdict::take) return;
   }
+  const bool all_said = frame.sequence && frame.sequence.value == link->reports_announced;
+  const std::string name = all_said ? worker->second : std::string();
   std::visit([&](const auto& message) { on_message(desk, *link, message); }, frame.message);
+  if (!all_said) return;
+  for (const auto& [id, process] : desk.durable.processes()) {
+    if (process.worker == name) desk.touch(process.job);
+  }
 }
 
 void on_input(Desk& desk, const SubmitJob& input) { on_submit(desk, input); }

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "protocol/base/assert.h"
 #include "protocol/base/rng.h"
 
@@ -99,6 +101,32 @@ Sequence Desk::order(WorkerLink& link, wire::ToWorker message) {
 
 std::string describe(const JobRecord& job, const ProcessRecord& process) {
   return fmt::format("rank {} of {} on {}", process.rank, job.size, process.worker);
+}
+
+Instant due_after(const Desk& desk, std::int64_t since_unix_ms, std::uint64_t limit_ms) {
+  constexpr std::uint64_t kLimitMsMax = std::uint64_t{1} << 53;
+  const auto limit = static_cast<std::int64_t>(std::min(limit_ms, kLimitMsMax));
+  const std::int64_t left = limit - (desk.wall.unix_ms - since_unix_ms);
+  return desk.now + std::chrono::milliseconds(std::clamp<std::int64_t>(left, 0, limit));
+}
+
+bool may_be_told_again(Desk& desk, JobId job, RequestId request) {
+  // More than a client sends by itself.
+  constexpr std::size_t kRequestsMax = 64;
+  const auto soft = desk.jobs.find(job);
+  if (soft == desk.jobs.end() || soft->second.decision <= desk.durable_through) return true;
+  if (soft->second.requests.size() >= kRequestsMax) return false;
+  soft->second.requests.push_back(request);
+  return true;
+}
+
+bool have_said_all(Desk& desk, const JobRecord& job) {
+  for (const ProcessId member : job.members) {
+    const ProcessRecord* process = desk.durable.process(member);
+    const WorkerLink* link = process == nullptr ? nullptr : desk.link_of(*process);
+    if (link != nullptr && link->reports.taken().value < link->reports_announced) return false;
+  }
+  return true;
 }
 
 }  // namespace tutti::coordinator

@@ -34,7 +34,9 @@ struct WorkerLink {
   wire::SendQueue<wire::ToWorker> orders;
   wire::ReceiveGate reports;
   bool reports_owed = false;  // an acknowledgement is due
-  Instant heard;              // last sign of life; the start of this coordinator if there was none
+  // Reports that its Hello announced: what it says of processes is complete once they are here.
+  std::uint64_t reports_announced = 0;
+  Instant heard;  // last sign of life; the start of this coordinator if there was none
   std::optional<Instant> disconnected;  // the liveness connection ended
   // Processes it runs that nobody knows (only if a ledger was lost): they hold their slots until
   // they are gone.
@@ -69,7 +71,7 @@ struct ProcessSoft {
 
 struct JobSoft {
   std::uint64_t decision = 0;             // that submitted it, if this coordinator did
-  RequestId request;                      // that submitted it
+  std::vector<RequestId> requests;        // that submitted it, while it may be taken back
   std::uint64_t newest_step = 0;          // known to be committed by a rank
   std::optional<Instant> settle_until;    // not regrouped before
   std::optional<Instant> regroup_due;     // every survivor ready by then
@@ -86,6 +88,7 @@ struct JobSoft {
   SessionId committer_session;
   std::optional<Instant> commit_due;
   std::uint32_t commit_attempts = 0;
+  std::vector<std::uint64_t> commits_asked;  // steps, above the newest that is known
   bool serving_open = false;
   std::optional<wire::FirstStepDone> first_step;  // of this generation, not recorded yet
   std::string waiting;                            // what it waits for, for people
@@ -147,5 +150,18 @@ struct Desk {
 
 // "rank 1 of 2 on node-a"
 std::string describe(const JobRecord& job, const ProcessRecord& process);
+
+// When a limit that began at that time of day is over; never later than a whole limit from now,
+// should the time of day have been set back.
+Instant due_after(const Desk& desk, std::int64_t since_unix_ms, std::uint64_t limit_ms);
+
+// A job that is not durable yet may be taken back, and then whoever asked for it again is told, too
+// (I1). False: too many have asked.
+bool may_be_told_again(Desk& desk, JobId job, RequestId request);
+
+// Whether all that workers had to say before their Hello is here. A Hello says that a rank has
+// finished before the reports of its last checkpoint's parts come again; without them the job would
+// end with its last step unsaved.
+bool have_said_all(Desk& desk, const JobRecord& job);
 
 }  // namespace tutti::coordinator

@@ -31,14 +31,6 @@ std::string full_disk(const Desk& desk) {
   return "the coordinator cannot write to its disk: " + desk.ledger_failure;
 }
 
-std::int64_t unsigned_ms(std::uint64_t ms) { return static_cast<std::int64_t>(ms); }
-
-// When a limit that began at `since_unix_ms` is over.
-Instant due_after(const Desk& desk, std::int64_t since_unix_ms, std::uint64_t limit_ms) {
-  const std::int64_t left = unsigned_ms(limit_ms) - (desk.wall.unix_ms - since_unix_ms);
-  return desk.now + std::chrono::milliseconds(std::max<std::int64_t>(0, left));
-}
-
 // The member's soft state, if the report is about the living generation of its job.
 ProcessSoft* member_of(Desk& desk, JobId id, Generation generation, ProcessId process) {
   const JobRecord* job = desk.durable.job(id);
@@ -90,6 +82,9 @@ void on_submit(Desk& desk, const SubmitJob& input) {
             desk, input.request, ErrorCode::already_exists,
             fmt::format("key {} was used for job {} with another spec", input.key, known.value));
       }
+      if (!may_be_told_again(desk, known, input.request)) {
+        return refuse(desk, input.request, ErrorCode::unavailable, "it is being stored; ask again");
+      }
       return answer(desk, input.request, JobAccepted{.job = known, .existing = true});
     }
   }
@@ -120,7 +115,7 @@ void on_submit(Desk& desk, const SubmitJob& input) {
              .message = fmt::format("{} job {}", job.terms.kind, job.terms.name)});
   resume_job(desk, job);
   desk.soft(id).decision = desk.last_decision + 1;
-  desk.soft(id).request = input.request;
+  desk.soft(id).requests = {input.request};
   answer(desk, input.request, JobAccepted{.job = id, .existing = false});
   // Not placed before the submit is durable, so that it can still be taken back.
   desk.schedule_next = true;
@@ -178,8 +173,10 @@ void on_ledger_failed(Desk& desk, const LedgerFailed& input) {
     }
   }
   for (const JobId id : withdrawn) {
-    refuse(desk, desk.soft(id).request, ErrorCode::unavailable,
-           "the coordinator cannot write to its disk: " + desk.ledger_failure);
+    for (const RequestId request : desk.soft(id).requests) {
+      refuse(desk, request, ErrorCode::unavailable,
+             "the coordinator cannot write to its disk: " + desk.ledger_failure);
+    }
     desk.jobs.erase(id);
     desk.record(JobWithdrawn{.job = id});
     desk.touched.erase(id);
@@ -498,6 +495,7 @@ void advance_generation(Desk& desk, JobId id) {
     return soft.finished && soft.finished->generation == generation;
   };
   if (count_members(desk, job, finished) != size || job.open_checkpoint.step != 0) return;
+  if (!have_said_all(desk, job)) return;
   if (is_over(desk, job)) {
     complete(desk, id);
   } else {

@@ -125,6 +125,7 @@ void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
   link.peer = frame.peer;
   link.session = desk.fresh_session();
   link.greeting = hello.greeting;
+  link.reports_announced = hello.reports;
   link.heard = desk.now;
   link.strangers.clear();
   desk.worker_of_peer[frame.peer] = hello.worker;

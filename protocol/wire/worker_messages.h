@@ -116,13 +116,14 @@ struct Hello {
   std::uint64_t greeting = 0;
   std::vector<std::string> labels = {};  // key=value
   std::string limits = {};               // how ranks are held to theirs: cgroup2 | cgroup1 | rlimit
+  std::uint64_t reports = 0;             // not acknowledged yet: they follow, numbered from 1
 
   bool operator==(const Hello&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Hello, (),
                       (worker, incarnation, boot_id, host, version, slots, cores, memory_bytes, cpu,
                        profiles, runs_programs, faults, join_token, processes, exits, greeting,
-                       labels, limits))
+                       labels, limits, reports))
 
 struct Welcome {
   SessionId session;

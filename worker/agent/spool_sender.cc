@@ -66,7 +66,11 @@ std::optional<wire::SpoolData> SpoolSender::read(const SpoolRead& input, Instant
                         .bytes = input.bytes,
                         .end = false};
   if (input.stream == wire::Stream::steps) {
-    chunk.bytes.resize(chunk.bytes.rfind('\n') + 1);  // npos + 1 is 0: no whole line
+    // What an earlier worker sent may be a hole by now, of zeros and without a line: it goes as it
+    // is, and its acknowledgement leads to what follows.
+    const std::size_t hole = std::min(chunk.bytes.find_first_not_of('\0'), chunk.bytes.size());
+    // npos + 1 is 0: no whole line.
+    chunk.bytes.resize(std::max(hole, chunk.bytes.rfind('\n') + 1));
   }
   stream->in_flight = true;
   stream->sent_at = now;

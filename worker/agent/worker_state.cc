@@ -126,6 +126,7 @@ void WorkerState::on_input(const Connected&) {
   wire::Hello hello = settings_.hello;
   hello.greeting = ++greeting_;
   hello.processes = processes();
+  hello.reports = reports_.size();
   for (const auto& entry : reports_.unacknowledged()) {
     if (const auto* exit = std::get_if<wire::RankExited>(&entry.message)) {
       hello.exits.push_back(*exit);

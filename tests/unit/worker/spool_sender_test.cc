@@ -36,6 +36,25 @@ Worker with_process() {
   return worker;
 }
 
+TEST_CASE("worker: what was given back to the file system is passed over by its successor") {
+  Worker worker;
+  worker.on(SpoolFound{.job = JobId{7},
+                       .generation = Generation{1},
+                       .process = kProcess,
+                       .rank = 0,
+                       .log_size = 0,
+                       .steps_size = 16});
+  const auto reads = all<ReadSpool>(worker.join());
+  REQUIRE(reads.size() == 2);
+  const std::string hole(5, '\0');
+  const auto chunk = sent<wire::SpoolData>(worker.on(answer(reads[1], hole + "{}\n{\"ste")));
+  CHECK(chunk.at(0).bytes == hole + "{}\n");
+  const auto next = all<ReadSpool>(worker.frame(acked(wire::Stream::steps, 8)));
+  REQUIRE(next.size() == 1);
+  const auto only_hole = sent<wire::SpoolData>(worker.on(answer(next[0], hole + "{\"s")));
+  CHECK(only_hole.at(0).bytes == hole);
+}
+
 }  // namespace
 
 TEST_CASE(
