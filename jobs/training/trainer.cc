@@ -44,8 +44,9 @@ Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t fl
   progress_.enter(Phase::forward);
   auto computed = compute_gradients(group);
   if (!computed) return computed.error();
-  progress_.compute_us.store(static_cast<std::uint64_t>(to_seconds(monotonic_now() - begun) * 1e6),
-                             std::memory_order_relaxed);
+  const auto shards = std::max<std::uint64_t>(1, reduction_->tree().shards_of(group.rank()).size());
+  const double took_us = to_seconds(monotonic_now() - begun) * 1e6 / static_cast<double>(shards);
+  progress_.compute_us.store(static_cast<std::uint64_t>(took_us), std::memory_order_relaxed);
   progress_.enter(Phase::exchange);
   auto sums = reduce(group, step, flags);
   if (!sums) return sums.error();
