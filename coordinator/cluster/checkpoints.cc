@@ -152,6 +152,8 @@ void advance_commit(Desk& desk, JobId id) {
   std::erase_if(soft.commits_asked, [&](std::uint64_t step) {
     return !job.checkpoints.empty() && step <= job.checkpoints.back().step;
   });
+  // A restarted coordinator knows only the last one that was given up.
+  if (job.dropped_step != 0) in_use.push_back(job.dropped_step);
   // Any of those that were asked for may be the newest that is ever known.
   in_use.insert(in_use.end(), soft.commits_asked.begin(), soft.commits_asked.end());
   if (soft.commits_asked.size() >= kCommitsAskedMax) {

@@ -119,7 +119,9 @@ bool is_backing_off(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   if (job.state != JobState::queued) return false;
   const std::int64_t left = job.outcome.not_before_unix_ms - desk.wall.unix_ms;
-  if (left <= 0) return false;
+  // Longer than any wait: the time of day was set back meanwhile.
+  const std::uint64_t most = std::max(job.terms.backoff_first_ms, job.terms.backoff_max_ms) * 2;
+  if (left <= 0 || static_cast<std::uint64_t>(left) > most) return false;
   JobSoft& soft = desk.soft(id);
   soft.settle_until = desk.now + std::chrono::milliseconds(left);
   soft.waiting = fmt::format("waits {:.1f} s before its next try: {}",

@@ -237,7 +237,8 @@ TEST_CASE("release: a checkpoint that another job reads is not pruned while that
   driver.on(
       CancelJob{.request = driver.next_request(), .job = serving, .reason = {}, .save = false});
   driver.exited(server[0], 0);
-  CHECK(commit(12).empty());
+  // Only the newest that is known, should the answer be lost.
+  CHECK(commit(12) == std::vector<std::uint64_t>{8});
 }
 
 TEST_CASE("release: nobody waits for a full disk to be told of a cancel") {
