@@ -238,7 +238,7 @@ void ClusterHost::store_spool(const std::string& peer, SessionId session, wire::
     return;
   }
   const JobId job = data.job;
-  if (state_->find_job(job) == nullptr) {
+  if (!state_->knows(job)) {
     // Nobody wants it any more: the worker may drop it.
     const wire::SpoolAcked ack{data.process, data.stream, data.offset + data.bytes.size(),
                                data.end};
@@ -324,6 +324,10 @@ void ClusterHost::perform(const Answer& effect) {
   const Answered answered = std::move(found->second.answered);
   waiting_.erase(found);
   answered(effect.body);
+}
+
+void ClusterHost::perform(const ForgetJob& effect) {
+  links_.stores->forget(effect.job, effect.tasks);
 }
 
 void ClusterHost::perform(const MakeJobFolder& effect) {

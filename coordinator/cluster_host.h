@@ -102,6 +102,9 @@ class ClusterHost {
   // Copies the ledger into the file; `done` is called when it is whole.
   void back_up(const std::filesystem::path& file, std::function<void(Result<>)> done);
 
+  // In force from the next decision on.
+  void set_quotas(scheduler::Quotas quotas) { handle(SetQuotas{{}, std::move(quotas)}); }
+
   // The state as far as it is durable (unless the disk is full), for reading.
   const ClusterState& settled_state();
   const Ledger& ledger() const { return *ledger_; }
@@ -157,7 +160,7 @@ class ClusterHost {
   void perform(const OpenServing& effect) { links_.open_serving(effect); }
   void perform(const CloseServing& effect) { links_.close_serving(effect); }
   void perform(const JobChanged& effect) { links_.notices->publish(effect.job); }
-  void perform(const ForgetJob& effect) { links_.stores->forget(effect.job); }
+  void perform(const ForgetJob& effect);
 
   actor::ActorHost host_;
   ClusterHostLinks links_;

@@ -15,6 +15,7 @@
 #include "coordinator/cluster_host.h"
 #include "coordinator/gateway/gateway.h"
 #include "coordinator/open_port.h"
+#include "coordinator/scheduler/quotas.h"
 #include "coordinator/state_folder.h"
 #include "protocol/actor/runtime.h"
 #include "protocol/base/file.h"
@@ -108,6 +109,7 @@ struct CoordinatorService::Parts {
   Result<> open_http(const StateFolder& folder);
   Result<> write_join(const transport::KeyPair& keys, std::uint16_t port,
                       const std::string& join_token) const;
+  void read_quotas_again();
   void begin_end(int exit_code);
   void end_when_quiet(Instant until);
 
@@ -142,6 +144,9 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   settings.faults = config_.faults;
   settings.lease = std::chrono::milliseconds(config_.lease_ms);
   settings.heartbeat = std::chrono::milliseconds(config_.heartbeat_ms);
+  Result<scheduler::Quotas> quotas = scheduler::parse_quotas(config_.quotas);
+  if (!quotas) return quotas.error();
+  settings.quotas = *std::move(quotas);
 
   ClusterHostLinks links;
   links.stores = stores_.get();
@@ -218,6 +223,24 @@ Result<> CoordinatorService::Parts::open() {
   return {};
 }
 
+// What is wrong with them is said, and the old ones stay in force.
+void CoordinatorService::Parts::read_quotas_again() {
+  const auto fail = [](const std::string& why) {
+    TUTTI_LOG_ERROR("coordinator", "quotas are not read again: {}", why);
+  };
+  if (config_.source.empty()) return fail("there is no configuration file");
+  const Result<std::string> yaml = read_file(config_.source);
+  if (!yaml) return fail(yaml.error().message);
+  const auto config = spec::parse_coordinator_config(*yaml, config_.source);
+  if (!config) return fail(config.error().message);
+  const Result<scheduler::Quotas> quotas = scheduler::parse_quotas(config->quotas);
+  if (!quotas) return fail(quotas.error().message);
+  const Result<> told =
+      cluster_->host().tell([this, quotas = *quotas] { cluster_->set_quotas(quotas); });
+  if (!told) return fail(told.error().message);
+  TUTTI_LOG_INFO("coordinator", "quotas were read again from {}", config_.source);
+}
+
 // HTTP ends first, so that nobody is told what is not durable; then the workers' links.
 void CoordinatorService::Parts::begin_end(int exit_code) {
   if (ending_.exchange(true)) return;
@@ -249,6 +272,7 @@ int CoordinatorService::run() {
     TUTTI_LOG_INFO("coordinator", "ending");
     end();
   });
+  parts_->runtime_.on_signals({SIGHUP}, [this](int) { parts_->read_quotas_again(); });
   parts_->runtime_.run();
   return parts_->exit_code_;
 }

@@ -102,6 +102,29 @@ class JobRoutes {
     co_return json_answer(json::serialize(json_of(**found)));
   }
 
+  asio::awaitable<Answer> explain(const Call& call) const {
+    using Explained = Result<std::optional<coordinator::Explanation>>;
+    const Explained found =
+        co_await ask<Explained>(host(), [cluster = &parts_.cluster, id = call.job] {
+          return Explained(cluster->settled_state().explain(id));
+        });
+    if (!found) co_return error_answer(found.error());
+    if (!*found)
+      co_return error_answer({ErrorCode::not_found, "there is no job " + to_string(call.job)});
+    co_return json_answer(json::serialize(json_of(**found)));
+  }
+
+  asio::awaitable<Answer> tasks(const Call& call) const {
+    using Tasks = Result<std::vector<coordinator::TaskView>>;
+    const Tasks found = co_await ask<Tasks>(host(), [cluster = &parts_.cluster, id = call.job] {
+      return Tasks(cluster->settled_state().tasks(id));
+    });
+    if (!found) co_return error_answer(found.error());
+    json::array out;
+    for (const auto& task : *found) out.push_back(json_of(task));
+    co_return json_answer(json::serialize(json::value{{"tasks", std::move(out)}}));
+  }
+
  private:
   actor::ActorHost& host() const { return parts_.cluster.host(); }
 
@@ -110,8 +133,7 @@ class JobRoutes {
     if (call.role >= Role::admin) co_return Result<>{};
     using Owner = Result<std::string>;
     const Owner owner = co_await ask<Owner>(host(), [cluster = &parts_.cluster, id = call.job] {
-      const coordinator::JobRecord* job = cluster->settled_state().find_job(id);
-      return Owner(job == nullptr ? std::string() : job->owner);
+      return Owner(cluster->settled_state().owner_of(id));
     });
     if (!owner) co_return owner.error();
     if (owner->empty() || *owner == call.user) co_return Result<>{};
@@ -183,6 +205,10 @@ std::vector<Route> job_routes(const ClusterParts& parts) {
        [routes](const Call& call) { return routes->jobs(call); }},
       {"GET", "/api/v1/jobs/ID", Role::viewer,
        [routes](const Call& call) { return routes->job(call); }},
+      {"GET", "/api/v1/jobs/ID/explain", Role::viewer,
+       [routes](const Call& call) { return routes->explain(call); }},
+      {"GET", "/api/v1/jobs/ID/tasks", Role::viewer,
+       [routes](const Call& call) { return routes->tasks(call); }},
       {"POST", "/api/v1/jobs/ID/cancel", Role::user,
        [routes](const Call& call) { return routes->cancel(call); }},
       {"POST", "/api/v1/faults", Role::admin,

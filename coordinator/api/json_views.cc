@@ -102,6 +102,18 @@ std::string valid_utf8(std::string_view bytes) {
   return out;
 }
 
+namespace {
+
+// Null for a job that is not an array.
+json::value tasks_of(const coordinator::TaskCounts& tasks) {
+  if (tasks.total() == 0) return nullptr;
+  return json::object{{"total", tasks.total()}, {"waiting", tasks.waiting},
+                      {"active", tasks.active}, {"done", tasks.done},
+                      {"failed", tasks.failed}, {"cancelled", tasks.cancelled}};
+}
+
+}  // namespace
+
 json::object json_of(const coordinator::JobSummary& job) {
   return {{"id", job.job.value},
           {"name", job.name},
@@ -117,6 +129,8 @@ json::object json_of(const coordinator::JobSummary& job) {
           {"submitted_unix_ms", job.submitted_unix_ms},
           {"started_unix_ms", number_or_null(job.started_unix_ms)},
           {"ended_unix_ms", number_or_null(job.ended_unix_ms)},
+          {"priority", job.priority},
+          {"tasks", tasks_of(job.tasks)},
           {"memory_peak_bytes", job.memory_peak_bytes},
           {"cpu_seconds", static_cast<double>(job.cpu_ms) / 1e3}};
 }
@@ -146,7 +160,63 @@ json::object json_of(const coordinator::JobDetail& job) {
     out["leaving"] =
         json::object{{"reason", job.release.reason}, {"due_unix_ms", job.release.due_unix_ms}};
   }
+  json::array tasks;
+  for (const auto& task : job.tasks) tasks.push_back(json_of(task));
+  out["telling_tasks"] = std::move(tasks);
   return out;
+}
+
+json::object json_of(const coordinator::TaskView& task) {
+  return {{"index", task.index},
+          {"job", task.job.value},
+          {"state", name_of(task.state)},
+          {"phase", task.phase},
+          {"exit_code", task.exit_code ? json::value(*task.exit_code) : json::value(nullptr)},
+          {"message", task.message}};
+}
+
+json::object json_of(const coordinator::Explanation& explained) {
+  const auto ids = [](const std::vector<JobId>& jobs) {
+    json::array out;
+    for (const JobId job : jobs) out.emplace_back(job.value);
+    return out;
+  };
+  const auto time = [](const std::optional<std::int64_t>& unix_ms) {
+    return unix_ms ? json::value(*unix_ms) : json::value(nullptr);
+  };
+  json::array holders;
+  for (const auto& holder : explained.holders) {
+    holders.push_back(json::object{{"job", holder.job.value},
+                                   {"name", holder.name},
+                                   {"owner", holder.owner},
+                                   {"priority", holder.priority},
+                                   {"slots", holder.slots},
+                                   {"ends_unix_ms", time(holder.ends_unix_ms)},
+                                   {"endless", holder.endless}});
+  }
+  json::array workers;
+  for (const auto& worker : explained.workers) {
+    workers.push_back(
+        json::object{{"worker", worker.worker}, {"ranks", worker.ranks}, {"why", worker.why}});
+  }
+  return {{"job", explained.job.value},
+          {"state", name_of(explained.state)},
+          {"reason", name_of(explained.reason)},
+          {"summary", explained.summary},
+          {"position", explained.position},
+          {"ahead", ids(explained.ahead)},
+          {"ranks_min", explained.ranks_min},
+          {"ranks_max", explained.ranks_max},
+          {"ranks_free", explained.ranks_free},
+          {"ranks_possible", explained.ranks_possible},
+          {"missing", json_of_texts(explained.missing)},
+          {"holders", std::move(holders)},
+          {"must_end", ids(explained.must_end)},
+          {"preempts", ids(explained.preempts)},
+          {"earliest_unix_ms", time(explained.earliest_unix_ms)},
+          {"workers", std::move(workers)},
+          {"workers_left_out", explained.workers_left_out},
+          {"lines", json_of_texts(explained.lines)}};
 }
 
 json::value json_of(const coordinator::Drain& drain) {

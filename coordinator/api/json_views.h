@@ -14,6 +14,8 @@ namespace tutti::api {
 
 boost::json::object json_of(const coordinator::JobSummary& job);
 boost::json::object json_of(const coordinator::JobDetail& job);
+boost::json::object json_of(const coordinator::TaskView& task);
+boost::json::object json_of(const coordinator::Explanation& explained);
 boost::json::object json_of(const coordinator::NodeView& node);
 boost::json::object json_of(const coordinator::Event& event);
 

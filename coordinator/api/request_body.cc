@@ -64,8 +64,9 @@ boost::asio::awaitable<coordinator::AnswerBody> change(const ClusterParts& parts
 Answer answer_of(const coordinator::AnswerBody& body) {
   if (const auto* error = std::get_if<Error>(&body)) return error_answer(*error);
   if (const auto* job = std::get_if<coordinator::JobAccepted>(&body)) {
-    return json_answer(
-        json::serialize(json::value{{"id", job->job.value}, {"existing", job->existing}}));
+    json::object out{{"id", job->job.value}, {"existing", job->existing}};
+    if (!job->notice.empty()) out["notice"] = job->notice;
+    return json_answer(json::serialize(out));
   }
   return json_answer("{}");
 }

@@ -213,6 +213,36 @@ struct CheckpointDropped {
 };
 BOOST_DESCRIBE_STRUCT(CheckpointDropped, (), (job, step, reason))
 
+// A task of an array got its turn and is a job of its own from here on, until it is forgotten.
+struct TaskStarted {
+  JobId job;    // the task's
+  JobId array;  // what it belongs to
+  std::uint32_t index = 0;
+
+  bool operator==(const TaskStarted&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(TaskStarted, (), (job, array, index))
+
+// A task that had not got its turn will not get it.
+struct TaskCancelled {
+  JobId job;  // the array
+  std::uint32_t index = 0;
+  std::string message;
+
+  bool operator==(const TaskCancelled&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(TaskCancelled, (), (job, index, message))
+
+// `on` has ended as the job needs it to, and may be forgotten.
+struct DependencyMet {
+  JobId job;
+  JobId on;
+  std::int64_t unix_ms = 0;
+
+  bool operator==(const DependencyMet&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(DependencyMet, (), (job, on, unix_ms))
+
 // The job is asked to leave its slots after a common step; newcomers of a new size get theirs.
 struct JobReleasing {
   JobId job;
@@ -256,6 +286,9 @@ using Fact = std::variant<WorkerJoined,         //
                           NodeUndrained,        //
                           NodeBlamed,           //
                           JobReleasing,         //
-                          ReleaseEnded>;
+                          ReleaseEnded,         //
+                          TaskStarted,          //
+                          TaskCancelled,        //
+                          DependencyMet>;
 
 }  // namespace tutti::coordinator

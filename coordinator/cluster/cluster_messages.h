@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "coordinator/cluster/cluster_facts.h"
+#include "coordinator/scheduler/quotas.h"
 #include "protocol/base/clock.h"
 #include "protocol/base/error.h"
 #include "protocol/base/ids.h"
@@ -51,6 +52,12 @@ struct CancelJob {
   JobId job;
   std::string reason;
   bool save = false;
+};
+
+// What users may have at a time, from the configuration that was read again.
+struct SetQuotas {
+  RequestId request;
+  scheduler::Quotas quotas;
 };
 
 // The node gets no new work and is empty by the deadline (I16): training jobs save and queue again,
@@ -138,7 +145,8 @@ using Input = std::variant<SubmitJob,           //
                            LedgerRecovered,     //
                            Tick,                //
                            DrainNode,           //
-                           UndrainNode>;
+                           UndrainNode,         //
+                           SetQuotas>;
 
 struct Envelope {
   Instant now;
@@ -180,7 +188,8 @@ struct UnwatchSession {
 
 struct JobAccepted {
   JobId job;
-  bool existing = false;  // the key was known
+  bool existing = false;    // the key was known
+  std::string notice = {};  // it will wait, and for what: it needs more than the cluster has
 
   bool operator==(const JobAccepted&) const = default;
 };
@@ -232,6 +241,7 @@ struct JobChanged {
 // The job left the history: its stored logs and step records can be removed (never its folder).
 struct ForgetJob {
   JobId job;
+  std::uint32_t tasks = 0;  // of an array: the jobs after it, too
 
   bool operator==(const ForgetJob&) const = default;
 };

@@ -15,7 +15,9 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/cluster/checkpoint_records.h"
 #include "coordinator/life/life_records.h"
+#include "coordinator/scheduler/scheduler_records.h"
 #include "protocol/base/ids.h"
 #include "protocol/wire/rank_messages.h"
 
@@ -62,6 +64,13 @@ struct JobTerms {
   std::uint64_t hang_after_ms = 0;      // 0: by the ranks' own pace
   std::string hang_action = "restart";  // restart | fail | tell
   std::vector<std::string> reads = {};  // model and checkpoint folders: not pruned meanwhile
+  std::vector<Dependency> after;    // as submitted; what is left of it is JobRecord::dependencies
+  std::int64_t begin_unix_ms = 0;   // not placed before
+  std::uint32_t array_count = 0;    // tasks; 0: not an array
+  std::uint32_t array_at_once = 0;  // 0: no limit
+  std::vector<std::string> prefer;  // key=value: the more of them a worker has, the better
+  std::string policy = "first-fit";
+  bool preemptible = false;
 
   bool operator==(const JobTerms&) const = default;
 };
@@ -72,7 +81,9 @@ BOOST_DESCRIBE_STRUCT(JobTerms, (),
                        queued_ms_max,                                                  //
                        retry_rules, backoff_first_ms, backoff_max_ms, backoff_jitter,  //
                        preemptions_max, loss_then, hang_after_ms, hang_action, reads,
-                       stop_after_ms))
+                       stop_after_ms,  //
+                       after, begin_unix_ms, array_count, array_at_once, prefer, policy,
+                       preemptible))
 
 // How a job ends, or why it goes back to the queue, decided before its processes are ended.
 struct Outcome {
@@ -98,35 +109,6 @@ struct Formation {
   bool operator==(const Formation&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Formation, (), (addresses, secret, base_step, checkpoint, copies))
-
-struct CheckpointPartRecord {
-  std::uint32_t rank = 0;
-  std::vector<wire::CheckpointFile> files;
-
-  bool operator==(const CheckpointPartRecord&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(CheckpointPartRecord, (), (rank, files))
-
-// The one checkpoint that is being written, if step is not 0. With the parts of all ranks it only
-// waits for its commit.
-struct OpenCheckpoint {
-  std::uint64_t step = 0;
-  Generation generation;
-  std::uint32_t size = 0;  // parts that make it whole
-  std::vector<CheckpointPartRecord> parts;
-
-  bool whole() const { return step != 0 && parts.size() == size; }
-  bool operator==(const OpenCheckpoint&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(OpenCheckpoint, (), (step, generation, size, parts))
-
-struct CommittedCheckpoint {
-  std::uint64_t step = 0;
-  std::string folder;
-
-  bool operator==(const CommittedCheckpoint&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(CommittedCheckpoint, (), (step, folder))
 
 // One recovery and its phases, in milliseconds since the loss was seen; -1: not reached yet.
 struct Recovery {
@@ -193,6 +175,12 @@ struct JobRecord {
   std::uint32_t failures_in_row = 0;  // without a further step, or steady work, between them
   std::uint64_t failure_step = 0;     // of the last one
   std::int64_t failure_unix_ms = 0;
+  std::vector<Dependency> dependencies;  // not met yet
+  ArrayTasks tasks;                      // of an array
+  JobId array;                           // of a task: the array it belongs to
+  std::uint32_t index = 0;               // of a task
+  std::int64_t placed_unix_ms = 0;       // when it got the slots that it holds; 0: it holds none
+  std::int64_t queued_unix_ms = 0;       // when it began to wait for its turn
 
   bool operator==(const JobRecord&) const = default;
 };
@@ -204,7 +192,8 @@ BOOST_DESCRIBE_STRUCT(JobRecord, (),
                        failures_infrastructure, failures_own_here, own_step,  //
                        release, preemptions, drains, resizes,                 //
                        failures_in_row, failure_step, failure_unix_ms,        //
-                       memory_peak_bytes, cpu_ms))
+                       memory_peak_bytes, cpu_ms,                             //
+                       dependencies, tasks, array, index, placed_unix_ms, queued_unix_ms))
 
 // One process that holds a slot: from its placement until its worker has said that it is gone.
 struct ProcessRecord {
@@ -261,9 +250,11 @@ struct Snapshot {
   std::vector<JobRecord> jobs;
   std::vector<ProcessRecord> processes;
   std::vector<WorkerRecord> workers;
+  std::vector<KeyRecord> keys;     // in the order in which their jobs were forgotten
+  std::vector<UsageRecord> usage;  // by owner
 
   bool operator==(const Snapshot&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(Snapshot, (), (next_job, next_process, jobs, processes, workers))
+BOOST_DESCRIBE_STRUCT(Snapshot, (), (next_job, next_process, jobs, processes, workers, keys, usage))
 
 }  // namespace tutti::coordinator

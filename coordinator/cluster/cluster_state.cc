@@ -8,10 +8,13 @@
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
-#include "coordinator/cluster/scheduler.h"
 #include "coordinator/life/hang.h"
 #include "coordinator/membership/drain.h"
 #include "coordinator/membership/membership.h"
+#include "coordinator/scheduler/arrays.h"
+#include "coordinator/scheduler/explain.h"
+#include "coordinator/scheduler/index.h"
+#include "coordinator/scheduler/schedule.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::coordinator {
@@ -60,10 +63,14 @@ void on_input(Desk& desk, const WorkerFrame& frame) {
     ++desk.counters.stale_frames;
     return;
   }
-  if (is_suspect(desk, *link)) desk.capacity_changed();
+  if (is_suspect(desk, *link)) {
+    desk.board.stirred_workers.insert(link->worker);
+    desk.capacity_changed();
+  }
   link->heard = desk.now;
   if (frame.sequence) {
     link->reports_owed = true;
+    desk.stirred_links.insert(link->worker);
     if (link->reports.admit(frame.sequence) != wire::ReceiveGate::Verdict::take) return;
   }
   const bool all_said = frame.sequence && frame.sequence.value == link->reports_announced;
@@ -98,16 +105,59 @@ void on_input(Desk& desk, const SpoolFailed& input) {
              .message = "logs and step records are not stored now: " + input.message});
 }
 
+void on_input(Desk& desk, const SetQuotas& input) {
+  desk.board.quotas = input.quotas;
+  desk.board.delays_from_unix_ms.reset();
+  desk.capacity_changed();
+  desk.effect(Answer{.request = input.request, .body = Done{}});
+}
+
 void on_input(Desk& desk, const LedgerRecovered&) {
   desk.ledger_failure.clear();
   desk.capacity_changed();
 }
 
+// When the link has to be looked at next.
+std::optional<Instant> due_of(const Desk& desk, const std::string& worker) {
+  const auto at = desk.links.find(worker);
+  if (at == desk.links.end()) return std::nullopt;
+  std::optional<Instant> due = lease_due(desk, worker, at->second);
+  if (!at->second.open) return due;
+  const std::optional<Instant> orders = at->second.orders.next_due();
+  if (orders && (!due || *orders < *due)) due = orders;
+  return due;
+}
+
+std::optional<Instant> due_of(const Desk& desk, JobId id) {
+  const auto at = desk.jobs.find(id);
+  if (at == desk.jobs.end()) return std::nullopt;
+  std::optional<Instant> due;
+  for (const auto* each : dues_of(at->second)) {
+    if (*each && (!due || **each < *due)) due = *each;
+  }
+  return due;
+}
+
+template <class Key>
+std::optional<std::pair<Instant, Key>> first_due(const Desk& desk, DueIndex<Key>& index) {
+  return index.first([&](const Key& key) { return due_of(desk, key); });
+}
+
 void on_input(Desk& desk, const Tick&) {
+  while (const auto link = first_due(desk, desk.link_dues)) {
+    if (link->first > desk.now) break;
+    desk.stir_link(link->second);
+    desk.link_dues.set(link->second, std::nullopt);  // anew at the end of the decision
+  }
   check_leases(desk);
-  std::vector<JobId> all;
-  for (const auto& [id, soft] : desk.jobs) all.push_back(id);
-  for (const JobId id : all) {
+  std::vector<JobId> due;
+  while (const auto job = first_due(desk, desk.job_dues)) {
+    if (job->first > desk.now) break;
+    due.push_back(job->second);
+    desk.stirred_soft.insert(job->second);
+    desk.job_dues.set(job->second, std::nullopt);
+  }
+  for (const JobId id : due) {
     if (desk.jobs.contains(id)) check_job_deadlines(desk, id);
     if (desk.jobs.contains(id)) check_recovery_deadlines(desk, id);
     if (desk.jobs.contains(id)) check_checkpoint_deadlines(desk, id);
@@ -138,6 +188,10 @@ void settle_all(Desk& desk) {
     desk.effect(JobChanged{.job = id});
   }
   send_due(desk);
+  for (const std::string& name : desk.stirred_links) desk.link_dues.set(name, due_of(desk, name));
+  desk.stirred_links.clear();
+  for (const JobId id : desk.stirred_soft) desk.job_dues.set(id, due_of(desk, id));
+  desk.stirred_soft.clear();
 }
 
 // The coordinator was stopped, or its machine starved, for `late`. What workers and ranks had to
@@ -147,6 +201,7 @@ void forgive(Desk& desk, Duration late) {
     if (at) at = *at + late;
   };
   for (auto& [name, link] : desk.links) {
+    if (is_suspect(desk, link)) desk.board.stirred_workers.insert(name);
     link.heard = desk.now;
     shift(link.disconnected);
   }
@@ -185,6 +240,7 @@ Decision ClusterState::begin(Instant now, WallTime wall, std::uint64_t last_even
   desk.wall = wall;
   desk.last_event = last_event_seq;
   expect_workers(desk);
+  stir_all(desk);
   for (const auto& [id, job] : desk.durable.jobs()) {
     if (!is_terminal(job.state)) resume_job(desk, job);
   }
@@ -212,19 +268,9 @@ std::optional<Instant> ClusterState::next_due() const {
   Desk& desk = parts_->desk;
   if (desk.schedule_next) return desk.now;
   std::optional<Instant> due;
-  const auto consider = [&due](const std::optional<Instant>& at) {
-    if (at && (!due || *at < *due)) due = at;
-  };
-  for (const auto& [name, link] : desk.links) {
-    consider(lease_due(desk, name, link));
-    if (link.open) consider(link.orders.next_due());
-  }
-  for (const auto& [id, soft] : desk.jobs) {
-    for (const auto* at : {&soft.settle_until, &soft.regroup_due, &soft.start_due, &soft.formed_due,
-                           &soft.hang_due, &soft.wait_due, &soft.checkpoint_due, &soft.time_due,
-                           &soft.queued_due, &soft.commit_due, &soft.release_due}) {
-      consider(*at);
-    }
+  if (const auto link = first_due(desk, desk.link_dues)) due = link->first;
+  if (const auto job = first_due(desk, desk.job_dues)) {
+    if (!due || job->first < *due) due = job->first;
   }
   if (due) desk.promised = std::max(*due, desk.now);
   return due;
@@ -247,6 +293,12 @@ JobSummary summarize(const Desk& desk, const JobRecord& job) {
                  .step = soft == desk.jobs.end() ? job.step : soft->second.newest_step,
                  .steps = job.terms.steps,
                  .exit_code = std::nullopt,
+                 .priority = job.terms.priority,
+                 .tasks = {.waiting = job.tasks.waiting,
+                           .active = job.tasks.active,
+                           .done = job.tasks.done,
+                           .failed = job.tasks.failed,
+                           .cancelled = job.tasks.cancelled},
                  .submitted_unix_ms = job.submitted_unix_ms,
                  .started_unix_ms = job.started_unix_ms,
                  .ended_unix_ms = job.ended_unix_ms,
@@ -305,10 +357,25 @@ bool ClusterState::owns_session(std::string_view peer, SessionId session) const 
 
 const JobRecord* ClusterState::find_job(JobId job) const { return parts_->desk.durable.job(job); }
 
+std::vector<TaskView> ClusterState::tasks(JobId array) const {
+  const JobRecord* job = find_job(array);
+  return job == nullptr ? std::vector<TaskView>{} : task_views(parts_->desk, *job);
+}
+
+std::string ClusterState::owner_of(JobId id) const {
+  const JobRecord* job = find_job(id);
+  if (job == nullptr) job = array_of(parts_->desk, id);
+  return job == nullptr ? std::string() : job->owner;
+}
+
+bool ClusterState::knows(JobId job) const {
+  return find_job(job) != nullptr || array_of(parts_->desk, job) != nullptr;
+}
+
 std::vector<JobSummary> ClusterState::jobs() const {
   std::vector<JobSummary> out;
   for (const auto& [id, job] : parts_->desk.durable.jobs()) {
-    out.push_back(summarize(parts_->desk, job));
+    if (!job.array) out.push_back(summarize(parts_->desk, job));
   }
   return out;
 }
@@ -316,7 +383,7 @@ std::vector<JobSummary> ClusterState::jobs() const {
 std::optional<JobDetail> ClusterState::job(JobId id) const {
   const Desk& desk = parts_->desk;
   const JobRecord* job = desk.durable.job(id);
-  if (job == nullptr) return std::nullopt;
+  if (job == nullptr) return task_detail(desk, id);
   JobDetail out{.summary = summarize(desk, *job),
                 .spec = job->spec,
                 .folder = job->folder,
@@ -324,9 +391,11 @@ std::optional<JobDetail> ClusterState::job(JobId id) const {
                 .recoveries = job->recoveries,
                 .outcome = job->outcome,
                 .waiting = {},
-                .processes = {}};
-  const auto soft = desk.jobs.find(id);
-  if (soft != desk.jobs.end()) out.waiting = soft->second.waiting;
+                .processes = {},
+                .tasks = {}};
+  if (job->array) out.spec = spec_of_task(job->spec, job->index);
+  out.tasks = telling_tasks(desk, *job);
+  out.waiting = waiting_line(parts_->desk, *job);
   out.release = job->release;
   if (job->terms.kind == "train" && job->formed) {
     const Standstill found = find_standstill(desk, *job);
@@ -358,8 +427,8 @@ std::vector<NodeView> ClusterState::nodes() const {
                   .labels = worker.labels,
                   .limits = worker.limits,
                   .processes = {}};
-    for (const auto& [id, process] : desk.durable.processes()) {
-      if (process.worker == name) node.processes.push_back(view_of(desk, process));
+    for (const ProcessId id : desk.durable.processes_on(name)) {
+      node.processes.push_back(view_of(desk, *desk.durable.process(id)));
     }
     node.drain = worker.drain;
     NodeScore score = score_of(worker, desk.wall.unix_ms);
@@ -368,6 +437,12 @@ std::vector<NodeView> ClusterState::nodes() const {
     out.push_back(std::move(node));
   }
   return out;
+}
+
+std::optional<Explanation> ClusterState::explain(JobId id) const {
+  Desk& desk = parts_->desk;
+  if (desk.durable.job(id) == nullptr && array_of(desk, id) == nullptr) return std::nullopt;
+  return coordinator::explain(desk, id);
 }
 
 const ClusterCounters& ClusterState::counters() const { return parts_->desk.counters; }

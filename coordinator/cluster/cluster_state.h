@@ -22,10 +22,13 @@
 
 #include "coordinator/cluster/cluster_messages.h"
 #include "coordinator/cluster/cluster_views.h"
+#include "coordinator/scheduler/quotas.h"
 
 namespace tutti::coordinator {
 
-inline constexpr std::size_t kQueuedJobsMax = 10'000;
+inline constexpr std::size_t kQueuedJobsMax = 200'000;
+// Tasks of arrays that have not had their turn, of all arrays together: a byte each.
+inline constexpr std::size_t kQueuedTasksMax = 10'000'000;
 inline constexpr std::size_t kEndedJobsMax = 10'000;
 inline constexpr std::size_t kWorkersMax = 10'000;
 inline constexpr std::size_t kRanksMax = 1'024;
@@ -59,6 +62,9 @@ struct ClusterSettings {
   // A lost worker is not listed any more after this, and what it held is given up: should it come
   // back, its processes are strangers and are ended.
   Duration forget = std::chrono::hours(24);
+  // A training job that could have more ranks is given them after it ran so long with what it has.
+  Duration grow_after = std::chrono::seconds(30);
+  scheduler::Quotas quotas = {};
   std::size_t ended_jobs_max = kEndedJobsMax;
 };
 
@@ -88,9 +94,18 @@ class ClusterState {
   bool owns_session(std::string_view peer, SessionId session) const;
   // The durable record, for what the views do not show; null: not known (or forgotten).
   const JobRecord* find_job(JobId job) const;
-  std::vector<JobSummary> jobs() const;  // by id
+  // Whether the job's logs and records are wanted: it is remembered, or is a task of an array that
+  // is.
+  bool knows(JobId job) const;
+  // Of the job or task; empty: it is not known.
+  std::string owner_of(JobId job) const;
+  std::vector<JobSummary> jobs() const;  // by id; tasks are in their array's detail
   std::optional<JobDetail> job(JobId job) const;
+  // Every task of an array, by index; empty if it is not one.
+  std::vector<TaskView> tasks(JobId array) const;
   std::vector<NodeView> nodes() const;  // by name
+  // Why the job is where it is: position, what is missing, who holds it, the earliest start.
+  std::optional<Explanation> explain(JobId job) const;
   const ClusterCounters& counters() const;
 
  private:

@@ -4,6 +4,8 @@
 // Units: as named; times of day in UTC milliseconds, 0 where it has not happened.
 #pragma once
 
+#include <boost/describe/enum.hpp>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -13,6 +15,17 @@
 #include "protocol/base/ids.h"
 
 namespace tutti::coordinator {
+
+// Of an array: how many of its tasks are where.
+struct TaskCounts {
+  std::uint32_t waiting = 0;
+  std::uint32_t active = 0;
+  std::uint32_t done = 0;
+  std::uint32_t failed = 0;
+  std::uint32_t cancelled = 0;
+
+  std::uint32_t total() const { return waiting + active + done + failed + cancelled; }
+};
 
 struct JobSummary {
   JobId job;
@@ -26,6 +39,8 @@ struct JobSummary {
   std::uint64_t step = 0;                 // newest committed one
   std::uint64_t steps = 0;                // the last one, 0 if there are none
   std::optional<std::int32_t> exit_code;  // once terminal
+  std::int32_t priority = 0;
+  TaskCounts tasks;  // of an array
   std::int64_t submitted_unix_ms = 0;
   std::int64_t started_unix_ms = 0;
   std::int64_t ended_unix_ms = 0;
@@ -49,6 +64,17 @@ struct ProcessView {
   std::string limits = {};  // what holds it to its share: "cgroup2: memory 2 GiB"; empty: nothing
 };
 
+inline constexpr std::size_t kTasksListed = 100;
+
+struct TaskView {
+  std::uint32_t index = 0;
+  JobId job;  // whose logs, events and cancel are the task's
+  TaskState state = TaskState::waiting;
+  std::string phase;  // active: the state of its job
+  std::optional<std::int32_t> exit_code;
+  std::string message;
+};
+
 struct JobDetail {
   JobSummary summary;
   std::string spec;  // resolved, YAML
@@ -58,8 +84,58 @@ struct JobDetail {
   Outcome outcome;      // meaningful once terminal or stopping
   std::string waiting;  // what it waits for, if queued or recovering
   std::vector<ProcessView> processes;
+  // Of an array, by index: those that are active or did not end well, the first kTasksListed. All
+  // of them: ClusterState::tasks.
+  std::vector<TaskView> tasks;
   std::string standstill = {};  // whom the other ranks wait for at this moment, if anybody
   ReleaseRecord release = {};   // that it is asked to leave its slots
+};
+
+// Why a job is where it is, and what has to happen next.
+// -------------------------------------------------------------------------------------------------
+
+BOOST_DEFINE_ENUM_CLASS(ExplainReason, running, ended, begin, dependency, backoff, quota_running,
+                        quota_slots, at_once, never_fits, only_beside_servers, fenced, behind, room,
+                        disk, starting)
+
+// Somebody who holds what the job could use.
+struct ExplainHolder {
+  JobId job;
+  std::string name;
+  std::string owner;
+  std::int32_t priority = 0;
+  std::uint32_t slots = 0;                   // that would suit the job
+  std::optional<std::int64_t> ends_unix_ms;  // at the latest, by limit.time
+  bool endless = false;                      // a serve job
+};
+
+struct ExplainWorker {
+  std::string worker;
+  std::uint32_t ranks = 0;  // of the job that fit there now
+  std::string why;          // why not more
+};
+
+struct Explanation {
+  JobId job;
+  JobState state = JobState::queued;
+  ExplainReason reason = ExplainReason::running;
+  std::string summary;  // one line
+  // Queue
+  std::uint32_t position = 0;   // 1: the next one; 0: not in the queue (yet)
+  std::vector<JobId> ahead;     // the first kExplainListed of those before it
+  std::uint32_t ranks_min = 0;  // wanted
+  std::uint32_t ranks_max = 0;
+  // Room
+  std::uint32_t ranks_free = 0;        // that would fit now
+  std::uint32_t ranks_possible = 0;    // that would fit if nothing else ran
+  std::vector<std::string> missing;    // "2 slots", "label zone=a", "3 GiB of memory on one worker"
+  std::vector<ExplainHolder> holders;  // who ends first, first
+  std::vector<JobId> must_end;         // these have to, if nothing else ends before them
+  std::optional<std::int64_t> earliest_unix_ms;  // it starts by then if limits are used up
+  std::vector<JobId> preempts;                   // are asked to make room for it
+  std::vector<ExplainWorker> workers;            // that do not suit, or have no room
+  std::uint32_t workers_left_out = 0;
+  std::vector<std::string> lines;  // all of it for people, the same for the same state
 };
 
 struct NodeView {

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "protocol/base/assert.h"
 #include "protocol/base/rng.h"
@@ -44,10 +45,35 @@ void count(ClusterCounters& counters, const Durable& durable, const JobSettled& 
   if (job->release.cause == ReleaseCause::drained) ++counters.drains;
 }
 
+// The workers whose free room the fact changes.
+template <class T>
+void stir_workers(Desk& desk, const T& fact) {
+  std::set<std::string>& stirred = desk.board.stirred_workers;
+  if constexpr (std::is_same_v<T, WorkerJoined>) {
+    stirred.insert(fact.worker.worker);
+  } else if constexpr (requires { fact.worker; }) {
+    stirred.insert(fact.worker);
+  }
+  if constexpr (requires { fact.process; }) {
+    if (const ProcessRecord* process = desk.durable.process(fact.process)) {
+      stirred.insert(process->worker);
+      desk.board.stirred_jobs.insert(process->job);
+    }
+  }
+  if constexpr (requires { fact.gang; }) {
+    for (const Placement& each : fact.gang) stirred.insert(each.worker);
+  }
+  if constexpr (requires { fact.newcomers; }) {
+    for (const Placement& each : fact.newcomers) stirred.insert(each.worker);
+  }
+  if constexpr (requires { fact.array; }) desk.board.stirred_jobs.insert(fact.array);
+}
+
 }  // namespace
 
 void Desk::record(Fact fact) {
   std::visit([this](const auto& each) { count(counters, durable, each); }, fact);
+  std::visit([this](const auto& each) { stir_workers(*this, each); }, fact);
   durable.apply(fact);
   const JobId job = std::visit([](const auto& each) { return job_in(each); }, fact);
   if (job) touch(job);
@@ -93,9 +119,11 @@ WorkerLink* Desk::link_of(const ProcessRecord& process) {
 }
 
 Sequence Desk::order(WorkerLink& link, wire::ToWorker message) {
+  stirred_links.insert(link.worker);
   const Result<Sequence> number = link.orders.push(std::move(message));
   if (number) return *number;
   link.disconnected = now;
+  stir_link(link.worker);
   return {};
 }
 

@@ -10,6 +10,7 @@
 // Soft state is lost with the coordinator and comes back from each worker's Hello.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -20,13 +21,16 @@
 
 #include "coordinator/cluster/cluster_messages.h"
 #include "coordinator/cluster/cluster_state.h"
+#include "coordinator/cluster/due_index.h"
 #include "coordinator/cluster/durable.h"
+#include "coordinator/scheduler/board.h"
 #include "protocol/wire/sequencer.h"
 
 namespace tutti::coordinator {
 
 // One worker, as far as it can be forgotten.
 struct WorkerLink {
+  std::string worker;
   bool open = false;  // it has a session with this coordinator
   std::string peer;
   SessionId session;
@@ -83,6 +87,12 @@ struct JobSoft {
   std::optional<Instant> time_due;        // limit.time
   std::optional<Instant> queued_due;      // limit.queued
   std::optional<Instant> release_due;     // left, as it was asked to, by then
+  std::optional<Instant> begin_due;       // not placed before
+  std::optional<Instant> overdue_due;     // from then on nobody passes it
+  std::optional<Instant> full_size_due;   // waits for all of ranks.max until then
+  std::optional<Instant> grow_due;        // may be given more ranks
+  std::optional<Instant> partial_since;   // there is room for a part of its ranks; not a deadline
+  std::optional<Instant> may_grow_at;     // not a deadline either
   std::int64_t aborted_unix_ms = 0;  // when the last survivor was known to have left the old group
   ProcessId committer;               // asked to commit the open checkpoint
   SessionId committer_session;
@@ -94,8 +104,18 @@ struct JobSoft {
   std::string waiting;                            // what it waits for, for people
 };
 
+// Every deadline of a job; those that are set.
+inline auto dues_of(const JobSoft& soft) {
+  return std::array{&soft.settle_until,  &soft.regroup_due, &soft.start_due,      &soft.formed_due,
+                    &soft.hang_due,      &soft.wait_due,    &soft.checkpoint_due, &soft.time_due,
+                    &soft.queued_due,    &soft.commit_due,  &soft.begin_due,      &soft.overdue_due,
+                    &soft.full_size_due, &soft.grow_due};
+}
+
 struct Desk {
-  explicit Desk(ClusterSettings the_settings) : settings(std::move(the_settings)) {}
+  explicit Desk(ClusterSettings the_settings) : settings(std::move(the_settings)) {
+    board.quotas = settings.quotas;
+  }
 
   const ClusterSettings settings;
   Durable durable;
@@ -104,6 +124,13 @@ struct Desk {
   std::map<ProcessId, ProcessSoft> processes;
   std::map<JobId, JobSoft> jobs;  // those that are not terminal
   ClusterCounters counters;
+  scheduler::Board board;
+  // When something is due, by job and by worker; may be early (due_index.h). What was stirred is
+  // looked at again at the end of the decision.
+  DueIndex<JobId> job_dues;
+  DueIndex<std::string> link_dues;
+  std::set<JobId> stirred_soft;
+  std::set<std::string> stirred_links;
   std::uint64_t last_event = 0;
   std::uint64_t last_decision = 0;
   std::uint64_t last_session = 0;
@@ -129,7 +156,15 @@ struct Desk {
   // The event's number and time are filled in.
   void note(Event event);
   void effect(Effect effect) { decision.effects.push_back(std::move(effect)); }
-  void touch(JobId job) { touched.insert(job); }
+  void touch(JobId job) {
+    touched.insert(job);
+    board.stirred_jobs.insert(job);
+  }
+  // Whether new work may go there, or when it is due, may have changed.
+  void stir_link(const std::string& worker) {
+    stirred_links.insert(worker);
+    board.stirred_workers.insert(worker);
+  }
   void capacity_changed() { schedule_due = true; }
 
   // A secret of its own for each call.
@@ -140,7 +175,10 @@ struct Desk {
   SessionId fresh_session();
 
   const JobRecord& job(JobId id) const;
-  JobSoft& soft(JobId id) { return jobs[id]; }
+  JobSoft& soft(JobId id) {
+    stirred_soft.insert(id);
+    return jobs[id];
+  }
   // The link of the worker that runs the process, if it is open.
   WorkerLink* link_of(const ProcessRecord& process);
   // Numbers the order; a full queue counts as a lost worker, found by its deadline. Returns its

@@ -34,9 +34,12 @@ void Durable::restore(const Snapshot& snapshot) {
   of_job_.clear();
   of_worker_.clear();
   draining_.clear();
-  ended_ = 0;
+  ended_.clear();
+  old_keys_.clear();
+  old_key_.clear();
+  usage_.clear();
   for (const JobRecord& job : snapshot.jobs) {
-    if (is_terminal(job.state)) ++ended_;
+    if (is_terminal(job.state) && !job.array) ended_.insert(job.job);
     if (!job.key.empty()) keys_[job.key] = job.job;
     jobs_.emplace(job.job, job);
   }
@@ -49,6 +52,11 @@ void Durable::restore(const Snapshot& snapshot) {
     workers_.emplace(worker.worker, worker);
     if (worker.draining()) draining_.insert(worker.worker);
   }
+  for (const KeyRecord& key : snapshot.keys) {
+    old_keys_.push_back(key);
+    old_key_[key.key] = key;
+  }
+  for (const UsageRecord& usage : snapshot.usage) usage_.emplace(usage.owner, usage);
 }
 
 Snapshot Durable::snapshot() const {
@@ -56,10 +64,13 @@ Snapshot Durable::snapshot() const {
                .next_process = next_process_,
                .jobs = {},
                .processes = {},
-               .workers = {}};
+               .workers = {},
+               .keys = {old_keys_.begin(), old_keys_.end()},
+               .usage = {}};
   for (const auto& [id, job] : jobs_) out.jobs.push_back(job);
   for (const auto& [id, process] : processes_) out.processes.push_back(process);
   for (const auto& [name, worker] : workers_) out.workers.push_back(worker);
+  for (const auto& [owner, usage] : usage_) out.usage.push_back(usage);
   return out;
 }
 
@@ -80,11 +91,6 @@ const ProcessRecord* Durable::process(ProcessId id) const {
 const WorkerRecord* Durable::worker(const std::string& name) const {
   const auto at = workers_.find(name);
   return at == workers_.end() ? nullptr : &at->second;
-}
-
-JobId Durable::with_key(const std::string& key) const {
-  const auto at = keys_.find(key);
-  return at == keys_.end() ? JobId{} : at->second;
 }
 
 const std::set<ProcessId>& Durable::processes_of(JobId id) const {
@@ -125,7 +131,7 @@ void Durable::leave_gang(const ProcessRecord& process) {
 
 void Durable::remove_job(JobId id) {
   const JobRecord& job = job_of(id);
-  if (is_terminal(job.state)) --ended_;
+  ended_.erase(id);
   const auto key = keys_.find(job.key);
   if (key != keys_.end() && key->second == id) keys_.erase(key);
   jobs_.erase(id);
@@ -184,7 +190,8 @@ void Durable::on(const WorkerForgotten& fact) {
 // ----------------------------------------------------------------------------------------------
 
 void Durable::on(const JobSubmitted& fact) {
-  next_job_ = std::max(next_job_, fact.job.value + 1);
+  next_job_ = std::max(next_job_, fact.job.value + 1 + fact.terms.array_count);
+  drop_keys(fact.unix_ms);
   JobRecord job;
   job.job = fact.job;
   job.key = fact.key;
@@ -193,6 +200,10 @@ void Durable::on(const JobSubmitted& fact) {
   job.folder = fact.folder;
   job.terms = fact.terms;
   job.submitted_unix_ms = fact.unix_ms;
+  job.queued_unix_ms = fact.unix_ms;
+  job.dependencies = fact.terms.after;
+  job.tasks.states.assign(fact.terms.array_count, 'w');
+  job.tasks.waiting = fact.terms.array_count;
   if (!job.key.empty()) keys_[job.key] = job.job;
   TUTTI_ASSERT(jobs_.emplace(job.job, std::move(job)).second);
 }
@@ -203,6 +214,7 @@ void Durable::on(const GenerationStarted& fact) {
   JobRecord& job = job_of(fact.job);
   TUTTI_ASSERT(fact.generation.value == job.generation.value + 1);
   TUTTI_ASSERT(!job.generation_alive && !is_terminal(job.state));
+  charge(job, fact.unix_ms, Holds::on);
   if (job.state == JobState::queued) move(job, JobState::placed);
   job.generation = fact.generation;
   job.generation_alive = true;
@@ -355,6 +367,7 @@ void Durable::on(const FailureCounted& fact) {
 
 void Durable::on(const JobStopping& fact) {
   JobRecord& job = job_of(fact.job);
+  cancel_waiting(job);
   move(job, JobState::stopping);
   job.outcome = fact.outcome;
   job.generation_alive = false;
@@ -365,6 +378,7 @@ void Durable::on(const JobStopping& fact) {
 
 void Durable::on(const JobSettled& fact) {
   JobRecord& job = job_of(fact.job);
+  charge(job, fact.unix_ms, Holds::ends);
   move(job, fact.outcome.state);
   job.outcome = fact.outcome;
   job.step = std::max(job.step, fact.step);
@@ -373,6 +387,7 @@ void Durable::on(const JobSettled& fact) {
   job.formation = {};
   job.members.clear();
   job.ranks_done = 0;
+  job.queued_unix_ms = fact.unix_ms;
   const ReleaseRecord release = std::exchange(job.release, {});
   if (!is_terminal(job.state)) {
     // What ended otherwise meanwhile is charged to whom it belongs, and to nobody else (I8).
@@ -384,10 +399,17 @@ void Durable::on(const JobSettled& fact) {
   job.ended_unix_ms = fact.unix_ms;
   job.open_checkpoint = {};
   job.homes.clear();
-  ++ended_;
+  job.dependencies.clear();
+  cancel_waiting(job);
+  if (!job.array) ended_.insert(job.job);
 }
 
-void Durable::on(const JobForgotten& fact) { remove_job(fact.job); }
+void Durable::on(const JobForgotten& fact) {
+  const JobRecord& job = job_of(fact.job);
+  if (job.array) fold_task(job);
+  keep_key(job);
+  remove_job(fact.job);
+}
 
 void Durable::on(const JobReleasing& fact) {
   JobRecord& job = job_of(fact.job);

@@ -8,7 +8,9 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -23,9 +25,18 @@ inline constexpr std::size_t kCheckpointsMax = 1'000;
 inline constexpr std::size_t kBlamesMax = 20;
 // So long after a failure the next one begins a new row.
 inline constexpr std::int64_t kSteadyMs = 10 * 60 * 1000;
+// Keys of forgotten jobs, each for kKeyLifeMs after the submit (DESIGN jobs).
+inline constexpr std::size_t kOldKeysMax = 100'000;
+inline constexpr std::int64_t kKeyLifeMs = std::int64_t{7} * 24 * 60 * 60 * 1000;
+inline constexpr std::size_t kUsersMax = 10'000;  // whose use is remembered
+// Of an array's tasks, how many failures keep their message.
+inline constexpr std::size_t kTaskMessagesMax = 100;
 
 // Whether a job may go from one state to the other in one step; staying is not a transition.
 bool is_legal(JobState from, JobState to);
+
+// Whether two resolved specs are the same, when one of them is not kept any more.
+std::uint64_t hash_of_spec(const std::string& yaml);
 
 class Durable {
  public:
@@ -37,15 +48,17 @@ class Durable {
   const std::map<JobId, JobRecord>& jobs() const { return jobs_; }
   const std::map<ProcessId, ProcessRecord>& processes() const { return processes_; }
   const std::map<std::string, WorkerRecord, std::less<>>& workers() const { return workers_; }
-  std::size_t ended() const { return ended_; }
+  // Ended jobs, but tasks, whose array remembers them.
+  const std::set<JobId>& ended() const { return ended_; }
+  const std::map<std::string, UsageRecord>& usage() const { return usage_; }
   JobId next_job() const { return JobId{next_job_}; }
   ProcessId next_process() const { return ProcessId{next_process_}; }
 
   const JobRecord* job(JobId id) const;
   const ProcessRecord* process(ProcessId id) const;
   const WorkerRecord* worker(const std::string& name) const;
-  // The job submitted with this key, or none.
-  JobId with_key(const std::string& key) const;
+  // The job submitted with this key, if there is one; it may have been forgotten since.
+  std::optional<KeyRecord> with_key(const std::string& key) const;
   // Its processes, whatever their generation.
   const std::set<ProcessId>& processes_of(JobId id) const;
   // Those that hold a slot of the worker.
@@ -78,6 +91,9 @@ class Durable {
   void on(const NodeBlamed& fact);
   void on(const JobReleasing& fact);
   void on(const ReleaseEnded& fact);
+  void on(const TaskStarted& fact);
+  void on(const TaskCancelled& fact);
+  void on(const DependencyMet& fact);
 
   JobRecord& job_of(JobId id);
   ProcessRecord& process_of(ProcessId id);
@@ -86,6 +102,13 @@ class Durable {
                    const Placement& place);
   void leave_gang(const ProcessRecord& process);
   void remove_job(JobId id);
+  void fold_task(const JobRecord& task);
+  void cancel_waiting(JobRecord& array);
+  void keep_key(const JobRecord& job);
+  void drop_keys(std::int64_t now_unix_ms);
+  // Its slots count as used until now; it goes on holding those it has, or has none from here on.
+  enum class Holds { on, ends };
+  void charge(JobRecord& job, std::int64_t unix_ms, Holds holds);
 
   std::map<JobId, JobRecord> jobs_;
   std::map<ProcessId, ProcessRecord> processes_;
@@ -94,9 +117,12 @@ class Durable {
   std::uint64_t next_process_ = 1;
   std::map<std::string, JobId> keys_;
   std::map<JobId, std::set<ProcessId>> of_job_;
+  std::set<JobId> ended_;
+  std::deque<KeyRecord> old_keys_;
+  std::map<std::string, KeyRecord> old_key_;
+  std::map<std::string, UsageRecord> usage_;
   std::map<std::string, std::set<ProcessId>> of_worker_;
   std::set<std::string> draining_;
-  std::size_t ended_ = 0;
 };
 
 }  // namespace tutti::coordinator

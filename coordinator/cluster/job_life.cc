@@ -9,13 +9,14 @@
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/cluster/release.h"
 #include "coordinator/life/hang.h"
+#include "coordinator/scheduler/arrays.h"
+#include "coordinator/scheduler/dependencies.h"
+#include "coordinator/scheduler/explain.h"
+#include "coordinator/scheduler/index.h"
 
 namespace tutti::coordinator {
 
 namespace {
-
-// How long a key stands for its job (DESIGN jobs).
-constexpr std::int64_t kKeyLifeMs = std::int64_t{7} * 24 * 60 * 60 * 1000;
 
 void answer(Desk& desk, RequestId request, AnswerBody body) {
   desk.effect(Answer{.request = request, .body = std::move(body)});
@@ -73,32 +74,74 @@ void on_given_up(Desk& desk, const wire::RankFinished& report) {
 // Requests
 // ------------------------------------------------------------------------------------------
 
+namespace {
+
+// Whether one more job like this is taken: what can wait is, what may never run is not.
+Result<> admit(Desk& desk, const std::string& owner, const JobTerms& terms) {
+  if (desk.jobs.size() >= kQueuedJobsMax) {
+    return Error{
+        ErrorCode::exhausted,
+        fmt::format("{} jobs are queued or running; wait until some have ended", kQueuedJobsMax)};
+  }
+  refresh_board(desk);
+  std::uint64_t waiting = 0;
+  for (const auto& [user, load] : desk.board.users) waiting += load.queued;
+  if (waiting + terms.array_count > kQueuedTasksMax) {
+    return Error{
+        ErrorCode::exhausted,
+        fmt::format("{} jobs and tasks are queued, and {} are the most", waiting, kQueuedTasksMax)};
+  }
+  const scheduler::Quota quota = desk.board.quotas.of(owner);
+  const auto user = desk.board.users.find(owner);
+  const std::uint64_t queued = user == desk.board.users.end() ? 0 : user->second.queued;
+  const std::uint64_t more = std::max(1U, terms.array_count);
+  if (quota.queued && queued + more > *quota.queued) {
+    return Error{ErrorCode::exhausted,
+                 fmt::format("{} may have {} jobs queued, and has {} (an array counts its tasks)",
+                             owner, *quota.queued, queued)};
+  }
+  if (quota.slots && terms.ranks_min > *quota.slots) {
+    return Error{ErrorCode::exhausted, fmt::format("{} may hold {} slots, and this job needs {}",
+                                                   owner, *quota.slots, terms.ranks_min)};
+  }
+  return check_dependencies(desk, terms);
+}
+
+// What is worth saying at once: machines may still come, so it is accepted.
+std::string notice_of(Desk& desk, const JobTerms& terms) {
+  const std::uint64_t ever = desk.board.capacity.sum(shape_of(terms)).ever;
+  if (ever >= terms.ranks_min) return {};
+  return fmt::format("it needs {} slots and the cluster has {} that suit it: it waits for more",
+                     terms.ranks_min, ever);
+}
+
+}  // namespace
+
 void on_submit(Desk& desk, const SubmitJob& input) {
   if (!input.key.empty()) {
-    const JobId known = desk.durable.with_key(input.key);
-    if (known && desk.wall.unix_ms - desk.job(known).submitted_unix_ms < kKeyLifeMs) {
-      if (desk.job(known).spec != input.yaml) {
-        return refuse(
-            desk, input.request, ErrorCode::already_exists,
-            fmt::format("key {} was used for job {} with another spec", input.key, known.value));
+    const std::optional<KeyRecord> known = desk.durable.with_key(input.key);
+    if (known && desk.wall.unix_ms - known->unix_ms < kKeyLifeMs) {
+      if (known->spec_hash != hash_of_spec(input.yaml)) {
+        return refuse(desk, input.request, ErrorCode::already_exists,
+                      fmt::format("key {} was used for job {} with another spec", input.key,
+                                  known->job.value));
       }
-      if (!may_be_told_again(desk, known, input.request)) {
+      if (!may_be_told_again(desk, known->job, input.request)) {
         return refuse(desk, input.request, ErrorCode::unavailable, "it is being stored; ask again");
       }
-      return answer(desk, input.request, JobAccepted{.job = known, .existing = true});
+      return answer(desk, input.request, JobAccepted{.job = known->job, .existing = true});
     }
   }
   if (!desk.ledger_failure.empty()) {
     return refuse(desk, input.request, ErrorCode::unavailable,
                   "the coordinator cannot write to its disk: " + desk.ledger_failure);
   }
-  if (desk.jobs.size() >= kQueuedJobsMax) {
-    return refuse(desk, input.request, ErrorCode::exhausted,
-                  fmt::format("{} jobs are queued or running", kQueuedJobsMax));
-  }
-  Result<JobTerms> terms = terms_of(input.spec);
+  Result<JobTerms> terms = terms_of(input.spec, desk.wall);
   if (!terms) {
     return refuse(desk, input.request, terms.error().code, terms.error().message);
+  }
+  if (Result<> admitted = admit(desk, input.owner, *terms); !admitted) {
+    return refuse(desk, input.request, admitted.error().code, admitted.error().message);
   }
   const JobId id = desk.durable.next_job();
   desk.record(
@@ -116,14 +159,15 @@ void on_submit(Desk& desk, const SubmitJob& input) {
   resume_job(desk, job);
   desk.soft(id).decision = desk.last_decision + 1;
   desk.soft(id).requests = {input.request};
-  answer(desk, input.request, JobAccepted{.job = id, .existing = false});
+  answer(desk, input.request, JobAccepted{.job = id, .existing = false, .notice = notice_of(desk, job.terms)});
   // Not placed before the submit is durable, so that it can still be taken back.
   desk.schedule_next = true;
 }
 
 void on_cancel(Desk& desk, const CancelJob& input) {
   const JobRecord* job = desk.durable.job(input.job);
-  if (job == nullptr) {
+  const JobRecord* array = job == nullptr ? array_of(desk, input.job) : nullptr;
+  if (job == nullptr && array == nullptr) {
     return refuse(desk, input.request, ErrorCode::not_found,
                   fmt::format("there is no job {}", input.job.value));
   }
@@ -135,7 +179,8 @@ void on_cancel(Desk& desk, const CancelJob& input) {
                 [&](const auto& each) { return each.first <= desk.durable_through; });
   desk.unanswered.emplace_back(desk.last_decision + 1, input.request);
   std::string reason = input.reason.empty() ? "cancelled" : "cancelled: " + input.reason;
-  if (input.save) {
+  if (array != nullptr) return cancel_task(desk, *array, input.job, reason);
+  if (input.save && job->terms.array_count == 0) {
     return release_job(
         desk, input.job,
         {.to = ReleaseTo::end, .cause = ReleaseCause::cancelled, .reason = std::move(reason)});
@@ -290,6 +335,8 @@ void stop_job(Desk& desk, JobId id, Outcome outcome) {
                .generation = job.generation,
                .step = job.open_checkpoint.step});
   }
+  const bool has_tasks = job.tasks.active != 0;
+  if (has_tasks) stop_tasks(desk, id, outcome);
   desk.record(JobStopping{.job = id, .outcome = std::move(outcome)});
   JobSoft& soft = desk.soft(id);
   const std::uint64_t step = soft.newest_step;
@@ -310,7 +357,7 @@ void resume_job(Desk& desk, const JobRecord& job) {
   if (job.state == JobState::queued && job.terms.queued_ms_max != 0) {
     soft.queued_due = due_after(desk, job.submitted_unix_ms, job.terms.queued_ms_max);
   }
-  if (job.started_unix_ms != 0 && job.terms.time_ms_max != 0) {
+  if (job.started_unix_ms != 0 && job.terms.time_ms_max != 0 && job.terms.array_count == 0) {
     soft.time_due = due_after(desk, job.started_unix_ms, job.terms.time_ms_max);
   }
   if (job.generation_alive && job.formation.addresses.empty()) {
@@ -345,15 +392,16 @@ void say_ended(Desk& desk, JobId id) {
              .generation = job.generation,
              .step = job.step});
   desk.jobs.erase(id);
-  if (desk.durable.ended() <= desk.settings.ended_jobs_max) return;
-  for (const auto& [old, record] : desk.durable.jobs()) {
-    if (!is_terminal(record.state)) continue;
-    const JobId forgotten = old;
-    desk.record(JobForgotten{.job = forgotten});
-    desk.touched.erase(forgotten);
-    desk.effect(ForgetJob{.job = forgotten});
-    return;
-  }
+  wake_dependents(desk, id);
+  // It may have been its turn, and others waited behind it.
+  desk.capacity_changed();
+  if (desk.job(id).array) return fold_task(desk, id);
+  if (desk.durable.ended().size() <= desk.settings.ended_jobs_max) return;
+  const JobId forgotten = *desk.durable.ended().begin();
+  const std::uint32_t tasks = desk.job(forgotten).terms.array_count;
+  desk.record(JobForgotten{.job = forgotten});
+  desk.touched.erase(forgotten);
+  desk.effect(ForgetJob{.job = forgotten, .tasks = tasks});
 }
 
 // A stopping job whose last process is gone. Those of lost workers are fenced when they are back.
@@ -362,6 +410,7 @@ bool settle(Desk& desk, JobId id) {
     if (!desk.durable.process(process)->lost) return false;
   }
   const JobRecord& job = desk.job(id);
+  if (job.tasks.active != 0) return false;
   const Outcome outcome = job.outcome;
   if (is_terminal(outcome.state) && job.open_checkpoint.step != 0) {
     desk.note({.job = id,
@@ -516,6 +565,10 @@ void advance(Desk& desk, JobId id) {
     if (settle(desk, id)) desk.touch(id);
     return;
   }
+  if (job->state == JobState::queued && !job->dependencies.empty()) {
+    return advance_dependencies(desk, id);
+  }
+  if (job->terms.array_count != 0) return advance_array(desk, id);
   if (is_releasing(*job)) advance_release(desk, id);
   if (job->generation_alive) advance_generation(desk, id);
   advance_commit(desk, id);
@@ -528,12 +581,18 @@ void check_job_deadlines(Desk& desk, JobId id) {
     soft.settle_until.reset();
     desk.capacity_changed();
   }
+  for (auto* due : {&soft.begin_due, &soft.overdue_due, &soft.full_size_due, &soft.grow_due}) {
+    if (!*due || desk.now < **due) continue;
+    due->reset();
+    desk.board.stirred_jobs.insert(id);
+    desk.capacity_changed();
+  }
   if (soft.queued_due && desk.now >= *soft.queued_due && job.state == JobState::queued) {
     return stop_job(desk, id,
                     {.state = JobState::failed,
                      .exit_code = 5,
                      .failure = wire::FailureClass::user,
-                     .message = "limit.queued is over: " + soft.waiting});
+                     .message = "limit.queued is over: " + waiting_line(desk, job)});
   }
   if (soft.release_due && desk.now >= *soft.release_due) return check_release_deadline(desk, id);
   if (soft.time_due && desk.now >= *soft.time_due) {

@@ -10,7 +10,8 @@
 namespace tutti::coordinator {
 
 // Errors: unsupported (a kind that this version does not run), invalid_argument.
-Result<JobTerms> terms_of(const spec::JobSpec& spec);
+// `now`: of the submit, for a delay.
+Result<JobTerms> terms_of(const spec::JobSpec& spec, WallTime now);
 
 void on_submit(Desk& desk, const SubmitJob& input);
 void on_cancel(Desk& desk, const CancelJob& input);

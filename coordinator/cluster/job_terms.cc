@@ -79,7 +79,7 @@ void set_retries(const spec::RetriesSpec& retries, JobTerms& terms) {
 
 }  // namespace
 
-Result<JobTerms> terms_of(const spec::JobSpec& spec) {
+Result<JobTerms> terms_of(const spec::JobSpec& spec, WallTime now) {
   const std::string_view kind = kind_name(spec.kind);
   if (kind.empty()) {
     return Error{ErrorCode::unsupported, "jobs of this kind cannot be run by this version"};
@@ -93,6 +93,19 @@ Result<JobTerms> terms_of(const spec::JobSpec& spec) {
   terms.cores = spec.resources.cores;
   terms.memory_bytes = spec.resources.memory_bytes;
   for (const auto& [key, value] : spec.resources.labels) terms.labels.push_back(key + "=" + value);
+  for (const auto& [key, value] : spec.resources.prefer) terms.prefer.push_back(key + "=" + value);
+  terms.policy = spec.resources.policy;
+  terms.preemptible = spec.preemptible == "always" ||
+                      (spec.preemptible == "auto" && spec.kind == spec::JobKind::train);
+  for (const std::uint64_t job : spec.after.ok) terms.after.push_back({JobId{job}, "ok"});
+  for (const std::uint64_t job : spec.after.failed) terms.after.push_back({JobId{job}, "failed"});
+  for (const std::uint64_t job : spec.after.any) terms.after.push_back({JobId{job}, "any"});
+  terms.begin_unix_ms = static_cast<std::int64_t>(spec.begin_unix_ms);
+  if (spec.delay_ms != 0) {
+    terms.begin_unix_ms = now.unix_ms + static_cast<std::int64_t>(spec.delay_ms);
+  }
+  terms.array_count = spec.array.count;
+  terms.array_at_once = spec.array.at_once;
   if (spec.kind == spec::JobKind::train) {
     terms.steps = spec.train.stop != 0 ? spec.train.stop : spec.train.steps;
     terms.checkpoints_kept = spec.checkpoint.keep;

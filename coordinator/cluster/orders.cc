@@ -6,6 +6,8 @@
 
 #include "coordinator/cluster/release.h"
 
+#include "coordinator/scheduler/arrays.h"
+
 namespace tutti::coordinator {
 
 namespace {
@@ -64,14 +66,14 @@ void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const Proce
                        .threads = threads_of(desk, job, process),
                        .name = job.terms.name,
                        .kind = job.terms.kind,
-                       .spec = job.spec,
+                       .spec = job.array ? spec_of_task(job.spec, job.index) : job.spec,
                        .folder = job.folder,
                        .start_ms_max = static_cast<std::uint32_t>(to_ms(desk.settings.start_max)),
                        .at_once = job.terms.kind == "run" && size == 1,
                        .queue = false,
                        .owner = job.owner,
                        .restarts = job.restarts,
-                       .array_index = -1,
+                       .array_index = job.array ? static_cast<std::int32_t>(job.index) : -1,
                        .cores = job.terms.cores,
                        .memory_bytes = job.terms.memory_bytes,
                        .stop_after_ms = job.terms.stop_after_ms});
@@ -174,8 +176,10 @@ SendToWorker frame_to(const WorkerLink& link, wire::ToWorker message) {
 }
 
 void send_due(Desk& desk) {
-  for (auto& [name, link] : desk.links) {
-    if (!link.open) continue;
+  for (const std::string& name : desk.stirred_links) {
+    const auto at = desk.links.find(name);
+    if (at == desk.links.end() || !at->second.open) continue;
+    WorkerLink& link = at->second;
     if (link.reports_owed) {
       link.reports_owed = false;
       desk.effect(frame_to(link, wire::ReportsAcked{.through = link.reports.taken()}));

@@ -7,10 +7,10 @@
 
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/release.h"
-#include "coordinator/cluster/scheduler.h"
 #include "coordinator/life/failures.h"
 #include "coordinator/life/hang.h"
 #include "coordinator/membership/drain.h"
+#include "coordinator/scheduler/schedule.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::coordinator {
@@ -43,7 +43,9 @@ void go_on(Desk& desk, JobId id, const Loss& loss) {
 void on_exit(Desk& desk, const wire::RankExited& exit) {
   const ProcessRecord* found = desk.durable.process(exit.process);
   if (found == nullptr) {
-    for (auto& [name, link] : desk.links) link.strangers.erase(exit.process);
+    for (auto& [name, link] : desk.links) {
+      if (link.strangers.erase(exit.process) != 0) desk.stir_link(name);
+    }
     desk.capacity_changed();
     return;
   }

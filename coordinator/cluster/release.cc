@@ -7,7 +7,7 @@
 
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/recovery.h"
-#include "coordinator/cluster/scheduler.h"
+#include "coordinator/scheduler/schedule.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::coordinator {

@@ -42,7 +42,10 @@ using Facts = Table<Row<WorkerJoined, 1>,          //
                     Row<NodeUndrained, 22>,        //
                     Row<NodeBlamed, 23>,           //
                     Row<JobReleasing, 24>,         //
-                    Row<ReleaseEnded, 25>>;
+                    Row<ReleaseEnded, 25>,         //
+                    Row<TaskStarted, 31>,          //
+                    Row<TaskCancelled, 32>,        //
+                    Row<DependencyMet, 33>>;
 
 template <class T, class Other, std::uint16_t Number>
 consteval std::uint16_t number_if_same(Row<Other, Number>) {
@@ -111,12 +114,18 @@ Result<AccessRecord> decode_access(std::string_view body) {
 std::string encode_record(const JobRecord& record) { return wire::encode_body(record); }
 std::string encode_record(const ProcessRecord& record) { return wire::encode_body(record); }
 std::string encode_record(const WorkerRecord& record) { return wire::encode_body(record); }
+std::string encode_record(const KeyRecord& record) { return wire::encode_body(record); }
+std::string encode_record(const UsageRecord& record) { return wire::encode_body(record); }
 Result<JobRecord> decode_job(std::string_view body) { return wire::decode_body<JobRecord>(body); }
 Result<ProcessRecord> decode_process(std::string_view body) {
   return wire::decode_body<ProcessRecord>(body);
 }
 Result<WorkerRecord> decode_worker(std::string_view body) {
   return wire::decode_body<WorkerRecord>(body);
+}
+Result<KeyRecord> decode_key(std::string_view body) { return wire::decode_body<KeyRecord>(body); }
+Result<UsageRecord> decode_usage(std::string_view body) {
+  return wire::decode_body<UsageRecord>(body);
 }
 
 }  // namespace tutti::coordinator

@@ -37,8 +37,12 @@ Result<AccessRecord> decode_access(std::string_view body);
 std::string encode_record(const JobRecord& record);
 std::string encode_record(const ProcessRecord& record);
 std::string encode_record(const WorkerRecord& record);
+std::string encode_record(const KeyRecord& record);
+std::string encode_record(const UsageRecord& record);
 Result<JobRecord> decode_job(std::string_view body);
 Result<ProcessRecord> decode_process(std::string_view body);
 Result<WorkerRecord> decode_worker(std::string_view body);
+Result<KeyRecord> decode_key(std::string_view body);
+Result<UsageRecord> decode_usage(std::string_view body);
 
 }  // namespace tutti::coordinator

@@ -36,7 +36,7 @@ constexpr const char* kSchema =
     "  spec blob not null, unix_ms integer not null) without rowid;";
 
 // Kinds of rows in `records`.
-enum class RecordKind : std::uint64_t { job = 1, process = 2, worker = 3 };
+enum class RecordKind : std::uint64_t { job = 1, process = 2, worker = 3, key = 4, usage = 5 };
 
 // The column `kind` of facts and records: the kind in its low 16 bits, above it 32 bits of a check
 // of the body (FNV-1a, folded). Without a check: written by version 1.
@@ -278,6 +278,8 @@ Result<> Ledger::write_snapshot(const Snapshot& snapshot) {
   if (Result<> done = store(RecordKind::job, snapshot.jobs); !done) return done;
   if (Result<> done = store(RecordKind::process, snapshot.processes); !done) return done;
   if (Result<> done = store(RecordKind::worker, snapshot.workers); !done) return done;
+  if (Result<> done = store(RecordKind::key, snapshot.keys); !done) return done;
+  if (Result<> done = store(RecordKind::usage, snapshot.usage); !done) return done;
   const std::string counters =
       fmt::format("insert into counters values ('next_job', {}), ('next_process', {})",
                   snapshot.next_job, snapshot.next_process);
@@ -315,6 +317,8 @@ Result<> read_records(sqlite3* database, Snapshot& out) {
     if (kind == RecordKind::job) taken = take(decode_job(body), out.jobs);
     if (kind == RecordKind::process) taken = take(decode_process(body), out.processes);
     if (kind == RecordKind::worker) taken = take(decode_worker(body), out.workers);
+    if (kind == RecordKind::key) taken = take(decode_key(body), out.keys);
+    if (kind == RecordKind::usage) taken = take(decode_usage(body), out.usage);
     if (!taken) return taken;
   }
 }

@@ -30,7 +30,9 @@ void close_link(Desk& desk, WorkerLink& link) {
 }
 
 void lose_worker(Desk& desk, const std::string& name, const std::string& reason) {
+  desk.links[name].worker = name;
   close_link(desk, desk.links[name]);
+  desk.stir_link(name);
   std::set<JobId> jobs;
   for (const ProcessId id : desk.durable.processes_on(name)) {
     const ProcessRecord& process = *desk.durable.process(id);
@@ -121,7 +123,9 @@ void join(Desk& desk, const wire::Hello& hello) {
 void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
   WorkerLink& link = desk.links[hello.worker];
   close_link(desk, link);
+  link.worker = hello.worker;
   link.open = true;
+  desk.stir_link(hello.worker);
   link.peer = frame.peer;
   link.session = desk.fresh_session();
   link.greeting = hello.greeting;
@@ -269,12 +273,13 @@ void on_orders_acked(Desk& desk, WorkerLink& link, const wire::OrdersAcked& acke
   link.orders.acknowledge(acked.through, desk.now);
   const auto at = desk.worker_of_peer.find(link.peer);
   if (at == desk.worker_of_peer.end()) return;
-  for (auto& [id, soft] : desk.processes) {
+  for (const ProcessId id : desk.durable.processes_on(at->second)) {
+    const auto found = desk.processes.find(id);
+    if (found == desk.processes.end()) continue;
+    ProcessSoft& soft = found->second;
     if (!soft.abort_sequence || soft.abort_sequence > acked.through) continue;
-    const ProcessRecord* process = desk.durable.process(id);
-    if (process == nullptr || process->worker != at->second) continue;
     soft.abort_sequence = {};
-    const auto job = desk.jobs.find(process->job);
+    const auto job = desk.jobs.find(desk.durable.process(id)->job);
     if (job != desk.jobs.end()) job->second.aborted_unix_ms = desk.wall.unix_ms;
   }
 }
@@ -283,6 +288,7 @@ void on_disconnected(Desk& desk, const WorkerDisconnected& input) {
   for (auto& [name, link] : desk.links) {
     if (link.open && link.session == input.session && !link.disconnected) {
       link.disconnected = desk.now;
+      desk.stir_link(name);
     }
   }
 }
@@ -290,7 +296,9 @@ void on_disconnected(Desk& desk, const WorkerDisconnected& input) {
 void expect_workers(Desk& desk) {
   for (const auto& [name, worker] : desk.durable.workers()) {
     WorkerLink& link = desk.links[name];
+    link.worker = name;
     link.heard = desk.now;
+    desk.stir_link(name);
   }
 }
 
@@ -336,7 +344,11 @@ void forget_worker(Desk& desk, const std::string& name) {
 void check_leases(Desk& desk) {
   std::vector<std::pair<std::string, std::string>> lost;
   std::vector<std::string> away;
-  for (const auto& [name, link] : desk.links) {
+  // The due ones have been stirred.
+  for (const std::string& name : desk.stirred_links) {
+    const auto at = desk.links.find(name);
+    if (at == desk.links.end()) continue;
+    const WorkerLink& link = at->second;
     const auto due = lease_due(desk, name, link);
     if (!due || desk.now < *due) continue;
     if (desk.durable.worker(name)->lost) {
@@ -361,6 +373,7 @@ void check_leases(Desk& desk) {
   for (const std::string& name : gone) {
     desk.record(WorkerForgotten{.worker = name});
     desk.links.erase(name);
+    desk.stir_link(name);
   }
 }
 

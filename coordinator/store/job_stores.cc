@@ -144,22 +144,25 @@ void JobStores::expect_nothing(JobId job, ProcessId process) {
   }));
 }
 
-void JobStores::forget(JobId job) {
-  static_cast<void>(host_.tell([this, job] {
-    open_.erase(job);
-    used_.remove(job);
-    streams_.erase(job);
-    {
-      const std::lock_guard lock(figures_guard_);
-      figures_.erase(job);
-    }
-    std::error_code failed;
-    std::filesystem::remove_all(folder_of(job), failed);
-    if (failed)
-      TUTTI_LOG_WARNING("stores", "cannot remove {}: {}", folder_of(job).string(),
-                        failed.message());
-    notices_.forget(job);
+void JobStores::forget(JobId first, std::uint32_t more) {
+  static_cast<void>(host_.tell([this, first, more] {
+    for (std::uint64_t job = first.value; job <= first.value + more; ++job) remove(JobId{job});
   }));
+}
+
+void JobStores::remove(JobId job) {
+  open_.erase(job);
+  used_.remove(job);
+  streams_.erase(job);
+  {
+    const std::lock_guard lock(figures_guard_);
+    figures_.erase(job);
+  }
+  std::error_code failed;
+  std::filesystem::remove_all(folder_of(job), failed);
+  if (failed)
+    TUTTI_LOG_WARNING("stores", "cannot remove {}: {}", folder_of(job).string(), failed.message());
+  notices_.forget(job);
 }
 
 Result<LogPage> JobStores::read_log(JobId job, std::uint64_t after,

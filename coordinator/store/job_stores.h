@@ -60,7 +60,7 @@ class JobStores {
   void expect_nothing(JobId job, ProcessId process);
 
   // Any thread. Removes the job's records.
-  void forget(JobId job);
+  void forget(JobId first, std::uint32_t more = 0);
 
   // Errors: not_found if nothing was ever stored; invalid_argument for a position that was never
   // given out.
@@ -90,6 +90,7 @@ class JobStores {
 
   Result<Records*> open(JobId job, Missing missing);
   void trim();
+  void remove(JobId job);
   void flush();
   Result<StoreOutcome> take(const wire::SpoolData& data);
   std::filesystem::path folder_of(JobId job) const;

@@ -29,6 +29,8 @@ constexpr Verb kVerbs[] = {
      declare_submit},
     {"jobs", kJobs, "", "list jobs", declare_jobs},
     {"job", kJobs, "JOB", "show one job: state, recoveries, checkpoints, spec", declare_job},
+    {"explain", kJobs, "JOB", "why a job waits, who holds what it needs, and the earliest start",
+     declare_explain},
     {"steps", kJobs, "JOB [-f]", "step records: loss, speed, hash of the weights", declare_steps},
     {"logs", kJobs, "JOB [-f] [--rank R]", "output of a job's ranks", declare_logs},
     {"events", kJobs, "[JOB] [-f] [--kind K] [--since N|10m]", "what happened", declare_events},

@@ -43,6 +43,7 @@ Action declare_submit(Arguments& arguments);
 // verbs/job_verbs.cc
 Action declare_jobs(Arguments& arguments);
 Action declare_job(Arguments& arguments);
+Action declare_explain(Arguments& arguments);
 Action declare_wait(Arguments& arguments);
 Action declare_cancel(Arguments& arguments);
 // verbs/stream_verbs.cc

@@ -34,6 +34,8 @@ const Key kCoordinatorKeys[] = {
      "how often a worker speaks"},
     {"faults", form(Form::flag), kEvery, kOptional, reach<&C::faults>,
      "whether faults may be injected"},
+    {"quotas", form(Form::text_map), kEvery, kOptional, reach<&C::quotas>,
+     "what each user (or `default`) may have: \"slots=8 running=4 queued=100 share=2\""},
 };
 
 const Key kWorkerKeys[] = {
@@ -67,6 +69,7 @@ Result<Config> parse(std::string_view yaml, std::string_view file, std::span<con
   const Result<Places> places = fill(*root, table, &config, {});
   if (!places) return places.error();
   if constexpr (std::is_same_v<Config, CoordinatorConfig>) {
+    config.source = source;
     if (config.heartbeat_ms * 2 > config.lease_ms) {
       const auto at = places->find("heartbeat_ms");
       return error_at(at == places->end() ? root->place : at->second,

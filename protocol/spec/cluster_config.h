@@ -25,6 +25,10 @@ struct CoordinatorConfig {
   std::uint32_t lease_ms = 5'000;
   std::uint32_t heartbeat_ms = 500;
   bool faults = false;  // whether /api/v1/faults is served
+  // By user, or `default`: "slots=8 running=4 queued=100 share=2" (scheduler/quotas.h). Read again
+  // on SIGHUP, alone of all keys.
+  std::map<std::string, std::string> quotas;
+  std::string source;  // not a key: the file that this was read from, if it was
 
   bool operator==(const CoordinatorConfig&) const = default;
 };

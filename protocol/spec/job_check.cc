@@ -11,6 +11,7 @@ namespace tutti::spec {
 namespace {
 
 constexpr std::uint32_t kShardsAutomatic = 8;
+constexpr std::size_t kAfterMax = 100;      // each is looked at when one of them ends
 constexpr std::uint32_t kByteTokens = 256;  // a byte-level tokenizer begins with one token a byte
 
 bool is_exit_code(std::string_view text) {
@@ -49,6 +50,24 @@ class JobCheck {
     return {};
   }
 
+  // What holds for every kind.
+  Result<> any() {
+    const AfterSpec& after = spec_.after;
+    if (after.ok.size() + after.failed.size() + after.any.size() > kAfterMax) {
+      return wrong("after", fmt::format("after names more than {} jobs", kAfterMax));
+    }
+    for (const std::uint64_t job : after.failed) {
+      if (std::find(after.ok.begin(), after.ok.end(), job) == after.ok.end()) continue;
+      return wrong(
+          "after.failed",
+          fmt::format("job {} cannot be both done (after.ok) and failed (after.failed)", job));
+    }
+    if (given("begin") && given("delay") && spec_.delay_ms != 0) {
+      return wrong("delay", "begin and delay exclude each other");
+    }
+    return {};
+  }
+
   Result<> train() {
     for (const auto check : {&JobCheck::model, &JobCheck::data, &JobCheck::optimizer,
                              &JobCheck::schedule, &JobCheck::shards, &JobCheck::ranks}) {
@@ -74,6 +93,13 @@ class JobCheck {
   Result<> run() {
     if (spec_.command.empty() || spec_.command.front().empty()) {
       return wrong("command", "command must name a program");
+    }
+    if (spec_.array.at_once != 0 && spec_.array.count == 0) {
+      return wrong("array.at_once", "array.at_once needs array.count");
+    }
+    if (spec_.array.count != 0 && spec_.array.at_once > spec_.array.count) {
+      return wrong("array.at_once", fmt::format("array.at_once {} is more than array.count {}",
+                                                spec_.array.at_once, spec_.array.count));
     }
     return rank_range();
   }
@@ -242,6 +268,7 @@ class JobCheck {
 Result<> resolve_job(JobSpec& spec, const Places& places) {
   JobCheck check(spec, places);
   if (Result<> checked = check.retries(); !checked) return checked;
+  if (Result<> checked = check.any(); !checked) return checked;
   switch (spec.kind) {
     case JobKind::train: return check.train();
     case JobKind::serve: return check.serve();

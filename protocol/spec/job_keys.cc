@@ -8,7 +8,8 @@ namespace {
 
 constexpr double kMillion =
     1'048'576;  // 2^20: more samples, ranks or tokens than one job here can mean
-constexpr double kStepsMax = 1e15;  // exact in a double, which JSON readers use
+constexpr double kArrayMax = 100'000;  // tasks that one record holds
+constexpr double kStepsMax = 1e15;     // exact in a double, which JSON readers use
 
 constexpr std::string_view kFamilies[] = {"llama"};
 constexpr std::string_view kFamiliesLater[] = {"gpt2",  "qwen2", "qwen3",  "mistral",
@@ -23,6 +24,9 @@ constexpr std::string_view kDevicesLater[] = {"gpu", "cuda"};
 constexpr std::string_view kOfNode[] = {"wait", "replace", "shrink", "fail"};
 constexpr std::string_view kThen[] = {"fail", "queue", "shrink"};
 constexpr std::string_view kHangActions[] = {"restart", "fail", "tell"};
+constexpr std::string_view kPolicies[] = {"first-fit", "packed", "spread"};
+constexpr std::string_view kPreemptible[] = {"auto", "always", "never"};
+constexpr std::string_view kArrayShorthand[] = {"array.count"};
 constexpr std::string_view kRanksShorthand[] = {"resources.ranks.min", "resources.ranks.max"};
 
 using J = JobSpec;
@@ -142,6 +146,10 @@ const Key kKeys[] = {
      reach<&J::resources, &R::memory_bytes>, "memory a rank; 0: not limited"},
     {"resources.labels", form(Form::text_map), kEvery, kOptional, reach<&J::resources, &R::labels>,
      "labels that a node must have"},
+    {"resources.prefer", form(Form::text_map), kEvery, kOptional, reach<&J::resources, &R::prefer>,
+     "labels that a node had better have"},
+    {"resources.policy", choice(kPolicies), kEvery, kOptional, reach<&J::resources, &R::policy>,
+     "on which nodes ranks go first: by name, where they fill up, or one a node"},
 
     {"checkpoint.every", whole(0, kStepsMax), kTrain, kOptional,
      reach<&J::checkpoint, &CheckpointSpec::every>, "steps between checkpoints; 0: only the last"},
@@ -178,6 +186,22 @@ const Key kKeys[] = {
      "what happens then"},
     {"priority", whole(-1'000'000, 1'000'000), kEvery, kOptional, reach<&J::priority>,
      "higher goes first"},
+    {"preemptible", choice(kPreemptible), kEvery, kOptional, reach<&J::preemptible>,
+     "whether jobs of higher priority may take its slots; auto: if it is a train job"},
+    {"after.ok", wholes(1, kStepsMax), kEvery, kOptional, reach<&J::after, &AfterSpec::ok>,
+     "jobs that must be done first"},
+    {"after.failed", wholes(1, kStepsMax), kEvery, kOptional, reach<&J::after, &AfterSpec::failed>,
+     "jobs that must have failed first"},
+    {"after.any", wholes(1, kStepsMax), kEvery, kOptional, reach<&J::after, &AfterSpec::any>,
+     "jobs that must have ended first, in whatever way"},
+    {"begin", form(Form::time), kEvery, kOptional, reach<&J::begin_unix_ms>,
+     "not started before this time"},
+    {"delay", form(Form::duration), kEvery, kOptional, reach<&J::delay_ms>,
+     "not started before so long after the submit"},
+    {"array.count", whole(0, kArrayMax), kRun, kOptional, reach<&J::array, &ArraySpec::count>,
+     "tasks of this job; ${index} in command, env and folder is each one's number, from 0"},
+    {"array.at_once", whole(0, kArrayMax), kRun, kOptional, reach<&J::array, &ArraySpec::at_once>,
+     "tasks at a time; 0: as many as there is room for"},
     {"limit.time", form(Form::duration), kEvery, kOptional, reach<&J::limit, &LimitSpec::time_ms>,
      "longest time running; 0: none"},
     {"limit.queued", form(Form::duration), kEvery, kOptional,
@@ -189,11 +213,10 @@ const Key kKeys[] = {
 const Shorthand kShorthands[] = {
     {"parallel", "auto", {}},
     {"resources.ranks", "", kRanksShorthand},
+    {"array", "", kArrayShorthand},
 };
 
-constexpr LaterKey kLater[] = {{"array"},
-                               {"after"},
-                               {"parallel.tensor"},
+constexpr LaterKey kLater[] = {{"parallel.tensor"},
                                {"parallel.pipeline"},
                                {"parallel.shard"},
                                {"parallel.redundancy"},

@@ -95,10 +95,12 @@ struct ResourceSpec {
   std::string device = "any";  // any | cpu
   std::uint32_t ranks_min = 1;
   std::uint32_t ranks_max = 1;
-  std::uint32_t threads = 0;       // a rank; 0: the cores of its slot
-  std::uint32_t cores = 0;         // a rank of `run`; 0: those of its slot
-  std::uint64_t memory_bytes = 0;  // a rank; 0: not limited
-  std::map<std::string, std::string> labels;
+  std::uint32_t threads = 0;                  // a rank; 0: the cores of its slot
+  std::uint32_t cores = 0;                    // a rank of `run`; 0: those of its slot
+  std::uint64_t memory_bytes = 0;             // a rank; 0: not limited
+  std::map<std::string, std::string> labels;  // a node must have all of them
+  std::map<std::string, std::string> prefer;  // the more of them a node has, the better
+  std::string policy = "packed";              // first-fit | packed | spread
 
   bool operator==(const ResourceSpec&) const = default;
 };
@@ -154,6 +156,23 @@ struct LimitSpec {
   bool operator==(const LimitSpec&) const = default;
 };
 
+// Jobs that must have ended before this one may start: done, failed, or in any way.
+struct AfterSpec {
+  std::vector<std::uint64_t> ok;
+  std::vector<std::uint64_t> failed;
+  std::vector<std::uint64_t> any;
+
+  bool operator==(const AfterSpec&) const = default;
+};
+
+// One spec as many tasks, each with its `${index}`, from 0.
+struct ArraySpec {
+  std::uint32_t count = 0;    // 0: not an array
+  std::uint32_t at_once = 0;  // tasks at a time; 0: as many as there is room for
+
+  bool operator==(const ArraySpec&) const = default;
+};
+
 struct JobSpec {
   std::string name;
   JobKind kind = JobKind::train;
@@ -174,6 +193,11 @@ struct JobSpec {
   LimitSpec limit;
   // run: how long its programs go on without a word of the coordinator; 0: for ever ("never").
   std::uint64_t stop_after_ms = 60'000;
+  AfterSpec after;
+  std::uint64_t begin_unix_ms = 0;   // not started before; 0: at once
+  std::uint64_t delay_ms = 0;        // not started before so long after the submit
+  ArraySpec array;                   // run
+  std::string preemptible = "auto";  // auto (train jobs, which save first) | always | never
 
   bool operator==(const JobSpec&) const = default;
 };

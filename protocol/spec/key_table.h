@@ -18,10 +18,11 @@
 namespace tutti::spec {
 
 // The member that a key's value is read into.
-using Target = std::variant<std::string*, bool*, double*, std::int32_t*, std::uint16_t*,
-                            std::uint32_t*, std::uint64_t*, std::vector<std::string>*,
-                            std::vector<double>*, std::map<std::string, std::string>*,
-                            std::vector<std::map<std::string, std::string>>*>;
+using Target =
+    std::variant<std::string*, bool*, double*, std::int32_t*, std::uint16_t*, std::uint32_t*,
+                 std::uint64_t*, std::vector<std::string>*, std::vector<double>*,
+                 std::map<std::string, std::string>*, std::vector<std::uint64_t>*,
+                 std::vector<std::map<std::string, std::string>>*>;
 using Reach = Target (*)(void* object);
 
 enum class Form {
@@ -31,6 +32,8 @@ enum class Form {
   flag,
   whole,
   number,
+  time,  // of day, in UTC
+  wholes,
   duration,
   patience,  // a duration or `never`, which is 0
   bytes,
@@ -104,6 +107,7 @@ Target reach(void* object) {
 inline Takes whole(double min, double max) { return {Form::whole, min, max, {}, {}}; }
 inline Takes number(double min, double max) { return {Form::number, min, max, {}, {}}; }
 inline Takes numbers(double min, double max) { return {Form::numbers, min, max, {}, {}}; }
+inline Takes wholes(double min, double max) { return {Form::wholes, min, max, {}, {}}; }
 inline Takes form(Form of) { return {of, 0, std::numeric_limits<double>::max(), {}, {}}; }
 inline Takes choice(std::span<const std::string_view> choices,
                     std::span<const std::string_view> later = {}) {

@@ -1,6 +1,9 @@
 #include "protocol/spec/quantity.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
+#include <chrono>
 #include <limits>
 #include <span>
 
@@ -46,12 +49,74 @@ std::string print(std::uint64_t value, std::span<const Unit> units, std::string_
   return std::to_string(value);
 }
 
+// Takes `digits` digits off the front; nothing if there are fewer.
+std::optional<unsigned> take_digits(std::string_view& text, std::size_t digits) {
+  unsigned value = 0;
+  if (text.size() < digits) return std::nullopt;
+  for (const char c : text.substr(0, digits)) {
+    if (c < '0' || c > '9') return std::nullopt;
+    value = value * 10 + static_cast<unsigned>(c - '0');
+  }
+  text.remove_prefix(digits);
+  return value;
+}
+
+bool take_one_of(std::string_view& text, std::string_view choices) {
+  if (text.empty() || choices.find(text.front()) == std::string_view::npos) return false;
+  text.remove_prefix(1);
+  return true;
+}
+
+std::optional<std::chrono::sys_days> take_date(std::string_view& text) {
+  const auto year = take_digits(text, 4);
+  if (!year || !take_one_of(text, "-")) return std::nullopt;
+  const auto month = take_digits(text, 2);
+  if (!month || !take_one_of(text, "-")) return std::nullopt;
+  const auto day = take_digits(text, 2);
+  if (!day) return std::nullopt;
+  const std::chrono::year_month_day date{std::chrono::year{static_cast<int>(*year)},
+                                         std::chrono::month{*month}, std::chrono::day{*day}};
+  constexpr unsigned kFirstYear = 1970;
+  if (!date.ok() || *year < kFirstYear) return std::nullopt;
+  return std::chrono::sys_days{date};
+}
+
 }  // namespace
 
 std::optional<std::uint64_t> parse_duration_ms(std::string_view text) {
   return parse(text, kDurations);
 }
 std::string print_duration(std::uint64_t ms) { return print(ms, kDurations, "0s"); }
+
+std::optional<std::uint64_t> parse_time_unix_ms(std::string_view text) {
+  const auto date = take_date(text);
+  if (!date || !take_one_of(text, "T ")) return std::nullopt;
+  const auto hour = take_digits(text, 2);
+  if (!hour || *hour > 23 || !take_one_of(text, ":")) return std::nullopt;
+  const auto minute = take_digits(text, 2);
+  if (!minute || *minute > 59) return std::nullopt;
+  unsigned second = 0;
+  if (take_one_of(text, ":")) {
+    const auto given = take_digits(text, 2);
+    if (!given || *given > 59) return std::nullopt;
+    second = *given;
+  }
+  if (text != "Z") return std::nullopt;
+  const auto since = date->time_since_epoch() + std::chrono::hours(*hour) +
+                     std::chrono::minutes(*minute) + std::chrono::seconds(second);
+  return static_cast<std::uint64_t>(std::chrono::milliseconds(since).count());
+}
+
+std::string print_time(std::uint64_t unix_ms) {
+  const std::chrono::sys_seconds at{std::chrono::seconds(unix_ms / 1'000)};
+  const auto day = std::chrono::floor<std::chrono::days>(at);
+  const std::chrono::year_month_day date{day};
+  const std::chrono::hh_mm_ss clock{at - day};
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
+                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                     clock.hours().count(), clock.minutes().count(), clock.seconds().count());
+}
+
 std::optional<std::uint64_t> parse_bytes(std::string_view text) { return parse(text, kSizes); }
 std::string print_bytes(std::uint64_t bytes) { return print(bytes, kSizes, "0B"); }
 

@@ -74,7 +74,9 @@ Result<> read_quantity(const Node& node, const Key& key, std::uint64_t& target) 
     return {};
   }
   if (node.form == Node::Form::scalar) {
-    const auto value = duration ? parse_duration_ms(node.text) : parse_bytes(node.text);
+    const auto value = key.takes.form == Form::time ? parse_time_unix_ms(node.text)
+                       : duration                   ? parse_duration_ms(node.text)
+                                                    : parse_bytes(node.text);
     if (value && !(patience && *value == 0)) {
       target = *value;
       return {};
@@ -155,6 +157,20 @@ Result<> read_numbers(const Node& node, const Key& key, std::vector<double>& tar
   return {};
 }
 
+Result<> read_wholes(const Node& node, const Key& key, std::vector<std::uint64_t>& target) {
+  if (node.form != Node::Form::list) return wrong(node, key.path, "a list of whole numbers");
+  target.clear();
+  for (const Node& item : node.items) {
+    std::uint64_t value = 0;
+    const std::string path = fmt::format("{}[{}]", key.path, target.size());
+    Key each = key;
+    each.path = path;
+    if (Result<> read = read_whole(item, each, value); !read) return read;
+    target.push_back(value);
+  }
+  return {};
+}
+
 Result<> read_text_map(const Node& node, const Key& key,
                        std::map<std::string, std::string>& target) {
   if (node.form != Node::Form::map) return wrong(node, key.path, "a map of texts");
@@ -192,22 +208,24 @@ struct Overloaded : Cases... {
 
 Result<> read_value(const Node& node, const Key& key, Target target) {
   return std::visit(
-      Overloaded{[&](std::string* text) { return read_text(node, key, *text); },
-                 [&](bool* flag) { return read_flag(node, key, *flag); },
-                 [&](double* value) { return read_number(node, key.path, key.takes, *value); },
-                 [&](std::uint64_t* value) {
-                   return key.takes.form == Form::whole ? read_whole(node, key, *value)
-                                                        : read_quantity(node, key, *value);
-                 },
-                 [&](std::vector<std::string>* texts) { return read_texts(node, key, *texts); },
-                 [&](std::vector<double>* values) { return read_numbers(node, key, *values); },
-                 [&](std::map<std::string, std::string>* texts) {
-                   return read_text_map(node, key, *texts);
-                 },
-                 [&](std::vector<std::map<std::string, std::string>>* maps) {
-                   return read_text_maps(node, key, *maps);
-                 },
-                 [&](auto* value) { return read_whole(node, key, *value); }},
+      Overloaded{
+          [&](std::string* text) { return read_text(node, key, *text); },
+          [&](bool* flag) { return read_flag(node, key, *flag); },
+          [&](double* value) { return read_number(node, key.path, key.takes, *value); },
+          [&](std::uint64_t* value) {
+            return key.takes.form == Form::whole ? read_whole(node, key, *value)
+                                                 : read_quantity(node, key, *value);
+          },
+          [&](std::vector<std::string>* texts) { return read_texts(node, key, *texts); },
+          [&](std::vector<double>* values) { return read_numbers(node, key, *values); },
+          [&](std::map<std::string, std::string>* texts) {
+            return read_text_map(node, key, *texts);
+          },
+          [&](std::vector<std::map<std::string, std::string>>* maps) {
+            return read_text_maps(node, key, *maps);
+          },
+          [&](std::vector<std::uint64_t>* values) { return read_wholes(node, key, *values); },
+          [&](auto* value) { return read_whole(node, key, *value); }},
       target);
 }
 
@@ -269,6 +287,9 @@ std::string print_value(const Key& key, Target target) {
     if (key.takes.form == Form::patience) {
       return value == 0 ? "never" : print_duration(static_cast<std::uint64_t>(value));
     }
+    if (key.takes.form == Form::time) {
+      return value == 0 ? "" : print_time(static_cast<std::uint64_t>(value));
+    }
     if (key.takes.form == Form::bytes) return print_bytes(static_cast<std::uint64_t>(value));
     return in_range(key.takes, static_cast<double>(value)) ? fmt::format("{}", value) : "";
   };
@@ -283,6 +304,11 @@ std::string print_value(const Key& key, Target target) {
                        : '[' + join(*texts, [](const auto& t) { return quote(t); }) + ']';
           },
           [](const std::vector<double>* values) { return '[' + join(*values, print_number) + ']'; },
+          [](const std::vector<std::uint64_t>* values) {
+            return values->empty()
+                       ? ""
+                       : '[' + join(*values, [](auto v) { return std::to_string(v); }) + ']';
+          },
           [](const std::map<std::string, std::string>* texts) { return print_text_map(*texts); },
           [](const std::vector<std::map<std::string, std::string>>* maps) {
             return maps->empty() ? "" : '[' + join(*maps, print_text_map) + ']';
@@ -299,6 +325,8 @@ std::string describe(const Takes& takes) {
     case Form::flag: return "true or false";
     case Form::whole: return "a whole number " + range_of(takes);
     case Form::number: return "a number " + range_of(takes);
+    case Form::time: return "a time in UTC such as 2026-11-24T12:00:00Z";
+    case Form::wholes: return "a list of whole numbers " + range_of(takes);
     case Form::duration: return "a duration such as 500ms, 60s, 5m, 1h or 2d";
     case Form::patience: return "never or a duration such as 60s, 5m, 1h or 2d";
     case Form::bytes: return "a size such as 512MiB or 2GiB";

@@ -15,6 +15,12 @@ namespace json = boost::json;
 namespace {
 
 std::string step_of(const json::value& job) {
+  const json::value* tasks = job.as_object().if_contains("tasks");
+  if (tasks != nullptr && tasks->is_object()) {
+    const std::int64_t failed = whole_of(*tasks, "failed");
+    return fmt::format("{}/{} tasks{}", whole_of(*tasks, "done"), whole_of(*tasks, "total"),
+                       failed > 0 ? fmt::format(", {} failed", failed) : std::string());
+  }
   const std::int64_t steps = whole_of(job, "steps");
   return steps > 0 ? fmt::format("{}/{}", whole_of(job, "step"), steps) : "-";
 }

@@ -58,6 +58,13 @@ Result<Cluster> lay_out(const UpOptions& options, const fs::path& folder) {
     }
     cluster.worker.labels[label.substr(0, equals)] = label.substr(equals + 1);
   }
+  // What an operator wrote into it stays.
+  const std::string own = (folder / "coordinator.yaml").string();
+  if (const Result<std::string> before = read_file(own)) {
+    if (const auto config = spec::parse_coordinator_config(*before, own)) {
+      cluster.coordinator.quotas = config->quotas;
+    }
+  }
   for (const auto& [name, yaml] : {std::pair{"coordinator.yaml", to_yaml(cluster.coordinator)},
                                    std::pair{"worker.yaml", to_yaml(cluster.worker)}}) {
     if (Result<> written = write_file_atomically(folder / name, yaml, 0600); !written) {

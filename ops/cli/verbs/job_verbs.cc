@@ -45,6 +45,22 @@ int show_job(const std::string& name, const Session& session) {
   return kDone;
 }
 
+int explain_job(const std::string& name, const Session& session) {
+  Connection connection;
+  const Result<std::uint64_t> id = find_job(connection.api(), name);
+  if (!id) return fail(id.error());
+  const Result<boost::json::value> answer = connection.api().get(target_of(*id) + "/explain");
+  if (!answer) return fail(answer.error());
+  if (session.json()) {
+    print(json_line(*answer));
+    return kDone;
+  }
+  for (const boost::json::value& line : list_of(*answer, "lines")) {
+    print(std::string(line.as_string()) + '\n');
+  }
+  return kDone;
+}
+
 struct WaitOptions {
   std::string job;
   std::string timeout;
@@ -102,6 +118,12 @@ Action declare_job(Arguments& arguments) {
   auto name = std::make_shared<std::string>();
   arguments.word("JOB", *name, "job id or name");
   return [name](Session& session) { return show_job(*name, session); };
+}
+
+Action declare_explain(Arguments& arguments) {
+  auto name = std::make_shared<std::string>();
+  arguments.word("JOB", *name, "job id or name");
+  return [name](Session& session) { return explain_job(*name, session); };
 }
 
 Action declare_wait(Arguments& arguments) {

@@ -8,6 +8,7 @@
 #include "protocol/spec/fill.h"
 #include "protocol/spec/job_keys.h"
 #include "protocol/spec/parse.h"
+#include "protocol/spec/quantity.h"
 
 namespace tutti::spec {
 namespace {
@@ -42,6 +43,8 @@ std::string any_value(const Takes& takes, Rng& rng) {
                             static_cast<std::int64_t>(rng.below(span)));
     }
     case Form::number: return any_number(takes, rng);
+    case Form::time: return quote(print_time(rng.below(4'000'000'000) * 1'000));
+    case Form::wholes: return "[" + std::to_string(1 + rng.below(9)) + ", 12]";
     case Form::duration: return std::to_string(rng.below(5'000)) + "ms";
     case Form::patience: return rng.chance(0.5) ? "never" : std::to_string(1 + rng.below(99)) + "s";
     case Form::bytes: return std::to_string(rng.below(5'000)) + "KiB";

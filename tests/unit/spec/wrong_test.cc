@@ -129,10 +129,14 @@ TEST_CASE("spec: ten thousand damaged specs give one line each and never a crash
 
 TEST_CASE("cluster configuration: read strictly, with its own keys") {
   const Result<CoordinatorConfig> coordinator = parse_coordinator_config(
-      "state: /s\nhttp_port: 7070\nlease_ms: 1000\nheartbeat_ms: 100\n", "c.yaml");
+      "state: /s\nhttp_port: 7070\nlease_ms: 1000\nheartbeat_ms: 100\n"
+      "quotas: {default: slots=8 queued=9, ada: share=2}\n",
+      "c.yaml");
   REQUIRE(coordinator);
   CHECK(coordinator->http_port == 7070);
   CHECK(coordinator->lease_ms == 1000);
+  CHECK(coordinator->quotas.at("default") == "slots=8 queued=9");
+  CHECK(coordinator->source == "c.yaml");
   const Result<WorkerConfig> worker =
       parse_worker_config("{state: /w, join: /s/join.json, slots: 2}", "w.yaml");
   REQUIRE(worker);

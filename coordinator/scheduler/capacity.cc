@@ -1,0 +1,265 @@
+#include "coordinator/scheduler/capacity.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace tutti::coordinator::scheduler {
+
+namespace {
+
+std::uint64_t minus(std::uint64_t left, std::uint64_t right) {
+  return left > right ? left - right : 0;
+}
+
+std::uint32_t ranks_in(const Shape& shape, const Amount& amount) {
+  std::uint64_t ranks = amount.slots;
+  if (shape.cores != 0) ranks = std::min(ranks, amount.cores / shape.cores);
+  if (shape.memory_bytes != 0) ranks = std::min(ranks, amount.memory_bytes / shape.memory_bytes);
+  return static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(ranks, std::numeric_limits<std::uint32_t>::max()));
+}
+
+bool has(const std::vector<std::string>& labels, const std::string& label) {
+  return std::find(labels.begin(), labels.end(), label) != labels.end();
+}
+
+std::uint64_t slots_free_on(const NodeState& node) {
+  return node.usable ? minus(node.total.slots, node.used.slots) : 0;
+}
+
+int preference(const Shape& shape, const NodeState& node) {
+  return static_cast<int>(
+      std::count_if(shape.prefer.begin(), shape.prefer.end(),
+                    [&](const auto& label) { return has(node.labels, label); }));
+}
+
+}  // namespace
+
+Amount& Amount::operator+=(const Amount& other) {
+  slots += other.slots;
+  cores += other.cores;
+  memory_bytes += other.memory_bytes;
+  return *this;
+}
+
+Amount Amount::less(const Amount& other) const {
+  return {.slots = minus(slots, other.slots),
+          .cores = minus(cores, other.cores),
+          .memory_bytes = minus(memory_bytes, other.memory_bytes)};
+}
+
+Amount amount_of(const Shape& shape, std::uint64_t ranks) {
+  return {.slots = ranks, .cores = shape.cores * ranks, .memory_bytes = shape.memory_bytes * ranks};
+}
+
+bool suits(const Shape& shape, const NodeState& node) {
+  if (shape.programs ? !node.programs : !node.trains) return false;
+  return std::all_of(shape.labels.begin(), shape.labels.end(),
+                     [&](const auto& label) { return has(node.labels, label); });
+}
+
+struct Capacity::View {
+  Shape shape;
+  std::vector<Fit> fits;  // by node
+  std::map<int, Tier, std::greater<>> tiers;
+  Sum sum;
+  std::uint64_t used_at = 0;
+};
+
+Capacity::Capacity() = default;
+Capacity::~Capacity() = default;
+Capacity::Capacity(Capacity&&) noexcept = default;
+Capacity& Capacity::operator=(Capacity&&) noexcept = default;
+
+void Capacity::set(NodeState node) {
+  if (const NodeState* old = this->node(node.name)) free_slots_ -= slots_free_on(*old);
+  free_slots_ += slots_free_on(node);
+  const auto [at, news] = index_.try_emplace(node.name, 0);
+  if (news) {
+    if (unused_.empty()) {
+      unused_.push_back(static_cast<NodeIndex>(nodes_.size()));
+      nodes_.emplace_back();
+    }
+    at->second = unused_.back();
+    unused_.pop_back();
+  } else if (*nodes_[at->second] == node) {
+    return;
+  } else if (nodes_[at->second]->labels != node.labels) {
+    // Its place in the tiers is found by its labels.
+    const NodeIndex index = at->second;
+    NodeState gone = *nodes_[index];
+    gone.total = {};
+    nodes_[index] = std::move(gone);
+    update_all(index);
+  }
+  const NodeIndex index = at->second;
+  nodes_[index] = std::move(node);
+  update_all(index);
+}
+
+void Capacity::erase(const std::string& name) {
+  const auto at = index_.find(name);
+  if (at == index_.end()) return;
+  const NodeIndex index = at->second;
+  free_slots_ -= slots_free_on(*nodes_[index]);
+  nodes_[index]->total = {};
+  update_all(index);
+  nodes_[index].reset();
+  unused_.push_back(index);
+  index_.erase(at);
+  holds_.erase(name);
+}
+
+const NodeState* Capacity::node(const std::string& name) const {
+  const auto at = index_.find(name);
+  return at == index_.end() ? nullptr : &*nodes_[at->second];
+}
+
+std::vector<const NodeState*> Capacity::all() const {
+  std::vector<const NodeState*> out;
+  out.reserve(index_.size());
+  for (const auto& [name, index] : index_) out.push_back(&*nodes_[index]);
+  return out;
+}
+
+void Capacity::hold(const std::string& name, Amount amount) {
+  const auto at = index_.find(name);
+  if (at == index_.end()) return;
+  if (amount == Amount{}) {
+    if (holds_.erase(name) == 0) return;
+  } else {
+    Amount& held = holds_[name];
+    if (held == amount) return;
+    held = amount;
+  }
+  update_all(at->second);
+}
+
+void Capacity::release_holds() {
+  std::map<std::string, Amount> old;
+  old.swap(holds_);
+  for (const auto& [name, amount] : old) {
+    const auto at = index_.find(name);
+    if (at != index_.end()) update_all(at->second);
+  }
+}
+
+Sum Capacity::sum(const Shape& shape) { return view_of(shape).sum; }
+
+Fit Capacity::fit(const Shape& shape, const std::string& name) const {
+  const auto at = index_.find(name);
+  return at == index_.end() ? Fit{} : fit_on(shape, at->second);
+}
+
+const std::map<int, Tier, std::greater<>>& Capacity::tiers(const Shape& shape) {
+  return view_of(shape).tiers;
+}
+
+std::vector<std::pair<std::string, Fit>> Capacity::suiting(const Shape& shape) {
+  const View& view = view_of(shape);
+  std::vector<std::pair<std::string, Fit>> out;
+  for (const auto& [name, index] : index_) {
+    if (view.fits[index].ever > 0) out.emplace_back(name, view.fits[index]);
+  }
+  return out;
+}
+
+std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
+  constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+  if (shape.programs && !node.programs) return "runs no programs";
+  if (!shape.programs && !node.trains) return "lacks the numerics profile";
+  for (const std::string& label : shape.labels) {
+    if (!has(node.labels, label)) return fmt::format("lacks label {}", label);
+  }
+  if (ranks_in(shape, {1, node.total.cores, node.total.memory_bytes}) == 0) {
+    return shape.cores > node.total.cores
+               ? fmt::format("has {} cores, a rank needs {}", node.total.cores, shape.cores)
+               : fmt::format("has {:.1f} GiB of memory, a rank needs {:.1f}",
+                             static_cast<double>(node.total.memory_bytes) / kGiB,
+                             static_cast<double>(shape.memory_bytes) / kGiB);
+  }
+  if (!node.usable) return node.lasting ? "is not reachable now" : "takes no new work";
+  const auto held = holds_.find(node.name);
+  const Amount free = node.total.less(node.used);
+  const Amount open = held == holds_.end() ? free : free.less(held->second);
+  if (ranks_in(shape, open) > 0) return "";
+  if (ranks_in(shape, free) > 0) return "what is free there is held for a job before this one";
+  if (free.slots == 0) return fmt::format("all {} slots are taken", node.total.slots);
+  if (free.cores < shape.cores) {
+    return fmt::format("{} of {} cores are left", free.cores, node.total.cores);
+  }
+  return fmt::format("{:.1f} GiB of memory are left",
+                     static_cast<double>(free.memory_bytes) / kGiB);
+}
+
+Capacity::View& Capacity::view_of(const Shape& shape) {
+  const auto at = views_.find(shape);
+  if (at != views_.end()) {
+    at->second->used_at = ++uses_;
+    return *at->second;
+  }
+  if (views_.size() >= kViewsMax) {
+    views_.erase(std::min_element(views_.begin(), views_.end(), [](auto& left, auto& right) {
+      return left.second->used_at < right.second->used_at;
+    }));
+  }
+  auto made = std::make_unique<View>();
+  made->shape = shape;
+  made->used_at = ++uses_;
+  made->fits.resize(nodes_.size());
+  View& view = *made;
+  views_.emplace(shape, std::move(made));
+  for (const auto& [name, index] : index_) update(view, index);
+  return view;
+}
+
+std::uint32_t Capacity::ranks_on(const Shape& shape, const NodeState& state) const {
+  const Amount free = state.total.less(state.used);
+  const auto held = holds_.find(state.name);
+  return ranks_in(shape, held == holds_.end() ? free : free.less(held->second));
+}
+
+Fit Capacity::fit_on(const Shape& shape, NodeIndex index) const {
+  const NodeState& node = *nodes_[index];
+  if (!suits(shape, node)) return {};
+  Fit fit;
+  if (node.lasting) {
+    fit.ever = ranks_in(shape, node.total);
+    fit.beside_endless = ranks_in(shape, node.total.less(node.endless));
+  }
+  if (!node.usable) return fit;
+  fit.free = ranks_in(shape, node.total.less(node.used));
+  fit.now = holds_.contains(node.name) ? ranks_on(shape, node) : fit.free;
+  return fit;
+}
+
+void Capacity::update(View& view, NodeIndex index) {
+  if (view.fits.size() < nodes_.size()) view.fits.resize(nodes_.size());
+  const NodeState& node = *nodes_[index];
+  const Fit next = fit_on(view.shape, index);
+  Fit& last = view.fits[index];
+  if (next == last) return;
+  view.sum.now += next.now - std::uint64_t{last.now};
+  view.sum.free += next.free - std::uint64_t{last.free};
+  view.sum.beside_endless += next.beside_endless - std::uint64_t{last.beside_endless};
+  view.sum.ever += next.ever - std::uint64_t{last.ever};
+  if (next.now != last.now) {
+    Tier& tier = view.tiers[preference(view.shape, node)];
+    if (last.now != 0) tier.by_fit.erase({last.now, node.name});
+    if (next.now != 0) {
+      tier.by_fit.emplace(next.now, node.name);
+      tier.by_name[node.name] = {index, next.now};
+    } else {
+      tier.by_name.erase(node.name);
+    }
+  }
+  last = next;
+}
+
+void Capacity::update_all(NodeIndex index) {
+  for (auto& [shape, view] : views_) update(*view, index);
+}
+
+}  // namespace tutti::coordinator::scheduler

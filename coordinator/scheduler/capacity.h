@@ -1,0 +1,152 @@
+// What is free on every node, indexed so that a decision never looks at all of them.
+//
+// A Shape is what one rank asks of a node. For each shape that jobs ask for, a View keeps how many
+// ranks fit where, in the orders that policies read, and the sums over the cluster. A change of one
+// node updates the views at that node; whether a gang fits is then a comparison, and choosing its
+// nodes takes about one step a rank.
+//
+// A hold keeps part of a node's free capacity for a job that has its turn (reservation.h): `now`
+// is what others may take.
+//
+// Limits: kViewsMax shapes are indexed; further ones are indexed in place of the one unused for
+// longest, at the price of one look at every node.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace tutti::coordinator::scheduler {
+
+inline constexpr std::size_t kViewsMax = 64;
+
+struct Shape {
+  std::uint64_t cores = 0;         // 0: those of its slot
+  std::uint64_t memory_bytes = 0;  // 0: not counted
+  bool programs = false;           // kind `run`
+  std::string device = "any";
+  std::vector<std::string> labels;  // all of them
+  std::vector<std::string> prefer;  // the more, the better
+
+  auto operator<=>(const Shape&) const = default;
+};
+
+// Slots, cores and memory together.
+struct Amount {
+  std::uint64_t slots = 0;
+  std::uint64_t cores = 0;
+  std::uint64_t memory_bytes = 0;
+
+  bool operator==(const Amount&) const = default;
+  Amount& operator+=(const Amount& other);
+  // Never below zero.
+  Amount less(const Amount& other) const;
+};
+
+Amount amount_of(const Shape& shape, std::uint64_t ranks);
+
+struct NodeState {
+  std::string name;
+  std::vector<std::string> labels;
+  bool programs = true;
+  bool trains = true;   // has the numerics profile
+  bool usable = true;   // takes new work now
+  bool lasting = true;  // will take work again, if it does not now
+  Amount total;
+  Amount used;
+  Amount endless;                    // of it by jobs that do not end
+  std::vector<std::uint32_t> taken;  // slots, ascending
+
+  bool operator==(const NodeState&) const = default;
+};
+
+// Ranks of a shape.
+struct Fit {
+  std::uint32_t now = 0;             // beside what is held for others
+  std::uint32_t free = 0;            // with what is held
+  std::uint32_t beside_endless = 0;  // if all that ends had ended
+  std::uint32_t ever = 0;            // if nothing else ran
+
+  bool operator==(const Fit&) const = default;
+};
+
+struct Sum {
+  std::uint64_t now = 0;
+  std::uint64_t free = 0;
+  std::uint64_t beside_endless = 0;
+  std::uint64_t ever = 0;
+};
+
+using NodeIndex = std::uint32_t;
+
+// Nodes of equal preference on which at least one rank fits now.
+struct Tier {
+  std::map<std::string, std::pair<NodeIndex, std::uint32_t>> by_name;  // ranks that fit
+  std::set<std::pair<std::uint32_t, std::string>> by_fit;
+};
+
+struct Share {
+  std::string node;
+  std::uint32_t ranks = 0;
+
+  bool operator==(const Share&) const = default;
+};
+
+class Capacity {
+ public:
+  Capacity();
+  ~Capacity();
+  Capacity(Capacity&&) noexcept;
+  Capacity& operator=(Capacity&&) noexcept;
+
+  // A node as it is now; the same again costs nothing.
+  void set(NodeState node);
+  void erase(const std::string& name);
+  const NodeState* node(const std::string& name) const;
+  std::size_t nodes() const { return index_.size(); }
+  // On nodes that take new work, held or not.
+  std::uint64_t free_slots() const { return free_slots_; }
+
+  // Keeps part of what is free, or will be, from everybody but those who lift it.
+  void hold(const std::string& name, Amount amount);
+  void release_holds();
+  const std::map<std::string, Amount>& holds() const { return holds_; }
+
+  Sum sum(const Shape& shape);
+  Fit fit(const Shape& shape, const std::string& name) const;
+  // By preference, the best first.
+  const std::map<int, Tier, std::greater<>>& tiers(const Shape& shape);
+  // Every node that could ever run such a rank, by name, with what fits there.
+  std::vector<std::pair<std::string, Fit>> suiting(const Shape& shape);
+
+  // Ranks that would fit on a node in this state, beside what is held on it.
+  std::uint32_t ranks_on(const Shape& shape, const NodeState& state) const;
+  // Why not one more such rank fits on the node now; empty: it does.
+  std::string why_not(const Shape& shape, const NodeState& node) const;
+  std::vector<const NodeState*> all() const;
+
+ private:
+  struct View;
+  View& view_of(const Shape& shape);
+  Fit fit_on(const Shape& shape, NodeIndex index) const;
+  void update(View& view, NodeIndex index);
+  void update_all(NodeIndex index);
+
+  std::map<std::string, NodeIndex> index_;
+  std::vector<std::optional<NodeState>> nodes_;
+  std::vector<NodeIndex> unused_;
+  std::map<std::string, Amount> holds_;
+  std::map<Shape, std::unique_ptr<View>> views_;
+  std::uint64_t uses_ = 0;
+  std::uint64_t free_slots_ = 0;
+};
+
+bool suits(const Shape& shape, const NodeState& node);
+
+}  // namespace tutti::coordinator::scheduler

@@ -1,0 +1,331 @@
+#include "coordinator/scheduler/explain.h"
+
+#include <fmt/core.h>
+#include <boost/describe/enum_to_string.hpp>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "coordinator/scheduler/arrays.h"
+#include "coordinator/scheduler/index.h"
+#include "coordinator/scheduler/outlook.h"
+
+namespace tutti::coordinator {
+
+using scheduler::NodeState;
+using scheduler::Shape;
+using scheduler::Sum;
+
+namespace {
+
+constexpr std::size_t kListed = 10;
+
+struct Why {
+  ExplainReason reason = ExplainReason::running;
+  std::string line;
+};
+
+std::string state_word(JobState state) { return boost::describe::enum_to_string(state, "unknown"); }
+
+// "in 5 s", "in 3 min", "in 2.5 h": what a reader of one line needs.
+std::string in_time(std::int64_t ms) {
+  constexpr std::int64_t kMinute = 60'000;
+  constexpr std::int64_t kHour = 60 * kMinute;
+  if (ms < 2 * kMinute) return fmt::format("in {} s", std::max<std::int64_t>(0, (ms + 999) / 1000));
+  if (ms < 2 * kHour) return fmt::format("in {} min", ms / kMinute);
+  return fmt::format("in {:.1f} h", static_cast<double>(ms) / static_cast<double>(kHour));
+}
+
+std::string dependencies_line(const JobRecord& job) {
+  std::string out = "waits for";
+  for (const Dependency& each : job.dependencies) {
+    out += fmt::format("{} job {} ({})", out.ends_with("for") ? "" : ",", each.job.value,
+                       each.on == "any"  ? "ended"
+                       : each.on == "ok" ? "done"
+                                         : "failed");
+  }
+  return out;
+}
+
+std::optional<Why> why_absent(const Desk& desk, const JobRecord& job) {
+  switch (absent_from_queue(desk, job)) {
+    case Absent::no: return std::nullopt;
+    case Absent::not_waiting: return Why{ExplainReason::running, {}};
+    case Absent::undecided: return Why{ExplainReason::starting, "is being recorded"};
+    case Absent::begin:
+      return Why{ExplainReason::begin,
+                 fmt::format("starts no earlier than {}",
+                             in_time(job.terms.begin_unix_ms - desk.wall.unix_ms))};
+    case Absent::backoff:
+      return Why{
+          ExplainReason::backoff,
+          fmt::format(
+              "waits {:.1f} s before its next try: {}",
+              static_cast<double>(job.outcome.not_before_unix_ms - desk.wall.unix_ms) / 1000.0,
+              job.outcome.message)};
+    case Absent::dependency: return Why{ExplainReason::dependency, dependencies_line(job)};
+    case Absent::at_once:
+      return Why{
+          ExplainReason::at_once,
+          fmt::format("{} of its tasks run, as many as array.at_once allows", job.tasks.active)};
+  }
+  return std::nullopt;
+}
+
+std::optional<Why> why_quota(const Desk& desk, const JobRecord& job) {
+  const scheduler::Quota quota = desk.board.quotas.of(job.owner);
+  const auto user = desk.board.users.find(job.owner);
+  const scheduler::Load load = user == desk.board.users.end() ? scheduler::Load{} : user->second;
+  if (quota.running && load.running >= *quota.running) {
+    return Why{ExplainReason::quota_running, fmt::format("{} may have {} jobs running, and has {}",
+                                                         job.owner, *quota.running, load.running)};
+  }
+  if (quota.slots && load.slots + job.terms.ranks_min > *quota.slots) {
+    return Why{ExplainReason::quota_slots,
+               fmt::format("{} may hold {} slots and holds {}; this job needs {}", job.owner,
+                           *quota.slots, load.slots, job.terms.ranks_min)};
+  }
+  return std::nullopt;
+}
+
+Why why_room(Desk& desk, const JobRecord& job) {
+  const Sum sum = desk.board.capacity.sum(shape_of(job.terms));
+  const std::uint32_t wanted = job.terms.ranks_min;
+  if (sum.ever < wanted) {
+    return {
+        ExplainReason::never_fits,
+        sum.ever == 0 && !job.terms.labels.empty()
+            ? fmt::format("no worker has the label {}", job.terms.labels.front())
+            : fmt::format("needs {} slots, and the cluster has {} that suit it", wanted, sum.ever)};
+  }
+  const auto soft = desk.jobs.find(job.job);
+  if (soft != desk.jobs.end() && soft->second.settle_until && job.terms.kind == "run") {
+    return {ExplainReason::fenced, soft->second.waiting};
+  }
+  if (sum.beside_endless < wanted) {
+    return {ExplainReason::only_beside_servers, "waits for slots that servers hold"};
+  }
+  const JobId head = desk.board.head;
+  if (head && head != job.job) {
+    const auto first = desk.board.queue.turn_of(head);
+    const auto own = desk.board.queue.turn_of(job.job);
+    if (first && own && *first < *own) {
+      return {ExplainReason::behind, fmt::format("waits behind job {}", head.value)};
+    }
+  }
+  return {ExplainReason::room, fmt::format("waits until {} slots are free", wanted)};
+}
+
+Why why(Desk& desk, const JobRecord& job) {
+  if (is_terminal(job.state)) return {ExplainReason::ended, {}};
+  if (const auto absent = why_absent(desk, job)) return *absent;
+  if (!desk.ledger_failure.empty()) {
+    return {ExplainReason::disk, "nothing starts while the coordinator's disk is full"};
+  }
+  if (const auto quota = why_quota(desk, job)) return *quota;
+  return why_room(desk, job);
+}
+
+// Who holds what
+// -----------------------------------------------------------------------------------
+
+std::optional<std::int64_t> known_end(const Desk& desk, JobId id) {
+  const auto at = desk.board.counted.find(id);
+  if (at == desk.board.counted.end() || !at->second.ends_unix_ms) return std::nullopt;
+  if (*at->second.ends_unix_ms == scheduler::kNoEnd) return std::nullopt;
+  return at->second.ends_unix_ms;
+}
+
+std::vector<ExplainHolder> holders_of(Desk& desk, const Shape& shape, JobId except) {
+  std::map<JobId, std::uint32_t> slots;
+  for (const auto& [name, fit] : desk.board.capacity.suiting(shape)) {
+    for (const ProcessId process : desk.durable.processes_on(name)) {
+      ++slots[desk.durable.process(process)->job];
+    }
+  }
+  slots.erase(except);
+  std::vector<ExplainHolder> out;
+  for (const auto& [id, count] : slots) {
+    const JobRecord* job = desk.durable.job(id);
+    if (job == nullptr) continue;
+    out.push_back({.job = id,
+                   .name = job->terms.name,
+                   .owner = job->owner,
+                   .priority = job->terms.priority,
+                   .slots = count,
+                   .ends_unix_ms = known_end(desk, id),
+                   .endless = job->terms.kind == "serve"});
+  }
+  const auto key = [](const ExplainHolder& holder) {
+    return std::pair(holder.endless, holder.ends_unix_ms.value_or(scheduler::kNoEnd));
+  };
+  std::stable_sort(out.begin(), out.end(),
+                   [&](const auto& left, const auto& right) { return key(left) < key(right); });
+  return out;
+}
+
+// Who has to end before there is room for it, if it were the next one.
+void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
+  const auto& reservation = desk.board.reservation;
+  if (reservation && reservation->job == job.job) {
+    out.must_end.assign(reservation->frees.begin(), reservation->frees.end());
+    if (reservation->preempting) out.preempts = out.must_end;
+    out.earliest_unix_ms = reservation->start_unix_ms;
+    return;
+  }
+  scheduler::Outlook outlook(desk.board.capacity, shape_of(job.terms), job.terms.ranks_min);
+  std::int64_t start = desk.wall.unix_ms;
+  for (const auto& [end, id] : desk.board.ends) {
+    if (outlook.enough()) break;
+    const auto holdings = holdings_of(desk, id);
+    if (!outlook.may_help(holdings)) continue;
+    outlook.release(holdings);
+    out.must_end.push_back(id);
+    start = std::max(start, end);
+  }
+  if (outlook.enough() && start != scheduler::kNoEnd) out.earliest_unix_ms = start;
+}
+
+void list_workers(Desk& desk, const Shape& shape, Explanation& out) {
+  std::map<std::string, std::size_t> lacking;
+  for (const NodeState* node : desk.board.capacity.all()) {
+    const std::string reason = desk.board.capacity.why_not(shape, *node);
+    if (reason.empty()) continue;
+    if (node->usable && node->used.slots < node->total.slots) ++lacking[reason];
+    if (out.workers.size() == kListed) {
+      ++out.workers_left_out;
+      continue;
+    }
+    out.workers.push_back({.worker = node->name,
+                           .ranks = desk.board.capacity.fit(shape, node->name).now,
+                           .why = reason});
+  }
+  if (out.ranks_free < out.ranks_min) {
+    out.missing.push_back(fmt::format("{} slots that suit it", out.ranks_min - out.ranks_free));
+  }
+  for (const auto& [reason, count] : lacking) {
+    if (out.missing.size() > kListed) break;
+    out.missing.push_back(fmt::format("on {} with a free slot: {}",
+                                      count == 1 ? "a worker" : fmt::format("{} workers", count),
+                                      reason));
+  }
+}
+
+// Lines
+// --------------------------------------------------------------------------------------------
+
+std::string list_of(const std::vector<JobId>& jobs, std::size_t count) {
+  std::string out;
+  for (std::size_t i = 0; i < std::min(jobs.size(), kListed); ++i) {
+    out += (out.empty() ? "" : ", ") + to_string(jobs[i]);
+  }
+  if (count > std::min(jobs.size(), kListed)) {
+    out += fmt::format(" and {} more", count - std::min(jobs.size(), kListed));
+  }
+  return out;
+}
+
+std::string line_of(const Desk& desk, const ExplainHolder& holder) {
+  std::string end = "no limit says when it ends";
+  if (holder.endless) end = "a server, it does not end";
+  if (holder.ends_unix_ms) {
+    end = fmt::format("ends {} at the latest", in_time(*holder.ends_unix_ms - desk.wall.unix_ms));
+  }
+  return fmt::format("  held by job {} ({}, {}, priority {}): {} slots, {}", holder.job.value,
+                     holder.name, holder.owner, holder.priority, holder.slots, end);
+}
+
+void write_lines(const Desk& desk, Explanation& out) {
+  out.lines.push_back(fmt::format("job {} {}", out.job.value, out.summary));
+  if (out.position != 0) {
+    std::string line = fmt::format("position {} in the queue", out.position);
+    if (!out.ahead.empty()) line += "; before it: " + list_of(out.ahead, out.position - 1);
+    out.lines.push_back(std::move(line));
+  }
+  if (out.state != JobState::queued && out.position == 0) return;
+  out.lines.push_back(fmt::format(
+      "needs {}{} ranks; {} fit now, {} if nothing else ran", out.ranks_min,
+      out.ranks_max > out.ranks_min ? fmt::format(" to {}", out.ranks_max) : std::string(),
+      out.ranks_free, out.ranks_possible));
+  for (const std::string& missing : out.missing) out.lines.push_back("  missing: " + missing);
+  for (std::size_t i = 0; i < std::min(out.holders.size(), kListed); ++i) {
+    out.lines.push_back(line_of(desk, out.holders[i]));
+  }
+  if (!out.preempts.empty()) {
+    out.lines.push_back("asked to make room: jobs " + list_of(out.preempts, out.preempts.size()));
+  } else if (!out.must_end.empty()) {
+    out.lines.push_back("has to wait for the end of: jobs " +
+                        list_of(out.must_end, out.must_end.size()));
+  }
+  if (out.earliest_unix_ms) {
+    out.lines.push_back(fmt::format("there is room {} at the latest",
+                                    in_time(*out.earliest_unix_ms - desk.wall.unix_ms)));
+  } else if (!out.must_end.empty()) {
+    out.lines.push_back("when is not known: not all of them have a limit.time");
+  }
+  for (const ExplainWorker& worker : out.workers) {
+    out.lines.push_back(fmt::format("  {}: {}", worker.worker, worker.why));
+  }
+  if (out.workers_left_out != 0) {
+    out.lines.push_back(fmt::format("  and {} more workers", out.workers_left_out));
+  }
+}
+
+void explain_room(Desk& desk, const JobRecord& job, Explanation& out) {
+  const Shape shape = shape_of(job.terms);
+  const Sum sum = desk.board.capacity.sum(shape);
+  out.ranks_free = static_cast<std::uint32_t>(sum.now);
+  out.ranks_possible = static_cast<std::uint32_t>(sum.ever);
+  list_workers(desk, shape, out);
+  out.holders = holders_of(desk, shape, job.job);
+  if (out.reason == ExplainReason::room || out.reason == ExplainReason::behind) {
+    forecast(desk, job, out);
+  }
+}
+
+}  // namespace
+
+std::string waiting_line(Desk& desk, const JobRecord& job) {
+  if (is_terminal(job.state)) return {};
+  const std::string line = why(desk, job).line;
+  if (!line.empty()) return line;
+  const auto soft = desk.jobs.find(job.job);
+  return soft == desk.jobs.end() ? std::string() : soft->second.waiting;
+}
+
+Explanation explain(Desk& desk, JobId id) {
+  Explanation out;
+  out.job = id;
+  const JobRecord* job = desk.durable.job(id);
+  if (job == nullptr) {
+    const auto task = task_detail(desk, id);
+    if (!task) return out;
+    out.state = task->summary.state;
+    out.reason = is_terminal(out.state) ? ExplainReason::ended : ExplainReason::at_once;
+    out.summary =
+        task->waiting.empty() ? fmt::format("is {}", state_word(out.state)) : task->waiting;
+    out.lines.push_back(fmt::format("job {} {}", id.value, out.summary));
+    return out;
+  }
+  out.state = job->state;
+  out.ranks_min = job->terms.ranks_min;
+  out.ranks_max = job->terms.ranks_max;
+  out.reason = why(desk, *job).reason;
+  out.summary = waiting_line(desk, *job);
+  if (out.summary.empty()) {
+    out.summary = fmt::format("is {}{}{}", state_word(job->state),
+                              job->outcome.message.empty() || !is_terminal(job->state) ? "" : ": ",
+                              is_terminal(job->state) ? job->outcome.message : std::string());
+  }
+  if (desk.board.queue.contains(id)) {
+    const auto ahead = desk.board.queue.ahead_of(id, kListed);
+    out.position = static_cast<std::uint32_t>(ahead.count + 1);
+    out.ahead = ahead.first;
+  }
+  if (job->state == JobState::queued || out.position != 0) explain_room(desk, *job, out);
+  write_lines(desk, out);
+  return out;
+}
+
+}  // namespace tutti::coordinator

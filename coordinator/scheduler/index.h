@@ -1,0 +1,33 @@
+// Keeps the scheduler's indices (board.h) equal to the durable and soft state they are made of.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coordinator/cluster/desk.h"
+#include "coordinator/scheduler/outlook.h"
+
+namespace tutti::coordinator {
+
+// Looks again at the workers and jobs that were stirred since the last time.
+void refresh_board(Desk& desk);
+// After a start: everything.
+void stir_all(Desk& desk);
+
+void refresh_worker(Desk& desk, const std::string& worker);
+
+scheduler::Shape shape_of(const JobTerms& terms);
+// What one process of the job takes on the worker.
+scheduler::Amount amount_on(const WorkerRecord& worker, const JobRecord* job);
+// All that the job holds, node by node.
+std::vector<scheduler::Holding> holdings_of(const Desk& desk, JobId job);
+
+// Why a job that waits is not in the queue, if it is not.
+enum class Absent { no, not_waiting, undecided, begin, backoff, dependency, at_once };
+Absent absent_from_queue(const Desk& desk, const JobRecord& job);
+
+// New work may go there now.
+bool is_reachable(const Desk& desk, const std::string& worker);
+
+}  // namespace tutti::coordinator

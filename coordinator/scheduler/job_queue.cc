@@ -1,0 +1,97 @@
+#include "coordinator/scheduler/job_queue.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tutti::coordinator::scheduler {
+
+JobQueue::Turn JobQueue::turn_in(const Lane& lane, std::int64_t submitted_unix_ms,
+                                 JobId job) const {
+  const auto delay = delays_ms_.find(lane.key.owner);
+  return {.before_overdue = lane.key.overdue ? 0 : 1,
+          // Overdue jobs have waited long enough for their priority and their user not to matter.
+          .less_priority = lane.key.overdue ? 0 : -std::int64_t{lane.key.priority},
+          .since_unix_ms = submitted_unix_ms +
+                           (lane.key.overdue || delay == delays_ms_.end() ? 0 : delay->second),
+          .job = job};
+}
+
+void JobQueue::set_front(Lane& lane) {
+  if (lane.front.job) fronts_.erase(lane.front);
+  if (lane.jobs.empty()) {
+    lanes_.erase(lanes_.find(lane.key));
+    return;
+  }
+  const auto& [since, job] = *lane.jobs.begin();
+  lane.front = turn_in(lane, since, job);
+  fronts_.emplace(lane.front, &lane);
+}
+
+void JobQueue::put(JobId job, const LaneKey& key, std::int64_t submitted_unix_ms) {
+  const auto at = places_.find(job);
+  if (at != places_.end()) {
+    if (at->second.submitted_unix_ms == submitted_unix_ms && at->second.lane->key == key) return;
+    erase(job);
+  }
+  Lane& lane = lanes_.try_emplace(key).first->second;
+  if (lane.jobs.empty()) lane.key = key;
+  lane.jobs.emplace(submitted_unix_ms, job);
+  places_[job] = {&lane, submitted_unix_ms};
+  if (lane.jobs.begin()->second == job) set_front(lane);
+}
+
+void JobQueue::erase(JobId job) {
+  const auto at = places_.find(job);
+  if (at == places_.end()) return;
+  const Place place = at->second;
+  places_.erase(at);
+  const bool first = place.lane->front.job == job;
+  place.lane->jobs.erase({place.submitted_unix_ms, job});
+  if (first) set_front(*place.lane);
+}
+
+void JobQueue::set_delays(std::map<std::string, std::int64_t> delays_ms) {
+  if (delays_ms == delays_ms_) return;
+  delays_ms_ = std::move(delays_ms);
+  fronts_.clear();
+  for (auto& [key, lane] : lanes_) {
+    lane.front = {};
+    set_front(lane);
+  }
+}
+
+std::optional<JobQueue::Head> JobQueue::first() const { return after(Turn{-1, 0, 0, {}}); }
+
+std::optional<JobQueue::Head> JobQueue::after(const Turn& turn) const {
+  const auto at = fronts_.upper_bound(turn);
+  if (at == fronts_.end()) return std::nullopt;
+  return Head{.turn = at->first, .lane = &at->second->key, .job = at->first.job};
+}
+
+std::optional<JobQueue::Turn> JobQueue::turn_of(JobId job) const {
+  const auto at = places_.find(job);
+  if (at == places_.end()) return std::nullopt;
+  return turn_in(*at->second.lane, at->second.submitted_unix_ms, job);
+}
+
+JobQueue::Ahead JobQueue::ahead_of(JobId job, std::size_t listed) const {
+  Ahead out;
+  const std::optional<Turn> own = turn_of(job);
+  if (!own) return out;
+  std::vector<Turn> before;
+  for (const auto& [key, lane] : lanes_) {
+    for (const auto& [since, other] : lane.jobs) {
+      const Turn turn = turn_in(lane, since, other);
+      if (turn >= *own) break;
+      before.push_back(turn);
+    }
+  }
+  out.count = before.size();
+  const std::size_t shown = std::min(listed, before.size());
+  std::partial_sort(before.begin(), before.begin() + static_cast<std::ptrdiff_t>(shown),
+                    before.end());
+  for (std::size_t i = 0; i < shown; ++i) out.first.push_back(before[i].job);
+  return out;
+}
+
+}  // namespace tutti::coordinator::scheduler

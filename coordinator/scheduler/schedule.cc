@@ -1,0 +1,491 @@
+#include "coordinator/scheduler/schedule.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "coordinator/cluster/job_life.h"
+#include "coordinator/cluster/recovery.h"
+#include "coordinator/life/failures.h"
+#include "coordinator/scheduler/arrays.h"
+#include "coordinator/scheduler/index.h"
+#include "coordinator/scheduler/policies/policies.h"
+#include "coordinator/scheduler/room.h"
+
+namespace tutti::coordinator {
+
+using scheduler::Amount;
+using scheduler::Board;
+using scheduler::JobQueue;
+using scheduler::NodeState;
+using scheduler::Shape;
+using scheduler::Share;
+using scheduler::Sum;
+
+namespace {
+
+// Beyond its own limit, which the worker watches: a start that was never reported as over.
+constexpr Duration kStartSlack = std::chrono::seconds(10);
+
+// The first free slots of a node, without those that were given already.
+std::vector<std::uint32_t> free_slots_of(const NodeState& node, std::uint32_t wanted) {
+  std::vector<std::uint32_t> out;
+  auto taken = node.taken.begin();
+  for (std::uint32_t slot = 0; slot < node.total.slots && out.size() < wanted; ++slot) {
+    while (taken != node.taken.end() && *taken < slot) ++taken;
+    if (taken == node.taken.end() || *taken != slot) out.push_back(slot);
+  }
+  return out;
+}
+
+std::vector<Share> shares_by_policy(Board& board, const Shape& shape, const std::string& policy,
+                                    std::uint32_t wanted) {
+  std::vector<Share> out;
+  std::uint32_t given = 0;
+  for (const auto& [preference, tier] : board.capacity.tiers(shape)) {
+    const std::size_t from = out.size();
+    scheduler::policy_of(policy).choose(tier, wanted - given, out);
+    for (std::size_t i = from; i < out.size(); ++i) given += out[i].ranks;
+    if (given == wanted) return out;
+  }
+  return {};
+}
+
+}  // namespace
+
+std::optional<std::vector<Seat>> choose_seats(Desk& desk, const Shape& shape,
+                                              const std::string& policy, std::uint32_t wanted) {
+  Board& board = desk.board;
+  while (board.capacity.sum(shape).now >= wanted) {
+    const std::vector<Share> shares = shares_by_policy(board, shape, policy, wanted);
+    const auto gone = std::find_if(shares.begin(), shares.end(), [&](const Share& share) {
+      return !is_reachable(desk, share.node);
+    });
+    if (gone != shares.end()) {
+      // It fell silent since it was looked at last.
+      refresh_worker(desk, gone->node);
+      continue;
+    }
+    std::vector<Seat> seats;
+    for (const Share& share : shares) {
+      for (const std::uint32_t slot :
+           free_slots_of(*board.capacity.node(share.node), share.ranks)) {
+        seats.push_back({share.node, slot});
+      }
+    }
+    if (seats.size() == wanted) return seats;
+    return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+void wait_for(Desk& desk, JobId id, Tell tell, std::string what) {
+  JobSoft& soft = desk.soft(id);
+  if (soft.waiting == what) return;
+  soft.waiting = std::move(what);
+  if (tell == Tell::readers) return;
+  desk.note({.job = id, .kind = EventKind::waiting, .message = soft.waiting});
+}
+
+Placement place(const Desk& desk, ProcessId process, const Seat& seat) {
+  return {.process = process,
+          .worker = seat.worker,
+          .incarnation = desk.durable.worker(seat.worker)->incarnation,
+          .slot = seat.slot,
+          .survivor = false};
+}
+
+void start_generation(Desk& desk, JobId id, std::vector<Placement> gang) {
+  JobSoft& soft = desk.soft(id);
+  soft.waiting.clear();
+  soft.wait_due.reset();
+  soft.queued_due.reset();
+  soft.full_size_due.reset();
+  soft.overdue_due.reset();
+  soft.grow_due.reset();
+  soft.partial_since.reset();
+  soft.may_grow_at.reset();
+  soft.settle_until.reset();
+  soft.regroup_due.reset();
+  soft.start_due.reset();
+  soft.hang_due.reset();
+  soft.first_step.reset();
+  bool survivors = false;
+  bool starters = false;
+  for (const Placement& each : gang) (each.survivor ? survivors : starters) = true;
+  if (survivors) soft.regroup_due = desk.now + desk.settings.regroup_max;
+  if (starters) soft.start_due = desk.now + desk.settings.start_max + kStartSlack;
+  desk.record(GenerationStarted{.job = id,
+                                .generation = Generation{desk.job(id).generation.value + 1},
+                                .gang = std::move(gang),
+                                .unix_ms = desk.wall.unix_ms});
+  refresh_board(desk);
+}
+
+namespace {
+
+// Jobs that lost ranks
+// -----------------------------------------------------------------------------
+
+// Seats for the empty ranks of one job. What it was given is held on the board meanwhile, so that
+// it is not given twice.
+class GangSeats {
+ public:
+  GangSeats(Desk& desk, const JobRecord& job)
+      : desk_(desk), job_(job), shape_(shape_of(job.terms)) {}
+
+  // The old place first: what the node has cached, and the survivors' links, are there.
+  void take_homes() {
+    for (std::uint32_t rank = 0; rank < job_.members.size(); ++rank) {
+      if (job_.members[rank]) continue;
+      const std::string& home = job_.homes[rank];
+      if (!is_reachable(desk_, home) || desk_.board.capacity.fit(shape_, home).now == 0) {
+        missing_.push_back(rank);
+        continue;
+      }
+      seats_[rank] = home;
+      hold(home);
+    }
+  }
+
+  // Elsewhere, as many as there are.
+  void take_others() {
+    while (!missing_.empty()) {
+      const auto seat = choose_seats(desk_, shape_, job_.terms.policy, 1);
+      if (!seat) return;
+      seats_[missing_.front()] = seat->front().worker;
+      hold(seat->front().worker);
+      missing_.erase(missing_.begin());
+    }
+  }
+
+  const std::vector<std::uint32_t>& missing() const { return missing_; }
+
+  // Lets go of what was held, and says which slots were meant.
+  std::map<std::uint32_t, Seat> take() {
+    std::map<std::string, std::uint32_t> given;
+    std::map<std::uint32_t, Seat> out;
+    for (const auto& [rank, node] : seats_) {
+      const std::uint32_t before = given[node]++;
+      out[rank] = {node, free_slots_of(*desk_.board.capacity.node(node), before + 1).back()};
+    }
+    let_go();
+    return out;
+  }
+
+  void let_go() {
+    std::map<std::string, std::uint32_t> given;
+    for (const auto& [rank, node] : seats_) ++given[node];
+    seats_.clear();
+    for (const auto& [node, ranks] : given) {
+      Amount& held = desk_.board.gang_holds[node];
+      held = held.less(amount_of(shape_, ranks));
+      if (held == Amount{}) desk_.board.gang_holds.erase(node);
+      hold_room(desk_, node);
+    }
+  }
+
+ private:
+  void hold(const std::string& node) {
+    desk_.board.gang_holds[node] += amount_of(shape_, 1);
+    hold_room(desk_, node);
+  }
+
+  Desk& desk_;
+  const JobRecord& job_;
+  Shape shape_;
+  std::map<std::uint32_t, std::string> seats_;  // by rank
+  std::vector<std::uint32_t> missing_;
+};
+
+// Fills the empty ranks of a job that holds others; what is there for some of them is kept until
+// the next pass.
+void place_missing(Desk& desk, JobId id) {
+  const JobRecord& job = desk.job(id);
+  JobSoft& soft = desk.soft(id);
+  if (soft.settle_until && desk.now < *soft.settle_until) return;
+  GangSeats seats(desk, job);
+  seats.take_homes();
+  const bool stays = job.terms.of_node == "wait";
+  if (!stays) seats.take_others();
+  if (!seats.missing().empty()) {
+    const std::uint32_t rank = seats.missing().front();
+    if (job.terms.of_node == "shrink") {
+      seats.let_go();
+      if (shrink_to_survivors(desk, id)) return;
+    }
+    return wait_for(
+        desk, id, Tell::events,
+        fmt::format("waits for a slot for rank {}{}", rank, stays ? " on " + job.homes[rank] : ""));
+  }
+  const std::map<std::uint32_t, Seat> taken = seats.take();
+  std::vector<Placement> gang;
+  std::uint64_t next = desk.durable.next_process().value;
+  for (std::uint32_t rank = 0; rank < job.members.size(); ++rank) {
+    if (!job.members[rank]) {
+      gang.push_back(place(desk, ProcessId{next++}, taken.at(rank)));
+      continue;
+    }
+    const ProcessRecord& process = *desk.durable.process(job.members[rank]);
+    gang.push_back({.process = process.process,
+                    .worker = process.worker,
+                    .incarnation = process.incarnation,
+                    .slot = process.slot,
+                    .survivor = true});
+  }
+  if (charge_interruption(desk, id)) start_generation(desk, id, std::move(gang));
+}
+
+void place_interrupted(Desk& desk) {
+  Board& board = desk.board;
+  std::map<std::string, Amount> old;
+  old.swap(board.gang_holds);
+  for (const auto& [node, amount] : old) hold_room(desk, node);
+  std::vector<JobId> jobs(board.interrupted.begin(), board.interrupted.end());
+  std::stable_sort(jobs.begin(), jobs.end(), [&](JobId left, JobId right) {
+    return desk.job(left).terms.priority > desk.job(right).terms.priority;
+  });
+  for (const JobId id : jobs) place_missing(desk, id);
+}
+
+// How long the program goes on after its worker lost us, with the grace that ends it; nothing: for
+// ever.
+std::optional<Duration> stop_after(const Desk& desk, JobId id, const ProcessRecord& process) {
+  constexpr std::uint64_t kGraceMs = 3'000;
+  constexpr std::uint64_t kOlderMs = 60'000;  // of workers that do not read it from the order
+  std::uint64_t ms = desk.job(id).terms.stop_after_ms;
+  if (ms == 0) return std::nullopt;
+  const WorkerRecord* worker = desk.durable.worker(process.worker);
+  if (worker == nullptr || worker->limits.empty()) ms = std::max(ms, kOlderMs);
+  return std::chrono::milliseconds(ms + kGraceMs);
+}
+
+// Programs of this job that a lost worker may still run: nobody fences their effects but time.
+bool is_fenced_off(Desk& desk, JobId id) {
+  for (const ProcessId process : desk.durable.processes_of(id)) {
+    const ProcessRecord& record = *desk.durable.process(process);
+    if (!record.lost) continue;
+    const auto at = desk.links.find(record.worker);
+    const Instant heard = at == desk.links.end() ? Instant{} : at->second.heard;
+    const std::optional<Duration> lasts = stop_after(desk, id, record);
+    const Instant until = heard + desk.settings.lease + lasts.value_or(Duration{});
+    if (lasts && desk.now >= until) continue;
+    if (lasts) desk.soft(id).settle_until = until;
+    wait_for(desk, id, Tell::events,
+             fmt::format("waits until its programs on {} are surely gone", record.worker));
+    return true;
+  }
+  return false;
+}
+
+// The queue
+// ----------------------------------------------------------------------------------------
+
+enum class Turn { passed, placed, blocks };
+
+std::uint32_t size_limit(const Desk& desk, const JobRecord& job) {
+  std::uint64_t limit = job.terms.ranks_max;
+  if (const auto slots = desk.board.quotas.of(job.owner).slots) {
+    const auto user = desk.board.users.find(job.owner);
+    const std::uint64_t used = user == desk.board.users.end() ? 0 : user->second.slots;
+    limit = std::min<std::uint64_t>(limit, *slots > used ? *slots - used : 0);
+  }
+  return static_cast<std::uint32_t>(limit);
+}
+
+bool exceeds_quota(const Desk& desk, const JobRecord& job) {
+  if (size_limit(desk, job) < job.terms.ranks_min) return true;
+  const auto running = desk.board.quotas.of(job.owner).running;
+  const auto user = desk.board.users.find(job.owner);
+  return running && user != desk.board.users.end() && user->second.running >= *running;
+}
+
+// Starts the job, or the array's next task, on the seats.
+void start(Desk& desk, JobId id, const std::vector<Seat>& seats) {
+  const JobId started = desk.job(id).terms.array_count == 0 ? id : start_task(desk, id);
+  std::vector<Placement> gang;
+  std::uint64_t next = desk.durable.next_process().value;
+  std::set<std::string> where;
+  for (const Seat& seat : seats) {
+    gang.push_back(place(desk, ProcessId{next++}, seat));
+    where.insert(seat.worker);
+  }
+  std::string names;
+  for (const std::string& name : where) names += (names.empty() ? "" : ", ") + name;
+  start_generation(desk, started, std::move(gang));
+  desk.note({.job = started,
+             .kind = EventKind::placed,
+             .message = fmt::format("{} ranks on {}", seats.size(), names),
+             .generation = desk.job(started).generation});
+}
+
+// How many ranks it starts with, of those there is room for; 0: it waits for more.
+std::uint32_t size_now(Desk& desk, const JobRecord& job, std::uint64_t room, std::uint64_t ever) {
+  const auto full =
+      static_cast<std::uint32_t>(std::min<std::uint64_t>(size_limit(desk, job), ever));
+  if (room >= full) return full;
+  if (room < job.terms.ranks_min) return 0;
+  const auto part = static_cast<std::uint32_t>(room);
+  if (job.terms.kind == "train") return part;  // and grows
+  JobSoft& soft = desk.soft(job.job);
+  if (!soft.partial_since) {
+    soft.partial_since = desk.now;
+    soft.full_size_due = desk.now + kFullSizePatience;
+  }
+  return desk.now >= *soft.partial_since + kFullSizePatience ? part : 0;
+}
+
+// Seats for the job on what is free for it now.
+bool place_now(Desk& desk, const JobRecord& job, const Sum& sum, const Shape& shape) {
+  const std::uint32_t size = size_now(desk, job, sum.now, sum.ever);
+  if (size == 0) return false;
+  const auto seats = choose_seats(desk, shape, job.terms.policy, size);
+  if (!seats) return false;
+  start(desk, job.job, *seats);
+  return true;
+}
+
+// Beside its own reservation, or, if it ends before it is needed, on that of another one.
+bool place_on_held(Desk& desk, const JobRecord& job, const Shape& shape) {
+  Board& board = desk.board;
+  if (board.capacity.sum(shape).free < job.terms.ranks_min) return false;
+  const scheduler::Reservation kept = *board.reservation;
+  drop_reservation(desk);
+  const bool placed = place_now(desk, job, board.capacity.sum(shape), shape);
+  if (placed && kept.job == job.job) return true;
+  board.reservation = kept;
+  for (const Share& seat : kept.seats) hold_room(desk, seat.node);
+  return placed;
+}
+
+// It ends, by its limit, before the head can start.
+bool ends_in_time(const Desk& desk, const JobRecord& job) {
+  const auto& start = desk.board.reservation->start_unix_ms;
+  return start && job.terms.time_ms_max != 0 &&
+         desk.wall.unix_ms + static_cast<std::int64_t>(job.terms.time_ms_max) +
+                 to_ms(desk.settings.stop_grace) <=
+             *start;
+}
+
+class QueuePass {
+ public:
+  explicit QueuePass(Desk& desk) : desk_(desk), board_(desk.board) {}
+
+  // The job whose turn it is and that waits for room; none: nobody does.
+  JobId run() {
+    std::size_t lanes = 0;
+    JobQueue::Turn last{-1, 0, 0, {}};
+    for (auto head = board_.queue.first(); head; head = board_.queue.after(last)) {
+      if (placements_ == kPlacementsPerPass) {
+        desk_.schedule_next = true;
+        break;
+      }
+      if (++lanes > kLanesPerPass + placements_) break;
+      if (head_ && board_.capacity.free_slots() == 0) break;
+      const Turn turn = consider(head->job, *head->lane);
+      if (turn == Turn::placed) {
+        ++placements_;
+        continue;  // an array has its turn until it has no room or no task left
+      }
+      last = head->turn;
+      if (turn == Turn::blocks && !head_) head_ = head->job;
+    }
+    return head_;
+  }
+
+ private:
+  Turn consider(JobId id, const scheduler::LaneKey& lane) {
+    const Shape shape = lane.shape;
+    const JobRecord& job = desk_.job(id);
+    if (exceeds_quota(desk_, job)) return Turn::passed;
+    const Sum sum = board_.capacity.sum(shape);
+    if (head_) return backfill(job, sum, shape);
+    if (sum.ever < job.terms.ranks_min) {
+      wait_for(desk_, id, Tell::events, never_fits(job, sum.ever));
+      return Turn::passed;
+    }
+    if (job.terms.kind == "run" && is_fenced_off(desk_, id)) return Turn::passed;
+    if (board_.reservation && !is_reservation_sound(desk_)) drop_reservation(desk_);
+    const bool own = board_.reservation && board_.reservation->job == id;
+    if (board_.reservation && !own && sum.now < job.terms.ranks_min) {
+      // Somebody with an earlier turn has come.
+      drop_reservation(desk_);
+    }
+    const bool placed = own ? place_on_held(desk_, job, shape)
+                            : place_now(desk_, job, board_.capacity.sum(shape), shape);
+    if (placed) return Turn::placed;
+    if (sum.beside_endless < job.terms.ranks_min) {
+      wait_for(desk_, id, Tell::readers, "waits for slots that servers hold");
+      return Turn::passed;
+    }
+    wait_for(desk_, id, Tell::readers,
+             fmt::format("waits until {} slots are free", job.terms.ranks_min));
+    return Turn::blocks;
+  }
+
+  // Behind the head: only what it does not need.
+  Turn backfill(const JobRecord& job, const Sum& sum, const Shape& shape) {
+    if (sum.free < job.terms.ranks_min) return Turn::passed;
+    if (job.terms.kind == "run" && is_fenced_off(desk_, job.job)) return Turn::passed;
+    reserve(desk_, head_);
+    // Without a reservation nobody can say what the head needs.
+    if (!board_.reservation) return Turn::passed;
+    const Sum beside = board_.capacity.sum(shape);
+    if (place_now(desk_, job, beside, shape)) return Turn::placed;
+    return ends_in_time(desk_, job) && place_on_held(desk_, job, shape) ? Turn::placed
+                                                                        : Turn::passed;
+  }
+
+  static std::string never_fits(const JobRecord& job, std::uint64_t ever) {
+    if (ever == 0 && !job.terms.labels.empty()) {
+      return fmt::format("no worker has the label {}", job.terms.labels.front());
+    }
+    return fmt::format("needs {} slots, and the cluster has {} that suit it", job.terms.ranks_min,
+                       ever);
+  }
+
+  Desk& desk_;
+  Board& board_;
+  JobId head_;
+  std::size_t placements_ = 0;
+};
+
+}  // namespace
+
+void schedule(Desk& desk) {
+  desk.schedule_due = false;
+  // Nothing could be ordered before it is durable: whoever finds room would hold it in vain.
+  if (!desk.ledger_failure.empty()) return;
+  refresh_board(desk);
+  place_interrupted(desk);
+  const JobId head = QueuePass(desk).run();
+  desk.board.head = head;
+  if (!head) {
+    drop_reservation(desk);
+  } else {
+    preempt_for(desk, head);
+  }
+  // Growth takes only what the head does not need.
+  if (head && !desk.board.growing.empty()) reserve(desk, head);
+  if (!head || desk.board.reservation) grow_jobs(desk);
+}
+
+std::uint32_t free_slots(const Desk& desk, const std::string& worker) {
+  const WorkerRecord* record = desk.durable.worker(worker);
+  if (record == nullptr || record->lost) return 0;
+  std::set<std::uint32_t> taken;
+  for (const ProcessId id : desk.durable.processes_on(worker)) {
+    taken.insert(desk.durable.process(id)->slot);
+  }
+  const auto at = desk.links.find(worker);
+  if (at != desk.links.end()) {
+    for (const auto& [id, slot] : at->second.strangers) taken.insert(slot);
+  }
+  const auto used = static_cast<std::uint32_t>(
+      std::count_if(taken.begin(), taken.end(), [&](auto slot) { return slot < record->slots; }));
+  return record->slots - used;
+}
+
+}  // namespace tutti::coordinator

@@ -1,0 +1,251 @@
+// What a decision of the coordinator costs with many workers and many queued jobs.
+//
+//   bench_scheduler [--quick]
+//
+// The state machine itself, as the coordinator runs it, without network and disk: W workers of 8
+// slots say Hello, jobs fill them, Q jobs wait (programs of 1, 8 and 64 ranks of several users,
+// priorities and limits), then programs end one by one, each in a decision that frees a slot and
+// starts what is next; jobs are submitted so that the queue stays as long. Times are of the thread,
+// so that other programs on the machine do not count.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "coordinator/cluster/cluster_state.h"
+#include "ops/bench/samples.h"
+#include "protocol/base/rng.h"
+
+namespace tutti::bench {
+namespace {
+
+using namespace coordinator;
+
+constexpr std::uint32_t kSlots = 8;
+constexpr double kMicro = 1e6;
+constexpr double kHeartbeatsPerSecond = 2;
+
+class Cluster {
+ public:
+  explicit Cluster(std::uint32_t workers) : rng_(7), state_(settings()) {
+    static_cast<void>(state_.begin(now_, wall(), 0));
+    for (std::uint32_t i = 0; i < workers; ++i) {
+      wire::Hello hello;
+      hello.worker = fmt::format("node-{:05}", i);
+      hello.incarnation = "i";
+      hello.slots = kSlots;
+      hello.cores = 4 * kSlots;
+      hello.memory_bytes = std::uint64_t{64} << 30;
+      hello.join_token = "join";
+      hello.greeting = 1;
+      peers_.push_back({.name = hello.worker, .session = {}, .reports = {}});
+      index_[hello.worker] = i;
+      on(WorkerFrame{.peer = hello.worker, .session = {}, .sequence = {}, .message = hello});
+    }
+  }
+
+  double submit() {
+    spec::JobSpec spec;
+    spec.name = "bench";
+    spec.kind = spec::JobKind::run;
+    const std::uint64_t draw = rng_.below(100);
+    const std::uint32_t ranks = draw < 90 ? 1 : draw < 99 ? 8 : 64;
+    spec.resources.ranks_min = spec.resources.ranks_max = ranks;
+    spec.priority = static_cast<std::int32_t>(rng_.below(3));
+    if (rng_.chance(0.5)) spec.limit.time_ms = 60'000 * (1 + rng_.below(4));
+    const std::string owner = fmt::format("user-{}", rng_.below(8));
+    return on(SubmitJob{
+        .request = RequestId{++requests_}, .key = {}, .owner = owner, .yaml = "s", .spec = spec});
+  }
+
+  // A running program ends: the seconds that the decision took.
+  double end_one() {
+    if (running_.empty()) return 0;
+    const std::size_t at = rng_.below(running_.size());
+    const Running ended = running_[at];
+    running_[at] = running_.back();
+    running_.pop_back();
+    wire::RankExited exit;
+    exit.job = ended.job;
+    exit.process = ended.process;
+    exit.generation = ended.generation;
+    return report(ended.worker, exit);
+  }
+
+  double beat() {
+    const Peer& peer = peers_[rng_.below(peers_.size())];
+    return on(WorkerFrame{
+        .peer = peer.name, .session = peer.session, .sequence = {}, .message = wire::Heartbeat{}});
+  }
+
+  double tick() {
+    now_ = now_ + std::chrono::milliseconds(1);
+    return on(Tick{});
+  }
+
+  std::size_t running() const { return running_.size(); }
+  std::size_t queued() const {
+    std::size_t count = 0;
+    for (const JobSummary& job : state_.jobs()) count += job.state == JobState::queued ? 1 : 0;
+    return count;
+  }
+
+ private:
+  struct Peer {
+    std::string name;
+    SessionId session;
+    Sequence reports;
+  };
+  struct Running {
+    std::size_t worker = 0;
+    JobId job;
+    ProcessId process;
+    Generation generation;
+  };
+
+  static ClusterSettings settings() {
+    ClusterSettings out;
+    out.state_folder = "/state";
+    out.join_token = "join";
+    out.ended_jobs_max = 1'000;
+    // Nobody falls silent while the benchmark fills the queue.
+    out.lease = std::chrono::hours(1);
+    out.heartbeat = std::chrono::minutes(20);
+    return out;
+  }
+  WallTime wall() const { return WallTime{1'700'000'000'000 + to_ms(now_.since_start)}; }
+
+  // Decides, and lets the workers do what they are told; only the decision's own time counts.
+  double on(Input input) {
+    Envelope envelope{.now = now_,
+                      .wall = wall(),
+                      .random = fmt::format("{:032x}", ++draws_),
+                      .input = std::move(input)};
+    const double begin = now_seconds(Clock::thread);
+    const Decision decision = state_.on(envelope);
+    static_cast<void>(state_.next_due());
+    const double took = now_seconds(Clock::thread) - begin;
+    perform(decision);
+    return took;
+  }
+
+  template <class Message>
+  double report(std::size_t worker, Message message) {
+    Peer& peer = peers_[worker];
+    peer.reports = Sequence{peer.reports.value + 1};
+    return on(WorkerFrame{.peer = peer.name,
+                          .session = peer.session,
+                          .sequence = peer.reports,
+                          .message = std::move(message)});
+  }
+
+  void perform(const Decision& decision) {
+    for (const auto* effects : {&decision.immediate, &decision.effects}) {
+      for (const Effect& effect : *effects) {
+        if (const auto* frame = std::get_if<SendToWorker>(&effect)) take(*frame);
+      }
+    }
+  }
+
+  void take(const SendToWorker& frame) {
+    const std::size_t worker = index_.at(frame.peer);
+    if (const auto* welcome = std::get_if<wire::Welcome>(&frame.message)) {
+      peers_[worker].session = welcome->session;
+    }
+    if (!frame.sequence) return;
+    if (const auto* start = std::get_if<wire::StartRank>(&frame.message)) {
+      wire::RankReady ready;
+      ready.job = start->job;
+      ready.generation = start->generation;
+      ready.process = start->process;
+      ready.rank = start->rank;
+      ready.address = "a";
+      running_.push_back({worker, start->job, start->process, start->generation});
+      report(worker, ready);
+    }
+    if (const auto* group = std::get_if<wire::FormGroup>(&frame.message)) {
+      wire::GroupFormed formed;
+      formed.job = group->job;
+      formed.generation = group->generation;
+      formed.process = group->process;
+      report(worker, formed);
+    }
+    on(WorkerFrame{.peer = frame.peer,
+                   .session = peers_[worker].session,
+                   .sequence = {},
+                   .message = wire::OrdersAcked{.through = frame.sequence}});
+  }
+
+  Rng rng_;
+  Instant now_{std::chrono::hours(1)};
+  ClusterState state_;
+  std::uint64_t draws_ = 0;
+  std::uint64_t requests_ = 0;
+  std::vector<Peer> peers_;
+  std::unordered_map<std::string, std::size_t> index_;
+  std::vector<Running> running_;
+};
+
+void print(const std::string& name, Samples samples) {
+  samples.finish();
+  print_line({.bench = "scheduler", .name = name, .ours = &samples, .peer = {}});
+}
+
+struct Size {
+  std::uint32_t workers = 0;
+  std::size_t queued = 0;
+  int decisions = 0;
+};
+
+void run(const Size& size) {
+  Cluster cluster(size.workers);
+  const std::size_t slots = std::size_t{size.workers} * kSlots;
+  Samples filling;
+  while (cluster.running() < slots * 95 / 100) {
+    filling.seconds.push_back(cluster.submit());
+    cluster.tick();
+  }
+  for (std::size_t i = 0; i < size.queued; ++i) filling.seconds.push_back(cluster.submit());
+  const std::string at =
+      fmt::format("{} workers, {} queued", size.workers, cluster.queued() / 1'000 * 1'000);
+  print("submit, " + at, filling);
+  Samples ends;
+  Samples submits;
+  Samples beats;
+  for (int i = 0; i < size.decisions; ++i) {
+    ends.seconds.push_back(cluster.end_one());
+    submits.seconds.push_back(cluster.submit());
+    beats.seconds.push_back(cluster.beat());
+  }
+  print("a program ends and the next start, " + at, ends);
+  print("submit to a long queue, " + at, submits);
+  print("heartbeat, " + at, beats);
+  double sum = 0;
+  for (const double seconds : beats.seconds) sum += seconds;
+  const double mean = sum / static_cast<double>(beats.seconds.size());
+  fmt::print(
+      "{{\"bench\": \"scheduler\", \"case\": \"heartbeats of {} workers\", \"unit\": "
+      "\"share of a core\", \"p50\": {:.4f}, \"each_us\": {:.2f}}}\n",
+      size.workers, mean * size.workers * kHeartbeatsPerSecond, mean * kMicro);
+}
+
+}  // namespace
+}  // namespace tutti::bench
+
+int main(int count, char** arguments) {
+  const bool quick = count > 1 && std::strcmp(arguments[1], "--quick") == 0;
+  for (const tutti::bench::Size& size :
+       quick
+           ? std::vector<tutti::bench::Size>{{100, 2'000, 2'000}, {1'000, 2'000, 2'000}}
+           : std::vector<tutti::bench::Size>{{1'000, 100'000, 20'000}, {10'000, 100'000, 20'000}}) {
+    tutti::bench::run(size);
+    std::fflush(stdout);
+  }
+  return 0;
+}

@@ -1,0 +1,78 @@
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+
+#include "tests/unit/coordinator/cluster_driver.h"
+
+namespace tutti::coordinator::test {
+
+using enum JobState;
+
+namespace {
+
+bool says(const Explanation& explained, const std::string& text) {
+  return std::any_of(explained.lines.begin(), explained.lines.end(),
+                     [&](const std::string& line) { return line.find(text) != std::string::npos; });
+}
+
+}  // namespace
+
+TEST_CASE("explain: names what is missing, who holds it, when it ends, and what is ahead") {
+  Driver driver;
+  driver.join("a", 2);
+  spec::JobSpec busy = run_spec(2);
+  busy.limit.time_ms = 300'000;
+  const JobId holder = driver.submit(busy);
+  driver.run_up();
+  const JobId head = driver.submit(run_spec(2));
+  const JobId next = driver.submit(run_spec(1));
+  const auto explained = driver.state().explain(next);
+  REQUIRE(explained);
+  CHECK(explained->reason == ExplainReason::behind);
+  CHECK(explained->position == 2);
+  CHECK(explained->ahead == std::vector<JobId>{head});
+  CHECK(explained->ranks_free == 0);
+  CHECK(explained->ranks_possible == 2);
+  REQUIRE(explained->holders.size() == 1);
+  CHECK(explained->holders[0].job == holder);
+  CHECK(explained->holders[0].slots == 2);
+  CHECK(explained->holders[0].ends_unix_ms.has_value());
+  CHECK(explained->must_end == std::vector<JobId>{holder});
+  CHECK(says(*explained, "job 3 waits behind job 2"));
+  CHECK(says(*explained, "position 2 in the queue; before it: 2"));
+  CHECK(says(*explained, "missing: 1 slots that suit it"));
+  CHECK(says(*explained, "held by job 1 (program, user, priority 0): 2 slots, ends in 5 min"));
+  CHECK(says(*explained, "a: all 2 slots are taken"));
+  CHECK(driver.state().explain(next)->lines == explained->lines);
+}
+
+TEST_CASE("explain: says of each worker why it does not do") {
+  Driver driver;
+  driver.join("a", 2);
+  spec::JobSpec spec = run_spec(1);
+  spec.resources.labels = {{"zone", "a"}};
+  const JobId labelled = driver.submit(spec);
+  CHECK(driver.state().explain(labelled)->reason == ExplainReason::never_fits);
+  CHECK(says(*driver.state().explain(labelled), "a: lacks label zone=a"));
+  spec = run_spec(1);
+  spec.resources.cores = 5;
+  const JobId wide = driver.submit(spec);
+  CHECK(says(*driver.state().explain(wide), "a: has 4 cores, a rank needs 5"));
+  driver.pass(3s);
+  spec = run_spec(1);
+  const JobId any = driver.submit(spec);
+  CHECK(says(*driver.state().explain(any), "a: is not reachable now"));
+  CHECK_FALSE(driver.state().explain(JobId{99}));
+}
+
+TEST_CASE("submit: more ranks than there are machines for is accepted, and said") {
+  Driver driver;
+  driver.join("a", 1);
+  const RequestId request = driver.next_request();
+  driver.on(
+      SubmitJob{.request = request, .key = {}, .owner = "u", .yaml = "s", .spec = run_spec(3)});
+  CHECK(std::get<JobAccepted>(*driver.answer(request)).notice ==
+        "it needs 3 slots and the cluster has 1 that suit it: it waits for more");
+}
+
+}  // namespace tutti::coordinator::test

@@ -1,0 +1,106 @@
+#include <catch2/catch.hpp>
+
+#include "coordinator/scheduler/fair_share.h"
+#include "coordinator/scheduler/quotas.h"
+#include "tests/unit/coordinator/cluster_driver.h"
+
+namespace tutti::coordinator {
+namespace {
+
+using namespace scheduler;
+using test::Driver;
+using namespace std::chrono_literals;
+
+TEST_CASE("fair share: use halves in a day, and in whole numbers") {
+  UsageRecord usage;
+  add_use(usage, 1'000'000, kUseHalfLifeMs);
+  CHECK(use_at(usage, kUseHalfLifeMs) == 1'000'000);
+  CHECK(use_at(usage, 2 * kUseHalfLifeMs) == 500'000);
+  CHECK(use_at(usage, 12 * kUseHalfLifeMs) < 1'000);
+  CHECK(use_at(usage, 200 * kUseHalfLifeMs) == 0);
+  const std::uint64_t half_way = use_at(usage, kUseHalfLifeMs * 3 / 2);
+  CHECK(half_way > 706'000);
+  CHECK(half_way < 708'000);
+}
+
+TEST_CASE("fair share: who had its share falls half behind, by its weight, and a newcomer not") {
+  std::map<std::string, UsageRecord> usage;
+  add_use(usage["a"], 1'000'000, 1);
+  add_use(usage["b"], 1'000'000, 1);
+  auto delays = fair_delays_ms(usage, {}, 1);
+  CHECK(delays["a"] == kFairDelayMaxMs / 2);
+  CHECK(delays.count("new") == 0);
+  delays = fair_delays_ms(usage, {{"a", 3.0}}, 1);
+  CHECK(delays["a"] < delays["b"]);
+  CHECK(delays["b"] < kFairDelayMaxMs);
+}
+
+TEST_CASE("quotas: read strictly; what a user's row leaves out comes from the default") {
+  const auto quotas =
+      parse_quotas({{"default", "slots=64 queued=1000"}, {"ada", "slots=8 share=2.5"}});
+  REQUIRE(quotas);
+  CHECK(quotas->of("ada").slots == 8);
+  CHECK(quotas->of("ada").queued == 1000);
+  CHECK(quotas->of("eve").slots == 64);
+  CHECK_FALSE(quotas->of("eve").running);
+  CHECK(quotas->shares() == std::map<std::string, double>{{"ada", 2.5}});
+  const auto message = [](const char* text) {
+    return parse_quotas({{"ada", text}}).error().message;
+  };
+  CHECK(message("slot=8") ==
+        "quotas.ada: unknown word \"slot\"; valid: slots, running, queued, share");
+  CHECK(message("slots=-1") == "quotas.ada: slots must be a whole number, not \"-1\"");
+  CHECK(message("share=0") == "quotas.ada: share must be a number above 0, not \"0\"");
+}
+
+TEST_CASE(
+    "quotas: a job beyond its user's slots waits and blocks nobody; what may never fit is "
+    "refused") {
+  ClusterSettings settings = Driver::default_settings();
+  settings.quotas.by_default.slots = 2;
+  settings.quotas.by_default.queued = 3;
+  Driver driver(settings);
+  driver.join("a", 4);
+  const JobId first = driver.submit(test::run_spec(2));
+  const JobId second = driver.submit(test::run_spec(1));
+  CHECK(driver.job_state(first) == JobState::placed);
+  CHECK(driver.job_state(second) == JobState::queued);
+  CHECK(driver.job(second).waiting == "user may hold 2 slots and holds 2; this job needs 1");
+  CHECK(driver.state().explain(second)->reason == ExplainReason::quota_slots);
+  CHECK(driver.submit_refused(test::run_spec(3)).message ==
+        "user may hold 2 slots, and this job needs 3");
+  spec::JobSpec many = test::run_spec(1);
+  many.array.count = 3;
+  CHECK(driver.submit_refused(many).message ==
+        "user may have 3 jobs queued, and has 1 (an array counts its tasks)");
+  Quotas wider;
+  driver.on(SetQuotas{.request = driver.next_request(), .quotas = wider});
+  CHECK(driver.job_state(second) == JobState::placed);
+}
+
+TEST_CASE("fair share: of two users' jobs that wait alike, the one of who had less goes first") {
+  Driver driver;
+  driver.join("a", 1);
+  const auto submit_as = [&](const std::string& owner) {
+    const RequestId request = driver.next_request();
+    driver.on(SubmitJob{
+        .request = request, .key = {}, .owner = owner, .yaml = "spec", .spec = test::run_spec(1)});
+    driver.pass(0s);
+    return std::get<JobAccepted>(*driver.answer(request)).job;
+  };
+  submit_as("greedy");
+  auto starts = driver.run_up();
+  const JobId again = submit_as("greedy");
+  const JobId other = submit_as("modest");
+  driver.beat("a");
+  for (int i = 0; i < 400; ++i) {
+    driver.pass(1s);
+    driver.beat("a");
+  }
+  driver.exited(starts[0], 0);
+  CHECK(driver.job_state(other) != JobState::queued);
+  CHECK(driver.job_state(again) == JobState::queued);
+}
+
+}  // namespace
+}  // namespace tutti::coordinator
