@@ -8,6 +8,7 @@
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
+#include "coordinator/life/admission.h"
 #include "coordinator/life/hang.h"
 #include "coordinator/membership/drain.h"
 #include "coordinator/membership/membership.h"

@@ -12,7 +12,6 @@
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/dependencies.h"
 #include "coordinator/scheduler/explain.h"
-#include "coordinator/scheduler/index.h"
 
 namespace tutti::coordinator {
 
@@ -73,96 +72,6 @@ void on_given_up(Desk& desk, const wire::RankFinished& report) {
 
 // Requests
 // ------------------------------------------------------------------------------------------
-
-namespace {
-
-// Whether one more job like this is taken: what can wait is, what may never run is not.
-Result<> admit(Desk& desk, const std::string& owner, const JobTerms& terms) {
-  if (desk.jobs.size() >= kQueuedJobsMax) {
-    return Error{
-        ErrorCode::exhausted,
-        fmt::format("{} jobs are queued or running; wait until some have ended", kQueuedJobsMax)};
-  }
-  refresh_board(desk);
-  std::uint64_t waiting = 0;
-  for (const auto& [user, load] : desk.board.users) waiting += load.queued;
-  if (waiting + terms.array_count > kQueuedTasksMax) {
-    return Error{
-        ErrorCode::exhausted,
-        fmt::format("{} jobs and tasks are queued, and {} are the most", waiting, kQueuedTasksMax)};
-  }
-  const scheduler::Quota quota = desk.board.quotas.of(owner);
-  const auto user = desk.board.users.find(owner);
-  const std::uint64_t queued = user == desk.board.users.end() ? 0 : user->second.queued;
-  const std::uint64_t more = std::max(1U, terms.array_count);
-  if (quota.queued && queued + more > *quota.queued) {
-    return Error{ErrorCode::exhausted,
-                 fmt::format("{} may have {} jobs queued, and has {} (an array counts its tasks)",
-                             owner, *quota.queued, queued)};
-  }
-  if (quota.slots && terms.ranks_min > *quota.slots) {
-    return Error{ErrorCode::exhausted, fmt::format("{} may hold {} slots, and this job needs {}",
-                                                   owner, *quota.slots, terms.ranks_min)};
-  }
-  return check_dependencies(desk, terms);
-}
-
-// What is worth saying at once: machines may still come, so it is accepted.
-std::string notice_of(Desk& desk, const JobTerms& terms) {
-  const std::uint64_t ever = desk.board.capacity.sum(shape_of(terms)).ever;
-  if (ever >= terms.ranks_min) return {};
-  return fmt::format("it needs {} slots and the cluster has {} that suit it: it waits for more",
-                     terms.ranks_min, ever);
-}
-
-}  // namespace
-
-void on_submit(Desk& desk, const SubmitJob& input) {
-  if (!input.key.empty()) {
-    const std::optional<KeyRecord> known = desk.durable.with_key(input.key);
-    if (known && desk.wall.unix_ms - known->unix_ms < kKeyLifeMs) {
-      if (known->spec_hash != hash_of_spec(input.yaml)) {
-        return refuse(desk, input.request, ErrorCode::already_exists,
-                      fmt::format("key {} was used for job {} with another spec", input.key,
-                                  known->job.value));
-      }
-      if (!may_be_told_again(desk, known->job, input.request)) {
-        return refuse(desk, input.request, ErrorCode::unavailable, "it is being stored; ask again");
-      }
-      return answer(desk, input.request, JobAccepted{.job = known->job, .existing = true});
-    }
-  }
-  if (!desk.ledger_failure.empty()) {
-    return refuse(desk, input.request, ErrorCode::unavailable,
-                  "the coordinator cannot write to its disk: " + desk.ledger_failure);
-  }
-  Result<JobTerms> terms = terms_of(input.spec, desk.wall);
-  if (!terms) {
-    return refuse(desk, input.request, terms.error().code, terms.error().message);
-  }
-  if (Result<> admitted = admit(desk, input.owner, *terms); !admitted) {
-    return refuse(desk, input.request, admitted.error().code, admitted.error().message);
-  }
-  const JobId id = desk.durable.next_job();
-  desk.record(
-      JobSubmitted{.job = id,
-                   .key = input.key,
-                   .owner = input.owner,
-                   .spec = input.yaml,
-                   .folder = fmt::format("{}/jobs/{}", desk.settings.state_folder, id.value),
-                   .terms = *std::move(terms),
-                   .unix_ms = desk.wall.unix_ms});
-  const JobRecord& job = desk.job(id);
-  desk.note({.job = id,
-             .kind = EventKind::submitted,
-             .message = fmt::format("{} job {}", job.terms.kind, job.terms.name)});
-  resume_job(desk, job);
-  desk.soft(id).decision = desk.last_decision + 1;
-  desk.soft(id).requests = {input.request};
-  answer(desk, input.request, JobAccepted{.job = id, .existing = false, .notice = notice_of(desk, job.terms)});
-  // Not placed before the submit is durable, so that it can still be taken back.
-  desk.schedule_next = true;
-}
 
 void on_cancel(Desk& desk, const CancelJob& input) {
   const JobRecord* job = desk.durable.job(input.job);

@@ -13,7 +13,6 @@ namespace tutti::coordinator {
 // `now`: of the submit, for a delay.
 Result<JobTerms> terms_of(const spec::JobSpec& spec, WallTime now);
 
-void on_submit(Desk& desk, const SubmitJob& input);
 void on_cancel(Desk& desk, const CancelJob& input);
 void on_fault(Desk& desk, const InjectFault& input);
 void on_hash_mismatch(Desk& desk, const StepHashMismatch& input);
