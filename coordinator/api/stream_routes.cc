@@ -195,12 +195,13 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
   }
 
   asio::awaitable<Result<JobPhase>> phase_of(JobId job) const {
-    return ask<Result<JobPhase>>(
-        parts_.cluster.host(), [cluster = &parts_.cluster, job]() -> Result<JobPhase> {
-          const coordinator::JobRecord* record = cluster->settled_state().find_job(job);
-          if (record == nullptr) return no_job(job);
-          return JobPhase{coordinator::is_terminal(record->state), record->ended_unix_ms};
-        });
+    return ask<Result<
+        JobPhase>>(parts_.cluster.host(), [cluster = &parts_.cluster, job]() -> Result<JobPhase> {
+      // Also of a task of an array that is not a job of its own now.
+      const auto found = cluster->settled_state().job(job);
+      if (!found) return no_job(job);
+      return JobPhase{coordinator::is_terminal(found->summary.state), found->summary.ended_unix_ms};
+    });
   }
 
   // Whether nothing will follow in the job's streams. Asked after they were read to their end.
@@ -216,8 +217,8 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
   asio::awaitable<Result<EventsRead>> read_events(coordinator::Ledger::EventQuery query) const {
     auto read = [cluster = &parts_.cluster, query = std::move(query)]() -> Result<EventsRead> {
       const coordinator::ClusterState& state = cluster->settled_state();
-      const coordinator::JobRecord* record = state.find_job(query.job);
-      if (query.job && record == nullptr) return no_job(query.job);
+      const auto found = query.job ? state.job(query.job) : std::nullopt;
+      if (query.job && !found) return no_job(query.job);
       Result<coordinator::Ledger::EventPage> page = cluster->ledger().query_events(query);
       if (!page) return page.error();
       const Result<std::uint64_t> first = cluster->ledger().first_event();
@@ -235,8 +236,8 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
       }
       out.events.insert(out.events.end(), std::make_move_iterator(page->events.begin()),
                         std::make_move_iterator(page->events.end()));
-      out.end = out.events.empty() && !out.more && record != nullptr &&
-                coordinator::is_terminal(record->state);
+      out.end = out.events.empty() && !out.more && found &&
+                coordinator::is_terminal(found->summary.state);
       return out;
     };
     co_return co_await ask<Result<EventsRead>>(parts_.cluster.host(), std::move(read));

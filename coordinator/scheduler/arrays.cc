@@ -207,6 +207,8 @@ std::optional<JobDetail> task_detail(const Desk& desk, JobId task) {
     return out;
   }
   out.summary.exit_code = state == TaskState::done ? 0 : 1;
+  // When is not kept for each; the array's own end, or just now.
+  out.summary.ended_unix_ms = is_terminal(array->state) ? array->ended_unix_ms : desk.wall.unix_ms;
   out.outcome.state = out.summary.state;
   if (const TaskEnd* end = end_of(*array, index)) {
     out.summary.exit_code = end->exit_code;

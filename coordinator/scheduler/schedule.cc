@@ -429,7 +429,8 @@ class QueuePass {
   Turn backfill(const JobRecord& job, const Sum& sum, const Shape& shape) {
     if (sum.free < job.terms.ranks_min) return Turn::passed;
     if (job.terms.kind == "run" && is_fenced_off(desk_, job.job)) return Turn::passed;
-    reserve(desk_, head_);
+    if (!reserved_) reserve(desk_, head_);
+    reserved_ = true;
     // Without a reservation nobody can say what the head needs.
     if (!board_.reservation) return Turn::passed;
     const Sum beside = board_.capacity.sum(shape);
@@ -449,6 +450,7 @@ class QueuePass {
   Desk& desk_;
   Board& board_;
   JobId head_;
+  bool reserved_ = false;  // in this pass: nothing in it makes a reservation unsound
   std::size_t placements_ = 0;
 };
 
