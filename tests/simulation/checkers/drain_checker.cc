@@ -1,0 +1,70 @@
+// Nodes that are drained, as far as whoever asked for it was told: I16.
+#include <algorithm>
+#include <map>
+#include <string>
+#include <variant>
+
+#include "tests/simulation/checkers/checkers.h"
+
+namespace tutti::simulation {
+
+namespace {
+
+class DrainChecker final : public Checker {
+ public:
+  void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    if (const auto* started = std::get_if<coordinator::GenerationStarted>(&fact)) {
+      check_placed(seen, started->gang);
+    }
+    if (const auto* resized = std::get_if<coordinator::JobReleasing>(&fact)) {
+      check_placed(seen, resized->newcomers);
+    }
+  }
+
+  void looked(const Observed& seen) override {
+    if (seen.world.now() - looked_ < 200ms) return;
+    looked_ = seen.world.now();
+    const SimCoordinator& coordinator = seen.coordinator;
+    if (coordinator.state() == nullptr || coordinator.standing_still() ||
+        !coordinator.takes_appends()) {
+      steady_since_ = seen.world.now();
+    }
+    steady_since_ = std::max(steady_since_, coordinator.alive_since());
+    for (const auto& worker : seen.workers) {
+      if (worker->unreachable_since() || !worker->alive()) reachable_[worker->name()] = looked_;
+    }
+    for (const auto& [node, due] : seen.clients.drained()) check_empty(seen, node, due);
+  }
+
+ private:
+  // A process that does not end when it is asked has a grace, and frames may be lost meanwhile.
+  static constexpr Duration kGrace = 12s;
+
+  static void check_placed(const Observed& seen,
+                           const std::vector<coordinator::Placement>& placements) {
+    for (const coordinator::Placement& each : placements) {
+      if (each.survivor || !seen.clients.drained().contains(each.worker)) continue;
+      seen.world.violate("I16", "new work is placed on " + each.worker + ", which is drained");
+    }
+  }
+
+  void check_empty(const Observed& seen, const std::string& node, Instant due) {
+    const Instant undisturbed = std::max({due, steady_since_, reachable_[node]});
+    if (seen.world.now() - undisturbed < kGrace) return;
+    for (const auto& [id, process] : seen.shadow.processes()) {
+      if (process.worker != node) continue;
+      return seen.world.violate("I16", node + " was to be empty and process " + to_string(id) +
+                                           " of job " + to_string(process.job) + " is there");
+    }
+  }
+
+  Instant looked_;
+  Instant steady_since_;
+  std::map<std::string, Instant> reachable_;
+};
+
+}  // namespace
+
+std::unique_ptr<Checker> make_drain_checker() { return std::make_unique<DrainChecker>(); }
+
+}  // namespace tutti::simulation

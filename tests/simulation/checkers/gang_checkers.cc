@@ -1,0 +1,122 @@
+// Who may run where: I3, I4, I5, I6.
+#include <map>
+#include <set>
+#include <string>
+#include <variant>
+
+#include "tests/simulation/checkers/checkers.h"
+
+namespace tutti::simulation {
+
+namespace {
+
+using coordinator::JobRecord;
+using coordinator::JobState;
+
+// What a generation effects is taken from the newest one only, and only while it lives. (Groups and
+// programs of two generations at a time are seen by the ranks.)
+class GenerationChecker final : public Checker {
+ public:
+  void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    std::visit([&](const auto& each) { check(seen, each); }, fact);
+  }
+
+ private:
+  void check_living(const Observed& seen, JobId id, Generation generation) {
+    const JobRecord* job = seen.shadow.job(id);
+    if (job == nullptr) return;
+    if (job->generation == generation && job->generation_alive) return;
+    seen.world.violate("I3", describe(*job) + ": generation " + to_string(generation) +
+                                 " has an effect, the newest is " + to_string(job->generation));
+  }
+
+  void check(const Observed& seen, const coordinator::GroupOrdered& fact) {
+    check_living(seen, fact.job, fact.generation);
+  }
+  void check(const Observed& seen, const coordinator::GroupRunning& fact) {
+    check_living(seen, fact.job, fact.generation);
+  }
+  void check(const Observed& seen, const coordinator::FirstStepSeen& fact) {
+    check_living(seen, fact.job, fact.generation);
+  }
+  void check(const Observed& seen, const coordinator::CheckpointPartTaken& fact) {
+    check_living(seen, fact.job, fact.generation);
+  }
+  void check(const Observed& seen, const coordinator::GenerationStarted& fact) {
+    const JobRecord* job = seen.shadow.job(fact.job);
+    if (job == nullptr || fact.generation.value == job->generation.value + 1) return;
+    seen.world.violate("I3", describe(*job) + ": generation " + to_string(fact.generation) +
+                                 " follows " + to_string(job->generation));
+  }
+  template <class Other>
+  void check(const Observed&, const Other&) {}
+};
+
+class GangChecker final : public Checker {
+ public:
+  void decided(const Observed& seen, const coordinator::Decision& decision) override {
+    if (decision.facts.empty()) return;
+    for (const auto& [id, job] : seen.shadow.jobs()) {
+      if (job.state != JobState::running || !job.generation_alive) continue;
+      std::size_t present = job.ranks_done;
+      for (const ProcessId member : job.members) present += member ? 1 : 0;
+      if (present == job.members.size() && present >= job.terms.ranks_min) continue;
+      seen.world.violate("I4", describe(job) + " runs with " + std::to_string(present) + " of " +
+                                   std::to_string(job.members.size()) + " ranks");
+    }
+  }
+};
+
+class ResourceChecker final : public Checker {
+ public:
+  void looked(const Observed& seen) override {
+    if (seen.coordinator.state() == nullptr || ++count_ % 20 != 0) return;
+    std::map<std::string, std::set<std::uint32_t>> held;
+    for (const auto& [id, process] : seen.shadow.processes()) {
+      held[process.worker].insert(process.slot);
+    }
+    for (const coordinator::NodeView& node : seen.coordinator.nodes()) {
+      if (node.state == "lost") continue;
+      const std::size_t reserved = held[node.name].size();
+      if (node.free_slots + reserved == node.slots) continue;
+      seen.world.violate("I5", node.name + ": " + std::to_string(node.free_slots) + " free and " +
+                                   std::to_string(reserved) + " reserved of " +
+                                   std::to_string(node.slots));
+    }
+  }
+
+ private:
+  std::uint64_t count_ = 0;
+};
+
+class SlotChecker final : public Checker {
+ public:
+  void decided(const Observed& seen, const coordinator::Decision& decision) override {
+    if (decision.facts.empty()) return;
+    std::set<std::pair<std::string, std::uint32_t>> held;
+    for (const auto& [id, process] : seen.shadow.processes()) {
+      if (held.emplace(process.worker, process.slot).second) continue;
+      seen.world.violate("I6", "slot " + std::to_string(process.slot) + " of " + process.worker +
+                                   " was given twice");
+    }
+  }
+
+  void looked(const Observed& seen) override {
+    for (const auto& worker : seen.workers) {
+      for (const auto& [slot, count] : worker->slots_in_use()) {
+        if (count == 1) continue;
+        seen.world.violate("I6", std::to_string(count) + " processes are in slot " +
+                                     std::to_string(slot) + " of " + worker->name());
+      }
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Checker> make_generation_checker() { return std::make_unique<GenerationChecker>(); }
+std::unique_ptr<Checker> make_gang_checker() { return std::make_unique<GangChecker>(); }
+std::unique_ptr<Checker> make_resource_checker() { return std::make_unique<ResourceChecker>(); }
+std::unique_ptr<Checker> make_slot_checker() { return std::make_unique<SlotChecker>(); }
+
+}  // namespace tutti::simulation

@@ -1,0 +1,218 @@
+// How jobs fare: I8, I9, I10, I17, I18, I19.
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "tests/simulation/checkers/checkers.h"
+
+namespace tutti::simulation {
+
+namespace {
+
+using coordinator::JobRecord;
+using coordinator::JobState;
+
+class ChargeChecker final : public Checker {
+ public:
+  void after_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    const auto* counted = std::get_if<coordinator::FailureCounted>(&fact);
+    if (counted == nullptr) return;
+    const JobRecord* job = seen.shadow.job(counted->job);
+    const auto at = seen.ranks.history.find(counted->job);
+    const std::uint32_t real = at == seen.ranks.history.end() ? 0 : at->second.user_failures;
+    if (job == nullptr || job->failures_user <= real) return;
+    seen.world.violate("I8", describe(*job) + " was charged for " +
+                                 std::to_string(job->failures_user) +
+                                 " failures, of which its own were " + std::to_string(real));
+  }
+
+  // What can only fail through the infrastructure does not fail.
+  void ended(const Observed& seen) override {
+    for (const auto& [name, planned] : seen.clients.jobs()) {
+      if (planned.must != Must::be_done || seen.clients.cancelled().contains(name)) continue;
+      const auto at = seen.clients.accepted().find(name);
+      if (at == seen.clients.accepted().end()) continue;
+      const JobRecord* job = seen.shadow.job(at->second);
+      if (job == nullptr || job->state == JobState::done) continue;
+      if (!coordinator::is_terminal(job->state)) continue;  // I17
+      seen.world.violate("I8", describe(*job) + " did not end done: " + job->outcome.message);
+    }
+  }
+};
+
+// Jobs leave for others of a strictly higher priority only, so that no cycle is possible; and the
+// job whose turn it is (priority, then age) starts within a bound once nothing disturbs.
+class OrderChecker final : public Checker {
+ public:
+  void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    const auto* leaving = std::get_if<coordinator::JobReleasing>(&fact);
+    if (leaving == nullptr || leaving->release.cause != coordinator::ReleaseCause::preempted) {
+      return;
+    }
+    const JobRecord* job = seen.shadow.job(leaving->job);
+    if (job == nullptr) return;
+    seen.world.reached("a job was preempted");
+    for (const auto& [id, other] : seen.shadow.jobs()) {
+      if (other.terms.priority <= job->terms.priority) continue;
+      if (other.state == JobState::queued || other.state == JobState::recovering) return;
+    }
+    seen.world.violate("I9",
+                       describe(*job) + " is preempted and no job of a higher priority waits");
+  }
+
+  void looked(const Observed& seen) override {
+    const Instant calm = Instant{} + seen.options.until + kRecovered;
+    if (seen.world.now() < calm || seen.world.now() - looked_ < 1s) return;
+    looked_ = seen.world.now();
+    const JobRecord* head = nullptr;
+    for (const auto& [id, job] : seen.shadow.jobs()) {
+      if (job.state != JobState::queued || !fits(seen, job)) continue;
+      if (head == nullptr || job.terms.priority > head->terms.priority) head = &job;
+    }
+    const JobId job = head == nullptr ? JobId{} : head->job;
+    if (job != head_) since_ = seen.world.now();
+    head_ = job;
+    if (head == nullptr || seen.world.now() - since_ < kStartBound) return;
+    seen.world.violate("I9", describe(*head) + " is the next to start and waits for " +
+                                 std::to_string(to_ms(kStartBound) / 1000) + " s");
+  }
+
+ private:
+  static constexpr Duration kRecovered = 30s;
+  static constexpr Duration kStartBound = 150s;
+
+  static bool fits(const Observed& seen, const JobRecord& job) {
+    return job.terms.ranks_min <= seen.options.workers * seen.options.slots;
+  }
+
+  Instant looked_;
+  Instant since_;
+  JobId head_;
+};
+
+// A worker that cannot be heard is lost by its lease, so that no job counts on it. (That silence of
+// the coordinator ends no healthy rank is seen by the workers.)
+class SilenceChecker final : public Checker {
+ public:
+  void looked(const Observed& seen) override {
+    if (seen.world.now() - looked_ < 100ms) return;
+    looked_ = seen.world.now();
+    const SimCoordinator& coordinator = seen.coordinator;
+    if (coordinator.state() == nullptr || coordinator.standing_still()) {
+      steady_since_ = seen.world.now();
+      return;
+    }
+    steady_since_ = std::max(steady_since_, coordinator.alive_since());
+    for (const auto& worker : seen.workers) {
+      const std::optional<Instant> since = worker->unreachable_since();
+      if (!since) continue;
+      const Instant counted = std::max(*since, steady_since_);
+      if (seen.world.now() - counted < kLeaseAndMore) continue;
+      const coordinator::WorkerRecord* record = seen.shadow.worker(worker->name());
+      if (record == nullptr || record->lost) continue;
+      seen.world.violate("I10", worker->name() + " was not heard of for " +
+                                    std::to_string(to_ms(kLeaseAndMore)) + " ms and is not lost");
+    }
+  }
+
+ private:
+  // The lease of five seconds, a tenth, and what a slow disk may hold up.
+  static constexpr Duration kLeaseAndMore = 8'500ms;
+
+  Instant looked_;
+  Instant steady_since_;
+};
+
+class LivenessChecker final : public Checker {
+ public:
+  void ended(const Observed& seen) override {
+    std::string who;
+    for (const auto& [name, planned] : seen.clients.jobs()) {
+      if (seen.clients.refused().contains(name)) continue;
+      const auto at = seen.clients.accepted().find(name);
+      const JobRecord* job =
+          at == seen.clients.accepted().end() ? nullptr : seen.shadow.job(at->second);
+      if (at != seen.clients.accepted().end() && job == nullptr) continue;  // forgotten
+      if (job != nullptr && coordinator::is_terminal(job->state)) continue;
+      who += " " + name;
+      if (job != nullptr) {
+        who += " (" + std::string(state_name(job->state)) + ", generation " +
+               to_string(job->generation) + ")";
+      }
+    }
+    if (!who.empty()) return seen.world.violate("I17", "not ended within the bound:" + who);
+    if (!seen.shadow.processes().empty()) {
+      const auto& process = seen.shadow.processes().begin()->second;
+      return seen.world.violate("I17", "all jobs have ended and process " +
+                                           to_string(process.process) + " holds slot " +
+                                           std::to_string(process.slot) + " of " + process.worker);
+    }
+    for (const auto& worker : seen.workers) {
+      if (worker->slots_in_use().empty()) continue;
+      seen.world.violate("I17", "all jobs have ended and " + worker->name() + " runs a process");
+    }
+  }
+};
+
+class AnswerChecker final : public Checker {
+ public:
+  void looked(const Observed& seen) override {
+    if (seen.world.now() - looked_ < 1s) return;
+    looked_ = seen.world.now();
+    check(seen);
+  }
+  void ended(const Observed& seen) override { check(seen); }
+
+ private:
+  static constexpr Duration kAnswerBound = 30s;
+
+  void check(const Observed& seen) {
+    if (seen.coordinator.state() == nullptr || !seen.coordinator.takes_appends()) return;
+    for (const auto& [id, request] : seen.clients.requests()) {
+      if (request.answered || request.life != seen.coordinator.life()) continue;
+      if (seen.world.now() - request.sent < kAnswerBound) continue;
+      return seen.world.violate(
+          "I18", "the " + request.what + " of " + request.job + " has no answer after 30 s");
+    }
+  }
+
+  Instant looked_;
+};
+
+class MemoryChecker final : public Checker {
+ public:
+  void decided(const Observed& seen, const coordinator::Decision& decision) override {
+    if (decision.facts.empty()) return;
+    std::size_t ended = 0;
+    for (const auto& [id, job] : seen.shadow.jobs()) {
+      ended += coordinator::is_terminal(job.state) ? 1 : 0;
+      if (job.recoveries.size() > coordinator::kRecoveriesMax ||
+          job.checkpoints.size() > coordinator::kCheckpointsMax) {
+        seen.world.violate("I19", describe(job) + " remembers without a bound");
+      }
+    }
+    if (ended > seen.options.ended_jobs_max) {
+      seen.world.violate("I19", std::to_string(ended) + " ended jobs are kept; the bound is " +
+                                    std::to_string(seen.options.ended_jobs_max));
+    }
+    const std::size_t slots = seen.options.workers * seen.options.slots;
+    if (seen.shadow.processes().size() > slots) {
+      seen.world.violate("I19", "more processes than slots are remembered");
+    }
+    if (seen.shadow.workers().size() > seen.options.workers) {
+      seen.world.violate("I19", "more workers than there are are remembered");
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Checker> make_charge_checker() { return std::make_unique<ChargeChecker>(); }
+std::unique_ptr<Checker> make_order_checker() { return std::make_unique<OrderChecker>(); }
+std::unique_ptr<Checker> make_silence_checker() { return std::make_unique<SilenceChecker>(); }
+std::unique_ptr<Checker> make_liveness_checker() { return std::make_unique<LivenessChecker>(); }
+std::unique_ptr<Checker> make_answer_checker() { return std::make_unique<AnswerChecker>(); }
+std::unique_ptr<Checker> make_memory_checker() { return std::make_unique<MemoryChecker>(); }
+
+}  // namespace tutti::simulation

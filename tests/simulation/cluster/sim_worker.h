@@ -1,0 +1,140 @@
+// A worker's machine: the real WorkerState, its ranks, its spools (which outlive its processes),
+// and its link to the coordinator.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/simulation/cluster/sim_rank.h"
+#include "tests/simulation/world/network.h"
+#include "worker/agent/worker_state.h"
+
+namespace tutti::simulation {
+
+// What a worker sees of the coordinator; it may be down at any time.
+struct CoordinatorDoor {
+  // False: nobody is there. ZeroMQ keeps such frames until somebody is.
+  std::function<bool(const std::string& peer, SessionId, Sequence, const wire::FromWorker&)>
+      receive;
+  // The liveness connection: whether it was taken, and that it ended.
+  std::function<bool(SessionId, const std::string& token, const std::string& worker)> connect;
+  std::function<void(SessionId)> disconnected;
+};
+
+struct WorkerOptions {
+  std::string name;
+  std::uint32_t slots = 2;
+};
+
+// What one process wrote, as its worker's disk keeps it.
+struct SimSpool {
+  wire::StartRank start;
+  std::string log;
+  std::string steps;
+  std::uint64_t truncated_log = 0;  // read no more before it
+  std::uint64_t truncated_steps = 0;
+  bool released = false;  // both streams are said to be with the coordinator
+};
+
+class SimWorker {
+ public:
+  SimWorker(RankWorld& ranks, Network& network, CoordinatorDoor door, WorkerOptions options);
+
+  void start();
+  // Dies with all its ranks; comes back as a new process after `away`.
+  void crash(Duration away);
+  // SIGTERM: ends its ranks, says so, ends; comes back after `away`.
+  void stop(Duration away);
+  enum class Cut { both, up, down };  // up: to the coordinator
+  void cut(Cut what);
+  void heal();
+  // All that happens here takes `factor` times as long.
+  void slow_down(double factor);
+  void kill_rank(std::uint64_t choice);
+  // Not a program: one that hangs is its user's matter (limit.time).
+  void hang_rank(std::uint64_t choice, Duration time);
+
+  void receive(const std::string& peer, SessionId session, Sequence sequence,
+               const wire::ToWorker& message);
+  void liveness_ended(SessionId session);
+  // A coordinator is there again: what was kept for it reaches it first.
+  void coordinator_up();
+
+  const std::string& name() const { return options_.name; }
+  bool alive() const { return state_ != nullptr; }
+  const worker::WorkerState* state() const { return state_.get(); }
+  bool is_cut() const { return up_.is_cut() || down_.is_cut(); }
+  // Living processes that hold each slot.
+  std::map<std::uint32_t, int> slots_in_use() const;
+  // Jobs with a living process here.
+  std::set<JobId> jobs_here() const;
+  std::uint32_t slots() const { return options_.slots; }
+  const std::map<ProcessId, SimSpool>& spools() const { return spools_; }
+  // Since when the coordinator cannot know of it: down, or cut off; nothing while all is well.
+  std::optional<Instant> unreachable_since() const { return unreachable_since_; }
+
+ private:
+  struct Process {
+    std::unique_ptr<SimRank> rank;
+    bool was_ready = false;
+    bool ordered = false;   // to stop, or a fault was ordered
+    bool silenced = false;  // ended for the coordinator's silence
+  };
+
+  void on(const worker::Input& input);
+  void note_orders(const wire::ToWorker& message);
+  void deliver(const std::string& peer, const worker::SendToCoordinator& effect);
+  void later(Duration delay,
+             std::function<void()> action);  // only if this process of the worker still lives
+  void tick();
+  void perform(const worker::SendToCoordinator& effect);
+  void perform(const worker::SendToRank& effect);
+  void perform(const worker::ReserveAddress& effect);
+  void perform(const worker::StartProcess& effect);
+  void perform(const worker::SignalProcess& effect);
+  void perform(const worker::ReleaseProcess& effect);
+  void perform(const worker::AppendSpool& effect);
+  void perform(const worker::ReadSpool& effect);
+  void perform(const worker::TruncateSpool& effect);
+  void perform(const worker::ConnectLiveness& effect);
+  void perform(const worker::Reconnect& effect);
+  void perform(const worker::Note&) {}
+  // Faults come from the scenario, not by orders.
+  void perform(const worker::KillSelf&) {}
+  void perform(const worker::SlowDisk&) {}
+  void perform(const worker::Quit& effect);
+  void spoke(ProcessId id, const wire::FromRank& message);
+  void exited(ProcessId id, std::int32_t code, std::int32_t signal);
+  void print(ProcessId id, const std::string& text);
+  void feed_left_spools();
+  void check_signal(const worker::SignalProcess& effect, Process& process);
+  SimRank* choose_rank(std::uint64_t choice);
+
+  RankWorld& ranks_;
+  World& world_;
+  CoordinatorDoor door_;
+  WorkerOptions options_;
+  Channel up_;
+  Channel down_;
+  std::unique_ptr<worker::WorkerState> state_;
+  std::uint64_t incarnation_ = 0;
+  std::uint64_t connection_ = 0;
+  std::string peer_;
+  SessionId liveness_;
+  std::vector<worker::SendToCoordinator> kept_;
+  std::map<ProcessId, Process> processes_;
+  std::map<ProcessId, SimSpool> spools_;
+  double slowness_ = 1;
+  bool stopping_ = false;
+  Duration stop_away_{0};
+  Instant heard_;  // the last frame of the coordinator
+  std::optional<Instant> unreachable_since_;
+};
+
+}  // namespace tutti::simulation

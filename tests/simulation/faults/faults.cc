@@ -1,0 +1,53 @@
+#include "tests/simulation/faults/faults.h"
+
+#include <algorithm>
+
+namespace tutti::simulation {
+
+namespace {
+
+const FaultRow kFaults[] = {
+    {"crash-coordinator", crash_coordinator, Reach::cluster, "before or after a sync, torn or not"},
+    {"stop-coordinator", stop_coordinator, Reach::cluster, "SIGSTOP, or a starved machine"},
+    {"crash-worker", crash_worker, Reach::machine, "with all its ranks"},
+    {"end-worker", end_worker, Reach::machine, "SIGTERM, and it comes back"},
+    {"kill-rank", kill_rank, Reach::ranks, "SIGKILL from elsewhere"},
+    {"hang-rank", hang_rank, Reach::ranks, "SIGSTOP, some of them for ever"},
+    {"cut-link", cut_link, Reach::machine, "a node is cut off, now and then beyond its lease"},
+    {"cut-one-way", cut_one_way, Reach::machine, "one direction only"},
+    {"long-cut", long_cut, Reach::machine, "beyond lease and stop_after together"},
+    {"congest-network", congest_network, Reach::cluster, "every frame takes much longer"},
+    {"drop-messages", drop_messages, Reach::cluster, "all of one kind, for a while"},
+    {"hold-messages", hold_messages, Reach::cluster, "all of one kind come late, others first"},
+    {"fill-disk", fill_disk, Reach::cluster, "the ledger's disk takes no more"},
+    {"slow-disk", slow_disk, Reach::cluster, "a sync takes up to a second"},
+    {"storage-full", fill_storage, Reach::cluster, "checkpoints cannot be written"},
+    {"storage-slow", slow_storage, Reach::cluster, "checkpoints take seconds"},
+    {"step-clock", step_clock, Reach::cluster, "the coordinator's time of day jumps"},
+    {"slow-node", slow_node, Reach::machine, "all on one machine takes many times as long"},
+    {"lose-power", lose_power, Reach::cluster, "of all machines at once"},
+};
+
+}  // namespace
+
+std::span<const FaultRow> faults() { return kFaults; }
+
+const FaultRow* find_fault(std::string_view name) {
+  const auto* at = std::find_if(std::begin(kFaults), std::end(kFaults),
+                                [&](const FaultRow& row) { return row.name == name; });
+  return at == std::end(kFaults) ? nullptr : at;
+}
+
+void calm(Struck& at) {
+  at.network.calm();
+  for (const auto& worker : at.workers) {
+    worker->heal();
+    worker->slow_down(1);
+  }
+  at.coordinator.free_disk();
+  at.coordinator.slow_disk(0ms);
+  at.ranks.storage.full = false;
+  at.ranks.storage.write_max = 5ms;
+}
+
+}  // namespace tutti::simulation

@@ -1,0 +1,10 @@
+#include "tests/simulation/faults/faults.h"
+
+namespace tutti::simulation {
+
+void slow_node(Struck& at) {
+  at.worker.slow_down(2 + static_cast<double>(at.choice % 15));
+  at.world.after(at.away * 2, [&worker = at.worker] { worker.slow_down(1); });
+}
+
+}  // namespace tutti::simulation

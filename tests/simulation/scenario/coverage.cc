@@ -1,0 +1,141 @@
+#include "tests/simulation/scenario/coverage.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <sstream>
+#include <string_view>
+
+#include "tests/simulation/checkers/checkers.h"
+#include "tests/simulation/faults/faults.h"
+
+namespace tutti::simulation {
+
+namespace {
+
+using coordinator::JobState;
+
+constexpr JobState kStates[] = {JobState::queued,  JobState::placed,     JobState::starting,
+                                JobState::running, JobState::recovering, JobState::stopping};
+
+constexpr std::string_view kMustReach[] = {
+    "a batch was torn by a crash",
+    "a batch was durable before the crash and never spoken of",
+    "a snapshot replaced the journal",
+    "the ledger failed and recovered",
+    "records could not be stored for a while",
+    "a frame was lost",
+    "a frame was overtaken",
+    "an observer dropped a frame",
+    "an observer held a frame back",
+    "a worker found what an earlier one left",
+    "a worker ended as it was asked to",
+    "a program was ended because the coordinator was silent",
+    "a survivor finished the pending step",
+    "a rank updated before it obeyed an abort",
+    "a newcomer copied its state from a peer",
+    "a checkpoint was loaded",
+    "a checkpoint's part was torn",
+    "a checkpoint's part could not be written",
+    "a commit was repeated",
+    "an old checkpoint was pruned",
+    "a key was used again",
+    "a key with another spec was refused",
+    "a submit was refused for a while",
+    "a submit was refused for good",
+};
+
+// A queued job has no process, and one that is placed none that runs.
+bool possible(const FaultRow& fault, JobState state) {
+  if (fault.reach == Reach::cluster) return true;
+  if (state == JobState::queued) return false;
+  return fault.reach == Reach::machine || state != JobState::placed;
+}
+
+std::uint64_t count(const Coverage& coverage, const FaultRow& fault, JobState state) {
+  const auto at = coverage.states.find({std::string(fault.name), std::string(state_name(state))});
+  return at == coverage.states.end() ? 0 : at->second;
+}
+
+}  // namespace
+
+void Coverage::add(const Coverage& other) {
+  runs += other.runs;
+  events += other.events;
+  simulated += other.simulated;
+  for (const auto& [fault, times] : other.faults) faults[fault] += times;
+  for (const auto& [cell, times] : other.states) states[cell] += times;
+  for (const auto& [path, times] : other.reached) reached[path] += times;
+}
+
+std::string Coverage::to_lines() const {
+  std::string out =
+      fmt::format("runs\t{}\nevents\t{}\nsimulated\t{}\n", runs, events, simulated.count());
+  for (const auto& [fault, times] : faults) out += fmt::format("fault\t{}\t{}\n", times, fault);
+  for (const auto& [cell, times] : states) {
+    out += fmt::format("state\t{}\t{}\t{}\n", times, cell.first, cell.second);
+  }
+  for (const auto& [path, times] : reached) out += fmt::format("path\t{}\t{}\n", times, path);
+  return out;
+}
+
+void Coverage::add_lines(const std::string& lines) {
+  std::istringstream in(lines);
+  std::string line;
+  while (std::getline(in, line)) {
+    std::istringstream fields(line);
+    std::string kind;
+    std::uint64_t value = 0;
+    std::string first;
+    std::string second;
+    std::getline(fields, kind, '\t');
+    fields >> value;
+    fields.get();
+    std::getline(fields, first, '\t');
+    std::getline(fields, second, '\t');
+    if (kind == "runs") runs += value;
+    if (kind == "events") events += value;
+    if (kind == "simulated") simulated += Duration(static_cast<std::int64_t>(value));
+    if (kind == "fault") faults[first] += value;
+    if (kind == "state") states[{first, second}] += value;
+    if (kind == "path") reached[first] += value;
+  }
+}
+
+std::vector<std::string> empty_cells(const Coverage& coverage) {
+  std::vector<std::string> out;
+  for (const FaultRow& fault : faults()) {
+    for (const JobState state : kStates) {
+      if (!possible(fault, state) || count(coverage, fault, state) != 0) continue;
+      out.push_back(fmt::format("{} x {}", fault.name, state_name(state)));
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> unreached(const Coverage& coverage) {
+  std::vector<std::string> out;
+  for (const std::string_view path : kMustReach) {
+    if (!coverage.reached.contains(std::string(path))) out.emplace_back(path);
+  }
+  return out;
+}
+
+std::string table(const Coverage& coverage) {
+  std::string out = fmt::format("{:<18}{:>9}", "fault", "injected");
+  for (const JobState state : kStates) out += fmt::format("{:>12}", state_name(state));
+  out += '\n';
+  for (const FaultRow& fault : faults()) {
+    const auto injected = coverage.faults.find(std::string(fault.name));
+    out += fmt::format("{:<18}{:>9}", fault.name,
+                       injected == coverage.faults.end() ? 0 : injected->second);
+    for (const JobState state : kStates) {
+      out += possible(fault, state) ? fmt::format("{:>12}", count(coverage, fault, state))
+                                    : fmt::format("{:>12}", ".");
+    }
+    out += '\n';
+  }
+  return out;
+}
+
+}  // namespace tutti::simulation

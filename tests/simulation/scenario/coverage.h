@@ -1,0 +1,38 @@
+// What a set of runs has met: which fault struck jobs in which state, and which paths were taken.
+//
+// An empty cell that could be met is a finding; so is a path of kMustReach that no run took.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "coordinator/cluster/cluster_records.h"
+#include "protocol/base/clock.h"
+
+namespace tutti::simulation {
+
+struct Coverage {
+  std::uint64_t runs = 0;
+  std::uint64_t events = 0;
+  Duration simulated{0};
+  std::map<std::string, std::uint64_t> faults;                          // injected
+  std::map<std::pair<std::string, std::string>, std::uint64_t> states;  // (fault, state) -> jobs
+  std::map<std::string, std::uint64_t> reached;
+
+  void add(const Coverage& other);
+  // One record a line, for another process to add.
+  std::string to_lines() const;
+  void add_lines(const std::string& lines);
+};
+
+// Cells that chance must have met and did not: "fault x state".
+std::vector<std::string> empty_cells(const Coverage& coverage);
+// Paths that must be met by a set that CI runs, and were not.
+std::vector<std::string> unreached(const Coverage& coverage);
+// The table, for people.
+std::string table(const Coverage& coverage);
+
+}  // namespace tutti::simulation

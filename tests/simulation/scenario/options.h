@@ -1,0 +1,46 @@
+// A scenario: a cluster, what its clients do, what befalls it. Parsed from YAML
+// (scenario_file.h), or made by a test.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/simulation/world/mutation.h"
+#include "tests/simulation/world/network.h"
+
+namespace tutti::simulation {
+
+// Who is struck at an event: the coordinator around the sync of its next decision, a worker or a
+// rank by number, or a link.
+enum class Victim { coordinator_before_sync, coordinator_after_sync, worker, rank, link };
+
+struct Strike {
+  Victim victim = Victim::worker;
+  std::uint32_t number = 0;  // of the worker
+  std::uint64_t event = 0;
+  Duration away = 300ms;  // of who comes back; how long the link is cut
+};
+
+struct ScenarioOptions {
+  std::string name = "unnamed";
+  std::string about;
+  std::uint64_t seed = 1;
+  std::uint32_t workers = 3;
+  std::uint32_t slots = 2;
+  NetworkOptions network = {};
+  std::vector<std::string> workloads = {};  // names of workloads.h
+  std::vector<std::string> faults = {};     // names of faults.h
+  Duration every = 400ms;                   // one fault, on average
+  Duration until = 0ms;                     // no faults after: liveness must follow
+  Duration bound = 300s;                    // every job is terminal by then (I17)
+  std::uint32_t seeds = 0;                  // that CI runs
+  std::uint32_t ended_jobs_max = 1'000;     // the history that is kept (I19)
+  std::vector<Strike> strikes = {};
+  Mutation mutation = Mutation::none;
+};
+
+// The one command that runs it again.
+std::string replay_command(const ScenarioOptions& options);
+
+}  // namespace tutti::simulation

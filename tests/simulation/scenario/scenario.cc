@@ -1,0 +1,254 @@
+#include "tests/simulation/scenario/scenario.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "protocol/base/assert.h"
+
+namespace tutti::simulation {
+
+namespace {
+
+// After the last job has ended, logs still arrive and processes still end.
+constexpr Duration kRest = 40s;
+
+coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
+  coordinator::ClusterSettings settings;
+  settings.state_folder = "/state";
+  settings.join_token = "join";
+  settings.faults = true;
+  settings.liveness_port = 1;
+  settings.hang_min = 3s;
+  settings.hang_max = 10s;
+  settings.ended_jobs_max =
+      options.mutation == Mutation::keep_history ? 1'000'000 : options.ended_jobs_max;
+  return settings;
+}
+
+}  // namespace
+
+Scenario::Scenario(ScenarioOptions options)
+    : options_(std::move(options)),
+      world_(options_.seed),
+      network_(world_, options_.network),
+      ranks_{.world = world_} {
+  world_.mutate(options_.mutation);
+  make_coordinator();
+  clients_ = std::make_unique<Clients>(world_, ranks_, *coordinator_);
+  static const coordinator::Durable kNothing;
+  checkers_ = std::make_unique<Checkers>(
+      Observed{world_, ranks_, *coordinator_, workers_, *clients_, options_, kNothing});
+}
+
+void Scenario::make_coordinator() {
+  SimCoordinator::Doors doors{
+      .send =
+          [this](const coordinator::SendToWorker& frame) {
+            checkers_->sent(frame);
+            if (world_.breaks(Mutation::lose_orders) &&
+                std::holds_alternative<wire::FormGroup>(frame.message)) {
+              return;
+            }
+            if (SimWorker* worker = worker_of(frame.peer)) {
+              worker->receive(frame.peer, frame.session, frame.sequence, frame.message);
+            }
+          },
+      .answer = [this](const coordinator::Answer& answer) { clients_->answered(answer); },
+      .liveness_ended =
+          [this](SessionId session) {
+            for (const auto& worker : workers_) worker->liveness_ended(session);
+          },
+      .started = [this] { checkers_->restarted(); },
+      .decided =
+          [this](const coordinator::Decision& decision) {
+            for (const coordinator::Event& event : decision.events) {
+              world_.trace("event: job " + to_string(event.job) + " " + event.message);
+            }
+            checkers_->decided(decision);
+          }};
+  coordinator_ = std::make_unique<SimCoordinator>(world_, settings_of(options_), std::move(doors));
+}
+
+SimWorker* Scenario::worker_of(const std::string& peer) {
+  const std::string name = peer.substr(0, peer.find('/'));
+  for (const auto& worker : workers_) {
+    if (worker->name() == name) return worker.get();
+  }
+  return nullptr;
+}
+
+void Scenario::make_workers() {
+  for (std::uint32_t i = 0; i < options_.workers; ++i) {
+    CoordinatorDoor door{
+        .receive =
+            [this](const std::string& peer, SessionId session, Sequence sequence,
+                   const wire::FromWorker& message) {
+              if (coordinator_->state() == nullptr) return false;
+              coordinator_->receive(peer, session, sequence, message);
+              return true;
+            },
+        .connect = [this](SessionId session, const std::string& token,
+                          const std::string&) { return coordinator_->connect(session, token); },
+        .disconnected = [this](SessionId session) { coordinator_->disconnected(session); }};
+    workers_.push_back(std::make_unique<SimWorker>(
+        ranks_, network_, std::move(door),
+        WorkerOptions{.name = "node-" + std::to_string(i), .slots = options_.slots}));
+    workers_.back()->start();
+  }
+}
+
+void Scenario::plan() {
+  Plan plan{.options = options_, .rng = Rng(options_.seed * 2 + 1)};
+  for (const std::string& name : options_.workloads) {
+    const WorkloadRow* workload = find_workload(name);
+    TUTTI_ASSERT(workload != nullptr);
+    workload->plan(plan);
+  }
+  clients_->begin(plan);
+}
+
+std::optional<std::string> Scenario::run() {
+  world_.before_event = [this](std::uint64_t event) {
+    for (const Strike& strike : options_.strikes) {
+      if (event == strike.event) hit(strike);
+    }
+  };
+  coordinator_->start();
+  make_workers();
+  plan();
+  if (options_.until > 0ms) cause_faults();
+  const Instant calm = Instant{} + options_.until;
+  const Instant end = calm + options_.bound;
+  std::optional<Instant> rested;
+  while (world_.now() < end && world_.step()) {
+    notice_coordinator();
+    checkers_->looked();
+    if (world_.now() > calm && all_ended()) {
+      if (!rested) rested = world_.now() + kRest;
+      if (world_.now() >= *rested) break;
+    } else {
+      rested.reset();
+      last_working_event_ = world_.events();
+    }
+  }
+  if (!world_.violation()) checkers_->ended();
+  coverage_.runs = 1;
+  coverage_.events = world_.events();
+  coverage_.simulated = world_.now().since_start;
+  coverage_.reached = world_.reached();
+  return world_.violation();
+}
+
+// What workers kept for a coordinator that was away reaches the next one first.
+void Scenario::notice_coordinator() {
+  if (coordinator_->state() == nullptr || coordinator_->life() == life_seen_) return;
+  life_seen_ = coordinator_->life();
+  for (const auto& worker : workers_) worker->coordinator_up();
+}
+
+bool Scenario::all_ended() const {
+  if (coordinator_->state() == nullptr || !clients_->content()) return false;
+  for (const auto& [id, job] : checkers_->shadow().jobs()) {
+    if (!coordinator::is_terminal(job.state)) return false;
+  }
+  return true;
+}
+
+const coordinator::JobRecord* Scenario::job(const std::string& name) const {
+  const auto at = clients_->accepted().find(name);
+  return at == clients_->accepted().end() ? nullptr : checkers_->shadow().job(at->second);
+}
+
+const coordinator::JobRecord* Scenario::first_job() const {
+  const auto& jobs = checkers_->shadow().jobs();
+  return jobs.empty() ? nullptr : &jobs.begin()->second;
+}
+
+std::uint64_t Scenario::recoveries() const {
+  std::uint64_t count = 0;
+  for (const auto& [id, job] : checkers_->shadow().jobs()) count += job.restarts;
+  return count;
+}
+
+// Faults
+// ----------------------------------------------------------------------------------------------
+
+Struck Scenario::struck(SimWorker& worker) {
+  Rng& rng = world_.faults();
+  const auto away = Duration(
+      static_cast<std::int64_t>(to_ms(10ms) + static_cast<std::int64_t>(rng.below(3'000))) *
+      1'000'000);
+  return {.world = world_,
+          .rng = rng,
+          .coordinator = *coordinator_,
+          .workers = workers_,
+          .network = network_,
+          .ranks = ranks_,
+          .worker = worker,
+          .away = away,
+          .choice = rng.next()};
+}
+
+void Scenario::cause_faults() {
+  Rng& rng = world_.faults();
+  const auto every = static_cast<std::uint64_t>(options_.every.count());
+  const auto pause = Duration(static_cast<std::int64_t>(every / 4 + rng.below(every * 2)));
+  world_.after(pause, [this] {
+    if (world_.now() >= Instant{} + options_.until) return end_faults();
+    one_fault();
+    cause_faults();
+  });
+}
+
+void Scenario::end_faults() {
+  world_.trace("faults are over");
+  Struck at = struck(*workers_.front());
+  calm(at);
+}
+
+void Scenario::one_fault() {
+  Rng& rng = world_.faults();
+  if (options_.faults.empty()) return;
+  const FaultRow* fault = find_fault(options_.faults[rng.below(options_.faults.size())]);
+  TUTTI_ASSERT(fault != nullptr);
+  SimWorker& worker = *workers_[rng.below(workers_.size())];
+  world_.trace("fault: " + std::string(fault->name));
+  note_coverage(*fault, worker);
+  Struck at = struck(worker);
+  fault->strike(at);
+}
+
+void Scenario::note_coverage(const FaultRow& fault, const SimWorker& worker) {
+  const std::string name(fault.name);
+  ++coverage_.faults[name];
+  const coordinator::Durable& shadow = checkers_->shadow();
+  std::set<JobId> here = worker.jobs_here();
+  if (fault.reach == Reach::machine) {
+    for (const auto& [id, process] : shadow.processes()) {
+      if (process.worker == worker.name()) here.insert(process.job);
+    }
+  }
+  for (const auto& [id, job] : shadow.jobs()) {
+    if (coordinator::is_terminal(job.state)) continue;
+    if (fault.reach != Reach::cluster && !here.contains(id)) continue;
+    ++coverage_.states[{name, std::string(state_name(job.state))}];
+  }
+}
+
+void Scenario::hit(const Strike& strike) {
+  SimWorker& worker = *workers_[strike.number % workers_.size()];
+  switch (strike.victim) {
+    case Victim::coordinator_before_sync:
+      return coordinator_->crash_at(1, CrashPoint::before_sync, strike.away);
+    case Victim::coordinator_after_sync:
+      return coordinator_->crash_at(1, CrashPoint::after_sync, strike.away);
+    case Victim::worker: return worker.crash(strike.away);
+    case Victim::rank: return worker.kill_rank(0);
+    case Victim::link:
+      worker.cut(SimWorker::Cut::both);
+      return world_.after(strike.away, [&worker] { worker.heal(); });
+  }
+}
+
+}  // namespace tutti::simulation

@@ -1,0 +1,87 @@
+#include "tests/simulation/scenario/soak.h"
+
+#include <fmt/core.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "tests/simulation/scenario/runner.h"
+#include "tests/simulation/scenario/scenario_file.h"
+
+namespace tutti::simulation {
+
+namespace {
+
+// More would tell nothing new.
+constexpr std::size_t kFailuresShown = 20;
+
+struct SoakOptions {
+  double minutes = 1;
+  std::uint64_t first = 1;
+  unsigned threads = std::max(1U, std::thread::hardware_concurrency());
+};
+
+bool parse(const std::vector<std::string>& arguments, SoakOptions& out) {
+  for (std::size_t i = 0; i + 1 < arguments.size(); i += 2) {
+    const std::string& value = arguments[i + 1];
+    if (arguments[i] == "--minutes") {
+      out.minutes = std::strtod(value.c_str(), nullptr);
+    } else if (arguments[i] == "--first") {
+      out.first = std::strtoull(value.c_str(), nullptr, 10);
+    } else if (arguments[i] == "--threads") {
+      out.threads = static_cast<unsigned>(std::strtoul(value.c_str(), nullptr, 10));
+    } else {
+      return false;
+    }
+  }
+  return arguments.size() % 2 == 0 && out.threads > 0;
+}
+
+void print(const Report& report, double seconds) {
+  const Coverage& met = report.coverage;
+  std::uint64_t injected = 0;
+  for (const auto& [fault, times] : met.faults) injected += times;
+  fmt::print("{}\npaths taken:\n", table(met));
+  for (const auto& [path, times] : met.reached) fmt::print("{:>12}  {}\n", times, path);
+  for (const std::string& cell : empty_cells(met)) fmt::print("finding: never met: {}\n", cell);
+  for (const std::string& path : unreached(met)) fmt::print("finding: never taken: {}\n", path);
+  std::size_t shown = 0;
+  for (const Failure& failure : report.failures) {
+    if (++shown > kFailuresShown) break;
+    fmt::print("{}\n  replay: {}\n", failure.violation, failure.replay);
+  }
+  fmt::print("soak: {} seeds, {:.1f} simulated hours, {} faults, {} events in {:.0f} s: {}\n",
+             met.runs, to_seconds(met.simulated) / 3600, injected, met.events, seconds,
+             report.failures.empty() ? "all invariants hold"
+                                     : fmt::format("{} FAILED", report.failures.size()));
+}
+
+}  // namespace
+
+int soak(const std::vector<std::string>& arguments) {
+  SoakOptions options;
+  if (!parse(arguments, options)) {
+    std::fputs("usage: soak [--minutes N] [--first SEED] [--threads N]\n", stderr);
+    return 2;
+  }
+  auto scenarios = load_scenarios();
+  if (!scenarios || scenarios->empty()) {
+    std::fprintf(stderr, "soak: %s\n",
+                 scenarios ? "no scenarios" : scenarios.error().message.c_str());
+    return 2;
+  }
+  const Instant start = monotonic_now();
+  std::uint64_t count = 0;
+  const auto next = [&]() -> std::optional<ScenarioOptions> {
+    if (to_seconds(monotonic_now() - start) > options.minutes * 60) return std::nullopt;
+    ScenarioOptions out = (*scenarios)[count % scenarios->size()];
+    out.seed = options.first + count++ / scenarios->size();
+    return out;
+  };
+  const Report report = run_all(next, options.threads);
+  print(report, to_seconds(monotonic_now() - start));
+  return report.failures.empty() ? 0 : 1;
+}
+
+}  // namespace tutti::simulation

@@ -1,0 +1,12 @@
+// As many seeds of all scenarios as fit into some minutes, on all cores; then the coverage.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace tutti::simulation {
+
+// Exit code: 0 all held, 1 an invariant broke, 2 usage.
+int soak(const std::vector<std::string>& arguments);
+
+}  // namespace tutti::simulation

@@ -1,0 +1,53 @@
+#include "tests/simulation/world/mutation.h"
+
+#include <algorithm>
+
+namespace tutti::simulation {
+
+namespace {
+
+using enum Mutation;
+
+const MutationRow kMutations[] = {
+    {speak_before_sync, "speak-before-sync", "I1 I2 I5 I11", "chaos",
+     "effects leave, and the sync comes some time later"},
+    {forget_journal, "forget-journal", "I1 I11", "chaos", "a restart reads the snapshot only"},
+    {lose_key, "lose-key", "I2 I11", "clients", "the journal does not hold the keys of submits"},
+    {replay_twice, "replay-twice", "I11", "chaos", "a restart applies some facts twice"},
+    {refuse_and_keep, "refuse-and-keep", "I1", "calm", "a client is refused and its job runs"},
+    {obey_old_generation, "obey-old-generation", "I3", "chaos",
+     "a rank forms a group of an older generation"},
+    {outlive_silence, "outlive-silence", "I3 I6", "cut-programs",
+     "a cut-off worker does not end its programs"},
+    {form_incomplete, "form-incomplete", "I4", "calm", "a group begins without its last rank"},
+    {miscount_free, "miscount-free", "I5", "calm", "a node shows one more free slot"},
+    {report_exit_early, "report-exit-early", "I6", "clients",
+     "a process is said to be gone while it runs"},
+    {revive_ended, "revive-ended", "I7 I11", "chaos", "a restart forgets that jobs have ended"},
+    {blame_user, "blame-user", "I8", "chaos", "a SIGKILL from elsewhere is charged to the user"},
+    {kill_on_silence, "kill-on-silence", "I10", "chaos",
+     "a worker ends its ranks when the coordinator is silent"},
+    {skip_sample, "skip-sample", "I12", "calm", "a shard is left out of one step"},
+    {claim_part, "claim-part", "I14", "calm", "a rank says that a part is written, and it is not"},
+    {load_other_state, "load-other-state", "I13", "chaos", "a newcomer's copy is not the peer's"},
+    {lose_events, "lose-events", "I15", "calm", "some events are not journalled"},
+    {ack_unstored, "ack-unstored", "I15", "calm", "logs are acknowledged and not stored"},
+    {drop_answer, "drop-answer", "I18", "calm", "some requests are never answered"},
+    {answer_twice, "answer-twice", "I18", "calm", "requests are answered twice"},
+    {lose_orders, "lose-orders", "I17 I9", "calm", "no FormGroup ever leaves"},
+    {hide_slots, "hide-slots", "I9", "chaos", "workers say that they have no slots"},
+    {forget_drain, "forget-drain", "I16", "drains", "a drain is answered and forgotten"},
+    {keep_history, "keep-history", "I19", "crowd", "ended jobs are kept without a bound"},
+};
+
+}  // namespace
+
+std::span<const MutationRow> mutations() { return kMutations; }
+
+const MutationRow* find_mutation(std::string_view name) {
+  const auto* at = std::find_if(std::begin(kMutations), std::end(kMutations),
+                                [&](const MutationRow& row) { return row.name == name; });
+  return at == std::end(kMutations) ? nullptr : at;
+}
+
+}  // namespace tutti::simulation
