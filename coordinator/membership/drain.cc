@@ -156,7 +156,10 @@ void on_undrain(Desk& desk, const UndrainNode& input) {
 void on_leaving(Desk& desk, const WorkerLink& link, const wire::WorkerLeaving& report) {
   const auto at = desk.worker_of_peer.find(link.peer);
   if (at == desk.worker_of_peer.end()) return;
-  drain(desk, at->second, DrainCause::leaving,
+  const WorkerRecord* worker = desk.durable.worker(at->second);
+  // Who drained it wants it to be so when it is back, too.
+  const bool stays = worker != nullptr && worker->draining();
+  drain(desk, at->second, stays ? worker->drain.cause : DrainCause::leaving,
         report.reason.empty() ? "it was told to stop" : report.reason,
         std::chrono::milliseconds(report.deadline_ms));
 }

@@ -32,6 +32,7 @@ void SimWorker::start() {
   settings.hello.profiles = {"portable"};
   settings.hello.faults = true;
   settings.hello.join_token = "join";
+  settings.hello.limits = "rlimit";
   state_ = std::make_unique<worker::WorkerState>(std::move(settings));
   if (!is_cut()) unreachable_since_.reset();
   for (const worker::Effect& effect : state_->start(world_.now())) {
@@ -209,6 +210,12 @@ void SimWorker::perform(const worker::Reconnect& effect) {
     peer_ =
         options_.name + "/" + std::to_string(incarnation_) + "/" + std::to_string(++connection_);
     on(worker::Connected{});
+  });
+}
+
+void SimWorker::perform(const worker::KillSelf&) {
+  world_.after(0ms, [this, incarnation = incarnation_] {
+    if (incarnation == incarnation_) crash(300ms);
   });
 }
 

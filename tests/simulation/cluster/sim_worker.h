@@ -104,10 +104,9 @@ class SimWorker {
   void perform(const worker::TruncateSpool& effect);
   void perform(const worker::ConnectLiveness& effect);
   void perform(const worker::Reconnect& effect);
-  void perform(const worker::Note&) {}
-  // Faults come from the scenario, not by orders.
-  void perform(const worker::KillSelf&) {}
+  void perform(const worker::KillSelf& effect);
   void perform(const worker::SlowDisk&) {}
+  void perform(const worker::Note&) {}
   void perform(const worker::Quit& effect);
   void spoke(ProcessId id, const wire::FromRank& message);
   void exited(ProcessId id, std::int32_t code, std::int32_t signal);

@@ -112,6 +112,11 @@ void Clients::ask_to_cancel(const std::string& name, coordinator::CancelJob canc
 
 void Clients::drain(const std::string& node, Duration deadline) {
   if (drained_.contains(node) || to_undrain_.contains(node)) return;
+  // Not while an undrain that was said again may still be waiting to be heard.
+  for (const auto& [id, request] : requests_) {
+    if (request.what != "undrain" || request.job != node || request.answered) continue;
+    if (request.life == coordinator_.life()) return;
+  }
   coordinator::DrainNode drain;
   drain.request = send({.what = "drain", .job = node, .deadline = deadline});
   drain.node = node;

@@ -31,7 +31,6 @@ constexpr std::string_view kMustReach[] = {
     "a worker found what an earlier one left",
     "a worker ended as it was asked to",
     "a program was ended because the coordinator was silent",
-    "a survivor finished the pending step",
     "a rank updated before it obeyed an abort",
     "a newcomer copied its state from a peer",
     "a checkpoint was loaded",

@@ -11,7 +11,7 @@ void plan_programs(Plan& plan) {
 }
 
 void plan_long_programs(Plan& plan) {
-  for (int i = 0; i < 2; ++i) plan.run("long", 1, 4s).at = plan.some(0ms, 4s);
+  for (int i = 0; i < 2; ++i) plan.run("long", 1, 10s).at = plan.some(0ms, 4s);
 }
 
 }  // namespace tutti::simulation
