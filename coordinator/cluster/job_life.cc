@@ -313,8 +313,30 @@ void say_ended(Desk& desk, JobId id) {
   desk.effect(ForgetJob{.job = forgotten, .tasks = tasks});
 }
 
+// Processes of a stopping job that a worker in session neither has nor was told to start: they were
+// wanted when its Hello was compared, and nobody will report their end.
+void end_never_begun(Desk& desk, JobId id) {
+  std::vector<ProcessId> ended;
+  for (const ProcessId process : desk.durable.processes_of(id)) {
+    const ProcessRecord& record = *desk.durable.process(process);
+    const WorkerLink* link = record.lost ? nullptr : desk.link_of(record);
+    if (link != nullptr && !desk.processes[process].seen) ended.push_back(process);
+  }
+  for (const ProcessId process : ended) {
+    wire::RankExited exit;
+    exit.job = id;
+    exit.process = process;
+    exit.generation = desk.durable.process(process)->generation;
+    exit.ordered = true;
+    exit.error = "its worker does not have it";
+    exit.seen_unix_ms = desk.wall.unix_ms;
+    on_exit(desk, exit);
+  }
+}
+
 // A stopping job whose last process is gone. Those of lost workers are fenced when they are back.
 bool settle(Desk& desk, JobId id) {
+  end_never_begun(desk, id);
   for (const ProcessId process : desk.durable.processes_of(id)) {
     if (!desk.durable.process(process)->lost) return false;
   }

@@ -16,6 +16,7 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
      "  tutti submit job.yaml --set train.steps=10 --key nightly-3 --wait\n"},
     {"jobs", "  tutti jobs\n  tutti jobs -o json | jq '.jobs[].state'\n"},
     {"job", "  tutti job 7\n  tutti job kjv-small\n"},
+    {"explain", "  tutti explain 7\n  tutti explain kjv-small -o json\n"},
     {"steps", "  tutti steps 7 -f\n  tutti steps 7 --since 400 -o json\n"},
     {"logs", "  tutti logs 7 -f --rank 0\n  tutti logs 7 --cursor\n"},
     {"events", "  tutti events -f\n  tutti events 7 --kind rank_lost,recovered --since 1h\n"},

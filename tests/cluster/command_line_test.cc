@@ -38,7 +38,6 @@ TEST_CASE("command line: what cannot be meant is one line with the nearest word,
   check_refused({"fault", "kil-rank", "1", "0"}, "did you mean \"fault kill-rank\"?", kUsage);
   check_refused({"logs", "1", "--folow"}, "did you mean --follow?", kUsage);
   check_refused({"job"}, "JOB", kUsage);
-  check_refused({"job", "-1"}, "whole number", kUsage);
   check_refused({"jobs", "-o", "xml"}, "xml", kUsage);
   check_refused({"verify", "1", "--steps", "5:2"}, "FIRST:LAST", kUsage);
   check_refused({"spec", "check", "/no/such/spec.yaml"}, "/no/such/spec.yaml", kUsage);

@@ -64,7 +64,8 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(void* device, unsigned long long* 
 }
 int nvmlDeviceGetPciInfo_v3(void* device, PciInfo* info) {
   std::memset(info, 0, sizeof(*info));
-  std::snprintf(info->bus_id, sizeof(info->bus_id), "00000000:%02x:00.0", static_cast<unsigned>(number_of(device) & 0xFF));
+  std::snprintf(info->bus_id, sizeof(info->bus_id), "00000000:%02x:00.0",
+                static_cast<unsigned>(number_of(device) & 0xFF));
   return 0;
 }
 int nvmlDeviceGetNvLinkState(void*, unsigned link, unsigned* active) {
@@ -73,7 +74,8 @@ int nvmlDeviceGetNvLinkState(void*, unsigned link, unsigned* active) {
 }
 int nvmlDeviceGetNvLinkRemotePciInfo_v2(void* device, unsigned, PciInfo* info) {
   std::memset(info, 0, sizeof(*info));
-  std::snprintf(info->bus_id, sizeof(info->bus_id), "00000000:%02x:00.0", static_cast<unsigned>((1 - number_of(device)) & 0xFF));
+  std::snprintf(info->bus_id, sizeof(info->bus_id), "00000000:%02x:00.0",
+                static_cast<unsigned>((1 - number_of(device)) & 0xFF));
   return 0;
 }
 

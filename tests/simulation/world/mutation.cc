@@ -21,7 +21,7 @@ const MutationRow kMutations[] = {
      "a cut-off worker does not end its programs"},
     {form_incomplete, "form-incomplete", "I4", "calm", "a group begins without its last rank"},
     {miscount_free, "miscount-free", "I5", "calm", "a node shows one more free slot"},
-    {report_exit_early, "report-exit-early", "I6", "clients",
+    {report_exit_early, "report-exit-early", "I6 I3", "clients",
      "a process is said to be gone while it runs"},
     {revive_ended, "revive-ended", "I7 I11", "chaos", "a restart forgets that jobs have ended"},
     {blame_user, "blame-user", "I8", "chaos", "a SIGKILL from elsewhere is charged to the user"},

@@ -1,5 +1,6 @@
 #include "kernels/collective/communicator.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -247,6 +248,8 @@ TEST_CASE(
   std::thread dialer([&] { joined = second->connect(form); });
   FileDescriptor socket;
   while (!socket) socket = accept_waiting(stranger.socket);
+  // Accepted sockets do not block; this one is waited for.
+  REQUIRE(::fcntl(socket.get(), F_SETFL, 0) == 0);
   Greeting heard;
   REQUIRE(::recv(socket.get(), &heard, sizeof heard, MSG_WAITALL) == sizeof heard);
   const std::string_view bytes(reinterpret_cast<const char*>(&heard), sizeof heard);
