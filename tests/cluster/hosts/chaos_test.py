@@ -11,6 +11,7 @@ Moments are drawn from the seed, but real processes make no run the same as anot
 """
 
 import argparse
+import json
 import os
 import pathlib
 import random
@@ -23,7 +24,7 @@ import time
 
 import jobs
 import net
-from cluster import Cluster, Failed, eventually
+from cluster import Cluster, Failed, ended, eventually
 
 STEPS = 150
 LINES = 20
@@ -34,10 +35,9 @@ class Chaos:
     def __init__(self, cluster, draw):
         self.cluster = cluster
         self.draw = draw
-        self.trainings, self.programs, self.keys, self.copies = {}, [], {}, []
+        self.keys, self.copies = {}, []
         self.counts = {}
         self.stopped = []  # (until, what continues it)
-        self.healed_at = None
         self.text = jobs.write_prose(cluster.folder / "prose.txt")
         self.expected = {}
 
@@ -154,7 +154,6 @@ class Chaos:
         until = time.monotonic() + seconds
         next_submit = 0.0
         while time.monotonic() < until:
-            self.cluster.tend()
             self.release()
             if time.monotonic() >= next_submit:
                 self.submit()
@@ -162,22 +161,22 @@ class Chaos:
             self.strike()
             pause = time.monotonic() + self.draw.choice([0.05, 0.5, 1.5, 3.0])
             while time.monotonic() < min(pause, until):
-                self.cluster.tend()
                 self.release()
-                time.sleep(0.02)
+                due = min([pause, until, *(each[0] for each in self.stopped)])
+                self.cluster.pause(due - time.monotonic())
         self.release(everything=True)
         self.cluster.hosts.heal()
 
     def settle(self):
         for key in self.keys:
-            eventually(f"{key} is accepted", lambda key=key: (self.try_submit(key), self.keys[key][2])[1],
-                       meanwhile=self.cluster.tend)
+            self.cluster.eventually(f"{key} is accepted",
+                                    lambda key=key: (self.try_submit(key), self.keys[key][2])[1])
         for key, (training, _, found) in self.keys.items():
             if len(found) != 1:
                 raise Failed(f"{key} gave the jobs {sorted(found)}")
             job = next(iter(found))
-            eventually(f"job {job} ends", lambda job=job: self.cluster.job(job).get("state") in
-                       ("done", "failed", "cancelled"), deadline=300, between=0.3, meanwhile=self.cluster.tend)
+            self.cluster.eventually(f"job {job} ends", lambda job=job: self.cluster.job(job).get("state") in
+                                    ("done", "failed", "cancelled"), deadline=300)
             if self.cluster.job(job)["state"] != "done":
                 raise Failed(f"job {job} of {key} ended {self.cluster.job(job)['state']}: "
                              + self.cluster.tutti("events", str(job)).stdout)
@@ -221,7 +220,10 @@ class Chaos:
                                            "-o", "json"], capture_output=True, text=True, check=False,
                                           env={"TUTTI_STATE": str(target), "PATH": os.environ["PATH"]})
                     return done.stdout if done.returncode == 0 else None
-                listed = eventually(f"a coordinator on {target.name} answers", answers, deadline=30)
+                pidfd = os.pidfd_open(process.pid)
+                listed = eventually(f"a coordinator on {target.name} answers", answers, 30,
+                                    lambda seconds: ended([pidfd], seconds))
+                os.close(pidfd)
                 ids = {record["id"] for record in _records(listed)}
                 if not set(known) <= ids:
                     raise Failed(f"{target.name} lost the jobs {sorted(set(known) - ids)}")
@@ -231,7 +233,6 @@ class Chaos:
 
 
 def _records(text):
-    import json
     try:
         whole = json.loads(text)
         if isinstance(whole, dict):
@@ -254,7 +255,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         cluster = None
         try:
-            cluster = Cluster(hosts, folder, options.binaries)
+            cluster = Cluster(hosts, folder, options.binaries, supervised=True)
             chaos = Chaos(cluster, random.Random(options.seed))
             chaos.undisturbed()
             chaos.rage(options.seconds)

@@ -7,6 +7,7 @@ processes carry one variable with a value of this run, by which `leftovers()` fi
 import json
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import time
@@ -24,25 +25,34 @@ class Failed(Exception):
     pass
 
 
-def eventually(what, holds, deadline=DEADLINE, between=0.05, meanwhile=lambda: None):
+def ended(pidfds, seconds):
+    """Waits until one of these processes has ended, at most so long; those that have."""
+    return select.select(pidfds, [], [], max(0.0, seconds))[0]
+
+
+def eventually(what, holds, deadline, pause):
+    """The first true value of `holds`. `pause(seconds)` comes between two questions and may end early."""
     until = time.monotonic() + deadline
     while True:
-        meanwhile()
         value = holds()
         if value:
             return value
         if time.monotonic() >= until:
             raise Failed(f"not within {deadline:.0f} s: {what}")
-        time.sleep(between)
+        pause(0.05)
 
 
 class Cluster:
-    def __init__(self, hosts, folder, binaries, slots=2, lease_ms=2000):
+    """`supervised`: parts that end are started again; else the end of one is a failure of the test."""
+
+    def __init__(self, hosts, folder, binaries, supervised=False, slots=2, lease_ms=2000):
         self.hosts = hosts
         self.folder = pathlib.Path(folder)
         self.binaries = pathlib.Path(binaries)
         self.mark = "TUTTI_TEST_HOSTS=" + uuid.uuid4().hex
+        self.supervised = supervised
         self.parts = {}
+        self.pidfds = {}
         self.commands = {}
         self.state = self.folder / "coordinator"
         self._write("coordinator", {
@@ -57,7 +67,7 @@ class Cluster:
             self.commands[f"worker-{name}"] = (name, "worker")
         for part in self.commands:
             self.start(part)
-        eventually("all workers are ready", lambda: self.count_nodes("ready") == len(hosts.names), meanwhile=self.tend)
+        self.eventually("all workers are ready", lambda: self.count_nodes("ready") == len(hosts.names))
 
     def _write(self, part, values):
         text = "".join(f"{key}: {value}\n" for key, value in values.items())
@@ -72,11 +82,22 @@ class Cluster:
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent,
             env={"PATH": os.environ["PATH"], "TUTTI_LOG": "info", name: value})
         log.close()
+        if part in self.pidfds:
+            os.close(self.pidfds[part])
+        self.pidfds[part] = os.pidfd_open(self.parts[part].pid)
 
-    def tend(self):
+    def pause(self, seconds):
+        """So long, or until a part ends; that one is seen to."""
+        ended(list(self.pidfds.values()), seconds)
         for part, process in list(self.parts.items()):
-            if process.poll() is not None:
-                self.start(part)
+            if process.poll() is None:
+                continue
+            if not self.supervised:
+                raise Failed(f"{part} ended with {process.returncode}")
+            self.start(part)
+
+    def eventually(self, what, holds, deadline=DEADLINE):
+        return eventually(what, holds, deadline, self.pause)
 
     def signal(self, part, number):
         self.parts[part].send_signal(number)
@@ -95,9 +116,24 @@ class Cluster:
         except (OSError, ValueError):
             return 0, ""
 
-    def get(self, target):
-        status, text = self.ask(target)
+    def get(self, target, deadline=10.0):
+        status, text = self.ask(target, deadline=deadline)
         return json.loads(text) if status == 200 else None
+
+    def newest_event(self):
+        """Its number: events that are awaited come after it."""
+        return self.get("/api/v1/events")["next"]
+
+    def await_event(self, after, kind, **of):
+        """Held by the coordinator until there is one of that kind (of job=ID or node=NAME) after that number."""
+        target = f"/api/v1/jobs/{of['job']}/events" if "job" in of else "/api/v1/events"
+        node = f"&node={of['node']}" if "node" in of else ""
+        query = f"{target}?after={after}&kind={kind}{node}&wait_ms=30000"
+        return self.eventually(f"event {kind} of {of}", lambda: (self.get(query, 40.0) or {}).get("events"))
+
+    def await_step(self, job, step):
+        query = f"/api/v1/jobs/{job}/steps?after={step - 1}&wait_ms=30000"
+        return self.eventually(f"step {step} of job {job}", lambda: (self.get(query, 40.0) or {}).get("steps"))
 
     def tutti(self, *words, deadline=DEADLINE):
         return subprocess.run([*self.hosts.prefix(COORDINATOR_HOST), self.binaries / "tutti", *words],
@@ -123,11 +159,8 @@ class Cluster:
     def job(self, job):
         return self.get(f"/api/v1/jobs/{job}") or {}
 
-    def step(self, job):
-        return self.job(job).get("step", 0)
-
     def ranks(self, job):
-        """Pids of the job's tutti-rank processes, by host of the worker that started them unknown."""
+        """Pids of the job's tutti-rank processes, on whatever host."""
         return [pid for pid, environment in self._marked() if f"TUTTI_JOB={job}" in environment
                 and "tutti-rank" in _command(pid)]
 

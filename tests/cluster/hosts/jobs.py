@@ -18,7 +18,7 @@ def training(text, ranks, steps, every=25, infrastructure=1000):
             f"data: {{text: [{text}], sequence: 32}}\n"
             f"train: {{steps: {steps}, batch: 8, seed: 3}}\n"
             f"parallel: {{data: {ranks}, shards: 8}}\n"
-            f"resources: {{ranks: {{min: {ranks}, max: {ranks}}}, threads: 1}}\n"
+            f"resources: {{ranks: {{min: {ranks}, max: {ranks}}}, threads: 1, policy: spread}}\n"
             f"checkpoint: {{every: {every}, keep: 2}}\n"
             f"retries: {{infrastructure: {infrastructure}}}\n")
 

@@ -10,6 +10,7 @@ and nothing can be cut; the caller says so.
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -56,7 +57,6 @@ class Hosts:
         self.names = list(names)
         self.holders = {}
         self.addresses = {}
-        self.cuts = []
         if not self.isolated:
             for number, name in enumerate(self.names):
                 self.addresses[name] = f"127.0.0.{number + 2}"
@@ -72,6 +72,7 @@ class Hosts:
         done = _run(*words)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout
 
     def _join(self, name, number):
         # `echo` comes after unshare has made the namespace.
@@ -100,8 +101,12 @@ class Hosts:
     def cut(self, source, target):
         """Drops what `source` sends to `target`; the other direction stays open."""
         self._must(*self.prefix(target), "nft", "add", "rule", "inet", "cuts", "input", "ip", "saddr",
-                   self.addresses[source], "drop")
-        self.cuts.append((source, target))
+                   self.addresses[source], "counter", "drop")
+
+    def dropped(self, target):
+        """Packets that the cuts have kept from `target` so far."""
+        rules = self._must(*self.prefix(target), "nft", "list", "chain", "inet", "cuts", "input")
+        return sum(int(count) for count in re.findall(r"packets (\d+)", rules))
 
     def cut_both(self, one, other):
         self.cut(one, other)
@@ -112,7 +117,6 @@ class Hosts:
             return
         for name in self.names:
             self._must(*self.prefix(name), "nft", "flush", "chain", "inet", "cuts", "input")
-        self.cuts.clear()
 
     def close(self):
         for holder in self.holders.values():

@@ -1,19 +1,30 @@
 // NCCL's entry points between processes of one machine: a mesh of abstract Unix sockets made by a
 // thread in the background, and transfers that run when their stream comes to them.
 //
+// As in NCCL, whoever makes an id also opens the place where its ranks meet: a rank comes there
+// once its own door is open, and is let go when all have come. So nobody calls a door that is not
+// there yet.
+//
 // A peer that dies is not noticed here, as with memory that GPUs share: the operation waits until
-// it is aborted. So code that does not abort hangs in tests.
+// it is aborted. So code that does not abort hangs in tests. Nothing waits by the clock: sockets
+// and the bell that an abort rings are polled.
 #include <nccl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
-#include <chrono>
+#include <cerrno>
+#include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -29,67 +40,126 @@ struct Transfer {
   int peer;
 };
 
-sockaddr_un address_of(const std::string& id, int rank, socklen_t& length) {
+constexpr int kMeetingMs = 60'000;  // ranks that have not met by then never will
+
+// An abstract address: it ends with its socket.
+struct Door {
+  Door(const std::string& id, const std::string& of) {
+    address.sun_family = AF_UNIX;
+    const std::string name = "tutti-emulated-nccl-" + id + "-" + of;
+    name.copy(address.sun_path + 1, sizeof(address.sun_path) - 1);
+    length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  }
+
+  tutti::FileDescriptor open() const {
+    tutti::FileDescriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0 ||
+        ::listen(socket.get(), SOMAXCONN) != 0) {
+      return {};
+    }
+    return socket;
+  }
+
+  tutti::FileDescriptor call() const {
+    tutti::FileDescriptor line(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (::connect(line.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) return {};
+    return line;
+  }
+
   sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  const std::string name = "tutti-emulated-nccl-" + id + "-" + std::to_string(rank);
-  name.copy(address.sun_path + 1, sizeof(address.sun_path) - 1);
-  length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-  return address;
+  socklen_t length = 0;
+};
+
+bool say(const tutti::FileDescriptor& line, int number) {
+  return ::send(line.get(), &number, sizeof(number), MSG_NOSIGNAL) == sizeof(number);
 }
 
-void nap() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
+// Lets all ranks go once the last has come; each says on arrival how many they are.
+void hold_meeting(const tutti::FileDescriptor& door) {
+  std::vector<tutti::FileDescriptor> arrived;
+  for (int ranks = 1; static_cast<int>(arrived.size()) < ranks;) {
+    pollfd wait{.fd = door.get(), .events = POLLIN, .revents = 0};
+    if (::poll(&wait, 1, kMeetingMs) != 1) return;
+    tutti::FileDescriptor line(::accept4(door.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (::recv(line.get(), &ranks, sizeof(ranks), MSG_WAITALL) != sizeof(ranks)) return;
+    arrived.push_back(std::move(line));
+  }
+  for (const tutti::FileDescriptor& line : arrived) say(line, 0);
+}
 
 }  // namespace
 
 struct EmulatedNccl {
   EmulatedNccl(int ranks, std::string id_, int rank_)
-      : id(std::move(id_)), rank(rank_), peers(static_cast<std::size_t>(ranks)) {
-    socklen_t length = 0;
-    const sockaddr_un address = address_of(id, rank, length);
-    door = tutti::FileDescriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (::bind(door.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0 ||
-        ::listen(door.get(), ranks) != 0) {
+      : id(std::move(id_)),
+        rank(rank_),
+        peers(static_cast<std::size_t>(ranks)),
+        bell(::eventfd(0, EFD_CLOEXEC)),
+        door(Door(id, std::to_string(rank)).open()) {
+    if (!door) {
       state = ncclSystemError;
       return;
     }
-    forming = std::thread([this] { form(); });
+    forming = std::thread([this] { state = form() ? ncclSuccess : ncclSystemError; });
   }
 
-  // Calls those below, waits for those above.
-  void form() {
-    for (int peer = 0; peer < rank && !aborted; ++peer) {
-      while (!aborted && !call(peer)) nap();
-    }
-    for (std::size_t missing = peers.size() - static_cast<std::size_t>(rank) - 1;
-         missing > 0 && !aborted;) {
-      const int accepted = ::accept4(door.get(), nullptr, nullptr, SOCK_CLOEXEC);
-      if (accepted < 0) {
-        nap();
-        continue;
-      }
-      int caller = 0;
-      if (::recv(accepted, &caller, sizeof(caller), MSG_WAITALL) != sizeof(caller)) continue;
-      peers[static_cast<std::size_t>(caller)] = tutti::FileDescriptor(accepted);
-      --missing;
-    }
-    if (!aborted) state = ncclSuccess;
-  }
-
-  bool call(int peer) {
-    socklen_t length = 0;
-    const sockaddr_un address = address_of(id, peer, length);
-    tutti::FileDescriptor line(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (::connect(line.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0)
+  // Calls those below, waits for those above. Whether all are there.
+  bool form() {
+    const tutti::FileDescriptor meeting = Door(id, "meeting").call();
+    int heard = 0;
+    if (!meeting || !say(meeting, static_cast<int>(peers.size())) || !hear(meeting, heard)) {
       return false;
-    if (::send(line.get(), &rank, sizeof(rank), MSG_NOSIGNAL) != sizeof(rank)) return false;
-    peers[static_cast<std::size_t>(peer)] = std::move(line);
+    }
+    for (int peer = 0; peer < rank; ++peer) {
+      tutti::FileDescriptor line = Door(id, std::to_string(peer)).call();
+      if (!line || !say(line, rank)) return false;
+      peers[static_cast<std::size_t>(peer)] = std::move(line);
+    }
+    for (auto missing = static_cast<int>(peers.size()) - rank - 1; missing > 0; --missing) {
+      if (!wait_for(door.get())) return false;
+      tutti::FileDescriptor line(::accept4(door.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      int caller = 0;
+      if (!hear(line, caller)) return false;
+      peers[static_cast<std::size_t>(caller)] = std::move(line);
+    }
     return true;
+  }
+
+  bool hear(const tutti::FileDescriptor& line, int& number) {
+    return wait_for(line.get()) &&
+           ::recv(line.get(), &number, sizeof(number), MSG_WAITALL) == sizeof(number);
+  }
+
+  // Until there is something to read; not when it was aborted.
+  bool wait_for(int socket) {
+    std::array<pollfd, 2> wait{pollfd{.fd = socket, .events = POLLIN, .revents = 0},
+                               pollfd{.fd = bell.get(), .events = POLLIN, .revents = 0}};
+    return ::poll(wait.data(), wait.size(), -1) > 0 && wait[1].revents == 0;
+  }
+
+  void abort() {
+    aborted = true;
+    const std::uint64_t ring = 1;
+    if (::write(bell.get(), &ring, sizeof(ring)) != sizeof(ring)) std::abort();
+    if (forming.joinable()) forming.join();
+    std::unique_lock lock(mutex);
+    idle.wait(lock, [this] { return running == 0; });
+  }
+
+  void begun() {
+    const std::lock_guard lock(mutex);
+    ++running;
+  }
+  void ended() {
+    const std::lock_guard lock(mutex);
+    --running;
+    idle.notify_all();  // under the lock: after it, an abort may remove all this
   }
 
   // All transfers of a group side by side; of one peer and direction one after the other.
   void run(std::vector<Transfer> transfers) {
     std::vector<std::size_t> done(transfers.size(), 0);
+    std::vector<bool> gone(peers.size(), false);
     for (std::size_t left = transfers.size(); left > 0 && !aborted;) {
       bool moved = false;
       for (std::size_t i = 0; i < transfers.size(); ++i) {
@@ -100,13 +170,29 @@ struct EmulatedNccl {
             one.send ? ::send(line, one.memory + done[i], one.bytes - done[i],
                               MSG_NOSIGNAL | MSG_DONTWAIT)
                      : ::recv(line, one.memory + done[i], one.bytes - done[i], MSG_DONTWAIT);
+        // A peer that is gone has nothing to say: only an abort is waited for.
+        if (count == 0 || (count < 0 && errno != EAGAIN)) {
+          gone[static_cast<std::size_t>(one.peer)] = true;
+        }
         if (count <= 0) continue;
         moved = true;
         done[i] += static_cast<std::size_t>(count);
         if (done[i] == one.bytes) --left;
       }
-      if (!moved) nap();
+      if (!moved) wait_to_move(transfers, done, gone);
     }
+  }
+
+  void wait_to_move(const std::vector<Transfer>& transfers, const std::vector<std::size_t>& done,
+                    const std::vector<bool>& gone) {
+    std::vector<pollfd> wait{{.fd = bell.get(), .events = POLLIN, .revents = 0}};
+    for (std::size_t i = 0; i < transfers.size(); ++i) {
+      const auto peer = static_cast<std::size_t>(transfers[i].peer);
+      if (done[i] == transfers[i].bytes || gone[peer]) continue;
+      const short events = transfers[i].send ? POLLOUT : POLLIN;
+      wait.push_back({.fd = peers[peer].get(), .events = events, .revents = 0});
+    }
+    ::poll(wait.data(), wait.size(), -1);
   }
 
   static bool waits_for_earlier(const std::vector<Transfer>& transfers,
@@ -123,10 +209,13 @@ struct EmulatedNccl {
   std::string id;
   int rank;
   std::vector<tutti::FileDescriptor> peers;
+  tutti::FileDescriptor bell;  // rung by an abort
   tutti::FileDescriptor door;
   std::atomic<ncclResult_t> state{ncclInProgress};
   std::atomic<bool> aborted{false};
-  std::atomic<int> running{0};
+  std::mutex mutex;
+  std::condition_variable idle;
+  int running = 0;  // groups that a stream has to run
   std::thread forming;
   std::vector<Transfer> group;  // of the thread that groups
   cudaStream_t stream = nullptr;
@@ -162,6 +251,9 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   for (std::size_t i = 0; i < sizeof(bytes); ++i) {
     std::snprintf(id->internal + 2 * i, 3, "%02x", static_cast<unsigned>(bytes[i]));
   }
+  tutti::FileDescriptor meeting = Door(id->internal, "meeting").open();
+  if (!meeting) return ncclSystemError;
+  std::thread([door = std::move(meeting)] { hold_meeting(door); }).detach();
   return ncclSuccess;
 }
 
@@ -178,9 +270,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
-  comm->aborted = true;
-  if (comm->forming.joinable()) comm->forming.join();
-  while (comm->running > 0) nap();
+  comm->abort();
   delete comm;
   return ncclSuccess;
 }
@@ -194,11 +284,11 @@ ncclResult_t ncclGroupEnd() {
   if (group_depth == 0) return ncclInvalidUsage;
   if (--group_depth > 0) return ncclSuccess;
   for (const ncclComm_t comm : group_members) {
-    ++comm->running;
+    comm->begun();
     tutti::emulation::enqueue(comm->stream,
                               [comm, transfers = std::move(comm->group)]() -> std::string {
                                 comm->run(transfers);
-                                --comm->running;
+                                comm->ended();
                                 return {};
                               });
     comm->group.clear();
