@@ -1,7 +1,5 @@
 // AdamW, block sums of squares and block hashes: passes over flattened parameters, one thread block
 // for each grid block.
-#include <cmath>
-
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/xxh3.h"
@@ -14,22 +12,6 @@ namespace tutti::kernels::cuda {
 namespace {
 
 constexpr unsigned kThreads = kHashThreads;
-
-// The settings as fp32 numbers: computed in double, rounded once.
-struct AdamWConstants {
-  explicit AdamWConstants(const AdamWSettings& s)
-      : factor(s.factor),
-        keep(static_cast<float>(1.0 - s.rate * s.decay)),
-        beta1(static_cast<float>(s.beta1)),
-        rest1(static_cast<float>(1.0 - s.beta1)),
-        beta2(static_cast<float>(s.beta2)),
-        rest2(static_cast<float>(1.0 - s.beta2)),
-        root(static_cast<float>(std::sqrt(s.correction2))),
-        epsilon(static_cast<float>(s.epsilon)),
-        step(static_cast<float>(s.rate / s.correction1)) {}
-
-  float factor, keep, beta1, rest1, beta2, rest2, root, epsilon, step;
-};
 
 struct Range {
   __device__ Range(Index count)

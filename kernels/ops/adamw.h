@@ -16,6 +16,7 @@
 // Errors: invalid_argument; nothing is written then.
 #pragma once
 
+#include <cmath>
 #include <span>
 
 #include "kernels/ops/weight_hash.h"
@@ -33,6 +34,23 @@ struct AdamWSettings {
   double correction1 = 1.0;  // 1 - beta1^t
   double correction2 = 1.0;
   float factor = 1.0F;  // of the gradient
+};
+
+// The settings as fp32 numbers: computed in double, rounded once; what kernels of all devices
+// compute with.
+struct AdamWConstants {
+  explicit AdamWConstants(const AdamWSettings& s)
+      : factor(s.factor),
+        keep(static_cast<float>(1.0 - s.rate * s.decay)),
+        beta1(static_cast<float>(s.beta1)),
+        rest1(static_cast<float>(1.0 - s.beta1)),
+        beta2(static_cast<float>(s.beta2)),
+        rest2(static_cast<float>(1.0 - s.beta2)),
+        root(static_cast<float>(std::sqrt(s.correction2))),
+        epsilon(static_cast<float>(s.epsilon)),
+        step(static_cast<float>(s.rate / s.correction1)) {}
+
+  float factor, keep, beta1, rest1, beta2, rest2, root, epsilon, step;
 };
 
 struct AdamWUpdate {

@@ -6,30 +6,12 @@
 #define TUTTI_ADAMW_LANES_INL
 #endif
 
-#include <cmath>
-
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/ops/adamw.h"
 
-#ifndef TUTTI_ADAMW_CONSTANTS
-#define TUTTI_ADAMW_CONSTANTS
+#ifndef TUTTI_ADAMW_RANGE
+#define TUTTI_ADAMW_RANGE
 namespace tutti::kernels {
-
-// The settings as fp32 numbers: computed in double, rounded once.
-struct AdamWConstants {
-  explicit AdamWConstants(const AdamWSettings& s)
-      : factor(s.factor),
-        keep(static_cast<float>(1.0 - s.rate * s.decay)),
-        beta1(static_cast<float>(s.beta1)),
-        rest1(static_cast<float>(1.0 - s.beta1)),
-        beta2(static_cast<float>(s.beta2)),
-        rest2(static_cast<float>(1.0 - s.beta2)),
-        root(static_cast<float>(std::sqrt(s.correction2))),
-        epsilon(static_cast<float>(s.epsilon)),
-        step(static_cast<float>(s.rate / s.correction1)) {}
-
-  float factor, keep, beta1, rest1, beta2, rest2, root, epsilon, step;
-};
 
 struct AdamWRange {
   float* weight;
