@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/product.h"
 #include "kernels/tensor/device.h"
@@ -21,16 +22,14 @@ HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
 void add_into_kernel(const OpContext& ctx, std::span<float> a, std::span<const float> b) {
-  ctx.pool->parallel_for(
-      static_cast<Index>(a.size()), kElementsInPiece, [&](int, Index begin, Index end) {
-        float* const to = a.data() + begin;
-        const float* const from = b.data() + begin;
-        for_lanes(
-            end - begin, [&](Index i) { store(load(to + i) + load(from + i), to + i); },
-            [&](Index i, Index left) {
-              store_first(load_first(to + i, left) + load_first(from + i, left), to + i, left);
-            });
-      });
+  ctx.pool->parallel_for(static_cast<Index>(a.size()), kElementsInPiece,
+                         [&](int, Index begin, Index end) {
+                           float* const to = a.data() + begin;
+                           const float* const from = b.data() + begin;
+                           each_lanes(end - begin, [&](Index i, auto part) {
+                             store(load(to + i, part) + load(from + i, part), to + i, part);
+                           });
+                         });
 }
 
 // The sum of parts [first, first + count) over one stretch: where it lies, or null if none exists.
@@ -77,19 +76,13 @@ void tree_sum_kernel(const OpContext& ctx, const TreeSum& args) {
 }
 
 void column_sums_kernel(const OpContext& ctx, const ColumnSums& args) {
-  const Index groups = (args.x.columns + kLanes - 1) / kLanes;
-  ctx.pool->parallel_for(groups, 4, [&](int, Index begin, Index end) {
-    for (Index group = begin; group < end; ++group) {
-      const Index column = group * kLanes;
-      const Index left = std::min(kLanes, args.x.columns - column);
-      float* const place = args.output + column;
-      Lanes sum = args.start == ChainStart::zero ? zero() : load_first(place, left);
-      for (Index row = 0; row < args.x.rows; ++row) {
-        const float* const x = args.x.row(row) + column;
-        sum = sum + (left == kLanes ? load(x) : load_first(x, left));
-      }
-      store_first(sum, place, left);
+  each_columns(ctx, args.x.columns, [&](Index column, auto part) {
+    float* const place = args.output + column;
+    Lanes sum = args.start == ChainStart::zero ? zero() : load(place, part);
+    for (Index row = 0; row < args.x.rows; ++row) {
+      sum = sum + load(args.x.row(row) + column, part);
     }
+    store(sum, place, part);
   });
 }
 

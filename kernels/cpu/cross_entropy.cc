@@ -5,8 +5,8 @@
 #include <limits>
 #include <string>
 
-#include "kernels/cpu/exp-inl.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/math.h"
 #include "kernels/ops/product.h"
@@ -45,36 +45,6 @@ struct LogitsPart {
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
-
-HWY_INLINE float largest_of(const float* x, Index width) {
-  const Lanes lowest = splat(-std::numeric_limits<float>::infinity());
-  Lanes largest = lowest;
-  for_lanes(
-      width, [&](Index i) { largest = max(largest, load(x + i)); },
-      [&](Index i, Index left) {
-        largest = max(largest, keep_first(load_first(x + i, left), left, lowest));
-      });
-  return max_lanes(largest);
-}
-
-// The sum of exp(x - top); `weights` takes the terms where it is given, and may be x.
-HWY_INLINE float weigh(const float* x, float top, float* weights, Index width) {
-  const Lanes offset = splat(top);
-  Lanes sum = zero();
-  for_lanes(
-      width,
-      [&](Index i) {
-        const Lanes weight = exp(load(x + i) - offset);
-        if (weights != nullptr) store(weight, weights + i);
-        sum = sum + weight;
-      },
-      [&](Index i, Index left) {
-        const Lanes weight = keep_first(exp(load_first(x + i, left) - offset), left, zero());
-        if (weights != nullptr) store_first(weight, weights + i, left);
-        sum = sum + weight;
-      });
-  return sum_lanes(sum);
-}
 
 HWY_INLINE float exp_of(float x) {
   alignas(64) float lanes[kLanes];

@@ -141,16 +141,8 @@ HWY_INLINE float max_lanes(const Lanes& x) {
   return fold_lanes(x, [](auto a, auto b) HWY_ATTR { return hn::Max(a, b); });
 }
 
-// Calls body(i) for each whole group of sixteen in [0, n) and tail(i, left) for the rest.
-template <class Body, class Tail>
-HWY_INLINE void for_lanes(Index n, const Body& body, const Tail& tail) {
-  Index i = 0;
-  for (; i + kLanes <= n; i += kLanes) body(i);
-  if (i < n) tail(i, n - i);
-}
-
-// The same with one body for both: body(i, part), where part is Whole or Some and goes on to
-// load(from, part) and store(x, to, part).
+// Calls body(i, part) for each group of sixteen in [0, n): part is Whole, for the last one Some,
+// and goes on to load(from, part), store(x, to, part) and keep(x, part, beyond).
 struct Whole {};
 struct Some {
   Index count;
@@ -159,6 +151,10 @@ HWY_INLINE Lanes load(const float* from, Whole) { return load(from); }
 HWY_INLINE Lanes load(const float* from, Some part) { return load_first(from, part.count); }
 HWY_INLINE void store(const Lanes& x, float* to, Whole) { store(x, to); }
 HWY_INLINE void store(const Lanes& x, float* to, Some part) { store_first(x, to, part.count); }
+HWY_INLINE Lanes keep(const Lanes& x, Whole, const Lanes&) { return x; }
+HWY_INLINE Lanes keep(const Lanes& x, Some part, const Lanes& beyond) {
+  return keep_first(x, part.count, beyond);
+}
 
 template <class Body>
 HWY_INLINE void each_lanes(Index n, const Body& body) {

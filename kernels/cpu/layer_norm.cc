@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/elementwise/layer_norm.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -20,16 +21,10 @@ void layer_norm_row(const LayerNormForward& args, Index row) {
   const float mean = sum_lanes(sum) / static_cast<float>(width);
   const Lanes offset = splat(mean);
   Lanes squares = zero();
-  for_lanes(
-      width,
-      [&](Index i) {
-        const Lanes away = load(x + i) - offset;
-        squares = fma(away, away, squares);
-      },
-      [&](Index i, Index left) {
-        const Lanes away = keep_first(load_first(x + i, left) - offset, left, zero());
-        squares = fma(away, away, squares);
-      });
+  each_lanes(width, [&](Index i, auto part) {
+    const Lanes away = keep(load(x + i, part) - offset, part, zero());
+    squares = fma(away, away, squares);
+  });
   const float variance = sum_lanes(squares) / static_cast<float>(width);
   const float inverse = 1.0F / std::sqrt(variance + args.epsilon);
   if (args.mean != nullptr) args.mean[row] = mean;
@@ -95,12 +90,8 @@ void layer_norm_columns(const LayerNormBackward& args, Index column, Part part) 
 void layer_norm_backward_kernel(const OpContext& ctx, const LayerNormBackward& args) {
   // The weight first: dx may take the place of dy.
   if (args.dweight != nullptr || args.dbias != nullptr) {
-    const Index width = args.x.columns;
-    ctx.pool->parallel_for((width + kLanes - 1) / kLanes, 4, [&](int, Index begin, Index end) {
-      const Index first = begin * kLanes;
-      each_lanes(std::min(end * kLanes, width) - first,
-                 [&](Index i, auto part) { layer_norm_columns(args, first + i, part); });
-    });
+    each_columns(ctx, args.x.columns,
+                 [&](Index column, auto part) { layer_norm_columns(args, column, part); });
   }
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
                          [&](int, Index begin, Index end) {

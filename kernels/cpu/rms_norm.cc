@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/tensor/device.h"
 
@@ -17,26 +18,17 @@ void forward_row(const RmsNormForward& args, Index row) {
   const float* const x = args.x.row(row);
   float* const y = args.y.row(row);
   Lanes sum = zero();
-  for_lanes(
-      width,
-      [&](Index i) {
-        const Lanes value = load(x + i);
-        sum = fma(value, value, sum);
-      },
-      [&](Index i, Index left) {
-        const Lanes value = load_first(x + i, left);
-        sum = fma(value, value, sum);
-      });
+  each_lanes(width, [&](Index i, auto part) {
+    const Lanes value = load(x + i, part);
+    sum = fma(value, value, sum);
+  });
   const float mean = sum_lanes(sum) / static_cast<float>(width);
   const float inverse = 1.0F / std::sqrt(mean + args.epsilon);
   if (args.inverse != nullptr) args.inverse[row] = inverse;
   const Lanes factor = splat(inverse);
-  for_lanes(
-      width, [&](Index i) { store(load(x + i) * factor * load(args.weight + i), y + i); },
-      [&](Index i, Index left) {
-        store_first(load_first(x + i, left) * factor * load_first(args.weight + i, left), y + i,
-                    left);
-      });
+  each_lanes(width, [&](Index i, auto part) {
+    store(load(x + i, part) * factor * load(args.weight + i, part), y + i, part);
+  });
 }
 
 void rms_norm_forward_kernel(const OpContext& ctx, const RmsNormForward& args) {
@@ -53,58 +45,37 @@ void backward_row(const RmsNormBackward& args, Index row) {
   const float* const residual = args.residual ? args.residual.row(row) : nullptr;
   float* const dx = args.dx.row(row);
   Lanes sum = zero();
-  for_lanes(
-      width, [&](Index i) { sum = fma(load(dy + i) * load(args.weight + i), load(x + i), sum); },
-      [&](Index i, Index left) {
-        sum = fma(load_first(dy + i, left) * load_first(args.weight + i, left),
-                  load_first(x + i, left), sum);
-      });
+  each_lanes(width, [&](Index i, auto part) {
+    sum = fma(load(dy + i, part) * load(args.weight + i, part), load(x + i, part), sum);
+  });
   const float inverse = args.inverse[row];
   const float slope = inverse * inverse * inverse / static_cast<float>(width) * sum_lanes(sum);
   const Lanes factor = splat(inverse);
   const Lanes along = splat(slope);
-  for_lanes(
-      width,
-      [&](Index i) {
-        Lanes value = fnma(load(x + i), along, factor * (load(dy + i) * load(args.weight + i)));
-        if (residual != nullptr) value = value + load(residual + i);
-        store(value, dx + i);
-      },
-      [&](Index i, Index left) {
-        Lanes value = fnma(load_first(x + i, left), along,
-                           factor * (load_first(dy + i, left) * load_first(args.weight + i, left)));
-        if (residual != nullptr) value = value + load_first(residual + i, left);
-        store_first(value, dx + i, left);
-      });
+  each_lanes(width, [&](Index i, auto part) {
+    Lanes value =
+        fnma(load(x + i, part), along, factor * (load(dy + i, part) * load(args.weight + i, part)));
+    if (residual != nullptr) value = value + load(residual + i, part);
+    store(value, dx + i, part);
+  });
 }
 
 // Sixteen columns of the weight's gradient: one chain over all rows for each.
-void backward_columns(const RmsNormBackward& args, Index column) {
-  const Index left = std::min(kLanes, args.x.columns - column);
-  const bool whole = left == kLanes;
-  float* const place = args.dweight + column;
-  Lanes sum = whole ? load(place) : load_first(place, left);
+template <class Part>
+void backward_columns(const RmsNormBackward& args, Index column, Part part) {
+  Lanes sum = load(args.dweight + column, part);
   for (Index row = 0; row < args.x.rows; ++row) {
-    const float* const x = args.x.row(row) + column;
-    const float* const dy = args.dy.row(row) + column;
-    const Lanes factor = splat(args.inverse[row]);
-    sum = whole ? fma(load(dy), load(x) * factor, sum)
-                : fma(load_first(dy, left), load_first(x, left) * factor, sum);
+    const Lanes normal = load(args.x.row(row) + column, part) * splat(args.inverse[row]);
+    sum = fma(load(args.dy.row(row) + column, part), normal, sum);
   }
-  if (whole) {
-    store(sum, place);
-  } else {
-    store_first(sum, place, left);
-  }
+  store(sum, args.dweight + column, part);
 }
 
 void rms_norm_backward_kernel(const OpContext& ctx, const RmsNormBackward& args) {
   // The weight first: dx may take the place of dy.
   if (args.dweight != nullptr) {
-    const Index groups = (args.x.columns + kLanes - 1) / kLanes;
-    ctx.pool->parallel_for(groups, 4, [&](int, Index begin, Index end) {
-      for (Index group = begin; group < end; ++group) backward_columns(args, group * kLanes);
-    });
+    each_columns(ctx, args.x.columns,
+                 [&](Index column, auto part) { backward_columns(args, column, part); });
   }
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
                          [&](int, Index begin, Index end) {

@@ -21,21 +21,12 @@ HWY_INLINE Turned turn(const Lanes& a, const Lanes& b, const Lanes& cosine, cons
 
 void turn_head(float* x, Index half, const float* cosine, const float* sine, float sign) {
   const Lanes direction = splat(sign);
-  for_lanes(
-      half,
-      [&](Index i) {
-        const Turned turned =
-            turn(load(x + i), load(x + half + i), load(cosine + i), load(sine + i) * direction);
-        store(turned.first, x + i);
-        store(turned.second, x + half + i);
-      },
-      [&](Index i, Index left) {
-        const Turned turned =
-            turn(load_first(x + i, left), load_first(x + half + i, left),
-                 load_first(cosine + i, left), load_first(sine + i, left) * direction);
-        store_first(turned.first, x + i, left);
-        store_first(turned.second, x + half + i, left);
-      });
+  each_lanes(half, [&](Index i, auto part) {
+    const Turned turned = turn(load(x + i, part), load(x + half + i, part), load(cosine + i, part),
+                               load(sine + i, part) * direction);
+    store(turned.first, x + i, part);
+    store(turned.second, x + half + i, part);
+  });
 }
 
 void rotary_apply_kernel(const OpContext& ctx, const RotaryApply& args) {

@@ -18,20 +18,17 @@ HWY_INLINE Lanes sigmoid(const Lanes& x) {
 HWY_INLINE Lanes gated(const Lanes& gate, const Lanes& up) { return gate * sigmoid(gate) * up; }
 
 void silu_gate_forward_kernel(const OpContext& ctx, const SiluGateForward& args) {
-  ctx.pool->parallel_for(
-      args.y.rows, rows_in_piece(args.y.columns), [&](int, Index begin, Index end) {
-        for (Index row = begin; row < end; ++row) {
-          const float* const gate = args.gate.row(row);
-          const float* const up = args.up.row(row);
-          float* const y = args.y.row(row);
-          for_lanes(
-              args.y.columns, [&](Index i) { store(gated(load(gate + i), load(up + i)), y + i); },
-              [&](Index i, Index left) {
-                store_first(gated(load_first(gate + i, left), load_first(up + i, left)), y + i,
-                            left);
-              });
-        }
-      });
+  ctx.pool->parallel_for(args.y.rows, rows_in_piece(args.y.columns),
+                         [&](int, Index begin, Index end) {
+                           for (Index row = begin; row < end; ++row) {
+                             const float* const gate = args.gate.row(row);
+                             const float* const up = args.up.row(row);
+                             float* const y = args.y.row(row);
+                             each_lanes(args.y.columns, [&](Index i, auto part) {
+                               store(gated(load(gate + i, part), load(up + i, part)), y + i, part);
+                             });
+                           }
+                         });
 }
 
 struct GateGradients {
@@ -54,19 +51,12 @@ void silu_gate_backward_kernel(const OpContext& ctx, const SiluGateBackward& arg
           const float* const up = args.up.row(row);
           float* const dgate = args.dgate.row(row);
           float* const dup = args.dup.row(row);
-          for_lanes(
-              args.dy.columns,
-              [&](Index i) {
-                const GateGradients d = gate_gradients(load(dy + i), load(gate + i), load(up + i));
-                store(d.gate, dgate + i);
-                store(d.up, dup + i);
-              },
-              [&](Index i, Index left) {
-                const GateGradients d = gate_gradients(
-                    load_first(dy + i, left), load_first(gate + i, left), load_first(up + i, left));
-                store_first(d.gate, dgate + i, left);
-                store_first(d.up, dup + i, left);
-              });
+          each_lanes(args.dy.columns, [&](Index i, auto part) {
+            const GateGradients d =
+                gate_gradients(load(dy + i, part), load(gate + i, part), load(up + i, part));
+            store(d.gate, dgate + i, part);
+            store(d.up, dup + i, part);
+          });
         }
       });
 }

@@ -2,38 +2,15 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/softmax.cc"
 #include <hwy/foreach_target.h>
 
-#include <limits>
-
-#include "kernels/cpu/exp-inl.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/elementwise/softmax.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
 void softmax_row(const float* x, float* y, Index width) {
-  const Lanes lowest = splat(-std::numeric_limits<float>::infinity());
-  Lanes largest = lowest;
-  for_lanes(
-      width, [&](Index i) { largest = max(largest, load(x + i)); },
-      [&](Index i, Index left) {
-        largest = max(largest, keep_first(load_first(x + i, left), left, lowest));
-      });
-  const Lanes top = splat(max_lanes(largest));
-  Lanes sum = zero();
-  for_lanes(
-      width,
-      [&](Index i) {
-        const Lanes weight = exp(load(x + i) - top);
-        store(weight, y + i);
-        sum = sum + weight;
-      },
-      [&](Index i, Index left) {
-        const Lanes weight = keep_first(exp(load_first(x + i, left) - top), left, zero());
-        store_first(weight, y + i, left);
-        sum = sum + weight;
-      });
-  const Lanes by = splat(1.0F / sum_lanes(sum));
+  const Lanes by = splat(1.0F / weigh(x, largest_of(x, width), y, width));
   each_lanes(width, [&](Index i, auto part) { store(load(y + i, part) * by, y + i, part); });
 }
 

@@ -23,22 +23,20 @@ namespace tutti::kernels::HWY_NAMESPACE {
 void attention_deltas(const OpContext& ctx, const AttentionBackward& args, float* delta) {
   const Index width = args.shape.head_width;
   const Index heads = args.shape.heads;
-  ctx.pool->parallel_for(
-      args.q.rows, rows_in_piece(heads * width), [&](int, Index begin, Index end) {
-        for (Index row = begin; row < end; ++row) {
-          for (Index head = 0; head < heads; ++head) {
-            const float* const dout = args.dout.row(row) + head * width;
-            const float* const out = args.out.row(row) + head * width;
-            Lanes sum = zero();
-            for_lanes(
-                width, [&](Index i) { sum = fma(load(dout + i), load(out + i), sum); },
-                [&](Index i, Index left) {
-                  sum = fma(load_first(dout + i, left), load_first(out + i, left), sum);
-                });
-            delta[row * heads + head] = sum_lanes(sum);
-          }
-        }
-      });
+  ctx.pool->parallel_for(args.q.rows, rows_in_piece(heads * width),
+                         [&](int, Index begin, Index end) {
+                           for (Index row = begin; row < end; ++row) {
+                             for (Index head = 0; head < heads; ++head) {
+                               const float* const dout = args.dout.row(row) + head * width;
+                               const float* const out = args.out.row(row) + head * width;
+                               Lanes sum = zero();
+                               each_lanes(width, [&](Index i, auto part) {
+                                 sum = fma(load(dout + i, part), load(out + i, part), sum);
+                               });
+                               delta[row * heads + head] = sum_lanes(sum);
+                             }
+                           }
+                         });
 }
 
 // Keys and values of the sample as the tile reads them, by blocks.

@@ -50,9 +50,7 @@ HWY_INLINE void scale_sums(float* sums, Index width, float by) {
 // Writes the finished row: out = sums / total.
 HWY_INLINE void finish_head(const float* sums, float total, Index width, float* out) {
   const Lanes by = splat(1.0F / total);
-  for_lanes(
-      width, [&](Index i) { store(load(sums + i) * by, out + i); },
-      [&](Index i, Index left) { store_first(load(sums + i) * by, out + i, left); });
+  each_lanes(width, [&](Index i, auto part) { store(load(sums + i) * by, out + i, part); });
 }
 
 HWY_INLINE float log_sum(float top, float total) {

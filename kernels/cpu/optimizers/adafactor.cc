@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/optimizers/adafactor.h"
 
 #ifndef TUTTI_ADAFACTOR_SWEEP
@@ -53,25 +54,21 @@ void adafactor_rows(const OpContext& ctx, const AdafactorSweep& sweep) {
 // Column states: a chain over rows for each, then the state; a vector's are its second moments.
 void adafactor_columns(const OpContext& ctx, const AdafactorSweep& sweep) {
   const AdafactorUpdate& args = *sweep.update;
-  const Index width = args.weight.columns;
   const auto rows = static_cast<double>(args.weight.rows);
   const Lanes beta = splat(static_cast<float>(args.settings.beta2));
   const Lanes rest = splat(static_cast<float>(1.0 - args.settings.beta2));
   const Lanes mean = splat(static_cast<float>(1.0 / rows));
   const Lanes epsilon = splat(static_cast<float>(args.settings.epsilon));
-  ctx.pool->parallel_for((width + kLanes - 1) / kLanes, 4, [&](int, Index begin, Index end) {
-    const Index first = begin * kLanes;
-    each_lanes(std::min(end * kLanes, width) - first, [&](Index i, auto part) {
-      Lanes sum = zero();
-      for (Index row = 0; row < args.weight.rows; ++row) {
-        const Lanes g = gradient_of(args, args.gradient.row(row), first + i, part);
-        sum = fma(g, g, sum);
-      }
-      float* const state = args.column.data() + first + i;
-      const Lanes now = fma(beta, load(state, part), rest * fma(sum, mean, epsilon));
-      store(now, state, part);
-      store(splat(1.0F) / sqrt(now), sweep.column_roots + first + i, part);
-    });
+  each_columns(ctx, args.weight.columns, [&](Index column, auto part) {
+    Lanes sum = zero();
+    for (Index row = 0; row < args.weight.rows; ++row) {
+      const Lanes g = gradient_of(args, args.gradient.row(row), column, part);
+      sum = fma(g, g, sum);
+    }
+    float* const state = args.column.data() + column;
+    const Lanes now = fma(beta, load(state, part), rest * fma(sum, mean, epsilon));
+    store(now, state, part);
+    store(splat(1.0F) / sqrt(now), sweep.column_roots + column, part);
   });
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/product/bf16_native.h"
 #include "kernels/cpu/product/product_call.h"
+#include "kernels/cpu/row_split.h"
 #include "kernels/ops/product_bf16.h"
 
 namespace tutti::kernels {
@@ -20,15 +21,9 @@ struct Operands {
   Order left_order, right_order;
 };
 
-constexpr Index kElementsAtOnce = 16384;
-
-Index rows_at_once(Index columns) {
-  return std::max<Index>(1, kElementsAtOnce / std::max<Index>(1, columns));
-}
-
 ConstMatrix widen(const OpContext& ctx, const Bf16Matrix& x) {
   Matrix wide = ctx.pool->op_scratch().matrix(x.rows, x.columns);
-  ctx.pool->parallel_for(x.rows, rows_at_once(x.columns), [&](int, Index begin, Index end) {
+  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
       const Bf16* const from = x.row(r);
       float* const to = wide.row(r);
@@ -52,7 +47,7 @@ ConstMatrix pair_up(const OpContext& ctx, const Bf16Matrix& x, Order order) {
   const Index rows = inside ? x.rows : (x.rows + 1) / 2;
   const Index columns = inside ? (x.columns + 1) / 2 : x.columns;
   const Matrix pairs = ctx.pool->op_scratch().matrix(rows, columns);
-  ctx.pool->parallel_for(rows, rows_at_once(columns), [&](int, Index begin, Index end) {
+  ctx.pool->parallel_for(rows, rows_in_piece(columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
       auto* const to = reinterpret_cast<std::uint32_t*>(pairs.row(r));
       const Bf16* const first = inside ? x.row(r) : x.row(2 * r);

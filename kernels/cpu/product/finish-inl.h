@@ -20,11 +20,9 @@ struct OutputBand {
 };
 
 HWY_INLINE void add_row(float* to, const float* from, Index count) {
-  for_lanes(
-      count, [&](Index i) { store(load(to + i) + load(from + i), to + i); },
-      [&](Index i, Index left) {
-        store_first(load_first(to + i, left) + load_first(from + i, left), to + i, left);
-      });
+  each_lanes(count, [&](Index i, auto part) {
+    store(load(to + i, part) + load(from + i, part), to + i, part);
+  });
 }
 
 inline void finish(const Product& args, const OutputBand& band) {

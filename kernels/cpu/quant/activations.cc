@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/cpu/quant/row_codes.h"
+#include "kernels/cpu/row_split.h"
 
 namespace tutti::kernels {
 
@@ -67,10 +68,9 @@ Int8Rows quantise_activations(const OpContext& ctx, ConstMatrix x, ScaleBy by) {
   rows.codes = reinterpret_cast<std::int8_t*>(arena.take(cells * kCell));
   rows.scales = reinterpret_cast<float*>(arena.take(cells * sizeof(float)));
   rows.halves = reinterpret_cast<std::int32_t*>(arena.take(cells * 2 * sizeof(std::int32_t)));
-  ctx.pool->parallel_for(x.rows, std::max<Index>(1, 16384 / std::max<Index>(1, x.columns)),
-                         [&](int, Index begin, Index end) {
-                           for (Index r = begin; r < end; ++r) quantise_one(rows, x, r, by);
-                         });
+  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
+    for (Index r = begin; r < end; ++r) quantise_one(rows, x, r, by);
+  });
   return rows;
 }
 
