@@ -1,7 +1,5 @@
 #include "jobs/models/layer.h"
 
-#include <cstdlib>
-
 #include <cmath>
 
 #include "kernels/ops/product.h"

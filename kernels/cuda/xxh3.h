@@ -126,8 +126,7 @@ __device__ inline Hash hash_short(const HashInput& in) {
 }
 
 inline constexpr unsigned kHashThreads = 256;
-inline constexpr unsigned kKibWords = 256;  // of 32 bits
-inline constexpr unsigned kKibsMax = 256;   // of a grid block
+inline constexpr unsigned kKibsMax = 256;  // of a grid block
 inline constexpr unsigned kAccumulators = 8;
 inline constexpr unsigned kStripesInKib = 16;
 

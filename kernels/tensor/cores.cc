@@ -1,6 +1,7 @@
 #include "kernels/tensor/cores.h"
 
 #include <hwloc.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <charconv>
@@ -62,10 +63,6 @@ std::vector<int> share_cores(std::span<const int> cores, int slot, int slots) {
           cores.begin() + static_cast<std::ptrdiff_t>(at(slot + 1))};
 }
 
-std::vector<int> cores_of_slot(int slot, int slots) {
-  return share_cores(cores_of_machine(), slot, slots);
-}
-
 Result<std::vector<int>> parse_cores(std::string_view list) {
   const Error wrong{ErrorCode::invalid_argument,
                     "\"" + std::string(list) + "\" is no list of cores, such as 2-5,8"};
@@ -95,13 +92,15 @@ std::vector<int> cores_from_environment() {
   std::abort();
 }
 
+// Without the topology: reading it takes longer than a thread's start.
 bool bind_thread(int core) {
-  const Topology topology = read_topology();
-  if (topology == nullptr || core < 0) return false;
-  hwloc_bitmap_t set = hwloc_bitmap_alloc();
-  hwloc_bitmap_only(set, static_cast<unsigned>(core));
-  const bool bound = hwloc_set_cpubind(topology.get(), set, HWLOC_CPUBIND_THREAD) == 0;
-  hwloc_bitmap_free(set);
+  if (core < 0 || core >= kCoreMax) return false;
+  cpu_set_t* const set = CPU_ALLOC(kCoreMax);
+  const std::size_t bytes = CPU_ALLOC_SIZE(kCoreMax);
+  CPU_ZERO_S(bytes, set);
+  CPU_SET_S(static_cast<std::size_t>(core), bytes, set);
+  const bool bound = sched_setaffinity(0, bytes, set) == 0;
+  CPU_FREE(set);
   return bound;
 }
 

@@ -23,9 +23,7 @@ namespace tutti::kernels {
 // One entry of each physical core that this process may use, in the order of the topology.
 std::vector<int> cores_of_machine();
 
-// The cores of rank `slot` of `slots` on this machine; empty where slots outnumber cores.
-std::vector<int> cores_of_slot(int slot, int slots);
-// The same from a given list of cores.
+// Of these cores, those of rank `slot` of `slots`; empty where slots outnumber cores.
 std::vector<int> share_cores(std::span<const int> cores, int slot, int slots);
 
 Result<std::vector<int>> parse_cores(std::string_view list);

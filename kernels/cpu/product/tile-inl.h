@@ -1,5 +1,5 @@
-// The register tile under every product: output[rows, columns] continued by fused multiply-adds
-// over k.
+// The register tile under attention's products: output[rows, columns] continued by fused
+// multiply-adds over k.
 //
 // One tile holds kRows x (kTileVectors vectors) of the output in registers and walks over k in
 // ascending order; each output is one chain (chain rule), whatever the tile's height. The left
@@ -35,15 +35,11 @@ inline constexpr Index kTileColumns = kTileVectors * kVectorLanes;
 // share L1 and L2.
 inline constexpr Index kDepth = 256;
 
-// Left layouts. Rows: k lies side by side; the stride is odd in cache lines, so that the rows of a
-// tile fall into different sets of L1. Columns: the rows of a block lie side by side for each k.
+// A left layout: k lies side by side; the stride is odd in cache lines, so that the rows of a tile
+// fall into different sets of L1.
 struct LeftRows {
   static constexpr Index kStride = kDepth + 16;
   static constexpr Index at(Index row, Index k) { return row * kStride + k; }
-};
-struct LeftColumns {
-  static constexpr Index kStride = 112;
-  static constexpr Index at(Index row, Index k) { return k * kStride + row; }
 };
 
 // Operands of a tile, a panel or a band: right is [depth][right_stride], readable up to a multiple
