@@ -170,14 +170,9 @@ def check_tree(root, names):
         yield "CMakeLists.txt", 1, "size", f"more than {CMAKE_ROOT_MAX} lines"
 
 
-WITHOUT_CUDA = "kernels/ops/without_cuda.txt"
-
-
 def check_ops(root, names):
-    """An op hands its checked arguments to the context's device, or says in WITHOUT_CUDA that no GPU has it yet."""
-    listed = root / WITHOUT_CUDA
-    without = {line.split()[0] for line in listed.read_text().splitlines()
-               if line and not line.startswith("#")} if listed.exists() else set()
+    """An op hands its checked arguments to the context's device, or a list says that no GPU has it yet."""
+    without = op_catalogue.without_cuda(root)
     sources = "\n".join((root / name).read_text(encoding="utf-8", errors="replace") for name in names
                         if name.startswith("kernels/") and name.endswith(".cc"))
     for name in names:
@@ -191,7 +186,7 @@ def check_ops(root, names):
             bodies = re.findall(rf"^Result<[^(\n]*> {op}\(const OpContext& ctx.*?^}}", sources, re.M | re.S)
             if not any("ctx.device->" in body for body in bodies):
                 yield name, number, "cuda", (f"{op} has no CUDA version: hand it to ctx.device (kernels/cuda), or "
-                                             f"add a line to {WITHOUT_CUDA}")
+                                             f"add a line to {op_catalogue.WITHOUT_CUDA}")
 
 
 def findings(root):

@@ -4,8 +4,8 @@
     ops/lint/op_catalogue.py [ROOT]            exit 0: the table is current; 1: it is not, one line says so
     ops/lint/op_catalogue.py --write [ROOT]    makes it anew
 
-Ops are the functions of kernels/ops that take a context. A device has an op where kernels/tensor/device.h can enqueue its
-arguments. Shares are the best of the op's cases in kernels/lab/measured.jsonl, lines of ops/bench/kernels. What no file
+Ops are the functions of kernels/ops that take a context. A GPU has those that
+kernels/ops/without_cuda.txt does not name. Shares are the best of the op's cases in kernels/lab/measured.jsonl, lines of ops/bench/kernels. What no file
 says by itself is a row of FACTS; an op without one is listed with its header alone.
 """
 
@@ -16,6 +16,7 @@ import sys
 
 BEGIN = "<!-- ops: made by ops/lint/op_catalogue.py -->"
 END = "<!-- ops end -->"
+WITHOUT_CUDA = "kernels/ops/without_cuda.txt"
 
 # How a result is summed: what makes it the same for any threads, and what its tolerance is made of.
 CHAIN_K = "chain over k"
@@ -55,6 +56,7 @@ FACTS = {
     "embedding_backward": ("portable", CHAIN_TOKENS, "chain bits", "embedding backward"),
     "add_into": ("portable", "one addition", EXACT, "add into"),
     "tree_sum": ("portable", "the tree over shards", "tree bits", "tree sum"),
+    "clear": ("portable", NONE, EXACT, ""),
     "dropout": ("portable", NONE, EXACT, "dropout"),
     "to_bf16": ("portable", NONE, EXACT, "to bf16 nearest"),
     "from_bf16": ("portable", NONE, EXACT, "from bf16"),
@@ -81,22 +83,20 @@ FACTS = {
 
 
 def ops_of(root):
-    """(op, header, type of its arguments) by header and place."""
-    pattern = re.compile(r"^Result<>\s+(\w+)\(\s*const OpContext& ctx,\s*(?:const )?([\w:<> ]+?)[&\s]", re.MULTILINE)
+    """(op, header) by header and place."""
+    pattern = re.compile(r"^Result<>\s+(\w+)\(\s*const OpContext& ctx,", re.MULTILINE)
     for header in sorted((root / "kernels/ops").rglob("*.h")):
         if "reference" in header.parts:
             continue
         for match in pattern.finditer(header.read_text()):
-            yield match.group(1), header.relative_to(root / "kernels/ops").as_posix(), match.group(2)
+            yield match.group(1), header.relative_to(root / "kernels/ops").as_posix()
 
 
-def devices_of(root, op, arguments):
-    """Names of device arguments are those of the op where it takes none of its own."""
-    text = (root / "kernels/tensor/device.h").read_text()
-    own = "".join(part.capitalize() for part in op.split("_"))
-    names = {arguments.strip(), own}
-    found = any(re.search(r"enqueue\([^)]*const %s&" % re.escape(name), text) for name in names)
-    return "CPU, CUDA" if found else "CPU"
+def without_cuda(root):
+    """The ops that no GPU has; the lint (check_ops) sees to it that all others are handed to a device."""
+    listed = root / WITHOUT_CUDA
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    return {line.split()[0] for line in lines if line and not line.startswith("#")}
 
 
 def measurements(root):
@@ -123,9 +123,10 @@ def table(root):
     yield ""
     yield "| op | header | profiles | devices | sums | tolerance | share of ceiling |"
     yield "|---|---|---|---|---|---|---|"
-    for op, header, arguments in ops_of(root):
+    host_only = without_cuda(root)
+    for op, header in ops_of(root):
         profiles, sums, tolerance, text = FACTS.get(op, ("its header's", "its header's", "its test's", ""))
-        yield (f"| `{op}` | `{header}` | {profiles} | {devices_of(root, op, arguments)} | {sums} | {tolerance} |"
+        yield (f"| `{op}` | `{header}` | {profiles} | {'CPU' if op in host_only else 'CPU, CUDA'} | {sums} | {tolerance} |"
                f" {share_of(lines, text)} |")
     yield ""
     yield ("Tolerances are arguments of `tolerance(terms, magnitude)` in `tests/parity/harness.h`, which has their "
