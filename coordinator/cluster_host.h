@@ -126,7 +126,6 @@ class ClusterHost {
   };
 
   Result<> listen(const ClusterHostOptions& options);
-  std::optional<AnswerBody> known_key(const SubmitJob& input) const;
   void note_changes(const std::vector<Effect>& effects);
   void note_change(const Caller& caller, std::string target);
   void give_up_waiting();

@@ -5,7 +5,6 @@
 #include "coordinator/cluster_host.h"
 #include "protocol/base/clock.h"
 #include "protocol/base/log.h"
-#include "protocol/base/sha256.h"
 
 namespace tutti::coordinator {
 
@@ -22,24 +21,10 @@ void number_request(T& input, RequestId request) {
 }  // namespace
 
 void ClusterHost::ask(Input input, Caller caller, Answered answered) {
-  if (const auto* submit = std::get_if<SubmitJob>(&input)) {
-    if (const std::optional<AnswerBody> known = known_key(*submit)) return answered(*known);
-  }
   const RequestId request{++last_request_};
   std::visit([&](auto& each) { number_request(each, request); }, input);
   waiting_[request] = {std::move(answered), std::move(caller), monotonic_now()};
   handle(std::move(input));
-}
-
-// The state machine knows the keys of jobs in its history; older ones are in the ledger.
-std::optional<AnswerBody> ClusterHost::known_key(const SubmitJob& input) const {
-  if (input.key.empty()) return std::nullopt;
-  const Result<std::optional<KeptKey>> kept = ledger_->key(input.key, wall_now().unix_ms);
-  if (!kept) return AnswerBody(kept.error());
-  if (!*kept || state_->find_job((*kept)->job) != nullptr) return std::nullopt;
-  if ((*kept)->spec_hash == sha256_hex(input.yaml)) return JobAccepted{(*kept)->job, true};
-  return Error{ErrorCode::already_exists, "key " + input.key + " was used for job " +
-                                              to_string((*kept)->job) + " with another spec"};
 }
 
 void ClusterHost::note_changes(const std::vector<Effect>& effects) {

@@ -9,9 +9,7 @@
 
 #include "coordinator/ledger/fact_codec.h"
 #include "coordinator/ledger/sqlite.h"
-#include "protocol/base/clock.h"
 #include "protocol/base/file.h"
-#include "protocol/base/sha256.h"
 
 namespace tutti::coordinator {
 
@@ -32,8 +30,9 @@ constexpr const char* kSchema =
     "create index if not exists events_of_job on events (job, seq);"
     "create table if not exists access (id integer primary key autoincrement, body blob not null);"
     "create table if not exists audit (seq integer primary key, body blob not null);"
-    "create table if not exists keys (key text primary key, job integer not null,"
-    "  spec blob not null, unix_ms integer not null) without rowid;";
+    // Keys of submits are facts and records (KeyRecord) like all else that is decided by; an older
+    // ledger had a second list of them.
+    "drop table if exists keys;";
 
 // Kinds of rows in `records`.
 enum class RecordKind : std::uint64_t { job = 1, process = 2, worker = 3, key = 4, usage = 5 };
@@ -92,7 +91,6 @@ struct Ledger::Store {
   std::optional<Statement> drop_access;
   std::optional<Statement> add_audit;
   std::optional<Statement> drop_audit;
-  std::optional<Statement> put_key;
   std::uint64_t next_fact = 1;
   std::uint64_t facts = 0;
 
@@ -100,7 +98,6 @@ struct Ledger::Store {
   Result<> add_facts(std::span<const Fact> facts);
   Result<> add_events(std::span<const Event> events);
   Result<> add_access(const LedgerBatch& batch);
-  Result<> note_key(const Fact& fact);
 };
 
 namespace {
@@ -121,7 +118,6 @@ Result<> Ledger::Store::prepare() {
       {&drop_access, "delete from access where id = ?"},
       {&add_audit, "insert into audit values (?, ?)"},
       {&drop_audit, "delete from audit where seq <= ?"},
-      {&put_key, "insert or replace into keys values (cast(? as text), ?, ?, ?)"},
   };
   for (const auto& [out, sql] : statements) {
     Result<Statement> statement = Statement::prepare(database.get(), sql);
@@ -176,19 +172,6 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
   return std::unique_ptr<Ledger>(new Ledger(std::move(store)));
 }
 
-// A key outlives its job in the table of keys, so that a submit that is repeated days later is
-// still told from a new one.
-Result<> Ledger::Store::note_key(const Fact& fact) {
-  const auto* submitted = std::get_if<JobSubmitted>(&fact);
-  if (submitted == nullptr || submitted->key.empty()) return {};
-  const std::string hash = sha256_hex(submitted->spec);
-  put_key->bind(1, std::string_view(submitted->key));
-  put_key->bind(2, submitted->job.value);
-  put_key->bind(3, std::string_view(hash));
-  put_key->bind(4, static_cast<std::uint64_t>(submitted->unix_ms));
-  return run(*put_key);
-}
-
 Result<> Ledger::Store::add_facts(std::span<const Fact> batch) {
   std::uint64_t number = next_fact;
   for (const Fact& fact : batch) {
@@ -197,14 +180,6 @@ Result<> Ledger::Store::add_facts(std::span<const Fact> batch) {
     add_fact->bind(2, marked(encoded.kind, encoded.body));
     add_fact->bind(3, std::string_view(encoded.body));
     if (Result<> added = run(*add_fact); !added) return added;
-    if (Result<> noted = note_key(fact); !noted) return noted;
-    if (const auto* withdrawn = std::get_if<JobWithdrawn>(&fact)) {
-      if (Result<> dropped = execute(
-              database.get(), fmt::format("delete from keys where job = {}", withdrawn->job.value));
-          !dropped) {
-        return dropped;
-      }
-    }
   }
   return {};
 }
@@ -284,9 +259,6 @@ Result<> Ledger::write_snapshot(const Snapshot& snapshot) {
       fmt::format("insert into counters values ('next_job', {}), ('next_process', {})",
                   snapshot.next_job, snapshot.next_process);
   if (Result<> done = execute(database, counters); !done) return done;
-  const std::string old_keys =
-      fmt::format("delete from keys where unix_ms < {}", wall_now().unix_ms - kKeyLifeOnDiskMs);
-  if (Result<> done = execute(database, old_keys); !done) return done;
   if (Result<> done = transaction->commit(); !done) return done;
   store_->facts = 0;
   return {};

@@ -13,17 +13,15 @@
 //   ledger->write_snapshot(state.snapshot());
 //
 // Threads: one. Limits: kEventsMax events and kAuditMax changes are kept, the oldest are dropped
-// (first_event() tells readers of the gap); keys of submits are known for kKeyLifeMs, also those of
-// jobs that are forgotten. Errors: exhausted (disk full, quota: nothing of the batch is kept,
-// trying again later may work), permission_denied (read-only or foreign folder), already_exists
-// (another coordinator holds it), unsupported (a newer version wrote it), corrupt; anything else is
-// unavailable, and whether the batch was kept is not known: restart and recover.
+// (first_event() tells readers of the gap). Errors: exhausted (disk full, quota: nothing of the
+// batch is kept, trying again later may work), permission_denied (read-only or foreign folder),
+// already_exists (another coordinator holds it), unsupported (a newer version wrote it), corrupt;
+// anything else is unavailable, and whether the batch was kept is not known: restart and recover.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,7 +42,6 @@ namespace tutti::coordinator {
 inline constexpr std::uint64_t kFactsPerSnapshot = 20'000;
 inline constexpr std::uint64_t kEventsMax = 100'000;
 inline constexpr std::uint64_t kAuditMax = 100'000;
-inline constexpr std::int64_t kKeyLifeOnDiskMs = 7LL * 24 * 3600 * 1000;
 // What one read of events returns at most.
 inline constexpr std::uint32_t kEventsPerReadMax = 1'000;
 inline constexpr int kLedgerVersion = 2;
@@ -72,14 +69,6 @@ struct LedgerBatch {
   std::span<const AuditRecord> audit = {};
 
   bool empty() const { return facts.empty() && events.empty() && access.empty() && audit.empty(); }
-};
-
-// What was submitted with a key.
-struct KeptKey {
-  JobId job;
-  std::string spec_hash;  // SHA-256
-
-  bool operator==(const KeptKey&) const = default;
 };
 
 class Ledger {
@@ -120,7 +109,6 @@ class Ledger {
 
   Result<std::vector<AuditRecord>> audit(std::uint64_t after, std::uint32_t limit) const;
   Result<std::uint64_t> first_audit() const;
-  Result<std::optional<KeptKey>> key(const std::string& key, std::int64_t now_unix_ms) const;
 
   // Copies the ledger into `file` (which is made, 0600) while it goes on.
   Result<std::unique_ptr<LedgerBackup>> begin_backup(const std::filesystem::path& file);

@@ -1,4 +1,4 @@
-// What readers ask the ledger for: events, changes, keys.
+// What readers ask the ledger for: events, changes.
 #include <algorithm>
 #include <utility>
 
@@ -67,18 +67,6 @@ Result<std::vector<AuditRecord>> Ledger::audit(std::uint64_t after, std::uint32_
     if (!record) return std::move(record).error().with_context("ledger");
     out.push_back(*std::move(record));
   }
-}
-
-Result<std::optional<KeptKey>> Ledger::key(const std::string& key, std::int64_t now_unix_ms) const {
-  Result<Statement> rows = Statement::prepare(
-      database(), "select job, spec from keys where key = cast(? as text) and unix_ms > ?");
-  if (!rows) return rows.error();
-  rows->bind(1, std::string_view(key));
-  rows->bind(2, static_cast<std::uint64_t>(now_unix_ms - kKeyLifeOnDiskMs));
-  Result<bool> row = rows->step();
-  if (!row) return row.error();
-  if (!*row) return std::optional<KeptKey>();
-  return std::optional(KeptKey{JobId{rows->number(0)}, std::string(rows->blob(1))});
 }
 
 }  // namespace tutti::coordinator

@@ -1,4 +1,3 @@
-#include "protocol/base/sha256.h"
 #include "tests/unit/ledger/ledger_samples.h"
 
 namespace tutti::coordinator::test {
@@ -30,23 +29,6 @@ TEST_CASE("ledger: events are found by kind, worker and time, page by page") {
   CHECK(page->more);
   CHECK(page->next == 7);
   CHECK(page->events.size() == 1);
-}
-
-TEST_CASE("ledger: a key is known with its spec's hash until its submit is taken back") {
-  const TemporaryFolder folder;
-  auto ledger = open_ledger(folder.path());
-  const std::vector<Fact> facts{submitted(1, "a", "one"), submitted(2, "b", "two"), submitted(3)};
-  REQUIRE(ledger->append(facts, {}).ok());
-  const std::int64_t then = 1'700'000'000'000;
-  CHECK(*ledger->key("a", then) == KeptKey{JobId{1}, sha256_hex("one")});
-  CHECK_FALSE(*ledger->key("", then));
-  CHECK_FALSE(*ledger->key("c", then));
-  CHECK_FALSE(*ledger->key("a", then + kKeyLifeOnDiskMs + 1));
-  // It outlives the job.
-  const std::vector<Fact> more{JobForgotten{JobId{1}}, JobWithdrawn{JobId{2}}};
-  REQUIRE(ledger->append(more, {}).ok());
-  CHECK(*ledger->key("a", then));
-  CHECK_FALSE(*ledger->key("b", then));
 }
 
 TEST_CASE("ledger: tokens and changes are there after a restart, and numbers are not reused") {
