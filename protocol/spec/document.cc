@@ -212,6 +212,10 @@ Result<> apply_override(Node& root, std::string_view assignment, const std::stri
   if (equals == std::string_view::npos || equals == 0) {
     return error_at(place, "expected KEY=VALUE, such as train.steps=10");
   }
+  const std::string_view key_text = assignment.substr(0, equals);
+  if (!check_text(key_text, source) || key_text.find('\0') != std::string_view::npos) {
+    return error_at(place, "the key is not UTF-8 text");
+  }
   Result<Node> value = parse_value(assignment.substr(equals + 1), source);
   if (!value) return error_at(place, "the value is not YAML: " + value.error().message);
   if (assignment.size() == equals + 1)

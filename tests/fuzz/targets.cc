@@ -1,0 +1,43 @@
+#include "tests/fuzz/targets.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+namespace tutti::fuzz {
+
+namespace {
+
+const Target kTargets[] = {
+    {"worker_frame", take_worker_frame, frame_seeds},
+    {"coordinator_frame", take_coordinator_frame, frame_seeds},
+    {"rank_frame", take_rank_frame, frame_seeds},
+    {"serve_frame", take_serve_frame, frame_seeds},
+    {"fact", take_fact, fact_seeds},
+    {"record", take_record, record_seeds},
+    {"job_spec", take_job_spec, job_spec_seeds},
+    {"override", take_override, override_seeds},
+    {"cluster_config", take_cluster_config, cluster_config_seeds},
+    {"completion", take_completion, completion_seeds},
+    {"chat", take_chat, chat_seeds},
+    {"tokenizer", take_tokenizer, tokenizer_seeds},
+    {"safetensors", take_safetensors, safetensors_seeds},
+};
+
+}  // namespace
+
+std::span<const Target> targets() { return kTargets; }
+
+const Target* find_target(std::string_view name) {
+  const auto* at = std::find_if(std::begin(kTargets), std::end(kTargets),
+                                [&](const Target& target) { return target.name == name; });
+  return at == std::end(kTargets) ? nullptr : at;
+}
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "fuzz: %s\n", what);
+  std::abort();
+}
+
+}  // namespace tutti::fuzz

@@ -1,0 +1,60 @@
+// Everything that reads bytes which others wrote, as functions that libFuzzer can call.
+//
+// A target takes any bytes and must return: a value or an error, never a crash, never more memory
+// than its limits allow. What it accepts it must write again to something that reads back equal;
+// a target aborts where that does not hold.
+//
+// To add a decoder: one function, one row. fuzz_test.cc replays the kept corpus and mutates it;
+// ops/fuzz runs a target under libFuzzer.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tutti::fuzz {
+
+struct Target {
+  std::string_view name;  // and folder of its corpus
+  void (*take)(std::string_view bytes);
+  // Valid input to begin from, besides the corpus.
+  std::vector<std::string> (*seeds)();
+};
+
+std::span<const Target> targets();
+const Target* find_target(std::string_view name);
+
+// Aborts with the target's name.
+void require(bool holds, const char* what);
+
+// One file a family.
+void take_worker_frame(std::string_view bytes);
+void take_coordinator_frame(std::string_view bytes);
+void take_rank_frame(std::string_view bytes);
+void take_serve_frame(std::string_view bytes);
+std::vector<std::string> frame_seeds();
+
+void take_fact(std::string_view bytes);
+void take_record(std::string_view bytes);
+std::vector<std::string> fact_seeds();
+std::vector<std::string> record_seeds();
+
+void take_job_spec(std::string_view bytes);
+void take_override(std::string_view bytes);
+void take_cluster_config(std::string_view bytes);
+std::vector<std::string> job_spec_seeds();
+std::vector<std::string> override_seeds();
+std::vector<std::string> cluster_config_seeds();
+
+void take_completion(std::string_view bytes);
+void take_chat(std::string_view bytes);
+std::vector<std::string> completion_seeds();
+std::vector<std::string> chat_seeds();
+
+void take_tokenizer(std::string_view bytes);
+void take_safetensors(std::string_view bytes);
+std::vector<std::string> tokenizer_seeds();
+std::vector<std::string> safetensors_seeds();
+
+}  // namespace tutti::fuzz
