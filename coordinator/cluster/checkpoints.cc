@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
+
+#include "coordinator/cluster/recovery.h"
 
 namespace tutti::coordinator {
 
@@ -37,6 +40,19 @@ const ProcessRecord* choose_committer(Desk& desk, const JobRecord& job, std::uin
     if (desk.processes[member].ready) able.push_back(process);
   }
   return able.empty() ? nullptr : able[attempt % able.size()];
+}
+
+// Every rank has finished, so that nobody saves a later step: given up, the job would end with its
+// last step unsaved. The member that was asked in vain stands still, and another one, or its
+// successor, commits what is written.
+bool is_last(Desk& desk, const JobRecord& job, ProcessId asked) {
+  const auto finished = [&](ProcessId member) {
+    const auto& said = desk.processes[member].finished;
+    return member && said && said->generation == job.generation;
+  };
+  return job.generation_alive && job.terms.hang_action != "tell" &&
+         std::find(job.members.begin(), job.members.end(), asked) != job.members.end() &&
+         std::all_of(job.members.begin(), job.members.end(), finished);
 }
 
 // Steps of the job whose checkpoints other jobs serve, resume from or verify: those that have not
@@ -183,11 +199,16 @@ void check_checkpoint_deadlines(Desk& desk, JobId id) {
   }
   if (soft.commit_due && desk.now >= *soft.commit_due) {
     soft.commit_due.reset();
-    soft.committer = {};
+    const ProcessId silent = std::exchange(soft.committer, {});
     desk.touch(id);
-    if (++soft.commit_attempts >= kCommitAttemptsMax && open.step != 0) {
-      drop(desk, id, open.step, "no rank committed it in time");
+    if (++soft.commit_attempts < kCommitAttemptsMax || open.step == 0) return;
+    if (is_last(desk, desk.job(id), silent)) {
+      soft.commit_attempts = 0;
+      return give_up_rank(
+          desk, id, silent,
+          {wire::FailureClass::infrastructure, "it did not commit the last checkpoint in time"});
     }
+    drop(desk, id, open.step, "no rank committed it in time");
   }
 }
 

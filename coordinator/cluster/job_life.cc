@@ -63,9 +63,7 @@ void on_given_up(Desk& desk, const wire::RankFinished& report) {
     ++desk.counters.stale_reports;
     return;
   }
-  const ProcessRecord process = *desk.durable.process(report.process);
-  desk.record(ProcessStopOrdered{.process = report.process});
-  lose_rank(desk, report.job, process, {report.failure, report.message});
+  give_up_rank(desk, report.job, report.process, {report.failure, report.message});
 }
 
 }  // namespace

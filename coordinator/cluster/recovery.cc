@@ -114,6 +114,12 @@ void lose_rank(Desk& desk, JobId id, const ProcessRecord& process, const Loss& l
   go_on(desk, id, named);
 }
 
+void give_up_rank(Desk& desk, JobId id, ProcessId member, const Loss& loss) {
+  const ProcessRecord process = *desk.durable.process(member);
+  desk.record(ProcessStopOrdered{.process = member});
+  lose_rank(desk, id, process, loss);
+}
+
 void lose_node(Desk& desk, JobId id, const std::string& worker, const std::string& reason) {
   const JobRecord& job = desk.job(id);
   desk.note({.job = id,
@@ -276,9 +282,7 @@ void end_late(Desk& desk, JobId id, const std::string& cause, const Late& late) 
   const std::vector<ProcessId> members = desk.job(id).members;
   for (const ProcessId member : members) {
     if (!member || !late(member)) continue;
-    const ProcessRecord process = *desk.durable.process(member);
-    desk.record(ProcessStopOrdered{.process = member});
-    lose_rank(desk, id, process, {wire::FailureClass::infrastructure, cause});
+    give_up_rank(desk, id, member, {wire::FailureClass::infrastructure, cause});
     const JobState state = desk.job(id).state;
     if (state == JobState::stopping || is_terminal(state)) return;
   }

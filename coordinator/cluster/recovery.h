@@ -25,6 +25,8 @@ void on_report(Desk& desk, const wire::GenerationBroken& report);
 
 // A rank of the current generation cannot go on; the process was taken from the gang already.
 void lose_rank(Desk& desk, JobId job, const ProcessRecord& process, const Loss& loss);
+// A member that cannot go on is taken from the gang and stopped.
+void give_up_rank(Desk& desk, JobId job, ProcessId member, const Loss& loss);
 // The job lost ranks with a worker (those processes are taken from the gang already).
 void lose_node(Desk& desk, JobId job, const std::string& worker, const std::string& reason);
 

@@ -115,18 +115,13 @@ void lose_to_user(Desk& desk, JobId id, const Loss& loss) {
   queue_again(desk, id, {wire::FailureClass::user, loss.message});
 }
 
-bool is_backing_off(Desk& desk, JobId id) {
-  const JobRecord& job = desk.job(id);
-  if (job.state != JobState::queued) return false;
+Duration backoff_left(const Desk& desk, const JobRecord& job) {
+  if (job.state != JobState::queued) return {};
   const std::int64_t left = job.outcome.not_before_unix_ms - desk.wall.unix_ms;
   // Longer than any wait: the time of day was set back meanwhile.
   const std::uint64_t most = std::max(job.terms.backoff_first_ms, job.terms.backoff_max_ms) * 2;
-  if (left <= 0 || static_cast<std::uint64_t>(left) > most) return false;
-  JobSoft& soft = desk.soft(id);
-  soft.settle_until = desk.now + std::chrono::milliseconds(left);
-  soft.waiting = fmt::format("waits {:.1f} s before its next try: {}",
-                             static_cast<double>(left) / 1000.0, job.outcome.message);
-  return true;
+  if (left <= 0 || static_cast<std::uint64_t>(left) > most) return {};
+  return std::chrono::milliseconds(left);
 }
 
 }  // namespace tutti::coordinator

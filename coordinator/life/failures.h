@@ -35,7 +35,7 @@ void lose_to_user(Desk& desk, JobId job, const Loss& loss);
 void queue_again(Desk& desk, JobId job, const Loss& loss);
 void fail(Desk& desk, JobId job, std::int32_t exit_code, const Loss& loss);
 
-// Whether a queued job still waits before its next try; it is looked at again when that is over.
-bool is_backing_off(Desk& desk, JobId job);
+// How long a queued job still waits before its next try.
+Duration backoff_left(const Desk& desk, const JobRecord& job);
 
 }  // namespace tutti::coordinator

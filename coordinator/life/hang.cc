@@ -84,8 +84,7 @@ void act(Desk& desk, JobId id, const Standstill& found) {
                      .failure = wire::FailureClass::infrastructure,
                      .message = found.message});
   }
-  desk.record(ProcessStopOrdered{.process = found.culprit});
-  lose_rank(desk, id, process, {wire::FailureClass::infrastructure, found.message});
+  give_up_rank(desk, id, found.culprit, {wire::FailureClass::infrastructure, found.message});
 }
 
 void tell_stragglers(Desk& desk, JobId id) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <utility>
 
+#include "coordinator/life/failures.h"
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/index.h"
 #include "coordinator/scheduler/outlook.h"
@@ -58,12 +59,9 @@ std::optional<Why> why_absent(const Desk& desk, const JobRecord& job) {
                  fmt::format("starts no earlier than {}",
                              in_time(job.terms.begin_unix_ms - desk.wall.unix_ms))};
     case Absent::backoff:
-      return Why{
-          ExplainReason::backoff,
-          fmt::format(
-              "waits {:.1f} s before its next try: {}",
-              static_cast<double>(job.outcome.not_before_unix_ms - desk.wall.unix_ms) / 1000.0,
-              job.outcome.message)};
+      return Why{ExplainReason::backoff,
+                 fmt::format("waits {:.1f} s before its next try: {}",
+                             to_seconds(backoff_left(desk, job)), job.outcome.message)};
     case Absent::dependency: return Why{ExplainReason::dependency, dependencies_line(job)};
     case Absent::at_once:
       return Why{

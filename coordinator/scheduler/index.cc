@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "coordinator/cluster/release.h"
+#include "coordinator/life/failures.h"
 #include "coordinator/membership/membership.h"
 #include "coordinator/scheduler/fair_share.h"
 #include "coordinator/scheduler/room.h"
@@ -173,7 +174,7 @@ void refresh_job(Desk& desk, JobId id) {
   soft.begin_due.reset();
   soft.overdue_due.reset();
   if (absent == Absent::begin) soft.begin_due = at_wall(job->terms.begin_unix_ms);
-  if (absent == Absent::backoff) soft.begin_due = at_wall(job->outcome.not_before_unix_ms);
+  if (absent == Absent::backoff) soft.begin_due = desk.now + backoff_left(desk, *job);
   if (absent != Absent::no) {
     board.queue.erase(id);
   } else {
@@ -232,9 +233,7 @@ Absent absent_from_queue(const Desk& desk, const JobRecord& job) {
     return Absent::undecided;
   }
   if (job.terms.begin_unix_ms > desk.wall.unix_ms) return Absent::begin;
-  if (job.state == JobState::queued && job.outcome.not_before_unix_ms > desk.wall.unix_ms) {
-    return Absent::backoff;
-  }
+  if (backoff_left(desk, job) > Duration{}) return Absent::backoff;
   if (!job.dependencies.empty()) return Absent::dependency;
   if (job.terms.array_at_once != 0 && job.tasks.active >= job.terms.array_at_once) {
     return Absent::at_once;

@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <deque>
 #include <optional>
-#include <string_view>
 #include <thread>
 
 #include "tests/simulation/scenario/runner.h"
@@ -26,28 +25,6 @@ std::uint64_t later_seeds() {
   const char* first = std::getenv("TUTTI_SIM_FIRST");
   if (first == nullptr) return 9'670'687'640'067;
   return std::max<std::uint64_t>(std::strtoull(first, nullptr, 10), 1);
-}
-
-// Findings that are not resolved (ops/ROADMAP.md): the set leaves these out, and a test of their
-// own says when one of them is gone, so that its row goes too.
-struct KnownFinding {
-  std::string_view scenario;
-  std::uint64_t seed;
-  std::string_view invariant;
-};
-constexpr KnownFinding kKnownFindings[] = {
-    {"chaos", 11, "I14"},
-    {"failing", 25, "I14"},
-    {"everything", 10, "I9"},
-    {"slow", 10, "I9"},
-    {"chaos", 9'670'687'640'109, "I1"},
-};
-
-bool is_known(const ScenarioOptions& run) {
-  return std::any_of(std::begin(kKnownFindings), std::end(kKnownFindings),
-                     [&](const KnownFinding& known) {
-                       return known.scenario == run.name && known.seed == run.seed;
-                     });
 }
 
 std::uint32_t bounded(std::uint32_t seeds) {
@@ -78,7 +55,6 @@ TEST_CASE("simulation: every scenario keeps every invariant, and the set meets w
       const bool first = i < seeds - seeds / 3;
       runs.push_back(scenario);
       runs.back().seed = first ? i + 1 : later + i;
-      if (is_known(runs.back())) runs.pop_back();
     }
   }
   const auto next = [&]() -> std::optional<ScenarioOptions> {
@@ -95,22 +71,6 @@ TEST_CASE("simulation: every scenario keeps every invariant, and the set meets w
   INFO(table(report.coverage));
   CHECK(unreached(report.coverage) == std::vector<std::string>{});
   for (const std::string& cell : empty_cells(report.coverage)) WARN("never met: " << cell);
-}
-
-TEST_CASE("simulation: a finding that is known is one until its row is removed") {
-  const auto scenarios = load_scenarios();
-  REQUIRE(scenarios.ok());
-  for (const KnownFinding& known : kKnownFindings) {
-    for (ScenarioOptions options : *scenarios) {
-      if (options.name != known.scenario) continue;
-      options.seed = known.seed;
-      Scenario scenario(options);
-      const auto violation = scenario.run();
-      INFO(known.scenario << " seed " << known.seed << " breaks nothing any more: remove its row");
-      REQUIRE(violation);
-      CHECK(violation->substr(0, violation->find(' ')) == known.invariant);
-    }
-  }
 }
 
 TEST_CASE("simulation: a seed gives one trace, to the byte") {

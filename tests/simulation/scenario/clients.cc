@@ -52,6 +52,10 @@ void Clients::ask(const PlannedJob& job) {
   const std::string& key = job.key.empty() ? name : job.key;
   const coordinator::RequestId request =
       send({.what = "submit", .job = name, .other_spec = key != name});
+  // What was refused earlier says nothing of this one, which may be durable though its answer was
+  // lost with a coordinator.
+  refused_.erase(name);
+  newest_submit_[name] = request;
   coordinator_.on(coordinator::SubmitJob{
       .request = request, .key = key, .owner = job.owner, .yaml = name, .spec = job.spec});
 }
@@ -164,7 +168,7 @@ void Clients::answered(const coordinator::Answer& answer) {
     accept(request, *accepted);
   } else if (const auto* error = std::get_if<Error>(&answer.body)) {
     world_.trace("client: refused " + request.job + ": " + error->message);
-    if (request.what == "submit") refuse(request, *error);
+    if (request.what == "submit") refuse(answer.request, request, *error);
   } else {
     done(request);
   }
@@ -196,17 +200,19 @@ void Clients::accept(const SentRequest& request, const coordinator::JobAccepted&
   refused_.erase(request.job);
 }
 
-void Clients::refuse(const SentRequest& request, const Error& error) {
+void Clients::refuse(coordinator::RequestId id, const SentRequest& request, const Error& error) {
+  // A later submit of the same may still be taken.
+  const bool newest = newest_submit_.at(request.job) == id;
   if (request.other_spec) {
     if (error.code == ErrorCode::already_exists) {
       world_.reached("a key with another spec was refused");
     }
-    refused_.insert(request.job);
+    if (newest) refused_.insert(request.job);
     return;
   }
   if (is_passing(error.code)) {
     world_.reached("a submit was refused for a while");
-    if (!accepted_.contains(request.job)) refused_.insert(request.job);
+    if (newest && !accepted_.contains(request.job)) refused_.insert(request.job);
     return;
   }
   world_.reached("a submit was refused for good");
@@ -214,7 +220,7 @@ void Clients::refuse(const SentRequest& request, const Error& error) {
     return world_.violate(
         "I2", "key " + request.job + " was accepted and then refused: " + error.message);
   }
-  refused_.insert(request.job);
+  if (newest) refused_.insert(request.job);
   given_up_.insert(request.job);
 }
 

@@ -54,7 +54,8 @@ class Clients {
   // What they know.
   const std::map<std::string, PlannedJob>& jobs() const { return jobs_; }  // by name
   const std::map<std::string, JobId>& accepted() const { return accepted_; }
-  const std::set<std::string>& refused() const { return refused_; }  // names, by now
+  // Names of which the newest submit was answered, with a refusal.
+  const std::set<std::string>& refused() const { return refused_; }
   const std::set<std::string>& cancelled() const { return cancelled_; }
   const std::map<std::uint64_t, SentRequest>& requests() const { return requests_; }
   // Nodes that are drained as far as clients were told, and by when they must be empty.
@@ -70,7 +71,7 @@ class Clients {
   void undrain_again(const std::string& node);
   void done(const SentRequest& request);
   void accept(const SentRequest& request, const coordinator::JobAccepted& accepted);
-  void refuse(const SentRequest& request, const Error& error);
+  void refuse(coordinator::RequestId id, const SentRequest& request, const Error& error);
 
   World& world_;
   RankWorld& ranks_;
@@ -78,6 +79,7 @@ class Clients {
   std::map<std::string, PlannedJob> jobs_;
   std::map<std::string, JobId> accepted_;
   std::set<std::string> refused_;
+  std::map<std::string, coordinator::RequestId> newest_submit_;
   std::set<std::string> given_up_;  // refused for good
   std::set<std::string> cancelled_;
   std::map<std::uint64_t, SentRequest> requests_;

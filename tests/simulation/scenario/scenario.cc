@@ -205,6 +205,12 @@ void Scenario::end_faults() {
   world_.trace("faults are over");
   Struck at = struck(*workers_.front());
   calm(at);
+  // What the faults put into quarantine only its operator takes out, once drains are over, too.
+  for (const Duration after : {Duration(60s), Duration(100s)}) {
+    world_.after(after, [this] {
+      for (const auto& worker : workers_) clients_->undrain(worker->name());
+    });
+  }
 }
 
 void Scenario::one_fault() {

@@ -1,6 +1,7 @@
 #include "tests/unit/coordinator/cluster_driver.h"
 
 #include <fmt/core.h>
+#include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <memory>
@@ -243,6 +244,45 @@ void Driver::finished(const wire::StartRank& start, Generation generation, std::
                                                  .step = step,
                                                  .failure = wire::FailureClass::none,
                                                  .message = {}});
+}
+
+void Driver::broken(const wire::StartRank& start, Generation generation, std::int32_t suspect,
+                    const std::string& reason, wire::HeldState held) {
+  say(placed_[start.process], wire::GenerationBroken{.job = start.job,
+                                                     .generation = generation,
+                                                     .process = start.process,
+                                                     .rank = start.rank,
+                                                     .suspect = suspect,
+                                                     .reason = reason,
+                                                     .held = held});
+}
+
+wire::CommitCheckpoint Driver::write_parts(const std::vector<wire::StartRank>& starts,
+                                           Generation generation, std::uint64_t step) {
+  for (const auto& start : starts) {
+    say(placed_[start.process], wire::CheckpointPart{.job = start.job,
+                                                     .generation = generation,
+                                                     .process = start.process,
+                                                     .rank = start.rank,
+                                                     .step = step,
+                                                     .files = {},
+                                                     .error = {}});
+  }
+  const auto commits = take<wire::CommitCheckpoint>();
+  REQUIRE(commits.size() == 1);
+  return commits.front();
+}
+
+wire::CommitCheckpoint Driver::save(const std::vector<wire::StartRank>& starts,
+                                    Generation generation, std::uint64_t step) {
+  wire::CommitCheckpoint commit = write_parts(starts, generation, step);
+  say(placed_[commit.process], wire::CheckpointCommitted{.job = commit.job,
+                                                         .generation = commit.generation,
+                                                         .process = commit.process,
+                                                         .step = step,
+                                                         .folder = "step-" + std::to_string(step),
+                                                         .error = {}});
+  return commit;
 }
 
 void Driver::exited(const wire::StartRank& start, std::int32_t code, std::int32_t signal,

@@ -34,6 +34,8 @@ class Driver {
   Decision on(Input input);
   // The clock goes on by `duration`; Ticks happen when they are due.
   void pass(Duration duration);
+  // The time of day alone is set to another one.
+  void set_clock(Duration by) { unix_ms_ += to_ms(by); }
   // The coordinator's process stands still so long; then its Tick is the first to be handled.
   void stand_still(Duration duration);
 
@@ -72,6 +74,14 @@ class Driver {
   void finished(const wire::StartRank& start, Generation generation, std::uint64_t step);
   void exited(const wire::StartRank& start, std::int32_t code, std::int32_t signal = 0,
               wire::FailureClass failure = wire::FailureClass::none);
+  void broken(const wire::StartRank& start, Generation generation, std::int32_t suspect,
+              const std::string& reason, wire::HeldState held);
+  // Every rank writes its part of the step; the commit that this is followed by.
+  wire::CommitCheckpoint write_parts(const std::vector<wire::StartRank>& starts,
+                                     Generation generation, std::uint64_t step);
+  // The same, and it is committed. Returns what was ordered.
+  wire::CommitCheckpoint save(const std::vector<wire::StartRank>& starts, Generation generation,
+                              std::uint64_t step);
   // Places, starts and forms the job's first generation; its StartRanks.
   std::vector<wire::StartRank> run_up();
 

@@ -95,13 +95,7 @@ TEST_CASE("failures: a rank that gives up by the user's fault while its group is
   driver.join("a", 2);
   const JobId job = driver.submit(train_spec(2));
   const auto starts = driver.run_up();
-  driver.say("a", wire::GenerationBroken{.job = job,
-                                         .generation = Generation{1},
-                                         .process = starts[0].process,
-                                         .rank = 0,
-                                         .suspect = 1,
-                                         .reason = "rank 1 is gone",
-                                         .held = holds(3)});
+  driver.broken(starts[0], Generation{1}, 1, "rank 1 is gone", holds(3));
   CHECK(driver.job_state(job) == recovering);
   driver.say("a", wire::RankFinished{.job = job,
                                      .generation = Generation{1},

@@ -7,30 +7,7 @@ namespace tutti::coordinator::test {
 using enum JobState;
 using wire::FailureClass;
 
-namespace {
-
-void save(Driver& driver, const std::vector<wire::StartRank>& starts, Generation generation,
-          std::uint64_t step) {
-  for (const auto& start : starts) {
-    driver.say("a", wire::CheckpointPart{.job = start.job,
-                                         .generation = generation,
-                                         .process = start.process,
-                                         .rank = start.rank,
-                                         .step = step,
-                                         .files = {},
-                                         .error = {}});
-  }
-  const auto commits = driver.take<wire::CommitCheckpoint>();
-  REQUIRE(commits.size() == 1);
-  driver.say("a", wire::CheckpointCommitted{.job = commits[0].job,
-                                            .generation = commits[0].generation,
-                                            .process = commits[0].process,
-                                            .step = step,
-                                            .folder = "step-" + std::to_string(step),
-                                            .error = {}});
-}
-
-}  // namespace
+namespace {}  // namespace
 
 TEST_CASE("recovery: a dead rank is replaced, and the newcomer copies from the survivor") {
   Driver driver;
@@ -114,7 +91,7 @@ TEST_CASE("recovery: with no survivor it goes back to the checkpoint, and says w
   driver.join("a", 1);
   const JobId job = driver.submit(train_spec(1));
   const auto starts = driver.run_up();
-  save(driver, starts, Generation{1}, 40);
+  driver.save(starts, Generation{1}, 40);
   driver.on(StepsRecorded{.job = job, .step = 57});
   driver.exited(starts[0], 0, 9, FailureClass::infrastructure);
   const auto replacement = driver.take<wire::StartRank>();
@@ -132,13 +109,7 @@ TEST_CASE(
   driver.join("a", 3);
   const JobId job = driver.submit(train_spec(3));
   const auto starts = driver.run_up();
-  driver.say("a", wire::GenerationBroken{.job = job,
-                                         .generation = Generation{1},
-                                         .process = starts[0].process,
-                                         .rank = 0,
-                                         .suspect = 2,
-                                         .reason = "peer 2 is gone",
-                                         .held = holds(3)});
+  driver.broken(starts[0], Generation{1}, 2, "peer 2 is gone", holds(3));
   CHECK(driver.take<wire::AbortGeneration>().size() == 3);
   CHECK(driver.take<wire::Regroup>().empty());
   driver.exited(starts[2], 0, 9, FailureClass::infrastructure);
@@ -151,13 +122,7 @@ TEST_CASE("recovery: a group that breaks without a death regroups after a moment
   driver.join("a", 2);
   const JobId job = driver.submit(train_spec(2));
   const auto starts = driver.run_up();
-  driver.say("a", wire::GenerationBroken{.job = job,
-                                         .generation = Generation{1},
-                                         .process = starts[0].process,
-                                         .rank = 0,
-                                         .suspect = 1,
-                                         .reason = "timeout",
-                                         .held = holds(3)});
+  driver.broken(starts[0], Generation{1}, 1, "timeout", holds(3));
   driver.pass(300ms);
   CHECK(driver.take<wire::Regroup>().size() == 2);
   // The hung one does not answer: it is ended and replaced, the other one keeps its state.
@@ -184,13 +149,7 @@ TEST_CASE("recovery: groups that break again and again without a death use up th
   const auto starts = driver.run_up();
   for (const Generation generation : {Generation{1}, Generation{2}}) {
     CHECK(driver.job_state(job) != stopping);
-    driver.say("a", wire::GenerationBroken{.job = job,
-                                           .generation = generation,
-                                           .process = starts[0].process,
-                                           .rank = 0,
-                                           .suspect = 1,
-                                           .reason = "lengths do not match",
-                                           .held = holds(3)});
+    driver.broken(starts[0], generation, 1, "lengths do not match", holds(3));
     driver.pass(300ms);
   }
   CHECK(driver.job_state(job) == stopping);

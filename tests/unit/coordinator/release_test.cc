@@ -12,27 +12,6 @@ using wire::FailureClass;
 
 namespace {
 
-void save(Driver& driver, const std::string& worker, const std::vector<wire::StartRank>& starts,
-          Generation generation, std::uint64_t step) {
-  for (const auto& start : starts) {
-    driver.say(worker, wire::CheckpointPart{.job = start.job,
-                                            .generation = generation,
-                                            .process = start.process,
-                                            .rank = start.rank,
-                                            .step = step,
-                                            .files = {},
-                                            .error = {}});
-  }
-  const auto commits = driver.take<wire::CommitCheckpoint>();
-  REQUIRE(commits.size() == 1);
-  driver.say(worker, wire::CheckpointCommitted{.job = commits[0].job,
-                                               .generation = commits[0].generation,
-                                               .process = commits[0].process,
-                                               .step = step,
-                                               .folder = "step-" + std::to_string(step),
-                                               .error = {}});
-}
-
 void cancel(Driver& driver, JobId job) {
   driver.on(
       CancelJob{.request = driver.next_request(), .job = job, .reason = "enough", .save = true});
@@ -65,7 +44,7 @@ TEST_CASE("release: cancel with save lets every rank finish one step, save, and 
   CHECK(flags[0].stop);
   CHECK(flags[0].generation == Generation{1});
   CHECK(driver.job_state(job) == running);
-  save(driver, "a", starts, Generation{1}, 9);
+  driver.save(starts, Generation{1}, 9);
   driver.finished(starts[0], Generation{1}, 9);
   CHECK(driver.take<wire::StopRank>().empty());
   driver.finished(starts[1], Generation{1}, 9);
@@ -102,7 +81,7 @@ TEST_CASE("release: a drained node's training saves, leaves and goes on elsewher
   driver.join("b", 1);
   drain(driver, "a");
   REQUIRE(driver.take<wire::SetFlags>().size() == 1);
-  save(driver, "a", starts, Generation{1}, 5);
+  driver.save(starts, Generation{1}, 5);
   driver.finished(starts[0], Generation{1}, 5);
   end_all(driver, starts);
   const auto again = driver.take<wire::StartRank>();
@@ -186,7 +165,7 @@ TEST_CASE("release: asked to leave while it recovers, one full holder saves alon
   CHECK(driver.take<wire::SetFlags>().size() == 1);
   driver.formed(starts[0], groups[0]);
   CHECK(driver.job_state(job) == recovering);
-  save(driver, "a", {starts[0]}, solo, 7);
+  driver.save({starts[0]}, solo, 7);
   driver.finished(starts[0], solo, 7);
   driver.take<wire::StopRank>();
   driver.exited(starts[0], 0);
