@@ -50,8 +50,7 @@ bool is_last(Desk& desk, const JobRecord& job, ProcessId asked) {
     const auto& said = desk.processes[member].finished;
     return member && said && said->generation == job.generation;
   };
-  return job.generation_alive && job.terms.hang_action != "tell" &&
-         std::find(job.members.begin(), job.members.end(), asked) != job.members.end() &&
+  return job.generation_alive && job.terms.hang_action != "tell" && is_member(job, asked) &&
          std::all_of(job.members.begin(), job.members.end(), finished);
 }
 

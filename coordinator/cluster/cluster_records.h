@@ -11,6 +11,7 @@
 #include <boost/describe/class.hpp>
 #include <boost/describe/enum.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -194,6 +195,11 @@ BOOST_DESCRIBE_STRUCT(JobRecord, (),
                        failures_in_row, failure_step, failure_unix_ms,        //
                        memory_peak_bytes, cpu_ms,                             //
                        dependencies, tasks, array, index, placed_unix_ms, queued_unix_ms))
+
+// Of the gang of its newest generation.
+inline bool is_member(const JobRecord& job, ProcessId process) {
+  return std::find(job.members.begin(), job.members.end(), process) != job.members.end();
+}
 
 // One process that holds a slot: from its placement until its worker has said that it is gone.
 struct ProcessRecord {

@@ -110,7 +110,7 @@ void on_input(Desk& desk, const SetQuotas& input) {
   desk.board.quotas = input.quotas;
   desk.board.delays_from_unix_ms.reset();
   desk.capacity_changed();
-  desk.effect(Answer{.request = input.request, .body = Done{}});
+  desk.answer(input.request, Done{});
 }
 
 void on_input(Desk& desk, const LedgerRecovered&) {

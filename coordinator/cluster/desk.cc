@@ -86,6 +86,15 @@ void Desk::note(Event event) {
   decision.events.push_back(std::move(event));
 }
 
+void Desk::refuse(RequestId request, ErrorCode code, std::string message) {
+  decision.immediate.push_back(Answer{.request = request, .body = Error{code, std::move(message)}});
+}
+
+std::string Desk::full_disk() const {
+  if (ledger_failure.empty()) return {};
+  return "the coordinator cannot write to its disk: " + ledger_failure;
+}
+
 std::string Desk::fresh_secret() {
   TUTTI_ASSERT(random.size() >= 32);
   return fmt::format("{}{:x}", random, random_used++);

@@ -166,6 +166,14 @@ struct Desk {
     board.stirred_workers.insert(worker);
   }
   void capacity_changed() { schedule_due = true; }
+  // Once what was decided is durable.
+  void answer(RequestId request, AnswerBody body) {
+    effect(Answer{.request = request, .body = std::move(body)});
+  }
+  // A refusal changes nothing, so it needs no sync: it must get out while the disk is full.
+  void refuse(RequestId request, ErrorCode code, std::string message);
+  // What a request is refused with while nothing can be journalled; empty: it can.
+  std::string full_disk() const;
 
   // A secret of its own for each call.
   std::string fresh_secret();

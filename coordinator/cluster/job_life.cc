@@ -17,25 +17,11 @@ namespace tutti::coordinator {
 
 namespace {
 
-void answer(Desk& desk, RequestId request, AnswerBody body) {
-  desk.effect(Answer{.request = request, .body = std::move(body)});
-}
-
-void refuse(Desk& desk, RequestId request, ErrorCode code, std::string message) {
-  // A refusal changes nothing, so it needs no sync: it must get out while the disk is full.
-  desk.decision.immediate.push_back(
-      Answer{.request = request, .body = Error{code, std::move(message)}});
-}
-
-std::string full_disk(const Desk& desk) {
-  return "the coordinator cannot write to its disk: " + desk.ledger_failure;
-}
-
 // The member's soft state, if the report is about the living generation of its job.
 ProcessSoft* member_of(Desk& desk, JobId id, Generation generation, ProcessId process) {
   const JobRecord* job = desk.durable.job(id);
   if (job != nullptr && job->generation == generation && job->generation_alive &&
-      std::find(job->members.begin(), job->members.end(), process) != job->members.end()) {
+      is_member(*job, process)) {
     desk.touch(id);
     return &desk.processes[process];
   }
@@ -55,10 +41,9 @@ bool is_newcomer(const Desk& desk, const wire::RankReady& report) {
 // for another cause: it will not regroup, and its own reason counts.
 void on_given_up(Desk& desk, const wire::RankFinished& report) {
   const JobRecord* job = desk.durable.job(report.job);
-  const bool member =
-      job != nullptr && job->generation == report.generation && job->state != JobState::stopping &&
-      !is_terminal(job->state) &&
-      std::find(job->members.begin(), job->members.end(), report.process) != job->members.end();
+  const bool member = job != nullptr && job->generation == report.generation &&
+                      job->state != JobState::stopping && !is_terminal(job->state) &&
+                      is_member(*job, report.process);
   if (!member) {
     ++desk.counters.stale_reports;
     return;
@@ -75,13 +60,13 @@ void on_cancel(Desk& desk, const CancelJob& input) {
   const JobRecord* job = desk.durable.job(input.job);
   const JobRecord* array = job == nullptr ? array_of(desk, input.job) : nullptr;
   if (job == nullptr && array == nullptr) {
-    return refuse(desk, input.request, ErrorCode::not_found,
-                  fmt::format("there is no job {}", input.job.value));
+    return desk.refuse(input.request, ErrorCode::not_found,
+                       fmt::format("there is no job {}", input.job.value));
   }
   if (!desk.ledger_failure.empty()) {
-    return refuse(desk, input.request, ErrorCode::unavailable, full_disk(desk));
+    return desk.refuse(input.request, ErrorCode::unavailable, desk.full_disk());
   }
-  answer(desk, input.request, Done{});
+  desk.answer(input.request, Done{});
   std::erase_if(desk.unanswered,
                 [&](const auto& each) { return each.first <= desk.durable_through; });
   desk.unanswered.emplace_back(desk.last_decision + 1, input.request);
@@ -114,8 +99,8 @@ void on_ledger_failed(Desk& desk, const LedgerFailed& input) {
   // They take effect once there is room; nobody is kept waiting for that.
   for (const auto& [decision, request] : std::exchange(desk.unanswered, {})) {
     if (decision > input.durable_through) {
-      refuse(desk, request, ErrorCode::unavailable,
-             full_disk(desk) + "; this takes effect once it can");
+      desk.refuse(request, ErrorCode::unavailable,
+                  desk.full_disk() + "; this takes effect once it can");
     }
   }
   std::vector<JobId> withdrawn;
@@ -126,8 +111,7 @@ void on_ledger_failed(Desk& desk, const LedgerFailed& input) {
   }
   for (const JobId id : withdrawn) {
     for (const RequestId request : desk.soft(id).requests) {
-      refuse(desk, request, ErrorCode::unavailable,
-             "the coordinator cannot write to its disk: " + desk.ledger_failure);
+      desk.refuse(request, ErrorCode::unavailable, desk.full_disk());
     }
     desk.jobs.erase(id);
     desk.record(JobWithdrawn{.job = id});

@@ -15,10 +15,6 @@ namespace {
 constexpr Duration kCulpritGrace = std::chrono::milliseconds(500);
 constexpr Duration kKillSlack = std::chrono::milliseconds(500);
 
-bool contains(const std::vector<ProcessId>& processes, ProcessId process) {
-  return std::find(processes.begin(), processes.end(), process) != processes.end();
-}
-
 // A program that is asked to leave may use its notice; the rest of the deadline is for the kill.
 Duration grace_for(const Desk& desk, const JobRecord* job, const ProcessRecord& process) {
   // Who was taken out of its gang is broken or hung, and others wait for its slot.
@@ -108,8 +104,11 @@ void order_flags(Desk& desk, WorkerLink& link, const JobRecord& job, const Proce
 bool is_wanted(const JobRecord* job, const ProcessRecord& process) {
   if (job == nullptr || process.lost || process.ordered_to_stop) return false;
   if (is_terminal(job->state) || job->state == JobState::stopping) return false;
-  if (contains(job->members, process.process)) return true;
-  if (process.generation > job->generation) return contains(job->release.next, process.process);
+  if (is_member(*job, process.process)) return true;
+  if (process.generation > job->generation) {
+    const std::vector<ProcessId>& next = job->release.next;
+    return std::find(next.begin(), next.end(), process.process) != next.end();
+  }
   return job->terms.kind == "serve" && job->generation_alive && !job->formed;
 }
 
@@ -120,7 +119,7 @@ void derive_orders(Desk& desk, const ProcessRecord& process) {
   const JobRecord* job = desk.durable.job(process.job);
   if (!is_wanted(job, process)) return order_stop(desk, *link, job, process);
   const Generation generation = job->generation;
-  if (!contains(job->members, process.process)) {  // a newcomer, or one that serves a while longer
+  if (!is_member(*job, process.process)) {  // a newcomer, or one that serves a while longer
     if (soft.seen || process.generation <= generation) return;
     order_start(desk, *link, *job, process);
     soft.seen = true;

@@ -17,10 +17,6 @@ namespace tutti::coordinator {
 
 namespace {
 
-bool is_member(const JobRecord& job, ProcessId process) {
-  return std::find(job.members.begin(), job.members.end(), process) != job.members.end();
-}
-
 bool ended_well(const JobRecord& job, const wire::RankExited& exit) {
   return job.terms.kind == "run" && !job.formation.addresses.empty() && exit.code == 0 &&
          exit.signal == 0 && exit.failure == wire::FailureClass::none && exit.error.empty();
@@ -324,12 +320,7 @@ bool shrink_to_survivors(Desk& desk, JobId id) {
   std::vector<Placement> gang;
   for (const ProcessId member : job.members) {
     const ProcessRecord* process = desk.durable.process(member);
-    if (process == nullptr) continue;
-    gang.push_back({.process = member,
-                    .worker = process->worker,
-                    .incarnation = process->incarnation,
-                    .slot = process->slot,
-                    .survivor = true});
+    if (process != nullptr) gang.push_back(stay(*process));
   }
   const bool enough = !gang.empty() && gang.size() >= job.terms.ranks_min;
   if (job.terms.kind != "train" || !enough) return false;

@@ -14,10 +14,6 @@ namespace tutti::coordinator {
 
 namespace {
 
-bool contains(const std::vector<ProcessId>& processes, ProcessId process) {
-  return std::find(processes.begin(), processes.end(), process) != processes.end();
-}
-
 // What the release is for, once the job has left.
 Outcome outcome_of(const ReleaseRecord& release) {
   const bool ends = release.to == ReleaseTo::end;
@@ -39,7 +35,7 @@ bool can_resize(const Desk& desk, const JobRecord& job, const Release& release) 
   if (!kind || !job.generation_alive || !job.formed || is_releasing(job)) return false;
   if (size < job.terms.ranks_min || size > job.terms.ranks_max) return false;
   const auto stays = [&](ProcessId process) {
-    return desk.durable.process(process) != nullptr && contains(job.members, process);
+    return desk.durable.process(process) != nullptr && is_member(job, process);
   };
   return std::all_of(release.keep.begin(), release.keep.end(), stays);
 }
@@ -101,14 +97,6 @@ const ProcessRecord* choose_holder(Desk& desk, const JobRecord& job) {
   return best;
 }
 
-Placement stay(const ProcessRecord& process) {
-  return {.process = process.process,
-          .worker = process.worker,
-          .incarnation = process.incarnation,
-          .slot = process.slot,
-          .survivor = true};
-}
-
 void save_alone(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   JobSoft& soft = desk.soft(id);
@@ -127,8 +115,7 @@ bool is_ready(Desk& desk, ProcessId process, Generation generation) {
 // Every process that is started for the next generation has its state set up.
 bool newcomers_ready(Desk& desk, const JobRecord& job) {
   return std::all_of(job.release.next.begin(), job.release.next.end(), [&](ProcessId process) {
-    return contains(job.members, process) ||
-           is_ready(desk, process, Generation{job.generation.value + 1});
+    return is_member(job, process) || is_ready(desk, process, Generation{job.generation.value + 1});
   });
 }
 
@@ -229,7 +216,7 @@ void drop_resize(Desk& desk, JobId id, const std::string& reason) {
   desk.soft(id).release_due.reset();
   for (const ProcessId process : next) {
     const ProcessRecord* record = desk.durable.process(process);
-    if (record == nullptr || record->ordered_to_stop || contains(job.members, process)) continue;
+    if (record == nullptr || record->ordered_to_stop || is_member(job, process)) continue;
     desk.record(ProcessStopOrdered{.process = process});
   }
   desk.note({.job = id,

@@ -13,16 +13,6 @@ namespace tutti::coordinator {
 
 namespace {
 
-void answer(Desk& desk, RequestId request, AnswerBody body) {
-  desk.effect(Answer{.request = request, .body = std::move(body)});
-}
-
-void refuse(Desk& desk, RequestId request, ErrorCode code, std::string message) {
-  // A refusal changes nothing, so it needs no sync: it must get out while the disk is full.
-  desk.decision.immediate.push_back(
-      Answer{.request = request, .body = Error{code, std::move(message)}});
-}
-
 // Whether one more job like this is taken: what can wait is, what may never run is not.
 Result<> admit(Desk& desk, const std::string& owner, const JobTerms& terms) {
   if (desk.jobs.size() >= kQueuedJobsMax) {
@@ -69,26 +59,25 @@ void on_submit(Desk& desk, const SubmitJob& input) {
     const std::optional<KeyRecord> known = desk.durable.with_key(input.key);
     if (known && desk.wall.unix_ms - known->unix_ms < kKeyLifeMs) {
       if (known->spec_hash != hash_of_spec(input.yaml)) {
-        return refuse(desk, input.request, ErrorCode::already_exists,
-                      fmt::format("key {} was used for job {} with another spec", input.key,
-                                  known->job.value));
+        return desk.refuse(input.request, ErrorCode::already_exists,
+                           fmt::format("key {} was used for job {} with another spec", input.key,
+                                       known->job.value));
       }
       if (!may_be_told_again(desk, known->job, input.request)) {
-        return refuse(desk, input.request, ErrorCode::unavailable, "it is being stored; ask again");
+        return desk.refuse(input.request, ErrorCode::unavailable, "it is being stored; ask again");
       }
-      return answer(desk, input.request, JobAccepted{.job = known->job, .existing = true});
+      return desk.answer(input.request, JobAccepted{.job = known->job, .existing = true});
     }
   }
   if (!desk.ledger_failure.empty()) {
-    return refuse(desk, input.request, ErrorCode::unavailable,
-                  "the coordinator cannot write to its disk: " + desk.ledger_failure);
+    return desk.refuse(input.request, ErrorCode::unavailable, desk.full_disk());
   }
   Result<JobTerms> terms = terms_of(input.spec, desk.wall);
   if (!terms) {
-    return refuse(desk, input.request, terms.error().code, terms.error().message);
+    return desk.refuse(input.request, terms.error().code, terms.error().message);
   }
   if (Result<> admitted = admit(desk, input.owner, *terms); !admitted) {
-    return refuse(desk, input.request, admitted.error().code, admitted.error().message);
+    return desk.refuse(input.request, admitted.error().code, admitted.error().message);
   }
   const JobId id = desk.durable.next_job();
   desk.record(
@@ -106,8 +95,8 @@ void on_submit(Desk& desk, const SubmitJob& input) {
   resume_job(desk, job);
   desk.soft(id).decision = desk.last_decision + 1;
   desk.soft(id).requests = {input.request};
-  answer(desk, input.request,
-         JobAccepted{.job = id, .existing = false, .notice = notice_of(desk, job.terms)});
+  desk.answer(input.request,
+              JobAccepted{.job = id, .existing = false, .notice = notice_of(desk, job.terms)});
   // Not placed before the submit is durable, so that it can still be taken back.
   desk.schedule_next = true;
 }

@@ -22,11 +22,6 @@ constexpr Duration kBlameLife = std::chrono::hours(1);
 constexpr std::uint32_t kQuarantineUsers = 3;
 constexpr std::size_t kCauseBytesMax = 120;
 
-void refuse(Desk& desk, RequestId request, std::string message) {
-  desk.decision.immediate.push_back(
-      Answer{.request = request, .body = Error{ErrorCode::not_found, std::move(message)}});
-}
-
 void drain(Desk& desk, const std::string& worker, DrainCause cause, std::string reason,
            Duration within) {
   desk.record(NodeDraining{.worker = worker,
@@ -128,12 +123,13 @@ void advance_drains(Desk& desk) {
 
 void on_drain(Desk& desk, const DrainNode& input) {
   if (desk.durable.worker(input.node) == nullptr) {
-    return refuse(desk, input.request, fmt::format("there is no node {}", input.node));
+    return desk.refuse(input.request, ErrorCode::not_found,
+                       fmt::format("there is no node {}", input.node));
   }
   const Duration within = input.deadline_ms == 0
                               ? desk.settings.drain
                               : Duration(std::chrono::milliseconds(input.deadline_ms));
-  desk.effect(Answer{.request = input.request, .body = Done{}});
+  desk.answer(input.request, Done{});
   drain(desk, input.node, DrainCause::asked, input.reason.empty() ? "drained" : input.reason,
         within);
 }
@@ -141,9 +137,10 @@ void on_drain(Desk& desk, const DrainNode& input) {
 void on_undrain(Desk& desk, const UndrainNode& input) {
   const WorkerRecord* worker = desk.durable.worker(input.node);
   if (worker == nullptr) {
-    return refuse(desk, input.request, fmt::format("there is no node {}", input.node));
+    return desk.refuse(input.request, ErrorCode::not_found,
+                       fmt::format("there is no node {}", input.node));
   }
-  desk.effect(Answer{.request = input.request, .body = Done{}});
+  desk.answer(input.request, Done{});
   if (!worker->draining() && worker->blames.empty()) return;
   desk.record(NodeUndrained{.worker = input.node});
   desk.note({.job = {},

@@ -7,24 +7,11 @@ namespace tutti::coordinator {
 
 namespace {
 
-void answer(Desk& desk, RequestId request) {
-  desk.effect(Answer{.request = request, .body = Done{}});
-}
-
-void refuse(Desk& desk, RequestId request, ErrorCode code, std::string message) {
-  desk.decision.immediate.push_back(
-      Answer{.request = request, .body = Error{code, std::move(message)}});
-}
-
-}  // namespace
-
-namespace {
-
 void break_worker(Desk& desk, const InjectFault& input) {
   const auto at = desk.links.find(input.worker);
   if (at == desk.links.end() || !at->second.open) {
-    return refuse(desk, input.request, ErrorCode::not_found,
-                  fmt::format("no worker named {} is connected", input.worker));
+    return desk.refuse(input.request, ErrorCode::not_found,
+                       fmt::format("no worker named {} is connected", input.worker));
   }
   wire::BreakWorker order{.lasts_ms = input.lasts_ms, .delay_ms = input.delay_ms};
   if (input.action == FaultAction::cut) order.fault = wire::WorkerFault::cut;
@@ -34,15 +21,15 @@ void break_worker(Desk& desk, const InjectFault& input) {
   if (input.action == FaultAction::heal) {
     desk.order(at->second, wire::BreakWorker{.fault = wire::WorkerFault::slow_disk});
   }
-  answer(desk, input.request);
+  desk.answer(input.request, Done{});
 }
 
 }  // namespace
 
 void on_fault(Desk& desk, const InjectFault& input) {
   if (!desk.settings.faults) {
-    return refuse(desk, input.request, ErrorCode::permission_denied,
-                  "faults need a cluster started with --faults");
+    return desk.refuse(input.request, ErrorCode::permission_denied,
+                       "faults need a cluster started with --faults");
   }
   if (input.action >= FaultAction::kill_worker) return break_worker(desk, input);
   const JobRecord* job = desk.durable.job(input.job);
@@ -51,18 +38,17 @@ void on_fault(Desk& desk, const InjectFault& input) {
                                      : desk.durable.process(job->members[input.rank]);
   WorkerLink* link = process == nullptr ? nullptr : desk.link_of(*process);
   if (link == nullptr) {
-    return refuse(desk, input.request, ErrorCode::not_found,
-                  fmt::format("job {} has no living rank {}", input.job.value, input.rank));
+    return desk.refuse(input.request, ErrorCode::not_found,
+                       fmt::format("job {} has no living rank {}", input.job.value, input.rank));
   }
   if (!desk.ledger_failure.empty()) {
-    return refuse(desk, input.request, ErrorCode::unavailable,
-                  "the coordinator cannot write to its disk: " + desk.ledger_failure);
+    return desk.refuse(input.request, ErrorCode::unavailable, desk.full_disk());
   }
   constexpr std::int32_t kSignals[] = {9, 19, 18};  // by FaultAction
   desk.order(*link, wire::SignalRank{.job = input.job,
                                      .process = process->process,
                                      .signal = kSignals[static_cast<std::size_t>(input.action)]});
-  answer(desk, input.request);
+  desk.answer(input.request, Done{});
 }
 
 }  // namespace tutti::coordinator

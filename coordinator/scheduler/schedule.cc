@@ -97,6 +97,14 @@ Placement place(const Desk& desk, ProcessId process, const Seat& seat) {
           .survivor = false};
 }
 
+Placement stay(const ProcessRecord& process) {
+  return {.process = process.process,
+          .worker = process.worker,
+          .incarnation = process.incarnation,
+          .slot = process.slot,
+          .survivor = true};
+}
+
 void start_generation(Desk& desk, JobId id, std::vector<Placement> gang) {
   JobSoft& soft = desk.soft(id);
   soft.waiting.clear();
@@ -228,12 +236,7 @@ void place_missing(Desk& desk, JobId id) {
       gang.push_back(place(desk, ProcessId{next++}, taken.at(rank)));
       continue;
     }
-    const ProcessRecord& process = *desk.durable.process(job.members[rank]);
-    gang.push_back({.process = process.process,
-                    .worker = process.worker,
-                    .incarnation = process.incarnation,
-                    .slot = process.slot,
-                    .survivor = true});
+    gang.push_back(stay(*desk.durable.process(job.members[rank])));
   }
   if (charge_interruption(desk, id)) start_generation(desk, id, std::move(gang));
 }

@@ -54,6 +54,8 @@ std::optional<std::vector<Seat>> choose_seats(Desk& desk, const scheduler::Shape
                                               const std::string& policy, std::uint32_t wanted);
 
 Placement place(const Desk& desk, ProcessId process, const Seat& seat);
+// A member that goes on into the next generation, where it is.
+Placement stay(const ProcessRecord& process);
 
 // What the job waits for; an event says so if it is not just its turn.
 enum class Tell { readers, events };
