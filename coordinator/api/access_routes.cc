@@ -92,10 +92,12 @@ class AccessRoutes {
   asio::awaitable<Answer> revoke(const Call& call) const {
     const auto record = parts_.cluster.access().find(call.job.value);
     if (!record) {
+      // Number 0 is that of the state folder, which has no record.
       co_return error_answer(
-          {ErrorCode::not_found, "there is no token " + to_string(call.job) +
-                                     "; that of the state folder ends with its file `token` and a "
-                                     "restart of the coordinator"});
+          {ErrorCode::not_found,
+           call.job ? "there is no token " + to_string(call.job)
+                    : std::string("the state folder's own token ends with its file `token` and a "
+                                  "restart of the coordinator")});
     }
     coordinator::AccessChange removal{*record, true};
     coordinator::Caller caller = call.caller("token revoke", "", "of " + record->user);

@@ -77,8 +77,9 @@ class JobRoutes {
   asio::awaitable<Answer> inject(const Call& call) const {
     const Result<coordinator::InjectFault> input = parse_fault(call);
     if (!input) co_return error_answer(input.error());
-    co_return answer_of(co_await change(
-        parts_, *input, call.caller("fault", "job " + to_string(input->job), call.body)));
+    const std::string target =
+        input->worker.empty() ? "job " + to_string(input->job) : "node " + input->worker;
+    co_return answer_of(co_await change(parts_, *input, call.caller("fault", target, call.body)));
   }
 
   asio::awaitable<Answer> jobs(const Call&) const {

@@ -84,19 +84,24 @@ Result<LedgerSummary> summarize(const fs::path& folder) {
   const Result<Past> past = (*ledger)->recover();
   if (!past) return past.error();
   summary.version = kLedgerVersion;
-  summary.jobs = past->snapshot.jobs.size();
   summary.facts = past->facts.size();
+  // Tasks, which their arrays remember, are not counted: one that is forgotten is none of these.
+  std::set<JobId> jobs;
+  for (const JobRecord& job : past->snapshot.jobs) {
+    if (!job.array) jobs.insert(job.job);
+  }
   std::set<std::string> workers;
   for (const WorkerRecord& worker : past->snapshot.workers) workers.insert(worker.worker);
   for (const Fact& fact : past->facts) {
-    if (std::holds_alternative<JobSubmitted>(fact)) ++summary.jobs;
-    if (std::holds_alternative<JobForgotten>(fact) || std::holds_alternative<JobWithdrawn>(fact))
-      --summary.jobs;
+    if (const auto* submitted = std::get_if<JobSubmitted>(&fact)) jobs.insert(submitted->job);
+    if (const auto* forgotten = std::get_if<JobForgotten>(&fact)) jobs.erase(forgotten->job);
+    if (const auto* withdrawn = std::get_if<JobWithdrawn>(&fact)) jobs.erase(withdrawn->job);
     if (const auto* joined = std::get_if<WorkerJoined>(&fact))
       workers.insert(joined->worker.worker);
     if (const auto* forgotten = std::get_if<WorkerForgotten>(&fact))
       workers.erase(forgotten->worker);
   }
+  summary.jobs = jobs.size();
   summary.workers = workers.size();
   summary.events = past->last_event;
   summary.bytes = (*ledger)->bytes();

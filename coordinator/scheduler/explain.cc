@@ -235,7 +235,7 @@ std::string line_of(const Desk& desk, const ExplainHolder& holder) {
 }
 
 void write_lines(const Desk& desk, Explanation& out) {
-  out.lines.push_back(fmt::format("job {} {}", out.job.value, out.summary));
+  out.lines.push_back(fmt::format("job {}: {}", out.job.value, out.summary));
   if (out.position != 0) {
     std::string line = fmt::format("position {} in the queue", out.position);
     if (!out.ahead.empty()) line += "; before it: " + list_of(out.ahead, out.position - 1);
@@ -303,7 +303,7 @@ Explanation explain(Desk& desk, JobId id) {
     out.reason = is_terminal(out.state) ? ExplainReason::ended : ExplainReason::at_once;
     out.summary =
         task->waiting.empty() ? fmt::format("is {}", state_word(out.state)) : task->waiting;
-    out.lines.push_back(fmt::format("job {} {}", id.value, out.summary));
+    out.lines.push_back(fmt::format("job {}: {}", id.value, out.summary));
     return out;
   }
   out.state = job->state;

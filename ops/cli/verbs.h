@@ -55,6 +55,8 @@ Action declare_nodes(Arguments& arguments);
 Action declare_node(Arguments& arguments);
 Action declare_drain(Arguments& arguments);
 Action declare_undrain(Arguments& arguments);
+// verbs/worker_verbs.cc
+Action declare_worker_restart(Arguments& arguments);
 // verbs/top_verb.cc
 Action declare_top(Arguments& arguments);
 // verbs/doctor_verb.cc
@@ -71,6 +73,9 @@ Action declare_ledger_restore(Arguments& arguments);
 Action declare_ledger_check(Arguments& arguments);
 // verbs/fault_verbs.cc
 Action declare_kill_rank(Arguments& arguments);
+Action declare_cut(Arguments& arguments);
+Action declare_slow_disk(Arguments& arguments);
+Action declare_heal(Arguments& arguments);
 Action declare_kill_worker(Arguments& arguments);
 Action declare_kill_coordinator(Arguments& arguments);
 // verbs/verify_verb.cc

@@ -1,7 +1,12 @@
 // Keeping a cluster well, by the command line: tokens, backup and restore, doctor, top, help.
 #include <catch2/catch.hpp>
 
+#include <boost/json/array.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/value_to.hpp>
+
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 
 #include "tests/support/cluster.h"
@@ -32,7 +37,7 @@ std::vector<std::string> listed_verbs() {
     std::string second;
     words >> first >> second;
     const bool two = first == "token" || first == "ledger" || first == "fault" || first == "spec" ||
-                     first == "keys";
+                     first == "keys" || (first == "worker" && second == "restart");
     out.push_back(two ? first + ' ' + second : first);
   }
   return out;
@@ -126,5 +131,40 @@ TEST_CASE("cluster: new keys while jobs run: the worker finds the coordinator af
   cluster.kill_part("coordinator");
   REQUIRE(cluster.wait(job) == 0);
   CHECK(cluster.job(job).at("generation").to_number<int>() == 1);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: a worker that is restarted in place keeps its programs, and is told apart") {
+  Cluster cluster(1);
+  const auto go = (cluster.files() / "go").string();
+  const auto job = cluster.submit("name: long\nkind: run\ncommand: [sh, -c, 'while [ ! -e " + go +
+                                  " ]; do sleep 0.05; done']\n");
+  REQUIRE(test::eventually([&] { return cluster.state_of(job) == "running"; }));
+  const pid_t before = cluster.pid_of("worker");
+  const auto restarted = cluster.tutti({"worker", "restart"});
+  INFO(restarted.out << restarted.err);
+  REQUIRE(restarted.code == 0);
+  CHECK(restarted.out.find("pid " + std::to_string(before)) != std::string::npos);
+  std::ofstream(go).put('\n');
+  CHECK(cluster.wait(job) == 0);
+  CHECK(cluster.job(job).at("generation").to_number<int>() == 1);
+  CHECK(cluster.tutti({"worker", "restart", "--state", cluster.files().string()}).code == 2);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: a node that is cut off is lost after its lease, and comes back by itself") {
+  Cluster cluster(1);
+  const auto state_of_node = [&] {
+    const boost::json::value nodes = boost::json::parse(cluster.tutti({"nodes", "-o", "json"}).out);
+    return boost::json::value_to<std::string>(nodes.at("nodes").as_array().at(0).at("state"));
+  };
+  const std::string nodes = cluster.tutti({"nodes", "-o", "json"}).out;
+  const std::string name = boost::json::value_to<std::string>(
+      boost::json::parse(nodes).at("nodes").as_array().at(0).at("name"));
+  CHECK(cluster.tutti({"fault", "cut", "nobody"}).code == 2);
+  REQUIRE(cluster.tutti({"fault", "cut", name, "--for", "6s"}).code == 0);
+  CHECK(test::eventually([&] { return state_of_node() == "lost"; }));
+  CHECK(test::eventually([&] { return state_of_node() == "ready"; }));
+  CHECK(cluster.tutti({"fault", "heal", name}).code == 0);
   CHECK(cluster.stop() == 0);
 }

@@ -77,6 +77,22 @@ TEST_CASE(
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE("cluster: what a program's log says decides whether it is tried again") {
+  Cluster cluster;
+  const std::string rules =
+      "retries: {user: 0, infrastructure: 3, on: [{log: link is down, class: infrastructure}]}\n";
+  const auto flag = (cluster.files() / "second").string();
+  const auto again = cluster.submit(program(
+      "if [ -e " + flag + " ]; then exit 0; fi; touch " + flag + "; echo the link is down; exit 7",
+      rules));
+  CHECK(cluster.wait(again) == 0);
+  CHECK(cluster.job(again).at("generation").to_number<int>() == 2);
+  const auto once = cluster.submit(program("echo wrong data; exit 7", rules));
+  CHECK(cluster.wait(once) == 1);
+  CHECK(cluster.job(once).at("generation").to_number<int>() == 1);
+  CHECK(cluster.stop() == 0);
+}
+
 TEST_CASE(
     "cluster: an acknowledged submit is there after kill -9 of the coordinator, and its key still "
     "names it") {

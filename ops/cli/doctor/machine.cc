@@ -16,10 +16,12 @@
 #include <cstdlib>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include "ops/cli/doctor/findings.h"
 #include "protocol/base/clock.h"
 #include "protocol/base/file.h"
+#include "worker/launcher/limits.h"
 
 namespace tutti::cli {
 
@@ -104,19 +106,14 @@ Finding look_at_huge_pages() {
 }
 
 Finding look_at_cgroup() {
-  const std::string own = content_of("/proc/self/cgroup");
-  const std::size_t at = own.find("0::");
-  if (at == std::string::npos || !fs::exists("/sys/fs/cgroup/cgroup.controllers")) {
-    return {Verdict::note, "cgroup", "no cgroup v2",
-            "limits of `run` jobs are rlimits here: mount cgroup2 for those of a whole job"};
+  const worker::CgroupRoots roots = worker::own_cgroups();
+  for (const auto& [version, folder] :
+       {std::pair{"version 2", roots.unified}, std::pair{"version 1", roots.memory}}) {
+    if (folder.empty() || ::access(folder.c_str(), W_OK) != 0) continue;
+    if (::access((folder / "cgroup.procs").c_str(), W_OK) != 0) continue;
+    return good("cgroup", fmt::format("{}, may be divided: {}", version, folder.string()));
   }
-  const std::string path = own.substr(at + 3, own.find('\n', at) - at - 3);
-  const fs::path folder = "/sys/fs/cgroup" + path;
-  if (::access((folder / "cgroup.procs").c_str(), W_OK) == 0 &&
-      ::access(folder.c_str(), W_OK) == 0) {
-    return good("cgroup", "may be divided: " + path);
-  }
-  return {Verdict::note, "cgroup", "may not be divided: " + path,
+  return {Verdict::note, "cgroup", "none that may be divided",
           "limits of `run` jobs are rlimits here; systemd's Delegate=yes gives the right"};
 }
 

@@ -14,6 +14,16 @@ namespace json = boost::json;
 
 namespace {
 
+std::string or_dash(std::string text) { return text.empty() ? "-" : text; }
+
+std::string labels_of(const json::value& node) {
+  std::string labels;
+  for (const json::value& label : list_of(node, "labels")) {
+    if (label.is_string()) labels += (labels.empty() ? "" : ", ") + std::string(label.as_string());
+  }
+  return labels;
+}
+
 std::string step_of(const json::value& job) {
   const json::value* tasks = job.as_object().if_contains("tasks");
   if (tasks != nullptr && tasks->is_object()) {
@@ -93,6 +103,19 @@ std::string processes_table(const json::value& owner, Paint paint) {
   return "processes\n" + indented(table.print(paint));
 }
 
+// Of an array: those that are active or did not end well.
+std::string tasks_table(const json::value& job, Paint paint) {
+  const json::array& tasks = list_of(job, "telling_tasks");
+  if (tasks.empty()) return "";
+  Table table({{"TASK", Align::right}, {"JOB", Align::right}, {"STATE"}, {"MESSAGE"}});
+  for (const json::value& task : tasks) {
+    const std::string phase = text_of(task, "phase");
+    table.add({std::to_string(whole_of(task, "index")), std::to_string(whole_of(task, "job")),
+               phase.empty() ? text_of(task, "state") : phase, text_of(task, "message")});
+  }
+  return "tasks\n" + indented(table.print(paint));
+}
+
 }  // namespace
 
 std::string jobs_table(const json::array& jobs, WallTime now, Paint paint) {
@@ -100,6 +123,7 @@ std::string jobs_table(const json::array& jobs, WallTime now, Paint paint) {
   Table table({{"JOB", Align::right},
                {"NAME"},
                {"KIND"},
+               {"OWNER"},
                {"STATE"},
                {"STEP", Align::right},
                {"RANKS", Align::right},
@@ -108,9 +132,9 @@ std::string jobs_table(const json::array& jobs, WallTime now, Paint paint) {
                {"SUBMITTED", Align::right}});
   for (const json::value& job : jobs) {
     table.add({std::to_string(whole_of(job, "id")), text_of(job, "name"), text_of(job, "kind"),
-               text_of(job, "state"), step_of(job), std::to_string(whole_of(job, "ranks")),
-               std::to_string(whole_of(job, "restarts")), time_of(job, now),
-               ago(whole_of(job, "submitted_unix_ms"), now)});
+               or_dash(text_of(job, "owner")), text_of(job, "state"), step_of(job),
+               std::to_string(whole_of(job, "ranks")), std::to_string(whole_of(job, "restarts")),
+               time_of(job, now), ago(whole_of(job, "submitted_unix_ms"), now)});
   }
   return table.print(paint);
 }
@@ -119,15 +143,20 @@ std::string job_page(const json::value& job, WallTime now, Paint paint) {
   std::string page;
   add_row(page, "job", fmt::format("{} {}", whole_of(job, "id"), text_of(job, "name")));
   add_row(page, "kind", text_of(job, "kind"));
+  add_row(page, "owner", text_of(job, "owner"));
   add_row(page, "state", paint_word(text_of(job, "state"), paint));
   add_row(page, "waits for", text_of(job, "waiting"));
   add_row(page, "stands still", text_of(job, "standstill"));
-  add_row(page, "failure", failure_of(job));
+  add_row(page, is_terminal(job) ? "failure" : "last loss", failure_of(job));
   if (has(job, "exit_code")) add_row(page, "exit code", std::to_string(whole_of(job, "exit_code")));
+  const bool array = has(job, "tasks");
+  if (array) add_row(page, "tasks", step_of(job));
   if (whole_of(job, "steps") > 0) add_row(page, "step", step_of(job));
-  add_row(page, "ranks", std::to_string(whole_of(job, "ranks")));
-  add_row(page, "generation", std::to_string(whole_of(job, "generation")));
-  add_row(page, "restarts", std::to_string(whole_of(job, "restarts")));
+  if (!array) {  // an array has none of its own
+    add_row(page, "ranks", std::to_string(whole_of(job, "ranks")));
+    add_row(page, "generation", std::to_string(whole_of(job, "generation")));
+    add_row(page, "restarts", std::to_string(whole_of(job, "restarts")));
+  }
   add_row(page, "submitted", ago(whole_of(job, "submitted_unix_ms"), now));
   add_row(page, "time", time_of(job, now));
   add_row(page, "folder", text_of(job, "folder"));
@@ -135,6 +164,7 @@ std::string job_page(const json::value& job, WallTime now, Paint paint) {
   const json::array& recoveries = list_of(job, "recoveries");
   if (!recoveries.empty()) page += "recoveries\n";
   for (const json::value& recovery : recoveries) page += "  " + print_recovery(recovery) + '\n';
+  page += tasks_table(job, paint);
   page += processes_table(job, paint);
   if (const std::string spec = text_of(job, "spec"); !spec.empty()) {
     page += "spec\n" + indented(spec);
@@ -152,13 +182,16 @@ std::string nodes_table(const json::array& nodes, Paint paint) {
                {"CORES", Align::right},
                {"MEMORY", Align::right},
                {"HOST"},
+               {"LABELS"},
+               {"TAKEN OUT FOR"},
                {"CPU"}});
   for (const json::value& node : nodes) {
     table.add(
         {text_of(node, "name"), text_of(node, "state"), std::to_string(whole_of(node, "slots")),
          std::to_string(whole_of(node, "free_slots")), std::to_string(whole_of(node, "cores")),
          print_bytes_short(static_cast<std::uint64_t>(whole_of(node, "memory_bytes"))),
-         text_of(node, "host"), text_of(node, "cpu")});
+         text_of(node, "host"), or_dash(labels_of(node)),
+         or_dash(text_of(member_of(node, "drain"), "reason")), text_of(node, "cpu")});
   }
   return table.print(paint);
 }
@@ -175,11 +208,7 @@ std::string node_page(const json::value& node, Paint paint) {
       add_row(page, "empty by", print_date(whole_of(drain, "due_unix_ms")));
   }
   add_row(page, "blamed for", text_of(node, "score"));
-  std::string labels;
-  for (const json::value& label : list_of(node, "labels")) {
-    if (label.is_string()) labels += (labels.empty() ? "" : ", ") + std::string(label.as_string());
-  }
-  add_row(page, "labels", labels);
+  add_row(page, "labels", labels_of(node));
   add_row(page, "limits", text_of(node, "limits"));
   add_row(page, "host", text_of(node, "host"));
   add_row(page, "version", text_of(node, "version"));

@@ -25,7 +25,8 @@ constexpr WordColour kColours[] = {
     {"rank_lost", "\x1b[31m"},  {"worker_lost", "\x1b[31m"}, {"checkpoint_failed", "\x1b[31m"},
     {"queued", "\x1b[33m"},     {"placed", "\x1b[33m"},      {"starting", "\x1b[33m"},
     {"recovering", "\x1b[33m"}, {"stopping", "\x1b[33m"},    {"suspect", "\x1b[33m"},
-    {"cancelled", "\x1b[33m"},  {"aborted", "\x1b[33m"},
+    {"cancelled", "\x1b[33m"},  {"aborted", "\x1b[33m"},     {"draining", "\x1b[33m"},
+    {"drained", "\x1b[33m"},    {"quarantined", "\x1b[31m"}, {"expected", "\x1b[33m"},
 };
 
 }  // namespace

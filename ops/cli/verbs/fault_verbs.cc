@@ -1,5 +1,5 @@
-// tutti fault kill-rank | kill-worker | kill-coordinator: breaks something on purpose, on a cluster
-// started with --faults.
+// tutti fault kill-rank | cut | slow-disk | heal | kill-worker | kill-coordinator: breaks something
+// on purpose, on a cluster started with --faults.
 #include <fmt/core.h>
 #include <signal.h>
 
@@ -10,16 +10,24 @@
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
+#include "ops/cli/client/job_names.h"
 #include "ops/cli/up/state_files.h"
 #include "ops/cli/verbs.h"
+#include "protocol/spec/quantity.h"
 
 namespace tutti::cli {
 
 namespace {
 
 struct RankTarget {
-  std::uint64_t job = 0;
+  std::string job;
   std::uint64_t rank = 0;
+};
+
+struct NodeTarget {
+  std::string node;
+  std::string lasts = "10s";
+  std::string delay = "200ms";
 };
 
 int done(const Session& session, std::string_view sentence) {
@@ -27,14 +35,34 @@ int done(const Session& session, std::string_view sentence) {
   return kDone;
 }
 
+int inject(const Session& session, Api& api, const boost::json::object& body,
+           std::string_view sentence) {
+  const Result<boost::json::value> answer = api.post("/api/v1/faults", body, Api::Repeat::never);
+  if (!answer) return fail(answer.error());
+  return done(session, sentence);
+}
+
 int kill_rank(const RankTarget& target, const Session& session) {
   Connection connection;
-  const boost::json::object body{
-      {"action", "kill-rank"}, {"job", target.job}, {"rank", target.rank}};
-  const Result<boost::json::value> answer =
-      connection.api().post("/api/v1/faults", body, Api::Repeat::never);
-  if (!answer) return fail(answer.error());
-  return done(session, fmt::format("killed rank {} of job {}", target.rank, target.job));
+  const Result<std::uint64_t> id = find_job(connection.api(), target.job);
+  if (!id) return fail(id.error());
+  const boost::json::object body{{"action", "kill-rank"}, {"job", *id}, {"rank", target.rank}};
+  return inject(session, connection.api(), body,
+                fmt::format("killed rank {} of job {}", target.rank, *id));
+}
+
+// A fault that ends by itself; durations as they were typed.
+int break_node(const NodeTarget& target, const Session& session, std::string_view action,
+               std::string_view sentence) {
+  const auto lasts_ms = spec::parse_duration_ms(target.lasts);
+  if (!lasts_ms) return fail(kUsage, "--for must be a duration such as 5s or 1m");
+  const auto delay_ms = spec::parse_duration_ms(target.delay);
+  if (!delay_ms) return fail(kUsage, "--delay must be a duration such as 200ms");
+  boost::json::object body{{"action", action}, {"worker", target.node}};
+  if (action != "heal") body["lasts_ms"] = *lasts_ms;
+  if (action == "slow-disk") body["delay_ms"] = *delay_ms;
+  Connection connection;
+  return inject(session, connection.api(), body, sentence);
 }
 
 // Whether the pid is still that part of Tutti and not another program that got the number.
@@ -63,9 +91,40 @@ int kill_part(std::string_view part, const Session& session) {
 
 Action declare_kill_rank(Arguments& arguments) {
   auto target = std::make_shared<RankTarget>();
-  arguments.number("JOB", target->job, "job id");
+  arguments.word("JOB", target->job, "job id or name");
   arguments.number("RANK", target->rank, "rank, from 0");
   return [target](Session& session) { return kill_rank(*target, session); };
+}
+
+Action declare_cut(Arguments& arguments) {
+  auto target = std::make_shared<NodeTarget>();
+  arguments.word("NODE", target->node, "node name");
+  arguments.option("--for", target->lasts, "how long, as in 5s (default 10s)");
+  arguments.epilogue("The node hears nothing of the coordinator, and is not heard, for that long.");
+  return [target](Session& session) {
+    return break_node(*target, session, "cut",
+                      fmt::format("{} is cut off for {}", target->node, target->lasts));
+  };
+}
+
+Action declare_slow_disk(Arguments& arguments) {
+  auto target = std::make_shared<NodeTarget>();
+  arguments.word("NODE", target->node, "node name");
+  arguments.option("--for", target->lasts, "how long, as in 5s (default 10s)");
+  arguments.option("--delay", target->delay, "of each write to its spools (default 200ms)");
+  return [target](Session& session) {
+    return break_node(*target, session, "slow-disk",
+                      fmt::format("each write of {} to its spools takes {} more, for {}",
+                                  target->node, target->delay, target->lasts));
+  };
+}
+
+Action declare_heal(Arguments& arguments) {
+  auto target = std::make_shared<NodeTarget>();
+  arguments.word("NODE", target->node, "node name");
+  return [target](Session& session) {
+    return break_node(*target, session, "heal", fmt::format("{} is healed", target->node));
+  };
 }
 
 Action declare_kill_worker(Arguments&) {

@@ -97,6 +97,13 @@ int logs(const StreamArguments& arguments, const Session& session) {
     print(session.json() ? json_line(chunk) : lines.add(chunk));
   });
   print(lines.rest());
+  // An array writes nothing itself.
+  if (has(*job, "tasks") && !session.json()) {
+    const std::uint64_t id = id_of(*job);
+    fail(kDone, fmt::format("job {} is an array: `tutti logs {}` is the output of its task 0, and "
+                            "so on; `tutti job {}` lists those that tell something",
+                            id, id + 1, id));
+  }
   say_cursor(arguments, reached);
   return read ? kDone : fail(read.error());
 }

@@ -64,6 +64,11 @@ int submit(const SubmitOptions& options, Session& session) {
   if (!answer) return fail(answer.error());
   const auto id = static_cast<std::uint64_t>(whole_of(*answer, "id"));
   print(session.json() ? json_line(*answer) : fmt::format("{}\n", id));
+  // Beside the id, which alone is the output; in JSON it is a field.
+  const std::string notice = text_of(*answer, "notice");
+  if (!notice.empty() && !session.json()) {
+    fail(kDone, fmt::format("{}; `tutti explain {}` says why", notice, id));
+  }
   if (!options.follow && !options.wait) return kDone;
   const OnInterrupt interrupt([id] { say_that_it_goes_on(id); });
   if (options.follow) return finish(session, follow_job(api, session, id));

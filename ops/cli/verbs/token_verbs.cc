@@ -4,7 +4,9 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 
+#include <array>
 #include <memory>
+#include <string>
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
@@ -97,18 +99,29 @@ int rotate(const std::string& overlap, const Session& session) {
   return kDone;
 }
 
+// Of fixed widths, since the pages come one after the other.
+std::string audit_row(const std::string& number, const std::array<std::string, 6>& cells) {
+  std::string line = fmt::format("{:>6}  {:<16}  {:<12}  {:<21}  {:<14}  {:<12}  {}", number,
+                                 cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]);
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line + '\n';
+}
+
 int audit(std::uint64_t after, const Session& session) {
   Connection connection;
+  bool titled = session.json();
   while (true) {
     const auto page = connection.api().get(fmt::format("/api/v1/audit?after={}", after));
     if (!page) return fail(page.error());
     for (const auto& change : list_of(*page, "changes")) {
+      if (!titled)
+        print(audit_row("CHANGE", {"WHEN", "USER", "FROM", "ACTION", "TARGET", "DETAIL"}));
+      titled = true;
       print(session.json() ? json_line(change)
-                           : fmt::format("{:>6}  {}  {:<12}  {:<21}  {:<14}  {:<12}  {}\n",
-                                         whole_of(change, "seq"), time_or(change, "unix_ms", "-"),
-                                         text_of(change, "user"), text_of(change, "from"),
-                                         text_of(change, "action"), text_of(change, "target"),
-                                         text_of(change, "detail")));
+                           : audit_row(std::to_string(whole_of(change, "seq")),
+                                       {time_or(change, "unix_ms", "-"), text_of(change, "user"),
+                                        text_of(change, "from"), text_of(change, "action"),
+                                        text_of(change, "target"), text_of(change, "detail")}));
     }
     after = static_cast<std::uint64_t>(whole_of(*page, "next"));
     if (flag_of(*page, "end")) return kDone;

@@ -135,8 +135,29 @@ TEST_CASE("job page: shows what matters and survives a job with nothing in it") 
   CHECK(page.find("time         1 m 0 s\n") != std::string::npos);
   CHECK(page.find("checkpoints  step-20 step-40\n") != std::string::npos);
   CHECK(page.find("spec\n  name: kjv\n  kind: train\n") != std::string::npos);
+  const json::value array = json::parse(
+      R"({"id": 3, "name": "sweep", "state": "running",
+          "tasks": {"total": 6, "done": 2, "failed": 1},
+          "telling_tasks": [{"index": 3, "job": 7, "state": "failed",
+                             "message": "exited with 1"}]})");
+  const std::string tasks = job_page(array, WallTime{}, Paint::plain);
+  CHECK(tasks.find("tasks        2/6 tasks, 1 failed\n") != std::string::npos);
+  CHECK(tasks.find("     3    7  failed  exited with 1\n") != std::string::npos);
   CHECK_FALSE(job_page(json::object{}, WallTime{}, Paint::plain).empty());
   CHECK(jobs_table({}, WallTime{}, Paint::plain) == "no jobs\n");
+}
+
+TEST_CASE("tables of jobs and nodes: whose a job is, what a node is for, and why it is taken out") {
+  const json::value jobs = json::parse(
+      R"([{"id": 7, "name": "kjv", "kind": "train", "owner": "ann", "state": "queued"}])");
+  CHECK(jobs_table(jobs.as_array(), WallTime{}, Paint::plain).find("train  ann    queued") !=
+        std::string::npos);
+  const json::value nodes = json::parse(
+      R"([{"name": "a", "state": "drained", "host": "h", "labels": ["zone=a", "disk=nvme"],
+           "drain": {"cause": "asked", "reason": "new memory"}}, {"name": "b", "drain": null}])");
+  const std::string table = nodes_table(nodes.as_array(), Paint::plain);
+  CHECK(table.find("zone=a, disk=nvme  new memory") != std::string::npos);
+  CHECK(table.find("-                  -") != std::string::npos);
 }
 
 }  // namespace

@@ -42,6 +42,20 @@ TEST_CASE("backup: a copy made while the ledger goes on holds a whole state of i
   CHECK(facts.back() == submitted(begun, "", std::string(9'000, 's')));
 }
 
+TEST_CASE("backup: tasks of an array are not counted as jobs, neither begun nor forgotten") {
+  const TemporaryFolder folder;
+  auto ledger = open_ledger(folder.path());
+  const std::vector<Fact> facts{submitted(1, "", "x"),
+                                TaskStarted{.job = JobId{2}, .array = JobId{1}, .index = 0},
+                                JobForgotten{.job = JobId{2}}, submitted(9, "", "y")};
+  REQUIRE(ledger->append(facts, {}).ok());
+  const auto file = folder.path() / "copy";
+  auto backup = ledger->begin_backup(file);
+  REQUIRE(backup.ok());
+  while (!*(*backup)->step()) continue;
+  CHECK(inspect_ledger(file)->jobs == 2);
+}
+
 TEST_CASE("backup: a journal that was copied at any moment is restored to what was durable then") {
   const TemporaryFolder folder;
   auto ledger = open_ledger(folder.path());

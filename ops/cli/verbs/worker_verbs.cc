@@ -1,0 +1,88 @@
+// tutti worker restart: the worker of this machine takes the newest binary, in place.
+#include <fmt/core.h>
+#include <signal.h>
+
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+
+#include <cerrno>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "ops/cli/client/api.h"
+#include "ops/cli/client/fields.h"
+#include "ops/cli/verbs.h"
+#include "protocol/base/clock.h"
+#include "protocol/base/file.h"
+
+namespace tutti::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::uint64_t kWorkerFileBytesMax = 4'096;
+constexpr Duration kRestartsWithin = std::chrono::seconds(30);
+
+struct RunningWorker {
+  pid_t pid = 0;
+  std::int64_t restarts = 0;
+  boost::json::value said;
+};
+
+Result<RunningWorker> find_worker(const fs::path& state) {
+  const fs::path path = state / "worker.json";
+  const Error absent{ErrorCode::not_found,
+                     fmt::format("no worker runs in {}; name its state folder with --state",
+                                 state.string())};
+  const Result<std::string> text = read_file(path, kWorkerFileBytesMax);
+  if (!text) return absent;
+  boost::system::error_code failed;
+  const boost::json::value said = boost::json::parse(*text, failed);
+  if (failed) return Error{ErrorCode::corrupt, path.string() + " is not JSON"};
+  const auto pid = static_cast<pid_t>(whole_of(said, "pid"));
+  // The number may be another program's by now.
+  const Result<std::string> command =
+      read_file(fmt::format("/proc/{}/cmdline", pid), std::uint64_t{1} << 20);
+  if (pid <= 0 || !command || command->find("worker") == std::string::npos) return absent;
+  return RunningWorker{pid, whole_of(said, "restarts"), said};
+}
+
+int restart(const fs::path& state, const Session& session) {
+  const Result<RunningWorker> before = find_worker(state);
+  if (!before) return fail(before.error());
+  if (::kill(before->pid, SIGHUP) != 0) {
+    return fail(errno_error(fmt::format("cannot tell the worker, pid {}", before->pid), errno));
+  }
+  // It says so itself once the new binary runs.
+  for (const Instant until = monotonic_now() + kRestartsWithin; monotonic_now() < until;) {
+    const Result<RunningWorker> now = find_worker(state);
+    if (now && (now->restarts > before->restarts || now->pid != before->pid)) {
+      print(session.json() ? json_line(now->said)
+                           : fmt::format("the worker, pid {}, runs version {}; its ranks went on\n",
+                                         now->pid, text_of(now->said, "version")));
+      return kDone;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return fail(kInfrastructure,
+              fmt::format("the worker, pid {}, goes on as it is; its log says why", before->pid));
+}
+
+}  // namespace
+
+Action declare_worker_restart(Arguments& arguments) {
+  auto state = std::make_shared<std::string>();
+  arguments.option("--state", *state, "the worker's state folder (default: that of `tutti up`)");
+  arguments.epilogue(
+      "For an upgrade: the worker executes its own file anew, with the same pid; its ranks and "
+      "programs\n"
+      "notice nothing. A worker that cannot (a full disk) goes on as it is, and says so in its "
+      "log.");
+  return [state](Session& session) {
+    return restart(state->empty() ? default_state_folder() / "worker" : fs::path(*state), session);
+  };
+}
+
+}  // namespace tutti::cli
