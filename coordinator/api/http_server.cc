@@ -153,14 +153,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<coordinator::Principal> principal(const http::request_header<>& head) const;
   Answer refusal_of(const Target& target) const;
   bool client_gone();
-  void set_idle(bool idle) { idle_ns_ = idle ? monotonic_now().since_start.count() : -1; }
+  void set_idle() {
+    if (idle_ns_ < 0) idle_ns_ = monotonic_now().since_start.count();
+  }
 
   std::shared_ptr<HttpServer::State> server_;
   beast::tcp_stream stream_;
   beast::flat_buffer buffer_;
   std::string from_;
   std::atomic<std::int64_t> token_{-1};
-  std::atomic<std::int64_t> idle_ns_{-1};
+  std::atomic<std::int64_t> idle_ns_{monotonic_now().since_start.count()};
 };
 
 // Chunks of HTTP/1.1.
@@ -322,12 +324,12 @@ asio::awaitable<void> Connection::refuse(Answer refusal, const http::request_hea
 asio::awaitable<bool> Connection::read_header(Parser& parser) {
   error_code failure;
   if (buffer_.size() == 0) {
-    set_idle(true);
+    set_idle();
     stream_.expires_after(kIdleMax);
     const std::size_t count = co_await stream_.async_read_some(
         buffer_.prepare(kFirstBytes), asio::redirect_error(asio::use_awaitable, failure));
     buffer_.commit(count);
-    set_idle(false);
+    idle_ns_ = -1;
     if (failure) co_return false;
   }
   parser.header_limit(static_cast<std::uint32_t>(HttpServer::kHeaderBytesMax));
