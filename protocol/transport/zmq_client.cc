@@ -56,11 +56,16 @@ class ZmqClient final : public ClientEndpoint {
   }
 
   Result<> send(std::string_view frame) override {
+    // The socket hears later than the monitor that its connection has ended, and takes frames to
+    // lose until then.
+    if (!connected_) {
+      ++counters_.refused_out;
+      return Error{ErrorCode::unavailable, "not connected"};
+    }
     switch (const int failure = dealer_->send({frame})) {
       case 0: ++counters_.frames_out; return {};
       case EAGAIN:
         ++counters_.refused_out;
-        if (!connected_) return Error{ErrorCode::unavailable, "not connected"};
         return Error{ErrorCode::exhausted, "the queue to the server is full"};
       default: ++counters_.refused_out; return Error{ErrorCode::unavailable, zmq_strerror(failure)};
     }
