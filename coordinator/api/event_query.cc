@@ -1,6 +1,7 @@
 #include "coordinator/api/event_query.h"
 
-#include <boost/algorithm/string/join.hpp>
+#include <fmt/format.h>
+
 #include <boost/describe/enum_to_string.hpp>
 #include <boost/describe/enumerators.hpp>
 #include <boost/mp11/algorithm.hpp>
@@ -31,7 +32,7 @@ Result<EventKind> kind_named(std::string_view name) {
   const std::string_view near = spec::nearest_word(name, kind_names());
   return Error{ErrorCode::invalid_argument,
                "there are no events of kind \"" + std::string(name) + '"' +
-                   (near.empty() ? "; there are " + boost::algorithm::join(kind_names(), ", ")
+                   (near.empty() ? fmt::format("; there are {}", fmt::join(kind_names(), ", "))
                                  : "; did you mean \"" + std::string(near) + "\"?")};
 }
 

@@ -49,6 +49,11 @@ const json::array& list_of(const json::value& object, std::string_view key) {
   return list == nullptr ? kEmpty : *list;
 }
 
+bool is_terminal(const json::value& job) {
+  const std::string state = text_of(job, "state");
+  return state == "done" || state == "failed" || state == "cancelled";
+}
+
 std::string json_line(const json::value& value) { return json::serialize(value) + '\n'; }
 
 }  // namespace tutti::cli

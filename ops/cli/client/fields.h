@@ -19,6 +19,9 @@ bool has(const boost::json::value& object, std::string_view key);  // and is not
 const boost::json::array& list_of(const boost::json::value& object, std::string_view key);
 const boost::json::value& member_of(const boost::json::value& object, std::string_view key);
 
+// Whether a job has ended.
+bool is_terminal(const boost::json::value& job);
+
 // One line with a line break, as scripts read it.
 std::string json_line(const boost::json::value& value);
 

@@ -149,11 +149,6 @@ LogPrefix log_prefix_of(const json::value& job) {
   return spec && spec->resources.ranks_max > 1 ? LogPrefix::rank : LogPrefix::none;
 }
 
-bool is_terminal(const json::value& job) {
-  const std::string state = text_of(job, "state");
-  return state == "done" || state == "failed" || state == "cancelled";
-}
-
 int exit_code_of_job(const json::value& job) {
   if (has(job, "exit_code")) return static_cast<int>(whole_of(job, "exit_code"));
   return text_of(job, "state") == "done" ? kDone : kJobFailed;

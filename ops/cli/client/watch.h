@@ -18,8 +18,6 @@ inline constexpr std::chrono::seconds kWatchPatience{60};
 // Whether the lines of this job's output need their rank's name.
 LogPrefix log_prefix_of(const boost::json::value& job);
 
-bool is_terminal(const boost::json::value& job);
-
 // What `tutti wait` ends with.
 int exit_code_of_job(const boost::json::value& job);
 

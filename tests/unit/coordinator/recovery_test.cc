@@ -107,7 +107,7 @@ TEST_CASE(
     "recovery: a broken group is aborted everywhere in one message, and waits for the death") {
   Driver driver;
   driver.join("a", 3);
-  const JobId job = driver.submit(train_spec(3));
+  driver.submit(train_spec(3));
   const auto starts = driver.run_up();
   driver.broken(starts[0], Generation{1}, 2, "peer 2 is gone", holds(3));
   CHECK(driver.take<wire::AbortGeneration>().size() == 3);
@@ -120,7 +120,7 @@ TEST_CASE(
 TEST_CASE("recovery: a group that breaks without a death regroups after a moment") {
   Driver driver;
   driver.join("a", 2);
-  const JobId job = driver.submit(train_spec(2));
+  driver.submit(train_spec(2));
   const auto starts = driver.run_up();
   driver.broken(starts[0], Generation{1}, 1, "timeout", holds(3));
   driver.pass(300ms);
