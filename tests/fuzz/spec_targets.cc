@@ -25,11 +25,11 @@ void take_override(std::string_view bytes) {
 
 void take_cluster_config(std::string_view bytes) {
   if (const auto config = spec::parse_coordinator_config(bytes, "c.yaml")) {
-    const auto again = spec::parse_coordinator_config(spec::to_yaml(*config), "again");
+    const auto again = spec::parse_coordinator_config(spec::to_yaml(*config), "c.yaml");
     require(again.ok() && *again == *config, "a coordinator's configuration changes");
   }
-  if (const auto config = spec::parse_worker_config(bytes, "w.yaml")) {
-    const auto again = spec::parse_worker_config(spec::to_yaml(*config), "again");
+  if (const auto config = spec::parse_worker_config(bytes, "c.yaml")) {
+    const auto again = spec::parse_worker_config(spec::to_yaml(*config), "c.yaml");
     require(again.ok() && *again == *config, "a worker's configuration changes");
   }
 }
