@@ -7,6 +7,8 @@
 
 #include <cstring>
 
+#include "kernels/cpu/product/edge.h"
+
 namespace tutti::kernels {
 
 namespace {
@@ -88,26 +90,12 @@ template <LeftOrder kOrder>
 void run_panel(Index rows, Index columns, const ChainCall& call) {
   const int vectors = static_cast<int>((columns + kLanes - 1) / kLanes);
   if (columns % kLanes == 0) return run_vectors<kOrder>(rows, vectors, call);
-  alignas(64) float whole[kRowsMax * kColumns] = {};
-  const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
   const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
-  for (Index first = 0; first < rows; first += kRowsMax) {
-    const Index height = rows - first < kRowsMax ? rows - first : kRowsMax;
-    float* const place = call.output + first * call.output_stride;
-    if (call.start == ChainStart::output) {
-      for (Index r = 0; r < height; ++r) {
-        std::memcpy(whole + r * kColumns, place + r * call.output_stride, bytes);
-      }
-    }
-    ChainCall part = call;
-    part.left += first * row_step;
-    part.output = whole;
-    part.output_stride = kColumns;
-    run_vectors<kOrder>(height, vectors, part);
-    for (Index r = 0; r < height; ++r) {
-      std::memcpy(place + r * call.output_stride, whole + r * kColumns, bytes);
-    }
-  }
+  run_through_tile<kRowsMax, kColumns>(rows, columns, call,
+                                       [&](Index first, Index height, ChainCall& part) {
+                                         part.left += first * row_step;
+                                         run_vectors<kOrder>(height, vectors, part);
+                                       });
 }
 
 }  // namespace

@@ -13,10 +13,8 @@
 #define TUTTI_CHAIN_TILE_INL
 #endif
 
-#include <algorithm>
-#include <cstring>
-
 #include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/product/edge.h"
 #include "kernels/cpu/product/product_call.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -171,26 +169,12 @@ template <LeftOrder kOrder>
 HWY_NOINLINE void run_chain_panel(Index rows, Index columns, const ChainCall& call) {
   const int vectors = static_cast<int>((columns + kVectorLanes - 1) / kVectorLanes);
   if (columns % kVectorLanes == 0) return run_chain_vectors<kOrder>(rows, vectors, call);
-  alignas(64) float whole[kChainRows * kChainColumns] = {};
-  const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
   const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
-  for (Index first = 0; first < rows; first += kChainRows) {
-    const Index height = std::min<Index>(kChainRows, rows - first);
-    float* const place = call.output + first * call.output_stride;
-    if (call.start == ChainStart::output) {
-      for (Index r = 0; r < height; ++r) {
-        std::memcpy(whole + r * kChainColumns, place + r * call.output_stride, bytes);
-      }
-    }
-    ChainCall part = call;
-    part.left += first * row_step;
-    part.output = whole;
-    part.output_stride = kChainColumns;
-    run_chain_vectors<kOrder>(height, vectors, part);
-    for (Index r = 0; r < height; ++r) {
-      std::memcpy(place + r * call.output_stride, whole + r * kChainColumns, bytes);
-    }
-  }
+  run_through_tile<kChainRows, kChainColumns>(
+      rows, columns, call, [&](Index first, Index height, ChainCall& part) HWY_ATTR {
+        part.left += first * row_step;
+        run_chain_vectors<kOrder>(height, vectors, part);
+      });
 }
 
 // A whole panel that packs its right operand while the first tile reads it, so that packing costs

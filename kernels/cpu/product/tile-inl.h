@@ -12,10 +12,8 @@
 #define TUTTI_PRODUCT_TILE_INL
 #endif
 
-#include <algorithm>
-#include <cstring>
-
 #include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/product/edge.h"
 #include "kernels/ops/product.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -135,25 +133,11 @@ HWY_NOINLINE void run_panel(Index rows, TileCall call) {
 // The same where only `columns` < kTileColumns outputs exist: through a tile of memory of our own.
 template <class Left>
 HWY_NOINLINE void run_panel_edge(Index rows, Index columns, const TileCall& call) {
-  alignas(64) float whole[kTileRows * kTileColumns] = {};
-  const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
-  for (Index first = 0; first < rows; first += kTileRows) {
-    const Index height = std::min<Index>(kTileRows, rows - first);
-    float* const place = call.output + first * call.output_stride;
-    if (call.start == ChainStart::output) {
-      for (Index r = 0; r < height; ++r) {
-        std::memcpy(whole + r * kTileColumns, place + r * call.output_stride, bytes);
-      }
-    }
-    TileCall part = call;
-    part.left += Left::at(first, 0);
-    part.output = whole;
-    part.output_stride = kTileColumns;
-    run_panel<Left>(height, part);
-    for (Index r = 0; r < height; ++r) {
-      std::memcpy(place + r * call.output_stride, whole + r * kTileColumns, bytes);
-    }
-  }
+  run_through_tile<kTileRows, kTileColumns>(
+      rows, columns, call, [&](Index first, Index height, TileCall& part) HWY_ATTR {
+        part.left += Left::at(first, 0);
+        run_panel<Left>(height, part);
+      });
 }
 
 // All panels of `columns` outputs, the last one whole or not.

@@ -285,27 +285,33 @@ struct Launcher {
 
 }  // namespace
 
-// Everything but the tasks is in `launcher.a`.
-static Result<> run_attention(const Launcher& launcher, const Task* tasks, float* parts) {
-  Attend a = launcher.a;
-  a.tasks = tasks;
-  a.parts = parts;
-  const auto count = static_cast<unsigned>(launcher.tasks.size());
-  const auto heads = static_cast<unsigned>(a.heads);
-  const unsigned spread = parts == nullptr ? 1U : static_cast<unsigned>(a.chunks);
-  launch_attend(launcher.device.stream(),
-                {dim3(count, heads, spread), kAttentionThreads, tile_bytes(a.width)}, a);
-  if (parts != nullptr) {
-    TUTTI_LAUNCH(launcher.device.stream(), (LaunchShape{dim3(count, heads, kQueryTile), kWarp}),
-                 merge_parts_kernel, a);
-  }
-  return {};
-}
-
 // Chunks are spread where they would otherwise leave the GPU idle; this changes no bit.
 static bool spreads(const Launcher& launcher) {
   const auto blocks = static_cast<Index>(launcher.tasks.size()) * launcher.a.heads;
   return launcher.a.chunks > 1 && blocks < kBlocksWanted;
+}
+
+// Everything but the tasks is in `launcher.a`; room(count) gives scratch memory for floats.
+template <class Room>
+static Result<> run_attention(const Launcher& launcher, const Task* tasks, Room room) {
+  Attend a = launcher.a;
+  a.tasks = tasks;
+  const auto count = static_cast<unsigned>(launcher.tasks.size());
+  const auto heads = static_cast<unsigned>(a.heads);
+  unsigned spread = 1;
+  if (spreads(launcher)) {
+    auto parts = room(launcher.rows * a.heads * a.chunks * (a.width + 2));
+    if (!parts) return std::move(parts).error();
+    a.parts = *parts;
+    spread = static_cast<unsigned>(a.chunks);
+  }
+  launch_attend(launcher.device.stream(),
+                {dim3(count, heads, spread), kAttentionThreads, tile_bytes(a.width)}, a);
+  if (a.parts != nullptr) {
+    TUTTI_LAUNCH(launcher.device.stream(), (LaunchShape{dim3(count, heads, kQueryTile), kWarp}),
+                 merge_parts_kernel, a);
+  }
+  return {};
 }
 
 Result<> CudaDevice::check_form(const AttentionShape& shape) const {
@@ -342,14 +348,8 @@ Result<> CudaDevice::enqueue(const AttentionForward& args) {
   auto tasks = stage(launcher.tasks.data(), launcher.tasks.size());
   if (!tasks) return std::move(tasks).error();
   launcher.a.chunks = chunks_of(launcher.tasks);
-  float* parts = nullptr;
-  if (spreads(launcher)) {
-    auto room =
-        scratch_floats(args.q.rows * shape.heads * launcher.a.chunks * (shape.head_width + 2));
-    if (!room) return std::move(room).error();
-    parts = *room;
-  }
-  if (auto ran = run_attention(launcher, *tasks, parts); !ran) return ran;
+  auto ran = run_attention(launcher, *tasks, [this](Index count) { return scratch_floats(count); });
+  if (!ran) return ran;
   return end_op();
 }
 
@@ -377,14 +377,8 @@ Result<> CudaDevice::enqueue(const AttentionCached& args) {
   if (!list) return std::move(list).error();
   launcher.a.pages = *list;
   launcher.a.chunks = chunks_of(launcher.tasks);
-  float* parts = nullptr;
-  if (spreads(launcher)) {
-    auto room =
-        scratch_floats(args.q.rows * shape.heads * launcher.a.chunks * (shape.head_width + 2));
-    if (!room) return std::move(room).error();
-    parts = *room;
-  }
-  if (auto ran = run_attention(launcher, *tasks, parts); !ran) return ran;
+  auto ran = run_attention(launcher, *tasks, [this](Index count) { return scratch_floats(count); });
+  if (!ran) return ran;
   return end_op();
 }
 

@@ -33,9 +33,9 @@ struct RunningWorker {
 
 Result<RunningWorker> find_worker(const fs::path& state) {
   const fs::path path = state / "worker.json";
-  const Error absent{ErrorCode::not_found,
-                     fmt::format("no worker runs in {}; name its state folder with --state",
-                                 state.string())};
+  const Error absent{
+      ErrorCode::not_found,
+      fmt::format("no worker runs in {}; name its state folder with --state", state.string())};
   const Result<std::string> text = read_file(path, kWorkerFileBytesMax);
   if (!text) return absent;
   boost::system::error_code failed;

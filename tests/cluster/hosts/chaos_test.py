@@ -13,18 +13,16 @@ Moments are drawn from the seed, but real processes make no run the same as anot
 import argparse
 import json
 import os
-import pathlib
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import jobs
 import net
-from cluster import Cluster, Failed, ended, eventually
+from cluster import Failed, ended, eventually, tell
 
 STEPS = 150
 LINES = 20
@@ -252,31 +250,18 @@ def main():
     hosts = net.Hosts(["a", "b", "c"])
     print(f"seed {options.seed}; " + ("three network namespaces" if hosts.isolated else
                                       f"loopback addresses, nothing is cut: {hosts.refusal}"), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        cluster = None
-        try:
-            cluster = Cluster(hosts, folder, options.binaries, supervised=True)
-            chaos = Chaos(cluster, random.Random(options.seed))
-            chaos.undisturbed()
-            chaos.rage(options.seconds)
-            print("faults: " + ", ".join(f"{name} {count}" for name, count in sorted(chaos.counts.items())), flush=True)
-            chaos.settle()
-            left = cluster.stop()
-            if left:
-                raise Failed("left behind: " + "; ".join(left))
-            chaos.check_copies()
-            cluster = None
-            print(f"{len(chaos.keys)} jobs done, {len(chaos.copies)} copies of the journal restored")
-        except Failed as failure:
-            print(f"FAILED (seed {options.seed}): {failure}")
-            for log in sorted(pathlib.Path(folder).glob("*.log")):
-                print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-60:]))
-            return 1
-        finally:
-            if cluster is not None:
-                cluster.kill()
-            hosts.close()
-    return 0
+
+    def story(cluster):
+        chaos = Chaos(cluster, random.Random(options.seed))
+        chaos.undisturbed()
+        chaos.rage(options.seconds)
+        print("faults: " + ", ".join(f"{name} {count}" for name, count in sorted(chaos.counts.items())), flush=True)
+        chaos.settle()
+        cluster.stop()
+        chaos.check_copies()
+        print(f"{len(chaos.keys)} jobs done, {len(chaos.copies)} copies of the journal restored")
+
+    return tell(story, hosts, options.binaries, f" (seed {options.seed})", supervised=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pathlib
 import select
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -191,7 +192,7 @@ class Cluster:
         return [f"{pid} {_command(pid)}" for pid, _ in self._marked()]
 
     def stop(self):
-        """SIGTERM to all, workers first; what was left behind."""
+        """SIGTERM to all, workers first; nothing may be left behind."""
         order = sorted(self.parts, key=lambda part: part == "coordinator")
         for part in order:
             process = self.parts[part]
@@ -203,7 +204,9 @@ class Cluster:
                 process.kill()
                 process.wait()
                 raise Failed(f"{part} did not stop within 30 s of SIGTERM")
-        return self.leftovers()
+        left = self.leftovers()
+        if left:
+            raise Failed("left behind: " + "; ".join(left))
 
     def kill(self):
         for process in self.parts.values():
@@ -214,6 +217,25 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+
+def tell(story, hosts, binaries, title="", supervised=False):
+    """Runs `story(cluster)` on a cluster of its own; the exit code. On a failure, the ends of all logs are shown."""
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = None
+        try:
+            cluster = Cluster(hosts, folder, binaries, supervised)
+            story(cluster)
+        except Failed as failure:
+            print(f"FAILED{title}: {failure}")
+            for log in sorted(pathlib.Path(folder).glob("*.log")):
+                print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-60:]))
+            return 1
+        finally:
+            if cluster is not None:
+                cluster.kill()
+            hosts.close()
+    return 0
 
 
 def _command(pid):

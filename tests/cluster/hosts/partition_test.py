@@ -5,14 +5,12 @@
 """
 
 import os
-import pathlib
 import sys
-import tempfile
 import time
 
 import jobs
 import net
-from cluster import Cluster, Failed
+from cluster import Failed, tell
 
 STEPS = 200
 
@@ -94,30 +92,18 @@ def main():
     if not hosts.isolated:
         print(f"skipped: {hosts.refusal}; partitions need network namespaces")
         return 77
-    with tempfile.TemporaryDirectory() as folder:
-        cluster = None
-        try:
-            cluster = Cluster(hosts, folder, binaries)
-            text = jobs.write_prose(pathlib.Path(folder) / "prose.txt")
-            three = undisturbed(cluster, text, 3)
-            for case in (a_host_that_is_cut_off_is_replaced, a_host_hears_but_is_not_heard,
-                         a_cut_shorter_than_the_lease_costs_nothing, only_the_data_plane_is_cut):
-                began = time.monotonic()
-                case(cluster, text, three)
-                print(f"passed: {case.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", flush=True)
-            left = cluster.stop()
-            check(not left, "left behind: " + "; ".join(left))
-            cluster = None
-        except Failed as failure:
-            print(f"FAILED: {failure}")
-            for log in sorted(pathlib.Path(folder).glob("*.log")):
-                print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
-            return 1
-        finally:
-            if cluster is not None:
-                cluster.kill()
-            hosts.close()
-    return 0
+
+    def story(cluster):
+        text = jobs.write_prose(cluster.folder / "prose.txt")
+        three = undisturbed(cluster, text, 3)
+        for case in (a_host_that_is_cut_off_is_replaced, a_host_hears_but_is_not_heard,
+                     a_cut_shorter_than_the_lease_costs_nothing, only_the_data_plane_is_cut):
+            began = time.monotonic()
+            case(cluster, text, three)
+            print(f"passed: {case.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", flush=True)
+        cluster.stop()
+
+    return tell(story, hosts, binaries)
 
 
 if __name__ == "__main__":
