@@ -144,6 +144,7 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   settings.faults = config_.faults;
   settings.lease = std::chrono::milliseconds(config_.lease_ms);
   settings.heartbeat = std::chrono::milliseconds(config_.heartbeat_ms);
+  settings.grow_after = std::chrono::milliseconds(config_.grow_after_ms);
   Result<scheduler::Quotas> quotas = scheduler::parse_quotas(config_.quotas);
   if (!quotas) return quotas.error();
   settings.quotas = *std::move(quotas);

@@ -32,6 +32,8 @@ const Key kCoordinatorKeys[] = {
      "silence after which a worker is lost"},
     {"heartbeat_ms", whole(10, kLeaseMsMax), kEvery, kOptional, reach<&C::heartbeat_ms>,
      "how often a worker speaks"},
+    {"grow_after_ms", whole(1, kLeaseMsMax), kEvery, kOptional, reach<&C::grow_after_ms>,
+     "how long a training job has run before it is given free slots, up to its ranks.max"},
     {"faults", form(Form::flag), kEvery, kOptional, reach<&C::faults>,
      "whether faults may be injected"},
     {"quotas", form(Form::text_map), kEvery, kOptional, reach<&C::quotas>,

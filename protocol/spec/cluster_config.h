@@ -24,6 +24,8 @@ struct CoordinatorConfig {
   std::uint16_t liveness_port = 0;  // whose bare connections tell of a worker's end; the same rule
   std::uint32_t lease_ms = 5'000;
   std::uint32_t heartbeat_ms = 500;
+  // A training job that may have more ranks is given them after it ran so long with what it has.
+  std::uint32_t grow_after_ms = 30'000;
   bool faults = false;  // whether /api/v1/faults is served
   // By user, or `default`: "slots=8 running=4 queued=100 share=2" (scheduler/quotas.h). Read again
   // on SIGHUP, alone of all keys.

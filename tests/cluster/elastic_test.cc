@@ -68,6 +68,35 @@ TEST_CASE("cluster: a run whose node dies goes on with the ranks that are left, 
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE("cluster: a run that began on the only free slot grows when the other one is free") {
+  const test::TemporaryFolder folder;
+  const auto state = folder.path() / "state";
+  std::filesystem::create_directories(state);
+  REQUIRE(write_file_atomically(state / "coordinator.yaml",
+                                "state: " + state.string() + "\ngrow_after_ms: 100\n"));
+  Cluster cluster(2, state);
+  const auto text = test::write_prose(cluster.files());
+  const auto expected = undisturbed(cluster, text);
+  const auto flag = cluster.files() / "enough";
+  const auto other = cluster.submit(fmt::format(
+      "name: other\nkind: run\ncommand: [sh, -c, \"until test -e {}; do sleep 0.02; done\"]\n",
+      flag.string()));
+  REQUIRE(eventually([&] { return cluster.state_of(other) == "running"; }));
+  const auto job = cluster.submit(elastic_spec(text, 1));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  REQUIRE(runs_with(cluster, job, 1));
+  REQUIRE(write_file_atomically(flag, ""));
+  CHECK(eventually([&] { return runs_with(cluster, job, 2); }));
+  REQUIRE(cluster.wait(job) == 0);
+  CHECK(cluster.wait(other) == 0);
+  CHECK(cluster.hashes(job) == expected);  // each step once: none was redone
+  const auto answer = cluster.job(job);
+  CHECK(answer.at("restarts").to_number<int>() == 1);
+  CHECK(cluster.tutti({"events", std::to_string(job)}).out.find("grows from 1 to 2 ranks") !=
+        std::string::npos);
+  CHECK(cluster.stop() == 0);
+}
+
 TEST_CASE("cluster: cancel --save leaves the checkpoint of a step that a new run goes on from") {
   Cluster cluster(2);
   const auto text = test::write_prose(cluster.files());

@@ -63,6 +63,9 @@ Result<Cluster> lay_out(const UpOptions& options, const fs::path& folder) {
   if (const Result<std::string> before = read_file(own)) {
     if (const auto config = spec::parse_coordinator_config(*before, own)) {
       cluster.coordinator.quotas = config->quotas;
+      cluster.coordinator.lease_ms = config->lease_ms;
+      cluster.coordinator.heartbeat_ms = config->heartbeat_ms;
+      cluster.coordinator.grow_after_ms = config->grow_after_ms;
     }
   }
   for (const auto& [name, yaml] : {std::pair{"coordinator.yaml", to_yaml(cluster.coordinator)},
