@@ -12,6 +12,7 @@
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/dependencies.h"
 #include "coordinator/scheduler/explain.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::coordinator {
 
@@ -364,8 +365,8 @@ void say_running(Desk& desk, JobId id) {
   }
   desk.note({.job = id,
              .kind = EventKind::running,
-             .message =
-                 fmt::format("{} ranks in generation {}", job.members.size(), job.generation.value),
+             .message = fmt::format("{} in generation {}", counted(job.members.size(), "rank"),
+                                    job.generation.value),
              .generation = job.generation,
              .step = job.formation.base_step});
 }

@@ -12,6 +12,7 @@
 #include "coordinator/membership/drain.h"
 #include "coordinator/scheduler/schedule.h"
 #include "protocol/base/assert.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::coordinator {
 
@@ -250,12 +251,13 @@ void order_group(Desk& desk, JobId id) {
   const std::uint64_t lost = newest > formation.base_step ? newest - formation.base_step : 0;
   const bool recovering = job.state == JobState::recovering;
   if (recovering) {
-    desk.note({.job = id,
-               .kind = EventKind::regrouped,
-               .message = fmt::format("generation {} goes on from step {}, {} steps are redone",
-                                      job.generation.value, formation.base_step, lost),
-               .generation = job.generation,
-               .step = formation.base_step});
+    desk.note(
+        {.job = id,
+         .kind = EventKind::regrouped,
+         .message = fmt::format("generation {} goes on from step {}, {} lost", job.generation.value,
+                                formation.base_step, counted(lost, "step")),
+         .generation = job.generation,
+         .step = formation.base_step});
   }
   desk.record(GroupOrdered{.job = id,
                            .generation = job.generation,
@@ -306,13 +308,13 @@ void note_fallback(Desk& desk, JobId id) {
   const std::uint64_t step = formed_step(desk, job);
   if (step >= job.formation.base_step) return;
   desk.soft(id).newest_step = step;
-  desk.note(
-      {.job = id,
-       .kind = EventKind::checkpoint_failed,
-       .message = fmt::format("the checkpoint of step {} does not verify; {} steps are redone",
-                              job.formation.base_step, job.formation.base_step - step),
-       .generation = job.generation,
-       .step = step});
+  desk.note({.job = id,
+             .kind = EventKind::checkpoint_failed,
+             .message = fmt::format("the checkpoint of step {} does not verify; {} lost",
+                                    job.formation.base_step,
+                                    counted(job.formation.base_step - step, "step")),
+             .generation = job.generation,
+             .step = step});
 }
 
 bool shrink_to_survivors(Desk& desk, JobId id) {
@@ -329,8 +331,8 @@ bool shrink_to_survivors(Desk& desk, JobId id) {
   start_generation(desk, id, std::move(gang));
   desk.note({.job = id,
              .kind = EventKind::resized,
-             .message = fmt::format("goes on with {} ranks instead of {}: no place for the others",
-                                    job.members.size(), before),
+             .message = fmt::format("goes on with {} instead of {}: no place for the others",
+                                    counted(job.members.size(), "rank"), before),
              .generation = job.generation});
   return true;
 }

@@ -9,6 +9,7 @@
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/scheduler/schedule.h"
 #include "protocol/base/assert.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::coordinator {
 
@@ -129,8 +130,8 @@ void regroup(Desk& desk, JobId id, const std::vector<ProcessId>& next, const std
   const JobRecord& job = desk.job(id);
   desk.note({.job = id,
              .kind = EventKind::resized,
-             .message = fmt::format("goes on with {} ranks instead of {}: {}", job.members.size(),
-                                    before, cause),
+             .message = fmt::format("goes on with {} instead of {}: {}",
+                                    counted(job.members.size(), "rank"), before, cause),
              .generation = job.generation});
 }
 
@@ -221,7 +222,7 @@ void drop_resize(Desk& desk, JobId id, const std::string& reason) {
   }
   desk.note({.job = id,
              .kind = EventKind::resized,
-             .message = fmt::format("stays at {} ranks: {}", job.size, reason),
+             .message = fmt::format("stays at {}: {}", counted(job.size, "rank"), reason),
              .generation = job.generation});
 }
 

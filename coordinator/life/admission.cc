@@ -8,6 +8,7 @@
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/scheduler/dependencies.h"
 #include "coordinator/scheduler/index.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::coordinator {
 
@@ -48,8 +49,8 @@ Result<> admit(Desk& desk, const std::string& owner, const JobTerms& terms) {
 std::string notice_of(Desk& desk, const JobTerms& terms) {
   const std::uint64_t ever = desk.board.capacity.sum(shape_of(terms)).ever;
   if (ever >= terms.ranks_min) return {};
-  return fmt::format("it needs {} slots and the cluster has {} that suit it: it waits for more",
-                     terms.ranks_min, ever);
+  return fmt::format("it needs {} and the cluster has {} that suit it: it waits for more",
+                     counted(terms.ranks_min, "slot"), ever);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/life/hang.h"
+#include "protocol/base/counted.h"
 #include "protocol/base/secret.h"
 
 namespace tutti::coordinator {
@@ -115,8 +116,8 @@ void join(Desk& desk, const wire::Hello& hello) {
   if (!news) return;
   desk.note({.job = {},
              .kind = EventKind::worker_joined,
-             .message = fmt::format("worker {} on {} with {} slots", hello.worker, hello.host,
-                                    hello.slots),
+             .message = fmt::format("worker {} on {} with {}", hello.worker, hello.host,
+                                    counted(hello.slots, "slot")),
              .worker = hello.worker});
 }
 

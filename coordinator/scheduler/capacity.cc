@@ -186,7 +186,10 @@ std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
   const Amount open = held == holds_.end() ? free : free.less(held->second);
   if (ranks_in(shape, open) > 0) return "";
   if (ranks_in(shape, free) > 0) return "what is free there is held for a job before this one";
-  if (free.slots == 0) return fmt::format("all {} slots are taken", node.total.slots);
+  if (free.slots == 0) {
+    return node.total.slots == 1 ? "its slot is taken"
+                                 : fmt::format("all {} slots are taken", node.total.slots);
+  }
   if (free.cores < shape.cores) {
     return fmt::format("{} of {} cores are left", free.cores, node.total.cores);
   }

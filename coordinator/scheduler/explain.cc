@@ -11,6 +11,8 @@
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/index.h"
 #include "coordinator/scheduler/outlook.h"
+#include "coordinator/scheduler/schedule.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::coordinator {
 
@@ -76,13 +78,14 @@ std::optional<Why> why_quota(const Desk& desk, const JobRecord& job) {
   const auto user = desk.board.users.find(job.owner);
   const scheduler::Load load = user == desk.board.users.end() ? scheduler::Load{} : user->second;
   if (quota.running && load.running >= *quota.running) {
-    return Why{ExplainReason::quota_running, fmt::format("{} may have {} jobs running, and has {}",
-                                                         job.owner, *quota.running, load.running)};
+    return Why{ExplainReason::quota_running,
+               fmt::format("{} may have {} running, and has {}", job.owner,
+                           counted(*quota.running, "job"), load.running)};
   }
   if (quota.slots && load.slots + job.terms.ranks_min > *quota.slots) {
     return Why{ExplainReason::quota_slots,
-               fmt::format("{} may hold {} slots and holds {}; this job needs {}", job.owner,
-                           *quota.slots, load.slots, job.terms.ranks_min)};
+               fmt::format("{} may hold {} and holds {}; this job needs {}", job.owner,
+                           counted(*quota.slots, "slot"), load.slots, job.terms.ranks_min)};
   }
   return std::nullopt;
 }
@@ -91,11 +94,7 @@ Why why_room(Desk& desk, const JobRecord& job) {
   const Sum sum = desk.board.capacity.sum(shape_of(job.terms));
   const std::uint32_t wanted = job.terms.ranks_min;
   if (sum.ever < wanted) {
-    return {
-        ExplainReason::never_fits,
-        sum.ever == 0 && !job.terms.labels.empty()
-            ? fmt::format("no worker has the label {}", job.terms.labels.front())
-            : fmt::format("needs {} slots, and the cluster has {} that suit it", wanted, sum.ever)};
+    return {ExplainReason::never_fits, never_fits(job, sum.ever)};
   }
   const auto soft = desk.jobs.find(job.job);
   if (soft != desk.jobs.end() && soft->second.settle_until && job.terms.kind == "run") {
@@ -112,7 +111,7 @@ Why why_room(Desk& desk, const JobRecord& job) {
       return {ExplainReason::behind, fmt::format("waits behind job {}", head.value)};
     }
   }
-  return {ExplainReason::room, fmt::format("waits until {} slots are free", wanted)};
+  return {ExplainReason::room, waits_for_room(job)};
 }
 
 Why why(Desk& desk, const JobRecord& job) {
@@ -200,13 +199,12 @@ void list_workers(Desk& desk, const Shape& shape, Explanation& out) {
                            .why = reason});
   }
   if (out.ranks_free < out.ranks_min) {
-    out.missing.push_back(fmt::format("{} slots that suit it", out.ranks_min - out.ranks_free));
+    out.missing.push_back(counted(out.ranks_min - out.ranks_free, "slot") + " more");
   }
   for (const auto& [reason, count] : lacking) {
     if (out.missing.size() > kListed) break;
-    out.missing.push_back(fmt::format("on {} with a free slot: {}",
-                                      count == 1 ? "a worker" : fmt::format("{} workers", count),
-                                      reason));
+    out.missing.push_back(
+        fmt::format("on {} with a free slot: {}", counted(count, "worker"), reason));
   }
 }
 
@@ -216,7 +214,7 @@ void list_workers(Desk& desk, const Shape& shape, Explanation& out) {
 std::string list_of(const std::vector<JobId>& jobs, std::size_t count) {
   std::string out;
   for (std::size_t i = 0; i < std::min(jobs.size(), kListed); ++i) {
-    out += (out.empty() ? "" : ", ") + to_string(jobs[i]);
+    out += (out.empty() ? (jobs.size() == 1 ? "job " : "jobs ") : ", ") + to_string(jobs[i]);
   }
   if (count > std::min(jobs.size(), kListed)) {
     out += fmt::format(" and {} more", count - std::min(jobs.size(), kListed));
@@ -230,8 +228,9 @@ std::string line_of(const Desk& desk, const ExplainHolder& holder) {
   if (holder.ends_unix_ms) {
     end = fmt::format("ends {} at the latest", in_time(*holder.ends_unix_ms - desk.wall.unix_ms));
   }
-  return fmt::format("  held by job {} ({}, {}, priority {}): {} slots, {}", holder.job.value,
-                     holder.name, holder.owner, holder.priority, holder.slots, end);
+  return fmt::format("  held by job {} ({}, {}, priority {}): {}, {}", holder.job.value,
+                     holder.name, holder.owner, holder.priority, counted(holder.slots, "slot"),
+                     end);
 }
 
 void write_lines(const Desk& desk, Explanation& out) {
@@ -242,18 +241,19 @@ void write_lines(const Desk& desk, Explanation& out) {
     out.lines.push_back(std::move(line));
   }
   if (out.state != JobState::queued && out.position == 0) return;
-  out.lines.push_back(fmt::format(
-      "needs {}{} ranks; {} fit now, {} if nothing else ran", out.ranks_min,
-      out.ranks_max > out.ranks_min ? fmt::format(" to {}", out.ranks_max) : std::string(),
-      out.ranks_free, out.ranks_possible));
+  out.lines.push_back(fmt::format("needs {}; {} fit now, {} if nothing else ran",
+                                  out.ranks_max > out.ranks_min
+                                      ? fmt::format("{} to {} ranks", out.ranks_min, out.ranks_max)
+                                      : counted(out.ranks_min, "rank"),
+                                  out.ranks_free, out.ranks_possible));
   for (const std::string& missing : out.missing) out.lines.push_back("  missing: " + missing);
   for (std::size_t i = 0; i < std::min(out.holders.size(), kListed); ++i) {
     out.lines.push_back(line_of(desk, out.holders[i]));
   }
   if (!out.preempts.empty()) {
-    out.lines.push_back("asked to make room: jobs " + list_of(out.preempts, out.preempts.size()));
+    out.lines.push_back("asked to make room: " + list_of(out.preempts, out.preempts.size()));
   } else if (!out.must_end.empty()) {
-    out.lines.push_back("has to wait for the end of: jobs " +
+    out.lines.push_back("has to wait for the end of: " +
                         list_of(out.must_end, out.must_end.size()));
   }
   if (out.earliest_unix_ms) {

@@ -13,6 +13,7 @@
 #include "coordinator/scheduler/index.h"
 #include "coordinator/scheduler/policies/policies.h"
 #include "coordinator/scheduler/room.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::coordinator {
 
@@ -79,6 +80,20 @@ std::optional<std::vector<Seat>> choose_seats(Desk& desk, const Shape& shape,
     return std::nullopt;
   }
   return std::nullopt;
+}
+
+std::string waits_for_room(const JobRecord& job) {
+  const std::uint32_t wanted = job.terms.ranks_min;
+  return wanted == 1 ? "waits until a slot is free"
+                     : fmt::format("waits until {} slots are free", wanted);
+}
+
+std::string never_fits(const JobRecord& job, std::uint64_t ever) {
+  if (ever == 0 && !job.terms.labels.empty()) {
+    return fmt::format("no worker has the label {}", job.terms.labels.front());
+  }
+  return fmt::format("needs {}, and the cluster has {} that suit it",
+                     counted(job.terms.ranks_min, "slot"), ever);
 }
 
 void wait_for(Desk& desk, JobId id, Tell tell, std::string what) {
@@ -320,7 +335,7 @@ void start(Desk& desk, JobId id, const std::vector<Seat>& seats) {
   start_generation(desk, started, std::move(gang));
   desk.note({.job = started,
              .kind = EventKind::placed,
-             .message = fmt::format("{} ranks on {}", seats.size(), names),
+             .message = fmt::format("{} on {}", counted(seats.size(), "rank"), names),
              .generation = desk.job(started).generation});
 }
 
@@ -423,8 +438,7 @@ class QueuePass {
       wait_for(desk_, id, Tell::readers, "waits for slots that servers hold");
       return Turn::passed;
     }
-    wait_for(desk_, id, Tell::readers,
-             fmt::format("waits until {} slots are free", job.terms.ranks_min));
+    wait_for(desk_, id, Tell::readers, waits_for_room(job));
     return Turn::blocks;
   }
 
@@ -440,14 +454,6 @@ class QueuePass {
     if (place_now(desk_, job, beside, shape)) return Turn::placed;
     return ends_in_time(desk_, job) && place_on_held(desk_, job, shape) ? Turn::placed
                                                                         : Turn::passed;
-  }
-
-  static std::string never_fits(const JobRecord& job, std::uint64_t ever) {
-    if (ever == 0 && !job.terms.labels.empty()) {
-      return fmt::format("no worker has the label {}", job.terms.labels.front());
-    }
-    return fmt::format("needs {} slots, and the cluster has {} that suit it", job.terms.ranks_min,
-                       ever);
   }
 
   Desk& desk_;

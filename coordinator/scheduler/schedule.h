@@ -57,6 +57,11 @@ Placement place(const Desk& desk, ProcessId process, const Seat& seat);
 // A member that goes on into the next generation, where it is.
 Placement stay(const ProcessRecord& process);
 
+// What a job waits for that needs more slots than are free, or (`ever`: what suits it in all) than
+// there are.
+std::string waits_for_room(const JobRecord& job);
+std::string never_fits(const JobRecord& job, std::uint64_t ever);
+
 // What the job waits for; an event says so if it is not just its turn.
 enum class Tell { readers, events };
 void wait_for(Desk& desk, JobId job, Tell tell, std::string what);

@@ -11,6 +11,7 @@
 #include "ops/cli/doctor/findings.h"
 #include "ops/cli/text/top_text.h"
 #include "protocol/base/clock.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::cli {
 
@@ -81,7 +82,9 @@ std::vector<Finding> judge_nodes(const json::value& nodes) {
     out.push_back({Verdict::problem, "nodes", "no node has a slot",
                    "start a worker: `tutti up`, or `tutti worker --config F` with join.json"});
   } else {
-    out.push_back({Verdict::good, "nodes", fmt::format("{} with {} slots", count, slots), ""});
+    out.push_back(
+        {Verdict::good, "nodes",
+         fmt::format("{} with {}", count, counted(static_cast<std::uint64_t>(slots), "slot")), ""});
   }
   if (versions.size() > 1) {
     std::string list;

@@ -8,6 +8,7 @@
 
 #include "ops/cli/client/fields.h"
 #include "ops/cli/text/table.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::cli {
 
@@ -38,9 +39,10 @@ std::string print_recovery(const boost::json::value& recovery) {
     phases += fmt::format("{}{} {}", phases.empty() ? "" : ", ", phase.name,
                           print_duration(number_of(recovery, phase.field) / 1000));
   }
-  return fmt::format("generation {}: {}; {}; from step {}, {} steps lost",
+  return fmt::format("generation {}: {}; {}; from step {}, {} lost",
                      whole_of(recovery, "generation"), text_of(recovery, "cause"), phases,
-                     whole_of(recovery, "from_step"), whole_of(recovery, "lost_steps"));
+                     whole_of(recovery, "from_step"),
+                     counted(static_cast<std::uint64_t>(whole_of(recovery, "lost_steps")), "step"));
 }
 
 void Progress::add_step(const boost::json::value& record) {

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "ops/cli/client/fields.h"
+#include "protocol/base/counted.h"
 
 namespace tutti::cli {
 
@@ -127,9 +128,9 @@ std::string top_page(const json::value& frame, WallTime now, Paint paint) {
     }
   }
   std::string page = fmt::format(
-      "slots    {} of {} in use, {} nodes\njobs     {}\nrates    {} submits/s, {} decisions/s; "
+      "slots    {} of {} in use, {}\njobs     {}\nrates    {} submits/s, {} decisions/s; "
       "coordinator {}{}\n",
-      slots - whole_of(frame, "free_slots"), slots, list_of(frame, "nodes").size(),
+      slots - whole_of(frame, "free_slots"), slots, counted(list_of(frame, "nodes").size(), "node"),
       states.empty() ? "none" : states, print_count(number_of(frame, "submits_per_s")),
       print_count(number_of(frame, "decisions_per_s")),
       print_bytes_short(static_cast<std::uint64_t>(number_of(frame, "coordinator_memory_bytes"))),

@@ -39,8 +39,8 @@ TEST_CASE("explain: names what is missing, who holds it, when it ends, and what 
   CHECK(explained->holders[0].ends_unix_ms.has_value());
   CHECK(explained->must_end == std::vector<JobId>{holder});
   CHECK(says(*explained, "job 3: waits behind job 2"));
-  CHECK(says(*explained, "position 2 in the queue; before it: 2"));
-  CHECK(says(*explained, "missing: 1 slots that suit it"));
+  CHECK(says(*explained, "position 2 in the queue; before it: job 2"));
+  CHECK(says(*explained, "missing: 1 slot more"));
   CHECK(says(*explained, "held by job 1 (program, user, priority 0): 2 slots, ends in 5 min"));
   CHECK(says(*explained, "a: all 2 slots are taken"));
   CHECK(driver.state().explain(next)->lines == explained->lines);
