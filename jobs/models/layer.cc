@@ -6,6 +6,7 @@
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/silu_gate.h"
+#include "kernels/tensor/buffer.h"
 #include "protocol/base/log.h"
 
 namespace tutti::models {
@@ -122,8 +123,10 @@ constexpr int kExitInfrastructure = 3;
 
 void must(const Result<>& result) {
   if (result) return;
-  if (result.error().code == ErrorCode::unavailable ||
-      result.error().code == ErrorCode::exhausted) {
+  if (result.error().code == ErrorCode::exhausted) {
+    throw kernels::AllocationFailure(result.error());
+  }
+  if (result.error().code == ErrorCode::unavailable) {
     // A failed device fails every later call too: nothing of this process can go on. Its worker
     // takes the exit code for the infrastructure's (DESIGN 11).
     TUTTI_LOG_ERROR("models", "the rank ends: {}", result.error().message);

@@ -11,6 +11,7 @@
 #include "jobs/rank/task_queue.h"
 #include "jobs/rank/work.h"
 #include "kernels/ops/cpu_path.h"
+#include "kernels/tensor/buffer.h"
 #include "protocol/base/log.h"
 #include "protocol/transport/pipe_link.h"
 #include "protocol/wire/link.h"
@@ -112,6 +113,10 @@ struct RankHost::Impl {
   void compute_until_exit() {
     try {
       compute.run();
+    } catch (const kernels::AllocationFailure& failure) {
+      const bool full = failure.error().code == ErrorCode::exhausted;
+      fail({full ? ErrorCode::invalid_argument : failure.error().code,
+            full ? "out of memory: " + failure.error().message : failure.error().message});
     } catch (const std::bad_alloc&) {
       fail({ErrorCode::invalid_argument,
             "out of memory: the job needs more than this machine gives"});

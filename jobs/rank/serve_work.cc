@@ -7,7 +7,6 @@
 #include "jobs/rank/serve_door.h"
 #include "jobs/serving/engine.h"
 #include "jobs/serving/model_folder.h"
-#include "kernels/tensor/open_device.h"
 #include "kernels/tensor/thread_pool.h"
 #include "protocol/spec/parse.h"
 
@@ -133,7 +132,7 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
 
 // Weights go to the device once; half of what is left then is for caches.
 Result<> ServeWork::load_device(const wire::StartRank& order) {
-  auto device = kernels::open_device(device_of_rank(order));
+  auto device = open_rank_device(order);
   if (!device) return device.error();
   device_ = *std::move(device);
   if (!device_) return {};

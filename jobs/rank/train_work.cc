@@ -10,7 +10,6 @@
 #include "jobs/checkpoint/checkpoint_writer.h"
 #include "jobs/training/trainer.h"
 #include "kernels/collective/communicator.h"
-#include "kernels/tensor/open_device.h"
 #include "protocol/base/log.h"
 #include "protocol/spec/parse.h"
 
@@ -73,7 +72,7 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   auto job = training::open_training_job({*spec, order.spec, order.folder});
   if (!job) return job.error();
   job_ = *std::move(job);
-  auto device = kernels::open_device(device_of_rank(order));
+  auto device = open_rank_device(order);
   if (!device) return device.error();
   device_ = *std::move(device);
   if (auto fits = training::check_memory(*job_, device_.get()); !fits) return fits;

@@ -5,7 +5,9 @@
 
 #include "jobs/rank/serve_work.h"
 #include "jobs/rank/train_work.h"
+#include "kernels/tensor/open_device.h"
 #include "kernels/tensor/thread_pool.h"
+#include "protocol/base/log.h"
 
 namespace tutti::rank {
 
@@ -26,6 +28,15 @@ std::string device_of_rank(const wire::StartRank& order) {
   const char* const name = std::getenv("TUTTI_DEVICE");
   if (name == nullptr || *name == '\0') return "cpu";
   return name == std::string_view("gpu") ? "gpu:" + std::to_string(order.slot) : name;
+}
+
+Result<std::unique_ptr<kernels::Device>> open_rank_device(const wire::StartRank& order) {
+  auto device = kernels::open_device(device_of_rank(order));
+  if (device && *device != nullptr) {
+    TUTTI_LOG_INFO("rank", "computes on {}, numerics profile {}", (*device)->name(),
+                   (*device)->profile());
+  }
+  return device;
 }
 
 wire::FailureClass failure_of(ErrorCode code) {

@@ -12,6 +12,7 @@
 
 #include "jobs/rank/rank_messages.h"
 #include "jobs/training/progress.h"
+#include "kernels/tensor/device.h"
 #include "protocol/base/result.h"
 
 namespace tutti::rank {
@@ -59,6 +60,9 @@ int threads_of(const wire::StartRank& order);
 // The device that this rank computes on: $TUTTI_DEVICE, as its worker has it, else cpu. Of several
 // GPUs a rank has the one with its slot's number.
 std::string device_of_rank(const wire::StartRank& order);
+
+// That device, opened and said; null: the CPU.
+Result<std::unique_ptr<kernels::Device>> open_rank_device(const wire::StartRank& order);
 
 // Whose failure an error is that ends the job.
 wire::FailureClass failure_of(ErrorCode code);

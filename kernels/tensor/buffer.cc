@@ -22,7 +22,10 @@ AlignedBytes::AlignedBytes(std::size_t bytes, Device* device) : device_(device) 
   if (device != nullptr) {
     bytes_ = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     auto allocated = device->allocate(bytes_);
-    if (!allocated || !device->zero(*allocated, bytes_)) throw std::bad_alloc();
+    if (!allocated) throw AllocationFailure(std::move(allocated).error());
+    if (auto zeroed = device->zero(*allocated, bytes_); !zeroed) {
+      throw AllocationFailure(std::move(zeroed).error());
+    }
     data_ = static_cast<std::byte*>(*allocated);
     return;
   }

@@ -1,20 +1,34 @@
 // Owned, 64-byte aligned, zeroed fp32 (or byte) memory, of the host or of a device; huge pages are
 // asked for where it is large.
 //
-// Ownership: a buffer on a device ends before the device does. Errors: none as values: a machine
-// that cannot give memory that was planned ends the process (std::bad_alloc).
+// Ownership: a buffer on a device ends before the device does. Errors: none as values: memory that
+// was planned and is not given is thrown, std::bad_alloc by the host and AllocationFailure by a
+// device, and ends what the process was doing.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
 #include <utility>
 
 #include "kernels/tensor/matrix.h"
+#include "protocol/base/result.h"
 
 namespace tutti::kernels {
 
 class Device;
+
+// Why a device gave no memory: exhausted, with the numbers, or unavailable.
+class AllocationFailure final : public std::bad_alloc {
+ public:
+  explicit AllocationFailure(Error error) : error_(std::move(error)) {}
+  const Error& error() const noexcept { return error_; }
+  const char* what() const noexcept override { return error_.message.c_str(); }
+
+ private:
+  Error error_;
+};
 
 // Raw memory; a multiple of 64 bytes, zeroed.
 class AlignedBytes {

@@ -22,6 +22,15 @@ LogLevel level_from_environment() {
   return LogLevel::info;
 }
 
+// What a build that is not the real thing puts before each message.
+const std::string& mark() {
+  static const std::string text = [] {
+    const char* const set = std::getenv("TUTTI_LOG_MARK");
+    return set == nullptr ? std::string() : set + std::string(" ");
+  }();
+  return text;
+}
+
 std::atomic<LogLevel>& lowest_level() {
   static std::atomic<LogLevel> level{level_from_environment()};
   return level;
@@ -49,9 +58,9 @@ void write_log(LogLevel level, std::string_view component, std::string_view mess
   std::tm utc{};
   gmtime_r(&seconds, &utc);
   const std::string line =
-      fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z {} {}: {}\n", utc.tm_year + 1900,
+      fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z {} {}: {}{}\n", utc.tm_year + 1900,
                   utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-                  now.unix_ms % 1000, name_of(level), component, message);
+                  now.unix_ms % 1000, name_of(level), component, mark(), message);
   // One write keeps lines of several threads and processes whole; a log that cannot be written is
   // dropped.
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());

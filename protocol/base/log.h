@@ -2,8 +2,8 @@
 //
 //   TUTTI_LOG_INFO("worker", "rank {} of job {} exited with {}", rank, job, code);
 //
-// TUTTI_LOG=debug|info|warning|error chooses the lowest level shown (default info). Any thread; one
-// write per line.
+// TUTTI_LOG=debug|info|warning|error: the lowest level shown (default info); TUTTI_LOG_MARK: what
+// each message begins with (the emulated GPU says so). Any thread; one write per line.
 #pragma once
 
 #include <fmt/core.h>

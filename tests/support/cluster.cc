@@ -98,13 +98,15 @@ bool eventually(const std::function<bool()>& holds, std::chrono::seconds deadlin
   return true;
 }
 
-Cluster::Cluster(unsigned slots)
-    : slots_(slots), state_(folder_.path() / "state"), mark_(new_mark()) {
+Cluster::Cluster(unsigned slots) : Cluster(ClusterOptions{.slots = slots}) {}
+
+Cluster::Cluster(const ClusterOptions& options)
+    : options_(options), state_(folder_.path() / "state"), mark_(new_mark()) {
   start();
 }
 
 Cluster::Cluster(unsigned slots, fs::path state)
-    : slots_(slots), state_(std::move(state)), mark_(new_mark()) {
+    : options_{.slots = slots}, state_(std::move(state)), mark_(new_mark()) {
   start();
 }
 
@@ -120,14 +122,21 @@ Cluster::~Cluster() {
   worker::end_marked({mark_}, 10s);
 }
 
+std::vector<std::string> Cluster::environment() const {
+  std::vector<std::string> out = base_environment(options_.environment);
+  out.push_back(mark_);
+  return out;
+}
+
 void Cluster::start() {
-  std::vector<std::string> environment = base_environment({});
-  environment.push_back(mark_);
-  auto up = worker::launch({.command = {binary(), "up", "--slots", std::to_string(slots_),
-                                        "--state", state_.string(), "--port", "0", "--faults"},
-                            .environment = environment,
-                            .folder = {},
-                            .linked = false});
+  std::vector<std::string> command = {
+      binary(), "up", "--slots", std::to_string(options_.slots), "--state", state_.string(),
+      "--port", "0",  "--faults"};
+  if (!options_.rank_binary.empty()) {
+    command.insert(command.end(), {"--rank-binary", options_.rank_binary.string()});
+  }
+  auto up = worker::launch(
+      {.command = command, .environment = environment(), .folder = {}, .linked = false});
   REQUIRE(up);
   up_ = *std::move(up);
   const bool ready = eventually(
@@ -250,13 +259,13 @@ void Cluster::kill_part(const std::string& part) const {
 void Cluster::add_worker(const std::string& name, unsigned slots) {
   const fs::path config = folder_.path() / (name + ".yaml");
   REQUIRE(write_file_atomically(
-      config, "state: " + (folder_.path() / name).string() +
-                  "\njoin: " + (state_ / "join.json").string() + "\nname: " + name +
-                  "\nslots: " + std::to_string(slots) + "\nthreads: 1\nfaults: true\n"));
-  std::vector<std::string> environment = base_environment({});
-  environment.push_back(mark_);
+      config,
+      "state: " + (folder_.path() / name).string() + "\njoin: " + (state_ / "join.json").string() +
+          "\nname: " + name + "\nslots: " + std::to_string(slots) + "\nthreads: 1\nfaults: true\n" +
+          (options_.rank_binary.empty() ? std::string()
+                                        : "rank_binary: " + options_.rank_binary.string() + "\n")));
   auto started = worker::launch({.command = {binary(), "worker", "--config", config.string()},
-                                 .environment = environment,
+                                 .environment = environment(),
                                  .folder = {},
                                  .linked = false});
   REQUIRE(started);

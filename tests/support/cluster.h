@@ -40,10 +40,17 @@ Finished run_tutti(const std::vector<std::string>& words,
 bool eventually(const std::function<bool()>& holds,
                 std::chrono::seconds deadline = std::chrono::seconds(60));
 
+struct ClusterOptions {
+  unsigned slots = 2;
+  std::filesystem::path rank_binary = {};     // empty: tutti-rank
+  std::vector<std::string> environment = {};  // of its processes, besides PATH
+};
+
 class Cluster {
  public:
   // Ready when it returns; a test failure otherwise.
   explicit Cluster(unsigned slots = 2);
+  explicit Cluster(const ClusterOptions& options);
   // On a state folder of the test's.
   Cluster(unsigned slots, std::filesystem::path state);
   Cluster(const Cluster&) = delete;
@@ -85,7 +92,9 @@ class Cluster {
  private:
   api::HttpAnswer ask(const api::HttpRequest& request) const;
 
-  unsigned slots_ = 2;
+  std::vector<std::string> environment() const;
+
+  ClusterOptions options_;
   TemporaryFolder folder_;
   std::filesystem::path state_;
   std::string mark_;

@@ -31,6 +31,7 @@ struct UpOptions {
   std::uint64_t slots = 0;
   std::uint64_t port = 0;
   bool faults = false;
+  std::string rank_binary;
   std::vector<std::string> labels;  // key=value
 };
 
@@ -51,6 +52,7 @@ Result<Cluster> lay_out(const UpOptions& options, const fs::path& folder) {
   cluster.worker.join = (folder / "join.json").string();
   cluster.worker.slots = static_cast<std::uint32_t>(options.slots);
   cluster.worker.faults = options.faults;
+  cluster.worker.rank_binary = options.rank_binary;
   for (const std::string& label : options.labels) {
     const auto equals = label.find('=');
     if (equals == 0 || equals == std::string::npos) {
@@ -180,6 +182,8 @@ Action declare_up(Arguments& arguments) {
   arguments.option("--port", options->port,
                    "of the HTTP API; 0: the one used before, else the system's choice");
   arguments.flag("--faults", options->faults, "allow `tutti fault` to break things on purpose");
+  arguments.option("--rank-binary", options->rank_binary,
+                   "what computes (default: tutti-rank beside this program)");
   arguments.repeated("--label", options->labels, "KEY=VALUE that jobs may ask for; repeatable");
   arguments.epilogue(
       "Runs a coordinator and a worker until Ctrl-C and starts them again when they die. Clients "

@@ -1,0 +1,140 @@
+// Whole jobs on the emulated GPU under a real cluster: ranks are processes of tutti-rank-emulation,
+// NCCL is emulated between them.
+#include <catch2/catch.hpp>
+
+#include <fmt/core.h>
+#include <signal.h>
+#include <boost/json/parse.hpp>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "tests/support/cluster.h"
+
+using namespace tutti;
+using test::Cluster;
+using test::eventually;
+
+namespace {
+
+constexpr auto npos = std::string::npos;
+
+test::ClusterOptions emulated(unsigned slots, std::vector<std::string> more = {}) {
+  const char* const folder = std::getenv("TUTTI_BIN");
+  test::ClusterOptions options{
+      .slots = slots,
+      .rank_binary = std::filesystem::absolute(
+          std::string(folder == nullptr ? "build/bin" : folder) + "/tutti-rank-emulation"),
+      .environment = std::move(more)};
+  options.environment.emplace_back("TUTTI_DEVICE=gpu");
+  return options;
+}
+
+std::string spec_for(const Cluster& cluster, unsigned ranks, unsigned steps = 5) {
+  const auto text = cluster.files() / "prose.txt";
+  REQUIRE(write_file_atomically(text, test::some_prose(1'000)));
+  return fmt::format(
+      "name: tiny\n"
+      "kind: train\n"
+      "model: {{family: llama, layers: 1, width: 16, heads: 2, kv_heads: 1, feed_forward: 32, "
+      "vocabulary: 270}}\n"
+      "data: {{text: [{}], sequence: 12}}\n"
+      "train: {{steps: {}, batch: 4, micro: 1, seed: 3}}\n"
+      "parallel: {{data: {}, shards: 4}}\n"
+      "resources: {{ranks: {{min: {}, max: {}}}, threads: 1}}\n"
+      "checkpoint: {{every: {}, keep: 2}}\n",
+      text.string(), steps, ranks, ranks, ranks, steps);
+}
+
+std::string logs_of(const Cluster& cluster, std::uint64_t job) {
+  return cluster.tutti({"logs", std::to_string(job)}).out;
+}
+
+// Ends a job that must fail; its messages.
+std::string why_it_fails(const Cluster& cluster, int expected) {
+  const auto job = cluster.submit(spec_for(cluster, 1));
+  CHECK(cluster.wait(job) == expected);
+  return cluster.tutti({"job", std::to_string(job)}).out;
+}
+
+}  // namespace
+
+TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks and after a kill") {
+  Cluster cluster(emulated(4));
+  const auto run = [&](unsigned ranks) {
+    const auto job = cluster.submit(spec_for(cluster, ranks));
+    REQUIRE(cluster.wait(job) == 0);
+    return job;
+  };
+  const auto first = run(1);
+  const auto expected = cluster.hashes(first);
+  REQUIRE(expected.size() == 5);
+  CHECK(expected.at(1) != expected.at(5));
+  CHECK(logs_of(cluster, first).find("emulation: computes on emulation, numerics profile sm_90") !=
+        npos);
+  CHECK(cluster.hashes(run(2)) == expected);
+  CHECK(cluster.hashes(run(4)) == expected);
+
+  // Two of four ranks stay and go on through a communicator of the second generation.
+  const auto job = cluster.submit(spec_for(cluster, 2));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 1; }));
+  const auto ranks = cluster.ranks_of(job);
+  REQUIRE(ranks.size() == 2);
+  REQUIRE(::kill(ranks.front(), SIGKILL) == 0);
+  REQUIRE(cluster.wait(job) == 0);
+  CHECK(cluster.hashes(job) == expected);
+  CHECK(cluster.job(job).at("generation").to_number<int>() == 2);
+  CHECK(logs_of(cluster, job).find("emulation: generation 2: 2 ranks stand at step") != npos);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("emulation: a served model gives the CPU's tokens, also after its rank was killed") {
+  Cluster cluster(emulated(1));
+  const auto trained = cluster.submit(spec_for(cluster, 1));
+  REQUIRE(cluster.wait(trained) == 0);
+  const std::string model =
+      std::string(cluster.job(trained).at("folder").as_string()) + "/checkpoints/step-5";
+  const auto served = cluster.submit("name: tiny\nkind: serve\nmodel: {path: " + model + "}\n");
+  const auto complete = [&] {
+    return cluster.post(
+        "/v1/completions",
+        R"({"model": "tiny", "prompt": "the ", "max_tokens": 5, "temperature": 0})");
+  };
+  const auto text_of = [](const api::HttpAnswer& answer) {
+    return std::string(boost::json::parse(answer.body).at("choices").at(0).at("text").as_string());
+  };
+  REQUIRE(eventually([&] { return complete().status == 200; }));
+  const std::string text = text_of(complete());
+  CHECK_FALSE(text.empty());
+  const auto on_cpu = test::run_tutti(
+      {"generate", model, "--prompt", "the ", "--max", "5", "--greedy", "-o", "json"});
+  INFO(on_cpu.err);
+  REQUIRE(on_cpu.code == 0);
+  CHECK(std::string(boost::json::parse(on_cpu.out).at("text").as_string()) == text);
+  const auto ranks = cluster.ranks_of(served);
+  REQUIRE(ranks.size() == 1);
+  REQUIRE(::kill(ranks.front(), SIGKILL) == 0);
+  REQUIRE(eventually([&] { return complete().status == 200; }));
+  CHECK(text_of(complete()) == text);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE(
+    "emulation: a job that the device's memory does not fit is the user's, with the numbers") {
+  {
+    Cluster cluster(emulated(1, {"TUTTI_EMULATION_MEMORY=100663296"}));
+    CHECK(why_it_fails(cluster, 1).find("MB of memory on emulation, which has 64 MB free") != npos);
+  }
+  // Another process takes it after it was looked at.
+  Cluster cluster(
+      emulated(1, {"TUTTI_EMULATION_MEMORY=268435456", "TUTTI_EMULATION_TAKEN_LATER=268000000"}));
+  CHECK(why_it_fails(cluster, 1).find("out of memory: the GPU has no") != npos);
+}
+
+TEST_CASE("emulation: a missing or old driver is one line in the job") {
+  Cluster missing(emulated(1, {"TUTTI_EMULATION_DRIVER=0"}));
+  CHECK(why_it_fails(missing, 1).find("no NVIDIA driver is loaded: install one") != npos);
+  Cluster old(emulated(1, {"TUTTI_EMULATION_DRIVER=12040"}));
+  CHECK(why_it_fails(old, 1).find("the NVIDIA driver knows CUDA 12.4, this build needs 13.0") !=
+        npos);
+}

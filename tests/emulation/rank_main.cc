@@ -1,0 +1,19 @@
+// A rank of real clusters whose GPU is the emulated one: tests name it as their workers'
+// `rank_binary`. Every line that it logs says so.
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+
+#include "jobs/rank/rank_host.h"
+
+int main() {
+  ::setenv("TUTTI_LOG_MARK", "emulation:", 1);
+  std::signal(SIGXFSZ, SIG_IGN);
+  const char* const socket = std::getenv("TUTTI_RANK_FD");
+  if (socket == nullptr) {
+    std::fprintf(stderr, "tutti-rank-emulation: only a worker runs ranks\n");
+    return 2;
+  }
+  tutti::rank::RankHost host{tutti::FileDescriptor(std::atoi(socket))};
+  host.run();
+}
