@@ -123,8 +123,7 @@ class AccessRoutes {
                   by = call.caller("keys rotate", "coordinator", "")](auto reply) {
       cluster->rotate_keys(overlap, by, reply);
     };
-    co_return answer_of(
-        co_await ask_later<coordinator::AnswerBody>(parts_.cluster.host(), std::move(begin)));
+    co_return answer_of(co_await ask_later<coordinator::AnswerBody>(parts_.cluster.host(), begin));
   }
 
   asio::awaitable<Answer> who(const Call& call) const {
@@ -165,7 +164,7 @@ class AccessRoutes {
                                                  coordinator::Caller caller) const {
     auto begin = [cluster = &parts_.cluster, wanted = std::move(change), by = std::move(caller)](
                      auto reply) mutable { cluster->change_access(std::move(wanted), by, reply); };
-    co_return co_await ask_later<coordinator::AnswerBody>(parts_.cluster.host(), std::move(begin));
+    co_return co_await ask_later<coordinator::AnswerBody>(parts_.cluster.host(), begin);
   }
 
   ClusterParts parts_;

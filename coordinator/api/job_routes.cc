@@ -115,6 +115,18 @@ class JobRoutes {
     co_return json_answer(json::serialize(json_of(**found)));
   }
 
+  asio::awaitable<Answer> plan(const Call& call) const {
+    using Planned = Result<coordinator::Explanation>;
+    const Result<coordinator::SubmitJob> input = parse_submit(call);
+    if (!input) co_return error_answer(input.error());
+    auto question = [cluster = &parts_.cluster, input = *input] {
+      return cluster->settled_state().plan(input.owner, input.spec);
+    };
+    const Planned planned = co_await ask<Planned>(host(), question);
+    if (!planned) co_return error_answer(planned.error());
+    co_return json_answer(json::serialize(json_of(*planned)));
+  }
+
   asio::awaitable<Answer> tasks(const Call& call) const {
     using Tasks = Result<std::vector<coordinator::TaskView>>;
     const Tasks found = co_await ask<Tasks>(host(), [cluster = &parts_.cluster, id = call.job] {
@@ -208,6 +220,8 @@ std::vector<Route> job_routes(const ClusterParts& parts) {
        [routes](const Call& call) { return routes->job(call); }},
       {"GET", "/api/v1/jobs/ID/explain", Role::viewer,
        [routes](const Call& call) { return routes->explain(call); }},
+      {"POST", "/api/v1/plan", Role::user,
+       [routes](const Call& call) { return routes->plan(call); }},
       {"GET", "/api/v1/jobs/ID/tasks", Role::viewer,
        [routes](const Call& call) { return routes->tasks(call); }},
       {"POST", "/api/v1/jobs/ID/cancel", Role::user,

@@ -48,7 +48,7 @@ asio::awaitable<Answer> back_up(const ClusterParts& parts) {
   auto begin = [cluster = &parts.cluster, file = copy->path()](auto reply) {
     cluster->back_up(file, reply);
   };
-  const Result<> made = co_await ask_later<Result<>>(parts.cluster.host(), std::move(begin));
+  const Result<> made = co_await ask_later<Result<>>(parts.cluster.host(), begin);
   if (!made) co_return error_answer(made.error());
   Answer answer;
   answer.content_type = "application/octet-stream";

@@ -243,8 +243,7 @@ asio::awaitable<Answer> metrics(const ClusterParts& parts) {
     put_process(out);
     return Result<std::string>(out.text());
   };
-  const Result<std::string> text =
-      co_await ask<Result<std::string>>(parts.cluster.host(), std::move(write));
+  const Result<std::string> text = co_await ask<Result<std::string>>(parts.cluster.host(), write);
   if (!text) co_return error_answer(text.error());
   Answer answer;
   answer.content_type = "text/plain; version=0.0.4";

@@ -58,7 +58,7 @@ boost::asio::awaitable<coordinator::AnswerBody> change(const ClusterParts& parts
                                                        coordinator::Caller caller) {
   auto begin = [cluster = &parts.cluster, asked = std::move(input), by = std::move(caller)](
                    auto reply) mutable { cluster->ask(std::move(asked), std::move(by), reply); };
-  co_return co_await ask_later<coordinator::AnswerBody>(parts.cluster.host(), std::move(begin));
+  co_return co_await ask_later<coordinator::AnswerBody>(parts.cluster.host(), begin);
 }
 
 Answer answer_of(const coordinator::AnswerBody& body) {

@@ -240,7 +240,7 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
                 coordinator::is_terminal(found->summary.state);
       return out;
     };
-    co_return co_await ask<Result<EventsRead>>(parts_.cluster.host(), std::move(read));
+    co_return co_await ask<Result<EventsRead>>(parts_.cluster.host(), read);
   }
 
   Answer server_sent(JobId topic, std::uint64_t after, std::string name, Reader reader) const {

@@ -446,6 +446,10 @@ std::optional<Explanation> ClusterState::explain(JobId id) const {
   return coordinator::explain(desk, id);
 }
 
+Result<Explanation> ClusterState::plan(const std::string& owner, const spec::JobSpec& spec) const {
+  return coordinator::plan(parts_->desk, owner, spec);
+}
+
 const ClusterCounters& ClusterState::counters() const { return parts_->desk.counters; }
 
 }  // namespace tutti::coordinator

@@ -106,6 +106,8 @@ class ClusterState {
   std::vector<NodeView> nodes() const;  // by name
   // Why the job is where it is: position, what is missing, who holds it, the earliest start.
   std::optional<Explanation> explain(JobId job) const;
+  // What would become of such a job of this user. Errors: those of a submit.
+  Result<Explanation> plan(const std::string& owner, const spec::JobSpec& spec) const;
   const ClusterCounters& counters() const;
 
  private:

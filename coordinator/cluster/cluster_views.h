@@ -96,7 +96,7 @@ struct JobDetail {
 
 BOOST_DEFINE_ENUM_CLASS(ExplainReason, running, ended, begin, dependency, backoff, quota_running,
                         quota_slots, at_once, never_fits, only_beside_servers, fenced, behind, room,
-                        disk, starting)
+                        disk, starting, now)
 
 // Somebody who holds what the job could use.
 struct ExplainHolder {
@@ -116,7 +116,7 @@ struct ExplainWorker {
 };
 
 struct Explanation {
-  JobId job;
+  JobId job;  // none: one that was asked about before its submit
   JobState state = JobState::queued;
   ExplainReason reason = ExplainReason::running;
   std::string summary;  // one line

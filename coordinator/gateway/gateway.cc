@@ -104,7 +104,7 @@ asio::awaitable<Readers> begin(const SharedState& state, const OpenAiRequest& re
     auto begin_one = [state, model = request.model, prompt] {
       return Begun(state->host.begin(model, prompt));
     };
-    Begun begun = co_await api::ask<Begun>(state->host.host(), std::move(begin_one));
+    Begun begun = co_await api::ask<Begun>(state->host.host(), begin_one);
     if (!begun) co_return begun.error();
     readers.push_back(std::make_shared<Reader>(state, *std::move(begun), gone));
   }
@@ -164,7 +164,7 @@ asio::awaitable<Answer> complete(SharedState state, Parsed parsed, std::function
 asio::awaitable<Answer> list_models(SharedState state) {
   using Models = Result<std::vector<std::string>>;
   auto list = [state] { return Models(state->host.models()); };
-  const Models found = co_await api::ask<Models>(state->host.host(), std::move(list));
+  const Models found = co_await api::ask<Models>(state->host.host(), list);
   if (!found) co_return refused(refusal_of(found.error()));
   co_return api::json_answer(models_body(*found));
 }

@@ -12,16 +12,12 @@
 
 namespace tutti::coordinator {
 
-namespace {
-
-// Whether one more job like this is taken: what can wait is, what may never run is not.
-Result<> admit(Desk& desk, const std::string& owner, const JobTerms& terms) {
+Result<> admit(const Desk& desk, const std::string& owner, const JobTerms& terms) {
   if (desk.jobs.size() >= kQueuedJobsMax) {
     return Error{
         ErrorCode::exhausted,
         fmt::format("{} jobs are queued or running; wait until some have ended", kQueuedJobsMax)};
   }
-  refresh_board(desk);
   std::uint64_t waiting = 0;
   for (const auto& [user, load] : desk.board.users) waiting += load.queued;
   if (waiting + terms.array_count > kQueuedTasksMax) {
@@ -44,6 +40,8 @@ Result<> admit(Desk& desk, const std::string& owner, const JobTerms& terms) {
   }
   return check_dependencies(desk, terms);
 }
+
+namespace {
 
 // What is worth saying at once: machines may still come, so it is accepted.
 std::string notice_of(Desk& desk, const JobTerms& terms) {
@@ -77,6 +75,7 @@ void on_submit(Desk& desk, const SubmitJob& input) {
   if (!terms) {
     return desk.refuse(input.request, terms.error().code, terms.error().message);
   }
+  refresh_board(desk);
   if (Result<> admitted = admit(desk, input.owner, *terms); !admitted) {
     return desk.refuse(input.request, admitted.error().code, admitted.error().message);
   }

@@ -5,9 +5,14 @@
 // known) and what is too much (queues, kQueuedJobsMax).
 #pragma once
 
+#include <string>
+
 #include "coordinator/cluster/desk.h"
 
 namespace tutti::coordinator {
+
+// Whether one more job like this would be taken. Errors: exhausted, and those of dependencies.
+Result<> admit(const Desk& desk, const std::string& owner, const JobTerms& terms);
 
 void on_submit(Desk& desk, const SubmitJob& input);
 

@@ -7,6 +7,8 @@
 #include <map>
 #include <utility>
 
+#include "coordinator/cluster/job_life.h"
+#include "coordinator/life/admission.h"
 #include "coordinator/life/failures.h"
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/index.h"
@@ -234,7 +236,8 @@ std::string line_of(const Desk& desk, const ExplainHolder& holder) {
 }
 
 void write_lines(const Desk& desk, Explanation& out) {
-  out.lines.push_back(fmt::format("job {}: {}", out.job.value, out.summary));
+  out.lines.push_back(out.job ? fmt::format("job {}: {}", out.job.value, out.summary)
+                              : out.summary);
   if (out.position != 0) {
     std::string line = fmt::format("position {} in the queue", out.position);
     if (!out.ahead.empty()) line += "; before it: " + list_of(out.ahead, out.position - 1);
@@ -282,6 +285,18 @@ void explain_room(Desk& desk, const JobRecord& job, Explanation& out) {
   }
 }
 
+void set_wishes(const JobRecord& job, Explanation& out) {
+  out.state = job.state;
+  out.ranks_min = job.terms.ranks_min;
+  out.ranks_max = job.terms.ranks_max;
+}
+
+void set_position(const Desk& desk, JobId id, Explanation& out) {
+  const auto ahead = desk.board.queue.ahead_of(id, kListed);
+  out.position = static_cast<std::uint32_t>(ahead.count + 1);
+  out.ahead = ahead.first;
+}
+
 }  // namespace
 
 std::string waiting_line(Desk& desk, const JobRecord& job) {
@@ -306,9 +321,7 @@ Explanation explain(Desk& desk, JobId id) {
     out.lines.push_back(fmt::format("job {}: {}", id.value, out.summary));
     return out;
   }
-  out.state = job->state;
-  out.ranks_min = job->terms.ranks_min;
-  out.ranks_max = job->terms.ranks_max;
+  set_wishes(*job, out);
   out.reason = why(desk, *job).reason;
   out.summary = waiting_line(desk, *job);
   if (out.summary.empty()) {
@@ -316,12 +329,49 @@ Explanation explain(Desk& desk, JobId id) {
                               job->outcome.message.empty() || !is_terminal(job->state) ? "" : ": ",
                               is_terminal(job->state) ? job->outcome.message : std::string());
   }
-  if (desk.board.queue.contains(id)) {
-    const auto ahead = desk.board.queue.ahead_of(id, kListed);
-    out.position = static_cast<std::uint32_t>(ahead.count + 1);
-    out.ahead = ahead.first;
-  }
+  if (desk.board.queue.contains(id)) set_position(desk, id, out);
   if (job->state == JobState::queued || out.position != 0) explain_room(desk, *job, out);
+  write_lines(desk, out);
+  return out;
+}
+
+Result<Explanation> plan(Desk& desk, const std::string& owner, const spec::JobSpec& spec) {
+  const Result<JobTerms> terms = terms_of(spec, desk.wall);
+  if (!terms) return terms.error();
+  if (Result<> admitted = admit(desk, owner, *terms); !admitted) return admitted.error();
+  JobRecord job;
+  job.job = desk.durable.next_job();
+  job.owner = owner;
+  job.terms = *terms;
+  job.submitted_unix_ms = desk.wall.unix_ms;
+  job.queued_unix_ms = desk.wall.unix_ms;
+  job.dependencies = terms->after;
+  job.tasks.waiting = terms->array_count;
+  Explanation out;
+  set_wishes(job, out);
+  Why first;
+  {
+    // It takes its place for as long as it is looked at.
+    scheduler::JobQueue& queue = desk.board.queue;
+    const bool queued = absent_from_queue(desk, job) == Absent::no;
+    if (queued) {
+      queue.put(job.job, lane_of(desk, job), job.submitted_unix_ms);
+      set_position(desk, job.job, out);
+    }
+    first = why(desk, job);
+    out.reason = first.reason;
+    explain_room(desk, job, out);
+    queue.erase(job.job);
+  }
+  if (out.reason == ExplainReason::room && out.ranks_free >= job.terms.ranks_min) {
+    out.reason = ExplainReason::now;
+    first.line = "starts at once";
+    out.must_end.clear();
+    out.holders.clear();
+    out.earliest_unix_ms = desk.wall.unix_ms;
+    out.position = 0;
+  }
+  out.summary = first.line;
   write_lines(desk, out);
   return out;
 }

@@ -14,6 +14,10 @@ namespace tutti::coordinator {
 
 Explanation explain(Desk& desk, JobId job);
 
+// The same of a job that was not submitted: what would become of it now. `reason` is `now` if it
+// would start at once. Nothing changes. Errors: those that a submit would be refused with.
+Result<Explanation> plan(Desk& desk, const std::string& owner, const spec::JobSpec& spec);
+
 // One line: what the job waits for; empty if it waits for nothing.
 std::string waiting_line(Desk& desk, const JobRecord& job);
 

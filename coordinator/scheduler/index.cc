@@ -131,20 +131,6 @@ std::int64_t waits_since(const JobRecord& job) {
   return std::max({job.queued_unix_ms, job.submitted_unix_ms, job.terms.begin_unix_ms});
 }
 
-LaneKey lane_of(const Desk& desk, const JobRecord& job) {
-  LaneKey lane;
-  lane.owner = job.owner;
-  lane.overdue = desk.wall.unix_ms - waits_since(job) >= scheduler::kOverdueAfterMs &&
-                 job.tasks.active == 0 && job.state == JobState::queued;
-  lane.priority = job.terms.priority;
-  lane.ranks_min = job.terms.ranks_min;
-  lane.ranks_max = job.terms.ranks_max;
-  lane.time_ms = job.terms.time_ms_max;
-  lane.policy = job.terms.policy;
-  lane.shape = shape_of(job.terms);
-  return lane;
-}
-
 void refresh_job(Desk& desk, JobId id) {
   Board& board = desk.board;
   forget(board, id);
@@ -188,6 +174,20 @@ void refresh_job(Desk& desk, JobId id) {
 }
 
 }  // namespace
+
+LaneKey lane_of(const Desk& desk, const JobRecord& job) {
+  LaneKey lane;
+  lane.owner = job.owner;
+  lane.overdue = desk.wall.unix_ms - waits_since(job) >= scheduler::kOverdueAfterMs &&
+                 job.tasks.active == 0 && job.state == JobState::queued;
+  lane.priority = job.terms.priority;
+  lane.ranks_min = job.terms.ranks_min;
+  lane.ranks_max = job.terms.ranks_max;
+  lane.time_ms = job.terms.time_ms_max;
+  lane.policy = job.terms.policy;
+  lane.shape = shape_of(job.terms);
+  return lane;
+}
 
 Shape shape_of(const JobTerms& terms) {
   Shape shape;

@@ -17,6 +17,8 @@ void stir_all(Desk& desk);
 
 void refresh_worker(Desk& desk, const std::string& worker);
 
+// Where in the queue the job belongs.
+scheduler::LaneKey lane_of(const Desk& desk, const JobRecord& job);
 scheduler::Shape shape_of(const JobTerms& terms);
 // What one process of the job takes on the worker.
 scheduler::Amount amount_on(const WorkerRecord& worker, const JobRecord* job);

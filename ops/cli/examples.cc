@@ -14,6 +14,7 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"submit",
      "  tutti submit job.yaml --follow\n"
      "  tutti submit job.yaml --set train.steps=10 --key nightly-3 --wait\n"},
+    {"plan", "  tutti plan job.yaml\n  tutti plan job.yaml --set resources.ranks=8 -o json\n"},
     {"jobs", "  tutti jobs\n  tutti jobs -o json | jq '.jobs[].state'\n"},
     {"job", "  tutti job 7\n  tutti job kjv-small\n"},
     {"explain", "  tutti explain 7\n  tutti explain kjv-small -o json\n"},
@@ -30,6 +31,8 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"worker restart",
      "  tutti worker restart\n  tutti worker restart --state /srv/tutti/worker\n"},
     {"fault kill-rank", "  tutti fault kill-rank 7 1\n  tutti fault kill-rank kjv-small 0\n"},
+    {"fault stop-rank", "  tutti fault stop-rank 7 1\n"},
+    {"fault continue-rank", "  tutti fault continue-rank 7 1\n"},
     {"fault cut", "  tutti fault cut gpu-3 --for 2s\n"},
     {"fault slow-disk", "  tutti fault slow-disk gpu-3 --delay 500ms --for 1m\n"},
     {"fault heal", "  tutti fault heal gpu-3\n"},

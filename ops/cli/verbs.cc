@@ -27,6 +27,8 @@ constexpr Verb kVerbs[] = {
 
     {"submit", kJobs, "F.yaml [--set a.b=c]... [--follow] [--wait]", "submit a job; prints its id",
      declare_submit},
+    {"plan", kJobs, "F.yaml [--set a.b=c]...",
+     "what would become of a job if it were submitted now", declare_plan},
     {"jobs", kJobs, "", "list jobs", declare_jobs},
     {"job", kJobs, "JOB", "show one job: state, recoveries, checkpoints, spec", declare_job},
     {"explain", kJobs, "JOB", "why a job waits, who holds what it needs, and the earliest start",
@@ -49,6 +51,8 @@ constexpr Verb kVerbs[] = {
      "a new binary for this machine's worker; its ranks go on", declare_worker_restart},
     {"fault kill-rank", kNodes, "JOB RANK", "kill a rank's process (needs --faults)",
      declare_kill_rank},
+    {"fault stop-rank", kNodes, "JOB RANK", "freeze a rank's process", declare_stop_rank},
+    {"fault continue-rank", kNodes, "JOB RANK", "let it go on", declare_continue_rank},
     {"fault cut", kNodes, "NODE [--for 10s]", "cut a node off from the coordinator", declare_cut},
     {"fault slow-disk", kNodes, "NODE [--for 10s] [--delay D]", "slow a node's spools down",
      declare_slow_disk},

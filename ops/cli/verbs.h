@@ -40,6 +40,7 @@ Action declare_coordinator(Arguments& arguments);
 Action declare_worker(Arguments& arguments);
 // verbs/submit_verb.cc
 Action declare_submit(Arguments& arguments);
+Action declare_plan(Arguments& arguments);
 // verbs/job_verbs.cc
 Action declare_jobs(Arguments& arguments);
 Action declare_job(Arguments& arguments);
@@ -73,6 +74,8 @@ Action declare_ledger_restore(Arguments& arguments);
 Action declare_ledger_check(Arguments& arguments);
 // verbs/fault_verbs.cc
 Action declare_kill_rank(Arguments& arguments);
+Action declare_stop_rank(Arguments& arguments);
+Action declare_continue_rank(Arguments& arguments);
 Action declare_cut(Arguments& arguments);
 Action declare_slow_disk(Arguments& arguments);
 Action declare_heal(Arguments& arguments);

@@ -168,3 +168,26 @@ TEST_CASE("cluster: a node that is cut off is lost after its lease, and comes ba
   CHECK(cluster.tutti({"fault", "heal", name}).code == 0);
   CHECK(cluster.stop() == 0);
 }
+
+TEST_CASE("cluster: a plan says whether a job would start at once, wait or never fit") {
+  Cluster cluster(1);
+  const auto file = cluster.files() / "job.yaml";
+  REQUIRE(write_file_atomically(file, "name: long\nkind: run\ncommand: [sleep, '60']\n"));
+  const auto planned = [&](std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"plan", file.string()});
+    return cluster.tutti(more);
+  };
+  CHECK(planned().out.starts_with("starts at once\n"));
+  CHECK(planned().code == 0);
+  const auto wide = planned({"--set", "resources.ranks=2"});
+  CHECK(wide.code == 5);
+  CHECK(wide.out.starts_with("needs 2 slots, and the cluster has 1 that suit it\n"));
+  const auto holder = cluster.submit("name: long\nkind: run\ncommand: [sleep, '60']\n");
+  REQUIRE(test::eventually([&] { return cluster.state_of(holder) == "running"; }));
+  CHECK(planned().code == 0);
+  CHECK(planned().out.find("held by job " + std::to_string(holder)) != std::string::npos);
+  CHECK(cluster.tutti({"fault", "stop-rank", std::to_string(holder), "0"}).code == 0);
+  CHECK(cluster.tutti({"fault", "continue-rank", std::to_string(holder), "0"}).code == 0);
+  CHECK(cluster.tutti({"cancel", std::to_string(holder)}).code == 0);
+  CHECK(cluster.stop() == 0);
+}

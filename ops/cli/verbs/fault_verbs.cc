@@ -1,5 +1,5 @@
-// tutti fault kill-rank | cut | slow-disk | heal | kill-worker | kill-coordinator: breaks something
-// on purpose, on a cluster started with --faults.
+// tutti fault kill-rank | stop-rank | continue-rank | cut | slow-disk | heal | kill-worker |
+// kill-coordinator: breaks something on purpose, on a cluster started with --faults.
 #include <fmt/core.h>
 #include <signal.h>
 
@@ -42,13 +42,14 @@ int inject(const Session& session, Api& api, const boost::json::object& body,
   return done(session, sentence);
 }
 
-int kill_rank(const RankTarget& target, const Session& session) {
+int signal_rank(const RankTarget& target, const Session& session, std::string_view action,
+                std::string_view done) {
   Connection connection;
   const Result<std::uint64_t> id = find_job(connection.api(), target.job);
   if (!id) return fail(id.error());
-  const boost::json::object body{{"action", "kill-rank"}, {"job", *id}, {"rank", target.rank}};
+  const boost::json::object body{{"action", action}, {"job", *id}, {"rank", target.rank}};
   return inject(session, connection.api(), body,
-                fmt::format("killed rank {} of job {}", target.rank, *id));
+                fmt::format("{} rank {} of job {}", done, target.rank, *id));
 }
 
 // A fault that ends by itself; durations as they were typed.
@@ -87,13 +88,27 @@ int kill_part(std::string_view part, const Session& session) {
   return done(session, fmt::format("killed the {}, pid {}", part, pid));
 }
 
-}  // namespace
-
-Action declare_kill_rank(Arguments& arguments) {
+Action declare_signal(Arguments& arguments, std::string_view action, std::string_view done) {
   auto target = std::make_shared<RankTarget>();
   arguments.word("JOB", target->job, "job id or name");
   arguments.number("RANK", target->rank, "rank, from 0");
-  return [target](Session& session) { return kill_rank(*target, session); };
+  return [=](Session& session) { return signal_rank(*target, session, action, done); };
+}
+
+}  // namespace
+
+Action declare_kill_rank(Arguments& arguments) {
+  return declare_signal(arguments, "kill-rank", "killed");
+}
+Action declare_stop_rank(Arguments& arguments) {
+  arguments.epilogue(
+      "As SIGSTOP does: its process lives and does nothing, until continue-rank or until `hang` of "
+      "the\n"
+      "job's spec has it replaced.");
+  return declare_signal(arguments, "stop-rank", "stopped");
+}
+Action declare_continue_rank(Arguments& arguments) {
+  return declare_signal(arguments, "continue-rank", "continued");
 }
 
 Action declare_cut(Arguments& arguments) {

@@ -1,4 +1,4 @@
-// tutti jobs | job | wait | cancel.
+// tutti jobs | job | explain | plan | wait | cancel.
 #include <fmt/core.h>
 
 #include <boost/json/array.hpp>
@@ -11,9 +11,11 @@
 #include "ops/cli/client/interrupt.h"
 #include "ops/cli/client/job_names.h"
 #include "ops/cli/client/watch.h"
+#include "ops/cli/spec_file.h"
 #include "ops/cli/text/job_text.h"
 #include "ops/cli/verbs.h"
 #include "protocol/base/clock.h"
+#include "protocol/spec/parse.h"
 #include "protocol/spec/quantity.h"
 
 namespace tutti::cli {
@@ -45,20 +47,38 @@ int show_job(const std::string& name, const Session& session) {
   return kDone;
 }
 
+void show_explanation(const boost::json::value& explanation, const Session& session) {
+  if (session.json()) return print(json_line(explanation));
+  for (const boost::json::value& line : list_of(explanation, "lines")) {
+    print(std::string(line.as_string()) + '\n');
+  }
+}
+
 int explain_job(const std::string& name, const Session& session) {
   Connection connection;
   const Result<std::uint64_t> id = find_job(connection.api(), name);
   if (!id) return fail(id.error());
   const Result<boost::json::value> answer = connection.api().get(target_of(*id) + "/explain");
   if (!answer) return fail(answer.error());
-  if (session.json()) {
-    print(json_line(*answer));
-    return kDone;
-  }
-  for (const boost::json::value& line : list_of(*answer, "lines")) {
-    print(std::string(line.as_string()) + '\n');
-  }
+  show_explanation(*answer, session);
   return kDone;
+}
+
+struct PlanOptions {
+  std::string file;
+  std::vector<std::string> overrides;
+};
+
+int plan(const PlanOptions& options, const Session& session) {
+  const Result<spec::JobSpec> spec = load_spec_file(options.file, options.overrides);
+  if (!spec) return fail(spec.error());
+  Connection connection;
+  const boost::json::object body{{"spec", spec::to_yaml(*spec)}, {"file", options.file}};
+  const Result<boost::json::value> answer =
+      connection.api().post("/api/v1/plan", body, Api::Repeat::allowed);
+  if (!answer) return fail(answer.error());
+  show_explanation(*answer, session);
+  return text_of(*answer, "reason") == "never_fits" ? kRefused : kDone;
 }
 
 struct WaitOptions {
@@ -124,6 +144,17 @@ Action declare_explain(Arguments& arguments) {
   auto name = std::make_shared<std::string>();
   arguments.word("JOB", *name, "job id or name");
   return [name](Session& session) { return explain_job(*name, session); };
+}
+
+Action declare_plan(Arguments& arguments) {
+  auto options = std::make_shared<PlanOptions>();
+  arguments.word("FILE", options->file, "job spec, YAML; - reads standard input");
+  arguments.repeated("--set", options->overrides, "set one key, as in --set resources.ranks=8");
+  arguments.epilogue(
+      "Submits nothing: says whether the job would start at once, and if not what it would wait "
+      "for,\n"
+      "who holds it and the earliest start. Ends with 5 if the cluster could never hold it.");
+  return [options](Session& session) { return plan(*options, session); };
 }
 
 Action declare_wait(Arguments& arguments) {

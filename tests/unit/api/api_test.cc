@@ -138,6 +138,16 @@ TEST_CASE("api: what is wrong with a request is said") {
   refused("GET", "/api/v1/jobs/1/logs?after=5", "", 404);
 }
 
+TEST_CASE("api: what would become of a job is told, and there is no job then") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  const auto told = json_in(coordinator.ask("POST", "/api/v1/plan", kRunSpec));
+  CHECK(told.at("reason") == "never_fits");
+  CHECK(told.at("ranks_possible") == 0);
+  CHECK(coordinator.ask("POST", "/api/v1/plan", R"({"spec": "kind: nothing"})").status == 400);
+  CHECK(json_in(coordinator.ask("GET", "/api/v1/jobs")).at("jobs").as_array().empty());
+}
+
 TEST_CASE("api: a worker with the wrong join token is refused and does nothing") {
   const test::TemporaryFolder folder;
   RunningCoordinator coordinator(folder.path());

@@ -46,6 +46,38 @@ TEST_CASE("explain: names what is missing, who holds it, when it ends, and what 
   CHECK(driver.state().explain(next)->lines == explained->lines);
 }
 
+TEST_CASE("plan: says what would become of a job, and changes nothing") {
+  Driver driver;
+  driver.join("a", 2);
+  const auto planned = [&](const spec::JobSpec& spec) { return driver.state().plan("user", spec); };
+  CHECK(planned(run_spec(2))->reason == ExplainReason::now);
+  CHECK(says(*planned(run_spec(2)), "starts at once"));
+  CHECK(planned(run_spec(3))->reason == ExplainReason::never_fits);
+  spec::JobSpec busy = run_spec(2);
+  busy.limit.time_ms = 300'000;
+  const JobId holder = driver.submit(busy);
+  driver.run_up();
+  CHECK(planned(run_spec(1))->reason == ExplainReason::room);
+  CHECK(planned(run_spec(1))->must_end == std::vector<JobId>{holder});
+  const JobId head = driver.submit(run_spec(2));
+  const auto behind = planned(run_spec(1));
+  CHECK(behind->reason == ExplainReason::behind);
+  CHECK(behind->position == 2);
+  CHECK(behind->ahead == std::vector<JobId>{head});
+  spec::JobSpec urgent = run_spec(1);
+  urgent.priority = 5;
+  CHECK(planned(urgent)->position == 1);
+  spec::JobSpec after = run_spec(1);
+  after.after.ok = {head.value};
+  CHECK(planned(after)->reason == ExplainReason::dependency);
+  after.after.ok = {99};
+  CHECK(planned(after).error().code == ErrorCode::not_found);
+  // The queue is as it was.
+  CHECK(driver.state().explain(head)->position == 1);
+  const JobId next = driver.submit(run_spec(1));
+  CHECK(driver.state().explain(next)->position == 2);
+}
+
 TEST_CASE("explain: says of each worker why it does not do") {
   Driver driver;
   driver.join("a", 2);
