@@ -31,7 +31,8 @@ BOOST_DEFINE_ENUM_CLASS(EventKind, submitted, waiting, placed, started, running,
                         drained,                                             //
                         undrained,                                           //
                         quarantined,                                         //
-                        worker_forgotten)
+                        worker_forgotten,                                    //
+                        rank_returned)
 
 // One line of what people and programs are told. Zero and -1 are "not about one".
 struct Event {

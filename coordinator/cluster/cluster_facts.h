@@ -289,6 +289,7 @@ using Fact = std::variant<WorkerJoined,         //
                           ReleaseEnded,         //
                           TaskStarted,          //
                           TaskCancelled,        //
-                          DependencyMet>;
+                          DependencyMet,        //
+                          ProcessReturned>;
 
 }  // namespace tutti::coordinator

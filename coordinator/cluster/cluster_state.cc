@@ -65,7 +65,7 @@ void on_input(Desk& desk, const WorkerFrame& frame) {
     return;
   }
   if (is_suspect(desk, *link)) {
-    desk.board.stirred_workers.insert(link->worker);
+    desk.stir_link(link->worker);
     desk.capacity_changed();
   }
   link->heard = desk.now;
@@ -122,7 +122,7 @@ void on_input(Desk& desk, const LedgerRecovered&) {
 std::optional<Instant> due_of(const Desk& desk, const std::string& worker) {
   const auto at = desk.links.find(worker);
   if (at == desk.links.end()) return std::nullopt;
-  std::optional<Instant> due = lease_due(desk, worker, at->second);
+  std::optional<Instant> due = silence_due(desk, worker, at->second);
   if (!at->second.open) return due;
   const std::optional<Instant> orders = at->second.orders.next_due();
   if (orders && (!due || *orders < *due)) due = orders;
@@ -202,7 +202,7 @@ void forgive(Desk& desk, Duration late) {
     if (at) at = *at + late;
   };
   for (auto& [name, link] : desk.links) {
-    if (is_suspect(desk, link)) desk.board.stirred_workers.insert(name);
+    if (is_suspect(desk, link)) desk.stir_link(name);
     link.heard = desk.now;
     shift(link.disconnected);
   }

@@ -109,7 +109,7 @@ inline auto dues_of(const JobSoft& soft) {
   return std::array{&soft.settle_until,  &soft.regroup_due, &soft.start_due,      &soft.formed_due,
                     &soft.hang_due,      &soft.wait_due,    &soft.checkpoint_due, &soft.time_due,
                     &soft.queued_due,    &soft.commit_due,  &soft.begin_due,      &soft.overdue_due,
-                    &soft.full_size_due, &soft.grow_due};
+                    &soft.full_size_due, &soft.grow_due,    &soft.release_due};
 }
 
 struct Desk {

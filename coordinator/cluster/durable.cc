@@ -158,6 +158,15 @@ void Durable::on(const WorkerLost& fact) {
   }
 }
 
+void Durable::on(const ProcessReturned& fact) {
+  ProcessRecord& process = process_of(fact.process);
+  JobRecord& job = job_of(process.job);
+  TUTTI_ASSERT(process.lost && !job.generation_alive);
+  TUTTI_ASSERT(process.rank < job.members.size() && !job.members[process.rank]);
+  process.lost = false;
+  job.members[process.rank] = fact.process;
+}
+
 void Durable::on(const NodeDraining& fact) {
   const auto at = workers_.find(fact.worker);
   TUTTI_ASSERT(at != workers_.end());
@@ -230,6 +239,7 @@ void Durable::on(const GenerationStarted& fact) {
   }
   if (job.release.to == ReleaseTo::resize) {
     ++job.resizes;
+    if (job.release.cause == ReleaseCause::moved) ++job.drains;
     job.release = {};
   }
   job.members.clear();

@@ -94,6 +94,7 @@ class Durable {
   void on(const TaskStarted& fact);
   void on(const TaskCancelled& fact);
   void on(const DependencyMet& fact);
+  void on(const ProcessReturned& fact);
 
   JobRecord& job_of(JobId id);
   ProcessRecord& process_of(ProcessId id);

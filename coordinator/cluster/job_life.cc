@@ -359,6 +359,7 @@ void say_running(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   JobSoft& soft = desk.soft(id);
   soft.formed_due.reset();
+  soft.serving_open = false;  // another rank may serve now, at another place
   watch_for_hang(desk, id);
   if (job.terms.time_ms_max != 0 && !soft.time_due) {
     soft.time_due = due_after(desk, job.started_unix_ms, job.terms.time_ms_max);

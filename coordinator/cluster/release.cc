@@ -135,6 +135,15 @@ void regroup(Desk& desk, JobId id, const std::vector<ProcessId>& next, const std
              .generation = job.generation});
 }
 
+// The step that all have finished after is in a checkpoint, or this generation could not write it.
+bool has_saved(Desk& desk, const JobRecord& job) {
+  if (job.members.empty()) return true;
+  const auto& finished = desk.processes[job.members.front()].finished;
+  const std::uint64_t step = finished ? finished->step : 0;
+  if (job.dropped_step >= step) return true;
+  return !job.checkpoints.empty() && job.checkpoints.back().step >= step;
+}
+
 void advance_resize(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   for (const ProcessId process : job.release.next) {
@@ -189,6 +198,11 @@ void advance_release(Desk& desk, JobId id) {
 void finish_release(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
   const ReleaseRecord release = job.release;
+  if (release.to != ReleaseTo::resize && release.save && !has_saved(desk, job)) {
+    // They were told to stop for a change of size that this release took the place of.
+    const std::vector<ProcessId> members = job.members;
+    return regroup(desk, id, members, "it has not saved yet");
+  }
   switch (release.to) {
     case ReleaseTo::queue:
       desk.note({.job = id,
@@ -220,6 +234,8 @@ void drop_resize(Desk& desk, JobId id, const std::string& reason) {
     if (record == nullptr || record->ordered_to_stop || is_member(job, process)) continue;
     desk.record(ProcessStopOrdered{.process = process});
   }
+  // A node that is drained is to be left in another way.
+  desk.capacity_changed();
   desk.note({.job = id,
              .kind = EventKind::resized,
              .message = fmt::format("stays at {}: {}", counted(job.size, "rank"), reason),

@@ -45,7 +45,8 @@ using Facts = Table<Row<WorkerJoined, 1>,          //
                     Row<ReleaseEnded, 25>,         //
                     Row<TaskStarted, 31>,          //
                     Row<TaskCancelled, 32>,        //
-                    Row<DependencyMet, 33>>;
+                    Row<DependencyMet, 33>,        //
+                    Row<ProcessReturned, 34>>;
 
 template <class T, class Other, std::uint16_t Number>
 consteval std::uint16_t number_if_same(Row<Other, Number>) {

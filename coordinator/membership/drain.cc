@@ -8,6 +8,8 @@
 
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/release.h"
+#include "coordinator/scheduler/index.h"
+#include "coordinator/scheduler/schedule.h"
 
 namespace tutti::coordinator {
 
@@ -44,6 +46,87 @@ Duration notice_of(const Desk& desk, const Drain& drain) {
   return std::max<Duration>(std::chrono::milliseconds(1), left - slack);
 }
 
+// A move has half of what is left, so that what comes to nothing can still leave by the queue; with
+// less than this for it, there is no move.
+constexpr Duration kMoveMin = std::chrono::seconds(3);
+
+bool is_drained(const Desk& desk, ProcessId process) {
+  const ProcessRecord* record = desk.durable.process(process);
+  return record != nullptr && desk.durable.draining().contains(record->worker);
+}
+
+// Whether all that the job will go on with is on nodes that stay.
+bool is_moving_off(const Desk& desk, const JobRecord& job) {
+  const std::vector<ProcessId>& next = job.release.next;
+  return job.release.to == ReleaseTo::resize &&
+         std::none_of(next.begin(), next.end(),
+                      [&](ProcessId process) { return is_drained(desk, process); });
+}
+
+// Newcomers elsewhere take the place of the ranks that are on drained nodes, as far as there is
+// room and at least up to ranks.min; the others go on with their state. Whether that is under way.
+// A server's only rank is replaced as well, and ends once the other one serves; a training job that
+// would keep none of its ranks has nothing to gain by it.
+bool move_ranks(Desk& desk, JobId id, const std::string& reason, Duration left) {
+  const JobRecord& job = desk.job(id);
+  const bool serves = job.terms.kind == "serve";
+  if ((!serves && job.terms.kind != "train") || left / 2 < kMoveMin) return false;
+  if (job.state != JobState::running || !job.generation_alive || !job.formed) return false;
+  std::vector<ProcessId> keep;
+  for (const ProcessId member : job.members) {
+    if (!is_drained(desk, member)) keep.push_back(member);
+  }
+  if (keep.empty() && !serves) return false;
+  refresh_board(desk);
+  const scheduler::Shape shape = shape_of(job.terms);
+  const std::uint64_t away = job.members.size() - keep.size();
+  const auto room = static_cast<std::uint32_t>(std::min(away, desk.board.capacity.sum(shape).now));
+  if (keep.size() + room < job.terms.ranks_min) return false;
+  std::vector<Placement> newcomers;
+  if (room != 0) {
+    const auto seats = choose_seats(desk, shape, job.terms.policy, room);
+    if (!seats) return false;
+    std::uint64_t next = desk.durable.next_process().value;
+    for (const Seat& seat : *seats) newcomers.push_back(place(desk, ProcessId{next++}, seat));
+  }
+  release_job(desk, id,
+              {.to = ReleaseTo::resize,
+               .cause = ReleaseCause::moved,
+               .reason = reason,
+               .notice = left / 2,
+               .keep = std::move(keep),
+               .newcomers = std::move(newcomers)});
+  refresh_board(desk);
+  return desk.job(id).release.to == ReleaseTo::resize;
+}
+
+// What becomes of a process that its job wants, on a node that is drained.
+void leave_node(Desk& desk, const ProcessRecord& process, const std::string& reason,
+                Duration left) {
+  const JobRecord& job = desk.job(process.job);
+  const bool resizes = job.release.to == ReleaseTo::resize;
+  if (!is_member(job, process.process)) {
+    // A newcomer; or one that serves until its successor does, and ends then.
+    if (resizes && process.generation > job.generation) drop_resize(desk, job.job, reason);
+    return;
+  }
+  if (is_moving_off(desk, job) || (is_releasing(job) && !resizes)) return;
+  if (resizes) {
+    const bool waits = job.release.next.size() > job.members.size();
+    drop_resize(desk, job.job, reason);
+    // Its newcomers are about to give back the room that a move needs.
+    if (waits && left / 2 >= kMoveMin) return;
+  }
+  if (move_ranks(desk, job.job, reason, left)) return;
+  release_job(desk, job.job,
+              {.to = ReleaseTo::queue,
+               .cause = ReleaseCause::drained,
+               .reason = reason,
+               .notice = left,
+               .keep = {},
+               .newcomers = {}});
+}
+
 void move_away(Desk& desk, const std::string& worker) {
   const Drain drain = desk.durable.worker(worker)->drain;
   const std::set<ProcessId> processes = desk.durable.processes_on(worker);
@@ -58,16 +141,13 @@ void move_away(Desk& desk, const std::string& worker) {
                .worker = worker});
     return;
   }
+  const std::string reason = fmt::format("worker {} is drained: {}", worker, drain.reason);
   for (const ProcessId process : processes) {
     const ProcessRecord* record = desk.durable.process(process);
     if (record == nullptr || record->lost) continue;
     const JobRecord* job = desk.durable.job(record->job);
     if (job == nullptr || job->state == JobState::stopping || !is_wanted(job, *record)) continue;
-    release_job(desk, job->job,
-                {.to = ReleaseTo::queue,
-                 .cause = ReleaseCause::drained,
-                 .reason = fmt::format("worker {} is drained: {}", worker, drain.reason),
-                 .notice = notice_of(desk, drain)});
+    leave_node(desk, *record, reason, notice_of(desk, drain));
   }
 }
 

@@ -1,11 +1,14 @@
 // Nodes that get no new work: drained on request, leaving by themselves (SIGTERM), or quarantined
 // because jobs of several users failed there.
 //
-// A draining node is empty by its deadline (I16). Each job on it is asked to leave (release.h) with
-// what is left of that time as its notice: serve jobs move first, training jobs save and queue
-// again, programs get their SIGTERM and a grace. What a node is blamed for counts for kBlameLife;
-// the failures of kQuarantineOwners different users in that time put it into quarantine, which only
-// an undrain ends.
+// A draining node is empty by its deadline (I16). Where there is room elsewhere, a server's
+// successor is started there and takes over before the old one ends, and a training job that has
+// ranks on other nodes moves only those that are here, or goes on with fewer. All others are asked
+// to leave (release.h) with what is left of that time as their notice: training jobs save and queue
+// again, programs get their SIGTERM and a grace. So is a move that came to nothing.
+//
+// What a node is blamed for counts for kBlameLife; the failures of kQuarantineUsers different users
+// in that time put it into quarantine, which only an undrain ends.
 #pragma once
 
 #include <string>

@@ -16,6 +16,7 @@ namespace tutti::coordinator {
 namespace {
 
 constexpr std::size_t kNameBytesMax = 100;
+constexpr int kSuspectBeats = 3;
 // Lost workers without processes beyond this many are not listed any more.
 constexpr std::size_t kLostWorkersMax = 1'000;
 
@@ -195,6 +196,30 @@ void end_unseen(Desk& desk, const ProcessRecord& process, const std::string& why
                  .seen_unix_ms = desk.wall.unix_ms});
 }
 
+// A worker that could not be reached has not failed: its ranks have gone on, or wait. They hold
+// what no checkpoint has, as long as nobody began another generation of their job in their place.
+bool may_return(const Desk& desk, const ProcessRecord& process, const wire::ProcessState& state) {
+  const JobRecord* job = desk.durable.job(process.job);
+  if (job == nullptr || !process.lost || process.ordered_to_stop) return false;
+  // Of a server nothing would be kept but the time that it takes to load.
+  if (job->terms.kind != "train" || state.phase == wire::ProcessPhase::stopping) return false;
+  const bool waits = job->state == JobState::placed || job->state == JobState::starting ||
+                     job->state == JobState::recovering;
+  return waits && !job->generation_alive && job->generation == state.generation &&
+         process.rank < job->members.size() && !job->members[process.rank];
+}
+
+void take_back(Desk& desk, const ProcessRecord& process) {
+  desk.record(ProcessReturned{.process = process.process});
+  const JobRecord& job = desk.job(process.job);
+  desk.note({.job = process.job,
+             .kind = EventKind::rank_returned,
+             .message = describe(job, process) + " is back with its state",
+             .generation = job.generation,
+             .rank = static_cast<std::int32_t>(process.rank),
+             .worker = process.worker});
+}
+
 // Compares what runs with what should run. What should run and does not was never begun: an exit
 // that the coordinator knows is journalled, and one that it does not know is in the Hello.
 void reconcile(Desk& desk, const wire::Hello& hello) {
@@ -213,6 +238,7 @@ void reconcile(Desk& desk, const wire::Hello& hello) {
       end_unseen(desk, process, "its worker was started anew");
     } else if (state != hello.processes.end()) {
       adopt(desk, *state);
+      if (may_return(desk, process, *state)) take_back(desk, process);
     } else if (!is_wanted(desk.durable.job(process.job), process)) {
       end_unseen(desk, process, "its worker does not have it");
     }
@@ -303,18 +329,31 @@ void expect_workers(Desk& desk) {
   }
 }
 
-bool is_suspect(const Desk& desk, const WorkerLink& link) {
-  return !link.open || desk.now - link.heard > 3 * desk.settings.heartbeat;
+namespace {
+
+Instant suspect_at(const Desk& desk, const WorkerLink& link) {
+  return link.heard + kSuspectBeats * desk.settings.heartbeat;
 }
 
-std::optional<Instant> lease_due(const Desk& desk, const std::string& worker,
-                                 const WorkerLink& link) {
+Instant lost_at(const Desk& desk, const WorkerLink& link) {
+  const Instant lease = link.heard + desk.settings.lease;
+  if (!link.disconnected) return lease;
+  return std::min(lease, *link.disconnected + desk.settings.disconnect_grace);
+}
+
+}  // namespace
+
+bool is_suspect(const Desk& desk, const WorkerLink& link) {
+  return !link.open || desk.now >= suspect_at(desk, link);
+}
+
+std::optional<Instant> silence_due(const Desk& desk, const std::string& worker,
+                                   const WorkerLink& link) {
   const WorkerRecord* record = desk.durable.worker(worker);
   if (record == nullptr) return std::nullopt;
   if (record->lost) return link.heard + desk.settings.forget;
-  Instant due = link.heard + desk.settings.lease;
-  if (link.disconnected) due = std::min(due, *link.disconnected + desk.settings.disconnect_grace);
-  return due;
+  const Instant lost = lost_at(desk, link);
+  return is_suspect(desk, link) ? lost : std::min(lost, suspect_at(desk, link));
 }
 
 namespace {
@@ -350,10 +389,16 @@ void check_leases(Desk& desk) {
     const auto at = desk.links.find(name);
     if (at == desk.links.end()) continue;
     const WorkerLink& link = at->second;
-    const auto due = lease_due(desk, name, link);
-    if (!due || desk.now < *due) continue;
-    if (desk.durable.worker(name)->lost) {
-      away.push_back(name);
+    const WorkerRecord* worker = desk.durable.worker(name);
+    if (worker == nullptr) continue;
+    if (worker->lost) {
+      if (desk.now >= link.heard + desk.settings.forget) away.push_back(name);
+      continue;
+    }
+    if (desk.now < lost_at(desk, link)) {
+      // Only a suspect: what is placed from here on goes elsewhere.
+      const scheduler::NodeState* node = desk.board.capacity.node(name);
+      if (is_suspect(desk, link) && node != nullptr && node->usable) desk.capacity_changed();
       continue;
     }
     const bool silent = desk.now >= link.heard + desk.settings.lease;

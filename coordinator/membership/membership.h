@@ -1,11 +1,13 @@
 // Workers: admission, sessions, leases, and what a Hello says about processes.
 //
-//   Hello (new incarnation)   its predecessor's processes are gone: a starting worker ends
-//   leftovers first Hello (same incarnation)  a new session; what it runs is compared with what it
-//   should run silence for a lease, or the end of the liveness connection without a Hello: lost
+//   Hello, new incarnation    its predecessor's processes are gone: a starting worker ends
+//   leftovers Hello, same incarnation   a new session; what it runs is compared with what it should
+//   run silence for three beats   suspect: it gets no new work silence for a lease       lost; so
+//   is one whose liveness connection ends without a Hello
 //
 // A lost worker's processes lose their place in their jobs but hold their slots until the worker is
-// back and says that they are gone; then they are fenced by their number.
+// back. Then those of a training job that nobody began another generation of take their place
+// again, with their state; the others are ended, fenced by their number meanwhile.
 #pragma once
 
 #include "coordinator/cluster/desk.h"
@@ -20,9 +22,9 @@ void on_disconnected(Desk& desk, const WorkerDisconnected& input);
 // After a start: every known worker has one lease to say Hello.
 void expect_workers(Desk& desk);
 void check_leases(Desk& desk);
-// When check_leases has something to do; the resends of its orders included.
-std::optional<Instant> lease_due(const Desk& desk, const std::string& worker,
-                                 const WorkerLink& link);
+// When its silence makes it a suspect, lost, or forgotten, whichever is next.
+std::optional<Instant> silence_due(const Desk& desk, const std::string& worker,
+                                   const WorkerLink& link);
 
 // Silent for so long that it gets no new work.
 bool is_suspect(const Desk& desk, const WorkerLink& link);

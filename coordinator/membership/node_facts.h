@@ -28,6 +28,15 @@ struct WorkerLost {
 };
 BOOST_DESCRIBE_STRUCT(WorkerLost, (), (worker, reason, unix_ms))
 
+// The worker is back, and this process of it holds the newest state of a job that has not been
+// taken up by others since: it is a member of its gang again.
+struct ProcessReturned {
+  ProcessId process;
+
+  bool operator==(const ProcessReturned&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(ProcessReturned, (), (process))
+
 // A lost worker that has been away for long, without processes, is not listed any more.
 struct WorkerForgotten {
   std::string worker;

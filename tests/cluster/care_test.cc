@@ -163,6 +163,7 @@ TEST_CASE("cluster: a node that is cut off is lost after its lease, and comes ba
       boost::json::parse(nodes).at("nodes").as_array().at(0).at("name"));
   CHECK(cluster.tutti({"fault", "cut", "nobody"}).code == 2);
   REQUIRE(cluster.tutti({"fault", "cut", name, "--for", "6s"}).code == 0);
+  CHECK(test::eventually([&] { return state_of_node() == "suspect"; }));
   CHECK(test::eventually([&] { return state_of_node() == "lost"; }));
   CHECK(test::eventually([&] { return state_of_node() == "ready"; }));
   CHECK(cluster.tutti({"fault", "heal", name}).code == 0);

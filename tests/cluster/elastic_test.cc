@@ -4,6 +4,8 @@
 
 #include <boost/json/array.hpp>
 
+#include <set>
+
 #include "tests/cluster/training_specs.h"
 
 using namespace tutti;
@@ -35,6 +37,24 @@ std::map<std::uint64_t, std::string> undisturbed(Cluster& cluster,
   auto hashes = cluster.hashes(job);
   REQUIRE(hashes.size() == kSteps);
   return hashes;
+}
+
+// A state folder whose coordinator is set up like this.
+std::filesystem::path state_with(const test::TemporaryFolder& folder, const std::string& settings) {
+  const auto state = folder.path() / "state";
+  std::filesystem::create_directories(state);
+  REQUIRE(write_file_atomically(state / "coordinator.yaml",
+                                "state: " + state.string() + "\n" + settings));
+  return state;
+}
+
+std::set<std::string> nodes_of(Cluster& cluster, std::uint64_t job) {
+  std::set<std::string> out;
+  const auto answer = cluster.job(job);
+  for (const auto& process : answer.at("processes").as_array()) {
+    out.emplace(process.at("worker").as_string());
+  }
+  return out;
 }
 
 bool runs_with(Cluster& cluster, std::uint64_t job, int ranks) {
@@ -70,11 +90,7 @@ TEST_CASE("cluster: a run whose node dies goes on with the ranks that are left, 
 
 TEST_CASE("cluster: a run that began on the only free slot grows when the other one is free") {
   const test::TemporaryFolder folder;
-  const auto state = folder.path() / "state";
-  std::filesystem::create_directories(state);
-  REQUIRE(write_file_atomically(state / "coordinator.yaml",
-                                "state: " + state.string() + "\ngrow_after_ms: 100\n"));
-  Cluster cluster(2, state);
+  Cluster cluster(2, state_with(folder, "grow_after_ms: 100\n"));
   const auto text = test::write_prose(cluster.files());
   const auto expected = undisturbed(cluster, text);
   const auto flag = cluster.files() / "enough";
@@ -133,5 +149,47 @@ TEST_CASE("cluster: a drained node is left after a common step, and the run goes
   CHECK(cluster.job(job).at("recoveries").as_array().empty());
   CHECK(cluster.get("/api/v1/nodes").body.find("drained") != std::string::npos);
   REQUIRE(cluster.tutti({"undrain", node}).code == 0);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: of a run on two nodes only the rank on the drained one moves") {
+  Cluster cluster(1);
+  cluster.add_worker("second", 1);
+  const auto text = test::write_prose(cluster.files());
+  const auto expected = undisturbed(cluster, text);
+  const auto job = cluster.submit(elastic_spec(text, 2));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  cluster.add_worker("third", 1);
+  REQUIRE(cluster.tutti({"drain", "second", "--reason", "a new disk"}).code == 0);
+  CHECK(eventually([&] { return nodes_of(cluster, job).contains("third"); }));
+  REQUIRE(cluster.wait(job) == 0);
+  CHECK(cluster.hashes(job) == expected);  // each step once: nothing was redone
+  const auto answer = cluster.job(job);
+  CHECK(answer.at("restarts").to_number<int>() == 1);
+  const std::string events = cluster.tutti({"events", std::to_string(job)}).out;
+  INFO(events);
+  CHECK(events.find("worker second is drained: a new disk") != std::string::npos);
+  CHECK(events.find("queued again") == std::string::npos);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: ranks that went on while their node was cut off lose no step when it is back") {
+  const test::TemporaryFolder folder;
+  Cluster cluster(2, state_with(folder, "lease_ms: 600\nheartbeat_ms: 100\n"));
+  const auto text = test::write_prose(cluster.files());
+  const auto expected = undisturbed(cluster, text);
+  const auto job = cluster.submit(elastic_spec(text, 2));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  const std::string node = *nodes_of(cluster, job).begin();
+  REQUIRE(cluster.tutti({"fault", "cut", node, "--for", "1200ms"}).code == 0);
+  REQUIRE(cluster.wait(job) == 0);
+  CHECK(cluster.hashes(job) == expected);  // each step once: nothing was redone
+  const std::string events = cluster.tutti({"events", std::to_string(job)}).out;
+  INFO(events);
+  CHECK(events.find("is back with its state") != std::string::npos);
+  const auto answer = cluster.job(job);
+  const auto& recoveries = answer.at("recoveries").as_array();
+  REQUIRE_FALSE(recoveries.empty());
+  CHECK(recoveries.back().at("lost_steps").to_number<int>() == 0);
   CHECK(cluster.stop() == 0);
 }

@@ -106,3 +106,28 @@ TEST_CASE("cluster: requests that are open when their rank is killed end with on
   REQUIRE(eventually([&] { return served.complete().status == 200; }));
   CHECK(served.cluster.stop() == 0);
 }
+
+TEST_CASE("cluster: a model is served without a pause while its node is drained") {
+  Served served;
+  const std::string before = served.text();
+  Cluster& cluster = served.cluster;
+  cluster.add_worker("second", 1);
+  const auto answer = cluster.job(served.job);
+  const std::string node(answer.at("processes").at(0).at("worker").as_string());
+  REQUIRE(node != "second");
+  REQUIRE(cluster.tutti({"drain", node, "--reason", "a new disk"}).code == 0);
+  // Whoever asks at any time is answered; but one that is open at the handover may be told to ask
+  // again.
+  int failed = 0;
+  REQUIRE(eventually([&] {
+    failed += served.complete().status == 200 ? 0 : 1;
+    return cluster.get("/api/v1/nodes").body.find("\"drained\"") != Served::npos;
+  }));
+  CHECK(failed <= 1);
+  CHECK(served.text() == before);
+  CHECK(cluster.job(served.job).at("processes").at(0).at("worker").as_string() == "second");
+  const std::string events = cluster.tutti({"events", std::to_string(served.job)}).out;
+  INFO(events);
+  CHECK(events.find("queued again") == std::string::npos);
+  CHECK(cluster.stop() == 0);
+}

@@ -135,6 +135,7 @@ TEST_CASE("release: a worker that says it leaves is drained, and takes work when
   const auto starts = driver.run_up();
   driver.say("a", wire::WorkerLeaving{.deadline_ms = 30'000, .reason = "told to stop"});
   CHECK(driver.take<wire::SetFlags>().size() == 1);
+  driver.save(starts, Generation{1}, 3);
   driver.finished(starts[0], Generation{1}, 3);
   end_all(driver, starts);
   CHECK(driver.job_state(job) == queued);

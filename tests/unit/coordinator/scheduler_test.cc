@@ -72,6 +72,27 @@ TEST_CASE("scheduler: a worker that runs no programs gets none, and a suspect on
   CHECK(driver.job_state(job) == placed);
 }
 
+TEST_CASE("membership: silence makes a suspect after three beats, with nothing else happening") {
+  Driver driver;
+  driver.join("a", 1);
+  const auto state = [&] { return driver.state().nodes()[0].state; };
+  driver.pass(1400ms);
+  CHECK(state() == "ready");
+  driver.pass(100ms);
+  CHECK(state() == "suspect");
+  driver.beat("a");
+  CHECK(state() == "ready");
+  // Also a second time, and after the coordinator itself stood still.
+  driver.pass(1500ms);
+  CHECK(state() == "suspect");
+  driver.stand_still(6s);
+  CHECK(state() == "ready");
+  driver.pass(1500ms);
+  CHECK(state() == "suspect");
+  driver.pass(3500ms);
+  CHECK(state() == "lost");
+}
+
 TEST_CASE("membership: a wrong token is refused, and a second worker of one name too") {
   Driver driver;
   driver.join("a", 1);
