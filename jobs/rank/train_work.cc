@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <mutex>
 #include <optional>
@@ -26,6 +28,21 @@ constexpr char kLinkMark = '|';
 
 // The address that other hosts reach this one by; without it ranks meet over Unix sockets.
 constexpr const char* kDataHostVariable = "TUTTI_DATA_HOST";
+
+// Of each direction of a link in shared memory, a power of two; 0: sockets only.
+constexpr const char* kRingBytesVariable = "TUTTI_RING_BYTES";
+
+std::uint64_t ring_bytes() {
+  const char* const said = std::getenv(kRingBytesVariable);
+  if (said == nullptr) return kernels::kRingBytes;
+  std::uint64_t bytes = 0;
+  const char* const end = said + std::strlen(said);
+  const auto [rest, error] = std::from_chars(said, end, bytes);
+  if (error == std::errc() && rest == end) return bytes;
+  TUTTI_LOG_WARNING("rank", "{}={} is no number of bytes; rings have {}", kRingBytesVariable, said,
+                    kernels::kRingBytes);
+  return kernels::kRingBytes;
+}
 
 std::filesystem::path checkpoints_of(const std::string& folder) {
   return std::filesystem::path(folder) / "checkpoints";
@@ -138,7 +155,8 @@ Result<kernels::Communicator*> TrainWork::connect(const BeginGroup& order) {
                                    .generation = order.order.generation.value,
                                    .secret = order.order.secret,
                                    .deadline = kFormDeadline,
-                                   .operation_deadline = kOperationDeadline});
+                                   .operation_deadline = kOperationDeadline,
+                                   .ring_bytes = ring_bytes()});
   if (group && device_ != nullptr && addresses.size() > 1) {
     group = device_->link(*std::move(group), link);
   }

@@ -15,7 +15,8 @@
 // Threads: one thread calls the operations; abort(), aborted(), lost_peer(), operations() from any.
 // Errors: aborted (abort() was called), unavailable (a peer is gone: `lost_peer()` names it),
 // deadline_exceeded, permission_denied (wrong secret), stale (wrong generation), corrupt (a peer is
-// at another group or length). After any error the group is broken for good.
+// at another group or length, or its rings are not in order). After any error the group is broken
+// for good.
 #pragma once
 
 #include <cstddef>
@@ -33,6 +34,10 @@ namespace tutti::kernels {
 
 // More ranks than this in one full mesh is a planning error: descriptors grow with the square.
 inline constexpr std::uint32_t kMeshRanksMax = 256;
+
+// Large enough that ranks which share cores with others seldom wait for each other, small enough
+// for the caches (kernels/lab/collective.md).
+inline constexpr std::uint64_t kRingBytes = 1 << 20;
 
 struct Transfer {
   enum class Direction { send, receive };
@@ -86,6 +91,11 @@ struct FormOptions {
   std::string secret = {};
   Duration deadline = std::chrono::seconds(30);            // to have the full mesh
   Duration operation_deadline = std::chrono::seconds(60);  // without any byte moving; 0: none
+  // Ranks that meet over a Unix socket exchange through rings in shared memory of this size for
+  // each direction (a power of two, 4 KiB to 64 MiB; less in a large group), unless either has 0.
+  std::uint64_t ring_bytes = kRingBytes;
+  // How long a rank looks again before it sleeps. None where ranks outnumber the machine's cores.
+  Duration spin = std::chrono::microseconds(20);
 };
 
 inline constexpr std::size_t kSecretBytesMax = 128;

@@ -9,7 +9,7 @@
 namespace tutti::kernels {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x4e545554;  // "TUTN", little endian; changes with the layout
+constexpr std::uint32_t kMagic = 0x4f545554;  // "TUTO", little endian; changes with the layout
 
 enum class Speaker : char { dialer = 'd', acceptor = 'a' };
 
@@ -24,6 +24,7 @@ std::string proof_of(const Greeting& greeting, Speaker speaker, std::uint32_t pe
   add(greeting.rank);
   add(greeting.size);
   add(peer);
+  add(greeting.ring_bytes);
   said.append(greeting.nonce, kNonceBytes);
   return hmac_sha256_hex(secret, said);
 }
@@ -52,14 +53,16 @@ void prove(Greeting& greeting, Speaker speaker, std::uint32_t peer, const std::s
 
 Greeting make_greeting(const FormOptions& options, std::uint32_t peer) {
   Greeting greeting = own_greeting(options);
+  greeting.ring_bytes = options.ring_bytes;
   const std::string nonce = random_hex(kNonceBytes / 2);
   std::memcpy(greeting.nonce, nonce.data(), kNonceBytes);
   prove(greeting, Speaker::dialer, peer, options.secret);
   return greeting;
 }
 
-Greeting make_answer(const FormOptions& options, const Greeting& dialer) {
+Greeting make_answer(const FormOptions& options, const Greeting& dialer, std::uint64_t ring_bytes) {
   Greeting greeting = own_greeting(options);
+  greeting.ring_bytes = ring_bytes;
   std::memcpy(greeting.nonce, dialer.nonce, kNonceBytes);
   prove(greeting, Speaker::acceptor, dialer.rank, options.secret);
   return greeting;

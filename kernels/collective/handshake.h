@@ -3,7 +3,9 @@
 //
 //   dialer -> acceptor   Greeting with a fresh nonce, fixed size, so that a stranger costs a
 //                        bounded read
-//   acceptor -> dialer   Greeting with its verdict; its proof only if the dialer's was right
+//   acceptor -> dialer   Greeting with its verdict; its proof only if the dialer's was right. Over
+//                        a Unix socket with the memory of two rings, if both want them
+//   dialer -> acceptor   then one byte: whether it took them
 //
 // The secret itself never leaves a process: a proof is HMAC-SHA-256 under it of who speaks to whom,
 // in which generation, and of the dialer's nonce. Who listens at an address that a rank has left
@@ -21,6 +23,10 @@
 
 namespace tutti::kernels {
 
+// The dialer's byte about the rings.
+inline constexpr char kRingsTaken = 'r';
+inline constexpr char kRingsDeclined = 's';
+
 enum class Verdict : std::uint32_t { accepted, wrong_secret, wrong_generation, wrong_rank };
 
 inline constexpr std::size_t kNonceBytes = 32;  // hexadecimal digits
@@ -32,15 +38,16 @@ struct Greeting {
   std::uint64_t generation = 0;
   std::uint32_t rank = 0;
   std::uint32_t size = 0;
+  std::uint64_t ring_bytes = 0;  // of one direction: at most (dialer), or as sent along (acceptor)
   char nonce[kNonceBytes] = {};
   char proof[kProofBytes] = {};
 };
-static_assert(sizeof(Greeting) == 24 + kNonceBytes + kProofBytes);
+static_assert(sizeof(Greeting) == 32 + kNonceBytes + kProofBytes);
 
 // To the acceptor at rank `peer`.
 Greeting make_greeting(const FormOptions& options, std::uint32_t peer);
 // To a dialer whose greeting was accepted.
-Greeting make_answer(const FormOptions& options, const Greeting& dialer);
+Greeting make_answer(const FormOptions& options, const Greeting& dialer, std::uint64_t ring_bytes);
 Greeting make_refusal(Verdict verdict);
 
 // Whether the greeting is of this protocol at all; noise is not answered.

@@ -3,13 +3,17 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <deque>
 
 #include "kernels/collective/communicator.h"
+#include "kernels/collective/greeting_io.h"
 #include "kernels/collective/handshake.h"
 #include "kernels/collective/link_header.h"
+#include "kernels/collective/link_stream.h"
 #include "kernels/collective/mesh.h"
 #include "kernels/collective/socket_address.h"
 #include "kernels/collective/wakeup.h"
@@ -22,32 +26,14 @@ constexpr std::size_t kGuestsMax = 2 * kMeshRanksMax;
 
 constexpr short kHangUp = POLLRDHUP | POLLHUP | POLLERR | POLLNVAL;
 
-// A connection whose greeting is still coming in.
-struct Incoming {
-  FileDescriptor socket;
-  Greeting greeting;
-  std::size_t got = 0;
-};
+// All rings of one rank together.
+constexpr std::uint64_t kRingBytesOfRank = std::uint64_t{128} << 20;
 
-enum class Reading { more, complete, closed };
-
-Reading read_greeting(Incoming& incoming) {
-  char* const target = reinterpret_cast<char*>(&incoming.greeting);
-  while (incoming.got < sizeof(Greeting)) {
-    const ssize_t got = ::recv(incoming.socket.get(), target + incoming.got,
-                               sizeof(Greeting) - incoming.got, MSG_DONTWAIT);
-    if (got == 0) return Reading::closed;
-    if (got < 0) return errno == EAGAIN || errno == EINTR ? Reading::more : Reading::closed;
-    incoming.got += static_cast<std::size_t>(got);
-  }
-  return Reading::complete;
-}
-
-// A fresh socket's buffer takes a greeting whole; a socket that does not is as good as closed.
-bool write_greeting(const FileDescriptor& socket, const Greeting& greeting) {
-  const ssize_t sent =
-      ::send(socket.get(), &greeting, sizeof(greeting), MSG_NOSIGNAL | MSG_DONTWAIT);
-  return sent == static_cast<ssize_t>(sizeof(greeting));
+// The largest power of two that the group's size, both sides and the limits allow; 0: none.
+std::uint64_t ring_bytes_between(const FormOptions& options, const Greeting& dialer) {
+  const std::uint64_t wanted = std::min({options.ring_bytes, dialer.ring_bytes, kRingBytesMax,
+                                         kRingBytesOfRank / (2 * options.addresses.size())});
+  return wanted < kRingBytesMin ? 0 : std::bit_floor(wanted);
 }
 
 class Forming {
@@ -60,6 +46,7 @@ class Forming {
         lost_peer_(lost_peer),
         links_(options.addresses.size()),
         watched_(options.addresses.size(), true),
+        unanswered_(options.addresses.size(), false),
         dialled_(options.rank),
         missing_(options.addresses.size() - 1) {}
 
@@ -89,7 +76,7 @@ class Forming {
   }
 
   bool complete() const { return missing_ == 0; }
-  std::vector<FileDescriptor> take_links() { return std::move(links_); }
+  std::vector<LinkStream> take_links() { return std::move(links_); }
 
  private:
   static constexpr std::size_t kDoorPolled = 1;
@@ -115,7 +102,9 @@ class Forming {
       places_.push_back(place);
     };
     for (std::uint32_t peer = 0; peer < links_.size(); ++peer) {
-      if (links_[peer] && watched_[peer]) add({Place::Kind::linked, peer}, links_[peer], POLLRDHUP);
+      if (!links_[peer] || !watched_[peer]) continue;
+      const int events = POLLRDHUP | (unanswered_[peer] ? POLLIN : 0);
+      add({Place::Kind::linked, peer}, links_[peer].socket(), static_cast<short>(events));
     }
     for (std::uint32_t peer = 0; peer < dialled_.size(); ++peer) {
       const Dialled& dialled = dialled_[peer];
@@ -130,11 +119,28 @@ class Forming {
 
   Result<> on_events(const Place& place, short events) {
     switch (place.kind) {
-      case Place::Kind::linked:
-        return (events & kHangUp) == 0 ? Result<>{} : on_linked_closed(place.index);
+      case Place::Kind::linked: return on_linked(place.index, events);
       case Place::Kind::dialled: return on_dialled(place.index);
       case Place::Kind::guest: on_guest(guests_[place.index]); return {};
     }
+    return {};
+  }
+
+  Result<> on_linked(std::uint32_t peer, short events) {
+    if (unanswered_[peer]) return on_rings_answered(peer);
+    return (events & kHangUp) == 0 ? Result<>{} : on_linked_closed(peer);
+  }
+
+  // Whether the dialer took the rings.
+  Result<> on_rings_answered(std::uint32_t peer) {
+    char answer = 0;
+    const ssize_t got = ::recv(links_[peer].socket().get(), &answer, 1, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return {};
+    if (got <= 0) return gone(peer, Error{ErrorCode::unavailable, "it closed its connection"});
+    links_[peer].release_memory();
+    if (answer != kRingsTaken) links_[peer].drop_rings();
+    unanswered_[peer] = false;
+    --missing_;
     return {};
   }
 
@@ -142,8 +148,8 @@ class Forming {
   // something waits to be read, and the mesh will judge it.
   Result<> on_linked_closed(std::uint32_t peer) {
     LinkHeader next;
-    const ssize_t seen = ::recv(links_[peer].get(), &next, sizeof(next), MSG_DONTWAIT | MSG_PEEK);
-    if (seen <= 0 || (seen == static_cast<ssize_t>(sizeof(next)) && next.group == kLinkBroken)) {
+    const bool whole = links_[peer].peek(std::as_writable_bytes(std::span(&next, 1)));
+    if (!whole || next.group == kLinkBroken) {
       return gone(peer, Error{ErrorCode::unavailable, "it closed its connection"});
     }
     watched_[peer] = false;
@@ -162,15 +168,31 @@ class Forming {
       dialled.greeted = true;
       return {};
     }
-    const Reading reading = read_greeting(dialled.incoming);
+    const Reading reading = read_answer(dialled.incoming);
     if (reading == Reading::more) return {};
     if (reading == Reading::closed) {
       return gone(peer, Error{ErrorCode::unavailable, "it closed its connection"});
     }
     auto judged = judge_answer(dialled.incoming.greeting, dialled.said, options_, peer);
     if (!judged) return judged;
-    settle(peer, std::move(dialled.incoming.socket));
+    LinkStream link(std::move(dialled.incoming.socket), take_rings(dialled.incoming));
+    if (dialled.incoming.greeting.ring_bytes != 0) {
+      const char answer = link.in_memory() ? kRingsTaken : kRingsDeclined;
+      if (::send(link.socket().get(), &answer, 1, MSG_NOSIGNAL | MSG_DONTWAIT) != 1) {
+        return gone(peer, Error{ErrorCode::unavailable, "it closed its connection"});
+      }
+    }
+    links_[peer] = std::move(link);
+    --missing_;
     return {};
+  }
+
+  // Memory that cannot be used is declined: the socket is as good, only slower.
+  static std::unique_ptr<RingPair> take_rings(Incoming& incoming) {
+    const FileDescriptor memory = std::move(incoming.memory);
+    if (!memory || incoming.greeting.ring_bytes == 0) return nullptr;
+    auto rings = RingPair::take(memory, incoming.greeting.ring_bytes);
+    return rings ? *std::move(rings) : nullptr;
   }
 
   void on_guest(Incoming& guest) {
@@ -189,9 +211,23 @@ class Forming {
       refused_.fetch_add(1);
       return;
     }
-    if (write_greeting(socket, make_answer(options_, guest.greeting))) {
-      settle(peer, std::move(socket));
+    answer_dialer(peer, std::move(socket), guest.greeting);
+  }
+
+  // Over a Unix socket with the memory of two rings, if there is any to be had.
+  void answer_dialer(std::uint32_t peer, FileDescriptor socket, const Greeting& dialer) {
+    const std::uint64_t bytes = is_local(socket) ? ring_bytes_between(options_, dialer) : 0;
+    Result<std::unique_ptr<RingPair>> rings = Error{};
+    if (bytes != 0) rings = RingPair::make(bytes);
+    if (!rings) {
+      if (!write_greeting(socket, make_answer(options_, dialer, 0))) return;
+      links_[peer] = LinkStream(std::move(socket));
+      --missing_;
+      return;
     }
+    if (!write_answer(socket, make_answer(options_, dialer, bytes), (*rings)->memory())) return;
+    links_[peer] = LinkStream(std::move(socket), *std::move(rings));
+    unanswered_[peer] = true;
   }
 
   void admit() {
@@ -205,11 +241,6 @@ class Forming {
     }
   }
 
-  void settle(std::uint32_t peer, FileDescriptor socket) {
-    links_[peer] = std::move(socket);
-    --missing_;
-  }
-
   Error gone(std::uint32_t peer, const Error& why) {
     std::int32_t none = -1;
     lost_peer_.compare_exchange_strong(none, static_cast<std::int32_t>(peer));
@@ -220,8 +251,9 @@ class Forming {
   const FormOptions& options_;
   std::atomic<std::uint64_t>& refused_;
   std::atomic<std::int32_t>& lost_peer_;
-  std::vector<FileDescriptor> links_;
-  std::vector<bool> watched_;  // by rank: whether the end of its link still has to be noticed here
+  std::vector<LinkStream> links_;
+  std::vector<bool> watched_;     // by rank: whether the end of its link is still noticed here
+  std::vector<bool> unanswered_;  // by rank: whether it has yet to say if it took the rings
   std::vector<Dialled> dialled_;
   std::deque<Incoming> guests_;
   std::size_t missing_;
@@ -278,8 +310,9 @@ class SocketListener final : public Listener {
     }
     if (cancelled_.load()) return Error{ErrorCode::aborted, "forming the group was cancelled"};
     listening_.socket.reset();
-    return std::unique_ptr<Communicator>(
-        std::make_unique<Mesh>(options.rank, forming.take_links(), options.operation_deadline));
+    return std::unique_ptr<Communicator>(std::make_unique<Mesh>(
+        options.rank, forming.take_links(),
+        Mesh::Patience{.operation_deadline = options.operation_deadline, .spin = options.spin}));
   }
 
  private:

@@ -149,4 +149,11 @@ FileDescriptor accept_waiting(const FileDescriptor& listening) {
   return socket;
 }
 
+bool is_local(const FileDescriptor& socket) {
+  int family = AF_UNSPEC;
+  socklen_t length = sizeof(family);
+  const bool known = ::getsockopt(socket.get(), SOL_SOCKET, SO_DOMAIN, &family, &length) == 0;
+  return known && family == AF_UNIX;
+}
+
 }  // namespace tutti::kernels

@@ -35,4 +35,7 @@ Result<> dial_outcome(const FileDescriptor& socket, std::string_view address);
 // The next waiting connection; an empty descriptor if there is none.
 FileDescriptor accept_waiting(const FileDescriptor& listening);
 
+// Whether both ends are on this machine for certain: a Unix socket.
+bool is_local(const FileDescriptor& socket);
+
 }  // namespace tutti::kernels

@@ -1,6 +1,7 @@
 // Our side of ops/bench/training.
 //
 //   bench_training parts SECONDS     JSON lines: weight hash, tree exchange, checkpoints
+//   bench_training links SECONDS     JSON lines: exchanges between ranks of one machine
 //   bench_training steps LAYERS WIDTH VOCABULARY BATCH SEQUENCE RANKS THREADS
 //                                    makes a step for every line on standard input, answers seconds
 #include <fmt/core.h>
@@ -21,6 +22,7 @@
 #include "kernels/collective/communicator.h"
 #include "kernels/ops/adamw.h"
 #include "ops/bench/samples.h"
+#include "ops/bench/training_links.h"
 #include "protocol/base/rng.h"
 #include "protocol/base/secret.h"
 
@@ -288,6 +290,10 @@ int main(int count, char** values) {
   const std::string mode = count > 1 ? values[1] : "";
   if (mode == "parts" && count == 3) {
     run_parts(std::atof(values[2]));
+    return 0;
+  }
+  if (mode == "links" && count == 3) {
+    bench::measure_links(std::atof(values[2]));
     return 0;
   }
   if (mode == "steps" && count == 9) {

@@ -47,7 +47,7 @@ void all_to_all(Communicator& group, std::size_t count, bool& right) {
   }
 }
 
-TEST_CASE("communicator: all-to-all arrives whole, over Unix sockets and TCP, small and large") {
+TEST_CASE("communicator: all-to-all arrives whole, on one machine and over TCP, small and large") {
   for (const std::string host : {"", "127.0.0.1"}) {
     for (std::uint32_t size : {1U, 2U, 4U}) {
       std::vector<std::array<bool, 3>> right(size);
@@ -175,8 +175,10 @@ TEST_CASE("communicator: an operation in which nothing moves ends at its deadlin
 TEST_CASE("communicator: a killed process is seen by its peer") {
   auto first = *Listener::open({});
   auto second = *Listener::open({});
-  FormOptions form{
-      .addresses = {first->address(), second->address()}, .generation = 1, .secret = "s"};
+  FormOptions form{.addresses = {first->address(), second->address()},
+                   .generation = 1,
+                   .secret = "s",
+                   .ring_bytes = test::ring_bytes_of_suite()};
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {

@@ -1,7 +1,9 @@
-// The suite over sockets alone.
+// The suite over what ranks of one machine have: rings in shared memory.
 #include "tests/unit/collective/rank_threads.h"
 
 namespace tutti::test {
+
+std::uint64_t ring_bytes_of_suite() { return kernels::kRingBytes; }
 
 std::string make_group_id() { return {}; }
 

@@ -12,14 +12,19 @@
 
 namespace tutti::test {
 
+std::uint64_t ring_bytes_of_suite();
+
 struct GroupOptions {
   std::uint32_t size = 2;
   std::string host = {};  // empty: Unix sockets
   Duration operation_deadline = std::chrono::seconds(20);
+  std::uint64_t ring_bytes = ring_bytes_of_suite();
+  Duration spin = kernels::FormOptions{}.spin;
 };
 
-// What a suite is about: the group over sockets as it is (plain_groups.cc), or another one over it
-// (tests/emulation/nccl_groups.cc). `id` is the same for all ranks of one group.
+// What a suite is about: the group as it is, over rings or sockets (plain_groups.cc,
+// socket_groups.cc), or another one over it (tests/emulation/nccl_groups.cc). `id` is the same for
+// all ranks of one group.
 std::unique_ptr<kernels::Communicator> wrap_group(std::unique_ptr<kernels::Communicator> group,
                                                   const std::string& id);
 std::string make_group_id();
@@ -39,6 +44,8 @@ inline void run_ranks(const GroupOptions& options, const RankFunction& rank_func
   form.generation = 7;
   form.secret = "a secret of this test";
   form.operation_deadline = options.operation_deadline;
+  form.ring_bytes = options.ring_bytes;
+  form.spin = options.spin;
   const std::string id = make_group_id();
   std::vector<std::string> failures(options.size);
   std::vector<std::thread> threads;
