@@ -14,8 +14,6 @@ namespace {
 
 // Ranks that are asked to commit before the checkpoint is given up.
 constexpr std::uint32_t kCommitAttemptsMax = 5;
-// Without an answer; older ones are not held any more.
-constexpr std::size_t kCommitsAskedMax = 64;
 
 void drop(Desk& desk, JobId id, std::uint64_t step, const std::string& reason) {
   const JobRecord& job = desk.job(id);
@@ -40,6 +38,11 @@ const ProcessRecord* choose_committer(Desk& desk, const JobRecord& job, std::uin
     if (desk.processes[member].ready) able.push_back(process);
   }
   return able.empty() ? nullptr : able[attempt % able.size()];
+}
+
+bool was_asked(const JobRecord& job, std::uint64_t step) {
+  return std::find(job.commits_asked.begin(), job.commits_asked.end(), step) !=
+         job.commits_asked.end();
 }
 
 // Every rank has finished, so that nobody saves a later step: given up, the job would end with its
@@ -125,8 +128,8 @@ void on_report(Desk& desk, const wire::CheckpointCommitted& report) {
     return drop(desk, report.job, report.step, report.error);
   }
   // Only whole checkpoints are ordered to be committed, so one that was given up meanwhile is good
-  // as well.
-  if (!job->checkpoints.empty() && report.step <= job->checkpoints.back().step) return;
+  // as well. One that is not among those asked for may have been pruned since.
+  if (!was_asked(*job, report.step)) return;
   desk.record(CheckpointTaken{.job = report.job, .step = report.step, .folder = report.folder});
   desk.note({.job = report.job,
              .kind = EventKind::checkpoint,
@@ -164,17 +167,9 @@ void advance_commit(Desk& desk, JobId id) {
   // Should the answer to this commit be lost with its rank, the newest that is known must still be
   // there to go on from, however many are kept.
   if (!job.checkpoints.empty()) in_use.push_back(job.checkpoints.back().step);
-  std::erase_if(soft.commits_asked, [&](std::uint64_t step) {
-    return !job.checkpoints.empty() && step <= job.checkpoints.back().step;
-  });
-  // A restarted coordinator knows only the last one that was given up.
-  if (job.dropped_step != 0) in_use.push_back(job.dropped_step);
   // Any of those that were asked for may be the newest that is ever known.
-  in_use.insert(in_use.end(), soft.commits_asked.begin(), soft.commits_asked.end());
-  if (soft.commits_asked.size() >= kCommitsAskedMax) {
-    soft.commits_asked.erase(soft.commits_asked.begin());
-  }
-  soft.commits_asked.push_back(open.step);
+  in_use.insert(in_use.end(), job.commits_asked.begin(), job.commits_asked.end());
+  if (!was_asked(job, open.step)) desk.record(CommitOrdered{.job = id, .step = open.step});
   desk.order(link, wire::CommitCheckpoint{.job = id,
                                           .generation = open.generation,
                                           .process = process->process,

@@ -15,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "coordinator/cluster/checkpoint_facts.h"
 #include "coordinator/cluster/cluster_events.h"
 #include "coordinator/cluster/cluster_records.h"
 #include "coordinator/membership/node_facts.h"
@@ -185,34 +186,6 @@ struct JobForgotten {
 };
 BOOST_DESCRIBE_STRUCT(JobForgotten, (), (job))
 
-struct CheckpointPartTaken {
-  JobId job;
-  Generation generation;
-  std::uint64_t step = 0;
-  CheckpointPartRecord part;
-
-  bool operator==(const CheckpointPartTaken&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(CheckpointPartTaken, (), (job, generation, step, part))
-
-struct CheckpointTaken {
-  JobId job;
-  std::uint64_t step = 0;
-  std::string folder;
-
-  bool operator==(const CheckpointTaken&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(CheckpointTaken, (), (job, step, folder))
-
-struct CheckpointDropped {
-  JobId job;
-  std::uint64_t step = 0;
-  std::string reason;
-
-  bool operator==(const CheckpointDropped&) const = default;
-};
-BOOST_DESCRIBE_STRUCT(CheckpointDropped, (), (job, step, reason))
-
 // A task of an array got its turn and is a job of its own from here on, until it is forgotten.
 struct TaskStarted {
   JobId job;    // the task's
@@ -290,6 +263,7 @@ using Fact = std::variant<WorkerJoined,         //
                           TaskStarted,          //
                           TaskCancelled,        //
                           DependencyMet,        //
-                          ProcessReturned>;
+                          ProcessReturned,      //
+                          CommitOrdered>;
 
 }  // namespace tutti::coordinator

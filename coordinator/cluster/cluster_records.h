@@ -182,6 +182,8 @@ struct JobRecord {
   std::uint32_t index = 0;               // of a task
   std::int64_t placed_unix_ms = 0;       // when it got the slots that it holds; 0: it holds none
   std::int64_t queued_unix_ms = 0;       // when it began to wait for its turn
+  // Steps above the newest known checkpoint that a rank was asked to commit: each may be there.
+  std::vector<std::uint64_t> commits_asked;  // at most kCommitsAskedMax
 
   bool operator==(const JobRecord&) const = default;
 };
@@ -194,7 +196,8 @@ BOOST_DESCRIBE_STRUCT(JobRecord, (),
                        release, preemptions, drains, resizes,                 //
                        failures_in_row, failure_step, failure_unix_ms,        //
                        memory_peak_bytes, cpu_ms,                             //
-                       dependencies, tasks, array, index, placed_unix_ms, queued_unix_ms))
+                       dependencies, tasks, array, index, placed_unix_ms, queued_unix_ms,
+                       commits_asked))
 
 // Of the gang of its newest generation.
 inline bool is_member(const JobRecord& job, ProcessId process) {

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -55,6 +56,8 @@ struct ProcessSoft {
   Generation aborted_told;
   Generation flags_told;  // SetFlags of the release
   bool stop_told = false;
+  // Of the release that it was told to stop for; the most if that is not known.
+  std::int64_t stop_due_unix_ms = std::numeric_limits<std::int64_t>::max();
   Sequence abort_sequence;  // in this session; 0: acknowledged or none
 
   std::optional<wire::RankReady> ready;  // newest one
@@ -98,7 +101,6 @@ struct JobSoft {
   SessionId committer_session;
   std::optional<Instant> commit_due;
   std::uint32_t commit_attempts = 0;
-  std::vector<std::uint64_t> commits_asked;  // steps, above the newest that is known
   bool serving_open = false;
   std::optional<wire::FirstStepDone> first_step;  // of this generation, not recorded yet
   std::string waiting;                            // what it waits for, for people

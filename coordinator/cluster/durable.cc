@@ -408,6 +408,7 @@ void Durable::on(const JobSettled& fact) {
   }
   job.ended_unix_ms = fact.unix_ms;
   job.open_checkpoint = {};
+  job.commits_asked.clear();
   job.homes.clear();
   job.dependencies.clear();
   cancel_waiting(job);
@@ -485,6 +486,7 @@ void Durable::on(const CheckpointTaken& fact) {
   if (job.open_checkpoint.step == fact.step) job.open_checkpoint = {};
   job.step = std::max(job.step, fact.step);
   job.checkpoints.push_back({.step = fact.step, .folder = fact.folder});
+  std::erase_if(job.commits_asked, [&](std::uint64_t step) { return step <= fact.step; });
   std::size_t kept = job.terms.checkpoints_kept;
   if (kept == 0 || kept > kCheckpointsMax) kept = kCheckpointsMax;
   if (job.checkpoints.size() > kept) {
@@ -497,6 +499,12 @@ void Durable::on(const CheckpointDropped& fact) {
   JobRecord& job = job_of(fact.job);
   if (job.open_checkpoint.step == fact.step) job.open_checkpoint = {};
   job.dropped_step = std::max(job.dropped_step, fact.step);
+}
+
+void Durable::on(const CommitOrdered& fact) {
+  std::vector<std::uint64_t>& asked = job_of(fact.job).commits_asked;
+  if (asked.size() == kCommitsAskedMax) asked.erase(asked.begin());
+  asked.push_back(fact.step);
 }
 
 }  // namespace tutti::coordinator

@@ -23,6 +23,8 @@ namespace tutti::coordinator {
 inline constexpr std::size_t kRecoveriesMax = 100;
 inline constexpr std::size_t kCheckpointsMax = 1'000;
 inline constexpr std::size_t kBlamesMax = 20;
+// Commits without an answer; what a rank says of an older one counts no more.
+inline constexpr std::size_t kCommitsAskedMax = 64;
 // So long after a failure the next one begins a new row.
 inline constexpr std::int64_t kSteadyMs = 10 * 60 * 1000;
 // Keys of forgotten jobs, each for kKeyLifeMs after the submit (DESIGN jobs).
@@ -85,6 +87,7 @@ class Durable {
   void on(const CheckpointPartTaken& fact);
   void on(const CheckpointTaken& fact);
   void on(const CheckpointDropped& fact);
+  void on(const CommitOrdered& fact);
   void on(const FailureCounted& fact);
   void on(const NodeDraining& fact);
   void on(const NodeUndrained& fact);

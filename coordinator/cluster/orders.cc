@@ -1,6 +1,7 @@
 #include "coordinator/cluster/orders.h"
 
 #include <algorithm>
+#include <limits>
 #include <variant>
 #include <vector>
 
@@ -15,19 +16,24 @@ namespace {
 constexpr Duration kCulpritGrace = std::chrono::milliseconds(500);
 constexpr Duration kKillSlack = std::chrono::milliseconds(500);
 
-// A program that is asked to leave may use its notice; the rest of the deadline is for the kill.
+// A program that is asked to leave may use its notice; the rest of the deadline is for the kill. A
+// rank has saved by now, or had its time to, and only exits.
 Duration grace_for(const Desk& desk, const JobRecord* job, const ProcessRecord& process) {
   // Who was taken out of its gang is broken or hung, and others wait for its slot.
   if (process.ordered_to_stop) return kCulpritGrace;
   if (job == nullptr || job->release.to == ReleaseTo::none) return desk.settings.stop_grace;
-  const Duration left =
-      std::chrono::milliseconds(job->release.due_unix_ms - desk.wall.unix_ms) - kKillSlack;
+  Duration left = notice_left(desk, job->release) - kKillSlack;
+  if (job->terms.kind != "run") left = std::min(left, desk.settings.stop_grace);
   return std::max(kCulpritGrace, left);
 }
 
 void order_stop(Desk& desk, WorkerLink& link, const JobRecord* job, const ProcessRecord& process) {
   ProcessSoft& soft = desk.processes[process.process];
-  if (!soft.seen || soft.stop_told) return;
+  const std::int64_t due = job == nullptr || job->release.to == ReleaseTo::none
+                               ? std::numeric_limits<std::int64_t>::max()
+                               : job->release.due_unix_ms;
+  // Told again where it has to be gone sooner than it was told first.
+  if (!soft.seen || (soft.stop_told && due >= soft.stop_due_unix_ms)) return;
   std::string reason = "its place in the job is gone";
   if (job != nullptr && job->state == JobState::stopping) {
     reason = job->outcome.message.empty() ? "the job is done" : job->outcome.message;
@@ -38,6 +44,7 @@ void order_stop(Desk& desk, WorkerLink& link, const JobRecord* job, const Proces
                                   .grace_ms = static_cast<std::uint32_t>(to_ms(grace)),
                                   .reason = std::move(reason)});
   soft.stop_told = true;
+  soft.stop_due_unix_ms = due;
 }
 
 std::uint32_t threads_of(const Desk& desk, const JobRecord& job, const ProcessRecord& process) {

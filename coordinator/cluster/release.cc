@@ -178,13 +178,25 @@ void release_job(Desk& desk, JobId id, Release release) {
   if (job.release.to == ReleaseTo::resize && !resizes) {
     drop_resize(desk, id, release.reason);
   } else if (is_releasing(job) && !may_replace(job.release, release.to)) {
-    return;
+    return hasten_release(desk, id,
+                          release.notice.count() > 0 ? release.notice : desk.settings.notice);
   }
   std::vector<Placement> newcomers = release.newcomers;
   desk.record(JobReleasing{
       .job = id, .release = record_of(desk, job, release), .newcomers = std::move(newcomers)});
   announce(desk, id);
   if (!resizes && !may_save(job)) stop_job(desk, id, outcome_of(job.release));
+}
+
+void hasten_release(Desk& desk, JobId id, Duration notice) {
+  const JobRecord& job = desk.job(id);
+  const std::int64_t due = desk.wall.unix_ms + to_ms(notice);
+  const bool leaves = job.release.to == ReleaseTo::queue || job.release.to == ReleaseTo::end;
+  if (!leaves || due >= job.release.due_unix_ms) return;
+  ReleaseRecord sooner = job.release;
+  sooner.due_unix_ms = due;
+  desk.record(JobReleasing{.job = id, .release = std::move(sooner), .newcomers = {}});
+  if (job.state != JobState::stopping) resume_release(desk, id);
 }
 
 void advance_release(Desk& desk, JobId id) {
@@ -255,8 +267,14 @@ void check_release_deadline(Desk& desk, JobId id) {
 void resume_release(Desk& desk, JobId id) {
   const ReleaseRecord& release = desk.job(id).release;
   if (release.to == ReleaseTo::none) return;
+  desk.soft(id).release_due = desk.now + notice_left(desk, release);
+}
+
+Duration notice_left(const Desk& desk, const ReleaseRecord& release) {
   const std::int64_t left = release.due_unix_ms - desk.wall.unix_ms;
-  desk.soft(id).release_due = desk.now + std::chrono::milliseconds(std::max<std::int64_t>(0, left));
+  // More than the whole of it: the time of day was set back meanwhile.
+  const std::int64_t whole = std::max<std::int64_t>(0, release.due_unix_ms - release.begun_unix_ms);
+  return std::chrono::milliseconds(std::clamp<std::int64_t>(left, 0, whole));
 }
 
 bool wants_flags(Desk& desk, const JobRecord& job) {

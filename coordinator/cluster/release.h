@@ -41,6 +41,11 @@ bool may_preempt(const JobRecord& job);
 bool is_releasing(const JobRecord& job);
 
 // What the release needs next; for a job that has not begun to stop.
+// A release that is under way, to the queue or to an end, has no more time than this from now on.
+void hasten_release(Desk& desk, JobId job, Duration notice);
+// What is left of its notice.
+Duration notice_left(const Desk& desk, const ReleaseRecord& release);
+
 void advance_release(Desk& desk, JobId job);
 // Every rank has finished after a common step that is not the job's last.
 void finish_release(Desk& desk, JobId job);

@@ -46,7 +46,8 @@ using Facts = Table<Row<WorkerJoined, 1>,          //
                     Row<TaskStarted, 31>,          //
                     Row<TaskCancelled, 32>,        //
                     Row<DependencyMet, 33>,        //
-                    Row<ProcessReturned, 34>>;
+                    Row<ProcessReturned, 34>,      //
+                    Row<CommitOrdered, 35>>;
 
 template <class T, class Other, std::uint16_t Number>
 consteval std::uint16_t number_if_same(Row<Other, Number>) {

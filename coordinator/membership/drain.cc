@@ -41,7 +41,10 @@ void drain(Desk& desk, const std::string& worker, DrainCause cause, std::string 
 
 // What a job on the node has left of the deadline.
 Duration notice_of(const Desk& desk, const Drain& drain) {
-  const Duration left = std::chrono::milliseconds(drain.due_unix_ms - desk.wall.unix_ms);
+  // Never more than the whole of it, also where the time of day was set back meanwhile.
+  const std::int64_t left_ms =
+      std::min(drain.due_unix_ms - desk.wall.unix_ms, drain.due_unix_ms - drain.since_unix_ms);
+  const Duration left = std::chrono::milliseconds(left_ms);
   const Duration slack = std::min<Duration>(kEndSlack, left / 4);
   return std::max<Duration>(std::chrono::milliseconds(1), left - slack);
 }
@@ -110,7 +113,8 @@ void leave_node(Desk& desk, const ProcessRecord& process, const std::string& rea
     if (resizes && process.generation > job.generation) drop_resize(desk, job.job, reason);
     return;
   }
-  if (is_moving_off(desk, job) || (is_releasing(job) && !resizes)) return;
+  if (is_moving_off(desk, job)) return;
+  if (is_releasing(job) && !resizes) return hasten_release(desk, job.job, left);
   if (resizes) {
     const bool waits = job.release.next.size() > job.members.size();
     drop_resize(desk, job.job, reason);
@@ -146,7 +150,12 @@ void move_away(Desk& desk, const std::string& worker) {
     const ProcessRecord* record = desk.durable.process(process);
     if (record == nullptr || record->lost) continue;
     const JobRecord* job = desk.durable.job(record->job);
-    if (job == nullptr || job->state == JobState::stopping || !is_wanted(job, *record)) continue;
+    if (job != nullptr && job->state == JobState::stopping) {
+      // It may have been given longer by whoever stopped it.
+      hasten_release(desk, job->job, notice_of(desk, drain));
+      continue;
+    }
+    if (job == nullptr || !is_wanted(job, *record)) continue;
     leave_node(desk, *record, reason, notice_of(desk, drain));
   }
 }

@@ -89,7 +89,8 @@ Counted count(const Desk& desk, const JobRecord& job) {
     return out;
   }
   if (!holds_slots(job)) return out;
-  out.load.slots = job.size;
+  // Newcomers hold their slots before the job has its new size.
+  out.load.slots = std::max<std::uint64_t>(job.size, job.release.next.size());
   out.load.running = 1;
   out.interrupted = job.generation && !job.generation_alive && job.state != JobState::stopping &&
                     !is_releasing(job);
@@ -260,7 +261,8 @@ void refresh_board(Desk& desk) {
   std::set<JobId> jobs;
   jobs.swap(board.stirred_jobs);
   for (const JobId id : jobs) refresh_job(desk, id);
-  if (!board.delays_from_unix_ms ||
+  // Also where the time of day was set back.
+  if (!board.delays_from_unix_ms || desk.wall.unix_ms < *board.delays_from_unix_ms ||
       desk.wall.unix_ms - *board.delays_from_unix_ms >= kFairShareEveryMs) {
     board.delays_from_unix_ms = desk.wall.unix_ms;
     board.queue.set_delays(

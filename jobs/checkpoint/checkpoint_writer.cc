@@ -214,10 +214,12 @@ void remove_folder(const fs::path& folder) {
 }
 
 // Old checkpoints beyond `keep`, and parts that can never be committed any more. Failing costs
-// disk, nothing else.
+// disk, nothing else. An order that is late, with a slow rank, says nothing of newer ones: what
+// they may not lose was not known when it was given.
 void prune(const CommitOrder& order) {
   std::uint32_t kept = 0;
   for (const FoundCheckpoint& found : list_checkpoints(order.root)) {
+    if (found.step > order.step) continue;
     const bool used =
         std::find(order.in_use.begin(), order.in_use.end(), found.step) != order.in_use.end();
     if (order.keep == 0 || kept++ < order.keep || used || found.step == order.step) continue;

@@ -27,6 +27,10 @@ const CheckerRow kCheckers[] = {
     {"I16", make_drain_checker, "a draining node gets no new work and is empty by its deadline"},
     {"I18", make_answer_checker, "every request gets one answer or one explicit error"},
     {"I19", make_memory_checker, "memory is bounded by live state plus a fixed history"},
+    {"array", make_array_checker, "an array never runs more than at_once, and each task once"},
+    {"dependency", make_dependency_checker, "a job starts after what it waits for, or never"},
+    {"quota", make_quota_checker, "no user holds more than its quota"},
+    {"place", make_place_checker, "nobody passes an equal; who left goes on where it was saved"},
 };
 
 }  // namespace
@@ -35,6 +39,12 @@ std::span<const CheckerRow> checkers() { return kCheckers; }
 
 std::string_view state_name(coordinator::JobState state) {
   return boost::describe::enum_to_string(state, "?");
+}
+
+const PlannedJob* planned_of(const Observed& seen, const coordinator::JobRecord& job) {
+  const auto& jobs = seen.clients.jobs();
+  const auto at = jobs.find(job.terms.name.substr(0, job.terms.name.find('.')));
+  return at == jobs.end() ? nullptr : &at->second;
 }
 
 std::string describe(const coordinator::JobRecord& job) {

@@ -93,7 +93,14 @@ std::unique_ptr<Checker> make_drain_checker();       // I16
 std::unique_ptr<Checker> make_liveness_checker();    // I17
 std::unique_ptr<Checker> make_answer_checker();      // I18
 std::unique_ptr<Checker> make_memory_checker();      // I19
+// Of waiting for a turn (DESIGN jobs), which has no numbers.
+std::unique_ptr<Checker> make_array_checker();
+std::unique_ptr<Checker> make_dependency_checker();
+std::unique_ptr<Checker> make_quota_checker();
+std::unique_ptr<Checker> make_place_checker();
 
+// As its client asked for it, or its array; null: nobody planned it.
+const PlannedJob* planned_of(const Observed& seen, const coordinator::JobRecord& job);
 // "job 3 (train-0)"
 std::string describe(const coordinator::JobRecord& job);
 std::string_view state_name(coordinator::JobState state);

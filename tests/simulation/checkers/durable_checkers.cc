@@ -36,7 +36,9 @@ class AcceptedChecker final : public Checker {
 
   void sent(const Observed& seen, const coordinator::SendToWorker& frame) override {
     const auto* start = std::get_if<wire::StartRank>(&frame.message);
-    if (start == nullptr || !seen.clients.refused().contains(start->name)) return;
+    if (start == nullptr) return;
+    const std::string name = start->name.substr(0, start->name.find('.'));
+    if (!seen.clients.refused().contains(name)) return;
     seen.world.violate("I1", "job " + to_string(start->job) + " was refused and runs");
   }
 

@@ -54,6 +54,15 @@ class GenerationChecker final : public Checker {
 
 class GangChecker final : public Checker {
  public:
+  void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    if (const auto* started = std::get_if<coordinator::GenerationStarted>(&fact)) {
+      check_size(seen, started->job, started->gang.size());
+    }
+    const auto* leaving = std::get_if<coordinator::JobReleasing>(&fact);
+    if (leaving == nullptr || leaving->release.to != coordinator::ReleaseTo::resize) return;
+    check_size(seen, leaving->job, leaving->release.next.size());
+  }
+
   void decided(const Observed& seen, const coordinator::Decision& decision) override {
     if (decision.facts.empty()) return;
     for (const auto& [id, job] : seen.shadow.jobs()) {
@@ -64,6 +73,23 @@ class GangChecker final : public Checker {
       seen.world.violate("I4", describe(job) + " runs with " + std::to_string(present) + " of " +
                                    std::to_string(job.members.size()) + " ranks");
     }
+  }
+
+ private:
+  static void check_size(const Observed& seen, JobId id, std::size_t size) {
+    const JobRecord* job = seen.shadow.job(id);
+    const PlannedJob* planned = job == nullptr ? nullptr : planned_of(seen, *job);
+    if (planned == nullptr) return;
+    if (job->state == JobState::recovering && job->size != 0 && size > job->size) {
+      seen.world.reached("a job went on with more ranks");
+    }
+    if (job->state == JobState::recovering && size < job->size) {
+      seen.world.reached("a job went on with fewer ranks");
+    }
+    if (size <= planned->spec.resources.ranks_max) return;
+    seen.world.violate("I4", describe(*job) + " is given " + std::to_string(size) +
+                                 " ranks, and asked for at most " +
+                                 std::to_string(planned->spec.resources.ranks_max));
   }
 };
 

@@ -51,11 +51,14 @@ class OrderChecker final : public Checker {
       return;
     }
     const JobRecord* job = seen.shadow.job(leaving->job);
-    if (job == nullptr) return;
+    // One that leaves already is only told to hurry.
+    if (job == nullptr || job->release.to != coordinator::ReleaseTo::none) return;
     seen.world.reached("a job was preempted");
     for (const auto& [id, other] : seen.shadow.jobs()) {
       if (other.terms.priority <= job->terms.priority) continue;
-      if (other.state == JobState::queued || other.state == JobState::recovering) return;
+      if (other.state == JobState::queued || other.tasks.waiting != 0 ||
+          other.state == JobState::recovering)
+        return;
     }
     seen.world.violate("I9",
                        describe(*job) + " is preempted and no job of a higher priority waits");
@@ -67,7 +70,7 @@ class OrderChecker final : public Checker {
     looked_ = seen.world.now();
     const JobRecord* head = nullptr;
     for (const auto& [id, job] : seen.shadow.jobs()) {
-      if (job.state != JobState::queued || !fits(seen, job)) continue;
+      if (job.state != JobState::queued || !job.dependencies.empty() || !fits(seen, job)) continue;
       if (head == nullptr || job.terms.priority > head->terms.priority) head = &job;
     }
     const JobId job = head == nullptr ? JobId{} : head->job;
@@ -129,7 +132,7 @@ class LivenessChecker final : public Checker {
   void ended(const Observed& seen) override {
     std::string who;
     for (const auto& [name, planned] : seen.clients.jobs()) {
-      if (seen.clients.refused().contains(name)) continue;
+      if (seen.clients.refused().contains(name) || seen.clients.given_up().contains(name)) continue;
       const auto at = seen.clients.accepted().find(name);
       const JobRecord* job =
           at == seen.clients.accepted().end() ? nullptr : seen.shadow.job(at->second);

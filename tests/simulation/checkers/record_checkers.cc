@@ -107,7 +107,7 @@ class RecordChecker final : public Checker {
     check_events(seen);
     for (const auto& worker : seen.workers) {
       for (const auto& [process, spool] : worker->spools()) {
-        if (seen.shadow.job(spool.start.job) == nullptr) continue;  // forgotten
+        if (!seen.coordinator.state()->knows(spool.start.job)) continue;  // forgotten
         check_stream(seen, spool, process, wire::Stream::log);
         check_stream(seen, spool, process, wire::Stream::steps);
       }

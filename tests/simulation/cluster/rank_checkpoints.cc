@@ -67,7 +67,7 @@ void SimRank::prune(const wire::CommitCheckpoint& order) {
   if (order.keep == 0) return;
   std::vector<std::uint64_t> steps;
   for (const auto& [name, value] : shared_.storage.committed) {
-    if (name.first == order.job) steps.push_back(name.second);
+    if (name.first == order.job && name.second <= order.step) steps.push_back(name.second);
   }
   while (steps.size() > order.keep) {
     const std::uint64_t oldest = steps.front();

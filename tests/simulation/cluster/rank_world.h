@@ -83,6 +83,7 @@ struct JobHistory {
   Generation newest_formed;
   std::uint32_t user_failures = 0;   // that really were the user's
   std::uint32_t finished_steps = 0;  // the last step was reached
+  std::uint32_t programs_done = 0;   // that came to their end
 };
 
 struct RankWorld {
@@ -94,7 +95,8 @@ struct RankWorld {
   SharedStorage storage = {};
   std::uint64_t steps_committed = 0;
 
-  const Load& load(const std::string& name) { return loads[name]; }
+  // Of a job by its name, or of a task by its array's and its number.
+  const Load& load(const std::string& name) { return loads[name.substr(0, name.find('.'))]; }
 };
 
 // The state after `step` of an undisturbed run.

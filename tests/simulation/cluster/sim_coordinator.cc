@@ -111,8 +111,22 @@ void SimCoordinator::on(const coordinator::Input& input) {
   handle(state_->on({.now = world_.now(),
                      .wall = world_.wall(),
                      .random = random(),
-                     .input = input,
+                     .input = received(input),
                      .durable_through = durable_through_}));
+}
+
+// The mutations of what a client asked for.
+coordinator::Input SimCoordinator::received(coordinator::Input input) const {
+  auto* submit = std::get_if<coordinator::SubmitJob>(&input);
+  if (submit == nullptr) return input;
+  spec::JobSpec& spec = submit->spec;
+  if (world_.breaks(Mutation::lose_at_once)) spec.array.at_once = 0;
+  if (world_.breaks(Mutation::lose_dependencies)) spec.after = {};
+  if (world_.breaks(Mutation::lose_priority)) spec.priority = 0;
+  if (world_.breaks(Mutation::more_ranks) && spec.resources.ranks_max > spec.resources.ranks_min) {
+    spec.resources.ranks_max *= 2;
+  }
+  return input;
 }
 
 void SimCoordinator::perform_immediate(const coordinator::Decision& decision) {

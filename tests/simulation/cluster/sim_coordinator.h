@@ -73,6 +73,7 @@ class SimCoordinator {
   bool standing_still() const { return world_.now() < busy_until_; }
 
  private:
+  coordinator::Input received(coordinator::Input input) const;
   void handle(coordinator::Decision decision);
   void perform_immediate(const coordinator::Decision& decision);
   void speak_first(coordinator::Decision decision);

@@ -143,7 +143,8 @@ void SimRank::run_program(Generation generation) {
   doors_.print("program begins\n");
   later(world_.some(load().step_time, load().step_time * 10), [this] {
     const bool fails = world_.rng().chance(load().user_failure);
-    if (fails) ++shared_.history[start_.job].user_failures;
+    JobHistory& history = shared_.history[start_.job];
+    ++(fails ? history.user_failures : history.programs_done);
     doors_.print("program ends\n");
     die(fails ? 1 : 0, 0);
   });

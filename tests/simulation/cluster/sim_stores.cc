@@ -9,7 +9,7 @@ namespace tutti::simulation {
 void SimCoordinator::take_spool(const std::string& peer, SessionId session,
                                 const wire::SpoolData& data) {
   if (standing_still() || !state_->owns_session(peer, session)) return;
-  if (state_->find_job(data.job) == nullptr) {
+  if (!state_->knows(data.job)) {
     // Nobody wants it any more: the worker may drop it.
     return doors_.send({.peer = peer,
                         .session = session,

@@ -1,5 +1,6 @@
 #include "tests/simulation/scenario/clients.h"
 
+#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -46,6 +47,18 @@ coordinator::RequestId Clients::send(SentRequest request) {
   return coordinator::RequestId{next_request_++};
 }
 
+bool Clients::knows_all(const std::vector<PlannedAfter>& after) const {
+  return std::all_of(after.begin(), after.end(),
+                     [&](const PlannedAfter& each) { return accepted_.contains(each.job); });
+}
+
+void Clients::name_jobs(const std::vector<PlannedAfter>& after, spec::AfterSpec& out) const {
+  for (const PlannedAfter& each : after) {
+    auto& jobs = each.on == "ok" ? out.ok : each.on == "failed" ? out.failed : out.any;
+    jobs.push_back(accepted_.at(each.job).value);
+  }
+}
+
 void Clients::ask(const PlannedJob& job) {
   const std::string& name = job.spec.name;
   ranks_.loads[name] = job.load;
@@ -56,14 +69,16 @@ void Clients::ask(const PlannedJob& job) {
   // lost with a coordinator.
   refused_.erase(name);
   newest_submit_[name] = request;
-  coordinator_.on(coordinator::SubmitJob{
-      .request = request, .key = key, .owner = job.owner, .yaml = name, .spec = job.spec});
+  coordinator::SubmitJob submit{
+      .request = request, .key = key, .owner = job.owner, .yaml = name, .spec = job.spec};
+  name_jobs(job.after, submit.spec.after);
+  coordinator_.on(submit);
 }
 
 void Clients::submit(const PlannedJob& job) {
   const std::string& name = job.spec.name;
   if (accepted_.contains(name) || given_up_.contains(name)) return;
-  ask(job);
+  if (knows_all(job.after)) ask(job);
   world_.after(kAskAgain, [this, job] { submit(job); });
 }
 
@@ -92,6 +107,19 @@ void Clients::cancel_saving(const std::string& name, const std::string& reason) 
   cancel.reason = reason;
   cancel.save = true;
   ask_to_cancel(name, cancel);
+}
+
+void Clients::cancel_task(const std::string& name, std::uint32_t index) {
+  const auto array = accepted_.find(name);
+  if (array == accepted_.end()) {
+    if (given_up_.contains(name)) return;
+    return world_.after(kAskAgain, [this, name, index] { cancel_task(name, index); });
+  }
+  coordinator::CancelJob cancel;
+  cancel.reason = "this one is not wanted";
+  cancel.request = send({.what = "cancel", .job = name});
+  cancel.job = JobId{array->second.value + 1 + index};
+  coordinator_.on(cancel);
 }
 
 // Until it is seen to have ended.
@@ -182,17 +210,14 @@ void Clients::done(const SentRequest& request) {
 }
 
 void Clients::accept(const SentRequest& request, const coordinator::JobAccepted& accepted) {
-  const auto first = accepted_.find(request.job.substr(0, request.job.rfind("-other")));
-  const bool forgotten =
-      first != accepted_.end() && coordinator_.state()->find_job(first->second) == nullptr;
-  if (request.other_spec && !forgotten) {
+  if (request.other_spec) {
     return world_.violate("I2", "the key of " + request.job + " was taken for another spec");
   }
   const auto [at, news] = accepted_.emplace(request.job, accepted.job);
   if (!news && coordinator_.state()->find_job(at->second) == nullptr) {
-    // Its job left the history, and its key with it.
-    at->second = accepted.job;
-  } else if (!news && at->second != accepted.job) {
+    world_.reached("a key stood for a job that was forgotten");
+  }
+  if (!news && at->second != accepted.job) {
     world_.violate("I2", "key " + request.job + " gave jobs " + to_string(at->second) + " and " +
                              to_string(accepted.job));
   }
@@ -212,6 +237,9 @@ void Clients::refuse(coordinator::RequestId id, const SentRequest& request, cons
   }
   if (is_passing(error.code)) {
     world_.reached("a submit was refused for a while");
+    if (error.message.find(" may have ") != std::string::npos) {
+      world_.reached("a submit was refused for its owner's quota");
+    }
     if (newest && !accepted_.contains(request.job)) refused_.insert(request.job);
     return;
   }

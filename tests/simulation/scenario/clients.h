@@ -44,6 +44,8 @@ class Clients {
   void cancel(const std::string& name, const std::string& reason);
   // With a checkpoint first.
   void cancel_saving(const std::string& name, const std::string& reason);
+  // One of an array; once.
+  void cancel_task(const std::string& name, std::uint32_t index);
   // Until it is answered.
   void drain(const std::string& node, Duration deadline);
   void undrain(const std::string& node);
@@ -56,6 +58,8 @@ class Clients {
   const std::map<std::string, JobId>& accepted() const { return accepted_; }
   // Names of which the newest submit was answered, with a refusal.
   const std::set<std::string>& refused() const { return refused_; }
+  // Names that were refused for good.
+  const std::set<std::string>& given_up() const { return given_up_; }
   const std::set<std::string>& cancelled() const { return cancelled_; }
   const std::map<std::uint64_t, SentRequest>& requests() const { return requests_; }
   // Nodes that are drained as far as clients were told, and by when they must be empty.
@@ -66,6 +70,8 @@ class Clients {
  private:
   coordinator::RequestId send(SentRequest request);
   void ask(const PlannedJob& job);
+  bool knows_all(const std::vector<PlannedAfter>& after) const;
+  void name_jobs(const std::vector<PlannedAfter>& after, spec::AfterSpec& out) const;
   void ask_to_cancel(const std::string& name, coordinator::CancelJob cancel);
   void drain_again(const std::string& node, Duration deadline);
   void undrain_again(const std::string& node);

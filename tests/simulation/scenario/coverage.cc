@@ -42,6 +42,19 @@ constexpr std::string_view kMustReach[] = {
     "a key with another spec was refused",
     "a submit was refused for a while",
     "a submit was refused for good",
+    "a submit was refused for its owner's quota",
+    "a job waited for its owner's quota",
+    "a key stood for a job that was forgotten",
+    "a job was preempted",
+    "a preempted job went on from its checkpoint",
+    "a job went on with more ranks",
+    "a job went on with fewer ranks",
+    "an array waited for its own limit",
+    "a task of an array failed",
+    "a task was cancelled before its turn",
+    "a task came back to the queue",
+    "a dependency released its job",
+    "a job ended because its dependency did not hold",
 };
 
 // A queued job has no process, and one that is placed none that runs.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -29,13 +30,14 @@ struct ScenarioOptions {
   std::uint32_t workers = 3;
   std::uint32_t slots = 2;
   NetworkOptions network = {};
-  std::vector<std::string> workloads = {};  // names of workloads.h
-  std::vector<std::string> faults = {};     // names of faults.h
-  Duration every = 400ms;                   // one fault, on average
-  Duration until = 0ms;                     // no faults after: liveness must follow
-  Duration bound = 300s;                    // every job is terminal by then (I17)
-  std::uint32_t seeds = 0;                  // that CI runs
-  std::uint32_t ended_jobs_max = 1'000;     // the history that is kept (I19)
+  std::vector<std::string> workloads = {};         // names of workloads.h
+  std::vector<std::string> faults = {};            // names of faults.h
+  Duration every = 400ms;                          // one fault, on average
+  Duration until = 0ms;                            // no faults after: liveness must follow
+  Duration bound = 300s;                           // every job is terminal by then (I17)
+  std::uint32_t seeds = 0;                         // that CI runs
+  std::uint32_t ended_jobs_max = 1'000;            // the history that is kept (I19)
+  std::map<std::string, std::string> quotas = {};  // by user, as the coordinator's configuration
   std::vector<Strike> strikes = {};
   Mutation mutation = Mutation::none;
 };

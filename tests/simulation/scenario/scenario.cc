@@ -21,8 +21,12 @@ coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
   settings.liveness_port = 1;
   settings.hang_min = 3s;
   settings.hang_max = 10s;
+  settings.grow_after = 2s;
   settings.ended_jobs_max =
       options.mutation == Mutation::keep_history ? 1'000'000 : options.ended_jobs_max;
+  if (options.mutation != Mutation::lose_quotas) {
+    settings.quotas = *coordinator::scheduler::parse_quotas(options.quotas);
+  }
   return settings;
 }
 

@@ -6,8 +6,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 
+#include "coordinator/scheduler/quotas.h"
 #include "protocol/spec/document.h"
 #include "protocol/spec/fill.h"
 #include "protocol/spec/key_table.h"
@@ -45,6 +47,7 @@ struct Written {
   std::uint64_t bound_ms = 300'000;
   std::uint32_t seeds = 10;
   std::uint32_t ended_jobs_max = 1'000;
+  std::map<std::string, std::string> quotas;
 };
 using W = Written;
 
@@ -55,6 +58,8 @@ const spec::Key kKeys[] = {
     {"cluster.slots", whole(1, 64), kEvery, Need::optional, reach<&W::slots>, "of each"},
     {"cluster.history", whole(1, 100'000), kEvery, Need::optional, reach<&W::ended_jobs_max>,
      "ended jobs that are kept"},
+    {"cluster.quotas", form(Form::text_map), kEvery, Need::optional, reach<&W::quotas>,
+     "of users, as the coordinator's configuration has them"},
     {"network.delay", number(0.3, 10'000), kEvery, Need::optional, reach<&W::delay_max_ms>,
      "milliseconds at most"},
     {"network.loss", number(0, 0.5), kEvery, Need::optional, reach<&W::loss>, "of frames"},
@@ -112,6 +117,7 @@ ScenarioOptions options_of(const Written& from) {
   out.bound = ms(from.bound_ms);
   out.seeds = from.seeds;
   out.ended_jobs_max = from.ended_jobs_max;
+  out.quotas = from.quotas;
   return out;
 }
 
@@ -138,6 +144,9 @@ Result<ScenarioOptions> parse_scenario(std::string_view yaml, std::string_view f
   }
   if (Result<> known = all_known(written.faults, "fault", find_fault); !known) {
     return std::move(known).error().with_context(file);
+  }
+  if (const auto quotas = coordinator::scheduler::parse_quotas(written.quotas); !quotas) {
+    return Error(quotas.error()).with_context(file);
   }
   return options_of(written);
 }

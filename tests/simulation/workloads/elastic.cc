@@ -9,6 +9,7 @@ void plan_elastic(Plan& plan) {
     job.at = plan.some(0ms, 4s);
     job.load.save_every = 10 + plan.rng.below(30);
     if (plan.rng.chance(0.3)) job.spec.on_loss.wait_ms = 2'000;
+    if (plan.rng.chance(0.3)) job.spec.on_loss.of_node = "shrink";
   }
 }
 

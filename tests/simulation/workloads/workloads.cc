@@ -21,6 +21,10 @@ const WorkloadRow kWorkloads[] = {
     {"limits", plan_limits, "jobs with limits of time and of waiting"},
     {"priorities", plan_priorities, "jobs of different priorities and owners"},
     {"injections", plan_injections, "faults that users order"},
+    {"arrays", plan_arrays, "arrays with a limit of tasks at once, some of which fail"},
+    {"dependencies", plan_dependencies, "jobs that start after others have ended, well or not"},
+    {"preemption", plan_preemption, "more than fits, and urgent jobs that take from it"},
+    {"quotas", plan_quotas, "a user who asks for more than its quotas give"},
     {"crowd", plan_crowd, "many short programs, so that the history overflows"},
 };
 

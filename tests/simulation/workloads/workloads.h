@@ -26,13 +26,19 @@ enum class Must {
   be_refused  // it is never accepted, and never runs
 };
 
+struct PlannedAfter {
+  std::string job;  // its name
+  std::string on;   // ok | failed | any
+};
+
 struct PlannedJob {
   spec::JobSpec spec;
   Load load;
   Duration at{0};
   Must must = Must::be_done;
   std::string owner = "tester";
-  std::string key = {};  // its name, unless it is said
+  std::string key = {};                  // its name, unless it is said
+  std::vector<PlannedAfter> after = {};  // submitted once those are accepted
 };
 
 struct PlannedAct {
@@ -79,5 +85,9 @@ void plan_elastic(Plan& plan);
 void plan_priorities(Plan& plan);
 void plan_injections(Plan& plan);
 void plan_crowd(Plan& plan);
+void plan_arrays(Plan& plan);
+void plan_dependencies(Plan& plan);
+void plan_preemption(Plan& plan);
+void plan_quotas(Plan& plan);
 
 }  // namespace tutti::simulation

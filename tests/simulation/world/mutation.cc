@@ -37,6 +37,12 @@ const MutationRow kMutations[] = {
     {lose_orders, "lose-orders", "I17 I9", "calm", "no FormGroup ever leaves"},
     {hide_slots, "hide-slots", "I9", "chaos", "workers say that they have no slots"},
     {forget_drain, "forget-drain", "I16", "drains", "a drain is answered and forgotten"},
+    {lose_at_once, "lose-at-once", "array", "tasks", "arrays are submitted without their limit"},
+    {lose_dependencies, "lose-dependencies", "dependency", "tasks",
+     "jobs are submitted without what they wait for"},
+    {lose_priority, "lose-priority", "place", "sharing", "jobs are submitted without a priority"},
+    {lose_quotas, "lose-quotas", "quota", "sharing", "the coordinator is not told of quotas"},
+    {more_ranks, "more-ranks", "I4", "sharing", "jobs may grow to twice what was asked for"},
     {keep_history, "keep-history", "I19", "crowd", "ended jobs are kept without a bound"},
 };
 

@@ -36,6 +36,11 @@ enum class Mutation {
   keep_history,
   forget_drain,
   hide_slots,
+  lose_at_once,
+  lose_dependencies,
+  lose_priority,
+  lose_quotas,
+  more_ranks,
 };
 
 struct MutationRow {

@@ -211,6 +211,23 @@ TEST_CASE(
         std::set<std::string>{".step-6.g1", "step-1", "step-4", "step-5"});
 }
 
+TEST_CASE("checkpoint: an order that comes late prunes nothing that is newer") {
+  const test::TemporaryFolder folder;
+  const State state(1);
+  for (const std::uint64_t step : {1, 3, 4}) save(state, folder.path(), step);
+  auto files = write_part(state.at(2), {.root = folder.path(), .generation = 1});
+  REQUIRE(files.ok());
+  // It was given when nobody knew of 3, which has been asked for and is in use since.
+  REQUIRE(commit({.root = folder.path(),
+                  .step = 2,
+                  .generation = 1,
+                  .files = *files,
+                  .keep = 1,
+                  .in_use = {}})
+              .ok());
+  CHECK(names_in(folder.path()) == std::set<std::string>{"step-2", "step-3", "step-4"});
+}
+
 TEST_CASE("checkpoint: a committed step that was damaged is replaced by new parts") {
   const test::TemporaryFolder folder;
   const State state(1);

@@ -36,6 +36,38 @@ TEST_CASE("cluster: a commit keeps the newest checkpoint that is known, however 
   CHECK(driver.save(starts, Generation{1}, 20).in_use == std::vector<std::uint64_t>{10});
 }
 
+TEST_CASE("cluster: a restarted coordinator keeps what it had ordered to be committed") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = train_spec(1);
+  spec.checkpoint.keep = 1;
+  const JobId job = driver.submit(spec);
+  const auto starts = driver.run_up();
+  driver.save(starts, Generation{1}, 10);
+  // Nobody hears of these two, and each may be there.
+  driver.write_parts(starts, Generation{1}, 20);
+  driver.write_parts(starts, Generation{1}, 30);
+  driver.restart();
+  driver.rejoin("a", {driver.state_of(starts[0], wire::ProcessPhase::formed)});
+  driver.take<wire::CommitCheckpoint>();
+  const auto commit = driver.write_parts(starts, Generation{1}, 40);
+  CHECK(commit.in_use == std::vector<std::uint64_t>{10, 20, 30});
+  // What comes late is believed, for it was kept; what nobody had asked for is not.
+  const auto committed = [&](std::uint64_t step) {
+    driver.say("a", wire::CheckpointCommitted{.job = job,
+                                              .generation = Generation{1},
+                                              .process = starts[0].process,
+                                              .step = step,
+                                              .folder = "step-" + std::to_string(step),
+                                              .error = {}});
+    return driver.job(job).checkpoints.back().step;
+  };
+  CHECK(committed(35) == 10);
+  CHECK(committed(20) == 20);
+  CHECK(driver.write_parts(starts, Generation{1}, 50).in_use ==
+        std::vector<std::uint64_t>{20, 30, 40});
+}
+
 TEST_CASE("cluster: a clock that is set back does not stretch the wait before a next try") {
   Driver driver;
   driver.join("a", 1);
@@ -48,6 +80,84 @@ TEST_CASE("cluster: a clock that is set back does not stretch the wait before a 
   driver.set_clock(-24h);
   driver.pass(4s);
   CHECK(driver.take<wire::StartRank>().size() == 1);
+}
+
+namespace {
+
+// A job of low priority that runs and is asked to leave for another one, with a minute's notice.
+wire::StartRank preempted(Driver& driver, spec::JobSpec spec) {
+  driver.join("a", 1);
+  spec.preemptible = "always";
+  driver.submit(spec);
+  const wire::StartRank start = driver.run_up().front();
+  spec::JobSpec urgent = train_spec(1);
+  urgent.priority = 10;
+  driver.submit(urgent);
+  REQUIRE(driver.happened(start.job, EventKind::releasing));
+  return start;
+}
+
+void drain(Driver& driver, std::uint64_t deadline_ms) {
+  driver.on(DrainNode{.request = driver.next_request(),
+                      .node = "a",
+                      .reason = "maintenance",
+                      .deadline_ms = deadline_ms});
+}
+
+}  // namespace
+
+TEST_CASE("cluster: a drain's deadline counts for who was asked to leave with more time") {
+  Driver driver;
+  const JobId job = preempted(driver, train_spec(1)).job;
+  CHECK(driver.take<wire::SetFlags>().size() == 1);
+  drain(driver, 4'000);
+  driver.pass(3s);
+  driver.beat("a");
+  const auto stops = driver.take<wire::StopRank>();
+  REQUIRE(stops.size() == 1);
+  CHECK(stops[0].grace_ms <= 1'000);
+  CHECK(driver.job_state(job) == JobState::stopping);
+}
+
+TEST_CASE("cluster: a drain's deadline counts for a program that is being stopped with more time") {
+  Driver driver;
+  preempted(driver, run_spec(1));
+  const auto first = driver.take<wire::StopRank>();
+  REQUIRE(first.size() == 1);
+  CHECK(first[0].grace_ms > 50'000);
+  drain(driver, 4'000);
+  const auto again = driver.take<wire::StopRank>();
+  REQUIRE(again.size() == 1);
+  CHECK(again[0].process == first[0].process);
+  CHECK(again[0].grace_ms < 4'000);
+  // Once is enough.
+  driver.pass(1s);
+  CHECK(driver.take<wire::StopRank>().empty());
+}
+
+TEST_CASE("cluster: a clock that is set back does not stretch the time to leave") {
+  Driver driver;
+  const wire::StartRank start = preempted(driver, run_spec(1));
+  driver.take<wire::StopRank>();
+  driver.set_clock(-24h);
+  driver.restart();
+  driver.rejoin("a", {driver.state_of(start, wire::ProcessPhase::stopping)});
+  const auto stops = driver.take<wire::StopRank>();
+  REQUIRE(stops.size() == 1);
+  CHECK(stops[0].grace_ms <= 60'000);
+}
+
+TEST_CASE("cluster: a job that does not leave in its time is stopped, whatever else is due") {
+  Driver driver;
+  const JobId job = preempted(driver, train_spec(1)).job;
+  for (int second = 0; second < 61; ++second) {
+    driver.pass(1s);
+    driver.beat("a");
+  }
+  CHECK(driver.job_state(job) == JobState::stopping);
+  const auto stops = driver.take<wire::StopRank>();
+  REQUIRE(stops.size() == 1);
+  CHECK(stops[0].grace_ms <= 5'000);
 }
 
 TEST_CASE("cluster: who stands still instead of committing the last checkpoint is replaced") {

@@ -78,6 +78,35 @@ TEST_CASE(
   CHECK(driver.job_state(second) == JobState::placed);
 }
 
+TEST_CASE("quota: ranks that a job is about to get count for its user") {
+  ClusterSettings settings = Driver::default_settings();
+  settings.quotas.users["user"].slots = 3;
+  Driver driver(settings);
+  driver.join("a", 4);
+  driver.on(SubmitJob{.request = driver.next_request(),
+                      .key = {},
+                      .owner = "other",
+                      .yaml = "spec",
+                      .spec = test::run_spec(3)});
+  driver.pass(0s);
+  const auto others = driver.run_up();
+  spec::JobSpec elastic = test::train_spec(1);
+  elastic.resources.ranks_max = 2;
+  driver.submit(elastic);
+  driver.run_up();
+  for (const auto& start : others) driver.exited(start, 0);
+  std::vector<wire::StartRank> newcomers;
+  for (int second = 0; second < 100 && newcomers.empty(); ++second) {
+    driver.pass(1s);
+    driver.beat("a");
+    newcomers = driver.take<wire::StartRank>();
+  }
+  REQUIRE(newcomers.size() == 1);
+  // One of three is left for its user, although the job has one rank still.
+  const JobId next = driver.submit(test::run_spec(2));
+  CHECK(driver.state().explain(next)->reason == ExplainReason::quota_slots);
+}
+
 TEST_CASE("fair share: of two users' jobs that wait alike, the one of who had less goes first") {
   Driver driver;
   driver.join("a", 1);
