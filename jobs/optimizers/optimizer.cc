@@ -5,7 +5,9 @@
 namespace tutti::optimizers {
 
 std::span<const Optimizer> optimizers() {
-  static const Optimizer rows[] = {kAdamW};
+  static const Optimizer rows[] = {
+      kAdafactor, kAdamW, kLion, kMuon, kSgd,
+  };
   return rows;
 }
 
@@ -17,7 +19,7 @@ Result<const Optimizer*> find_optimizer(std::string_view name) {
     known += row.name;
   }
   return Error{ErrorCode::unsupported,
-               "no optimizer \"" + std::string(name) + "\"; there is: " + known};
+               "no optimizer \"" + std::string(name) + "\"; there are: " + known};
 }
 
 }  // namespace tutti::optimizers

@@ -44,7 +44,11 @@ std::span<const Optimizer> optimizers();
 // Errors: unsupported, with the names that are known.
 Result<const Optimizer*> find_optimizer(std::string_view name);
 
-// The rows.
+// The rows. All but AdamW are for CPUs only.
+extern const Optimizer kAdafactor;
 extern const Optimizer kAdamW;
+extern const Optimizer kLion;
+extern const Optimizer kMuon;
+extern const Optimizer kSgd;
 
 }  // namespace tutti::optimizers

@@ -16,8 +16,8 @@ constexpr std::string_view kFamiliesLater[] = {"gpt2",  "qwen2", "qwen3",  "mist
                                                "gemma", "bert",  "mixtral"};
 constexpr std::string_view kPrecisions[] = {"fp32"};
 constexpr std::string_view kPrecisionsLater[] = {"bf16", "fp16", "fp8"};
-constexpr std::string_view kOptimizers[] = {"adamw"};
-constexpr std::string_view kOptimizersLater[] = {"adafactor", "muon", "lion", "sgd"};
+constexpr std::string_view kOptimizers[] = {"adamw", "adafactor", "lion", "muon", "sgd"};
+constexpr std::string_view kOptimizersLater[] = {"adamw8", "schedule_free"};
 constexpr std::string_view kSchedules[] = {"constant", "linear", "cosine"};
 constexpr std::string_view kDevices[] = {"any", "cpu"};
 constexpr std::string_view kDevicesLater[] = {"gpu", "cuda"};
@@ -95,7 +95,8 @@ const Key kKeys[] = {
     {"train.optimizer.rate", number(0, 1e3), kTrain, kOptional,
      reach<&J::train, &T::optimizer, &OptimizerSpec::rate>, "peak learning rate"},
     {"train.optimizer.betas", numbers(0, 0.999999), kTrain, kOptional,
-     reach<&J::train, &T::optimizer, &OptimizerSpec::betas>, "decay of the two moments"},
+     reach<&J::train, &T::optimizer, &OptimizerSpec::betas>,
+     "decay of the two moments; the first: momentum of sgd and muon"},
     {"train.optimizer.epsilon", number(1e-30, 1), kTrain, kOptional,
      reach<&J::train, &T::optimizer, &OptimizerSpec::epsilon>,
      "added to the root of the second moment"},

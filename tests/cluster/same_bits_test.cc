@@ -63,3 +63,24 @@ TEST_CASE("cluster: ranks killed at three random moments change no bit") {
   CHECK(cluster.job(job).at("recoveries").as_array().size() == 3);
   CHECK(cluster.stop() == 0);
 }
+
+TEST_CASE(
+    "cluster: an optimizer of whole matrices gives the same bits for 2 ranks and a killed one") {
+  Cluster cluster(2);
+  const auto text = test::write_prose(cluster.files());
+  const auto submit = [&](unsigned ranks) {
+    return cluster.submit(
+        training_spec(text, {.ranks = ranks, .steps = 60, .every = 20, .optimizer = "muon"}));
+  };
+  const auto alone = submit(1);
+  REQUIRE(cluster.wait(alone) == 0);
+  const auto expected = cluster.hashes(alone);
+  REQUIRE(expected.size() == 60);
+  const auto job = submit(2);
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 25; }));
+  REQUIRE(cluster.tutti({"fault", "kill-rank", std::to_string(job), "1"}).code == 0);
+  REQUIRE(cluster.wait(job) == 0);
+  CHECK(cluster.hashes(job) == expected);
+  CHECK(cluster.job(job).at("recoveries").as_array().size() == 1);
+  CHECK(cluster.stop() == 0);
+}

@@ -1,0 +1,77 @@
+// What all optimizers do alike: a walk over the parameters in name order, each with its part of
+// every arena and its block hashes. What is not trained is hashed only.
+#pragma once
+
+#include <array>
+#include <span>
+
+#include "jobs/optimizers/optimizer.h"
+#include "kernels/ops/adamw.h"
+#include "kernels/tensor/matrix.h"
+
+namespace tutti::optimizers {
+
+inline constexpr std::size_t kStatesMax = 2;
+
+struct ParameterStep {
+  const models::Parameter& parameter;
+  std::span<float> weight;
+  std::span<const float> gradient;
+  std::array<std::span<float>, kStatesMax> states;
+  std::span<kernels::Hash128> hashes;
+  double decay = 0;  // 0 for parameters that do not decay
+
+  // A vector is a matrix of one row.
+  kernels::Index columns() const {
+    return static_cast<kernels::Index>(parameter.shape.empty() ? 1 : parameter.shape.back());
+  }
+  kernels::Index rows() const {
+    return columns() == 0 ? 0 : static_cast<kernels::Index>(weight.size()) / columns();
+  }
+  kernels::Matrix weights() const { return {weight.data(), rows(), columns()}; }
+  kernels::ConstMatrix gradients() const { return {gradient.data(), rows(), columns()}; }
+};
+
+template <class Update>
+Result<> each_parameter(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
+                        const OptimizerStep& step, const Update& update) {
+  TUTTI_ASSERT(step.states.size() <= kStatesMax);
+  std::size_t block = 0;
+  for (const models::Parameter& parameter : step.layout.parameters()) {
+    const auto count = static_cast<std::size_t>(parameter.elements);
+    const auto offset = static_cast<std::size_t>(parameter.offset);
+    const auto blocks =
+        static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(count)));
+    const std::span<kernels::Hash128> hashes = step.block_hashes.subspan(block, blocks);
+    block += blocks;
+    Result<> done;
+    if (parameter.trainable) {
+      ParameterStep own{.parameter = parameter,
+                        .weight = step.weights.subspan(offset, count),
+                        .gradient = step.gradients.subspan(offset, count),
+                        .states = {},
+                        .hashes = hashes,
+                        .decay = parameter.decay ? settings.decay : 0.0};
+      for (std::size_t i = 0; i < step.states.size(); ++i) {
+        own.states[i] = step.states[i].subspan(offset, count);
+      }
+      done = update(own);
+    } else {
+      done = kernels::hash_blocks(ctx, step.weights.subspan(offset, count), hashes);
+    }
+    if (!done) return done;
+  }
+  return {};
+}
+
+// Both betas in [0, 1). Errors: invalid_argument, naming the optimizer.
+Result<> check_betas(const spec::OptimizerSpec& settings, std::string_view name);
+
+// AdamW's settings of this step, without decay; also for the parameters that others leave to it.
+kernels::AdamWSettings adamw_settings(const spec::OptimizerSpec& settings,
+                                      const OptimizerStep& step);
+// Of one parameter; states: first and second moment.
+Result<> adamw_parameter(const kernels::OpContext& ctx, const kernels::AdamWSettings& settings,
+                         const ParameterStep& own);
+
+}  // namespace tutti::optimizers
