@@ -54,6 +54,11 @@ void for_each_line(std::string_view text, Take take) {
   }
 }
 
+std::string describe(const StepReporter& from) {
+  if (!from.process) return "an earlier record";
+  return fmt::format("rank {} (process {})", from.rank, from.process.value);
+}
+
 }  // namespace
 
 Result<StepStore> StepStore::open(const std::filesystem::path& folder) {
@@ -71,8 +76,9 @@ Result<StepStore> StepStore::open(const std::filesystem::path& folder) {
   for_each_line(std::string_view(*content).substr(0, whole), [&](std::string_view line) {
     if (auto parsed = parse_line(line)) {
       store.rows_.emplace(parsed->step,
-                          Row{static_cast<std::uint64_t>(line.data() - content->data()),
-                              static_cast<std::uint32_t>(line.size()), std::move(parsed->weights)});
+                          Row{.offset = static_cast<std::uint64_t>(line.data() - content->data()),
+                              .size = static_cast<std::uint32_t>(line.size()),
+                              .weights = std::move(parsed->weights)});
     }
   });
   // Readers may have seen all of it.
@@ -80,7 +86,21 @@ Result<StepStore> StepStore::open(const std::filesystem::path& folder) {
   return store;
 }
 
-Result<StepsTaken> StepStore::append(std::string_view lines) {
+std::optional<StepMismatch> StepStore::compare(std::uint64_t step, const std::string& weights,
+                                               const StepReporter& from, Row& kept) {
+  if (kept.weights == weights) {
+    if (from.process != kept.from.process) kept.confirmed = true;
+    return std::nullopt;
+  }
+  std::string message =
+      fmt::format("{} has other weights after step {} than {}: {}, not {}", describe(from), step,
+                  describe(kept.from), weights, kept.weights);
+  if (kept.confirmed)
+    message += fmt::format("; others agree on those, {} diverged", describe(from));
+  return StepMismatch{.step = step, .message = std::move(message)};
+}
+
+Result<StepsTaken> StepStore::append(std::string_view lines, StepReporter from) {
   StepsTaken taken;
   std::string fresh;
   std::map<std::uint64_t, Row> added;
@@ -92,18 +112,15 @@ Result<StepsTaken> StepStore::append(std::string_view lines) {
     const auto kept = rows_.find(parsed->step);
     const auto before = added.find(parsed->step);
     if (kept != rows_.end() || before != added.end()) {
-      const std::string& known =
-          kept != rows_.end() ? kept->second.weights : before->second.weights;
-      if (known != parsed->weights && !taken.mismatch) {
-        taken.mismatch = {parsed->step,
-                          fmt::format("two ranks have different weights after step {}: {} and {}",
-                                      parsed->step, known, parsed->weights)};
-      }
+      Row& known = kept != rows_.end() ? kept->second : before->second;
+      auto differs = compare(parsed->step, parsed->weights, from, known);
+      if (!taken.mismatch) taken.mismatch = std::move(differs);
       return;
     }
-    added.emplace(parsed->step,
-                  Row{file_.size() + fresh.size(), static_cast<std::uint32_t>(line.size()),
-                      std::move(parsed->weights)});
+    added.emplace(parsed->step, Row{.offset = file_.size() + fresh.size(),
+                                    .size = static_cast<std::uint32_t>(line.size()),
+                                    .from = from,
+                                    .weights = std::move(parsed->weights)});
     fresh.append(line).append("\n");
     figures.tokens_total += parsed->tokens;
     if (parsed->step < figures.step) return;

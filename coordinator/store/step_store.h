@@ -25,13 +25,20 @@
 
 #include "coordinator/store/append_file.h"
 #include "protocol/base/clock.h"
+#include "protocol/base/ids.h"
 #include "protocol/base/result.h"
 
 namespace tutti::coordinator {
 
+// Whose records they are; process 0: nobody knows any more.
+struct StepReporter {
+  ProcessId process;
+  std::uint32_t rank = 0;  // that the process began as
+};
+
 struct StepMismatch {
   std::uint64_t step = 0;
-  std::string message;
+  std::string message;  // names who said what, and the one that differs where several agree
 };
 
 struct StepsTaken {
@@ -64,7 +71,7 @@ class StepStore {
   static Result<StepStore> open(const std::filesystem::path& folder);
 
   // Whole lines. Not durable before sync. Lines that are no step records are left out.
-  Result<StepsTaken> append(std::string_view lines);
+  Result<StepsTaken> append(std::string_view lines, StepReporter from = {});
   Result<> sync() { return file_.sync(); }
 
   // Records of steps above `after`, at most `count_max`.
@@ -79,8 +86,14 @@ class StepStore {
   struct Row {
     std::uint64_t offset = 0;
     std::uint32_t size = 0;
+    bool confirmed = false;  // another process said the same
+    StepReporter from = {};
     std::string weights;
   };
+
+  // Whether it agrees with what is kept of the step.
+  static std::optional<StepMismatch> compare(std::uint64_t step, const std::string& weights,
+                                             const StepReporter& from, Row& kept);
 
   void advance(Instant now);
 

@@ -19,8 +19,8 @@ constexpr std::string_view kPrecisionsLater[] = {"bf16", "fp16", "fp8"};
 constexpr std::string_view kOptimizers[] = {"adamw", "adafactor", "lion", "muon", "sgd"};
 constexpr std::string_view kOptimizersLater[] = {"adamw8", "schedule_free"};
 constexpr std::string_view kSchedules[] = {"constant", "linear", "cosine"};
-constexpr std::string_view kDevices[] = {"any", "cpu"};
-constexpr std::string_view kDevicesLater[] = {"gpu", "cuda"};
+constexpr std::string_view kDevices[] = {"any", "cpu", "gpu"};
+constexpr std::string_view kDevicesLater[] = {"cuda"};
 constexpr std::string_view kOfNode[] = {"wait", "replace", "shrink", "fail"};
 constexpr std::string_view kThen[] = {"fail", "queue", "shrink"};
 constexpr std::string_view kHangActions[] = {"restart", "fail", "tell"};
@@ -134,7 +134,7 @@ const Key kKeys[] = {
      "working directory; else the job's folder"},
 
     {"resources.device", choice(kDevices, kDevicesLater), kEvery, kOptional,
-     reach<&J::resources, &R::device>, "where ranks may run"},
+     reach<&J::resources, &R::device>, "kind of device that ranks run on"},
     {"resources.ranks.min", whole(1, kMillion), kEvery, kOptional,
      reach<&J::resources, &R::ranks_min>, "fewest ranks to start with (`ranks: 2` sets both)"},
     {"resources.ranks.max", whole(1, kMillion), kEvery, kOptional,

@@ -92,7 +92,7 @@ struct ParallelSpec {
 };
 
 struct ResourceSpec {
-  std::string device = "any";  // any | cpu
+  std::string device = "any";  // any | cpu | gpu
   std::uint32_t ranks_min = 1;
   std::uint32_t ranks_max = 1;
   std::uint32_t threads = 0;                  // a rank; 0: the cores of its slot

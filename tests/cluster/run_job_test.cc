@@ -37,6 +37,17 @@ TEST_CASE("cluster: a program's output is captured, and its exit code decides ho
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE("cluster: a job runs where its kind of device is, and is told where there is none") {
+  Cluster cluster(test::ClusterOptions{.slots = 1, .environment = {"TUTTI_DEVICE=gpu"}});
+  CHECK(cluster.wait(cluster.submit(program("true", "resources: {device: gpu}\n"))) == 0);
+  const auto job = cluster.submit(program("true", "resources: {device: cpu}\n"));
+  const auto why = cluster.tutti({"explain", std::to_string(job)});
+  INFO(why.out << why.err);
+  CHECK(why.out.find("no worker has the label device=cpu") != std::string::npos);
+  CHECK(cluster.state_of(job) == "queued");
+  CHECK(cluster.stop() == 0);
+}
+
 TEST_CASE("cluster: a gang of programs finds its first rank by torchrun's variables") {
   Cluster cluster;
   const std::string script =

@@ -41,7 +41,7 @@ std::string spec_for(const Cluster& cluster, unsigned ranks, unsigned steps = 5)
       "data: {{text: [{}], sequence: 12}}\n"
       "train: {{steps: {}, batch: 4, micro: 1, seed: 3}}\n"
       "parallel: {{data: {}, shards: 4}}\n"
-      "resources: {{ranks: {{min: {}, max: {}}}, threads: 1}}\n"
+      "resources: {{device: gpu, ranks: {{min: {}, max: {}}}, threads: 1}}\n"
       "checkpoint: {{every: {}, keep: 2}}\n",
       text.string(), steps, ranks, ranks, ranks, steps);
 }

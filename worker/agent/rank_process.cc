@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 
 #include "protocol/base/log.h"
@@ -27,7 +26,10 @@ constexpr int kDrainReadsMax = 64;
 
 RankProcess::RankProcess(actor::ActorHost& host, Launched process, Handlers handlers,
                          std::string received)
-    : host_(host), process_(std::move(process)), handlers_(std::move(handlers)) {
+    : host_(host),
+      process_(std::move(process)),
+      handlers_(std::move(handlers)),
+      buffer_(kReadBytes, '\0') {
   if (process_.socket) {
     socket_ = process_.socket.get();
     link_ = std::make_unique<transport::AsyncPipeLink>(
@@ -90,10 +92,9 @@ void RankProcess::on_pid_readable() {
 }
 
 bool RankProcess::read_output() {
-  static std::array<char, kReadBytes> buffer;  // one thread reads
-  const ssize_t count = ::read(process_.output.get(), buffer.data(), buffer.size());
+  const ssize_t count = ::read(process_.output.get(), buffer_.data(), buffer_.size());
   if (count > 0) {
-    handlers_.on_output(std::string_view(buffer.data(), static_cast<std::size_t>(count)));
+    handlers_.on_output(std::string_view(buffer_).substr(0, static_cast<std::size_t>(count)));
     return true;
   }
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return false;

@@ -53,12 +53,18 @@ std::string own_binary() {
   return path;
 }
 
+// What its ranks compute on, as they take it from the same variable: cpu | gpu.
+std::string device_kind() {
+  const char* const device = std::getenv("TUTTI_DEVICE");
+  const std::string_view name = device == nullptr ? "" : device;
+  return name.empty() ? "cpu" : std::string(name.substr(0, name.find(':')));
+}
+
 fs::path rank_binary_of(const spec::WorkerConfig& config) {
   if (!config.rank_binary.empty()) return fs::absolute(config.rank_binary);
   const fs::path folder = fs::path(own_binary()).parent_path();
   // A worker that is told to use GPUs starts the binary that has them, where there is one.
-  const char* const device = std::getenv("TUTTI_DEVICE");
-  const bool wanted = device != nullptr && std::string_view(device).starts_with("gpu");
+  const bool wanted = device_kind() == "gpu";
   std::error_code ignored;
   const fs::path with_gpus = folder / "tutti-rank-cuda";
   return wanted && fs::exists(with_gpus, ignored) ? with_gpus : folder / "tutti-rank";
@@ -80,6 +86,7 @@ wire::Hello introduce(const spec::WorkerConfig& config) {
   hello.profiles = inventory.profiles;
   hello.runs_programs = config.runs_programs;
   hello.faults = config.faults;
+  hello.labels.push_back("device=" + device_kind());
   for (const auto& [key, value] : config.labels) hello.labels.push_back(key + "=" + value);
   return hello;
 }

@@ -42,8 +42,7 @@ class PathScout {
   PathScout& operator=(const PathScout&) = delete;
   ~PathScout();
 
-  // What was found a moment ago: the program's path. A folder that is to be made is made, if the
-  // one around it answered a moment ago.
+  // What was found a moment ago: the program's path.
   std::optional<std::string> known(const Question& question, Instant now) const;
 
   // Asks; `found` gets the answer unless abandon() came first. Errors: exhausted.

@@ -44,12 +44,32 @@ class GenerationChecker final : public Checker {
   }
   void check(const Observed& seen, const coordinator::GenerationStarted& fact) {
     const JobRecord* job = seen.shadow.job(fact.job);
-    if (job == nullptr || fact.generation.value == job->generation.value + 1) return;
+    if (job == nullptr) return;
+    note_change(seen, *job);
+    if (fact.generation.value == job->generation.value + 1) return;
     seen.world.violate("I3", describe(*job) + ": generation " + to_string(fact.generation) +
                                  " follows " + to_string(job->generation));
   }
+  // Whoever was ended while nobody could reach it does not come back.
+  void check(const Observed& seen, const coordinator::ProcessReturned& fact) {
+    const coordinator::ProcessRecord* process = seen.shadow.process(fact.process);
+    const JobRecord* job = process == nullptr ? nullptr : seen.shadow.job(process->job);
+    if (job == nullptr) return;
+    seen.world.reached("a rank came back with its state");
+    if (process->lost && !process->ordered_to_stop && !job->generation_alive) return;
+    seen.world.violate("I3", describe(*job) + ": process " + to_string(fact.process) +
+                                 " came back and is not wanted");
+  }
   template <class Other>
   void check(const Observed&, const Other&) {}
+
+  static void note_change(const Observed& seen, const JobRecord& job) {
+    const coordinator::ReleaseRecord& release = job.release;
+    if (release.to != coordinator::ReleaseTo::resize) return;
+    if (release.cause != coordinator::ReleaseCause::moved) return;
+    seen.world.reached(job.terms.kind == "serve" ? "a server's successor took over"
+                                                 : "ranks moved off a drained node");
+  }
 };
 
 class GangChecker final : public Checker {
@@ -121,7 +141,6 @@ class SlotChecker final : public Checker {
     if (decision.facts.empty()) return;
     std::set<std::pair<std::string, std::uint32_t>> held;
     for (const auto& [id, process] : seen.shadow.processes()) {
-      if (process.lined_up) continue;  // it waits for those before it
       if (held.emplace(process.worker, process.slot).second) continue;
       seen.world.violate("I6", "slot " + std::to_string(process.slot) + " of " + process.worker +
                                    " was given twice");

@@ -53,9 +53,11 @@ constexpr std::string_view kMustReach[] = {
     "a task of an array failed",
     "a task was cancelled before its turn",
     "a task came back to the queue",
-    "tasks stood in line on a slot",
     "a dependency released its job",
     "a job ended because its dependency did not hold",
+    "a rank came back with its state",
+    "ranks moved off a drained node",
+    "a server's successor took over",
 };
 
 // A queued job has no process, and one that is placed none that runs.

@@ -7,7 +7,7 @@ void plan_drains(Plan& plan) {
   for (int i = 0; i < 3; ++i) {
     const std::string node = "node-" + std::to_string(plan.rng.below(plan.options.workers));
     const Duration begin = plan.some(1s, 15s);
-    const Duration deadline = plan.some(1s, 6s);
+    const Duration deadline = plan.some(1s, 20s);
     plan.at(begin, [node, deadline](Clients& clients) { clients.drain(node, deadline); });
     plan.at(begin + plan.some(500ms, 25s), [node](Clients& clients) { clients.undrain(node); });
   }

@@ -72,6 +72,28 @@ TEST_CASE("scheduler: a worker that runs no programs gets none, and a suspect on
   CHECK(driver.job_state(job) == placed);
 }
 
+TEST_CASE("scheduler: a job that asks for a kind of device runs only where its worker has that") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = run_spec(1);
+  spec.resources.device = "gpu";
+  const JobId job = driver.submit(spec);
+  CHECK(driver.job_state(job) == queued);
+  const auto explained = driver.state().explain(job);
+  REQUIRE(explained.has_value());
+  CHECK(explained->reason == ExplainReason::never_fits);
+  CHECK(explained->summary == "no worker has the label device=gpu");
+  wire::Hello hello;
+  hello.worker = "b";
+  hello.incarnation = "other";
+  hello.slots = 1;
+  hello.join_token = "join";
+  hello.labels = {"device=gpu"};
+  driver.on(WorkerFrame{.peer = "b/other/1", .session = {}, .sequence = {}, .message = hello});
+  driver.pass(0s);
+  CHECK(driver.job_state(job) == placed);
+}
+
 TEST_CASE("membership: silence makes a suspect after three beats, with nothing else happening") {
   Driver driver;
   driver.join("a", 1);

@@ -79,6 +79,26 @@ TEST_CASE("step store: another hash for a step is told, within a batch and again
   CHECK(opened_again->count() == 1);
 }
 
+TEST_CASE("step store: who has other weights is named, and who diverged where others agree") {
+  const test::TemporaryFolder folder;
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  const auto of = [](std::uint64_t process, std::uint32_t rank) {
+    return StepReporter{.process = ProcessId{process}, .rank = rank};
+  };
+  REQUIRE(store->append(record(1, "aa") + "\n", of(10, 0)).ok());
+  const auto second = store->append(record(1, "bb") + "\n", of(11, 1));
+  REQUIRE(second->mismatch.has_value());
+  CHECK(second->mismatch->message ==
+        "rank 1 (process 11) has other weights after step 1 than rank 0 (process 10): bb, not aa");
+  CHECK_FALSE(store->append(record(1, "aa") + "\n", of(10, 0))->mismatch.has_value());  // again
+  CHECK_FALSE(store->append(record(1, "aa") + "\n", of(12, 2))->mismatch.has_value());
+  const auto third = store->append(record(1, "bb") + "\n", of(11, 1));
+  REQUIRE(third->mismatch.has_value());
+  CHECK(
+      third->mismatch->message.ends_with("; others agree on those, rank 1 (process 11) diverged"));
+}
+
 TEST_CASE("step store: lines that are no records, and a line cut short by a crash, are left out") {
   const test::TemporaryFolder folder;
   {
