@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 #include <variant>
@@ -17,6 +18,8 @@ namespace {
 
 // More than this undecided for want of disk space: a full history of jobs cancelled at once.
 constexpr std::size_t kPendingFactsMax = 200'000;
+// A part of what a line is worth (life/line.h).
+constexpr Duration kGather = std::chrono::milliseconds(5);
 constexpr Duration kLedgerRetry = std::chrono::seconds(1);
 constexpr std::size_t kSecretBytes = 32;
 
@@ -28,6 +31,18 @@ wire::FrameHeader in_session(SessionId session) {
   wire::FrameHeader header;
   header.session = session;
   return header;
+}
+
+// Somebody waits for it to be durable: all but acknowledgements, news, and starts that stand in
+// line.
+bool is_urgent(const Effect& effect) {
+  if (const auto* frame = std::get_if<SendToWorker>(&effect)) {
+    const auto* start = std::get_if<wire::StartRank>(&frame->message);
+    if (start != nullptr) return !start->queue;
+    return !std::holds_alternative<wire::ReportsAcked>(frame->message);
+  }
+  return !std::holds_alternative<JobChanged>(effect) &&
+         !std::holds_alternative<MakeJobFolder>(effect);
 }
 
 template <class T>
@@ -124,6 +139,7 @@ void ClusterHost::take(Decision decision) {
       return frame != nullptr && !std::holds_alternative<wire::Welcome>(frame->message);
     });
   }
+  urgent_ = urgent_ || std::any_of(decision.effects.begin(), decision.effects.end(), is_urgent);
   move_to_back(facts_, decision.facts);
   move_to_back(events_, decision.events);
   move_to_back(effects_, decision.effects);
@@ -134,14 +150,27 @@ void ClusterHost::take(Decision decision) {
   flush_soon();
 }
 
-// Whatever is already waiting in the mailbox belongs to the same turn.
+// Whatever is already waiting in the mailbox belongs to the same turn. What nobody waits for, while
+// tasks stand in line at their workers, is gathered over several turns: one sync for the ends of
+// many of them.
 void ClusterHost::flush_soon() {
   if (std::exchange(flush_due_, true)) return;
   host_.arm(Duration::zero(), [this] {
     flush_due_ = false;
-    if (!ledger_failing_) flush();
-    rearm();
+    const Duration left = flushed_at_ + kGather - monotonic_now();
+    if (urgent_ || left <= Duration::zero() || !state_->has_lines()) {
+      end_turn();
+    } else {
+      if (gather_ == 0) gather_ = host_.arm(left, [this] { end_turn(); });
+      rearm();
+    }
   });
+}
+
+void ClusterHost::end_turn() {
+  host_.cancel(std::exchange(gather_, 0));
+  if (!ledger_failing_) flush();
+  rearm();
 }
 
 bool ClusterHost::append_pending() {
@@ -169,17 +198,34 @@ bool ClusterHost::append_pending() {
   return false;
 }
 
+// Of a turn only the last acknowledgement to each peer says anything.
+void ClusterHost::perform_all(const std::vector<Effect>& effects) {
+  std::map<SessionId, const Effect*> last;
+  const auto is_ack = [](const SendToWorker& frame) {
+    return std::holds_alternative<wire::ReportsAcked>(frame.message);
+  };
+  for (const Effect& effect : effects) {
+    const auto* frame = std::get_if<SendToWorker>(&effect);
+    if (frame != nullptr && is_ack(*frame)) last[frame->session] = &effect;
+  }
+  for (const Effect& effect : effects) {
+    const auto* frame = std::get_if<SendToWorker>(&effect);
+    if (frame != nullptr && is_ack(*frame) && last[frame->session] != &effect) continue;
+    std::visit([this](const auto& value) { perform(value); }, effect);
+  }
+}
+
 void ClusterHost::flush() {
   if (closed_ || !append_pending()) return;
   durable_ = decided_;
+  urgent_ = false;
+  flushed_at_ = monotonic_now();
   for (const Fact& fact : facts_) meter_.on(fact, *state_);
   facts_.clear();
   audit_.clear();
   const std::vector<Event> events = std::exchange(events_, {});
   const std::vector<Effect> effects = std::exchange(effects_, {});
-  for (const Effect& effect : effects) {
-    std::visit([this](const auto& value) { perform(value); }, effect);
-  }
+  perform_all(effects);
   apply_access();
   for (const Event& event : events) {
     if (event.job) links_.notices->publish(event.job);
@@ -197,10 +243,13 @@ void ClusterHost::flush() {
 }
 
 void ClusterHost::rearm() {
+  const std::optional<Instant> due = state_->next_due();
+  // One that comes too early finds nothing due, which costs less than to arm it anew each time.
+  if (tick_ != 0 && due && *due >= tick_due_) return;
   host_.cancel(tick_);
   tick_ = 0;
-  const std::optional<Instant> due = state_->next_due();
   if (!due || closed_) return;
+  tick_due_ = *due;
   const Duration wait = std::max(Duration::zero(), *due - monotonic_now());
   tick_ = host_.arm(wait, [this] {
     tick_ = 0;

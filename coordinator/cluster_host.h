@@ -141,7 +141,9 @@ class ClusterHost {
   void handle(Input input);
   void take(Decision decision);
   void flush();
+  void end_turn();
   bool append_pending();
+  void perform_all(const std::vector<Effect>& effects);
   void rearm();
   void end_with(const Error& error);
 
@@ -178,9 +180,13 @@ class ClusterHost {
   std::uint64_t decided_ = 0;                      // number of the newest decision
   std::uint64_t durable_ = 0;                      // and of the newest durable one
   bool flush_due_ = false;                         // a flush has been posted
+  bool urgent_ = false;                            // somebody waits for what is pending
+  Instant flushed_at_;
+  actor::TimerId gather_ = 0;
   bool ledger_failing_ = false;
   bool closed_ = false;
   actor::TimerId tick_ = 0;
+  Instant tick_due_;
 
   std::uint64_t last_request_ = 0;
   std::map<RequestId, Waiting> waiting_;

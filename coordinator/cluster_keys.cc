@@ -75,6 +75,7 @@ void ClusterHost::rotate_keys(Duration overlap, const Caller& caller, Answered a
                  control_address_, to_ms(overlap) / 1000);
   host_.arm(overlap, [this, keys, overlap] { end_overlap(keys, overlap); });
   note_change(caller, caller.target);
+  urgent_ = true;
   afterwards_.push_back([answered = std::move(answered)] { answered(Done{}); });
   flush_soon();
 }

@@ -79,6 +79,7 @@ void ClusterHost::change_access(AccessChange change, const Caller& caller, Answe
                 caller.target.empty() ? "token " + std::to_string(record.id) : caller.target);
   }
   access_.push_back(std::move(change));
+  urgent_ = true;
   afterwards_.push_back([answered = std::move(answered)] { answered(Done{}); });
   flush_soon();
 }

@@ -50,10 +50,11 @@ struct Placement {
   std::string incarnation;
   std::uint32_t slot = 0;
   bool survivor = false;  // the process lives already and keeps its slot
+  bool lined_up = false;  // begins when those before it on its slot have ended (life/line.h)
 
   bool operator==(const Placement&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(Placement, (), (process, worker, incarnation, slot, survivor))
+BOOST_DESCRIBE_STRUCT(Placement, (), (process, worker, incarnation, slot, survivor, lined_up))
 
 // The whole gang is reserved, by rank, in one fact (I4, I5). The job is placed, or stays
 // recovering.

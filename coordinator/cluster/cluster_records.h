@@ -217,12 +217,14 @@ struct ProcessRecord {
   bool lost =
       false;  // its worker was lost: the job no longer counts on it, the slot is not free yet
   bool ordered_to_stop = false;
+  bool lined_up =
+      false;  // it was placed behind others on its slot, and waits for it while pid is 0
 
   bool operator==(const ProcessRecord&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(ProcessRecord, (),
                       (process, job, generation, rank, worker, incarnation, slot, pid, lost,
-                       ordered_to_stop))
+                       ordered_to_stop, lined_up))
 
 struct WorkerRecord {
   std::string worker;

@@ -10,6 +10,7 @@
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/life/admission.h"
 #include "coordinator/life/hang.h"
+#include "coordinator/life/line.h"
 #include "coordinator/membership/drain.h"
 #include "coordinator/membership/membership.h"
 #include "coordinator/scheduler/arrays.h"
@@ -233,6 +234,8 @@ void ClusterState::restore(const Snapshot& snapshot) { parts_->desk.durable.rest
 
 void ClusterState::replay(const Fact& fact) { parts_->desk.durable.apply(fact); }
 
+bool ClusterState::has_lines() const { return !parts_->desk.board.lined_up.empty(); }
+
 Snapshot ClusterState::snapshot() const { return parts_->desk.durable.snapshot(); }
 
 Decision ClusterState::begin(Instant now, WallTime wall, std::uint64_t last_event_seq) {
@@ -312,6 +315,7 @@ JobSummary summarize(const Desk& desk, const JobRecord& job) {
 std::string phase_of(const ProcessRecord& process, const ProcessSoft* soft) {
   if (process.lost) return "lost";
   if (process.ordered_to_stop || (soft != nullptr && soft->stop_told)) return "stopping";
+  if (stands_in_line(process)) return "in line";
   if (soft == nullptr || !soft->seen) return process.pid == 0 ? "placed" : "unknown";
   if (soft->progress.process && soft->progress.generation == soft->told)
     return soft->progress.phase;

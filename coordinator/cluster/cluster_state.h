@@ -88,6 +88,9 @@ class ClusterState {
   // well after that time, this coordinator was away itself, and blames nobody for its own absence.
   std::optional<Instant> next_due() const;
 
+  // Whether tasks stand in line at workers (life/line.h).
+  bool has_lines() const;
+
   Snapshot snapshot() const;
 
   // Whether `peer` speaks in the session that is its worker's current one.

@@ -60,6 +60,10 @@ void stir_workers(Desk& desk, const T& fact) {
       desk.board.stirred_jobs.insert(process->job);
     }
   }
+  // Begun or gone, it does not stand in line any more.
+  if constexpr (std::is_same_v<T, ProcessStarted> || std::is_same_v<T, ProcessEnded>) {
+    desk.board.lined_up.erase(fact.process);
+  }
   if constexpr (requires { fact.gang; }) {
     for (const Placement& each : fact.gang) stirred.insert(each.worker);
   }

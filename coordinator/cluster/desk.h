@@ -73,7 +73,8 @@ struct ProcessSoft {
   std::uint32_t steps = 0;  // that the mean has seen
   bool hang_told = false;   // of the standstill that lasts
   bool straggler_told = false;
-  std::string limits;  // what holds it, as its worker said
+  std::string limits;        // what holds it, as its worker said
+  bool called_back = false;  // from its line, unless it has begun
 };
 
 struct JobSoft {
@@ -94,6 +95,7 @@ struct JobSoft {
   std::optional<Instant> overdue_due;     // from then on nobody passes it
   std::optional<Instant> full_size_due;   // waits for all of ranks.max until then
   std::optional<Instant> grow_due;        // may be given more ranks
+  std::optional<Instant> line_due;        // stands in line no longer
   std::optional<Instant> partial_since;   // there is room for a part of its ranks; not a deadline
   std::optional<Instant> may_grow_at;     // not a deadline either
   std::int64_t aborted_unix_ms = 0;  // when the last survivor was known to have left the old group
@@ -102,6 +104,7 @@ struct JobSoft {
   std::optional<Instant> commit_due;
   std::uint32_t commit_attempts = 0;
   bool serving_open = false;
+  double task_us = 0;  // of an array: how long a task takes, a mean over the last ones
   std::optional<wire::FirstStepDone> first_step;  // of this generation, not recorded yet
   std::string waiting;                            // what it waits for, for people
 };
@@ -111,7 +114,7 @@ inline auto dues_of(const JobSoft& soft) {
   return std::array{&soft.settle_until,  &soft.regroup_due, &soft.start_due,      &soft.formed_due,
                     &soft.hang_due,      &soft.wait_due,    &soft.checkpoint_due, &soft.time_due,
                     &soft.queued_due,    &soft.commit_due,  &soft.begin_due,      &soft.overdue_due,
-                    &soft.full_size_due, &soft.grow_due,    &soft.release_due};
+                    &soft.full_size_due, &soft.grow_due,    &soft.release_due,    &soft.line_due};
 }
 
 struct Desk {

@@ -268,6 +268,7 @@ void Durable::add_process(const JobRecord& job, Generation generation, std::uint
   process.worker = place.worker;
   process.incarnation = place.incarnation;
   process.slot = place.slot;
+  process.lined_up = place.lined_up;
   of_job_[job.job].insert(place.process);
   of_worker_[place.worker].insert(place.process);
   TUTTI_ASSERT(processes_.emplace(place.process, std::move(process)).second);
@@ -305,6 +306,10 @@ void Durable::on(const GroupRunning& fact) {
     recovery.copied_ms = std::max(recovery.regrouped_ms, fact.unix_ms - recovery.seen_unix_ms);
   }
   job.formed = true;
+  // Who stood in line held nothing until now.
+  for (const ProcessId id : processes_of(job.job)) {
+    if (process_of(id).lined_up) job.placed_unix_ms = fact.unix_ms;
+  }
   if (fact.fell_back) {
     std::erase_if(job.checkpoints,
                   [&](const CommittedCheckpoint& each) { return each.step > fact.step; });

@@ -9,6 +9,7 @@
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/cluster/release.h"
 #include "coordinator/life/hang.h"
+#include "coordinator/life/line.h"
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/dependencies.h"
 #include "coordinator/scheduler/explain.h"
@@ -144,7 +145,18 @@ void on_report(Desk& desk, const wire::RankStarted& report) {
   }
   desk.record(ProcessStarted{.process = report.process, .pid = report.pid});
   desk.processes[report.process].limits = report.limits;
-  desk.touch(desk.durable.process(report.process)->job);
+  desk.touch(process->job);
+  if (!process->lined_up) return;
+  // It meets nobody, and its worker does not say so by itself.
+  on_report(desk, wire::GroupFormed{.job = process->job,
+                                    .generation = report.generation,
+                                    .process = report.process,
+                                    .rank = process->rank,
+                                    .step = 0,
+                                    .copied_bytes = 0,
+                                    .serve_endpoint = {},
+                                    .serve_key = {},
+                                    .model = {}});
 }
 
 void on_report(Desk& desk, const wire::RankReady& report) {
@@ -254,6 +266,7 @@ void resume_job(Desk& desk, const JobRecord& job) {
   }
   if (job.generation_alive && job.formation.addresses.empty()) {
     soft.start_due = desk.now + desk.settings.start_max;
+    resume_line(desk, job);
   } else if (job.generation_alive && !job.formed) {
     soft.formed_due = desk.now + desk.settings.form_max;
   } else if (job.generation && !job.generation_alive && job.state != JobState::queued &&
@@ -502,6 +515,7 @@ void check_job_deadlines(Desk& desk, JobId id) {
     desk.board.stirred_jobs.insert(id);
     desk.capacity_changed();
   }
+  if (soft.line_due && desk.now >= *soft.line_due) call_back(desk, id);
   if (soft.queued_due && desk.now >= *soft.queued_due && job.state == JobState::queued) {
     return stop_job(desk, id,
                     {.state = JobState::failed,

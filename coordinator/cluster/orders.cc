@@ -73,7 +73,7 @@ void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const Proce
                        .folder = job.folder,
                        .start_ms_max = static_cast<std::uint32_t>(to_ms(desk.settings.start_max)),
                        .at_once = job.terms.kind == "run" && size == 1,
-                       .queue = false,
+                       .queue = process.lined_up,
                        .owner = job.owner,
                        .restarts = job.restarts,
                        .array_index = job.array ? static_cast<std::int32_t>(job.index) : -1,

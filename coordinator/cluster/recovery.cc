@@ -9,6 +9,7 @@
 #include "coordinator/cluster/release.h"
 #include "coordinator/life/failures.h"
 #include "coordinator/life/hang.h"
+#include "coordinator/life/line.h"
 #include "coordinator/membership/drain.h"
 #include "coordinator/scheduler/schedule.h"
 #include "protocol/base/assert.h"
@@ -64,6 +65,7 @@ void on_exit(Desk& desk, const wire::RankExited& exit) {
     advance(desk, exit.job);
   }
   const bool well = counts && ended_well(*job, exit);
+  note_task_end(desk, process, exit);
   std::string error = exit.error;
   if (error.empty() && exit.failure != wire::FailureClass::none) error = describe_exit(exit);
   desk.record(ProcessEnded{.process = exit.process,
@@ -76,6 +78,13 @@ void on_exit(Desk& desk, const wire::RankExited& exit) {
   desk.capacity_changed();
   if (job != nullptr) desk.touch(job->job);
   if (!counts || well) return;
+  if (was_called_back(process, exit)) {
+    return stop_job(desk, job->job,
+                    {.state = JobState::queued,
+                     .exit_code = 0,
+                     .failure = wire::FailureClass::none,
+                     .message = "called back from the line of its slot"});
+  }
   lose_rank(desk, job->job, process, judge(*job, exit));
 }
 

@@ -51,6 +51,14 @@ struct Reservation {
   bool preempting = false;                    // they were asked to leave for it
 };
 
+// A slot whose line became shorter (life/line.h).
+struct Opening {
+  std::string worker;
+  std::uint32_t slot = 0;
+
+  auto operator<=>(const Opening&) const = default;
+};
+
 struct Board {
   Capacity capacity;
   JobQueue queue;
@@ -70,6 +78,8 @@ struct Board {
   std::optional<Reservation> reservation;
   std::map<std::string, Amount> gang_holds;  // for gangs that lost ranks, of this pass
   JobId head;                                // whose turn it was in the last pass; none: nobody's
+  std::set<Opening> openings;                // since the last pass
+  std::set<ProcessId> lined_up;              // those that stand in line
   std::optional<std::int64_t> delays_from_unix_ms;  // when fair share was looked at last
 };
 

@@ -5,6 +5,7 @@
 
 #include "coordinator/cluster/release.h"
 #include "coordinator/life/failures.h"
+#include "coordinator/life/line.h"
 #include "coordinator/membership/membership.h"
 #include "coordinator/scheduler/fair_share.h"
 #include "coordinator/scheduler/room.h"
@@ -48,6 +49,11 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
   };
   for (const ProcessId id : desk.durable.processes_on(worker.worker)) {
     const ProcessRecord& process = *desk.durable.process(id);
+    // A line takes what its first one does.
+    if (process.lined_up &&
+        std::find(out.taken.begin(), out.taken.end(), process.slot) != out.taken.end()) {
+      continue;
+    }
     take(process.slot, desk.durable.job(process.job));
   }
   const auto link = desk.links.find(worker.worker);
@@ -214,7 +220,8 @@ std::vector<scheduler::Holding> holdings_of(const Desk& desk, JobId id) {
   for (const ProcessId each : desk.durable.processes_of(id)) {
     const ProcessRecord& process = *desk.durable.process(each);
     const WorkerRecord* worker = desk.durable.worker(process.worker);
-    if (worker != nullptr) out.push_back({process.worker, amount_on(*worker, job)});
+    if (worker != nullptr && !stands_in_line(process))
+      out.push_back({process.worker, amount_on(*worker, job)});
   }
   return out;
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "coordinator/cluster/release.h"
+#include "coordinator/life/line.h"
 #include "coordinator/scheduler/index.h"
 #include "coordinator/scheduler/schedule.h"
 
@@ -33,6 +34,7 @@ Amount held_for(const Desk& desk, const Reservation& reservation, const std::str
   for (const ProcessId id : desk.durable.processes_on(node)) {
     const ProcessRecord& process = *desk.durable.process(id);
     if (worker == nullptr || !reservation.frees.contains(process.job)) continue;
+    if (stands_in_line(process)) continue;
     coming += amount_on(*worker, desk.durable.job(process.job));
   }
   return amount_of(reservation.shape, seat->ranks).less(coming);

@@ -9,6 +9,7 @@
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/life/failures.h"
+#include "coordinator/life/line.h"
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/index.h"
 #include "coordinator/scheduler/policies/policies.h"
@@ -379,10 +380,10 @@ bool place_on_held(Desk& desk, const JobRecord& job, const Shape& shape) {
 }
 
 // It ends, by its limit, before the head can start.
-bool ends_in_time(const Desk& desk, const JobRecord& job) {
+bool ends_in_time(const Desk& desk, std::uint64_t time_ms_max) {
   const auto& start = desk.board.reservation->start_unix_ms;
-  return start && job.terms.time_ms_max != 0 &&
-         desk.wall.unix_ms + static_cast<std::int64_t>(job.terms.time_ms_max) +
+  return start && time_ms_max != 0 &&
+         desk.wall.unix_ms + static_cast<std::int64_t>(time_ms_max) +
                  to_ms(desk.settings.stop_grace) <=
              *start;
 }
@@ -402,9 +403,11 @@ class QueuePass {
       }
       if (++lanes > kLanesPerPass + placements_) break;
       if (head_ && board_.capacity.free_slots() == 0) break;
-      const Turn turn = consider(head->job, *head->lane);
+      const Turn turn =
+          surely_passed(*head->lane) ? Turn::passed : consider(head->job, *head->lane);
       if (turn == Turn::placed) {
         ++placements_;
+        seen_.reset();
         continue;  // an array has its turn until it has no room or no task left
       }
       last = head->turn;
@@ -414,6 +417,20 @@ class QueuePass {
   }
 
  private:
+  // Behind the head, as far as the lane says it without a look at its job: most lanes of a long
+  // queue, which the pass goes by.
+  bool surely_passed(const scheduler::LaneKey& lane) {
+    if (!head_) return false;
+    if (!seen_ || !(seen_->first == lane.shape)) {
+      seen_.emplace(lane.shape, board_.capacity.sum(lane.shape));
+    }
+    const Sum& sum = seen_->second;
+    if (sum.free < lane.ranks_min) return true;
+    if (!reserved_) return false;
+    if (!board_.reservation) return true;
+    return sum.now < lane.ranks_min && !ends_in_time(desk_, lane.time_ms);
+  }
+
   Turn consider(JobId id, const scheduler::LaneKey& lane) {
     const Shape shape = lane.shape;
     const JobRecord& job = desk_.job(id);
@@ -448,12 +465,14 @@ class QueuePass {
     if (job.terms.kind == "run" && is_fenced_off(desk_, job.job)) return Turn::passed;
     if (!reserved_) reserve(desk_, head_);
     reserved_ = true;
+    seen_.reset();
     // Without a reservation nobody can say what the head needs.
     if (!board_.reservation) return Turn::passed;
     const Sum beside = board_.capacity.sum(shape);
     if (place_now(desk_, job, beside, shape)) return Turn::placed;
-    return ends_in_time(desk_, job) && place_on_held(desk_, job, shape) ? Turn::placed
-                                                                        : Turn::passed;
+    return ends_in_time(desk_, job.terms.time_ms_max) && place_on_held(desk_, job, shape)
+               ? Turn::placed
+               : Turn::passed;
   }
 
   Desk& desk_;
@@ -461,6 +480,7 @@ class QueuePass {
   JobId head_;
   bool reserved_ = false;  // in this pass: nothing in it makes a reservation unsound
   std::size_t placements_ = 0;
+  std::optional<std::pair<Shape, Sum>> seen_;  // of the last shape, as long as nothing is placed
 };
 
 }  // namespace
@@ -473,6 +493,7 @@ void schedule(Desk& desk) {
   place_interrupted(desk);
   const JobId head = QueuePass(desk).run();
   desk.board.head = head;
+  line_up(desk, head);
   if (!head) {
     drop_reservation(desk);
   } else {

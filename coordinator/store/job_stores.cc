@@ -123,6 +123,7 @@ void JobStores::flush() {
     const Result<>& sync = synced.at(data.job);
     if (outcomes[i] && !sync) outcomes[i] = sync.error();
     if (outcomes[i] && outcomes[i]->ack.end) {
+      const std::lock_guard lock(streams_guard_);
       Ended& ended = streams_[data.job][data.process];
       (data.stream == wire::Stream::log ? ended.log : ended.steps) = true;
     }
@@ -133,16 +134,18 @@ void JobStores::flush() {
 }
 
 void JobStores::expect(JobId job, ProcessId process) {
-  static_cast<void>(host_.tell([this, job, process] { streams_[job].try_emplace(process); }));
+  const std::lock_guard lock(streams_guard_);
+  streams_[job].try_emplace(process);
 }
 
 void JobStores::expect_nothing(JobId job, ProcessId process) {
-  static_cast<void>(host_.tell([this, job, process] {
+  {
+    const std::lock_guard lock(streams_guard_);
     const auto found = streams_.find(job);
     if (found == streams_.end() || found->second.erase(process) == 0) return;
     if (found->second.empty()) streams_.erase(found);
-    notices_.publish(job);
-  }));
+  }
+  notices_.publish(job);
 }
 
 void JobStores::forget(JobId first, std::uint32_t more) {
@@ -154,7 +157,10 @@ void JobStores::forget(JobId first, std::uint32_t more) {
 void JobStores::remove(JobId job) {
   open_.erase(job);
   used_.remove(job);
-  streams_.erase(job);
+  {
+    const std::lock_guard lock(streams_guard_);
+    streams_.erase(job);
+  }
   {
     const std::lock_guard lock(figures_guard_);
     figures_.erase(job);
@@ -189,10 +195,14 @@ std::map<JobId, StepFigures> JobStores::figures() const {
 }
 
 bool JobStores::streams_ended(JobId job) {
-  if (const auto found = streams_.find(job); found != streams_.end()) {
-    for (const auto& [process, ended] : found->second) {
-      if (!ended.log || !ended.steps) return false;
-    }
+  {
+    const std::lock_guard lock(streams_guard_);
+    const auto found = streams_.find(job);
+    const bool open =
+        found != streams_.end() &&
+        std::any_of(found->second.begin(), found->second.end(),
+                    [](const auto& entry) { return !entry.second.log || !entry.second.steps; });
+    if (open) return false;
   }
   const Result<Records*> records = open(job, Missing::refuse);
   return !records || (*records)->log.all_ended();

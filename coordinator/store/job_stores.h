@@ -107,6 +107,8 @@ class JobStores {
   // On the strand.
   std::map<JobId, std::unique_ptr<Records>> open_;
   std::list<JobId> used_;  // most recently used first
+
+  std::mutex streams_guard_;
   std::map<JobId, std::map<ProcessId, Ended>> streams_;
 };
 

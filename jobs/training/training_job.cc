@@ -72,6 +72,11 @@ bool TrainingJob::saves_after(std::uint64_t step) const {
 
 Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
   if (device == nullptr) return {};
+  if (job.optimizer->name != optimizers::kAdamW.name) {
+    return Error{ErrorCode::unsupported, "train.optimizer.name " +
+                                             std::string(job.optimizer->name) +
+                                             " runs on CPUs only; on a GPU there is adamw"};
+  }
   const models::ParameterLayout& layout = job.decoder.layout();
   const std::uint32_t micro = job.micro();
   const std::uint64_t states = (1 + job.optimizer->states.size()) * layout.elements();

@@ -32,6 +32,13 @@ TimerId ActorHost::arm(Duration after, std::function<void()> handler) {
   if (!state_->open) return 0;
   const TimerId id = ++state_->last_timer;
   auto& timer = state_->timers[id];
+  if (after <= Duration::zero()) {
+    // Behind what waits already, and without the kernel's clock.
+    asio::post(state_->strand, [state = state_, id, run = std::move(handler)] {
+      if (state->open && state->timers.erase(id) > 0) run();
+    });
+    return id;
+  }
   timer = std::make_unique<asio::steady_timer>(state_->runtime.context());
   timer->expires_after(std::chrono::duration_cast<asio::steady_timer::duration>(after));
   timer->async_wait(asio::bind_executor(

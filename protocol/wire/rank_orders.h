@@ -103,10 +103,13 @@ struct StopRank {
   ProcessId process;
   std::uint32_t grace_ms = 5'000;
   std::string reason;
+  // Only if it still waits for its slot (StartRank.queue); else nothing happens, and nothing is
+  // said.
+  bool unless_begun = false;
 
   bool operator==(const StopRank&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(StopRank, (), (job, process, grace_ms, reason))
+BOOST_DESCRIBE_STRUCT(StopRank, (), (job, process, grace_ms, reason, unless_begun))
 
 // One file of a checkpoint: name within the folder, size, XXH3-128 in hexadecimal.
 struct CheckpointFile {

@@ -63,13 +63,14 @@ struct RankExited {
   std::uint64_t cpu_ms = 0;             // user and system, the same
   std::string log_tail = {};  // of one that ended badly: the last kLogTailBytes of its log
   bool silent = false;  // it wrote nothing and has no step records: no stream of it will be sent
+  std::uint64_t ran_us = 0;  // from the order to launch it to its end; 0: not known
 
   bool operator==(const RankExited&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(RankExited, (),
                       (job, generation, process, code, signal, ordered, failure, error,
                        seen_unix_ms, began, out_of_memory, memory_peak_bytes, cpu_ms, log_tail,
-                       silent))
+                       silent, ran_us))
 
 BOOST_DEFINE_ENUM_CLASS(ProcessPhase, starting, ready, formed, broken, finished, stopping)
 

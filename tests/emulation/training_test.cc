@@ -138,6 +138,16 @@ TEST_CASE("emulation: a job that a device has no room for is refused with both n
         std::string::npos);
 }
 
+TEST_CASE("emulation: an optimizer that has no GPU version is refused before the first step") {
+  TinyJob tiny;
+  tiny.spec().train.optimizer.name = "muon";
+  const auto job = tiny.open();
+  const auto device = Member::open();
+  const auto refused = check_memory(*job, device.get());
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::unsupported);
+}
+
 TEST_CASE(
     "emulation: serving gives the bits of one prefill in chunks and one by one, near the CPU's") {
   const TinyJob tiny;

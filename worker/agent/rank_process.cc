@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 
 #include "protocol/base/log.h"
@@ -26,10 +27,7 @@ constexpr int kDrainReadsMax = 64;
 
 RankProcess::RankProcess(actor::ActorHost& host, Launched process, Handlers handlers,
                          std::string received)
-    : host_(host),
-      process_(std::move(process)),
-      handlers_(std::move(handlers)),
-      buffer_(kReadBytes, '\0') {
+    : host_(host), process_(std::move(process)), handlers_(std::move(handlers)) {
   if (process_.socket) {
     socket_ = process_.socket.get();
     link_ = std::make_unique<transport::AsyncPipeLink>(
@@ -92,9 +90,10 @@ void RankProcess::on_pid_readable() {
 }
 
 bool RankProcess::read_output() {
-  const ssize_t count = ::read(process_.output.get(), buffer_.data(), buffer_.size());
+  static std::array<char, kReadBytes> buffer;  // one thread reads
+  const ssize_t count = ::read(process_.output.get(), buffer.data(), buffer.size());
   if (count > 0) {
-    handlers_.on_output(std::string_view(buffer_).substr(0, static_cast<std::size_t>(count)));
+    handlers_.on_output(std::string_view(buffer.data(), static_cast<std::size_t>(count)));
     return true;
   }
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return false;

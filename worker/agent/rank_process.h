@@ -72,7 +72,6 @@ class RankProcess {
   bool link_ended_ = false;
   bool reaped_ = false;
   actor::TimerId timer_ = 0;
-  std::string buffer_;
 };
 
 }  // namespace tutti::worker

@@ -34,12 +34,13 @@ struct SavedProcess {
   std::optional<Instant> kill_at;
   wire::FailureClass failure = wire::FailureClass::none;  // why this worker ends it, if it does
   std::string reason;
+  std::optional<Instant> launched_at;
 
   bool operator==(const SavedProcess&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(SavedProcess, (),
                       (start, state, program, launched, gone, stop_ordered, group_sent, ready,
-                       formed, finished, start_deadline, kill_at, failure, reason))
+                       formed, finished, start_deadline, kill_at, failure, reason, launched_at))
 
 struct SavedStream {
   std::uint64_t size = 0;

@@ -17,6 +17,10 @@ namespace {
 // How often a join.json that is not there yet is looked for.
 constexpr Duration kJoinPoll = 50ms;
 
+// Less than what a line is worth.
+constexpr Duration kGather = 3ms;
+constexpr std::size_t kGatheredMax = 64;
+
 // How long a handover waits for what is half done: starts, frames on their way.
 constexpr Duration kHandoverWithin = 10s;
 constexpr Duration kHandoverRetry = 20ms;
@@ -172,6 +176,29 @@ void WorkerHost::learn(const wire::HeartbeatAnswered& answer) {
 }
 
 void WorkerHost::perform(const SendToCoordinator& effect) {
+  // Of a turn only the last acknowledgement says anything.
+  if (std::holds_alternative<wire::OrdersAcked>(effect.message)) {
+    if (std::exchange(acknowledgement_, effect)) return;
+    host_.arm(Duration{0}, [this] { send(*std::exchange(acknowledgement_, std::nullopt)); });
+    return;
+  }
+  // While programs stand in line, nobody waits for a report: those of a few leave together.
+  if (effect.sequence && (state_.has_line() || !outbox_.empty())) {
+    outbox_.push_back(effect);
+    if (gather_ == 0) gather_ = host_.arm(kGather, [this] { send_gathered(); });
+    if (!state_.has_line() || outbox_.size() >= kGatheredMax) send_gathered();
+    return;
+  }
+  send(effect);
+}
+
+void WorkerHost::send_gathered() {
+  host_.cancel(gather_);
+  gather_ = 0;
+  for (const SendToCoordinator& effect : std::exchange(outbox_, {})) send(effect);
+}
+
+void WorkerHost::send(const SendToCoordinator& effect) {
   if (!endpoint_) return;
   wire::FromWorker message = effect.message;
   if (auto* hello = std::get_if<wire::Hello>(&message)) hello->join_token = join_->join_token;

@@ -96,13 +96,15 @@ class WorkerHost {
   RankProcess::Handlers handlers_of(ProcessId process);
   ProcessExited exit_of(ProcessId process, const ExitStatus& status);
   void on_exit(ProcessId process, const ExitStatus& status);
-  std::vector<pid_t> strangers() const;
+  std::vector<pid_t> strangers(std::vector<pid_t> children) const;
   void end_strays(ProcessId process);
   void reap_strays();
   Spool& spool_of(const SpoolOwner& owner);
   void finish_spool(ProcessId process);
   void append(ProcessId process, wire::Stream stream, std::string_view bytes);
 
+  void send(const SendToCoordinator& effect);
+  void send_gathered();
   void perform(const SendToCoordinator& effect);
   void perform(const SendToRank& effect);
   void perform(const ReserveAddress& effect);
@@ -131,6 +133,9 @@ class WorkerHost {
   std::uint64_t connections_ = 0;
   actor::TimerId reconnect_timer_ = 0;
   std::unique_ptr<transport::ClientEndpoint> endpoint_;
+  std::optional<SendToCoordinator> acknowledgement_;  // that leaves with this turn
+  std::vector<SendToCoordinator> outbox_;             // gathered
+  actor::TimerId gather_ = 0;
   std::unique_ptr<transport::LivenessConnection> liveness_;
   wire::FrameCounters coordinator_frames_;
   wire::FrameCounters rank_frames_;

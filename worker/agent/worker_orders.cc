@@ -126,6 +126,7 @@ bool WorkerState::holds_slot(std::uint32_t slot) const {
 
 void WorkerState::launch_at_once(Process& process) {
   process.launched = true;
+  process.launched_at = now_;
   process.group_sent = process.state.generation;
   wire::FormGroup alone;
   alone.job = process.start.job;
@@ -234,6 +235,7 @@ void WorkerState::on_order(const wire::AbortGeneration& order) {
 
 void WorkerState::on_order(const wire::StopRank& order) {
   Process* process = living(order.process);
+  if (order.unless_begun && (process == nullptr || process->launched)) return;
   if (process == nullptr) return report_unknown(order.job, {}, order.process);
   process->stop_ordered = true;
   stop_process(*process, std::chrono::milliseconds(order.grace_ms), order.reason);

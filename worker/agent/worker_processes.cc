@@ -269,19 +269,19 @@ void WorkerHost::on_exit(ProcessId process, const ExitStatus& status) {
 }
 
 // Children that nobody here started: orphans of programs, which the kernel gave to us.
-std::vector<pid_t> WorkerHost::strangers() const {
-  auto all = children();
-  if (!all || all->size() <= processes_.size()) return {};
+std::vector<pid_t> WorkerHost::strangers(std::vector<pid_t> all) const {
+  if (all.size() <= processes_.size()) return {};
   std::set<pid_t> known;
   for (const auto& [id, process] : processes_) known.insert(process->pid());
-  std::erase_if(*all, [&](pid_t pid) { return known.contains(pid); });
-  return *std::move(all);
+  std::erase_if(all, [&](pid_t pid) { return known.contains(pid); });
+  return all;
 }
 
 // Its group has been killed. Whatever left the group is our child by now, or a child of such; it
 // goes unless it bears the mark of another living process.
 void WorkerHost::end_strays(ProcessId process) {
-  if (!children()) {
+  auto all = children();
+  if (!all) {
     end_marked({std::string(kWorkerMark) + "=" + settings_.plan.mark,
                 std::string(kProcessMark) + "=" + to_string(process)},
                kSweep);
@@ -290,7 +290,7 @@ void WorkerHost::end_strays(ProcessId process) {
   const Instant until = monotonic_now() + kSweep;
   for (;;) {
     bool left = false;
-    for (const pid_t pid : strangers()) {
+    for (const pid_t pid : strangers(*std::move(all))) {
       if (reap_orphan(pid)) continue;
       const std::string mark = process_mark_of(pid);
       const bool others = std::any_of(processes_.begin(), processes_.end(), [&](const auto& entry) {
@@ -302,6 +302,8 @@ void WorkerHost::end_strays(ProcessId process) {
     }
     if (!left || monotonic_now() >= until) return;
     std::this_thread::sleep_for(1ms);
+    all = children();
+    if (!all) return;
   }
 }
 
@@ -309,7 +311,7 @@ void WorkerHost::reap_strays() {
   const Instant now = monotonic_now();
   if (now - strays_at_ < kStraysPeriod) return;
   strays_at_ = now;
-  for (const pid_t pid : strangers()) reap_orphan(pid);
+  for (const pid_t pid : strangers(children().value_or(std::vector<pid_t>{}))) reap_orphan(pid);
 }
 
 }  // namespace tutti::worker

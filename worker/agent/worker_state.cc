@@ -317,16 +317,21 @@ void WorkerState::on_input(const ProcessStarted& input) {
                            .pid = input.pid,
                            .limits = input.limits});
   if (!process->program) return;
-  const wire::GroupFormed formed{.job = process->start.job,
-                                 .generation = process->state.generation,
-                                 .process = input.process,
-                                 .rank = process->state.rank,
-                                 .step = 0,
-                                 .copied_bytes = 0,
-                                 .serve_endpoint = {},
-                                 .serve_key = {},
-                                 .model = {}};
-  on_rank(*process, formed);
+  wire::GroupFormed formed{.job = process->start.job,
+                           .generation = process->state.generation,
+                           .process = input.process,
+                           .rank = process->state.rank,
+                           .step = 0,
+                           .copied_bytes = 0,
+                           .serve_endpoint = {},
+                           .serve_key = {},
+                           .model = {}};
+  if (!process->start.queue) return on_rank(*process, formed);
+  // Who lets it wait for its slot knows that it has formed by having begun.
+  process->formed = process->state.formed = std::move(formed);
+  if (process->state.phase == wire::ProcessPhase::starting) {
+    process->state.phase = wire::ProcessPhase::formed;
+  }
 }
 
 void WorkerState::on_input(const StartFailed& input) {
@@ -361,6 +366,11 @@ void WorkerState::on_input(const ProcessExited& input) {
                         .memory_peak_bytes = input.memory_peak_bytes,
                         .cpu_ms = input.cpu_ms,
                         .log_tail = input.log_tail};
+  if (process->launched_at) {
+    const auto ran =
+        std::chrono::duration_cast<std::chrono::microseconds>(now_ - *process->launched_at);
+    exit.ran_us = static_cast<std::uint64_t>(std::max<std::int64_t>(1, ran.count()));
+  }
   blame(*process, exit);
   report_exit(*process, std::move(exit));
 }

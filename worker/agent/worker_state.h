@@ -77,6 +77,8 @@ class WorkerState {
   bool leaving() const { return leaving_until_ || stopping_; }
   SessionId session() const { return session_; }
   std::vector<wire::ProcessState> processes() const;  // living
+  // Programs wait for their slots: more than is reported next.
+  bool has_line() const { return !queued_.empty(); }
   std::size_t unacknowledged() const { return reports_.size(); }
   std::uint64_t stale_frames() const { return stale_frames_; }
 

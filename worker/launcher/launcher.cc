@@ -199,7 +199,8 @@ Result<Launched> launch(const LaunchPlan& plan) {
   if (!path) return path.error();
   auto output = make_pipe();
   if (!output) return output.error();
-  const FileDescriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  static FileDescriptor null;  // one thread launches
+  if (!null) null.reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return errno_error("cannot open /dev/null", errno);
 
   std::vector<std::string> command = plan.command;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -69,8 +70,13 @@ PathScout::PathScout() = default;
 
 PathScout::~PathScout() { abandon(); }
 
+// A job's own folder, which is made for it, is known by the one that it is made in.
 std::string PathScout::key_of(const Question& question) {
   std::string key = question.folder;
+  if (question.makes_folder) {
+    key = std::filesystem::path(question.folder).parent_path().string();
+    key += '\0';
+  }
   const auto add = [&](const std::string& text) {
     key += '\0';
     key += text;
@@ -85,6 +91,9 @@ std::string PathScout::key_of(const Question& question) {
 std::optional<std::string> PathScout::known(const Question& question, Instant now) const {
   const auto at = known_.find(key_of(question));
   if (at == known_.end() || now >= at->second.until) return std::nullopt;
+  if (question.makes_folder && ::mkdir(question.folder.c_str(), 0777) != 0 && errno != EEXIST) {
+    return std::nullopt;
+  }
   return at->second.program;
 }
 

@@ -42,7 +42,8 @@ class PathScout {
   PathScout& operator=(const PathScout&) = delete;
   ~PathScout();
 
-  // What was found a moment ago: the program's path.
+  // What was found a moment ago: the program's path. A folder that is to be made is made, if the
+  // one around it answered a moment ago.
   std::optional<std::string> known(const Question& question, Instant now) const;
 
   // Asks; `found` gets the answer unless abandon() came first. Errors: exhausted.

@@ -141,6 +141,7 @@ class SlotChecker final : public Checker {
     if (decision.facts.empty()) return;
     std::set<std::pair<std::string, std::uint32_t>> held;
     for (const auto& [id, process] : seen.shadow.processes()) {
+      if (process.lined_up) continue;  // it waits for those before it
       if (held.emplace(process.worker, process.slot).second) continue;
       seen.world.violate("I6", "slot " + std::to_string(process.slot) + " of " + process.worker +
                                    " was given twice");

@@ -4,6 +4,7 @@
 #include <string>
 #include <variant>
 
+#include "coordinator/life/line.h"
 #include "tests/simulation/checkers/checkers.h"
 
 namespace tutti::simulation {
@@ -200,8 +201,15 @@ class MemoryChecker final : public Checker {
                                     std::to_string(seen.options.ended_jobs_max));
     }
     const std::size_t slots = seen.options.workers * seen.options.slots;
-    if (seen.shadow.processes().size() > slots) {
+    const auto lined_up = static_cast<std::size_t>(
+        std::count_if(seen.shadow.processes().begin(), seen.shadow.processes().end(),
+                      [](const auto& each) { return each.second.lined_up; }));
+    if (lined_up != 0) seen.world.reached("tasks stood in line on a slot");
+    if (seen.shadow.processes().size() - lined_up > slots) {
       seen.world.violate("I19", "more processes than slots are remembered");
+    }
+    if (lined_up > seen.options.workers * coordinator::kLinesOfWorkerMax) {
+      seen.world.violate("I19", "the lines of the slots have no bound");
     }
     if (seen.shadow.workers().size() > seen.options.workers) {
       seen.world.violate("I19", "more workers than there are are remembered");

@@ -53,6 +53,7 @@ constexpr std::string_view kMustReach[] = {
     "a task of an array failed",
     "a task was cancelled before its turn",
     "a task came back to the queue",
+    "tasks stood in line on a slot",
     "a dependency released its job",
     "a job ended because its dependency did not hold",
     "a rank came back with its state",

@@ -71,6 +71,26 @@ TEST_CASE("worker: a program that may wait for its slot begins when the one befo
     CHECK(sent<wire::RankExited>(worker.order(stop)).at(0).ordered);
     CHECK(all<StartProcess>(worker.on(exited(1, 0))).at(0).start.process == ProcessId{3});
   }
+  SECTION("who is called back ends only if it has not begun") {
+    wire::StopRank stop = stop_rank(1);
+    stop.job = JobId{101};
+    stop.unless_begun = true;
+    const Effects ignored = worker.order(stop);
+    CHECK(all<SignalProcess>(ignored).empty());
+    CHECK(sent<wire::RankExited>(ignored).empty());
+    stop.process = ProcessId{2};
+    stop.job = JobId{102};
+    const auto exits = sent<wire::RankExited>(worker.order(stop));
+    REQUIRE(exits.size() == 1);
+    CHECK(exits[0].ordered);
+    CHECK_FALSE(exits[0].began);
+    stop.process = ProcessId{9};
+    CHECK(sent<wire::RankExited>(worker.order(stop)).empty());
+    worker.after(5ms);
+    const auto ended = sent<wire::RankExited>(worker.on(exited(1, 0)));
+    REQUIRE(ended.size() == 1);
+    CHECK(ended[0].ran_us >= 5'000);
+  }
 }
 
 TEST_CASE("worker: a program that may not wait is refused a slot that is held") {
