@@ -57,7 +57,7 @@ class SimWorker {
   // All that happens here takes `factor` times as long.
   void slow_down(double factor);
   void kill_rank(std::uint64_t choice);
-  // Not a program: one that hangs is its user's matter (limit.time).
+  // A program only for some seconds: one that hangs is its user's matter (limit.time).
   void hang_rank(std::uint64_t choice, Duration time);
 
   void receive(const std::string& peer, SessionId session, Sequence sequence,

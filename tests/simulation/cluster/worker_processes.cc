@@ -1,4 +1,5 @@
 // The worker's processes and what they wrote.
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -12,6 +13,8 @@ constexpr std::int32_t kKill = 9;
 constexpr std::int32_t kContinue = 18;
 constexpr std::int32_t kStop = 19;
 constexpr std::uint64_t kHoleBytes = 64;
+// Nobody ends one that hangs but its user (limit.time), so it goes on by itself.
+constexpr Duration kProgramHangs = 8s;
 
 }  // namespace
 
@@ -171,7 +174,8 @@ void SimWorker::kill_rank(std::uint64_t choice) {
 
 void SimWorker::hang_rank(std::uint64_t choice, Duration time) {
   SimRank* rank = choose_rank(choice);
-  if (rank == nullptr || rank->is_program()) return;
+  if (rank == nullptr) return;
+  if (rank->is_program()) time = std::min<Duration>(time, kProgramHangs);
   world_.trace("a rank on " + options_.name + " hangs");
   rank->signal(kStop);
   later(time, [this, id = rank->start().process] {

@@ -21,7 +21,7 @@ coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
   settings.liveness_port = 1;
   settings.hang_min = 3s;
   settings.hang_max = 10s;
-  settings.grow_after = 2s;
+  settings.grow_after = 500ms;
   settings.ended_jobs_max =
       options.mutation == Mutation::keep_history ? 1'000'000 : options.ended_jobs_max;
   if (options.mutation != Mutation::lose_quotas) {
@@ -243,6 +243,9 @@ void Scenario::note_coverage(const FaultRow& fault, const SimWorker& worker) {
     if (coordinator::is_terminal(job.state)) continue;
     if (fault.reach != Reach::cluster && !here.contains(id)) continue;
     ++coverage_.states[{name, std::string(state_name(job.state))}];
+    if (job.release.to == coordinator::ReleaseTo::none) continue;
+    const bool resizes = job.release.to == coordinator::ReleaseTo::resize;
+    ++coverage_.states[{name, resizes ? "resizing" : "leaving"}];
   }
 }
 

@@ -25,6 +25,7 @@ const WorkloadRow kWorkloads[] = {
     {"dependencies", plan_dependencies, "jobs that start after others have ended, well or not"},
     {"preemption", plan_preemption, "more than fits, and urgent jobs that take from it"},
     {"quotas", plan_quotas, "a user who asks for more than its quotas give"},
+    {"growing", plan_growing, "training jobs that grow into what programs leave free"},
     {"crowd", plan_crowd, "many short programs, so that the history overflows"},
 };
 

@@ -88,6 +88,7 @@ void plan_crowd(Plan& plan);
 void plan_arrays(Plan& plan);
 void plan_dependencies(Plan& plan);
 void plan_preemption(Plan& plan);
+void plan_growing(Plan& plan);
 void plan_quotas(Plan& plan);
 
 }  // namespace tutti::simulation
