@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -71,7 +72,7 @@ Result<> check_magic(const fs::path& file) {
   if (!opened) return errno_error("cannot read " + file.string(), errno);
   char head[16] = {};
   const ssize_t count = ::read(opened.get(), head, sizeof head);
-  if (count != sizeof head || std::string_view(head) != kMagic)
+  if (count != sizeof head || std::string_view(head, ::strnlen(head, sizeof head)) != kMagic)
     return Error{ErrorCode::corrupt, file.string() + " is not a ledger"};
   return {};
 }

@@ -38,6 +38,9 @@ std::string content_of(const fs::path& path) {
 
 std::vector<std::string> base_environment(const std::vector<std::string>& more) {
   std::vector<std::string> out{"PATH=/usr/local/bin:/usr/bin:/bin", "TUTTI_LOG=info"};
+  for (const char* name : {"ASAN_OPTIONS", "TSAN_OPTIONS"}) {  // ops/sanitize
+    if (const char* value = std::getenv(name)) out.push_back(std::string(name) + '=' + value);
+  }
   out.insert(out.end(), more.begin(), more.end());
   return out;
 }

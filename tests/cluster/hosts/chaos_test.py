@@ -22,7 +22,7 @@ import time
 
 import jobs
 import net
-from cluster import Failed, ended, eventually, tell
+from cluster import ENVIRONMENT, Failed, ended, eventually, tell
 
 STEPS = 150
 LINES = 20
@@ -216,7 +216,7 @@ class Chaos:
                         raise Failed(f"{target.name} does not start: " + target.with_suffix(".log").read_text())
                     done = subprocess.run([*self.cluster.hosts.prefix("a"), self.cluster.binaries / "tutti", "jobs",
                                            "-o", "json"], capture_output=True, text=True, check=False,
-                                          env={"TUTTI_STATE": str(target), "PATH": os.environ["PATH"]})
+                                          env=ENVIRONMENT | {"TUTTI_STATE": str(target)})
                     return done.stdout if done.returncode == 0 else None
                 pidfd = os.pidfd_open(process.pid)
                 listed = eventually(f"a coordinator on {target.name} answers", answers, 30,

@@ -20,6 +20,8 @@ from net import die_with_parent
 
 DEADLINE = 120.0
 COORDINATOR_HOST = "a"
+ENVIRONMENT = {name: value for name, value in os.environ.items()
+               if name in ("PATH", "ASAN_OPTIONS", "TSAN_OPTIONS")}  # the latter of ops/sanitize
 
 
 class Failed(Exception):
@@ -81,7 +83,7 @@ class Cluster:
         self.parts[part] = subprocess.Popen(
             [*self.hosts.prefix(host), self.binaries / "tutti", verb, "--config", self.folder / f"{part}.yaml"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent,
-            env={"PATH": os.environ["PATH"], "TUTTI_LOG": "info", name: value})
+            env=ENVIRONMENT | {"TUTTI_LOG": "info", name: value})
         log.close()
         if part in self.pidfds:
             os.close(self.pidfds[part])
@@ -139,7 +141,7 @@ class Cluster:
     def tutti(self, *words, deadline=DEADLINE):
         return subprocess.run([*self.hosts.prefix(COORDINATOR_HOST), self.binaries / "tutti", *words],
                               capture_output=True, text=True, timeout=deadline, check=False,
-                              env={"PATH": os.environ["PATH"], "TUTTI_STATE": str(self.state)})
+                              env=ENVIRONMENT | {"TUTTI_STATE": str(self.state)})
 
     def submit(self, name, spec, key=""):
         path = self.folder / f"{name}.yaml"
