@@ -57,10 +57,13 @@ struct Drain {
   std::int64_t since_unix_ms = 0;
   std::int64_t due_unix_ms = 0;    // empty by then
   std::int64_t empty_unix_ms = 0;  // since when nothing runs there; 0: not yet
+  bool leaving =
+      false;  // it said that it leaves, whatever else it is drained for: until it is back
 
   bool operator==(const Drain&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(Drain, (), (cause, reason, since_unix_ms, due_unix_ms, empty_unix_ms))
+BOOST_DESCRIBE_STRUCT(Drain, (),
+                      (cause, reason, since_unix_ms, due_unix_ms, empty_unix_ms, leaving))
 
 struct NodeBlame {
   JobId job;

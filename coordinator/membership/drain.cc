@@ -26,11 +26,13 @@ constexpr std::size_t kCauseBytesMax = 120;
 
 void drain(Desk& desk, const std::string& worker, DrainCause cause, std::string reason,
            Duration within) {
+  const bool leaves = desk.durable.worker(worker)->drain.leaving;
   desk.record(NodeDraining{.worker = worker,
                            .drain = {.cause = cause,
                                      .reason = std::move(reason),
                                      .since_unix_ms = desk.wall.unix_ms,
-                                     .due_unix_ms = desk.wall.unix_ms + to_ms(within)}});
+                                     .due_unix_ms = desk.wall.unix_ms + to_ms(within),
+                                     .leaving = leaves || cause == DrainCause::leaving}});
   const Drain& drain = desk.durable.worker(worker)->drain;
   desk.note({.job = {},
              .kind = cause == DrainCause::quarantine ? EventKind::quarantined : EventKind::draining,
@@ -231,10 +233,17 @@ void on_undrain(Desk& desk, const UndrainNode& input) {
   }
   desk.answer(input.request, Done{});
   if (!worker->draining() && worker->blames.empty()) return;
+  // That it is about to leave is not the operator's to lift: what is placed there is refused.
+  Drain leaves = worker->drain;
   desk.record(NodeUndrained{.worker = input.node});
+  if (leaves.leaving) {
+    leaves.cause = DrainCause::leaving;
+    desk.record(NodeDraining{.worker = input.node, .drain = leaves});
+  }
   desk.note({.job = {},
              .kind = EventKind::undrained,
-             .message = fmt::format("worker {} takes work again", input.node),
+             .message = fmt::format("worker {} takes work again{}", input.node,
+                                    leaves.leaving ? " once it is back" : ""),
              .worker = input.node});
   desk.capacity_changed();
 }
@@ -243,11 +252,16 @@ void on_leaving(Desk& desk, const WorkerLink& link, const wire::WorkerLeaving& r
   const auto at = desk.worker_of_peer.find(link.peer);
   if (at == desk.worker_of_peer.end()) return;
   const WorkerRecord* worker = desk.durable.worker(at->second);
+  if (worker == nullptr) return;
   // Who drained it wants it to be so when it is back, too.
-  const bool stays = worker != nullptr && worker->draining();
-  drain(desk, at->second, stays ? worker->drain.cause : DrainCause::leaving,
+  const DrainCause cause = worker->drain.cause;
+  drain(desk, at->second, DrainCause::leaving,
         report.reason.empty() ? "it was told to stop" : report.reason,
         std::chrono::milliseconds(report.deadline_ms));
+  if (cause == DrainCause::none || cause == DrainCause::leaving) return;
+  Drain both = worker->drain;
+  both.cause = cause;
+  desk.record(NodeDraining{.worker = at->second, .drain = std::move(both)});
 }
 
 }  // namespace tutti::coordinator

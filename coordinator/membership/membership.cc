@@ -106,6 +106,7 @@ void join(Desk& desk, const wire::Hello& hello) {
     // What is held against it stays; but who said that it leaves, and is back, takes work again.
     const bool back = known->incarnation != hello.incarnation;
     if (!back || known->drain.cause != DrainCause::leaving) wanted.drain = known->drain;
+    if (back) wanted.drain.leaving = false;
     wanted.blames = known->blames;
   }
   if (known != nullptr && *known == wanted) return;

@@ -1,9 +1,11 @@
 // Workers: admission, sessions, leases, and what a Hello says about processes.
 //
-//   Hello, new incarnation    its predecessor's processes are gone: a starting worker ends
-//   leftovers Hello, same incarnation   a new session; what it runs is compared with what it should
-//   run silence for three beats   suspect: it gets no new work silence for a lease       lost; so
-//   is one whose liveness connection ends without a Hello
+// - A Hello with a new incarnation: its predecessor's processes are gone, as a starting worker ends
+//   leftovers first.
+// - A Hello with the same incarnation: a new session; what it runs is compared with what it should
+//   run.
+// - Silence for three beats: suspect, it gets no new work.
+// - Silence for a lease, or the end of the liveness connection without a Hello: lost.
 //
 // A lost worker's processes lose their place in their jobs but hold their slots until the worker is
 // back. Then those of a training job that nobody began another generation of take their place

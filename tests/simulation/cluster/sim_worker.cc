@@ -35,6 +35,8 @@ void SimWorker::start() {
   settings.hello.limits = "rlimit";
   state_ = std::make_unique<worker::WorkerState>(std::move(settings));
   if (!is_cut()) unreachable_since_.reset();
+  // What it says arrives where only the way down is cut: its silence begins anew.
+  if (unreachable_since_ && !up_.is_cut()) unreachable_since_ = world_.now();
   for (const worker::Effect& effect : state_->start(world_.now())) {
     std::visit([this](const auto& each) { perform(each); }, effect);
   }

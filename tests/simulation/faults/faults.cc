@@ -50,4 +50,12 @@ void calm(Struck& at) {
   at.ranks.storage.write_max = 5ms;
 }
 
+void meet_one_kind(Struck& at, std::span<const std::string_view> kinds, FrameFate fate) {
+  const std::string_view kind = kinds[at.choice % kinds.size()];
+  const Instant end = at.world.now() + at.away;
+  at.network.observe([&world = at.world, kind, end, fate](const FrameSeen& frame) {
+    return world.now() < end && frame.message == kind ? fate : FrameFate{};
+  });
+}
+
 }  // namespace tutti::simulation

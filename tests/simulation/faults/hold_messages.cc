@@ -8,12 +8,7 @@ void hold_messages(Struck& at) {
       "Hello",       "Welcome",    "OrdersAcked",  "RankStarted", "RankReady",
       "GroupFormed", "RankExited", "SpoolData",    "SpoolAcked",  "GenerationBroken",
       "Regroup",     "FormGroup",  "RankFinished", "StopRank",    "ReportsAcked"};
-  const std::string_view kind = kKinds[at.choice % std::size(kKinds)];
-  const Instant end = at.world.now() + at.away;
-  at.network.observe([&world = at.world, kind, end](const FrameSeen& frame) {
-    const bool held = world.now() < end && frame.message == kind;
-    return FrameFate{.what = held ? FrameFate::What::hold : FrameFate::What::pass, .hold = 400ms};
-  });
+  meet_one_kind(at, kKinds, {.what = FrameFate::What::hold, .hold = 400ms});
 }
 
 }  // namespace tutti::simulation

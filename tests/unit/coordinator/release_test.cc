@@ -144,6 +144,27 @@ TEST_CASE("release: a worker that says it leaves is drained, and takes work when
   CHECK(driver.take<wire::StartRank>().size() == 1);
 }
 
+TEST_CASE("release: a worker that leaves is not given work by an undrain, but once it is back") {
+  Driver driver;
+  driver.join("a", 1);
+  const JobId job = driver.submit(train_spec(1));
+  const auto starts = driver.run_up();
+  drain(driver, "a");
+  driver.say("a", wire::WorkerLeaving{.deadline_ms = 30'000, .reason = "told to stop"});
+  driver.take<wire::SetFlags>();
+  driver.save(starts, Generation{1}, 3);
+  driver.finished(starts[0], Generation{1}, 3);
+  end_all(driver, starts);
+  REQUIRE(driver.job_state(job) == queued);
+  const bool lifted = GENERATE(true, false);
+  if (lifted) driver.on(UndrainNode{.request = driver.next_request(), .node = "a"});
+  driver.pass(1s);
+  CHECK(driver.take<wire::StartRank>().empty());
+  driver.disconnect("a");
+  driver.join("a", 1);
+  CHECK(driver.take<wire::StartRank>().size() == (lifted ? 1 : 0));
+}
+
 TEST_CASE("release: asked to leave while it recovers, one full holder saves alone") {
   Driver driver;
   driver.join("a", 1);
