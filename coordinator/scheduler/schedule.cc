@@ -263,6 +263,9 @@ void place_interrupted(Desk& desk) {
   old.swap(board.gang_holds);
   for (const auto& [node, amount] : old) hold_room(desk, node);
   std::vector<JobId> jobs(board.interrupted.begin(), board.interrupted.end());
+  // They go before whoever is new: what is kept for him may be what they lack, while he waits for
+  // their end.
+  if (!jobs.empty()) drop_reservation(desk);
   std::stable_sort(jobs.begin(), jobs.end(), [&](JobId left, JobId right) {
     return desk.job(left).terms.priority > desk.job(right).terms.priority;
   });

@@ -127,6 +127,26 @@ TEST_CASE("gangs: what a broken gang can use again is kept for it, before newcom
   CHECK(driver.job_state(newcomer) == queued);
 }
 
+TEST_CASE("gangs: what a broken gang lacks is not kept for who waits for that gang to end") {
+  Driver driver;
+  driver.join("a", 2);
+  driver.submit(train_spec(2));
+  const auto starts = driver.run_up();
+  driver.join("b", 1);
+  const JobId head = driver.submit(run_spec(3));
+  const JobId behind = driver.submit(limited(1, 600s));
+  REQUIRE(driver.job_state(behind) == queued);  // b is kept for the head
+  driver.broken(starts[0], Generation{1}, 1, "timeout", holds(3));
+  driver.pass(300ms);
+  driver.beat("a");
+  driver.ready(starts[0], Generation{2}, holds(3));
+  live(driver, 25s, {"a", "b"});
+  REQUIRE(driver.take<wire::StopRank>().size() == 1);
+  driver.exited(starts[1], 0, 9);
+  CHECK(driver.take<wire::StartRank>().size() == 1);
+  CHECK(driver.job_state(head) == queued);
+}
+
 TEST_CASE("elastic: a train job starts with what there is, a program waits a while for all") {
   Driver driver;
   driver.join("a", 2);
