@@ -12,7 +12,7 @@ import jobs
 import net
 from cluster import Failed, tell
 
-STEPS = 200
+STEPS = 500  # some seconds, so that a job still runs when a cut has come and gone
 
 
 def check(holds, what):

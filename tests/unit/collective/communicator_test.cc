@@ -66,8 +66,11 @@ TEST_CASE("communicator: a rank that leaves is seen by all, whoever they wait fo
   std::latch left(1);
   std::vector<Error> errors(3);
   std::vector<std::int32_t> lost(3, -1);
+  std::array<bool, 3> joined{};
+  std::array<bool, 3> broken_for_good{false, false, true};
   test::run_ranks({.size = 3}, [&](std::unique_ptr<Communicator> group) {
     const std::uint32_t rank = group->rank();
+    joined[rank] = exchange_votes(*group, {.step = 1}).ok();  // nobody leaves before all are there
     if (rank == 2) {
       group.reset();
       left.count_down();
@@ -85,8 +88,11 @@ TEST_CASE("communicator: a rank that leaves is seen by all, whoever they wait fo
       errors[1] = group->exchange(std::span(&receive, 1)).error();
     }
     lost[rank] = group->lost_peer();
-    CHECK(group->exchange({}).error().code == ErrorCode::unavailable);  // broken for good
+    const auto again = group->exchange({});
+    broken_for_good[rank] = !again.ok() && again.error().code == ErrorCode::unavailable;
   });
+  CHECK(joined == std::array{true, true, true});
+  CHECK(broken_for_good == std::array{true, true, true});
   CHECK(errors[0].code == ErrorCode::unavailable);
   CHECK(errors[1].code == ErrorCode::unavailable);
   CHECK(lost == std::vector<std::int32_t>{2, 2, -1});

@@ -62,7 +62,7 @@ inline void run_ranks(const GroupOptions& options, const RankFunction& rank_func
     });
   }
   for (std::thread& thread : threads) thread.join();
-  for (const std::string& failure : failures) CHECK(failure.empty());
+  for (const std::string& failure : failures) CHECK(failure == "");
 }
 
 }  // namespace tutti::test
