@@ -1,4 +1,4 @@
-// simulate: one scenario from one seed, or as many as fit into some minutes.
+// simulate: one scenario from one seed, as many as fit into some minutes, or those that CI runs.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -21,7 +21,8 @@ int usage() {
       "simulate list\n"
       "simulate run SCENARIO [--seed N] [--strike VICTIM:NUMBER@EVENT+AWAY_MS] [--mutate M] "
       "[--trace]\n"
-      "simulate soak [--minutes N] [--first SEED] [--threads N]\n",
+      "simulate soak [--minutes N] [--first SEED] [--threads N]\n"
+      "simulate cover [--first SEED] [--threads N]\n",
       stderr);
   return 2;
 }
@@ -85,5 +86,6 @@ int main(int argc, char** argv) {
   if (arguments[0] == "list") return list();
   if (arguments[0] == "run") return run(rest);
   if (arguments[0] == "soak") return soak(rest);
+  if (arguments[0] == "cover") return cover(rest);
   return usage();
 }

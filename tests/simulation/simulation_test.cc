@@ -1,6 +1,9 @@
 // The set of scenarios that CI runs: fixed seeds, which meet every path that must be met, and fresh
 // ones, which every commit has its own of.
 //
+// `simulate cover --first N` shows how many runs of the fixed set meet each path, from other seeds:
+// a path with fewer than some ten is met by luck, and needs a scenario that makes it.
+//
 // A failure prints the command that replays it, and fails the test whichever seed it is of.
 // TUTTI_SIM_SEEDS=N bounds the seeds of each scenario (sanitized builds), TUTTI_SIM_FIRST=N says
 // where fresh seeds begin. In a tree without git they are the same each time.
@@ -21,6 +24,8 @@
 namespace tutti::simulation {
 
 namespace {
+
+constexpr std::size_t kRarestShown = 12;
 
 // The first digits of the commit that is checked out; nothing outside of a repository.
 std::string commit_digits() {
@@ -66,11 +71,11 @@ TEST_CASE("simulation: every scenario keeps every invariant, and the set meets w
   const std::uint64_t fresh = fresh_seeds();
   std::deque<ScenarioOptions> runs;
   for (const ScenarioOptions& scenario : *scenarios) {
-    const std::uint32_t seeds = bounded(scenario.seeds);
-    for (std::uint32_t i = 0; i < seeds; ++i) {
-      const bool first = i < seeds - seeds / 3;
-      runs.push_back(scenario);
-      runs.back().seed = first ? i + 1 : fresh + i;
+    ScenarioOptions options = scenario;
+    options.seeds = bounded(scenario.seeds);
+    for (std::uint32_t i = 0; i < options.seeds; ++i) {
+      options.seed = i < fixed_seeds(options) ? i + 1 : fresh + i;
+      runs.push_back(options);
     }
   }
   const auto next = [&]() -> std::optional<ScenarioOptions> {
@@ -85,6 +90,7 @@ TEST_CASE("simulation: every scenario keeps every invariant, and the set meets w
   // A bounded set need not meet all.
   if (std::getenv("TUTTI_SIM_SEEDS") != nullptr) return;
   INFO(table(report.coverage));
+  INFO("rarest paths " << rarest_paths(report.coverage, kRarestShown));
   CHECK(unreached(report.coverage) == std::vector<std::string>{});
   for (const std::string& cell : empty_cells(report.coverage)) WARN("never met: " << cell);
 }

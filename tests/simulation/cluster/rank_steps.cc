@@ -219,7 +219,7 @@ void SimRank::reduce() {
   if (exchange.voted.size() < mine.members.size()) return;
   for (const auto& [rank, member] : mine.members) {
     // Now and then one is late, so that its peers, or an abort, are there before it has updated.
-    const Duration most = world_.rng().chance(0.03) ? 80ms : 8ms;
+    const Duration most = world_.rng().chance(0.1) ? 80ms : 8ms;
     member->in_group(world_.some(0ms, most), [member = member] { member->commit_step(); });
   }
 }

@@ -174,6 +174,16 @@ void Clients::undrain(const std::string& node) {
   });
 }
 
+void Clients::drain_under(const std::string& name, std::size_t rank, const PlannedDrain& planned) {
+  const auto job = accepted_.find(name);
+  if (job == accepted_.end() || coordinator_.state() == nullptr) return;
+  const std::optional<coordinator::JobDetail> detail = coordinator_.state()->job(job->second);
+  if (!detail || detail->processes.empty()) return;
+  const std::string node = detail->processes[rank % detail->processes.size()].worker;
+  drain(node, planned.deadline);
+  world_.after(planned.lasts, [this, node] { undrain(node); });
+}
+
 void Clients::undrain_again(const std::string& node) { undrain(node); }
 
 void Clients::inject(const std::string& name, std::uint32_t rank, coordinator::FaultAction action) {

@@ -49,6 +49,8 @@ class Clients {
   // Until it is answered.
   void drain(const std::string& node, Duration deadline);
   void undrain(const std::string& node);
+  // The node that runs one of the job's processes, for some time; nothing if none runs.
+  void drain_under(const std::string& name, std::size_t rank, const PlannedDrain& drain);
   void inject(const std::string& name, std::uint32_t rank, coordinator::FaultAction action);
 
   void answered(const coordinator::Answer& answer);

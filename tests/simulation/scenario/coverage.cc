@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <sstream>
 #include <string_view>
 
 #include "tests/simulation/faults/faults.h"
@@ -71,6 +70,11 @@ std::uint64_t count(const Coverage& coverage, const FaultRow& fault, std::string
   return at == coverage.states.end() ? 0 : at->second;
 }
 
+std::uint64_t value_of(const std::map<std::string, std::uint64_t>& map, std::string_view key) {
+  const auto at = map.find(std::string(key));
+  return at == map.end() ? 0 : at->second;
+}
+
 }  // namespace
 
 void Coverage::add(const Coverage& other) {
@@ -80,40 +84,7 @@ void Coverage::add(const Coverage& other) {
   for (const auto& [fault, times] : other.faults) faults[fault] += times;
   for (const auto& [cell, times] : other.states) states[cell] += times;
   for (const auto& [path, times] : other.reached) reached[path] += times;
-}
-
-std::string Coverage::to_lines() const {
-  std::string out =
-      fmt::format("runs\t{}\nevents\t{}\nsimulated\t{}\n", runs, events, simulated.count());
-  for (const auto& [fault, times] : faults) out += fmt::format("fault\t{}\t{}\n", times, fault);
-  for (const auto& [cell, times] : states) {
-    out += fmt::format("state\t{}\t{}\t{}\n", times, cell.first, cell.second);
-  }
-  for (const auto& [path, times] : reached) out += fmt::format("path\t{}\t{}\n", times, path);
-  return out;
-}
-
-void Coverage::add_lines(const std::string& lines) {
-  std::istringstream in(lines);
-  std::string line;
-  while (std::getline(in, line)) {
-    std::istringstream fields(line);
-    std::string kind;
-    std::uint64_t value = 0;
-    std::string first;
-    std::string second;
-    std::getline(fields, kind, '\t');
-    fields >> value;
-    fields.get();
-    std::getline(fields, first, '\t');
-    std::getline(fields, second, '\t');
-    if (kind == "runs") runs += value;
-    if (kind == "events") events += value;
-    if (kind == "simulated") simulated += Duration(static_cast<std::int64_t>(value));
-    if (kind == "fault") faults[first] += value;
-    if (kind == "state") states[{first, second}] += value;
-    if (kind == "path") reached[first] += value;
-  }
+  for (const auto& [path, count] : other.reached_by) reached_by[path] += count;
 }
 
 std::vector<std::string> empty_cells(const Coverage& coverage) {
@@ -131,6 +102,20 @@ std::vector<std::string> unreached(const Coverage& coverage) {
   std::vector<std::string> out;
   for (const std::string_view path : kMustReach) {
     if (!coverage.reached.contains(std::string(path))) out.emplace_back(path);
+  }
+  return out;
+}
+
+std::string rarest_paths(const Coverage& coverage, std::size_t most) {
+  std::vector<std::string_view> paths(std::begin(kMustReach), std::end(kMustReach));
+  std::stable_sort(paths.begin(), paths.end(), [&](std::string_view one, std::string_view other) {
+    return value_of(coverage.reached_by, one) < value_of(coverage.reached_by, other);
+  });
+  paths.resize(std::min(most, paths.size()));
+  std::string out = fmt::format("of {} runs:\n", coverage.runs);
+  for (const std::string_view path : paths) {
+    out += fmt::format("{:>6} ({} times)  {}\n", value_of(coverage.reached_by, path),
+                       value_of(coverage.reached, path), path);
   }
   return out;
 }

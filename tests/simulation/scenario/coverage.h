@@ -3,6 +3,7 @@
 // An empty cell that could be met is a finding; so is a path of kMustReach that no run took.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -20,12 +21,10 @@ struct Coverage {
   Duration simulated{0};
   std::map<std::string, std::uint64_t> faults;                          // injected
   std::map<std::pair<std::string, std::string>, std::uint64_t> states;  // (fault, state) -> jobs
-  std::map<std::string, std::uint64_t> reached;
+  std::map<std::string, std::uint64_t> reached;                         // path -> times
+  std::map<std::string, std::uint64_t> reached_by;                      // path -> runs
 
   void add(const Coverage& other);
-  // One record a line, for another process to add.
-  std::string to_lines() const;
-  void add_lines(const std::string& lines);
 };
 
 // Cells that chance must have met and did not: "fault x state".
@@ -34,5 +33,8 @@ std::vector<std::string> empty_cells(const Coverage& coverage);
 std::vector<std::string> unreached(const Coverage& coverage);
 // The table, for people.
 std::string table(const Coverage& coverage);
+// Every path that must be met, the rarest first: runs that met it, and how often they did. With
+// fewer than some ten runs, another commit's chance may well have none.
+std::string rarest_paths(const Coverage& coverage, std::size_t most);
 
 }  // namespace tutti::simulation

@@ -42,6 +42,11 @@ struct ScenarioOptions {
   Mutation mutation = Mutation::none;
 };
 
+// Of the seeds that CI runs, those that it has at every commit; the others are fresh ones.
+inline std::uint32_t fixed_seeds(const ScenarioOptions& options) {
+  return options.seeds - options.seeds / 3;
+}
+
 // The one command that runs it again.
 std::string replay_command(const ScenarioOptions& options);
 

@@ -141,6 +141,7 @@ std::optional<std::string> Scenario::run() {
   coverage_.events = world_.events();
   coverage_.simulated = world_.now().since_start;
   coverage_.reached = world_.reached();
+  for (const auto& [path, times] : world_.reached()) coverage_.reached_by[path] = 1;
   return world_.violation();
 }
 

@@ -4,6 +4,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <optional>
 #include <thread>
 
 #include "tests/simulation/scenario/runner.h"
@@ -15,6 +17,7 @@ namespace {
 
 // More would tell nothing new.
 constexpr std::size_t kFailuresShown = 20;
+constexpr std::size_t kRarestShown = 20;
 
 struct SoakOptions {
   double minutes = 1;
@@ -43,7 +46,9 @@ void print(const Report& report, double seconds) {
   std::uint64_t injected = 0;
   for (const auto& [fault, times] : met.faults) injected += times;
   fmt::print("{}\npaths taken:\n", table(met));
-  for (const auto& [path, times] : met.reached) fmt::print("{:>12}  {}\n", times, path);
+  for (const auto& [path, times] : met.reached) {
+    fmt::print("{:>12} {:>8} runs  {}\n", times, met.reached_by.at(path), path);
+  }
   for (const std::string& cell : empty_cells(met)) fmt::print("finding: never met: {}\n", cell);
   for (const std::string& path : unreached(met)) fmt::print("finding: never taken: {}\n", path);
   std::size_t shown = 0;
@@ -57,6 +62,14 @@ void print(const Report& report, double seconds) {
                                      : fmt::format("{} FAILED", report.failures.size()));
 }
 
+std::vector<ScenarioOptions> load_or_say() {
+  auto scenarios = load_scenarios();
+  if (scenarios && !scenarios->empty()) return *std::move(scenarios);
+  std::fprintf(stderr, "simulate: %s\n",
+               scenarios ? "no scenarios" : scenarios.error().message.c_str());
+  return {};
+}
+
 }  // namespace
 
 int soak(const std::vector<std::string>& arguments) {
@@ -65,22 +78,46 @@ int soak(const std::vector<std::string>& arguments) {
     std::fputs("usage: soak [--minutes N] [--first SEED] [--threads N]\n", stderr);
     return 2;
   }
-  auto scenarios = load_scenarios();
-  if (!scenarios || scenarios->empty()) {
-    std::fprintf(stderr, "soak: %s\n",
-                 scenarios ? "no scenarios" : scenarios.error().message.c_str());
-    return 2;
-  }
+  const auto scenarios = load_or_say();
+  if (scenarios.empty()) return 2;
   const Instant start = monotonic_now();
   std::uint64_t count = 0;
   const auto next = [&]() -> std::optional<ScenarioOptions> {
     if (to_seconds(monotonic_now() - start) > options.minutes * 60) return std::nullopt;
-    ScenarioOptions out = (*scenarios)[count % scenarios->size()];
-    out.seed = options.first + count++ / scenarios->size();
+    ScenarioOptions out = scenarios[count % scenarios.size()];
+    out.seed = options.first + count++ / scenarios.size();
     return out;
   };
   const Report report = run_all(next, options.threads);
   print(report, to_seconds(monotonic_now() - start));
+  return report.failures.empty() ? 0 : 1;
+}
+
+int cover(const std::vector<std::string>& arguments) {
+  SoakOptions options;
+  if (!parse(arguments, options)) {
+    std::fputs("usage: cover [--first SEED] [--threads N]\n", stderr);
+    return 2;
+  }
+  const auto scenarios = load_or_say();
+  if (scenarios.empty()) return 2;
+  std::deque<ScenarioOptions> runs;
+  for (const ScenarioOptions& scenario : scenarios) {
+    for (std::uint32_t i = 0; i < fixed_seeds(scenario); ++i) {
+      runs.push_back(scenario);
+      runs.back().seed = options.first + i;
+    }
+  }
+  const auto next = [&]() -> std::optional<ScenarioOptions> {
+    if (runs.empty()) return std::nullopt;
+    const ScenarioOptions out = runs.front();
+    runs.pop_front();
+    return out;
+  };
+  const Instant start = monotonic_now();
+  const Report report = run_all(next, options.threads);
+  print(report, to_seconds(monotonic_now() - start));
+  fmt::print("{}", rarest_paths(report.coverage, kRarestShown));
   return report.failures.empty() ? 0 : 1;
 }
 

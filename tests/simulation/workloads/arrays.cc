@@ -28,7 +28,7 @@ void plan_arrays(Plan& plan) {
   thinned.must = Must::end;
   const std::string name = thinned.spec.name;
   const Duration begun = thinned.at;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 5; ++i) {
     const auto index = static_cast<std::uint32_t>(plan.rng.below(10));
     plan.at(begun + plan.some(0ms, 6s),
             [name, index](Clients& clients) { clients.cancel_task(name, index); });

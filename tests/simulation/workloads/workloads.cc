@@ -26,6 +26,9 @@ const WorkloadRow kWorkloads[] = {
     {"preemption", plan_preemption, "more than fits, and urgent jobs that take from it"},
     {"quotas", plan_quotas, "a user who asks for more than its quotas give"},
     {"growing", plan_growing, "training jobs that grow into what programs leave free"},
+    {"shorts", plan_shorts, "arrays of tasks so short that they stand in line"},
+    {"returning", plan_returning, "training jobs that wait for the nodes they lost"},
+    {"moves", plan_moves, "jobs that are drained away to where there is room"},
     {"crowd", plan_crowd, "many short programs, so that the history overflows"},
 };
 

@@ -41,6 +41,11 @@ struct PlannedJob {
   std::vector<PlannedAfter> after = {};  // submitted once those are accepted
 };
 
+struct PlannedDrain {
+  Duration deadline{0};
+  Duration lasts{0};
+};
+
 struct PlannedAct {
   Duration at{0};
   std::function<void(Clients&)> act;
@@ -90,5 +95,8 @@ void plan_dependencies(Plan& plan);
 void plan_preemption(Plan& plan);
 void plan_growing(Plan& plan);
 void plan_quotas(Plan& plan);
+void plan_shorts(Plan& plan);
+void plan_returning(Plan& plan);
+void plan_moves(Plan& plan);
 
 }  // namespace tutti::simulation

@@ -1,0 +1,36 @@
+#include "tests/simulation/scenario/clients.h"
+#include "tests/simulation/workloads/workloads.h"
+
+namespace tutti::simulation {
+
+// Nodes are drained because of whom they run, while there is room elsewhere: a server's successor
+// begins before it ends, and a training job's other ranks keep their state.
+void plan_moves(Plan& plan) {
+  PlannedJob& server = plan.train("moved-server", 1, 0);
+  server.spec.kind = spec::JobKind::serve;
+  server.spec.model.path = "/models/small";
+  server.at = plan.some(0ms, 500ms);
+  server.must = Must::end;
+  const std::string served = server.spec.name;
+  plan.at(plan.options.until + plan.some(5s, 20s),
+          [served](Clients& clients) { clients.cancel(served, "served enough"); });
+  PlannedJob& job = plan.train("moved", 2, 600 + plan.rng.below(300));
+  job.at = plan.some(0ms, 500ms);
+  job.load.save_every = 60;
+  job.spec.resources.policy = "spread";
+  const std::string trained = job.spec.name;
+  for (const std::string& name : {served, trained}) {
+    Duration at = plan.some(3s, 6s);
+    for (int i = 0; i < 3; ++i) {
+      const Duration deadline = plan.some(8s, 20s);
+      const Duration lasts = plan.some(2s, 12s);
+      const auto rank = static_cast<std::size_t>(plan.rng.below(2));
+      plan.at(at, [name, rank, deadline, lasts](Clients& clients) {
+        clients.drain_under(name, rank, {.deadline = deadline, .lasts = lasts});
+      });
+      at += plan.some(4s, 10s);
+    }
+  }
+}
+
+}  // namespace tutti::simulation
