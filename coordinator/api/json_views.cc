@@ -228,6 +228,15 @@ json::value json_of(const coordinator::Drain& drain) {
                       {"empty_unix_ms", number_or_null(drain.empty_unix_ms)}};
 }
 
+json::array json_of(const std::vector<wire::DeviceState>& devices) {
+  json::array out;
+  for (const wire::DeviceState& device : devices) {
+    out.push_back(json::object{
+        {"uuid", device.uuid}, {"name", device.name}, {"memory_bytes", device.memory_bytes}});
+  }
+  return out;
+}
+
 json::object json_of(const coordinator::NodeView& node) {
   return {{"name", node.name},
           {"host", node.host},
@@ -240,6 +249,9 @@ json::object json_of(const coordinator::NodeView& node) {
           {"version", node.version},
           {"labels", json_of_texts(node.labels)},
           {"limits", node.limits},
+          {"profiles", json_of_texts(node.profiles)},
+          {"devices", json_of(node.devices)},
+          {"device_stack", node.device_stack},
           {"drain", json_of(node.drain)},
           {"score", node.score},
           {"score_users", node.score_users},

@@ -20,6 +20,7 @@
 #include "coordinator/life/life_records.h"
 #include "coordinator/scheduler/scheduler_records.h"
 #include "protocol/base/ids.h"
+#include "protocol/wire/device_state.h"
 #include "protocol/wire/rank_messages.h"
 
 namespace tutti::coordinator {
@@ -72,6 +73,9 @@ struct JobTerms {
   std::vector<std::string> prefer;  // key=value: the more of them a worker has, the better
   std::string policy = "first-fit";
   bool preemptible = false;
+  std::string precision = "fp32";  // train
+  // train: the numerics profile of all its ranks, fixed at its first placement; empty before
+  std::string profile = {};
 
   bool operator==(const JobTerms&) const = default;
 };
@@ -84,7 +88,8 @@ BOOST_DESCRIBE_STRUCT(JobTerms, (),
                        preemptions_max, loss_then, hang_after_ms, hang_action, reads,
                        stop_after_ms,  //
                        after, begin_unix_ms, array_count, array_at_once, prefer, policy,
-                       preemptible))
+                       preemptible,  //
+                       precision, profile))
 
 // How a job ends, or why it goes back to the queue, decided before its processes are ended.
 struct Outcome {
@@ -244,6 +249,8 @@ struct WorkerRecord {
   std::int64_t lost_unix_ms = 0;
   std::vector<std::string> labels = {};  // key=value
   std::string limits = {};               // cgroup2 | cgroup1 | rlimit; empty: an older worker
+  std::vector<wire::DeviceState> devices = {};  // by slot; empty: the CPU
+  std::string device_stack = {};
 
   bool draining() const { return drain.cause != DrainCause::none; }
   bool operator==(const WorkerRecord&) const = default;
@@ -252,7 +259,8 @@ BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
                       (worker, incarnation, host, version, cpu, slots, cores, memory_bytes,
                        profiles, runs_programs, faults, lost,  //
                        drain, blames, lost_unix_ms,            //
-                       labels, limits))
+                       labels, limits,                         //
+                       devices, device_stack))
 
 // Everything durable, as a snapshot holds it; each list in the order of its ids.
 struct Snapshot {

@@ -431,6 +431,9 @@ std::vector<NodeView> ClusterState::nodes() const {
                   .version = worker.version,
                   .labels = worker.labels,
                   .limits = worker.limits,
+                  .profiles = worker.profiles,
+                  .devices = worker.devices,
+                  .device_stack = worker.device_stack,
                   .processes = {}};
     for (const ProcessId id : desk.durable.processes_on(name)) {
       node.processes.push_back(view_of(desk, *desk.durable.process(id)));

@@ -4,6 +4,7 @@
 #include <utility>
 #include <variant>
 
+#include "coordinator/membership/numerics_profile.h"
 #include "protocol/base/assert.h"
 
 namespace tutti::coordinator {
@@ -241,6 +242,11 @@ void Durable::on(const GenerationStarted& fact) {
     ++job.resizes;
     if (job.release.cause == ReleaseCause::moved) ++job.drains;
     job.release = {};
+  }
+  if (job.terms.kind == "train" && job.terms.profile.empty() && !fact.gang.empty()) {
+    const WorkerRecord* first = worker(fact.gang.front().worker);
+    job.terms.profile = profile_for(first == nullptr ? std::vector<std::string>{} : first->profiles,
+                                    job.terms.precision);
   }
   job.members.clear();
   job.homes.clear();

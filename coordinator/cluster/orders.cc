@@ -54,6 +54,13 @@ std::uint32_t threads_of(const Desk& desk, const JobRecord& job, const ProcessRe
   return std::max(1U, worker->cores / worker->slots);
 }
 
+// The GPU that is leased with the process's slot.
+std::string device_of(const Desk& desk, const ProcessRecord& process) {
+  const WorkerRecord* worker = desk.durable.worker(process.worker);
+  if (worker == nullptr || process.slot >= worker->devices.size()) return {};
+  return worker->devices[process.slot].uuid;
+}
+
 // `generation` and `size` are those of the group that it will be in.
 void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const ProcessRecord& process) {
   const bool newcomer = process.generation > job.generation;
@@ -79,7 +86,9 @@ void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const Proce
                        .array_index = job.array ? static_cast<std::int32_t>(job.index) : -1,
                        .cores = job.terms.cores,
                        .memory_bytes = job.terms.memory_bytes,
-                       .stop_after_ms = job.terms.stop_after_ms});
+                       .stop_after_ms = job.terms.stop_after_ms,
+                       .device = device_of(desk, process),
+                       .profile = job.terms.profile});
 }
 
 Generation generation_of(const wire::ToWorker& message) {

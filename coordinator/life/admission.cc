@@ -45,7 +45,7 @@ namespace {
 
 // What is worth saying at once: machines may still come, so it is accepted.
 std::string notice_of(Desk& desk, const JobTerms& terms) {
-  const std::uint64_t ever = desk.board.capacity.sum(shape_of(terms)).ever;
+  const std::uint64_t ever = desk.board.capacity.sum(shape_now(desk, terms)).ever;
   if (ever >= terms.ranks_min) return {};
   return fmt::format("it needs {} and the cluster has {} that suit it: it waits for more",
                      counted(terms.ranks_min, "slot"), ever);

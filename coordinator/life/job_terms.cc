@@ -97,6 +97,7 @@ Result<JobTerms> terms_of(const spec::JobSpec& spec, WallTime now) {
   for (const auto& [key, value] : spec.resources.labels) terms.labels.push_back(key + "=" + value);
   for (const auto& [key, value] : spec.resources.prefer) terms.prefer.push_back(key + "=" + value);
   terms.policy = spec.resources.policy;
+  if (spec.kind == spec::JobKind::train) terms.precision = spec.train.precision;
   terms.preemptible = spec.preemptible == "always" ||
                       (spec.preemptible == "auto" && spec.kind == spec::JobKind::train);
   for (const std::uint64_t job : spec.after.ok) terms.after.push_back({JobId{job}, "ok"});

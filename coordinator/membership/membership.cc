@@ -96,7 +96,9 @@ WorkerRecord record_of(const wire::Hello& hello) {
           .drain = {},
           .blames = {},
           .labels = hello.labels,
-          .limits = hello.limits};
+          .limits = hello.limits,
+          .devices = hello.devices,
+          .device_stack = hello.device_stack};
 }
 
 void join(Desk& desk, const wire::Hello& hello) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "coordinator/membership/numerics_profile.h"
+
 namespace tutti::coordinator::scheduler {
 
 namespace {
@@ -27,6 +29,13 @@ bool has(const std::vector<std::string>& labels, const std::string& label) {
 
 std::uint64_t slots_free_on(const NodeState& node) {
   return node.usable ? minus(node.total.slots, node.used.slots) : 0;
+}
+
+bool has_profile(const Shape& shape, const NodeState& node) {
+  return std::any_of(node.profiles.begin(), node.profiles.end(), [&](const auto& profile) {
+    return (shape.precision.empty() || precision_of(profile) == shape.precision) &&
+           (shape.profile.empty() || shape.profile == profile);
+  });
 }
 
 int preference(const Shape& shape, const NodeState& node) {
@@ -55,7 +64,7 @@ Amount amount_of(const Shape& shape, std::uint64_t ranks) {
 }
 
 bool suits(const Shape& shape, const NodeState& node) {
-  if (shape.programs ? !node.programs : !node.trains) return false;
+  if (shape.programs ? !node.programs : !has_profile(shape, node)) return false;
   return std::all_of(shape.labels.begin(), shape.labels.end(),
                      [&](const auto& label) { return has(node.labels, label); });
 }
@@ -74,8 +83,12 @@ Capacity::Capacity(Capacity&&) noexcept = default;
 Capacity& Capacity::operator=(Capacity&&) noexcept = default;
 
 void Capacity::set(NodeState node) {
-  if (const NodeState* old = this->node(node.name)) free_slots_ -= slots_free_on(*old);
+  if (const NodeState* old = this->node(node.name)) {
+    free_slots_ -= slots_free_on(*old);
+    forget_profiles(*old);
+  }
   free_slots_ += slots_free_on(node);
+  for (const std::string& profile : node.profiles) ++profiles_[profile];
   const auto [at, news] = index_.try_emplace(node.name, 0);
   if (news) {
     if (unused_.empty()) {
@@ -104,12 +117,20 @@ void Capacity::erase(const std::string& name) {
   if (at == index_.end()) return;
   const NodeIndex index = at->second;
   free_slots_ -= slots_free_on(*nodes_[index]);
+  forget_profiles(*nodes_[index]);
   nodes_[index]->total = {};
   update_all(index);
   nodes_[index].reset();
   unused_.push_back(index);
   index_.erase(at);
   holds_.erase(name);
+}
+
+void Capacity::forget_profiles(const NodeState& node) {
+  for (const std::string& profile : node.profiles) {
+    const auto at = profiles_.find(profile);
+    if (--at->second == 0) profiles_.erase(at);
+  }
 }
 
 const NodeState* Capacity::node(const std::string& name) const {
@@ -169,7 +190,10 @@ std::vector<std::pair<std::string, Fit>> Capacity::suiting(const Shape& shape) {
 std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
   constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
   if (shape.programs && !node.programs) return "runs no programs";
-  if (!shape.programs && !node.trains) return "lacks the numerics profile";
+  if (!shape.programs && !has_profile(shape, node)) {
+    return shape.profile.empty() ? fmt::format("computes in no {}", shape.precision)
+                                 : fmt::format("lacks the numerics profile {}", shape.profile);
+  }
   for (const std::string& label : shape.labels) {
     if (!has(node.labels, label)) return fmt::format("lacks label {}", label);
   }
@@ -263,6 +287,50 @@ void Capacity::update(View& view, NodeIndex index) {
 
 void Capacity::update_all(NodeIndex index) {
   for (auto& [shape, view] : views_) update(*view, index);
+}
+
+namespace {
+
+// The shape for each profile of its precision.
+std::vector<Shape> by_profile(const Capacity& capacity, const Shape& shape) {
+  std::vector<Shape> out;
+  for (const auto& [profile, nodes] : capacity.profiles()) {
+    if (precision_of(profile) != shape.precision) continue;
+    out.push_back(shape);
+    out.back().profile = profile;
+  }
+  return out;
+}
+
+bool is_open(const Shape& shape) { return shape.one_profile && shape.profile.empty(); }
+
+}  // namespace
+
+Shape in_one_profile(Capacity& capacity, const Shape& shape, std::uint32_t wanted) {
+  if (!is_open(shape)) return shape;
+  std::vector<Shape> each = by_profile(capacity, shape);
+  if (each.size() < 2) return shape;
+  const auto fit = [&](const Shape& one) {
+    const Sum sum = capacity.sum(one);
+    return std::pair(sum.now >= wanted ? sum.now : 0, sum.ever);
+  };
+  return *std::max_element(each.begin(), each.end(), [&](const Shape& left, const Shape& right) {
+    return fit(left) < fit(right);
+  });
+}
+
+std::string mixed_profiles(Capacity& capacity, const Shape& shape) {
+  if (!shape.one_profile) return {};
+  Shape open = shape;
+  open.profile.clear();
+  const std::vector<Shape> each = by_profile(capacity, open);
+  if (each.size() < 2) return {};
+  std::string out = "; its ranks share one numerics profile: ";
+  for (const Shape& one : each) {
+    if (&one != each.data()) out += ", ";
+    out += fmt::format("{} has {}", one.profile, capacity.sum(one).ever);
+  }
+  return out;
 }
 
 }  // namespace tutti::coordinator::scheduler

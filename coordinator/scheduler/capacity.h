@@ -31,6 +31,9 @@ struct Shape {
   std::uint64_t memory_bytes = 0;  // 0: not counted
   bool programs = false;           // kind `run`
   std::string device = "any";
+  std::string precision = {};       // of its numerics profile; empty: any (programs)
+  std::string profile = {};         // exactly this one; empty: any of that precision
+  bool one_profile = false;         // all ranks share one (in_one_profile)
   std::vector<std::string> labels;  // all of them
   std::vector<std::string> prefer;  // the more, the better
 
@@ -55,9 +58,9 @@ struct NodeState {
   std::string name;
   std::vector<std::string> labels;
   bool programs = true;
-  bool trains = true;   // has the numerics profile
   bool usable = true;   // takes new work now
   bool lasting = true;  // will take work again, if it does not now
+  std::vector<std::string> profiles = {"portable"};
   Amount total;
   Amount used;
   Amount endless;                    // of it by jobs that do not end
@@ -130,6 +133,8 @@ class Capacity {
   // Why not one more such rank fits on the node now; empty: it does.
   std::string why_not(const Shape& shape, const NodeState& node) const;
   std::vector<const NodeState*> all() const;
+  // Of any node, ascending.
+  const std::map<std::string, std::uint32_t>& profiles() const { return profiles_; }
 
  private:
   struct View;
@@ -137,16 +142,25 @@ class Capacity {
   Fit fit_on(const Shape& shape, NodeIndex index) const;
   void update(View& view, NodeIndex index);
   void update_all(NodeIndex index);
+  void forget_profiles(const NodeState& node);
 
   std::map<std::string, NodeIndex> index_;
   std::vector<std::optional<NodeState>> nodes_;
   std::vector<NodeIndex> unused_;
   std::map<std::string, Amount> holds_;
+  std::map<std::string, std::uint32_t> profiles_;  // how many nodes have it
   std::map<Shape, std::unique_ptr<View>> views_;
   std::uint64_t uses_ = 0;
   std::uint64_t free_slots_ = 0;
 };
 
 bool suits(const Shape& shape, const NodeState& node);
+
+// A gang that shares one numerics profile, on a cluster that has several: the shape for the one of
+// which most ranks fit now, or ever, if none has `wanted` now. Every other shape as it is.
+Shape in_one_profile(Capacity& capacity, const Shape& shape, std::uint32_t wanted);
+
+// "; its ranks share one numerics profile: portable has 2, sm_90-... has 1", where that is why.
+std::string mixed_profiles(Capacity& capacity, const Shape& shape);
 
 }  // namespace tutti::coordinator::scheduler

@@ -93,10 +93,12 @@ std::optional<Why> why_quota(const Desk& desk, const JobRecord& job) {
 }
 
 Why why_room(Desk& desk, const JobRecord& job) {
-  const Sum sum = desk.board.capacity.sum(shape_of(job.terms));
+  const Shape shape = shape_now(desk, job.terms);
+  const Sum sum = desk.board.capacity.sum(shape);
   const std::uint32_t wanted = job.terms.ranks_min;
   if (sum.ever < wanted) {
-    return {ExplainReason::never_fits, never_fits(job, sum.ever)};
+    return {ExplainReason::never_fits,
+            never_fits(job, sum.ever) + mixed_profiles(desk.board.capacity, shape)};
   }
   const auto soft = desk.jobs.find(job.job);
   if (soft != desk.jobs.end() && soft->second.settle_until && job.terms.kind == "run") {
@@ -173,7 +175,7 @@ void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
     out.earliest_unix_ms = reservation->start_unix_ms;
     return;
   }
-  scheduler::Outlook outlook(desk.board.capacity, shape_of(job.terms), job.terms.ranks_min);
+  scheduler::Outlook outlook(desk.board.capacity, shape_now(desk, job.terms), job.terms.ranks_min);
   std::int64_t start = desk.wall.unix_ms;
   for (const auto& [end, id] : desk.board.ends) {
     if (outlook.enough()) break;
@@ -274,7 +276,7 @@ void write_lines(const Desk& desk, Explanation& out) {
 }
 
 void explain_room(Desk& desk, const JobRecord& job, Explanation& out) {
-  const Shape shape = shape_of(job.terms);
+  const Shape shape = shape_now(desk, job.terms);
   const Sum sum = desk.board.capacity.sum(shape);
   out.ranks_free = static_cast<std::uint32_t>(sum.now);
   out.ranks_possible = static_cast<std::uint32_t>(sum.ever);

@@ -35,8 +35,7 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
   out.name = worker.worker;
   out.labels = worker.labels;
   out.programs = worker.runs_programs;
-  out.trains = worker.profiles.empty() || std::find(worker.profiles.begin(), worker.profiles.end(),
-                                                    "portable") != worker.profiles.end();
+  if (!worker.profiles.empty()) out.profiles = worker.profiles;
   out.lasting = !worker.draining();
   out.usable = out.lasting && is_reachable(desk, worker.worker);
   out.total = {.slots = worker.slots, .cores = worker.cores, .memory_bytes = worker.memory_bytes};
@@ -203,7 +202,14 @@ Shape shape_of(const JobTerms& terms) {
   shape.programs = terms.kind == "run";
   shape.labels = terms.labels;
   shape.prefer = terms.prefer;
+  if (!shape.programs) shape.precision = terms.precision;
+  shape.one_profile = terms.kind == "train";
+  shape.profile = terms.profile;
   return shape;
+}
+
+Shape shape_now(Desk& desk, const JobTerms& terms) {
+  return in_one_profile(desk.board.capacity, shape_of(terms), terms.ranks_min);
 }
 
 Amount amount_on(const WorkerRecord& worker, const JobRecord* job) {

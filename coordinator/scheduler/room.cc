@@ -85,7 +85,7 @@ void reserve(Desk& desk, JobId head) {
   const JobRecord& job = desk.job(head);
   Reservation made;
   made.job = head;
-  made.shape = shape_of(job.terms);
+  made.shape = shape_now(desk, job.terms);
   Outlook outlook(board.capacity, made.shape, wanted_by(job));
   std::int64_t start = desk.wall.unix_ms;
   // Those whose end is known first, by it; then the others, the longest running first.
@@ -174,12 +174,12 @@ void preempt_for(Desk& desk, JobId head) {
     if (start && *start <= desk.wall.unix_ms + to_ms(kPreemptPatience)) return;
   }
   drop_reservation(desk);
-  Outlook outlook(board.capacity, shape_of(job.terms), wanted_by(job));
+  Outlook outlook(board.capacity, shape_now(desk, job.terms), wanted_by(job));
   const std::vector<Victim> victims = choose_victims(desk, job, outlook);
   if (victims.empty()) return reserve(desk, head);
   Reservation made;
   made.job = head;
-  made.shape = shape_of(job.terms);
+  made.shape = shape_now(desk, job.terms);
   made.seats = outlook.choose();
   made.preempting = true;
   made.start_unix_ms = desk.wall.unix_ms + to_ms(desk.settings.notice);
@@ -205,7 +205,7 @@ namespace {
 
 void grow(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
-  const scheduler::Shape shape = shape_of(job.terms);
+  const scheduler::Shape shape = shape_now(desk, job.terms);
   std::uint64_t more = job.terms.ranks_max - job.size;
   more = std::min(more, desk.board.capacity.sum(shape).now);
   const scheduler::Quota quota = desk.board.quotas.of(job.owner);

@@ -435,13 +435,14 @@ class QueuePass {
   }
 
   Turn consider(JobId id, const scheduler::LaneKey& lane) {
-    const Shape shape = lane.shape;
     const JobRecord& job = desk_.job(id);
+    const Shape shape = in_one_profile(board_.capacity, lane.shape, job.terms.ranks_min);
     if (exceeds_quota(desk_, job)) return Turn::passed;
     const Sum sum = board_.capacity.sum(shape);
     if (head_) return backfill(job, sum, shape);
     if (sum.ever < job.terms.ranks_min) {
-      wait_for(desk_, id, Tell::events, never_fits(job, sum.ever));
+      wait_for(desk_, id, Tell::events,
+               never_fits(job, sum.ever) + mixed_profiles(board_.capacity, shape));
       return Turn::passed;
     }
     if (job.terms.kind == "run" && is_fenced_off(desk_, id)) return Turn::passed;

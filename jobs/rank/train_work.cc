@@ -92,6 +92,7 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   auto device = open_rank_device(order);
   if (!device) return device.error();
   device_ = *std::move(device);
+  if (auto same = check_profile(order, device_.get()); !same) return same;
   if (auto fits = training::check_memory(*job_, device_.get()); !fits) return fits;
   trainer_.emplace(*job_, threads_of(order), progress_, device_.get());
   return {};

@@ -5,6 +5,7 @@
 
 #include "jobs/rank/serve_work.h"
 #include "jobs/rank/train_work.h"
+#include "jobs/training/training_state.h"
 #include "kernels/tensor/open_device.h"
 #include "kernels/tensor/thread_pool.h"
 #include "protocol/base/log.h"
@@ -33,10 +34,18 @@ std::string device_of_rank(const wire::StartRank& order) {
 Result<std::unique_ptr<kernels::Device>> open_rank_device(const wire::StartRank& order) {
   auto device = kernels::open_device(device_of_rank(order));
   if (device && *device != nullptr) {
-    TUTTI_LOG_INFO("rank", "computes on {}, numerics profile {}", (*device)->name(),
-                   (*device)->profile());
+    TUTTI_LOG_INFO("rank", "computes on {} ({}), numerics profile {}", (*device)->name(),
+                   device_of_rank(order), (*device)->profile());
   }
   return device;
+}
+
+Result<> check_profile(const wire::StartRank& order, const kernels::Device* device) {
+  const std::string_view own = device == nullptr ? training::kNumericsProfile : device->profile();
+  if (order.profile.empty() || order.profile == own) return {};
+  return Error{ErrorCode::stale, "the job's numerics profile is " + order.profile +
+                                     ", and this rank computes in " + std::string(own) +
+                                     ": start its worker again"};
 }
 
 wire::FailureClass failure_of(ErrorCode code) {

@@ -64,6 +64,10 @@ std::string device_of_rank(const wire::StartRank& order);
 // That device, opened and said; null: the CPU.
 Result<std::unique_ptr<kernels::Device>> open_rank_device(const wire::StartRank& order);
 
+// A job's bits are those of one numerics profile; `device` null: the CPU's. Errors: stale, as what
+// this machine has loaded is not what its worker told.
+Result<> check_profile(const wire::StartRank& order, const kernels::Device* device);
+
 // Whose failure an error is that ends the job.
 wire::FailureClass failure_of(ErrorCode code);
 

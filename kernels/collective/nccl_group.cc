@@ -57,6 +57,12 @@ Result<std::string> make_nccl_id() {
   return text;
 }
 
+std::string nccl_version() {
+  int version = 0;
+  if (ncclGetVersion(&version) != ncclSuccess) return "of no version";
+  return fmt::format("{}.{}.{}", version / 10'000, version / 100 % 100, version % 100);
+}
+
 Result<std::unique_ptr<Communicator>> NcclGroup::over(std::unique_ptr<Communicator> control,
                                                       const NcclOptions& options) {
   std::unique_ptr<NcclGroup> group(new NcclGroup(std::move(control), options));

@@ -31,6 +31,9 @@ namespace tutti::kernels {
 // 256 hexadecimal digits that let ranks meet; of rank 0, once a generation. Errors: unavailable.
 Result<std::string> make_nccl_id();
 
+// "2.27.3".
+std::string nccl_version();
+
 struct NcclOptions {
   std::string id;
   cudaStream_t compute = nullptr;  // where the memory that is sent was written

@@ -9,6 +9,11 @@
 
 namespace tutti::kernels::cuda {
 
+std::string profile_of(const cudaDeviceProp& properties, Products::Inputs inputs) {
+  return fmt::format("sm_{}{}-{}-{}", properties.major, properties.minor,
+                     inputs == Products::Inputs::fp32 ? "fp32" : "bf16", product_library());
+}
+
 Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& options) {
   if (auto usable = use_device(options.index); !usable) return std::move(usable).error();
   std::unique_ptr<CudaDevice> device(new CudaDevice);
@@ -25,9 +30,7 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& option
   auto products = Products::open();
   if (!products) return std::move(products).error();
   device->products_ = *std::move(products);
-  device->profile_ = fmt::format("sm_{}{}-{}-{}", properties.major, properties.minor,
-                                 options.inputs == Products::Inputs::fp32 ? "fp32" : "bf16",
-                                 device->products_->profile());
+  device->profile_ = profile_of(properties, options.inputs);
   return device;
 }
 

@@ -33,6 +33,9 @@ struct DeviceOptions {
   enum class Waiting { at_request, after_each_op } waiting = Waiting::at_request;
 };
 
+// The numerics profile of work on such a device.
+std::string profile_of(const cudaDeviceProp& properties, Products::Inputs inputs);
+
 class CudaDevice final : public Device {
  public:
   static Result<std::unique_ptr<CudaDevice>> open(const DeviceOptions& options);

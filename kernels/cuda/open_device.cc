@@ -1,27 +1,90 @@
 #include "kernels/tensor/open_device.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
 #include <string>
 
+#include "kernels/collective/nccl_group.h"
 #include "kernels/cuda/device.h"
 
 namespace tutti::kernels {
 
+namespace {
+
+constexpr std::string_view kPrefix = "gpu:";
+
+Error not_a_device(std::string_view name) {
+  return {ErrorCode::invalid_argument,
+          fmt::format("device {}: it is cpu, gpu, gpu:INDEX or gpu:UUID", name)};
+}
+
+Result<int> index_of_uuid(std::string_view uuid) {
+  auto count = cuda::count_devices();
+  if (!count) return count;
+  for (int index = 0; index < *count; ++index) {
+    cudaDeviceProp properties;
+    TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    if (cuda::uuid_text(properties.uuid) == uuid) return index;
+  }
+  return Error{ErrorCode::unavailable,
+               fmt::format("GPU {} was leased, and is not among the {} that this process sees",
+                           uuid, *count)};
+}
+
+Result<int> index_of(std::string_view name) {
+  if (name == "gpu") return 0;
+  if (!name.starts_with(kPrefix)) return not_a_device(name);
+  const std::string_view which = name.substr(kPrefix.size());
+  if (which.starts_with("GPU-")) return index_of_uuid(which);
+  int index = 0;
+  const auto read = std::from_chars(which.data(), which.data() + which.size(), index);
+  if (read.ec != std::errc() || read.ptr != which.data() + which.size()) return not_a_device(name);
+  return index;
+}
+
+Result<std::string> stack_in_use() {
+  int driver = 0;
+  int runtime = 0;
+  TUTTI_CUDA_CHECK(cudaDriverGetVersion(&driver));
+  TUTTI_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+  return fmt::format("CUDA {} (the driver knows {}), {}, NCCL {}", cuda::version_text(runtime),
+                     cuda::version_text(driver), cuda::product_library(), nccl_version());
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Device>> open_device(std::string_view name) {
   if (name == "cpu") return std::unique_ptr<Device>();
-  int index = 0;
-  const std::string_view prefix = "gpu:";
-  const bool numbered = name.starts_with(prefix);
-  const char* const end = name.data() + name.size();
-  const char* const begin = name.data() + (numbered ? prefix.size() : name.size());
-  const auto read = std::from_chars(begin, end, index);
-  if ((!numbered && name != "gpu") || (numbered && (read.ec != std::errc() || read.ptr != end))) {
-    return Error{ErrorCode::invalid_argument,
-                 "device " + std::string(name) + ": it is cpu, gpu or gpu:INDEX"};
-  }
-  auto device = cuda::CudaDevice::open({.index = index});
+  const auto index = index_of(name);
+  if (!index) return index.error();
+  auto device = cuda::CudaDevice::open({.index = *index});
   if (!device) return std::move(device).error();
   return std::unique_ptr<Device>(*std::move(device));
+}
+
+Result<DeviceList> list_devices() {
+  auto count = cuda::count_devices();
+  if (!count) return count.error();
+  auto stack = stack_in_use();
+  if (!stack) return stack.error();
+  DeviceList list;
+  list.stack = *std::move(stack);
+  for (int index = 0; index < *count; ++index) {
+    cudaDeviceProp properties;
+    TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    std::string profile = cuda::profile_of(properties, cuda::Products::Inputs::fp32);
+    if (list.profiles.empty()) list.profiles.push_back(profile);
+    if (list.profiles.front() != profile) {
+      return Error{ErrorCode::unsupported,
+                   fmt::format("{} and {} are in one machine: run a worker for each kind of GPU, "
+                               "with CUDA_VISIBLE_DEVICES naming those of its own",
+                               list.devices.front().name, properties.name)};
+    }
+    list.devices.push_back(
+        {cuda::uuid_text(properties.uuid), properties.name, properties.totalGlobalMem});
+  }
+  return list;
 }
 
 }  // namespace tutti::kernels

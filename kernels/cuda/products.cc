@@ -119,13 +119,15 @@ struct Products::Call {
   }
 };
 
+std::string product_library() { return fmt::format("cublaslt-{}", cublasLtGetVersion()); }
+
 Result<std::unique_ptr<Products>> Products::open(const std::string& choices) {
   std::unique_ptr<Products> products(new Products);
   TUTTI_BLAS_CHECK(cublasLtCreate(&products->handle_));
   auto workspace = make_device_memory(kWorkspaceBytes);
   if (!workspace) return std::move(workspace).error();
   products->workspace_ = *std::move(workspace);
-  products->profile_ = fmt::format("cublaslt-{}", cublasLtGetVersion());
+  products->profile_ = product_library();
   if (auto read = products->read_choices(choices); !read) return std::move(read).error();
   return products;
 }

@@ -29,6 +29,9 @@
 
 namespace tutti::kernels::cuda {
 
+// The library and its version, as it stands in a numerics profile.
+std::string product_library();
+
 class Products {
  public:
   static constexpr Index kRowsAsked = 4096;

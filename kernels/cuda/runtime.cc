@@ -8,11 +8,20 @@ namespace {
 
 constexpr int kVersionNeeded = CUDART_VERSION;
 
+}  // namespace
+
 std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
-}  // namespace
+std::string uuid_text(const cudaUUID_t& uuid) {
+  std::string out = "GPU";
+  for (std::size_t i = 0; i < sizeof(uuid.bytes); ++i) {
+    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) out += '-';
+    out += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
+  }
+  return out;
+}
 
 Error error_of(cudaError_t code, std::string_view what) {
   const std::string text = fmt::format("{}: {}", what, cudaGetErrorString(code));

@@ -37,6 +37,11 @@ Result<> use_device(int index);
 // How many there are; an error says why none can be used.
 Result<int> count_devices();
 
+// "13.0" of 13000.
+std::string version_text(int version);
+// "GPU-" and the groups of digits that nvidia-smi shows and CUDA_VISIBLE_DEVICES takes.
+std::string uuid_text(const cudaUUID_t& uuid);
+
 // A handle that its destroyer ends.
 template <class Handle, cudaError_t (*kDestroy)(Handle)>
 class Owned {

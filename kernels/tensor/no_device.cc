@@ -5,11 +5,21 @@
 
 namespace tutti::kernels {
 
+namespace {
+
+Error no_device(std::string_view name) {
+  return {ErrorCode::unsupported, "device " + std::string(name) +
+                                      ": this is tutti-rank without GPUs; build with CUDA and "
+                                      "use tutti-rank-cuda, or take device: cpu"};
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Device>> open_device(std::string_view name) {
   if (name == "cpu") return std::unique_ptr<Device>();
-  return Error{ErrorCode::unsupported, "device " + std::string(name) +
-                                           ": this is tutti-rank without GPUs; build with CUDA and "
-                                           "use tutti-rank-cuda, or take device: cpu"};
+  return no_device(name);
 }
+
+Result<DeviceList> list_devices() { return no_device("gpu"); }
 
 }  // namespace tutti::kernels

@@ -7,14 +7,31 @@
 // a build without GPUs), invalid_argument (not a device's name).
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/tensor/device.h"
 
 namespace tutti::kernels {
 
-// "cpu": null, which is no error; "gpu" or "gpu:INDEX" among those that the process sees.
+// "cpu": null, which is no error; "gpu", "gpu:INDEX" or "gpu:UUID" among those that the process
+// sees.
 Result<std::unique_ptr<Device>> open_device(std::string_view name);
+
+// What this process sees, without opening it.
+struct DeviceList {
+  struct Entry {
+    std::string uuid;  // "GPU-..."
+    std::string name;
+    std::uint64_t memory_bytes = 0;
+  };
+  std::vector<Entry> devices;
+  std::vector<std::string> profiles;  // numerics profiles, the same on all of them
+  std::string stack;                  // versions of what drives them, for people
+};
+Result<DeviceList> list_devices();
 
 }  // namespace tutti::kernels

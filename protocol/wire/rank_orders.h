@@ -39,13 +39,16 @@ struct StartRank {
   std::uint64_t memory_bytes = 0;  // limit of this rank; 0: none
   // run: how long the program goes on without a word of the coordinator; 0: for ever.
   std::uint64_t stop_after_ms = 60'000;
+  std::string device = {};   // UUID of the slot's device, leased with it; empty: the CPU
+  std::string profile = {};  // the job's numerics profile: a rank that has another one refuses
 
   bool operator==(const StartRank&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(StartRank, (),
                       (job, generation, process, rank, size, slot, threads, name, kind, spec,
                        folder, start_ms_max, at_once, queue, owner, restarts, array_index, cores,
-                       memory_bytes, stop_after_ms))
+                       memory_bytes, stop_after_ms,  //
+                       device, profile))
 
 // A living process joins the forming of `generation` as `rank` of `size`. It has left its old group
 // already, or leaves now.

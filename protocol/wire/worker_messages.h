@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "protocol/base/ids.h"
+#include "protocol/wire/device_state.h"
 #include "protocol/wire/rank_messages.h"
 
 namespace tutti::wire {
@@ -118,13 +119,16 @@ struct Hello {
   std::vector<std::string> labels = {};  // key=value
   std::string limits = {};               // how ranks are held to theirs: cgroup2 | cgroup1 | rlimit
   std::uint64_t reports = 0;             // not acknowledged yet: they follow, numbered from 1
+  std::vector<DeviceState> devices = {};  // by slot; empty: its ranks compute on the CPU
+  std::string device_stack = {};          // what they are driven by: versions, for people
 
   bool operator==(const Hello&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Hello, (),
                       (worker, incarnation, boot_id, host, version, slots, cores, memory_bytes, cpu,
                        profiles, runs_programs, faults, join_token, processes, exits, greeting,
-                       labels, limits, reports))
+                       labels, limits, reports,  //
+                       devices, device_stack))
 
 struct Welcome {
   SessionId session;

@@ -70,9 +70,18 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   const auto expected = cluster.hashes(first);
   REQUIRE(expected.size() == 5);
   CHECK(expected.at(1) != expected.at(5));
-  CHECK(logs_of(cluster, first).find("emulation: computes on emulation, numerics profile sm_90") !=
-        npos);
-  CHECK(cluster.hashes(run(2)) == expected);
+  CHECK(logs_of(cluster, first).find("emulation: computes on emulation (gpu:GPU-") != npos);
+  const auto second = run(2);
+  CHECK(cluster.hashes(second) == expected);
+  // Each slot has a GPU of its own, by UUID.
+  const boost::json::value nodes = boost::json::parse(cluster.get("/api/v1/nodes").body);
+  const auto& node = nodes.at("nodes").at(0);
+  CHECK(node.at("profiles").at(0).as_string() == "sm_90-fp32-cublaslt-0");
+  REQUIRE(node.at("devices").as_array().size() == 4);
+  for (const int slot : {0, 1}) {
+    const std::string uuid(node.at("devices").at(slot).at("uuid").as_string());
+    CHECK(logs_of(cluster, second).find("(gpu:" + uuid + "), numerics profile sm_90") != npos);
+  }
   CHECK(cluster.hashes(run(4)) == expected);
 
   // Two of four ranks stay and go on through a communicator of the second generation.

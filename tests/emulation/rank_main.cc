@@ -3,11 +3,16 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
+#include "jobs/rank/devices_tool.h"
 #include "jobs/rank/rank_host.h"
 
-int main() {
+int main(int count, char** words) {
   ::setenv("TUTTI_LOG_MARK", "emulation:", 1);
+  if (count == 2 && std::string_view(words[1]) == "devices") {
+    return tutti::rank::run_devices_tool({});
+  }
   std::signal(SIGXFSZ, SIG_IGN);
   const char* const socket = std::getenv("TUTTI_RANK_FD");
   if (socket == nullptr) {

@@ -16,6 +16,7 @@
 #include "protocol/base/log.h"
 #include "protocol/base/secret.h"
 #include "worker/agent/handover.h"
+#include "worker/agent/rank_devices.h"
 #include "worker/agent/worker_host.h"
 #include "worker/inventory/inventory.h"
 
@@ -28,6 +29,8 @@ namespace fs = std::filesystem;
 // Ranks of an earlier worker are dying already, by their parent-death signal; a large one takes its
 // time.
 constexpr Duration kLeftoversWithin = std::chrono::seconds(10);
+// Making a GPU's context takes about a second, more on a machine with many.
+constexpr Duration kDevicesWithin = std::chrono::seconds(60);
 
 // The folder, made and locked. The lock lasts as long as the descriptor, which no child inherits.
 Result<FileDescriptor> lock_state(const fs::path& folder) {
@@ -64,10 +67,9 @@ fs::path rank_binary_of(const spec::WorkerConfig& config) {
   if (!config.rank_binary.empty()) return fs::absolute(config.rank_binary);
   const fs::path folder = fs::path(own_binary()).parent_path();
   // A worker that is told to use GPUs starts the binary that has them, where there is one.
-  const bool wanted = device_kind() == "gpu";
   std::error_code ignored;
   const fs::path with_gpus = folder / "tutti-rank-cuda";
-  return wanted && fs::exists(with_gpus, ignored) ? with_gpus : folder / "tutti-rank";
+  return device_kind() == "gpu" && fs::exists(with_gpus, ignored) ? with_gpus : folder / "tutti-rank";
 }
 
 wire::Hello introduce(const spec::WorkerConfig& config) {
@@ -89,6 +91,30 @@ wire::Hello introduce(const spec::WorkerConfig& config) {
   hello.labels.push_back("device=" + device_kind());
   for (const auto& [key, value] : config.labels) hello.labels.push_back(key + "=" + value);
   return hello;
+}
+
+// A slot is a GPU, leased by its UUID. Where none can be used, that is said here and again by the
+// job that is placed on this worker.
+void introduce_gpus(const spec::WorkerConfig& config, const PlanSettings& plan,
+                    wire::Hello& hello) {
+  auto found = ask_rank_devices(plan.rank_binary, plan.environment, kDevicesWithin);
+  if (!found) {
+    TUTTI_LOG_WARNING("worker", "no GPU can be used: {}", found.error().message);
+    return;
+  }
+  TUTTI_LOG_INFO("worker", "{} GPUs, {}", found->devices.size(), found->stack);
+  const auto count = static_cast<std::uint32_t>(found->devices.size());
+  if (config.slots == 0) hello.slots = count;
+  if (hello.slots > count) {
+    TUTTI_LOG_WARNING("worker", "{} slots are asked for, and there are {} GPUs", hello.slots,
+                      count);
+    hello.slots = count;
+  }
+  if (config.threads != 0) hello.cores = config.threads * hello.slots;
+  found->devices.resize(hello.slots);
+  hello.profiles = std::move(found->profiles);
+  hello.devices = std::move(found->devices);
+  hello.device_stack = std::move(found->stack);
 }
 
 int refuse(const Error& error) {
@@ -125,6 +151,7 @@ HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state
               .environment = inherited_environment()};
   out.cgroups = own_cgroups();
   out.worker.hello = introduce(config);
+  if (device_kind() == "gpu") introduce_gpus(config, out.plan, out.worker.hello);
   out.worker.notice = std::chrono::milliseconds(config.notice_ms);
   out.worker.seed = std::hash<std::string>{}(out.worker.hello.incarnation);
   out.spools = state / "spools";

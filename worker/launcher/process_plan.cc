@@ -138,6 +138,10 @@ LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
   Environment environment(settings.environment);
   set_identity(environment, settings, start);
   if (!data_host.empty()) environment.set("TUTTI_DATA_HOST", data_host);
+  if (!start.device.empty()) {
+    environment.set("CUDA_VISIBLE_DEVICES", start.device);
+    environment.set("TUTTI_DEVICE", "gpu:" + start.device);
+  }
   return {.command = {settings.rank_binary.string(), "run", "--job", to_string(start.job),
                       "--generation", to_string(start.generation), "--process",
                       to_string(start.process)},

@@ -213,6 +213,10 @@ std::string node_page(const json::value& node, Paint paint) {
   add_row(page, "host", text_of(node, "host"));
   add_row(page, "version", text_of(node, "version"));
   add_row(page, "cpu", text_of(node, "cpu"));
+  for (const json::value& device : list_of(node, "devices")) {
+    add_row(page, "device", text_of(device, "uuid") + "  " + text_of(device, "name"));
+  }
+  add_row(page, "driven by", text_of(node, "device_stack"));
   add_row(page, "cores", std::to_string(whole_of(node, "cores")));
   add_row(page, "memory",
           print_bytes_short(static_cast<std::uint64_t>(whole_of(node, "memory_bytes"))));

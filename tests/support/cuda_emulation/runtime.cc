@@ -222,9 +222,27 @@ void clear_fault() {
 
 }  // namespace tutti::emulation
 
+namespace {
+
+// Numbers of the devices that CUDA_VISIBLE_DEVICES leaves, which names them by UUID.
+std::vector<int> visible_devices() {
+  const char* const named = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::vector<int> out;
+  const auto all = static_cast<int>(number_from("TUTTI_EMULATION_DEVICES", 8));
+  for (int device = 0; device < all; ++device) {
+    char digits[3];
+    std::snprintf(digits, sizeof(digits), "%02x", '0' + device % 10);
+    const std::string uuid = "GPU-656d756c-6174-6564-2d" + std::string(digits) + "-000000000000";
+    if (named == nullptr || std::strstr(named, uuid.c_str()) != nullptr) out.push_back(device);
+  }
+  return out;
+}
+
+}  // namespace
+
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 0;
-  const std::size_t asked = number_from("TUTTI_EMULATION_DEVICES", 8);
+  const std::size_t asked = visible_devices().size();
   if (number_from("TUTTI_EMULATION_DRIVER", kVersion) < kVersion) {
     return failed(cudaErrorInsufficientDriver);
   }
@@ -242,7 +260,9 @@ cudaError_t cudaSetDevice(int index) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
   *properties = {};
   std::snprintf(properties->name, sizeof(properties->name), "emulation");
-  std::snprintf(properties->uuid.bytes, sizeof(properties->uuid.bytes), "emulated-%d", index);
+  const int device_number = visible_devices().at(static_cast<std::size_t>(index));
+  std::snprintf(properties->uuid.bytes, sizeof(properties->uuid.bytes), "emulated-%d",
+                device_number % 10);
   properties->totalGlobalMem = memory_total();
   properties->multiProcessorCount = 4;
   properties->major = 9;

@@ -149,6 +149,16 @@ void Driver::join(const std::string& worker, std::uint32_t slots) {
   hello(peer);
 }
 
+void Driver::join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile) {
+  wire::Hello& hello = peers_[worker].hello;
+  hello.profiles = {profile};
+  hello.devices.clear();
+  for (std::uint32_t gpu = 0; gpu < gpus; ++gpu) {
+    hello.devices.push_back({.uuid = fmt::format("{}-{}", worker, gpu), .name = "H100"});
+  }
+  join(worker, gpus);
+}
+
 void Driver::rejoin(const std::string& worker, std::vector<wire::ProcessState> processes,
                     std::vector<wire::RankExited> exits) {
   Peer& peer = peers_[worker];

@@ -46,6 +46,18 @@ TEST_CASE(
   CHECK(has(plan, "HOME=/root"));
 }
 
+TEST_CASE("process plan: a rank sees the GPU that was leased with its slot, and no other") {
+  wire::StartRank start = start_of("");
+  start.device = "GPU-1";
+  PlanSettings settings = kSettings;
+  settings.environment.insert(settings.environment.end(),
+                              {"TUTTI_DEVICE=gpu", "CUDA_VISIBLE_DEVICES=0,1"});
+  const LaunchPlan plan = plan_rank(settings, start);
+  CHECK(has(plan, "TUTTI_DEVICE=gpu:GPU-1"));
+  CHECK(has(plan, "CUDA_VISIBLE_DEVICES=GPU-1"));
+  CHECK_FALSE(has(plan, "TUTTI_DEVICE=gpu"));
+}
+
 TEST_CASE("process plan: a program gets torchrun's environment and its own") {
   const test::TemporaryFolder folder;
   wire::StartRank start = start_of(

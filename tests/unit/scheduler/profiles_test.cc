@@ -1,0 +1,101 @@
+// All ranks of a training job share one numerics profile, for good; a slot's GPU is leased by UUID.
+#include <catch2/catch.hpp>
+
+#include <set>
+
+#include "coordinator/membership/numerics_profile.h"
+#include "coordinator/scheduler/capacity.h"
+#include "tests/unit/coordinator/cluster_driver.h"
+
+namespace tutti::coordinator::test {
+
+using enum JobState;
+
+namespace {
+
+constexpr const char* kOld = "sm_80-fp32-cublaslt-130000";
+constexpr const char* kNew = "sm_90-fp32-cublaslt-130000";
+
+std::set<std::string> devices_of(const std::vector<wire::StartRank>& starts) {
+  std::set<std::string> out;
+  for (const wire::StartRank& start : starts) out.insert(start.device);
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("profiles: precision is read from a profile's name, and the first that has it counts") {
+  CHECK(precision_of("portable") == "fp32");
+  CHECK(precision_of(kNew) == "fp32");
+  CHECK(precision_of("sm_90-bf16-cublaslt-1") == "bf16");
+  CHECK(precision_of("odd").empty());
+  CHECK(profile_for({}, "fp32") == "portable");
+  CHECK(profile_for({kNew, "sm_90-bf16-cublaslt-1"}, "bf16") == "sm_90-bf16-cublaslt-1");
+}
+
+TEST_CASE("profiles: a training gang of mixed profiles is refused with the reason") {
+  Driver driver;
+  driver.join_gpus("a", 1, kOld);
+  driver.join_gpus("b", 1, kNew);
+  driver.join("c", 1);
+  const JobId job = driver.submit(train_spec(2));
+  CHECK(driver.take<wire::StartRank>().empty());
+  CHECK(driver.job_state(job) == queued);
+  const std::string why =
+      "needs 2 slots, and the cluster has 1 that suit it; its ranks share one numerics profile: "
+      "portable has 1, sm_80-fp32-cublaslt-130000 has 1, sm_90-fp32-cublaslt-130000 has 1";
+  CHECK(driver.job(job).waiting == why);
+  CHECK(driver.happened(job, EventKind::waiting));
+  driver.join_gpus("d", 1, kNew);
+  const auto starts = driver.take<wire::StartRank>();
+  REQUIRE(starts.size() == 2);
+  CHECK(devices_of(starts) == std::set<std::string>{"b-0", "d-0"});
+  for (const auto& start : starts) CHECK(start.profile == kNew);
+}
+
+TEST_CASE("profiles: a program's gang may be mixed") {
+  Driver driver;
+  driver.join_gpus("a", 1, kOld);
+  driver.join("c", 1);
+  driver.submit(run_spec(2));
+  const auto starts = driver.take<wire::StartRank>();
+  REQUIRE(starts.size() == 2);
+  CHECK(devices_of(starts) == std::set<std::string>{"a-0", ""});
+  CHECK(starts[0].profile.empty());
+}
+
+TEST_CASE("profiles: a lost rank comes back on a worker of the job's profile only") {
+  Driver driver;
+  driver.join_gpus("a", 2, kNew);
+  const JobId job = driver.submit(train_spec(2));
+  const auto starts = driver.run_up();
+  REQUIRE(starts.size() == 2);
+  CHECK(devices_of(starts) == std::set<std::string>{"a-0", "a-1"});
+  driver.join_gpus("b", 2, kOld);
+  driver.join("c", 2);
+  driver.disconnect("a");
+  driver.pass(10s);
+  CHECK(driver.take<wire::StartRank>().empty());
+  CHECK(driver.job_state(job) == recovering);
+  driver.join_gpus("d", 2, kNew);
+  driver.pass(1s);
+  const auto again = driver.take<wire::StartRank>();
+  REQUIRE(again.size() == 2);
+  CHECK(devices_of(again) == std::set<std::string>{"d-0", "d-1"});
+  CHECK(again[0].profile == kNew);
+}
+
+TEST_CASE("profiles: a job starts where most of its ranks have room") {
+  Driver driver;
+  driver.join_gpus("a", 1, kOld);
+  driver.join_gpus("b", 3, kNew);
+  spec::JobSpec spec = train_spec(1);
+  spec.resources.ranks_max = 8;
+  spec.parallel.data = 0;
+  spec.parallel.shards = 8;
+  driver.submit(spec);
+  CHECK(devices_of(driver.take<wire::StartRank>()) ==
+        std::set<std::string>{"b-0", "b-1", "b-2"});
+}
+
+}  // namespace tutti::coordinator::test
