@@ -93,6 +93,9 @@ std::string never_fits(const JobRecord& job, std::uint64_t ever) {
   if (ever == 0 && !job.terms.labels.empty()) {
     return fmt::format("no worker has the label {}", job.terms.labels.front());
   }
+  if (ever == 0 && job.terms.precision != "fp32") {
+    return fmt::format("no worker computes in {}, which takes GPUs", job.terms.precision);
+  }
   return fmt::format("needs {}, and the cluster has {} that suit it",
                      counted(job.terms.ranks_min, "slot"), ever);
 }

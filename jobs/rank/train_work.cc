@@ -89,9 +89,16 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   auto job = training::open_training_job({*spec, order.spec, order.folder});
   if (!job) return job.error();
   job_ = *std::move(job);
-  auto device = open_rank_device(order);
+  const bool rounds = job_->spec.train.precision == "bf16";
+  auto device =
+      open_rank_device(order, rounds ? kernels::Precision::bf16 : kernels::Precision::fp32);
   if (!device) return device.error();
   device_ = *std::move(device);
+  if (rounds && device_ == nullptr) {
+    return Error{ErrorCode::unsupported,
+                 "train.precision bf16 is computed on GPUs only: take fp32, or a worker that runs "
+                 "with TUTTI_DEVICE=gpu"};
+  }
   if (auto same = check_profile(order, device_.get()); !same) return same;
   if (auto fits = training::check_memory(*job_, device_.get()); !fits) return fits;
   trainer_.emplace(*job_, threads_of(order), progress_, device_.get());

@@ -6,7 +6,6 @@
 #include "jobs/rank/serve_work.h"
 #include "jobs/rank/train_work.h"
 #include "jobs/training/training_state.h"
-#include "kernels/tensor/open_device.h"
 #include "kernels/tensor/thread_pool.h"
 #include "protocol/base/log.h"
 
@@ -31,8 +30,9 @@ std::string device_of_rank(const wire::StartRank& order) {
   return name == std::string_view("gpu") ? "gpu:" + std::to_string(order.slot) : name;
 }
 
-Result<std::unique_ptr<kernels::Device>> open_rank_device(const wire::StartRank& order) {
-  auto device = kernels::open_device(device_of_rank(order));
+Result<std::unique_ptr<kernels::Device>> open_rank_device(const wire::StartRank& order,
+                                                          kernels::Precision precision) {
+  auto device = kernels::open_device(device_of_rank(order), precision);
   if (device && *device != nullptr) {
     TUTTI_LOG_INFO("rank", "computes on {} ({}), numerics profile {}", (*device)->name(),
                    device_of_rank(order), (*device)->profile());

@@ -12,7 +12,7 @@
 
 #include "jobs/rank/rank_messages.h"
 #include "jobs/training/progress.h"
-#include "kernels/tensor/device.h"
+#include "kernels/tensor/open_device.h"
 #include "protocol/base/result.h"
 
 namespace tutti::rank {
@@ -62,7 +62,8 @@ int threads_of(const wire::StartRank& order);
 std::string device_of_rank(const wire::StartRank& order);
 
 // That device, opened and said; null: the CPU.
-Result<std::unique_ptr<kernels::Device>> open_rank_device(const wire::StartRank& order);
+Result<std::unique_ptr<kernels::Device>> open_rank_device(
+    const wire::StartRank& order, kernels::Precision precision = kernels::Precision::fp32);
 
 // A job's bits are those of one numerics profile; `device` null: the CPU's. Errors: stale, as what
 // this machine has loaded is not what its worker told.

@@ -2,8 +2,6 @@
 
 #include <fmt/core.h>
 
-#include "jobs/training/training_state.h"
-
 namespace tutti::training {
 
 // fmt prints the shortest decimal that reads back as the same double.
@@ -12,7 +10,7 @@ std::string to_json(const StepRecord& record) {
       R"({{"step":{},"loss":{},"grad_norm":{},"rate":{},"tokens":{},"seconds":{:.6f},)"
       R"("generation":{},"ranks":{},"weights":"{}","profile":"{}"}})",
       record.step, record.loss, record.grad_norm, record.rate, record.tokens, record.seconds,
-      record.generation, record.ranks, kernels::to_string(record.weights), kNumericsProfile);
+      record.generation, record.ranks, kernels::to_string(record.weights), record.profile);
 }
 
 }  // namespace tutti::training

@@ -19,6 +19,7 @@ struct StepRecord {
   std::uint64_t generation = 0;
   std::uint32_t ranks = 0;
   kernels::Hash128 weights;
+  std::string profile = "portable";  // numerics
 
   bool operator==(const StepRecord&) const = default;
 };

@@ -130,9 +130,14 @@ Result<StepRecord> Trainer::commit_pending() {
   state_.whole = true;
   agreed_flags_ = sums.flags;
   record.weights = state_.weights_hash;
+  record.profile = numerics_profile();
   record.seconds = to_seconds(monotonic_now() - pending_->begun);
   pending_.reset();
   return record;
+}
+
+std::string Trainer::numerics_profile() const {
+  return std::string(ctx_.device == nullptr ? kNumericsProfile : ctx_.device->profile());
 }
 
 checkpoint::CheckpointState Trainer::checkpoint_state() const {
@@ -151,8 +156,7 @@ checkpoint::CheckpointState Trainer::checkpoint_state() const {
                     .optimizer = std::string(job_.optimizer->name),
                     .states = std::move(names),
                     .weights = kernels::to_string(state_.weights_hash),
-                    .profile = std::string(ctx_.device == nullptr ? kNumericsProfile
-                                                                  : ctx_.device->profile()),
+                    .profile = numerics_profile(),
                     .spec = job_.spec_text},
           .tokenizer = job_.tokenizer};
 }

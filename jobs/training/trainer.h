@@ -123,6 +123,7 @@ class Trainer {
   Result<> compute_gradients(kernels::Communicator& group);
   Result<StepSums> reduce(kernels::Communicator& group, std::uint64_t step, std::uint64_t flags);
   Result<StepRecord> commit_pending();
+  std::string numerics_profile() const;
   Error fail_job(Error error);
 
   const TrainingJob& job_;

@@ -106,9 +106,9 @@ Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& option
   if (auto checked = (*optimizer)->check(spec.train.optimizer); !checked) return checked.error();
   auto schedule = optimizers::find_schedule(spec.train.schedule.name);
   if (!schedule) return schedule.error();
-  if (spec.train.precision != "fp32") {
+  if (spec.train.precision != "fp32" && spec.train.precision != "bf16") {
     return Error{ErrorCode::unsupported,
-                 "train.precision " + spec.train.precision + ": this build trains in fp32"};
+                 "train.precision " + spec.train.precision + ": this build knows fp32 and bf16"};
   }
   auto decoder = open_decoder(spec);
   if (!decoder) return decoder.error();

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <future>
 #include <thread>
@@ -12,6 +13,7 @@ namespace tutti::kernels {
 
 namespace {
 
+constexpr char kVersionMark = '-';
 constexpr std::size_t kIdBytes = sizeof(ncclUniqueId::internal);
 // A look costs a few calls; a transfer takes from tens of microseconds on.
 constexpr Duration kBetweenLooks = std::chrono::microseconds(20);
@@ -28,20 +30,35 @@ bool is_device_memory(const std::span<std::byte>& bytes) {
   return known && attributes.type == cudaMemoryTypeDevice;
 }
 
+// The version behind the digits is that of whoever made the identifier: the library promises
+// nothing for groups of several.
+Result<> compare_version(std::string_view text) {
+  const std::string own = nccl_version();
+  const std::string_view other = text.substr(std::min(text.size(), 2 * kIdBytes + 1));
+  if (other == own) return {};
+  return Error{
+      ErrorCode::unsupported,
+      fmt::format("rank 0 has NCCL {}, this rank {}: a group needs one version", other, own)};
+}
+
 Result<ncclUniqueId> parse_id(std::string_view text) {
   const auto digit = [](char c) {
     return c >= '0' && c <= '9' ? c - '0' : (c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1);
   };
   ncclUniqueId id = {};
-  bool right = text.size() == 2 * kIdBytes;
+  bool right = text.size() > 2 * kIdBytes && text[2 * kIdBytes] == kVersionMark;
   for (std::size_t i = 0; right && i < kIdBytes; ++i) {
     const int high = digit(text[2 * i]);
     const int low = digit(text[2 * i + 1]);
     right = high >= 0 && low >= 0;
     id.internal[i] = static_cast<char>(16 * high + low);
   }
-  if (right) return id;
-  return Error{ErrorCode::invalid_argument, "an NCCL identifier has 256 hexadecimal digits"};
+  if (!right) {
+    return Error{ErrorCode::invalid_argument,
+                 "an NCCL identifier has 256 hexadecimal digits and a version"};
+  }
+  if (auto same = compare_version(text); !same) return same.error();
+  return id;
 }
 
 }  // namespace
@@ -54,7 +71,7 @@ Result<std::string> make_nccl_id() {
   std::string text;
   for (const char byte : id.internal)
     text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return text;
+  return text + kVersionMark + nccl_version();
 }
 
 std::string nccl_version() {

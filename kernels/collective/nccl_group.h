@@ -28,7 +28,8 @@
 
 namespace tutti::kernels {
 
-// 256 hexadecimal digits that let ranks meet; of rank 0, once a generation. Errors: unavailable.
+// 256 hexadecimal digits that let ranks meet, and the library's version; of rank 0, once a
+// generation. Errors: unavailable.
 Result<std::string> make_nccl_id();
 
 // "2.27.3".
@@ -43,7 +44,8 @@ struct NcclOptions {
 
 class NcclGroup final : public Communicator {
  public:
-  // Errors: invalid_argument (not an identifier), unavailable (no stream).
+  // Errors: invalid_argument (not an identifier), unsupported (made by another version of the
+  // library), unavailable (no stream).
   static Result<std::unique_ptr<Communicator>> over(std::unique_ptr<Communicator> control,
                                                     const NcclOptions& options);
   ~NcclGroup() override;

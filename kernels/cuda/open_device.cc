@@ -14,6 +14,10 @@ namespace {
 
 constexpr std::string_view kPrefix = "gpu:";
 
+cuda::Products::Inputs inputs_for(Precision precision) {
+  return precision == Precision::fp32 ? cuda::Products::Inputs::fp32 : cuda::Products::Inputs::bf16;
+}
+
 Error not_a_device(std::string_view name) {
   return {ErrorCode::invalid_argument,
           fmt::format("device {}: it is cpu, gpu, gpu:INDEX or gpu:UUID", name)};
@@ -54,11 +58,11 @@ Result<std::string> stack_in_use() {
 
 }  // namespace
 
-Result<std::unique_ptr<Device>> open_device(std::string_view name) {
+Result<std::unique_ptr<Device>> open_device(std::string_view name, Precision precision) {
   if (name == "cpu") return std::unique_ptr<Device>();
   const auto index = index_of(name);
   if (!index) return index.error();
-  auto device = cuda::CudaDevice::open({.index = *index});
+  auto device = cuda::CudaDevice::open({.index = *index, .inputs = inputs_for(precision)});
   if (!device) return std::move(device).error();
   return std::unique_ptr<Device>(*std::move(device));
 }
@@ -73,9 +77,12 @@ Result<DeviceList> list_devices() {
   for (int index = 0; index < *count; ++index) {
     cudaDeviceProp properties;
     TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
-    std::string profile = cuda::profile_of(properties, cuda::Products::Inputs::fp32);
-    if (list.profiles.empty()) list.profiles.push_back(profile);
-    if (list.profiles.front() != profile) {
+    std::vector<std::string> profiles;
+    for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+      profiles.push_back(cuda::profile_of(properties, inputs_for(precision)));
+    }
+    if (list.profiles.empty()) list.profiles = profiles;
+    if (list.profiles != profiles) {
       return Error{ErrorCode::unsupported,
                    fmt::format("{} and {} are in one machine: run a worker for each kind of GPU, "
                                "with CUDA_VISIBLE_DEVICES naming those of its own",

@@ -15,7 +15,7 @@ Error no_device(std::string_view name) {
 
 }  // namespace
 
-Result<std::unique_ptr<Device>> open_device(std::string_view name) {
+Result<std::unique_ptr<Device>> open_device(std::string_view name, Precision) {
   if (name == "cpu") return std::unique_ptr<Device>();
   return no_device(name);
 }

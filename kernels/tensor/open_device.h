@@ -17,9 +17,13 @@
 
 namespace tutti::kernels {
 
+// What products and attention read their inputs as; sums, weights and all else are fp32.
+enum class Precision { fp32, bf16 };
+
 // "cpu": null, which is no error; "gpu", "gpu:INDEX" or "gpu:UUID" among those that the process
 // sees.
-Result<std::unique_ptr<Device>> open_device(std::string_view name);
+Result<std::unique_ptr<Device>> open_device(std::string_view name,
+                                            Precision precision = Precision::fp32);
 
 // What this process sees, without opening it.
 struct DeviceList {

@@ -14,8 +14,8 @@ constexpr double kStepsMax = 1e15;     // exact in a double, which JSON readers 
 constexpr std::string_view kFamilies[] = {"llama"};
 constexpr std::string_view kFamiliesLater[] = {"gpt2",  "qwen2", "qwen3",  "mistral",
                                                "gemma", "bert",  "mixtral"};
-constexpr std::string_view kPrecisions[] = {"fp32"};
-constexpr std::string_view kPrecisionsLater[] = {"bf16", "fp16", "fp8"};
+constexpr std::string_view kPrecisions[] = {"fp32", "bf16"};
+constexpr std::string_view kPrecisionsLater[] = {"fp16", "fp8"};
 constexpr std::string_view kOptimizers[] = {"adamw", "adafactor", "lion", "muon", "sgd"};
 constexpr std::string_view kOptimizersLater[] = {"adamw8", "schedule_free"};
 constexpr std::string_view kSchedules[] = {"constant", "linear", "cosine"};
@@ -87,7 +87,7 @@ const Key kKeys[] = {
     {"train.seed", whole(0, kStepsMax), kTrain, kOptional, reach<&J::train, &T::seed>,
      "of the weights and the order of samples"},
     {"train.precision", choice(kPrecisions, kPrecisionsLater), kTrain, kOptional,
-     reach<&J::train, &T::precision>, "arithmetic"},
+     reach<&J::train, &T::precision>, "of products: fp32, or bf16 (on GPUs)"},
     {"train.clip", number(0, 1e6), kTrain, kOptional, reach<&J::train, &T::clip>,
      "largest norm of the gradients; 0: off"},
     {"train.optimizer.name", choice(kOptimizers, kOptimizersLater), kTrain, kOptional,

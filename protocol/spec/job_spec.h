@@ -72,7 +72,7 @@ struct TrainSpec {
   std::uint32_t micro =
       0;  // samples at a time in one rank; 0: auto. Never changes a bit of the result
   std::uint64_t seed = 1;
-  std::string precision = "fp32";  // this build: fp32
+  std::string precision = "fp32";  // fp32 | bf16 (of products; on GPUs)
   double clip = 1.0;               // global norm; 0: off
   OptimizerSpec optimizer;
   ScheduleSpec schedule;

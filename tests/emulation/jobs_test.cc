@@ -97,6 +97,27 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE("emulation: a cluster trains in bf16 where its GPUs do, and says so where none does") {
+  const std::vector<std::string> bf16{"--set", "train.precision=bf16"};
+  {
+    Cluster cluster(emulated(2));
+    const auto exact = cluster.submit(spec_for(cluster, 1));
+    const auto one = cluster.submit(spec_for(cluster, 1), bf16);
+    const auto two = cluster.submit(spec_for(cluster, 2), bf16);
+    for (const auto job : {exact, one, two}) REQUIRE(cluster.wait(job) == 0);
+    CHECK(cluster.hashes(one) == cluster.hashes(two));
+    CHECK(cluster.hashes(one) != cluster.hashes(exact));
+    const auto steps = cluster.tutti({"steps", std::to_string(two), "-o", "json"}).out;
+    CHECK(steps.find("\"profile\":\"sm_90-bf16-cublaslt-0\"") != npos);
+  }
+  Cluster cluster(1);
+  const auto job =
+      cluster.submit(spec_for(cluster, 1), {bf16[0], bf16[1], "--set", "resources.device=any"});
+  const test::Finished why = cluster.tutti({"explain", std::to_string(job)});
+  INFO(why.out << why.err);
+  CHECK(why.out.find("no worker computes in bf16, which takes GPUs") != npos);
+}
+
 TEST_CASE("emulation: a served model gives the CPU's tokens, also after its rank was killed") {
   Cluster cluster(emulated(1));
   const auto trained = cluster.submit(spec_for(cluster, 1));

@@ -48,6 +48,19 @@ TEST_CASE(
   CHECK(errors[1].code == ErrorCode::unavailable);  // its peer's group broke
 }
 
+TEST_CASE("nccl: ranks with another version of the library than rank 0's are refused") {
+  test::run_ranks({.size = 1}, [](std::unique_ptr<Communicator> plain) {
+    auto id = make_nccl_id();
+    REQUIRE(id);
+    const std::string other = id->substr(0, id->find('-')) + "-2.26.1";
+    const auto group = NcclGroup::over(std::move(plain), {.id = other});
+    REQUIRE_FALSE(group);
+    CHECK(group.error() ==
+          Error{ErrorCode::unsupported,
+                "rank 0 has NCCL 2.26.1, this rank 0.0.0: a group needs one version"});
+  });
+}
+
 TEST_CASE("nccl: an identifier that is none is refused") {
   test::run_ranks({.size = 1}, [](std::unique_ptr<Communicator> plain) {
     const auto group = NcclGroup::over(std::move(plain), {.id = "12"});

@@ -20,12 +20,13 @@ using Hashes = std::map<std::uint64_t, std::string>;
 
 // A rank with a device of its own.
 struct Member {
-  explicit Member(const TrainingJob& job) : device(open()) {
+  explicit Member(const TrainingJob& job) : device(open(job.spec.train.precision)) {
     REQUIRE(check_memory(job, device.get()));
     trainer = std::make_unique<Trainer>(job, 1, progress, device.get());
   }
-  static std::unique_ptr<CudaDevice> open() {
-    auto opened = CudaDevice::open({});
+  static std::unique_ptr<CudaDevice> open(const std::string& precision = "fp32") {
+    using Inputs = kernels::cuda::Products::Inputs;
+    auto opened = CudaDevice::open({.inputs = precision == "bf16" ? Inputs::bf16 : Inputs::fp32});
     REQUIRE(opened);
     return *std::move(opened);
   }
@@ -120,6 +121,17 @@ TEST_CASE(
   const auto second = members[1]->trainer->checkpoint_state();
   CHECK(std::equal(first.weights.begin(), first.weights.end(), second.weights.begin()));
   CHECK(first.entry.profile.find("sm_90-fp32") == 0);
+}
+
+TEST_CASE("emulation: bf16 products keep the hashes for 1, 2 and 4 ranks, and are not fp32's") {
+  TinyJob tiny({.micro = 1});
+  const Hashes exact = undisturbed(tiny, 1);
+  tiny.spec().train.precision = "bf16";
+  const Hashes expected = undisturbed(tiny, 1);
+  REQUIRE(expected.size() == 4);
+  CHECK(expected.at(1) != exact.at(1));
+  CHECK(undisturbed(tiny, 2) == expected);
+  CHECK(undisturbed(tiny, 4) == expected);
 }
 
 TEST_CASE("emulation: a job that a device has no room for is refused with both numbers") {

@@ -94,8 +94,7 @@ TEST_CASE("profiles: a job starts where most of its ranks have room") {
   spec.parallel.data = 0;
   spec.parallel.shards = 8;
   driver.submit(spec);
-  CHECK(devices_of(driver.take<wire::StartRank>()) ==
-        std::set<std::string>{"b-0", "b-1", "b-2"});
+  CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"b-0", "b-1", "b-2"});
 }
 
 }  // namespace tutti::coordinator::test

@@ -22,11 +22,11 @@ std::filesystem::path script(const test::TemporaryFolder& folder, const std::str
 
 TEST_CASE("rank devices: a binary's answer is taken, whatever its libraries print before it") {
   const test::TemporaryFolder folder;
-  const auto binary = script(
-      folder,
-      "[ \"$1\" = devices ] && echo 'a library says hello' && echo '{\"profiles\":[\"p\"],"
-      "\"stack\":\"CUDA 13.0\",\"devices\":[{\"uuid\":\"GPU-1\",\"name\":\"H100\","
-      "\"memory_bytes\":80}]}'\n");
+  const auto binary =
+      script(folder,
+             "[ \"$1\" = devices ] && echo 'a library says hello' && echo '{\"profiles\":[\"p\"],"
+             "\"stack\":\"CUDA 13.0\",\"devices\":[{\"uuid\":\"GPU-1\",\"name\":\"H100\","
+             "\"memory_bytes\":80}]}'\n");
   const auto found = ask_rank_devices(binary, {"PATH=/bin"}, std::chrono::seconds(20));
   REQUIRE(found);
   CHECK(*found ==
