@@ -40,15 +40,16 @@ struct JobTerms {
   std::string name;
   std::string kind;  // train | serve | run
   std::int32_t priority = 0;
-  std::uint32_t ranks_min = 1;         // parallel.data sets both
-  std::uint32_t ranks_max = 1;         // never above the number of shards
-  std::uint32_t threads = 0;           // a rank; 0: the cores of its slot
-  std::uint32_t cores = 0;             // a rank; 0: those of its slot
-  std::uint64_t memory_bytes = 0;      // a rank
-  std::vector<std::string> labels;     // key=value, all of which a worker must have
-  std::uint64_t steps = 0;             // train: the last step
-  std::uint32_t checkpoints_kept = 0;  // 0: all
-  std::string resume_folder;           // train: a checkpoint of another job to begin from
+  std::uint32_t ranks_min = 1;            // parallel.data sets both
+  std::uint32_t ranks_max = 1;            // never above the number of shards
+  std::uint32_t threads = 0;              // a rank; 0: the cores of its slot
+  std::uint32_t cores = 0;                // a rank; 0: those of its slot
+  std::uint64_t memory_bytes = 0;         // a rank
+  std::uint64_t device_memory_bytes = 0;  // of the device that a rank has, at least; 0: any
+  std::vector<std::string> labels;        // key=value, all of which a worker must have
+  std::uint64_t steps = 0;                // train: the last step
+  std::uint32_t checkpoints_kept = 0;     // 0: all
+  std::string resume_folder;              // train: a checkpoint of another job to begin from
   std::uint64_t resume_step = 0;
   std::string of_node = "replace";  // wait | replace | fail
   std::uint64_t wait_ms = 60'000;   // for a node (wait) or for free slots (replace)
@@ -89,7 +90,7 @@ BOOST_DESCRIBE_STRUCT(JobTerms, (),
                        stop_after_ms,  //
                        after, begin_unix_ms, array_count, array_at_once, prefer, policy,
                        preemptible,  //
-                       precision, profile))
+                       precision, profile, device_memory_bytes))
 
 // How a job ends, or why it goes back to the queue, decided before its processes are ended.
 struct Outcome {

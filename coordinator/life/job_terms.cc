@@ -92,6 +92,7 @@ Result<JobTerms> terms_of(const spec::JobSpec& spec, WallTime now) {
   terms.threads = spec.resources.threads;
   terms.cores = spec.resources.cores;
   terms.memory_bytes = spec.resources.memory_bytes;
+  terms.device_memory_bytes = spec.resources.device_memory_bytes;
   // A worker says by a label of what kind its slots' devices are.
   if (spec.resources.device != "any") terms.labels.push_back("device=" + spec.resources.device);
   for (const auto& [key, value] : spec.resources.labels) terms.labels.push_back(key + "=" + value);

@@ -65,6 +65,7 @@ Amount amount_of(const Shape& shape, std::uint64_t ranks) {
 
 bool suits(const Shape& shape, const NodeState& node) {
   if (shape.programs ? !node.programs : !has_profile(shape, node)) return false;
+  if (shape.device_memory_bytes > node.device_memory_bytes) return false;
   return std::all_of(shape.labels.begin(), shape.labels.end(),
                      [&](const auto& label) { return has(node.labels, label); });
 }
@@ -196,6 +197,14 @@ std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
   }
   for (const std::string& label : shape.labels) {
     if (!has(node.labels, label)) return fmt::format("lacks label {}", label);
+  }
+  if (shape.device_memory_bytes > node.device_memory_bytes) {
+    const double wanted = static_cast<double>(shape.device_memory_bytes) / kGiB;
+    return node.device_memory_bytes == 0
+               ? fmt::format("has no device with memory of its own, a rank needs {:.1f} GiB",
+                             wanted)
+               : fmt::format("its devices have {:.1f} GiB of memory, a rank needs {:.1f}",
+                             static_cast<double>(node.device_memory_bytes) / kGiB, wanted);
   }
   if (ranks_in(shape, {1, node.total.cores, node.total.memory_bytes}) == 0) {
     return shape.cores > node.total.cores

@@ -27,9 +27,10 @@ namespace tutti::coordinator::scheduler {
 inline constexpr std::size_t kViewsMax = 64;
 
 struct Shape {
-  std::uint64_t cores = 0;         // 0: those of its slot
-  std::uint64_t memory_bytes = 0;  // 0: not counted
-  bool programs = false;           // kind `run`
+  std::uint64_t cores = 0;                // 0: those of its slot
+  std::uint64_t memory_bytes = 0;         // 0: not counted
+  std::uint64_t device_memory_bytes = 0;  // of its slot's device, at least; 0: any
+  bool programs = false;                  // kind `run`
   std::string device = "any";
   std::string precision = {};       // of its numerics profile; empty: any (programs)
   std::string profile = {};         // exactly this one; empty: any of that precision
@@ -58,8 +59,9 @@ struct NodeState {
   std::string name;
   std::vector<std::string> labels;
   bool programs = true;
-  bool usable = true;   // takes new work now
-  bool lasting = true;  // will take work again, if it does not now
+  std::uint64_t device_memory_bytes = 0;  // of the smallest of its devices; 0: a slot has none
+  bool usable = true;                     // takes new work now
+  bool lasting = true;                    // will take work again, if it does not now
   std::vector<std::string> profiles = {"portable"};
   Amount total;
   Amount used;

@@ -30,12 +30,22 @@ bool holds_slots(const JobRecord& job) {
   return !is_array(job) && job.state != JobState::queued && !is_terminal(job.state);
 }
 
+// What each of its slots has at least: one gang may have any of them.
+std::uint64_t device_memory_of(const WorkerRecord& worker) {
+  if (worker.devices.empty() || worker.devices.size() < worker.slots) return 0;
+  const auto least = std::min_element(
+      worker.devices.begin(), worker.devices.end(),
+      [](const auto& left, const auto& right) { return left.memory_bytes < right.memory_bytes; });
+  return least->memory_bytes;
+}
+
 NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
   NodeState out;
   out.name = worker.worker;
   out.labels = worker.labels;
   out.programs = worker.runs_programs;
   if (!worker.profiles.empty()) out.profiles = worker.profiles;
+  out.device_memory_bytes = device_memory_of(worker);
   out.lasting = !worker.draining();
   out.usable = out.lasting && is_reachable(desk, worker.worker);
   out.total = {.slots = worker.slots, .cores = worker.cores, .memory_bytes = worker.memory_bytes};
@@ -199,6 +209,7 @@ Shape shape_of(const JobTerms& terms) {
   Shape shape;
   shape.cores = terms.cores;
   shape.memory_bytes = terms.memory_bytes;
+  shape.device_memory_bytes = terms.device_memory_bytes;
   shape.programs = terms.kind == "run";
   shape.labels = terms.labels;
   shape.prefer = terms.prefer;

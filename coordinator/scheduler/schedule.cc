@@ -90,6 +90,11 @@ std::string waits_for_room(const JobRecord& job) {
 }
 
 std::string never_fits(const JobRecord& job, std::uint64_t ever) {
+  if (ever == 0 && job.terms.device_memory_bytes != 0) {
+    constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+    return fmt::format("no worker that suits it has {:.1f} GiB of memory on each of its devices",
+                       static_cast<double>(job.terms.device_memory_bytes) / kGiB);
+  }
   if (ever == 0 && !job.terms.labels.empty()) {
     return fmt::format("no worker has the label {}", job.terms.labels.front());
   }

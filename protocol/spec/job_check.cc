@@ -62,6 +62,10 @@ class JobCheck {
           "after.failed",
           fmt::format("job {} cannot be both done (after.ok) and failed (after.failed)", job));
     }
+    if (spec_.resources.device == "cpu" && spec_.resources.device_memory_bytes != 0) {
+      return wrong("resources.device_memory",
+                   "a CPU has no memory of its own: resources.memory is what a rank may use");
+    }
     if (given("begin") && given("delay") && spec_.delay_ms != 0) {
       return wrong("delay", "begin and delay exclude each other");
     }

@@ -98,6 +98,7 @@ struct ResourceSpec {
   std::uint32_t threads = 0;                  // a rank; 0: the cores of its slot
   std::uint32_t cores = 0;                    // a rank of `run`; 0: those of its slot
   std::uint64_t memory_bytes = 0;             // a rank; 0: not limited
+  std::uint64_t device_memory_bytes = 0;      // of the GPU that a rank runs on, at least; 0: any
   std::map<std::string, std::string> labels;  // a node must have all of them
   std::map<std::string, std::string> prefer;  // the more of them a node has, the better
   std::string policy = "packed";              // first-fit | packed | spread

@@ -149,12 +149,14 @@ void Driver::join(const std::string& worker, std::uint32_t slots) {
   hello(peer);
 }
 
-void Driver::join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile) {
+void Driver::join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile,
+                       std::uint64_t memory_bytes) {
   wire::Hello& hello = peers_[worker].hello;
   hello.profiles = {profile};
   hello.devices.clear();
   for (std::uint32_t gpu = 0; gpu < gpus; ++gpu) {
-    hello.devices.push_back({.uuid = fmt::format("{}-{}", worker, gpu), .name = "H100"});
+    hello.devices.push_back(
+        {.uuid = fmt::format("{}-{}", worker, gpu), .name = "H100", .memory_bytes = memory_bytes});
   }
   join(worker, gpus);
 }

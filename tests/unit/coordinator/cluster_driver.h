@@ -42,7 +42,8 @@ class Driver {
   // A worker says Hello as a new process; or, the same process, with what it runs.
   void join(const std::string& worker, std::uint32_t slots);
   // With a slot for each GPU ("WORKER-0", ...), all of one numerics profile.
-  void join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile);
+  void join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile,
+                 std::uint64_t memory_bytes = std::uint64_t{80} << 30);
   void rejoin(const std::string& worker, std::vector<wire::ProcessState> processes = {},
               std::vector<wire::RankExited> exits = {});
   void disconnect(const std::string& worker);

@@ -97,4 +97,34 @@ TEST_CASE("profiles: a job starts where most of its ranks have room") {
   CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"b-0", "b-1", "b-2"});
 }
 
+TEST_CASE("devices: a rank that asks for memory of its device gets one that has as much") {
+  Driver driver;
+  driver.join("cpu", 2);
+  driver.join_gpus("small", 2, kNew, std::uint64_t{24} << 30);
+  driver.join_gpus("large", 1, kNew);
+  spec::JobSpec spec = run_spec(1);
+  spec.resources.device_memory_bytes = std::uint64_t{40} << 30;
+  driver.submit(spec);
+  CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"large-0"});
+  // Its slot is taken now, and the others never do.
+  const JobId second = driver.submit(spec);
+  CHECK(driver.job_state(second) == queued);
+  const auto told = driver.state().explain(second);
+  REQUIRE(told);
+  CHECK(told->ranks_possible == 1);
+  std::string lines;
+  for (const std::string& line : told->lines) lines += line + '\n';
+  INFO(lines);
+  CHECK(lines.find("small: its devices have 24.0 GiB of memory, a rank needs 40.0") !=
+        std::string::npos);
+  CHECK(lines.find("cpu: has no device with memory of its own") != std::string::npos);
+  spec.resources.device_memory_bytes = std::uint64_t{200} << 30;
+  const JobId never = driver.submit(spec);
+  CHECK(driver.job(never).waiting ==
+        "no worker that suits it has 200.0 GiB of memory on each of its devices");
+  spec.resources.device_memory_bytes = std::uint64_t{20} << 30;
+  driver.submit(spec);
+  CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"small-0"});
+}
+
 }  // namespace tutti::coordinator::test

@@ -79,6 +79,8 @@ TEST_CASE("spec: an error in an override names the flag, not a line of the file"
       0);
   CHECK(message_of(kGood, {"parallel.shards=3"}) ==
         "--set parallel.shards=3: parallel.shards must be a power of two, not 3");
+  CHECK(message_of(kGood, {"resources.device=cpu", "resources.device_memory=8GiB"})
+            .find("a CPU has no memory of its own") != std::string::npos);
   CHECK(message_of(kGood, {"kind=tune"}) ==
         "--set kind=tune: kind tune is not supported by this version (train, serve and run are)");
   CHECK(message_of(kGood, {"train.steps=2", "train.batch=8"}) == "accepted");
