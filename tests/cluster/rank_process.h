@@ -16,6 +16,7 @@
 
 #include "protocol/transport/pipe_link.h"
 #include "protocol/wire/link.h"
+#include "tests/support/patience.h"
 
 namespace tutti::test {
 
@@ -57,7 +58,7 @@ class RankProcess {
     order.process = process_;
     const auto frame = wire::encode_frame<wire::ToRank>(order);
     REQUIRE(frame.ok());
-    (void)link_->send(*frame, std::chrono::seconds(10));
+    (void)link_->send(*frame, patient(std::chrono::seconds(10)));
   }
 
   // The next report of this type; step records and progress on the way are kept, anything else is a
@@ -65,7 +66,7 @@ class RankProcess {
   template <class Report>
   Report next() {
     for (;;) {
-      auto frame = link_->receive_within(std::chrono::seconds(60));
+      auto frame = link_->receive_within(patient(std::chrono::seconds(60)));
       INFO((frame ? std::string() : frame.error().message));
       REQUIRE(frame.ok());
       const auto decoded = wire::decode_frame<wire::FromRank>(*frame, counters_);

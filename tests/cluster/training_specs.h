@@ -1,14 +1,24 @@
 // The small training jobs of the cluster tests: two layers, 64 wide, on made-up prose.
+//
+// A run that a test disturbs has steps without end (kEndless), so that it cannot be over before the
+// test has acted, however slow the machine is: end_run ends it, and then the same spec runs as far
+// without a disturbance (check_undisturbed).
 #pragma once
 
 #include <fmt/core.h>
+#include <catch2/catch.hpp>
 
 #include <filesystem>
+#include <map>
 #include <string>
 
 #include "tests/support/cluster.h"
 
 namespace tutti::test {
+
+constexpr unsigned kEndless = 1'000'000;
+
+using Hashes = std::map<std::uint64_t, std::string>;
 
 struct TrainingCase {
   unsigned ranks = 1;
@@ -38,6 +48,35 @@ inline std::string training_spec(const std::filesystem::path& text, const Traini
       "checkpoint: {{every: {}, keep: 2}}\n",
       text.string(), with.steps, with.micro, with.optimizer, with.ranks, with.ranks, with.ranks,
       with.threads, with.every);
+}
+
+// Lets the run go on for some steps and cancels it; what it recorded: each step once, without gaps.
+inline Hashes end_run(const Cluster& cluster, std::uint64_t job) {
+  const auto recorded = [&] {
+    const Hashes hashes = cluster.hashes(job);
+    return hashes.empty() ? 0 : hashes.rbegin()->first;
+  };
+  const std::uint64_t end = recorded() + 10;
+  REQUIRE(eventually([&] { return recorded() >= end; }));
+  REQUIRE(cluster.tutti({"cancel", std::to_string(job)}).code == 0);
+  REQUIRE(eventually([&] { return cluster.state_of(job) == "cancelled"; }));
+  Hashes hashes = cluster.hashes(job);
+  CHECK(hashes.begin()->first == 1);
+  CHECK(hashes.rbegin()->first == hashes.size());
+  return hashes;
+}
+
+// The hashes of a run of this spec that ends, in peace, after so many of its steps.
+inline Hashes undisturbed(const Cluster& cluster, const std::string& spec, std::uint64_t steps) {
+  const auto job = cluster.submit(spec, {"--set", "train.stop=" + std::to_string(steps)});
+  REQUIRE(cluster.wait(job) == 0);
+  return cluster.hashes(job);
+}
+
+// Ends the disturbed run: its weights at every step are those of one that nobody disturbs.
+inline void check_undisturbed(const Cluster& cluster, std::uint64_t job, const std::string& spec) {
+  const Hashes hashes = end_run(cluster, job);
+  CHECK(hashes == undisturbed(cluster, spec, hashes.rbegin()->first));
 }
 
 }  // namespace tutti::test

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <string>
 
+#include "tests/support/patience.h"
 #include "tests/support/scripted_coordinator.h"
 #include "tests/support/temporary_folder.h"
 #include "worker/launcher/launcher.h"
@@ -28,7 +29,7 @@ std::string binary(const char* name) {
 
 bool ends_within(int pidfd, int ms) {
   pollfd poll{.fd = pidfd, .events = POLLIN, .revents = 0};
-  return ::poll(&poll, 1, ms) == 1;
+  return ::poll(&poll, 1, ms * test::patience()) == 1;
 }
 
 // A worker process on a folder; killed, with all that bears its mark, when the test ends.
@@ -80,11 +81,11 @@ class Worker {
 std::size_t end_left_behind(const std::filesystem::path& folder) {
   const std::string mark = std::string(worker::kWorkerMark) + "=" +
                            std::filesystem::weakly_canonical(folder / "worker").string();
-  return worker::end_marked({mark}, 5s);
+  return worker::end_marked({mark}, test::patient(5s));
 }
 
 bool reaped_within_deadline(std::int64_t pid) {
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 1000 * test::patience(); ++i) {
     if (::kill(static_cast<pid_t>(pid), 0) != 0) return true;
     ::poll(nullptr, 0, 10);
   }
@@ -93,7 +94,7 @@ bool reaped_within_deadline(std::int64_t pid) {
 
 // Whether the process is dead; who is to reap it may take his time.
 bool gone_within_deadline(std::int64_t pid) {
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 1000 * test::patience(); ++i) {
     const auto stat = read_file("/proc/" + std::to_string(pid) + "/stat");
     if (!stat || stat->find(") Z ") != std::string::npos) return true;
     ::poll(nullptr, 0, 10);

@@ -15,6 +15,7 @@
 
 #include "protocol/base/rng.h"
 #include "protocol/base/secret.h"
+#include "tests/support/patience.h"
 
 namespace tutti::test {
 
@@ -50,7 +51,7 @@ std::string new_mark() { return std::string(kMark) + "=" + random_hex(8); }
 std::optional<worker::ExitStatus> wait_exit(const worker::Launched& process,
                                             std::chrono::milliseconds deadline) {
   pollfd poll{.fd = process.pidfd.get(), .events = POLLIN, .revents = 0};
-  if (::poll(&poll, 1, static_cast<int>(deadline.count())) != 1) return std::nullopt;
+  if (::poll(&poll, 1, static_cast<int>(patient(deadline).count())) != 1) return std::nullopt;
   return worker::reap(process);
 }
 
@@ -93,7 +94,7 @@ Finished run_tutti(const std::vector<std::string>& words,
 }
 
 bool eventually(const std::function<bool()>& holds, std::chrono::seconds deadline) {
-  const Instant until = monotonic_now() + deadline;
+  const Instant until = monotonic_now() + patient(deadline);
   while (!holds()) {
     if (monotonic_now() >= until) return false;
     std::this_thread::sleep_for(10ms);  // between two questions to another process
@@ -122,7 +123,7 @@ Cluster::~Cluster() {
     worker::signal_group(up_->pid, SIGKILL);
     wait_exit(*up_, 10s);
   }
-  worker::end_marked({mark_}, 10s);
+  worker::end_marked({mark_}, patient(10s));
 }
 
 std::vector<std::string> Cluster::environment() const {

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/patience.h"
+
 namespace tutti::test {
 
 class EventLog {
@@ -17,10 +19,10 @@ class EventLog {
     changed_.notify_all();
   }
 
-  // Whether `count` lines are there, within ten seconds.
+  // Whether `count` lines are there, within ten seconds (patience.h).
   bool wait_for(std::size_t count) {
     std::unique_lock lock(guard_);
-    return changed_.wait_for(lock, std::chrono::seconds(10),
+    return changed_.wait_for(lock, patient(std::chrono::seconds(10)),
                              [&] { return lines_.size() >= count; });
   }
 

@@ -4,6 +4,7 @@
 
 #include "protocol/base/file.h"
 #include "protocol/base/secret.h"
+#include "tests/support/patience.h"
 
 namespace tutti::test {
 
@@ -143,7 +144,7 @@ void ScriptedCoordinator::on_message(const std::string& peer, const wire::FromWo
 
 void ScriptedCoordinator::wait_until(const std::function<bool()>& found) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, kDeadline, found);
+  changed_.wait_for(lock, patient(kDeadline), found);
 }
 
 bool ScriptedCoordinator::wait_text(ProcessId process, wire::Stream stream,

@@ -18,6 +18,7 @@ import uuid
 
 from net import die_with_parent
 
+PATIENCE = max(1, int(os.environ.get("TUTTI_TEST_PATIENCE", "1")))  # as tests/support/patience.h
 DEADLINE = 120.0
 COORDINATOR_HOST = "a"
 ENVIRONMENT = {name: value for name, value in os.environ.items()
@@ -35,13 +36,13 @@ def ended(pidfds, seconds):
 
 def eventually(what, holds, deadline, pause):
     """The first true value of `holds`. `pause(seconds)` comes between two questions and may end early."""
-    until = time.monotonic() + deadline
+    until = time.monotonic() + deadline * PATIENCE
     while True:
         value = holds()
         if value:
             return value
         if time.monotonic() >= until:
-            raise Failed(f"not within {deadline:.0f} s: {what}")
+            raise Failed(f"not within {deadline * PATIENCE:.0f} s: {what}")
         pause(0.05)
 
 
@@ -112,7 +113,7 @@ class Cluster:
             token = (self.state / "token").read_text().strip()
             request = urllib.request.Request(address + target, headers={"Authorization": "Bearer " + token},
                                              data=None if body is None else json.dumps(body).encode())
-            with urllib.request.urlopen(request, timeout=deadline) as answer:
+            with urllib.request.urlopen(request, timeout=deadline * PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -140,7 +141,7 @@ class Cluster:
 
     def tutti(self, *words, deadline=DEADLINE):
         return subprocess.run([*self.hosts.prefix(COORDINATOR_HOST), self.binaries / "tutti", *words],
-                              capture_output=True, text=True, timeout=deadline, check=False,
+                              capture_output=True, text=True, timeout=deadline * PATIENCE, check=False,
                               env=ENVIRONMENT | {"TUTTI_STATE": str(self.state)})
 
     def submit(self, name, spec, key=""):
@@ -201,11 +202,11 @@ class Cluster:
             process.send_signal(signal.SIGCONT)
             process.terminate()
             try:
-                process.wait(timeout=30)
+                process.wait(timeout=30 * PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                raise Failed(f"{part} did not stop within 30 s of SIGTERM")
+                raise Failed(f"{part} did not stop within {30 * PATIENCE} s of SIGTERM")
         left = self.leftovers()
         if left:
             raise Failed("left behind: " + "; ".join(left))

@@ -9,6 +9,7 @@
 
 #include "protocol/base/file.h"
 #include "tests/support/event_log.h"
+#include "tests/support/patience.h"
 
 namespace tutti::actor {
 namespace {
@@ -92,7 +93,8 @@ TEST_CASE("actor: a watched descriptor is served until it is unwatched") {
   REQUIRE(::write(out.get(), "c", 1) == 1);
   std::promise<void> served;
   REQUIRE(host.tell([&] { served.set_value(); }).ok());
-  REQUIRE(served.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+  REQUIRE(served.get_future().wait_for(test::patient(std::chrono::seconds(10))) ==
+          std::future_status::ready);
   CHECK(log.lines() == Lines{"a", "b"});
   runtime.stop();
 }

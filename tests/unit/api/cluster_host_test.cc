@@ -20,7 +20,7 @@ SubmitJob submit_of(std::size_t argument_bytes) {
 
 template <class T>
 T wait_for(std::future<T> future) {
-  REQUIRE(future.wait_for(std::chrono::seconds(20)) == std::future_status::ready);
+  REQUIRE(future.wait_for(test::patient(std::chrono::seconds(20))) == std::future_status::ready);
   return future.get();
 }
 

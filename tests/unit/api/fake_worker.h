@@ -16,6 +16,7 @@
 #include "protocol/base/file.h"
 #include "protocol/transport/endpoint.h"
 #include "protocol/wire/link.h"
+#include "tests/support/patience.h"
 
 namespace tutti::test {
 
@@ -67,7 +68,7 @@ class FakeWorker {
   template <class Message>
   std::optional<Message> expect() {
     std::unique_lock lock(guard_);
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    const auto until = std::chrono::steady_clock::now() + patient(std::chrono::seconds(10));
     for (;;) {
       while (!received_.empty()) {
         const wire::ToWorker message = std::move(received_.front());
@@ -87,7 +88,7 @@ class FakeWorker {
       up_ = true;
       changed_.notify_all();
     }
-    bool wait(Duration within = std::chrono::seconds(10)) {
+    bool wait(Duration within = patient(std::chrono::seconds(10))) {
       std::unique_lock lock(guard_);
       return changed_.wait_for(lock, within, [&] { return up_; });
     }

@@ -12,6 +12,7 @@
 
 #include "protocol/base/clock.h"
 #include "protocol/base/file.h"
+#include "tests/support/patience.h"
 
 namespace tutti::test {
 
@@ -34,7 +35,7 @@ class RawConnection {
   // What has come once `what` is in it, the other side has closed, or the time is over.
   std::string read_until(const std::string& what,
                          std::chrono::seconds within = std::chrono::seconds(20)) {
-    const Instant until = monotonic_now() + within;
+    const Instant until = monotonic_now() + patient(within);
     while (seen_.find(what) == std::string::npos && !closed_ && monotonic_now() < until) {
       pollfd ready{socket_.get(), POLLIN, 0};
       if (::poll(&ready, 1, static_cast<int>(to_ms(until - monotonic_now()))) <= 0) break;

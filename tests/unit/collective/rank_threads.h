@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/collective/communicator.h"
+#include "tests/support/patience.h"
 
 namespace tutti::test {
 
@@ -17,7 +18,7 @@ std::uint64_t ring_bytes_of_suite();
 struct GroupOptions {
   std::uint32_t size = 2;
   std::string host = {};  // empty: Unix sockets
-  Duration operation_deadline = std::chrono::seconds(20);
+  Duration operation_deadline = patient(std::chrono::seconds(20));
   std::uint64_t ring_bytes = ring_bytes_of_suite();
   Duration spin = kernels::FormOptions{}.spin;
 };

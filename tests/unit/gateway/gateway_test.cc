@@ -13,6 +13,7 @@
 #include "protocol/transport/endpoint.h"
 #include "protocol/wire/link.h"
 #include "tests/support/event_log.h"
+#include "tests/support/patience.h"
 
 namespace tutti::gateway {
 namespace {
@@ -26,7 +27,8 @@ void on_strand(actor::ActorHost& host, std::function<void()> action) {
                 done.set_value();
               })
               .ok());
-  REQUIRE(done.get_future().wait_for(std::chrono::seconds(20)) == std::future_status::ready);
+  REQUIRE(done.get_future().wait_for(test::patient(std::chrono::seconds(20))) ==
+          std::future_status::ready);
 }
 
 // A serving rank that does what the prompt says: "two words" is answered in two pieces, "hang"
@@ -57,7 +59,7 @@ class ScriptedRank {
  private:
   void take(const std::string& peer, const std::string& frame) {
     auto decoded = wire::decode_frame<wire::ToServer>(frame, counters_);
-    REQUIRE(decoded.ok());
+    if (!decoded) return seen_.add("not decoded");
     if (std::holds_alternative<wire::CancelGenerate>(decoded->message)) return seen_.add("cancel");
     const auto& generate = std::get<wire::Generate>(decoded->message);
     seen_.add(generate.prompt);
@@ -80,8 +82,7 @@ class ScriptedRank {
   }
   void send(const std::string& peer, const wire::Generated& piece) {
     const auto frame = wire::encode_frame<wire::FromServer>(piece);
-    REQUIRE(frame.ok());
-    CHECK(server_->send(peer, *frame).ok());
+    if (!frame || !server_->send(peer, *frame)) seen_.add("not sent");  // Catch is not for threads
   }
 
   actor::ActorHost host_;
@@ -119,10 +120,10 @@ struct Service {
             .target = "/v1/completions",
             .body = R"({"model": "scripted", "prompt": ")" + prompt + '"' + more + "}"};
   }
+  // Also from other threads, so it checks nothing; status 0: no answer.
   HttpAnswer ask(const std::string& prompt) const {
-    const auto answer = client()->request(post(prompt));
-    REQUIRE(answer.ok());
-    return *answer;
+    auto answer = client()->request(post(prompt));
+    return answer ? *std::move(answer) : HttpAnswer{0, {}, answer.error().message};
   }
   bool says(const std::string& line) const {
     return gateway->metrics().find(line) != std::string::npos;

@@ -17,6 +17,7 @@
 #include "protocol/transport/memory_network.h"
 #include "protocol/wire/frame.h"
 #include "tests/support/event_log.h"
+#include "tests/support/patience.h"
 #include "tests/support/temporary_folder.h"
 
 namespace tutti::transport {
@@ -32,12 +33,13 @@ void on_strand(actor::ActorHost& host, std::function<void()> action) {
                 done.set_value();
               })
               .ok());
-  REQUIRE(done.get_future().wait_for(std::chrono::seconds(20)) == std::future_status::ready);
+  REQUIRE(done.get_future().wait_for(test::patient(std::chrono::seconds(20))) ==
+          std::future_status::ready);
 }
 
 // Asks on the strand until the answer is yes, for ten seconds at most.
 bool eventually(actor::ActorHost& host, const std::function<bool()>& question) {
-  const Instant until = monotonic_now() + std::chrono::seconds(10);
+  const Instant until = monotonic_now() + test::patient(std::chrono::seconds(10));
   for (bool yes = false; monotonic_now() < until;) {
     on_strand(host, [&] { yes = question(); });
     if (yes) return true;

@@ -71,6 +71,7 @@ TEST_CASE(
     for (int now = 0; now < 20'000 && taken.size() < 200; ++now) {
       if (pushed < 200 && rng.chance(0.1)) REQUIRE(queue.push(pushed++).ok());
       for (const auto& message : queue.due(at(now))) {
+        if (flying.size() >= 300) continue;  // what a full link cannot hold is lost
         if (rng.chance(0.7)) flying.push_back(message);
         if (rng.chance(0.2)) flying.push_back(message);
       }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "protocol/base/secret.h"
+#include "tests/support/patience.h"
 #include "worker/launcher/launcher.h"
 
 using namespace tutti;
@@ -26,7 +27,7 @@ LaunchPlan shell(const std::string& script,
 
 bool wait_readable(int descriptor) {
   pollfd poll{.fd = descriptor, .events = POLLIN, .revents = 0};
-  return ::poll(&poll, 1, 10'000) == 1;
+  return ::poll(&poll, 1, 10'000 * test::patience()) == 1;
 }
 
 // Everything until all writers are gone.
@@ -109,6 +110,6 @@ TEST_CASE(
   signal_group(process->pid, SIGKILL);
   CHECK(wait_exit(*process).signal == SIGKILL);
   CHECK(end_marked({mark, "OTHER=1"}, 1s) == 0);
-  CHECK(end_marked({mark}, 5s) >= 1);
+  CHECK(end_marked({mark}, test::patient(5s)) >= 1);
   CHECK(read_output(*process).empty());  // the last writer is gone
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "protocol/base/secret.h"
+#include "tests/support/patience.h"
 #include "tests/support/temporary_folder.h"
 #include "worker/launcher/launcher.h"
 #include "worker/launcher/path_scout.h"
@@ -24,7 +25,7 @@ LaunchPlan shell(const std::string& script) {
 
 ExitStatus wait_exit(const Launched& process) {
   pollfd poll{.fd = process.pidfd.get(), .events = POLLIN, .revents = 0};
-  REQUIRE(::poll(&poll, 1, 20'000) == 1);
+  REQUIRE(::poll(&poll, 1, 20'000 * test::patience()) == 1);
   const auto status = reap(process);
   REQUIRE(status);
   return *status;
@@ -70,8 +71,8 @@ TEST_CASE("limits: a group is ended with all that is in it, also by the next wor
   auto process = launch(plan);
   REQUIRE(process);
   pollfd poll{.fd = process->output.get(), .events = POLLIN, .revents = 0};
-  REQUIRE(::poll(&poll, 1, 10'000) == 1);
-  CHECK(Limiter(own_cgroups(), mark).end_leftovers(std::chrono::seconds(5)) >= 1);
+  REQUIRE(::poll(&poll, 1, 10'000 * test::patience()) == 1);
+  CHECK(Limiter(own_cgroups(), mark).end_leftovers(test::patient(std::chrono::seconds(5))) >= 1);
   CHECK(wait_exit(*process).signal == 9);
   CHECK(limiter.find(ProcessId{1}).empty());
   limiter.close();
