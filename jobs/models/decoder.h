@@ -60,6 +60,9 @@ struct LoadedModel {
 // those of read_config and SafetensorsReader; a missing tensor or a wrong shape is named.
 Result<LoadedModel> load_model(const std::filesystem::path& folder);
 
+// Only the decoder that `config.json` describes.
+Result<Decoder> load_decoder(const std::filesystem::path& folder);
+
 // Only the weights, into an arena of the decoder's layout.
 Result<> load_weights(const Decoder& decoder, const std::filesystem::path& folder,
                       std::span<float> weights);

@@ -42,6 +42,12 @@ std::size_t pages_for(std::uint32_t positions) {
   return static_cast<std::size_t>(kernels::kv_pages_for(positions));
 }
 
+// What a run reads: an arena or images.
+struct WeightsInUse {
+  const float* arena = nullptr;
+  const ServingWeights* images = nullptr;
+};
+
 std::size_t wanted_rows(const SequenceChunk& chunk) {
   switch (chunk.wanted) {
     case LogitRows::none: return 0;
@@ -91,10 +97,6 @@ struct InferencePass::Impl {
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> positions;
   std::vector<kernels::SequenceRows> sequences;
-  // Images of the weights at `packed_from`, by layer, and of the head; empty before pack().
-  const float* packed_from = nullptr;
-  std::vector<LayerImages> images;
-  kernels::PackedWeight head_image;
 
   Impl(const Decoder& decoder_in, PassLimits limits_in, kernels::Device* device)
       : decoder(decoder_in),
@@ -112,27 +114,23 @@ struct InferencePass::Impl {
     return ConstMatrix(weights + decoder.layout().at(Role::head).offset, description().vocabulary,
                        description().width);
   }
-  void pack(const kernels::OpContext& ctx, const float* weights);
 
-  Result<> check(std::span<const float> weights, std::span<const SequenceChunk> chunks,
-                 std::size_t logits) const;
+  Result<> check(std::span<const SequenceChunk> chunks, std::size_t logits) const;
   void gather(std::span<const SequenceChunk> chunks);
   void point_to_layer(std::span<const SequenceChunk> chunks, std::uint32_t layer);
   LayerActivations activations(Index rows) const;
-  void run_layers(const kernels::OpContext& ctx, const float* weights,
+  Result<> run(const kernels::OpContext& ctx, const WeightsInUse& weights,
+               std::span<const SequenceChunk> chunks, std::span<float> logits);
+  void look_up(const kernels::OpContext& ctx, const WeightsInUse& weights, Matrix x) const;
+  void run_layers(const kernels::OpContext& ctx, const WeightsInUse& weights,
                   std::span<const SequenceChunk> chunks);
   Index keep_wanted(const kernels::OpContext& ctx, std::span<const SequenceChunk> chunks) const;
-  Result<> run_head(const kernels::OpContext& ctx, const float* weights, Index rows,
+  Result<> run_head(const kernels::OpContext& ctx, const WeightsInUse& weights, Index rows,
                     std::span<float> logits);
 };
 
-Result<> InferencePass::Impl::check(std::span<const float> weights,
-                                    std::span<const SequenceChunk> chunks,
+Result<> InferencePass::Impl::check(std::span<const SequenceChunk> chunks,
                                     std::size_t logits) const {
-  if (weights.size() != decoder.layout().elements()) {
-    return refuse(fmt::format("weights of {} elements for a model of {}", weights.size(),
-                              decoder.layout().elements()));
-  }
   std::size_t rows = 0;
   std::size_t wanted = 0;
   for (std::size_t index = 0; index < chunks.size(); ++index) {
@@ -208,7 +206,18 @@ LayerActivations InferencePass::Impl::activations(Index rows) const {
   return act;
 }
 
-void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const float* weights,
+void InferencePass::Impl::look_up(const kernels::OpContext& ctx, const WeightsInUse& weights,
+                                  Matrix x) const {
+  if (weights.images != nullptr) return weights.images->look_up(ctx, tokens, x);
+  const std::uint64_t table = decoder.layout().at(Role::embedding).offset;
+  must(kernels::embedding_forward(
+      ctx,
+      {.table = ConstMatrix(weights.arena + table, description().vocabulary, description().width),
+       .tokens = tokens,
+       .output = x}));
+}
+
+void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const WeightsInUse& weights,
                                      std::span<const SequenceChunk> chunks) {
   const auto rows = static_cast<Index>(tokens.size());
   LayerContext layer_ctx{.op = ctx,
@@ -221,14 +230,12 @@ void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const float*
                                     .cosine = plan.cosine.view(memory, rows),
                                     .sine = plan.sine.view(memory, rows)}));
   const LayerActivations act = activations(rows);
-  const std::uint64_t table = decoder.layout().at(Role::embedding).offset;
-  must(kernels::embedding_forward(
-      ctx, {.table = ConstMatrix(weights + table, description().vocabulary, description().width),
-            .tokens = tokens,
-            .output = act.x}));
+  look_up(ctx, weights, act.x);
   for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
-    const auto parameters = layer_weights(decoder.layout(), layer, weights);
-    if (weights == packed_from) layer_ctx.images = &images[layer];
+    const auto parameters = weights.images != nullptr
+                                ? weights.images->parameters(layer)
+                                : layer_weights(decoder.layout(), layer, weights.arena);
+    layer_ctx.images = weights.images != nullptr ? &weights.images->images(layer) : nullptr;
     project(layer_ctx, parameters, act);
     point_to_layer(chunks, layer);
     must(kernels::kv_write(
@@ -262,7 +269,7 @@ Index InferencePass::Impl::keep_wanted(const kernels::OpContext& ctx,
   return kept;
 }
 
-Result<> InferencePass::Impl::run_head(const kernels::OpContext& ctx, const float* weights,
+Result<> InferencePass::Impl::run_head(const kernels::OpContext& ctx, const WeightsInUse& weights,
                                        Index rows, std::span<float> logits) {
   float* output = logits.data();
   if (ctx.device != nullptr) {
@@ -272,39 +279,37 @@ Result<> InferencePass::Impl::run_head(const kernels::OpContext& ctx, const floa
   }
   const Index vocabulary = description().vocabulary;
   const Matrix normed = plan.normed.view(memory, rows);
-  must(kernels::rms_norm_forward(ctx,
-                                 {.x = plan.x.view(memory, rows),
-                                  .weight = weights + decoder.layout().at(Role::final_norm).offset,
-                                  .y = normed,
-                                  .epsilon = static_cast<float>(description().norm_epsilon)}));
-  must(kernels::product_nt(ctx, {.left = normed,
-                                 .right = head(weights),
-                                 .output = Matrix(output, rows, vocabulary),
-                                 .packed = weights == packed_from ? &head_image : nullptr}));
+  const float* const norm = weights.images != nullptr
+                                ? weights.images->final_norm()
+                                : weights.arena + decoder.layout().at(Role::final_norm).offset;
+  must(kernels::rms_norm_forward(ctx, {.x = plan.x.view(memory, rows),
+                                       .weight = norm,
+                                       .y = normed,
+                                       .epsilon = static_cast<float>(description().norm_epsilon)}));
+  kernels::Product product{.left = normed,
+                           .right = ConstMatrix(nullptr, vocabulary, description().width),
+                           .output = Matrix(output, rows, vocabulary)};
+  if (weights.images != nullptr) {
+    multiply(ctx, product, weights.images->head());
+  } else {
+    product.right = head(weights.arena);
+    must(kernels::product_nt(ctx, product));
+  }
   if (ctx.device == nullptr) return {};
   return ctx.device->download(logits.data(), output, logits.size_bytes());
 }
 
-void InferencePass::Impl::pack(const kernels::OpContext& ctx, const float* weights) {
-  const auto packed = [&](ConstMatrix weight) {
-    auto image = kernels::pack_weight(ctx, weight);
-    TUTTI_ASSERT(image.ok());
-    return std::move(*image);
-  };
-  images.clear();
-  images.reserve(description().layers);
-  for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
-    const auto w = layer_weights(decoder.layout(), layer, weights);
-    images.push_back({.query = packed(w.query),
-                      .key = packed(w.key),
-                      .value = packed(w.value),
-                      .output = packed(w.output),
-                      .gate = packed(w.gate),
-                      .up = packed(w.up),
-                      .down = packed(w.down)});
+Result<> InferencePass::Impl::run(const kernels::OpContext& ctx, const WeightsInUse& weights,
+                                  std::span<const SequenceChunk> chunks, std::span<float> logits) {
+  if (auto checked = check(chunks, logits.size()); !checked) return checked;
+  gather(chunks);
+  run_layers(ctx, weights, chunks);
+  for (const SequenceChunk& chunk : chunks) {
+    chunk.cache->length_ += static_cast<std::uint32_t>(chunk.tokens.size());
   }
-  head_image = packed(head(weights));
-  packed_from = weights;
+  const Index rows = keep_wanted(ctx, chunks);
+  if (rows == 0) return {};
+  return run_head(ctx, weights, rows, logits);
 }
 
 InferencePass::InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device)
@@ -312,23 +317,20 @@ InferencePass::InferencePass(const Decoder& decoder, PassLimits limits, kernels:
 InferencePass::InferencePass(InferencePass&&) noexcept = default;
 InferencePass::~InferencePass() = default;
 
-void InferencePass::pack(const kernels::OpContext& ctx, std::span<const float> weights) {
-  if (ctx.device != nullptr) return;  // images are for the CPU's kernels
-  TUTTI_ASSERT(weights.size() == impl_->decoder.layout().elements());
-  impl_->pack(ctx, weights.data());
-}
-
 Result<> InferencePass::run(const kernels::OpContext& ctx, std::span<const float> weights,
                             std::span<const SequenceChunk> chunks, std::span<float> logits) {
-  if (auto checked = impl_->check(weights, chunks, logits.size()); !checked) return checked;
-  impl_->gather(chunks);
-  impl_->run_layers(ctx, weights.data(), chunks);
-  for (const SequenceChunk& chunk : chunks) {
-    chunk.cache->length_ += static_cast<std::uint32_t>(chunk.tokens.size());
+  const std::uint64_t elements = impl_->decoder.layout().elements();
+  if (weights.size() != elements) {
+    return refuse(
+        fmt::format("weights of {} elements for a model of {}", weights.size(), elements));
   }
-  const Index rows = impl_->keep_wanted(ctx, chunks);
-  if (rows == 0) return {};
-  return impl_->run_head(ctx, weights.data(), rows, logits);
+  return impl_->run(ctx, {.arena = weights.data()}, chunks, logits);
+}
+
+Result<> InferencePass::run(const kernels::OpContext& ctx, const ServingWeights& weights,
+                            std::span<const SequenceChunk> chunks, std::span<float> logits) {
+  TUTTI_ASSERT(ctx.device == nullptr);
+  return impl_->run(ctx, {.images = &weights}, chunks, logits);
 }
 
 }  // namespace tutti::models

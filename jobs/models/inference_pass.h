@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "jobs/models/decoder.h"
+#include "jobs/models/serving_weights.h"
 #include "jobs/models/training_pass.h"
 #include "protocol/base/result.h"
 
@@ -66,16 +67,14 @@ class InferencePass {
   InferencePass(InferencePass&&) noexcept;
   ~InferencePass();
 
-  // Packs the matrices of `weights` once, so that a decoding step reads them at the speed of
-  // memory; costs their size again. run() uses the images where it is given the same arena, which
-  // must not have changed since: pack anew after an update. The bits are the same with and without.
-  void pack(const kernels::OpContext& ctx, std::span<const float> weights);
-
   // Appends the chunks' keys and values to their caches and writes the wanted logits, [wanted rows,
   // V], chunk by chunk. `logits` has exactly that size. Errors: invalid_argument (limits, a token
   // outside the vocabulary, sizes), exhausted (a cache is full: the message gives chunk and
   // capacity); caches and logits are as before on error.
   Result<> run(const kernels::OpContext& ctx, std::span<const float> weights,
+               std::span<const SequenceChunk> chunks, std::span<float> logits);
+  // By images, on the CPU: those of fp32 give the bits of the arena that they were made from.
+  Result<> run(const kernels::OpContext& ctx, const ServingWeights& weights,
                std::span<const SequenceChunk> chunks, std::span<float> logits);
 
  private:

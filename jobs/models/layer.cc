@@ -41,9 +41,9 @@ LayerParameters<Float> parameters_in(const ParameterLayout& layout, std::uint32_
 }
 
 // y = x w^T, by the image of w where the pass has one.
-void linear(const LayerContext& ctx, kernels::Product product,
-            kernels::PackedWeight LayerImages::*image) {
-  if (ctx.images != nullptr) product.packed = &(ctx.images->*image);
+void linear(const LayerContext& ctx, const kernels::Product& product,
+            WeightImage LayerImages::*image) {
+  if (ctx.images != nullptr) return multiply(ctx.op, product, ctx.images->*image);
   must(product_nt(ctx.op, product));
 }
 
@@ -134,6 +134,25 @@ void must(const Result<>& result) {
   }
   TUTTI_LOG_ERROR("models", "an op refused its arguments: {}", result.error().message);
   TUTTI_ASSERT(result.ok());
+}
+
+void multiply(const kernels::OpContext& ctx, const kernels::Product& product,
+              const WeightImage& image) {
+  if (image.quantised.outputs() == 0) {
+    kernels::Product packed = product;
+    packed.packed = &image.fp32;
+    return must(product_nt(ctx, packed));
+  }
+  must(kernels::product_quantised(
+      ctx, {.left = product.left,
+            .right = &image.quantised,
+            .output = product.output,
+            .activations = kernels::has_integer_codes(image.quantised.format())
+                               ? kernels::Activations::int8
+                               : kernels::Activations::exact,
+            .start = product.start,
+            .bias = product.bias,
+            .residual = product.residual}));
 }
 
 LayerParameters<const float> layer_weights(const ParameterLayout& layout, std::uint32_t layer,

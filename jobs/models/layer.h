@@ -19,7 +19,9 @@
 #include "jobs/models/description.h"
 #include "jobs/models/parameters.h"
 #include "kernels/ops/attention.h"
+#include "kernels/ops/product.h"
 #include "kernels/ops/weights/packed_weight.h"
+#include "kernels/ops/weights/quantised_weight.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 
@@ -41,11 +43,18 @@ struct LayerParameters {
   kernels::BasicMatrix<Float> query, key, value, output, gate, up, down;
 };
 
-// Packed images of one layer's matrices, for products of few rows
-// (kernels/ops/weights/packed_weight.h).
-struct LayerImages {
-  kernels::PackedWeight query, key, value, output, gate, up, down;
+// A matrix as products of few rows read it: one of the two images.
+struct WeightImage {
+  kernels::PackedWeight fp32;
+  kernels::QuantisedWeight quantised;
 };
+// Of one layer's matrices.
+struct LayerImages {
+  WeightImage query, key, value, output, gate, up, down;
+};
+// y = x w^T by the image of w; `product.right` has its shape.
+void multiply(const kernels::OpContext& ctx, const kernels::Product& product,
+              const WeightImage& image);
 LayerParameters<const float> layer_weights(const ParameterLayout& layout, std::uint32_t layer,
                                            const float* arena);
 LayerParameters<float> layer_gradients(const ParameterLayout& layout, std::uint32_t layer,
@@ -58,7 +67,7 @@ struct LayerContext {
   kernels::AttentionShape attention;
   ConstMatrix cosine;  // [rows, head_dim / 2]
   ConstMatrix sine;
-  const LayerImages* images = nullptr;  // of this layer's weights; null: none
+  const LayerImages* images = nullptr;  // read in place of this layer's matrices; null: none
 };
 
 kernels::AttentionShape attention_shape(const DecoderDescription& description);

@@ -45,11 +45,17 @@ Result<> load_weights(const Decoder& decoder, const path& folder, std::span<floa
   return {};
 }
 
-Result<LoadedModel> load_model(const path& folder) {
+Result<Decoder> load_decoder(const path& folder) {
   auto description = read_config(folder);
   if (!description) return description.error();
   auto decoder = Decoder::create(*description);
   if (!decoder) return Error(decoder.error()).with_context(folder.string());
+  return decoder;
+}
+
+Result<LoadedModel> load_model(const path& folder) {
+  auto decoder = load_decoder(folder);
+  if (!decoder) return decoder.error();
   kernels::FloatBuffer weights(static_cast<kernels::Index>(decoder->layout().elements()));
   if (auto loaded = load_weights(*decoder, folder, weights.span()); !loaded) {
     return loaded.error();

@@ -8,6 +8,7 @@
 #include "jobs/serving/engine.h"
 #include "jobs/serving/model_folder.h"
 #include "kernels/tensor/thread_pool.h"
+#include "protocol/base/log.h"
 #include "protocol/spec/parse.h"
 
 namespace tutti::rank {
@@ -91,7 +92,7 @@ class ServeWork final : public Work {
     std::uint64_t request = 0;
   };
 
-  Result<> load_device(const wire::StartRank& order);
+  Result<> load_device();
   void serve();
   void take(const Arrived& arrived);
   void take(const serving::Output& output);
@@ -123,19 +124,21 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
   if (!spec) return spec.error();
   spec_ = *std::move(spec);
   name_ = spec_.serve.name.empty() ? order.name : spec_.serve.name;
-  auto model = serving::load_served_model(spec_.model.path);
-  if (!model) return model.error();
-  model_.emplace(*std::move(model));
   pool_.emplace(threads_of(order));
-  return load_device(order);
-}
-
-// Weights go to the device once; half of what is left then is for caches.
-Result<> ServeWork::load_device(const wire::StartRank& order) {
   auto device = open_rank_device(order);
   if (!device) return device.error();
   device_ = *std::move(device);
-  if (!device_) return {};
+  auto model = device_ ? serving::load_served_model(spec_.model.path)
+                       : serving::load_served_model({&*pool_}, spec_.model.path, "fp32");
+  if (!model) return model.error();
+  model_.emplace(*std::move(model));
+  if (device_) return load_device();
+  TUTTI_LOG_INFO("rank", "serves {}: {} MB of weights", name_, model_->images->bytes() >> 20);
+  return {};
+}
+
+// Weights go to the device once; half of what is left then is for caches.
+Result<> ServeWork::load_device() {
   const std::span<const float> weights = model_->view().weights;
   auto free = device_->free_bytes();
   if (!free) return free.error();

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "jobs/models/inference_pass.h"
@@ -82,7 +83,11 @@ struct Engine::Impl {
         pass(*model.decoder, {.rows_max = options.step_tokens, .samples_max = options.batch_max},
              ctx.device),
         logits(std::size_t{options.batch_max + prompt_rows_max} * description.vocabulary) {
-    pass.pack(ctx, model.weights);
+    if (model.images == nullptr && ctx.device == nullptr) {
+      auto made = models::ServingWeights::from(ctx, *model.decoder, "fp32", model.weights);
+      TUTTI_ASSERT(made.ok());
+      own_images.emplace(*std::move(made));
+    }
     end_tokens = model.end_tokens;
     for (const std::int64_t id : description.end_tokens) {
       end_tokens.push_back(static_cast<std::int32_t>(id));
@@ -116,6 +121,7 @@ struct Engine::Impl {
   const std::uint32_t prompt_rows_max;
   CachePool pool;
   models::InferencePass pass;
+  std::optional<models::ServingWeights> own_images;
   std::vector<float> logits;
   kernels::Sampler sampler;
   std::vector<std::int32_t> end_tokens;
@@ -224,7 +230,10 @@ void Engine::Impl::run_batch() {
   const std::span<float> wanted = std::span(logits).first(rows * width);
   ++totals.steps;
   const Instant begin = monotonic_now();
-  if (const Result<> run = pass.run(ctx, model.weights, chunks, wanted); !run) {
+  const auto* const images = own_images ? &*own_images : model.images;
+  const Result<> run = images != nullptr ? pass.run(ctx, *images, chunks, wanted)
+                                         : pass.run(ctx, model.weights, chunks, wanted);
+  if (!run) {
     return fail_batch(run.error());
   }
   note_step(monotonic_now() - begin);

@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "jobs/models/decoder.h"
+#include "jobs/models/serving_weights.h"
 #include "jobs/serving/request.h"
 #include "jobs/tokenizers/tokenizer.h"
 #include "kernels/tensor/op_context.h"
@@ -59,11 +60,13 @@ struct EngineStatus {
 
 struct EngineModel {
   const models::Decoder* decoder = nullptr;
-  std::span<const float> weights;                    // of the decoder's layout
+  std::span<const float> weights;                    // of the decoder's layout; a device's: there
   const tokenizers::Tokenizer* tokenizer = nullptr;  // null: token ids in and out only
   // That end an answer besides those of the decoder's description. If both are empty, the
   // tokenizer's end-of-text token does.
   std::vector<std::int32_t> end_tokens = {};
+  // On the CPU, read in place of `weights`; null: the engine makes fp32 images of those.
+  const models::ServingWeights* images = nullptr;
 };
 
 class Engine {

@@ -38,6 +38,7 @@ text), or at a stop text.
   --seed N           of the draws (default 0); the same seed gives the same tokens
   --stop TEXT        ends the continuation; may be repeated
   --ignore-end       an end-of-text token does not end it
+  --weights FORMAT   fp32 (default), bf16, int8, q8_0, int4, q4_0, q5_0, q4_k, q5_k, q6_k, nf4
   --threads N        default: one a core
   -o text|json       json: one object with `tokens` (the continuation), `text`, `finish`
 )";
@@ -47,6 +48,7 @@ struct Options {
   std::optional<std::string> prompt;
   std::string tokens;
   std::string format = "text";
+  std::string weights = "fp32";
   std::uint32_t threads = 0;
   bool greedy = false;
   Request request;
@@ -67,15 +69,15 @@ void describe(tokenizers::ToolArguments& arguments, Options& options) {
   arguments.option("--seed", options.request.seed);
   arguments.option("--stop", options.request.stop);
   arguments.flag("--ignore-end", options.request.ignores_end);
+  arguments.option("--weights", options.weights);
   arguments.option("--threads", options.threads);
   arguments.option("-o", options.format);
   arguments.positional(options.model);
 }
 
 // Runs the request to its end; text is shown as it comes where it is wanted.
-Result<Output> run(const ServedModel& served, Options& options) {
-  kernels::ThreadPool pool(tool_threads(options.threads));
-  Engine engine(served.view(), {&pool}, {.batch_max = 1});
+Result<Output> run(const ServedModel& served, kernels::OpContext ctx, Options& options) {
+  Engine engine(served.view(), ctx, {.batch_max = 1});
   const bool streams = options.format == "text";
   if (Result<> submitted = engine.submit(std::move(options.request)); !submitted) {
     return submitted.error();
@@ -122,12 +124,13 @@ int run_generate_tool(std::span<const std::string> args) {
     if (!tokens) return tool_failed("generate", tokens.error().message);
     options.request.tokens = std::move(*tokens);
   }
-  const Result<ServedModel> served = load_served_model(options.model[0]);
+  kernels::ThreadPool pool(tool_threads(options.threads));
+  const Result<ServedModel> served = load_served_model({&pool}, options.model[0], options.weights);
   if (!served) return tool_failed("generate", served.error().message);
   if (options.format == "text" && !served->tokenizer) {
     return tool_failed("generate", options.model[0] + " has no tokenizer.json; use -o json");
   }
-  const Result<Output> output = run(*served, options);
+  const Result<Output> output = run(*served, {&pool}, options);
   if (!output) return tool_failed("generate", output.error().message);
   if (options.format == "json") {
     fmt::print("{{\"tokens\": {}, \"text\": {}, \"finish\": \"{}\"}}\n", json_list(output->tokens),

@@ -8,9 +8,11 @@
 
 #include <filesystem>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "jobs/models/decoder.h"
+#include "jobs/models/serving_weights.h"
 #include "jobs/serving/engine.h"
 #include "jobs/tokenizers/tokenizer.h"
 #include "protocol/base/result.h"
@@ -18,15 +20,21 @@
 namespace tutti::serving {
 
 struct ServedModel {
-  models::LoadedModel model;
+  models::LoadedModel model;  // without weights where there are images
+  std::optional<models::ServingWeights> images;
   std::optional<tokenizers::Tokenizer> tokenizer;  // tokenizer.json
   std::vector<std::int32_t> end_tokens;            // generation_config.json
 
   EngineModel view() const {
-    return {&model.decoder, model.weights.span(), tokenizer ? &*tokenizer : nullptr, end_tokens};
+    return {&model.decoder, model.weights.span(), tokenizer ? &*tokenizer : nullptr, end_tokens,
+            images ? &*images : nullptr};
   }
 };
 
+// With its weights as they are, for a device.
 Result<ServedModel> load_served_model(const std::filesystem::path& folder);
+// With images in one of serving_formats(), for the CPU.
+Result<ServedModel> load_served_model(const kernels::OpContext& ctx,
+                                      const std::filesystem::path& folder, std::string_view format);
 
 }  // namespace tutti::serving

@@ -31,6 +31,7 @@ each token is scored with at least half a context before it.
   --tokens F.npy     token ids as they are, one-dimensional uint16, uint32 or int32
   --text F           a text file, as the tokenizer's template puts it (a begin token, say)
   --context N        longest context to use (default: the model's)
+  --weights FORMAT   fp32 (default), bf16, int8, q8_0, int4, q4_0, q5_0, q4_k, q5_k, q6_k, nf4
   --threads N        default: one a core
   -o text|json       json: one object with `tokens` (count), `logprobs` (of tokens 1 .. n-1),
                      `perplexity`
@@ -41,6 +42,7 @@ struct Options {
   std::string tokens;
   std::string text;
   std::string format = "text";
+  std::string weights = "fp32";
   std::uint32_t context = 0;
   std::uint32_t threads = 0;
 };
@@ -81,6 +83,7 @@ int run_score_tool(std::span<const std::string> args) {
   arguments.option("--tokens", options.tokens);
   arguments.option("--text", options.text);
   arguments.option("--context", options.context);
+  arguments.option("--weights", options.weights);
   arguments.option("--threads", options.threads);
   arguments.option("-o", options.format);
   arguments.positional(options.model);
@@ -94,11 +97,11 @@ int run_score_tool(std::span<const std::string> args) {
   if (options.tokens.empty() == options.text.empty()) {
     return tool_failed("score", "either --tokens or --text is needed");
   }
-  const Result<ServedModel> served = load_served_model(options.model[0]);
+  kernels::ThreadPool pool(tool_threads(options.threads));
+  const Result<ServedModel> served = load_served_model({&pool}, options.model[0], options.weights);
   if (!served) return tool_failed("score", served.error().message);
   const Result<std::vector<std::int32_t>> tokens = tokens_of(options, *served);
   if (!tokens) return tool_failed("score", tokens.error().message);
-  kernels::ThreadPool pool(tool_threads(options.threads));
   const Result<std::vector<float>> scores =
       score_tokens(served->view(), {&pool}, *tokens, options.context);
   if (!scores) return tool_failed("score", scores.error().message);

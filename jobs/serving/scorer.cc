@@ -43,7 +43,10 @@ Result<std::vector<float>> score_tokens(const EngineModel& model, kernels::OpCon
       const models::SequenceChunk chunk{&cache, tokens.subspan(at, count),
                                         scored ? models::LogitRows::all : models::LogitRows::none};
       const std::span<float> rows = std::span(logits).first(scored ? count * width : 0);
-      if (Result<> run = pass.run(ctx, model.weights, {&chunk, 1}, rows); !run) {
+      const Result<> run = model.images != nullptr
+                               ? pass.run(ctx, *model.images, {&chunk, 1}, rows)
+                               : pass.run(ctx, model.weights, {&chunk, 1}, rows);
+      if (!run) {
         return run.error();
       }
       if (scored) {

@@ -155,7 +155,7 @@ void bench_quantised(const Bench& bench, Index outputs, Index inputs) {
     if (!wanted(bench, "quantised " + text)) continue;
     const auto packed = quantise_weight(bench.ctx, format, weight.matrix(outputs, inputs));
     TUTTI_ASSERT(packed.ok());
-    const bool exact = format == kernels::WeightFormat::nf4;
+    const bool exact = !kernels::has_integer_codes(format);
     for (const Index rows : {1, 4, 16, 64, 512}) {
       if (rows > 64 && format != kernels::WeightFormat::int8_channel) continue;
       const FloatBuffer x = numbers(bench, rows * inputs, 2);
@@ -165,7 +165,7 @@ void bench_quantised(const Bench& bench, Index outputs, Index inputs) {
         c.bytes = static_cast<double>(packed->bytes());
       } else {
         c.flops = 2.0 * static_cast<double>(rows * outputs * inputs);
-        c.ceiling = bench.int8_gops;
+        c.ceiling = exact ? bench.peak_gflops : bench.int8_gops;
       }
       bench_beside(bench, c, [&] {
         TUTTI_ASSERT(product_quantised(

@@ -51,6 +51,7 @@ struct Weight {
 // Half a step between codes, of weights uniform in [-1, 1): by bits, with room for rounded scales.
 double step_of(WeightFormat format) {
   switch (format) {
+    case WeightFormat::bf16: return 1.0 / 512.0;
     case WeightFormat::int8_channel:
     case WeightFormat::q8_0: return 0.5 / 127.0;
     case WeightFormat::q5_0: return 1.0 / 16.0;  // the far end of the sign with one code less
@@ -143,7 +144,7 @@ TEST_CASE("quantised: exact activations give the bits of product_nt by the value
 TEST_CASE("quantised: int8 activations, the same bits on all paths, near the exact product") {
   Golden golden("product quantised, int8");
   for (const WeightFormat format : kWeightFormats) {
-    if (format == WeightFormat::nf4) continue;
+    if (!has_integer_codes(format)) continue;
     for (const Shape& shape : kShapes) {
       const Weight weight(format, shape.n, shape.k * 256, 5);
       const Floats x = draw(shape.m * weight.inputs, 6);
@@ -173,7 +174,7 @@ TEST_CASE("quantised: int8 activations, the same bits on all paths, near the exa
 
 TEST_CASE("quantised: a row is the same alone and among others, bias and residual come last") {
   for (const WeightFormat format : kWeightFormats) {
-    const auto activations = format == WeightFormat::nf4 ? Activations::exact : Activations::int8;
+    const auto activations = has_integer_codes(format) ? Activations::int8 : Activations::exact;
     const Weight weight(format, 40, 256, 1);
     const Floats x = draw(11 * 256, 2);
     const Floats bias = draw(40, 3);
@@ -209,7 +210,7 @@ TEST_CASE("quantised: codes at their ends, values that are not finite, huge ones
       }
     }
     Floats x(256, 1e30F);
-    if (format == WeightFormat::nf4) continue;
+    if (!has_integer_codes(format)) continue;
     const Floats huge = on_all_paths(
         [&](const OpContext& ctx) { return run(ctx, weight, x, 1, Activations::int8); });
     for (const float value : huge) CHECK(std::isfinite(value));

@@ -393,6 +393,19 @@ void product_by_vector(const OpContext& ctx, const ProductCall& call) {
   });
 }
 
+void image_panel_kernel(Index rows, Index columns, const ChainCall& call) {
+  constexpr int kWide = static_cast<int>(kImagePanel / kVectorLanes);
+  if (rows == 1 && columns == kImagePanel) {
+    return run_chain_tile<LeftOrder::by_row, 1, kWide>(call);
+  }
+  for (Index offset = 0; offset < columns; offset += kChainColumns) {
+    ChainCall part = call;
+    part.right += offset;
+    part.output += offset;
+    run_chain_panel<LeftOrder::by_row>(rows, std::min(kChainColumns, columns - offset), part);
+  }
+}
+
 void product_kernel(const OpContext& ctx, const ProductCall& call) {
   // The vector products are written for AVX2 alone.
   constexpr bool kHasVector = HWY_TARGET != HWY_SCALAR;
@@ -420,6 +433,10 @@ HWY_AFTER_NAMESPACE();
 #include "kernels/cpu/dispatch.h"
 
 namespace tutti::kernels {
+
+void run_image_panel(Index rows, Index columns, const ChainCall& call) {
+  TUTTI_CPU_CALL(image_panel_kernel)(rows, columns, call);
+}
 
 void run_product(const OpContext& ctx, const ProductCall& call) {
   TUTTI_CPU_CALL(product_kernel)(ctx, call);

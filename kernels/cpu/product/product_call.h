@@ -88,6 +88,9 @@ struct Stretches {
   Stretch at(Index i) const { return {i * step, std::min(step, depth - i * step)}; }
 };
 
+// Up to kImagePanel outputs of any number of rows, left by row; right has kImagePanel columns.
+void run_image_panel(Index rows, Index columns, const ChainCall& call);
+
 // Checked calls only; rows, columns and depth above zero.
 void run_product(const OpContext& ctx, const ProductCall& call);
 

@@ -44,6 +44,7 @@ struct CellLayout {
 
 constexpr CellLayout layout_of(WeightFormat format) {
   switch (format) {
+    case WeightFormat::bf16: return {.bits = 16};
     case WeightFormat::int8_channel: return {.bits = 8, .header = 64};
     case WeightFormat::int4_group: return {.bits = 4, .scales = 64};
     case WeightFormat::nf4: return {.bits = 4, .scales = 64};
@@ -71,7 +72,8 @@ struct GroupCall {
 };
 using GroupDot = void (*)(const GroupCall&);
 
-// The kernel of each instruction set; null for nf4. All give the same bits.
+// The kernel of each instruction set; null for formats without integer codes. All give the same
+// bits.
 GroupDot scalar_dot(WeightFormat format);
 GroupDot avx2_dot(WeightFormat format);
 GroupDot vnni_dot(WeightFormat format);

@@ -223,6 +223,7 @@ void group_dot(const GroupCall& call) {
 template <class V>
 GroupDot dot_of(WeightFormat format) {
   switch (format) {
+    case WeightFormat::bf16: return nullptr;
     case WeightFormat::int8_channel: return channel_dot<V>;
     case WeightFormat::int4_group: return group_dot<V, WeightFormat::int4_group>;
     case WeightFormat::nf4: return nullptr;

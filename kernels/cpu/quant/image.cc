@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/quant/cells.h"
 
 namespace tutti::kernels {
@@ -72,6 +73,7 @@ void put_scales(WeightFormat format, const RowCodes& row, Index c, Index output,
   std::uint8_t* const super = group + layout.super_at(c);
   const auto at = static_cast<std::size_t>(c);
   switch (format) {
+    case WeightFormat::bf16: break;
     case WeightFormat::int8_channel: std::memcpy(group + output * 4, row.scale.data(), 4); break;
     case WeightFormat::nf4: std::memcpy(scales + output * 4, &row.scale[at / 2], 4); break;
     case WeightFormat::int4_group:
@@ -107,8 +109,9 @@ void read_scales(WeightFormat format, const std::uint8_t* group, Index c, CellSc
   for (Index o = 0; o < kGroup; ++o) {
     s.add[o] = 0.0F;
     switch (format) {
+      case WeightFormat::bf16: break;
       case WeightFormat::int8_channel: std::memcpy(&s.scale[0][o], group + o * 4, 4); break;
-      case WeightFormat::nf4: std::memcpy(&s.scale[0][o], scales + o * 4, 4); break;
+      case WeightFormat::nf4: break;
       case WeightFormat::int4_group:
         s.scale[0][o] = half_at(scales, o);
         s.add[o] = half_at(scales + 32, o);
@@ -134,46 +137,103 @@ void read_scales(WeightFormat format, const std::uint8_t* group, Index c, CellSc
 void lay_out_row(WeightFormat format, const RowCodes& row, Index cells, Index output,
                  std::uint8_t* group) {
   const CellLayout layout = layout_of(format);
+  if (format == WeightFormat::bf16) {
+    for (Index k = 0; k < cells * kCell; ++k) {
+      std::memcpy(group + (k * kImagePanel + output) * 2, &row.wide[static_cast<std::size_t>(k)],
+                  2);
+    }
+    return;
+  }
   for (Index c = 0; c < cells; ++c) {
     put_codes(layout.bits, row.code.data() + c * kCell, output, group + layout.cell_at(c));
     put_scales(format, row, c, output, group);
   }
 }
 
-void read_group(WeightFormat format, const std::uint8_t* group, Index inputs, float* panel,
+namespace {
+
+// How far ahead a group's next cells are asked for: groups are read a piece at a time in turn,
+// which the machine's own streams do not follow across pages.
+constexpr Index kAheadBytes = 4096;
+
+void read_bf16(const std::uint8_t* from, Index depth, float* panel, Index stride) {
+  for (Index k = 0; k < depth; ++k) {
+    for (Index half = 0; half < 2; ++half) {
+      const __m128i words =
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + k * kImagePanel * 2 + half * 16));
+      _mm256_storeu_ps(panel + k * stride + half * 8,
+                       _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16)));
+    }
+  }
+}
+
+// The table's entries by the four bits at `shift` of each word.
+inline __m256 look_up(__m256i words, int shift, __m256 table_low, __m256 table_high) {
+  const __m256i code = _mm256_srl_epi32(words, _mm_cvtsi32_si128(shift));
+  const __m256 upper = _mm256_castsi256_ps(_mm256_sll_epi32(words, _mm_cvtsi32_si128(28 - shift)));
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table_low, code),
+                          _mm256_permutevar8x32_ps(table_high, code), upper);
+}
+
+void read_nf4(const std::uint8_t* cell, float* panel, Index stride) {
+  const __m256 table_low = _mm256_loadu_ps(kNormalFloats.data());
+  const __m256 table_high = _mm256_loadu_ps(kNormalFloats.data() + 8);
+  const auto* const scales = reinterpret_cast<const float*>(cell + 256);
+  for (Index line = 0; line < 320; line += 64) __builtin_prefetch(cell + line + kAheadBytes);
+  for (Index half = 0; half < 2; ++half) {
+    const __m256 scale = _mm256_loadu_ps(scales + half * 8);
+    for (Index quad = 0; quad < 4; ++quad) {
+      const __m256i words =
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(cell + quad * 64 + half * 32));
+      float* const to = panel + quad * 4 * stride + half * 8;
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const __m256 value = look_up(words, i % 4 * 8 + i / 4 * 4, table_low, table_high);
+        _mm256_storeu_ps(to + (i / 4 * 16 + i % 4) * stride, _mm256_mul_ps(scale, value));
+      }
+    }
+  }
+}
+
+// scale (code - zero) + add, for formats with integer codes.
+void read_codes(WeightFormat format, const std::uint8_t* group, Index c, float* panel,
                 Index stride) {
   const CellLayout layout = layout_of(format);
   const __m256i zero = _mm256_set1_epi32(zero_of(format));
-  const bool table = format == WeightFormat::nf4;
   const bool adds = format == WeightFormat::int4_group || format == WeightFormat::q4_k ||
                     format == WeightFormat::q5_k;
-  const __m256 table_low = _mm256_loadu_ps(kNormalFloats.data());
-  const __m256 table_high = _mm256_loadu_ps(kNormalFloats.data() + 8);
-  for (Index c = 0; c * kCell < inputs; ++c) {
-    CellScales scales;
-    read_scales(format, group, c, scales);
-    alignas(64) std::uint8_t codes[kQuads][64];
-    take_codes(layout.bits, group + layout.cell_at(c), codes);
-    const Index depth = std::min(kCell, inputs - c * kCell);
-    for (Index k = 0; k < depth; ++k) {
-      float* const to = panel + (c * kCell + k) * stride;
-      for (Index half = 0; half < 2; ++half) {
-        const auto* const words = reinterpret_cast<const __m256i*>(codes[k / 4] + half * 32);
-        const __m128i shift = _mm_cvtsi64_si128(k % 4 * 8);
-        const __m256i code = _mm256_and_si256(_mm256_srl_epi32(_mm256_load_si256(words), shift),
-                                              _mm256_set1_epi32(255));
-        __m256 value;
-        if (table) {
-          const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));
-          value = _mm256_blendv_ps(_mm256_permutevar8x32_ps(table_low, code),
-                                   _mm256_permutevar8x32_ps(table_high, code), upper);
-        } else {
-          value = _mm256_cvtepi32_ps(_mm256_sub_epi32(code, zero));
-        }
-        value = _mm256_mul_ps(_mm256_load_ps(scales.scale[k / 16] + half * 8), value);
-        if (adds) value = _mm256_add_ps(value, _mm256_load_ps(scales.add + half * 8));
-        _mm256_storeu_ps(to + half * 8, value);
-      }
+  CellScales scales;
+  read_scales(format, group, c, scales);
+  alignas(64) std::uint8_t codes[kQuads][64];
+  take_codes(layout.bits, group + layout.cell_at(c), codes);
+  for (Index k = 0; k < kCell; ++k) {
+    for (Index half = 0; half < 2; ++half) {
+      const auto* const words = reinterpret_cast<const __m256i*>(codes[k / 4] + half * 32);
+      const __m128i shift = _mm_cvtsi64_si128(k % 4 * 8);
+      const __m256i code = _mm256_and_si256(_mm256_srl_epi32(_mm256_load_si256(words), shift),
+                                            _mm256_set1_epi32(255));
+      __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(code, zero));
+      value = _mm256_mul_ps(_mm256_load_ps(scales.scale[k / 16] + half * 8), value);
+      if (adds) value = _mm256_add_ps(value, _mm256_load_ps(scales.add + half * 8));
+      _mm256_storeu_ps(panel + k * stride + half * 8, value);
+    }
+  }
+}
+
+}  // namespace
+
+void read_cells(WeightFormat format, const std::uint8_t* group, Index first, Index cells,
+                float* panel, Index stride) {
+  const CellLayout layout = layout_of(format);
+  if (format == WeightFormat::bf16) {
+    return read_bf16(group + first * kCell * kImagePanel * 2, cells * kCell, panel, stride);
+  }
+  for (Index c = 0; c < cells; ++c) {
+    float* const to = panel + c * kCell * stride;
+    if (format == WeightFormat::nf4) {
+      read_nf4(group + layout.cell_at(first + c), to, stride);
+    } else {
+      read_codes(format, group, first + c, to, stride);
     }
   }
 }

@@ -9,8 +9,9 @@ namespace tutti::kernels {
 void lay_out_row(WeightFormat format, const RowCodes& row, Index cells, Index output,
                  std::uint8_t* group);
 
-// The values of a group, panel[k * stride + output]: those of dequantise_row.
-void read_group(WeightFormat format, const std::uint8_t* group, Index inputs, float* panel,
-                Index stride);
+// The values of `cells` cells of a group from cell `first` on, panel[k * stride + output] with k
+// from that cell's: those of dequantise_row; behind the inputs, anything finite.
+void read_cells(WeightFormat format, const std::uint8_t* group, Index first, Index cells,
+                float* panel, Index stride);
 
 }  // namespace tutti::kernels

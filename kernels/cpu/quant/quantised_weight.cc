@@ -9,6 +9,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/quant/activations.h"
+#include "kernels/cpu/quant/bf16_rows.h"
 #include "kernels/cpu/quant/cells.h"
 #include "kernels/cpu/quant/image.h"
 
@@ -36,14 +37,22 @@ GroupDot dot_for(WeightFormat format) {
   return scalar_dot(format);
 }
 
-const std::uint8_t* group_at(const QuantisedWeight& weight, Index group) {
-  return reinterpret_cast<const std::uint8_t*>(weight.image()) +
-         group * layout_of(weight.format()).group_bytes(cells_of(weight.inputs()));
+// Groups lie one after the other; of bf16, four of them side by side for each k, as in the f32
+// image.
+Index group_offset(WeightFormat format, Index cells, Index group) {
+  const Index bytes = layout_of(format).group_bytes(cells);
+  if (format != WeightFormat::bf16) return group * bytes;
+  return group / kTaskGroups * kTaskGroups * bytes + group % kTaskGroups * kGroup * 2;
 }
 
-// Bias and residual of outputs [column, +columns), in the order of product_nt.
-void finish(const QuantisedProduct& args, Index column, Index columns) {
-  for (Index r = 0; r < args.output.rows; ++r) {
+const std::uint8_t* group_at(const QuantisedWeight& weight, Index group) {
+  return reinterpret_cast<const std::uint8_t*>(weight.image()) +
+         group_offset(weight.format(), cells_of(weight.inputs()), group);
+}
+
+// Bias and residual of outputs [column, +columns) of some rows, in the order of product_nt.
+void finish(const QuantisedProduct& args, const Stretch& rows, Index column, Index columns) {
+  for (Index r = rows.first; r < rows.first + rows.depth; ++r) {
     float* const output = args.output.row(r) + column;
     if (args.bias != nullptr) {
       for (Index c = 0; c < columns; ++c) output[c] += args.bias[column + c];
@@ -53,6 +62,24 @@ void finish(const QuantisedProduct& args, Index column, Index columns) {
       for (Index c = 0; c < columns; ++c) output[c] += residual[c];
     }
   }
+}
+
+void take_sums(const QuantisedProduct& args, const Stretch& rows, Index column, Index columns,
+               float* sums) {
+  const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
+  std::memset(sums, 0, static_cast<std::size_t>(rows.depth * kTaskOutputs) * sizeof(float));
+  for (Index r = 0; args.start == ChainStart::output && r < rows.depth; ++r) {
+    std::memcpy(sums + r * kTaskOutputs, args.output.row(rows.first + r) + column, bytes);
+  }
+}
+
+void give_sums(const QuantisedProduct& args, const Stretch& rows, Index column, Index columns,
+               const float* sums) {
+  const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
+  for (Index r = 0; r < rows.depth; ++r) {
+    std::memcpy(args.output.row(rows.first + r) + column, sums + r * kTaskOutputs, bytes);
+  }
+  finish(args, rows, column, columns);
 }
 
 void run_int8(const OpContext& ctx, const QuantisedProduct& args) {
@@ -65,13 +92,7 @@ void run_int8(const OpContext& ctx, const QuantisedProduct& args) {
   const auto task = [&](Index first, float* sums) {
     const Index column = first * kTaskOutputs;
     const Index columns = std::min(kTaskOutputs, weight.outputs() - column);
-    const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
-    std::memset(sums, 0, static_cast<std::size_t>(rows * kTaskOutputs) * sizeof(float));
-    if (args.start == ChainStart::output) {
-      for (Index r = 0; r < rows; ++r) {
-        std::memcpy(sums + r * kTaskOutputs, args.output.row(r) + column, bytes);
-      }
-    }
+    take_sums(args, {0, rows}, column, columns, sums);
     GroupCall call{.group = group_at(weight, first * kTaskGroups),
                    .cells = x.cells,
                    .rows = rows,
@@ -90,10 +111,7 @@ void run_int8(const OpContext& ctx, const QuantisedProduct& args) {
         dot(call);
       }
     }
-    for (Index r = 0; r < rows; ++r) {
-      std::memcpy(args.output.row(r) + column, sums + r * kTaskOutputs, bytes);
-    }
-    finish(args, column, columns);
+    give_sums(args, {0, rows}, column, columns, sums);
   };
   ctx.pool->parallel_for(
       groups_of(weight.outputs()) / kTaskGroups, 1, [&](int thread, Index begin, Index end) {
@@ -103,41 +121,70 @@ void run_int8(const OpContext& ctx, const QuantisedProduct& args) {
       });
 }
 
-// Columns are dequantised piece by piece into an fp32 image that stays in cache, and multiplied.
-void run_exact(const OpContext& ctx, const QuantisedProduct& args) {
+// Rows of a panel's product that one thread takes at once, where panels are too few for the
+// threads.
+constexpr Index kExactRows = 256;
+
+void run_bf16_panel(const QuantisedProduct& args, Index panel, const Stretch& rows, float* sums) {
   const QuantisedWeight& weight = *args.right;
-  constexpr Index kPieceFloats = Index{1} << 19;
-  const Index depth = weight.inputs();
-  const Index panels = groups_of(weight.outputs()) / kTaskGroups;
-  const Index panel_floats = depth * kTaskOutputs;
-  const Index together = std::clamp<Index>(kPieceFloats / panel_floats, ctx.pool->threads(),
-                                           std::max<Index>(panels, 1));
-  ArenaScope scope(ctx.pool->op_scratch());
-  float* const image = ctx.pool->op_scratch().floats(std::min(together, panels) * panel_floats);
-  for (Index first = 0; first < panels; first += together) {
-    const Index count = std::min(together, panels - first);
-    ctx.pool->parallel_for(count * kTaskGroups, 1, [&](int, Index begin, Index end) {
-      for (Index g = begin; g < end; ++g) {
-        read_group(weight.format(), group_at(weight, first * kTaskGroups + g), depth,
-                   image + g / kTaskGroups * panel_floats + g % kTaskGroups * kGroup, kTaskOutputs);
-      }
-    });
-    const Index column = first * kTaskOutputs;
-    const Index columns = std::min(count * kTaskOutputs, weight.outputs() - column);
-    Product product{.left = args.left,
-                    .right = {},
-                    .output = args.output.column_range(column, columns),
-                    .start = args.start,
-                    .bias = args.bias != nullptr ? args.bias + column : nullptr};
-    if (args.residual) product.residual = args.residual.column_range(column, columns);
-    run_product(ctx, {.rows = args.left.rows,
-                      .columns = columns,
-                      .depth = depth,
-                      .left = args.left,
-                      .right = {},
-                      .product = &product,
-                      .image = image});
+  const Index column = panel * kTaskOutputs;
+  const Index columns = std::min(kTaskOutputs, weight.outputs() - column);
+  take_sums(args, rows, column, columns, sums);
+  run_bf16_rows(args.left.row_range(rows.first, rows.depth),
+                reinterpret_cast<const std::uint16_t*>(group_at(weight, panel * kTaskGroups)),
+                sums);
+  give_sums(args, rows, column, columns, sums);
+}
+
+// A panel of outputs by some rows: the weight is read as f32 piece by piece into the first cache
+// (with more rows, the second), and the chains go on from piece to piece.
+void run_exact_panel(const QuantisedProduct& args, Index panel, const Stretch& rows,
+                     float* values) {
+  const QuantisedWeight& weight = *args.right;
+  const Index cells = cells_of(weight.inputs());
+  const Index column = panel * kTaskOutputs;
+  const Index columns = std::min(kTaskOutputs, weight.outputs() - column);
+  if (weight.format() == WeightFormat::bf16 && rows.depth <= kBf16RowsMax &&
+      cpu_path() != CpuPath::scalar) {
+    return run_bf16_panel(args, panel, rows, values);
   }
+  const Index together = rows.depth <= 4 ? 2 : kSuperCells;
+  for (Index cell = 0; cell < cells; cell += together) {
+    const Index count = std::min(together, cells - cell);
+    for (Index g = 0; g < (columns + kGroup - 1) / kGroup; ++g) {
+      read_cells(weight.format(), group_at(weight, panel * kTaskGroups + g), cell, count,
+                 values + g * kGroup, kTaskOutputs);
+    }
+    run_image_panel(rows.depth, columns,
+                    {.depth = std::min(count * kCell, weight.inputs() - cell * kCell),
+                     .left = args.left.row(rows.first) + cell * kCell,
+                     .left_stride = args.left.stride,
+                     .right = values,
+                     .right_stride = kTaskOutputs,
+                     .output = args.output.row(rows.first) + column,
+                     .output_stride = args.output.stride,
+                     .start = cell == 0 ? args.start : ChainStart::output});
+  }
+  finish(args, {rows.first, rows.depth}, column, columns);
+}
+
+void run_exact(const OpContext& ctx, const QuantisedProduct& args) {
+  const Index panels = groups_of(args.right->outputs()) / kTaskGroups;
+  const Index rows = args.left.rows;
+  const Index block = panels >= 4 * ctx.pool->threads() ? rows : std::min(rows, kExactRows);
+  const Index blocks = (rows + block - 1) / block;
+  ctx.pool->parallel_for(panels * blocks, 1, [&](int thread, Index begin, Index end) {
+    Arena& scratch = ctx.pool->scratch(thread);
+    ArenaScope scope(scratch);
+    // Of groups that do not exist, zeros.
+    constexpr Index kFloats = kSuperCells * kCell * kTaskOutputs;
+    float* const values = scratch.floats(kFloats);
+    std::memset(values, 0, kFloats * sizeof(float));
+    for (Index i = begin; i < end; ++i) {
+      const Index first = i % blocks * block;
+      run_exact_panel(args, i / blocks, {first, std::min(block, rows - first)}, values);
+    }
+  });
 }
 
 }  // namespace
@@ -169,7 +216,8 @@ Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
     RowCodes codes;
     for (Index o = begin * kGroup; o < std::min(end * kGroup, outputs); ++o) {
       take_apart(format, rows.data() + static_cast<std::size_t>(o) * row, weight.inputs_, codes);
-      lay_out_row(format, codes, cells, o % kGroup, image + o / kGroup * group_bytes);
+      lay_out_row(format, codes, cells, o % kGroup,
+                  image + group_offset(format, cells, o / kGroup));
     }
   });
   return weight;
@@ -211,8 +259,9 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
     return refused("product_quantised: left, right, output or residual do not match");
   }
   if (args.activations == Activations::int8) {
-    if (weight->format() == WeightFormat::nf4) {
-      return refused("product_quantised: nf4 has no integer codes; use exact activations");
+    if (!has_integer_codes(weight->format())) {
+      return refused("product_quantised: " + std::string(to_string(weight->format())) +
+                     " has no integer codes; use exact activations");
     }
     if (weight->format() == WeightFormat::int8_channel && weight->inputs() > kChannelInputsMax) {
       return refused("product_quantised: int8_channel sums at most 131,072 inputs");
@@ -223,7 +272,7 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
     for (Index r = 0; args.start == ChainStart::zero && r < args.output.rows; ++r) {
       std::fill_n(args.output.row(r), args.output.columns, 0.0F);
     }
-    finish(args, 0, args.output.columns);
+    finish(args, {0, args.output.rows}, 0, args.output.columns);
     return {};
   }
   if (args.activations == Activations::int8) {

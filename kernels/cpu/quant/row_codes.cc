@@ -2,6 +2,8 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace tutti::kernels {
@@ -173,6 +175,14 @@ const std::array<float, 16> kNormalFloats = {-1.0F,
                                              0.7229568362236023F,
                                              1.0F};
 
+std::uint16_t upper_half(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
+}
+float from_upper_half(std::uint16_t half) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16);
+}
+
 float from_half(std::uint16_t half) { return _cvtsh_ss(half); }
 std::uint16_t to_half(float value) {
   return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -189,15 +199,25 @@ int zero_of(WeightFormat format) {
   }
 }
 
-void take_apart(WeightFormat format, const std::byte* row, Index inputs, RowCodes& codes) {
+void RowCodes::resize(Index inputs) {
   const auto cells = static_cast<std::size_t>((inputs + kCell - 1) / kCell);
-  codes.code.assign(cells * kCell, byte(zero_of(format)));
-  codes.scale.resize(cells + 1);
-  codes.half.resize(cells);
-  codes.half_min.resize(cells);
-  codes.sub.resize(cells * 2);
-  codes.sub_min.resize(cells);
+  code.resize(cells * kCell);
+  scale.resize(cells + 1);
+  half.resize(cells);
+  half_min.resize(cells);
+  sub.resize(cells * 2);
+  sub_min.resize(cells);
+}
+
+void take_apart(WeightFormat format, const std::byte* row, Index inputs, RowCodes& codes) {
   const Bytes bytes = reinterpret_cast<Bytes>(row);
+  if (format == WeightFormat::bf16) {
+    codes.wide.assign(static_cast<std::size_t>((inputs + kCell - 1) / kCell * kCell), 0);
+    std::memcpy(codes.wide.data(), bytes, static_cast<std::size_t>(inputs) * 2);
+    return;
+  }
+  codes.resize(inputs);
+  std::fill(codes.code.begin(), codes.code.end(), byte(zero_of(format)));
   const std::size_t step = row_bytes(format, block_inputs(format));
   const Index blocks = inputs / block_inputs(format);
   if (format == WeightFormat::int8_channel) {
@@ -230,6 +250,10 @@ void take_apart(WeightFormat format, const std::byte* row, Index inputs, RowCode
 
 void put_together(WeightFormat format, const RowCodes& codes, Index inputs, std::byte* row) {
   auto* const bytes = reinterpret_cast<std::uint8_t*>(row);
+  if (format == WeightFormat::bf16) {
+    std::memcpy(bytes, codes.wide.data(), static_cast<std::size_t>(inputs) * 2);
+    return;
+  }
   if (format == WeightFormat::int8_channel) {
     std::memcpy(bytes, codes.scale.data(), 4);
     for (Index i = 0; i < inputs; ++i) {
@@ -260,12 +284,18 @@ void put_together(WeightFormat format, const RowCodes& codes, Index inputs, std:
 }
 
 void values_of(WeightFormat format, const RowCodes& codes, Index block, float* values) {
+  if (format == WeightFormat::bf16) {
+    const std::uint16_t* const wide = codes.wide.data() + block * kCell;
+    for (int i = 0; i < kCell; ++i) values[i] = from_upper_half(wide[i]);
+    return;
+  }
   const std::uint8_t* const code = codes.code.data() + block * kCell;
   const auto at = static_cast<std::size_t>(block);
   const int zero = zero_of(format);
   for (int i = 0; i < kCell; ++i) {
     const auto q = static_cast<float>(code[i] - zero);
     switch (format) {
+      case WeightFormat::bf16: break;
       case WeightFormat::int8_channel: values[i] = codes.scale[0] * q; break;
       case WeightFormat::int4_group: {
         const float scaled = from_half(codes.half[at]) * q;

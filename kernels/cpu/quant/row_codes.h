@@ -17,6 +17,7 @@ inline constexpr Index kCell = 32;
 inline constexpr Index kSuperCells = 8;
 
 // A code c of 32-block b stands for a value of the format; which fields are used:
+//   bf16          wide[i], the value's upper half; no code
 //   int8_channel  scale[0] (c - 128)
 //   int4_group    half[b] c + half_min[b]
 //   nf4           scale[b / 2] table[c]
@@ -30,7 +31,15 @@ struct RowCodes {
   std::vector<std::uint16_t> half_min;  // f16
   std::vector<std::uint8_t> sub;
   std::vector<std::uint8_t> sub_min;
+  std::vector<std::uint16_t> wide;  // bf16, whole cells of them
+
+  // Room for whole cells.
+  void resize(Index inputs);
 };
+
+// bf16: the nearest, ties to even; a finite value beyond the largest becomes infinite.
+std::uint16_t upper_half(float value);
+float from_upper_half(std::uint16_t half);
 
 float from_half(std::uint16_t half);
 std::uint16_t to_half(float value);  // nearest, ties to even

@@ -113,6 +113,11 @@ void six_block(std::span<const float> values, RowCodes& codes, std::size_t super
 }
 
 void quantise(WeightFormat format, std::span<const float> values, RowCodes& codes) {
+  if (format == WeightFormat::bf16) {
+    codes.wide.resize(values.size());
+    std::transform(values.begin(), values.end(), codes.wide.begin(), upper_half);
+    return;
+  }
   if (format == WeightFormat::int8_channel) {
     codes.scale[0] = std::abs(Extremes(values).farthest()) / 127.0F;
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -150,6 +155,7 @@ Result<> check(WeightFormat format, std::size_t inputs, std::size_t bytes) {
 
 std::string_view to_string(WeightFormat format) {
   switch (format) {
+    case WeightFormat::bf16: return "bf16";
     case WeightFormat::int8_channel: return "int8_channel";
     case WeightFormat::int4_group: return "int4_group";
     case WeightFormat::nf4: return "nf4";
@@ -165,6 +171,7 @@ std::string_view to_string(WeightFormat format) {
 
 Index block_inputs(WeightFormat format) {
   switch (format) {
+    case WeightFormat::bf16:
     case WeightFormat::int8_channel: return 1;
     case WeightFormat::nf4: return 64;
     case WeightFormat::q4_k:
@@ -177,6 +184,7 @@ Index block_inputs(WeightFormat format) {
 std::size_t row_bytes(WeightFormat format, Index inputs) {
   const auto blocks = static_cast<std::size_t>(inputs / block_inputs(format));
   switch (format) {
+    case WeightFormat::bf16: return 2 * blocks;
     case WeightFormat::int8_channel: return 4 + blocks;
     case WeightFormat::int4_group: return 20 * blocks;
     case WeightFormat::nf4: return 36 * blocks;
@@ -202,19 +210,15 @@ Result<> quantise_row(WeightFormat format, std::span<const float> values,
   }
   RowCodes codes;
   const auto inputs = static_cast<Index>(values.size());
-  const auto cells = static_cast<std::size_t>((inputs + kCell - 1) / kCell);
-  codes.code.resize(cells * kCell);
-  codes.scale.resize(cells + 1);
-  codes.half.resize(cells);
-  codes.half_min.resize(cells);
-  codes.sub.resize(cells * 2);
-  codes.sub_min.resize(cells);
+  codes.resize(inputs);
   quantise(format, values, codes);
-  for (std::size_t c = 0; c < cells; ++c) {
-    if (!std::isfinite(from_half(codes.half[c])) || !std::isfinite(from_half(codes.half_min[c]))) {
-      return Error{ErrorCode::invalid_argument,
-                   std::string(to_string(format)) + ": a weight too large for a scale of f16"};
-    }
+  const auto finite = [](std::uint16_t half) { return std::isfinite(from_half(half)); };
+  if (!std::all_of(codes.half.begin(), codes.half.end(), finite) ||
+      !std::all_of(codes.half_min.begin(), codes.half_min.end(), finite) ||
+      !std::all_of(codes.wide.begin(), codes.wide.end(),
+                   [](std::uint16_t wide) { return std::isfinite(from_upper_half(wide)); })) {
+    return Error{ErrorCode::invalid_argument,
+                 std::string(to_string(format)) + ": a weight too large for its sixteen bits"};
   }
   put_together(format, codes, inputs, row.data());
   return {};

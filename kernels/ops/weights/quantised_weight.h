@@ -19,8 +19,8 @@
 //                       bits, with VNNI, AVX2 or neither.
 //
 // Row rule as in product.h: a row's bits depend on nothing beside it; threads divide outputs only.
-// nf4 has no integer codes: int8 is refused. Limits: K up to 131,072 for int8_channel (its sum of
-// int8 products stays within int32).
+// bf16 and nf4 have no integer codes: int8 is refused. Limits: K up to 131,072 for int8_channel
+// (its sum of int8 products stays within int32).
 //
 // Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument; unsupported on
 // a device.
@@ -57,7 +57,7 @@ class QuantisedWeight {
 // `rows` are `outputs` rows in the format, one after the other, as a GGUF file holds them.
 Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
                                   std::span<const std::byte> rows, Index outputs);
-// Quantises first.
+// Quantises first. A weight that is not finite, or not after rounding, is refused.
 Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat format,
                                         ConstMatrix weight);
 

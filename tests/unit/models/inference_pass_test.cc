@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <optional>
 
 #include "kernels/ops/cross_entropy.h"
 #include "tests/unit/models/small_model.h"
@@ -26,13 +27,19 @@ class Server {
   kernels::OpContext ctx() { return {&pool_}; }
   const Decoder& decoder() const { return decoder_; }
   std::span<const float> weights() { return weights_.span(); }
-  void pack() { pass_.pack(ctx(), weights()); }
+  // From now on by images of the weights.
+  void pack() {
+    auto images = ServingWeights::from(ctx(), decoder_, "fp32", weights());
+    REQUIRE(images);
+    images_.emplace(*std::move(images));
+  }
   std::size_t vocabulary() const { return decoder_.description().vocabulary; }
   KvCache cache(std::uint32_t capacity) const { return {decoder_.description(), capacity}; }
 
   std::vector<float> run(std::vector<SequenceChunk> chunks, std::size_t rows) {
     std::vector<float> logits(rows * vocabulary());
-    REQUIRE(pass_.run(ctx(), weights(), chunks, logits));
+    REQUIRE((images_ ? pass_.run(ctx(), *images_, chunks, logits)
+                     : pass_.run(ctx(), weights(), chunks, logits)));
     return logits;
   }
   Result<> try_run(std::vector<SequenceChunk> chunks, std::span<float> logits) {
@@ -44,6 +51,7 @@ class Server {
   Decoder decoder_;
   kernels::FloatBuffer weights_;
   InferencePass pass_;
+  std::optional<ServingWeights> images_;
 };
 
 bool same(std::span<const float> a, std::span<const float> b) {

@@ -44,6 +44,7 @@ inline ServedModel tiny_model() {
   auto tokenizer = tokenizers::train_tokenizer({&text, 1}, options);
   REQUIRE(tokenizer);
   return {.model = {*decoder, std::move(weights)},
+          .images = {},
           .tokenizer = std::move(*tokenizer),
           .end_tokens = {}};
 }

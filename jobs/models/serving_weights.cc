@@ -1,0 +1,237 @@
+#include "jobs/models/serving_weights.h"
+
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "jobs/models/safetensors.h"
+#include "kernels/ops/elementwise/bf16.h"
+#include "kernels/ops/embedding.h"
+
+namespace tutti::models {
+
+namespace {
+
+using kernels::WeightFormat;
+
+struct FormatName {
+  std::string_view name;
+  std::optional<WeightFormat> format;  // none: fp32
+};
+constexpr FormatName kFormats[] = {
+    {"fp32", std::nullopt},
+    {"bf16", WeightFormat::bf16},
+    {"int8", WeightFormat::int8_channel},
+    {"q8_0", WeightFormat::q8_0},
+    {"int4", WeightFormat::int4_group},
+    {"q4_0", WeightFormat::q4_0},
+    {"q5_0", WeightFormat::q5_0},
+    {"q4_k", WeightFormat::q4_k},
+    {"q5_k", WeightFormat::q5_k},
+    {"q6_k", WeightFormat::q6_k},
+    {"nf4", WeightFormat::nf4},
+};
+
+const FormatName* find_format(std::string_view name) {
+  const auto* const found = std::ranges::find(kFormats, name, &FormatName::name);
+  return found == std::end(kFormats) ? nullptr : found;
+}
+
+// Which image of a layer holds a role's matrix; null: none does.
+kernels::BasicMatrix<const float> LayerParameters<const float>::*matrix_of(Role role) {
+  using Parameters = LayerParameters<const float>;
+  switch (role) {
+    case Role::query: return &Parameters::query;
+    case Role::key: return &Parameters::key;
+    case Role::value: return &Parameters::value;
+    case Role::output: return &Parameters::output;
+    case Role::gate: return &Parameters::gate;
+    case Role::up: return &Parameters::up;
+    case Role::down: return &Parameters::down;
+    default: return nullptr;
+  }
+}
+
+WeightImage LayerImages::*image_of(Role role) {
+  switch (role) {
+    case Role::query: return &LayerImages::query;
+    case Role::key: return &LayerImages::key;
+    case Role::value: return &LayerImages::value;
+    case Role::output: return &LayerImages::output;
+    case Role::gate: return &LayerImages::gate;
+    case Role::up: return &LayerImages::up;
+    case Role::down: return &LayerImages::down;
+    default: return nullptr;
+  }
+}
+
+Index size_of(const Parameter& parameter) { return static_cast<Index>(parameter.elements); }
+
+std::uint64_t bytes_of(const WeightImage& image) {
+  const std::uint64_t packed =
+      image.fp32.outputs() > 0
+          ? kernels::PackedWeight::bytes(image.fp32.outputs(), image.fp32.inputs())
+          : 0;
+  return packed + image.quantised.bytes();
+}
+
+}  // namespace
+
+std::span<const std::string_view> serving_formats() {
+  static const auto kNames = [] {
+    std::array<std::string_view, std::size(kFormats)> names;
+    std::ranges::transform(kFormats, names.begin(), &FormatName::name);
+    return names;
+  }();
+  return kNames;
+}
+
+struct ServingWeights::Maker {
+  const kernels::OpContext& ctx;
+  const Decoder& decoder;
+  const FormatName& format;
+  ServingWeights made;
+  Index norms_used = 0;
+
+  Result<WeightImage> image(const Parameter& parameter, const float* values) const {
+    const ConstMatrix weight(values, static_cast<Index>(parameter.shape[0]),
+                             static_cast<Index>(parameter.shape[1]));
+    WeightImage image;
+    if (!format.format) {
+      auto packed = kernels::pack_weight(ctx, weight);
+      if (!packed) return packed.error();
+      image.fp32 = *std::move(packed);
+      return image;
+    }
+    auto quantised = kernels::quantise_weight(ctx, *format.format, weight);
+    if (!quantised) {
+      return Error(quantised.error())
+          .with_context(fmt::format("tensor `{}` as {}", parameter.name, format.name));
+    }
+    image.quantised = *std::move(quantised);
+    return image;
+  }
+
+  const float* norm(const Parameter& parameter, const float* values) {
+    float* const place = made.norms_.data() + norms_used;
+    norms_used += size_of(parameter);
+    std::copy_n(values, parameter.elements, place);
+    return place;
+  }
+
+  void table(std::span<const float> values) {
+    if (!format.format) {
+      made.table_ = kernels::FloatBuffer(static_cast<Index>(values.size()));
+      std::ranges::copy(values, made.table_.data());
+      return;
+    }
+    made.bf16_table_ = kernels::AlignedBytes(values.size() * sizeof(kernels::Bf16));
+    must(kernels::to_bf16(
+        ctx, values, {reinterpret_cast<kernels::Bf16*>(made.bf16_table_.data()), values.size()}));
+  }
+
+  Result<> take(const Parameter& parameter, std::span<const float> values) {
+    if (parameter.role == Role::embedding) table(values);
+    if (parameter.role == Role::head ||
+        (parameter.role == Role::embedding && decoder.description().tied)) {
+      auto head = image(parameter, values.data());
+      if (!head) return head.error();
+      made.head_ = *std::move(head);
+    }
+    LayerParameters<const float>& layer = made.parameters_[parameter.layer];
+    switch (parameter.role) {
+      case Role::final_norm: made.final_norm_ = norm(parameter, values.data()); break;
+      case Role::attention_norm: layer.attention_norm = norm(parameter, values.data()); break;
+      case Role::feed_forward_norm: layer.feed_forward_norm = norm(parameter, values.data()); break;
+      default: break;
+    }
+    if (matrix_of(parameter.role) == nullptr) return {};
+    auto made_image = image(parameter, values.data());
+    if (!made_image) return made_image.error();
+    layer.*matrix_of(parameter.role) = ConstMatrix(nullptr, static_cast<Index>(parameter.shape[0]),
+                                                   static_cast<Index>(parameter.shape[1]));
+    made.images_[parameter.layer].*image_of(parameter.role) = *std::move(made_image);
+    return {};
+  }
+};
+
+Result<ServingWeights> ServingWeights::make(const kernels::OpContext& ctx, const Decoder& decoder,
+                                            std::string_view format, const Source& source) {
+  const FormatName* const found = find_format(format);
+  if (found == nullptr) {
+    return Error{ErrorCode::invalid_argument,
+                 fmt::format("\"{}\" is no format of weights; there are {}", format,
+                             fmt::join(serving_formats(), ", "))};
+  }
+  Maker maker{.ctx = ctx, .decoder = decoder, .format = *found, .made = {}};
+  maker.made.parameters_.resize(decoder.description().layers);
+  maker.made.images_.resize(decoder.description().layers);
+  Index norms = 0;
+  Index largest = 0;
+  for (const Parameter& parameter : decoder.layout().parameters()) {
+    if (parameter.shape.size() == 1) norms += size_of(parameter);
+    largest = std::max(largest, size_of(parameter));
+  }
+  maker.made.norms_ = kernels::FloatBuffer(norms);
+  const kernels::FloatBuffer scratch(largest);
+  for (const Parameter& parameter : decoder.layout().parameters()) {
+    const std::span<float> values = scratch.span().first(parameter.elements);
+    if (auto read = source(parameter, values); !read) return read.error();
+    if (auto taken = maker.take(parameter, values); !taken) return taken.error();
+  }
+  return std::move(maker.made);
+}
+
+Result<ServingWeights> ServingWeights::from(const kernels::OpContext& ctx, const Decoder& decoder,
+                                            std::string_view format, std::span<const float> arena) {
+  TUTTI_ASSERT(arena.size() == decoder.layout().elements());
+  return make(
+      ctx, decoder, format, [&](const Parameter& parameter, std::span<float> values) -> Result<> {
+        std::ranges::copy(arena.subspan(parameter.offset, parameter.elements), values.begin());
+        return {};
+      });
+}
+
+Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const Decoder& decoder,
+                                            std::string_view format,
+                                            const std::filesystem::path& folder) {
+  auto reader = SafetensorsReader::open_folder(folder);
+  if (!reader) return reader.error();
+  return make(ctx, decoder, format, [&](const Parameter& parameter, std::span<float> values) {
+    return reader->read(parameter.name, parameter.shape, values);
+  });
+}
+
+std::uint64_t ServingWeights::bytes() const {
+  std::uint64_t bytes = bytes_of(head_) + bf16_table_.size() +
+                        static_cast<std::uint64_t>(norms_.size() + table_.size()) * sizeof(float);
+  for (const LayerImages& layer : images_) {
+    for (const Role role :
+         {Role::query, Role::key, Role::value, Role::output, Role::gate, Role::up, Role::down}) {
+      bytes += bytes_of(layer.*image_of(role));
+    }
+  }
+  return bytes;
+}
+
+void ServingWeights::look_up(const kernels::OpContext& ctx, std::span<const std::int32_t> tokens,
+                             Matrix out) const {
+  if (table_.size() > 0) {
+    must(kernels::embedding_forward(
+        ctx, {.table = ConstMatrix(table_.data(), table_.size() / out.columns, out.columns),
+              .tokens = tokens,
+              .output = out}));
+    return;
+  }
+  const auto width = static_cast<std::size_t>(out.columns);
+  const auto* const table = reinterpret_cast<const kernels::Bf16*>(bf16_table_.data());
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    must(kernels::from_bf16(ctx, {table + static_cast<std::size_t>(tokens[i]) * width, width},
+                            {out.row(static_cast<Index>(i)), width}));
+  }
+}
+
+}  // namespace tutti::models

@@ -1,0 +1,70 @@
+// The weights of a decoder as serving on a CPU reads them: each matrix once, as the image that
+// products of few rows stream from memory, in fp32 or fewer bits.
+//
+//   fp32       the bits of training
+//   bf16       matrices rounded to bf16, activations in fp32: half the memory and time of a token
+//   int8, q8_0, int4, q4_0, q5_0, q4_k, q5_k, q6_k     codes with scales; activations are rounded
+//              to int8 before each product (kernels/ops/weights/quantised_weight.h)
+//   nf4        codes of a table, activations in fp32
+//
+// Norms stay fp32. A token's row of embeddings is looked up in fp32, or in bf16 where matrices are
+// not fp32. A token's logits depend on its own sequence only, in every format, and are the same on
+// every CPU path and for any number of threads.
+//
+// Ownership: owns everything; the decoder it was made for must outlive it. Threads: immutable once
+// made. Errors: those of the source; invalid_argument (an unknown format; a matrix whose rows are
+// no whole blocks of it, or whose values it cannot hold: named).
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "jobs/models/decoder.h"
+#include "jobs/models/layer.h"
+
+namespace tutti::models {
+
+// The names above, fp32 first.
+std::span<const std::string_view> serving_formats();
+
+class ServingWeights {
+ public:
+  // Fills the parameter's values.
+  using Source = std::function<Result<>(const Parameter& parameter, std::span<float> values)>;
+
+  // One parameter is in memory as fp32 at a time, besides the images.
+  static Result<ServingWeights> make(const kernels::OpContext& ctx, const Decoder& decoder,
+                                     std::string_view format, const Source& source);
+  static Result<ServingWeights> from(const kernels::OpContext& ctx, const Decoder& decoder,
+                                     std::string_view format, std::span<const float> arena);
+  static Result<ServingWeights> load(const kernels::OpContext& ctx, const Decoder& decoder,
+                                     std::string_view format, const std::filesystem::path& folder);
+
+  std::uint64_t bytes() const;
+
+  // For the pass. Matrices of `layer` have shapes and no data: their images are read.
+  const LayerParameters<const float>& parameters(std::uint32_t layer) const {
+    return parameters_[layer];
+  }
+  const LayerImages& images(std::uint32_t layer) const { return images_[layer]; }
+  const float* final_norm() const { return final_norm_; }
+  const WeightImage& head() const { return head_; }
+  void look_up(const kernels::OpContext& ctx, std::span<const std::int32_t> tokens,
+               Matrix out) const;
+
+ private:
+  struct Maker;
+
+  std::vector<LayerParameters<const float>> parameters_;
+  std::vector<LayerImages> images_;
+  WeightImage head_;
+  kernels::FloatBuffer norms_;
+  const float* final_norm_ = nullptr;
+  // The table of embeddings, one of the two.
+  kernels::FloatBuffer table_;
+  kernels::AlignedBytes bf16_table_;
+};
+
+}  // namespace tutti::models
