@@ -30,6 +30,8 @@ const CheckerRow kCheckers[] = {
     {"array", make_array_checker, "an array never runs more than at_once, and each task once"},
     {"dependency", make_dependency_checker, "a job starts after what it waits for, or never"},
     {"quota", make_quota_checker, "no user holds more than its quota"},
+    {"fit", make_fit_checker, "a rank runs where labels, device and memory are as asked for"},
+    {"begin", make_begin_checker, "no job starts before the time it was asked to wait for"},
     {"place", make_place_checker, "nobody passes an equal; who left goes on where it was saved"},
 };
 

@@ -98,6 +98,11 @@ std::unique_ptr<Checker> make_array_checker();
 std::unique_ptr<Checker> make_dependency_checker();
 std::unique_ptr<Checker> make_quota_checker();
 std::unique_ptr<Checker> make_place_checker();
+std::unique_ptr<Checker> make_fit_checker();
+std::unique_ptr<Checker> make_begin_checker();
+
+// Whether the node has the labels and the kind of device that were asked for.
+bool suits(const SimWorker& worker, const spec::ResourceSpec& wanted);
 
 // As its client asked for it, or its array; null: nobody planned it.
 const PlannedJob* planned_of(const Observed& seen, const coordinator::JobRecord& job);

@@ -136,27 +136,38 @@ struct Use {
   std::uint64_t queued = 0;
 };
 
+// Nobody is given more than its quota at that time. Who held more before it was made less keeps it.
 class QuotaChecker final : public Checker {
  public:
+  void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    before_ = use_of(seen, owner_in(seen, fact));
+  }
+
   void after_fact(const Observed& seen, const coordinator::Fact& fact) override {
-    const auto* submitted = std::get_if<coordinator::JobSubmitted>(&fact);
-    if (submitted == nullptr || seen.options.quotas.empty()) return;
-    const auto limit = quota_of(seen, submitted->owner).queued;
-    if (limit && use_of(seen, submitted->owner).queued > *limit) {
-      violate(seen, submitted->owner, "queued jobs", use_of(seen, submitted->owner).queued, *limit);
+    const std::string owner = owner_in(seen, fact);
+    if (owner.empty()) return;
+    const auto quota = seen.coordinator.quotas().of(owner);
+    const Use use = use_of(seen, owner);
+    const auto check = [&](std::uint64_t Use::*what, const auto& limit, const char* name) {
+      if (!limit || use.*what <= *limit || use.*what <= before_.*what) return;
+      seen.world.violate("quota", owner + " has " + std::to_string(use.*what) + " " + name +
+                                      ", and " + std::to_string(*limit) + " are the most");
+    };
+    if (std::holds_alternative<coordinator::JobSubmitted>(fact)) {
+      return check(&Use::queued, quota.queued, "queued jobs");
     }
+    check(&Use::slots, quota.slots, "slots");
+    check(&Use::running, quota.running, "jobs");
   }
 
   void decided(const Observed& seen, const coordinator::Decision& decision) override {
-    if (decision.facts.empty()) return;
+    if (decision.facts.empty() || seen.options.quotas.empty()) return;
     for (const auto& [owner, text] : seen.options.quotas) {
       const Use use = use_of(seen, owner);
-      const auto quota = quota_of(seen, owner);
-      if (quota.slots && use.slots > *quota.slots) {
-        violate(seen, owner, "slots", use.slots, *quota.slots);
-      }
-      if (quota.running && use.running > *quota.running) {
-        violate(seen, owner, "jobs", use.running, *quota.running);
+      const auto quota = seen.coordinator.quotas().of(owner);
+      if ((quota.slots && use.slots > *quota.slots) ||
+          (quota.running && use.running > *quota.running)) {
+        seen.world.reached("a quota was made less than its owner held");
       }
       const bool full = (quota.slots && use.slots == *quota.slots) ||
                         (quota.running && use.running == *quota.running);
@@ -165,18 +176,24 @@ class QuotaChecker final : public Checker {
   }
 
  private:
-  static coordinator::scheduler::Quota quota_of(const Observed& seen, const std::string& owner) {
-    return coordinator::scheduler::parse_quotas(seen.options.quotas)->of(owner);
-  }
-
-  static void violate(const Observed& seen, const std::string& owner, const std::string& what,
-                      std::uint64_t has, std::uint64_t limit) {
-    seen.world.violate("quota", owner + " has " + std::to_string(has) + " " + what + ", and " +
-                                    std::to_string(limit) + " are the most");
+  // Whose use the fact may add to; empty: nobody's.
+  static std::string owner_in(const Observed& seen, const coordinator::Fact& fact) {
+    if (seen.options.quotas.empty()) return {};
+    if (const auto* submitted = std::get_if<coordinator::JobSubmitted>(&fact)) {
+      return submitted->owner;
+    }
+    JobId id;
+    if (const auto* started = std::get_if<coordinator::GenerationStarted>(&fact)) {
+      id = started->job;
+    }
+    if (const auto* resized = std::get_if<coordinator::JobReleasing>(&fact)) id = resized->job;
+    const JobRecord* job = id ? seen.shadow.job(id) : nullptr;
+    return job == nullptr ? std::string() : job->owner;
   }
 
   static Use use_of(const Observed& seen, const std::string& owner) {
     Use out;
+    if (owner.empty()) return out;
     for (const auto& [id, job] : seen.shadow.jobs()) {
       if (job.owner != owner || coordinator::is_terminal(job.state)) continue;
       out.queued += job.tasks.waiting;
@@ -191,6 +208,8 @@ class QuotaChecker final : public Checker {
     }
     return out;
   }
+
+  Use before_;
 };
 
 // The queue's order, as far as it needs no knowledge of nodes: a training job is not passed by one
@@ -229,7 +248,7 @@ class PlaceChecker final : public Checker {
 
   static bool is_plain(const JobRecord& job) {
     return job.state == JobState::queued && job.terms.kind == "train" && job.dependencies.empty() &&
-           job.outcome.not_before_unix_ms == 0;
+           job.outcome.not_before_unix_ms == 0 && job.terms.begin_unix_ms == 0;
   }
 
   static bool stands_before(const Observed& seen, const JobRecord& left, const JobRecord& right) {
@@ -237,11 +256,17 @@ class PlaceChecker final : public Checker {
     const PlannedJob* second = planned_of(seen, right);
     if (first == nullptr || second == nullptr || !is_plain(left)) return false;
     if (left.owner != right.owner) return false;
-    if (first->spec.resources.ranks_min > second->spec.resources.ranks_min) return false;
+    if (!asks_no_more(first->spec.resources, second->spec.resources)) return false;
     if (first->spec.priority != second->spec.priority) {
       return first->spec.priority > second->spec.priority;
     }
     return left.submitted_unix_ms < right.submitted_unix_ms;
+  }
+
+  static bool asks_no_more(const spec::ResourceSpec& left, const spec::ResourceSpec& right) {
+    return left.ranks_min <= right.ranks_min && left.memory_bytes <= right.memory_bytes &&
+           (left.labels.empty() || left.labels == right.labels) &&
+           (left.device == "any" || left.device == right.device);
   }
 
   void look(const Observed& seen) {

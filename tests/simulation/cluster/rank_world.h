@@ -23,6 +23,9 @@ namespace tutti::simulation {
 // Logical shards of every simulated training job.
 inline constexpr std::uint32_t kShards = 8;
 
+// Of every simulated node.
+inline constexpr std::uint64_t kNodeMemory = std::uint64_t{1} << 30;
+
 // What a job does, as its ranks know it.
 struct Load {
   std::uint64_t steps = 4;

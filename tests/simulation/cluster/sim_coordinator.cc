@@ -28,7 +28,11 @@ coordinator::RequestId request_of(const coordinator::Input& input) {
 }  // namespace
 
 SimCoordinator::SimCoordinator(World& world, coordinator::ClusterSettings settings, Doors doors)
-    : world_(world), settings_(std::move(settings)), doors_(std::move(doors)), journal_(world) {}
+    : world_(world),
+      settings_(std::move(settings)),
+      first_quotas_(settings_.quotas),
+      doors_(std::move(doors)),
+      journal_(world) {}
 
 std::string SimCoordinator::random() {
   constexpr char kDigits[] = "0123456789abcdef";
@@ -37,10 +41,18 @@ std::string SimCoordinator::random() {
   return out;
 }
 
+coordinator::ClusterSettings SimCoordinator::settings_of_life() const {
+  coordinator::ClusterSettings out = settings_;
+  if (world_.breaks(Mutation::lose_quotas)) out.quotas = {};
+  if (world_.breaks(Mutation::keep_quotas)) out.quotas = first_quotas_;
+  return out;
+}
+
 void SimCoordinator::start() {
   ++life_;
   world_.trace("coordinator starts");
-  state_ = std::make_unique<coordinator::ClusterState>(settings_);
+  in_force_ = settings_.quotas;
+  state_ = std::make_unique<coordinator::ClusterState>(settings_of_life());
   past_ = journal_.recover();
   state_->restore(past_.snapshot);
   for (const coordinator::Fact& fact : past_.facts) state_->replay(fact);
@@ -89,6 +101,16 @@ void SimCoordinator::free_disk() {
   if (state_ && failing_) flush();
 }
 
+void SimCoordinator::configure(coordinator::RequestId request,
+                               coordinator::scheduler::Quotas quotas) {
+  world_.trace("other quotas are configured");
+  settings_.quotas = quotas;
+  coordinator::SetQuotas input;
+  input.request = request;
+  input.quotas = std::move(quotas);
+  on(input);
+}
+
 void SimCoordinator::stand_still(Duration time) {
   if (!state_) return;
   world_.trace("coordinator stands still");
@@ -116,13 +138,22 @@ void SimCoordinator::on(const coordinator::Input& input) {
 }
 
 // The mutations of what a client asked for.
-coordinator::Input SimCoordinator::received(coordinator::Input input) const {
+coordinator::Input SimCoordinator::received(coordinator::Input input) {
+  if (auto* configured = std::get_if<coordinator::SetQuotas>(&input)) {
+    in_force_ = configured->quotas;
+    if (world_.breaks(Mutation::lose_quotas)) configured->quotas = {};
+    if (world_.breaks(Mutation::keep_quotas)) configured->quotas = first_quotas_;
+  }
   auto* submit = std::get_if<coordinator::SubmitJob>(&input);
   if (submit == nullptr) return input;
   spec::JobSpec& spec = submit->spec;
   if (world_.breaks(Mutation::lose_at_once)) spec.array.at_once = 0;
   if (world_.breaks(Mutation::lose_dependencies)) spec.after = {};
   if (world_.breaks(Mutation::lose_priority)) spec.priority = 0;
+  if (world_.breaks(Mutation::lose_labels)) spec.resources.labels = {};
+  if (world_.breaks(Mutation::lose_device)) spec.resources.device = "any";
+  if (world_.breaks(Mutation::lose_memory)) spec.resources.memory_bytes = 0;
+  if (world_.breaks(Mutation::lose_delay)) spec.delay_ms = spec.begin_unix_ms = 0;
   if (world_.breaks(Mutation::more_ranks) && spec.resources.ranks_max > spec.resources.ranks_min) {
     spec.resources.ranks_max *= 2;
   }

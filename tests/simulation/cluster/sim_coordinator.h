@@ -49,6 +49,9 @@ class SimCoordinator {
   void free_disk();
   // A sync takes up to so long, and all that comes meanwhile waits.
   void slow_disk(Duration sync_max) { sync_max_ = sync_max; }
+  // The operator writes other quotas into its configuration and has it read again; if it is down,
+  // its next life reads them.
+  void configure(coordinator::RequestId request, coordinator::scheduler::Quotas quotas);
   // The process stands still (SIGSTOP, a starved machine).
   void stand_still(Duration time);
 
@@ -69,11 +72,14 @@ class SimCoordinator {
   // All that was decided is durable.
   bool synced() const { return facts_.empty(); }
   std::vector<coordinator::NodeView> nodes() const;
+  // As the newest configuration that was read has them.
+  const coordinator::scheduler::Quotas& quotas() const { return in_force_; }
   bool takes_appends() const { return !failing_ && !full_; }
   bool standing_still() const { return world_.now() < busy_until_; }
 
  private:
-  coordinator::Input received(coordinator::Input input) const;
+  coordinator::Input received(coordinator::Input input);
+  coordinator::ClusterSettings settings_of_life() const;
   void handle(coordinator::Decision decision);
   void perform_immediate(const coordinator::Decision& decision);
   void speak_first(coordinator::Decision decision);
@@ -90,6 +96,8 @@ class SimCoordinator {
 
   World& world_;
   coordinator::ClusterSettings settings_;
+  coordinator::scheduler::Quotas first_quotas_;
+  coordinator::scheduler::Quotas in_force_;
   Doors doors_;
   Journal journal_;
   JournalPast past_;

@@ -1,5 +1,6 @@
 #include "tests/simulation/cluster/sim_worker.h"
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 #include <variant>
@@ -28,7 +29,8 @@ void SimWorker::start() {
   settings.hello.host = options_.name;
   settings.hello.slots = world_.breaks(Mutation::hide_slots) ? 0 : options_.slots;
   settings.hello.cores = options_.slots;
-  settings.hello.memory_bytes = std::uint64_t{1} << 30;
+  settings.hello.memory_bytes = kNodeMemory;
+  settings.hello.labels = options_.labels;
   settings.hello.profiles = {"portable"};
   settings.hello.faults = true;
   settings.hello.join_token = "join";
@@ -42,6 +44,10 @@ void SimWorker::start() {
   }
   feed_left_spools();
   tick();
+}
+
+bool SimWorker::has_label(std::string_view label) const {
+  return std::find(options_.labels.begin(), options_.labels.end(), label) != options_.labels.end();
 }
 
 void SimWorker::feed_left_spools() {

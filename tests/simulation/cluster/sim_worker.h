@@ -8,6 +8,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct CoordinatorDoor {
 struct WorkerOptions {
   std::string name;
   std::uint32_t slots = 2;
+  std::vector<std::string> labels = {};  // key=value
 };
 
 // What one process wrote, as its worker's disk keeps it.
@@ -75,6 +77,7 @@ class SimWorker {
   // Jobs with a living process here.
   std::set<JobId> jobs_here() const;
   std::uint32_t slots() const { return options_.slots; }
+  bool has_label(std::string_view label) const;
   const std::map<ProcessId, SimSpool>& spools() const { return spools_; }
   // Since when the coordinator cannot know of it: down, or cut off; nothing while all is well.
   std::optional<Instant> unreachable_since() const { return unreachable_since_; }

@@ -186,6 +186,11 @@ void Clients::drain_under(const std::string& name, std::size_t rank, const Plann
 
 void Clients::undrain_again(const std::string& node) { undrain(node); }
 
+void Clients::set_quotas(const std::map<std::string, std::string>& quotas) {
+  coordinator_.configure(send({.what = "quotas", .job = {}}),
+                         *coordinator::scheduler::parse_quotas(quotas));
+}
+
 void Clients::inject(const std::string& name, std::uint32_t rank, coordinator::FaultAction action) {
   const auto job = accepted_.find(name);
   if (job == accepted_.end()) return;

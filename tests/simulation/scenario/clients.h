@@ -51,6 +51,8 @@ class Clients {
   void undrain(const std::string& node);
   // The node that runs one of the job's processes, for some time; nothing if none runs.
   void drain_under(const std::string& name, std::size_t rank, const PlannedDrain& drain);
+  // What the coordinator's configuration has.
+  void set_quotas(const std::map<std::string, std::string>& quotas);
   void inject(const std::string& name, std::uint32_t rank, coordinator::FaultAction action);
 
   void answered(const coordinator::Answer& answer);

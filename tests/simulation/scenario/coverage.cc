@@ -56,6 +56,10 @@ constexpr std::string_view kMustReach[] = {
     "a rank came back with its state",
     "ranks moved off a drained node",
     "a server's successor took over",
+    "a quota was made less than its owner held",
+    "a job was placed by its labels",
+    "a job was placed by its kind of device",
+    "a job waited for its time",
 };
 
 // A queued job has no process, and one that is placed none that runs.

@@ -24,9 +24,7 @@ coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
   settings.grow_after = 500ms;
   settings.ended_jobs_max =
       options.mutation == Mutation::keep_history ? 1'000'000 : options.ended_jobs_max;
-  if (options.mutation != Mutation::lose_quotas) {
-    settings.quotas = *coordinator::scheduler::parse_quotas(options.quotas);
-  }
+  settings.quotas = *coordinator::scheduler::parse_quotas(options.quotas);
   return settings;
 }
 
@@ -97,7 +95,10 @@ void Scenario::make_workers() {
         .disconnected = [this](SessionId session) { coordinator_->disconnected(session); }};
     workers_.push_back(std::make_unique<SimWorker>(
         ranks_, network_, std::move(door),
-        WorkerOptions{.name = "node-" + std::to_string(i), .slots = options_.slots}));
+        WorkerOptions{.name = "node-" + std::to_string(i),
+                      .slots = options_.slots,
+                      .labels = {i % 2 == 0 ? "zone=a" : "zone=b",
+                                 i + 1 == options_.workers ? "device=gpu" : "device=cpu"}}));
     workers_.back()->start();
   }
 }

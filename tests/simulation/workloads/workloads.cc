@@ -29,6 +29,9 @@ const WorkloadRow kWorkloads[] = {
     {"shorts", plan_shorts, "arrays of tasks so short that they stand in line"},
     {"returning", plan_returning, "training jobs that wait for the nodes they lost"},
     {"moves", plan_moves, "jobs that are drained away to where there is room"},
+    {"delayed", plan_delayed, "jobs that are not to start yet"},
+    {"picky", plan_picky, "jobs that ask for labels, devices and memory"},
+    {"changing-quotas", plan_changing_quotas, "quotas that change meanwhile"},
     {"crowd", plan_crowd, "many short programs, so that the history overflows"},
 };
 

@@ -42,6 +42,11 @@ const MutationRow kMutations[] = {
      "jobs are submitted without what they wait for"},
     {lose_priority, "lose-priority", "place", "sharing", "jobs are submitted without a priority"},
     {lose_quotas, "lose-quotas", "quota", "sharing", "the coordinator is not told of quotas"},
+    {keep_quotas, "keep-quotas", "quota", "rations", "new quotas are answered and not applied"},
+    {lose_labels, "lose-labels", "fit", "picky", "jobs are submitted without their labels"},
+    {lose_device, "lose-device", "fit", "picky", "jobs are submitted for any kind of device"},
+    {lose_memory, "lose-memory", "fit", "picky", "jobs are submitted without their memory"},
+    {lose_delay, "lose-delay", "begin", "picky", "jobs are submitted to start at once"},
     {more_ranks, "more-ranks", "I4", "sharing", "jobs may grow to twice what was asked for"},
     {keep_history, "keep-history", "I19", "crowd", "ended jobs are kept without a bound"},
 };

@@ -40,6 +40,11 @@ enum class Mutation {
   lose_dependencies,
   lose_priority,
   lose_quotas,
+  keep_quotas,
+  lose_labels,
+  lose_device,
+  lose_memory,
+  lose_delay,
   more_ranks,
 };
 

@@ -8,7 +8,6 @@ namespace tutti::simulation {
 
 namespace {
 
-constexpr std::int64_t kEpochMs = 1'700'000'000'000;
 constexpr std::uint64_t kEventsAtOnceMax = 100'000;
 
 }  // namespace

@@ -22,6 +22,9 @@ namespace tutti::simulation {
 
 using namespace std::chrono_literals;
 
+// The coordinator's time of day when a run begins.
+inline constexpr std::int64_t kEpochMs = 1'700'000'000'000;
+
 class World {
  public:
   explicit World(std::uint64_t seed) : rng_(seed), faults_(~seed) {}

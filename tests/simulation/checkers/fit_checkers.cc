@@ -1,0 +1,109 @@
+// Where and when a job may start, judged by what its client asked for: labels, devices, memory, and
+// not before its time.
+#include <map>
+#include <string>
+#include <variant>
+
+#include "tests/simulation/checkers/checkers.h"
+
+namespace tutti::simulation {
+
+namespace {
+
+using coordinator::JobRecord;
+using coordinator::JobState;
+
+class FitChecker final : public Checker {
+ public:
+  void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    if (const auto* started = std::get_if<coordinator::GenerationStarted>(&fact)) {
+      check(seen, started->job, started->gang);
+    }
+    if (const auto* resized = std::get_if<coordinator::JobReleasing>(&fact)) {
+      check(seen, resized->job, resized->newcomers);
+    }
+  }
+
+  void decided(const Observed& seen, const coordinator::Decision& decision) override {
+    if (decision.facts.empty()) return;
+    std::map<std::string, std::uint64_t> held;
+    for (const auto& [id, process] : seen.shadow.processes()) {
+      const JobRecord* job = seen.shadow.job(process.job);
+      const PlannedJob* planned = job == nullptr ? nullptr : planned_of(seen, *job);
+      if (planned == nullptr || process.lined_up) continue;
+      held[process.worker] += planned->spec.resources.memory_bytes;
+    }
+    for (const auto& [worker, bytes] : held) {
+      if (bytes <= kNodeMemory) continue;
+      seen.world.violate("fit", worker + " gives away " + std::to_string(bytes) +
+                                    " bytes of memory, and has " + std::to_string(kNodeMemory));
+    }
+  }
+
+ private:
+  static void check(const Observed& seen, JobId id,
+                    const std::vector<coordinator::Placement>& placements) {
+    const JobRecord* job = seen.shadow.job(id);
+    const PlannedJob* planned = job == nullptr ? nullptr : planned_of(seen, *job);
+    if (planned == nullptr) return;
+    for (const coordinator::Placement& each : placements) {
+      if (each.survivor) continue;
+      for (const auto& worker : seen.workers) {
+        if (worker->name() != each.worker || suits(*worker, planned->spec.resources)) continue;
+        seen.world.violate("fit",
+                           describe(*job) + " is placed on " + each.worker + ", which lacks what " +
+                               "it asked for");
+      }
+    }
+    if (!planned->spec.resources.labels.empty()) {
+      seen.world.reached("a job was placed by its labels");
+    }
+    if (planned->spec.resources.device == "gpu") {
+      seen.world.reached("a job was placed by its kind of device");
+    }
+  }
+};
+
+// A job that waits in the queue does not leave it before its time, by the coordinator's time of day.
+class BeginChecker final : public Checker {
+ public:
+  void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    if (const auto* task = std::get_if<coordinator::TaskStarted>(&fact)) check(seen, task->array);
+    if (const auto* started = std::get_if<coordinator::GenerationStarted>(&fact)) {
+      check(seen, started->job);
+    }
+  }
+
+ private:
+  static void check(const Observed& seen, JobId id) {
+    const JobRecord* job = seen.shadow.job(id);
+    const PlannedJob* planned = job == nullptr ? nullptr : planned_of(seen, *job);
+    if (planned == nullptr || job->state != JobState::queued || job->array) return;
+    auto begin = static_cast<std::int64_t>(planned->spec.begin_unix_ms);
+    if (planned->spec.delay_ms != 0) {
+      begin = job->submitted_unix_ms + static_cast<std::int64_t>(planned->spec.delay_ms);
+    }
+    if (begin == 0) return;
+    const std::int64_t early_ms = begin - seen.world.wall().unix_ms;
+    if (early_ms > 0) {
+      seen.world.violate("begin",
+                         describe(*job) + " starts " + std::to_string(early_ms) + " ms too early");
+    }
+    seen.world.reached("a job waited for its time");
+  }
+};
+
+}  // namespace
+
+bool suits(const SimWorker& worker, const spec::ResourceSpec& wanted) {
+  if (wanted.device != "any" && !worker.has_label("device=" + wanted.device)) return false;
+  for (const auto& [key, value] : wanted.labels) {
+    if (!worker.has_label(key + "=" + value)) return false;
+  }
+  return true;
+}
+
+std::unique_ptr<Checker> make_fit_checker() { return std::make_unique<FitChecker>(); }
+std::unique_ptr<Checker> make_begin_checker() { return std::make_unique<BeginChecker>(); }
+
+}  // namespace tutti::simulation
