@@ -103,6 +103,8 @@ std::unique_ptr<Checker> make_begin_checker();
 
 // Whether the node has the labels and the kind of device that were asked for.
 bool suits(const SimWorker& worker, const spec::ResourceSpec& wanted);
+// Ranks of the job that an empty cluster has room for.
+std::uint64_t room_for(const Observed& seen, const coordinator::JobRecord& job);
 
 // As its client asked for it, or its array; null: nobody planned it.
 const PlannedJob* planned_of(const Observed& seen, const coordinator::JobRecord& job);

@@ -1,5 +1,6 @@
 // Where and when a job may start, judged by what its client asked for: labels, devices, memory, and
 // not before its time.
+#include <algorithm>
 #include <map>
 #include <string>
 #include <variant>
@@ -50,9 +51,8 @@ class FitChecker final : public Checker {
       if (each.survivor) continue;
       for (const auto& worker : seen.workers) {
         if (worker->name() != each.worker || suits(*worker, planned->spec.resources)) continue;
-        seen.world.violate("fit",
-                           describe(*job) + " is placed on " + each.worker + ", which lacks what " +
-                               "it asked for");
+        seen.world.violate("fit", describe(*job) + " is placed on " + each.worker +
+                                      ", which lacks what " + "it asked for");
       }
     }
     if (!planned->spec.resources.labels.empty()) {
@@ -64,7 +64,7 @@ class FitChecker final : public Checker {
   }
 };
 
-// A job that waits in the queue does not leave it before its time, by the coordinator's time of day.
+// A job that waits in the queue does not leave it before its time, by the coordinator's clock.
 class BeginChecker final : public Checker {
  public:
   void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
@@ -97,10 +97,30 @@ class BeginChecker final : public Checker {
 
 bool suits(const SimWorker& worker, const spec::ResourceSpec& wanted) {
   if (wanted.device != "any" && !worker.has_label("device=" + wanted.device)) return false;
+  if (wanted.device_memory_bytes > worker.device_memory_bytes()) return false;
   for (const auto& [key, value] : wanted.labels) {
     if (!worker.has_label(key + "=" + value)) return false;
   }
   return true;
+}
+
+std::uint64_t room_for(const Observed& seen, const JobRecord& job) {
+  const PlannedJob* planned = planned_of(seen, job);
+  if (planned == nullptr) return 0;
+  const spec::ResourceSpec& wanted = planned->spec.resources;
+  std::map<std::string, std::uint64_t> room;  // by profile, of which a training job has one
+  std::uint64_t most = 0;
+  for (const auto& worker : seen.workers) {
+    if (!suits(*worker, wanted)) continue;
+    const bool trains = planned->spec.kind == spec::JobKind::train;
+    if (trains && !job.terms.profile.empty() && job.terms.profile != worker->profile()) continue;
+    std::uint64_t here = worker->slots();
+    if (wanted.memory_bytes != 0) here = std::min(here, kNodeMemory / wanted.memory_bytes);
+    std::uint64_t& sum = room[trains ? worker->profile() : std::string()];
+    sum += here;
+    most = std::max(most, sum);
+  }
+  return most;
 }
 
 std::unique_ptr<Checker> make_fit_checker() { return std::make_unique<FitChecker>(); }

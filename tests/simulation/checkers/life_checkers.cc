@@ -87,17 +87,7 @@ class OrderChecker final : public Checker {
   static constexpr Duration kStartBound = 150s;
 
   static bool fits(const Observed& seen, const JobRecord& job) {
-    const PlannedJob* planned = planned_of(seen, job);
-    if (planned == nullptr) return false;
-    const spec::ResourceSpec& wanted = planned->spec.resources;
-    std::uint64_t room = 0;
-    for (const auto& worker : seen.workers) {
-      if (!suits(*worker, wanted)) continue;
-      std::uint64_t here = worker->slots();
-      if (wanted.memory_bytes != 0) here = std::min(here, kNodeMemory / wanted.memory_bytes);
-      room += here;
-    }
-    return job.terms.ranks_min <= room;
+    return job.terms.ranks_min <= room_for(seen, job);
   }
 
   Instant looked_;

@@ -256,6 +256,8 @@ class PlaceChecker final : public Checker {
     const PlannedJob* second = planned_of(seen, right);
     if (first == nullptr || second == nullptr || !is_plain(left)) return false;
     if (left.owner != right.owner) return false;
+    // Whose numerics profile is fixed waits for nodes that have it.
+    if (!left.terms.profile.empty() && left.terms.profile != right.terms.profile) return false;
     if (!asks_no_more(first->spec.resources, second->spec.resources)) return false;
     if (first->spec.priority != second->spec.priority) {
       return first->spec.priority > second->spec.priority;
@@ -265,6 +267,7 @@ class PlaceChecker final : public Checker {
 
   static bool asks_no_more(const spec::ResourceSpec& left, const spec::ResourceSpec& right) {
     return left.ranks_min <= right.ranks_min && left.memory_bytes <= right.memory_bytes &&
+           left.device_memory_bytes <= right.device_memory_bytes &&
            (left.labels.empty() || left.labels == right.labels) &&
            (left.device == "any" || left.device == right.device);
   }

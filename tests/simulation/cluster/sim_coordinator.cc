@@ -153,6 +153,7 @@ coordinator::Input SimCoordinator::received(coordinator::Input input) {
   if (world_.breaks(Mutation::lose_labels)) spec.resources.labels = {};
   if (world_.breaks(Mutation::lose_device)) spec.resources.device = "any";
   if (world_.breaks(Mutation::lose_memory)) spec.resources.memory_bytes = 0;
+  if (world_.breaks(Mutation::lose_device_memory)) spec.resources.device_memory_bytes = 0;
   if (world_.breaks(Mutation::lose_delay)) spec.delay_ms = spec.begin_unix_ms = 0;
   if (world_.breaks(Mutation::more_ranks) && spec.resources.ranks_max > spec.resources.ranks_min) {
     spec.resources.ranks_max *= 2;

@@ -24,17 +24,7 @@ void SimWorker::start() {
   heard_ = world_.now();
   worker::WorkerSettings settings;
   settings.seed = world_.rng().next();
-  settings.hello.worker = options_.name;
-  settings.hello.incarnation = std::to_string(incarnation_);
-  settings.hello.host = options_.name;
-  settings.hello.slots = world_.breaks(Mutation::hide_slots) ? 0 : options_.slots;
-  settings.hello.cores = options_.slots;
-  settings.hello.memory_bytes = kNodeMemory;
-  settings.hello.labels = options_.labels;
-  settings.hello.profiles = {"portable"};
-  settings.hello.faults = true;
-  settings.hello.join_token = "join";
-  settings.hello.limits = "rlimit";
+  settings.hello = hello();
   state_ = std::make_unique<worker::WorkerState>(std::move(settings));
   if (!is_cut()) unreachable_since_.reset();
   // What it says arrives where only the way down is cut: its silence begins anew.
@@ -44,6 +34,33 @@ void SimWorker::start() {
   }
   feed_left_spools();
   tick();
+}
+
+wire::Hello SimWorker::hello() const {
+  wire::Hello out;
+  out.worker = options_.name;
+  out.incarnation = std::to_string(incarnation_);
+  out.host = options_.name;
+  out.slots = world_.breaks(Mutation::hide_slots) ? 0 : options_.slots;
+  out.cores = options_.slots;
+  out.memory_bytes = kNodeMemory;
+  out.labels = options_.labels;
+  out.profiles = {options_.profile};
+  if (world_.breaks(Mutation::claim_profile)) out.profiles = {"portable"};
+  for (std::uint32_t slot = 0; slot < options_.slots && options_.device_memory_bytes != 0; ++slot) {
+    out.devices.push_back({.uuid = device_of(slot),
+                           .name = options_.profile,
+                           .memory_bytes = options_.device_memory_bytes});
+  }
+  out.faults = true;
+  out.join_token = "join";
+  out.limits = "rlimit";
+  return out;
+}
+
+std::string SimWorker::device_of(std::uint32_t slot) const {
+  if (options_.device_memory_bytes == 0) return {};
+  return "GPU-" + options_.name + "-" + std::to_string(slot);
 }
 
 bool SimWorker::has_label(std::string_view label) const {

@@ -32,6 +32,8 @@ struct WorkerOptions {
   std::string name;
   std::uint32_t slots = 2;
   std::vector<std::string> labels = {};  // key=value
+  std::string profile = "portable";
+  std::uint64_t device_memory_bytes = 0;  // of each slot's GPU; 0: there are none
 };
 
 // What one process wrote, as its worker's disk keeps it.
@@ -78,6 +80,8 @@ class SimWorker {
   std::set<JobId> jobs_here() const;
   std::uint32_t slots() const { return options_.slots; }
   bool has_label(std::string_view label) const;
+  const std::string& profile() const { return options_.profile; }
+  std::uint64_t device_memory_bytes() const { return options_.device_memory_bytes; }
   const std::map<ProcessId, SimSpool>& spools() const { return spools_; }
   // Since when the coordinator cannot know of it: down, or cut off; nothing while all is well.
   std::optional<Instant> unreachable_since() const { return unreachable_since_; }
@@ -114,6 +118,9 @@ class SimWorker {
   void spoke(ProcessId id, const wire::FromRank& message);
   void exited(ProcessId id, std::int32_t code, std::int32_t signal);
   void print(ProcessId id, const std::string& text);
+  wire::Hello hello() const;
+  std::string device_of(std::uint32_t slot) const;  // its UUID; empty: the CPU
+  void check_device(const wire::StartRank& start);
   void feed_left_spools();
   void check_signal(const worker::SignalProcess& effect, Process& process);
   SimRank* choose_rank(std::uint64_t choice);

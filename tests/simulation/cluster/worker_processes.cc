@@ -36,6 +36,7 @@ void SimWorker::perform(const worker::StartProcess& effect) {
   if (processes_.contains(id)) {
     return world_.violate("I6", "process " + to_string(id) + " is started twice");
   }
+  check_device(effect.start);
   spools_[id].start = effect.start;
   Process& process = processes_[id];
   process.rank = std::make_unique<SimRank>(
@@ -50,6 +51,21 @@ void SimWorker::perform(const worker::StartProcess& effect) {
   process.rank->slow_down(slowness_);
   on(worker::ProcessStarted{.process = id, .pid = static_cast<std::int64_t>(id.value) + 1000});
   if (effect.group) process.rank->run_program(effect.group->generation);
+}
+
+// A rank computes in its job's profile, on the device that goes with its slot.
+void SimWorker::check_device(const wire::StartRank& start) {
+  const std::string who = "process " + to_string(start.process) + " of " + options_.name;
+  if (start.device != device_of(start.slot)) {
+    world_.violate(
+        "I6", who + " was leased " + start.device + " with slot " + std::to_string(start.slot));
+  }
+  if (start.kind != "train") return;
+  if (start.profile != options_.profile) {
+    world_.violate("fit",
+                   who + " is to compute in " + start.profile + ", and has " + options_.profile);
+  }
+  if (start.profile != "portable") world_.reached("a training job had a GPU's numerics profile");
 }
 
 void SimWorker::spoke(ProcessId id, const wire::FromRank& message) {

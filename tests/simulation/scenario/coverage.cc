@@ -59,6 +59,7 @@ constexpr std::string_view kMustReach[] = {
     "a quota was made less than its owner held",
     "a job was placed by its labels",
     "a job was placed by its kind of device",
+    "a training job had a GPU's numerics profile",
     "a job waited for its time",
 };
 

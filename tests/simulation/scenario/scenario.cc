@@ -28,6 +28,19 @@ coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
   return settings;
 }
 
+// Labels of two zones; GPUs of two makes, each with a numerics profile of its own.
+WorkerOptions machine(const ScenarioOptions& options, std::uint32_t number) {
+  constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+  const bool odd = number % 2 != 0;
+  const bool gpu = number + options.gpus >= options.workers;
+  WorkerOptions out{.name = "node-" + std::to_string(number), .slots = options.slots};
+  out.labels = {odd ? "zone=b" : "zone=a", gpu ? "device=gpu" : "device=cpu"};
+  if (!gpu) return out;
+  out.profile = odd ? "sm_80-fp32-simulated" : "sm_90-fp32-simulated";
+  out.device_memory_bytes = (odd ? 16 : 80) * kGiB;
+  return out;
+}
+
 }  // namespace
 
 Scenario::Scenario(ScenarioOptions options)
@@ -93,12 +106,8 @@ void Scenario::make_workers() {
         .connect = [this](SessionId session, const std::string& token,
                           const std::string&) { return coordinator_->connect(session, token); },
         .disconnected = [this](SessionId session) { coordinator_->disconnected(session); }};
-    workers_.push_back(std::make_unique<SimWorker>(
-        ranks_, network_, std::move(door),
-        WorkerOptions{.name = "node-" + std::to_string(i),
-                      .slots = options_.slots,
-                      .labels = {i % 2 == 0 ? "zone=a" : "zone=b",
-                                 i + 1 == options_.workers ? "device=gpu" : "device=cpu"}}));
+    workers_.push_back(
+        std::make_unique<SimWorker>(ranks_, network_, std::move(door), machine(options_, i)));
     workers_.back()->start();
   }
 }

@@ -36,6 +36,7 @@ struct Written {
   std::string about;
   std::uint32_t workers = 3;
   std::uint32_t slots = 2;
+  std::uint32_t gpus = 0;
   double delay_max_ms = 3;
   double loss = 0;
   double repeat = 0;
@@ -56,6 +57,8 @@ const spec::Key kKeys[] = {
     {"about", form(Form::text), kEvery, Need::optional, reach<&W::about>, "what it is for"},
     {"cluster.workers", whole(1, 1'000), kEvery, Need::optional, reach<&W::workers>, "machines"},
     {"cluster.slots", whole(1, 64), kEvery, Need::optional, reach<&W::slots>, "of each"},
+    {"cluster.gpus", whole(0, 1'000), kEvery, Need::optional, reach<&W::gpus>,
+     "machines that have them, the last ones"},
     {"cluster.history", whole(1, 100'000), kEvery, Need::optional, reach<&W::ended_jobs_max>,
      "ended jobs that are kept"},
     {"cluster.quotas", form(Form::text_map), kEvery, Need::optional, reach<&W::quotas>,
@@ -106,6 +109,7 @@ ScenarioOptions options_of(const Written& from) {
   out.about = from.about;
   out.workers = from.workers;
   out.slots = from.slots;
+  out.gpus = from.gpus;
   out.network.delay_max = Duration(static_cast<std::int64_t>(from.delay_max_ms * 1e6));
   out.network.loss = from.loss;
   out.network.repeat = from.repeat;

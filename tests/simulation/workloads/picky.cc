@@ -2,13 +2,13 @@
 
 namespace tutti::simulation {
 
-// Jobs that not every node suits: by label (zone=a and zone=b take turns, cluster/sim_worker.h), by
-// kind of device (the last node's is a GPU), by memory.
+// Jobs that not every node suits: by label (zones take turns), by kind of device (the last nodes
+// have GPUs, of two makes: scenario.cc), by memory of node or device. A training job keeps the
+// numerics profile of the nodes that it was first placed on.
 void plan_picky(Plan& plan) {
   const auto some_job = [&](std::string_view name, std::uint32_t ranks) -> PlannedJob& {
-    PlannedJob& job = plan.rng.chance(0.5)
-                          ? plan.run(name, ranks, plan.some(50ms, 500ms))
-                          : plan.train(name, ranks, 40 + plan.rng.below(100));
+    PlannedJob& job = plan.rng.chance(0.5) ? plan.run(name, ranks, plan.some(50ms, 500ms))
+                                           : plan.train(name, ranks, 40 + plan.rng.below(100));
     job.at = plan.some(0ms, 6s);
     job.load.save_every = 20;
     return job;
@@ -18,6 +18,9 @@ void plan_picky(Plan& plan) {
     job.spec.resources.labels["zone"] = plan.rng.chance(0.5) ? "a" : "b";
   }
   for (int i = 0; i < 2; ++i) some_job("on-gpu", 1).spec.resources.device = "gpu";
+  PlannedJob& large = some_job("on-large-gpu", 1);
+  large.spec.resources.device = "gpu";
+  large.spec.resources.device_memory_bytes = std::uint64_t{24} << 30;
   PlannedJob& leaning = some_job("leaning", 2);
   leaning.spec.resources.device = "cpu";
   leaning.spec.resources.prefer["zone"] = "b";

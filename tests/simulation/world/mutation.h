@@ -44,6 +44,8 @@ enum class Mutation {
   lose_labels,
   lose_device,
   lose_memory,
+  lose_device_memory,
+  claim_profile,
   lose_delay,
   more_ranks,
 };
