@@ -107,8 +107,8 @@ struct TrainingPass::Impl {
   void run_layers(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch);
   void run_loss(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch,
                 float* gradients);
-  void run_backward(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch,
-                    float* gradients);
+  Result<> run_backward(const kernels::OpContext& ctx, const float* weights,
+                        const TokenBatch& batch, float* gradients, const RangeReady& ready);
   Result<const float*> fetch_losses(const kernels::OpContext& ctx, std::size_t rows);
 };
 
@@ -247,8 +247,16 @@ void TrainingPass::Impl::run_loss(const kernels::OpContext& ctx, const float* we
   must(kernels::linear_cross_entropy(ctx, args));
 }
 
-void TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const float* weights,
-                                      const TokenBatch& batch, float* gradients) {
+// From the loss to the embeddings.
+Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const float* weights,
+                                          const TokenBatch& batch, float* gradients,
+                                          const RangeReady& ready) {
+  std::size_t range = 0;
+  const auto tell = [&] { return ready ? ready(range++) : Result<>(); };
+  run_loss(ctx, weights, batch, gradients);
+  if (!description().tied) {
+    if (auto told = tell(); !told) return told;
+  }
   const auto rows = static_cast<Index>(batch.tokens.size());
   const Matrix dx = plan.dx.view(memory, rows);
   const std::uint64_t norm = decoder.layout().at(Role::final_norm).offset;
@@ -258,11 +266,13 @@ void TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const float
                                         .inverse = plan.last_inverse.view(memory, rows).data,
                                         .dx = dx,
                                         .dweight = gradients + norm}));
+  if (auto told = tell(); !told) return told;
   const LayerContext layer_ctx = layer_context(ctx, rows);
   for (std::uint32_t layer = description().layers; layer-- > 0;) {
     backward(layer_ctx, layer_weights(decoder.layout(), layer, weights),
              layer_gradients(decoder.layout(), layer, gradients), activations(layer, rows),
              scratch(rows), batch.offsets, dx);
+    if (auto told = tell(); !told) return told;
   }
   // A tied matrix is used twice; this use has its own place behind the parameters.
   float* table = description().tied ? gradients + decoder.layout().elements()
@@ -271,6 +281,7 @@ void TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const float
       ctx, {.dout = dx,
             .tokens = batch.tokens,
             .dtable = Matrix(table, description().vocabulary, description().width)}));
+  return {};
 }
 
 // The losses of the batch's rows, in host memory.
@@ -281,6 +292,29 @@ Result<const float*> TrainingPass::Impl::fetch_losses(const kernels::OpContext& 
   auto fetched = ctx.device->download(host_losses.data(), losses, rows * sizeof(float));
   if (!fetched) return std::move(fetched).error();
   return static_cast<const float*>(host_losses.data());
+}
+
+std::vector<kernels::IndexRange> backward_order(const ParameterLayout& layout) {
+  const std::span<const Parameter> all = layout.parameters();
+  std::uint32_t layers = 0;
+  for (const Parameter& parameter : all) layers = std::max(layers, parameter.layer + 1);
+  const auto place = [&](const Parameter& parameter) -> std::size_t {
+    if (parameter.role == Role::head) return 0;
+    if (parameter.role == Role::final_norm) return 1;
+    if (parameter.role == Role::embedding) return std::size_t{layers} + 2;
+    return std::size_t{layers} + 1 - parameter.layer;
+  };
+  std::vector<kernels::IndexRange> order(std::size_t{layers} + 3);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const std::uint64_t end = i + 1 < all.size() ? all[i + 1].offset : layout.elements();
+    kernels::IndexRange& range = order[place(all[i])];
+    // A layer's parameters have one prefix, and so lie together.
+    TUTTI_ASSERT(range.empty() || range.end == all[i].offset);
+    if (range.empty()) range.begin = all[i].offset;
+    range.end = end;
+  }
+  if (order.front().empty()) order.erase(order.begin());  // a tied head
+  return order;
 }
 
 TrainingPass::TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device)
@@ -295,7 +329,8 @@ std::uint64_t TrainingPass::workspace_bytes(const DecoderDescription& descriptio
 
 Result<> TrainingPass::forward_backward(const kernels::OpContext& ctx,
                                         std::span<const float> weights, const TokenBatch& batch,
-                                        std::span<float> gradients, std::span<SampleLoss> losses) {
+                                        std::span<float> gradients, std::span<SampleLoss> losses,
+                                        const RangeReady& ready) {
   if (auto checked = impl_->check(weights, batch); !checked) return checked;
   if (gradients.size() != impl_->decoder.layout().gradient_elements() ||
       losses.size() + 1 != batch.offsets.size()) {
@@ -304,8 +339,8 @@ Result<> TrainingPass::forward_backward(const kernels::OpContext& ctx,
         losses.size(), impl_->decoder.layout().gradient_elements(), batch.offsets.size() - 1));
   }
   impl_->run_layers(ctx, weights.data(), batch);
-  impl_->run_loss(ctx, weights.data(), batch, gradients.data());
-  impl_->run_backward(ctx, weights.data(), batch, gradients.data());
+  auto ran = impl_->run_backward(ctx, weights.data(), batch, gradients.data(), ready);
+  if (!ran) return ran;
 
   auto fetched = impl_->fetch_losses(ctx, batch.tokens.size());
   if (!fetched) return std::move(fetched).error();

@@ -17,10 +17,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "jobs/models/decoder.h"
+#include "kernels/collective/shard_tree.h"
 #include "protocol/base/result.h"
 
 namespace tutti::kernels {
@@ -44,6 +47,14 @@ struct SampleLoss {
   std::uint64_t targets = 0;
 };
 
+// The gradient arena in the ranges that backward completes, in its order: head, final norm, layers
+// from the last to the first, embeddings. They are disjoint and cover [0, elements()).
+std::vector<kernels::IndexRange> backward_order(const ParameterLayout& layout);
+
+// Called when all that writes the index-th range of backward_order() has been enqueued: of all but
+// the last range, which finish_shard may still change. An error ends the call that is told it.
+using RangeReady = std::function<Result<>(std::size_t)>;
+
 struct PassLimits {
   std::uint32_t rows_max = 0;     // tokens in one call
   std::uint32_t samples_max = 0;  // samples or sequences in one call
@@ -61,10 +72,10 @@ class TrainingPass {
 
   // Adds the batch's gradients to `gradients` (layout.gradient_elements()) and writes one loss per
   // sample. Errors: invalid_argument (limits exceeded, a token outside the vocabulary, sizes that
-  // do not fit); nothing is written.
+  // do not fit), nothing is written then; those of `ready`, which may be empty.
   Result<> forward_backward(const kernels::OpContext& ctx, std::span<const float> weights,
                             const TokenBatch& batch, std::span<float> gradients,
-                            std::span<SampleLoss> losses);
+                            std::span<SampleLoss> losses, const RangeReady& ready = {});
 
   // Forward only: -log p(target) of each row (0 where it has no target). Same bits as in
   // forward_backward.

@@ -14,6 +14,7 @@ ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Datas
       micro_(micro),
       device_(device),
       pass_(decoder, {.rows_max = micro * dataset.sequence(), .samples_max = micro}, device),
+      order_(models::backward_order(decoder.layout())),
       read_(2 * std::size_t{dataset.sequence()}) {
   const std::size_t rows = std::size_t{micro} * dataset.sequence();
   tokens_.resize(rows);
@@ -27,24 +28,34 @@ ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Datas
 Result<> ShardGradients::compute(const Request& request) {
   parts_.clear();
   free_.clear();
+  onto_.clear();
   for (std::size_t buffer = buffers_.size(); buffer > 0; --buffer) free_.push_back(buffer - 1);
   const kernels::IndexRange shards = request.tree.shards_of(request.rank);
   first_shard_ = shards.begin;
   losses_.assign(static_cast<std::size_t>(shards.size()), {});
+  last_shard_.reset();
+  for (std::uint64_t shard = shards.begin; request.ready && shard < shards.end; ++shard) {
+    if (!request.tree.samples_of(shard).empty()) last_shard_ = shard;
+  }
   for (const kernels::TreeNode& node : request.tree.subtrees_of(request.rank)) {
     auto buffer = sum_of(request, node);
     if (!buffer) return std::move(buffer).error();
-    parts_.push_back(summed(*buffer));
+    if (!holds_last_shard(node)) parts_.push_back(summed(*buffer));
   }
   result_ = parts_.empty() ? summed(acquire()) : parts_.front();
   return {};
+}
+
+bool ShardGradients::holds_last_shard(const kernels::TreeNode& node) const {
+  const kernels::IndexRange shards = node.shards();
+  return last_shard_ && *last_shard_ >= shards.begin && *last_shard_ < shards.end;
 }
 
 // The buffer that holds the sum of the node's shards.
 Result<std::size_t> ShardGradients::sum_of(const Request& request, const kernels::TreeNode& node) {
   if (node.level == 0) {
     const std::size_t buffer = acquire();
-    auto ran = run_shard(request, node.index, buffers_[buffer].span());
+    auto ran = run_shard(request, node.index, buffer);
     if (!ran) return std::move(ran).error();
     return buffer;
   }
@@ -53,8 +64,10 @@ Result<std::size_t> ShardGradients::sum_of(const Request& request, const kernels
   if (!request.tree.has_samples(left)) return sum_of(request, right);
   auto sum = sum_of(request, left);
   if (!sum || !request.tree.has_samples(right)) return sum;
+  const bool by_ranges = holds_last_shard(right);
+  if (by_ranges) onto_.push_back(*sum);
   auto other = sum_of(request, right);
-  if (!other) return other;
+  if (!other || by_ranges) return other ? sum : other;
   auto added = kernels::add_into(request.ctx, summed(*sum), summed(*other));
   if (!added) return std::move(added).error();
   free_.push_back(*other);
@@ -62,22 +75,49 @@ Result<std::size_t> ShardGradients::sum_of(const Request& request, const kernels
 }
 
 Result<> ShardGradients::run_shard(const Request& request, std::uint64_t shard,
-                                   std::span<float> gradients) {
+                                   std::size_t buffer) {
+  const std::span<float> gradients = buffers_[buffer].span();
   if (auto cleared = kernels::clear(request.ctx, gradients); !cleared) return cleared;
   ShardLoss& loss = losses_[static_cast<std::size_t>(shard - first_shard_)];
   const kernels::IndexRange samples = request.tree.samples_of(shard);
+  const bool last = last_shard_ == shard;
+  if (last) {
+    last_buffer_ = buffer;
+    parts_.push_back(summed(onto_.empty() ? buffer : onto_.front()));
+    result_ = parts_.front();
+  }
+  const models::RangeReady nobody;
+  const models::RangeReady tell = [&](std::size_t index) { return range_ready(request, index); };
   for (std::uint64_t first = samples.begin; first < samples.end; first += micro_) {
     if (request.aborted()) return Error{ErrorCode::aborted, "the group is left"};
     const kernels::IndexRange some{first, std::min(samples.end, first + micro_)};
-    auto ran = run_micro_batch(request, some, gradients, loss);
+    const bool completes = last && some.end == samples.end;
+    auto ran = run_micro_batch(request, some, gradients, loss, completes ? tell : nobody);
     if (!ran) return ran;
   }
   pass_.finish_shard(request.ctx, gradients);
-  return {};
+  return last ? tell(order_.size() - 1) : Result<>();
+}
+
+// Adds the range up the tree, and tells of it.
+Result<> ShardGradients::range_ready(const Request& request, std::size_t index) {
+  const kernels::IndexRange& range = order_[index];
+  const auto in = [&](std::size_t buffer) {
+    return buffers_[buffer].span().subspan(static_cast<std::size_t>(range.begin),
+                                           static_cast<std::size_t>(range.size()));
+  };
+  std::size_t sum = last_buffer_;
+  for (auto onto = onto_.rbegin(); onto != onto_.rend(); ++onto) {
+    auto added = kernels::add_into(request.ctx, in(*onto), in(sum));
+    if (!added) return added;
+    sum = *onto;
+  }
+  return request.ready(index);
 }
 
 Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::IndexRange& samples,
-                                         std::span<float> gradients, ShardLoss& loss) {
+                                         std::span<float> gradients, ShardLoss& loss,
+                                         const models::RangeReady& ready) {
   const std::size_t length = dataset_.sequence();
   const auto count = static_cast<std::size_t>(samples.size());
   for (std::size_t i = 0; i < count; ++i) {
@@ -95,7 +135,8 @@ Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::
                                  .positions = {},
                                  .offsets = std::span(offsets_).first(count + 1)};
   const std::span<models::SampleLoss> losses = std::span(sample_losses_).first(count);
-  auto passed = pass_.forward_backward(request.ctx, request.weights, batch, gradients, losses);
+  auto passed =
+      pass_.forward_backward(request.ctx, request.weights, batch, gradients, losses, ready);
   if (!passed) return passed;
   for (const models::SampleLoss& sample : losses) {
     loss.sum += sample.sum;

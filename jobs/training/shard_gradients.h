@@ -6,6 +6,9 @@
 // are there. A subtree of 2^k shards needs k + 1 buffers at most, as in a binary counter; they are
 // made in the first step and used again.
 //
+// The last shard is added to its siblings range by range while its backward pass goes on, where
+// someone waits for that (Request::ready); the bits are the same.
+//
 // Ownership: owns the buffers and the pass. Threads: one; the context's threads compute.
 // Errors: those of the data and the pass; aborted, when `Request::aborted` says so between two
 // micro-batches.
@@ -14,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -44,9 +48,13 @@ class ShardGradients {
     std::uint32_t rank = 0;
     std::uint64_t data_step = 0;  // counts from 0
     const std::function<bool()>& aborted;
+    // Told when the index-th range of models::backward_order() of all parts() has been enqueued,
+    // while backward of what remains goes on; each range once, in order, if the rank has samples.
+    // parts() and result() stand from the first call on. Empty: nobody is told.
+    const models::RangeReady& ready;
   };
 
-  // Fills parts() and losses(). What was there before is gone.
+  // Fills parts() and losses(). What was there before is gone. Errors of `ready` too.
   Result<> compute(const Request& request);
 
   // The sums of subtrees_of(rank), each over layout.elements().
@@ -58,9 +66,12 @@ class ShardGradients {
 
  private:
   Result<std::size_t> sum_of(const Request& request, const kernels::TreeNode& node);
-  Result<> run_shard(const Request& request, std::uint64_t shard, std::span<float> gradients);
+  Result<> run_shard(const Request& request, std::uint64_t shard, std::size_t buffer);
   Result<> run_micro_batch(const Request& request, const kernels::IndexRange& samples,
-                           std::span<float> gradients, ShardLoss& loss);
+                           std::span<float> gradients, ShardLoss& loss,
+                           const models::RangeReady& ready);
+  bool holds_last_shard(const kernels::TreeNode& node) const;
+  Result<> range_ready(const Request& request, std::size_t index);
   std::size_t acquire();
   std::span<float> summed(std::size_t buffer);
 
@@ -71,6 +82,12 @@ class ShardGradients {
   models::TrainingPass pass_;
   std::vector<kernels::FloatBuffer> buffers_;
   std::vector<std::size_t> free_;
+  const std::vector<kernels::IndexRange> order_;  // of ranges, in backward
+  // Where someone is told of ranges: the rank's last shard with samples, its buffer, and those that
+  // it will be added to, the last one first: range by range, as soon as each is there.
+  std::optional<std::uint64_t> last_shard_;
+  std::vector<std::size_t> onto_;
+  std::size_t last_buffer_ = 0;
   std::vector<std::span<float>> parts_;
   std::span<float> result_;
   std::vector<ShardLoss> losses_;

@@ -16,10 +16,50 @@ constexpr std::size_t kFlagsWord = 1;
 constexpr std::size_t kFixedWords = 2;
 constexpr std::size_t kWordsPerShard = 2;
 
+// Small enough that little is left to exchange when backward ends, and few: each costs the ranks
+// two meetings.
+constexpr std::uint64_t kBucketsAbout = 16;
+
 std::vector<std::uint64_t> block_starts(const models::ParameterLayout& layout) {
   std::vector<std::uint64_t> starts;
   for (const models::GridBlock& block : layout.blocks()) starts.push_back(block.offset);
   return starts;
+}
+
+// The grid's blocks in a range, each up to the next one.
+void add_blocks(const std::vector<std::uint64_t>& starts, const kernels::IndexRange& range,
+                std::vector<kernels::IndexRange>& blocks) {
+  auto start = std::lower_bound(starts.begin(), starts.end(), range.begin);
+  for (; start != starts.end() && *start < range.end; ++start) {
+    const auto next = start + 1;
+    blocks.push_back({*start, next == starts.end() ? range.end : std::min(*next, range.end)});
+  }
+}
+
+struct Buckets {
+  std::vector<kernels::Shares> shares;
+  std::vector<std::size_t> after;  // by range of the order: how many are whole with it
+};
+
+// Ranges that follow each other in backward are joined until they are worth a transfer.
+Buckets cut_arena(const models::ParameterLayout& layout, std::uint32_t ranks) {
+  const std::vector<std::uint64_t> starts = block_starts(layout);
+  Buckets out;
+  std::vector<kernels::IndexRange> blocks;
+  std::uint64_t elements = 0;
+  std::uint64_t left = layout.elements();
+  for (const kernels::IndexRange& range : models::backward_order(layout)) {
+    add_blocks(starts, range, blocks);
+    elements += range.size();
+    left -= range.size();
+    if (elements * kBucketsAbout >= layout.elements() || left == 0) {
+      out.shares.push_back(kernels::cut_bucket(blocks, ranks));
+      blocks.clear();
+      elements = 0;
+    }
+    out.after.push_back(out.shares.size());
+  }
+  return out;
 }
 
 }  // namespace
@@ -27,36 +67,72 @@ std::vector<std::uint64_t> block_starts(const models::ParameterLayout& layout) {
 StepReduction::StepReduction(const models::ParameterLayout& layout, const kernels::ShardTree& tree,
                              std::uint32_t rank, kernels::Device* device)
     : layout_(layout), tree_(tree), rank_(rank), notes_(static_cast<std::size_t>(tree.ranks())) {
+  const auto ranks = static_cast<std::uint32_t>(tree.ranks());
   const std::vector<std::uint64_t> starts = block_starts(layout);
-  std::vector<std::uint64_t> borders =
-      kernels::chunk_borders(starts, layout.elements(), static_cast<std::uint32_t>(tree.ranks()));
-  const auto block_at = [&](std::uint64_t border) {
-    return static_cast<std::uint64_t>(std::lower_bound(starts.begin(), starts.end(), border) -
-                                      starts.begin());
-  };
+  Buckets buckets;
+  if (device == nullptr) {
+    const auto borders = kernels::chunk_borders(starts, layout.elements(), ranks);
+    buckets.shares.push_back(kernels::shares_between(borders));
+  } else {
+    buckets = cut_arena(layout, ranks);
+  }
   for (std::size_t peer = 0; peer < notes_.size(); ++peer) {
     Note& note = notes_[peer];
     note.shards = tree.shards_of(peer);
-    note.blocks = {block_at(borders[peer]), block_at(borders[peer + 1])};
+    for (const kernels::Shares& shares : buckets.shares) {
+      for (const kernels::IndexRange& range : shares[peer]) add_block_indexes(starts, range, note);
+    }
+    std::sort(note.blocks.begin(), note.blocks.end());
     note.words.resize(kFixedWords + kWordsPerShard * static_cast<std::size_t>(note.shards.size()) +
-                      static_cast<std::size_t>(note.blocks.size()));
+                      note.blocks.size());
   }
-  squares_.resize(static_cast<std::size_t>(notes_[rank].blocks.size()));
+  squares_.resize(notes_[rank].blocks.size());
   if (device != nullptr) {
     device_squares_ =
         kernels::FloatBuffer(2 * static_cast<kernels::Index>(squares_.size()), device);
   }
-  exchange_.emplace(tree, rank, std::move(borders), device);
+  buckets_after_ = std::move(buckets.after);
+  exchange_.emplace(tree, rank, std::move(buckets.shares), device);
+}
+
+void StepReduction::add_block_indexes(const std::vector<std::uint64_t>& starts,
+                                      const kernels::IndexRange& range, Note& note) {
+  auto start = std::lower_bound(starts.begin(), starts.end(), range.begin);
+  for (; start != starts.end() && *start < range.end; ++start) {
+    note.blocks.push_back(static_cast<std::uint32_t>(start - starts.begin()));
+  }
+}
+
+Result<> StepReduction::range_ready(kernels::Communicator& group, ShardGradients& gradients,
+                                    std::size_t index) {
+  return begin_up_to(group, gradients, buckets_after_.at(index));
+}
+
+Result<> StepReduction::begin_up_to(kernels::Communicator& group, ShardGradients& gradients,
+                                    std::size_t buckets) {
+  for (; begun_ < buckets; ++begun_) {
+    auto begun = exchange_->begin({group, begun_, gradients.parts(), gradients.result()});
+    if (!begun) return begun;
+  }
+  return {};
 }
 
 Result<StepSums> StepReduction::reduce(const Request& request) {
   const std::span<float> result = request.gradients.result();
-  auto done = exchange_->reduce_own_chunk(request.group, request.gradients.parts(), result);
-  if (done) done = write_own_note(request, result);
-  if (!done) return std::move(done).error();
-  std::vector<std::span<std::byte>> blocks;
-  for (Note& note : notes_) blocks.push_back(std::as_writable_bytes(std::span(note.words)));
-  done = exchange_->gather_chunks(request.group, result, blocks);
+  std::vector<std::span<std::byte>> notes;
+  for (Note& note : notes_) notes.push_back(std::as_writable_bytes(std::span(note.words)));
+  Result<> done;
+  if (request.ctx.device == nullptr) {
+    const kernels::TreeExchange::Work whole{request.group, 0, request.gradients.parts(), result};
+    done = exchange_->reduce(whole);
+    if (done) done = write_own_note(request, result);
+    if (done) done = exchange_->gather(whole, notes);
+  } else {
+    done = begin_up_to(request.group, request.gradients, exchange_->buckets());
+    if (done) done = request.group.finish();
+    if (done) done = write_own_note(request, result);
+    if (done) done = exchange_->tell(request.group, notes);
+  }
   if (!done) return std::move(done).error();
   return read_notes(request.step);
 }
@@ -77,26 +153,25 @@ Result<> StepReduction::write_own_note(const Request& request, std::span<const f
   return {};
 }
 
-// Blocks of one parameter lie together and go through the op at once.
+// Blocks of one parameter that lie together go through the op at once.
 Result<> StepReduction::sum_squares(const kernels::OpContext& ctx, std::span<const float> result) {
-  const kernels::IndexRange own = notes_[rank_].blocks;
+  const std::vector<std::uint32_t>& own = notes_[rank_].blocks;
   const std::span<double> sums =
       ctx.device == nullptr
           ? std::span(squares_)
           : std::span(reinterpret_cast<double*>(device_squares_.data()), squares_.size());
-  for (std::uint64_t first = own.begin; first < own.end;) {
-    const models::GridBlock& start = layout_.blocks()[static_cast<std::size_t>(first)];
-    std::uint64_t last = first;
+  for (std::size_t first = 0; first < own.size();) {
+    const models::GridBlock& start = layout_.blocks()[own[first]];
+    std::size_t last = first;
     std::size_t elements = 0;
-    for (; last < own.end; ++last) {
-      const models::GridBlock& block = layout_.blocks()[static_cast<std::size_t>(last)];
+    for (; last < own.size() && own[last] - own[first] == last - first; ++last) {
+      const models::GridBlock& block = layout_.blocks()[own[last]];
       if (block.parameter != start.parameter) break;
       elements += block.elements;
     }
     auto summed =
         kernels::square_sums(ctx, result.subspan(static_cast<std::size_t>(start.offset), elements),
-                             sums.subspan(static_cast<std::size_t>(first - own.begin),
-                                          static_cast<std::size_t>(last - first)));
+                             sums.subspan(first, last - first));
     if (!summed) return summed;
     first = last;
   }
@@ -104,9 +179,11 @@ Result<> StepReduction::sum_squares(const kernels::OpContext& ctx, std::span<con
   return ctx.device->download(squares_.data(), sums.data(), sums.size_bytes());
 }
 
-// Sums run over shards and blocks in ascending order, which no number of ranks changes.
+// Sums run over shards and blocks in ascending order, which no number of ranks and no bucket
+// changes.
 Result<StepSums> StepReduction::read_notes(std::uint64_t step) const {
   StepSums sums;
+  std::vector<double> squares(layout_.blocks().size());
   for (const Note& note : notes_) {
     if (note.words[kStepWord] != step) {
       return Error{ErrorCode::corrupt, "a rank is at step " +
@@ -119,13 +196,15 @@ Result<StepSums> StepReduction::read_notes(std::uint64_t step) const {
       sums.loss += std::bit_cast<double>(note.words[next++]);
       sums.targets += note.words[next++];
     }
-    for (std::uint64_t block = note.blocks.begin; block < note.blocks.end; ++block) {
-      const double square = std::bit_cast<double>(note.words[next++]);
-      if (!std::isfinite(square) && !sums.bad_parameter) {
-        sums.bad_parameter = layout_.blocks()[static_cast<std::size_t>(block)].parameter;
-      }
-      sums.squares += square;
+    for (const std::uint32_t block : note.blocks) {
+      squares[block] = std::bit_cast<double>(note.words[next++]);
     }
+  }
+  for (std::size_t block = 0; block < squares.size(); ++block) {
+    if (!std::isfinite(squares[block]) && !sums.bad_parameter) {
+      sums.bad_parameter = layout_.blocks()[block].parameter;
+    }
+    sums.squares += squares[block];
   }
   return sums;
 }

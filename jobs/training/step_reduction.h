@@ -1,9 +1,13 @@
 // From every rank's subtree sums to the one gradient of a step and what must be known of it, in
 // every rank.
 //
-//   tree exchange   each rank owns a chunk, adds all its pieces in tree order, looks at its norm
-//   gather          chunks, and with them losses and target counts by shard, fp64 squares by grid
+//   tree exchange   each rank owns a share, adds all its pieces in tree order, looks at its norm
+//   gather          shares, and with them losses and target counts by shard, fp64 squares by grid
 //                   block, flags
+//
+// On a device the arena is exchanged in buckets, in the order in which backward completes them;
+// where the group moves device memory, each is begun as soon as its gradients have been enqueued,
+// and only the last ones are waited for (range_ready).
 //
 // Afterwards a rank can make the step without another word from anyone (the step commit, DESIGN
 // jobs). The same bits for any number of ranks.
@@ -51,15 +55,25 @@ class StepReduction {
   };
   Result<StepSums> reduce(const Request& request);
 
+  // The index-th range of models::backward_order() has been enqueued in all parts of `gradients`:
+  // what is whole with it is begun. Only in groups that move device memory; reduce() follows.
+  Result<> range_ready(kernels::Communicator& group, ShardGradients& gradients, std::size_t index);
+  // A new step: what an earlier one began is of no account.
+  void start_step() { begun_ = 0; }
+
  private:
   // What rank r tells all, as 64-bit words: step, flags, (loss, targets) by shard, squares by block
-  // of its chunk.
+  // of its shares.
   struct Note {
     kernels::IndexRange shards;
-    kernels::IndexRange blocks;
+    std::vector<std::uint32_t> blocks;  // ascending
     std::vector<std::uint64_t> words;
   };
 
+  static void add_block_indexes(const std::vector<std::uint64_t>& starts,
+                                const kernels::IndexRange& range, Note& note);
+  Result<> begin_up_to(kernels::Communicator& group, ShardGradients& gradients,
+                       std::size_t buckets);
   Result<> write_own_note(const Request& request, std::span<const float> result);
   Result<> sum_squares(const kernels::OpContext& ctx, std::span<const float> result);
   Result<StepSums> read_notes(std::uint64_t step) const;
@@ -69,8 +83,10 @@ class StepReduction {
   std::uint32_t rank_;
   std::vector<Note> notes_;
   std::optional<kernels::TreeExchange> exchange_;
-  std::vector<double> squares_;          // by block of the own chunk
-  kernels::FloatBuffer device_squares_;  // two floats' room each, where they are computed
+  std::vector<std::size_t> buckets_after_;  // by range of the order: how many are whole with it
+  std::size_t begun_ = 0;                   // buckets, in this step
+  std::vector<double> squares_;             // by block of the own shares
+  kernels::FloatBuffer device_squares_;     // two floats' room each, where they are computed
 };
 
 }  // namespace tutti::training

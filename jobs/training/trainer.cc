@@ -59,15 +59,27 @@ Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t fl
   return StepOutcome{*record, sums->flags};
 }
 
+// Where the group moves device memory, the exchange begins in here.
 Result<> Trainer::compute_gradients(kernels::Communicator& group) {
   const std::function<bool()> aborted = [&group] { return group.aborted(); };
+  bool broken = false;  // the group is, not the job
+  models::RangeReady ready;
+  if (group.size() > 1 && group.moves_device_memory()) {
+    ready = [&](std::size_t index) {
+      auto begun = reduction_->range_ready(group, gradients_, index);
+      broken = !begun;
+      return begun;
+    };
+  }
+  reduction_->start_step();
   auto computed = gradients_.compute({.ctx = ctx_,
                                       .weights = state_.working_weights(),
                                       .tree = reduction_->tree(),
                                       .rank = group.rank(),
                                       .data_step = state_.step,
-                                      .aborted = aborted});
-  if (computed || computed.error().code == ErrorCode::aborted) return computed;
+                                      .aborted = aborted,
+                                      .ready = ready});
+  if (computed || broken || computed.error().code == ErrorCode::aborted) return computed;
   return fail_job(Error(computed.error()).with_context("step " + std::to_string(state_.step + 1)));
 }
 

@@ -59,6 +59,12 @@ class Communicator {
   // error (corrupt), never a mix-up.
   virtual Result<> exchange(std::span<const Transfer> transfers) = 0;
 
+  // As exchange(), but where the group moves device memory, it moves when what the device was given
+  // before is done, while the caller goes on: the buffers are the group's until finish() returns,
+  // which waits for all that was begun.
+  virtual Result<> begin(std::span<const Transfer> transfers) { return exchange(transfers); }
+  virtual Result<> finish() { return {}; }
+
   // Whether the group still stands, without waiting; for a thread whose transfers go another way.
   // Errors: those of exchange(), and the group is broken then.
   virtual Result<> look() { return {}; }

@@ -86,11 +86,15 @@ Result<std::unique_ptr<Communicator>> NcclGroup::over(std::unique_ptr<Communicat
   auto id = parse_id(options.id);
   if (!id) return std::move(id).error();
   group->id_ = *id;
-  auto stream = cuda::make_stream();
-  if (!stream) return std::move(stream).error();
+  group->stream_ = options.transfers;
+  if (group->stream_ == nullptr) {
+    auto stream = cuda::make_stream();
+    if (!stream) return std::move(stream).error();
+    group->own_stream_ = *std::move(stream);
+    group->stream_ = group->own_stream_.get();
+  }
   auto event = cuda::make_event();
   if (!event) return std::move(event).error();
-  group->stream_ = *std::move(stream);
   group->written_ = *std::move(event);
   return std::unique_ptr<Communicator>(std::move(group));
 }
@@ -98,6 +102,11 @@ Result<std::unique_ptr<Communicator>> NcclGroup::over(std::unique_ptr<Communicat
 NcclGroup::~NcclGroup() { end_communicator(); }
 
 Result<> NcclGroup::exchange(std::span<const Transfer> transfers) {
+  if (auto begun = begin(transfers); !begun) return begun;
+  return device_.empty() ? Result<>() : finish();
+}
+
+Result<> NcclGroup::begin(std::span<const Transfer> transfers) {
   if (broken_) return *broken_;
   host_.clear();
   device_.clear();
@@ -109,8 +118,15 @@ Result<> NcclGroup::exchange(std::span<const Transfer> transfers) {
   // Also when there is nothing for it: groups are numbered there.
   auto exchanged = control_->exchange(host_);
   if (exchanged) exchanged = compare_lengths();
-  if (exchanged && !device_.empty()) exchanged = exchange_on_device();
+  if (exchanged && comm_ == nullptr && size() > 1) exchanged = form();
+  if (exchanged) exchanged = begin_on_device();
   if (!exchanged) return break_off(exchanged.error());
+  return {};
+}
+
+Result<> NcclGroup::finish() {
+  if (broken_) return *broken_;
+  if (auto finished = wait_for_stream(); !finished) return break_off(finished.error());
   return {};
 }
 
@@ -136,16 +152,14 @@ Result<> NcclGroup::compare_lengths() const {
   return {};
 }
 
-Result<> NcclGroup::exchange_on_device() {
-  if (comm_ == nullptr) {
-    if (auto formed = form(); !formed) return formed;
-  }
+// Also without a transfer, the stream goes on behind what was computed: sums may follow there. The
+// library takes one group at a time; that its transfers are done is not waited for.
+Result<> NcclGroup::begin_on_device() {
   TUTTI_CUDA_CHECK(cudaEventRecord(written_.get(), options_.compute));
-  TUTTI_CUDA_CHECK(cudaStreamWaitEvent(stream_.get(), written_.get(), 0));
+  TUTTI_CUDA_CHECK(cudaStreamWaitEvent(stream_, written_.get(), 0));
+  if (device_.empty()) return {};
   if (auto started = start_transfers(); !started) return started;
-  auto taken = wait_for_library("an NCCL group", options_.operation_deadline);
-  if (!taken) return taken;
-  return wait_for_stream();
+  return wait_for_library("an NCCL group", options_.operation_deadline);
 }
 
 Result<> NcclGroup::form() {
@@ -169,8 +183,8 @@ Result<> NcclGroup::start_transfers() {
     const auto peer = static_cast<int>(transfer.peer);
     const std::size_t bytes = transfer.bytes.size();
     result = transfer.direction == Transfer::Direction::send
-                 ? ncclSend(transfer.bytes.data(), bytes, ncclInt8, peer, comm_, stream_.get())
-                 : ncclRecv(transfer.bytes.data(), bytes, ncclInt8, peer, comm_, stream_.get());
+                 ? ncclSend(transfer.bytes.data(), bytes, ncclInt8, peer, comm_, stream_)
+                 : ncclRecv(transfer.bytes.data(), bytes, ncclInt8, peer, comm_, stream_);
   }
   const ncclResult_t ended = ncclGroupEnd();
   if (!taken(result)) return nccl_error(result, "ncclSend or ncclRecv");
@@ -183,7 +197,7 @@ Result<> NcclGroup::go_on(std::string_view what, Instant begun, Duration deadlin
   // An abort, and a peer that is gone: the library may see neither.
   if (auto stands = control_->look(); !stands) return stands;
   ncclResult_t state = ncclSuccess;
-  const ncclResult_t asked = ncclCommGetAsyncError(comm_, &state);
+  const ncclResult_t asked = comm_ == nullptr ? ncclSuccess : ncclCommGetAsyncError(comm_, &state);
   if (asked != ncclSuccess) return nccl_error(asked, "ncclCommGetAsyncError");
   if (state != ncclSuccess && state != ncclInProgress) return nccl_error(state, what);
   if (deadline > Duration::zero() && monotonic_now() - begun > deadline) {
@@ -206,7 +220,7 @@ Result<> NcclGroup::wait_for_library(std::string_view what, Duration deadline) {
 Result<> NcclGroup::wait_for_stream() {
   const Instant begun = monotonic_now();
   for (;;) {
-    const cudaError_t state = cudaStreamQuery(stream_.get());
+    const cudaError_t state = cudaStreamQuery(stream_);
     if (state == cudaSuccess) return {};
     if (state != cudaErrorNotReady) return cuda::error_of(state, "a transfer");
     if (auto good = go_on("a transfer", begun, options_.operation_deadline); !good) return good;
@@ -223,8 +237,14 @@ Error NcclGroup::break_off(Error error) {
 }
 
 void NcclGroup::end_communicator() {
-  if (comm_ == nullptr) return;
-  std::packaged_task<ncclResult_t()> task([comm = comm_] { return ncclCommAbort(comm); });
+  if (comm_ == nullptr) {
+    if (stream_ != nullptr) static_cast<void>(cudaStreamSynchronize(stream_));
+    return;
+  }
+  std::packaged_task<void()> task([comm = comm_, stream = stream_] {
+    static_cast<void>(ncclCommAbort(comm));
+    static_cast<void>(cudaStreamSynchronize(stream));
+  });
   comm_ = nullptr;
   auto done = task.get_future();
   std::thread ending(std::move(task));

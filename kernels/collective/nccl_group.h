@@ -6,11 +6,15 @@
 // whose order would be its own (DESIGN numerics). Rank 0's identifier comes with its address in the
 // coordinator's FormGroup, so no port of NCCL's is agreed elsewhere.
 //
-// The library's communicator is made in the first exchange of device memory, without blocking. All
-// waiting is a loop that looks at the library's asynchronous error, at abort() and at the clock; so
-// an abort from any thread is seen at once, and the library's communicator is ended by the one
-// thread that uses it. If that ending hangs, the process ends as the infrastructure's failure,
-// because nothing else gets the device back.
+// The library's communicator is made in the first exchange, without blocking: its making is a
+// meeting of all ranks, and in a later exchange some may have no device memory to move. All waiting
+// is a loop that looks at the library's asynchronous error, at abort() and at the clock; so an
+// abort from any thread is seen at once, and the library's communicator is ended by the one thread
+// that uses it. If that ending hangs, the process ends as the infrastructure's failure, because
+// nothing else gets the device back.
+//
+// What was begun moves on a stream of its own, behind an event of the compute stream. An ending
+// waits for that stream too: afterwards nothing of the group touches anyone's memory.
 //
 // Ownership: owns the sockets' group and the communicator; the device outlives it. Threads, errors:
 // communicator.h.
@@ -37,7 +41,8 @@ std::string nccl_version();
 
 struct NcclOptions {
   std::string id;
-  cudaStream_t compute = nullptr;  // where the memory that is sent was written
+  cudaStream_t compute = nullptr;    // where the memory that is sent was written
+  cudaStream_t transfers = nullptr;  // where it moves; null: a stream that the group makes
   Duration form_deadline = std::chrono::seconds(60);
   Duration operation_deadline = std::chrono::minutes(30);  // 0: none
 };
@@ -53,6 +58,8 @@ class NcclGroup final : public Communicator {
   std::uint32_t rank() const override { return control_->rank(); }
   std::uint32_t size() const override { return control_->size(); }
   Result<> exchange(std::span<const Transfer> transfers) override;
+  Result<> begin(std::span<const Transfer> transfers) override;
+  Result<> finish() override;
   Result<> look() override { return broken_ ? *broken_ : control_->look(); }
   void abort(std::string_view reason) noexcept override { control_->abort(reason); }
   bool aborted() const noexcept override { return control_->aborted(); }
@@ -66,7 +73,7 @@ class NcclGroup final : public Communicator {
 
   void announce();
   Result<> compare_lengths() const;
-  Result<> exchange_on_device();
+  Result<> begin_on_device();
   Result<> form();
   Result<> start_transfers();
   Result<> wait_for_library(std::string_view what, Duration deadline);
@@ -79,7 +86,8 @@ class NcclGroup final : public Communicator {
   NcclOptions options_;
   ncclUniqueId id_ = {};
   ncclComm_t comm_ = nullptr;
-  cuda::Stream stream_;
+  cuda::Stream own_stream_;
+  cudaStream_t stream_ = nullptr;
   cuda::Event written_;
   std::vector<Transfer> host_;
   std::vector<Transfer> device_;

@@ -23,59 +23,96 @@ std::span<std::byte> bytes_of(float* first, std::uint64_t count) {
 
 }  // namespace
 
-TreeExchange::TreeExchange(const ShardTree& tree, std::uint32_t rank,
-                           std::vector<std::uint64_t> borders, Device* device)
+TreeExchange::TreeExchange(const ShardTree& tree, std::uint32_t rank, std::vector<Shares> buckets,
+                           Device* device)
     : rank_(rank),
-      borders_(std::move(borders)),
+      buckets_(std::move(buckets)),
       additions_(additions_to_root(tree)),
       device_(device) {
-  TUTTI_ASSERT(borders_.size() == tree.ranks() + 1 && rank < tree.ranks());
+  TUTTI_ASSERT(rank < tree.ranks());
+  std::uint64_t own = 0;
+  for (std::size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+    TUTTI_ASSERT(buckets_[bucket].size() == tree.ranks());
+    own = std::max(own, own_elements(bucket));
+  }
   for (std::uint64_t peer = 0; peer < tree.ranks(); ++peer) {
     pieces_of_.push_back(static_cast<std::uint32_t>(tree.subtrees_of(peer).size()));
   }
   const auto pieces = std::accumulate(pieces_of_.begin(), pieces_of_.end(), std::uint64_t{0});
-  room_ =
-      FloatBuffer(static_cast<Index>((pieces - pieces_of_[rank_]) * own_chunk().size()), device);
+  room_ = FloatBuffer(static_cast<Index>((pieces - pieces_of_[rank_]) * own), device);
   for (const TreeAddition& addition : additions_) {
     device_additions_.push_back({addition.into, addition.from});
   }
 }
 
-Result<> TreeExchange::reduce_own_chunk(Communicator& group,
-                                        std::span<const std::span<float>> parts,
-                                        std::span<float> result) {
-  TUTTI_ASSERT(parts.size() == pieces_of_[rank_] && result.size() >= borders_.back());
-  const IndexRange own = own_chunk();
+std::uint64_t TreeExchange::own_elements(std::size_t bucket) const {
+  std::uint64_t elements = 0;
+  for (const IndexRange& range : buckets_[bucket][rank_]) elements += range.size();
+  return elements;
+}
+
+Result<> TreeExchange::reduce(const Work& work) { return reduce(work, Until::done); }
+
+Result<> TreeExchange::gather(const Work& work, std::span<const std::span<std::byte>> also) {
+  return gather(work, also, Until::done);
+}
+
+Result<> TreeExchange::begin(const Work& work) {
+  if (auto reduced = reduce(work, Until::begun); !reduced) return reduced;
+  return gather(work, {}, Until::begun);
+}
+
+// Piece after piece, each range after range: so that the k-th send meets the k-th receive.
+Result<> TreeExchange::reduce(const Work& work, Until until) {
+  TUTTI_ASSERT(work.parts.size() == pieces_of_[rank_]);
+  const Shares& shares = buckets_[work.bucket];
   transfers_.clear();
-  pieces_.clear();
   float* room = room_.data();
   for (std::uint32_t peer = 0; peer < pieces_of_.size(); ++peer) {
-    const std::uint64_t begin = borders_[peer];
-    const std::uint64_t count = borders_[peer + 1] - begin;
-    if (peer == rank_) {
-      for (const auto& part : parts) pieces_.push_back(part.data() + own.begin);
-      continue;
-    }
-    for (std::size_t i = 0; count > 0 && i < parts.size(); ++i) {
-      transfers_.push_back(
-          {Transfer::Direction::send, peer, bytes_of(parts[i].data() + begin, count)});
+    if (peer == rank_) continue;
+    for (const std::span<float>& part : work.parts) {
+      for (const IndexRange& range : shares[peer]) {
+        transfers_.push_back(
+            {Transfer::Direction::send, peer, bytes_of(part.data() + range.begin, range.size())});
+      }
     }
     for (std::uint32_t i = 0; i < pieces_of_[peer]; ++i) {
-      pieces_.push_back(room);
-      if (own.empty()) continue;
-      transfers_.push_back({Transfer::Direction::receive, peer, bytes_of(room, own.size())});
-      room += own.size();
+      for (const IndexRange& range : shares[rank_]) {
+        transfers_.push_back({Transfer::Direction::receive, peer, bytes_of(room, range.size())});
+        room += range.size();
+      }
     }
   }
   device_transfers_ = transfers_.size();
-  auto exchanged = exchange(group);
+  auto exchanged = exchange(work.group, until);
   if (!exchanged) return exchanged;
-  return sum_pieces(result.data() + own.begin, own.size());
+  const bool behind = until == Until::begun && work.group.moves_device_memory();
+  return sum_own_share(work, behind ? PieceSum::Queue::link : PieceSum::Queue::compute);
 }
 
-Result<> TreeExchange::sum_pieces(float* sum, std::uint64_t size) {
+Result<> TreeExchange::sum_own_share(const Work& work, PieceSum::Queue queue) {
+  const std::uint64_t share = own_elements(work.bucket);
+  std::uint64_t done = 0;
+  for (const IndexRange& range : buckets_[work.bucket][rank_]) {
+    pieces_.clear();
+    float* room = room_.data() + done;
+    for (std::uint32_t peer = 0; peer < pieces_of_.size(); ++peer) {
+      for (std::uint32_t i = 0; i < pieces_of_[peer]; ++i) {
+        pieces_.push_back(peer == rank_ ? work.parts[i].data() + range.begin : room);
+        if (peer != rank_) room += share;
+      }
+    }
+    auto summed = sum_pieces(work.result.data() + range.begin, range.size(), queue);
+    if (!summed) return summed;
+    done += range.size();
+  }
+  return {};
+}
+
+Result<> TreeExchange::sum_pieces(float* sum, std::uint64_t size, PieceSum::Queue queue) {
   if (device_ != nullptr) {
-    return device_->enqueue(PieceSum{pieces_, device_additions_, static_cast<Index>(size), sum});
+    return device_->enqueue(
+        PieceSum{pieces_, device_additions_, static_cast<Index>(size), sum, queue});
   }
   for (std::uint64_t first = 0; first < size; first += kTileElements) {
     const std::uint64_t count = std::min(kTileElements, size - first);
@@ -87,10 +124,9 @@ Result<> TreeExchange::sum_pieces(float* sum, std::uint64_t size) {
   return {};
 }
 
-Result<> TreeExchange::exchange(Communicator& group) {
-  if (device_ == nullptr) return group.exchange(transfers_);
-  if (!group.moves_device_memory()) return exchange_staged(group);
-  return group.exchange(transfers_);
+Result<> TreeExchange::exchange(Communicator& group, Until until) {
+  if (device_ != nullptr && !group.moves_device_memory()) return exchange_staged(group);
+  return until == Until::begun ? group.begin(transfers_) : group.exchange(transfers_);
 }
 
 // Down, across, up again: the first `device_transfers_` of them are device memory.
@@ -119,32 +155,69 @@ Result<> TreeExchange::exchange_staged(Communicator& group) {
   return {};
 }
 
-Result<> TreeExchange::gather_chunks(Communicator& group, std::span<float> result,
-                                     std::span<const std::span<std::byte>> also) {
-  TUTTI_ASSERT(also.size() == pieces_of_.size());
-  const IndexRange own = own_chunk();
+Result<> TreeExchange::gather(const Work& work, std::span<const std::span<std::byte>> also,
+                              Until until) {
+  const Shares& shares = buckets_[work.bucket];
   transfers_.clear();
+  const auto move = [&](Transfer::Direction direction, std::uint32_t peer, std::uint32_t owner) {
+    for (const IndexRange& range : shares[owner]) {
+      transfers_.push_back(
+          {direction, peer, bytes_of(work.result.data() + range.begin, range.size())});
+    }
+  };
   for (std::uint32_t peer = 0; peer < pieces_of_.size(); ++peer) {
     if (peer == rank_) continue;
-    const std::uint64_t begin = borders_[peer];
-    const std::uint64_t count = borders_[peer + 1] - begin;
-    const auto move = [&](Transfer::Direction direction, std::span<std::byte> bytes) {
-      if (!bytes.empty()) transfers_.push_back({direction, peer, bytes});
-    };
-    move(Transfer::Direction::send, bytes_of(result.data() + own.begin, own.size()));
-    move(Transfer::Direction::receive, bytes_of(result.data() + begin, count));
+    move(Transfer::Direction::send, peer, rank_);
+    move(Transfer::Direction::receive, peer, peer);
   }
   device_transfers_ = transfers_.size();
+  if (!also.empty()) add_notes(also);
+  return exchange(work.group, until);
+}
+
+void TreeExchange::add_notes(std::span<const std::span<std::byte>> notes) {
+  TUTTI_ASSERT(notes.size() == pieces_of_.size());
   for (std::uint32_t peer = 0; peer < pieces_of_.size(); ++peer) {
     if (peer == rank_) continue;
-    if (!also[rank_].empty()) {
-      transfers_.push_back({Transfer::Direction::send, peer, also[rank_]});
+    if (!notes[rank_].empty()) {
+      transfers_.push_back({Transfer::Direction::send, peer, notes[rank_]});
     }
-    if (!also[peer].empty()) {
-      transfers_.push_back({Transfer::Direction::receive, peer, also[peer]});
+    if (!notes[peer].empty()) {
+      transfers_.push_back({Transfer::Direction::receive, peer, notes[peer]});
     }
   }
-  return exchange(group);
+}
+
+Result<> TreeExchange::tell(Communicator& group, std::span<const std::span<std::byte>> notes) {
+  transfers_.clear();
+  add_notes(notes);
+  return group.exchange(transfers_);
+}
+
+Shares cut_bucket(std::span<const IndexRange> blocks, std::uint32_t ranks) {
+  Shares shares(ranks);
+  std::uint64_t elements = 0;
+  for (const IndexRange& block : blocks) elements += block.size();
+  std::uint64_t before = 0;
+  for (const IndexRange& block : blocks) {
+    std::vector<IndexRange>& own = shares[static_cast<std::size_t>(before * ranks / elements)];
+    before += block.size();
+    if (!own.empty() && own.back().end == block.begin) {
+      own.back().end = block.end;
+    } else {
+      own.push_back(block);
+    }
+  }
+  return shares;
+}
+
+Shares shares_between(std::span<const std::uint64_t> borders) {
+  Shares shares(borders.size() - 1);
+  for (std::size_t rank = 0; rank < shares.size(); ++rank) {
+    const IndexRange own{borders[rank], borders[rank + 1]};
+    if (!own.empty()) shares[rank].push_back(own);
+  }
+  return shares;
 }
 
 std::vector<std::uint64_t> chunk_borders(std::span<const std::uint64_t> starts,

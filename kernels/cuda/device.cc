@@ -24,6 +24,9 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& option
   auto stream = make_stream();
   if (!stream) return std::move(stream).error();
   device->stream_ = *std::move(stream);
+  auto link = make_stream();
+  if (!link) return std::move(link).error();
+  device->link_ = *std::move(link);
   auto ring = UploadRing::make();
   if (!ring) return std::move(ring).error();
   device->ring_ = *std::move(ring);
@@ -40,7 +43,8 @@ Result<std::string> CudaDevice::link_id() { return make_nccl_id(); }
 
 Result<std::unique_ptr<Communicator>> CudaDevice::link(std::unique_ptr<Communicator> group,
                                                        const std::string& id) {
-  return NcclGroup::over(std::move(group), {.id = id, .compute = stream_.get()});
+  return NcclGroup::over(std::move(group),
+                         {.id = id, .compute = stream_.get(), .transfers = link_.get()});
 }
 
 Result<std::size_t> CudaDevice::free_bytes() {

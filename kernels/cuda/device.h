@@ -1,11 +1,11 @@
-// A GPU as ops see it (kernels/tensor/device.h): one stream, scratch memory of ops, and a pinned
+// A GPU as ops see it (kernels/tensor/device.h): two streams, scratch memory of ops, and a pinned
 // ring through which host data goes up.
 //
-// Everything of a rank runs on one stream, so that an op may use the scratch memory of the op
-// before it. Transfers that overlap with it (the exchange of gradients) run on streams of their
-// own, ordered by events.
+// Everything that computes runs on one stream, so that an op may use the scratch memory of the op
+// before it. The exchange of gradients, which overlaps with it, runs on the second one: the group
+// orders it behind the first by an event, and waits for it.
 //
-// Ownership: owns stream, scratch and ring; make it after fork, one a process and GPU. Threads:
+// Ownership: owns streams, scratch and ring; make it after fork, one a process and GPU. Threads:
 // one. Errors: those of runtime.h; after `unavailable` the device is lost, and the process should
 // end.
 #pragma once
@@ -121,6 +121,7 @@ class CudaDevice final : public Device {
   };
 
   Stream stream_;
+  Stream link_;  // of transfers between devices
   DeviceOptions options_;
   ScratchMemory scratch_;
   UploadRing ring_;

@@ -293,8 +293,9 @@ Result<> CudaDevice::enqueue(const PieceSum& args) {
   std::copy(args.additions.begin(), args.additions.end(), plan.additions);
   plan.piece_count = static_cast<int>(args.pieces.size());
   plan.addition_count = static_cast<int>(args.additions.size());
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(args.count, kThreads), kThreads}),
-               piece_sum_kernel, plan, args.count, args.sum);
+  cudaStream_t const queue = args.queue == PieceSum::Queue::link ? link_.get() : stream();
+  TUTTI_LAUNCH(queue, (LaunchShape{blocks_for(args.count, kThreads), kThreads}), piece_sum_kernel,
+               plan, args.count, args.sum);
   return end_op();
 }
 

@@ -32,11 +32,15 @@ struct PieceSum {
     std::uint32_t from = 0;
   };
   static constexpr std::size_t kPiecesMax = 32;
+  // link: behind the transfers that a group began on the device before, ahead of those after it
+  // (Communicator::begin).
+  enum class Queue { compute, link };
 
   std::span<float* const> pieces;  // at most kPiecesMax; the list is host memory
   std::span<const Addition> additions;
   Index count = 0;
   float* sum = nullptr;
+  Queue queue = Queue::compute;
 };
 
 Result<> add_into(const OpContext& ctx, std::span<float> a, std::span<const float> b);

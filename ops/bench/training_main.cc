@@ -164,15 +164,18 @@ Samples measure_exchange(const training::TrainingJob& job, double seconds) {
   std::vector<std::vector<float>> gradients;
   for (std::uint32_t rank = 0; rank < kRanks; ++rank) {
     exchanges.push_back(std::make_unique<kernels::TreeExchange>(
-        tree, rank, kernels::chunk_borders(starts, layout.elements(), kRanks)));
+        tree, rank,
+        std::vector<kernels::Shares>{
+            kernels::shares_between(kernels::chunk_borders(starts, layout.elements(), kRanks))}));
     gradients.emplace_back(layout.elements(), 0.5F);
   }
   const std::vector<std::function<void()>> exchange = {[&] {
     on_all(kRanks, [&](std::uint32_t rank) {
       std::span<float> own(gradients[rank]);
       const std::vector<std::span<std::byte>> notes(kRanks);
-      must(exchanges[rank]->reduce_own_chunk(*groups[rank], std::span(&own, 1), own));
-      must(exchanges[rank]->gather_chunks(*groups[rank], own, notes));
+      const kernels::TreeExchange::Work work{*groups[rank], 0, std::span(&own, 1), own};
+      must(exchanges[rank]->reduce(work));
+      must(exchanges[rank]->gather(work, notes));
     });
   }};
   return bench::measure(exchange, seconds).front();

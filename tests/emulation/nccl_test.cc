@@ -1,6 +1,8 @@
 // What only a group with a library below it can do: wait for a peer's stream, and be freed from
 // that.
+#include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <latch>
 
 #include "kernels/collective/nccl_group.h"
@@ -46,6 +48,59 @@ TEST_CASE(
   });
   CHECK(errors[0] == Error{ErrorCode::aborted, "the generation is over"});
   CHECK(errors[1].code == ErrorCode::unavailable);  // its peer's group broke
+}
+
+namespace {
+
+constexpr std::size_t kWords = 64;
+
+// What rank 1 gets of rank 0, which computes 2 in place of 1 once all has been begun; or only when
+// the transfer has ended, which then cannot have waited for it.
+enum class Finish { after_compute, before_compute };
+std::vector<int> begun_and_computed(Finish finish) {
+  std::vector<int> got(kWords);
+  auto id = make_nccl_id();
+  REQUIRE(id);
+  test::run_ranks({.size = 2}, [&](std::unique_ptr<Communicator> plain) {
+    const std::uint32_t rank = plain->rank();
+    auto compute = cuda::make_stream();
+    auto transfers = cuda::make_stream();
+    auto memory = cuda::make_device_memory(kWords * sizeof(int));
+    REQUIRE((compute && transfers && memory));
+    const std::span<int> words(static_cast<int*>(memory->get()), kWords);
+    std::fill(words.begin(), words.end(), 1);
+    std::latch gate(1);
+    if (rank == 0) {
+      emulation::enqueue(compute->get(), [&]() -> std::string {
+        gate.wait();
+        std::fill(words.begin(), words.end(), 2);
+        return {};
+      });
+    }
+    auto group = NcclGroup::over(
+        std::move(plain), {.id = *id, .compute = compute->get(), .transfers = transfers->get()});
+    REQUIRE(group);
+    const Transfer transfer{rank == 0 ? Transfer::Direction::send : Transfer::Direction::receive,
+                            1 - rank, std::as_writable_bytes(words)};
+    // Returns although what it sends is not there yet.
+    CHECK((*group)->begin(std::span(&transfer, 1)));
+    if (finish == Finish::after_compute) gate.count_down();
+    CHECK((*group)->finish());
+    if (finish == Finish::before_compute) gate.count_down();
+    if (rank == 1) std::copy(words.begin(), words.end(), got.begin());
+    CHECK(cudaStreamSynchronize(compute->get()) == cudaSuccess);
+  });
+  return got;
+}
+
+}  // namespace
+
+TEST_CASE("nccl: what was begun waits for what computes it, and a missing wait is caught") {
+  CHECK(begun_and_computed(Finish::after_compute) == std::vector<int>(kWords, 2));
+  ::setenv("TUTTI_EMULATION_EVENT_WAITS", "0", 1);
+  const std::vector<int> early = begun_and_computed(Finish::before_compute);
+  ::unsetenv("TUTTI_EMULATION_EVENT_WAITS");
+  CHECK(early == std::vector<int>(kWords, 1));
 }
 
 TEST_CASE("nccl: ranks with another version of the library than rank 0's are refused") {

@@ -52,10 +52,14 @@ Groups linked_groups(const Members& members) {
   return groups;
 }
 
+// Sockets alone: what ranks exchange goes through host memory, when backward has ended.
+Groups plain_groups(const Members& members) {
+  return test::form_group(static_cast<std::uint32_t>(members.size()));
+}
+
 // One generation up to `last`; hashes of rank 0, which those of the others must equal.
-void run_generation(const Members& members, const EnterPlan& plan, std::uint64_t last,
-                    Hashes& hashes) {
-  const Groups groups = linked_groups(members);
+void run_generation(const Members& members, const Groups& groups, const EnterPlan& plan,
+                    std::uint64_t last, Hashes& hashes) {
   std::vector<std::string> failures(members.size());
   std::vector<Hashes> seen(members.size());
   test::on_ranks(static_cast<std::uint32_t>(members.size()), [&](std::uint32_t rank) {
@@ -76,6 +80,11 @@ void run_generation(const Members& members, const EnterPlan& plan, std::uint64_t
     CHECK(seen[rank] == seen[0]);
   }
   hashes.insert(seen[0].begin(), seen[0].end());
+}
+
+void run_generation(const Members& members, const EnterPlan& plan, std::uint64_t last,
+                    Hashes& hashes) {
+  run_generation(members, linked_groups(members), plan, last, hashes);
 }
 
 Members make_members(const TrainingJob& job, std::size_t count) {
@@ -121,6 +130,23 @@ TEST_CASE(
   const auto second = members[1]->trainer->checkpoint_state();
   CHECK(std::equal(first.weights.begin(), first.weights.end(), second.weights.begin()));
   CHECK(first.entry.profile.find("sm_90-fp32") == 0);
+}
+
+TEST_CASE(
+    "emulation: buckets that are exchanged while backward goes on give the bits of an exchange "
+    "after it") {
+  const TinyJob tiny({.batch = 5, .micro = 1});  // shards without samples, too
+  const auto job = tiny.open();
+  const EnterPlan plan{.generation = 1, .root = tiny.checkpoints()};
+  Hashes expected;
+  const Members staged = make_members(*job, 3);
+  run_generation(staged, plain_groups(staged), plan, 2, expected);
+  REQUIRE(expected.size() == 2);
+  for (const std::size_t ranks : {3, 4}) {
+    Hashes hashes;
+    run_generation(make_members(*job, ranks), plan, 2, hashes);
+    CHECK(hashes == expected);
+  }
 }
 
 TEST_CASE("emulation: bf16 products keep the hashes for 1, 2 and 4 ranks, and are not fp32's") {

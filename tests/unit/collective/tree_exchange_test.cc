@@ -1,5 +1,6 @@
 #include "kernels/collective/tree_exchange.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <mutex>
@@ -45,8 +46,21 @@ std::vector<std::uint64_t> block_starts() {
   return starts;
 }
 
+// The last blocks first, then every other one of the first four.
+std::vector<Shares> cut_in_three(std::uint32_t ranks) {
+  std::vector<std::vector<IndexRange>> blocks(3);
+  for (const std::uint64_t start : block_starts()) {
+    const std::size_t bucket = start >= 4 * kBlock ? 0 : (start / kBlock % 2 == 0 ? 1 : 2);
+    blocks[bucket].push_back({start, std::min(start + kBlock, kElements)});
+  }
+  std::vector<Shares> buckets;
+  for (const auto& one : blocks) buckets.push_back(cut_bucket(one, ranks));
+  return buckets;
+}
+
 // Every rank's result, after checking that what travels along arrives too.
-std::vector<std::vector<float>> reduce(std::uint64_t batch, std::uint32_t ranks) {
+std::vector<std::vector<float>> reduce(std::uint64_t batch, std::uint32_t ranks,
+                                       const std::vector<Shares>& buckets) {
   const ShardTree tree = *ShardTree::create(8, batch, ranks);
   std::vector<std::vector<float>> results(ranks);
   std::mutex mutex;
@@ -56,13 +70,22 @@ std::vector<std::vector<float>> reduce(std::uint64_t batch, std::uint32_t ranks)
     for (const TreeNode& node : tree.subtrees_of(rank)) sums.push_back(sum_of(tree, node));
     std::vector<std::span<float>> parts(sums.begin(), sums.end());
     std::vector<float> result(kElements, -1.0F);
-    TreeExchange exchange(tree, rank, chunk_borders(block_starts(), kElements, ranks));
+    TreeExchange exchange(tree, rank, buckets);
     std::vector<std::uint64_t> notes(ranks);
     notes[rank] = 100 + rank;
     std::vector<std::span<std::byte>> also;
     for (auto& note : notes) also.push_back(std::as_writable_bytes(std::span(&note, 1)));
-    auto reduced = exchange.reduce_own_chunk(*group, parts, result);
-    if (reduced) reduced = exchange.gather_chunks(*group, result, also);
+    Result<> reduced = {};
+    if (buckets.size() == 1) {
+      reduced = exchange.reduce({*group, 0, parts, result});
+      if (reduced) reduced = exchange.gather({*group, 0, parts, result}, also);
+    } else {
+      for (std::size_t bucket = 0; reduced && bucket < buckets.size(); ++bucket) {
+        reduced = exchange.begin({*group, bucket, parts, result});
+      }
+      if (reduced) reduced = group->finish();
+      if (reduced) reduced = exchange.tell(*group, also);
+    }
     const std::lock_guard lock(mutex);
     CHECK(reduced.ok());
     for (std::uint32_t peer = 0; peer < ranks; ++peer) CHECK(notes[peer] == 100 + peer);
@@ -75,13 +98,19 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-TEST_CASE("tree exchange: the sum has the same bits for one to four ranks, empty shards or not") {
+TEST_CASE(
+    "tree exchange: the sum has the same bits for one to four ranks, in one bucket or three, empty "
+    "shards or not") {
   for (std::uint64_t batch : {16, 5, 1}) {
     const ShardTree tree = *ShardTree::create(8, batch, 1);
     const std::vector<float> expected = sum_of(tree, tree.root());
     for (std::uint32_t ranks = 1; ranks <= 4; ++ranks) {
       CAPTURE(batch, ranks);
-      for (const auto& result : reduce(batch, ranks)) CHECK(same_bits(result, expected));
+      const Shares whole = shares_between(chunk_borders(block_starts(), kElements, ranks));
+      for (const auto& result : reduce(batch, ranks, {whole})) CHECK(same_bits(result, expected));
+      for (const auto& result : reduce(batch, ranks, cut_in_three(ranks))) {
+        CHECK(same_bits(result, expected));
+      }
     }
   }
 }
@@ -91,6 +120,13 @@ TEST_CASE("tree exchange: another order of addition would show in the bits") {
   for (std::uint64_t shard = 1; shard < 8; ++shard) add_to(in_order, shard_gradient(shard));
   const ShardTree tree = *ShardTree::create(8, 8, 1);
   CHECK_FALSE(same_bits(in_order, sum_of(tree, tree.root())));
+}
+
+TEST_CASE("cut bucket: near equal shares of whole blocks, neighbours joined") {
+  const std::vector<IndexRange> blocks = {{100, 200}, {200, 300}, {500, 600}, {600, 650}};
+  CHECK(cut_bucket(blocks, 1) == Shares{{{100, 300}, {500, 650}}});
+  CHECK(cut_bucket(blocks, 2) == Shares{{{100, 300}}, {{500, 650}}});
+  CHECK(cut_bucket(std::span(blocks).first(1), 3) == Shares{{{100, 200}}, {}, {}});
 }
 
 TEST_CASE("chunk borders: they lie on block starts and cover the arena") {
