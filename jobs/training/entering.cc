@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <string>
 #include <utility>
 
 #include "jobs/checkpoint/checkpoint_reader.h"
 #include "kernels/collective/collectives.h"
 #include "kernels/tensor/float_mode.h"
 #include "protocol/base/log.h"
+#include "protocol/base/sha256.h"
 
 namespace tutti::training {
 namespace {
@@ -22,8 +24,17 @@ struct Standing {
   kernels::Hash128 optimizer;  // of senders and receivers of a copy, else zero
   std::uint64_t flags = 0;
   std::uint64_t save_is_missing = 0;
+  kernels::Hash128 profile;
 };
-static_assert(sizeof(Standing) == 56);
+static_assert(sizeof(Standing) == 72);
+
+kernels::Hash128 hash_of(std::string_view text) {
+  const std::string digits = sha256_hex(text);
+  const auto half = [&](std::size_t from) {
+    return std::stoull(digits.substr(from, 16), nullptr, 16);
+  };
+  return {half(0), half(16)};
+}
 
 bool receives(const EnterPlan& plan, std::uint32_t rank) {
   return std::any_of(plan.copies.begin(), plan.copies.end(),
@@ -47,6 +58,7 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
     auto reached = reach_base(plan, entered);
     if (!reached) return reached.error();
   }
+  if (auto rehearsed = rehearse(); !rehearsed) return rehearsed.error();
   auto current = state_.bring_to_host();
   if (!current) return current.error();
   auto copied = copy_states(group, plan);
@@ -93,6 +105,16 @@ Result<> Trainer::reach_base(const EnterPlan& plan, Entered& entered) {
   return initialise();
 }
 
+// Before anyone is told the profile.
+Result<> Trainer::rehearse() {
+  if (ctx_.device == nullptr || rehearsed_) return {};
+  auto done = gradients_.rehearse(ctx_, state_.working_weights());
+  if (!done) return fail_job(done.error());
+  rehearsed_ = true;
+  TUTTI_LOG_INFO("training", "numerics profile {}", numerics_profile());
+  return {};
+}
+
 // The checkpoint of the plan; or, where it does not verify, the newest one before it that does; or
 // the beginning.
 Result<std::uint64_t> Trainer::load_newest(const EnterPlan& plan) {
@@ -131,6 +153,11 @@ Result<std::uint64_t> Trainer::load(const std::string& folder) {
   if (!hashed) return hashed.error();
   if (kernels::to_string(state_.weights_hash) != loaded->entry.weights) {
     return Error{ErrorCode::corrupt, folder + ": its weights do not have the hash that it states"};
+  }
+  if (loaded->entry.profile != numerics_profile()) {
+    TUTTI_LOG_WARNING("training",
+                      "{} was made in numerics profile {}; steps from here on have the bits of {}",
+                      folder, loaded->entry.profile, numerics_profile());
   }
   state_.step = loaded->entry.step;
   state_.whole = true;
@@ -200,9 +227,12 @@ Result<> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan, Ent
   auto hashed = hash_optimizer(plan, group.rank());
   if (!hashed) return hashed;
   std::vector<Standing> standings(group.size());
-  standings[group.rank()] = {state_.step, state_.weights_hash, optimizer_hash_,
+  standings[group.rank()] = {state_.step,
+                             state_.weights_hash,
+                             optimizer_hash_,
                              agreed_flags_ | plan.flags,
-                             group.rank() == 0 && save_is_missing(plan) ? 1ULL : 0ULL};
+                             group.rank() == 0 && save_is_missing(plan) ? 1ULL : 0ULL,
+                             hash_of(numerics_profile())};
   std::vector<std::span<std::byte>> blocks;
   for (Standing& standing : standings)
     blocks.push_back(std::as_writable_bytes(std::span(&standing, 1)));
@@ -216,6 +246,14 @@ Result<> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan, Ent
       return Error{ErrorCode::corrupt,
                    fmt::format("rank {} stands at step {}, this rank at step {}", peer, other.step,
                                state_.step)};
+    }
+    if (other.profile != standings[0].profile) {
+      return fail_job(
+          {ErrorCode::stale,
+           fmt::format("rank {} and rank 0 compute in different numerics profiles, this "
+                       "rank in {}: their machines have chosen other algorithms for "
+                       "products; remove the cache folder of one of them",
+                       peer, numerics_profile())});
     }
     if (other.weights != state_.weights_hash) {
       return fail_job(

@@ -46,6 +46,20 @@ Result<> ShardGradients::compute(const Request& request) {
   return {};
 }
 
+Result<> ShardGradients::rehearse(const kernels::OpContext& ctx, std::span<const float> weights) {
+  if (buffers_.empty()) acquire();
+  const std::span<float> gradients = buffers_.front().span();
+  if (auto cleared = kernels::clear(ctx, gradients); !cleared) return cleared;
+  const std::int32_t token = 0;
+  const std::int32_t offsets[] = {0, 1};
+  const models::TokenBatch batch{.tokens = std::span(&token, 1),
+                                 .targets = std::span(&token, 1),
+                                 .positions = {},
+                                 .offsets = offsets};
+  models::SampleLoss loss;
+  return pass_.forward_backward(ctx, weights, batch, gradients, std::span(&loss, 1));
+}
+
 bool ShardGradients::holds_last_shard(const kernels::TreeNode& node) const {
   const kernels::IndexRange shards = node.shards();
   return last_shard_ && *last_shard_ >= shards.begin && *last_shard_ < shards.end;

@@ -149,7 +149,9 @@ Result<StepRecord> Trainer::commit_pending() {
 }
 
 std::string Trainer::numerics_profile() const {
-  return std::string(ctx_.device == nullptr ? kNumericsProfile : ctx_.device->profile());
+  if (ctx_.device == nullptr) return std::string(kNumericsProfile);
+  const std::string choices = ctx_.device->choices();
+  return std::string(ctx_.device->profile()) + (choices.empty() ? "" : "-" + choices);
 }
 
 checkpoint::CheckpointState Trainer::checkpoint_state() const {

@@ -116,6 +116,7 @@ class Trainer {
   Result<> initialise();
   Result<std::uint64_t> copy_states(kernels::Communicator& group, const EnterPlan& plan);
   Result<> agree(kernels::Communicator& group, const EnterPlan& plan, Entered& entered);
+  Result<> rehearse();
   bool save_is_missing(const EnterPlan& plan) const;
   Result<> hash_optimizer(const EnterPlan& plan, std::uint32_t rank);
   Result<> hash_weights();
@@ -123,6 +124,7 @@ class Trainer {
   Result<> compute_gradients(kernels::Communicator& group);
   Result<StepSums> reduce(kernels::Communicator& group, std::uint64_t step, std::uint64_t flags);
   Result<StepRecord> commit_pending();
+  // With the algorithms that a device has chosen.
   std::string numerics_profile() const;
   Error fail_job(Error error);
 
@@ -135,6 +137,7 @@ class Trainer {
   kernels::FloatBuffer device_hashes_;  // a hash is four floats' room
   ShardGradients gradients_;
   std::optional<StepReduction> reduction_;  // of the generation
+  bool rehearsed_ = false;
   std::uint64_t generation_ = 0;
   std::optional<Pending> pending_;
   std::optional<StepRecord> finished_;  // alone, and not yet told: kept until a group is entered

@@ -3,15 +3,40 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "kernels/collective/nccl_group.h"
 #include "kernels/cuda/products.h"
+#include "protocol/base/sha256.h"
 
 namespace tutti::kernels::cuda {
 
 std::string profile_of(const cudaDeviceProp& properties, Products::Inputs inputs) {
   return fmt::format("sm_{}{}-{}-{}", properties.major, properties.minor,
                      inputs == Products::Inputs::fp32 ? "fp32" : "bf16", product_library());
+}
+
+namespace {
+
+constexpr std::size_t kHashDigits = 8;
+
+// Devices of one name choose alike, those of one architecture need not.
+std::filesystem::path choices_file(const std::filesystem::path& cache,
+                                   const cudaDeviceProp& properties) {
+  if (cache.empty()) return {};
+  std::string name = fmt::format("products-sm_{}{}-{}-{}", properties.major, properties.minor,
+                                 properties.name, product_library());
+  std::replace_if(
+      name.begin(), name.end(),
+      [](unsigned char c) { return std::isalnum(c) == 0 && c != '-' && c != '_'; }, '_');
+  return cache / (name + ".txt");
+}
+
+}  // namespace
+
+std::string CudaDevice::choices() const {
+  const std::string used = products_->choices().used();
+  return used.empty() ? used : sha256_hex(used).substr(0, kHashDigits);
 }
 
 Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& options) {
@@ -30,7 +55,7 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& option
   auto ring = UploadRing::make();
   if (!ring) return std::move(ring).error();
   device->ring_ = *std::move(ring);
-  auto products = Products::open();
+  auto products = Products::open(ProductChoices(choices_file(options.cache, properties)));
   if (!products) return std::move(products).error();
   device->products_ = *std::move(products);
   device->profile_ = profile_of(properties, options.inputs);

@@ -10,6 +10,7 @@
 // end.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -29,6 +30,9 @@ struct DeviceOptions {
   int index = 0;
   // What products and attention compute with; memory, sums and all other ops are fp32.
   Products::Inputs inputs = Products::Inputs::fp32;
+  // Where choices of product algorithms are kept, a file for each kind of device and version of the
+  // library; empty: nowhere.
+  std::filesystem::path cache = {};
   // Tests: each op ends before the next begins, so that host memory it was given may be looked at.
   enum class Waiting { at_request, after_each_op } waiting = Waiting::at_request;
 };
@@ -48,6 +52,7 @@ class CudaDevice final : public Device {
 
   std::string_view name() const override { return name_; }
   std::string_view profile() const override { return profile_; }
+  std::string choices() const override;
   Result<std::string> link_id() override;
   Result<std::unique_ptr<Communicator>> link(std::unique_ptr<Communicator> group,
                                              const std::string& id) override;

@@ -3,6 +3,8 @@
 #include <fmt/core.h>
 
 #include <charconv>
+#include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include "kernels/collective/nccl_group.h"
@@ -47,6 +49,18 @@ Result<int> index_of(std::string_view name) {
   return index;
 }
 
+// $TUTTI_CACHE, else the user's cache folder; empty: there is none.
+std::filesystem::path cache_folder() {
+  const auto said = [](const char* variable) {
+    const char* const text = std::getenv(variable);
+    return std::filesystem::path(text == nullptr ? "" : text);
+  };
+  if (const auto own = said("TUTTI_CACHE"); !own.empty()) return own;
+  if (const auto xdg = said("XDG_CACHE_HOME"); !xdg.empty()) return xdg / "tutti";
+  const auto home = said("HOME");
+  return home.empty() ? home : home / ".cache" / "tutti";
+}
+
 Result<std::string> stack_in_use() {
   int driver = 0;
   int runtime = 0;
@@ -62,7 +76,8 @@ Result<std::unique_ptr<Device>> open_device(std::string_view name, Precision pre
   if (name == "cpu") return std::unique_ptr<Device>();
   const auto index = index_of(name);
   if (!index) return index.error();
-  auto device = cuda::CudaDevice::open({.index = *index, .inputs = inputs_for(precision)});
+  auto device = cuda::CudaDevice::open(
+      {.index = *index, .inputs = inputs_for(precision), .cache = cache_folder()});
   if (!device) return std::move(device).error();
   return std::unique_ptr<Device>(*std::move(device));
 }

@@ -3,7 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <sstream>
+#include <cstdint>
 
 namespace tutti::kernels::cuda {
 
@@ -121,14 +121,12 @@ struct Products::Call {
 
 std::string product_library() { return fmt::format("cublaslt-{}", cublasLtGetVersion()); }
 
-Result<std::unique_ptr<Products>> Products::open(const std::string& choices) {
-  std::unique_ptr<Products> products(new Products);
+Result<std::unique_ptr<Products>> Products::open(ProductChoices choices) {
+  std::unique_ptr<Products> products(new Products(std::move(choices)));
   TUTTI_BLAS_CHECK(cublasLtCreate(&products->handle_));
   auto workspace = make_device_memory(kWorkspaceBytes);
   if (!workspace) return std::move(workspace).error();
   products->workspace_ = *std::move(workspace);
-  products->profile_ = product_library();
-  if (auto read = products->read_choices(choices); !read) return std::move(read).error();
   return products;
 }
 
@@ -136,47 +134,8 @@ Products::~Products() {
   if (handle_ != nullptr) static_cast<void>(cublasLtDestroy(handle_));
 }
 
-std::string Products::choices() const {
-  std::string text;
-  for (const auto& [key, algorithm] : algorithms_) {
-    const auto& [form, inputs, n, k, alignment] = key;
-    text += fmt::format("{} {} {} {} {}", static_cast<int>(form), static_cast<int>(inputs), n, k,
-                        alignment);
-    for (const auto word : algorithm.data) text += fmt::format(" {:x}", word);
-    text += '\n';
-  }
-  return text;
-}
-
-Result<> Products::read_choices(const std::string& choices) {
-  std::istringstream lines(choices);
-  std::string line;
-  while (std::getline(lines, line)) {
-    std::istringstream words(line);
-    int form = 0;
-    int inputs = 0;
-    Index n = 0;
-    Index k = 0;
-    std::uint32_t alignment = 0;
-    cublasLtMatmulAlgo_t algorithm;
-    words >> form >> inputs >> n >> k >> alignment >> std::hex;
-    for (auto& word : algorithm.data) {
-      std::uint64_t value = 0;
-      words >> value;
-      word = value;
-    }
-    if (words.fail() || form < 0 || form > 2 || inputs < 0 || inputs > 1) {
-      return Error{ErrorCode::corrupt, "stored product choices: not a choice: " + line};
-    }
-    algorithms_[{static_cast<ProductForm>(form), static_cast<Inputs>(inputs), n, k, alignment}] =
-        algorithm;
-  }
-  return {};
-}
-
 // `right` is [N, K] for nt and nn; the output is [N, K] for tn. The third size is kRowsAsked.
-Result<cublasLtMatmulAlgo_t> Products::algorithm(const Key& key) {
-  if (const auto found = algorithms_.find(key); found != algorithms_.end()) return found->second;
+Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
   const auto& [form, inputs_type, n, k, alignment] = key;
   const Index m = kRowsAsked;
   const cudaDataType_t type = inputs_type == Inputs::fp32 ? CUDA_R_32F : CUDA_R_16BF;
@@ -218,10 +177,7 @@ Result<cublasLtMatmulAlgo_t> Products::algorithm(const Key& key) {
     std::int32_t splits = 0;
     TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigGetAttribute(
         &found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof(splits), nullptr));
-    if (found[i].state == CUBLAS_STATUS_SUCCESS && splits <= 1) {
-      algorithms_[key] = found[i].algo;
-      return found[i].algo;
-    }
+    if (found[i].state == CUBLAS_STATUS_SUCCESS && splits <= 1) return found[i].algo;
   }
   return Error{
       ErrorCode::unsupported,
@@ -245,7 +201,8 @@ Result<> Products::run(cudaStream_t stream, ProductForm form, const Product& arg
   }
   const Side& weight = form == ProductForm::tn ? output : right;
   const Inputs type = operands == nullptr ? Inputs::fp32 : operands->type;
-  auto chosen = algorithm({form, type, weight.rows, weight.columns, alignment});
+  const Key key{form, type, weight.rows, weight.columns, alignment};
+  auto chosen = choices_.take(key, [&] { return choose(key); });
   if (!chosen) return std::move(chosen).error();
   Call call;
   if (auto made = call.describe(form, left, right, output, args.bias); !made) return made;

@@ -4,8 +4,7 @@
 // The library may choose another algorithm for another M, and algorithms differ in bits. So the
 // first product of a form and weight shape asks for an algorithm for kRowsAsked rows that reduces
 // within one thread block, and all later ones use it whatever their M (the row rule). The choices
-// are part of the numerics profile: `choices()` is what to store, `Products::open` takes it back,
-// and profile() names the library's version.
+// are part of the numerics profile and kept in a file (product_choices.h).
 //
 // What a library product cannot do is continue a chain: `ChainStart::output` adds the finished sum
 // to what is there. So on a GPU the micro-batch belongs to the profile (DESIGN numerics).
@@ -17,12 +16,11 @@
 
 #include <cublasLt.h>
 
-#include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
-#include <tuple>
+#include <utility>
 
+#include "kernels/cuda/product_choices.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/ops/product.h"
 #include "kernels/tensor/device.h"
@@ -37,16 +35,12 @@ class Products {
   static constexpr Index kRowsAsked = 4096;
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
-  // `choices`: as an earlier run gave them; empty: none yet.
-  static Result<std::unique_ptr<Products>> open(const std::string& choices = {});
+  static Result<std::unique_ptr<Products>> open(ProductChoices choices = ProductChoices());
   ~Products();
 
-  const std::string& profile() const { return profile_; }
-  // One line a choice: form, inputs, N, K, alignment, algorithm in hexadecimal digits.
-  std::string choices() const;
+  const ProductChoices& choices() const { return choices_; }
 
-  // The inputs as the library reads them: fp32, or rounded to bf16; sums and output are fp32.
-  enum class Inputs { fp32, bf16 };
+  using Inputs = ProductInputs;
   struct Operands {
     Inputs type = Inputs::fp32;
     const void* left = nullptr;
@@ -62,18 +56,15 @@ class Products {
                const Operands* operands = nullptr);
 
  private:
-  Products() = default;
-  // Form, inputs, the weight's rows and columns, and what the addresses are multiples of.
-  using Key = std::tuple<ProductForm, Inputs, Index, Index, std::uint32_t>;
+  explicit Products(ProductChoices choices) : choices_(std::move(choices)) {}
+  using Key = ProductChoices::Key;
   struct Call;
 
-  Result<cublasLtMatmulAlgo_t> algorithm(const Key& key);
-  Result<> read_choices(const std::string& choices);
+  Result<cublasLtMatmulAlgo_t> choose(const Key& key) const;
 
   cublasLtHandle_t handle_ = nullptr;
   DeviceMemory workspace_;
-  std::map<Key, cublasLtMatmulAlgo_t> algorithms_;
-  std::string profile_;
+  ProductChoices choices_;
 };
 
 }  // namespace tutti::kernels::cuda

@@ -9,6 +9,7 @@ set(TUTTI_CUDA_SOURCES
   loss.cu
   open_device.cc
   optimizer.cu
+  product_choices.cc
   products.cc
   rows.cu
   decode/quantised.cu

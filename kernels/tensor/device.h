@@ -57,6 +57,9 @@ class Device {
   virtual std::string_view name() const = 0;
   // The numerics profile (DESIGN numerics): a run's bits depend on it.
   virtual std::string_view profile() const = 0;
+  // The hash of what was chosen among a library's algorithms for the products so far; empty: none.
+  // It belongs to the profile once all products of a job were met (ShardGradients::rehearse).
+  virtual std::string choices() const = 0;
 
   // How ranks on such devices exchange device memory directly. `link_id`: text that lets one
   // generation's ranks meet, made by each, that of rank 0 used by all. `link` wraps the group that

@@ -13,8 +13,11 @@
 #include "kernels/cuda/decode/quantised.h"
 #include "kernels/cuda/decode/sampling.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/product_choices.h"
 #include "kernels/ops/random.h"
 #include "kernels/ops/reference/reference.h"
+#include "protocol/base/file.h"
+#include "tests/support/temporary_folder.h"
 
 namespace tutti::kernels::cuda {
 namespace {
@@ -168,12 +171,41 @@ TEST_CASE("device ops: a product in bf16 is that of the rounded inputs, in all t
              });
 }
 
-TEST_CASE("device ops: choices of product algorithms are stored and taken back") {
-  auto products = Products::open(device().products().choices());
-  REQUIRE(products);
-  CHECK_FALSE((*products)->choices().empty());
-  CHECK((*products)->choices() == device().products().choices());
-  CHECK_FALSE(Products::open("0 0 12 no number\n"));
+TEST_CASE("device ops: the algorithm of a product is chosen once, kept in a file, and taken back") {
+  const tutti::test::TemporaryFolder folder;
+  const auto file = folder.path() / "new" / "products.txt";
+  const ProductChoices::Key small{ProductForm::nt, ProductInputs::fp32, 8, 4, 16};
+  const ProductChoices::Key large{ProductForm::tn, ProductInputs::bf16, 4096, 1024, 8};
+  int asked = 0;
+  const auto choose = [&]() -> tutti::Result<cublasLtMatmulAlgo_t> {
+    cublasLtMatmulAlgo_t algorithm = {};
+    algorithm.data[3] = static_cast<std::uint64_t>(++asked);
+    return algorithm;
+  };
+  ProductChoices first(file);
+  CHECK(first.used().empty());
+  CHECK(first.take(small, choose)->data[3] == 1);
+  CHECK(first.take(large, choose)->data[3] == 2);
+  CHECK(first.take(small, choose)->data[3] == 1);
+  CHECK(asked == 2);
+  CHECK(*tutti::read_file(file) == first.used());
+
+  // Another process takes what is there, and what it did not use is none of its profile.
+  ProductChoices second(file);
+  CHECK(second.take(large, choose)->data[3] == 2);
+  CHECK(second.used() == "2 1 4096 1024 8 0 0 0 2 0 0 0 0\n");
+  // What one chooses while the other runs is found by it, and nothing is lost.
+  const ProductChoices::Key later{ProductForm::nn, ProductInputs::fp32, 16, 16, 16};
+  CHECK(second.take(later, choose)->data[3] == 3);
+  CHECK(first.take(later, choose)->data[3] == 3);
+  CHECK(asked == 3);
+
+  // Lines that are none are left out; without a file, choices are the process's own.
+  REQUIRE(tutti::write_file_atomically(file, "0 0 12 no number\n" + second.used()));
+  ProductChoices third(file);
+  CHECK(third.take(large, choose)->data[3] == 2);
+  CHECK(third.take(small, choose)->data[3] == 4);
+  CHECK(ProductChoices("/proc/none/products.txt").take(small, choose)->data[3] == 5);
 }
 
 TEST_CASE("device ops: stochastic rounding keeps the mean, and a range has the tensor's draws") {

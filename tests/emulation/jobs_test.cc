@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 
 #include "tests/support/cluster.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace tutti;
 using test::Cluster;
@@ -100,7 +102,8 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
 TEST_CASE("emulation: a cluster trains in bf16 where its GPUs do, and says so where none does") {
   const std::vector<std::string> bf16{"--set", "train.precision=bf16"};
   {
-    Cluster cluster(emulated(2));
+    const test::TemporaryFolder cache;
+    Cluster cluster(emulated(2, {"TUTTI_CACHE=" + cache.path().string()}));
     const auto exact = cluster.submit(spec_for(cluster, 1));
     const auto one = cluster.submit(spec_for(cluster, 1), bf16);
     const auto two = cluster.submit(spec_for(cluster, 2), bf16);
@@ -108,7 +111,9 @@ TEST_CASE("emulation: a cluster trains in bf16 where its GPUs do, and says so wh
     CHECK(cluster.hashes(one) == cluster.hashes(two));
     CHECK(cluster.hashes(one) != cluster.hashes(exact));
     const auto steps = cluster.tutti({"steps", std::to_string(two), "-o", "json"}).out;
-    CHECK(steps.find("\"profile\":\"sm_90-bf16-cublaslt-0\"") != npos);
+    // With the hash of the algorithms that it has chosen, and stored.
+    CHECK(steps.find("\"profile\":\"sm_90-bf16-cublaslt-0-") != npos);
+    CHECK(std::filesystem::exists(cache.path() / "products-sm_90-emulation-cublaslt-0.txt"));
   }
   Cluster cluster(1);
   const auto job =

@@ -2,10 +2,12 @@
 // ranks and after a loss, and close to what a CPU computes.
 #include <catch2/catch.hpp>
 
+#include <filesystem>
 #include <map>
 
 #include "jobs/models/inference_pass.h"
 #include "kernels/cuda/device.h"
+#include "protocol/base/file.h"
 #include "tests/unit/training/tiny_run.h"
 
 namespace tutti::training {
@@ -20,13 +22,16 @@ using Hashes = std::map<std::uint64_t, std::string>;
 
 // A rank with a device of its own.
 struct Member {
-  explicit Member(const TrainingJob& job) : device(open(job.spec.train.precision)) {
+  explicit Member(const TrainingJob& job, const std::filesystem::path& cache = {})
+      : device(open(job.spec.train.precision, cache)) {
     REQUIRE(check_memory(job, device.get()));
     trainer = std::make_unique<Trainer>(job, 1, progress, device.get());
   }
-  static std::unique_ptr<CudaDevice> open(const std::string& precision = "fp32") {
+  static std::unique_ptr<CudaDevice> open(const std::string& precision = "fp32",
+                                          const std::filesystem::path& cache = {}) {
     using Inputs = kernels::cuda::Products::Inputs;
-    auto opened = CudaDevice::open({.inputs = precision == "bf16" ? Inputs::bf16 : Inputs::fp32});
+    auto opened = CudaDevice::open(
+        {.inputs = precision == "bf16" ? Inputs::bf16 : Inputs::fp32, .cache = cache});
     REQUIRE(opened);
     return *std::move(opened);
   }
@@ -158,6 +163,46 @@ TEST_CASE("emulation: bf16 products keep the hashes for 1, 2 and 4 ranks, and ar
   CHECK(expected.at(1) != exact.at(1));
   CHECK(undisturbed(tiny, 2) == expected);
   CHECK(undisturbed(tiny, 4) == expected);
+}
+
+TEST_CASE("emulation: ranks whose products take different algorithms do not form a group") {
+  const TinyJob tiny({.micro = 1});
+  const auto job = tiny.open();
+  const test::TemporaryFolder cache;
+  const EnterPlan plan{.generation = 1, .root = tiny.checkpoints()};
+  const auto enter = [&](const Members& members) {
+    const Groups groups = linked_groups(members);
+    std::vector<Error> errors(members.size());
+    test::on_ranks(static_cast<std::uint32_t>(members.size()), [&](std::uint32_t rank) {
+      const auto entered = members[rank]->trainer->enter(*groups[rank], plan);
+      if (!entered) errors[rank] = entered.error();
+    });
+    return errors;
+  };
+  const auto member = [&] { return std::make_unique<Member>(*job, cache.path()); };
+  Members alike;
+  for (int rank = 0; rank < 2; ++rank) alike.push_back(member());
+  CHECK(enter(alike) == std::vector<Error>(2));
+  CHECK(alike[0]->device->choices() == alike[1]->device->choices());
+  CHECK(alike[0]->device->choices().size() == 8);
+
+  // What a machine has stored is what it takes.
+  const auto file = std::filesystem::directory_iterator(cache.path())->path().string();
+  const auto stored = std::filesystem::path(file.substr(0, file.find(".txt")) + ".txt");
+  std::string text = *read_file(stored);
+  for (auto at = text.find(" 0\n"); at != std::string::npos; at = text.find(" 0\n"))
+    text[at + 1] = '7';
+  REQUIRE(write_file_atomically(stored, text));
+  Members apart;
+  apart.push_back(member());
+  apart.push_back(std::make_unique<Member>(*job));
+  CHECK(apart[0]->device->profile() == apart[1]->device->profile());
+  for (const Error& error : enter(apart)) {
+    CHECK(error.code == ErrorCode::stale);
+    CHECK(error.message.find("rank 1 and rank 0 compute in different numerics profiles") == 0);
+  }
+  for (const auto& one : apart) CHECK(one->trainer->job_failed());
+  CHECK(apart[0]->device->choices() != apart[1]->device->choices());
 }
 
 TEST_CASE("emulation: a job that a device has no room for is refused with both numbers") {

@@ -1,0 +1,62 @@
+// Which algorithm of the library each product takes, chosen once and kept in a file.
+//
+// The library's heuristic may answer otherwise tomorrow: what a machine has chosen for a product is
+// therefore stored, and taken back by every later process on the same kind of device and version of
+// the library. Whoever chooses holds the file's lock, so that ranks that start together choose
+// alike.
+//
+//   0 1 4096 1024 16 7475 1 0 0 0 0 0 0     form, inputs, N, K, alignment, the algorithm's words
+//
+// What was used is part of the numerics profile (used(), by its hash): ranks of one group must have
+// used the same.
+//
+// Ownership: none. Threads: one; processes may share the file. Errors: those of choosing. A file
+// that cannot be read or written is said in the log, and choices are kept in memory then.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <tuple>
+
+#include "kernels/tensor/device.h"
+#include "kernels/tensor/matrix.h"
+#include "protocol/base/result.h"
+
+namespace tutti::kernels::cuda {
+
+// The inputs as the library reads them: fp32, or rounded to bf16; sums and output are fp32.
+enum class ProductInputs { fp32, bf16 };
+
+class ProductChoices {
+ public:
+  // Form, inputs, the weight's rows and columns, and what the addresses are multiples of.
+  using Key = std::tuple<ProductForm, ProductInputs, Index, Index, std::uint32_t>;
+  using Choose = std::function<Result<cublasLtMatmulAlgo_t>()>;
+
+  // `file` empty: kept in memory only.
+  explicit ProductChoices(std::filesystem::path file = {});
+
+  // What is used for the key: as it was, as the file has it, or chosen now and stored.
+  Result<cublasLtMatmulAlgo_t> take(const Key& key, const Choose& choose);
+
+  // One line a choice that was used, in the order of their keys.
+  std::string used() const { return text_of(used_); }
+
+ private:
+  using Table = std::map<Key, cublasLtMatmulAlgo_t>;
+
+  static std::string text_of(const Table& table);
+  void read_stored();
+  void write_stored() const;
+
+  std::filesystem::path file_;
+  Table used_;
+  Table stored_;  // as the file was read last
+};
+
+}  // namespace tutti::kernels::cuda
