@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "jobs/rank/devices_tool.h"
+#include "jobs/rank/memory_tool.h"
 #include "jobs/rank/rank_host.h"
 #include "jobs/serving/generate_tool.h"
 #include "jobs/serving/score_tool.h"
@@ -29,6 +30,7 @@ int run_rank(std::span<const std::string> args);
 constexpr Tool kTools[] = {
     {"run", run_rank},
     {"devices", tutti::rank::run_devices_tool},
+    {"memory", tutti::rank::run_memory_tool},
     {"generate", tutti::serving::run_generate_tool},
     {"score", tutti::serving::run_score_tool},
     {"tokenize", tutti::tokenizers::run_tokenize_tool},
@@ -56,6 +58,7 @@ int main(int count, char** values) {
   for (const Tool& tool : kTools) {
     if (!args.empty() && tool.name == args.front()) return tool.run(std::span(args).subspan(1));
   }
-  std::fprintf(stderr, "usage: tutti-rank run|devices|generate|score|tokenize|tokenizer ...\n");
+  std::fprintf(stderr,
+               "usage: tutti-rank run|devices|memory|generate|score|tokenize|tokenizer ...\n");
   return 2;
 }

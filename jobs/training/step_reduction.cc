@@ -64,6 +64,22 @@ Buckets cut_arena(const models::ParameterLayout& layout, std::uint32_t ranks) {
 
 }  // namespace
 
+std::uint64_t exchange_room(const models::ParameterLayout& layout, const kernels::ShardTree& tree,
+                            std::uint32_t rank) {
+  const auto ranks = static_cast<std::uint32_t>(tree.ranks());
+  std::uint64_t pieces = 0;
+  for (std::uint32_t peer = 0; peer < ranks; ++peer) {
+    if (peer != rank) pieces += tree.subtrees_of(peer).size();
+  }
+  std::uint64_t own = 0;
+  for (const kernels::Shares& shares : cut_arena(layout, ranks).shares) {
+    std::uint64_t elements = 0;
+    for (const kernels::IndexRange& range : shares[rank]) elements += range.size();
+    own = std::max(own, elements);
+  }
+  return pieces * own;
+}
+
 StepReduction::StepReduction(const models::ParameterLayout& layout, const kernels::ShardTree& tree,
                              std::uint32_t rank, kernels::Device* device)
     : layout_(layout), tree_(tree), rank_(rank), notes_(static_cast<std::size_t>(tree.ranks())) {

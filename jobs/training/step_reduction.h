@@ -38,6 +38,10 @@ struct StepSums {
   std::optional<std::uint32_t> bad_parameter;  // the first whose gradient is not finite
 };
 
+// Elements that a rank on a device sets aside for what it gets of the others' sums.
+std::uint64_t exchange_room(const models::ParameterLayout& layout, const kernels::ShardTree& tree,
+                            std::uint32_t rank);
+
 class StepReduction {
  public:
   StepReduction(const models::ParameterLayout& layout, const kernels::ShardTree& tree,

@@ -1,27 +1,17 @@
 #include "jobs/training/training_job.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
-#include <bit>
 #include <filesystem>
 
 #include "jobs/data/text.h"
-#include "jobs/models/training_pass.h"
+#include "jobs/training/memory_estimate.h"
 #include "kernels/tensor/device.h"
 
 namespace tutti::training {
 
 namespace fs = std::filesystem;
-
-namespace {
-
-// Tokens of one call of the pass: enough for products to run near their peak (from some 512 rows
-// on), few enough that activations stay small, and that a rank which is told to leave its group
-// gets to hear it soon: between two calls. A call of kMicroOperations takes a core half a second.
-constexpr std::uint64_t kMicroRowsMin = 512;
-constexpr std::uint64_t kMicroRowsMax = 2048;
-constexpr std::uint64_t kMicroOperations = 40'000'000'000;
-// Multiplications and additions a parameter and token, forward and backward.
-constexpr std::uint64_t kOperationsPerWeight = 6;
 
 Result<models::Decoder> open_decoder(const spec::JobSpec& spec) {
   auto description = spec.model.path.empty() ? models::describe(spec.model, spec.data.sequence)
@@ -29,6 +19,8 @@ Result<models::Decoder> open_decoder(const spec::JobSpec& spec) {
   if (!description) return description.error();
   return models::Decoder::create(*description);
 }
+
+namespace {
 
 struct DataSource {
   std::vector<std::string> tokens;
@@ -55,15 +47,7 @@ std::uint64_t TrainingJob::last_step() const {
   return spec.train.stop == 0 ? spec.train.steps : std::min(spec.train.stop, spec.train.steps);
 }
 
-std::uint32_t TrainingJob::micro() const {
-  const std::uint32_t shards = std::max(1U, spec.parallel.shards);
-  const std::uint32_t in_shard = std::max(1U, (spec.train.batch + shards - 1) / shards);
-  if (spec.train.micro != 0) return std::min(spec.train.micro, in_shard);
-  const std::uint64_t a_row = kOperationsPerWeight * decoder.layout().parameter_count();
-  const std::uint64_t rows = std::clamp(kMicroOperations / a_row, kMicroRowsMin, kMicroRowsMax);
-  const std::uint64_t samples = std::max<std::uint64_t>(1, rows / spec.data.sequence);
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(samples, in_shard));
-}
+std::uint32_t TrainingJob::micro() const { return micro_samples(spec, decoder); }
 
 bool TrainingJob::saves_after(std::uint64_t step) const {
   const bool periodic = spec.checkpoint.every != 0 && step % spec.checkpoint.every == 0;
@@ -77,26 +61,19 @@ Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
                                              std::string(job.optimizer->name) +
                                              " runs on CPUs only; on a GPU there is adamw"};
   }
-  const models::ParameterLayout& layout = job.decoder.layout();
-  const std::uint32_t micro = job.micro();
-  const std::uint64_t states = (1 + job.optimizer->states.size()) * layout.elements();
-  // A tree of S shards holds log2(S) + 1 sums at once, and the pieces of other ranks at most as
-  // much.
-  const std::uint64_t shards = std::max(1U, job.spec.parallel.shards);
-  const auto sums = static_cast<std::uint64_t>(std::bit_width(shards)) + 1;
-  const std::uint64_t activations = models::TrainingPass::workspace_bytes(
-      job.decoder.description(),
-      {.rows_max = micro * job.spec.data.sequence, .samples_max = micro});
-  constexpr std::uint64_t kOpsRoom = std::uint64_t{64} << 20;
-  const std::uint64_t needed =
-      (states + sums * layout.gradient_elements()) * sizeof(float) + activations + kOpsRoom;
+  const MemoryEstimate estimate =
+      largest_estimate(job.spec, job.decoder, job.optimizer->states.size());
   auto free = device->free_bytes();
   if (!free) return free.error();
-  if (needed <= *free) return {};
+  if (estimate.bytes() <= *free) return {};
+  std::string parts;
+  for (const MemoryPart& part : estimate.parts) {
+    parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", part.name, part.bytes >> 20);
+  }
   return Error{ErrorCode::invalid_argument,
-               "the job needs " + std::to_string(needed >> 20) + " MB of memory on " +
-                   std::string(device->name()) + ", which has " + std::to_string(*free >> 20) +
-                   " MB free: take a smaller train.micro, model, or a larger GPU"};
+               fmt::format("the job needs {} MB of memory on {}, which has {} MB free ({}): take a "
+                           "smaller train.micro, model, or a larger GPU (resources.device_memory)",
+                           estimate.bytes() >> 20, device->name(), *free >> 20, parts)};
 }
 
 Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& options) {

@@ -39,6 +39,9 @@ struct TrainingJob {
   bool saves_after(std::uint64_t step) const;
 };
 
+// The model of a spec, without weights.
+Result<models::Decoder> open_decoder(const spec::JobSpec& spec);
+
 // Whether a device has room for the job's state, gradients and activations; before anything is
 // allocated. Errors: invalid_argument with both numbers: the user's, as no retry helps.
 Result<> check_memory(const TrainingJob& job, kernels::Device* device);

@@ -63,6 +63,7 @@ Result<> round_stochastic(cudaStream_t stream, std::span<const float> from, Bf16
 Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   if (options_.inputs == Products::Inputs::fp32) return products_->run(stream(), form, args);
   Products::Operands operands{.type = Products::Inputs::bf16};
+  const ScratchMemory::Mark mark = scratch_.mark();
   const auto round = [&](const ConstMatrix& from, const void*& to, Index& stride) -> Result<> {
     stride = (from.columns + kStrideUnit - 1) / kStrideUnit * kStrideUnit;
     auto room = scratch_.take(static_cast<std::size_t>(from.rows * stride) * sizeof(Bf16));
@@ -72,7 +73,9 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   };
   if (auto done = round(args.left, operands.left, operands.left_stride); !done) return done;
   if (auto done = round(args.right, operands.right, operands.right_stride); !done) return done;
-  return products_->run(stream(), form, args, &operands);
+  auto ran = products_->run(stream(), form, args, &operands);
+  scratch_.rewind(mark);
+  return ran;
 }
 
 }  // namespace tutti::kernels::cuda

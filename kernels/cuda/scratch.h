@@ -20,6 +20,16 @@ class ScratchMemory {
   // 256-byte aligned; valid until reset().
   Result<void*> take(std::size_t bytes);
   void reset();
+  // What was taken after the mark is free for what the same op enqueues next.
+  struct Mark {
+    std::size_t chunk = 0;
+    std::size_t used = 0;
+  };
+  Mark mark() const { return {chunk_, used_}; }
+  void rewind(Mark mark) {
+    chunk_ = mark.chunk;
+    used_ = mark.used;
+  }
   std::size_t reserved() const { return reserved_; }
 
  private:

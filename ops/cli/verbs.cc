@@ -85,6 +85,8 @@ constexpr Verb kVerbs[] = {
 
     {"spec check", kSpecs, "F.yaml [--set a.b=c]...", "check a spec and print it resolved",
      declare_spec_check},
+    {"memory", kSpecs, "F.yaml [--set a.b=c]...", "what a training job takes of each GPU", nullptr,
+     pass_to_rank},
     {"spec keys", kSpecs, "[SECTION]", "all keys of a spec, with defaults", declare_spec_keys},
 };
 

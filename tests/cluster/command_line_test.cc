@@ -57,6 +57,12 @@ TEST_CASE("command line: help and the resolved spec need no cluster; what needs 
   REQUIRE(write_file_atomically(folder.path() / "resolved.yaml", resolved.out));
   CHECK(run_tutti({"spec", "check", (folder.path() / "resolved.yaml").string()}).out ==
         resolved.out);
+  const Finished memory =
+      run_tutti({"memory", (folder.path() / "job.yaml").string(), "-o", "json"});
+  INFO(memory.err);
+  CHECK(memory.code == 0);
+  CHECK(memory.out.find(R"({"bytes":)") == 0);
+  CHECK(run_tutti({"memory", "/no/such/spec.yaml"}).code == kUsage);
 
   const std::string nowhere = "TUTTI_STATE=" + (folder.path() / "none").string();
   const Finished jobs = run_tutti({"jobs"}, {nowhere});

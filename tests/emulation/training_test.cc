@@ -6,6 +6,7 @@
 #include <map>
 
 #include "jobs/models/inference_pass.h"
+#include "jobs/training/memory_estimate.h"
 #include "kernels/cuda/device.h"
 #include "protocol/base/file.h"
 #include "tests/unit/training/tiny_run.h"
@@ -219,6 +220,26 @@ TEST_CASE("emulation: a job that a device has no room for is refused with both n
   CHECK(refused.error().code == ErrorCode::invalid_argument);
   CHECK(refused.error().message.find("MB of memory on emulation, which has 60 MB free") !=
         std::string::npos);
+}
+
+TEST_CASE(
+    "emulation: what a job takes of a device is what was estimated, but for the room of ops") {
+  for (const char* const precision : {"fp32", "bf16"}) {
+    TinyJob tiny({.micro = 1});
+    tiny.spec().train.precision = precision;
+    const auto job = tiny.open();
+    const MemoryEstimate estimate = *estimate_memory(job->spec);
+    const auto before = Member::open()->free_bytes();
+    const Members members = make_members(*job, 1);
+    Hashes hashes;
+    run_generation(members, {.generation = 1, .root = tiny.checkpoints()}, 2, hashes);
+    const auto after = members[0]->device->free_bytes();
+    REQUIRE((before && after));
+    const std::uint64_t taken = *before - *after;
+    CAPTURE(precision, taken, estimate.bytes());
+    CHECK(taken <= estimate.bytes());
+    CHECK(taken + estimate.parts.back().bytes >= estimate.bytes());
+  }
 }
 
 TEST_CASE("emulation: an optimizer that has no GPU version is refused before the first step") {

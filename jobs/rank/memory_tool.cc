@@ -1,0 +1,83 @@
+#include "jobs/rank/memory_tool.h"
+
+#include <fmt/core.h>
+
+#include <cstdio>
+#include <vector>
+
+#include "jobs/tokenizers/tool_arguments.h"
+#include "jobs/training/memory_estimate.h"
+#include "protocol/base/file.h"
+#include "protocol/spec/parse.h"
+
+namespace tutti::rank {
+
+namespace {
+
+constexpr std::string_view kHelp =
+    R"(usage: tutti memory JOB.yaml [--set KEY=VALUE]... [-o text|json]
+
+What a training job takes of the memory of each GPU, by component, of the number of ranks that
+takes most; ask for such GPUs with resources.device_memory. The same figures decide in a rank
+whether the job fits.
+
+  --set KEY=VALUE    changes the spec, as in `tutti submit`
+  -o text|json       json: one object with `bytes`, `ranks`, `parts` (`name`, `bytes`)
+)";
+
+constexpr double kMegabyte = 1024.0 * 1024.0;
+
+std::string text_of(const training::MemoryEstimate& estimate) {
+  std::string out;
+  const auto line = [&](std::string_view name, std::uint64_t bytes) {
+    out += fmt::format("{:<12}{:>12.1f} MB\n", name, static_cast<double>(bytes) / kMegabyte);
+  };
+  for (const auto& part : estimate.parts) line(part.name, part.bytes);
+  line("in all", estimate.bytes());
+  return out + fmt::format("a GPU of each rank, with {} rank{}\n", estimate.ranks,
+                           estimate.ranks == 1 ? "" : "s");
+}
+
+std::string json_of(const training::MemoryEstimate& estimate) {
+  std::string parts;
+  for (const auto& part : estimate.parts) {
+    parts += fmt::format(R"({}{{"name":"{}","bytes":{}}})", parts.empty() ? "" : ",", part.name,
+                         part.bytes);
+  }
+  return fmt::format("{{\"bytes\":{},\"ranks\":{},\"parts\":[{}]}}\n", estimate.bytes(),
+                     estimate.ranks, parts);
+}
+
+Result<training::MemoryEstimate> estimate_of(const std::string& file,
+                                             const std::vector<std::string>& settings) {
+  const auto text = read_file(file);
+  if (!text) return text.error();
+  const auto spec = spec::parse_job_spec(*text, {.file = file, .overrides = settings});
+  if (!spec) return spec.error();
+  if (spec->kind != spec::JobKind::train) {
+    return Error{ErrorCode::invalid_argument, file + ": it is not a job of kind train"};
+  }
+  return training::estimate_memory(*spec);
+}
+
+}  // namespace
+
+int run_memory_tool(std::span<const std::string> args) {
+  std::vector<std::string> files;
+  std::vector<std::string> settings;
+  std::string format = "text";
+  tokenizers::ToolArguments arguments("memory", kHelp);
+  arguments.positional(files);
+  arguments.option("--set", settings);
+  arguments.option("-o", format);
+  if (const auto done = arguments.parse(args)) return *done;
+  if (files.size() != 1 || (format != "text" && format != "json")) {
+    return tokenizers::tool_failed("memory", "it takes one JOB.yaml and -o text or json");
+  }
+  const auto estimate = estimate_of(files.front(), settings);
+  if (!estimate) return tokenizers::tool_failed("memory", estimate.error().message);
+  std::fputs((format == "json" ? json_of(*estimate) : text_of(*estimate)).c_str(), stdout);
+  return tokenizers::kExitOk;
+}
+
+}  // namespace tutti::rank

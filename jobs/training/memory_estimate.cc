@@ -1,0 +1,121 @@
+#include "jobs/training/memory_estimate.h"
+
+#include <algorithm>
+
+#include "jobs/models/training_pass.h"
+#include "jobs/optimizers/optimizer.h"
+#include "jobs/training/step_reduction.h"
+#include "jobs/training/training_job.h"
+
+namespace tutti::training {
+
+namespace {
+
+// Tokens of one call of the pass: enough for products to run near their peak (from some 512 rows
+// on), few enough that activations stay small, and that a rank which is told to leave its group
+// gets to hear it soon: between two calls. A call of kMicroOperations takes a core half a second.
+constexpr std::uint64_t kMicroRowsMin = 512;
+constexpr std::uint64_t kMicroRowsMax = 2048;
+constexpr std::uint64_t kMicroOperations = 40'000'000'000;
+// Multiplications and additions a parameter and token, forward and backward.
+constexpr std::uint64_t kOperationsPerWeight = 6;
+
+// As the loss of a device cuts its rows (kernels/cuda/loss.cu).
+constexpr std::uint64_t kLogitsHeld = std::uint64_t{1} << 26;
+constexpr std::uint64_t kLossRowsMin = 256;
+constexpr std::uint64_t kLossRowsMax = 8192;
+// The library's workspace of products, and what other ops take for themselves.
+constexpr std::uint64_t kOpsRoom = std::uint64_t{64} << 20;
+
+// Sums that stand at once while subtrees are added depth first (shard_gradients.h).
+std::uint64_t gradient_buffers(const kernels::ShardTree& tree, std::uint64_t rank) {
+  std::uint64_t most = 1;
+  std::uint64_t held = 0;
+  for (const kernels::TreeNode& node : tree.subtrees_of(rank)) {
+    most = std::max(most, held + node.level + 1);
+    ++held;
+  }
+  return most;
+}
+
+// Logits of a chunk of rows; and where products round their inputs, the largest two of them.
+std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDescription& d,
+                            std::uint64_t rows) {
+  const std::uint64_t vocabulary = d.vocabulary;
+  const std::uint64_t chunk =
+      std::min(rows, std::clamp(kLogitsHeld / vocabulary, kLossRowsMin, kLossRowsMax));
+  const std::uint64_t logits = chunk * vocabulary * sizeof(float);
+  if (spec.train.precision != "bf16") return logits;
+  const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());
+  const std::uint64_t in_loss = chunk * vocabulary + vocabulary * width;
+  const std::uint64_t in_layer = rows * (d.feed_forward + width) + d.feed_forward * width;
+  return logits + std::max(in_loss, in_layer) * sizeof(std::uint16_t);
+}
+
+}  // namespace
+
+std::uint64_t MemoryEstimate::bytes() const {
+  std::uint64_t sum = 0;
+  for (const MemoryPart& part : parts) sum += part.bytes;
+  return sum;
+}
+
+std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder) {
+  const std::uint32_t shards = std::max(1U, spec.parallel.shards);
+  const std::uint32_t in_shard = std::max(1U, (spec.train.batch + shards - 1) / shards);
+  if (spec.train.micro != 0) return std::min(spec.train.micro, in_shard);
+  const std::uint64_t a_row = kOperationsPerWeight * decoder.layout().parameter_count();
+  const std::uint64_t rows = std::clamp(kMicroOperations / a_row, kMicroRowsMin, kMicroRowsMax);
+  const std::uint64_t samples = std::max<std::uint64_t>(1, rows / spec.data.sequence);
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(samples, in_shard));
+}
+
+MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,
+                               std::size_t states, std::uint32_t ranks) {
+  const models::ParameterLayout& layout = decoder.layout();
+  const models::DecoderDescription& description = decoder.description();
+  const std::uint32_t shards = std::max(1U, spec.parallel.shards);
+  MemoryEstimate estimate{.parts = {}, .ranks = std::clamp(ranks, 1U, shards)};
+  const auto tree =
+      kernels::ShardTree::create(shards, std::max(1U, spec.train.batch), estimate.ranks);
+  std::uint64_t buffers = 1;
+  std::uint64_t room = 0;
+  for (std::uint32_t rank = 0; tree && rank < estimate.ranks; ++rank) {
+    buffers = std::max(buffers, gradient_buffers(*tree, rank));
+    room = std::max(room, exchange_room(layout, *tree, rank));
+  }
+  const std::uint32_t micro = micro_samples(spec, decoder);
+  const models::PassLimits limits{.rows_max = micro * spec.data.sequence, .samples_max = micro};
+  constexpr std::uint64_t kFloat = sizeof(float);
+  estimate.parts = {
+      {"weights", layout.elements() * kFloat},
+      {"optimizer", states * layout.elements() * kFloat},
+      {"gradients", buffers * layout.gradient_elements() * kFloat},
+      {"exchange", room * kFloat},
+      {"activations", models::TrainingPass::workspace_bytes(description, limits)},
+      {"scratch", scratch_bytes(spec, description, limits.rows_max)},
+      {"ops", kOpsRoom},
+  };
+  return estimate;
+}
+
+MemoryEstimate largest_estimate(const spec::JobSpec& spec, const models::Decoder& decoder,
+                                std::size_t states) {
+  const std::uint32_t most = std::min(spec.resources.ranks_max, std::max(1U, spec.parallel.shards));
+  MemoryEstimate largest = estimate_memory(spec, decoder, states, spec.resources.ranks_min);
+  for (std::uint32_t ranks = spec.resources.ranks_min + 1; ranks <= most; ++ranks) {
+    MemoryEstimate one = estimate_memory(spec, decoder, states, ranks);
+    if (one.bytes() > largest.bytes()) largest = std::move(one);
+  }
+  return largest;
+}
+
+Result<MemoryEstimate> estimate_memory(const spec::JobSpec& spec) {
+  const auto optimizer = optimizers::find_optimizer(spec.train.optimizer.name);
+  if (!optimizer) return optimizer.error();
+  const auto decoder = open_decoder(spec);
+  if (!decoder) return decoder.error();
+  return largest_estimate(spec, *decoder, (*optimizer)->states.size());
+}
+
+}  // namespace tutti::training

@@ -1,0 +1,47 @@
+// What a training job takes of a device's memory, from shapes alone: known before anything is
+// allocated, and without data.
+//
+// Every part but the last two is what the code that allocates it will ask for; what ops take for
+// themselves is estimated from above.
+//
+// Threads: plain functions. Units: bytes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "jobs/models/decoder.h"
+#include "protocol/base/result.h"
+#include "protocol/spec/job_spec.h"
+
+namespace tutti::training {
+
+struct MemoryPart {
+  std::string name;
+  std::uint64_t bytes = 0;
+};
+
+struct MemoryEstimate {
+  std::vector<MemoryPart> parts;
+  std::uint32_t ranks = 1;
+
+  std::uint64_t bytes() const;
+};
+
+// Samples that go through the pass together.
+std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder);
+
+// Of the rank that has most, where the job has so many; at most as many as it has shards. `states`:
+// arenas that its optimizer keeps.
+MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,
+                               std::size_t states, std::uint32_t ranks);
+
+// The largest of those for all numbers of ranks that the job may have.
+MemoryEstimate largest_estimate(const spec::JobSpec& spec, const models::Decoder& decoder,
+                                std::size_t states);
+
+// Of a resolved spec of kind train. Errors: of its model and optimizer.
+Result<MemoryEstimate> estimate_memory(const spec::JobSpec& spec);
+
+}  // namespace tutti::training

@@ -1,0 +1,67 @@
+#include "jobs/training/memory_estimate.h"
+
+#include <catch2/catch.hpp>
+
+#include "jobs/models/training_pass.h"
+#include "tests/unit/training/tiny_run.h"
+
+namespace tutti::training {
+namespace {
+
+std::uint64_t part(const MemoryEstimate& estimate, std::string_view name) {
+  for (const MemoryPart& part : estimate.parts) {
+    if (part.name == name) return part.bytes;
+  }
+  FAIL("no part " << name);
+  return 0;
+}
+
+}  // namespace
+
+TEST_CASE("memory estimate: sums that stand at once follow the tree over shards") {
+  const test::TinyJob tiny;
+  const auto job = tiny.open();
+  const std::uint64_t arena = job->decoder.layout().gradient_elements() * sizeof(float);
+  const auto buffers = [&](std::uint32_t ranks) {
+    return part(estimate_memory(job->spec, job->decoder, 2, ranks), "gradients") / arena;
+  };
+  CHECK(buffers(1) == 4);  // 8 shards: as a binary counter
+  CHECK(buffers(2) == 3);
+  CHECK(buffers(3) == 3);  // {5}, and beside it {6} and {7}
+  CHECK(buffers(4) == 2);
+  CHECK(buffers(8) == 1);
+  CHECK(estimate_memory(job->spec, job->decoder, 2, 100).ranks == 8);
+}
+
+TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
+  test::TinyJob tiny;
+  tiny.spec().resources.ranks_max = 4;
+  const auto job = tiny.open();
+  const auto& layout = job->decoder.layout();
+  const MemoryEstimate alone = estimate_memory(job->spec, job->decoder, 2, 1);
+  CHECK(part(alone, "weights") == layout.elements() * sizeof(float));
+  CHECK(part(alone, "optimizer") == 2 * part(alone, "weights"));
+  CHECK(part(alone, "exchange") == 0);
+  CHECK(part(alone, "activations") ==
+        models::TrainingPass::workspace_bytes(
+            job->decoder.description(),
+            {.rows_max = job->micro() * job->spec.data.sequence, .samples_max = job->micro()}));
+  CHECK(part(estimate_memory(job->spec, job->decoder, 2, 4), "exchange") > 0);
+  std::uint64_t sum = 0;
+  for (const MemoryPart& one : alone.parts) sum += one.bytes;
+  CHECK(alone.bytes() == sum);
+  // One rank holds most of the tree.
+  const auto largest = estimate_memory(job->spec);
+  REQUIRE(largest);
+  CHECK(largest->ranks == 1);
+  CHECK(largest->bytes() == alone.bytes());
+
+  spec::JobSpec rounded = job->spec;
+  rounded.train.precision = "bf16";
+  const MemoryEstimate in_bf16 = estimate_memory(rounded, job->decoder, 2, 1);
+  CHECK(part(in_bf16, "scratch") > part(alone, "scratch"));
+  rounded.model.heads = 7;  // does not divide the width
+  CHECK_FALSE(estimate_memory(rounded));
+}
+
+}  // namespace tutti::training
