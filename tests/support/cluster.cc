@@ -46,6 +46,14 @@ std::vector<std::string> base_environment(const std::vector<std::string>& more) 
   return out;
 }
 
+// What runs as a rank: the test's own program, else $TUTTI_TEST_RANK (ops/sanitize: that of a plain
+// build, so that jobs keep their speed), else tutti-rank beside tutti (empty).
+std::string rank_binary(const ClusterOptions& options) {
+  const char* given = std::getenv("TUTTI_TEST_RANK");
+  if (!options.rank_binary.empty() || given == nullptr) return options.rank_binary.string();
+  return given;
+}
+
 std::string new_mark() { return std::string(kMark) + "=" + random_hex(8); }
 
 std::optional<worker::ExitStatus> wait_exit(const worker::Launched& process,
@@ -136,9 +144,8 @@ void Cluster::start() {
   std::vector<std::string> command = {
       binary(), "up", "--slots", std::to_string(options_.slots), "--state", state_.string(),
       "--port", "0",  "--faults"};
-  if (!options_.rank_binary.empty()) {
-    command.insert(command.end(), {"--rank-binary", options_.rank_binary.string()});
-  }
+  const std::string rank = rank_binary(options_);
+  if (!rank.empty()) command.insert(command.end(), {"--rank-binary", rank});
   auto up = worker::launch(
       {.command = command, .environment = environment(), .folder = {}, .linked = false});
   REQUIRE(up);
@@ -262,12 +269,12 @@ void Cluster::kill_part(const std::string& part) const {
 
 void Cluster::add_worker(const std::string& name, unsigned slots) {
   const fs::path config = folder_.path() / (name + ".yaml");
+  const std::string rank = rank_binary(options_);
   REQUIRE(write_file_atomically(
-      config,
-      "state: " + (folder_.path() / name).string() + "\njoin: " + (state_ / "join.json").string() +
-          "\nname: " + name + "\nslots: " + std::to_string(slots) + "\nthreads: 1\nfaults: true\n" +
-          (options_.rank_binary.empty() ? std::string()
-                                        : "rank_binary: " + options_.rank_binary.string() + "\n")));
+      config, "state: " + (folder_.path() / name).string() +
+                  "\njoin: " + (state_ / "join.json").string() + "\nname: " + name +
+                  "\nslots: " + std::to_string(slots) + "\nthreads: 1\nfaults: true\n" +
+                  (rank.empty() ? std::string() : "rank_binary: " + rank + "\n")));
   auto started = worker::launch({.command = {binary(), "worker", "--config", config.string()},
                                  .environment = environment(),
                                  .folder = {},

@@ -42,7 +42,7 @@ bool eventually(const std::function<bool()>& holds,
 
 struct ClusterOptions {
   unsigned slots = 2;
-  std::filesystem::path rank_binary = {};     // empty: tutti-rank
+  std::filesystem::path rank_binary = {};     // empty: $TUTTI_TEST_RANK or tutti-rank
   std::vector<std::string> environment = {};  // of its processes, besides PATH
 };
 

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <future>
+
 #include "protocol/base/file.h"
 #include "protocol/base/secret.h"
 #include "tests/support/patience.h"
@@ -48,17 +50,14 @@ ScriptedCoordinator::ScriptedCoordinator(const std::filesystem::path& folder, st
 }
 
 ScriptedCoordinator::~ScriptedCoordinator() {
-  std::unique_lock lock(mutex_);
-  bool ended = false;
+  std::promise<void> ended;
   const auto told = host_->tell([&] {
     server_.reset();
     liveness_.reset();
     host_->close();
-    const std::lock_guard inner(mutex_);
-    ended = true;
-    changed_.notify_all();
+    ended.set_value();
   });
-  if (told) changed_.wait(lock, [&] { return ended; });
+  if (told) ended.get_future().wait();
   runtime_.stop();
 }
 

@@ -20,6 +20,7 @@ from net import die_with_parent
 
 PATIENCE = max(1, int(os.environ.get("TUTTI_TEST_PATIENCE", "1")))  # as tests/support/patience.h
 DEADLINE = 120.0
+RANK = os.environ.get("TUTTI_TEST_RANK")  # as tests/support/cluster.cc
 COORDINATOR_HOST = "a"
 ENVIRONMENT = {name: value for name, value in os.environ.items()
                if name in ("PATH", "ASAN_OPTIONS", "TSAN_OPTIONS")}  # the latter of ops/sanitize
@@ -67,7 +68,8 @@ class Cluster:
         for name in hosts.names:
             self._write(f"worker-{name}", {
                 "state": self.folder / f"worker-{name}", "join": self.state / "join.json", "name": name,
-                "slots": slots, "threads": 1, "faults": "true"})
+                "slots": slots, "threads": 1, "faults": "true",
+                **({"rank_binary": RANK} if RANK else {})})
             self.commands[f"worker-{name}"] = (name, "worker")
         for part in self.commands:
             self.start(part)

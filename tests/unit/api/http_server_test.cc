@@ -1,5 +1,6 @@
 #include <list>
 #include <memory>
+#include <thread>
 
 #include "coordinator/api/http_server.h"
 #include "coordinator/api/route.h"
@@ -48,14 +49,14 @@ TEST_CASE("http: a request in pieces, and several at once, are answered one by o
 
 TEST_CASE("http: who is slow with a header is let go, and others are answered meanwhile") {
   const coordinator::AccessTable access("admin", "join");
-  actor::Runtime runtime(1);
+  actor::Runtime runtime;
   auto server = *api::HttpServer::open(
       runtime, {.access = &access, .header_within = std::chrono::seconds(1)});
   server->start({{"GET", "/healthz", api::Role::anyone,
                   [](const api::Call&) -> boost::asio::awaitable<api::Answer> {
                     co_return api::json_answer("ok\n");
                   }}});
-  runtime.start();
+  std::thread serving([&] { runtime.run(); });
   const std::string url = "http://127.0.0.1:" + std::to_string(server->port());
   std::list<RawConnection> slow;
   for (int i = 0; i < 50; ++i) {
@@ -71,6 +72,7 @@ TEST_CASE("http: who is slow with a header is let go, and others are answered me
   }
   server->stop();
   runtime.stop();
+  serving.join();
 }
 
 TEST_CASE("http: too many idle connections make room for a new one, the oldest first") {

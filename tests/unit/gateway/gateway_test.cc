@@ -94,12 +94,12 @@ class ScriptedRank {
 
 struct Service {
   Service() {
-    runtime.start();
     gateway = std::make_unique<Gateway>(runtime);
     auto opened = api::HttpServer::open(runtime, {.access = &access});
     REQUIRE(opened.ok());
     http = *std::move(opened);
     http->start(gateway->routes());
+    serving = std::thread([this] { runtime.run(); });
     rank = std::make_unique<ScriptedRank>(runtime, seen);
     gateway->open(rank->serving(1));
   }
@@ -107,6 +107,7 @@ struct Service {
     http->stop();
     rank.reset();
     runtime.stop();
+    serving.join();  // no handler runs any more
     http.reset();
     gateway.reset();
   }
@@ -131,7 +132,8 @@ struct Service {
 
   test::EventLog seen;  // by the rank
   coordinator::AccessTable access{"secret", "join"};
-  actor::Runtime runtime{2};
+  actor::Runtime runtime{1};
+  std::thread serving;
   std::unique_ptr<Gateway> gateway;
   std::unique_ptr<api::HttpServer> http;
   std::unique_ptr<ScriptedRank> rank;
