@@ -4,6 +4,7 @@
 #include <mutex>
 #include <optional>
 
+#include "jobs/rank/op_report.h"
 #include "jobs/rank/serve_door.h"
 #include "jobs/serving/engine.h"
 #include "jobs/serving/model_folder.h"
@@ -204,6 +205,7 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
     const std::lock_guard lock(mutex_);
     door_.reset();
   }
+  TUTTI_LOG_INFO("rank", "{}", describe_ops(kernels::op_counts()));
   sink(GroupLeft{order.order.generation, -1, reason, held()});
 }
 

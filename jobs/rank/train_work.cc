@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "jobs/checkpoint/checkpoint_writer.h"
+#include "jobs/rank/op_report.h"
 #include "jobs/training/trainer.h"
 #include "kernels/collective/communicator.h"
 #include "protocol/base/log.h"
@@ -222,6 +223,7 @@ void TrainWork::make_steps(const EventSink& sink, const training::Entered& enter
   }
   trainer_->flags_honoured();
   progress_.enter(training::Phase::idle);
+  TUTTI_LOG_INFO("rank", "{}", describe_ops(kernels::op_counts()));
   sink(Finished{trainer_->state().step, wire::FailureClass::none, ""});
 }
 

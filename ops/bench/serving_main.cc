@@ -1,7 +1,7 @@
 // The engine's side of ops/bench/serving: makes a model with fresh weights, then does what a line
 // on standard input asks, and answers with the seconds that it took.
 //
-//   bench_serving FOLDER LAYERS WIDTH VOCABULARY THREADS     lines: BATCH PROMPT TOKENS
+//   bench_serving FOLDER LAYERS WIDTH VOCABULARY THREADS FORMAT     lines: BATCH PROMPT TOKENS
 //   answer: seconds to the first token of all, seconds from there to the last, tokens drawn there
 #include <fmt/core.h>
 
@@ -86,7 +86,7 @@ void run(Engine& engine, const Load& load, std::uint32_t round) {
 }  // namespace
 
 int main(int count, char** values) {
-  if (count != 6) return fail("usage: bench_serving FOLDER LAYERS WIDTH VOCABULARY THREADS");
+  if (count != 7) return fail("usage: bench_serving FOLDER LAYERS WIDTH VOCABULARY THREADS FORMAT");
   std::array<std::uint32_t, 4> numbers{};
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     numbers[i] = static_cast<std::uint32_t>(std::strtoul(values[i + 2], nullptr, 10));
@@ -101,7 +101,11 @@ int main(int count, char** values) {
   if (const auto saved = tutti::models::save_model(*decoder, weights.span(), values[1]); !saved) {
     return fail(saved.error().message);
   }
-  Engine engine({&*decoder, weights.span()}, {&pool}, {.batch_max = 64});
+  const auto images =
+      tutti::models::ServingWeights::from({&pool}, *decoder, values[6], weights.span());
+  if (!images) return fail(images.error().message);
+  Engine engine({.decoder = &*decoder, .weights = {}, .images = &*images}, {&pool},
+                {.batch_max = 64});
   fmt::print("ready\n");
   std::fflush(stdout);
   std::string line;

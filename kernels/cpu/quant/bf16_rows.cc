@@ -9,6 +9,7 @@ namespace tutti::kernels {
 
 namespace {
 
+constexpr Index kTileRowsMax = 6;
 // How far ahead the panel is asked for: further than a stretch.
 constexpr Index kAhead = 16384;
 
@@ -48,28 +49,40 @@ void run_tile(const ConstMatrix& left, const std::uint16_t* panel, float* sums) 
   }
 }
 
-// All outputs of a panel, kVectors x 8 at a time, in stretches that the first cache keeps.
+// All outputs of a panel, kVectors x 8 at a time.
 template <int kRows, int kVectors>
-void run_panel(const ConstMatrix& left, const std::uint16_t* panel, float* sums) {
-  constexpr Index kDepth = kVectors * 8 == kImagePanel ? Index{1} << 30 : 128;
-  for (Index k = 0; k < left.columns; k += kDepth) {
-    const ConstMatrix part = left.column_range(k, std::min(kDepth, left.columns - k));
-    for (Index first = 0; first < kImagePanel; first += kVectors * 8) {
-      run_tile<kRows, kVectors>(part, panel + k * kImagePanel + first, sums + first);
-    }
+void run_columns(const ConstMatrix& left, const std::uint16_t* panel, float* sums) {
+  for (Index first = 0; first < kImagePanel; first += kVectors * 8) {
+    run_tile<kRows, kVectors>(left, panel + first, sums + first);
+  }
+}
+
+void run_block(const ConstMatrix& left, const std::uint16_t* panel, float* sums) {
+  switch (left.rows) {
+    case 1: return run_columns<1, 8>(left, panel, sums);
+    case 2: return run_columns<2, 4>(left, panel, sums);
+    case 3: return run_columns<3, 4>(left, panel, sums);
+    case 4: return run_columns<4, 2>(left, panel, sums);
+    case 5: return run_columns<5, 2>(left, panel, sums);
+    default: return run_columns<6, 2>(left, panel, sums);
   }
 }
 
 }  // namespace
 
 void run_bf16_rows(const ConstMatrix& left, const std::uint16_t* panel, float* sums) {
-  switch (left.rows) {
-    case 1: return run_panel<1, 8>(left, panel, sums);
-    case 2: return run_panel<2, 4>(left, panel, sums);
-    case 3: return run_panel<3, 4>(left, panel, sums);
-    case 4: return run_panel<4, 2>(left, panel, sums);
-    case 5: return run_panel<5, 2>(left, panel, sums);
-    default: return run_panel<6, 2>(left, panel, sums);
+  if (left.rows == 1) return run_block(left, panel, sums);
+  // Stretches of the panel that the first cache keeps; in one, equal blocks of rows.
+  constexpr Index kDepth = 128;
+  const Index blocks = (left.rows + kTileRowsMax - 1) / kTileRowsMax;
+  for (Index k = 0; k < left.columns; k += kDepth) {
+    const ConstMatrix part = left.column_range(k, std::min(kDepth, left.columns - k));
+    for (Index b = 0; b < blocks; ++b) {
+      const Index first = b * left.rows / blocks;
+      const Index last = (b + 1) * left.rows / blocks;
+      run_block(part.row_range(first, last - first), panel + k * kImagePanel,
+                sums + first * kImagePanel);
+    }
   }
 }
 

@@ -1,11 +1,11 @@
-// One to six rows by a panel of a bf16 image: widened in registers, beside their chains.
+// One to twelve rows by a panel of a bf16 image: widened in registers, beside their chains.
 #pragma once
 
 #include "kernels/cpu/product/product_call.h"
 
 namespace tutti::kernels {
 
-inline constexpr Index kBf16RowsMax = 6;
+inline constexpr Index kBf16RowsMax = 12;
 
 // sums[row * kImagePanel + output] go on by the chains over all of `depth`; `panel` is
 // [depth][kImagePanel] bf16, `left` [rows][stride].

@@ -12,6 +12,7 @@
 #include "kernels/cpu/quant/bf16_rows.h"
 #include "kernels/cpu/quant/cells.h"
 #include "kernels/cpu/quant/image.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -275,6 +276,9 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
     finish(args, {0, args.output.rows}, 0, args.output.columns);
     return {};
   }
+  const OpTimer timer(Op::product_low_precision,
+                      {.flop = 2 * args.left.rows * weight->outputs() * weight->inputs(),
+                       .bytes = static_cast<std::int64_t>(weight->bytes())});
   if (args.activations == Activations::int8) {
     run_int8(ctx, args);
   } else {

@@ -1,0 +1,41 @@
+#include "jobs/rank/op_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace tutti::rank {
+
+namespace {
+
+constexpr std::size_t kOpsShown = 8;  // what is left is a percent or two
+
+std::string describe(const kernels::OpCount& count) {
+  std::string text = fmt::format("{} {:.3g} s ({} calls", count.name, count.seconds, count.calls);
+  if (count.seconds > 0 && count.flop > 0) {
+    text += fmt::format(", {:.1f} GFLOP/s", 1e-9 * static_cast<double>(count.flop) / count.seconds);
+  } else if (count.seconds > 0 && count.bytes > 0) {
+    text += fmt::format(", {:.1f} GB/s", 1e-9 * static_cast<double>(count.bytes) / count.seconds);
+  }
+  return text + ")";
+}
+
+}  // namespace
+
+std::string describe_ops(std::span<const kernels::OpCount> counts) {
+  if (counts.empty()) return "";
+  std::vector<kernels::OpCount> sorted(counts.begin(), counts.end());
+  std::ranges::stable_sort(sorted, std::greater<>(), &kernels::OpCount::seconds);
+  std::string text = "ops: ";
+  for (std::size_t i = 0; i < std::min(sorted.size(), kOpsShown); ++i) {
+    if (i > 0) text += ", ";
+    text += describe(sorted[i]);
+  }
+  if (sorted.size() > kOpsShown) {
+    text += fmt::format(", and {} more", sorted.size() - kOpsShown);
+  }
+  return text;
+}
+
+}  // namespace tutti::rank

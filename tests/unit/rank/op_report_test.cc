@@ -1,0 +1,26 @@
+#include "jobs/rank/op_report.h"
+
+#include <catch2/catch.hpp>
+
+namespace tutti::rank {
+
+using kernels::OpCount;
+
+TEST_CASE("op report: the most expensive op comes first, with its rate") {
+  const OpCount counts[] = {
+      {.name = "add_into", .calls = 3, .seconds = 0.5, .bytes = 6'000'000'000},
+      {.name = "product", .calls = 1200, .seconds = 2.0, .flop = 200'000'000'000, .bytes = 1},
+      {.name = "rotary_angles", .calls = 1}};
+  CHECK(describe_ops(counts) ==
+        "ops: product 2 s (1200 calls, 100.0 GFLOP/s), add_into 0.5 s (3 calls, 12.0 GB/s), "
+        "rotary_angles 0 s (1 calls)");
+}
+
+TEST_CASE("op report: of many ops the cheap ones are counted, of none nothing is said") {
+  std::vector<OpCount> counts;
+  for (int i = 0; i < 11; ++i) counts.push_back({.name = "op", .calls = 1, .seconds = 1.0 * i});
+  CHECK(describe_ops(counts).ends_with(", and 3 more"));
+  CHECK(describe_ops({}).empty());
+}
+
+}  // namespace tutti::rank
