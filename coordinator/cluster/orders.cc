@@ -16,11 +16,25 @@ namespace {
 constexpr Duration kCulpritGrace = std::chrono::milliseconds(500);
 constexpr Duration kKillSlack = std::chrono::milliseconds(500);
 
+// Its successor takes what is asked from now on, and it finishes what is open: as long as its node
+// has time for it.
+bool is_replaced_server(const JobRecord* job, const ProcessRecord& process) {
+  return job != nullptr && job->terms.kind == "serve" && job->state == JobState::running &&
+         process.generation < job->generation;
+}
+
 // A program that is asked to leave may use its notice; the rest of the deadline is for the kill. A
 // rank has saved by now, or had its time to, and only exits.
 Duration grace_for(const Desk& desk, const JobRecord* job, const ProcessRecord& process) {
   // Who was taken out of its gang is broken or hung, and others wait for its slot.
   if (process.ordered_to_stop) return kCulpritGrace;
+  if (is_replaced_server(job, process)) {
+    const WorkerRecord* worker = desk.durable.worker(process.worker);
+    const std::int64_t due = worker == nullptr ? 0 : worker->drain.due_unix_ms;
+    if (due == 0) return desk.settings.notice;
+    const Duration left = std::chrono::milliseconds(due - desk.wall.unix_ms) - kKillSlack;
+    return std::clamp(left, kCulpritGrace, std::max(kCulpritGrace, desk.settings.notice));
+  }
   if (job == nullptr || job->release.to == ReleaseTo::none) return desk.settings.stop_grace;
   Duration left = notice_left(desk, job->release) - kKillSlack;
   if (job->terms.kind != "run") left = std::min(left, desk.settings.stop_grace);

@@ -80,7 +80,8 @@ void GatewayState::handle(const ServingOpened& input) {
     const Link& link = links_.at(old);
     if (link.endpoint == input.endpoint && link.key == input.key && link.model == input.model)
       return;
-    drop_link(old, {ErrorCode::unavailable, "the serving rank was replaced"});
+    links_.at(old).leaving = true;
+    if (link.open.empty()) drop_link(old, {});
   }
   const LinkId id{++last_link_};
   Link& link = links_[id];
@@ -93,10 +94,15 @@ void GatewayState::handle(const ServingOpened& input) {
 }
 
 void GatewayState::handle(const ServingClosed& input) {
-  const LinkId id = link_of_job(input.job);
-  if (!id) return;
-  const std::string model = links_.at(id).model;
-  drop_link(id, {ErrorCode::unavailable, "the serving rank was lost or stopped"});
+  std::vector<LinkId> closed;
+  for (const auto& [id, link] : links_) {
+    if (link.job == input.job) closed.push_back(id);
+  }
+  if (closed.empty()) return;
+  const std::string model = links_.at(closed.back()).model;
+  for (const LinkId id : closed) {
+    drop_link(id, {ErrorCode::unavailable, "the serving rank was lost or stopped"});
+  }
   std::erase_if(recent_, [this](const auto& entry) { return entry.second <= now_; });
   if (recent_.size() >= settings_.recent_models_max) {
     const auto oldest =
@@ -108,10 +114,12 @@ void GatewayState::handle(const ServingClosed& input) {
 }
 
 void GatewayState::handle(const LinkConnected& input) {
-  const auto at = links_.find(input.link);
+  auto at = links_.find(input.link);
   if (at == links_.end()) return;
   // A second connection without a loss in between: what was sent on the first is lost.
   if (at->second.connected) handle(LinkLost{input.link});
+  at = links_.find(input.link);
+  if (at == links_.end()) return;
   at->second.connected = true;
   send_held(at->second.model);
 }
@@ -120,7 +128,9 @@ void GatewayState::handle(const LinkLost& input) {
   const auto at = links_.find(input.link);
   if (at == links_.end()) return;
   at->second.connected = false;
-  fail_all_of(input.link, {ErrorCode::unavailable, "the connection to the serving rank was lost"});
+  const Error lost{ErrorCode::unavailable, "the connection to the serving rank was lost"};
+  if (at->second.leaving) return drop_link(input.link, lost);
+  fail_all_of(input.link, lost);
 }
 
 void GatewayState::handle(AnswerArrived& input) {
@@ -169,7 +179,7 @@ void GatewayState::handle(const Tick&) {
 
 LinkId GatewayState::link_of_job(JobId job) const {
   for (const auto& [id, link] : links_) {
-    if (link.job == job) return id;
+    if (link.job == job && !link.leaving) return id;
   }
   return {};
 }
@@ -178,7 +188,8 @@ LinkId GatewayState::best_link(const std::string& model) const {
   LinkId best;
   std::size_t fewest = settings_.open_max;
   for (const auto& [id, link] : links_) {
-    if (link.model != model || !link.connected || link.open.size() >= fewest) continue;
+    if (link.model != model || !link.connected || link.leaving) continue;
+    if (link.open.size() >= fewest) continue;
     best = id;
     fewest = link.open.size();
   }
@@ -187,7 +198,7 @@ LinkId GatewayState::best_link(const std::string& model) const {
 
 bool GatewayState::reachable(const std::string& model) const {
   return std::any_of(links_.begin(), links_.end(), [&](const auto& entry) {
-    return entry.second.model == model && entry.second.connected;
+    return entry.second.model == model && entry.second.connected && !entry.second.leaving;
   });
 }
 
@@ -238,6 +249,7 @@ void GatewayState::fail_all_of(LinkId link, const Error& error) {
 }
 
 void GatewayState::drop_link(LinkId link, const Error& error) {
+  links_.at(link).leaving = false;  // else it would go with the last of its requests
   fail_all_of(link, error);
   links_.erase(link);
   effects_.push_back(CloseLink{link});
@@ -245,11 +257,13 @@ void GatewayState::drop_link(LinkId link, const Error& error) {
 
 void GatewayState::forget(RequestId id) {
   const auto at = requests_.find(id);
-  if (const auto link = links_.find(at->second.link); link != links_.end()) {
-    link->second.open.erase(id);
-  }
+  const LinkId sent = at->second.link;
   dues_.erase({at->second.due, id});
   requests_.erase(at);
+  const auto link = links_.find(sent);
+  if (link == links_.end()) return;
+  link->second.open.erase(id);
+  if (link->second.leaving && link->second.open.empty()) drop_link(sent, {});
 }
 
 void GatewayState::set_due(RequestId id, Request& request, Duration after) {

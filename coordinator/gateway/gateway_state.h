@@ -7,6 +7,9 @@
 //    +--> error <-+                                 replaced costs new requests a moment, not an
 //                                                   error. What was sent is never sent again.
 //
+// A rank that takes another's place gets what is asked from then on; the one before finishes what
+// is open there, and its link is closed with the last of it.
+//
 // A model's name may be served by several jobs: a request goes to the one with the fewest open
 // requests. A link whose connection is lost keeps its place, since it connects again by itself or
 // is closed soon by the cluster.
@@ -74,6 +77,7 @@ class GatewayState {
     std::string endpoint;
     std::string key;
     bool connected = false;
+    bool leaving = false;  // another rank took its place: it only finishes what is open
     std::set<RequestId> open;
   };
 

@@ -66,6 +66,9 @@ struct RankHost::Impl {
     work->interrupt(effect.reason);
   }
   void perform(const RaiseFlags& effect) { work->raise_flags(effect); }
+  void perform(const WindDown&) {
+    if (!work->wind_down()) ::_exit(0);
+  }
   void perform(const ExitProcess& effect) { ::_exit(effect.code); }
 
   void send(const wire::FromRank& report) {

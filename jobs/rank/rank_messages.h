@@ -133,6 +133,10 @@ struct RaiseFlags {
 
   bool operator==(const RaiseFlags&) const = default;
 };
+// Finish what is open and leave the group; exit at once if nothing can be finished.
+struct WindDown {
+  bool operator==(const WindDown&) const = default;
+};
 struct ExitProcess {
   int code = 0;
 
@@ -140,6 +144,6 @@ struct ExitProcess {
 };
 
 using Effect = std::variant<SendReport, BeginSetUp, BeginListening, BeginGroup, BeginCommit,
-                            Interrupt, RaiseFlags, ExitProcess>;
+                            Interrupt, RaiseFlags, WindDown, ExitProcess>;
 
 }  // namespace tutti::rank

@@ -95,7 +95,12 @@ RankState::Effects RankState::take(const wire::AbortGeneration& order) {
   return {Interrupt{order.reason}};
 }
 
-RankState::Effects RankState::take(const wire::StopRank&) { return {ExitProcess{0}}; }
+// Its worker ends it once the grace is over.
+RankState::Effects RankState::take(const wire::StopRank& order) {
+  if (phase_ != Phase::in_group || order.grace_ms == 0) return {ExitProcess{0}};
+  stopping_ = true;
+  return {WindDown{}};
+}
 
 // Not bound to this rank's generation: the parts of one that is over may be whole.
 RankState::Effects RankState::take(const wire::CommitCheckpoint& order) {
@@ -144,6 +149,7 @@ RankState::Effects RankState::take(const PartWritten& event) {
 }
 
 RankState::Effects RankState::take(const GroupLeft& event) {
+  if (stopping_) return {ExitProcess{0}};
   const bool ordered = phase_ == Phase::leaving;
   if (generation_ > event.generation) return listen();
   phase_ = Phase::between;

@@ -122,6 +122,11 @@ void ServeDoor::wait() {
   impl_->arrived.wait(lock, [this] { return impl_->woken || !impl_->inbox.empty(); });
 }
 
+bool ServeDoor::wait_within(Duration within) {
+  std::unique_lock lock(impl_->mutex);
+  return impl_->arrived.wait_for(lock, within, [this] { return !impl_->inbox.empty(); });
+}
+
 void ServeDoor::wake() {
   {
     const std::lock_guard lock(impl_->mutex);

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "protocol/base/clock.h"
 #include "protocol/base/result.h"
 #include "protocol/wire/serve_messages.h"
 
@@ -42,6 +43,8 @@ class ServeDoor {
   // Returns once something arrived or wake() was called.
   void wait();
   void wake();
+  // Whether something has arrived, at the latest after `within`; woken or not.
+  bool wait_within(Duration within);
   std::vector<Arrived> take();
 
   // Sends all, with one turn of the endpoint's thread. The places in `answers` of those that could

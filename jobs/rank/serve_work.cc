@@ -1,5 +1,6 @@
 #include "jobs/rank/serve_work.h"
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -17,6 +18,9 @@ namespace {
 
 // Serving ranks have no data plane yet: nobody connects to them as a peer.
 constexpr const char* kNoAddress = "none";
+// A rank whose successor serves gets no further request; what was on its way meanwhile comes within
+// this, and the last answers leave.
+constexpr Duration kQuietBeforeEnd = std::chrono::milliseconds(100);
 
 std::string_view finish_name(serving::Finish finish) {
   switch (finish) {
@@ -84,6 +88,7 @@ class ServeWork final : public Work {
   }
   void interrupt(const std::string& reason) override;
   void raise_flags(const RaiseFlags&) override {}
+  bool wind_down() override;
   const training::Progress& progress() const override { return progress_; }
 
  private:
@@ -117,6 +122,7 @@ class ServeWork final : public Work {
   std::mutex mutex_;  // what interrupt() touches
   std::unique_ptr<ServeDoor> door_;
   std::optional<std::string> interrupted_;
+  std::atomic<bool> winding_down_{false};
 };
 
 Result<> ServeWork::set_up(const wire::StartRank& order) {
@@ -167,6 +173,14 @@ void ServeWork::interrupt(const std::string& reason) {
   if (door_) door_->wake();
 }
 
+bool ServeWork::wind_down() {
+  const std::lock_guard lock(mutex_);
+  if (!door_) return false;
+  winding_down_ = true;
+  door_->wake();
+  return true;
+}
+
 std::optional<std::string> ServeWork::interruption() {
   const std::lock_guard lock(mutex_);
   return interrupted_;
@@ -194,7 +208,7 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
   sink(entered);
   progress_.enter(training::Phase::serving);
   serve();
-  const std::string reason = *interruption();
+  const std::string reason = interruption().value_or("its requests are answered");
   for (const auto& [id, asker] : askers_) {
     answers_.push_back({asker.peer, refusal(asker.request, {ErrorCode::unavailable, reason})});
   }
@@ -217,7 +231,8 @@ void ServeWork::serve() {
       for (const serving::Output& output : engine_->step()) take(output);
     }
     give_answers();
-    if (idle) door_->wait();
+    if (idle && winding_down_ && !door_->wait_within(kQuietBeforeEnd)) return;
+    if (idle && !winding_down_) door_->wait();
     progress_.step.store(engine_->status().steps, std::memory_order_relaxed);
   }
 }

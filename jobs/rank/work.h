@@ -41,6 +41,9 @@ class Work {
   // run_group leaves its group as soon as it can, keeping its state.
   virtual void interrupt(const std::string& reason) = 0;
   virtual void raise_flags(const RaiseFlags& flags) = 0;
+  // The process is to end: run_group finishes what others wait for, takes nothing more on, and
+  // leaves. False: there is nothing of the kind.
+  virtual bool wind_down() { return false; }
 
   virtual const training::Progress& progress() const = 0;
   // Number of the collective that it is in or did last, within the generation.

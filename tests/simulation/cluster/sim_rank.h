@@ -56,6 +56,8 @@ class SimRank {
   void perform(const rank::BeginCommit& effect);
   void perform(const rank::Interrupt& effect);
   void perform(const rank::RaiseFlags& effect);
+  // Nobody asks a simulated server anything.
+  void perform(const rank::WindDown&) { perform(rank::ExitProcess{0}); }
   void perform(const rank::ExitProcess& effect);
 
   // The computing thread.

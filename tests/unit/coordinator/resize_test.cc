@@ -183,6 +183,7 @@ TEST_CASE("drain: a server's successor serves elsewhere before the server ends")
   const auto stops = driver.take<wire::StopRank>();
   REQUIRE(stops.size() == 1);
   CHECK(stops[0].process == old[0].process);
+  CHECK(stops[0].grace_ms == 59'500);  // what the drain leaves is for what is open there
   driver.exited(old[0], 0);
   CHECK(processes_on(driver, "a") == 0);
   CHECK(driver.job_state(job) == running);

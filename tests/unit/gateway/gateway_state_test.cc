@@ -145,6 +145,54 @@ TEST_CASE("gateway: a job that stops serving fails its requests and leaves the o
   CHECK(one != two);
 }
 
+TEST_CASE("gateway: a rank whose successor serves finishes what is open, and gets nothing new") {
+  Driver it;
+  const LinkId old = it.serve(1);
+  it.start(1);
+  it.start(2);
+  it.tell(ServingOpened{JobId{1}, "kjv", "tcp://successor", "key"});
+  CHECK(it.failed.empty());
+  REQUIRE(it.opened.size() == 1);
+  const LinkId next = it.opened[0].link;
+  it.start(3);  // the successor is not connected yet
+  CHECK(it.quiet());
+  it.tell(LinkConnected{next});
+  REQUIRE(it.sent.size() == 1);
+  CHECK(it.sent[0].link == next);
+  it.answer(old, 1, "stop");
+  CHECK(it.given.size() == 1);
+  CHECK(it.closed.empty());
+  it.answer(old, 2, "length");
+  CHECK(it.given.size() == 1);
+  REQUIRE(it.closed.size() == 1);
+  CHECK(it.closed[0].link == old);
+  it.tell(LinkLost{old});  // nothing of it is left
+  CHECK(it.quiet());
+  CHECK(it.state.links() == 1);
+}
+
+TEST_CASE("gateway: what a replaced rank did not finish before its end is an error each") {
+  Driver it;
+  const LinkId old = it.serve(1);
+  it.start(1);
+  it.start(2);
+  it.tell(ServingOpened{JobId{1}, "kjv", "tcp://successor", "key"});
+  const LinkId next = it.opened[0].link;
+  it.tell(LinkLost{old});
+  REQUIRE(it.failed.size() == 2);
+  CHECK(it.failed[0].error.code == ErrorCode::unavailable);
+  CHECK(it.closed.size() == 1);
+  CHECK(it.state.open_requests() == 0);
+  // The end of the job ends a link that only finishes, too.
+  it.tell(LinkConnected{next});
+  it.start(3);
+  it.tell(ServingOpened{JobId{1}, "kjv", "tcp://third", "key"});
+  it.tell(ServingClosed{JobId{1}});
+  CHECK(it.failed.size() == 1);
+  CHECK(it.closed.size() == 2);
+  CHECK(it.state.links() == 0);
+}
+
 TEST_CASE("gateway: requests wait for a rank that is being replaced, and are sent to the new one") {
   Driver it;
   it.serve(1);
@@ -256,13 +304,11 @@ TEST_CASE("gateway: errors of the rank reach the client with their code") {
 TEST_CASE("gateway: a job that serves elsewhere gets a new link, the same news again does not") {
   Driver it;
   const LinkId old = it.serve(1);
-  it.start(1);
   it.open(1);
   CHECK(it.quiet());
   it.tell(ServingOpened{JobId{1}, "kjv", "tcp://127.0.0.1:999", "key"});
-  CHECK(it.closed == std::vector<CloseLink>{{old}});
+  CHECK(it.closed == std::vector<CloseLink>{{old}});  // nothing is open there
   CHECK(it.opened.size() == 1);
-  CHECK(it.failed.size() == 1);
   CHECK(it.state.links() == 1);
   it.tell(LinkConnected{old});
   CHECK(it.quiet());

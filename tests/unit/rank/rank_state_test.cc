@@ -51,6 +51,21 @@ const Report& only_report(const std::vector<Effect>& effects) {
   return std::get<Report>(std::get<SendReport>(effects[0]).report);
 }
 
+TEST_CASE(
+    "rank: one that works is given its grace to finish, and ends once it has left its group") {
+  const auto stop = [](std::uint32_t grace_ms) {
+    return wire::ToRank{wire::StopRank{kJob, kProcess, grace_ms, "its successor serves"}};
+  };
+  RankState state = in_group();
+  CHECK(state.on(stop(5'000)) == std::vector<Effect>{WindDown{}});
+  CHECK(state.on(Event{left(1)}) == std::vector<Effect>{ExitProcess{0}});
+  RankState hurried = in_group();
+  CHECK(hurried.on(stop(0)) == std::vector<Effect>{ExitProcess{0}});
+  RankState idle;
+  (void)idle.on(wire::ToRank{start()});
+  CHECK(idle.on(stop(5'000)) == std::vector<Effect>{ExitProcess{0}});
+}
+
 TEST_CASE("rank: a start goes through set-up and listening to a report that it is ready") {
   RankState state;
   CHECK(state.on(wire::ToRank{form(1)}).empty());  // nothing is known yet
