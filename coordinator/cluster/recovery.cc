@@ -31,8 +31,20 @@ void go_on(Desk& desk, JobId id, const Loss& loss) {
     return;
   }
   abort_generation(desk, id, loss.message);
-  // The death is known: nothing to wait for.
-  desk.soft(id).settle_until.reset();
+  JobSoft& soft = desk.soft(id);
+  // The death is known: nothing to wait for. But what is lost again and again before a further step
+  // is done would be started, and lost, many times a second.
+  soft.settle_until.reset();
+  const JobRecord& job = desk.job(id);
+  const std::uint64_t wait =
+      recovery_backoff_ms(job.terms, job.failures_in_row, desk.fresh_share());
+  if (wait != 0) {
+    soft.settle_until = desk.now + std::chrono::milliseconds(wait);
+    soft.wait_due = *soft.settle_until + std::chrono::milliseconds(job.terms.wait_ms);
+    wait_for(desk, id, Tell::events,
+             fmt::format("tries again in {:.1f} s: lost {} times in a row without a further step",
+                         static_cast<double>(wait) / 1000, job.failures_in_row));
+  }
   desk.capacity_changed();
 }
 

@@ -64,6 +64,10 @@ std::uint64_t backoff_ms(const JobTerms& terms, std::uint32_t failures, double s
   return static_cast<std::uint64_t>(static_cast<double>(wait) * std::max(0.0, factor));
 }
 
+std::uint64_t recovery_backoff_ms(const JobTerms& terms, std::uint32_t failures, double share) {
+  return failures == 0 ? 0 : backoff_ms(terms, failures - 1, share);
+}
+
 void fail(Desk& desk, JobId job, std::int32_t exit_code, const Loss& loss) {
   stop_job(desk, job,
            {.state = JobState::failed,

@@ -26,6 +26,9 @@ std::string describe_exit(const wire::RankExited& exit);
 // How long a job that has failed `failures` times in a row waits before its next try; `share` is
 // drawn from [0, 1). The first time not at all.
 std::uint64_t backoff_ms(const JobTerms& terms, std::uint32_t failures, double share);
+// The same for a job whose survivors wait with their state for a lost rank to be replaced: a second
+// loss while the first is made good is nothing unusual, and costs no time either.
+std::uint64_t recovery_backoff_ms(const JobTerms& terms, std::uint32_t failures, double share);
 
 // Charges the first cause of an interruption. Whether the job may go on; else it has been failed.
 bool charge(Desk& desk, JobId job, const Loss& loss);

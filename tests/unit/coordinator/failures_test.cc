@@ -68,6 +68,9 @@ TEST_CASE("failures: the wait doubles from the second failure in a row, up to it
   terms.backoff_jitter = 0.2;
   CHECK(backoff_ms(terms, 2, 0.0) == 800);
   CHECK(backoff_ms(terms, 2, 0.999) > 1'100);
+  CHECK(recovery_backoff_ms(terms, 0, 0.5) == 0);
+  CHECK(recovery_backoff_ms(terms, 2, 0.5) == 0);
+  CHECK(recovery_backoff_ms(terms, 3, 0.5) == 1'000);
 }
 
 TEST_CASE("failures: a program that fails again and again waits longer each time") {
@@ -88,6 +91,42 @@ TEST_CASE("failures: a program that fails again and again waits longer each time
   CHECK(driver.job_state(job) == placed);
   CHECK(driver.state().find_job(job)->failures_user == 2);
   CHECK(driver.state().find_job(job)->failures_infrastructure == 0);
+}
+
+TEST_CASE("failures: a place that loses its rank again and again is given it after a wait") {
+  Driver driver;
+  driver.join("a", 2);
+  spec::JobSpec spec = train_spec(2);
+  spec.retries.backoff_jitter = 0;
+  const JobId job = driver.submit(spec);
+  wire::StartRank victim = driver.run_up()[1];
+  const auto refuse_start = [&] {
+    driver.exited(victim, 0, 0, FailureClass::infrastructure);
+    const auto next = driver.take<wire::StartRank>();
+    if (!next.empty()) victim = next.front();
+    return !next.empty();
+  };
+  // A loss, and one more while it is made good: both at once.
+  CHECK(refuse_start());
+  CHECK(refuse_start());
+  CHECK_FALSE(refuse_start());
+  CHECK(driver.job_state(job) == recovering);
+  CHECK(driver.job(job).waiting.find("tries again in 1.0 s") != std::string::npos);
+  driver.pass(900ms);
+  driver.beat("a");
+  CHECK(driver.take<wire::StartRank>().empty());
+  driver.pass(200ms);
+  const auto later = driver.take<wire::StartRank>();
+  REQUIRE(later.size() == 1);
+  victim = later.front();
+  CHECK_FALSE(refuse_start());  // and twice as long
+  driver.beat("a");
+  driver.pass(1'500ms);
+  CHECK(driver.take<wire::StartRank>().empty());
+  driver.beat("a");
+  driver.pass(600ms);
+  CHECK(driver.take<wire::StartRank>().size() == 1);
+  CHECK(driver.state().find_job(job)->failures_infrastructure == 4);
 }
 
 TEST_CASE("failures: a rank that gives up by the user's fault while its group is aborted says so") {
