@@ -110,7 +110,8 @@ void ClusterHost::close() {
 }
 
 const ClusterState& ClusterHost::settled_state() {
-  if ((!facts_.empty() || !access_.empty()) && !ledger_failing_) flush();
+  const bool pending = !facts_.empty() || !access_.empty() || !audit_.empty();
+  if (pending && !ledger_failing_) flush();
   return *state_;
 }
 

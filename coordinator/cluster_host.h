@@ -95,6 +95,8 @@ class ClusterHost {
   void ask(Input input, Caller caller, Answered answered);
   // The change takes effect, and `answered` is called, once it is durable.
   void change_access(AccessChange change, const Caller& caller, Answered answered);
+  // Somebody was refused for want of a role: a line of audit, of so many a minute.
+  void note_denied(Caller caller);
   // New CURVE keys at once, on a port beside the old one. Who is connected learns them by his
   // heartbeats; after `overlap` the old ones are good no more (and, if the port was asked for, the
   // new ones are on it).
@@ -191,6 +193,9 @@ class ClusterHost {
   std::uint64_t last_request_ = 0;
   std::map<RequestId, Waiting> waiting_;
   std::uint64_t last_audit_ = 0;
+  Instant denied_since_;
+  std::uint32_t denied_ = 0;         // since then, written into the audit or not
+  std::uint64_t denied_unsaid_ = 0;  // not written
   ClusterHostOptions options_;
   std::string join_token_;       // of the state folder
   std::string control_address_;  // where those who join now connect

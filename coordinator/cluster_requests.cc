@@ -11,6 +11,9 @@ namespace tutti::coordinator {
 namespace {
 
 constexpr std::int64_t kExpiryLookMsMax = 60'000;
+// Refusals that are written into the audit: whoever is refused again and again fills no disk.
+constexpr std::uint32_t kDeniedMax = 60;
+constexpr Duration kDeniedWithin = std::chrono::minutes(1);
 
 // A request is one that has a number to be answered by.
 template <class T>
@@ -78,9 +81,35 @@ void ClusterHost::change_access(AccessChange change, const Caller& caller, Answe
     note_change(caller,
                 caller.target.empty() ? "token " + std::to_string(record.id) : caller.target);
   }
+  // A key that gives way to a newer one of the same worker has no caller, and ends nothing.
+  const bool expels = change.removed && record.kind == AccessKind::worker && !caller.action.empty();
+  const std::string worker = expels ? record.user : std::string();
   access_.push_back(std::move(change));
   urgent_ = true;
-  afterwards_.push_back([answered = std::move(answered)] { answered(Done{}); });
+  afterwards_.push_back([this, worker, answered = std::move(answered)] {
+    if (!worker.empty()) handle(ExpelWorker{worker});
+    answered(Done{});
+  });
+  flush_soon();
+}
+
+void ClusterHost::note_denied(Caller caller) {
+  if (closed_ || ledger_failing_) return;
+  const Instant now = monotonic_now();
+  if (now - denied_since_ >= kDeniedWithin) {
+    denied_since_ = now;
+    denied_ = 0;
+    if (denied_unsaid_ != 0) {
+      caller.detail += " (and " + std::to_string(std::exchange(denied_unsaid_, 0)) +
+                       " more refusals before it were not written down)";
+    }
+  }
+  if (++denied_ > kDeniedMax) {
+    ++denied_unsaid_;
+    return;
+  }
+  std::string target = std::exchange(caller.target, {});
+  note_change(caller, std::move(target));
   flush_soon();
 }
 

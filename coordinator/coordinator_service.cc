@@ -190,8 +190,16 @@ Result<> CoordinatorService::Parts::write_join(const transport::KeyPair& keys, s
 
 Result<> CoordinatorService::Parts::open_http(const StateFolder& folder) {
   auto server = open_port({config_.http_port, folder.last_ports().http}, [&](std::uint16_t port) {
-    return api::HttpServer::open(
-        runtime_, {.host = config_.http_host, .port = port, .access = access_.get()});
+    api::HttpServerOptions options;
+    options.host = config_.http_host;
+    options.port = port;
+    options.access = access_.get();
+    options.on_denied = [this](Caller caller) {
+      // A mailbox that is full has more to do than to write down refusals.
+      static_cast<void>(cluster_->host().tell(
+          [this, caller = std::move(caller)] { cluster_->note_denied(caller); }));
+    };
+    return api::HttpServer::open(runtime_, options);
   });
   if (!server) return server.error();
   http_ = *std::move(server);

@@ -24,6 +24,7 @@
 #include <mutex>
 #include <optional>
 
+#include "coordinator/api/http_client.h"
 #include "coordinator/api/route.h"
 #include "protocol/actor/spawn.h"
 #include "protocol/base/assert.h"
@@ -95,6 +96,7 @@ struct HttpServer::State {
   tcp::acceptor acceptor;
   const coordinator::AccessTable& access;
   Duration header_within{0};
+  std::function<void(coordinator::Caller)> on_denied;
   std::uint16_t port = 0;
   std::vector<Route> routes;
   std::atomic<bool> open{true};
@@ -140,6 +142,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   struct Target {
     const Route* route = nullptr;
     unsigned refused = 0;  // 401, 403; 0: go on
+    bool has_token = false;
     Call call;
   };
 
@@ -152,6 +155,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   asio::awaitable<bool> write_stream(const Answer& answer, unsigned version);
   std::optional<coordinator::Principal> principal(const http::request_header<>& head) const;
   Answer refusal_of(const Target& target) const;
+  void tell_denied(const Target& target, const Answer& answer) const;
   bool client_gone();
   void set_idle() {
     if (idle_ns_ < 0) idle_ns_ = monotonic_now().since_start.count();
@@ -227,6 +231,7 @@ Connection::Target Connection::find(const http::request_header<>& head) const {
     }
   }
   if (target.route != nullptr && target.route->role == Role::anyone) return target;
+  target.has_token = head.count(http::field::authorization) != 0;
   const auto who = principal(head);
   if (!who) {
     target.refused = 401;
@@ -242,6 +247,9 @@ Connection::Target Connection::find(const http::request_header<>& head) const {
 Answer Connection::refusal_of(const Target& target) const {
   ++(target.refused == 401 ? server_->unauthorized : server_->forbidden);
   std::string message = "a token is needed: Authorization: Bearer TOKEN";
+  if (target.refused == 401 && target.has_token) {
+    message = "the token is good for nothing here: revoked, expired, or of another cluster";
+  }
   if (target.refused == 403) {
     message = target.call.user + " may not do this: it needs the role " +
               std::string(coordinator::name_of(target.route->role)) + ", the token has " +
@@ -250,6 +258,16 @@ Answer Connection::refusal_of(const Target& target) const {
   Answer refusal = error_answer({ErrorCode::permission_denied, std::move(message)});
   refusal.status = target.refused;
   return refusal;
+}
+
+void Connection::tell_denied(const Target& target, const Answer& answer) const {
+  if (answer.status != 403 || !server_->on_denied || target.call.user.empty()) return;
+  HttpAnswer said;
+  said.status = answer.status;
+  said.body = answer.body;
+  const Error why = error_of(said);
+  server_->on_denied(
+      target.call.caller("denied", target.call.method + " " + target.call.path, why.message));
 }
 
 asio::awaitable<Answer> Connection::answer(Target& target) {
@@ -379,7 +397,9 @@ asio::awaitable<void> Connection::serve() {
     }
     if (target.refused != 0) {
       server_->count(target.route, target.refused);
-      co_await refuse(refusal_of(target), parser.get());
+      Answer refusal = refusal_of(target);
+      tell_denied(target, refusal);
+      co_await refuse(std::move(refusal), parser.get());
       break;
     }
     Request request = parser.release();
@@ -388,6 +408,7 @@ asio::awaitable<void> Connection::serve() {
     stream_.expires_never();
     Answer given = co_await answer(target);
     server_->count(target.route, given.status);
+    tell_denied(target, given);
     go_on = co_await write(std::move(given), request);
     token_ = -1;
   }
@@ -446,6 +467,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::open(actor::Runtime& runtime,
   TUTTI_ASSERT(options.access != nullptr);
   auto state = std::make_shared<State>(runtime, *options.access);
   state->header_within = options.header_within;
+  state->on_denied = options.on_denied;
   error_code failure;
   const auto address = asio::ip::make_address(options.host, failure);
   if (failure) return Error{ErrorCode::invalid_argument, "not a numeric address: " + options.host};

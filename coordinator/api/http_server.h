@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -34,6 +35,9 @@ struct HttpServerOptions {
   std::uint16_t port = 0;          // 0: the system chooses
   const coordinator::AccessTable* access = nullptr;
   Duration header_within = std::chrono::seconds(10);
+  // Somebody with a good token asked for what he may not do: action "denied", the request as
+  // target, and why. Any thread.
+  std::function<void(coordinator::Caller)> on_denied = {};
 };
 
 // Of one route, or (empty path) of what no route took.

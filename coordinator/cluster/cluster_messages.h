@@ -103,6 +103,11 @@ struct WorkerDisconnected {
   SessionId session;
 };
 
+// The worker's key was revoked: its session ends at once, and it is told why.
+struct ExpelWorker {
+  std::string worker;
+};
+
 // New step records of a job are in its store, up to this step.
 struct StepsRecorded {
   JobId job;
@@ -146,6 +151,7 @@ using Input = std::variant<SubmitJob,           //
                            Tick,                //
                            DrainNode,           //
                            UndrainNode,         //
+                           ExpelWorker,         //
                            SetQuotas>;
 
 struct Envelope {

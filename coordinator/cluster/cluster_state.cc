@@ -88,6 +88,7 @@ void on_input(Desk& desk, const SubmitJob& input) { on_submit(desk, input); }
 void on_input(Desk& desk, const CancelJob& input) { on_cancel(desk, input); }
 void on_input(Desk& desk, const InjectFault& input) { on_fault(desk, input); }
 void on_input(Desk& desk, const WorkerDisconnected& input) { on_disconnected(desk, input); }
+void on_input(Desk& desk, const ExpelWorker& input) { on_expelled(desk, input); }
 void on_input(Desk& desk, const StepHashMismatch& input) { on_hash_mismatch(desk, input); }
 void on_input(Desk& desk, const DrainNode& input) { on_drain(desk, input); }
 void on_input(Desk& desk, const UndrainNode& input) { on_undrain(desk, input); }
@@ -383,6 +384,33 @@ std::vector<JobSummary> ClusterState::jobs() const {
     if (!job.array) out.push_back(summarize(parts_->desk, job));
   }
   return out;
+}
+
+JobPage ClusterState::jobs(const JobFilter& filter) const {
+  const Desk& desk = parts_->desk;
+  const auto& all = desk.durable.jobs();
+  const auto wanted = [&](const JobRecord& job) {
+    const auto& states = filter.states;
+    return !job.array && (filter.owner.empty() || job.owner == filter.owner) &&
+           (filter.name.empty() || job.terms.name == filter.name) &&
+           (states.empty() || std::find(states.begin(), states.end(), job.state) != states.end());
+  };
+  JobPage page;
+  const auto take = [&](auto at, auto end) {
+    for (; at != end && !page.more; ++at) {
+      if (!wanted(at->second)) continue;
+      page.more = page.jobs.size() == filter.limit;
+      if (!page.more) page.jobs.push_back(summarize(desk, at->second));
+    }
+  };
+  const auto first = all.upper_bound(filter.after);
+  if (filter.newest) {
+    take(all.rbegin(), std::make_reverse_iterator(first));
+    std::reverse(page.jobs.begin(), page.jobs.end());
+  } else {
+    take(first, all.end());
+  }
+  return page;
 }
 
 std::optional<JobDetail> ClusterState::job(JobId id) const {

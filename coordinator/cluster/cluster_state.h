@@ -103,6 +103,7 @@ class ClusterState {
   // Of the job or task; empty: it is not known.
   std::string owner_of(JobId job) const;
   std::vector<JobSummary> jobs() const;  // by id; tasks are in their array's detail
+  JobPage jobs(const JobFilter& filter) const;
   std::optional<JobDetail> job(JobId job) const;
   // Every task of an array, by index; empty if it is not one.
   std::vector<TaskView> tasks(JobId array) const;

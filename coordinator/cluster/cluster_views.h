@@ -49,6 +49,21 @@ struct JobSummary {
   std::uint64_t cpu_ms = 0;  // of all of them
 };
 
+// Which jobs a reader wants; what is empty asks for nothing.
+struct JobFilter {
+  JobId after;                   // only those of greater numbers
+  std::size_t limit = SIZE_MAX;  // at most so many
+  bool newest = false;           // the last `limit` instead of the first; by number all the same
+  std::vector<JobState> states;
+  std::string owner = {};
+  std::string name = {};
+};
+
+struct JobPage {
+  std::vector<JobSummary> jobs;
+  bool more = false;  // there are others that the limit left out
+};
+
 struct ProcessView {
   ProcessId process;
   JobId job;

@@ -323,6 +323,14 @@ void on_disconnected(Desk& desk, const WorkerDisconnected& input) {
   }
 }
 
+void on_expelled(Desk& desk, const ExpelWorker& input) {
+  const auto at = desk.links.find(input.worker);
+  if (at == desk.links.end() || !at->second.open) return;
+  desk.decision.immediate.push_back(frame_to(
+      at->second, wire::Refused{.code = "permission_denied", .message = "its key was revoked"}));
+  lose_worker(desk, input.worker, "its key was revoked");
+}
+
 void expect_workers(Desk& desk) {
   for (const auto& [name, worker] : desk.durable.workers()) {
     WorkerLink& link = desk.links[name];

@@ -20,6 +20,9 @@ void on_hello(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello);
 void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat);
 void on_orders_acked(Desk& desk, WorkerLink& link, const wire::OrdersAcked& acked);
 void on_disconnected(Desk& desk, const WorkerDisconnected& input);
+// Lost at once. A worker that hears of it ends, and its ranks with it; one that shows a good join
+// token the next time is let in again.
+void on_expelled(Desk& desk, const ExpelWorker& input);
 
 // After a start: every known worker has one lease to say Hello.
 void expect_workers(Desk& desk);

@@ -104,6 +104,11 @@ void SimWorker::stop(Duration away) {
   on(worker::StopRequested{});
 }
 
+void SimWorker::expect_refusal(Duration away) {
+  if (!state_ || std::exchange(stopping_, true)) return;
+  stop_away_ = away;
+}
+
 void SimWorker::cut(Cut what) {
   world_.trace(options_.name + " is cut off");
   if (what != Cut::down) up_.cut();

@@ -55,6 +55,9 @@ class SimWorker {
   void crash(Duration away);
   // SIGTERM: ends its ranks, says so, ends; comes back after `away`.
   void stop(Duration away);
+  // The coordinator lets it go: it ends once it hears of it, if it does, and comes back after
+  // `away`.
+  void expect_refusal(Duration away);
   enum class Cut { both, up, down };  // up: to the coordinator
   void cut(Cut what);
   void heal();

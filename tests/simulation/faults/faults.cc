@@ -11,6 +11,7 @@ const FaultRow kFaults[] = {
     {"stop-coordinator", stop_coordinator, Reach::cluster, "SIGSTOP, or a starved machine"},
     {"crash-worker", crash_worker, Reach::machine, "with all its ranks"},
     {"end-worker", end_worker, Reach::machine, "SIGTERM, and it comes back"},
+    {"revoke-key", revoke_key, Reach::machine, "a session ends at once, and the worker with it"},
     {"kill-rank", kill_rank, Reach::ranks, "SIGKILL from elsewhere"},
     {"hang-rank", hang_rank, Reach::ranks, "SIGSTOP, some of them for ever"},
     {"cut-link", cut_link, Reach::machine, "a node is cut off, now and then beyond its lease"},

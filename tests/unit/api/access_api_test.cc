@@ -138,14 +138,41 @@ TEST_CASE("access: users change their own jobs only, admins all, and each change
 
   const auto audit = json_in(coordinator.ask("GET", "/api/v1/audit?after=2"));
   const auto& changes = audit.at("changes").as_array();
-  REQUIRE(changes.size() == 2);
+  REQUIRE(changes.size() == 4);
   CHECK(changes[0].at("action") == "submit");
   CHECK(changes[0].at("user") == "ann");
   CHECK(changes[0].at("target") == "job 1");
   CHECK(changes[0].at("from").as_string().starts_with("127.0.0.1:"));
-  CHECK(changes[1].at("action") == "cancel");
-  CHECK(changes[1].at("detail") == "enough");
-  CHECK(audit.at("next") == 4);
+  CHECK(changes[1].at("action") == "denied");
+  CHECK(changes[2].at("action") == "cancel");
+  CHECK(changes[2].at("detail") == "enough");
+  CHECK(changes[3].at("action") == "denied");
+  CHECK(audit.at("next") == 6);
+}
+
+TEST_CASE("access: who is refused for want of a role or of a job is on record, so often a minute") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  const Token vic = make_token(coordinator, "vic", "viewer");
+  const Token uma = make_token(coordinator, "uma", "user");
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs", kSpec).status == 200);
+  REQUIRE(ask_as(coordinator, vic, "POST", "/api/v1/jobs", kSpec).status == 403);
+  REQUIRE(ask_as(coordinator, uma, "POST", "/api/v1/jobs/1/cancel", "{}").status == 403);
+  const auto lines = [&] {
+    return json_in(coordinator.ask("GET", "/api/v1/audit?after=3")).at("changes").as_array();
+  };
+  auto denied = lines();
+  REQUIRE(denied.size() == 2);
+  CHECK(denied[0].at("action") == "denied");
+  CHECK(denied[0].at("user") == "vic");
+  CHECK(denied[0].at("target") == "POST /api/v1/jobs");
+  CHECK(denied[0].at("detail").as_string().find("needs the role user") != std::string::npos);
+  CHECK(denied[1].at("user") == "uma");
+  CHECK(denied[1].at("target") == "POST /api/v1/jobs/1/cancel");
+  CHECK(denied[1].at("detail").as_string().find("belongs to admin") != std::string::npos);
+  for (int i = 0; i < 100; ++i) ask_as(coordinator, vic, "GET", "/api/v1/audit");
+  // The disk of the coordinator is not for them to fill.
+  CHECK(lines().size() == 60);
 }
 
 TEST_CASE("access: a revoked token is good no more, and what was open with it ends") {

@@ -58,6 +58,39 @@ TEST_CASE("keys: a join token lets workers in until it is revoked, and a key let
   CHECK(successor.ask("GET", "/api/v1/tokens").body.find("\"worker\"") != std::string::npos);
 }
 
+TEST_CASE("keys: a revoked one ends the session that is open with it, at once") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  const std::string join = coordinator.line_of("join.json");
+  const transport::KeyPair keys = transport::make_keys();
+  const std::string token = join_token(coordinator, "");
+  FakeWorker worker(join, {"node-a", keys});
+  REQUIRE(worker.connected());
+  worker.hello().join_token = token;
+  worker.say(worker.hello());
+  REQUIRE(worker.expect<wire::Welcome>().has_value());
+  FakeWorker other(join, {"node-b", {}});
+  REQUIRE(other.connected());
+  other.say(other.hello());
+  REQUIRE(other.expect<wire::Welcome>().has_value());
+  // Record 1 is the join token, 2 the key that it let in.
+  CHECK(coordinator.ask("POST", "/api/v1/tokens/1/revoke", "{}").status == 200);
+  CHECK(coordinator.ask("POST", "/api/v1/tokens/2/revoke", "{}").status == 200);
+  const auto refused = worker.expect<wire::Refused>();
+  REQUIRE(refused.has_value());
+  CHECK(refused->code == "permission_denied");
+  const std::string nodes = coordinator.ask("GET", "/api/v1/nodes").body;
+  const auto state_of = [&](std::size_t index) {
+    return std::string(boost::json::parse(nodes).at("nodes").at(index).at("state").as_string());
+  };
+  CHECK(state_of(0) == "lost");
+  CHECK(state_of(1) == "ready");
+  // And its key opens nothing any more.
+  ++worker.hello().greeting;
+  worker.say(worker.hello());
+  CHECK(worker.expect<wire::Refused>().has_value());
+}
+
 TEST_CASE("keys: new ones come with no restart, and who is connected learns them") {
   const test::TemporaryFolder folder;
   RunningCoordinator coordinator(folder.path());
