@@ -5,6 +5,7 @@
 
 #include "coordinator/api/ask.h"
 #include "coordinator/api/cluster_routes.h"
+#include "coordinator/api/job_query.h"
 #include "coordinator/api/json_views.h"
 #include "coordinator/api/request_body.h"
 #include "protocol/spec/parse.h"
@@ -82,14 +83,20 @@ class JobRoutes {
     co_return answer_of(co_await change(parts_, *input, call.caller("fault", target, call.body)));
   }
 
-  asio::awaitable<Answer> jobs(const Call&) const {
-    using Jobs = Result<std::vector<coordinator::JobSummary>>;
-    const Jobs found = co_await ask<Jobs>(
-        host(), [cluster = &parts_.cluster] { return Jobs(cluster->settled_state().jobs()); });
+  asio::awaitable<Answer> jobs(const Call& call) const {
+    const Result<coordinator::JobFilter> filter = parse_job_query(call);
+    if (!filter) co_return error_answer(filter.error());
+    using Jobs = Result<coordinator::JobPage>;
+    auto question = [cluster = &parts_.cluster, wanted = *filter] {
+      return Jobs(cluster->settled_state().jobs(wanted));
+    };
+    const Jobs found = co_await ask<Jobs>(host(), question);
     if (!found) co_return error_answer(found.error());
     json::array out;
-    for (const auto& summary : *found) out.push_back(json_of(summary));
-    co_return json_answer(json::serialize(json::value{{"jobs", std::move(out)}}));
+    for (const auto& summary : found->jobs) out.push_back(json_of(summary));
+    const JobId last = found->jobs.empty() ? filter->after : found->jobs.back().job;
+    co_return json_answer(json::serialize(
+        json::value{{"jobs", std::move(out)}, {"next", last.value}, {"end", !found->more}}));
   }
 
   asio::awaitable<Answer> job(const Call& call) const {

@@ -15,7 +15,9 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
      "  tutti submit job.yaml --follow\n"
      "  tutti submit job.yaml --set train.steps=10 --key nightly-3 --wait\n"},
     {"plan", "  tutti plan job.yaml\n  tutti plan job.yaml --set resources.ranks=8 -o json\n"},
-    {"jobs", "  tutti jobs\n  tutti jobs -o json | jq '.jobs[].state'\n"},
+    {"jobs",
+     "  tutti jobs\n  tutti jobs --state queued,running --owner ada\n"
+     "  tutti jobs --last 20 -o json | jq '.jobs[].state'\n"},
     {"job", "  tutti job 7\n  tutti job kjv-small\n"},
     {"explain", "  tutti explain 7\n  tutti explain kjv-small -o json\n"},
     {"steps", "  tutti steps 7 -f\n  tutti steps 7 --since 400 -o json\n"},

@@ -29,7 +29,7 @@ constexpr Verb kVerbs[] = {
      declare_submit},
     {"plan", kJobs, "F.yaml [--set a.b=c]...",
      "what would become of a job if it were submitted now", declare_plan},
-    {"jobs", kJobs, "", "list jobs", declare_jobs},
+    {"jobs", kJobs, "[--state S,...] [--owner U] [--last N]", "list jobs", declare_jobs},
     {"job", kJobs, "JOB", "show one job: state, recoveries, checkpoints, spec", declare_job},
     {"explain", kJobs, "JOB", "why a job waits, who holds what it needs, and the earliest start",
      declare_explain},
@@ -133,6 +133,14 @@ int unknown_verb(const std::vector<std::string>& words) {
     }
   }
   const std::string typed = words[0] + (inside.empty() || words.size() < 2 ? "" : ' ' + words[1]);
+  if (!inside.empty() && words.size() == 2 && (words[1] == "--help" || words[1] == "-h")) {
+    for (const Verb& verb : verbs()) {
+      if (!verb.name.starts_with(words[0] + ' ')) continue;
+      print(
+          fmt::format("  {:<44}  {}\n", fmt::format("{} {}", verb.name, verb.usage), verb.summary));
+    }
+    return kDone;
+  }
   if (!inside.empty() && words.size() < 2) {
     return fail(kUsage, fmt::format("tutti {} needs one of: {}", words[0], inside));
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ops/cli/client/fields.h"
+#include "ops/cli/client/job_list.h"
 #include "protocol/spec/parse.h"
 
 namespace tutti::cli {
@@ -17,7 +18,7 @@ Result<std::uint64_t> find_job(Api& api, const std::string& number_or_name) {
   const char* end = number_or_name.data() + number_or_name.size();
   const auto [rest, failed] = std::from_chars(number_or_name.data(), end, id);
   if (failed == std::errc{} && rest == end) return id;
-  const Result<boost::json::value> answer = api.get("/api/v1/jobs");
+  const Result<boost::json::value> answer = list_jobs(api);
   if (!answer) return answer.error();
   std::vector<std::string> names;
   for (const boost::json::value& job : list_of(*answer, "jobs")) {

@@ -5,10 +5,13 @@
 #include <boost/json/object.hpp>
 
 #include <memory>
+#include <optional>
 
+#include "coordinator/api/http_client.h"
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
 #include "ops/cli/client/interrupt.h"
+#include "ops/cli/client/job_list.h"
 #include "ops/cli/client/job_names.h"
 #include "ops/cli/client/watch.h"
 #include "ops/cli/spec_file.h"
@@ -28,9 +31,23 @@ Paint paint_of(const Session& session) {
 
 std::string target_of(std::uint64_t id) { return fmt::format("/api/v1/jobs/{}", id); }
 
-int show_jobs(const Session& session) {
+struct ListOptions {
+  std::string state;
+  std::string owner;
+  std::optional<std::uint64_t> last;
+};
+
+int show_jobs(const ListOptions& options, const Session& session) {
+  std::string query;
+  const auto ask_for = [&](std::string_view key, const std::string& value) {
+    if (value.empty()) return;
+    query += fmt::format("{}{}={}", query.empty() ? "" : "&", key, api::encode_query(value));
+  };
+  ask_for("state", options.state);
+  ask_for("owner", options.owner);
+  if (options.last) ask_for("last", std::to_string(*options.last));
   Connection connection;
-  const Result<boost::json::value> answer = connection.api().get("/api/v1/jobs");
+  const Result<boost::json::value> answer = list_jobs(connection.api(), query);
   if (!answer) return fail(answer.error());
   print(session.json() ? json_line(*answer)
                        : jobs_table(list_of(*answer, "jobs"), wall_now(), paint_of(session)));
@@ -130,8 +147,12 @@ int cancel(const CancelOptions& options, const Session& session) {
 
 }  // namespace
 
-Action declare_jobs(Arguments&) {
-  return [](Session& session) { return show_jobs(session); };
+Action declare_jobs(Arguments& arguments) {
+  auto options = std::make_shared<ListOptions>();
+  arguments.option("--state", options->state, "only those in these states, as in queued,running");
+  arguments.option("--owner", options->owner, "only this user's");
+  arguments.option("--last", options->last, "only the newest so many, at most 1000");
+  return [options](Session& session) { return show_jobs(*options, session); };
 }
 
 Action declare_job(Arguments& arguments) {

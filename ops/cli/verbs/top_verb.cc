@@ -7,6 +7,7 @@
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
+#include "ops/cli/client/job_list.h"
 #include "ops/cli/text/top_text.h"
 #include "ops/cli/verbs.h"
 #include "protocol/spec/quantity.h"
@@ -21,7 +22,7 @@ struct TopOptions {
 };
 
 Result<TopInput> look(Connection& connection) {
-  Result<boost::json::value> jobs = connection.api().get("/api/v1/jobs");
+  Result<boost::json::value> jobs = list_jobs(connection.api());
   if (!jobs) return jobs.error();
   Result<boost::json::value> nodes = connection.api().get("/api/v1/nodes");
   if (!nodes) return nodes.error();

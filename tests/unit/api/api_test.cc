@@ -107,6 +107,42 @@ TEST_CASE(
   CHECK(json_in(successor.ask("GET", "/api/v1/jobs")).at("jobs").as_array().size() == 1);
 }
 
+TEST_CASE("api: the list of jobs comes in pages, and of what a reader asks for") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  for (const char* name : {"a", "b", "c", "a", "e"}) {
+    const std::string spec =
+        std::string(R"({"spec": "name: )") + name + R"(\nkind: run\ncommand: [echo, hi]\n"})";
+    REQUIRE(coordinator.ask("POST", "/api/v1/jobs", spec).status == 200);
+  }
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs/2/cancel", "{}").status == 200);
+  const auto page = [&](const std::string& query) {
+    const auto answer = json_in(coordinator.ask("GET", "/api/v1/jobs?" + query));
+    std::string ids;
+    for (const auto& job : answer.at("jobs").as_array()) {
+      ids += std::to_string(job.at("id").to_number<int>());
+    }
+    return ids + (answer.at("end").as_bool() ? "." : "+") +
+           std::to_string(answer.at("next").to_number<int>());
+  };
+  CHECK(page("") == "12345.5");
+  CHECK(page("limit=2") == "12+2");
+  CHECK(page("limit=2&after=2") == "34+4");
+  CHECK(page("limit=2&after=4") == "5.5");
+  CHECK(page("after=5") == ".5");
+  CHECK(page("last=2") == "45+5");
+  CHECK(page("last=9") == "12345.5");
+  CHECK(page("state=cancelled") == "2.2");
+  CHECK(page("state=queued,cancelled&limit=4") == "1234+4");
+  CHECK(page("name=a") == "14.4");
+  CHECK(page("owner=admin&state=queued&limit=4") == "1345.5");
+  CHECK(page("owner=nobody") == ".0");
+  for (const char* wrong : {"state=runing", "limit=0", "limit=x", "last=1&limit=1"}) {
+    INFO(wrong);
+    CHECK(coordinator.ask("GET", std::string("/api/v1/jobs?") + wrong).status == 400);
+  }
+}
+
 TEST_CASE("api: what is wrong with a request is said") {
   const test::TemporaryFolder folder;
   RunningCoordinator coordinator(folder.path());

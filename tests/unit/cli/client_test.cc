@@ -5,6 +5,7 @@
 
 #include "ops/cli/client/api.h"
 #include "ops/cli/client/fields.h"
+#include "ops/cli/client/job_list.h"
 #include "ops/cli/client/watch.h"
 #include "protocol/base/file.h"
 #include "tests/support/temporary_folder.h"
@@ -112,6 +113,26 @@ TEST_CASE("client: a stream is read page by page from cursor to cursor") {
         std::vector<std::string>{"GET /api/v1/jobs/7/logs?after=0&wait_ms=0&rank=1",
                                  "GET /api/v1/jobs/7/logs?after=c-2&wait_ms=0&rank=1",
                                  "GET /api/v1/jobs/7/logs?after=c-3&wait_ms=0&rank=1"});
+}
+
+TEST_CASE("client: the list of jobs is put together from its pages") {
+  const test::TemporaryFolder folder;
+  const ClusterEnvironment environment(folder.path().string());
+  REQUIRE(write_file_atomically(folder.path() / "address", "http://127.0.0.1:7"));
+  FakeHttp http;
+  Api api(http);
+  const HttpReply first{200, R"({"jobs": [{"id": 1}, {"id": 2}], "next": 2, "end": false})"};
+  const HttpReply last{200, R"({"jobs": [{"id": 9}], "next": 9, "end": true})"};
+  http.replies = {first, last};
+  const auto all = list_jobs(api, "state=queued");
+  REQUIRE(all);
+  CHECK(list_of(*all, "jobs").size() == 3);
+  CHECK(http.targets == std::vector<std::string>{"GET /api/v1/jobs?state=queued",
+                                                 "GET /api/v1/jobs?after=2&state=queued"});
+  // The newest two are one page, whatever there is before them; so is what an older one answers.
+  http.replies = {first, HttpReply{200, R"({"jobs": [{"id": 1}]})"}};
+  CHECK(list_of(*list_jobs(api, "last=2"), "jobs").size() == 2);
+  CHECK(list_of(*list_jobs(api), "jobs").size() == 1);
 }
 
 TEST_CASE("client: waiting ends with the job, and says so when the time is over") {

@@ -1,0 +1,67 @@
+#include "coordinator/api/job_query.h"
+
+#include <fmt/format.h>
+
+#include <boost/describe/enumerators.hpp>
+#include <boost/mp11/algorithm.hpp>
+
+#include <algorithm>
+#include <optional>
+
+#include "protocol/spec/parse.h"
+
+namespace tutti::api {
+
+using coordinator::JobState;
+
+namespace {
+
+Result<JobState> state_named(std::string_view name) {
+  std::optional<JobState> found;
+  std::vector<std::string_view> names;
+  boost::mp11::mp_for_each<boost::describe::describe_enumerators<JobState>>([&](auto each) {
+    names.emplace_back(each.name);
+    if (name == each.name) found = each.value;
+  });
+  if (found) return *found;
+  const std::string_view near = spec::nearest_word(name, names);
+  return Error{ErrorCode::invalid_argument,
+               fmt::format("no job is in a state \"{}\"", name) +
+                   (near.empty() ? fmt::format("; there are {}", fmt::join(names, ", "))
+                                 : fmt::format("; did you mean \"{}\"?", near))};
+}
+
+}  // namespace
+
+Result<coordinator::JobFilter> parse_job_query(const Call& call) {
+  coordinator::JobFilter filter;
+  const Result<std::uint64_t> after = call.number("after", 0);
+  if (!after) return after.error();
+  filter.after = JobId{*after};
+  filter.newest = call.query.contains("last");
+  if (filter.newest && call.query.contains("limit")) {
+    return Error{ErrorCode::invalid_argument, "last and limit exclude each other"};
+  }
+  const Result<std::uint64_t> limit = call.number(filter.newest ? "last" : "limit", kJobsPerPage);
+  if (!limit) return limit.error();
+  if (*limit == 0) return Error{ErrorCode::invalid_argument, "a page has at least one job"};
+  filter.limit = std::min(*limit, kJobsPerPage);
+  const auto text = [&](const char* key) {
+    const auto at = call.query.find(key);
+    return at == call.query.end() ? std::string() : at->second;
+  };
+  filter.owner = text("owner");
+  filter.name = text("name");
+  const std::string states = text("state");
+  std::string_view rest = states;
+  while (!rest.empty()) {
+    const std::string_view name = rest.substr(0, rest.find(','));
+    const Result<JobState> state = state_named(name);
+    if (!state) return state.error();
+    filter.states.push_back(*state);
+    rest.remove_prefix(std::min(name.size() + 1, rest.size()));
+  }
+  return filter;
+}
+
+}  // namespace tutti::api
