@@ -14,11 +14,16 @@ namespace tutti::simulation {
 
 namespace {
 
-ScenarioOptions pair() {
-  auto options = load_scenario("pair");
+ScenarioOptions loaded(const char* name) {
+  auto options = load_scenario(name);
   REQUIRE(options.ok());
   return *options;
 }
+
+ScenarioOptions pair() { return loaded("pair"); }
+
+// Of `changes`.
+constexpr std::uint32_t kWorkersOfChanges = 3;
 
 // Every process of the pair: the coordinator on both sides of a sync, both workers, both ranks.
 std::vector<Strike> everyone(std::uint64_t event) {
@@ -99,6 +104,26 @@ TEST_CASE("simulation: a coordinator that is away for seconds from any event on 
     runs.push_back(options);
     runs.back().strikes = {
         {.victim = Victim::coordinator_after_sync, .event = event, .away = Duration(3s)}};
+  }
+  CHECK(run(std::move(runs)) == "");
+}
+
+// Every so many events, of which the others are met by random seeds: the run is a longer one.
+TEST_CASE("simulation: a crash amid an array, a job's growth and a drain is survived") {
+  constexpr std::uint64_t kEventsApart = 37;
+  const ScenarioOptions options = loaded("changes");
+  const std::uint64_t events = events_of(options);
+  std::deque<ScenarioOptions> runs;
+  for (std::uint64_t event = 1; event <= events; event += kEventsApart * stride()) {
+    std::vector<Strike> strikes = everyone(event);
+    for (std::uint32_t number = 2; number < kWorkersOfChanges; ++number) {
+      strikes.push_back({.victim = Victim::worker, .number = number, .event = event});
+      strikes.push_back({.victim = Victim::rank, .number = number, .event = event});
+    }
+    for (const Strike& strike : strikes) {
+      runs.push_back(options);
+      runs.back().strikes = {strike};
+    }
   }
   CHECK(run(std::move(runs)) == "");
 }

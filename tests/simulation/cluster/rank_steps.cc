@@ -169,6 +169,11 @@ bool SimRank::copy_from_peer() {
 bool SimRank::load_checkpoint() {
   const auto at = shared_.storage.committed.find({start_.job, form_.base_step});
   if (at == shared_.storage.committed.end()) {
+    if (form_.generation < shared_.history[start_.job].newest_formed) {
+      // Cut off, or it hung: the job went on without it, and what it was to load is pruned.
+      leave(-1, "the checkpoint is gone");
+      return false;
+    }
     violate("I14", "a rank is to load a checkpoint of step " + std::to_string(form_.base_step) +
                        " that is not there");
     return false;

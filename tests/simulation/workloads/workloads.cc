@@ -32,6 +32,7 @@ const WorkloadRow kWorkloads[] = {
     {"delayed", plan_delayed, "jobs that are not to start yet"},
     {"picky", plan_picky, "jobs that ask for labels, devices and memory"},
     {"changing-quotas", plan_changing_quotas, "quotas that change meanwhile"},
+    {"changes", plan_changes, "an array, a job that grows, a drain"},
     {"crowd", plan_crowd, "many short programs, so that the history overflows"},
 };
 

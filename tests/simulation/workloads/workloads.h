@@ -98,6 +98,7 @@ void plan_quotas(Plan& plan);
 void plan_shorts(Plan& plan);
 void plan_returning(Plan& plan);
 void plan_moves(Plan& plan);
+void plan_changes(Plan& plan);
 void plan_delayed(Plan& plan);
 void plan_picky(Plan& plan);
 void plan_changing_quotas(Plan& plan);
