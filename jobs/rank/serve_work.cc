@@ -135,8 +135,13 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
   auto device = open_rank_device(order);
   if (!device) return device.error();
   device_ = *std::move(device);
-  auto model = device_ ? serving::load_served_model(spec_.model.path)
-                       : serving::load_served_model({&*pool_}, spec_.model.path, "fp32");
+  if (device_ && spec_.serve.weights != "fp32") {
+    return Error{ErrorCode::unsupported,
+                 "serve.weights: " + spec_.serve.weights + " runs on CPUs only; a GPU takes fp32"};
+  }
+  auto model = device_
+                   ? serving::load_served_model(spec_.model.path)
+                   : serving::load_served_model({&*pool_}, spec_.model.path, spec_.serve.weights);
   if (!model) return model.error();
   model_.emplace(*std::move(model));
   if (device_) return load_device();

@@ -18,6 +18,8 @@ constexpr std::string_view kPrecisions[] = {"fp32", "bf16"};
 constexpr std::string_view kPrecisionsLater[] = {"fp16", "fp8"};
 constexpr std::string_view kOptimizers[] = {"adamw", "adafactor", "lion", "muon", "sgd"};
 constexpr std::string_view kOptimizersLater[] = {"adamw8", "schedule_free"};
+constexpr std::string_view kWeights[] = {"fp32", "bf16", "int8", "q8_0", "int4", "q4_0",
+                                         "q5_0", "q4_k", "q5_k", "q6_k", "nf4"};
 constexpr std::string_view kSchedules[] = {"constant", "linear", "cosine"};
 constexpr std::string_view kDevices[] = {"any", "cpu", "gpu"};
 constexpr std::string_view kDevicesLater[] = {"cuda"};
@@ -125,6 +127,8 @@ const Key kKeys[] = {
      "requests decoded together"},
     {"serve.tokens_max", whole(0, kMillion), kServe, kOptional,
      reach<&J::serve, &ServeSpec::tokens_max>, "context limit; 0: the model's"},
+    {"serve.weights", choice(kWeights), kServe, kOptional, reach<&J::serve, &ServeSpec::weights>,
+     "how the model's matrices are kept: fewer bits, less memory and more tokens a second"},
 
     {"command", form(Form::texts), kRun, kRequired, reach<&J::command>,
      "the program and its arguments"},

@@ -146,6 +146,7 @@ struct ServeSpec {
   std::string name;              // what clients ask for; empty: the job's name
   std::uint32_t batch_max = 16;  // requests decoded together
   std::uint32_t tokens_max = 0;  // context limit; 0: the model's
+  std::string weights = "fp32";  // how matrices are kept: fp32, bf16, int8, GGUF's formats
 
   bool operator==(const ServeSpec&) const = default;
 };

@@ -35,7 +35,7 @@ constexpr std::string_view kServe = R"(
 name: answers
 kind: serve
 model: {path: /models/kjv}
-serve: {batch_max: 4, tokens_max: 512}
+serve: {batch_max: 4, tokens_max: 512, weights: q4_k}
 )";
 
 JobSpec parsed(std::string_view yaml, std::vector<std::string> overrides = {}) {
