@@ -23,6 +23,10 @@ whether the job fits.
 
   --set KEY=VALUE    changes the spec, as in `tutti submit`
   -o text|json       json: one object with `bytes`, `ranks`, `parts` (`name`, `bytes`)
+
+Examples:
+  tutti memory big.yaml
+  tutti memory big.yaml --set train.precision=bf16 -o json
 )";
 
 constexpr double kMegabyte = 1024.0 * 1024.0;

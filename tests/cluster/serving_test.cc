@@ -26,13 +26,13 @@ std::string first_line(const std::filesystem::path& file) {
 // A cluster that serves a model which it trained itself.
 class Served {
  public:
-  Served() {
+  explicit Served(const std::string& weights = "fp32") {
     const auto text = test::write_prose(cluster.files());
     const auto trained = cluster.submit(test::training_spec(text, {.steps = 10}));
     REQUIRE(cluster.wait(trained) == 0);
     const std::string folder(cluster.job(trained).at("folder").as_string());
     job = cluster.submit("name: tiny\nkind: serve\nmodel: {path: " + folder +
-                         "/checkpoints/step-10}\n");
+                         "/checkpoints/step-10}\nserve: {weights: " + weights + "}\n");
     REQUIRE(eventually([&] { return cluster.get("/v1/models").body.find("tiny") != npos; }));
   }
 
@@ -79,6 +79,16 @@ TEST_CASE("cluster: a served model gives the same answer after kill -9 of rank a
   REQUIRE(eventually([&] { return served.cluster.pid_of("coordinator") != 0; }));
   REQUIRE(eventually(
       [&] { return served.cluster.get("/v1/models").body.find("tiny") != Served::npos; }));
+  CHECK(served.text() == before);
+  CHECK(served.cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: a model is served in bf16 with the same answer after its rank is killed") {
+  Served served("bf16");
+  const std::string before = served.text();
+  CHECK_FALSE(before.empty());
+  REQUIRE(::kill(served.rank(), SIGKILL) == 0);
+  REQUIRE(eventually([&] { return served.complete().status == 200; }));
   CHECK(served.text() == before);
   CHECK(served.cluster.stop() == 0);
 }

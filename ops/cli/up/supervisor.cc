@@ -93,6 +93,7 @@ std::string last_words(const std::filesystem::path& log) {
 }  // namespace
 
 std::optional<Duration> RestartPolicy::after_exit(Duration lived, Cause cause) {
+  if (cause == Cause::refused && lived < kLongLife) return std::nullopt;
   if (lived >= kLongLife) quick_deaths_ = own_deaths_ = 0;
   quick_deaths_ = std::min(quick_deaths_ + 1, kQuickDeathsMax);
   if (cause == Cause::own) ++own_deaths_;
@@ -154,15 +155,16 @@ std::optional<int> Supervisor::on_exit(Child& child, int status) {
   events_.changed();
   const std::string& name = child.part.name;
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  if (code == kUsage || code == kRefused) {
+  const bool refused = code == kUsage || code == kRefused;
+  const std::optional<Duration> pause = child.policy.after_exit(
+      monotonic_now() - child.started, refused ? RestartPolicy::Cause::refused : cause_of(status));
+  if (!pause && refused) {
     const std::string why = last_words(child.part.log);
     events_.say(why.empty() ? fmt::format("the {} {}; see {}", name, describe_status(status),
                                           child.part.log.string())
                             : why);
     return code;
   }
-  const std::optional<Duration> pause =
-      child.policy.after_exit(monotonic_now() - child.started, cause_of(status));
   if (!pause) {
     events_.say(fmt::format("the {} cannot be kept running, it {}; see {}", name,
                             describe_status(status), child.part.log.string()));

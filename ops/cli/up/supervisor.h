@@ -32,7 +32,10 @@ struct Part {
 // How long to wait before the next start of a part that ended, or nothing: give up.
 class RestartPolicy {
  public:
-  enum class Cause { own, killed };  // killed: by a signal that only others send
+  // killed: by a signal that only others send. refused: what it was given is wrong, and so is the
+  // next try; but what had worked was refused for a change, as when a worker's key is revoked: it
+  // joins anew, or is refused at once.
+  enum class Cause { own, killed, refused };
   std::optional<Duration> after_exit(Duration lived, Cause cause);
 
  private:

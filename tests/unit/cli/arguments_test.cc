@@ -132,5 +132,12 @@ TEST_CASE("supervisor: a part that others kill is started again however often th
   }
 }
 
+TEST_CASE(
+    "supervisor: a part that is refused at its start ends all, one that had worked does not") {
+  RestartPolicy policy;
+  CHECK(policy.after_exit(std::chrono::minutes(1), RestartPolicy::Cause::refused));
+  CHECK_FALSE(policy.after_exit(std::chrono::milliseconds(1), RestartPolicy::Cause::refused));
+}
+
 }  // namespace
 }  // namespace tutti::cli

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "jobs/models/inference_pass.h"
+#include "protocol/spec/help.h"
 #include "tests/unit/models/small_model.h"
 
 namespace tutti::models {
@@ -154,6 +155,19 @@ TEST_CASE("serving weights: what a format cannot hold is refused with the tensor
   const auto broken = model.in("bf16");
   REQUIRE_FALSE(broken);
   CHECK(broken.error().message.find(up.name) != std::string::npos);
+}
+
+TEST_CASE("serving weights: a job may name each format, and no other") {
+  std::string expected = "one of";
+  for (const std::string_view name : serving_formats()) {
+    expected += expected == "one of" ? " " : ", ";
+    expected += name;
+  }
+  std::string takes;
+  for (const spec::KeyHelp& key : spec::job_key_help()) {
+    if (key.path == "serve.weights") takes = key.takes;
+  }
+  CHECK(takes == expected);
 }
 
 }  // namespace tutti::models
