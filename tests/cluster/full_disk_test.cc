@@ -5,6 +5,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "protocol/base/file.h"
 #include "tests/cluster/training_specs.h"
 
 using namespace tutti;
@@ -13,6 +14,8 @@ using test::eventually;
 using test::training_spec;
 
 namespace {
+
+constexpr std::uint64_t kLogBytesMax = std::uint64_t{1} << 24;
 
 // A small disk of memory; not there if this process may not mount.
 class SmallDisk {
@@ -28,7 +31,7 @@ class SmallDisk {
   std::filesystem::path path() const { return folder_.path(); }
 
   void fill() const {
-    const FileDescriptor file(::open(ballast().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    const FileDescriptor file(::open(ballast().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
     REQUIRE(file);
     const std::string block(std::size_t{64} << 10, 'x');
     std::size_t bytes = block.size();
@@ -66,13 +69,27 @@ TEST_CASE(
               R"({"spec": "name: x\nkind: run\ncommand: [\"true\"]\n", "key": ")" + key + "\"}")
         .status;
   };
+  int submits = 0;
+  // Whatever the job prunes meanwhile is filled again.
+  const auto fill_until_refused = [&] {
+    return eventually([&] {
+      disk.fill();
+      return submit("full " + std::to_string(++submits)) == 503;
+    });
+  };
   // What clients see stands still without a disk; how many checkpoints were tried meanwhile is
   // known afterwards, and depends on the machine.
   CHECK(eventually([&] {
-    disk.fill();
-    CHECK_FALSE(eventually([&] { return submit("a") != 503; }, std::chrono::seconds(1)));
+    REQUIRE(fill_until_refused());
+    static_cast<void>(eventually([&] { return disk.fill(), false; }, std::chrono::seconds(1)));
     disk.free();
-    REQUIRE(eventually([&] { return submit("b") == 200; }));
+    int status = 0;
+    const bool taken = eventually([&] {
+      status = submit("free " + std::to_string(++submits));
+      return status == 200;
+    });
+    INFO("the last submit got " << status << "\n" << read_file(cluster.state() / "coordinator.log", kLogBytesMax)->c_str());
+    REQUIRE(taken);
     return cluster.tutti({"events", std::to_string(job), "-o", "json"})
                .out.find("checkpoint_failed") != std::string::npos;
   }));
