@@ -31,7 +31,8 @@ class SmallDisk {
   std::filesystem::path path() const { return folder_.path(); }
 
   void fill() const {
-    const FileDescriptor file(::open(ballast().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    const FileDescriptor file(
+        ::open(ballast().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
     REQUIRE(file);
     const std::string block(std::size_t{64} << 10, 'x');
     std::size_t bytes = block.size();
@@ -79,20 +80,23 @@ TEST_CASE(
   };
   // What clients see stands still without a disk; how many checkpoints were tried meanwhile is
   // known afterwards, and depends on the machine.
-  CHECK(eventually([&] {
-    REQUIRE(fill_until_refused());
-    static_cast<void>(eventually([&] { return disk.fill(), false; }, std::chrono::seconds(1)));
-    disk.free();
-    int status = 0;
-    const bool taken = eventually([&] {
-      status = submit("free " + std::to_string(++submits));
-      return status == 200;
-    });
-    INFO("the last submit got " << status << "\n" << read_file(cluster.state() / "coordinator.log", kLogBytesMax)->c_str());
-    REQUIRE(taken);
-    return cluster.tutti({"events", std::to_string(job), "-o", "json"})
-               .out.find("checkpoint_failed") != std::string::npos;
-  }));
+  CHECK(
+      eventually([&] {
+        REQUIRE(fill_until_refused());
+        static_cast<void>(eventually([&] { return disk.fill(), false; }, std::chrono::seconds(1)));
+        disk.free();
+        int status = 0;
+        const bool taken = eventually([&] {
+          status = submit("free " + std::to_string(++submits));
+          return status == 200;
+        });
+        INFO("the last submit got "
+             << status << "\n"
+             << read_file(cluster.state() / "coordinator.log", kLogBytesMax)->c_str());
+        REQUIRE(taken);
+        return cluster.tutti({"events", std::to_string(job), "-o", "json"})
+                   .out.find("checkpoint_failed") != std::string::npos;
+      }));
   CHECK(cluster.job(job).at("generation").to_number<int>() == 1);
   test::check_undisturbed(cluster, job, spec);
   CHECK(cluster.stop() == 0);
