@@ -20,7 +20,11 @@ namespace {
 constexpr std::size_t kPendingFactsMax = 200'000;
 // A part of what a line is worth (life/line.h).
 constexpr Duration kGather = std::chrono::milliseconds(5);
-constexpr Duration kLedgerRetry = std::chrono::seconds(1);
+// A full disk's ledger tries again soon: ranks that go on writing checkpoints, none of which is
+// committed or pruned meanwhile, take whatever becomes free. A try that is long is made less often.
+constexpr Duration kLedgerRetryMin = std::chrono::milliseconds(20);
+constexpr Duration kLedgerRetryMax = std::chrono::seconds(1);
+constexpr int kLedgerRest = 20;  // times a try's own duration
 constexpr std::size_t kSecretBytes = 32;
 
 Envelope envelope_of(Input input) {
@@ -195,7 +199,8 @@ bool ClusterHost::append_pending() {
     handle(LedgerFailed{durable_, appended.error().message});
   }
   give_up_waiting();
-  host_.arm(kLedgerRetry, [this] { flush(); });
+  const Duration rest = kLedgerRest * (monotonic_now() - begun);
+  host_.arm(std::clamp(rest, kLedgerRetryMin, kLedgerRetryMax), [this] { flush(); });
   return false;
 }
 

@@ -20,6 +20,10 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::uint64_t kTokenizerBytesMax = std::uint64_t{256} << 20;
+// Checkpoints written and not committed that are kept beside the one that is being written: more
+// than a coordinator is ever behind with, unless it can commit nothing.
+constexpr std::size_t kUncommittedMax = 16;
+constexpr std::string_view kRetired = ".retired";
 
 using Parameters = std::span<const models::Parameter>;
 
@@ -51,6 +55,74 @@ Error file_error(std::string_view what, const fs::path& path, const std::error_c
   return errno_error(fmt::format("cannot {} {}", what, path.string()), code.value());
 }
 
+struct PrivateFolder {
+  std::uint64_t generation = 0;
+  std::uint64_t step = 0;
+  fs::path path = {};
+
+  auto operator<=>(const PrivateFolder&) const = default;
+};
+
+// ".step-12.g3"; ".retired.step-12.g3", which somebody was removing when it died, is older than
+// any.
+std::optional<PrivateFolder> parse_private(std::string_view name) {
+  constexpr std::string_view kPrefix = ".step-";
+  if (name.starts_with(kRetired)) {
+    auto retired = parse_private(name.substr(kRetired.size()));
+    if (retired) retired->generation = 0;
+    return retired;
+  }
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const char* const last = name.data() + name.size();
+  PrivateFolder folder;
+  const auto step = std::from_chars(name.data() + kPrefix.size(), last, folder.step);
+  if (step.ec != std::errc() || last - step.ptr < 3 || step.ptr[0] != '.' || step.ptr[1] != 'g') {
+    return std::nullopt;
+  }
+  const auto generation = std::from_chars(step.ptr + 2, last, folder.generation);
+  return generation.ec == std::errc() && generation.ptr == last ? std::optional(folder)
+                                                                : std::nullopt;
+}
+
+void remove_folder(const fs::path& folder) {
+  std::error_code failed;
+  fs::remove_all(folder, failed);
+  if (failed) {
+    TUTTI_LOG_WARNING("checkpoint", "cannot remove {}: {}", folder.string(), failed.message());
+  }
+}
+
+// Those of the job, the oldest first.
+std::vector<PrivateFolder> private_folders(const fs::path& root) {
+  std::vector<PrivateFolder> found;
+  std::error_code failed;
+  for (fs::directory_iterator entry(root, failed), end; !failed && entry != end;
+       entry.increment(failed)) {
+    auto folder = parse_private(entry->path().filename().string());
+    if (!folder) continue;
+    folder->path = entry->path();
+    found.push_back(*std::move(folder));
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+// While nobody commits, as where the coordinator's disk is full, a disk does not fill with parts:
+// all but the newest before the given one go. A commit may be on its way to any of them: it and
+// this rename a folder, so that one of the two finds it gone, and what is committed is whole.
+void retire_uncommitted(const fs::path& root, const PrivateFolder& current) {
+  std::vector<PrivateFolder> older = private_folders(root);
+  std::erase_if(older, [&](const PrivateFolder& each) {
+    return std::pair(each.generation, each.step) >= std::pair(current.generation, current.step);
+  });
+  for (std::size_t i = 0; i + kUncommittedMax < older.size(); ++i) {
+    const fs::path retired = root / (std::string(kRetired) + older[i].path.filename().string());
+    std::error_code failed;
+    fs::rename(older[i].path, retired, failed);
+    if (!failed) remove_folder(retired);
+  }
+}
+
 // Writes one rank's files and knows them, so that a failure can take them back.
 class PartWriter {
  public:
@@ -64,6 +136,9 @@ class PartWriter {
     std::error_code failed;
     fs::create_directories(folder_, failed);
     if (failed) return file_error("make", folder_, failed);
+    if (place_.rank == 0) {
+      retire_uncommitted(place_.root, {place_.generation, state_.entry.step});
+    }
     auto written = write_files();
     if (written) written = sync_folder(folder_);
     if (written) written = hash_files();
@@ -185,34 +260,6 @@ class PartWriter {
   std::vector<FileEntry> entries_;
 };
 
-struct PrivateFolder {
-  std::uint64_t step = 0;
-  std::uint64_t generation = 0;
-};
-
-// ".step-12.g3"
-std::optional<PrivateFolder> parse_private(std::string_view name) {
-  constexpr std::string_view kPrefix = ".step-";
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  const char* const last = name.data() + name.size();
-  PrivateFolder folder;
-  const auto step = std::from_chars(name.data() + kPrefix.size(), last, folder.step);
-  if (step.ec != std::errc() || last - step.ptr < 3 || step.ptr[0] != '.' || step.ptr[1] != 'g') {
-    return std::nullopt;
-  }
-  const auto generation = std::from_chars(step.ptr + 2, last, folder.generation);
-  return generation.ec == std::errc() && generation.ptr == last ? std::optional(folder)
-                                                                : std::nullopt;
-}
-
-void remove_folder(const fs::path& folder) {
-  std::error_code failed;
-  fs::remove_all(folder, failed);
-  if (failed) {
-    TUTTI_LOG_WARNING("checkpoint", "cannot remove {}: {}", folder.string(), failed.message());
-  }
-}
-
 // Old checkpoints beyond `keep`, and parts that can never be committed any more. Failing costs
 // disk, nothing else. An order that is late, with a slow rank, says nothing of newer ones: what
 // they may not lose was not known when it was given.
@@ -225,17 +272,11 @@ void prune(const CommitOrder& order) {
     if (order.keep == 0 || kept++ < order.keep || used || found.step == order.step) continue;
     remove_folder(found.folder);
   }
-  std::vector<fs::path> leftovers;
-  std::error_code failed;
-  for (fs::directory_iterator entry(order.root, failed), end; !failed && entry != end;
-       entry.increment(failed)) {
-    const auto folder = parse_private(entry->path().filename().string());
-    if (!folder) continue;
-    const bool over = folder->generation < order.generation ||
-                      (folder->generation == order.generation && folder->step <= order.step);
-    if (over) leftovers.push_back(entry->path());
+  for (const PrivateFolder& folder : private_folders(order.root)) {
+    const bool over = folder.generation < order.generation ||
+                      (folder.generation == order.generation && folder.step <= order.step);
+    if (over) remove_folder(folder.path);
   }
-  for (const fs::path& folder : leftovers) remove_folder(folder);
 }
 
 Result<> write_manifest(const CommitOrder& order, const fs::path& folder) {

@@ -4,6 +4,8 @@
 //   <root>/.step-N.gG/   private to a generation; parts are written, synced and hashed here
 //   <root>/step-N/       the same folder after manifest.json was written and the folder renamed
 //
+// Of folders that nobody commits, the first rank keeps the newest 16 and removes those before them.
+//
 // With replicated state the ranks split the tensors: rank r of n writes
 // model-0000R-of-0000N.safetensors and optimizer-0000R-of-0000N.safetensors (model.safetensors and
 // optimizer.safetensors for one rank), by global tensor names; the first also writes config.json,

@@ -61,9 +61,7 @@ TEST_CASE(
   }
   Cluster cluster(2, disk.path() / "state");
   const auto text = test::write_prose(cluster.files());
-  // Checkpoints are rare enough that those of a second, which a full ledger commits and prunes none
-  // of, leave the disk some room.
-  const std::string spec = training_spec(text, {.ranks = 2, .steps = test::kEndless, .every = 60});
+  const std::string spec = training_spec(text, {.ranks = 2, .steps = test::kEndless, .every = 2});
   const auto job = cluster.submit(spec);
   REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
   const auto submit = [&](const std::string& key) {

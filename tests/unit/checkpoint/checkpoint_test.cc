@@ -228,6 +228,29 @@ TEST_CASE("checkpoint: an order that comes late prunes nothing that is newer") {
   CHECK(names_in(folder.path()) == std::set<std::string>{"step-2", "step-3", "step-4"});
 }
 
+TEST_CASE("checkpoint: of parts that nobody commits the newest stay, and can be committed") {
+  const test::TemporaryFolder folder;
+  const State state(1);
+  save(state, folder.path(), 1);
+  std::vector<FileEntry> files;
+  for (std::uint64_t step = 2; step <= 40; ++step) {
+    for (const std::uint32_t rank : {0U, 1U}) {
+      auto part = write_part(state.at(step),
+                             {.root = folder.path(), .generation = 1, .rank = rank, .ranks = 2});
+      REQUIRE(part.ok());
+      if (rank == 0) files.clear();
+      files.insert(files.end(), part->begin(), part->end());
+    }
+  }
+  CHECK(names_in(folder.path()).size() == 18);  // the committed one, 16, and the last
+  fs::create_directory(folder.path() / ".retired.step-3.g1");  // by a rank that died over it
+  CommitOrder order{.root = folder.path(), .step = 20, .generation = 1, .files = files};
+  CHECK(commit(order).error().code == ErrorCode::not_found);
+  order.step = 40;
+  REQUIRE(commit(order).ok());
+  CHECK(names_in(folder.path()) == std::set<std::string>{"step-1", "step-40"});
+}
+
 TEST_CASE("checkpoint: a committed step that was damaged is replaced by new parts") {
   const test::TemporaryFolder folder;
   const State state(1);
