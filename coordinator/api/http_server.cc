@@ -24,7 +24,6 @@
 #include <mutex>
 #include <optional>
 
-#include "coordinator/api/http_client.h"
 #include "coordinator/api/route.h"
 #include "protocol/actor/spawn.h"
 #include "protocol/base/assert.h"
@@ -262,12 +261,8 @@ Answer Connection::refusal_of(const Target& target) const {
 
 void Connection::tell_denied(const Target& target, const Answer& answer) const {
   if (answer.status != 403 || !server_->on_denied || target.call.user.empty()) return;
-  HttpAnswer said;
-  said.status = answer.status;
-  said.body = answer.body;
-  const Error why = error_of(said);
   server_->on_denied(
-      target.call.caller("denied", target.call.method + " " + target.call.path, why.message));
+      target.call.caller("denied", target.call.method + " " + target.call.path, answer.error));
 }
 
 asio::awaitable<Answer> Connection::answer(Target& target) {

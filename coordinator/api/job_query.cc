@@ -6,7 +6,6 @@
 #include <boost/mp11/algorithm.hpp>
 
 #include <algorithm>
-#include <optional>
 
 #include "protocol/spec/parse.h"
 
@@ -16,14 +15,18 @@ using coordinator::JobState;
 
 namespace {
 
-Result<JobState> state_named(std::string_view name) {
-  std::optional<JobState> found;
-  std::vector<std::string_view> names;
+constexpr std::string_view kUnfinished = "unfinished";
+
+// Those of that name: a state's own, or all in which a job has not ended.
+Result<> add_states(std::string_view name, std::vector<JobState>& out) {
+  std::vector<std::string_view> names = {kUnfinished};
+  const std::size_t before = out.size();
   boost::mp11::mp_for_each<boost::describe::describe_enumerators<JobState>>([&](auto each) {
     names.emplace_back(each.name);
-    if (name == each.name) found = each.value;
+    const bool open = name == kUnfinished && !coordinator::is_terminal(each.value);
+    if (open || name == each.name) out.push_back(each.value);
   });
-  if (found) return *found;
+  if (out.size() != before) return {};
   const std::string_view near = spec::nearest_word(name, names);
   return Error{ErrorCode::invalid_argument,
                fmt::format("no job is in a state \"{}\"", name) +
@@ -56,9 +59,7 @@ Result<coordinator::JobFilter> parse_job_query(const Call& call) {
   std::string_view rest = states;
   while (!rest.empty()) {
     const std::string_view name = rest.substr(0, rest.find(','));
-    const Result<JobState> state = state_named(name);
-    if (!state) return state.error();
-    filter.states.push_back(*state);
+    if (const Result<> added = add_states(name, filter.states); !added) return added.error();
     rest.remove_prefix(std::min(name.size() + 1, rest.size()));
   }
   return filter;

@@ -7,8 +7,8 @@
 
 namespace tutti::api {
 
-// after=ID, limit=N (at most kJobsPerPage), last=N (the newest N instead), state=a,b, owner=USER,
-// name=NAME. Errors: invalid_argument, with the nearest state.
+// after=ID, limit=N (at most kJobsPerPage), last=N (the newest N instead), state=a,b (or
+// unfinished), owner=USER, name=NAME. Errors: invalid_argument, with the nearest state.
 inline constexpr std::uint64_t kJobsPerPage = 1'000;
 Result<coordinator::JobFilter> parse_job_query(const Call& call);
 

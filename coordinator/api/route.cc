@@ -50,6 +50,7 @@ unsigned status_of(ErrorCode code) {
 Answer error_answer(const Error& error) {
   Answer answer;
   answer.status = status_of(error.code);
+  answer.error = error.message;
   answer.body = boost::json::serialize(
       boost::json::value{{"error", {{"code", to_string(error.code)}, {"message", error.message}}}});
   return answer;

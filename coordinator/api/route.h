@@ -58,6 +58,7 @@ struct Answer {
   unsigned status = 200;
   std::string content_type = "application/json";
   std::string body;
+  std::string error = {};  // the message of an error, which `body` says too
   std::function<boost::asio::awaitable<void>(BodyStream&)> stream;  // instead of body
 };
 

@@ -378,13 +378,7 @@ bool ClusterState::knows(JobId job) const {
   return find_job(job) != nullptr || array_of(parts_->desk, job) != nullptr;
 }
 
-std::vector<JobSummary> ClusterState::jobs() const {
-  std::vector<JobSummary> out;
-  for (const auto& [id, job] : parts_->desk.durable.jobs()) {
-    if (!job.array) out.push_back(summarize(parts_->desk, job));
-  }
-  return out;
-}
+std::vector<JobSummary> ClusterState::jobs() const { return jobs(JobFilter{}).jobs; }
 
 JobPage ClusterState::jobs(const JobFilter& filter) const {
   const Desk& desk = parts_->desk;

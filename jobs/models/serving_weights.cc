@@ -40,33 +40,22 @@ const FormatName* find_format(std::string_view name) {
   return found == std::end(kFormats) ? nullptr : found;
 }
 
-// Which image of a layer holds a role's matrix; null: none does.
-kernels::BasicMatrix<const float> LayerParameters<const float>::*matrix_of(Role role) {
-  using Parameters = LayerParameters<const float>;
-  switch (role) {
-    case Role::query: return &Parameters::query;
-    case Role::key: return &Parameters::key;
-    case Role::value: return &Parameters::value;
-    case Role::output: return &Parameters::output;
-    case Role::gate: return &Parameters::gate;
-    case Role::up: return &Parameters::up;
-    case Role::down: return &Parameters::down;
-    default: return nullptr;
-  }
-}
-
-WeightImage LayerImages::*image_of(Role role) {
-  switch (role) {
-    case Role::query: return &LayerImages::query;
-    case Role::key: return &LayerImages::key;
-    case Role::value: return &LayerImages::value;
-    case Role::output: return &LayerImages::output;
-    case Role::gate: return &LayerImages::gate;
-    case Role::up: return &LayerImages::up;
-    case Role::down: return &LayerImages::down;
-    default: return nullptr;
-  }
-}
+// A layer's matrices: where their shapes and their images are.
+struct LayerMatrix {
+  Role role;
+  kernels::BasicMatrix<const float> LayerParameters<const float>::*shape;
+  WeightImage LayerImages::*image;
+};
+using Shapes = LayerParameters<const float>;
+constexpr LayerMatrix kMatrices[] = {
+    {Role::query, &Shapes::query, &LayerImages::query},
+    {Role::key, &Shapes::key, &LayerImages::key},
+    {Role::value, &Shapes::value, &LayerImages::value},
+    {Role::output, &Shapes::output, &LayerImages::output},
+    {Role::gate, &Shapes::gate, &LayerImages::gate},
+    {Role::up, &Shapes::up, &LayerImages::up},
+    {Role::down, &Shapes::down, &LayerImages::down},
+};
 
 Index size_of(const Parameter& parameter) { return static_cast<Index>(parameter.elements); }
 
@@ -148,12 +137,13 @@ struct ServingWeights::Maker {
       case Role::feed_forward_norm: layer.feed_forward_norm = norm(parameter, values.data()); break;
       default: break;
     }
-    if (matrix_of(parameter.role) == nullptr) return {};
+    const auto* const matrix = std::ranges::find(kMatrices, parameter.role, &LayerMatrix::role);
+    if (matrix == std::end(kMatrices)) return {};
     auto made_image = image(parameter, values.data());
     if (!made_image) return made_image.error();
-    layer.*matrix_of(parameter.role) = ConstMatrix(nullptr, static_cast<Index>(parameter.shape[0]),
-                                                   static_cast<Index>(parameter.shape[1]));
-    made.images_[parameter.layer].*image_of(parameter.role) = *std::move(made_image);
+    layer.*matrix->shape = ConstMatrix(nullptr, static_cast<Index>(parameter.shape[0]),
+                                       static_cast<Index>(parameter.shape[1]));
+    made.images_[parameter.layer].*matrix->image = *std::move(made_image);
     return {};
   }
 };
@@ -209,10 +199,7 @@ std::uint64_t ServingWeights::bytes() const {
   std::uint64_t bytes = bytes_of(head_) + bf16_table_.size() +
                         static_cast<std::uint64_t>(norms_.size() + table_.size()) * sizeof(float);
   for (const LayerImages& layer : images_) {
-    for (const Role role :
-         {Role::query, Role::key, Role::value, Role::output, Role::gate, Role::up, Role::down}) {
-      bytes += bytes_of(layer.*image_of(role));
-    }
+    for (const LayerMatrix& matrix : kMatrices) bytes += bytes_of(layer.*matrix.image);
   }
   return bytes;
 }

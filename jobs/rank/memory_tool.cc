@@ -2,7 +2,12 @@
 
 #include <fmt/core.h>
 
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+
 #include <cstdio>
+#include <utility>
 #include <vector>
 
 #include "jobs/tokenizers/tool_arguments.h"
@@ -11,6 +16,8 @@
 #include "protocol/spec/parse.h"
 
 namespace tutti::rank {
+
+namespace json = boost::json;
 
 namespace {
 
@@ -43,13 +50,13 @@ std::string text_of(const training::MemoryEstimate& estimate) {
 }
 
 std::string json_of(const training::MemoryEstimate& estimate) {
-  std::string parts;
+  json::array parts;
   for (const auto& part : estimate.parts) {
-    parts += fmt::format(R"({}{{"name":"{}","bytes":{}}})", parts.empty() ? "" : ",", part.name,
-                         part.bytes);
+    parts.push_back(json::object{{"name", part.name}, {"bytes", part.bytes}});
   }
-  return fmt::format("{{\"bytes\":{},\"ranks\":{},\"parts\":[{}]}}\n", estimate.bytes(),
-                     estimate.ranks, parts);
+  return json::serialize(json::object{
+             {"bytes", estimate.bytes()}, {"ranks", estimate.ranks}, {"parts", std::move(parts)}}) +
+         "\n";
 }
 
 Result<training::MemoryEstimate> estimate_of(const std::string& file,

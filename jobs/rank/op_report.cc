@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "protocol/base/log.h"
+
 namespace tutti::rank {
 
 namespace {
@@ -36,6 +38,11 @@ std::string describe_ops(std::span<const kernels::OpCount> counts) {
     text += fmt::format(", and {} more", sorted.size() - kOpsShown);
   }
   return text;
+}
+
+void log_ops() {
+  const std::string line = describe_ops(kernels::op_counts());
+  if (!line.empty()) TUTTI_LOG_INFO("rank", "{}", line);
 }
 
 }  // namespace tutti::rank

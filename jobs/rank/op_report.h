@@ -17,4 +17,7 @@ namespace tutti::rank {
 // Empty where nothing was called.
 std::string describe_ops(std::span<const kernels::OpCount> counts);
 
+// That line into the log of the process, if there is one.
+void log_ops();
+
 }  // namespace tutti::rank

@@ -224,7 +224,7 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
     const std::lock_guard lock(mutex_);
     door_.reset();
   }
-  TUTTI_LOG_INFO("rank", "{}", describe_ops(kernels::op_counts()));
+  log_ops();
   sink(GroupLeft{order.order.generation, -1, reason, held()});
 }
 

@@ -223,7 +223,7 @@ void TrainWork::make_steps(const EventSink& sink, const training::Entered& enter
   }
   trainer_->flags_honoured();
   progress_.enter(training::Phase::idle);
-  TUTTI_LOG_INFO("rank", "{}", describe_ops(kernels::op_counts()));
+  log_ops();
   sink(Finished{trainer_->state().step, wire::FailureClass::none, ""});
 }
 

@@ -7,7 +7,6 @@
 
 #include "kernels/collective/nccl_group.h"
 #include "kernels/cuda/products.h"
-#include "protocol/base/sha256.h"
 
 namespace tutti::kernels::cuda {
 
@@ -17,8 +16,6 @@ std::string profile_of(const cudaDeviceProp& properties, Products::Inputs inputs
 }
 
 namespace {
-
-constexpr std::size_t kHashDigits = 8;
 
 // Devices of one name choose alike, those of one architecture need not.
 std::filesystem::path choices_file(const std::filesystem::path& cache,
@@ -34,10 +31,7 @@ std::filesystem::path choices_file(const std::filesystem::path& cache,
 
 }  // namespace
 
-std::string CudaDevice::choices() const {
-  const std::string used = products_->choices().used();
-  return used.empty() ? used : sha256_hex(used).substr(0, kHashDigits);
-}
+std::string CudaDevice::choices() const { return products_->choices().hash(); }
 
 Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& options) {
   if (auto usable = use_device(options.index); !usable) return std::move(usable).error();

@@ -12,6 +12,7 @@
 #include "protocol/base/clock.h"
 #include "protocol/base/file.h"
 #include "protocol/base/log.h"
+#include "protocol/base/sha256.h"
 
 namespace tutti::kernels::cuda {
 
@@ -21,6 +22,7 @@ namespace {
 constexpr Duration kLockWithin = std::chrono::seconds(5);
 constexpr Duration kBetweenTries = std::chrono::milliseconds(1);
 constexpr std::uint64_t kFileBytesMax = 16 << 20;
+constexpr std::size_t kHashDigits = 8;
 
 // Held until the descriptor is closed. None, if it could not be had in time: two ranks that start
 // together may then choose otherwise, and are refused as a group.
@@ -76,15 +78,19 @@ Result<cublasLtMatmulAlgo_t> ProductChoices::take(const Key& key, const Choose& 
     guard = lock(file_);
     read_stored();
   }
-  if (const auto found = stored_.find(key); found != stored_.end()) {
-    return used_.emplace(*found).first->second;
-  }
+  if (const auto found = stored_.find(key); found != stored_.end()) return use(*found);
   auto chosen = choose();
   if (!chosen) return chosen;
-  used_.emplace(key, *chosen);
   stored_.emplace(key, *chosen);
   if (!file_.empty()) write_stored();
-  return chosen;
+  return use({key, *chosen});
+}
+
+// Every step asks for the hash, and a new choice is rare.
+cublasLtMatmulAlgo_t ProductChoices::use(const Table::value_type& choice) {
+  used_.insert(choice);
+  hash_ = sha256_hex(used()).substr(0, kHashDigits);
+  return choice.second;
 }
 
 std::string ProductChoices::text_of(const Table& table) {

@@ -46,17 +46,21 @@ class ProductChoices {
 
   // One line a choice that was used, in the order of their keys.
   std::string used() const { return text_of(used_); }
+  // Eight digits of the hash of that; empty: none was used.
+  const std::string& hash() const { return hash_; }
 
  private:
   using Table = std::map<Key, cublasLtMatmulAlgo_t>;
 
   static std::string text_of(const Table& table);
+  cublasLtMatmulAlgo_t use(const Table::value_type& choice);
   void read_stored();
   void write_stored() const;
 
   std::filesystem::path file_;
   Table used_;
-  Table stored_;  // as the file was read last
+  std::string hash_;  // of used()
+  Table stored_;      // as the file was read last
 };
 
 }  // namespace tutti::kernels::cuda

@@ -69,8 +69,8 @@ fs::path rank_binary_of(const spec::WorkerConfig& config) {
   // A worker that is told to use GPUs starts the binary that has them, where there is one.
   std::error_code ignored;
   const fs::path with_gpus = folder / "tutti-rank-cuda";
-  return device_kind() == "gpu" && fs::exists(with_gpus, ignored) ? with_gpus
-                                                                  : folder / "tutti-rank";
+  const bool has = device_kind() == "gpu" && fs::exists(with_gpus, ignored);
+  return has ? with_gpus : folder / "tutti-rank";
 }
 
 wire::Hello introduce(const spec::WorkerConfig& config) {

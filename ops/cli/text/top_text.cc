@@ -19,11 +19,6 @@ namespace {
 // More rows than this push the rest off the screen.
 constexpr std::size_t kRowsMax = 40;
 
-bool is_over(const json::value& job) {
-  const std::string state = text_of(job, "state");
-  return state == "done" || state == "failed" || state == "cancelled";
-}
-
 double sample_of(const TopInput& input, const std::string& name) {
   const auto found = input.metrics.find(name);
   return found == input.metrics.end() ? 0 : found->second;
@@ -71,6 +66,24 @@ std::string since_text(const json::value& job, WallTime now) {
   return began == 0 ? "-" : print_duration(static_cast<double>(now.unix_ms - began) / 1000);
 }
 
+// How many jobs are in each state, ended ones too: `tutti_jobs{kind="run",state="done"}` by state.
+json::object count_states(const TopInput& input) {
+  constexpr std::string_view kFamily = "tutti_jobs{";
+  constexpr std::string_view kLabel = "state=\"";
+  std::map<std::string, std::int64_t> counts;
+  for (auto at = input.metrics.lower_bound(std::string(kFamily));
+       at != input.metrics.end() && at->first.starts_with(kFamily); ++at) {
+    const std::size_t label = at->first.find(kLabel);
+    if (label == std::string::npos) continue;
+    const std::size_t begin = label + kLabel.size();
+    counts[at->first.substr(begin, at->first.find('"', begin) - begin)] +=
+        static_cast<std::int64_t>(at->second);
+  }
+  json::object out;
+  for (const auto& [state, count] : counts) out[state] = count;
+  return out;
+}
+
 }  // namespace
 
 std::map<std::string, double> parse_metrics(std::string_view text) {
@@ -87,12 +100,9 @@ std::map<std::string, double> parse_metrics(std::string_view text) {
 }
 
 json::value top_frame(const TopInput& now, const TopInput* before) {
-  json::object states;
   json::array jobs;
   for (const json::value& job : list_of(now.jobs, "jobs")) {
-    const std::string state = text_of(job, "state");
-    states[state] = (states.contains(state) ? states[state].as_int64() : 0) + 1;
-    if (!is_over(job)) jobs.push_back(job_row(job, now, before));
+    jobs.push_back(job_row(job, now, before));
   }
   std::int64_t slots = 0;
   std::int64_t free_slots = 0;
@@ -108,7 +118,7 @@ json::value top_frame(const TopInput& now, const TopInput* before) {
   json::object out;
   out["slots"] = slots;
   out["free_slots"] = free_slots;
-  out["states"] = std::move(states);
+  out["states"] = count_states(now);
   out["submits_per_s"] = rate_of(now, before, "tutti_jobs_submitted_total");
   out["decisions_per_s"] = rate_of(now, before, "tutti_decisions_total");
   out["coordinator_memory_bytes"] = sample_of(now, "tutti_process_resident_memory_bytes");

@@ -17,7 +17,7 @@ namespace tutti::cli {
 std::map<std::string, double> parse_metrics(std::string_view text);
 
 struct TopInput {
-  boost::json::value jobs;   // of /api/v1/jobs
+  boost::json::value jobs;   // of /api/v1/jobs, those that have not ended
   boost::json::value nodes;  // of /api/v1/nodes
   std::map<std::string, double> metrics;
   Instant at;

@@ -22,7 +22,7 @@ struct TopOptions {
 };
 
 Result<TopInput> look(Connection& connection) {
-  Result<boost::json::value> jobs = list_jobs(connection.api());
+  Result<boost::json::value> jobs = list_jobs(connection.api(), "state=unfinished");
   if (!jobs) return jobs.error();
   Result<boost::json::value> nodes = connection.api().get("/api/v1/nodes");
   if (!nodes) return nodes.error();

@@ -2,6 +2,7 @@
 
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 
 #include "ops/cli/client/fields.h"
 #include "ops/cli/client/job_names.h"
@@ -17,7 +18,7 @@ namespace json = boost::json;
 const char* const kJobs = R"({"jobs": [
   {"id": 7, "name": "kjv", "kind": "train", "state": "running", "step": 20, "steps": 100,
    "ranks": 2},
-  {"id": 8, "name": "old", "kind": "run", "state": "done"}]})";
+  {"id": 8, "name": "next", "kind": "run", "state": "queued"}]})";
 const char* const kNodes = R"({"nodes": [
   {"name": "a", "state": "ready", "slots": 4, "free_slots": 1, "version": "1"},
   {"name": "b", "state": "lost", "slots": 2, "free_slots": 2, "version": "2"}]})";
@@ -33,11 +34,15 @@ TEST_CASE("top: a frame shows what goes on, with rates between two looks") {
                                 "# TYPE tutti_job_loss gauge\n"
                                 "tutti_job_loss{job=\"7\"} 2.5\n"
                                 "tutti_job_step_duration_seconds{job=\"7\"} 0.25\n"
-                                "tutti_job_tokens_total{job=\"7\"} 3000\n");
+                                "tutti_job_tokens_total{job=\"7\"} 3000\n"
+                                "tutti_jobs{kind=\"run\",state=\"done\"} 41\n"
+                                "tutti_jobs{kind=\"train\",state=\"done\"} 1\n"
+                                "tutti_jobs{kind=\"train\",state=\"running\"} 1\n"
+                                "tutti_jobs_submitted_total 44\n");
   const json::value frame = top_frame(now, &before);
   CHECK(whole_of(frame, "slots") == 6);
   CHECK(whole_of(frame, "free_slots") == 3);
-  REQUIRE(list_of(frame, "jobs").size() == 1);
+  REQUIRE(list_of(frame, "jobs").size() == 2);
   const json::value& job = list_of(frame, "jobs")[0];
   CHECK(number_of(job, "tokens_per_s") == 1000);
   CHECK(number_of(job, "steps_per_s") == 4);
@@ -45,6 +50,7 @@ TEST_CASE("top: a frame shows what goes on, with rates between two looks") {
   const std::string page = top_page(frame, WallTime{}, Paint::plain);
   CHECK(page.find("3 of 6 in use") != std::string::npos);
   CHECK(page.find("20/100") != std::string::npos);
+  CHECK(page.find("42 done, 1 running\n") != std::string::npos);
   CHECK(page.find("\x1b") == std::string::npos);
   // The first look has no rates.
   CHECK(number_of(list_of(top_frame(now, nullptr), "jobs")[0], "tokens_per_s") == 0);
@@ -79,10 +85,19 @@ TEST_CASE("doctor: this machine is looked at, and nothing is left in the state f
   CHECK(std::filesystem::is_empty(folder.path()));
 }
 
-class OneAnswer final : public Http {
+// All jobs, or those of the name that is asked for.
+class TwoJobs final : public Http {
  public:
-  Result<HttpReply> send(const ClusterAddress&, const HttpRequest&) override {
-    return HttpReply{200, kJobs};
+  Result<HttpReply> send(const ClusterAddress&, const HttpRequest& request) override {
+    const std::size_t asked = request.target.find("name=");
+    if (asked == std::string::npos) return HttpReply{200, kJobs};
+    const std::string name = request.target.substr(asked + 5);
+    json::array jobs;
+    const json::value all = json::parse(kJobs);
+    for (const json::value& job : list_of(all, "jobs")) {
+      if (text_of(job, "name") == name) jobs.push_back(job);
+    }
+    return HttpReply{200, json::serialize(json::object{{"jobs", std::move(jobs)}})};
   }
   Result<HttpReply> stream(const ClusterAddress&, const HttpRequest&,
                            const std::function<void(std::string_view)>&) override {
@@ -92,7 +107,7 @@ class OneAnswer final : public Http {
 
 TEST_CASE("jobs: a name stands for the newest job that has it, a wrong one is told the nearest") {
   ::setenv("TUTTI_URL", "http://127.0.0.1:1", 1);
-  OneAnswer http;
+  TwoJobs http;
   Api api(http);
   CHECK(*find_job(api, "12") == 12);
   CHECK(*find_job(api, "kjv") == 7);
