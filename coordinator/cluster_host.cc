@@ -155,15 +155,18 @@ void ClusterHost::take(Decision decision) {
   flush_soon();
 }
 
-// Whatever is already waiting in the mailbox belongs to the same turn. What nobody waits for, while
-// tasks stand in line at their workers, is gathered over several turns: one sync for the ends of
-// many of them.
+// Whatever is already waiting in the mailbox belongs to the same turn. What nobody waits for is
+// gathered over several turns while tasks stand in line at their workers (one sync for the ends of
+// many of them), and where it is events alone: what is said of a job right after its submit goes
+// with the next sync, which the next submit would else wait for.
 void ClusterHost::flush_soon() {
   if (std::exchange(flush_due_, true)) return;
   host_.arm(Duration::zero(), [this] {
     flush_due_ = false;
     const Duration left = flushed_at_ + kGather - monotonic_now();
-    if (urgent_ || left <= Duration::zero() || !state_->has_lines()) {
+    const bool only_events = facts_.empty() && access_.empty() && audit_.empty();
+    const bool gathers = !urgent_ && (only_events || state_->has_lines());
+    if (left <= Duration::zero() || !gathers) {
       end_turn();
     } else {
       if (gather_ == 0) gather_ = host_.arm(left, [this] { end_turn(); });

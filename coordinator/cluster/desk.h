@@ -43,6 +43,9 @@ struct WorkerLink {
   std::uint64_t reports_announced = 0;
   Instant heard;  // last sign of life; the start of this coordinator if there was none
   std::optional<Instant> disconnected;  // the liveness connection ended
+  // Whose key was revoked while it was here: not let in again as the same process, which may look
+  // for us before it hears that it is to end.
+  std::string expelled_incarnation;
   // Processes it runs that nobody knows (only if a ledger was lost): they hold their slots until
   // they are gone.
   std::map<ProcessId, std::uint32_t> strangers;

@@ -73,6 +73,9 @@ wire::Refused refusal(const Desk& desk, const wire::Hello& hello) {
   const WorkerRecord* known = desk.durable.worker(hello.worker);
   const bool other = known != nullptr && !known->lost && known->incarnation != hello.incarnation;
   const WorkerLink& link = at->second;
+  if (hello.incarnation == link.expelled_incarnation) {
+    return {.code = "permission_denied", .message = "its key was revoked"};
+  }
   if (other && link.open && !link.disconnected && !is_suspect(desk, link)) {
     return {.code = "unavailable",
             .message = fmt::format("a worker named {} is connected already", hello.worker)};
@@ -328,6 +331,9 @@ void on_expelled(Desk& desk, const ExpelWorker& input) {
   if (at == desk.links.end() || !at->second.open) return;
   desk.decision.immediate.push_back(frame_to(
       at->second, wire::Refused{.code = "permission_denied", .message = "its key was revoked"}));
+  if (const WorkerRecord* known = desk.durable.worker(input.worker)) {
+    at->second.expelled_incarnation = known->incarnation;
+  }
   lose_worker(desk, input.worker, "its key was revoked");
 }
 

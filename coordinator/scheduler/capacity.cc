@@ -27,6 +27,34 @@ bool has(const std::vector<std::string>& labels, const std::string& label) {
   return std::find(labels.begin(), labels.end(), label) != labels.end();
 }
 
+// Slots with a device of that size, without these (ascending); no bound where all suit.
+std::uint64_t slots_for(const Shape& shape, const NodeState& node,
+                        const std::vector<std::uint32_t>& without) {
+  if (shape.device_memory_bytes <= node.device_memory_bytes) {
+    return std::numeric_limits<std::uint64_t>::max();
+  }
+  std::uint64_t count = 0;
+  for (std::uint32_t slot = 0; slot < node.devices.size(); ++slot) {
+    const bool counts =
+        slot_suits(shape, node, slot) && !std::binary_search(without.begin(), without.end(), slot);
+    count += counts ? 1 : 0;
+  }
+  return count;
+}
+
+std::uint32_t at_most(std::uint32_t ranks, std::uint64_t bound) {
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(ranks, bound));
+}
+
+std::uint32_t ranks_free_on(const Shape& shape, const NodeState& node) {
+  return at_most(ranks_in(shape, node.total.less(node.used)), slots_for(shape, node, node.taken));
+}
+
+std::uint64_t largest_device(const NodeState& node) {
+  const auto largest = std::max_element(node.devices.begin(), node.devices.end());
+  return largest == node.devices.end() ? node.device_memory_bytes : *largest;
+}
+
 std::uint64_t slots_free_on(const NodeState& node) {
   return node.usable ? minus(node.total.slots, node.used.slots) : 0;
 }
@@ -65,9 +93,34 @@ Amount amount_of(const Shape& shape, std::uint64_t ranks) {
 
 bool suits(const Shape& shape, const NodeState& node) {
   if (shape.programs ? !node.programs : !has_profile(shape, node)) return false;
-  if (shape.device_memory_bytes > node.device_memory_bytes) return false;
+  if (shape.device_memory_bytes > largest_device(node)) return false;
   return std::all_of(shape.labels.begin(), shape.labels.end(),
                      [&](const auto& label) { return has(node.labels, label); });
+}
+
+bool slot_suits(const Shape& shape, const NodeState& node, std::uint32_t slot) {
+  return shape.device_memory_bytes <=
+         (slot < node.devices.size() ? node.devices[slot] : node.device_memory_bytes);
+}
+
+std::vector<std::uint32_t> free_slots(const Shape& shape, const NodeState& node,
+                                      std::uint32_t wanted) {
+  std::vector<std::uint32_t> out;
+  auto taken = node.taken.begin();
+  const bool alike = node.devices.empty();
+  for (std::uint32_t slot = 0; slot < node.total.slots; ++slot) {
+    if (alike && out.size() == wanted) break;
+    while (taken != node.taken.end() && *taken < slot) ++taken;
+    if (taken != node.taken.end() && *taken == slot) continue;
+    if (slot_suits(shape, node, slot)) out.push_back(slot);
+  }
+  if (!alike) {
+    std::stable_sort(out.begin(), out.end(), [&](std::uint32_t left, std::uint32_t right) {
+      return node.devices[left] < node.devices[right];
+    });
+  }
+  if (out.size() > wanted) out.resize(wanted);
+  return out;
 }
 
 struct Capacity::View {
@@ -198,13 +251,13 @@ std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
   for (const std::string& label : shape.labels) {
     if (!has(node.labels, label)) return fmt::format("lacks label {}", label);
   }
-  if (shape.device_memory_bytes > node.device_memory_bytes) {
+  if (shape.device_memory_bytes > largest_device(node)) {
     const double wanted = static_cast<double>(shape.device_memory_bytes) / kGiB;
-    return node.device_memory_bytes == 0
+    return largest_device(node) == 0
                ? fmt::format("has no device with memory of its own, a rank needs {:.1f} GiB",
                              wanted)
                : fmt::format("its devices have {:.1f} GiB of memory, a rank needs {:.1f}",
-                             static_cast<double>(node.device_memory_bytes) / kGiB, wanted);
+                             static_cast<double>(largest_device(node)) / kGiB, wanted);
   }
   if (ranks_in(shape, {1, node.total.cores, node.total.memory_bytes}) == 0) {
     return shape.cores > node.total.cores
@@ -214,17 +267,19 @@ std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
                              static_cast<double>(shape.memory_bytes) / kGiB);
   }
   if (!node.usable) return node.lasting ? "is not reachable now" : "takes no new work";
-  const auto held = holds_.find(node.name);
+  if (ranks_on(shape, node) > 0) return "";
+  if (ranks_free_on(shape, node) > 0) return "what is free there is held for a job before this one";
   const Amount free = node.total.less(node.used);
-  const Amount open = held == holds_.end() ? free : free.less(held->second);
-  if (ranks_in(shape, open) > 0) return "";
-  if (ranks_in(shape, free) > 0) return "what is free there is held for a job before this one";
   if (free.slots == 0) {
     return node.total.slots == 1 ? "its slot is taken"
                                  : fmt::format("all {} slots are taken", node.total.slots);
   }
   if (free.cores < shape.cores) {
     return fmt::format("{} of {} cores are left", free.cores, node.total.cores);
+  }
+  if (ranks_in(shape, free) > 0) {
+    return fmt::format("its devices with {:.1f} GiB of memory are taken",
+                       static_cast<double>(shape.device_memory_bytes) / kGiB);
   }
   return fmt::format("{:.1f} GiB of memory are left",
                      static_cast<double>(free.memory_bytes) / kGiB);
@@ -252,9 +307,11 @@ Capacity::View& Capacity::view_of(const Shape& shape) {
 }
 
 std::uint32_t Capacity::ranks_on(const Shape& shape, const NodeState& state) const {
-  const Amount free = state.total.less(state.used);
   const auto held = holds_.find(state.name);
-  return ranks_in(shape, held == holds_.end() ? free : free.less(held->second));
+  if (held == holds_.end()) return ranks_free_on(shape, state);
+  const Amount free = state.total.less(state.used).less(held->second);
+  return at_most(ranks_in(shape, free),
+                 minus(slots_for(shape, state, state.taken), held->second.slots));
 }
 
 Fit Capacity::fit_on(const Shape& shape, NodeIndex index) const {
@@ -262,11 +319,12 @@ Fit Capacity::fit_on(const Shape& shape, NodeIndex index) const {
   if (!suits(shape, node)) return {};
   Fit fit;
   if (node.lasting) {
-    fit.ever = ranks_in(shape, node.total);
-    fit.beside_endless = ranks_in(shape, node.total.less(node.endless));
+    fit.ever = at_most(ranks_in(shape, node.total), slots_for(shape, node, {}));
+    fit.beside_endless = at_most(ranks_in(shape, node.total.less(node.endless)),
+                                 slots_for(shape, node, node.endless_slots));
   }
   if (!node.usable) return fit;
-  fit.free = ranks_in(shape, node.total.less(node.used));
+  fit.free = ranks_free_on(shape, node);
   fit.now = holds_.contains(node.name) ? ranks_on(shape, node) : fit.free;
   return fit;
 }

@@ -5,8 +5,9 @@
 // node updates the views at that node; whether a gang fits is then a comparison, and choosing its
 // nodes takes about one step a rank.
 //
-// A hold keeps part of a node's free capacity for a job that has its turn (reservation.h): `now`
-// is what others may take.
+// A hold keeps part of a node's free capacity for a job that has its turn (room.h): `now` is what
+// others may take. It does not say which slots: where devices differ, a rank that needs a large one
+// counts as if the held slots were those that suit it.
 //
 // Limits: kViewsMax shapes are indexed; further ones are indexed in place of the one unused for
 // longest, at the price of one look at every node.
@@ -60,13 +61,15 @@ struct NodeState {
   std::vector<std::string> labels;
   bool programs = true;
   std::uint64_t device_memory_bytes = 0;  // of the smallest of its devices; 0: a slot has none
+  std::vector<std::uint64_t> devices;     // by slot, where they differ; empty: all alike
   bool usable = true;                     // takes new work now
   bool lasting = true;                    // will take work again, if it does not now
   std::vector<std::string> profiles = {"portable"};
   Amount total;
   Amount used;
-  Amount endless;                    // of it by jobs that do not end
-  std::vector<std::uint32_t> taken;  // slots, ascending
+  Amount endless;                            // of it by jobs that do not end
+  std::vector<std::uint32_t> taken;          // slots, ascending
+  std::vector<std::uint32_t> endless_slots;  // of those, ascending
 
   bool operator==(const NodeState&) const = default;
 };
@@ -157,6 +160,10 @@ class Capacity {
 };
 
 bool suits(const Shape& shape, const NodeState& node);
+bool slot_suits(const Shape& shape, const NodeState& node, std::uint32_t slot);
+// Up to `wanted` free slots for such ranks: the smallest devices that suit first, then by number.
+std::vector<std::uint32_t> free_slots(const Shape& shape, const NodeState& node,
+                                      std::uint32_t wanted);
 
 // A gang that shares one numerics profile, on a cluster that has several: the shape for the one of
 // which most ranks fit now, or ever, if none has `wanted` now. Every other shape as it is.

@@ -30,13 +30,16 @@ bool holds_slots(const JobRecord& job) {
   return !is_array(job) && job.state != JobState::queued && !is_terminal(job.state);
 }
 
-// What each of its slots has at least: one gang may have any of them.
-std::uint64_t device_memory_of(const WorkerRecord& worker) {
-  if (worker.devices.empty() || worker.devices.size() < worker.slots) return 0;
-  const auto least = std::min_element(
-      worker.devices.begin(), worker.devices.end(),
-      [](const auto& left, const auto& right) { return left.memory_bytes < right.memory_bytes; });
-  return least->memory_bytes;
+void note_devices(const WorkerRecord& worker, NodeState& out) {
+  if (worker.devices.empty()) return;
+  // A slot beyond its devices has none.
+  for (std::uint32_t slot = 0; slot < worker.slots; ++slot) {
+    out.devices.push_back(slot < worker.devices.size() ? worker.devices[slot].memory_bytes : 0);
+  }
+  const auto [least, most] = std::minmax_element(out.devices.begin(), out.devices.end());
+  if (least == out.devices.end()) return;
+  out.device_memory_bytes = *least;
+  if (*least == *most) out.devices.clear();
 }
 
 NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
@@ -45,7 +48,7 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
   out.labels = worker.labels;
   out.programs = worker.runs_programs;
   if (!worker.profiles.empty()) out.profiles = worker.profiles;
-  out.device_memory_bytes = device_memory_of(worker);
+  note_devices(worker, out);
   out.lasting = !worker.draining();
   out.usable = out.lasting && is_reachable(desk, worker.worker);
   out.total = {.slots = worker.slots, .cores = worker.cores, .memory_bytes = worker.memory_bytes};
@@ -54,7 +57,10 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
     if (slot >= worker.slots) amount.slots = 0;
     out.used += amount;
     out.taken.push_back(slot);
-    if (job != nullptr && job->terms.kind == "serve") out.endless += amount;
+    if (job != nullptr && job->terms.kind == "serve") {
+      out.endless += amount;
+      out.endless_slots.push_back(slot);
+    }
   };
   for (const ProcessId id : desk.durable.processes_on(worker.worker)) {
     const ProcessRecord& process = *desk.durable.process(id);
@@ -70,6 +76,7 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
     for (const auto& [id, slot] : link->second.strangers) take(slot, nullptr);
   }
   std::sort(out.taken.begin(), out.taken.end());
+  std::sort(out.endless_slots.begin(), out.endless_slots.end());
   out.taken.erase(std::unique(out.taken.begin(), out.taken.end()), out.taken.end());
   return out;
 }
@@ -238,7 +245,7 @@ std::vector<scheduler::Holding> holdings_of(const Desk& desk, JobId id) {
     const ProcessRecord& process = *desk.durable.process(each);
     const WorkerRecord* worker = desk.durable.worker(process.worker);
     if (worker != nullptr && !stands_in_line(process))
-      out.push_back({process.worker, amount_on(*worker, job)});
+      out.push_back({process.worker, amount_on(*worker, job), {process.slot}});
   }
   return out;
 }

@@ -11,44 +11,55 @@ Outlook::Outlook(Capacity& capacity, Shape shape, std::uint32_t wanted)
       wanted_(wanted),
       total_(capacity.sum(shape_).now) {}
 
-std::uint32_t Outlook::ranks_with(const std::string& name, const Amount& released) const {
+std::uint32_t Outlook::ranks_with(const std::string& name, const Released& released) const {
   const NodeState* node = capacity_.node(name);
   if (node == nullptr || !node->usable || !suits(shape_, *node)) return 0;
   NodeState freed = *node;
-  freed.used = node->used.less(released);
+  freed.used = node->used.less(released.amount);
+  std::erase_if(freed.taken, [&](std::uint32_t slot) { return released.slots.contains(slot); });
   return capacity_.ranks_on(shape_, freed);
 }
 
 bool Outlook::may_help(const std::vector<Holding>& holdings) const {
   return std::any_of(holdings.begin(), holdings.end(), [&](const Holding& each) {
     const NodeState* node = capacity_.node(each.node);
-    return node != nullptr && node->usable && suits(shape_, *node);
+    return node != nullptr && node->usable && suits(shape_, *node) &&
+           std::any_of(each.slots.begin(), each.slots.end(),
+                       [&](std::uint32_t slot) { return slot_suits(shape_, *node, slot); });
   });
 }
 
-void Outlook::set(const std::string& node, Amount amount) {
-  Released& released = released_.try_emplace(node).first->second;
-  const bool news = released.amount == Amount{};
-  const std::uint32_t before = news ? capacity_.fit(shape_, node).now : released.ranks;
-  released.amount = amount;
-  released.ranks = ranks_with(node, amount);
+void Outlook::set(const std::string& node, Released released) {
+  const auto at = released_.find(node);
+  const std::uint32_t before =
+      at == released_.end() ? capacity_.fit(shape_, node).now : at->second.ranks;
+  released.ranks = ranks_with(node, released);
   total_ += released.ranks - std::uint64_t{before};
-  if (amount == Amount{}) released_.erase(node);
+  if (released.amount == Amount{}) {
+    released_.erase(node);
+  } else {
+    released_[node] = std::move(released);
+  }
 }
 
 void Outlook::release(const std::vector<Holding>& holdings) {
   for (const Holding& each : holdings) {
     const auto at = released_.find(each.node);
-    Amount amount = at == released_.end() ? Amount{} : at->second.amount;
-    amount += each.amount;
-    if (amount != Amount{}) set(each.node, amount);
+    Released released = at == released_.end() ? Released{} : at->second;
+    released.amount += each.amount;
+    released.slots.insert(each.slots.begin(), each.slots.end());
+    if (released.amount != Amount{}) set(each.node, std::move(released));
   }
 }
 
 void Outlook::take_back(const std::vector<Holding>& holdings) {
   for (const Holding& each : holdings) {
     const auto at = released_.find(each.node);
-    if (at != released_.end()) set(each.node, at->second.amount.less(each.amount));
+    if (at == released_.end()) continue;
+    Released released = at->second;
+    released.amount = released.amount.less(each.amount);
+    for (const std::uint32_t slot : each.slots) released.slots.erase(slot);
+    set(each.node, std::move(released));
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@ namespace tutti::coordinator::scheduler {
 struct Holding {
   std::string node;
   Amount amount;
+  std::vector<std::uint32_t> slots = {};
 };
 
 class Outlook {
@@ -36,10 +38,11 @@ class Outlook {
  private:
   struct Released {
     Amount amount;
+    std::set<std::uint32_t> slots;
     std::uint32_t ranks = 0;  // that would fit there
   };
-  std::uint32_t ranks_with(const std::string& node, const Amount& released) const;
-  void set(const std::string& node, Amount amount);
+  std::uint32_t ranks_with(const std::string& node, const Released& released) const;
+  void set(const std::string& node, Released released);
 
   Capacity& capacity_;
   Shape shape_;

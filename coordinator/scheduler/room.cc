@@ -35,6 +35,9 @@ Amount held_for(const Desk& desk, const Reservation& reservation, const std::str
     const ProcessRecord& process = *desk.durable.process(id);
     if (worker == nullptr || !reservation.frees.contains(process.job)) continue;
     if (stands_in_line(process)) continue;
+    // What it leaves on a device that is too small is not what the seat waits for.
+    const scheduler::NodeState* state = desk.board.capacity.node(node);
+    if (state != nullptr && !slot_suits(reservation.shape, *state, process.slot)) continue;
     coming += amount_on(*worker, desk.durable.job(process.job));
   }
   return amount_of(reservation.shape, seat->ranks).less(coming);

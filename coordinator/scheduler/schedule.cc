@@ -31,17 +31,6 @@ namespace {
 // Beyond its own limit, which the worker watches: a start that was never reported as over.
 constexpr Duration kStartSlack = std::chrono::seconds(10);
 
-// The first free slots of a node, without those that were given already.
-std::vector<std::uint32_t> free_slots_of(const NodeState& node, std::uint32_t wanted) {
-  std::vector<std::uint32_t> out;
-  auto taken = node.taken.begin();
-  for (std::uint32_t slot = 0; slot < node.total.slots && out.size() < wanted; ++slot) {
-    while (taken != node.taken.end() && *taken < slot) ++taken;
-    if (taken == node.taken.end() || *taken != slot) out.push_back(slot);
-  }
-  return out;
-}
-
 std::vector<Share> shares_by_policy(Board& board, const Shape& shape, const std::string& policy,
                                     std::uint32_t wanted) {
   std::vector<Share> out;
@@ -73,7 +62,7 @@ std::optional<std::vector<Seat>> choose_seats(Desk& desk, const Shape& shape,
     std::vector<Seat> seats;
     for (const Share& share : shares) {
       for (const std::uint32_t slot :
-           free_slots_of(*board.capacity.node(share.node), share.ranks)) {
+           free_slots(shape, *board.capacity.node(share.node), share.ranks)) {
         seats.push_back({share.node, slot});
       }
     }
@@ -92,7 +81,7 @@ std::string waits_for_room(const JobRecord& job) {
 std::string never_fits(const JobRecord& job, std::uint64_t ever) {
   if (ever == 0 && job.terms.device_memory_bytes != 0) {
     constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-    return fmt::format("no worker that suits it has {:.1f} GiB of memory on each of its devices",
+    return fmt::format("no worker that suits it has a device with {:.1f} GiB of memory",
                        static_cast<double>(job.terms.device_memory_bytes) / kGiB);
   }
   if (ever == 0 && !job.terms.labels.empty()) {
@@ -201,7 +190,7 @@ class GangSeats {
     std::map<std::uint32_t, Seat> out;
     for (const auto& [rank, node] : seats_) {
       const std::uint32_t before = given[node]++;
-      out[rank] = {node, free_slots_of(*desk_.board.capacity.node(node), before + 1).back()};
+      out[rank] = {node, free_slots(shape_, *desk_.board.capacity.node(node), before + 1).back()};
     }
     let_go();
     return out;

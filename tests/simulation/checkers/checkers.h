@@ -102,7 +102,7 @@ std::unique_ptr<Checker> make_fit_checker();
 std::unique_ptr<Checker> make_begin_checker();
 
 // Whether the node has the labels and the kind of device that were asked for.
-bool suits(const SimWorker& worker, const spec::ResourceSpec& wanted);
+bool suits(const SimWorker& worker, std::uint32_t slot, const spec::ResourceSpec& wanted);
 // Ranks of the job that an empty cluster has room for.
 std::uint64_t room_for(const Observed& seen, const coordinator::JobRecord& job);
 

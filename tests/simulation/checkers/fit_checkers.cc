@@ -50,9 +50,12 @@ class FitChecker final : public Checker {
     for (const coordinator::Placement& each : placements) {
       if (each.survivor) continue;
       for (const auto& worker : seen.workers) {
-        if (worker->name() != each.worker || suits(*worker, planned->spec.resources)) continue;
-        seen.world.violate("fit", describe(*job) + " is placed on " + each.worker +
-                                      ", which lacks what " + "it asked for");
+        if (worker->name() != each.worker) continue;
+        note_small_device(seen, *worker, each.slot);
+        if (suits(*worker, each.slot, planned->spec.resources)) continue;
+        seen.world.violate("fit", describe(*job) + " is placed on slot " +
+                                      std::to_string(each.slot) + " of " + each.worker +
+                                      ", which lacks what it asked for");
       }
     }
     if (!planned->spec.resources.labels.empty()) {
@@ -60,6 +63,19 @@ class FitChecker final : public Checker {
     }
     if (planned->spec.resources.device == "gpu") {
       seen.world.reached("a job was placed by its kind of device");
+    }
+    if (planned->spec.resources.device_memory_bytes != 0) {
+      seen.world.reached("a job was placed by its device's memory");
+    }
+  }
+
+  // Where devices differ, the larger ones are left to those who need them.
+  static void note_small_device(const Observed& seen, const SimWorker& worker, std::uint32_t slot) {
+    const std::uint64_t has = worker.device_memory_of(slot);
+    for (std::uint32_t other = 0; other < worker.slots(); ++other) {
+      if (worker.device_memory_of(other) > has) {
+        seen.world.reached("a job was given the smaller of a node's devices");
+      }
     }
   }
 };
@@ -95,9 +111,9 @@ class BeginChecker final : public Checker {
 
 }  // namespace
 
-bool suits(const SimWorker& worker, const spec::ResourceSpec& wanted) {
+bool suits(const SimWorker& worker, std::uint32_t slot, const spec::ResourceSpec& wanted) {
   if (wanted.device != "any" && !worker.has_label("device=" + wanted.device)) return false;
-  if (wanted.device_memory_bytes > worker.device_memory_bytes()) return false;
+  if (wanted.device_memory_bytes > worker.device_memory_of(slot)) return false;
   for (const auto& [key, value] : wanted.labels) {
     if (!worker.has_label(key + "=" + value)) return false;
   }
@@ -111,10 +127,12 @@ std::uint64_t room_for(const Observed& seen, const JobRecord& job) {
   std::map<std::string, std::uint64_t> room;  // by profile, of which a training job has one
   std::uint64_t most = 0;
   for (const auto& worker : seen.workers) {
-    if (!suits(*worker, wanted)) continue;
     const bool trains = planned->spec.kind == spec::JobKind::train;
     if (trains && !job.terms.profile.empty() && job.terms.profile != worker->profile()) continue;
-    std::uint64_t here = worker->slots();
+    std::uint64_t here = 0;
+    for (std::uint32_t slot = 0; slot < worker->slots(); ++slot) {
+      if (suits(*worker, slot, wanted)) ++here;
+    }
     if (wanted.memory_bytes != 0) here = std::min(here, kNodeMemory / wanted.memory_bytes);
     std::uint64_t& sum = room[trains ? worker->profile() : std::string()];
     sum += here;

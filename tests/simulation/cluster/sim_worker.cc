@@ -47,10 +47,10 @@ wire::Hello SimWorker::hello() const {
   out.labels = options_.labels;
   out.profiles = {options_.profile};
   if (world_.breaks(Mutation::claim_profile)) out.profiles = {"portable"};
-  for (std::uint32_t slot = 0; slot < options_.slots && options_.device_memory_bytes != 0; ++slot) {
+  for (std::uint32_t slot = 0; slot < options_.devices.size(); ++slot) {
     out.devices.push_back({.uuid = device_of(slot),
                            .name = options_.profile,
-                           .memory_bytes = options_.device_memory_bytes});
+                           .memory_bytes = options_.devices[slot]});
   }
   out.faults = true;
   out.join_token = "join";
@@ -59,7 +59,7 @@ wire::Hello SimWorker::hello() const {
 }
 
 std::string SimWorker::device_of(std::uint32_t slot) const {
-  if (options_.device_memory_bytes == 0) return {};
+  if (options_.devices.empty()) return {};
   return "GPU-" + options_.name + "-" + std::to_string(slot);
 }
 

@@ -33,7 +33,7 @@ struct WorkerOptions {
   std::uint32_t slots = 2;
   std::vector<std::string> labels = {};  // key=value
   std::string profile = "portable";
-  std::uint64_t device_memory_bytes = 0;  // of each slot's GPU; 0: there are none
+  std::vector<std::uint64_t> devices = {};  // memory of each slot's GPU; empty: there are none
 };
 
 // What one process wrote, as its worker's disk keeps it.
@@ -84,7 +84,9 @@ class SimWorker {
   std::uint32_t slots() const { return options_.slots; }
   bool has_label(std::string_view label) const;
   const std::string& profile() const { return options_.profile; }
-  std::uint64_t device_memory_bytes() const { return options_.device_memory_bytes; }
+  std::uint64_t device_memory_of(std::uint32_t slot) const {
+    return slot < options_.devices.size() ? options_.devices[slot] : 0;
+  }
   const std::map<ProcessId, SimSpool>& spools() const { return spools_; }
   // Since when the coordinator cannot know of it: down, or cut off; nothing while all is well.
   std::optional<Instant> unreachable_since() const { return unreachable_since_; }

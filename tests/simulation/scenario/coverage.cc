@@ -59,6 +59,8 @@ constexpr std::string_view kMustReach[] = {
     "a quota was made less than its owner held",
     "a job was placed by its labels",
     "a job was placed by its kind of device",
+    "a job was placed by its device's memory",
+    "a job was given the smaller of a node's devices",
     "a training job had a GPU's numerics profile",
     "a job waited for its time",
 };

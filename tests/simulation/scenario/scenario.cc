@@ -28,7 +28,8 @@ coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
   return settings;
 }
 
-// Labels of two zones; GPUs of two makes, each with a numerics profile of its own.
+// Labels of two zones; GPUs of two makes, each with a numerics profile of its own. Of the larger
+// make a node has one in its last slot, beside smaller ones.
 WorkerOptions machine(const ScenarioOptions& options, std::uint32_t number) {
   constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
   const bool odd = number % 2 != 0;
@@ -37,7 +38,8 @@ WorkerOptions machine(const ScenarioOptions& options, std::uint32_t number) {
   out.labels = {odd ? "zone=b" : "zone=a", gpu ? "device=gpu" : "device=cpu"};
   if (!gpu) return out;
   out.profile = odd ? "sm_80-fp32-simulated" : "sm_90-fp32-simulated";
-  out.device_memory_bytes = (odd ? 16 : 80) * kGiB;
+  out.devices.assign(options.slots, 16 * kGiB);
+  if (!odd) out.devices.back() = 80 * kGiB;
   return out;
 }
 

@@ -18,9 +18,11 @@ void plan_picky(Plan& plan) {
     job.spec.resources.labels["zone"] = plan.rng.chance(0.5) ? "a" : "b";
   }
   for (int i = 0; i < 2; ++i) some_job("on-gpu", 1).spec.resources.device = "gpu";
-  PlannedJob& large = some_job("on-large-gpu", 1);
-  large.spec.resources.device = "gpu";
-  large.spec.resources.device_memory_bytes = std::uint64_t{24} << 30;
+  for (int i = 0; i < 2; ++i) {
+    PlannedJob& large = some_job("on-large-gpu", 1);
+    large.spec.resources.device = "gpu";
+    large.spec.resources.device_memory_bytes = std::uint64_t{24} << 30;
+  }
   PlannedJob& leaning = some_job("leaning", 2);
   leaning.spec.resources.device = "cpu";
   leaning.spec.resources.prefer["zone"] = "b";

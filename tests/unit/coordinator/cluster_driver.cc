@@ -151,14 +151,20 @@ void Driver::join(const std::string& worker, std::uint32_t slots) {
 
 void Driver::join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile,
                        std::uint64_t memory_bytes) {
+  join_gpus(worker, std::vector<std::uint64_t>(gpus, memory_bytes), profile);
+}
+
+void Driver::join_gpus(const std::string& worker, const std::vector<std::uint64_t>& memory_bytes,
+                       const std::string& profile) {
   wire::Hello& hello = peers_[worker].hello;
   hello.profiles = {profile};
   hello.devices.clear();
-  for (std::uint32_t gpu = 0; gpu < gpus; ++gpu) {
-    hello.devices.push_back(
-        {.uuid = fmt::format("{}-{}", worker, gpu), .name = "H100", .memory_bytes = memory_bytes});
+  for (const std::uint64_t bytes : memory_bytes) {
+    hello.devices.push_back({.uuid = fmt::format("{}-{}", worker, hello.devices.size()),
+                             .name = "H100",
+                             .memory_bytes = bytes});
   }
-  join(worker, gpus);
+  join(worker, static_cast<std::uint32_t>(memory_bytes.size()));
 }
 
 void Driver::rejoin(const std::string& worker, std::vector<wire::ProcessState> processes,

@@ -44,6 +44,8 @@ class Driver {
   // With a slot for each GPU ("WORKER-0", ...), all of one numerics profile.
   void join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile,
                  std::uint64_t memory_bytes = std::uint64_t{80} << 30);
+  void join_gpus(const std::string& worker, const std::vector<std::uint64_t>& memory_bytes,
+                 const std::string& profile);
   void rejoin(const std::string& worker, std::vector<wire::ProcessState> processes = {},
               std::vector<wire::RankExited> exits = {});
   void disconnect(const std::string& worker);

@@ -1,6 +1,8 @@
 // A worker that comes back after its lease, whose ranks never stopped.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+
 #include "coordinator/cluster/cluster_state.h"
 #include "tests/unit/coordinator/cluster_driver.h"
 
@@ -14,6 +16,12 @@ namespace {
 void lose(Driver& driver, const std::string& worker) {
   driver.disconnect(worker);
   driver.pass(300ms);
+}
+
+std::size_t count(const Driver& driver, EventKind kind) {
+  return static_cast<std::size_t>(
+      std::count_if(driver.events().begin(), driver.events().end(),
+                    [&](const Event& event) { return event.kind == kind; }));
 }
 
 spec::JobSpec waiting_spec(std::uint32_t ranks) {
@@ -112,6 +120,25 @@ TEST_CASE("return: a server that nobody could reach is started anew") {
   driver.exited(starts[0], 0);
   CHECK(driver.take<wire::StartRank>().size() == 1);
   CHECK(driver.job_state(job) == recovering);
+}
+
+TEST_CASE("return: a worker whose key was revoked is not let in again as the same process") {
+  Driver driver;
+  driver.join("a", 1);
+  const JobId job = driver.submit(train_spec(1));
+  driver.run_up();
+  driver.on(ExpelWorker{.worker = "a"});
+  CHECK(driver.job_state(job) == recovering);
+  // Its connection ended before it read that it is to go: it looks for us once more.
+  const std::size_t joined = count(driver, EventKind::worker_joined);
+  driver.rejoin("a");
+  CHECK(count(driver, EventKind::worker_joined) == joined);
+  CHECK(driver.take<wire::StartRank>().empty());
+  // Started again, with a token that is still good, it is.
+  driver.join("a", 1);
+  CHECK(count(driver, EventKind::worker_joined) == joined + 1);
+  CHECK(driver.take<wire::StartRank>().size() == 1);
+  CHECK(driver.state().find_job(job)->failures_infrastructure == 1);
 }
 
 }  // namespace tutti::coordinator::test

@@ -128,13 +128,18 @@ TEST_CASE("capacity: sums stay those of a fresh look, whatever happened") {
   std::map<std::string, NodeState> nodes;
   Shape labelled = asking(0, 150);
   labelled.labels = {"x"};
-  const Shape shapes[] = {{}, asking(3), labelled};
+  Shape large;
+  large.device_memory_bytes = 2;
+  const Shape shapes[] = {{}, asking(3), labelled, large};
   for (int round = 0; round < 2'000; ++round) {
     const std::string name = "n" + std::to_string(rng.below(9));
     const std::uint64_t slots = 1 + rng.below(4);
     NodeState state = node(name, slots, rng.below(slots + 1));
     state.usable = rng.chance(0.8);
     if (rng.chance(0.5)) state.labels = {"x"};
+    if (rng.chance(0.5)) {
+      for (std::uint64_t slot = 0; slot < slots; ++slot) state.devices.push_back(rng.below(3));
+    }
     if (rng.chance(0.2)) {
       capacity.erase(name);
       nodes.erase(name);
@@ -156,14 +161,76 @@ TEST_CASE("capacity: sums stay those of a fresh look, whatever happened") {
   }
 }
 
+TEST_CASE("capacity: where a node's devices differ, each slot counts with its own") {
+  Capacity capacity;
+  NodeState mixed = node("a", 4);
+  mixed.devices = {80, 24, 80, 24};
+  mixed.device_memory_bytes = 24;
+  Shape small;
+  small.device_memory_bytes = 20;
+  Shape large;
+  large.device_memory_bytes = 40;
+  Shape never;
+  never.device_memory_bytes = 100;
+  capacity.set(mixed);
+  CHECK(capacity.sum(small).now == 4);
+  CHECK(capacity.sum(large).now == 2);
+  CHECK(capacity.sum(never).ever == 0);
+  CHECK(capacity.why_not(never, mixed).find("its devices have 0.0 GiB") != std::string::npos);
+  // Who asks for little is given the small ones.
+  CHECK(free_slots(small, mixed, 3) == std::vector<std::uint32_t>{1, 3, 0});
+  CHECK(free_slots(large, mixed, 3) == std::vector<std::uint32_t>{0, 2});
+  mixed.taken = {0};
+  mixed.endless_slots = {0};
+  mixed.used = mixed.endless = {.slots = 1, .cores = 2, .memory_bytes = 100};
+  capacity.set(mixed);
+  CHECK(capacity.sum(small).now == 3);
+  CHECK(capacity.sum(large).now == 1);
+  CHECK(capacity.sum(large).beside_endless == 1);
+  CHECK(capacity.sum(large).ever == 2);
+  // What is held may be the large one.
+  capacity.hold("a", {.slots = 1});
+  CHECK(capacity.sum(small).now == 2);
+  CHECK(capacity.sum(large).now == 0);
+  CHECK(capacity.sum(large).free == 1);
+  capacity.hold("a", {});
+  mixed.taken = {0, 2};
+  mixed.used = {.slots = 2, .cores = 4, .memory_bytes = 200};
+  capacity.set(mixed);
+  CHECK(capacity.sum(small).now == 2);
+  CHECK(capacity.sum(large).now == 0);
+  CHECK(capacity.why_not(large, mixed) == "its devices with 0.0 GiB of memory are taken");
+}
+
+TEST_CASE("outlook: only who holds a device that suits helps") {
+  Capacity capacity;
+  NodeState mixed = node("a", 2, 2);
+  mixed.devices = {24, 80};
+  mixed.device_memory_bytes = 24;
+  capacity.set(mixed);
+  Shape large;
+  large.device_memory_bytes = 40;
+  Outlook outlook(capacity, large, 1);
+  const std::vector<Holding> on_small = {{"a", {1, 2, 100}, {0}}};
+  const std::vector<Holding> on_large = {{"a", {1, 2, 100}, {1}}};
+  CHECK_FALSE(outlook.may_help(on_small));
+  CHECK(outlook.may_help(on_large));
+  outlook.release(on_small);
+  CHECK_FALSE(outlook.enough());
+  outlook.release(on_large);
+  CHECK(outlook.enough());
+  outlook.take_back(on_large);
+  CHECK_FALSE(outlook.enough());
+}
+
 TEST_CASE("outlook: says who has to let go, on real nodes and not in sum") {
   Capacity capacity;
   capacity.set(node("a", 2, 2));
   capacity.set(node("b", 2, 2));
   const Shape wide = asking(4);  // a whole node a rank
   Outlook outlook(capacity, wide, 1);
-  const std::vector<Holding> first = {{"a", {1, 2, 100}}};
-  const std::vector<Holding> second = {{"b", {1, 2, 100}}};
+  const std::vector<Holding> first = {{"a", {1, 2, 100}, {0}}};
+  const std::vector<Holding> second = {{"b", {1, 2, 100}, {0}}};
   outlook.release(first);
   outlook.release(second);
   CHECK_FALSE(outlook.enough());

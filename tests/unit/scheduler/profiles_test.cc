@@ -121,10 +121,27 @@ TEST_CASE("devices: a rank that asks for memory of its device gets one that has 
   spec.resources.device_memory_bytes = std::uint64_t{200} << 30;
   const JobId never = driver.submit(spec);
   CHECK(driver.job(never).waiting ==
-        "no worker that suits it has 200.0 GiB of memory on each of its devices");
+        "no worker that suits it has a device with 200.0 GiB of memory");
   spec.resources.device_memory_bytes = std::uint64_t{20} << 30;
   driver.submit(spec);
   CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"small-0"});
+}
+
+TEST_CASE("devices: on a node of unequal ones, a job with little leaves the large one to others") {
+  Driver driver;
+  driver.join_gpus("mixed", {std::uint64_t{80} << 30, std::uint64_t{24} << 30}, kNew);
+  const JobId small = driver.submit(run_spec(1));
+  CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"mixed-1"});
+  spec::JobSpec spec = run_spec(1);
+  spec.resources.device_memory_bytes = std::uint64_t{40} << 30;
+  driver.submit(spec);
+  CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"mixed-0"});
+  // The next one waits for who holds the large one, not for `small`.
+  const JobId next = driver.submit(spec);
+  const auto told = driver.state().explain(next);
+  REQUIRE(told);
+  REQUIRE(told->must_end.size() == 1);
+  CHECK(told->must_end.front() != small);
 }
 
 }  // namespace tutti::coordinator::test
