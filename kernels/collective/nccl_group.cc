@@ -17,7 +17,6 @@ constexpr char kVersionMark = '-';
 constexpr std::size_t kIdBytes = sizeof(ncclUniqueId::internal);
 // A look costs a few calls; a transfer takes from tens of microseconds on.
 constexpr Duration kBetweenLooks = std::chrono::microseconds(20);
-constexpr Duration kAbortDeadline = std::chrono::seconds(10);
 constexpr int kExitInfrastructure = 3;
 
 Error nccl_error(ncclResult_t result, std::string_view what) {
@@ -236,20 +235,38 @@ Error NcclGroup::break_off(Error error) {
   return error;
 }
 
+// Whether all ranks came to the end, and nothing of the group moves any more.
+bool NcclGroup::finalize() {
+  if (broken_ || !control_->look()) return false;
+  const ncclResult_t begun = ncclCommFinalize(comm_);
+  if (begun != ncclSuccess && begun != ncclInProgress) return false;
+  // Who is ahead has closed its sockets by then: they say nothing any more.
+  const Instant until = monotonic_now() + options_.finalize_deadline;
+  for (;;) {
+    ncclResult_t state = ncclInProgress;
+    if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess) return false;
+    if (state == ncclSuccess) return true;
+    if (state != ncclInProgress || monotonic_now() > until) return false;
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+}
+
 void NcclGroup::end_communicator() {
   if (comm_ == nullptr) {
     if (stream_ != nullptr) static_cast<void>(cudaStreamSynchronize(stream_));
     return;
   }
-  std::packaged_task<void()> task([comm = comm_, stream = stream_] {
-    static_cast<void>(ncclCommAbort(comm));
+  const bool finalized = finalize();
+  std::packaged_task<void()> task([finalized, comm = comm_, stream = stream_] {
+    static_cast<void>(finalized ? ncclCommDestroy(comm) : ncclCommAbort(comm));
     static_cast<void>(cudaStreamSynchronize(stream));
   });
   comm_ = nullptr;
   auto done = task.get_future();
   std::thread ending(std::move(task));
-  if (done.wait_for(kAbortDeadline) != std::future_status::ready) {
-    TUTTI_LOG_ERROR("collective", "NCCL's abort hangs: the rank ends");
+  if (done.wait_for(options_.abort_deadline) != std::future_status::ready) {
+    TUTTI_LOG_ERROR("collective", "NCCL's {} hangs: the rank ends",
+                    finalized ? "destroying" : "abort");
     std::_Exit(kExitInfrastructure);
   }
   ending.join();

@@ -13,6 +13,10 @@
 // that uses it. If that ending hangs, the process ends as the infrastructure's failure, because
 // nothing else gets the device back.
 //
+// A group that stands to its end is finalized and destroyed, so that no peer's device is still read
+// or written by it; all ranks do that, within a deadline. A group that broke, or whose peers do not
+// come to the end, is aborted.
+//
 // What was begun moves on a stream of its own, behind an event of the compute stream. An ending
 // waits for that stream too: afterwards nothing of the group touches anyone's memory.
 //
@@ -40,11 +44,13 @@ Result<std::string> make_nccl_id();
 std::string nccl_version();
 
 struct NcclOptions {
-  std::string id;
+  std::string id = {};
   cudaStream_t compute = nullptr;    // where the memory that is sent was written
   cudaStream_t transfers = nullptr;  // where it moves; null: a stream that the group makes
   Duration form_deadline = std::chrono::seconds(60);
   Duration operation_deadline = std::chrono::minutes(30);  // 0: none
+  Duration finalize_deadline = std::chrono::seconds(5);
+  Duration abort_deadline = std::chrono::seconds(10);  // then the process ends
 };
 
 class NcclGroup final : public Communicator {
@@ -80,6 +86,7 @@ class NcclGroup final : public Communicator {
   Result<> wait_for_stream();
   Result<> go_on(std::string_view what, Instant begun, Duration deadline);
   Error break_off(Error error);
+  bool finalize();
   void end_communicator();
 
   std::unique_ptr<Communicator> control_;

@@ -1,6 +1,9 @@
 // The suite of tests/unit/collective over the emulated NCCL: whatever it exchanges goes through
 // device memory, so that the library carries it.
+#include "tests/emulation/nccl_groups.h"
+
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/collective/nccl_group.h"
 #include "tests/unit/collective/rank_threads.h"
@@ -71,8 +74,15 @@ std::string make_group_id() {
   return *id;
 }
 
+namespace {
+std::atomic<Wrapping> wrapping{Wrapping::over_nccl};
+}  // namespace
+
+void set_wrapping(Wrapping next) { wrapping = next; }
+
 std::unique_ptr<Communicator> wrap_group(std::unique_ptr<Communicator> group,
                                          const std::string& id) {
+  if (wrapping == Wrapping::none) return group;
   auto wrapped = std::make_unique<ThroughDevice>(id);
   wrapped->over(std::move(group));
   return wrapped;

@@ -1,11 +1,15 @@
 // What only a group with a library below it can do: wait for a peer's stream, and be freed from
 // that.
+#include <sys/wait.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 #include <latch>
 
 #include "kernels/collective/nccl_group.h"
+#include "tests/emulation/nccl_groups.h"
 #include "tests/unit/collective/rank_threads.h"
 
 namespace tutti::kernels {
@@ -101,6 +105,85 @@ TEST_CASE("nccl: what was begun waits for what computes it, and a missing wait i
   const std::vector<int> early = begun_and_computed(Finish::before_compute);
   ::unsetenv("TUTTI_EMULATION_EVENT_WAITS");
   CHECK(early == std::vector<int>(kWords, 1));
+}
+
+namespace {
+
+// Two ranks that exchange once, over a library that something is wrong with ("": nothing).
+std::vector<Result<>> exchange_with(const std::string& wrong, const NcclOptions& common) {
+  std::vector<Result<>> results(2);
+  auto id = make_nccl_id();
+  REQUIRE(id);
+  if (!wrong.empty()) ::setenv("TUTTI_EMULATION_NCCL", wrong.c_str(), 1);
+  test::set_wrapping(test::Wrapping::none);
+  test::run_ranks({.size = 2}, [&](std::unique_ptr<Communicator> plain) {
+    const std::uint32_t rank = plain->rank();
+    auto compute = cuda::make_stream();
+    auto memory = cuda::make_device_memory(64);
+    if (!compute || !memory) return;
+    NcclOptions options = common;
+    options.id = *id;
+    options.compute = compute->get();
+    auto group = NcclGroup::over(std::move(plain), options);
+    if (!group) return;
+    const std::span<std::byte> bytes(static_cast<std::byte*>(memory->get()), 64);
+    const Transfer transfer{rank == 0 ? Transfer::Direction::receive : Transfer::Direction::send,
+                            1 - rank, bytes};
+    results[rank] = (*group)->exchange(std::span(&transfer, 1));
+  });
+  test::set_wrapping(test::Wrapping::over_nccl);
+  ::unsetenv("TUTTI_EMULATION_NCCL");
+  return results;
+}
+
+constexpr Duration kSoon = std::chrono::milliseconds(50);
+
+bool is_error(const Result<>& result, ErrorCode code) {
+  return !result && result.error().code == code;
+}
+
+}  // namespace
+
+TEST_CASE("nccl: a group that stands to its end is destroyed, one whose end hangs is aborted") {
+  const auto before = emulation::nccl_ends();
+  const auto well = exchange_with("", {});
+  CHECK((well[0] && well[1]));
+  CHECK(emulation::nccl_ends().destroyed == before.destroyed + 2);
+  CHECK(emulation::nccl_ends().aborted == before.aborted);
+  const auto hung = exchange_with("finalize_hangs", {.finalize_deadline = kSoon});
+  CHECK((hung[0] && hung[1]));
+  CHECK(emulation::nccl_ends().destroyed == before.destroyed + 2);
+  CHECK(emulation::nccl_ends().aborted == before.aborted + 2);
+}
+
+TEST_CASE("nccl: a group that does not form in its time is given up") {
+  const auto results = exchange_with("forming_hangs", {.form_deadline = kSoon});
+  CHECK((is_error(results[0], ErrorCode::deadline_exceeded) ||
+         is_error(results[1], ErrorCode::deadline_exceeded)));
+  CHECK((!results[0] && !results[1]));
+}
+
+TEST_CASE("nccl: an error that the library finds later breaks the group") {
+  const auto before = emulation::nccl_ends();
+  const auto results = exchange_with("asynchronous_error", {});
+  CHECK((is_error(results[0], ErrorCode::unavailable) &&
+         is_error(results[1], ErrorCode::unavailable)));
+  CHECK(emulation::nccl_ends().aborted == before.aborted + 2);
+}
+
+// Run by the case below, in a process of its own.
+TEST_CASE("nccl alone: the abort hangs", "[.]") {
+  // Forming hangs, and then so does the abort that follows.
+  static_cast<void>(exchange_with("forming_hangs,abort_hangs",
+                                  {.form_deadline = kSoon, .abort_deadline = kSoon}));
+}
+
+TEST_CASE("nccl: a rank whose abort hangs ends as the infrastructure's") {
+  const std::string own = std::filesystem::read_symlink("/proc/self/exe").string();
+  const int status =
+      std::system(("'" + own + "' 'nccl alone: the abort hangs' >/dev/null 2>&1").c_str());
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 3);
 }
 
 TEST_CASE("nccl: ranks with another version of the library than rank 0's are refused") {

@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -40,6 +41,15 @@ struct Transfer {
   int peer;
 };
 
+std::atomic<int> destroyed{0};
+std::atomic<int> aborted_ones{0};
+
+bool goes_wrong(const char* what) {
+  const char* const named = std::getenv("TUTTI_EMULATION_NCCL");
+  return named != nullptr && std::strstr(named, what) != nullptr;
+}
+
+constexpr int kNoSocket = -1;       // that poll leaves out
 constexpr int kMeetingMs = 60'000;  // ranks that have not met by then never will
 
 // An abstract address: it ends with its socket.
@@ -100,11 +110,12 @@ struct EmulatedNccl {
       state = ncclSystemError;
       return;
     }
-    forming = std::thread([this] { state = form() ? ncclSuccess : ncclSystemError; });
+    background = std::thread([this] { state = form() ? ncclSuccess : ncclSystemError; });
   }
 
   // Calls those below, waits for those above. Whether all are there.
   bool form() {
+    if (goes_wrong("forming_hangs")) return wait_for(kNoSocket);
     const tutti::FileDescriptor meeting = Door(id, "meeting").call();
     int heard = 0;
     if (!meeting || !say(meeting, static_cast<int>(peers.size())) || !hear(meeting, heard)) {
@@ -130,6 +141,23 @@ struct EmulatedNccl {
            ::recv(line.get(), &number, sizeof(number), MSG_WAITALL) == sizeof(number);
   }
 
+  // Ends once all ranks have said that they end, after all their transfers; or never.
+  void finalize() {
+    state = ncclInProgress;
+    background.join();
+    background = std::thread([this] {
+      {
+        std::unique_lock lock(mutex);
+        idle.wait(lock, [this] { return running == 0; });
+      }
+      bool all = !goes_wrong("finalize_hangs");
+      for (const tutti::FileDescriptor& line : peers) all = all && (!line || say(line, rank));
+      int heard = 0;
+      for (const tutti::FileDescriptor& line : peers) all = all && (!line || hear(line, heard));
+      if (all) state = ncclSuccess;
+    });
+  }
+
   // Until there is something to read; not when it was aborted.
   bool wait_for(int socket) {
     std::array<pollfd, 2> wait{pollfd{.fd = socket, .events = POLLIN, .revents = 0},
@@ -141,7 +169,7 @@ struct EmulatedNccl {
     aborted = true;
     const std::uint64_t ring = 1;
     if (::write(bell.get(), &ring, sizeof(ring)) != sizeof(ring)) std::abort();
-    if (forming.joinable()) forming.join();
+    if (background.joinable()) background.join();
     std::unique_lock lock(mutex);
     idle.wait(lock, [this] { return running == 0; });
   }
@@ -215,8 +243,8 @@ struct EmulatedNccl {
   std::atomic<bool> aborted{false};
   std::mutex mutex;
   std::condition_variable idle;
-  int running = 0;  // groups that a stream has to run
-  std::thread forming;
+  int running = 0;              // groups that a stream has to run
+  std::thread background;       // that forms it, or ends it
   std::vector<Transfer> group;  // of the thread that groups
   cudaStream_t stream = nullptr;
 };
@@ -269,9 +297,26 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   return ncclSuccess;
 }
 
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+  if (comm->state != ncclSuccess) return ncclInvalidUsage;
+  comm->finalize();
+  return ncclInProgress;
+}
+
+// As the library where it is not finalized: it would wait for peers, so here it is refused.
+ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+  if (comm->state != ncclSuccess) return ncclInvalidUsage;
+  comm->background.join();
+  delete comm;
+  ++destroyed;
+  return ncclSuccess;
+}
+
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  if (goes_wrong("abort_hangs")) ::pause();
   comm->abort();
   delete comm;
+  ++aborted_ones;
   return ncclSuccess;
 }
 
@@ -284,6 +329,11 @@ ncclResult_t ncclGroupEnd() {
   if (group_depth == 0) return ncclInvalidUsage;
   if (--group_depth > 0) return ncclSuccess;
   for (const ncclComm_t comm : group_members) {
+    if (goes_wrong("asynchronous_error")) {
+      comm->state = ncclRemoteError;
+      comm->group.clear();
+      continue;
+    }
     comm->begun();
     tutti::emulation::enqueue(comm->stream,
                               [comm, transfers = std::move(comm->group)]() -> std::string {
@@ -307,3 +357,9 @@ ncclResult_t ncclRecv(void* to, std::size_t count, ncclDataType_t, int peer, ncc
                       cudaStream_t stream) {
   return add(comm, {false, static_cast<std::byte*>(to), count, peer}, stream);
 }
+
+namespace tutti::emulation {
+
+NcclEnds nccl_ends() { return {destroyed, aborted_ones}; }
+
+}  // namespace tutti::emulation

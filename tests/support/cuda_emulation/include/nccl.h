@@ -1,5 +1,9 @@
 // The part of NCCL that kernels/collective uses, for the emulation (nccl.cc): non-blocking
-// communicators between processes of one machine, grouped send and receive on streams, abort.
+// communicators between processes of one machine, grouped send and receive on streams, finalizing,
+// abort.
+//
+// TUTTI_EMULATION_NCCL names what does not go well: forming_hangs, finalize_hangs, abort_hangs,
+// asynchronous_error (of every group of transfers); several behind each other.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -33,6 +37,8 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id);
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int ranks, ncclUniqueId id, int rank,
                                     ncclConfig_t* config);
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error);
+ncclResult_t ncclCommFinalize(ncclComm_t comm);
+ncclResult_t ncclCommDestroy(ncclComm_t comm);
 ncclResult_t ncclCommAbort(ncclComm_t comm);
 ncclResult_t ncclGroupStart();
 ncclResult_t ncclGroupEnd();
@@ -40,3 +46,14 @@ ncclResult_t ncclSend(const void* from, std::size_t count, ncclDataType_t type, 
                       ncclComm_t comm, cudaStream_t stream);
 ncclResult_t ncclRecv(void* to, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream);
+
+namespace tutti::emulation {
+
+// How communicators of this process have ended.
+struct NcclEnds {
+  int destroyed = 0;
+  int aborted = 0;
+};
+NcclEnds nccl_ends();
+
+}  // namespace tutti::emulation
