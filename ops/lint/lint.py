@@ -42,7 +42,7 @@ THIRD_PARTY = {
     r"nccl": ["kernels/collective"],
     r"cuda": ["kernels/cuda"],
     r"hwy/": ["kernels"],
-    r"hwloc": ["kernels/tensor"],
+    r"hwloc": ["kernels/tensor", "worker/inventory"],
     r"pcre2": ["jobs/tokenizers"],
     r"CLI/": ["ops/cli", "jobs"],
 }

@@ -29,11 +29,12 @@ struct HandedProcess {
   std::int32_t pidfd = -1;
   std::int32_t output = -1;
   std::int32_t socket = -1;
-  std::string received;  // of a frame that is not whole
+  std::string received;             // of a frame that is not whole
+  std::vector<std::int32_t> cores;  // its threads are bound to
 
   bool operator==(const HandedProcess&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(HandedProcess, (), (process, pid, pidfd, output, socket, received))
+BOOST_DESCRIBE_STRUCT(HandedProcess, (), (process, pid, pidfd, output, socket, received, cores))
 
 // A port that is held for a program which is not started yet.
 struct HandedAddress {

@@ -32,6 +32,7 @@ WorkerHost::WorkerHost(actor::Runtime& runtime, HostSettings settings)
       host_(runtime, {.name = "worker"}),
       settings_(std::move(settings)),
       state_(settings_.worker),
+      cores_(settings_.cores.cores),
       limiter_(settings_.cgroups, settings_.plan.mark),
       oom_kills_(oom_kills()),
       oom_seen_at_(monotonic_now()) {}
@@ -338,7 +339,8 @@ std::optional<Handover> WorkerHost::handover() const {
                              .pidfd = handles->pidfd,
                              .output = handles->output,
                              .socket = handles->socket,
-                             .received = handles->received});
+                             .received = handles->received,
+                             .cores = cores_.of(id)});
   }
   for (const auto& [id, spool] : spools_) {
     if (!spool.log.is_stored() || !spool.steps.is_stored()) return std::nullopt;
@@ -391,6 +393,7 @@ void WorkerHost::restore(Handover handover) {
     process.pidfd.reset(handed.pidfd);
     process.output.reset(handed.output);
     process.socket.reset(handed.socket);
+    cores_.adopt(handed.process, std::move(handed.cores));
     groups_[handed.process] = limiter_.find(handed.process);
     processes_[handed.process] = std::make_unique<RankProcess>(
         host_, std::move(process), handlers_of(handed.process), std::move(handed.received));

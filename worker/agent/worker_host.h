@@ -26,6 +26,8 @@
 #include "worker/agent/rank_process.h"
 #include "worker/agent/spool.h"
 #include "worker/agent/worker_state.h"
+#include "worker/inventory/cores.h"
+#include "worker/launcher/core_share.h"
 #include "worker/launcher/path_scout.h"
 #include "worker/launcher/process_plan.h"
 
@@ -35,6 +37,7 @@ struct HostSettings {
   WorkerSettings worker;
   PlanSettings plan;
   CgroupRoots cgroups;                            // where limits may be set
+  RankCores cores;                                // that ranks are given
   std::filesystem::path spools;                   // folder
   std::filesystem::path join;                     // join.json
   Duration join_wait = std::chrono::seconds(60);  // for join.json to appear, at first
@@ -146,6 +149,7 @@ class WorkerHost {
   std::uint64_t tickets_ = 0;
   PathScout scout_;
   SpecCache specs_;
+  CoreShare cores_;
   Limiter limiter_;
   std::map<ProcessId, Group> groups_;
   std::uint64_t oom_kills_ = 0;  // of the machine, as last seen

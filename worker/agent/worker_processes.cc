@@ -53,7 +53,9 @@ std::string process_mark_of(pid_t pid) {
 Result<LaunchPlan> WorkerHost::plan(const StartProcess& effect) {
   if (!effect.group) {
     const bool alone = local_address_.empty() || is_loopback(local_address_);
-    return plan_rank(settings_.plan, effect.start, alone ? std::string() : local_address_);
+    return plan_rank(settings_.plan, effect.start,
+                     {.data_host = alone ? std::string() : local_address_,
+                      .cores = cores_.take(effect.start.process, effect.start.threads)});
   }
   ProgramGroup group{
       .group = *effect.group, .local_rank = effect.local_rank, .local_size = effect.local_size};
@@ -146,6 +148,7 @@ void WorkerHost::fail_start(ProcessId process, const Error& error) {
   const bool program = at->second.effect.group.has_value();
   starting_.erase(at);
   addresses_.erase(process);
+  cores_.put_back(process);
   append(process, wire::Stream::log, "[tutti: " + error.message + "]\n");
   feed(StartFailed{
       .process = process, .failure = blame_start(error, program), .error = error.message});
@@ -260,6 +263,7 @@ void WorkerHost::on_exit(ProcessId process, const ExitStatus& status) {
   TUTTI_LOG_DEBUG("worker", "process {} ended: code {}, signal {}", to_string(process), status.code,
                   status.signal);
   finish_spool(process);
+  cores_.put_back(process);
   feed(exit_of(process, status));
   // It is calling us right now.
   const auto at = processes_.find(process);

@@ -151,6 +151,8 @@ HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state
               .mark = state.string(),
               .environment = inherited_environment()};
   out.cgroups = own_cgroups();
+  // A user's own wish holds for all ranks, as it is.
+  if (std::getenv(kCoresName) == nullptr) out.cores = rank_cores();
   out.worker.hello = introduce(config);
   if (device_kind() == "gpu") introduce_gpus(config, out.plan, out.worker.hello);
   out.worker.notice = std::chrono::milliseconds(config.notice_ms);

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "protocol/spec/parse.h"
+#include "worker/launcher/core_share.h"
 
 namespace tutti::worker {
 
@@ -134,10 +135,11 @@ std::vector<std::string> inherited_environment() {
 }
 
 LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
-                     const std::string& data_host) {
+                     const RankPlace& place) {
   Environment environment(settings.environment);
   set_identity(environment, settings, start);
-  if (!data_host.empty()) environment.set("TUTTI_DATA_HOST", data_host);
+  if (!place.data_host.empty()) environment.set("TUTTI_DATA_HOST", place.data_host);
+  if (!place.cores.empty()) environment.set(kCoresName, place.cores);
   if (!start.device.empty()) {
     environment.set("CUDA_VISIBLE_DEVICES", start.device);
     environment.set("TUTTI_DEVICE", "gpu:" + start.device);

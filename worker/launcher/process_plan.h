@@ -29,10 +29,12 @@ struct PlanSettings {
 // This process's environment without TUTTI_TOKEN and what else is not a rank's business.
 std::vector<std::string> inherited_environment();
 
-// `data_host`: the numeric address on which the rank listens for peers of other nodes; empty: all
-// its peers are on this machine.
+struct RankPlace {
+  std::string data_host;  // on which it listens for peers of other nodes; empty: it has none
+  std::string cores;      // for its threads (core_share.h); empty: where the system puts them
+};
 LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
-                     const std::string& data_host = {});
+                     const RankPlace& place = {});
 
 struct ProgramGroup {
   wire::FormGroup group;

@@ -46,6 +46,20 @@ TEST_CASE(
   CHECK(has(plan, "HOME=/root"));
 }
 
+TEST_CASE("process plan: a rank is told the cores of its threads; without any, nothing") {
+  const auto told = [](const LaunchPlan& plan) {
+    return std::count_if(
+        plan.environment.begin(), plan.environment.end(),
+        [](const std::string& entry) { return entry.starts_with("TUTTI_CORES="); });
+  };
+  CHECK(has(plan_rank(kSettings, start_of(""), {.data_host = {}, .cores = "2,3"}),
+            "TUTTI_CORES=2,3"));
+  CHECK(told(plan_rank(kSettings, start_of(""))) == 0);
+  PlanSettings wished = kSettings;
+  wished.environment.emplace_back("TUTTI_CORES=7");
+  CHECK(has(plan_rank(wished, start_of("")), "TUTTI_CORES=7"));
+}
+
 TEST_CASE("process plan: a rank sees the GPU that was leased with its slot, and no other") {
   wire::StartRank start = start_of("");
   start.device = "GPU-1";

@@ -1,0 +1,74 @@
+#include "worker/inventory/cores.h"
+
+#include <fcntl.h>
+#include <hwloc.h>
+#include <sched.h>
+#include <sys/file.h>
+
+#include <memory>
+
+#include "worker/inventory/inventory.h"
+
+namespace tutti::worker {
+
+namespace {
+
+constexpr const char* kClaim = "tutti-cores";
+
+struct Free {
+  void operator()(hwloc_topology_t topology) const { hwloc_topology_destroy(topology); }
+  void operator()(hwloc_bitmap_t set) const { hwloc_bitmap_free(set); }
+};
+using Topology = std::unique_ptr<std::remove_pointer_t<hwloc_topology_t>, Free>;
+using Set = std::unique_ptr<std::remove_pointer_t<hwloc_bitmap_t>, Free>;
+
+}  // namespace
+
+std::vector<int> physical_cores() {
+  hwloc_topology_t made = nullptr;
+  if (hwloc_topology_init(&made) != 0) return {};
+  const Topology topology(made);
+  const Set allowed(hwloc_bitmap_alloc());
+  if (hwloc_topology_load(made) != 0 ||
+      hwloc_get_cpubind(made, allowed.get(), HWLOC_CPUBIND_PROCESS) != 0) {
+    return {};
+  }
+  std::vector<int> cores;
+  const Set usable(hwloc_bitmap_alloc());
+  for (hwloc_obj_t core = nullptr;
+       (core = hwloc_get_next_obj_by_type(made, HWLOC_OBJ_CORE, core)) != nullptr;) {
+    // Of logical CPUs that share a core, the first.
+    hwloc_bitmap_and(usable.get(), core->cpuset, allowed.get());
+    if (!hwloc_bitmap_iszero(usable.get())) cores.push_back(hwloc_bitmap_first(usable.get()));
+  }
+  return cores;
+}
+
+std::vector<int> cores_beside_agent(std::vector<int> cores) {
+  if (cores.size() > 2) cores.erase(cores.begin());
+  return cores;
+}
+
+// Another user's file is opened for reading, which is all that a lock needs.
+FileDescriptor claim_cores(const std::filesystem::path& claims) {
+  const std::filesystem::path path = claims / kClaim;
+  constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW;
+  FileDescriptor file(::open(path.c_str(), kFlags));
+  if (!file) file = FileDescriptor(::open(path.c_str(), kFlags | O_CREAT | O_EXCL, 0644));
+  if (!file) file = FileDescriptor(::open(path.c_str(), kFlags));  // made by another meanwhile
+  if (file && ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return {};
+  return file;
+}
+
+RankCores rank_cores(const std::filesystem::path& claims) {
+  cpu_set_t affinity;
+  CPU_ZERO(&affinity);
+  if (::sched_getaffinity(0, sizeof affinity, &affinity) != 0) return {};
+  // What a quota took away, no core stands for.
+  if (take_inventory().cores < static_cast<std::uint32_t>(CPU_COUNT(&affinity))) return {};
+  RankCores out{.cores = cores_beside_agent(physical_cores()), .claim = claim_cores(claims)};
+  if (!out.claim) out.cores.clear();
+  return out;
+}
+
+}  // namespace tutti::worker
