@@ -11,6 +11,8 @@ namespace tutti::kernels {
 
 namespace {
 
+constexpr double kDraws = 65536.0;  // values of the 16 bits that decide over an element
+
 // What an element is multiplied by, for a row of a matrix: selects, so that the loop becomes
 // vectors.
 struct Mask {
@@ -43,9 +45,14 @@ Result<> dropout(const OpContext& ctx, const Dropout& args) {
     return Error{ErrorCode::invalid_argument,
                  "dropout: x and y differ in shape, or the rate is outside of [0, 1)"};
   }
+  // What is dropped is this share, so it is also what the others are scaled by.
+  const auto threshold = static_cast<std::uint32_t>(args.rate * kDraws + 0.5);
+  if (threshold >= static_cast<std::uint32_t>(kDraws)) {
+    return Error{ErrorCode::invalid_argument, "dropout: the rate rounds to 1, nothing is kept"};
+  }
   const OpTimer timer(Op::dropout, {.bytes = 8 * args.x.rows * args.x.columns});
-  const Mask mask{args.key, static_cast<std::uint32_t>(args.rate * 65536.0 + 0.5),
-                  static_cast<float>(1.0 / (1.0 - args.rate))};
+  const Mask mask{args.key, threshold,
+                  static_cast<float>(kDraws / (kDraws - static_cast<double>(threshold)))};
   const Index width = args.x.columns;
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
     for (Index row = begin; row < end; ++row) {

@@ -15,9 +15,9 @@
 //
 // The sum over V is an online softmax over blocks of kVocabularyBlock: 16 logical lanes and a fixed
 // tree in each, rescaled when the maximum grows. So both forms of memory give the same bits:
-//   rows     logits of `chunk` rows (0: some 2 MB of them, 256 to 1,024 rows) by V: three products
-//   blocks   logits of `chunk` rows by kVocabularyBlock, whatever V is, computed twice: four
-//            products, and two numbers a row and block
+//   rows     logits of `chunk` rows by V: three products; 0: 2 MB of them, but 256 rows at least
+//            (51 MB for V = 50,257) and 1,024 at most
+//   blocks   of `chunk` rows by kVocabularyBlock, twice: four products, two numbers a row and block
 // Errors: invalid_argument (also a target outside of the vocabulary); nothing is written then.
 #pragma once
 

@@ -20,8 +20,11 @@ double normal(const std::array<std::uint32_t, 4>& words, std::uint64_t element) 
 }
 
 template <class Draw>
-void fill(const OpContext& ctx, const RandomKey& key, std::uint64_t first, std::span<float> out,
-          const Draw& draw) {
+Result<> fill(const OpContext& ctx, const RandomKey& key, std::uint64_t first, std::span<float> out,
+              const Draw& draw) {
+  if (ctx.device != nullptr) {
+    return Error{ErrorCode::unsupported, "fill_normal, fill_uniform: run on CPUs only"};
+  }
   ctx.pool->parallel_for(static_cast<Index>(out.size()), kPiece, [&](int, Index begin, Index end) {
     std::array<std::uint32_t, 4> words = {};
     for (Index i = begin; i < end; ++i) {
@@ -30,25 +33,24 @@ void fill(const OpContext& ctx, const RandomKey& key, std::uint64_t first, std::
       out[static_cast<std::size_t>(i)] = static_cast<float>(draw(words, element));
     }
   });
+  return {};
 }
 
 }  // namespace
 
 Result<> fill_normal(const OpContext& ctx, const FillNormal& args) {
-  fill(ctx, args.key, args.first_index, args.out,
-       [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
-         return args.mean + args.deviation * normal(words, element);
-       });
-  return {};
+  return fill(ctx, args.key, args.first_index, args.out,
+              [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
+                return args.mean + args.deviation * normal(words, element);
+              });
 }
 
 Result<> fill_uniform(const OpContext& ctx, const FillUniform& args) {
-  fill(ctx, args.key, args.first_index, args.out,
-       [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
-         const double u = static_cast<double>(words[element % 4]) * 0x1p-32;
-         return args.low + (args.high - args.low) * u;
-       });
-  return {};
+  return fill(ctx, args.key, args.first_index, args.out,
+              [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
+                const double u = static_cast<double>(words[element % 4]) * 0x1p-32;
+                return args.low + (args.high - args.low) * u;
+              });
 }
 
 }  // namespace tutti::kernels

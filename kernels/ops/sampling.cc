@@ -130,6 +130,8 @@ std::int32_t Sampler::sample(std::span<const float> logits, const SamplingSettin
     candidates_.resize(limit);
   }
   const double top = static_cast<double>(logits[static_cast<std::size_t>(best)]);
+  // Beside an infinite logit all others weigh nothing, and it has no weight to compute with.
+  if (std::isinf(top)) return best;
   const auto weight = [&](const Candidate& candidate) {
     return exp((static_cast<double>(candidate.logit) - top) / settings.temperature);
   };

@@ -15,8 +15,10 @@
 //   5. those at least min_p times as probable as the most probable of all (0: all)
 //   6. the first whose cumulated probability exceeds u * total, u uniform in [0, 1)
 //
-// Threads: a Sampler is used by one at a time; it keeps scratch memory. NaN logits are never
-// chosen.
+// NaN logits are never chosen. An infinite one is, whatever the settings; the lowest index of
+// several.
+//
+// Threads: a Sampler is used by one at a time; it keeps scratch memory.
 #pragma once
 
 #include <cstdint>

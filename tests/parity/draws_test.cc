@@ -216,6 +216,21 @@ TEST_CASE("sampling: typical keeps what surprises as much as the whole does") {
   REQUIRE(first);
 }
 
+TEST_CASE("sampling: an infinite logit is chosen, whatever the settings; no NaN comes of it") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const Floats logits = {0.0F, -infinity, infinity, std::nanf(""), infinity, 1.0F};
+  Sampler sampler;
+  for (const SamplingSettings& settings :
+       {SamplingSettings{}, SamplingSettings{.temperature = 0.1, .top_k = 3},
+        SamplingSettings{.top_p = 0.5}, SamplingSettings{.min_p = 0.1},
+        SamplingSettings{.typical_p = 0.5}}) {
+    for (std::uint64_t position = 0; position < 20; ++position) {
+      REQUIRE(sampler.sample(logits, settings, position) == 2);
+    }
+  }
+  REQUIRE(sampler.sample(Floats(3, -infinity), {}, 0) == 0);
+}
+
 TEST_CASE("sampling: penalties count what is held, biases come last") {
   Sampler sampler;
   Floats logits = {2.0F, -2.0F, 1.0F, 0.0F};

@@ -256,8 +256,22 @@ TEST_CASE("dropout: keeps its share, and a row's mask is its own wherever it sta
   const std::array<std::uint32_t, 4> words = random_words(args.key, 1017 * 203 / 8 + 1);
   const std::size_t first = (1017 * 203 / 8 + 1) * 8 - 1017 * 203;
   REQUIRE((row[first + 2] != 0.0F) == ((words[1] & 0xffffU) >= 16384));
-  args.rate = 1.0;
-  REQUIRE_FALSE(dropout(single(), args));
+  for (const double refused : {1.0, 0.9999999, -0.1, std::nan("")}) {
+    args.rate = refused;
+    REQUIRE_FALSE(dropout(single(), args));
+  }
+}
+
+TEST_CASE("dropout: a rate between two of its steps is scaled by the share that it drops") {
+  const Floats x(4096, 1.0F);
+  for (const double rate : {0.0, 1e-6, 0.1, 0.3, 0.99999}) {
+    Floats y(x.size());
+    REQUIRE(dropout(single(), {{1, 2}, 0, rate, matrix(x, 1, 4096), matrix(y, 1, 4096)}));
+    const double dropped = std::floor(rate * 65536.0 + 0.5);
+    const auto scale = static_cast<float>(65536.0 / (65536.0 - dropped));
+    for (const float value : y) REQUIRE((value == 0.0F || value == scale));
+    if (dropped == 0.0) REQUIRE(y == x);
+  }
 }
 
 TEST_CASE("bf16: rounds to the nearest, ties to even, and by chance without bias") {

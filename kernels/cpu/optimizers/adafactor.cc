@@ -193,6 +193,7 @@ Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
 }
 
 double root_mean_square(const OpContext& ctx, ConstMatrix x) {
+  TUTTI_ASSERT(ctx.device == nullptr);
   if (x.rows == 0 || x.columns == 0) return 0.0;
   ArenaScope scope(ctx.pool->op_scratch());
   float* const sums = ctx.pool->op_scratch().floats(x.rows);

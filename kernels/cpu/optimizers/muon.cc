@@ -44,6 +44,7 @@ HWY_AFTER_NAMESPACE();
 
 #include "kernels/tensor/op_counters.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/dispatch.h"
@@ -67,6 +68,17 @@ double norm_of(const OpContext& ctx, ConstMatrix x) {
                                blocks);
   TUTTI_ASSERT(square_sums(ctx, {x.data, static_cast<std::size_t>(count)}, sums).ok());
   return std::sqrt(ordered_sum(sums));
+}
+
+// to = x turned; x and to are contiguous. By bands of rows, each a whole number of cache lines of
+// `to`.
+void turn(const OpContext& ctx, ConstMatrix x, Matrix to) {
+  constexpr Index kBand = 64;
+  ctx.pool->parallel_for((x.rows + kBand - 1) / kBand, 1, [&](int, Index begin, Index end) {
+    const Index first = begin * kBand;
+    const Index rows = std::min(end * kBand, x.rows) - first;
+    transpose_into(x.row_range(first, rows), to.data + first, to.stride);
+  });
 }
 
 // Newton and Schulz's iteration of the fifth order, in place; x has no more rows than columns.
@@ -117,9 +129,9 @@ Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
     orthogonalise(ctx, u, s.iterations);
   } else {
     const Matrix turned = arena.matrix(weight.columns, weight.rows);
-    transpose_into(u, turned.data, weight.rows);
+    turn(ctx, u, turned);
     orthogonalise(ctx, turned, s.iterations);
-    transpose_into(turned, u.data, weight.columns);
+    turn(ctx, turned, u);
   }
   const double aspect = static_cast<double>(weight.rows) / static_cast<double>(weight.columns);
   blend(ctx, {static_cast<float>(1.0 - s.rate * s.decay), weight.data,

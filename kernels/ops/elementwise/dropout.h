@@ -3,13 +3,14 @@
 //
 //   x, y   [rows, C]   y may be x
 //
-//   y = x / (1 - rate) where the element is kept, else 0
+//   y = x / (1 - dropped / 65536) where the element is kept, else 0
+//   dropped = rate * 65536, rounded: the mean of y is x also for rates between two of these
 //
 // Element c of row r has the index (first_row + r) * C + c; `first_row` is the row's logical index
 // (step, sample, position), never its place in a batch. Its 16 random bits are half-word index
 // mod 8 of Philox draw index / 8 of the key's stream (random.h); it is kept when they are at least
-// rate * 65536, rounded. The gradient is the same op over dy. Errors: invalid_argument (a rate
-// outside of [0, 1)); nothing is written then.
+// `dropped`. The gradient is the same op over dy. Errors: invalid_argument (a rate outside of
+// [0, 1), or one that rounds to 1); nothing is written then.
 #pragma once
 
 #include <cstdint>

@@ -41,7 +41,7 @@ struct AdafactorUpdate {
 };
 Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args);
 
-// The root of the mean square, as above.
+// The root of the mean square, as above. On the host: a context with a device is a mistake.
 double root_mean_square(const OpContext& ctx, ConstMatrix x);
 
 }  // namespace tutti::kernels
