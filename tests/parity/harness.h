@@ -38,9 +38,9 @@ inline ConstMatrix matrix(const Floats& data, Index rows, Index columns) {
 // Whether both hold the same bits; on a difference `first_difference` says where.
 bool same_bits(std::span<const float> a, std::span<const float> b);
 
-// Runs `op` on every path that this machine has, with 1 and 3 threads, on the best path also with
-// 2, 4 and 7, and requires the same bits of all; returns them. A path that the machine lacks is
-// said to be skipped.
+// Runs `op` on every path that this machine has, with 1, 2, 3, 4 and 7 threads on each, and
+// requires the same bits of all; returns them.
+// A path that the machine lacks is said to be skipped.
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op);
 // The same, and the bits become part of `golden`.
 Floats on_all_paths(Golden& golden, const std::function<Floats(const OpContext&)>& op);

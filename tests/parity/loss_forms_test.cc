@@ -49,7 +49,8 @@ Floats run(const OpContext& ctx, const Inputs& in, const Form& form) {
   return losses;
 }
 
-double smoothed_loss(const Table& hidden, const Inputs& in, double smoothing) {
+double smoothed_loss(const Table& hidden, const Inputs& in, std::span<const double> weight,
+                     double smoothing) {
   double total = 0.0;
   for (Index r = 0; r < kRows; ++r) {
     const std::int32_t target = in.targets[static_cast<std::size_t>(r)];
@@ -59,8 +60,7 @@ double smoothed_loss(const Table& hidden, const Inputs& in, double smoothing) {
     double mean = 0.0;
     for (std::size_t v = 0; v < logits.size(); ++v) {
       for (Index c = 0; c < kWidth; ++c) {
-        logits[v] += hidden.at(r, c) *
-                     static_cast<double>(in.weight[v * kWidth + static_cast<std::size_t>(c)]);
+        logits[v] += hidden.at(r, c) * weight[v * kWidth + static_cast<std::size_t>(c)];
       }
       top = std::max(top, logits[v]);
       mean += logits[v] / static_cast<double>(kVocabulary);
@@ -90,16 +90,62 @@ TEST_CASE("cross entropy: rows and blocks, in any chunks, give the same bits") {
     double sum = 0.0;
     for (std::size_t r = 0; r < kRows; ++r) sum += static_cast<double>(expected[r]);
     const Table hidden(matrix(in.hidden, kRows, kWidth));
+    const std::vector<double> weight(in.weight.begin(), in.weight.end());
     const auto loss = [&](const Table& h) {
-      return smoothed_loss(h, in, static_cast<double>(smoothing));
+      return smoothed_loss(h, in, weight, static_cast<double>(smoothing));
     };
     REQUIRE(sum == Approx(loss(hidden)).epsilon(1e-6));
     REQUIRE(gradient_error({.loss = loss,
                             .at = hidden,
                             .gradient = std::span(expected).subspan(kRows, in.hidden.size())}) <
             1e-5);
+    // Of the weight along a direction that moves 300 of its rows: all would take a minute.
+    const std::span<const float> dweight = std::span(expected).last(in.weight.size());
+    Floats some;
+    Table at(300, kWidth);
+    for (std::size_t i = 0; i < at.data.size(); ++i) {
+      const std::size_t place = (i / kWidth * 27) * kWidth + i % kWidth;
+      at.data[i] = static_cast<double>(in.weight[place]);
+      some.push_back(dweight[place]);
+    }
+    const auto of_weight = [&](const Table& moved) {
+      std::vector<double> exact(in.weight.begin(), in.weight.end());
+      for (std::size_t i = 0; i < moved.data.size(); ++i) {
+        exact[(i / kWidth * 27) * kWidth + i % kWidth] = moved.data[i];
+      }
+      return smoothed_loss(hidden, in, exact, static_cast<double>(smoothing));
+    };
+    REQUIRE(gradient_error({.loss = of_weight, .at = at, .gradient = some}) < 1e-5);
   }
   golden.check();
+}
+
+TEST_CASE("cross entropy: forward only and a frozen head give the bits of the whole") {
+  const Inputs in;
+  for (const Memory memory : {Memory::rows, Memory::blocks}) {
+    for (const float smoothing : {0.0F, 0.1F}) {
+      const Floats whole = run(single(), in, {.memory = memory, .smoothing = smoothing});
+      const std::span expected = std::span(whole).first(kRows + in.hidden.size());
+      for (const bool frozen : {false, true}) {
+        const Floats part = on_all_paths([&](const OpContext& ctx) {
+          Floats out(expected.size());
+          LinearCrossEntropy args{.hidden = matrix(in.hidden, kRows, kWidth),
+                                  .weight = matrix(in.weight, kVocabulary, kWidth),
+                                  .targets = in.targets,
+                                  .losses = out.data(),
+                                  .smoothing = smoothing,
+                                  .ignore = -100,
+                                  .memory = memory};
+          if (frozen) args.dhidden = Matrix(out.data() + kRows, kRows, kWidth);
+          REQUIRE(linear_cross_entropy(ctx, args));
+          return out;
+        });
+        const std::size_t size = frozen ? expected.size() : static_cast<std::size_t>(kRows);
+        CHECK(same_bits(std::span(part).first(size), expected.first(size)));
+        for (const float rest : std::span(part).subspan(size)) CHECK(rest == 0.0F);
+      }
+    }
+  }
 }
 
 TEST_CASE("cross entropy: smoothing of one, a positive index to ignore are refused") {

@@ -7,7 +7,7 @@ namespace tutti::kernels::parity {
 bool continues_chains() { return true; }
 
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
-  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(3), ThreadPool(2), ThreadPool(4),
+  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3), ThreadPool(4),
                                ThreadPool(7)};
   const CpuPath before = cpu_path();
   Floats first;
@@ -20,8 +20,7 @@ Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
       once = true;
       continue;
     }
-    const std::size_t count = path == before ? std::size(pools) : 2;
-    for (ThreadPool& pool : std::span(pools).first(count)) {
+    for (ThreadPool& pool : pools) {
       Floats result = op(OpContext{&pool});
       if (!have_first) {
         first = std::move(result);

@@ -221,8 +221,62 @@ TEST_CASE(
   golden.check();
 }
 
-// Values of transformers' _compute_llama3_parameters for Llama 3.2 1B (head width 64, theta 500000,
-// factor 32).
+// What Python gives, in double precision, for the formula of Peng et al. 2023 (3.2 and 3.4) with
+// the ramp over dimensions that their code has: of frequency i < width / 2,
+//   turns(t) = width * log(length / (2 pi t)) / (2 log(theta))
+//   blend = clamp((i - floor(turns(32))) / (ceil(turns(1)) - floor(turns(32))), 0, 1)
+//   theta^(-2 i / width) * (1 - blend + blend / factor)
+TEST_CASE("rotary: YaRN's frequencies are those of its published formula") {
+  struct Case {
+    RotaryFrequencies args;
+    std::vector<std::pair<std::size_t, double>> expected;
+    double attention;  // 0.1 log(factor) + 1
+  };
+  const Case cases[] = {
+      {{.width = 64,
+        .theta = 10000.0,
+        .scaling = YarnScaling{.factor = 4.0F, .original_max_position = 4096}},
+       {{0, 1.0},
+        {10, 0.0562341325},
+        {11, 0.0397367859},
+        {16, 0.00653846154},
+        {22, 0.000547162895},
+        {23, 0.000333380358},
+        {31, 3.33380358e-05}},
+       1.138629436111989},
+      {{.width = 128,
+        .theta = 1e6,
+        .scaling = YarnScaling{.factor = 40.0F, .original_max_position = 32768}},
+       {{0, 1.0},
+        {23, 0.00697830585},
+        {24, 0.00530089396},
+        {31, 0.000671566318},
+        {39, 1.81731041e-05},
+        {40, 4.44569853e-06},
+        {63, 3.1023444e-08}},
+       1.3688879454113936},
+      {{.width = 64,
+        .theta = 150000.0,
+        .scaling = YarnScaling{.factor = 32.0F, .original_max_position = 4096}},
+       {{8, 0.0508132748},
+        {9, 0.0316207523},
+        {13, 0.00406955471},
+        {17, 0.000227947796},
+        {18, 3.83088124e-05},
+        {31, 3.02351143e-07}},
+       1.3465735902799727},
+  };
+  for (const Case& c : cases) {
+    const std::vector<float> frequencies = rotary_frequencies(c.args);
+    for (const auto& [i, value] : c.expected) {
+      INFO("width " << c.args.width << ", frequency " << i);
+      CHECK(static_cast<double>(frequencies[i]) == Approx(value).epsilon(2e-6));
+    }
+    CHECK(static_cast<double>(rotary_attention_factor(c.args)) ==
+          Approx(c.attention).epsilon(1e-6));
+  }
+}
+
 TEST_CASE("rotary: linear, dynamic and YaRN scalings slow what they should") {
   const RotaryFrequencies plain{.width = 64, .theta = 10000.0};
   const std::vector<float> kept = rotary_frequencies(plain);
@@ -251,6 +305,8 @@ TEST_CASE("rotary: linear, dynamic and YaRN scalings slow what they should") {
   REQUIRE(rotary_attention_factor(args) == Approx(0.1 * std::log(4.0) + 1.0));
 }
 
+// Values of transformers' _compute_llama3_parameters for Llama 3.2 1B (head width 64, theta 500000,
+// factor 32).
 TEST_CASE("rotary: Llama 3's scaling keeps short waves, slows long ones and blends between") {
   const RotaryFrequencies plain{.width = 64, .theta = 500000.0};
   RotaryFrequencies scaled = plain;

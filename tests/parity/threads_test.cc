@@ -1,5 +1,10 @@
 // What ops stand on: the pool's loops, the arena, the choice of a path.
+#include <unistd.h>
+
+#include <array>
 #include <atomic>
+#include <cstdio>
+#include <string>
 
 #include "tests/parity/harness.h"
 
@@ -66,6 +71,37 @@ TEST_CASE("cpu path: a path that the machine lacks is an error, never a silent s
     if (chosen) REQUIRE(cpu_path() == path);
   }
   REQUIRE(choose_cpu_path(before));
+}
+
+// This binary again, as a process of its own: the choice is made once.
+TEST_CASE("cpu path: a TUTTI_CPU that is none ends the process with one line that lists them") {
+  std::array<char, 4096> self = {};
+  REQUIRE(::readlink("/proc/self/exe", self.data(), self.size() - 1) > 0);
+  const auto run = [&](const std::string& value) {
+    const std::string command = "TUTTI_CPU='" + value + "' '" + self.data() +
+                                "' 'cpu path: a path that the machine lacks*' 2>&1";
+    FILE* const pipe = ::popen(command.c_str(), "r");
+    REQUIRE(pipe != nullptr);
+    std::string said;
+    for (int c = 0; (c = std::fgetc(pipe)) != EOF;) said += static_cast<char>(c);
+    return std::pair(::pclose(pipe), said);
+  };
+  for (const CpuPath path : kCpuPaths) {
+    if (cpu_has(path)) CHECK(run(std::string(to_string(path))).first == 0);
+  }
+  CHECK(run("").first == 0);
+  for (const char* const wrong : {"AVX2", "avx", "avx512 ", "fastest"}) {
+    const auto [status, said] = run(wrong);
+    INFO(said);
+    CHECK(status != 0);
+    const std::string line = "TUTTI_CPU=" + std::string(wrong) + ": this machine has no such path";
+    const auto at = said.find(line);
+    REQUIRE(at != std::string::npos);
+    CHECK(said.find(line, at + 1) == std::string::npos);
+    for (const CpuPath path : kCpuPaths) {
+      CHECK(said.find(to_string(path), at + line.size()) != std::string::npos);
+    }
+  }
 }
 
 }  // namespace tutti::kernels::parity
