@@ -28,12 +28,18 @@ Index cells_of(Index inputs) { return (inputs + kCell - 1) / kCell; }
 
 Error refused(std::string what) { return Error{ErrorCode::invalid_argument, std::move(what)}; }
 
+// VNNI came with Cascade Lake, bf16 later: either path of AVX-512 may have it.
+bool has_integer_dots() {
+  static const bool has = __builtin_cpu_supports("avx512vnni") != 0;
+  return has;
+}
+
 GroupDot dot_for(WeightFormat format) {
   switch (cpu_path()) {
     case CpuPath::scalar: return scalar_dot(format);
-    case CpuPath::avx2:
-    case CpuPath::avx512: return avx2_dot(format);
-    case CpuPath::avx512bf16: return vnni_dot(format);
+    case CpuPath::avx2: return avx2_dot(format);
+    case CpuPath::avx512:
+    case CpuPath::avx512bf16: return has_integer_dots() ? vnni_dot(format) : avx2_dot(format);
   }
   return scalar_dot(format);
 }
