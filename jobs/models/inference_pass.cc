@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "jobs/models/layer.h"
 #include "jobs/models/memory_plan.h"
@@ -40,6 +41,11 @@ Result<> refuse(std::string message) {
 
 std::size_t pages_for(std::uint32_t positions) {
   return static_cast<std::size_t>(kernels::kv_pages_for(positions));
+}
+
+std::uint64_t next_number() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
 }
 
 // What a run reads: an arena or images.
@@ -87,12 +93,15 @@ std::span<float* const> KvCache::pages(std::uint32_t layer) const {
 }
 
 struct InferencePass::Impl {
+  const std::uint64_t number = next_number();  // of this pass in the process
   const Decoder& decoder;
   const PassLimits limits;
   const InferencePlan plan;
   const std::vector<float> frequencies;
   const kernels::FloatBuffer memory;
-  kernels::FloatBuffer device_logits;  // on a device: grown to the largest batch
+  // Grown to the largest batch: of the wanted rows that stay here, and the device's answers.
+  kernels::FloatBuffer logits;
+  kernels::AlignedBytes device_chosen;
   // One batch, as the ops want it; room for the largest from the start.
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> positions;
@@ -115,22 +124,28 @@ struct InferencePass::Impl {
                        description().width);
   }
 
-  Result<> check(std::span<const SequenceChunk> chunks, std::size_t logits) const;
+  Result<> check(std::span<const SequenceChunk> chunks, std::size_t rows_given) const;
   void gather(std::span<const SequenceChunk> chunks);
   void point_to_layer(std::span<const SequenceChunk> chunks, std::uint32_t layer);
+  static void advance(std::span<const SequenceChunk> chunks);
   LayerActivations activations(Index rows) const;
   Result<> run(const kernels::OpContext& ctx, const WeightsInUse& weights,
-               std::span<const SequenceChunk> chunks, std::span<float> logits);
+               std::span<const SequenceChunk> chunks, std::span<float> to);
+  Result<> choose(const kernels::OpContext& ctx, const WeightsInUse& weights,
+                  std::span<const SequenceChunk> chunks, std::span<const kernels::TokenDraw> draws,
+                  std::span<kernels::ChosenToken> chosen);
+  Matrix room_for_logits(const kernels::OpContext& ctx, Index rows);
+  // Which memory a step uses: another number once some of it is another's.
+  std::uint64_t memory_key(const ServingWeights& images) const;
   void look_up(const kernels::OpContext& ctx, const WeightsInUse& weights, Matrix x) const;
   void run_layers(const kernels::OpContext& ctx, const WeightsInUse& weights,
                   std::span<const SequenceChunk> chunks);
   Index keep_wanted(const kernels::OpContext& ctx, std::span<const SequenceChunk> chunks) const;
-  Result<> run_head(const kernels::OpContext& ctx, const WeightsInUse& weights, Index rows,
-                    std::span<float> logits);
+  void run_head(const kernels::OpContext& ctx, const WeightsInUse& weights, Matrix to) const;
 };
 
 Result<> InferencePass::Impl::check(std::span<const SequenceChunk> chunks,
-                                    std::size_t logits) const {
+                                    std::size_t rows_given) const {
   std::size_t rows = 0;
   std::size_t wanted = 0;
   for (std::size_t index = 0; index < chunks.size(); ++index) {
@@ -159,9 +174,9 @@ Result<> InferencePass::Impl::check(std::span<const SequenceChunk> chunks,
     return refuse(fmt::format("{} tokens of {} sequences; this pass takes 1 to {} of up to {}",
                               rows, chunks.size(), limits.rows_max, limits.samples_max));
   }
-  if (logits != wanted * description().vocabulary) {
-    return refuse(fmt::format("room for {} logits where {} rows of {} are wanted", logits, wanted,
-                              description().vocabulary));
+  if (rows_given != wanted) {
+    return refuse(
+        fmt::format("room for {} rows of logits where {} are wanted", rows_given, wanted));
   }
   return {};
 }
@@ -269,47 +284,98 @@ Index InferencePass::Impl::keep_wanted(const kernels::OpContext& ctx,
   return kept;
 }
 
-Result<> InferencePass::Impl::run_head(const kernels::OpContext& ctx, const WeightsInUse& weights,
-                                       Index rows, std::span<float> logits) {
-  float* output = logits.data();
-  if (ctx.device != nullptr) {
-    const auto size = static_cast<Index>(logits.size());
-    if (device_logits.size() < size) device_logits = kernels::FloatBuffer(size, ctx.device);
-    output = device_logits.data();
-  }
-  const Index vocabulary = description().vocabulary;
-  const Matrix normed = plan.normed.view(memory, rows);
+void InferencePass::Impl::run_head(const kernels::OpContext& ctx, const WeightsInUse& weights,
+                                   Matrix to) const {
+  const Matrix normed = plan.normed.view(memory, to.rows);
   const float* const norm = weights.images != nullptr
                                 ? weights.images->final_norm()
                                 : weights.arena + decoder.layout().at(Role::final_norm).offset;
-  must(kernels::rms_norm_forward(ctx, {.x = plan.x.view(memory, rows),
+  must(kernels::rms_norm_forward(ctx, {.x = plan.x.view(memory, to.rows),
                                        .weight = norm,
                                        .y = normed,
                                        .epsilon = static_cast<float>(description().norm_epsilon)}));
-  kernels::Product product{.left = normed,
-                           .right = ConstMatrix(nullptr, vocabulary, description().width),
-                           .output = Matrix(output, rows, vocabulary)};
+  kernels::Product product{
+      .left = normed, .right = ConstMatrix(nullptr, to.columns, description().width), .output = to};
   if (weights.images != nullptr) {
     multiply(ctx, product, weights.images->head());
   } else {
     product.right = head(weights.arena);
     must(kernels::product_nt(ctx, product));
   }
-  if (ctx.device == nullptr) return {};
-  return ctx.device->download(logits.data(), output, logits.size_bytes());
 }
 
-Result<> InferencePass::Impl::run(const kernels::OpContext& ctx, const WeightsInUse& weights,
-                                  std::span<const SequenceChunk> chunks, std::span<float> logits) {
-  if (auto checked = check(chunks, logits.size()); !checked) return checked;
-  gather(chunks);
-  run_layers(ctx, weights, chunks);
+Matrix InferencePass::Impl::room_for_logits(const kernels::OpContext& ctx, Index rows) {
+  const Index vocabulary = description().vocabulary;
+  if (logits.size() < rows * vocabulary) {
+    logits = kernels::FloatBuffer(rows * vocabulary, ctx.device);
+  }
+  return {logits.data(), rows, vocabulary};
+}
+
+std::uint64_t InferencePass::Impl::memory_key(const ServingWeights& images) const {
+  std::uint64_t key = 0;
+  for (const std::uint64_t part :
+       {number, images.number(), reinterpret_cast<std::uint64_t>(logits.data()),
+        reinterpret_cast<std::uint64_t>(device_chosen.data())}) {
+    key = (key ^ part) * 0x9E3779B97F4A7C15ULL;
+    key ^= key >> 32;
+  }
+  return key;
+}
+
+void InferencePass::Impl::advance(std::span<const SequenceChunk> chunks) {
   for (const SequenceChunk& chunk : chunks) {
     chunk.cache->length_ += static_cast<std::uint32_t>(chunk.tokens.size());
   }
+}
+
+Result<> InferencePass::Impl::run(const kernels::OpContext& ctx, const WeightsInUse& weights,
+                                  std::span<const SequenceChunk> chunks, std::span<float> to) {
+  const auto vocabulary = static_cast<std::size_t>(description().vocabulary);
+  if (to.size() % vocabulary != 0) return refuse("room for a part of a row of logits");
+  if (auto checked = check(chunks, to.size() / vocabulary); !checked) return checked;
+  gather(chunks);
+  run_layers(ctx, weights, chunks);
+  advance(chunks);
   const Index rows = keep_wanted(ctx, chunks);
   if (rows == 0) return {};
-  return run_head(ctx, weights, rows, logits);
+  const Matrix here(to.data(), rows, description().vocabulary);
+  const Matrix output = ctx.device != nullptr ? room_for_logits(ctx, rows) : here;
+  run_head(ctx, weights, output);
+  if (ctx.device == nullptr) return {};
+  return ctx.device->download(to.data(), output.data, to.size_bytes());
+}
+
+Result<> InferencePass::Impl::choose(const kernels::OpContext& ctx, const WeightsInUse& weights,
+                                     std::span<const SequenceChunk> chunks,
+                                     std::span<const kernels::TokenDraw> draws,
+                                     std::span<kernels::ChosenToken> chosen) {
+  if (draws.size() != chosen.size()) return refuse("a draw and a place for each wanted row");
+  if (auto checked = check(chunks, draws.size()); !checked) return checked;
+  const Matrix output = room_for_logits(ctx, static_cast<Index>(draws.size()));
+  auto* answers = chosen.data();
+  if (ctx.device != nullptr) {
+    if (device_chosen.size() < chosen.size_bytes()) {
+      device_chosen = kernels::AlignedBytes(chosen.size_bytes(), ctx.device);
+    }
+    answers = reinterpret_cast<kernels::ChosenToken*>(device_chosen.data());
+  }
+  gather(chunks);
+  const auto step = [&]() -> Result<> {
+    run_layers(ctx, weights, chunks);
+    if (keep_wanted(ctx, chunks) == 0) return {};
+    run_head(ctx, weights, output);
+    return kernels::choose_tokens(ctx, {.logits = output, .draws = draws, .chosen = answers});
+  };
+  // Steps that only decode are alike; prompts come in all sizes.
+  const bool repeats = ctx.device != nullptr && chunks.size() == tokens.size() &&
+                       draws.size() == tokens.size();
+  const Result<> done =
+      repeats ? ctx.device->run_repeated(memory_key(*weights.images), step) : step();
+  if (!done) return done;
+  advance(chunks);
+  if (ctx.device == nullptr || chosen.empty()) return {};
+  return ctx.device->download(chosen.data(), answers, chosen.size_bytes());
 }
 
 InferencePass::InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device)
@@ -329,8 +395,14 @@ Result<> InferencePass::run(const kernels::OpContext& ctx, std::span<const float
 
 Result<> InferencePass::run(const kernels::OpContext& ctx, const ServingWeights& weights,
                             std::span<const SequenceChunk> chunks, std::span<float> logits) {
-  TUTTI_ASSERT(ctx.device == nullptr);
   return impl_->run(ctx, {.images = &weights}, chunks, logits);
+}
+
+Result<> InferencePass::choose(const kernels::OpContext& ctx, const ServingWeights& weights,
+                               std::span<const SequenceChunk> chunks,
+                               std::span<const kernels::TokenDraw> draws,
+                               std::span<kernels::ChosenToken> chosen) {
+  return impl_->choose(ctx, {.images = &weights}, chunks, draws, chosen);
 }
 
 }  // namespace tutti::models

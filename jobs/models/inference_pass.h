@@ -6,7 +6,7 @@
 // (the products, the attention grid and the norms are the same ops).
 //
 //   KvCache cache(decoder.description(), 2048);
-//   pass.run(ctx, weights, {{{&cache, prompt, LogitRows::last}}}, logits);
+//   pass.choose(ctx, weights, {{{&cache, prompt, LogitRows::last}}}, draws, chosen);
 //
 // Ownership: the caller owns caches; the pass owns activations and refers to the decoder. Threads:
 // one at a time per pass and per cache.
@@ -20,6 +20,7 @@
 #include "jobs/models/decoder.h"
 #include "jobs/models/serving_weights.h"
 #include "jobs/models/training_pass.h"
+#include "kernels/ops/choose_tokens.h"
 #include "protocol/base/result.h"
 
 namespace tutti::models {
@@ -62,7 +63,7 @@ struct SequenceChunk {
 
 class InferencePass {
  public:
-  // On a device, weights and caches are its memory; tokens and logits stay the host's.
+  // On a device, weights and caches are its memory; tokens, logits and choices stay the host's.
   InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr);
   InferencePass(InferencePass&&) noexcept;
   ~InferencePass();
@@ -73,9 +74,14 @@ class InferencePass {
   // capacity); caches and logits are as before on error.
   Result<> run(const kernels::OpContext& ctx, std::span<const float> weights,
                std::span<const SequenceChunk> chunks, std::span<float> logits);
-  // By images, on the CPU: those of fp32 give the bits of the arena that they were made from.
+  // By images: on a CPU those of fp32 give the bits of the arena that they were made from.
   Result<> run(const kernels::OpContext& ctx, const ServingWeights& weights,
                std::span<const SequenceChunk> chunks, std::span<float> logits);
+  // The same, and of each wanted row only the token that is chosen by it: logits stay where they
+  // are. A draw and a place for each wanted row.
+  Result<> choose(const kernels::OpContext& ctx, const ServingWeights& weights,
+                  std::span<const SequenceChunk> chunks, std::span<const kernels::TokenDraw> draws,
+                  std::span<kernels::ChosenToken> chosen);
 
  private:
   struct Impl;

@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstring>
 #include <optional>
 
 #include "jobs/models/safetensors.h"
 #include "kernels/ops/elementwise/bf16.h"
 #include "kernels/ops/embedding.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::models {
 
@@ -60,11 +63,7 @@ constexpr LayerMatrix kMatrices[] = {
 Index size_of(const Parameter& parameter) { return static_cast<Index>(parameter.elements); }
 
 std::uint64_t bytes_of(const WeightImage& image) {
-  const std::uint64_t packed =
-      image.fp32.outputs() > 0
-          ? kernels::PackedWeight::bytes(image.fp32.outputs(), image.fp32.inputs())
-          : 0;
-  return packed + image.quantised.bytes();
+  return image.fp32.bytes() + image.quantised.bytes();
 }
 
 }  // namespace
@@ -104,26 +103,38 @@ struct ServingWeights::Maker {
     return image;
   }
 
-  const float* norm(const Parameter& parameter, const float* values) {
-    float* const place = made.norms_.data() + norms_used;
-    norms_used += size_of(parameter);
-    std::copy_n(values, parameter.elements, place);
-    return place;
+  Result<> put(void* to, const void* from, std::size_t bytes) const {
+    if (ctx.device != nullptr) return ctx.device->upload(to, from, bytes);
+    std::memcpy(to, from, bytes);
+    return {};
   }
 
-  void table(std::span<const float> values) {
+  Result<> norm(const Parameter& parameter, const float* values, const float*& place) {
+    float* const to = made.norms_.data() + norms_used;
+    norms_used += size_of(parameter);
+    place = to;
+    return put(to, values, parameter.elements * sizeof(float));
+  }
+
+  Result<> table(const Parameter& parameter, std::span<const float> values) {
+    made.table_rows_ = static_cast<Index>(parameter.shape[0]);
+    // A device's image of the head is the table itself.
+    if (!format.format && ctx.device != nullptr && decoder.description().tied) return {};
     if (!format.format) {
-      made.table_ = kernels::FloatBuffer(static_cast<Index>(values.size()));
-      std::ranges::copy(values, made.table_.data());
-      return;
+      made.table_ = kernels::FloatBuffer(static_cast<Index>(values.size()), ctx.device);
+      return put(made.table_.data(), values.data(), values.size_bytes());
     }
-    made.bf16_table_ = kernels::AlignedBytes(values.size() * sizeof(kernels::Bf16));
-    must(kernels::to_bf16(
-        ctx, values, {reinterpret_cast<kernels::Bf16*>(made.bf16_table_.data()), values.size()}));
+    std::vector<kernels::Bf16> rounded(values.size());
+    must(kernels::to_bf16({ctx.pool}, values, rounded));
+    const std::size_t bytes = rounded.size() * sizeof(kernels::Bf16);
+    made.bf16_table_ = kernels::AlignedBytes(bytes, ctx.device);
+    return put(made.bf16_table_.data(), rounded.data(), bytes);
   }
 
   Result<> take(const Parameter& parameter, std::span<const float> values) {
-    if (parameter.role == Role::embedding) table(values);
+    if (parameter.role == Role::embedding) {
+      if (auto there = table(parameter, values); !there) return there;
+    }
     if (parameter.role == Role::head ||
         (parameter.role == Role::embedding && decoder.description().tied)) {
       auto head = image(parameter, values.data());
@@ -132,9 +143,9 @@ struct ServingWeights::Maker {
     }
     LayerParameters<const float>& layer = made.parameters_[parameter.layer];
     switch (parameter.role) {
-      case Role::final_norm: made.final_norm_ = norm(parameter, values.data()); break;
-      case Role::attention_norm: layer.attention_norm = norm(parameter, values.data()); break;
-      case Role::feed_forward_norm: layer.feed_forward_norm = norm(parameter, values.data()); break;
+      case Role::final_norm: return norm(parameter, values.data(), made.final_norm_);
+      case Role::attention_norm: return norm(parameter, values.data(), layer.attention_norm);
+      case Role::feed_forward_norm: return norm(parameter, values.data(), layer.feed_forward_norm);
       default: break;
     }
     const auto* const matrix = std::ranges::find(kMatrices, parameter.role, &LayerMatrix::role);
@@ -157,6 +168,8 @@ Result<ServingWeights> ServingWeights::make(const kernels::OpContext& ctx, const
                              fmt::join(serving_formats(), ", "))};
   }
   Maker maker{.ctx = ctx, .decoder = decoder, .format = *found, .made = {}};
+  static std::atomic<std::uint64_t> last_number{0};
+  maker.made.number_ = ++last_number;
   maker.made.parameters_.resize(decoder.description().layers);
   maker.made.images_.resize(decoder.description().layers);
   Index norms = 0;
@@ -165,12 +178,16 @@ Result<ServingWeights> ServingWeights::make(const kernels::OpContext& ctx, const
     if (parameter.shape.size() == 1) norms += size_of(parameter);
     largest = std::max(largest, size_of(parameter));
   }
-  maker.made.norms_ = kernels::FloatBuffer(norms);
   const kernels::FloatBuffer scratch(largest);
-  for (const Parameter& parameter : decoder.layout().parameters()) {
-    const std::span<float> values = scratch.span().first(parameter.elements);
-    if (auto read = source(parameter, values); !read) return read.error();
-    if (auto taken = maker.take(parameter, values); !taken) return taken.error();
+  try {
+    maker.made.norms_ = kernels::FloatBuffer(norms, ctx.device);
+    for (const Parameter& parameter : decoder.layout().parameters()) {
+      const std::span<float> values = scratch.span().first(parameter.elements);
+      if (auto read = source(parameter, values); !read) return read.error();
+      if (auto taken = maker.take(parameter, values); !taken) return taken.error();
+    }
+  } catch (const kernels::AllocationFailure& failure) {
+    return Error(failure.error()).with_context("weights for serving");
   }
   return std::move(maker.made);
 }
@@ -206,19 +223,12 @@ std::uint64_t ServingWeights::bytes() const {
 
 void ServingWeights::look_up(const kernels::OpContext& ctx, std::span<const std::int32_t> tokens,
                              Matrix out) const {
-  if (table_.size() > 0) {
-    must(kernels::embedding_forward(
-        ctx, {.table = ConstMatrix(table_.data(), table_.size() / out.columns, out.columns),
-              .tokens = tokens,
-              .output = out}));
-    return;
-  }
-  const auto width = static_cast<std::size_t>(out.columns);
-  const auto* const table = reinterpret_cast<const kernels::Bf16*>(bf16_table_.data());
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    must(kernels::from_bf16(ctx, {table + static_cast<std::size_t>(tokens[i]) * width, width},
-                            {out.row(static_cast<Index>(i)), width}));
-  }
+  const float* const table = table_.size() > 0 ? table_.data() : head_.fp32.image();
+  must(kernels::embedding_forward(
+      ctx, {.table = ConstMatrix(table, table_rows_, out.columns),
+            .bf16 = reinterpret_cast<const kernels::Bf16*>(bf16_table_.data()),
+            .tokens = tokens,
+            .output = out}));
 }
 
 }  // namespace tutti::models

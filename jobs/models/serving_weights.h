@@ -1,5 +1,5 @@
-// The weights of a decoder as serving on a CPU reads them: each matrix once, as the image that
-// products of few rows stream from memory, in fp32 or fewer bits.
+// The weights of a decoder as serving reads them, in host memory or a device's: each matrix once,
+// as the image that products of few rows stream from memory, in fp32 or fewer bits.
 //
 //   fp32       the bits of training
 //   bf16       matrices rounded to bf16, activations in fp32: half the memory and time of a token
@@ -9,11 +9,13 @@
 //
 // Norms stay fp32. A token's row of embeddings is looked up in fp32, or in bf16 where matrices are
 // not fp32. A token's logits depend on its own sequence only, in every format, and are the same on
-// every CPU path and for any number of threads.
+// every CPU path and for any number of threads. A device's products by formats other than fp32 have
+// the CPU's bits; its norms and attention have their own.
 //
-// Ownership: owns everything; the decoder it was made for must outlive it. Threads: immutable once
-// made. Errors: those of the source; invalid_argument (an unknown format; a matrix whose rows are
-// no whole blocks of it, or whose values it cannot hold: named).
+// Ownership: owns everything; the decoder and the device that it was made for must outlive it.
+// Threads: immutable once made. Errors: those of the source; invalid_argument (an unknown format; a
+// matrix whose rows are no whole blocks of it, or whose values it cannot hold: named); exhausted (a
+// device without the memory).
 #pragma once
 
 #include <filesystem>
@@ -34,7 +36,7 @@ class ServingWeights {
   // Fills the parameter's values.
   using Source = std::function<Result<>(const Parameter& parameter, std::span<float> values)>;
 
-  // One parameter is in memory as fp32 at a time, besides the images.
+  // One parameter is in host memory as fp32 at a time, besides the images.
   static Result<ServingWeights> make(const kernels::OpContext& ctx, const Decoder& decoder,
                                      std::string_view format, const Source& source);
   static Result<ServingWeights> from(const kernels::OpContext& ctx, const Decoder& decoder,
@@ -43,6 +45,8 @@ class ServingWeights {
                                      std::string_view format, const std::filesystem::path& folder);
 
   std::uint64_t bytes() const;
+  // Which weights these are, among all that the process has made.
+  std::uint64_t number() const { return number_; }
 
   // For the pass. Matrices of `layer` have shapes and no data: their images are read.
   const LayerParameters<const float>& parameters(std::uint32_t layer) const {
@@ -57,12 +61,14 @@ class ServingWeights {
  private:
   struct Maker;
 
+  std::uint64_t number_ = 0;
   std::vector<LayerParameters<const float>> parameters_;
   std::vector<LayerImages> images_;
   WeightImage head_;
   kernels::FloatBuffer norms_;
   const float* final_norm_ = nullptr;
-  // The table of embeddings, one of the two.
+  // The table of embeddings, one of the two; neither: the head's image is it.
+  Index table_rows_ = 0;
   kernels::FloatBuffer table_;
   kernels::AlignedBytes bf16_table_;
 };

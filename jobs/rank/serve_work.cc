@@ -98,7 +98,6 @@ class ServeWork final : public Work {
     std::uint64_t request = 0;
   };
 
-  Result<> load_device();
   void serve();
   void take(const Arrived& arrived);
   void take(const serving::Output& output);
@@ -110,7 +109,6 @@ class ServeWork final : public Work {
   std::string name_;
   std::unique_ptr<kernels::Device> device_;  // null: the CPU
   std::uint64_t cache_bytes_ = 0;            // 0: the engine chooses
-  kernels::FloatBuffer device_weights_;
   std::optional<serving::ServedModel> model_;
   std::optional<kernels::ThreadPool> pool_;
   std::optional<serving::Engine> engine_;
@@ -135,35 +133,18 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
   auto device = open_rank_device(order);
   if (!device) return device.error();
   device_ = *std::move(device);
-  if (device_ && spec_.serve.weights != "fp32") {
-    return Error{ErrorCode::unsupported,
-                 "serve.weights: " + spec_.serve.weights + " runs on CPUs only; a GPU takes fp32"};
-  }
-  auto model = device_
-                   ? serving::load_served_model(spec_.model.path)
-                   : serving::load_served_model({&*pool_}, spec_.model.path, spec_.serve.weights);
+  auto model =
+      serving::load_served_model({&*pool_, device_.get()}, spec_.model.path, spec_.serve.weights);
   if (!model) return model.error();
   model_.emplace(*std::move(model));
-  if (device_) return load_device();
-  TUTTI_LOG_INFO("rank", "serves {}: {} MB of weights", name_, model_->images->bytes() >> 20);
-  return {};
-}
-
-// Weights go to the device once; half of what is left then is for caches.
-Result<> ServeWork::load_device() {
-  const std::span<const float> weights = model_->view().weights;
+  TUTTI_LOG_INFO("rank", "serves {}: {} MB of weights in {}", name_, model_->images->bytes() >> 20,
+                 spec_.serve.weights);
+  if (!device_) return {};
+  // Half of what is left of the device is for caches.
   auto free = device_->free_bytes();
   if (!free) return free.error();
-  if (weights.size_bytes() > *free) {
-    return Error{ErrorCode::invalid_argument,
-                 "the model needs " + std::to_string(weights.size_bytes() >> 20) + " MB on " +
-                     std::string(device_->name()) + ", which has " + std::to_string(*free >> 20) +
-                     " MB free"};
-  }
-  cache_bytes_ = (*free - weights.size_bytes()) / 2;
-  device_weights_ =
-      kernels::FloatBuffer(static_cast<kernels::Index>(weights.size()), device_.get());
-  return device_->upload(device_weights_.data(), weights.data(), weights.size_bytes());
+  cache_bytes_ = *free / 2;
+  return {};
 }
 
 Result<std::string> ServeWork::listen() {
@@ -199,9 +180,7 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
     door_ = *std::move(door);
     if (interrupted_) door_->wake();
   }
-  serving::EngineModel model = model_->view();
-  if (device_) model.weights = device_weights_.span();
-  engine_.emplace(model, kernels::OpContext{&*pool_, device_.get()},
+  engine_.emplace(model_->view(), kernels::OpContext{&*pool_, device_.get()},
                   serving::EngineOptions{.batch_max = spec_.serve.batch_max,
                                          .context = spec_.serve.tokens_max,
                                          .cache_bytes_max = cache_bytes_});

@@ -14,8 +14,7 @@
 #include "jobs/serving/answer_text.h"
 #include "jobs/serving/cache_pool.h"
 #include "jobs/serving/request_check.h"
-#include "kernels/ops/cross_entropy.h"
-#include "kernels/ops/sampling.h"
+#include "kernels/ops/choose_tokens.h"
 
 namespace tutti::serving {
 namespace {
@@ -81,9 +80,8 @@ struct Engine::Impl {
             kPromptLogitBytesMax / (4ULL * description.vocabulary), 1, options.step_tokens))),
         pool(description, options.cache_bytes_max, ctx.device),
         pass(*model.decoder, {.rows_max = options.step_tokens, .samples_max = options.batch_max},
-             ctx.device),
-        logits(std::size_t{options.batch_max + prompt_rows_max} * description.vocabulary) {
-    if (model.images == nullptr && ctx.device == nullptr) {
+             ctx.device) {
+    if (model.images == nullptr) {
       auto made = models::ServingWeights::from(ctx, *model.decoder, "fp32", model.weights);
       TUTTI_ASSERT(made.ok());
       own_images.emplace(*std::move(made));
@@ -106,11 +104,10 @@ struct Engine::Impl {
   void note_step(Duration took);
   void run_batch();
   void fail_batch(const Error& error);
-  void take_logits(const Part& part, std::span<float> rows);
-  void prompt_logprob(Live& live, std::uint32_t at, std::span<float> row);
-  void draw(Live& live, std::span<float> row);
+  void add_draws(const Part& part);
+  void take_choices(const Part& part, std::span<const kernels::ChosenToken> rows);
+  void take_drawn(Live& live, const kernels::ChosenToken& drawn);
   void add_choice(Live& live, std::int32_t token, float logprob);
-  std::span<const float> log_softmax_of(std::span<float> row);
   void end(Live& live, Finish finish);
   std::vector<Output> collect();
 
@@ -122,8 +119,8 @@ struct Engine::Impl {
   CachePool pool;
   models::InferencePass pass;
   std::optional<models::ServingWeights> own_images;
-  std::vector<float> logits;
-  kernels::Sampler sampler;
+  std::vector<kernels::TokenDraw> draws;  // of the wanted rows of a batch
+  std::vector<kernels::ChosenToken> chosen;
   std::vector<std::int32_t> end_tokens;
   std::deque<std::unique_ptr<Live>> waiting;
   std::vector<std::unique_ptr<Live>> running;  // in order of arrival
@@ -215,25 +212,46 @@ void Engine::Impl::note_step(Duration took) {
   token_seconds = token_seconds == 0 ? seconds : 0.7 * token_seconds + 0.3 * seconds;
 }
 
+// What is wanted of the part's rows: the next prompt token's probability, or a draw.
+void Engine::Impl::add_draws(const Part& part) {
+  const Live& live = *part.live;
+  const std::uint32_t end = part.first + part.count;
+  for (std::uint32_t at = part.wanted == models::LogitRows::all ? part.first : end - 1; at < end;
+       ++at) {
+    kernels::TokenDraw draw;
+    draw.position = at + 1;
+    draw.logprob = live.request.logprobs;
+    if (at + 1 < live.prompt_count) {
+      draw.given = live.tokens[at + 1];
+    } else if (live.request.tokens_max == 0) {
+      draw.given = 0;
+      draw.logprob = false;
+    } else {
+      draw.settings = {
+          .temperature = live.request.temperature,
+          .top_k = static_cast<std::int32_t>(std::min(live.request.top_k, description.vocabulary)),
+          .top_p = live.request.top_p,
+          .seed = live.request.seed};
+    }
+    draws.push_back(draw);
+  }
+}
+
 void Engine::Impl::run_batch() {
   chunks.clear();
-  std::size_t rows = 0;
+  draws.clear();
   for (const Part& part : batch) {
     chunks.push_back(
         {&part.live->slot->cache,
          std::span<const std::int32_t>(part.live->tokens).subspan(part.first, part.count),
          part.wanted});
-    if (part.wanted == models::LogitRows::last) rows += 1;
-    if (part.wanted == models::LogitRows::all) rows += part.count;
+    if (part.wanted != models::LogitRows::none) add_draws(part);
   }
-  const std::size_t width = description.vocabulary;
-  const std::span<float> wanted = std::span(logits).first(rows * width);
+  chosen.resize(draws.size());
   ++totals.steps;
   const Instant begin = monotonic_now();
-  const auto* const images = own_images ? &*own_images : model.images;
-  const Result<> run = images != nullptr ? pass.run(ctx, *images, chunks, wanted)
-                                         : pass.run(ctx, model.weights, chunks, wanted);
-  if (!run) {
+  const auto& images = own_images ? *own_images : *model.images;
+  if (const Result<> run = pass.choose(ctx, images, chunks, draws, chosen); !run) {
     return fail_batch(run.error());
   }
   note_step(monotonic_now() - begin);
@@ -242,7 +260,7 @@ void Engine::Impl::run_batch() {
     std::size_t count = 0;
     if (part.wanted == models::LogitRows::last) count = 1;
     if (part.wanted == models::LogitRows::all) count = part.count;
-    take_logits(part, wanted.subspan(row * width, count * width));
+    take_choices(part, std::span(chosen).subspan(row, count));
     row += count;
   }
 }
@@ -254,32 +272,17 @@ void Engine::Impl::fail_batch(const Error& error) {
   }
 }
 
-void Engine::Impl::take_logits(const Part& part, std::span<float> rows) {
+void Engine::Impl::take_choices(const Part& part, std::span<const kernels::ChosenToken> rows) {
   Live& live = *part.live;
-  const std::size_t width = description.vocabulary;
   if (part.wanted == models::LogitRows::all) {
     for (std::uint32_t i = 0; i < part.count; ++i) {
       const std::uint32_t next = part.first + i + 1;
-      if (next < live.prompt_count) prompt_logprob(live, next, rows.subspan(i * width, width));
+      if (next < live.prompt_count) add_choice(live, live.tokens[next], rows[i].logprob);
     }
   }
   if (rows.empty() || live.cached() < live.tokens.size()) return;
   if (live.request.tokens_max == 0) return end(live, Finish::length);
-  draw(live, rows.last(width));
-}
-
-// The row becomes log-probabilities.
-std::span<const float> Engine::Impl::log_softmax_of(std::span<float> row) {
-  const auto width = static_cast<kernels::Index>(row.size());
-  const kernels::Matrix matrix{row.data(), 1, width};
-  const Result<> done = kernels::log_softmax(ctx, {row.data(), 1, width}, matrix);
-  TUTTI_ASSERT(done);  // shapes are right by construction
-  return row;
-}
-
-void Engine::Impl::prompt_logprob(Live& live, std::uint32_t at, std::span<float> row) {
-  const std::int32_t token = live.tokens[at];
-  add_choice(live, token, log_softmax_of(row)[static_cast<std::size_t>(token)]);
+  take_drawn(live, rows.back());
 }
 
 void Engine::Impl::add_choice(Live& live, std::int32_t token, float logprob) {
@@ -289,23 +292,15 @@ void Engine::Impl::add_choice(Live& live, std::int32_t token, float logprob) {
   live.output.chosen.push_back({id, std::move(text), logprob});
 }
 
-void Engine::Impl::draw(Live& live, std::span<float> row) {
+void Engine::Impl::take_drawn(Live& live, const kernels::ChosenToken& drawn) {
   const Request& request = live.request;
-  const std::int32_t token = sampler.sample(
-      row,
-      {.temperature = request.temperature,
-       .top_k = static_cast<std::int32_t>(std::min(request.top_k, description.vocabulary)),
-       .top_p = request.top_p,
-       .seed = request.seed},
-      live.tokens.size());
+  const std::int32_t token = drawn.token;
   live.tokens.push_back(token);
   ++live.drawn;
   ++totals.completion_tokens;
   const auto id = static_cast<std::uint32_t>(token);
   live.output.tokens.push_back(id);
-  if (request.logprobs) {
-    add_choice(live, token, log_softmax_of(row)[static_cast<std::size_t>(token)]);
-  }
+  if (request.logprobs) add_choice(live, token, drawn.logprob);
   const bool ends = !request.ignores_end &&
                     std::find(end_tokens.begin(), end_tokens.end(), token) != end_tokens.end();
   if (model.tokenizer != nullptr && !ends && !model.tokenizer->is_special(id)) {

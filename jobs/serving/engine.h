@@ -60,12 +60,12 @@ struct EngineStatus {
 
 struct EngineModel {
   const models::Decoder* decoder = nullptr;
-  std::span<const float> weights;                    // of the decoder's layout; a device's: there
+  std::span<const float> weights;                    // of the decoder's layout, host memory
   const tokenizers::Tokenizer* tokenizer = nullptr;  // null: token ids in and out only
   // That end an answer besides those of the decoder's description. If both are empty, the
   // tokenizer's end-of-text token does.
   std::vector<std::int32_t> end_tokens = {};
-  // On the CPU, read in place of `weights`; null: the engine makes fp32 images of those.
+  // Read in place of `weights`, where the ops run; null: the engine makes fp32 images of those.
   const models::ServingWeights* images = nullptr;
 };
 

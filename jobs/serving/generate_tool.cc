@@ -14,6 +14,7 @@
 #include "jobs/serving/tool_input.h"
 #include "jobs/tokenizers/byte_text.h"
 #include "jobs/tokenizers/tool_arguments.h"
+#include "kernels/tensor/open_device.h"
 #include "kernels/tensor/thread_pool.h"
 
 namespace tutti::serving {
@@ -39,6 +40,7 @@ text), or at a stop text.
   --stop TEXT        ends the continuation; may be repeated
   --ignore-end       an end-of-text token does not end it
   --weights FORMAT   fp32 (default), bf16, int8, q8_0, int4, q4_0, q5_0, q4_k, q5_k, q6_k, nf4
+  --device NAME      cpu (default), gpu or gpu:INDEX
   --threads N        default: one a core
   -o text|json       json: one object with `tokens` (the continuation), `text`, `finish`
 )";
@@ -49,6 +51,7 @@ struct Options {
   std::string tokens;
   std::string format = "text";
   std::string weights = "fp32";
+  std::string device = "cpu";
   std::uint32_t threads = 0;
   bool greedy = false;
   Request request;
@@ -70,6 +73,7 @@ void describe(tokenizers::ToolArguments& arguments, Options& options) {
   arguments.option("--stop", options.request.stop);
   arguments.flag("--ignore-end", options.request.ignores_end);
   arguments.option("--weights", options.weights);
+  arguments.option("--device", options.device);
   arguments.option("--threads", options.threads);
   arguments.option("-o", options.format);
   arguments.positional(options.model);
@@ -125,12 +129,15 @@ int run_generate_tool(std::span<const std::string> args) {
     options.request.tokens = std::move(*tokens);
   }
   kernels::ThreadPool pool(tool_threads(options.threads));
-  const Result<ServedModel> served = load_served_model({&pool}, options.model[0], options.weights);
+  const auto device = kernels::open_device(options.device);
+  if (!device) return tool_failed("generate", device.error().message);
+  const kernels::OpContext ctx{&pool, device->get()};
+  const Result<ServedModel> served = load_served_model(ctx, options.model[0], options.weights);
   if (!served) return tool_failed("generate", served.error().message);
   if (options.format == "text" && !served->tokenizer) {
     return tool_failed("generate", options.model[0] + " has no tokenizer.json; use -o json");
   }
-  const Result<Output> output = run(*served, {&pool}, options);
+  const Result<Output> output = run(*served, ctx, options);
   if (!output) return tool_failed("generate", output.error().message);
   if (options.format == "json") {
     fmt::print("{{\"tokens\": {}, \"text\": {}, \"finish\": \"{}\"}}\n", json_list(output->tokens),

@@ -31,9 +31,9 @@ struct ServedModel {
   }
 };
 
-// With its weights as they are, for a device.
+// With its weights as they are, in host memory.
 Result<ServedModel> load_served_model(const std::filesystem::path& folder);
-// With images in one of serving_formats(), for the CPU.
+// With images in one of serving_formats(), where the context's ops run.
 Result<ServedModel> load_served_model(const kernels::OpContext& ctx,
                                       const std::filesystem::path& folder, std::string_view format);
 

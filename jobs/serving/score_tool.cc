@@ -11,6 +11,7 @@
 #include "jobs/serving/tool_input.h"
 #include "jobs/tokenizers/tool_arguments.h"
 #include "kernels/ops/math.h"
+#include "kernels/tensor/open_device.h"
 #include "kernels/tensor/thread_pool.h"
 #include "protocol/base/file.h"
 
@@ -32,6 +33,7 @@ each token is scored with at least half a context before it.
   --text F           a text file, as the tokenizer's template puts it (a begin token, say)
   --context N        longest context to use (default: the model's)
   --weights FORMAT   fp32 (default), bf16, int8, q8_0, int4, q4_0, q5_0, q4_k, q5_k, q6_k, nf4
+  --device NAME      cpu (default), gpu or gpu:INDEX
   --threads N        default: one a core
   -o text|json       json: one object with `tokens` (count), `logprobs` (of tokens 1 .. n-1),
                      `perplexity`
@@ -43,6 +45,7 @@ struct Options {
   std::string text;
   std::string format = "text";
   std::string weights = "fp32";
+  std::string device = "cpu";
   std::uint32_t context = 0;
   std::uint32_t threads = 0;
 };
@@ -84,6 +87,7 @@ int run_score_tool(std::span<const std::string> args) {
   arguments.option("--text", options.text);
   arguments.option("--context", options.context);
   arguments.option("--weights", options.weights);
+  arguments.option("--device", options.device);
   arguments.option("--threads", options.threads);
   arguments.option("-o", options.format);
   arguments.positional(options.model);
@@ -98,12 +102,15 @@ int run_score_tool(std::span<const std::string> args) {
     return tool_failed("score", "either --tokens or --text is needed");
   }
   kernels::ThreadPool pool(tool_threads(options.threads));
-  const Result<ServedModel> served = load_served_model({&pool}, options.model[0], options.weights);
+  const auto device = kernels::open_device(options.device);
+  if (!device) return tool_failed("score", device.error().message);
+  const kernels::OpContext ctx{&pool, device->get()};
+  const Result<ServedModel> served = load_served_model(ctx, options.model[0], options.weights);
   if (!served) return tool_failed("score", served.error().message);
   const Result<std::vector<std::int32_t>> tokens = tokens_of(options, *served);
   if (!tokens) return tool_failed("score", tokens.error().message);
   const Result<std::vector<float>> scores =
-      score_tokens(served->view(), {&pool}, *tokens, options.context);
+      score_tokens(served->view(), ctx, *tokens, options.context);
   if (!scores) return tool_failed("score", scores.error().message);
   double sum = 0;
   for (const float score : *scores) sum += static_cast<double>(score);

@@ -1,9 +1,9 @@
 #include "jobs/serving/scorer.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "jobs/models/inference_pass.h"
-#include "kernels/ops/cross_entropy.h"
 
 namespace tutti::serving {
 namespace {
@@ -25,9 +25,17 @@ Result<std::vector<float>> score_tokens(const EngineModel& model, kernels::OpCon
   window = static_cast<std::uint32_t>(std::min<std::size_t>(window, tokens.size() - 1));
   const auto rows_max = static_cast<std::uint32_t>(
       std::clamp<std::uint64_t>(kLogitBytesMax / (4 * width), 1, kRowsMax));
-  models::InferencePass pass(*model.decoder, {.rows_max = kRowsMax, .samples_max = 1});
-  models::KvCache cache(description, window);
-  std::vector<float> logits(rows_max * width);
+  std::optional<models::ServingWeights> own_images;
+  if (model.images == nullptr) {
+    auto made = models::ServingWeights::from(ctx, *model.decoder, "fp32", model.weights);
+    if (!made) return made.error();
+    own_images.emplace(*std::move(made));
+  }
+  const models::ServingWeights& images = own_images ? *own_images : *model.images;
+  models::InferencePass pass(*model.decoder, {.rows_max = kRowsMax, .samples_max = 1}, ctx.device);
+  models::KvCache cache(description, window, ctx.device);
+  std::vector<kernels::TokenDraw> draws;
+  std::vector<kernels::ChosenToken> chosen;
   std::vector<float> scores;
   scores.reserve(tokens.size() - 1);
 
@@ -42,21 +50,18 @@ Result<std::vector<float>> score_tokens(const EngineModel& model, kernels::OpCon
       const std::size_t count = std::min(limit, end) - at;
       const models::SequenceChunk chunk{&cache, tokens.subspan(at, count),
                                         scored ? models::LogitRows::all : models::LogitRows::none};
-      const std::span<float> rows = std::span(logits).first(scored ? count * width : 0);
-      const Result<> run = model.images != nullptr
-                               ? pass.run(ctx, *model.images, {&chunk, 1}, rows)
-                               : pass.run(ctx, model.weights, {&chunk, 1}, rows);
-      if (!run) {
-        return run.error();
+      draws.clear();
+      for (std::size_t i = at; scored && i < at + count; ++i) {
+        kernels::TokenDraw draw;
+        draw.given = tokens[i + 1];
+        draw.logprob = true;
+        draws.push_back(draw);
       }
-      if (scored) {
-        const kernels::Matrix matrix{rows.data(), static_cast<kernels::Index>(count),
-                                     static_cast<kernels::Index>(width)};
-        if (Result<> done = kernels::log_softmax(ctx, matrix, matrix); !done) return done.error();
-        for (std::size_t i = 0; i < count; ++i) {
-          scores.push_back(rows[i * width + static_cast<std::size_t>(tokens[at + i + 1])]);
-        }
+      chosen.resize(draws.size());
+      if (auto ran = pass.choose(ctx, images, {&chunk, 1}, draws, chosen); !ran) {
+        return ran.error();
       }
+      for (const kernels::ChosenToken& one : chosen) scores.push_back(one.logprob);
       at += count;
     }
     if (end == inputs) return scores;

@@ -3,7 +3,7 @@
 #include "kernels/tensor/device.h"
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
 #include <string>
 
 #include "kernels/cpu/row_split.h"
@@ -29,6 +29,10 @@ Result<> check(const char* op, std::span<const std::int32_t> tokens, const Const
   return {};
 }
 
+void widen(const Bf16* from, Index count, float* to) {
+  for (Index i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
+}
+
 // Columns that one thread adds for all tokens: whole cache lines.
 constexpr Index kColumnsInPiece = 32;
 
@@ -40,12 +44,17 @@ Result<> embedding_forward(const OpContext& ctx, const EmbeddingForward& args) {
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::embedding_forward, {.bytes = 8 * args.output.rows * args.output.columns});
-  const auto bytes = static_cast<std::size_t>(args.table.columns) * sizeof(float);
+  const Index width = args.table.columns;
   ctx.pool->parallel_for(args.output.rows, rows_in_piece(args.output.columns),
                          [&](int, Index begin, Index end) {
                            for (Index row = begin; row < end; ++row) {
                              const Index token = args.tokens[static_cast<std::size_t>(row)];
-                             std::memcpy(args.output.row(row), args.table.row(token), bytes);
+                             float* const to = args.output.row(row);
+                             if (args.bf16 != nullptr) {
+                               widen(args.bf16 + token * width, width, to);
+                             } else {
+                               std::copy_n(args.table.row(token), width, to);
+                             }
                            }
                          });
   return {};

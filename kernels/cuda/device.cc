@@ -32,6 +32,19 @@ std::filesystem::path choices_file(const std::filesystem::path& cache,
 }  // namespace
 
 std::string CudaDevice::choices() const { return products_->choices().hash(); }
+std::string CudaDevice::choice_table() const { return products_->choices().used(); }
+
+Result<> CudaDevice::adopt_choices(const std::string& table) {
+  if (auto idle = synchronize(); !idle) return idle;
+  graphs_.forget();
+  return products_->adopt(table);
+}
+
+Result<> CudaDevice::run_repeated(std::uint64_t key, const std::function<Result<>()>& step) {
+  const bool plain = options_.graphs == DeviceOptions::Graphs::off || graphs_.takes_data() ||
+                     options_.waiting == DeviceOptions::Waiting::after_each_op;
+  return plain ? step() : graphs_.run(stream_.get(), key, step);
+}
 
 Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& options) {
   if (auto usable = use_device(options.index); !usable) return std::move(usable).error();
@@ -98,13 +111,13 @@ Result<> CudaDevice::download(void* to, const void* from, std::size_t bytes) {
 }
 
 Result<> CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
-  if (bytes == 0) return {};
+  if (bytes == 0 || !enqueues("copy", bytes)) return {};
   TUTTI_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()));
   return {};
 }
 
 Result<> CudaDevice::zero(void* memory, std::size_t bytes) {
-  if (bytes == 0) return {};
+  if (bytes == 0 || !enqueues("zero", bytes)) return {};
   TUTTI_CUDA_CHECK(cudaMemsetAsync(memory, 0, bytes, stream_.get()));
   return {};
 }

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/graphs/step_graphs.h"
 #include "kernels/cuda/products.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/scratch.h"
@@ -35,6 +36,8 @@ struct DeviceOptions {
   std::filesystem::path cache = {};
   // Tests: each op ends before the next begins, so that host memory it was given may be looked at.
   enum class Waiting { at_request, after_each_op } waiting = Waiting::at_request;
+  // Whether repeated steps become graphs.
+  enum class Graphs { on, off } graphs = Graphs::on;
 };
 
 // The numerics profile of work on such a device.
@@ -53,6 +56,8 @@ class CudaDevice final : public Device {
   std::string_view name() const override { return name_; }
   std::string_view profile() const override { return profile_; }
   std::string choices() const override;
+  std::string choice_table() const override;
+  Result<> adopt_choices(const std::string& table) override;
   Result<std::string> link_id() override;
   Result<std::unique_ptr<Communicator>> link(std::unique_ptr<Communicator> group,
                                              const std::string& id) override;
@@ -64,12 +69,16 @@ class CudaDevice final : public Device {
   Result<> copy(void* to, const void* from, std::size_t bytes) override;
   Result<> zero(void* memory, std::size_t bytes) override;
   Result<> synchronize() override;
+  Result<> run_repeated(std::uint64_t key, const std::function<Result<>()>& step) override;
+  // Of repeated steps, for tests and benchmarks.
+  const StepGraphs::Counts& graph_counts() const { return graphs_.counts(); }
 
   Result<> enqueue(const AdamWUpdate& args) override;
   Result<> enqueue(const AddInto& args) override;
   Result<> enqueue(const AttentionBackward& args) override;
   Result<> enqueue(const AttentionCached& args) override;
   Result<> enqueue(const AttentionForward& args) override;
+  Result<> enqueue(const ChooseTokens& args) override;
   Result<> enqueue(const ColumnSums& args) override;
   Result<> enqueue(const EmbeddingBackward& args) override;
   Result<> enqueue(const EmbeddingForward& args) override;
@@ -86,6 +95,7 @@ class CudaDevice final : public Device {
   Result<> enqueue(const SiluGateForward& args) override;
   Result<> enqueue(const SquareSums& args) override;
   Result<> enqueue(const PieceSum& args) override;
+  Result<> enqueue(const QuantisedProduct& args) override;
 
  private:
   CudaDevice() = default;
@@ -93,6 +103,11 @@ class CudaDevice final : public Device {
   // Host numbers in scratch memory.
   template <class T>
   Result<T*> stage(const T* from, std::size_t count) {
+    if (graphs_.takes_data()) {
+      auto place = graphs_.stage(from, count * sizeof(T));
+      if (!place) return std::move(place).error();
+      return static_cast<T*>(*place);
+    }
     auto memory = scratch_.take(count * sizeof(T));
     if (!memory) return std::move(memory).error();
     if (auto sent = upload(*memory, from, count * sizeof(T)); !sent) return std::move(sent).error();
@@ -130,6 +145,7 @@ class CudaDevice final : public Device {
   DeviceOptions options_;
   ScratchMemory scratch_;
   UploadRing ring_;
+  StepGraphs graphs_;
   Angles angles_;
   std::unique_ptr<Products> products_;
   std::vector<std::pair<void*, DeviceMemory>> memory_;

@@ -1,9 +1,9 @@
-// exp in fp32 for kernels: the arithmetic of kernels/cpu/exp-inl.h, step by step, so the same bits
-// as on a CPU.
+// exp for kernels, in fp32 and in double precision: the arithmetic of kernels/cpu/exp-inl.h and of
+// kernels/ops/math.cc, step by step, so the same bits as on a CPU.
 //
-// x = n ln2 + r, |r| <= ln2 / 2, a polynomial of degree 7, times 2^n; relative error below 2^-22,
-// exactly 1 at 0; 0 below -87.3, that of 88.3 above it. nvcc builds with --fmad=false: a fused
-// multiply-add is written where it is meant.
+// exp32: x = n ln2 + r, |r| <= ln2 / 2, a polynomial of degree 7, times 2^n; relative error below
+// 2^-22, exactly 1 at 0; 0 below -87.3, that of 88.3 above it. nvcc builds with --fmad=false: a
+// fused multiply-add is written where it is meant.
 #pragma once
 
 #include "kernels/cuda/launch.h"
@@ -31,6 +31,39 @@ __device__ __forceinline__ float exp32(float wide) {
   float power = 0.0F;
   memcpy(&power, &bits, sizeof(power));
   return wide < kMin ? 0.0F : p * power;
+}
+
+__device__ __forceinline__ double power_of_two(int n) {
+  const auto bits = static_cast<unsigned long long>(n + 1023) << 52;
+  double value = 0.0;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+__device__ inline double exp64(double x) {
+  if (x != x) return x;
+  if (x > 709.79) return INFINITY;
+  if (x < -745.2) return 0.0;
+  const double n = rint(x * 0x1.71547652b82fep+0);
+  const double r = fma(-n, 0x1.a39ef35793c76p-33, fma(-n, 0x1.62e42feep-1, x));
+  double p = 1.0 / 6227020800.0;
+  p = fma(p, r, 1.0 / 479001600);
+  p = fma(p, r, 1.0 / 39916800);
+  p = fma(p, r, 1.0 / 3628800);
+  p = fma(p, r, 1.0 / 362880);
+  p = fma(p, r, 1.0 / 40320);
+  p = fma(p, r, 1.0 / 5040);
+  p = fma(p, r, 1.0 / 720);
+  p = fma(p, r, 1.0 / 120);
+  p = fma(p, r, 1.0 / 24);
+  p = fma(p, r, 1.0 / 6);
+  p = fma(p, r, 1.0 / 2);
+  p = fma(p, r, 1.0);
+  p = fma(p, r, 1.0);
+  const int power = static_cast<int>(n);
+  if (power > 1023) return p * power_of_two(1023) * power_of_two(power - 1023);
+  if (power < -1022) return p * power_of_two(power + 64) * power_of_two(-64);
+  return p * power_of_two(power);
 }
 
 }  // namespace tutti::kernels::cuda

@@ -14,6 +14,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+
+#include "kernels/cuda/graphs/work_watch.h"
 
 namespace tutti::kernels::cuda {
 
@@ -32,6 +35,20 @@ inline unsigned blocks_for(std::int64_t items, std::int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
+// Whether the launch is to be enqueued (work_watch.h). Of its arguments, numbers are heard.
+template <class... A>
+bool launches(const char* name, const LaunchShape& shape, const A&... args) {
+  if (work_watch == nullptr) return true;
+  const auto hear = [](const auto& arg) {
+    if constexpr (std::is_integral_v<std::remove_cvref_t<decltype(arg)>>) {
+      work_watch->hear(static_cast<std::uint64_t>(arg));
+    }
+  };
+  (hear(args), ...);
+  return enqueues(name, shape.blocks.x, shape.blocks.y, shape.blocks.z, shape.threads.x,
+                  shape.threads.y, shape.threads.z, shape.shared_bytes);
+}
+
 #ifdef TUTTI_CUDA_EMULATION
 
 #define TUTTI_SHARED(type, name, count) \
@@ -44,6 +61,7 @@ inline unsigned blocks_for(std::int64_t items, std::int64_t per_block) {
 template <class... P, class... A>
 void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shape,
                   void (*kernel)(P...), A... args) {
+  if (!launches(name, shape, args...)) return;
   const auto extent = [](const dim3& d) { return ::tutti::emulation::Extent{d.x, d.y, d.z}; };
   ::tutti::emulation::enqueue_grid(
       stream, {extent(shape.blocks), extent(shape.threads), shape.shared_bytes},
@@ -59,8 +77,9 @@ void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shap
 
 // Only nvcc can take a kernel's address, so launches stand in .cu files.
 template <class... P, class... A>
-void launch_named(const char*, cudaStream_t stream, const LaunchShape& shape, void (*kernel)(P...),
-                  A... args) {
+void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shape,
+                  void (*kernel)(P...), A... args) {
+  if (!launches(name, shape, args...)) return;
   const auto* const address = reinterpret_cast<const void*>(kernel);
   if (shape.shared_bytes > kSharedBytesPlain) {
     cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/elementary.h"
 #include "kernels/cuda/products.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/product.h"
+#include "kernels/ops/weights/packed_weight.h"
 
 namespace tutti::kernels::cuda {
 
@@ -22,24 +22,6 @@ constexpr unsigned kThreads = 256;
 constexpr Index kLogitsHeld = Index{1} << 26;
 constexpr Index kRowsMin = 256;
 constexpr Index kRowsMax = 8192;
-
-struct LogSum {
-  float top, total;
-};
-
-// Over a row by the whole block; where `weights` is given, exp(x - top) is left there.
-__device__ LogSum log_sum(const float* x, float* weights, Index width, float* room) {
-  float top = -INFINITY;
-  for (Index i = threadIdx.x; i < width; i += kThreads) top = x[i] > top ? x[i] : top;
-  top = block_max(top, room);
-  float total = 0.0F;
-  for (Index i = threadIdx.x; i < width; i += kThreads) {
-    const float weight = exp32(x[i] - top);
-    if (weights != nullptr) weights[i] = weight;
-    total += weight;
-  }
-  return {top, block_sum(total, room)};
-}
 
 __global__ void __launch_bounds__(kThreads)
     cross_entropy_kernel(Rows<float> logits, Index width, const std::int32_t* targets,
@@ -57,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   const float chosen = x[target];
   __syncthreads();
-  const LogSum sum = log_sum(x, backward ? x : nullptr, width, room);
+  const LogSum sum = log_sum<kThreads>(x, backward ? x : nullptr, width, room);
   if (threadIdx.x == 0) {
     losses[row] = static_cast<float>(log(static_cast<double>(sum.total)) +
                                      (static_cast<double>(sum.top) - static_cast<double>(chosen)));
@@ -75,8 +57,7 @@ __global__ void __launch_bounds__(kThreads)
   TUTTI_SHARED(float, room, kThreads / kWarp);
   const float* const from = x.at(blockIdx.x);
   float* const to = output.at(blockIdx.x);
-  const LogSum sum = log_sum(from, nullptr, width, room);
-  const double offset = static_cast<double>(sum.top) + log(static_cast<double>(sum.total));
+  const double offset = log_sum<kThreads>(from, nullptr, width, room).value();
   for (Index i = threadIdx.x; i < width; i += kThreads) {
     to[i] = static_cast<float>(static_cast<double>(from[i]) - offset);
   }
@@ -158,6 +139,9 @@ Result<> CudaDevice::enqueue(ProductForm form, const Product& args) {
   // The library adds one matrix to a product: what was there before, or the residual.
   const bool both = args.residual && args.start == ChainStart::output;
   Product product = args;
+  if (args.packed != nullptr) {
+    product.right = ConstMatrix(args.packed->image(), args.right.rows, args.right.columns);
+  }
   if (both) product.residual = {};
   if (auto ran = multiply(form, product); !ran) return ran;
   if (both) {

@@ -76,8 +76,13 @@ Result<std::unique_ptr<Device>> open_device(std::string_view name, Precision pre
   if (name == "cpu") return std::unique_ptr<Device>();
   const auto index = index_of(name);
   if (!index) return index.error();
-  auto device = cuda::CudaDevice::open(
-      {.index = *index, .inputs = inputs_for(precision), .cache = cache_folder()});
+  const char* const graphs = std::getenv("TUTTI_GPU_GRAPHS");
+  const bool plain = graphs != nullptr && std::string_view(graphs) == "0";
+  using Graphs = cuda::DeviceOptions::Graphs;
+  auto device = cuda::CudaDevice::open({.index = *index,
+                                        .inputs = inputs_for(precision),
+                                        .cache = cache_folder(),
+                                        .graphs = plain ? Graphs::off : Graphs::on});
   if (!device) return std::move(device).error();
   return std::unique_ptr<Device>(*std::move(device));
 }

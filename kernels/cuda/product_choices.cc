@@ -73,6 +73,7 @@ ProductChoices::ProductChoices(std::filesystem::path file) : file_(std::move(fil
 
 Result<cublasLtMatmulAlgo_t> ProductChoices::take(const Key& key, const Choose& choose) {
   if (const auto found = used_.find(key); found != used_.end()) return found->second;
+  if (const auto found = adopted_.find(key); found != adopted_.end()) return use(*found);
   FileDescriptor guard;
   if (!file_.empty() && !stored_.contains(key)) {
     guard = lock(file_);
@@ -84,6 +85,20 @@ Result<cublasLtMatmulAlgo_t> ProductChoices::take(const Key& key, const Choose& 
   stored_.emplace(key, *chosen);
   if (!file_.empty()) write_stored();
   return use({key, *chosen});
+}
+
+Result<> ProductChoices::adopt(const std::string& table) {
+  Table adopted;
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) {
+    const auto entry = read_line(line);
+    if (!entry) return Error{ErrorCode::corrupt, "not a choice of a product algorithm: " + line};
+    adopted.insert(*entry);
+  }
+  adopted_ = std::move(adopted);
+  used_.clear();
+  hash_.clear();
+  return {};
 }
 
 // Every step asks for the hash, and a new choice is rare.

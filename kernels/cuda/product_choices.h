@@ -44,6 +44,10 @@ class ProductChoices {
   // What is used for the key: as it was, as the file has it, or chosen now and stored.
   Result<cublasLtMatmulAlgo_t> take(const Key& key, const Choose& choose);
 
+  // Takes the choices of a table that another's used() gave, before its own and the file's; what
+  // was used so far is forgotten. Nothing of it is stored. Errors: corrupt.
+  Result<> adopt(const std::string& table);
+
   // One line a choice that was used, in the order of their keys.
   std::string used() const { return text_of(used_); }
   // Eight digits of the hash of that; empty: none was used.
@@ -61,6 +65,7 @@ class ProductChoices {
   Table used_;
   std::string hash_;  // of used()
   Table stored_;      // as the file was read last
+  Table adopted_;
 };
 
 }  // namespace tutti::kernels::cuda

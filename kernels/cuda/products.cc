@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cuda/graphs/work_watch.h"
+
 namespace tutti::kernels::cuda {
 
 namespace {
@@ -204,6 +206,10 @@ Result<> Products::run(cudaStream_t stream, ProductForm form, const Product& arg
   const Key key{form, type, weight.rows, weight.columns, alignment};
   auto chosen = choices_.take(key, [&] { return choose(key); });
   if (!chosen) return std::move(chosen).error();
+  if (!enqueues("product", static_cast<int>(form), left.rows, left.columns, right.rows,
+                right.columns)) {
+    return {};
+  }
   Call call;
   if (auto made = call.describe(form, left, right, output, args.bias); !made) return made;
   const bool residual = static_cast<bool>(args.residual);

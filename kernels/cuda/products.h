@@ -39,6 +39,7 @@ class Products {
   ~Products();
 
   const ProductChoices& choices() const { return choices_; }
+  Result<> adopt(const std::string& table) { return choices_.adopt(table); }
 
   using Inputs = ProductInputs;
   struct Operands {

@@ -16,6 +16,7 @@ set(TUTTI_CUDA_SOURCES
   runtime.cc
   decode/sampling.cu
   scratch.cc
+  graphs/step_graphs.cc
   tokens.cu
   ../collective/nccl_group.cc)
 list(TRANSFORM TUTTI_CUDA_SOURCES PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

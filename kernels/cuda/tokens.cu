@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/row_view.h"
+#include "kernels/cuda/tensor_core.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/math.h"
 #include "kernels/ops/rotary.h"
@@ -20,6 +21,13 @@ __global__ void embedding_forward_kernel(Rows<const float> table, const std::int
   const float* const from = table.at(tokens[blockIdx.x]);
   float* const to = output.at(blockIdx.x);
   for (Index c = threadIdx.x; c < width; c += kThreads) to[c] = from[c];
+}
+
+__global__ void embedding_bf16_kernel(const std::uint16_t* table, const std::int32_t* tokens,
+                                      Rows<float> output, Index width) {
+  const std::uint16_t* const from = table + tokens[blockIdx.x] * width;
+  float* const to = output.at(blockIdx.x);
+  for (Index c = threadIdx.x; c < width; c += kThreads) to[c] = from_bf16(from[c]);
 }
 
 // Rows of one token: entries [begin, end) of the sorted rows.
@@ -75,9 +83,14 @@ Result<> CudaDevice::enqueue(const EmbeddingForward& args) {
   if (args.tokens.empty()) return {};
   auto tokens = stage(args.tokens.data(), args.tokens.size());
   if (!tokens) return std::move(tokens).error();
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.tokens.size()), kThreads}),
-               embedding_forward_kernel, Rows(args.table), *tokens, Rows(args.output),
-               args.table.columns);
+  const LaunchShape shape{static_cast<unsigned>(args.tokens.size()), kThreads};
+  if (args.bf16 != nullptr) {
+    TUTTI_LAUNCH(stream(), shape, embedding_bf16_kernel, args.bf16, *tokens, Rows(args.output),
+                 args.table.columns);
+  } else {
+    TUTTI_LAUNCH(stream(), shape, embedding_forward_kernel, Rows(args.table), *tokens,
+                 Rows(args.output), args.table.columns);
+  }
   return end_op();
 }
 
@@ -148,6 +161,8 @@ Result<> CudaDevice::enqueue(const RotaryAngles& args) {
   if (args.positions.empty() || args.frequencies.empty()) return {};
   const Index largest = *std::max_element(args.positions.begin(), args.positions.end());
   if (auto grown = grow_angles(args.frequencies, largest + 1); !grown) return grown;
+  static_cast<void>(enqueues("angles", reinterpret_cast<std::uintptr_t>(angles_.cosine.get()),
+                             reinterpret_cast<std::uintptr_t>(angles_.sine.get())));
   auto positions = stage(args.positions.data(), args.positions.size());
   if (!positions) return std::move(positions).error();
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.positions.size()), kWarp}),

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/ops/elementwise/bf16.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -21,6 +22,8 @@ namespace tutti::kernels {
 
 struct EmbeddingForward {
   ConstMatrix table;
+  // The table's rows in bf16, one after the other, read in place of table.data; null: none.
+  const Bf16* bf16 = nullptr;
   std::span<const std::int32_t> tokens;
   Matrix output;
 };

@@ -37,7 +37,8 @@ struct Product {
   ChainStart start = ChainStart::zero;
   const float* bias = nullptr;  // [output.columns], added once to the finished chain
   ConstMatrix residual = {};    // shape of output, added after the bias
-  // nt only: the image of exactly `right` (packed_weight.h), read in its place; null: none.
+  // nt only: the image of exactly `right` (packed_weight.h), made on the same context and read in
+  // its place; null: none.
   const PackedWeight* packed = nullptr;
 };
 

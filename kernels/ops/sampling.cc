@@ -12,6 +12,7 @@ namespace tutti::kernels {
 
 namespace {
 constexpr std::uint64_t kPurpose = purpose_of("sampling");
+constexpr double kNever = std::numeric_limits<double>::infinity();
 }  // namespace
 
 std::int32_t argmax(std::span<const float> logits) {
@@ -38,6 +39,29 @@ void Sampler::collect(std::span<const float> logits) {
       candidates_.push_back({logits[i], static_cast<std::int32_t>(i)});
     }
   }
+}
+
+Sampler::Walked Sampler::walk(CandidateOrder order, double until) const {
+  const auto stretch_of = [&](std::size_t i) {
+    return order == CandidateOrder::by_logit
+               ? 0
+               : static_cast<std::size_t>(candidates_[i].token) / kSampleStretch;
+  };
+  double passed = 0.0;
+  for (std::size_t i = 0; i < candidates_.size();) {
+    const std::size_t begin = i;
+    double own = 0.0;
+    for (; i < candidates_.size() && stretch_of(i) == stretch_of(begin); ++i) own += weights_[i];
+    if (passed + own > until) {
+      double inside = 0.0;
+      for (std::size_t at = begin; at < i; ++at) {
+        inside += weights_[at];
+        if (passed + inside > until) return {passed + inside, at};
+      }
+    }
+    passed += own;
+  }
+  return {passed, candidates_.size() - 1};
 }
 
 // Sorts only as far as the mass reaches: a vocabulary is long, its head is short.
@@ -123,37 +147,44 @@ std::int32_t Sampler::sample(std::span<const float> logits, const SamplingSettin
   if (!(settings.temperature > 0.0) || settings.top_k == 1) return best;
   collect(logits);
   if (candidates_.empty()) return best;
+  CandidateOrder order = CandidateOrder::by_index;
   const auto limit = static_cast<std::size_t>(std::max(settings.top_k, 0));
   if (limit > 0 && limit < candidates_.size()) {
     std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(limit),
                       candidates_.end(), before);
     candidates_.resize(limit);
+    order = CandidateOrder::by_logit;
   }
   const double top = static_cast<double>(logits[static_cast<std::size_t>(best)]);
   // Beside an infinite logit all others weigh nothing, and it has no weight to compute with.
   if (std::isinf(top)) return best;
-  const auto weight = [&](const Candidate& candidate) {
-    return exp((static_cast<double>(candidate.logit) - top) / settings.temperature);
+  const auto weigh = [&] {
+    weights_.clear();
+    for (const Candidate& candidate : candidates_) {
+      weights_.push_back(exp((static_cast<double>(candidate.logit) - top) / settings.temperature));
+    }
   };
-  if (settings.typical_p < 1.0) keep_typical(settings.typical_p, top, settings.temperature);
-  double total = 0.0;
-  for (const Candidate& candidate : candidates_) total += weight(candidate);
+  if (settings.typical_p < 1.0) {
+    keep_typical(settings.typical_p, top, settings.temperature);
+    order = CandidateOrder::by_logit;
+  }
+  weigh();
+  double total = walk(order, kNever).sum;
   if (settings.top_p < 1.0) {
     total = keep_mass(settings.top_p, top, total, settings.temperature);
+    order = CandidateOrder::by_logit;
+    weigh();
   }
   if (settings.min_p > 0.0) {
-    std::erase_if(candidates_, [&](const Candidate& c) { return weight(c) < settings.min_p; });
+    std::erase_if(candidates_, [&](const Candidate& c) {
+      return exp((static_cast<double>(c.logit) - top) / settings.temperature) < settings.min_p;
+    });
     if (candidates_.empty()) return best;
-    total = 0.0;
-    for (const Candidate& candidate : candidates_) total += weight(candidate);
+    weigh();
+    total = walk(order, kNever).sum;
   }
   const double drawn = random_uniform({settings.seed, kPurpose}, position) * total;
-  double passed = 0.0;
-  for (const Candidate& candidate : candidates_) {
-    passed += weight(candidate);
-    if (passed > drawn) return candidate.token;
-  }
-  return candidates_.back().token;
+  return candidates_[walk(order, drawn).at].token;
 }
 
 }  // namespace tutti::kernels

@@ -5,7 +5,8 @@
 // keyed by (seed, position), so a request moved to another replica, batched with others or replayed
 // gets the same tokens. Where top-k, typical or top-p cut, candidates are ordered by logit, ties to
 // the lower index; else by index. The draw walks their cumulated probabilities in that order, in
-// double precision.
+// double precision: a chain; of candidates by index, a chain over stretches of kSampleStretch
+// tokens, each of them a chain of its own, which is what a device can share among threads.
 //
 //   1. logits / temperature   (temperature 0, or top_k 1: argmax)
 //   2. the top_k largest      (0: all)
@@ -26,6 +27,8 @@
 #include <vector>
 
 namespace tutti::kernels {
+
+inline constexpr std::size_t kSampleStretch = 256;
 
 struct SamplingSettings {
   double temperature = 1.0;
@@ -70,12 +73,21 @@ class Sampler {
     std::int32_t token;
   };
   static bool before(const Candidate& a, const Candidate& b);
+  enum class CandidateOrder { by_index, by_logit };
+  // Walks over `weights_`, one for each candidate: their sum, or the candidate at which it passes
+  // `until`.
+  struct Walked {
+    double sum = 0.0;
+    std::size_t at = 0;
+  };
+  Walked walk(CandidateOrder order, double until) const;
   void collect(std::span<const float> logits);
   double keep_mass(double top_p, double top, double total, double temperature);
 
   void keep_typical(double typical_p, double top, double temperature);
 
   std::vector<Candidate> candidates_;
+  std::vector<double> weights_;
   std::vector<std::int32_t> sorted_;
   struct Surprise {
     double away;  // from the entropy

@@ -16,6 +16,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,6 +32,7 @@ struct AddInto;
 struct AttentionBackward;
 struct AttentionCached;
 struct AttentionForward;
+struct ChooseTokens;
 struct ColumnSums;
 struct EmbeddingBackward;
 struct EmbeddingForward;
@@ -46,6 +49,7 @@ struct SiluGateBackward;
 struct SiluGateForward;
 struct SquareSums;
 struct PieceSum;
+struct QuantisedProduct;
 
 // Which of its two matrices a product takes turned (product.h).
 enum class ProductForm { nt, nn, tn };
@@ -104,6 +108,19 @@ class Device {
   virtual Result<> enqueue(const SiluGateForward& args) = 0;
   virtual Result<> enqueue(const SquareSums& args) = 0;
   virtual Result<> enqueue(const PieceSum& args) = 0;
+  virtual Result<> enqueue(const QuantisedProduct& args) = 0;
+  virtual Result<> enqueue(const ChooseTokens& args) = 0;
+
+  // Calls `step`, which enqueues ops, at least once; ops that have been enqueued like that before
+  // may be started together, as a captured graph. All memory that they use is named by `key`, but
+  // for host memory and the addresses in it; the step neither allocates, nor copies to or from the
+  // host, nor waits, and does the same when it is called again.
+  virtual Result<> run_repeated(std::uint64_t key, const std::function<Result<>()>& step) = 0;
+
+  // What choices() is the hash of, one line a choice; and choices of another process, to be taken
+  // from now on whatever this one would choose. Errors: corrupt (not such a text).
+  virtual std::string choice_table() const = 0;
+  virtual Result<> adopt_choices(const std::string& table) = 0;
 };
 
 }  // namespace tutti::kernels

@@ -44,6 +44,7 @@ FACTS = {
     "kv_write": ("portable; bf16, int8 pages", NONE, EXACT, "^kv write"),
     "linear_cross_entropy": ("portable", "lanes over blocks of V, chains as product", "C + V, gradient 1e-5",
                              "cross entropy"),
+    "choose_tokens": ("portable, and a GPU's of equal logits", "doubles: chains over stretches of 256, a chain of those", EXACT, ""),
     "log_softmax": ("portable", "lanes over blocks of V", "V", "log softmax"),
     "softmax_forward": ("portable", LANES, "C", "softmax forward"),
     "softmax_backward": ("portable", LANES, "gradient 1e-4", "softmax backward"),
@@ -84,7 +85,7 @@ FACTS = {
     "product_bf16_nn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", r"^bf16 .*\bnn \d"),
     "product_bf16_tn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", r"^bf16 .*\btn \d"),
     "product_tn_shards": ("portable", "chains over tokens, the tree over shards", "tree bits", r"\btn by 8 shards \d"),
-    "product_quantised": ("portable", "chain over k, or exact integers and a chain over cells of 32", "chain bits",
+    "product_quantised": ("portable, and a GPU's", "chain over k, or exact integers and a chain over cells of 32", "chain bits",
                           "^quantised"),
 }
 

@@ -10,12 +10,12 @@
 #include <map>
 
 #include "kernels/cuda/convert.h"
-#include "kernels/cuda/decode/quantised.h"
-#include "kernels/cuda/decode/sampling.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/product_choices.h"
+#include "kernels/ops/choose_tokens.h"
 #include "kernels/ops/random.h"
 #include "kernels/ops/reference/reference.h"
+#include "kernels/ops/weights/quantised_weight.h"
 #include "protocol/base/file.h"
 #include "tests/support/temporary_folder.h"
 
@@ -232,83 +232,104 @@ TEST_CASE("device ops: stochastic rounding keeps the mean, and a range has the t
   CHECK(std::equal(part.begin(), part.end(), all.begin() + 1000));
 }
 
-TEST_CASE("device ops: sampling follows the host's rules, for each sequence alone") {
-  constexpr Index kVocabulary = 700;
-  std::vector<SamplingRequest> requests;
+TEST_CASE("device ops: of equal logits a GPU draws the CPU's tokens, whatever cuts them") {
+  constexpr Index kVocabulary = 2600;
+  std::vector<TokenDraw> draws;
   for (const SamplingSettings& settings :
        {SamplingSettings{.temperature = 0.0},
         {.temperature = 0.8, .seed = 3},
         {.temperature = 1.0, .top_k = 5, .seed = 4},
         {.temperature = 1.3, .top_p = 0.7, .seed = 5},
-        {.temperature = 0.7, .top_k = 50, .top_p = 0.9, .seed = 6},
+        // More candidates than a round of the selection has.
+        {.temperature = 5.0, .top_p = 0.95, .seed = 6},
+        {.temperature = 2.0, .top_k = 2000, .seed = 7},
+        {.temperature = 3.0, .top_k = 1500, .top_p = 0.98, .seed = 8},
+        {.temperature = 1.0, .top_k = 100000, .top_p = 0.5, .seed = 9},
         {.top_k = 1}}) {
-    for (std::uint64_t position = 0; position < 4; ++position)
-      requests.push_back({settings, position});
+    for (std::uint64_t position = 0; position < 3; ++position) {
+      TokenDraw one{.settings = settings, .position = position};
+      one.logprob = position == 1;
+      draws.push_back(one);
+    }
   }
-  const auto rows = static_cast<Index>(requests.size());
+  TokenDraw given;
+  given.given = 77;
+  given.logprob = true;
+  draws.push_back(given);
+  const auto rows = static_cast<Index>(draws.size());
   Floats logits = draw(rows * kVocabulary, 9);
-  for (float& logit : logits) logit *= 6.0F;
-  logits[3] = std::numeric_limits<float>::quiet_NaN();
-  const auto tokens = in_all_orders<std::int32_t>([&] {
-    std::vector<std::int32_t> chosen(requests.size(), -1);
-    REQUIRE(sample_tokens(device(), ConstMatrix(logits.data(), rows, kVocabulary), requests,
-                          chosen.data()));
-    REQUIRE(device().synchronize());
-    return chosen;
-  });
-  Sampler sampler;
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    INFO("request " << i);
-    const auto row = std::span(logits).subspan(i * kVocabulary, kVocabulary);
-    CHECK(tokens[i] == sampler.sample(row, requests[i].settings, requests[i].position));
+  for (float& logit : logits) logit = std::round(logit * 200.0F) / 40.0F;  // with many ties
+  for (Index row = 0; row < rows; ++row) {
+    const bool scored = draws[static_cast<std::size_t>(row)].logprob;
+    if (!scored) logits[static_cast<std::size_t>(row * kVocabulary + 3)] = NAN;
+    logits[static_cast<std::size_t>(row * kVocabulary + 9)] = -INFINITY;
+    logits[static_cast<std::size_t>(row * kVocabulary + 12)] = -0.0F;
   }
+  // One row has an infinite logit, and one nothing to choose from.
+  logits[6 * kVocabulary + 40] = INFINITY;
+  std::fill_n(logits.begin() + 4 * kVocabulary, kVocabulary, -INFINITY);
+  draws[4].logprob = false;
+  const ConstMatrix matrix(logits.data(), rows, kVocabulary);
+  std::vector<ChosenToken> chosen(draws.size());
+  const auto tokens = in_all_orders<std::int32_t>([&] {
+    REQUIRE(device().enqueue(ChooseTokens{matrix, draws, chosen.data()}));
+    std::vector<std::int32_t> out;
+    for (const ChosenToken& one : chosen) out.push_back(one.token);
+    return out;
+  });
+  ThreadPool pool(1);
+  std::vector<ChosenToken> on_cpu(draws.size());
+  REQUIRE(choose_tokens({&pool}, {matrix, draws, on_cpu.data()}));
+  for (std::size_t i = 0; i < draws.size(); ++i) {
+    INFO("draw " << i);
+    CHECK(tokens[i] == on_cpu[i].token);
+    CHECK(chosen[i].logprob == Approx(on_cpu[i].logprob).margin(1e-5));
+  }
+  CHECK(on_cpu.back().token == 77);
+  REQUIRE_FALSE(choose_tokens({&pool, &device()}, {matrix.row_range(0, 1), draws, chosen.data()}));
+  TokenDraw typical;
+  typical.settings.typical_p = 0.5;
+  REQUIRE_FALSE(choose_tokens({&pool, &device()},
+                              {matrix.row_range(0, 1), std::span(&typical, 1), chosen.data()}));
 }
 
-TEST_CASE("device ops: products by 8-bit and 4-bit weights, a row alone as among others") {
-  const Index n = 19;
-  const Index k = 384;
-  const Index groups = k / kQuantGroup;
-  Floats scales = draw(n * groups, 2);
-  for (const auto bits : {QuantisedProduct::Bits::eight, QuantisedProduct::Bits::four}) {
-    const bool eight = bits == QuantisedProduct::Bits::eight;
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(eight ? n * k : n * k / 2));
-    for (std::size_t i = 0; i < codes.size(); ++i)
-      codes[i] = static_cast<std::uint8_t>(random_words({1, 2}, i)[0]);
-    const auto code_at = [&](Index column, Index i) {
-      const auto place = static_cast<std::size_t>(column * k + i);
-      if (eight) return static_cast<double>(static_cast<std::int8_t>(codes[place]));
-      return static_cast<double>((codes[place / 2] >> (4 * (place % 2)) & 15) - 8);
+TEST_CASE("device ops: products by quantised weights have the CPU's bits in all formats") {
+  ThreadPool pool(1);
+  const OpContext on_cpu{&pool};
+  const OpContext here{&pool, &device()};
+  const Index n = 35;
+  const Index k = 512;
+  const Floats values = draw(n * k, 2);
+  const Floats x = draw(18 * k, 1);
+  const Floats before = draw(18 * n, 3);
+  const Floats bias = draw(n, 4);
+  for (const WeightFormat format : kWeightFormats) {
+    const auto weight = [&](const OpContext& ctx) {
+      auto made = quantise_weight(ctx, format, ConstMatrix(values.data(), n, k));
+      REQUIRE(made);
+      return *std::move(made);
     };
-    const auto run = [&](const Floats& x, Index m) {
-      return in_all_orders<float>([&] {
-        Floats y(static_cast<std::size_t>(m * n));
-        REQUIRE(
-            quantised_product(device().stream(), {bits, ConstMatrix(x.data(), m, k), codes.data(),
-                                                  scales.data(), Matrix(y.data(), m, n)}));
-        REQUIRE(device().synchronize());
-        return y;
-      });
-    };
-    const Floats x = draw(11 * k, 1);
-    const Floats y = run(x, 11);
-    for (Index r = 0; r < 11; ++r) {
-      for (Index c = 0; c < n; ++c) {
-        double exact = 0.0;
-        for (Index i = 0; i < k; ++i) {
-          exact +=
-              static_cast<double>(x[static_cast<std::size_t>(r * k + i)]) * code_at(c, i) *
-              static_cast<double>(scales[static_cast<std::size_t>(c * groups + i / kQuantGroup)]);
-        }
-        CHECK(y[static_cast<std::size_t>(r * n + c)] == Approx(exact).epsilon(1e-4).margin(1e-2));
+    const QuantisedWeight at_home = weight(on_cpu);
+    const QuantisedWeight there = weight(here);
+    for (const auto activations : {Activations::exact, Activations::int8}) {
+      if (activations == Activations::int8 && !has_integer_codes(format)) continue;
+      for (const Index m : {Index{1}, Index{3}, Index{18}}) {
+        INFO(to_string(format) << ", " << m << " rows");
+        const auto run = [&](const OpContext& ctx, const QuantisedWeight& right) {
+          Floats y(before.begin(), before.begin() + m * n);
+          REQUIRE(product_quantised(ctx, {.left = ConstMatrix(x.data(), m, k),
+                                          .right = &right,
+                                          .output = Matrix(y.data(), m, n),
+                                          .activations = activations,
+                                          .start = ChainStart::output,
+                                          .bias = bias.data()}));
+          return y;
+        };
+        const Floats expected = run(on_cpu, at_home);
+        CHECK(run(here, there) == expected);
       }
     }
-    const Floats alone = run(Floats(x.begin() + 3 * k, x.begin() + 4 * k), 1);
-    CHECK(std::equal(alone.begin(), alone.end(), y.begin() + 3 * n));
   }
-  QuantisedProduct too_many;
-  too_many.x = ConstMatrix(nullptr, 17, 128);
-  too_many.y = Matrix(nullptr, 17, 0);
-  CHECK_FALSE(quantised_product(device().stream(), too_many));
 }
 
 }  // namespace tutti::kernels::cuda

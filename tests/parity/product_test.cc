@@ -129,7 +129,7 @@ TEST_CASE("product: a packed image gives the bits of its weight") {
     INFO(shape.m << " x " << shape.n << " x " << shape.k);
     for (const ChainStart start : {ChainStart::zero, ChainStart::output}) {
       const Floats result = on_all_paths([&](const OpContext& ctx) {
-        const auto packed = pack_weight({.pool = ctx.pool}, c.right());
+        const auto packed = pack_weight(ctx, c.right());
         REQUIRE(packed);
         Floats output = c.before;
         REQUIRE(product_nt(ctx, {.left = c.left(),
@@ -143,7 +143,7 @@ TEST_CASE("product: a packed image gives the bits of its weight") {
     }
   }
   const Case other(kKinds[0], {1, 4, 5});
-  const auto packed = pack_weight({.pool = single().pool}, matrix(other.right_data, 5, 4));
+  const auto packed = pack_weight(single(), matrix(other.right_data, 5, 4));
   Floats output(4);
   REQUIRE_FALSE(product_nt(single(), {.left = other.left(),
                                       .right = other.right(),

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/product/pack.h"
 #include "kernels/cpu/product/product_call.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::kernels {
 
@@ -14,18 +14,22 @@ Index panels_of(Index outputs) { return (outputs + kImagePanel - 1) / kImagePane
 
 }  // namespace
 
-std::uint64_t PackedWeight::bytes(Index outputs, Index inputs) {
-  return static_cast<std::uint64_t>(panels_of(outputs) * kImagePanel * inputs) * sizeof(float);
-}
-
 Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight) {
-  if (auto here = only_on_cpu(ctx, "pack_weight"); !here) return here.error();
   if (weight.stride < weight.columns) {
     return Error{ErrorCode::invalid_argument, "pack_weight: the weight's rows overlap"};
   }
   PackedWeight packed;
   packed.outputs_ = weight.rows;
   packed.inputs_ = weight.columns;
+  if (ctx.device != nullptr) {
+    packed.image_ = FloatBuffer(weight.rows * weight.columns, ctx.device);
+    for (Index row = 0; row < weight.rows; ++row) {
+      auto sent = ctx.device->upload(packed.image_.data() + row * weight.columns, weight.row(row),
+                                     static_cast<std::size_t>(weight.columns) * sizeof(float));
+      if (!sent) return std::move(sent).error();
+    }
+    return packed;
+  }
   const Index panel_floats = kImagePanel * weight.columns;
   packed.image_ = FloatBuffer(panels_of(weight.rows) * panel_floats);
   float* const image = packed.image_.data();

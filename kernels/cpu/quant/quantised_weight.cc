@@ -12,6 +12,7 @@
 #include "kernels/cpu/quant/bf16_rows.h"
 #include "kernels/cpu/quant/cells.h"
 #include "kernels/cpu/quant/image.h"
+#include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
@@ -19,7 +20,7 @@ namespace tutti::kernels {
 namespace {
 
 // Groups that are handed out together: as wide as a panel of the fp32 image.
-constexpr Index kTaskGroups = 4;
+constexpr Index kTaskGroups = kGroupsTogether;
 constexpr Index kTaskOutputs = kTaskGroups * kGroup;
 constexpr Index kChannelInputsMax = 131072;
 
@@ -198,7 +199,6 @@ void run_exact(const OpContext& ctx, const QuantisedProduct& args) {
 
 Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
                                   std::span<const std::byte> rows, Index outputs) {
-  if (auto here = only_on_cpu(ctx, "pack_rows"); !here) return here.error();
   // Bytes of a row tell its inputs: each format's are proportional to them.
   const std::size_t row = outputs > 0 ? rows.size() / static_cast<std::size_t>(outputs) : 0;
   const std::size_t fixed = row_bytes(format, 0);
@@ -215,9 +215,8 @@ Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
       outputs > 0 ? static_cast<Index>((row - fixed) / block) * block_inputs(format) : 0;
   const Index cells = cells_of(weight.inputs_);
   const Index group_bytes = layout_of(format).group_bytes(cells);
-  weight.image_ =
-      AlignedBytes(static_cast<std::size_t>(groups_of(outputs) * group_bytes + kGroup * 4));
-  auto* const image = reinterpret_cast<std::uint8_t*>(weight.image_.data());
+  AlignedBytes laid_out(static_cast<std::size_t>(groups_of(outputs) * group_bytes + kGroup * 4));
+  auto* const image = reinterpret_cast<std::uint8_t*>(laid_out.data());
   const Index groups = (outputs + kGroup - 1) / kGroup;
   ctx.pool->parallel_for(groups, 1, [&](int, Index begin, Index end) {
     RowCodes codes;
@@ -227,12 +226,18 @@ Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
                   image + group_offset(format, cells, o / kGroup));
     }
   });
+  if (ctx.device == nullptr) {
+    weight.image_ = std::move(laid_out);
+    return weight;
+  }
+  weight.image_ = AlignedBytes(laid_out.size(), ctx.device);
+  auto sent = ctx.device->upload(weight.image_.data(), laid_out.data(), laid_out.size());
+  if (!sent) return std::move(sent).error();
   return weight;
 }
 
 Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat format,
                                         ConstMatrix weight) {
-  if (auto here = only_on_cpu(ctx, "quantise_weight"); !here) return here.error();
   const std::size_t row = row_bytes(format, weight.columns);
   std::vector<std::byte> rows(row * static_cast<std::size_t>(weight.rows));
   if (weight.columns % block_inputs(format) != 0) {
@@ -256,7 +261,6 @@ Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat forma
 }
 
 Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
-  if (auto here = only_on_cpu(ctx, "product_quantised"); !here) return here;
   const QuantisedWeight* const weight = args.right;
   if (weight == nullptr || args.left.columns != weight->inputs() ||
       args.output.rows != args.left.rows || args.output.columns != weight->outputs() ||
@@ -275,6 +279,7 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
     }
   }
   if (args.output.rows == 0 || args.output.columns == 0) return {};
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   if (weight->inputs() == 0) {
     for (Index r = 0; args.start == ChainStart::zero && r < args.output.rows; ++r) {
       std::fill_n(args.output.row(r), args.output.columns, 0.0F);

@@ -157,24 +157,6 @@ void put_nibbles(Bytes code, Index count, std::uint8_t* to) {
 
 }  // namespace
 
-// Quantiles of a normal distribution, scaled to [-1, 1], zero among them.
-const std::array<float, 16> kNormalFloats = {-1.0F,
-                                             -0.6961928009986877F,
-                                             -0.5250730514526367F,
-                                             -0.39491748809814453F,
-                                             -0.28444138169288635F,
-                                             -0.18477343022823334F,
-                                             -0.09105003625154495F,
-                                             0.0F,
-                                             0.07958029955625534F,
-                                             0.16093020141124725F,
-                                             0.24611230194568634F,
-                                             0.33791524171829224F,
-                                             0.44070982933044434F,
-                                             0.5626170039176941F,
-                                             0.7229568362236023F,
-                                             1.0F};
-
 std::uint16_t upper_half(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
@@ -186,17 +168,6 @@ float from_upper_half(std::uint16_t half) {
 float from_half(std::uint16_t half) { return _cvtsh_ss(half); }
 std::uint16_t to_half(float value) {
   return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-
-int zero_of(WeightFormat format) {
-  switch (format) {
-    case WeightFormat::int8_channel:
-    case WeightFormat::q8_0: return 128;
-    case WeightFormat::q4_0: return 8;
-    case WeightFormat::q5_0: return 16;
-    case WeightFormat::q6_k: return 32;
-    default: return 0;
-  }
 }
 
 void RowCodes::resize(Index inputs) {

@@ -8,13 +8,9 @@
 #include <span>
 #include <vector>
 
-#include "kernels/ops/weights/weight_format.h"
+#include "kernels/ops/weights/image_layout.h"
 
 namespace tutti::kernels {
-
-// Inputs of a cell, the block that all formats share, and cells of a block of 256.
-inline constexpr Index kCell = 32;
-inline constexpr Index kSuperCells = 8;
 
 // A code c of 32-block b stands for a value of the format; which fields are used:
 //   bf16          wide[i], the value's upper half; no code
@@ -43,11 +39,6 @@ float from_upper_half(std::uint16_t half);
 
 float from_half(std::uint16_t half);
 std::uint16_t to_half(float value);  // nearest, ties to even
-
-extern const std::array<float, 16> kNormalFloats;  // nf4
-
-// What a code minus this is multiplied by the scale; 0 where the format has a minimum or a table.
-int zero_of(WeightFormat format);
 
 // `row` has row_bytes(format, inputs) bytes; `codes` keeps its memory between calls.
 void take_apart(WeightFormat format, const std::byte* row, Index inputs, RowCodes& codes);

@@ -6,6 +6,7 @@
 // block of its own, whose result waits in scratch memory until a second kernel merges the chunks in
 // order.
 #include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "kernels/cuda/attention/attention_bf16.h"
@@ -371,12 +372,15 @@ Result<> CudaDevice::enqueue(const AttentionCached& args) {
                  rows.pages.begin() + static_cast<std::ptrdiff_t>(needed));
   }
   if (launcher.tasks.empty()) return {};
+  // Sequences grow with each step: sizes are rounded up, so that most steps are alike.
+  pages.resize(std::bit_ceil(pages.size()));
   auto tasks = stage(launcher.tasks.data(), launcher.tasks.size());
   if (!tasks) return std::move(tasks).error();
   auto list = stage(pages.data(), pages.size());
   if (!list) return std::move(list).error();
   launcher.a.pages = *list;
-  launcher.a.chunks = chunks_of(launcher.tasks);
+  launcher.a.chunks =
+      static_cast<Index>(std::bit_ceil(static_cast<std::size_t>(chunks_of(launcher.tasks))));
   auto ran = run_attention(launcher, *tasks, [this](Index count) { return scratch_floats(count); });
   if (!ran) return ran;
   return end_op();

@@ -1,90 +1,453 @@
-// A warp an output column, eight warps a block; each lane reads four consecutive codes of a group
-// of 128, so a warp reads whole sectors of the weight once for all rows.
-#include "kernels/cuda/decode/quantised.h"
+// Products by quantised weights, over the image that the CPU reads and with its chains, so with its
+// bits (kernels/ops/weights/quantised_weight.h).
+//
+// A thread block has the sixteen outputs of a group and up to sixteen rows. In teams of sixteen
+// threads, one for each output, it does what has no order for many cells at once: integer sums
+// of cells, or the weight's values, into shared memory. Then a thread for each row and output
+// goes on with its chain. The same for every number of rows, so that a token has the same bits in
+// a prompt as in decoding; a prompt of many rows reads the weight once for sixteen of them.
+#include <algorithm>
+#include <cfloat>
 
+#include "kernels/cuda/device.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
+#include "kernels/cuda/tensor_core.h"
+#include "kernels/ops/weights/image_layout.h"
+#include "kernels/ops/weights/quantised_weight.h"
 
 namespace tutti::kernels::cuda {
 
 namespace {
 
-constexpr unsigned kWarps = 8;
-constexpr unsigned kThreads = kWarps * kWarp;
-constexpr Index kCodesOfLane = kQuantGroup / kWarp;
+constexpr unsigned kThreads = 256;
+constexpr unsigned kWarps = kThreads / kWarp;
+constexpr int kTeams = kThreads / kGroup;
+constexpr int kRowsTogether = kTeams;
+constexpr Index kRowBlocksMax = 65535;  // a grid's second dimension
+// Cells whose values wait in shared memory.
+constexpr Index kExactCells = 8;
 
-struct Call {
-  Rows<const float> x;
-  Rows<float> y;
-  const std::uint8_t* codes;
-  const float* scales;
-  Index rows, columns, depth;
+// Activations as int8 (quantised_weight.h), in scratch memory.
+struct Int8Rows {
+  std::int8_t* codes;    // [rows][cells * 32], zeros where inputs end
+  float* scales;         // [rows][cells]
+  std::int32_t* halves;  // [rows][2 * cells]: sums of sixteen codes
 };
 
-// Four codes of group `group`, of the lane.
-__device__ void read_codes(const Call& a, QuantisedProduct::Bits bits, Index column, Index k,
-                           float (&code)[4]) {
-  if (bits == QuantisedProduct::Bits::eight) {
-    const auto* const from = reinterpret_cast<const std::uint32_t*>(a.codes + column * a.depth + k);
-    const std::uint32_t four = *from;
-    for (unsigned i = 0; i < 4; ++i)
-      code[i] = static_cast<float>(static_cast<std::int8_t>(four >> (8 * i)));
-  } else {
-    const auto* const from =
-        reinterpret_cast<const std::uint16_t*>(a.codes + (column * a.depth + k) / 2);
-    const unsigned four = *from;
-    for (unsigned i = 0; i < 4; ++i)
-      code[i] = static_cast<float>(static_cast<int>(four >> (4 * i) & 15U) - 8);
+struct Call {
+  const std::uint8_t* image;
+  Index group_bytes, cells, inputs, outputs, rows;
+  Rows<const float> x;
+  Int8Rows codes;
+  Rows<float> y;
+  bool continued;
+  const float* bias;
+  Rows<const float> residual;
+  float table[16];  // of nf4
+};
+
+// A half as fp32, exactly.
+__device__ float half_at(const std::uint8_t* from, Index output) {
+  const unsigned half = *reinterpret_cast<const std::uint16_t*>(from + 2 * output);
+  const unsigned sign = (half & 0x8000U) << 16;
+  const unsigned exponent = half >> 10 & 31U;
+  const unsigned mantissa = half & 0x3ffU;
+  float value = static_cast<float>(mantissa) * 0x1p-24F;  // below the normal numbers
+  unsigned bits = exponent == 31U ? 0x7f800000U : (exponent + 112U) << 23;
+  bits |= mantissa << 13;
+  if (exponent != 0U) memcpy(&value, &bits, sizeof(value));
+  memcpy(&bits, &value, sizeof(bits));
+  bits |= sign;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// A format's constants, which a kernel cannot ask layout_of for.
+template <WeightFormat kFormat>
+struct Of {
+  static constexpr int kBits = layout_of(kFormat).bits;
+  static constexpr int kCodes = kBits * 64;
+  static constexpr int kZero = zero_of(kFormat);
+  static constexpr Index kHeader = layout_of(kFormat).header;
+  static constexpr Index kSuper = layout_of(kFormat).super;
+  static constexpr Index kBytes = layout_of(kFormat).cell();
+  static constexpr Index kBlock = kSuper + kSuperCells * kBytes;
+};
+
+// Offsets inside a group.
+template <WeightFormat kFormat>
+__device__ Index super_offset(Index cell) {
+  return Of<kFormat>::kHeader + cell / kSuperCells * Of<kFormat>::kBlock;
+}
+template <WeightFormat kFormat>
+__device__ Index cell_offset(Index cell) {
+  return super_offset<kFormat>(cell) + Of<kFormat>::kSuper +
+         cell % kSuperCells * Of<kFormat>::kBytes;
+}
+
+// Infinite where the number is not finite, so that a maximum keeps it.
+__device__ float size_of(float x) {
+  const float size = fabsf(x);
+  return size <= FLT_MAX ? size : INFINITY;
+}
+
+// Block (row). A scale for each cell, or one of the whole row in all of its cells.
+__global__ void __launch_bounds__(kThreads)
+    round_activations_kernel(Rows<const float> x, Index width, Index cells, Int8Rows to,
+                             bool by_row) {
+  TUTTI_SHARED(float, room, kWarps);
+  const Index row = blockIdx.x;
+  const Index lane = threadIdx.x % kWarp;
+  const float* const from = x.at(row);
+  float whole = 0.0F;
+  if (by_row) {
+    for (Index k = threadIdx.x; k < width; k += kThreads) whole = fmaxf(whole, size_of(from[k]));
+    whole = block_max(whole, room);
+  }
+  for (Index cell = threadIdx.x / kWarp; cell < cells; cell += kWarps) {
+    const Index k = cell * kCell + lane;
+    const float value = k < width ? from[k] : 0.0F;
+    const float largest = by_row ? whole : warp_max(size_of(value));
+    const bool finite = largest <= FLT_MAX;
+    const float inverse = finite && largest > 0.0F ? fminf(127.0F / largest, FLT_MAX) : 0.0F;
+    const float scaled = inverse == 0.0F ? 0.0F : value * inverse;
+    const auto code = static_cast<int>(fminf(127.0F, fmaxf(-127.0F, rintf(scaled))));
+    int sum = code;
+    for (unsigned half = 8; half > 0; half /= 2) sum += __shfl_xor_sync(kAllLanes, sum, half);
+    const Index at = row * cells + cell;
+    to.codes[at * kCell + lane] = static_cast<std::int8_t>(code);
+    if (lane % 16 == 0) to.halves[at * 2 + lane / 16] = sum;
+    if (lane == 0) to.scales[at] = finite ? largest / 127.0F : NAN;
   }
 }
 
-template <int kRows>
-__global__ void __launch_bounds__(kThreads)
-    quantised_product_kernel(Call a, QuantisedProduct::Bits bits) {
-  const Index column = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  const Index lane = threadIdx.x % kWarp;
-  if (column >= a.columns) return;
-  float sums[kRows] = {};
-  const Index groups = a.depth / kQuantGroup;
-  for (Index group = 0; group < groups; ++group) {
-    const Index k = group * kQuantGroup + lane * kCodesOfLane;
-    float code[4];
-    read_codes(a, bits, column, k, code);
-    const float scale = a.scales[column * groups + group];
-    for (int r = 0; r < kRows; ++r) {
-      if (r >= a.rows) break;
-      const float* const x = a.x.at(r) + k;
-      float part = 0.0F;
-      for (unsigned i = 0; i < 4; ++i) part = fmaf(x[i], code[i], part);
-      sums[r] = fmaf(warp_sum(part), scale, sums[r]);
+// The codes of an output in a cell, four inputs a word. Those of eight bits come as signed numbers.
+template <int kBits>
+__device__ void read_quads(const std::uint8_t* cell, Index output, unsigned (&quads)[kQuads]) {
+  const auto word = [&](Index at) {
+    return *reinterpret_cast<const std::uint32_t*>(cell + at * 64 + 4 * output);
+  };
+  if constexpr (kBits == 8) {
+    for (int j = 0; j < kQuads; ++j) quads[j] = word(j) ^ 0x80808080U;
+  } else {
+    for (int j = 0; j < 4; ++j) {
+      quads[j] = word(j) & 0x0f0f0f0fU;
+      quads[j + 4] = word(j) >> 4 & 0x0f0f0f0fU;
     }
   }
+  if constexpr (kBits == 5 || kBits == 6) {
+    for (int j = 0; j < kQuads; ++j) {
+      const unsigned high =
+          kBits == 5 ? word(4) >> j & 0x01010101U : word(4 + j / 4) >> (2 * (j % 4)) & 0x03030303U;
+      quads[j] |= high << 4;
+    }
+  }
+}
+
+// The integer sums of a cell for the thread's output; of q6_k, whose halves have scales of their
+// own, with those.
+template <WeightFormat kFormat, int kRows>
+__device__ void sum_cell(const Call& a, const std::uint8_t* group, Index cell, Index first_row,
+                         int (&sums)[kRows]) {
+  constexpr int kBits = Of<kFormat>::kBits;
+  const Index output = threadIdx.x % kGroup;
+  const std::uint8_t* const from = group + cell_offset<kFormat>(cell);
+  unsigned quads[kQuads];
+  read_quads<kBits>(from, output, quads);
   for (int r = 0; r < kRows; ++r) {
-    if (r < a.rows && lane == 0) a.y.at(r)[column] = sums[r];
+    if (first_row + r >= a.rows) break;
+    const Index at = (first_row + r) * a.cells + cell;
+    const auto* const x = reinterpret_cast<const int*>(a.codes.codes + at * kCell);
+    int first = 0;
+    int second = 0;
+    for (int j = 0; j < 4; ++j) {
+      first = __dp4a(static_cast<int>(quads[j]), x[j], first);
+      second = __dp4a(static_cast<int>(quads[j + 4]), x[j + 4], second);
+    }
+    if constexpr (kFormat == WeightFormat::q6_k) {
+      const auto* const scales = reinterpret_cast<const std::int8_t*>(from + Of<kFormat>::kCodes);
+      const std::int32_t* const halves = a.codes.halves + at * 2;
+      first = (first - 32 * halves[0]) * scales[output];
+      second = (second - 32 * halves[1]) * scales[16 + output];
+    }
+    sums[r] += first + second;
+  }
+}
+
+// What a cell adds to a chain, given its integer sum.
+template <WeightFormat kFormat>
+__device__ float add_cell(const Call& a, const std::uint8_t* group, Index cell, Index row,
+                          int codes, float sum) {
+  constexpr int kCodes = Of<kFormat>::kCodes;
+  const Index output = threadIdx.x % kGroup;
+  const std::uint8_t* const scales = group + cell_offset<kFormat>(cell) + kCodes;
+  const std::uint8_t* const super = group + super_offset<kFormat>(cell);
+  const Index at = row * a.cells + cell;
+  const float x = a.codes.scales[at];
+  const int total = a.codes.halves[2 * at] + a.codes.halves[2 * at + 1];
+  if constexpr (kFormat == WeightFormat::int4_group) {
+    sum = fmaf(static_cast<float>(codes), half_at(scales, output) * x, sum);
+    return fmaf(static_cast<float>(total), half_at(scales + 32, output) * x, sum);
+  } else if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
+    const int scaled = codes * scales[output];
+    sum = fmaf(static_cast<float>(scaled), half_at(super, output) * x, sum);
+    const int mins = scales[16 + output] * total;
+    return fmaf(-static_cast<float>(mins), half_at(super + 32, output) * x, sum);
+  } else if constexpr (kFormat == WeightFormat::q6_k) {
+    return fmaf(static_cast<float>(codes), half_at(super, output) * x, sum);
+  } else {
+    constexpr int kZero = Of<kFormat>::kBits == 8 ? 0 : Of<kFormat>::kZero;
+    return fmaf(static_cast<float>(codes - kZero * total), half_at(scales, output) * x, sum);
+  }
+}
+
+__device__ float start_of(const Call& a, Index row, Index column) {
+  return a.continued && row < a.rows && column < a.outputs ? a.y.at(row)[column] : 0.0F;
+}
+
+__device__ void store(const Call& a, Index row, Index column, float sum) {
+  if (row >= a.rows || column >= a.outputs) return;
+  if (a.bias != nullptr) sum += a.bias[column];
+  if (a.residual.data != nullptr) sum += a.residual.at(row)[column];
+  a.y.at(row)[column] = sum;
+}
+
+// Block (group, rows). The fewer rows, the more cells are summed at once.
+template <WeightFormat kFormat, int kRows>
+__global__ void __launch_bounds__(kThreads) integer_product_kernel(Call a) {
+  constexpr Index kCells = kTeams * (kRows == 1 ? 4 : (kRows == 4 ? 2 : 1));
+  TUTTI_SHARED(int, cell_sums, kCells* kRows* kGroup);
+  const std::uint8_t* const group = a.image + blockIdx.x * a.group_bytes;
+  const Index output = threadIdx.x % kGroup;
+  const Index team = threadIdx.x / kGroup;
+  const Index first_row = static_cast<Index>(blockIdx.y) * kRows;
+  const Index column = static_cast<Index>(blockIdx.x) * kGroup + output;
+  const bool chains = team < kRows && first_row + team < a.rows;
+  float sum = start_of(a, first_row + team, column);
+  for (Index first = 0; first < a.cells; first += kCells) {
+    const Index count = first + kCells < a.cells ? kCells : a.cells - first;
+    for (Index i = team; i < count; i += kTeams) {
+      int sums[kRows] = {};
+      sum_cell<kFormat, kRows>(a, group, first + i, first_row, sums);
+      for (int r = 0; r < kRows; ++r) cell_sums[(i * kRows + r) * kGroup + output] = sums[r];
+    }
+    __syncthreads();
+    for (Index i = 0; chains && i < count; ++i) {
+      sum = add_cell<kFormat>(a, group, first + i, first_row + team,
+                              cell_sums[(i * kRows + team) * kGroup + output], sum);
+    }
+    __syncthreads();
+  }
+  if (chains) store(a, first_row + team, column, sum);
+}
+
+// int8_channel: integers over all of K, scaled once at the end.
+template <int kRows>
+__global__ void __launch_bounds__(kThreads) channel_product_kernel(Call a) {
+  TUTTI_SHARED(int, team_sums, kTeams* kRows* kGroup);
+  const std::uint8_t* const group = a.image + blockIdx.x * a.group_bytes;
+  const Index output = threadIdx.x % kGroup;
+  const Index team = threadIdx.x / kGroup;
+  const Index first_row = static_cast<Index>(blockIdx.y) * kRows;
+  int sums[kRows] = {};
+  for (Index cell = team; cell < a.cells; cell += kTeams) {
+    sum_cell<WeightFormat::int8_channel, kRows>(a, group, cell, first_row, sums);
+  }
+  for (int r = 0; r < kRows; ++r) team_sums[(team * kRows + r) * kGroup + output] = sums[r];
+  __syncthreads();
+  const Index row = first_row + team;
+  if (team >= kRows || row >= a.rows) return;
+  int codes = 0;
+  for (Index t = 0; t < kTeams; ++t) codes += team_sums[(t * kRows + team) * kGroup + output];
+  const float scale = reinterpret_cast<const float*>(group)[output];
+  const Index column = static_cast<Index>(blockIdx.x) * kGroup + output;
+  const float x = a.cells > 0 ? a.codes.scales[row * a.cells] : 0.0F;
+  store(a, row, column, fmaf(static_cast<float>(codes), scale * x, start_of(a, row, column)));
+}
+
+template <WeightFormat kFormat>
+__device__ unsigned code_at(const std::uint8_t* cell, Index output, Index k) {
+  constexpr int kBits = Of<kFormat>::kBits;
+  const Index quad = k / 4;
+  const Index at = 4 * output + k % 4;
+  if constexpr (kBits == 8) {
+    return cell[quad * 64 + at];
+  } else {
+    const unsigned low = cell[quad % 4 * 64 + at] >> (quad / 4 * 4) & 15U;
+    if constexpr (kBits == 4) {
+      return low;
+    } else {
+      const unsigned high = kBits == 5 ? cell[256 + at] >> quad & 1U
+                                       : cell[256 + quad / 4 * 64 + at] >> (quad % 4 * 2) & 3U;
+      return low | high << 4;
+    }
+  }
+}
+
+__device__ float bf16_at(const Call& a, Index group, Index k, Index output) {
+  const std::uint8_t* const from = a.image +
+                                   group / kGroupsTogether * kGroupsTogether * a.group_bytes +
+                                   group % kGroupsTogether * kGroup * 2;
+  return from_bf16(
+      reinterpret_cast<const std::uint16_t*>(from)[k * kGroupsTogether * kGroup + output]);
+}
+
+// A weight in fp32, with the roundings that weight_format.h states.
+template <WeightFormat kFormat>
+__device__ float value_at(const Call& a, Index group, Index cell, Index output, Index k) {
+  const std::uint8_t* const base = a.image + group * a.group_bytes;
+  const std::uint8_t* const from = base + cell_offset<kFormat>(cell);
+  const std::uint8_t* const scales = from + Of<kFormat>::kCodes;
+  const std::uint8_t* const super = base + super_offset<kFormat>(cell);
+  const unsigned code = code_at<kFormat>(from, output, k);
+  const auto number = static_cast<float>(static_cast<int>(code) - Of<kFormat>::kZero);
+  if constexpr (kFormat == WeightFormat::nf4) {
+    return reinterpret_cast<const float*>(scales)[output] * a.table[code];
+  } else if constexpr (kFormat == WeightFormat::int8_channel) {
+    return reinterpret_cast<const float*>(base)[output] * number;
+  } else if constexpr (kFormat == WeightFormat::int4_group) {
+    return half_at(scales, output) * number + half_at(scales + 32, output);
+  } else if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
+    const float scale = half_at(super, output) * static_cast<float>(scales[output]);
+    const float least = half_at(super + 32, output) * static_cast<float>(scales[16 + output]);
+    return scale * number - least;
+  } else if constexpr (kFormat == WeightFormat::q6_k) {
+    const auto own = static_cast<std::int8_t>(scales[k / 16 * 16 + output]);
+    return half_at(super, output) * static_cast<float>(own) * number;
+  } else {
+    return half_at(scales, output) * number;
+  }
+}
+
+// Block (group, rows): the chains of product_nt by the weight's values.
+template <WeightFormat kFormat>
+__global__ void __launch_bounds__(kThreads) exact_product_kernel(Call a) {
+  constexpr Index kDepth = kExactCells * kCell;
+  TUTTI_SHARED(float, values, kDepth* kGroup);
+  const Index output = threadIdx.x % kGroup;
+  const Index row = static_cast<Index>(blockIdx.y) * kRowsTogether + threadIdx.x / kGroup;
+  const Index column = static_cast<Index>(blockIdx.x) * kGroup + output;
+  float sum = start_of(a, row, column);
+  for (Index first = 0; first < a.inputs; first += kDepth) {
+    const Index depth = first + kDepth < a.inputs ? kDepth : a.inputs - first;
+    for (Index i = threadIdx.x; i < depth * kGroup; i += kThreads) {
+      const Index k = first + i / kGroup;
+      if constexpr (kFormat == WeightFormat::bf16) {
+        values[i] = bf16_at(a, blockIdx.x, k, i % kGroup);
+      } else {
+        values[i] = value_at<kFormat>(a, blockIdx.x, k / kCell, i % kGroup, k % kCell);
+      }
+    }
+    __syncthreads();
+    if (row < a.rows) {
+      const float* const x = a.x.at(row) + first;
+      for (Index k = 0; k < depth; ++k) sum = fmaf(x[k], values[k * kGroup + output], sum);
+    }
+    __syncthreads();
+  }
+  store(a, row, column, sum);
+}
+
+LaunchShape shape_of(const Call& call, Index rows_together) {
+  return {dim3(blocks_for(call.outputs, kGroup), blocks_for(call.rows, rows_together)), kThreads};
+}
+
+template <WeightFormat kFormat>
+void launch_integer(cudaStream_t stream, const Call& call) {
+  if (call.rows == 1) {
+    TUTTI_LAUNCH(stream, shape_of(call, 1), (integer_product_kernel<kFormat, 1>), call);
+  } else if (call.rows <= 4) {
+    TUTTI_LAUNCH(stream, shape_of(call, 4), (integer_product_kernel<kFormat, 4>), call);
+  } else {
+    TUTTI_LAUNCH(stream, shape_of(call, kRowsTogether),
+                 (integer_product_kernel<kFormat, kRowsTogether>), call);
+  }
+}
+
+void launch_channel(cudaStream_t stream, const Call& call) {
+  if (call.rows == 1) {
+    TUTTI_LAUNCH(stream, shape_of(call, 1), channel_product_kernel<1>, call);
+  } else if (call.rows <= 4) {
+    TUTTI_LAUNCH(stream, shape_of(call, 4), channel_product_kernel<4>, call);
+  } else {
+    TUTTI_LAUNCH(stream, shape_of(call, kRowsTogether), channel_product_kernel<kRowsTogether>,
+                 call);
+  }
+}
+
+template <WeightFormat kFormat>
+void launch_either(cudaStream_t stream, const Call& call, Activations activations) {
+  if (activations == Activations::int8) return launch_integer<kFormat>(stream, call);
+  TUTTI_LAUNCH(stream, shape_of(call, kRowsTogether), exact_product_kernel<kFormat>, call);
+}
+
+void launch_product(cudaStream_t stream, WeightFormat format, const Call& call,
+                    Activations activations) {
+  const LaunchShape exact = shape_of(call, kRowsTogether);
+  switch (format) {
+    case WeightFormat::bf16:
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::bf16>, call);
+      return;
+    case WeightFormat::nf4:
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::nf4>, call);
+      return;
+    case WeightFormat::int8_channel:
+      if (activations == Activations::int8) return launch_channel(stream, call);
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::int8_channel>, call);
+      return;
+    case WeightFormat::int4_group:
+      return launch_either<WeightFormat::int4_group>(stream, call, activations);
+    case WeightFormat::q8_0: return launch_either<WeightFormat::q8_0>(stream, call, activations);
+    case WeightFormat::q4_0: return launch_either<WeightFormat::q4_0>(stream, call, activations);
+    case WeightFormat::q5_0: return launch_either<WeightFormat::q5_0>(stream, call, activations);
+    case WeightFormat::q4_k: return launch_either<WeightFormat::q4_k>(stream, call, activations);
+    case WeightFormat::q5_k: return launch_either<WeightFormat::q5_k>(stream, call, activations);
+    case WeightFormat::q6_k: return launch_either<WeightFormat::q6_k>(stream, call, activations);
   }
 }
 
 }  // namespace
 
-Result<> quantised_product(cudaStream_t stream, const QuantisedProduct& args) {
-  const bool fits = args.x.rows <= kQuantisedRowsMax && args.x.columns % kQuantGroup == 0 &&
-                    args.y.rows == args.x.rows;
-  if (!fits) {
-    return Error{ErrorCode::invalid_argument,
-                 "quantised_product: up to 16 rows, a depth that is a multiple of 128"};
+Result<> CudaDevice::enqueue(const QuantisedProduct& args) {
+  begin_op();
+  const QuantisedWeight& weight = *args.right;
+  const Index cells = (weight.inputs() + kCell - 1) / kCell;
+  const Index rows = args.left.rows;
+  if (rows > kRowBlocksMax) {
+    return Error{ErrorCode::invalid_argument, "product_quantised: up to 65,535 rows on a GPU"};
   }
-  if (args.x.rows == 0 || args.y.columns == 0) return {};
-  const Call call{Rows(args.x), Rows(args.y),   args.codes,    args.scales,
-                  args.x.rows,  args.y.columns, args.x.columns};
-  const LaunchShape shape{blocks_for(args.y.columns, kWarps), kThreads};
-  if (args.x.rows == 1) {
-    TUTTI_LAUNCH(stream, shape, quantised_product_kernel<1>, call, args.bits);
-  } else if (args.x.rows <= 4) {
-    TUTTI_LAUNCH(stream, shape, quantised_product_kernel<4>, call, args.bits);
-  } else {
-    TUTTI_LAUNCH(stream, shape, quantised_product_kernel<16>, call, args.bits);
+  Call call{reinterpret_cast<const std::uint8_t*>(weight.image()),
+            layout_of(weight.format()).group_bytes(cells),
+            cells,
+            weight.inputs(),
+            weight.outputs(),
+            rows,
+            Rows(args.left),
+            {},
+            Rows(args.output),
+            args.start == ChainStart::output,
+            args.bias,
+            Rows(args.residual),
+            {}};
+  static_cast<void>(enqueues("quantised rows", rows));
+  std::copy(kNormalFloats.begin(), kNormalFloats.end(), call.table);
+  if (args.activations == Activations::int8) {
+    const auto count = static_cast<std::size_t>(rows * cells);
+    auto codes = scratch_.take(count * kCell);
+    if (!codes) return std::move(codes).error();
+    auto scales = scratch_.take(count * sizeof(float));
+    if (!scales) return std::move(scales).error();
+    auto halves = scratch_.take(2 * count * sizeof(std::int32_t));
+    if (!halves) return std::move(halves).error();
+    call.codes = {static_cast<std::int8_t*>(*codes), static_cast<float*>(*scales),
+                  static_cast<std::int32_t*>(*halves)};
+    TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(rows), kThreads}),
+                 round_activations_kernel, Rows(args.left), weight.inputs(), cells, call.codes,
+                 weight.format() == WeightFormat::int8_channel);
   }
-  return check(cudaGetLastError(), "quantised_product");
+  launch_product(stream(), weight.format(), call, args.activations);
+  return end_op();
 }
 
 }  // namespace tutti::kernels::cuda

@@ -10,8 +10,10 @@
 // product_nt reads it in place of `right` (product.h, `packed`), with the same chains: the same
 // bits. An image is a cache: stale once the weight changes, of this build only (kImageVersion).
 //
-// Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument; unsupported on
-// a device, which multiplies by `right` itself.
+// A device's products read rows as they lie: its image is the weight itself, in its memory.
+//
+// Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument; those of the
+// device.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +33,7 @@ class PackedWeight {
   Index outputs() const { return outputs_; }
   Index inputs() const { return inputs_; }
   const float* image() const { return image_.data(); }
-  static std::uint64_t bytes(Index outputs, Index inputs);
+  std::uint64_t bytes() const { return static_cast<std::uint64_t>(image_.size()) * sizeof(float); }
 
  private:
   friend Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight);
@@ -40,7 +42,7 @@ class PackedWeight {
   Index inputs_ = 0;
 };
 
-// weight [outputs, inputs].
+// weight [outputs, inputs], host memory.
 Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight);
 
 }  // namespace tutti::kernels

@@ -18,12 +18,14 @@
 //                       behind its cell's. Integers cost no rounding, so all paths give the same
 //                       bits, with VNNI, AVX2 or neither.
 //
+// A GPU gives these bits too, in both meanings: it reads the same image and keeps the same chains.
+//
 // Row rule as in product.h: a row's bits depend on nothing beside it; threads divide outputs only.
 // bf16 and nf4 have no integer codes: int8 is refused. Limits: K up to 131,072 for int8_channel
 // (its sum of int8 products stays within int32).
 //
-// Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument; unsupported on
-// a device.
+// Ownership: owns the image, on a device in its memory. Threads: immutable once made. Errors:
+// invalid_argument; those of the device.
 #pragma once
 
 #include <cstddef>
@@ -54,7 +56,8 @@ class QuantisedWeight {
   AlignedBytes image_;
 };
 
-// `rows` are `outputs` rows in the format, one after the other, as a GGUF file holds them.
+// `rows` are `outputs` rows in the format, one after the other, as a GGUF file holds them; host
+// memory, as is `weight` below. The image is laid out by the pool, then goes to the device.
 Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
                                   std::span<const std::byte> rows, Index outputs);
 // Quantises first. A weight that is not finite, or not after rounding, is refused.

@@ -9,10 +9,10 @@
 #include "jobs/models/layer.h"
 #include "jobs/models/training_pass.h"
 #include "jobs/optimizers/optimizer.h"
-#include "kernels/cuda/decode/quantised.h"
 #include "kernels/ops/adamw.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/rms_norm.h"
+#include "kernels/ops/weights/quantised_weight.h"
 
 namespace tutti::bench::gpu {
 
@@ -216,22 +216,21 @@ std::vector<Row> decode_rows(CudaDevice& device) {
   const Index n = 6144 + 4096 + 3 * 14336 * 4096 / 4096;
   FloatBuffer x(m * k, &device);
   FloatBuffer y(m * n, &device);
-  FloatBuffer scales(n * k / kernels::cuda::kQuantGroup, &device);
-  FloatBuffer codes(n * k / 4, &device);
+  kernels::ThreadPool pool(1);
+  const kernels::OpContext ctx{&pool, &device};
   std::vector<Row> rows;
-  for (const auto bits : {kernels::cuda::QuantisedProduct::Bits::eight,
-                          kernels::cuda::QuantisedProduct::Bits::four}) {
-    const bool eight = bits == kernels::cuda::QuantisedProduct::Bits::eight;
+  for (const auto format : {kernels::WeightFormat::int8_channel, kernels::WeightFormat::q4_0}) {
+    const std::size_t row_bytes = kernels::row_bytes(format, k);
+    const std::vector<std::byte> zeros(row_bytes * static_cast<std::size_t>(n));
+    const auto weight = kernels::pack_rows(ctx, format, zeros, n);
+    models::must(weight ? Result<>() : Result<>(weight.error()));
     const auto seconds = timed(device, kRuns, [&] {
-      models::must(kernels::cuda::quantised_product(
-          device.stream(),
-          {bits, x.matrix(m, k), reinterpret_cast<const std::uint8_t*>(codes.data()), scales.data(),
-           y.matrix(m, n)}));
+      models::must(kernels::product_quantised(
+          ctx, {.left = x.matrix(m, k), .right = &*weight, .output = y.matrix(m, n)}));
     });
-    const double bytes = static_cast<double>(n * k) * (eight ? 1.0 : 0.5);
-    rows.push_back(
-        row_of(fmt::format("decode products, a layer of 8B, {} bits, 8 rows", eight ? 8 : 4),
-               seconds, bytes, bandwidth, "copy bandwidth"));
+    rows.push_back(row_of(
+        fmt::format("decode products, a layer of 8B, {}, 8 rows", kernels::to_string(format)),
+        seconds, static_cast<double>(zeros.size()), bandwidth, "copy bandwidth"));
   }
   return rows;
 }

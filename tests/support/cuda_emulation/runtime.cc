@@ -125,12 +125,14 @@ cudaError_t release(void* memory) {
 
 struct EmulatedGraph {
   std::vector<Work> work;
+  bool invalid = false;  // something was called that a capture cannot hold
 };
 
 struct EmulatedEvent {
   std::mutex mutex;
   std::condition_variable changed;
   std::uint64_t asked = 0;  // records enqueued
+  bool captured = false;    // the last of them into a graph
   std::uint64_t done = 0;
   steady_clock::time_point at;
 };
@@ -188,6 +190,22 @@ struct EmulatedStream {
   std::unique_ptr<EmulatedGraph> capturing;
   std::thread thread;
 };
+
+namespace {
+
+// The stream that this thread captures.
+thread_local EmulatedStream* captured_here = nullptr;
+
+// Allocating and waiting are errors while the thread captures, and the capture is lost with them.
+bool breaks_capture(EmulatedStream* stream = captured_here) {
+  if (stream == nullptr) return false;
+  const std::lock_guard lock(stream->mutex);
+  if (!stream->capturing) return false;
+  stream->capturing->invalid = true;
+  return true;
+}
+
+}  // namespace
 
 namespace tutti::emulation {
 
@@ -279,11 +297,16 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
   if (const cudaError_t error = sticky(); error != cudaSuccess) return failed(error);
   return allocate(memory, bytes, cudaMemoryTypeDevice);
 }
-cudaError_t cudaFree(void* memory) { return release(memory); }
+cudaError_t cudaFree(void* memory) {
+  if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
+  return release(memory);
+}
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
+  if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
   return allocate(memory, bytes, cudaMemoryTypeHost);
 }
 cudaError_t cudaFreeHost(void* memory) { return release(memory); }
@@ -342,11 +365,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (breaks_capture(stream)) return failed(cudaErrorStreamCaptureUnsupported);
   stream->wait_idle();
   const cudaError_t error = sticky();
   return error == cudaSuccess ? error : failed(error);
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (breaks_capture(stream)) return failed(cudaErrorStreamCaptureUnsupported);
   const std::lock_guard lock(stream->mutex);
   if (!stream->queue.empty() || stream->busy) return cudaErrorNotReady;
   return sticky();
@@ -383,6 +408,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   std::uint64_t record = 0;
   {
     const std::lock_guard lock(event->mutex);
+    event->captured = stream == captured_here;
     record = ++event->asked;
   }
   stream->add([event, record]() -> std::string {
@@ -395,6 +421,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->captured && breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
   // After a fault the stream drops its work, this event's record with it.
   std::unique_lock lock(event->mutex);
   const std::uint64_t record = event->asked;
@@ -405,6 +432,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return error == cudaSuccess ? error : failed(error);
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (event->captured && breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
   const std::lock_guard lock(event->mutex);
   if (event->done < event->asked && sticky() == cudaSuccess) return cudaErrorNotReady;
   return sticky();
@@ -414,7 +442,10 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEven
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceSynchronize() { return sticky(); }
+cudaError_t cudaDeviceSynchronize() {
+  if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
+  return sticky();
+}
 cudaError_t cudaGetLastError() {
   if (const cudaError_t error = sticky(); error != cudaSuccess) return error;
   return device().last.exchange(cudaSuccess);
@@ -436,6 +467,8 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorNotSupported: return "cudaErrorNotSupported";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
   }
   return "unknown";
 }
@@ -449,12 +482,19 @@ const char* cudaGetErrorString(cudaError_t error) {
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   const std::lock_guard lock(stream->mutex);
+  if (captured_here != nullptr || stream->capturing) return failed(cudaErrorInvalidValue);
   stream->capturing = std::make_unique<EmulatedGraph>();
+  captured_here = stream;
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   const std::lock_guard lock(stream->mutex);
-  *graph = stream->capturing.release();
+  *graph = nullptr;
+  if (!stream->capturing) return failed(cudaErrorInvalidValue);
+  captured_here = nullptr;
+  const std::unique_ptr<EmulatedGraph> captured = std::move(stream->capturing);
+  if (captured->invalid) return failed(cudaErrorStreamCaptureInvalidated);
+  *graph = new EmulatedGraph(*captured);
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {

@@ -1,0 +1,187 @@
+// Serving on the emulated GPU: weights in every format, tokens and log-probabilities chosen on the
+// device, decoding steps as captured graphs. Against the same engine on the CPU.
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+#include "jobs/serving/engine.h"
+#include "jobs/serving/scorer.h"
+#include "kernels/cuda/device.h"
+
+namespace tutti::serving {
+namespace {
+
+using kernels::cuda::CudaDevice;
+using kernels::cuda::DeviceOptions;
+
+models::DecoderDescription small_model() {
+  models::DecoderDescription d;
+  d.family = "llama";
+  d.layers = 1;
+  d.width = 256;
+  d.heads = 4;
+  d.kv_heads = 2;
+  d.head_dim = 64;
+  d.feed_forward = 256;
+  d.vocabulary = 90;
+  d.positions_max = 128;
+  d.init_deviation = 0.15;
+  return d;
+}
+
+std::unique_ptr<CudaDevice> open(DeviceOptions::Graphs graphs = DeviceOptions::Graphs::on) {
+  auto opened = CudaDevice::open({.graphs = graphs});
+  REQUIRE(opened);
+  return *std::move(opened);
+}
+
+struct Model {
+  Model() : decoder(*models::Decoder::create(small_model())) {
+    weights = kernels::FloatBuffer(static_cast<kernels::Index>(decoder.layout().elements()));
+    decoder.initialise({&pool}, 5, weights.span());
+  }
+  models::ServingWeights in(std::string_view format, kernels::Device* on) {
+    auto made = models::ServingWeights::from({&pool, on}, decoder, format, weights.span());
+    REQUIRE(made);
+    return *std::move(made);
+  }
+
+  kernels::ThreadPool pool{1};
+  models::Decoder decoder;
+  kernels::FloatBuffer weights;
+};
+
+Request request_of(std::uint64_t id, double temperature, std::uint32_t tokens_max) {
+  Request request;
+  request.id = id;
+  request.tokens = {static_cast<std::uint32_t>(3 + id), 17, static_cast<std::uint32_t>(40 - id)};
+  request.tokens_max = tokens_max;
+  request.temperature = temperature;
+  request.seed = 11 + id;
+  request.logprobs = true;
+  request.ignores_end = true;
+  return request;
+}
+
+struct Answer {
+  std::vector<std::uint32_t> tokens;
+  std::vector<float> logprobs;
+};
+
+// The answers by request; all of them are submitted at once.
+std::vector<Answer> answers_of(Model& model, kernels::Device* on, std::string_view format,
+                               const std::vector<Request>& requests) {
+  const models::ServingWeights images = model.in(format, on);
+  Engine engine({.decoder = &model.decoder, .weights = {}, .tokenizer = nullptr, .images = &images},
+                {&model.pool, on}, {.batch_max = 4});
+  for (const Request& request : requests) REQUIRE(engine.submit(request));
+  std::vector<Answer> answers(requests.size());
+  while (!engine.idle()) {
+    for (const Output& output : engine.step()) {
+      if (output.error) FAIL(output.error->message);
+      Answer& answer = answers[output.id];
+      answer.tokens.insert(answer.tokens.end(), output.tokens.begin(), output.tokens.end());
+      for (const TokenChoice& choice : output.chosen) answer.logprobs.push_back(choice.logprob);
+    }
+  }
+  return answers;
+}
+
+}  // namespace
+
+TEST_CASE("emulation: in every format of weights a GPU serves the CPU's tokens, drawn or greedy") {
+  Model model;
+  const auto device = open();
+  const std::vector<Request> requests{request_of(0, 0.0, 3), request_of(1, 0.9, 3)};
+  for (const std::string_view format : models::serving_formats()) {
+    INFO(format);
+    const auto here = answers_of(model, device.get(), format, requests);
+    const auto on_cpu = answers_of(model, nullptr, format, requests);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      CHECK(here[i].tokens == on_cpu[i].tokens);
+      REQUIRE(here[i].logprobs.size() == 3);
+      for (std::size_t t = 0; t < 3; ++t) {
+        // Norms and attention have bits of their own: an activation may round to the next code.
+        CHECK(here[i].logprobs[t] == Approx(on_cpu[i].logprobs[t]).margin(0.1));
+      }
+    }
+  }
+}
+
+TEST_CASE("emulation: echoed prompts and scored texts have the CPU's log-probabilities") {
+  Model model;
+  const auto device = open();
+  Request echo = request_of(0, 0.0, 1);
+  echo.echo = true;
+  const auto here = answers_of(model, device.get(), "q8_0", {echo});
+  const auto on_cpu = answers_of(model, nullptr, "q8_0", {echo});
+  REQUIRE(here[0].logprobs.size() == 4);
+  for (std::size_t t = 0; t < 4; ++t) {
+    CHECK(here[0].logprobs[t] == Approx(on_cpu[0].logprobs[t]).margin(0.1));
+  }
+  const std::vector<std::int32_t> text{5, 8, 13, 21, 34, 55, 89, 1, 2, 3};
+  const auto scores = [&](kernels::Device* on) {
+    const models::ServingWeights images = model.in("fp32", on);
+    auto scored = score_tokens(
+        {.decoder = &model.decoder, .weights = {}, .tokenizer = nullptr, .images = &images},
+        {&model.pool, on}, text, 0);
+    REQUIRE(scored);
+    return *scored;
+  };
+  const auto there = scores(nullptr);
+  const auto scored = scores(device.get());
+  REQUIRE(scored.size() == 9);
+  for (std::size_t i = 0; i < 9; ++i) CHECK(scored[i] == Approx(there[i]).margin(1e-4));
+}
+
+TEST_CASE("emulation: decoding steps are captured once a bucket of shapes, and change no token") {
+  Model model;
+  const std::vector<Request> requests{request_of(0, 0.8, 12), request_of(1, 0.0, 12),
+                                      request_of(2, 1.1, 5)};
+  const auto captured = open();
+  const auto plain = open(DeviceOptions::Graphs::off);
+  const auto with = answers_of(model, captured.get(), "q8_0", requests);
+  const auto without = answers_of(model, plain.get(), "q8_0", requests);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    CHECK(with[i].tokens == without[i].tokens);
+    CHECK(with[i].logprobs == without[i].logprobs);
+  }
+  // Four decoding steps of three requests, then seven of two: the first of each bucket is plain,
+  // the second captured and launched, the others launch what was captured.
+  const auto& counts = captured->graph_counts();
+  CHECK(counts.plain == 2);
+  CHECK(counts.captured == 2);
+  CHECK(counts.replayed == 7);
+  CHECK(plain->graph_counts().captured == 0);
+}
+
+TEST_CASE("emulation: a step that allocates or waits is no step for a graph, and says so") {
+  const auto device = open();
+  const kernels::FloatBuffer memory(64, device.get());
+  const auto twice = [&](std::uint64_t key, const std::function<Result<>()>& more) {
+    const auto step = [&]() -> Result<> {
+      if (auto zeroed = device->zero(memory.data(), 256); !zeroed) return zeroed;
+      return more();
+    };
+    REQUIRE(device->run_repeated(key, step));
+    return device->run_repeated(key, step);
+  };
+  CHECK(twice(1, [] { return Result<>(); }));
+  const auto waits = twice(2, [&] { return device->synchronize(); });
+  REQUIRE_FALSE(waits);
+  CHECK(waits.error().code == ErrorCode::internal);
+  const auto allocates = twice(3, [&]() -> Result<> {
+    auto taken = device->allocate(16);
+    if (!taken) return taken.error();
+    device->release(*taken);
+    return {};
+  });
+  REQUIRE_FALSE(allocates);
+  CHECK(allocates.error().message.find("could not be captured") != std::string::npos);
+  // The device goes on.
+  CHECK(twice(4, [] { return Result<>(); }));
+  CHECK(device->synchronize());
+}
+
+}  // namespace tutti::serving
