@@ -26,13 +26,16 @@ std::string to_hex(const XXH128_hash_t& hash) {
 json::object object_of(const StateEntry& state) {
   json::array states;
   for (const std::string& name : state.states) states.emplace_back(name);
-  return {{"step", state.step},
-          {"generation", state.generation},
-          {"optimizer", state.optimizer},
-          {"states", std::move(states)},
-          {"weights", state.weights},
-          {"profile", state.profile},
-          {"spec", state.spec}};
+  json::object object{{"step", state.step},
+                      {"generation", state.generation},
+                      {"optimizer", state.optimizer},
+                      {"states", std::move(states)},
+                      {"weights", state.weights},
+                      {"profile", state.profile},
+                      {"spec", state.spec}};
+  // Absent where there are none: manifests of before have no such key, and keep their hash.
+  if (!state.choices.empty()) object["choices"] = state.choices;
+  return object;
 }
 
 StateEntry state_of(const json::object& object) {
@@ -46,6 +49,9 @@ StateEntry state_of(const json::object& object) {
   state.weights = object.at("weights").as_string();
   state.profile = object.at("profile").as_string();
   state.spec = object.at("spec").as_string();
+  if (const json::value* choices = object.if_contains("choices")) {
+    state.choices = choices->as_string();
+  }
   return state;
 }
 

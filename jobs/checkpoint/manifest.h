@@ -34,6 +34,7 @@ struct StateEntry {
   std::vector<std::string> states = {};  // names of the optimizer's states
   std::string weights = {};              // the weight hash
   std::string profile = {};              // the numerics profile
+  std::string choices = {};              // a device's algorithms of products; empty: none
   std::string spec = {};                 // the resolved spec, YAML
 
   bool operator==(const StateEntry&) const = default;

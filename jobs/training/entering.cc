@@ -28,6 +28,9 @@ struct Standing {
 };
 static_assert(sizeof(Standing) == 72);
 
+// Some hundred lines of a hundred characters are usual.
+constexpr std::uint64_t kChoiceBytesMax = 1 << 20;
+
 kernels::Hash128 hash_of(std::string_view text) {
   const std::string digits = sha256_hex(text);
   const auto half = [&](std::size_t from) {
@@ -58,7 +61,8 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
     auto reached = reach_base(plan, entered);
     if (!reached) return reached.error();
   }
-  if (auto rehearsed = rehearse(); !rehearsed) return rehearsed.error();
+  if (auto shared = share_choices(group); !shared) return shared.error();
+  compare_profile();
   auto current = state_.bring_to_host();
   if (!current) return current.error();
   auto copied = copy_states(group, plan);
@@ -103,6 +107,56 @@ Result<> Trainer::reach_base(const EnterPlan& plan, Entered& entered) {
                  fmt::format("no checkpoint is named for step {}", plan.base_step)};
   }
   return initialise();
+}
+
+// One table of algorithms for the group, before its first product: that of a rank that has computed
+// with one, else one that a checkpoint carried, else what rank 0's machine chooses.
+Result<> Trainer::share_choices(kernels::Communicator& group) {
+  if (ctx_.device == nullptr) return {};
+  std::vector<std::uint64_t> claims(group.size());
+  claims[group.rank()] = rehearsed_ ? 2 : (choices_loaded_ ? 1 : 0);
+  std::vector<std::span<std::byte>> blocks;
+  for (std::uint64_t& claim : claims) {
+    blocks.push_back(std::as_writable_bytes(std::span(&claim, 1)));
+  }
+  auto shared = kernels::all_gather(group, blocks);
+  if (!shared) return shared;
+  const auto root =
+      static_cast<std::uint32_t>(std::ranges::max_element(claims) - claims.begin());
+  if (root == group.rank()) {
+    if (auto rehearsed = rehearse(); !rehearsed) return rehearsed;
+  }
+  const std::string own = ctx_.device->choice_table();
+  std::uint64_t bytes = own.size();
+  shared = kernels::broadcast(group, root, std::as_writable_bytes(std::span(&bytes, 1)));
+  if (!shared) return shared;
+  if (bytes > kChoiceBytesMax) {
+    return Error{ErrorCode::corrupt, fmt::format("a table of algorithms of {} bytes", bytes)};
+  }
+  std::string table = root == group.rank() ? own : std::string(bytes, ' ');
+  shared = kernels::broadcast(group, root, std::as_writable_bytes(std::span(table)));
+  if (!shared) return shared;
+  if (table != own) {
+    if (auto adopted = adopt_choices(table); !adopted) return adopted;
+  }
+  return rehearse();
+}
+
+Result<> Trainer::adopt_choices(const std::string& table) {
+  rehearsed_ = false;
+  auto adopted = ctx_.device->adopt_choices(table);
+  if (!adopted) return fail_job(adopted.error());
+  return {};
+}
+
+// Once it is known what this run computes with.
+void Trainer::compare_profile() {
+  if (!loaded_profile_) return;
+  const auto [folder, profile] = *std::exchange(loaded_profile_, std::nullopt);
+  if (profile == numerics_profile()) return;
+  TUTTI_LOG_WARNING("training",
+                    "{} was made in numerics profile {}; steps from here on have the bits of {}",
+                    folder, profile, numerics_profile());
 }
 
 // Before anyone is told the profile.
@@ -154,10 +208,12 @@ Result<std::uint64_t> Trainer::load(const std::string& folder) {
   if (kernels::to_string(state_.weights_hash) != loaded->entry.weights) {
     return Error{ErrorCode::corrupt, folder + ": its weights do not have the hash that it states"};
   }
-  if (loaded->entry.profile != numerics_profile()) {
-    TUTTI_LOG_WARNING("training",
-                      "{} was made in numerics profile {}; steps from here on have the bits of {}",
-                      folder, loaded->entry.profile, numerics_profile());
+  loaded_profile_.emplace(folder, loaded->entry.profile);
+  // Algorithms of another kind of device or library are none for this one.
+  if (ctx_.device != nullptr && !loaded->entry.choices.empty() &&
+      loaded->entry.profile.starts_with(ctx_.device->profile())) {
+    if (auto adopted = adopt_choices(loaded->entry.choices); !adopted) return adopted.error();
+    choices_loaded_ = true;
   }
   state_.step = loaded->entry.step;
   state_.whole = true;
@@ -251,8 +307,8 @@ Result<> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan, Ent
       return fail_job(
           {ErrorCode::stale,
            fmt::format("rank {} and rank 0 compute in different numerics profiles, this "
-                       "rank in {}: their machines have chosen other algorithms for "
-                       "products; remove the cache folder of one of them",
+                       "rank in {}: they have met other products, or cannot run rank 0's "
+                       "algorithms",
                        peer, numerics_profile())});
     }
     if (other.weights != state_.weights_hash) {

@@ -171,6 +171,7 @@ checkpoint::CheckpointState Trainer::checkpoint_state() const {
                     .states = std::move(names),
                     .weights = kernels::to_string(state_.weights_hash),
                     .profile = numerics_profile(),
+                    .choices = ctx_.device != nullptr ? ctx_.device->choice_table() : "",
                     .spec = job_.spec_text},
           .tokenizer = job_.tokenizer};
 }

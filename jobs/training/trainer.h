@@ -117,6 +117,9 @@ class Trainer {
   Result<std::uint64_t> copy_states(kernels::Communicator& group, const EnterPlan& plan);
   Result<> agree(kernels::Communicator& group, const EnterPlan& plan, Entered& entered);
   Result<> rehearse();
+  Result<> share_choices(kernels::Communicator& group);
+  Result<> adopt_choices(const std::string& table);
+  void compare_profile();
   bool save_is_missing(const EnterPlan& plan) const;
   Result<> hash_optimizer(const EnterPlan& plan, std::uint32_t rank);
   Result<> hash_weights();
@@ -138,6 +141,9 @@ class Trainer {
   ShardGradients gradients_;
   std::optional<StepReduction> reduction_;  // of the generation
   bool rehearsed_ = false;
+  bool choices_loaded_ = false;  // with the state, from a checkpoint
+  // What was loaded last and not compared yet: the checkpoint and its profile.
+  std::optional<std::pair<std::string, std::string>> loaded_profile_;
   std::uint64_t generation_ = 0;
   std::optional<Pending> pending_;
   std::optional<StepRecord> finished_;  // alone, and not yet told: kept until a group is entered

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "jobs/checkpoint/checkpoint_writer.h"
 #include "jobs/models/inference_pass.h"
 #include "jobs/training/memory_estimate.h"
 #include "kernels/cuda/device.h"
@@ -166,44 +167,73 @@ TEST_CASE("emulation: bf16 products keep the hashes for 1, 2 and 4 ranks, and ar
   CHECK(undisturbed(tiny, 4) == expected);
 }
 
-TEST_CASE("emulation: ranks whose products take different algorithms do not form a group") {
-  const TinyJob tiny({.micro = 1});
-  const auto job = tiny.open();
-  const test::TemporaryFolder cache;
-  const EnterPlan plan{.generation = 1, .root = tiny.checkpoints()};
-  const auto enter = [&](const Members& members) {
-    const Groups groups = linked_groups(members);
-    std::vector<Error> errors(members.size());
-    test::on_ranks(static_cast<std::uint32_t>(members.size()), [&](std::uint32_t rank) {
-      const auto entered = members[rank]->trainer->enter(*groups[rank], plan);
-      if (!entered) errors[rank] = entered.error();
-    });
-    return errors;
-  };
-  const auto member = [&] { return std::make_unique<Member>(*job, cache.path()); };
-  Members alike;
-  for (int rank = 0; rank < 2; ++rank) alike.push_back(member());
-  CHECK(enter(alike) == std::vector<Error>(2));
-  CHECK(alike[0]->device->choices() == alike[1]->device->choices());
-  CHECK(alike[0]->device->choices().size() == 8);
+namespace {
 
-  // What a machine has stored is what it takes.
-  const auto file = std::filesystem::directory_iterator(cache.path())->path().string();
+// The file of a folder that has chosen its algorithms, with another one for each product.
+void choose_others(const std::filesystem::path& cache) {
+  const auto file = std::filesystem::directory_iterator(cache)->path().string();
   const auto stored = std::filesystem::path(file.substr(0, file.find(".txt")) + ".txt");
   std::string text = *read_file(stored);
   for (auto at = text.find(" 0\n"); at != std::string::npos; at = text.find(" 0\n"))
     text[at + 1] = '7';
   REQUIRE(write_file_atomically(stored, text));
-  Members apart;
-  apart.push_back(member());
-  apart.push_back(std::make_unique<Member>(*job));
-  CHECK(apart[0]->device->profile() == apart[1]->device->profile());
-  for (const Error& error : enter(apart)) {
-    CHECK(error.code == ErrorCode::stale);
-    CHECK(error.message.find("rank 1 and rank 0 compute in different numerics profiles") == 0);
-  }
-  for (const auto& one : apart) CHECK(one->trainer->job_failed());
-  CHECK(apart[0]->device->choices() != apart[1]->device->choices());
+}
+
+}  // namespace
+
+TEST_CASE("emulation: ranks whose machines chose other algorithms take those of one of them") {
+  const TinyJob tiny({.micro = 1});
+  const auto job = tiny.open();
+  const EnterPlan plan{.generation = 1, .root = tiny.checkpoints()};
+  const Hashes usual = undisturbed(tiny, 1);
+  const test::TemporaryFolder cache;
+  const auto stored = [&] { return std::make_unique<Member>(*job, cache.path()); };
+  const auto fresh = [&] { return std::make_unique<Member>(*job); };
+  const auto members_of = [](auto... members) {
+    Members out;
+    (out.push_back(std::move(members)), ...);
+    return out;
+  };
+  Hashes alike;
+  run_generation(members_of(stored()), plan, 4, alike);
+  CHECK(alike == usual);
+  choose_others(cache.path());
+  Hashes others;
+  run_generation(members_of(stored()), plan, 4, others);
+  REQUIRE(others.size() == 4);
+  CHECK(others.at(1) != usual.at(1));
+
+  // Rank 0's table is the group's.
+  Hashes hashes;
+  Members pair = members_of(stored(), fresh());
+  run_generation(pair, plan, 2, hashes);
+  CHECK(pair[1]->device->choices() == pair[0]->device->choices());
+  // In a later generation that of those who have computed, also where rank 0 is a newcomer with
+  // choices of its own.
+  pair[0] = fresh();
+  run_generation(pair,
+                 {.generation = 2, .base_step = 2, .root = tiny.checkpoints(), .copies = {{1, 0}}},
+                 3, hashes);
+  CHECK(hashes == Hashes(others.begin(), std::next(others.begin(), 3)));
+
+  // A checkpoint carries it to machines that would choose otherwise.
+  REQUIRE(pair[0]->trainer->bring_to_host());
+  const auto state = pair[0]->trainer->checkpoint_state();
+  CHECK(state.entry.choices == pair[0]->device->choice_table());
+  const auto files = checkpoint::write_part(
+      state, {.root = tiny.checkpoints(), .generation = 2, .rank = 0, .ranks = 1});
+  REQUIRE(files);
+  const auto folder = checkpoint::commit(
+      {.root = tiny.checkpoints(), .step = 3, .generation = 2, .files = *files});
+  REQUIRE(folder);
+  Hashes resumed;
+  run_generation(members_of(fresh(), fresh()),
+                 {.generation = 3,
+                  .base_step = 3,
+                  .checkpoint = folder->string(),
+                  .root = tiny.checkpoints()},
+                 4, resumed);
+  CHECK(resumed.at(4) == others.at(4));
 }
 
 TEST_CASE("emulation: a job that a device has no room for is refused with both numbers") {

@@ -2,7 +2,8 @@
 //
 // The library is free in its choice of algorithm, so the heuristic offers first one with split-K,
 // which code that keeps bits must not take, and then one without. An algorithm that was not handed
-// out, or that splits, computes nothing.
+// out, or that splits, computes nothing. One whose last word is not zero adds in the other
+// direction: it has other bits, as another algorithm of the library may.
 #include <cublasLt.h>
 
 #include <cmath>
@@ -60,6 +61,7 @@ struct Matmul {
   float* d;
   EmulatedLayout a_layout, b_layout, c_layout, d_layout;
   float alpha, beta;
+  bool backwards;
 
   // One chain of fused multiply-adds for each output.
   void run() const {
@@ -73,7 +75,8 @@ struct Matmul {
     std::vector<float> sums(m);
     for (std::size_t column = 0; column < n; ++column) {
       std::fill(sums.begin(), sums.end(), 0.0F);
-      for (std::size_t k = 0; k < depth; ++k) {
+      for (std::size_t step = 0; step < depth; ++step) {
+        const std::size_t k = backwards ? depth - 1 - step : step;
         const float by = right[column * depth + k];
         const float* const from = by_depth.data() + k * m;
         for (std::size_t i = 0; i < m; ++i) sums[i] = __builtin_fmaf(from[i], by, sums[i]);
@@ -212,7 +215,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                     *c_layout,
                     *d_layout,
                     *static_cast<const float*>(alpha),
-                    *static_cast<const float*>(beta)};
+                    *static_cast<const float*>(beta),
+                    algorithm->data[7] != 0};
   tutti::emulation::enqueue(stream, [call]() -> std::string {
     call.run();
     return {};
