@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <limits>
 
+#include "kernels/tensor/buffer.h"
 #include "tests/unit/training/tiny_run.h"
 
 namespace tutti::training {
@@ -83,6 +84,24 @@ TEST_CASE("trainer: the number of shards is part of the numerics, the number of 
   const auto two = run(TinyJob({.batch = 8, .shards = 2, .steps = 1}), {});
   CHECK(eight[0].loss == Approx(two[0].loss));
   CHECK_FALSE(eight[0].weights == two[0].weights);
+}
+
+TEST_CASE("trainer: after the first steps a step takes no memory for tensors or scratch") {
+  const TinyJob tiny({.steps = 60});
+  const auto job = tiny.open();
+  const auto groups = test::form_group(1);
+  Progress progress;
+  Trainer trainer(*job, 3, progress);
+  REQUIRE(trainer.enter(*groups[0], {.generation = 1, .root = tiny.checkpoints()}).ok());
+  int allocating = 0;
+  for (std::uint64_t step = 0; step < 60; ++step) {
+    const long before = kernels::AlignedBytes::allocations();
+    REQUIRE(trainer.step(*groups[0], 0).ok());
+    if (kernels::AlignedBytes::allocations() != before) ++allocating;
+  }
+  // The first, and those in which one of the three threads met a piece larger than any before.
+  CHECK(allocating > 0);
+  CHECK(allocating <= 20);
 }
 
 TEST_CASE("trainer: flags raised by one rank reach all after the same step") {
