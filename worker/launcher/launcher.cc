@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -15,11 +16,28 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <new>
 #include <string_view>
 
 namespace tutti::worker {
 
 namespace {
+
+#ifdef __SANITIZE_THREAD__
+// ThreadSanitizer takes every clone for a fork, so here it is one: the child has a copy of our
+// memory, and what is said below of sharing it holds for its report alone.
+constexpr int kShareMemory = 0;
+#else
+constexpr int kShareMemory = CLONE_VM;
+#endif
+
+enum Step : int { kStepFolder = 1, kStepExec, kStepLimits, kStepOther };
+
+// Written by the child, before it ends without having executed its program.
+struct ChildReport {
+  volatile int failed_step = 0;  // a Step; 0: it was executed
+  volatile int error = 0;
+};
 
 // Everything that the child needs, made before the fork: between fork and exec only system calls
 // are safe.
@@ -34,16 +52,12 @@ struct ChildPlan {
   const std::vector<FileDescriptor>* entrances = nullptr;  // of its group
   std::uint64_t data_bytes_max = 0;                        // RLIMIT_DATA; 0: none
   pid_t parent = -1;
-  // Written by the child, whose memory is ours until it has executed its program.
-  volatile int failed_step = 0;  // a Step; 0: it was executed
-  volatile int error = 0;
+  ChildReport* report = nullptr;
 };
 
-enum Step : int { kStepFolder = 1, kStepExec, kStepLimits, kStepOther };
-
 [[noreturn]] void fail(ChildPlan& plan, Step step) {
-  plan.error = errno;
-  plan.failed_step = step;
+  plan.report->error = errno;
+  plan.report->failed_step = step;
   ::_exit(127);
 }
 
@@ -122,20 +136,20 @@ bool is_executable(const std::string& path) {
          ::access(path.c_str(), X_OK) == 0;
 }
 
-Error start_error(const LaunchPlan& plan, const ChildPlan& child) {
-  switch (child.failed_step) {
+Error start_error(const LaunchPlan& plan, const ChildReport& report) {
+  switch (report.failed_step) {
     case kStepFolder: {
-      Error error = errno_error("cannot enter the folder " + plan.folder.string(), child.error);
+      Error error = errno_error("cannot enter the folder " + plan.folder.string(), report.error);
       error.code = ErrorCode::invalid_argument;
       return error;
     }
-    case kStepExec: return errno_error("cannot execute " + plan.command[0], child.error);
+    case kStepExec: return errno_error("cannot execute " + plan.command[0], report.error);
     case kStepLimits: {
-      Error error = errno_error("cannot hold the process to its limits", child.error);
+      Error error = errno_error("cannot hold the process to its limits", report.error);
       error.code = ErrorCode::internal;
       return error;
     }
-    default: return errno_error("cannot start " + plan.command[0], child.error);
+    default: return errno_error("cannot start " + plan.command[0], report.error);
   }
 }
 
@@ -168,7 +182,7 @@ pid_t spawn_child(ChildPlan& plan, int& pidfd) {
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = ::clone(&run_child, stack + kStackBytes,
-                            CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan, &pidfd);
+                            kShareMemory | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan, &pidfd);
   const int error = errno;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   errno = error;
@@ -202,6 +216,11 @@ Result<Launched> launch(const LaunchPlan& plan) {
   static FileDescriptor null;  // one thread launches
   if (!null) null.reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return errno_error("cannot open /dev/null", errno);
+  // Shared, so that what the child writes is seen here even where it has a copy of the rest.
+  static void* const page = ::mmap(nullptr, sizeof(ChildReport), PROT_READ | PROT_WRITE,
+                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return Error{ErrorCode::internal, "cannot map a page to share"};
+  ChildReport& report = *new (page) ChildReport{};
 
   std::vector<std::string> command = plan.command;
   std::vector<std::string> environment = plan.environment;
@@ -226,16 +245,17 @@ Result<Launched> launch(const LaunchPlan& plan) {
                   .socket = theirs.get(),
                   .entrances = &plan.group.entrances,
                   .data_bytes_max = plan.data_bytes_max,
-                  .parent = ::getpid()};
+                  .parent = ::getpid(),
+                  .report = &report};
   int pidfd = -1;
   const pid_t pid = spawn_child(child, pidfd);
   if (pid < 0) return errno_error("cannot make a process", errno);
   Launched out;
   out.pid = pid;
   out.pidfd.reset(pidfd);
-  if (child.failed_step != 0) {
+  if (report.failed_step != 0) {
     ::waitpid(pid, nullptr, 0);
-    return start_error(plan, child);
+    return start_error(plan, report);
   }
   out.output = std::move(output->read);
   ::fcntl(out.output.get(), F_SETFL, O_NONBLOCK);
