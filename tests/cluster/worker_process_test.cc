@@ -8,8 +8,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "tests/support/patience.h"
+#include "tests/support/sanitizers.h"
 #include "tests/support/scripted_coordinator.h"
 #include "tests/support/temporary_folder.h"
 #include "worker/launcher/launcher.h"
@@ -62,10 +64,12 @@ class Worker {
 
  private:
   static worker::Launched launch_on(const std::filesystem::path& folder) {
+    std::vector<std::string> environment{"PATH=/usr/bin:/bin", "TUTTI_LOG=warning"};
+    test::add_sanitizer_options(environment);
     auto launched =
         worker::launch({.command = {binary("worker_main"), (folder / "worker").string(),
                                     (folder / "join.json").string(), binary("obedient_rank")},
-                        .environment = {"PATH=/usr/bin:/bin", "TUTTI_LOG=warning"},
+                        .environment = environment,
                         .folder = {},
                         .linked = false});
     REQUIRE(launched);

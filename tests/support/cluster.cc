@@ -16,6 +16,7 @@
 #include "protocol/base/rng.h"
 #include "protocol/base/secret.h"
 #include "tests/support/patience.h"
+#include "tests/support/sanitizers.h"
 
 namespace tutti::test {
 
@@ -39,9 +40,7 @@ std::string content_of(const fs::path& path) {
 
 std::vector<std::string> base_environment(const std::vector<std::string>& more) {
   std::vector<std::string> out{"PATH=/usr/local/bin:/usr/bin:/bin", "TUTTI_LOG=info"};
-  for (const char* name : {"ASAN_OPTIONS", "TSAN_OPTIONS"}) {  // ops/sanitize
-    if (const char* value = std::getenv(name)) out.push_back(std::string(name) + '=' + value);
-  }
+  add_sanitizer_options(out);
   out.insert(out.end(), more.begin(), more.end());
   return out;
 }
@@ -314,6 +313,7 @@ int Cluster::stop() {
   }
   for (const auto& segment : fs::directory_iterator("/dev/shm")) {
     const std::string name = segment.path().filename().string();
+    if (name == "tutti-cores") continue;  // which worker the machine's cores belong to: it stays
     if (name.find("tutti") != std::string::npos) FAIL_CHECK("left behind: /dev/shm/" << name);
   }
   return shell_code(*status);
