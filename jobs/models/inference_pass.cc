@@ -368,8 +368,8 @@ Result<> InferencePass::Impl::choose(const kernels::OpContext& ctx, const Weight
     return kernels::choose_tokens(ctx, {.logits = output, .draws = draws, .chosen = answers});
   };
   // Steps that only decode are alike; prompts come in all sizes.
-  const bool repeats = ctx.device != nullptr && chunks.size() == tokens.size() &&
-                       draws.size() == tokens.size();
+  const bool repeats =
+      ctx.device != nullptr && chunks.size() == tokens.size() && draws.size() == tokens.size();
   const Result<> done =
       repeats ? ctx.device->run_repeated(memory_key(*weights.images), step) : step();
   if (!done) return done;
@@ -380,6 +380,10 @@ Result<> InferencePass::Impl::choose(const kernels::OpContext& ctx, const Weight
 
 InferencePass::InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device)
     : impl_(std::make_unique<Impl>(decoder, limits, device)) {}
+std::uint64_t InferencePass::workspace_bytes(const DecoderDescription& description,
+                                             PassLimits limits) {
+  return static_cast<std::uint64_t>(InferencePlan(description, limits).floats) * sizeof(float);
+}
 InferencePass::InferencePass(InferencePass&&) noexcept = default;
 InferencePass::~InferencePass() = default;
 

@@ -65,6 +65,8 @@ class InferencePass {
  public:
   // On a device, weights and caches are its memory; tokens, logits and choices stay the host's.
   InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr);
+  // Bytes of activations that the constructor sets aside.
+  static std::uint64_t workspace_bytes(const DecoderDescription& description, PassLimits limits);
   InferencePass(InferencePass&&) noexcept;
   ~InferencePass();
 

@@ -77,6 +77,15 @@ std::span<const std::string_view> serving_formats() {
   return kNames;
 }
 
+namespace {
+
+Error unknown_format(std::string_view format) {
+  return {ErrorCode::invalid_argument, fmt::format("\"{}\" is no format of weights; there are {}",
+                                                   format, fmt::join(serving_formats(), ", "))};
+}
+
+}  // namespace
+
 struct ServingWeights::Maker {
   const kernels::OpContext& ctx;
   const Decoder& decoder;
@@ -162,11 +171,7 @@ struct ServingWeights::Maker {
 Result<ServingWeights> ServingWeights::make(const kernels::OpContext& ctx, const Decoder& decoder,
                                             std::string_view format, const Source& source) {
   const FormatName* const found = find_format(format);
-  if (found == nullptr) {
-    return Error{ErrorCode::invalid_argument,
-                 fmt::format("\"{}\" is no format of weights; there are {}", format,
-                             fmt::join(serving_formats(), ", "))};
-  }
+  if (found == nullptr) return unknown_format(format);
   Maker maker{.ctx = ctx, .decoder = decoder, .format = *found, .made = {}};
   static std::atomic<std::uint64_t> last_number{0};
   maker.made.number_ = ++last_number;
@@ -210,6 +215,36 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
   return make(ctx, decoder, format, [&](const Parameter& parameter, std::span<float> values) {
     return reader->read(parameter.name, parameter.shape, values);
   });
+}
+
+Result<std::uint64_t> ServingWeights::device_bytes(const Decoder& decoder,
+                                                   std::string_view format) {
+  const FormatName* const found = find_format(format);
+  if (found == nullptr) return unknown_format(format);
+  const bool tied = decoder.description().tied;
+  const auto image = [&](const Parameter& parameter) {
+    if (!found->format) return parameter.elements * sizeof(float);
+    return std::uint64_t{kernels::QuantisedWeight::image_bytes(
+        *found->format, static_cast<Index>(parameter.shape[0]),
+        static_cast<Index>(parameter.shape[1]))};
+  };
+  std::uint64_t bytes = 0;
+  for (const Parameter& parameter : decoder.layout().parameters()) {
+    if (parameter.shape.size() == 1) {
+      bytes += parameter.elements * sizeof(float);
+    } else if (parameter.role != Role::embedding) {
+      bytes += image(parameter);
+    } else {
+      // The table; and the head's image, which is the table where both are fp32.
+      if (tied) bytes += image(parameter);
+      if (found->format) {
+        bytes += (parameter.elements * sizeof(kernels::Bf16) + 63) / 64 * 64;
+      } else if (!tied) {
+        bytes += parameter.elements * sizeof(float);
+      }
+    }
+  }
+  return bytes;
 }
 
 std::uint64_t ServingWeights::bytes() const {

@@ -45,6 +45,8 @@ class ServingWeights {
                                      std::string_view format, const std::filesystem::path& folder);
 
   std::uint64_t bytes() const;
+  // What they will take of a device, from shapes alone. Errors: invalid_argument (the format).
+  static Result<std::uint64_t> device_bytes(const Decoder& decoder, std::string_view format);
   // Which weights these are, among all that the process has made.
   std::uint64_t number() const { return number_; }
 

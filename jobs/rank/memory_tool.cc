@@ -6,10 +6,14 @@
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 #include <vector>
 
+#include "jobs/models/inference_pass.h"
+#include "jobs/models/serving_weights.h"
+#include "jobs/serving/engine.h"
 #include "jobs/tokenizers/tool_arguments.h"
 #include "jobs/training/memory_estimate.h"
 #include "protocol/base/file.h"
@@ -24,9 +28,9 @@ namespace {
 constexpr std::string_view kHelp =
     R"(usage: tutti memory JOB.yaml [--set KEY=VALUE]... [-o text|json]
 
-What a training job takes of the memory of each GPU, by component, of the number of ranks that
-takes most; ask for such GPUs with resources.device_memory. The same figures decide in a rank
-whether the job fits.
+What a training or serving job takes of the memory of each GPU, by component; of training with
+the number of ranks that takes most. Ask for such GPUs with resources.device_memory. The same
+figures decide in a rank whether the job, or the weights of a served model, fit.
 
   --set KEY=VALUE    changes the spec, as in `tutti submit`
   -o text|json       json: one object with `bytes`, `ranks`, `parts` (`name`, `bytes`)
@@ -37,6 +41,8 @@ Examples:
 )";
 
 constexpr double kMegabyte = 1024.0 * 1024.0;
+// The library's workspace of products, and what other ops take for themselves.
+constexpr std::uint64_t kServingOpsRoom = std::uint64_t{64} << 20;
 
 std::string text_of(const training::MemoryEstimate& estimate) {
   std::string out;
@@ -59,14 +65,40 @@ std::string json_of(const training::MemoryEstimate& estimate) {
          "\n";
 }
 
+// As the engine sets it aside. Pages are those of as many whole contexts as are decoded together; a
+// rank takes half of what the weights leave, and lets requests wait where that is less.
+Result<training::MemoryEstimate> estimate_of_server(const spec::JobSpec& spec) {
+  const auto decoder = models::load_decoder(spec.model.path);
+  if (!decoder) return decoder.error();
+  const models::DecoderDescription& d = decoder->description();
+  const auto weights = models::ServingWeights::device_bytes(*decoder, spec.serve.weights);
+  if (!weights) return weights.error();
+  const std::uint32_t context = spec.serve.tokens_max == 0
+                                    ? d.positions_max
+                                    : std::min(spec.serve.tokens_max, d.positions_max);
+  const std::uint32_t batch = std::max(1U, spec.serve.batch_max);
+  const models::PassLimits limits{.rows_max = std::max(batch, serving::EngineOptions{}.step_tokens),
+                                  .samples_max = batch};
+  training::MemoryEstimate estimate;
+  estimate.parts = {
+      {"weights", *weights},
+      {"pages", batch * models::KvCache::bytes(d, context)},
+      {"activations", models::InferencePass::workspace_bytes(d, limits)},
+      {"logits", std::uint64_t{batch} * d.vocabulary * sizeof(float)},
+      {"ops", kServingOpsRoom},
+  };
+  return estimate;
+}
+
 Result<training::MemoryEstimate> estimate_of(const std::string& file,
                                              const std::vector<std::string>& settings) {
   const auto text = read_file(file);
   if (!text) return text.error();
   const auto spec = spec::parse_job_spec(*text, {.file = file, .overrides = settings});
   if (!spec) return spec.error();
+  if (spec->kind == spec::JobKind::serve) return estimate_of_server(*spec);
   if (spec->kind != spec::JobKind::train) {
-    return Error{ErrorCode::invalid_argument, file + ": it is not a job of kind train"};
+    return Error{ErrorCode::invalid_argument, file + ": it is no job of kind train or serve"};
   }
   return training::estimate_memory(*spec);
 }

@@ -98,6 +98,7 @@ class ServeWork final : public Work {
     std::uint64_t request = 0;
   };
 
+  Result<> check_room();
   void serve();
   void take(const Arrived& arrived);
   void take(const serving::Output& output);
@@ -133,6 +134,7 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
   auto device = open_rank_device(order);
   if (!device) return device.error();
   device_ = *std::move(device);
+  if (auto fits = check_room(); !fits) return fits;
   auto model =
       serving::load_served_model({&*pool_, device_.get()}, spec_.model.path, spec_.serve.weights);
   if (!model) return model.error();
@@ -145,6 +147,24 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
   if (!free) return free.error();
   cache_bytes_ = *free / 2;
   return {};
+}
+
+// Before anything is read: a model that is too large for the device is the user's, as no retry
+// helps.
+Result<> ServeWork::check_room() {
+  if (!device_) return {};
+  const auto decoder = models::load_decoder(spec_.model.path);
+  if (!decoder) return decoder.error();
+  const auto needed = models::ServingWeights::device_bytes(*decoder, spec_.serve.weights);
+  if (!needed) return needed.error();
+  const auto free = device_->free_bytes();
+  if (!free) return free.error();
+  if (*needed <= *free) return {};
+  return Error{ErrorCode::invalid_argument,
+               "the model needs " + std::to_string(*needed >> 20) + " MB in " +
+                   spec_.serve.weights + " on " + std::string(device_->name()) + ", which has " +
+                   std::to_string(*free >> 20) +
+                   " MB free: take fewer bits (serve.weights), or a larger GPU"};
 }
 
 Result<std::string> ServeWork::listen() {

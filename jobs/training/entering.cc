@@ -121,8 +121,7 @@ Result<> Trainer::share_choices(kernels::Communicator& group) {
   }
   auto shared = kernels::all_gather(group, blocks);
   if (!shared) return shared;
-  const auto root =
-      static_cast<std::uint32_t>(std::ranges::max_element(claims) - claims.begin());
+  const auto root = static_cast<std::uint32_t>(std::ranges::max_element(claims) - claims.begin());
   if (root == group.rank()) {
     if (auto rehearsed = rehearse(); !rehearsed) return rehearsed;
   }

@@ -9,10 +9,10 @@ namespace tutti::kernels {
 
 Result<> choose_tokens(const OpContext& ctx, const ChooseTokens& args) {
   const Index width = args.logits.columns;
-  const bool fits = static_cast<Index>(args.draws.size()) == args.logits.rows &&
-                    (args.draws.empty() || width > 0) &&
-                    std::ranges::all_of(args.draws,
-                                        [&](const TokenDraw& d) { return d.given < width; });
+  const bool fits =
+      static_cast<Index>(args.draws.size()) == args.logits.rows &&
+      (args.draws.empty() || width > 0) &&
+      std::ranges::all_of(args.draws, [&](const TokenDraw& d) { return d.given < width; });
   if (!fits) {
     return Error{ErrorCode::invalid_argument,
                  "choose_tokens: one draw for each row of logits, given tokens among its columns"};

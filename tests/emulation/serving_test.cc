@@ -15,7 +15,7 @@ namespace {
 using kernels::cuda::CudaDevice;
 using kernels::cuda::DeviceOptions;
 
-models::DecoderDescription small_model() {
+models::DecoderDescription small_model(bool tied) {
   models::DecoderDescription d;
   d.family = "llama";
   d.layers = 1;
@@ -26,6 +26,7 @@ models::DecoderDescription small_model() {
   d.feed_forward = 256;
   d.vocabulary = 90;
   d.positions_max = 128;
+  d.tied = tied;
   d.init_deviation = 0.15;
   return d;
 }
@@ -37,7 +38,7 @@ std::unique_ptr<CudaDevice> open(DeviceOptions::Graphs graphs = DeviceOptions::G
 }
 
 struct Model {
-  Model() : decoder(*models::Decoder::create(small_model())) {
+  explicit Model(bool tied = false) : decoder(*models::Decoder::create(small_model(tied))) {
     weights = kernels::FloatBuffer(static_cast<kernels::Index>(decoder.layout().elements()));
     decoder.initialise({&pool}, 5, weights.span());
   }
@@ -106,6 +107,23 @@ TEST_CASE("emulation: in every format of weights a GPU serves the CPU's tokens, 
         CHECK(here[i].logprobs[t] == Approx(on_cpu[i].logprobs[t]).margin(0.1));
       }
     }
+  }
+}
+
+TEST_CASE("emulation: what weights take of a device is known from their shapes") {
+  for (const bool tied : {false, true}) {
+    Model model(tied);
+    const auto device = open();
+    for (const std::string_view format : models::serving_formats()) {
+      INFO(format << (tied ? ", tied" : ""));
+      const auto before = *device->free_bytes();
+      const auto images = model.in(format, device.get());
+      const auto expected = models::ServingWeights::device_bytes(model.decoder, format);
+      REQUIRE(expected);
+      CHECK(images.bytes() == *expected);
+      CHECK(before - *device->free_bytes() == *expected);
+    }
+    CHECK_FALSE(models::ServingWeights::device_bytes(model.decoder, "int3"));
   }
 }
 

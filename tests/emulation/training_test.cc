@@ -223,16 +223,14 @@ TEST_CASE("emulation: ranks whose machines chose other algorithms take those of 
   const auto files = checkpoint::write_part(
       state, {.root = tiny.checkpoints(), .generation = 2, .rank = 0, .ranks = 1});
   REQUIRE(files);
-  const auto folder = checkpoint::commit(
-      {.root = tiny.checkpoints(), .step = 3, .generation = 2, .files = *files});
+  const auto folder =
+      checkpoint::commit({.root = tiny.checkpoints(), .step = 3, .generation = 2, .files = *files});
   REQUIRE(folder);
   Hashes resumed;
-  run_generation(members_of(fresh(), fresh()),
-                 {.generation = 3,
-                  .base_step = 3,
-                  .checkpoint = folder->string(),
-                  .root = tiny.checkpoints()},
-                 4, resumed);
+  run_generation(
+      members_of(fresh(), fresh()),
+      {.generation = 3, .base_step = 3, .checkpoint = folder->string(), .root = tiny.checkpoints()},
+      4, resumed);
   CHECK(resumed.at(4) == others.at(4));
 }
 

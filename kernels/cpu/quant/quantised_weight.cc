@@ -197,6 +197,12 @@ void run_exact(const OpContext& ctx, const QuantisedProduct& args) {
 
 }  // namespace
 
+// With room for the last loads behind it.
+std::size_t QuantisedWeight::image_bytes(WeightFormat format, Index outputs, Index inputs) {
+  const Index group_bytes = layout_of(format).group_bytes(cells_of(inputs));
+  return static_cast<std::size_t>(groups_of(outputs) * group_bytes + kGroup * 4);
+}
+
 Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
                                   std::span<const std::byte> rows, Index outputs) {
   // Bytes of a row tell its inputs: each format's are proportional to them.
@@ -214,8 +220,7 @@ Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
   weight.inputs_ =
       outputs > 0 ? static_cast<Index>((row - fixed) / block) * block_inputs(format) : 0;
   const Index cells = cells_of(weight.inputs_);
-  const Index group_bytes = layout_of(format).group_bytes(cells);
-  AlignedBytes laid_out(static_cast<std::size_t>(groups_of(outputs) * group_bytes + kGroup * 4));
+  AlignedBytes laid_out(QuantisedWeight::image_bytes(format, outputs, weight.inputs_));
   auto* const image = reinterpret_cast<std::uint8_t*>(laid_out.data());
   const Index groups = (outputs + kGroup - 1) / kGroup;
   ctx.pool->parallel_for(groups, 1, [&](int, Index begin, Index end) {

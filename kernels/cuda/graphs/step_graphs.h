@@ -22,8 +22,8 @@
 #include <map>
 #include <vector>
 
-#include "kernels/cuda/runtime.h"
 #include "kernels/cuda/graphs/work_watch.h"
+#include "kernels/cuda/runtime.h"
 
 namespace tutti::kernels::cuda {
 

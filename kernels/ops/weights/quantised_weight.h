@@ -46,6 +46,8 @@ class QuantisedWeight {
   Index inputs() const { return inputs_; }
   const std::byte* image() const { return image_.data(); }
   std::size_t bytes() const { return image_.size(); }
+  // Of the image of such a weight, before it is made.
+  static std::size_t image_bytes(WeightFormat format, Index outputs, Index inputs);
 
  private:
   friend Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
