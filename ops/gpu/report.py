@@ -1,31 +1,71 @@
-"""The table of ops/gpu/report from ptxas' words: kernel, registers, static shared memory, bytes spilled."""
+"""The table of ops/gpu/report from ptxas' words: kernel, registers, static shared memory, stack frame, bytes spilled.
+
+    report.py [--check] FILE...
+"""
 
 import re
 import subprocess
 import sys
 
-# A kernel that runs once a step over little data may spill; these may not.
-HOT = re.compile(r"attend|gradients_kernel|adamw|cross_entropy|rms_norm|silu|rotary|mma|decode|tree_sum")
+# What runs in every layer, step or token: no spills, and no stack frame (bytes) but those of FRAMES.
+HOT = {
+    "adamw", "add_into", "add_pieces", "add_to_rows", "attend", "attention_mma", "channel_product", "choose",
+    "column_pieces", "cross_entropy", "deltas", "embedding_bf16", "embedding_forward", "exact_product",
+    "integer_product", "key_gradients", "kv_write", "merge_parts", "norm_weight_pieces", "piece_sum",
+    "query_gradients", "rms_norm_backward", "rms_norm_forward", "rotary_apply", "round_activations", "round_heads",
+    "round_rows", "silu_gate_backward", "silu_gate_forward",
+}
+FRAMES = {
+    "adamw": 64,  # the hash's eight accumulators, which its rounds index
+    "piece_sum": 128,  # pieces are added in an order that comes as data
+}
+
+
+def kernel_name(mangled):
+    name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=False).stdout.strip()
+    return re.sub(r"\(.*", "", name.replace("(anonymous namespace)::", "")).split("::")[-1]
+
+
+def entries(text):
+    """(name, registers, shared, stack, spilled) of each kernel; the largest, where it is compiled more than once."""
+    found = {}
+    for entry in re.split(r"Compiling entry function '", text)[1:]:
+        def number(pattern):
+            match = re.search(pattern, entry)
+            return int(match.group(1)) if match else 0
+        row = (number(r"Used (\d+) registers"), number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame"),
+               number(r"(\d+) bytes spill stores"))
+        mangled = entry.split("'", 1)[0]
+        found[mangled] = max(found.get(mangled, row), row)
+    return sorted((kernel_name(mangled), *row) for mangled, row in found.items())
+
+
+def base_of(name):
+    return re.sub(r"<.*", "", name.split()[-1] if "<" not in name else name.split("<")[0].split()[-1]).removesuffix("_kernel")
+
+
+def problems(rows):
+    out = []
+    for name, _, _, stack, spilled in rows:
+        base = base_of(name)
+        if base not in HOT:
+            continue
+        if spilled > 0:
+            out.append(f"{name} spills {spilled} bytes")
+        elif stack > FRAMES.get(base, 0):
+            out.append(f"{name} has a stack frame of {stack} bytes")
+    out += [f"{name}: no such kernel" for name in sorted(HOT - {base_of(row[0]) for row in rows})]
+    return out
 
 
 def main():
-    text = open(sys.argv[1], encoding="utf-8").read()
-    rows = []
-    for entry in re.split(r"Compiling entry function '", text)[1:]:
-        mangled = entry.split("'", 1)[0]
-        name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=False).stdout.strip()
-        name = re.sub(r"\(.*", "", name.replace("(anonymous namespace)::", "")).split("::")[-1]
-        spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", entry)
-        registers = re.search(r"Used (\d+) registers", entry)
-        shared = re.search(r"(\d+) bytes smem", entry)
-        stack = re.search(r"(\d+) bytes stack frame", entry)
-        rows.append((name, int(registers.group(1)), int(shared.group(1)) if shared else 0,
-                     int(stack.group(1)) if stack else 0, int(spills.group(1)) if spills else 0))
+    files = [argument for argument in sys.argv[1:] if argument != "--check"]
+    rows = entries("".join(open(file, encoding="utf-8").read() for file in files))
     print(f"{'kernel':44} {'registers':>9} {'shared':>7} {'stack':>6} {'spilled':>8}")
-    for name, registers, shared, stack, spilled in sorted(rows):
+    for name, registers, shared, stack, spilled in rows:
         print(f"{name:44} {registers:9} {shared:7} {stack:6} {spilled:8}")
-    bad = [row[0] for row in rows if row[4] > 0 and HOT.search(row[0])]
-    print(f"{len(rows)} kernels, {len(bad)} hot ones spill{': ' + ', '.join(bad) if bad else ''}")
+    bad = problems(rows)
+    print(f"{len(rows)} kernels, {len(HOT)} of them hot; {'; '.join(bad) if bad else 'none of those spills or has a frame'}")
     return 1 if bad and "--check" in sys.argv else 0
 
 
