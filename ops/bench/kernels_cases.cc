@@ -30,15 +30,9 @@ bool wanted(const Bench& bench, const std::string& name) {
   return name.find(bench.options.only) != std::string::npos;
 }
 
-void bench_alone(const Bench& bench, const char* name, double flops, const Run& run) {
-  if (!wanted(bench, name)) return;
-  const auto samples = measure(std::vector<Run>{run}, bench.options.seconds, bench.clock());
-  Line line{.bench = "kernels/ops", .name = name, .ours = samples.data(), .peer = {}};
-  if (flops > 0.0) {
-    line.rate = flops * 1e-9 / samples[0].at(0.0);
-    line.share = line.rate / bench.peak_gflops;
-  }
-  print_line(line);
+// What lies in a cache has a share above 1 of memory's speed.
+void bench_alone(const Bench& bench, const char* name, double bytes, const Run& run) {
+  bench_beside(bench, {.name = name, .bytes = bytes}, run);
 }
 
 void bench_rows(const Bench& bench) {
@@ -50,12 +44,12 @@ void bench_rows(const Bench& bench) {
   FloatBuffer inverse(kTokens);
   FloatBuffer weight(192);
   FloatBuffer dweight(192);
-  bench_alone(bench, "rms norm forward 2048x192", 0.0, [&] {
+  bench_alone(bench, "rms norm forward 2048x192", 8.0 * kTokens * 192.0, [&] {
     TUTTI_ASSERT(rms_norm_forward(
         bench.ctx,
         {.x = narrow(0), .weight = weight.data(), .y = narrow(1), .inverse = inverse.data()}));
   });
-  bench_alone(bench, "rms norm backward 2048x192", 0.0, [&] {
+  bench_alone(bench, "rms norm backward 2048x192", 16.0 * kTokens * 192.0, [&] {
     TUTTI_ASSERT(rms_norm_backward(bench.ctx, {.dy = narrow(0),
                                                .x = narrow(1),
                                                .weight = weight.data(),
@@ -64,15 +58,15 @@ void bench_rows(const Bench& bench) {
                                                .dweight = dweight.data(),
                                                .residual = narrow(3)}));
   });
-  bench_alone(bench, "silu gate forward 2048x512", 0.0, [&] {
+  bench_alone(bench, "silu gate forward 2048x512", 12.0 * kTokens * 512.0, [&] {
     TUTTI_ASSERT(silu_gate_forward(bench.ctx, {.gate = wide(0), .up = wide(1), .y = wide(2)}));
   });
-  bench_alone(bench, "silu gate backward 2048x512", 0.0, [&] {
+  bench_alone(bench, "silu gate backward 2048x512", 20.0 * kTokens * 512.0, [&] {
     TUTTI_ASSERT(silu_gate_backward(
         bench.ctx,
         {.dy = wide(0), .gate = wide(1), .up = wide(2), .dgate = wide(3), .dup = wide(4)}));
   });
-  bench_alone(bench, "rotary 2048x192, heads of 32", 0.0, [&] {
+  bench_alone(bench, "rotary 2048x192, heads of 32", 8.0 * kTokens * (192.0 + 16.0), [&] {
     TUTTI_ASSERT(rotary_apply(bench.ctx, {.x = narrow(0),
                                           .head_width = 32,
                                           .cosine = b[1].matrix(kTokens, 16),
@@ -90,16 +84,18 @@ void bench_loss(const Bench& bench) {
   FloatBuffer losses(kTokens);
   std::vector<std::int32_t> targets;
   for (std::int32_t i = 0; i < kTokens; ++i) targets.push_back(i * 37 % 2048);
-  bench_alone(bench, "linear cross entropy 2048x192, vocabulary 2048",
-              6.0 * kTokens * kVocabulary * 192.0, [&] {
-                TUTTI_ASSERT(
-                    linear_cross_entropy(bench.ctx, {.hidden = hidden.matrix(kTokens, 192),
-                                                     .weight = weight.matrix(kVocabulary, 192),
-                                                     .targets = targets,
-                                                     .losses = losses.data(),
-                                                     .dhidden = dhidden.matrix(kTokens, 192),
-                                                     .dweight = dweight.matrix(kVocabulary, 192)}));
-              });
+  bench_beside(bench,
+               {.name = "linear cross entropy 2048x192, vocabulary 2048",
+                .flops = 6.0 * kTokens * kVocabulary * 192.0},
+               [&] {
+                 TUTTI_ASSERT(linear_cross_entropy(bench.ctx,
+                                                   {.hidden = hidden.matrix(kTokens, 192),
+                                                    .weight = weight.matrix(kVocabulary, 192),
+                                                    .targets = targets,
+                                                    .losses = losses.data(),
+                                                    .dhidden = dhidden.matrix(kTokens, 192),
+                                                    .dweight = dweight.matrix(kVocabulary, 192)}));
+               });
 }
 
 void bench_optimizer(const Bench& bench) {
@@ -113,9 +109,10 @@ void bench_optimizer(const Bench& bench) {
                               .first = b[2].span(),
                               .second = b[3].span()};
   for (float& v : b[3].span()) v = v * v;
-  bench_alone(bench, "adamw 2M", 0.0, [&] { TUTTI_ASSERT(adamw_update(bench.ctx, update)); });
+  bench_alone(bench, "adamw 2M", 28.0 * kSize,
+              [&] { TUTTI_ASSERT(adamw_update(bench.ctx, update)); });
   update.hashes = hashes;
-  bench_alone(bench, "adamw 2M with hash", 0.0,
+  bench_alone(bench, "adamw 2M with hash", 28.0 * kSize,
               [&] { TUTTI_ASSERT(adamw_update(bench.ctx, update)); });
 }
 
@@ -144,10 +141,11 @@ void bench_beside(const Bench& bench, const BesideCase& c, const std::function<v
   }
   line.ours = &pair.ours;
   if (c.flops > 0.0) {
-    line.rate = c.flops * 1e-9 / pair.ours.at(0.0);
-    line.share = line.rate / (c.ceiling > 0.0 ? c.ceiling : bench.peak_gflops);
+    line.rate = c.flops * 1e-9 / pair.ours.median();
+    const double ceiling = c.ceiling.value_or(bench.peak_gflops);
+    if (ceiling > 0.0) line.share = line.rate / ceiling;
   } else if (c.bytes > 0.0 && bench.read_gbps > 0.0) {
-    line.share = c.bytes * 1e-9 / pair.ours.at(0.0) / bench.read_gbps;
+    line.share = c.bytes * 1e-9 / pair.ours.median() / bench.read_gbps;
   }
   print_line(line);
 }
@@ -155,6 +153,7 @@ void bench_beside(const Bench& bench, const BesideCase& c, const std::function<v
 void bench_ops(const Bench& bench) {
   bench_attention(bench);
   bench_large_rows(bench);
+  bench_tokens(bench);
   bench_rows(bench);
   bench_loss(bench);
   bench_optimizer(bench);

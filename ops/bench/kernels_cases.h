@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "kernels/tensor/buffer.h"
@@ -37,13 +38,14 @@ struct BesideCase {
   std::string peer_case = {};  // empty: no peer
   double flops = 0.0;
   double bytes = 0.0;
-  double ceiling = 0.0;  // in GFLOP/s, where it is not that of fp32
+  std::optional<double> ceiling = {};  // in GFLOP/s, where it is not that of fp32; 0: none known
 };
 void bench_beside(const Bench& bench, const BesideCase& c, const std::function<void()>& run);
 
 void bench_attention(const Bench& bench);
 void bench_large_rows(const Bench& bench);
 void bench_products(const Bench& bench);
+void bench_tokens(const Bench& bench);
 void bench_ops(const Bench& bench);
 
 }  // namespace tutti::bench

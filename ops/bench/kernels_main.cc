@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <string>
 
 #include "kernels/ops/cpu_path.h"
@@ -20,39 +19,12 @@
 namespace tutti::bench {
 namespace {
 
-// Twelve independent chains keep both units of a core busy; 256-bit, which is also the rate of
-// 512-bit ones on Zen 4. The loop is in assembly so that nothing but the chains runs.
-void peak_loop(long rounds) {
-  __asm__ volatile(
-      "1:\n"
-      "vfmadd213ps %%ymm12, %%ymm12, %%ymm0\n vfmadd213ps %%ymm12, %%ymm12, %%ymm1\n"
-      "vfmadd213ps %%ymm12, %%ymm12, %%ymm2\n vfmadd213ps %%ymm12, %%ymm12, %%ymm3\n"
-      "vfmadd213ps %%ymm12, %%ymm12, %%ymm4\n vfmadd213ps %%ymm12, %%ymm12, %%ymm5\n"
-      "vfmadd213ps %%ymm12, %%ymm12, %%ymm6\n vfmadd213ps %%ymm12, %%ymm12, %%ymm7\n"
-      "vfmadd213ps %%ymm12, %%ymm12, %%ymm8\n vfmadd213ps %%ymm12, %%ymm12, %%ymm9\n"
-      "vfmadd213ps %%ymm12, %%ymm12, %%ymm10\n vfmadd213ps %%ymm12, %%ymm12, %%ymm11\n"
-      "dec %0\n jnz 1b\n"
-      : "+r"(rounds)
-      :
-      : "ymm0", "ymm1", "ymm2", "ymm3", "ymm4", "ymm5", "ymm6", "ymm7", "ymm8", "ymm9", "ymm10",
-        "ymm11", "ymm12", "cc");
-}
-
-double peak_gflops(kernels::ThreadPool& pool) {
-  constexpr long kRounds = 200000;
-  const std::vector<std::function<void()>> loop = {[&] {
-    pool.parallel_for(pool.threads(), 1,
-                      [&](int, kernels::Index, kernels::Index) { peak_loop(kRounds); });
-  }};
-  const auto samples = measure(loop, 0.2);
-  return kRounds * 12.0 * 16.0 * pool.threads() / samples[0].at(0.0) * 1e-9;
-}
-
 int run(const Options& options) {
+  describe_machine(std::string(to_string(kernels::cpu_path())));
   kernels::ThreadPool pool(options.threads);
   const Bench bench{
       kernels::OpContext{&pool}, options,
-      peak_gflops(pool),         read_speed(pool, kernels::Index{64} << 20, Pages::huge),
+      fp32_gflops(pool),         read_speed(pool, kernels::Index{64} << 20, Pages::huge),
       bf16_gops(pool),           int8_gops(pool)};
   std::fprintf(stderr, "path %s, %d thread(s), peak %.1f GFLOP/s, memory read %.1f GB/s\n",
                std::string(to_string(kernels::cpu_path())).c_str(), options.threads,

@@ -51,7 +51,7 @@ void beside_torch(const Bench& bench, const std::string& peer_case, const Run& o
   PeerProcess& torch = torch_peer(bench.options.threads);
   if (!torch.available() || !torch.prepare(peer_case)) return;
   const Pair pair = measure_with_peer(ours, torch, bench.options.seconds, bench.clock());
-  const double slower = pair.ours.at(0.0) / line.ours->at(0.0);
+  const double slower = pair.ours.median() / line.ours->median();
   line.peer = "pytorch";
   line.ours = &pair.ours;
   line.theirs = &pair.theirs;
@@ -108,7 +108,7 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   const auto samples = measure(runs, bench.options.seconds, bench.clock());
   const double work = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9;
   Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = {}};
-  line.rate = work / samples[0].at(0.0);
+  line.rate = work / samples[0].median();
   line.share = line.rate / bench.peak_gflops;
   const std::string shape = fmt::format("{} {} {}", s.m, s.n, s.k);
   beside_torch(bench, fmt::format("product {} {}", names[static_cast<int>(kind)], shape), runs[0],
@@ -204,7 +204,7 @@ void bench_shards(const Bench& bench, const Shape& s) {
   const auto samples = measure(runs, bench.options.seconds, bench.clock());
   Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = "plain"};
   line.theirs = &samples[1];
-  line.rate = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9 / samples[0].at(0.0);
+  line.rate = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9 / samples[0].median();
   line.share = line.rate / bench.peak_gflops;
   print_line(line);
 }

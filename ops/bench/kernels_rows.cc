@@ -19,6 +19,9 @@
 #include "kernels/ops/optimizers/muon.h"
 #include "kernels/ops/optimizers/schedule_free.h"
 #include "kernels/ops/optimizers/sgd.h"
+#include "kernels/ops/product.h"
+#include "kernels/ops/rms_norm.h"
+#include "kernels/ops/silu_gate.h"
 #include "kernels/tensor/op_counters.h"
 #include "ops/bench/kernels_cases.h"
 
@@ -45,6 +48,7 @@ void beside(const Bench& bench, const std::string& name, const std::string& peer
 }
 
 void bench_activations(const Bench& bench, const std::array<Matrix, 4>& m) {
+  const FloatBuffer more(kTokens * kWidth);
   struct Kind {
     Activation kind;
     const char* name;
@@ -61,6 +65,17 @@ void bench_activations(const Bench& bench, const std::array<Matrix, 4>& m) {
   }
   beside(bench, "gate forward", "", 12, [&] {
     TUTTI_ASSERT(gate_forward(bench.ctx, {Activation::gelu_tanh, m[0], m[1], m[2]}));
+  });
+  const Matrix last(more.data(), kTokens, kWidth);
+  beside(bench, "gate backward", "", 20, [&] {
+    TUTTI_ASSERT(gate_backward(bench.ctx, {Activation::gelu_tanh, m[0], m[1], m[2], m[3], last}));
+  });
+  beside(bench, "silu gate forward", "silu_gate_forward", 12, [&] {
+    TUTTI_ASSERT(silu_gate_forward(bench.ctx, {.gate = m[0], .up = m[1], .y = m[2]}));
+  });
+  beside(bench, "silu gate backward", "silu_gate_backward", 20, [&] {
+    TUTTI_ASSERT(silu_gate_backward(
+        bench.ctx, {.dy = m[0], .gate = m[1], .up = m[2], .dgate = m[3], .dup = last}));
   });
 }
 
@@ -86,6 +101,22 @@ void bench_norms(const Bench& bench, const std::array<Matrix, 4>& m) {
                                                  .dx = m[2],
                                                  .dweight = dweight.data()}));
   });
+  beside(bench, "rms norm forward", "rms_norm_forward", 8, [&] {
+    TUTTI_ASSERT(rms_norm_forward(
+        bench.ctx, {.x = m[0], .weight = weight.data(), .y = m[1], .inverse = inverse.data()}));
+  });
+  beside(bench, "rms norm backward", "rms_norm_backward", 12, [&] {
+    TUTTI_ASSERT(rms_norm_backward(bench.ctx, {.dy = m[0],
+                                               .x = m[1],
+                                               .weight = weight.data(),
+                                               .inverse = inverse.data(),
+                                               .dx = m[2],
+                                               .dweight = dweight.data()}));
+  });
+  beside(bench, "column sums", "column_sums", 4,
+         [&] { TUTTI_ASSERT(column_sums(bench.ctx, {.x = m[0], .output = dweight.data()})); });
+  beside(bench, "log softmax", "log_softmax_forward", 8,
+         [&] { TUTTI_ASSERT(log_softmax(bench.ctx, m[0], m[1])); });
   beside(bench, "softmax forward", "softmax_forward", 8, [&] {
     TUTTI_ASSERT(softmax_forward(bench.ctx, {m[0], m[1]}));
   });
@@ -191,6 +222,19 @@ void bench_losses(const Bench& bench) {
                                    .targets = targets,
                                    .losses = losses.data()};
   const double product = 2.0 * kRows * kC * static_cast<double>(kVocabulary);
+  {
+    FloatBuffer logits(kRows * kVocabulary);
+    bench_beside(
+        bench,
+        {.name = "gpt2 head nt 1024x50257x768",
+         .peer_case = "product nt 1024 50257 768",
+         .flops = product},
+        [&] {
+          TUTTI_ASSERT(product_nt(bench.ctx, {.left = args.hidden,
+                                              .right = args.weight,
+                                              .output = logits.matrix(kRows, kVocabulary)}));
+        });
+  }
   for (const Memory memory : {Memory::rows, Memory::blocks}) {
     args.memory = memory;
     const char* const form = memory == Memory::rows ? "rows" : "blocks";

@@ -79,8 +79,45 @@ for name, function in {
         "layer_norm": lambda x: F.layer_norm(x, x.shape[1:]),
         "rms_norm": lambda x: F.rms_norm(x, x.shape[1:]),
         "softmax": lambda x: torch.softmax(x, 1),
+        "log_softmax": lambda x: torch.log_softmax(x, 1),
 }.items():
     CASES[name + "_forward"], CASES[name + "_backward"] = elementwise(function)
+
+
+def gate(rows_, columns):
+    g, up = rows(rows_, columns), rows(rows_, columns)
+    return lambda: F.silu(g) * up, (g, up)
+
+
+def silu_gate_forward(*shape):
+    run_, _ = gate(*shape)
+
+    def forward():
+        with torch.no_grad():
+            run_()
+    return forward
+
+
+def silu_gate_backward(*shape):
+    run_, inputs = gate(*shape)
+    y = run_()
+    grad = torch.rand_like(y)
+    return lambda: torch.autograd.grad(y, inputs, grad, retain_graph=True)
+
+
+def column_sums(*shape):
+    x = rows(*shape).detach()
+    return lambda: x.sum(0)
+
+
+def embedding_forward(tokens, vocabulary, width):
+    table = torch.rand(int(vocabulary), int(width))
+    chosen = torch.randint(int(vocabulary), (int(tokens),))
+    return lambda: F.embedding(chosen, table)
+
+
+CASES |= {"silu_gate_forward": silu_gate_forward, "silu_gate_backward": silu_gate_backward,
+          "column_sums": column_sums, "embedding_forward": embedding_forward}
 
 
 def optimizer(make):

@@ -13,7 +13,12 @@ namespace tutti::bench {
 
 namespace {
 
-std::string machine() {
+std::string& machine_is() {
+  static std::string text;
+  return text;
+}
+
+std::string read_machine() {
   std::ifstream info("/proc/cpuinfo");
   std::string line;
   while (std::getline(info, line)) {
@@ -25,6 +30,11 @@ std::string machine() {
     }
   }
   return "unknown";
+}
+
+std::string machine() {
+  static const std::string kRead = read_machine();
+  return kRead + machine_is();
 }
 
 std::string optional(double value) { return value > 0.0 ? fmt::format("{:.3f}", value) : "null"; }
@@ -44,19 +54,19 @@ double now_seconds(Clock clock) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
+void describe_machine(const std::string& what) { machine_is() = ", " + what; }
+
 void print_line(const Line& line) {
-  static const std::string kMachine = machine();
   const char* const commit = std::getenv("TUTTI_COMMIT");
   const Samples& ours = *line.ours;
-  // Of the fastest runs: on a busy machine medians say more about the neighbours.
-  const double ratio = line.theirs != nullptr ? line.theirs->at(0.0) / ours.at(0.0) : 0.0;
+  const double ratio = line.theirs != nullptr ? line.theirs->median() / ours.median() : 0.0;
   fmt::print(
       R"({{"bench":"{}","case":"{}","unit":"us","min":{:.2f},"p50":{:.2f},"p99":{:.2f},"n":{},)"
       R"("peer":{},"ratio":{},"share":{},"gflops":{},"machine":"{}","commit":"{}"}})"
       "\n",
       line.bench, line.name, ours.at(0.0) * 1e6, ours.at(0.5) * 1e6, ours.at(0.99) * 1e6,
       ours.seconds.size(), line.peer.empty() ? "null" : fmt::format("\"{}\"", line.peer),
-      optional(ratio), optional(line.share), optional(line.rate), kMachine,
+      optional(ratio), optional(line.share), optional(line.rate), machine(),
       commit != nullptr ? commit : "unknown");
   std::fflush(stdout);
 }

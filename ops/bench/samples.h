@@ -12,6 +12,7 @@ struct Samples {
 
   void finish();
   double at(double quantile) const;  // 0 the fastest
+  double median() const { return at(0.5); }
 };
 
 // What a sample counts. Time of the calling thread leaves out what other programs take from its
@@ -47,8 +48,11 @@ struct Line {
   std::string_view peer;  // empty: none
   const Samples* theirs = nullptr;
   double share = 0.0;  // of the ceiling; 0: none
-  double rate = 0.0;   // GFLOP/s of the fastest; 0: none
+  double rate = 0.0;   // GFLOP/s of the median run; 0: none
 };
 void print_line(const Line& line);
+
+// What else tells machines apart, such as the instructions in use; before the first line.
+void describe_machine(const std::string& what);
 
 }  // namespace tutti::bench

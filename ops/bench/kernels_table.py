@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Tables of what bench_kernels measured: share of the ceiling, and the ratio to the best peer beside it.
+
+    ops/bench/kernels ... | ops/bench/kernels_table.py              a table of what it is given
+    ops/bench/kernels_table.py kernels/lab/measured.jsonl           the same of files
+    ops/bench/kernels_table.py --write                              the tables of kernels/README.md anew,
+                                                                    from kernels/lab/measured.jsonl
+
+A case has one line for each peer. Its ratio is the smallest, which is that beside the best peer; its time is the median of the
+line that has that peer. Of a case measured twice the later lines count.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+BEGIN = "<!-- measured: made by ops/bench/kernels_table.py -->"
+END = "<!-- measured end -->"
+MEASURED = "kernels/lab/measured.jsonl"
+
+# Heading -> what the names of its cases match; the first that matches has the case.
+GROUPS = [
+    ("bf16 products", r"^bf16 "),
+    ("Products by quantised weights", r"^quantised "),
+    ("fp32 products", r"\b(nt|nn|tn)\b.* \d+x\d+x\d+$"),
+    ("Attention", r"attention"),
+    ("Losses", r"cross entropy|log softmax"),
+    ("Optimizers", r"^(adamw|adamw8|sgd|lion|schedule-free|adafactor|muon)\b"),
+    ("Weights and tokens", r"^(hash|pack|dequantise|sampling|embedding|kv write)"),
+    ("Rows", r""),
+]
+
+
+def read(lines):
+    """Cases in order: name -> {"share", "ratio", "peer", "p50"}."""
+    cases = {}
+    for line in lines:
+        if not line.startswith("{"):
+            continue
+        record = json.loads(line)
+        if "case" not in record or "p50" not in record:
+            continue
+        if record["case"] in cases and record.get("peer") in cases[record["case"]]["peers"]:
+            del cases[record["case"]]
+        case = cases.setdefault(record["case"], {"peers": set(), "ratio": None, "peer": None})
+        case["peers"].add(record.get("peer"))
+        ratio = record.get("ratio")
+        better = ratio is not None and (case["ratio"] is None or ratio < case["ratio"])
+        if better or "p50" not in case:
+            case.update(p50=record["p50"], share=record.get("share"), ratio=ratio or case["ratio"],
+                        peer=record.get("peer") if better else case["peer"])
+    return cases
+
+
+def time_of(microseconds):
+    if microseconds < 1e3:
+        return f"{microseconds:.0f} us"
+    return f"{microseconds / 1e3:.1f} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.2f} s"
+
+
+def number(value):
+    return "" if value is None else f"{value:.2f}"
+
+
+def tables(cases):
+    left = dict(cases)
+    for heading, pattern in GROUPS:
+        mine = [name for name in left if re.search(pattern, name)]
+        if not mine:
+            continue
+        yield ""
+        yield f"| {heading} | median | share of ceiling | best peer | its time over ours |"
+        yield "|---|---|---|---|---|"
+        for name in mine:
+            case = left.pop(name)
+            yield (f"| {name} | {time_of(case['p50'])} | {number(case['share'])} | {case['peer'] or ''} |"
+                   f" {number(case['ratio'])} |")
+    yield ""
+
+
+def made_anew(root, text):
+    before, rest = text.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    cases = read((root / MEASURED).read_text().splitlines())
+    return before + "\n".join([BEGIN, *tables(cases), END]) + after
+
+
+def current(root):
+    """Whether the README's tables are what they would be made anew; None where there are none."""
+    readme = root / "kernels/README.md"
+    if not readme.exists() or BEGIN not in readme.read_text():
+        return None
+    return made_anew(root, readme.read_text()) == readme.read_text()
+
+
+def main(arguments):
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    if arguments == ["--write"]:
+        readme = root / "kernels/README.md"
+        readme.write_text(made_anew(root, readme.read_text()))
+        return 0
+    lines = []
+    for path in arguments:
+        lines += pathlib.Path(path).read_text().splitlines()
+    print("\n".join(tables(read(lines if arguments else sys.stdin))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
