@@ -122,26 +122,25 @@ std::vector<Case> product_cases() {
     cases.push_back({"product nn", {of_left, {40, 70}, {rows, 70}}, [](auto& ctx, auto& m) {
                        return product_nn(ctx, {.left = m[0], .right = m[1], .output = m[2]});
                      }});
-    cases.push_back({"product tn", {of_left, {rows, 33}, {40, 33}}, [](auto& ctx, auto& m) {
-                       return product_tn(ctx, {.left = m[0],
-                                               .right = m[1],
-                                               .output = m[2],
-                                               .start = ChainStart::output});
-                     }});
+    cases.push_back(
+        {"product tn", {of_left, {rows, 33}, {40, 33}}, [](auto& ctx, auto& m) {
+           return product_tn(
+               ctx, {.left = m[0], .right = m[1], .output = m[2], .start = ChainStart::output});
+         }});
     cases.push_back(
         {"product by shards", {of_left, {rows, 33}, {40, 33}}, [rows](auto& ctx, auto& m) {
            const std::vector<Index> ends = {rows / 3, rows / 2, rows / 2, rows};
-           return product_tn_shards(
-               ctx, {.left = m[0], .right = m[1], .output = m[2], .ends = ends});
+           return product_tn_shards(ctx,
+                                    {.left = m[0], .right = m[1], .output = m[2], .ends = ends});
          }});
-    cases.push_back({"product quantised", {{rows, 256}, {rows, 33}}, [](auto& ctx, auto& m) {
-                       const Floats values = draw(33 * 256, 60);
-                       const auto packed = quantise_weight({.pool = ctx.pool}, WeightFormat::q4_k,
-                                                           matrix(values, 33, 256));
-                       REQUIRE(packed);
-                       return product_quantised(
-                           ctx, {.left = m[0], .right = &*packed, .output = m[1]});
-                     }});
+    cases.push_back(
+        {"product quantised", {{rows, 256}, {rows, 33}}, [](auto& ctx, auto& m) {
+           const Floats values = draw(33 * 256, 60);
+           const auto packed =
+               quantise_weight({.pool = ctx.pool}, WeightFormat::q4_k, matrix(values, 33, 256));
+           REQUIRE(packed);
+           return product_quantised(ctx, {.left = m[0], .right = &*packed, .output = m[1]});
+         }});
   }
   cases.push_back({"column sums", {kOwn, {1, kColumns}}, [](auto& ctx, auto& m) {
                      return column_sums(ctx, {.x = m[0], .output = m[1].data});
@@ -151,12 +150,16 @@ std::vector<Case> product_cases() {
 
 std::vector<Case> norm_cases() {
   return {
-      {"rms norm forward", {kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"rms norm forward",
+       {kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          Floats inverse(size_of(kRows));
          return rms_norm_forward(
              ctx, {.x = m[0], .weight = weight().data(), .y = m[1], .inverse = inverse.data()});
        }},
-      {"rms norm backward", {kOwn, kOwn, kOwn, kOwn, {1, kColumns}}, [](auto& ctx, auto& m) {
+      {"rms norm backward",
+       {kOwn, kOwn, kOwn, kOwn, {1, kColumns}},
+       [](auto& ctx, auto& m) {
          return rms_norm_backward(ctx, {.dy = m[0],
                                         .x = m[1],
                                         .weight = weight().data(),
@@ -165,7 +168,9 @@ std::vector<Case> norm_cases() {
                                         .dweight = m[4].data,
                                         .residual = m[3]});
        }},
-      {"layer norm forward", {kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"layer norm forward",
+       {kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          Floats mean(size_of(kRows));
          Floats inverse(size_of(kRows));
          return layer_norm_forward(ctx, {.x = m[0],
@@ -175,7 +180,9 @@ std::vector<Case> norm_cases() {
                                          .mean = mean.data(),
                                          .inverse = inverse.data()});
        }},
-      {"layer norm backward", {kOwn, kOwn, kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"layer norm backward",
+       {kOwn, kOwn, kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          return layer_norm_backward(ctx, {.dy = m[0],
                                           .x = m[1],
                                           .weight = weight().data(),
@@ -189,54 +196,86 @@ std::vector<Case> norm_cases() {
 
 std::vector<Case> elementwise_cases() {
   return {
-      {"activation forward", {kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"activation forward",
+       {kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          return activation_forward(ctx, {Activation::gelu, m[0], m[1]});
        }},
-      {"activation backward", {kOwn, kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"activation backward",
+       {kOwn, kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          return activation_backward(ctx, {Activation::gelu_tanh, m[0], m[1], m[2]});
        }},
-      {"gate forward", {kOwn, kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"gate forward",
+       {kOwn, kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          return gate_forward(ctx, {Activation::gelu, m[0], m[1], m[2]});
        }},
-      {"gate backward", {kOwn, kOwn, kOwn, kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"gate backward",
+       {kOwn, kOwn, kOwn, kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          return gate_backward(ctx, {Activation::silu, m[0], m[1], m[2], m[3], m[4]});
        }},
-      {"silu gate forward", {kOwn, kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"silu gate forward",
+       {kOwn, kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          return silu_gate_forward(ctx, {.gate = m[0], .up = m[1], .y = m[2]});
        }},
-      {"silu gate backward", {kOwn, kOwn, kOwn, kOwn, kOwn}, [](auto& ctx, auto& m) {
+      {"silu gate backward",
+       {kOwn, kOwn, kOwn, kOwn, kOwn},
+       [](auto& ctx, auto& m) {
          return silu_gate_backward(
              ctx, {.dy = m[0], .gate = m[1], .up = m[2], .dgate = m[3], .dup = m[4]});
        }},
-      {"softmax forward", {kOwn, kOwn},
-       [](auto& ctx, auto& m) { return softmax_forward(ctx, {m[0], m[1]}); }},
-      {"softmax backward", {kOwn, kOwn, kOwn},
-       [](auto& ctx, auto& m) { return softmax_backward(ctx, {m[0], m[1], m[2]}); }},
-      {"log softmax", {kOwn, kOwn},
+      {"softmax forward",
+       {kOwn, kOwn},
+       [](auto& ctx, auto& m) {
+         return softmax_forward(ctx, {m[0], m[1]});
+       }},
+      {"softmax backward",
+       {kOwn, kOwn, kOwn},
+       [](auto& ctx, auto& m) {
+         return softmax_backward(ctx, {m[0], m[1], m[2]});
+       }},
+      {"log softmax",
+       {kOwn, kOwn},
        [](auto& ctx, auto& m) { return log_softmax(ctx, m[0], m[1]); }},
-      {"dropout", {kOwn, kOwn},
-       [](auto& ctx, auto& m) { return dropout(ctx, {{1, 2}, 30, 0.5, m[0], m[1]}); }},
+      {"dropout",
+       {kOwn, kOwn},
+       [](auto& ctx, auto& m) {
+         return dropout(ctx, {{1, 2}, 30, 0.5, m[0], m[1]});
+       }},
   };
 }
 
 std::vector<Case> token_cases() {
   return {
-      {"rotary", {{kRows, 48}, {kRows, 8}, {kRows, 8}}, [](auto& ctx, auto& m) {
+      {"rotary",
+       {{kRows, 48}, {kRows, 8}, {kRows, 8}},
+       [](auto& ctx, auto& m) {
          return rotary_apply(ctx, {.x = m[0], .head_width = 16, .cosine = m[1], .sine = m[2]});
        }},
-      {"rotary angles", {{kRows, 8}, {kRows, 8}}, [](auto& ctx, auto& m) {
+      {"rotary angles",
+       {{kRows, 8}, {kRows, 8}},
+       [](auto& ctx, auto& m) {
          return rotary_angles(ctx, {.positions = tokens(),
                                     .frequencies = rotary_frequencies({.width = 16}),
                                     .cosine = m[0],
                                     .sine = m[1]});
        }},
-      {"embedding forward", {{6, kColumns}, kOwn}, [](auto& ctx, auto& m) {
+      {"embedding forward",
+       {{6, kColumns}, kOwn},
+       [](auto& ctx, auto& m) {
          return embedding_forward(ctx, {.table = m[0], .tokens = tokens(), .output = m[1]});
        }},
-      {"embedding backward", {kOwn, {6, kColumns}}, [](auto& ctx, auto& m) {
+      {"embedding backward",
+       {kOwn, {6, kColumns}},
+       [](auto& ctx, auto& m) {
          return embedding_backward(ctx, {.dout = m[0], .tokens = tokens(), .dtable = m[1]});
        }},
-      {"cross entropy", {kOwn, {6, kColumns}, kOwn, {6, kColumns}}, [](auto& ctx, auto& m) {
+      {"cross entropy",
+       {kOwn, {6, kColumns}, kOwn, {6, kColumns}},
+       [](auto& ctx, auto& m) {
          Floats losses(size_of(kRows));
          return linear_cross_entropy(ctx, {.hidden = m[0],
                                            .weight = m[1],
@@ -256,17 +295,22 @@ std::vector<Case> attention_cases() {
   const Shape wide = {kRows, 32};
   const Shape narrow = {kRows, 16};
   return {
-      {"attention forward", {wide, narrow, narrow, wide}, [](auto& ctx, auto& m) {
+      {"attention forward",
+       {wide, narrow, narrow, wide},
+       [](auto& ctx, auto& m) {
          Floats lse(size_of(kRows * 4));
          return attention_forward(ctx, {kAttention, m[0], m[1], m[2], kOffsets, m[3], lse.data()});
        }},
-      {"attention backward", {wide, narrow, narrow, wide, wide, wide, narrow, narrow},
+      {"attention backward",
+       {wide, narrow, narrow, wide, wide, wide, narrow, narrow},
        [](auto& ctx, auto& m) {
          const Floats lse(size_of(kRows * 4), 3.0F);
          return attention_backward(ctx, {kAttention, m[0], m[1], m[2], m[3], m[4], lse.data(),
                                          kOffsets, m[5], m[6], m[7]});
        }},
-      {"attention by pages", {wide, narrow, narrow, wide}, [](auto& ctx, auto& m) {
+      {"attention by pages",
+       {wide, narrow, narrow, wide},
+       [](auto& ctx, auto& m) {
          FloatBuffer page(kv_page_floats(kAttention));
          float* pages[] = {page.data()};
          const SequenceRows rows{0, kRows, 0, pages};
@@ -361,8 +405,7 @@ TEST_CASE("nothing: ops over no rows succeed, and sums keep what they hold") {
     CHECK(loss == 2.5);
     CHECK(count == 7);
     CHECK(log_softmax(ctx, none, written));
-    CHECK(embedding_forward(
-        ctx, {.table = matrix(kept, 6, 16), .tokens = {}, .output = written}));
+    CHECK(embedding_forward(ctx, {.table = matrix(kept, 6, 16), .tokens = {}, .output = written}));
     CHECK(embedding_backward(ctx, {.dout = none, .tokens = {}, .dtable = of_tokens}));
     CHECK(rotary_angles(ctx, {.positions = {},
                               .frequencies = rotary_frequencies({.width = 32}),
@@ -390,9 +433,9 @@ TEST_CASE("nothing: attention over no tokens, no sequences, and an empty sample 
          {std::vector<std::int32_t>{0}, std::vector<std::int32_t>{0, 0, 0}}) {
       CHECK(attention_forward(
           ctx, {kAttention, wide, narrow, narrow, offsets, Matrix(nullptr, 0, 32), nullptr}));
-      CHECK(attention_backward(ctx, {kAttention, wide, narrow, narrow, wide, wide, nullptr,
-                                     offsets, Matrix(nullptr, 0, 32), Matrix(nullptr, 0, 16),
-                                     Matrix(nullptr, 0, 16)}));
+      CHECK(attention_backward(
+          ctx, {kAttention, wide, narrow, narrow, wide, wide, nullptr, offsets,
+                Matrix(nullptr, 0, 32), Matrix(nullptr, 0, 16), Matrix(nullptr, 0, 16)}));
     }
     CHECK(kv_write(ctx, {kAttention, narrow, narrow, {}}));
     CHECK(attention_cached(ctx, {kAttention, wide, {}, Matrix(nullptr, 0, 32)}));

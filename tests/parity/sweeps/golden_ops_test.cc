@@ -60,11 +60,8 @@ TEST_CASE("golden: pages of keys and values, written in two pieces") {
   constexpr Index kRows = 70;
   for (const CacheType cache : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
     for (const Index width : {8, 64}) {
-      const AttentionShape shape{.heads = 2,
-                                 .kv_heads = 2,
-                                 .head_width = width,
-                                 .scale = 1.0F,
-                                 .cache = cache};
+      const AttentionShape shape{
+          .heads = 2, .kv_heads = 2, .head_width = width, .scale = 1.0F, .cache = cache};
       const Floats k = draw(kRows * 2 * width, 1);
       const Floats v = draw(kRows * 2 * width, 2);
       on_all_paths(golden, [&](const OpContext& ctx) {
@@ -73,9 +70,9 @@ TEST_CASE("golden: pages of keys and values, written in two pieces") {
         float* pages[] = {memory.data(), memory.data() + page};
         for (const auto& [first, count] : {std::pair<Index, Index>{0, 60}, {60, 10}}) {
           const SequenceRows rows{0, count, first, pages};
-          REQUIRE(kv_write(ctx, {shape, matrix(k, kRows, 2 * width).row_range(first, count),
-                                 matrix(v, kRows, 2 * width).row_range(first, count),
-                                 std::span(&rows, 1)}));
+          REQUIRE(kv_write(
+              ctx, {shape, matrix(k, kRows, 2 * width).row_range(first, count),
+                    matrix(v, kRows, 2 * width).row_range(first, count), std::span(&rows, 1)}));
         }
         return Floats(memory.span().begin(), memory.span().end());
       });
@@ -168,8 +165,12 @@ TEST_CASE("golden: tokens that are drawn, by every setting") {
        {SamplingSettings{.temperature = 0.0}, SamplingSettings{.temperature = 0.7, .seed = 3},
         SamplingSettings{.top_k = 40, .seed = 4}, SamplingSettings{.top_p = 0.9, .seed = 5},
         SamplingSettings{.seed = 6, .min_p = 0.05}, SamplingSettings{.seed = 7, .typical_p = 0.8},
-        SamplingSettings{.temperature = 1.5, .top_k = 100, .top_p = 0.8, .seed = 8, .min_p = 0.01,
-                         .typical_p = 0.9}}) {
+        SamplingSettings{.temperature = 1.5,
+        .top_k = 100,
+        .top_p = 0.8,
+        .seed = 8,
+        .min_p = 0.01,
+        .typical_p = 0.9}}) {
     Floats tokens;
     for (std::uint64_t position = 0; position < 200; ++position) {
       tokens.push_back(static_cast<float>(sampler.sample(logits, settings, position)));

@@ -101,10 +101,8 @@ TEST_CASE("not finite: fp32 products are still the chain, with and without an im
     const auto run = [&](auto op, ConstMatrix left, ConstMatrix right, const PackedWeight* image) {
       return on_all_paths([&](const OpContext& ctx) {
         Floats out(size_of(s.m * s.n));
-        REQUIRE(op(ctx, {.left = left,
-                         .right = right,
-                         .output = matrix(out, s.m, s.n),
-                         .packed = image}));
+        REQUIRE(op(
+            ctx, {.left = left, .right = right, .output = matrix(out, s.m, s.n), .packed = image}));
         return one_nan(std::move(out));
       });
     };
@@ -174,10 +172,9 @@ TEST_CASE("not finite: bf16 products are the chain; native ones spoil their own 
     const Floats wide_x = widened(x);
     const Floats wide_w = widened(w);
     const Floats chains = Operands{s.m, s.n, s.k, false, true, &wide_x, &wide_w}.chains();
-    CHECK(same_bits(on_all_paths([&](const OpContext& ctx) {
-                      return run(ctx, Bf16Arithmetic::widened);
-                    }),
-                    chains));
+    CHECK(same_bits(
+        on_all_paths([&](const OpContext& ctx) { return run(ctx, Bf16Arithmetic::widened); }),
+        chains));
     if (!has_native_bf16()) continue;
     const Floats native = run(single(), Bf16Arithmetic::native);
     for (Index r = 0; r < s.m; ++r) {
@@ -284,8 +281,8 @@ TEST_CASE("not finite: norms and their gradients spoil their own rows only") {
       return one_nan(std::move(out));
     });
   };
-  for (const auto& norm : {std::function<Floats(const Floats&)>(rms),
- std::function<Floats(const Floats&)>(layer)}) {
+  for (const auto& norm :
+       {std::function<Floats(const Floats&)>(rms), std::function<Floats(const Floats&)>(layer)}) {
     const Floats bad = norm(with_bad_rows(1));
     const Floats good = norm(draw(kRows * kColumns, 1));
     const auto half = static_cast<std::ptrdiff_t>(bad.size() / 2);
@@ -409,8 +406,8 @@ TEST_CASE("not finite: optimizers by element spoil that element, those by matrix
       {"muon", false,
        [&](const OpContext& ctx, Floats& w, const Floats& g) {
          Floats velocity = zeros();
-         return muon_update(
-             ctx, {{}, matrix(w, 60, 50), matrix(g, 60, 50), matrix(velocity, 60, 50)});
+         return muon_update(ctx,
+                            {{}, matrix(w, 60, 50), matrix(g, 60, 50), matrix(velocity, 60, 50)});
        }},
   };
   for (const Op& op : ops) {
@@ -446,8 +443,8 @@ TEST_CASE("not finite: optimizers by element spoil that element, those by matrix
       std::vector<std::uint8_t> second(size_of(kSize));
       Floats first_scales(blocks);
       Floats second_scales(blocks);
-      REQUIRE(adamw8_update(
-          ctx, {{}, weight, gradient, first, second, first_scales, second_scales}));
+      REQUIRE(
+          adamw8_update(ctx, {{}, weight, gradient, first, second, first_scales, second_scales}));
       return one_nan(std::move(weight));
     });
   };
