@@ -13,6 +13,9 @@ import sys
 
 import op_catalogue
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
+import kernels_table  # noqa: E402
+
 # Folder -> folders that it may include from, besides itself. The longest matching folder decides.
 MAY_INCLUDE = {
     "protocol/base": [],
@@ -194,6 +197,8 @@ def findings(root):
     yield from check_tree(root, names)
     if "kernels/README.md" in names and op_catalogue.current(root) is False:
         yield "kernels/README.md", 1, "catalogue", "the table of ops is not current: ops/lint/op_catalogue.py --write"
+    if "kernels/README.md" in names and kernels_table.current(root) is False:
+        yield "kernels/README.md", 1, "catalogue", "the measured tables are not: ops/bench/kernels_table.py --write"
     yield from check_ops(root, names)
     for name in names:
         suffix = pathlib.PurePath(name).suffix
