@@ -10,6 +10,7 @@
 
 #include "jobs/checkpoint/checkpoint_reader.h"
 #include "kernels/collective/collectives.h"
+#include "kernels/tensor/device.h"
 #include "kernels/tensor/float_mode.h"
 #include "protocol/base/log.h"
 #include "protocol/base/sha256.h"
