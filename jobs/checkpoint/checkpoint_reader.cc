@@ -37,16 +37,20 @@ Result<> read_states(const fs::path& folder, const Manifest& manifest, const Sta
     if (!reader) return reader.error();
     readers.push_back(*std::move(reader));
   }
+  const models::StateLayout layout(target.decoder.layout(), target.packed);
   for (std::size_t i = 0; i < target.states.size(); ++i) {
+    auto part = layout.parts.begin();
     for (const models::Parameter& parameter : target.decoder.layout().parameters()) {
+      const std::span<float> values = target.state_values[i].subspan(part->offset, part->words);
+      ++part;
       const std::string name = target.states[i] + "/" + parameter.name;
       const auto holder = std::find_if(readers.begin(), readers.end(), [&](const auto& reader) {
         return reader.find(name) != nullptr;
       });
       if (holder == readers.end()) return altered(folder, name, "is missing");
-      auto read =
-          holder->read(name, parameter.shape,
-                       target.state_values[i].subspan(parameter.offset, parameter.elements));
+      auto read = target.packed == nullptr
+                      ? holder->read(name, parameter.shape, values)
+                      : holder->read_bytes(name, std::as_writable_bytes(values));
       if (!read) return read;
     }
   }

@@ -13,6 +13,7 @@
 
 #include "jobs/checkpoint/manifest.h"
 #include "jobs/models/decoder.h"
+#include "jobs/models/state_layout.h"
 
 namespace tutti::checkpoint {
 
@@ -39,6 +40,7 @@ struct StateTarget {
   std::string optimizer;
   std::vector<std::string> states;                 // names
   std::span<const std::span<float>> state_values;  // by name, in that order
+  models::PackedWords packed = nullptr;            // how the states lie
 };
 
 struct LoadedState {

@@ -166,7 +166,8 @@ class PartWriter {
     for (const auto& parameter : own) {
       tensors.push_back({parameter.name, models::TensorType::f32, parameter.shape});
     }
-    const auto pieces = [&](auto append) { return append(state_.weights, own); };
+    const models::StateLayout layout(state_.decoder.layout(), nullptr);
+    const auto pieces = [&](auto append) { return append(state_.weights, layout); };
     return write_tensors(tensor_file_name("model", place_.rank, split_.size()), tensors, pieces);
   }
 
@@ -175,14 +176,20 @@ class PartWriter {
     std::vector<models::TensorDeclaration> tensors;
     for (const NamedArena& arena : state_.optimizer) {
       for (const auto& parameter : own) {
-        tensors.push_back(
-            {arena.name + "/" + parameter.name, models::TensorType::f32, parameter.shape});
+        const std::string name = arena.name + "/" + parameter.name;
+        if (arena.packed == nullptr) {
+          tensors.push_back({name, models::TensorType::f32, parameter.shape});
+        } else {
+          const std::uint64_t bytes = arena.packed(parameter.elements) * sizeof(float);
+          tensors.push_back({name, models::TensorType::u8, {bytes}});
+        }
       }
     }
     const auto pieces = [&](auto append) {
       Result<> done;
       for (const NamedArena& arena : state_.optimizer) {
-        if (done) done = append(arena.values, own);
+        if (!done) break;
+        done = append(arena.values, models::StateLayout(state_.decoder.layout(), arena.packed));
       }
       return done;
     };
@@ -196,13 +203,17 @@ class PartWriter {
     claim(name);
     auto writer = models::SafetensorsWriter::create(folder_ / name, tensors, {{"format", "pt"}});
     if (!writer) return writer.error();
-    Result<> appended = pieces([&](std::span<const float> arena, Parameters parameters) {
-      Result<> done;
-      for (const auto& parameter : parameters) {
-        if (done) done = writer->append(arena.subspan(parameter.offset, parameter.elements));
-      }
-      return done;
-    });
+    const Parameters own = split_[place_.rank];
+    const auto first =
+        static_cast<std::size_t>(own.data() - state_.decoder.layout().parameters().data());
+    Result<> appended =
+        pieces([&](std::span<const float> arena, const models::StateLayout& layout) {
+          Result<> done;
+          for (std::size_t i = first; done && i < first + own.size(); ++i) {
+            done = writer->append(arena.subspan(layout.parts[i].offset, layout.parts[i].words));
+          }
+          return done;
+        });
     if (!appended) return appended;
     auto finished = writer->finish();
     if (!finished) return finished.error();

@@ -23,13 +23,16 @@
 
 #include "jobs/checkpoint/manifest.h"
 #include "jobs/models/decoder.h"
+#include "jobs/models/state_layout.h"
 
 namespace tutti::checkpoint {
 
-// A tensor set over the decoder's layout, besides the weights.
+// A tensor set over the decoder's layout, besides the weights: fp32 numbers, or packed words, which
+// are written as bytes.
 struct NamedArena {
   std::string name;
   std::span<const float> values;
+  models::PackedWords packed = nullptr;
 };
 
 struct CheckpointState {

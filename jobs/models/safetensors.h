@@ -28,8 +28,9 @@
 
 namespace tutti::models {
 
-// `other`: a type that files may hold (old writers' buffers) and that is never read.
-enum class TensorType : std::uint8_t { f32, bf16, f16, other };
+// `u8`: bytes that mean something to who wrote them. `other`: a type that files may hold (old
+// writers' buffers) and that is never read.
+enum class TensorType : std::uint8_t { f32, bf16, f16, u8, other };
 
 // One tensor in a mapped file. Its bytes need not be aligned.
 struct TensorView {
@@ -61,6 +62,9 @@ class SafetensorsReader {
   // error.
   Result<> read(std::string_view name, std::span<const std::uint64_t> shape,
                 std::span<float> out) const;
+
+  // Copies a tensor of bytes, as long as `out`; nothing is written on error.
+  Result<> read_bytes(std::string_view name, std::span<std::byte> out) const;
 
   // The `__metadata__` of the (first) file.
   const std::map<std::string, std::string>& metadata() const;

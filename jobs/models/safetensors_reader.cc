@@ -35,7 +35,7 @@ constexpr std::array kTypes = {
     TypeRow{"I64", 8, TensorType::other}, TypeRow{"U64", 8, TensorType::other},
     TypeRow{"I32", 4, TensorType::other}, TypeRow{"U32", 4, TensorType::other},
     TypeRow{"I16", 2, TensorType::other}, TypeRow{"U16", 2, TensorType::other},
-    TypeRow{"I8", 1, TensorType::other},  TypeRow{"U8", 1, TensorType::other},
+    TypeRow{"I8", 1, TensorType::other},  TypeRow{"U8", 1, TensorType::u8},
     TypeRow{"BOOL", 1, TensorType::other}};
 
 class Mapping {
@@ -325,13 +325,29 @@ Result<> SafetensorsReader::read(std::string_view name, std::span<const std::uin
                  fmt::format("{}: tensor `{}` has the shape {}, not {}", impl_->name.string(), name,
                              to_string(tensor->shape), to_string(shape))};
   }
-  if (tensor->type == TensorType::other) {
+  if (tensor->type == TensorType::other || tensor->type == TensorType::u8) {
     return Error{ErrorCode::unsupported,
                  fmt::format("{}: tensor `{}` has a dtype other than F32, BF16 and F16",
                              impl_->name.string(), name)};
   }
   TUTTI_ASSERT(out.size() == tensor->elements());
   widen(*tensor, out);
+  return {};
+}
+
+Result<> SafetensorsReader::read_bytes(std::string_view name, std::span<std::byte> out) const {
+  const TensorView* tensor = find(name);
+  if (tensor == nullptr) {
+    return Error{ErrorCode::not_found,
+                 fmt::format("{}: tensor `{}` is missing", impl_->name.string(), name)};
+  }
+  if (tensor->type != TensorType::u8 || tensor->bytes.size() != out.size()) {
+    return Error{
+        ErrorCode::invalid_argument,
+        fmt::format("{}: tensor `{}` is {} bytes of {}, not {} of U8", impl_->name.string(), name,
+                    tensor->bytes.size(), to_string(tensor->type), out.size())};
+  }
+  std::copy(tensor->bytes.begin(), tensor->bytes.end(), out.begin());
   return {};
 }
 

@@ -56,7 +56,7 @@ Result<> write_all(int descriptor, std::span<const std::byte> bytes,
 }  // namespace
 
 std::uint64_t TensorDeclaration::bytes() const {
-  std::uint64_t bytes = type == TensorType::f32 ? 4 : 2;
+  std::uint64_t bytes = type == TensorType::f32 ? 4 : type == TensorType::u8 ? 1 : 2;
   for (const std::uint64_t extent : shape) bytes *= extent;
   return bytes;
 }
@@ -119,6 +119,7 @@ std::string_view to_string(TensorType type) {
     case TensorType::f32: return "F32";
     case TensorType::bf16: return "BF16";
     case TensorType::f16: return "F16";
+    case TensorType::u8: return "U8";
     case TensorType::other: return "other";
   }
   return {};

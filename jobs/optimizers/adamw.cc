@@ -1,10 +1,11 @@
-// AdamW (Loshchilov & Hutter 2019) over a model's parameters; the arithmetic is
-// kernels/ops/adamw.h.
+// AdamW (Loshchilov & Hutter 2019) over a model's parameters, with states of fp32 and of 8 bits;
+// the arithmetic is kernels/ops/adamw.h and kernels/ops/optimizers/adamw8.h.
 #include <string>
 
 #include "jobs/optimizers/optimizer.h"
 #include "jobs/optimizers/parameter_steps.h"
 #include "kernels/ops/math.h"
+#include "kernels/ops/optimizers/adamw8.h"
 
 namespace tutti::optimizers {
 
@@ -60,6 +61,38 @@ Result<> check_settings(const spec::OptimizerSpec& settings) {
   return checked;
 }
 
+// A state's part of one parameter: its codes, a byte each, up to a whole word; then the scales.
+constexpr std::array<std::string_view, 2> kStates8 = {"exp_avg8", "exp_avg_sq8"};
+
+std::uint64_t code_words(std::uint64_t elements) {
+  return (elements + sizeof(float) - 1) / sizeof(float);
+}
+std::uint64_t packed_words(std::uint64_t elements) {
+  const auto blocks = kernels::state8_blocks(static_cast<kernels::Index>(elements));
+  return code_words(elements) + static_cast<std::uint64_t>(blocks);
+}
+
+Result<> update8(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
+                 const OptimizerStep& step) {
+  auto checked = check_settings(settings);
+  if (!checked) return checked;
+  kernels::AdamW8Update args;
+  args.settings = adamw_settings(settings, step);
+  const auto update_one = [&](const ParameterStep& own) {
+    const std::size_t count = own.weight.size();
+    args.settings.decay = own.decay;
+    args.weight = own.weight;
+    args.gradient = own.gradient;
+    args.first = {reinterpret_cast<std::int8_t*>(own.states[0].data()), count};
+    args.second = {reinterpret_cast<std::uint8_t*>(own.states[1].data()), count};
+    args.first_scales = own.states[0].subspan(code_words(count));
+    args.second_scales = own.states[1].subspan(code_words(count));
+    args.hashes = own.hashes;
+    return kernels::adamw8_update(ctx, args);
+  };
+  return each_parameter(ctx, settings, step, update_one, packed_words);
+}
+
 Result<> update(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                 const OptimizerStep& step) {
   auto checked = check_settings(settings);
@@ -73,5 +106,6 @@ Result<> update(const kernels::OpContext& ctx, const spec::OptimizerSpec& settin
 }  // namespace
 
 const Optimizer kAdamW = {"adamw", kStates, check_settings, update};
+const Optimizer kAdamW8 = {"adamw8", kStates8, check_settings, update8, packed_words};
 
 }  // namespace tutti::optimizers

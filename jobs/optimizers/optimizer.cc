@@ -6,7 +6,7 @@ namespace tutti::optimizers {
 
 std::span<const Optimizer> optimizers() {
   static const Optimizer rows[] = {
-      kAdafactor, kAdamW, kLion, kMuon, kSgd,
+      kAdafactor, kAdamW, kAdamW8, kLion, kMuon, kSgd,
   };
   return rows;
 }

@@ -4,7 +4,8 @@
 // block while it is in cache. To add one: a file with its row, and the row in optimizers(); specs,
 // checkpoints and tests follow the table.
 //
-// Ownership: all memory is the caller's; every arena has the layout's size. Threads: the context's.
+// Ownership: all memory is the caller's; every arena has the layout's size, those of packed states
+// that of models::StateLayout. All states begin as zeros. Threads: the context's.
 // Errors: invalid_argument (a setting out of range); nothing is written then.
 #pragma once
 
@@ -13,6 +14,7 @@
 #include <string_view>
 
 #include "jobs/models/parameters.h"
+#include "jobs/models/state_layout.h"
 #include "kernels/ops/weight_hash.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -37,6 +39,7 @@ struct Optimizer {
   Result<> (*check)(const spec::OptimizerSpec& settings);
   Result<> (*update)(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                      const OptimizerStep& step);
+  models::PackedWords packed = nullptr;  // how all its states lie; null: fp32
 };
 
 std::span<const Optimizer> optimizers();
@@ -47,6 +50,7 @@ Result<const Optimizer*> find_optimizer(std::string_view name);
 // The rows. All but AdamW are for CPUs only.
 extern const Optimizer kAdafactor;
 extern const Optimizer kAdamW;
+extern const Optimizer kAdamW8;
 extern const Optimizer kLion;
 extern const Optimizer kMuon;
 extern const Optimizer kSgd;

@@ -17,7 +17,7 @@ struct ParameterStep {
   const models::Parameter& parameter;
   std::span<float> weight;
   std::span<const float> gradient;
-  std::array<std::span<float>, kStatesMax> states;
+  std::array<std::span<float>, kStatesMax> states;  // packed ones: words
   std::span<kernels::Hash128> hashes;
   double decay = 0;  // 0 for parameters that do not decay
 
@@ -34,12 +34,16 @@ struct ParameterStep {
 
 template <class Update>
 Result<> each_parameter(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
-                        const OptimizerStep& step, const Update& update) {
+                        const OptimizerStep& step, const Update& update,
+                        models::PackedWords packed = nullptr) {
   TUTTI_ASSERT(step.states.size() <= kStatesMax);
+  std::uint64_t words = 0;
   std::size_t block = 0;
   for (const models::Parameter& parameter : step.layout.parameters()) {
     const auto count = static_cast<std::size_t>(parameter.elements);
     const auto offset = static_cast<std::size_t>(parameter.offset);
+    const models::StatePart part = models::state_part(parameter, packed, words);
+    words += part.words;
     const auto blocks =
         static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(count)));
     const std::span<kernels::Hash128> hashes = step.block_hashes.subspan(block, blocks);
@@ -53,7 +57,7 @@ Result<> each_parameter(const kernels::OpContext& ctx, const spec::OptimizerSpec
                         .hashes = hashes,
                         .decay = parameter.decay ? settings.decay : 0.0};
       for (std::size_t i = 0; i < step.states.size(); ++i) {
-        own.states[i] = step.states[i].subspan(offset, count);
+        own.states[i] = step.states[i].subspan(part.offset, part.words);
       }
       done = update(own);
     } else {

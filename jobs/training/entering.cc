@@ -201,7 +201,8 @@ Result<std::uint64_t> Trainer::load(const std::string& folder) {
                                           .weights = state_.weights(),
                                           .optimizer = std::string(job_.optimizer->name),
                                           .states = std::move(names),
-                                          .state_values = state_.optimizer()});
+                                          .state_values = state_.optimizer(),
+                                          .packed = job_.optimizer->packed});
   if (!loaded) return loaded.error();
   auto hashed = hash_weights();
   if (!hashed) return hashed.error();

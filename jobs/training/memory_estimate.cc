@@ -71,7 +71,7 @@ std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& de
 }
 
 MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,
-                               std::size_t states, std::uint32_t ranks) {
+                               const optimizers::Optimizer& optimizer, std::uint32_t ranks) {
   const models::ParameterLayout& layout = decoder.layout();
   const models::DecoderDescription& description = decoder.description();
   const std::uint32_t shards = std::max(1U, spec.parallel.shards);
@@ -89,7 +89,8 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
   constexpr std::uint64_t kFloat = sizeof(float);
   estimate.parts = {
       {"weights", layout.elements() * kFloat},
-      {"optimizer", states * layout.elements() * kFloat},
+      {"optimizer",
+       optimizer.states.size() * kFloat * models::StateLayout(layout, optimizer.packed).words},
       {"gradients", buffers * layout.gradient_elements() * kFloat},
       {"exchange", room * kFloat},
       {"activations", models::TrainingPass::workspace_bytes(description, limits)},
@@ -100,11 +101,11 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
 }
 
 MemoryEstimate largest_estimate(const spec::JobSpec& spec, const models::Decoder& decoder,
-                                std::size_t states) {
+                                const optimizers::Optimizer& optimizer) {
   const std::uint32_t most = std::min(spec.resources.ranks_max, std::max(1U, spec.parallel.shards));
-  MemoryEstimate largest = estimate_memory(spec, decoder, states, spec.resources.ranks_min);
+  MemoryEstimate largest = estimate_memory(spec, decoder, optimizer, spec.resources.ranks_min);
   for (std::uint32_t ranks = spec.resources.ranks_min + 1; ranks <= most; ++ranks) {
-    MemoryEstimate one = estimate_memory(spec, decoder, states, ranks);
+    MemoryEstimate one = estimate_memory(spec, decoder, optimizer, ranks);
     if (one.bytes() > largest.bytes()) largest = std::move(one);
   }
   return largest;
@@ -115,7 +116,7 @@ Result<MemoryEstimate> estimate_memory(const spec::JobSpec& spec) {
   if (!optimizer) return optimizer.error();
   const auto decoder = open_decoder(spec);
   if (!decoder) return decoder.error();
-  return largest_estimate(spec, *decoder, (*optimizer)->states.size());
+  return largest_estimate(spec, *decoder, **optimizer);
 }
 
 }  // namespace tutti::training

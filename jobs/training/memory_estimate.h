@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "jobs/models/decoder.h"
+#include "jobs/optimizers/optimizer.h"
 #include "protocol/base/result.h"
 #include "protocol/spec/job_spec.h"
 
@@ -32,14 +33,13 @@ struct MemoryEstimate {
 // Samples that go through the pass together.
 std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder);
 
-// Of the rank that has most, where the job has so many; at most as many as it has shards. `states`:
-// arenas that its optimizer keeps.
+// Of the rank that has most, where the job has so many; at most as many as it has shards.
 MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,
-                               std::size_t states, std::uint32_t ranks);
+                               const optimizers::Optimizer& optimizer, std::uint32_t ranks);
 
 // The largest of those for all numbers of ranks that the job may have.
 MemoryEstimate largest_estimate(const spec::JobSpec& spec, const models::Decoder& decoder,
-                                std::size_t states);
+                                const optimizers::Optimizer& optimizer);
 
 // Of a resolved spec of kind train. Errors: of its model and optimizer.
 Result<MemoryEstimate> estimate_memory(const spec::JobSpec& spec);

@@ -160,7 +160,7 @@ checkpoint::CheckpointState Trainer::checkpoint_state() const {
   std::vector<std::string> names;
   for (std::size_t i = 0; i < job_.optimizer->states.size(); ++i) {
     names.emplace_back(job_.optimizer->states[i]);
-    arenas.push_back({names.back(), state_.optimizer()[i]});
+    arenas.push_back({names.back(), state_.optimizer()[i], job_.optimizer->packed});
   }
   return {.decoder = job_.decoder,
           .weights = state_.weights(),

@@ -61,8 +61,7 @@ Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
                                              std::string(job.optimizer->name) +
                                              " runs on CPUs only; on a GPU there is adamw"};
   }
-  const MemoryEstimate estimate =
-      largest_estimate(job.spec, job.decoder, job.optimizer->states.size());
+  const MemoryEstimate estimate = largest_estimate(job.spec, job.decoder, *job.optimizer);
   auto free = device->free_bytes();
   if (!free) return free.error();
   if (estimate.bytes() <= *free) return {};

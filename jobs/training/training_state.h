@@ -6,7 +6,8 @@
 // On a device the state lives twice: steps are made there, and host memory is brought up to date
 // before it is read (bring_to_host) and goes up after it was written (bring_to_device).
 //
-// Ownership: owns its arenas, all of the decoder's layout. Threads: the computing one.
+// Ownership: owns its arenas, of the decoder's layout or, packed states, models::StateLayout's.
+// Threads: the computing one.
 #pragma once
 
 #include <algorithm>
@@ -61,7 +62,11 @@ class TrainingState {
       std::fill(state.begin(), state.end(), 0.0F);
   }
 
-  std::uint64_t bytes() const { return (1 + optimizer_.size()) * weights_.span().size_bytes(); }
+  std::uint64_t bytes() const {
+    std::uint64_t bytes = weights_.span().size_bytes();
+    for (const std::span<float> state : optimizer_spans_) bytes += state.size_bytes();
+    return bytes;
+  }
 
  private:
   kernels::FloatBuffer weights_;

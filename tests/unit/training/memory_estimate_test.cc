@@ -23,14 +23,15 @@ TEST_CASE("memory estimate: sums that stand at once follow the tree over shards"
   const auto job = tiny.open();
   const std::uint64_t arena = job->decoder.layout().gradient_elements() * sizeof(float);
   const auto buffers = [&](std::uint32_t ranks) {
-    return part(estimate_memory(job->spec, job->decoder, 2, ranks), "gradients") / arena;
+    return part(estimate_memory(job->spec, job->decoder, *job->optimizer, ranks), "gradients") /
+           arena;
   };
   CHECK(buffers(1) == 4);  // 8 shards: as a binary counter
   CHECK(buffers(2) == 3);
   CHECK(buffers(3) == 3);  // {5}, and beside it {6} and {7}
   CHECK(buffers(4) == 2);
   CHECK(buffers(8) == 1);
-  CHECK(estimate_memory(job->spec, job->decoder, 2, 100).ranks == 8);
+  CHECK(estimate_memory(job->spec, job->decoder, *job->optimizer, 100).ranks == 8);
 }
 
 TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
@@ -38,15 +39,19 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
   tiny.spec().resources.ranks_max = 4;
   const auto job = tiny.open();
   const auto& layout = job->decoder.layout();
-  const MemoryEstimate alone = estimate_memory(job->spec, job->decoder, 2, 1);
+  const MemoryEstimate alone = estimate_memory(job->spec, job->decoder, *job->optimizer, 1);
   CHECK(part(alone, "weights") == layout.elements() * sizeof(float));
   CHECK(part(alone, "optimizer") == 2 * part(alone, "weights"));
+  // A code a number, and two scales for each parameter, which has fewer than a block of them.
+  const auto in_bytes = estimate_memory(job->spec, job->decoder, optimizers::kAdamW8, 1);
+  CHECK(part(in_bytes, "optimizer") < part(alone, "optimizer") / 3);
+  CHECK(part(in_bytes, "optimizer") > 2 * layout.parameter_count());
   CHECK(part(alone, "exchange") == 0);
   CHECK(part(alone, "activations") ==
         models::TrainingPass::workspace_bytes(
             job->decoder.description(),
             {.rows_max = job->micro() * job->spec.data.sequence, .samples_max = job->micro()}));
-  CHECK(part(estimate_memory(job->spec, job->decoder, 2, 4), "exchange") > 0);
+  CHECK(part(estimate_memory(job->spec, job->decoder, *job->optimizer, 4), "exchange") > 0);
   std::uint64_t sum = 0;
   for (const MemoryPart& one : alone.parts) sum += one.bytes;
   CHECK(alone.bytes() == sum);
@@ -58,7 +63,7 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
 
   spec::JobSpec rounded = job->spec;
   rounded.train.precision = "bf16";
-  const MemoryEstimate in_bf16 = estimate_memory(rounded, job->decoder, 2, 1);
+  const MemoryEstimate in_bf16 = estimate_memory(rounded, job->decoder, *job->optimizer, 1);
   CHECK(part(in_bf16, "scratch") > part(alone, "scratch"));
   rounded.model.heads = 7;  // does not divide the width
   CHECK_FALSE(estimate_memory(rounded));

@@ -119,8 +119,8 @@ TEST_CASE("optimizers: rows give different weights, and decay moves matrices onl
     const auto& layout = job->decoder.layout();
     std::vector<float> weights(layout.elements(), 1.0F);
     const std::vector<float> gradients(layout.elements(), 0.0F);
-    std::vector<std::vector<float>> arenas(row.states.size(),
-                                           std::vector<float>(layout.elements()));
+    const std::uint64_t words = models::StateLayout(layout, row.packed).words;
+    std::vector<std::vector<float>> arenas(row.states.size(), std::vector<float>(words));
     const std::vector<std::span<float>> states(arenas.begin(), arenas.end());
     std::vector<kernels::Hash128> hashes(layout.blocks().size());
     kernels::ThreadPool pool(1);

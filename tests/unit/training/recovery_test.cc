@@ -209,7 +209,10 @@ TEST_CASE("recovery: the record of a step that was finished alone outlives a sec
 }
 
 TEST_CASE("recovery: a group that shrinks and grows changes no bit") {
-  const TinyJob tiny({.steps = 6});
+  const auto optimizer = GENERATE(as<std::string>{}, "adamw", "adamw8");
+  CAPTURE(optimizer);
+  TinyJob tiny({.steps = 6});
+  tiny.spec().train.optimizer.name = optimizer;
   const auto job = tiny.open();
   History history;
   std::vector<Member> members(4);
