@@ -200,14 +200,14 @@ struct DecodeScratch {
   float total[kDecodeLines];
 };
 
-// The sequence's blocks for one task; a line is row * group + head of the group.
+// The sequence's blocks for one task; a line is row * heads + head of the task's.
 template <class Element>
 HWY_INLINE void decode_blocks(const AttentionCached& args, const AttentionTask& task,
                               DecodeScratch& scratch) {
   const AttentionShape& shape = args.shape;
   const KeyValueLayout layout(shape);
-  const Index group = shape.heads / shape.kv_heads;
-  const Index lines = task.rows * group;
+  const Index lines = task.rows * task.heads;
+  const Index head = task.head * (shape.heads / shape.kv_heads) + task.first;
   const Index stride = layout.value_stride;
   const Index begin = seen_from(shape, task.position, task.length).first / kKeyBlock;
   const Index end = seen_from(shape, task.position + task.rows - 1, task.length).end;
@@ -233,8 +233,8 @@ HWY_INLINE void decode_blocks(const AttentionCached& args, const AttentionTask& 
       const Index from = std::max<Index>(seen.first - start, 0);
       const Index to = std::min(seen.end - start, kKeyBlock);
       if (from >= to) continue;
-      for (Index h = 0; h < group; ++h) {
-        const Index line = row * group + h;
+      for (Index h = 0; h < task.heads; ++h) {
+        const Index line = row * task.heads + h;
         soften_line({.scores = scratch.scores + LeftRows::at(line, 0),
                      .sums = scratch.sums + line * stride,
                      .width = stride,
@@ -245,14 +245,14 @@ HWY_INLINE void decode_blocks(const AttentionCached& args, const AttentionTask& 
                      .end = static_cast<float>(to),
                      .key_scales = scaled ? layout.key_scales(page, task.head) : nullptr,
                      .value_scales = scaled ? layout.value_scales(page, task.head) : nullptr},
-                    ScoreRule(shape, task.head * group + h));
+                    ScoreRule(shape, head + h));
       }
-      decode_band<Element>(group, stride,
+      decode_band<Element>(task.heads, stride,
                            {.depth = to - from,
-                            .left = scratch.scores + LeftRows::at(row * group, from),
+                            .left = scratch.scores + LeftRows::at(row * task.heads, from),
                             .right = layout.values<Element>(page, task.head) + from * stride,
                             .right_stride = stride,
-                            .output = scratch.sums + row * group * stride,
+                            .output = scratch.sums + row * task.heads * stride,
                             .output_stride = stride,
                             .ahead = ahead});
     }
@@ -264,14 +264,14 @@ void decode_task(const AttentionCached& args, const LogSums& lse, const Attentio
   const AttentionShape& shape = args.shape;
   const KeyValueLayout layout(shape);
   const Index width = shape.head_width;
-  const Index group = shape.heads / shape.kv_heads;
+  const Index first = task.head * (shape.heads / shape.kv_heads) + task.first;
   ArenaScope scope(arena);
-  DecodeScratch scratch(arena, task.rows * group, layout);
+  DecodeScratch scratch(arena, task.rows * task.heads, layout);
   for (Index row = 0; row < task.rows; ++row) {
-    const float* const q = args.q.row(task.row + row) + task.head * group * width;
-    for (Index h = 0; h < group; ++h) {
+    const float* const q = args.q.row(task.row + row) + first * width;
+    for (Index h = 0; h < task.heads; ++h) {
       std::copy(q + h * width, q + (h + 1) * width,
-                scratch.queries + LeftRows::at(row * group + h, 0));
+                scratch.queries + LeftRows::at(row * task.heads + h, 0));
     }
   }
   switch (shape.cache) {
@@ -279,9 +279,9 @@ void decode_task(const AttentionCached& args, const LogSums& lse, const Attentio
     case CacheType::bf16: decode_blocks<std::uint16_t>(args, task, scratch); break;
     case CacheType::int8: decode_blocks<std::int8_t>(args, task, scratch); break;
   }
-  for (Index line = 0; line < task.rows * group; ++line) {
-    const Index row = task.row + line / group;
-    const Index head = task.head * group + line % group;
+  for (Index line = 0; line < task.rows * task.heads; ++line) {
+    const Index row = task.row + line / task.heads;
+    const Index head = first + line % task.heads;
     finish_head(scratch.sums + line * layout.value_stride, scratch.total[line], width,
                 args.out.row(row) + head * width);
     if (lse.data != nullptr) {

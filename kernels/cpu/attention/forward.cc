@@ -54,7 +54,8 @@ void attention_head(const AttentionForward& args, Index sample, Index kv_head, A
   write_key_head({shape, band(args.k, 1), band(args.v, 1), {}}, sequence, 0);
   const AttentionCached run{shape, band(args.q, group), {}, band(args.out, group)};
   const LogSums lse{args.lse == nullptr ? nullptr : args.lse + kv_head * group, args.shape.heads};
-  for_tasks(shape, sequence, [&](const AttentionTask& task) { run_task(run, lse, task, arena); });
+  for_tasks(shape, sequence, 1,
+            [&](const AttentionTask& task) { run_task(run, lse, task, arena); });
 }
 
 void attention_heads_kernel(const OpContext& ctx, const AttentionForward& args) {
@@ -84,8 +85,13 @@ namespace tutti::kernels {
 namespace {
 
 void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse) {
-  Index count = 0;
-  for (const SequenceRows& rows : args.sequences) count += tasks_of(args.shape, rows);
+  const auto tasks_in = [&](Index parts) {
+    Index count = 0;
+    for (const SequenceRows& rows : args.sequences) count += tasks_of(args.shape, rows, parts);
+    return count;
+  };
+  const Index parts = decode_parts(args.shape, tasks_in(1), ctx.pool->threads());
+  const Index count = tasks_in(parts);
   if (count == 0) return;
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
@@ -93,7 +99,7 @@ void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse
       arena.take(static_cast<std::size_t>(count) * sizeof(AttentionTask)));
   AttentionTask* next = tasks;
   for (const SequenceRows& rows : args.sequences) {
-    for_tasks(args.shape, rows,
+    for_tasks(args.shape, rows, parts,
               [&](const AttentionTask& task) { new (next++) AttentionTask(task); });
   }
   TUTTI_CPU_CALL(attention_kernel)

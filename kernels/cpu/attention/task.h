@@ -22,6 +22,8 @@ struct AttentionTask {
   Index position = 0;  // of the first row; prefill: all in one block of the grid
   Index length = 0;    // of the sequence with all rows of the call
   Index head = 0;      // prefill: query head; decoding: key head
+  Index first = 0;     // decoding: of the heads that share it, those from this one on,
+  Index heads = 0;     // so many
 };
 
 // Where the logarithms of sums go: of a row and head, at data[row * stride + head]; null: nowhere.
@@ -49,23 +51,38 @@ inline bool decodes(const AttentionShape& shape, Index rows) {
   return rows <= kDecodeRows && rows * (shape.heads / shape.kv_heads) <= kDecodeLines;
 }
 
-inline Index tasks_of(const AttentionShape& shape, const SequenceRows& rows) {
+// In how many parts the heads of a key head are decoded, where `tasks` are too few for the threads.
+// A head's bits do not depend on it; each part reads the keys, at about the same time. Two heads
+// are what a tile takes at least.
+inline Index decode_parts(const AttentionShape& shape, Index tasks, Index threads) {
+  const Index group = shape.heads / shape.kv_heads;
+  if (tasks == 0 || tasks >= threads) return 1;
+  return std::clamp<Index>((threads + tasks - 1) / tasks, 1, std::max<Index>(1, group / 2));
+}
+
+inline Index tasks_of(const AttentionShape& shape, const SequenceRows& rows, Index parts) {
   if (rows.rows == 0) return 0;
-  if (decodes(shape, rows.rows)) return shape.kv_heads;
+  if (decodes(shape, rows.rows)) return shape.kv_heads * parts;
   const Index last = (rows.first_position + rows.rows - 1) / kKeyBlock;
   return (last - rows.first_position / kKeyBlock + 1) * shape.heads;
 }
 
 // use(task) for each task of one sequence: long ones first, so that threads end together.
 template <class Use>
-void for_tasks(const AttentionShape& shape, const SequenceRows& rows, const Use& use) {
+void for_tasks(const AttentionShape& shape, const SequenceRows& rows, Index parts, const Use& use) {
   AttentionTask task{.sequence = &rows, .length = rows.first_position + rows.rows};
   if (rows.rows > 0 && decodes(shape, rows.rows)) {
     task.kind = AttentionTask::Kind::decode;
     task.row = rows.first_row;
     task.rows = rows.rows;
     task.position = rows.first_position;
-    for (task.head = 0; task.head < shape.kv_heads; ++task.head) use(task);
+    const Index group = shape.heads / shape.kv_heads;
+    for (Index i = 0; i < shape.kv_heads * parts; ++i) {
+      task.head = i / parts;
+      task.first = i % parts * group / parts;
+      task.heads = (i % parts + 1) * group / parts - task.first;
+      use(task);
+    }
     return;
   }
   for (Index left = rows.rows; left > 0;) {

@@ -53,7 +53,7 @@ void quantise_one(const Int8Rows& rows, ConstMatrix x, Index row, ScaleBy by) {
     for (Index h = 0; h < 2; ++h) {
       std::int32_t sum = 0;
       for (Index i = 0; i < kCell / 2; ++i) sum += codes[c * kCell + h * (kCell / 2) + i];
-      rows.halves[(row * rows.cells + c) * 2 + h] = sum;
+      rows.halves[(row * rows.cells + c) * 2 + h] = static_cast<std::int16_t>(sum);
     }
   }
 }
@@ -67,7 +67,7 @@ Int8Rows quantise_activations(const OpContext& ctx, ConstMatrix x, ScaleBy by) {
   const auto cells = static_cast<std::size_t>(x.rows * rows.cells);
   rows.codes = reinterpret_cast<std::int8_t*>(arena.take(cells * kCell));
   rows.scales = reinterpret_cast<float*>(arena.take(cells * sizeof(float)));
-  rows.halves = reinterpret_cast<std::int32_t*>(arena.take(cells * 2 * sizeof(std::int32_t)));
+  rows.halves = reinterpret_cast<std::int16_t*>(arena.take(cells * 2 * sizeof(std::int16_t)));
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) quantise_one(rows, x, r, by);
   });

@@ -11,7 +11,7 @@ struct Int8Rows {
   Index cells = 0;
   std::int8_t* codes = nullptr;    // [rows][cells * 32], zeros where inputs end
   float* scales = nullptr;         // [rows][cells]; by row: the first of each row
-  std::int32_t* halves = nullptr;  // [rows][2 * cells]: sums of sixteen codes
+  std::int16_t* halves = nullptr;  // [rows][2 * cells]: sums of sixteen codes
 };
 
 enum class ScaleBy { cell, row };

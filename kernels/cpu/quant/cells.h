@@ -14,7 +14,7 @@ struct GroupCall {
   Index rows = 0;
   const std::int8_t* x = nullptr;  // [rows][cells * 32]
   const float* scales = nullptr;   // [rows][cells]; int8_channel: [rows][cells], the first counts
-  const std::int32_t* halves = nullptr;  // [rows][2 * cells]: sums of sixteen codes each
+  const std::int16_t* halves = nullptr;  // [rows][2 * cells]: sums of sixteen codes each
   float* sums = nullptr;
   Index sums_stride = kGroup;
   Index groups = 1;  // int8_channel: that many groups, one after the other

@@ -1,5 +1,5 @@
-// Integer products with AVX2. Codes below 64 by int8 fit the 16-bit pairs of maddubs; wider codes
-// would saturate there and are widened to 16 bits first.
+// Integer products with AVX2: unsigned bytes by signed ones, summed in pairs of sixteen bits, which
+// must not saturate.
 #include <immintrin.h>
 
 #include <cstring>
@@ -21,56 +21,64 @@ struct Avx2 {
   using Codes = Two;
   using Ints = Two;
   using Floats = TwoFloats;
-  static constexpr int kChannelRows = 2;
+  static constexpr int kChannelRows = 4;
   static constexpr int kChannelGroups = 1;
 
-  // Lanes of eight outputs each; wide: pairs of inputs of four outputs each.
-  struct Four {
-    __m256i a, b, c, d;
-  };
+  // Pairs of codes below 64 are summed in sixteen bits for as long as they fit: 15, 31 or 63 times
+  // 127, twice, for 8, 4 or 2 quads.
+  static constexpr int part_of(int bits) { return bits == 5 ? 4 : bits == 6 ? 2 : 8; }
+  // Wide codes are centred: their magnitude, at most 128, by x with their sign fits too.
+  static constexpr int kWideZero = 0;
+
+  // Narrow: pairs of sixteen bits; wide: lanes.
   template <bool kWide>
-  using Sum = std::conditional_t<kWide, Four, Two>;
+  using Sum = Two;
   template <bool kWide>
-  static Sum<kWide> none() {
-    const __m256i zero = _mm256_setzero_si256();
-    if constexpr (kWide) {
-      return {zero, zero, zero, zero};
-    } else {
-      return {zero, zero};
-    }
+  static Two none() {
+    return {_mm256_setzero_si256(), _mm256_setzero_si256()};
   }
   template <bool kWide>
-  static Sum<kWide> dot(const Sum<kWide>& sum, const Two& codes, const std::int8_t* x) {
+  static Two dot(const Two& sum, const Two& codes, const std::int8_t* x) {
     std::int32_t four;
     std::memcpy(&four, x, 4);
+    const __m256i bytes = _mm256_set1_epi32(four);
     if constexpr (kWide) {
-      const __m256i words = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
-      return {wide(sum.a, _mm256_castsi256_si128(codes.a), words),
-              wide(sum.b, _mm256_extracti128_si256(codes.a, 1), words),
-              wide(sum.c, _mm256_castsi256_si128(codes.b), words),
-              wide(sum.d, _mm256_extracti128_si256(codes.b, 1), words)};
+      return {wide(sum.a, codes.a, bytes), wide(sum.b, codes.b, bytes)};
     } else {
-      const __m256i bytes = _mm256_set1_epi32(four);
-      return {narrow(sum.a, codes.a, bytes), narrow(sum.b, codes.b, bytes)};
+      return {_mm256_add_epi16(sum.a, _mm256_maddubs_epi16(codes.a, bytes)),
+              _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(codes.b, bytes))};
     }
   }
   template <bool kWide>
-  static Two total(const Sum<kWide>& sum) {
+  static Two total(const Two& sum) {
     if constexpr (kWide) {
-      return {together(sum.a, sum.b), together(sum.c, sum.d)};
-    } else {
       return sum;
+    } else {
+      const __m256i one = _mm256_set1_epi16(1);
+      return {_mm256_madd_epi16(sum.a, one), _mm256_madd_epi16(sum.b, one)};
     }
   }
-  static __m256i wide(__m256i lane, __m128i codes, __m256i words) {
-    return _mm256_add_epi32(lane, _mm256_madd_epi16(_mm256_cvtepu8_epi16(codes), words));
+  static Two scaled(const Two& sum, const Two& scale) {
+    const Two both = pairs(scale, scale);
+    return {_mm256_madd_epi16(sum.a, both.a), _mm256_madd_epi16(sum.b, both.b)};
   }
-  static __m256i narrow(__m256i lane, __m256i codes, __m256i bytes) {
-    const __m256i pairs = _mm256_maddubs_epi16(codes, bytes);
+  static __m256i wide(__m256i lane, __m256i codes, __m256i bytes) {
+    const __m256i centred = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    const __m256i pairs =
+        _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(bytes, centred));
     return _mm256_add_epi32(lane, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
-  static __m256i together(__m256i a, __m256i b) {
-    return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
+  // Both values in a lane's two halves of sixteen bits.
+  static Two pairs(const Two& low, const Two& high) {
+    return {_mm256_blend_epi16(low.a, _mm256_slli_epi32(high.a, 16), 0xaa),
+            _mm256_blend_epi16(low.b, _mm256_slli_epi32(high.b, 16), 0xaa)};
+  }
+  static Two add_pairs(const Two& sum, const Two& pairs, const std::int16_t* two) {
+    std::int32_t both;
+    std::memcpy(&both, two, 4);
+    const __m256i x = _mm256_set1_epi32(both);
+    return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(pairs.a, x)),
+            _mm256_add_epi32(sum.b, _mm256_madd_epi16(pairs.b, x))};
   }
 
   static Two load(const std::uint8_t* from) {

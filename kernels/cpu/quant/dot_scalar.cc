@@ -18,6 +18,8 @@ struct Scalar {
   using Floats = Several<float, 16>;
   static constexpr int kChannelRows = 2;
   static constexpr int kChannelGroups = 1;
+  static constexpr int kWideZero = 128;
+  static constexpr int part_of(int bits) { return bits == 6 ? 4 : 8; }
 
   template <class Result, class Compute>
   static Result each(const Compute& compute) {
@@ -46,6 +48,8 @@ struct Scalar {
     return sum;
   }
 
+  static Ints scaled(const Ints& sum, const Ints& scale) { return mul_int(sum, scale); }
+
   static Codes load(const std::uint8_t* from) {
     return each<Codes>([&](std::size_t i) { return from[i]; });
   }
@@ -72,6 +76,15 @@ struct Scalar {
   }
   static Ints mul_int(const Ints& a, const Ints& b) {
     return each<Ints>([&](std::size_t i) { return a.lane[i] * b.lane[i]; });
+  }
+  static Ints pairs(const Ints& low, const Ints& high) {
+    return each<Ints>([&](std::size_t i) { return (low.lane[i] & 0xffff) | high.lane[i] * 65536; });
+  }
+  static Ints add_pairs(const Ints& sum, const Ints& pairs, const std::int16_t* two) {
+    return each<Ints>([&](std::size_t i) {
+      return sum.lane[i] + static_cast<std::int16_t>(pairs.lane[i] & 0xffff) * two[0] +
+             (pairs.lane[i] >> 16) * two[1];
+    });
   }
   static Ints splat_int(std::int32_t value) {
     return each<Ints>([&](std::size_t) { return value; });

@@ -17,6 +17,8 @@ struct Vnni {
   using Floats = __m512;
   static constexpr int kChannelRows = 6;
   static constexpr int kChannelGroups = 4;
+  static constexpr int kWideZero = 128;
+  static constexpr int part_of(int bits) { return bits == 6 ? 4 : 8; }
 
   // Sums are values that are passed on, never objects: gcc keeps those in registers alone.
   template <bool kWide>
@@ -36,6 +38,8 @@ struct Vnni {
     return sum;
   }
 
+  static __m512i scaled(__m512i sum, __m512i scale) { return _mm512_mullo_epi32(sum, scale); }
+
   static __m512i load(const std::uint8_t* from) { return _mm512_loadu_si512(from); }
   static __m512i low(__m512i both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }
   static __m512i high(__m512i both) {
@@ -50,6 +54,15 @@ struct Vnni {
   }
   static __m512i join(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
   static __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+  // Both values in a lane's two halves of sixteen bits.
+  static __m512i pairs(__m512i low, __m512i high) {
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_slli_epi32(high, 16));
+  }
+  static __m512i add_pairs(__m512i sum, __m512i pairs, const std::int16_t* two) {
+    std::int32_t both;
+    std::memcpy(&both, two, 4);
+    return _mm512_dpwssd_epi32(sum, pairs, _mm512_set1_epi32(both));
+  }
   static __m512i mul_int(__m512i a, __m512i b) { return _mm512_mullo_epi32(a, b); }
   static __m512i splat_int(std::int32_t value) { return _mm512_set1_epi32(value); }
   static __m512i bytes(const std::uint8_t* from) {

@@ -2,7 +2,8 @@
 // each.
 //
 // V::Codes   64 bytes of codes          V::Ints, V::Floats   sixteen lanes
-// V::Sum     four-input products in flight, of codes below 64 or of any (kWide)
+// V::Sum     four-input products in flight, of codes below 64 or of any (kWide): exact for as many
+//            quads as part_of(bits) says; wide codes may be centred (kWideZero, 128 or 0)
 //
 // Included by one source per instruction set, which defines V in an unnamed namespace: nothing here
 // may be shared between them, as each is compiled for its own machine. Loops over rows and groups
@@ -11,6 +12,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/cpu/quant/cells.h"
 
@@ -20,73 +22,124 @@ namespace {
 template <int kValue>
 using Number = std::integral_constant<int, kValue>;
 
-// visit(Number<j>, codes) for each quad j, in no order that matters.
-template <class V, int kBits, class Visit>
-inline void each_quad(const std::uint8_t* cell, const Visit& visit) {
-  const auto pair = [&]<int j>(Number<j>) {
-    if constexpr (kBits == 8) {
-      visit(Number<j>{}, V::load(cell + 64 * j));
-      visit(Number<j + 4>{}, V::load(cell + 64 * (j + 4)));
-    } else {
-      const auto both = V::load(cell + 64 * j);
-      auto low = V::low(both);
-      auto high = V::high(both);
-      if constexpr (kBits == 5) {
-        const auto fifth = V::load(cell + 256);
-        low = V::join(low, V::template field<4 - j, 0x10>(fifth));
-        high = V::join(high, V::template field<-j, 0x10>(fifth));
-      }
-      if constexpr (kBits == 6) {
-        low = V::join(low, V::template field<4 - 2 * j, 0x30>(V::load(cell + 256)));
-        high = V::join(high, V::template field<4 - 2 * j, 0x30>(V::load(cell + 320)));
-      }
-      visit(Number<j>{}, low);
-      visit(Number<j + 4>{}, high);
-    }
-  };
-  pair(Number<0>{});
-  pair(Number<1>{});
-  pair(Number<2>{});
-  pair(Number<3>{});
+// visit(Number<i>) for i < kCount.
+template <int kCount, class Visit>
+inline void each_number(const Visit& visit) {
+  [&]<int... i>(std::integer_sequence<int, i...>) { (visit(Number<i>{}), ...); }
+  (std::make_integer_sequence<int, kCount>{});
 }
 
-// What one cell adds to a row's sums, given the integer sums of its two halves.
-template <class V, WeightFormat kFormat>
-inline typename V::Floats add_cell(typename V::Floats sum, typename V::Ints first,
-                                   typename V::Ints second, const std::uint8_t* scales,
-                                   const std::uint8_t* super, float x_scale,
-                                   const std::int32_t* halves) {
-  const auto x = V::splat(x_scale);
-  const std::int32_t total = halves[0] + halves[1];
-  if constexpr (kFormat == WeightFormat::int4_group) {
-    const auto codes = V::to_floats(V::add(first, second));
-    sum = V::fma(codes, V::mul(V::halves(scales), x), sum);
-    return V::fma(V::to_floats(V::splat_int(total)), V::mul(V::halves(scales + 32), x), sum);
-  } else if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
-    const auto codes = V::mul_int(V::add(first, second), V::bytes(scales));
-    sum = V::fma(V::to_floats(codes), V::mul(V::halves(super), x), sum);
-    const auto mins = V::mul_int(V::bytes(scales + 16), V::splat_int(total));
-    return V::fnma(V::to_floats(mins), V::mul(V::halves(super + 32), x), sum);
-  } else if constexpr (kFormat == WeightFormat::q6_k) {
-    first = V::mul_int(V::add(first, V::splat_int(-32 * halves[0])), V::signed_bytes(scales));
-    second =
-        V::mul_int(V::add(second, V::splat_int(-32 * halves[1])), V::signed_bytes(scales + 16));
-    return V::fma(V::to_floats(V::add(first, second)), V::mul(V::halves(super), x), sum);
+template <class V, int kBits, int j>
+inline typename V::Codes quad_codes(const std::uint8_t* cell) {
+  if constexpr (kBits == 8) {
+    return V::load(cell + 64 * j);
   } else {
-    constexpr int kZero = kFormat == WeightFormat::q8_0   ? 128
-                          : kFormat == WeightFormat::q4_0 ? 8
-                                                          : 16;
-    const auto codes = V::add(V::add(first, second), V::splat_int(-kZero * total));
-    return V::fma(V::to_floats(codes), V::mul(V::halves(scales), x), sum);
+    const auto both = V::load(cell + 64 * (j % 4));
+    const auto nibbles = j < 4 ? V::low(both) : V::high(both);
+    if constexpr (kBits == 5) {
+      return V::join(nibbles, V::template field<4 - j, 0x10>(V::load(cell + 256)));
+    } else if constexpr (kBits == 6) {
+      const auto upper = V::load(cell + (j < 4 ? 256 : 320));
+      return V::join(nibbles, V::template field<4 - 2 * (j % 4), 0x30>(upper));
+    } else {
+      return nibbles;
+    }
+  }
+}
+
+// The i-th quad that is multiplied: both of a byte's nibbles together, but where halves have scales
+// of their own a part has quads of one half only.
+template <int kBits, int kPart>
+constexpr int quad_at(int i) {
+  if (kBits == 6 && kPart == 4) return i;
+  constexpr int kByByte[] = {0, 4, 1, 5, 2, 6, 3, 7};
+  constexpr int kByHalf[] = {0, 1, 4, 5, 2, 3, 6, 7};
+  return kBits == 6 ? kByHalf[i] : kByByte[i];
+}
+
+// What all rows read of a cell's scales, once for all of them.
+template <class V>
+struct CellScales {
+  typename V::Ints first{};   // K formats: by which integer sums are multiplied; q6_k: of one half
+  typename V::Ints second{};  // q6_k: of the other half
+  typename V::Ints zero{};    // by the sums of x: what codes are too large by, or the minimum
+  typename V::Floats scale{};
+  typename V::Floats min{};
+};
+
+template <class V, WeightFormat kFormat>
+inline CellScales<V> read_scales(const std::uint8_t* scales, const std::uint8_t* super) {
+  CellScales<V> of;
+  if constexpr (kFormat == WeightFormat::int4_group) {
+    of.scale = V::halves(scales);
+    of.min = V::halves(scales + 32);
+    of.zero = V::pairs(V::splat_int(1), V::splat_int(1));
+  } else if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
+    of.first = V::bytes(scales);
+    const auto min = V::bytes(scales + 16);
+    of.zero = V::pairs(min, min);
+    of.scale = V::halves(super);
+    of.min = V::halves(super + 32);
+  } else if constexpr (kFormat == WeightFormat::q6_k) {
+    of.first = V::signed_bytes(scales);
+    of.second = V::signed_bytes(scales + 16);
+    of.zero =
+        V::pairs(V::mul_int(of.first, V::splat_int(-32)), V::mul_int(of.second, V::splat_int(-32)));
+    of.scale = V::halves(super);
+  } else {
+    constexpr int kZero = kFormat == WeightFormat::q8_0   ? -V::kWideZero
+                          : kFormat == WeightFormat::q4_0 ? -8
+                                                          : -16;
+    of.zero = V::pairs(V::splat_int(kZero), V::splat_int(kZero));
+    of.scale = V::halves(scales);
+  }
+  return of;
+}
+
+// A part's sums as integers, by the scale of the half that quad j lies in.
+template <class V, WeightFormat kFormat, int j>
+inline typename V::Ints close_part(
+    const typename V::template Sum<layout_of(kFormat).bits == 8>& part, const CellScales<V>& of) {
+  constexpr bool kWide = layout_of(kFormat).bits == 8;
+  if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
+    return V::scaled(part, of.first);
+  } else if constexpr (kFormat == WeightFormat::q6_k) {
+    return V::scaled(part, j < 4 ? of.first : of.second);
+  } else {
+    return V::template total<kWide>(part);
+  }
+}
+
+// What one cell adds to a row's sums; `halves` are the sums of x's two halves.
+template <class V, WeightFormat kFormat>
+inline typename V::Floats add_cell(typename V::Floats sum, typename V::Ints codes,
+                                   const CellScales<V>& of, float x_scale,
+                                   const std::int16_t* halves) {
+  const auto x = V::splat(x_scale);
+  if constexpr (kFormat == WeightFormat::int4_group || kFormat == WeightFormat::q4_k ||
+                kFormat == WeightFormat::q5_k) {
+    const auto mins = V::to_floats(V::add_pairs(V::splat_int(0), of.zero, halves));
+    const auto by = V::mul(of.min, x);
+    sum = V::fma(V::to_floats(codes), V::mul(of.scale, x), sum);
+    return kFormat == WeightFormat::int4_group ? V::fma(mins, by, sum) : V::fnma(mins, by, sum);
+  } else {
+    if constexpr (kFormat != WeightFormat::q8_0 || V::kWideZero != 0) {
+      codes = V::add_pairs(codes, of.zero, halves);
+    }
+    return V::fma(V::to_floats(codes), V::mul(of.scale, x), sum);
   }
 }
 
 inline constexpr Index kAheadBytes = 2048;
 
+// Each quad's codes are unpacked once for all rows. Integer sums are exact, so their order is free;
+// the cells are one chain.
 template <class V, WeightFormat kFormat, int kRows>
 void run_cells(const GroupCall& call, Index row) {
   constexpr CellLayout kLayout = layout_of(kFormat);
-  constexpr bool kWide = kLayout.bits == 8;
+  constexpr int kBits = kLayout.bits;
+  constexpr bool kWide = kBits == 8;
+  constexpr int kPart = V::part_of(kBits);
   typename V::Floats sum[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) sum[r] = V::load_floats(call.sums + (row + r) * call.sums_stride);
@@ -95,36 +148,36 @@ void run_cells(const GroupCall& call, Index row) {
   for (int r = 0; r < kRows; ++r) x[r] = call.x + (row + r) * call.cells * kCell;
   for (Index c = 0; c < call.cells; ++c) {
     const std::uint8_t* const cell = call.group + kLayout.cell_at(c);
-    // With several rows the machine looks fewer cells ahead than memory is far away.
-    if constexpr (kRows > 1) {
-      for (Index line = 0; line < kLayout.cell(); line += 64) {
-        __builtin_prefetch(cell + kAheadBytes + line);
-      }
+    // The machine looks fewer cells ahead than memory is far away.
+    for (Index line = 0; line < kLayout.cell(); line += 64) {
+      __builtin_prefetch(cell + kAheadBytes + line);
     }
-    typename V::template Sum<kWide> first[kRows];
-    typename V::template Sum<kWide> second[kRows];
+    const CellScales<V> of =
+        read_scales<V, kFormat>(cell + kLayout.codes(), call.group + kLayout.super_at(c));
+    typename V::Ints whole[kRows];
+    each_number<kQuads / kPart>([&]<int p>(Number<p>) {
+      typename V::template Sum<kWide> part[kRows];
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) first[r] = V::template none<kWide>();
+      for (int r = 0; r < kRows; ++r) part[r] = V::template none<kWide>();
+      each_number<kPart>([&]<int i>(Number<i>) {
+        constexpr int j = quad_at<kBits, kPart>(p * kPart + i);
+        const auto codes = quad_codes<V, kBits, j>(cell);
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) second[r] = V::template none<kWide>();
-    each_quad<V, kLayout.bits>(cell, [&]<int j>(Number<j>, typename V::Codes codes) {
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        // Where halves have no scales of their own, the second sum is a second chain in flight.
-        const std::int8_t* const four = x[r] + c * kCell + 4 * j;
-        if constexpr (j < 4) {
-          first[r] = V::template dot<kWide>(first[r], codes, four);
-        } else {
-          second[r] = V::template dot<kWide>(second[r], codes, four);
+        for (int r = 0; r < kRows; ++r) {
+          part[r] = V::template dot<kWide>(part[r], codes, x[r] + c * kCell + 4 * j);
         }
+      });
+      constexpr int kLast = quad_at<kBits, kPart>(p * kPart);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const auto closed = close_part<V, kFormat, kLast>(part[r], of);
+        whole[r] = p == 0 ? closed : V::add(whole[r], closed);
       }
     });
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      sum[r] = add_cell<V, kFormat>(
-          sum[r], V::template total<kWide>(first[r]), V::template total<kWide>(second[r]),
-          cell + kLayout.codes(), call.group + kLayout.super_at(c),
-          call.scales[(row + r) * call.cells + c], call.halves + ((row + r) * call.cells + c) * 2);
+      sum[r] = add_cell<V, kFormat>(sum[r], whole[r], of, call.scales[(row + r) * call.cells + c],
+                                    call.halves + ((row + r) * call.cells + c) * 2);
     }
   }
 #pragma GCC unroll 8
@@ -145,7 +198,7 @@ __attribute__((noinline)) void scale_channel(const GroupCall& call, Range rows, 
     for (Index g = groups.first; g < groups.first + groups.count; ++g) {
       float* const place = call.sums + r * call.sums_stride + g * kGroup;
       const std::uint8_t* const scales = call.group + g * kLayout.group_bytes(call.cells);
-      const auto codes = V::add(*totals++, V::splat_int(-128 * total));
+      const auto codes = V::add(*totals++, V::splat_int(-V::kWideZero * total));
       const auto scale = V::mul(V::load_floats(reinterpret_cast<const float*>(scales)),
                                 V::splat(call.scales[r * call.cells]));
       V::store_floats(V::fma(V::to_floats(codes), scale, V::load_floats(place)), place);
@@ -157,6 +210,7 @@ __attribute__((noinline)) void scale_channel(const GroupCall& call, Range rows, 
 template <class V, int kRows, int kGroups>
 void run_channel(const GroupCall& call, Index row, Index group) {
   constexpr CellLayout kLayout = layout_of(WeightFormat::int8_channel);
+  constexpr bool kAsk = kRows <= 4;  // as in run_cells; with more rows there is time
   const Index step = kLayout.group_bytes(call.cells);
   const std::uint8_t* const base = call.group + group * step;
   typename V::template Sum<true> sum[kRows][kGroups];
@@ -168,6 +222,11 @@ void run_channel(const GroupCall& call, Index row, Index group) {
   const Index inputs = call.cells * kCell;
   const std::int8_t* const x = call.x + row * inputs;
   for (Index k = 0; k < inputs; k += 4) {
+    if constexpr (kAsk) {
+      for (int g = 0; g < kGroups; ++g) {
+        __builtin_prefetch(base + g * step + kLayout.header + k * 16 + kAheadBytes);
+      }
+    }
     typename V::Codes codes[kGroups];
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) codes[g] = V::load(base + g * step + kLayout.header + k * 16);
