@@ -1,4 +1,5 @@
 // A stand-in for the driver's management library: two GPUs joined by two links, the second too hot.
+// With TUTTI_FAKE_NVML_OLD, one that has only what every driver has.
 #include <cstdio>
 #include <cstring>
 
@@ -26,10 +27,12 @@ int nvmlSystemGetDriverVersion(char* text, unsigned size) {
   std::snprintf(text, size, "580.65.06");
   return 0;
 }
+#ifndef TUTTI_FAKE_NVML_OLD
 int nvmlSystemGetCudaDriverVersion_v2(int* version) {
   *version = 13000;
   return 0;
 }
+#endif
 int nvmlDeviceGetCount_v2(unsigned* count) {
   *count = 2;
   return 0;
@@ -46,6 +49,7 @@ int nvmlDeviceGetUUID(void* device, char* text, unsigned size) {
   std::snprintf(text, size, "GPU-%ld", number_of(device));
   return 0;
 }
+#ifndef TUTTI_FAKE_NVML_OLD
 int nvmlDeviceGetMemoryInfo(void*, Memory* memory) {
   *memory = {80ULL << 30, 79ULL << 30, 1ULL << 30};
   return 0;
@@ -56,6 +60,10 @@ int nvmlDeviceGetPowerManagementLimit(void*, unsigned* milliwatts) {
 }
 int nvmlDeviceGetTemperature(void* device, int, unsigned* celsius) {
   *celsius = number_of(device) == 0 ? 40 : 92;
+  return 0;
+}
+int nvmlDeviceGetTemperatureThreshold(void*, int, unsigned* celsius) {
+  *celsius = 90;
   return 0;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void* device, unsigned long long* reasons) {
@@ -78,5 +86,6 @@ int nvmlDeviceGetNvLinkRemotePciInfo_v2(void* device, unsigned, PciInfo* info) {
                 static_cast<unsigned>((1 - number_of(device)) & 0xFF));
   return 0;
 }
+#endif
 
 }  // extern "C"

@@ -18,6 +18,7 @@
 #include "worker/agent/handover.h"
 #include "worker/agent/rank_devices.h"
 #include "worker/agent/worker_host.h"
+#include "worker/inventory/gpus.h"
 #include "worker/inventory/inventory.h"
 
 namespace tutti::worker {
@@ -104,6 +105,10 @@ void introduce_gpus(const spec::WorkerConfig& config, const PlanSettings& plan,
     return;
   }
   TUTTI_LOG_INFO("worker", "{} GPUs, {}", found->devices.size(), found->stack);
+  for (const Gpu& gpu : take_gpu_inventory().gpus) {
+    const std::string trouble = trouble_of(gpu);
+    if (!trouble.empty()) TUTTI_LOG_WARNING("worker", "{} {} is {}", gpu.name, gpu.uuid, trouble);
+  }
   const auto count = static_cast<std::uint32_t>(found->devices.size());
   if (config.slots == 0) hello.slots = count;
   if (hello.slots > count) {

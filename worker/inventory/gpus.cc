@@ -15,6 +15,11 @@ constexpr int kSuccess = 0;
 constexpr unsigned kTextMax = 96;
 constexpr unsigned kLinksMax = 18;
 constexpr int kTemperatureOfGpu = 0;
+constexpr int kThresholdSlowdown = 1;
+// Where a GPU does not say from when it slows down: of the H100 it is 87.
+constexpr std::uint32_t kHotCelsius = 85;
+// So near to it, the next warm hour slows it down.
+constexpr std::uint32_t kNearCelsius = 3;
 
 struct Memory {
   unsigned long long total, free, used;
@@ -28,31 +33,33 @@ struct PciInfo {
 struct Library {
   explicit Library(const char* path) : handle(::dlopen(path, RTLD_NOW | RTLD_LOCAL), &::dlclose) {
     if (!handle) return;
-    load(init, "nvmlInit_v2");
-    load(shutdown, "nvmlShutdown");
+    // Without these there is nothing to tell; without one of the others, a part is missing.
+    complete = load(init, "nvmlInit_v2") && load(shutdown, "nvmlShutdown") &&
+               load(count, "nvmlDeviceGetCount_v2") &&
+               load(by_index, "nvmlDeviceGetHandleByIndex_v2") && load(uuid, "nvmlDeviceGetUUID");
     load(driver_version, "nvmlSystemGetDriverVersion");
     load(cuda_version, "nvmlSystemGetCudaDriverVersion_v2");
-    load(count, "nvmlDeviceGetCount_v2");
-    load(by_index, "nvmlDeviceGetHandleByIndex_v2");
     load(name, "nvmlDeviceGetName");
-    load(uuid, "nvmlDeviceGetUUID");
     load(memory, "nvmlDeviceGetMemoryInfo");
     load(power_limit, "nvmlDeviceGetPowerManagementLimit");
     load(temperature, "nvmlDeviceGetTemperature");
-    load(throttle_reasons, "nvmlDeviceGetCurrentClocksThrottleReasons");
+    load(threshold, "nvmlDeviceGetTemperatureThreshold");
+    // Its name since driver 535, and before.
+    if (!load(throttle_reasons, "nvmlDeviceGetCurrentClocksEventReasons"))
+      load(throttle_reasons, "nvmlDeviceGetCurrentClocksThrottleReasons");
     load(pci, "nvmlDeviceGetPciInfo_v3");
     load(link_state, "nvmlDeviceGetNvLinkState");
     load(link_peer, "nvmlDeviceGetNvLinkRemotePciInfo_v2");
   }
 
   template <class Function>
-  void load(Function*& function, const char* symbol) {
+  bool load(Function*& function, const char* symbol) {
     function = reinterpret_cast<Function*>(::dlsym(handle.get(), symbol));
-    complete = complete && function != nullptr;
+    return function != nullptr;
   }
 
   std::unique_ptr<void, int (*)(void*)> handle;
-  bool complete = true;
+  bool complete = false;
   int (*init)() = nullptr;
   int (*shutdown)() = nullptr;
   int (*driver_version)(char*, unsigned) = nullptr;
@@ -64,29 +71,36 @@ struct Library {
   int (*memory)(Device, Memory*) = nullptr;
   int (*power_limit)(Device, unsigned*) = nullptr;
   int (*temperature)(Device, int, unsigned*) = nullptr;
+  int (*threshold)(Device, int, unsigned*) = nullptr;
   int (*throttle_reasons)(Device, unsigned long long*) = nullptr;
   int (*pci)(Device, PciInfo*) = nullptr;
   int (*link_state)(Device, unsigned, unsigned*) = nullptr;
   int (*link_peer)(Device, unsigned, PciInfo*) = nullptr;
 };
 
+// Whether the library has the function, and it answered.
+template <class... P, class... A>
+bool tells(int (*function)(P...), A... args) {
+  return function != nullptr && function(args...) == kSuccess;
+}
+
 // What a GPU does not tell stays at its default.
 Gpu describe(const Library& nvml, Device device) {
   Gpu gpu;
   char text[kTextMax] = {};
-  if (nvml.uuid(device, text, kTextMax) == kSuccess) gpu.uuid = text;
-  if (nvml.name(device, text, kTextMax) == kSuccess) gpu.name = text;
+  if (tells(nvml.uuid, device, text, kTextMax)) gpu.uuid = text;
+  if (tells(nvml.name, device, text, kTextMax)) gpu.name = text;
   Memory memory = {};
-  if (nvml.memory(device, &memory) == kSuccess) {
+  if (tells(nvml.memory, device, &memory)) {
     gpu.memory_bytes = memory.total;
     gpu.memory_free_bytes = memory.free;
   }
   unsigned value = 0;
-  if (nvml.power_limit(device, &value) == kSuccess) gpu.power_limit_watts = value / 1000;
-  if (nvml.temperature(device, kTemperatureOfGpu, &value) == kSuccess)
-    gpu.temperature_celsius = value;
+  if (tells(nvml.power_limit, device, &value)) gpu.power_limit_watts = value / 1000;
+  if (tells(nvml.temperature, device, kTemperatureOfGpu, &value)) gpu.temperature_celsius = value;
+  if (tells(nvml.threshold, device, kThresholdSlowdown, &value)) gpu.slowdown_celsius = value;
   unsigned long long reasons = 0;
-  if (nvml.throttle_reasons(device, &reasons) == kSuccess) {
+  if (tells(nvml.throttle_reasons, device, &reasons)) {
     gpu.throttle_reasons = throttle_reasons_of(reasons);
   }
   return gpu;
@@ -97,7 +111,7 @@ void count_links(const Library& nvml, const std::vector<Device>& devices, std::v
   std::vector<std::string> buses(devices.size());
   for (std::size_t i = 0; i < devices.size(); ++i) {
     PciInfo info = {};
-    if (nvml.pci(devices[i], &info) == kSuccess) buses[i] = info.bus_id;
+    if (tells(nvml.pci, devices[i], &info)) buses[i] = info.bus_id;
   }
   for (std::size_t i = 0; i < devices.size(); ++i) {
     gpus[i].nvlinks.assign(devices.size(), 0);
@@ -105,8 +119,8 @@ void count_links(const Library& nvml, const std::vector<Device>& devices, std::v
     for (unsigned link = 0; link < kLinksMax; ++link) {
       unsigned active = 0;
       PciInfo peer = {};
-      if (nvml.link_state(devices[i], link, &active) != kSuccess || active == 0) continue;
-      if (nvml.link_peer(devices[i], link, &peer) != kSuccess) continue;
+      if (!tells(nvml.link_state, devices[i], link, &active) || active == 0) continue;
+      if (!tells(nvml.link_peer, devices[i], link, &peer)) continue;
       bool direct = false;
       for (std::size_t j = 0; j < devices.size(); ++j) {
         if (buses[j].empty() || buses[j] != peer.bus_id) continue;
@@ -138,6 +152,20 @@ std::vector<std::string> throttle_reasons_of(std::uint64_t bits) {
   return names;
 }
 
+std::string trouble_of(const Gpu& gpu) {
+  std::string reasons;
+  for (const std::string& reason : gpu.throttle_reasons) {
+    reasons += (reasons.empty() ? "" : "; ") + reason;
+  }
+  const std::string degrees = std::to_string(gpu.temperature_celsius) + " C";
+  if (!reasons.empty()) return "slowed down (" + reasons + ") at " + degrees;
+  const std::uint32_t slows = gpu.slowdown_celsius;
+  const bool hot = gpu.temperature_celsius >= (slows > 0 ? slows - kNearCelsius : kHotCelsius);
+  if (!hot) return {};
+  return "hot: " + degrees +
+         (slows > 0 ? ", and it slows down at " + std::to_string(slows) + " C" : std::string());
+}
+
 GpuInventory take_gpu_inventory(const char* library) {
   GpuInventory inventory;
   const Library nvml(library);
@@ -156,9 +184,9 @@ GpuInventory take_gpu_inventory(const char* library) {
     return inventory;
   }
   char text[kTextMax] = {};
-  if (nvml.driver_version(text, kTextMax) == kSuccess) inventory.driver = text;
+  if (tells(nvml.driver_version, text, kTextMax)) inventory.driver = text;
   int cuda = 0;
-  if (nvml.cuda_version(&cuda) == kSuccess) inventory.cuda = static_cast<std::uint32_t>(cuda);
+  if (tells(nvml.cuda_version, &cuda)) inventory.cuda = static_cast<std::uint32_t>(cuda);
   unsigned count = 0;
   std::vector<Device> devices;
   if (nvml.count(&count) == kSuccess) {

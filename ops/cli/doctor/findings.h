@@ -9,6 +9,7 @@
 
 #include "ops/cli/client/api.h"
 #include "ops/cli/text/table.h"
+#include "worker/inventory/gpus.h"
 
 namespace tutti::cli {
 
@@ -29,6 +30,8 @@ std::vector<Finding> examine_machine(const std::filesystem::path& state);
 // The cluster that the API reaches; one finding if it reaches none.
 std::vector<Finding> examine_cluster(Api& api);
 
+// Of what the driver tells. Pure.
+std::vector<Finding> judge_gpus(const worker::GpuInventory& inventory);
 // Of the API's answers. Pure.
 std::vector<Finding> judge_nodes(const boost::json::value& nodes);
 std::vector<Finding> judge_metrics(const std::string& metrics);

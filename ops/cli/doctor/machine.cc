@@ -233,6 +233,8 @@ std::vector<Finding> examine_machine(const fs::path& state) {
     folder = folder.parent_path();
   out.push_back(look_at_space("disk space", folder, kGiB));
   out.push_back(look_at_syncs(folder));
+  for (Finding& finding : judge_gpus(worker::take_gpu_inventory()))
+    out.push_back(std::move(finding));
   return out;
 }
 

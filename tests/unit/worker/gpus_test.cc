@@ -11,6 +11,29 @@ TEST_CASE("gpus: without a driver there are none, and one line says why") {
   CHECK(inventory.problem.find("no NVIDIA driver") != std::string::npos);
 }
 
+TEST_CASE("gpus: what a driver does not tell is left out, and the rest is told") {
+  const GpuInventory inventory = take_gpu_inventory(TUTTI_FAKE_NVML_OLD);
+  CHECK(inventory.problem.empty());
+  CHECK(inventory.driver == "580.65.06");
+  CHECK(inventory.cuda == 0);
+  REQUIRE(inventory.gpus.size() == 2);
+  CHECK(inventory.gpus[1].uuid == "GPU-1");
+  CHECK(inventory.gpus[1].name == "Made-up H100");
+  CHECK(inventory.gpus[1].memory_bytes == 0);
+  CHECK(inventory.gpus[1].nvlinks == std::vector<std::uint32_t>{0, 0});
+  CHECK(trouble_of(inventory.gpus[1]).empty());
+}
+
+TEST_CASE("gpus: a GPU that is slowed down, or soon will be, is said") {
+  CHECK(trouble_of({.temperature_celsius = 86, .slowdown_celsius = 90}).empty());
+  CHECK(trouble_of({.temperature_celsius = 87, .slowdown_celsius = 90}) ==
+        "hot: 87 C, and it slows down at 90 C");
+  CHECK(trouble_of({.temperature_celsius = 84}).empty());
+  CHECK(trouble_of({.temperature_celsius = 85}) == "hot: 85 C");
+  CHECK(trouble_of({.temperature_celsius = 60, .throttle_reasons = throttle_reasons_of(0x84)}) ==
+        "slowed down (power cap; power brake) at 60 C");
+}
+
 TEST_CASE("gpus: a library that lacks functions is a driver too old") {
   const GpuInventory inventory = take_gpu_inventory("libc.so.6");
   CHECK(inventory.gpus.empty());
@@ -32,6 +55,9 @@ TEST_CASE("gpus: identity, memory, limits, links and what slows them") {
   CHECK(first.nvlinks == std::vector<std::uint32_t>{0, 2});
   const Gpu& second = inventory.gpus[1];
   CHECK(second.temperature_celsius == 92);
+  CHECK(second.slowdown_celsius == 90);
+  CHECK(trouble_of(first).empty());
+  CHECK(trouble_of(second) == "slowed down (thermal, hardware) at 92 C");
   CHECK(second.throttle_reasons == std::vector<std::string>{"thermal, hardware"});
   CHECK(second.nvlinks == std::vector<std::uint32_t>{2, 0});
 }
