@@ -21,7 +21,7 @@ int usage() {
       "simulate list\n"
       "simulate run SCENARIO [--seed N] [--strike VICTIM:NUMBER@EVENT+AWAY_MS] [--mutate M] "
       "[--trace]\n"
-      "simulate soak [--minutes N] [--first SEED] [--threads N]\n"
+      "simulate soak [--minutes N | --seeds N] [--first SEED] [--threads N]\n"
       "simulate cover [--first SEED] [--threads N]\n",
       stderr);
   return 2;

@@ -21,6 +21,7 @@ constexpr std::size_t kRarestShown = 20;
 
 struct SoakOptions {
   double minutes = 1;
+  std::uint64_t seeds = 0;  // this many, whatever time they take; 0: until the minutes are over
   std::uint64_t first = 1;
   unsigned threads = std::max(1U, std::thread::hardware_concurrency());
 };
@@ -30,6 +31,8 @@ bool parse(const std::vector<std::string>& arguments, SoakOptions& out) {
     const std::string& value = arguments[i + 1];
     if (arguments[i] == "--minutes") {
       out.minutes = std::strtod(value.c_str(), nullptr);
+    } else if (arguments[i] == "--seeds") {
+      out.seeds = std::strtoull(value.c_str(), nullptr, 10);
     } else if (arguments[i] == "--first") {
       out.first = std::strtoull(value.c_str(), nullptr, 10);
     } else if (arguments[i] == "--threads") {
@@ -75,7 +78,7 @@ std::vector<ScenarioOptions> load_or_say() {
 int soak(const std::vector<std::string>& arguments) {
   SoakOptions options;
   if (!parse(arguments, options)) {
-    std::fputs("usage: soak [--minutes N] [--first SEED] [--threads N]\n", stderr);
+    std::fputs("usage: soak [--minutes N | --seeds N] [--first SEED] [--threads N]\n", stderr);
     return 2;
   }
   const auto scenarios = load_or_say();
@@ -83,7 +86,10 @@ int soak(const std::vector<std::string>& arguments) {
   const Instant start = monotonic_now();
   std::uint64_t count = 0;
   const auto next = [&]() -> std::optional<ScenarioOptions> {
-    if (to_seconds(monotonic_now() - start) > options.minutes * 60) return std::nullopt;
+    const bool done = options.seeds > 0
+                          ? count >= options.seeds
+                          : to_seconds(monotonic_now() - start) > options.minutes * 60;
+    if (done) return std::nullopt;
     ScenarioOptions out = scenarios[count % scenarios.size()];
     out.seed = options.first + count++ / scenarios.size();
     return out;

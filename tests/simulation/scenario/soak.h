@@ -1,5 +1,5 @@
-// As many seeds of all scenarios as fit into some minutes, on all cores; then the coverage. Or the
-// set that CI runs, from any seeds, to see which paths it meets seldom.
+// As many seeds of all scenarios as fit into some minutes, or so many, on all cores; then the
+// coverage. Or the set that CI runs, from any seeds, to see which paths it meets seldom.
 #pragma once
 
 #include <string>
