@@ -25,7 +25,7 @@ constexpr std::size_t kRankSeriesMax = 2'000;
 constexpr std::size_t kNodeSeriesMax = 1'000;
 
 template <class Enum>
-std::string name_of(Enum value) {
+std::string label_of(Enum value) {
   return boost::describe::enum_to_string(value, "unknown");
 }
 
@@ -34,7 +34,7 @@ void put_jobs(Exposition& out, const coordinator::ClusterState& state) {
   std::map<std::pair<std::string, std::string>, std::uint64_t> by_kind;
   std::int64_t oldest_ms = 0;
   for (const auto& job : jobs) {
-    ++by_kind[{job.kind, name_of(job.state)}];
+    ++by_kind[{job.kind, label_of(job.state)}];
     if (job.state == coordinator::JobState::queued &&
         (oldest_ms == 0 || job.submitted_unix_ms < oldest_ms)) {
       oldest_ms = job.submitted_unix_ms;

@@ -10,8 +10,6 @@ namespace {
 
 using C = CoordinatorConfig;
 using W = WorkerConfig;
-constexpr Need kRequired = Need::required;
-constexpr Need kOptional = Need::optional;
 constexpr double kPortMax = 65'535;
 constexpr double kLeaseMsMax = 3'600'000;
 

@@ -37,8 +37,6 @@ using D = DataSpec;
 using T = TrainSpec;
 using R = ResourceSpec;
 constexpr Kinds kModel = kTrain | kServe;
-constexpr Need kRequired = Need::required;
-constexpr Need kOptional = Need::optional;
 
 // `kind` is read before the others, since it decides which of them belong; it has no row.
 const Key kKeys[] = {

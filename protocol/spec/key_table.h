@@ -60,6 +60,8 @@ inline constexpr Kinds kRun = 4;
 inline constexpr Kinds kEvery = kTrain | kServe | kRun;
 
 enum class Need { optional, required };
+inline constexpr Need kOptional = Need::optional;
+inline constexpr Need kRequired = Need::required;
 
 struct Key {
   std::string_view path;
