@@ -26,7 +26,7 @@ void wait_async_copies() {
   ::tutti::emulation::wait_copies(kGroups);
 }
 
-#else
+#elif defined(__CUDACC__)  // the host compiler reads declarations beside these
 
 __device__ __forceinline__ unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));

@@ -39,6 +39,14 @@ __global__ void round_stochastic_kernel(const float* from, Bf16* to, Index count
 
 }  // namespace
 
+Result<> check_code() {
+  cudaFuncAttributes attributes;
+  const cudaError_t code =
+      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(round_rows_kernel));
+  static_cast<void>(cudaGetLastError());
+  return check(code, "a kernel");
+}
+
 Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, Bf16* to, Index stride) {
   for (Index first = 0; first < from.rows && stride > 0; first += kRowsMax) {
     const Index rows = from.rows - first < kRowsMax ? from.rows - first : kRowsMax;
@@ -61,7 +69,18 @@ Result<> round_stochastic(cudaStream_t stream, std::span<const float> from, Bf16
 }
 
 Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
-  if (options_.inputs == Products::Inputs::fp32) return products_->run(stream(), form, args);
+  const auto add_ends = [&](const Result<Products::Ends>& ran) -> Result<> {
+    if (!ran) return ran.error();
+    if (*ran == Products::Ends::added) return {};
+    if (args.residual) {
+      auto added = add_to_rows({args.output, ChainStart::output, nullptr, args.residual});
+      if (!added) return added;
+    }
+    if (args.bias == nullptr) return {};
+    return add_to_rows({args.output, ChainStart::output, args.bias, {}});
+  };
+  if (options_.inputs == Products::Inputs::fp32)
+    return add_ends(products_->run(stream(), form, args));
   Products::Operands operands{.type = Products::Inputs::bf16};
   const ScratchMemory::Mark mark = scratch_.mark();
   const auto round = [&](const ConstMatrix& from, const void*& to, Index& stride) -> Result<> {
@@ -73,9 +92,9 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   };
   if (auto done = round(args.left, operands.left, operands.left_stride); !done) return done;
   if (auto done = round(args.right, operands.right, operands.right_stride); !done) return done;
-  auto ran = products_->run(stream(), form, args, &operands);
+  const auto ran = products_->run(stream(), form, args, &operands);
   scratch_.rewind(mark);
-  return ran;
+  return add_ends(ran);
 }
 
 }  // namespace tutti::kernels::cuda

@@ -1,6 +1,6 @@
-// Rounding fp32 numbers to bf16 on the device.
+// Rounding fp32 numbers to bf16 on the device; and whether this build's code runs there at all.
 //
-// Errors: none of their own; what a launch meets shows at the op's end.
+// Errors: of rounding none of its own; what a launch meets shows at the op's end.
 #pragma once
 
 #include <span>
@@ -10,6 +10,10 @@
 #include "kernels/tensor/matrix.h"
 
 namespace tutti::kernels::cuda {
+
+// Errors: unsupported (this build has no code for the GPU in use, or code that its driver cannot
+// translate). Asked when a device is opened: of a launch, only a later call would tell.
+Result<> check_code();
 
 // to[r * stride + c], to the nearest; columns behind from.columns are zeros.
 Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, Bf16* to, Index stride);

@@ -6,6 +6,7 @@
 #include <cctype>
 
 #include "kernels/collective/nccl_group.h"
+#include "kernels/cuda/convert.h"
 #include "kernels/cuda/products.h"
 
 namespace tutti::kernels::cuda {
@@ -48,6 +49,7 @@ Result<> CudaDevice::run_repeated(std::uint64_t key, const std::function<Result<
 
 Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& options) {
   if (auto usable = use_device(options.index); !usable) return std::move(usable).error();
+  if (auto runs = check_code(); !runs) return std::move(runs).error();
   std::unique_ptr<CudaDevice> device(new CudaDevice);
   device->options_ = options;
   cudaDeviceProp properties;

@@ -58,16 +58,6 @@ bool launches(const char* name, const LaunchShape& shape, const A&... args) {
 #define TUTTI_DYNAMIC_SHARED(type, name) \
   type* const name = static_cast<type*>(::tutti::emulation::dynamic_shared())
 
-template <class... P, class... A>
-void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shape,
-                  void (*kernel)(P...), A... args) {
-  if (!launches(name, shape, args...)) return;
-  const auto extent = [](const dim3& d) { return ::tutti::emulation::Extent{d.x, d.y, d.z}; };
-  ::tutti::emulation::enqueue_grid(
-      stream, {extent(shape.blocks), extent(shape.threads), shape.shared_bytes},
-      [kernel, args...] { kernel(static_cast<P>(args)...); }, name);
-}
-
 #else
 
 #define TUTTI_SHARED(type, name, count) __shared__ alignas(16) type name[count]
@@ -75,26 +65,33 @@ void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shap
   extern __shared__ __align__(16) unsigned char tutti_dynamic_shared_memory[]; \
   type* const name = reinterpret_cast<type*>(tutti_dynamic_shared_memory)
 
-// Only nvcc can take a kernel's address, so launches stand in .cu files.
+#endif
+
+// Only nvcc can take a kernel's address, so launches stand in .cu files. What fails shows in
+// cudaGetLastError, which every op asks for at its end.
 template <class... P, class... A>
 void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shape,
                   void (*kernel)(P...), A... args) {
   if (!launches(name, shape, args...)) return;
   const auto* const address = reinterpret_cast<const void*>(kernel);
   if (shape.shared_bytes > kSharedBytesPlain) {
-    cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(shape.shared_bytes));
+    static_cast<void>(cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(shape.shared_bytes)));
   }
+#ifdef TUTTI_CUDA_EMULATION
+  const auto extent = [](const dim3& d) { return ::tutti::emulation::Extent{d.x, d.y, d.z}; };
+  static_cast<void>(::tutti::emulation::enqueue_grid(
+      stream, {name, address, {extent(shape.blocks), extent(shape.threads), shape.shared_bytes}},
+      [kernel, args...] { kernel(static_cast<P>(args)...); }));
+#else
   const auto run = [&](P... values) {
     void* pointers[] = {static_cast<void*>(&values)...};
-    // What fails shows in cudaGetLastError, which every op asks for at its end.
     static_cast<void>(cudaLaunchKernel(address, shape.blocks, shape.threads, pointers,
                                        shape.shared_bytes, stream));
   };
   run(static_cast<P>(args)...);
-}
-
 #endif
+}
 
 #define TUTTI_LAUNCH(stream, shape, kernel, ...) \
   ::tutti::kernels::cuda::launch_named(#kernel, stream, shape, kernel, __VA_ARGS__)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "kernels/cuda/graphs/work_watch.h"
 
@@ -126,9 +127,6 @@ std::string product_library() { return fmt::format("cublaslt-{}", cublasLtGetVer
 Result<std::unique_ptr<Products>> Products::open(ProductChoices choices) {
   std::unique_ptr<Products> products(new Products(std::move(choices)));
   TUTTI_BLAS_CHECK(cublasLtCreate(&products->handle_));
-  auto workspace = make_device_memory(kWorkspaceBytes);
-  if (!workspace) return std::move(workspace).error();
-  products->workspace_ = *std::move(workspace);
   return products;
 }
 
@@ -136,8 +134,45 @@ Products::~Products() {
   if (handle_ != nullptr) static_cast<void>(cublasLtDestroy(handle_));
 }
 
-// `right` is [N, K] for nt and nn; the output is [N, K] for tn. The third size is kRowsAsked.
-Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
+namespace {
+
+// An algorithm whose sums do not depend on how many rows there are: each is one thread block's.
+// That excludes split-K, and kernels that share a tile's depth among blocks as these become free
+// (stream-K), which no attribute names: both need memory for parts of sums, so none is offered.
+Result<bool> sums_within_blocks(const cublasLtMatmulHeuristicResult_t& found) {
+  std::int32_t splits = 0;
+  TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigGetAttribute(
+      &found.algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof(splits), nullptr));
+  std::uint32_t reduction = 0;
+  TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigGetAttribute(
+      &found.algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction, sizeof(reduction), nullptr));
+  return found.state == CUBLAS_STATUS_SUCCESS && found.workspaceSize == 0 &&
+         (splits == 0 || splits == 1) && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
+}
+
+Result<> prefer(Preference& preference, std::uint32_t alignment) {
+  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference.handle));
+  const std::uint64_t workspace = 0;
+  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(
+      preference.handle, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace)));
+  const std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.handle,
+                                                        CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                        &reduction, sizeof(reduction)));
+  for (const auto attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.handle, attribute, &alignment,
+                                                          sizeof(alignment)));
+  }
+  return {};
+}
+
+}  // namespace
+
+// `right` is [N, K] for nt and nn; the output is [N, K] for tn. The third size is kRowsAsked. Of an
+// algorithm that is to add a bias too, the heuristic is asked with one: others may refuse it.
+Result<std::optional<cublasLtMatmulAlgo_t>> Products::ask(const Key& key, const float* bias) const {
   const auto& [form, inputs_type, n, k, alignment] = key;
   const Index m = kRowsAsked;
   const cudaDataType_t type = inputs_type == Inputs::fp32 ? CUDA_R_32F : CUDA_R_16BF;
@@ -146,48 +181,52 @@ Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
   };
   Call call;
   auto made = form == ProductForm::nt ? call.describe(form, shaped(type, m, k), shaped(type, n, k),
-                                                      shaped(CUDA_R_32F, m, n), nullptr)
+                                                      shaped(CUDA_R_32F, m, n), bias)
               : form == ProductForm::nn
                   ? call.describe(form, shaped(type, m, n), shaped(type, n, k),
-                                  shaped(CUDA_R_32F, m, k), nullptr)
+                                  shaped(CUDA_R_32F, m, k), bias)
                   : call.describe(form, shaped(type, m, n), shaped(type, m, k),
-                                  shaped(CUDA_R_32F, n, k), nullptr);
+                                  shaped(CUDA_R_32F, n, k), bias);
   if (!made) return std::move(made).error();
   Preference preference;
-  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference.handle));
-  const std::uint64_t workspace = kWorkspaceBytes;
-  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(
-      preference.handle, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace)));
-  const std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
-  TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.handle,
-                                                        CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                                        &reduction, sizeof(reduction)));
-  const std::uint32_t aligned = alignment;
-  for (const auto attribute :
-       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-    TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.handle, attribute, &aligned,
-                                                          sizeof(aligned)));
-  }
+  if (auto set = prefer(preference, alignment); !set) return std::move(set).error();
   constexpr int kAsked = 16;
   cublasLtMatmulHeuristicResult_t found[kAsked] = {};
   int count = 0;
-  TUTTI_BLAS_CHECK(cublasLtMatmulAlgoGetHeuristic(
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
       handle_, call.operation.handle, call.first.handle, call.second.handle, call.output.handle,
-      call.output.handle, preference.handle, kAsked, found, &count));
+      call.output.handle, preference.handle, kAsked, found, &count);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) count = 0;  // its word for: none
+  const auto answered = check_blas(status, "cublasLtMatmulAlgoGetHeuristic");
+  if (!answered && status != CUBLAS_STATUS_NOT_SUPPORTED) return answered.error();
   for (int i = 0; i < count; ++i) {
-    std::int32_t splits = 0;
-    TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigGetAttribute(
-        &found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof(splits), nullptr));
-    if (found[i].state == CUBLAS_STATUS_SUCCESS && splits <= 1) return found[i].algo;
+    const auto fits = sums_within_blocks(found[i]);
+    if (!fits) return fits.error();
+    if (*fits) return std::optional(found[i].algo);
   }
-  return Error{
-      ErrorCode::unsupported,
-      fmt::format("cuBLASLt has no algorithm without split-K for a weight of {} x {}", n, k)};
+  return std::optional<cublasLtMatmulAlgo_t>();
 }
 
-Result<> Products::run(cudaStream_t stream, ProductForm form, const Product& args,
-                       const Operands* operands) {
+Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
+  // Only its alignment is looked at, if anything is.
+  alignas(16) static constexpr float kSomeBias[4] = {};
+  const auto& [form, inputs, n, k, alignment] = key;
+  if (form == ProductForm::nt) {
+    const auto with_bias = ask(key, kSomeBias);
+    if (!with_bias) return with_bias.error();
+    if (*with_bias) return **with_bias;
+  }
+  const auto plain = ask(key, nullptr);
+  if (!plain) return plain.error();
+  if (*plain) return **plain;
+  return Error{ErrorCode::unsupported,
+               fmt::format("cuBLASLt has no algorithm that sums within one thread block for a "
+                           "weight of {} x {}",
+                           n, k)};
+}
+
+Result<Products::Ends> Products::run(cudaStream_t stream, ProductForm form, const Product& args,
+                                     const Operands* operands) {
   Side left = side_of(args.left);
   Side right = side_of(args.right);
   if (operands != nullptr) {
@@ -196,8 +235,10 @@ Result<> Products::run(cudaStream_t stream, ProductForm form, const Product& arg
     right = {type, operands->right, right.rows, right.columns, operands->right_stride};
   }
   const Side output = side_of(args.output);
+  const bool residual = static_cast<bool>(args.residual);
+  const Side added = residual ? side_of(args.residual) : output;
   std::uint32_t alignment = 16;
-  for (const Side& side : {left, right, output}) {
+  for (const Side& side : {left, right, output, added}) {
     alignment = std::min({alignment, alignment_of(side.stride_bytes()),
                           alignment_of(reinterpret_cast<std::uintptr_t>(side.data))});
   }
@@ -206,23 +247,41 @@ Result<> Products::run(cudaStream_t stream, ProductForm form, const Product& arg
   const Key key{form, type, weight.rows, weight.columns, alignment};
   auto chosen = choices_.take(key, [&] { return choose(key); });
   if (!chosen) return std::move(chosen).error();
+  // Whether its algorithm takes what is to be added.
+  const auto takes = [&]() -> Result<bool> {
+    if (args.bias == nullptr && !residual) return true;
+    Call call;
+    if (auto made = call.describe(form, left, right, output, args.bias); !made)
+      return std::move(made).error();
+    Layout c;
+    if (auto made = cuda::describe(c, added); !made) return std::move(made).error();
+    cublasLtMatmulHeuristicResult_t needs = {};
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoCheck(handle_, call.operation.handle, call.first.handle,
+                                call.second.handle, c.handle, call.output.handle, &*chosen, &needs);
+    return status == CUBLAS_STATUS_SUCCESS && needs.workspaceSize == 0;
+  };
+  const auto taken = takes();
+  if (!taken) return taken.error();
+  const Ends ends = *taken ? Ends::added : Ends::left_out;
   if (!enqueues("product", static_cast<int>(form), left.rows, left.columns, right.rows,
                 right.columns)) {
-    return {};
+    return ends;
   }
   Call call;
-  if (auto made = call.describe(form, left, right, output, args.bias); !made) return made;
-  const bool residual = static_cast<bool>(args.residual);
-  const Side added = residual ? side_of(args.residual) : output;
-  Layout added_layout;
-  if (auto made = cuda::describe(added_layout, added); !made) return made;
+  if (auto made = call.describe(form, left, right, output, *taken ? args.bias : nullptr); !made)
+    return std::move(made).error();
+  const Side& c = *taken ? added : output;
+  Layout c_layout;
+  if (auto made = cuda::describe(c_layout, c); !made) return std::move(made).error();
   const float one = 1.0F;
-  const float beta = args.start == ChainStart::output || residual ? 1.0F : 0.0F;
-  return check_blas(
-      cublasLtMatmul(handle_, call.operation.handle, &one, right.data, call.first.handle, left.data,
-                     call.second.handle, &beta, added.data, added_layout.handle, args.output.data,
-                     call.output.handle, &*chosen, workspace_.get(), kWorkspaceBytes, stream),
-      "cublasLtMatmul");
+  const bool adds = args.start == ChainStart::output || (residual && *taken);
+  const float beta = adds ? 1.0F : 0.0F;
+  TUTTI_BLAS_CHECK(cublasLtMatmul(handle_, call.operation.handle, &one, right.data,
+                                  call.first.handle, left.data, call.second.handle, &beta, c.data,
+                                  c_layout.handle, args.output.data, call.output.handle, &*chosen,
+                                  nullptr, 0, stream));
+  return ends;
 }
 
 }  // namespace tutti::kernels::cuda

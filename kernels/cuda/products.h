@@ -3,13 +3,14 @@
 //
 // The library may choose another algorithm for another M, and algorithms differ in bits. So the
 // first product of a form and weight shape asks for an algorithm for kRowsAsked rows that reduces
-// within one thread block, and all later ones use it whatever their M (the row rule). The choices
-// are part of the numerics profile and kept in a file (product_choices.h).
+// within one thread block, and all later ones use it whatever their M (the row rule): no split-K,
+// and no workspace, which kernels that share sums among blocks need. The choices are part of the
+// numerics profile and kept in a file (product_choices.h).
 //
 // What a library product cannot do is continue a chain: `ChainStart::output` adds the finished sum
 // to what is there. So on a GPU the micro-batch belongs to the profile (DESIGN numerics).
 //
-// Ownership: owns handle and workspace. Threads: one.
+// Ownership: owns the handle. Threads: one.
 // Errors: unsupported (no such algorithm; no usable GPU), unavailable (the library or the device
 // failed).
 #pragma once
@@ -17,6 +18,7 @@
 #include <cublasLt.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -33,7 +35,6 @@ std::string product_library();
 class Products {
  public:
   static constexpr Index kRowsAsked = 4096;
-  static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
   static Result<std::unique_ptr<Products>> open(ProductChoices choices = ProductChoices());
   ~Products();
@@ -53,8 +54,13 @@ class Products {
   // `args` gives shapes, output, start, bias and residual; its inputs are used where `operands` is
   // null. A residual together with ChainStart::output is not taken: one of them is what beta
   // multiplies.
-  Result<> run(cudaStream_t stream, ProductForm form, const Product& args,
-               const Operands* operands = nullptr);
+  //
+  // The algorithm is that of the key whatever is added, so it may not take a bias or a residual;
+  // then neither is added, and the caller does it: the residual first, then the bias, each to the
+  // rounded sum. That is what the library does within, so the bits are the same.
+  enum class Ends { added, left_out };
+  Result<Ends> run(cudaStream_t stream, ProductForm form, const Product& args,
+                   const Operands* operands = nullptr);
 
  private:
   explicit Products(ProductChoices choices) : choices_(std::move(choices)) {}
@@ -62,9 +68,10 @@ class Products {
   struct Call;
 
   Result<cublasLtMatmulAlgo_t> choose(const Key& key) const;
+  // The first algorithm of the heuristic that keeps the row rule; none: it offers no such one.
+  Result<std::optional<cublasLtMatmulAlgo_t>> ask(const Key& key, const float* bias) const;
 
   cublasLtHandle_t handle_ = nullptr;
-  DeviceMemory workspace_;
   ProductChoices choices_;
 };
 

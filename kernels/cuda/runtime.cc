@@ -24,11 +24,33 @@ std::string uuid_text(const cudaUUID_t& uuid) {
 }
 
 Error error_of(cudaError_t code, std::string_view what) {
-  const std::string text = fmt::format("{}: {}", what, cudaGetErrorString(code));
+  const std::string text =
+      fmt::format("{}: {} ({})", what, cudaGetErrorString(code), cudaGetErrorName(code));
   switch (code) {
-    case cudaSuccess: return {ErrorCode::internal, text};
     case cudaErrorMemoryAllocation: return {ErrorCode::exhausted, text};
-    case cudaErrorInvalidValue: return {ErrorCode::internal, text};
+    // What a call was given, by us.
+    case cudaSuccess:
+    case cudaErrorInvalidValue:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidMemcpyDirection: return {ErrorCode::internal, text};
+    // Never works on this machine with this build, so nobody is to try again.
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+      return {ErrorCode::unsupported,
+              "this build has no code for this GPU: build it with TUTTI_CUDA_ARCHITECTURES naming "
+              "the GPU's, or run with device: cpu (" +
+                  text + ")"};
+    case cudaErrorInvalidPtx:
+    case cudaErrorUnsupportedPtxVersion:
+      return {ErrorCode::unsupported,
+              "the NVIDIA driver cannot translate this build's code for this GPU: update the "
+              "driver, or build with TUTTI_CUDA_ARCHITECTURES naming the GPU's (" +
+                  text + ")"};
+    case cudaErrorSystemDriverMismatch:
+      return {ErrorCode::unsupported,
+              "the NVIDIA driver and its libraries are of different versions: restart the machine "
+              "(" +
+                  text + ")"};
     case cudaErrorNotSupported:
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
@@ -53,11 +75,12 @@ Result<int> count_devices() {
                              "driver, or run with device: cpu",
                              version_text(driver), version_text(kVersionNeeded))};
   }
-  if (code != cudaSuccess || count == 0) {
+  if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0)) {
     return Error{ErrorCode::unsupported,
                  "no GPU is visible: check CUDA_VISIBLE_DEVICES and "
                  "nvidia-smi, or run with device: cpu"};
   }
+  if (code != cudaSuccess) return error_of(code, "cudaGetDeviceCount");
   return count;
 }
 

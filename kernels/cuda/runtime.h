@@ -2,8 +2,8 @@
 //
 // Threads: a stream is filled by one thread; events may be waited for by another.
 // Errors: exhausted (memory, with the numbers), unsupported (no driver, a driver too old, no such
-// device: one line that says what to do), unavailable (the device failed; every later call fails
-// too).
+// device, no code for it: one line that says what to do), internal (a call that no device takes),
+// unavailable (the device failed; every later call fails too).
 #pragma once
 
 #include <cuda_runtime.h>

@@ -48,6 +48,7 @@ struct MatrixLoad {
 // The four 8 x 8 matrices whose rows the lanes name, eight lanes a matrix.
 template <bool kTurned>
 inline void load_matrices(unsigned (&registers)[4], const Bf16* row) {
+  ::tutti::emulation::require_aligned(row, 16, "ldmatrix");
   MatrixLoad own{registers, row};
   ::tutti::emulation::meet_warp(
       &own,
@@ -115,7 +116,7 @@ inline void multiply_tiles(float (&c)[4], const unsigned (&a)[4], unsigned b0, u
 
 inline float exp2_fast(float x) { return std::exp2(x); }
 
-#else
+#elif defined(__CUDACC__)  // the host compiler reads declarations beside these
 
 template <bool kTurned>
 __device__ __forceinline__ void load_matrices(unsigned (&registers)[4], const Bf16* row) {

@@ -35,16 +35,16 @@ void bench_embedding(const Bench& bench) {
   }
   const double moved = static_cast<double>(rows.span().size());
   const std::string shape = fmt::format("8192x3072, rows of 768 from {}", kVocabulary);
-  bench_beside(bench,
-               {.name = "embedding forward " + shape,
-                .peer_case = fmt::format("embedding_forward {} {} 768", kTokens * 4, kVocabulary),
-                .bytes = 8.0 * moved},
-               [&] {
-                 TUTTI_ASSERT(embedding_forward(bench.ctx,
-                                                {.table = table.matrix(kVocabulary, 768),
-                                                 .tokens = tokens,
-                                                 .output = rows.matrix(kTokens * 4, 768)}));
-               });
+  bench_beside(
+      bench,
+      {.name = "embedding forward " + shape,
+       .peer_case = fmt::format("embedding_forward {} {} 768", kTokens * 4, kVocabulary),
+       .bytes = 8.0 * moved},
+      [&] {
+        TUTTI_ASSERT(embedding_forward(bench.ctx, {.table = table.matrix(kVocabulary, 768),
+                                                   .tokens = tokens,
+                                                   .output = rows.matrix(kTokens * 4, 768)}));
+      });
   bench_beside(bench, {.name = "embedding backward " + shape, .bytes = 12.0 * moved}, [&] {
     TUTTI_ASSERT(embedding_backward(bench.ctx, {.dout = rows.matrix(kTokens * 4, 768),
                                                 .tokens = tokens,
@@ -81,28 +81,25 @@ void bench_pages(const Bench& bench) {
     const char* name;
     double bytes;
   };
-  for (const Type& t : {Type{kernels::CacheType::f32, "f32", 4.0},
-                        Type{kernels::CacheType::bf16, "bf16", 2.0},
-                        Type{kernels::CacheType::int8, "int8", 1.0}}) {
-    const kernels::AttentionShape shape{.heads = 24,
-                                        .kv_heads = 24,
-                                        .head_width = 128,
-                                        .scale = 1.0F,
-                                        .cache = t.type};
+  for (const Type& t :
+       {Type{kernels::CacheType::f32, "f32", 4.0}, Type{kernels::CacheType::bf16, "bf16", 2.0},
+        Type{kernels::CacheType::int8, "int8", 1.0}}) {
+    const kernels::AttentionShape shape{
+        .heads = 24, .kv_heads = 24, .head_width = 128, .scale = 1.0F, .cache = t.type};
     const Index page = kv_page_floats(shape);
     const Index count = kernels::kv_pages_for(kTokens);
     const FloatBuffer memory(count * page);
     std::vector<float*> pages;
     for (Index p = 0; p < count; ++p) pages.push_back(memory.data() + p * page);
     const kernels::SequenceRows rows{0, kTokens, 0, pages};
-    bench_beside(bench,
-                 {.name = fmt::format("kv write {} 8192x3072", t.name),
-                  .bytes = 2.0 * (4.0 + t.bytes) * kElements},
-                 [&] {
-                   TUTTI_ASSERT(kv_write(bench.ctx, {shape, k.matrix(kTokens, kWidth),
-                                                     k.matrix(kTokens, kWidth),
-                                                     std::span(&rows, 1)}));
-                 });
+    bench_beside(
+        bench,
+        {.name = fmt::format("kv write {} 8192x3072", t.name),
+         .bytes = 2.0 * (4.0 + t.bytes) * kElements},
+        [&] {
+          TUTTI_ASSERT(kv_write(bench.ctx, {shape, k.matrix(kTokens, kWidth),
+                                            k.matrix(kTokens, kWidth), std::span(&rows, 1)}));
+        });
   }
 }
 
@@ -114,9 +111,8 @@ void bench_weights(const Bench& bench) {
   const FloatBuffer weight = numbers(bench, kOutputs * kInputs, 1);
   std::vector<kernels::Hash128> hashes(
       static_cast<std::size_t>(kernels::grid_blocks(kOutputs * kInputs)));
-  bench_beside(bench, {.name = "hash blocks 11008x4096", .bytes = 4.0 * kSize}, [&] {
-    TUTTI_ASSERT(hash_blocks(bench.ctx, weight.span(), hashes));
-  });
+  bench_beside(bench, {.name = "hash blocks 11008x4096", .bytes = 4.0 * kSize},
+               [&] { TUTTI_ASSERT(hash_blocks(bench.ctx, weight.span(), hashes)); });
   bench_beside(bench, {.name = "pack weight 11008x4096", .bytes = 8.0 * kSize}, [&] {
     TUTTI_ASSERT(pack_weight(bench.ctx, weight.matrix(kOutputs, kInputs)).ok());
   });
@@ -131,21 +127,18 @@ void bench_weights(const Bench& bench) {
     }
     const double stored = static_cast<double>(rows.size());
     const FloatBuffer values(kOutputs / 8 * kInputs);
-    bench_beside(bench,
-                 {.name = fmt::format("dequantise {} 1376x4096", name),
-                  .bytes = stored + kSize / 2.0},
-                 [&] {
-                   for (Index o = 0; o < kOutputs / 8; ++o) {
-                     TUTTI_ASSERT(kernels::dequantise_row(
-                         format,
-                         std::span(rows).subspan(static_cast<std::size_t>(o) * row, row),
-                         std::span<float>(values.data() + o * kInputs, kInputs)));
-                   }
-                 });
+    bench_beside(
+        bench,
+        {.name = fmt::format("dequantise {} 1376x4096", name), .bytes = stored + kSize / 2.0}, [&] {
+          for (Index o = 0; o < kOutputs / 8; ++o) {
+            TUTTI_ASSERT(kernels::dequantise_row(
+                format, std::span(rows).subspan(static_cast<std::size_t>(o) * row, row),
+                std::span<float>(values.data() + o * kInputs, kInputs)));
+          }
+        });
     const std::string packing = fmt::format("pack rows {} 1376x4096", name);
-    bench_beside(bench, {.name = packing, .bytes = 2.0 * stored}, [&] {
-                   TUTTI_ASSERT(pack_rows(bench.ctx, format, rows, kOutputs / 8).ok());
-                 });
+    bench_beside(bench, {.name = packing, .bytes = 2.0 * stored},
+                 [&] { TUTTI_ASSERT(pack_rows(bench.ctx, format, rows, kOutputs / 8).ok()); });
   }
 }
 

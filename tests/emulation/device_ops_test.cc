@@ -1,6 +1,6 @@
 // What only a GPU has: tensor-core attention and products in bf16, stochastic rounding, sampling of
-// a batch, products by quantised weights. On the emulation, in three seeds of each order, the same
-// bits in all of them.
+// a batch, products by quantised weights. Whatever runs them (device_runs.h), the same bits each
+// time.
 #include <catch2/catch.hpp>
 
 #include <algorithm>
@@ -17,22 +17,15 @@
 #include "kernels/ops/reference/reference.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "protocol/base/file.h"
+#include "tests/emulation/device_runs.h"
 #include "tests/support/temporary_folder.h"
 
 namespace tutti::kernels::cuda {
 namespace {
 
-using emulation::Order;
-using Floats = std::vector<float>;
 using reference::Table;
-
-Floats draw(Index count, std::uint64_t stream) {
-  Floats values(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = static_cast<float>(random_uniform({11, stream}, i) * 2.0 - 1.0);
-  }
-  return values;
-}
+using tutti::test::draw;
+using tutti::test::Floats;
 
 float rounded(float x) { return from_bf16(to_bf16(x)); }
 
@@ -42,31 +35,13 @@ Floats all_rounded(Floats values) {
 }
 
 CudaDevice& device() {
-  static const auto one = [] {
-    auto opened = CudaDevice::open(
-        {.inputs = Products::Inputs::bf16, .waiting = DeviceOptions::Waiting::after_each_op});
-    REQUIRE(opened);
-    return *std::move(opened);
-  }();
+  static const auto one = tutti::test::open_device_for(Products::Inputs::bf16);
   return *one;
 }
 
-// The same numbers in every order.
 template <class Value>
 std::vector<Value> in_all_orders(const std::function<std::vector<Value>()>& run) {
-  std::vector<Value> first;
-  for (const std::uint64_t seed : {1, 2, 3}) {
-    for (const auto kind : {Order::Kind::random, Order::Kind::warp_priority}) {
-      emulation::set_order({kind, seed});
-      std::vector<Value> result = run();
-      REQUIRE(device().synchronize());
-      INFO("seed " << seed);
-      if (first.empty()) first = result;
-      REQUIRE(result == first);
-    }
-  }
-  emulation::set_order({});
-  return first;
+  return tutti::test::in_all_orders<Value>(device(), run);
 }
 
 double largest_difference(const Floats& actual, const Table& expected) {

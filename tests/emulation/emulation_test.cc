@@ -2,10 +2,14 @@
 #include <catch2/catch.hpp>
 
 #include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "kernels/cuda/device.h"
 #include "kernels/cuda/runtime.h"
 #include "tests/emulation/kernels_with_faults.h"
 
@@ -126,6 +130,105 @@ TEST_CASE("emulation: a write beyond device memory is caught, and the device sta
   CHECK(kernels::cuda::make_device_memory(16));
 }
 
+namespace {
+
+// What the device says of work that `launch` enqueues; the device is well afterwards.
+std::string fault_of(const std::function<void(cudaStream_t)>& launch) {
+  auto stream = kernels::cuda::make_stream();
+  REQUIRE(stream);
+  launch(stream->get());
+  static_cast<void>(cudaStreamSynchronize(stream->get()));
+  const std::string fault = emulation::device_fault();
+  emulation::clear_fault();
+  return fault;
+}
+
+// What a launch or a call leaves for the next look at errors; that is not sticky.
+cudaError_t error_of(const std::function<void(cudaStream_t)>& call) {
+  auto stream = kernels::cuda::make_stream();
+  REQUIRE(stream);
+  call(stream->get());
+  const cudaError_t error = cudaGetLastError();
+  CHECK(cudaGetLastError() == cudaSuccess);
+  return error;
+}
+
+}  // namespace
+
+TEST_CASE("emulation: a grid that no device takes is refused") {
+  const auto launch = [](const dim3& blocks, const dim3& threads) {
+    return error_of([&](cudaStream_t stream) { launch_nothing(stream, {blocks, threads}); });
+  };
+  CHECK(launch({70'000, 1, 1}, 1) == cudaSuccess);
+  CHECK(launch({1, 65'536}, 32) == cudaErrorInvalidConfiguration);
+  CHECK(launch({1, 1, 65'536}, 32) == cudaErrorInvalidConfiguration);
+  CHECK(launch({0, 1, 1}, 32) == cudaErrorInvalidConfiguration);
+  CHECK(launch(1, 1025) == cudaErrorInvalidConfiguration);
+  CHECK(launch(1, {1, 1, 65}) == cudaErrorInvalidConfiguration);
+}
+
+TEST_CASE("emulation: shared memory is limited, and beyond 48 KiB asked for") {
+  const auto launch = [](std::size_t bytes, Attribute attribute) {
+    return error_of([&](cudaStream_t stream) {
+      launch_nothing(stream, {1, 32, bytes}, attribute);
+    });
+  };
+  CHECK(launch(48 << 10, Attribute::not_asked) == cudaSuccess);
+  CHECK(launch(49 << 10, Attribute::not_asked) == cudaErrorInvalidValue);
+  CHECK(launch(227 << 10, Attribute::asked) == cudaSuccess);
+  CHECK(launch(228 << 10, Attribute::asked) == cudaErrorInvalidValue);
+  // 32 KiB of static memory beside it.
+  const auto fault = [](std::size_t bytes) {
+    return fault_of([&](cudaStream_t stream) { launch_with_static(stream, bytes); });
+  };
+  CHECK(fault(16 << 10) == "");
+  CHECK(fault(17 << 10).find("more than a block has") != std::string::npos);
+  CHECK(fault(195 << 10) == "");
+  CHECK(fault(196 << 10).find("more than a block has") != std::string::npos);
+}
+
+TEST_CASE("emulation: an address that a load cannot take is caught") {
+  auto memory = kernels::cuda::make_device_memory(1024);
+  REQUIRE(memory);
+  std::memset(memory->get(), 0, 1024);
+  const auto fault = [&](Load load, unsigned skipped) {
+    return fault_of([&](cudaStream_t stream) {
+      launch_load(stream, load, static_cast<const float*>(memory->get()), skipped);
+    });
+  };
+  for (const Load load : {Load::copy_async_16, Load::copy_async_4, Load::matrices, Load::vector}) {
+    CHECK(fault(load, 16) == "");
+    CHECK(fault(load, 2).find("not a multiple of") != std::string::npos);
+  }
+  for (const Load load : {Load::copy_async_16, Load::matrices, Load::vector})
+    CHECK(fault(load, 8).find("not a multiple of 16") != std::string::npos);
+  CHECK(fault(Load::copy_async_4, 8) == "");
+}
+
+TEST_CASE("emulation: a copy whose ends do not lie where its kind says is refused") {
+  auto device = kernels::cuda::make_device_memory(64);
+  auto pinned = kernels::cuda::make_pinned_memory(64);
+  REQUIRE((device && pinned));
+  std::vector<std::byte> plain(64);
+  const auto copy = [](void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+    return error_of([&](cudaStream_t stream) {
+      static_cast<void>(cudaMemcpyAsync(to, from, bytes, kind, stream));
+      static_cast<void>(cudaStreamSynchronize(stream));
+    });
+  };
+  void* const d = device->get();
+  CHECK(copy(d, plain.data(), 64, cudaMemcpyHostToDevice) == cudaSuccess);
+  CHECK(copy(d, pinned->get(), 64, cudaMemcpyHostToDevice) == cudaSuccess);
+  CHECK(copy(plain.data(), d, 64, cudaMemcpyDeviceToHost) == cudaSuccess);
+  CHECK(copy(d, plain.data(), 64, cudaMemcpyDeviceToDevice) == cudaErrorInvalidValue);
+  CHECK(copy(plain.data(), d, 64, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
+  CHECK(copy(d, pinned->get(), 64, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);
+  CHECK(copy(d, plain.data(), 65, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
+  CHECK(error_of([&](cudaStream_t stream) {
+          static_cast<void>(cudaMemsetAsync(plain.data(), 0, 64, stream));
+        }) == cudaErrorInvalidValue);
+}
+
 TEST_CASE("emulation: work of two streams overlaps, and an event orders it") {
   auto first = kernels::cuda::make_stream();
   auto second = kernels::cuda::make_stream();
@@ -161,6 +264,41 @@ TEST_CASE("emulation: memory is limited, and an error says how much there is") {
   REQUIRE_FALSE(memory);
   CHECK(memory.error().code == ErrorCode::exhausted);
   CHECK(memory.error().message.find("of 4096 MB are free") != std::string::npos);
+}
+
+TEST_CASE("emulation: what fails on every try is nobody's to try again, and says its code") {
+  const auto error = [](const char* variable, std::size_t value) {
+    ::setenv(variable, std::to_string(value).c_str(), 1);
+    const Error met = kernels::cuda::CudaDevice::open({}).error();
+    ::unsetenv(variable);
+    return met;
+  };
+  const auto tells = [](const Error& met, const char* first, const char* name) {
+    INFO(met.message);
+    return met.message.find(first) == 0 && met.message.find(name) != std::string::npos;
+  };
+  for (const cudaError_t code : {cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction}) {
+    const Error met = error("TUTTI_EMULATION_CODE_FAILS", code);
+    CHECK(met.code == ErrorCode::unsupported);
+    CHECK(tells(met, "this build has no code for this GPU", cudaGetErrorName(code)));
+  }
+  const Error foreign = error("TUTTI_EMULATION_CODE_FAILS", cudaErrorUnsupportedPtxVersion);
+  CHECK(foreign.code == ErrorCode::unsupported);
+  CHECK(tells(foreign, "the NVIDIA driver cannot translate", "cudaErrorUnsupportedPtxVersion"));
+  const Error mixed = error("TUTTI_EMULATION_COUNT_FAILS", cudaErrorSystemDriverMismatch);
+  CHECK(mixed.code == ErrorCode::unsupported);
+  CHECK(tells(mixed, "the NVIDIA driver and its libraries", "cudaErrorSystemDriverMismatch"));
+  const Error none = error("TUTTI_EMULATION_DEVICES", 0);
+  CHECK(none.code == ErrorCode::unsupported);
+  CHECK(tells(none, "no GPU is visible", "CUDA_VISIBLE_DEVICES"));
+  // This may be over tomorrow, or on another machine.
+  const Error ill = error("TUTTI_EMULATION_COUNT_FAILS", cudaErrorInitializationError);
+  CHECK(ill.code == ErrorCode::unavailable);
+  CHECK(tells(ill, "the GPU failed: cudaGetDeviceCount", "cudaErrorInitializationError"));
+  // What a call was given is our own mistake.
+  for (const cudaError_t code :
+       {cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorInvalidMemcpyDirection})
+    CHECK(kernels::cuda::error_of(code, "a launch").code == ErrorCode::internal);
 }
 
 }  // namespace tutti::test

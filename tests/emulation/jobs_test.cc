@@ -157,7 +157,7 @@ TEST_CASE("emulation: a served model gives the CPU's tokens, also after its rank
 TEST_CASE(
     "emulation: a job that the device's memory does not fit is the user's, with the numbers") {
   {
-    Cluster cluster(emulated(1, {"TUTTI_EMULATION_MEMORY=100663296"}));
+    Cluster cluster(emulated(1, {"TUTTI_EMULATION_MEMORY=67108864"}));
     CHECK(why_it_fails(cluster, 1).find("MB of memory on emulation, which has 64 MB free") != npos);
   }
   // Another process takes it after it was looked at.

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/async_copy.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/tensor_core.h"
 
 namespace tutti::test {
 
@@ -50,6 +51,28 @@ __global__ void pipelined_sum_kernel(const float* from, float* to, unsigned tile
   to[i] = sum;
 }
 
+__global__ void nothing_kernel(int) {}
+
+__global__ void static_kernel(int) {
+  TUTTI_SHARED(float, room, 8 * 1024);
+  room[threadIdx.x] = 0.0F;
+}
+
+__global__ void load_kernel(Load load, const unsigned char* from) {
+  TUTTI_SHARED(unsigned char, room, 32 * 16);
+  const unsigned char* const source = from + 16 * threadIdx.x;
+  if (load == Load::copy_async_16) copy_async_16(room + 16 * threadIdx.x, source);
+  if (load == Load::copy_async_4) copy_async_4(room + 16 * threadIdx.x, source);
+  if (load == Load::matrices) {
+    unsigned registers[4];
+    load_matrices<false>(registers, reinterpret_cast<const Bf16*>(source));
+  }
+  if (load == Load::vector) {
+    const float4 four = *reinterpret_cast<const float4*>(source);
+    memcpy(room + 16 * threadIdx.x, &four, sizeof(four));
+  }
+}
+
 __global__ void write_beyond_kernel(float* to, unsigned count) { to[count] = 1.0F; }
 
 template <Fault kFault>
@@ -83,6 +106,28 @@ void launch_pipelined_sum(cudaStream_t stream, Fault fault, const float* from, f
     case Fault::missing_wait: return pipelined<Fault::missing_wait>(stream, from, to, tiles);
     default: return pipelined<Fault::none>(stream, from, to, tiles);
   }
+}
+
+void launch_nothing(cudaStream_t stream, const LaunchShape& shape, Attribute attribute) {
+  if (attribute == Attribute::asked) {
+    TUTTI_LAUNCH(stream, shape, nothing_kernel, 0);
+    return;
+  }
+  static_cast<void>(emulation::enqueue_grid(
+      stream,
+      {"nothing",
+       nullptr,
+       {{shape.blocks.x, shape.blocks.y, shape.blocks.z}, {shape.threads.x}, shape.shared_bytes}},
+      [] {}));
+}
+
+void launch_with_static(cudaStream_t stream, std::size_t dynamic_bytes) {
+  TUTTI_LAUNCH(stream, (LaunchShape{1, kThreads, dynamic_bytes}), static_kernel, 0);
+}
+
+void launch_load(cudaStream_t stream, Load load, const float* from, unsigned skipped) {
+  TUTTI_LAUNCH(stream, (LaunchShape{1, 32}), load_kernel, load,
+               reinterpret_cast<const unsigned char*>(from) + skipped);
 }
 
 void launch_write_beyond(cudaStream_t stream, float* to, unsigned count) {

@@ -64,8 +64,9 @@ Groups plain_groups(const Members& members) {
   return test::form_group(static_cast<std::uint32_t>(members.size()));
 }
 
-// One generation up to `last`; hashes of rank 0, which those of the others must equal.
-void run_generation(const Members& members, const Groups& groups, const EnterPlan& plan,
+// One generation up to `last`; hashes of rank 0, which those of the others must equal. Each rank
+// leaves the group by itself, as a process does: to leave in order is to wait for the others.
+void run_generation(const Members& members, Groups groups, const EnterPlan& plan,
                     std::uint64_t last, Hashes& hashes) {
   std::vector<std::string> failures(members.size());
   std::vector<Hashes> seen(members.size());
@@ -81,6 +82,7 @@ void run_generation(const Members& members, const Groups& groups, const EnterPla
         seen[rank][outcome->record.step] = kernels::to_string(outcome->record.weights);
       }
     }
+    groups[rank].reset();
   });
   for (std::size_t rank = 0; rank < members.size(); ++rank) {
     CHECK(failures[rank] == "");

@@ -1,12 +1,15 @@
 // The GPU's kernels on the emulation: three seeds in each of its two orders, which must give the
 // same bits.
 //
-// Each op ends before the next begins, and device memory is host memory here, so the cases run as
-// they are. A GPU's bits are a profile of their own: the committed hashes of the portable profile
-// say nothing about them.
+// The cases hand ops host vectors. So that they run as they are, this binary's heap is memory of
+// the device (managed_heap.h), and each op ends before the next begins. A GPU's bits are a profile
+// of their own: the committed hashes of the portable profile say nothing about them.
+#include <cstdlib>
+
 #include "kernels/cuda/device.h"
 #include "tests/golden/portable.h"
 #include "tests/parity/harness.h"
+#include "tests/support/managed_heap.h"
 
 namespace tutti::test {
 
@@ -24,12 +27,16 @@ const OpContext& on_device() {
   static ThreadPool pool(1);
   static const auto device = [] {
     auto opened = cuda::CudaDevice::open({.waiting = cuda::DeviceOptions::Waiting::after_each_op});
-    REQUIRE(opened);
+    if (!opened) std::abort();  // no case is under way yet
+    test::open_heap();
     return *std::move(opened);
   }();
   static const OpContext ctx{&pool, device.get()};
   return ctx;
 }
+
+// Before the first case makes its data.
+const OpContext& opened_early = on_device();
 
 }  // namespace
 
@@ -43,6 +50,7 @@ Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
       Floats result = op(on_device());
       INFO("seed " << seed << (kind == Order::Kind::random ? ", random order" : ", by warps"));
       REQUIRE(emulation::device_fault() == "");
+      REQUIRE(test::heap_overrun() == "");
       if (seed == 1 && kind == Order::Kind::random) {
         first = std::move(result);
       } else {
@@ -54,6 +62,6 @@ Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
   return first;
 }
 
-const OpContext& single() { return on_device(); }
+const OpContext& single() { return opened_early; }
 
 }  // namespace tutti::kernels::parity

@@ -262,7 +262,8 @@ __device__ Index draw_token(const Row& row, const Draw& draw, unsigned candidate
   return walk_by_logit(row, limit, uniform(draw) * total, Until::passed, room).last;
 }
 
-__global__ void __launch_bounds__(kThreads)
+// A block a row, and few rows: registers count, not how many blocks a processor holds.
+__global__ void __launch_bounds__(kThreads, 1)
     choose_kernel(Rows<const float> logits, Index width, const Draw* draws, double* stretches,
                   ChosenToken* chosen) {
   TUTTI_SHARED(Order, list, kListMax);

@@ -7,8 +7,6 @@
 #include <numeric>
 
 #include "jobs/models/layer.h"
-#include "jobs/models/training_pass.h"
-#include "jobs/optimizers/optimizer.h"
 #include "kernels/ops/adamw.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/rms_norm.h"
@@ -26,20 +24,6 @@ using kernels::cuda::CudaDevice;
 
 constexpr int kRuns = 50;
 constexpr int kWarmUp = 3;
-
-Row row_of(const std::string& name, const std::vector<double>& seconds, double work, double ceiling,
-           const std::string& ceiling_name) {
-  const std::size_t count = seconds.size();
-  const double median = seconds[count / 2];
-  return {name,
-          "s",
-          seconds.front(),
-          median,
-          seconds[std::min(count - 1, count * 99 / 100)],
-          static_cast<int>(count),
-          work / median / ceiling,
-          ceiling_name};
-}
 
 Row product_row(CudaDevice& device, Index m, Index n, Index k) {
   FloatBuffer x(m * k, &device);
@@ -118,53 +102,21 @@ Row optimizer_row(CudaDevice& device, double bandwidth) {
                 7.0 * static_cast<double>(count) * sizeof(float), bandwidth, "copy bandwidth");
 }
 
-struct Shape {
-  const char* name;
-  std::uint32_t layers, width, heads, feed_forward;
-  std::uint32_t samples;
-};
-
-Row training_row(CudaDevice& device, const Shape& shape) {
-  constexpr std::uint32_t kLength = 1024;
-  models::DecoderDescription description;
-  description.family = "llama";
-  description.layers = shape.layers;
-  description.width = shape.width;
-  description.heads = description.kv_heads = shape.heads;
-  description.head_dim = shape.width / shape.heads;
-  description.feed_forward = shape.feed_forward;
-  description.vocabulary = 50304;
-  description.positions_max = kLength;
-  description.tied = true;
-  auto decoder = models::Decoder::create(description);
-  models::must(decoder ? Result<>() : Result<>(decoder.error()));
-  const models::ParameterLayout& layout = decoder->layout();
-  const std::uint32_t tokens = shape.samples * kLength;
-  models::TrainingPass pass(*decoder, {.rows_max = tokens, .samples_max = shape.samples}, &device);
-  FloatBuffer weights(static_cast<Index>(layout.elements()), &device);
-  FloatBuffer gradients(static_cast<Index>(layout.gradient_elements()), &device);
-  std::vector<std::int32_t> ids(tokens);
-  for (std::uint32_t i = 0; i < tokens; ++i)
-    ids[i] = static_cast<std::int32_t>(i * 7919U % description.vocabulary);
-  std::vector<std::int32_t> offsets;
-  for (std::uint32_t s = 0; s <= shape.samples; ++s)
-    offsets.push_back(static_cast<std::int32_t>(s * kLength));
-  std::vector<models::SampleLoss> losses(shape.samples);
-  kernels::ThreadPool pool(1);
-  const kernels::OpContext ctx{&pool, &device};
-  const auto seconds = timed(device, 10, [&] {
-    models::must(pass.forward_backward(
-        ctx, weights.span(), {.tokens = ids, .targets = ids, .positions = {}, .offsets = offsets},
-        gradients.span(), losses));
-  });
-  const double by_weight = 6.0 * static_cast<double>(layout.parameter_count()) * tokens;
-  const double by_attention =
-      6.0 * shape.layers * static_cast<double>(tokens) * kLength * shape.width;
-  return row_of(fmt::format("{} forward and backward, {} tokens", shape.name, tokens), seconds,
-                by_weight + by_attention, kBf16Peak, "989 TFLOP/s (MFU)");
-}
-
 }  // namespace
+
+Row row_of(const std::string& name, const std::vector<double>& seconds, double work, double ceiling,
+           const std::string& ceiling_name) {
+  const std::size_t count = seconds.size();
+  const double median = seconds[count / 2];
+  return {name,
+          "s",
+          seconds.front(),
+          median,
+          seconds[std::min(count - 1, count * 99 / 100)],
+          static_cast<int>(count),
+          work / median / ceiling,
+          ceiling_name};
+}
 
 std::vector<double> timed(CudaDevice& device, int runs, const std::function<void()>& body) {
   auto from = kernels::cuda::make_event(kernels::cuda::Timing::on);
@@ -203,12 +155,7 @@ std::vector<Row> kernel_rows(CudaDevice& device) {
           optimizer_row(device, bandwidth)};
 }
 
-std::vector<Row> training_rows(CudaDevice& device) {
-  return {training_row(device, {"GPT-2 124M shape", 12, 768, 12, 2048, 16}),
-          training_row(device, {"GPT-2 1.5B shape", 48, 1600, 25, 4288, 4})};
-}
-
-std::vector<Row> decode_rows(CudaDevice& device) {
+std::vector<Row> quantised_rows(CudaDevice& device) {
   // One layer's products of an 8B-shaped decoder, eight sequences, weights in 8 and 4 bits.
   const double bandwidth = copy_bandwidth(device);
   const Index m = 8;

@@ -25,6 +25,10 @@ struct Row {
   std::string ceiling;
 };
 
+// Of sorted seconds: `work` in a run, beside what the ceiling is, a second.
+Row row_of(const std::string& name, const std::vector<double>& seconds, double work, double ceiling,
+           const std::string& ceiling_name);
+
 // Seconds of each of `runs` calls, sorted.
 std::vector<double> timed(kernels::cuda::CudaDevice& device, int runs,
                           const std::function<void()>& body);
@@ -33,11 +37,16 @@ std::vector<double> timed(kernels::cuda::CudaDevice& device, int runs,
 double copy_bandwidth(kernels::cuda::CudaDevice& device);
 
 std::vector<Row> kernel_rows(kernels::cuda::CudaDevice& device);
-// GPT-2 124M and 1.5B shaped decoders: a forward and backward pass and an update, as model FLOP
-// utilisation.
+// One token of several sequences by a layer's quantised weights of an 8B shape, against reading
+// them.
+std::vector<Row> quantised_rows(kernels::cuda::CudaDevice& device);
+
+// models.cc: GPT-2 124M and 1.5B shaped decoders, a forward and backward pass, and a whole step
+// with the update of all parameters, as model FLOP utilisation.
 std::vector<Row> training_rows(kernels::cuda::CudaDevice& device);
-// One token of several sequences of an 8B-shaped decoder's layer, against reading its weights once.
-std::vector<Row> decode_rows(kernels::cuda::CudaDevice& device);
+// A decoder of the 8B shape as it is served: a prompt, against the tensor cores; then a token of
+// each of eight sequences, against reading the weights in bf16 and the keys and values once.
+std::vector<Row> serving_rows(kernels::cuda::CudaDevice& device);
 
 // Whether work of two streams runs at once: two long kernels together take less than 1.6 times one.
 bool streams_overlap();

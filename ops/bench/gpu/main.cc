@@ -25,8 +25,9 @@ int main(int count, char** values) {
     fmt::print("two streams {}\n", overlap ? "overlap" : "run one after the other");
     return overlap ? 0 : 1;
   }
-  for (const auto& rows : {bench::gpu::kernel_rows(**device), bench::gpu::training_rows(**device),
-                           bench::gpu::decode_rows(**device)}) {
+  for (const auto& rows :
+       {bench::gpu::kernel_rows(**device), bench::gpu::training_rows(**device),
+        bench::gpu::quantised_rows(**device), bench::gpu::serving_rows(**device)}) {
     for (const bench::gpu::Row& row : rows) {
       if (json) {
         fmt::print(

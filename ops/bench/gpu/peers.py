@@ -90,6 +90,57 @@ def training(name, layers, width, heads, inner, samples):
         loss.backward()
 
     report(f"{name} forward and backward, {samples * 1024} tokens", timed(step, 10))
+    adamw = torch.optim.AdamW([*table.parameters(), *body.parameters()], fused=True)
+
+    def whole():
+        step()
+        adamw.step()
+        adamw.zero_grad(set_to_none=False)
+
+    report(f"{name} step with AdamW, {samples * 1024} tokens", timed(whole, 10))
+
+
+class Served:
+    """The 8B shape in bf16 with keys and values in place: what a serving loop without a framework would run."""
+
+    LAYERS, WIDTH, HEADS, KV_HEADS, HEAD, INNER, VOCABULARY = 32, 4096, 32, 8, 128, 14336, 128256
+
+    def __init__(self, sequences, room):
+        def matrix(out, into):
+            return torch.randn(out, into, device="cuda", dtype=torch.bfloat16) * 0.02
+        kv = self.KV_HEADS * self.HEAD
+        self.layers = [[matrix(self.WIDTH + 2 * kv, self.WIDTH), matrix(self.WIDTH, self.WIDTH),
+                        matrix(2 * self.INNER, self.WIDTH), matrix(self.WIDTH, self.INNER)] for _ in range(self.LAYERS)]
+        self.norm = torch.ones(self.WIDTH, device="cuda", dtype=torch.bfloat16)
+        self.table, self.head = matrix(self.VOCABULARY, self.WIDTH), matrix(self.VOCABULARY, self.WIDTH)
+        self.keys, self.values = (torch.zeros(self.LAYERS, sequences, self.KV_HEADS, room, self.HEAD, device="cuda",
+                                              dtype=torch.bfloat16) for _ in range(2))
+
+    def run(self, tokens, held):
+        count, length = tokens.shape
+        x = self.table[tokens]
+        kv = self.KV_HEADS * self.HEAD
+        split = lambda y, heads: y.view(count, length, heads, self.HEAD).transpose(1, 2)
+        for n, (qkv, out, up, down) in enumerate(self.layers):
+            q, k, v = F.linear(F.rms_norm(x, (self.WIDTH,), self.norm), qkv).split([self.WIDTH, kv, kv], -1)
+            keys, values = self.keys[n, :count, :, :held + length], self.values[n, :count, :, :held + length]
+            keys[:, :, held:], values[:, :, held:] = split(k, self.KV_HEADS), split(v, self.KV_HEADS)
+            attended = F.scaled_dot_product_attention(split(q, self.HEADS), keys, values, is_causal=length > 1,
+                                                      enable_gqa=True)
+            x = x + F.linear(attended.transpose(1, 2).reshape(count, length, self.WIDTH), out)
+            gate, other = F.linear(F.rms_norm(x, (self.WIDTH,), self.norm), up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * other, down)
+        return F.linear(F.rms_norm(x[:, -1], (self.WIDTH,), self.norm), self.head).float()
+
+
+def serving():
+    with torch.inference_mode():
+        model = Served(8, 2048)
+        prompt = torch.full((1, 2048), 17, device="cuda")
+        report("prefill, 8B shape, 2048 tokens", timed(lambda: model.run(prompt, 0), 10))
+        tokens = torch.full((8, 1), 17, device="cuda")
+        decode = torch.compile(lambda: model.run(tokens, 1024), mode="reduce-overhead")
+        report("decode, 8B shape, 8 sequences at 1024", timed(decode))
 
 
 def main():
@@ -104,6 +155,7 @@ def main():
     optimizer()
     training("GPT-2 124M shape", 12, 768, 12, 2048, 16)
     training("GPT-2 1.5B shape", 48, 1600, 25, 4288, 4)
+    serving()
     return 0
 
 

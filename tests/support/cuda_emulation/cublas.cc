@@ -1,19 +1,37 @@
 // Products behind cuBLASLt's entry points: column-major, fp32 or bf16 inputs, fp32 sums and output.
 //
-// The library is free in its choice of algorithm, so the heuristic offers first one with split-K,
-// which code that keeps bits must not take, and then one without. An algorithm that was not handed
-// out, or that splits, computes nothing. One whose last word is not zero adds in the other
-// direction: it has other bits, as another algorithm of the library may.
+// The library is free in its choice of algorithm, so the heuristic offers first what code that
+// keeps bits must not take: one with split-K, and one (stream-K) that needs a workspace and cuts
+// sums where the number of columns says so. Asked without a bias, it then offers one that takes
+// neither a bias nor another C than D, which is answered as the library would. An algorithm that
+// was not handed out, or that splits, computes nothing. One whose last word is not
+// zero adds in the other direction: it has other bits, as another algorithm of the library may.
+// TUTTI_EMULATION_BIAS=0: no algorithm takes a bias.
 #include <cublasLt.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
 namespace {
 
-constexpr std::uint64_t kAlgorithmMark =
-    0x7475747469ULL;  // data[0]; data[1] is the number of splits
+constexpr std::uint64_t kAlgorithmMark = 0x7475747469ULL;
+constexpr std::uint64_t kStreamWorkspace = 1 << 20;
+constexpr std::size_t kStreamCut = 7;
+
+// What an algorithm's words mean here.
+struct Algorithm {
+  std::uint64_t mark = kAlgorithmMark;
+  std::uint64_t splits = 1;
+  std::uint64_t workspace = 0;
+  std::uint64_t plain_only = 0;  // no bias, and C is D
+
+  cublasLtMatmulAlgo_t words() const { return {{mark, splits, workspace, plain_only, 0, 0, 0, 0}}; }
+};
+Algorithm algorithm_of(const cublasLtMatmulAlgo_t& words) {
+  return {words.data[0], words.data[1], words.data[2], words.data[3]};
+}
 
 float widened(const void* data, cudaDataType_t type, std::size_t i) {
   if (type == CUDA_R_32F) return static_cast<const float*>(data)[i];
@@ -36,7 +54,9 @@ struct EmulatedLayout {
   cudaDataType_t type;
   std::size_t rows, columns, stride;
 };
-struct EmulatedPreference {};
+struct EmulatedPreference {
+  std::uint64_t workspace = 0;
+};
 
 namespace {
 
@@ -62,8 +82,9 @@ struct Matmul {
   EmulatedLayout a_layout, b_layout, c_layout, d_layout;
   float alpha, beta;
   bool backwards;
+  std::size_t cut_every;  // columns; 0: sums are not cut
 
-  // One chain of fused multiply-adds for each output.
+  // One chain of fused multiply-adds for each output; where sums are cut, two.
   void run() const {
     const bool a_turned = operation.a == CUBLAS_OP_T;
     const std::size_t depth = a_turned ? a_layout.rows : a_layout.columns;
@@ -75,14 +96,17 @@ struct Matmul {
     std::vector<float> sums(m);
     for (std::size_t column = 0; column < n; ++column) {
       std::fill(sums.begin(), sums.end(), 0.0F);
+      const std::size_t cut = cut_every == 0 ? depth : n % cut_every * depth / cut_every;
+      std::vector<float> first(m, 0.0F);
       for (std::size_t step = 0; step < depth; ++step) {
+        if (step == cut) std::swap(first, sums);
         const std::size_t k = backwards ? depth - 1 - step : step;
         const float by = right[column * depth + k];
         const float* const from = by_depth.data() + k * m;
         for (std::size_t i = 0; i < m; ++i) sums[i] = __builtin_fmaf(from[i], by, sums[i]);
       }
       for (std::size_t i = 0; i < m; ++i) {
-        float value = alpha * sums[i];
+        float value = alpha * (cut < depth ? first[i] + sums[i] : sums[i]);
         if (beta != 0.0F) value += beta * c[i + column * c_layout.stride];
         if (operation.epilogue == CUBLASLT_EPILOGUE_BIAS) value += operation.bias[i];
         d[i + column * d_layout.stride] = value;
@@ -153,25 +177,34 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
   delete preference;
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute,
-                                                    const void*, std::size_t) {
+                                                    const void* value, std::size_t) {
+  if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
+    std::memcpy(&preference->workspace, value, sizeof(preference->workspace));
   const bool known = attribute >= CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES &&
                      attribute <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES;
   return known ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t description,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatmulPreference_t, int asked,
+                                              cublasLtMatmulPreference_t preference, int asked,
                                               cublasLtMatmulHeuristicResult_t* results,
                                               int* count) {
-  *count = asked < 2 ? asked : 2;
-  for (int i = 0; i < *count; ++i) {
-    results[i] = {};
-    results[i].algo.data[0] = kAlgorithmMark;
-    results[i].algo.data[1] = i == 0 ? 4 : 1;
+  const bool bias = description->epilogue == CUBLASLT_EPILOGUE_BIAS;
+  const char* const takes_bias = std::getenv("TUTTI_EMULATION_BIAS");
+  *count = 0;
+  if (bias && takes_bias != nullptr && std::strcmp(takes_bias, "0") == 0)
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  for (const Algorithm& one : {Algorithm{.splits = 4}, Algorithm{.workspace = kStreamWorkspace},
+                               Algorithm{.plain_only = bias ? 0U : 1U}}) {
+    if (*count == asked || one.workspace > preference->workspace) continue;
+    results[*count] = {};
+    results[*count].algo = one.words();
+    results[*count].workspaceSize = one.workspace;
+    ++*count;
   }
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -179,10 +212,29 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algorithm,
                                                     cublasLtMatmulAlgoConfigAttributes_t attribute,
                                                     void* value, std::size_t, std::size_t*) {
-  if (attribute != CUBLASLT_ALGO_CONFIG_SPLITK_NUM) return CUBLAS_STATUS_NOT_SUPPORTED;
-  const auto splits = static_cast<std::int32_t>(algorithm->data[1]);
-  std::memcpy(value, &splits, sizeof(splits));
+  const auto splits = static_cast<std::int32_t>(algorithm_of(*algorithm).splits);
+  const std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+  switch (attribute) {
+    case CUBLASLT_ALGO_CONFIG_SPLITK_NUM: std::memcpy(value, &splits, sizeof(splits)); break;
+    case CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME:
+      std::memcpy(value, &reduction, sizeof(reduction));
+      break;
+    default: return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   return CUBLAS_STATUS_SUCCESS;
+}
+
+// As the library: of the addresses nothing is known here.
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t description,
+                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algorithm,
+                                       cublasLtMatmulHeuristicResult_t* result) {
+  const Algorithm one = algorithm_of(*algorithm);
+  if (one.mark != kAlgorithmMark) return CUBLAS_STATUS_INVALID_VALUE;
+  result->workspaceSize = one.workspace;
+  const bool plain = description->epilogue == CUBLASLT_EPILOGUE_DEFAULT && c->stride == d->stride;
+  return one.plain_only == 0 || plain ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha,
@@ -190,11 +242,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
                               cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t d_layout,
-                              const cublasLtMatmulAlgo_t* algorithm, void*, std::size_t,
-                              cudaStream_t stream) {
-  if (algorithm == nullptr || algorithm->data[0] != kAlgorithmMark || algorithm->data[1] != 1) {
+                              const cublasLtMatmulAlgo_t* algorithm, void*,
+                              std::size_t workspace_bytes, cudaStream_t stream) {
+  if (algorithm == nullptr) return CUBLAS_STATUS_NOT_SUPPORTED;
+  const Algorithm one = algorithm_of(*algorithm);
+  if (one.mark != kAlgorithmMark || one.splits != 1 || one.workspace > workspace_bytes)
     return CUBLAS_STATUS_NOT_SUPPORTED;
-  }
+  const bool plain =
+      description->epilogue == CUBLASLT_EPILOGUE_DEFAULT && c_layout->stride == d_layout->stride;
+  if (one.plain_only != 0 && !plain) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (d_layout->type != CUDA_R_32F || c_layout->type != CUDA_R_32F)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   const bool a_turned = description->a == CUBLAS_OP_T;
@@ -216,7 +272,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                     *d_layout,
                     *static_cast<const float*>(alpha),
                     *static_cast<const float*>(beta),
-                    algorithm->data[7] != 0};
+                    algorithm->data[7] != 0,
+                    one.workspace == 0 ? 0U : kStreamCut};
   tutti::emulation::enqueue(stream, [call]() -> std::string {
     call.run();
     return {};

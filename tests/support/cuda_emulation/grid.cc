@@ -103,7 +103,9 @@ class Block {
   std::vector<StaticShared> statics_;
   std::size_t static_end_ = 0;
   std::size_t dynamic_bytes_ = 0;
-  std::size_t poisoned_ = 0;  // bytes from the start of memory_ that may have been written
+  std::size_t static_bytes_ = 0;
+  std::size_t shared_max_ = 0;  // of both together
+  std::size_t poisoned_ = 0;    // bytes from the start of memory_ that may have been written
   std::size_t count_ = 0;
   std::size_t at_barrier_ = 0;
   std::size_t done_ = 0;
@@ -128,18 +130,14 @@ void thread_main(void*) {
 
 std::string Block::run(const GridShape& shape, const std::function<void()>& thread_body) {
   count_ = shape.threads.count();
-  if (count_ == 0 || count_ > kThreadsMax || shape.blocks.count() == 0) {
-    return "a launch of " + std::to_string(shape.blocks.count()) + " blocks of " +
-           std::to_string(count_) + " threads";
-  }
-  if (shape.shared_bytes > kSharedBytesMax) {
-    return std::to_string(shape.shared_bytes) + " bytes of dynamic shared memory";
-  }
+  TUTTI_ASSERT(count_ > 0 && count_ <= kThreadsMax && shape.shared_bytes <= kSharedBytesMax);
   if (!memory_) memory_ = std::make_unique<std::byte[]>(2 * kSharedBytesMax);
   order_ = order();
   rng = Rng(order_.seed);
   body = &thread_body;
   dynamic_bytes_ = shape.shared_bytes;
+  const bool asked = shape.shared_room > kSharedBytesPlain;
+  shared_max_ = asked ? kSharedBytesMax : kSharedBytesPlain;
   where.threads = shape.threads;
   where.blocks = shape.blocks;
   fault_.clear();
@@ -215,6 +213,7 @@ void Block::run_block(const Extent& block) {
   std::memset(memory_.get(), kPoison, poisoned_);
   poisoned_ = 0;
   statics_.clear();
+  static_bytes_ = 0;
   static_end_ = (dynamic_bytes_ + kMarginBytes + 127) / 128 * 128;
   at_barrier_ = 0;
   done_ = 0;
@@ -296,6 +295,11 @@ void* Block::static_shared(const void* site, std::size_t bytes) {
   for (const StaticShared& one : statics_) {
     if (one.site == site) return memory_.get() + one.offset;
   }
+  static_bytes_ += bytes;
+  if (static_bytes_ > kSharedBytesPlain || static_bytes_ + dynamic_bytes_ > shared_max_) {
+    fail(std::to_string(static_bytes_) + " bytes of static and " + std::to_string(dynamic_bytes_) +
+         " of dynamic shared memory are more than a block has");
+  }
   const std::size_t offset = static_end_;
   static_end_ = (offset + bytes + kMarginBytes + 127) / 128 * 128;
   TUTTI_ASSERT(static_end_ <= 2 * kSharedBytesMax);
@@ -359,7 +363,14 @@ void* static_shared(const void* site, std::size_t bytes) {
 }
 void* dynamic_shared() { return this_block().dynamic_shared(); }
 
+void require_aligned(const void* address, std::size_t bytes, const char* what) {
+  if (reinterpret_cast<std::uintptr_t>(address) % bytes == 0) return;
+  fault(std::string(what) + " of an address that is not a multiple of " + std::to_string(bytes));
+}
+
 void copy_async(void* to, const void* from, std::size_t bytes, std::size_t bytes_from) {
+  require_aligned(to, bytes, "cp.async");
+  require_aligned(from, bytes, "cp.async");
   Block& block = this_block();
   Thread& thread = *block.now;
   thread.copies.push_back({to, from, bytes, bytes_from, thread.groups});

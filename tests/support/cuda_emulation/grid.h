@@ -9,7 +9,9 @@
 // An asynchronous copy (cp.async) is done at once or as late as allowed, drawn for each. Shared
 // memory is filled with 0xff (a NaN) before each block and is followed by a margin that must stay
 // so. Blocks run one after the other in a drawn order. A barrier that not all threads reach, or a
-// warp operation that not all lanes reach, ends the launch with an error that names it.
+// warp operation that not all lanes reach, ends the launch with an error that names it; so do more
+// static and dynamic shared memory than a block has, and an address that is not a multiple of what
+// an asynchronous copy or a matrix load needs.
 //
 // What is not emulated: the time anything takes, memory coalescing, bank conflicts, register
 // limits, weak memory order between blocks.
@@ -38,15 +40,18 @@ struct Order {
 void set_order(const Order& order);
 Order order();
 
-struct GridShape {
-  Extent blocks;
-  Extent threads;
-  std::size_t shared_bytes = 0;  // dynamic
-};
-
 inline constexpr unsigned kWarp = 32;
 inline constexpr unsigned kThreadsMax = 1024;
 inline constexpr std::size_t kSharedBytesMax = 227 * 1024;  // of a block on sm_90
+// What a block has without asking, and what it may have of static shared memory at all.
+inline constexpr std::size_t kSharedBytesPlain = 48 * 1024;
+
+struct GridShape {
+  Extent blocks;
+  Extent threads;
+  std::size_t shared_bytes = 0;                 // dynamic
+  std::size_t shared_room = kSharedBytesPlain;  // for it; more if the kernel has asked for more
+};
 
 // Runs `thread_body` once for each thread of the grid. Empty: all went well, else what was wrong.
 std::string run_grid(const GridShape& shape, const std::function<void()>& thread_body);
@@ -67,6 +72,8 @@ void meet_warp(void* operand, void (*act)(void** operands), const char* name);
 void* static_shared(const void* site, std::size_t bytes);
 void* dynamic_shared();
 void copy_async(void* to, const void* from, std::size_t bytes, std::size_t bytes_from);
+// `what` needs an address that is a multiple of `bytes`.
+void require_aligned(const void* address, std::size_t bytes, const char* what);
 void commit_copies();
 // Until at most `groups` of this thread's groups are not done.
 void wait_copies(unsigned groups);

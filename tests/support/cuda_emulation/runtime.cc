@@ -35,10 +35,12 @@ struct Allocation {
 };
 
 struct Device {
-  std::mutex mutex;
+  // What is allocated under it may come here again: tests have this memory behind operator new.
+  std::recursive_mutex mutex;
   std::map<const char*, Allocation> memory;  // by address
   std::size_t used = 0;
-  bool shared = false;  // another process has taken its part
+  bool shared = false;                                // another process has taken its part
+  std::map<const void*, std::size_t> dynamic_shared;  // that kernels have asked for, bytes
   std::string fault;
   std::atomic<cudaError_t> last{cudaSuccess};
 };
@@ -209,17 +211,52 @@ bool breaks_capture(EmulatedStream* stream = captured_here) {
 
 namespace tutti::emulation {
 
+namespace {
+
+// Of compute capability 9.0.
+cudaError_t check_shape(const GridShape& shape) {
+  constexpr unsigned kBlocksXMax = 0x7fffffff;
+  constexpr unsigned kBlocksYzMax = 65'535;
+  constexpr unsigned kThreadsZMax = 64;
+  const Extent& blocks = shape.blocks;
+  const Extent& threads = shape.threads;
+  const bool taken = blocks.count() > 0 && blocks.x <= kBlocksXMax && blocks.y <= kBlocksYzMax &&
+                     blocks.z <= kBlocksYzMax && threads.count() > 0 &&
+                     threads.count() <= kThreadsMax && threads.z <= kThreadsZMax;
+  return taken ? cudaSuccess : cudaErrorInvalidConfiguration;
+}
+
+// Dynamic shared memory that a launch may take: what the kernel has asked for, else the plain
+// limit.
+std::size_t shared_room_of(const void* kernel) {
+  const std::lock_guard lock(device().mutex);
+  const auto found = device().dynamic_shared.find(kernel);
+  return found == device().dynamic_shared.end() ? kSharedBytesPlain : found->second;
+}
+
+}  // namespace
+
 void enqueue(cudaStream_t stream, std::function<std::string()> work) {
   stream->add(std::move(work));
 }
 
-void enqueue_grid(cudaStream_t stream, const GridShape& shape, std::function<void()> thread_body,
-                  const char* name) {
-  stream->add([shape, body = std::move(thread_body), name]() -> std::string {
+cudaError_t enqueue_grid(cudaStream_t stream, const GridLaunch& launch,
+                         std::function<void()> thread_body) {
+  GridShape shape = launch.shape;
+  shape.shared_room = shared_room_of(launch.kernel);
+  cudaError_t refused = check_shape(shape);
+  if (refused == cudaSuccess && shape.shared_bytes > shape.shared_room)
+    refused = cudaErrorInvalidValue;
+  if (refused != cudaSuccess) {
+    std::fprintf(stderr, "emulation: %s: a device takes no such launch\n", launch.name);
+    return failed(refused);
+  }
+  stream->add([shape, body = std::move(thread_body), name = launch.name]() -> std::string {
     std::string fault = run_grid(shape, body);
     if (fault.empty()) fault = broken_margin();
     return fault.empty() ? fault : std::string(name) + ": " + fault;
   });
+  return cudaSuccess;
 }
 
 std::string device_fault() {
@@ -265,6 +302,9 @@ cudaError_t cudaGetDeviceCount(int* count) {
     return failed(cudaErrorInsufficientDriver);
   }
   if (asked == 0) return failed(cudaErrorNoDevice);
+  // As on a machine whose driver is not well; the error's number.
+  const std::size_t error = number_from("TUTTI_EMULATION_COUNT_FAILS", cudaSuccess);
+  if (error != cudaSuccess) return failed(static_cast<cudaError_t>(error));
   *count = static_cast<int>(asked);
   return cudaSuccess;
 }
@@ -293,6 +333,21 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = kVersion;
+  return cudaSuccess;
+}
+
+// TUTTI_EMULATION_CODE_FAILS: as if this build had no code for the device; the error's number.
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {};
+  const std::size_t error = number_from("TUTTI_EMULATION_CODE_FAILS", cudaSuccess);
+  return error == cudaSuccess ? cudaSuccess : failed(static_cast<cudaError_t>(error));
+}
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  const auto bytes = static_cast<std::size_t>(value);
+  if (value < 0 || bytes > tutti::emulation::kSharedBytesMax) return failed(cudaErrorInvalidValue);
+  const std::lock_guard lock(device().mutex);
+  device().dynamic_shared[kernel] = bytes;
   return cudaSuccess;
 }
 
@@ -325,10 +380,45 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   return cudaSuccess;
 }
 
+namespace {
+
+cudaMemoryType type_of(const void* memory, std::size_t bytes) {
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  auto found = d.memory.upper_bound(static_cast<const char*>(memory));
+  if (found == d.memory.begin()) return cudaMemoryTypeUnregistered;
+  --found;
+  const auto offset = static_cast<std::size_t>(static_cast<const char*>(memory) - found->first);
+  const bool inside = offset < found->second.bytes && bytes <= found->second.bytes - offset;
+  return inside ? found->second.type : cudaMemoryTypeUnregistered;
+}
+
+bool on_device(const void* memory, std::size_t bytes) {
+  const cudaMemoryType type = type_of(memory, bytes);
+  return type == cudaMemoryTypeDevice || type == cudaMemoryTypeManaged;
+}
+
+bool on_host(const void* memory) { return type_of(memory, 1) != cudaMemoryTypeDevice; }
+
+// Whether the ends lie where the kind of the copy says.
+bool lie_right(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  switch (kind) {
+    case cudaMemcpyHostToHost: return on_host(to) && on_host(from);
+    case cudaMemcpyHostToDevice: return on_device(to, bytes) && on_host(from);
+    case cudaMemcpyDeviceToHost: return on_host(to) && on_device(from, bytes);
+    case cudaMemcpyDeviceToDevice: return on_device(to, bytes) && on_device(from, bytes);
+    case cudaMemcpyDefault: return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 // The source is read when the stream comes to it, also from pageable memory: the strictest that
 // CUDA allows.
-cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
+  if (bytes > 0 && !lie_right(to, from, bytes, kind)) return failed(cudaErrorInvalidValue);
   stream->add([to, from, bytes]() -> std::string {
     std::memmove(to, from, bytes);
     return {};
@@ -337,6 +427,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  if (bytes > 0 && !on_device(to, bytes)) return failed(cudaErrorInvalidValue);
   stream->add([to, value, bytes]() -> std::string {
     std::memset(to, value, bytes);
     return {};
@@ -345,14 +436,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
-  Device& d = device();
-  const std::lock_guard lock(d.mutex);
-  *attributes = {cudaMemoryTypeUnregistered, 0};
-  auto found = d.memory.upper_bound(static_cast<const char*>(memory));
-  if (found == d.memory.begin()) return cudaSuccess;
-  --found;
-  const auto offset = static_cast<std::size_t>(static_cast<const char*>(memory) - found->first);
-  if (offset < found->second.bytes) attributes->type = found->second.type;
+  *attributes = {type_of(memory, 1), 0};
   return cudaSuccess;
 }
 
@@ -455,23 +539,6 @@ cudaError_t cudaPeekAtLastError() {
   return device().last;
 }
 
-const char* cudaGetErrorName(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess: return "cudaSuccess";
-    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
-    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
-    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
-    case cudaErrorNoDevice: return "cudaErrorNoDevice";
-    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
-    case cudaErrorNotReady: return "cudaErrorNotReady";
-    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
-    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
-    case cudaErrorNotSupported: return "cudaErrorNotSupported";
-    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
-    case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
-  }
-  return "unknown";
-}
 const char* cudaGetErrorString(cudaError_t error) {
   static thread_local std::string text;
   text =

@@ -56,6 +56,35 @@ TEST_CASE("top: a frame shows what goes on, with rates between two looks") {
   CHECK(number_of(list_of(top_frame(now, nullptr), "jobs")[0], "tokens_per_s") == 0);
 }
 
+TEST_CASE("doctor: a GPU that is slowed down is a problem, one at its power cap is a note") {
+  worker::GpuInventory inventory;
+  inventory.driver = "580.65.06";
+  const auto gpu = [](const char* uuid, std::uint64_t reasons) {
+    return worker::Gpu{.uuid = uuid,
+                       .name = "Made-up H100",
+                       .memory_bytes = std::uint64_t{80} << 30,
+                       .memory_free_bytes = std::uint64_t{79} << 30,
+                       .power_limit_watts = 700,
+                       .temperature_celsius = 61,
+                       .throttle_reasons = worker::throttle_reasons_of(reasons),
+                       .nvlinks = {0, 18, 18}};
+  };
+  inventory.gpus = {gpu("GPU-a", 0x1), gpu("GPU-b", 0x4), gpu("GPU-c", 0x44)};
+  const std::vector<Finding> findings = judge_gpus(inventory);
+  REQUIRE(findings.size() == 4);
+  CHECK(findings[0].found == "3, driver 580.65.06");
+  CHECK(findings[1].verdict == Verdict::good);
+  CHECK(findings[1].found.find("700 W at most, 61 C, NVLink to 2 others") != std::string::npos);
+  CHECK(findings[2].verdict == Verdict::note);
+  CHECK(findings[3].verdict == Verdict::problem);
+  CHECK(findings[3].found.find("slowed down (power cap; thermal, hardware)") != std::string::npos);
+  CHECK(!findings[3].advice.empty());
+
+  CHECK(judge_gpus({.problem = "no NVIDIA driver: it is not there"})[0].verdict == Verdict::good);
+  CHECK(judge_gpus({.problem = "the NVIDIA driver does not answer"})[0].verdict ==
+        Verdict::problem);
+}
+
 TEST_CASE("doctor: each finding that is not good says what to do") {
   std::vector<Finding> findings = judge_nodes(json::parse(kNodes));
   for (Finding& each : judge_metrics("tutti_ledger_failing 1\ntutti_ledger_size_bytes 4096\n"))

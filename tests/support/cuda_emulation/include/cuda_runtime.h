@@ -169,13 +169,21 @@ enum cudaError_t : int {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInitializationError = 3,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidMemcpyDirection = 21,
   cudaErrorInsufficientDriver = 35,
+  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorInvalidPtx = 218,
+  cudaErrorUnsupportedPtxVersion = 222,
   cudaErrorNotReady = 600,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
   cudaErrorNotSupported = 801,
+  cudaErrorSystemDriverMismatch = 803,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
 };
@@ -215,6 +223,9 @@ struct cudaDeviceProp {
   int minor;
   int pciBusID;
 };
+struct cudaFuncAttributes {
+  std::size_t sharedSizeBytes;
+};
 struct cudaPointerAttributes {
   cudaMemoryType type;
   int device;
@@ -231,6 +242,8 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned flags);
@@ -268,9 +281,15 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 namespace tutti::emulation {
 
-// Puts one grid into the stream; `name` is for the message of a fault.
-void enqueue_grid(cudaStream_t stream, const GridShape& shape, std::function<void()> thread_body,
-                  const char* name);
+// Puts one grid into the stream, if a device would take its shape; `name` is for the message of a
+// fault.
+struct GridLaunch {
+  const char* name;
+  const void* kernel;  // what cudaFuncSetAttribute knows it by
+  GridShape shape;
+};
+cudaError_t enqueue_grid(cudaStream_t stream, const GridLaunch& launch,
+                         std::function<void()> thread_body);
 // Puts any work into the stream; a text that it returns is a fault of the device.
 void enqueue(cudaStream_t stream, std::function<std::string()> work);
 // What the device's first fault said; empty: none. clear_fault() makes the device usable again, for

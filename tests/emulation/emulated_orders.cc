@@ -1,0 +1,19 @@
+#include "tests/emulation/device_runs.h"
+
+namespace tutti::test {
+
+void in_each_order(const std::function<void()>& run) {
+  using emulation::Order;
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    for (const auto kind : {Order::Kind::random, Order::Kind::warp_priority}) {
+      emulation::set_order({kind, seed});
+      INFO("seed " << seed << (kind == Order::Kind::random ? ", random order" : ", by warps"));
+      run();
+      REQUIRE(emulation::device_fault() == "");
+      REQUIRE(heap_overrun() == "");
+    }
+  }
+  emulation::set_order({});
+}
+
+}  // namespace tutti::test

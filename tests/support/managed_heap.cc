@@ -1,0 +1,144 @@
+#include "tests/support/managed_heap.h"
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+namespace tutti::test {
+
+namespace {
+
+constexpr std::size_t kChunkBytes = std::size_t{32} << 20;
+constexpr std::size_t kLarge = std::size_t{64} << 10;  // from here on an allocation of its own
+constexpr std::size_t kAlignment = 64;
+constexpr unsigned char kGap = 0xff;  // four of them are a NaN
+
+// The CUDA library allocates too, and must not find itself here again.
+thread_local bool asking = false;
+
+std::byte* managed(std::size_t bytes) {
+  void* memory = nullptr;
+  asking = true;
+  const bool given = cudaMallocManaged(&memory, bytes) == cudaSuccess;
+  asking = false;
+  return given ? static_cast<std::byte*>(memory) : nullptr;
+}
+
+}  // namespace
+
+std::byte* ManagedHeap::take_of_chunk(std::size_t whole) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (left_ >= whole) {
+      left_ -= whole;
+      return std::exchange(chunk_, chunk_ + whole);
+    }
+  }
+  // Without the lock: the library takes its own.
+  std::byte* const chunk = managed(kChunkBytes);
+  if (chunk == nullptr) return nullptr;
+  const std::lock_guard lock(mutex_);
+  chunk_ = chunk + whole;
+  left_ = kChunkBytes - whole;
+  return chunk;
+}
+
+void* ManagedHeap::take(std::size_t bytes) {
+  if (asking) return nullptr;
+  const std::size_t whole =
+      (kGapBytes + bytes + kGapBytes + kAlignment - 1) / kAlignment * kAlignment;
+  std::byte* const start = bytes >= kLarge ? managed(whole) : take_of_chunk(whole);
+  return start == nullptr ? nullptr : enter(start, bytes, whole);
+}
+
+void* ManagedHeap::enter(std::byte* start, std::size_t bytes, std::size_t whole) {
+  std::byte* const piece = start + kGapBytes;
+  std::memset(start, kGap, kGapBytes);
+  std::memset(piece + bytes, kGap, whole - kGapBytes - bytes);
+  const std::lock_guard lock(mutex_);
+  pieces_.emplace(piece, bytes);
+  return piece;
+}
+
+bool ManagedHeap::give_back(void* memory) {
+  std::size_t bytes = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = pieces_.find(static_cast<const std::byte*>(memory));
+    if (found == pieces_.end()) return false;
+    check(*found);
+    bytes = found->second;
+    pieces_.erase(found);
+  }
+  if (bytes >= kLarge) static_cast<void>(cudaFree(static_cast<std::byte*>(memory) - kGapBytes));
+  return true;
+}
+
+void ManagedHeap::check(const Pieces::value_type& piece) {
+  const auto& [start, bytes] = piece;
+  const auto gap = static_cast<std::ptrdiff_t>(kGapBytes);
+  const auto end = static_cast<std::ptrdiff_t>(bytes);
+  const auto first_changed = [&](std::ptrdiff_t from) {
+    const auto kept = [](std::byte b) { return b == std::byte{kGap}; };
+    return std::find_if_not(start + from, start + from + gap, kept) - start;
+  };
+  for (const std::ptrdiff_t from : {-gap, end}) {
+    const std::ptrdiff_t changed = first_changed(from);
+    if (broken_ || changed == from + gap) continue;
+    broken_ = true;
+    broken_bytes_ = bytes;
+    broken_at_ = changed;
+  }
+}
+
+std::string ManagedHeap::overrun() {
+  std::size_t bytes = 0;
+  std::ptrdiff_t at = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& piece : pieces_) check(piece);
+    if (!broken_) return {};
+    bytes = broken_bytes_;
+    at = broken_at_;
+  }
+  const std::string place =
+      at < 0 ? std::to_string(-at) + " bytes before its start"
+             : std::to_string(at - static_cast<std::ptrdiff_t>(bytes)) + " bytes behind its end";
+  return "a vector of " + std::to_string(bytes) + " bytes was written " + place;
+}
+
+namespace {
+
+// Never destroyed: static objects give back what they took of it.
+ManagedHeap& heap() {
+  static auto* const one = [] {
+    void* const memory = std::malloc(sizeof(ManagedHeap));
+    if (memory == nullptr) std::abort();
+    return new (memory) ManagedHeap;
+  }();
+  return *one;
+}
+
+std::atomic<bool> heap_is_open{false};
+
+}  // namespace
+
+void open_heap() { heap_is_open = true; }
+std::string heap_overrun() { return heap().overrun(); }
+
+}  // namespace tutti::test
+
+void* operator new(std::size_t bytes) {
+  namespace test = tutti::test;
+  void* taken = test::heap_is_open ? test::heap().take(bytes) : nullptr;
+  if (taken == nullptr) taken = std::malloc(bytes == 0 ? 1 : bytes);
+  if (taken == nullptr) throw std::bad_alloc();
+  return taken;
+}
+void operator delete(void* pointer) noexcept {
+  namespace test = tutti::test;
+  if (!test::heap_is_open || !test::heap().give_back(pointer)) std::free(pointer);
+}
+void operator delete(void* pointer, std::size_t) noexcept { operator delete(pointer); }
