@@ -217,7 +217,7 @@ LayerActivations InferencePass::Impl::activations(Index rows) const {
   act.feed_forward_normed = act.attention_normed;
   act.gate = plan.gate.view(memory, rows);
   act.up = plan.up.view(memory, rows);
-  act.inner = act.gate;
+  act.inner = act.up;
   return act;
 }
 

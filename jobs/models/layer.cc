@@ -152,7 +152,9 @@ void multiply(const kernels::OpContext& ctx, const kernels::Product& product,
                                : kernels::Activations::exact,
             .start = product.start,
             .bias = product.bias,
-            .residual = product.residual}));
+            .residual = product.residual,
+            .activation = product.activation,
+            .gate = product.gate}));
 }
 
 LayerParameters<const float> layer_weights(const ParameterLayout& layout, std::uint32_t layer,
@@ -200,8 +202,16 @@ void finish(const LayerContext& ctx, const LayerParameters<const float>& weights
                                   .inverse = act.feed_forward_inverse}));
   const ConstMatrix normed = act.feed_forward_normed;
   linear(ctx, {.left = normed, .right = weights.gate, .output = act.gate}, &LayerImages::gate);
-  linear(ctx, {.left = normed, .right = weights.up, .output = act.up}, &LayerImages::up);
-  must(kernels::silu_gate_forward(ctx.op, {.gate = act.gate, .up = act.up, .y = act.inner}));
+  kernels::Product up{.left = normed, .right = weights.up, .output = act.up};
+  const bool keeps_up = act.inner.data != act.up.data;
+  if (!keeps_up) {
+    up.activation = kernels::Activation::silu;
+    up.gate = act.gate;
+  }
+  linear(ctx, up, &LayerImages::up);
+  if (keeps_up) {
+    must(kernels::silu_gate_forward(ctx.op, {.gate = act.gate, .up = act.up, .y = act.inner}));
+  }
   linear(ctx, {.left = act.inner, .right = weights.down, .output = out, .residual = act.mid},
          &LayerImages::down);
 }

@@ -72,7 +72,8 @@ struct LayerContext {
 
 kernels::AttentionShape attention_shape(const DecoderDescription& description);
 
-// Kept from forward to backward. Serving lets out be x and inner be gate, and keeps no inverses.
+// Kept from forward to backward. Serving lets out be x and keeps no inverses; its inner is up,
+// which the gate then multiplies as its product ends.
 struct LayerActivations {
   Matrix x;
   Matrix attention_normed;

@@ -8,11 +8,15 @@
 #include <atomic>
 #include <cstring>
 #include <optional>
+#include <string>
 
 #include "jobs/models/safetensors.h"
+#include "kernels/ops/cpu_path.h"
 #include "kernels/ops/elementwise/bf16.h"
 #include "kernels/ops/embedding.h"
+#include "kernels/ops/grid.h"
 #include "kernels/tensor/device.h"
+#include "protocol/base/log.h"
 
 namespace tutti::models {
 
@@ -62,6 +66,14 @@ constexpr LayerMatrix kMatrices[] = {
 
 Index size_of(const Parameter& parameter) { return static_cast<Index>(parameter.elements); }
 
+Index largest_of(const Decoder& decoder) {
+  Index largest = 0;
+  for (const Parameter& parameter : decoder.layout().parameters()) {
+    largest = std::max(largest, size_of(parameter));
+  }
+  return largest;
+}
+
 std::uint64_t bytes_of(const WeightImage& image) {
   return image.fp32.bytes() + image.quantised.bytes();
 }
@@ -77,30 +89,74 @@ std::span<const std::string_view> serving_formats() {
   return kNames;
 }
 
-namespace {
-
-Error unknown_format(std::string_view format) {
-  return {ErrorCode::invalid_argument, fmt::format("\"{}\" is no format of weights; there are {}",
-                                                   format, fmt::join(serving_formats(), ", "))};
-}
-
-}  // namespace
-
+// Takes parameters in the order of the layout. The pieces of what is made, in that order, are what
+// a cache keeps: the norms, then the table and images.
 struct ServingWeights::Maker {
   const kernels::OpContext& ctx;
   const Decoder& decoder;
   const FormatName& format;
+  const MappedImages* kept = nullptr;  // pieces that are viewed in place of being made
   ServingWeights made;
   Index norms_used = 0;
+  std::vector<std::span<const std::byte>> pieces;
 
-  Result<WeightImage> image(const Parameter& parameter, const float* values) const {
+  // The next of the kept pieces.
+  Result<const std::byte*> next(std::size_t bytes) {
+    const auto all = kept->pieces();
+    if (pieces.size() >= all.size() || all[pieces.size()].size() != bytes) {
+      return Error{ErrorCode::corrupt, "images of another model"};
+    }
+    pieces.push_back(all[pieces.size()]);
+    return pieces.back().data();
+  }
+
+  Result<> begin() {
+    static std::atomic<std::uint64_t> last_number{0};
+    made.number_ = ++last_number;
+    made.parameters_.resize(decoder.description().layers);
+    made.images_.resize(decoder.description().layers);
+    Index norms = 0;
+    for (const Parameter& parameter : decoder.layout().parameters()) {
+      if (parameter.shape.size() == 1) norms += size_of(parameter);
+    }
+    made.norms_ = kernels::FloatBuffer(norms, ctx.device);
+    const auto bytes = std::as_bytes(made.norms_.span());
+    if (kept == nullptr) {
+      pieces.push_back(bytes);
+      return {};
+    }
+    const auto piece = next(bytes.size());
+    if (!piece) return piece.error();
+    std::memcpy(made.norms_.data(), *piece, bytes.size());
+    return {};
+  }
+
+  Result<WeightImage> kept_image(Index outputs, Index inputs) {
+    WeightImage image;
+    if (!format.format) {
+      const auto piece = next(kernels::PackedWeight::image_bytes(outputs, inputs));
+      if (!piece) return piece.error();
+      image.fp32 =
+          kernels::PackedWeight::view(outputs, inputs, reinterpret_cast<const float*>(*piece));
+      return image;
+    }
+    const auto piece = next(kernels::QuantisedWeight::image_bytes(*format.format, outputs, inputs));
+    if (!piece) return piece.error();
+    image.quantised = kernels::QuantisedWeight::view(*format.format, outputs, inputs, *piece);
+    return image;
+  }
+
+  Result<WeightImage> image(const Parameter& parameter, const float* values) {
     const ConstMatrix weight(values, static_cast<Index>(parameter.shape[0]),
                              static_cast<Index>(parameter.shape[1]));
+    if (kept != nullptr) return kept_image(weight.rows, weight.columns);
     WeightImage image;
     if (!format.format) {
       auto packed = kernels::pack_weight(ctx, weight);
       if (!packed) return packed.error();
       image.fp32 = *std::move(packed);
+      pieces.emplace_back(reinterpret_cast<const std::byte*>(image.fp32.image()),
+                          kernels::PackedWeight::image_bytes(weight.rows, weight.columns));
       return image;
     }
     auto quantised = kernels::quantise_weight(ctx, *format.format, weight);
@@ -109,6 +165,7 @@ struct ServingWeights::Maker {
           .with_context(fmt::format("tensor `{}` as {}", parameter.name, format.name));
     }
     image.quantised = *std::move(quantised);
+    pieces.emplace_back(image.quantised.image(), image.quantised.bytes());
     return image;
   }
 
@@ -122,27 +179,36 @@ struct ServingWeights::Maker {
     float* const to = made.norms_.data() + norms_used;
     norms_used += size_of(parameter);
     place = to;
-    return put(to, values, parameter.elements * sizeof(float));
+    return kept != nullptr ? Result<>() : put(to, values, parameter.elements * sizeof(float));
   }
 
   Result<> table(const Parameter& parameter, std::span<const float> values) {
     made.table_rows_ = static_cast<Index>(parameter.shape[0]);
+    made.wide_table_ = !format.format;
     // A device's image of the head is the table itself.
-    if (!format.format && ctx.device != nullptr && decoder.description().tied) return {};
-    if (!format.format) {
-      made.table_ = kernels::FloatBuffer(static_cast<Index>(values.size()), ctx.device);
-      return put(made.table_.data(), values.data(), values.size_bytes());
+    if (made.wide_table_ && ctx.device != nullptr && decoder.description().tied) return {};
+    const std::size_t element = made.wide_table_ ? sizeof(float) : sizeof(kernels::Bf16);
+    // In whole floats, as a cache has it.
+    const std::size_t bytes = (parameter.elements * element + 3) / 4 * 4;
+    if (kept != nullptr) {
+      const auto piece = next(bytes);
+      if (!piece) return piece.error();
+      made.table_ = {*piece, bytes};
+      return {};
     }
+    made.own_table_ = kernels::AlignedBytes(bytes, ctx.device);
+    made.table_ = {made.own_table_.data(), bytes};
+    pieces.push_back(made.table_);
+    if (made.wide_table_) return put(made.own_table_.data(), values.data(), values.size_bytes());
     std::vector<kernels::Bf16> rounded(values.size());
     must(kernels::to_bf16({ctx.pool}, values, rounded));
-    const std::size_t bytes = rounded.size() * sizeof(kernels::Bf16);
-    made.bf16_table_ = kernels::AlignedBytes(bytes, ctx.device);
-    return put(made.bf16_table_.data(), rounded.data(), bytes);
+    return put(made.own_table_.data(), rounded.data(), rounded.size() * sizeof(kernels::Bf16));
   }
 
+  // `values` are read where nothing is kept.
   Result<> take(const Parameter& parameter, std::span<const float> values) {
     if (parameter.role == Role::embedding) {
-      if (auto there = table(parameter, values); !there) return there;
+      if (auto done = table(parameter, values); !done) return done;
     }
     if (parameter.role == Role::head ||
         (parameter.role == Role::embedding && decoder.description().tied)) {
@@ -166,34 +232,67 @@ struct ServingWeights::Maker {
     made.images_[parameter.layer].*matrix->image = *std::move(made_image);
     return {};
   }
+
+  Result<> take_all(const Source& source) {
+    const kernels::FloatBuffer scratch(kept == nullptr ? largest_of(decoder) : 0);
+    try {
+      if (auto begun = begin(); !begun) return begun;
+      for (const Parameter& parameter : decoder.layout().parameters()) {
+        std::span<float> values;
+        if (kept == nullptr) {
+          values = scratch.span().first(parameter.elements);
+          if (auto read = source(parameter, values); !read) return read;
+        }
+        if (auto taken = take(parameter, values); !taken) return taken;
+      }
+    } catch (const kernels::AllocationFailure& failure) {
+      return Error(failure.error()).with_context("weights for serving");
+    }
+    return {};
+  }
 };
+
+namespace {
+
+Result<const FormatName*> named(std::string_view format) {
+  const FormatName* const found = find_format(format);
+  if (found != nullptr) return found;
+  return Error{ErrorCode::invalid_argument,
+               fmt::format("\"{}\" is no format of weights; there are {}", format,
+                           fmt::join(serving_formats(), ", "))};
+}
+
+// What images depend on: the layouts of this build, the format, the path, and each parameter's
+// name, shape and values.
+Result<kernels::Hash128> key_of(const kernels::OpContext& ctx, const Decoder& decoder,
+                                const FormatName& format, const ServingWeights::Source& source) {
+  const kernels::FloatBuffer scratch(largest_of(decoder));
+  std::string how =
+      fmt::format("{} {} {} {}\n", format.name, kernels::kImageVersion,
+                  kernels::kQuantisedImageVersion, kernels::to_string(kernels::cpu_path()));
+  for (const Parameter& parameter : decoder.layout().parameters()) {
+    const std::span<float> values = scratch.span().first(parameter.elements);
+    if (auto read = source(parameter, values); !read) return read.error();
+    std::vector<kernels::Hash128> hashes(
+        static_cast<std::size_t>(kernels::grid_blocks(size_of(parameter))));
+    must(kernels::hash_blocks(ctx, values, hashes));
+    how += fmt::format("{} {} {}\n", parameter.name, fmt::join(parameter.shape, "x"),
+                       kernels::to_string(kernels::combine_hashes(hashes)));
+  }
+  how.resize((how.size() + 3) / 4 * 4, '\n');
+  std::vector<float> words(how.size() / sizeof(float));
+  std::memcpy(words.data(), how.data(), how.size());
+  return kernels::hash_block(words);
+}
+
+}  // namespace
 
 Result<ServingWeights> ServingWeights::make(const kernels::OpContext& ctx, const Decoder& decoder,
                                             std::string_view format, const Source& source) {
-  const FormatName* const found = find_format(format);
-  if (found == nullptr) return unknown_format(format);
-  Maker maker{.ctx = ctx, .decoder = decoder, .format = *found, .made = {}};
-  static std::atomic<std::uint64_t> last_number{0};
-  maker.made.number_ = ++last_number;
-  maker.made.parameters_.resize(decoder.description().layers);
-  maker.made.images_.resize(decoder.description().layers);
-  Index norms = 0;
-  Index largest = 0;
-  for (const Parameter& parameter : decoder.layout().parameters()) {
-    if (parameter.shape.size() == 1) norms += size_of(parameter);
-    largest = std::max(largest, size_of(parameter));
-  }
-  const kernels::FloatBuffer scratch(largest);
-  try {
-    maker.made.norms_ = kernels::FloatBuffer(norms, ctx.device);
-    for (const Parameter& parameter : decoder.layout().parameters()) {
-      const std::span<float> values = scratch.span().first(parameter.elements);
-      if (auto read = source(parameter, values); !read) return read.error();
-      if (auto taken = maker.take(parameter, values); !taken) return taken.error();
-    }
-  } catch (const kernels::AllocationFailure& failure) {
-    return Error(failure.error()).with_context("weights for serving");
-  }
+  const auto found = named(format);
+  if (!found) return found.error();
+  Maker maker{.ctx = ctx, .decoder = decoder, .format = **found, .made = {}, .pieces = {}};
+  if (auto taken = maker.take_all(source); !taken) return taken.error();
   return std::move(maker.made);
 }
 
@@ -209,24 +308,48 @@ Result<ServingWeights> ServingWeights::from(const kernels::OpContext& ctx, const
 
 Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const Decoder& decoder,
                                             std::string_view format,
-                                            const std::filesystem::path& folder) {
+                                            const std::filesystem::path& folder,
+                                            const ImageCache& cache) {
+  const auto found = named(format);
+  if (!found) return found.error();
   auto reader = SafetensorsReader::open_folder(folder);
   if (!reader) return reader.error();
-  return make(ctx, decoder, format, [&](const Parameter& parameter, std::span<float> values) {
+  const Source source = [&](const Parameter& parameter, std::span<float> values) {
     return reader->read(parameter.name, parameter.shape, values);
-  });
+  };
+  if (!cache.keeps() || ctx.device != nullptr) return make(ctx, decoder, format, source);
+  const auto key = key_of(ctx, decoder, **found, source);
+  if (!key) return key.error();
+  if (auto kept = cache.find(ctx, *key)) {
+    Maker viewer{.ctx = ctx,
+                 .decoder = decoder,
+                 .format = **found,
+                 .kept = &*kept,
+                 .made = {},
+                 .pieces = {}};
+    if (auto taken = viewer.take_all(source)) {
+      viewer.made.mapped_ = *std::move(kept);
+      return std::move(viewer.made);
+    } else {
+      TUTTI_LOG_WARNING("models", "images of weights are made anew: {}", taken.error().message);
+    }
+  }
+  Maker maker{.ctx = ctx, .decoder = decoder, .format = **found, .made = {}, .pieces = {}};
+  if (auto taken = maker.take_all(source); !taken) return taken.error();
+  cache.store(ctx, *key, maker.pieces);
+  return std::move(maker.made);
 }
 
 Result<std::uint64_t> ServingWeights::device_bytes(const Decoder& decoder,
                                                    std::string_view format) {
-  const FormatName* const found = find_format(format);
-  if (found == nullptr) return unknown_format(format);
+  const auto found = named(format);
+  if (!found) return found.error();
+  const std::optional<kernels::WeightFormat> kept = (*found)->format;
   const bool tied = decoder.description().tied;
   const auto image = [&](const Parameter& parameter) {
-    if (!found->format) return parameter.elements * sizeof(float);
+    if (!kept) return parameter.elements * sizeof(float);
     return std::uint64_t{kernels::QuantisedWeight::image_bytes(
-        *found->format, static_cast<Index>(parameter.shape[0]),
-        static_cast<Index>(parameter.shape[1]))};
+        *kept, static_cast<Index>(parameter.shape[0]), static_cast<Index>(parameter.shape[1]))};
   };
   std::uint64_t bytes = 0;
   for (const Parameter& parameter : decoder.layout().parameters()) {
@@ -237,7 +360,7 @@ Result<std::uint64_t> ServingWeights::device_bytes(const Decoder& decoder,
     } else {
       // The table; and the head's image, which is the table where both are fp32.
       if (tied) bytes += image(parameter);
-      if (found->format) {
+      if (kept) {
         bytes += (parameter.elements * sizeof(kernels::Bf16) + 63) / 64 * 64;
       } else if (!tied) {
         bytes += parameter.elements * sizeof(float);
@@ -248,8 +371,8 @@ Result<std::uint64_t> ServingWeights::device_bytes(const Decoder& decoder,
 }
 
 std::uint64_t ServingWeights::bytes() const {
-  std::uint64_t bytes = bytes_of(head_) + bf16_table_.size() +
-                        static_cast<std::uint64_t>(norms_.size() + table_.size()) * sizeof(float);
+  std::uint64_t bytes =
+      bytes_of(head_) + table_.size() + static_cast<std::uint64_t>(norms_.size()) * sizeof(float);
   for (const LayerImages& layer : images_) {
     for (const LayerMatrix& matrix : kMatrices) bytes += bytes_of(layer.*matrix.image);
   }
@@ -258,10 +381,12 @@ std::uint64_t ServingWeights::bytes() const {
 
 void ServingWeights::look_up(const kernels::OpContext& ctx, std::span<const std::int32_t> tokens,
                              Matrix out) const {
-  const float* const table = table_.size() > 0 ? table_.data() : head_.fp32.image();
+  const bool own = wide_table_ && !table_.empty();
+  const float* const table =
+      own ? reinterpret_cast<const float*>(table_.data()) : head_.fp32.image();
   must(kernels::embedding_forward(
       ctx, {.table = ConstMatrix(table, table_rows_, out.columns),
-            .bf16 = reinterpret_cast<const kernels::Bf16*>(bf16_table_.data()),
+            .bf16 = wide_table_ ? nullptr : reinterpret_cast<const kernels::Bf16*>(table_.data()),
             .tokens = tokens,
             .output = out}));
 }

@@ -12,6 +12,9 @@
 // every CPU path and for any number of threads. A device's products by formats other than fp32 have
 // the CPU's bits; its norms and attention have their own.
 //
+// Images of a folder's weights are kept in the cache (image_cache.h) under the hash of all its
+// parameters: a later start on a CPU with the same weights and format maps them.
+//
 // Ownership: owns everything; the decoder and the device that it was made for must outlive it.
 // Threads: immutable once made. Errors: those of the source; invalid_argument (an unknown format; a
 // matrix whose rows are no whole blocks of it, or whose values it cannot hold: named); exhausted (a
@@ -24,6 +27,7 @@
 #include <vector>
 
 #include "jobs/models/decoder.h"
+#include "jobs/models/image_cache.h"
 #include "jobs/models/layer.h"
 
 namespace tutti::models {
@@ -42,7 +46,8 @@ class ServingWeights {
   static Result<ServingWeights> from(const kernels::OpContext& ctx, const Decoder& decoder,
                                      std::string_view format, std::span<const float> arena);
   static Result<ServingWeights> load(const kernels::OpContext& ctx, const Decoder& decoder,
-                                     std::string_view format, const std::filesystem::path& folder);
+                                     std::string_view format, const std::filesystem::path& folder,
+                                     const ImageCache& cache = ImageCache::from_environment());
 
   std::uint64_t bytes() const;
   // What they will take of a device, from shapes alone. Errors: invalid_argument (the format).
@@ -69,10 +74,13 @@ class ServingWeights {
   WeightImage head_;
   kernels::FloatBuffer norms_;
   const float* final_norm_ = nullptr;
-  // The table of embeddings, one of the two; neither: the head's image is it.
+  // The table of embeddings, in fp32 or bf16: of our own or in the mapping; neither: the head's
+  // image is it.
   Index table_rows_ = 0;
-  kernels::FloatBuffer table_;
-  kernels::AlignedBytes bf16_table_;
+  kernels::AlignedBytes own_table_;
+  std::span<const std::byte> table_;
+  bool wide_table_ = true;
+  MappedImages mapped_;
 };
 
 }  // namespace tutti::models

@@ -2,74 +2,12 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/activation.cc"
 #include <hwy/foreach_target.h>
 
-#include "kernels/cpu/functions-inl.h"
+#include "kernels/cpu/activation-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/elementwise/activation.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
-
-// f(x) and its derivative.
-struct ValueSlope {
-  Lanes value, slope;
-};
-
-struct Gelu {
-  static HWY_INLINE Lanes share(const Lanes& x) {
-    return splat(0.5F) * (splat(1.0F) + erf(x * splat(0.70710678F)));
-  }
-  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
-  static HWY_INLINE ValueSlope both(const Lanes& x) {
-    const Lanes part = share(x);
-    const Lanes density = splat(0.39894228F) * exp(splat(-0.5F) * (x * x));
-    return {x * part, fma(x, density, part)};
-  }
-};
-
-// (1 + tanh u) / 2 = 1 / (1 + exp(-2u)).
-struct GeluTanh {
-  static HWY_INLINE Lanes share(const Lanes& x) {
-    const Lanes u = x * fma(splat(0.07135481F), x * x, splat(1.5957691F));  // 2u
-    const Lanes one = splat(1.0F);
-    return one / (one + exp(zero() - u));
-  }
-  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
-  static HWY_INLINE ValueSlope both(const Lanes& x) {
-    const Lanes part = share(x);
-    const Lanes du = fma(splat(0.21406444F), x * x, splat(1.5957691F));
-    const Lanes rest = part * (splat(1.0F) - part);
-    return {x * part, fma(x * rest, du, part)};
-  }
-};
-
-struct Silu {
-  static HWY_INLINE Lanes share(const Lanes& x) {
-    const Lanes one = splat(1.0F);
-    return one / (one + exp(zero() - x));
-  }
-  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
-  static HWY_INLINE ValueSlope both(const Lanes& x) {
-    const Lanes part = share(x);
-    return {x * part, part * fma(x, splat(1.0F) - part, splat(1.0F))};
-  }
-};
-
-struct Relu {
-  static HWY_INLINE Lanes value(const Lanes& x) { return max(x, zero()); }
-  static HWY_INLINE ValueSlope both(const Lanes& x) {
-    return {value(x), select_less(zero(), x, splat(1.0F), zero())};
-  }
-};
-
-template <class Run>
-HWY_INLINE void with_activation(Activation kind, const Run& run) {
-  switch (kind) {
-    case Activation::gelu: return run(Gelu{});
-    case Activation::gelu_tanh: return run(GeluTanh{});
-    case Activation::silu: return run(Silu{});
-    case Activation::relu: return run(Relu{});
-  }
-}
 
 template <class Row>
 HWY_INLINE void for_rows(const OpContext& ctx, Index rows, Index columns, const Row& row_body) {

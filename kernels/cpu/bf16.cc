@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/half_words.h"
+#include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/tensor/op_counters.h"
 
@@ -34,13 +35,17 @@ Error differ(const char* op) {
 
 }  // namespace
 
+void round_to_bf16(const float* from, Bf16* to, Index count) {
+  for (Index i = 0; i < count; ++i) to[i] = rounded(from[i], to_even(from[i]));
+}
+
 Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf16> to) {
   if (auto here = only_on_cpu(ctx, "to_bf16"); !here) return here;
   if (from.size() != to.size()) return differ("to_bf16");
   const OpTimer timer(Op::bf16);
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
-                           for (Index i = begin; i < end; ++i) y[i] = rounded(x[i], to_even(x[i]));
+                           round_to_bf16(x + begin, y + begin, end - begin);
                          });
   return {};
 }

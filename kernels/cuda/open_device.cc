@@ -3,12 +3,11 @@
 #include <fmt/core.h>
 
 #include <charconv>
-#include <cstdlib>
-#include <filesystem>
 #include <string>
 
 #include "kernels/collective/nccl_group.h"
 #include "kernels/cuda/device.h"
+#include "protocol/base/cache_folder.h"
 
 namespace tutti::kernels {
 
@@ -47,18 +46,6 @@ Result<int> index_of(std::string_view name) {
   const auto read = std::from_chars(which.data(), which.data() + which.size(), index);
   if (read.ec != std::errc() || read.ptr != which.data() + which.size()) return not_a_device(name);
   return index;
-}
-
-// $TUTTI_CACHE, else the user's cache folder; empty: there is none.
-std::filesystem::path cache_folder() {
-  const auto said = [](const char* variable) {
-    const char* const text = std::getenv(variable);
-    return std::filesystem::path(text == nullptr ? "" : text);
-  };
-  if (const auto own = said("TUTTI_CACHE"); !own.empty()) return own;
-  if (const auto xdg = said("XDG_CACHE_HOME"); !xdg.empty()) return xdg / "tutti";
-  const auto home = said("HOME");
-  return home.empty() ? home : home / ".cache" / "tutti";
 }
 
 Result<std::string> stack_in_use() {

@@ -10,13 +10,24 @@
 //   tn: output[N, K] = left[M, N]^T * right[M, K]      sums over M, the tokens
 //
 // Any matrix may be a band of a wider one (stride > columns). Output overlaps no input, `residual`
-// included: it is read after the chains were stored. An empty sum gives the chain's start. Row m of
-// nt and nn depends on row m of `left` and on `right` only. Errors: invalid_argument (shapes that
-// do not match); nothing is written then.
+// and `gate` included: they are read after the chains were stored. An empty sum gives the chain's
+// start. Row m of nt and nn depends on row m of `left` and on `right` only.
+//
+// Fused ends follow a finished chain while it is in cache, each with the bits of its own op:
+//
+//   y = chain + bias;  y = y + residual;  y = f(y) or f(gate) * y;  y as bf16
+//
+// A gated layer, silu(x Wg^T) * (x Wu^T), is two products, the second with the first as its gate.
+//
+// Errors: invalid_argument (shapes that do not match); nothing is written then. unsupported: on a
+// device, ends other than bias, residual and a SiLU gate.
 #pragma once
 
+#include <optional>
 #include <span>
 
+#include "kernels/ops/elementwise/activation.h"
+#include "kernels/ops/elementwise/bf16.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -35,8 +46,12 @@ struct Product {
   ConstMatrix right;
   Matrix output;
   ChainStart start = ChainStart::zero;
-  const float* bias = nullptr;  // [output.columns], added once to the finished chain
-  ConstMatrix residual = {};    // shape of output, added after the bias
+  const float* bias = nullptr;                // [output.columns], added once to the finished chain
+  ConstMatrix residual = {};                  // shape of output, added after the bias
+  std::optional<Activation> activation = {};  // f, as activation_forward
+  ConstMatrix gate = {};                      // shape of output: f of it, as gate_forward
+  // The output rounded as by to_bf16, in place of `output`, which is empty then; from zero only.
+  BasicMatrix<Bf16> narrow = {};
   // nt only: the image of exactly `right` (packed_weight.h), made on the same context and read in
   // its place; null: none.
   const PackedWeight* packed = nullptr;

@@ -27,6 +27,8 @@ enum class Bf16Arithmetic { widened, native };
 // Whether the path in use has the native one.
 bool has_native_bf16();
 
+class PackedBf16Weight;
+
 struct Bf16Product {
   Bf16Matrix left;
   Bf16Matrix right;
@@ -35,6 +37,12 @@ struct Bf16Product {
   ChainStart start = ChainStart::zero;
   const float* bias = nullptr;
   ConstMatrix residual = {};
+  std::optional<Activation> activation = {};
+  ConstMatrix gate = {};
+  BasicMatrix<Bf16> narrow = {};
+  // nt only: the image of exactly `right` (packed_bf16.h) for this arithmetic, read in its place
+  // (widened, of more than 256 rows only where `right` has no data).
+  const PackedBf16Weight* packed = nullptr;
 };
 
 Result<> product_bf16_nt(const OpContext& ctx, const Bf16Product& args);

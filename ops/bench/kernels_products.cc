@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "kernels/ops/product.h"
+#include "kernels/ops/product_batched.h"
 #include "kernels/ops/product_bf16.h"
+#include "kernels/ops/silu_gate.h"
+#include "kernels/ops/weights/packed_bf16.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "ops/bench/kernels_cases.h"
@@ -121,6 +124,23 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   }
 }
 
+struct OwnCase {
+  std::string name;
+  const char* peer;  // what the other way is called
+  double flops;
+  double ceiling = 0.0;  // in GFLOP/s, where it is not that of fp32
+};
+
+// Beside another way of ours to compute the same: the ratio is that one's time over ours.
+void beside_own(const Bench& bench, const OwnCase& c, const Run& ours, const Run& other) {
+  const auto samples = measure(std::vector<Run>{ours, other}, bench.options.seconds, bench.clock());
+  Line line{.bench = "kernels/product", .name = c.name, .ours = samples.data(), .peer = c.peer};
+  line.theirs = &samples[1];
+  line.rate = c.flops * 1e-9 / samples[0].median();
+  line.share = line.rate / (c.ceiling > 0.0 ? c.ceiling : bench.peak_gflops);
+  print_line(line);
+}
+
 // bf16 operands at training shapes; the share is of the ceiling of the arithmetic in use.
 void bench_bf16(const Bench& bench, const Shape& s, kernels::Bf16Arithmetic arithmetic) {
   const bool native = arithmetic == kernels::Bf16Arithmetic::native;
@@ -144,6 +164,36 @@ void bench_bf16(const Bench& bench, const Shape& s, kernels::Bf16Arithmetic arit
                                                           .output = output.matrix(s.m, s.n),
                                                           .arithmetic = arithmetic}));
                });
+}
+
+// By an image of the weight, beside the weight as it is.
+void bench_bf16_packed(const Bench& bench, const Shape& s, kernels::Bf16Arithmetic arithmetic) {
+  const bool native = arithmetic == kernels::Bf16Arithmetic::native;
+  if (native && !kernels::has_native_bf16()) return;
+  const std::string name = fmt::format("bf16 {} packed {} nt {}x{}x{}",
+                                       native ? "native" : "widened", s.name, s.m, s.n, s.k);
+  if (!wanted(bench, name)) return;
+  std::vector<kernels::Bf16> left(static_cast<std::size_t>(s.m * s.k));
+  std::vector<kernels::Bf16> right(static_cast<std::size_t>(s.n * s.k));
+  TUTTI_ASSERT(to_bf16(bench.ctx, numbers(bench, s.m * s.k, 1).span(), left));
+  TUTTI_ASSERT(to_bf16(bench.ctx, numbers(bench, s.n * s.k, 2).span(), right));
+  FloatBuffer output(s.m * s.n);
+  const kernels::Bf16Product plain{.left = {left.data(), s.m, s.k},
+                                   .right = {right.data(), s.n, s.k},
+                                   .output = output.matrix(s.m, s.n),
+                                   .arithmetic = arithmetic};
+  const auto image = kernels::pack_bf16_weight(bench.ctx, plain.right, arithmetic);
+  TUTTI_ASSERT(image.ok());
+  kernels::Bf16Product packed = plain;
+  packed.packed = &*image;
+  beside_own(
+      bench,
+      {.name = name,
+       .peer = "not packed",
+       .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
+       .ceiling = native ? bench.bf16_gops : bench.peak_gflops},
+      [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, packed)); },
+      [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, plain)); });
 }
 
 // A layer of a 7B model and one of GPT-2 by quantised weights. Up to 32 rows the share is of the
@@ -189,7 +239,8 @@ void bench_shards(const Bench& bench, const Shape& s) {
   FloatBuffer output(s.n * s.k);
   std::vector<Index> ends;
   for (Index shard = 1; shard <= 8; ++shard) ends.push_back(shard * s.m / 8);
-  const std::vector<Run> runs = {
+  beside_own(
+      bench, {.name = name, .peer = "plain", .flops = 2.0 * static_cast<double>(s.m * s.n * s.k)},
       [&] {
         TUTTI_ASSERT(product_tn_shards(bench.ctx, {.left = left.matrix(s.m, s.n),
                                                    .right = right.matrix(s.m, s.k),
@@ -200,13 +251,88 @@ void bench_shards(const Bench& bench, const Shape& s) {
         TUTTI_ASSERT(product_tn(bench.ctx, {.left = left.matrix(s.m, s.n),
                                             .right = right.matrix(s.m, s.k),
                                             .output = output.matrix(s.n, s.k)}));
-      }};
-  const auto samples = measure(runs, bench.options.seconds, bench.clock());
-  Line line{.bench = "kernels/product", .name = name, .ours = samples.data(), .peer = "plain"};
-  line.theirs = &samples[1];
-  line.rate = 2.0 * static_cast<double>(s.m * s.n * s.k) * 1e-9 / samples[0].median();
-  line.share = line.rate / bench.peak_gflops;
-  print_line(line);
+      });
+}
+
+// The second product of a gated layer, and one that ends in a GELU and in bf16, beside the same ops
+// one after the other; few rows by a packed image.
+void bench_ends(const Bench& bench, const Shape& s) {
+  const std::string shape = fmt::format("{} {}x{}x{}", s.name, s.m, s.n, s.k);
+  if (!wanted(bench, "ends silu gate " + shape) && !wanted(bench, "ends gelu to bf16 " + shape)) {
+    return;
+  }
+  const FloatBuffer left = numbers(bench, s.m * s.k, 1);
+  const FloatBuffer right = numbers(bench, s.n * s.k, 2);
+  const FloatBuffer gates = numbers(bench, s.m * s.n, 3);
+  FloatBuffer output(s.m * s.n);
+  std::vector<kernels::Bf16> halves(static_cast<std::size_t>(s.m * s.n));
+  const auto packed = kernels::pack_weight(bench.ctx, right.matrix(s.n, s.k));
+  const Matrix out = output.matrix(s.m, s.n);
+  const kernels::Product plain{.left = left.matrix(s.m, s.k),
+                               .right = right.matrix(s.n, s.k),
+                               .output = out,
+                               .packed = s.m <= 32 ? &*packed : nullptr};
+  const double flops = 2.0 * static_cast<double>(s.m * s.n * s.k);
+  kernels::Product gated = plain;
+  gated.activation = kernels::Activation::silu;
+  gated.gate = gates.matrix(s.m, s.n);
+  beside_own(
+      bench, {.name = "ends silu gate " + shape, .peer = "separate", .flops = flops},
+      [&] { TUTTI_ASSERT(product_nt(bench.ctx, gated)); },
+      [&] {
+        TUTTI_ASSERT(product_nt(bench.ctx, plain));
+        TUTTI_ASSERT(silu_gate_forward(bench.ctx, {.gate = gated.gate, .up = out, .y = out}));
+      });
+  kernels::Product rounded = plain;
+  rounded.output = {};
+  rounded.activation = kernels::Activation::gelu_tanh;
+  rounded.narrow = {halves.data(), s.m, s.n};
+  beside_own(
+      bench, {.name = "ends gelu to bf16 " + shape, .peer = "separate", .flops = flops},
+      [&] { TUTTI_ASSERT(product_nt(bench.ctx, rounded)); },
+      [&] {
+        TUTTI_ASSERT(product_nt(bench.ctx, plain));
+        TUTTI_ASSERT(activation_forward(
+            bench.ctx, {.kind = kernels::Activation::gelu_tanh, .x = out, .y = out}));
+        TUTTI_ASSERT(to_bf16(bench.ctx, output.span(), halves));
+      });
+}
+
+// A batch beside as many calls: heads of GPT-2 and of a long prompt, and few large products.
+void bench_batched(const Bench& bench) {
+  struct Batch {
+    Index count, m, n, k;
+  };
+  for (const Batch& s : {Batch{96, 32, 32, 64}, Batch{48, 256, 256, 64}, Batch{12, 1024, 64, 1024},
+                         Batch{3, 512, 512, 512}}) {
+    const std::string name = fmt::format("batched nt {} of {}x{}x{}", s.count, s.m, s.n, s.k);
+    if (!wanted(bench, name)) continue;
+    const FloatBuffer left = numbers(bench, s.count * s.m * s.k, 1);
+    const FloatBuffer right = numbers(bench, s.count * s.n * s.k, 2);
+    FloatBuffer output(s.count * s.m * s.n);
+    const kernels::BatchedProduct batch{.count = s.count,
+                                        .left = left.matrix(s.m, s.k),
+                                        .left_step = s.m * s.k,
+                                        .right = right.matrix(s.n, s.k),
+                                        .right_step = s.n * s.k,
+                                        .output = output.matrix(s.m, s.n),
+                                        .output_step = s.m * s.n};
+    beside_own(
+        bench,
+        {.name = name,
+         .peer = "one by one",
+         .flops = 2.0 * static_cast<double>(s.count * s.m * s.n * s.k)},
+        [&] { TUTTI_ASSERT(product_batched(bench.ctx, batch)); },
+        [&] {
+          for (Index b = 0; b < s.count; ++b) {
+            kernels::Product one{.left = batch.left, .right = batch.right, .output = batch.output};
+            one.left.data += b * batch.left_step;
+            one.right.data += b * batch.right_step;
+            one.output.data += b * batch.output_step;
+            TUTTI_ASSERT(product_nt(bench.ctx, one));
+          }
+        });
+  }
 }
 
 }  // namespace
@@ -217,11 +343,15 @@ void bench_products(const Bench& bench) {
       if (shape.m < 64 && kind != ProductKind::nt) continue;
       bench_product(bench, shape, kind);
     }
+    bench_ends(bench, shape);
+    bench_bf16_packed(bench, shape, kernels::Bf16Arithmetic::native);
+    bench_bf16_packed(bench, shape, kernels::Bf16Arithmetic::widened);
     if (shape.m < 64) continue;
     bench_bf16(bench, shape, kernels::Bf16Arithmetic::native);
     bench_bf16(bench, shape, kernels::Bf16Arithmetic::widened);
     if (shape.m >= 1024) bench_shards(bench, shape);
   }
+  bench_batched(bench);
   bench_quantised(bench, 3072, 768);
   bench_quantised(bench, 11008, 4096);
 }

@@ -25,7 +25,7 @@ function(tutti_test name)
   target_link_libraries(${name} PRIVATE tutti_flags ${ARG_LINK} tutti_catch_main)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
-    ENVIRONMENT "TUTTI_BIN=${CMAKE_BINARY_DIR}/bin;${ARG_ENVIRONMENT}")
+    ENVIRONMENT "TUTTI_BIN=${CMAKE_BINARY_DIR}/bin;TUTTI_CACHE=${CMAKE_BINARY_DIR}/cache;${ARG_ENVIRONMENT}")
   if(ARG_LABEL MATCHES "unit|simulation")
     add_dependencies(tutti_sanitized_tests ${name})
   endif()

@@ -67,7 +67,6 @@ EXEMPT = {
     ("kernels/cpu/lanes-inl.h", "header"): "",
     ("kernels/cpu/scalar-inl.h", "header"): "",
     ("kernels/cpu/product/chain_tile-inl.h", "header"): "",
-    ("kernels/cpu/product/finish-inl.h", "header"): "",
     ("kernels/cpu/product/tile-inl.h", "header"): "",
 }
 

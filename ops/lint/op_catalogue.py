@@ -84,6 +84,7 @@ FACTS = {
     "product_bf16_nt": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", r"^bf16 .*\bnt \d"),
     "product_bf16_nn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", r"^bf16 .*\bnn \d"),
     "product_bf16_tn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", r"^bf16 .*\btn \d"),
+    "product_batched": ("portable", CHAIN_K, "chain bits", "^batched "),
     "product_tn_shards": ("portable", "chains over tokens, the tree over shards", "tree bits", r"\btn by 8 shards \d"),
     "product_quantised": ("portable, and a GPU's", "chain over k, or exact integers and a chain over cells of 32", "chain bits",
                           "^quantised"),

@@ -1,6 +1,8 @@
 // bf16 products: widened ones against the chain on all paths, native ones against their stated
 // order, bit for bit.
 #include "kernels/ops/product_bf16.h"
+
+#include "kernels/ops/weights/packed_bf16.h"
 #include "protocol/base/log.h"
 #include "tests/parity/harness.h"
 
@@ -54,6 +56,20 @@ struct Case {
   }
   float right_at(Index k, Index column) const {
     return wide(right[size_of(kind.right_turned ? column * shape.k + k : k * shape.n + column)]);
+  }
+  // nt by the image of the right operand, which is there beside it for an even number of rows.
+  Floats run_packed(const OpContext& ctx, Bf16Arithmetic arithmetic, ChainStart start) const {
+    const auto packed = pack_bf16_weight(ctx, {right.data(), shape.n, shape.k}, arithmetic);
+    REQUIRE(packed);
+    Floats output = before;
+    REQUIRE(product_bf16_nt(
+        ctx, {.left = {left.data(), shape.m, shape.k},
+              .right = {shape.m % 2 == 0 ? right.data() : nullptr, shape.n, shape.k, shape.k},
+              .output = matrix(output, shape.m, shape.n),
+              .arithmetic = arithmetic,
+              .start = start,
+              .packed = &*packed}));
+    return output;
   }
   Floats run(const OpContext& ctx, Bf16Arithmetic arithmetic) const {
     Floats output = before;
@@ -127,10 +143,52 @@ TEST_CASE("bf16 product: native, every output is the stated chain, for any numbe
       const Floats expected = c.expected(Bf16Arithmetic::native);
       for (ThreadPool& pool : pools) {
         REQUIRE(same_bits(c.run({.pool = &pool}, Bf16Arithmetic::native), expected));
+        if (kind.op != product_bf16_nt) continue;
+        REQUIRE(same_bits(c.run_packed({.pool = &pool}, Bf16Arithmetic::native, ChainStart::output),
+                          expected));
       }
     }
   }
   REQUIRE(choose_cpu_path(before));
+}
+
+TEST_CASE("bf16 product: a packed image gives the bits of its weight, on all paths") {
+  for (const Shape& shape : kShapes) {
+    const Case c(kKinds[0], shape);
+    INFO(shape.m << " x " << shape.n << " x " << shape.k);
+    const Floats result = on_all_paths([&](const OpContext& ctx) {
+      return c.run_packed(ctx, Bf16Arithmetic::widened, ChainStart::output);
+    });
+    REQUIRE(same_bits(result, c.expected(Bf16Arithmetic::widened)));
+  }
+}
+
+TEST_CASE("bf16 product: an image of other bands, shapes and forms") {
+  // A band of a wider weight is packed as what it holds.
+  const Halves wide = halves(20 * 50, 7);
+  const Case c(kKinds[0], {6, 20, 33});
+  const Bf16Matrix band(wide.data() + 9, 20, 33, 50);
+  const auto packed = pack_bf16_weight(single(), band, Bf16Arithmetic::widened);
+  REQUIRE(packed);
+  Floats by_image(120);
+  Floats by_band(120);
+  Bf16Product args{.left = {c.left.data(), 6, 33}, .right = band, .output = matrix(by_band, 6, 20)};
+  REQUIRE(product_bf16_nt(single(), args));
+  args.output = matrix(by_image, 6, 20);
+  args.packed = &*packed;
+  REQUIRE(product_bf16_nt(single(), args));
+  REQUIRE(same_bits(by_image, by_band));
+
+  Bf16Product narrower = args;
+  narrower.left = {c.left.data(), 6, 32, 33};
+  narrower.right = {wide.data() + 9, 20, 32, 50};
+  CHECK_FALSE(product_bf16_nt(single(), narrower));
+  CHECK_FALSE(product_bf16_nn(single(), {.left = {c.left.data(), 6, 20},
+                                         .right = band,
+                                         .output = matrix(by_image, 6, 33),
+                                         .packed = &*packed}));
+  args.arithmetic = Bf16Arithmetic::native;
+  CHECK_FALSE(product_bf16_nt(single(), args));
 }
 
 TEST_CASE("bf16 product: native is refused where the path has none") {

@@ -2,13 +2,18 @@
 // 32 bits for the native tile.
 #include <algorithm>
 #include <bit>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/product/bf16_native.h"
+#include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/product_bf16.h"
+#include "kernels/ops/weights/packed_bf16.h"
 
 namespace tutti::kernels {
 
@@ -64,46 +69,80 @@ ConstMatrix pair_up(const OpContext& ctx, const Bf16Matrix& x, Order order) {
   return pairs;
 }
 
-Result<> run(const OpContext& ctx, const char* op, const Bf16Product& args, const Operands& o) {
-  if (auto here = only_on_cpu(ctx, op); !here) return here;
+// Up to here the image of a widened weight is read; more rows share the cost of widening and
+// packing the weight itself, into the layout that the fp32 tile likes better.
+constexpr Index kImageRows = 256;
+
+bool matches(const PackedBf16Weight& packed, const Bf16Product& args, const Operands& o) {
+  return o.left_order == Order::depth_inside && o.right_order == Order::depth_inside &&
+         packed.arithmetic() == args.arithmetic && packed.outputs() == o.columns &&
+         packed.inputs() == o.depth;
+}
+
+Result<> check(const char* op, const Bf16Product& args, const Operands& o) {
   const Index right_depth =
       o.right_order == Order::depth_inside ? args.right.columns : args.right.rows;
-  const Matrix& output = args.output;
-  if (right_depth != o.depth || output.rows != o.rows || output.columns != o.columns ||
-      output.stride < o.columns || args.left.stride < args.left.columns ||
-      args.right.stride < args.right.columns ||
-      (args.residual && (args.residual.rows != o.rows || args.residual.columns != o.columns))) {
+  if (right_depth != o.depth || !outputs_fit(args, o.rows, o.columns) ||
+      args.left.stride < args.left.columns || args.right.stride < args.right.columns ||
+      (args.packed != nullptr && !matches(*args.packed, args, o))) {
     return Error{ErrorCode::invalid_argument,
-                 std::string(op) + ": left, right, output or residual do not match"};
+                 std::string(op) + ": left, right, its image, output or ends do not match"};
   }
   if (args.arithmetic == Bf16Arithmetic::native && !has_native_bf16()) {
     return Error{ErrorCode::unsupported,
                  std::string(op) + ": the path in use has no native bf16 products"};
   }
+  return {};
+}
+
+// The left operand widened; the image is widened as it is read.
+Result<> run_widened_image(const OpContext& ctx, const Bf16Product& args) {
+  return product_quantised(ctx, {.left = widen(ctx, args.left),
+                                 .right = &args.packed->widened(),
+                                 .output = args.output,
+                                 .activations = Activations::exact,
+                                 .start = args.start,
+                                 .bias = args.bias,
+                                 .residual = args.residual,
+                                 .activation = args.activation,
+                                 .gate = args.gate,
+                                 .narrow = args.narrow});
+}
+
+Result<> run(const OpContext& ctx, const char* op, const Bf16Product& args, const Operands& o) {
+  if (auto here = only_on_cpu(ctx, op); !here) return here;
+  if (auto checked = check(op, args, o); !checked) return checked;
+  if (o.rows == 0 || o.columns == 0) return {};
   ArenaScope scope(ctx.pool->op_scratch());
   const bool native = args.arithmetic == Bf16Arithmetic::native && o.depth > 0;
+  const bool by_image = args.packed != nullptr && (o.rows <= kImageRows || !args.right);
+  if (by_image && !native) return run_widened_image(ctx, args);
   const auto operand = [&](const Bf16Matrix& x, Order order) {
     return native ? pair_up(ctx, x, order) : widen(ctx, x);
   };
   const ConstMatrix left = operand(args.left, o.left_order);
-  const ConstMatrix right = operand(args.right, o.right_order);
+  const ConstMatrix right =
+      args.packed != nullptr && native ? ConstMatrix() : operand(args.right, o.right_order);
   const Product product{.left = left,
                         .right = right,
-                        .output = output,
+                        .output = args.output,
                         .start = args.start,
                         .bias = args.bias,
-                        .residual = args.residual};
+                        .residual = args.residual,
+                        .activation = args.activation,
+                        .gate = args.gate,
+                        .narrow = args.narrow};
   if (native) {
-    if (o.rows == 0 || o.columns == 0) return {};
-    run_product(ctx, {.rows = o.rows,
-                      .columns = o.columns,
-                      .depth = (o.depth + 1) / 2,
-                      .left = left,
-                      .left_order = o.left_order,
-                      .right = right,
-                      .right_order = o.right_order,
-                      .product = &product,
-                      .panel = run_bf16_panel});
+    run_call(ctx, {.rows = o.rows,
+                   .columns = o.columns,
+                   .depth = (o.depth + 1) / 2,
+                   .left = left,
+                   .left_order = o.left_order,
+                   .right = right,
+                   .right_order = o.right_order,
+                   .product = &product,
+                   .image = args.packed != nullptr ? args.packed->pairs().image() : nullptr,
+                   .panel = run_bf16_panel});
     return {};
   }
   if (o.left_order == Order::depth_outside) return product_tn(ctx, product);
@@ -113,6 +152,39 @@ Result<> run(const OpContext& ctx, const char* op, const Bf16Product& args, cons
 }  // namespace
 
 bool has_native_bf16() { return cpu_path() == CpuPath::avx512bf16; }
+
+Result<PackedBf16Weight> pack_bf16_weight(const OpContext& ctx, const Bf16Matrix& weight,
+                                          Bf16Arithmetic arithmetic) {
+  if (auto here = only_on_cpu(ctx, "pack_bf16_weight"); !here) return here.error();
+  if (weight.stride < weight.columns) {
+    return Error{ErrorCode::invalid_argument, "pack_bf16_weight: the weight's rows overlap"};
+  }
+  PackedBf16Weight made;
+  made.arithmetic_ = arithmetic;
+  made.outputs_ = weight.rows;
+  made.inputs_ = weight.columns;
+  if (arithmetic == Bf16Arithmetic::native) {
+    if (!has_native_bf16()) {
+      return Error{ErrorCode::unsupported,
+                   "pack_bf16_weight: the path in use has no native bf16 products"};
+    }
+    ArenaScope scope(ctx.pool->op_scratch());
+    auto pairs = pack_weight(ctx, pair_up(ctx, weight, Order::depth_inside));
+    if (!pairs) return pairs.error();
+    made.pairs_ = *std::move(pairs);
+    return made;
+  }
+  const auto columns = static_cast<std::size_t>(weight.columns);
+  std::vector<Bf16> rows(static_cast<std::size_t>(weight.rows) * columns);
+  for (Index r = 0; r < weight.rows; ++r) {
+    std::copy_n(weight.row(r), columns,
+                rows.begin() + static_cast<std::ptrdiff_t>(r) * weight.columns);
+  }
+  auto widened = pack_rows(ctx, WeightFormat::bf16, std::as_bytes(std::span(rows)), weight.rows);
+  if (!widened) return widened.error();
+  made.widened_ = *std::move(widened);
+  return made;
+}
 
 Result<> product_bf16_nt(const OpContext& ctx, const Bf16Product& args) {
   return run(ctx, "product_bf16_nt", args,

@@ -1,6 +1,8 @@
 // The checked entries of the fp32 products.
+#include <algorithm>
 #include <string>
 
+#include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/weights/packed_weight.h"
@@ -20,34 +22,38 @@ Error wrong_shape(const char* op, const ProductCall& call) {
                    "] over depth " + std::to_string(call.depth)};
 }
 
-Result<> run(const OpContext& ctx, const ProductCall& call) {
-  const Product& args = *call.product;
-  if (call.rows == 0 || call.columns == 0) return {};
-  if (call.depth > 0) {
-    const OpTimer timer(Op::product, {.flop = 2 * call.rows * call.columns * call.depth});
-    run_product(ctx, call);
-    return {};
-  }
-  for (Index r = 0; r < call.rows; ++r) {
-    float* const output = args.output.row(r);
-    for (Index c = 0; c < call.columns; ++c) {
-      if (args.start == ChainStart::zero) output[c] = 0.0F;
-      if (args.bias != nullptr) output[c] += args.bias[c];
-      if (args.residual) output[c] += args.residual.row(r)[c];
-    }
-  }
+// On the CPU, or by `enqueue`.
+template <class Enqueue>
+Result<> run(const OpContext& ctx, const ProductCall& call, const Enqueue& enqueue) {
+  if (ctx.device != nullptr) return end_on_device(ctx, *call.product, enqueue);
+  run_call(ctx, call);
   return {};
 }
 
 bool fits(const Product& args, Index rows, Index columns) {
-  const Matrix& output = args.output;
-  const ConstMatrix& residual = args.residual;
-  return output.rows == rows && output.columns == columns && output.stride >= columns &&
-         args.left.stride >= args.left.columns && args.right.stride >= args.right.columns &&
-         (!residual || (residual.rows == rows && residual.columns == columns));
+  return outputs_fit(args, rows, columns) && args.left.stride >= args.left.columns &&
+         args.right.stride >= args.right.columns;
 }
 
 }  // namespace
+
+void run_call(const OpContext& ctx, const ProductCall& call) {
+  if (call.rows == 0 || call.columns == 0) return;
+  const OpTimer timer(Op::product, {.flop = 2 * call.rows * call.columns * call.depth});
+  ArenaScope scope(ctx.pool->op_scratch());
+  Product args = *call.product;
+  // Chains go on through memory in fp32, whatever they end as.
+  if (args.narrow) args.output = ctx.pool->op_scratch().matrix(call.rows, call.columns);
+  if (call.depth > 0) {
+    ProductCall whole = call;
+    whole.product = &args;
+    return run_product(Workers(*ctx.pool), whole);
+  }
+  for (Index r = 0; args.start == ChainStart::zero && r < call.rows; ++r) {
+    std::fill_n(args.output.row(r), call.columns, 0.0F);
+  }
+  finish(ends_of(args), args.output, {0, call.rows, 0, call.columns});
+}
 
 Result<> product_nt(const OpContext& ctx, const Product& args) {
   const PackedWeight* const packed = args.packed;
@@ -65,8 +71,8 @@ Result<> product_nt(const OpContext& ctx, const Product& args) {
        (packed->outputs() != call.columns || packed->inputs() != call.depth))) {
     return wrong_shape("product_nt", call);
   }
-  if (ctx.device != nullptr) return ctx.device->enqueue(ProductForm::nt, args);
-  return run(ctx, call);
+  return run(ctx, call,
+             [&](const Product& plain) { return ctx.device->enqueue(ProductForm::nt, plain); });
 }
 
 Result<> product_nn(const OpContext& ctx, const Product& args) {
@@ -75,8 +81,8 @@ Result<> product_nn(const OpContext& ctx, const Product& args) {
   if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
     return wrong_shape("product_nn", call);
   }
-  if (ctx.device != nullptr) return ctx.device->enqueue(ProductForm::nn, args);
-  return run(ctx, call);
+  return run(ctx, call,
+             [&](const Product& plain) { return ctx.device->enqueue(ProductForm::nn, plain); });
 }
 
 Result<> product_tn(const OpContext& ctx, const Product& args) {
@@ -85,8 +91,8 @@ Result<> product_tn(const OpContext& ctx, const Product& args) {
   if (args.right.rows != call.depth || !fits(args, call.rows, call.columns)) {
     return wrong_shape("product_tn", call);
   }
-  if (ctx.device != nullptr) return ctx.device->enqueue(ProductForm::tn, args);
-  return run(ctx, call);
+  return run(ctx, call,
+             [&](const Product& plain) { return ctx.device->enqueue(ProductForm::tn, plain); });
 }
 
 }  // namespace tutti::kernels

@@ -16,7 +16,7 @@
 #include <hwy/foreach_target.h>
 
 #include "kernels/cpu/product/chain_tile-inl.h"
-#include "kernels/cpu/product/finish-inl.h"
+#include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/pack.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/product/vector.h"
@@ -90,10 +90,11 @@ RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch&
           kChainColumns};
 }
 
-void pack_piece(const OpContext& ctx, const ProductCall& call, const Piece& piece, float* packed) {
+void pack_piece(const Workers& workers, const ProductCall& call, const Piece& piece,
+                float* packed) {
   const Stretches stretches = piece_stretches(call, piece);
   const Index panels = piece.panels();
-  ctx.pool->parallel_for(panels * stretches.count, 1, [&](int, Index begin, Index end) {
+  workers.parallel_for(panels * stretches.count, 1, [&](int, Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const Stretch k = stretches.at(i / panels);
       const Index offset = i % panels * kChainColumns;
@@ -154,36 +155,36 @@ void run_block(const ProductCall& call, const Piece& piece, const float* packed,
                       .output_stride = args.output.stride,
                       .start = start_of(args, whole),
                       .ahead = copied ? &ahead : nullptr});
-      if (whole.first + whole.depth == call.depth) {
-        finish(args, {rows.first, rows.depth, column, columns});
-      }
     }
+  }
+  // Of whole rows: what the ends read beside the output is then met in one stream.
+  if (piece.k.first + piece.k.depth == call.depth) {
+    finish(ends_of(args), args.output, {rows.first, rows.depth, piece.first, piece.columns});
   }
 }
 
-void product_piece(const OpContext& ctx, const ProductCall& call, const Piece& piece) {
-  ArenaScope scope(ctx.pool->op_scratch());
+void product_piece(const Workers& workers, const ProductCall& call, const Piece& piece) {
+  ArenaScope scope(workers.op_scratch());
   float* packed = nullptr;
   if (call.image == nullptr && !lies_ready(call)) {
-    packed = ctx.pool->op_scratch().floats(piece.panels() * kChainColumns * piece.k.depth);
-    pack_piece(ctx, call, piece, packed);
+    packed = workers.op_scratch().floats(piece.panels() * kChainColumns * piece.k.depth);
+    pack_piece(workers, call, piece, packed);
   }
   // Enough blocks that the threads end together.
-  const Index threads = ctx.pool->threads();
+  const Index threads = workers.threads();
   const Index tiles = (call.rows + kChainRows - 1) / kChainRows;
   const Index tiles_in_block =
       std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1, kBlockRows / kChainRows);
   const Index block = tiles_in_block * kChainRows;
-  ctx.pool->parallel_for(
-      (call.rows + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
-        for (Index b = begin; b < end; ++b) {
-          run_block(call, piece, packed, {b * block, std::min(block, call.rows - b * block)},
-                    ctx.pool->scratch(thread));
-        }
-      });
+  workers.parallel_for((call.rows + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
+    for (Index b = begin; b < end; ++b) {
+      run_block(call, piece, packed, {b * block, std::min(block, call.rows - b * block)},
+                workers.scratch(thread));
+    }
+  });
 }
 
-void product_by_rows(const OpContext& ctx, const ProductCall& call) {
+void product_by_rows(const Workers& workers, const ProductCall& call) {
   const Index depth_max =
       call.image != nullptr ? call.depth : std::min(call.depth, kPackedDepthMax);
   const Index columns_max =
@@ -191,7 +192,7 @@ void product_by_rows(const OpContext& ctx, const ProductCall& call) {
   for (Index column = 0; column < call.columns; column += columns_max) {
     const Index columns = std::min(columns_max, call.columns - column);
     for (Index k = 0; k < call.depth; k += depth_max) {
-      product_piece(ctx, call, {column, columns, {k, std::min(depth_max, call.depth - k)}});
+      product_piece(workers, call, {column, columns, {k, std::min(depth_max, call.depth - k)}});
     }
   }
 }
@@ -243,7 +244,6 @@ void run_column_panel(const ProductCall& call, Index column, float* packed) {
       }
     }
   }
-  finish(args, {0, call.rows, column, columns});
 }
 
 // One panel of an image by up to three rows: as wide as the image, so that it is read in one
@@ -277,12 +277,12 @@ void run_image_rows(const ProductCall& call, Index column) {
          .start = args.start});
   }
   move([](float* output, const float* sum, std::size_t n) { std::copy_n(sum, n, output); });
-  finish(args, {0, call.rows, column, end - column});
+  finish(ends_of(args), args.output, {0, call.rows, column, end - column});
 }
 
-void product_by_image(const OpContext& ctx, const ProductCall& call) {
+void product_by_image(const Workers& workers, const ProductCall& call) {
   const Index panels = (call.columns + kImagePanel - 1) / kImagePanel;
-  ctx.pool->parallel_for(panels, 1, [&](int, Index begin, Index end) {
+  workers.parallel_for(panels, 1, [&](int, Index begin, Index end) {
     for (Index p = begin; p < end; ++p) {
       switch (call.rows) {
         case 1: run_image_rows<1>(call, p * kImagePanel); break;
@@ -293,15 +293,20 @@ void product_by_image(const OpContext& ctx, const ProductCall& call) {
   });
 }
 
-void product_by_columns(const OpContext& ctx, const ProductCall& call) {
+void product_by_columns(const Workers& workers, const ProductCall& call) {
   const Index panels = (call.columns + kChainColumns - 1) / kChainColumns;
-  ctx.pool->parallel_for(panels, 1, [&](int thread, Index begin, Index end) {
-    ArenaScope scope(ctx.pool->scratch(thread));
+  const Index together = std::clamp<Index>(panels / (workers.threads() * 8), 1,
+                                           std::max<Index>(1, kImagePanel / kChainColumns));
+  workers.parallel_for(panels, together, [&](int thread, Index begin, Index end) {
+    ArenaScope scope(workers.scratch(thread));
     float* const packed =
         call.image != nullptr
             ? nullptr
-            : ctx.pool->scratch(thread).floats(column_stretches(call).step * kChainColumns);
+            : workers.scratch(thread).floats(column_stretches(call).step * kChainColumns);
     for (Index p = begin; p < end; ++p) run_column_panel(call, p * kChainColumns, packed);
+    const Index first = begin * kChainColumns;
+    finish(ends_of(*call.product), call.product->output,
+           {0, call.rows, first, std::min(end * kChainColumns, call.columns) - first});
   });
 }
 
@@ -318,13 +323,13 @@ struct TurnedLeft {
   }
 };
 
-TurnedLeft turn_left(const OpContext& ctx, const ProductCall& call, const Stretches& stretches) {
+TurnedLeft turn_left(const Workers& workers, const ProductCall& call, const Stretches& stretches) {
   TurnedLeft turned;
   turned.width = (call.rows + kVectorLanes - 1) / kVectorLanes * kVectorLanes;
   turned.panels = (turned.width + kChainColumns - 1) / kChainColumns;
-  float* const data = ctx.pool->op_scratch().floats(turned.width * call.depth);
+  float* const data = workers.op_scratch().floats(turned.width * call.depth);
   turned.data = data;
-  ctx.pool->parallel_for(stretches.count * turned.panels, 1, [&](int, Index begin, Index end) {
+  workers.parallel_for(stretches.count * turned.panels, 1, [&](int, Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const Stretch k = stretches.at(i / turned.panels);
       const Index p = i % turned.panels;
@@ -364,20 +369,20 @@ void run_turned_block(const ProductCall& call, const TurnedLeft& left, Index col
     }
   }
   transpose_into(ConstMatrix(sums, columns, call.rows, left.width), output.data, output.stride);
-  finish(args, {0, call.rows, column, columns});
+  finish(ends_of(args), args.output, {0, call.rows, column, columns});
 }
 
-void product_turned(const OpContext& ctx, const ProductCall& call) {
-  ArenaScope scope(ctx.pool->op_scratch());
-  const TurnedLeft left = turn_left(ctx, call, Stretches(call.depth));
-  const Index threads = ctx.pool->threads();
+void product_turned(const Workers& workers, const ProductCall& call) {
+  ArenaScope scope(workers.op_scratch());
+  const TurnedLeft left = turn_left(workers, call, Stretches(call.depth));
+  const Index threads = workers.threads();
   const Index tiles = (call.columns + kChainRows - 1) / kChainRows;
   const Index block = kChainRows * std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4),
                                                      1, kBlockRows / kChainRows);
-  ctx.pool->parallel_for(
+  workers.parallel_for(
       (call.columns + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
-        ArenaScope thread_scope(ctx.pool->scratch(thread));
-        float* const sums = ctx.pool->scratch(thread).floats(kBlockRows * left.width);
+        ArenaScope thread_scope(workers.scratch(thread));
+        float* const sums = workers.scratch(thread).floats(kBlockRows * left.width);
         for (Index b = begin; b < end; ++b) {
           run_turned_block(call, left, b * block, std::min(block, call.columns - b * block), sums);
         }
@@ -385,11 +390,11 @@ void product_turned(const OpContext& ctx, const ProductCall& call) {
 }
 
 // One to four rows by a weight whose k lies inside: decoding.
-void product_by_vector(const OpContext& ctx, const ProductCall& call) {
+void product_by_vector(const Workers& workers, const ProductCall& call) {
   constexpr Index kColumns = 64;
-  ctx.pool->parallel_for(call.columns, kColumns, [&](int, Index begin, Index end) {
+  workers.parallel_for(call.columns, kColumns, [&](int, Index begin, Index end) {
     product_vector(*call.product, begin, end - begin);
-    finish(*call.product, {0, call.rows, begin, end - begin});
+    finish(ends_of(*call.product), call.product->output, {0, call.rows, begin, end - begin});
   });
 }
 
@@ -406,23 +411,25 @@ void image_panel_kernel(Index rows, Index columns, const ChainCall& call) {
   }
 }
 
-void product_kernel(const OpContext& ctx, const ProductCall& call) {
+void product_kernel(const Workers& workers, const ProductCall& call) {
   // The vector products are written for AVX2 alone.
   constexpr bool kHasVector = HWY_TARGET != HWY_SCALAR;
-  if (call.rows > kFewRows || falls_together(call)) return product_by_rows(ctx, call);
-  if (call.image != nullptr && call.rows <= 3) return product_by_image(ctx, call);
+  if (call.rows > kFewRows || falls_together(call)) return product_by_rows(workers, call);
+  if (call.image != nullptr && call.panel == nullptr && call.rows <= 3) {
+    return product_by_image(workers, call);
+  }
   if (call.image == nullptr && call.right_order == Order::depth_inside) {
     if (kHasVector && call.panel == nullptr && call.rows <= kVectorRows)
-      return product_by_vector(ctx, call);
-    return product_turned(ctx, call);
+      return product_by_vector(workers, call);
+    return product_turned(workers, call);
   }
   // Too few panels for the threads: rows are cut instead.
   const Index panels = (call.columns + kChainColumns - 1) / kChainColumns;
-  const Index threads = ctx.pool->threads();
+  const Index threads = workers.threads();
   if (threads > 1 && panels < threads * 4 && call.rows >= 4 * kChainRows) {
-    return product_by_rows(ctx, call);
+    return product_by_rows(workers, call);
   }
-  product_by_columns(ctx, call);
+  product_by_columns(workers, call);
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
@@ -438,8 +445,8 @@ void run_image_panel(Index rows, Index columns, const ChainCall& call) {
   TUTTI_CPU_CALL(image_panel_kernel)(rows, columns, call);
 }
 
-void run_product(const OpContext& ctx, const ProductCall& call) {
-  TUTTI_CPU_CALL(product_kernel)(ctx, call);
+void run_product(const Workers& workers, const ProductCall& call) {
+  TUTTI_CPU_CALL(product_kernel)(workers, call);
 }
 
 }  // namespace tutti::kernels

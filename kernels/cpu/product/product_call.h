@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cpu/product/workers.h"
 #include "kernels/ops/product.h"
 
 namespace tutti::kernels {
@@ -91,7 +92,9 @@ struct Stretches {
 // Up to kImagePanel outputs of any number of rows, left by row; right has kImagePanel columns.
 void run_image_panel(Index rows, Index columns, const ChainCall& call);
 
-// Checked calls only; rows, columns and depth above zero.
-void run_product(const OpContext& ctx, const ProductCall& call);
+// Checked calls only. The first takes any, on the CPU; the second those whose rows, columns and
+// depth are above zero and that have an fp32 output.
+void run_call(const OpContext& ctx, const ProductCall& call);
+void run_product(const Workers& workers, const ProductCall& call);
 
 }  // namespace tutti::kernels

@@ -5,11 +5,16 @@
 #include <hwy/foreach_target.h>
 
 #include "kernels/cpu/product/chain_tile-inl.h"
-#include "kernels/cpu/product/finish-inl.h"
 #include "kernels/cpu/product/pack.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
+
+HWY_INLINE void add_row(float* to, const float* from, Index count) {
+  each_lanes(count, [&](Index i, auto part) {
+    store(load(to + i, part) + load(from + i, part), to + i, part);
+  });
+}
 
 inline constexpr Index kShardBlock = 16 * kChainRows;
 inline constexpr Index kLevelFloats = kShardBlock * kChainColumns;

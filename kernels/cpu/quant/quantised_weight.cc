@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/quant/activations.h"
 #include "kernels/cpu/quant/bf16_rows.h"
@@ -58,18 +59,8 @@ const std::uint8_t* group_at(const QuantisedWeight& weight, Index group) {
          group_offset(weight.format(), cells_of(weight.inputs()), group);
 }
 
-// Bias and residual of outputs [column, +columns) of some rows, in the order of product_nt.
-void finish(const QuantisedProduct& args, const Stretch& rows, Index column, Index columns) {
-  for (Index r = rows.first; r < rows.first + rows.depth; ++r) {
-    float* const output = args.output.row(r) + column;
-    if (args.bias != nullptr) {
-      for (Index c = 0; c < columns; ++c) output[c] += args.bias[column + c];
-    }
-    if (args.residual) {
-      const float* const residual = args.residual.row(r) + column;
-      for (Index c = 0; c < columns; ++c) output[c] += residual[c];
-    }
-  }
+void end_rows(const QuantisedProduct& args, const Stretch& rows, Index column, Index columns) {
+  finish(ends_of(args), args.output, {rows.first, rows.depth, column, columns});
 }
 
 void take_sums(const QuantisedProduct& args, const Stretch& rows, Index column, Index columns,
@@ -87,7 +78,7 @@ void give_sums(const QuantisedProduct& args, const Stretch& rows, Index column, 
   for (Index r = 0; r < rows.depth; ++r) {
     std::memcpy(args.output.row(rows.first + r) + column, sums + r * kTaskOutputs, bytes);
   }
-  finish(args, rows, column, columns);
+  end_rows(args, rows, column, columns);
 }
 
 void run_int8(const OpContext& ctx, const QuantisedProduct& args) {
@@ -173,7 +164,7 @@ void run_exact_panel(const QuantisedProduct& args, Index panel, const Stretch& r
                      .output_stride = args.output.stride,
                      .start = cell == 0 ? args.start : ChainStart::output});
   }
-  finish(args, {rows.first, rows.depth}, column, columns);
+  end_rows(args, rows, column, columns);
 }
 
 void run_exact(const OpContext& ctx, const QuantisedProduct& args) {
@@ -197,10 +188,21 @@ void run_exact(const OpContext& ctx, const QuantisedProduct& args) {
 
 }  // namespace
 
-// With room for the last loads behind it.
+// With room for the last loads behind it; in whole cache lines, as a kept file has it.
 std::size_t QuantisedWeight::image_bytes(WeightFormat format, Index outputs, Index inputs) {
-  const Index group_bytes = layout_of(format).group_bytes(cells_of(inputs));
-  return static_cast<std::size_t>(groups_of(outputs) * group_bytes + kGroup * 4);
+  const Index groups = groups_of(outputs) * layout_of(format).group_bytes(cells_of(inputs));
+  const auto bytes = static_cast<std::size_t>(groups + kGroup * 4);
+  return (bytes + 63) / 64 * 64;
+}
+
+QuantisedWeight QuantisedWeight::view(WeightFormat format, Index outputs, Index inputs,
+                                      const std::byte* image) {
+  QuantisedWeight weight;
+  weight.format_ = format;
+  weight.outputs_ = outputs;
+  weight.inputs_ = inputs;
+  weight.elsewhere_ = image;
+  return weight;
 }
 
 Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
@@ -268,11 +270,8 @@ Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat forma
 Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
   const QuantisedWeight* const weight = args.right;
   if (weight == nullptr || args.left.columns != weight->inputs() ||
-      args.output.rows != args.left.rows || args.output.columns != weight->outputs() ||
-      args.output.stride < args.output.columns ||
-      (args.residual &&
-       (args.residual.rows != args.output.rows || args.residual.columns != args.output.columns))) {
-    return refused("product_quantised: left, right, output or residual do not match");
+      !outputs_fit(args, args.left.rows, weight->outputs())) {
+    return refused("product_quantised: left, right, output or ends do not match");
   }
   if (args.activations == Activations::int8) {
     if (!has_integer_codes(weight->format())) {
@@ -283,22 +282,30 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
       return refused("product_quantised: int8_channel sums at most 131,072 inputs");
     }
   }
-  if (args.output.rows == 0 || args.output.columns == 0) return {};
-  if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  if (weight->inputs() == 0) {
-    for (Index r = 0; args.start == ChainStart::zero && r < args.output.rows; ++r) {
-      std::fill_n(args.output.row(r), args.output.columns, 0.0F);
-    }
-    finish(args, {0, args.output.rows}, 0, args.output.columns);
-    return {};
+  if (args.left.rows == 0 || weight->outputs() == 0) return {};
+  if (ctx.device != nullptr) {
+    return end_on_device(ctx, args,
+                         [&](const QuantisedProduct& plain) { return ctx.device->enqueue(plain); });
   }
   const OpTimer timer(Op::product_low_precision,
                       {.flop = 2 * args.left.rows * weight->outputs() * weight->inputs(),
                        .bytes = static_cast<std::int64_t>(weight->bytes())});
+  ArenaScope scope(ctx.pool->op_scratch());
+  QuantisedProduct whole = args;
+  if (args.narrow) {
+    whole.output = ctx.pool->op_scratch().matrix(args.left.rows, weight->outputs());
+  }
+  if (weight->inputs() == 0) {
+    for (Index r = 0; args.start == ChainStart::zero && r < whole.output.rows; ++r) {
+      std::fill_n(whole.output.row(r), whole.output.columns, 0.0F);
+    }
+    end_rows(whole, {0, whole.output.rows}, 0, whole.output.columns);
+    return {};
+  }
   if (args.activations == Activations::int8) {
-    run_int8(ctx, args);
+    run_int8(ctx, whole);
   } else {
-    run_exact(ctx, args);
+    run_exact(ctx, whole);
   }
   return {};
 }

@@ -24,8 +24,8 @@
 // bf16 and nf4 have no integer codes: int8 is refused. Limits: K up to 131,072 for int8_channel
 // (its sum of int8 products stays within int32).
 //
-// Ownership: owns the image, on a device in its memory. Threads: immutable once made. Errors:
-// invalid_argument; those of the device.
+// Ownership: owns the image, on a device in its memory, or views one that lies elsewhere. Threads:
+// immutable once made. Errors: invalid_argument; those of the device.
 #pragma once
 
 #include <cstddef>
@@ -37,6 +37,9 @@
 
 namespace tutti::kernels {
 
+// Of the images' layout, which differs by format and, for none of them, by CPU path.
+inline constexpr std::uint32_t kQuantisedImageVersion = 1;
+
 class QuantisedWeight {
  public:
   QuantisedWeight() = default;
@@ -44,10 +47,17 @@ class QuantisedWeight {
   WeightFormat format() const { return format_; }
   Index outputs() const { return outputs_; }
   Index inputs() const { return inputs_; }
-  const std::byte* image() const { return image_.data(); }
-  std::size_t bytes() const { return image_.size(); }
+  const std::byte* image() const { return elsewhere_ != nullptr ? elsewhere_ : image_.data(); }
+  std::size_t bytes() const {
+    return elsewhere_ != nullptr ? image_bytes(format_, outputs_, inputs_) : image_.size();
+  }
   // Of the image of such a weight, before it is made.
   static std::size_t image_bytes(WeightFormat format, Index outputs, Index inputs);
+
+  // An image of that many bytes that was made before (a mapped file's), 64-byte aligned; it
+  // outlives what views it.
+  static QuantisedWeight view(WeightFormat format, Index outputs, Index inputs,
+                              const std::byte* image);
 
  private:
   friend Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
@@ -56,6 +66,7 @@ class QuantisedWeight {
   Index outputs_ = 0;
   Index inputs_ = 0;
   AlignedBytes image_;
+  const std::byte* elsewhere_ = nullptr;
 };
 
 // `rows` are `outputs` rows in the format, one after the other, as a GGUF file holds them; host
@@ -74,8 +85,11 @@ struct QuantisedProduct {
   Matrix output;
   Activations activations = Activations::int8;
   ChainStart start = ChainStart::zero;
-  const float* bias = nullptr;  // [outputs], added once to the finished chain
-  ConstMatrix residual = {};    // shape of output, added after the bias
+  const float* bias = nullptr;                // [outputs], added once to the finished chain
+  ConstMatrix residual = {};                  // shape of output, added after the bias
+  std::optional<Activation> activation = {};  // the further ends of product.h
+  ConstMatrix gate = {};
+  BasicMatrix<Bf16> narrow = {};
 };
 Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args);
 
