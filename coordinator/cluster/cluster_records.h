@@ -190,6 +190,10 @@ struct JobRecord {
   std::int64_t queued_unix_ms = 0;       // when it began to wait for its turn
   // Steps above the newest known checkpoint that a rank was asked to commit: each may be there.
   std::vector<std::uint64_t> commits_asked;  // at most kCommitsAskedMax
+  // limit.time counts what it runs, not what it waits: since when it does, counted from the first
+  // time running after each wait (0: not since it was queued), and for how long before that.
+  std::int64_t running_unix_ms = 0;
+  std::uint64_t ran_ms = 0;
 
   bool operator==(const JobRecord&) const = default;
 };
@@ -203,7 +207,7 @@ BOOST_DESCRIBE_STRUCT(JobRecord, (),
                        failures_in_row, failure_step, failure_unix_ms,        //
                        memory_peak_bytes, cpu_ms,                             //
                        dependencies, tasks, array, index, placed_unix_ms, queued_unix_ms,
-                       commits_asked))
+                       commits_asked, running_unix_ms, ran_ms))
 
 // Of the gang of its newest generation.
 inline bool is_member(const JobRecord& job, ProcessId process) {

@@ -146,7 +146,8 @@ struct Explanation {
   std::vector<std::string> missing;    // "2 slots", "label zone=a", "3 GiB of memory on one worker"
   std::vector<ExplainHolder> holders;  // who ends first, first
   std::vector<JobId> must_end;         // these have to, if nothing else ends before them
-  std::optional<std::int64_t> earliest_unix_ms;  // it starts by then if limits are used up
+  // It starts by then if limits are used up; behind others: about then (explain.cc).
+  std::optional<std::int64_t> earliest_unix_ms;
   std::vector<JobId> preempts;                   // are asked to make room for it
   std::vector<ExplainWorker> workers;            // that do not suit, or have no room
   std::uint32_t workers_left_out = 0;

@@ -43,6 +43,8 @@ struct WorkerLink {
   std::uint64_t reports_announced = 0;
   Instant heard;  // last sign of life; the start of this coordinator if there was none
   std::optional<Instant> disconnected;  // the liveness connection ended
+  Duration heartbeat{0};                // how often it was asked to say that it lives
+  std::optional<Instant> forget_due;    // lost: looked at again then, and not before
   // Whose key was revoked while it was here: not let in again as the same process, which may look
   // for us before it hears that it is to end.
   std::string expelled_incarnation;

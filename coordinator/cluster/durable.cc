@@ -42,7 +42,9 @@ void Durable::restore(const Snapshot& snapshot) {
   for (const JobRecord& job : snapshot.jobs) {
     if (is_terminal(job.state) && !job.array) ended_.insert(job.job);
     if (!job.key.empty()) keys_[job.key] = job.job;
-    jobs_.emplace(job.job, job);
+    JobRecord& kept = jobs_.emplace(job.job, job).first->second;
+    // Written by a version that did not count what a job had run.
+    if (job.formed && job.running_unix_ms == 0) kept.running_unix_ms = job.started_unix_ms;
   }
   for (const ProcessRecord& process : snapshot.processes) {
     processes_.emplace(process.process, process);
@@ -327,6 +329,7 @@ void Durable::on(const GroupRunning& fact) {
     job.formation.base_step = fact.step;
   }
   if (job.started_unix_ms == 0) job.started_unix_ms = fact.unix_ms;
+  if (job.running_unix_ms == 0) job.running_unix_ms = fact.unix_ms;
   // One holder alone, that only saves, is not the gang at work (I4).
   if (job.members.size() >= job.terms.ranks_min) move(job, JobState::running);
 }
@@ -372,15 +375,20 @@ void Durable::on(const FailureCounted& fact) {
   job.failure_counted = true;
   const bool steady =
       fact.step > job.failure_step || fact.unix_ms - job.failure_unix_ms >= kSteadyMs;
+  const bool forgiven = fact.unix_ms - job.failure_unix_ms >= kForgivenMs;
   job.failures_in_row = steady ? 1 : job.failures_in_row + 1;
+  // A server has no steps: work since its last failure is what tells one fault from three.
+  const bool same_place = fact.step == job.own_step && (job.terms.kind == "train" || !steady);
   job.failure_step = std::max(job.failure_step, fact.step);
   job.failure_unix_ms = fact.unix_ms;
   switch (fact.failure) {
     case wire::FailureClass::none: break;
     case wire::FailureClass::user: ++job.failures_user; break;
-    case wire::FailureClass::infrastructure: ++job.failures_infrastructure; break;
+    case wire::FailureClass::infrastructure:
+      job.failures_infrastructure = forgiven ? 1 : job.failures_infrastructure + 1;
+      break;
     case wire::FailureClass::own:
-      job.failures_own_here = fact.step == job.own_step ? job.failures_own_here + 1 : 1;
+      job.failures_own_here = same_place ? job.failures_own_here + 1 : 1;
       job.own_step = fact.step;
       break;
   }
@@ -409,6 +417,10 @@ void Durable::on(const JobSettled& fact) {
   job.members.clear();
   job.ranks_done = 0;
   job.queued_unix_ms = fact.unix_ms;
+  if (job.running_unix_ms != 0) {
+    job.ran_ms += static_cast<std::uint64_t>(
+        std::max<std::int64_t>(0, fact.unix_ms - std::exchange(job.running_unix_ms, 0)));
+  }
   const ReleaseRecord release = std::exchange(job.release, {});
   if (!is_terminal(job.state)) {
     // What ended otherwise meanwhile is charged to whom it belongs, and to nobody else (I8).

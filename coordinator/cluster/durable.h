@@ -27,6 +27,9 @@ inline constexpr std::size_t kBlamesMax = 20;
 inline constexpr std::size_t kCommitsAskedMax = 64;
 // So long after a failure the next one begins a new row.
 inline constexpr std::int64_t kSteadyMs = 10 * 60 * 1000;
+// After so long without any failure the infrastructure's count begins anew: a server of a year
+// meets more than `retries.infrastructure` allows a bad day.
+inline constexpr std::int64_t kForgivenMs = std::int64_t{24} * 60 * 60 * 1000;
 // Keys of forgotten jobs, each for kKeyLifeMs after the submit (DESIGN jobs).
 inline constexpr std::size_t kOldKeysMax = 100'000;
 inline constexpr std::int64_t kKeyLifeMs = std::int64_t{7} * 24 * 60 * 60 * 1000;

@@ -8,11 +8,13 @@
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/cluster/release.h"
+#include "coordinator/life/failures.h"
 #include "coordinator/life/hang.h"
 #include "coordinator/life/line.h"
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/dependencies.h"
 #include "coordinator/scheduler/explain.h"
+#include "coordinator/scheduler/index.h"
 #include "protocol/base/counted.h"
 
 namespace tutti::coordinator {
@@ -255,15 +257,26 @@ void close_serving(Desk& desk, JobId id) {
   desk.effect(CloseServing{.job = id});
 }
 
+void watch_queue_limit(Desk& desk, const JobRecord& job) {
+  const bool waits = job.state == JobState::queued && job.dependencies.empty();
+  if (!waits || job.terms.queued_ms_max == 0) return;
+  const std::int64_t early =
+      std::max<std::int64_t>(0, job.terms.begin_unix_ms - desk.wall.unix_ms);
+  desk.soft(job.job).queued_due =
+      due_after(desk, waits_since(job), job.terms.queued_ms_max) +
+      std::max<Duration>(std::chrono::milliseconds(early), backoff_left(desk, job));
+}
+
+void watch_time_limit(Desk& desk, const JobRecord& job) {
+  if (job.running_unix_ms == 0 || job.terms.time_ms_max == 0) return;
+  desk.soft(job.job).time_due = due_after(desk, job.running_unix_ms, time_left_ms(job));
+}
+
 void resume_job(Desk& desk, const JobRecord& job) {
   JobSoft& soft = desk.soft(job.job);
   soft.newest_step = job.step;
-  if (job.state == JobState::queued && job.terms.queued_ms_max != 0) {
-    soft.queued_due = due_after(desk, job.submitted_unix_ms, job.terms.queued_ms_max);
-  }
-  if (job.started_unix_ms != 0 && job.terms.time_ms_max != 0 && job.terms.array_count == 0) {
-    soft.time_due = due_after(desk, job.started_unix_ms, job.terms.time_ms_max);
-  }
+  watch_queue_limit(desk, job);
+  watch_time_limit(desk, job);
   if (job.generation_alive && job.formation.addresses.empty()) {
     soft.start_due = desk.now + desk.settings.start_max;
     resume_line(desk, job);
@@ -374,9 +387,7 @@ void say_running(Desk& desk, JobId id) {
   soft.formed_due.reset();
   soft.serving_open = false;  // another rank may serve now, at another place
   watch_for_hang(desk, id);
-  if (job.terms.time_ms_max != 0 && !soft.time_due) {
-    soft.time_due = due_after(desk, job.started_unix_ms, job.terms.time_ms_max);
-  }
+  if (!soft.time_due) watch_time_limit(desk, job);
   desk.note({.job = id,
              .kind = EventKind::running,
              .message = fmt::format("{} in generation {}", counted(job.members.size(), "rank"),

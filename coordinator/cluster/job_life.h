@@ -32,6 +32,9 @@ void advance(Desk& desk, JobId job);
 void check_job_deadlines(Desk& desk, JobId job);
 // Deadlines of a job that was read from the ledger.
 void resume_job(Desk& desk, const JobRecord& job);
+// limit.queued of a job that waits for its turn and for no other job; limit.time of one that runs.
+void watch_queue_limit(Desk& desk, const JobRecord& job);
+void watch_time_limit(Desk& desk, const JobRecord& job);
 void close_serving(Desk& desk, JobId job);
 
 }  // namespace tutti::coordinator

@@ -17,6 +17,10 @@ namespace {
 
 constexpr std::size_t kNameBytesMax = 100;
 constexpr int kSuspectBeats = 3;
+// Above so many workers each beats as much less often as there are more of them, until this part of
+// a lease: suspected well before it is lost.
+constexpr std::size_t kFastBeats = 2'000;
+constexpr int kBeatsInLease = 4;
 // Lost workers without processes beyond this many are not listed any more.
 constexpr std::size_t kLostWorkersMax = 1'000;
 
@@ -128,6 +132,15 @@ void join(Desk& desk, const wire::Hello& hello) {
              .worker = hello.worker});
 }
 
+Duration heartbeat_of(const Desk& desk) {
+  const Duration asked = desk.settings.heartbeat;
+  const std::size_t workers = desk.durable.workers().size();
+  if (workers <= kFastBeats) return asked;
+  const double crowd = static_cast<double>(workers) / static_cast<double>(kFastBeats);
+  const auto slower = std::chrono::duration_cast<Duration>(asked * crowd);
+  return std::max(asked, std::min<Duration>(slower, desk.settings.lease / kBeatsInLease));
+}
+
 void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
   WorkerLink& link = desk.links[hello.worker];
   close_link(desk, link);
@@ -139,6 +152,8 @@ void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
   link.greeting = hello.greeting;
   link.reports_announced = hello.reports;
   link.heard = desk.now;
+  link.heartbeat = heartbeat_of(desk);
+  link.forget_due.reset();
   link.strangers.clear();
   desk.worker_of_peer[frame.peer] = hello.worker;
   const std::string token = desk.fresh_secret();
@@ -146,7 +161,7 @@ void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
   SendToWorker welcome = frame_to(
       link,
       wire::Welcome{.session = link.session,
-                    .heartbeat_ms = static_cast<std::uint32_t>(to_ms(desk.settings.heartbeat)),
+                    .heartbeat_ms = static_cast<std::uint32_t>(to_ms(link.heartbeat)),
                     .lease_ms = static_cast<std::uint32_t>(to_ms(desk.settings.lease)),
                     .liveness_port = desk.settings.liveness_port,
                     .liveness_token = token,
@@ -349,13 +364,17 @@ void expect_workers(Desk& desk) {
 namespace {
 
 Instant suspect_at(const Desk& desk, const WorkerLink& link) {
-  return link.heard + kSuspectBeats * desk.settings.heartbeat;
+  return link.heard + kSuspectBeats * std::max(link.heartbeat, desk.settings.heartbeat);
 }
 
 Instant lost_at(const Desk& desk, const WorkerLink& link) {
   const Instant lease = link.heard + desk.settings.lease;
   if (!link.disconnected) return lease;
   return std::min(lease, *link.disconnected + desk.settings.disconnect_grace);
+}
+
+Instant forget_at(const Desk& desk, const WorkerLink& link) {
+  return link.forget_due.value_or(link.heard + desk.settings.forget);
 }
 
 }  // namespace
@@ -368,12 +387,23 @@ std::optional<Instant> silence_due(const Desk& desk, const std::string& worker,
                                    const WorkerLink& link) {
   const WorkerRecord* record = desk.durable.worker(worker);
   if (record == nullptr) return std::nullopt;
-  if (record->lost) return link.heard + desk.settings.forget;
+  if (record->lost) return forget_at(desk, link);
   const Instant lost = lost_at(desk, link);
   return is_suspect(desk, link) ? lost : std::min(lost, suspect_at(desk, link));
 }
 
 namespace {
+
+constexpr Duration kForgetAgain = std::chrono::minutes(10);
+
+bool runs_for_ever(const Desk& desk, const std::string& worker) {
+  const auto& processes = desk.durable.processes_on(worker);
+  return std::any_of(processes.begin(), processes.end(), [&](ProcessId process) {
+    const JobRecord* job = desk.durable.job(desk.durable.process(process)->job);
+    return job != nullptr && !is_terminal(job->state) && job->terms.kind == "run" &&
+           job->terms.stop_after_ms == 0;
+  });
+}
 
 // A worker that has been lost for so long will not say any more what became of its processes: their
 // slots are gone with it.
@@ -409,7 +439,15 @@ void check_leases(Desk& desk) {
     const WorkerRecord* worker = desk.durable.worker(name);
     if (worker == nullptr) continue;
     if (worker->lost) {
-      if (desk.now >= link.heard + desk.settings.forget) away.push_back(name);
+      if (desk.now < forget_at(desk, link)) continue;
+      // Programs that go on for ever without a word from here may do so still: beside them nobody
+      // begins (DESIGN jobs). Who cancels the job says that they are not waited for.
+      if (runs_for_ever(desk, name)) {
+        at->second.forget_due = desk.now + kForgetAgain;
+        desk.stir_link(name);
+      } else {
+        away.push_back(name);
+      }
       continue;
     }
     if (desk.now < lost_at(desk, link)) {

@@ -50,6 +50,7 @@ void advance_dependencies(Desk& desk, JobId id) {
     }
     if (on != nullptr && holds(each, on->state)) {
       desk.record(DependencyMet{.job = id, .on = each.job, .unix_ms = desk.wall.unix_ms});
+      watch_queue_limit(desk, desk.job(id));
       desk.capacity_changed();
       continue;
     }

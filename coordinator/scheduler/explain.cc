@@ -25,6 +25,8 @@ using scheduler::Sum;
 namespace {
 
 constexpr std::size_t kListed = 10;
+// A start behind more jobs than that is not guessed.
+constexpr std::size_t kForecastAhead = 10'000;
 
 struct Why {
   ExplainReason reason = ExplainReason::running;
@@ -166,7 +168,36 @@ std::vector<ExplainHolder> holders_of(Desk& desk, const Shape& shape, JobId exce
   return out;
 }
 
-// Who has to end before there is room for it, if it were the next one.
+// When a job that others are before may start, if it and they and whoever runs have limits: while
+// the first of a queue waits, fewer slots are free than it needs, so all others work off what is
+// before it. An estimate, since slots differ and others may come before it yet.
+std::optional<std::int64_t> start_behind(Desk& desk, const JobRecord& job,
+                                         const std::vector<ExplainHolder>& holders) {
+  const auto ahead = desk.board.queue.ahead_of(job.job, kForecastAhead);
+  if (ahead.count > ahead.first.size()) return std::nullopt;
+  double work_ms = 0;  // slots times time
+  for (const ExplainHolder& each : holders) {
+    if (each.endless) continue;
+    if (!each.ends_unix_ms) return std::nullopt;
+    const std::int64_t left = std::max<std::int64_t>(0, *each.ends_unix_ms - desk.wall.unix_ms);
+    work_ms += static_cast<double>(left) * each.slots;
+  }
+  std::uint32_t widest = job.terms.ranks_min;
+  for (const JobId id : ahead.first) {
+    const JobRecord& other = desk.job(id);
+    if (other.terms.time_ms_max == 0 || other.terms.kind == "serve") return std::nullopt;
+    const std::uint64_t tasks = std::max<std::uint64_t>(1, other.tasks.waiting);
+    work_ms += static_cast<double>(time_left_ms(other)) * static_cast<double>(tasks) *
+               other.terms.ranks_min;
+    widest = std::max(widest, other.terms.ranks_min);
+  }
+  const std::uint64_t slots = desk.board.capacity.sum(shape_now(desk, job.terms)).beside_endless;
+  if (slots < widest) return std::nullopt;
+  const double busy = static_cast<double>(slots - widest + 1);
+  return desk.wall.unix_ms + static_cast<std::int64_t>(work_ms / busy);
+}
+
+// Who has to end before there is room for it; of a job that others are before: if it were the next.
 void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
   const auto& reservation = desk.board.reservation;
   if (reservation && reservation->job == job.job) {
@@ -175,7 +206,7 @@ void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
     out.earliest_unix_ms = reservation->start_unix_ms;
     return;
   }
-  scheduler::Outlook outlook(desk.board.capacity, shape_now(desk, job.terms), job.terms.ranks_min);
+  scheduler::Outlook outlook(desk.board.capacity, shape_now(desk, job.terms), out.ranks_min);
   std::int64_t start = desk.wall.unix_ms;
   for (const auto& [end, id] : desk.board.ends) {
     if (outlook.enough()) break;
@@ -185,7 +216,21 @@ void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
     out.must_end.push_back(id);
     start = std::max(start, end);
   }
-  if (outlook.enough() && start != scheduler::kNoEnd) out.earliest_unix_ms = start;
+  if (out.reason == ExplainReason::behind) {
+    out.earliest_unix_ms = start_behind(desk, job, out.holders);
+  } else if (outlook.enough() && start != scheduler::kNoEnd) {
+    out.earliest_unix_ms = start;
+  }
+}
+
+std::optional<std::int64_t> end_of_dependencies(const Desk& desk, const JobRecord& job) {
+  std::int64_t latest = desk.wall.unix_ms;
+  for (const Dependency& each : job.dependencies) {
+    const std::optional<std::int64_t> end = known_end(desk, each.job);
+    if (!end) return std::nullopt;
+    latest = std::max(latest, *end);
+  }
+  return latest;
 }
 
 void list_workers(Desk& desk, const Shape& shape, Explanation& out) {
@@ -237,6 +282,25 @@ std::string line_of(const Desk& desk, const ExplainHolder& holder) {
                      end);
 }
 
+void write_start(const Desk& desk, Explanation& out) {
+  if (!out.earliest_unix_ms) {
+    if (out.must_end.empty()) return;
+    out.lines.push_back(fmt::format("when is not known: not all {} have a limit.time",
+                                    out.reason == ExplainReason::behind
+                                        ? "that run or are before it"
+                                        : "of them"));
+    return;
+  }
+  const std::string when = in_time(*out.earliest_unix_ms - desk.wall.unix_ms);
+  if (out.reason == ExplainReason::behind) {
+    out.lines.push_back(fmt::format("starts about {}, if all use up their limits", when));
+  } else if (out.reason == ExplainReason::dependency) {
+    out.lines.push_back(fmt::format("what it waits for has ended {} at the latest", when));
+  } else {
+    out.lines.push_back(fmt::format("there is room {} at the latest", when));
+  }
+}
+
 void write_lines(const Desk& desk, Explanation& out) {
   out.lines.push_back(out.job ? fmt::format("job {}: {}", out.job.value, out.summary)
                               : out.summary);
@@ -245,7 +309,9 @@ void write_lines(const Desk& desk, Explanation& out) {
     if (!out.ahead.empty()) line += "; before it: " + list_of(out.ahead, out.position - 1);
     out.lines.push_back(std::move(line));
   }
-  if (out.state != JobState::queued && out.position == 0) return;
+  if (out.state != JobState::queued && out.position == 0 && out.reason != ExplainReason::room) {
+    return;
+  }
   out.lines.push_back(fmt::format("needs {}; {} fit now, {} if nothing else ran",
                                   out.ranks_max > out.ranks_min
                                       ? fmt::format("{} to {} ranks", out.ranks_min, out.ranks_max)
@@ -261,12 +327,7 @@ void write_lines(const Desk& desk, Explanation& out) {
     out.lines.push_back("has to wait for the end of: " +
                         list_of(out.must_end, out.must_end.size()));
   }
-  if (out.earliest_unix_ms) {
-    out.lines.push_back(fmt::format("there is room {} at the latest",
-                                    in_time(*out.earliest_unix_ms - desk.wall.unix_ms)));
-  } else if (!out.must_end.empty()) {
-    out.lines.push_back("when is not known: not all of them have a limit.time");
-  }
+  write_start(desk, out);
   for (const ExplainWorker& worker : out.workers) {
     out.lines.push_back(fmt::format("  {}: {}", worker.worker, worker.why));
   }
@@ -282,9 +343,24 @@ void explain_room(Desk& desk, const JobRecord& job, Explanation& out) {
   out.ranks_possible = static_cast<std::uint32_t>(sum.ever);
   list_workers(desk, shape, out);
   out.holders = holders_of(desk, shape, job.job);
+  const bool quota =
+      out.reason == ExplainReason::quota_running || out.reason == ExplainReason::quota_slots;
+  if (quota) std::erase_if(out.holders, [&](const auto& each) { return each.owner != job.owner; });
   if (out.reason == ExplainReason::room || out.reason == ExplainReason::behind) {
     forecast(desk, job, out);
+  } else if (out.reason == ExplainReason::dependency) {
+    out.earliest_unix_ms = end_of_dependencies(desk, job);
   }
+}
+
+// Ranks of a job that holds slots and waits for more: those that were lost.
+std::uint32_t ranks_lost(const JobRecord& job) {
+  const bool waits = (job.state == JobState::placed || job.state == JobState::starting ||
+                      job.state == JobState::recovering) &&
+                     job.generation && !job.generation_alive;
+  if (!waits) return 0;
+  return static_cast<std::uint32_t>(
+      std::count(job.members.begin(), job.members.end(), ProcessId{}));
 }
 
 void set_wishes(const JobRecord& job, Explanation& out) {
@@ -332,7 +408,14 @@ Explanation explain(Desk& desk, JobId id) {
                               is_terminal(job->state) ? job->outcome.message : std::string());
   }
   if (desk.board.queue.contains(id)) set_position(desk, id, out);
-  if (job->state == JobState::queued || out.position != 0) explain_room(desk, *job, out);
+  const std::uint32_t lost = ranks_lost(*job);
+  if (lost != 0) {
+    out.reason = ExplainReason::room;
+    out.ranks_min = out.ranks_max = lost;
+  }
+  if (job->state == JobState::queued || out.position != 0 || lost != 0) {
+    explain_room(desk, *job, out);
+  }
   write_lines(desk, out);
   return out;
 }

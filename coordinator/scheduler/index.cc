@@ -91,10 +91,10 @@ std::optional<std::int64_t> end_of(const Desk& desk, const JobRecord& job) {
     return std::nullopt;
   }
   if (job.terms.time_ms_max != 0) {
-    const std::int64_t begun = job.started_unix_ms != 0
-                                   ? job.started_unix_ms
+    const std::int64_t begun = job.running_unix_ms != 0
+                                   ? job.running_unix_ms
                                    : std::max(job.placed_unix_ms, job.submitted_unix_ms);
-    end = std::min(end, begun + static_cast<std::int64_t>(job.terms.time_ms_max));
+    end = std::min(end, begun + static_cast<std::int64_t>(time_left_ms(job)));
   }
   return end;
 }
@@ -149,11 +149,6 @@ void forget(Board& board, JobId id) {
   board.counted.erase(at);
 }
 
-// Since when it could have started but for others.
-std::int64_t waits_since(const JobRecord& job) {
-  return std::max({job.queued_unix_ms, job.submitted_unix_ms, job.terms.begin_unix_ms});
-}
-
 void refresh_job(Desk& desk, JobId id) {
   Board& board = desk.board;
   forget(board, id);
@@ -198,6 +193,15 @@ void refresh_job(Desk& desk, JobId id) {
 
 }  // namespace
 
+std::int64_t waits_since(const JobRecord& job) {
+  return std::max({job.queued_unix_ms, job.submitted_unix_ms, job.terms.begin_unix_ms});
+}
+
+std::uint64_t time_left_ms(const JobRecord& job) {
+  const std::uint64_t limit = job.terms.time_ms_max;
+  return limit == 0 ? 0 : limit - std::min(limit - 1, job.ran_ms);
+}
+
 LaneKey lane_of(const Desk& desk, const JobRecord& job) {
   LaneKey lane;
   lane.owner = job.owner;
@@ -206,7 +210,7 @@ LaneKey lane_of(const Desk& desk, const JobRecord& job) {
   lane.priority = job.terms.priority;
   lane.ranks_min = job.terms.ranks_min;
   lane.ranks_max = job.terms.ranks_max;
-  lane.time_ms = job.terms.time_ms_max;
+  lane.time_ms = time_left_ms(job);
   lane.policy = job.terms.policy;
   lane.shape = shape_of(job.terms);
   return lane;

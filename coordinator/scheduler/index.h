@@ -17,6 +17,10 @@ void stir_all(Desk& desk);
 
 void refresh_worker(Desk& desk, const std::string& worker);
 
+// Since when it could have started but for others: not before what it depends on, and its `begin`.
+std::int64_t waits_since(const JobRecord& job);
+// What is left of limit.time when it starts, at least 1; 0: no limit.
+std::uint64_t time_left_ms(const JobRecord& job);
 // Where in the queue the job belongs.
 scheduler::LaneKey lane_of(const Desk& desk, const JobRecord& job);
 scheduler::Shape shape_of(const JobTerms& terms);

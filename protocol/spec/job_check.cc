@@ -105,6 +105,13 @@ class JobCheck {
       return wrong("array.at_once", fmt::format("array.at_once {} is more than array.count {}",
                                                 spec_.array.at_once, spec_.array.count));
     }
+    // A program keeps no state for the others to wait with: it is queued again as a whole.
+    if (spec_.on_loss.of_node == "wait" || spec_.on_loss.of_node == "shrink") {
+      return wrong("on_loss.of_node",
+                   fmt::format("on_loss.of_node {} is for train and serve jobs: a run job is "
+                               "queued again as a whole (replace), or fails",
+                               spec_.on_loss.of_node));
+    }
     return rank_range();
   }
 

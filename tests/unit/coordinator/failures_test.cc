@@ -129,6 +129,54 @@ TEST_CASE("failures: a place that loses its rank again and again is given it aft
   CHECK(driver.state().find_job(job)->failures_infrastructure == 4);
 }
 
+TEST_CASE("failures: a server that worked between its crashes is not given up for their number") {
+  Driver driver;
+  driver.join("a", 1);
+  const JobId job = driver.submit(serve_spec());
+  wire::StartRank server = driver.run_up()[0];
+  const auto work = [&](std::chrono::minutes time) {
+    for (std::chrono::seconds passed{}; passed < time; passed += 1s) {
+      driver.beat("a");
+      driver.pass(1s);
+    }
+  };
+  const auto crash = [&] {
+    driver.exited(server, 0, 6);
+    for (int waited = 0; waited < 120 && driver.job_state(job) != failed; ++waited) {
+      const std::vector<wire::StartRank> starts = driver.run_up();
+      if (!starts.empty()) server = starts[0];
+      if (!starts.empty()) return;
+      driver.beat("a");
+      driver.pass(1s);
+    }
+  };
+  for (int i = 0; i < 5; ++i) {
+    work(11min);
+    crash();
+    REQUIRE(driver.job_state(job) == running);
+  }
+  crash();
+  crash();
+  CHECK(driver.job_state(job) == failed);
+  CHECK(driver.job(job).summary.exit_code == 4);
+}
+
+TEST_CASE("failures: a day without one gives the infrastructure's budget back") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = serve_spec();
+  spec.retries.infrastructure = 1;
+  const JobId job = driver.submit(spec);
+  driver.exited(driver.run_up()[0], 0, 9);
+  driver.set_clock(std::chrono::hours(25));
+  driver.exited(driver.run_up()[0], 0, 9);
+  CHECK(driver.job_state(job) == recovering);
+  const auto again = driver.run_up();
+  REQUIRE(again.size() == 1);
+  driver.exited(again[0], 0, 9);
+  CHECK(driver.job(job).summary.exit_code == 3);
+}
+
 TEST_CASE("failures: a rank that gives up by the user's fault while its group is aborted says so") {
   Driver driver;
   driver.join("a", 2);

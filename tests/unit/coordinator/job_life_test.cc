@@ -6,6 +6,19 @@ namespace tutti::coordinator::test {
 
 using enum JobState;
 
+namespace {
+
+// Time in which worker "a" is heard.
+void live(Driver& driver, Duration duration) {
+  for (Duration passed{}; passed < duration; passed += 1s) {
+    driver.beat("a");
+    driver.pass(1s);
+  }
+  driver.beat("a");
+}
+
+}  // namespace
+
 TEST_CASE("cluster: a run job is started, executed, and done when its programs exit with 0") {
   Driver driver;
   driver.join("a", 2);
@@ -174,6 +187,75 @@ TEST_CASE("cluster: limits of time end a job as its user's") {
   const JobId never = driver.submit(large);
   driver.pass(1s);
   CHECK(driver.job(never).summary.exit_code == 5);
+}
+
+TEST_CASE("cluster: limit.time counts what a job runs, not what it waits after it had to leave") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = run_spec(1);
+  spec.limit.time_ms = 10'000;
+  spec.preemptible = "always";
+  const JobId job = driver.submit(spec);
+  const auto first = driver.run_up();
+  live(driver, 6s);
+  spec::JobSpec urgent = run_spec(1);
+  urgent.priority = 5;
+  const JobId other = driver.submit(urgent);
+  driver.exited(first[0], 0, 15);
+  REQUIRE(driver.job_state(job) == queued);
+  const auto between = driver.run_up();
+  live(driver, 20s);
+  CHECK(driver.job_state(job) == queued);
+  driver.restart();
+  driver.rejoin("a", {driver.state_of(between[0], wire::ProcessPhase::formed)});
+  driver.exited(between[0], 0);
+  CHECK(driver.job_state(other) == done);
+  driver.run_up();
+  live(driver, 3s);
+  CHECK(driver.job_state(job) == running);
+  live(driver, 1s);
+  CHECK(driver.job_state(job) == stopping);
+  CHECK(driver.job(job).outcome.message == "limit.time is over");
+}
+
+TEST_CASE("cluster: limit.queued counts each wait for room by itself, and no other wait") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = run_spec(1);
+  spec.limit.queued_ms = 10'000;
+  spec.preemptible = "always";
+  const JobId job = driver.submit(spec);
+  const auto first = driver.run_up();
+  live(driver, 15s);  // longer than it may wait, but it runs
+  spec::JobSpec urgent = run_spec(1);
+  urgent.priority = 5;
+  const JobId other = driver.submit(urgent);
+  driver.exited(first[0], 0, 15);
+  REQUIRE(driver.job_state(job) == queued);
+  const auto between = driver.run_up();
+  spec::JobSpec next = spec;
+  next.after.any = {other.value};
+  const JobId dependent = driver.submit(next);
+  next = spec;
+  next.delay_ms = 20'000;
+  const JobId delayed = driver.submit(next);
+  live(driver, 9s);
+  CHECK(driver.job_state(job) == queued);
+  live(driver, 1s);
+  CHECK(driver.job(job).summary.exit_code == 5);
+  live(driver, 10s);  // the delay is over, and its wait begins
+  live(driver, 9s);
+  CHECK(driver.job_state(delayed) == queued);
+  live(driver, 1s);
+  CHECK(driver.job(delayed).summary.exit_code == 5);
+  CHECK(driver.job_state(dependent) == queued);
+  const JobId blocker = driver.submit(urgent);
+  driver.exited(between[0], 0);
+  CHECK(driver.job_state(blocker) == placed);
+  live(driver, 9s);
+  CHECK(driver.job_state(dependent) == queued);
+  live(driver, 1s);
+  CHECK(driver.job(dependent).summary.exit_code == 5);
 }
 
 TEST_CASE("cluster: different hashes of one step fail the job as our own error") {

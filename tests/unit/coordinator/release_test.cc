@@ -272,4 +272,25 @@ TEST_CASE("release: a lost worker that stays away is forgotten with what it held
   CHECK_FALSE(is_terminal(driver.job_state(job)));
 }
 
+TEST_CASE("release: beside a program that no silence ends, nobody begins, also after a day") {
+  Driver driver;
+  driver.join("a", 1);
+  driver.join("b", 1);
+  spec::JobSpec spec = run_spec(1);
+  spec.stop_after_ms = 0;
+  const JobId job = driver.submit(spec);
+  driver.run_up();
+  driver.disconnect("a");
+  driver.pass(300ms);
+  driver.rejoin("b");
+  driver.pass(std::chrono::hours(25));
+  driver.rejoin("b");
+  REQUIRE(driver.job_state(job) == queued);
+  CHECK(driver.take<wire::StartRank>().empty());
+  // Who cancels it does not wait for it any more.
+  driver.on(CancelJob{.request = driver.next_request(), .job = job, .reason = {}});
+  driver.pass(std::chrono::hours(1));
+  CHECK(driver.state().nodes().size() == 1);
+}
+
 }  // namespace tutti::coordinator::test

@@ -46,6 +46,59 @@ TEST_CASE("explain: names what is missing, who holds it, when it ends, and what 
   CHECK(driver.state().explain(next)->lines == explained->lines);
 }
 
+TEST_CASE("explain: the start of a job behind others counts what they may take") {
+  Driver driver;
+  driver.join("a", 2);
+  const auto limited = [](std::uint32_t ranks, std::uint64_t ms) {
+    spec::JobSpec spec = run_spec(ranks);
+    spec.limit.time_ms = ms;
+    return spec;
+  };
+  driver.submit(limited(2, 300'000));
+  driver.run_up();
+  driver.submit(limited(2, 600'000));
+  const JobId third = driver.submit(limited(1, 1'000));
+  const auto explained = driver.state().explain(third);
+  // Five minutes on two slots, then ten: one slot may stand empty all the while.
+  CHECK(says(*explained, "starts about in 30 min, if all use up their limits"));
+  const JobId endless = driver.submit(run_spec(2));
+  CHECK(says(*driver.state().explain(endless), "starts about in 30 min"));
+  const JobId last = driver.submit(limited(2, 1'000));
+  CHECK_FALSE(driver.state().explain(last)->earliest_unix_ms.has_value());
+  CHECK(says(*driver.state().explain(last), "not all that run or are before it have a limit.time"));
+}
+
+TEST_CASE("explain: says by when what a job depends on has ended, if limits say so") {
+  Driver driver;
+  driver.join("a", 2);
+  spec::JobSpec first = run_spec(1);
+  first.limit.time_ms = 600'000;
+  const JobId limited = driver.submit(first);
+  const JobId endless = driver.submit(run_spec(1));
+  driver.run_up();
+  spec::JobSpec next = run_spec(1);
+  next.after.any = {limited.value};
+  CHECK(says(*driver.state().explain(driver.submit(next)),
+             "what it waits for has ended in 10 min at the latest"));
+  next.after.any = {limited.value, endless.value};
+  CHECK_FALSE(driver.state().explain(driver.submit(next))->earliest_unix_ms.has_value());
+}
+
+TEST_CASE("explain: a job that lost a rank waits for who holds its place") {
+  Driver driver;
+  driver.join("a", 1);
+  driver.join("b", 1);
+  const JobId job = driver.submit(train_spec(2));
+  driver.run_up();
+  driver.disconnect("b");
+  driver.pass(300ms);
+  const auto explained = driver.state().explain(job);
+  CHECK(explained->reason == ExplainReason::room);
+  CHECK(explained->ranks_min == 1);
+  CHECK(says(*explained, "needs 1 rank; 0 fit now"));
+  CHECK(says(*explained, "missing: 1 slot more"));
+}
+
 TEST_CASE("plan: says what would become of a job, and changes nothing") {
   Driver driver;
   driver.join("a", 2);
