@@ -42,7 +42,8 @@ struct Connection {
 
   tcp::socket socket;
   asio::streambuf text;
-  std::string token;  // once shown and known
+  std::string token;         // once shown and known
+  std::uint64_t number = 0;  // in the order of their coming
   actor::TimerId timer = 0;
   char rest = 0;
 };
@@ -64,14 +65,16 @@ struct LivenessListener::State : std::enable_shared_from_this<LivenessListener::
             });
             return;
           }
-          if (self->connections.size() < kConnectionsMax)
-            self->greet(std::make_shared<Connection>(std::move(socket)));
+          self->greet(std::make_shared<Connection>(std::move(socket)));
           self->accept_next();
         });
   }
 
   void greet(const std::shared_ptr<Connection>& connection) {
+    if (strangers.size() >= kStrangersMax) end(std::shared_ptr(strangers.begin()->second));
     connections.insert(connection);
+    connection->number = ++accepted;
+    strangers.emplace(connection->number, connection);
     keep_alive(connection->socket);
     connection->timer =
         host.arm(kTokenWithin, [self = shared_from_this(), connection] { self->end(connection); });
@@ -96,6 +99,7 @@ struct LivenessListener::State : std::enable_shared_from_this<LivenessListener::
       TUTTI_LOG_WARNING("transport", "a liveness connection showed an unknown token");
       return end(connection);
     }
+    strangers.erase(connection->number);
     known->second = connection;
     connection->token = std::move(token);
     wait_for_end(connection);
@@ -115,6 +119,7 @@ struct LivenessListener::State : std::enable_shared_from_this<LivenessListener::
 
   void end(const std::shared_ptr<Connection>& connection) {
     if (connections.erase(connection) == 0) return;
+    strangers.erase(connection->number);
     host.cancel(connection->timer);
     boost::system::error_code ignored;
     connection->socket.close(ignored);
@@ -132,6 +137,7 @@ struct LivenessListener::State : std::enable_shared_from_this<LivenessListener::
       connection->socket.close(ignored);
     }
     connections.clear();
+    strangers.clear();
     tokens.clear();
   }
 
@@ -140,7 +146,9 @@ struct LivenessListener::State : std::enable_shared_from_this<LivenessListener::
   tcp::acceptor acceptor;
   Handlers handlers;
   bool open = true;
+  std::uint64_t accepted = 0;
   std::set<std::shared_ptr<Connection>> connections;
+  std::map<std::uint64_t, std::shared_ptr<Connection>> strangers;  // of them, the oldest first
   std::map<std::string, std::shared_ptr<Connection>>
       tokens;  // without a connection until it is shown
 };

@@ -6,8 +6,9 @@
 // business.
 //
 // Threads: everything on `host`'s strand; destroy there; no handler runs afterwards.
-// Limits: kConnectionsMax connections; a connection that has not shown a known token within 5 s is
-// closed.
+// Limits: one connection for each token that is expected (who expects them bounds those), and
+// beside them kStrangersMax that have shown none: each has 5 s for it, and the oldest makes room
+// for a new one. So strangers take no room from those who are known.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +24,8 @@ namespace tutti::transport {
 
 class LivenessListener {
  public:
-  static constexpr std::size_t kConnectionsMax = 4096;
+  // A worker shows its token as soon as it is connected, so few are strangers at a time.
+  static constexpr std::size_t kStrangersMax = 256;
 
   struct Handlers {
     std::function<void(const std::string& token)> on_opened;
