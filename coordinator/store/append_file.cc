@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace tutti::coordinator {
@@ -19,12 +20,16 @@ Result<AppendFile> AppendFile::open(const std::filesystem::path& path) {
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) return errno_error("cannot read " + path.string(), errno);
   if (made) {
-    if (Result<> synced = sync_folder(path.parent_path()); !synced) return synced.error();
+    if (Result<> synced = sync_folder(path.parent_path()); !synced) {
+      ::unlink(path.c_str());  // or the next one takes it for a file with a durable name
+      return synced.error();
+    }
   }
   return AppendFile(std::move(file), path, static_cast<std::uint64_t>(status.st_size));
 }
 
 Result<> AppendFile::append(std::string_view bytes) {
+  if (failed_) return Error{ErrorCode::unavailable, "a sync of " + path_.string() + " failed"};
   std::uint64_t at = size_;
   while (!bytes.empty()) {
     const ssize_t count = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
@@ -44,9 +49,18 @@ Result<> AppendFile::append(std::string_view bytes) {
 }
 
 Result<> AppendFile::sync() {
+  if (failed_) return Error{ErrorCode::unavailable, "a sync of " + path_.string() + " failed"};
   if (!dirty_) return {};
-  if (::fdatasync(file_.get()) != 0) return errno_error("cannot sync " + path_.string(), errno);
+  if (::fdatasync(file_.get()) != 0) {
+    const Error error = errno_error("cannot sync " + path_.string(), errno);
+    failed_ = true;
+    // A disk that refuses this does not let the file be opened for writing again either.
+    static_cast<void>(::ftruncate(file_.get(), static_cast<off_t>(synced_)) == 0);
+    size_ = synced_;
+    return error;
+  }
   dirty_ = false;
+  synced_ = size_;
   return {};
 }
 
@@ -54,6 +68,7 @@ Result<> AppendFile::cut(std::uint64_t bytes) {
   if (::ftruncate(file_.get(), static_cast<off_t>(bytes)) != 0)
     return errno_error("cannot cut " + path_.string(), errno);
   size_ = bytes;
+  synced_ = std::min(synced_, bytes);
   dirty_ = true;
   return {};
 }

@@ -1,7 +1,10 @@
 // A file that only grows: appends that happen whole or not at all, and an explicit sync.
 //
 // Used by the stores of logs and step records. A failed append (a full disk) leaves the file as it
-// was. Errors: those of the file, with its path.
+// was. After a failed sync the system takes what it did not write for clean, and the next sync
+// would speak of nothing: so everything since the last good one is cut off, and this file takes no
+// more. Whoever keeps something about the content reads it again from a file that is opened anew.
+// Errors: those of the file, with its path.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +23,7 @@ class AppendFile {
   static Result<AppendFile> open(const std::filesystem::path& path);
 
   Result<> append(std::string_view bytes);
-  Result<> sync();  // nothing to do if nothing was appended since
+  Result<> sync();  // nothing to do if nothing was appended since; open() counts as that
   Result<> cut(std::uint64_t bytes);
 
   // Up to `bytes_max` from `offset`; less at the end of the file.
@@ -35,7 +38,9 @@ class AppendFile {
   FileDescriptor file_;
   std::filesystem::path path_;
   std::uint64_t size_ = 0;
-  bool dirty_ = false;
+  std::uint64_t synced_ = 0;  // of it; what was there at open() is not known to be
+  bool dirty_ = true;
+  bool failed_ = false;  // a sync has
 };
 
 }  // namespace tutti::coordinator

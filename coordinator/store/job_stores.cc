@@ -51,6 +51,11 @@ Result<JobStores::Records*> JobStores::open(JobId job, Missing missing) {
   return slot.get();
 }
 
+void JobStores::close(JobId job) {
+  open_.erase(job);
+  used_.remove(job);
+}
+
 void JobStores::trim() {
   while (open_.size() > kOpenJobsMax) {
     open_.erase(used_.back());
@@ -117,6 +122,8 @@ void JobStores::flush() {
     }
     result = (*records)->log.sync();
     if (result) result = (*records)->steps.sync();
+    // The files have lost what this batch added, so what was taken for known is not.
+    if (!result) close(job);
   }
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const wire::SpoolData& data = batch[i].data;
@@ -155,8 +162,7 @@ void JobStores::forget(JobId first, std::uint32_t more) {
 }
 
 void JobStores::remove(JobId job) {
-  open_.erase(job);
-  used_.remove(job);
+  close(job);
   {
     const std::lock_guard lock(streams_guard_);
     streams_.erase(job);

@@ -89,6 +89,8 @@ class JobStores {
   enum class Missing { make, refuse };
 
   Result<Records*> open(JobId job, Missing missing);
+  // Reads them again when they are next wanted.
+  void close(JobId job);
   void trim();
   void remove(JobId job);
   void flush();

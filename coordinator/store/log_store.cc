@@ -14,6 +14,9 @@ namespace {
 
 constexpr std::uint32_t kRecordMagic = 0x474f4c54;  // "TLOG"
 constexpr std::uint32_t kFlagEnd = 1;
+// The bytes are a number: of so many before `offset` nothing is known.
+constexpr std::uint32_t kFlagGap = 2;
+using GapBytes = std::uint64_t;
 
 // As it lies in the file; little endian like every machine this runs on.
 struct RecordHeader {
@@ -55,9 +58,27 @@ std::optional<RecordHeader> header_of(std::string_view bytes) {
   return header;
 }
 
+bool is_gap(const RecordHeader& header) {
+  return (header.flags & kFlagGap) != 0 && header.size == sizeof(GapBytes);
+}
+
 std::string record_of(const RecordHeader& header, std::string_view bytes) {
   std::string out(reinterpret_cast<const char*>(&header), sizeof header);
   return out.append(bytes);
+}
+
+LogChunk chunk_of(const RecordHeader& header, std::string_view bytes) {
+  LogChunk out{.process = ProcessId{header.process},
+               .generation = Generation{header.generation},
+               .rank = header.rank,
+               .bytes = {},
+               .gap_bytes = 0};
+  if (is_gap(header)) {
+    std::memcpy(&out.gap_bytes, bytes.data(), sizeof out.gap_bytes);
+  } else {
+    out.bytes = bytes;
+  }
+  return out;
 }
 
 }  // namespace
@@ -98,7 +119,7 @@ Result<> LogStore::scan(std::uint64_t start, AppendFile& file, bool newest) {
                        header->check == check_of(rest.substr(sizeof *header, header->size));
     if (!whole) break;
     const ProcessId process{header->process};
-    received_[process] = header->offset + header->size;
+    received_[process] = header->offset + (is_gap(*header) ? 0 : header->size);
     ranks_.insert(header->rank);
     if ((header->flags & kFlagEnd) != 0) {
       open_processes_.erase(process);
@@ -134,6 +155,9 @@ Result<SpoolTaken> LogStore::append(const wire::SpoolData& data) {
   if (last_.size() >= kSegmentBytes) {
     if (Result<> begun = begin_segment(); !begun) return begun.error();
   }
+  if (offset > have) {
+    if (Result<> told = append_gap(data, have); !told) return told.error();
+  }
   const RecordHeader header{.magic = kRecordMagic,
                             .size = static_cast<std::uint32_t>(bytes.size()),
                             .process = data.process.value,
@@ -151,6 +175,23 @@ Result<SpoolTaken> LogStore::append(const wire::SpoolData& data) {
     open_processes_.insert(data.process);
   }
   return SpoolTaken{std::max(have, data_end), data.end};
+}
+
+Result<> LogStore::append_gap(const wire::SpoolData& data, std::uint64_t have) {
+  const GapBytes missing = data.offset - have;
+  const std::string_view bytes(reinterpret_cast<const char*>(&missing), sizeof missing);
+  const RecordHeader header{.magic = kRecordMagic,
+                            .size = sizeof missing,
+                            .process = data.process.value,
+                            .generation = data.generation.value,
+                            .offset = data.offset,
+                            .rank = data.rank,
+                            .flags = kFlagGap,
+                            .check = check_of(bytes)};
+  if (Result<> appended = last_.append(record_of(header, bytes)); !appended) return appended;
+  received_[data.process] = data.offset;
+  open_processes_.insert(data.process);
+  return {};
 }
 
 Result<> LogStore::begin_segment() {
@@ -205,11 +246,7 @@ Result<LogPage> LogStore::read(std::uint64_t after, std::optional<std::uint32_t>
       for (auto header = header_of(rest); header && rest.size() >= sizeof *header + header->size;
            header = header_of(rest)) {
         if ((!rank || *rank == header->rank) && header->size > 0) {
-          page.chunks.push_back({.process = ProcessId{header->process},
-                                 .generation = Generation{header->generation},
-                                 .rank = header->rank,
-                                 .bytes = std::string(rest.substr(sizeof *header, header->size)),
-                                 .gap_bytes = 0});
+          page.chunks.push_back(chunk_of(*header, rest.substr(sizeof *header, header->size)));
           taken += header->size;
         }
         const std::size_t record = sizeof *header + header->size;

@@ -6,8 +6,9 @@
 //   named by the cursor of its first record
 //
 // Each record is a part of one process's output with its offset there, so that a chunk sent twice
-// is kept once. A record cut short by a crash is dropped when the store is opened; it was not
-// acknowledged.
+// is kept once. Bytes that their worker gave up after an earlier store had taken them (a state
+// folder that was put back) are a record that says how many. A record cut short by a crash is
+// dropped when the store is opened; it was not acknowledged.
 //
 // Threads: one at a time. Limits: kSegmentBytes a file; kLogBytesPerRank for each rank seen, then
 // the oldest file is dropped and readers get a chunk that says so. Errors: those of the files;
@@ -34,8 +35,8 @@ struct LogChunk {
   Generation generation;
   std::uint32_t rank = 0;
   std::string bytes;
-  std::uint64_t gap_bytes =
-      0;  // not 0: so many bytes of the job's log are not kept any more; nothing else is set
+  // Not 0: so many bytes are missing here, of the whole job (nothing else is set) or of a process.
+  std::uint64_t gap_bytes = 0;
 
   bool operator==(const LogChunk&) const = default;
 };
@@ -77,6 +78,7 @@ class LogStore {
   Result<> scan(std::uint64_t start, AppendFile& file, bool newest);
   Result<> drop_oldest();
   Result<> begin_segment();
+  Result<> append_gap(const wire::SpoolData& data, std::uint64_t have);
 
   std::filesystem::path folder_;
   std::set<std::uint64_t> segments_;  // starts, all files

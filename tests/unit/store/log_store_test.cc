@@ -80,6 +80,28 @@ TEST_CASE("log store: a process may end before what is known of it, if its worke
   CHECK(open_store(folder.path()).all_ended());
 }
 
+TEST_CASE("log store: bytes that no store has any more are a gap, to readers of now and later") {
+  const test::TemporaryFolder folder;
+  std::uint64_t after_gap = 0;
+  {
+    LogStore store = open_store(folder.path());
+    REQUIRE(store.append(chunk(1, 0, "ab")).ok());
+    // The worker was told that all up to 500 is kept, by a coordinator whose records are gone.
+    CHECK(store.append(chunk(1, 500, "cd"))->offset == 502);
+    after_gap = store.end();
+    CHECK(store.append(chunk(1, 500, "cd"))->offset == 502);
+    CHECK(store.end() == after_gap);
+  }
+  LogStore store = open_store(folder.path());
+  CHECK(store.end() == after_gap);
+  CHECK(store.append(chunk(1, 502, "ef"))->offset == 504);
+  const LogPage page = *store.read(0, 0, 1 << 20);
+  REQUIRE(page.chunks.size() == 4);
+  CHECK(page.chunks[1].gap_bytes == 498);
+  CHECK(page.chunks[1].bytes.empty());
+  CHECK(all_of(store) == "0:ab|0:|0:cd|0:ef|");
+}
+
 TEST_CASE(
     "log store: the end of a process is known once, also if it is empty, and after opening again") {
   const test::TemporaryFolder folder;
