@@ -99,7 +99,8 @@ struct InferencePass::Impl {
   const InferencePlan plan;
   const std::vector<float> frequencies;
   const kernels::FloatBuffer memory;
-  // Grown to the largest batch: of the wanted rows that stay here, and the device's answers.
+  // Of the wanted rows that stay here, and the device's answers: from the first on, a row of each
+  // sequence that a batch may have, so that captured steps keep their memory when batches grow.
   kernels::FloatBuffer logits;
   kernels::AlignedBytes device_chosen;
   // One batch, as the ops want it; room for the largest from the start.
@@ -307,7 +308,8 @@ void InferencePass::Impl::run_head(const kernels::OpContext& ctx, const WeightsI
 Matrix InferencePass::Impl::room_for_logits(const kernels::OpContext& ctx, Index rows) {
   const Index vocabulary = description().vocabulary;
   if (logits.size() < rows * vocabulary) {
-    logits = kernels::FloatBuffer(rows * vocabulary, ctx.device);
+    const Index most = std::max<Index>(rows, limits.samples_max);
+    logits = kernels::FloatBuffer(most * vocabulary, ctx.device);
   }
   return {logits.data(), rows, vocabulary};
 }
@@ -356,7 +358,8 @@ Result<> InferencePass::Impl::choose(const kernels::OpContext& ctx, const Weight
   auto* answers = chosen.data();
   if (ctx.device != nullptr) {
     if (device_chosen.size() < chosen.size_bytes()) {
-      device_chosen = kernels::AlignedBytes(chosen.size_bytes(), ctx.device);
+      const std::size_t most = std::max<std::size_t>(chosen.size(), limits.samples_max);
+      device_chosen = kernels::AlignedBytes(most * sizeof(kernels::ChosenToken), ctx.device);
     }
     answers = reinterpret_cast<kernels::ChosenToken*>(device_chosen.data());
   }

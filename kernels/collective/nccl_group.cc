@@ -235,38 +235,46 @@ Error NcclGroup::break_off(Error error) {
   return error;
 }
 
-// Whether all ranks came to the end, and nothing of the group moves any more.
-bool NcclGroup::finalize() {
-  if (broken_ || !control_->look()) return false;
-  const ncclResult_t begun = ncclCommFinalize(comm_);
+namespace {
+
+// Whether all ranks came to the end in time, and nothing of the group moves any more.
+bool finalize(ncclComm_t comm, Duration deadline) {
+  const ncclResult_t begun = ncclCommFinalize(comm);
   if (begun != ncclSuccess && begun != ncclInProgress) return false;
   // Who is ahead has closed its sockets by then: they say nothing any more.
-  const Instant until = monotonic_now() + options_.finalize_deadline;
+  const Instant until = monotonic_now() + deadline;
   for (;;) {
     ncclResult_t state = ncclInProgress;
-    if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess) return false;
+    if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) return false;
     if (state == ncclSuccess) return true;
     if (state != ncclInProgress || monotonic_now() > until) return false;
     std::this_thread::sleep_for(kBetweenLooks);
   }
 }
 
+}  // namespace
+
+// Every call of the library that ends something is made by a thread that is watched: each of them
+// may hang with the device. Nobody else is inside the library meanwhile.
 void NcclGroup::end_communicator() {
   if (comm_ == nullptr) {
     if (stream_ != nullptr) static_cast<void>(cudaStreamSynchronize(stream_));
     return;
   }
-  const bool finalized = finalize();
-  std::packaged_task<void()> task([finalized, comm = comm_, stream = stream_] {
-    static_cast<void>(finalized ? ncclCommDestroy(comm) : ncclCommAbort(comm));
-    static_cast<void>(cudaStreamSynchronize(stream));
-  });
+  const bool stands = !broken_ && control_->look();
+  std::packaged_task<void()> task(
+      [stands, comm = comm_, stream = stream_, deadline = options_.finalize_deadline] {
+        const bool finalized = stands && finalize(comm, deadline);
+        static_cast<void>(finalized ? ncclCommDestroy(comm) : ncclCommAbort(comm));
+        static_cast<void>(cudaStreamSynchronize(stream));
+      });
   comm_ = nullptr;
   auto done = task.get_future();
   std::thread ending(std::move(task));
-  if (done.wait_for(options_.abort_deadline) != std::future_status::ready) {
-    TUTTI_LOG_ERROR("collective", "NCCL's {} hangs: the rank ends",
-                    finalized ? "destroying" : "abort");
+  const Duration within =
+      options_.abort_deadline + (stands ? options_.finalize_deadline : Duration::zero());
+  if (done.wait_for(within) != std::future_status::ready) {
+    TUTTI_LOG_ERROR("collective", "the end of an NCCL group hangs: the rank ends");
     std::_Exit(kExitInfrastructure);
   }
   ending.join();

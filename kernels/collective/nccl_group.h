@@ -9,9 +9,9 @@
 // The library's communicator is made in the first exchange, without blocking: its making is a
 // meeting of all ranks, and in a later exchange some may have no device memory to move. All waiting
 // is a loop that looks at the library's asynchronous error, at abort() and at the clock; so an
-// abort from any thread is seen at once, and the library's communicator is ended by the one thread
-// that uses it. If that ending hangs, the process ends as the infrastructure's failure, because
-// nothing else gets the device back.
+// abort from any thread is seen at once, and the library's communicator is ended where nobody else
+// uses it any more. If that ending hangs, in whichever of its calls, the process ends as the
+// infrastructure's failure, because nothing else gets the device back.
 //
 // A group that stands to its end is finalized and destroyed, so that no peer's device is still read
 // or written by it; all ranks do that, within a deadline. A group that broke, or whose peers do not
@@ -50,7 +50,7 @@ struct NcclOptions {
   Duration form_deadline = std::chrono::seconds(60);
   Duration operation_deadline = std::chrono::minutes(30);  // 0: none
   Duration finalize_deadline = std::chrono::seconds(5);
-  Duration abort_deadline = std::chrono::seconds(10);  // then the process ends
+  Duration abort_deadline = std::chrono::seconds(10);  // and the one before: the process ends
 };
 
 class NcclGroup final : public Communicator {
@@ -86,7 +86,6 @@ class NcclGroup final : public Communicator {
   Result<> wait_for_stream();
   Result<> go_on(std::string_view what, Instant begun, Duration deadline);
   Error break_off(Error error);
-  bool finalize();
   void end_communicator();
 
   std::unique_ptr<Communicator> control_;

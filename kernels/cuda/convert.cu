@@ -68,19 +68,23 @@ Result<> round_stochastic(cudaStream_t stream, std::span<const float> from, Bf16
   return {};
 }
 
+// What the library does not add is added to its finished sum, in the order of the op: the bias,
+// then the residual.
 Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
+  const bool residual_after =
+      args.residual && (args.bias != nullptr || args.start == ChainStart::output);
+  Product within = args;
+  if (residual_after) within.residual = {};
   const auto add_ends = [&](const Result<Products::Ends>& ran) -> Result<> {
     if (!ran) return ran.error();
-    if (*ran == Products::Ends::added) return {};
-    if (args.residual) {
-      auto added = add_to_rows({args.output, ChainStart::output, nullptr, args.residual});
-      if (!added) return added;
-    }
-    if (args.bias == nullptr) return {};
-    return add_to_rows({args.output, ChainStart::output, args.bias, {}});
+    const bool added = *ran == Products::Ends::added;
+    const float* const bias = added ? nullptr : args.bias;
+    const ConstMatrix residual = added && !residual_after ? ConstMatrix() : args.residual;
+    if (bias == nullptr && !residual) return {};
+    return add_to_rows({args.output, ChainStart::output, bias, residual});
   };
   if (options_.inputs == Products::Inputs::fp32)
-    return add_ends(products_->run(stream(), form, args));
+    return add_ends(products_->run(stream(), form, within));
   Products::Operands operands{.type = Products::Inputs::bf16};
   const ScratchMemory::Mark mark = scratch_.mark();
   const auto round = [&](const ConstMatrix& from, const void*& to, Index& stride) -> Result<> {
@@ -92,7 +96,7 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   };
   if (auto done = round(args.left, operands.left, operands.left_stride); !done) return done;
   if (auto done = round(args.right, operands.right, operands.right_stride); !done) return done;
-  const auto ran = products_->run(stream(), form, args, &operands);
+  const auto ran = products_->run(stream(), form, within, &operands);
   scratch_.rewind(mark);
   return add_ends(ran);
 }

@@ -103,6 +103,12 @@ void CudaDevice::release(void* memory) noexcept {
 }
 
 Result<> CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
+  // A graph would send what the ring holds at its launch: other data.
+  if (graphs_.captures()) {
+    return Error{ErrorCode::internal,
+                 "a step could not be captured: it uploads, where an op stages its data; "
+                 "TUTTI_GPU_GRAPHS=0 runs it without graphs"};
+  }
   return ring_.send(stream_.get(), to, from, bytes);
 }
 

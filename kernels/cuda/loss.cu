@@ -136,18 +136,11 @@ Result<> CudaDevice::enqueue(ProductForm form, const Product& args) {
     if (!added) return added;
     return end_op();
   }
-  // The library adds one matrix to a product: what was there before, or the residual.
-  const bool both = args.residual && args.start == ChainStart::output;
   Product product = args;
   if (args.packed != nullptr) {
     product.right = ConstMatrix(args.packed->image(), args.right.rows, args.right.columns);
   }
-  if (both) product.residual = {};
   if (auto ran = multiply(form, product); !ran) return ran;
-  if (both) {
-    auto added = add_to_rows({args.output, ChainStart::output, nullptr, args.residual});
-    if (!added) return added;
-  }
   return end_op();
 }
 

@@ -72,6 +72,10 @@ std::uint32_t alignment_of(std::uint64_t bytes) {
   return bytes % 16 == 0 ? 16U : (bytes % 8 == 0 ? 8U : 4U);
 }
 
+cudaDataType_t type_of(ProductInputs inputs) {
+  return inputs == ProductInputs::fp32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
 struct Side {
   cudaDataType_t type;
   const void* data;
@@ -97,28 +101,71 @@ Result<> describe(Layout& layout, const Side& side) {
 
 }  // namespace
 
+// A product as the library is told of it: with what it adds, or without.
+struct Products::Wanted {
+  ProductForm form;
+  Side left, right, output;
+  Side added;  // what is added to the sum, where `adds`: the output itself, or a residual
+  bool adds = false;
+  const float* bias = nullptr;
+
+  bool has_residual() const { return added.data != output.data; }
+  Wanted without_ends() const {
+    Wanted plain = *this;
+    plain.added = output;
+    plain.adds = adds && !has_residual();
+    plain.bias = nullptr;
+    return plain;
+  }
+  std::uint32_t alignment() const {
+    std::uint32_t least = 16;
+    for (const Side& side : {left, right, output, added}) {
+      least = std::min({least, alignment_of(side.stride_bytes()),
+                        alignment_of(reinterpret_cast<std::uintptr_t>(side.data))});
+    }
+    return least;
+  }
+  // All that the work depends on beside the memory.
+  bool is_enqueued() const {
+    return enqueues("product", static_cast<int>(form), static_cast<int>(left.type), left.rows,
+                    left.columns, left.stride, right.rows, right.columns, right.stride,
+                    output.stride, added.stride, has_residual(), adds, bias != nullptr,
+                    alignment());
+  }
+};
+
+// The library's objects for it.
 struct Products::Call {
   MatmulDescription operation;
-  Layout first, second, output;
+  Layout first, second, added, output;
 
-  Result<> describe(ProductForm form, const Side& left, const Side& right, const Side& out,
-                    const float* bias) {
+  Result<> describe(const Wanted& wanted) {
     TUTTI_BLAS_CHECK(cublasLtMatmulDescCreate(&operation.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    const Sides sides = sides_of(form);
+    const Sides sides = sides_of(wanted.form);
     TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSA,
                                                     &sides.first_turn, sizeof(sides.first_turn)));
     TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSB,
                                                     &sides.second_turn, sizeof(sides.second_turn)));
-    if (bias != nullptr) {
+    if (wanted.bias != nullptr) {
       const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
       TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(
           operation.handle, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)));
       TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(
-          operation.handle, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
+          operation.handle, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &wanted.bias, sizeof(wanted.bias)));
     }
-    if (auto made = cuda::describe(first, right); !made) return made;
-    if (auto made = cuda::describe(second, left); !made) return made;
-    return cuda::describe(output, out);
+    if (auto made = cuda::describe(first, wanted.right); !made) return made;
+    if (auto made = cuda::describe(second, wanted.left); !made) return made;
+    if (auto made = cuda::describe(added, wanted.added); !made) return made;
+    return cuda::describe(output, wanted.output);
+  }
+
+  // Whether the algorithm runs it as it is described, and without memory of its own.
+  bool is_taken(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm) const {
+    cublasLtMatmulHeuristicResult_t needs = {};
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoCheck(handle, operation.handle, first.handle, second.handle, added.handle,
+                                output.handle, &algorithm, &needs);
+    return status == CUBLAS_STATUS_SUCCESS && needs.workspaceSize == 0;
   }
 };
 
@@ -175,26 +222,29 @@ Result<> prefer(Preference& preference, std::uint32_t alignment) {
 Result<std::optional<cublasLtMatmulAlgo_t>> Products::ask(const Key& key, const float* bias) const {
   const auto& [form, inputs_type, n, k, alignment] = key;
   const Index m = kRowsAsked;
-  const cudaDataType_t type = inputs_type == Inputs::fp32 ? CUDA_R_32F : CUDA_R_16BF;
+  const cudaDataType_t type = type_of(inputs_type);
   const auto shaped = [](cudaDataType_t of, Index rows, Index columns) {
     return Side{of, nullptr, rows, columns, columns};
   };
+  const bool turned = form == ProductForm::tn;
+  const Side output = turned                    ? shaped(CUDA_R_32F, n, k)
+                      : form == ProductForm::nt ? shaped(CUDA_R_32F, m, n)
+                                                : shaped(CUDA_R_32F, m, k);
+  const Wanted wanted{.form = form,
+                      .left = shaped(type, m, form == ProductForm::nt ? k : n),
+                      .right = shaped(type, turned ? m : n, k),
+                      .output = output,
+                      .added = output,
+                      .bias = bias};
   Call call;
-  auto made = form == ProductForm::nt ? call.describe(form, shaped(type, m, k), shaped(type, n, k),
-                                                      shaped(CUDA_R_32F, m, n), bias)
-              : form == ProductForm::nn
-                  ? call.describe(form, shaped(type, m, n), shaped(type, n, k),
-                                  shaped(CUDA_R_32F, m, k), bias)
-                  : call.describe(form, shaped(type, m, n), shaped(type, m, k),
-                                  shaped(CUDA_R_32F, n, k), bias);
-  if (!made) return std::move(made).error();
+  if (auto made = call.describe(wanted); !made) return std::move(made).error();
   Preference preference;
   if (auto set = prefer(preference, alignment); !set) return std::move(set).error();
   constexpr int kAsked = 16;
   cublasLtMatmulHeuristicResult_t found[kAsked] = {};
   int count = 0;
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-      handle_, call.operation.handle, call.first.handle, call.second.handle, call.output.handle,
+      handle_, call.operation.handle, call.first.handle, call.second.handle, call.added.handle,
       call.output.handle, preference.handle, kAsked, found, &count);
   if (status == CUBLAS_STATUS_NOT_SUPPORTED) count = 0;  // its word for: none
   const auto answered = check_blas(status, "cublasLtMatmulAlgoGetHeuristic");
@@ -227,60 +277,45 @@ Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
 
 Result<Products::Ends> Products::run(cudaStream_t stream, ProductForm form, const Product& args,
                                      const Operands* operands) {
-  Side left = side_of(args.left);
-  Side right = side_of(args.right);
-  if (operands != nullptr) {
-    const cudaDataType_t type = operands->type == Inputs::fp32 ? CUDA_R_32F : CUDA_R_16BF;
-    left = {type, operands->left, left.rows, left.columns, operands->left_stride};
-    right = {type, operands->right, right.rows, right.columns, operands->right_stride};
-  }
-  const Side output = side_of(args.output);
+  const Inputs inputs = operands == nullptr ? Inputs::fp32 : operands->type;
   const bool residual = static_cast<bool>(args.residual);
-  const Side added = residual ? side_of(args.residual) : output;
-  std::uint32_t alignment = 16;
-  for (const Side& side : {left, right, output, added}) {
-    alignment = std::min({alignment, alignment_of(side.stride_bytes()),
-                          alignment_of(reinterpret_cast<std::uintptr_t>(side.data))});
+  const Side output = side_of(args.output);
+  Wanted wanted{.form = form,
+                .left = side_of(args.left),
+                .right = side_of(args.right),
+                .output = output,
+                .added = residual ? side_of(args.residual) : output,
+                .adds = residual || args.start == ChainStart::output,
+                .bias = args.bias};
+  if (operands != nullptr) {
+    const auto replace = [&](Side& side, const void* data, Index stride) {
+      side = {type_of(inputs), data, side.rows, side.columns, stride};
+    };
+    replace(wanted.left, operands->left, operands->left_stride);
+    replace(wanted.right, operands->right, operands->right_stride);
   }
-  const Side& weight = form == ProductForm::tn ? output : right;
-  const Inputs type = operands == nullptr ? Inputs::fp32 : operands->type;
-  const Key key{form, type, weight.rows, weight.columns, alignment};
-  auto chosen = choices_.take(key, [&] { return choose(key); });
-  if (!chosen) return std::move(chosen).error();
-  // Whether its algorithm takes what is to be added.
-  const auto takes = [&]() -> Result<bool> {
-    if (args.bias == nullptr && !residual) return true;
-    Call call;
-    if (auto made = call.describe(form, left, right, output, args.bias); !made)
-      return std::move(made).error();
-    Layout c;
-    if (auto made = cuda::describe(c, added); !made) return std::move(made).error();
-    cublasLtMatmulHeuristicResult_t needs = {};
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoCheck(handle_, call.operation.handle, call.first.handle,
-                                call.second.handle, c.handle, call.output.handle, &*chosen, &needs);
-    return status == CUBLAS_STATUS_SUCCESS && needs.workspaceSize == 0;
-  };
-  const auto taken = takes();
-  if (!taken) return taken.error();
-  const Ends ends = *taken ? Ends::added : Ends::left_out;
-  if (!enqueues("product", static_cast<int>(form), left.rows, left.columns, right.rows,
-                right.columns)) {
-    return ends;
+  const Side& weight = form == ProductForm::tn ? wanted.output : wanted.right;
+  const Key key{form, inputs, weight.rows, weight.columns, wanted.alignment()};
+  const auto chosen = choices_.take(key, [&] { return choose(key); });
+  if (!chosen) return chosen.error();
+  Ends ends = Ends::added;
+  if (args.bias != nullptr || residual) {
+    Call whole;
+    if (auto made = whole.describe(wanted); !made) return std::move(made).error();
+    if (!whole.is_taken(handle_, *chosen)) {
+      ends = Ends::left_out;
+      wanted = wanted.without_ends();
+    }
   }
+  if (!wanted.is_enqueued()) return ends;
   Call call;
-  if (auto made = call.describe(form, left, right, output, *taken ? args.bias : nullptr); !made)
-    return std::move(made).error();
-  const Side& c = *taken ? added : output;
-  Layout c_layout;
-  if (auto made = cuda::describe(c_layout, c); !made) return std::move(made).error();
+  if (auto made = call.describe(wanted); !made) return std::move(made).error();
   const float one = 1.0F;
-  const bool adds = args.start == ChainStart::output || (residual && *taken);
-  const float beta = adds ? 1.0F : 0.0F;
-  TUTTI_BLAS_CHECK(cublasLtMatmul(handle_, call.operation.handle, &one, right.data,
-                                  call.first.handle, left.data, call.second.handle, &beta, c.data,
-                                  c_layout.handle, args.output.data, call.output.handle, &*chosen,
-                                  nullptr, 0, stream));
+  const float beta = wanted.adds ? 1.0F : 0.0F;
+  TUTTI_BLAS_CHECK(cublasLtMatmul(handle_, call.operation.handle, &one, wanted.right.data,
+                                  call.first.handle, wanted.left.data, call.second.handle, &beta,
+                                  wanted.added.data, call.added.handle, args.output.data,
+                                  call.output.handle, &*chosen, nullptr, 0, stream));
   return ends;
 }
 

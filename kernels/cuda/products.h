@@ -52,12 +52,12 @@ class Products {
   };
 
   // `args` gives shapes, output, start, bias and residual; its inputs are used where `operands` is
-  // null. A residual together with ChainStart::output is not taken: one of them is what beta
-  // multiplies.
+  // null. A residual is taken neither with ChainStart::output (beta multiplies one matrix) nor
+  // beside a bias: the library would add it first, and an op adds the bias first.
   //
   // The algorithm is that of the key whatever is added, so it may not take a bias or a residual;
-  // then neither is added, and the caller does it: the residual first, then the bias, each to the
-  // rounded sum. That is what the library does within, so the bits are the same.
+  // then it is not added, and the caller does it, to the rounded sum. That is what the library does
+  // within, so the bits are the same.
   enum class Ends { added, left_out };
   Result<Ends> run(cudaStream_t stream, ProductForm form, const Product& args,
                    const Operands* operands = nullptr);
@@ -65,6 +65,7 @@ class Products {
  private:
   explicit Products(ProductChoices choices) : choices_(std::move(choices)) {}
   using Key = ProductChoices::Key;
+  struct Wanted;
   struct Call;
 
   Result<cublasLtMatmulAlgo_t> choose(const Key& key) const;

@@ -232,8 +232,7 @@ Result<> CudaDevice::enqueue(const ColumnSums& args) {
   return end_op();
 }
 
-// output = start + bias + residual, where the sum is empty; or only the residual, added to a
-// finished product.
+// output = (start + bias) + residual: of an empty sum, or of what a product has left out.
 Result<> CudaDevice::add_to_rows(const RowAdditions& args) {
   const Index width = args.output.columns;
   for (Index first = 0; first < args.output.rows; first += kRowsMax) {

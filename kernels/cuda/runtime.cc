@@ -26,6 +26,11 @@ std::string uuid_text(const cudaUUID_t& uuid) {
 Error error_of(cudaError_t code, std::string_view what) {
   const std::string text =
       fmt::format("{}: {} ({})", what, cudaGetErrorString(code), cudaGetErrorName(code));
+  // A capture that met what it cannot hold is the program's mistake, not the device's end.
+  if (code >= cudaErrorStreamCaptureUnsupported && code <= cudaErrorStreamCaptureWrongThread) {
+    return {ErrorCode::internal, "a step could not be captured: it allocates, waits or fails (" +
+                                     text + "); TUTTI_GPU_GRAPHS=0 runs it without graphs"};
+  }
   switch (code) {
     case cudaErrorMemoryAllocation: return {ErrorCode::exhausted, text};
     // What a call was given, by us.

@@ -2,8 +2,8 @@
 //
 // Threads: a stream is filled by one thread; events may be waited for by another.
 // Errors: exhausted (memory, with the numbers), unsupported (no driver, a driver too old, no such
-// device, no code for it: one line that says what to do), internal (a call that no device takes),
-// unavailable (the device failed; every later call fails too).
+// device, no code for it: one line that says what to do), internal (a call that no device takes, or
+// that a captured step cannot hold), unavailable (the device failed; every later call fails too).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -64,6 +64,7 @@ class Owned {
 
 using Stream = Owned<cudaStream_t, cudaStreamDestroy>;
 using Event = Owned<cudaEvent_t, cudaEventDestroy>;
+using CapturedGraph = Owned<cudaGraph_t, cudaGraphDestroy>;
 using Graph = Owned<cudaGraphExec_t, cudaGraphExecDestroy>;
 using DeviceMemory = Owned<void*, cudaFree>;
 using PinnedMemory = Owned<void*, cudaFreeHost>;

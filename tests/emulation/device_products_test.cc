@@ -14,20 +14,43 @@ using tutti::test::draw;
 using tutti::test::Floats;
 using tutti::test::open_device_for;
 
-// What may be added to a product of [m, k] by [n, k]: a bias, and a residual with a stride of its
-// own.
+// What may be added to a product of [m, k] by [n, k]: a bias, a residual with a stride of its own,
+// and the output itself, where `before` has what it holds.
 struct Ends {
   const float* bias = nullptr;
   ConstMatrix residual = {};
+  Floats before = {};
 };
 Floats product_of(CudaDevice& on, const ConstMatrix& x, const ConstMatrix& w, const Ends& ends) {
   Floats output(static_cast<std::size_t>(x.rows * w.rows));
+  if (!ends.before.empty()) output = ends.before;
+  const ChainStart start = ends.before.empty() ? ChainStart::zero : ChainStart::output;
   REQUIRE(on.enqueue(ProductForm::nt, Product{.left = x,
                                               .right = w,
                                               .output = Matrix(output.data(), x.rows, w.rows),
+                                              .start = start,
                                               .bias = ends.bias,
                                               .residual = ends.residual}));
   return output;
+}
+
+// By hand, to the finished sums: what the output held, then the bias, then the residual; or the
+// last two the other way round.
+enum class Order { bias_first, residual_first };
+Floats added_by_hand(Floats sums, const Ends& ends, Order order) {
+  const Index rows = ends.residual.rows;
+  const Index columns = ends.residual.columns;
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    const Index row = static_cast<Index>(i) / columns;
+    const Index column = static_cast<Index>(i) % columns;
+    REQUIRE(row < rows);
+    if (!ends.before.empty()) sums[i] += ends.before[i];
+    const float residual = ends.residual.row(row)[column];
+    if (order == Order::residual_first) sums[i] += residual;
+    if (ends.bias != nullptr) sums[i] += ends.bias[column];
+    if (order == Order::bias_first) sums[i] += residual;
+  }
+  return sums;
 }
 
 }  // namespace
@@ -60,38 +83,43 @@ TEST_CASE("device ops: a row of a product has the same bits among any number of 
   }
 }
 
-TEST_CASE("device ops: a bias and a residual are added to the rounded sum, by whomever") {
+TEST_CASE("device ops: bias, then residual are added to the rounded sum, by whomever") {
   constexpr Index kRows = 9;
   constexpr Index kOutputs = 24;
   constexpr Index kDepth = 64;
   constexpr Index kStride = 32;  // of the residual
   const Floats x = draw(kRows * kDepth, 1);
   const Floats w = draw(kOutputs * kDepth, 2);
-  const Floats bias = draw(kOutputs, 3);
-  const Floats base = draw(kRows * kStride, 4);
+  // Numbers beside which a sum rounds away to another one, as the order is.
+  Floats bias = draw(kOutputs, 3);
+  Floats base = draw(kRows * kStride, 4);
+  for (float& number : bias) number *= 4096.0F;
+  for (float& number : base) number *= 65536.0F;
+  const Floats before = draw(kRows * kOutputs, 5);
+  const Floats nothing(static_cast<std::size_t>(kRows * kOutputs));
   const ConstMatrix left(x.data(), kRows, kDepth);
   const ConstMatrix right(w.data(), kOutputs, kDepth);
   const ConstMatrix residual(base.data(), kRows, kOutputs, kStride);
+  const ConstMatrix none(nothing.data(), kRows, kOutputs);
   // The second device's library has no algorithm that takes a bias, where it is the stand-in.
   for (const char* const takes_bias : {"1", "0"}) {
     ::setenv("TUTTI_EMULATION_BIAS", takes_bias, 1);
     for (const auto inputs : {Products::Inputs::fp32, Products::Inputs::bf16}) {
       const auto on = open_device_for(inputs);
       const Floats plain = product_of(*on, left, right, {});
-      const auto added_by_hand = [&](const Ends& ends) {
-        Floats sums = plain;
-        for (Index r = 0; r < kRows; ++r) {
-          for (Index c = 0; c < kOutputs; ++c) {
-            float& sum = sums[static_cast<std::size_t>(r * kOutputs + c)];
-            if (ends.residual) sum += ends.residual.row(r)[c];
-            if (ends.bias != nullptr) sum += ends.bias[c];
-          }
-        }
-        return sums;
+      const auto by_hand = [&](Ends ends, Order order) {
+        if (!ends.residual) ends.residual = none;
+        return added_by_hand(plain, ends, order);
       };
+      for (const Ends& ends : {Ends{bias.data(), {}, {}}, Ends{nullptr, residual, {}},
+                               Ends{nullptr, residual, before}, Ends{bias.data(), {}, before}}) {
+        CHECK(product_of(*on, left, right, ends) == by_hand(ends, Order::bias_first));
+      }
       for (const Ends& ends :
-           {Ends{bias.data(), {}}, Ends{nullptr, residual}, Ends{bias.data(), residual}}) {
-        CHECK(product_of(*on, left, right, ends) == added_by_hand(ends));
+           {Ends{bias.data(), residual, {}}, Ends{bias.data(), residual, before}}) {
+        const Floats sums = product_of(*on, left, right, ends);
+        CHECK(sums == by_hand(ends, Order::bias_first));
+        CHECK(sums != by_hand(ends, Order::residual_first));
       }
     }
     ::unsetenv("TUTTI_EMULATION_BIAS");

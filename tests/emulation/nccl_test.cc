@@ -171,19 +171,26 @@ TEST_CASE("nccl: an error that the library finds later breaks the group") {
   CHECK(emulation::nccl_ends().aborted == before.aborted + 2);
 }
 
-// Run by the case below, in a process of its own.
+// Run by the case below, each in a process of its own.
 TEST_CASE("nccl alone: the abort hangs", "[.]") {
   // Forming hangs, and then so does the abort that follows.
   static_cast<void>(exchange_with("forming_hangs,abort_hangs",
                                   {.form_deadline = kSoon, .abort_deadline = kSoon}));
 }
+TEST_CASE("nccl alone: the call that finalizes blocks", "[.]") {
+  static_cast<void>(
+      exchange_with("finalize_blocks", {.finalize_deadline = kSoon, .abort_deadline = kSoon}));
+}
 
-TEST_CASE("nccl: a rank whose abort hangs ends as the infrastructure's") {
+TEST_CASE("nccl: a rank whose group cannot be ended ends as the infrastructure's") {
   const std::string own = std::filesystem::read_symlink("/proc/self/exe").string();
-  const int status =
-      std::system(("'" + own + "' 'nccl alone: the abort hangs' >/dev/null 2>&1").c_str());
-  REQUIRE(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 3);
+  for (const std::string name : {"the abort hangs", "the call that finalizes blocks"}) {
+    INFO(name);
+    const std::string command = "timeout 20 '" + own + "' 'nccl alone: " + name + "'";
+    const int status = std::system((command + " >/dev/null 2>&1").c_str());
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 3);
+  }
 }
 
 TEST_CASE("nccl: ranks with another version of the library than rank 0's are refused") {

@@ -13,14 +13,49 @@ std::size_t round_up(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-// A capture that met what it cannot hold is the program's mistake, not the device's end.
-Error not_captured(cudaError_t code) {
-  return {ErrorCode::internal,
-          std::string("a step could not be captured: it allocates, waits or fails (") +
-              cudaGetErrorString(code) + "); TUTTI_GPU_GRAPHS=0 runs it without graphs"};
-}
+// What a stream is given from begin() on, as a graph. A capture that was begun is ended with its
+// scope, whatever the step met: until then the stream would run nothing.
+class Capture {
+ public:
+  explicit Capture(cudaStream_t stream) : stream_(stream) {}
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+  ~Capture() {
+    if (begun_) static_cast<void>(end());
+    static_cast<void>(cudaGetLastError());  // said by the step
+  }
+
+  Result<> begin() {
+    TUTTI_CUDA_CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    begun_ = true;
+    return {};
+  }
+  Result<CapturedGraph> end() {
+    begun_ = false;
+    cudaGraph_t graph = nullptr;
+    const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
+    CapturedGraph captured(graph);
+    TUTTI_CUDA_CHECK(ended);
+    return captured;
+  }
+
+ private:
+  cudaStream_t stream_;
+  bool begun_ = false;
+};
 
 }  // namespace
+
+struct StepGraphs::Known {
+  PinnedMemory host;  // as the data goes up
+  DeviceMemory device;
+  Event launched;
+  Graph graph;
+};
+
+StepGraphs::StepGraphs() = default;
+StepGraphs::~StepGraphs() = default;
+void StepGraphs::forget() { steps_.clear(); }
 
 // Ends with its scope, also where the step throws.
 struct StepGraphs::InMode {
@@ -67,11 +102,11 @@ Result<> StepGraphs::run(cudaStream_t stream, std::uint64_t key, const Step& ste
       TUTTI_CUDA_CHECK(cudaStreamSynchronize(stream));
       steps_.clear();
     }
-    steps_.emplace(watch.signature, Known{});
+    steps_.emplace(watch.signature, std::make_unique<Known>());
     ++counts_.plain;
     return step();
   }
-  Known& known = found->second;
+  Known& known = *found->second;
   if (known.graph.get() != nullptr) {
     TUTTI_CUDA_CHECK(cudaEventSynchronize(known.launched.get()));
     std::memcpy(known.host.get(), data_.data(), data_.size());
@@ -101,33 +136,23 @@ Result<> StepGraphs::capture(cudaStream_t stream, const Wanted& wanted, Known& k
   std::memcpy(known.host.get(), data_.data(), data_.size());
   to_ = static_cast<std::byte*>(known.device.get());
   placed_ = 0;
-  TUTTI_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  cudaGraph_t graph = nullptr;
-  Result<> stepped;
-  cudaError_t ended = cudaSuccess;
   WorkWatch watch;
   watch.hear(wanted.key);
+  Capture capture(stream);
+  if (auto begun = capture.begin(); !begun) return begun;
   {
     const InMode capturing(*this, Mode::capturing, &watch);
-    const cudaError_t copied = cudaMemcpyAsync(known.device.get(), known.host.get(), bytes,
-                                               cudaMemcpyHostToDevice, stream);
-    if (copied == cudaSuccess) stepped = step();
-    ended = cudaStreamEndCapture(stream, &graph);
-    if (ended == cudaSuccess) ended = copied;
+    TUTTI_CUDA_CHECK(cudaMemcpyAsync(known.device.get(), known.host.get(), bytes,
+                                     cudaMemcpyHostToDevice, stream));
+    if (auto done = step(); !done) return done;
   }
-  static_cast<void>(cudaGetLastError());
-  if (ended == cudaSuccess && stepped && watch.signature != wanted.signature) {
-    stepped = Error{ErrorCode::internal, "a step does other work when it is captured"};
-  }
-  if (ended != cudaSuccess || !stepped) {
-    if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
-    if (ended != cudaSuccess) return not_captured(ended);
-    return stepped;
+  const auto graph = capture.end();
+  if (!graph) return graph.error();
+  if (watch.signature != wanted.signature) {
+    return Error{ErrorCode::internal, "a step does other work when it is captured"};
   }
   cudaGraphExec_t exec = nullptr;
-  const cudaError_t made = cudaGraphInstantiate(&exec, graph, 0);
-  static_cast<void>(cudaGraphDestroy(graph));
-  TUTTI_CUDA_CHECK(made);
+  TUTTI_CUDA_CHECK(cudaGraphInstantiate(&exec, graph->get(), 0));
   known.graph = Graph(exec);
   return {};
 }

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "kernels/cuda/graphs/work_watch.h"
@@ -39,23 +40,22 @@ class StepGraphs {
   };
   const Counts& counts() const { return counts_; }
 
+  StepGraphs();
+  ~StepGraphs();
+
   Result<> run(cudaStream_t stream, std::uint64_t key, const Step& step);
   // The work is done by then: for what graphs were made with is about to end.
-  void forget() { steps_.clear(); }
+  void forget();
 
   // Whether an op's host data is to be staged here.
   bool takes_data() const { return mode_ != Mode::off; }
+  bool captures() const { return mode_ == Mode::capturing; }
   // Where it will be on the device.
   Result<void*> stage(const void* from, std::size_t bytes);
 
  private:
   enum class Mode { off, muted, capturing };
-  struct Known {
-    PinnedMemory host;  // as the data goes up
-    DeviceMemory device;
-    Event launched;
-    Graph graph;
-  };
+  struct Known;
   struct InMode;
   struct Wanted {
     std::uint64_t key, signature;
@@ -67,7 +67,7 @@ class StepGraphs {
   std::vector<std::byte> data_;  // of the step, as it was gathered
   std::size_t placed_ = 0;       // of it, while capturing
   std::byte* to_ = nullptr;      // likewise
-  std::map<std::uint64_t, Known> steps_;
+  std::map<std::uint64_t, std::unique_ptr<Known>> steps_;
   Counts counts_;
 };
 

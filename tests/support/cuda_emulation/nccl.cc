@@ -298,6 +298,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+  if (goes_wrong("finalize_blocks")) ::pause();
   if (comm->state != ncclSuccess) return ncclInvalidUsage;
   comm->finalize();
   return ncclInProgress;
