@@ -63,7 +63,6 @@ struct ProcessSoft {
   bool stop_told = false;
   // Of the release that it was told to stop for; the most if that is not known.
   std::int64_t stop_due_unix_ms = std::numeric_limits<std::int64_t>::max();
-  Sequence abort_sequence;  // in this session; 0: acknowledged or none
 
   std::optional<wire::RankReady> ready;  // newest one
   std::optional<wire::GroupFormed> formed;

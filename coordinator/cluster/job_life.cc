@@ -172,7 +172,9 @@ void on_report(Desk& desk, const wire::RankReady& report) {
   if (soft == nullptr) return;
   soft->ready = report;
   soft->held = report.held;
-  soft->abort_sequence = {};
+  // Ready for the next group is who is surely out of the old one.
+  const bool survivor = desk.durable.process(report.process)->generation < report.generation;
+  if (survivor) desk.soft(report.job).aborted_unix_ms = desk.wall.unix_ms;
 }
 
 void on_report(Desk& desk, const wire::GroupFormed& report) {

@@ -159,13 +159,12 @@ void derive_orders(Desk& desk, const ProcessRecord& process) {
   if (!job->generation_alive) {
     if (!soft.seen || soft.aborted_told >= generation) return;
     soft.aborted_told = generation;
-    soft.abort_sequence =
-        desk.order(*link, wire::AbortGeneration{.job = job->job,
-                                                .generation = generation,
-                                                .process = process.process,
-                                                .reason = job->recoveries.empty()
-                                                              ? "a rank was lost"
-                                                              : job->recoveries.back().cause});
+    desk.order(*link, wire::AbortGeneration{.job = job->job,
+                                            .generation = generation,
+                                            .process = process.process,
+                                            .reason = job->recoveries.empty()
+                                                          ? "a rank was lost"
+                                                          : job->recoveries.back().cause});
     return;
   }
   if (!soft.seen) {

@@ -319,17 +319,6 @@ void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat
 
 void on_orders_acked(Desk& desk, WorkerLink& link, const wire::OrdersAcked& acked) {
   link.orders.acknowledge(acked.through, desk.now);
-  const auto at = desk.worker_of_peer.find(link.peer);
-  if (at == desk.worker_of_peer.end()) return;
-  for (const ProcessId id : desk.durable.processes_on(at->second)) {
-    const auto found = desk.processes.find(id);
-    if (found == desk.processes.end()) continue;
-    ProcessSoft& soft = found->second;
-    if (!soft.abort_sequence || soft.abort_sequence > acked.through) continue;
-    soft.abort_sequence = {};
-    const auto job = desk.jobs.find(desk.durable.process(id)->job);
-    if (job != desk.jobs.end()) job->second.aborted_unix_ms = desk.wall.unix_ms;
-  }
 }
 
 void on_disconnected(Desk& desk, const WorkerDisconnected& input) {

@@ -50,7 +50,7 @@ def eventually(what, holds, deadline, pause):
 class Cluster:
     """`supervised`: parts that end are started again; else the end of one is a failure of the test."""
 
-    def __init__(self, hosts, folder, binaries, supervised=False, slots=2, lease_ms=2000):
+    def __init__(self, hosts, folder, binaries, supervised=False, slots=2, lease_ms=2000 * PATIENCE):
         self.hosts = hosts
         self.folder = pathlib.Path(folder)
         self.binaries = pathlib.Path(binaries)

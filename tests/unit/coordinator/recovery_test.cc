@@ -28,6 +28,7 @@ TEST_CASE("recovery: a dead rank is replaced, and the newcomer copies from the s
   driver.pass(20ms);
   driver.ready(starts[0], Generation{2}, holds(7));
   CHECK(driver.take<wire::FormGroup>().empty());
+  driver.pass(10ms);
   driver.ready(replacements[0]);
   const auto groups = driver.take<wire::FormGroup>();
   REQUIRE(groups.size() == 2);
@@ -46,9 +47,10 @@ TEST_CASE("recovery: a dead rank is replaced, and the newcomer copies from the s
   REQUIRE(driver.job(job).recoveries.size() == 1);
   const Recovery recovery = driver.job(job).recoveries[0];
   CHECK(recovery.generation == Generation{2});
-  CHECK(recovery.regrouped_ms == 20);
-  CHECK(recovery.copied_ms == 50);
-  CHECK(recovery.first_step_ms == 55);
+  CHECK(recovery.aborted_ms == 20);
+  CHECK(recovery.regrouped_ms == 30);
+  CHECK(recovery.copied_ms == 60);
+  CHECK(recovery.first_step_ms == 65);
   CHECK(recovery.from_step == 7);
   CHECK(recovery.lost_steps == 0);
   CHECK(driver.happened(job, EventKind::recovered));
