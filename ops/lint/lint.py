@@ -50,6 +50,13 @@ THIRD_PARTY = {
     r"CLI/": ["ops/cli", "jobs"],
 }
 
+# Files of pure state machines: time, chance and the outside reach them in messages only, which is what lets the simulator
+# replay a run from its seed.
+PURE = re.compile(r"coordinator/(cluster|life|membership|scheduler)/|(coordinator|worker|jobs)/.*_state\.(h|cc)$")
+IMPURE = re.compile(r"#\s*include\s+<(random|ctime|time\.h|sys/.*|unistd\.h|fstream|thread|mutex|boost/asio.*)>|"
+                    r'#\s*include\s+"protocol/(base/(file|log)|actor/.*|transport/.*)\.h"|'
+                    r"\b(monotonic_now|wall_now|random_hex|random_device|getenv|\w+_clock::now)\b")
+
 LINE_MAX = 100
 SIZE_MAX = {".h": 300, ".cc": 600, ".cu": 500}
 MAIN_MAX = 100
@@ -136,6 +143,15 @@ def check_words(name, lines):
             yield number, "words", f'"{match.group(0)}": finish it, or say what is so and why'
 
 
+def check_pure(name, lines):
+    if not PURE.match(name):
+        return
+    for number, line in enumerate(lines, 1):
+        match = IMPURE.search(line)
+        if match and not line.lstrip().startswith("//"):
+            yield number, "pure", f"a state machine has no {match.group(0)}: it comes in a message"
+
+
 def check_header(name, lines):
     if not any(line.strip() == "#pragma once" for line in lines):
         yield 1, "header", "#pragma once is missing"
@@ -204,7 +220,7 @@ def findings(root):
         if suffix not in SIZE_MAX:
             continue
         lines = (root / name).read_text(encoding="utf-8", errors="replace").splitlines()
-        checks = [check_includes, check_sizes, check_functions, check_words] + ([check_header] if suffix == ".h" else [])
+        checks = [check_includes, check_sizes, check_functions, check_words, check_pure] + ([check_header] if suffix == ".h" else [])
         for check in checks:
             for number, rule, text in check(name, lines):
                 yield name, number, rule, text

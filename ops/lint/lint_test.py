@@ -19,6 +19,7 @@ FAULTS = {
     "words": ("jobs/data/d.cc", "// TO" + "DO: finish\n"),
     "header": ("jobs/data/e.h", "int x;\n"),
     "cuda": ("kernels/ops/y.h", "// Y.\n#pragma once\nResult<> y(const OpContext& ctx, const Y& args);\n"),
+    "pure": ("coordinator/life/x.cc", "auto now = monotonic_now();\n"),
     "name": ("jobs/data/utils.cc", "int x;\n"),
 }
 
