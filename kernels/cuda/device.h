@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/attention/attention_bf16.h"
 #include "kernels/cuda/graphs/step_graphs.h"
 #include "kernels/cuda/products.h"
 #include "kernels/cuda/runtime.h"
@@ -125,6 +126,8 @@ class CudaDevice final : public Device {
   };
   // Whether these kernels have the attention that is asked for.
   Result<> check_form(const AttentionShape& shape) const;
+  // What attention on tensor cores works with, during an op.
+  Bf16Attention bf16_attention();
   // A product by the library, its inputs rounded first where the device computes in bf16.
   Result<> multiply(ProductForm form, const Product& args);
   Result<> add_to_rows(const RowAdditions& args);

@@ -11,8 +11,8 @@ import sys
 HOT = {
     "adamw", "add_into", "add_pieces", "add_to_rows", "attend", "attention_mma", "channel_product", "choose",
     "column_pieces", "cross_entropy", "deltas", "embedding_bf16", "embedding_forward", "exact_product",
-    "integer_product", "key_gradients", "kv_write", "merge_parts", "norm_weight_pieces", "piece_sum",
-    "query_gradients", "rms_norm_backward", "rms_norm_forward", "rotary_apply", "round_activations", "round_heads",
+    "integer_product", "key_gradients", "key_gradients_mma", "kv_write", "merge_parts", "norm_weight_pieces", "piece_sum",
+    "query_gradients", "query_gradients_mma", "rms_norm_backward", "rms_norm_forward", "rotary_apply", "round_activations", "round_heads",
     "round_rows", "silu_gate_backward", "silu_gate_forward",
 }
 FRAMES = {

@@ -53,7 +53,7 @@ double largest_difference(const Floats& actual, const Table& expected) {
   return largest;
 }
 
-constexpr double kBf16 = 0x1p-8;  // relative error of one rounding, at most half of it
+constexpr double kBf16 = 0x1p-8;  // relative error of one rounding, at most
 
 }  // namespace
 
@@ -96,6 +96,179 @@ TEST_CASE("device ops: attention on tensor cores agrees with its meaning on roun
     CHECK(largest_difference(out, expected) <= kBf16);
     CHECK(std::all_of(lse.begin(), lse.end(), [](float x) { return std::isfinite(x); }));
   }
+}
+
+namespace {
+
+// Attention of rounded inputs and its gradients in double precision; beside each gradient the sum
+// of its terms without their signs, which bounds what rounding the terms may change.
+struct ExactGradients {
+  struct Term {
+    double value = 0.0;
+    double bound = 0.0;
+    void add(double x) {
+      value += x;
+      bound += std::abs(x);
+    }
+  };
+  std::vector<Term> dq, dk, dv;
+  Floats out, lse;
+};
+
+struct AttentionInputs {
+  AttentionShape shape;
+  std::vector<std::int32_t> offsets;
+  Floats q, k, v, dout;
+};
+
+ExactGradients exact_gradients(const AttentionInputs& in) {
+  const Index heads = in.shape.heads;
+  const Index width = in.shape.head_width;
+  ExactGradients out;
+  out.dq.resize(in.q.size());
+  out.dk.resize(in.k.size());
+  out.dv.resize(in.v.size());
+  out.out.resize(in.q.size());
+  out.lse.resize(in.q.size() / static_cast<std::size_t>(width));
+  for (std::size_t sample = 0; sample + 1 < in.offsets.size(); ++sample) {
+    for (Index row = in.offsets[sample]; row < in.offsets[sample + 1]; ++row) {
+      for (Index head = 0; head < heads; ++head) {
+        const Index kv_heads = in.shape.kv_heads;
+        const auto own = static_cast<std::size_t>((row * heads + head) * width);
+        const auto other = [&](Index key) {
+          return static_cast<std::size_t>((key * kv_heads + head / (heads / kv_heads)) * width);
+        };
+        const auto dot = [&](const Floats& a, std::size_t from, const Floats& b, std::size_t at) {
+          double sum = 0.0;
+          for (std::size_t d = 0; d < static_cast<std::size_t>(width); ++d)
+            sum += static_cast<double>(a[from + d]) * static_cast<double>(b[at + d]);
+          return sum;
+        };
+        const double scale = static_cast<double>(in.shape.scale);
+        double total = 0.0;
+        for (Index key = in.offsets[sample]; key <= row; ++key)
+          total += std::exp(dot(in.q, own, in.k, other(key)) * scale);
+        double delta = 0.0;
+        for (Index key = in.offsets[sample]; key <= row; ++key) {
+          const double weight = std::exp(dot(in.q, own, in.k, other(key)) * scale) / total;
+          delta += weight * dot(in.dout, own, in.v, other(key));
+          for (std::size_t d = 0; d < static_cast<std::size_t>(width); ++d)
+            out.out[own + d] +=
+                static_cast<float>(weight * static_cast<double>(in.v[other(key) + d]));
+        }
+        out.lse[static_cast<std::size_t>(row * heads + head)] = static_cast<float>(std::log(total));
+        for (Index key = in.offsets[sample]; key <= row; ++key) {
+          const double weight = std::exp(dot(in.q, own, in.k, other(key)) * scale) / total;
+          const double slope = weight * (dot(in.dout, own, in.v, other(key)) - delta) * scale;
+          for (std::size_t d = 0; d < static_cast<std::size_t>(width); ++d) {
+            out.dv[other(key) + d].add(weight * static_cast<double>(in.dout[own + d]));
+            out.dk[other(key) + d].add(slope * static_cast<double>(in.q[own + d]));
+            out.dq[own + d].add(slope * static_cast<double>(in.k[other(key) + d]));
+          }
+        }
+      }
+    }
+  }
+  return out;
+}
+
+// dq, then dk, then dv; each must be written whole.
+Floats gradients_on(CudaDevice& on, const AttentionInputs& in, const ExactGradients& exact) {
+  const Index tokens = in.offsets.back();
+  const Index wide = in.shape.heads * in.shape.head_width;
+  const Index narrow = in.shape.kv_heads * in.shape.head_width;
+  Floats all(in.q.size() + 2 * in.k.size(), std::numeric_limits<float>::quiet_NaN());
+  float* const dk = all.data() + in.q.size();
+  REQUIRE(on.enqueue(AttentionBackward{.shape = in.shape,
+                                       .q = ConstMatrix(in.q.data(), tokens, wide),
+                                       .k = ConstMatrix(in.k.data(), tokens, narrow),
+                                       .v = ConstMatrix(in.v.data(), tokens, narrow),
+                                       .out = ConstMatrix(exact.out.data(), tokens, wide),
+                                       .dout = ConstMatrix(in.dout.data(), tokens, wide),
+                                       .lse = exact.lse.data(),
+                                       .sample_offsets = in.offsets,
+                                       .dq = Matrix(all.data(), tokens, wide),
+                                       .dk = Matrix(dk, tokens, narrow),
+                                       .dv = Matrix(dk + in.k.size(), tokens, narrow)}));
+  return all;
+}
+
+AttentionInputs attention_inputs(Index heads, Index kv_heads, Index width,
+                                 const std::vector<std::int32_t>& offsets) {
+  static_cast<void>(device());  // whose memory the numbers are in
+  AttentionInputs in{.shape = {heads, kv_heads, width, 1.0F / std::sqrt(static_cast<float>(width))},
+                     .offsets = offsets,
+                     .q = draw(offsets.back() * heads * width, 1),
+                     .k = draw(offsets.back() * kv_heads * width, 2),
+                     .v = draw(offsets.back() * kv_heads * width, 3),
+                     .dout = draw(offsets.back() * heads * width, 4)};
+  for (float& value : in.q) value *= 4.0F;
+  return in;
+}
+
+AttentionInputs rounded_inputs(AttentionInputs in) {
+  for (Floats* const values : {&in.q, &in.k, &in.v, &in.dout}) *values = all_rounded(*values);
+  return in;
+}
+
+}  // namespace
+
+TEST_CASE("device ops: attention's gradients on tensor cores agree with those of rounded inputs") {
+  struct Case {
+    Index heads, kv_heads, width;
+    std::vector<std::int32_t> offsets;
+  };
+  for (const Case& c : {Case{2, 1, 64, {0, 1, 1, 34, 130}}, Case{1, 1, 128, {0, 70}},
+                        Case{2, 2, 40, {0, 33}}, Case{3, 1, 8, {0, 97}}}) {
+    INFO(c.heads << " heads of " << c.width);
+    const AttentionInputs in = attention_inputs(c.heads, c.kv_heads, c.width, c.offsets);
+    const ExactGradients exact = exact_gradients(rounded_inputs(in));
+    const Floats got = in_all_orders<float>([&] { return gradients_on(device(), in, exact); });
+    std::size_t at = 0;
+    for (const auto* const terms : {&exact.dq, &exact.dk, &exact.dv}) {
+      double worst = 0.0;
+      for (const ExactGradients::Term& term : *terms) {
+        // Each weight or slope is rounded once before it meets a row; the rest is fp32.
+        const double off = std::abs(static_cast<double>(got[at++]) - term.value);
+        const double share = off / (kBf16 * term.bound + 1e-5);
+        if (!(share <= worst)) worst = share;
+      }
+      CHECK(worst <= 1.0);
+      CHECK(worst > 0.0);
+    }
+  }
+}
+
+TEST_CASE("device ops: a sample's gradients on tensor cores do not depend on its neighbours") {
+  const AttentionInputs both = attention_inputs(2, 1, 64, {0, 37, 100});
+  const ExactGradients exact = exact_gradients(rounded_inputs(both));
+  const Floats all = gradients_on(device(), both, exact);
+  REQUIRE(device().synchronize());
+  // The second sample alone.
+  const auto cut = [](const Floats& values, Index row_numbers) {
+    return Floats(values.begin() + 37 * row_numbers, values.end());
+  };
+  AttentionInputs alone = both;
+  alone.offsets = {0, 63};
+  alone.q = cut(both.q, 128);
+  alone.dout = cut(both.dout, 128);
+  alone.k = cut(both.k, 64);
+  alone.v = cut(both.v, 64);
+  ExactGradients own = exact;
+  own.out = cut(exact.out, 128);
+  own.lse = cut(exact.lse, 2);
+  const Floats some = gradients_on(device(), alone, own);
+  REQUIRE(device().synchronize());
+  const std::size_t wide = both.q.size();
+  const std::size_t narrow = both.k.size();
+  const auto same = [&](std::size_t from, std::size_t count, std::size_t at) {
+    return std::equal(all.begin() + static_cast<std::ptrdiff_t>(from),
+                      all.begin() + static_cast<std::ptrdiff_t>(from + count),
+                      some.begin() + static_cast<std::ptrdiff_t>(at));
+  };
+  CHECK(same(37 * 128, 63 * 128, 0));
+  CHECK(same(wide + 37 * 64, 63 * 64, 63 * 128));
+  CHECK(same(wide + narrow + 37 * 64, 63 * 64, 63 * 192));
 }
 
 TEST_CASE("device ops: a product in bf16 is that of the rounded inputs, in all three forms") {

@@ -1,5 +1,5 @@
-// Attention backward, fp32, without atomics: one kernel sums dk and dv over (query head, query),
-// another dq over keys; both compute the weights again from lse.
+// Attention backward, fp32 (in bf16: gradients_bf16.cu), without atomics: one kernel sums dk and dv
+// over (query head, query), another dq over keys; both compute the weights again from lse.
 //
 //   P = exp(S scale - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta) scale
 //   dK += dS^T Q                dQ += dS K        delta = sum(dO O) of the row
@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cuda/attention/attention_bf16.h"
 #include "kernels/cuda/attention/attention_softmax.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/reduce.h"
@@ -56,14 +57,17 @@ struct Backward {
   float scale;
 };
 
-__global__ void deltas_kernel(Backward a, float* delta) {
+// `rounds`: of dout as products in bf16 read it, so that a row's slopes still add up to nothing.
+__global__ void deltas_kernel(Backward a, float* delta, bool rounds) {
   const Index row = blockIdx.x;
   const Index lane = threadIdx.x % kWarp;
   for (Index head = threadIdx.x / kWarp; head < a.heads; head += kAttentionThreads / kWarp) {
     const float* const dout = a.dout.at(row) + head * a.width;
     const float* const out = a.out.at(row) + head * a.width;
     float sum = 0.0F;
-    for (Index d = lane; d < a.width; d += kWarp) sum = fmaf(dout[d], out[d], sum);
+    for (Index d = lane; d < a.width; d += kWarp) {
+      sum = fmaf(rounds ? from_bf16(to_bf16(dout[d])) : dout[d], out[d], sum);
+    }
     sum = warp_sum(sum);
     if (lane == 0) delta[row * a.heads + head] = sum;
   }
@@ -240,6 +244,19 @@ void launch_both(cudaStream_t stream, const Backward& a, unsigned tasks) {
 Result<> CudaDevice::enqueue(const AttentionBackward& args) {
   begin_op();
   if (auto taken = check_form(args.shape); !taken) return taken;
+  if (args.q.rows == 0) return {};
+  auto delta = scratch_floats(args.q.rows * args.shape.heads);
+  if (!delta) return std::move(delta).error();
+  Backward a(args);
+  a.delta = *delta;
+  const bool narrow =
+      options_.inputs == Products::Inputs::bf16 && args.shape.head_width <= kBf16WidthMax;
+  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.q.rows), kAttentionThreads}),
+               deltas_kernel, a, *delta, narrow);
+  if (narrow) {
+    if (auto ran = attention_backward_bf16(bf16_attention(), args, *delta); !ran) return ran;
+    return end_op();
+  }
   std::vector<Task> tiles;
   for (std::size_t s = 0; s + 1 < args.sample_offsets.size(); ++s) {
     const std::int32_t first = args.sample_offsets[s];
@@ -248,17 +265,10 @@ Result<> CudaDevice::enqueue(const AttentionBackward& args) {
       tiles.push_back({first, at, std::min(static_cast<std::int32_t>(kTile), length - at), length});
     }
   }
-  if (tiles.empty()) return {};
   auto tasks = stage(tiles.data(), tiles.size());
   if (!tasks) return std::move(tasks).error();
-  auto delta = scratch_floats(args.q.rows * args.shape.heads);
-  if (!delta) return std::move(delta).error();
-  Backward a(args);
   a.tasks = *tasks;
-  a.delta = *delta;
   const auto count = static_cast<unsigned>(tiles.size());
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.q.rows), kAttentionThreads}),
-               deltas_kernel, a, *delta);
   if (a.width <= 16 * static_cast<Index>(kQueryLanes)) {
     launch_both<16>(stream(), a, count);
   } else if (a.width <= 32 * static_cast<Index>(kQueryLanes)) {

@@ -7,52 +7,25 @@
 // result depends on its own keys only; which keys share a tile follows from positions.
 #include "kernels/cuda/attention/attention_bf16.h"
 
-#include <algorithm>
 #include <vector>
 
+#include "kernels/cuda/attention/attention_tiles.h"
 #include "kernels/cuda/row_view.h"
-#include "kernels/cuda/tensor_core.h"
 
 namespace tutti::kernels::cuda {
 
 namespace {
 
-constexpr unsigned kTile = 64;
-constexpr unsigned kThreads = 128;
-constexpr unsigned kRowsOfWarp = 16;
-constexpr unsigned kPadding =
-    8;  // bf16 numbers behind each row in shared memory: other banks for the next row
-constexpr unsigned kKeyTiles = kTile / 8;
-
-struct Task {
-  std::int32_t first;     // row of the sample
-  std::int32_t position;  // of the first query
-  std::int32_t length;    // of the sample
-};
+constexpr unsigned kKeyTiles = kTileRows / 8;
 
 struct Attend {
   const Bf16 *q, *k, *v;  // [tokens][heads][kWidth], padded with zeros
   Rows<float> out;
-  const Task* tasks;
+  const SampleTile* tasks;
   float* lse;
   Index heads, kv_heads, width;
   float scale_log2;  // scale * log2(e)
 };
-
-template <int kWidth>
-constexpr unsigned kStride = kWidth + kPadding;
-
-// Rows [begin, begin + 64) of the sample that are before `end`; the others are zeros.
-template <int kWidth>
-__device__ void fetch_tile(Bf16* to, const Bf16* from, Index row_stride, Index begin, Index end) {
-  constexpr unsigned kPieces = kWidth / 8;  // of 16 bytes
-  for (unsigned i = threadIdx.x; i < kTile * kPieces; i += kThreads) {
-    const Index row = begin + i / kPieces;
-    const bool there = row < end;
-    const Bf16* const source = from + (there ? row : 0) * row_stride + i % kPieces * 8;
-    copy_async_16(to + i / kPieces * kStride<kWidth> + i % kPieces * 8, source, there ? 16 : 0);
-  }
-}
 
 struct RowSums {
   float top[2];
@@ -92,50 +65,26 @@ __device__ void soften(float (&scores)[kKeyTiles][4], RowSums& rows, float (&shr
   }
 }
 
-// scores = Q K^T for the warp's 16 queries and the tile's 64 keys.
+// scores = Q K^T for the warp's 16 queries, which it holds in registers, and the tile's 64 keys.
 template <int kWidth>
 __device__ void score_tile(const unsigned (&q)[kWidth / 16][4], const Bf16* keys,
                            float (&scores)[kKeyTiles][4]) {
-  const unsigned lane = threadIdx.x % kWarp;
   for (unsigned n = 0; n < kKeyTiles; n += 2) {
     for (unsigned i = 0; i < 4; ++i) scores[n][i] = scores[n + 1][i] = 0.0F;
     for (unsigned k = 0; k < kWidth / 16; ++k) {
-      // Matrices: keys 8n.., columns 16k.. and 16k + 8..; then keys 8n + 8...
-      const unsigned key = 8 * n + lane % 8 + lane / 16 * 8;
       unsigned b[4];
-      load_matrices<false>(b, keys + key * kStride<kWidth> + 16 * k + lane / 8 % 2 * 8);
+      load_across<kWidth>(b, keys, n, k);
       multiply_tiles(scores[n], q[k], b[0], b[1]);
       multiply_tiles(scores[n + 1], q[k], b[2], b[3]);
     }
   }
 }
 
-// sums += P V.
 template <int kWidth>
-__device__ void add_values(const float (&weights)[kKeyTiles][4], const Bf16* values,
-                           float (&sums)[kWidth / 8][4]) {
-  const unsigned lane = threadIdx.x % kWarp;
-  for (unsigned k = 0; k < kTile / 16; ++k) {
-    const unsigned p[4] = {pack_bf16(weights[2 * k][0], weights[2 * k][1]),
-                           pack_bf16(weights[2 * k][2], weights[2 * k][3]),
-                           pack_bf16(weights[2 * k + 1][0], weights[2 * k + 1][1]),
-                           pack_bf16(weights[2 * k + 1][2], weights[2 * k + 1][3])};
-    for (unsigned n = 0; n < kWidth / 8; n += 2) {
-      // Matrices, turned: keys 16k.. and 16k + 8.. of columns 8n..; then of columns 8n + 8...
-      unsigned b[4];
-      load_matrices<true>(b,
-                          values + (16 * k + lane % 16) * kStride<kWidth> + 8 * n + lane / 16 * 8);
-      multiply_tiles(sums[n], p, b[0], b[1]);
-      multiply_tiles(sums[n + 1], p, b[2], b[3]);
-    }
-  }
-}
-
-template <int kWidth>
-__device__ void store_rows(const Attend& a, const Task& task, Index head, const RowSums& rows,
+__device__ void store_rows(const Attend& a, const SampleTile& task, Index head, const RowSums& rows,
                            const float (&sums)[kWidth / 8][4]) {
   const unsigned lane = threadIdx.x % kWarp;
-  const Index query = threadIdx.x / kWarp * kRowsOfWarp + lane / 4;
+  const Index query = threadIdx.x / kWarp * kWarpRows + lane / 4;
   for (unsigned half = 0; half < 2; ++half) {
     float total = rows.total[half];
     for (unsigned by = 1; by < 4; by *= 2) total += __shfl_xor_sync(kAllLanes, total, by);
@@ -159,58 +108,56 @@ __device__ void store_rows(const Attend& a, const Task& task, Index head, const 
 
 // Block (tile of queries, head).
 template <int kWidth>
-__global__ void __launch_bounds__(kThreads) attention_mma_kernel(Attend a) {
+__global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
   TUTTI_DYNAMIC_SHARED(Bf16, memory);
-  constexpr unsigned kTileSize = kTile * kStride<kWidth>;
+  constexpr unsigned kTileSize = kTileRows * kTileStride<kWidth>;
   Bf16* const queries = memory;
   Bf16* const keys = memory + kTileSize;        // two buffers
   Bf16* const values = memory + 3 * kTileSize;  // two buffers
-  const Task task = a.tasks[blockIdx.x];
+  const SampleTile task = a.tasks[blockIdx.x];
   const Index head = blockIdx.y;
   const Index kv_head = head / (a.heads / a.kv_heads);
   const Index q_stride = a.heads * kWidth;
   const Index kv_stride = a.kv_heads * kWidth;
   const Bf16* const k = a.k + task.first * kv_stride + kv_head * kWidth;
   const Bf16* const v = a.v + task.first * kv_stride + kv_head * kWidth;
-  const Index past = task.position + static_cast<Index>(kTile);
+  const Index past = task.position + static_cast<Index>(kTileRows);
   const Index end = past < task.length ? past : task.length;
-  const Index tiles = (end + kTile - 1) / kTile;
-  fetch_tile<kWidth>(queries, a.q + task.first * q_stride + head * kWidth, q_stride, task.position,
-                     end);
-  fetch_tile<kWidth>(keys, k, kv_stride, 0, end);
-  fetch_tile<kWidth>(values, v, kv_stride, 0, end);
+  const Index tiles = (end + kTileRows - 1) / kTileRows;
+  fetch_rows<kWidth, kTileRows>(queries, a.q + task.first * q_stride + head * kWidth, q_stride,
+                                task.position, end);
+  fetch_rows<kWidth, kTileRows>(keys, k, kv_stride, 0, end);
+  fetch_rows<kWidth, kTileRows>(values, v, kv_stride, 0, end);
   commit_async_copies();
   const unsigned lane = threadIdx.x % kWarp;
-  const Index query = threadIdx.x / kWarp * kRowsOfWarp + lane / 4;
+  const Index query = threadIdx.x / kWarp * kWarpRows + lane / 4;
   unsigned q[kWidth / 16][4];
   float sums[kWidth / 8][4] = {};
   RowSums rows = {{-INFINITY, -INFINITY}, {0.0F, 0.0F}};
   for (Index tile = 0; tile < tiles; ++tile) {
     if (tile + 1 < tiles) {
       const unsigned other = static_cast<unsigned>((tile + 1) % 2) * kTileSize;
-      fetch_tile<kWidth>(keys + other, k, kv_stride, (tile + 1) * kTile, end);
-      fetch_tile<kWidth>(values + other, v, kv_stride, (tile + 1) * kTile, end);
+      fetch_rows<kWidth, kTileRows>(keys + other, k, kv_stride, (tile + 1) * kTileRows, end);
+      fetch_rows<kWidth, kTileRows>(values + other, v, kv_stride, (tile + 1) * kTileRows, end);
     }
     commit_async_copies();
     wait_async_copies<1>();
     __syncthreads();
     if (tile == 0) {
-      const Bf16* const row = queries +
-                              (threadIdx.x / kWarp * kRowsOfWarp + lane % 16) * kStride<kWidth> +
-                              lane / 16 * 8;
+      const Bf16* const row = own_rows<kWidth>(queries);
       for (unsigned i = 0; i < kWidth / 16; ++i) load_matrices<false>(q[i], row + 16 * i);
     }
     const unsigned buffer = static_cast<unsigned>(tile % 2) * kTileSize;
     float scores[kKeyTiles][4];
     score_tile<kWidth>(q, keys + buffer, scores);
-    const Index left = task.position + query + 1 - tile * kTile;
+    const Index left = task.position + query + 1 - tile * kTileRows;
     const Index seen[2] = {left, left + 8};
     float shrink[2];
     soften(scores, rows, shrink, seen, a.scale_log2);
     for (unsigned n = 0; n < kWidth / 8; ++n) {
       for (unsigned i = 0; i < 4; ++i) sums[n][i] *= shrink[i / 2];
     }
-    add_values<kWidth>(scores, values + buffer, sums);
+    add_products<kWidth>(scores, values + buffer, sums);
     __syncthreads();
   }
   store_rows<kWidth>(a, task, head, rows, sums);
@@ -229,56 +176,50 @@ __global__ void round_heads_kernel(Rows<const float> from, Bf16* to, Index heads
 
 template <int kWidth>
 void launch_attention(cudaStream_t stream, const Attend& a, unsigned tiles) {
-  const std::size_t bytes = 5 * kTile * kStride<kWidth> * sizeof(Bf16);
-  TUTTI_LAUNCH(stream, (LaunchShape{dim3(tiles, static_cast<unsigned>(a.heads)), kThreads, bytes}),
+  const std::size_t bytes = 5 * kTileRows * kTileStride<kWidth> * sizeof(Bf16);
+  TUTTI_LAUNCH(stream,
+               (LaunchShape{dim3(tiles, static_cast<unsigned>(a.heads)), kTileThreads, bytes}),
                attention_mma_kernel<kWidth>, a);
 }
 
 }  // namespace
 
+Result<Bf16*> round_heads(const Bf16Attention& where, const ConstMatrix& from,
+                          const PaddedHeads& heads) {
+  const Index numbers = from.rows * heads.count * heads.padded();
+  auto room = where.scratch(static_cast<std::size_t>(numbers) * sizeof(Bf16));
+  if (!room) return std::move(room).error();
+  auto* const rounded = static_cast<Bf16*>(*room);
+  TUTTI_LAUNCH(where.stream, (LaunchShape{static_cast<unsigned>(from.rows), kTileThreads}),
+               round_heads_kernel, Rows(from), rounded, heads.count, heads.width, heads.padded());
+  return rounded;
+}
+
 Result<> attention_forward_bf16(const Bf16Attention& where, const AttentionForward& args) {
   const AttentionShape& shape = args.shape;
-  const Index padded = shape.head_width <= 64 ? 64 : 128;
-  std::vector<Task> tiles;
-  for (std::size_t s = 0; s + 1 < args.sample_offsets.size(); ++s) {
-    const std::int32_t first = args.sample_offsets[s];
-    const std::int32_t length = args.sample_offsets[s + 1] - first;
-    for (std::int32_t at = 0; at < length; at += static_cast<std::int32_t>(kTile)) {
-      tiles.push_back({first, at, length});
-    }
-  }
+  const PaddedHeads heads{shape.heads, shape.head_width};
+  const PaddedHeads kv_heads{shape.kv_heads, shape.head_width};
+  const std::vector<SampleTile> tiles = tiles_of(args.sample_offsets);
   if (tiles.empty()) return {};
-  const auto take = [&](Index numbers) { return where.scratch(static_cast<std::size_t>(numbers)); };
-  auto tasks = take(static_cast<Index>(tiles.size() * sizeof(Task)));
+  auto tasks = where.stage(tiles.data(), tiles.size() * sizeof(SampleTile));
   if (!tasks) return std::move(tasks).error();
-  if (auto sent = where.upload(*tasks, tiles.data(), tiles.size() * sizeof(Task)); !sent)
-    return sent;
-  const auto round = [&](const ConstMatrix& from, Index heads) -> Result<Bf16*> {
-    auto room = take(from.rows * heads * padded * static_cast<Index>(sizeof(Bf16)));
-    if (!room) return std::move(room).error();
-    TUTTI_LAUNCH(where.stream, (LaunchShape{static_cast<unsigned>(from.rows), kThreads}),
-                 round_heads_kernel, Rows(from), static_cast<Bf16*>(*room), heads, shape.head_width,
-                 padded);
-    return static_cast<Bf16*>(*room);
-  };
-  auto q = round(args.q, shape.heads);
+  auto q = round_heads(where, args.q, heads);
   if (!q) return std::move(q).error();
-  auto k = round(args.k, shape.kv_heads);
+  auto k = round_heads(where, args.k, kv_heads);
   if (!k) return std::move(k).error();
-  auto v = round(args.v, shape.kv_heads);
+  auto v = round_heads(where, args.v, kv_heads);
   if (!v) return std::move(v).error();
-  constexpr float kLog2e = 1.44269504088896F;
   const Attend a{*q,
                  *k,
                  *v,
                  Rows(args.out),
-                 static_cast<const Task*>(*tasks),
+                 static_cast<const SampleTile*>(*tasks),
                  args.lse,
                  shape.heads,
                  shape.kv_heads,
                  shape.head_width,
                  shape.scale * kLog2e};
-  if (padded == 64) {
+  if (heads.padded() == 64) {
     launch_attention<64>(where.stream, a, static_cast<unsigned>(tiles.size()));
   } else {
     launch_attention<128>(where.stream, a, static_cast<unsigned>(tiles.size()));

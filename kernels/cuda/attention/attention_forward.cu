@@ -324,15 +324,21 @@ Result<> CudaDevice::check_form(const AttentionShape& shape) const {
                "attention on a GPU is causal, over fp32 keys, without window, cap or slopes"};
 }
 
+Bf16Attention CudaDevice::bf16_attention() {
+  return {stream(), [this](std::size_t bytes) { return scratch_.take(bytes); },
+          [this](const void* from, std::size_t bytes) -> Result<void*> {
+            auto place = stage(static_cast<const std::byte*>(from), bytes);
+            if (!place) return std::move(place).error();
+            return static_cast<void*>(*place);
+          }};
+}
+
 Result<> CudaDevice::enqueue(const AttentionForward& args) {
   begin_op();
   if (auto taken = check_form(args.shape); !taken) return taken;
   const AttentionShape& shape = args.shape;
   if (options_.inputs == Products::Inputs::bf16 && shape.head_width <= kBf16WidthMax) {
-    const Bf16Attention where{
-        stream(), [this](std::size_t bytes) { return scratch_.take(bytes); },
-        [this](void* to, const void* from, std::size_t bytes) { return upload(to, from, bytes); }};
-    if (auto ran = attention_forward_bf16(where, args); !ran) return ran;
+    if (auto ran = attention_forward_bf16(bf16_attention(), args); !ran) return ran;
     return end_op();
   }
   Launcher launcher{

@@ -1,0 +1,271 @@
+// Attention backward on tensor cores, without atomics: one kernel sums dk and dv over (query head,
+// query), another dq over keys; both compute the weights again from lse (Dao et al. 2022).
+//
+//   P = exp(S scale - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta)
+//   dK += dS^T Q scale          dQ += dS K scale  delta = sum(dO O) of the row
+//
+// A thread block has 64 rows of the result, 16 a warp, whose sums stay in registers, and walks over
+// tiles of 32 rows of the other side while the next one is on its way (cp.async, two buffers). For
+// dk and dv the scores are turned, keys by queries: so P^T and dS^T are left operands as they
+// stand. Which rows share a tile follows from positions: a sample's gradients do not depend on what
+// else is in the batch. Pairs that do not see each other add zeros.
+#include <vector>
+
+#include "kernels/cuda/attention/attention_bf16.h"
+#include "kernels/cuda/attention/attention_tiles.h"
+#include "kernels/cuda/row_view.h"
+
+namespace tutti::kernels::cuda {
+
+namespace {
+
+constexpr unsigned kWalkRows = 32;
+constexpr unsigned kWalkTiles = kWalkRows / 8;
+
+struct Gradients {
+  const Bf16 *q, *k, *v, *dout;  // [tokens][heads][kWidth], padded with zeros
+  Rows<float> dq, dk, dv;
+  const SampleTile* tasks;
+  const float *lse, *delta;  // [tokens][heads]
+  Index heads, kv_heads, width;
+  float scale;
+};
+
+// Shared memory of a block: its own rows of two matrices, and two buffers of the rows that it walks
+// over; behind them lse and delta of those, where they are queries.
+template <int kWidth>
+struct Tiles {
+  static constexpr unsigned kOwn = kTileRows * kTileStride<kWidth>;
+  static constexpr unsigned kWalked = kWalkRows * kTileStride<kWidth>;
+  static constexpr std::size_t kBytes =
+      (2 * kOwn + 4 * kWalked) * sizeof(Bf16) + 4 * kWalkRows * sizeof(float);
+
+  __device__ explicit Tiles(Bf16* memory) : memory_(memory) {}
+  __device__ Bf16* own(unsigned which) const { return memory_ + which * kOwn; }
+  __device__ Bf16* walked(unsigned which, unsigned buffer) const {
+    return memory_ + 2 * kOwn + (2 * buffer + which) * kWalked;
+  }
+  __device__ float* sums(unsigned which, unsigned buffer) const {
+    return reinterpret_cast<float*>(memory_ + 2 * kOwn + 4 * kWalked) +
+           (2 * buffer + which) * kWalkRows;
+  }
+
+ private:
+  Bf16* memory_;
+};
+
+// The score of a pair and what comes back to its weight become the weight and its slope.
+__device__ __forceinline__ void weigh(float& score, float& slope, bool sees, float scale_log2,
+                                      float lse_log2, float delta) {
+  const float weight = sees ? exp2_fast(score * scale_log2 - lse_log2) : 0.0F;
+  score = weight;
+  slope = weight * (slope - delta);
+}
+
+// The warp's rows that are before `length`, from `position` on.
+template <int kWidth>
+__device__ void store_gradients(const Rows<float>& to, const SampleTile& task, Index column,
+                                Index width, const float (&sums)[kWidth / 8][4], float factor) {
+  const unsigned lane = threadIdx.x % kWarp;
+  const Index own = threadIdx.x / kWarp * kWarpRows + lane / 4;
+  for (unsigned half = 0; half < 2; ++half) {
+    const Index position = task.position + own + 8 * half;
+    if (position >= task.length) continue;
+    float* const row = to.at(task.first + position) + column;
+    for (unsigned n = 0; n < kWidth / 8; ++n) {
+      for (unsigned i = 0; i < 2; ++i) {
+        const Index d = 8 * n + 2 * (lane % 4) + i;
+        if (d < width) row[d] = sums[n][2 * half + i] * factor;
+      }
+    }
+  }
+}
+
+// Queries [begin, begin + kWalkRows) of a head, with their lse and delta, on their way into a
+// buffer.
+template <int kWidth>
+__device__ void fetch_queries(const Gradients& a, const Tiles<kWidth>& tiles, unsigned buffer,
+                              const SampleTile& task, Index head, Index begin) {
+  const Index stride = a.heads * kWidth;
+  const Index from = task.first * stride + head * kWidth;
+  fetch_rows<kWidth, kWalkRows>(tiles.walked(0, buffer), a.q + from, stride, begin, task.length);
+  fetch_rows<kWidth, kWalkRows>(tiles.walked(1, buffer), a.dout + from, stride, begin, task.length);
+  if (threadIdx.x >= kWalkRows) return;
+  const Index position = begin + threadIdx.x;
+  const bool there = position < task.length;
+  const Index place = (task.first + (there ? position : 0)) * a.heads + head;
+  tiles.sums(0, buffer)[threadIdx.x] = there ? a.lse[place] * kLog2e : 0.0F;
+  tiles.sums(1, buffer)[threadIdx.x] = there ? a.delta[place] : 0.0F;
+}
+
+// Block (tile of keys, key head): a warp owns 16 keys.
+template <int kWidth>
+__global__ void __launch_bounds__(kTileThreads) key_gradients_mma_kernel(Gradients a) {
+  TUTTI_DYNAMIC_SHARED(Bf16, memory);
+  const Tiles<kWidth> tiles(memory);
+  const SampleTile task = a.tasks[blockIdx.x];
+  const Index kv_head = blockIdx.y;
+  const Index group = a.heads / a.kv_heads;
+  const Index kv_stride = a.kv_heads * kWidth;
+  const Index from = task.first * kv_stride + kv_head * kWidth;
+  fetch_rows<kWidth, kTileRows>(tiles.own(0), a.k + from, kv_stride, task.position, task.length);
+  fetch_rows<kWidth, kTileRows>(tiles.own(1), a.v + from, kv_stride, task.position, task.length);
+  // Tiles of queries from the first key's position on, of one head after the other.
+  const Index in_head = (task.length - task.position + kWalkRows - 1) / kWalkRows;
+  const Index steps = group * in_head;
+  const auto fetch = [&](Index step) {
+    fetch_queries<kWidth>(a, tiles, static_cast<unsigned>(step % 2), task,
+                          kv_head * group + step / in_head,
+                          task.position + step % in_head * kWalkRows);
+  };
+  fetch(0);
+  commit_async_copies();
+  const unsigned lane = threadIdx.x % kWarp;
+  const Index key = task.position + threadIdx.x / kWarp * kWarpRows + lane / 4;
+  float dk[kWidth / 8][4] = {};
+  float dv[kWidth / 8][4] = {};
+  for (Index step = 0; step < steps; ++step) {
+    if (step + 1 < steps) fetch(step + 1);
+    commit_async_copies();
+    wait_async_copies<1>();
+    __syncthreads();
+    const auto buffer = static_cast<unsigned>(step % 2);
+    const Bf16* const queries = tiles.walked(0, buffer);
+    const Bf16* const douts = tiles.walked(1, buffer);
+    float weights[kWalkTiles][4];
+    float slopes[kWalkTiles][4];
+    multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(0)), queries, weights);
+    multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(1)), douts, slopes);
+    const Index begin = task.position + step % in_head * kWalkRows;
+    for (unsigned n = 0; n < kWalkTiles; ++n) {
+      for (unsigned i = 0; i < 4; ++i) {
+        const unsigned at = 8 * n + 2 * (lane % 4) + i % 2;
+        const Index query = begin + at;
+        const bool sees = query >= key + 8 * (i / 2) && query < task.length;
+        weigh(weights[n][i], slopes[n][i], sees, a.scale * kLog2e, tiles.sums(0, buffer)[at],
+              tiles.sums(1, buffer)[at]);
+      }
+    }
+    add_products<kWidth>(weights, douts, dv);
+    add_products<kWidth>(slopes, queries, dk);
+    __syncthreads();
+  }
+  store_gradients<kWidth>(a.dk, task, kv_head * a.width, a.width, dk, a.scale);
+  store_gradients<kWidth>(a.dv, task, kv_head * a.width, a.width, dv, 1.0F);
+}
+
+// Block (tile of queries, head): a warp owns 16 queries.
+template <int kWidth>
+__global__ void __launch_bounds__(kTileThreads) query_gradients_mma_kernel(Gradients a) {
+  TUTTI_DYNAMIC_SHARED(Bf16, memory);
+  const Tiles<kWidth> tiles(memory);
+  const SampleTile task = a.tasks[blockIdx.x];
+  const Index head = blockIdx.y;
+  const Index stride = a.heads * kWidth;
+  const Index from = task.first * stride + head * kWidth;
+  const Index kv_stride = a.kv_heads * kWidth;
+  const Index kv_from =
+      task.first * kv_stride + head / (a.heads / a.kv_heads) * static_cast<Index>(kWidth);
+  const Index past = task.position + static_cast<Index>(kTileRows);
+  const Index end = past < task.length ? past : task.length;
+  fetch_rows<kWidth, kTileRows>(tiles.own(0), a.q + from, stride, task.position, end);
+  fetch_rows<kWidth, kTileRows>(tiles.own(1), a.dout + from, stride, task.position, end);
+  const Index steps = (end + kWalkRows - 1) / kWalkRows;
+  const auto fetch = [&](Index step) {
+    const auto buffer = static_cast<unsigned>(step % 2);
+    fetch_rows<kWidth, kWalkRows>(tiles.walked(0, buffer), a.k + kv_from, kv_stride,
+                                  step * kWalkRows, end);
+    fetch_rows<kWidth, kWalkRows>(tiles.walked(1, buffer), a.v + kv_from, kv_stride,
+                                  step * kWalkRows, end);
+  };
+  fetch(0);
+  commit_async_copies();
+  const unsigned lane = threadIdx.x % kWarp;
+  const Index query = task.position + threadIdx.x / kWarp * kWarpRows + lane / 4;
+  float lse[2];
+  float delta[2];
+  for (unsigned half = 0; half < 2; ++half) {
+    const bool there = query + 8 * half < task.length;
+    const Index place = (task.first + (there ? query + 8 * half : 0)) * a.heads + head;
+    lse[half] = there ? a.lse[place] * kLog2e : 0.0F;
+    delta[half] = there ? a.delta[place] : 0.0F;
+  }
+  float dq[kWidth / 8][4] = {};
+  for (Index step = 0; step < steps; ++step) {
+    if (step + 1 < steps) fetch(step + 1);
+    commit_async_copies();
+    wait_async_copies<1>();
+    __syncthreads();
+    const auto buffer = static_cast<unsigned>(step % 2);
+    const Bf16* const keys = tiles.walked(0, buffer);
+    float weights[kWalkTiles][4];
+    float slopes[kWalkTiles][4];
+    multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(0)), keys, weights);
+    multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(1)), tiles.walked(1, buffer), slopes);
+    for (unsigned n = 0; n < kWalkTiles; ++n) {
+      for (unsigned i = 0; i < 4; ++i) {
+        const Index key = step * kWalkRows + 8 * n + 2 * (lane % 4) + i % 2;
+        const bool sees = key <= query + 8 * (i / 2) && query + 8 * (i / 2) < task.length;
+        weigh(weights[n][i], slopes[n][i], sees, a.scale * kLog2e, lse[i / 2], delta[i / 2]);
+      }
+    }
+    add_products<kWidth>(slopes, keys, dq);
+    __syncthreads();
+  }
+  store_gradients<kWidth>(a.dq, task, head * a.width, a.width, dq, a.scale);
+}
+
+template <int kWidth>
+void launch_both(cudaStream_t stream, const Gradients& a, unsigned tiles) {
+  TUTTI_LAUNCH(stream,
+               (LaunchShape{dim3(tiles, static_cast<unsigned>(a.kv_heads)), kTileThreads,
+                            Tiles<kWidth>::kBytes}),
+               key_gradients_mma_kernel<kWidth>, a);
+  TUTTI_LAUNCH(stream,
+               (LaunchShape{dim3(tiles, static_cast<unsigned>(a.heads)), kTileThreads,
+                            Tiles<kWidth>::kBytes}),
+               query_gradients_mma_kernel<kWidth>, a);
+}
+
+}  // namespace
+
+Result<> attention_backward_bf16(const Bf16Attention& where, const AttentionBackward& args,
+                                 const float* delta) {
+  const AttentionShape& shape = args.shape;
+  const PaddedHeads heads{shape.heads, shape.head_width};
+  const PaddedHeads kv_heads{shape.kv_heads, shape.head_width};
+  const std::vector<SampleTile> tiles = tiles_of(args.sample_offsets);
+  if (tiles.empty()) return {};
+  auto tasks = where.stage(tiles.data(), tiles.size() * sizeof(SampleTile));
+  if (!tasks) return std::move(tasks).error();
+  auto q = round_heads(where, args.q, heads);
+  if (!q) return std::move(q).error();
+  auto k = round_heads(where, args.k, kv_heads);
+  if (!k) return std::move(k).error();
+  auto v = round_heads(where, args.v, kv_heads);
+  if (!v) return std::move(v).error();
+  auto dout = round_heads(where, args.dout, heads);
+  if (!dout) return std::move(dout).error();
+  const Gradients a{*q,
+                    *k,
+                    *v,
+                    *dout,
+                    Rows(args.dq),
+                    Rows(args.dk),
+                    Rows(args.dv),
+                    static_cast<const SampleTile*>(*tasks),
+                    args.lse,
+                    delta,
+                    shape.heads,
+                    shape.kv_heads,
+                    shape.head_width,
+                    shape.scale};
+  if (heads.padded() == 64) {
+    launch_both<64>(where.stream, a, static_cast<unsigned>(tiles.size()));
+  } else {
+    launch_both<128>(where.stream, a, static_cast<unsigned>(tiles.size()));
+  }
+  return {};
+}
+
+}  // namespace tutti::kernels::cuda
