@@ -100,6 +100,14 @@ Finished run_tutti(const std::vector<std::string>& words,
   return out;
 }
 
+bool is_pending(pid_t pid, int signal) {
+  const std::string status = content_of("/proc/" + std::to_string(pid) + "/status");
+  const std::size_t at = status.find("ShdPnd:");
+  if (at == std::string::npos) return false;
+  const std::uint64_t pending = std::strtoull(status.c_str() + at + 7, nullptr, 16);
+  return (pending >> (signal - 1) & 1U) != 0;
+}
+
 bool eventually(const std::function<bool()>& holds, std::chrono::seconds deadline) {
   const Instant until = monotonic_now() + patient(deadline);
   while (!holds()) {
@@ -292,7 +300,16 @@ void Cluster::kill_worker(const std::string& name) {
   workers_.erase(at);
 }
 
-int Cluster::stop() {
+void Cluster::signal(int number) const {
+  REQUIRE(up_);
+  REQUIRE(::kill(up_->pid, number) == 0);
+}
+
+std::string Cluster::log_of(const std::string& part) const {
+  return content_of(state_ / (part + ".log"));
+}
+
+int Cluster::stop(int signal) {
   REQUIRE(up_);
   for (const auto& [name, added] : workers_) {
     ::kill(added.pid, SIGTERM);
@@ -301,7 +318,7 @@ int Cluster::stop() {
     CHECK(shell_code(*ended) == 0);
   }
   workers_.clear();
-  ::kill(up_->pid, SIGTERM);
+  ::kill(up_->pid, signal);
   const auto status = wait_exit(*up_, 30s);
   INFO(content_of(state_ / "worker.log"));
   REQUIRE(status);

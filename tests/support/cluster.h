@@ -7,6 +7,8 @@
 // Limits: every wait has a deadline. Threads: the test's.
 #pragma once
 
+#include <signal.h>
+
 #include <boost/json/value.hpp>
 
 #include <chrono>
@@ -35,6 +37,9 @@ struct Finished {
 Finished run_tutti(const std::vector<std::string>& words,
                    const std::vector<std::string>& environment = {},
                    std::chrono::seconds deadline = std::chrono::seconds(60));
+
+// Whether the signal was sent to the process and not taken by it until now.
+bool is_pending(pid_t pid, int signal);
 
 // Asks until the answer is yes; whether it was before the deadline.
 bool eventually(const std::function<bool()>& holds,
@@ -84,8 +89,12 @@ class Cluster {
   void add_worker(const std::string& name, unsigned slots);
   void kill_worker(const std::string& name);
 
-  // SIGTERM, as Ctrl-C would; its exit code. Checks that nothing of it is left.
-  int stop();
+  // As Ctrl-C would; its exit code. Checks that nothing of it is left.
+  int stop(int signal = SIGTERM);
+  // To `tutti up` alone, without waiting for what it does.
+  void signal(int number) const;
+  // "coordinator" or "worker".
+  std::string log_of(const std::string& part) const;
   // Again on the same state, after stop().
   void start();
 

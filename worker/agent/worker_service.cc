@@ -167,15 +167,23 @@ HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state
   return out;
 }
 
-// What an earlier worker on this folder left running, if it did not hand it over.
-void end_leftovers(const HostSettings& settings) {
-  const Limiter limiter(settings.cgroups, settings.plan.mark);
-  std::size_t ended = limiter.end_leftovers(kLeftoversWithin);
-  ended += end_marked({std::string(kWorkerMark) + "=" + settings.plan.mark}, kLeftoversWithin);
-  if (ended > 0) TUTTI_LOG_INFO("worker", "ended {} processes of an earlier worker", ended);
+// What an earlier worker with this mark left running, if it did not hand it over. The caller holds
+// the folder's lock.
+std::size_t end_leftovers(const CgroupRoots& cgroups, const std::string& mark) {
+  const Limiter limiter(cgroups, mark);
+  const std::size_t ended = limiter.end_leftovers(kLeftoversWithin);
+  return ended + end_marked({std::string(kWorkerMark) + "=" + mark}, kLeftoversWithin);
 }
 
 }  // namespace
+
+void clean_up_after_worker(const spec::WorkerConfig& config) {
+  std::error_code failed;
+  const fs::path state = fs::canonical(config.state, failed);
+  if (failed) return;  // no worker has begun there
+  const auto lock = lock_state(state);
+  if (lock) end_leftovers(own_cgroups(), state.string());
+}
 
 int run_worker(const spec::WorkerConfig& config) {
   ::signal(SIGPIPE, SIG_IGN);
@@ -202,7 +210,10 @@ int run_worker(const spec::WorkerConfig& config) {
   const auto keys = transport::load_or_make_keys(state / "worker.key");
   if (!keys) return refuse(keys.error());
   settings.keys = *keys;
-  if (!inherits) end_leftovers(settings);
+  if (!inherits) {
+    const std::size_t ended = end_leftovers(settings.cgroups, settings.plan.mark);
+    if (ended > 0) TUTTI_LOG_INFO("worker", "ended {} processes of an earlier worker", ended);
+  }
   set_oom_score(kWorkerOomScore);
   if (!adopt_orphans()) TUTTI_LOG_WARNING("worker", "orphans of programs are found by mark only");
   const std::uint32_t restarts = inherits ? (*handover)->restarts + 1 : 0;

@@ -14,4 +14,8 @@ namespace tutti::worker {
 
 int run_worker(const spec::WorkerConfig& config);
 
+// Ends what a worker that was killed left running, as the next one on its folder would; nothing
+// while one runs there. Takes seconds at most.
+void clean_up_after_worker(const spec::WorkerConfig& config);
+
 }  // namespace tutti::worker

@@ -44,6 +44,10 @@ void OnInterrupt::wait(const std::function<void()>& action) const {
   if (ready[0].revents == 0) return;
   signalfd_siginfo info{};
   if (::read(signals_.get(), &info, sizeof info) != sizeof info) return;
+  // The action may wait for a coordinator that is away: the next Ctrl-C ends this program at once.
+  const sigset_t set = interrupting_signals();
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, SIG_DFL);
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   action();
   std::_Exit(128 + static_cast<int>(info.ssi_signo));
 }

@@ -1,5 +1,5 @@
 // Ctrl-C while something of ours goes on in the cluster: do one last thing, then end as a shell
-// expects (128 + signal).
+// expects (128 + signal). A second Ctrl-C ends the program without waiting for that.
 //
 // Ownership: make one on the main thread before others are started, so that they inherit the
 // blocked signals. Threads: the action runs on a thread of its own while the main thread may be in

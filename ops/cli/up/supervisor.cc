@@ -22,6 +22,9 @@ constexpr Duration kTick = std::chrono::milliseconds(100);
 constexpr Duration kPauseMin = std::chrono::milliseconds(100);
 constexpr Duration kPauseMax = std::chrono::seconds(5);
 constexpr Duration kLongLife = std::chrono::seconds(10);  // it worked: the count starts anew
+constexpr Duration kQuietWait = std::chrono::seconds(1);  // longer than that is said
+// A worker that is told twice kills its ranks, and is gone after 3.5 s whatever they do.
+constexpr Duration kHurryMax = std::chrono::seconds(4);
 constexpr int kQuickDeathsMax = 10;
 constexpr std::uint64_t kLogBytesMax = std::uint64_t{16} << 20;
 
@@ -203,34 +206,54 @@ int Supervisor::run() {
   }
 }
 
-Supervisor::Wait Supervisor::wait_for(Child& child, Duration within) {
-  const Instant until = monotonic_now() + within;
+Supervisor::Wait Supervisor::wait_for(Child& child) {
+  const Instant begun = monotonic_now();
+  const Instant until = begun + child.part.grace;
+  bool said = false;
   while (true) {
     if (::waitpid(child.pid, nullptr, WNOHANG) == child.pid) return Wait::ended;
-    if (monotonic_now() >= until) return Wait::late;
-    if (asks_to_end(next_signal(std::min(kTick, until - monotonic_now())))) {
-      return Wait::asked_again;
+    const Instant now = monotonic_now();
+    if (now >= until) return Wait::late;
+    if (!said && now - begun >= kQuietWait) {
+      said = true;
+      events_.say(
+          fmt::format("the {} ends what it has begun, within {} s; Ctrl-C again ends it now",
+                      child.part.name, to_ms(child.part.grace) / 1000));
     }
+    if (asks_to_end(next_signal(std::min(kTick, until - now)))) return Wait::asked_again;
   }
 }
 
-// Who is asked a second time does not wait any longer, for any child.
+// Told anew with every tick: of two signals that come at once, a process sees one.
+Supervisor::Wait Supervisor::hurry(Child& child) {
+  const Instant until = monotonic_now() + kHurryMax;
+  while (true) {
+    if (::waitpid(child.pid, nullptr, WNOHANG) == child.pid) return Wait::ended;
+    if (monotonic_now() >= until) return Wait::late;
+    ::kill(child.pid, SIGTERM);
+    if (asks_to_end(next_signal(kTick))) return Wait::asked_again;
+  }
+}
+
 void Supervisor::stop_all() {
-  bool hurry = false;
-  for (Child& child : children_) {
-    if (child.pid <= 0) continue;
-    Wait waited = Wait::asked_again;
-    if (!hurry) {
-      ::kill(child.pid, SIGTERM);
-      waited = wait_for(child, child.part.grace);
-      hurry = waited == Wait::asked_again;
+  bool in_hurry = false;
+  for (auto child = children_.rbegin(); child != children_.rend(); ++child) {
+    Wait waited = Wait::late;  // what is down already may have left something behind
+    if (child->pid > 0) {
+      ::kill(child->pid, SIGTERM);
+      waited = in_hurry ? hurry(*child) : wait_for(*child);
+      if (waited == Wait::asked_again) {
+        in_hurry = true;
+        waited = hurry(*child);
+      }
+      if (waited != Wait::ended) {
+        ::kill(child->pid, SIGKILL);
+        ::waitpid(child->pid, nullptr, 0);
+      }
+      child->pid = 0;
+      events_.changed();
     }
-    if (waited != Wait::ended) {
-      ::kill(child.pid, SIGKILL);
-      ::waitpid(child.pid, nullptr, 0);
-    }
-    child.pid = 0;
-    events_.changed();
+    if (waited != Wait::ended && child->part.clean_up) child->part.clean_up();
   }
 }
 

@@ -27,6 +27,8 @@ struct Part {
   std::vector<std::string> command;  // program first
   std::filesystem::path log;
   Duration grace = std::chrono::seconds(5);  // from SIGTERM to SIGKILL
+  // Ends what it left behind, where it could not do so itself any more. Its process is gone.
+  std::function<void()> clean_up = {};
 };
 
 // How long to wait before the next start of a part that ended, or nothing: give up.
@@ -51,7 +53,8 @@ class Supervisor {
     std::function<void(std::string_view line)> say;
   };
 
-  // Parts are started in this order and ended in it, each before the next.
+  // Parts are started in this order and ended in the reverse of it, each before the next. Who asks
+  // a second time does not wait out any grace.
   Supervisor(std::vector<Part> parts, Events events);
   ~Supervisor();
 
@@ -70,7 +73,8 @@ class Supervisor {
   void stop_all();
 
   enum class Wait { ended, late, asked_again };
-  static Wait wait_for(Child& child, Duration within);
+  Wait wait_for(Child& child);
+  static Wait hurry(Child& child);
 
   std::vector<Child> children_;
   Events events_;

@@ -25,6 +25,8 @@ namespace {
 
 constexpr std::uint64_t kConfigBytesMax = 64 << 10;
 constexpr Duration kPredecessorsEndWithin = std::chrono::seconds(15);
+// What a worker may take once its notice is over: to stop ranks that still run, and to say so.
+constexpr Duration kAfterNotice = std::chrono::seconds(10);
 
 struct UpOptions {
   std::string state;
@@ -41,35 +43,48 @@ struct Cluster {
   spec::WorkerConfig worker;
 };
 
-// Errors: what the user can do about the folder.
+// What is in the file, or the defaults if there is none. Errors: its own, as of any configuration.
+template <class Config>
+Result<Config> read_back(const fs::path& file,
+                         Result<Config> (*parse)(std::string_view, std::string_view)) {
+  const Result<std::string> yaml = read_file(file, kConfigBytesMax);
+  if (!yaml && yaml.error().code == ErrorCode::not_found) return Config{};
+  if (!yaml) return yaml.error();
+  return parse(*yaml, file.string());
+}
+
+Result<> set_labels(const std::vector<std::string>& options, spec::WorkerConfig& worker) {
+  worker.labels.clear();
+  for (const std::string& label : options) {
+    const auto equals = label.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      return Error{ErrorCode::invalid_argument, "--label wants KEY=VALUE, not " + label};
+    }
+    worker.labels[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  return {};
+}
+
+// What the options say, and what an operator wrote into the files for all else. Errors: what the
+// user can do about the folder.
 Result<Cluster> lay_out(const UpOptions& options, const fs::path& folder) {
   Cluster cluster;
   cluster.folder = folder;
+  auto coordinator = read_back(folder / "coordinator.yaml", spec::parse_coordinator_config);
+  if (!coordinator) return coordinator.error();
+  auto worker = read_back(folder / "worker.yaml", spec::parse_worker_config);
+  if (!worker) return worker.error();
+  cluster.coordinator = *std::move(coordinator);
   cluster.coordinator.state = folder.string();
   cluster.coordinator.http_port = static_cast<std::uint16_t>(options.port);
   cluster.coordinator.faults = options.faults;
+  cluster.worker = *std::move(worker);
   cluster.worker.state = (folder / "worker").string();
   cluster.worker.join = (folder / "join.json").string();
   cluster.worker.slots = static_cast<std::uint32_t>(options.slots);
   cluster.worker.faults = options.faults;
   cluster.worker.rank_binary = options.rank_binary;
-  for (const std::string& label : options.labels) {
-    const auto equals = label.find('=');
-    if (equals == 0 || equals == std::string::npos) {
-      return Error{ErrorCode::invalid_argument, "--label wants KEY=VALUE, not " + label};
-    }
-    cluster.worker.labels[label.substr(0, equals)] = label.substr(equals + 1);
-  }
-  // What an operator wrote into it stays.
-  const std::string own = (folder / "coordinator.yaml").string();
-  if (const Result<std::string> before = read_file(own)) {
-    if (const auto config = spec::parse_coordinator_config(*before, own)) {
-      cluster.coordinator.quotas = config->quotas;
-      cluster.coordinator.lease_ms = config->lease_ms;
-      cluster.coordinator.heartbeat_ms = config->heartbeat_ms;
-      cluster.coordinator.grow_after_ms = config->grow_after_ms;
-    }
-  }
+  if (Result<> set = set_labels(options.labels, cluster.worker); !set) return set.error();
   for (const auto& [name, yaml] : {std::pair{"coordinator.yaml", to_yaml(cluster.coordinator)},
                                    std::pair{"worker.yaml", to_yaml(cluster.worker)}}) {
     if (Result<> written = write_file_atomically(folder / name, yaml, 0600); !written) {
@@ -119,6 +134,7 @@ class Readiness {
   bool ready_ = false;
 };
 
+// The worker goes first, while there is somebody to whom its ranks can leave and save.
 std::vector<Part> parts_of(const Cluster& cluster, const std::string& self) {
   const auto part = [&](const std::string& name, Duration grace) {
     return Part{name,
@@ -126,8 +142,11 @@ std::vector<Part> parts_of(const Cluster& cluster, const std::string& self) {
                 cluster.folder / (name + ".log"),
                 grace};
   };
-  // The coordinator goes first, so that it does not take the end of the ranks for a loss.
-  return {part("coordinator", std::chrono::seconds(5)), part("worker", std::chrono::seconds(12))};
+  const auto notice = std::chrono::milliseconds(cluster.worker.notice_ms);
+  std::vector<Part> parts{part("coordinator", std::chrono::seconds(5)),
+                          part("worker", notice + kAfterNotice)};
+  parts.back().clean_up = [config = cluster.worker] { worker::clean_up_after_worker(config); };
+  return parts;
 }
 
 int up(const UpOptions& options, Session& session) {
@@ -189,7 +208,9 @@ Action declare_up(Arguments& arguments) {
       "Runs a coordinator and a worker until Ctrl-C and starts them again when they die. Clients "
       "with\n"
       "the same state folder in $TUTTI_STATE find the cluster. Its logs: coordinator.log, "
-      "worker.log.");
+      "worker.log.\n"
+      "At Ctrl-C jobs finish their step and save; a second one ends everything at once. Keys that\n"
+      "are written into coordinator.yaml and worker.yaml there, and have no option here, stay.");
   return [options](Session& session) { return up(*options, session); };
 }
 
