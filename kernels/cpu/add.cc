@@ -76,13 +76,13 @@ void tree_sum_kernel(const OpContext& ctx, const TreeSum& args) {
 }
 
 void column_sums_kernel(const OpContext& ctx, const ColumnSums& args) {
-  each_columns(ctx, args.x.columns, [&](Index column, auto part) {
-    float* const place = args.output + column;
-    Lanes sum = args.start == ChainStart::zero ? zero() : load(place, part);
-    for (Index row = 0; row < args.x.rows; ++row) {
+  if (args.start == ChainStart::zero) std::fill_n(args.output, args.x.columns, 0.0F);
+  each_columns(ctx, {0, args.x.rows}, args.x.columns, [&](Index column, auto part, RowSpan rows) {
+    Lanes sum = load(args.output + column, part);
+    for (Index row = rows.first; row < rows.last; ++row) {
       sum = sum + load(args.x.row(row) + column, part);
     }
-    store(sum, place, part);
+    store(sum, args.output + column, part);
   });
 }
 

@@ -130,6 +130,22 @@ void slope_logits(const OpContext& ctx, const LogitsPart& part) {
   });
 }
 
+// x - offset in double precision, rounded once.
+HWY_INLINE void shift_row(const float* x, double offset, float* y, Index width) {
+  Index i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::ScalableTag<double> wide;
+  const hn::Rebind<float, decltype(wide)> narrow;
+  constexpr Index kWideLanes = kVectorLanes / 2;
+  const auto by = hn::Set(wide, offset);
+  for (; i + kWideLanes <= width; i += kWideLanes) {
+    const auto value = hn::PromoteTo(wide, hn::LoadU(narrow, x + i));
+    hn::StoreU(hn::DemoteTo(narrow, hn::Sub(value, by)), narrow, y + i);
+  }
+#endif
+  for (; i < width; ++i) y[i] = static_cast<float>(static_cast<double>(x[i]) - offset);
+}
+
 void log_softmax_kernel(const OpContext& ctx, ConstMatrix x, Matrix output) {
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
@@ -139,9 +155,7 @@ void log_softmax_kernel(const OpContext& ctx, ConstMatrix x, Matrix output) {
       }
       const double offset =
           static_cast<double>(sum.top) + kernels::log(static_cast<double>(sum.total));
-      for (Index c = 0; c < x.columns; ++c) {
-        output.row(r)[c] = static_cast<float>(static_cast<double>(x.row(r)[c]) - offset);
-      }
+      shift_row(x.row(r), offset, output.row(r), x.columns);
     }
   });
 }
@@ -289,10 +303,10 @@ Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& ar
     return Error{ErrorCode::unsupported,
                  "linear_cross_entropy: smoothing, and ignore other than -1, run on CPUs only"};
   }
-  const OpTimer timer(Op::linear_cross_entropy);
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};
+  const OpTimer timer(Op::linear_cross_entropy);
   const Index width = args.memory == LinearCrossEntropy::Memory::rows
                           ? vocabulary
                           : std::min(vocabulary, kVocabularyBlock);

@@ -71,12 +71,13 @@ void layer_norm_dx_row(const LayerNormBackward& args, Index row) {
   });
 }
 
-// Sixteen columns of the gradients of weight and bias: one chain over all rows for each.
+// Sixteen columns of the gradients of weight and bias: the chain of each goes on over some rows.
 template <class Part>
-void layer_norm_columns(const LayerNormBackward& args, Index column, Part part) {
+HWY_INLINE void layer_norm_columns(const LayerNormBackward& args, Index column, Part part,
+                                   RowSpan rows) {
   Lanes weight = args.dweight != nullptr ? load(args.dweight + column, part) : zero();
   Lanes bias = args.dbias != nullptr ? load(args.dbias + column, part) : zero();
-  for (Index row = 0; row < args.x.rows; ++row) {
+  for (Index row = rows.first; row < rows.last; ++row) {
     const Lanes dy = load(args.dy.row(row) + column, part);
     const Lanes normal =
         (load(args.x.row(row) + column, part) - splat(args.mean[row])) * splat(args.inverse[row]);
@@ -88,15 +89,18 @@ void layer_norm_columns(const LayerNormBackward& args, Index column, Part part) 
 }
 
 void layer_norm_backward_kernel(const OpContext& ctx, const LayerNormBackward& args) {
-  // The weight first: dx may take the place of dy.
-  if (args.dweight != nullptr || args.dbias != nullptr) {
-    each_columns(ctx, args.x.columns,
-                 [&](Index column, auto part) { layer_norm_columns(args, column, part); });
-  }
-  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
-                         [&](int, Index begin, Index end) {
-                           for (Index row = begin; row < end; ++row) layer_norm_dx_row(args, row);
-                         });
+  const Index columns = args.x.columns;
+  each_span(args.x.rows, 2 * columns, ctx.pool->threads(), [&](RowSpan span) {
+    // The weight first: dx may take the place of dy.
+    if (args.dweight != nullptr || args.dbias != nullptr) {
+      each_columns(ctx, span, columns, [&](Index column, auto part, RowSpan rows) {
+        layer_norm_columns(args, column, part, rows);
+      });
+    }
+    ctx.pool->parallel_for(span.count(), rows_in_piece(columns), [&](int, Index begin, Index end) {
+      for (Index row = begin; row < end; ++row) layer_norm_dx_row(args, span.first + row);
+    });
+  });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE

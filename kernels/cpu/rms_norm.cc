@@ -60,11 +60,12 @@ void backward_row(const RmsNormBackward& args, Index row) {
   });
 }
 
-// Sixteen columns of the weight's gradient: one chain over all rows for each.
+// Sixteen columns of the weight's gradient: the chain of each goes on over some rows.
 template <class Part>
-void backward_columns(const RmsNormBackward& args, Index column, Part part) {
+HWY_INLINE void backward_columns(const RmsNormBackward& args, Index column, Part part,
+                                 RowSpan rows) {
   Lanes sum = load(args.dweight + column, part);
-  for (Index row = 0; row < args.x.rows; ++row) {
+  for (Index row = rows.first; row < rows.last; ++row) {
     const Lanes normal = load(args.x.row(row) + column, part) * splat(args.inverse[row]);
     sum = fma(load(args.dy.row(row) + column, part), normal, sum);
   }
@@ -72,15 +73,18 @@ void backward_columns(const RmsNormBackward& args, Index column, Part part) {
 }
 
 void rms_norm_backward_kernel(const OpContext& ctx, const RmsNormBackward& args) {
-  // The weight first: dx may take the place of dy.
-  if (args.dweight != nullptr) {
-    each_columns(ctx, args.x.columns,
-                 [&](Index column, auto part) { backward_columns(args, column, part); });
-  }
-  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
-                         [&](int, Index begin, Index end) {
-                           for (Index row = begin; row < end; ++row) backward_row(args, row);
-                         });
+  const Index columns = args.x.columns;
+  each_span(args.x.rows, 2 * columns, ctx.pool->threads(), [&](RowSpan span) {
+    // The weight first: dx may take the place of dy.
+    if (args.dweight != nullptr) {
+      each_columns(ctx, span, columns, [&](Index column, auto part, RowSpan rows) {
+        backward_columns(args, column, part, rows);
+      });
+    }
+    ctx.pool->parallel_for(span.count(), rows_in_piece(columns), [&](int, Index begin, Index end) {
+      for (Index row = begin; row < end; ++row) backward_row(args, span.first + row);
+    });
+  });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE

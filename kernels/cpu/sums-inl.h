@@ -1,5 +1,5 @@
-// What kernels share that sum over rows of numbers: the softmax's two sums along a row, and chains
-// down the columns.
+// What kernels share that sum over rows of numbers: additions of rows, the softmax's two sums along
+// a row, and chains down the columns.
 #if defined(TUTTI_SUMS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef TUTTI_SUMS_INL
 #undef TUTTI_SUMS_INL
@@ -16,6 +16,29 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
+
+HWY_INLINE void add_row(float* to, const float* from, Index count) {
+  each_lanes(count, [&](Index i, auto part) {
+    store(load(to + i, part) + load(from + i, part), to + i, part);
+  });
+}
+
+// Rows [first, last).
+struct RowSpan {
+  Index first = 0;
+  Index last = 0;
+
+  Index count() const { return last - first; }
+};
+
+// visit(rows) for spans in order in which `floats` numbers of a row lie in an outer cache of one
+// thread, or in that of all: for ops that read rows twice.
+template <class Visit>
+HWY_INLINE void each_span(Index rows, Index floats, Index threads, const Visit& visit) {
+  const Index held = threads == 1 ? Index{1} << 16 : Index{1} << 20;
+  const Index step = std::max<Index>(8, held / std::max<Index>(1, floats) / 8 * 8);
+  for (Index row = 0; row < rows; row += step) visit(RowSpan{row, std::min(row + step, rows)});
+}
 
 HWY_INLINE float largest_of(const float* x, Index width) {
   const Lanes lowest = splat(-std::numeric_limits<float>::infinity());
@@ -38,14 +61,21 @@ HWY_INLINE float weigh(const float* x, float top, float* weights, Index width) {
   return sum_lanes(sum);
 }
 
-// body(column, part) for every sixteen columns, handed out to threads: for chains over rows, one a
-// column.
+// For chains over rows, one a column, that go on through memory: body(column, part, some) takes
+// some of the rows, in order, into the chains of sixteen columns. Columns are handed out to threads
+// in strips, and each strip is read row by row, a few rows together: as memory is fast.
 template <class Body>
-HWY_INLINE void each_columns(const OpContext& ctx, Index columns, const Body& body) {
-  ctx.pool->parallel_for((columns + kLanes - 1) / kLanes, 4, [&](int, Index begin, Index end) {
+HWY_INLINE void each_columns(const OpContext& ctx, RowSpan rows, Index columns, const Body& body) {
+  constexpr Index kTogether = 8;
+  const Index groups = (columns + kLanes - 1) / kLanes;
+  const Index strip = std::clamp<Index>(groups / (2 * ctx.pool->threads()), 4, 64);
+  ctx.pool->parallel_for(groups, strip, [&](int, Index begin, Index end) {
     const Index first = begin * kLanes;
-    each_lanes(std::min(end * kLanes, columns) - first,
-               [&](Index i, auto part) { body(first + i, part); });
+    const Index width = std::min(end * kLanes, columns) - first;
+    for (Index row = rows.first; row < rows.last; row += kTogether) {
+      const RowSpan some{row, std::min(row + kTogether, rows.last)};
+      each_lanes(width, [&](Index i, auto part) { body(first + i, part, some); });
+    }
   });
 }
 

@@ -59,13 +59,20 @@ void adafactor_columns(const OpContext& ctx, const AdafactorSweep& sweep) {
   const Lanes rest = splat(static_cast<float>(1.0 - args.settings.beta2));
   const Lanes mean = splat(static_cast<float>(1.0 / rows));
   const Lanes epsilon = splat(static_cast<float>(args.settings.epsilon));
-  each_columns(ctx, args.weight.columns, [&](Index column, auto part) {
-    Lanes sum = zero();
-    for (Index row = 0; row < args.weight.rows; ++row) {
+  const Index columns = args.weight.columns;
+  float* const sums = sweep.column_roots;  // until they are known
+  std::fill_n(sums, columns, 0.0F);
+  each_columns(ctx, {0, args.weight.rows}, columns, [&](Index column, auto part, RowSpan some) {
+    Lanes sum = load(sums + column, part);
+    for (Index row = some.first; row < some.last; ++row) {
       const Lanes g = gradient_of(args, args.gradient.row(row), column, part);
       sum = fma(g, g, sum);
     }
+    store(sum, sums + column, part);
+  });
+  each_lanes(columns, [&](Index column, auto part) {
     float* const state = args.column.data() + column;
+    const Lanes sum = load(sums + column, part);
     const Lanes now = fma(beta, load(state, part), rest * fma(sum, mean, epsilon));
     store(now, state, part);
     store(splat(1.0F) / sqrt(now), sweep.column_roots + column, part);
@@ -176,8 +183,8 @@ Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
     return Error{ErrorCode::invalid_argument,
                  "adafactor_update: weight, gradient, states or hashes do not match"};
   }
-  const OpTimer timer(Op::adafactor_update, {.bytes = 20 * rows * columns});
   if (size == 0) return {};
+  const OpTimer timer(Op::adafactor_update, {.bytes = 20 * rows * columns});
   ArenaScope scope(ctx.pool->op_scratch());
   Arena& arena = ctx.pool->op_scratch();
   AdafactorSweep sweep{&args, arena.floats(rows), arena.floats(rows), arena.floats(columns), 0.0F};

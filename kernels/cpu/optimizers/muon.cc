@@ -114,8 +114,8 @@ Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
     return Error{ErrorCode::invalid_argument,
                  "muon_update: weight, gradient, velocity or hashes do not match"};
   }
-  const OpTimer timer(Op::muon_update);
   if (count == 0) return {};
+  const OpTimer timer(Op::muon_update);
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
   const auto momentum = static_cast<float>(s.momentum);
