@@ -1,6 +1,10 @@
-// Attention backward: one task per (sample, key head); query heads, blocks of 64 queries and blocks
-// of 64 keys inside, each ascending, so that dk and dv are chains over (query head, query) and dq
-// is a chain over keys.
+// Attention backward: dk and dv are chains over (query head, query), dq is a chain over keys, each
+// ascending, in blocks of 64 queries and 64 keys.
+//
+//   by heads   one task per (sample, key head), which walks over its pairs of blocks once
+//   by blocks  where those are too few for the threads: one task per block of keys for dk and dv,
+//              then one per block of queries for dq. Each computes the scores of its pairs again,
+//              seven products in place of five; the chains are the same.
 //
 //   P = exp(S - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta) dscore/dproduct
 //   dK += dS^T Q          dQ += dS K        delta = sum(dO O) of the row
@@ -39,7 +43,7 @@ void attention_deltas(const OpContext& ctx, const AttentionBackward& args, float
                          });
 }
 
-// Keys and values of the sample as the tile reads them, by blocks.
+// Keys and values of one head of a sample as the tile reads them, by blocks.
 struct KeyBlocks {
   KeyBlocks(Arena& arena, Index blocks, Index width)
       : stride((width + 31) / 32 * 32),
@@ -132,6 +136,21 @@ HWY_INLINE void slope_block(const BackwardScratch& s, const ScoreRule& rule, Blo
   }
 }
 
+// What a task adds up.
+struct Wanted {
+  bool keys = true;     // dk and dv
+  bool queries = true;  // dq
+};
+
+// One head of one sample.
+struct SampleHead {
+  Index first = 0;  // the sample's first row
+  Index length = 0;
+  Index kv_head = 0;
+
+  Index blocks() const { return (length + kKeyBlock - 1) / kKeyBlock; }
+};
+
 struct BlockPair {
   Index head = 0;
   Index kv_head = 0;
@@ -212,7 +231,7 @@ void zero_rows(Matrix rows) {
   for (Index r = 0; r < rows.rows; ++r) std::fill(rows.row(r), rows.row(r) + rows.columns, 0.0F);
 }
 
-// The queries of the pair, whose block of keys is not set yet.
+// The queries of the pair.
 HWY_INLINE void take_queries(const AttentionBackward& args, const float* delta,
                              const BlockPair& pair, Index stride, BackwardScratch& s) {
   const AttentionShape& shape = args.shape;
@@ -225,7 +244,6 @@ HWY_INLINE void take_queries(const AttentionBackward& args, const float* delta,
   pack_panel_transposed(band(args.dout), kKeyBlock, s.douts_turned);
   copy_rows(band(args.q), s.queries, stride);
   copy_rows(band(args.dout), s.douts, stride);
-  zero_rows(band(args.dq));
   for (Index r = 0; r < kKeyBlock; ++r) {
     const Index place = (row + std::min(r, pair.queries - 1)) * shape.heads + pair.head;
     s.lse[r] = args.lse[place];
@@ -233,70 +251,154 @@ HWY_INLINE void take_queries(const AttentionBackward& args, const float* delta,
   }
 }
 
-void backward_queries(const AttentionBackward& args, const float* delta, BlockPair pair,
-                      const KeyBlocks& blocks, BackwardScratch& s, Index length) {
-  const AttentionShape& shape = args.shape;
-  take_queries(args, delta, pair, blocks.stride, s);
-  const ScoreRule rule(shape, pair.head);
+BlockPair pair_of(const SampleHead& of, Index head, Index query) {
+  return {.head = head,
+          .kv_head = of.kv_head,
+          .first = of.first,
+          .query = query,
+          .queries = std::min(kKeyBlock, of.length - query)};
+}
+
+// Blocks of keys that some of the pair's queries see: [begin, end), positions.
+struct KeyRange {
+  KeyRange(const AttentionShape& shape, const BlockPair& pair, Index length)
+      : begin(seen_from(shape, pair.query, length).first / kKeyBlock * kKeyBlock),
+        end(seen_from(shape, pair.query + pair.queries - 1, length).end) {}
+  bool has(Index key) const { return key >= begin && key < end; }
+
+  Index begin, end;
+};
+
+// The pair's part of the gradients; its queries were taken.
+HWY_INLINE void add_pair(const AttentionBackward& args, BlockPair& pair, const KeyBlocks& blocks,
+                         BackwardScratch& s, Index length, Wanted wanted) {
+  const ScoreRule rule(args.shape, pair.head);
   const QueryRange queries{pair.query, pair.queries, length};
-  const Index end = seen_from(shape, pair.query + pair.queries - 1, length).end;
-  const Index begin = seen_from(shape, pair.query, length).first / kKeyBlock * kKeyBlock;
-  for (pair.key = begin; pair.key < end; pair.key += kKeyBlock) {
-    pair.keys = std::min(kKeyBlock, length - pair.key);
-    pair.block = block_kind(shape, queries, pair.key);
-    if (pair.block == Block::part || !rule.plain()) s.view.see(shape, queries, pair.key);
-    multiply_pair(pair, blocks, shape.head_width, s);
-    slope_block(s, rule, pair.block, pair.keys, pair.queries);
-    add_key_gradients(args, pair, blocks.stride, s);
-    add_query_gradients(args, pair, blocks, s);
+  pair.keys = std::min(kKeyBlock, length - pair.key);
+  pair.block = block_kind(args.shape, queries, pair.key);
+  if (pair.block == Block::part || !rule.plain()) s.view.see(args.shape, queries, pair.key);
+  multiply_pair(pair, blocks, args.shape.head_width, s);
+  slope_block(s, rule, pair.block, pair.keys, pair.queries);
+  if (wanted.keys) add_key_gradients(args, pair, blocks.stride, s);
+  if (wanted.queries) add_query_gradients(args, pair, blocks, s);
+}
+
+// A block of queries and all keys that it sees, in order.
+void backward_queries(const AttentionBackward& args, const float* delta, BlockPair pair,
+                      const KeyBlocks& blocks, BackwardScratch& s, Index length, Wanted wanted) {
+  take_queries(args, delta, pair, blocks.stride, s);
+  const Index width = args.shape.head_width;
+  zero_rows(args.dq.row_range(pair.first + pair.query, pair.queries)
+                .column_range(pair.head * width, width));
+  const KeyRange seen(args.shape, pair, length);
+  for (pair.key = seen.begin; pair.key < seen.end; pair.key += kKeyBlock) {
+    add_pair(args, pair, blocks, s, length, wanted);
   }
 }
 
-void backward_sample(const AttentionBackward& args, const float* delta, Index sample, Index kv_head,
-                     Arena& arena) {
-  const AttentionShape& shape = args.shape;
-  const Index width = shape.head_width;
-  const Index group = shape.heads / shape.kv_heads;
-  const auto at = static_cast<std::size_t>(sample);
-  const Index first = args.sample_offsets[at];
-  const Index length = args.sample_offsets[at + 1] - first;
-  ArenaScope scope(arena);
-  const KeyBlocks blocks(arena, (length + kKeyBlock - 1) / kKeyBlock, width);
-  BackwardScratch scratch(arena, width, blocks.stride);
-  for (Index key = 0; key < length; key += kKeyBlock) {
-    const auto band = [&](const auto& from) {
-      return from.row_range(first + key, std::min(kKeyBlock, length - key))
-          .column_range(kv_head * width, width);
-    };
-    const Index turned = key / kKeyBlock * blocks.turned_floats;
-    copy_rows(band(args.k), blocks.keys + key * blocks.stride, blocks.stride);
-    pack_panel_transposed(band(args.k), kKeyBlock, blocks.keys_turned + turned);
-    pack_panel_transposed(band(args.v), kKeyBlock, blocks.values_turned + turned);
-    zero_rows(band(args.dk));
-    zero_rows(band(args.dv));
-  }
-  for (Index h = 0; h < group; ++h) {
-    for (Index query = 0; query < length; query += kKeyBlock) {
-      backward_queries(args, delta,
-                       BlockPair{.head = kv_head * group + h,
-                                 .kv_head = kv_head,
-                                 .first = first,
-                                 .query = query,
-                                 .queries = std::min(kKeyBlock, length - query)},
-                       blocks, scratch, length);
+// A block of keys, and all queries of all heads that see it, in order.
+void backward_keys(const AttentionBackward& args, const float* delta, const SampleHead& of,
+                   Index key, const KeyBlocks& blocks, BackwardScratch& s) {
+  const Index group = args.shape.heads / args.shape.kv_heads;
+  for (Index head = of.kv_head * group; head < (of.kv_head + 1) * group; ++head) {
+    for (Index query = 0; query < of.length; query += kKeyBlock) {
+      BlockPair pair = pair_of(of, head, query);
+      if (!KeyRange(args.shape, pair, of.length).has(key)) continue;
+      pair.key = key;
+      take_queries(args, delta, pair, blocks.stride, s);
+      add_pair(args, pair, blocks, s, of.length, {.keys = true, .queries = false});
     }
   }
+}
+
+// One block of keys and values, and zeros where its gradients will be.
+void take_keys(const AttentionBackward& args, const SampleHead& of, Index key,
+               const KeyBlocks& blocks) {
+  const Index width = args.shape.head_width;
+  const auto band = [&](const auto& from) {
+    return from.row_range(of.first + key, std::min(kKeyBlock, of.length - key))
+        .column_range(of.kv_head * width, width);
+  };
+  const Index turned = key / kKeyBlock * blocks.turned_floats;
+  copy_rows(band(args.k), blocks.keys + key * blocks.stride, blocks.stride);
+  pack_panel_transposed(band(args.k), kKeyBlock, blocks.keys_turned + turned);
+  pack_panel_transposed(band(args.v), kKeyBlock, blocks.values_turned + turned);
+  zero_rows(band(args.dk));
+  zero_rows(band(args.dv));
+}
+
+void backward_head(const AttentionBackward& args, const float* delta, const SampleHead& of,
+                   Arena& arena) {
+  const Index width = args.shape.head_width;
+  const Index group = args.shape.heads / args.shape.kv_heads;
+  ArenaScope scope(arena);
+  const KeyBlocks blocks(arena, of.blocks(), width);
+  BackwardScratch scratch(arena, width, blocks.stride);
+  for (Index key = 0; key < of.length; key += kKeyBlock) take_keys(args, of, key, blocks);
+  for (Index head = of.kv_head * group; head < (of.kv_head + 1) * group; ++head) {
+    for (Index query = 0; query < of.length; query += kKeyBlock) {
+      backward_queries(args, delta, pair_of(of, head, query), blocks, scratch, of.length, {});
+    }
+  }
+}
+
+void backward_by_blocks(const OpContext& ctx, const AttentionBackward& args, const float* delta,
+                        const SampleHead& of) {
+  const Index width = args.shape.head_width;
+  const Index group = args.shape.heads / args.shape.kv_heads;
+  ArenaScope scope(ctx.pool->op_scratch());
+  const KeyBlocks blocks(ctx.pool->op_scratch(), of.blocks(), width);
+  const auto each = [&](Index count, const auto& task) {
+    ctx.pool->parallel_for(count, 1, [&](int thread, Index begin, Index end) {
+      Arena& arena = ctx.pool->scratch(thread);
+      ArenaScope thread_scope(arena);
+      BackwardScratch scratch(arena, width, blocks.stride);
+      for (Index i = begin; i < end; ++i) task(i, scratch);
+    });
+  };
+  each(of.blocks(), [&](Index i, BackwardScratch&) { take_keys(args, of, i * kKeyBlock, blocks); });
+  each(of.blocks(), [&](Index i, BackwardScratch& scratch) {
+    backward_keys(args, delta, of, i * kKeyBlock, blocks, scratch);
+  });
+  // The last queries see most keys: they begin.
+  each(of.blocks() * group, [&](Index i, BackwardScratch& scratch) {
+    const Index query = (of.blocks() - 1 - i / group) * kKeyBlock;
+    backward_queries(args, delta, pair_of(of, of.kv_head * group + i % group, query), blocks,
+                     scratch, of.length, {.keys = false, .queries = true});
+  });
+}
+
+// Whether the longest head alone takes longer than all of them by blocks.
+bool wants_blocks(const AttentionBackward& args, Index threads) {
+  constexpr double kAgain = 7.0 / 5.0;
+  double longest = 0.0;
+  double all = 0.0;
+  for (std::size_t i = 1; i < args.sample_offsets.size(); ++i) {
+    const auto length = static_cast<double>(args.sample_offsets[i] - args.sample_offsets[i - 1]);
+    longest = std::max(longest, length * length);
+    all += length * length * static_cast<double>(args.shape.kv_heads);
+  }
+  return longest * static_cast<double>(threads) > kAgain * all;
 }
 
 void attention_backward_kernel(const OpContext& ctx, const AttentionBackward& args) {
   ArenaScope scope(ctx.pool->op_scratch());
   float* const delta = ctx.pool->op_scratch().floats(args.q.rows * args.shape.heads);
   attention_deltas(ctx, args, delta);
-  const auto samples = static_cast<Index>(args.sample_offsets.size()) - 1;
-  ctx.pool->parallel_for(samples * args.shape.kv_heads, 1, [&](int thread, Index begin, Index end) {
+  const Index kv_heads = args.shape.kv_heads;
+  const Index tasks = (static_cast<Index>(args.sample_offsets.size()) - 1) * kv_heads;
+  const auto head_of = [&](Index task) {
+    const auto sample = static_cast<std::size_t>(task / kv_heads);
+    const Index first = args.sample_offsets[sample];
+    return SampleHead{first, args.sample_offsets[sample + 1] - first, task % kv_heads};
+  };
+  if (wants_blocks(args, ctx.pool->threads())) {
+    for (Index task = 0; task < tasks; ++task) backward_by_blocks(ctx, args, delta, head_of(task));
+    return;
+  }
+  ctx.pool->parallel_for(tasks, 1, [&](int thread, Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {
-      backward_sample(args, delta, task / args.shape.kv_heads, task % args.shape.kv_heads,
-                      ctx.pool->scratch(thread));
+      backward_head(args, delta, head_of(task), ctx.pool->scratch(thread));
     }
   });
 }
