@@ -56,9 +56,7 @@ Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<f
   const OpTimer timer(Op::bf16);
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
-                           for (Index i = begin; i < end; ++i) {
-                             y[i] = std::bit_cast<float>(std::uint32_t{x[i]} << 16);
-                           }
+                           for (Index i = begin; i < end; ++i) y[i] = widened(x[i]);
                          });
   return {};
 }

@@ -3,9 +3,9 @@
 #include "kernels/tensor/device.h"
 
 #include <algorithm>
-#include <bit>
 #include <string>
 
+#include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/tensor/op_counters.h"
 
@@ -30,7 +30,7 @@ Result<> check(const char* op, std::span<const std::int32_t> tokens, const Const
 }
 
 void widen(const Bf16* from, Index count, float* to) {
-  for (Index i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
+  for (Index i = 0; i < count; ++i) to[i] = widened(from[i]);
 }
 
 // Columns that one thread adds for all tokens: whole cache lines.

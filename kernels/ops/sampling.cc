@@ -176,11 +176,16 @@ std::int32_t Sampler::sample(std::span<const float> logits, const SamplingSettin
     weigh();
   }
   if (settings.min_p > 0.0) {
-    std::erase_if(candidates_, [&](const Candidate& c) {
-      return exp((static_cast<double>(c.logit) - top) / settings.temperature) < settings.min_p;
-    });
+    // The most probable of all weighs 1.
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < candidates_.size(); ++i) {
+      if (weights_[i] < settings.min_p) continue;
+      candidates_[kept] = candidates_[i];
+      weights_[kept++] = weights_[i];
+    }
+    candidates_.resize(kept);
+    weights_.resize(kept);
     if (candidates_.empty()) return best;
-    weigh();
     total = walk(order, kNever).sum;
   }
   const double drawn = random_uniform({settings.seed, kPurpose}, position) * total;

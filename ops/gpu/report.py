@@ -23,7 +23,7 @@ FRAMES = {
 
 def kernel_name(mangled):
     name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=False).stdout.strip()
-    return re.sub(r"\(.*", "", name.replace("(anonymous namespace)::", "")).split("::")[-1]
+    return re.sub(r"\w+::", "", re.sub(r"\(.*", "", name.replace("(anonymous namespace)::", "")))
 
 
 def entries(text):
@@ -41,7 +41,8 @@ def entries(text):
 
 
 def base_of(name):
-    return re.sub(r"<.*", "", name.split()[-1] if "<" not in name else name.split("<")[0].split()[-1]).removesuffix("_kernel")
+    """adamw of "void adamw_kernel<4, true>"."""
+    return name.split("<")[0].split()[-1].removesuffix("_kernel")
 
 
 def problems(rows):

@@ -32,6 +32,8 @@ CASES = {
     "bf16 native demo attention nt 2048x192x192": "product_bf16_nt",
     "bf16 widened gpt2 up tn 1024x3072x768": "product_bf16_tn",
     "gpt2 up tn by 8 shards 1024x3072x768": "product_tn_shards",
+    "batched nt 3 of 512x512x512": "product_batched",
+    "int8 product 64x11008x4096": "product_int8",
     "quantised q4_k 3072x768 rows 1": "product_quantised",
     "silu gate forward 8192x3072": "silu_gate_forward",
     "gate forward 8192x3072": "gate_forward",

@@ -22,8 +22,8 @@ WITHOUT_CUDA = "kernels/ops/without_cuda.txt"
 CHAIN_K = "chain over k"
 CHAIN_TOKENS = "chain over tokens"
 LANES = "16 lanes over C"
-# Cases of fp32 products: "demo up nt 2048x512x192", not "bf16 native demo up nt 2048x512x192".
-FP32 = r"^(?!bf16 ).*\b"
+# Cases of fp32 products: "demo up nt 2048x512x192", not "bf16 native demo up nt 2048x512x192" and "batched nt 3 of 512x512x512".
+FP32 = r"^(?!bf16 |batched ).*\b"
 NONE = "no sums"
 EXACT = "exact"
 
@@ -86,6 +86,8 @@ FACTS = {
     "product_bf16_tn": ("portable, widened; bf16, native pairs", "chain over k, or over pairs", "chain bits", r"^bf16 .*\btn \d"),
     "product_batched": ("portable", CHAIN_K, "chain bits", "^batched "),
     "product_tn_shards": ("portable", "chains over tokens, the tree over shards", "tree bits", r"\btn by 8 shards \d"),
+    "product_int8": ("portable", "exact integers", "chain bits", "^int8 product"),
+    "to_int8_rows": ("portable", "largest of a row", EXACT, "^to int8 rows"),
     "product_quantised": ("portable, and a GPU's", "chain over k, or exact integers and a chain over cells of 32", "chain bits",
                           "^quantised"),
 }

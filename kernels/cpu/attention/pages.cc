@@ -1,13 +1,12 @@
 #include "kernels/ops/key_value_pages.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <limits>
 #include <string>
 
 #include "kernels/cpu/attention/layout.h"
+#include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/product/pack.h"
+#include "kernels/cpu/quant/activations.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
 
@@ -80,31 +79,6 @@ Result<> check_sample_offsets(const char* op, std::span<const std::int32_t> offs
 
 namespace {
 
-// The nearest bf16 number, ties to even; a NaN stays one.
-std::uint16_t to_bf16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 0x40U);
-  return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
-}
-
-// One position of one head: numbers at from[0 .. width) go to to[i * step]. Gives the scale, that
-// of the largest magnitude over 127; of numbers that are not finite it is NaN, and so are the
-// scores.
-float to_int8(const float* from, Index width, std::int8_t* to, Index step) {
-  float largest = 0.0F;
-  bool finite = true;
-  for (Index i = 0; i < width; ++i) {
-    finite = finite && std::isfinite(from[i]);
-    largest = std::max(largest, std::fabs(from[i]));
-  }
-  const float inverse = finite && largest > 0.0F ? 127.0F / largest : 0.0F;
-  for (Index i = 0; i < width; ++i) {
-    const float scaled = finite ? std::nearbyint(from[i] * inverse) : 0.0F;
-    to[i * step] = static_cast<std::int8_t>(std::clamp(scaled, -127.0F, 127.0F));
-  }
-  return finite ? largest / 127.0F : std::numeric_limits<float>::quiet_NaN();
-}
-
 // Rows of keys and values of one head that go to slots [slot, slot + keys.rows) of a page.
 struct Slots {
   const KeyValueLayout& layout;
@@ -121,29 +95,39 @@ void write_f32(const Slots& s) {
   copy_rows(s.values, s.layout.values<float>(s.page, s.kv_head) + s.slot * stride, stride);
 }
 
-void write_bf16(const Slots& s) {
-  const Index stride = s.layout.value_stride;
-  for (Index r = 0; r < s.keys.rows; ++r) {
-    std::uint16_t* const key = s.layout.keys<std::uint16_t>(s.page, s.kv_head) + s.slot + r;
-    std::uint16_t* const value =
-        s.layout.values<std::uint16_t>(s.page, s.kv_head) + (s.slot + r) * stride;
-    for (Index i = 0; i < s.keys.columns; ++i) {
-      key[i * kKeyBlock] = to_bf16(s.keys.row(r)[i]);
-      value[i] = to_bf16(s.values.row(r)[i]);
-    }
+// Rows of keys, [count][width], to their slots of a page's [width][64]: written along the slots.
+template <class Code>
+void put_keys(const Code* rows, Index count, Index width, Code* slots) {
+  for (Index i = 0; i < width; ++i) {
+    for (Index r = 0; r < count; ++r) slots[i * kKeyBlock + r] = rows[r * width + i];
   }
+}
+
+void write_bf16(const Slots& s) {
+  const Index width = s.keys.columns;
+  const Index stride = s.layout.value_stride;
+  std::uint16_t keys[kKeyBlock * kHeadWidthMax];
+  std::uint16_t* const values = s.layout.values<std::uint16_t>(s.page, s.kv_head) + s.slot * stride;
+  for (Index r = 0; r < s.keys.rows; ++r) {
+    round_to_bf16(s.keys.row(r), keys + r * width, width);
+    round_to_bf16(s.values.row(r), values + r * stride, width);
+  }
+  put_keys(keys, s.keys.rows, width, s.layout.keys<std::uint16_t>(s.page, s.kv_head) + s.slot);
 }
 
 void write_int8(const Slots& s) {
   const Index width = s.keys.columns;
   const Index stride = s.layout.value_stride;
+  std::int8_t keys[kKeyBlock * kHeadWidthMax];
+  std::int8_t* const values = s.layout.values<std::int8_t>(s.page, s.kv_head) + s.slot * stride;
   for (Index r = 0; r < s.keys.rows; ++r) {
     const Index slot = s.slot + r;
-    s.layout.key_scales(s.page, s.kv_head)[slot] = to_int8(
-        s.keys.row(r), width, s.layout.keys<std::int8_t>(s.page, s.kv_head) + slot, kKeyBlock);
-    s.layout.value_scales(s.page, s.kv_head)[slot] = to_int8(
-        s.values.row(r), width, s.layout.values<std::int8_t>(s.page, s.kv_head) + slot * stride, 1);
+    s.layout.key_scales(s.page, s.kv_head)[slot] =
+        round_to_int8(s.keys.row(r), width, keys + r * width);
+    s.layout.value_scales(s.page, s.kv_head)[slot] =
+        round_to_int8(s.values.row(r), width, values + r * stride);
   }
+  put_keys(keys, s.keys.rows, width, s.layout.keys<std::int8_t>(s.page, s.kv_head) + s.slot);
 }
 
 }  // namespace

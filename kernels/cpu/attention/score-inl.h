@@ -11,6 +11,7 @@
 #include "kernels/cpu/attention/layout.h"
 #include "kernels/cpu/attention/task.h"
 #include "kernels/cpu/functions-inl.h"
+#include "kernels/cpu/product/bf16_row.h"
 #include "kernels/ops/math.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -61,8 +62,7 @@ HWY_INLINE float log_sum(float top, float total) {
 HWY_INLINE Vector widen(const float* from) { return hn::LoadU(kTag, from); }
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE Vector widen(const std::uint16_t* from) {
-  return hn::by_lane<Vector>(
-      [&](int i) { return std::bit_cast<float>(std::uint32_t{from[i]} << 16); });
+  return hn::by_lane<Vector>([&](int i) { return widened(from[i]); });
 }
 HWY_INLINE Vector widen(const std::int8_t* from) {
   return hn::by_lane<Vector>([&](int i) { return static_cast<float>(from[i]); });

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/tensor/op_counters.h"
 
@@ -11,27 +12,10 @@ namespace tutti::kernels {
 
 namespace {
 
-using Order = ProductCall::Order;
-
 // Whole tiles of every path, in rows as in columns; and so many parts a thread that they end
 // together.
 constexpr Index kPartOutputs = 192;
 constexpr Index kPartsOfThread = 4;
-
-struct Shape {
-  Index rows, columns, depth, right_depth;
-};
-
-Shape shape_of(const BatchedProduct& args) {
-  const ConstMatrix& left = args.left;
-  const ConstMatrix& right = args.right;
-  switch (args.form) {
-    case ProductForm::nt: return {left.rows, right.rows, left.columns, right.columns};
-    case ProductForm::nn: return {left.rows, right.columns, left.columns, right.rows};
-    case ProductForm::tn: return {left.columns, right.columns, left.rows, right.rows};
-  }
-  return {};
-}
 
 template <class M>
 M moved(M matrix, Index floats) {
@@ -54,29 +38,17 @@ Product part_of(const BatchedProduct& args, Index b, bool by_rows, const Stretch
   return part;
 }
 
-void run_part(const Product& part, ProductForm form, Index depth, Arena& scratch) {
-  if (depth == 0) {
-    for (Index r = 0; part.start == ChainStart::zero && r < part.output.rows; ++r) {
-      std::fill_n(part.output.row(r), part.output.columns, 0.0F);
-    }
-    return;
-  }
-  run_product(Workers(scratch),
-              {.rows = part.output.rows,
-               .columns = part.output.columns,
-               .depth = depth,
-               .left = part.left,
-               .left_order = form == ProductForm::tn ? Order::depth_outside : Order::depth_inside,
-               .right = part.right,
-               .right_order = form == ProductForm::nt ? Order::depth_inside : Order::depth_outside,
-               .product = &part});
+void run_part(const Product& part, ProductForm form, Arena& scratch) {
+  const ProductCall call = call_of(form, part);
+  if (call.depth == 0) return finish_empty(part, part.output);
+  run_product(Workers(scratch), call);
 }
 
 }  // namespace
 
 Result<> product_batched(const OpContext& ctx, const BatchedProduct& args) {
   if (auto here = only_on_cpu(ctx, "product_batched"); !here) return here;
-  const Shape s = shape_of(args);
+  const ProductShape s = shape_of(args.form, args);
   const bool shares_output = args.count > 1 && s.rows > 0 && s.columns > 0 && args.output_step == 0;
   if (s.right_depth != s.depth || args.output.rows != s.rows || args.output.columns != s.columns ||
       args.output.stride < s.columns || args.left.stride < args.left.columns ||
@@ -98,7 +70,7 @@ Result<> product_batched(const OpContext& ctx, const BatchedProduct& args) {
     for (Index i = begin; i < end; ++i) {
       const Index first = i % parts * step;
       run_part(part_of(args, i / parts, by_rows, {first, std::min(step, whole - first)}), args.form,
-               s.depth, ctx.pool->scratch(thread));
+               ctx.pool->scratch(thread));
     }
   });
   return {};

@@ -1,7 +1,6 @@
 // bf16 products on the machinery of the fp32 ones: operands widened to fp32, or taken as pairs of
 // 32 bits for the native tile.
 #include <algorithm>
-#include <bit>
 #include <span>
 #include <string>
 #include <utility>
@@ -9,6 +8,7 @@
 
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/product/bf16_native.h"
+#include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/row_split.h"
@@ -19,22 +19,13 @@ namespace tutti::kernels {
 
 namespace {
 
-using Order = ProductCall::Order;
-
-struct Operands {
-  Index rows, columns, depth;
-  Order left_order, right_order;
-};
-
 ConstMatrix widen(const OpContext& ctx, const Bf16Matrix& x) {
-  Matrix wide = ctx.pool->op_scratch().matrix(x.rows, x.columns);
+  const Matrix wide = ctx.pool->op_scratch().matrix(x.rows, x.columns);
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
       const Bf16* const from = x.row(r);
       float* const to = wide.row(r);
-      for (Index c = 0; c < x.columns; ++c) {
-        to[c] = std::bit_cast<float>(static_cast<std::uint32_t>(from[c]) << 16);
-      }
+      for (Index c = 0; c < x.columns; ++c) to[c] = widened(from[c]);
     }
   });
   return wide;
@@ -43,8 +34,8 @@ ConstMatrix widen(const OpContext& ctx, const Bf16Matrix& x) {
 // The operand with k in pairs of 32 bits. Where k lies side by side in whole pairs it is already
 // so; else it is copied, with a zero behind an odd depth. Bits only: no unit is computed with as a
 // float.
-ConstMatrix pair_up(const OpContext& ctx, const Bf16Matrix& x, Order order) {
-  const bool inside = order == Order::depth_inside;
+ConstMatrix pair_up(const OpContext& ctx, const Bf16Matrix& x, DepthOrder order) {
+  const bool inside = order == DepthOrder::inside;
   const auto address = reinterpret_cast<std::uintptr_t>(x.data);
   if (inside && x.columns % 2 == 0 && x.stride % 2 == 0 && address % 4 == 0) {
     return {reinterpret_cast<const float*>(x.data), x.rows, x.columns / 2, x.stride / 2};
@@ -73,18 +64,13 @@ ConstMatrix pair_up(const OpContext& ctx, const Bf16Matrix& x, Order order) {
 // packing the weight itself, into the layout that the fp32 tile likes better.
 constexpr Index kImageRows = 256;
 
-bool matches(const PackedBf16Weight& packed, const Bf16Product& args, const Operands& o) {
-  return o.left_order == Order::depth_inside && o.right_order == Order::depth_inside &&
-         packed.arithmetic() == args.arithmetic && packed.outputs() == o.columns &&
-         packed.inputs() == o.depth;
-}
-
-Result<> check(const char* op, const Bf16Product& args, const Operands& o) {
-  const Index right_depth =
-      o.right_order == Order::depth_inside ? args.right.columns : args.right.rows;
-  if (right_depth != o.depth || !outputs_fit(args, o.rows, o.columns) ||
-      args.left.stride < args.left.columns || args.right.stride < args.right.columns ||
-      (args.packed != nullptr && !matches(*args.packed, args, o))) {
+Result<> check(const char* op, ProductForm form, const Bf16Product& args, const ProductShape& s) {
+  const PackedBf16Weight* const packed = args.packed;
+  const bool matches =
+      packed == nullptr || (form == ProductForm::nt && packed->arithmetic() == args.arithmetic &&
+                            packed->outputs() == s.columns && packed->inputs() == s.depth);
+  if (s.right_depth != s.depth || !outputs_fit(args, s.rows, s.columns) || !matches ||
+      args.left.stride < args.left.columns || args.right.stride < args.right.columns) {
     return Error{ErrorCode::invalid_argument,
                  std::string(op) + ": left, right, its image, output or ends do not match"};
   }
@@ -109,22 +95,20 @@ Result<> run_widened_image(const OpContext& ctx, const Bf16Product& args) {
                                  .narrow = args.narrow});
 }
 
-Result<> run(const OpContext& ctx, const char* op, const Bf16Product& args, const Operands& o) {
+Result<> run(const OpContext& ctx, const char* op, ProductForm form, const Bf16Product& args) {
   if (auto here = only_on_cpu(ctx, op); !here) return here;
-  if (auto checked = check(op, args, o); !checked) return checked;
-  if (o.rows == 0 || o.columns == 0) return {};
+  const ProductShape s = shape_of(form, args);
+  if (auto checked = check(op, form, args, s); !checked) return checked;
+  if (s.rows == 0 || s.columns == 0) return {};
   ArenaScope scope(ctx.pool->op_scratch());
-  const bool native = args.arithmetic == Bf16Arithmetic::native && o.depth > 0;
-  const bool by_image = args.packed != nullptr && (o.rows <= kImageRows || !args.right);
+  const bool native = args.arithmetic == Bf16Arithmetic::native;
+  const bool by_image = args.packed != nullptr && (native || s.rows <= kImageRows || !args.right);
   if (by_image && !native) return run_widened_image(ctx, args);
-  const auto operand = [&](const Bf16Matrix& x, Order order) {
+  const auto operand = [&](const Bf16Matrix& x, DepthOrder order) {
     return native ? pair_up(ctx, x, order) : widen(ctx, x);
   };
-  const ConstMatrix left = operand(args.left, o.left_order);
-  const ConstMatrix right =
-      args.packed != nullptr && native ? ConstMatrix() : operand(args.right, o.right_order);
-  const Product product{.left = left,
-                        .right = right,
+  const Product product{.left = operand(args.left, s.left_order),
+                        .right = by_image ? ConstMatrix() : operand(args.right, s.right_order),
                         .output = args.output,
                         .start = args.start,
                         .bias = args.bias,
@@ -132,21 +116,12 @@ Result<> run(const OpContext& ctx, const char* op, const Bf16Product& args, cons
                         .activation = args.activation,
                         .gate = args.gate,
                         .narrow = args.narrow};
-  if (native) {
-    run_call(ctx, {.rows = o.rows,
-                   .columns = o.columns,
-                   .depth = (o.depth + 1) / 2,
-                   .left = left,
-                   .left_order = o.left_order,
-                   .right = right,
-                   .right_order = o.right_order,
-                   .product = &product,
-                   .image = args.packed != nullptr ? args.packed->pairs().image() : nullptr,
-                   .panel = run_bf16_panel});
-    return {};
-  }
-  if (o.left_order == Order::depth_outside) return product_tn(ctx, product);
-  return o.right_order == Order::depth_inside ? product_nt(ctx, product) : product_nn(ctx, product);
+  ProductCall call = call_of(form, product);
+  call.columns = s.columns;
+  if (native) call.panel = run_bf16_panel;
+  if (by_image) call.image = args.packed->pairs().image();
+  run_call(ctx, call);
+  return {};
 }
 
 }  // namespace
@@ -169,7 +144,7 @@ Result<PackedBf16Weight> pack_bf16_weight(const OpContext& ctx, const Bf16Matrix
                    "pack_bf16_weight: the path in use has no native bf16 products"};
     }
     ArenaScope scope(ctx.pool->op_scratch());
-    auto pairs = pack_weight(ctx, pair_up(ctx, weight, Order::depth_inside));
+    auto pairs = pack_weight(ctx, pair_up(ctx, weight, DepthOrder::inside));
     if (!pairs) return pairs.error();
     made.pairs_ = *std::move(pairs);
     return made;
@@ -187,21 +162,13 @@ Result<PackedBf16Weight> pack_bf16_weight(const OpContext& ctx, const Bf16Matrix
 }
 
 Result<> product_bf16_nt(const OpContext& ctx, const Bf16Product& args) {
-  return run(ctx, "product_bf16_nt", args,
-             {args.left.rows, args.right.rows, args.left.columns, Order::depth_inside,
-              Order::depth_inside});
+  return run(ctx, "product_bf16_nt", ProductForm::nt, args);
 }
-
 Result<> product_bf16_nn(const OpContext& ctx, const Bf16Product& args) {
-  return run(ctx, "product_bf16_nn", args,
-             {args.left.rows, args.right.columns, args.left.columns, Order::depth_inside,
-              Order::depth_outside});
+  return run(ctx, "product_bf16_nn", ProductForm::nn, args);
 }
-
 Result<> product_bf16_tn(const OpContext& ctx, const Bf16Product& args) {
-  return run(ctx, "product_bf16_tn", args,
-             {args.left.columns, args.right.columns, args.left.rows, Order::depth_outside,
-              Order::depth_outside});
+  return run(ctx, "product_bf16_tn", ProductForm::tn, args);
 }
 
 }  // namespace tutti::kernels

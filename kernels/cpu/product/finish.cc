@@ -6,15 +6,10 @@
 
 #include "kernels/cpu/activation-inl.h"
 #include "kernels/cpu/product/bf16_row.h"
+#include "kernels/cpu/sums-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
-
-HWY_INLINE void add_row(float* to, const float* from, Index count) {
-  each_lanes(count, [&](Index i, auto part) {
-    store(load(to + i, part) + load(from + i, part), to + i, part);
-  });
-}
 
 template <class Function>
 HWY_INLINE void activate_row(Function, float* y, const float* gate, Index count) {

@@ -2,6 +2,7 @@
 // while they are in cache.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 
 #include "kernels/cpu/row_split.h"
@@ -37,8 +38,11 @@ bool outputs_fit(const Args& args, Index rows, Index columns) {
     return x.rows == rows && x.columns == columns && x.stride >= columns;
   };
   const bool narrow = ends.narrow || ends.narrow.columns > 0;
-  const bool output = narrow ? fits(ends.narrow) && !args.output && args.start == ChainStart::zero
-                             : fits(args.output);
+  // One of that shape and without data stands for no output, as long as there is nothing to write.
+  const bool nowhere = narrow && !ends.narrow && rows > 0 && columns > 0;
+  const bool output =
+      narrow ? fits(ends.narrow) && !nowhere && !args.output && args.start == ChainStart::zero
+             : fits(args.output);
   return output && (!ends.residual || fits(ends.residual)) &&
          (!ends.gate || (ends.activation && fits(ends.gate)));
 }
@@ -54,6 +58,16 @@ void finish_band(const Ends& ends, const Matrix& output, const OutputBand& band)
 
 inline void finish(const Ends& ends, const Matrix& output, const OutputBand& band) {
   if (ends) finish_band(ends, output, band);
+}
+
+// The whole output where no chain has a k: its start, then the ends. `output` may be memory of the
+// caller's in place of the arguments'.
+template <class Args>
+void finish_empty(const Args& args, const Matrix& output) {
+  for (Index r = 0; args.start == ChainStart::zero && r < output.rows; ++r) {
+    std::fill_n(output.row(r), output.columns, 0.0F);
+  }
+  finish(ends_of(args), output, {0, output.rows, 0, output.columns});
 }
 
 // What no device fuses follows there as its own op; `enqueue` takes the arguments without it.

@@ -101,6 +101,46 @@ void pack_panel_transposed(ConstMatrix source, Index width, float* panel) {
   }
 }
 
+namespace {
+
+// Sixteen outputs by sixteen k: a line of memory for each k.
+void stream_square(const float* from, Index stride, float* to, Index to_stride) {
+  alignas(64) float square[16][16];
+  for (Index half = 0; half < 16; half += 8) {
+    for (Index k = 0; k < 16; k += 4) {
+      __m256 turned[4];
+      turn_8x4(from + half * stride + k, stride, turned);
+      for (int i = 0; i < 4; ++i) _mm256_store_ps(square[k + i] + half, turned[i]);
+    }
+  }
+  for (Index k = 0; k < 16; ++k) {
+    _mm256_stream_ps(to + k * to_stride, _mm256_load_ps(square[k]));
+    _mm256_stream_ps(to + k * to_stride + 8, _mm256_load_ps(square[k] + 8));
+  }
+}
+
+}  // namespace
+
+void pack_image_panel(ConstMatrix source, Index width, float* panel) {
+  const Index whole_rows = source.rows / 16 * 16;
+  const Index whole_k = source.columns / 16 * 16;
+  for (Index n = 0; n < whole_rows; n += 16) {
+    for (Index k = 0; k < whole_k; k += 16) {
+      stream_square(source.row(n) + k, source.stride, panel + k * width + n, width);
+    }
+    for (Index k = whole_k; k < source.columns; ++k) {
+      for (Index i = n; i < n + 16; ++i) panel[k * width + i] = source.row(i)[k];
+    }
+  }
+  for (Index k = 0; k < source.columns; ++k) {
+    float* const to = panel + k * width;
+    for (Index i = whole_rows; i < source.rows; ++i) to[i] = source.row(i)[k];
+    std::fill(to + source.rows, to + width, 0.0F);
+  }
+  // What was written past the caches is seen by other threads from here on.
+  _mm_sfence();
+}
+
 void copy_rows(ConstMatrix source, float* to, Index stride) {
   const Index whole = source.columns / 8 * 8;
   for (Index r = 0; r < source.rows; ++r) {

@@ -15,6 +15,10 @@ void pack_panel_straight(ConstMatrix source, Index width, float* panel);
 // Source [columns][depth] (k lies side by side, as in a weight [out, in]).
 void pack_panel_transposed(ConstMatrix source, Index width, float* panel);
 
+// The same of an image that is made once and read later: rows of sixteen, written past the caches.
+// `panel` is 64-byte aligned, the width a multiple of sixteen.
+void pack_image_panel(ConstMatrix source, Index width, float* panel);
+
 // to[k * to_stride + n] = source[n][k].
 void transpose_into(ConstMatrix source, float* to, Index to_stride);
 

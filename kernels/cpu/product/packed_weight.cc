@@ -35,12 +35,11 @@ Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight) {
   packed.inputs_ = weight.columns;
   if (ctx.device != nullptr) {
     packed.image_ = FloatBuffer(weight.rows * weight.columns, ctx.device);
-    for (Index row = 0; row < weight.rows; ++row) {
-      auto sent = ctx.device->upload(packed.image_.data() + row * weight.columns, weight.row(row),
-                                     static_cast<std::size_t>(weight.columns) * sizeof(float));
-      if (!sent) return std::move(sent).error();
-    }
-    return packed;
+    FloatBuffer dense(weight.stride == weight.columns ? 0 : weight.rows * weight.columns);
+    if (dense.size() > 0) copy_rows(weight, dense.data(), weight.columns);
+    const float* const rows = dense.size() > 0 ? dense.data() : weight.data;
+    const auto sent = ctx.device->upload(packed.image_.data(), rows, packed.bytes());
+    return sent ? Result<PackedWeight>(std::move(packed)) : sent.error();
   }
   const Index panel_floats = kImagePanel * weight.columns;
   packed.image_ = FloatBuffer(panels_of(weight.rows) * panel_floats);
@@ -48,8 +47,8 @@ Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight) {
   ctx.pool->parallel_for(panels_of(weight.rows), 1, [&](int, Index begin, Index end) {
     for (Index p = begin; p < end; ++p) {
       const Index first = p * kImagePanel;
-      pack_panel_transposed(weight.row_range(first, std::min(kImagePanel, weight.rows - first)),
-                            kImagePanel, image + p * panel_floats);
+      pack_image_panel(weight.row_range(first, std::min(kImagePanel, weight.rows - first)),
+                       kImagePanel, image + p * panel_floats);
     }
   });
   return packed;

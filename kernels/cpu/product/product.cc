@@ -43,7 +43,7 @@ ChainStart start_of(const Product& args, const Stretch& stretch) {
 
 void pack_right(const ProductCall& call, Index column, Index columns, const Stretch& k,
                 float* panel) {
-  if (call.right_order == Order::depth_inside) {
+  if (call.right_order == Order::inside) {
     pack_panel_transposed(call.right.row_range(column, columns).column_range(k.first, k.depth),
                           kChainColumns, panel);
   } else {
@@ -53,7 +53,7 @@ void pack_right(const ProductCall& call, Index column, Index columns, const Stre
 }
 
 bool lies_ready(const ProductCall& call) {
-  return call.right_order == Order::depth_outside && call.right.stride <= kNarrow &&
+  return call.right_order == Order::outside && call.right.stride <= kNarrow &&
          call.columns % kVectorLanes == 0;
 }
 
@@ -70,7 +70,7 @@ struct Piece {
 // fall on few sets of the caches: it is copied, a block of columns of it side by side, in stretches
 // short enough for those sets.
 bool falls_together(const ProductCall& call) {
-  return call.left_order == Order::depth_outside && call.left.stride % 256 == 0;
+  return call.left_order == Order::outside && call.left.stride % 256 == 0;
 }
 
 Stretches piece_stretches(const ProductCall& call, const Piece& piece) {
@@ -108,10 +108,10 @@ void pack_piece(const Workers& workers, const ProductCall& call, const Piece& pi
 HWY_INLINE void run_left_panel(const ProductCall& call, Index rows, Index columns,
                                const ChainCall& tile) {
   if (call.panel != nullptr) {
-    const bool by_row = call.left_order == Order::depth_inside;
+    const bool by_row = call.left_order == Order::inside;
     return call.panel(by_row ? LeftOrder::by_row : LeftOrder::by_depth, rows, columns, tile);
   }
-  if (call.left_order == Order::depth_inside) {
+  if (call.left_order == Order::inside) {
     run_chain_panel<LeftOrder::by_row>(rows, columns, tile);
   } else {
     run_chain_panel<LeftOrder::by_depth>(rows, columns, tile);
@@ -120,7 +120,7 @@ HWY_INLINE void run_left_panel(const ProductCall& call, Index rows, Index column
 
 // The left operand from this row and k on, read where it lies.
 const float* left_at(const ProductCall& call, Index row, Index k) {
-  return call.left_order == Order::depth_inside ? call.left.row(row) + k : call.left.row(k) + row;
+  return call.left_order == Order::inside ? call.left.row(row) + k : call.left.row(k) + row;
 }
 
 // One block of rows over the whole piece.
@@ -237,7 +237,7 @@ void run_column_panel(const ProductCall& call, Index column, float* packed) {
                                     : call.right.row(0) + column + kChainColumns;
       Ahead ahead{next, call.right.stride, kChainColumns / 16};
       tile.ahead = &ahead;
-      if (call.left_order == Order::depth_inside) {
+      if (call.left_order == Order::inside) {
         run_chain_packing<LeftOrder::by_row>(call.rows, tile);
       } else {
         run_chain_packing<LeftOrder::by_depth>(call.rows, tile);
@@ -418,7 +418,7 @@ void product_kernel(const Workers& workers, const ProductCall& call) {
   if (call.image != nullptr && call.panel == nullptr && call.rows <= 3) {
     return product_by_image(workers, call);
   }
-  if (call.image == nullptr && call.right_order == Order::depth_inside) {
+  if (call.image == nullptr && call.right_order == Order::inside) {
     if (kHasVector && call.panel == nullptr && call.rows <= kVectorRows)
       return product_by_vector(workers, call);
     return product_turned(workers, call);

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/product/workers.h"
 #include "kernels/ops/product.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::kernels {
 
@@ -41,20 +42,61 @@ struct ChainCall {
 // Runs a panel, `columns` outputs of any number of rows, with another arithmetic than fp32.
 using PanelKernel = void (*)(LeftOrder order, Index rows, Index columns, const ChainCall& call);
 
+// Whether k lies side by side in an operand or is its row.
+enum class DepthOrder { inside, outside };
+
+// The output of a form, and the sum that makes it.
+struct ProductShape {
+  DepthOrder left_order = DepthOrder::inside;
+  DepthOrder right_order = DepthOrder::inside;
+  Index rows = 0;
+  Index columns = 0;
+  Index depth = 0;
+  Index right_depth = 0;  // the operands match where it is `depth`
+};
+
+// `args`: the arguments of any product, with operands left and right.
+template <class Args>
+ProductShape shape_of(ProductForm form, const Args& args) {
+  ProductShape shape;
+  if (form == ProductForm::tn) shape.left_order = DepthOrder::outside;
+  if (form != ProductForm::nt) shape.right_order = DepthOrder::outside;
+  const auto set = [](const auto& operand, DepthOrder order, Index& outputs, Index& depth) {
+    outputs = order == DepthOrder::inside ? operand.rows : operand.columns;
+    depth = order == DepthOrder::inside ? operand.columns : operand.rows;
+  };
+  set(args.left, shape.left_order, shape.rows, shape.depth);
+  set(args.right, shape.right_order, shape.columns, shape.right_depth);
+  return shape;
+}
+
 // output[rows, columns] = sum over depth.
 struct ProductCall {
-  enum class Order { depth_inside, depth_outside };  // whether k lies side by side or is the row
+  using Order = DepthOrder;
   Index rows = 0;
   Index columns = 0;
   Index depth = 0;
   ConstMatrix left;
-  Order left_order = Order::depth_inside;
+  Order left_order = Order::inside;
   ConstMatrix right;  // without data where there is an image
-  Order right_order = Order::depth_inside;
+  Order right_order = Order::inside;
   const Product* product = nullptr;
   const float* image = nullptr;
   PanelKernel panel = nullptr;  // null: fp32; else operands are of 32 bits that it understands
 };
+
+// `product` outlives the call.
+inline ProductCall call_of(ProductForm form, const Product& product) {
+  const ProductShape shape = shape_of(form, product);
+  return {.rows = shape.rows,
+          .columns = shape.columns,
+          .depth = shape.depth,
+          .left = product.left,
+          .left_order = shape.left_order,
+          .right = product.right,
+          .right_order = shape.right_order,
+          .product = &product};
+}
 
 // Where the right operand lies for the tile: columns in groups, each group [depth][k_stride].
 struct RightView {

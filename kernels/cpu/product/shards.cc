@@ -6,15 +6,10 @@
 
 #include "kernels/cpu/product/chain_tile-inl.h"
 #include "kernels/cpu/product/pack.h"
+#include "kernels/cpu/sums-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
-
-HWY_INLINE void add_row(float* to, const float* from, Index count) {
-  each_lanes(count, [&](Index i, auto part) {
-    store(load(to + i, part) + load(from + i, part), to + i, part);
-  });
-}
 
 inline constexpr Index kShardBlock = 16 * kChainRows;
 inline constexpr Index kLevelFloats = kShardBlock * kChainColumns;
@@ -161,6 +156,7 @@ HWY_AFTER_NAMESPACE();
 #include <bit>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -178,6 +174,9 @@ Result<> product_tn_shards(const OpContext& ctx, const ShardedProduct& args) {
                  "product_tn_shards: left, right and output do not match, or the shards are no "
                  "power of two of ascending ends"};
   }
+  if (args.output.rows == 0 || args.output.columns == 0) return {};
+  const OpTimer timer(Op::product,
+                      {.flop = 2 * args.output.rows * args.output.columns * args.left.rows});
   TUTTI_CPU_CALL(product_shards_kernel)(ctx, args);
   return {};
 }

@@ -13,6 +13,8 @@
 #include "kernels/cpu/quant/bf16_rows.h"
 #include "kernels/cpu/quant/cells.h"
 #include "kernels/cpu/quant/image.h"
+#include "kernels/cpu/quant/integer_product.h"
+#include "kernels/cpu/quant/nf4_rows.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
 
@@ -23,7 +25,6 @@ namespace {
 // Groups that are handed out together: as wide as a panel of the fp32 image.
 constexpr Index kTaskGroups = kGroupsTogether;
 constexpr Index kTaskOutputs = kTaskGroups * kGroup;
-constexpr Index kChannelInputsMax = 131072;
 
 Index groups_of(Index outputs) { return (outputs + kTaskOutputs - 1) / kTaskOutputs * kTaskGroups; }
 Index cells_of(Index inputs) { return (inputs + kCell - 1) / kCell; }
@@ -81,11 +82,11 @@ void give_sums(const QuantisedProduct& args, const Stretch& rows, Index column, 
   end_rows(args, rows, column, columns);
 }
 
-void run_int8(const OpContext& ctx, const QuantisedProduct& args) {
+}  // namespace
+
+void run_integer_product(const OpContext& ctx, const QuantisedProduct& args, const Int8Rows& x) {
   const QuantisedWeight& weight = *args.right;
   const bool channel = weight.format() == WeightFormat::int8_channel;
-  ArenaScope scope(ctx.pool->op_scratch());
-  const Int8Rows x = quantise_activations(ctx, args.left, channel ? ScaleBy::row : ScaleBy::cell);
   const GroupDot dot = dot_for(weight.format());
   const Index rows = args.left.rows;
   const auto task = [&](Index first, float* sums) {
@@ -120,18 +121,33 @@ void run_int8(const OpContext& ctx, const QuantisedProduct& args) {
       });
 }
 
+namespace {
+
 // Rows of a panel's product that one thread takes at once, where panels are too few for the
 // threads.
 constexpr Index kExactRows = 256;
 
-void run_bf16_panel(const QuantisedProduct& args, Index panel, const Stretch& rows, float* sums) {
+// Whether the format's weights become fp32 in registers for so few rows.
+bool widens_in_registers(WeightFormat format, Index rows) {
+  if (cpu_path() == CpuPath::scalar) return false;
+  return (format == WeightFormat::bf16 && rows <= kBf16RowsMax) ||
+         (format == WeightFormat::nf4 && rows <= kNf4RowsMax);
+}
+
+void run_register_panel(const QuantisedProduct& args, Index panel, const Stretch& rows,
+                        float* sums) {
   const QuantisedWeight& weight = *args.right;
   const Index column = panel * kTaskOutputs;
   const Index columns = std::min(kTaskOutputs, weight.outputs() - column);
+  const std::uint8_t* const groups = group_at(weight, panel * kTaskGroups);
+  const ConstMatrix left = args.left.row_range(rows.first, rows.depth);
   take_sums(args, rows, column, columns, sums);
-  run_bf16_rows(args.left.row_range(rows.first, rows.depth),
-                reinterpret_cast<const std::uint16_t*>(group_at(weight, panel * kTaskGroups)),
-                sums);
+  if (weight.format() == WeightFormat::bf16) {
+    run_bf16_rows(left, reinterpret_cast<const std::uint16_t*>(groups), sums);
+  } else {
+    const Index bytes = layout_of(weight.format()).group_bytes(cells_of(weight.inputs()));
+    run_nf4_rows(left, groups, bytes, sums);
+  }
   give_sums(args, rows, column, columns, sums);
 }
 
@@ -143,9 +159,8 @@ void run_exact_panel(const QuantisedProduct& args, Index panel, const Stretch& r
   const Index cells = cells_of(weight.inputs());
   const Index column = panel * kTaskOutputs;
   const Index columns = std::min(kTaskOutputs, weight.outputs() - column);
-  if (weight.format() == WeightFormat::bf16 && rows.depth <= kBf16RowsMax &&
-      cpu_path() != CpuPath::scalar) {
-    return run_bf16_panel(args, panel, rows, values);
+  if (widens_in_registers(weight.format(), rows.depth)) {
+    return run_register_panel(args, panel, rows, values);
   }
   const Index together = rows.depth <= 4 ? 2 : kSuperCells;
   for (Index cell = 0; cell < cells; cell += together) {
@@ -269,8 +284,9 @@ Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat forma
 
 Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
   const QuantisedWeight* const weight = args.right;
+  const Index rows = args.left.rows;
   if (weight == nullptr || args.left.columns != weight->inputs() ||
-      !outputs_fit(args, args.left.rows, weight->outputs())) {
+      !outputs_fit(args, rows, weight->outputs())) {
     return refused("product_quantised: left, right, output or ends do not match");
   }
   if (args.activations == Activations::int8) {
@@ -282,28 +298,25 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
       return refused("product_quantised: int8_channel sums at most 131,072 inputs");
     }
   }
-  if (args.left.rows == 0 || weight->outputs() == 0) return {};
+  if (rows == 0 || weight->outputs() == 0) return {};
   if (ctx.device != nullptr) {
     return end_on_device(ctx, args,
                          [&](const QuantisedProduct& plain) { return ctx.device->enqueue(plain); });
   }
   const OpTimer timer(Op::product_low_precision,
-                      {.flop = 2 * args.left.rows * weight->outputs() * weight->inputs(),
+                      {.flop = 2 * rows * weight->outputs() * weight->inputs(),
                        .bytes = static_cast<std::int64_t>(weight->bytes())});
   ArenaScope scope(ctx.pool->op_scratch());
   QuantisedProduct whole = args;
-  if (args.narrow) {
-    whole.output = ctx.pool->op_scratch().matrix(args.left.rows, weight->outputs());
-  }
+  if (args.narrow) whole.output = ctx.pool->op_scratch().matrix(rows, weight->outputs());
   if (weight->inputs() == 0) {
-    for (Index r = 0; args.start == ChainStart::zero && r < whole.output.rows; ++r) {
-      std::fill_n(whole.output.row(r), whole.output.columns, 0.0F);
-    }
-    end_rows(whole, {0, whole.output.rows}, 0, whole.output.columns);
+    finish_empty(whole, whole.output);
     return {};
   }
   if (args.activations == Activations::int8) {
-    run_int8(ctx, whole);
+    const bool channel = weight->format() == WeightFormat::int8_channel;
+    run_integer_product(
+        ctx, whole, quantise_activations(ctx, args.left, channel ? ScaleBy::row : ScaleBy::cell));
   } else {
     run_exact(ctx, whole);
   }

@@ -6,6 +6,8 @@
 #include <bit>
 #include <cstring>
 
+#include "kernels/cpu/product/bf16_row.h"
+
 namespace tutti::kernels {
 
 namespace {
@@ -161,9 +163,6 @@ std::uint16_t upper_half(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
 }
-float from_upper_half(std::uint16_t half) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16);
-}
 
 float from_half(std::uint16_t half) { return _cvtsh_ss(half); }
 std::uint16_t to_half(float value) {
@@ -257,7 +256,7 @@ void put_together(WeightFormat format, const RowCodes& codes, Index inputs, std:
 void values_of(WeightFormat format, const RowCodes& codes, Index block, float* values) {
   if (format == WeightFormat::bf16) {
     const std::uint16_t* const wide = codes.wide.data() + block * kCell;
-    for (int i = 0; i < kCell; ++i) values[i] = from_upper_half(wide[i]);
+    for (int i = 0; i < kCell; ++i) values[i] = widened(wide[i]);
     return;
   }
   const std::uint8_t* const code = codes.code.data() + block * kCell;

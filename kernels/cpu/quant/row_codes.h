@@ -35,7 +35,6 @@ struct RowCodes {
 
 // bf16: the nearest, ties to even; a finite value beyond the largest becomes infinite.
 std::uint16_t upper_half(float value);
-float from_upper_half(std::uint16_t half);
 
 float from_half(std::uint16_t half);
 std::uint16_t to_half(float value);  // nearest, ties to even

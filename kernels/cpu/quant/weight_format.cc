@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/quant/row_codes.h"
 #include "kernels/tensor/float_mode.h"
 
@@ -216,7 +217,7 @@ Result<> quantise_row(WeightFormat format, std::span<const float> values,
   if (!std::all_of(codes.half.begin(), codes.half.end(), finite) ||
       !std::all_of(codes.half_min.begin(), codes.half_min.end(), finite) ||
       !std::all_of(codes.wide.begin(), codes.wide.end(),
-                   [](std::uint16_t wide) { return std::isfinite(from_upper_half(wide)); })) {
+                   [](std::uint16_t wide) { return std::isfinite(widened(wide)); })) {
     return Error{ErrorCode::invalid_argument,
                  std::string(to_string(format)) + ": a weight too large for its sixteen bits"};
   }

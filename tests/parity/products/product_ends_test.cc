@@ -306,6 +306,10 @@ TEST_CASE("product ends: what does not match is refused and nothing is written")
     args.narrow = {halves.data(), 4, 5};
     args.start = ChainStart::output;
   }));
+  CHECK(refused([&](Product& args) {
+    args.output = {};
+    args.narrow = {nullptr, 4, 5};
+  }));
   CHECK(y == Floats(20, 3.0F));
   CHECK(halves == std::vector<Bf16>(20, 7));
 }

@@ -163,6 +163,29 @@ TEST_CASE("bf16 product: a packed image gives the bits of its weight, on all pat
   }
 }
 
+TEST_CASE("bf16 product: by an image without inputs, outputs are their ends alone") {
+  const CpuPath before = cpu_path();
+  for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::widened, Bf16Arithmetic::native}) {
+    if (arithmetic == Bf16Arithmetic::native && !choose_cpu_path(CpuPath::avx512bf16)) {
+      TUTTI_LOG_WARNING("parity", "skipped: this machine has no native bf16 products");
+      continue;
+    }
+    Halves none(1);
+    const auto packed = pack_bf16_weight(single(), {none.data(), 5, 0}, arithmetic);
+    REQUIRE(packed);
+    const Floats bias = draw(5, 1);
+    Floats output(10, 3.0F);
+    REQUIRE(product_bf16_nt(single(), {.left = {none.data(), 2, 0},
+                                       .right = {nullptr, 5, 0},
+                                       .output = matrix(output, 2, 5),
+                                       .arithmetic = arithmetic,
+                                       .bias = bias.data(),
+                                       .packed = &*packed}));
+    for (std::size_t i = 0; i < 10; ++i) REQUIRE(output[i] == bias[i % 5]);
+  }
+  REQUIRE(choose_cpu_path(before));
+}
+
 TEST_CASE("bf16 product: an image of other bands, shapes and forms") {
   // A band of a wider weight is packed as what it holds.
   const Halves wide = halves(20 * 50, 7);

@@ -1,0 +1,103 @@
+#include "kernels/ops/weights/product_int8.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/product/finish.h"
+#include "kernels/cpu/quant/integer_product.h"
+#include "kernels/cpu/row_split.h"
+#include "kernels/tensor/op_counters.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+Error refused(const char* what) { return Error{ErrorCode::invalid_argument, what}; }
+
+bool fits(const Int8Product& args) {
+  return args.right != nullptr && args.right->format() == WeightFormat::int8_channel &&
+         args.codes.columns == args.right->inputs() && args.codes.stride >= args.codes.columns &&
+         args.codes.columns <= kChannelInputsMax &&
+         (args.codes.rows == 0 || args.scales != nullptr) &&
+         outputs_fit(args, args.codes.rows, args.right->outputs());
+}
+
+// The rows as the integer kernels read them; none where a code is -128, whose negative is no int8.
+Int8Rows take_rows(const OpContext& ctx, const Int8Product& args) {
+  const BasicMatrix<const std::int8_t>& codes = args.codes;
+  Int8Rows rows = make_int8_rows(ctx, codes.rows, codes.columns);
+  std::atomic<bool> wrong{false};
+  ctx.pool->parallel_for(
+      codes.rows, rows_in_piece(codes.columns), [&](int, Index begin, Index end) {
+        for (Index r = begin; r < end; ++r) {
+          std::int8_t* const own = rows.codes + r * rows.inputs();
+          std::memcpy(own, codes.row(r), static_cast<std::size_t>(codes.columns));
+          std::memset(own + codes.columns, 0,
+                      static_cast<std::size_t>(rows.inputs() - codes.columns));
+          rows.scales[r * rows.cells] = args.scales[r];
+          const std::int8_t* const end_of_row = own + rows.inputs();
+          if (std::find(static_cast<const std::int8_t*>(own), end_of_row,
+                        std::numeric_limits<std::int8_t>::min()) != end_of_row) {
+            wrong = true;
+          }
+          sum_halves(rows, r);
+        }
+      });
+  return wrong ? Int8Rows() : rows;
+}
+
+}  // namespace
+
+Result<> product_int8(const OpContext& ctx, const Int8Product& args) {
+  if (auto here = only_on_cpu(ctx, "product_int8"); !here) return here;
+  if (!fits(args)) {
+    return refused("product_int8: codes, scales, weight, output or ends do not match");
+  }
+  const Index rows = args.codes.rows;
+  const QuantisedWeight& weight = *args.right;
+  if (rows == 0 || weight.outputs() == 0) return {};
+  ArenaScope scope(ctx.pool->op_scratch());
+  const Int8Rows x = take_rows(ctx, args);
+  if (x.codes == nullptr && weight.inputs() > 0) return refused("product_int8: a code is -128");
+  const OpTimer timer(Op::product_low_precision,
+                      {.flop = 2 * rows * weight.outputs() * weight.inputs(),
+                       .bytes = static_cast<std::int64_t>(weight.bytes())});
+  QuantisedProduct whole{.left = ConstMatrix(nullptr, rows, weight.inputs()),
+                         .right = &weight,
+                         .output = args.output,
+                         .start = args.start,
+                         .bias = args.bias,
+                         .residual = args.residual,
+                         .activation = args.activation,
+                         .gate = args.gate,
+                         .narrow = args.narrow};
+  if (args.narrow) whole.output = ctx.pool->op_scratch().matrix(rows, weight.outputs());
+  if (weight.inputs() == 0) {
+    finish_empty(whole, whole.output);
+  } else {
+    run_integer_product(ctx, whole, x);
+  }
+  return {};
+}
+
+Result<> to_int8_rows(const OpContext& ctx, const ToInt8Rows& args) {
+  if (auto here = only_on_cpu(ctx, "to_int8_rows"); !here) return here;
+  const ConstMatrix& x = args.x;
+  if (args.codes.rows != x.rows || args.codes.columns != x.columns ||
+      args.codes.stride < x.columns || x.stride < x.columns ||
+      (x.rows > 0 && args.scales == nullptr)) {
+    return refused("to_int8_rows: x, codes or scales do not match");
+  }
+  const OpTimer timer(Op::product_low_precision, {.bytes = 5 * x.rows * x.columns});
+  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
+    for (Index r = begin; r < end; ++r) {
+      args.scales[r] = round_to_int8(x.row(r), x.columns, args.codes.row(r));
+    }
+  });
+  return {};
+}
+
+}  // namespace tutti::kernels

@@ -1,0 +1,176 @@
+// int8 by int8: exact sums against integers of 64 bits, and the bits of product_quantised.
+#include "kernels/ops/weights/product_int8.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "tests/parity/harness.h"
+
+namespace tutti::kernels::parity {
+namespace {
+
+using Codes = std::vector<std::int8_t>;
+
+struct Shape {
+  Index m, n, k;
+};
+const Shape kShapes[] = {{1, 1, 1},    {1, 64, 32},  {3, 17, 33},   {4, 70, 100},
+                         {7, 130, 31}, {65, 64, 96}, {2, 200, 1024}};
+
+std::size_t size_of(Index count) { return static_cast<std::size_t>(count); }
+
+// Codes over the whole range, its ends often among them, so that sums are as large as they can be.
+Codes codes_of(Index count, std::uint64_t stream) {
+  Codes codes;
+  for (const float u : draw(count, stream)) {
+    codes.push_back(static_cast<std::int8_t>(std::clamp(u * 160.0F, -127.0F, 127.0F)));
+  }
+  return codes;
+}
+
+struct Case {
+  Shape shape;
+  Codes x = codes_of(shape.m * shape.k, 1);
+  Floats scales = draw(shape.m, 2);
+  Codes w = codes_of(shape.n * shape.k, 3);
+  Floats weight_scales = draw(shape.n, 4);
+
+  QuantisedWeight packed(const OpContext& ctx) const {
+    std::vector<std::byte> rows;
+    for (Index n = 0; n < shape.n; ++n) {
+      const auto scale = std::as_bytes(std::span(weight_scales).subspan(size_of(n), 1));
+      const auto row = std::as_bytes(std::span(w).subspan(size_of(n * shape.k), size_of(shape.k)));
+      rows.insert(rows.end(), scale.begin(), scale.end());
+      rows.insert(rows.end(), row.begin(), row.end());
+    }
+    auto made = pack_rows(ctx, WeightFormat::int8_channel, rows, shape.n);
+    REQUIRE(made);
+    return *std::move(made);
+  }
+  std::int64_t sum(Index m, Index n) const {
+    std::int64_t total = 0;
+    for (Index k = 0; k < shape.k; ++k) {
+      total += std::int64_t{x[size_of(m * shape.k + k)]} * w[size_of(n * shape.k + k)];
+    }
+    return total;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("int8 product: every output is its exact sum, scaled once, on all paths") {
+  Golden golden("product int8");
+  for (const Shape& shape : kShapes) {
+    INFO(shape.m << " x " << shape.n << " x " << shape.k);
+    const Case c{shape};
+    const Floats begin = draw(shape.m * shape.n, 5);
+    const Floats result = on_all_paths(golden, [&](const OpContext& ctx) {
+      const QuantisedWeight packed = c.packed(ctx);
+      Floats output = begin;
+      REQUIRE(product_int8(ctx, {.codes = {c.x.data(), shape.m, shape.k},
+                                 .scales = c.scales.data(),
+                                 .right = &packed,
+                                 .output = matrix(output, shape.m, shape.n),
+                                 .start = ChainStart::output}));
+      return output;
+    });
+    for (Index m = 0; m < shape.m; ++m) {
+      for (Index n = 0; n < shape.n; ++n) {
+        const float scale = c.weight_scales[size_of(n)] * c.scales[size_of(m)];
+        const std::size_t at = size_of(m * shape.n + n);
+        REQUIRE(result[at] == std::fma(static_cast<float>(c.sum(m, n)), scale, begin[at]));
+      }
+    }
+  }
+  golden.check();
+}
+
+TEST_CASE("int8 product: rows rounded before give the bits of the product that rounds them") {
+  const Index m = 9;
+  const Index n = 70;
+  const Index k = 200;
+  Floats x = draw(m * k, 6);
+  for (Index i = 0; i < k; ++i) x[size_of(3 * k + i)] = 0.0F;  // a row of zeros
+  x[size_of(5 * k + 7)] = std::numeric_limits<float>::infinity();
+  x[size_of(6 * k + 1)] = 1e-41F;
+  const Floats weight = draw(n * k, 7);
+  const Floats bias = draw(n, 8);
+  std::vector<Bf16> halves(size_of(m * n));
+  const Floats both = on_all_paths([&](const OpContext& ctx) {
+    const auto packed = quantise_weight(ctx, WeightFormat::int8_channel, matrix(weight, n, k));
+    REQUIRE(packed);
+    // Bands of wider codes.
+    Codes codes(size_of(m * (k + 5)), 1);
+    Floats scales(size_of(m));
+    REQUIRE(to_int8_rows(
+        ctx,
+        {.x = matrix(x, m, k), .codes = {codes.data(), m, k, k + 5}, .scales = scales.data()}));
+    Floats output(size_of(2 * m * n));
+    const Int8Product args{.codes = {codes.data(), m, k, k + 5},
+                           .scales = scales.data(),
+                           .right = &*packed,
+                           .output = {output.data(), m, n},
+                           .bias = bias.data(),
+                           .activation = Activation::silu};
+    REQUIRE(product_int8(ctx, args));
+    REQUIRE(product_quantised(ctx, {.left = matrix(x, m, k),
+                                    .right = &*packed,
+                                    .output = {output.data() + m * n, m, n},
+                                    .bias = bias.data(),
+                                    .activation = Activation::silu}));
+    Int8Product narrow = args;
+    narrow.output = {};
+    narrow.narrow = {halves.data(), m, n};
+    REQUIRE(product_int8(ctx, narrow));
+    std::vector<Bf16> rounded(halves.size());
+    REQUIRE(to_bf16(ctx, std::span(output).first(halves.size()), rounded));
+    REQUIRE(rounded == halves);
+    return output;
+  });
+  REQUIRE(same_bits(Floats(both.begin(), both.begin() + m * n),
+                    Floats(both.begin() + m * n, both.end())));
+}
+
+TEST_CASE("int8 product: without inputs outputs are their start; what does not fit is refused") {
+  const Case c{{2, 3, 40}};
+  const QuantisedWeight packed = c.packed(single());
+  Floats output(6, 7.0F);
+  const Int8Product args{.codes = {c.x.data(), 2, 40},
+                         .scales = c.scales.data(),
+                         .right = &packed,
+                         .output = matrix(output, 2, 3)};
+  const auto refused = [&](auto change) {
+    Int8Product wrong = args;
+    change(wrong);
+    const auto result = product_int8(single(), wrong);
+    return !result && result.error().code == ErrorCode::invalid_argument;
+  };
+  CHECK(refused([](Int8Product& p) { p.codes.columns = 39; }));
+  CHECK(refused([](Int8Product& p) { p.scales = nullptr; }));
+  CHECK(refused([](Int8Product& p) { p.right = nullptr; }));
+  CHECK(refused([](Int8Product& p) { p.output.rows = 1; }));
+  const auto other = quantise_weight(single(), WeightFormat::q8_0, matrix(draw(96, 1), 3, 32));
+  REQUIRE(other);
+  CHECK(refused([&](Int8Product& p) {
+    p.codes = {c.x.data(), 2, 32};
+    p.right = &*other;
+  }));
+  Codes lowest = c.x;
+  lowest[41] = std::numeric_limits<std::int8_t>::min();
+  CHECK(refused([&](Int8Product& p) { p.codes = {lowest.data(), 2, 40}; }));
+  CHECK(output == Floats(6, 7.0F));
+
+  Codes codes(80);
+  CHECK_FALSE(to_int8_rows(single(), {.x = matrix(output, 2, 3), .codes = {codes.data(), 2, 4}}));
+
+  const auto none =
+      pack_rows(single(), WeightFormat::int8_channel, std::as_bytes(std::span(c.weight_scales)), 3);
+  REQUIRE(none);
+  REQUIRE(product_int8(single(), {.codes = {c.x.data(), 2, 0},
+                                  .scales = c.scales.data(),
+                                  .right = &*none,
+                                  .output = matrix(output, 2, 3)}));
+  CHECK(output == Floats(6, 0.0F));
+}
+
+}  // namespace tutti::kernels::parity
