@@ -22,6 +22,9 @@ constexpr Duration kLastWords = 200ms;
 constexpr Duration kUnlinkedAfter = 200ms;
 // The last output of a dead process is at most what its pipe held; a descendant may go on writing.
 constexpr int kDrainReadsMax = 64;
+// What a process left dies within a few milliseconds of its SIGKILL, unless it waits for a disk.
+constexpr Duration kSweepAgain = 2ms;
+constexpr int kSweepsMax = 250;
 
 }  // namespace
 
@@ -118,7 +121,11 @@ void RankProcess::drain_output() {
 void RankProcess::finish() {
   // Before it is reaped: until then its number, and that of its group, belong to nobody else.
   signal_group(process_.pid, SIGKILL);
-  handlers_.on_dead();
+  if (!handlers_.on_dead() && ++sweeps_ < kSweepsMax) {
+    host_.cancel(timer_);
+    timer_ = host_.arm(kSweepAgain, [this] { finish(); });
+    return;
+  }
   drain_output();
   close_output();
   const auto status = reap(process_);

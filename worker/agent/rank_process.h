@@ -27,8 +27,8 @@ class RankProcess {
     std::function<void(Error reason)> on_unlinked;  // the socket is over, the process is not
     std::function<void(std::string_view bytes)> on_output;
     // Dead, and its group ended; not reaped yet, so that nobody else has its number: ends what else
-    // it left.
-    std::function<void()> on_dead;
+    // it left. False: some of that still dies; it is asked again soon, for half a second in all.
+    std::function<bool()> on_dead;
     std::function<void(ExitStatus status)> on_exit;
   };
 
@@ -71,6 +71,7 @@ class RankProcess {
   bool dead_ = false;
   bool link_ended_ = false;
   bool reaped_ = false;
+  int sweeps_ = 0;
   actor::TimerId timer_ = 0;
 };
 

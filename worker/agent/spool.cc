@@ -63,6 +63,9 @@ Result<> SpoolFile::open(const std::filesystem::path& path, std::uint64_t bytes_
     return errno_error("cannot read " + path.string(), errno);
   }
   stored_ = static_cast<std::uint64_t>(status.st_size);
+  // Nobody knows how far an earlier worker came with it.
+  dirty_ = stored_ > 0;
+  named_ = false;
   return {};
 }
 
@@ -71,6 +74,7 @@ void SpoolFile::make_file() {
   std::error_code ignored;
   std::filesystem::create_directories(path_.parent_path(), ignored);
   file_.reset(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  named_ = false;
 }
 
 void SpoolFile::write_waiting() {
@@ -85,6 +89,19 @@ void SpoolFile::write_waiting() {
   }
   stored_ += done;
   waiting_.erase(0, done);
+  dirty_ = dirty_ || done > 0;
+}
+
+Result<> SpoolFile::sync() {
+  if (!dirty_ || !file_) return {};
+  if (::fdatasync(file_.get()) != 0) return errno_error("cannot sync " + path_.string(), errno);
+  dirty_ = false;
+  if (named_) return {};
+  for (const auto& folder : {path_.parent_path(), path_.parent_path().parent_path()}) {
+    if (Result<> synced = sync_folder(folder); !synced) return synced;
+  }
+  named_ = true;
+  return {};
 }
 
 std::uint64_t SpoolFile::append(std::string_view bytes) {

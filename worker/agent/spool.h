@@ -9,7 +9,8 @@
 // is dropped, and a line says how much once there is room again.
 //
 // Limits: kLogBytesMax that are not acknowledged, kWaitingBytesMax in memory, each a stream.
-// Threads: its worker's. Nothing is synced: a spool outlives its worker's end, not the machine's.
+// Threads: its worker's. A spool outlives its worker's end; the machine's only up to the last
+// sync(), which comes before a checkpoint counts that rests on it.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +57,9 @@ class SpoolFile {
   // Forgets a last line that was cut short by a worker's death.
   void end_at_whole_line();
 
+  // What is in the file survives a loss of power. Errors: those of the file.
+  Result<> sync();
+
   // What lies before is not needed any more.
   void drop_before(std::uint64_t offset);
 
@@ -79,6 +83,8 @@ class SpoolFile {
   std::string waiting_;       // what could not be written yet
   std::uint64_t needed_from_ = 0;
   std::uint64_t punched_to_ = 0;
+  bool dirty_ = false;         // written since the last sync
+  bool named_ = true;          // its name survives a loss of power, too
   std::uint64_t dropped_ = 0;  // since the last gap line, with what is in last_words_
   std::string last_words_;     // the end of it, up to twice kLastWordsBytes
 };

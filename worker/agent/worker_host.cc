@@ -241,7 +241,18 @@ void WorkerHost::on_rank_frame(ProcessId process, const std::string& bytes) {
                       frame.error().message);
     return;
   }
+  if (const auto* part = std::get_if<wire::CheckpointPart>(&frame->message)) sync_steps(part->job);
   feed(RankSpoke{.process = process, .message = std::move(frame->message)});
+}
+
+// Who goes on from the checkpoint does not compute the steps before it again, so their records must
+// outlive this machine's power: those of all processes that the job has had here.
+void WorkerHost::sync_steps(JobId job) {
+  for (auto& [process, spool] : spools_) {
+    if (spool.owner.job != job) continue;
+    if (const Result<> synced = spool.steps.sync(); !synced)
+      TUTTI_LOG_WARNING("worker", "{}", synced.error().message);
+  }
 }
 
 void WorkerHost::perform(const SendToRank& effect) {

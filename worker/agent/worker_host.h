@@ -100,7 +100,8 @@ class WorkerHost {
   ProcessExited exit_of(ProcessId process, const ExitStatus& status);
   void on_exit(ProcessId process, const ExitStatus& status);
   std::vector<pid_t> strangers(std::vector<pid_t> children) const;
-  void end_strays(ProcessId process);
+  bool end_strays(ProcessId process);
+  void sync_steps(JobId job);
   void reap_strays();
   Spool& spool_of(const SpoolOwner& owner);
   void finish_spool(ProcessId process);

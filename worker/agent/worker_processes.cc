@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <set>
-#include <thread>
 
 #include "protocol/base/log.h"
 #include "worker/agent/worker_host.h"
@@ -19,8 +18,7 @@ namespace {
 
 // A file system that says nothing for so long does not answer.
 constexpr Duration kScoutWithin = 10s;
-// What a dead program left is ended within this, or at the next look.
-constexpr Duration kSweep = 500ms;
+// Orphans that end by themselves are reaped so often.
 constexpr Duration kStraysPeriod = 1s;
 // How old the last look at the kernel's counter may be when a process begins.
 constexpr Duration kOomPeriod = 1s;
@@ -222,7 +220,7 @@ RankProcess::Handlers WorkerHost::handlers_of(ProcessId process) {
               },
           .on_output = [this, process](
                            std::string_view bytes) { append(process, wire::Stream::log, bytes); },
-          .on_dead = [this, process] { end_strays(process); },
+          .on_dead = [this, process] { return end_strays(process); },
           .on_exit = [this, process](ExitStatus status) { on_exit(process, status); }};
 }
 
@@ -282,33 +280,26 @@ std::vector<pid_t> WorkerHost::strangers(std::vector<pid_t> all) const {
 }
 
 // Its group has been killed. Whatever left the group is our child by now, or a child of such; it
-// goes unless it bears the mark of another living process.
-void WorkerHost::end_strays(ProcessId process) {
+// goes unless it bears the mark of another living process. One look: whether nothing was there.
+bool WorkerHost::end_strays(ProcessId process) {
   auto all = children();
   if (!all) {
-    end_marked({std::string(kWorkerMark) + "=" + settings_.plan.mark,
-                std::string(kProcessMark) + "=" + to_string(process)},
-               kSweep);
-    return;
+    return end_marked({std::string(kWorkerMark) + "=" + settings_.plan.mark,
+                       std::string(kProcessMark) + "=" + to_string(process)},
+                      Duration::zero()) == 0;
   }
-  const Instant until = monotonic_now() + kSweep;
-  for (;;) {
-    bool left = false;
-    for (const pid_t pid : strangers(*std::move(all))) {
-      if (reap_orphan(pid)) continue;
-      const std::string mark = process_mark_of(pid);
-      const bool others = std::any_of(processes_.begin(), processes_.end(), [&](const auto& entry) {
-        return entry.first != process && (mark.empty() || mark == to_string(entry.first));
-      });
-      if (others) continue;
-      ::kill(pid, SIGKILL);
-      left = true;
-    }
-    if (!left || monotonic_now() >= until) return;
-    std::this_thread::sleep_for(1ms);
-    all = children();
-    if (!all) return;
+  bool left = false;
+  for (const pid_t pid : strangers(*std::move(all))) {
+    if (reap_orphan(pid)) continue;
+    const std::string mark = process_mark_of(pid);
+    const bool others = std::any_of(processes_.begin(), processes_.end(), [&](const auto& entry) {
+      return entry.first != process && (mark.empty() || mark == to_string(entry.first));
+    });
+    if (others) continue;
+    ::kill(pid, SIGKILL);
+    left = true;
   }
+  return !left;
 }
 
 void WorkerHost::reap_strays() {

@@ -1,3 +1,6 @@
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 
 #include <filesystem>
@@ -14,7 +17,35 @@ namespace {
 constexpr SpoolOwner kOwner{
     .job = JobId{7}, .generation = Generation{2}, .process = ProcessId{12}, .rank = 3};
 
+int syncs = 0;
+
 }  // namespace
+
+// Takes the place of the system's in this program.
+extern "C" int fdatasync(int file) {
+  ++syncs;
+  return static_cast<int>(::syscall(SYS_fdatasync, file));
+}
+
+TEST_CASE("spool: what was written is synced when it is asked for, also an earlier worker's") {
+  const test::TemporaryFolder folder;
+  {
+    Spool spool;
+    REQUIRE(open_spool(folder.path(), kOwner, spool));
+    REQUIRE(spool.steps.sync());
+    CHECK(syncs == 0);  // there is nothing
+    spool.steps.append("one\n");
+    REQUIRE(spool.steps.sync());
+    CHECK(syncs == 1);
+    REQUIRE(spool.steps.sync());
+    CHECK(syncs == 1);
+    spool.steps.append("two\n");
+  }
+  Spool again;
+  REQUIRE(open_spool(folder.path(), kOwner, again));
+  REQUIRE(again.steps.sync());
+  CHECK(syncs == 2);
+}
 
 TEST_CASE("spool: what was written is read back, also by the next worker, which finds its owner") {
   const test::TemporaryFolder folder;
