@@ -16,8 +16,10 @@ namespace tutti::coordinator {
 
 namespace {
 
-// More than this undecided for want of disk space: a full history of jobs cancelled at once.
+// More than this undecided for want of disk space: a full history of jobs cancelled at once, and
+// what is said of each.
 constexpr std::size_t kPendingFactsMax = 200'000;
+constexpr std::size_t kPendingEventsMax = 200'000;
 // A part of what a line is worth (life/line.h).
 constexpr Duration kGather = std::chrono::milliseconds(5);
 // A full disk's ledger tries again soon: ranks that go on writing checkpoints, none of which is
@@ -148,7 +150,7 @@ void ClusterHost::take(Decision decision) {
   move_to_back(facts_, decision.facts);
   move_to_back(events_, decision.events);
   move_to_back(effects_, decision.effects);
-  if (facts_.size() > kPendingFactsMax) {
+  if (facts_.size() > kPendingFactsMax || events_.size() > kPendingEventsMax) {
     return end_with(
         {ErrorCode::exhausted, "too much has been decided that the full disk does not take"});
   }
@@ -243,12 +245,21 @@ void ClusterHost::flush() {
   if (std::exchange(ledger_failing_, false)) {
     TUTTI_LOG_INFO("coordinator", "the ledger takes facts again");
     handle(LedgerRecovered{});
-  } else if (facts_.empty() && ledger_->facts_since_snapshot() >= kFactsPerSnapshot) {
-    const Result<> written = ledger_->write_snapshot(state_->snapshot());
-    if (!written) TUTTI_LOG_WARNING("coordinator", "no snapshot: {}", written.error().message);
-    counters_.snapshots += written ? 1 : 0;
-    ::malloc_trim(0);  // the copy of a full history goes back to the system
+  } else if (facts_.empty() && snapshots_.is_due(ledger_->facts_since_snapshot(), flushed_at_)) {
+    write_snapshot();
   }
+}
+
+void ClusterHost::write_snapshot() {
+  const Result<> written = ledger_->write_snapshot(state_->snapshot());
+  if (written) {
+    snapshots_.wrote();
+    ++counters_.snapshots;
+  } else {
+    snapshots_.failed(monotonic_now());
+    TUTTI_LOG_WARNING("coordinator", "no snapshot: {}", written.error().message);
+  }
+  ::malloc_trim(0);  // the copy of a full history goes back to the system
 }
 
 void ClusterHost::rearm() {

@@ -30,6 +30,7 @@
 #include "coordinator/cluster/cluster_state.h"
 #include "coordinator/cluster_meter.h"
 #include "coordinator/ledger/ledger.h"
+#include "coordinator/ledger/snapshot_pace.h"
 #include "coordinator/metrics/histogram.h"
 #include "coordinator/open_port.h"
 #include "coordinator/store/job_stores.h"
@@ -145,6 +146,7 @@ class ClusterHost {
   void flush();
   void end_turn();
   bool append_pending();
+  void write_snapshot();
   void perform_all(const std::vector<Effect>& effects);
   void rearm();
   void end_with(const Error& error);
@@ -186,6 +188,7 @@ class ClusterHost {
   Instant flushed_at_;
   actor::TimerId gather_ = 0;
   bool ledger_failing_ = false;
+  SnapshotPace snapshots_;
   bool closed_ = false;
   actor::TimerId tick_ = 0;
   Instant tick_due_;

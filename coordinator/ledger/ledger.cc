@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "coordinator/ledger/fact_codec.h"
+#include "coordinator/ledger/seals.h"
 #include "coordinator/ledger/sqlite.h"
 #include "protocol/base/file.h"
 
@@ -43,8 +44,7 @@ constexpr int kKindBits = 16;
 constexpr std::uint64_t kKindMask = (1U << kKindBits) - 1;
 
 std::uint64_t check_of(std::string_view body) {
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
-  for (const char c : body) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  const std::uint64_t hash = hash_of_body(body);
   return (hash ^ hash >> 32) & 0xffffffffULL;
 }
 
@@ -91,13 +91,16 @@ struct Ledger::Store {
   std::optional<Statement> drop_access;
   std::optional<Statement> add_audit;
   std::optional<Statement> drop_audit;
+  std::optional<Statement> put_seal;
   std::uint64_t next_fact = 1;
   std::uint64_t facts = 0;
+  std::uint64_t facts_seal = 0;
 
   Result<> prepare();
-  Result<> add_facts(std::span<const Fact> facts);
+  Result<> add_facts(std::span<const Fact> facts, std::uint64_t& seal);
   Result<> add_events(std::span<const Event> events);
   Result<> add_access(const LedgerBatch& batch);
+  Result<> add_changes(std::span<const AuditRecord> audit);
 };
 
 namespace {
@@ -124,6 +127,9 @@ Result<> Ledger::Store::prepare() {
     if (!statement) return statement.error();
     out->emplace(*std::move(statement));
   }
+  Result<Statement> seals = prepare_seal(database.get());
+  if (!seals) return seals.error();
+  put_seal.emplace(*std::move(seals));
   const Result<std::uint64_t> last =
       single_number(database.get(), "select coalesce(max(number), 0) from facts");
   if (!last) return last.error();
@@ -131,6 +137,9 @@ Result<> Ledger::Store::prepare() {
   if (!count) return count.error();
   next_fact = *last + 1;
   facts = *count;
+  const Result<std::uint64_t> seal = seal_of_rows(database.get(), "facts");
+  if (!seal) return seal.error();
+  facts_seal = *seal;
   return {};
 }
 
@@ -138,6 +147,13 @@ Ledger::Ledger(std::unique_ptr<Store> store) : store_(std::move(store)) {}
 Ledger::~Ledger() = default;
 
 Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
+  std::error_code failed;
+  if (std::filesystem::exists(options.folder / kLedgerRestoring, failed)) {
+    return Error{ErrorCode::unavailable,
+                 fmt::format("a restore of the ledger in {} was interrupted; run `tutti ledger "
+                             "restore FILE` again to finish it",
+                             options.folder.string())};
+  }
   const std::string path = (options.folder / "ledger.sqlite").string();
   // Made here, so that neither it nor the log beside it, which takes over its mode, is ever
   // readable by others. If it cannot be made, SQLite says why.
@@ -156,8 +172,11 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
           ? std::string()
           : fmt::format("pragma application_id = {}; pragma user_version = {};", kApplicationId,
                         kLedgerVersion);
-  const std::string setup =
-      fmt::format("pragma journal_mode = wal; pragma synchronous = full; {} {}", marks, kSchema);
+  // A version that writes no seals may have had it meanwhile.
+  const std::string_view unseal =
+      marks.empty() ? "" : "delete from counters where name glob 'seal_*';";
+  const std::string setup = fmt::format(
+      "pragma journal_mode = wal; pragma synchronous = full; {} {} {}", kSchema, unseal, marks);
   if (Result<> set = execute(raw, setup); !set) {
     return std::move(set).error().with_context(path);
   }
@@ -172,16 +191,18 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
   return std::unique_ptr<Ledger>(new Ledger(std::move(store)));
 }
 
-Result<> Ledger::Store::add_facts(std::span<const Fact> batch) {
+Result<> Ledger::Store::add_facts(std::span<const Fact> batch, std::uint64_t& seal) {
   std::uint64_t number = next_fact;
   for (const Fact& fact : batch) {
     const EncodedFact encoded = encode_fact(fact);
+    const std::uint64_t kind = marked(encoded.kind, encoded.body);
+    seal += row_seal(number, kind);
     add_fact->bind(1, number++);
-    add_fact->bind(2, marked(encoded.kind, encoded.body));
+    add_fact->bind(2, kind);
     add_fact->bind(3, std::string_view(encoded.body));
     if (Result<> added = run(*add_fact); !added) return added;
   }
-  return {};
+  return batch.empty() ? Result<>{} : write_seal(*put_seal, "facts", seal);
 }
 
 Result<> Ledger::Store::add_events(std::span<const Event> events) {
@@ -192,7 +213,10 @@ Result<> Ledger::Store::add_events(std::span<const Event> events) {
     add_event->bind(3, std::string_view(body));
     if (Result<> added = run(*add_event); !added) return added;
   }
-  if (events.empty() || events.back().seq <= options.events_max) return {};
+  if (events.empty()) return {};
+  if (Result<> sealed = write_seal(*put_seal, "last_event", events.back().seq); !sealed)
+    return sealed;
+  if (events.back().seq <= options.events_max) return {};
   drop_events->bind(1, events.back().seq - options.events_max);
   return run(*drop_events);
 }
@@ -205,14 +229,26 @@ Result<> Ledger::Store::add_access(const LedgerBatch& batch) {
     if (!change.removed) statement.bind(2, std::string_view(body));
     if (Result<> done = run(statement); !done) return done;
   }
-  for (const AuditRecord& record : batch.audit) {
+  if (!batch.access.empty()) {
+    const Result<std::uint64_t> seal = seal_of_rows(database.get(), "access");
+    if (!seal) return seal.error();
+    if (Result<> sealed = write_seal(*put_seal, "access", *seal); !sealed) return sealed;
+  }
+  return add_changes(batch.audit);
+}
+
+Result<> Ledger::Store::add_changes(std::span<const AuditRecord> audit) {
+  for (const AuditRecord& record : audit) {
     const std::string body = encode_audit(record);
     add_audit->bind(1, record.seq);
     add_audit->bind(2, std::string_view(body));
     if (Result<> done = run(*add_audit); !done) return done;
   }
-  if (batch.audit.empty() || batch.audit.back().seq <= kAuditMax) return {};
-  drop_audit->bind(1, batch.audit.back().seq - kAuditMax);
+  if (audit.empty()) return {};
+  if (Result<> sealed = write_seal(*put_seal, "last_audit", audit.back().seq); !sealed)
+    return sealed;
+  if (audit.back().seq <= kAuditMax) return {};
+  drop_audit->bind(1, audit.back().seq - kAuditMax);
   return run(*drop_audit);
 }
 
@@ -220,12 +256,14 @@ Result<> Ledger::append(const LedgerBatch& batch) {
   if (batch.empty()) return {};
   Result<Transaction> transaction = Transaction::begin(store_->database.get());
   if (!transaction) return transaction.error();
-  if (Result<> added = store_->add_facts(batch.facts); !added) return added;
+  std::uint64_t seal = store_->facts_seal;
+  if (Result<> added = store_->add_facts(batch.facts, seal); !added) return added;
   if (Result<> added = store_->add_events(batch.events); !added) return added;
   if (Result<> added = store_->add_access(batch); !added) return added;
   if (Result<> done = transaction->commit(); !done) return done;
   store_->facts += batch.facts.size();
   store_->next_fact += batch.facts.size();
+  store_->facts_seal = seal;
   return {};
 }
 
@@ -234,8 +272,8 @@ Result<> Ledger::write_snapshot(const Snapshot& snapshot) {
   Result<Transaction> transaction = Transaction::begin(database);
   if (!transaction) return transaction.error();
   if (Result<> cleared = execute(database,
-                                 "delete from records; delete from counters; "
-                                 "delete from facts");
+                                 "delete from records; delete from facts;"
+                                 "delete from counters where name not glob 'seal_*'");
       !cleared) {
     return cleared;
   }
@@ -259,8 +297,13 @@ Result<> Ledger::write_snapshot(const Snapshot& snapshot) {
       fmt::format("insert into counters values ('next_job', {}), ('next_process', {})",
                   snapshot.next_job, snapshot.next_process);
   if (Result<> done = execute(database, counters); !done) return done;
+  const Result<std::uint64_t> seal = seal_of_rows(database, "records");
+  if (!seal) return seal.error();
+  if (Result<> done = write_seal(*store_->put_seal, "records", *seal); !done) return done;
+  if (Result<> done = write_seal(*store_->put_seal, "facts", 0); !done) return done;
   if (Result<> done = transaction->commit(); !done) return done;
   store_->facts = 0;
+  store_->facts_seal = 0;
   return {};
 }
 
@@ -368,6 +411,7 @@ Result<Past> Ledger::recover() {
   if (!last) return last.error();
   past.last_event = *last;
   if (Result<> read = read_access(database, past); !read) return read.error();
+  if (Result<> sealed = check_seals(database); !sealed) return sealed.error();
   return past;
 }
 

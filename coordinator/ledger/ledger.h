@@ -3,8 +3,9 @@
 //
 // SQLite with a write-ahead log and full sync: when append returns, the batch survives a loss of
 // power, whole or not at all. A snapshot replaces all facts before it. One coordinator holds the
-// file at a time. Rows of facts and records carry a check of their bytes, and facts are numbered
-// without gaps: what the disk has lost or changed is an error, not another history.
+// file at a time. Rows of facts and records carry a check of their bytes, facts are numbered
+// without gaps, and each part is sealed (seals.h): what the disk has lost or changed, or a copy
+// brought together from different moments, is an error, not another history.
 //
 //   auto ledger = Ledger::open({.folder = state});
 //   auto past = ledger->recover();          snapshot, then facts, in order
@@ -44,7 +45,7 @@ inline constexpr std::uint64_t kEventsMax = 100'000;
 inline constexpr std::uint64_t kAuditMax = 100'000;
 // What one read of events returns at most.
 inline constexpr std::uint32_t kEventsPerReadMax = 1'000;
-inline constexpr int kLedgerVersion = 2;
+inline constexpr int kLedgerVersion = 3;
 
 struct LedgerOptions {
   std::filesystem::path folder;  // holds ledger.sqlite; must be there

@@ -50,7 +50,7 @@ class Scratch {
   fs::path path_;
 };
 
-// Copies the file, with the log beside it if there is one (a copy of a ledger that was in use).
+// Copies the file, then the log beside it if there is one (a copy of a ledger that was in use).
 Result<> copy_ledger(const fs::path& file, const fs::path& folder) {
   std::error_code failed;
   fs::create_directories(folder, failed);
@@ -121,14 +121,97 @@ Result<> check_integrity(const fs::path& file) {
   return Error{ErrorCode::corrupt, fmt::format("{} is damaged: {}", file.string(), found)};
 }
 
+// A log that began anew while it was copied holds no transaction that is whole, and the file beside
+// it may be of an earlier time.
+Result<> check_log(const fs::path& file) {
+  constexpr std::uintmax_t kLogHeaderBytes = 32;
+  std::error_code none;
+  const std::uintmax_t bytes = fs::file_size(file.string() + "-wal", none);
+  if (none || bytes <= kLogHeaderBytes) return {};
+  Result<Database> database = open_database(file.string());
+  if (!database) return database.error();
+  // Busy, pages in the log, pages written back.
+  Result<Statement> log = Statement::prepare(database->get(), "pragma wal_checkpoint(passive)");
+  if (!log) return log.error();
+  const Result<bool> row = log->step();
+  if (!row) return row.error();
+  if (log->number(1) != 0) return {};
+  return Error{ErrorCode::corrupt,
+               fmt::format("{}-wal holds no whole transaction: it began anew while it was copied; "
+                           "copy both again, or use `tutti ledger backup`",
+                           file.string())};
+}
+
+// Events are numbered without gaps.
+Result<> check_events(const fs::path& file) {
+  Result<Database> database = open_database(file.string());
+  if (!database) return database.error();
+  const Result<std::uint64_t> missing = single_number(
+      database->get(), "select coalesce(max(seq) - min(seq) + 1 - count(*), 0) from events");
+  if (!missing) return missing.error();
+  if (*missing == 0) return {};
+  return Error{ErrorCode::corrupt,
+               fmt::format("{}: {} events are missing; copy it again by `tutti ledger backup`, or "
+                           "restore a backup",
+                           file.string(), *missing)};
+}
+
 Result<LedgerSummary> check_copy(const fs::path& file, const fs::path& folder) {
   if (Result<> known = check_magic(file); !known) return known.error();
   if (Result<> copied = copy_ledger(file, folder); !copied) return copied.error();
+  if (Result<> whole = check_log(folder / "ledger.sqlite"); !whole) return whole.error();
   // Opened as a ledger first: that replays the log, and says what is no ledger or a newer one.
   Result<LedgerSummary> summary = summarize(folder);
   if (!summary) return summary;
   if (Result<> sound = check_integrity(folder / "ledger.sqlite"); !sound) return sound.error();
+  if (Result<> whole = check_events(folder / "ledger.sqlite"); !whole) return whole.error();
   return summary;
+}
+
+// "" are the rows. The old log belongs to the old file only, and goes before it.
+constexpr const char* kSuffixes[] = {"-wal", "-shm", ""};
+
+Result<> move_file(const fs::path& from, const fs::path& to) {
+  std::error_code failed;
+  if (!fs::exists(from, failed)) return {};
+  fs::rename(from, to, failed);
+  if (failed) return errno_error("cannot move " + from.string(), failed.value());
+  return {};
+}
+
+// Moves the checked copy, which is durable in `checked`, to the ledger's place. The mark
+// (kLedgerRestoring) holds it from when the first file of the old ledger moves until the new one
+// is in place; nobody opens a ledger meanwhile, also after a crash. Once the copy has left the
+// mark, what is in the ledger's place is a copy as well, and not to be kept.
+Result<> replace_ledger(const fs::path& checked, const fs::path& folder) {
+  std::error_code failed;
+  const fs::path current = folder / "ledger.sqlite";
+  const fs::path kept = folder / "ledger.sqlite.replaced";
+  const fs::path mark = folder / kLedgerRestoring;
+  const bool resumed = fs::exists(mark, failed);
+  const bool moved = resumed && !fs::exists(mark / "ledger.sqlite", failed);
+  if (!resumed) {
+    for (const char* suffix : kSuffixes) {
+      if (fs::exists(current, failed)) fs::remove(kept.string() + suffix, failed);
+    }
+    if (Result<> done = move_file(checked, mark); !done) return done;
+  } else if (!moved) {
+    if (Result<> done = move_file(checked / "ledger.sqlite", mark / "ledger.sqlite"); !done)
+      return done;
+    if (Result<> synced = sync_folder(mark); !synced) return synced;
+  }
+  if (Result<> synced = sync_folder(folder); !synced) return synced;
+  for (const char* suffix : kSuffixes) {
+    if (moved) break;
+    const fs::path from = current.string() + suffix;
+    if (Result<> done = move_file(from, kept.string() + suffix); !done) return done;
+  }
+  const fs::path from = (moved ? checked : mark) / "ledger.sqlite";
+  if (Result<> done = move_file(from, current); !done) return done;
+  if (Result<> synced = sync_folder(folder); !synced) return synced;
+  fs::remove_all(mark, failed);
+  if (failed) return errno_error("cannot remove " + mark.string(), failed.value());
+  return sync_folder(folder);
 }
 
 }  // namespace
@@ -192,22 +275,13 @@ Result<LedgerSummary> restore_ledger(const fs::path& file, const fs::path& folde
     return Error{ErrorCode::already_exists,
                  "a coordinator runs in " + folder.string() + "; stop it first"};
   }
-  const Scratch scratch(folder / "ledger.restoring");
+  // What a crash leaves of this is a copy that nobody trusts.
+  const Scratch scratch(folder / "ledger.checking");
   Result<LedgerSummary> summary = check_copy(file, scratch.path());
   if (!summary) return summary;
-  const fs::path current = folder / "ledger.sqlite";
-  const fs::path copied = scratch.path() / "ledger.sqlite";
-  if (Result<> synced = sync_file(copied); !synced) return synced.error();
-  // The old log belongs to the old file only. It goes along, so that both can be put back.
-  for (const char* suffix : {"-wal", "-shm", ""}) {
-    const fs::path from = current.string() + suffix;
-    if (!fs::exists(from, failed)) continue;
-    fs::rename(from, folder / (std::string("ledger.sqlite.replaced") + suffix), failed);
-    if (failed) return errno_error("cannot move " + from.string(), failed.value());
-  }
-  fs::rename(copied, current, failed);
-  if (failed) return errno_error("cannot put " + current.string(), failed.value());
-  if (Result<> synced = sync_folder(folder); !synced) return synced.error();
+  if (Result<> synced = sync_file(scratch.path() / "ledger.sqlite"); !synced) return synced.error();
+  if (Result<> replaced = replace_ledger(scratch.path(), folder); !replaced)
+    return replaced.error();
   return summary;
 }
 

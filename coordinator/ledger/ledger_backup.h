@@ -30,6 +30,10 @@ class LedgerBackup {
   std::unique_ptr<State> state_;
 };
 
+// In a state folder where a restore is under way, or was ended by a crash: nobody opens the ledger
+// there until another restore has finished.
+inline constexpr const char* kLedgerRestoring = "ledger.restoring";
+
 // What a ledger file holds, after every part of it was read and checked.
 struct LedgerSummary {
   int version = 0;
@@ -45,8 +49,9 @@ struct LedgerSummary {
 Result<LedgerSummary> inspect_ledger(const std::filesystem::path& file);
 
 // Puts a checked copy of `file` in the place of the folder's ledger, which is kept beside it as
-// ledger.sqlite.replaced. Errors: those of inspect_ledger; already_exists (a coordinator runs
-// there).
+// ledger.sqlite.replaced. Whenever it is ended, the old ledger or the new one is there whole, or
+// nobody starts on it until it was done again. Errors: those of inspect_ledger; already_exists (a
+// coordinator runs there).
 Result<LedgerSummary> restore_ledger(const std::filesystem::path& file,
                                      const std::filesystem::path& folder);
 

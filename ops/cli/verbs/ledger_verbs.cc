@@ -99,7 +99,11 @@ Action declare_ledger_restore(Arguments& arguments) {
   arguments.epilogue(
       "With no coordinator running there. FILE is checked first; the ledger that was there is kept "
       "as\n"
-      "ledger.sqlite.replaced.");
+      "ledger.sqlite.replaced. One that was cut off is run again; no coordinator starts before.\n"
+      "Files that other programs copied while a coordinator ran (ledger.sqlite first, then its "
+      "-wal)\n"
+      "are restored, or refused if its log began anew meanwhile; `ledger backup` is never "
+      "refused.");
   return [options](Session& session) { return restore(*options, session); };
 }
 

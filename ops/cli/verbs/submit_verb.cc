@@ -93,7 +93,10 @@ Action declare_submit(Arguments& arguments) {
       "train.resume\n"
       "and folder are relative to the folder of FILE. With --follow or --wait it ends with the "
       "job's\n"
-      "exit code: 0 done, 1 failed, 3 infrastructure, 4 Tutti's own error.");
+      "exit code: 0 done, 1 failed, 3 infrastructure, 4 Tutti's own error.\n"
+      "A key is remembered for 7 days; of jobs that are forgotten (the 10,000 that ended last "
+      "are\n"
+      "kept), for the newest 100,000 of them.");
   return [options](Session& session) { return submit(*options, session); };
 }
 
