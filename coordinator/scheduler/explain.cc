@@ -99,8 +99,8 @@ Why why_room(Desk& desk, const JobRecord& job) {
   const Sum sum = desk.board.capacity.sum(shape);
   const std::uint32_t wanted = job.terms.ranks_min;
   if (sum.ever < wanted) {
-    return {ExplainReason::never_fits,
-            never_fits(job, sum.ever) + mixed_profiles(desk.board.capacity, shape)};
+    return {ExplainReason::never_fits, never_fits(desk.board.capacity, shape, job, sum.ever) +
+                                           mixed_profiles(desk.board.capacity, shape)};
   }
   const auto soft = desk.jobs.find(job.job);
   if (soft != desk.jobs.end() && soft->second.settle_until && job.terms.kind == "run") {
@@ -285,10 +285,9 @@ std::string line_of(const Desk& desk, const ExplainHolder& holder) {
 void write_start(const Desk& desk, Explanation& out) {
   if (!out.earliest_unix_ms) {
     if (out.must_end.empty()) return;
-    out.lines.push_back(fmt::format("when is not known: not all {} have a limit.time",
-                                    out.reason == ExplainReason::behind
-                                        ? "that run or are before it"
-                                        : "of them"));
+    out.lines.push_back(
+        fmt::format("when is not known: not all {} have a limit.time",
+                    out.reason == ExplainReason::behind ? "that run or are before it" : "of them"));
     return;
   }
   const std::string when = in_time(*out.earliest_unix_ms - desk.wall.unix_ms);

@@ -78,11 +78,16 @@ std::string waits_for_room(const JobRecord& job) {
                      : fmt::format("waits until {} slots are free", wanted);
 }
 
-std::string never_fits(const JobRecord& job, std::uint64_t ever) {
+std::string never_fits(scheduler::Capacity& capacity, const Shape& shape, const JobRecord& job,
+                       std::uint64_t ever) {
   if (ever == 0 && job.terms.device_memory_bytes != 0) {
     constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-    return fmt::format("no worker that suits it has a device with {:.1f} GiB of memory",
-                       static_cast<double>(job.terms.device_memory_bytes) / kGiB);
+    Shape smaller = shape;
+    smaller.device_memory_bytes = 0;
+    if (capacity.sum(smaller).ever > 0) {
+      return fmt::format("no worker that suits it has a device with {:.1f} GiB of memory",
+                         static_cast<double>(job.terms.device_memory_bytes) / kGiB);
+    }
   }
   if (ever == 0 && !job.terms.labels.empty()) {
     return fmt::format("no worker has the label {}", job.terms.labels.front());
@@ -439,7 +444,8 @@ class QueuePass {
     if (head_) return backfill(job, sum, shape);
     if (sum.ever < job.terms.ranks_min) {
       wait_for(desk_, id, Tell::events,
-               never_fits(job, sum.ever) + mixed_profiles(board_.capacity, shape));
+               never_fits(board_.capacity, shape, job, sum.ever) +
+                   mixed_profiles(board_.capacity, shape));
       return Turn::passed;
     }
     if (job.terms.kind == "run" && is_fenced_off(desk_, id)) return Turn::passed;

@@ -60,7 +60,8 @@ Placement stay(const ProcessRecord& process);
 // What a job waits for that needs more slots than are free, or (`ever`: what suits it in all) than
 // there are.
 std::string waits_for_room(const JobRecord& job);
-std::string never_fits(const JobRecord& job, std::uint64_t ever);
+std::string never_fits(scheduler::Capacity& capacity, const scheduler::Shape& shape,
+                       const JobRecord& job, std::uint64_t ever);
 
 // What the job waits for; an event says so if it is not just its turn.
 enum class Tell { readers, events };

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <utility>
 #include <vector>
 
@@ -29,11 +30,13 @@ constexpr std::string_view kHelp =
     R"(usage: tutti memory JOB.yaml [--set KEY=VALUE]... [-o text|json]
 
 What a training or serving job takes of the memory of each GPU, by component; of training with
-the number of ranks that takes most. Ask for such GPUs with resources.device_memory. The same
-figures decide in a rank whether the job, or the weights of a served model, fit.
+the number of ranks that takes most. `tutti plan` and `tutti submit` ask for such GPUs by it. The
+same figures decide in a rank whether the job, or the weights of a served model, fit in what the
+runtime leaves.
 
   --set KEY=VALUE    changes the spec, as in `tutti submit`
-  -o text|json       json: one object with `bytes`, `ranks`, `parts` (`name`, `bytes`)
+  -o text|json       json: one object with `bytes`, `least_bytes` (with which a server runs too,
+                     with fewer requests at once), `ranks`, `parts` (`name`, `bytes`)
 
 Examples:
   tutti memory big.yaml
@@ -41,8 +44,13 @@ Examples:
 )";
 
 constexpr double kMegabyte = 1024.0 * 1024.0;
-// The library's workspace of products, and what other ops take for themselves.
-constexpr std::uint64_t kServingOpsRoom = std::uint64_t{64} << 20;
+// Of a device that a process uses: the driver's context, the code of this build and its libraries,
+// NCCL's buffers. An estimate from above that was measured on no GPU.
+constexpr std::uint64_t kRuntimeRoom = std::uint64_t{768} << 20;
+
+std::uint64_t least_of(const training::MemoryEstimate& estimate) {
+  return estimate.least == 0 ? estimate.bytes() : estimate.least;
+}
 
 std::string text_of(const training::MemoryEstimate& estimate) {
   std::string out;
@@ -51,6 +59,7 @@ std::string text_of(const training::MemoryEstimate& estimate) {
   };
   for (const auto& part : estimate.parts) line(part.name, part.bytes);
   line("in all", estimate.bytes());
+  if (least_of(estimate) < estimate.bytes()) line("at least", least_of(estimate));
   return out + fmt::format("a GPU of each rank, with {} rank{}\n", estimate.ranks,
                            estimate.ranks == 1 ? "" : "s");
 }
@@ -60,8 +69,10 @@ std::string json_of(const training::MemoryEstimate& estimate) {
   for (const auto& part : estimate.parts) {
     parts.push_back(json::object{{"name", part.name}, {"bytes", part.bytes}});
   }
-  return json::serialize(json::object{
-             {"bytes", estimate.bytes()}, {"ranks", estimate.ranks}, {"parts", std::move(parts)}}) +
+  return json::serialize(json::object{{"bytes", estimate.bytes()},
+                                      {"least_bytes", least_of(estimate)},
+                                      {"ranks", estimate.ranks},
+                                      {"parts", std::move(parts)}}) +
          "\n";
 }
 
@@ -85,8 +96,15 @@ Result<training::MemoryEstimate> estimate_of_server(const spec::JobSpec& spec) {
       {"pages", batch * models::KvCache::bytes(d, context)},
       {"activations", models::InferencePass::workspace_bytes(d, limits)},
       {"logits", std::uint64_t{batch} * d.vocabulary * sizeof(float)},
-      {"ops", kServingOpsRoom},
+      {"ops", training::kOpsRoom},
+      {"runtime", kRuntimeRoom},
   };
+  // Half of what the weights leave is for pages, at least those of one whole context.
+  const std::uint64_t beside = models::InferencePass::workspace_bytes(d, limits) +
+                               std::uint64_t{batch} * d.vocabulary * sizeof(float) +
+                               training::kOpsRoom;
+  const std::uint64_t half = std::max(models::KvCache::bytes(d, context), beside);
+  estimate.least = std::min(estimate.bytes(), *weights + 2 * half + kRuntimeRoom);
   return estimate;
 }
 
@@ -94,13 +112,19 @@ Result<training::MemoryEstimate> estimate_of(const std::string& file,
                                              const std::vector<std::string>& settings) {
   const auto text = read_file(file);
   if (!text) return text.error();
-  const auto spec = spec::parse_job_spec(*text, {.file = file, .overrides = settings});
+  auto spec = spec::parse_job_spec(*text, {.file = file, .overrides = settings});
   if (!spec) return spec.error();
+  // As `tutti submit` reads it.
+  if (!spec->model.path.empty()) {
+    spec->model.path = (std::filesystem::path(file).parent_path() / spec->model.path).string();
+  }
   if (spec->kind == spec::JobKind::serve) return estimate_of_server(*spec);
   if (spec->kind != spec::JobKind::train) {
     return Error{ErrorCode::invalid_argument, file + ": it is no job of kind train or serve"};
   }
-  return training::estimate_memory(*spec);
+  auto estimate = training::estimate_memory(*spec);
+  if (estimate) estimate->parts.push_back({"runtime", kRuntimeRoom});
+  return estimate;
 }
 
 }  // namespace

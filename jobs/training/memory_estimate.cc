@@ -24,8 +24,6 @@ constexpr std::uint64_t kOperationsPerWeight = 6;
 constexpr std::uint64_t kLogitsHeld = std::uint64_t{1} << 26;
 constexpr std::uint64_t kLossRowsMin = 256;
 constexpr std::uint64_t kLossRowsMax = 8192;
-// The library's workspace of products, and what other ops take for themselves.
-constexpr std::uint64_t kOpsRoom = std::uint64_t{64} << 20;
 
 // Sums that stand at once while subtrees are added depth first (shard_gradients.h).
 std::uint64_t gradient_buffers(const kernels::ShardTree& tree, std::uint64_t rank) {
@@ -38,7 +36,8 @@ std::uint64_t gradient_buffers(const kernels::ShardTree& tree, std::uint64_t ran
   return most;
 }
 
-// Logits of a chunk of rows; and where products round their inputs, the largest two of them.
+// Logits of a chunk of rows; and where inputs are rounded, the largest two of a product, or those
+// of attention with what it sums beside them.
 std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDescription& d,
                             std::uint64_t rows) {
   const std::uint64_t vocabulary = d.vocabulary;
@@ -49,7 +48,9 @@ std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDesc
   const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());
   const std::uint64_t in_loss = chunk * vocabulary + vocabulary * width;
   const std::uint64_t in_layer = rows * (d.feed_forward + width) + d.feed_forward * width;
-  return logits + std::max(in_loss, in_layer) * sizeof(std::uint16_t);
+  const std::uint64_t padded = d.head_dim <= 64 ? 64 : std::max<std::uint64_t>(128, d.head_dim);
+  const std::uint64_t in_attention = 2 * rows * ((d.heads + d.kv_heads) * padded + d.heads);
+  return logits + std::max({in_loss, in_layer, in_attention}) * sizeof(std::uint16_t);
 }
 
 }  // namespace

@@ -18,6 +18,9 @@
 
 namespace tutti::training {
 
+// What ops take for themselves, of training and of serving.
+inline constexpr std::uint64_t kOpsRoom = std::uint64_t{64} << 20;
+
 struct MemoryPart {
   std::string name;
   std::uint64_t bytes = 0;
@@ -26,6 +29,7 @@ struct MemoryPart {
 struct MemoryEstimate {
   std::vector<MemoryPart> parts;
   std::uint32_t ranks = 1;
+  std::uint64_t least = 0;  // with which it runs too, more slowly; 0: it needs all parts
 
   std::uint64_t bytes() const;
 };

@@ -53,8 +53,9 @@ std::string logs_of(const Cluster& cluster, std::uint64_t job) {
 }
 
 // Ends a job that must fail; its messages.
-std::string why_it_fails(const Cluster& cluster, int expected) {
-  const auto job = cluster.submit(spec_for(cluster, 1));
+std::string why_it_fails(const Cluster& cluster, int expected,
+                         const std::vector<std::string>& options = {}) {
+  const auto job = cluster.submit(spec_for(cluster, 1), options);
   CHECK(cluster.wait(job) == expected);
   return cluster.tutti({"job", std::to_string(job)}).out;
 }
@@ -156,14 +157,54 @@ TEST_CASE("emulation: a served model gives the CPU's tokens, also after its rank
 
 TEST_CASE(
     "emulation: a job that the device's memory does not fit is the user's, with the numbers") {
+  // It asks for less than it is estimated to take, so that it is placed.
+  const std::vector<std::string> too_little{"--set", "resources.device_memory=1MiB"};
   {
     Cluster cluster(emulated(1, {"TUTTI_EMULATION_MEMORY=67108864"}));
-    CHECK(why_it_fails(cluster, 1).find("MB of memory on emulation, which has 64 MB free") != npos);
+    CHECK(why_it_fails(cluster, 1, too_little)
+              .find("MB of memory on emulation, which has 64 MB free") != npos);
   }
   // Another process takes it after it was looked at.
   Cluster cluster(
       emulated(1, {"TUTTI_EMULATION_MEMORY=268435456", "TUTTI_EMULATION_TAKEN_LATER=268000000"}));
-  CHECK(why_it_fails(cluster, 1).find("out of memory: the GPU has no") != npos);
+  CHECK(why_it_fails(cluster, 1, too_little).find("out of memory: the GPU has no") != npos);
+}
+
+TEST_CASE("emulation: plan tells what a job takes of a GPU, submit asks for it or refuses") {
+  Cluster cluster(emulated(2, {"TUTTI_EMULATION_MEMORY=943718400"}));
+  const auto file = (cluster.files() / "job.yaml").string();
+  REQUIRE(write_file_atomically(file, spec_for(cluster, 1)));
+  const test::Finished planned = cluster.tutti({"plan", file});
+  INFO(planned.out << planned.err);
+  CHECK(planned.code == 0);
+  CHECK(planned.out.find("activations") != npos);
+  CHECK(planned.out.find("fits: the largest GPU has 900 MiB") != npos);
+  const test::Finished sent = cluster.tutti({"submit", file, "--wait"});
+  INFO(sent.err);
+  CHECK(sent.code == 0);
+  CHECK(sent.err.find("by the estimate (resources.device_memory") != npos);
+
+  // Larger than any GPU: nothing is submitted, and a smaller micro-batch would do.
+  const std::vector<std::string> large{"--set", "data.sequence=2048", "--set", "model.width=256",
+                                       "--set", "train.micro=4",      "--set", "parallel.shards=1"};
+  std::vector<std::string> words{"submit", file};
+  words.insert(words.end(), large.begin(), large.end());
+  const test::Finished refused = cluster.tutti(words);
+  INFO(refused.out << refused.err);
+  CHECK(refused.code == 5);
+  CHECK(refused.out.empty());
+  CHECK(refused.err.find("activations") != npos);
+  CHECK(refused.err.find("with train.micro=1 it takes") != npos);
+  words.front() = "plan";
+  words.insert(words.end(), {"-o", "json"});
+  const test::Finished plan = cluster.tutti(words);
+  CHECK(plan.code == 5);
+  const boost::json::value memory = boost::json::parse(plan.out).at("device_memory");
+  CHECK(memory.at("fits") == false);
+  CHECK(memory.at("largest_device_bytes").to_number<std::uint64_t>() == 943718400);
+  const boost::json::value jobs = boost::json::parse(cluster.tutti({"jobs", "-o", "json"}).out);
+  CHECK(jobs.at("jobs").as_array().size() == 1);
+  CHECK(cluster.stop() == 0);
 }
 
 TEST_CASE("emulation: a missing or old driver is one line in the job") {

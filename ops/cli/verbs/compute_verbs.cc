@@ -7,15 +7,14 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <iterator>
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/event_stream.h"
 #include "ops/cli/client/fields.h"
+#include "ops/cli/rank_tools.h"
 #include "ops/cli/verbs.h"
 
 namespace tutti::cli {
@@ -91,13 +90,7 @@ bool names_a_file(const std::string& model) {
 }  // namespace
 
 int pass_to_rank(const std::vector<std::string>& words, Session&) {
-  std::error_code failed;
-  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failed);
-  const auto asked = std::find(words.begin(), words.end(), "--device");
-  const bool gpu = asked != words.end() && std::next(asked) != words.end() &&
-                   std::next(asked)->starts_with("gpu");
-  const std::string program =
-      (self.parent_path() / (gpu ? "tutti-rank-cuda" : "tutti-rank")).string();
+  const std::string program = rank_binary(words);
   std::vector<std::string> command = words;
   command.insert(command.begin(), program);
   std::vector<char*> arguments;

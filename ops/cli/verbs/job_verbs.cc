@@ -14,6 +14,8 @@
 #include "ops/cli/client/job_list.h"
 #include "ops/cli/client/job_names.h"
 #include "ops/cli/client/watch.h"
+#include "ops/cli/device_fit.h"
+#include "ops/cli/rank_tools.h"
 #include "ops/cli/spec_file.h"
 #include "ops/cli/text/job_text.h"
 #include "ops/cli/verbs.h"
@@ -87,14 +89,20 @@ struct PlanOptions {
 };
 
 int plan(const PlanOptions& options, const Session& session) {
-  const Result<spec::JobSpec> spec = load_spec_file(options.file, options.overrides);
+  Result<spec::JobSpec> spec = load_spec_file(options.file, options.overrides);
   if (!spec) return fail(spec.error());
   Connection connection;
+  const Result<boost::json::value> nodes = connection.api().get("/api/v1/nodes");
+  if (!nodes) return fail(nodes.error());
+  const DeviceFit fit = fit_devices(*spec, devices_of(*nodes), ask_device_memory);
   const boost::json::object body{{"spec", spec::to_yaml(*spec)}, {"file", options.file}};
-  const Result<boost::json::value> answer =
+  Result<boost::json::value> answer =
       connection.api().post("/api/v1/plan", body, Api::Repeat::allowed);
   if (!answer) return fail(answer.error());
+  if (session.json() && answer->is_object()) answer->as_object()["device_memory"] = fit_json(fit);
   show_explanation(*answer, session);
+  if (!session.json()) print(fit_text(fit));
+  if (fit.is_refused()) return fail(kRefused, misfit_line(fit));
   return text_of(*answer, "reason") == "never_fits" ? kRefused : kDone;
 }
 
@@ -174,7 +182,8 @@ Action declare_plan(Arguments& arguments) {
   arguments.epilogue(
       "Submits nothing: says whether the job would start at once, and if not what it would wait "
       "for,\n"
-      "who holds it and the earliest start. Ends with 5 if the cluster could never hold it.");
+      "who holds it and the earliest start. Of a job for GPUs also what it takes of their memory,\n"
+      "by component, and whether that fits. Ends with 5 if the cluster could never hold it.");
   return [options](Session& session) { return plan(*options, session); };
 }
 

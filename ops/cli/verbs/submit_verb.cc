@@ -3,13 +3,18 @@
 
 #include <boost/json/object.hpp>
 
+#include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
 #include "ops/cli/client/interrupt.h"
 #include "ops/cli/client/watch.h"
+#include "ops/cli/device_fit.h"
+#include "ops/cli/rank_tools.h"
 #include "ops/cli/spec_file.h"
+#include "ops/cli/text/table.h"
 #include "ops/cli/verbs.h"
 #include "protocol/base/secret.h"
 #include "protocol/spec/parse.h"
@@ -35,11 +40,9 @@ int finish(Session& session, const Result<boost::json::value>& job) {
 
 // A gang that no set of the nodes known now can hold would wait in silence: its sender is told.
 // Nodes that are away count, and so do those that come later, with --queue.
-Result<> check_fit(Api& api, const spec::JobSpec& spec) {
-  const Result<boost::json::value> answer = api.get("/api/v1/nodes");
-  if (!answer) return answer.error();
+Result<> check_slots(const boost::json::value& nodes, const spec::JobSpec& spec) {
   std::int64_t slots = 0;
-  for (const boost::json::value& node : list_of(*answer, "nodes")) slots += whole_of(node, "slots");
+  for (const boost::json::value& node : list_of(nodes, "nodes")) slots += whole_of(node, "slots");
   if (slots == 0 || spec.resources.ranks_min <= slots) return {};
   return Error{ErrorCode::invalid_argument,
                fmt::format("the job needs {} ranks and the cluster has {} slots; lower "
@@ -48,13 +51,35 @@ Result<> check_fit(Api& api, const spec::JobSpec& spec) {
                            spec.resources.ranks_min, slots)};
 }
 
+// Asks for GPUs that are large enough, and says so beside the id.
+std::optional<int> fit_and_tell(spec::JobSpec& spec, const boost::json::value& nodes,
+                                const SubmitOptions& options) {
+  const DeviceFit fit = fit_devices(spec, devices_of(nodes), ask_device_memory);
+  if (fit.is_refused() && !options.queue) {
+    fmt::print(stderr, "{}", fit_text(fit));
+    return fail(kRefused, misfit_line(fit) + "; or wait for larger ones with --queue");
+  }
+  if (!fit.problem.empty()) fail(kDone, "memory of its GPUs is not estimated: " + fit.problem);
+  if (fit.filled) {
+    fail(kDone, fmt::format("asks for GPUs of {} by the estimate (resources.device_memory; "
+                            "`tutti plan` shows its parts)",
+                            print_bytes_short(spec.resources.device_memory_bytes)));
+  }
+  return std::nullopt;
+}
+
 int submit(const SubmitOptions& options, Session& session) {
-  const Result<spec::JobSpec> spec = load_spec_file(options.file, options.overrides);
+  Result<spec::JobSpec> spec = load_spec_file(options.file, options.overrides);
   if (!spec) return fail(spec.error());
   Connection connection;
   Api& api = connection.api();
-  if (!options.queue) {
-    if (Result<> fits = check_fit(api, *spec); !fits) return fail(fits.error());
+  if (!options.queue || takes_gpus(*spec)) {
+    const Result<boost::json::value> nodes = api.get("/api/v1/nodes");
+    if (!nodes) return fail(nodes.error());
+    if (!options.queue) {
+      if (Result<> fits = check_slots(*nodes, *spec); !fits) return fail(fits.error());
+    }
+    if (const auto refused = fit_and_tell(*spec, *nodes, options)) return *refused;
   }
   // The key makes the request repeatable: the same key gives the same job.
   const std::string key = options.key.empty() ? random_hex(16) : options.key;
@@ -87,11 +112,13 @@ Action declare_submit(Arguments& arguments) {
   arguments.flag("-f,--follow", options->follow, "show progress until the job ends");
   arguments.flag("--wait", options->wait, "wait until the job ends");
   arguments.flag("--queue", options->queue,
-                 "submit although it needs more ranks than the cluster has slots now");
+                 "submit although the cluster has too few slots, or too small GPUs, now");
   arguments.epilogue(
       "Prints the job's id. Paths in data.text, data.tokens, data.tokenizer, model.path, "
       "train.resume\n"
-      "and folder are relative to the folder of FILE. With --follow or --wait it ends with the "
+      "and folder are relative to the folder of FILE. A job for GPUs that does not say\n"
+      "resources.device_memory asks for what it is estimated to take. With --follow or --wait it "
+      "ends with the "
       "job's\n"
       "exit code: 0 done, 1 failed, 3 infrastructure, 4 Tutti's own error.\n"
       "A key is remembered for 7 days; of jobs that are forgotten (the 10,000 that ended last "

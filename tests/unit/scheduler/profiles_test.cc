@@ -127,6 +127,20 @@ TEST_CASE("devices: a rank that asks for memory of its device gets one that has 
   CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"small-0"});
 }
 
+TEST_CASE("devices: memory is what a job waits for only where nothing else is missing") {
+  Driver driver;
+  driver.join("cpu", 2);
+  driver.join_gpus("small", 1, kNew, std::uint64_t{24} << 30);
+  spec::JobSpec spec = run_spec(1);
+  spec.resources.device_memory_bytes = std::uint64_t{8} << 30;
+  spec.resources.labels = {{"zone", "moon"}};
+  CHECK(driver.job(driver.submit(spec)).waiting == "no worker has the label zone=moon");
+  spec.resources.labels = {};
+  spec.resources.device_memory_bytes = std::uint64_t{40} << 30;
+  CHECK(driver.job(driver.submit(spec)).waiting ==
+        "no worker that suits it has a device with 40.0 GiB of memory");
+}
+
 TEST_CASE("devices: on a node of unequal ones, a job with little leaves the large one to others") {
   Driver driver;
   driver.join_gpus("mixed", {std::uint64_t{80} << 30, std::uint64_t{24} << 30}, kNew);
