@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +33,10 @@ constexpr std::uint32_t kVersion = 1;
 // Some hundreds of matrices are a large model's.
 constexpr std::uint32_t kPiecesMax = 1 << 20;
 constexpr std::uint64_t kPage = 4096;
+// KEY.images; while it is written, KEY.images.new-XXXX.
+constexpr std::string_view kSuffix = ".images";
+constexpr std::string_view kUnfinished = ".new-";
+constexpr std::size_t kKeyDigits = 32;
 
 struct Header {
   std::array<char, 8> magic = kMagic;
@@ -122,8 +128,21 @@ Result<> write_file(int file, const Header& header, std::span<const Entry> table
     if (auto done = write_at(file, pieces[i], table[i].offset); !done) return done;
   }
   if (::ftruncate(file, static_cast<off_t>(header.bytes)) != 0) return errno_error("write", errno);
-  if (::fsync(file) != 0) return errno_error("sync", errno);
   return {};
+}
+
+enum class Name { foreign, whole, unfinished };
+
+Name name_of(const std::filesystem::path& path) {
+  const std::string name = path.filename().string();
+  if (std::string_view(name).find_first_not_of("0123456789abcdef") != kKeyDigits) {
+    return Name::foreign;
+  }
+  const std::string_view rest = std::string_view(name).substr(kKeyDigits);
+  if (rest == kSuffix) return Name::whole;
+  const bool ours =
+      rest.starts_with(kSuffix) && rest.substr(kSuffix.size()).starts_with(kUnfinished);
+  return ours ? Name::unfinished : Name::foreign;
 }
 
 bool not_kept(const std::filesystem::path& file, std::string_view why) {
@@ -132,6 +151,12 @@ bool not_kept(const std::filesystem::path& file, std::string_view why) {
 }
 
 }  // namespace
+
+std::uint64_t free_bytes_at(const std::filesystem::path& folder) {
+  struct statvfs status {};
+  if (::statvfs(folder.c_str(), &status) != 0) return 0;
+  return std::uint64_t{status.f_bavail} * status.f_frsize;
+}
 
 MappedImages::~MappedImages() {
   if (!mapping_.empty()) ::munmap(mapping_.data(), mapping_.size());
@@ -154,7 +179,7 @@ ImageCache ImageCache::from_environment() {
 }
 
 std::filesystem::path ImageCache::file_of(const Hash128& key) const {
-  return options_.folder / (kernels::to_string(key) + ".images");
+  return options_.folder / (kernels::to_string(key) + std::string(kSuffix));
 }
 
 std::optional<MappedImages> ImageCache::find(const kernels::OpContext& ctx,
@@ -185,58 +210,74 @@ std::optional<MappedImages> ImageCache::find(const kernels::OpContext& ctx,
   return found;
 }
 
-// Removes what was used longest ago, files that a writer has left included, until `bytes` more fit.
+// Removes what writers have left that are no more, and what was used longest ago, until `bytes`
+// more fit. Nothing of it where they never will. Under the folder's lock.
 bool ImageCache::make_room(std::uint64_t bytes) const {
-  if (bytes > options_.bytes_max) return false;
   struct Kept {
     std::filesystem::file_time_type used;
     std::uint64_t bytes;
     std::filesystem::path path;
   };
   std::vector<Kept> kept;
-  std::uint64_t sum = bytes;
+  std::uint64_t held = 0;
   std::error_code error;
   for (std::filesystem::directory_iterator at(options_.folder, error), end; !error && at != end;
        at.increment(error)) {
     std::error_code gone;  // another process may remove it meanwhile
-    if (!at->is_regular_file(gone) || at->path().string().find(".images") == std::string::npos) {
+    const Name name = name_of(at->path());
+    if (name == Name::foreign || !at->is_regular_file(gone)) continue;
+    if (name == Name::unfinished) {
+      std::filesystem::remove(at->path(), gone);
       continue;
     }
     const Kept one{at->last_write_time(gone), at->file_size(gone), at->path()};
     if (gone) continue;
-    sum += one.bytes;
+    held += one.bytes;
     kept.push_back(one);
   }
+  const std::uint64_t free = options_.free_bytes(options_.folder);
+  std::uint64_t removed = 0;
+  const auto fits = [&](std::uint64_t without) {
+    return bytes <= options_.bytes_max && held - without <= options_.bytes_max - bytes &&
+           bytes <= (free + without) / 2;
+  };
+  if (!fits(held)) return false;
   std::ranges::sort(kept, {}, &Kept::used);
   for (const Kept& oldest : kept) {
-    if (sum <= options_.bytes_max) break;
+    if (fits(removed)) break;
     std::error_code ignored;
-    if (std::filesystem::remove(oldest.path, ignored)) sum -= oldest.bytes;
+    if (std::filesystem::remove(oldest.path, ignored)) removed += oldest.bytes;
   }
-  return sum <= options_.bytes_max;
+  return fits(removed);
 }
 
 bool ImageCache::store(const kernels::OpContext& ctx, const Hash128& key,
                        std::span<const Piece> pieces) const {
   if (!keeps()) return false;
   const auto path = file_of(key);
+  std::error_code error;
+  std::filesystem::create_directories(options_.folder, error);
+  if (error) return not_kept(path, error.message());
+  const FileDescriptor lock(::open(options_.folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!lock || ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    return not_kept(path, errno == EWOULDBLOCK ? "another process is writing some"
+                                               : errno_error("lock", errno).message);
+  }
   Header header{.pieces = static_cast<std::uint32_t>(pieces.size()), .key = key, .hash = {}};
   std::vector<Entry> table;
   header.bytes = whole_pages(sizeof header + pieces.size() * sizeof(Entry));
   for (const Piece& piece : pieces) {
-    table.push_back({header.bytes, piece.size(), hash_piece(ctx, piece)});
+    table.push_back({header.bytes, piece.size(), {}});
     header.bytes += whole_pages(piece.size());
   }
-  header.hash = hash_head(header, table);
-
-  std::error_code error;
-  std::filesystem::create_directories(options_.folder, error);
-  if (error) return not_kept(path, error.message());
   if (!make_room(header.bytes)) {
-    return not_kept(path,
-                    fmt::format("{} bytes; the limit is {}", header.bytes, options_.bytes_max));
+    return not_kept(path, fmt::format("{} bytes; the limit is {}, and half of what is free",
+                                      header.bytes, options_.bytes_max));
   }
-  const std::filesystem::path beside = path.string() + ".new-" + random_hex(4);
+  for (std::size_t i = 0; i < pieces.size(); ++i) table[i].hash = hash_piece(ctx, pieces[i]);
+  header.hash = hash_head(header, table);
+  const std::filesystem::path beside =
+      fmt::format("{}{}{}", path.string(), kUnfinished, random_hex(4));
   FileDescriptor file(::open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file) return not_kept(path, errno_error("write", errno).message);
   Result<> written = write_file(file.get(), header, table, pieces);
@@ -245,7 +286,6 @@ bool ImageCache::store(const kernels::OpContext& ctx, const Hash128& key,
     written = errno_error("rename", errno);
   }
   if (!written) ::unlink(beside.c_str());
-  if (written) written = sync_folder(options_.folder);
   return written ? true : not_kept(path, written.error().message);
 }
 

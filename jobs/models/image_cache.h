@@ -4,13 +4,17 @@
 //   FOLDER/KEY.images    header | table: offset, bytes, hash of each piece | pieces, page by page
 //
 // The key is the caller's: the hash of what the images were made from and how. A file is written
-// beside, synced and renamed, and never changed after that; so processes share it, and its pages in
-// memory. Before it is used its header, its length and the hash of each piece are checked: a file
-// that is damaged or no file of ours is passed over with a line in the log, and replaced by the
-// next store. So are a folder that cannot be written and a full disk: no start fails for its cache.
+// beside and renamed, and never changed after that; so processes share it, and its pages in memory.
+// It is not synced: before it is used its header, its length and the hash of each piece are
+// checked, and a file that is damaged or no file of ours is passed over with a line in the log, and
+// replaced by the next store. So are a folder that cannot be written and a full disk: no start
+// fails for its cache.
 //
-// Files are removed, the one longest unused first, so that all of them stay within `bytes_max`;
-// processes that have mapped one keep it.
+// One process writes at a time, by a lock on the folder; another's store keeps nothing meanwhile.
+// Files are removed, the one longest unused first, so that all of them stay within `bytes_max` and
+// a new one takes at most half of the space that is free; processes that have mapped one keep it.
+// What a writer that died has left is removed by the next. Files of other names are nobody's
+// business here.
 //
 // Ownership: none; what was mapped is owned by MappedImages. Threads: any; processes may share the
 // folder.
@@ -51,11 +55,15 @@ class MappedImages {
   std::vector<std::span<const std::byte>> pieces_;
 };
 
+std::uint64_t free_bytes_at(const std::filesystem::path& folder);
+
 class ImageCache {
  public:
   struct Options {
     std::filesystem::path folder;  // made when it is first written to; empty: nothing is kept
     std::uint64_t bytes_max = std::uint64_t{32} << 30;  // of all files together
+    // Bytes that are free where the folder is; another one in tests.
+    std::uint64_t (*free_bytes)(const std::filesystem::path& folder) = free_bytes_at;
   };
 
   explicit ImageCache(Options options) : options_(std::move(options)) {}
@@ -67,7 +75,7 @@ class ImageCache {
   // None: there is no file of this key, or not a sound one.
   std::optional<MappedImages> find(const kernels::OpContext& ctx,
                                    const kernels::Hash128& key) const;
-  // Each piece has a multiple of 4 bytes. Whether it was kept.
+  // Each piece has a multiple of 4 bytes. Whether they were kept.
   bool store(const kernels::OpContext& ctx, const kernels::Hash128& key,
              std::span<const std::span<const std::byte>> pieces) const;
 

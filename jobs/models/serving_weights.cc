@@ -133,13 +133,6 @@ struct ServingWeights::Maker {
 
   Result<WeightImage> kept_image(Index outputs, Index inputs) {
     WeightImage image;
-    if (!format.format) {
-      const auto piece = next(kernels::PackedWeight::image_bytes(outputs, inputs));
-      if (!piece) return piece.error();
-      image.fp32 =
-          kernels::PackedWeight::view(outputs, inputs, reinterpret_cast<const float*>(*piece));
-      return image;
-    }
     const auto piece = next(kernels::QuantisedWeight::image_bytes(*format.format, outputs, inputs));
     if (!piece) return piece.error();
     image.quantised = kernels::QuantisedWeight::view(*format.format, outputs, inputs, *piece);
@@ -155,8 +148,6 @@ struct ServingWeights::Maker {
       auto packed = kernels::pack_weight(ctx, weight);
       if (!packed) return packed.error();
       image.fp32 = *std::move(packed);
-      pieces.emplace_back(reinterpret_cast<const std::byte*>(image.fp32.image()),
-                          kernels::PackedWeight::image_bytes(weight.rows, weight.columns));
       return image;
     }
     auto quantised = kernels::quantise_weight(ctx, *format.format, weight);
@@ -262,14 +253,17 @@ Result<const FormatName*> named(std::string_view format) {
                            fmt::join(serving_formats(), ", "))};
 }
 
+bool is_quantised(const FormatName& format) {
+  return format.format && *format.format != WeightFormat::bf16;
+}
+
 // What images depend on: the layouts of this build, the format, the path, and each parameter's
 // name, shape and values.
 Result<kernels::Hash128> key_of(const kernels::OpContext& ctx, const Decoder& decoder,
                                 const FormatName& format, const ServingWeights::Source& source) {
   const kernels::FloatBuffer scratch(largest_of(decoder));
-  std::string how =
-      fmt::format("{} {} {} {}\n", format.name, kernels::kImageVersion,
-                  kernels::kQuantisedImageVersion, kernels::to_string(kernels::cpu_path()));
+  std::string how = fmt::format("{} {} {}\n", format.name, kernels::kQuantisedImageVersion,
+                                kernels::to_string(kernels::cpu_path()));
   for (const Parameter& parameter : decoder.layout().parameters()) {
     const std::span<float> values = scratch.span().first(parameter.elements);
     if (auto read = source(parameter, values); !read) return read.error();
@@ -317,7 +311,9 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
   const Source source = [&](const Parameter& parameter, std::span<float> values) {
     return reader->read(parameter.name, parameter.shape, values);
   };
-  if (!cache.keeps() || ctx.device != nullptr) return make(ctx, decoder, format, source);
+  if (!cache.keeps() || ctx.device != nullptr || !is_quantised(**found)) {
+    return make(ctx, decoder, format, source);
+  }
   const auto key = key_of(ctx, decoder, **found, source);
   if (!key) return key.error();
   if (auto kept = cache.find(ctx, *key)) {

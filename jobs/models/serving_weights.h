@@ -12,8 +12,9 @@
 // every CPU path and for any number of threads. A device's products by formats other than fp32 have
 // the CPU's bits; its norms and attention have their own.
 //
-// Images of a folder's weights are kept in the cache (image_cache.h) under the hash of all its
-// parameters: a later start on a CPU with the same weights and format maps them.
+// Quantised images of a folder's weights are kept in a cache (image_cache.h) under the hash of all
+// its parameters: a later start on a CPU with the same weights and format maps them. fp32 and bf16
+// are not: to read their images costs as much as to make them.
 //
 // Ownership: owns everything; the decoder and the device that it was made for must outlive it.
 // Threads: immutable once made. Errors: those of the source; invalid_argument (an unknown format; a
@@ -47,7 +48,7 @@ class ServingWeights {
                                      std::string_view format, std::span<const float> arena);
   static Result<ServingWeights> load(const kernels::OpContext& ctx, const Decoder& decoder,
                                      std::string_view format, const std::filesystem::path& folder,
-                                     const ImageCache& cache = ImageCache::from_environment());
+                                     const ImageCache& cache);
 
   std::uint64_t bytes() const;
   // What they will take of a device, from shapes alone. Errors: invalid_argument (the format).

@@ -139,7 +139,7 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
       serving::load_served_model({&*pool_, device_.get()}, spec_.model.path, spec_.serve.weights);
   if (!model) return model.error();
   model_.emplace(*std::move(model));
-  TUTTI_LOG_INFO("rank", "serves {}: {} MB of weights in {}", name_, model_->images->bytes() >> 20,
+  TUTTI_LOG_INFO("rank", "serves {}: {} MB of weights in {}", name_, model_->images.bytes() >> 20,
                  spec_.serve.weights);
   if (!device_) return {};
   // Half of what is left of the device is for caches.

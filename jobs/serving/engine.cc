@@ -81,11 +81,6 @@ struct Engine::Impl {
         pool(description, options.cache_bytes_max, ctx.device),
         pass(*model.decoder, {.rows_max = options.step_tokens, .samples_max = options.batch_max},
              ctx.device) {
-    if (model.images == nullptr) {
-      auto made = models::ServingWeights::from(ctx, *model.decoder, "fp32", model.weights);
-      TUTTI_ASSERT(made.ok());
-      own_images.emplace(*std::move(made));
-    }
     end_tokens = model.end_tokens;
     for (const std::int64_t id : description.end_tokens) {
       end_tokens.push_back(static_cast<std::int32_t>(id));
@@ -118,7 +113,6 @@ struct Engine::Impl {
   const std::uint32_t prompt_rows_max;
   CachePool pool;
   models::InferencePass pass;
-  std::optional<models::ServingWeights> own_images;
   std::vector<kernels::TokenDraw> draws;  // of the wanted rows of a batch
   std::vector<kernels::ChosenToken> chosen;
   std::vector<std::int32_t> end_tokens;
@@ -250,8 +244,7 @@ void Engine::Impl::run_batch() {
   chosen.resize(draws.size());
   ++totals.steps;
   const Instant begin = monotonic_now();
-  const auto& images = own_images ? *own_images : *model.images;
-  if (const Result<> run = pass.choose(ctx, images, chunks, draws, chosen); !run) {
+  if (const Result<> run = pass.choose(ctx, *model.images, chunks, draws, chosen); !run) {
     return fail_batch(run.error());
   }
   note_step(monotonic_now() - begin);

@@ -60,13 +60,11 @@ struct EngineStatus {
 
 struct EngineModel {
   const models::Decoder* decoder = nullptr;
-  std::span<const float> weights;                    // of the decoder's layout, host memory
+  const models::ServingWeights* images = nullptr;    // of the decoder, where the ops run
   const tokenizers::Tokenizer* tokenizer = nullptr;  // null: token ids in and out only
   // That end an answer besides those of the decoder's description. If both are empty, the
   // tokenizer's end-of-text token does.
   std::vector<std::int32_t> end_tokens = {};
-  // Read in place of `weights`, where the ops run; null: the engine makes fp32 images of those.
-  const models::ServingWeights* images = nullptr;
 };
 
 class Engine {

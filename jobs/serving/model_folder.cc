@@ -34,11 +34,20 @@ Result<std::vector<std::int32_t>> read_end_tokens(const std::filesystem::path& p
   return ids;
 }
 
-// What lies beside the weights.
-Result<ServedModel> with_companions(models::LoadedModel model,
-                                    const std::filesystem::path& folder) {
-  ServedModel served{
-      .model = std::move(model), .images = {}, .tokenizer = std::nullopt, .end_tokens = {}};
+}  // namespace
+
+Result<ServedModel> load_served_model(const kernels::OpContext& ctx,
+                                      const std::filesystem::path& folder,
+                                      std::string_view format) {
+  auto decoder = models::load_decoder(folder);
+  if (!decoder) return decoder.error();
+  auto images = models::ServingWeights::load(ctx, *decoder, format, folder,
+                                             models::ImageCache::from_environment());
+  if (!images) return images.error();
+  ServedModel served{.decoder = *std::move(decoder),
+                     .images = *std::move(images),
+                     .tokenizer = std::nullopt,
+                     .end_tokens = {}};
   Result<std::vector<std::int32_t>> end_tokens = read_end_tokens(folder / "generation_config.json");
   if (!end_tokens) return end_tokens.error();
   served.end_tokens = std::move(*end_tokens);
@@ -47,26 +56,6 @@ Result<ServedModel> with_companions(models::LoadedModel model,
   Result<tokenizers::Tokenizer> tokenizer = tokenizers::Tokenizer::load(path.string());
   if (!tokenizer) return tokenizer.error();
   served.tokenizer = std::move(*tokenizer);
-  return served;
-}
-
-}  // namespace
-
-Result<ServedModel> load_served_model(const std::filesystem::path& folder) {
-  Result<models::LoadedModel> model = models::load_model(folder);
-  if (!model) return model.error();
-  return with_companions(std::move(*model), folder);
-}
-
-Result<ServedModel> load_served_model(const kernels::OpContext& ctx,
-                                      const std::filesystem::path& folder,
-                                      std::string_view format) {
-  auto decoder = models::load_decoder(folder);
-  if (!decoder) return decoder.error();
-  auto images = models::ServingWeights::load(ctx, *decoder, format, folder);
-  if (!images) return images.error();
-  Result<ServedModel> served = with_companions({*std::move(decoder), {}}, folder);
-  if (served) served->images.emplace(*std::move(images));
   return served;
 }
 

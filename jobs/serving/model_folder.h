@@ -3,7 +3,8 @@
 // Chat models name more end tokens in generation_config.json than in config.json.
 // A tokenizer may have ids that the model lacks; a prompt that uses one is refused by itself.
 //
-// Errors: those of load_model and Tokenizer::load; corrupt (generation_config.json).
+// Errors: those of load_decoder, ServingWeights::load and Tokenizer::load; corrupt
+// (generation_config.json).
 #pragma once
 
 #include <filesystem>
@@ -20,20 +21,18 @@
 namespace tutti::serving {
 
 struct ServedModel {
-  models::LoadedModel model;  // without weights where there are images
-  std::optional<models::ServingWeights> images;
+  models::Decoder decoder;
+  models::ServingWeights images;
   std::optional<tokenizers::Tokenizer> tokenizer;  // tokenizer.json
   std::vector<std::int32_t> end_tokens;            // generation_config.json
 
   EngineModel view() const {
-    return {&model.decoder, model.weights.span(), tokenizer ? &*tokenizer : nullptr, end_tokens,
-            images ? &*images : nullptr};
+    return {&decoder, &images, tokenizer ? &*tokenizer : nullptr, end_tokens};
   }
 };
 
-// With its weights as they are, in host memory.
-Result<ServedModel> load_served_model(const std::filesystem::path& folder);
-// With images in one of serving_formats(), where the context's ops run.
+// With images in one of serving_formats(), where the context's ops run; by the user's cache of
+// them.
 Result<ServedModel> load_served_model(const kernels::OpContext& ctx,
                                       const std::filesystem::path& folder, std::string_view format);
 

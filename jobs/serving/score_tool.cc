@@ -64,7 +64,7 @@ Result<std::vector<std::int32_t>> tokens_of(const Options& options, const Served
     ids = served.tokenizer->encode_whole(*text);
   }
   if (!ids) return ids.error();
-  const std::uint32_t vocabulary = served.model.decoder.description().vocabulary;
+  const std::uint32_t vocabulary = served.decoder.description().vocabulary;
   std::vector<std::int32_t> tokens;
   tokens.reserve(ids->size());
   for (const std::uint32_t id : *ids) {

@@ -1,7 +1,6 @@
 #include "jobs/serving/scorer.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "jobs/models/inference_pass.h"
 
@@ -25,13 +24,6 @@ Result<std::vector<float>> score_tokens(const EngineModel& model, kernels::OpCon
   window = static_cast<std::uint32_t>(std::min<std::size_t>(window, tokens.size() - 1));
   const auto rows_max = static_cast<std::uint32_t>(
       std::clamp<std::uint64_t>(kLogitBytesMax / (4 * width), 1, kRowsMax));
-  std::optional<models::ServingWeights> own_images;
-  if (model.images == nullptr) {
-    auto made = models::ServingWeights::from(ctx, *model.decoder, "fp32", model.weights);
-    if (!made) return made.error();
-    own_images.emplace(*std::move(made));
-  }
-  const models::ServingWeights& images = own_images ? *own_images : *model.images;
   models::InferencePass pass(*model.decoder, {.rows_max = kRowsMax, .samples_max = 1}, ctx.device);
   models::KvCache cache(description, window, ctx.device);
   std::vector<kernels::TokenDraw> draws;
@@ -58,7 +50,7 @@ Result<std::vector<float>> score_tokens(const EngineModel& model, kernels::OpCon
         draws.push_back(draw);
       }
       chosen.resize(draws.size());
-      if (auto ran = pass.choose(ctx, images, {&chunk, 1}, draws, chosen); !ran) {
+      if (auto ran = pass.choose(ctx, *model.images, {&chunk, 1}, draws, chosen); !ran) {
         return ran.error();
       }
       for (const kernels::ChosenToken& one : chosen) scores.push_back(one.logprob);

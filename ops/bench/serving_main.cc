@@ -104,8 +104,7 @@ int main(int count, char** values) {
   const auto images =
       tutti::models::ServingWeights::from({&pool}, *decoder, values[6], weights.span());
   if (!images) return fail(images.error().message);
-  Engine engine({.decoder = &*decoder, .weights = {}, .images = &*images}, {&pool},
-                {.batch_max = 64});
+  Engine engine({.decoder = &*decoder, .images = &*images}, {&pool}, {.batch_max = 64});
   fmt::print("ready\n");
   std::fflush(stdout);
   std::string line;

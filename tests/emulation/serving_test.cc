@@ -74,8 +74,8 @@ struct Answer {
 std::vector<Answer> answers_of(Model& model, kernels::Device* on, std::string_view format,
                                const std::vector<Request>& requests) {
   const models::ServingWeights images = model.in(format, on);
-  Engine engine({.decoder = &model.decoder, .weights = {}, .tokenizer = nullptr, .images = &images},
-                {&model.pool, on}, {.batch_max = 4});
+  Engine engine({.decoder = &model.decoder, .images = &images}, {&model.pool, on},
+                {.batch_max = 4});
   for (const Request& request : requests) REQUIRE(engine.submit(request));
   std::vector<Answer> answers(requests.size());
   while (!engine.idle()) {
@@ -141,9 +141,8 @@ TEST_CASE("emulation: echoed prompts and scored texts have the CPU's log-probabi
   const std::vector<std::int32_t> text{5, 8, 13, 21, 34, 55, 89, 1, 2, 3};
   const auto scores = [&](kernels::Device* on) {
     const models::ServingWeights images = model.in("fp32", on);
-    auto scored = score_tokens(
-        {.decoder = &model.decoder, .weights = {}, .tokenizer = nullptr, .images = &images},
-        {&model.pool, on}, text, 0);
+    auto scored =
+        score_tokens({.decoder = &model.decoder, .images = &images}, {&model.pool, on}, text, 0);
     REQUIRE(scored);
     return *scored;
   };
@@ -178,8 +177,8 @@ TEST_CASE("emulation: a captured step is launched again after batches that were 
   Model model;
   const auto device = open();
   const models::ServingWeights images = model.in("q8_0", device.get());
-  Engine engine({.decoder = &model.decoder, .weights = {}, .tokenizer = nullptr, .images = &images},
-                {&model.pool, device.get()}, {.batch_max = 4});
+  Engine engine({.decoder = &model.decoder, .images = &images}, {&model.pool, device.get()},
+                {.batch_max = 4});
   const auto steps = [&](int count) {
     for (int i = 0; i < count; ++i) REQUIRE_FALSE(engine.step().empty());
   };

@@ -14,18 +14,6 @@ Index panels_of(Index outputs) { return (outputs + kImagePanel - 1) / kImagePane
 
 }  // namespace
 
-std::uint64_t PackedWeight::image_bytes(Index outputs, Index inputs) {
-  return static_cast<std::uint64_t>(panels_of(outputs) * kImagePanel * inputs) * sizeof(float);
-}
-
-PackedWeight PackedWeight::view(Index outputs, Index inputs, const float* image) {
-  PackedWeight packed;
-  packed.elsewhere_ = image;
-  packed.outputs_ = outputs;
-  packed.inputs_ = inputs;
-  return packed;
-}
-
 Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight) {
   if (weight.stride < weight.columns) {
     return Error{ErrorCode::invalid_argument, "pack_weight: the weight's rows overlap"};

@@ -8,12 +8,12 @@
 //   image  [outputs / 64][inputs][64]   f32, zeros where outputs end
 //
 // product_nt reads it in place of `right` (product.h, `packed`), with the same chains: the same
-// bits. An image is a cache: stale once the weight changes, of this build only (kImageVersion).
+// bits. An image is a cache: stale once the weight changes.
 //
 // A device's products read rows as they lie: its image is the weight itself, in its memory.
 //
-// Ownership: owns the image, or views one that lies elsewhere. Threads: immutable once made.
-// Errors: invalid_argument; those of the device.
+// Ownership: owns the image. Threads: immutable once made. Errors: invalid_argument; those of the
+// device.
 #pragma once
 
 #include <cstdint>
@@ -24,30 +24,18 @@
 
 namespace tutti::kernels {
 
-inline constexpr std::uint32_t kImageVersion = 1;
-
 class PackedWeight {
  public:
   PackedWeight() = default;
 
   Index outputs() const { return outputs_; }
   Index inputs() const { return inputs_; }
-  const float* image() const { return elsewhere_ != nullptr ? elsewhere_ : image_.data(); }
-  std::uint64_t bytes() const {
-    return elsewhere_ != nullptr ? image_bytes(outputs_, inputs_)
-                                 : static_cast<std::uint64_t>(image_.size()) * sizeof(float);
-  }
-  // On the host.
-  static std::uint64_t image_bytes(Index outputs, Index inputs);
-
-  // A host image of image_bytes() that was made before (a mapped file's), 64-byte aligned; it
-  // outlives what views it.
-  static PackedWeight view(Index outputs, Index inputs, const float* image);
+  const float* image() const { return image_.data(); }
+  std::uint64_t bytes() const { return static_cast<std::uint64_t>(image_.size()) * sizeof(float); }
 
  private:
   friend Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight);
   FloatBuffer image_;
-  const float* elsewhere_ = nullptr;
   Index outputs_ = 0;
   Index inputs_ = 0;
 };

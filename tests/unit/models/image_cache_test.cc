@@ -1,5 +1,7 @@
 #include "jobs/models/image_cache.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -149,6 +151,69 @@ TEST_CASE("image cache: the file longest unused makes room, and what was mapped 
   CHECK(files_in(folder.path()).size() == 2);
 }
 
+TEST_CASE("image cache: files of other names stay, whatever the folder's path has in it") {
+  TemporaryFolder folder;
+  const auto images = folder.path() / "my.images.new-things";
+  const ImageCache cache({.folder = images, .bytes_max = 100000});
+  REQUIRE(store(cache, {1, 0}, {bytes_of(40000, 1)}));
+  const std::string key = kernels::to_string(Hash128{1, 0});
+  const std::vector<std::string> foreign = {"notes.txt",
+                                            "backup.images",
+                                            "x.new-",
+                                            key + ".imagesX",
+                                            key,
+                                            key + "0.images",
+                                            "a" + key + ".images.new-0a"};
+  const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(9);
+  for (const std::string& name : foreign) {
+    std::ofstream(images / name) << std::string(30000, 'x');
+    std::filesystem::last_write_time(images / name, long_ago);
+  }
+  // Two of ours have no room beside each other; the others do not count.
+  REQUIRE(store(cache, {2, 0}, {bytes_of(80000, 1)}));
+  CHECK_FALSE(std::filesystem::exists(images / (key + ".images")));
+  for (const std::string& name : foreign) {
+    INFO(name);
+    CHECK(std::filesystem::exists(images / name));
+  }
+  CHECK(files_in(images).size() == foreign.size() + 1);
+}
+
+TEST_CASE("image cache: one writes at a time, and removes what a dead writer has left") {
+  TemporaryFolder folder;
+  const ImageCache cache({.folder = folder.path()});
+  const auto left = folder.path() / (kernels::to_string(kKey) + ".images.new-01ab");
+  std::ofstream(left) << "half of it";
+  FileDescriptor other(::open(folder.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  REQUIRE(::flock(other.get(), LOCK_EX) == 0);
+  CHECK_FALSE(store(cache, kKey, some_pieces()));
+  CHECK(files_in(folder.path()) == std::vector{left});  // it may be the other's
+  other.reset();
+  CHECK(store(cache, kKey, some_pieces()));
+  CHECK(holds(cache, kKey, some_pieces()));
+  CHECK(files_in(folder.path()).size() == 1);
+}
+
+TEST_CASE("image cache: a file takes at most half of what is free, older ones make room for it") {
+  TemporaryFolder folder;
+  const auto with_free = [&](std::uint64_t (*free)(const std::filesystem::path&)) {
+    return ImageCache({.folder = folder.path(), .free_bytes = free});
+  };
+  const ImageCache much = with_free([](const auto&) { return std::uint64_t{1} << 30; });
+  const ImageCache little = with_free([](const auto&) { return std::uint64_t{60000}; });
+  const std::vector<Bytes> large = {bytes_of(40000, 1)};  // with its header 45,056
+  CHECK_FALSE(store(little, {1, 0}, large));
+  CHECK(files_in(folder.path()).empty());
+  REQUIRE(store(much, {1, 0}, large));
+  REQUIRE(store(little, {2, 0}, large));  // the first gave its place
+  CHECK(holds(much, {2, 0}, large));
+  CHECK(files_in(folder.path()).size() == 1);
+  CHECK_FALSE(store(little, {3, 0}, {bytes_of(120000, 1)}));
+  CHECK(holds(much, {2, 0}, large));
+  CHECK(free_bytes_at(folder.path()) > 0);
+  CHECK(free_bytes_at(folder.path() / "nowhere") == 0);
+}
+
 TEST_CASE("image cache: without a folder, a limit or space nothing is kept and nothing is left") {
   TemporaryFolder folder;
   CHECK_FALSE(store(ImageCache({.folder = {}}), kKey, some_pieces()));
@@ -217,7 +282,7 @@ TEST_CASE(
   const ImageCache cache({.folder = folder.path()});
   const ImageCache none({.folder = {}});
   std::size_t files = 0;
-  for (const std::string_view format : {"fp32", "bf16", "int8", "q8_0", "q4_0", "nf4"}) {
+  for (const std::string_view format : {"int8", "q8_0", "q4_0", "nf4"}) {
     INFO(format);
     const auto made = model.logits(format, none);
     CHECK(model.logits(format, cache) == made);
@@ -231,6 +296,17 @@ TEST_CASE(
     CHECK(model.logits(format, cache) == made);
     CHECK(files_in(folder.path()).size() == files);
     CHECK(*read_file(path) == *written);
+  }
+}
+
+TEST_CASE("serving weights: images that are as long as the weights are not kept") {
+  const SavedModel model;
+  TemporaryFolder folder;
+  const ImageCache cache({.folder = folder.path()});
+  for (const std::string_view format : {"fp32", "bf16"}) {
+    INFO(format);
+    CHECK(model.logits(format, cache) == model.logits(format, ImageCache({.folder = {}})));
+    CHECK(files_in(folder.path()).empty());
   }
 }
 

@@ -183,7 +183,7 @@ TEST_CASE("engine: an end-of-text token ends an answer and is no part of its tex
   const auto decoder = models::Decoder::create(description);
   REQUIRE(decoder);
   kernels::ThreadPool pool(1);
-  Engine engine({&*decoder, served.model.weights.span(), &*served.tokenizer}, {&pool}, {});
+  Engine engine({&*decoder, &served.images, &*served.tokenizer}, {&pool}, {});
   Request asked = request(1, "void", 10);
   asked.ignores_end = false;
   REQUIRE(engine.submit(asked));

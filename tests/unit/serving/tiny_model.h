@@ -30,12 +30,20 @@ inline models::DecoderDescription tiny_description() {
   return description;
 }
 
+inline kernels::FloatBuffer tiny_weights(const models::Decoder& decoder) {
+  kernels::FloatBuffer weights(static_cast<kernels::Index>(decoder.layout().elements()));
+  kernels::ThreadPool pool(1);
+  decoder.initialise({&pool}, 7, weights.span());
+  return weights;
+}
+
 inline ServedModel tiny_model() {
   auto decoder = models::Decoder::create(tiny_description());
   if (!decoder) FAIL(decoder.error().message);
-  kernels::FloatBuffer weights(static_cast<kernels::Index>(decoder->layout().elements()));
   kernels::ThreadPool pool(1);
-  decoder->initialise({&pool}, 7, weights.span());
+  auto images =
+      models::ServingWeights::from({&pool}, *decoder, "fp32", tiny_weights(*decoder).span());
+  REQUIRE(images);
   const std::string_view text =
       "In the beginning God created the heaven and the earth. And the earth was without form, and "
       "void; and darkness was upon the face of the deep.";
@@ -43,8 +51,8 @@ inline ServedModel tiny_model() {
   options.vocabulary = kTinyVocabulary;
   auto tokenizer = tokenizers::train_tokenizer({&text, 1}, options);
   REQUIRE(tokenizer);
-  return {.model = {*decoder, std::move(weights)},
-          .images = {},
+  return {.decoder = *std::move(decoder),
+          .images = *std::move(images),
           .tokenizer = std::move(*tokenizer),
           .end_tokens = {}};
 }

@@ -59,7 +59,8 @@ class Work {
  public:
   Work() {
     const ServedModel served = tiny_model();
-    REQUIRE(models::save_model(served.model.decoder, served.model.weights.span(), folder_.path()));
+    REQUIRE(
+        models::save_model(served.decoder, tiny_weights(served.decoder).span(), folder_.path()));
     REQUIRE(write_file_atomically(path("tokenizer.json"), served.tokenizer->to_json()));
     REQUIRE(write_file_atomically(path("text"), "And the earth was without form"));
   }
