@@ -9,12 +9,10 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2")
 set(CMAKE_CXX_FLAGS_DEBUG "-Og -g1")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 set(TUTTI_SANITIZE "" CACHE STRING "sanitizers, as -fsanitize takes them")
-# The control plane's folders compile a dozen files as one in sanitizer builds (CMAKE_UNITY_BUILD): most of their time is
-# the reading of Boost's headers, and a suite has ten minutes in CI. So names in the nameless namespaces of one folder differ.
-set(TUTTI_UNITY OFF)
-if(TUTTI_SANITIZE)
-  set(TUTTI_UNITY ON)
-endif()
+# The control plane's folders compile a dozen files as one (CMAKE_UNITY_BUILD) in all presets but dev: most of their time
+# is the reading of Boost's headers, which whoever builds once need not do a hundred times. So names in the nameless
+# namespaces of one folder differ.
+option(TUTTI_UNITY "compile the control plane's files by the dozen" OFF)
 set(CMAKE_UNITY_BUILD_BATCH_SIZE 12)
 
 if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
@@ -31,6 +29,10 @@ target_include_directories(tutti_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(tutti_flags INTERFACE
   -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
+if(TUTTI_UNITY)
+  # A file among others is an included one to the compiler, in which a nameless namespace would be a fault.
+  target_compile_options(tutti_flags INTERFACE -Wno-subobject-linkage)
+endif()
 if(TUTTI_SANITIZE)
   target_compile_options(tutti_flags INTERFACE -fsanitize=${TUTTI_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=undefined)

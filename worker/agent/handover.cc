@@ -17,7 +17,7 @@ namespace tutti::worker {
 namespace {
 
 constexpr std::uint32_t kVersion = 1;
-constexpr std::uint64_t kBytesMax = std::uint64_t{256} << 20;
+constexpr std::uint64_t kHandoverBytesMax = std::uint64_t{256} << 20;
 
 std::vector<int> descriptors_of(const Handover& handover) {
   std::vector<int> out = {handover.lock};
@@ -95,7 +95,7 @@ Result<std::optional<Handover>> take_handover() {
   std::from_chars(digits.data(), digits.data() + digits.size(), descriptor);
   ::unsetenv(kHandoverName);
   const FileDescriptor file(descriptor);
-  const auto bytes = read_file("/proc/self/fd/" + std::to_string(descriptor), kBytesMax);
+  const auto bytes = read_file("/proc/self/fd/" + std::to_string(descriptor), kHandoverBytesMax);
   if (!bytes) return Error(bytes.error()).with_context("the handover");
   auto handover = decode_handover(*bytes);
   if (!handover) return handover.error();
