@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "jobs/rank/check_tool.h"
 #include "jobs/rank/devices_tool.h"
 #include "jobs/rank/memory_tool.h"
 #include "jobs/rank/rank_host.h"
@@ -29,6 +30,7 @@ int run_rank(std::span<const std::string> args);
 
 constexpr Tool kTools[] = {
     {"run", run_rank},
+    {"check", tutti::rank::run_check_tool},
     {"devices", tutti::rank::run_devices_tool},
     {"memory", tutti::rank::run_memory_tool},
     {"generate", tutti::serving::run_generate_tool},
@@ -58,7 +60,7 @@ int main(int count, char** values) {
   for (const Tool& tool : kTools) {
     if (!args.empty() && tool.name == args.front()) return tool.run(std::span(args).subspan(1));
   }
-  std::fprintf(stderr,
-               "usage: tutti-rank run|devices|memory|generate|score|tokenize|tokenizer ...\n");
+  std::fprintf(
+      stderr, "usage: tutti-rank run|check|devices|memory|generate|score|tokenize|tokenizer ...\n");
   return 2;
 }

@@ -26,10 +26,6 @@ namespace {
 
 using Run = std::function<void()>;
 
-bool wanted(const Bench& bench, const std::string& name) {
-  return name.find(bench.options.only) != std::string::npos;
-}
-
 // What lies in a cache has a share above 1 of memory's speed.
 void bench_alone(const Bench& bench, const char* name, double bytes, const Run& run) {
   bench_beside(bench, {.name = name, .bytes = bytes}, run);
@@ -117,6 +113,10 @@ void bench_optimizer(const Bench& bench) {
 }
 
 }  // namespace
+
+bool wanted(const Bench& bench, const std::string& name) {
+  return name.find(bench.options.only) != std::string::npos;
+}
 
 FloatBuffer numbers(const Bench& bench, Index count, std::uint64_t stream) {
   FloatBuffer buffer(count);

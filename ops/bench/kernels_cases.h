@@ -28,6 +28,8 @@ struct Bench {
   Clock clock() const { return options.threads == 1 ? Clock::thread : Clock::wall; }
 };
 
+bool wanted(const Bench& bench, const std::string& name);
+
 // Uniform in [-1, 1), a function of `stream`.
 kernels::FloatBuffer numbers(const Bench& bench, kernels::Index count, std::uint64_t stream);
 

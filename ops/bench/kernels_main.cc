@@ -11,25 +11,38 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/ceilings/ceilings.h"
 #include "kernels/ops/cpu_path.h"
 #include "kernels/tensor/buffer.h"
 #include "ops/bench/kernels_cases.h"
-#include "ops/bench/kernels_ceilings.h"
 
 namespace tutti::bench {
 namespace {
 
+constexpr Duration kCeilingTime = std::chrono::milliseconds(200);
+
 int run(const Options& options) {
   describe_machine(std::string(to_string(kernels::cpu_path())));
   kernels::ThreadPool pool(options.threads);
-  const Bench bench{
-      kernels::OpContext{&pool}, options,
-      fp32_gflops(pool),         read_speed(pool, kernels::Index{64} << 20, Pages::huge),
-      bf16_gops(pool),           int8_gops(pool)};
+  const auto ceiling = [&](const auto& measure) {
+    return measure(pool, kCeilingTime).value_or(0.0);
+  };
+  const Bench bench{.ctx = kernels::OpContext{&pool},
+                    .options = options,
+                    .peak_gflops = ceiling(kernels::fp32_ceiling),
+                    .read_gbps = ceiling(kernels::memory_ceiling),
+                    .bf16_gops = ceiling(kernels::bf16_ceiling),
+                    .int8_gops = ceiling(kernels::int8_ceiling)};
   std::fprintf(stderr, "path %s, %d thread(s), peak %.1f GFLOP/s, memory read %.1f GB/s\n",
                std::string(to_string(kernels::cpu_path())).c_str(), options.threads,
                bench.peak_gflops, bench.read_gbps);
-  if (options.only.empty()) print_ceilings(bench);
+  for (const kernels::CeilingKind& kind : kernels::ceiling_kinds()) {
+    if (!options.only.empty()) break;
+    std::printf(R"({"bench":"kernels/ceilings","case":"%s","unit":"%s","value":%.1f})"
+                "\n",
+                std::string(kind.name).c_str(), std::string(kind.unit).c_str(),
+                ceiling(kind.measure));
+  }
   bench_products(bench);
   bench_ops(bench);
   return 0;

@@ -13,6 +13,7 @@
 #include "kernels/ops/silu_gate.h"
 #include "kernels/ops/weights/packed_bf16.h"
 #include "kernels/ops/weights/packed_weight.h"
+#include "kernels/ops/weights/product_int8.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "ops/bench/kernels_cases.h"
 #include "ops/bench/kernels_peers.h"
@@ -27,10 +28,6 @@ using kernels::Matrix;
 namespace {
 
 using Run = std::function<void()>;
-
-bool wanted(const Bench& bench, const std::string& name) {
-  return name.find(bench.options.only) != std::string::npos;
-}
 
 struct Shape {
   const char* name;
@@ -141,29 +138,57 @@ void beside_own(const Bench& bench, const OwnCase& c, const Run& ours, const Run
   print_line(line);
 }
 
+// The three products of a linear layer, each over its own sum.
+struct Sides {
+  Index Shape::*rows;
+  Index Shape::*columns;
+};
+struct Bf16Kind {
+  const char* name;
+  Result<> (*op)(const kernels::OpContext&, const kernels::Bf16Product&);
+  Sides left, right, output;
+};
+constexpr Sides kTokensInputs{&Shape::m, &Shape::k};
+constexpr Sides kTokensOutputs{&Shape::m, &Shape::n};
+constexpr Sides kWeights{&Shape::n, &Shape::k};
+constexpr Bf16Kind kBf16Kinds[] = {
+    {"nt", kernels::product_bf16_nt, kTokensInputs, kWeights, kTokensOutputs},
+    {"nn", kernels::product_bf16_nn, kTokensOutputs, kWeights, kTokensInputs},
+    {"tn", kernels::product_bf16_tn, kTokensOutputs, kTokensInputs, kWeights},
+};
+
 // bf16 operands at training shapes; the share is of the ceiling of the arithmetic in use.
-void bench_bf16(const Bench& bench, const Shape& s, kernels::Bf16Arithmetic arithmetic) {
+void bench_bf16(const Bench& bench, const Shape& s, ProductKind kind,
+                kernels::Bf16Arithmetic arithmetic) {
   const bool native = arithmetic == kernels::Bf16Arithmetic::native;
   if (native && !kernels::has_native_bf16()) return;
-  const std::string name =
-      fmt::format("bf16 {} {} nt {}x{}x{}", native ? "native" : "widened", s.name, s.m, s.n, s.k);
+  const Bf16Kind& k = kBf16Kinds[static_cast<int>(kind)];
+  const std::string name = fmt::format("bf16 {} {} {} {}x{}x{}", native ? "native" : "widened",
+                                       s.name, k.name, s.m, s.n, s.k);
   if (!wanted(bench, name)) return;
-  std::vector<kernels::Bf16> left(static_cast<std::size_t>(s.m * s.k));
-  std::vector<kernels::Bf16> right(static_cast<std::size_t>(s.n * s.k));
-  TUTTI_ASSERT(to_bf16(bench.ctx, numbers(bench, s.m * s.k, 1).span(), left));
-  TUTTI_ASSERT(to_bf16(bench.ctx, numbers(bench, s.n * s.k, 2).span(), right));
-  FloatBuffer output(s.m * s.n);
-  bench_beside(bench,
-               {.name = name,
-                .peer_case = fmt::format("product_bf16 {} {} {}", s.m, s.n, s.k),
-                .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
-                .ceiling = native ? bench.bf16_gops : bench.peak_gflops},
-               [&] {
-                 TUTTI_ASSERT(product_bf16_nt(bench.ctx, {.left = {left.data(), s.m, s.k},
-                                                          .right = {right.data(), s.n, s.k},
-                                                          .output = output.matrix(s.m, s.n),
-                                                          .arithmetic = arithmetic}));
-               });
+  const auto rows = [&](const Sides& sides) { return s.*sides.rows; };
+  const auto columns = [&](const Sides& sides) { return s.*sides.columns; };
+  const auto halves = [&](const Sides& sides, std::uint64_t stream) {
+    const Index count = rows(sides) * columns(sides);
+    std::vector<kernels::Bf16> made(static_cast<std::size_t>(count));
+    TUTTI_ASSERT(to_bf16(bench.ctx, numbers(bench, count, stream).span(), made));
+    return made;
+  };
+  const auto left = halves(k.left, 1);
+  const auto right = halves(k.right, 2);
+  FloatBuffer output(rows(k.output) * columns(k.output));
+  bench_beside(
+      bench,
+      {.name = name,
+       .peer_case = fmt::format("product_bf16 {} {} {} {}", k.name, s.m, s.n, s.k),
+       .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
+       .ceiling = native ? bench.bf16_gops : bench.peak_gflops},
+      [&] {
+        TUTTI_ASSERT(k.op(bench.ctx, {.left = {left.data(), rows(k.left), columns(k.left)},
+                                      .right = {right.data(), rows(k.right), columns(k.right)},
+                                      .output = output.matrix(rows(k.output), columns(k.output)),
+                                      .arithmetic = arithmetic}));
+      });
 }
 
 // By an image of the weight, beside the weight as it is.
@@ -226,6 +251,42 @@ void bench_quantised(const Bench& bench, Index outputs, Index inputs) {
              .activations = exact ? kernels::Activations::exact : kernels::Activations::int8}));
       });
     }
+  }
+}
+
+// Rows that were rounded before by an int8 weight, beside the product that rounds them itself.
+void bench_int8(const Bench& bench, Index outputs, Index inputs) {
+  const FloatBuffer weight = numbers(bench, outputs * inputs, 1);
+  const auto format = kernels::WeightFormat::int8_channel;
+  for (const Index rows : {64, 512}) {
+    const std::string name = fmt::format("int8 product {}x{}x{}", rows, outputs, inputs);
+    if (!wanted(bench, name)) continue;
+    const auto packed = quantise_weight(bench.ctx, format, weight.matrix(outputs, inputs));
+    TUTTI_ASSERT(packed.ok());
+    const FloatBuffer x = numbers(bench, rows * inputs, 2);
+    FloatBuffer y(rows * outputs);
+    FloatBuffer scales(rows);
+    std::vector<std::int8_t> codes(static_cast<std::size_t>(rows * inputs));
+    TUTTI_ASSERT(to_int8_rows(bench.ctx, {.x = x.matrix(rows, inputs),
+                                          .codes = {codes.data(), rows, inputs},
+                                          .scales = scales.data()}));
+    beside_own(
+        bench,
+        {.name = name,
+         .peer = "rounding its rows",
+         .flops = 2.0 * static_cast<double>(rows * outputs * inputs),
+         .ceiling = bench.int8_gops},
+        [&] {
+          TUTTI_ASSERT(product_int8(bench.ctx, {.codes = {codes.data(), rows, inputs},
+                                                .scales = scales.data(),
+                                                .right = &*packed,
+                                                .output = y.matrix(rows, outputs)}));
+        },
+        [&] {
+          TUTTI_ASSERT(product_quantised(bench.ctx, {.left = x.matrix(rows, inputs),
+                                                     .right = &*packed,
+                                                     .output = y.matrix(rows, outputs)}));
+        });
   }
 }
 
@@ -347,13 +408,16 @@ void bench_products(const Bench& bench) {
     bench_bf16_packed(bench, shape, kernels::Bf16Arithmetic::native);
     bench_bf16_packed(bench, shape, kernels::Bf16Arithmetic::widened);
     if (shape.m < 64) continue;
-    bench_bf16(bench, shape, kernels::Bf16Arithmetic::native);
-    bench_bf16(bench, shape, kernels::Bf16Arithmetic::widened);
+    for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
+      bench_bf16(bench, shape, kind, kernels::Bf16Arithmetic::native);
+      bench_bf16(bench, shape, kind, kernels::Bf16Arithmetic::widened);
+    }
     if (shape.m >= 1024) bench_shards(bench, shape);
   }
   bench_batched(bench);
   bench_quantised(bench, 3072, 768);
   bench_quantised(bench, 11008, 4096);
+  bench_int8(bench, 11008, 4096);
 }
 
 }  // namespace tutti::bench

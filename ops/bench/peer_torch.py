@@ -162,12 +162,14 @@ def product(kind, m, n, k):
     return run
 
 
-def product_bf16(m, n, k):
-    x, w = (torch.rand(int(rows), int(k)).bfloat16() for rows in (m, n))
+def product_bf16(kind, m, n, k):
+    m, n, k = map(int, (m, n, k))
+    x, w, y = (torch.rand(*shape).bfloat16() for shape in ((m, k), (n, k), (m, n)))
+    left, right = {"nt": (x, w.T), "nn": (y, w), "tn": (y.T, x)}[kind]
 
     def run():
         with torch.no_grad():
-            torch.mm(x, w.T)
+            torch.mm(left, right)
     return run
 
 

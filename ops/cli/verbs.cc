@@ -65,6 +65,8 @@ constexpr Verb kVerbs[] = {
     {"top", kCare, "[--every 2s]", "jobs, nodes and rates as they go", declare_top},
     {"doctor", kCare, "[--machine] [--cluster]", "what is wrong here, and what to do",
      declare_doctor},
+    {"check", kCare, "[--compute] [--deadline SECONDS]",
+     "what this machine's cores and memory can do", nullptr, pass_to_rank},
     {"token create", kCare, "USER [--role R] [--expires 30d] [--join]",
      "a token for the API, or to let workers in", declare_token_create},
     {"token revoke", kCare, "TOKEN", "end a token at once", declare_token_revoke},

@@ -1,0 +1,46 @@
+// What the cores and the memory of this machine can do at most, measured: shares of ceilings in
+// benchmarks are of these, and `tutti check` prints them.
+//
+// Each is the fastest of plain loops over `seconds`, at least three of them; a loop takes some
+// milliseconds (of memory, some tens of them for each GB). With one thread its own time counts, so
+// that other programs on the machine lower a ceiling by what they take of caches and clocks alone.
+//
+// Threads: the pool's. Units: 1e9 operations a second (a multiply-add is two), GB/s. Limits: up to
+// 1 GiB of memory while it is read.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "kernels/tensor/thread_pool.h"
+#include "protocol/base/clock.h"
+
+namespace tutti::kernels {
+
+// None: the machine, or the path in use (cpu_path.h), has no such thing.
+using Ceiling = std::optional<double>;
+
+// Multiply-adds of fp32, dot products of bf16 pairs and of int8 quads, by the widest instructions
+// of the path. Without VNNI a quad is three instructions, which codes of seven and eight bits
+// cannot use.
+Ceiling fp32_ceiling(ThreadPool& pool, Duration seconds);
+Ceiling bf16_ceiling(ThreadPool& pool, Duration seconds);
+Ceiling int8_ceiling(ThreadPool& pool, Duration seconds);
+
+// Reading again and again what is half of each thread's second cache, half of the third, and larger
+// than all caches: in huge pages where the system gives them, and in small ones.
+Ceiling second_cache_ceiling(ThreadPool& pool, Duration seconds);
+Ceiling third_cache_ceiling(ThreadPool& pool, Duration seconds);
+Ceiling memory_ceiling(ThreadPool& pool, Duration seconds);
+Ceiling small_pages_ceiling(ThreadPool& pool, Duration seconds);
+
+struct CeilingKind {
+  std::string_view name;
+  std::string_view unit;
+  Ceiling (*measure)(ThreadPool& pool, Duration seconds);
+};
+// All of these.
+std::span<const CeilingKind> ceiling_kinds();
+
+}  // namespace tutti::kernels
