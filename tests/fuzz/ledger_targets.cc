@@ -16,9 +16,22 @@ std::string with_kind(std::uint16_t kind, const std::string& body) {
 }
 
 template <class Record>
+std::string encode(const Record& record) {
+  return coordinator::encode_record(record);
+}
+template <>
+std::string encode(const coordinator::AccessRecord& record) {
+  return coordinator::encode_access(record);
+}
+template <>
+std::string encode(const coordinator::AuditRecord& record) {
+  return coordinator::encode_audit(record);
+}
+
+template <class Record>
 void check(const Result<Record>& record, Result<Record> (*decode)(std::string_view)) {
   if (!record) return;
-  const std::string again = coordinator::encode_record(*record);
+  const std::string again = encode(*record);
   const Result<Record> twice = decode(again);
   require(twice.ok() && *twice == *record, "a record changes on its way");
 }
@@ -43,6 +56,13 @@ void take_record(std::string_view bytes) {
   check(coordinator::decode_job(bytes), coordinator::decode_job);
   check(coordinator::decode_process(bytes), coordinator::decode_process);
   check(coordinator::decode_worker(bytes), coordinator::decode_worker);
+  check(coordinator::decode_key(bytes), coordinator::decode_key);
+  check(coordinator::decode_usage(bytes), coordinator::decode_usage);
+}
+
+void take_access(std::string_view bytes) {
+  check(coordinator::decode_access(bytes), coordinator::decode_access);
+  check(coordinator::decode_audit(bytes), coordinator::decode_audit);
 }
 
 std::vector<std::string> fact_seeds() {
@@ -83,8 +103,22 @@ std::vector<std::string> record_seeds() {
   process.worker = "node-1";
   coordinator::WorkerRecord worker;
   worker.profiles = {"portable"};
+  const coordinator::KeyRecord key{.key = "k", .job = JobId{3}, .spec_hash = 7, .unix_ms = 1};
+  coordinator::UsageRecord usage;
+  usage.owner = "ann";
   return {coordinator::encode_record(job), coordinator::encode_record(process),
-          coordinator::encode_record(worker)};
+          coordinator::encode_record(worker), coordinator::encode_record(key),
+          coordinator::encode_record(usage)};
+}
+
+std::vector<std::string> access_seeds() {
+  coordinator::AccessRecord token;
+  token.id = 4;
+  token.user = "ann";
+  token.hash = "00ff";
+  coordinator::AuditRecord audit;
+  audit.seq = 9;
+  return {coordinator::encode_access(token), coordinator::encode_audit(audit)};
 }
 
 }  // namespace tutti::fuzz

@@ -38,7 +38,17 @@ std::vector<std::string> frame_seeds();
 void take_fact(std::string_view bytes);
 void take_record(std::string_view bytes);
 std::vector<std::string> fact_seeds();
+void take_access(std::string_view bytes);
 std::vector<std::string> record_seeds();
+std::vector<std::string> access_seeds();
+
+void take_handover(std::string_view bytes);
+std::vector<std::string> handover_seeds();
+
+void take_job_query(std::string_view bytes);
+void take_event_query(std::string_view bytes);
+std::vector<std::string> job_query_seeds();
+std::vector<std::string> event_query_seeds();
 
 void take_job_spec(std::string_view bytes);
 void take_override(std::string_view bytes);

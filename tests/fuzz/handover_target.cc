@@ -1,0 +1,25 @@
+// What a worker leaves in memory for the binary that takes its place.
+#include "tests/fuzz/targets.h"
+#include "worker/agent/handover.h"
+
+namespace tutti::fuzz {
+
+void take_handover(std::string_view bytes) {
+  const auto handover = worker::decode_handover(bytes);
+  if (!handover) return;
+  const auto twice = worker::decode_handover(worker::encode_handover(*handover));
+  require(twice.ok() && *twice == *handover, "a handover changes on its way");
+}
+
+std::vector<std::string> handover_seeds() {
+  worker::Handover handover;
+  handover.incarnation = "a";
+  handover.processes.resize(1);
+  handover.processes[0].cores = {1, 2};
+  handover.addresses.resize(1);
+  worker::Handover later;
+  later.version = 2;
+  return {worker::encode_handover(handover), worker::encode_handover(later)};
+}
+
+}  // namespace tutti::fuzz
