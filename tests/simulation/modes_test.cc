@@ -129,10 +129,7 @@ TEST_CASE("simulation: a crash amid an array, a job's growth and a drain is surv
 }
 
 TEST_CASE("simulation: a coordinator that is away for a minute costs no healthy job anything") {
-  ScenarioOptions options = pair();
-  options.workloads = {"training"};
-  options.workers = 3;
-  options.slots = 2;
+  ScenarioOptions options = loaded("long-absence");
   options.strikes = {
       {.victim = Victim::coordinator_after_sync, .event = 1500, .away = Duration(60s)}};
   Scenario scenario(options);
@@ -141,13 +138,11 @@ TEST_CASE("simulation: a coordinator that is away for a minute costs no healthy 
 }
 
 TEST_CASE("simulation: a node cut off at any time runs no program beside its successor") {
-  auto options = load_scenario("cut-programs");
-  REQUIRE(options.ok());
-  options->faults.clear();
+  const ScenarioOptions options = loaded("cut-alone");
   std::deque<ScenarioOptions> runs;
   for (std::uint64_t event = 60; event < 160; event += 3) {
     for (const Duration away : {Duration(3s), Duration(8s), Duration(40s)}) {
-      runs.push_back(*options);
+      runs.push_back(options);
       runs.back().strikes = {{.victim = Victim::link,
                               .number = static_cast<std::uint32_t>(event),
                               .event = event,

@@ -13,9 +13,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <vector>
 
 #include "tests/simulation/scenario/runner.h"
 #include "tests/simulation/scenario/scenario.h"
@@ -26,6 +29,17 @@ namespace tutti::simulation {
 namespace {
 
 constexpr std::size_t kRarestShown = 12;
+
+// The fixed set meets these fewer than six times: decisions in another order, and it meets them
+// not. ops/soak counts them as findings.
+constexpr std::string_view kRareCells[] = {
+    "stop-coordinator x resizing", "end-worker x resizing",    "revoke-key x placed",
+    "revoke-key x starting",       "revoke-key x stopping",    "revoke-key x resizing",
+    "kill-rank x resizing",        "hang-rank x resizing",     "cut-link x resizing",
+    "congest-network x resizing",  "drop-messages x resizing", "hold-messages x resizing",
+    "storage-full x resizing",     "step-clock x resizing",    "slow-node x placed",
+    "lose-power x resizing",
+};
 
 // The first digits of the commit that is checked out; nothing outside of a repository.
 std::string commit_digits() {
@@ -62,6 +76,21 @@ std::string text(const Report& report) {
   return out;
 }
 
+// What `simulate run` prints in a process of its own, whose memory is filled with `fill`.
+std::string run_elsewhere(const std::string& scenario, const std::string& fill) {
+  const std::string tool =
+      (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "simulate").string();
+  const std::string command =
+      "MALLOC_PERTURB_=" + fill + " '" + tool + "' run " + scenario + " --seed 7 2>&1";
+  std::FILE* run = ::popen(command.c_str(), "r");
+  REQUIRE(run != nullptr);
+  std::string out;
+  for (int c = std::fgetc(run); c != EOF; c = std::fgetc(run)) out += static_cast<char>(c);
+  INFO(out);
+  CHECK(::pclose(run) == 0);
+  return out;
+}
+
 }  // namespace
 
 TEST_CASE("simulation: every scenario keeps every invariant, and the set meets what it must") {
@@ -92,7 +121,11 @@ TEST_CASE("simulation: every scenario keeps every invariant, and the set meets w
   INFO(table(report.coverage));
   INFO("rarest paths " << rarest_paths(report.coverage, kRarestShown));
   CHECK(unreached(report.coverage) == std::vector<std::string>{});
-  for (const std::string& cell : empty_cells(report.coverage)) WARN("never met: " << cell);
+  std::vector<std::string> empty = empty_cells(report.coverage);
+  std::erase_if(empty, [](const std::string& cell) {
+    return std::find(std::begin(kRareCells), std::end(kRareCells), cell) != std::end(kRareCells);
+  });
+  CHECK(empty == std::vector<std::string>{});
 }
 
 TEST_CASE("simulation: a seed gives one trace, to the byte") {
@@ -109,6 +142,15 @@ TEST_CASE("simulation: a seed gives one trace, to the byte") {
     Scenario other(*options);
     other.run();
     CHECK(other.trace_hash() != one.trace_hash());
+  }
+}
+
+// Addresses and what memory held before differ between processes.
+TEST_CASE("simulation: a seed gives one trace in every process") {
+  for (const char* name : {"everything", "queue-everything"}) {
+    const std::string one = run_elsewhere(name, "1");
+    CHECK(one.find("all invariants hold") != std::string::npos);
+    CHECK(run_elsewhere(name, "170") == one);
   }
 }
 

@@ -25,22 +25,6 @@ class FitChecker final : public Checker {
     }
   }
 
-  void decided(const Observed& seen, const coordinator::Decision& decision) override {
-    if (decision.facts.empty()) return;
-    std::map<std::string, std::uint64_t> held;
-    for (const auto& [id, process] : seen.shadow.processes()) {
-      const JobRecord* job = seen.shadow.job(process.job);
-      const PlannedJob* planned = job == nullptr ? nullptr : planned_of(seen, *job);
-      if (planned == nullptr || process.lined_up) continue;
-      held[process.worker] += planned->spec.resources.memory_bytes;
-    }
-    for (const auto& [worker, bytes] : held) {
-      if (bytes <= kNodeMemory) continue;
-      seen.world.violate("fit", worker + " gives away " + std::to_string(bytes) +
-                                    " bytes of memory, and has " + std::to_string(kNodeMemory));
-    }
-  }
-
  private:
   static void check(const Observed& seen, JobId id,
                     const std::vector<coordinator::Placement>& placements) {

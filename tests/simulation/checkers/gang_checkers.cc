@@ -115,6 +115,29 @@ class GangChecker final : public Checker {
 
 class ResourceChecker final : public Checker {
  public:
+  // Cores and memory, as clients asked for them.
+  void decided(const Observed& seen, const coordinator::Decision& decision) override {
+    if (decision.facts.empty()) return;
+    std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> held;
+    for (const auto& [id, process] : seen.shadow.processes()) {
+      const JobRecord* job = seen.shadow.job(process.job);
+      const PlannedJob* planned = job == nullptr ? nullptr : planned_of(seen, *job);
+      if (planned == nullptr || process.lined_up) continue;
+      const spec::ResourceSpec& asked = planned->spec.resources;
+      auto& [cores, bytes] = held[process.worker];
+      cores += asked.cores;  // who names none has what others leave
+      bytes += asked.memory_bytes;
+    }
+    for (const auto& [worker, given] : held) {
+      const auto& [cores, bytes] = given;
+      if (cores <= seen.options.slots && bytes <= kNodeMemory) continue;
+      seen.world.violate("I5", worker + " gives away " + std::to_string(cores) + " cores of " +
+                                   std::to_string(seen.options.slots) + " and " +
+                                   std::to_string(bytes) + " bytes of memory of " +
+                                   std::to_string(kNodeMemory));
+    }
+  }
+
   void looked(const Observed& seen) override {
     if (seen.coordinator.state() == nullptr || ++count_ % 20 != 0) return;
     std::map<std::string, std::set<std::uint32_t>> held;

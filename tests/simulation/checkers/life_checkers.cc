@@ -1,6 +1,7 @@
 // How jobs fare: I8, I9, I10, I17, I18, I19.
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <string>
 #include <variant>
 
@@ -16,6 +17,23 @@ using coordinator::JobState;
 
 class ChargeChecker final : public Checker {
  public:
+  // Whose budget is used up does not begin again.
+  void before_fact(const Observed& seen, const coordinator::Fact& fact) override {
+    const auto* started = std::get_if<coordinator::GenerationStarted>(&fact);
+    const JobRecord* job = started == nullptr ? nullptr : seen.shadow.job(started->job);
+    const PlannedJob* planned = job == nullptr ? nullptr : planned_of(seen, *job);
+    if (planned == nullptr) return;
+    const spec::RetriesSpec& budget = planned->spec.retries;
+    if (job->failures_infrastructure <= budget.infrastructure &&
+        job->failures_user <= budget.user) {
+      return;
+    }
+    seen.world.violate("I8", describe(*job) + " begins again after " +
+                                 std::to_string(job->failures_infrastructure) +
+                                 " failures of the infrastructure and " +
+                                 std::to_string(job->failures_user) + " of its own");
+  }
+
   void after_fact(const Observed& seen, const coordinator::Fact& fact) override {
     const auto* counted = std::get_if<coordinator::FailureCounted>(&fact);
     if (counted == nullptr) return;
@@ -28,8 +46,9 @@ class ChargeChecker final : public Checker {
                                  " failures, of which its own were " + std::to_string(real));
   }
 
-  // What can only fail through the infrastructure does not fail.
+  // What can only fail through the infrastructure does not fail, unless that has a budget.
   void ended(const Observed& seen) override {
+    for (const auto& [id, job] : seen.shadow.jobs()) check_budget(seen, job);
     for (const auto& [name, planned] : seen.clients.jobs()) {
       if (planned.must != Must::be_done || seen.clients.cancelled().contains(name)) continue;
       const auto at = seen.clients.accepted().find(name);
@@ -39,6 +58,18 @@ class ChargeChecker final : public Checker {
       if (!coordinator::is_terminal(job->state)) continue;  // I17
       seen.world.violate("I8", describe(*job) + " did not end done: " + job->outcome.message);
     }
+  }
+
+ private:
+  static void check_budget(const Observed& seen, const JobRecord& job) {
+    const PlannedJob* planned = planned_of(seen, job);
+    if (planned == nullptr || job.state != JobState::failed) return;
+    if (job.outcome.message.find("retries.infrastructure") == std::string::npos) return;
+    seen.world.reached("a budget for the infrastructure's failures was used up");
+    if (job.failures_infrastructure > planned->spec.retries.infrastructure) return;
+    seen.world.violate("I8", describe(job) + " was given up after " +
+                                 std::to_string(job.failures_infrastructure) + " failures of " +
+                                 std::to_string(planned->spec.retries.infrastructure));
   }
 };
 
@@ -213,6 +244,21 @@ class MemoryChecker final : public Checker {
     }
     if (seen.shadow.workers().size() > seen.options.workers) {
       seen.world.violate("I19", "more workers than there are are remembered");
+    }
+  }
+
+  // Of what was ever asked for: each key stands once, each user's use is counted once.
+  void ended(const Observed& seen) override {
+    const coordinator::Snapshot snapshot = seen.shadow.snapshot();
+    std::set<std::string> keys;
+    for (const coordinator::KeyRecord& each : snapshot.keys) keys.insert(each.key);
+    std::set<std::string> owners;
+    for (const auto& [name, planned] : seen.clients.jobs()) owners.insert(planned.owner);
+    if (keys.size() != snapshot.keys.size() || keys.size() > seen.clients.jobs().size()) {
+      seen.world.violate("I19", "more keys of forgotten jobs are kept than were used");
+    }
+    if (snapshot.usage.size() > owners.size()) {
+      seen.world.violate("I19", "the use of more users is kept than there are");
     }
   }
 };

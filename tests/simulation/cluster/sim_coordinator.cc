@@ -153,6 +153,8 @@ coordinator::Input SimCoordinator::received(coordinator::Input input) {
   if (world_.breaks(Mutation::lose_labels)) spec.resources.labels = {};
   if (world_.breaks(Mutation::lose_device)) spec.resources.device = "any";
   if (world_.breaks(Mutation::lose_memory)) spec.resources.memory_bytes = 0;
+  if (world_.breaks(Mutation::lose_cores)) spec.resources.cores = 0;
+  if (world_.breaks(Mutation::lose_budget)) spec.retries.infrastructure += 1'000;
   if (world_.breaks(Mutation::lose_device_memory)) spec.resources.device_memory_bytes = 0;
   if (world_.breaks(Mutation::lose_delay)) spec.delay_ms = spec.begin_unix_ms = 0;
   if (world_.breaks(Mutation::more_ranks) && spec.resources.ranks_max > spec.resources.ranks_min) {
@@ -178,8 +180,14 @@ void SimCoordinator::handle(coordinator::Decision decision) {
   decided_through_ = std::max(decided_through_, decision.number);
   doors_.decided(decision);
   if (crashes) {
+    crash_at_ = 0;
     if (!full_) journal_.append(facts_, events_);
-    if (crash_point_ == CrashPoint::after_sync) journal_.sync();
+    if (crash_point_ != CrashPoint::before_sync) journal_.sync();
+    if (crash_point_ == CrashPoint::between_effects && !full_ && !effects_.empty()) {
+      world_.reached("a crash came between the effects of a decision");
+      effects_.resize(world_.rng().below(effects_.size()) + 1);
+      release(std::exchange(effects_, {}));
+    }
     return crash(crash_away_);
   }
   // Several decisions may share one sync.

@@ -21,8 +21,8 @@
 
 namespace tutti::simulation {
 
-// Where a crash cuts one decision off.
-enum class CrashPoint { before_sync, after_sync };
+// Where a crash cuts one decision off; between_effects: some of them have left.
+enum class CrashPoint { before_sync, after_sync, between_effects };
 
 // Bytes of a process's streams that were synced.
 using Stored = std::map<std::pair<ProcessId, wire::Stream>, std::string>;

@@ -49,7 +49,7 @@ void SimCoordinator::take_spool(const std::string& peer, SessionId session,
        .message = wire::SpoolAcked{.process = data.process,
                                    .stream = data.stream,
                                    .offset = offset,
-                                   .end = data.end && data.offset + data.bytes.size() == offset}});
+                                   .end = data.end && data.offset + data.bytes.size() <= offset}});
   if (data.stream == wire::Stream::steps) tell_of_steps(data, before);
 }
 

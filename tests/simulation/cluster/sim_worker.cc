@@ -97,6 +97,23 @@ void SimWorker::crash(Duration away) {
   });
 }
 
+void SimWorker::lose_power(Duration away) {
+  crash(away);
+  for (auto& [id, spool] : spools_) {
+    if (spool.released) continue;
+    const auto lose = [&](std::string& stream, std::string& whole, std::size_t synced) {
+      if (whole.size() < stream.size()) whole = stream;
+      if (stream.size() <= synced) return;
+      stream.resize(synced + world_.faults().below(stream.size() - synced + 1));
+      if (stream.size() < whole.size()) world_.reached("a spool lost its end");
+    };
+    lose(spool.log, spool.whole_log, 0);
+    lose(spool.steps, spool.whole_steps, spool.synced_steps);
+    // As the worker that finds it does.
+    spool.steps.resize(spool.steps.rfind('\n') + 1);
+  }
+}
+
 void SimWorker::stop(Duration away) {
   if (!state_ || std::exchange(stopping_, true)) return;
   world_.trace(options_.name + " is asked to end");

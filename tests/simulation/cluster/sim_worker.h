@@ -44,6 +44,10 @@ struct SimSpool {
   std::uint64_t truncated_log = 0;  // read no more before it
   std::uint64_t truncated_steps = 0;
   bool released = false;  // both streams are said to be with the coordinator
+  std::size_t synced_steps = 0;
+  // What it had before a loss of power took the end of it.
+  std::string whole_log;
+  std::string whole_steps;
 };
 
 class SimWorker {
@@ -53,6 +57,8 @@ class SimWorker {
   void start();
   // Dies with all its ranks; comes back as a new process after `away`.
   void crash(Duration away);
+  // The same, and its disk loses of each spool what was not synced.
+  void lose_power(Duration away);
   // SIGTERM: ends its ranks, says so, ends; comes back after `away`.
   void stop(Duration away);
   // The coordinator lets it go: it ends once it hears of it, if it does, and comes back after
@@ -122,6 +128,7 @@ class SimWorker {
   void perform(const worker::Quit& effect);
   void spoke(ProcessId id, const wire::FromRank& message);
   void exited(ProcessId id, std::int32_t code, std::int32_t signal);
+  void sync_steps(JobId job);
   void print(ProcessId id, const std::string& text);
   wire::Hello hello() const;
   std::string device_of(std::uint32_t slot) const;  // its UUID; empty: the CPU

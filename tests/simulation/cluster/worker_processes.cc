@@ -73,7 +73,16 @@ void SimWorker::spoke(ProcessId id, const wire::FromRank& message) {
   if (at != processes_.end() && std::holds_alternative<wire::RankReady>(message)) {
     at->second.was_ready = true;
   }
+  if (const auto* part = std::get_if<wire::CheckpointPart>(&message)) sync_steps(part->job);
   on(worker::RankSpoke{.process = id, .message = message});
+}
+
+// As worker_host.cc does before it passes the part on.
+void SimWorker::sync_steps(JobId job) {
+  if (world_.breaks(Mutation::lose_steps)) return;
+  for (auto& [id, spool] : spools_) {
+    if (spool.start.job == job) spool.synced_steps = spool.steps.size();
+  }
 }
 
 void SimWorker::print(ProcessId id, const std::string& text) {

@@ -3,8 +3,9 @@
 namespace tutti::simulation {
 
 void crash_coordinator(Struck& at) {
-  const CrashPoint point = at.choice % 2 == 0 ? CrashPoint::before_sync : CrashPoint::after_sync;
-  at.coordinator.crash_at(1 + at.choice / 2 % 10, point, at.away);
+  constexpr CrashPoint kPoints[] = {CrashPoint::before_sync, CrashPoint::after_sync,
+                                    CrashPoint::between_effects};
+  at.coordinator.crash_at(1 + at.choice / 3 % 10, kPoints[at.choice % 3], at.away);
 }
 
 }  // namespace tutti::simulation

@@ -1,6 +1,10 @@
 #include "tests/simulation/faults/faults.h"
 
 #include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "protocol/wire/link.h"
 
 namespace tutti::simulation {
 
@@ -29,6 +33,21 @@ const FaultRow kFaults[] = {
     {"lose-power", lose_power, Reach::cluster, "of all machines at once"},
 };
 
+template <class Link>
+void add_kinds(std::vector<std::string_view>& out) {
+  const auto add = [&]<std::size_t... I>(std::index_sequence<I...>) {
+    (out.push_back(wire::message_name<Link>(std::variant_alternative_t<I, Link>{})), ...);
+  };
+  add(std::make_index_sequence<std::variant_size_v<Link>>());
+}
+
+std::vector<std::string_view> all_kinds() {
+  std::vector<std::string_view> out;
+  add_kinds<wire::ToWorker>(out);
+  add_kinds<wire::FromWorker>(out);
+  return out;
+}
+
 }  // namespace
 
 std::span<const FaultRow> faults() { return kFaults; }
@@ -51,7 +70,8 @@ void calm(Struck& at) {
   at.ranks.storage.write_max = 5ms;
 }
 
-void meet_one_kind(Struck& at, std::span<const std::string_view> kinds, FrameFate fate) {
+void meet_one_kind(Struck& at, FrameFate fate) {
+  static const std::vector<std::string_view> kinds = all_kinds();
   const std::string_view kind = kinds[at.choice % kinds.size()];
   const Instant end = at.world.now() + at.away;
   at.network.observe([&world = at.world, kind, end, fate](const FrameSeen& frame) {

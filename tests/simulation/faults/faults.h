@@ -54,8 +54,9 @@ void cut_link(Struck& at);
 void cut_one_way(Struck& at);
 void long_cut(Struck& at);
 void congest_network(Struck& at);
-// What becomes, for a while, of every frame of one of these kinds, which chance chooses.
-void meet_one_kind(Struck& at, std::span<const std::string_view> kinds, FrameFate fate);
+// What becomes, for a while, of every frame of one kind, which chance chooses of all that travel
+// between coordinator and workers.
+void meet_one_kind(Struck& at, FrameFate fate);
 
 void drop_messages(Struck& at);
 void hold_messages(Struck& at);

@@ -18,6 +18,8 @@ constexpr std::string_view kStates[] = {"queued",     "placed",   "starting", "r
 constexpr std::string_view kMustReach[] = {
     "a batch was torn by a crash",
     "a batch was durable before the crash and never spoken of",
+    "a crash came between the effects of a decision",
+    "a spool lost its end",
     "a snapshot replaced the journal",
     "the ledger failed and recovered",
     "records could not be stored for a while",
@@ -63,6 +65,13 @@ constexpr std::string_view kMustReach[] = {
     "a job was given the smaller of a node's devices",
     "a training job had a GPU's numerics profile",
     "a job waited for its time",
+    "a node was drained",
+    "a budget for the infrastructure's failures was used up",
+    "a save that was asked for",
+    "a survivor finished the pending step",
+    "a worker read a hole of a spool",
+    "all ranks stopped after the same step",
+    "flags that were agreed in a broken group were honoured",
 };
 
 // A queued job has no process, and one that is placed none that runs.

@@ -27,4 +27,18 @@ void plan_failing(Plan& plan) {
   saving.load.save_failure = 0.3;
 }
 
+// Jobs whose budgets for the infrastructure's failures are as small as a user may make them: they
+// end once it is used up, and not before.
+void plan_budgets(Plan& plan) {
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    PlannedJob& job = plan.rng.chance(0.5)
+                          ? plan.run("budget", 1, plan.some(2s, 6s))
+                          : plan.train("budget", plan.some_ranks(2), 200 + plan.rng.below(300));
+    job.at = plan.some(0ms, 3s);
+    job.load.save_every = 40;
+    job.spec.retries.infrastructure = static_cast<std::uint32_t>(plan.rng.below(2));
+    job.must = Must::end;
+  }
+}
+
 }  // namespace tutti::simulation

@@ -35,6 +35,12 @@ void plan_picky(Plan& plan) {
   for (int i = 0; i < 2; ++i) {
     some_job("heavy", 2).spec.resources.memory_bytes = kNodeMemory / 2 + 1 + plan.rng.below(1'000);
   }
+  // No node has cores for two of these.
+  for (int i = 0; i < 4; ++i) {
+    PlannedJob& job = plan.run("two-cores", 1, plan.some(200ms, 1s));
+    job.at = plan.some(0ms, 4s);
+    job.spec.resources.cores = 2;
+  }
   PlannedJob& tasks = plan.run("zoned-tasks", 1, 100ms);
   tasks.at = plan.some(0ms, 5s);
   tasks.spec.array.count = 5;

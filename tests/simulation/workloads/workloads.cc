@@ -15,6 +15,7 @@ const WorkloadRow kWorkloads[] = {
     {"serving", plan_serving, "a served model that is cancelled in the end"},
     {"cancels", plan_cancels, "jobs that are cancelled at any moment, some twice"},
     {"keys", plan_keys, "keys that are used again, with the same spec and with another"},
+    {"budgets", plan_budgets, "jobs with next to no budget for the infrastructure's failures"},
     {"failing", plan_failing, "programs, jobs and checkpoints that fail by themselves"},
     {"drains", plan_drains, "nodes that are drained and come back, while jobs run on them"},
     {"elastic", plan_elastic, "training jobs that may have more or fewer ranks"},

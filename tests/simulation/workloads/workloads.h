@@ -102,5 +102,6 @@ void plan_changes(Plan& plan);
 void plan_delayed(Plan& plan);
 void plan_picky(Plan& plan);
 void plan_changing_quotas(Plan& plan);
+void plan_budgets(Plan& plan);
 
 }  // namespace tutti::simulation

@@ -48,6 +48,9 @@ enum class Mutation {
   claim_profile,
   lose_delay,
   more_ranks,
+  lose_cores,
+  lose_budget,
+  lose_steps,
 };
 
 struct MutationRow {
