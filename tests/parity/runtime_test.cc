@@ -245,6 +245,33 @@ TEST_CASE("runtime: ops are counted with their work") {
   REQUIRE(count_of("product").flop - products.flop >= 2 * 2 * 130 * 64 * 64);
 }
 
+TEST_CASE("runtime: a call that has nothing to compute is not counted") {
+  const auto calls = [] {
+    std::int64_t sum = 0;
+    for (const OpCount& count : op_counts()) sum += count.calls;
+    return sum;
+  };
+  const std::int64_t before = calls();
+  Floats none;
+  REQUIRE(linear_cross_entropy(
+      single(), {.hidden = matrix(none, 0, 4), .weight = matrix(none, 0, 4), .targets = {}}));
+  REQUIRE(muon_update(single(), {.settings = {},
+                                 .weight = matrix(none, 0, 4),
+                                 .gradient = matrix(none, 0, 4),
+                                 .velocity = matrix(none, 0, 4)}));
+  REQUIRE(adafactor_update(single(), {.settings = {},
+                                      .weight = matrix(none, 0, 0),
+                                      .gradient = matrix(none, 0, 0),
+                                      .row = {},
+                                      .column = {}}));
+  const std::vector<Index> ends = {0};
+  REQUIRE(product_tn_shards(single(), {.left = matrix(none, 0, 0),
+                                       .right = matrix(none, 0, 3),
+                                       .output = matrix(none, 0, 3),
+                                       .ends = ends}));
+  REQUIRE(calls() == before);
+}
+
 TEST_CASE("cores: shared among ranks, the first left to the agent, lists that are none refused") {
   const std::vector<int> two = {0, 1};
   REQUIRE(share_cores(two, 0, 1) == std::vector<int>{0, 1});
