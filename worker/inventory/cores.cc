@@ -65,9 +65,9 @@ RankCores rank_cores(const std::filesystem::path& claims) {
   CPU_ZERO(&affinity);
   if (::sched_getaffinity(0, sizeof affinity, &affinity) != 0) return {};
   // What a quota took away, no core stands for.
-  if (take_inventory().cores < static_cast<std::uint32_t>(CPU_COUNT(&affinity))) return {};
-  RankCores out{.cores = cores_beside_agent(physical_cores()), .claim = claim_cores(claims)};
-  if (!out.claim) out.cores.clear();
+  if (usable_cores() < static_cast<std::uint32_t>(CPU_COUNT(&affinity))) return {};
+  RankCores out{.cores = {}, .claim = claim_cores(claims)};
+  if (out.claim) out.cores = cores_beside_agent(physical_cores());
   return out;
 }
 

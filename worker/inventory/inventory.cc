@@ -66,6 +66,19 @@ void for_each_limit(std::filesystem::path folder, const char* file, Read read) {
   }
 }
 
+std::uint64_t usable_memory() {
+  std::uint64_t bytes = number_of(value_of(text_of("/proc/meminfo"), "MemTotal")) * 1024;
+  const auto lower = [&](const std::string& text, const auto&) {
+    const std::uint64_t limit = bytes_of_memory_max(text);
+    if (limit != 0) bytes = std::min(bytes, limit);
+  };
+  for_each_limit(cgroup_folder(""), "memory.max", lower);
+  for_each_limit(cgroup_folder("memory"), "memory.limit_in_bytes", lower);
+  return bytes;
+}
+
+}  // namespace
+
 std::uint32_t usable_cores() {
   std::uint32_t cores = std::max(1U, std::thread::hardware_concurrency());
   cpu_set_t set;
@@ -86,19 +99,6 @@ std::uint32_t usable_cores() {
       });
   return cores;
 }
-
-std::uint64_t usable_memory() {
-  std::uint64_t bytes = number_of(value_of(text_of("/proc/meminfo"), "MemTotal")) * 1024;
-  const auto lower = [&](const std::string& text, const auto&) {
-    const std::uint64_t limit = bytes_of_memory_max(text);
-    if (limit != 0) bytes = std::min(bytes, limit);
-  };
-  for_each_limit(cgroup_folder(""), "memory.max", lower);
-  for_each_limit(cgroup_folder("memory"), "memory.limit_in_bytes", lower);
-  return bytes;
-}
-
-}  // namespace
 
 std::uint32_t cores_of_cpu_max(std::string_view cpu_max) {
   const auto space = cpu_max.find(' ');

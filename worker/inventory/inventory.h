@@ -23,6 +23,9 @@ struct Inventory {
 
 Inventory take_inventory();
 
+// The cores of it alone.
+std::uint32_t usable_cores();
+
 // The parts that read text, for tests.
 
 // Whole cores that a quota allows, at least 1; 0: no limit. v2: "200000 100000" or "max 100000".
