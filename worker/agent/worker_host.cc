@@ -42,6 +42,7 @@ WorkerHost::~WorkerHost() = default;
 void WorkerHost::start() {
   join_until_ = monotonic_now() + settings_.join_wait;
   adopt_spools();
+  watch_gpus();
   for (const Effect& effect : state_.start(monotonic_now())) {
     std::visit([this](const auto& each) { perform(each); }, effect);
   }
@@ -85,6 +86,22 @@ void WorkerHost::adopt_spools() {
                     .log_size = spool.log.size(),
                     .steps_size = spool.steps.size()});
   }
+}
+
+// A gang waits for its slowest GPU: that one is slowed down, or soon will be, is said when it
+// begins. A driver that does not answer holds up nobody but the watch.
+void WorkerHost::watch_gpus() {
+  if (settings_.worker.hello.devices.empty()) return;
+  const auto seen = [this](const GpuInventory& inventory) {
+    // Where the mailbox is full, the next reading says it.
+    static_cast<void>(host_.tell([this, inventory] {
+      for (const std::string& line : new_troubles(inventory, gpus_)) {
+        TUTTI_LOG_WARNING("worker", "{}", line);
+      }
+      gpus_ = inventory;
+    }));
+  };
+  gpu_watch_.start(seen, [] { return take_gpu_inventory(); });
 }
 
 // The coordinator

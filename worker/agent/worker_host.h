@@ -27,6 +27,7 @@
 #include "worker/agent/spool.h"
 #include "worker/agent/worker_state.h"
 #include "worker/inventory/cores.h"
+#include "worker/inventory/gpu_watch.h"
 #include "worker/launcher/core_share.h"
 #include "worker/launcher/path_scout.h"
 #include "worker/launcher/process_plan.h"
@@ -85,6 +86,7 @@ class WorkerHost {
   void learn(const wire::HeartbeatAnswered& answer);
   void on_rank_frame(ProcessId process, const std::string& bytes);
   void adopt_spools();
+  void watch_gpus();
   void try_hand_over(const Exec& exec, Instant until);
   std::optional<Handover> handover() const;
 
@@ -149,6 +151,8 @@ class WorkerHost {
   std::map<ProcessId, StartingProcess> starting_;  // looked at by the scout
   std::uint64_t tickets_ = 0;
   PathScout scout_;
+  GpuWatch gpu_watch_;
+  GpuInventory gpus_;  // as they were read last
   SpecCache specs_;
   CoreShare cores_;
   Limiter limiter_;

@@ -105,10 +105,6 @@ void introduce_gpus(const spec::WorkerConfig& config, const PlanSettings& plan,
     return;
   }
   TUTTI_LOG_INFO("worker", "{} GPUs, {}", found->devices.size(), found->stack);
-  for (const Gpu& gpu : take_gpu_inventory().gpus) {
-    const std::string trouble = trouble_of(gpu);
-    if (!trouble.empty()) TUTTI_LOG_WARNING("worker", "{} {} is {}", gpu.name, gpu.uuid, trouble);
-  }
   const auto count = static_cast<std::uint32_t>(found->devices.size());
   if (config.slots == 0) hello.slots = count;
   if (hello.slots > count) {

@@ -1,6 +1,11 @@
 // What the inventory tells of GPUs, over a stand-in for the driver's library.
 #include <catch2/catch.hpp>
 
+#include <atomic>
+#include <future>
+#include <memory>
+
+#include "worker/inventory/gpu_watch.h"
 #include "worker/inventory/gpus.h"
 
 namespace tutti::worker {
@@ -60,6 +65,52 @@ TEST_CASE("gpus: identity, memory, limits, links and what slows them") {
   CHECK(trouble_of(second) == "slowed down (thermal, hardware) at 92 C");
   CHECK(second.throttle_reasons == std::vector<std::string>{"thermal, hardware"});
   CHECK(second.nvlinks == std::vector<std::uint32_t>{2, 0});
+}
+
+TEST_CASE("gpus: trouble is said when it begins, and again after it was gone") {
+  const auto gpus = [](std::uint32_t celsius) {
+    return GpuInventory{.gpus = {{.uuid = "GPU-0", .name = "Made-up H100"},
+                                 {.uuid = "GPU-1",
+                                  .name = "Made-up H100",
+                                  .temperature_celsius = celsius,
+                                  .slowdown_celsius = 90}}};
+  };
+  const auto lines = new_troubles(gpus(89), gpus(50));
+  REQUIRE(lines.size() == 1);
+  CHECK(lines[0] == "Made-up H100 GPU-1 is hot: 89 C, and it slows down at 90 C");
+  CHECK(new_troubles(gpus(89), gpus(88)).empty());
+  CHECK(new_troubles(gpus(89), {}).size() == 1);
+  CHECK(new_troubles(gpus(50), gpus(89)).empty());
+}
+
+TEST_CASE("gpu watch: reads again and again, and says each reading") {
+  std::promise<void> thrice;
+  std::atomic<int> seen{0};
+  GpuWatch watch;
+  watch.start(
+      [&](const GpuInventory& inventory) {
+        if (inventory.driver == "1" && ++seen == 3) thrice.set_value();
+      },
+      [] { return GpuInventory{.driver = "1"}; }, Duration{0});
+  CHECK(thrice.get_future().wait_for(std::chrono::seconds(60)) == std::future_status::ready);
+}
+
+TEST_CASE("gpu watch: a driver that hangs holds up nobody, and is not heard any more") {
+  const auto hangs = std::make_shared<std::promise<void>>();
+  const auto asked = std::make_shared<std::promise<void>>();
+  const auto seen = std::make_shared<std::atomic<bool>>(false);
+  {
+    GpuWatch watch;
+    watch.start([seen](const GpuInventory&) { *seen = true; },
+                [asked, answer = hangs->get_future().share()] {
+                  asked->set_value();
+                  answer.wait();
+                  return GpuInventory();
+                });
+    asked->get_future().wait();
+  }
+  hangs->set_value();
+  CHECK_FALSE(*seen);
 }
 
 }  // namespace tutti::worker
