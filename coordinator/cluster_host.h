@@ -106,7 +106,7 @@ class ClusterHost {
   void back_up(const std::filesystem::path& file, std::function<void(Result<>)> done);
 
   // In force from the next decision on.
-  void set_quotas(scheduler::Quotas quotas) { handle(SetQuotas{{}, std::move(quotas)}); }
+  void set_quotas(scheduler::Quotas quotas, const Caller& caller);
 
   // The state as far as it is durable (unless the disk is full), for reading.
   const ClusterState& settled_state();

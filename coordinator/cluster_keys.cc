@@ -44,7 +44,15 @@ void ClusterHost::admit(wire::Hello& hello) {
   TokenWish wish;
   wish.user = hello.worker;
   const Result<AccessChange> admitted = access.admit(wish, key, *token, now);
-  if (admitted) change_access(*admitted, {}, [](const AnswerBody&) {});
+  if (!admitted) return;
+  change_access(*admitted,
+                {.user = hello.worker,
+                 .token = *token,
+                 .from = hello.host,
+                 .action = "worker admit",
+                 .target = "node " + hello.worker,
+                 .detail = before ? "a new key, in the place of its old one" : "its first key"},
+                [](const AnswerBody&) {});
 }
 
 Result<> ClusterHost::listen_with(const transport::KeyPair& keys, std::uint16_t port) {

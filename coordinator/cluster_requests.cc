@@ -93,6 +93,13 @@ void ClusterHost::change_access(AccessChange change, const Caller& caller, Answe
   flush_soon();
 }
 
+void ClusterHost::set_quotas(scheduler::Quotas quotas, const Caller& caller) {
+  if (closed_) return;
+  if (!ledger_failing_) note_change(caller, caller.target);
+  handle(SetQuotas{{}, std::move(quotas)});
+  flush_soon();
+}
+
 void ClusterHost::note_denied(Caller caller) {
   if (closed_ || ledger_failing_) return;
   const Instant now = monotonic_now();

@@ -13,6 +13,7 @@
 #include "coordinator/api/cluster_routes.h"
 #include "coordinator/api/http_server.h"
 #include "coordinator/cluster_host.h"
+#include "coordinator/dashboard/dashboard_route.h"
 #include "coordinator/gateway/gateway.h"
 #include "coordinator/open_port.h"
 #include "coordinator/scheduler/quotas.h"
@@ -209,7 +210,7 @@ Result<> CoordinatorService::Parts::open_http(const StateFolder& folder) {
   std::vector<api::Route> routes;
   for (auto part : {api::job_routes(parts), api::node_routes(parts), api::access_routes(parts),
                     api::ledger_routes(parts), api::stream_routes(parts),
-                    api::metrics_routes(parts), gateway_->routes()}) {
+                    api::metrics_routes(parts), dashboard::routes(), gateway_->routes()}) {
     routes.insert(routes.end(), part.begin(), part.end());
   }
   http_->start(std::move(routes));
@@ -244,8 +245,14 @@ void CoordinatorService::Parts::read_quotas_again() {
   if (!config) return fail(config.error().message);
   const Result<scheduler::Quotas> quotas = scheduler::parse_quotas(config->quotas);
   if (!quotas) return fail(quotas.error().message);
-  const Result<> told =
-      cluster_->host().tell([this, quotas = *quotas] { cluster_->set_quotas(quotas); });
+  const Result<> told = cluster_->host().tell([this, quotas = *quotas] {
+    cluster_->set_quotas(quotas, {.user = "operator",
+                                  .token = 0,
+                                  .from = "SIGHUP",
+                                  .action = "quotas reload",
+                                  .target = "quotas",
+                                  .detail = config_.source});
+  });
   if (!told) return fail(told.error().message);
   TUTTI_LOG_INFO("coordinator", "quotas were read again from {}", config_.source);
 }

@@ -296,6 +296,7 @@ asio::awaitable<bool> Connection::write(Answer answer, const Request& request) {
   }
   http::response<http::string_body> response(http::int_to_status(answer.status), request.version());
   response.set(http::field::content_type, answer.content_type);
+  for (const auto& [name, value] : answer.headers) response.set(name, value);
   if (answer.status == 401) response.set(http::field::www_authenticate, "Bearer");
   response.keep_alive(request.keep_alive());
   response.body() = std::move(answer.body);

@@ -112,6 +112,23 @@ json::value tasks_of(const coordinator::TaskCounts& tasks) {
                       {"failed", tasks.failed}, {"cancelled", tasks.cancelled}};
 }
 
+json::value number_or_null(const std::optional<std::int32_t>& number) {
+  return number ? json::value(*number) : json::value(nullptr);
+}
+
+json::object budget(std::uint32_t used, std::uint32_t of) { return {{"used", used}, {"of", of}}; }
+
+json::object json_of(const coordinator::Budgets& budgets) {
+  json::object out{{"user", budget(budgets.user, budgets.user_max)},
+                   {"infrastructure", budget(budgets.infrastructure, budgets.infrastructure_max)},
+                   {"own", budget(budgets.own, budgets.own_max)},
+                   {"preempted", budget(budgets.preempted, budgets.preempted_max)},
+                   {"drained", budgets.drained},
+                   {"resized", budgets.resized}};
+  if (budgets.preempted_max == 0) out["preempted"].as_object()["of"] = nullptr;
+  return out;
+}
+
 }  // namespace
 
 json::object json_of(const coordinator::JobSummary& job) {
@@ -125,14 +142,15 @@ json::object json_of(const coordinator::JobSummary& job) {
           {"restarts", job.restarts},
           {"step", job.step},
           {"steps", job.steps},
-          {"exit_code", job.exit_code ? json::value(*job.exit_code) : json::value(nullptr)},
+          {"exit_code", number_or_null(job.exit_code)},
           {"submitted_unix_ms", job.submitted_unix_ms},
           {"started_unix_ms", number_or_null(job.started_unix_ms)},
           {"ended_unix_ms", number_or_null(job.ended_unix_ms)},
           {"priority", job.priority},
           {"tasks", tasks_of(job.tasks)},
           {"memory_peak_bytes", job.memory_peak_bytes},
-          {"cpu_seconds", static_cast<double>(job.cpu_ms) / 1e3}};
+          {"cpu_seconds", static_cast<double>(job.cpu_ms) / 1e3},
+          {"budgets", json_of(job.budgets)}};
 }
 
 json::object json_of(const coordinator::JobDetail& job) {
@@ -150,8 +168,10 @@ json::object json_of(const coordinator::JobDetail& job) {
   out["recoveries"] = std::move(recoveries);
   out["failure"] = nullptr;
   if (job.outcome.failure != wire::FailureClass::none || !job.outcome.message.empty()) {
-    out["failure"] =
-        json::object{{"class", name_of(job.outcome.failure)}, {"message", job.outcome.message}};
+    out["failure"] = json::object{{"class", name_of(job.outcome.failure)},
+                                  {"message", job.outcome.message},
+                                  {"code", number_or_null(job.outcome.code)},
+                                  {"signal", number_or_null(job.outcome.signal)}};
   }
   out["processes"] = json_of(job.processes);
   out["standstill"] = job.standstill;
@@ -171,7 +191,9 @@ json::object json_of(const coordinator::TaskView& task) {
           {"job", task.job.value},
           {"state", name_of(task.state)},
           {"phase", task.phase},
-          {"exit_code", task.exit_code ? json::value(*task.exit_code) : json::value(nullptr)},
+          {"exit_code", number_or_null(task.exit_code)},
+          {"code", number_or_null(task.code)},
+          {"signal", number_or_null(task.signal)},
           {"message", task.message}};
 }
 

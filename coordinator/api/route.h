@@ -59,6 +59,7 @@ struct Answer {
   std::string content_type = "application/json";
   std::string body;
   std::string error = {};  // the message of an error, which `body` says too
+  std::map<std::string, std::string> headers = {};  // besides those that each answer has
   std::function<boost::asio::awaitable<void>(BodyStream&)> stream;  // instead of body
 };
 

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -99,10 +100,14 @@ struct Outcome {
   wire::FailureClass failure = wire::FailureClass::none;
   std::string message;                  // one line: the first cause
   std::int64_t not_before_unix_ms = 0;  // queued: the next try waits until then
+  // How the process ended whose end was the first cause: neither, where that was something else.
+  std::optional<std::int32_t> code = std::nullopt;
+  std::optional<std::int32_t> signal = std::nullopt;
 
   bool operator==(const Outcome&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(Outcome, (), (state, exit_code, failure, message, not_before_unix_ms))
+BOOST_DESCRIBE_STRUCT(Outcome, (),
+                      (state, exit_code, failure, message, not_before_unix_ms, code, signal))
 
 // The orders of one FormGroup, journalled before they are given, so that a restarted coordinator
 // gives the same ones.

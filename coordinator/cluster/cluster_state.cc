@@ -9,6 +9,7 @@
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/life/admission.h"
+#include "coordinator/life/failures.h"
 #include "coordinator/life/hang.h"
 #include "coordinator/life/line.h"
 #include "coordinator/membership/drain.h"
@@ -285,6 +286,19 @@ std::optional<Instant> ClusterState::next_due() const {
 
 namespace {
 
+Budgets budgets_of(const JobRecord& job) {
+  return {.user = job.failures_user,
+          .user_max = job.terms.retries_user,
+          .infrastructure = job.failures_infrastructure,
+          .infrastructure_max = job.terms.retries_infrastructure,
+          .own = job.failures_own_here,
+          .own_max = kOwnFailuresMax,
+          .preempted = job.preemptions,
+          .preempted_max = job.terms.preemptions_max,
+          .drained = job.drains,
+          .resized = job.resizes};
+}
+
 JobSummary summarize(const Desk& desk, const JobRecord& job) {
   const auto soft = desk.jobs.find(job.job);
   JobSummary out{.job = job.job,
@@ -310,6 +324,7 @@ JobSummary summarize(const Desk& desk, const JobRecord& job) {
                  .memory_peak_bytes = job.memory_peak_bytes,
                  .cpu_ms = job.cpu_ms};
   if (is_terminal(job.state)) out.exit_code = job.outcome.exit_code;
+  out.budgets = budgets_of(job);
   return out;
 }
 

@@ -27,6 +27,20 @@ struct TaskCounts {
   std::uint32_t total() const { return waiting + active + done + failed + cancelled; }
 };
 
+// What has been charged to whom, and how much each may be; none of them uses up another's.
+struct Budgets {
+  std::uint32_t user = 0;
+  std::uint32_t user_max = 0;  // retries.user: one more ends the job
+  std::uint32_t infrastructure = 0;
+  std::uint32_t infrastructure_max = 0;
+  std::uint32_t own = 0;  // in a row at one step: Tutti's own
+  std::uint32_t own_max = 0;
+  std::uint32_t preempted = 0;
+  std::uint32_t preempted_max = 0;  // then nobody preempts it any more; 0: no limit
+  std::uint32_t drained = 0;
+  std::uint32_t resized = 0;
+};
+
 struct JobSummary {
   JobId job;
   std::string name;
@@ -47,6 +61,7 @@ struct JobSummary {
   std::uint64_t memory_peak_bytes =
       0;                     // the largest of its processes that have ended; 0: not known
   std::uint64_t cpu_ms = 0;  // of all of them
+  Budgets budgets = {};
 };
 
 // Which jobs a reader wants; what is empty asks for nothing.
@@ -88,6 +103,8 @@ struct TaskView {
   std::string phase;  // active: the state of its job
   std::optional<std::int32_t> exit_code;
   std::string message;
+  std::optional<std::int32_t> code = std::nullopt;  // of its program, as in Outcome
+  std::optional<std::int32_t> signal = std::nullopt;
 };
 
 struct JobDetail {
@@ -148,8 +165,8 @@ struct Explanation {
   std::vector<JobId> must_end;         // these have to, if nothing else ends before them
   // It starts by then if limits are used up; behind others: about then (explain.cc).
   std::optional<std::int64_t> earliest_unix_ms;
-  std::vector<JobId> preempts;                   // are asked to make room for it
-  std::vector<ExplainWorker> workers;            // that do not suit, or have no room
+  std::vector<JobId> preempts;         // are asked to make room for it
+  std::vector<ExplainWorker> workers;  // that do not suit, or have no room
   std::uint32_t workers_left_out = 0;
   std::vector<std::string> lines;  // all of it for people, the same for the same state
 };

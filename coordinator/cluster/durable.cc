@@ -41,7 +41,7 @@ void Durable::restore(const Snapshot& snapshot) {
   usage_.clear();
   for (const JobRecord& job : snapshot.jobs) {
     if (is_terminal(job.state) && !job.array) ended_.insert(job.job);
-    if (!job.key.empty()) keys_[job.key] = job.job;
+    if (!job.key.empty()) keys_[{job.owner, job.key}] = job.job;
     JobRecord& kept = jobs_.emplace(job.job, job).first->second;
     // Written by a version that did not count what a job had run.
     if (job.formed && job.running_unix_ms == 0) kept.running_unix_ms = job.started_unix_ms;
@@ -57,7 +57,7 @@ void Durable::restore(const Snapshot& snapshot) {
   }
   for (const KeyRecord& key : snapshot.keys) {
     old_keys_.push_back(key);
-    old_key_[key.key] = key;
+    old_key_[{key.owner, key.key}] = key;
   }
   for (const UsageRecord& usage : snapshot.usage) usage_.emplace(usage.owner, usage);
 }
@@ -135,7 +135,7 @@ void Durable::leave_gang(const ProcessRecord& process) {
 void Durable::remove_job(JobId id) {
   const JobRecord& job = job_of(id);
   ended_.erase(id);
-  const auto key = keys_.find(job.key);
+  const auto key = keys_.find({job.owner, job.key});
   if (key != keys_.end() && key->second == id) keys_.erase(key);
   jobs_.erase(id);
 }
@@ -216,7 +216,7 @@ void Durable::on(const JobSubmitted& fact) {
   job.dependencies = fact.terms.after;
   job.tasks.states.assign(fact.terms.array_count, 'w');
   job.tasks.waiting = fact.terms.array_count;
-  if (!job.key.empty()) keys_[job.key] = job.job;
+  if (!job.key.empty()) keys_[{job.owner, job.key}] = job.job;
   TUTTI_ASSERT(jobs_.emplace(job.job, std::move(job)).second);
 }
 

@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "coordinator/cluster/cluster_facts.h"
@@ -62,8 +63,9 @@ class Durable {
   const JobRecord* job(JobId id) const;
   const ProcessRecord* process(ProcessId id) const;
   const WorkerRecord* worker(const std::string& name) const;
-  // The job submitted with this key, if there is one; it may have been forgotten since.
-  std::optional<KeyRecord> with_key(const std::string& key) const;
+  // The job that this user submitted with this key, if there is one; it may have been forgotten
+  // since.
+  std::optional<KeyRecord> with_key(const std::string& owner, const std::string& key) const;
   // Its processes, whatever their generation.
   const std::set<ProcessId>& processes_of(JobId id) const;
   // Those that hold a slot of the worker.
@@ -122,11 +124,12 @@ class Durable {
   std::map<std::string, WorkerRecord, std::less<>> workers_;
   std::uint64_t next_job_ = 1;
   std::uint64_t next_process_ = 1;
-  std::map<std::string, JobId> keys_;
+  using OwnKey = std::pair<std::string, std::string>;  // owner, key
+  std::map<OwnKey, JobId> keys_;
   std::map<JobId, std::set<ProcessId>> of_job_;
   std::set<JobId> ended_;
   std::deque<KeyRecord> old_keys_;
-  std::map<std::string, KeyRecord> old_key_;
+  std::map<OwnKey, KeyRecord> old_key_;
   std::map<std::string, UsageRecord> usage_;
   std::map<std::string, std::set<ProcessId>> of_worker_;
   std::set<std::string> draining_;

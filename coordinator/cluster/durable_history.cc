@@ -104,7 +104,9 @@ void Durable::fold_task(const JobRecord& task) {
   keep_end(tasks, {.index = task.index,
                    .exit_code = task.outcome.exit_code,
                    .failure = task.outcome.failure,
-                   .message = task.outcome.message});
+                   .message = task.outcome.message,
+                   .code = task.outcome.code,
+                   .signal = task.outcome.signal});
 }
 
 void Durable::cancel_waiting(JobRecord& array) {
@@ -126,34 +128,38 @@ void Durable::on(const DependencyMet& fact) {
 
 // Keys --------------------------------------------------------------------------------------------
 
-std::optional<KeyRecord> Durable::with_key(const std::string& key) const {
-  const auto at = keys_.find(key);
+std::optional<KeyRecord> Durable::with_key(const std::string& owner, const std::string& key) const {
+  const auto at = keys_.find({owner, key});
   if (at != keys_.end()) {
     const JobRecord& job = jobs_.at(at->second);
     return KeyRecord{.key = key,
                      .job = job.job,
                      .spec_hash = hash_of_spec(job.spec),
-                     .unix_ms = job.submitted_unix_ms};
+                     .unix_ms = job.submitted_unix_ms,
+                     .owner = owner};
   }
-  const auto old = old_key_.find(key);
+  auto old = old_key_.find({owner, key});
+  // Whose it was is not known: it stays good for whoever knows it, rather than for nobody.
+  if (old == old_key_.end()) old = old_key_.find({std::string(), key});
   return old == old_key_.end() ? std::nullopt : std::optional(old->second);
 }
 
 void Durable::keep_key(const JobRecord& job) {
-  const auto at = keys_.find(job.key);
+  const auto at = keys_.find({job.owner, job.key});
   if (job.key.empty() || at == keys_.end() || at->second != job.job) return;
   KeyRecord kept{.key = job.key,
                  .job = job.job,
                  .spec_hash = hash_of_spec(job.spec),
-                 .unix_ms = job.submitted_unix_ms};
-  old_key_[job.key] = kept;
+                 .unix_ms = job.submitted_unix_ms,
+                 .owner = job.owner};
+  old_key_[{job.owner, job.key}] = kept;
   old_keys_.push_back(std::move(kept));
   if (old_keys_.size() > kOldKeysMax) drop_keys(old_keys_.front().unix_ms + kKeyLifeMs);
 }
 
 void Durable::drop_keys(std::int64_t now_unix_ms) {
   while (!old_keys_.empty() && now_unix_ms - old_keys_.front().unix_ms >= kKeyLifeMs) {
-    const auto at = old_key_.find(old_keys_.front().key);
+    const auto at = old_key_.find({old_keys_.front().owner, old_keys_.front().key});
     if (at != old_key_.end() && at->second.job == old_keys_.front().job) old_key_.erase(at);
     old_keys_.pop_front();
   }

@@ -126,7 +126,8 @@ void lose_rank(Desk& desk, JobId id, const ProcessRecord& process, const Loss& l
              .generation = job.generation,
              .rank = static_cast<std::int32_t>(process.rank),
              .worker = process.worker});
-  const Loss named{loss.failure, fmt::format("{}: {}", who, loss.message)};
+  Loss named = loss;
+  named.message = fmt::format("{}: {}", who, loss.message);
   blame_node(desk, process.worker, job, loss);
   if (loss.failure == wire::FailureClass::user) return lose_to_user(desk, id, named);
   go_on(desk, id, named);

@@ -8,6 +8,8 @@
 // empty.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "coordinator/cluster/desk.h"
@@ -17,6 +19,9 @@ namespace tutti::coordinator {
 struct Loss {
   wire::FailureClass failure = wire::FailureClass::infrastructure;
   std::string message;  // one line
+  // Of the process, where its end is the cause.
+  std::optional<std::int32_t> code = std::nullopt;
+  std::optional<std::int32_t> signal = std::nullopt;
 };
 
 // The process is gone. Says so once, frees its slot, and judges.

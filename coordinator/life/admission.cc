@@ -55,7 +55,7 @@ std::string notice_of(Desk& desk, const JobTerms& terms) {
 
 void on_submit(Desk& desk, const SubmitJob& input) {
   if (!input.key.empty()) {
-    const std::optional<KeyRecord> known = desk.durable.with_key(input.key);
+    const std::optional<KeyRecord> known = desk.durable.with_key(input.owner, input.key);
     if (known && desk.wall.unix_ms - known->unix_ms < kKeyLifeMs) {
       if (known->spec_hash != hash_of_spec(input.yaml)) {
         return desk.refuse(input.request, ErrorCode::already_exists,

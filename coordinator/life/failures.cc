@@ -10,8 +10,6 @@ namespace tutti::coordinator {
 
 namespace {
 
-// Tutti's own failures at one step, in a row, that end a job (DESIGN jobs).
-constexpr std::uint32_t kOwnFailuresMax = 3;
 constexpr int kSignalKill = 9;
 
 const RetryRule* matching(const JobTerms& terms, const wire::RankExited& exit) {
@@ -21,6 +19,12 @@ const RetryRule* matching(const JobTerms& terms, const wire::RankExited& exit) {
   };
   const auto at = std::find_if(terms.retry_rules.begin(), terms.retry_rules.end(), matches);
   return at == terms.retry_rules.end() ? nullptr : &*at;
+}
+
+// The same loss, said in other words.
+Loss because(Loss loss, std::string message) {
+  loss.message = std::move(message);
+  return loss;
 }
 
 }  // namespace
@@ -50,7 +54,14 @@ Loss judge(const JobRecord& job, const wire::RankExited& exit) {
       failure = program ? user : own;
     }
   }
-  return {.failure = failure, .message = std::move(message)};
+  Loss loss{.failure = failure, .message = std::move(message)};
+  if (!exit.error.empty()) return loss;  // it did not begin, or nobody saw its end
+  if (exit.signal != 0) {
+    loss.signal = exit.signal;
+  } else {
+    loss.code = exit.code;
+  }
+  return loss;
 }
 
 std::uint64_t backoff_ms(const JobTerms& terms, std::uint32_t failures, double share) {
@@ -73,7 +84,10 @@ void fail(Desk& desk, JobId job, std::int32_t exit_code, const Loss& loss) {
            {.state = JobState::failed,
             .exit_code = exit_code,
             .failure = loss.failure,
-            .message = loss.message});
+            .message = loss.message,
+            .not_before_unix_ms = 0,
+            .code = loss.code,
+            .signal = loss.signal});
 }
 
 bool charge(Desk& desk, JobId id, const Loss& loss) {
@@ -86,15 +100,15 @@ bool charge(Desk& desk, JobId id, const Loss& loss) {
   }
   if (loss.failure == wire::FailureClass::own && job.failures_own_here >= kOwnFailuresMax) {
     fail(desk, id, 4,
-         {loss.failure, fmt::format("failed {} times at step {}: {}", kOwnFailuresMax, job.own_step,
-                                    loss.message)});
+         because(loss, fmt::format("failed {} times at step {}: {}", kOwnFailuresMax, job.own_step,
+                                   loss.message)));
     return false;
   }
   if (loss.failure == wire::FailureClass::infrastructure &&
       job.failures_infrastructure > job.terms.retries_infrastructure) {
     fail(desk, id, 3,
-         {loss.failure, fmt::format("retries.infrastructure ({}) are used up: {}",
-                                    job.terms.retries_infrastructure, loss.message)});
+         because(loss, fmt::format("retries.infrastructure ({}) are used up: {}",
+                                   job.terms.retries_infrastructure, loss.message)));
     return false;
   }
   return true;
@@ -105,6 +119,8 @@ void queue_again(Desk& desk, JobId id, const Loss& loss) {
   const std::uint64_t wait = backoff_ms(job.terms, job.failures_in_row, desk.fresh_share());
   Outcome outcome{
       .state = JobState::queued, .exit_code = 0, .failure = loss.failure, .message = loss.message};
+  outcome.code = loss.code;
+  outcome.signal = loss.signal;
   if (wait != 0) outcome.not_before_unix_ms = desk.wall.unix_ms + static_cast<std::int64_t>(wait);
   stop_job(desk, id, std::move(outcome));
 }
@@ -116,7 +132,9 @@ void lose_to_user(Desk& desk, JobId id, const Loss& loss) {
                              .unix_ms = desk.wall.unix_ms});
   const JobRecord& job = desk.job(id);
   if (job.failures_user > job.terms.retries_user) return fail(desk, id, 1, loss);
-  queue_again(desk, id, {wire::FailureClass::user, loss.message});
+  Loss theirs = loss;
+  theirs.failure = wire::FailureClass::user;
+  queue_again(desk, id, theirs);
 }
 
 Duration backoff_left(const Desk& desk, const JobRecord& job) {

@@ -17,6 +17,9 @@
 
 namespace tutti::coordinator {
 
+// Tutti's own failures at one step, in a row, that end a job (DESIGN jobs).
+inline constexpr std::uint32_t kOwnFailuresMax = 3;
+
 // The first matching rule, else the worker's judgement; where it has none, the exit speaks for
 // itself.
 Loss judge(const JobRecord& job, const wire::RankExited& exit);

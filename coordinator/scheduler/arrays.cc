@@ -63,6 +63,8 @@ Outcome outcome_of(const JobRecord& array) {
   if (first == tasks.ends.end()) return out;
   out.exit_code = first->exit_code;
   out.failure = first->failure;
+  out.code = first->code;
+  out.signal = first->signal;
   if (!first->message.empty()) {
     out.message += fmt::format("; the first was task {}: {}", first->index, first->message);
   }
@@ -81,6 +83,13 @@ TaskView view_of(const Desk& desk, const JobRecord& array, std::uint32_t index) 
     view.phase = boost::describe::enum_to_string(desk.job(view.job).state, "unknown");
   }
   return view;
+}
+
+void add_end(TaskView& view, const TaskEnd& end) {
+  view.exit_code = end.exit_code;
+  view.message = end.message;
+  view.code = end.code;
+  view.signal = end.signal;
 }
 
 }  // namespace
@@ -165,8 +174,7 @@ std::vector<TaskView> task_views(const Desk& desk, const JobRecord& array) {
     out.push_back(view_of(desk, array, index));
   }
   for (const TaskEnd& end : array.tasks.ends) {
-    out[end.index].exit_code = end.exit_code;
-    out[end.index].message = end.message;
+    add_end(out[end.index], end);
   }
   return out;
 }
@@ -179,9 +187,7 @@ std::vector<TaskView> telling_tasks(const Desk& desk, const JobRecord& array) {
     if (letter == 'w' || letter == 'd') continue;
     out.push_back(view_of(desk, array, index));
     const TaskEnd* end = end_of(array, index);
-    if (end == nullptr) continue;
-    out.back().exit_code = end->exit_code;
-    out.back().message = end->message;
+    if (end != nullptr) add_end(out.back(), *end);
   }
   return out;
 }
@@ -215,6 +221,8 @@ std::optional<JobDetail> task_detail(const Desk& desk, JobId task) {
     out.outcome.exit_code = end->exit_code;
     out.outcome.failure = end->failure;
     out.outcome.message = end->message;
+    out.outcome.code = end->code;
+    out.outcome.signal = end->signal;
   }
   return out;
 }

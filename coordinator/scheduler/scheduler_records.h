@@ -8,6 +8,7 @@
 #include <boost/describe/enum.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,11 +33,13 @@ struct TaskEnd {
   std::uint32_t index = 0;
   std::int32_t exit_code = 0;
   wire::FailureClass failure = wire::FailureClass::none;
-  std::string message;  // of the first kTaskMessagesMax
+  std::string message;                              // of the first kTaskMessagesMax
+  std::optional<std::int32_t> code = std::nullopt;  // as in Outcome
+  std::optional<std::int32_t> signal = std::nullopt;
 
   bool operator==(const TaskEnd&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(TaskEnd, (), (index, exit_code, failure, message))
+BOOST_DESCRIBE_STRUCT(TaskEnd, (), (index, exit_code, failure, message, code, signal))
 
 // The tasks of an array. One that is active is a JobRecord of its own; of the others there is one
 // letter here, so that memory follows what runs. Task i is job (array + 1 + i), from the submit on.
@@ -61,10 +64,11 @@ struct KeyRecord {
   JobId job;
   std::uint64_t spec_hash = 0;  // of the resolved YAML
   std::int64_t unix_ms = 0;     // of the submit
+  std::string owner = {};       // empty: kept by a version that did not say
 
   bool operator==(const KeyRecord&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(KeyRecord, (), (key, job, spec_hash, unix_ms))
+BOOST_DESCRIBE_STRUCT(KeyRecord, (), (key, job, spec_hash, unix_ms, owner))
 
 // What a user has had of the cluster, older use counting less (fair_share.h).
 struct UsageRecord {

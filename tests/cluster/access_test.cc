@@ -1,6 +1,7 @@
 // Who may speak to a cluster, and what it listens on.
 #include <catch2/catch.hpp>
 
+#include <signal.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -74,7 +75,7 @@ std::vector<std::string> listening(pid_t pid) {
 TEST_CASE(
     "cluster: without a token the API answers 401 and nothing else; keys and tokens are private") {
   Cluster cluster(1);
-  for (const char* target : {"/api/v1/jobs", "/api/v1/nodes", "/api/v1/events", "/metrics", "/",
+  for (const char* target : {"/api/v1/jobs", "/api/v1/nodes", "/api/v1/events", "/metrics",
                              "/v1/models", "/api/v1/jobs/1/logs", "/no/such/page"}) {
     INFO(target);
     CHECK(ask(cluster, "", "GET", target).status == 401);
@@ -82,6 +83,7 @@ TEST_CASE(
   }
   CHECK(ask(cluster, "", "POST", "/api/v1/jobs").status == 401);
   CHECK(ask(cluster, "", "GET", "/healthz").status == 200);
+  CHECK(ask(cluster, "", "GET", "/").content_type == "text/html; charset=utf-8");
   CHECK(cluster.get("/api/v1/jobs").status == 200);
   std::size_t secrets = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(cluster.state())) {
@@ -108,5 +110,19 @@ TEST_CASE("cluster: nothing listens beyond loopback unless told") {
     }
   }
   CHECK(found >= 3);  // HTTP, control plane, liveness
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE(
+    "cluster: quotas that are read again are in the audit, and so is the worker's first key") {
+  Cluster cluster(1);
+  const auto audit = [&] { return cluster.tutti({"audit"}).out; };
+  CHECK(audit().find("worker admit") != std::string::npos);
+  const auto file = cluster.state() / "coordinator.yaml";
+  REQUIRE(write_file_atomically(file, *read_file(file) + "quotas: {default: \"slots=1\"}\n"));
+  REQUIRE(::kill(cluster.pid_of("coordinator"), SIGHUP) == 0);
+  CHECK(test::eventually([&] { return audit().find("quotas reload") != std::string::npos; }));
+  INFO(audit());
+  CHECK(audit().find("coordinator.yaml") != std::string::npos);
   CHECK(cluster.stop() == 0);
 }

@@ -128,6 +128,25 @@ TEST_CASE(
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE("cluster: where memory is short the kernel ends ranks before workers before the rest") {
+  Cluster cluster;
+  const auto job = cluster.submit(program("sleep 1000"));
+  REQUIRE(eventually([&] { return cluster.state_of(job) == "running"; }));
+  const auto score = [](pid_t pid) {
+    const auto text = read_file("/proc/" + std::to_string(pid) + "/oom_score_adj");
+    REQUIRE(text);
+    return std::stoi(*text);
+  };
+  const int worker = score(cluster.pid_of("worker"));
+  CHECK(worker > score(cluster.pid_of("coordinator")));
+  const auto programs =
+      worker::find_marked({"TUTTI_JOB=" + std::to_string(job),
+                           "TUTTI_WORKER_MARK=" + (cluster.state() / "worker").string()});
+  CHECK_FALSE(programs.empty());
+  for (const pid_t pid : programs) CHECK(score(pid) > worker);
+  CHECK(cluster.stop() == 0);
+}
+
 TEST_CASE("cluster: a running program survives kill -9 of the coordinator in the same process") {
   Cluster cluster;
   const auto go = (cluster.files() / "go").string();

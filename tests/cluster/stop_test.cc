@@ -74,6 +74,7 @@ TEST_CASE("stop: Ctrl-C lets a training job finish its step and save it, and not
   REQUIRE(checkpoints.size() == 1);
   const auto saved = checkpoints.at(0).at("step").to_number<std::uint64_t>();
   CHECK(saved >= 3);
+  CHECK(found.at("budgets").at("infrastructure").at("used").to_number<int>() == 0);
   REQUIRE(eventually([&] { return cluster.step_of(job) > saved; }));
   const std::string events = cluster.tutti({"events", std::to_string(job)}).out;
   INFO(events);
@@ -86,7 +87,7 @@ TEST_CASE("stop: a second Ctrl-C ends programs that obey nobody, with all that t
   const test::TemporaryFolder folder;
   Cluster cluster(1, state_with(folder, long_notice()));
   const auto job = submit_stubborn(cluster);
-  CHECK(processes_of(cluster, job).size() >= 3);
+  REQUIRE(eventually([&] { return processes_of(cluster, job).size() >= 3; }));
   cluster.signal(SIGINT);
   REQUIRE(eventually(
       [&] { return cluster.log_of("worker").find("leaving within") != std::string::npos; }));

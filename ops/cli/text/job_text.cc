@@ -5,6 +5,11 @@
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
+#include <algorithm>
+#include <string_view>
+#include <utility>
+#include <vector>
+
 #include "ops/cli/client/fields.h"
 #include "ops/cli/text/progress.h"
 
@@ -84,23 +89,79 @@ std::string checkpoints_of(const json::value& job) {
   return steps;
 }
 
-std::string processes_table(const json::value& owner, Paint paint) {
+// "1.0x": the rank's time for a shard of a step over the median rank's.
+std::string straggler_of(const json::value& process) {
+  const double score = number_of(process, "straggler");
+  return score > 0 ? fmt::format("{:.1f}x", score) : "";
+}
+
+std::string count_of(const json::value& owner, std::string_view name) {
+  const std::int64_t count = whole_of(owner, name);
+  return count > 0 ? std::to_string(count) : "";
+}
+
+struct ProcessColumn {
+  Table::Column column;
+  std::string (*cell)(const json::value& process);
+  bool always = true;  // also where no process has anything to show in it
+};
+
+const ProcessColumn kProcessColumns[] = {
+    {{"JOB", Align::right}, [](const json::value& it) { return count_of(it, "job"); }},
+    {{"RANK", Align::right},
+     [](const json::value& it) { return std::to_string(whole_of(it, "rank")); }},
+    {{"NODE"},
+     [](const json::value& it) {
+       const std::string node = text_of(it, "worker");
+       return node.empty() ? text_of(it, "node") : node;
+     }},
+    {{"SLOT", Align::right},
+     [](const json::value& it) { return std::to_string(whole_of(it, "slot")); }},
+    {{"PID", Align::right},
+     [](const json::value& it) { return std::to_string(whole_of(it, "pid")); }},
+    {{"PHASE"}, [](const json::value& it) { return text_of(it, "phase"); }},
+    {{"STEP", Align::right}, [](const json::value& it) { return count_of(it, "step"); }, false},
+    {{"COLLECTIVE", Align::right},
+     [](const json::value& it) { return count_of(it, "collective"); },
+     false},
+    {{"SLOWER", Align::right}, straggler_of, false},
+    {{"LIMITS"}, [](const json::value& it) { return text_of(it, "limits"); }, false},
+};
+
+enum class Subject { job, node };
+
+std::string processes_table(const json::value& owner, Subject subject, Paint paint) {
   const json::array& processes = list_of(owner, "processes");
   if (processes.empty()) return "";
-  Table table({{"JOB", Align::right},
-               {"RANK", Align::right},
-               {"NODE"},
-               {"SLOT", Align::right},
-               {"PID", Align::right},
-               {"PHASE"}});
-  for (const json::value& process : processes) {
-    const std::string node = text_of(process, "worker");
-    table.add({std::to_string(whole_of(process, "job")), std::to_string(whole_of(process, "rank")),
-               node.empty() ? text_of(process, "node") : node,
-               std::to_string(whole_of(process, "slot")), std::to_string(whole_of(process, "pid")),
-               text_of(process, "phase")});
+  std::vector<Table::Column> titles;
+  std::vector<std::vector<std::string>> rows(processes.size());
+  for (const ProcessColumn& each : kProcessColumns) {
+    if (subject == Subject::job && each.column.title == "JOB") continue;
+    std::vector<std::string> cells;
+    for (const json::value& process : processes) cells.push_back(each.cell(process));
+    const bool says = std::any_of(cells.begin(), cells.end(),
+                                  [](const std::string& cell) { return !cell.empty(); });
+    if (!says && !each.always) continue;
+    titles.push_back(each.column);
+    for (std::size_t row = 0; row < rows.size(); ++row) rows[row].push_back(std::move(cells[row]));
   }
+  Table table(std::move(titles));
+  for (std::vector<std::string>& row : rows) table.add(std::move(row));
   return "processes\n" + indented(table.print(paint));
+}
+
+// "user 1/3, infrastructure 2/20, own 0/3, preempted 0, drained 1".
+std::string budgets_of(const json::value& job) {
+  const json::value& budgets = member_of(job, "budgets");
+  if (!budgets.is_object()) return "";
+  std::string shown;
+  for (const std::string_view name : {"user", "infrastructure", "own", "preempted"}) {
+    const json::value& budget = member_of(budgets, name);
+    shown += fmt::format("{} {}", name, whole_of(budget, "used"));
+    if (has(budget, "of")) shown += fmt::format("/{}", whole_of(budget, "of"));
+    shown += ", ";
+  }
+  return shown + fmt::format("drained {}", whole_of(budgets, "drained"));
 }
 
 // Of an array: those that are active or did not end well.
@@ -148,6 +209,10 @@ std::string job_page(const json::value& job, WallTime now, Paint paint) {
   add_row(page, "waits for", text_of(job, "waiting"));
   add_row(page, "stands still", text_of(job, "standstill"));
   add_row(page, is_terminal(job) ? "failure" : "last loss", failure_of(job));
+  const json::value& failure = member_of(job, "failure");
+  for (const std::string_view name : {"code", "signal"}) {
+    if (has(failure, name)) add_row(page, name, std::to_string(whole_of(failure, name)));
+  }
   if (has(job, "exit_code")) add_row(page, "exit code", std::to_string(whole_of(job, "exit_code")));
   const bool array = has(job, "tasks");
   if (array) add_row(page, "tasks", step_of(job));
@@ -156,6 +221,7 @@ std::string job_page(const json::value& job, WallTime now, Paint paint) {
     add_row(page, "ranks", std::to_string(whole_of(job, "ranks")));
     add_row(page, "generation", std::to_string(whole_of(job, "generation")));
     add_row(page, "restarts", std::to_string(whole_of(job, "restarts")));
+    add_row(page, "budgets", budgets_of(job));
   }
   add_row(page, "submitted", ago(whole_of(job, "submitted_unix_ms"), now));
   add_row(page, "time", time_of(job, now));
@@ -165,7 +231,7 @@ std::string job_page(const json::value& job, WallTime now, Paint paint) {
   if (!recoveries.empty()) page += "recoveries\n";
   for (const json::value& recovery : recoveries) page += "  " + print_recovery(recovery) + '\n';
   page += tasks_table(job, paint);
-  page += processes_table(job, paint);
+  page += processes_table(job, Subject::job, paint);
   if (const std::string spec = text_of(job, "spec"); !spec.empty()) {
     page += "spec\n" + indented(spec);
     if (page.back() != '\n') page += '\n';
@@ -222,7 +288,7 @@ std::string node_page(const json::value& node, Paint paint) {
           print_bytes_short(static_cast<std::uint64_t>(whole_of(node, "memory_bytes"))));
   add_row(page, "slots",
           fmt::format("{}, {} free", whole_of(node, "slots"), whole_of(node, "free_slots")));
-  return page + processes_table(node, paint);
+  return page + processes_table(node, Subject::node, paint);
 }
 
 std::string steps_title() {

@@ -49,7 +49,7 @@ TEST_CASE("api: without the token there is 401 and nothing else") {
        {std::string(), std::string("wrong"), coordinator.token() + "x"}) {
     auto client = *api::HttpClient::connect_to({.url = coordinator.url(), .token = token});
     for (const char* target :
-         {"/api/v1/jobs", "/api/v1/jobs/1", "/metrics", "/v1/models", "/", "/nowhere", "/%zz"}) {
+         {"/api/v1/jobs", "/api/v1/jobs/1", "/metrics", "/v1/models", "/nowhere", "/%zz"}) {
       const auto answer = client->request({.method = "GET", .target = target});
       REQUIRE(answer.ok());
       CHECK(answer->status == 401);
@@ -280,6 +280,25 @@ TEST_CASE("api: a job runs, and its events, logs and steps are there to their en
   CHECK(
       coordinator.ask("GET", "/metrics").body.find("tutti_jobs{kind=\"run\",state=\"done\"} 1\n") !=
       std::string::npos);
+}
+
+TEST_CASE("api: a job says how its program ended, and what was charged to whom") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  FakeWorker worker(coordinator.line_of("join.json"));
+  REQUIRE(worker.connected());
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs", kRunSpec).status == 200);
+  run_one(worker, 3);
+  read_to_end(coordinator, "/api/v1/jobs/1/events", "events");
+  const auto job = json_in(coordinator.ask("GET", "/api/v1/jobs/1"));
+  CHECK(job.at("failure").at("class") == "user");
+  CHECK(job.at("failure").at("code") == 3);
+  CHECK(job.at("failure").at("signal").is_null());
+  CHECK(job.at("budgets") == boost::json::parse(R"({"user": {"used": 1, "of": 0},
+                               "infrastructure": {"used": 0, "of": 20},
+                               "own": {"used": 0, "of": 3},
+                               "preempted": {"used": 0, "of": null},
+                               "drained": 0, "resized": 0})"));
 }
 
 TEST_CASE("api: two different weights for one step fail the job as our own error") {

@@ -91,6 +91,23 @@ TEST_CASE("keys: a revoked one ends the session that is open with it, at once") 
   CHECK(worker.expect<wire::Refused>().has_value());
 }
 
+TEST_CASE("keys: each that is let in is on record, with the token that let it in") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  const std::string token = join_token(coordinator, "");
+  const std::string join = coordinator.line_of("join.json");
+  CHECK(is_let_in(join, {"node-a", {}}, token));
+  CHECK(is_let_in(join, {"node-b", {}}, token));
+  const auto audit = boost::json::parse(coordinator.ask("GET", "/api/v1/audit?after=1").body);
+  const auto& changes = audit.at("changes").as_array();
+  REQUIRE(changes.size() == 2);
+  CHECK(changes[0].at("action") == "worker admit");
+  CHECK(changes[0].at("target") == "node node-a");
+  CHECK(changes[0].at("token") == 1);
+  CHECK(changes[0].at("detail") == "its first key");
+  CHECK(changes[1].at("target") == "node node-b");
+}
+
 TEST_CASE("keys: new ones come with no restart, and who is connected learns them") {
   const test::TemporaryFolder folder;
   RunningCoordinator coordinator(folder.path());

@@ -4,11 +4,13 @@
 #include <sstream>
 
 #include "tests/unit/api/coordinator_fixture.h"
+#include "tests/unit/api/fake_worker.h"
 #include "tests/unit/api/raw_connection.h"
 
 namespace tutti {
 namespace {
 
+using test::FakeWorker;
 using test::RawConnection;
 using test::RunningCoordinator;
 
@@ -53,6 +55,68 @@ TEST_CASE("streams: a reader goes on from its last event, also with another coor
   CHECK(rest.find("id: 2\n") == std::string::npos);
   const std::string same = stream(successor, "/api/v1/events?after=2", "", "id: 3\n");
   CHECK(same.find("id: 2\n") == std::string::npos);
+}
+
+// A `run` job's process, of which the worker says no more than what it wrote.
+wire::StartRank begin_one(FakeWorker& worker) {
+  worker.say(worker.hello());
+  REQUIRE(worker.expect<wire::Welcome>().has_value());
+  const auto start = worker.expect<wire::StartRank>();
+  REQUIRE(start.has_value());
+  return *start;
+}
+
+void spool(FakeWorker& worker, const wire::StartRank& start, wire::Stream stream,
+           std::uint64_t offset, const std::string& bytes) {
+  worker.say(wire::SpoolData{.job = start.job,
+                             .generation = start.generation,
+                             .process = start.process,
+                             .rank = start.rank,
+                             .stream = stream,
+                             .offset = offset,
+                             .bytes = bytes,
+                             .end = false});
+  REQUIRE(worker.expect<wire::SpoolAcked>().has_value());
+}
+
+// The id of the last event in it.
+std::string last_id(const std::string& stream) {
+  const std::size_t at = stream.rfind("id: ");
+  REQUIRE(at != std::string::npos);
+  return stream.substr(at + 4, stream.find('\n', at) - at - 4);
+}
+
+TEST_CASE("streams: logs and steps go on from Last-Event-ID, each piece once and none left out") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  FakeWorker worker(coordinator.line_of("join.json"));
+  REQUIRE(worker.connected());
+  submit(coordinator, 1);
+  const wire::StartRank start = begin_one(worker);
+  struct Kind {
+    wire::Stream stream;
+    std::string target;
+    std::string first;
+    std::string second;
+  };
+  const Kind kinds[] = {
+      {wire::Stream::log, "/api/v1/jobs/1/logs", "one\n", "two\n"},
+      {wire::Stream::steps, "/api/v1/jobs/1/steps", "{\"step\":1,\"weights\":\"one\"}\n",
+       "{\"step\":2,\"weights\":\"two\"}\n"}};
+  for (const Kind& kind : kinds) {
+    INFO(kind.target);
+    spool(worker, start, kind.stream, 0, kind.first);
+    const std::string before = stream(coordinator, kind.target, "", "one");
+    CHECK(before.find("one") != std::string::npos);
+    const std::string resume = "Last-Event-ID: " + last_id(before + "\n") + "\r\n";
+    spool(worker, start, kind.stream, kind.first.size(), kind.second);
+    const std::string rest = stream(coordinator, kind.target, resume, "two");
+    CHECK(rest.find("two") != std::string::npos);
+    CHECK(rest.find("one") == std::string::npos);
+    CHECK(last_id(rest + "\n") != last_id(before + "\n"));
+    const std::string all = stream(coordinator, kind.target, "", "two");
+    CHECK(all.find("one") < all.find("two"));
+  }
 }
 
 TEST_CASE("streams: a stream of what is not there is 404, of a cursor that is none 400") {

@@ -135,6 +135,7 @@ TEST_CASE("job page: shows what matters and survives a job with nothing in it") 
   CHECK(page.find("time         1 m 0 s\n") != std::string::npos);
   CHECK(page.find("checkpoints  step-20 step-40\n") != std::string::npos);
   CHECK(page.find("spec\n  name: kjv\n  kind: train\n") != std::string::npos);
+  CHECK(page.find("budgets") == std::string::npos);  // an older coordinator does not say
   const json::value array = json::parse(
       R"({"id": 3, "name": "sweep", "state": "running",
           "tasks": {"total": 6, "done": 2, "failed": 1},
@@ -145,6 +146,45 @@ TEST_CASE("job page: shows what matters and survives a job with nothing in it") 
   CHECK(tasks.find("     3    7  failed  exited with 1\n") != std::string::npos);
   CHECK_FALSE(job_page(json::object{}, WallTime{}, Paint::plain).empty());
   CHECK(jobs_table({}, WallTime{}, Paint::plain) == "no jobs\n");
+}
+
+TEST_CASE("job page: every budget is shown, and how the program ended") {
+  const json::value job = json::parse(
+      R"({"id": 7, "state": "failed", "exit_code": 1,
+          "failure": {"class": "user", "message": "rank 0: ended by signal 11", "code": null,
+                      "signal": 11},
+          "budgets": {"user": {"used": 2, "of": 1}, "infrastructure": {"used": 3, "of": 20},
+                      "own": {"used": 0, "of": 3}, "preempted": {"used": 4, "of": null},
+                      "drained": 5, "resized": 6}})");
+  const std::string page = job_page(job, WallTime{}, Paint::plain);
+  CHECK(
+      page.find("budgets      user 2/1, infrastructure 3/20, own 0/3, preempted 4, drained 5\n") !=
+      std::string::npos);
+  CHECK(page.find("signal       11\n") != std::string::npos);
+  CHECK(page.find("\ncode ") == std::string::npos);
+}
+
+TEST_CASE("job page: ranks with step, collective, slowness and limits fit into 100 columns") {
+  const json::value train = json::parse(
+      R"({"processes": [
+          {"job": 7, "rank": 0, "worker": "gpu-node-017", "slot": 12, "pid": 4194303,
+           "phase": "exchange", "step": 1200000, "collective": 12000000, "straggler": 1.84,
+           "limits": "cgroup2: memory 2 GiB"},
+          {"job": 7, "rank": 1, "worker": "b", "slot": 1, "pid": 2, "phase": "compute", "step": 7,
+           "collective": 812, "straggler": 0, "limits": ""}]})");
+  const std::string page = job_page(train, WallTime{}, Paint::plain);
+  CHECK(page.find(
+            "RANK  NODE          SLOT      PID  PHASE        STEP  COLLECTIVE  SLOWER  LIMITS\n") !=
+        std::string::npos);
+  CHECK(page.find("exchange  1200000    12000000    1.8x  cgroup2: memory 2 GiB\n") !=
+        std::string::npos);
+  CHECK(page.find("compute         7         812\n") != std::string::npos);
+  const std::size_t title = page.find("  RANK");
+  CHECK(page.find('\n', title) - title <= 100);
+  const json::value run =
+      json::parse(R"({"processes": [{"job": 9, "rank": 0, "worker": "a", "phase": "running"}]})");
+  CHECK(job_page(run, WallTime{}, Paint::plain).find("PHASE\n") != std::string::npos);
+  CHECK(node_page(run, Paint::plain).find("JOB  RANK  NODE") != std::string::npos);
 }
 
 TEST_CASE("tables of jobs and nodes: whose a job is, what a node is for, and why it is taken out") {

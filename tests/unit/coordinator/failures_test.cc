@@ -58,6 +58,42 @@ TEST_CASE("failures: a rule by exit code or log text decides the class in the wo
   CHECK(judge(job, exit_with(0, "NCCL error")).failure == FailureClass::infrastructure);
 }
 
+TEST_CASE("failures: how the program ended that was the first cause stays with the outcome") {
+  Driver driver;
+  driver.join("a", 2);
+  spec::JobSpec spec = run_spec(1);
+  spec.retries.user = 1;
+  const JobId job = driver.submit(spec);
+  driver.exited(driver.run_up()[0], 7);
+  CHECK(driver.job(job).outcome.code == 7);  // while it is tried again
+  driver.exited(driver.run_up()[0], 0, 11);
+  const JobDetail failed_job = driver.job(job);
+  CHECK(failed_job.outcome.code == std::nullopt);
+  CHECK(failed_job.outcome.signal == 11);
+  CHECK(failed_job.summary.budgets.user == 2);
+  CHECK(failed_job.summary.budgets.user_max == 1);
+  CHECK(failed_job.summary.budgets.infrastructure == 0);
+  const JobId gone = driver.submit(run_spec(1));
+  driver.run_up();
+  driver.on(CancelJob{.request = driver.next_request(), .job = gone, .reason = {}});
+  CHECK(driver.job(gone).outcome.code == std::nullopt);
+  CHECK(driver.job(gone).outcome.signal == std::nullopt);
+}
+
+TEST_CASE("failures: a task of an array keeps how its program ended") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = run_spec(1);
+  spec.array = spec::ArraySpec{.count = 1, .at_once = 0};
+  const JobId array = driver.submit(spec);
+  driver.exited(driver.run_up()[0], 3);
+  CHECK(driver.job(array).outcome.code == 3);
+  REQUIRE(driver.job(array).tasks.size() == 1);
+  CHECK(driver.job(array).tasks[0].code == 3);
+  CHECK(driver.state().tasks(array).at(0).code == 3);
+  CHECK(driver.job(JobId{array.value + 1}).outcome.code == 3);
+}
+
 TEST_CASE("failures: the wait doubles from the second failure in a row, up to its limit") {
   JobTerms terms;
   terms.backoff_jitter = 0;

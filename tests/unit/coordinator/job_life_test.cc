@@ -1,5 +1,6 @@
 #include <catch2/catch.hpp>
 
+#include "coordinator/cluster/durable.h"
 #include "tests/unit/coordinator/cluster_driver.h"
 
 namespace tutti::coordinator::test {
@@ -102,6 +103,45 @@ TEST_CASE("cluster: a key gives its job again, and another spec under it is refu
   CHECK(driver.submit_refused(run_spec(1), "key", "other").code == ErrorCode::already_exists);
   driver.pass(std::chrono::hours(24 * 8));
   CHECK(driver.submit(run_spec(1), "key", "other") != job);
+}
+
+TEST_CASE("cluster: a key is its user's own, also once its job is forgotten") {
+  ClusterSettings settings = Driver::default_settings();
+  settings.ended_jobs_max = 1;
+  Driver driver(settings);
+  const JobId own = driver.submit(run_spec(1), "key");
+  const auto submit_as = [&](const std::string& owner) {
+    const RequestId request = driver.next_request();
+    driver.on(SubmitJob{
+        .request = request, .key = "key", .owner = owner, .yaml = "spec", .spec = run_spec(1)});
+    return std::get<JobAccepted>(*driver.answer(request)).job;
+  };
+  const JobId other = submit_as("other");
+  CHECK(other != own);
+  CHECK(submit_as("other") == other);
+  CHECK(driver.state().find_job(other)->owner == "other");
+  for (const JobId job : {own, other}) {
+    driver.on(CancelJob{.request = driver.next_request(), .job = job, .reason = {}});
+  }
+  CHECK_FALSE(driver.state().knows(own));
+  for (int life = 0; life < 2; ++life) {
+    CHECK(submit_as("user") == own);
+    CHECK(submit_as("other") == other);
+    driver.restart();
+  }
+}
+
+TEST_CASE(
+    "cluster: an old ledger's key, which does not say whose it is, is good for whoever asks") {
+  Snapshot snapshot;
+  snapshot.next_job = 5;
+  snapshot.keys = {
+      {.key = "key", .job = JobId{4}, .spec_hash = hash_of_spec("spec"), .unix_ms = 1'000}};
+  Durable durable;
+  durable.restore(snapshot);
+  REQUIRE(durable.with_key("anybody", "key"));
+  CHECK(durable.with_key("anybody", "key")->job == JobId{4});
+  CHECK_FALSE(durable.with_key("anybody", "other"));
 }
 
 TEST_CASE("cluster: a user's failure uses retries.user, and only that") {
