@@ -55,10 +55,10 @@ Loss judge(const JobRecord& job, const wire::RankExited& exit) {
     }
   }
   Loss loss{.failure = failure, .message = std::move(message)};
-  if (!exit.error.empty()) return loss;  // it did not begin, or nobody saw its end
+  // Neither where it did not begin, or nobody saw its end.
   if (exit.signal != 0) {
     loss.signal = exit.signal;
-  } else {
+  } else if (exit.code != 0 || exit.error.empty()) {
     loss.code = exit.code;
   }
   return loss;
