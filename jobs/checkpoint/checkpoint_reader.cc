@@ -37,24 +37,32 @@ Result<> read_states(const fs::path& folder, const Manifest& manifest, const Sta
     if (!reader) return reader.error();
     readers.push_back(*std::move(reader));
   }
-  const models::StateLayout layout(target.decoder.layout(), target.packed);
-  for (std::size_t i = 0; i < target.states.size(); ++i) {
+  const auto read_arena = [&](const std::string& arena, std::span<float> all,
+                              models::PackedWords packed) -> Result<> {
+    const models::StateLayout layout(target.decoder.layout(), packed);
     auto part = layout.parts.begin();
     for (const models::Parameter& parameter : target.decoder.layout().parameters()) {
-      const std::span<float> values = target.state_values[i].subspan(part->offset, part->words);
+      const std::span<float> values = all.subspan(part->offset, part->words);
       ++part;
-      const std::string name = target.states[i] + "/" + parameter.name;
+      const std::string name = arena + "/" + parameter.name;
       const auto holder = std::find_if(readers.begin(), readers.end(), [&](const auto& reader) {
         return reader.find(name) != nullptr;
       });
       if (holder == readers.end()) return altered(folder, name, "is missing");
-      auto read = target.packed == nullptr
-                      ? holder->read(name, parameter.shape, values)
-                      : holder->read_bytes(name, std::as_writable_bytes(values));
+      auto read = packed == nullptr ? holder->read(name, parameter.shape, values)
+                                    : holder->read_bytes(name, std::as_writable_bytes(values));
       if (!read) return read;
     }
+    return {};
+  };
+  Result<> done;
+  if (target.weights_beside) {
+    done = read_arena(std::string(kWeightsBeside), target.weights, nullptr);
   }
-  return {};
+  for (std::size_t i = 0; done && i < target.states.size(); ++i) {
+    done = read_arena(target.states[i], target.state_values[i], target.packed);
+  }
+  return done;
 }
 
 }  // namespace
@@ -110,7 +118,10 @@ Result<LoadedState> load(const fs::path& folder, const StateTarget& target) {
                                                   manifest->state.optimizer + ", not of " +
                                                   target.optimizer};
   }
-  auto loaded = models::load_weights(target.decoder, folder, target.weights);
+  Result<> loaded;
+  if (!target.weights_beside) {
+    loaded = models::load_weights(target.decoder, folder, target.weights);
+  }
   if (loaded) loaded = read_states(folder, *manifest, target);
   if (!loaded) return loaded.error();
   std::uint64_t bytes = 0;

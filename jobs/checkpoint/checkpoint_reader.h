@@ -41,6 +41,7 @@ struct StateTarget {
   std::vector<std::string> states;                 // names
   std::span<const std::span<float>> state_values;  // by name, in that order
   models::PackedWords packed = nullptr;            // how the states lie
+  bool weights_beside = false;                     // among the states, and not in the model's files
 };
 
 struct LoadedState {

@@ -24,6 +24,7 @@
 #include "jobs/checkpoint/manifest.h"
 #include "jobs/models/decoder.h"
 #include "jobs/models/state_layout.h"
+#include "kernels/tensor/buffer.h"
 
 namespace tutti::checkpoint {
 
@@ -37,10 +38,11 @@ struct NamedArena {
 
 struct CheckpointState {
   const models::Decoder& decoder;
-  std::span<const float> weights;
-  std::vector<NamedArena> optimizer;
+  std::span<const float> weights;     // of the model's files
+  std::vector<NamedArena> optimizer;  // with kWeightsBeside where the state's own weights differ
   StateEntry entry;
   std::filesystem::path tokenizer;  // copied as tokenizer.json; empty: none
+  kernels::FloatBuffer model = {};  // the memory of `weights`, where they were made to be written
 };
 
 struct PartPlace {

@@ -17,6 +17,10 @@
 
 namespace tutti::checkpoint {
 
+// The tensors beside the optimizer's states that are the weights of the state, where the model's
+// files hold another model (decision 0026). The hash in a manifest is theirs.
+inline constexpr std::string_view kWeightsBeside = "weights";
+
 // One file: name within the folder, size, XXH3-128 in hexadecimal.
 struct FileEntry {
   std::string name;

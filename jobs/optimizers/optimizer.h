@@ -5,7 +5,7 @@
 // checkpoints and tests follow the table.
 //
 // Ownership: all memory is the caller's; every arena has the layout's size, those of packed states
-// that of models::StateLayout. All states begin as zeros. Threads: the context's.
+// that of models::StateLayout. Threads: the context's.
 // Errors: invalid_argument (a setting out of range); nothing is written then.
 #pragma once
 
@@ -30,7 +30,14 @@ struct OptimizerStep {
   std::span<kernels::Hash128> block_hashes;  // of the updated weights, one per layout.blocks()
   std::uint64_t step = 1;                    // the one being made, from 1
   double rate = 0;
-  float factor = 1;  // of the gradients: clip and token count in one number
+  double rate_squares = 1;  // of this step and all before it, summed (schedule.h)
+  float factor = 1;         // of the gradients: clip and token count in one number
+};
+
+struct ModelOfStates {
+  std::span<const float> weights;
+  std::span<const std::span<float>> states;
+  std::span<float> model;  // written
 };
 
 struct Optimizer {
@@ -40,7 +47,17 @@ struct Optimizer {
   Result<> (*update)(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                      const OptimizerStep& step);
   models::PackedWords packed = nullptr;  // how all its states lie; null: fp32
+  // The state that begins as a copy of the weights; all others begin as zeros.
+  std::string_view begins_as_weights = {};
+  // The model that was trained, where that is not the weights: what checkpoints hold as the model,
+  // and the weights beside the states (decision 0026). Null: the weights.
+  Result<> (*model)(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
+                    const ModelOfStates& args) = nullptr;
 };
+
+// As a run begins.
+void begin_states(const Optimizer& optimizer, std::span<const float> weights,
+                  std::span<const std::span<float>> states);
 
 std::span<const Optimizer> optimizers();
 
@@ -53,6 +70,7 @@ extern const Optimizer kAdamW;
 extern const Optimizer kAdamW8;
 extern const Optimizer kLion;
 extern const Optimizer kMuon;
+extern const Optimizer kScheduleFree;
 extern const Optimizer kSgd;
 
 }  // namespace tutti::optimizers

@@ -41,4 +41,14 @@ double rate_at(const spec::TrainSpec& train, const Schedule& schedule, std::uint
   return peak * schedule.share(progress, train.schedule.floor);
 }
 
+double RateSquares::up_to(const spec::TrainSpec& train, const Schedule& schedule,
+                          std::uint64_t step) {
+  if (step < step_) *this = {};
+  while (step_ < step) {
+    const double rate = rate_at(train, schedule, ++step_);
+    sum_ += rate * rate;
+  }
+  return sum_;
+}
+
 }  // namespace tutti::optimizers

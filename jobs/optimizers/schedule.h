@@ -29,4 +29,15 @@ Result<const Schedule*> find_schedule(std::string_view name);
 // The rate of step `step` (from 1) of a training run.
 double rate_at(const spec::TrainSpec& train, const Schedule& schedule, std::uint64_t step);
 
+// The sum of rate^2 over the steps up to one: a chain from step 1 on, whichever is asked for.
+class RateSquares {
+ public:
+  // Of one run. The next step costs one addition, any other all of them.
+  double up_to(const spec::TrainSpec& train, const Schedule& schedule, std::uint64_t step);
+
+ private:
+  std::uint64_t step_ = 0;
+  double sum_ = 0;
+};
+
 }  // namespace tutti::optimizers

@@ -202,7 +202,8 @@ Result<std::uint64_t> Trainer::load(const std::string& folder) {
                                           .optimizer = std::string(job_.optimizer->name),
                                           .states = std::move(names),
                                           .state_values = state_.optimizer(),
-                                          .packed = job_.optimizer->packed});
+                                          .packed = job_.optimizer->packed,
+                                          .weights_beside = job_.optimizer->model != nullptr});
   if (!loaded) return loaded.error();
   auto hashed = hash_weights();
   if (!hashed) return hashed.error();
@@ -224,7 +225,6 @@ Result<std::uint64_t> Trainer::load(const std::string& folder) {
 Result<> Trainer::initialise() {
   state_.whole = false;
   state_.host_written();
-  state_.clear_optimizer();
   const std::string& path = job_.spec.model.path;
   if (path.empty()) {
     job_.decoder.initialise(host_, job_.spec.train.seed, state_.weights());
@@ -232,6 +232,7 @@ Result<> Trainer::initialise() {
     auto loaded = models::load_weights(job_.decoder, path, state_.weights());
     if (!loaded) return fail_job(loaded.error());
   }
+  optimizers::begin_states(*job_.optimizer, state_.weights(), state_.optimizer());
   state_.step = 0;
   state_.whole = true;
   return hash_weights();

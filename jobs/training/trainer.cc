@@ -117,15 +117,17 @@ Result<StepRecord> Trainer::commit_pending() {
       ctx_.device == nullptr ? std::span(block_hashes_)
                              : std::span(reinterpret_cast<kernels::Hash128*>(device_hashes_.data()),
                                          block_hashes_.size());
-  auto updated = job_.optimizer->update(ctx_, job_.spec.train.optimizer,
-                                        {.layout = job_.decoder.layout(),
-                                         .weights = state_.working_weights(),
-                                         .gradients = pending_->gradients,
-                                         .states = state_.working_optimizer(),
-                                         .block_hashes = hashes,
-                                         .step = record.step,
-                                         .rate = record.rate,
-                                         .factor = static_cast<float>(share / targets)});
+  auto updated = job_.optimizer->update(
+      ctx_, job_.spec.train.optimizer,
+      {.layout = job_.decoder.layout(),
+       .weights = state_.working_weights(),
+       .gradients = pending_->gradients,
+       .states = state_.working_optimizer(),
+       .block_hashes = hashes,
+       .step = record.step,
+       .rate = record.rate,
+       .rate_squares = rate_squares_.up_to(job_.spec.train, *job_.schedule, record.step),
+       .factor = static_cast<float>(share / targets)});
   if (updated && ctx_.device != nullptr) {
     updated = ctx_.device->download(block_hashes_.data(), hashes.data(), hashes.size_bytes());
     if (!updated) return updated.error();
@@ -158,12 +160,21 @@ checkpoint::CheckpointState Trainer::checkpoint_state() const {
   TUTTI_ASSERT(!state_.host_is_old());
   std::vector<checkpoint::NamedArena> arenas;
   std::vector<std::string> names;
+  kernels::FloatBuffer model;
+  if (job_.optimizer->model != nullptr) {
+    model = kernels::FloatBuffer(static_cast<kernels::Index>(state_.weights().size()));
+    const auto made = job_.optimizer->model(
+        host_, job_.spec.train.optimizer,
+        {.weights = state_.weights(), .states = state_.optimizer(), .model = model.span()});
+    TUTTI_ASSERT(made.ok());
+    arenas.push_back({std::string(checkpoint::kWeightsBeside), state_.weights(), nullptr});
+  }
   for (std::size_t i = 0; i < job_.optimizer->states.size(); ++i) {
     names.emplace_back(job_.optimizer->states[i]);
     arenas.push_back({names.back(), state_.optimizer()[i], job_.optimizer->packed});
   }
   return {.decoder = job_.decoder,
-          .weights = state_.weights(),
+          .weights = model.size() > 0 ? model.span() : state_.weights(),
           .optimizer = std::move(arenas),
           .entry = {.step = state_.step,
                     .generation = generation_,
@@ -173,7 +184,8 @@ checkpoint::CheckpointState Trainer::checkpoint_state() const {
                     .profile = numerics_profile(),
                     .choices = ctx_.device != nullptr ? ctx_.device->choice_table() : "",
                     .spec = job_.spec_text},
-          .tokenizer = job_.tokenizer};
+          .tokenizer = job_.tokenizer,
+          .model = std::move(model)};
 }
 
 }  // namespace tutti::training

@@ -136,6 +136,7 @@ class Trainer {
   kernels::OpContext host_;  // what is done in host memory, whatever the device
   kernels::OpContext ctx_;
   TrainingState state_;
+  optimizers::RateSquares rate_squares_;
   std::vector<kernels::Hash128> block_hashes_;
   kernels::FloatBuffer device_hashes_;  // a hash is four floats' room
   ShardGradients gradients_;

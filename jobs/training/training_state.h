@@ -10,7 +10,6 @@
 // Threads: the computing one.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -55,12 +54,6 @@ class TrainingState {
   bool whole = false;
   std::uint64_t step = 0;
   kernels::Hash128 weights_hash;
-
-  // Optimizer states start at zero.
-  void clear_optimizer() {
-    for (const std::span<float> state : optimizer_spans_)
-      std::fill(state.begin(), state.end(), 0.0F);
-  }
 
   std::uint64_t bytes() const {
     std::uint64_t bytes = weights_.span().size_bytes();

@@ -16,8 +16,8 @@ constexpr std::string_view kFamiliesLater[] = {"gpt2",  "qwen2", "qwen3",  "mist
                                                "gemma", "bert",  "mixtral"};
 constexpr std::string_view kPrecisions[] = {"fp32", "bf16"};
 constexpr std::string_view kPrecisionsLater[] = {"fp16", "fp8"};
-constexpr std::string_view kOptimizers[] = {"adamw", "adamw8", "adafactor", "lion", "muon", "sgd"};
-constexpr std::string_view kOptimizersLater[] = {"schedule_free"};
+constexpr std::string_view kOptimizers[] = {"adamw", "adamw8",        "adafactor", "lion",
+                                            "muon",  "schedule_free", "sgd"};
 constexpr std::string_view kWeights[] = {"fp32", "bf16", "int8", "q8_0", "int4", "q4_0",
                                          "q5_0", "q4_k", "q5_k", "q6_k", "nf4"};
 constexpr std::string_view kSchedules[] = {"constant", "linear", "cosine"};
@@ -90,7 +90,7 @@ const Key kKeys[] = {
      reach<&J::train, &T::precision>, "of products: fp32, or bf16 (on GPUs)"},
     {"train.clip", number(0, 1e6), kTrain, kOptional, reach<&J::train, &T::clip>,
      "largest norm of the gradients; 0: off"},
-    {"train.optimizer.name", choice(kOptimizers, kOptimizersLater), kTrain, kOptional,
+    {"train.optimizer.name", choice(kOptimizers), kTrain, kOptional,
      reach<&J::train, &T::optimizer, &OptimizerSpec::name>, "the optimizer"},
     {"train.optimizer.rate", number(0, 1e3), kTrain, kOptional,
      reach<&J::train, &T::optimizer, &OptimizerSpec::rate>, "peak learning rate"},

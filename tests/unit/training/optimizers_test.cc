@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "jobs/checkpoint/checkpoint_reader.h"
 #include "jobs/checkpoint/checkpoint_writer.h"
 #include "tests/unit/training/tiny_run.h"
 
@@ -105,6 +106,39 @@ TEST_CASE("optimizers: every row goes on from a checkpoint of other ranks as if 
   }
 }
 
+TEST_CASE(
+    "optimizers: schedule-free saves the average as the model, its weights beside the states") {
+  const JobWith tiny("schedule_free");
+  std::string folder;
+  const Outcome outcome = run(tiny, {.ranks = 2, .steps = 4}, &folder);
+  const auto job = tiny.open();
+  const auto count = job->decoder.layout().elements();
+  std::vector<float> weights(count);
+  std::vector<float> z(count);
+  std::vector<float> second(count);
+  const std::vector<std::span<float>> states = {z, second};
+  const auto loaded = checkpoint::load(folder, {.decoder = job->decoder,
+                                                .weights = weights,
+                                                .optimizer = "schedule_free",
+                                                .states = {"z", "exp_avg_sq"},
+                                                .state_values = states,
+                                                .weights_beside = true});
+  REQUIRE(loaded);
+  CHECK(loaded->entry.weights == outcome.weights.back());
+  CHECK(z != weights);
+  std::vector<float> model(count);
+  REQUIRE(models::load_weights(job->decoder, folder, model));
+  const double beta1 = tiny.spec().train.optimizer.betas[0];
+  for (const auto& parameter : job->decoder.layout().parameters()) {
+    for (std::size_t i = parameter.offset; i < parameter.offset + parameter.elements; ++i) {
+      const double y =
+          (1 - beta1) * static_cast<double>(z[i]) + beta1 * static_cast<double>(model[i]);
+      REQUIRE(y == Approx(static_cast<double>(weights[i])).epsilon(1e-5).margin(1e-6));
+    }
+  }
+  CHECK(model != weights);
+}
+
 TEST_CASE("optimizers: rows give different weights, and decay moves matrices only") {
   std::vector<std::string> seen;
   for (const auto& row : optimizers::optimizers()) {
@@ -122,6 +156,7 @@ TEST_CASE("optimizers: rows give different weights, and decay moves matrices onl
     const std::uint64_t words = models::StateLayout(layout, row.packed).words;
     std::vector<std::vector<float>> arenas(row.states.size(), std::vector<float>(words));
     const std::vector<std::span<float>> states(arenas.begin(), arenas.end());
+    optimizers::begin_states(row, weights, states);
     std::vector<kernels::Hash128> hashes(layout.blocks().size());
     kernels::ThreadPool pool(1);
     auto updated = row.update({&pool}, tiny.spec().train.optimizer,

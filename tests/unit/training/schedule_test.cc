@@ -39,6 +39,21 @@ TEST_CASE("schedules: cosine follows its formula") {
   }
 }
 
+TEST_CASE("schedules: squares of rates are summed from step 1 on, whichever step is asked for") {
+  const spec::TrainSpec train = run_of(40, 5);
+  const Schedule& cosine = **find_schedule("cosine");
+  RateSquares squares;
+  double sum = 0;
+  std::vector<double> sums;
+  for (std::uint64_t step = 1; step <= 40; ++step) {
+    sum += rate_at(train, cosine, step) * rate_at(train, cosine, step);
+    sums.push_back(sum);
+    CHECK(squares.up_to(train, cosine, step) == sum);
+  }
+  CHECK(squares.up_to(train, cosine, 7) == sums[6]);
+  CHECK(RateSquares().up_to(train, cosine, 40) == sum);
+}
+
 TEST_CASE("schedules: an unknown name is refused with those that are known") {
   CHECK(find_schedule("step").error().message ==
         "no schedule \"step\"; there are: constant, linear, cosine");

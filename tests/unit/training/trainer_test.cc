@@ -146,8 +146,9 @@ TEST_CASE("training job: what a user can get wrong is one clear line") {
   tiny.spec().data.tokens = {tiny.folder() + "/missing.npy"};
   CHECK(failure().code == ErrorCode::not_found);
   tiny.spec().train.optimizer.name = "adam";
-  CHECK(failure().message ==
-        "no optimizer \"adam\"; there are: adafactor, adamw, adamw8, lion, muon, sgd");
+  CHECK(
+      failure().message ==
+      "no optimizer \"adam\"; there are: adafactor, adamw, adamw8, lion, muon, schedule_free, sgd");
 }
 
 TEST_CASE("step record: one JSON object on one line, with every field of the contract") {
