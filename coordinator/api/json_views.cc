@@ -250,11 +250,29 @@ json::value json_of(const coordinator::Drain& drain) {
                       {"empty_unix_ms", number_or_null(drain.empty_unix_ms)}};
 }
 
-json::array json_of(const std::vector<wire::DeviceState>& devices) {
+json::object json_of(const wire::DeviceReading& reading) {
+  json::array links;
+  for (const wire::DeviceLink& link : reading.links) {
+    links.push_back(json::object{{"uuid", link.uuid}, {"count", link.count}});
+  }
+  return {{"memory_free_bytes", reading.memory_free_bytes},
+          {"temperature_celsius", reading.temperature_celsius},
+          {"slowdown_celsius", reading.slowdown_celsius},
+          {"power_limit_watts", reading.power_limit_watts},
+          {"throttle_reasons", json_of_texts(reading.throttle_reasons)},
+          {"links", std::move(links)}};
+}
+
+json::array devices_of(const coordinator::NodeView& node) {
   json::array out;
-  for (const wire::DeviceState& device : devices) {
-    out.push_back(json::object{
-        {"uuid", device.uuid}, {"name", device.name}, {"memory_bytes", device.memory_bytes}});
+  for (const wire::DeviceState& device : node.devices) {
+    json::object one{
+        {"uuid", device.uuid}, {"name", device.name}, {"memory_bytes", device.memory_bytes}};
+    const auto reading =
+        std::find_if(node.readings.begin(), node.readings.end(),
+                     [&](const wire::DeviceReading& each) { return each.uuid == device.uuid; });
+    one["reading"] = reading == node.readings.end() ? json::value() : json_of(*reading);
+    out.push_back(std::move(one));
   }
   return out;
 }
@@ -272,7 +290,7 @@ json::object json_of(const coordinator::NodeView& node) {
           {"labels", json_of_texts(node.labels)},
           {"limits", node.limits},
           {"profiles", json_of_texts(node.profiles)},
-          {"devices", json_of(node.devices)},
+          {"devices", devices_of(node)},
           {"device_stack", node.device_stack},
           {"drain", json_of(node.drain)},
           {"score", node.score},

@@ -101,6 +101,51 @@ void put_nodes(Exposition& out, const std::vector<coordinator::NodeView>& nodes)
     out.sample({{"node", nodes[i].name}}, static_cast<double>(nodes[i].free_slots));
 }
 
+// What drivers tell of devices; of a node that is away, nothing.
+void put_devices(Exposition& out, const std::vector<coordinator::NodeView>& nodes) {
+  struct Shown {
+    const std::string* node;
+    const wire::DeviceReading* reading;
+    Exposition::Labels labels() const { return {{"node", *node}, {"device", reading->uuid}}; }
+  };
+  std::vector<Shown> shown;
+  for (const auto& node : nodes) {
+    for (const wire::DeviceReading& reading : node.readings) {
+      if (shown.size() < kNodeSeriesMax) shown.push_back({&node.name, &reading});
+    }
+  }
+  const auto gauge = [&](std::string_view name, std::string_view help, auto value_of) {
+    out.family(name, MetricKind::gauge, help);
+    for (const Shown& one : shown) {
+      const auto value = static_cast<double>(value_of(*one.reading));
+      if (value > 0) out.sample(one.labels(), value);
+    }
+  };
+  gauge("tutti_device_temperature_celsius", "Temperature of a device.",
+        [](const auto& reading) { return reading.temperature_celsius; });
+  gauge("tutti_device_power_limit_watts", "Power that a device may take.",
+        [](const auto& reading) { return reading.power_limit_watts; });
+  gauge("tutti_device_memory_free_bytes", "Memory of a device that nobody holds.",
+        [](const auto& reading) { return reading.memory_free_bytes; });
+  out.family("tutti_device_throttled", MetricKind::gauge,
+             "1: a device is slowed down, for this reason.");
+  for (const Shown& one : shown) {
+    for (const std::string& reason : one.reading->throttle_reasons) {
+      auto labels = one.labels();
+      labels.emplace_back("reason", reason);
+      out.sample(labels, 1);
+    }
+  }
+  out.family("tutti_device_links", MetricKind::gauge, "Active links of a device to another.");
+  for (const Shown& one : shown) {
+    for (const wire::DeviceLink& link : one.reading->links) {
+      auto labels = one.labels();
+      labels.emplace_back("peer", link.uuid);
+      out.sample(labels, link.count);
+    }
+  }
+}
+
 void put_ranks(Exposition& out, const std::vector<coordinator::NodeView>& nodes) {
   std::vector<const coordinator::ProcessView*> shown;
   std::map<std::string, std::uint64_t> by_phase;
@@ -236,6 +281,7 @@ asio::awaitable<Answer> metrics(const ClusterParts& parts) {
     put_jobs(out, state);
     put_figures(out, state, figures);
     put_nodes(out, nodes);
+    put_devices(out, nodes);
     put_ranks(out, nodes);
     put_totals(out, *cluster);
     put_ledger(out, *cluster);

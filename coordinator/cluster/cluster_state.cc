@@ -475,6 +475,8 @@ std::vector<NodeView> ClusterState::nodes() const {
     for (const ProcessId id : desk.durable.processes_on(name)) {
       node.processes.push_back(view_of(desk, *desk.durable.process(id)));
     }
+    const auto link = desk.links.find(name);
+    if (link != desk.links.end() && link->second.open) node.readings = link->second.readings;
     node.drain = worker.drain;
     NodeScore score = score_of(worker, desk.wall.unix_ms);
     node.score = std::move(score.message);

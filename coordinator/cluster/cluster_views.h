@@ -185,9 +185,10 @@ struct NodeView {
   std::string version;
   std::vector<std::string> labels = {};  // key=value
   std::string limits = {};               // how ranks are held to theirs: cgroup2 | cgroup1 | rlimit
-  std::vector<std::string> profiles = {};       // numerics profiles that its ranks can run
-  std::vector<wire::DeviceState> devices = {};  // by slot; empty: the CPU
-  std::string device_stack = {};                // versions of what drives them
+  std::vector<std::string> profiles = {};          // numerics profiles that its ranks can run
+  std::vector<wire::DeviceState> devices = {};     // by slot; empty: the CPU
+  std::string device_stack = {};                   // versions of what drives them
+  std::vector<wire::DeviceReading> readings = {};  // of the devices, while it is connected
   std::vector<ProcessView> processes;
   Drain drain = {};
   std::string score = {};         // what it is blamed for; empty: nothing

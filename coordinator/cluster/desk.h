@@ -51,6 +51,7 @@ struct WorkerLink {
   // Processes it runs that nobody knows (only if a ledger was lost): they hold their slots until
   // they are gone.
   std::map<ProcessId, std::uint32_t> strangers;
+  std::vector<wire::DeviceReading> readings = {};  // of its devices, the newest
 };
 
 // What one process has been told in its worker's current session, and what it said.

@@ -21,6 +21,8 @@ constexpr int kSuspectBeats = 3;
 // a lease: suspected well before it is lost.
 constexpr std::size_t kFastBeats = 2'000;
 constexpr int kBeatsInLease = 4;
+// Devices of a worker, and reasons and links of one, that are kept: more than a machine has.
+constexpr std::size_t kReadingsMax = 64;
 // Lost workers without processes beyond this many are not listed any more.
 constexpr std::size_t kLostWorkersMax = 1'000;
 
@@ -155,18 +157,18 @@ void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
   link.heartbeat = heartbeat_of(desk);
   link.forget_due.reset();
   link.strangers.clear();
+  link.readings.clear();
   desk.worker_of_peer[frame.peer] = hello.worker;
   const std::string token = desk.fresh_secret();
   desk.effect(WatchSession{.session = link.session, .token = token});
   SendToWorker welcome = frame_to(
-      link,
-      wire::Welcome{.session = link.session,
-                    .heartbeat_ms = static_cast<std::uint32_t>(to_ms(link.heartbeat)),
-                    .lease_ms = static_cast<std::uint32_t>(to_ms(desk.settings.lease)),
-                    .liveness_port = desk.settings.liveness_port,
-                    .liveness_token = token,
-                    .greeting = hello.greeting,
-                    .knows_silence = true});
+      link, wire::Welcome{.session = link.session,
+                          .heartbeat_ms = static_cast<std::uint32_t>(to_ms(link.heartbeat)),
+                          .lease_ms = static_cast<std::uint32_t>(to_ms(desk.settings.lease)),
+                          .liveness_port = desk.settings.liveness_port,
+                          .liveness_token = token,
+                          .greeting = hello.greeting,
+                          .knows_silence = true});
   desk.effect(std::move(welcome));
 }
 
@@ -314,6 +316,14 @@ void on_hello(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
 
 void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat) {
   for (const wire::RankProgress& progress : heartbeat.progress) note_progress(desk, progress);
+  if (!heartbeat.readings.empty()) {
+    link.readings = heartbeat.readings;
+    link.readings.resize(std::min(link.readings.size(), kReadingsMax));
+    for (wire::DeviceReading& reading : link.readings) {
+      reading.throttle_reasons.resize(std::min(reading.throttle_reasons.size(), kReadingsMax));
+      reading.links.resize(std::min(reading.links.size(), kReadingsMax));
+    }
+  }
   desk.decision.immediate.push_back(frame_to(link, wire::HeartbeatAnswered{}));
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace tutti::wire {
 
@@ -17,5 +18,30 @@ struct DeviceState {
   bool operator==(const DeviceState&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(DeviceState, (), (uuid, name, memory_bytes))
+
+// From one device to another of its machine.
+struct DeviceLink {
+  std::string uuid;
+  std::uint32_t count = 0;  // active ones
+
+  bool operator==(const DeviceLink&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(DeviceLink, (), (uuid, count))
+
+// What the driver tells of a device now; 0 or empty: it does not tell.
+struct DeviceReading {
+  std::string uuid;
+  std::uint64_t memory_free_bytes = 0;
+  std::uint32_t temperature_celsius = 0;
+  std::uint32_t slowdown_celsius = 0;  // from when on it is slowed down
+  std::uint32_t power_limit_watts = 0;
+  std::vector<std::string> throttle_reasons = {};  // that hold now
+  std::vector<DeviceLink> links = {};
+
+  bool operator==(const DeviceReading&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(DeviceReading, (),
+                      (uuid, memory_free_bytes, temperature_celsius, slowdown_celsius,
+                       power_limit_watts, throttle_reasons, links))
 
 }  // namespace tutti::wire

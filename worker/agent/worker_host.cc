@@ -7,6 +7,7 @@
 
 #include "protocol/base/log.h"
 #include "protocol/wire/link.h"
+#include "worker/agent/device_readings.h"
 
 namespace tutti::worker {
 
@@ -42,7 +43,7 @@ WorkerHost::~WorkerHost() = default;
 void WorkerHost::start() {
   join_until_ = monotonic_now() + settings_.join_wait;
   adopt_spools();
-  watch_gpus();
+  watch_devices();
   for (const Effect& effect : state_.start(monotonic_now())) {
     std::visit([this](const auto& each) { perform(each); }, effect);
   }
@@ -88,20 +89,22 @@ void WorkerHost::adopt_spools() {
   }
 }
 
-// A gang waits for its slowest GPU: that one is slowed down, or soon will be, is said when it
-// begins. A driver that does not answer holds up nobody but the watch.
-void WorkerHost::watch_gpus() {
+// A driver that does not answer holds up nobody but the watch.
+void WorkerHost::watch_devices() {
   if (settings_.worker.hello.devices.empty()) return;
-  const auto seen = [this](const GpuInventory& inventory) {
-    // Where the mailbox is full, the next reading says it.
-    static_cast<void>(host_.tell([this, inventory] {
-      for (const std::string& line : new_troubles(inventory, gpus_)) {
-        TUTTI_LOG_WARNING("worker", "{}", line);
-      }
-      gpus_ = inventory;
-    }));
-  };
-  gpu_watch_.start(seen, [] { return take_gpu_inventory(); });
+  gpus_.start(
+      [this](const GpuInventory& inventory) {
+        // A mailbox that is full now has room for the next reading.
+        static_cast<void>(host_.tell([this, inventory] {
+          const auto& leased = settings_.worker.hello.devices;
+          for (const std::string& line : new_troubles(inventory, readings_, leased)) {
+            TUTTI_LOG_WARNING("worker", "{}", line);
+          }
+          readings_ = readings_of(inventory, leased);
+          feed(DevicesRead{.readings = readings_});
+        }));
+      },
+      [] { return take_gpu_inventory(); });
 }
 
 // The coordinator

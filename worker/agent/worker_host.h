@@ -86,7 +86,7 @@ class WorkerHost {
   void learn(const wire::HeartbeatAnswered& answer);
   void on_rank_frame(ProcessId process, const std::string& bytes);
   void adopt_spools();
-  void watch_gpus();
+  void watch_devices();
   void try_hand_over(const Exec& exec, Instant until);
   std::optional<Handover> handover() const;
 
@@ -151,8 +151,8 @@ class WorkerHost {
   std::map<ProcessId, StartingProcess> starting_;  // looked at by the scout
   std::uint64_t tickets_ = 0;
   PathScout scout_;
-  GpuWatch gpu_watch_;
-  GpuInventory gpus_;  // as they were read last
+  GpuWatch gpus_;
+  std::vector<wire::DeviceReading> readings_;  // the newest
   SpecCache specs_;
   CoreShare cores_;
   Limiter limiter_;

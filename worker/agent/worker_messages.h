@@ -116,15 +116,21 @@ struct SpoolFound {
   std::uint64_t steps_size = 0;
 };
 
+// The driver was asked of the devices again.
+struct DevicesRead {
+  std::vector<wire::DeviceReading> readings;
+};
+
 struct Tick {};
 
 // The worker is to end (SIGTERM): the coordinator is told, which lets ranks save and stop; what
 // still runs at the notice's end is stopped, then Quit. A second one: at once.
 struct StopRequested {};
 
-using Input = std::variant<FrameReceived, Connected, LinkLost, LivenessRefused, RankSpoke,
-                           RankLinkLost, AddressReserved, ProcessStarted, StartFailed,
-                           ProcessExited, SpoolGrew, SpoolRead, SpoolFound, Tick, StopRequested>;
+using Input =
+    std::variant<FrameReceived, Connected, LinkLost, LivenessRefused, RankSpoke, RankLinkLost,
+                 AddressReserved, ProcessStarted, StartFailed, ProcessExited, SpoolGrew, SpoolRead,
+                 SpoolFound, DevicesRead, Tick, StopRequested>;
 
 // Effects -----------------------------------------------------------------------------------------
 

@@ -196,6 +196,7 @@ void WorkerState::on_frame(const FrameReceived&, const wire::Welcome& message) {
   orders_.restart();
   reports_.restart();
   spools_.restart();
+  readings_due_ = !readings_.empty();
   note("joined, session " + to_string(session_));
   liveness_ = {.session = session_, .port = message.liveness_port, .token = message.liveness_token};
   if (liveness_.port != 0) emit(liveness_);
@@ -457,6 +458,11 @@ void WorkerState::on_input(const SpoolFound& input) {
 // Time
 // ----------------------------------------------------------------------------------------------
 
+void WorkerState::on_input(const DevicesRead& input) {
+  readings_ = input.readings;
+  readings_due_ = !readings_.empty();
+}
+
 void WorkerState::on_input(const Tick&) {
   tick_processes();
   tick_link();
@@ -502,6 +508,7 @@ void WorkerState::tick_link() {
       heartbeat.progress.push_back(process.state.progress);
     }
   }
+  if (std::exchange(readings_due_, false)) heartbeat.readings = readings_;
   emit(SendToCoordinator{.session = session_, .sequence = {}, .message = std::move(heartbeat)});
 }
 

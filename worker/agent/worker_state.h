@@ -99,6 +99,7 @@ class WorkerState {
   void on_input(const SpoolGrew& input);
   void on_input(const SpoolRead& input);
   void on_input(const SpoolFound& input);
+  void on_input(const DevicesRead& input);
   void on_input(const Tick& input);
   void on_input(const StopRequested& input);
 
@@ -178,6 +179,8 @@ class WorkerState {
   Duration heartbeat_{std::chrono::milliseconds(500)};
   Duration lease_{std::chrono::milliseconds(5'000)};
   Instant next_heartbeat_;
+  std::vector<wire::DeviceReading> readings_;  // the newest
+  bool readings_due_ = false;                  // this session's coordinator does not have them
   Instant answered_at_;
   Instant joined_at_;
   std::uint32_t short_sessions_ = 0;  // in a row

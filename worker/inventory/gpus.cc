@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 
-#include <algorithm>
 #include <memory>
 
 namespace tutti::worker {
@@ -165,18 +164,6 @@ std::string trouble_of(const Gpu& gpu) {
   if (!hot) return {};
   return "hot: " + degrees +
          (slows > 0 ? ", and it slows down at " + std::to_string(slows) + " C" : std::string());
-}
-
-std::vector<std::string> new_troubles(const GpuInventory& now, const GpuInventory& before) {
-  std::vector<std::string> lines;
-  for (const Gpu& gpu : now.gpus) {
-    const std::string trouble = trouble_of(gpu);
-    const auto old = std::find_if(before.gpus.begin(), before.gpus.end(),
-                                  [&](const Gpu& each) { return each.uuid == gpu.uuid; });
-    const bool had = old != before.gpus.end() && !trouble_of(*old).empty();
-    if (!trouble.empty() && !had) lines.push_back(gpu.name + " " + gpu.uuid + " is " + trouble);
-  }
-  return lines;
 }
 
 GpuInventory take_gpu_inventory(const char* library) {

@@ -37,9 +37,6 @@ GpuInventory take_gpu_inventory(const char* library = "libnvidia-ml.so.1");
 // Why the GPU is slower than it might be, or soon will be; empty: nothing is known against it.
 std::string trouble_of(const Gpu& gpu);
 
-// "NAME UUID is TROUBLE" of each GPU whose trouble has begun since the inventory before.
-std::vector<std::string> new_troubles(const GpuInventory& now, const GpuInventory& before);
-
 // The part that needs no library, for tests: names of the bits that mean less than full speed.
 std::vector<std::string> throttle_reasons_of(std::uint64_t bits);
 

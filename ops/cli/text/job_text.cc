@@ -1,6 +1,6 @@
 #include "ops/cli/text/job_text.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
@@ -262,6 +262,38 @@ std::string nodes_table(const json::array& nodes, Paint paint) {
   return table.print(paint);
 }
 
+namespace {
+
+// What its driver tells of a device, in one line; empty: nothing.
+std::string reading_of(const json::value& device) {
+  const json::value& reading = member_of(device, "reading");
+  if (reading.is_null()) return "";
+  std::vector<std::string> parts;
+  if (const auto bytes = whole_of(device, "memory_bytes"); bytes > 0) {
+    parts.push_back(fmt::format(
+        "{}, {} free", print_bytes_short(static_cast<std::uint64_t>(bytes)),
+        print_bytes_short(static_cast<std::uint64_t>(whole_of(reading, "memory_free_bytes")))));
+  }
+  if (const auto degrees = whole_of(reading, "temperature_celsius"); degrees > 0) {
+    parts.push_back(fmt::format("{} C", degrees));
+  }
+  if (const auto watts = whole_of(reading, "power_limit_watts"); watts > 0) {
+    parts.push_back(fmt::format("{} W at most", watts));
+  }
+  if (const auto links = list_of(reading, "links").size(); links > 0) {
+    parts.push_back(fmt::format("linked to {} others", links));
+  }
+  std::string reasons;
+  for (const json::value& reason : list_of(reading, "throttle_reasons")) {
+    if (reason.is_string())
+      reasons += (reasons.empty() ? "" : "; ") + std::string(reason.as_string());
+  }
+  if (!reasons.empty()) parts.push_back("slowed down (" + reasons + ")");
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+}  // namespace
+
 std::string node_page(const json::value& node, Paint paint) {
   std::string page;
   add_row(page, "node", text_of(node, "name"));
@@ -281,6 +313,7 @@ std::string node_page(const json::value& node, Paint paint) {
   add_row(page, "cpu", text_of(node, "cpu"));
   for (const json::value& device : list_of(node, "devices")) {
     add_row(page, "device", text_of(device, "uuid") + "  " + text_of(device, "name"));
+    add_row(page, "", reading_of(device));
   }
   add_row(page, "driven by", text_of(node, "device_stack"));
   add_row(page, "cores", std::to_string(whole_of(node, "cores")));

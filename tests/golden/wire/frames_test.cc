@@ -200,6 +200,27 @@ TEST_CASE("golden: every frame that version 1 sent still decodes, with all that 
   CHECK(seen.size() == rows.size());
 }
 
+TEST_CASE("golden: heartbeats with readings of devices still decode, and those without as before") {
+  const auto rows = read_golden("tests/golden/wire/heartbeat_readings.txt");
+  REQUIRE(rows.size() == 1);
+  const std::string_view body = std::string_view(rows[0].frame).substr(kFrameHeaderBytes);
+  CHECK(lost_by<Heartbeat>(body) == "");
+  const Result<Heartbeat> heartbeat = decode_body<Heartbeat>(body);
+  REQUIRE(heartbeat);
+  REQUIRE(heartbeat->readings.size() == 2);
+  CHECK(heartbeat->readings[1].links.size() == 2);
+  CHECK(heartbeat->readings[1].throttle_reasons.size() == 2);
+  CHECK(heartbeat->readings[0].temperature_celsius != 0);
+  for (const Golden& row : read_golden("tests/golden/wire/v1.txt")) {
+    if (row.kind != rows[0].kind) continue;
+    const auto older =
+        decode_body<Heartbeat>(std::string_view(row.frame).substr(kFrameHeaderBytes));
+    REQUIRE(older);
+    CHECK(older->progress.size() == 2);
+    CHECK(older->readings.empty());
+  }
+}
+
 TEST_CASE("golden: a field that a newer version added is ignored, whatever it is") {
   // {"future": {"a": [1, nil]}, "code": "x"} as a Refused.
   constexpr char kBody[] =

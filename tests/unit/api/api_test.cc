@@ -301,6 +301,45 @@ TEST_CASE("api: a job says how its program ended, and what was charged to whom")
                                "drained": 0, "resized": 0})"));
 }
 
+TEST_CASE("api: what a device's driver tells is shown with its node, and in the metrics") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  FakeWorker worker(coordinator.line_of("join.json"));
+  REQUIRE(worker.connected());
+  worker.hello().devices = {{.uuid = "GPU-0", .name = "Made-up", .memory_bytes = 80},
+                            {.uuid = "GPU-1", .name = "Made-up", .memory_bytes = 80}};
+  worker.say(worker.hello());
+  REQUIRE(worker.expect<wire::Welcome>().has_value());
+  worker.say(wire::Heartbeat{.progress = {},
+                             .readings = {{.uuid = "GPU-1",
+                                           .memory_free_bytes = 7,
+                                           .temperature_celsius = 91,
+                                           .slowdown_celsius = 90,
+                                           .power_limit_watts = 700,
+                                           .throttle_reasons = {"power cap"},
+                                           .links = {{"GPU-0", 18}}}}});
+  REQUIRE(worker.expect<wire::HeartbeatAnswered>().has_value());
+  const auto nodes = json_in(coordinator.ask("GET", "/api/v1/nodes"));
+  const auto& devices = nodes.at("nodes").at(0).at("devices");
+  CHECK(devices.at(0).at("reading").is_null());
+  const auto& reading = devices.at(1).at("reading");
+  CHECK(reading.at("temperature_celsius") == 91);
+  CHECK(reading.at("slowdown_celsius") == 90);
+  CHECK(reading.at("memory_free_bytes") == 7);
+  CHECK(reading.at("throttle_reasons").at(0) == "power cap");
+  CHECK(reading.at("links").at(0).at("count") == 18);
+  const std::string metrics = coordinator.ask("GET", "/metrics").body;
+  for (const char* const line :
+       {"tutti_device_temperature_celsius{node=\"node-a\",device=\"GPU-1\"} 91\n",
+        "tutti_device_power_limit_watts{node=\"node-a\",device=\"GPU-1\"} 700\n",
+        "tutti_device_memory_free_bytes{node=\"node-a\",device=\"GPU-1\"} 7\n",
+        "tutti_device_throttled{node=\"node-a\",device=\"GPU-1\",reason=\"power cap\"} 1\n",
+        "tutti_device_links{node=\"node-a\",device=\"GPU-1\",peer=\"GPU-0\"} 18\n"}) {
+    INFO(line);
+    CHECK(metrics.find(line) != std::string::npos);
+  }
+}
+
 TEST_CASE("api: two different weights for one step fail the job as our own error") {
   const test::TemporaryFolder folder;
   RunningCoordinator coordinator(folder.path());

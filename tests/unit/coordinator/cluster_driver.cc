@@ -188,12 +188,14 @@ void Driver::say(const std::string& worker, wire::FromWorker report) {
                  .message = std::move(report)});
 }
 
-void Driver::beat(const std::string& worker, std::vector<wire::RankProgress> progress) {
+void Driver::beat(const std::string& worker, std::vector<wire::RankProgress> progress,
+                  std::vector<wire::DeviceReading> readings) {
   const Peer& peer = peers_[worker];
   on(WorkerFrame{.peer = peer.peer,
                  .session = peer.session,
                  .sequence = {},
-                 .message = wire::Heartbeat{.progress = std::move(progress)}});
+                 .message = wire::Heartbeat{.progress = std::move(progress),
+                                            .readings = std::move(readings)}});
 }
 
 wire::ProcessState Driver::state_of(const wire::StartRank& start, wire::ProcessPhase phase) const {

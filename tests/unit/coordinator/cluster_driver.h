@@ -50,7 +50,8 @@ class Driver {
               std::vector<wire::RankExited> exits = {});
   void disconnect(const std::string& worker);
   void say(const std::string& worker, wire::FromWorker report);
-  void beat(const std::string& worker, std::vector<wire::RankProgress> progress = {});
+  void beat(const std::string& worker, std::vector<wire::RankProgress> progress = {},
+            std::vector<wire::DeviceReading> readings = {});
   // What the worker would say of a process in the given phase.
   wire::ProcessState state_of(const wire::StartRank& start, wire::ProcessPhase phase) const;
 

@@ -67,22 +67,6 @@ TEST_CASE("gpus: identity, memory, limits, links and what slows them") {
   CHECK(second.nvlinks == std::vector<std::uint32_t>{2, 0});
 }
 
-TEST_CASE("gpus: trouble is said when it begins, and again after it was gone") {
-  const auto gpus = [](std::uint32_t celsius) {
-    return GpuInventory{.gpus = {{.uuid = "GPU-0", .name = "Made-up H100"},
-                                 {.uuid = "GPU-1",
-                                  .name = "Made-up H100",
-                                  .temperature_celsius = celsius,
-                                  .slowdown_celsius = 90}}};
-  };
-  const auto lines = new_troubles(gpus(89), gpus(50));
-  REQUIRE(lines.size() == 1);
-  CHECK(lines[0] == "Made-up H100 GPU-1 is hot: 89 C, and it slows down at 90 C");
-  CHECK(new_troubles(gpus(89), gpus(88)).empty());
-  CHECK(new_troubles(gpus(89), {}).size() == 1);
-  CHECK(new_troubles(gpus(50), gpus(89)).empty());
-}
-
 TEST_CASE("gpu watch: reads again and again, and says each reading") {
   std::promise<void> thrice;
   std::atomic<int> seen{0};

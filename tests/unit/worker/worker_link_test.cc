@@ -154,6 +154,22 @@ TEST_CASE("worker: heartbeats carry the newest progress and their answers keep t
   CHECK(worker.state.joined());
 }
 
+TEST_CASE("worker: what devices were read as goes with one heartbeat, and anew to each session") {
+  Worker worker;
+  worker.join();
+  const wire::DeviceReading reading{.uuid = "GPU-0", .temperature_celsius = 61};
+  CHECK(sent<wire::Heartbeat>(worker.after(500ms)).at(0).readings.empty());
+  CHECK(worker.on(DevicesRead{.readings = {reading}}).empty());
+  CHECK(sent<wire::Heartbeat>(worker.after(500ms)).at(0).readings ==
+        std::vector<wire::DeviceReading>{reading});
+  CHECK(sent<wire::Heartbeat>(worker.after(500ms)).at(0).readings.empty());
+  worker.lose_link();
+  worker.after(5s);
+  worker.join();
+  CHECK(sent<wire::Heartbeat>(worker.after(500ms)).at(0).readings.size() == 1);
+  CHECK(sent<wire::Heartbeat>(worker.after(500ms)).at(0).readings.empty());
+}
+
 TEST_CASE("worker: a worker that is not admitted ends with the code for refused") {
   Worker worker;
   worker.on(Connected{});
