@@ -108,7 +108,7 @@ TEST_CASE("optimizers: every row goes on from a checkpoint of other ranks as if 
 
 TEST_CASE(
     "optimizers: schedule-free saves the average as the model, its weights beside the states") {
-  const JobWith tiny("schedule_free");
+  JobWith tiny("schedule_free");
   std::string folder;
   const Outcome outcome = run(tiny, {.ranks = 2, .steps = 4}, &folder);
   const auto job = tiny.open();
