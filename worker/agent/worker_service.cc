@@ -210,7 +210,7 @@ int run_worker(const spec::WorkerConfig& config) {
     const std::size_t ended = end_leftovers(settings.cgroups, settings.plan.mark);
     if (ended > 0) TUTTI_LOG_INFO("worker", "ended {} processes of an earlier worker", ended);
   }
-  set_oom_score(kWorkerOomScore);
+  if (!inherits) raise_oom_score();
   if (!adopt_orphans()) TUTTI_LOG_WARNING("worker", "orphans of programs are found by mark only");
   const std::uint32_t restarts = inherits ? (*handover)->restarts + 1 : 0;
 

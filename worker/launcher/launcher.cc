@@ -51,6 +51,7 @@ struct ChildPlan {
   int socket = -1;
   const std::vector<FileDescriptor>* entrances = nullptr;  // of its group
   std::uint64_t data_bytes_max = 0;                        // RLIMIT_DATA; 0: none
+  std::string_view oom_score;
   pid_t parent = -1;
   ChildReport* report = nullptr;
 };
@@ -70,10 +71,21 @@ void reset_signals() {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
-void raise_oom_score() {
-  const int file = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+constexpr const char* kOomScoreFile = "/proc/self/oom_score_adj";
+constexpr int kOomScoreMax = 1000;
+constexpr int kRankAboveWorker = 300;
+
+int own_oom_score() {
+  int score = 0;
+  const auto text = read_file(kOomScoreFile);
+  if (text) std::from_chars(text->data(), text->data() + text->size(), score);
+  return score;
+}
+
+void write_oom_score(std::string_view score) {
+  const int file = ::open(kOomScoreFile, O_WRONLY | O_CLOEXEC);
   if (file < 0) return;
-  [[maybe_unused]] const auto written = ::write(file, "500", 3);
+  [[maybe_unused]] const auto written = ::write(file, score.data(), score.size());
   ::close(file);
 }
 
@@ -109,7 +121,7 @@ int run_child(void* argument) {
   ::setsid();
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail(plan, kStepOther);
   if (::getppid() != plan.parent) ::_exit(127);  // it died before the line above
-  raise_oom_score();
+  write_oom_score(plan.oom_score);
   hold_to_limits(plan);
   if (::dup2(plan.null, STDIN_FILENO) < 0) fail(plan, kStepOther);
   if (::dup2(plan.output, STDOUT_FILENO) < 0) fail(plan, kStepOther);
@@ -236,6 +248,8 @@ Result<Launched> launch(const LaunchPlan& plan) {
     environment.push_back("TUTTI_RANK_FD=" + std::to_string(kLinkDescriptor));
   }
   const std::string folder = plan.folder.string();
+  static const std::string oom_score =
+      std::to_string(std::min(kOomScoreMax, own_oom_score() + kRankAboveWorker));
   ChildPlan child{.argv = pointers(command),
                   .envp = pointers(environment),
                   .path = path->c_str(),
@@ -245,6 +259,7 @@ Result<Launched> launch(const LaunchPlan& plan) {
                   .socket = theirs.get(),
                   .entrances = &plan.group.entrances,
                   .data_bytes_max = plan.data_bytes_max,
+                  .oom_score = oom_score,
                   .parent = ::getpid(),
                   .report = &report};
   int pidfd = -1;
@@ -302,11 +317,11 @@ bool reap_orphan(pid_t pid) { return ::waitpid(pid, nullptr, WNOHANG) == pid; }
 
 bool adopt_orphans() { return ::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0; }
 
-void set_oom_score(int adjustment) {
-  const std::string text = std::to_string(adjustment);
-  const FileDescriptor file(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
-  if (!file) return;
-  [[maybe_unused]] const auto written = ::write(file.get(), text.data(), text.size());
+void raise_oom_score() {
+  constexpr int kWorkerAboveRest = 200;
+  const int own = own_oom_score();
+  const int above = std::min(kOomScoreMax - kRankAboveWorker, own + kWorkerAboveRest);
+  write_oom_score(std::to_string(std::max(own, above)));
 }
 
 void signal_group(pid_t pid, int signal) {

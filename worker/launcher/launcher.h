@@ -76,10 +76,10 @@ bool adopt_orphans();
 // Whether that child, which nobody here started, was dead and has been reaped.
 bool reap_orphan(pid_t pid);
 
-// Whom the kernel ends first when memory is short: ranks (500), then their worker, then the
-// coordinator. Lowering it takes a privilege; without it nothing changes.
-inline constexpr int kWorkerOomScore = 200;
-void set_oom_score(int adjustment);
+// Whom the kernel ends first when memory is short: ranks, then their worker, then the coordinator.
+// By steps above what each was started with, which takes no privilege and holds wherever we run.
+// For a worker, once, before it launches anything.
+void raise_oom_score();
 
 // Processes of this user whose environment holds all `marks` ("NAME=value"), except this one.
 std::vector<pid_t> find_marked(const std::vector<std::string>& marks);
