@@ -441,7 +441,7 @@ class QueuePass {
     const Shape shape = in_one_profile(board_.capacity, lane.shape, job.terms.ranks_min);
     if (exceeds_quota(desk_, job)) return Turn::passed;
     const Sum sum = board_.capacity.sum(shape);
-    if (head_) return backfill(job, sum, shape);
+    if (head_) return backfill(job, sum, lane);
     if (sum.ever < job.terms.ranks_min) {
       wait_for(desk_, id, Tell::events,
                never_fits(board_.capacity, shape, job, sum.ever) +
@@ -467,7 +467,7 @@ class QueuePass {
   }
 
   // Behind the head: only what it does not need.
-  Turn backfill(const JobRecord& job, const Sum& sum, const Shape& shape) {
+  Turn backfill(const JobRecord& job, const Sum& sum, const scheduler::LaneKey& lane) {
     if (sum.free < job.terms.ranks_min) return Turn::passed;
     if (job.terms.kind == "run" && is_fenced_off(desk_, job.job)) return Turn::passed;
     if (!reserved_) reserve(desk_, head_);
@@ -475,9 +475,11 @@ class QueuePass {
     seen_.reset();
     // Without a reservation nobody can say what the head needs.
     if (!board_.reservation) return Turn::passed;
+    // Of the numerics profiles, one that has room beside what was just reserved.
+    const Shape shape = in_one_profile(board_.capacity, lane.shape, job.terms.ranks_min);
     const Sum beside = board_.capacity.sum(shape);
     if (place_now(desk_, job, beside, shape)) return Turn::placed;
-    return ends_in_time(desk_, job.terms.time_ms_max) && place_on_held(desk_, job, shape)
+    return ends_in_time(desk_, lane.time_ms) && place_on_held(desk_, job, shape)
                ? Turn::placed
                : Turn::passed;
   }

@@ -53,6 +53,20 @@ TEST_CASE("profiles: a training gang of mixed profiles is refused with the reaso
   for (const auto& start : starts) CHECK(start.profile == kNew);
 }
 
+TEST_CASE("profiles: who is behind the head takes a profile that has room beside what it keeps") {
+  Driver driver;
+  driver.join("c", 1);
+  driver.join("d", 1);
+  driver.submit(run_spec(1));
+  driver.run_up();
+  const JobId head = driver.submit(train_spec(2));
+  driver.join_gpus("b", 1, kNew);
+  REQUIRE(driver.job_state(head) == queued);
+  const JobId next = driver.submit(train_spec(1));
+  CHECK(driver.job_state(next) == placed);
+  CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"b-0"});
+}
+
 TEST_CASE("profiles: a program's gang may be mixed") {
   Driver driver;
   driver.join_gpus("a", 1, kOld);
