@@ -80,6 +80,7 @@ void WorkerHost::tick() {
 void WorkerHost::adopt_spools() {
   for (const SpoolOwner& owner : find_spools(settings_.spools)) {
     Spool& spool = spool_of(owner);
+    sync(spool);
     feed(SpoolFound{.job = owner.job,
                     .generation = owner.generation,
                     .process = owner.process,
@@ -269,10 +270,13 @@ void WorkerHost::on_rank_frame(ProcessId process, const std::string& bytes) {
 // outlive this machine's power: those of all processes that the job has had here.
 void WorkerHost::sync_steps(JobId job) {
   for (auto& [process, spool] : spools_) {
-    if (spool.owner.job != job) continue;
-    if (const Result<> synced = spool.steps.sync(); !synced)
-      TUTTI_LOG_WARNING("worker", "{}", synced.error().message);
+    if (spool.owner.job == job) sync(spool);
   }
+}
+
+void WorkerHost::sync(Spool& spool) {
+  if (const Result<> synced = spool.steps.sync(); !synced)
+    TUTTI_LOG_WARNING("worker", "{}", synced.error().message);
 }
 
 void WorkerHost::perform(const SendToRank& effect) {

@@ -104,6 +104,7 @@ class WorkerHost {
   std::vector<pid_t> strangers(std::vector<pid_t> children) const;
   bool end_strays(ProcessId process);
   void sync_steps(JobId job);
+  static void sync(Spool& spool);
   void reap_strays();
   Spool& spool_of(const SpoolOwner& owner);
   void finish_spool(ProcessId process);

@@ -68,9 +68,10 @@ bool SimWorker::has_label(std::string_view label) const {
 }
 
 void SimWorker::feed_left_spools() {
-  for (const auto& [id, spool] : spools_) {
+  for (auto& [id, spool] : spools_) {
     if (spool.released) continue;
     world_.reached("a worker found what an earlier one left");
+    spool.synced_steps = spool.steps.size();
     on(worker::SpoolFound{.job = spool.start.job,
                           .generation = spool.start.generation,
                           .process = id,

@@ -77,7 +77,7 @@ void SimWorker::spoke(ProcessId id, const wire::FromRank& message) {
   on(worker::RankSpoke{.process = id, .message = message});
 }
 
-// As worker_host.cc does before it passes the part on.
+// As WorkerHost does before it passes the part, or an exit, on.
 void SimWorker::sync_steps(JobId job) {
   if (world_.breaks(Mutation::lose_steps)) return;
   for (auto& [id, spool] : spools_) {
@@ -98,6 +98,7 @@ void SimWorker::exited(ProcessId id, std::int32_t code, std::int32_t signal) {
   later(2ms, [this, id, code, signal] {
     on(worker::SpoolGrew{
         .process = id, .stream = wire::Stream::log, .size = spools_[id].log.size()});
+    sync_steps(spools_[id].start.job);
     on(worker::ProcessExited{.process = id, .code = code, .signal = signal, .seen_unix_ms = 0});
     processes_.erase(id);
   });
