@@ -1,7 +1,5 @@
 #include "ops/cli/rank_tools.h"
 
-#include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -12,10 +10,9 @@
 #include <filesystem>
 #include <system_error>
 
-#include "protocol/base/clock.h"
 #include "protocol/base/file.h"
 #include "protocol/spec/parse.h"
-#include "worker/launcher/launcher.h"
+#include "worker/launcher/answer.h"
 
 namespace tutti::cli {
 
@@ -25,7 +22,6 @@ namespace {
 
 // It reads a model's configuration, from a network file system perhaps.
 constexpr Duration kAnswerWithin = std::chrono::seconds(20);
-constexpr std::size_t kAnswerBytesMax = std::size_t{1} << 20;
 
 // Removed with its scope.
 class TemporaryFile {
@@ -53,22 +49,6 @@ class TemporaryFile {
   explicit TemporaryFile(std::string path) : path_(std::move(path)) {}
   std::string path_;
 };
-
-// Everything that it says until its end or the deadline; whether it ended.
-bool read_all(int output, Instant until, std::string& text) {
-  char piece[4096];
-  for (;;) {
-    const Duration left = until - monotonic_now();
-    if (left <= Duration::zero() || text.size() > kAnswerBytesMax) return false;
-    pollfd wait{.fd = output, .events = POLLIN, .revents = 0};
-    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(left).count();
-    if (::poll(&wait, 1, static_cast<int>(ms) + 1) < 0 && errno != EINTR) return false;
-    const auto count = ::read(output, piece, sizeof piece);
-    if (count == 0) return true;
-    if (count > 0) text.append(piece, static_cast<std::size_t>(count));
-    if (count < 0 && errno != EAGAIN && errno != EINTR) return false;
-  }
-}
 
 std::vector<std::string> own_environment() {
   std::vector<std::string> out;
@@ -127,22 +107,19 @@ Result<DeviceMemory> parse_device_memory(std::string_view output) {
 Result<DeviceMemory> ask_device_memory(const spec::JobSpec& spec) {
   const auto file = TemporaryFile::with(spec::to_yaml(spec));
   if (!file) return file.error();
-  auto started = worker::launch({.command = {rank_binary({}), "memory", file->path(), "-o", "json"},
-                                 .environment = own_environment(),
-                                 .folder = {},
-                                 .linked = false});
-  if (!started) return started.error();
-  std::string text;
-  const bool ended = read_all(started->output.get(), monotonic_now() + kAnswerWithin, text);
-  if (!ended) worker::signal_group(started->pid, SIGKILL);
-  pollfd end{.fd = started->pidfd.get(), .events = POLLIN, .revents = 0};
-  ::poll(&end, 1, -1);
-  const auto status = worker::reap(*started);
-  if (!ended) {
+  const auto answer =
+      worker::answer_of({.command = {rank_binary({}), "memory", file->path(), "-o", "json"},
+                         .environment = own_environment(),
+                         .folder = {},
+                         .linked = false},
+                        kAnswerWithin);
+  if (!answer && answer.error().code == ErrorCode::deadline_exceeded) {
     return Error{ErrorCode::deadline_exceeded, "the model was not read in 20 s"};
   }
-  if (!status || status->code != 0) return Error{ErrorCode::unavailable, last_line(text)};
-  return parse_device_memory(text);
+  if (!answer) return answer.error();
+  if (answer->status.signal != 0 || answer->status.code != 0)
+    return Error{ErrorCode::unavailable, last_line(answer->text)};
+  return parse_device_memory(answer->text);
 }
 
 }  // namespace tutti::cli
