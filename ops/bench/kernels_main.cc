@@ -22,7 +22,8 @@ namespace {
 constexpr Duration kCeilingTime = std::chrono::milliseconds(200);
 
 int run(const Options& options) {
-  describe_machine(std::string(to_string(kernels::cpu_path())));
+  describe_setting(
+      {.path = std::string(to_string(kernels::cpu_path())), .threads = options.threads});
   kernels::ThreadPool pool(options.threads);
   const auto ceiling = [&](const auto& measure) {
     return measure(pool, kCeilingTime).value_or(0.0);
@@ -38,10 +39,10 @@ int run(const Options& options) {
                bench.peak_gflops, bench.read_gbps);
   for (const kernels::CeilingKind& kind : kernels::ceiling_kinds()) {
     if (!options.only.empty()) break;
-    std::printf(R"({"bench":"kernels/ceilings","case":"%s","unit":"%s","value":%.1f})"
+    std::printf(R"({"bench":"kernels/ceilings","case":"%s","unit":"%s","value":%.1f,%s})"
                 "\n",
                 std::string(kind.name).c_str(), std::string(kind.unit).c_str(),
-                ceiling(kind.measure));
+                ceiling(kind.measure), where_json().c_str());
   }
   bench_products(bench);
   bench_ops(bench);

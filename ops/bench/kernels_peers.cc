@@ -5,6 +5,10 @@
 #endif
 #ifdef TUTTI_BENCH_ONEDNN
 #include <dnnl.h>
+
+#include <dnnl.hpp>
+#include <memory>
+#include <unordered_map>
 #endif
 
 namespace tutti::bench {
@@ -31,6 +35,51 @@ void onednn_product(const PeerProduct& p) {
   dnnl_sgemm(left_turned ? 'T' : 'N', right_turned ? 'T' : 'N', p.m, p.n, p.k, 1.0F, p.left,
              left_turned ? p.m : p.k, p.right, right_turned ? p.k : p.n, 0.0F, p.output, p.n);
 }
+
+using dnnl::memory;
+
+memory::desc matrix(kernels::Index rows, kernels::Index columns, memory::data_type type,
+                    memory::format_tag tag) {
+  return {{rows, columns}, type, tag};
+}
+
+struct Operands {
+  memory::desc left, right, output;
+  const void* left_data = nullptr;
+  const void* right_data = nullptr;
+  void* output_data = nullptr;
+  bool reorder_right = false;
+  std::span<const float> scales = {};  // of output columns; empty: none
+};
+
+// oneDNN throws where it has no such product on this CPU.
+std::function<void()> prepared(const Operands& o) try {
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::stream stream(engine);
+  dnnl::primitive_attr attributes;
+  if (!o.scales.empty()) attributes.set_output_scales(2, {o.scales.begin(), o.scales.end()});
+  memory::desc right = o.right;
+  if (o.reorder_right) right.data.format_kind = dnnl_format_kind_any;
+  const dnnl::matmul::primitive_desc form({o.left, right, o.output}, attributes, engine);
+  // Operands are only read.
+  memory weight(o.right, engine, const_cast<void*>(o.right_data));
+  if (form.weights_desc() != o.right) {
+    memory image(form.weights_desc(), engine);
+    dnnl::reorder(weight, image).execute(stream, weight, image);
+    stream.wait();
+    weight = image;
+  }
+  const std::unordered_map<int, memory> arguments = {
+      {DNNL_ARG_SRC, memory(o.left, engine, const_cast<void*>(o.left_data))},
+      {DNNL_ARG_WEIGHTS, weight},
+      {DNNL_ARG_DST, memory(o.output, engine, o.output_data)}};
+  return [product = dnnl::matmul(form), stream, arguments]() mutable {
+    product.execute(stream, arguments);
+    stream.wait();
+  };
+} catch (const dnnl::error&) {
+  return {};
+}
 #endif
 
 }  // namespace
@@ -45,5 +94,39 @@ std::vector<Peer> product_peers() {
 #endif
   return peers;
 }
+
+#ifdef TUTTI_BENCH_ONEDNN
+
+std::function<void()> onednn_bf16_product(const PeerBf16Product& p) {
+  constexpr auto kType = memory::data_type::bf16;
+  constexpr auto kAsIs = memory::format_tag::ab;
+  constexpr auto kTurned = memory::format_tag::ba;
+  return prepared({.left = matrix(p.m, p.k, kType, p.kind == ProductKind::tn ? kTurned : kAsIs),
+                   .right = matrix(p.k, p.n, kType, p.kind == ProductKind::nt ? kTurned : kAsIs),
+                   .output = matrix(p.m, p.n, memory::data_type::f32, kAsIs),
+                   .left_data = p.left,
+                   .right_data = p.right,
+                   .output_data = p.output,
+                   .reorder_right = p.right_side == RightSide::image});
+}
+
+std::function<void()> onednn_int8_product(const PeerInt8Product& p) {
+  constexpr auto kType = memory::data_type::s8;
+  return prepared({.left = matrix(p.m, p.k, kType, memory::format_tag::ab),
+                   .right = matrix(p.k, p.n, kType, memory::format_tag::ba),
+                   .output = matrix(p.m, p.n, memory::data_type::f32, memory::format_tag::ab),
+                   .left_data = p.left,
+                   .right_data = p.right,
+                   .output_data = p.output,
+                   .reorder_right = true,
+                   .scales = p.scales});
+}
+
+#else
+
+std::function<void()> onednn_bf16_product(const PeerBf16Product&) { return {}; }
+std::function<void()> onednn_int8_product(const PeerInt8Product&) { return {}; }
+
+#endif
 
 }  // namespace tutti::bench

@@ -1,9 +1,13 @@
 // Products of other libraries, where their headers were found when the build was configured.
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <span>
 #include <string_view>
 #include <vector>
 
+#include "kernels/ops/elementwise/bf16.h"
 #include "kernels/tensor/matrix.h"
 
 namespace tutti::bench {
@@ -29,5 +33,36 @@ struct Peer {
 
 // Empty where none was found. Their threads follow OMP_NUM_THREADS and BLIS_NUM_THREADS.
 std::vector<Peer> product_peers();
+
+// What oneDNN has of products in fewer bits, prepared once; empty where it was not found or does
+// not have them on this CPU. Operands must outlive the function.
+
+// bf16 by bf16 with f32 output, operands as of PeerProduct. `image`: of nt, the right side is
+// reordered beforehand as the library likes it best.
+enum class RightSide { as_it_is, image };
+struct PeerBf16Product {
+  ProductKind kind = ProductKind::nt;
+  kernels::Index m = 0;
+  kernels::Index n = 0;
+  kernels::Index k = 0;
+  const kernels::Bf16* left = nullptr;
+  const kernels::Bf16* right = nullptr;
+  float* output = nullptr;
+  RightSide right_side = RightSide::as_it_is;
+};
+std::function<void()> onednn_bf16_product(const PeerBf16Product& product);
+
+// int8 by int8 (nt) with one scale for each row of the right side, which is reordered beforehand.
+// The library has no scale for each row of the left, so it does a little less than ours.
+struct PeerInt8Product {
+  kernels::Index m = 0;
+  kernels::Index n = 0;
+  kernels::Index k = 0;
+  const std::int8_t* left = nullptr;
+  const std::int8_t* right = nullptr;
+  std::span<const float> scales;  // n
+  float* output = nullptr;
+};
+std::function<void()> onednn_int8_product(const PeerInt8Product& product);
 
 }  // namespace tutti::bench

@@ -4,7 +4,9 @@
 
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops/product.h"
@@ -44,6 +46,8 @@ constexpr Shape kShapes[] = {
     {"gpt2 16", 16, 3072, 768},         {"demo decode", 1, 512, 192},
     {"gpt2 decode", 1, 3072, 768},      {"gpt2 decode 8", 8, 3072, 768},
     {"7b decode", 1, 11008, 4096},      {"7b decode 4", 4, 11008, 4096},
+    {"7b attention", 512, 4096, 4096},  {"7b up", 512, 11008, 4096},
+    {"7b down", 512, 4096, 11008},
 };
 
 // The same line beside PyTorch, where it is there; `line` has ours already.
@@ -96,8 +100,9 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   std::vector<Run> runs = {ours};
   const std::vector<Peer> peers = product_peers();
   for (const Peer& p : peers) runs.push_back([&p, &peer] { p.product(peer); });
-  const auto packed = kernels::pack_weight(bench.ctx, right.matrix(s.n, s.k));
+  std::optional<kernels::PackedWeight> packed;
   if (kind == ProductKind::nt && s.m <= 32) {
+    packed = std::move(*kernels::pack_weight(bench.ctx, right.matrix(s.n, s.k)));
     runs[0] = [&bench, s, &left, &right, out, &packed] {
       TUTTI_ASSERT(product_nt(bench.ctx, {.left = left.matrix(s.m, s.k),
                                           .right = right.matrix(s.n, s.k),
@@ -121,20 +126,24 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   }
 }
 
-struct OwnCase {
+struct OtherCase {
   std::string name;
   const char* peer;  // what the other way is called
   double flops;
   double ceiling = 0.0;  // in GFLOP/s, where it is not that of fp32
+  double bytes = 0.0;    // above 0: the share is of the memory ceiling
 };
 
-// Beside another way of ours to compute the same: the ratio is that one's time over ours.
-void beside_own(const Bench& bench, const OwnCase& c, const Run& ours, const Run& other) {
+// Beside another way to compute the same, ours or a library's: the ratio is that one's time over
+// ours. Nothing is measured where there is no other.
+void beside_other(const Bench& bench, const OtherCase& c, const Run& ours, const Run& other) {
+  if (!other) return;
   const auto samples = measure(std::vector<Run>{ours, other}, bench.options.seconds, bench.clock());
   Line line{.bench = "kernels/product", .name = c.name, .ours = samples.data(), .peer = c.peer};
   line.theirs = &samples[1];
   line.rate = c.flops * 1e-9 / samples[0].median();
-  line.share = line.rate / (c.ceiling > 0.0 ? c.ceiling : bench.peak_gflops);
+  line.share = c.bytes > 0.0 ? c.bytes * 1e-9 / samples[0].median() / bench.read_gbps
+                             : line.rate / (c.ceiling > 0.0 ? c.ceiling : bench.peak_gflops);
   print_line(line);
 }
 
@@ -177,18 +186,28 @@ void bench_bf16(const Bench& bench, const Shape& s, ProductKind kind,
   const auto left = halves(k.left, 1);
   const auto right = halves(k.right, 2);
   FloatBuffer output(rows(k.output) * columns(k.output));
-  bench_beside(
-      bench,
-      {.name = name,
-       .peer_case = fmt::format("product_bf16 {} {} {} {}", k.name, s.m, s.n, s.k),
-       .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
-       .ceiling = native ? bench.bf16_gops : bench.peak_gflops},
-      [&] {
-        TUTTI_ASSERT(k.op(bench.ctx, {.left = {left.data(), rows(k.left), columns(k.left)},
-                                      .right = {right.data(), rows(k.right), columns(k.right)},
-                                      .output = output.matrix(rows(k.output), columns(k.output)),
-                                      .arithmetic = arithmetic}));
-      });
+  const Run ours = [&] {
+    TUTTI_ASSERT(k.op(bench.ctx, {.left = {left.data(), rows(k.left), columns(k.left)},
+                                  .right = {right.data(), rows(k.right), columns(k.right)},
+                                  .output = output.matrix(rows(k.output), columns(k.output)),
+                                  .arithmetic = arithmetic}));
+  };
+  const double flops = 2.0 * static_cast<double>(s.m * s.n * s.k);
+  const double ceiling = native ? bench.bf16_gops : bench.peak_gflops;
+  bench_beside(bench,
+               {.name = name,
+                .peer_case = fmt::format("product_bf16 {} {} {} {}", k.name, s.m, s.n, s.k),
+                .flops = flops,
+                .ceiling = ceiling},
+               ours);
+  beside_other(bench, {.name = name, .peer = "onednn", .flops = flops, .ceiling = ceiling}, ours,
+               onednn_bf16_product({.kind = kind,
+                                    .m = rows(k.output),
+                                    .n = columns(k.output),
+                                    .k = s.m * s.n * s.k / (rows(k.output) * columns(k.output)),
+                                    .left = left.data(),
+                                    .right = right.data(),
+                                    .output = output.data()}));
 }
 
 // By an image of the weight, beside the weight as it is.
@@ -211,14 +230,22 @@ void bench_bf16_packed(const Bench& bench, const Shape& s, kernels::Bf16Arithmet
   TUTTI_ASSERT(image.ok());
   kernels::Bf16Product packed = plain;
   packed.packed = &*image;
-  beside_own(
-      bench,
-      {.name = name,
-       .peer = "not packed",
-       .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
-       .ceiling = native ? bench.bf16_gops : bench.peak_gflops},
-      [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, packed)); },
-      [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, plain)); });
+  const Run ours = [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, packed)); };
+  const OtherCase c{.name = name,
+                    .peer = "not packed",
+                    .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
+                    .ceiling = native ? bench.bf16_gops : bench.peak_gflops};
+  beside_other(bench, c, ours, [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, plain)); });
+  OtherCase beside_library = c;
+  beside_library.peer = "onednn";
+  beside_other(bench, beside_library, ours,
+               onednn_bf16_product({.m = s.m,
+                                    .n = s.n,
+                                    .k = s.k,
+                                    .left = left.data(),
+                                    .right = right.data(),
+                                    .output = output.data(),
+                                    .right_side = RightSide::image}));
 }
 
 // A layer of a 7B model and one of GPT-2 by quantised weights. Up to 32 rows the share is of the
@@ -254,39 +281,59 @@ void bench_quantised(const Bench& bench, Index outputs, Index inputs) {
   }
 }
 
-// Rows that were rounded before by an int8 weight, beside the product that rounds them itself.
+struct Int8Rows {
+  std::vector<std::int8_t> codes;
+  FloatBuffer scales;
+};
+
+Int8Rows int8_rows(const Bench& bench, kernels::ConstMatrix x) {
+  Int8Rows rows{std::vector<std::int8_t>(static_cast<std::size_t>(x.rows * x.columns)),
+                FloatBuffer(x.rows)};
+  TUTTI_ASSERT(to_int8_rows(
+      bench.ctx,
+      {.x = x, .codes = {rows.codes.data(), x.rows, x.columns}, .scales = rows.scales.data()}));
+  return rows;
+}
+
+// Rows that were rounded before by an int8 weight, beside the product that rounds them itself and
+// beside oneDNN. Few rows are a share of the memory ceiling (the image read once).
 void bench_int8(const Bench& bench, Index outputs, Index inputs) {
   const FloatBuffer weight = numbers(bench, outputs * inputs, 1);
   const auto format = kernels::WeightFormat::int8_channel;
-  for (const Index rows : {64, 512}) {
+  for (const Index rows : {1, 4, 64, 512}) {
     const std::string name = fmt::format("int8 product {}x{}x{}", rows, outputs, inputs);
     if (!wanted(bench, name)) continue;
     const auto packed = quantise_weight(bench.ctx, format, weight.matrix(outputs, inputs));
     TUTTI_ASSERT(packed.ok());
     const FloatBuffer x = numbers(bench, rows * inputs, 2);
     FloatBuffer y(rows * outputs);
-    FloatBuffer scales(rows);
-    std::vector<std::int8_t> codes(static_cast<std::size_t>(rows * inputs));
-    TUTTI_ASSERT(to_int8_rows(bench.ctx, {.x = x.matrix(rows, inputs),
-                                          .codes = {codes.data(), rows, inputs},
-                                          .scales = scales.data()}));
-    beside_own(
-        bench,
-        {.name = name,
-         .peer = "rounding its rows",
-         .flops = 2.0 * static_cast<double>(rows * outputs * inputs),
-         .ceiling = bench.int8_gops},
-        [&] {
-          TUTTI_ASSERT(product_int8(bench.ctx, {.codes = {codes.data(), rows, inputs},
-                                                .scales = scales.data(),
-                                                .right = &*packed,
-                                                .output = y.matrix(rows, outputs)}));
-        },
-        [&] {
-          TUTTI_ASSERT(product_quantised(bench.ctx, {.left = x.matrix(rows, inputs),
-                                                     .right = &*packed,
-                                                     .output = y.matrix(rows, outputs)}));
-        });
+    const Int8Rows left = int8_rows(bench, x.matrix(rows, inputs));
+    const Run ours = [&] {
+      TUTTI_ASSERT(product_int8(bench.ctx, {.codes = {left.codes.data(), rows, inputs},
+                                            .scales = left.scales.data(),
+                                            .right = &*packed,
+                                            .output = y.matrix(rows, outputs)}));
+    };
+    OtherCase c{.name = name,
+                .peer = "rounding its rows",
+                .flops = 2.0 * static_cast<double>(rows * outputs * inputs),
+                .ceiling = bench.int8_gops,
+                .bytes = rows <= 32 ? static_cast<double>(packed->bytes()) : 0.0};
+    beside_other(bench, c, ours, [&] {
+      TUTTI_ASSERT(product_quantised(
+          bench.ctx,
+          {.left = x.matrix(rows, inputs), .right = &*packed, .output = y.matrix(rows, outputs)}));
+    });
+    c.peer = "onednn";
+    const Int8Rows right = int8_rows(bench, weight.matrix(outputs, inputs));
+    beside_other(bench, c, ours,
+                 onednn_int8_product({.m = rows,
+                                      .n = outputs,
+                                      .k = inputs,
+                                      .left = left.codes.data(),
+                                      .right = right.codes.data(),
+                                      .scales = right.scales.span(),
+                                      .output = y.data()}));
   }
 }
 
@@ -300,7 +347,7 @@ void bench_shards(const Bench& bench, const Shape& s) {
   FloatBuffer output(s.n * s.k);
   std::vector<Index> ends;
   for (Index shard = 1; shard <= 8; ++shard) ends.push_back(shard * s.m / 8);
-  beside_own(
+  beside_other(
       bench, {.name = name, .peer = "plain", .flops = 2.0 * static_cast<double>(s.m * s.n * s.k)},
       [&] {
         TUTTI_ASSERT(product_tn_shards(bench.ctx, {.left = left.matrix(s.m, s.n),
@@ -337,7 +384,7 @@ void bench_ends(const Bench& bench, const Shape& s) {
   kernels::Product gated = plain;
   gated.activation = kernels::Activation::silu;
   gated.gate = gates.matrix(s.m, s.n);
-  beside_own(
+  beside_other(
       bench, {.name = "ends silu gate " + shape, .peer = "separate", .flops = flops},
       [&] { TUTTI_ASSERT(product_nt(bench.ctx, gated)); },
       [&] {
@@ -348,7 +395,7 @@ void bench_ends(const Bench& bench, const Shape& s) {
   rounded.output = {};
   rounded.activation = kernels::Activation::gelu_tanh;
   rounded.narrow = {halves.data(), s.m, s.n};
-  beside_own(
+  beside_other(
       bench, {.name = "ends gelu to bf16 " + shape, .peer = "separate", .flops = flops},
       [&] { TUTTI_ASSERT(product_nt(bench.ctx, rounded)); },
       [&] {
@@ -378,7 +425,7 @@ void bench_batched(const Bench& bench) {
                                         .right_step = s.n * s.k,
                                         .output = output.matrix(s.m, s.n),
                                         .output_step = s.m * s.n};
-    beside_own(
+    beside_other(
         bench,
         {.name = name,
          .peer = "one by one",

@@ -7,7 +7,8 @@
                                                                     from kernels/lab/measured.jsonl
 
 A case has one line for each peer. Its ratio is the smallest, which is that beside the best peer; its time is the median of the
-line that has that peer. Of a case measured twice the later lines count.
+line that has that peer. Each machine, path of instructions and number of threads has tables of its own; of a case that was
+measured twice with the same three the later lines count.
 """
 
 import json
@@ -32,25 +33,41 @@ GROUPS = [
 ]
 
 
-def read(lines):
-    """Cases in order: name -> {"share", "ratio", "peer", "p50"}."""
-    cases = {}
+def where(record):
+    """What a line is compared within: machine, path of instructions, threads."""
+    return record.get("machine"), record.get("path"), record.get("threads")
+
+
+def title(place):
+    machine, path, threads = place
+    return ", ".join([machine or "unknown machine", path or "unknown path",
+                      "1 thread" if threads == 1 else f"{threads or 'unknown'} threads"])
+
+
+def newest(lines):
+    """The records that count: of one place, case and peer the last, with the others of its run."""
+    kept = {}  # (place, case) -> peer -> record
     for line in lines:
         if not line.startswith("{"):
             continue
         record = json.loads(line)
         if "case" not in record or "p50" not in record:
             continue
-        if record["case"] in cases and record.get("peer") in cases[record["case"]]["peers"]:
-            del cases[record["case"]]
-        case = cases.setdefault(record["case"], {"peers": set(), "ratio": None, "peer": None})
-        case["peers"].add(record.get("peer"))
-        ratio = record.get("ratio")
-        better = ratio is not None and (case["ratio"] is None or ratio < case["ratio"])
-        if better or "p50" not in case:
-            case.update(p50=record["p50"], share=record.get("share"), ratio=ratio or case["ratio"],
-                        peer=record.get("peer") if better else case["peer"])
-    return cases
+        key = (where(record), record["case"])
+        if record.get("peer") in kept.get(key, {}):
+            del kept[key]
+        kept.setdefault(key, {})[record.get("peer")] = record
+    return kept
+
+
+def read(lines):
+    """Cases in order: place -> name -> {"share", "ratio", "peer", "p50"}."""
+    places = {}
+    for (place, name), peers in newest(lines).items():
+        beside = [record for record in peers.values() if record.get("ratio") is not None]
+        best = min(beside, key=lambda record: record["ratio"]) if beside else next(iter(peers.values()))
+        places.setdefault(place, {})[name] = {key: best.get(key) for key in ("share", "ratio", "peer", "p50")}
+    return places
 
 
 def time_of(microseconds):
@@ -63,7 +80,14 @@ def number(value):
     return "" if value is None else f"{value:.2f}"
 
 
-def tables(cases):
+def tables(places):
+    for place, cases in places.items():
+        yield ""
+        yield f"### {title(place)}"
+        yield from tables_of(cases)
+
+
+def tables_of(cases):
     left = dict(cases)
     for heading, pattern in GROUPS:
         mine = [name for name in left if re.search(pattern, name)]
@@ -76,14 +100,13 @@ def tables(cases):
             case = left.pop(name)
             yield (f"| {name} | {time_of(case['p50'])} | {number(case['share'])} | {case['peer'] or ''} |"
                    f" {number(case['ratio'])} |")
-    yield ""
 
 
 def made_anew(root, text):
     before, rest = text.split(BEGIN, 1)
     _, after = rest.split(END, 1)
-    cases = read((root / MEASURED).read_text().splitlines())
-    return before + "\n".join([BEGIN, *tables(cases), END]) + after
+    places = read((root / MEASURED).read_text().splitlines())
+    return before + "\n".join([BEGIN, *tables(places), "", END]) + after
 
 
 def current(root):

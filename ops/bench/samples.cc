@@ -13,28 +13,32 @@ namespace tutti::bench {
 
 namespace {
 
-std::string& machine_is() {
-  static std::string text;
-  return text;
+Setting& setting_in_use() {
+  static Setting setting;
+  return setting;
 }
 
+// Virtual machines hide the name of their CPU ("AMD EPYC"), its family and model they tell.
 std::string read_machine() {
   std::ifstream info("/proc/cpuinfo");
   std::string line;
-  while (std::getline(info, line)) {
-    if (line.rfind("model name", 0) != 0) continue;
+  std::string name = "unknown";
+  std::string family = "?";
+  std::string model = "?";
+  while (std::getline(info, line) && !line.empty()) {  // the first CPU
     const std::size_t colon = line.find(": ");
-    if (colon != std::string::npos) {
-      return fmt::format("{}, {} cores", line.substr(colon + 2),
-                         std::thread::hardware_concurrency());
-    }
+    if (colon == std::string::npos) continue;
+    const std::string key = line.substr(0, line.find_last_not_of("\t ", colon - 1) + 1);
+    if (key == "model name") name = line.substr(colon + 2);
+    if (key == "cpu family") family = line.substr(colon + 2);
+    if (key == "model") model = line.substr(colon + 2);
   }
-  return "unknown";
+  return fmt::format("{} {}.{}, {} cores", name, family, model,
+                     std::thread::hardware_concurrency());
 }
 
-std::string machine() {
-  static const std::string kRead = read_machine();
-  return kRead + machine_is();
+std::string quoted(std::string_view text) {
+  return text.empty() ? "null" : fmt::format("\"{}\"", text);
 }
 
 std::string optional(double value) { return value > 0.0 ? fmt::format("{:.3f}", value) : "null"; }
@@ -54,20 +58,28 @@ double now_seconds(Clock clock) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
-void describe_machine(const std::string& what) { machine_is() = ", " + what; }
+void describe_setting(const Setting& setting) { setting_in_use() = setting; }
+
+std::string where_json() {
+  static const std::string kMachine = read_machine();
+  const char* const commit = std::getenv("TUTTI_COMMIT");
+  const Setting& setting = setting_in_use();
+  return fmt::format(R"("machine":"{}","path":{},"threads":{},"commit":"{}")", kMachine,
+                     quoted(setting.path),
+                     setting.threads > 0 ? std::to_string(setting.threads) : "null",
+                     commit != nullptr ? commit : "unknown");
+}
 
 void print_line(const Line& line) {
-  const char* const commit = std::getenv("TUTTI_COMMIT");
   const Samples& ours = *line.ours;
   const double ratio = line.theirs != nullptr ? line.theirs->median() / ours.median() : 0.0;
   fmt::print(
       R"({{"bench":"{}","case":"{}","unit":"us","min":{:.2f},"p50":{:.2f},"p99":{:.2f},"n":{},)"
-      R"("peer":{},"ratio":{},"share":{},"gflops":{},"machine":"{}","commit":"{}"}})"
+      R"("peer":{},"ratio":{},"share":{},"gflops":{},{}}})"
       "\n",
       line.bench, line.name, ours.at(0.0) * 1e6, ours.at(0.5) * 1e6, ours.at(0.99) * 1e6,
-      ours.seconds.size(), line.peer.empty() ? "null" : fmt::format("\"{}\"", line.peer),
-      optional(ratio), optional(line.share), optional(line.rate), machine(),
-      commit != nullptr ? commit : "unknown");
+      ours.seconds.size(), quoted(line.peer), optional(ratio), optional(line.share),
+      optional(line.rate), where_json());
   std::fflush(stdout);
 }
 

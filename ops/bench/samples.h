@@ -52,7 +52,15 @@ struct Line {
 };
 void print_line(const Line& line);
 
-// What else tells machines apart, such as the instructions in use; before the first line.
-void describe_machine(const std::string& what);
+// What lines of one machine differ by: the instructions in use (a path of cpu_path.h) and the
+// threads. Set before the first line; fields of a benchmark that has neither are null.
+struct Setting {
+  std::string path;
+  int threads = 0;
+};
+void describe_setting(const Setting& setting);
+
+// The keys that say where a line was measured, "machine":...,"path":...,"threads":...,"commit":...
+std::string where_json();
 
 }  // namespace tutti::bench

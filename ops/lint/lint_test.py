@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """The lint finds what it is there to find: a tree with one fault of each rule, and a clean one."""
 
+import json
 import pathlib
 import subprocess
 import sys
 import tempfile
 
 import op_catalogue
+import kernels_table  # op_catalogue knows where it is
 
 LINT = pathlib.Path(__file__).with_name("lint.py")
 
@@ -51,12 +53,29 @@ def shares_by_case():
             yield f"catalogue: {case} is counted for {found}, not for {op}"
 
 
+def lines_by_place():
+    """One line a fault in how measurements of several machines, paths and threads are kept apart."""
+    def line(case, p50, machine="A", path="avx2", threads=1, peer=None, ratio=None):
+        return json.dumps({"case": case, "p50": p50, "machine": machine, "path": path, "threads": threads, "peer": peer,
+                           "ratio": ratio, "share": None})
+    kept = kernels_table.read([
+        line("x", 1.0), line("x", 2.0, path="avx512"), line("x", 3.0, threads=2), line("x", 4.0, machine="B"),
+        line("y", 5.0, peer="one", ratio=2.0), line("y", 6.0, peer="two", ratio=1.5),
+        line("z", 7.0), line("z", 8.0), line("x", 9.0, path="avx512")])
+    found = {(place, case): (row["p50"], row["peer"]) for place, cases in kept.items() for case, row in cases.items()}
+    wanted = {(("A", "avx2", 1), "x"): (1.0, None), (("A", "avx512", 1), "x"): (9.0, None),
+              (("A", "avx2", 2), "x"): (3.0, None), (("B", "avx2", 1), "x"): (4.0, None),
+              (("A", "avx2", 1), "y"): (6.0, "two"), (("A", "avx2", 1), "z"): (8.0, None)}
+    if found != wanted:
+        yield f"kernels_table: kept {found}, not {wanted}"
+
+
 def lint(root):
     return subprocess.run([sys.executable, str(LINT), str(root)], capture_output=True, text=True)
 
 
 def main():
-    failed = list(shares_by_case())
+    failed = [*shares_by_case(), *lines_by_place()]
     for rule, (name, content) in FAULTS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, name)

@@ -9,10 +9,12 @@ kernels/ops/without_cuda.txt does not name. Shares are the best of the op's case
 says by itself is a row of FACTS; an op without one is listed with its header alone.
 """
 
-import json
 import pathlib
 import re
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
+import kernels_table  # noqa: E402
 
 BEGIN = "<!-- ops: made by ops/lint/op_catalogue.py -->"
 END = "<!-- ops end -->"
@@ -111,10 +113,11 @@ def without_cuda(root):
 
 
 def measurements(root):
-    path = root / "kernels/lab/measured.jsonl"
+    """The lines that count: of a case measured twice in one place, the later."""
+    path = root / kernels_table.MEASURED
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return [record for peers in kernels_table.newest(path.read_text().splitlines()).values() for record in peers.values()]
 
 
 def share_of(lines, pattern):
@@ -129,7 +132,7 @@ def share_of(lines, pattern):
 
 def table(root):
     lines = measurements(root)
-    machines = sorted({line["machine"] for line in lines})
+    machines = sorted({kernels_table.title(kernels_table.where(line)) for line in lines})
     yield BEGIN
     yield ""
     yield "| op | header | profiles | devices | sums | tolerance | share of ceiling |"
