@@ -246,11 +246,17 @@ void ClusterHost::flush() {
     TUTTI_LOG_INFO("coordinator", "the ledger takes facts again");
     handle(LedgerRecovered{});
   } else if (facts_.empty() && snapshots_.is_due(ledger_->facts_since_snapshot(), flushed_at_)) {
-    write_snapshot();
+    // In a turn of its own: what was answered in this one leaves first.
+    if (!std::exchange(snapshot_due_, true))
+      host_.arm(Duration::zero(), [this] { write_snapshot(); });
   }
 }
 
 void ClusterHost::write_snapshot() {
+  // It says what has been decided, so all of that must be durable.
+  if (!facts_.empty() && !ledger_failing_) flush();
+  snapshot_due_ = false;
+  if (closed_ || ledger_failing_ || !facts_.empty()) return;
   const Result<> written = ledger_->write_snapshot(state_->snapshot());
   if (written) {
     snapshots_.wrote();

@@ -184,6 +184,7 @@ class ClusterHost {
   std::uint64_t decided_ = 0;                      // number of the newest decision
   std::uint64_t durable_ = 0;                      // and of the newest durable one
   bool flush_due_ = false;                         // a flush has been posted
+  bool snapshot_due_ = false;                      // a snapshot has been posted
   bool urgent_ = false;                            // somebody waits for what is pending
   Instant flushed_at_;
   actor::TimerId gather_ = 0;

@@ -28,6 +28,8 @@ void ClusterHost::ask(Input input, Caller caller, Answered answered) {
   std::visit([&](auto& each) { number_request(each, request); }, input);
   waiting_[request] = {std::move(answered), std::move(caller), monotonic_now()};
   handle(std::move(input));
+  // Where nothing else waits that could share its sync, a turn of its own would only be a wake-up.
+  if (!closed_ && urgent_ && !host_.has_mail()) end_turn();
 }
 
 void ClusterHost::note_changes(const std::vector<Effect>& effects) {

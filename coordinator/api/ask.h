@@ -9,7 +9,7 @@
 
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
-#include <boost/asio/post.hpp>
+#include <boost/asio/defer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include <functional>
@@ -39,13 +39,15 @@ boost::asio::awaitable<T> ask_later(actor::ActorHost& host, Begin&& begin) {
         // std::function wants copies; the handler is moved out by the one call that is made.
         auto shared = std::make_shared<decltype(handler)>(std::move(handler));
         auto executor = asio::get_associated_executor(*shared);
+        // Both ways without a wake-up: the coroutine waits from here on, and whoever replies has
+        // said what others wait for.
         auto reply = [shared, executor](T value) {
-          asio::post(executor, [shared, moved = std::make_shared<T>(std::move(value))]() mutable {
+          asio::defer(executor, [shared, moved = std::make_shared<T>(std::move(value))]() mutable {
             std::move (*shared)(std::move(*moved));
           });
         };
         const Result<> told =
-            host.tell([start = std::move(start), reply]() mutable { start(reply); });
+            host.tell_last([start = std::move(start), reply]() mutable { start(reply); });
         if (!told) reply(T(told.error()));
       },
       asio::use_awaitable, std::move(begin));

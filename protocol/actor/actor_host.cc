@@ -1,6 +1,7 @@
 #include "protocol/actor/actor_host.h"
 
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/defer.hpp>
 #include <boost/asio/post.hpp>
 
 #include "protocol/actor/strand.h"
@@ -15,18 +16,40 @@ ActorHost::ActorHost(Runtime& runtime, HostOptions options)
 
 ActorHost::~ActorHost() { close(); }
 
-Result<> ActorHost::tell(std::function<void()> message) {
-  if (!state_->open) return Error{ErrorCode::aborted, state_->options.name + " has been closed"};
-  if (state_->waiting.fetch_add(1) >= state_->options.mailbox_max) {
-    state_->waiting.fetch_sub(1);
-    return Error{ErrorCode::exhausted, "the mailbox of " + state_->options.name + " is full"};
+namespace {
+
+// Takes a place in the mailbox.
+Result<> enter(ActorHost::State& state) {
+  if (!state.open) return Error{ErrorCode::aborted, state.options.name + " has been closed"};
+  if (state.waiting.fetch_add(1) >= state.options.mailbox_max) {
+    state.waiting.fetch_sub(1);
+    return Error{ErrorCode::exhausted, "the mailbox of " + state.options.name + " is full"};
   }
-  asio::post(state_->strand, [state = state_, run = std::move(message)] {
-    state->waiting.fetch_sub(1);
-    if (state->open) run();
-  });
   return {};
 }
+
+auto letter(std::shared_ptr<ActorHost::State> state, std::function<void()> message) {
+  return [state = std::move(state), run = std::move(message)] {
+    state->waiting.fetch_sub(1);
+    if (state->open) run();
+  };
+}
+
+}  // namespace
+
+Result<> ActorHost::tell(std::function<void()> message) {
+  if (Result<> entered = enter(*state_); !entered) return entered;
+  asio::post(state_->strand, letter(state_, std::move(message)));
+  return {};
+}
+
+Result<> ActorHost::tell_last(std::function<void()> message) {
+  if (Result<> entered = enter(*state_); !entered) return entered;
+  asio::defer(state_->strand, letter(state_, std::move(message)));
+  return {};
+}
+
+bool ActorHost::has_mail() const { return state_->waiting > 0; }
 
 TimerId ActorHost::arm(Duration after, std::function<void()> handler) {
   if (!state_->open) return 0;

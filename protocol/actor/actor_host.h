@@ -40,6 +40,14 @@ class ActorHost {
   // mailbox is full, aborted after close(); then it never runs.
   Result<> tell(std::function<void()> message);
 
+  // The same from a handler that has nothing left to do: the message runs on the caller's thread
+  // once that handler has returned, which saves the wake-up of another thread (some 50 us). What
+  // the caller still does delays it.
+  Result<> tell_last(std::function<void()> message);
+
+  // Whether messages have been told that have not begun.
+  bool has_mail() const;
+
   // Runs `handler` on the strand once `after` has passed, unless cancelled. On the strand (or
   // before the runtime runs).
   TimerId arm(Duration after, std::function<void()> handler);

@@ -54,6 +54,27 @@ TEST_CASE("actor: a full mailbox refuses, and takes again once it has been serve
   runtime.stop();
 }
 
+TEST_CASE("actor: what is told last runs in order, once the handler that told it has returned") {
+  test::EventLog log;
+  Runtime runtime(2);
+  ActorHost host(runtime, {.name = "small", .mailbox_max = 3});
+  REQUIRE(host.tell([&] {
+                CHECK_FALSE(host.has_mail());
+                CHECK(host.tell_last([&] { log.add("second"); }).ok());
+                CHECK(host.tell([&] { log.add("third"); }).ok());
+                CHECK(host.has_mail());
+                CHECK(host.tell_last([&] { log.add("fourth"); }).ok());
+                const Result<> refused = host.tell_last([&] { log.add("never"); });
+                CHECK(refused.error().code == ErrorCode::exhausted);
+                log.add("first");
+              })
+              .ok());
+  runtime.start();
+  REQUIRE(log.wait_for(4));
+  CHECK(log.lines() == Lines{"first", "second", "third", "fourth"});
+  runtime.stop();
+}
+
 TEST_CASE("actor: timers fire in order, and one that was cancelled does not") {
   test::EventLog log;
   Runtime runtime(1);
