@@ -1,54 +1,95 @@
 """Losing ranks and workers: how soon it is seen, and how soon work goes on."""
 
 import os
+import select
 import shutil
 import signal
 import tempfile
 import time
 
+import control_peers
 import driver
 
 
-def _report(case, unit, samples):
-    driver.report("control", case, unit, samples)
+def _report(case, unit, samples, **peer):
+    driver.report("control", case, unit, samples, **peer)
 
 
 def _rank_pid(cluster, job, rank):
     return next((process["pid"] for process in cluster.job(job)["processes"] if process["rank"] == rank), 0)
 
 
-def rank_death(options):
+def _kill(pid):
+    """When it was killed and when the kernel had taken it down and said so, in unix milliseconds."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        killed = time.time() * 1e3
+        os.kill(pid, signal.SIGKILL)
+        if not ended.poll(driver.DEADLINE * 1e3):
+            raise SystemExit(f"bench: process {pid} does not end")
+        return killed, time.time() * 1e3
+    finally:
+        os.close(descriptor)
+
+
+def _rank_deaths(options, kills, spec_of):
     """SIGKILL to alternating ranks of a two-rank training job. Wall clocks of one machine: ours at the kill, the
-    coordinator's in its events and recoveries."""
+    coordinator's in its events and recoveries. Lists of samples, in milliseconds and steps."""
     folder = tempfile.mkdtemp(prefix="tutti-bench-")
     cluster = driver.Cluster(options.bin, folder)
     try:
         tokens = os.path.join(folder, "tokens.npy")
         driver.write_tokens(tokens, 200_000, 2048)
-        job = cluster.submit(driver.train_spec(tokens, 100_000, 2))
+        job = cluster.submit(spec_of(tokens))
         cluster.until("the first steps", lambda: cluster.job(job)["step"] >= 3)
-        killed = []
-        for kill in range(3 if options.quick else 20):
+        times, memory = [], 0
+        for kill in range(kills):
             pid = _rank_pid(cluster, job, kill % 2)
-            killed.append(time.time() * 1e3)
-            os.kill(pid, signal.SIGKILL)
+            memory = max(memory, driver.resident_mib(pid))
+            times.append(_kill(pid))
             cluster.until("the recovery", lambda: sum((each["first_step_ms"] or -1) > 0 for each in
                                                       cluster.job(job)["recoveries"]) > kill)
             step = cluster.job(job)["step"]
             cluster.until("two more steps", lambda: cluster.job(job)["step"] >= step + 2)
         recoveries = cluster.job(job)["recoveries"]
         events = cluster.get(f"/api/v1/jobs/{job}/events?after=0")["events"]
-        of = lambda kind: [event["unix_ms"] for event in events if event["kind"] == kind]
-        seen = [recovered - recovery["first_step_ms"] for recovered, recovery in zip(of("recovered"), recoveries)]
-        _report("rank killed: kill to seen by the coordinator", "ms", [at - sent for at, sent in zip(seen, killed)])
-        _report("rank killed: seen to survivors out of the old group", "ms", [each["aborted_ms"] for each in recoveries])
-        _report("rank killed: kill to next step done", "ms",
-                [at - sent for at, sent in zip(of("recovered"), killed)])
-        _report("rank killed: steps lost", "steps", [each["lost_steps"] for each in recoveries])
+        recovered = [event["unix_ms"] for event in events if event["kind"] == "recovered"]
+        seen = [at - recovery["first_step_ms"] for at, recovery in zip(recovered, recoveries)]
         cluster.call("POST", f"/api/v1/jobs/{job}/cancel", {"reason": "measured"})
+        return {"memory": memory,
+                "seen": [at - killed for at, (killed, _) in zip(seen, times)],
+                "after_kernel": [at - ended for at, (_, ended) in zip(seen, times)],
+                "out": [each["aborted_ms"] for each in recoveries],
+                "next": [at - killed for at, (killed, _) in zip(recovered, times)],
+                "lost": [each["lost_steps"] for each in recoveries]}
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def rank_death(options):
+    ours = _rank_deaths(options, 3 if options.quick else 20, lambda tokens: driver.train_spec(tokens, 100_000, 2))
+    _report("rank killed: kill to seen by the coordinator", "ms", ours["seen"])
+    _report("rank killed: seen to survivors out of the old group", "ms", ours["out"])
+    peer = control_peers.torchrun_death(3)
+    said = {} if peer is None else {
+        "peer": f"torchrun {driver.at(peer['next_ms'], 0.5):.0f} ms, {driver.at(peer['lost'], 0.5)} steps lost",
+        "ratio": driver.at(peer["next_ms"], 0.5) / driver.at(ours["next"], 0.5)}
+    _report("rank killed: kill to next step done", "ms", ours["next"], **said)
+    _report("rank killed: steps lost", "steps", ours["lost"])
+
+
+def large_rank_death(options):
+    """Ranks whose memory takes the kernel a while to take down."""
+    spec_of = lambda tokens: driver.train_spec(tokens, 100_000, 2, layers=10, width=1024, heads=16, sequence=32, batch=2)
+    ours = _rank_deaths(options, 2 if options.quick else 6, spec_of)
+    said = f"{ours['memory'] / 1024:.1f} GiB resident"
+    _report("large rank killed: kill to seen by the coordinator", "ms", ours["seen"], peer=said)
+    _report("large rank killed: the kernel's word to seen by the coordinator", "ms", ours["after_kernel"], peer=said)
+    _report("large rank killed: kill to next step done", "ms", ours["next"], peer=said)
+    _report("large rank killed: steps lost", "steps", ours["lost"], peer=said)
 
 
 def silent_worker(options):

@@ -101,13 +101,18 @@ class Cluster:
         return ended
 
 
-def train_spec(tokens, steps, ranks):
+def resident_mib(pid):
+    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def train_spec(tokens, steps, ranks, layers=4, width=192, heads=6, sequence=128, batch=8):
     return f"""
 name: bench
 kind: train
-model: {{family: llama, layers: 4, width: 192, heads: 6, vocabulary: 2048}}
-data: {{tokens: [{tokens}], sequence: 128, shuffle: false}}
-train: {{steps: {steps}, batch: 8}}
+model: {{family: llama, layers: {layers}, width: {width}, heads: {heads}, vocabulary: 2048}}
+data: {{tokens: [{tokens}], sequence: {sequence}, shuffle: false}}
+train: {{steps: {steps}, batch: {batch}}}
 resources: {{ranks: {ranks}}}
 checkpoint: {{every: 0, last: false}}
 """
