@@ -31,6 +31,7 @@ std::vector<Strike> everyone(std::uint64_t event) {
           {.victim = Victim::coordinator_after_sync, .event = event},
           {.victim = Victim::worker, .number = 0, .event = event},
           {.victim = Victim::worker, .number = 1, .event = event},
+          {.victim = Victim::binary, .number = 0, .event = event},
           {.victim = Victim::rank, .number = 0, .event = event},
           {.victim = Victim::rank, .number = 1, .event = event}};
 }
@@ -106,6 +107,20 @@ TEST_CASE("simulation: a coordinator that is away for seconds from any event on 
         {.victim = Victim::coordinator_after_sync, .event = event, .away = Duration(3s)}};
   }
   CHECK(run(std::move(runs)) == "");
+}
+
+TEST_CASE("simulation: a worker that is replaced in place at any event costs its job nothing") {
+  ScenarioOptions options = pair();
+  const std::uint64_t events = events_of(options);
+  for (std::uint64_t event = 1; event <= events; event += stride()) {
+    options.strikes = {
+        {.victim = Victim::binary, .number = static_cast<std::uint32_t>(event), .event = event}};
+    Scenario scenario(options);
+    INFO("at event " << event);
+    REQUIRE(scenario.run().value_or("") == "");
+    REQUIRE(scenario.recoveries() == 0);
+    REQUIRE(scenario.first_job()->state == coordinator::JobState::done);
+  }
 }
 
 // Every so many events, of which the others are met by random seeds: the run is a longer one.

@@ -38,26 +38,19 @@ bool names(std::string_view list, const std::string& name) {
 }  // namespace
 
 TEST_CASE(
-    "simulation: every rule that is broken on purpose is caught by the checker named for it") {
+    "simulation: every rule that is broken on purpose is caught by the checker named for it, and "
+    "every checker catches one") {
   REQUIRE(mutations().size() >= 10);
+  std::set<std::string> proved;
   for (const MutationRow& row : mutations()) {
     std::string what = "nothing was caught";
     const std::string caught = caught_by(row, what);
     INFO(row.name << " (" << row.what << "), to be caught by " << row.caught_by);
     INFO(what);
     CHECK(names(row.caught_by, caught));
+    proved.insert(caught);
   }
-}
-
-TEST_CASE("simulation: every invariant has a mutation that proves its checker") {
-  std::set<std::string> proved;
-  for (const MutationRow& row : mutations()) {
-    for (const CheckerRow& checker : checkers()) {
-      if (names(row.caught_by, std::string(checker.invariant))) {
-        proved.emplace(checker.invariant);
-      }
-    }
-  }
+  // Not whom the table allows, but who was first to see one.
   for (const CheckerRow& checker : checkers()) {
     INFO(checker.invariant << ": " << checker.holds);
     CHECK(proved.contains(std::string(checker.invariant)));

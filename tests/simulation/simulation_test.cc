@@ -30,14 +30,10 @@ namespace {
 
 constexpr std::size_t kRarestShown = 12;
 
-// The fixed set meets these fewer than six times: decisions in another order, and it meets them
-// not. ops/soak counts them as findings.
-constexpr std::string_view kRareCells[] = {
-    "stop-coordinator x resizing", "end-worker x resizing",    "revoke-key x placed",
-    "revoke-key x starting",       "revoke-key x stopping",    "revoke-key x resizing",
-    "kill-rank x resizing",        "hang-rank x resizing",     "cut-link x resizing",
-    "congest-network x resizing",  "drop-messages x resizing", "hold-messages x resizing",
-    "storage-full x resizing",     "step-clock x resizing",    "slow-node x placed",
+// Not met, with the reason; ops/soak counts each as a finding.
+constexpr std::string_view kExcusedCells[] = {
+    // `growing` and `resizing`, the scenarios of jobs that change their size, are without a loss of
+    // power: step records that no second machine has are lost with it (ops/ROADMAP.md).
     "lose-power x resizing",
 };
 
@@ -123,7 +119,8 @@ TEST_CASE("simulation: every scenario keeps every invariant, and the set meets w
   CHECK(unreached(report.coverage) == std::vector<std::string>{});
   std::vector<std::string> empty = empty_cells(report.coverage);
   std::erase_if(empty, [](const std::string& cell) {
-    return std::find(std::begin(kRareCells), std::end(kRareCells), cell) != std::end(kRareCells);
+    return std::find(std::begin(kExcusedCells), std::end(kExcusedCells), cell) !=
+           std::end(kExcusedCells);
   });
   CHECK(empty == std::vector<std::string>{});
 }

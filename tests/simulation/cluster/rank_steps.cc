@@ -12,14 +12,25 @@ constexpr Duration kFormDeadline = 60s;
 }  // namespace
 
 void SimRank::progress(const char* phase) {
+  phase_ = phase;
+  report_progress();
+}
+
+void SimRank::report_progress() {
   doors_.say(wire::RankProgress{.job = start_.job,
                                 .generation = form_.generation,
                                 .process = start_.process,
-                                .phase = phase,
+                                .phase = phase_,
                                 .step = held_.step,
                                 .collective = collective_,
                                 .compute_us = 0,
-                                .beat = 0});
+                                .beat = beats_});
+}
+
+void SimRank::beat() {
+  ++beats_;
+  if (form_.generation) report_progress();
+  later(1s, [this] { beat(); });
 }
 
 void SimRank::connect(const rank::BeginGroup& effect) {

@@ -146,6 +146,7 @@ coordinator::Input SimCoordinator::received(coordinator::Input input) {
   }
   auto* submit = std::get_if<coordinator::SubmitJob>(&input);
   if (submit == nullptr) return input;
+  if (world_.breaks(Mutation::drop_key)) submit->key.clear();
   spec::JobSpec& spec = submit->spec;
   if (world_.breaks(Mutation::lose_at_once)) spec.array.at_once = 0;
   if (world_.breaks(Mutation::lose_dependencies)) spec.after = {};

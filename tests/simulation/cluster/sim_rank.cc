@@ -6,7 +6,9 @@
 namespace tutti::simulation {
 
 SimRank::SimRank(RankWorld& shared, wire::StartRank start, Doors doors)
-    : shared_(shared), world_(shared.world), start_(std::move(start)), doors_(std::move(doors)) {}
+    : shared_(shared), world_(shared.world), start_(std::move(start)), doors_(std::move(doors)) {
+  if (!is_program()) beat();
+}
 
 SimRank::~SimRank() {
   *exists_ = false;

@@ -84,6 +84,9 @@ class SimRank {
   void detach();
   void update(std::uint64_t step);
   void progress(const char* phase);
+  void report_progress();
+  // Once a second, whatever it does: what hangs does not.
+  void beat();
   void commit_checkpoint(const wire::CommitCheckpoint& order);
   void prune(const wire::CommitCheckpoint& order);
   void die(std::int32_t code, std::int32_t signal_number);
@@ -112,7 +115,9 @@ class SimRank {
   std::uint32_t rank_ = 0;
   wire::FormGroup form_;
   bool first_step_ = false;
+  const char* phase_ = "loading";
   std::uint64_t collective_ = 0;
+  std::uint64_t beats_ = 0;
   std::uint64_t writing_ = 0;  // step of the part that is being written
   wire::HeldState held_;
   std::uint64_t value_ = 0;

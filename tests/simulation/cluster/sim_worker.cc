@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "protocol/wire/link.h"
+#include "worker/agent/handover.h"
 
 namespace tutti::simulation {
 
@@ -22,10 +23,16 @@ void SimWorker::start() {
   ++incarnation_;
   stopping_ = false;
   heard_ = world_.now();
+  begin(nullptr);
+}
+
+void SimWorker::begin(const worker::SavedState* saved) {
+  ++binary_;
   worker::WorkerSettings settings;
   settings.seed = world_.rng().next();
   settings.hello = hello();
   state_ = std::make_unique<worker::WorkerState>(std::move(settings));
+  if (saved != nullptr) state_->restore(*saved);
   if (!is_cut()) unreachable_since_.reset();
   // What it says arrives where only the way down is cut: its silence begins anew.
   if (unreachable_since_ && !up_.is_cut()) unreachable_since_ = world_.now();
@@ -70,7 +77,7 @@ bool SimWorker::has_label(std::string_view label) const {
 void SimWorker::feed_left_spools() {
   for (auto& [id, spool] : spools_) {
     if (spool.released) continue;
-    world_.reached("a worker found what an earlier one left");
+    if (!processes_.contains(id)) world_.reached("a worker found what an earlier one left");
     spool.synced_steps = spool.steps.size();
     on(worker::SpoolFound{.job = spool.start.job,
                           .generation = spool.start.generation,
@@ -96,6 +103,28 @@ void SimWorker::crash(Duration away) {
   world_.after(away, [this] {
     if (!state_) start();
   });
+}
+
+void SimWorker::replace() {
+  if (!state_ || stopping_ || state_->leaving()) return;
+  world_.trace(options_.name + " is replaced in place");
+  if (!processes_.empty()) world_.reached("a worker was replaced under its ranks");
+  worker::Handover left;
+  left.incarnation = std::to_string(incarnation_);
+  left.state = state_->save();
+  for (const auto& [id, process] : processes_) left.processes.emplace_back().process = id;
+  const auto taken = worker::decode_handover(worker::encode_handover(left));
+  if (!taken || *taken != left) {
+    return world_.violate("I10", "a handover does not give itself, and its ranks are lost");
+  }
+  // Its connections end with the exec; processes, pipes and spools do not.
+  peer_.clear();
+  kept_.clear();
+  const SessionId session = std::exchange(liveness_, {});
+  if (session && !is_cut()) {
+    world_.after(world_.some(1ms, 10ms), [this, session] { door_.disconnected(session); });
+  }
+  begin(&taken->state);
 }
 
 void SimWorker::lose_power(Duration away) {
@@ -153,6 +182,12 @@ void SimWorker::later(Duration delay, std::function<void()> action) {
   });
 }
 
+void SimWorker::soon(Duration delay, std::function<void()> action) {
+  later(delay, [this, binary = binary_, action = std::move(action)] {
+    if (binary == binary_) action();
+  });
+}
+
 void SimWorker::tick() {
   on(worker::Tick{});
   if (world_.breaks(Mutation::kill_on_silence) && world_.now() - heard_ > 3s) {
@@ -160,7 +195,7 @@ void SimWorker::tick() {
       perform(worker::SignalProcess{.process = process.process, .signal = 9});
     }
   }
-  later(worker::kTickPeriod, [this] { tick(); });
+  soon(worker::kTickPeriod, [this] { tick(); });
 }
 
 void SimWorker::on(const worker::Input& input) {
@@ -211,7 +246,7 @@ void SimWorker::liveness_ended(SessionId session) {
   if (session != liveness_) return;
   liveness_ = {};
   if (down_.is_cut()) return;
-  later(world_.some(1ms, 10ms), [this, session] { on(worker::LinkLost{session}); });
+  soon(world_.some(1ms, 10ms), [this, session] { on(worker::LinkLost{session}); });
 }
 
 void SimWorker::perform(const worker::SendToCoordinator& effect) {
@@ -243,7 +278,7 @@ void SimWorker::coordinator_up() {
 
 void SimWorker::perform(const worker::ConnectLiveness& effect) {
   const SessionId old = std::exchange(liveness_, effect.session);
-  later(1ms, [this, old, effect] {
+  soon(1ms, [this, old, effect] {
     if (old && !up_.is_cut()) door_.disconnected(old);
     if (is_cut() || !door_.connect(effect.session, effect.token, options_.name)) {
       on(worker::LinkLost{effect.session});
@@ -254,7 +289,7 @@ void SimWorker::perform(const worker::ConnectLiveness& effect) {
 void SimWorker::perform(const worker::Reconnect& effect) {
   peer_.clear();
   kept_.clear();
-  later(effect.delay + 1ms, [this] {
+  soon(effect.delay + 1ms, [this] {
     peer_ =
         options_.name + "/" + std::to_string(incarnation_) + "/" + std::to_string(++connection_);
     on(worker::Connected{});

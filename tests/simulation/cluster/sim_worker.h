@@ -57,7 +57,9 @@ class SimWorker {
   void start();
   // Dies with all its ranks; comes back as a new process after `away`.
   void crash(Duration away);
-  // The same, and its disk loses of each spool what was not synced.
+  // SIGHUP: another binary in the same process, which goes on with its ranks (handover.h).
+  void replace();
+  // The same as crash, and its disk loses of each spool what was not synced.
   void lose_power(Duration away);
   // SIGTERM: ends its ranks, says so, ends; comes back after `away`.
   void stop(Duration away);
@@ -110,6 +112,9 @@ class SimWorker {
   void deliver(const std::string& peer, const worker::SendToCoordinator& effect);
   void later(Duration delay,
              std::function<void()> action);  // only if this process of the worker still lives
+  // The same, and only if it still runs the same binary.
+  void soon(Duration delay, std::function<void()> action);
+  void begin(const worker::SavedState* saved);
   void tick();
   void perform(const worker::SendToCoordinator& effect);
   void perform(const worker::SendToRank& effect);
@@ -145,6 +150,7 @@ class SimWorker {
   Channel down_;
   std::unique_ptr<worker::WorkerState> state_;
   std::uint64_t incarnation_ = 0;
+  std::uint64_t binary_ = 0;
   std::uint64_t connection_ = 0;
   std::string peer_;
   SessionId liveness_;

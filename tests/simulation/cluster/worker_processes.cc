@@ -69,6 +69,10 @@ void SimWorker::check_device(const wire::StartRank& start) {
 }
 
 void SimWorker::spoke(ProcessId id, const wire::FromRank& message) {
+  if (world_.breaks(Mutation::swallow_finish) &&
+      std::holds_alternative<wire::RankFinished>(message)) {
+    return;
+  }
   const auto at = processes_.find(id);
   if (at != processes_.end() && std::holds_alternative<wire::RankReady>(message)) {
     at->second.was_ready = true;
@@ -155,7 +159,7 @@ void SimWorker::perform(const worker::AppendSpool& effect) {
 }
 
 void SimWorker::perform(const worker::ReadSpool& effect) {
-  later(100us, [this, effect] {
+  soon(100us, [this, effect] {
     const SimSpool& spool = spools_[effect.process];
     const bool log = effect.stream == wire::Stream::log;
     const std::string& stream = log ? spool.log : spool.steps;

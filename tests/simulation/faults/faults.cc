@@ -15,6 +15,7 @@ const FaultRow kFaults[] = {
     {"stop-coordinator", stop_coordinator, Reach::cluster, "SIGSTOP, or a starved machine"},
     {"crash-worker", crash_worker, Reach::machine, "with all its ranks"},
     {"end-worker", end_worker, Reach::machine, "SIGTERM, and it comes back"},
+    {"replace-worker", replace_worker, Reach::machine, "SIGHUP: a new binary, under its ranks"},
     {"revoke-key", revoke_key, Reach::machine, "a session ends at once, and the worker with it"},
     {"kill-rank", kill_rank, Reach::ranks, "SIGKILL from elsewhere"},
     {"hang-rank", hang_rank, Reach::ranks, "SIGSTOP, some of them for ever"},

@@ -47,6 +47,7 @@ void crash_coordinator(Struck& at);
 void stop_coordinator(Struck& at);
 void crash_worker(Struck& at);
 void end_worker(Struck& at);
+void replace_worker(Struck& at);
 void revoke_key(Struck& at);
 void kill_rank(Struck& at);
 void hang_rank(Struck& at);

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <boost/describe/enum_to_string.hpp>
+
 #include <algorithm>
 #include <string_view>
 
@@ -29,6 +31,7 @@ constexpr std::string_view kMustReach[] = {
     "an observer held a frame back",
     "a worker found what an earlier one left",
     "a worker ended as it was asked to",
+    "a worker was replaced under its ranks",
     "a program was ended because the coordinator was silent",
     "a rank updated before it obeyed an abort",
     "a newcomer copied its state from a peer",
@@ -92,6 +95,19 @@ std::uint64_t value_of(const std::map<std::string, std::uint64_t>& map, std::str
 }
 
 }  // namespace
+
+const std::string_view* find_state(std::string_view name) {
+  const auto* at = std::find(std::begin(kStates), std::end(kStates), name);
+  return at == std::end(kStates) ? nullptr : at;
+}
+
+std::vector<std::string_view> states_of(const coordinator::JobRecord& job) {
+  if (coordinator::is_terminal(job.state)) return {};
+  std::vector<std::string_view> out = {boost::describe::enum_to_string(job.state, "?")};
+  if (job.release.to == coordinator::ReleaseTo::none) return out;
+  out.emplace_back(job.release.to == coordinator::ReleaseTo::resize ? "resizing" : "leaving");
+  return out;
+}
 
 void Coverage::add(const Coverage& other) {
   runs += other.runs;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,11 @@ struct Coverage {
 
   void add(const Coverage& other);
 };
+
+// A state of jobs by its name, as the table has it; null: there is none.
+const std::string_view* find_state(std::string_view name);
+// The states that a job is in: its own, and resizing or leaving besides.
+std::vector<std::string_view> states_of(const coordinator::JobRecord& job);
 
 // Cells that chance must have met and did not: "fault x state".
 std::vector<std::string> empty_cells(const Coverage& coverage);

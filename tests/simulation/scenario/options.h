@@ -12,9 +12,9 @@
 
 namespace tutti::simulation {
 
-// Who is struck at an event: the coordinator around the sync of its next decision, a worker or a
-// rank by number, or a link.
-enum class Victim { coordinator_before_sync, coordinator_after_sync, worker, rank, link };
+// Who is struck at an event: the coordinator around the sync of its next decision, a worker, its
+// binary (which another one takes the place of) or a rank by number, or a link.
+enum class Victim { coordinator_before_sync, coordinator_after_sync, worker, binary, rank, link };
 
 struct Strike {
   Victim victim = Victim::worker;
@@ -33,6 +33,7 @@ struct ScenarioOptions {
   NetworkOptions network = {};
   std::vector<std::string> workloads = {};         // names of workloads.h
   std::vector<std::string> faults = {};            // names of faults.h
+  std::vector<std::string> when = {};              // states of jobs that each fault waits for
   Duration every = 400ms;                          // one fault, on average
   Duration until = 0ms;                            // no faults after: liveness must follow
   Duration bound = 300s;                           // every job is terminal by then (I17)

@@ -12,6 +12,8 @@ namespace {
 
 // After the last job has ended, logs still arrive and processes still end.
 constexpr Duration kRest = 40s;
+// For a job to come into the state that a fault waits for.
+constexpr Duration kMomentWait = 4s;
 
 coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
   coordinator::ClusterSettings settings;
@@ -83,6 +85,7 @@ void Scenario::make_coordinator() {
               world_.trace("event: job " + to_string(event.job) + " " + event.message);
             }
             checkers_->decided(decision);
+            seize_moment();
           }};
   coordinator_ = std::make_unique<SimCoordinator>(world_, settings_of(options_), std::move(doors));
 }
@@ -213,9 +216,46 @@ void Scenario::cause_faults() {
   const auto pause = Duration(static_cast<std::int64_t>(every / 4 + rng.below(every * 2)));
   world_.after(pause, [this] {
     if (world_.now() >= Instant{} + options_.until) return end_faults();
-    one_fault();
+    if (!options_.when.empty()) return await_moment();
+    one_fault({});
     cause_faults();
   });
+}
+
+// The next fault strikes when a job comes into one of the states that the scenario names; not at
+// all if none does for a while.
+void Scenario::await_moment() {
+  awaited_ = options_.when[world_.faults().below(options_.when.size())];
+  world_.after(kMomentWait, [this, moment = ++moment_] {
+    if (moment != moment_ || awaited_.empty()) return;
+    awaited_.clear();
+    cause_faults();
+  });
+}
+
+void Scenario::seize_moment() {
+  if (awaited_.empty() || world_.now() >= Instant{} + options_.until) return;
+  for (const auto& [id, job] : checkers_->shadow().jobs()) {
+    const auto states = states_of(job);
+    if (std::find(states.begin(), states.end(), awaited_) == states.end()) continue;
+    awaited_.clear();
+    return world_.after(Duration(static_cast<std::int64_t>(world_.faults().below(2'000'000))),
+                        [this, id = id] {
+                          one_fault(id);
+                          cause_faults();
+                        });
+  }
+}
+
+// One that holds a process of the job, or any.
+SimWorker& Scenario::worker_with(JobId job) {
+  std::vector<SimWorker*> found;
+  for (const auto& [id, process] : checkers_->shadow().processes()) {
+    if (process.job == job) found.push_back(worker_of(process.worker));
+  }
+  std::erase(found, nullptr);
+  if (found.empty()) return *workers_[world_.faults().below(workers_.size())];
+  return *found[world_.faults().below(found.size())];
 }
 
 void Scenario::end_faults() {
@@ -230,12 +270,13 @@ void Scenario::end_faults() {
   }
 }
 
-void Scenario::one_fault() {
+// Of a job: on one of its nodes.
+void Scenario::one_fault(JobId of) {
   Rng& rng = world_.faults();
   if (options_.faults.empty()) return;
   const FaultRow* fault = find_fault(options_.faults[rng.below(options_.faults.size())]);
   TUTTI_ASSERT(fault != nullptr);
-  SimWorker& worker = *workers_[rng.below(workers_.size())];
+  SimWorker& worker = worker_with(of);
   world_.trace("fault: " + std::string(fault->name));
   note_coverage(*fault, worker);
   Struck at = struck(worker);
@@ -253,12 +294,10 @@ void Scenario::note_coverage(const FaultRow& fault, const SimWorker& worker) {
     }
   }
   for (const auto& [id, job] : shadow.jobs()) {
-    if (coordinator::is_terminal(job.state)) continue;
     if (fault.reach != Reach::cluster && !here.contains(id)) continue;
-    ++coverage_.states[{name, std::string(state_name(job.state))}];
-    if (job.release.to == coordinator::ReleaseTo::none) continue;
-    const bool resizes = job.release.to == coordinator::ReleaseTo::resize;
-    ++coverage_.states[{name, resizes ? "resizing" : "leaving"}];
+    for (const std::string_view state : states_of(job)) {
+      ++coverage_.states[{name, std::string(state)}];
+    }
   }
 }
 
@@ -270,6 +309,7 @@ void Scenario::hit(const Strike& strike) {
     case Victim::coordinator_after_sync:
       return coordinator_->crash_at(1, CrashPoint::after_sync, strike.away);
     case Victim::worker: return worker.crash(strike.away);
+    case Victim::binary: return worker.replace();
     case Victim::rank: return worker.kill_rank(0);
     case Victim::link:
       worker.cut(SimWorker::Cut::both);

@@ -46,7 +46,10 @@ class Scenario {
   void make_workers();
   void plan();
   void cause_faults();
-  void one_fault();
+  void one_fault(JobId of);
+  void await_moment();
+  void seize_moment();
+  SimWorker& worker_with(JobId job);
   void end_faults();
   void strike(const FaultRow& fault, SimWorker& worker);
   void hit(const Strike& strike);
@@ -66,6 +69,8 @@ class Scenario {
   std::unique_ptr<Checkers> checkers_;
   std::uint64_t life_seen_ = 0;
   std::uint64_t last_working_event_ = 0;
+  std::string awaited_;  // the state that the next fault waits for; empty: none does
+  std::uint64_t moment_ = 0;
   Coverage coverage_;
 };
 

@@ -14,6 +14,7 @@
 #include "protocol/spec/fill.h"
 #include "protocol/spec/key_table.h"
 #include "tests/simulation/faults/faults.h"
+#include "tests/simulation/scenario/coverage.h"
 #include "tests/simulation/workloads/workloads.h"
 
 namespace tutti::simulation {
@@ -43,6 +44,7 @@ struct Written {
   double overtake = 0;
   std::vector<std::string> workloads;
   std::vector<std::string> faults;
+  std::vector<std::string> when;
   std::uint64_t every_ms = 400;
   std::uint64_t until_ms = 0;
   std::uint64_t bound_ms = 300'000;
@@ -83,6 +85,8 @@ const spec::Key kKeys[] = {
      Need::optional,
      reach<&W::until_ms>,
      "no faults after"},
+    {"faults.when", form(Form::texts), kEvery, Need::optional, reach<&W::when>,
+     "job states that each waits for; any moment"},
     {"bound",
      {Form::duration, 1, kMsMax, {}, {}},
      kEvery,
@@ -116,6 +120,7 @@ ScenarioOptions options_of(const Written& from) {
   out.network.overtake = from.overtake;
   out.workloads = from.workloads;
   out.faults = from.faults;
+  out.when = from.when;
   out.every = ms(from.every_ms);
   out.until = ms(from.until_ms);
   out.bound = ms(from.bound_ms);
@@ -129,6 +134,7 @@ constexpr std::pair<std::string_view, Victim> kVictims[] = {
     {"coordinator-before", Victim::coordinator_before_sync},
     {"coordinator-after", Victim::coordinator_after_sync},
     {"worker", Victim::worker},
+    {"binary", Victim::binary},
     {"rank", Victim::rank},
     {"link", Victim::link},
 };
@@ -147,6 +153,9 @@ Result<ScenarioOptions> parse_scenario(std::string_view yaml, std::string_view f
     return std::move(known).error().with_context(file);
   }
   if (Result<> known = all_known(written.faults, "fault", find_fault); !known) {
+    return std::move(known).error().with_context(file);
+  }
+  if (Result<> known = all_known(written.when, "state", find_state); !known) {
     return std::move(known).error().with_context(file);
   }
   if (const auto quotas = coordinator::scheduler::parse_quotas(written.quotas); !quotas) {

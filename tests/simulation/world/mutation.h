@@ -15,6 +15,7 @@ enum class Mutation {
   speak_before_sync,
   forget_journal,
   lose_key,
+  drop_key,
   replay_twice,
   refuse_and_keep,
   obey_old_generation,
@@ -51,6 +52,7 @@ enum class Mutation {
   lose_cores,
   lose_budget,
   lose_steps,
+  swallow_finish,
 };
 
 struct MutationRow {
