@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""kill -9, SIGSTOP and partitions at random moments of real processes on three hosts, and what must be true at the end.
+"""kill -9, SIGSTOP, restarts in place and partitions at random moments of real processes on three hosts, and what must
+be true at the end.
 
     tests/cluster/hosts/chaos_test.py [--seconds N] [--seed S] [BIN]
 
-Training, program and array-like submits go on all the time with repeated keys; faults strike coordinator, workers and
-ranks; the journal is copied at random moments. Then the faults stop and: every accepted job ends done; weights at every
-step equal the undisturbed run's; step records and log lines are whole; a repeated key gave one job; a coordinator on each
-copy of the journal starts and knows every job that was accepted before the copy; nothing is left running.
-Moments are drawn from the seed, but real processes make no run the same as another; the simulator is for replays.
+A server answers, an array runs, training and program submits go on all the time with repeated keys, and one training job
+of a higher priority takes its slots from others; faults strike coordinator, workers, ranks and programs; the journal is
+copied at random moments. Then the faults stop and: every accepted job ends done; weights, losses and counts of tokens at
+every step equal the undisturbed run's, each step once; the last run of a program wrote all of its lines, every earlier
+one a beginning of them; each task of the array is done; the server says what it said before; a repeated key gave one
+job; a coordinator on each copy of the journal starts and knows every job that was accepted before the copy; nothing is
+left running. Moments are drawn from the seed, but real processes make no run the same as another; the simulator is for
+replays.
 """
 
 import argparse
@@ -25,8 +29,10 @@ import net
 from cluster import ENVIRONMENT, Failed, ended, eventually, tell
 
 STEPS = 150
+LONG = 900  # of the first training job, which others are to be more urgent than
 LINES = 20
 SUBMITS_MAX = 12
+TASKS = 8
 
 
 class Chaos:
@@ -38,12 +44,32 @@ class Chaos:
         self.stopped = []  # (until, what continues it)
         self.text = jobs.write_prose(cluster.folder / "prose.txt")
         self.expected = {}
+        self.server = self.array = 0
+        self.said = ""
+        self.met = {}
 
     def undisturbed(self):
-        job = self.cluster.submit("undisturbed", jobs.training(self.text, 2, STEPS))
+        """What is to be compared with: a run, and what its last checkpoint says when it is served."""
+        job = self.cluster.submit("undisturbed", self.training(2, LONG))
         if self.cluster.tutti("wait", str(job)).returncode != 0:
             raise Failed("the undisturbed run did not end done")
-        self.expected = self.cluster.hashes(job)
+        self.expected = self.cluster.records(job)
+        if sorted(self.expected) != list(range(1, LONG + 1)):
+            raise Failed(f"the undisturbed run recorded the steps {sorted(self.expected)}")
+        self.server = self.cluster.submit("server", jobs.server(self.cluster.job(job)["checkpoints"][-1]["folder"]))
+        self.said = self.answer_of_server()
+        self.array = self.cluster.submit("array", jobs.array(TASKS, LINES))
+
+    def training(self, ranks, steps, more=""):
+        """All of them are one run, which some leave sooner than others."""
+        return jobs.training(self.text, ranks, f"1000000, stop: {steps}", more=more)
+
+    def answer_of_server(self):
+        def answer():
+            status, text = self.cluster.ask("/v1/completions", {"model": "served", "prompt": "the ", "max_tokens": 12,
+                                                                 "temperature": 0})
+            return json.loads(text)["choices"][0]["text"] if status == 200 else None
+        return self.cluster.eventually("the server answers", answer)
 
     def submit(self):
         """A submit with a key, sent twice whether it was answered or not: one job in the end."""
@@ -51,10 +77,20 @@ class Chaos:
             return
         key = f"key-{len(self.keys)}"
         training = self.draw.random() < 0.5
-        spec = jobs.training(self.text, self.draw.choice([1, 2, 3]), STEPS) if training else jobs.program(LINES)
+        spec = self.training(self.draw.choice([1, 2, 3]), STEPS) if training else jobs.program(LINES)
+        if not self.keys:
+            training, spec = True, self.training(3, LONG)
         self.keys[key] = (training, spec, set())
         for _ in range(2):
             self.try_submit(key)
+
+    def press(self):
+        """Once, while a training job runs: one of a higher priority, with as many ranks as there are slots beside the
+        server's, so that others have to leave for it."""
+        if "urgent" in self.keys or not self.a_training_runs():
+            return
+        self.keys["urgent"] = (True, self.training(5, STEPS, more="priority: 10\n"), set())
+        self.try_submit("urgent")
 
     def try_submit(self, key):
         training, spec, found = self.keys[key]
@@ -71,20 +107,25 @@ class Chaos:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def strike(self):
-        fault = self.draw.choice(["kill coordinator", "kill worker", "kill rank", "kill rank", "stop coordinator",
-                                  "stop worker", "stop rank", "cut", "copy journal"])
+        fault = self.draw.choice(["kill coordinator", "kill worker", "kill rank", "kill rank", "kill program",
+                                  "kill server", "restart worker", "stop coordinator", "stop worker", "stop rank",
+                                  "cut", "copy journal"])
         getattr(self, fault.replace(" ", "_"))()
         self.count(fault)
 
     def some_worker(self):
         return "worker-" + self.draw.choice(self.cluster.hosts.names)
 
-    def some_rank(self):
-        running = [pid for job in self.trainings_running() for pid in self.cluster.ranks(job)]
-        return self.draw.choice(running) if running else None
-
-    def trainings_running(self):
+    def trainings(self):
         return [job for training, _, found in self.keys.values() if training for job in found]
+
+    def a_training_runs(self):
+        return any((self.cluster.get(f"/api/v1/jobs/{job}", 1.0) or {}).get("state") == "running"
+                   for job in self.trainings())
+
+    def programs(self):
+        return [job for training, _, found in self.keys.values() if not training for job in found] \
+            + [self.array + 1 + index for index in range(TASKS)]
 
     def kill_coordinator(self):
         self.cluster.signal("coordinator", signal.SIGKILL)
@@ -92,13 +133,24 @@ class Chaos:
     def kill_worker(self):
         self.cluster.signal(self.some_worker(), signal.SIGKILL)
 
+    def restart_worker(self):
+        """Another binary in the same process, which goes on with the ranks."""
+        self.cluster.signal(self.some_worker(), signal.SIGHUP)
+
     def kill_rank(self):
         self.signal_rank(signal.SIGKILL)
 
-    def signal_rank(self, number):
-        rank = self.some_rank()
-        if rank is None:
+    def kill_program(self):
+        self.signal_rank(signal.SIGKILL, self.programs())
+
+    def kill_server(self):
+        self.signal_rank(signal.SIGKILL, [self.server])
+
+    def signal_rank(self, number, of=None):
+        living = self.cluster.ranks(self.trainings() if of is None else of)
+        if not living:
             return None
+        rank = self.draw.choice(living)
         try:
             os.kill(rank, number)
         except ProcessLookupError:
@@ -156,6 +208,7 @@ class Chaos:
             if time.monotonic() >= next_submit:
                 self.submit()
                 next_submit = time.monotonic() + seconds / SUBMITS_MAX
+            self.press()
             self.strike()
             pause = time.monotonic() + self.draw.choice([0.05, 0.5, 1.5, 3.0])
             while time.monotonic() < min(pause, until):
@@ -179,21 +232,40 @@ class Chaos:
                 raise Failed(f"job {job} of {key} ended {self.cluster.job(job)['state']}: "
                              + self.cluster.tutti("events", str(job)).stdout)
             (self.check_training if training else self.check_program)(job)
+        self.check_array()
+        if self.answer_of_server() != self.said:
+            raise Failed("the server says something else than before")
+        if self.cluster.tutti("cancel", str(self.server)).returncode != 0:
+            raise Failed("the server cannot be cancelled")
         self.check_events()
 
     def check_training(self, job):
-        hashes = self.cluster.hashes(job)
-        if hashes != self.expected:
-            wrong = [step for step in self.expected if hashes.get(step) != self.expected[step]]
-            raise Failed(f"job {job}: {len(wrong)} steps differ or are missing, the first is {wrong[:1]}")
+        records = self.cluster.records(job)
+        steps = LONG if job == min(self.keys["key-0"][2]) else STEPS
+        expected = {step: record for step, record in self.expected.items() if step <= steps}
+        if records != expected:
+            wrong = sorted(step for step in expected.keys() | records.keys()
+                           if records.get(step) != expected.get(step))
+            raise Failed(f"job {job}: {len(wrong)} steps differ, are missing or too many; the first is {wrong[0]}: "
+                         f"{records.get(wrong[0])} is not {expected.get(wrong[0])}")
 
     def check_program(self, job):
-        """Its last run printed every line, in order; earlier ones a beginning of it."""
-        lines = [line.split("line ")[-1] for line in self.cluster.tutti("logs", str(job)).stdout.splitlines()
-                 if "line " in line]
-        last = lines[len(lines) - LINES:]
-        if last != [str(i) for i in range(1, LINES + 1)]:
-            raise Failed(f"job {job}: the log ends with {last}")
+        """The last run printed every line, in order; each earlier one a beginning of them."""
+        whole = "".join(f"line {i}\n" for i in range(1, LINES + 1))
+        runs = self.cluster.logs(job)
+        if not runs or runs[max(runs)] != whole:
+            raise Failed(f"job {job}: the log of its last run is {runs[max(runs)]!r}" if runs else f"job {job}: no log")
+        for generation, text in runs.items():
+            if not whole.startswith(text):
+                raise Failed(f"job {job}: the log of generation {generation} is {text!r}")
+
+    def check_array(self):
+        self.cluster.eventually("the array ends", lambda: self.cluster.job(self.array).get("state") in
+                                ("done", "failed", "cancelled"), deadline=300)
+        if self.cluster.job(self.array)["state"] != "done":
+            raise Failed("the array did not end done: " + self.cluster.tutti("events", str(self.array)).stdout)
+        for index in range(TASKS):
+            self.check_program(self.array + 1 + index)
 
     def check_events(self):
         done = self.cluster.tutti("events", "-o", "json")
@@ -201,6 +273,8 @@ class Chaos:
         numbers = [event["seq"] for event in _records(text)]
         if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
             raise Failed("the numbers of events have gaps")
+        self.met = {kind: sum(event["kind"] == kind for event in _records(text))
+                    for kind in ("rank_lost", "worker_lost", "releasing", "preempted", "hang", "recovered")}
 
     def check_copies(self):
         for target, known in self.copies:
@@ -243,13 +317,14 @@ def _records(text):
 def main():
     net.enter()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     parser.add_argument("binaries", nargs="?", default=os.environ.get("TUTTI_BIN"))
     options = parser.parse_args()
     hosts = net.Hosts(["a", "b", "c"])
-    print(f"seed {options.seed}; " + ("three network namespaces" if hosts.isolated else
-                                      f"loopback addresses, nothing is cut: {hosts.refusal}"), flush=True)
+    print(f"seed {options.seed}; " + ("three network namespaces" if hosts.isolated else "loopback addresses"), flush=True)
+    if not hosts.isolated:
+        net.say_skipped(f"nothing is cut off: {hosts.refusal}")
 
     def story(cluster):
         chaos = Chaos(cluster, random.Random(options.seed))
@@ -259,7 +334,8 @@ def main():
         chaos.settle()
         cluster.stop()
         chaos.check_copies()
-        print(f"{len(chaos.keys)} jobs done, {len(chaos.copies)} copies of the journal restored")
+        print("events: " + ", ".join(f"{kind} {count}" for kind, count in chaos.met.items()))
+        print(f"{len(chaos.keys)} jobs and {TASKS} tasks done, {len(chaos.copies)} copies of the journal restored")
 
     return tell(story, hosts, options.binaries, f" (seed {options.seed})", supervised=True)
 

@@ -165,12 +165,39 @@ class Cluster:
     def job(self, job):
         return self.get(f"/api/v1/jobs/{job}") or {}
 
-    def ranks(self, job):
-        """Pids of the job's tutti-rank processes, on whatever host."""
-        return [pid for pid, environment in self._marked() if f"TUTTI_JOB={job}" in environment
-                and "tutti-rank" in _command(pid)]
+    def ranks(self, jobs):
+        """Pids of these jobs' ranks (of programs: of what the worker started), on whatever host."""
+        wanted = {f"TUTTI_JOB={job}" for job in jobs}
+        marked = {pid for pid, environment in self._marked() if not wanted.isdisjoint(environment)}
+        return [pid for pid in marked if _parent(pid) not in marked]
 
     def hashes(self, job):
+        return {step: record["weights"] for step, record in self._steps(job).items()}
+
+    def records(self, job):
+        """By step all that does not depend on when and where it ran."""
+        return {step: tuple(record[field] for field in ("weights", "loss", "grad_norm", "tokens"))
+                for step, record in self._steps(job).items()}
+
+    def logs(self, job):
+        """By generation what the job's one rank wrote. A gap is a failure."""
+        out, cursor = {}, 0
+        until = time.monotonic() + DEADLINE * PATIENCE
+        while time.monotonic() < until:
+            page = self.get(f"/api/v1/jobs/{job}/logs?after={cursor}&wait_ms=1000", 40.0)
+            if page is None:
+                self.pause(0.1)
+                continue
+            for chunk in page["chunks"]:
+                if "gap_bytes" in chunk:
+                    raise Failed(f"the log of job {job} has a gap of {chunk['gap_bytes']} bytes")
+                out[chunk["generation"]] = out.get(chunk["generation"], "") + chunk["text"]
+            if page["end"]:
+                return out
+            cursor = page["next"]
+        raise Failed(f"the log of job {job} has no end")
+
+    def _steps(self, job):
         done = self.tutti("steps", str(job), "-o", "json")
         if done.returncode != 0:
             raise Failed(f"steps of {job}: {done.stderr}")
@@ -179,7 +206,7 @@ class Cluster:
             record = json.loads(line)
             if record["step"] in out:
                 raise Failed(f"step {record['step']} of job {job} is recorded twice")
-            out[record["step"]] = record["weights"]
+            out[record["step"]] = record
         return out
 
     def _marked(self):
@@ -248,3 +275,10 @@ def _command(pid):
         return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
+
+
+def _parent(pid):
+    try:
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0

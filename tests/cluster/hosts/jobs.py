@@ -12,7 +12,7 @@ def write_prose(path, words=6000):
     return path
 
 
-def training(text, ranks, steps, every=25, infrastructure=1000):
+def training(text, ranks, steps, every=25, infrastructure=1000, more=""):
     return (f"name: tiny\nkind: train\n"
             f"model: {{family: llama, layers: 2, width: 64, heads: 4, kv_heads: 2, vocabulary: 300}}\n"
             f"data: {{text: [{text}], sequence: 32}}\n"
@@ -20,11 +20,19 @@ def training(text, ranks, steps, every=25, infrastructure=1000):
             f"parallel: {{data: {ranks}, shards: 8}}\n"
             f"resources: {{ranks: {{min: {ranks}, max: {ranks}}}, threads: 1, policy: spread}}\n"
             f"checkpoint: {{every: {every}, keep: 2}}\n"
-            f"retries: {{infrastructure: {infrastructure}}}\n")
+            f"retries: {{infrastructure: {infrastructure}}}\n{more}")
 
 
-def program(lines, pause=0.2):
+def program(lines, pause=0.2, more=""):
     """Prints numbered lines; ended before the last one, it is restarted and prints them all again."""
     return ("name: counting\nkind: run\n"
             f"command: [sh, -c, 'for i in $(seq 1 {lines}); do echo line $i; sleep {pause}; done']\n"
-            "retries: {infrastructure: 1000}\n")
+            f"retries: {{infrastructure: 1000}}\n{more}")
+
+
+def array(tasks, lines):
+    return program(lines, more=f"array: {{count: {tasks}, at_once: 2}}\n")
+
+
+def server(model):
+    return f"name: served\nkind: serve\nmodel: {{path: {model}}}\nretries: {{infrastructure: 1000}}\n"

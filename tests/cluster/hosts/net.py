@@ -38,6 +38,15 @@ def _permitted():
     return "" if tried.returncode == 0 else "no network namespaces here: " + tried.stderr.strip()
 
 
+def say_skipped(what):
+    """As tests/support/skip.h has it."""
+    line = f"skipped: {os.path.basename(sys.argv[0])}: {what}"
+    print(line, flush=True)
+    if "TUTTI_SKIPPED" in os.environ:
+        with open(os.environ["TUTTI_SKIPPED"], "a", encoding="utf-8") as out:
+            out.write(line + "\n")
+
+
 def enter():
     """Starts this program again in a network namespace of its own; returns in there, or where that is refused, here."""
     if _INSIDE in os.environ:

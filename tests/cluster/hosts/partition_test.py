@@ -90,7 +90,7 @@ def main():
     binaries = sys.argv[1] if len(sys.argv) > 1 else os.environ["TUTTI_BIN"]
     hosts = net.Hosts(["a", "b", "c"])
     if not hosts.isolated:
-        print(f"skipped: {hosts.refusal}; partitions need network namespaces")
+        net.say_skipped(f"{hosts.refusal}; partitions need network namespaces")
         return 77
 
     def story(cluster):
