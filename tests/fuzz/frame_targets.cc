@@ -1,6 +1,7 @@
 // Frames of every link: header, kind, body.
 #include "protocol/wire/link.h"
 #include "tests/fuzz/targets.h"
+#include "tests/support/sample.h"
 
 namespace tutti::fuzz {
 
@@ -20,15 +21,6 @@ void take_frame(std::string_view bytes) {
           "a frame changes on its way");
 }
 
-template <class Link, class Message>
-void add(std::vector<std::string>& out, const Message& message) {
-  wire::FrameHeader header;
-  header.session = SessionId{7};
-  Result<std::string> frame = wire::encode_frame<Link>(message, header);
-  require(frame.ok(), "a seed cannot be made");
-  out.push_back(*std::move(frame));
-}
-
 }  // namespace
 
 void take_worker_frame(std::string_view bytes) { take_frame<wire::FromWorker>(bytes); }
@@ -42,38 +34,21 @@ void take_serve_frame(std::string_view bytes) {
   take_frame<wire::FromServer>(bytes);
 }
 
+// Each kind twice: with every field set, and with none.
 std::vector<std::string> frame_seeds() {
   std::vector<std::string> out;
-  wire::Hello hello;
-  hello.worker = "node-1";
-  hello.incarnation = "a";
-  hello.profiles = {"portable"};
-  hello.processes.resize(2);
-  hello.exits.resize(1);
-  add<wire::FromWorker>(out, hello);
-  wire::SpoolData data;
-  data.bytes = std::string("log\0\n", 5);
-  add<wire::FromWorker>(out, data);
-  wire::RankProgress progress;
-  progress.phase = "forward";
-  add<wire::FromWorker>(out, wire::Heartbeat{{progress}});
-  wire::FormGroup group;
-  group.addresses = {"unix:/a", "unix:/b"};
-  group.copies = {{.from = 0, .to = 1}};
-  add<wire::ToWorker>(out, group);
-  wire::StartRank start;
-  start.spec = "kind: run";
-  add<wire::ToWorker>(out, start);
-  wire::CheckpointPart part;
-  part.files = {{.name = "part", .bytes = 9, .hash = "00"}};
-  add<wire::FromRank>(out, part);
-  wire::Generate generate;
-  add<wire::ToServer>(out, generate);
-  wire::Generated generated;
-  generated.text = "text";
-  generated.tokens = {1, 2};
-  generated.chosen.resize(1);
-  add<wire::FromServer>(out, generated);
+  sample::for_each_kind(
+      [&]<class Message>(std::uint16_t kind) {
+        for (const Message& message : {sample::filled<Message>(), Message()}) {
+          const std::string body = wire::encode_body(message);
+          wire::FrameHeader header;
+          header.session = SessionId{7};
+          header.kind = kind;
+          header.length = static_cast<std::uint32_t>(body.size());
+          out.push_back(wire::encode_header(header) + body);
+        }
+      },
+      wire::Kinds{});
   return out;
 }
 

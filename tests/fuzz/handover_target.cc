@@ -1,5 +1,6 @@
 // What a worker leaves in memory for the binary that takes its place.
 #include "tests/fuzz/targets.h"
+#include "tests/support/sample.h"
 #include "worker/agent/handover.h"
 
 namespace tutti::fuzz {
@@ -12,11 +13,8 @@ void take_handover(std::string_view bytes) {
 }
 
 std::vector<std::string> handover_seeds() {
-  worker::Handover handover;
-  handover.incarnation = "a";
-  handover.processes.resize(1);
-  handover.processes[0].cores = {1, 2};
-  handover.addresses.resize(1);
+  auto handover = sample::filled<worker::Handover>();
+  handover.version = 1;
   worker::Handover later;
   later.version = 2;
   return {worker::encode_handover(handover), worker::encode_handover(later)};

@@ -1,6 +1,10 @@
 // What the journal holds: facts, events, records. The first two bytes are the kind.
+#include <type_traits>
+#include <variant>
+
 #include "coordinator/ledger/fact_codec.h"
 #include "tests/fuzz/targets.h"
+#include "tests/support/sample.h"
 
 namespace tutti::fuzz {
 
@@ -65,60 +69,32 @@ void take_access(std::string_view bytes) {
   check(coordinator::decode_audit(bytes), coordinator::decode_audit);
 }
 
+// Every fact with every field set, and an event.
 std::vector<std::string> fact_seeds() {
   std::vector<std::string> out;
   const auto add = [&](const coordinator::Fact& fact) {
     const coordinator::EncodedFact encoded = coordinator::encode_fact(fact);
     out.push_back(with_kind(encoded.kind, encoded.body));
   };
-  coordinator::JobSubmitted submitted;
-  submitted.job = JobId{1};
-  submitted.spec = "kind: train";
-  submitted.terms.labels = {"zone=a"};
-  add(submitted);
-  coordinator::GenerationStarted started;
-  started.gang.resize(2);
-  add(started);
-  coordinator::GroupOrdered ordered;
-  ordered.formation.addresses = {"a", "b"};
-  ordered.formation.copies = {{.from = 0, .to = 1}};
-  add(ordered);
-  coordinator::CheckpointPartTaken part;
-  part.part.files = {{.name = "part", .bytes = 9, .hash = "00"}};
-  add(part);
-  coordinator::WorkerJoined joined;
-  joined.worker.profiles = {"portable"};
-  add(joined);
-  out.push_back(with_kind(0, coordinator::encode_event({.seq = 4, .message = "placed"})));
+  [&]<class... Facts>(std::type_identity<std::variant<Facts...>>) {
+    (add(sample::filled<Facts>()), ...);
+  }(std::type_identity<coordinator::Fact>{});
+  out.push_back(with_kind(0, coordinator::encode_event(sample::filled<coordinator::Event>())));
   return out;
 }
 
 std::vector<std::string> record_seeds() {
-  coordinator::JobRecord job;
-  job.job = JobId{3};
-  job.members.resize(2);
-  job.checkpoints.resize(2);
-  job.recoveries.resize(1);
-  coordinator::ProcessRecord process;
-  process.worker = "node-1";
-  coordinator::WorkerRecord worker;
-  worker.profiles = {"portable"};
-  const coordinator::KeyRecord key{.key = "k", .job = JobId{3}, .spec_hash = 7, .unix_ms = 1};
-  coordinator::UsageRecord usage;
-  usage.owner = "ann";
-  return {coordinator::encode_record(job), coordinator::encode_record(process),
-          coordinator::encode_record(worker), coordinator::encode_record(key),
-          coordinator::encode_record(usage)};
+  using coordinator::encode_record;
+  return {encode_record(sample::filled<coordinator::JobRecord>()),
+          encode_record(sample::filled<coordinator::ProcessRecord>()),
+          encode_record(sample::filled<coordinator::WorkerRecord>()),
+          encode_record(sample::filled<coordinator::KeyRecord>()),
+          encode_record(sample::filled<coordinator::UsageRecord>())};
 }
 
 std::vector<std::string> access_seeds() {
-  coordinator::AccessRecord token;
-  token.id = 4;
-  token.user = "ann";
-  token.hash = "00ff";
-  coordinator::AuditRecord audit;
-  audit.seq = 9;
-  return {coordinator::encode_access(token), coordinator::encode_audit(audit)};
+  return {coordinator::encode_access(sample::filled<coordinator::AccessRecord>()),
+          coordinator::encode_audit(sample::filled<coordinator::AuditRecord>())};
 }
 
 }  // namespace tutti::fuzz

@@ -1,209 +1,124 @@
 // Frames of older versions decode for ever.
 //
-// v1.txt holds one frame of each kind as the first released version sent it, every field set to
-// something that is not its default. What decodes is encoded again, and must hold all that the old
-// frame held: a field that was renamed, narrowed or dropped shows. A new version adds a file, made
-// by `wire_golden_test "[write]"` with TUTTI_GOLDEN_OUT=FILE; old files never change.
-#include <msgpuck.h>
+// Each file here holds frames as a version sent them, every field set to something that is not its
+// default: v1.txt the first one's, v1_whole.txt those of all kinds with the fields that were added
+// later (`[write-all]`). What decodes is encoded again, and must hold all that the old frame
+// held. What is added later goes into a file of its own, written by
+// `TUTTI_GOLDEN_OUT=tests/golden/wire/NAME.txt wire_golden_test "[write]"`, which writes the kinds
+// that have a field in no file; old files never change.
 #include <catch2/catch.hpp>
 
-#include <algorithm>
 #include <cstdlib>
 #include <fstream>
-#include <map>
 #include <set>
-#include <sstream>
 #include <string>
 
 #include "protocol/wire/codec.h"
 #include "protocol/wire/kinds.h"
 #include "protocol/wire/link.h"
+#include "tests/golden/kept_bytes.h"
+#include "tests/support/sample.h"
 
 namespace tutti::wire {
+
 namespace {
 
-// Samples
-// ------------------------------------------------------------------------------------------
+using golden::lost_by;
+using golden::name_of;
+using golden::read_rows;
+using golden::Row;
+using sample::for_each_kind;
 
-template <class T>
-void set(T& value, std::uint64_t& next) {
-  if constexpr (std::same_as<T, std::string>) {
-    value = "text-" + std::to_string(++next);
-  } else if constexpr (std::same_as<T, bool>) {
-    value = !value;
-  } else if constexpr (std::floating_point<T>) {
-    value = static_cast<T>(++next) + T{0.5};
-  } else if constexpr (std::integral<T>) {
-    value = static_cast<T>(++next);
-  } else if constexpr (detail::kIsId<T>) {
-    value.value = ++next;
-  } else if constexpr (detail::DescribedEnum<T>) {
-    boost::mp11::mp_for_each<boost::describe::describe_enumerators<T>>(
-        [&](auto enumerator) { value = enumerator.value; });
-  } else if constexpr (detail::DescribedStruct<T>) {
-    boost::mp11::mp_for_each<detail::Members<T>>(
-        [&](auto member) { set(value.*member.pointer, next); });
-  } else {
-    value.resize(2);
-    for (auto& each : value) set(each, next);
-  }
-}
+constexpr const char* kFolder = "tests/golden/wire";
 
 template <class Message>
 std::string frame_of(std::uint16_t kind) {
-  Message message;
-  std::uint64_t next = 0;
-  set(message, next);
-  const std::string body = encode_body(message);
+  const std::string body = encode_body(sample::filled<Message>());
   FrameHeader header{.session = SessionId{5}, .generation = Generation{3}, .sequence = Sequence{9}};
   header.kind = kind;
   header.length = static_cast<std::uint32_t>(body.size());
   return encode_header(header) + body;
 }
 
-std::string hex_of(std::string_view bytes) {
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string out;
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    out += kDigits[byte >> 4];
-    out += kDigits[byte & 15];
+// The bodies that are kept of a kind, in all files.
+std::vector<std::string> bodies_of(std::uint16_t kind) {
+  std::vector<std::string> out;
+  for (const Row& row : golden::read_all_rows(kFolder)) {
+    if (row.number == kind) out.push_back(row.bytes.substr(kFrameHeaderBytes));
   }
   return out;
 }
 
-std::string bytes_of(std::string_view hex) {
-  std::string out;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
-    out += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
-  }
-  return out;
+// Into the file that $TUTTI_GOLDEN_OUT names.
+template <class Wanted>
+void write_frames(const Wanted& wanted) {
+  const char* file = std::getenv("TUTTI_GOLDEN_OUT");
+  REQUIRE(file != nullptr);
+  std::ofstream out(file);
+  out << "# kind, name, frame; made by: TUTTI_GOLDEN_OUT=FILE wire_golden_test \"[write-all]\"\n";
+  for_each_kind(
+      [&]<class Message>(std::uint16_t kind) {
+        if (!wanted.template operator()<Message>(kind)) return;
+        golden::write_row(out, {kind, name_of<Message>(), frame_of<Message>(kind)});
+      },
+      Kinds{});
+  CHECK(out.good());
 }
 
-// Comparison
-// ---------------------------------------------------------------------------------------
-
-std::string text_at(const char*& at) {
-  std::uint32_t bytes = 0;
-  const char* text = mp_decode_str(&at, &bytes);
-  return {text, bytes};
-}
-
-// Empty, or the path of the first thing that `older` holds and `newer` does not. Both positions
-// move on.
-std::string missing(const char*& older, const char*& newer, const std::string& path) {
-  if (mp_typeof(*older) == MP_MAP && mp_typeof(*newer) == MP_MAP) {
-    std::map<std::string, const char*> fields;
-    for (std::uint32_t left = mp_decode_map(&newer); left > 0; --left) {
-      const std::string name = text_at(newer);
-      fields[name] = newer;
-      mp_next(&newer);
-    }
-    for (std::uint32_t left = mp_decode_map(&older); left > 0; --left) {
-      const std::string name = text_at(older);
-      const auto at = fields.find(name);
-      if (at == fields.end()) return path + "." + name;
-      const char* value = at->second;
-      const std::string lost = missing(older, value, path + "." + name);
-      if (!lost.empty()) return lost;
-    }
-    return {};
-  }
-  if (mp_typeof(*older) == MP_ARRAY && mp_typeof(*newer) == MP_ARRAY) {
-    const std::uint32_t count = mp_decode_array(&older);
-    if (mp_decode_array(&newer) != count) return path + "[]";
-    for (std::uint32_t i = 0; i < count; ++i) {
-      const std::string lost = missing(older, newer, path + "[" + std::to_string(i) + "]");
-      if (!lost.empty()) return lost;
-    }
-    return {};
-  }
-  const char* const older_from = older;
-  const char* const newer_from = newer;
-  mp_next(&older);
-  mp_next(&newer);
-  const std::string_view was(older_from, static_cast<std::size_t>(older - older_from));
-  const std::string_view is(newer_from, static_cast<std::size_t>(newer - newer_from));
-  return was == is ? std::string() : path;
-}
-
-template <class Message>
-std::string lost_by(std::string_view body) {
-  const Result<Message> message = decode_body<Message>(body);
-  if (!message) return message.error().message;
-  const std::string again = encode_body(*message);
-  const char* older = body.data();
-  const char* newer = again.data();
-  return missing(older, newer, "");
-}
-
-// For each row of the table: its number, and what is to be done with its type.
-template <class Do, class... Messages, std::uint16_t... Numbers>
-void for_each_kind(const Do& action, KindTable<Kind<Messages, Numbers>...>) {
-  (action.template operator()<Messages>(Numbers), ...);
-}
-
-struct Golden {
-  std::uint16_t kind = 0;
-  std::string frame;
-};
-
-std::vector<Golden> read_golden(const std::string& file) {
-  std::ifstream in(file);
-  std::vector<Golden> out;
-  for (std::string line; std::getline(in, line);) {
-    if (line.empty() || line.front() == '#') continue;
-    std::istringstream words(line);
-    std::string name;
-    std::string hex;
-    Golden row;
-    words >> row.kind >> name >> hex;
-    row.frame = bytes_of(hex);
-    out.push_back(std::move(row));
-  }
-  return out;
-}
-
-template <class Message>
-std::string name_of() {
-  std::string name = __PRETTY_FUNCTION__;
-  name = name.substr(name.find("Message = ") + 10);
-  name = name.substr(0, name.find_first_of(";]"));
-  return name.substr(name.rfind(':') + 1);
+void check_frame(const Row& row) {
+  const Result<FrameHeader> header = decode_header(row.bytes);
+  REQUIRE(header);
+  CHECK(header->version == 1);
+  CHECK(header->kind == row.number);
+  CHECK(header->session == SessionId{5});
+  CHECK(header->generation == Generation{3});
+  CHECK(header->sequence == Sequence{9});
+  const std::string_view body = std::string_view(row.bytes).substr(kFrameHeaderBytes);
+  CHECK(body.size() == header->length);
+  bool known = false;
+  for_each_kind(
+      [&]<class Message>(std::uint16_t kind) {
+        if (kind != row.number) return;
+        known = true;
+        INFO("kind " << kind << ", " << row.name);
+        CHECK(lost_by<Message>(body) == "");
+      },
+      Kinds{});
+  CHECK(known);
 }
 
 }  // namespace
 
 TEST_CASE("golden: every frame that version 1 sent still decodes, with all that it held") {
-  const auto rows = read_golden("tests/golden/wire/v1.txt");
-  REQUIRE(rows.size() == 31);
-  std::set<std::uint16_t> seen;
-  for (const Golden& row : rows) {
-    const Result<FrameHeader> header = decode_header(row.frame);
-    REQUIRE(header);
-    CHECK(header->version == 1);
-    CHECK(header->kind == row.kind);
-    CHECK(header->session == SessionId{5});
-    CHECK(header->generation == Generation{3});
-    CHECK(header->sequence == Sequence{9});
-    const std::string_view body = std::string_view(row.frame).substr(kFrameHeaderBytes);
-    CHECK(body.size() == header->length);
-    for_each_kind(
-        [&]<class Message>(std::uint16_t kind) {
-          if (kind != row.kind) return;
-          INFO("kind " << kind);
-          CHECK(lost_by<Message>(body) == "");
-          seen.insert(kind);
-        },
-        Kinds{});
-  }
-  CHECK(seen.size() == rows.size());
+  REQUIRE(read_rows("tests/golden/wire/v1.txt").size() == 31);
+  for (const Row& row : golden::read_all_rows(kFolder)) check_frame(row);
+}
+
+TEST_CASE("golden: every field of every kind of frame is kept as it is sent today") {
+  for_each_kind(
+      [&]<class Message>(std::uint16_t kind) {
+        INFO(kind << ' ' << name_of<Message>());
+        INFO(golden::how_to_keep(kFolder, "wire_golden_test"));
+        CHECK(golden::not_kept<Message>(bodies_of(kind)) == "");
+      },
+      Kinds{});
+}
+
+TEST_CASE("golden: a field that no kept frame has is found") {
+  CHECK(golden::not_kept<Refused>({encode_body(Refused{.code = "x", .message = "y"})}) == "");
+  CHECK(golden::not_kept<Refused>({}) == ".code");
+  constexpr char kOlder[] =
+      "\x81\xa4"
+      "code\xa1x";
+  CHECK(golden::not_kept<Refused>({std::string(kOlder, sizeof kOlder - 1)}) == ".message");
+  // A list without an element.
+  CHECK(golden::not_kept<Heartbeat>({encode_body(Heartbeat{})}) != "");
 }
 
 TEST_CASE("golden: heartbeats with readings of devices still decode, and those without as before") {
-  const auto rows = read_golden("tests/golden/wire/heartbeat_readings.txt");
+  const auto rows = read_rows("tests/golden/wire/heartbeat_readings.txt");
   REQUIRE(rows.size() == 1);
-  const std::string_view body = std::string_view(rows[0].frame).substr(kFrameHeaderBytes);
+  const std::string_view body = std::string_view(rows[0].bytes).substr(kFrameHeaderBytes);
   CHECK(lost_by<Heartbeat>(body) == "");
   const Result<Heartbeat> heartbeat = decode_body<Heartbeat>(body);
   REQUIRE(heartbeat);
@@ -211,10 +126,10 @@ TEST_CASE("golden: heartbeats with readings of devices still decode, and those w
   CHECK(heartbeat->readings[1].links.size() == 2);
   CHECK(heartbeat->readings[1].throttle_reasons.size() == 2);
   CHECK(heartbeat->readings[0].temperature_celsius != 0);
-  for (const Golden& row : read_golden("tests/golden/wire/v1.txt")) {
-    if (row.kind != rows[0].kind) continue;
+  for (const Row& row : read_rows("tests/golden/wire/v1.txt")) {
+    if (row.number != rows[0].number) continue;
     const auto older =
-        decode_body<Heartbeat>(std::string_view(row.frame).substr(kFrameHeaderBytes));
+        decode_body<Heartbeat>(std::string_view(row.bytes).substr(kFrameHeaderBytes));
     REQUIRE(older);
     CHECK(older->progress.size() == 2);
     CHECK(older->readings.empty());
@@ -235,17 +150,14 @@ TEST_CASE("golden: a field that a newer version added is ignored, whatever it is
   CHECK(refused->message.empty());
 }
 
-TEST_CASE("golden: write the frames of this version", "[.][write]") {
-  const char* file = std::getenv("TUTTI_GOLDEN_OUT");
-  REQUIRE(file != nullptr);
-  std::ofstream out(file);
-  out << "# kind, name, frame; made by: TUTTI_GOLDEN_OUT=FILE wire_golden_test \"[write]\"\n";
-  for_each_kind(
-      [&]<class Message>(std::uint16_t kind) {
-        out << kind << ' ' << name_of<Message>() << ' ' << hex_of(frame_of<Message>(kind)) << '\n';
-      },
-      Kinds{});
-  CHECK(out.good());
+TEST_CASE("golden: write the frames that no file has whole", "[.][write]") {
+  write_frames([]<class Message>(std::uint16_t kind) {
+    return !golden::not_kept<Message>(bodies_of(kind)).empty();
+  });
+}
+
+TEST_CASE("golden: write all frames of this version", "[.][write-all]") {
+  write_frames([]<class Message>(std::uint16_t) { return true; });
 }
 
 }  // namespace tutti::wire
