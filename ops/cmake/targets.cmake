@@ -4,7 +4,7 @@
 #   tutti_test(NAME LABEL unit SOURCES x_test.cc [LINK libraries] [TIMEOUT seconds] [ENVIRONMENT A=b ...])
 #
 # A library is static and is linked by its name; LINK is public. A test is one Catch2 binary and one ctest entry, with the
-# binaries of the build in $TUTTI_BIN. ops/sanitize builds the unit and simulation tests: tutti_sanitized_tests.
+# binaries of the build in $TUTTI_BIN; where all of its cases are skipped (tests/support/skip.h) ctest says so. ops/sanitize builds the unit and simulation tests: tutti_sanitized_tests.
 add_custom_target(tutti_sanitized_tests)
 
 function(tutti_library name)
@@ -24,8 +24,8 @@ function(tutti_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE tutti_flags ${ARG_LINK} tutti_catch_main)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
-    ENVIRONMENT "TUTTI_BIN=${CMAKE_BINARY_DIR}/bin;TUTTI_CACHE=${CMAKE_BINARY_DIR}/cache;${ARG_ENVIRONMENT}")
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
+    ENVIRONMENT "TUTTI_BIN=${CMAKE_BINARY_DIR}/bin;TUTTI_CACHE=${CMAKE_BINARY_DIR}/cache;TUTTI_SKIPPED=${CMAKE_BINARY_DIR}/skipped.txt;${ARG_ENVIRONMENT}")
   if(ARG_LABEL MATCHES "unit|simulation")
     add_dependencies(tutti_sanitized_tests ${name})
   endif()

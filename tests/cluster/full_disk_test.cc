@@ -7,6 +7,7 @@
 
 #include "protocol/base/file.h"
 #include "tests/cluster/training_specs.h"
+#include "tests/support/skip.h"
 
 using namespace tutti;
 using test::Cluster;
@@ -55,10 +56,7 @@ TEST_CASE(
     "cluster: on a full disk submits get 503 and checkpoints fail, but the run goes on to the same "
     "end") {
   const SmallDisk disk;
-  if (!disk.mounted()) {
-    WARN("no right to mount a small disk: skipped");
-    return;
-  }
+  if (!disk.mounted()) return test::skip("no right to mount a small disk");
   Cluster cluster(2, disk.path() / "state");
   const auto text = test::write_prose(cluster.files());
   const std::string spec = training_spec(text, {.ranks = 2, .steps = test::kEndless, .every = 2});

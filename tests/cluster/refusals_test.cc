@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tests/cluster/training_specs.h"
+#include "tests/support/skip.h"
 
 using namespace tutti;
 using test::Cluster;
@@ -125,8 +126,7 @@ TEST_CASE("cluster: a state folder that cannot be written ends `tutti up` with 2
   CHECK(is_one_line(up.err));
   const test::TemporaryFolder folder;
   if (::mount("tmpfs", folder.path().c_str(), "tmpfs", MS_RDONLY, nullptr) != 0) {
-    WARN("no right to mount a read-only disk: skipped");
-    return;
+    return test::skip_part("no right to mount a read-only disk");
   }
   const Finished read_only =
       run_tutti({"up", "--state", (folder.path() / "state").string(), "--port", "0"});

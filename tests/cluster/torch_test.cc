@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tests/support/cluster.h"
+#include "tests/support/skip.h"
 
 using namespace tutti;
 using test::Cluster;
@@ -46,8 +47,7 @@ dist.destroy_process_group()
 TEST_CASE("cluster: a gang of PyTorch ranks runs unchanged, and again as a gang after a kill -9") {
   const std::string python = python_with_torch();
   if (python.empty()) {
-    WARN("skipped: no python with torch; name one in TUTTI_TORCH_PYTHON");
-    return;
+    return test::skip("no python with torch; name one in TUTTI_TORCH_PYTHON");
   }
   Cluster cluster;
   const auto script = cluster.files() / "train.py";

@@ -3,8 +3,8 @@
 #include "kernels/ops/product_bf16.h"
 
 #include "kernels/ops/weights/packed_bf16.h"
-#include "protocol/base/log.h"
 #include "tests/parity/harness.h"
+#include "tests/support/skip.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -131,8 +131,7 @@ TEST_CASE("bf16 product: widened, every output is the fp32 chain, on all paths")
 TEST_CASE("bf16 product: native, every output is the stated chain, for any number of threads") {
   const CpuPath before = cpu_path();
   if (!choose_cpu_path(CpuPath::avx512bf16)) {
-    TUTTI_LOG_WARNING("parity", "skipped: this machine has no native bf16 products");
-    return;
+    return test::skip("this machine has no native bf16 products");
   }
   ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
   for (const Kind& kind : kKinds) {
@@ -167,7 +166,7 @@ TEST_CASE("bf16 product: by an image without inputs, outputs are their ends alon
   const CpuPath before = cpu_path();
   for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::widened, Bf16Arithmetic::native}) {
     if (arithmetic == Bf16Arithmetic::native && !choose_cpu_path(CpuPath::avx512bf16)) {
-      TUTTI_LOG_WARNING("parity", "skipped: this machine has no native bf16 products");
+      test::skip_part("this machine has no native bf16 products");
       continue;
     }
     Halves none(1);

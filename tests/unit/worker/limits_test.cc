@@ -5,6 +5,7 @@
 
 #include "protocol/base/secret.h"
 #include "tests/support/patience.h"
+#include "tests/support/skip.h"
 #include "tests/support/temporary_folder.h"
 #include "worker/launcher/launcher.h"
 #include "worker/launcher/path_scout.h"
@@ -35,10 +36,7 @@ ExitStatus wait_exit(const Launched& process) {
 
 TEST_CASE("limits: who needs more memory than its group may have is ended, and that is known") {
   const Limiter limiter(own_cgroups(), "/test/" + random_hex(8));
-  if (limiter.hold() == Hold::rlimit) {
-    WARN("skipped: no group can be made here");
-    return;
-  }
+  if (limiter.hold() == Hold::rlimit) return test::skip("no control group can be made here");
   auto group = limiter.make(ProcessId{7}, {.memory_bytes = 64 * kMiB, .cores = 1});
   REQUIRE(group);
   LaunchPlan plan = shell("head -c 200M /dev/zero | tail -c 190M > /dev/null; exit $?");
@@ -60,10 +58,7 @@ TEST_CASE("limits: who needs more memory than its group may have is ended, and t
 TEST_CASE("limits: a group is ended with all that is in it, also by the next worker") {
   const std::string mark = "/test/" + random_hex(8);
   const Limiter limiter(own_cgroups(), mark);
-  if (limiter.hold() == Hold::rlimit) {
-    WARN("skipped: no group can be made here");
-    return;
-  }
+  if (limiter.hold() == Hold::rlimit) return test::skip("no control group can be made here");
   auto group = limiter.make(ProcessId{1}, {.memory_bytes = 64 * kMiB, .cores = 0});
   REQUIRE(group);
   LaunchPlan plan = shell("env -i setsid sleep 1000 & echo up; wait");
