@@ -5,8 +5,9 @@
 // The state machine itself, as the coordinator runs it, without network and disk: W workers of 8
 // slots say Hello, jobs fill them, Q jobs wait (programs of 1, 8 and 64 ranks of several users,
 // priorities and limits), then programs end one by one, each in a decision that frees a slot and
-// starts what is next; jobs are submitted so that the queue stays as long. Times are of the thread,
-// so that other programs on the machine do not count.
+// starts what is next; jobs are submitted so that the queue stays as long. Of a heartbeat its
+// frames are measured, too. Times are of the thread, so that other programs on the machine do not
+// count.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -20,7 +21,9 @@
 
 #include "coordinator/cluster/cluster_state.h"
 #include "ops/bench/samples.h"
+#include "protocol/base/assert.h"
 #include "protocol/base/rng.h"
+#include "protocol/wire/link.h"
 
 namespace tutti::bench {
 namespace {
@@ -78,10 +81,33 @@ class Cluster {
     return report(ended.worker, exit);
   }
 
-  double beat() {
-    const Peer& peer = peers_[rng_.below(peers_.size())];
-    return on(WorkerFrame{
-        .peer = peer.name, .session = peer.session, .sequence = {}, .message = wire::Heartbeat{}});
+  // A heartbeat: decoding its frame, with the progress of all that the worker runs; the decision;
+  // encoding the answer. Encryption and the socket are in none of them.
+  struct Beat {
+    double frames = 0;
+    double decision = 0;
+  };
+  Beat beat() {
+    const std::size_t worker = rng_.below(peers_.size());
+    const Peer& peer = peers_[worker];
+    const std::string frame = frame_of_beat(worker);
+    const double begin = now_seconds(Clock::thread);
+    auto decoded = wire::decode_frame<wire::FromWorker>(frame, counters_);
+    TUTTI_ASSERT(decoded.ok());
+    const double taken = now_seconds(Clock::thread);
+    const Decision decision = state_.on({.now = now_,
+                                         .wall = wall(),
+                                         .random = "0",
+                                         .input = WorkerFrame{.peer = peer.name,
+                                                              .session = decoded->header.session,
+                                                              .sequence = {},
+                                                              .message = decoded->message}});
+    static_cast<void>(state_.next_due());
+    const double decided = now_seconds(Clock::thread);
+    const std::size_t answered = encode(decision);
+    const double end = now_seconds(Clock::thread);
+    TUTTI_ASSERT(answered > 0);
+    return {.frames = taken - begin + end - decided, .decision = decided - taken};
   }
 
   double tick() {
@@ -120,6 +146,41 @@ class Cluster {
     return out;
   }
   WallTime wall() const { return WallTime{1'700'000'000'000 + to_ms(now_.since_start)}; }
+
+  std::string frame_of_beat(std::size_t worker) const {
+    wire::Heartbeat beat;
+    for (const Running& each : running_) {
+      if (each.worker != worker) continue;
+      beat.progress.push_back({.job = each.job,
+                               .generation = each.generation,
+                               .process = each.process,
+                               .phase = "exchange",
+                               .step = 1'000,
+                               .collective = draws_,
+                               .compute_us = 50'000,
+                               .beat = draws_});
+    }
+    wire::FrameHeader header;
+    header.session = peers_[worker].session;
+    auto frame = wire::encode_frame<wire::FromWorker>(beat, header);
+    TUTTI_ASSERT(frame.ok());
+    return *std::move(frame);
+  }
+
+  // Bytes of all that a decision sends to workers.
+  static std::size_t encode(const Decision& decision) {
+    std::size_t bytes = 0;
+    for (const auto* effects : {&decision.immediate, &decision.effects}) {
+      for (const Effect& effect : *effects) {
+        const auto* sent = std::get_if<SendToWorker>(&effect);
+        if (sent == nullptr) continue;
+        wire::FrameHeader header;
+        header.session = sent->session;
+        bytes += wire::encode_frame<wire::ToWorker>(sent->message, header)->size();
+      }
+    }
+    return bytes;
+  }
 
   // Decides, and lets the workers do what they are told; only the decision's own time counts.
   double on(Input input) {
@@ -185,6 +246,7 @@ class Cluster {
   Rng rng_;
   Instant now_{std::chrono::hours(1)};
   ClusterState state_;
+  wire::FrameCounters counters_;
   std::uint64_t draws_ = 0;
   std::uint64_t requests_ = 0;
   std::vector<Peer> peers_;
@@ -195,6 +257,16 @@ class Cluster {
 void print(const std::string& name, Samples samples) {
   samples.finish();
   print_line({.bench = "scheduler", .name = name, .ours = &samples, .peer = {}});
+}
+
+void print_share(std::string_view what, std::uint32_t workers, const Samples& beats) {
+  double sum = 0;
+  for (const double seconds : beats.seconds) sum += seconds;
+  const double mean = sum / static_cast<double>(beats.seconds.size());
+  fmt::print(
+      "{{\"bench\": \"scheduler\", \"case\": \"heartbeats of {} workers, {}\", \"unit\": "
+      "\"share of a core\", \"p50\": {:.4f}, \"each_us\": {:.2f}}}\n",
+      workers, what, mean * workers * kHeartbeatsPerSecond, mean * kMicro);
 }
 
 struct Size {
@@ -218,21 +290,21 @@ void run(const Size& size) {
   Samples ends;
   Samples submits;
   Samples beats;
+  Samples frames;
   for (int i = 0; i < size.decisions; ++i) {
     ends.seconds.push_back(cluster.end_one());
     submits.seconds.push_back(cluster.submit());
-    beats.seconds.push_back(cluster.beat());
+    cluster.tick();  // what the submit left to be done is not the heartbeat's
+    const Cluster::Beat beat = cluster.beat();
+    beats.seconds.push_back(beat.decision);
+    frames.seconds.push_back(beat.frames);
   }
   print("a program ends and the next start, " + at, ends);
   print("submit to a long queue, " + at, submits);
-  print("heartbeat, " + at, beats);
-  double sum = 0;
-  for (const double seconds : beats.seconds) sum += seconds;
-  const double mean = sum / static_cast<double>(beats.seconds.size());
-  fmt::print(
-      "{{\"bench\": \"scheduler\", \"case\": \"heartbeats of {} workers\", \"unit\": "
-      "\"share of a core\", \"p50\": {:.4f}, \"each_us\": {:.2f}}}\n",
-      size.workers, mean * size.workers * kHeartbeatsPerSecond, mean * kMicro);
+  print("heartbeat, decided, " + at, beats);
+  print("heartbeat, decoded and answered, " + at, frames);
+  print_share("decided", size.workers, beats);
+  print_share("decoded and answered", size.workers, frames);
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ MAY_INCLUDE = {
     "jobs/rank": ["protocol/base", "protocol/spec", "protocol/wire", "protocol/actor", "protocol/transport",
                   "kernels", "jobs"],
     "ops/cli": ["protocol", "coordinator", "worker", "ops/cli"],
-    "ops/bench": ["protocol/base", "kernels", "jobs", "coordinator", "ops/bench"],
+    "ops/bench": ["protocol/base", "protocol/wire", "kernels", "jobs", "coordinator", "ops/bench"],
     "tests": [""],
 }
 
