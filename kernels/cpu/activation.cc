@@ -5,6 +5,7 @@
 #include "kernels/cpu/activation-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/elementwise/activation.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -92,39 +93,39 @@ Error differ(const char* op) {
 }  // namespace
 
 Result<> activation_forward(const OpContext& ctx, const ActivationForward& args) {
-  if (auto here = only_on_cpu(ctx, "activation_forward"); !here) return here;
   if (!same_shape(args.x, args.y)) return differ("activation_forward");
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::activation_forward, {.bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(activation_forward_kernel)(ctx, args);
   return {};
 }
 
 Result<> activation_backward(const OpContext& ctx, const ActivationBackward& args) {
-  if (auto here = only_on_cpu(ctx, "activation_backward"); !here) return here;
   if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx)) {
     return differ("activation_backward");
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::activation_backward, {.bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(activation_backward_kernel)(ctx, args);
   return {};
 }
 
 Result<> gate_forward(const OpContext& ctx, const GateForward& args) {
-  if (auto here = only_on_cpu(ctx, "gate_forward"); !here) return here;
   if (!same_shape(args.gate, args.y) || !same_shape(args.up, args.y)) {
     return differ("gate_forward");
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::gate_forward, {.bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(gate_forward_kernel)(ctx, args);
   return {};
 }
 
 Result<> gate_backward(const OpContext& ctx, const GateBackward& args) {
-  if (auto here = only_on_cpu(ctx, "gate_backward"); !here) return here;
   if (!same_shape(args.gate, args.dy) || !same_shape(args.up, args.dy) ||
       !same_shape(args.dgate, args.dy) || !same_shape(args.dup, args.dy)) {
     return differ("gate_backward");
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::gate_backward, {.bytes = 20 * args.dy.rows * args.dy.columns});
   TUTTI_CPU_CALL(gate_backward_kernel)(ctx, args);
   return {};

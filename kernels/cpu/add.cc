@@ -109,7 +109,6 @@ Result<> add_into(const OpContext& ctx, std::span<float> a, std::span<const floa
 }
 
 Result<> tree_sum(const OpContext& ctx, const TreeSum& args) {
-  if (auto here = only_on_cpu(ctx, "tree_sum"); !here) return here;
   const std::size_t count = args.parts.size();
   bool fits = count >= 1 && count <= kTreePartsMax && (count & (count - 1)) == 0;
   for (const auto& part : args.parts) {
@@ -120,6 +119,7 @@ Result<> tree_sum(const OpContext& ctx, const TreeSum& args) {
         ErrorCode::invalid_argument,
         "tree_sum: the parts must be a power of two up to 64, each empty or as long as out"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::tree_sum,
                       {.bytes = 4 * static_cast<Index>(args.out.size() * (count + 1))});
   TUTTI_CPU_CALL(tree_sum_kernel)(ctx, args);

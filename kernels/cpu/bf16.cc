@@ -3,11 +3,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <string>
 
-#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
@@ -40,8 +41,8 @@ void round_to_bf16(const float* from, Bf16* to, Index count) {
 }
 
 Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf16> to) {
-  if (auto here = only_on_cpu(ctx, "to_bf16"); !here) return here;
   if (from.size() != to.size()) return differ("to_bf16");
+  if (ctx.device != nullptr) return ctx.device->enqueue(ToBf16{from, to});
   const OpTimer timer(Op::bf16);
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
@@ -51,8 +52,8 @@ Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf
 }
 
 Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<float> to) {
-  if (auto here = only_on_cpu(ctx, "from_bf16"); !here) return here;
   if (from.size() != to.size()) return differ("from_bf16");
+  if (ctx.device != nullptr) return ctx.device->enqueue(FromBf16{from, to});
   const OpTimer timer(Op::bf16);
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
@@ -62,8 +63,8 @@ Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<f
 }
 
 Result<> to_bf16_stochastic(const OpContext& ctx, const StochasticBf16& args) {
-  if (auto here = only_on_cpu(ctx, "to_bf16_stochastic"); !here) return here;
   if (args.from.size() != args.to.size()) return differ("to_bf16_stochastic");
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::bf16);
   const float* const x = args.from.data();
   Bf16* const y = args.to.data();

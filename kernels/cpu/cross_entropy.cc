@@ -298,11 +298,7 @@ class Chunk {
 
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args) {
   if (auto checked = check(args); !checked) return checked;
-  if (ctx.device != nullptr) {
-    if (args.smoothing == 0.0F && args.ignore == -1) return ctx.device->enqueue(args);
-    return Error{ErrorCode::unsupported,
-                 "linear_cross_entropy: smoothing, and ignore other than -1, run on CPUs only"};
-  }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};

@@ -8,6 +8,7 @@
 #include "kernels/cpu/row_split.h"
 #include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/elementwise/layer_norm.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -115,17 +116,16 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args) {
-  if (auto here = only_on_cpu(ctx, "layer_norm_forward"); !here) return here;
   if (!same_shape(args.x, args.y) || args.weight == nullptr) {
     return Error{ErrorCode::invalid_argument, "layer_norm_forward: x and y differ in shape"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::layer_norm_forward, {.bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(layer_norm_forward_kernel)(ctx, args);
   return {};
 }
 
 Result<> layer_norm_backward(const OpContext& ctx, const LayerNormBackward& args) {
-  if (auto here = only_on_cpu(ctx, "layer_norm_backward"); !here) return here;
   if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx) || args.weight == nullptr ||
       args.mean == nullptr || args.inverse == nullptr ||
       (args.residual && !same_shape(args.x, args.residual))) {
@@ -133,6 +133,7 @@ Result<> layer_norm_backward(const OpContext& ctx, const LayerNormBackward& args
                  "layer_norm_backward: x, dy, dx or residual differ in shape, or what forward kept "
                  "is missing"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::layer_norm_backward, {.bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(layer_norm_backward_kernel)(ctx, args);
   return {};

@@ -5,6 +5,7 @@
 #include "kernels/cpu/row_split.h"
 #include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/elementwise/softmax.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -54,20 +55,20 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> softmax_forward(const OpContext& ctx, const SoftmaxForward& args) {
-  if (auto here = only_on_cpu(ctx, "softmax_forward"); !here) return here;
   if (!same_shape(args.x, args.y)) {
     return Error{ErrorCode::invalid_argument, "softmax_forward: x and y differ in shape"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::softmax_forward, {.bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(softmax_forward_kernel)(ctx, args);
   return {};
 }
 
 Result<> softmax_backward(const OpContext& ctx, const SoftmaxBackward& args) {
-  if (auto here = only_on_cpu(ctx, "softmax_backward"); !here) return here;
   if (!same_shape(args.y, args.dy) || !same_shape(args.y, args.dx)) {
     return Error{ErrorCode::invalid_argument, "softmax_backward: y, dy and dx differ in shape"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::softmax_backward, {.bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(softmax_backward_kernel)(ctx, args);
   return {};

@@ -5,6 +5,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/philox.h"
 #include "kernels/cuda/row_view.h"
+#include "kernels/ops/elementwise/bf16.h"
 
 namespace tutti::kernels::cuda {
 
@@ -37,6 +38,16 @@ __global__ void round_stochastic_kernel(const float* from, Bf16* to, Index count
   to[i] = finite ? static_cast<Bf16>((bits + draw) >> 16) : to_bf16(from[i]);
 }
 
+__global__ void round_kernel(const float* from, Bf16* to, Index count) {
+  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < count) to[i] = to_bf16(from[i]);
+}
+
+__global__ void widen_kernel(const Bf16* from, float* to, Index count) {
+  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < count) to[i] = from_bf16(from[i]);
+}
+
 }  // namespace
 
 Result<> check_code() {
@@ -66,6 +77,32 @@ Result<> round_stochastic(cudaStream_t stream, std::span<const float> from, Bf16
   TUTTI_LAUNCH(stream, (LaunchShape{blocks_for(count, kThreads), kThreads}),
                round_stochastic_kernel, from.data(), to, count, key);
   return {};
+}
+
+Result<> CudaDevice::enqueue(const ToBf16& args) {
+  begin_op();
+  const auto count = static_cast<Index>(args.from.size());
+  if (count == 0) return {};
+  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), round_kernel,
+               args.from.data(), args.to.data(), count);
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(const FromBf16& args) {
+  begin_op();
+  const auto count = static_cast<Index>(args.from.size());
+  if (count == 0) return {};
+  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), widen_kernel,
+               args.from.data(), args.to.data(), count);
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(const StochasticBf16& args) {
+  begin_op();
+  auto rounded = round_stochastic(stream(), args.from, args.to.data(),
+                                  {args.key.seed, args.key.purpose, args.first_index});
+  if (!rounded) return rounded;
+  return end_op();
 }
 
 // What the library does not add is added to its finished sum, in the order of the op: the bias,

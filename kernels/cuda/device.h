@@ -74,29 +74,47 @@ class CudaDevice final : public Device {
   // Of repeated steps, for tests and benchmarks.
   const StepGraphs::Counts& graph_counts() const { return graphs_.counts(); }
 
+  Result<> enqueue(const ActivationBackward& args) override;
+  Result<> enqueue(const ActivationForward& args) override;
+  Result<> enqueue(const AdamW8Update& args) override;
   Result<> enqueue(const AdamWUpdate& args) override;
   Result<> enqueue(const AddInto& args) override;
   Result<> enqueue(const AttentionBackward& args) override;
   Result<> enqueue(const AttentionCached& args) override;
   Result<> enqueue(const AttentionForward& args) override;
-  Result<> enqueue(const ChooseTokens& args) override;
   Result<> enqueue(const ColumnSums& args) override;
+  Result<> enqueue(const Dropout& args) override;
   Result<> enqueue(const EmbeddingBackward& args) override;
   Result<> enqueue(const EmbeddingForward& args) override;
+  Result<> enqueue(const FromBf16& args) override;
+  Result<> enqueue(const GateBackward& args) override;
+  Result<> enqueue(const GateForward& args) override;
   Result<> enqueue(const HashBlocks& args) override;
   Result<> enqueue(const KeyValueWrite& args) override;
+  Result<> enqueue(const LayerNormBackward& args) override;
+  Result<> enqueue(const LayerNormForward& args) override;
   Result<> enqueue(const LinearCrossEntropy& args) override;
+  Result<> enqueue(const LionUpdate& args) override;
   Result<> enqueue(const LogSoftmax& args) override;
   Result<> enqueue(ProductForm form, const Product& args) override;
   Result<> enqueue(const RmsNormBackward& args) override;
   Result<> enqueue(const RmsNormForward& args) override;
   Result<> enqueue(const RotaryAngles& args) override;
   Result<> enqueue(const RotaryApply& args) override;
+  Result<> enqueue(const ScheduleFreeAverage& args) override;
+  Result<> enqueue(const ScheduleFreeUpdate& args) override;
+  Result<> enqueue(const SgdUpdate& args) override;
   Result<> enqueue(const SiluGateBackward& args) override;
   Result<> enqueue(const SiluGateForward& args) override;
+  Result<> enqueue(const SoftmaxBackward& args) override;
+  Result<> enqueue(const SoftmaxForward& args) override;
   Result<> enqueue(const SquareSums& args) override;
+  Result<> enqueue(const StochasticBf16& args) override;
+  Result<> enqueue(const ToBf16& args) override;
+  Result<> enqueue(const TreeSum& args) override;
   Result<> enqueue(const PieceSum& args) override;
   Result<> enqueue(const QuantisedProduct& args) override;
+  Result<> enqueue(const ChooseTokens& args) override;
 
  private:
   CudaDevice() = default;
@@ -124,8 +142,8 @@ class CudaDevice final : public Device {
     const float* bias;
     ConstMatrix residual;
   };
-  // Whether these kernels have the attention that is asked for.
-  Result<> check_form(const AttentionShape& shape) const;
+  // Of a batch; other forms, and cached keys, take the fp32 kernels.
+  bool on_tensor_cores(const AttentionShape& shape) const;
   // What attention on tensor cores works with, during an op.
   Bf16Attention bf16_attention();
   // A product by the library, its inputs rounded first where the device computes in bf16.

@@ -23,9 +23,31 @@ constexpr Index kLogitsHeld = Index{1} << 26;
 constexpr Index kRowsMin = 256;
 constexpr Index kRowsMax = 8192;
 
+// A target is `keep` of itself and `spread` of every token; without smoothing 1 and 0, which add
+// nothing.
+struct Smoothing {
+  explicit Smoothing(const LinearCrossEntropy& args)
+      : amount(args.smoothing),
+        keep(1.0F - args.smoothing),
+        spread(args.smoothing / static_cast<float>(args.weight.rows)) {}
+  float amount, keep, spread;
+};
+
+// -log p of the smoothed target from the softmax's sum, the target's logit and that of all logits.
+__device__ float smoothed_loss(const LogSum& sum, const Smoothing& smoothing, float chosen,
+                               double mean) {
+  auto target = static_cast<double>(chosen);
+  if (smoothing.amount > 0.0F) {
+    const auto amount = static_cast<double>(smoothing.amount);
+    target = (1.0 - amount) * target + amount * mean;
+  }
+  return static_cast<float>(log(static_cast<double>(sum.total)) +
+                            (static_cast<double>(sum.top) - target));
+}
+
 __global__ void __launch_bounds__(kThreads)
     cross_entropy_kernel(Rows<float> logits, Index width, const std::int32_t* targets,
-                         float* losses, bool backward) {
+                         float* losses, bool backward, Smoothing smoothing) {
   TUTTI_SHARED(float, room, kThreads / kWarp);
   const Index row = blockIdx.x;
   float* const x = logits.at(row);
@@ -38,28 +60,20 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   const float chosen = x[target];
+  double mean = 0.0;
+  if (smoothing.amount > 0.0F) {
+    float total = 0.0F;
+    for (Index i = threadIdx.x; i < width; i += kThreads) total += x[i];
+    mean = static_cast<double>(block_sum(total, room)) / static_cast<double>(width);
+  }
   __syncthreads();
   const LogSum sum = log_sum<kThreads>(x, backward ? x : nullptr, width, room);
-  if (threadIdx.x == 0) {
-    losses[row] = static_cast<float>(log(static_cast<double>(sum.total)) +
-                                     (static_cast<double>(sum.top) - static_cast<double>(chosen)));
-  }
+  if (threadIdx.x == 0) losses[row] = smoothed_loss(sum, smoothing, chosen, mean);
   if (!backward) return;
   const float by = 1.0F / sum.total;
   for (Index i = threadIdx.x; i < width; i += kThreads) {
-    const float share = x[i] * by;
-    x[i] = i == target ? share - 1.0F : share;
-  }
-}
-
-__global__ void __launch_bounds__(kThreads)
-    log_softmax_kernel(Rows<const float> x, Rows<float> output, Index width) {
-  TUTTI_SHARED(float, room, kThreads / kWarp);
-  const float* const from = x.at(blockIdx.x);
-  float* const to = output.at(blockIdx.x);
-  const double offset = log_sum<kThreads>(from, nullptr, width, room).value();
-  for (Index i = threadIdx.x; i < width; i += kThreads) {
-    to[i] = static_cast<float>(static_cast<double>(from[i]) - offset);
+    const float share = x[i] * by - smoothing.spread;
+    x[i] = i == target ? share - smoothing.keep : share;
   }
 }
 
@@ -84,7 +98,7 @@ Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
     if (!done) return done;
     TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(count), kThreads}),
                  cross_entropy_kernel, Rows(logits), vocabulary, *targets + first,
-                 args.losses + first, backward);
+                 args.losses + first, backward, Smoothing(args));
     if (backward) {
       done = multiply(
           ProductForm::nn,
@@ -110,19 +124,11 @@ Result<> CudaDevice::add_losses(const LinearCrossEntropy& args) {
   auto got = download(losses.data(), args.losses, losses.size() * sizeof(float));
   if (!got) return got;
   for (std::size_t row = 0; row < losses.size(); ++row) {
-    if (args.targets[row] < 0) continue;
+    if (args.targets[row] == args.ignore) continue;
     if (args.loss_sum != nullptr) *args.loss_sum += static_cast<double>(losses[row]);
     if (args.target_count != nullptr) ++*args.target_count;
   }
   return {};
-}
-
-Result<> CudaDevice::enqueue(const LogSoftmax& args) {
-  begin_op();
-  if (args.x.rows == 0) return {};
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
-               log_softmax_kernel, Rows(args.x), Rows(args.output), args.x.columns);
-  return end_op();
 }
 
 Result<> CudaDevice::enqueue(ProductForm form, const Product& args) {

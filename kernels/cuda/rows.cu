@@ -159,6 +159,38 @@ __global__ void piece_sum_kernel(TreePlan plan, Index count, float* sum) {
   sum[i] = values[0];
 }
 
+// Parts in the order of the tree; null: it does not exist.
+struct TreeParts {
+  static_assert((kTreePartsMax & (kTreePartsMax - 1)) == 0);
+  const float* part[kTreePartsMax];
+  int count;
+};
+constexpr int kTreeLevels = 7;  // of 64 parts, leaves and root included
+
+// The balanced tree as a counter in base two: a part climbs for as long as a left sibling waits, so
+// one value a level is held. What does not exist adds nothing.
+__global__ void tree_sum_kernel(TreeParts parts, Index count, float* sum) {
+  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= count) return;
+  float waiting[kTreeLevels];
+  bool exists[kTreeLevels];
+  for (int p = 0; p < parts.count; ++p) {
+    bool here = parts.part[p] != nullptr;
+    float value = here ? parts.part[p][i] : 0.0F;
+    int level = 0;
+    for (; (p >> level & 1) != 0; ++level) {
+      if (!exists[level]) continue;
+      value = here ? waiting[level] + value : waiting[level];
+      here = true;
+    }
+    waiting[level] = value;
+    exists[level] = here;
+  }
+  int root = 0;
+  while (1 << root < parts.count) ++root;
+  sum[i] = waiting[root];
+}
+
 __global__ void add_to_rows_kernel(Rows<float> output, bool continued, const float* bias,
                                    Rows<const float> residual, Index width) {
   const Index row = blockIdx.y;
@@ -295,6 +327,19 @@ Result<> CudaDevice::enqueue(const PieceSum& args) {
   cudaStream_t const queue = args.queue == PieceSum::Queue::link ? link_.get() : stream();
   TUTTI_LAUNCH(queue, (LaunchShape{blocks_for(args.count, kThreads), kThreads}), piece_sum_kernel,
                plan, args.count, args.sum);
+  return end_op();
+}
+
+Result<> CudaDevice::enqueue(const TreeSum& args) {
+  begin_op();
+  const auto count = static_cast<Index>(args.out.size());
+  if (count == 0) return {};
+  TreeParts parts = {};
+  std::transform(args.parts.begin(), args.parts.end(), parts.part,
+                 [](std::span<const float> part) { return part.empty() ? nullptr : part.data(); });
+  parts.count = static_cast<int>(args.parts.size());
+  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), tree_sum_kernel,
+               parts, count, args.out.data());
   return end_op();
 }
 

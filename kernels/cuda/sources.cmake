@@ -5,11 +5,18 @@ set(TUTTI_CUDA_SOURCES
   attention/attention_bf16.cu
   attention/attention_forward.cu
   attention/gradients_bf16.cu
+  attention/pages.cu
   convert.cu
   device.cc
+  elementwise/activation.cu
+  elementwise/dropout.cu
+  elementwise/layer_norm.cu
+  elementwise/softmax.cu
   loss.cu
   open_device.cc
-  optimizer.cu
+  optimizers/adamw.cu
+  optimizers/adamw8.cu
+  optimizers/elementwise.cu
   product_choices.cc
   products.cc
   rows.cu

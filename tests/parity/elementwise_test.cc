@@ -9,6 +9,7 @@
 #include "kernels/ops/elementwise/layer_norm.h"
 #include "kernels/ops/elementwise/softmax.h"
 #include "kernels/ops/reference/rows.h"
+#include "kernels/ops/rms_norm.h"
 #include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {
@@ -116,6 +117,18 @@ TEST_CASE("layer norm: gradients agree with finite differences, and continue ove
                           .at = Table(matrix(bias, 1, columns)),
                           .gradient = gradients.last(weight.size())}) < kGradientError);
   golden.check();
+}
+
+TEST_CASE("layer norm: the comparison catches a norm that leaves the mean in") {
+  Floats x = draw(4 * 33, 1);
+  for (float& value : x) value += 1.0F;
+  const Floats weight(33, 1.0F);
+  Floats y(x.size());
+  REQUIRE(rms_norm_forward(
+      single(), {.x = matrix(x, 4, 33), .weight = weight.data(), .y = matrix(y, 4, 33)}));
+  const std::vector<double> w = widened(weight);
+  const Table expected = reference::layer_norm(Table(matrix(x, 4, 33)), {.weight = w, .bias = {}});
+  REQUIRE(largest_difference(y, expected) > 100.0 * tolerance(33, largest_magnitude(expected)));
 }
 
 TEST_CASE("activations: forward and gradients, alone and as gates") {

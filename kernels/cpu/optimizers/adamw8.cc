@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/optimizers/adamw_lanes-inl.h"
 #include "kernels/ops/optimizers/adamw8.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
@@ -97,7 +98,6 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> adamw8_update(const OpContext& ctx, const AdamW8Update& args) {
-  if (auto here = only_on_cpu(ctx, "adamw8_update"); !here) return here;
   const std::size_t size = args.weight.size();
   const auto blocks = static_cast<std::size_t>(state8_blocks(static_cast<Index>(size)));
   if (args.gradient.size() != size || args.first.size() != size || args.second.size() != size ||
@@ -106,6 +106,7 @@ Result<> adamw8_update(const OpContext& ctx, const AdamW8Update& args) {
     return Error{ErrorCode::invalid_argument,
                  "adamw8_update: weight, gradient, states, scales or hashes differ in length"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::adamw8_update, {.bytes = 16 * static_cast<Index>(size)});
   const AdamWConstants constants(args.settings);
   const auto block = TUTTI_CPU_CALL(adamw8_block);

@@ -3,25 +3,24 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizers/elementwise.cc"
 #include <hwy/foreach_target.h>
 
-#include <cmath>
-
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/ops/optimizers/lion.h"
 #include "kernels/ops/optimizers/schedule_free.h"
 #include "kernels/ops/optimizers/sgd.h"
+#include "kernels/tensor/device.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
 void sgd_block(const SgdUpdate& args, Index begin, Index end) {
-  const SgdSettings& s = args.settings;
+  const SgdConstants c(args.settings);
   float* const weight = args.weight.data() + begin;
   const float* const gradient = args.gradient.data() + begin;
   float* const velocity = args.velocity.empty() ? nullptr : args.velocity.data() + begin;
-  const Lanes factor = splat(s.factor);
-  const Lanes decay = splat(static_cast<float>(s.decay));
-  const Lanes momentum = splat(static_cast<float>(s.momentum));
-  const Lanes rate = splat(static_cast<float>(s.rate));
+  const Lanes factor = splat(c.factor);
+  const Lanes decay = splat(c.decay);
+  const Lanes momentum = splat(c.momentum);
+  const Lanes rate = splat(c.rate);
   each_lanes(end - begin, [&](Index i, auto part) {
     const Lanes w = load(weight + i, part);
     const Lanes g = fma(w, decay, load(gradient + i, part) * factor);
@@ -29,7 +28,7 @@ void sgd_block(const SgdUpdate& args, Index begin, Index end) {
     if (velocity != nullptr) {
       const Lanes v = fma(momentum, load(velocity + i, part), g);
       store(v, velocity + i, part);
-      step = s.form == SgdSettings::Form::nesterov ? fma(momentum, v, g) : v;
+      step = c.nesterov ? fma(momentum, v, g) : v;
     }
     store(fnma(rate, step, w), weight + i, part);
   });
@@ -42,17 +41,17 @@ HWY_INLINE Lanes sign(const Lanes& x) {
 }
 
 void lion_block(const LionUpdate& args, Index begin, Index end) {
-  const LionSettings& s = args.settings;
+  const LionConstants c(args.settings);
   float* const weight = args.weight.data() + begin;
   const float* const gradient = args.gradient.data() + begin;
   float* const momentum = args.momentum.data() + begin;
-  const Lanes factor = splat(s.factor);
-  const Lanes keep = splat(static_cast<float>(1.0 - s.rate * s.decay));
-  const Lanes rate = splat(static_cast<float>(s.rate));
-  const Lanes beta1 = splat(static_cast<float>(s.beta1));
-  const Lanes rest1 = splat(static_cast<float>(1.0 - s.beta1));
-  const Lanes beta2 = splat(static_cast<float>(s.beta2));
-  const Lanes rest2 = splat(static_cast<float>(1.0 - s.beta2));
+  const Lanes factor = splat(c.factor);
+  const Lanes keep = splat(c.keep);
+  const Lanes rate = splat(c.rate);
+  const Lanes beta1 = splat(c.beta1);
+  const Lanes rest1 = splat(c.rest1);
+  const Lanes beta2 = splat(c.beta2);
+  const Lanes rest2 = splat(c.rest2);
   each_lanes(end - begin, [&](Index i, auto part) {
     const Lanes g = load(gradient + i, part) * factor;
     const Lanes m = load(momentum + i, part);
@@ -63,20 +62,20 @@ void lion_block(const LionUpdate& args, Index begin, Index end) {
 }
 
 void schedule_free_block(const ScheduleFreeUpdate& args, Index begin, Index end) {
-  const ScheduleFreeSettings& s = args.settings;
+  const ScheduleFreeConstants c(args.settings);
   float* const weight = args.weight.data() + begin;
   const float* const gradient = args.gradient.data() + begin;
   float* const base = args.base.data() + begin;
   float* const second = args.second.data() + begin;
-  const Lanes factor = splat(s.factor);
-  const Lanes beta2 = splat(static_cast<float>(s.beta2));
-  const Lanes rest2 = splat(static_cast<float>(1.0 - s.beta2));
-  const Lanes root = splat(static_cast<float>(std::sqrt(s.correction2)));
-  const Lanes epsilon = splat(static_cast<float>(s.epsilon));
-  const Lanes decay = splat(static_cast<float>(s.decay));
-  const Lanes average = splat(static_cast<float>(s.average));
-  const Lanes rate = splat(static_cast<float>(s.rate));
-  const Lanes along = splat(static_cast<float>(s.rate * (1.0 - s.beta1 * (1.0 - s.average))));
+  const Lanes factor = splat(c.factor);
+  const Lanes beta2 = splat(c.beta2);
+  const Lanes rest2 = splat(c.rest2);
+  const Lanes root = splat(c.root);
+  const Lanes epsilon = splat(c.epsilon);
+  const Lanes decay = splat(c.decay);
+  const Lanes average = splat(c.average);
+  const Lanes rate = splat(c.rate);
+  const Lanes along = splat(c.along);
   each_lanes(end - begin, [&](Index i, auto part) {
     const Lanes g = load(gradient + i, part) * factor;
     const Lanes v = fma(beta2, load(second + i, part), rest2 * g * g);
@@ -120,13 +119,13 @@ Error differ(const char* op) {
 }  // namespace
 
 Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args) {
-  if (auto here = only_on_cpu(ctx, "sgd_update"); !here) return here;
   const std::size_t size = args.weight.size();
   const bool bare = args.settings.momentum == 0.0 && args.velocity.empty();
   if (args.gradient.size() != size || (!bare && args.velocity.size() != size) ||
       !fits_blocks(size, args.hashes)) {
     return differ("sgd_update");
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::sgd_update, {.bytes = 20 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(sgd_block);
   update_blocks(ctx, args.weight, args.hashes,
@@ -135,12 +134,12 @@ Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args) {
 }
 
 Result<> lion_update(const OpContext& ctx, const LionUpdate& args) {
-  if (auto here = only_on_cpu(ctx, "lion_update"); !here) return here;
   const std::size_t size = args.weight.size();
   if (args.gradient.size() != size || args.momentum.size() != size ||
       !fits_blocks(size, args.hashes)) {
     return differ("lion_update");
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::lion_update, {.bytes = 20 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(lion_block);
   update_blocks(ctx, args.weight, args.hashes,
@@ -149,12 +148,12 @@ Result<> lion_update(const OpContext& ctx, const LionUpdate& args) {
 }
 
 Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& args) {
-  if (auto here = only_on_cpu(ctx, "schedule_free_update"); !here) return here;
   const std::size_t size = args.weight.size();
   if (args.gradient.size() != size || args.base.size() != size || args.second.size() != size ||
       !fits_blocks(size, args.hashes)) {
     return differ("schedule_free_update");
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::schedule_free_update, {.bytes = 28 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(schedule_free_block);
   update_blocks(ctx, args.weight, args.hashes,
@@ -163,11 +162,11 @@ Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& ar
 }
 
 Result<> schedule_free_average(const OpContext& ctx, const ScheduleFreeAverage& args) {
-  if (auto here = only_on_cpu(ctx, "schedule_free_average"); !here) return here;
   const std::size_t size = args.weight.size();
   if (args.base.size() != size || args.average.size() != size || !(args.beta1 > 0.0)) {
     return differ("schedule_free_average");
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const auto block = TUTTI_CPU_CALL(average_block);
   update_blocks(ctx, args.average, {}, [&](Index begin, Index end) { block(args, begin, end); });
   return {};

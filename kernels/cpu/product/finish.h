@@ -75,16 +75,21 @@ void finish_empty(const Args& args, const Matrix& output) {
 template <class Args, class Enqueue>
 Result<> end_on_device(const OpContext& ctx, const Args& args, const Enqueue& enqueue) {
   const Ends ends = ends_of(args);
-  if (!ends.activation && !ends.narrow) return enqueue(args);
-  if (ends.activation != Activation::silu || !ends.gate || ends.narrow) {
-    return Error{ErrorCode::unsupported,
-                 "a product on a device ends in bias, residual or a SiLU gate"};
+  if (ends.narrow) {
+    return Error{ErrorCode::unsupported, "a product on a device gives fp32 numbers"};
   }
+  if (!ends.activation) return enqueue(args);
   Args plain = args;
   plain.activation.reset();
   plain.gate = {};
   if (auto done = enqueue(plain); !done) return done;
-  return silu_gate_forward(ctx, {.gate = ends.gate, .up = args.output, .y = args.output});
+  const Activation kind = *ends.activation;
+  if (!ends.gate)
+    return activation_forward(ctx, {.kind = kind, .x = args.output, .y = args.output});
+  if (kind == Activation::silu) {
+    return silu_gate_forward(ctx, {.gate = ends.gate, .up = args.output, .y = args.output});
+  }
+  return gate_forward(ctx, {.kind = kind, .gate = ends.gate, .up = args.output, .y = args.output});
 }
 
 }  // namespace tutti::kernels

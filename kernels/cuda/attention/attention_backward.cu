@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/cuda/attention/attention_bf16.h"
+#include "kernels/cuda/attention/attention_form.h"
 #include "kernels/cuda/attention/attention_softmax.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/reduce.h"
@@ -46,7 +47,8 @@ struct Backward {
         heads(args.shape.heads),
         group(args.shape.heads / args.shape.kv_heads),
         width(args.shape.head_width),
-        scale(args.shape.scale) {}
+        sight(args.shape),
+        rule(args.shape) {}
 
   Rows<const float> q, k, v, out, dout;
   Rows<float> dq, dk, dv;
@@ -54,7 +56,8 @@ struct Backward {
   const float* delta = nullptr;
   const Task* tasks = nullptr;
   Index heads, group, width;
-  float scale;
+  Sight sight;
+  ScoreRule rule;
 };
 
 // `rounds`: of dout as products in bf16 read it, so that a row's slopes still add up to nothing.
@@ -103,20 +106,28 @@ struct Pair {
   float weight, slope;
 };
 
-// Of query `query` and key `key` of the tiles; `place` is the query's in lse and delta.
-__device__ Pair weigh(const Backward& a, const Tiles& tiles, Index query, Index key, Index place) {
+// A query's place in lse and delta, its distance from the first key of the tile, its head's slope.
+struct QueryPlace {
+  Index place, distance;
+  float slope;
+};
+
+// Of query `query` and key `key` of the tiles.
+__device__ Pair weigh(const Backward& a, const Tiles& tiles, Index query, Index key,
+                      const QueryPlace& at) {
   const float* const q = tiles.q + query * tiles.stride;
   const float* const k = tiles.k + key * tiles.stride;
   const float* const dout = tiles.dout + query * tiles.stride;
   const float* const v = tiles.v + key * tiles.stride;
-  float score = 0.0F;
+  float product = 0.0F;
   float dweight = 0.0F;
   for (Index d = 0; d < a.width; ++d) {
-    score = fmaf(q[d], k[d], score);
+    product = fmaf(q[d], k[d], product);
     dweight = fmaf(dout[d], v[d], dweight);
   }
-  const float weight = exp32(score * a.scale - a.lse[place]);
-  return {weight, weight * (dweight - a.delta[place]) * a.scale};
+  const Score score = scored(a.rule, at.slope, product, at.distance - key);
+  const float weight = exp32(score.value - a.lse[at.place]);
+  return {weight, weight * (dweight - a.delta[at.place]) * score.along};
 }
 
 // sum[i] += factors[j] * rows[j][column i], j ascending.
@@ -158,9 +169,16 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) key_gradients_kernel(Bac
   load_tile(tiles.v, tiles.stride, a.v, key_row, task.rows, kv_head * a.width, a.width);
   float dk[kColumns] = {};
   float dv[kColumns] = {};
+  const Index position = task.position + key;
+  const Index first_query = a.sight.first_query(position);
+  const Index end_query = a.sight.end_query(position, task.length);
+  // Of all keys of the tile.
+  const Index first = a.sight.first_query(task.position);
+  const Index end = a.sight.end_query(task.position + task.rows - 1, task.length);
   for (Index head = kv_head * a.group; head < (kv_head + 1) * a.group; ++head) {
-    for (Index begin = task.position; begin < task.length; begin += kTile) {
-      const Index count = begin + kTile < task.length ? kTile : task.length - begin;
+    const float slope = a.rule.slope(head);
+    for (Index begin = first; begin < end; begin += kTile) {
+      const Index count = begin + kTile < end ? kTile : end - begin;
       __syncthreads();
       load_tile(tiles.q, tiles.stride, a.q, task.first + begin, count, head * a.width, a.width);
       load_tile(tiles.dout, tiles.stride, a.dout, task.first + begin, count, head * a.width,
@@ -168,22 +186,23 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) key_gradients_kernel(Bac
       __syncthreads();
       if (key < task.rows) {
         for (Index query = lane; query < count; query += kQueryLanes) {
-          const bool sees = begin + query >= task.position + key;
-          const Index place = (task.first + begin + query) * a.heads + head;
-          const Pair pair = sees ? weigh(a, tiles, query, key, place) : Pair{0.0F, 0.0F};
+          const bool sees = begin + query >= first_query && begin + query < end_query;
+          const QueryPlace at{(task.first + begin + query) * a.heads + head,
+                              begin + query - task.position, slope};
+          const Pair pair = sees ? weigh(a, tiles, query, key, at) : Pair{0.0F, 0.0F};
           weights[query] = pair.weight;
           slopes[query] = pair.slope;
         }
       }
       __syncwarp();
-      // Queries before the key do not see it and are not touched.
-      const Index skipped = task.position + key - begin;
-      const Index from = skipped > 0 ? skipped : 0;
-      if (key < task.rows && from < count) {
+      // Queries that do not see the key are not touched.
+      const Index from = first_query > begin ? first_query - begin : 0;
+      const Index to = end_query < begin + count ? end_query - begin : count;
+      if (key < task.rows && from < to) {
         add_rows<kColumns>(dv, weights + from, tiles.dout + from * tiles.stride, tiles.stride,
-                           count - from, a.width);
+                           to - from, a.width);
         add_rows<kColumns>(dk, slopes + from, tiles.q + from * tiles.stride, tiles.stride,
-                           count - from, a.width);
+                           to - from, a.width);
       }
     }
   }
@@ -207,22 +226,31 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) query_gradients_kernel(B
   float* const slopes = tiles.slopes + query * (kTile + 1);
   load_tile(tiles.q, tiles.stride, a.q, row, task.rows, head * a.width, a.width);
   load_tile(tiles.dout, tiles.stride, a.dout, row, task.rows, head * a.width, a.width);
-  const Index place = (row + query) * a.heads + head;
+  const Index position = task.position + query;
+  const Index first_key = a.sight.first(position);
+  const Index end_key = query < task.rows ? a.sight.end(position, task.length) : 0;
+  const float slope = a.rule.slope(head);
   float dq[kColumns] = {};
-  const Index end = task.position + task.rows;
-  for (Index begin = 0; begin < end; begin += kTile) {
+  // Of all queries of the tile; tiles of keys lie on the grid.
+  const Index first = a.sight.first(task.position) / kTile * kTile;
+  const Index end = a.sight.end(task.position + task.rows - 1, task.length);
+  for (Index begin = first; begin < end; begin += kTile) {
     const Index count = begin + kTile < end ? kTile : end - begin;
     __syncthreads();
     load_tile(tiles.k, tiles.stride, a.k, task.first + begin, count, kv_head * a.width, a.width);
     load_tile(tiles.v, tiles.stride, a.v, task.first + begin, count, kv_head * a.width, a.width);
     __syncthreads();
-    const Index left = task.position + query + 1 - begin;
-    const Index seen = query < task.rows ? (left < count ? left : count) : 0;
-    for (Index key = lane; key < seen; key += kQueryLanes) {
-      slopes[key] = weigh(a, tiles, query, key, place).slope;
+    const Index from = first_key > begin ? first_key - begin : 0;
+    const Index to = end_key < begin + count ? end_key - begin : count;
+    const QueryPlace at{(row + query) * a.heads + head, position - begin, slope};
+    for (Index key = from + lane; key < to; key += kQueryLanes) {
+      slopes[key] = weigh(a, tiles, query, key, at).slope;
     }
     __syncwarp();
-    add_rows<kColumns>(dq, slopes, tiles.k, tiles.stride, seen, a.width);
+    if (from < to) {
+      add_rows<kColumns>(dq, slopes + from, tiles.k + from * tiles.stride, tiles.stride, to - from,
+                         a.width);
+    }
   }
   if (query < task.rows) store_row<kColumns>(a.dq.at(row + query) + head * a.width, dq, a.width);
 }
@@ -243,14 +271,12 @@ void launch_both(cudaStream_t stream, const Backward& a, unsigned tasks) {
 
 Result<> CudaDevice::enqueue(const AttentionBackward& args) {
   begin_op();
-  if (auto taken = check_form(args.shape); !taken) return taken;
   if (args.q.rows == 0) return {};
   auto delta = scratch_floats(args.q.rows * args.shape.heads);
   if (!delta) return std::move(delta).error();
   Backward a(args);
   a.delta = *delta;
-  const bool narrow =
-      options_.inputs == Products::Inputs::bf16 && args.shape.head_width <= kBf16WidthMax;
+  const bool narrow = on_tensor_cores(args.shape);
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.q.rows), kAttentionThreads}),
                deltas_kernel, a, *delta, narrow);
   if (narrow) {

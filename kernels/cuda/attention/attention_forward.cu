@@ -1,5 +1,5 @@
-// Attention over a batch and over cache pages, fp32: one kernel for both. The arithmetic is
-// attention_softmax.h's.
+// Attention over a batch and over cache pages, in fp32 and in every form: one kernel for all. The
+// arithmetic is attention_softmax.h's, of a score attention_form.h's.
 //
 // A thread block has up to 32 queries of one head and walks over the key blocks that they see.
 // Where there are few blocks of queries and many keys (decode), each chunk of keys is a thread
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/cuda/attention/attention_bf16.h"
+#include "kernels/cuda/attention/attention_form.h"
 #include "kernels/cuda/attention/attention_softmax.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/row_view.h"
@@ -23,12 +24,13 @@ namespace {
 // Fewer thread blocks than this leave a GPU idle; chunks of keys are then spread.
 constexpr Index kBlocksWanted = 264;
 
-// Rows [row, row + rows) are positions [position, ...) of one sequence, whose keys begin at row
-// `keys` of k and v, or at entry `keys` of the page list.
+// Rows [row, row + rows) are positions [position, ...) of one sequence of `length`, whose keys
+// begin at row `keys` of k and v, or at entry `keys` of the page list.
 struct Task {
   std::int32_t row;
   std::int32_t rows;
   std::int32_t position;
+  std::int32_t length;
   std::int32_t keys;
 };
 
@@ -40,23 +42,22 @@ struct Attend {
   float* lse;
   float* parts;  // null: each block walks over all chunks
   Index heads, group, width, chunks;
-  float scale;
+  Sight sight;
+  ScoreRule rule;
+  PageLayout layout;
+
+  // The last key block that a query of the task sees, and the first.
+  __device__ Index last_block(const Task& task) const {
+    return (sight.end(task.position + task.rows - 1, task.length) - 1) / kKeyBlock;
+  }
+  __device__ Index first_block(const Task& task) const {
+    return sight.first(task.position) / kKeyBlock;
+  }
 };
 
 // A chunk's result of one query and head in scratch memory: value sums, then top and total.
 __device__ Index part_at(const Attend& a, Index row, Index head, Index chunk) {
   return ((row * a.heads + head) * a.chunks + chunk) * (a.width + 2);
-}
-
-__device__ const float* key_at(const Attend& a, const Task& task, Index head, Index position) {
-  if (a.pages == nullptr) return a.k.at(task.keys + position) + head * a.width;
-  const float* const page = a.pages[task.keys + position / kKeyBlock];
-  return page + (2 * head * kKeyBlock + position % kKeyBlock) * a.width;
-}
-__device__ const float* value_at(const Attend& a, const Task& task, Index head, Index position) {
-  if (a.pages == nullptr) return a.v.at(task.keys + position) + head * a.width;
-  const float* const page = a.pages[task.keys + position / kKeyBlock];
-  return page + ((2 * head + 1) * kKeyBlock + position % kKeyBlock) * a.width;
 }
 
 // Shared memory of a block; rows are one number longer than a head, so that lanes meet different
@@ -67,58 +68,115 @@ struct Tiles {
         q(memory),
         k(q + kQueryTile * stride),
         v(k + kKeyBlock * stride),
-        weights(v + kKeyBlock * stride) {}
+        weights(v + kKeyBlock * stride),
+        key_scales(weights + kQueryTile * (kKeyBlock + 1)),
+        value_scales(key_scales + kKeyBlock) {}
   Index stride;
   float *q, *k, *v;
-  float* weights;  // [query][kKeyBlock + 1]
+  float* weights;                    // [query][kKeyBlock + 1]
+  float *key_scales, *value_scales;  // of int8
 };
 
 std::size_t tile_bytes(Index width) {
-  const Index floats = (kQueryTile + 2 * kKeyBlock) * (width + 1) + kQueryTile * (kKeyBlock + 1);
+  const Index floats =
+      (kQueryTile + 2 * kKeyBlock) * (width + 1) + kQueryTile * (kKeyBlock + 1) + 2 * kKeyBlock;
   return static_cast<std::size_t>(floats) * sizeof(float);
+}
+
+__device__ __forceinline__ float widened(float x) { return x; }
+__device__ __forceinline__ float widened(Bf16 x) { return from_bf16(x); }
+__device__ __forceinline__ float widened(std::int8_t x) { return static_cast<float>(x); }
+
+// Keys [from, end) of a block in a page; the others become zeros.
+template <class Element>
+__device__ void load_page(const Attend& a, const Tiles& tiles, const float* page, Index kv_head,
+                          Index from, Index end) {
+  for (Index i = threadIdx.x; i < kKeyBlock * a.width; i += kAttentionThreads) {
+    const Index key = i / a.width;
+    const Index d = i % a.width;
+    const bool there = key >= from && key < end;
+    const auto* const k = reinterpret_cast<const Element*>(a.layout.key(page, kv_head, key));
+    tiles.k[key * tiles.stride + d] = there ? widened(k[d]) : 0.0F;
+    tiles.v[key * tiles.stride + d] = there ? widened(k[kKeyBlock * a.width + d]) : 0.0F;
+  }
+}
+
+__device__ void load_scales(const Attend& a, const Tiles& tiles, const float* page, Index kv_head,
+                            Index from, Index end) {
+  for (Index key = threadIdx.x; key < kKeyBlock; key += kAttentionThreads) {
+    const float* const scales = a.layout.scale(page, kv_head, key);
+    const bool there = key >= from && key < end;
+    tiles.key_scales[key] = there ? scales[0] : 0.0F;
+    tiles.value_scales[key] = there ? scales[kKeyBlock] : 0.0F;
+  }
+}
+
+__device__ void load_rows(const Attend& a, const Task& task, const Tiles& tiles, Index kv_head,
+                          Index begin, Index from, Index end) {
+  for (Index i = threadIdx.x; i < kKeyBlock * a.width; i += kAttentionThreads) {
+    const Index key = i / a.width;
+    const Index d = i % a.width;
+    const bool there = key >= from && key < end;
+    const Index row = task.keys + begin + key;
+    tiles.k[key * tiles.stride + d] = there ? a.k.at(row)[kv_head * a.width + d] : 0.0F;
+    tiles.v[key * tiles.stride + d] = there ? a.v.at(row)[kv_head * a.width + d] : 0.0F;
+  }
 }
 
 // Keys that no query of the task sees may hold anything: they become zeros.
 __device__ void load_keys(const Attend& a, const Task& task, const Tiles& tiles, Index kv_head,
                           Index begin) {
-  const Index seen = task.position + task.rows - begin;
-  for (Index i = threadIdx.x; i < kKeyBlock * a.width; i += kAttentionThreads) {
-    const Index key = i / a.width;
-    const Index d = i % a.width;
-    const bool there = key < seen;
-    tiles.k[key * tiles.stride + d] = there ? key_at(a, task, kv_head, begin + key)[d] : 0.0F;
-    tiles.v[key * tiles.stride + d] = there ? value_at(a, task, kv_head, begin + key)[d] : 0.0F;
+  const Index from = a.sight.first(task.position) - begin;
+  const Index end = a.sight.end(task.position + task.rows - 1, task.length) - begin;
+  if (a.pages == nullptr) return load_rows(a, task, tiles, kv_head, begin, from, end);
+  const float* const page = a.pages[task.keys + begin / kKeyBlock];
+  switch (a.layout.cache) {
+    case CacheType::f32: return load_page<float>(a, tiles, page, kv_head, from, end);
+    case CacheType::bf16: return load_page<Bf16>(a, tiles, page, kv_head, from, end);
+    case CacheType::int8: break;
   }
+  load_page<std::int8_t>(a, tiles, page, kv_head, from, end);
+  load_scales(a, tiles, page, kv_head, from, end);
 }
 
-// One block of keys for the thread's query, which sees the first `seen` of them.
+// What the thread's query sees of a block of keys: [from, end) of them, `distance` from it to the
+// block's first.
+struct SeenKeys {
+  Index from, end, distance;
+};
+
+// One block of keys for the thread's query; `first`: of its chunk.
 template <int kColumns>
 __device__ void attend_block(const Attend& a, const Tiles& tiles, Softmax<kColumns>& softmax,
-                             Index seen, bool first) {
+                             const SeenKeys& seen, float slope, bool first) {
   const Index query = threadIdx.x / kQueryLanes;
   const Index lane = threadIdx.x % kQueryLanes;
+  const bool codes = a.layout.cache == CacheType::int8;
   const float* const q = tiles.q + query * tiles.stride;
   float* const weights = tiles.weights + query * (kKeyBlock + 1);
+  // A key is its lane's wherever the query's first one lies.
+  const Index own = seen.from + ((lane - seen.from) & static_cast<Index>(kQueryLanes - 1));
   float top = -INFINITY;
-  for (Index key = lane; key < seen; key += kQueryLanes) {
+  for (Index key = own; key < seen.end; key += kQueryLanes) {
     const float* const k = tiles.k + key * tiles.stride;
-    float score = 0.0F;
-    for (Index d = 0; d < a.width; ++d) score = fmaf(q[d], k[d], score);
-    score *= a.scale;
+    float product = 0.0F;
+    for (Index d = 0; d < a.width; ++d) product = fmaf(q[d], k[d], product);
+    if (codes) product *= tiles.key_scales[key];
+    const float score = scored(a.rule, slope, product, seen.distance - key).value;
     weights[key] = score;
     top = score > top ? score : top;
   }
   top = lanes_max(top);
-  if (seen > 0) softmax.raise(top, first);
+  if (seen.end > seen.from) softmax.raise(top, first);
   float total = 0.0F;
-  for (Index key = lane; key < seen; key += kQueryLanes) {
+  for (Index key = own; key < seen.end; key += kQueryLanes) {
     const float weight = exp32(weights[key] - softmax.top);
-    weights[key] = weight;
+    weights[key] = codes ? weight * tiles.value_scales[key] : weight;
     total += weight;
   }
   softmax.total += lanes_sum(total);
   __syncwarp();
-  for (Index key = 0; key < seen; ++key) {
+  for (Index key = seen.from; key < seen.end; ++key) {
     const float weight = weights[key];
     const float* const v = tiles.v + key * tiles.stride;
     for (int i = 0; i < kColumns; ++i) {
@@ -161,19 +219,28 @@ __device__ void store_part(const Attend& a, float* part, const Softmax<kColumns>
   }
 }
 
+__device__ __forceinline__ Index within_block(Index key) {
+  return key < 0 ? 0 : (key < kKeyBlock ? key : kKeyBlock);
+}
+
 // Block (task, head, chunk): the chunk counts only where chunks are spread.
 template <int kColumns>
-__global__ void __launch_bounds__(kAttentionThreads) attend_kernel(Attend a) {
+__global__ void __launch_bounds__(kAttentionThreads, 2) attend_kernel(Attend a) {
   TUTTI_DYNAMIC_SHARED(float, memory);
   const Tiles tiles(memory, a.width);
   const Task task = a.tasks[blockIdx.x];
   const Index head = blockIdx.y;
   const Index kv_head = head / a.group;
   const Index query = threadIdx.x / kQueryLanes;
-  const Index position = query < task.rows ? task.position + query : -1;
-  const Index last_block = (task.position + task.rows - 1) / kKeyBlock;
+  const bool there = query < task.rows;
+  const Index position = task.position + query;
+  const Index first_key = there ? a.sight.first(position) : 0;
+  const Index end_key = there ? a.sight.end(position, task.length) : 0;
+  const Index first_block = a.first_block(task);
+  const Index last_block = a.last_block(task);
+  const float slope = a.rule.slope(head);
   const bool spread = a.parts != nullptr;
-  const Index first_chunk = spread ? static_cast<Index>(blockIdx.z) : 0;
+  const Index first_chunk = spread ? static_cast<Index>(blockIdx.z) : first_block / kChunkBlocks;
   const Index last_chunk = spread ? first_chunk : last_block / kChunkBlocks;
   for (Index i = threadIdx.x; i < task.rows * a.width; i += kAttentionThreads) {
     tiles.q[i / a.width * tiles.stride + i % a.width] =
@@ -184,26 +251,30 @@ __global__ void __launch_bounds__(kAttentionThreads) attend_kernel(Attend a) {
   float total = 0.0F;
   for (Index chunk = first_chunk; chunk <= last_chunk; ++chunk) {
     softmax.clear();
-    const Index begin = chunk * kChunkBlocks;
-    const Index end = begin + kChunkBlocks < last_block + 1 ? begin + kChunkBlocks : last_block + 1;
+    const Index chunk_begin = chunk * kChunkBlocks;
+    const Index begin = chunk_begin > first_block ? chunk_begin : first_block;
+    const Index chunk_end = chunk_begin + kChunkBlocks;
+    const Index end = chunk_end < last_block + 1 ? chunk_end : last_block + 1;
+    const Index own_block = first_key / kKeyBlock;
+    const Index own_begin = chunk_begin > own_block ? chunk_begin : own_block;
     for (Index block = begin; block < end; ++block) {
       __syncthreads();
       load_keys(a, task, tiles, kv_head, block * kKeyBlock);
       __syncthreads();
-      const Index left = position + 1 - block * kKeyBlock;
-      const Index seen = left < 0 ? 0 : (left < kKeyBlock ? left : kKeyBlock);
-      attend_block(a, tiles, softmax, seen, block == begin);
+      const Index at = block * kKeyBlock;
+      const SeenKeys seen{within_block(first_key - at), within_block(end_key - at), position - at};
+      attend_block(a, tiles, softmax, seen, slope, block == own_begin);
     }
-    if (position < begin * kKeyBlock) continue;
+    if (end_key <= chunk_begin * kKeyBlock || first_key >= chunk_end * kKeyBlock) continue;
     const Index row = task.row + query;
     if (spread) {
       store_part(a, a.parts + part_at(a, row, head, chunk), softmax);
     } else {
-      finish_chunk(a, a.out.at(row) + head * a.width, softmax, top, total, chunk == 0,
-                   chunk == position / kChunkKeys);
+      finish_chunk(a, a.out.at(row) + head * a.width, softmax, top, total,
+                   chunk == first_key / kChunkKeys, chunk == (end_key - 1) / kChunkKeys);
     }
   }
-  if (!spread && position >= 0 && a.lse != nullptr && threadIdx.x % kQueryLanes == 0) {
+  if (!spread && there && a.lse != nullptr && threadIdx.x % kQueryLanes == 0) {
     a.lse[(task.row + query) * a.heads + head] = top + logf(total);
   }
 }
@@ -215,13 +286,15 @@ __global__ void merge_parts_kernel(Attend a) {
   const Index query = blockIdx.z;
   if (query >= task.rows) return;
   const Index row = task.row + query;
-  const Index last = (task.position + query) / kChunkKeys;
+  const Index position = task.position + query;
+  const Index first = a.sight.first(position) / kChunkKeys;
+  const Index last = (a.sight.end(position, task.length) - 1) / kChunkKeys;
   for (Index column = threadIdx.x; column < a.width; column += blockDim.x) {
-    const float* part = a.parts + part_at(a, row, head, 0);
+    const float* part = a.parts + part_at(a, row, head, first);
     float sum = part[column];
     float top = part[a.width];
     float total = part[a.width + 1];
-    for (Index chunk = 1; chunk <= last; ++chunk) {
+    for (Index chunk = first + 1; chunk <= last; ++chunk) {
       part += a.width + 2;
       const Merge merge = merge_chunks(top, part[a.width]);
       total = fmaf(part[a.width + 1], merge.new_factor, total * merge.old_factor);
@@ -230,24 +303,6 @@ __global__ void merge_parts_kernel(Attend a) {
     }
     a.out.at(row)[head * a.width + column] = sum * (1.0F / total);
     if (a.lse != nullptr && column == 0) a.lse[row * a.heads + head] = top + logf(total);
-  }
-}
-
-struct Written {
-  float* page;
-  std::int32_t row;
-  std::int32_t slot;
-};
-
-// Block (row): its key and value go to their places in the page.
-__global__ void kv_write_kernel(Rows<const float> k, Rows<const float> v, const Written* rows,
-                                Index kv_heads, Index width) {
-  const Written to = rows[blockIdx.x];
-  for (Index i = threadIdx.x; i < kv_heads * width; i += blockDim.x) {
-    const Index head = i / width;
-    float* const place = to.page + (2 * head * kKeyBlock + to.slot) * width + i % width;
-    place[0] = k.at(to.row)[i];
-    place[kKeyBlock * width] = v.at(to.row)[i];
   }
 }
 
@@ -261,19 +316,20 @@ void launch_attend(cudaStream_t stream, const LaunchShape& shape, const Attend& 
   }
 }
 
-// Tiles of queries of rows that are positions first_position .. of one sequence.
+// Tiles of queries of rows that are the last positions of one sequence.
 void add_tasks(std::vector<Task>& tasks, const SequenceRows& rows, Index keys) {
+  const auto length = static_cast<std::int32_t>(rows.first_position + rows.rows);
   for (Index done = 0; done < rows.rows; done += kQueryTile) {
     tasks.push_back({static_cast<std::int32_t>(rows.first_row + done),
                      static_cast<std::int32_t>(std::min<Index>(kQueryTile, rows.rows - done)),
-                     static_cast<std::int32_t>(rows.first_position + done),
+                     static_cast<std::int32_t>(rows.first_position + done), length,
                      static_cast<std::int32_t>(keys)});
   }
 }
 
 Index chunks_of(const std::vector<Task>& tasks) {
   Index keys = 0;
-  for (const Task& task : tasks) keys = std::max<Index>(keys, task.position + task.rows);
+  for (const Task& task : tasks) keys = std::max<Index>(keys, task.length);
   return (keys + kChunkKeys - 1) / kChunkKeys;
 }
 
@@ -315,13 +371,10 @@ static Result<> run_attention(const Launcher& launcher, const Task* tasks, Room 
   return {};
 }
 
-Result<> CudaDevice::check_form(const AttentionShape& shape) const {
+bool CudaDevice::on_tensor_cores(const AttentionShape& shape) const {
   const bool plain = shape.mask == AttentionMask::causal && shape.window == 0 &&
-                     shape.soft_cap == 0.0F && shape.slopes == nullptr &&
-                     shape.cache == CacheType::f32;
-  if (plain) return {};
-  return Error{ErrorCode::unsupported,
-               "attention on a GPU is causal, over fp32 keys, without window, cap or slopes"};
+                     shape.soft_cap == 0.0F && shape.slopes == nullptr;
+  return options_.inputs == Products::Inputs::bf16 && plain && shape.head_width <= kBf16WidthMax;
 }
 
 Bf16Attention CudaDevice::bf16_attention() {
@@ -335,18 +388,17 @@ Bf16Attention CudaDevice::bf16_attention() {
 
 Result<> CudaDevice::enqueue(const AttentionForward& args) {
   begin_op();
-  if (auto taken = check_form(args.shape); !taken) return taken;
   const AttentionShape& shape = args.shape;
-  if (options_.inputs == Products::Inputs::bf16 && shape.head_width <= kBf16WidthMax) {
+  if (on_tensor_cores(shape)) {
     if (auto ran = attention_forward_bf16(bf16_attention(), args); !ran) return ran;
     return end_op();
   }
-  Launcher launcher{
-      *this,
-      {},
-      {Rows(args.q), Rows(args.k), Rows(args.v), Rows(args.out), nullptr, nullptr, args.lse,
-       nullptr, shape.heads, shape.heads / shape.kv_heads, shape.head_width, 0, shape.scale},
-      args.q.rows};
+  Launcher launcher{*this,
+                    {},
+                    {Rows(args.q), Rows(args.k), Rows(args.v), Rows(args.out), nullptr, nullptr,
+                     args.lse, nullptr, shape.heads, shape.heads / shape.kv_heads, shape.head_width,
+                     0, Sight(shape), ScoreRule(shape), PageLayout(shape)},
+                    args.q.rows};
   for (std::size_t s = 0; s + 1 < args.sample_offsets.size(); ++s) {
     const Index first = args.sample_offsets[s];
     add_tasks(launcher.tasks, {first, args.sample_offsets[s + 1] - first, 0, {}}, first);
@@ -362,13 +414,13 @@ Result<> CudaDevice::enqueue(const AttentionForward& args) {
 
 Result<> CudaDevice::enqueue(const AttentionCached& args) {
   begin_op();
-  if (auto taken = check_form(args.shape); !taken) return taken;
   const AttentionShape& shape = args.shape;
   const Rows<const float> none{ConstMatrix{}};
   Launcher launcher{*this,
                     {},
                     {Rows(args.q), none, none, Rows(args.out), nullptr, nullptr, nullptr, nullptr,
-                     shape.heads, shape.heads / shape.kv_heads, shape.head_width, 0, shape.scale},
+                     shape.heads, shape.heads / shape.kv_heads, shape.head_width, 0, Sight(shape),
+                     ScoreRule(shape), PageLayout(shape)},
                     args.q.rows};
   std::vector<float*> pages;
   for (const SequenceRows& rows : args.sequences) {
@@ -389,26 +441,6 @@ Result<> CudaDevice::enqueue(const AttentionCached& args) {
       static_cast<Index>(std::bit_ceil(static_cast<std::size_t>(chunks_of(launcher.tasks))));
   auto ran = run_attention(launcher, *tasks, [this](Index count) { return scratch_floats(count); });
   if (!ran) return ran;
-  return end_op();
-}
-
-Result<> CudaDevice::enqueue(const KeyValueWrite& args) {
-  begin_op();
-  if (auto taken = check_form(args.shape); !taken) return taken;
-  std::vector<Written> rows;
-  for (const SequenceRows& sequence : args.sequences) {
-    for (Index r = 0; r < sequence.rows; ++r) {
-      const Index position = sequence.first_position + r;
-      rows.push_back({sequence.pages[static_cast<std::size_t>(position / kKeyBlock)],
-                      static_cast<std::int32_t>(sequence.first_row + r),
-                      static_cast<std::int32_t>(position % kKeyBlock)});
-    }
-  }
-  if (rows.empty()) return {};
-  auto list = stage(rows.data(), rows.size());
-  if (!list) return std::move(list).error();
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(rows.size()), 128U}), kv_write_kernel,
-               Rows(args.k), Rows(args.v), *list, args.shape.kv_heads, args.shape.head_width);
   return end_op();
 }
 

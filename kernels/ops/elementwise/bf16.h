@@ -19,6 +19,16 @@ namespace tutti::kernels {
 
 using Bf16 = std::uint16_t;
 
+// The arguments, as a device takes them.
+struct ToBf16 {
+  std::span<const float> from;
+  std::span<Bf16> to;
+};
+struct FromBf16 {
+  std::span<const Bf16> from;
+  std::span<float> to;
+};
+
 Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf16> to);
 Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<float> to);
 

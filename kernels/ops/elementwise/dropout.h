@@ -27,6 +27,22 @@ struct Dropout {
   ConstMatrix x;
   Matrix y;
 };
+
+// A rate as devices take it: 16 bits below `threshold` drop an element, the others are scaled.
+struct DropoutMask {
+  static constexpr double kDraws = 65536.0;  // values of the 16 bits
+
+  // `rate` in [0, 1].
+  explicit DropoutMask(double rate)
+      : threshold(static_cast<std::uint32_t>(rate * kDraws + 0.5)),
+        scale(static_cast<float>(kDraws / (kDraws - static_cast<double>(threshold)))) {}
+  // What is dropped is this share, so it is also what the others are scaled by.
+  bool keeps_any() const { return threshold < static_cast<std::uint32_t>(kDraws); }
+
+  std::uint32_t threshold;
+  float scale;
+};
+
 Result<> dropout(const OpContext& ctx, const Dropout& args);
 
 }  // namespace tutti::kernels

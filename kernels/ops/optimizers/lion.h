@@ -23,6 +23,21 @@ struct LionSettings {
   float factor = 1.0F;
 };
 
+// The settings as fp32 numbers: computed in double, rounded once; what kernels of all devices
+// compute with.
+struct LionConstants {
+  explicit LionConstants(const LionSettings& s)
+      : factor(s.factor),
+        keep(static_cast<float>(1.0 - s.rate * s.decay)),
+        rate(static_cast<float>(s.rate)),
+        beta1(static_cast<float>(s.beta1)),
+        rest1(static_cast<float>(1.0 - s.beta1)),
+        beta2(static_cast<float>(s.beta2)),
+        rest2(static_cast<float>(1.0 - s.beta2)) {}
+
+  float factor, keep, rate, beta1, rest1, beta2, rest2;
+};
+
 struct LionUpdate {
   LionSettings settings;
   std::span<float> weight;

@@ -15,6 +15,7 @@
 // invalid_argument; nothing is written then.
 #pragma once
 
+#include <cmath>
 #include <span>
 
 #include "kernels/ops/weight_hash.h"
@@ -30,6 +31,24 @@ struct ScheduleFreeSettings {
   double correction2 = 1.0;  // 1 - beta2^t
   double average = 1.0;
   float factor = 1.0F;
+};
+
+// The settings as fp32 numbers: computed in double, rounded once; what kernels of all devices
+// compute with.
+struct ScheduleFreeConstants {
+  explicit ScheduleFreeConstants(const ScheduleFreeSettings& s)
+      : factor(s.factor),
+        beta2(static_cast<float>(s.beta2)),
+        rest2(static_cast<float>(1.0 - s.beta2)),
+        root(static_cast<float>(std::sqrt(s.correction2))),
+        epsilon(static_cast<float>(s.epsilon)),
+        decay(static_cast<float>(s.decay)),
+        average(static_cast<float>(s.average)),
+        rate(static_cast<float>(s.rate)),
+        along(static_cast<float>(s.rate * (1.0 - s.beta1 * (1.0 - s.average)))) {}
+
+  float factor, beta2, rest2, root, epsilon, decay, average, rate;
+  float along;  // how far y goes along d
 };
 
 struct ScheduleFreeUpdate {

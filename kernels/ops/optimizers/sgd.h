@@ -23,6 +23,19 @@ struct SgdSettings {
   float factor = 1.0F;  // of the gradient: clip, token count and loss scale in one number
 };
 
+// The settings as fp32 numbers, rounded once; what kernels of all devices compute with.
+struct SgdConstants {
+  explicit SgdConstants(const SgdSettings& s)
+      : factor(s.factor),
+        decay(static_cast<float>(s.decay)),
+        momentum(static_cast<float>(s.momentum)),
+        rate(static_cast<float>(s.rate)),
+        nesterov(s.form == SgdSettings::Form::nesterov) {}
+
+  float factor, decay, momentum, rate;
+  bool nesterov;
+};
+
 struct SgdUpdate {
   SgdSettings settings;
   std::span<float> weight;

@@ -1,34 +1,17 @@
 // AdamW, block sums of squares and block hashes: passes over flattened parameters, one thread block
 // for each grid block.
-#include "kernels/cuda/device.h"
-#include "kernels/cuda/reduce.h"
-#include "kernels/cuda/xxh3.h"
 #include "kernels/ops/adamw.h"
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/optimizers/grid_range.h"
+#include "kernels/cuda/reduce.h"
 #include "kernels/ops/gradient_norm.h"
-#include "kernels/ops/weight_hash.h"
 
 namespace tutti::kernels::cuda {
 
 namespace {
 
-constexpr unsigned kThreads = kHashThreads;
-
-struct Range {
-  __device__ Range(Index count)
-      : begin(static_cast<Index>(blockIdx.x) * kGridBlock),
-        end(begin + kGridBlock < count ? begin + kGridBlock : count) {}
-  Index begin, end;
-};
-
-__device__ void store_hash(const float* values, const Range& range, Word* room, Hash128* hashes) {
-  const HashInput in{reinterpret_cast<const std::uint32_t*>(values + range.begin),
-                     static_cast<unsigned>(range.end - range.begin) * 4U};
-  const Hash hash = hash_by_block(in, room);
-  if (threadIdx.x == 0) {
-    hashes[blockIdx.x].low = hash.low;
-    hashes[blockIdx.x].high = hash.high;
-  }
-}
+constexpr unsigned kThreads = kGridThreads;
 
 struct AdamWArrays {
   float* weight;
@@ -39,10 +22,9 @@ struct AdamWArrays {
   Index count;
 };
 
-// Hashes what it has just written, while that is in the second-level cache.
 __global__ void __launch_bounds__(kThreads) adamw_kernel(AdamWArrays a, AdamWConstants c) {
   TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
-  const Range range(a.count);
+  const GridRange range(a.count);
   for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
     const float g = a.gradient[i] * c.factor;
     const float first = fmaf(c.beta1, a.first[i], c.rest1 * g);
@@ -52,14 +34,13 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(AdamWArrays a, AdamWCon
     a.first[i] = first;
     a.second[i] = second;
   }
-  __syncthreads();
-  if (a.hashes != nullptr) store_hash(a.weight, range, room, a.hashes);
+  hash_updated(a.weight, range, room, a.hashes);
 }
 
 __global__ void __launch_bounds__(kThreads)
     hash_blocks_kernel(const float* values, Index count, Hash128* hashes) {
   TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
-  store_hash(values, Range(count), room, hashes);
+  store_hash(values, GridRange(count), room, hashes);
 }
 
 // Each thread a chain in double precision over its elements, where a square of an fp32 number is
@@ -67,7 +48,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     square_sums_kernel(const float* values, Index count, double* sums) {
   TUTTI_SHARED(double, room, kThreads / kWarp);
-  const Range range(count);
+  const GridRange range(count);
   double sum = 0.0;
   for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
     const auto value = static_cast<double>(values[i]);
