@@ -19,7 +19,7 @@ void Decoder::initialise(const kernels::OpContext& ctx, std::uint64_t seed,
   for (const Parameter& parameter : layout_.parameters()) {
     const auto values = weights.subspan(parameter.offset, parameter.elements);
     if (parameter.init_deviation == 0) {
-      std::fill(values.begin(), values.end(), 1.0F);
+      std::fill(values.begin(), values.end(), parameter.init_value);
       continue;
     }
     must(kernels::fill_normal(

@@ -34,10 +34,10 @@ class Decoder {
   const DecoderDescription& description() const { return description_; }
   const ParameterLayout& layout() const { return layout_; }
 
-  // Fresh weights: norms are one; matrices are normal with the description's deviation, and those
-  // that write to the residual stream (attention output, feed-forward down) with 1/sqrt(2 * layers)
-  // of it (Radford et al. 2019). Each element is a function of (seed, parameter name, logical
-  // index) and of nothing else.
+  // Fresh weights: norms are one, biases zero; matrices are normal with the description's
+  // deviation, and those that write to the residual stream (attention output, feed-forward down)
+  // with 1/sqrt(2 * layers) of it (Radford et al. 2019). Each element is a function of (seed,
+  // parameter name, logical index) and of nothing else.
   void initialise(const kernels::OpContext& ctx, std::uint64_t seed,
                   std::span<float> weights) const;
 
@@ -59,6 +59,11 @@ struct LoadedModel {
 // Tensors that the model does not have (buffers of old writers, a tied head) are ignored. Errors:
 // those of read_config and SafetensorsReader; a missing tensor or a wrong shape is named.
 Result<LoadedModel> load_model(const std::filesystem::path& folder);
+
+class SafetensorsReader;
+// One parameter, by its name, or by the shorter one that the family's older files have.
+Result<> read_parameter(const SafetensorsReader& reader, const Decoder& decoder,
+                        const Parameter& parameter, std::span<float> values);
 
 // Only the decoder that `config.json` describes.
 Result<Decoder> load_decoder(const std::filesystem::path& folder);

@@ -48,6 +48,20 @@ Result<> check_heads(const DecoderDescription& d) {
   return {};
 }
 
+// What the passes cannot put together.
+Result<> check_parts(const DecoderDescription& d) {
+  if (d.projections == Projections::fused && d.kv_heads != d.heads) {
+    return Error{ErrorCode::unsupported,
+                 fmt::format("model: {} heads with {} key/value heads; in family `{}` query, key "
+                             "and value are one matrix of equal parts",
+                             d.heads, d.kv_heads, d.family)};
+  }
+  if (d.inner == FeedForward::gated && d.activation != kernels::Activation::silu) {
+    return Error{ErrorCode::unsupported, "model: gates other than SiLU's are not supported"};
+  }
+  return {};
+}
+
 Result<> check_reals(const DecoderDescription& d) {
   const auto wrong = [](std::string_view field, double value) {
     return Error{ErrorCode::invalid_argument, fmt::format("model: {} cannot be {}", field, value)};
@@ -96,11 +110,17 @@ Result<> check(const DecoderDescription& d) {
     if (!checked) return checked;
   }
   if (auto heads = check_heads(d); !heads) return heads;
+  if (auto parts = check_parts(d); !parts) return parts;
   return check_reals(d);
 }
 
 Result<DecoderDescription> describe(const spec::ModelSpec& model, std::uint32_t positions) {
-  DecoderDescription d;
+  const Family* const family = find_family(model.family);
+  if (family == nullptr) {
+    return Error{ErrorCode::unsupported, fmt::format("model: unknown family `{}` (known: {})",
+                                                     model.family, known_families())};
+  }
+  DecoderDescription d = family->parts();
   d.family = model.family;
   d.layers = model.layers;
   d.width = model.width;
@@ -111,7 +131,10 @@ Result<DecoderDescription> describe(const spec::ModelSpec& model, std::uint32_t 
                  fmt::format("model: width {} is not a multiple of heads {}", d.width, d.heads)};
   }
   d.head_dim = d.width / d.heads;
-  d.feed_forward = model.feed_forward != 0 ? model.feed_forward : (d.width * 8 / 3 + 63) / 64 * 64;
+  // Three matrices of a gated layer have the parameters of a plain one's two of 4 widths.
+  const std::uint32_t usual =
+      d.inner == FeedForward::gated ? (d.width * 8 / 3 + 63) / 64 * 64 : d.width * 4;
+  d.feed_forward = model.feed_forward != 0 ? model.feed_forward : usual;
   d.vocabulary = model.vocabulary;
   d.positions_max = positions;
   d.norm_epsilon = model.norm_epsilon;

@@ -13,10 +13,27 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/ops/elementwise/activation.h"
 #include "protocol/base/result.h"
 #include "protocol/spec/job_spec.h"
 
 namespace tutti::models {
+
+// rms: a weight (rms_norm.h); layer: a weight and a bias (layer_norm.h).
+enum class Norm : std::uint8_t { rms, layer };
+
+// rotary: queries and keys are turned. learned: a row of a table, positions_max of them, is added
+// to a token's embedding, so that no longer sequence can be run.
+enum class Positions : std::uint8_t { rotary, learned };
+
+// How a matrix of a linear layer lies: a row an output, or (Radford et al. 2019) a row an input.
+enum class WeightOrder : std::uint8_t { outputs, inputs };
+
+// Query, key and value as matrices of their own, or as bands of one.
+enum class Projections : std::uint8_t { separate, fused };
+
+// down(f(gate) * up), or down(f(up)).
+enum class FeedForward : std::uint8_t { gated, plain };
 
 // How rotary frequencies are stretched for long contexts. llama3: Dubey et al. 2024, as in
 // Transformers' `rope_type: llama3` (low frequencies divided by `factor`, a smooth ramp between the
@@ -39,12 +56,19 @@ struct DecoderDescription {
   std::uint32_t heads = 0;          // query heads
   std::uint32_t kv_heads = 0;       // divides heads
   std::uint32_t head_dim = 0;       // a multiple of 8; heads * head_dim need not be the width
-  std::uint32_t feed_forward = 0;   // F, the gated inner width
+  std::uint32_t feed_forward = 0;   // F, the inner width
   std::uint32_t vocabulary = 0;     // V
   std::uint32_t positions_max = 0;  // longest sequence that the model is made for
   double norm_epsilon = 1e-5;
   double rope_theta = 10'000;
   RopeScaling rope_scaling;
+  Norm norm = Norm::rms;
+  Positions positions = Positions::rotary;
+  WeightOrder order = WeightOrder::outputs;  // of layers; embeddings and head: outputs
+  Projections projections = Projections::separate;
+  FeedForward inner = FeedForward::gated;
+  kernels::Activation activation = kernels::Activation::silu;
+  bool biases = false;            // of all linear layers but the head
   bool tied = false;              // input embedding and output head are one matrix
   double init_deviation = 0.02;   // of fresh matrices
   std::int64_t begin_token = -1;  // -1: none

@@ -7,11 +7,11 @@
 
 #include "jobs/models/layer.h"
 #include "jobs/models/memory_plan.h"
+#include "jobs/models/parts/positions.h"
 #include "jobs/models/token_check.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/product.h"
-#include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/tensor/device.h"
 
@@ -29,8 +29,10 @@ struct InferencePlan {
     for (Band* band : {&x, &mid, &normed}) *band = plan.band(d.width);
     for (Band* band : {&query, &attended}) *band = plan.band(d.query_width());
     for (Band* band : {&key, &value}) *band = plan.band(d.kv_width());
-    for (Band* band : {&gate, &up}) *band = plan.band(d.feed_forward);
-    for (Band* band : {&cosine, &sine}) *band = plan.band(d.head_dim / 2);
+    gate = plan.band(d.inner == FeedForward::gated ? d.feed_forward : 0);
+    up = plan.band(d.feed_forward);
+    const Index angles = d.positions == Positions::rotary ? d.head_dim / 2 : 0;
+    for (Band* band : {&cosine, &sine}) *band = plan.band(angles);
     floats = plan.floats();
   }
 };
@@ -120,10 +122,6 @@ struct InferencePass::Impl {
   }
 
   const DecoderDescription& description() const { return decoder.description(); }
-  ConstMatrix head(const float* weights) const {
-    return ConstMatrix(weights + decoder.layout().at(Role::head).offset, description().vocabulary,
-                       description().width);
-  }
 
   Result<> check(std::span<const SequenceChunk> chunks, std::size_t rows_given) const;
   void gather(std::span<const SequenceChunk> chunks);
@@ -138,7 +136,8 @@ struct InferencePass::Impl {
   Matrix room_for_logits(const kernels::OpContext& ctx, Index rows);
   // Which memory a step uses: another number once some of it is another's.
   std::uint64_t memory_key(const ServingWeights& images) const;
-  void look_up(const kernels::OpContext& ctx, const WeightsInUse& weights, Matrix x) const;
+  ConstMatrix table(Role role, const float* arena) const;
+  void embed(const kernels::OpContext& ctx, const WeightsInUse& weights) const;
   void run_layers(const kernels::OpContext& ctx, const WeightsInUse& weights,
                   std::span<const SequenceChunk> chunks);
   Index keep_wanted(const kernels::OpContext& ctx, std::span<const SequenceChunk> chunks) const;
@@ -168,6 +167,9 @@ Result<> InferencePass::Impl::check(std::span<const SequenceChunk> chunks,
     if (auto checked = check_tokens(chunk.tokens, description().vocabulary); !checked) {
       return checked;
     }
+    const std::uint64_t end = std::uint64_t{chunk.cache->length()} + chunk.tokens.size();
+    const auto last = static_cast<std::int64_t>(end) - 1;
+    if (auto known = check_position(description(), last); !known) return known;
     rows += chunk.tokens.size();
     wanted += wanted_rows(chunk);
   }
@@ -222,15 +224,35 @@ LayerActivations InferencePass::Impl::activations(Index rows) const {
   return act;
 }
 
-void InferencePass::Impl::look_up(const kernels::OpContext& ctx, const WeightsInUse& weights,
-                                  Matrix x) const {
-  if (weights.images != nullptr) return weights.images->look_up(ctx, tokens, x);
-  const std::uint64_t table = decoder.layout().at(Role::embedding).offset;
-  must(kernels::embedding_forward(
-      ctx,
-      {.table = ConstMatrix(weights.arena + table, description().vocabulary, description().width),
-       .tokens = tokens,
-       .output = x}));
+// A table in the arena.
+ConstMatrix InferencePass::Impl::table(Role role, const float* arena) const {
+  const Parameter& parameter = decoder.layout().at(role);
+  return {arena + parameter.offset, static_cast<Index>(parameter.shape[0]),
+          static_cast<Index>(parameter.shape[1])};
+}
+
+// Tokens, and positions where the model has learned them.
+void InferencePass::Impl::embed(const kernels::OpContext& ctx, const WeightsInUse& weights) const {
+  const auto rows = static_cast<Index>(tokens.size());
+  const Matrix x = plan.x.view(memory, rows);
+  if (weights.images != nullptr) {
+    weights.images->look_up(ctx, tokens, x);
+  } else {
+    must(kernels::embedding_forward(
+        ctx, {.table = table(Role::embedding, weights.arena), .tokens = tokens, .output = x}));
+  }
+  if (description().positions == Positions::learned) {
+    return add_positions(
+        ctx, {.table = weights.images != nullptr ? weights.images->position_table()
+                                                 : table(Role::position_embedding, weights.arena),
+              .positions = positions,
+              .room = plan.mid.view(memory, rows),
+              .x = x});
+  }
+  must(kernels::rotary_angles(ctx, {.positions = positions,
+                                    .frequencies = frequencies,
+                                    .cosine = plan.cosine.view(memory, rows),
+                                    .sine = plan.sine.view(memory, rows)}));
 }
 
 void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const WeightsInUse& weights,
@@ -241,12 +263,8 @@ void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const Weight
                          .attention = attention_shape(description()),
                          .cosine = plan.cosine.view(memory, rows),
                          .sine = plan.sine.view(memory, rows)};
-  must(kernels::rotary_angles(ctx, {.positions = positions,
-                                    .frequencies = frequencies,
-                                    .cosine = plan.cosine.view(memory, rows),
-                                    .sine = plan.sine.view(memory, rows)}));
+  embed(ctx, weights);
   const LayerActivations act = activations(rows);
-  look_up(ctx, weights, act.x);
   for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
     const auto parameters = weights.images != nullptr
                                 ? weights.images->parameters(layer)
@@ -288,19 +306,18 @@ Index InferencePass::Impl::keep_wanted(const kernels::OpContext& ctx,
 void InferencePass::Impl::run_head(const kernels::OpContext& ctx, const WeightsInUse& weights,
                                    Matrix to) const {
   const Matrix normed = plan.normed.view(memory, to.rows);
-  const float* const norm = weights.images != nullptr
-                                ? weights.images->final_norm()
-                                : weights.arena + decoder.layout().at(Role::final_norm).offset;
-  must(kernels::rms_norm_forward(ctx, {.x = plan.x.view(memory, to.rows),
-                                       .weight = norm,
-                                       .y = normed,
-                                       .epsilon = static_cast<float>(description().norm_epsilon)}));
+  norm_forward(ctx, description(),
+               {.x = plan.x.view(memory, to.rows),
+                .parameters = weights.images != nullptr
+                                  ? weights.images->final_norm()
+                                  : models::final_norm(decoder.layout(), weights.arena),
+                .y = normed});
   kernels::Product product{
       .left = normed, .right = ConstMatrix(nullptr, to.columns, description().width), .output = to};
   if (weights.images != nullptr) {
     multiply(ctx, product, weights.images->head());
   } else {
-    product.right = head(weights.arena);
+    product.right = table(Role::head, weights.arena);
     must(kernels::product_nt(ctx, product));
   }
 }

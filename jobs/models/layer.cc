@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/product.h"
-#include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/silu_gate.h"
 #include "kernels/tensor/buffer.h"
@@ -12,42 +12,86 @@
 namespace tutti::models {
 
 using kernels::ChainStart;
-using kernels::product_nn;
 using kernels::product_nt;
-using kernels::product_tn;
 
 namespace {
+
+// Where the parameters of one layer lie in an arena.
+template <class Float>
+class LayerArena {
+ public:
+  LayerArena(const ParameterLayout& layout, std::uint32_t layer, Float* arena)
+      : layout_(layout), layer_(layer), arena_(arena) {}
+
+  Float* vector(Role role) const {
+    const Parameter* const parameter = layout_.find(role, layer_);
+    return parameter == nullptr ? nullptr : arena_ + parameter->offset;
+  }
+  NormParameters<Float> norm(Role weight, Role bias) const {
+    return {vector(weight), vector(bias)};
+  }
+  // Without data where the model has no such matrix.
+  kernels::BasicMatrix<Float> matrix(Role role) const {
+    const Parameter* const parameter = layout_.find(role, layer_);
+    if (parameter == nullptr) return {};
+    return {arena_ + parameter->offset, static_cast<Index>(parameter->shape[0]),
+            static_cast<Index>(parameter->shape[1])};
+  }
+  LinearParameters<Float> linear(Role weight, Role bias) const {
+    return {matrix(weight), vector(bias)};
+  }
+  // The index-th third of the outputs of query, key and value in one.
+  LinearParameters<Float> third(Index index) const {
+    const LinearParameters<Float> all = linear(Role::projections, Role::projections_bias);
+    const bool in_rows = layout_.order() == WeightOrder::outputs;
+    const Index width = (in_rows ? all.weight.rows : all.weight.columns) / 3;
+    return {in_rows ? all.weight.row_range(index * width, width)
+                    : all.weight.column_range(index * width, width),
+            all.bias == nullptr ? nullptr : all.bias + index * width};
+  }
+
+ private:
+  const ParameterLayout& layout_;
+  std::uint32_t layer_;
+  Float* arena_;
+};
 
 template <class Float>
 LayerParameters<Float> parameters_in(const ParameterLayout& layout, std::uint32_t layer,
                                      Float* arena) {
-  const auto matrix = [&](Role role) {
-    const Parameter& parameter = layout.at(role, layer);
-    return kernels::BasicMatrix<Float>(arena + parameter.offset,
-                                       static_cast<Index>(parameter.shape[0]),
-                                       static_cast<Index>(parameter.shape[1]));
-  };
+  const LayerArena<Float> own(layout, layer, arena);
   LayerParameters<Float> parameters;
-  parameters.attention_norm = arena + layout.at(Role::attention_norm, layer).offset;
-  parameters.feed_forward_norm = arena + layout.at(Role::feed_forward_norm, layer).offset;
-  parameters.query = matrix(Role::query);
-  parameters.key = matrix(Role::key);
-  parameters.value = matrix(Role::value);
-  parameters.output = matrix(Role::output);
-  parameters.gate = matrix(Role::gate);
-  parameters.up = matrix(Role::up);
-  parameters.down = matrix(Role::down);
+  parameters.attention_norm = own.norm(Role::attention_norm, Role::attention_norm_bias);
+  parameters.feed_forward_norm = own.norm(Role::feed_forward_norm, Role::feed_forward_norm_bias);
+  if (layout.find(Role::projections, layer) != nullptr) {
+    parameters.query = own.third(0);
+    parameters.key = own.third(1);
+    parameters.value = own.third(2);
+  } else {
+    parameters.query = {own.matrix(Role::query)};
+    parameters.key = {own.matrix(Role::key)};
+    parameters.value = {own.matrix(Role::value)};
+  }
+  parameters.output = own.linear(Role::output, Role::output_bias);
+  parameters.gate = {own.matrix(Role::gate)};
+  parameters.up = own.linear(Role::up, Role::up_bias);
+  parameters.down = own.linear(Role::down, Role::down_bias);
   return parameters;
 }
 
-// y = x w^T, by the image of w where the pass has one.
-void linear(const LayerContext& ctx, const kernels::Product& product,
-            WeightImage LayerImages::*image) {
-  if (ctx.images != nullptr) return multiply(ctx.op, product, ctx.images->*image);
-  must(product_nt(ctx.op, product));
+// By the image of the weight where the pass has one.
+void linear(const LayerContext& ctx, const LinearParameters<const float>& parameters,
+            kernels::Product product, WeightImage LayerImages::*image) {
+  if (ctx.images == nullptr) {
+    return linear_forward(ctx.op, ctx.description.order, parameters, product);
+  }
+  product.right = parameters.weight;
+  product.bias = parameters.bias;
+  multiply(ctx.op, product, ctx.images->*image);
 }
 
 void rotate(const LayerContext& ctx, Matrix x, kernels::RotaryApply::Direction direction) {
+  if (ctx.description.positions != Positions::rotary) return;
   must(kernels::rotary_apply(ctx.op, {.x = x,
                                       .head_width = ctx.attention.head_width,
                                       .cosine = ctx.cosine,
@@ -55,36 +99,57 @@ void rotate(const LayerContext& ctx, Matrix x, kernels::RotaryApply::Direction d
                                       .direction = direction}));
 }
 
-// The gradients of y = x w^T: the weight's chain goes on, dx begins or goes on.
-void linear_backward(const kernels::OpContext& op, ConstMatrix dy, ConstMatrix x, Matrix dweight) {
-  must(product_tn(op, {.left = dy, .right = x, .output = dweight, .start = ChainStart::output}));
+// A linear layer of `ctx` in backward: the gradients of its parameters, and into `dx` that of what
+// it read.
+struct LinearStep {
+  const LayerContext& ctx;
+  ConstMatrix x;
+  Matrix dx;
+
+  void parameters(ConstMatrix dy, const LinearParameters<float>& gradients) const {
+    linear_backward(ctx.op, ctx.description.order, dy, x, gradients);
+  }
+  void input(ConstMatrix dy, const LinearParameters<const float>& parameters,
+             ChainStart start = ChainStart::zero) const {
+    linear_input_gradient(ctx.op, ctx.description.order, dy, parameters, dx, start);
+  }
+};
+
+// dinner holds the gradient of the inner rows; from it those of gate and up.
+void inner_backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
+                    const LayerParameters<float>& gradients, const LayerActivations& act,
+                    const LayerScratch& scratch) {
+  const LinearStep from_norm{ctx, act.feed_forward_normed, scratch.dnormed};
+  const Matrix dinner = scratch.dinner;
+  if (ctx.description.inner == FeedForward::plain) {
+    must(kernels::activation_backward(
+        ctx.op, {.kind = ctx.description.activation, .dy = dinner, .x = act.up, .dx = dinner}));
+    from_norm.parameters(dinner, gradients.up);
+    return from_norm.input(dinner, weights.up);
+  }
+  must(kernels::silu_gate_backward(
+      ctx.op, {.dy = dinner, .gate = act.gate, .up = act.up, .dgate = dinner, .dup = scratch.dup}));
+  from_norm.parameters(dinner, gradients.gate);
+  from_norm.parameters(scratch.dup, gradients.up);
+  from_norm.input(dinner, weights.gate);
+  from_norm.input(scratch.dup, weights.up, ChainStart::output);
 }
 
 void feed_forward_backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
                            const LayerParameters<float>& gradients, const LayerActivations& act,
                            const LayerScratch& scratch, Matrix dx) {
-  linear_backward(ctx.op, dx, act.inner, gradients.down);
-  must(product_nn(ctx.op, {.left = dx, .right = weights.down, .output = scratch.dinner}));
-  must(kernels::silu_gate_backward(ctx.op, {.dy = scratch.dinner,
-                                            .gate = act.gate,
-                                            .up = act.up,
-                                            .dgate = scratch.dinner,
-                                            .dup = scratch.dup}));
-  const Matrix dgate = scratch.dinner;
-  linear_backward(ctx.op, dgate, act.feed_forward_normed, gradients.gate);
-  linear_backward(ctx.op, scratch.dup, act.feed_forward_normed, gradients.up);
-  must(product_nn(ctx.op, {.left = dgate, .right = weights.gate, .output = scratch.dnormed}));
-  must(product_nn(ctx.op, {.left = scratch.dup,
-                           .right = weights.up,
-                           .output = scratch.dnormed,
-                           .start = ChainStart::output}));
-  must(kernels::rms_norm_backward(ctx.op, {.dy = scratch.dnormed,
-                                           .x = act.mid,
-                                           .weight = weights.feed_forward_norm,
-                                           .inverse = act.feed_forward_inverse,
-                                           .dx = dx,
-                                           .dweight = gradients.feed_forward_norm,
-                                           .residual = dx}));
+  const LinearStep from_inner{ctx, act.inner, scratch.dinner};
+  from_inner.parameters(dx, gradients.down);
+  from_inner.input(dx, weights.down);
+  inner_backward(ctx, weights, gradients, act, scratch);
+  norm_backward(ctx.op, ctx.description,
+                {.dy = scratch.dnormed,
+                 .x = act.mid,
+                 .parameters = weights.feed_forward_norm,
+                 .kept = act.feed_forward_norm,
+                 .dx = dx,
+                 .gradients = gradients.feed_forward_norm,
+                 .residual = dx});
 }
 
 void projections_backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
@@ -93,26 +158,21 @@ void projections_backward(const LayerContext& ctx, const LayerParameters<const f
   using Direction = kernels::RotaryApply::Direction;
   rotate(ctx, scratch.dquery, Direction::backward);
   rotate(ctx, scratch.dkey, Direction::backward);
-  linear_backward(ctx.op, scratch.dquery, act.attention_normed, gradients.query);
-  linear_backward(ctx.op, scratch.dkey, act.attention_normed, gradients.key);
-  linear_backward(ctx.op, scratch.dvalue, act.attention_normed, gradients.value);
-  must(product_nn(ctx.op,
-                  {.left = scratch.dquery, .right = weights.query, .output = scratch.dnormed}));
-  must(product_nn(ctx.op, {.left = scratch.dkey,
-                           .right = weights.key,
-                           .output = scratch.dnormed,
-                           .start = ChainStart::output}));
-  must(product_nn(ctx.op, {.left = scratch.dvalue,
-                           .right = weights.value,
-                           .output = scratch.dnormed,
-                           .start = ChainStart::output}));
-  must(kernels::rms_norm_backward(ctx.op, {.dy = scratch.dnormed,
-                                           .x = act.x,
-                                           .weight = weights.attention_norm,
-                                           .inverse = act.attention_inverse,
-                                           .dx = dx,
-                                           .dweight = gradients.attention_norm,
-                                           .residual = dx}));
+  const LinearStep from_norm{ctx, act.attention_normed, scratch.dnormed};
+  from_norm.parameters(scratch.dquery, gradients.query);
+  from_norm.parameters(scratch.dkey, gradients.key);
+  from_norm.parameters(scratch.dvalue, gradients.value);
+  from_norm.input(scratch.dquery, weights.query);
+  from_norm.input(scratch.dkey, weights.key, ChainStart::output);
+  from_norm.input(scratch.dvalue, weights.value, ChainStart::output);
+  norm_backward(ctx.op, ctx.description,
+                {.dy = scratch.dnormed,
+                 .x = act.x,
+                 .parameters = weights.attention_norm,
+                 .kept = act.attention_norm,
+                 .dx = dx,
+                 .gradients = gradients.attention_norm,
+                 .residual = dx});
 }
 
 }  // namespace
@@ -176,43 +236,59 @@ kernels::AttentionShape attention_shape(const DecoderDescription& description) {
 
 void project(const LayerContext& ctx, const LayerParameters<const float>& weights,
              const LayerActivations& act) {
-  must(kernels::rms_norm_forward(ctx.op,
-                                 {.x = act.x,
-                                  .weight = weights.attention_norm,
-                                  .y = act.attention_normed,
-                                  .epsilon = static_cast<float>(ctx.description.norm_epsilon),
-                                  .inverse = act.attention_inverse}));
+  norm_forward(ctx.op, ctx.description,
+               {.x = act.x,
+                .parameters = weights.attention_norm,
+                .y = act.attention_normed,
+                .kept = act.attention_norm});
   const ConstMatrix normed = act.attention_normed;
-  linear(ctx, {.left = normed, .right = weights.query, .output = act.query}, &LayerImages::query);
-  linear(ctx, {.left = normed, .right = weights.key, .output = act.key}, &LayerImages::key);
-  linear(ctx, {.left = normed, .right = weights.value, .output = act.value}, &LayerImages::value);
+  linear(ctx, weights.query, {.left = normed, .right = {}, .output = act.query},
+         &LayerImages::query);
+  linear(ctx, weights.key, {.left = normed, .right = {}, .output = act.key}, &LayerImages::key);
+  linear(ctx, weights.value, {.left = normed, .right = {}, .output = act.value},
+         &LayerImages::value);
   rotate(ctx, act.query, kernels::RotaryApply::Direction::forward);
   rotate(ctx, act.key, kernels::RotaryApply::Direction::forward);
 }
 
-void finish(const LayerContext& ctx, const LayerParameters<const float>& weights,
-            const LayerActivations& act, Matrix out) {
-  linear(ctx, {.left = act.attended, .right = weights.output, .output = act.mid, .residual = act.x},
-         &LayerImages::output);
-  must(kernels::rms_norm_forward(ctx.op,
-                                 {.x = act.mid,
-                                  .weight = weights.feed_forward_norm,
-                                  .y = act.feed_forward_normed,
-                                  .epsilon = static_cast<float>(ctx.description.norm_epsilon),
-                                  .inverse = act.feed_forward_inverse}));
+namespace {
+
+// normed -> inner.
+void widen(const LayerContext& ctx, const LayerParameters<const float>& weights,
+           const LayerActivations& act) {
   const ConstMatrix normed = act.feed_forward_normed;
-  linear(ctx, {.left = normed, .right = weights.gate, .output = act.gate}, &LayerImages::gate);
-  kernels::Product up{.left = normed, .right = weights.up, .output = act.up};
+  const bool gated = ctx.description.inner == FeedForward::gated;
+  if (gated) {
+    linear(ctx, weights.gate, {.left = normed, .right = {}, .output = act.gate},
+           &LayerImages::gate);
+  }
+  kernels::Product up{.left = normed, .right = {}, .output = act.up};
   const bool keeps_up = act.inner.data != act.up.data;
   if (!keeps_up) {
-    up.activation = kernels::Activation::silu;
-    up.gate = act.gate;
+    up.activation = ctx.description.activation;
+    if (gated) up.gate = act.gate;
   }
-  linear(ctx, up, &LayerImages::up);
-  if (keeps_up) {
-    must(kernels::silu_gate_forward(ctx.op, {.gate = act.gate, .up = act.up, .y = act.inner}));
-  }
-  linear(ctx, {.left = act.inner, .right = weights.down, .output = out, .residual = act.mid},
+  linear(ctx, weights.up, up, &LayerImages::up);
+  if (!keeps_up) return;
+  must(gated ? kernels::silu_gate_forward(ctx.op, {.gate = act.gate, .up = act.up, .y = act.inner})
+             : kernels::activation_forward(
+                   ctx.op, {.kind = ctx.description.activation, .x = act.up, .y = act.inner}));
+}
+
+}  // namespace
+
+void finish(const LayerContext& ctx, const LayerParameters<const float>& weights,
+            const LayerActivations& act, Matrix out) {
+  linear(ctx, weights.output,
+         {.left = act.attended, .right = {}, .output = act.mid, .residual = act.x},
+         &LayerImages::output);
+  norm_forward(ctx.op, ctx.description,
+               {.x = act.mid,
+                .parameters = weights.feed_forward_norm,
+                .y = act.feed_forward_normed,
+                .kept = act.feed_forward_norm});
+  widen(ctx, weights, act);
+  linear(ctx, weights.down, {.left = act.inner, .right = {}, .output = out, .residual = act.mid},
          &LayerImages::down);
 }
 
@@ -221,8 +297,9 @@ void backward(const LayerContext& ctx, const LayerParameters<const float>& weigh
               const LayerScratch& scratch, std::span<const std::int32_t> sample_offsets,
               Matrix dx) {
   feed_forward_backward(ctx, weights, gradients, act, scratch, dx);
-  linear_backward(ctx.op, dx, act.attended, gradients.output);
-  must(product_nn(ctx.op, {.left = dx, .right = weights.output, .output = scratch.dattended}));
+  const LinearStep from_attended{ctx, act.attended, scratch.dattended};
+  from_attended.parameters(dx, gradients.output);
+  from_attended.input(dx, weights.output);
   must(kernels::attention_backward(ctx.op, {.shape = ctx.attention,
                                             .q = act.query,
                                             .k = act.key,

@@ -3,6 +3,9 @@
 //   mid = x   + output(attention(rotate(query, key), value of norm(x)))
 //   out = mid + down(silu(gate) * up of norm(mid))
 //
+// The description says which norm it is, whether queries and keys are turned, whether the inner
+// layer has a gate or is f(up), and whether linear layers have biases.
+//
 // Attention itself sits between project() and finish(): training attends within the batch, serving
 // to cached pages.
 //
@@ -18,6 +21,8 @@
 
 #include "jobs/models/description.h"
 #include "jobs/models/parameters.h"
+#include "jobs/models/parts/linear.h"
+#include "jobs/models/parts/norm.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/weights/packed_weight.h"
@@ -38,9 +43,8 @@ void must(const Result<>& result);
 // One layer's parameters inside an arena: of weights (float = const float) or of gradients.
 template <class Float>
 struct LayerParameters {
-  Float* attention_norm = nullptr;
-  Float* feed_forward_norm = nullptr;
-  kernels::BasicMatrix<Float> query, key, value, output, gate, up, down;
+  NormParameters<Float> attention_norm, feed_forward_norm;
+  LinearParameters<Float> query, key, value, output, gate, up, down;
 };
 
 // A matrix as products of few rows read it: one of the two images.
@@ -60,20 +64,28 @@ LayerParameters<const float> layer_weights(const ParameterLayout& layout, std::u
 LayerParameters<float> layer_gradients(const ParameterLayout& layout, std::uint32_t layer,
                                        float* arena);
 
+// The norm behind the last layer, in an arena of weights or of gradients.
+template <class Float>
+NormParameters<Float> final_norm(const ParameterLayout& layout, Float* arena) {
+  const Parameter* const bias = layout.find(Role::final_norm_bias);
+  return {arena + layout.at(Role::final_norm).offset,
+          bias == nullptr ? nullptr : arena + bias->offset};
+}
+
 // What every layer of a pass has in common.
 struct LayerContext {
   const kernels::OpContext& op;
   const DecoderDescription& description;
   kernels::AttentionShape attention;
-  ConstMatrix cosine;  // [rows, head_dim / 2]
+  ConstMatrix cosine;  // [rows, head_dim / 2]; rotary positions only
   ConstMatrix sine;
   const LayerImages* images = nullptr;  // read in place of this layer's matrices; null: none
 };
 
 kernels::AttentionShape attention_shape(const DecoderDescription& description);
 
-// Kept from forward to backward. Serving lets out be x and keeps no inverses; its inner is up,
-// which the gate then multiplies as its product ends.
+// Kept from forward to backward. Serving lets out be x and keeps no statistics; its inner is up,
+// which becomes f(up) or is multiplied by the gate as its product ends.
 struct LayerActivations {
   Matrix x;
   Matrix attention_normed;
@@ -86,9 +98,9 @@ struct LayerActivations {
   Matrix gate;
   Matrix up;
   Matrix inner;
-  float* attention_inverse = nullptr;     // [rows]
-  float* feed_forward_inverse = nullptr;  // [rows]
-  float* lse = nullptr;                   // [rows, heads]
+  NormStatistics attention_norm;
+  NormStatistics feed_forward_norm;
+  float* lse = nullptr;  // [rows, heads]
 };
 
 // x -> query and key (rotated), value.
@@ -101,8 +113,8 @@ void finish(const LayerContext& ctx, const LayerParameters<const float>& weights
 // Memory for the gradients of activations, shared by all layers.
 struct LayerScratch {
   Matrix dnormed;    // [rows, C]
-  Matrix dinner;     // [rows, F]; becomes the gate's gradient
-  Matrix dup;        // [rows, F]
+  Matrix dinner;     // [rows, F]; becomes the gate's gradient, or that of up
+  Matrix dup;        // [rows, F]; where there is a gate
   Matrix dattended;  // [rows, heads * head_dim]
   Matrix dquery;
   Matrix dkey;

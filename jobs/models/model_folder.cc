@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include "jobs/models/decoder.h"
+#include "jobs/models/families/family.h"
 #include "jobs/models/safetensors.h"
 #include "protocol/base/file.h"
 
@@ -34,12 +35,23 @@ Result<> write_tensors(const ParameterLayout& layout, std::span<const float> wei
 
 }  // namespace
 
+Result<> read_parameter(const SafetensorsReader& reader, const Decoder& decoder,
+                        const Parameter& parameter, std::span<float> values) {
+  std::string_view name = parameter.name;
+  const std::string_view prefix = find_family(decoder.description().family)->prefix;
+  if (!prefix.empty() && name.starts_with(prefix) && reader.find(name) == nullptr) {
+    const std::string_view shorter = name.substr(prefix.size());
+    if (reader.find(shorter) != nullptr) name = shorter;
+  }
+  return reader.read(name, parameter.shape, values);
+}
+
 Result<> load_weights(const Decoder& decoder, const path& folder, std::span<float> weights) {
   TUTTI_ASSERT(weights.size() == decoder.layout().elements());
   auto reader = SafetensorsReader::open_folder(folder);
   if (!reader) return reader.error();
   for (const Parameter& parameter : decoder.layout().parameters()) {
-    auto read = reader->read(parameter.name, parameter.shape, part(weights, parameter));
+    auto read = read_parameter(*reader, decoder, parameter, part(weights, parameter));
     if (!read) return read;
   }
   return {};

@@ -28,19 +28,29 @@ namespace tutti::models {
 inline constexpr std::uint64_t kGridElements = 65'536;
 inline constexpr std::uint64_t kArenaAlignment = 16;  // elements: 64 bytes, a cache line
 
-// What a parameter is used for. Per layer where `layer` below says so.
+// What a parameter is used for. Per layer where `layer` below says so. Which of them a model has
+// follows from its description.
 enum class Role : std::uint8_t {
   embedding,
+  position_embedding,
   attention_norm,
+  attention_norm_bias,
   query,
   key,
   value,
+  projections,  // query, key and value in one: bands of outputs in this order
+  projections_bias,
   output,
+  output_bias,
   feed_forward_norm,
+  feed_forward_norm_bias,
   gate,
   up,
+  up_bias,
   down,
+  down_bias,
   final_norm,
+  final_norm_bias,
   head,
 };
 
@@ -48,12 +58,13 @@ struct Parameter {
   std::string name;  // Hugging Face's
   Role role = Role::embedding;
   std::uint32_t layer = 0;           // 0 for those outside layers
-  std::vector<std::uint64_t> shape;  // logical, row-major; a matrix is [out, in]
+  std::vector<std::uint64_t> shape;  // logical, row-major; a layer's matrix as WeightOrder says
   std::uint64_t elements = 0;
   std::uint64_t offset = 0;  // in an arena
   bool decay = false;        // weight decay applies: matrices only
   bool trainable = true;
-  double init_deviation = 0;  // normal with this deviation; 0: all ones
+  double init_deviation = 0;  // normal with this deviation; 0: all are init_value
+  float init_value = 1;
 };
 
 // One cell of the grid.
@@ -79,10 +90,15 @@ class ParameterLayout {
   // Parameters proper, without padding.
   std::uint64_t parameter_count() const { return parameter_count_; }
 
+  // How the matrices of layers lie.
+  WeightOrder order() const { return order_; }
+
   // The parameter of this name, or null. A tied head's name finds the embedding.
   const Parameter* find(std::string_view name) const;
   // The parameter in this role; a tied head is the embedding.
   const Parameter& at(Role role, std::uint32_t layer = 0) const;
+  // The same, or null where the model has none in it.
+  const Parameter* find(Role role, std::uint32_t layer = 0) const;
 
  private:
   std::vector<Parameter> parameters_;
@@ -92,6 +108,7 @@ class ParameterLayout {
   std::uint64_t gradient_elements_ = 0;
   std::uint64_t parameter_count_ = 0;
   std::string tied_name_;
+  WeightOrder order_ = WeightOrder::outputs;
 };
 
 }  // namespace tutti::models

@@ -50,10 +50,11 @@ const FormatName* find_format(std::string_view name) {
 // A layer's matrices: where their shapes and their images are.
 struct LayerMatrix {
   Role role;
-  kernels::BasicMatrix<const float> LayerParameters<const float>::*shape;
+  LinearParameters<const float> LayerParameters<const float>::*shape;
   WeightImage LayerImages::*image;
 };
 using Shapes = LayerParameters<const float>;
+// Query, key and value first: the order of their bands where they are one.
 constexpr LayerMatrix kMatrices[] = {
     {Role::query, &Shapes::query, &LayerImages::query},
     {Role::key, &Shapes::key, &LayerImages::key},
@@ -63,6 +64,11 @@ constexpr LayerMatrix kMatrices[] = {
     {Role::up, &Shapes::up, &LayerImages::up},
     {Role::down, &Shapes::down, &LayerImages::down},
 };
+
+// Kept in fp32 in every format, and not as images.
+bool is_plain(const Parameter& parameter) {
+  return parameter.shape.size() == 1 || parameter.role == Role::position_embedding;
+}
 
 Index size_of(const Parameter& parameter) { return static_cast<Index>(parameter.elements); }
 
@@ -90,14 +96,15 @@ std::span<const std::string_view> serving_formats() {
 }
 
 // Takes parameters in the order of the layout. The pieces of what is made, in that order, are what
-// a cache keeps: the norms, then the table and images.
+// a cache keeps: what is plain, then the table and images.
 struct ServingWeights::Maker {
   const kernels::OpContext& ctx;
   const Decoder& decoder;
   const FormatName& format;
   const MappedImages* kept = nullptr;  // pieces that are viewed in place of being made
   ServingWeights made;
-  Index norms_used = 0;
+  Index plain_used = 0;
+  std::vector<float> turned;  // the last matrix that lay a row an input
   std::vector<std::span<const std::byte>> pieces;
 
   // The next of the kept pieces.
@@ -115,19 +122,19 @@ struct ServingWeights::Maker {
     made.number_ = ++last_number;
     made.parameters_.resize(decoder.description().layers);
     made.images_.resize(decoder.description().layers);
-    Index norms = 0;
+    Index plain = 0;
     for (const Parameter& parameter : decoder.layout().parameters()) {
-      if (parameter.shape.size() == 1) norms += size_of(parameter);
+      if (is_plain(parameter)) plain += size_of(parameter);
     }
-    made.norms_ = kernels::FloatBuffer(norms, ctx.device);
-    const auto bytes = std::as_bytes(made.norms_.span());
+    made.plain_ = kernels::FloatBuffer(plain, ctx.device);
+    const auto bytes = std::as_bytes(made.plain_.span());
     if (kept == nullptr) {
       pieces.push_back(bytes);
       return {};
     }
     const auto piece = next(bytes.size());
     if (!piece) return piece.error();
-    std::memcpy(made.norms_.data(), *piece, bytes.size());
+    std::memcpy(made.plain_.data(), *piece, bytes.size());
     return {};
   }
 
@@ -139,9 +146,8 @@ struct ServingWeights::Maker {
     return image;
   }
 
-  Result<WeightImage> image(const Parameter& parameter, const float* values) {
-    const ConstMatrix weight(values, static_cast<Index>(parameter.shape[0]),
-                             static_cast<Index>(parameter.shape[1]));
+  // Of a matrix [outputs, inputs]; `name` is its tensor's.
+  Result<WeightImage> image(std::string_view name, ConstMatrix weight) {
     if (kept != nullptr) return kept_image(weight.rows, weight.columns);
     WeightImage image;
     if (!format.format) {
@@ -153,7 +159,7 @@ struct ServingWeights::Maker {
     auto quantised = kernels::quantise_weight(ctx, *format.format, weight);
     if (!quantised) {
       return Error(quantised.error())
-          .with_context(fmt::format("tensor `{}` as {}", parameter.name, format.name));
+          .with_context(fmt::format("tensor `{}` as {}", name, format.name));
     }
     image.quantised = *std::move(quantised);
     pieces.emplace_back(image.quantised.image(), image.quantised.bytes());
@@ -166,11 +172,63 @@ struct ServingWeights::Maker {
     return {};
   }
 
-  Result<> norm(const Parameter& parameter, const float* values, const float*& place) {
-    float* const to = made.norms_.data() + norms_used;
-    norms_used += size_of(parameter);
-    place = to;
+  Result<> plain(const Parameter& parameter, const float* values) {
+    float* const to = made.plain_.data() + plain_used;
+    plain_used += size_of(parameter);
+    place(parameter, to);
     return kept != nullptr ? Result<>() : put(to, values, parameter.elements * sizeof(float));
+  }
+
+  // Where the passes look for it.
+  void place(const Parameter& parameter, const float* at) {
+    LayerParameters<const float>& layer = made.parameters_[parameter.layer];
+    switch (parameter.role) {
+      case Role::final_norm: made.final_norm_.weight = at; return;
+      case Role::final_norm_bias: made.final_norm_.bias = at; return;
+      case Role::attention_norm: layer.attention_norm.weight = at; return;
+      case Role::attention_norm_bias: layer.attention_norm.bias = at; return;
+      case Role::feed_forward_norm: layer.feed_forward_norm.weight = at; return;
+      case Role::feed_forward_norm_bias: layer.feed_forward_norm.bias = at; return;
+      case Role::output_bias: layer.output.bias = at; return;
+      case Role::up_bias: layer.up.bias = at; return;
+      case Role::down_bias: layer.down.bias = at; return;
+      case Role::projections_bias: {
+        const Index third = size_of(parameter) / 3;
+        layer.query.bias = at;
+        layer.key.bias = at + third;
+        layer.value.bias = at + 2 * third;
+        return;
+      }
+      case Role::position_embedding:
+        made.positions_ = ConstMatrix(at, static_cast<Index>(parameter.shape[0]),
+                                      static_cast<Index>(parameter.shape[1]));
+        return;
+      default: TUTTI_ASSERT(false);
+    }
+  }
+
+  // A layer's matrix as [outputs, inputs]; `values` are not read where images are kept.
+  ConstMatrix by_outputs(const Parameter& parameter, const float* values) {
+    const auto rows = static_cast<Index>(parameter.shape[0]);
+    const auto columns = static_cast<Index>(parameter.shape[1]);
+    if (decoder.layout().order() == WeightOrder::outputs) return {values, rows, columns};
+    if (kept != nullptr) return {nullptr, columns, rows};
+    turned.resize(parameter.elements);
+    for (Index row = 0; row < rows; ++row) {
+      for (Index column = 0; column < columns; ++column) {
+        turned[static_cast<std::size_t>(column * rows + row)] = values[row * columns + column];
+      }
+    }
+    return {turned.data(), columns, rows};
+  }
+
+  Result<> layer_matrix(const Parameter& parameter, const LayerMatrix& which, ConstMatrix weight) {
+    auto made_image = image(parameter.name, weight);
+    if (!made_image) return made_image.error();
+    const ConstMatrix shape(nullptr, weight.rows, weight.columns);
+    (made.parameters_[parameter.layer].*which.shape).weight = shape;
+    made.images_[parameter.layer].*which.image = *std::move(made_image);
+    return {};
   }
 
   Result<> table(const Parameter& parameter, std::span<const float> values) {
@@ -203,24 +261,24 @@ struct ServingWeights::Maker {
     }
     if (parameter.role == Role::head ||
         (parameter.role == Role::embedding && decoder.description().tied)) {
-      auto head = image(parameter, values.data());
+      auto head = image(parameter.name, {values.data(), static_cast<Index>(parameter.shape[0]),
+                                         static_cast<Index>(parameter.shape[1])});
       if (!head) return head.error();
       made.head_ = *std::move(head);
     }
-    LayerParameters<const float>& layer = made.parameters_[parameter.layer];
-    switch (parameter.role) {
-      case Role::final_norm: return norm(parameter, values.data(), made.final_norm_);
-      case Role::attention_norm: return norm(parameter, values.data(), layer.attention_norm);
-      case Role::feed_forward_norm: return norm(parameter, values.data(), layer.feed_forward_norm);
-      default: break;
-    }
+    if (is_plain(parameter)) return plain(parameter, values.data());
     const auto* const matrix = std::ranges::find(kMatrices, parameter.role, &LayerMatrix::role);
-    if (matrix == std::end(kMatrices)) return {};
-    auto made_image = image(parameter, values.data());
-    if (!made_image) return made_image.error();
-    layer.*matrix->shape = ConstMatrix(nullptr, static_cast<Index>(parameter.shape[0]),
-                                       static_cast<Index>(parameter.shape[1]));
-    made.images_[parameter.layer].*matrix->image = *std::move(made_image);
+    if (matrix != std::end(kMatrices)) {
+      return layer_matrix(parameter, *matrix, by_outputs(parameter, values.data()));
+    }
+    if (parameter.role != Role::projections) return {};
+    const ConstMatrix all = by_outputs(parameter, values.data());
+    const Index third = all.rows / 3;
+    for (Index i = 0; i < 3; ++i) {
+      const float* const from = all.data == nullptr ? nullptr : all.row(i * third);
+      auto done = layer_matrix(parameter, kMatrices[i], {from, third, all.columns});
+      if (!done) return done;
+    }
     return {};
   }
 
@@ -285,7 +343,8 @@ Result<ServingWeights> ServingWeights::make(const kernels::OpContext& ctx, const
                                             std::string_view format, const Source& source) {
   const auto found = named(format);
   if (!found) return found.error();
-  Maker maker{.ctx = ctx, .decoder = decoder, .format = **found, .made = {}, .pieces = {}};
+  Maker maker{
+      .ctx = ctx, .decoder = decoder, .format = **found, .made = {}, .turned = {}, .pieces = {}};
   if (auto taken = maker.take_all(source); !taken) return taken.error();
   return std::move(maker.made);
 }
@@ -309,7 +368,7 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
   auto reader = SafetensorsReader::open_folder(folder);
   if (!reader) return reader.error();
   const Source source = [&](const Parameter& parameter, std::span<float> values) {
-    return reader->read(parameter.name, parameter.shape, values);
+    return read_parameter(*reader, decoder, parameter, values);
   };
   if (!cache.keeps() || ctx.device != nullptr || !is_quantised(**found)) {
     return make(ctx, decoder, format, source);
@@ -322,6 +381,7 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
                  .format = **found,
                  .kept = &*kept,
                  .made = {},
+                 .turned = {},
                  .pieces = {}};
     if (auto taken = viewer.take_all(source)) {
       viewer.made.mapped_ = *std::move(kept);
@@ -330,7 +390,8 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
       TUTTI_LOG_WARNING("models", "images of weights are made anew: {}", taken.error().message);
     }
   }
-  Maker maker{.ctx = ctx, .decoder = decoder, .format = **found, .made = {}, .pieces = {}};
+  Maker maker{
+      .ctx = ctx, .decoder = decoder, .format = **found, .made = {}, .turned = {}, .pieces = {}};
   if (auto taken = maker.take_all(source); !taken) return taken.error();
   cache.store(ctx, *key, maker.pieces);
   return std::move(maker.made);
@@ -342,14 +403,20 @@ Result<std::uint64_t> ServingWeights::device_bytes(const Decoder& decoder,
   if (!found) return found.error();
   const std::optional<kernels::WeightFormat> kept = (*found)->format;
   const bool tied = decoder.description().tied;
+  const bool turned = decoder.layout().order() == WeightOrder::inputs;
   const auto image = [&](const Parameter& parameter) {
     if (!kept) return parameter.elements * sizeof(float);
-    return std::uint64_t{kernels::QuantisedWeight::image_bytes(
-        *kept, static_cast<Index>(parameter.shape[0]), static_cast<Index>(parameter.shape[1]))};
+    const bool of_layer = parameter.role != Role::embedding && parameter.role != Role::head;
+    const std::size_t outputs = turned && of_layer ? 1 : 0;
+    const Index pieces = parameter.role == Role::projections ? 3 : 1;
+    return static_cast<std::uint64_t>(pieces) *
+           kernels::QuantisedWeight::image_bytes(
+               *kept, static_cast<Index>(parameter.shape[outputs]) / pieces,
+               static_cast<Index>(parameter.shape[1 - outputs]));
   };
   std::uint64_t bytes = 0;
   for (const Parameter& parameter : decoder.layout().parameters()) {
-    if (parameter.shape.size() == 1) {
+    if (is_plain(parameter)) {
       bytes += parameter.elements * sizeof(float);
     } else if (parameter.role != Role::embedding) {
       bytes += image(parameter);
@@ -368,7 +435,7 @@ Result<std::uint64_t> ServingWeights::device_bytes(const Decoder& decoder,
 
 std::uint64_t ServingWeights::bytes() const {
   std::uint64_t bytes =
-      bytes_of(head_) + table_.size() + static_cast<std::uint64_t>(norms_.size()) * sizeof(float);
+      bytes_of(head_) + table_.size() + static_cast<std::uint64_t>(plain_.size()) * sizeof(float);
   for (const LayerImages& layer : images_) {
     for (const LayerMatrix& matrix : kMatrices) bytes += bytes_of(layer.*matrix.image);
   }

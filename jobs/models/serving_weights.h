@@ -7,10 +7,10 @@
 //              to int8 before each product (kernels/ops/weights/quantised_weight.h)
 //   nf4        codes of a table, activations in fp32
 //
-// Norms stay fp32. A token's row of embeddings is looked up in fp32, or in bf16 where matrices are
-// not fp32. A token's logits depend on its own sequence only, in every format, and are the same on
-// every CPU path and for any number of threads. A device's products by formats other than fp32 have
-// the CPU's bits; its norms and attention have their own.
+// Norms, biases and learned positions stay fp32. A token's row of embeddings is looked up in fp32,
+// or in bf16 where matrices are not fp32. A token's logits depend on its own sequence only, in
+// every format, and are the same on every CPU path and for any number of threads. A device's
+// products by formats other than fp32 have the CPU's bits; its norms and attention have their own.
 //
 // Quantised images of a folder's weights are kept in a cache (image_cache.h) under the hash of all
 // its parameters: a later start on a CPU with the same weights and format maps them. fp32 and bf16
@@ -61,7 +61,9 @@ class ServingWeights {
     return parameters_[layer];
   }
   const LayerImages& images(std::uint32_t layer) const { return images_[layer]; }
-  const float* final_norm() const { return final_norm_; }
+  const NormParameters<const float>& final_norm() const { return final_norm_; }
+  // Learned positions; without data where the model has none.
+  ConstMatrix position_table() const { return positions_; }
   const WeightImage& head() const { return head_; }
   void look_up(const kernels::OpContext& ctx, std::span<const std::int32_t> tokens,
                Matrix out) const;
@@ -73,8 +75,10 @@ class ServingWeights {
   std::vector<LayerParameters<const float>> parameters_;
   std::vector<LayerImages> images_;
   WeightImage head_;
-  kernels::FloatBuffer norms_;
-  const float* final_norm_ = nullptr;
+  // Norms, biases and learned positions, one after the other.
+  kernels::FloatBuffer plain_;
+  NormParameters<const float> final_norm_;
+  ConstMatrix positions_;
   // The table of embeddings, in fp32 or bf16: of our own or in the mapping; neither: the head's
   // image is it.
   Index table_rows_ = 0;

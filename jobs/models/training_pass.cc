@@ -6,12 +6,12 @@
 
 #include "jobs/models/layer.h"
 #include "jobs/models/memory_plan.h"
+#include "jobs/models/parts/positions.h"
 #include "jobs/models/token_check.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/elementwise/clear.h"
 #include "kernels/ops/embedding.h"
-#include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/tensor/device.h"
 
@@ -21,14 +21,14 @@ namespace {
 
 struct LayerBands {
   Band x, attention_normed, query, key, value, attended, mid, feed_forward_normed, gate, up, inner;
-  Band attention_inverse, feed_forward_inverse, lse;
+  Band attention_mean, attention_inverse, feed_forward_mean, feed_forward_inverse, lse;
 };
 
 // Where everything lies. Activations of all layers are kept for backward; gradients of activations
 // share one set.
 struct TrainingPlan {
   std::vector<LayerBands> layers;
-  Band last, last_normed, last_inverse;
+  Band last, last_normed, last_mean, last_inverse;
   Band dx, dnormed, dinner, dup, dattended, dquery, dkey, dvalue;
   Band cosine, sine, losses;
   Index floats = 0;
@@ -37,6 +37,9 @@ struct TrainingPlan {
     MemoryPlan plan(limits.rows_max);
     const Index query = d.query_width();
     const Index kv = d.kv_width();
+    const Index gate = d.inner == FeedForward::gated ? d.feed_forward : 0;
+    const Index mean = d.norm == Norm::layer ? 1 : 0;
+    const Index angles = d.positions == Positions::rotary ? d.head_dim / 2 : 0;
     for (std::uint32_t layer = 0; layer < d.layers; ++layer) {
       LayerBands bands;
       for (Band* band :
@@ -45,18 +48,22 @@ struct TrainingPlan {
       }
       for (Band* band : {&bands.query, &bands.attended}) *band = plan.band(query);
       for (Band* band : {&bands.key, &bands.value}) *band = plan.band(kv);
-      for (Band* band : {&bands.gate, &bands.up, &bands.inner}) *band = plan.band(d.feed_forward);
+      bands.gate = plan.band(gate);
+      for (Band* band : {&bands.up, &bands.inner}) *band = plan.band(d.feed_forward);
       for (Band* band : {&bands.attention_inverse, &bands.feed_forward_inverse}) {
         *band = plan.band(1);
       }
+      for (Band* band : {&bands.attention_mean, &bands.feed_forward_mean}) *band = plan.band(mean);
       bands.lse = plan.band(d.heads);
       layers.push_back(bands);
     }
     for (Band* band : {&last, &last_normed, &dx, &dnormed}) *band = plan.band(d.width);
-    for (Band* band : {&dinner, &dup}) *band = plan.band(d.feed_forward);
+    dinner = plan.band(d.feed_forward);
+    dup = plan.band(gate);
     for (Band* band : {&dattended, &dquery}) *band = plan.band(query);
     for (Band* band : {&dkey, &dvalue}) *band = plan.band(kv);
-    for (Band* band : {&cosine, &sine}) *band = plan.band(d.head_dim / 2);
+    for (Band* band : {&cosine, &sine}) *band = plan.band(angles);
+    last_mean = plan.band(mean);
     for (Band* band : {&last_inverse, &losses}) *band = plan.band(1);
     floats = plan.floats();
   }
@@ -103,6 +110,9 @@ struct TrainingPass::Impl {
   LayerActivations activations(std::uint32_t layer, Index rows) const;
   LayerScratch scratch(Index rows) const;
   ConstMatrix matrix(Role role, const float* arena) const;
+  NormStatistics last_norm(Index rows) const;
+  void embed(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch);
+  void embed_backward(const kernels::OpContext& ctx, const TokenBatch& batch, float* gradients);
 
   void run_layers(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch);
   void run_loss(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch,
@@ -141,6 +151,12 @@ Result<> TrainingPass::Impl::check(std::span<const float> weights, const TokenBa
   }
   for (const std::int32_t position : batch.positions) {
     if (position < 0) return refuse(fmt::format("position {} is negative", position));
+    if (auto known = check_position(description(), position); !known) return known;
+  }
+  for (std::size_t sample = 0; batch.positions.empty() && sample + 1 < batch.offsets.size();
+       ++sample) {
+    const std::int32_t rows_of = batch.offsets[sample + 1] - batch.offsets[sample];
+    if (auto known = check_position(description(), rows_of - 1); !known) return known;
   }
   return {};
 }
@@ -176,8 +192,10 @@ LayerActivations TrainingPass::Impl::activations(std::uint32_t layer, Index rows
           .gate = bands.gate.view(memory, rows),
           .up = bands.up.view(memory, rows),
           .inner = bands.inner.view(memory, rows),
-          .attention_inverse = bands.attention_inverse.view(memory, rows).data,
-          .feed_forward_inverse = bands.feed_forward_inverse.view(memory, rows).data,
+          .attention_norm = {bands.attention_mean.view(memory, rows).data,
+                             bands.attention_inverse.view(memory, rows).data},
+          .feed_forward_norm = {bands.feed_forward_mean.view(memory, rows).data,
+                                bands.feed_forward_inverse.view(memory, rows).data},
           .lse = bands.lse.view(memory, rows).data};
 }
 
@@ -192,20 +210,58 @@ LayerScratch TrainingPass::Impl::scratch(Index rows) const {
 }
 
 ConstMatrix TrainingPass::Impl::matrix(Role role, const float* arena) const {
-  return {arena + decoder.layout().at(role).offset, static_cast<Index>(description().vocabulary),
-          static_cast<Index>(description().width)};
+  const Parameter& parameter = decoder.layout().at(role);
+  return {arena + parameter.offset, static_cast<Index>(parameter.shape[0]),
+          static_cast<Index>(parameter.shape[1])};
+}
+
+NormStatistics TrainingPass::Impl::last_norm(Index rows) const {
+  return {plan.last_mean.view(memory, rows).data, plan.last_inverse.view(memory, rows).data};
+}
+
+// Tokens, and positions where the model has learned them.
+void TrainingPass::Impl::embed(const kernels::OpContext& ctx, const float* weights,
+                               const TokenBatch& batch) {
+  const auto rows = static_cast<Index>(batch.tokens.size());
+  const Matrix x = plan.layers.front().x.view(memory, rows);
+  must(kernels::embedding_forward(
+      ctx, {.table = matrix(Role::embedding, weights), .tokens = batch.tokens, .output = x}));
+  if (description().positions == Positions::learned) {
+    return add_positions(ctx, {.table = matrix(Role::position_embedding, weights),
+                               .positions = positions(batch),
+                               .room = plan.dnormed.view(memory, rows),
+                               .x = x});
+  }
+  must(kernels::rotary_angles(ctx, {.positions = positions(batch),
+                                    .frequencies = frequencies,
+                                    .cosine = plan.cosine.view(memory, rows),
+                                    .sine = plan.sine.view(memory, rows)}));
+}
+
+void TrainingPass::Impl::embed_backward(const kernels::OpContext& ctx, const TokenBatch& batch,
+                                        float* gradients) {
+  const ParameterLayout& layout = decoder.layout();
+  const Matrix dx = plan.dx.view(memory, static_cast<Index>(batch.tokens.size()));
+  const auto add = [&](std::span<const std::int32_t> rows, std::uint64_t place, Role role) {
+    const Parameter& table = layout.at(role);
+    must(kernels::embedding_backward(
+        ctx, {.dout = dx,
+              .tokens = rows,
+              .dtable = Matrix(gradients + place, static_cast<Index>(table.shape[0]),
+                               static_cast<Index>(table.shape[1]))}));
+  };
+  // A tied matrix is used twice; this use has its own place behind the parameters.
+  add(batch.tokens, description().tied ? layout.elements() : layout.at(Role::embedding).offset,
+      Role::embedding);
+  if (const Parameter* const table = layout.find(Role::position_embedding)) {
+    add(positions(batch), table->offset, Role::position_embedding);
+  }
 }
 
 void TrainingPass::Impl::run_layers(const kernels::OpContext& ctx, const float* weights,
                                     const TokenBatch& batch) {
   const auto rows = static_cast<Index>(batch.tokens.size());
-  must(kernels::rotary_angles(ctx, {.positions = positions(batch),
-                                    .frequencies = frequencies,
-                                    .cosine = plan.cosine.view(memory, rows),
-                                    .sine = plan.sine.view(memory, rows)}));
-  must(kernels::embedding_forward(ctx, {.table = matrix(Role::embedding, weights),
-                                        .tokens = batch.tokens,
-                                        .output = plan.layers.front().x.view(memory, rows)}));
+  embed(ctx, weights, batch);
   const LayerContext layer_ctx = layer_context(ctx, rows);
   for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
     const auto parameters = layer_weights(decoder.layout(), layer, weights);
@@ -222,12 +278,11 @@ void TrainingPass::Impl::run_layers(const kernels::OpContext& ctx, const float* 
     const Band& out = is_last ? plan.last : plan.layers[layer + 1].x;
     finish(layer_ctx, parameters, act, out.view(memory, rows));
   }
-  must(kernels::rms_norm_forward(ctx,
-                                 {.x = plan.last.view(memory, rows),
-                                  .weight = weights + decoder.layout().at(Role::final_norm).offset,
-                                  .y = plan.last_normed.view(memory, rows),
-                                  .epsilon = static_cast<float>(description().norm_epsilon),
-                                  .inverse = plan.last_inverse.view(memory, rows).data}));
+  norm_forward(ctx, description(),
+               {.x = plan.last.view(memory, rows),
+                .parameters = final_norm(decoder.layout(), weights),
+                .y = plan.last_normed.view(memory, rows),
+                .kept = last_norm(rows)});
 }
 
 // `gradients` null: forward only.
@@ -259,13 +314,13 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const f
   }
   const auto rows = static_cast<Index>(batch.tokens.size());
   const Matrix dx = plan.dx.view(memory, rows);
-  const std::uint64_t norm = decoder.layout().at(Role::final_norm).offset;
-  must(kernels::rms_norm_backward(ctx, {.dy = plan.dnormed.view(memory, rows),
-                                        .x = plan.last.view(memory, rows),
-                                        .weight = weights + norm,
-                                        .inverse = plan.last_inverse.view(memory, rows).data,
-                                        .dx = dx,
-                                        .dweight = gradients + norm}));
+  norm_backward(ctx, description(),
+                {.dy = plan.dnormed.view(memory, rows),
+                 .x = plan.last.view(memory, rows),
+                 .parameters = final_norm(decoder.layout(), weights),
+                 .kept = last_norm(rows),
+                 .dx = dx,
+                 .gradients = final_norm(decoder.layout(), gradients)});
   if (auto told = tell(); !told) return told;
   const LayerContext layer_ctx = layer_context(ctx, rows);
   for (std::uint32_t layer = description().layers; layer-- > 0;) {
@@ -274,13 +329,7 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const f
              scratch(rows), batch.offsets, dx);
     if (auto told = tell(); !told) return told;
   }
-  // A tied matrix is used twice; this use has its own place behind the parameters.
-  float* table = description().tied ? gradients + decoder.layout().elements()
-                                    : gradients + decoder.layout().at(Role::embedding).offset;
-  must(kernels::embedding_backward(
-      ctx, {.dout = dx,
-            .tokens = batch.tokens,
-            .dtable = Matrix(table, description().vocabulary, description().width)}));
+  embed_backward(ctx, batch, gradients);
   return {};
 }
 
@@ -300,8 +349,13 @@ std::vector<kernels::IndexRange> backward_order(const ParameterLayout& layout) {
   for (const Parameter& parameter : all) layers = std::max(layers, parameter.layer + 1);
   const auto place = [&](const Parameter& parameter) -> std::size_t {
     if (parameter.role == Role::head) return 0;
-    if (parameter.role == Role::final_norm) return 1;
-    if (parameter.role == Role::embedding) return std::size_t{layers} + 2;
+    switch (parameter.role) {
+      case Role::final_norm:
+      case Role::final_norm_bias: return 1;
+      case Role::embedding:
+      case Role::position_embedding: return std::size_t{layers} + 2;
+      default: break;
+    }
     return std::size_t{layers} + 1 - parameter.layer;
   };
   std::vector<kernels::IndexRange> order(std::size_t{layers} + 3);

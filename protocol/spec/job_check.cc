@@ -169,7 +169,14 @@ class JobCheck {
                    fmt::format("model.heads {} is not a multiple of model.kv_heads {}", model.heads,
                                model.kv_heads));
     }
-    if (model.feed_forward == 0) {
+    if (model.family == "gpt2" && model.kv_heads != model.heads) {
+      return wrong("model.kv_heads",
+                   fmt::format("model.kv_heads {} is not model.heads {}: a gpt2 has as many",
+                               model.kv_heads, model.heads));
+    }
+    if (model.feed_forward == 0 && model.family == "gpt2") {
+      model.feed_forward = 4 * model.width;
+    } else if (model.feed_forward == 0) {
       constexpr std::uint32_t kMultiple = 64;
       const std::uint32_t exact = (model.width * 8 + 2) / 3;
       model.feed_forward = (exact + kMultiple - 1) / kMultiple * kMultiple;

@@ -11,8 +11,8 @@ constexpr double kMillion =
 constexpr double kArrayMax = 100'000;  // tasks that one record holds
 constexpr double kStepsMax = 1e15;     // exact in a double, which JSON readers use
 
-constexpr std::string_view kFamilies[] = {"llama"};
-constexpr std::string_view kFamiliesLater[] = {"gpt2",  "qwen2", "qwen3",  "mistral",
+constexpr std::string_view kFamilies[] = {"gpt2", "llama"};
+constexpr std::string_view kFamiliesLater[] = {"qwen2", "qwen3", "mistral",
                                                "gemma", "bert",  "mixtral"};
 constexpr std::string_view kPrecisions[] = {"fp32", "bf16"};
 constexpr std::string_view kPrecisionsLater[] = {"fp16", "fp8"};
@@ -57,7 +57,8 @@ const Key kKeys[] = {
      "key and value heads, a divisor of heads; 0: as many as heads"},
     {"model.feed_forward", whole(0, kMillion), kTrain, kOptional,
      reach<&J::model, &M::feed_forward>,
-     "inner size of the feed-forward part; 0: 8/3 of width, rounded up to a multiple of 64"},
+     "inner size of the feed-forward part; 0: 8/3 of width, rounded up to a multiple of 64 "
+     "(gpt2: 4 widths)"},
     {"model.vocabulary", whole(1, 16'777'216), kTrain, kOptional, reach<&J::model, &M::vocabulary>,
      "token ids that the model knows"},
     {"model.rope_theta", number(1, 1e9), kTrain, kOptional, reach<&J::model, &M::rope_theta>,

@@ -22,12 +22,12 @@ enum class JobKind { train, serve, generate, evaluate, tune, check, benchmark, r
 // model.
 struct ModelSpec {
   std::string path;
-  std::string family;  // llama
+  std::string family;  // gpt2, llama
   std::uint32_t layers = 0;
   std::uint32_t width = 0;  // hidden size, a multiple of heads
   std::uint32_t heads = 0;
   std::uint32_t kv_heads = 0;      // 0 in YAML: as many as heads
-  std::uint32_t feed_forward = 0;  // 0 in YAML: 8/3 of width, rounded up to a multiple of 64
+  std::uint32_t feed_forward = 0;  // 0 in YAML: 8/3 of width, up to a multiple of 64; gpt2: 4 of it
   std::uint32_t vocabulary = 0;
   double rope_theta = 10'000;
   double norm_epsilon = 1e-5;

@@ -6,7 +6,7 @@
 namespace tutti::models {
 
 std::span<const Family> families() {
-  static const std::array kFamilies = {kLlama};
+  static const std::array kFamilies = {kGpt2, kLlama};
   return kFamilies;
 }
 

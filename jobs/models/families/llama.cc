@@ -11,6 +11,12 @@ namespace json = boost::json;
 
 namespace {
 
+DecoderDescription parts() {
+  DecoderDescription description;
+  description.family = "llama";
+  return description;
+}
+
 // Transformers up to 4 writes `rope_theta` and `rope_scaling`; 5 writes both in `rope_parameters`.
 // The kind is `rope_type`, in old files `type`.
 void read_rope(ConfigReader& config, DecoderDescription& description) {
@@ -52,8 +58,7 @@ void refuse_other_arithmetic(ConfigReader& config) {
 
 Result<DecoderDescription> read(const json::object& object) {
   ConfigReader config(object);
-  DecoderDescription description;
-  description.family = "llama";
+  DecoderDescription description = parts();
   description.layers = config.count("num_hidden_layers");
   description.width = config.count("hidden_size");
   description.heads = config.count("num_attention_heads");
@@ -144,12 +149,12 @@ std::string tensor_name(Role role, std::uint32_t layer) {
     case Role::down: return in_layer("mlp.down_proj");
     case Role::final_norm: return "model.norm.weight";
     case Role::head: return "lm_head.weight";
+    default: return {};
   }
-  return {};
 }
 
 }  // namespace
 
-const Family kLlama = {"llama", "llama", read, write, tensor_name};
+const Family kLlama = {"llama", "llama", read, write, tensor_name, parts};
 
 }  // namespace tutti::models

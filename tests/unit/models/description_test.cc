@@ -9,12 +9,11 @@ namespace tutti::models {
 namespace {
 
 DecoderDescription small(std::string_view family) {
-  DecoderDescription d;
-  d.family = family;
+  DecoderDescription d = find_family(family)->parts();
   d.layers = 2;
   d.width = 32;
   d.heads = 4;
-  d.kv_heads = 2;
+  d.kv_heads = d.projections == Projections::fused ? 4 : 2;
   d.head_dim = 8;
   d.feed_forward = 48;
   d.vocabulary = 80;
@@ -44,6 +43,8 @@ TEST_CASE("description: config.json written by a family reads as the same descri
     d.tied = true;
     d.begin_token = 1;
     d.end_tokens = {2, 5};
+    CHECK(*parse_config(to_config_json(d)) == d);
+    if (d.positions != Positions::rotary) continue;
     d.rope_theta = 500'000;
     d.rope_scaling = {RopeScaling::Kind::llama3, 8, 1, 4, 64};
     CHECK(*parse_config(to_config_json(d)) == d);
@@ -73,7 +74,7 @@ TEST_CASE("description: a wrong config.json is one line that names the key") {
   CHECK(error("[]").code == ErrorCode::corrupt);
   CHECK(error("{}") == Error{ErrorCode::invalid_argument, "`model_type` is missing"});
   CHECK(error(config_with("model_type", "\"gpt9\"")) ==
-        Error{ErrorCode::unsupported, "model_type `gpt9` is not supported (known: llama)"});
+        Error{ErrorCode::unsupported, "model_type `gpt9` is not supported (known: gpt2, llama)"});
   CHECK(error(config_with("hidden_size", "")) ==
         Error{ErrorCode::invalid_argument, "`hidden_size` is missing"});
   CHECK(error(config_with("num_hidden_layers", "-1")).message ==
@@ -112,7 +113,39 @@ TEST_CASE("description: a spec's model gets its defaults and its limits") {
   model.heads = 6;
   model.family = "lama";
   CHECK(describe(model, 256).error() ==
-        Error{ErrorCode::unsupported, "model: unknown family `lama` (known: llama)"});
+        Error{ErrorCode::unsupported, "model: unknown family `lama` (known: gpt2, llama)"});
+}
+
+TEST_CASE("description: what a GPT-2's config.json leaves out, and what it may not say") {
+  const std::string shape =
+      R"("model_type": "gpt2", "n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 80)";
+  const auto d = parse_config("{" + shape + "}");
+  REQUIRE(d);
+  CHECK(d->norm == Norm::layer);
+  CHECK(d->positions == Positions::learned);
+  CHECK(d->positions_max == 1024);
+  CHECK(d->feed_forward == 128);
+  CHECK(d->activation == kernels::Activation::gelu_tanh);
+  CHECK(d->tied);
+  const auto with = [&](std::string_view more) {
+    return parse_config("{" + shape + ", " + std::string(more) + "}");
+  };
+  CHECK(with(R"("activation_function": "gelu", "n_inner": null)")->activation ==
+        kernels::Activation::gelu);
+  CHECK(with(R"("activation_function": "mish")").error() ==
+        Error{ErrorCode::unsupported, "activation_function `mish` is not supported"});
+  CHECK(with(R"("scale_attn_by_inverse_layer_idx": true)").error().code == ErrorCode::unsupported);
+  CHECK(with(R"("scale_attn_weights": false)").error().code == ErrorCode::unsupported);
+
+  spec::ModelSpec model;
+  model.family = "gpt2";
+  model.layers = 2;
+  model.width = 32;
+  model.heads = 4;
+  model.vocabulary = 80;
+  CHECK(describe(model, 16)->feed_forward == 128);
+  model.kv_heads = 2;
+  CHECK(describe(model, 16).error().message.find("one matrix of equal parts") != std::string::npos);
 }
 
 TEST_CASE("description: a model folder without config.json is not found") {

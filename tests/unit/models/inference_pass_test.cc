@@ -16,9 +16,9 @@ using test::small_description;
 
 class Server {
  public:
-  explicit Server(int threads = 1)
+  explicit Server(int threads = 1, std::string_view family = "llama")
       : pool_(threads),
-        decoder_(*Decoder::create(small_description())),
+        decoder_(*Decoder::create(small_description(family))),
         weights_(static_cast<kernels::Index>(decoder_.layout().elements())),
         pass_(decoder_, {.rows_max = 200, .samples_max = 4}) {
     decoder_.initialise(ctx(), 42, weights_.span());
@@ -61,14 +61,16 @@ bool same(std::span<const float> a, std::span<const float> b) {
 }  // namespace
 
 TEST_CASE("inference pass: chunks, single tokens and threads give the bits of one prefill") {
-  Server server;
+  const auto& family = GENERATE(from_range(families().begin(), families().end()));
+  INFO(family.name);
+  Server server(1, family.name);
   const Samples samples({150}, 101, 5);
   const std::span<const std::int32_t> prompt = samples.tokens;
   KvCache whole_cache = server.cache(150);
   const auto whole = server.run({{&whole_cache, prompt, LogitRows::all}}, prompt.size());
   for (const std::vector<std::size_t>& cuts :
        {std::vector<std::size_t>{1, 64, 70}, {63, 65, 128}, {149}, {5, 6, 7, 8, 9, 10}}) {
-    Server other(2);
+    Server other(2, family.name);
     KvCache cache = other.cache(200);
     std::vector<float> logits;
     std::size_t from = 0;
@@ -117,7 +119,11 @@ TEST_CASE("inference pass: a sequence's logits do not depend on its neighbours")
 }
 
 TEST_CASE("inference pass: log-probabilities are those of training, bit for bit") {
-  Server server(2);
+  const auto& family = GENERATE(from_range(families().begin(), families().end()));
+  const bool packed = GENERATE(false, true);
+  INFO(family.name);
+  Server server(2, family.name);
+  if (packed) server.pack();
   const Samples samples({100, 64, 7}, 101, 8);
   std::vector<float> losses(samples.tokens.size());
   TrainingPass training(server.decoder(), {.rows_max = 171, .samples_max = 3});

@@ -70,4 +70,30 @@ TEST_CASE("parameters: a tied head is the embedding, with room for a second grad
   CHECK(untied.at(Role::key, 1).shape == std::vector<std::uint64_t>{24, 72});
 }
 
+TEST_CASE("parameters: a GPT-2 has the tensors of its files, a row an input") {
+  spec::ModelSpec model;
+  model.family = "gpt2";
+  model.layers = 2;
+  model.width = 64;
+  model.heads = 4;
+  model.vocabulary = 90;
+  const ParameterLayout layout(*describe(model, 32));
+  using Shape = std::vector<std::uint64_t>;
+  CHECK(layout.find("transformer.h.1.attn.c_attn.weight")->shape == Shape{64, 192});
+  CHECK(layout.find("transformer.h.1.attn.c_attn.bias")->shape == Shape{192});
+  CHECK(layout.find("transformer.h.0.mlp.c_fc.weight")->shape == Shape{64, 256});
+  CHECK(layout.find("transformer.h.0.mlp.c_proj.weight")->shape == Shape{256, 64});
+  CHECK(layout.find("transformer.wpe.weight")->shape == Shape{32, 64});
+  CHECK(layout.find("lm_head.weight") == &layout.at(Role::embedding));
+  CHECK(layout.find(Role::gate) == nullptr);
+  CHECK(layout.find(Role::query, 1) == nullptr);
+  CHECK(layout.parameters().size() == 2 * 12 + 4);
+  for (const Parameter& parameter : layout.parameters()) {
+    INFO(parameter.name);
+    const bool bias = parameter.name.ends_with(".bias");
+    CHECK(parameter.init_value == (bias ? 0.0F : 1.0F));
+    CHECK(parameter.decay == (parameter.shape.size() == 2));
+  }
+}
+
 }  // namespace tutti::models

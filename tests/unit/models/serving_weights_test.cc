@@ -18,8 +18,8 @@ using test::Samples;
 using test::small_description;
 
 // Matrices of whole blocks of 256, as the largest formats want them.
-DecoderDescription description_of_blocks() {
-  DecoderDescription d = small_description();
+DecoderDescription description_of_blocks(std::string_view family = "llama") {
+  DecoderDescription d = small_description(family);
   d.width = 256;
   d.head_dim = 64;
   d.feed_forward = 512;
@@ -85,7 +85,9 @@ double error_of(std::string_view format) {
 }  // namespace
 
 TEST_CASE("serving weights: in every format a token has the same bits alone and in a prompt") {
-  const Model model;
+  const auto& family = GENERATE(from_range(families().begin(), families().end()));
+  INFO(family.name);
+  const Model model(description_of_blocks(family.name));
   const Samples samples({40}, 101, 5);
   for (const std::string_view format : serving_formats()) {
     INFO(format);
@@ -100,7 +102,9 @@ TEST_CASE("serving weights: in every format a token has the same bits alone and 
 }
 
 TEST_CASE("serving weights: fewer bits stay near fp32, and choose its token where it is sure") {
-  const Model model;
+  const auto& family = GENERATE(from_range(families().begin(), families().end()));
+  INFO(family.name);
+  const Model model(description_of_blocks(family.name));
   const Samples samples({100}, 101, 6);
   const auto exact = model.logits(*model.in("fp32"), samples.tokens, 100, 1);
   const double size = root_mean_square(exact);

@@ -114,12 +114,33 @@ class Model {
 // Longer than a block of keys, shorter than a vector, one token.
 Samples ragged() { return Samples({70, 1, 5, 40, 17}, 101, 3); }
 
+// Each family, with and without tied embeddings.
+std::vector<DecoderDescription> all_descriptions() {
+  std::vector<DecoderDescription> all;
+  for (const Family& family : families()) {
+    for (const bool tied : {true, false}) {
+      all.push_back(small_description(family.name));
+      all.back().tied = tied;
+    }
+  }
+  return all;
+}
+
+// Norms and biases begin as ones and zeros, which would hide one that is left out.
+void make_uneven(Model& model) {
+  Rng rng(13);
+  for (const Parameter& parameter : model.decoder().layout().parameters()) {
+    if (parameter.shape.size() > 1) continue;
+    for (float& value : model.weights().subspan(parameter.offset, parameter.elements)) {
+      value += static_cast<float>(rng.uniform() * 0.2 - 0.1);
+    }
+  }
+}
+
 }  // namespace
 
-TEST_CASE("training pass: micro-batches give the bits of one batch") {
-  for (const bool tied : {true, false}) {
-    DecoderDescription description = small_description();
-    description.tied = tied;
+TEST_CASE("training pass: micro-batches give the bits of one batch, in each family") {
+  for (const DecoderDescription& description : all_descriptions()) {
     Model model(description);
     const Samples samples = ragged();
     const Outcome whole = model.run(samples);
@@ -132,9 +153,12 @@ TEST_CASE("training pass: micro-batches give the bits of one batch") {
 
 TEST_CASE("training pass: any number of threads gives the same bits") {
   const Samples samples = ragged();
-  const Outcome one = Model(small_description(), 1).run(samples);
-  CHECK(Model(small_description(), 2).run(samples) == one);
-  CHECK(Model(small_description(), 3).run(samples, {2}) == one);
+  for (const Family& family : families()) {
+    const DecoderDescription description = small_description(family.name);
+    const Outcome one = Model(description, 1).run(samples);
+    CHECK(Model(description, 2).run(samples) == one);
+    CHECK(Model(description, 3).run(samples, {2}) == one);
+  }
 }
 
 TEST_CASE("training pass: every instruction set gives the same bits") {
@@ -197,11 +221,10 @@ TEST_CASE("training pass: a sample's loss does not depend on its neighbours") {
 // differences, against u * gradient. The loss is about 500 with an error of some 1e-5 from fp32
 // forward passes, so a step of h = 1e-2 leaves 1e-3, and its third-order term adds h^2 times the
 // third derivative, which these slopes (3 to 100) stay well above.
-TEST_CASE("training pass: gradients agree with finite differences") {
-  for (const bool tied : {true, false}) {
-    DecoderDescription description = small_description();
-    description.tied = tied;
+TEST_CASE("training pass: gradients agree with finite differences, in each family") {
+  for (const DecoderDescription& description : all_descriptions()) {
     Model model(description);
+    make_uneven(model);
     const Samples samples = ragged();
     const Outcome outcome = model.run(samples);
     Rng rng(11);
@@ -228,7 +251,7 @@ TEST_CASE("training pass: gradients agree with finite differences") {
       };
       const double measured = (loss_at(step) - loss_at(-step)) / (2 * step);
       std::copy(before.begin(), before.end(), values.begin());
-      INFO(parameter.name << " tied " << tied);
+      INFO(parameter.name << " tied " << description.tied);
       CHECK(slope == Approx(measured).epsilon(5e-3).margin(5e-3));
     }
   }
@@ -258,6 +281,15 @@ TEST_CASE("training pass: wrong batches are refused and nothing is written") {
   CHECK(code(Samples({200, 100}, 101, 1).batch()) == ErrorCode::invalid_argument);
   CHECK(code(Samples({1, 1, 1, 1, 1, 1, 1, 1, 1}, 101, 1).batch()) == ErrorCode::invalid_argument);
   CHECK(code({{}, {}, {}, good.offsets}) == ErrorCode::invalid_argument);
+  DecoderDescription of_two = small_description("gpt2");
+  of_two.positions_max = 2;
+  Model learned(of_two);
+  std::vector<float> token_losses(5, 7.0F);
+  const auto beyond =
+      learned.pass().token_losses(learned.ctx(), learned.weights(), good.batch(), token_losses);
+  REQUIRE_FALSE(beyond);
+  CHECK(beyond.error().message == "position 2 is beyond the 2 that the model has learned");
+  CHECK(token_losses == std::vector<float>(5, 7.0F));
   CHECK(std::all_of(gradients.begin(), gradients.end(), [](float g) { return g == 7.0F; }));
   CHECK(losses[0].sum == 5.0);
 }

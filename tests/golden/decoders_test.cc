@@ -1,4 +1,4 @@
-// Our decoder against Transformers and PyTorch, by the files of make_llama.py.
+// Our decoders against Transformers and PyTorch, by the files of make_llama.py and make_gpt2.py.
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -17,7 +17,8 @@ namespace {
 
 using std::filesystem::path;
 
-const path kFolder = "tests/golden/llama";
+const path kAll = "tests/golden";
+const path kFolder = kAll / "llama";
 
 // What two correct fp32 programs may differ by, relative to the largest value: each of `depth`
 // products in a row adds a rounding error of about sqrt(n) u of its result (n terms, u = 2^-24,
@@ -156,12 +157,13 @@ class Trainer {
 
 }  // namespace
 
-TEST_CASE("llama: a model saved by Transformers gives its logits") {
-  for (const char* name : {"tied", "bf16", "llama3"}) {
+TEST_CASE("decoders: a model saved by Transformers gives its logits") {
+  for (const char* name :
+       {"llama/tied", "llama/bf16", "llama/llama3", "gpt2/tied", "gpt2/short_names"}) {
     INFO(name);
-    const auto model = load_model(kFolder / name);
+    const auto model = load_model(kAll / name);
     REQUIRE(model);
-    const auto expected = SafetensorsReader::open(kFolder / name / "expected.safetensors");
+    const auto expected = SafetensorsReader::open(kAll / name / "expected.safetensors");
     REQUIRE(expected);
     const auto wanted = read_all(*expected, "logits");
     const auto logits = logits_of(*model, read_tokens(*expected, "tokens"));
@@ -193,12 +195,12 @@ TEST_CASE("llama: logits without the rotary scaling or with a wrong norm are far
   CHECK(difference(d) > 10 * allowed);
 }
 
-TEST_CASE("llama: first gradients and the losses of ten AdamW steps are PyTorch's") {
-  for (const char* name : {"tied", "llama3"}) {
+TEST_CASE("decoders: first gradients and the losses of ten AdamW steps are PyTorch's") {
+  for (const char* name : {"llama/tied", "llama/llama3", "gpt2/tied"}) {
     INFO(name);
-    auto model = load_model(kFolder / name);
+    auto model = load_model(kAll / name);
     REQUIRE(model);
-    const auto expected = SafetensorsReader::open(kFolder / name / "training.safetensors");
+    const auto expected = SafetensorsReader::open(kAll / name / "training.safetensors");
     REQUIRE(expected);
     const auto batches = read_tokens(*expected, "batches");
     const auto losses = read_all(*expected, "losses");
