@@ -53,6 +53,8 @@ struct Optimizer {
   // and the weights beside the states (decision 0026). Null: the weights.
   Result<> (*model)(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                     const ModelOfStates& args) = nullptr;
+  // cpu: some of its arithmetic has no GPU version.
+  enum class Runs : std::uint8_t { anywhere, cpu } runs = Runs::anywhere;
 };
 
 // As a run begins.
@@ -64,7 +66,7 @@ std::span<const Optimizer> optimizers();
 // Errors: unsupported, with the names that are known.
 Result<const Optimizer*> find_optimizer(std::string_view name);
 
-// The rows. All but AdamW are for CPUs only.
+// The rows.
 extern const Optimizer kAdafactor;
 extern const Optimizer kAdamW;
 extern const Optimizer kAdamW8;

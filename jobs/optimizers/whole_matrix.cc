@@ -90,7 +90,15 @@ Result<> update_muon(const kernels::OpContext& ctx, const spec::OptimizerSpec& s
 
 }  // namespace
 
-const Optimizer kAdafactor = {"adafactor", kSecond, check_adafactor, update_adafactor};
-const Optimizer kMuon = {"muon", kMoments, check_muon, update_muon};
+const Optimizer kAdafactor = {.name = "adafactor",
+                              .states = kSecond,
+                              .check = check_adafactor,
+                              .update = update_adafactor,
+                              .runs = Optimizer::Runs::cpu};
+const Optimizer kMuon = {.name = "muon",
+                         .states = kMoments,
+                         .check = check_muon,
+                         .update = update_muon,
+                         .runs = Optimizer::Runs::cpu};
 
 }  // namespace tutti::optimizers

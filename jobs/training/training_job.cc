@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "jobs/data/text.h"
+#include "jobs/models/parts/positions.h"
 #include "jobs/training/memory_estimate.h"
 #include "kernels/tensor/device.h"
 
@@ -17,6 +18,10 @@ Result<models::Decoder> open_decoder(const spec::JobSpec& spec) {
   auto description = spec.model.path.empty() ? models::describe(spec.model, spec.data.sequence)
                                              : models::read_config(spec.model.path);
   if (!description) return description.error();
+  if (auto known = models::check_position(*description, std::int64_t{spec.data.sequence} - 1);
+      !known) {
+    return Error(known.error()).with_context("data.sequence");
+  }
   return models::Decoder::create(*description);
 }
 
@@ -56,10 +61,15 @@ bool TrainingJob::saves_after(std::uint64_t step) const {
 
 Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
   if (device == nullptr) return {};
-  if (job.optimizer->name != optimizers::kAdamW.name) {
-    return Error{ErrorCode::unsupported, "train.optimizer.name " +
-                                             std::string(job.optimizer->name) +
-                                             " runs on CPUs only; on a GPU there is adamw"};
+  if (job.optimizer->runs == optimizers::Optimizer::Runs::cpu) {
+    std::string others;
+    for (const optimizers::Optimizer& row : optimizers::optimizers()) {
+      if (row.runs == optimizers::Optimizer::Runs::cpu) continue;
+      others += (others.empty() ? "" : ", ") + std::string(row.name);
+    }
+    return Error{ErrorCode::unsupported,
+                 fmt::format("train.optimizer.name {} runs on CPUs only; on a GPU there are {}",
+                             job.optimizer->name, others)};
   }
   const MemoryEstimate estimate = largest_estimate(job.spec, job.decoder, *job.optimizer);
   auto free = device->free_bytes();

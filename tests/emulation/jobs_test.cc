@@ -100,6 +100,37 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE("emulation: a cluster trains a GPT-2-shaped model on 1 and 2 ranks, and serves it") {
+  Cluster cluster(emulated(2));
+  const std::vector<std::string> gpt2{"--set", "model.family=gpt2", "--set", "model.kv_heads=2"};
+  const auto run = [&](unsigned ranks) {
+    const auto job = cluster.submit(spec_for(cluster, ranks), gpt2);
+    REQUIRE(cluster.wait(job) == 0);
+    return job;
+  };
+  const auto trained = run(1);
+  REQUIRE(cluster.hashes(trained).size() == 5);
+  CHECK(cluster.hashes(run(2)) == cluster.hashes(trained));
+  const std::string model =
+      std::string(cluster.job(trained).at("folder").as_string()) + "/checkpoints/step-5";
+  static_cast<void>(cluster.submit("name: tiny\nkind: serve\nmodel: {path: " + model + "}\n"));
+  // Of the twelve positions that the model has learned.
+  const auto complete = [&] {
+    return cluster.post(
+        "/v1/completions",
+        R"({"model": "tiny", "prompt": "the ", "max_tokens": 5, "temperature": 0})");
+  };
+  REQUIRE(eventually([&] { return complete().status == 200; }));
+  const std::string text(
+      boost::json::parse(complete().body).at("choices").at(0).at("text").as_string());
+  const auto on_cpu = test::run_tutti(
+      {"generate", model, "--prompt", "the ", "--max", "5", "--greedy", "-o", "json"});
+  INFO(on_cpu.err);
+  REQUIRE(on_cpu.code == 0);
+  CHECK(std::string(boost::json::parse(on_cpu.out).at("text").as_string()) == text);
+  CHECK(cluster.stop() == 0);
+}
+
 TEST_CASE("emulation: a cluster trains in bf16 where its GPUs do, and says so where none does") {
   const std::vector<std::string> bf16{"--set", "train.precision=bf16"};
   {

@@ -7,8 +7,11 @@
 
 #include "jobs/checkpoint/checkpoint_writer.h"
 #include "jobs/models/inference_pass.h"
+#include "jobs/models/training_pass.h"
+#include "jobs/optimizers/optimizer.h"
 #include "jobs/training/memory_estimate.h"
 #include "kernels/cuda/device.h"
+#include "kernels/ops/cross_entropy.h"
 #include "protocol/base/file.h"
 #include "tests/unit/training/tiny_run.h"
 
@@ -139,6 +142,43 @@ TEST_CASE(
   const auto second = members[1]->trainer->checkpoint_state();
   CHECK(std::equal(first.weights.begin(), first.weights.end(), second.weights.begin()));
   CHECK(first.entry.profile.find("sm_90-fp32") == 0);
+}
+
+namespace {
+
+// Layer norm, learned positions, biases, GELU: the parts of a GPT-2 (Radford et al. 2019).
+void make_gpt2(spec::JobSpec& spec) {
+  spec.model.family = "gpt2";
+  spec.model.kv_heads = spec.model.heads;
+}
+
+}  // namespace
+
+TEST_CASE("emulation: a GPT-2-shaped model has the same hashes for 1, 2 and 4 ranks") {
+  TinyJob tiny({.micro = 1});
+  make_gpt2(tiny.spec());
+  for (const char* const precision : {"fp32", "bf16"}) {
+    INFO(precision);
+    tiny.spec().train.precision = precision;
+    const Hashes expected = undisturbed(tiny, 1);
+    REQUIRE(expected.size() == 4);
+    CHECK(expected.at(1) != expected.at(4));
+    CHECK(undisturbed(tiny, 2) == expected);
+    if (tiny.spec().train.precision == "fp32") CHECK(undisturbed(tiny, 4) == expected);
+  }
+}
+
+TEST_CASE("emulation: each optimizer that a GPU has gives the same hashes for 1 and 2 ranks") {
+  for (const optimizers::Optimizer& optimizer : optimizers::optimizers()) {
+    if (optimizer.runs == optimizers::Optimizer::Runs::cpu) continue;
+    INFO(optimizer.name);
+    TinyJob tiny({.batch = 4, .shards = 2, .steps = 3});
+    tiny.spec().train.optimizer.name = optimizer.name;
+    const Hashes expected = undisturbed(tiny, 1);
+    REQUIRE(expected.size() == 3);
+    CHECK(expected.at(1) != expected.at(3));
+    CHECK(undisturbed(tiny, 2) == expected);
+  }
 }
 
 TEST_CASE(
@@ -283,8 +323,13 @@ TEST_CASE("emulation: an optimizer that has no GPU version is refused before the
 }
 
 TEST_CASE(
-    "emulation: serving gives the bits of one prefill in chunks and one by one, near the CPU's") {
-  const TinyJob tiny;
+    "emulation: serving gives the bits of one prefill in chunks and one by one, near the CPU's and "
+    "those of training") {
+  const char* const family = GENERATE("llama", "gpt2");
+  INFO(family);
+  TinyJob tiny;
+  if (std::string_view(family) == "gpt2") make_gpt2(tiny.spec());
+  tiny.spec().data.sequence = 80;  // of positions that a GPT-2 can learn
   const auto job = tiny.open();
   const models::Decoder& decoder = job->decoder;
   kernels::ThreadPool pool(1);
@@ -295,16 +340,23 @@ TEST_CASE(
   const auto device = Member::open();
   kernels::FloatBuffer device_weights(weights.size(), device.get());
   REQUIRE(device->upload(device_weights.data(), weights.data(), weights.span().size_bytes()));
-  const auto logits_of = [&](kernels::Device* on, const std::vector<std::size_t>& pieces) {
+  const auto images =
+      models::ServingWeights::from({&pool, device.get()}, decoder, "fp32", weights.span());
+  REQUIRE(images);
+  const auto logits_of = [&](kernels::Device* on, const std::vector<std::size_t>& pieces,
+                             models::LogitRows wanted = models::LogitRows::last) {
     const kernels::OpContext ctx{&pool, on};
     models::InferencePass pass(decoder, {.rows_max = 70, .samples_max = 1}, on);
     models::KvCache cache(decoder.description(), 80, on);
     const auto& from = on == nullptr ? weights : device_weights;
-    std::vector<float> logits(48);
+    std::vector<float> logits(wanted == models::LogitRows::all ? 70 * 48 : 48);
     std::size_t done = 0;
     for (const std::size_t piece : pieces) {
-      const models::SequenceChunk chunk{&cache, std::span(prompt).subspan(done, piece)};
-      REQUIRE(pass.run(ctx, from.span(), std::span(&chunk, 1), logits));
+      const models::SequenceChunk chunk{&cache, std::span(prompt).subspan(done, piece), wanted};
+      // Whole prompts by the images that a server has, pieces by the arena.
+      REQUIRE((on != nullptr && piece == 70
+                   ? pass.run(ctx, *images, std::span(&chunk, 1), logits)
+                   : pass.run(ctx, from.span(), std::span(&chunk, 1), logits)));
       done += piece;
     }
     REQUIRE(done == prompt.size());
@@ -314,6 +366,20 @@ TEST_CASE(
   CHECK(logits_of(device.get(), {1, 63, 4, 1, 1}) == whole);
   const auto on_cpu = logits_of(nullptr, {70});
   for (std::size_t i = 0; i < whole.size(); ++i) CHECK(whole[i] == Approx(on_cpu[i]).margin(1e-5));
+
+  // The trainer's log-probabilities are the server's.
+  models::TrainingPass training(decoder, {.rows_max = 70, .samples_max = 1}, device.get());
+  const std::vector<std::int32_t> offsets = {0, 70};
+  std::vector<float> losses(70);
+  REQUIRE(training.token_losses({&pool, device.get()}, device_weights.span(),
+                                {prompt, prompt, {}, offsets}, losses));
+  auto all = logits_of(device.get(), {70}, models::LogitRows::all);
+  const kernels::Matrix rows(all.data(), 70, 48);
+  REQUIRE(kernels::log_softmax({&pool}, rows, rows));
+  for (std::size_t row = 0; row < losses.size(); ++row) {
+    const float given = rows.row(static_cast<kernels::Index>(row))[prompt[row]];
+    CHECK(losses[row] == Approx(-given).margin(1e-5));
+  }
 }
 
 TEST_CASE("emulation: a missing or old driver, and a device that is none, give one line each") {

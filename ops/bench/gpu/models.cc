@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "jobs/models/families/family.h"
 #include "jobs/models/inference_pass.h"
 #include "jobs/models/layer.h"
 #include "jobs/models/training_pass.h"
@@ -29,18 +30,17 @@ models::Decoder make_decoder(const models::DecoderDescription& description) {
 
 struct Shape {
   const char* name;
-  std::uint32_t layers, width, heads, feed_forward;
+  std::uint32_t layers, width, heads;
   std::uint32_t samples;
 };
 
 models::DecoderDescription describe(const Shape& shape, std::uint32_t length) {
-  models::DecoderDescription description;
-  description.family = "llama";
+  models::DecoderDescription description = models::find_family("gpt2")->parts();
   description.layers = shape.layers;
   description.width = shape.width;
   description.heads = description.kv_heads = shape.heads;
   description.head_dim = shape.width / shape.heads;
-  description.feed_forward = shape.feed_forward;
+  description.feed_forward = 4 * shape.width;
   description.vocabulary = 50304;
   description.positions_max = length;
   description.tied = true;
@@ -129,8 +129,8 @@ constexpr std::uint32_t kHeld = 1024;  // tokens of each sequence that is decode
 
 std::vector<Row> training_rows(CudaDevice& device) {
   std::vector<Row> rows;
-  for (const Shape& shape : {Shape{"GPT-2 124M shape", 12, 768, 12, 2048, 16},
-                             Shape{"GPT-2 1.5B shape", 48, 1600, 25, 4288, 4}}) {
+  for (const Shape& shape :
+       {Shape{"GPT-2 124M", 12, 768, 12, 16}, Shape{"GPT-2 1.5B", 48, 1600, 25, 4}}) {
     for (Row& row : rows_of_shape(device, shape)) rows.push_back(std::move(row));
   }
   return rows;

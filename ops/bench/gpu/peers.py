@@ -58,39 +58,39 @@ def optimizer():
 
 
 class Layer(torch.nn.Module):
-    def __init__(self, width, heads, inner):
+    """Of GPT-2: layer norms, biases, query, key and value in one, GELU by tanh."""
+
+    def __init__(self, width, heads):
         super().__init__()
         self.heads = heads
-        self.norms = torch.nn.ModuleList(torch.nn.RMSNorm(width) for _ in range(2))
-        linear = lambda into, out: torch.nn.Linear(into, out, bias=False)
-        self.query, self.key, self.value, self.output = (linear(width, width) for _ in range(4))
-        self.gate, self.up, self.down = linear(width, inner), linear(width, inner), linear(inner, width)
+        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(width) for _ in range(2))
+        self.projections, self.output = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
+        self.up, self.down = torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)
 
     def forward(self, x):
         samples, length, width = x.shape
-        normed = self.norms[0](x)
         split = lambda y: y.view(samples, length, self.heads, -1).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(split(self.query(normed)), split(self.key(normed)),
-                                                  split(self.value(normed)), is_causal=True)
+        query, key, value = self.projections(self.norms[0](x)).chunk(3, -1)
+        attended = F.scaled_dot_product_attention(split(query), split(key), split(value), is_causal=True)
         x = x + self.output(attended.transpose(1, 2).reshape(samples, length, width))
-        normed = self.norms[1](x)
-        return x + self.down(F.silu(self.gate(normed)) * self.up(normed))
+        return x + self.down(F.gelu(self.up(self.norms[1](x)), approximate="tanh"))
 
 
-def training(name, layers, width, heads, inner, samples):
+def training(name, layers, width, heads, samples):
     table = torch.nn.Embedding(50304, width).cuda()
-    body = torch.nn.Sequential(*(Layer(width, heads, inner) for _ in range(layers)), torch.nn.RMSNorm(width)).cuda()
+    places = torch.nn.Embedding(1024, width).cuda()
+    body = torch.nn.Sequential(*(Layer(width, heads) for _ in range(layers)), torch.nn.LayerNorm(width)).cuda()
     body = torch.compile(body)
     tokens = torch.randint(0, 50304, (samples, 1024), device="cuda")
 
     def step():
         with torch.autocast("cuda", torch.bfloat16):
-            logits = F.linear(body(table(tokens)), table.weight)
+            logits = F.linear(body(table(tokens) + places.weight), table.weight)
             loss = F.cross_entropy(logits.view(-1, 50304).float(), tokens.view(-1))
         loss.backward()
 
     report(f"{name} forward and backward, {samples * 1024} tokens", timed(step, 10))
-    adamw = torch.optim.AdamW([*table.parameters(), *body.parameters()], fused=True)
+    adamw = torch.optim.AdamW([*table.parameters(), *places.parameters(), *body.parameters()], fused=True)
 
     def whole():
         step()
@@ -153,8 +153,8 @@ def main():
     attention(16, 1024, 12, 64)
     norm()
     optimizer()
-    training("GPT-2 124M shape", 12, 768, 12, 2048, 16)
-    training("GPT-2 1.5B shape", 48, 1600, 25, 4288, 4)
+    training("GPT-2 124M", 12, 768, 12, 16)
+    training("GPT-2 1.5B", 48, 1600, 25, 4)
     serving()
     return 0
 
