@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "jobs/models/families/family.h"
 #include "jobs/serving/engine.h"
 #include "jobs/serving/scorer.h"
 #include "kernels/cuda/device.h"
@@ -15,13 +16,12 @@ namespace {
 using kernels::cuda::CudaDevice;
 using kernels::cuda::DeviceOptions;
 
-models::DecoderDescription small_model(bool tied) {
-  models::DecoderDescription d;
-  d.family = "llama";
+models::DecoderDescription small_model(bool tied, std::string_view family) {
+  models::DecoderDescription d = models::find_family(family)->parts();
   d.layers = 1;
   d.width = 256;
   d.heads = 4;
-  d.kv_heads = 2;
+  d.kv_heads = d.projections == models::Projections::fused ? 4 : 2;
   d.head_dim = 64;
   d.feed_forward = 256;
   d.vocabulary = 90;
@@ -38,7 +38,8 @@ std::unique_ptr<CudaDevice> open(DeviceOptions::Graphs graphs = DeviceOptions::G
 }
 
 struct Model {
-  explicit Model(bool tied = false) : decoder(*models::Decoder::create(small_model(tied))) {
+  explicit Model(bool tied = false, std::string_view family = "llama")
+      : decoder(*models::Decoder::create(small_model(tied, family))) {
     weights = kernels::FloatBuffer(static_cast<kernels::Index>(decoder.layout().elements()));
     decoder.initialise({&pool}, 5, weights.span());
   }
@@ -92,11 +93,12 @@ std::vector<Answer> answers_of(Model& model, kernels::Device* on, std::string_vi
 }  // namespace
 
 TEST_CASE("emulation: in every format of weights a GPU serves the CPU's tokens, drawn or greedy") {
-  Model model;
+  const char* const family = GENERATE("llama", "gpt2");
+  Model model(false, family);
   const auto device = open();
   const std::vector<Request> requests{request_of(0, 0.0, 3), request_of(1, 0.9, 3)};
   for (const std::string_view format : models::serving_formats()) {
-    INFO(format);
+    INFO(family << ", " << format);
     const auto here = answers_of(model, device.get(), format, requests);
     const auto on_cpu = answers_of(model, nullptr, format, requests);
     for (std::size_t i = 0; i < requests.size(); ++i) {
@@ -111,11 +113,12 @@ TEST_CASE("emulation: in every format of weights a GPU serves the CPU's tokens, 
 }
 
 TEST_CASE("emulation: what weights take of a device is known from their shapes") {
+  const char* const family = GENERATE("llama", "gpt2");
   for (const bool tied : {false, true}) {
-    Model model(tied);
+    Model model(tied, family);
     const auto device = open();
     for (const std::string_view format : models::serving_formats()) {
-      INFO(format << (tied ? ", tied" : ""));
+      INFO(family << ", " << format << (tied ? ", tied" : ""));
       const auto before = *device->free_bytes();
       const auto images = model.in(format, device.get());
       const auto expected = models::ServingWeights::device_bytes(model.decoder, format);
@@ -153,7 +156,9 @@ TEST_CASE("emulation: echoed prompts and scored texts have the CPU's log-probabi
 }
 
 TEST_CASE("emulation: decoding steps are captured once a bucket of shapes, and change no token") {
-  Model model;
+  const char* const family = GENERATE("llama", "gpt2");
+  INFO(family);
+  Model model(false, family);
   const std::vector<Request> requests{request_of(0, 0.8, 12), request_of(1, 0.0, 12),
                                       request_of(2, 1.1, 5)};
   const auto captured = open();

@@ -155,14 +155,14 @@ void make_gpt2(spec::JobSpec& spec) {
 }  // namespace
 
 TEST_CASE("emulation: a GPT-2-shaped model has the same hashes for 1, 2 and 4 ranks") {
-  TinyJob tiny({.micro = 1});
+  TinyJob tiny({.micro = 1, .steps = 2});
   make_gpt2(tiny.spec());
   for (const char* const precision : {"fp32", "bf16"}) {
     INFO(precision);
     tiny.spec().train.precision = precision;
     const Hashes expected = undisturbed(tiny, 1);
-    REQUIRE(expected.size() == 4);
-    CHECK(expected.at(1) != expected.at(4));
+    REQUIRE(expected.size() == 2);
+    CHECK(expected.at(1) != expected.at(2));
     CHECK(undisturbed(tiny, 2) == expected);
     if (tiny.spec().train.precision == "fp32") CHECK(undisturbed(tiny, 4) == expected);
   }
