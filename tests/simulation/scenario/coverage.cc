@@ -32,6 +32,7 @@ constexpr std::string_view kMustReach[] = {
     "a worker found what an earlier one left",
     "a worker ended as it was asked to",
     "a worker was replaced under its ranks",
+    "a hang was told by a process that stood still",
     "a program was ended because the coordinator was silent",
     "a rank updated before it obeyed an abort",
     "a newcomer copied its state from a peer",
