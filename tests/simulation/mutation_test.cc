@@ -13,7 +13,7 @@ namespace tutti::simulation {
 
 namespace {
 
-constexpr std::uint64_t kSeedsMax = 40;
+constexpr std::uint64_t kSeedsMax = 100;
 
 // The name of the invariant that broke first, over some seeds; empty: none did.
 std::string caught_by(const MutationRow& row, std::string& what) {

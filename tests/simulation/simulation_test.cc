@@ -30,13 +30,6 @@ namespace {
 
 constexpr std::size_t kRarestShown = 12;
 
-// Not met, with the reason; ops/soak counts each as a finding.
-constexpr std::string_view kExcusedCells[] = {
-    // `growing` and `resizing`, the scenarios of jobs that change their size, are without a loss of
-    // power: step records that no second machine has are lost with it (ops/ROADMAP.md).
-    "lose-power x resizing",
-};
-
 // The first digits of the commit that is checked out; nothing outside of a repository.
 std::string commit_digits() {
   constexpr int kDigits = 12;
@@ -117,12 +110,7 @@ TEST_CASE("simulation: every scenario keeps every invariant, and the set meets w
   INFO(table(report.coverage));
   INFO("rarest paths " << rarest_paths(report.coverage, kRarestShown));
   CHECK(unreached(report.coverage) == std::vector<std::string>{});
-  std::vector<std::string> empty = empty_cells(report.coverage);
-  std::erase_if(empty, [](const std::string& cell) {
-    return std::find(std::begin(kExcusedCells), std::end(kExcusedCells), cell) !=
-           std::end(kExcusedCells);
-  });
-  CHECK(empty == std::vector<std::string>{});
+  CHECK(empty_cells(report.coverage) == std::vector<std::string>{});
 }
 
 TEST_CASE("simulation: a seed gives one trace, to the byte") {

@@ -79,8 +79,7 @@ void WorkerHost::tick() {
 
 void WorkerHost::adopt_spools() {
   for (const SpoolOwner& owner : find_spools(settings_.spools)) {
-    Spool& spool = spool_of(owner);
-    sync(spool);
+    const Spool& spool = spool_of(owner);
     feed(SpoolFound{.job = owner.job,
                     .generation = owner.generation,
                     .process = owner.process,
@@ -262,21 +261,7 @@ void WorkerHost::on_rank_frame(ProcessId process, const std::string& bytes) {
                       frame.error().message);
     return;
   }
-  if (const auto* part = std::get_if<wire::CheckpointPart>(&frame->message)) sync_steps(part->job);
   feed(RankSpoke{.process = process, .message = std::move(frame->message)});
-}
-
-// Who goes on from the checkpoint does not compute the steps before it again, so their records must
-// outlive this machine's power: those of all processes that the job has had here.
-void WorkerHost::sync_steps(JobId job) {
-  for (auto& [process, spool] : spools_) {
-    if (spool.owner.job == job) sync(spool);
-  }
-}
-
-void WorkerHost::sync(Spool& spool) {
-  if (const Result<> synced = spool.steps.sync(); !synced)
-    TUTTI_LOG_WARNING("worker", "{}", synced.error().message);
 }
 
 void WorkerHost::perform(const SendToRank& effect) {
@@ -339,6 +324,14 @@ void WorkerHost::finish_spool(ProcessId process) {
 
 void WorkerHost::perform(const AppendSpool& effect) {
   append(effect.process, effect.stream, effect.bytes);
+}
+
+void WorkerHost::perform(const SyncSteps& effect) {
+  for (auto& [process, spool] : spools_) {
+    if (spool.owner.job != effect.job) continue;
+    if (const Result<> synced = spool.steps.sync(); !synced)
+      TUTTI_LOG_WARNING("worker", "{}", synced.error().message);
+  }
 }
 
 void WorkerHost::perform(const ReadSpool& effect) {

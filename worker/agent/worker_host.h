@@ -103,8 +103,6 @@ class WorkerHost {
   void on_exit(ProcessId process, const ExitStatus& status);
   std::vector<pid_t> strangers(std::vector<pid_t> children) const;
   bool end_strays(ProcessId process);
-  void sync_steps(JobId job);
-  static void sync(Spool& spool);
   void reap_strays();
   Spool& spool_of(const SpoolOwner& owner);
   void finish_spool(ProcessId process);
@@ -119,6 +117,7 @@ class WorkerHost {
   void perform(const SignalProcess& effect);
   void perform(const ReleaseProcess& effect);
   void perform(const AppendSpool& effect);
+  void perform(const SyncSteps& effect);
   void perform(const ReadSpool& effect);
   void perform(const TruncateSpool& effect);
   void perform(const ConnectLiveness& effect);

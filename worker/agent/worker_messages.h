@@ -178,6 +178,12 @@ struct AppendSpool {
   std::string bytes;
 };
 
+// The step records of all processes that the job has had here are to survive a loss of power before
+// the next effect is performed: what follows moves the state that they led to.
+struct SyncSteps {
+  JobId job;
+};
+
 struct ReadSpool {
   ProcessId process;
   wire::Stream stream = wire::Stream::log;
@@ -224,9 +230,10 @@ struct Quit {
   std::string message;
 };
 
-using Effect = std::variant<SendToCoordinator, SendToRank, ReserveAddress, StartProcess,
-                            SignalProcess, ReleaseProcess, AppendSpool, ReadSpool, TruncateSpool,
-                            ConnectLiveness, Reconnect, KillSelf, SlowDisk, Note, Quit>;
+using Effect =
+    std::variant<SendToCoordinator, SendToRank, ReserveAddress, StartProcess, SignalProcess,
+                 ReleaseProcess, AppendSpool, SyncSteps, ReadSpool, TruncateSpool, ConnectLiveness,
+                 Reconnect, KillSelf, SlowDisk, Note, Quit>;
 using Effects = std::vector<Effect>;
 
 }  // namespace tutti::worker

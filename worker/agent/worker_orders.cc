@@ -198,6 +198,11 @@ void WorkerState::on_order(const wire::FormGroup& order) {
   if (process->program) {
     launch_program(*process, order);
   } else {
+    // A rank that copies this one's state does not have the records of the steps that led to it.
+    const bool copied =
+        std::any_of(order.copies.begin(), order.copies.end(),
+                    [&](const auto& copy) { return copy.from == process->state.rank; });
+    if (copied) emit(SyncSteps{.job = order.job});
     emit(SendToRank{.process = order.process, .message = order});
   }
 }
@@ -367,7 +372,11 @@ void WorkerState::on_rank(Process& process, const wire::FirstStepDone& message) 
   if (!is_stale(process, message.generation, "FirstStepDone")) report(message);
 }
 
-void WorkerState::on_rank(Process&, const wire::CheckpointPart& message) { report(message); }
+// Who goes on from the checkpoint does not make the steps before it again.
+void WorkerState::on_rank(Process&, const wire::CheckpointPart& message) {
+  emit(SyncSteps{.job = message.job});
+  report(message);
+}
 
 void WorkerState::on_rank(Process&, const wire::CheckpointCommitted& message) { report(message); }
 

@@ -258,9 +258,6 @@ ProcessExited WorkerHost::exit_of(ProcessId process, const ExitStatus& status) {
 }
 
 void WorkerHost::on_exit(ProcessId process, const ExitStatus& status) {
-  // Its job may go on elsewhere, and save there what came after these steps.
-  const auto spool = spools_.find(process);
-  if (spool != spools_.end()) sync(spool->second);
   TUTTI_LOG_DEBUG("worker", "process {} ended: code {}, signal {}", to_string(process), status.code,
                   status.signal);
   finish_spool(process);

@@ -373,6 +373,8 @@ void WorkerState::on_input(const ProcessExited& input) {
     exit.ran_us = static_cast<std::uint64_t>(std::max<std::int64_t>(1, ran.count()));
   }
   blame(*process, exit);
+  // Its job may go on elsewhere, and save there what came after these steps.
+  if (!process->program) emit(SyncSteps{.job = exit.job});
   report_exit(*process, std::move(exit));
 }
 
@@ -453,6 +455,7 @@ void WorkerState::on_input(const SpoolFound& input) {
   spools_.grew({.process = input.process, .stream = wire::Stream::steps, .size = input.steps_size});
   spools_.ended(input.process);
   remember_ended(input.process);
+  if (input.steps_size > 0) emit(SyncSteps{.job = input.job});
 }
 
 // Time

@@ -75,10 +75,9 @@ bool SimWorker::has_label(std::string_view label) const {
 }
 
 void SimWorker::feed_left_spools() {
-  for (auto& [id, spool] : spools_) {
+  for (const auto& [id, spool] : spools_) {
     if (spool.released) continue;
     if (!processes_.contains(id)) world_.reached("a worker found what an earlier one left");
-    spool.synced_steps = spool.steps.size();
     on(worker::SpoolFound{.job = spool.start.job,
                           .generation = spool.start.generation,
                           .process = id,
@@ -225,9 +224,11 @@ void SimWorker::receive(const std::string& peer, SessionId session, Sequence seq
     note_orders(decoded->message);
     const bool word = std::holds_alternative<wire::HeartbeatAnswered>(decoded->message) ||
                       std::holds_alternative<wire::Welcome>(decoded->message);
+    forming_ = std::holds_alternative<wire::FormGroup>(decoded->message);
     on(worker::FrameReceived{.session = decoded->header.session,
                              .sequence = decoded->header.sequence,
                              .message = decoded->message});
+    forming_ = false;
     if (word && state_ && state_->joined() && state_->session() == decoded->header.session) {
       heard_ = world_.now();
     }

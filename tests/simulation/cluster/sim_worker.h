@@ -123,6 +123,7 @@ class SimWorker {
   void perform(const worker::SignalProcess& effect);
   void perform(const worker::ReleaseProcess& effect);
   void perform(const worker::AppendSpool& effect);
+  void perform(const worker::SyncSteps& effect);
   void perform(const worker::ReadSpool& effect);
   void perform(const worker::TruncateSpool& effect);
   void perform(const worker::ConnectLiveness& effect);
@@ -133,7 +134,6 @@ class SimWorker {
   void perform(const worker::Quit& effect);
   void spoke(ProcessId id, const wire::FromRank& message);
   void exited(ProcessId id, std::int32_t code, std::int32_t signal);
-  void sync_steps(JobId job);
   void print(ProcessId id, const std::string& text);
   wire::Hello hello() const;
   std::string device_of(std::uint32_t slot) const;  // its UUID; empty: the CPU
@@ -158,6 +158,7 @@ class SimWorker {
   std::map<ProcessId, Process> processes_;
   std::map<ProcessId, SimSpool> spools_;
   double slowness_ = 1;
+  bool forming_ = false;  // it takes a FormGroup
   bool stopping_ = false;
   Duration stop_away_{0};
   Instant heard_;  // the last frame of the coordinator

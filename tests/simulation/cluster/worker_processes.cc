@@ -77,16 +77,7 @@ void SimWorker::spoke(ProcessId id, const wire::FromRank& message) {
   if (at != processes_.end() && std::holds_alternative<wire::RankReady>(message)) {
     at->second.was_ready = true;
   }
-  if (const auto* part = std::get_if<wire::CheckpointPart>(&message)) sync_steps(part->job);
   on(worker::RankSpoke{.process = id, .message = message});
-}
-
-// As WorkerHost does before it passes the part, or an exit, on.
-void SimWorker::sync_steps(JobId job) {
-  if (world_.breaks(Mutation::lose_steps)) return;
-  for (auto& [id, spool] : spools_) {
-    if (spool.start.job == job) spool.synced_steps = spool.steps.size();
-  }
 }
 
 void SimWorker::print(ProcessId id, const std::string& text) {
@@ -102,7 +93,6 @@ void SimWorker::exited(ProcessId id, std::int32_t code, std::int32_t signal) {
   later(2ms, [this, id, code, signal] {
     on(worker::SpoolGrew{
         .process = id, .stream = wire::Stream::log, .size = spools_[id].log.size()});
-    sync_steps(spools_[id].start.job);
     on(worker::ProcessExited{.process = id, .code = code, .signal = signal, .seen_unix_ms = 0});
     processes_.erase(id);
   });
@@ -156,6 +146,14 @@ void SimWorker::perform(const worker::AppendSpool& effect) {
   later(0ms, [this, effect, size = stream.size()] {
     on(worker::SpoolGrew{.process = effect.process, .stream = effect.stream, .size = size});
   });
+}
+
+void SimWorker::perform(const worker::SyncSteps& effect) {
+  if (world_.breaks(Mutation::lose_steps)) return;
+  if (forming_ && world_.breaks(Mutation::copy_unsynced)) return;
+  for (auto& [id, spool] : spools_) {
+    if (spool.start.job == effect.job) spool.synced_steps = spool.steps.size();
+  }
 }
 
 void SimWorker::perform(const worker::ReadSpool& effect) {

@@ -31,7 +31,8 @@ const FaultRow kFaults[] = {
     {"storage-slow", slow_storage, Reach::cluster, "checkpoints take seconds"},
     {"step-clock", step_clock, Reach::cluster, "the coordinator's time of day jumps"},
     {"slow-node", slow_node, Reach::machine, "all on one machine takes many times as long"},
-    {"lose-power", lose_power, Reach::cluster, "of all machines at once"},
+    {"silent-records", silent_records, Reach::cluster, "logs and step records do not arrive"},
+    {"lose-power", lose_power, Reach::cluster, "of all machines at once, or of one"},
 };
 
 template <class Link>

@@ -68,5 +68,6 @@ void slow_storage(Struck& at);
 void step_clock(Struck& at);
 void slow_node(Struck& at);
 void lose_power(Struck& at);
+void silent_records(Struck& at);
 
 }  // namespace tutti::simulation

@@ -32,6 +32,8 @@ const MutationRow kMutations[] = {
     {claim_part, "claim-part", "I14", "calm", "a rank says that a part is written, and it is not"},
     {lose_steps, "lose-steps", "I12", "powerless",
      "a checkpoint counts before the records of its steps are synced"},
+    {copy_unsynced, "copy-unsynced", "I12", "unheard",
+     "a state is copied before the records of its steps are synced"},
     {load_other_state, "load-other-state", "I13", "chaos", "a newcomer's copy is not the peer's"},
     {lose_events, "lose-events", "I15", "calm", "some events are not journalled"},
     {ack_unstored, "ack-unstored", "I15", "calm", "logs are acknowledged and not stored"},

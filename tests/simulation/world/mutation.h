@@ -53,6 +53,7 @@ enum class Mutation {
   lose_budget,
   lose_steps,
   swallow_finish,
+  copy_unsynced,
 };
 
 struct MutationRow {

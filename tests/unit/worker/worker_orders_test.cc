@@ -267,6 +267,46 @@ TEST_CASE("worker: programs are refused where they are switched off, and faults 
   CHECK(all<SignalProcess>(lenient.order(fault)).size() == 1);
 }
 
+TEST_CASE("worker: step records are synced before the state that they led to goes elsewhere") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  worker.order(start_rank(2));
+  wire::FormGroup group = form_group(1);
+  CHECK(all<SyncSteps>(worker.order(group)).empty());  // nobody copies it
+  const auto comes_first = [](const Effects& effects) {
+    return !effects.empty() && std::holds_alternative<SyncSteps>(effects.front()) &&
+           std::get<SyncSteps>(effects.front()).job == JobId{7} &&
+           all<SyncSteps>(effects).size() == 1;
+  };
+  group = form_group(2);
+  group.copies = {{.from = 1, .to = 0}};
+  const Effects copied = worker.order(group);
+  CHECK(comes_first(copied));
+  CHECK(told_rank<wire::FormGroup>(copied).size() == 1);
+  // Who receives the copy has made none of those steps.
+  worker.order(regroup(1, 2));
+  group = form_group(1, 2);
+  group.copies = {{.from = 1, .to = 0}};
+  CHECK(all<SyncSteps>(worker.order(group)).empty());
+  wire::CheckpointPart part;
+  part.job = JobId{7};
+  part.process = ProcessId{1};
+  part.generation = Generation{2};
+  const Effects saved = worker.on(RankSpoke{.process = ProcessId{1}, .message = part});
+  CHECK(comes_first(saved));
+  CHECK(sent<wire::CheckpointPart>(saved).size() == 1);
+  const Effects ended = worker.on(ProcessExited{.process = ProcessId{1}, .code = 0, .signal = 9});
+  CHECK(comes_first(ended));
+  CHECK(sent<wire::RankExited>(ended).size() == 1);
+  CHECK(comes_first(worker.on(SpoolFound{.job = JobId{7},
+                                         .generation = Generation{1},
+                                         .process = ProcessId{9},
+                                         .rank = 0,
+                                         .log_size = 1,
+                                         .steps_size = 1})));
+}
+
 TEST_CASE("worker: a process that speaks for another is not believed") {
   Worker worker;
   worker.join();
