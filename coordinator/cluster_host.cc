@@ -11,6 +11,7 @@
 #include "protocol/base/log.h"
 #include "protocol/base/secret.h"
 #include "protocol/wire/link.h"
+#include "protocol/wire/untaken.h"
 
 namespace tutti::coordinator {
 
@@ -293,6 +294,12 @@ void ClusterHost::on_frame(const std::string& peer, const std::string& frame) {
   Result<wire::Decoded<wire::FromWorker>> decoded =
       wire::decode_frame<wire::FromWorker>(frame, frames_);
   if (!decoded) {
+    const auto header = wire::header_of_untaken(frame);
+    if (header && state_->owns_session(peer, header->session)) {
+      TUTTI_LOG_WARNING("coordinator", "a report of a newer worker is ignored: {}",
+                        decoded.error().message);
+      return handle(UnknownReport{peer, header->session, header->sequence});
+    }
     TUTTI_LOG_DEBUG("coordinator", "a frame was refused: {}", decoded.error().message);
     return;
   }

@@ -98,6 +98,13 @@ struct WorkerFrame {
   wire::FromWorker message;
 };
 
+// A numbered frame that this version does not understand (untaken.h): its number is taken.
+struct UnknownReport {
+  std::string peer;
+  SessionId session;
+  Sequence sequence;
+};
+
 // The liveness connection that showed this session's token has ended.
 struct WorkerDisconnected {
   SessionId session;
@@ -142,6 +149,7 @@ using Input = std::variant<SubmitJob,           //
                            CancelJob,           //
                            InjectFault,         //
                            WorkerFrame,         //
+                           UnknownReport,       //
                            WorkerDisconnected,  //
                            StepsRecorded,       //
                            StepHashMismatch,    //

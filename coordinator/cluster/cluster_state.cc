@@ -56,33 +56,53 @@ void on_message(Desk& desk, WorkerLink&, const Report& message) {
   on_report(desk, message);
 }
 
-void on_input(Desk& desk, const WorkerFrame& frame) {
-  if (const auto* hello = std::get_if<wire::Hello>(&frame.message)) {
-    return on_hello(desk, frame, *hello);
-  }
-  const auto worker = desk.worker_of_peer.find(frame.peer);
+// Nothing if the frame is of a session that is over, or of nobody.
+WorkerLink* link_in_session(Desk& desk, const std::string& peer, SessionId session) {
+  const auto worker = desk.worker_of_peer.find(peer);
   WorkerLink* link = worker == desk.worker_of_peer.end() ? nullptr : &desk.links[worker->second];
-  if (link == nullptr || !link->open || link->session != frame.session) {
+  if (link == nullptr || !link->open || link->session != session) {
     ++desk.counters.stale_frames;
-    return;
+    return nullptr;
   }
   if (is_suspect(desk, *link)) {
     desk.stir_link(link->worker);
     desk.capacity_changed();
   }
   link->heard = desk.now;
-  if (frame.sequence) {
-    link->reports_owed = true;
-    desk.stirred_links.insert(link->worker);
-    if (link->reports.admit(frame.sequence) != wire::ReceiveGate::Verdict::take) return;
-  }
-  const bool all_said = frame.sequence && frame.sequence.value == link->reports_announced;
-  const std::string name = all_said ? worker->second : std::string();
-  std::visit([&](const auto& message) { on_message(desk, *link, message); }, frame.message);
-  if (!all_said) return;
+  return link;
+}
+
+// Whether it is to be acted on: a report is, once.
+bool takes(Desk& desk, WorkerLink& link, Sequence sequence) {
+  if (!sequence) return true;
+  link.reports_owed = true;
+  desk.stirred_links.insert(link.worker);
+  return link.reports.admit(sequence) == wire::ReceiveGate::Verdict::take;
+}
+
+// The worker has repeated all that it had not been acknowledged before its Hello.
+void all_was_said(Desk& desk, const std::string& name) {
   for (const auto& [id, process] : desk.durable.processes()) {
     if (process.worker == name) desk.touch(process.job);
   }
+}
+
+void on_input(Desk& desk, const WorkerFrame& frame) {
+  if (const auto* hello = std::get_if<wire::Hello>(&frame.message)) {
+    return on_hello(desk, frame, *hello);
+  }
+  WorkerLink* link = link_in_session(desk, frame.peer, frame.session);
+  if (link == nullptr || !takes(desk, *link, frame.sequence)) return;
+  const bool all_said = frame.sequence && frame.sequence.value == link->reports_announced;
+  const std::string name = all_said ? link->worker : std::string();
+  std::visit([&](const auto& message) { on_message(desk, *link, message); }, frame.message);
+  if (all_said) all_was_said(desk, name);
+}
+
+void on_input(Desk& desk, const UnknownReport& input) {
+  WorkerLink* link = link_in_session(desk, input.peer, input.session);
+  if (link == nullptr || !takes(desk, *link, input.sequence)) return;
+  if (input.sequence.value == link->reports_announced) all_was_said(desk, link->worker);
 }
 
 void on_input(Desk& desk, const SubmitJob& input) { on_submit(desk, input); }

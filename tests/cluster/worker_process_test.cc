@@ -165,6 +165,18 @@ TEST_CASE("worker process: a program's output and exit code reach the coordinato
   CHECK(coordinator.wait<wire::RankExited>()->failure == wire::FailureClass::none);
 }
 
+TEST_CASE("worker process: an order of a kind that it does not know holds up none behind it") {
+  const test::TemporaryFolder folder;
+  ScriptedCoordinator coordinator(folder.path());
+  Worker worker(folder.path());
+  REQUIRE(coordinator.wait<wire::Hello>());
+  coordinator.order_unknown();
+  run(coordinator, program(1, "exit 0", folder.path()));
+  const auto exit = coordinator.wait<wire::RankExited>();
+  REQUIRE(exit);
+  CHECK(exit->failure == wire::FailureClass::none);
+}
+
 TEST_CASE("worker process: a program that is not there is the user's fault and never began") {
   const test::TemporaryFolder folder;
   ScriptedCoordinator coordinator(folder.path());

@@ -1,5 +1,6 @@
 // Frames of every link: header, kind, body.
 #include "protocol/wire/link.h"
+#include "protocol/wire/untaken.h"
 #include "tests/fuzz/targets.h"
 #include "tests/support/sample.h"
 
@@ -11,7 +12,11 @@ template <class Link>
 void take_frame(std::string_view bytes) {
   wire::FrameCounters counters;
   const auto decoded = wire::decode_frame<Link>(bytes, counters);
-  if (!decoded) return require(!decoded.error().message.empty(), "an error without a message");
+  if (!decoded) {
+    const auto header = wire::header_of_untaken(bytes);
+    require(!header || header->sequence, "a number that there is not");
+    return require(!decoded.error().message.empty(), "an error without a message");
+  }
   const Result<std::string> again = wire::encode_frame<Link>(decoded->message, decoded->header);
   require(again.ok(), "a frame that was taken cannot be made");
   const auto twice = wire::decode_frame<Link>(*again, counters);

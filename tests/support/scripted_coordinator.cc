@@ -86,6 +86,23 @@ void ScriptedCoordinator::order(wire::ToWorker message) {
   TUTTI_ASSERT(told.ok());
 }
 
+void ScriptedCoordinator::order_unknown() {
+  constexpr std::uint16_t kMadeUpKind = 999;
+  const auto told = host_->tell([this] {
+    const std::lock_guard lock(mutex_);
+    last_order_ = Sequence{last_order_.value + 1};
+    const std::string body = "what a later version says";
+    wire::FrameHeader header;
+    header.kind = kMadeUpKind;
+    header.session = session_;
+    header.sequence = last_order_;
+    header.length = static_cast<std::uint32_t>(body.size());
+    const auto sent = server_->send(peer_, wire::encode_header(header) + body);
+    TUTTI_ASSERT(sent.ok());
+  });
+  TUTTI_ASSERT(told.ok());
+}
+
 void ScriptedCoordinator::on_frame(const std::string& peer, const std::string& bytes) {
   const std::lock_guard lock(mutex_);
   const auto frame = wire::decode_frame<wire::FromWorker>(bytes, counters_);

@@ -36,6 +36,9 @@ class ScriptedCoordinator {
   // The next order of the worker's session.
   void order(wire::ToWorker message);
 
+  // The same, of a kind that no version has.
+  void order_unknown();
+
   // The oldest message of this kind that was not waited for yet; nothing after the deadline (10 s).
   template <class T>
   std::optional<T> wait() {

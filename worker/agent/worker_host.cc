@@ -7,6 +7,7 @@
 
 #include "protocol/base/log.h"
 #include "protocol/wire/link.h"
+#include "protocol/wire/untaken.h"
 #include "worker/agent/device_readings.h"
 
 namespace tutti::worker {
@@ -170,6 +171,10 @@ void WorkerHost::connect(const JoinInfo& join) {
 void WorkerHost::on_coordinator_frame(const std::string& bytes) {
   auto frame = wire::decode_frame<wire::ToWorker>(bytes, coordinator_frames_);
   if (!frame) {
+    if (const auto header = wire::header_of_untaken(bytes)) {
+      return feed(UnknownOrder{
+          .session = header->session, .sequence = header->sequence, .what = frame.error().message});
+    }
     TUTTI_LOG_WARNING("worker", "a frame of the coordinator was dropped: {}",
                       frame.error().message);
     return;

@@ -37,6 +37,13 @@ struct FrameReceived {
   wire::ToWorker message;
 };
 
+// A numbered frame of the coordinator that this version does not understand (untaken.h).
+struct UnknownOrder {
+  SessionId session;
+  Sequence sequence;
+  std::string what;  // one line for people
+};
+
 // A connection to the coordinator can be used: a Hello may be sent. (It may still be on its way.)
 struct Connected {};
 
@@ -128,9 +135,9 @@ struct Tick {};
 struct StopRequested {};
 
 using Input =
-    std::variant<FrameReceived, Connected, LinkLost, LivenessRefused, RankSpoke, RankLinkLost,
-                 AddressReserved, ProcessStarted, StartFailed, ProcessExited, SpoolGrew, SpoolRead,
-                 SpoolFound, DevicesRead, Tick, StopRequested>;
+    std::variant<FrameReceived, UnknownOrder, Connected, LinkLost, LivenessRefused, RankSpoke,
+                 RankLinkLost, AddressReserved, ProcessStarted, StartFailed, ProcessExited,
+                 SpoolGrew, SpoolRead, SpoolFound, DevicesRead, Tick, StopRequested>;
 
 // Effects -----------------------------------------------------------------------------------------
 

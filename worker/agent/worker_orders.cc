@@ -34,6 +34,31 @@ bool WorkerState::is_stale(const Process& process, Generation generation, std::s
 // Orders
 // --------------------------------------------------------------------------------------------
 
+void WorkerState::on_input(const UnknownOrder& input) {
+  if (now_ < cut_until_) return;
+  if (takes(input.session, input.sequence)) {
+    note("an order of a newer coordinator is ignored: " + input.what);
+  }
+  acknowledge_orders();
+}
+
+bool WorkerState::takes(SessionId session, Sequence sequence) {
+  if (!joined_ || session != session_ || !sequence) {
+    ++stale_frames_;
+    return false;
+  }
+  orders_owed_ = true;
+  return orders_.admit(sequence) == wire::ReceiveGate::Verdict::take;
+}
+
+// After what the order led to.
+void WorkerState::acknowledge_orders() {
+  if (!std::exchange(orders_owed_, false)) return;
+  emit(SendToCoordinator{.session = session_,
+                         .sequence = {},
+                         .message = wire::OrdersAcked{.through = orders_.taken()}});
+}
+
 std::optional<std::string> WorkerState::refusal(const wire::StartRank& order) const {
   if (stopping_) return "the worker is stopping";
   if (leaving_until_) return "the worker leaves";

@@ -242,14 +242,8 @@ void WorkerState::on_frame(const FrameReceived& frame, const wire::SpoolAcked& m
 
 template <class Order>
 void WorkerState::on_frame(const FrameReceived& frame, const Order& order) {
-  if (!joined_ || frame.session != session_ || !frame.sequence) {
-    ++stale_frames_;
-    return;
-  }
-  if (orders_.admit(frame.sequence) == wire::ReceiveGate::Verdict::take) on_order(order);
-  emit(SendToCoordinator{.session = session_,
-                         .sequence = {},
-                         .message = wire::OrdersAcked{.through = orders_.taken()}});
+  if (takes(frame.session, frame.sequence)) on_order(order);
+  acknowledge_orders();
 }
 
 void WorkerState::flush() {

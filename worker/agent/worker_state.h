@@ -87,6 +87,7 @@ class WorkerState {
 
   // Inputs: worker_state.cc.
   void on_input(const FrameReceived& input);
+  void on_input(const UnknownOrder& input);
   void on_input(const Connected& input);
   void on_input(const LinkLost& input);
   void on_input(const LivenessRefused& input);
@@ -138,6 +139,8 @@ class WorkerState {
   void launch_next(std::uint32_t slot);
   bool holds_slot(std::uint32_t slot) const;
   bool is_cut(const FrameReceived& input) const;
+  bool takes(SessionId session, Sequence sequence);
+  void acknowledge_orders();
   void stop_process(Process& process, Duration grace, std::string_view reason);
   void refuse_start(const wire::StartRank& order, std::string_view reason);
   void report_unknown(JobId job, Generation generation, ProcessId process);
@@ -189,6 +192,7 @@ class WorkerState {
   bool knows_silence_ = false;  // the coordinator does
   Instant cut_until_;           // a fault: nothing is said or heard
   wire::ReceiveGate orders_;
+  bool orders_owed_ = false;  // an acknowledgement, at the end of this turn
   wire::SendQueue<wire::FromWorker> reports_;
 
   SpoolSender spools_;

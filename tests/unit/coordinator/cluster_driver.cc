@@ -188,6 +188,12 @@ void Driver::say(const std::string& worker, wire::FromWorker report) {
                  .message = std::move(report)});
 }
 
+void Driver::say_unknown(const std::string& worker) {
+  Peer& peer = peers_[worker];
+  peer.reports = Sequence{peer.reports.value + 1};
+  on(UnknownReport{.peer = peer.peer, .session = peer.session, .sequence = peer.reports});
+}
+
 void Driver::beat(const std::string& worker, std::vector<wire::RankProgress> progress,
                   std::vector<wire::DeviceReading> readings) {
   const Peer& peer = peers_[worker];

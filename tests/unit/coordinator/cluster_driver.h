@@ -50,6 +50,8 @@ class Driver {
               std::vector<wire::RankExited> exits = {});
   void disconnect(const std::string& worker);
   void say(const std::string& worker, wire::FromWorker report);
+  // A report of a kind that this version does not know.
+  void say_unknown(const std::string& worker);
   void beat(const std::string& worker, std::vector<wire::RankProgress> progress = {},
             std::vector<wire::DeviceReading> readings = {});
   // What the worker would say of a process in the given phase.

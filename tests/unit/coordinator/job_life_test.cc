@@ -41,6 +41,19 @@ TEST_CASE("cluster: a run job is started, executed, and done when its programs e
   CHECK(driver.orders_left() == 0);
 }
 
+TEST_CASE("cluster: a report that it does not understand holds up none of those behind it") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(run_spec(2));
+  driver.say_unknown("a");
+  const auto starts = driver.run_up();
+  REQUIRE(starts.size() == 2);
+  driver.say_unknown("a");
+  driver.exited(starts[0], 0);
+  driver.exited(starts[1], 0);
+  CHECK(driver.job_state(job) == done);
+}
+
 TEST_CASE("cluster: a train job ends when all ranks are finished and its checkpoint is committed") {
   Driver driver;
   driver.join("a", 2);

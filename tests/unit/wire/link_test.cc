@@ -4,6 +4,7 @@
 
 #include "protocol/base/rng.h"
 #include "protocol/wire/codec.h"
+#include "protocol/wire/untaken.h"
 
 namespace tutti::wire {
 namespace {
@@ -277,6 +278,38 @@ TEST_CASE("wire: a hundred thousand mutated frames are taken or refused, never m
   check_mutations<FromRank>(finished(), 4, 10'000);
   check_mutations<ToServer>(generate(), 5, 10'000);
   check_mutations<FromServer>(generated(), 6, 10'000);
+}
+
+// Of one that decode_frame refuses: what a receiver can still say of it.
+TEST_CASE("wire: of a numbered frame that is not understood the number can be taken") {
+  FrameCounters counters;
+  const auto made_up = [](std::string frame) {
+    constexpr std::uint16_t kMadeUp = 999;
+    frame[6] = static_cast<char>(kMadeUp & 0xff);
+    frame[7] = static_cast<char>(kMadeUp >> 8);
+    return frame;
+  };
+  FrameHeader numbered;
+  numbered.session = SessionId{5};
+  numbered.sequence = Sequence{12};
+  const std::string good = *encode_frame<ToWorker>(start_rank(), numbered);
+  const std::string unknown = made_up(good);
+  CHECK(decode_frame<ToWorker>(unknown, counters).error().message.find("kind 999") !=
+        std::string::npos);
+  const auto header = header_of_untaken(unknown);
+  REQUIRE(header);
+  CHECK(header->session == SessionId{5});
+  CHECK(header->sequence == Sequence{12});
+  // A known kind whose body another version writes otherwise.
+  std::string other = good;
+  other[kFrameHeaderBytes] = static_cast<char>(0xc1);
+  CHECK_FALSE(decode_frame<ToWorker>(other, counters));
+  CHECK(header_of_untaken(other));
+  // Nothing that is cut short or has no number.
+  CHECK_FALSE(header_of_untaken(unknown.substr(0, unknown.size() - 1)));
+  CHECK_FALSE(header_of_untaken(unknown + "x"));
+  CHECK_FALSE(header_of_untaken(unknown.substr(0, 20)));
+  CHECK_FALSE(header_of_untaken(made_up(*encode_frame<ToWorker>(start_rank()))));
 }
 
 }  // namespace

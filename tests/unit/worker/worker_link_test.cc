@@ -65,6 +65,37 @@ TEST_CASE("worker: frames of another session and orders without a number are dro
   CHECK(worker.state.stale_frames() == 2);
 }
 
+TEST_CASE(
+    "worker: an order that it does not understand is acknowledged, and those behind it count") {
+  Worker worker;
+  worker.join();
+  const auto unknown = [&](std::uint64_t sequence) {
+    return worker.on(UnknownOrder{.session = worker.session(),
+                                  .sequence = Sequence{sequence},
+                                  .what = "frames of kind 999 are not taken on this link"});
+  };
+  const auto acked = [](const Effects& effects) {
+    const auto found = sent<wire::OrdersAcked>(effects);
+    return found.size() == 1 ? found[0].through.value : 0;
+  };
+  const Effects ignored = unknown(1);
+  CHECK(acked(ignored) == 1);
+  REQUIRE(all<Note>(ignored).size() == 1);
+  CHECK(all<Note>(ignored)[0].text.find("kind 999") != std::string::npos);
+  // Sent again, as its acknowledgement was lost: no second line.
+  CHECK(acked(unknown(1)) == 1);
+  CHECK(all<Note>(unknown(1)).empty());
+  const Effects next = worker.frame(start_rank(1), 2);
+  CHECK(acked(next) == 2);
+  CHECK(all<StartProcess>(next).size() == 1);
+  // What is behind a gap waits for it, whatever it is.
+  CHECK(acked(unknown(4)) == 2);
+  CHECK(sent<wire::OrdersAcked>(
+            worker.on(UnknownOrder{
+                .session = SessionId{99}, .sequence = Sequence{3}, .what = "of another session"}))
+            .empty());
+}
+
 TEST_CASE("worker: reports are sent again until they are acknowledged") {
   Worker worker;
   worker.join();
