@@ -199,7 +199,7 @@ void put_totals(Exposition& out, coordinator::ClusterHost& cluster) {
              "Recoveries: from the loss seen to the end of each phase.");
   for (const auto& phase : meter.recovery)
     out.histogram({{"phase", std::string(phase.phase)}}, phase.seconds);
-  const coordinator::ClusterCounters& counters = cluster.settled_state().counters();
+  const coordinator::ClusterCounters counters = cluster.settled_state().counters();
   out.counter("tutti_recoveries_total", counters.recoveries, "Recoveries begun.");
   out.family("tutti_jobs_left_total", MetricKind::counter,
              "Times that jobs left their slots or changed them after a common step, by why.");
@@ -209,6 +209,10 @@ void put_totals(Exposition& out, coordinator::ClusterHost& cluster) {
   out.counter("tutti_hangs_total", counters.hangs, "Ranks found to stand still.");
   out.counter("tutti_nodes_quarantined_total", counters.quarantines,
               "Nodes set aside because jobs of several users failed there.");
+  out.gauge("tutti_submit_keys", static_cast<double>(counters.keys_kept),
+            "Keys of submits whose jobs are forgotten.");
+  out.counter("tutti_submit_keys_dropped_total", counters.keys_dropped_early,
+              "Of those, dropped for want of room before their seven days were over.");
   out.counter("tutti_workers_lost_total", counters.workers_lost, "Workers lost.");
   out.counter("tutti_hellos_refused_total", counters.refused_hellos, "Workers not let in.");
   out.counter("tutti_reports_stale_total", counters.stale_reports,

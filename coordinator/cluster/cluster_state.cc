@@ -516,6 +516,11 @@ Result<Explanation> ClusterState::plan(const std::string& owner, const spec::Job
   return coordinator::plan(parts_->desk, owner, spec);
 }
 
-const ClusterCounters& ClusterState::counters() const { return parts_->desk.counters; }
+ClusterCounters ClusterState::counters() const {
+  ClusterCounters out = parts_->desk.counters;
+  out.keys_kept = parts_->desk.durable.keys_kept();
+  out.keys_dropped_early = parts_->desk.durable.keys_dropped_early();
+  return out;
+}
 
 }  // namespace tutti::coordinator

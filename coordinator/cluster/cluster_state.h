@@ -112,7 +112,7 @@ class ClusterState {
   std::optional<Explanation> explain(JobId job) const;
   // What would become of such a job of this user. Errors: those of a submit.
   Result<Explanation> plan(const std::string& owner, const spec::JobSpec& spec) const;
-  const ClusterCounters& counters() const;
+  ClusterCounters counters() const;
 
  private:
   struct Parts;

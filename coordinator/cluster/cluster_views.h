@@ -206,6 +206,8 @@ struct ClusterCounters {
   std::uint64_t resizes = 0;
   std::uint64_t hangs = 0;
   std::uint64_t quarantines = 0;
+  std::uint64_t keys_kept = 0;           // of submits whose jobs are forgotten
+  std::uint64_t keys_dropped_early = 0;  // for want of room, before their time was over
 };
 
 }  // namespace tutti::coordinator

@@ -66,6 +66,10 @@ class Durable {
   // The job that this user submitted with this key, if there is one; it may have been forgotten
   // since.
   std::optional<KeyRecord> with_key(const std::string& owner, const std::string& key) const;
+  // Of forgotten jobs: keys that are kept; and those that made room for others before kKeyLifeMs
+  // was over, since this object was made.
+  std::size_t keys_kept() const { return old_keys_.size(); }
+  std::uint64_t keys_dropped_early() const { return keys_dropped_early_; }
   // Its processes, whatever their generation.
   const std::set<ProcessId>& processes_of(JobId id) const;
   // Those that hold a slot of the worker.
@@ -129,6 +133,7 @@ class Durable {
   std::map<JobId, std::set<ProcessId>> of_job_;
   std::set<JobId> ended_;
   std::deque<KeyRecord> old_keys_;
+  std::uint64_t keys_dropped_early_ = 0;
   std::map<OwnKey, KeyRecord> old_key_;
   std::map<std::string, UsageRecord> usage_;
   std::map<std::string, std::set<ProcessId>> of_worker_;

@@ -154,7 +154,10 @@ void Durable::keep_key(const JobRecord& job) {
                  .owner = job.owner};
   old_key_[{job.owner, job.key}] = kept;
   old_keys_.push_back(std::move(kept));
-  if (old_keys_.size() > kOldKeysMax) drop_keys(old_keys_.front().unix_ms + kKeyLifeMs);
+  if (old_keys_.size() <= kOldKeysMax) return;
+  const std::size_t before = old_keys_.size();
+  drop_keys(old_keys_.front().unix_ms + kKeyLifeMs);
+  keys_dropped_early_ += before - old_keys_.size();
 }
 
 void Durable::drop_keys(std::int64_t now_unix_ms) {

@@ -157,6 +157,49 @@ TEST_CASE(
   CHECK_FALSE(durable.with_key("anybody", "other"));
 }
 
+TEST_CASE("cluster: keys that had to go before their time are counted, and no others") {
+  Snapshot snapshot;
+  for (std::size_t i = 0; i < kOldKeysMax; ++i) {
+    snapshot.keys.push_back({.key = std::to_string(i),
+                             .job = JobId{i + 1},
+                             .spec_hash = 0,
+                             .unix_ms = static_cast<std::int64_t>(i),
+                             .owner = "ann"});
+  }
+  snapshot.next_job = kOldKeysMax + 1;
+  Durable durable;
+  durable.restore(snapshot);
+  CHECK(durable.keys_kept() == kOldKeysMax);
+  const JobId job = durable.next_job();
+  const auto unix_ms = static_cast<std::int64_t>(kOldKeysMax);
+  durable.apply(JobSubmitted{.job = job,
+                             .key = "new",
+                             .owner = "ann",
+                             .spec = {},
+                             .folder = {},
+                             .terms = {},
+                             .unix_ms = unix_ms});
+  Outcome outcome;
+  outcome.state = cancelled;
+  durable.apply(JobSettled{.job = job, .outcome = outcome, .step = 0, .unix_ms = unix_ms});
+  durable.apply(JobForgotten{.job = job});
+  CHECK(durable.keys_kept() == kOldKeysMax);
+  CHECK(durable.keys_dropped_early() == 1);
+  CHECK_FALSE(durable.with_key("ann", "0"));
+  CHECK(durable.with_key("ann", "1"));
+  CHECK(durable.with_key("ann", "new"));
+  // Those whose time is over are not missed.
+  durable.apply(JobSubmitted{.job = durable.next_job(),
+                             .key = {},
+                             .owner = "ann",
+                             .spec = {},
+                             .folder = {},
+                             .terms = {},
+                             .unix_ms = 2 * kKeyLifeMs});
+  CHECK(durable.keys_kept() == 0);
+  CHECK(durable.keys_dropped_early() == 1);
+}
+
 TEST_CASE("cluster: a user's failure uses retries.user, and only that") {
   Driver driver;
   driver.join("a", 1);
