@@ -152,6 +152,17 @@ def check_pure(name, lines):
             yield number, "pure", f"a state machine has no {match.group(0)}: it comes in a message"
 
 
+# Sums whose order follows the library's mood (DESIGN numerics): ranks gather, and add in the tree's order themselves.
+LIBRARY_SUMS = re.compile(r"\bp?nccl(AllReduce|ReduceScatter|Reduce|RedOpCreatePreMulSum)\w*\s*\(")
+
+
+def check_sums(name, lines):
+    for number, line in enumerate(lines, 1):
+        match = LIBRARY_SUMS.search(line)
+        if match:
+            yield number, "sums", f"nccl{match.group(1)} adds in an order of its own: gather, then sum by the tree"
+
+
 def check_header(name, lines):
     if not any(line.strip() == "#pragma once" for line in lines):
         yield 1, "header", "#pragma once is missing"
@@ -220,7 +231,7 @@ def findings(root):
         if suffix not in SIZE_MAX:
             continue
         lines = (root / name).read_text(encoding="utf-8", errors="replace").splitlines()
-        checks = [check_includes, check_sizes, check_functions, check_words, check_pure] + ([check_header] if suffix == ".h" else [])
+        checks = [check_includes, check_sizes, check_functions, check_words, check_pure, check_sums] + ([check_header] if suffix == ".h" else [])
         for check in checks:
             for number, rule, text in check(name, lines):
                 yield name, number, rule, text

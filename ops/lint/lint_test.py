@@ -23,6 +23,7 @@ FAULTS = {
     "cuda": ("kernels/ops/y.h", "// Y.\n#pragma once\nResult<> y(const OpContext& ctx, const Y& args);\n"),
     "pure": ("coordinator/life/x.cc", "auto now = monotonic_now();\n"),
     "name": ("jobs/data/utils.cc", "int x;\n"),
+    "sums": ("kernels/collective/x.cc", "auto r = ncclAllReduce(a, b, n, ncclFloat, ncclSum, comm, stream);\n"),
 }
 
 
