@@ -1,8 +1,8 @@
 // The loss from hidden states, in chunks of rows: logits by a product, a kernel that turns them
 // into losses and gradients in place, and two products back.
 //
-// A chunk's rows depend on the vocabulary only, so that where the weight gradient is cut does not
-// follow the batch.
+// A chunk's rows are what the caller says, else depend on the vocabulary only, so that where the
+// weight gradient is cut does not follow the batch.
 #include <algorithm>
 #include <vector>
 
@@ -84,7 +84,8 @@ Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};
-  const Index chunk = std::min(rows, std::clamp(kLogitsHeld / vocabulary, kRowsMin, kRowsMax));
+  const Index usual = std::clamp(kLogitsHeld / vocabulary, kRowsMin, kRowsMax);
+  const Index chunk = std::min(rows, args.chunk > 0 ? args.chunk : usual);
   auto room = scratch_floats(chunk * vocabulary);
   if (!room) return std::move(room).error();
   auto targets = stage(args.targets.data(), args.targets.size());

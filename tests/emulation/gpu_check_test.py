@@ -92,7 +92,7 @@ def expect(found, wanted, what):
         raise AssertionError(f"{what}: {found!r}, and not {wanted!r}")
 
 
-STEPS = ["parity", "memcheck", "racecheck", "streams", "training_fp32", "training_bf16", "bench"]
+STEPS = ["parity", "large", "memcheck", "racecheck", "streams", "training_fp32", "training_bf16", "bench"]
 
 
 def passed_of(said):

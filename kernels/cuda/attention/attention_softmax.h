@@ -11,6 +11,7 @@
 // c + 4, ... of the sum.
 #pragma once
 
+#include "kernels/cuda/attention/chunks.h"
 #include "kernels/cuda/elementary.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/ops/attention.h"
@@ -20,8 +21,6 @@ namespace tutti::kernels::cuda {
 inline constexpr unsigned kQueryTile = 32;  // queries of one thread block
 inline constexpr unsigned kQueryLanes = 4;  // threads of one query
 inline constexpr unsigned kAttentionThreads = kQueryTile * kQueryLanes;
-inline constexpr Index kChunkBlocks = 16;
-inline constexpr Index kChunkKeys = kChunkBlocks * kKeyBlock;
 
 __device__ __forceinline__ float lanes_sum(float x) {
   x += __shfl_xor_sync(kAllLanes, x, 1U);
