@@ -1,4 +1,6 @@
 // The checked entries of the fp32 products.
+#include <unistd.h>
+
 #include <string>
 
 #include "kernels/cpu/product/finish.h"
@@ -38,6 +40,11 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
 }
 
 }  // namespace
+
+Index second_cache_bytes() {
+  static const long bytes = ::sysconf(_SC_LEVEL2_CACHE_SIZE);
+  return bytes > 0 ? bytes : Index{1} << 20;
+}
 
 void run_call(const OpContext& ctx, const ProductCall& call) {
   if (call.rows == 0 || call.columns == 0) return;

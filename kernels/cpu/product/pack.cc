@@ -153,4 +153,32 @@ void copy_rows(ConstMatrix source, float* to, Index stride) {
   }
 }
 
+void copy_tiles(ConstMatrix source, Index height, float* to) {
+  constexpr Index kTogether = 16;
+  const Index depth = source.rows;
+  for (Index first = 0; first < depth; first += kTogether) {
+    const Index end = std::min(first + kTogether, depth);
+    for (Index k = first; k < end; ++k) {
+      for (Index c = 0; c < source.columns; c += kLine) prefetch_row(source, k + kTogether, c);
+    }
+    for (Index c = 0; c < source.columns; c += height) {
+      float* const tile = to + c * depth;
+      if (height == 6 && c + height <= source.columns) {
+        for (Index k = first; k < end; ++k) {
+          const float* const from = source.row(k) + c;
+          const __m128 four = _mm_loadu_ps(from);
+          const __m128i two = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + 4));
+          _mm_storeu_ps(tile + k * 6, four);
+          _mm_storel_epi64(reinterpret_cast<__m128i*>(tile + k * 6 + 4), two);
+        }
+      } else {
+        const Index width = std::min(height, source.columns - c);
+        for (Index k = first; k < end; ++k) {
+          std::copy_n(source.row(k) + c, width, tile + k * height);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace tutti::kernels

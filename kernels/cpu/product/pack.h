@@ -22,6 +22,10 @@ void pack_image_panel(ConstMatrix source, Index width, float* panel);
 // to[k * to_stride + n] = source[n][k].
 void transpose_into(ConstMatrix source, float* to, Index to_stride);
 
+// Left tiles [columns / height][depth][height] of a source whose rows are k, each in one stream; of
+// the last, what is beyond the source stays as it is.
+void copy_tiles(ConstMatrix source, Index height, float* to);
+
 // Rows of `source`, one after the other at `stride`.
 void copy_rows(ConstMatrix source, float* to, Index stride);
 

@@ -30,8 +30,7 @@ using Order = ProductCall::Order;
 inline constexpr Index kFewRows = 256;
 // The packed right operand, in floats: stays in the outer caches.
 inline constexpr Index kPackedMax = Index{1} << 21;
-inline constexpr Index kPackedDepthMax = 4096;
-// Rows (or, turned, outputs) of a block: with a panel they fit the second cache.
+// Rows (or, turned, outputs) of a block at least; at most four times as many.
 inline constexpr Index kBlockRows = 16 * kChainRows;
 // A right operand narrower than this is read where it lies though its rows are k: they are close
 // enough for L1 and the page tables.
@@ -67,14 +66,18 @@ struct Piece {
 };
 
 // A left operand whose rows are k, and so far apart by so even a stride that the lines of a tile
-// fall on few sets of the caches: it is copied, a block of columns of it side by side, in stretches
-// short enough for those sets.
+// fall on few sets of the caches: it is copied tile by tile.
 bool falls_together(const ProductCall& call) {
   return call.left_order == Order::outside && call.left.stride % 256 == 0;
 }
 
-Stretches piece_stretches(const ProductCall& call, const Piece& piece) {
-  return Stretches(piece.k.depth, falls_together(call) ? 256 : Stretches::kDepthMax);
+// Rows of a block: with a stretch of a panel they fill most of the second cache, as each block has
+// the whole piece come from the third. A copy shares it with what the next one is made of.
+Index rows_of_block(const ProductCall& call, const Piece& piece) {
+  const Index line = Stretches(piece.k.depth).step * static_cast<Index>(sizeof(float));
+  const Index held = second_cache_bytes() / 8 * 7 - kChainColumns * line;
+  const Index rows = held / line / (falls_together(call) ? 2 : 1);
+  return std::clamp(rows / kChainRows * kChainRows, kBlockRows, 4 * kBlockRows);
 }
 
 RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch& k,
@@ -92,7 +95,7 @@ RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch&
 
 void pack_piece(const Workers& workers, const ProductCall& call, const Piece& piece,
                 float* packed) {
-  const Stretches stretches = piece_stretches(call, piece);
+  const Stretches stretches(piece.k.depth);
   const Index panels = piece.panels();
   workers.parallel_for(panels * stretches.count, 1, [&](int, Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
@@ -103,6 +106,14 @@ void pack_piece(const Workers& workers, const ProductCall& call, const Piece& pi
                  {piece.k.first + k.first, k.depth}, panel);
     }
   });
+}
+
+// What the tiles of one panel ask for beside their chains: the panel after it.
+Ahead next_panel(const RightView& right, Index offset, const Piece& piece) {
+  const Index next = offset + kChainColumns;
+  // Of an image or a packed operand only: rows that lie where they lie are narrow.
+  if (right.k_stride > kImagePanel || next >= piece.columns) return {};
+  return {right.at(next), right.k_stride, kChainColumns / 16};
 }
 
 HWY_INLINE void run_left_panel(const ProductCall& call, Index rows, Index columns,
@@ -123,38 +134,52 @@ const float* left_at(const ProductCall& call, Index row, Index k) {
   return call.left_order == Order::inside ? call.left.row(row) + k : call.left.row(k) + row;
 }
 
+// What is read after a block's last panel of a stretch: its next stretch, or the next block.
+Ahead next_left(const ProductCall& call, const Piece& piece, const Stretch& rows,
+                const Stretch& k) {
+  const bool more = k.first + k.depth < piece.k.first + piece.k.depth;
+  const float* const next = more ? left_at(call, rows.first, k.first + k.depth)
+                                 : left_at(call, rows.first + rows.depth, piece.k.first);
+  return {next, call.left.stride, rows.depth / 16};
+}
+
 // One block of rows over the whole piece.
 void run_block(const ProductCall& call, const Piece& piece, const float* packed,
                const Stretch& rows, Arena& scratch) {
   const Product& args = *call.product;
-  const Stretches stretches = piece_stretches(call, piece);
+  const Stretches stretches(piece.k.depth);
   ArenaScope scope(scratch);
   const bool copied = falls_together(call);
-  float* const copy = copied ? scratch.floats(stretches.step * kBlockRows) : nullptr;
+  const Index tiles = (rows.depth + kChainRows - 1) / kChainRows;
+  float* const copy = copied ? scratch.floats(stretches.step * tiles * kChainRows) : nullptr;
   for (Index s = 0; s < stretches.count; ++s) {
     const Stretch k = stretches.at(s);
     const Stretch whole{piece.k.first + k.first, k.depth};
     if (copied) {
-      copy_rows(call.left.row_range(whole.first, k.depth).column_range(rows.first, rows.depth),
-                copy, kBlockRows);
+      copy_tiles(call.left.row_range(whole.first, k.depth).column_range(rows.first, rows.depth),
+                 kChainRows, copy);
     }
     const RightView right = stretch_of(call, piece, k, packed);
-    // The same k of the next block, for its copy.
-    Ahead ahead{left_at(call, rows.first + kBlockRows, whole.first), call.left.stride,
-                kBlockRows / 16};
     for (Index offset = 0; offset < piece.columns; offset += kChainColumns) {
+      const bool last = offset + kChainColumns >= piece.columns;
+      Ahead ahead =
+          copied && last ? next_left(call, piece, rows, whole) : next_panel(right, offset, piece);
       const Index columns = std::min(kChainColumns, piece.columns - offset);
       const Index column = piece.first + offset;
-      run_left_panel(call, rows.depth, columns,
-                     {.depth = k.depth,
-                      .left = copied ? copy : left_at(call, rows.first, whole.first),
-                      .left_stride = copied ? kBlockRows : call.left.stride,
-                      .right = right.at(offset),
-                      .right_stride = right.k_stride,
-                      .output = args.output.row(rows.first) + column,
-                      .output_stride = args.output.stride,
-                      .start = start_of(args, whole),
-                      .ahead = copied ? &ahead : nullptr});
+      const Index together = copied ? kChainRows : rows.depth;
+      for (Index row = 0; row < rows.depth; row += together) {
+        run_left_panel(
+            call, std::min(together, rows.depth - row), columns,
+            {.depth = k.depth,
+             .left = copied ? copy + row * k.depth : left_at(call, rows.first, whole.first),
+             .left_stride = copied ? kChainRows : call.left.stride,
+             .right = right.at(offset),
+             .right_stride = right.k_stride,
+             .output = args.output.row(rows.first + row) + column,
+             .output_stride = args.output.stride,
+             .start = start_of(args, whole),
+             .ahead = &ahead});
+      }
     }
   }
   // Of whole rows: what the ends read beside the output is then met in one stream.
@@ -173,8 +198,8 @@ void product_piece(const Workers& workers, const ProductCall& call, const Piece&
   // Enough blocks that the threads end together.
   const Index threads = workers.threads();
   const Index tiles = (call.rows + kChainRows - 1) / kChainRows;
-  const Index tiles_in_block =
-      std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1, kBlockRows / kChainRows);
+  const Index tiles_in_block = std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1,
+                                                 rows_of_block(call, piece) / kChainRows);
   const Index block = tiles_in_block * kChainRows;
   workers.parallel_for((call.rows + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
     for (Index b = begin; b < end; ++b) {
@@ -184,15 +209,22 @@ void product_piece(const Workers& workers, const ProductCall& call, const Piece&
   });
 }
 
+// Cut by k before by columns: each piece of columns reads the whole left operand.
 void product_by_rows(const Workers& workers, const ProductCall& call) {
-  const Index depth_max =
-      call.image != nullptr ? call.depth : std::min(call.depth, kPackedDepthMax);
-  const Index columns_max =
-      call.image != nullptr ? call.columns : kPackedMax / depth_max / kChainColumns * kChainColumns;
-  for (Index column = 0; column < call.columns; column += columns_max) {
-    const Index columns = std::min(columns_max, call.columns - column);
-    for (Index k = 0; k < call.depth; k += depth_max) {
-      product_piece(workers, call, {column, columns, {k, std::min(depth_max, call.depth - k)}});
+  Index k_step = call.depth;
+  Index columns_step = call.columns;
+  if (call.image == nullptr) {
+    const Index stretch = Stretches(call.depth).step;
+    const Index columns = std::clamp<Index>(call.columns, 1, kPackedMax / stretch);
+    k_step = std::max<Index>(1, kPackedMax / columns / stretch) * stretch;
+    const Index pieces = (call.columns + columns - 1) / columns;
+    columns_step =
+        ((call.columns + pieces - 1) / pieces + kChainColumns - 1) / kChainColumns * kChainColumns;
+  }
+  for (Index column = 0; column < call.columns; column += columns_step) {
+    const Index columns = std::min(columns_step, call.columns - column);
+    for (Index k = 0; k < call.depth; k += k_step) {
+      product_piece(workers, call, {column, columns, {k, std::min(k_step, call.depth - k)}});
     }
   }
 }

@@ -131,6 +131,9 @@ struct Stretches {
   Stretch at(Index i) const { return {i * step, std::min(step, depth - i * step)}; }
 };
 
+// Of a core; 1 MiB where the machine does not say.
+Index second_cache_bytes();
+
 // Up to kImagePanel outputs of any number of rows, left by row; right has kImagePanel columns.
 void run_image_panel(Index rows, Index columns, const ChainCall& call);
 
