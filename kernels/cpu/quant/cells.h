@@ -7,7 +7,24 @@
 
 namespace tutti::kernels {
 
-// Some rows of int8 activations by one group of sixteen outputs; sums [rows][16] are continued.
+// What the sum S of a cell's 32 codes of x adds, whoever the output: the integer -zero S that sums
+// of code products start from, or S itself, as a minimum is multiplied by it. Both are exact.
+union CellTerm {
+  std::int32_t start;
+  float sum;
+};
+// Formats with one zero for all codes (start), and with a minimum (sum).
+constexpr bool starts_cells(WeightFormat format) {
+  return format == WeightFormat::q8_0 || format == WeightFormat::q4_0 ||
+         format == WeightFormat::q5_0;
+}
+constexpr bool has_minimum(WeightFormat format) {
+  return format == WeightFormat::int4_group || format == WeightFormat::q4_k ||
+         format == WeightFormat::q5_k;
+}
+
+// Some rows of int8 activations by groups of sixteen outputs; sums [rows][16 * groups] are
+// continued.
 struct GroupCall {
   const std::uint8_t* group = nullptr;
   Index cells = 0;
@@ -17,7 +34,8 @@ struct GroupCall {
   const std::int16_t* halves = nullptr;  // [rows][2 * cells]: sums of sixteen codes each
   float* sums = nullptr;
   Index sums_stride = kGroup;
-  Index groups = 1;  // int8_channel: that many groups, one after the other
+  Index groups = 1;                 // one after the other, sixteen sums each
+  const CellTerm* terms = nullptr;  // [rows][cells]; of q6_k and int8_channel not read
 };
 using GroupDot = void (*)(const GroupCall&);
 

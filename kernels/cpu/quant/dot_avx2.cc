@@ -23,6 +23,7 @@ struct Avx2 {
   using Floats = TwoFloats;
   static constexpr int kChannelRows = 4;
   static constexpr int kChannelGroups = 1;
+  static constexpr int kCellGroups = 1;
 
   // Pairs of codes below 64 are summed in sixteen bits for as long as they fit: 15, 31 or 63 times
   // 127, twice, for 8, 4 or 2 quads.
@@ -33,9 +34,11 @@ struct Avx2 {
   // Narrow: pairs of sixteen bits; wide: lanes.
   template <bool kWide>
   using Sum = Two;
+  // Of pairs, not of lanes: starts are added behind them.
+  static constexpr bool kStartsInSum = false;
   template <bool kWide>
-  static Two none() {
-    return {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  static Two from(std::int32_t start) {
+    return splat_int(start);
   }
   template <bool kWide>
   static Two dot(const Two& sum, const Two& codes, const std::int8_t* x) {
@@ -58,6 +61,11 @@ struct Avx2 {
       return {_mm256_madd_epi16(sum.a, one), _mm256_madd_epi16(sum.b, one)};
     }
   }
+  // Joined to the widening, so that sums by q4_k and q5_k stay integers.
+  using SubScale = Two;
+  static Two sub_scale(const Two& bytes) { return bytes; }
+  static Two sub_scaled(const Two& sum, const Two& scale) { return scaled(sum, scale); }
+  static TwoFloats sub_scaled(const TwoFloats& sum, const Two&) { return sum; }
   static Two scaled(const Two& sum, const Two& scale) {
     const Two both = pairs(scale, scale);
     return {_mm256_madd_epi16(sum.a, both.a), _mm256_madd_epi16(sum.b, both.b)};

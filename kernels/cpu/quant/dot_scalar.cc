@@ -18,6 +18,7 @@ struct Scalar {
   using Floats = Several<float, 16>;
   static constexpr int kChannelRows = 2;
   static constexpr int kChannelGroups = 1;
+  static constexpr int kCellGroups = 1;
   static constexpr int kWideZero = 128;
   static constexpr int part_of(int bits) { return bits == 6 ? 4 : 8; }
 
@@ -32,9 +33,10 @@ struct Scalar {
 
   template <bool kWide>
   using Sum = Ints;
+  static constexpr bool kStartsInSum = false;
   template <bool kWide>
-  static Ints none() {
-    return {};
+  static Ints from(std::int32_t start) {
+    return splat_int(start);
   }
   template <bool kWide>
   static Ints dot(Ints sum, const Codes& codes, const std::int8_t* x) {
@@ -48,6 +50,10 @@ struct Scalar {
     return sum;
   }
 
+  using SubScale = Ints;
+  static Ints sub_scale(const Ints& bytes) { return bytes; }
+  static Ints sub_scaled(const Ints& sum, const Ints& scale) { return mul_int(sum, scale); }
+  static Floats sub_scaled(const Floats& sum, const Ints&) { return sum; }
   static Ints scaled(const Ints& sum, const Ints& scale) { return mul_int(sum, scale); }
 
   static Codes load(const std::uint8_t* from) {

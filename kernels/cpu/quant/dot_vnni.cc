@@ -17,6 +17,8 @@ struct Vnni {
   using Floats = __m512;
   static constexpr int kChannelRows = 6;
   static constexpr int kChannelGroups = 4;
+  // Eight chains of products at four rows, as one product takes five cycles.
+  static constexpr int kCellGroups = 2;
   static constexpr int kWideZero = 128;
   static constexpr int part_of(int bits) { return bits == 6 ? 4 : 8; }
 
@@ -24,8 +26,8 @@ struct Vnni {
   template <bool kWide>
   using Sum = __m512i;
   template <bool kWide>
-  static __m512i none() {
-    return _mm512_setzero_si512();
+  static __m512i from(std::int32_t start) {
+    return _mm512_set1_epi32(start);
   }
   template <bool kWide>
   static __m512i dot(__m512i sum, __m512i codes, const std::int8_t* x) {
@@ -37,6 +39,14 @@ struct Vnni {
   static __m512i total(__m512i sum) {
     return sum;
   }
+
+  // Sums begin where the cell's zeros leave them.
+  static constexpr bool kStartsInSum = true;
+  // As floats, which hold the sums of a cell and their products by 63 exactly.
+  using SubScale = __m512;
+  static __m512 sub_scale(__m512i bytes) { return _mm512_cvtepi32_ps(bytes); }
+  static __m512i sub_scaled(__m512i sum, __m512) { return sum; }
+  static __m512 sub_scaled(__m512 sum, __m512 scale) { return _mm512_mul_ps(sum, scale); }
 
   static __m512i scaled(__m512i sum, __m512i scale) { return _mm512_mullo_epi32(sum, scale); }
 

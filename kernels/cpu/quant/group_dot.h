@@ -60,11 +60,12 @@ constexpr int quad_at(int i) {
 // What all rows read of a cell's scales, once for all of them.
 template <class V>
 struct CellScales {
-  typename V::Ints first{};   // K formats: by which integer sums are multiplied; q6_k: of one half
-  typename V::Ints second{};  // q6_k: of the other half
-  typename V::Ints zero{};    // by the sums of x: what codes are too large by, or the minimum
+  typename V::SubScale first{};  // K formats: by which integer sums are multiplied
+  typename V::Ints half[2]{};    // q6_k: the same, of each half
+  typename V::Ints zero{};       // q6_k: what codes are too large by, by the halves' sums of x
   typename V::Floats scale{};
   typename V::Floats min{};
+  typename V::Floats sub_min{};  // K formats: by which the sum of x is multiplied
 };
 
 template <class V, WeightFormat kFormat>
@@ -73,24 +74,18 @@ inline CellScales<V> read_scales(const std::uint8_t* scales, const std::uint8_t*
   if constexpr (kFormat == WeightFormat::int4_group) {
     of.scale = V::halves(scales);
     of.min = V::halves(scales + 32);
-    of.zero = V::pairs(V::splat_int(1), V::splat_int(1));
   } else if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
-    of.first = V::bytes(scales);
-    const auto min = V::bytes(scales + 16);
-    of.zero = V::pairs(min, min);
+    of.first = V::sub_scale(V::bytes(scales));
+    of.sub_min = V::to_floats(V::bytes(scales + 16));
     of.scale = V::halves(super);
     of.min = V::halves(super + 32);
   } else if constexpr (kFormat == WeightFormat::q6_k) {
-    of.first = V::signed_bytes(scales);
-    of.second = V::signed_bytes(scales + 16);
-    of.zero =
-        V::pairs(V::mul_int(of.first, V::splat_int(-32)), V::mul_int(of.second, V::splat_int(-32)));
+    of.half[0] = V::signed_bytes(scales);
+    of.half[1] = V::signed_bytes(scales + 16);
+    const auto zero = V::splat_int(-zero_of(kFormat));
+    of.zero = V::pairs(V::mul_int(of.half[0], zero), V::mul_int(of.half[1], zero));
     of.scale = V::halves(super);
   } else {
-    constexpr int kZero = kFormat == WeightFormat::q8_0   ? -V::kWideZero
-                          : kFormat == WeightFormat::q4_0 ? -8
-                                                          : -16;
-    of.zero = V::pairs(V::splat_int(kZero), V::splat_int(kZero));
     of.scale = V::halves(scales);
   }
   return of;
@@ -102,86 +97,136 @@ inline typename V::Ints close_part(
     const typename V::template Sum<layout_of(kFormat).bits == 8>& part, const CellScales<V>& of) {
   constexpr bool kWide = layout_of(kFormat).bits == 8;
   if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
-    return V::scaled(part, of.first);
+    return V::sub_scaled(part, of.first);
   } else if constexpr (kFormat == WeightFormat::q6_k) {
-    return V::scaled(part, j < 4 ? of.first : of.second);
+    return V::scaled(part, of.half[j < 4 ? 0 : 1]);
   } else {
     return V::template total<kWide>(part);
   }
 }
 
+// Wide codes that are centred have no zero.
+template <class V>
+constexpr bool adds_start(WeightFormat format) {
+  return starts_cells(format) && !V::kStartsInSum &&
+         (layout_of(format).bits != 8 || V::kWideZero != 0);
+}
+
 // What one cell adds to a row's sums; `halves` are the sums of x's two halves.
 template <class V, WeightFormat kFormat>
 inline typename V::Floats add_cell(typename V::Floats sum, typename V::Ints codes,
-                                   const CellScales<V>& of, float x_scale,
+                                   const CellScales<V>& of, float x_scale, const CellTerm* term,
                                    const std::int16_t* halves) {
+  constexpr bool kSub = kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k;
   const auto x = V::splat(x_scale);
-  if constexpr (kFormat == WeightFormat::int4_group || kFormat == WeightFormat::q4_k ||
-                kFormat == WeightFormat::q5_k) {
-    const auto mins = V::to_floats(V::add_pairs(V::splat_int(0), of.zero, halves));
+  if constexpr (kFormat == WeightFormat::q6_k) codes = V::add_pairs(codes, of.zero, halves);
+  if constexpr (adds_start<V>(kFormat)) codes = V::add(codes, V::splat_int(term->start));
+  auto value = V::to_floats(codes);
+  if constexpr (kSub) value = V::sub_scaled(value, of.first);
+  sum = V::fma(value, V::mul(of.scale, x), sum);
+  if constexpr (has_minimum(kFormat)) {
+    const auto mins = V::splat(term->sum);
     const auto by = V::mul(of.min, x);
-    sum = V::fma(V::to_floats(codes), V::mul(of.scale, x), sum);
-    return kFormat == WeightFormat::int4_group ? V::fma(mins, by, sum) : V::fnma(mins, by, sum);
-  } else {
-    if constexpr (kFormat != WeightFormat::q8_0 || V::kWideZero != 0) {
-      codes = V::add_pairs(codes, of.zero, halves);
-    }
-    return V::fma(V::to_floats(codes), V::mul(of.scale, x), sum);
+    if constexpr (kSub) return V::fnma(V::mul(of.sub_min, mins), by, sum);
+    return V::fma(mins, by, sum);
   }
+  return sum;
 }
 
 inline constexpr Index kAheadBytes = 2048;
 
-// Each quad's codes are unpacked once for all rows. Integer sums are exact, so their order is free;
-// the cells are one chain.
-template <class V, WeightFormat kFormat, int kRows>
-void run_cells(const GroupCall& call, Index row) {
+// Each quad's codes are unpacked once for all rows, and x is read once for all groups. Integer sums
+// are exact, so their order is free; the cells are one chain.
+template <class V, WeightFormat kFormat, int kRows, int kGroups>
+void run_cells(const GroupCall& call, Index row, Index group) {
   constexpr CellLayout kLayout = layout_of(kFormat);
   constexpr int kBits = kLayout.bits;
   constexpr bool kWide = kBits == 8;
   constexpr int kPart = V::part_of(kBits);
-  typename V::Floats sum[kRows];
+  constexpr bool kTerms = starts_cells(kFormat) || has_minimum(kFormat);
+  const Index step = kLayout.group_bytes(call.cells);
+  const std::uint8_t* const base = call.group + group * step;
+  float* const out = call.sums + row * call.sums_stride + group * kGroup;
+  typename V::Floats sum[kRows][kGroups];
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) sum[r] = V::load_floats(call.sums + (row + r) * call.sums_stride);
-  const std::int8_t* x[kRows];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) x[r] = call.x + (row + r) * call.cells * kCell;
-  for (Index c = 0; c < call.cells; ++c) {
-    const std::uint8_t* const cell = call.group + kLayout.cell_at(c);
-    // The machine looks fewer cells ahead than memory is far away.
-    for (Index line = 0; line < kLayout.cell(); line += 64) {
-      __builtin_prefetch(cell + kAheadBytes + line);
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      sum[r][g] = V::load_floats(out + r * call.sums_stride + g * kGroup);
     }
-    const CellScales<V> of =
-        read_scales<V, kFormat>(cell + kLayout.codes(), call.group + kLayout.super_at(c));
-    typename V::Ints whole[kRows];
+  }
+  const std::int8_t* const x = call.x + row * call.cells * kCell;
+  const CellTerm* const terms = kTerms ? call.terms + row * call.cells : nullptr;
+  for (Index c = 0; c < call.cells; ++c) {
+    // The machine looks fewer cells ahead than memory is far away.
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      for (Index line = 0; line < kLayout.cell(); line += 64) {
+        __builtin_prefetch(base + g * step + kLayout.cell_at(c) + kAheadBytes + line);
+      }
+    }
+    typename V::Ints whole[kRows][kGroups];
+    CellScales<V> of[kGroups];
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      const std::uint8_t* const cell = base + g * step + kLayout.cell_at(c);
+      of[g] =
+          read_scales<V, kFormat>(cell + kLayout.codes(), base + g * step + kLayout.super_at(c));
+    }
     each_number<kQuads / kPart>([&]<int p>(Number<p>) {
-      typename V::template Sum<kWide> part[kRows];
+      typename V::template Sum<kWide> part[kRows][kGroups];
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) part[r] = V::template none<kWide>();
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g) {
+          constexpr bool kFromStart = starts_cells(kFormat) && V::kStartsInSum && p == 0;
+          part[r][g] = V::template from<kWide>(kFromStart ? terms[r * call.cells + c].start : 0);
+        }
+      }
       each_number<kPart>([&]<int i>(Number<i>) {
         constexpr int j = quad_at<kBits, kPart>(p * kPart + i);
-        const auto codes = quad_codes<V, kBits, j>(cell);
+        typename V::Codes codes[kGroups];
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g) {
+          codes[g] = quad_codes<V, kBits, j>(base + g * step + kLayout.cell_at(c));
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          part[r] = V::template dot<kWide>(part[r], codes, x[r] + c * kCell + 4 * j);
+#pragma GCC unroll 4
+          for (int g = 0; g < kGroups; ++g) {
+            part[r][g] = V::template dot<kWide>(part[r][g], codes[g],
+                                                x + (r * call.cells + c) * kCell + 4 * j);
+          }
         }
       });
       constexpr int kLast = quad_at<kBits, kPart>(p * kPart);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const auto closed = close_part<V, kFormat, kLast>(part[r], of);
-        whole[r] = p == 0 ? closed : V::add(whole[r], closed);
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g) {
+          const auto closed = close_part<V, kFormat, kLast>(part[r][g], of[g]);
+          whole[r][g] = p == 0 ? closed : V::add(whole[r][g], closed);
+        }
       }
     });
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      sum[r] = add_cell<V, kFormat>(sum[r], whole[r], of, call.scales[(row + r) * call.cells + c],
-                                    call.halves + ((row + r) * call.cells + c) * 2);
+      const Index at = (row + r) * call.cells + c;
+#pragma GCC unroll 4
+      for (int g = 0; g < kGroups; ++g) {
+        sum[r][g] = add_cell<V, kFormat>(sum[r][g], whole[r][g], of[g], call.scales[at],
+                                         kTerms ? terms + r * call.cells + c : nullptr,
+                                         call.halves + at * 2);
+      }
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) V::store_floats(sum[r], call.sums + (row + r) * call.sums_stride);
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      V::store_floats(sum[r][g], out + r * call.sums_stride + g * kGroup);
+    }
+  }
 }
 
 struct Range {
@@ -217,7 +262,7 @@ void run_channel(const GroupCall& call, Index row, Index group) {
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int g = 0; g < kGroups; ++g) sum[r][g] = V::template none<true>();
+    for (int g = 0; g < kGroups; ++g) sum[r][g] = V::template from<true>(0);
   }
   const Index inputs = call.cells * kCell;
   const std::int8_t* const x = call.x + row * inputs;
@@ -267,16 +312,25 @@ void channel_dot(const GroupCall& call) {
   for (; group < call.groups; ++group) run_channel_rows<V, 1>(call, group);
 }
 
-template <class V, WeightFormat kFormat>
-void group_dot(const GroupCall& call) {
+template <class V, WeightFormat kFormat, int kGroups>
+void run_cell_rows(const GroupCall& call, Index group) {
   Index row = 0;
-  for (; row + 4 <= call.rows; row += 4) run_cells<V, kFormat, 4>(call, row);
+  for (; row + 4 <= call.rows; row += 4) run_cells<V, kFormat, 4, kGroups>(call, row, group);
   switch (call.rows - row) {
-    case 3: return run_cells<V, kFormat, 3>(call, row);
-    case 2: return run_cells<V, kFormat, 2>(call, row);
-    case 1: return run_cells<V, kFormat, 1>(call, row);
+    case 3: return run_cells<V, kFormat, 3, kGroups>(call, row, group);
+    case 2: return run_cells<V, kFormat, 2, kGroups>(call, row, group);
+    case 1: return run_cells<V, kFormat, 1, kGroups>(call, row, group);
     default: return;
   }
+}
+
+template <class V, WeightFormat kFormat>
+void group_dot(const GroupCall& call) {
+  Index group = 0;
+  for (; group + V::kCellGroups <= call.groups; group += V::kCellGroups) {
+    run_cell_rows<V, kFormat, V::kCellGroups>(call, group);
+  }
+  for (; group < call.groups; ++group) run_cell_rows<V, kFormat, 1>(call, group);
 }
 
 template <class V>

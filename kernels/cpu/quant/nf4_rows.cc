@@ -1,4 +1,4 @@
-// AVX2 on every machine. The table of sixteen numbers lies in four registers, one for each byte of
+// AVX2. The table of sixteen numbers lies in four registers, one for each byte of
 // an fp32 number: a byte shuffle looks thirty-two codes up at once, and interleaving the four
 // results gives the numbers. Per eight weights that is some three shuffles, where a permutation of
 // whole numbers takes two of two operations each, a blend and two shifts.

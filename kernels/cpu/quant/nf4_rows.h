@@ -11,5 +11,8 @@ inline constexpr Index kNf4RowsMax = 4;
 // `groups` are the panel's, one after the other, of `group_bytes` each.
 void run_nf4_rows(const ConstMatrix& left, const std::uint8_t* groups, Index group_bytes,
                   float* sums);
+// The same with AVX-512.
+void run_nf4_rows_wide(const ConstMatrix& left, const std::uint8_t* groups, Index group_bytes,
+                       float* sums);
 
 }  // namespace tutti::kernels

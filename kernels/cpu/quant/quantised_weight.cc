@@ -82,6 +82,23 @@ void give_sums(const QuantisedProduct& args, const Stretch& rows, Index column, 
   end_rows(args, rows, column, columns);
 }
 
+// Of all rows and cells; null where the format has none.
+const CellTerm* terms_of(const OpContext& ctx, WeightFormat format, Index rows, const Int8Rows& x) {
+  const Index count = rows * x.cells;
+  if (!starts_cells(format) && !has_minimum(format)) return nullptr;
+  auto* const terms = reinterpret_cast<CellTerm*>(
+      ctx.pool->op_scratch().take(static_cast<std::size_t>(count) * sizeof(CellTerm)));
+  for (Index i = 0; i < count; ++i) {
+    const std::int32_t sum = x.halves[2 * i] + x.halves[2 * i + 1];
+    if (has_minimum(format)) {
+      terms[i].sum = static_cast<float>(sum);
+    } else {
+      terms[i].start = -zero_of(format) * sum;
+    }
+  }
+  return terms;
+}
+
 }  // namespace
 
 void run_integer_product(const OpContext& ctx, const QuantisedProduct& args, const Int8Rows& x) {
@@ -89,28 +106,22 @@ void run_integer_product(const OpContext& ctx, const QuantisedProduct& args, con
   const bool channel = weight.format() == WeightFormat::int8_channel;
   const GroupDot dot = dot_for(weight.format());
   const Index rows = args.left.rows;
+  ArenaScope scope(ctx.pool->op_scratch());
+  const CellTerm* const terms = terms_of(ctx, weight.format(), rows, x);
   const auto task = [&](Index first, float* sums) {
     const Index column = first * kTaskOutputs;
     const Index columns = std::min(kTaskOutputs, weight.outputs() - column);
     take_sums(args, {0, rows}, column, columns, sums);
-    GroupCall call{.group = group_at(weight, first * kTaskGroups),
-                   .cells = x.cells,
-                   .rows = rows,
-                   .x = x.codes,
-                   .scales = x.scales,
-                   .halves = x.halves,
-                   .sums = sums,
-                   .sums_stride = kTaskOutputs,
-                   .groups = kTaskGroups};
-    if (channel) {
-      dot(call);
-    } else {
-      for (Index g = 0; g < (columns + kGroup - 1) / kGroup; ++g) {
-        call.group = group_at(weight, first * kTaskGroups + g);
-        call.sums = sums + g * kGroup;
-        dot(call);
-      }
-    }
+    dot({.group = group_at(weight, first * kTaskGroups),
+         .cells = x.cells,
+         .rows = rows,
+         .x = x.codes,
+         .scales = x.scales,
+         .halves = x.halves,
+         .sums = sums,
+         .sums_stride = kTaskOutputs,
+         .groups = channel ? kTaskGroups : (columns + kGroup - 1) / kGroup,
+         .terms = terms});
     give_sums(args, {0, rows}, column, columns, sums);
   };
   ctx.pool->parallel_for(
@@ -146,7 +157,8 @@ void run_register_panel(const QuantisedProduct& args, Index panel, const Stretch
     run_bf16_rows(left, reinterpret_cast<const std::uint16_t*>(groups), sums);
   } else {
     const Index bytes = layout_of(weight.format()).group_bytes(cells_of(weight.inputs()));
-    run_nf4_rows(left, groups, bytes, sums);
+    const bool wide = cpu_path() != CpuPath::avx2;
+    (wide ? run_nf4_rows_wide : run_nf4_rows)(left, groups, bytes, sums);
   }
   give_sums(args, rows, column, columns, sums);
 }
