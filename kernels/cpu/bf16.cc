@@ -1,5 +1,7 @@
-// Bit arithmetic over flat ranges, in loops that the compiler turns into vectors.
+// Bit arithmetic over flat ranges, in loops that the compiler turns into vectors, or in AVX2.
 #include "kernels/ops/elementwise/bf16.h"
+
+#include <immintrin.h>
 
 #include <algorithm>
 #include <bit>
@@ -28,6 +30,32 @@ Bf16 rounded(float value, std::uint32_t added) {
 
 std::uint32_t to_even(float value) {
   return 0x7fffU + (std::bit_cast<std::uint32_t>(value) >> 16 & 1U);
+}
+
+// rounded() of eight numbers.
+__m256i rounded_lanes(const float* from, const std::uint16_t* draws) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  const __m256i drawn =
+      _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(draws)));
+  const __m256i size = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+  const __m256i infinity = _mm256_set1_epi32(static_cast<int>(kInfinity));
+  const __m256i finite = _mm256_cmpgt_epi32(infinity, size);
+  const __m256i quiet =
+      _mm256_and_si256(_mm256_cmpgt_epi32(size, infinity), _mm256_set1_epi32(0x40));
+  const __m256i sum = _mm256_add_epi32(bits, _mm256_and_si256(finite, drawn));
+  return _mm256_or_si256(_mm256_srli_epi32(sum, 16), quiet);
+}
+
+void round_by(const float* from, const std::uint16_t* draws, Bf16* to, Index count) {
+  Index i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m256i low = rounded_lanes(from + i, draws + i);
+    const __m256i high = rounded_lanes(from + i + 8, draws + i + 8);
+    // Packing works within halves of a register.
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), words);
+  }
+  for (; i < count; ++i) to[i] = rounded(from[i], draws[i]);
 }
 
 Error differ(const char* op) {
@@ -76,8 +104,7 @@ Result<> to_bf16_stochastic(const OpContext& ctx, const StochasticBf16& args) {
           const std::uint64_t skip = element % kHalfWordsInDraw;
           half_words(args.key, element - skip, bits);
           const Index here = std::min(static_cast<Index>(kHalfWordsAtOnce - skip), end - i);
-          const std::uint16_t* const draw = bits.data() + skip;
-          for (Index j = 0; j < here; ++j) y[i + j] = rounded(x[i + j], draw[j]);
+          round_by(x + i, bits.data() + skip, y + i, here);
           i += here;
         }
       });

@@ -1,5 +1,7 @@
 #include "kernels/ops/elementwise/dropout.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 
 #include "kernels/cpu/half_words.h"
@@ -11,8 +13,8 @@ namespace tutti::kernels {
 
 namespace {
 
-// What an element is multiplied by, for a row of a matrix: selects, so that the loop becomes
-// vectors.
+// What an element is multiplied by, for a row of a matrix. AVX2 on every machine: one product and a
+// select.
 struct Mask {
   RandomKey key;
   DropoutMask constants;
@@ -27,7 +29,16 @@ struct Mask {
       half_words(key, element - skip, bits);
       const Index here = std::min(static_cast<Index>(kHalfWordsAtOnce - skip), count - i);
       const std::uint16_t* const draw = bits.data() + skip;
-      for (Index j = 0; j < here; ++j) {
+      Index j = 0;
+      for (; j + 8 <= here; j += 8) {
+        const __m256i drawn =
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(draw + j)));
+        const __m256i drops =
+            _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(threshold)), drawn);
+        const __m256 value = _mm256_mul_ps(_mm256_loadu_ps(x + i + j), _mm256_set1_ps(scale));
+        _mm256_storeu_ps(y + i + j, _mm256_andnot_ps(_mm256_castsi256_ps(drops), value));
+      }
+      for (; j < here; ++j) {
         const float value = x[i + j] * scale;
         y[i + j] = draw[j] >= threshold ? value : 0.0F;
       }

@@ -1,6 +1,5 @@
 // Sixteen random bits for each of many elements: the half-words of Philox draws, 16 draws at a
-// time, in loops that the compiler turns into vectors. Integers only, so vectors cannot change a
-// bit.
+// time. Integers only, so vectors cannot change a bit.
 #pragma once
 
 #include <array>

@@ -1,5 +1,7 @@
 #include "kernels/ops/key_value_pages.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <string>
 
@@ -95,12 +97,80 @@ void write_f32(const Slots& s) {
   copy_rows(s.values, s.layout.values<float>(s.page, s.kv_head) + s.slot * stride, stride);
 }
 
-// Rows of keys, [count][width], to their slots of a page's [width][64]: written along the slots.
+// Eight keys of eight numbers, `stride` apart, become eight numbers of eight keys, 64 apart.
+inline void turn_8x8(const std::uint16_t* from, Index stride, std::uint16_t* to) {
+  __m128i row[8];
+  for (int r = 0; r < 8; ++r) {
+    row[r] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + r * stride));
+  }
+  __m128i two[8];  // keys r, r + 1 side by side
+  for (int r = 0; r < 8; r += 2) {
+    two[r] = _mm_unpacklo_epi16(row[r], row[r + 1]);
+    two[r + 1] = _mm_unpackhi_epi16(row[r], row[r + 1]);
+  }
+  for (int half = 0; half < 2; ++half) {
+    const __m128i a = _mm_unpacklo_epi32(two[half], two[2 + half]);
+    const __m128i b = _mm_unpackhi_epi32(two[half], two[2 + half]);
+    const __m128i c = _mm_unpacklo_epi32(two[4 + half], two[6 + half]);
+    const __m128i d = _mm_unpackhi_epi32(two[4 + half], two[6 + half]);
+    const __m128i turned[4] = {_mm_unpacklo_epi64(a, c), _mm_unpackhi_epi64(a, c),
+                               _mm_unpacklo_epi64(b, d), _mm_unpackhi_epi64(b, d)};
+    for (int i = 0; i < 4; ++i) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + (half * 4 + i) * kKeyBlock), turned[i]);
+    }
+  }
+}
+
+inline void turn_8x8(const std::int8_t* from, Index stride, std::int8_t* to) {
+  const auto row = [&](int r) {
+    return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + r * stride));
+  };
+  const __m128i ab = _mm_unpacklo_epi8(row(0), row(1));
+  const __m128i cd = _mm_unpacklo_epi8(row(2), row(3));
+  const __m128i ef = _mm_unpacklo_epi8(row(4), row(5));
+  const __m128i gh = _mm_unpacklo_epi8(row(6), row(7));
+  const __m128i low[2] = {_mm_unpacklo_epi16(ab, cd), _mm_unpackhi_epi16(ab, cd)};
+  const __m128i high[2] = {_mm_unpacklo_epi16(ef, gh), _mm_unpackhi_epi16(ef, gh)};
+  for (int half = 0; half < 2; ++half) {
+    const __m128i turned[2] = {_mm_unpacklo_epi32(low[half], high[half]),
+                               _mm_unpackhi_epi32(low[half], high[half])};
+    for (int i = 0; i < 2; ++i) {
+      std::int8_t* const place = to + (half * 4 + 2 * i) * kKeyBlock;
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(place), turned[i]);
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(place + kKeyBlock),
+                       _mm_unpackhi_epi64(turned[i], turned[i]));
+    }
+  }
+}
+
+// Rows of keys, [count][width], to their slots of a page's [width][64]; the width is a multiple of
+// eight.
 template <class Code>
 void put_keys(const Code* rows, Index count, Index width, Code* slots) {
-  for (Index i = 0; i < width; ++i) {
-    for (Index r = 0; r < count; ++r) slots[i * kKeyBlock + r] = rows[r * width + i];
+  const Index whole = count / 8 * 8;
+  for (Index i = 0; i < width; i += 8) {
+    for (Index r = 0; r < whole; r += 8) {
+      turn_8x8(rows + r * width + i, width, slots + i * kKeyBlock + r);
+    }
   }
+  for (Index i = 0; i < width; ++i) {
+    for (Index r = whole; r < count; ++r) slots[i * kKeyBlock + r] = rows[r * width + i];
+  }
+}
+
+// Rows lie too far apart for the machine to foresee; a prefetch behind the last is ignored.
+inline void ask_ahead(const Slots& s, Index row) {
+  constexpr Index kRowsAhead = 16;
+  constexpr Index kLine = 16;
+  const auto ask = [&](const ConstMatrix& from) {
+    const auto first = reinterpret_cast<std::uintptr_t>(from.data);
+    for (Index c = 0; c < from.columns; c += kLine) {
+      const auto at = static_cast<std::uintptr_t>((row + kRowsAhead) * from.stride + c);
+      _mm_prefetch(reinterpret_cast<const char*>(first + at * sizeof(float)), _MM_HINT_T1);
+    }
+  };
+  ask(s.keys);
+  ask(s.values);
 }
 
 void write_bf16(const Slots& s) {
@@ -109,6 +179,7 @@ void write_bf16(const Slots& s) {
   std::uint16_t keys[kKeyBlock * kHeadWidthMax];
   std::uint16_t* const values = s.layout.values<std::uint16_t>(s.page, s.kv_head) + s.slot * stride;
   for (Index r = 0; r < s.keys.rows; ++r) {
+    ask_ahead(s, r);
     round_to_bf16(s.keys.row(r), keys + r * width, width);
     round_to_bf16(s.values.row(r), values + r * stride, width);
   }
@@ -122,6 +193,7 @@ void write_int8(const Slots& s) {
   std::int8_t* const values = s.layout.values<std::int8_t>(s.page, s.kv_head) + s.slot * stride;
   for (Index r = 0; r < s.keys.rows; ++r) {
     const Index slot = s.slot + r;
+    ask_ahead(s, r);
     s.layout.key_scales(s.page, s.kv_head)[slot] =
         round_to_int8(s.keys.row(r), width, keys + r * width);
     s.layout.value_scales(s.page, s.kv_head)[slot] =
