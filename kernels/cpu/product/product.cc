@@ -71,10 +71,18 @@ bool falls_together(const ProductCall& call) {
   return call.left_order == Order::outside && call.left.stride % 256 == 0;
 }
 
+// Between two visits of the output. What is copied of the left operand, and what the next copy is
+// made of, are to take half of the second cache at most.
+Stretches stretches_of(const ProductCall& call, const Piece& piece) {
+  if (!falls_together(call)) return Stretches(piece.k.depth);
+  const Index copied = second_cache_bytes() / 4 / (kBlockRows * Index{sizeof(float)});
+  return Stretches(piece.k.depth, std::clamp<Index>(copied, 256, Stretches::kDepthMax));
+}
+
 // Rows of a block: with a stretch of a panel they fill most of the second cache, as each block has
 // the whole piece come from the third. A copy shares it with what the next one is made of.
 Index rows_of_block(const ProductCall& call, const Piece& piece) {
-  const Index line = Stretches(piece.k.depth).step * static_cast<Index>(sizeof(float));
+  const Index line = stretches_of(call, piece).step * Index{sizeof(float)};
   const Index held = second_cache_bytes() / 8 * 7 - kChainColumns * line;
   const Index rows = held / line / (falls_together(call) ? 2 : 1);
   return std::clamp(rows / kChainRows * kChainRows, kBlockRows, 4 * kBlockRows);
@@ -95,7 +103,7 @@ RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch&
 
 void pack_piece(const Workers& workers, const ProductCall& call, const Piece& piece,
                 float* packed) {
-  const Stretches stretches(piece.k.depth);
+  const Stretches stretches = stretches_of(call, piece);
   const Index panels = piece.panels();
   workers.parallel_for(panels * stretches.count, 1, [&](int, Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
@@ -147,7 +155,7 @@ Ahead next_left(const ProductCall& call, const Piece& piece, const Stretch& rows
 void run_block(const ProductCall& call, const Piece& piece, const float* packed,
                const Stretch& rows, Arena& scratch) {
   const Product& args = *call.product;
-  const Stretches stretches(piece.k.depth);
+  const Stretches stretches = stretches_of(call, piece);
   ArenaScope scope(scratch);
   const bool copied = falls_together(call);
   const Index tiles = (rows.depth + kChainRows - 1) / kChainRows;

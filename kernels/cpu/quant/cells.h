@@ -13,7 +13,8 @@ union CellTerm {
   std::int32_t start;
   float sum;
 };
-// Formats with one zero for all codes (start), and with a minimum (sum).
+// Formats with one zero for all codes (start; of int8_channel the first counts, for the whole row),
+// and with a minimum (sum).
 constexpr bool starts_cells(WeightFormat format) {
   return format == WeightFormat::q8_0 || format == WeightFormat::q4_0 ||
          format == WeightFormat::q5_0;
@@ -34,8 +35,9 @@ struct GroupCall {
   const std::int16_t* halves = nullptr;  // [rows][2 * cells]: sums of sixteen codes each
   float* sums = nullptr;
   Index sums_stride = kGroup;
-  Index groups = 1;                 // one after the other, sixteen sums each
-  const CellTerm* terms = nullptr;  // [rows][cells]; of q6_k and int8_channel not read
+  Index groups = 1;                    // one after the other, sixteen sums each
+  const CellTerm* terms = nullptr;     // [rows][cells]; of q6_k not read
+  const std::uint8_t* next = nullptr;  // the groups that are read after these, if any
 };
 using GroupDot = void (*)(const GroupCall&);
 

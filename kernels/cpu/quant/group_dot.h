@@ -238,12 +238,11 @@ __attribute__((noinline)) void scale_channel(const GroupCall& call, Range rows, 
                                              const typename V::Ints* totals) {
   constexpr CellLayout kLayout = layout_of(WeightFormat::int8_channel);
   for (Index r = rows.first; r < rows.first + rows.count; ++r) {
-    std::int32_t total = 0;
-    for (Index h = 0; h < 2 * call.cells; ++h) total += call.halves[r * 2 * call.cells + h];
+    const std::int32_t start = V::kWideZero != 0 ? call.terms[r * call.cells].start : 0;
     for (Index g = groups.first; g < groups.first + groups.count; ++g) {
       float* const place = call.sums + r * call.sums_stride + g * kGroup;
       const std::uint8_t* const scales = call.group + g * kLayout.group_bytes(call.cells);
-      const auto codes = V::add(*totals++, V::splat_int(-V::kWideZero * total));
+      const auto codes = V::add(*totals++, V::splat_int(start));
       const auto scale = V::mul(V::load_floats(reinterpret_cast<const float*>(scales)),
                                 V::splat(call.scales[r * call.cells]));
       V::store_floats(V::fma(V::to_floats(codes), scale, V::load_floats(place)), place);
@@ -255,9 +254,13 @@ __attribute__((noinline)) void scale_channel(const GroupCall& call, Range rows, 
 template <class V, int kRows, int kGroups>
 void run_channel(const GroupCall& call, Index row, Index group) {
   constexpr CellLayout kLayout = layout_of(WeightFormat::int8_channel);
-  constexpr bool kAsk = kRows <= 4;  // as in run_cells; with more rows there is time
+  constexpr bool kAsk = kRows <= 4;  // as in run_cells
   const Index step = kLayout.group_bytes(call.cells);
   const std::uint8_t* const base = call.group + group * step;
+  // With more rows the first tiles ask for a group each of those that come next.
+  const Index tile = row / kRows;
+  const bool asks = !kAsk && call.next != nullptr && tile < kGroups;
+  const std::uint8_t* const ahead = asks ? call.next + tile * step : base;
   typename V::template Sum<true> sum[kRows][kGroups];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -272,6 +275,7 @@ void run_channel(const GroupCall& call, Index row, Index group) {
         __builtin_prefetch(base + g * step + kLayout.header + k * 16 + kAheadBytes);
       }
     }
+    if constexpr (!kAsk) __builtin_prefetch(ahead + kLayout.header + k * 16, 0, 2);
     typename V::Codes codes[kGroups];
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) codes[g] = V::load(base + g * step + kLayout.header + k * 16);
@@ -298,6 +302,12 @@ void run_channel_rows(const GroupCall& call, Index group) {
   Index row = 0;
   for (; row + V::kChannelRows <= call.rows; row += V::kChannelRows) {
     run_channel<V, V::kChannelRows, kGroups>(call, row, group);
+  }
+  if constexpr (V::kChannelRows > 4) {
+    if (row + 4 <= call.rows) {
+      run_channel<V, 4, kGroups>(call, row, group);
+      row += 4;
+    }
   }
   for (; row + 2 <= call.rows; row += 2) run_channel<V, 2, kGroups>(call, row, group);
   for (; row < call.rows; ++row) run_channel<V, 1, kGroups>(call, row, group);

@@ -84,19 +84,33 @@ void give_sums(const QuantisedProduct& args, const Stretch& rows, Index column, 
 
 // Of all rows and cells; null where the format has none.
 const CellTerm* terms_of(const OpContext& ctx, WeightFormat format, Index rows, const Int8Rows& x) {
-  const Index count = rows * x.cells;
-  if (!starts_cells(format) && !has_minimum(format)) return nullptr;
+  const bool channel = format == WeightFormat::int8_channel;
+  if (!channel && !starts_cells(format) && !has_minimum(format)) return nullptr;
   auto* const terms = reinterpret_cast<CellTerm*>(
-      ctx.pool->op_scratch().take(static_cast<std::size_t>(count) * sizeof(CellTerm)));
-  for (Index i = 0; i < count; ++i) {
-    const std::int32_t sum = x.halves[2 * i] + x.halves[2 * i + 1];
-    if (has_minimum(format)) {
-      terms[i].sum = static_cast<float>(sum);
-    } else {
-      terms[i].start = -zero_of(format) * sum;
+      ctx.pool->op_scratch().take(static_cast<std::size_t>(rows * x.cells) * sizeof(CellTerm)));
+  for (Index r = 0; r < rows; ++r) {
+    CellTerm* const own = terms + r * x.cells;
+    const std::int16_t* const halves = x.halves + r * 2 * x.cells;
+    std::int32_t total = 0;
+    for (Index c = 0; c < x.cells; ++c) {
+      const std::int32_t sum = halves[2 * c] + halves[2 * c + 1];
+      total += sum;
+      if (has_minimum(format)) {
+        own[c].sum = static_cast<float>(sum);
+      } else {
+        own[c].start = -zero_of(format) * sum;
+      }
     }
+    if (channel && x.cells > 0) own[0].start = -zero_of(format) * total;
   }
   return terms;
+}
+
+// Rows whose codes stay in half of the second cache while the weight passes by; whole tiles.
+Index rows_together(Index inputs) {
+  constexpr Index kTiles = 12;  // of the kernels' heights, 6 and 4
+  const Index rows = second_cache_bytes() / 2 / std::max<Index>(1, inputs);
+  return std::max(4 * kTiles, rows / kTiles * kTiles);
 }
 
 }  // namespace
@@ -105,31 +119,36 @@ void run_integer_product(const OpContext& ctx, const QuantisedProduct& args, con
   const QuantisedWeight& weight = *args.right;
   const bool channel = weight.format() == WeightFormat::int8_channel;
   const GroupDot dot = dot_for(weight.format());
-  const Index rows = args.left.rows;
   ArenaScope scope(ctx.pool->op_scratch());
-  const CellTerm* const terms = terms_of(ctx, weight.format(), rows, x);
-  const auto task = [&](Index first, float* sums) {
+  const CellTerm* const terms = terms_of(ctx, weight.format(), args.left.rows, x);
+  const Index tasks = groups_of(weight.outputs()) / kTaskGroups;
+  const auto task = [&](Index first, const Stretch& rows, float* sums) {
     const Index column = first * kTaskOutputs;
     const Index columns = std::min(kTaskOutputs, weight.outputs() - column);
-    take_sums(args, {0, rows}, column, columns, sums);
+    take_sums(args, rows, column, columns, sums);
+    const Index cell = rows.first * x.cells;
     dot({.group = group_at(weight, first * kTaskGroups),
          .cells = x.cells,
-         .rows = rows,
-         .x = x.codes,
-         .scales = x.scales,
-         .halves = x.halves,
+         .rows = rows.depth,
+         .x = x.codes + cell * kCell,
+         .scales = x.scales + cell,
+         .halves = x.halves + 2 * cell,
          .sums = sums,
          .sums_stride = kTaskOutputs,
          .groups = channel ? kTaskGroups : (columns + kGroup - 1) / kGroup,
-         .terms = terms});
-    give_sums(args, {0, rows}, column, columns, sums);
+         .terms = terms != nullptr ? terms + cell : nullptr,
+         .next = first + 1 < tasks ? group_at(weight, (first + 1) * kTaskGroups) : nullptr});
+    give_sums(args, rows, column, columns, sums);
   };
-  ctx.pool->parallel_for(
-      groups_of(weight.outputs()) / kTaskGroups, 1, [&](int thread, Index begin, Index end) {
-        ArenaScope thread_scope(ctx.pool->scratch(thread));
-        float* const sums = ctx.pool->scratch(thread).floats(rows * kTaskOutputs);
-        for (Index t = begin; t < end; ++t) task(t, sums);
-      });
+  const Index step = std::min(args.left.rows, rows_together(x.inputs()));
+  for (Index row = 0; row < args.left.rows; row += step) {
+    const Stretch rows{row, std::min(step, args.left.rows - row)};
+    ctx.pool->parallel_for(tasks, 1, [&](int thread, Index begin, Index end) {
+      ArenaScope thread_scope(ctx.pool->scratch(thread));
+      float* const sums = ctx.pool->scratch(thread).floats(rows.depth * kTaskOutputs);
+      for (Index t = begin; t < end; ++t) task(t, rows, sums);
+    });
+  }
 }
 
 namespace {
