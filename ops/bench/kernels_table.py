@@ -22,6 +22,7 @@ MEASURED = "kernels/lab/measured.jsonl"
 
 # Heading -> what the names of its cases match; the first that matches has the case.
 GROUPS = [
+    ("Fused ends", r"^ends "),
     ("bf16 products", r"^bf16 "),
     ("Products by quantised weights", r"^(quantised|int8 product) "),
     ("fp32 products", r"\b(nt|nn|tn)\b.* \d+x\d+x\d+$"),
