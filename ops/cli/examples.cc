@@ -32,6 +32,9 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"undrain", "  tutti undrain gpu-3\n"},
     {"worker restart",
      "  tutti worker restart\n  tutti worker restart --state /srv/tutti/worker\n"},
+    {"fault run",
+     "  tutti fault run ops/examples/faults.yaml\n"
+     "  tutti fault run ops/examples/faults.yaml --seed 8 --plan\n"},
     {"fault kill-rank", "  tutti fault kill-rank 7 1\n  tutti fault kill-rank kjv-small 0\n"},
     {"fault stop-rank", "  tutti fault stop-rank 7 1\n"},
     {"fault continue-rank", "  tutti fault continue-rank 7 1\n"},

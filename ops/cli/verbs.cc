@@ -49,6 +49,8 @@ constexpr Verb kVerbs[] = {
     {"undrain", kNodes, "NODE", "take a node back, also from quarantine", declare_undrain},
     {"worker restart", kNodes, "[--state DIR]",
      "a new binary for this machine's worker; its ranks go on", declare_worker_restart},
+    {"fault run", kNodes, "FILE [--seed N] [--plan]",
+     "faults by a schedule from a seed, and what held (needs --faults)", declare_fault_run},
     {"fault kill-rank", kNodes, "JOB RANK", "kill a rank's process (needs --faults)",
      declare_kill_rank},
     {"fault stop-rank", kNodes, "JOB RANK", "freeze a rank's process", declare_stop_rank},

@@ -81,6 +81,8 @@ Action declare_slow_disk(Arguments& arguments);
 Action declare_heal(Arguments& arguments);
 Action declare_kill_worker(Arguments& arguments);
 Action declare_kill_coordinator(Arguments& arguments);
+// verbs/fault_run_verb.cc
+Action declare_fault_run(Arguments& arguments);
 // verbs/verify_verb.cc
 Action declare_verify(Arguments& arguments);
 // verbs/spec_verbs.cc

@@ -104,6 +104,12 @@ Result<JobSpec> parse_job_spec(std::string_view yaml, const ParseOptions& option
   JobSpec spec;
   spec.kind = *kind;
   remove_key(*root, "kind");
+  for (const Node& key : root->keys) {
+    if (key.text != "faults") continue;
+    return error_at(key.place,
+                    "faults are not a job's: `tutti fault run FILE` reads them from a file that "
+                    "names this one (spec: FILE)");
+  }
   const Result<Places> places = fill(*root, job_table(), &spec, {bits_of(*kind), to_string(*kind)});
   if (!places) return places.error();
   if (Result<> resolved = resolve_job(spec, *places); !resolved) return resolved.error();

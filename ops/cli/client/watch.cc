@@ -1,14 +1,13 @@
 #include "ops/cli/client/watch.h"
 
 #include <fmt/core.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <boost/json/array.hpp>
 
 #include <thread>
 
 #include "ops/cli/client/fields.h"
+#include "ops/cli/client/progress_writer.h"
 #include "ops/cli/text/progress.h"
 #include "ops/cli/text/table.h"
 #include "protocol/base/clock.h"
@@ -23,7 +22,6 @@ namespace {
 constexpr std::chrono::milliseconds kHold{1'000};  // the coordinator holds an empty answer
 constexpr std::chrono::milliseconds kPause{
     100};  // between polls that came back at once with nothing
-constexpr std::chrono::milliseconds kLineEvery{5'000};  // progress where the output is no terminal
 
 std::string job_target(std::uint64_t job) { return fmt::format("/api/v1/jobs/{}", job); }
 
@@ -53,53 +51,6 @@ Result<Page> read_page(Api& api, const StreamOptions& options, const std::string
   for (const json::value& record : records) take(record);
   return Page{cursor_of(*answer, after), flag_of(*answer, "end"), records.size()};
 }
-
-std::size_t terminal_columns() {
-  winsize size{};
-  const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
-  return known ? size.ws_col : 80;
-}
-
-// Rewrites one line on a terminal; else a line now and then.
-class ProgressWriter {
- public:
-  explicit ProgressWriter(const Session& session) : session_(session) {}
-
-  void update(Progress& progress) {
-    if (session_.json()) return;
-    for (const std::string& notice : progress.take_notices()) say(notice);
-    std::string line = progress.line();
-    if (session_.out_is_terminal) {
-      line = shortened(line, terminal_columns());  // a line that wraps cannot be rewritten
-      print(fmt::format("\r{}\x1b[K", line));
-      open_ = true;
-      return;
-    }
-    const Instant now = monotonic_now();
-    if (line == shown_ || now < next_) return;
-    print(line + '\n');
-    shown_ = line;
-    next_ = now + kLineEvery;
-  }
-
-  void say(std::string_view line) {
-    print(fmt::format("{}{}\n", open_ ? "\r\x1b[K" : "", line));
-    open_ = false;
-  }
-
-  void close(Progress& progress) {
-    next_ = {};
-    update(progress);
-    if (open_) print("\n");
-    open_ = false;
-  }
-
- private:
-  const Session& session_;
-  std::string shown_;
-  Instant next_{};
-  bool open_ = false;
-};
 
 Result<json::value> follow_training(Api& api, Session& session, std::uint64_t id) {
   Progress progress;

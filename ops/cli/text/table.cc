@@ -27,6 +27,7 @@ constexpr WordColour kColours[] = {
     {"recovering", "\x1b[33m"}, {"stopping", "\x1b[33m"},    {"suspect", "\x1b[33m"},
     {"cancelled", "\x1b[33m"},  {"aborted", "\x1b[33m"},     {"draining", "\x1b[33m"},
     {"drained", "\x1b[33m"},    {"quarantined", "\x1b[31m"}, {"expected", "\x1b[33m"},
+    {"held", "\x1b[32m"},       {"VIOLATED", "\x1b[31m"},
 };
 
 }  // namespace

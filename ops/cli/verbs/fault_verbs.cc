@@ -1,17 +1,15 @@
 // tutti fault kill-rank | stop-rank | continue-rank | cut | slow-disk | heal | kill-worker |
 // kill-coordinator: breaks something on purpose, on a cluster started with --faults.
 #include <fmt/core.h>
-#include <signal.h>
 
 #include <boost/json/object.hpp>
 
-#include <cerrno>
 #include <memory>
 
 #include "ops/cli/client/connection.h"
 #include "ops/cli/client/fields.h"
 #include "ops/cli/client/job_names.h"
-#include "ops/cli/up/state_files.h"
+#include "ops/cli/faults/injection.h"
 #include "ops/cli/verbs.h"
 #include "protocol/spec/quantity.h"
 
@@ -66,26 +64,10 @@ int break_node(const NodeTarget& target, const Session& session, std::string_vie
   return inject(session, connection.api(), body, sentence);
 }
 
-// Whether the pid is still that part of Tutti and not another program that got the number.
-bool runs(pid_t pid, std::string_view part) {
-  const Result<std::string> command = read_file(fmt::format("/proc/{}/cmdline", pid), 1 << 20);
-  return command && command->find(part) != std::string::npos;
-}
-
-int kill_part(std::string_view part, const Session& session) {
-  const Result<UpState> state = read_up_state(default_state_folder());
-  if (!state) return fail(state.error());
-  if (!state->faults) {
-    return fail(kRefused, "the cluster was started without --faults");
-  }
-  const pid_t pid = part == "worker" ? state->worker : state->coordinator;
-  if (pid <= 0 || !runs(pid, part)) {
-    return fail(kInfrastructure, fmt::format("the {} does not run just now", part));
-  }
-  if (::kill(pid, SIGKILL) != 0) {
-    return fail(errno_error(fmt::format("cannot kill the {}, pid {}", part, pid), errno));
-  }
-  return done(session, fmt::format("killed the {}, pid {}", part, pid));
+int kill_one(std::string_view part, const Session& session) {
+  const Result<pid_t> pid = kill_part(part);
+  if (!pid) return fail(pid.error());
+  return done(session, fmt::format("killed the {}, pid {}", part, *pid));
 }
 
 Action declare_signal(Arguments& arguments, std::string_view action, std::string_view done) {
@@ -143,11 +125,11 @@ Action declare_heal(Arguments& arguments) {
 }
 
 Action declare_kill_worker(Arguments&) {
-  return [](Session& session) { return kill_part("worker", session); };
+  return [](Session& session) { return kill_one("worker", session); };
 }
 
 Action declare_kill_coordinator(Arguments&) {
-  return [](Session& session) { return kill_part("coordinator", session); };
+  return [](Session& session) { return kill_one("coordinator", session); };
 }
 
 }  // namespace tutti::cli

@@ -62,6 +62,11 @@ constexpr std::string_view kGood =
     "name: a\nkind: train\nmodel: {path: m}\ndata: {tokens: [t.npy], sequence: 8}\n"
     "train: {steps: 1, batch: 8}\n";
 
+TEST_CASE("spec: faults in a job's spec are told where they belong") {
+  CHECK(message_of(std::string(kGood) + "faults:\n  seed: 1\n")
+            .find(":6:1: faults are not a job's: `tutti fault run FILE`") != std::string::npos);
+}
+
 TEST_CASE("spec: an error in an override names the flag, not a line of the file") {
   CHECK(message_of(kGood, {"train.stpes=3"}) ==
         "--set train.stpes=3: unknown key \"stpes\" in train; did you mean \"steps\"?");
