@@ -4,8 +4,9 @@
 #include <boost/describe/enum_to_string.hpp>
 
 #include "coordinator/api/ask.h"
+#include "coordinator/api/bodies/change_bodies.h"
+#include "coordinator/api/changes.h"
 #include "coordinator/api/cluster_routes.h"
-#include "coordinator/api/request_body.h"
 #include "protocol/base/clock.h"
 #include "protocol/base/secret.h"
 
@@ -19,10 +20,6 @@ using coordinator::AccessRecord;
 namespace {
 
 constexpr std::size_t kSecretBytes = 24;
-constexpr std::uint64_t kExpirySecondsMax = 10ULL * 366 * 24 * 3600;
-// Every worker hears of new keys with its next heartbeat; those that are away for less find them.
-constexpr std::uint64_t kOverlapSeconds = 600;
-constexpr std::uint64_t kOverlapSecondsMax = 30 * 24 * 3600;
 constexpr std::uint32_t kAuditPage = 500;
 
 json::object json_of(const AccessRecord& record) {
@@ -44,36 +41,12 @@ json::object json_of(const coordinator::AuditRecord& record) {
           {"target", record.target}, {"detail", record.detail}};
 }
 
-Result<coordinator::TokenWish> parse_wish(const Call& call) {
-  const Result<json::object> body = parse_body(call);
-  if (!body) return body.error();
-  coordinator::TokenWish wish;
-  wish.made_by = call.user;
-  const Result<std::string> kind = text_of(*body, "kind", kReasonBytesMax);
-  if (!kind) return kind.error();
-  if (!kind->empty() && *kind != "api" && *kind != "join") return wrong("kind is api or join");
-  if (*kind == "join") wish.kind = AccessKind::join;
-  const Result<std::string> user = text_of(*body, "user", kReasonBytesMax);
-  if (!user) return user.error();
-  wish.user = *user;
-  const Result<std::string> role = text_of(*body, "role", kReasonBytesMax);
-  if (!role) return role.error();
-  const auto named = coordinator::role_named(role->empty() ? "user" : *role);
-  if (!named) return wrong("role is one of viewer, user, admin");
-  wish.role = *named;
-  const Result<std::uint64_t> seconds = number_or(*body, "expires_s", 0, kExpirySecondsMax);
-  if (!seconds) return seconds.error();
-  if (*seconds > 0)
-    wish.expires_unix_ms = wall_now().unix_ms + static_cast<std::int64_t>(*seconds) * 1000;
-  return wish;
-}
-
 class AccessRoutes {
  public:
   explicit AccessRoutes(const ClusterParts& parts) : parts_(parts) {}
 
   asio::awaitable<Answer> create(const Call& call) const {
-    const Result<coordinator::TokenWish> wish = parse_wish(call);
+    const Result<coordinator::TokenWish> wish = parse_token(call, wall_now().unix_ms);
     if (!wish) co_return error_answer(wish.error());
     Result<coordinator::MadeToken> made =
         parts_.cluster.access().make(*wish, random_hex(kSecretBytes), wall_now().unix_ms);
@@ -114,10 +87,7 @@ class AccessRoutes {
   }
 
   asio::awaitable<Answer> rotate(const Call& call) const {
-    const Result<json::object> body = parse_body(call);
-    if (!body) co_return error_answer(body.error());
-    const Result<std::uint64_t> seconds =
-        number_or(*body, "overlap_s", kOverlapSeconds, kOverlapSecondsMax);
+    const Result<std::uint64_t> seconds = parse_rotation(call);
     if (!seconds) co_return error_answer(seconds.error());
     auto begin = [cluster = &parts_.cluster, overlap = std::chrono::seconds(*seconds),
                   by = call.caller("keys rotate", "coordinator", "")](auto reply) {

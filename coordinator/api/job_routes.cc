@@ -1,14 +1,13 @@
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include <optional>
 
 #include "coordinator/api/ask.h"
+#include "coordinator/api/bodies/change_bodies.h"
+#include "coordinator/api/changes.h"
 #include "coordinator/api/cluster_routes.h"
 #include "coordinator/api/job_query.h"
 #include "coordinator/api/json_views.h"
-#include "coordinator/api/request_body.h"
-#include "protocol/spec/parse.h"
 
 namespace tutti::api {
 
@@ -16,33 +15,6 @@ namespace asio = boost::asio;
 namespace json = boost::json;
 
 namespace {
-
-constexpr std::size_t kKeyBytesMax = 256;
-
-Result<coordinator::SubmitJob> parse_submit(const Call& call) {
-  const Result<json::object> body = parse_body(call);
-  if (!body) return body.error();
-  const Result<std::string> yaml = text_of(*body, "spec", spec::kSpecBytesMax);
-  if (!yaml) return yaml.error();
-  if (yaml->empty()) return wrong("the body has no spec");
-  spec::ParseOptions options;
-  if (Result<std::string> file = text_of(*body, "file", kReasonBytesMax); !file)
-    return file.error();
-  else if (!file->empty())
-    options.file = *file;
-  if (const json::value* sets = body->if_contains("set"); sets != nullptr && !sets->is_null()) {
-    if (!sets->is_array()) return wrong("set is not an array of strings");
-    for (const json::value& set : sets->as_array()) {
-      if (!set.is_string()) return wrong("set is not an array of strings");
-      options.overrides.emplace_back(set.as_string());
-    }
-  }
-  const Result<std::string> key = text_of(*body, "key", kKeyBytesMax);
-  if (!key) return key.error();
-  const Result<spec::JobSpec> parsed = spec::parse_job_spec(*yaml, options);
-  if (!parsed) return parsed.error();
-  return coordinator::SubmitJob{{}, *key, call.user, spec::to_yaml(*parsed), *parsed};
-}
 
 class JobRoutes {
  public:
@@ -57,20 +29,12 @@ class JobRoutes {
   }
 
   asio::awaitable<Answer> cancel(const Call& call) const {
-    const Result<json::object> body = parse_body(call);
-    if (!body) co_return error_answer(body.error());
-    const Result<std::string> reason = text_of(*body, "reason", kReasonBytesMax);
-    if (!reason) co_return error_answer(reason.error());
-    const Result<bool> save = flag_of(*body, "save");
-    if (!save) co_return error_answer(save.error());
-    coordinator::CancelJob input;
-    input.job = call.job;
-    input.reason = *reason;
-    input.save = *save;
+    const Result<coordinator::CancelJob> input = parse_cancel(call);
+    if (!input) co_return error_answer(input.error());
     if (const Result<> allowed = co_await may_change(call); !allowed)
       co_return error_answer(allowed.error());
-    const auto done = co_await change(parts_, input,
-                                      call.caller("cancel", "job " + to_string(call.job), *reason));
+    coordinator::Caller caller = call.caller("cancel", "job " + to_string(call.job), input->reason);
+    const auto done = co_await change(parts_, *input, std::move(caller));
     if (std::holds_alternative<Error>(done)) co_return answer_of(done);
     co_return co_await job(call);
   }
@@ -160,55 +124,6 @@ class JobRoutes {
     co_return Error{ErrorCode::permission_denied, "job " + to_string(call.job) + " belongs to " +
                                                       *owner + ", not to " + call.user +
                                                       "; an admin may change it"};
-  }
-
-  static Result<coordinator::InjectFault> parse_worker_fault(const json::object& body,
-                                                             const std::string& action) {
-    constexpr std::uint64_t kLastsMsMax = 3'600'000;
-    coordinator::InjectFault input;
-    const Result<std::string> worker = text_of(body, "worker", kReasonBytesMax);
-    if (!worker) return worker.error();
-    input.worker = *worker;
-    for (const auto& [name, into] :
-         {std::pair{"lasts_ms", &input.lasts_ms}, std::pair{"delay_ms", &input.delay_ms}}) {
-      if (!body.contains(name)) continue;
-      const Result<std::uint64_t> value = number_of(body, name, kLastsMsMax);
-      if (!value) return value.error();
-      *into = *value;
-    }
-    using enum coordinator::FaultAction;
-    for (const auto& [name, value] : {std::pair{"kill-worker", kill_worker}, std::pair{"cut", cut},
-                                      std::pair{"heal", heal}, std::pair{"slow-disk", slow_disk}}) {
-      if (action != name) continue;
-      input.action = value;
-      return input;
-    }
-    return wrong("action on a worker is one of kill-worker, cut, heal, slow-disk");
-  }
-
-  static Result<coordinator::InjectFault> parse_fault(const Call& call) {
-    const Result<json::object> body = parse_body(call);
-    if (!body) return body.error();
-    const Result<std::string> action = text_of(*body, "action", kReasonBytesMax);
-    if (!action) return action.error();
-    if (body->contains("worker")) return parse_worker_fault(*body, *action);
-    const Result<std::uint64_t> job = number_of(*body, "job", ~std::uint64_t{0});
-    if (!job) return job.error();
-    const Result<std::uint64_t> rank = number_of(*body, "rank", ~std::uint32_t{0});
-    if (!rank) return rank.error();
-    coordinator::InjectFault input;
-    input.job = JobId{*job};
-    input.rank = static_cast<std::uint32_t>(*rank);
-    if (*action == "kill-rank") {
-      input.action = coordinator::FaultAction::kill_rank;
-    } else if (*action == "stop-rank") {
-      input.action = coordinator::FaultAction::stop_rank;
-    } else if (*action == "continue-rank") {
-      input.action = coordinator::FaultAction::continue_rank;
-    } else {
-      return wrong("action is one of kill-rank, stop-rank, continue-rank");
-    }
-    return input;
   }
 
   ClusterParts parts_;

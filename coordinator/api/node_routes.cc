@@ -2,9 +2,10 @@
 #include <boost/json/serialize.hpp>
 
 #include "coordinator/api/ask.h"
+#include "coordinator/api/bodies/change_bodies.h"
+#include "coordinator/api/changes.h"
 #include "coordinator/api/cluster_routes.h"
 #include "coordinator/api/json_views.h"
-#include "coordinator/api/request_body.h"
 
 namespace tutti::api {
 
@@ -12,8 +13,6 @@ namespace asio = boost::asio;
 namespace json = boost::json;
 
 namespace {
-
-constexpr std::uint64_t kDeadlineMsMax = 30ULL * 24 * 3600 * 1000;
 
 class NodeRoutes {
  public:
@@ -31,19 +30,10 @@ class NodeRoutes {
   }
 
   asio::awaitable<Answer> drain(const Call& call) const {
-    const Result<json::object> body = parse_body(call);
-    if (!body) co_return error_answer(body.error());
-    const Result<std::string> reason = text_of(*body, "reason", kReasonBytesMax);
-    if (!reason) co_return error_answer(reason.error());
-    if (reason->empty()) co_return error_answer(wrong("a drain needs a reason"));
-    const Result<std::uint64_t> deadline_ms = number_or(*body, "deadline_ms", 0, kDeadlineMsMax);
-    if (!deadline_ms) co_return error_answer(deadline_ms.error());
-    coordinator::DrainNode input;
-    input.node = call.name;
-    input.reason = *reason;
-    input.deadline_ms = *deadline_ms;
-    coordinator::Caller caller = call.caller("drain", "node " + call.name, *reason);
-    co_return answer_of(co_await change(parts_, std::move(input), std::move(caller)));
+    const Result<coordinator::DrainNode> input = parse_drain(call);
+    if (!input) co_return error_answer(input.error());
+    coordinator::Caller caller = call.caller("drain", "node " + call.name, input->reason);
+    co_return answer_of(co_await change(parts_, *input, std::move(caller)));
   }
 
   asio::awaitable<Answer> undrain(const Call& call) const {

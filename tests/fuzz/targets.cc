@@ -24,6 +24,12 @@ const Target kTargets[] = {
     {"cluster_config", take_cluster_config, cluster_config_seeds},
     {"completion", take_completion, completion_seeds},
     {"chat", take_chat, chat_seeds},
+    {"submit_body", take_submit_body, submit_body_seeds},
+    {"cancel_body", take_cancel_body, cancel_body_seeds},
+    {"fault_body", take_fault_body, fault_body_seeds},
+    {"drain_body", take_drain_body, drain_body_seeds},
+    {"token_body", take_token_body, token_body_seeds},
+    {"rotation_body", take_rotation_body, rotation_body_seeds},
     {"tokenizer", take_tokenizer, tokenizer_seeds},
     {"safetensors", take_safetensors, safetensors_seeds},
 };

@@ -62,6 +62,19 @@ void take_chat(std::string_view bytes);
 std::vector<std::string> completion_seeds();
 std::vector<std::string> chat_seeds();
 
+void take_submit_body(std::string_view bytes);
+void take_cancel_body(std::string_view bytes);
+void take_fault_body(std::string_view bytes);
+void take_drain_body(std::string_view bytes);
+void take_token_body(std::string_view bytes);
+void take_rotation_body(std::string_view bytes);
+std::vector<std::string> submit_body_seeds();
+std::vector<std::string> cancel_body_seeds();
+std::vector<std::string> fault_body_seeds();
+std::vector<std::string> drain_body_seeds();
+std::vector<std::string> token_body_seeds();
+std::vector<std::string> rotation_body_seeds();
+
 void take_tokenizer(std::string_view bytes);
 void take_safetensors(std::string_view bytes);
 std::vector<std::string> tokenizer_seeds();

@@ -1,9 +1,8 @@
-#include "coordinator/api/request_body.h"
+#include "coordinator/api/bodies/request_body.h"
 
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 
-#include "coordinator/api/ask.h"
+#include <utility>
 
 namespace tutti::api {
 
@@ -51,24 +50,6 @@ Result<bool> flag_of(const json::object& body, std::string_view name) {
   if (value == nullptr || value->is_null()) return false;
   if (!value->is_bool()) return wrong(std::string(name) + " is not true or false");
   return value->as_bool();
-}
-
-boost::asio::awaitable<coordinator::AnswerBody> change(const ClusterParts& parts,
-                                                       coordinator::Input input,
-                                                       coordinator::Caller caller) {
-  auto begin = [cluster = &parts.cluster, asked = std::move(input), by = std::move(caller)](
-                   auto reply) mutable { cluster->ask(std::move(asked), std::move(by), reply); };
-  co_return co_await ask_later<coordinator::AnswerBody>(parts.cluster.host(), begin);
-}
-
-Answer answer_of(const coordinator::AnswerBody& body) {
-  if (const auto* error = std::get_if<Error>(&body)) return error_answer(*error);
-  if (const auto* job = std::get_if<coordinator::JobAccepted>(&body)) {
-    json::object out{{"id", job->job.value}, {"existing", job->existing}};
-    if (!job->notice.empty()) out["notice"] = job->notice;
-    return json_answer(json::serialize(out));
-  }
-  return json_answer("{}");
 }
 
 }  // namespace tutti::api

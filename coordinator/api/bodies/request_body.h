@@ -1,16 +1,14 @@
-// The JSON body of a request, and what becomes of a change that it asks for.
+// The JSON body of a request, field by field.
 //
-// Heavy (coroutines): include from .cc files only.
+// Errors: invalid_argument, one line that names the field.
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
 #include <boost/json/object.hpp>
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 
-#include "coordinator/api/cluster_routes.h"
 #include "coordinator/api/route.h"
 
 namespace tutti::api {
@@ -30,11 +28,5 @@ Result<std::uint64_t> number_of(const boost::json::object& body, std::string_vie
 Result<std::uint64_t> number_or(const boost::json::object& body, std::string_view name,
                                 std::uint64_t otherwise, std::uint64_t max);
 Result<bool> flag_of(const boost::json::object& body, std::string_view name);
-
-// Tells the cluster, and comes back with its durable answer.
-boost::asio::awaitable<coordinator::AnswerBody> change(const ClusterParts& parts,
-                                                       coordinator::Input input,
-                                                       coordinator::Caller caller);
-Answer answer_of(const coordinator::AnswerBody& body);
 
 }  // namespace tutti::api
