@@ -62,6 +62,16 @@ std::uint64_t lost_steps(const FaultHistory& history) {
   return lost;
 }
 
+// Of a job that keeps no state in its ranks (a program, a server): that it was started again.
+std::string print_restart(const FaultHistory& history, const InjectedFault& fault) {
+  for (const EventSeen& event : history.events) {
+    if (event.job != history.job.id || event.kind != "restarted") continue;
+    const RecoverySeen restart{.cause = event.message, .seen_unix_ms = event.unix_ms};
+    if (explains(fault, restart, history.end_unix_ms)) return "started again: " + event.message;
+  }
+  return "none needed";
+}
+
 std::string faults_table(const FaultReport& report, Paint paint) {
   Table table({{"#", Align::right},
                {"DUE", Align::right},
@@ -77,7 +87,7 @@ std::string faults_table(const FaultReport& report, Paint paint) {
     const InjectedFault& fault = report.history.faults[i];
     const RecoverySeen* recovery = recovery_of(report, recoveries[i]);
     const bool injected = fault.outcome == InjectionOutcome::injected;
-    std::string told = injected ? "none needed" : fault.why;
+    std::string told = injected ? print_restart(report.history, fault) : fault.why;
     std::string seen = injected ? "-" : std::string(name_of(fault.outcome));
     if (fault.away_ms >= 0) told = fmt::format("answered again after {}", print_ms(fault.away_ms));
     if (recovery != nullptr) {
