@@ -32,12 +32,13 @@ std::string encode(const coordinator::AuditRecord& record) {
   return coordinator::encode_audit(record);
 }
 
+// What is compared is what is written: a NaN is not equal to itself.
 template <class Record>
 void check(const Result<Record>& record, Result<Record> (*decode)(std::string_view)) {
   if (!record) return;
   const std::string again = encode(*record);
   const Result<Record> twice = decode(again);
-  require(twice.ok() && *twice == *record, "a record changes on its way");
+  require(twice.ok() && encode(*twice) == again, "a record changes on its way");
 }
 
 }  // namespace
@@ -48,7 +49,7 @@ void take_fact(std::string_view bytes) {
   if (fact) {
     const coordinator::EncodedFact again = coordinator::encode_fact(*fact);
     const auto twice = coordinator::decode_fact(again.kind, again.body);
-    require(twice.ok() && *twice == *fact, "a fact changes on its way");
+    require(twice.ok() && coordinator::encode_fact(*twice) == again, "a fact changes on its way");
   }
   const auto event = coordinator::decode_event(bytes.substr(2));
   if (!event) return;
