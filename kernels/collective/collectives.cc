@@ -18,6 +18,22 @@ Result<> all_gather(Communicator& group, std::span<const std::span<std::byte>> b
   return group.exchange(transfers);
 }
 
+Result<> all_to_all(Communicator& group, const AllToAll& blocks) {
+  TUTTI_ASSERT(blocks.out.size() == group.size() && blocks.in.size() == group.size());
+  std::vector<Transfer> transfers;
+  transfers.reserve(2 * blocks.out.size());
+  const auto add = [&](Transfer::Direction direction, std::uint32_t peer,
+                       std::span<std::byte> bytes) {
+    if (!bytes.empty()) transfers.push_back({direction, peer, bytes});
+  };
+  for (std::uint32_t peer = 0; peer < group.size(); ++peer) {
+    if (peer == group.rank()) continue;
+    add(Transfer::Direction::send, peer, blocks.out[peer]);
+    add(Transfer::Direction::receive, peer, blocks.in[peer]);
+  }
+  return group.exchange(transfers);
+}
+
 Result<> broadcast(Communicator& group, std::uint32_t root, std::span<std::byte> bytes) {
   std::vector<Transfer> transfers;
   if (group.rank() != root) {

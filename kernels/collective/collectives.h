@@ -1,7 +1,8 @@
-// Collectives of one group: gather, broadcast, and the vote that ends a step. None of them adds
-// floating-point numbers.
+// Collectives of one group: gather, broadcast, all-to-all, and the vote that ends a step. None of
+// them adds floating-point numbers.
 //
-// Every rank calls them in the same order with the same sizes. Errors are the communicator's.
+// Every rank calls them in the same order with sizes that fit each other. Blocks may be memory of
+// the rank's device where the group moves it. Errors are the communicator's.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +17,15 @@ namespace tutti::kernels {
 // The blocks of all ranks, in every rank: `blocks[r]` is filled from rank r, and blocks[own rank]
 // is what is sent. Blocks may differ in length (each length is known to all) and may be empty.
 Result<> all_gather(Communicator& group, std::span<const std::span<std::byte>> blocks);
+
+// Block r of `out` goes to rank r, whose `in` has it as the block of this rank: what a rank sends
+// to another is as long as what that one expects, and may be empty. What a rank has for itself
+// stays where it is: the own blocks are not looked at. `in` overlaps nothing.
+struct AllToAll {
+  std::span<const std::span<std::byte>> out;
+  std::span<const std::span<std::byte>> in;
+};
+Result<> all_to_all(Communicator& group, const AllToAll& blocks);
 
 // `bytes` of `root`, in every rank.
 Result<> broadcast(Communicator& group, std::uint32_t root, std::span<std::byte> bytes);
