@@ -135,6 +135,7 @@ void ClusterHost::handle(Input input) {
 
 void ClusterHost::take(Decision decision) {
   note_changes(decision.effects);
+  note_own_changes(decision);
   for (const Effect& effect : decision.immediate) {
     std::visit([this](const auto& value) { perform(value); }, effect);
   }

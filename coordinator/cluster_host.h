@@ -130,6 +130,7 @@ class ClusterHost {
 
   Result<> listen(const ClusterHostOptions& options);
   void note_changes(const std::vector<Effect>& effects);
+  void note_own_changes(const Decision& decision);
   void note_change(const Caller& caller, std::string target);
   void give_up_waiting();
   void flush_soon();

@@ -45,6 +45,25 @@ void ClusterHost::note_changes(const std::vector<Effect>& effects) {
   }
 }
 
+// What nobody asked for, and an operator wants to find beside what was.
+void ClusterHost::note_own_changes(const Decision& decision) {
+  Caller own;
+  own.user = "tutti";
+  for (const Event& event : decision.events) {
+    if (event.kind != EventKind::quarantined) continue;
+    own.action = "set aside";
+    own.detail = event.message;
+    note_change(own, "node " + event.worker);
+  }
+  for (const Fact& fact : decision.facts) {
+    const auto* undrained = std::get_if<NodeUndrained>(&fact);
+    if (undrained == nullptr || !undrained->keeps_blames) continue;
+    own.action = "take back";
+    own.detail = "it has stayed";
+    note_change(own, "node " + undrained->worker);
+  }
+}
+
 void ClusterHost::note_change(const Caller& caller, std::string target) {
   audit_.push_back({.seq = ++last_audit_,
                     .unix_ms = wall_now().unix_ms,

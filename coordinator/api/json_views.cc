@@ -295,6 +295,8 @@ json::object json_of(const coordinator::NodeView& node) {
           {"drain", json_of(node.drain)},
           {"score", node.score},
           {"score_users", node.score_users},
+          {"score_losses", node.score_losses},
+          {"drain_ends", node.drain_ends},
           {"processes", json_of(node.processes)}};
 }
 

@@ -207,8 +207,10 @@ void put_totals(Exposition& out, coordinator::ClusterHost& cluster) {
   out.sample({{"why", "drained"}}, static_cast<double>(counters.drains));
   out.sample({{"why", "resized"}}, static_cast<double>(counters.resizes));
   out.counter("tutti_hangs_total", counters.hangs, "Ranks found to stand still.");
-  out.counter("tutti_nodes_quarantined_total", counters.quarantines,
-              "Nodes set aside because jobs of several users failed there.");
+  out.family("tutti_nodes_quarantined_total", MetricKind::counter,
+             "Nodes set aside, by what they did to deserve it.");
+  out.sample({{"why", "failures"}}, static_cast<double>(counters.quarantines));
+  out.sample({{"why", "losses"}}, static_cast<double>(counters.quarantines_lost));
   out.gauge("tutti_submit_keys", static_cast<double>(counters.keys_kept),
             "Keys of submits whose jobs are forgotten.");
   out.counter("tutti_submit_keys_dropped_total", counters.keys_dropped_early,

@@ -265,6 +265,8 @@ using Fact = std::variant<WorkerJoined,         //
                           TaskCancelled,        //
                           DependencyMet,        //
                           ProcessReturned,      //
-                          CommitOrdered>;
+                          CommitOrdered,        //
+                          StartRefused,         //
+                          RefusalsForgotten>;
 
 }  // namespace tutti::coordinator

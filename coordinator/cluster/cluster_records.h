@@ -78,6 +78,8 @@ struct JobTerms {
   std::string precision = "fp32";  // train
   // train: the numerics profile of all its ranks, fixed at its first placement; empty before
   std::string profile = {};
+  // run: workers that could not start its program, ascending, at most kAvoidedMax
+  std::vector<std::string> avoid = {};
 
   bool operator==(const JobTerms&) const = default;
 };
@@ -91,7 +93,7 @@ BOOST_DESCRIBE_STRUCT(JobTerms, (),
                        stop_after_ms,  //
                        after, begin_unix_ms, array_count, array_at_once, prefer, policy,
                        preemptible,  //
-                       precision, profile, device_memory_bytes))
+                       precision, profile, device_memory_bytes, avoid))
 
 // How a job ends, or why it goes back to the queue, decided before its processes are ended.
 struct Outcome {
@@ -199,6 +201,8 @@ struct JobRecord {
   // time running after each wait (0: not since it was queued), and for how long before that.
   std::int64_t running_unix_ms = 0;
   std::uint64_t ran_ms = 0;
+  // run: the worker that could not start its program, until it has begun on another one.
+  std::string refused_on;
 
   bool operator==(const JobRecord&) const = default;
 };
@@ -212,7 +216,7 @@ BOOST_DESCRIBE_STRUCT(JobRecord, (),
                        failures_in_row, failure_step, failure_unix_ms,        //
                        memory_peak_bytes, cpu_ms,                             //
                        dependencies, tasks, array, index, placed_unix_ms, queued_unix_ms,
-                       commits_asked, running_unix_ms, ran_ms))
+                       commits_asked, running_unix_ms, ran_ms, refused_on))
 
 // Of the gang of its newest generation.
 inline bool is_member(const JobRecord& job, ProcessId process) {

@@ -14,6 +14,7 @@
 #include "coordinator/life/line.h"
 #include "coordinator/membership/drain.h"
 #include "coordinator/membership/membership.h"
+#include "coordinator/membership/quarantine.h"
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/explain.h"
 #include "coordinator/scheduler/index.h"
@@ -147,6 +148,8 @@ std::optional<Instant> due_of(const Desk& desk, const std::string& worker) {
   if (at == desk.links.end()) return std::nullopt;
   std::optional<Instant> due = silence_due(desk, worker, at->second);
   if (!at->second.open) return due;
+  const std::optional<Instant> steady = steady_due(desk, worker, at->second);
+  if (steady && (!due || *steady < *due)) due = steady;
   const std::optional<Instant> orders = at->second.orders.next_due();
   if (orders && (!due || *orders < *due)) due = orders;
   return due;
@@ -174,6 +177,7 @@ void on_input(Desk& desk, const Tick&) {
     desk.link_dues.set(link->second, std::nullopt);  // anew at the end of the decision
   }
   check_leases(desk);
+  take_back_steady(desk);
   std::vector<JobId> due;
   while (const auto job = first_due(desk, desk.job_dues)) {
     if (job->first > desk.now) break;
@@ -501,6 +505,8 @@ std::vector<NodeView> ClusterState::nodes() const {
     NodeScore score = score_of(worker, desk.wall.unix_ms);
     node.score = std::move(score.message);
     node.score_users = score.users;
+    node.score_losses = score.losses;
+    node.drain_ends = what_ends(worker);
     out.push_back(std::move(node));
   }
   return out;

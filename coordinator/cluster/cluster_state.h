@@ -59,6 +59,9 @@ struct ClusterSettings {
   // Within this a job that is asked to leave (preempted, cancelled with --save) saves and stops.
   Duration notice = std::chrono::seconds(60);
   Duration drain = std::chrono::minutes(10);  // a drain without a deadline of its own
+  // A worker that was set aside for being lost again and again takes work again after so long
+  // without a loss.
+  Duration steady = std::chrono::minutes(15);
   // A lost worker is not listed any more after this, and what it held is given up: should it come
   // back, its processes are strangers and are ended.
   Duration forget = std::chrono::hours(24);

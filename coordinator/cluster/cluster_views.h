@@ -193,6 +193,8 @@ struct NodeView {
   Drain drain = {};
   std::string score = {};         // what it is blamed for; empty: nothing
   std::uint32_t score_users = 0;  // of how many users
+  std::uint32_t score_losses = 0;
+  std::string drain_ends = {};  // what does; empty: it is not drained
 };
 
 struct ClusterCounters {
@@ -205,7 +207,8 @@ struct ClusterCounters {
   std::uint64_t drains = 0;
   std::uint64_t resizes = 0;
   std::uint64_t hangs = 0;
-  std::uint64_t quarantines = 0;
+  std::uint64_t quarantines = 0;         // for failures of several users' jobs
+  std::uint64_t quarantines_lost = 0;    // for losses
   std::uint64_t keys_kept = 0;           // of submits whose jobs are forgotten
   std::uint64_t keys_dropped_early = 0;  // for want of room, before their time was over
 };

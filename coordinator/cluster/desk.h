@@ -45,6 +45,8 @@ struct WorkerLink {
   std::optional<Instant> disconnected;  // the liveness connection ended
   Duration heartbeat{0};                // how often it was asked to say that it lives
   std::optional<Instant> forget_due;    // lost: looked at again then, and not before
+  std::optional<Instant>
+      steady_since;  // it has not been lost since, as far as this coordinator saw
   // Whose key was revoked while it was here: not let in again as the same process, which may look
   // for us before it hears that it is to end.
   std::string expelled_incarnation;

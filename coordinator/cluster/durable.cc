@@ -181,7 +181,7 @@ void Durable::on(const NodeUndrained& fact) {
   const auto at = workers_.find(fact.worker);
   TUTTI_ASSERT(at != workers_.end());
   at->second.drain = {};
-  at->second.blames.clear();
+  if (!fact.keeps_blames) at->second.blames.clear();
   draining_.erase(fact.worker);
 }
 

@@ -24,6 +24,8 @@ namespace tutti::coordinator {
 inline constexpr std::size_t kRecoveriesMax = 100;
 inline constexpr std::size_t kCheckpointsMax = 1'000;
 inline constexpr std::size_t kBlamesMax = 20;
+// Workers that a job stays away from because they could not start its program.
+inline constexpr std::size_t kAvoidedMax = 8;
 // Commits without an answer; what a rank says of an older one counts no more.
 inline constexpr std::size_t kCommitsAskedMax = 64;
 // So long after a failure the next one begins a new row.
@@ -107,6 +109,8 @@ class Durable {
   void on(const TaskCancelled& fact);
   void on(const DependencyMet& fact);
   void on(const ProcessReturned& fact);
+  void on(const StartRefused& fact);
+  void on(const RefusalsForgotten& fact);
 
   JobRecord& job_of(JobId id);
   ProcessRecord& process_of(ProcessId id);

@@ -118,6 +118,32 @@ void Durable::cancel_waiting(JobRecord& array) {
   tasks.next = static_cast<std::uint32_t>(tasks.states.size());
 }
 
+// Refused starts ----------------------------------------------------------------------------------
+
+namespace {
+
+void avoid(JobTerms& terms, const std::string& worker) {
+  const auto at = std::lower_bound(terms.avoid.begin(), terms.avoid.end(), worker);
+  if (terms.avoid.size() == kAvoidedMax || (at != terms.avoid.end() && *at == worker)) return;
+  terms.avoid.insert(at, worker);
+}
+
+}  // namespace
+
+void Durable::on(const StartRefused& fact) {
+  JobRecord& job = job_of(fact.job);
+  avoid(job.terms, fact.worker);
+  job.refused_on = fact.proven ? std::string() : fact.worker;
+  const auto array = jobs_.find(job.array);
+  if (fact.proven && array != jobs_.end()) avoid(array->second.terms, fact.worker);
+}
+
+void Durable::on(const RefusalsForgotten& fact) {
+  JobRecord& job = job_of(fact.job);
+  job.terms.avoid.clear();
+  job.refused_on.clear();
+}
+
 // Dependencies ------------------------------------------------------------------------------------
 
 void Durable::on(const DependencyMet& fact) {

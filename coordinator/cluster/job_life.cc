@@ -11,6 +11,7 @@
 #include "coordinator/life/failures.h"
 #include "coordinator/life/hang.h"
 #include "coordinator/life/line.h"
+#include "coordinator/life/starts.h"
 #include "coordinator/scheduler/arrays.h"
 #include "coordinator/scheduler/dependencies.h"
 #include "coordinator/scheduler/explain.h"
@@ -146,6 +147,7 @@ void on_report(Desk& desk, const wire::RankStarted& report) {
                .worker = process->worker});
   }
   desk.record(ProcessStarted{.process = report.process, .pid = report.pid});
+  if (job != nullptr) prove_refusal(desk, *job, *process);
   desk.processes[report.process].limits = report.limits;
   desk.touch(process->job);
   if (!process->lined_up) return;
@@ -262,8 +264,7 @@ void close_serving(Desk& desk, JobId id) {
 void watch_queue_limit(Desk& desk, const JobRecord& job) {
   const bool waits = job.state == JobState::queued && job.dependencies.empty();
   if (!waits || job.terms.queued_ms_max == 0) return;
-  const std::int64_t early =
-      std::max<std::int64_t>(0, job.terms.begin_unix_ms - desk.wall.unix_ms);
+  const std::int64_t early = std::max<std::int64_t>(0, job.terms.begin_unix_ms - desk.wall.unix_ms);
   desk.soft(job.job).queued_due =
       due_after(desk, waits_since(job), job.terms.queued_ms_max) +
       std::max<Duration>(std::chrono::milliseconds(early), backoff_left(desk, job));

@@ -10,7 +10,8 @@
 #include "coordinator/life/failures.h"
 #include "coordinator/life/hang.h"
 #include "coordinator/life/line.h"
-#include "coordinator/membership/drain.h"
+#include "coordinator/life/starts.h"
+#include "coordinator/membership/quarantine.h"
 #include "coordinator/scheduler/schedule.h"
 #include "protocol/base/assert.h"
 #include "protocol/base/counted.h"
@@ -128,6 +129,17 @@ void lose_rank(Desk& desk, JobId id, const ProcessRecord& process, const Loss& l
              .worker = process.worker});
   Loss named = loss;
   named.message = fmt::format("{}: {}", who, loss.message);
+  if (loss.refused) {
+    switch (weigh_refusal(desk, job, process)) {
+      case Refusal::may_be_node: return try_elsewhere(desk, id, process.worker, named);
+      case Refusal::by_node:
+        named.failure = wire::FailureClass::infrastructure;
+        desk.record(StartRefused{.job = id, .worker = process.worker, .proven = true});
+        blame_for_refusal(desk, process.worker, desk.job(id), loss.message);
+        return go_on(desk, id, named);
+      case Refusal::by_user: break;
+    }
+  }
   blame_node(desk, process.worker, job, loss);
   if (loss.failure == wire::FailureClass::user) return lose_to_user(desk, id, named);
   go_on(desk, id, named);

@@ -22,6 +22,7 @@ struct Loss {
   // Of the process, where its end is the cause.
   std::optional<std::int32_t> code = std::nullopt;
   std::optional<std::int32_t> signal = std::nullopt;
+  bool refused = false;  // its program could not be executed
 };
 
 // The process is gone. Says so once, frees its slot, and judges.

@@ -55,6 +55,9 @@ Loss judge(const JobRecord& job, const wire::RankExited& exit) {
     }
   }
   Loss loss{.failure = failure, .message = std::move(message)};
+  // What was executed ends with a code or a signal.
+  loss.refused = program && rule == nullptr && failure == user && exit.failure == user &&
+                 !exit.began && exit.code == 0 && exit.signal == 0 && !exit.out_of_memory;
   // Neither where it did not begin, or nobody saw its end.
   if (exit.signal != 0) {
     loss.signal = exit.signal;

@@ -59,20 +59,28 @@ struct Drain {
   std::int64_t empty_unix_ms = 0;  // since when nothing runs there; 0: not yet
   bool leaving =
       false;  // it said that it leaves, whatever else it is drained for: until it is back
+  // quarantine: it takes work again once it has stayed for so long; 0: once it is undrained.
+  std::uint64_t steady_ms = 0;
 
   bool operator==(const Drain&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Drain, (),
-                      (cause, reason, since_unix_ms, due_unix_ms, empty_unix_ms, leaving))
+                      (cause, reason, since_unix_ms, due_unix_ms, empty_unix_ms, leaving,
+                       steady_ms))
+
+// failed: of a job there. refused: a program could not be started there, and was elsewhere.
+// lost: the node itself; no job is named.
+BOOST_DEFINE_ENUM_CLASS(BlameKind, failed, refused, lost)
 
 struct NodeBlame {
   JobId job;
   std::string owner;
   std::string cause;
   std::int64_t unix_ms = 0;
+  BlameKind kind = BlameKind::failed;
 
   bool operator==(const NodeBlame&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(NodeBlame, (), (job, owner, cause, unix_ms))
+BOOST_DESCRIBE_STRUCT(NodeBlame, (), (job, owner, cause, unix_ms, kind))
 
 }  // namespace tutti::coordinator

@@ -8,6 +8,8 @@
 
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/release.h"
+#include "coordinator/life/starts.h"
+#include "coordinator/membership/quarantine.h"
 #include "coordinator/scheduler/index.h"
 #include "coordinator/scheduler/schedule.h"
 
@@ -19,24 +21,19 @@ namespace {
 // takes a moment.
 constexpr Duration kEndSlack = std::chrono::seconds(2);
 
-// A node is blamed for so long, and set aside at the failures of so many users.
-constexpr Duration kBlameLife = std::chrono::hours(1);
-constexpr std::uint32_t kQuarantineUsers = 3;
-constexpr std::size_t kCauseBytesMax = 120;
-
-void drain(Desk& desk, const std::string& worker, DrainCause cause, std::string reason,
-           Duration within) {
-  const bool leaves = desk.durable.worker(worker)->drain.leaving;
-  desk.record(NodeDraining{.worker = worker,
-                           .drain = {.cause = cause,
-                                     .reason = std::move(reason),
-                                     .since_unix_ms = desk.wall.unix_ms,
-                                     .due_unix_ms = desk.wall.unix_ms + to_ms(within),
-                                     .leaving = leaves || cause == DrainCause::leaving}});
-  const Drain& drain = desk.durable.worker(worker)->drain;
+// `asked` says why, and what ends it.
+void drain(Desk& desk, const std::string& worker, Drain asked, Duration within) {
+  asked.since_unix_ms = desk.wall.unix_ms;
+  asked.due_unix_ms = desk.wall.unix_ms + to_ms(within);
+  asked.leaving = desk.durable.worker(worker)->drain.leaving || asked.cause == DrainCause::leaving;
+  desk.record(NodeDraining{.worker = worker, .drain = std::move(asked)});
+  const WorkerRecord& record = *desk.durable.worker(worker);
+  const bool aside = record.drain.cause == DrainCause::quarantine;
+  std::string message = fmt::format("worker {}: {}", worker, record.drain.reason);
+  if (aside) message += "; it takes work again " + what_ends(record);
   desk.note({.job = {},
-             .kind = cause == DrainCause::quarantine ? EventKind::quarantined : EventKind::draining,
-             .message = fmt::format("worker {}: {}", worker, drain.reason),
+             .kind = aside ? EventKind::quarantined : EventKind::draining,
+             .message = std::move(message),
              .worker = worker});
   desk.capacity_changed();
 }
@@ -164,47 +161,12 @@ void move_away(Desk& desk, const std::string& worker) {
 
 }  // namespace
 
-NodeScore score_of(const WorkerRecord& worker, std::int64_t now_unix_ms) {
-  NodeScore score;
-  std::set<std::string> users;
-  std::string causes;
-  for (const NodeBlame& blame : worker.blames) {
-    if (now_unix_ms - blame.unix_ms > to_ms(kBlameLife)) continue;
-    ++score.failures;
-    users.insert(blame.owner);
-    causes += fmt::format("{}job {} of {}: {}", causes.empty() ? "" : "; ", blame.job.value,
-                          blame.owner, blame.cause);
-  }
-  score.users = static_cast<std::uint32_t>(users.size());
-  if (score.failures == 0) return score;
-  score.message = fmt::format("{} failures of {} users in the last {} min: {}", score.failures,
-                              score.users, to_ms(kBlameLife) / 60'000, causes);
-  return score;
-}
-
-void blame_node(Desk& desk, const std::string& worker, const JobRecord& job, const Loss& loss) {
-  const WorkerRecord* record = desk.durable.worker(worker);
-  const bool its =
-      loss.failure == wire::FailureClass::infrastructure || loss.failure == wire::FailureClass::own;
-  if (record == nullptr || record->lost || !its) return;
-  desk.record(NodeBlamed{.worker = worker,
-                         .blame = {.job = job.job,
-                                   .owner = job.owner,
-                                   .cause = loss.message.substr(0, kCauseBytesMax),
-                                   .unix_ms = desk.wall.unix_ms}});
-  const NodeScore score = score_of(*record, desk.wall.unix_ms);
-  if (record->draining() || score.users < kQuarantineUsers) return;
-  // Where most nodes are as bad, it is not this node's doing.
-  std::size_t others = 0;
-  std::size_t better = 0;
-  for (const auto& [name, other] : desk.durable.workers()) {
-    if (name == worker || other.lost || other.draining()) continue;
-    ++others;
-    if (2 * score_of(other, desk.wall.unix_ms).users < score.users) ++better;
-  }
-  if (others == 0 || 2 * better < others) return;
-  ++desk.counters.quarantines;
-  drain(desk, worker, DrainCause::quarantine, score.message, desk.settings.drain);
+void set_aside(Desk& desk, const std::string& worker, const std::string& reason, Duration steady) {
+  drain(desk, worker,
+        {.cause = DrainCause::quarantine,
+         .reason = reason,
+         .steady_ms = static_cast<std::uint64_t>(to_ms(steady))},
+        desk.settings.drain);
 }
 
 void advance_drains(Desk& desk) {
@@ -221,7 +183,8 @@ void on_drain(Desk& desk, const DrainNode& input) {
                               ? desk.settings.drain
                               : Duration(std::chrono::milliseconds(input.deadline_ms));
   desk.answer(input.request, Done{});
-  drain(desk, input.node, DrainCause::asked, input.reason.empty() ? "drained" : input.reason,
+  drain(desk, input.node,
+        {.cause = DrainCause::asked, .reason = input.reason.empty() ? "drained" : input.reason},
         within);
 }
 
@@ -232,6 +195,7 @@ void on_undrain(Desk& desk, const UndrainNode& input) {
                        fmt::format("there is no node {}", input.node));
   }
   desk.answer(input.request, Done{});
+  forget_refusals_by(desk, input.node);
   if (!worker->draining() && worker->blames.empty()) return;
   // That it is about to leave is not the operator's to lift: what is placed there is refused.
   Drain leaves = worker->drain;
@@ -254,13 +218,15 @@ void on_leaving(Desk& desk, const WorkerLink& link, const wire::WorkerLeaving& r
   const WorkerRecord* worker = desk.durable.worker(at->second);
   if (worker == nullptr) return;
   // Who drained it wants it to be so when it is back, too.
-  const DrainCause cause = worker->drain.cause;
-  drain(desk, at->second, DrainCause::leaving,
-        report.reason.empty() ? "it was told to stop" : report.reason,
+  const Drain before = worker->drain;
+  drain(desk, at->second,
+        {.cause = DrainCause::leaving,
+         .reason = report.reason.empty() ? "it was told to stop" : report.reason},
         std::chrono::milliseconds(report.deadline_ms));
-  if (cause == DrainCause::none || cause == DrainCause::leaving) return;
+  if (before.cause == DrainCause::none || before.cause == DrainCause::leaving) return;
   Drain both = worker->drain;
-  both.cause = cause;
+  both.cause = before.cause;
+  both.steady_ms = before.steady_ms;
   desk.record(NodeDraining{.worker = at->second, .drain = std::move(both)});
 }
 

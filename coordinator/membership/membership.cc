@@ -8,6 +8,7 @@
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/life/hang.h"
+#include "coordinator/membership/quarantine.h"
 #include "protocol/base/counted.h"
 #include "protocol/base/secret.h"
 
@@ -37,8 +38,13 @@ void close_link(Desk& desk, WorkerLink& link) {
   link.disconnected.reset();
 }
 
-void lose_worker(Desk& desk, const std::string& name, const std::string& reason) {
+// Whose doing a loss is: what was asked for is not held against the node.
+enum class Doing { its_own, asked_for };
+
+void lose_worker(Desk& desk, const std::string& name, const std::string& reason,
+                 Doing doing = Doing::its_own) {
   desk.links[name].worker = name;
+  desk.links[name].steady_since.reset();
   close_link(desk, desk.links[name]);
   desk.stir_link(name);
   std::set<JobId> jobs;
@@ -61,6 +67,9 @@ void lose_worker(Desk& desk, const std::string& name, const std::string& reason)
     if (state != JobState::stopping && !is_terminal(state)) lose_node(desk, id, name, reason);
   }
   desk.capacity_changed();
+  if (doing == Doing::its_own && !desk.durable.worker(name)->drain.leaving) {
+    blame_for_loss(desk, name, reason);
+  }
 }
 
 // Empty: admitted.
@@ -112,19 +121,17 @@ WorkerRecord record_of(const wire::Hello& hello) {
 
 void join(Desk& desk, const wire::Hello& hello) {
   const WorkerRecord* known = desk.durable.worker(hello.worker);
+  const bool back = known != nullptr && known->incarnation != hello.incarnation;
+  if (back && !known->lost) lose_worker(desk, hello.worker, "it was started anew");
   WorkerRecord wanted = record_of(hello);
   if (known != nullptr) {
     // What is held against it stays; but who said that it leaves, and is back, takes work again.
-    const bool back = known->incarnation != hello.incarnation;
     if (!back || known->drain.cause != DrainCause::leaving) wanted.drain = known->drain;
     if (back) wanted.drain.leaving = false;
     wanted.blames = known->blames;
   }
   if (known != nullptr && *known == wanted) return;
-  if (known != nullptr && !known->lost && known->incarnation != hello.incarnation) {
-    lose_worker(desk, hello.worker, "it was started anew");
-  }
-  const bool news = known == nullptr || known->lost || known->incarnation != hello.incarnation;
+  const bool news = known == nullptr || known->lost;
   desk.record(WorkerJoined{.worker = wanted});
   if (!news) return;
   desk.note({.job = {},
@@ -156,6 +163,7 @@ void open_link(Desk& desk, const WorkerFrame& frame, const wire::Hello& hello) {
   link.heard = desk.now;
   link.heartbeat = heartbeat_of(desk);
   link.forget_due.reset();
+  if (!link.steady_since) link.steady_since = desk.now;
   link.strangers.clear();
   link.readings.clear();
   desk.worker_of_peer[frame.peer] = hello.worker;
@@ -348,7 +356,7 @@ void on_expelled(Desk& desk, const ExpelWorker& input) {
   if (const WorkerRecord* known = desk.durable.worker(input.worker)) {
     at->second.expelled_incarnation = known->incarnation;
   }
-  lose_worker(desk, input.worker, "its key was revoked");
+  lose_worker(desk, input.worker, "its key was revoked", Doing::asked_for);
 }
 
 void expect_workers(Desk& desk) {

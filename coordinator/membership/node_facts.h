@@ -54,13 +54,33 @@ struct NodeDraining {
 };
 BOOST_DESCRIBE_STRUCT(NodeDraining, (), (worker, drain))
 
-// Takes work again; what it was blamed for is forgotten.
+// Takes work again; what it was blamed for is forgotten, unless it only stayed for a while.
 struct NodeUndrained {
   std::string worker;
+  bool keeps_blames = false;
 
   bool operator==(const NodeUndrained&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(NodeUndrained, (), (worker))
+BOOST_DESCRIBE_STRUCT(NodeUndrained, (), (worker, keeps_blames))
+
+// A program of the job could not be started on the worker. Nobody is to blame until it is tried
+// elsewhere; `proven`: it has started there, and this worker is to blame.
+struct StartRefused {
+  JobId job;
+  std::string worker;
+  bool proven = false;
+
+  bool operator==(const StartRefused&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(StartRefused, (), (job, worker, proven))
+
+// No other node is left for it: it is tried again where it could not be started.
+struct RefusalsForgotten {
+  JobId job;
+
+  bool operator==(const RefusalsForgotten&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(RefusalsForgotten, (), (job))
 
 // A job failed on the node in a way that may be the node's doing.
 struct NodeBlamed {

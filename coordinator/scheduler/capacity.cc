@@ -94,6 +94,7 @@ Amount amount_of(const Shape& shape, std::uint64_t ranks) {
 bool suits(const Shape& shape, const NodeState& node) {
   if (shape.programs ? !node.programs : !has_profile(shape, node)) return false;
   if (shape.device_memory_bytes > largest_device(node)) return false;
+  if (std::binary_search(shape.avoid.begin(), shape.avoid.end(), node.name)) return false;
   return std::all_of(shape.labels.begin(), shape.labels.end(),
                      [&](const auto& label) { return has(node.labels, label); });
 }
@@ -247,6 +248,9 @@ std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
   if (!shape.programs && !has_profile(shape, node)) {
     return shape.profile.empty() ? fmt::format("computes in no {}", shape.precision)
                                  : fmt::format("lacks the numerics profile {}", shape.profile);
+  }
+  if (std::binary_search(shape.avoid.begin(), shape.avoid.end(), node.name)) {
+    return "could not start its program";
   }
   for (const std::string& label : shape.labels) {
     if (!has(node.labels, label)) return fmt::format("lacks label {}", label);

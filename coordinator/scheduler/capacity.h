@@ -33,11 +33,12 @@ struct Shape {
   std::uint64_t device_memory_bytes = 0;  // of its slot's device, at least; 0: any
   bool programs = false;                  // kind `run`
   std::string device = "any";
-  std::string precision = {};       // of its numerics profile; empty: any (programs)
-  std::string profile = {};         // exactly this one; empty: any of that precision
-  bool one_profile = false;         // all ranks share one (in_one_profile)
-  std::vector<std::string> labels;  // all of them
-  std::vector<std::string> prefer;  // the more, the better
+  std::string precision = {};           // of its numerics profile; empty: any (programs)
+  std::string profile = {};             // exactly this one; empty: any of that precision
+  bool one_profile = false;             // all ranks share one (in_one_profile)
+  std::vector<std::string> labels;      // all of them
+  std::vector<std::string> prefer;      // the more, the better
+  std::vector<std::string> avoid = {};  // nodes, ascending: none of them
 
   auto operator<=>(const Shape&) const = default;
 };

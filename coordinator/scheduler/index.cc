@@ -227,6 +227,7 @@ Shape shape_of(const JobTerms& terms) {
   if (!shape.programs) shape.precision = terms.precision;
   shape.one_profile = terms.kind == "train";
   shape.profile = terms.profile;
+  shape.avoid = terms.avoid;
   return shape;
 }
 

@@ -443,6 +443,12 @@ class QueuePass {
     const Sum sum = board_.capacity.sum(shape);
     if (head_) return backfill(job, sum, lane);
     if (sum.ever < job.terms.ranks_min) {
+      if (!job.terms.avoid.empty()) {
+        // Nothing else is left for it.
+        desk_.record(RefusalsForgotten{.job = id});
+        desk_.capacity_changed();
+        return Turn::passed;
+      }
       wait_for(desk_, id, Tell::events,
                never_fits(board_.capacity, shape, job, sum.ever) +
                    mixed_profiles(board_.capacity, shape));
@@ -479,9 +485,8 @@ class QueuePass {
     const Shape shape = in_one_profile(board_.capacity, lane.shape, job.terms.ranks_min);
     const Sum beside = board_.capacity.sum(shape);
     if (place_now(desk_, job, beside, shape)) return Turn::placed;
-    return ends_in_time(desk_, lane.time_ms) && place_on_held(desk_, job, shape)
-               ? Turn::placed
-               : Turn::passed;
+    return ends_in_time(desk_, lane.time_ms) && place_on_held(desk_, job, shape) ? Turn::placed
+                                                                                 : Turn::passed;
   }
 
   Desk& desk_;

@@ -32,7 +32,8 @@ struct NodeAdvice {
 constexpr NodeAdvice kNodeAdvice[] = {
     {"lost", Verdict::problem, "is the machine up, and its worker running? worker.log says why"},
     {"quarantined", Verdict::problem,
-     "it failed jobs of several users: look at it, then `tutti undrain`"},
+     "it was lost again and again, or failed jobs of several users: `tutti node` says which, and "
+     "what ends it"},
     {"suspect", Verdict::note, "it has not been heard of for a while"},
     {"expected", Verdict::note, "it has not come back since the coordinator began"},
     {"draining", Verdict::note, "it takes no new work; `tutti undrain` ends that"},

@@ -302,6 +302,9 @@ std::string node_page(const json::value& node, Paint paint) {
   if (!drain.is_null()) {
     add_row(page, text_of(drain, "cause") == "quarantine" ? "set aside" : "drained",
             text_of(drain, "reason"));
+    if (has(drain, "since_unix_ms"))
+      add_row(page, "since", print_date(whole_of(drain, "since_unix_ms")));
+    add_row(page, "takes work", text_of(node, "drain_ends"));
     if (has(drain, "due_unix_ms"))
       add_row(page, "empty by", print_date(whole_of(drain, "due_unix_ms")));
   }

@@ -1,4 +1,4 @@
-// Nodes that are drained, as far as whoever asked for it was told: I16.
+// Nodes that are drained, as far as whoever asked for it was told, or set aside: I16.
 #include <algorithm>
 #include <map>
 #include <string>
@@ -19,6 +19,10 @@ class DrainChecker final : public Checker {
     if (const auto* resized = std::get_if<coordinator::JobReleasing>(&fact)) {
       check_placed(seen, resized->newcomers);
     }
+    if (const auto* draining = std::get_if<coordinator::NodeDraining>(&fact)) {
+      check_spared(seen, *draining);
+    }
+    note_paths(seen, fact);
   }
 
   void looked(const Observed& seen) override {
@@ -43,8 +47,45 @@ class DrainChecker final : public Checker {
   static void check_placed(const Observed& seen,
                            const std::vector<coordinator::Placement>& placements) {
     for (const coordinator::Placement& each : placements) {
-      if (each.survivor || !seen.clients.drained().contains(each.worker)) continue;
+      const coordinator::WorkerRecord* worker = seen.shadow.worker(each.worker);
+      const bool draining =
+          seen.clients.drained().contains(each.worker) || (worker != nullptr && worker->draining());
+      if (each.survivor || !draining) continue;
       seen.world.violate("I16", "new work is placed on " + each.worker + ", which is drained");
+    }
+  }
+
+  // Nodes that are set aside leave at least as many that take work.
+  static void check_spared(const Observed& seen, const coordinator::NodeDraining& fact) {
+    if (fact.drain.cause != coordinator::DrainCause::quarantine) return;
+    if (seen.shadow.worker(fact.worker)->draining()) return;
+    std::size_t aside = 1;
+    std::size_t usable = 0;
+    for (const auto& [name, worker] : seen.shadow.workers()) {
+      if (name == fact.worker) continue;
+      if (worker.drain.cause == coordinator::DrainCause::quarantine) ++aside;
+      if (!worker.lost && !worker.draining()) ++usable;
+    }
+    if (aside <= usable) return;
+    seen.world.violate("I16", fact.worker + " is set aside, and " + std::to_string(usable) +
+                                  " nodes are left that take work");
+  }
+
+  static void note_paths(const Observed& seen, const coordinator::Fact& fact) {
+    if (const auto* draining = std::get_if<coordinator::NodeDraining>(&fact)) {
+      if (draining->drain.steady_ms != 0) {
+        seen.world.reached("a node was set aside for its losses");
+      } else if (draining->drain.reason.find("could not be started") != std::string::npos) {
+        seen.world.reached("a node was set aside for programs that could not be started");
+      }
+    }
+    const auto* undrained = std::get_if<coordinator::NodeUndrained>(&fact);
+    if (undrained != nullptr && undrained->keeps_blames) {
+      seen.world.reached("a node that had stayed took work again");
+    }
+    const auto* refused = std::get_if<coordinator::StartRefused>(&fact);
+    if (refused != nullptr && refused->proven) {
+      seen.world.reached("a program that could not be started was started elsewhere");
     }
   }
 

@@ -26,6 +26,7 @@ class SimRank {
     std::function<void(const wire::FromRank&)> say;
     std::function<void(std::string)> print;  // to its log
     std::function<void(std::int32_t code, std::int32_t signal)> exit;
+    std::string machine = {};
   };
 
   SimRank(RankWorld& shared, wire::StartRank start, Doors doors);
@@ -68,6 +69,9 @@ class SimRank {
   void in_group(Duration delay, Task action);
 
   void connect(const rank::BeginGroup& effect);
+  // Once no cut is between this rank and any other one of its group.
+  void when_linked(Task action);
+  bool is_cut_off();
   void enter();
   bool stand_at_base();
   bool copy_from_peer();

@@ -34,6 +34,7 @@ struct WorkerOptions {
   std::vector<std::string> labels = {};  // key=value
   std::string profile = "portable";
   std::vector<std::uint64_t> devices = {};  // memory of each slot's GPU; empty: there are none
+  bool refuses_programs = false;            // an interpreter is missing
 };
 
 // What one process wrote, as its worker's disk keeps it.

@@ -38,16 +38,32 @@ void SimWorker::perform(const worker::StartProcess& effect) {
   }
   check_device(effect.start);
   spools_[id].start = effect.start;
+  if (effect.group && options_.refuses_programs) {
+    world_.reached("a program could not be started");
+    const bool hides = world_.breaks(Mutation::hide_refusal);
+    // Who has no other node to be tried on may be charged; whoever must be done fails by that.
+    if (!hides) ++ranks_.history[effect.start.job].user_failures;
+    return later(1ms, [this, id, hides] {
+      // As if it had run and said so itself.
+      if (hides) {
+        return on(
+            worker::ProcessExited{.process = id, .code = 127, .signal = 0, .seen_unix_ms = 0});
+      }
+      on(worker::StartFailed{
+          .process = id, .failure = wire::FailureClass::user, .error = "there is no such program"});
+    });
+  }
   Process& process = processes_[id];
   process.rank = std::make_unique<SimRank>(
       ranks_, effect.start,
-      SimRank::Doors{.say =
-                         [this, id](const wire::FromRank& message) {
-                           later(100us, [this, id, message] { spoke(id, message); });
-                         },
-                     .print = [this, id](const std::string& text) { print(id, text); },
-                     .exit = [this, id](std::int32_t code,
-                                        std::int32_t signal) { exited(id, code, signal); }});
+      SimRank::Doors{
+          .say =
+              [this, id](const wire::FromRank& message) {
+                later(100us, [this, id, message] { spoke(id, message); });
+              },
+          .print = [this, id](const std::string& text) { print(id, text); },
+          .exit = [this, id](std::int32_t code, std::int32_t signal) { exited(id, code, signal); },
+          .machine = options_.name});
   process.rank->slow_down(slowness_);
   on(worker::ProcessStarted{.process = id, .pid = static_cast<std::int64_t>(id.value) + 1000});
   if (effect.group) process.rank->run_program(effect.group->generation);

@@ -199,6 +199,14 @@ void Clients::inject(const std::string& name, std::uint32_t rank, coordinator::F
       .request = request, .action = action, .job = job->second, .rank = rank});
 }
 
+void Clients::inject_worker(const std::string& worker, coordinator::FaultAction action) {
+  coordinator::InjectFault fault;
+  fault.request = send({.what = "inject", .job = worker});
+  fault.action = action;
+  fault.worker = worker;
+  coordinator_.on(fault);
+}
+
 void Clients::answered(const coordinator::Answer& answer) {
   const auto at = requests_.find(answer.request.value);
   if (at == requests_.end()) return world_.violate("I18", "an answer to nobody's request");

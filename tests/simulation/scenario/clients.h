@@ -54,6 +54,7 @@ class Clients {
   // What the coordinator's configuration has.
   void set_quotas(const std::map<std::string, std::string>& quotas);
   void inject(const std::string& name, std::uint32_t rank, coordinator::FaultAction action);
+  void inject_worker(const std::string& worker, coordinator::FaultAction action);
 
   void answered(const coordinator::Answer& answer);
 

@@ -29,7 +29,8 @@ struct ScenarioOptions {
   std::uint64_t seed = 1;
   std::uint32_t workers = 3;
   std::uint32_t slots = 2;
-  std::uint32_t gpus = 0;  // of the workers, the last ones: their slots have GPUs, of two makes
+  std::uint32_t gpus = 0;      // of the workers, the last ones: their slots have GPUs, of two makes
+  std::uint32_t refusing = 0;  // of the workers, the first ones: no program can be started there
   NetworkOptions network = {};
   std::vector<std::string> workloads = {};         // names of workloads.h
   std::vector<std::string> faults = {};            // names of faults.h

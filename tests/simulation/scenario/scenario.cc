@@ -24,6 +24,7 @@ coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
   settings.hang_min = 3s;
   settings.hang_max = 10s;
   settings.grow_after = 500ms;
+  settings.steady = 6s;
   settings.ended_jobs_max =
       options.mutation == Mutation::keep_history ? 1'000'000 : options.ended_jobs_max;
   settings.quotas = *coordinator::scheduler::parse_quotas(options.quotas);
@@ -38,6 +39,7 @@ WorkerOptions machine(const ScenarioOptions& options, std::uint32_t number) {
   const bool gpu = number + options.gpus >= options.workers;
   WorkerOptions out{.name = "node-" + std::to_string(number), .slots = options.slots};
   out.labels = {odd ? "zone=b" : "zone=a", gpu ? "device=gpu" : "device=cpu"};
+  out.refuses_programs = number < options.refusing;
   if (!gpu) return out;
   out.profile = odd ? "sm_80-fp32-simulated" : "sm_90-fp32-simulated";
   out.devices.assign(options.slots, 16 * kGiB);

@@ -38,6 +38,7 @@ struct Written {
   std::uint32_t workers = 3;
   std::uint32_t slots = 2;
   std::uint32_t gpus = 0;
+  std::uint32_t refusing = 0;
   double delay_max_ms = 3;
   double loss = 0;
   double repeat = 0;
@@ -61,6 +62,8 @@ const spec::Key kKeys[] = {
     {"cluster.slots", whole(1, 64), kEvery, Need::optional, reach<&W::slots>, "of each"},
     {"cluster.gpus", whole(0, 1'000), kEvery, Need::optional, reach<&W::gpus>,
      "machines that have them, the last ones"},
+    {"cluster.refusing", whole(0, 1'000), kEvery, Need::optional, reach<&W::refusing>,
+     "machines on which no program can be started, the first ones"},
     {"cluster.history", whole(1, 100'000), kEvery, Need::optional, reach<&W::ended_jobs_max>,
      "ended jobs that are kept"},
     {"cluster.quotas", form(Form::text_map), kEvery, Need::optional, reach<&W::quotas>,
@@ -114,6 +117,7 @@ ScenarioOptions options_of(const Written& from) {
   out.workers = from.workers;
   out.slots = from.slots;
   out.gpus = from.gpus;
+  out.refusing = from.refusing;
   out.network.delay_max = Duration(static_cast<std::int64_t>(from.delay_max_ms * 1e6));
   out.network.loss = from.loss;
   out.network.repeat = from.repeat;

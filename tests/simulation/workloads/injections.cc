@@ -16,4 +16,19 @@ void plan_injections(Plan& plan) {
   }
 }
 
+// The first node's worker comes back a moment after each kill.
+void plan_flapping(Plan& plan) {
+  constexpr int kKills = 9;
+  Duration at = plan.some(500ms, 2s);
+  for (int i = 0; i < kKills; ++i) {
+    plan.at(at, [](Clients& clients) {
+      clients.inject_worker("node-0", coordinator::FaultAction::kill_worker);
+    });
+    at += plan.some(1500ms, 3s);
+  }
+  // Until it has stayed.
+  PlannedJob& last = plan.run("after", 1, 500ms);
+  last.at = at + plan.some(8s, 12s);
+}
+
 }  // namespace tutti::simulation

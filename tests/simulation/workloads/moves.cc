@@ -33,4 +33,27 @@ void plan_moves(Plan& plan) {
   }
 }
 
+// Little of each: a server's successor takes over from a drained node, an urgent program takes a
+// training job's slot, and what waits for that job follows it.
+void plan_handing(Plan& plan) {
+  PlannedJob& server = plan.train("handed-server", 1, 0);
+  server.spec.kind = spec::JobKind::serve;
+  server.spec.model.path = "/models/small";
+  server.must = Must::end;
+  const std::string served = server.spec.name;
+  plan.at(6s, [served](Clients& clients) { clients.cancel(served, "served enough"); });
+  plan.at(1200ms, [served](Clients& clients) {
+    clients.drain_under(served, 0, {.deadline = 8s, .lasts = 2s});
+  });
+  PlannedJob& job = plan.train("handed", 1, 60);
+  job.spec.priority = 1;
+  job.load.save_every = 20;
+  const std::string trained = job.spec.name;
+  PlannedJob& urgent = plan.run("urgent", 2, 200ms);
+  urgent.at = 400ms;
+  urgent.spec.priority = 50;
+  PlannedJob& follower = plan.run("follower", 1, 50ms);
+  follower.after = {{.job = trained, .on = "ok"}};
+}
+
 }  // namespace tutti::simulation

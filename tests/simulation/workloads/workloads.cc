@@ -33,7 +33,11 @@ const WorkloadRow kWorkloads[] = {
     {"delayed", plan_delayed, "jobs that are not to start yet"},
     {"picky", plan_picky, "jobs that ask for labels, devices and memory"},
     {"changing-quotas", plan_changing_quotas, "quotas that change meanwhile"},
+    {"flapping", plan_flapping, "a worker that is killed again and again"},
+    {"users", plan_users, "programs and arrays of several users"},
+    {"one-program", plan_one_program, "one program of one rank"},
     {"changes", plan_changes, "an array, a job that grows, a drain"},
+    {"handing", plan_handing, "a server's move, a preemption, a job that waits for another"},
     {"crowd", plan_crowd, "many short programs, so that the history overflows"},
 };
 

@@ -99,9 +99,13 @@ void plan_shorts(Plan& plan);
 void plan_returning(Plan& plan);
 void plan_moves(Plan& plan);
 void plan_changes(Plan& plan);
+void plan_handing(Plan& plan);
 void plan_delayed(Plan& plan);
 void plan_picky(Plan& plan);
 void plan_changing_quotas(Plan& plan);
 void plan_budgets(Plan& plan);
+void plan_flapping(Plan& plan);
+void plan_users(Plan& plan);
+void plan_one_program(Plan& plan);
 
 }  // namespace tutti::simulation

@@ -53,6 +53,8 @@ const MutationRow kMutations[] = {
     {lose_device, "lose-device", "fit", "picky", "jobs are submitted for any kind of device"},
     {lose_memory, "lose-memory", "I5", "picky", "jobs are submitted without their memory"},
     {lose_cores, "lose-cores", "I5", "picky", "jobs are submitted without their cores"},
+    {hide_refusal, "hide-refusal", "I8", "refusing",
+     "a program that could not be started is said to have ended by itself"},
     {lose_budget, "lose-budget", "I8", "failing",
      "jobs are submitted with more retries than they may have"},
     {lose_device_memory, "lose-device-memory", "fit", "picky",

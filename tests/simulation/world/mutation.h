@@ -54,6 +54,7 @@ enum class Mutation {
   lose_steps,
   swallow_finish,
   copy_unsynced,
+  hide_refusal,
 };
 
 struct MutationRow {
