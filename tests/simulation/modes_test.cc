@@ -22,9 +22,6 @@ ScenarioOptions loaded(const char* name) {
 
 ScenarioOptions pair() { return loaded("pair"); }
 
-// Of `changes`.
-constexpr std::uint32_t kWorkersOfChanges = 3;
-
 // Every process of the pair: the coordinator on both sides of a sync, both workers, both ranks.
 std::vector<Strike> everyone(std::uint64_t event) {
   return {{.victim = Victim::coordinator_before_sync, .event = event},
@@ -61,6 +58,26 @@ std::uint64_t events_of(const ScenarioOptions& options) {
   const std::uint64_t last = undisturbed.last_working_event();
   REQUIRE(last > 100);
   return last;
+}
+
+// A run is a longer one: it is run again for every so many of its events, of which the others are
+// met by random seeds.
+std::string strike_every(const char* scenario, std::uint64_t events_apart) {
+  const ScenarioOptions options = loaded(scenario);
+  const std::uint64_t events = events_of(options);
+  std::deque<ScenarioOptions> runs;
+  for (std::uint64_t event = 1; event <= events; event += events_apart * stride()) {
+    std::vector<Strike> strikes = everyone(event);
+    for (std::uint32_t number = 2; number < options.workers; ++number) {
+      strikes.push_back({.victim = Victim::worker, .number = number, .event = event});
+      strikes.push_back({.victim = Victim::rank, .number = number, .event = event});
+    }
+    for (const Strike& strike : strikes) {
+      runs.push_back(options);
+      runs.back().strikes = {strike};
+    }
+  }
+  return run(std::move(runs));
 }
 
 }  // namespace
@@ -123,24 +140,16 @@ TEST_CASE("simulation: a worker that is replaced in place at any event costs its
   }
 }
 
-// Every so many events, of which the others are met by random seeds: the run is a longer one.
 TEST_CASE("simulation: a crash amid an array, a job's growth and a drain is survived") {
-  constexpr std::uint64_t kEventsApart = 37;
-  const ScenarioOptions options = loaded("changes");
-  const std::uint64_t events = events_of(options);
-  std::deque<ScenarioOptions> runs;
-  for (std::uint64_t event = 1; event <= events; event += kEventsApart * stride()) {
-    std::vector<Strike> strikes = everyone(event);
-    for (std::uint32_t number = 2; number < kWorkersOfChanges; ++number) {
-      strikes.push_back({.victim = Victim::worker, .number = number, .event = event});
-      strikes.push_back({.victim = Victim::rank, .number = number, .event = event});
-    }
-    for (const Strike& strike : strikes) {
-      runs.push_back(options);
-      runs.back().strikes = {strike};
-    }
-  }
-  CHECK(run(std::move(runs)) == "");
+  CHECK(strike_every("changes", 37) == "");
+}
+
+TEST_CASE("simulation: a crash amid a server's move, a preemption and a dependency is survived") {
+  CHECK(strike_every("hands", 37) == "");
+}
+
+TEST_CASE("simulation: a crash while a program is tried on a second node is survived") {
+  CHECK(strike_every("refused", 23) == "");
 }
 
 TEST_CASE("simulation: a coordinator that is away for a minute costs no healthy job anything") {

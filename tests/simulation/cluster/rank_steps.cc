@@ -1,4 +1,5 @@
 // The rank in its group: connecting, standing at the base step, steps, leaving.
+#include <algorithm>
 #include <utility>
 
 #include "tests/simulation/cluster/sim_rank.h"
@@ -77,8 +78,22 @@ void SimRank::connect(const rank::BeginGroup& effect) {
   history.newest_formed = form_.generation;
   mine.connected = true;
   for (const auto& [rank, member] : mine.members) {
-    member->in_group(world_.some(1ms, 30ms), [member = member] { member->enter(); });
+    member->in_group(world_.some(1ms, 30ms),
+                     [member = member] { member->when_linked([member] { member->enter(); }); });
   }
+}
+
+bool SimRank::is_cut_off() {
+  const auto& members = group().members;
+  return std::any_of(members.begin(), members.end(), [&](const auto& entry) {
+    return shared_.is_cut(doors_.machine, entry.second->doors_.machine);
+  });
+}
+
+void SimRank::when_linked(Task action) {
+  if (!is_cut_off()) return action();
+  world_.reached("a rank waited for one that it was cut off from");
+  in_group(world_.some(5ms, 40ms), [this, action = std::move(action)] { when_linked(action); });
 }
 
 void SimRank::enter() {
@@ -221,7 +236,8 @@ void SimRank::contribute() {
       world_.breaks(Mutation::form_incomplete) ? mine.members.size() : mine.size;
   if (mine.broken || exchange.contributed.size() < needed) return;
   for (const auto& [rank, member] : mine.members) {
-    member->in_group(world_.some(0ms, 4ms), [member = member] { member->reduce(); });
+    member->in_group(world_.some(0ms, 4ms),
+                     [member = member] { member->when_linked([member] { member->reduce(); }); });
   }
 }
 
@@ -236,7 +252,9 @@ void SimRank::reduce() {
   for (const auto& [rank, member] : mine.members) {
     // Now and then one is late, so that its peers, or an abort, are there before it has updated.
     const Duration most = world_.rng().chance(0.1) ? 80ms : 8ms;
-    member->in_group(world_.some(0ms, most), [member = member] { member->commit_step(); });
+    member->in_group(world_.some(0ms, most), [member = member] {
+      member->when_linked([member] { member->commit_step(); });
+    });
   }
 }
 

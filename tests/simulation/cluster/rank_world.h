@@ -7,12 +7,14 @@
 // I13).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
 #include <set>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "protocol/wire/rank_messages.h"
@@ -97,6 +99,13 @@ struct RankWorld {
   std::map<JobId, JobHistory> history = {};
   SharedStorage storage = {};
   std::uint64_t steps_committed = 0;
+  // Machines whose ranks do not reach each other now, in alphabetic order. Connections do not end:
+  // what was said arrives once the cut is over.
+  std::set<std::pair<std::string, std::string>> cuts = {};
+
+  bool is_cut(const std::string& one, const std::string& other) const {
+    return cuts.contains(std::minmax(one, other));
+  }
 
   // Of a job by its name, or of a task by its array's and its number.
   const Load& load(const std::string& name) { return loads[name.substr(0, name.find('.'))]; }

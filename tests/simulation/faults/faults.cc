@@ -32,6 +32,7 @@ const FaultRow kFaults[] = {
     {"step-clock", step_clock, Reach::cluster, "the coordinator's time of day jumps"},
     {"slow-node", slow_node, Reach::machine, "all on one machine takes many times as long"},
     {"silent-records", silent_records, Reach::cluster, "logs and step records do not arrive"},
+    {"cut-ranks", cut_ranks, Reach::machine, "ranks of two machines do not reach each other"},
     {"lose-power", lose_power, Reach::cluster, "of all machines at once, or of one"},
 };
 
@@ -68,6 +69,7 @@ void calm(Struck& at) {
   }
   at.coordinator.free_disk();
   at.coordinator.slow_disk(0ms);
+  at.ranks.cuts.clear();
   at.ranks.storage.full = false;
   at.ranks.storage.write_max = 5ms;
 }

@@ -68,6 +68,7 @@ void slow_storage(Struck& at);
 void step_clock(Struck& at);
 void slow_node(Struck& at);
 void lose_power(Struck& at);
+void cut_ranks(Struck& at);
 void silent_records(Struck& at);
 
 }  // namespace tutti::simulation

@@ -35,6 +35,7 @@ constexpr std::string_view kMustReach[] = {
     "a hang was told by a process that stood still",
     "a program was ended because the coordinator was silent",
     "a rank updated before it obeyed an abort",
+    "a rank waited for one that it was cut off from",
     "a newcomer copied its state from a peer",
     "a checkpoint was loaded",
     "a checkpoint's part was torn",

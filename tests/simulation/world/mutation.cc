@@ -11,7 +11,7 @@ using enum Mutation;
 const MutationRow kMutations[] = {
     {speak_before_sync, "speak-before-sync", "I1 I2 I5 I11", "chaos",
      "effects leave, and the sync comes some time later"},
-    {forget_journal, "forget-journal", "I1 I11", "chaos", "a restart reads the snapshot only"},
+    {forget_journal, "forget-journal", "I1 I7 I11", "chaos", "a restart reads the snapshot only"},
     {lose_key, "lose-key", "I2 I11", "clients", "the journal does not hold the keys of submits"},
     {drop_key, "drop-key", "I2", "clients", "the coordinator is not told the keys of submits"},
     {replay_twice, "replay-twice", "I11", "chaos", "a restart applies some facts twice"},
