@@ -26,15 +26,14 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
 
 bool same_sums(std::span<const float> a, std::span<const float> b) {
   if (continues_chains()) return same_bits(a, b);
-  // Some thousand terms of magnitude 1 in another order: far below what a wrong or missing term
-  // changes.
-  constexpr double kOfLargest = 1e-5;
+  // Two sums of up to a thousand terms, each in its own order.
+  const double of_largest = 2.0 * mean_tolerance(1000);
   if (a.size() != b.size()) return false;
   double largest = 1.0;
   for (const float value : b) largest = std::max(largest, std::abs(static_cast<double>(value)));
   for (std::size_t i = 0; i < a.size(); ++i) {
     const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    if (!(difference <= kOfLargest * largest)) {
+    if (!(difference <= of_largest * largest)) {
       UNSCOPED_INFO("first difference at " << i << ": " << a[i] << " and " << b[i]);
       return false;
     }

@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -60,12 +61,35 @@ const OpContext& single();
 // terms whose magnitudes add up to `magnitude` errs by at most n u / (1 - n u) * magnitude (Higham
 // 2002, section 3.1), u = 2^-24; an op adds a few steps of its own (exp, division, scaling), which
 // kOwnSteps bounds. Not a quantile: no correct kernel exceeds it.
-inline double tolerance(Index terms, double magnitude) {
-  constexpr double kUnit = 0x1p-24;
-  constexpr double kOwnSteps = 16.0;
-  const double steps = (static_cast<double>(terms) + kOwnSteps) * kUnit;
+inline constexpr double kUnit = 0x1p-24;
+inline constexpr double kOwnSteps = 16.0;
+inline double tolerance(Index terms, double magnitude, double unit = kUnit) {
+  const double steps = (static_cast<double>(terms) + kOwnSteps) * unit;
   return steps / (1.0 - steps) * magnitude;
 }
+
+// The same for sums of doubles.
+inline double double_tolerance(Index terms, double magnitude) {
+  return tolerance(terms, magnitude, 0x1p-53);
+}
+
+// How far the mean of many outputs may lie from the exact one, relative to the mean of their
+// magnitudes: what gradient_error gives, and sums of losses. Terms have random signs, so a sum of n
+// of size t is of size t sqrt(n), and so are its partial sums, whose n roundings to nearest (unit u
+// each, of random signs too) add up to u t n / sqrt(6): relative to the sum u sqrt(n / 6), less
+// than u sqrt(n) / 2 (Higham & Mary 2019 have the bound; 4 deviations of it are passed once in
+// 16,000 sums, and by a mean of them never). The own steps are errors that all outputs may share,
+// such as a norm's factor: they count as in tolerance(). What they are compared with, a central
+// difference of a double-precision function, errs by 1e-8.
+inline double mean_tolerance(Index terms) {
+  constexpr double kDeviations = 4.0;
+  const double steps = kDeviations * std::sqrt(static_cast<double>(terms)) / 2.0 + kOwnSteps;
+  return steps * kUnit + 1e-8;
+}
+
+// Of an activation at x, or of what it is multiplied into: exp errs by 2^-22 of its value (tested
+// in elementwise_test), which a sum with 1, a division and two products double at most.
+inline double activation_tolerance(double x) { return 0x1p-21 * std::max(1.0, std::abs(x)); }
 
 double largest_difference(std::span<const float> actual, const Table& expected);
 double largest_magnitude(const Table& table);
@@ -79,7 +103,7 @@ struct GradientCheck {
   std::span<const float> gradient;
   std::uint64_t stream = 99;
 };
-// The difference, relative to sum |gradient * direction|.
+// The difference, relative to sum |gradient * direction|; mean_tolerance() bounds it.
 double gradient_error(const GradientCheck& check);
 
 // sum(weights * y): a loss whose gradient with respect to y is `weights`.

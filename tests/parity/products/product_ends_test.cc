@@ -132,7 +132,7 @@ TEST_CASE("product ends: they agree with their meaning in double precision") {
   const Table gates(matrix(c.gate, 33, 65));
   for (const Activation kind : kKinds) {
     // No activation is steeper than 1.13; a gate, up to 6, scales what its factor errs by.
-    const double own = 0x1p-21 * magnitude;
+    const double own = activation_tolerance(magnitude);
     REQUIRE(largest_difference(c.fused(single(), kind, false), reference::activation(kind, sums)) <=
             1.13 * tolerance(300, magnitude) + own);
     REQUIRE(largest_difference(c.fused(single(), kind, true), reference::gate(kind, gates, sums)) <=
