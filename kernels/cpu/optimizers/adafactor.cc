@@ -1,9 +1,11 @@
 // Three sweeps over the matrix, because u needs all row and column sums, and its clip needs all of
-// u: the second and third find the gradient in the caches where it fits.
+// u (ops/decisions/0029): the second and third find the gradient in the caches where it fits. The
+// first takes rows and columns together while a cache holds them, the third hashes block by block.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizers/adafactor.cc"
 #include <hwy/foreach_target.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/lanes-inl.h"
@@ -36,11 +38,11 @@ HWY_INLINE Lanes gradient_of(const AdafactorUpdate& args, const float* from, Ind
   return load(from + i, part) * splat(args.settings.factor);
 }
 
-void adafactor_rows(const OpContext& ctx, const AdafactorSweep& sweep) {
+void add_row_squares(const OpContext& ctx, const AdafactorSweep& sweep, RowSpan span) {
   const AdafactorUpdate& args = *sweep.update;
   const Index width = args.weight.columns;
-  ctx.pool->parallel_for(args.weight.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
-    for (Index row = begin; row < end; ++row) {
+  ctx.pool->parallel_for(span.count(), rows_in_piece(width), [&](int, Index begin, Index end) {
+    for (Index row = span.first + begin; row < span.first + end; ++row) {
       Lanes sum = zero();
       each_lanes(width, [&](Index i, auto part) {
         const Lanes g = gradient_of(args, args.gradient.row(row), i, part);
@@ -51,8 +53,22 @@ void adafactor_rows(const OpContext& ctx, const AdafactorSweep& sweep) {
   });
 }
 
-// Column states: a chain over rows for each, then the state; a vector's are its second moments.
-void adafactor_columns(const OpContext& ctx, const AdafactorSweep& sweep) {
+// A chain over rows for each column, that goes on from span to span.
+void add_column_squares(const OpContext& ctx, const AdafactorSweep& sweep, RowSpan span) {
+  const AdafactorUpdate& args = *sweep.update;
+  float* const sums = sweep.column_roots;  // until they are known
+  each_columns(ctx, span, args.weight.columns, [&](Index column, auto part, RowSpan some) {
+    Lanes sum = load(sums + column, part);
+    for (Index row = some.first; row < some.last; ++row) {
+      const Lanes g = gradient_of(args, args.gradient.row(row), column, part);
+      sum = fma(g, g, sum);
+    }
+    store(sum, sums + column, part);
+  });
+}
+
+// The sums of rows and columns, and the column states; a vector's are its second moments.
+void adafactor_sums(const OpContext& ctx, const AdafactorSweep& sweep) {
   const AdafactorUpdate& args = *sweep.update;
   const auto rows = static_cast<double>(args.weight.rows);
   const Lanes beta = splat(static_cast<float>(args.settings.beta2));
@@ -60,15 +76,11 @@ void adafactor_columns(const OpContext& ctx, const AdafactorSweep& sweep) {
   const Lanes mean = splat(static_cast<float>(1.0 / rows));
   const Lanes epsilon = splat(static_cast<float>(args.settings.epsilon));
   const Index columns = args.weight.columns;
-  float* const sums = sweep.column_roots;  // until they are known
+  float* const sums = sweep.column_roots;
   std::fill_n(sums, columns, 0.0F);
-  each_columns(ctx, {0, args.weight.rows}, columns, [&](Index column, auto part, RowSpan some) {
-    Lanes sum = load(sums + column, part);
-    for (Index row = some.first; row < some.last; ++row) {
-      const Lanes g = gradient_of(args, args.gradient.row(row), column, part);
-      sum = fma(g, g, sum);
-    }
-    store(sum, sums + column, part);
+  each_span(args.weight.rows, columns, ctx.pool->threads(), [&](RowSpan span) {
+    add_row_squares(ctx, sweep, span);
+    add_column_squares(ctx, sweep, span);
   });
   each_lanes(columns, [&](Index column, auto part) {
     float* const state = args.column.data() + column;
@@ -96,22 +108,26 @@ void adafactor_squares(const OpContext& ctx, const AdafactorSweep& sweep) {
   });
 }
 
-void adafactor_step(const OpContext& ctx, const AdafactorSweep& sweep) {
+// Elements [begin, end) of the matrix, on the calling thread.
+void adafactor_block(const AdafactorSweep& sweep, Index begin, Index end) {
   const AdafactorUpdate& args = *sweep.update;
   const Index width = args.weight.columns;
   const Lanes keep = splat(static_cast<float>(1.0 - args.settings.rate * args.settings.decay));
   const Lanes step = splat(sweep.step);
-  ctx.pool->parallel_for(args.weight.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
-    for (Index row = begin; row < end; ++row) {
-      const Lanes root = splat(sweep.row_roots[row]);
-      float* const weight = args.weight.row(row);
-      each_lanes(width, [&](Index i, auto part) {
-        const Lanes g = gradient_of(args, args.gradient.row(row), i, part);
-        const Lanes u = g * root * load(sweep.column_roots + i, part);
-        store(fnma(step, u, load(weight + i, part) * keep), weight + i, part);
-      });
-    }
-  });
+  while (begin < end) {
+    const Index row = begin / width;
+    const Index first = begin - row * width;
+    const Index count = std::min(width - first, end - begin);
+    const Lanes root = splat(sweep.row_roots[row]);
+    const float* const gradient = args.gradient.row(row) + first;
+    float* const weight = args.weight.row(row) + first;
+    each_lanes(count, [&](Index i, auto part) {
+      const Lanes g = gradient_of(args, gradient, i, part);
+      const Lanes u = g * root * load(sweep.column_roots + first + i, part);
+      store(fnma(step, u, load(weight + i, part) * keep), weight + i, part);
+    });
+    begin += count;
+  }
 }
 
 void row_squares(const OpContext& ctx, ConstMatrix x, float* sums) {
@@ -188,15 +204,15 @@ Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
   ArenaScope scope(ctx.pool->op_scratch());
   Arena& arena = ctx.pool->op_scratch();
   AdafactorSweep sweep{&args, arena.floats(rows), arena.floats(rows), arena.floats(columns), 0.0F};
-  TUTTI_CPU_CALL(adafactor_rows)(ctx, sweep);
-  TUTTI_CPU_CALL(adafactor_columns)(ctx, sweep);
+  TUTTI_CPU_CALL(adafactor_sums)(ctx, sweep);
   finish_rows(args, sweep);
   TUTTI_CPU_CALL(adafactor_squares)(ctx, sweep);
   const double rms = std::sqrt(ordered_total(sweep.row_sums, rows) / static_cast<double>(size));
   sweep.step = static_cast<float>(args.settings.rate / std::max(1.0, rms / args.settings.clip));
-  TUTTI_CPU_CALL(adafactor_step)(ctx, sweep);
-  if (args.hashes.empty()) return {};
-  return hash_blocks(ctx, {args.weight.data, size}, args.hashes);
+  const auto block = TUTTI_CPU_CALL(adafactor_block);
+  update_blocks(ctx, {args.weight.data, size}, args.hashes,
+                [&](Index begin, Index end) { block(sweep, begin, end); });
+  return {};
 }
 
 double root_mean_square(const OpContext& ctx, ConstMatrix x) {

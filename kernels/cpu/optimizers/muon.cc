@@ -26,14 +26,12 @@ struct Blend {
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-void blend_kernel(const OpContext& ctx, const Blend& args) {
+// On the calling thread.
+void blend_block(const Blend& args) {
   const Lanes a = splat(args.a);
   const Lanes b = splat(args.b);
-  ctx.pool->parallel_for(args.count, kElementsInPiece, [&](int, Index begin, Index end) {
-    each_lanes(end - begin, [&](Index i, auto part) {
-      const Lanes x = load(args.x + begin + i, part);
-      store(fma(b, load(args.y + begin + i, part), a * x), args.to + begin + i, part);
-    });
+  each_lanes(args.count, [&](Index i, auto part) {
+    store(fma(b, load(args.y + i, part), a * load(args.x + i, part)), args.to + i, part);
   });
 }
 
@@ -57,7 +55,15 @@ namespace tutti::kernels {
 
 namespace {
 
-void blend(const OpContext& ctx, const Blend& args) { TUTTI_CPU_CALL(blend_kernel)(ctx, args); }
+Blend piece_of(const Blend& all, Index begin, Index end) {
+  return {all.a, all.x + begin, all.b, all.y + begin, all.to + begin, end - begin};
+}
+
+void blend(const OpContext& ctx, const Blend& args) {
+  const auto block = TUTTI_CPU_CALL(blend_block);
+  ctx.pool->parallel_for(args.count, kElementsInPiece,
+                         [&](int, Index begin, Index end) { block(piece_of(args, begin, end)); });
+}
 
 double norm_of(const OpContext& ctx, ConstMatrix x) {
   const Index count = x.rows * x.columns;
@@ -79,6 +85,14 @@ void turn(const OpContext& ctx, ConstMatrix x, Matrix to) {
     const Index rows = std::min(end * kBand, x.rows) - first;
     transpose_into(x.row_range(first, rows), to.data + first, to.stride);
   });
+}
+
+// An iteration of orthogonalise() is three products; weight, velocity and gradient pass once.
+OpWork work_of(ConstMatrix weight, int iterations) {
+  const Index rows = std::min(weight.rows, weight.columns);
+  const Index columns = std::max(weight.rows, weight.columns);
+  return {.flop = iterations * (4 * rows * rows * columns + 2 * rows * rows * rows),
+          .bytes = 20 * rows * columns};
 }
 
 // Newton and Schulz's iteration of the fifth order, in place; x has no more rows than columns.
@@ -115,7 +129,7 @@ Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
                  "muon_update: weight, gradient, velocity or hashes do not match"};
   }
   if (count == 0) return {};
-  const OpTimer timer(Op::muon_update);
+  const OpTimer timer(Op::muon_update, work_of(weight, s.iterations));
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
   const auto momentum = static_cast<float>(s.momentum);
@@ -134,11 +148,16 @@ Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
     turn(ctx, turned, u);
   }
   const double aspect = static_cast<double>(weight.rows) / static_cast<double>(weight.columns);
-  blend(ctx, {static_cast<float>(1.0 - s.rate * s.decay), weight.data,
-              static_cast<float>(-s.rate * std::sqrt(std::max(1.0, aspect))), u.data, weight.data,
-              count});
-  if (args.hashes.empty()) return {};
-  return hash_blocks(ctx, {weight.data, static_cast<std::size_t>(count)}, args.hashes);
+  const Blend last{static_cast<float>(1.0 - s.rate * s.decay),
+                   weight.data,
+                   static_cast<float>(-s.rate * std::sqrt(std::max(1.0, aspect))),
+                   u.data,
+                   weight.data,
+                   count};
+  const auto block = TUTTI_CPU_CALL(blend_block);
+  update_blocks(ctx, {weight.data, static_cast<std::size_t>(count)}, args.hashes,
+                [&](Index begin, Index end) { block(piece_of(last, begin, end)); });
+  return {};
 }
 
 }  // namespace tutti::kernels
