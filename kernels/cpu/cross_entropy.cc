@@ -52,6 +52,11 @@ HWY_INLINE float exp_of(float x) {
   return lanes[0];
 }
 
+// Of a block of minus infinities all weights are zeros, not what infinities differ by.
+HWY_INLINE float weigh_block(const float* x, float top, float* weights, Index width) {
+  return weigh(x, std::max(top, std::numeric_limits<float>::lowest()), weights, width);
+}
+
 // Takes one block of a row's logits into its softmax; they become weights where those are wanted.
 HWY_INLINE void take_block(const float* x, float* weights, Index width, LogSum& sum) {
   const float block_top = largest_of(x, width);
@@ -59,7 +64,7 @@ HWY_INLINE void take_block(const float* x, float* weights, Index width, LogSum& 
     sum.total *= exp_of(sum.top - block_top);
     sum.top = block_top;
   }
-  sum.total += weigh(x, sum.top, weights, width);
+  sum.total += weigh_block(x, sum.top, weights, width);
 }
 
 template <class Row>
@@ -99,7 +104,7 @@ void weigh_logits(const OpContext& ctx, const LogitsPart& part) {
     float* const x = part.logits.row(row);
     for (Index i = 0; i < part.logits.columns; i += kVocabularyBlock) {
       const float top = part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock];
-      weigh(x + i, top, x + i, std::min(kVocabularyBlock, part.logits.columns - i));
+      weigh_block(x + i, top, x + i, std::min(kVocabularyBlock, part.logits.columns - i));
     }
   });
 }

@@ -116,6 +116,27 @@ Table attention(const AttentionShape& shape, const Table& q, const Table& k, con
   return out;
 }
 
+namespace {
+
+double log_sum_exp(std::span<const double> x) {
+  const double top = *std::max_element(x.begin(), x.end());
+  double total = 0.0;
+  for (const double value : x) total += std::exp(value - top);
+  return top + std::log(total);
+}
+
+}  // namespace
+
+Table log_softmax(const Table& x) {
+  Table out = x;
+  for (Index r = 0; r < x.rows && x.columns > 0; ++r) {
+    const std::span row(out.data.data() + r * x.columns, static_cast<std::size_t>(x.columns));
+    const double offset = log_sum_exp(row);
+    for (double& value : row) value -= offset;
+  }
+  return out;
+}
+
 std::vector<double> cross_entropy(const Table& hidden, const Table& weight,
                                   std::span<const std::int32_t> targets) {
   std::vector<double> losses(targets.size(), 0.0);
@@ -128,11 +149,8 @@ std::vector<double> cross_entropy(const Table& hidden, const Table& weight,
       for (Index c = 0; c < hidden.columns; ++c) logit += hidden.at(r, c) * weight.at(v, c);
       logits.push_back(logit);
     }
-    const double top = *std::max_element(logits.begin(), logits.end());
-    double total = 0.0;
-    for (const double logit : logits) total += std::exp(logit - top);
     losses[static_cast<std::size_t>(r)] =
-        top + std::log(total) - logits[static_cast<std::size_t>(target)];
+        log_sum_exp(logits) - logits[static_cast<std::size_t>(target)];
   }
   return losses;
 }

@@ -43,6 +43,8 @@ Table rotary(const Table& x, std::span<const std::int32_t> positions,
              std::span<const float> frequencies, Index head_width);
 Table attention(const AttentionShape& shape, const Table& q, const Table& k, const Table& v,
                 std::span<const std::int32_t> sample_offsets);
+// x - log(sum(exp(x))), row by row.
+Table log_softmax(const Table& x);
 // One loss per row; 0 where the target is -1.
 std::vector<double> cross_entropy(const Table& hidden, const Table& weight,
                                   std::span<const std::int32_t> targets);
