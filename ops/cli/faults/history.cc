@@ -105,14 +105,13 @@ bool may_lose_ranks(const InjectedFault& fault) {
 }
 
 bool explains(const InjectedFault& fault, const RecoverySeen& recovery, std::int64_t end_unix_ms) {
-  // The end of a process is seen at once; silence only after a lease, or after the job's `hang`.
-  constexpr std::int64_t kDeathWithinMs = 5'000;
-  constexpr std::int64_t kSilenceWithinMs = 20'000;
+  // The end of a process is seen at once, silence after a lease or the job's `hang`; on a machine
+  // that is busy with something else, either later.
+  constexpr std::int64_t kSeenWithinMs = 30'000;
   if (!may_lose_ranks(fault)) return false;
   const std::int64_t began = recovery.seen_unix_ms;
   if (began + kClockSlackMs < fault.unix_ms) return false;
-  const bool lasts = row_of(fault.plan.kind).lasts == FaultLasts::yes;
-  return began <= over_ms(fault, end_unix_ms) + (lasts ? kSilenceWithinMs : kDeathWithinMs);
+  return began <= over_ms(fault, end_unix_ms) + kSeenWithinMs;
 }
 
 std::vector<std::optional<std::size_t>> recoveries_of_faults(const FaultHistory& history) {
