@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <thread>
 
 #include "jobs/models/layer.h"
-#include "kernels/ops/adamw.h"
 #include "kernels/ops/attention.h"
+#include "kernels/ops/choose_tokens.h"
+#include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/weights/quantised_weight.h"
+#include "kernels/tensor/thread_pool.h"
 
 namespace tutti::bench::gpu {
 
@@ -21,101 +24,311 @@ using kernels::Index;
 using kernels::Matrix;
 using kernels::ProductForm;
 using kernels::cuda::CudaDevice;
+using Inputs = kernels::cuda::Products::Inputs;
 
 constexpr int kRuns = 50;
 constexpr int kWarmUp = 3;
+constexpr double kFloat = sizeof(float);
 
-Row product_row(CudaDevice& device, Index m, Index n, Index k) {
-  FloatBuffer x(m * k, &device);
-  FloatBuffer w(n * k, &device);
-  FloatBuffer y(m * n, &device);
-  const auto seconds = timed(device, kRuns, [&] {
-    models::must(device.enqueue(ProductForm::nt, kernels::Product{.left = x.matrix(m, k),
-                                                                  .right = w.matrix(n, k),
-                                                                  .output = y.matrix(m, n)}));
-  });
-  const double operations =
-      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  return row_of(fmt::format("product bf16 {}x{}x{}, rounding included", m, n, k), seconds,
-                operations, kBf16Peak, "989 TFLOP/s");
+double real(Index count) { return static_cast<double>(count); }
+
+Case product_case(Index m, Index n, Index k) {
+  // Our inputs are fp32 and rounded on the way; the peer's are bf16.
+  return {fmt::format("product bf16 {}x{}x{}", m, n, k), [=](const Card& card) {
+            CudaDevice& device = card.training();
+            FloatBuffer x(m * k, &device);
+            FloatBuffer w(n * k, &device);
+            FloatBuffer y(m * n, &device);
+            return of_peak(
+                timed(device, kRuns,
+                      [&] {
+                        models::must(device.enqueue(ProductForm::nt,
+                                                    kernels::Product{.left = x.matrix(m, k),
+                                                                     .right = w.matrix(n, k),
+                                                                     .output = y.matrix(m, n)}));
+                      }),
+                2.0 * real(m) * real(n) * real(k));
+          }};
 }
 
-Row attention_row(CudaDevice& device, Index samples, Index length, Index heads, Index width) {
-  const Index tokens = samples * length;
-  const Index wide = heads * width;
-  FloatBuffer q(tokens * wide, &device);
-  FloatBuffer k(tokens * wide, &device);
-  FloatBuffer v(tokens * wide, &device);
-  FloatBuffer out(tokens * wide, &device);
-  std::vector<std::int32_t> offsets;
-  for (Index s = 0; s <= samples; ++s) offsets.push_back(static_cast<std::int32_t>(s * length));
-  const kernels::AttentionShape shape{heads, heads, width,
-                                      1.0F / std::sqrt(static_cast<float>(width))};
-  const auto seconds = timed(device, kRuns, [&] {
-    models::must(device.enqueue(kernels::AttentionForward{.shape = shape,
-                                                          .q = q.matrix(tokens, wide),
-                                                          .k = k.matrix(tokens, wide),
-                                                          .v = v.matrix(tokens, wide),
-                                                          .sample_offsets = offsets,
-                                                          .out = out.matrix(tokens, wide)}));
-  });
-  // Half of the pairs are seen; two products of them.
-  const double operations = 2.0 * static_cast<double>(samples * heads * length * length * width);
-  return row_of(
-      fmt::format("attention forward {}x{}, {} heads of {}", samples, length, heads, width),
-      seconds, operations, kBf16Peak, "989 TFLOP/s");
+struct Heads {
+  Index samples, length, heads, width;
+
+  std::string text() const {
+    return fmt::format("{}x{}, {} heads of {}", samples, length, heads, width);
+  }
+  Index tokens() const { return samples * length; }
+  Index wide() const { return heads * width; }
+  kernels::AttentionShape shape() const {
+    return {heads, heads, width, 1.0F / std::sqrt(static_cast<float>(width))};
+  }
+  std::vector<std::int32_t> offsets() const {
+    std::vector<std::int32_t> out;
+    for (Index s = 0; s <= samples; ++s) out.push_back(static_cast<std::int32_t>(s * length));
+    return out;
+  }
+  // Of one product over the pairs that are seen, half of all.
+  double operations() const { return real(samples * heads * length * length * width); }
+};
+
+struct AttentionArrays {
+  AttentionArrays(CudaDevice& device, const Heads& h)
+      : tokens(h.tokens()), wide(h.wide()), lse(h.tokens() * h.heads, &device) {
+    for (FloatBuffer* one : {&q, &k, &v, &out, &dout, &dq, &dk, &dv}) {
+      *one = FloatBuffer(tokens * wide, &device);
+    }
+  }
+  Matrix of(const FloatBuffer& buffer) const { return buffer.matrix(tokens, wide); }
+
+  Index tokens, wide;
+  FloatBuffer q, k, v, out, dout, dq, dk, dv;
+  FloatBuffer lse;
+};
+
+Measured attention_forward(const Card& card, const Heads& h) {
+  CudaDevice& device = card.training();
+  const AttentionArrays in(device, h);
+  const std::vector<std::int32_t> offsets = h.offsets();
+  return of_peak(
+      timed(device, kRuns,
+            [&] {
+              models::must(device.enqueue(kernels::AttentionForward{.shape = h.shape(),
+                                                                    .q = in.of(in.q),
+                                                                    .k = in.of(in.k),
+                                                                    .v = in.of(in.v),
+                                                                    .sample_offsets = offsets,
+                                                                    .out = in.of(in.out)}));
+            }),
+      2.0 * h.operations());
 }
 
-Row norm_row(CudaDevice& device, double bandwidth) {
-  const Index rows = 16384;
-  const Index width = 4096;
-  FloatBuffer x(rows * width, &device);
-  FloatBuffer y(rows * width, &device);
-  FloatBuffer weight(width, &device);
-  const auto seconds = timed(device, kRuns, [&] {
-    models::must(device.enqueue(kernels::RmsNormForward{
-        .x = x.matrix(rows, width), .weight = weight.data(), .y = y.matrix(rows, width)}));
-  });
-  return row_of("rms norm 16384x4096", seconds,
-                2.0 * static_cast<double>(rows * width) * sizeof(float), bandwidth,
-                "copy bandwidth");
+Measured attention_backward(const Card& card, const Heads& h) {
+  CudaDevice& device = card.training();
+  const AttentionArrays in(device, h);
+  const std::vector<std::int32_t> offsets = h.offsets();
+  return of_peak(
+      timed(device, kRuns,
+            [&] {
+              models::must(device.enqueue(kernels::AttentionBackward{.shape = h.shape(),
+                                                                     .q = in.of(in.q),
+                                                                     .k = in.of(in.k),
+                                                                     .v = in.of(in.v),
+                                                                     .out = in.of(in.out),
+                                                                     .dout = in.of(in.dout),
+                                                                     .lse = in.lse.data(),
+                                                                     .sample_offsets = offsets,
+                                                                     .dq = in.of(in.dq),
+                                                                     .dk = in.of(in.dk),
+                                                                     .dv = in.of(in.dv)}));
+            }),
+      5.0 * h.operations());
 }
 
-Row optimizer_row(CudaDevice& device, double bandwidth) {
-  const Index count = Index{64} << 20;
-  FloatBuffer weight(count, &device);
-  FloatBuffer gradient(count, &device);
-  FloatBuffer first(count, &device);
-  FloatBuffer second(count, &device);
-  FloatBuffer hashes(4 * kernels::grid_blocks(count), &device);
-  const auto seconds = timed(device, kRuns, [&] {
-    models::must(device.enqueue(
-        kernels::AdamWUpdate{.settings = {},
-                             .weight = weight.span(),
-                             .gradient = gradient.span(),
-                             .first = first.span(),
-                             .second = second.span(),
-                             .hashes = {reinterpret_cast<kernels::Hash128*>(hashes.data()),
-                                        static_cast<std::size_t>(kernels::grid_blocks(count))}}));
-  });
-  return row_of("adamw with hash, 64 Mi parameters", seconds,
-                7.0 * static_cast<double>(count) * sizeof(float), bandwidth, "copy bandwidth");
+struct Decode {
+  Index sequences, held, heads, kv_heads, width;
+
+  std::string name() const {
+    return fmt::format("decode attention, {} sequences at {}, {} of {} heads of {}", sequences,
+                       held, kv_heads, heads, width);
+  }
+};
+
+Measured decode_attention(const Card& card, const Decode& d) {
+  CudaDevice& device = card.serving();
+  const kernels::AttentionShape shape{d.heads, d.kv_heads, d.width,
+                                      1.0F / std::sqrt(static_cast<float>(d.width))};
+  const Index pages_each = kernels::kv_pages_for(d.held);
+  const Index page = kernels::kv_page_floats(shape);
+  const FloatBuffer memory(d.sequences * pages_each * page, &device);
+  std::vector<float*> pages;
+  for (Index p = 0; p < d.sequences * pages_each; ++p) pages.push_back(memory.data() + p * page);
+  std::vector<kernels::SequenceRows> sequences;
+  for (Index s = 0; s < d.sequences; ++s) {
+    const auto first = static_cast<std::size_t>(s * pages_each);
+    sequences.push_back(
+        {s, 1, d.held - 1, std::span(pages).subspan(first, static_cast<std::size_t>(pages_each))});
+  }
+  const FloatBuffer q(d.sequences * d.heads * d.width, &device);
+  const FloatBuffer out(d.sequences * d.heads * d.width, &device);
+  const Index wide = d.heads * d.width;
+  return of_bandwidth(
+      card,
+      timed(device, kRuns,
+            [&] {
+              models::must(device.enqueue(kernels::AttentionCached{
+                  shape, q.matrix(d.sequences, wide), sequences, out.matrix(d.sequences, wide)}));
+            }),
+      2.0 * real(d.sequences * d.held * d.kv_heads * d.width) * kFloat);
+}
+
+Case loss_case() {
+  constexpr Index kRows = 8192;
+  constexpr Index kColumns = 768;
+  constexpr Index kVocabulary = 50304;
+  return {
+      fmt::format("linear and cross-entropy, {} rows of {} by {}", kRows, kColumns, kVocabulary),
+      [](const Card& card) {
+        CudaDevice& device = card.training();
+        const FloatBuffer hidden(kRows * kColumns, &device);
+        const FloatBuffer weight(kVocabulary * kColumns, &device);
+        const FloatBuffer losses(kRows, &device);
+        const FloatBuffer dhidden(kRows * kColumns, &device);
+        const FloatBuffer dweight(kVocabulary * kColumns, &device);
+        const std::vector<std::int32_t> targets(static_cast<std::size_t>(kRows), 11);
+        return of_peak(timed(device, kRuns,
+                             [&] {
+                               models::must(device.enqueue(kernels::LinearCrossEntropy{
+                                   .hidden = hidden.matrix(kRows, kColumns),
+                                   .weight = weight.matrix(kVocabulary, kColumns),
+                                   .targets = targets,
+                                   .losses = losses.data(),
+                                   .dhidden = dhidden.matrix(kRows, kColumns),
+                                   .dweight = dweight.matrix(kVocabulary, kColumns)}));
+                             }),
+                       6.0 * real(kRows) * real(kColumns) * real(kVocabulary));
+      }};
+}
+
+Case sampling_case() {
+  constexpr Index kRows = 32;
+  constexpr Index kVocabulary = 128256;
+  return {
+      fmt::format("sampling, {} rows of {}, top-p 0.9", kRows, kVocabulary), [](const Card& card) {
+        CudaDevice& device = card.serving();
+        const FloatBuffer logits(kRows * kVocabulary, &device);
+        std::vector<float> values(static_cast<std::size_t>(kRows * kVocabulary));
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          values[i] = static_cast<float>(i * 2654435761U % 100'003U) * 2e-4F;
+        }
+        models::must(device.upload(logits.data(), values.data(), logits.span().size_bytes()));
+        kernels::TokenDraw draw;
+        draw.settings.top_p = 0.9;
+        const std::vector<kernels::TokenDraw> draws(static_cast<std::size_t>(kRows), draw);
+        const kernels::AlignedBytes chosen(draws.size() * sizeof(kernels::ChosenToken), &device);
+        return of_bandwidth(card,
+                            timed(device, kRuns,
+                                  [&] {
+                                    models::must(device.enqueue(kernels::ChooseTokens{
+                                        logits.matrix(kRows, kVocabulary), draws,
+                                        reinterpret_cast<kernels::ChosenToken*>(chosen.data())}));
+                                  }),
+                            real(kRows * kVocabulary) * kFloat);
+      }};
+}
+
+constexpr Index kNormRows = 16384;
+constexpr Index kNormWidth = 4096;
+
+Measured norm_forward(const Card& card) {
+  CudaDevice& device = card.training();
+  const FloatBuffer x(kNormRows * kNormWidth, &device);
+  const FloatBuffer y(kNormRows * kNormWidth, &device);
+  const FloatBuffer weight(kNormWidth, &device);
+  return of_bandwidth(card,
+                      timed(device, kRuns,
+                            [&] {
+                              models::must(device.enqueue(
+                                  kernels::RmsNormForward{.x = x.matrix(kNormRows, kNormWidth),
+                                                          .weight = weight.data(),
+                                                          .y = y.matrix(kNormRows, kNormWidth)}));
+                            }),
+                      2.0 * real(kNormRows * kNormWidth) * kFloat);
+}
+
+Measured norm_backward(const Card& card) {
+  CudaDevice& device = card.training();
+  const FloatBuffer x(kNormRows * kNormWidth, &device);
+  const FloatBuffer dy(kNormRows * kNormWidth, &device);
+  const FloatBuffer dx(kNormRows * kNormWidth, &device);
+  const FloatBuffer weight(kNormWidth, &device);
+  const FloatBuffer dweight(kNormWidth, &device);
+  const FloatBuffer inverse(kNormRows, &device);
+  return of_bandwidth(card,
+                      timed(device, kRuns,
+                            [&] {
+                              models::must(device.enqueue(
+                                  kernels::RmsNormBackward{.dy = dy.matrix(kNormRows, kNormWidth),
+                                                           .x = x.matrix(kNormRows, kNormWidth),
+                                                           .weight = weight.data(),
+                                                           .inverse = inverse.data(),
+                                                           .dx = dx.matrix(kNormRows, kNormWidth),
+                                                           .dweight = dweight.data()}));
+                            }),
+                      3.0 * real(kNormRows * kNormWidth) * kFloat);
+}
+
+// One layer's products of an 8B-shaped decoder, eight sequences: against reading the weights.
+Case quantised_case(kernels::WeightFormat format) {
+  return {fmt::format("decode products, a layer of 8B, {}, 8 rows", kernels::to_string(format)),
+          [format](const Card& card) {
+            constexpr Index kRows = 8;
+            constexpr Index kInputs = 4096;
+            constexpr Index kOutputs = 6144 + 4096 + 3 * 14336;
+            CudaDevice& device = card.serving();
+            FloatBuffer x(kRows * kInputs, &device);
+            FloatBuffer y(kRows * kOutputs, &device);
+            kernels::ThreadPool pool(
+                static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 16U)));
+            const kernels::OpContext ctx{&pool, &device};
+            const std::vector<std::byte> zeros(kernels::row_bytes(format, kInputs) *
+                                               static_cast<std::size_t>(kOutputs));
+            const auto weight = kernels::pack_rows(ctx, format, zeros, kOutputs);
+            models::must(weight ? Result<>() : Result<>(weight.error()));
+            return of_bandwidth(card,
+                                timed(device, kRuns,
+                                      [&] {
+                                        models::must(kernels::product_quantised(
+                                            ctx, {.left = x.matrix(kRows, kInputs),
+                                                  .right = &*weight,
+                                                  .output = y.matrix(kRows, kOutputs)}));
+                                      }),
+                                static_cast<double>(zeros.size()));
+          }};
+}
+
+double copy_bandwidth(CudaDevice& device) {
+  const Index count = Index{256} << 20;
+  FloatBuffer from(count, &device);
+  FloatBuffer to(count, &device);
+  const std::size_t bytes = from.span().size_bytes();
+  const auto seconds =
+      timed(device, 20, [&] { models::must(device.copy(to.data(), from.data(), bytes)); });
+  return 2.0 * static_cast<double>(bytes) / seconds[seconds.size() / 2];
 }
 
 }  // namespace
 
-Row row_of(const std::string& name, const std::vector<double>& seconds, double work, double ceiling,
-           const std::string& ceiling_name) {
-  const std::size_t count = seconds.size();
-  const double median = seconds[count / 2];
-  return {name,
-          "s",
-          seconds.front(),
-          median,
-          seconds[std::min(count - 1, count * 99 / 100)],
-          static_cast<int>(count),
-          work / median / ceiling,
-          ceiling_name};
+Result<Card> Card::open() {
+  using Graphs = kernels::cuda::DeviceOptions::Graphs;
+  Card card;
+  auto training = CudaDevice::open({.inputs = Inputs::bf16});
+  if (!training) return training.error();
+  auto serving = CudaDevice::open({});
+  if (!serving) return serving.error();
+  auto plain = CudaDevice::open({.graphs = Graphs::off});
+  if (!plain) return plain.error();
+  card.training_ = *std::move(training);
+  card.serving_ = *std::move(serving);
+  card.without_graphs_ = *std::move(plain);
+  card.bandwidth_ = copy_bandwidth(*card.training_);
+  return card;
+}
+
+double Measured::at(double quantile) const {
+  const auto last = static_cast<double>(seconds.size() - 1);
+  return seconds[static_cast<std::size_t>(quantile * last + 0.5)];
+}
+
+Measured of_bandwidth(const Card& card, std::vector<double> seconds, double work) {
+  Measured out{std::move(seconds), 0, "copy bandwidth"};
+  out.share = work / out.at(0.5) / card.bandwidth();
+  return out;
+}
+
+Measured of_peak(std::vector<double> seconds, double work) {
+  Measured out{std::move(seconds), 0, "989 TFLOP/s"};
+  out.share = work / out.at(0.5) / kBf16Peak;
+  return out;
 }
 
 std::vector<double> timed(CudaDevice& device, int runs, const std::function<void()>& body) {
@@ -135,51 +348,25 @@ std::vector<double> timed(CudaDevice& device, int runs, const std::function<void
   return seconds;
 }
 
-double copy_bandwidth(CudaDevice& device) {
-  const Index count = Index{256} << 20;
-  FloatBuffer from(count, &device);
-  FloatBuffer to(count, &device);
-  const std::size_t bytes = from.span().size_bytes();
-  const auto seconds =
-      timed(device, 20, [&] { models::must(device.copy(to.data(), from.data(), bytes)); });
-  return 2.0 * static_cast<double>(bytes) / seconds[seconds.size() / 2];
-}
-
-std::vector<Row> kernel_rows(CudaDevice& device) {
-  const double bandwidth = copy_bandwidth(device);
-  return {product_row(device, 8192, 4096, 4096),
-          product_row(device, 8192, 14336, 4096),
-          attention_row(device, 4, 4096, 32, 128),
-          attention_row(device, 16, 1024, 12, 64),
-          norm_row(device, bandwidth),
-          optimizer_row(device, bandwidth)};
-}
-
-std::vector<Row> quantised_rows(CudaDevice& device) {
-  // One layer's products of an 8B-shaped decoder, eight sequences, weights in 8 and 4 bits.
-  const double bandwidth = copy_bandwidth(device);
-  const Index m = 8;
-  const Index k = 4096;
-  const Index n = 6144 + 4096 + 3 * 14336 * 4096 / 4096;
-  FloatBuffer x(m * k, &device);
-  FloatBuffer y(m * n, &device);
-  kernels::ThreadPool pool(1);
-  const kernels::OpContext ctx{&pool, &device};
-  std::vector<Row> rows;
-  for (const auto format : {kernels::WeightFormat::int8_channel, kernels::WeightFormat::q4_0}) {
-    const std::size_t row_bytes = kernels::row_bytes(format, k);
-    const std::vector<std::byte> zeros(row_bytes * static_cast<std::size_t>(n));
-    const auto weight = kernels::pack_rows(ctx, format, zeros, n);
-    models::must(weight ? Result<>() : Result<>(weight.error()));
-    const auto seconds = timed(device, kRuns, [&] {
-      models::must(kernels::product_quantised(
-          ctx, {.left = x.matrix(m, k), .right = &*weight, .output = y.matrix(m, n)}));
-    });
-    rows.push_back(row_of(
-        fmt::format("decode products, a layer of 8B, {}, 8 rows", kernels::to_string(format)),
-        seconds, static_cast<double>(zeros.size()), bandwidth, "copy bandwidth"));
+std::vector<Case> kernel_cases() {
+  std::vector<Case> cases{product_case(8192, 4096, 4096), product_case(8192, 14336, 4096)};
+  for (const Heads& h : {Heads{4, 4096, 32, 128}, Heads{16, 1024, 12, 64}}) {
+    cases.push_back({"attention forward " + h.text(),
+                     [h](const Card& card) { return attention_forward(card, h); }});
+    cases.push_back({"attention backward " + h.text(),
+                     [h](const Card& card) { return attention_backward(card, h); }});
   }
-  return rows;
+  for (const Decode& d : {Decode{8, 1024, 32, 8, 128}, Decode{1, 8192, 32, 8, 128}}) {
+    cases.push_back({d.name(), [d](const Card& card) { return decode_attention(card, d); }});
+  }
+  cases.push_back(loss_case());
+  cases.push_back(sampling_case());
+  cases.push_back({fmt::format("rms norm forward {}x{}", kNormRows, kNormWidth), norm_forward});
+  cases.push_back({fmt::format("rms norm backward {}x{}", kNormRows, kNormWidth), norm_backward});
+  for (const auto format : {kernels::WeightFormat::int8_channel, kernels::WeightFormat::q4_0}) {
+    cases.push_back(quantised_case(format));
+  }
+  return cases;
 }
 
 bool streams_overlap() {

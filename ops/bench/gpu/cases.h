@@ -1,5 +1,8 @@
 // What ops/bench/gpu measures, and how: GPU time by events, a warm-up, then many runs.
 //
+// A case has a name that is known before it runs, the same as that of PyTorch's case in peers.py:
+// ops/bench/gpu/run puts both in one line, and a test compares the names where there is no GPU.
+//
 // Units: seconds, bytes, operations. A case's share is of the ceiling that it names.
 #pragma once
 
@@ -14,39 +17,52 @@ namespace tutti::bench::gpu {
 // Of an H100 or H200, dense bf16, as the maker states it.
 inline constexpr double kBf16Peak = 989e12;
 
-struct Row {
-  std::string name;
-  std::string unit;  // what `best` and the others are in
-  double best = 0;   // of the runs
-  double median = 0;
-  double worst = 0;  // the 99th percentile
-  int runs = 0;
-  double share = 0;  // of the ceiling
-  std::string ceiling;
+// The card: products in bf16 as training takes them, in fp32 as a server has them, the latter also
+// without captured graphs.
+class Card {
+ public:
+  static Result<Card> open();
+
+  kernels::cuda::CudaDevice& training() const { return *training_; }
+  kernels::cuda::CudaDevice& serving() const { return *serving_; }
+  kernels::cuda::CudaDevice& without_graphs() const { return *without_graphs_; }
+  // Bytes a second of a copy within the card: the ceiling of all that only moves memory.
+  double bandwidth() const { return bandwidth_; }
+
+ private:
+  std::unique_ptr<kernels::cuda::CudaDevice> training_, serving_, without_graphs_;
+  double bandwidth_ = 0;
 };
 
-// Of sorted seconds: `work` in a run, beside what the ceiling is, a second.
-Row row_of(const std::string& name, const std::vector<double>& seconds, double work, double ceiling,
-           const std::string& ceiling_name);
+struct Measured {
+  std::vector<double> seconds;  // of each run, sorted
+  double share = 0;             // of the ceiling, of the median run
+  std::string ceiling;
+
+  double at(double quantile) const;
+};
+
+struct Case {
+  std::string name;
+  std::function<Measured(const Card&)> run;
+};
+
+// `work`: bytes or operations in a run.
+Measured of_bandwidth(const Card& card, std::vector<double> seconds, double work);
+Measured of_peak(std::vector<double> seconds, double work);
 
 // Seconds of each of `runs` calls, sorted.
 std::vector<double> timed(kernels::cuda::CudaDevice& device, int runs,
                           const std::function<void()>& body);
 
-// Bytes a second of a copy within the card: the ceiling of everything that only moves memory.
-double copy_bandwidth(kernels::cuda::CudaDevice& device);
-
-std::vector<Row> kernel_rows(kernels::cuda::CudaDevice& device);
-// One token of several sequences by a layer's quantised weights of an 8B shape, against reading
-// them.
-std::vector<Row> quantised_rows(kernels::cuda::CudaDevice& device);
-
+// cases.cc: one op each.
+std::vector<Case> kernel_cases();
 // models.cc: GPT-2 124M and 1.5B shaped decoders, a forward and backward pass, and a whole step
-// with the update of all parameters, as model FLOP utilisation.
-std::vector<Row> training_rows(kernels::cuda::CudaDevice& device);
-// A decoder of the 8B shape as it is served: a prompt, against the tensor cores; then a token of
-// each of eight sequences, against reading the weights in bf16 and the keys and values once.
-std::vector<Row> serving_rows(kernels::cuda::CudaDevice& device);
+// with the optimizer as the trainer launches it, as model FLOP utilisation.
+std::vector<Case> training_cases();
+// served.cc: a decoder of the 8B shape as it is served: a prompt, against the tensor cores; then a
+// token of each of eight sequences, against reading all weights, keys and values once.
+std::vector<Case> serving_cases();
 
 // Whether work of two streams runs at once: two long kernels together take less than 1.6 times one.
 bool streams_overlap();

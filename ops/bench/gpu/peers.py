@@ -1,4 +1,8 @@
-"""PyTorch on the cases of ops/bench/gpu/cases.cc, in the same form: one JSON object a line. Needs torch with CUDA."""
+"""PyTorch on the cases of ops/bench/gpu, by the same names. Needs torch with CUDA.
+
+    ops/bench/gpu/peers.py --beside OURS   the JSON lines of gpu_bench with the peer's time and the ratio in them
+    ops/bench/gpu/peers.py --names         what the cases are called; needs nothing
+"""
 
 import json
 import sys
@@ -7,8 +11,7 @@ try:
     import torch
     import torch.nn.functional as F
 except ImportError:
-    print("gpu peers: no PyTorch here", file=sys.stderr)
-    sys.exit(77)
+    torch = None
 
 RUNS, WARM_UP = 50, 3
 
@@ -26,78 +29,129 @@ def timed(body, runs=RUNS):
     return sorted(seconds)
 
 
-def report(case, seconds):
-    print(json.dumps({"bench": "gpu", "case": case, "unit": "s", "peer": f"torch {torch.__version__}",
-                      "min": seconds[0], "p50": seconds[len(seconds) // 2],
-                      "p99": seconds[min(len(seconds) - 1, len(seconds) * 99 // 100)], "n": len(seconds),
-                      "machine": torch.cuda.get_device_name()}), flush=True)
-
-
 def product(m, n, k):
     x, w = (torch.randn(rows, k, device="cuda", dtype=torch.bfloat16) for rows in (m, n))
-    report(f"product bf16 {m}x{n}x{k}", timed(lambda: F.linear(x, w)))
+    return timed(lambda: F.linear(x, w))
 
 
-def attention(samples, length, heads, width):
-    q, k, v = (torch.randn(samples, heads, length, width, device="cuda", dtype=torch.bfloat16) for _ in range(3))
-    report(f"attention forward {samples}x{length}, {heads} heads of {width}",
-           timed(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+def heads_of(samples, length, heads, width, grad=False):
+    return [torch.randn(samples, heads, length, width, device="cuda", dtype=torch.bfloat16, requires_grad=grad)
+            for _ in range(3)]
 
 
-def norm():
-    x = torch.randn(16384, 4096, device="cuda")
-    weight = torch.ones(4096, device="cuda")
-    report("rms norm 16384x4096", timed(lambda: F.rms_norm(x, (4096,), weight)))
+def attention(*shape):
+    q, k, v = heads_of(*shape)
+    return timed(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
-def optimizer():
-    weight = torch.nn.Parameter(torch.randn(64 << 20, device="cuda"))
-    weight.grad = torch.randn_like(weight)
-    adamw = torch.optim.AdamW([weight], fused=True)
-    report("adamw, 64 Mi parameters", timed(adamw.step))
+def attention_backward(*shape):
+    q, k, v = heads_of(*shape, grad=True)
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    slope = torch.randn_like(out)
+    return timed(lambda: torch.autograd.grad(out, (q, k, v), slope, retain_graph=True))
 
 
-class Layer(torch.nn.Module):
-    """Of GPT-2: layer norms, biases, query, key and value in one, GELU by tanh."""
-
-    def __init__(self, width, heads):
-        super().__init__()
-        self.heads = heads
-        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(width) for _ in range(2))
-        self.projections, self.output = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
-        self.up, self.down = torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)
-
-    def forward(self, x):
-        samples, length, width = x.shape
-        split = lambda y: y.view(samples, length, self.heads, -1).transpose(1, 2)
-        query, key, value = self.projections(self.norms[0](x)).chunk(3, -1)
-        attended = F.scaled_dot_product_attention(split(query), split(key), split(value), is_causal=True)
-        x = x + self.output(attended.transpose(1, 2).reshape(samples, length, width))
-        return x + self.down(F.gelu(self.up(self.norms[1](x)), approximate="tanh"))
+def decode_attention(sequences, held, heads, kv_heads, width):
+    q = torch.randn(sequences, heads, 1, width, device="cuda", dtype=torch.bfloat16)
+    k, v = (torch.randn(sequences, kv_heads, held, width, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    return timed(lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=True))
 
 
-def training(name, layers, width, heads, samples):
-    table = torch.nn.Embedding(50304, width).cuda()
-    places = torch.nn.Embedding(1024, width).cuda()
-    body = torch.nn.Sequential(*(Layer(width, heads) for _ in range(layers)), torch.nn.LayerNorm(width)).cuda()
-    body = torch.compile(body)
-    tokens = torch.randint(0, 50304, (samples, 1024), device="cuda")
+def linear_cross_entropy(rows, columns, vocabulary):
+    hidden, weight = (torch.randn(n, columns, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+                      for n in (rows, vocabulary))
+    targets = torch.full((rows,), 11, device="cuda")
 
-    def step():
+    def both():
+        F.cross_entropy(F.linear(hidden, weight).float(), targets, reduction="sum").backward()
+
+    return timed(both)
+
+
+def sampling(rows, vocabulary, top_p):
+    logits = torch.randn(rows, vocabulary, device="cuda") * 5.0
+
+    def draw():
+        values, order = torch.softmax(logits, -1).sort(-1, descending=True)
+        values[values.cumsum(-1) - values > top_p] = 0.0
+        return order.gather(-1, torch.multinomial(values, 1))
+
+    return timed(draw)
+
+
+def norm(rows, width):
+    x, weight = torch.randn(rows, width, device="cuda"), torch.ones(width, device="cuda")
+    return timed(lambda: F.rms_norm(x, (width,), weight))
+
+
+def norm_backward(rows, width):
+    x, weight = torch.randn(rows, width, device="cuda", requires_grad=True), torch.ones(width, device="cuda",
+                                                                                      requires_grad=True)
+    y = F.rms_norm(x, (width,), weight)
+    slope = torch.randn_like(y)
+    return timed(lambda: torch.autograd.grad(y, (x, weight), slope, retain_graph=True))
+
+
+def layer_class():
+    """Not a class of the module: it must load where there is no PyTorch."""
+
+    class Layer(torch.nn.Module):
+        """Of GPT-2: layer norms, biases, query, key and value in one, GELU by tanh."""
+
+        def __init__(self, width, heads):
+            super().__init__()
+            self.heads = heads
+            self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(width) for _ in range(2))
+            self.projections, self.output = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
+            self.up, self.down = torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)
+
+        def forward(self, x):
+            samples, length, width = x.shape
+            split = lambda y: y.view(samples, length, self.heads, -1).transpose(1, 2)
+            query, key, value = self.projections(self.norms[0](x)).chunk(3, -1)
+            attended = F.scaled_dot_product_attention(split(query), split(key), split(value), is_causal=True)
+            x = x + self.output(attended.transpose(1, 2).reshape(samples, length, width))
+            return x + self.down(F.gelu(self.up(self.norms[1](x)), approximate="tanh"))
+
+    return Layer
+
+
+class Training:
+    """GPT-2, compiled, in bf16 by autocast."""
+
+    def __init__(self, layers, width, heads, samples):
+        layer = layer_class()
+        self.table, self.places = torch.nn.Embedding(50304, width).cuda(), torch.nn.Embedding(1024, width).cuda()
+        body = torch.nn.Sequential(*(layer(width, heads) for _ in range(layers)), torch.nn.LayerNorm(width)).cuda()
+        self.adamw = torch.optim.AdamW([*self.table.parameters(), *self.places.parameters(), *body.parameters()],
+                                       fused=True)
+        self.body = torch.compile(body)
+        self.tokens = torch.randint(0, 50304, (samples, 1024), device="cuda")
+
+    def backward(self):
         with torch.autocast("cuda", torch.bfloat16):
-            logits = F.linear(body(table(tokens) + places.weight), table.weight)
-            loss = F.cross_entropy(logits.view(-1, 50304).float(), tokens.view(-1))
+            logits = F.linear(self.body(self.table(self.tokens) + self.places.weight), self.table.weight)
+            loss = F.cross_entropy(logits.view(-1, 50304).float(), self.tokens.view(-1))
         loss.backward()
 
-    report(f"{name} forward and backward, {samples * 1024} tokens", timed(step, 10))
-    adamw = torch.optim.AdamW([*table.parameters(), *places.parameters(), *body.parameters()], fused=True)
+    def step(self):
+        self.backward()
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=False)
 
-    def whole():
-        step()
-        adamw.step()
-        adamw.zero_grad(set_to_none=False)
 
-    report(f"{name} step with AdamW, {samples * 1024} tokens", timed(whole, 10))
+def optimizer(*shape):
+    training = Training(*shape)
+    training.backward()
+    return timed(training.adamw.step)
+
+
+def passes(*shape):
+    return timed(Training(*shape).backward, 10)
+
+
+def steps(*shape):
+    return timed(Training(*shape).step, 10)
 
 
 class Served:
@@ -133,29 +187,75 @@ class Served:
         return F.linear(F.rms_norm(x[:, -1], (self.WIDTH,), self.norm), self.head).float()
 
 
-def serving():
+def prefill(tokens):
     with torch.inference_mode():
-        model = Served(8, 2048)
-        prompt = torch.full((1, 2048), 17, device="cuda")
-        report("prefill, 8B shape, 2048 tokens", timed(lambda: model.run(prompt, 0), 10))
-        tokens = torch.full((8, 1), 17, device="cuda")
-        decode = torch.compile(lambda: model.run(tokens, 1024), mode="reduce-overhead")
-        report("decode, 8B shape, 8 sequences at 1024", timed(decode))
+        model = Served(1, tokens)
+        prompt = torch.full((1, tokens), 17, device="cuda")
+        return timed(lambda: model.run(prompt, 0), 10)
+
+
+def decode(sequences, held):
+    with torch.inference_mode():
+        model = Served(sequences, held + 1)
+        tokens = torch.full((sequences, 1), 17, device="cuda")
+        return timed(torch.compile(lambda: model.run(tokens, held), mode="reduce-overhead"))
+
+
+def all_cases():
+    """Name -> what it measures: the names of gpu_bench."""
+    cases = {}
+    for m, n, k in ((8192, 4096, 4096), (8192, 14336, 4096)):
+        cases[f"product bf16 {m}x{n}x{k}"] = (product, m, n, k)
+    for shape in ((4, 4096, 32, 128), (16, 1024, 12, 64)):
+        samples, length, heads, width = shape
+        cases[f"attention forward {samples}x{length}, {heads} heads of {width}"] = (attention, *shape)
+        cases[f"attention backward {samples}x{length}, {heads} heads of {width}"] = (attention_backward, *shape)
+    for sequences, held in ((8, 1024), (1, 8192)):
+        cases[f"decode attention, {sequences} sequences at {held}, 8 of 32 heads of 128"] = (
+            decode_attention, sequences, held, 32, 8, 128)
+    cases["linear and cross-entropy, 8192 rows of 768 by 50304"] = (linear_cross_entropy, 8192, 768, 50304)
+    cases["sampling, 32 rows of 128256, top-p 0.9"] = (sampling, 32, 128256, 0.9)
+    cases["rms norm forward 16384x4096"] = (norm, 16384, 4096)
+    cases["rms norm backward 16384x4096"] = (norm_backward, 16384, 4096)
+    for name, shape in (("GPT-2 124M", (12, 768, 12, 16)), ("GPT-2 1.5B", (48, 1600, 25, 4))):
+        tokens = shape[-1] * 1024
+        cases[f"{name} AdamW"] = (optimizer, *shape)
+        cases[f"{name} forward and backward, {tokens} tokens"] = (passes, *shape)
+        cases[f"{name} step with AdamW, {tokens} tokens"] = (steps, *shape)
+    cases["prefill, 8B shape, 2048 tokens, bf16"] = (prefill, 2048)
+    cases["decode, 8B shape, 8 sequences at 1024, bf16, graphs"] = (decode, 8, 1024)
+    return cases
+
+
+def beside(line, cases, peer):
+    """The line with the peer's median over ours; as it is where the peer has no such case or cannot run it."""
+    ours = json.loads(line)
+    measure, *arguments = cases.get(ours["case"], (None,))
+    if measure is None:
+        return ours
+    try:
+        seconds = measure(*arguments)
+    except (RuntimeError, TypeError) as refused:
+        print(f"gpu peers: {ours['case']}: {refused}", file=sys.stderr)
+        return ours
+    torch.cuda.empty_cache()
+    return ours | {"peer": peer, "ratio": round(seconds[len(seconds) // 2] / ours["p50"], 3)}
 
 
 def main():
-    if not torch.cuda.is_available():
-        print("gpu peers: no GPU here", file=sys.stderr)
-        return 77
-    product(8192, 4096, 4096)
-    product(8192, 14336, 4096)
-    attention(4, 4096, 32, 128)
-    attention(16, 1024, 12, 64)
-    norm()
-    optimizer()
-    training("GPT-2 124M", 12, 768, 12, 16)
-    training("GPT-2 1.5B", 48, 1600, 25, 4)
-    serving()
+    cases = all_cases()
+    if sys.argv[1:] == ["--names"]:
+        print("\n".join(cases))
+        return 0
+    if len(sys.argv) != 3 or sys.argv[1] != "--beside":
+        print(__doc__, file=sys.stderr)
+        return 2
+    peer = f"torch {torch.__version__}" if torch is not None and torch.cuda.is_available() else ""
+    if not peer:
+        print("gpu peers: no PyTorch with a GPU here: the table is ours alone", file=sys.stderr)
+    with open(sys.argv[2], encoding="utf-8") as lines:
+        for line in lines:
+            print(json.dumps(beside(line, cases if peer else {}, peer)), flush=True)
     return 0
 
 
