@@ -11,6 +11,8 @@
 #include <sstream>
 #include <thread>
 
+#include "worker/launcher/unified.h"
+
 namespace tutti::worker {
 
 namespace fs = std::filesystem;
@@ -18,22 +20,9 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::uint64_t kPeriodUs = 100'000;
-constexpr std::uint64_t kFileBytesMax = std::uint64_t{4} << 20;
+Result<> put(const fs::path& file, std::string_view value) { return GroupTree().put(file, value); }
 
-// Kernel files take a value in one write, or not at all.
-Result<> put(const fs::path& file, std::string_view value) {
-  const FileDescriptor out(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
-  if (!out) return errno_error("cannot open " + file.string(), errno);
-  if (::write(out.get(), value.data(), value.size()) != static_cast<ssize_t>(value.size())) {
-    return errno_error("cannot write " + file.string(), errno);
-  }
-  return {};
-}
-
-std::string text_of(const fs::path& file) {
-  auto text = read_file(file, kFileBytesMax);
-  return text ? *std::move(text) : std::string();
-}
+std::string text_of(const fs::path& file) { return GroupTree().text_of(file); }
 
 std::uint64_t whole_of(std::string_view text) {
   std::uint64_t value = 0;
@@ -154,31 +143,17 @@ CgroupRoots own_cgroups() {
   return out;
 }
 
-Result<> Limiter::open_unified(const fs::path& root, const std::string& name) {
-  constexpr std::string_view kControllers = "+memory +cpu";
-  const std::string leaf_name = name + ".worker";
-  // After a restart in place we sit in the leaf that was made for us.
-  const fs::path own = root.filename() == leaf_name ? root.parent_path() : root;
-  std::error_code failed;
-  fs::create_directory(own / name, failed);
-  if (failed) return errno_error("cannot make " + (own / name).string(), failed.value());
-  // A group with controllers below it holds no processes itself: ours goes into a leaf.
-  if (!put(own / "cgroup.subtree_control", kControllers)) {
-    fs::create_directory(own / leaf_name, failed);
-    if (Result<> moved = put(own / leaf_name / "cgroup.procs", "0"); !moved) return moved;
-    if (Result<> given = put(own / "cgroup.subtree_control", kControllers); !given) return given;
-  }
-  if (Result<> given = put(own / name / "cgroup.subtree_control", kControllers); !given) {
-    return given;
-  }
-  memory_ = own / name;
-  hold_ = Hold::cgroup2;
-  return {};
-}
-
 Limiter::Limiter(const CgroupRoots& roots, const std::string& mark) {
   const std::string name = "tutti-" + short_hash(mark);
-  if (!roots.unified.empty() && open_unified(roots.unified, name)) return;
+  if (!roots.unified.empty()) {
+    GroupTree kernel;
+    if (auto delegated = delegate(kernel, roots.unified, name, runs_our_binary)) {
+      memory_ = std::move(delegated->groups);
+      unified_cores_ = delegated->cores;
+      hold_ = Hold::cgroup2;
+      return;
+    }
+  }
   std::error_code failed;
   if (roots.memory.empty()) return;
   fs::create_directory(roots.memory / name, failed);
@@ -194,7 +169,7 @@ std::string Limiter::describe(const Share& share) const {
   std::string what;
   const double gib = static_cast<double>(share.memory_bytes) / (1 << 30);
   if (share.memory_bytes != 0) what = fmt::format("memory {:.4g} GiB", gib);
-  const bool cores = hold_ == Hold::cgroup2 || (hold_ == Hold::cgroup1 && !cpu_.empty());
+  const bool cores = unified_cores_ || (hold_ == Hold::cgroup1 && !cpu_.empty());
   if (share.cores != 0 && cores) {
     what += fmt::format("{}{} core{}", what.empty() ? "" : ", ", share.cores,
                         share.cores == 1 ? "" : "s");
@@ -232,7 +207,7 @@ Result<Group> Limiter::make(ProcessId process, const Share& share) const {
       static_cast<void>(put(memory / (unified ? "memory.swap.max" : "memory.swappiness"), "0"));
       if (unified) static_cast<void>(put(memory / "memory.oom.group", "1"));
     }
-    if (share.cores == 0) return {};
+    if (share.cores == 0 || (unified && !unified_cores_)) return {};
     const std::string quota = std::to_string(share.cores * kPeriodUs);
     if (unified) return put(memory / "cpu.max", quota + " " + std::to_string(kPeriodUs));
     if (cpu_.empty()) return {};

@@ -1,8 +1,8 @@
 // How a process is held to its memory and cores, and what the kernel says of it afterwards.
 //
-// Where this worker may make groups of its own it uses them (cgroup v2 that was delegated to it, or
-// v1); else it sets resource limits, which hold each process by itself and know no share of the
-// cores. Only processes that have limits get a group:
+// Where this worker may make groups of its own it uses them (cgroup v2 that was delegated to it,
+// unified.h, of memory alone if that is all; or v1); else it sets resource limits, which hold each
+// process by itself and know no share of the cores. Only processes that have limits get a group:
 //
 //   v2   OWN/tutti-MARK/process-12          memory.max, memory.swap.max, cpu.max, memory.oom.group
 //   v1   memory:OWN/tutti-MARK/process-12   memory.limit_in_bytes   cpu:... cpu.cfs_quota_us
@@ -88,12 +88,12 @@ class Limiter {
   std::size_t end_leftovers(Duration within) const;
 
  private:
-  Result<> open_unified(const std::filesystem::path& root, const std::string& name);
   std::vector<std::filesystem::path> folders_of(const std::string& name) const;
 
   Hold hold_ = Hold::rlimit;
   std::filesystem::path memory_;  // tutti-MARK; v2: the only one
   std::filesystem::path cpu_;
+  bool unified_cores_ = false;  // v2: the cpu controller is ours, too
 };
 
 // How often the kernel has ended a process for want of memory, on the whole machine.
