@@ -176,4 +176,15 @@ TEST_CASE("simulation: a node cut off at any time runs no program beside its suc
   CHECK(run(std::move(runs)) == "");
 }
 
+TEST_CASE("simulation: who stood in line on a node that was cut off begins there no more") {
+  const ScenarioOptions options = loaded("cut-lines");
+  std::deque<ScenarioOptions> runs;
+  for (std::uint64_t event = 1400; event < 2400; event += 100) {
+    runs.push_back(options);
+    runs.back().strikes = {
+        {.victim = Victim::link, .number = 0, .event = event, .away = Duration(60s)}};
+  }
+  CHECK(run(std::move(runs)) == "");
+}
+
 }  // namespace tutti::simulation

@@ -66,6 +66,10 @@ std::optional<std::string> WorkerState::refusal(const wire::StartRank& order) co
   if (order.kind == "run" && !settings_.hello.runs_programs) {
     return "this worker does not run programs";
   }
+  // The order lay here while this process stood still.
+  if (order.kind == "run" && out_of_touch(order)) {
+    return "the order came late: the coordinator may take this worker for lost";
+  }
   if (order.queue && holds_slot(order.slot)) {
     const auto waiting = queued_.find(order.slot);
     if (waiting != queued_.end() && waiting->second.size() >= kQueuedMax) {
@@ -163,6 +167,7 @@ void WorkerState::launch_at_once(Process& process) {
 
 // The slot's process is gone: the next that waits for it begins.
 void WorkerState::launch_next(std::uint32_t slot) {
+  clear_line(slot);
   const auto at = queued_.find(slot);
   if (at == queued_.end() || holds_slot(slot)) return;
   while (!at->second.empty()) {
@@ -220,7 +225,10 @@ void WorkerState::on_order(const wire::FormGroup& order) {
     return;
   }
   process->group_sent = order.generation;
-  if (process->program) {
+  if (process->program && out_of_touch(process->start)) {
+    process->failure = wire::FailureClass::infrastructure;
+    stop_process(*process, Duration{}, "its group was ordered long ago");
+  } else if (process->program) {
     launch_program(*process, order);
   } else {
     // A rank that copies this one's state does not have the records of the steps that led to it.

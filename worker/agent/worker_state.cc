@@ -60,7 +60,7 @@ WorkerState::WorkerState(WorkerSettings settings)
 
 void WorkerState::restore(const SavedState& saved) {
   greeting_ = saved.greeting;
-  answered_at_ = saved.answered_at;
+  in_touch_at_ = saved.answered_at;
   for (const SavedProcess& process : saved.processes) {
     const ProcessId id = process.start.process;
     processes_[id] = process;
@@ -80,7 +80,7 @@ void WorkerState::restore(const SavedState& saved) {
 SavedState WorkerState::save() const {
   SavedState out;
   out.greeting = greeting_;
-  out.answered_at = answered_at_;
+  out.answered_at = in_touch_at_;
   for (const auto& [id, process] : processes_) out.processes.push_back(process);
   out.ended.assign(ended_order_.begin(), ended_order_.end());
   out.spools = spools_.save();
@@ -123,6 +123,7 @@ std::vector<wire::ProcessState> WorkerState::processes() const {
 
 void WorkerState::on_input(const Connected&) {
   if (joined_) return;
+  asked_at_ = now_;
   wire::Hello hello = settings_.hello;
   hello.greeting = ++greeting_;
   hello.processes = processes();
@@ -192,6 +193,7 @@ void WorkerState::on_frame(const FrameReceived&, const wire::Welcome& message) {
   heartbeat_ = std::chrono::milliseconds(std::max(message.heartbeat_ms, 10U));
   lease_ = std::chrono::milliseconds(std::max(message.lease_ms, 100U));
   answered_at_ = now_;
+  in_touch_at_ = asked_at_;
   next_heartbeat_ = now_ + heartbeat_;
   orders_.restart();
   reports_.restart();
@@ -221,6 +223,7 @@ void WorkerState::on_frame(const FrameReceived& frame, const wire::HeartbeatAnsw
     return;
   }
   answered_at_ = now_;
+  in_touch_at_ = asked_at_;
 }
 
 void WorkerState::on_frame(const FrameReceived& frame, const wire::ReportsAcked& message) {
@@ -468,20 +471,6 @@ void WorkerState::on_input(const Tick&) {
   tick_stop();
 }
 
-void WorkerState::tick_silence() {
-  if (joined_) return;
-  for (auto& [id, process] : processes_) {
-    const bool runs = process.program && process.launched && !process.gone;
-    if (!runs || process.state.phase == wire::ProcessPhase::stopping) continue;
-    const std::chrono::milliseconds stop_after(process.start.stop_after_ms);
-    if (stop_after.count() == 0 || now_ - answered_at_ < stop_after) continue;
-    process.failure = wire::FailureClass::infrastructure;
-    stop_process(process, settings_.stop_grace,
-                 "no word of the coordinator for " +
-                     std::to_string(process.start.stop_after_ms / 1000) + " s");
-  }
-}
-
 void WorkerState::tick_liveness() {
   if (!joined_ || !liveness_retry_ || now_ < *liveness_retry_) return;
   liveness_retry_ = now_ + kLivenessRetry + jitter(kLivenessRetry / 4);
@@ -499,6 +488,7 @@ void WorkerState::tick_link() {
   }
   if (now_ < next_heartbeat_) return;
   next_heartbeat_ = now_ + heartbeat_;
+  asked_at_ = now_;
   wire::Heartbeat heartbeat;
   for (const auto& [id, process] : processes_) {
     if (!process.gone && process.state.progress.process) {

@@ -18,8 +18,10 @@
 // What it promises: an order is done once and in order within a session; an order of an older
 // generation than the process was ordered into is dropped; a process id is started once; every exit
 // is reported until it is acknowledged, over any number of sessions; silence of the coordinator
-// ends no process, except `run` programs after their order's stop_after: no number fences their
-// effects, and the coordinator starts their successors once this and its lease are over.
+// ends no process, except `run` programs after their order's stop_after, and none is begun after
+// it: no number fences their effects, and the coordinator starts their successors once this and its
+// lease are over. Silence is counted from when that was sent which was answered last: an answer may
+// have lain here while this process, or its machine, stood still.
 #pragma once
 
 #include <deque>
@@ -133,6 +135,11 @@ class WorkerState {
   void on_rank(Process& process, const wire::StepReported& message);
   void on_rank(Process& process, const wire::RankProgress& message);
 
+  // Silence of the coordinator, and `run` programs: worker_silence.cc.
+  bool out_of_touch(const wire::StartRank& order) const;
+  void clear_line(std::uint32_t slot);
+  void tick_silence();
+
   std::optional<std::string> refusal(const wire::StartRank& order) const;
   void launch_program(Process& process, const wire::FormGroup& group);
   void launch_at_once(Process& process);
@@ -156,7 +163,6 @@ class WorkerState {
   void tick_liveness();
   void tick_processes();
   void tick_stop();
-  void tick_silence();
   void flush();
   void report(wire::FromWorker message);
   void report_exit(Process& process, wire::RankExited exit);
@@ -185,6 +191,8 @@ class WorkerState {
   std::vector<wire::DeviceReading> readings_;  // the newest
   bool readings_due_ = false;                  // this session's coordinator does not have them
   Instant answered_at_;
+  Instant asked_at_;     // the newest Hello or heartbeat
+  Instant in_touch_at_;  // the coordinator took us for living then, or later
   Instant joined_at_;
   std::uint32_t short_sessions_ = 0;  // in a row
   ConnectLiveness liveness_;          // of this session

@@ -37,6 +37,11 @@ struct Load {
   double set_up_failure = 0;  // the job cannot be opened: the user's fault
   double own_failure = 0;     // tutti-rank aborts in a step
   Duration step_time = 20ms;
+  // A program that begins on this machine within this time is held up for as long, as by a file
+  // system that does not answer, and ignores SIGTERM.
+  std::string held_on = {};
+  Duration held_from{0};
+  Duration held_until{0};
 };
 
 class SimRank;

@@ -143,7 +143,15 @@ void SimRank::run_program(Generation generation) {
   }
   running[start_.process] = generation;
   doors_.print("program begins\n");
-  later(world_.some(load().step_time, load().step_time * 10), [this] {
+  const Duration begun = world_.now() - Instant{};
+  const bool held =
+      doors_.machine == load().held_on && begun >= load().held_from && begun < load().held_until;
+  if (held) {
+    stubborn_ = true;
+    world_.reached("a program was held up");
+  }
+  const Duration rest = held ? load().held_until - load().held_from : Duration{0};
+  later(rest + world_.some(load().step_time, load().step_time * 10), [this] {
     const bool fails = world_.rng().chance(load().user_failure);
     JobHistory& history = shared_.history[start_.job];
     ++(fails ? history.user_failures : history.programs_done);
@@ -159,7 +167,7 @@ void SimRank::signal(std::int32_t number) {
   constexpr std::int32_t kStop = 19;
   if (!alive_) return;
   if (number == kKill) die(0, kKill);
-  if (number == kTerminate) {
+  if (number == kTerminate && !stubborn_) {
     later(world_.some(1ms, 20ms), [this] { die(0, kTerminate); });
   }
   if (number == kStop) hung_ = true;

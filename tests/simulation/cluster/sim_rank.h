@@ -26,7 +26,7 @@ class SimRank {
     std::function<void(const wire::FromRank&)> say;
     std::function<void(std::string)> print;  // to its log
     std::function<void(std::int32_t code, std::int32_t signal)> exit;
-    std::string machine = {};
+    std::string machine = {};  // that it is on
   };
 
   SimRank(RankWorld& shared, wire::StartRank start, Doors doors);
@@ -105,6 +105,7 @@ class SimRank {
   std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);
   bool alive_ = true;
   bool hung_ = false;
+  bool stubborn_ = false;
   std::vector<Task> held_up_;  // while it hangs
   double slowness_ = 1;
 

@@ -22,7 +22,7 @@ SimWorker::SimWorker(RankWorld& ranks, Network& network, CoordinatorDoor door,
 void SimWorker::start() {
   ++incarnation_;
   stopping_ = false;
-  heard_ = world_.now();
+  heard_ = asked_ = world_.now();
   begin(nullptr);
 }
 
@@ -230,7 +230,7 @@ void SimWorker::receive(const std::string& peer, SessionId session, Sequence seq
                              .message = decoded->message});
     forming_ = false;
     if (word && state_ && state_->joined() && state_->session() == decoded->header.session) {
-      heard_ = world_.now();
+      heard_ = asked_;
     }
   });
 }
@@ -252,6 +252,9 @@ void SimWorker::liveness_ended(SessionId session) {
 
 void SimWorker::perform(const worker::SendToCoordinator& effect) {
   worker::SendToCoordinator sent = effect;
+  const bool asks = std::holds_alternative<wire::Hello>(sent.message) ||
+                    std::holds_alternative<wire::Heartbeat>(sent.message);
+  if (asks) asked_ = world_.now();
   auto* exited = std::get_if<wire::RankExited>(&sent.message);
   if (exited != nullptr && exited->signal == 9 && world_.breaks(Mutation::blame_user)) {
     exited->failure = wire::FailureClass::user;

@@ -162,7 +162,8 @@ class SimWorker {
   bool forming_ = false;  // it takes a FormGroup
   bool stopping_ = false;
   Duration stop_away_{0};
-  Instant heard_;  // the last frame of the coordinator
+  Instant asked_;  // the newest Hello or heartbeat was said
+  Instant heard_;  // what was answered last was said
   std::optional<Instant> unreachable_since_;
 };
 

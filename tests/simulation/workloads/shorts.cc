@@ -29,4 +29,14 @@ void plan_shorts(Plan& plan) {
   urgent.spec.priority = 10;
 }
 
+// Short tasks that all hang on one node from some moment on: those behind them in line must not
+// begin there once that node is cut off and theirs begin elsewhere.
+void plan_held_shorts(Plan& plan) {
+  PlannedJob& held = plan.run("held-shorts", 1, plan.some(1ms, 4ms));
+  held.spec.array.count = 600;
+  held.load.held_on = "node-0";
+  held.load.held_from = 600ms;
+  held.load.held_until = held.load.held_from + 40s;
+}
+
 }  // namespace tutti::simulation

@@ -28,6 +28,7 @@ const WorkloadRow kWorkloads[] = {
     {"quotas", plan_quotas, "a user who asks for more than its quotas give"},
     {"growing", plan_growing, "training jobs that grow into what programs leave free"},
     {"shorts", plan_shorts, "arrays of tasks so short that they stand in line"},
+    {"held-shorts", plan_held_shorts, "tasks in line behind such that hang"},
     {"returning", plan_returning, "training jobs that wait for the nodes they lost"},
     {"moves", plan_moves, "jobs that are drained away to where there is room"},
     {"delayed", plan_delayed, "jobs that are not to start yet"},

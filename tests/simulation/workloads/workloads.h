@@ -96,6 +96,7 @@ void plan_preemption(Plan& plan);
 void plan_growing(Plan& plan);
 void plan_quotas(Plan& plan);
 void plan_shorts(Plan& plan);
+void plan_held_shorts(Plan& plan);
 void plan_returning(Plan& plan);
 void plan_moves(Plan& plan);
 void plan_changes(Plan& plan);

@@ -177,3 +177,80 @@ TEST_CASE("worker: each program has its own patience with a silent coordinator")
   worker.on(exited(1, 0, 15));
   CHECK(all<SignalProcess>(worker.after(1000s)).empty());
 }
+
+TEST_CASE("worker: who waits for a slot does not begin once the coordinator was silent too long") {
+  Worker worker;
+  worker.join();
+  wire::StartRank first = alone(1);
+  wire::StartRank second = alone(2);
+  wire::StartRank patient = alone(3);
+  first.stop_after_ms = second.stop_after_ms = 10'000;
+  patient.stop_after_ms = 0;
+  second.queue = patient.queue = true;
+  worker.order(first);
+  worker.on(started(1));
+  worker.order(second);
+  worker.order(patient);
+  SECTION("it is cut off: whoever waits is done with, and counts as called back") {
+    worker.lose_link();
+    CHECK(all<SignalProcess>(worker.after(9s)).empty());
+    const auto ended = all<SignalProcess>(worker.after(2s));
+    REQUIRE(ended.size() == 1);
+    CHECK(ended[0].process == ProcessId{1});
+    CHECK(worker.state.processes().size() == 2);
+    const auto hello = sent<wire::Hello>(worker.on(Connected{}));
+    REQUIRE(hello.size() == 1);
+    REQUIRE(hello[0].exits.size() == 1);
+    CHECK(hello[0].exits[0].process == ProcessId{2});
+    CHECK_FALSE(hello[0].exits[0].began);
+    CHECK(hello[0].exits[0].ordered);
+    CHECK(hello[0].exits[0].failure == wire::FailureClass::none);
+  }
+  SECTION("it stood still itself, and a program's end is the first that it hears") {
+    worker.now = worker.now + 60s;
+    const auto begun = all<StartProcess>(worker.on(exited(1, 0)));
+    REQUIRE(begun.size() == 1);
+    CHECK(begun[0].start.process == ProcessId{3});
+  }
+}
+
+TEST_CASE("worker: what lay here while it stood still neither begins nor keeps a program") {
+  Worker worker;
+  worker.join();
+  wire::StartRank first = alone(1);
+  wire::StartRank late = alone(2);
+  first.stop_after_ms = late.stop_after_ms = 10'000;
+  late.slot = 1;
+  worker.order(first);
+  worker.on(started(1));
+  worker.after(600ms);  // a heartbeat
+  worker.now = worker.now + 60s;
+  worker.frame(wire::HeartbeatAnswered{});
+  SECTION("an answer") {
+    const auto ended = all<SignalProcess>(worker.on(Tick{}));
+    REQUIRE(ended.size() == 1);
+    CHECK(ended[0].process == ProcessId{1});
+  }
+  SECTION("an order to start") {
+    const Effects refused = worker.order(late);
+    CHECK(all<StartProcess>(refused).empty());
+    const auto exits = sent<wire::RankExited>(refused);
+    REQUIRE(exits.size() == 1);
+    CHECK_FALSE(exits[0].began);
+    CHECK(exits[0].failure == wire::FailureClass::infrastructure);
+  }
+  SECTION("a group that is to form") {
+    wire::StartRank gang = late;
+    gang.at_once = false;
+    Worker other;
+    other.join();
+    other.order(gang);
+    other.on(AddressReserved{.process = ProcessId{2}, .address = "127.0.0.1:4001"});
+    other.now = other.now + 60s;
+    wire::FormGroup group = form_group(2);
+    group.job = gang.job;
+    const Effects refused = other.order(group);
+    CHECK(all<StartProcess>(refused).empty());
+    CHECK(sent<wire::RankExited>(refused).size() == 1);
+  }
+}
