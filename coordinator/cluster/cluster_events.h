@@ -32,7 +32,8 @@ BOOST_DEFINE_ENUM_CLASS(EventKind, submitted, waiting, placed, started, running,
                         undrained,                                           //
                         quarantined,                                         //
                         worker_forgotten,                                    //
-                        rank_returned)
+                        rank_returned,                                       //
+                        restart_refused)
 
 // One line of what people and programs are told. Zero and -1 are "not about one".
 struct Event {

@@ -24,6 +24,8 @@ constexpr std::size_t kFastBeats = 2'000;
 constexpr int kBeatsInLease = 4;
 // Devices of a worker, and reasons and links of one, that are kept: more than a machine has.
 constexpr std::size_t kReadingsMax = 64;
+// Of what a worker says for people.
+constexpr std::size_t kReasonBytesMax = 512;
 // Lost workers without processes beyond this many are not listed any more.
 constexpr std::size_t kLostWorkersMax = 1'000;
 
@@ -331,6 +333,12 @@ void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat
       reading.throttle_reasons.resize(std::min(reading.throttle_reasons.size(), kReadingsMax));
       reading.links.resize(std::min(reading.links.size(), kReadingsMax));
     }
+  }
+  if (!heartbeat.restart_refused.empty()) {
+    desk.note({.kind = EventKind::restart_refused,
+               .message = "was not restarted, it goes on as it is: " +
+                          heartbeat.restart_refused.substr(0, kReasonBytesMax),
+               .worker = link.worker});
   }
   desk.decision.immediate.push_back(frame_to(link, wire::HeartbeatAnswered{}));
 }

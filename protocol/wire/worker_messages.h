@@ -169,10 +169,11 @@ BOOST_DESCRIBE_STRUCT(WorkerLeaving, (), (deadline_ms, reason))
 struct Heartbeat {
   std::vector<RankProgress> progress;
   std::vector<DeviceReading> readings = {};  // of all its devices; empty: as they were
+  std::string restart_refused = {};  // once: why it was told to restart in place and did not
 
   bool operator==(const Heartbeat&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(Heartbeat, (), (progress, readings))
+BOOST_DESCRIBE_STRUCT(Heartbeat, (), (progress, readings, restart_refused))
 
 // After a rotation of keys it says where to connect the next time: a worker keeps that, so that it
 // still finds its coordinator once the old key is gone.

@@ -145,6 +145,21 @@ TEST_CASE("cluster: a worker that is restarted in place keeps its programs, and 
   INFO(restarted.out << restarted.err);
   REQUIRE(restarted.code == 0);
   CHECK(restarted.out.find("pid " + std::to_string(before)) != std::string::npos);
+  // With a configuration that the next one could not read it goes on as it is, and says so.
+  const auto config = cluster.state() / "worker.yaml";
+  const auto good = read_file(config);
+  REQUIRE(good);
+  REQUIRE(write_file_atomically(config, *good + "slotz: 3\n"));
+  const auto kept = cluster.tutti({"worker", "restart"});
+  CHECK(kept.code == 5);
+  CHECK(kept.err.find("goes on as it is") != std::string::npos);
+  CHECK(kept.err.find("slotz") != std::string::npos);
+  CHECK(cluster.pid_of("worker") == before);
+  CHECK(test::eventually([&] {
+    return cluster.tutti({"events"}).out.find("was not restarted") != std::string::npos;
+  }));
+  REQUIRE(write_file_atomically(config, *good));
+  CHECK(cluster.tutti({"worker", "restart"}).code == 0);
   std::ofstream(go).put('\n');
   CHECK(cluster.wait(job) == 0);
   CHECK(cluster.job(job).at("generation").to_number<int>() == 1);

@@ -1,8 +1,12 @@
-// The worker alone, as a program: worker_main STATE JOIN RANK_BINARY.
+// The worker alone, as a program: worker_main STATE JOIN RANK_BINARY [--check].
+#include <cstdio>
+#include <string_view>
+
 #include "worker/agent/worker_service.h"
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  const bool check = argc == 5 && std::string_view(argv[4]) == "--check";
+  if (argc != 4 && !check) return 2;
   tutti::spec::WorkerConfig config;
   config.state = argv[1];
   config.join = argv[2];
@@ -10,5 +14,8 @@ int main(int argc, char** argv) {
   config.name = "node-a";
   config.slots = 4;
   config.faults = true;
-  return tutti::worker::run_worker(config);
+  if (!check) return tutti::worker::run_worker(config);
+  const auto line = tutti::worker::check_worker(config);
+  std::puts(line ? line->c_str() : line.error().message.c_str());
+  return line ? 0 : 2;
 }

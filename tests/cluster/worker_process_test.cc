@@ -37,8 +37,9 @@ bool ends_within(int pidfd, int ms) {
 // A worker process on a folder; killed, with all that bears its mark, when the test ends.
 class Worker {
  public:
-  explicit Worker(const std::filesystem::path& folder)
-      : state_(folder / "worker"), process_(launch_on(folder)) {}
+  explicit Worker(const std::filesystem::path& folder) : Worker(folder, binary("worker_main")) {}
+  Worker(const std::filesystem::path& folder, const std::string& program)
+      : state_(folder / "worker"), process_(launch_on(folder, program)) {}
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
   ~Worker() { kill(SIGKILL); }
@@ -63,11 +64,12 @@ class Worker {
   worker::ExitStatus status() const { return status_; }
 
  private:
-  static worker::Launched launch_on(const std::filesystem::path& folder) {
+  static worker::Launched launch_on(const std::filesystem::path& folder,
+                                    const std::string& program) {
     std::vector<std::string> environment{"PATH=/usr/bin:/bin", "TUTTI_LOG=warning"};
     test::add_sanitizer_options(environment);
     auto launched =
-        worker::launch({.command = {binary("worker_main"), (folder / "worker").string(),
+        worker::launch({.command = {program, (folder / "worker").string(),
                                     (folder / "join.json").string(), binary("obedient_rank")},
                         .environment = environment,
                         .folder = {},
@@ -324,6 +326,50 @@ TEST_CASE(
   CHECK(exit->code == 3);
   CHECK(coordinator.wait_stream(ProcessId{2}, Stream::log) == "before\nafter\n");
   // A rank of the binary before goes with this one.
+  worker.kill(SIGKILL);
+  CHECK(gone_within_deadline(rank));
+}
+
+TEST_CASE("worker process: a binary that would not take over is not executed, and nobody suffers") {
+  const test::TemporaryFolder folder;
+  ScriptedCoordinator coordinator(folder.path());
+  const auto program_file = folder.path() / "a-worker";
+  std::filesystem::copy_file(binary("worker_main"), program_file);
+  Worker worker(folder.path(), program_file.string());
+  REQUIRE(coordinator.wait<wire::Hello>());
+  const auto rank = run(coordinator, start_of(1, "train"));
+  const auto replace = [&](const std::string& script) {
+    REQUIRE(write_file_atomically(program_file, "#!/bin/sh\n" + script + "\n", 0700));
+  };
+  std::string said;
+  SECTION("it fails") {
+    replace("echo a library is missing; exit 127");
+    said = "ended with code 127: a library is missing";
+  }
+  SECTION("it is of a version that takes no such handover") {
+    const auto state = std::filesystem::canonical(folder.path() / "worker").string();
+    replace("echo '{\"version\": \"9.0\", \"state\": \"" + state + "\", \"handovers\": [9]}'");
+    said = "version 9.0 takes no handover of version 1";
+  }
+  SECTION("it would run on another folder") {
+    replace("echo '{\"version\": \"9.0\", \"state\": \"/nowhere\", \"handovers\": [1]}'");
+    said = "its state folder would be /nowhere";
+  }
+  SECTION("it says nothing that is known") {
+    replace("echo hello");
+    said = "it does not say what it takes over";
+  }
+  worker.signal(SIGHUP);
+  const auto heartbeat = coordinator.wait<wire::Heartbeat>();
+  REQUIRE(heartbeat);
+  INFO(heartbeat->restart_refused);
+  CHECK(heartbeat->restart_refused.find(said) != std::string::npos);
+  // In its session, with its rank.
+  coordinator.order(wire::Regroup{
+      .job = JobId{7}, .generation = Generation{2}, .process = ProcessId{1}, .rank = 0, .size = 1});
+  const auto ready = coordinator.wait<wire::RankReady>();
+  REQUIRE(ready);
+  CHECK(ready->generation == Generation{2});
   worker.kill(SIGKILL);
   CHECK(gone_within_deadline(rank));
 }

@@ -142,7 +142,8 @@ void ScriptedCoordinator::on_frame(const std::string& peer, const std::string& b
 }
 
 void ScriptedCoordinator::on_message(const std::string& peer, const wire::FromWorker& message) {
-  if (std::holds_alternative<wire::Heartbeat>(message)) {
+  if (const auto* heartbeat = std::get_if<wire::Heartbeat>(&message)) {
+    if (!heartbeat->restart_refused.empty()) messages_.push_back(message);
     send(peer, wire::HeartbeatAnswered{});
   } else if (const auto* chunk = std::get_if<wire::SpoolData>(&message)) {
     Text& text = streams_[{chunk->process, chunk->stream}];

@@ -16,7 +16,6 @@ namespace tutti::worker {
 
 namespace {
 
-constexpr std::uint32_t kVersion = 1;
 constexpr std::uint64_t kHandoverBytesMax = std::uint64_t{256} << 20;
 
 std::vector<int> descriptors_of(const Handover& handover) {
@@ -60,7 +59,7 @@ std::string encode_handover(const Handover& handover) { return wire::encode_body
 
 Result<Handover> decode_handover(std::string_view bytes) {
   auto out = wire::decode_body<Handover>(bytes);
-  if (out && out->version != kVersion) {
+  if (out && out->version != kHandoverVersion) {
     return Error{ErrorCode::unsupported,
                  "a handover of version " + std::to_string(out->version) + " is not understood"};
   }

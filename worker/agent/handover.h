@@ -23,6 +23,9 @@
 
 namespace tutti::worker {
 
+// What this binary writes and takes.
+inline constexpr std::uint32_t kHandoverVersion = 1;
+
 struct HandedProcess {
   ProcessId process;
   std::int64_t pid = 0;
@@ -47,7 +50,7 @@ struct HandedAddress {
 BOOST_DESCRIBE_STRUCT(HandedAddress, (), (process, socket, address))
 
 struct Handover {
-  std::uint32_t version = 1;  // another one is not understood
+  std::uint32_t version = kHandoverVersion;  // another one is not understood
   std::string incarnation;
   std::int32_t lock = -1;  // of the state folder
   std::uint32_t restarts = 0;

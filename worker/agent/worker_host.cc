@@ -385,27 +385,29 @@ std::optional<Handover> WorkerHost::handover() const {
   return out;
 }
 
-void WorkerHost::hand_over(Exec exec) {
-  const auto told = host_.tell(
-      [this, exec = std::move(exec)] { try_hand_over(exec, monotonic_now() + kHandoverWithin); });
+void WorkerHost::hand_over(Successor successor) {
+  const auto told = host_.tell([this, successor = std::move(successor)] {
+    try_hand_over(successor, monotonic_now() + kHandoverWithin);
+  });
   if (!told) TUTTI_LOG_WARNING("worker", "too busy to take the request to restart");
 }
 
-void WorkerHost::try_hand_over(const Exec& exec, Instant until) {
+void WorkerHost::keep_on(const Successor& successor, const Error& reason) {
+  TUTTI_LOG_ERROR("worker", "not restarted, it goes on as it is: {}", reason.message);
+  successor.refused(reason);
+  feed(RestartRefused{.reason = reason.message});
+}
+
+void WorkerHost::try_hand_over(const Successor& successor, Instant until) {
   if (state_.leaving()) {
-    TUTTI_LOG_WARNING("worker", "not restarted: it is about to end");
-    return;
+    return keep_on(successor, {ErrorCode::unavailable, "it is about to end"});
   }
-  if (const auto ready = handover()) {
-    const Error failed = exec(*ready);
-    TUTTI_LOG_ERROR("worker", "not restarted, it goes on as it is: {}", failed.message);
-    return;
-  }
+  if (const auto ready = handover()) return keep_on(successor, successor.exec(*ready));
   if (monotonic_now() >= until) {
-    TUTTI_LOG_ERROR("worker", "not restarted: a start, a frame or a full disk is in the way");
-    return;
+    return keep_on(successor,
+                   {ErrorCode::unavailable, "a start, a frame or a full disk is in the way"});
   }
-  host_.arm(kHandoverRetry, [this, exec, until] { try_hand_over(exec, until); });
+  host_.arm(kHandoverRetry, [this, successor, until] { try_hand_over(successor, until); });
 }
 
 void WorkerHost::restore(Handover handover) {

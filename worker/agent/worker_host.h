@@ -69,9 +69,12 @@ class WorkerHost {
   // Before start: goes on with what an earlier binary handed over.
   void restore(Handover handover);
   // Calls `exec` with what the next binary needs, once nothing is half done; it returns only if it
-  // failed, and then all goes on. Any thread.
-  using Exec = std::function<Error(Handover handover)>;
-  void hand_over(Exec exec);
+  // failed, and then all goes on, and `refused` is told why. Any thread.
+  struct Successor {
+    std::function<Error(Handover handover)> exec;
+    std::function<void(const Error& reason)> refused;
+  };
+  void hand_over(Successor successor);
 
   int exit_code() const { return quit_.exit_code; }
   const std::string& message() const { return quit_.message; }
@@ -87,7 +90,8 @@ class WorkerHost {
   void on_rank_frame(ProcessId process, const std::string& bytes);
   void adopt_spools();
   void watch_devices();
-  void try_hand_over(const Exec& exec, Instant until);
+  void try_hand_over(const Successor& successor, Instant until);
+  void keep_on(const Successor& successor, const Error& reason);
   std::optional<Handover> handover() const;
 
   // worker_processes.cc

@@ -128,6 +128,11 @@ struct DevicesRead {
   std::vector<wire::DeviceReading> readings;
 };
 
+// It was told to go on as another binary, and that one would not take over.
+struct RestartRefused {
+  std::string reason;
+};
+
 struct Tick {};
 
 // The worker is to end (SIGTERM): the coordinator is told, which lets ranks save and stop; what
@@ -137,7 +142,8 @@ struct StopRequested {};
 using Input =
     std::variant<FrameReceived, UnknownOrder, Connected, LinkLost, LivenessRefused, RankSpoke,
                  RankLinkLost, AddressReserved, ProcessStarted, StartFailed, ProcessExited,
-                 SpoolGrew, SpoolRead, SpoolFound, DevicesRead, Tick, StopRequested>;
+                 SpoolGrew, SpoolRead, SpoolFound, DevicesRead, RestartRefused, Tick,
+                 StopRequested>;
 
 // Effects -----------------------------------------------------------------------------------------
 

@@ -5,6 +5,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
@@ -20,6 +23,7 @@
 #include "worker/agent/worker_host.h"
 #include "worker/inventory/gpus.h"
 #include "worker/inventory/inventory.h"
+#include "worker/launcher/next_binary.h"
 
 namespace tutti::worker {
 
@@ -32,6 +36,8 @@ namespace fs = std::filesystem;
 constexpr Duration kLeftoversWithin = std::chrono::seconds(10);
 // Making a GPU's context takes about a second, more on a machine with many.
 constexpr Duration kDevicesWithin = std::chrono::seconds(60);
+
+Error incomplete() { return {ErrorCode::invalid_argument, "a worker needs `state` and `join`"}; }
 
 // The folder, made and locked. The lock lasts as long as the descriptor, which no child inherits.
 Result<FileDescriptor> lock_state(const fs::path& folder) {
@@ -137,13 +143,23 @@ std::vector<std::string> own_command() {
   return out;
 }
 
-// For `tutti worker restart`: whom to tell, and how often it was restarted in place.
-Result<> say_who_runs(const fs::path& state, std::uint32_t restarts) {
-  return write_file_atomically(state / "worker.json",
-                               "{\"pid\": " + std::to_string(::getpid()) +
-                                   ", \"version\": \"" TUTTI_VERSION "\"" +
-                                   ", \"restarts\": " + std::to_string(restarts) + "}\n",
-                               0600);
+// For `tutti worker restart`: whom to tell, how often it was restarted in place, and how often, and
+// why at last, it was not.
+struct WhoRuns {
+  std::uint32_t restarts = 0;
+  std::uint32_t refused = 0;
+  std::string refusal;
+};
+
+void say(const fs::path& state, const WhoRuns& who) {
+  const boost::json::object line{{"pid", ::getpid()},
+                                 {"version", TUTTI_VERSION},
+                                 {"restarts", who.restarts},
+                                 {"refused", who.refused},
+                                 {"refusal", who.refusal}};
+  const auto said =
+      write_file_atomically(state / "worker.json", boost::json::serialize(line) + "\n", 0600);
+  if (!said) TUTTI_LOG_WARNING("worker", "{}", said.error().message);
 }
 
 HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state) {
@@ -181,11 +197,17 @@ void clean_up_after_worker(const spec::WorkerConfig& config) {
   if (lock) end_leftovers(own_cgroups(), state.string());
 }
 
+Result<std::string> check_worker(const spec::WorkerConfig& config) {
+  if (config.state.empty() || config.join.empty()) return incomplete();
+  std::error_code failed;
+  const fs::path state = fs::canonical(config.state, failed);
+  if (failed) return errno_error("cannot find " + config.state, failed.value());
+  return check_line({.state = state, .handover = kHandoverVersion});
+}
+
 int run_worker(const spec::WorkerConfig& config) {
   ::signal(SIGPIPE, SIG_IGN);
-  if (config.state.empty() || config.join.empty()) {
-    return refuse({ErrorCode::invalid_argument, "a worker needs `state` and `join`"});
-  }
+  if (config.state.empty() || config.join.empty()) return refuse(incomplete());
   auto handover = take_handover();
   if (!handover) {
     // Its ranks are ended below, like those of any worker that is gone.
@@ -212,23 +234,33 @@ int run_worker(const spec::WorkerConfig& config) {
   }
   if (!inherits) raise_oom_score();
   if (!adopt_orphans()) TUTTI_LOG_WARNING("worker", "orphans of programs are found by mark only");
-  const std::uint32_t restarts = inherits ? (*handover)->restarts + 1 : 0;
+  WhoRuns who{.restarts = inherits ? (*handover)->restarts + 1 : 0, .refused = 0, .refusal = {}};
 
   actor::Runtime runtime(0);  // all on this thread, the only one that may fork
   WorkerHost host(runtime, std::move(settings));
   if (inherits) host.restore(**std::move(handover));
   runtime.on_signals({SIGTERM, SIGINT}, [&host](int) { host.stop(); });
-  runtime.on_signals({SIGHUP}, [&](int) {
-    host.hand_over([&](Handover next) {
-      next.lock = lock->get();
-      next.restarts = restarts;
-      return exec_with(own_command(), next);
-    });
-  });
+  const WorkerHost::Successor successor{
+      .exec =
+          [&](Handover next) {
+            if (Result<> asked =
+                    ask_next_binary(own_command(), {.state = state, .handover = kHandoverVersion});
+                !asked) {
+              return std::move(asked).error();
+            }
+            next.lock = lock->get();
+            next.restarts = who.restarts;
+            return exec_with(own_command(), next);
+          },
+      .refused =
+          [&](const Error& reason) {
+            ++who.refused;
+            who.refusal = reason.message;
+            say(state, who);
+          }};
+  runtime.on_signals({SIGHUP}, [&](int) { host.hand_over(successor); });
   host.start();
-  if (const auto said = say_who_runs(state, restarts); !said) {
-    TUTTI_LOG_WARNING("worker", "{}", said.error().message);
-  }
+  say(state, who);
   runtime.run();
   if (!host.message().empty()) write_log(LogLevel::error, "worker", host.message());
   return host.exit_code();

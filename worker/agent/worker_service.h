@@ -8,11 +8,18 @@
 // line says why); 3 no coordinator could be found at first; 5 not admitted.
 #pragma once
 
+#include <string>
+
+#include "protocol/base/result.h"
 #include "protocol/spec/cluster_config.h"
 
 namespace tutti::worker {
 
 int run_worker(const spec::WorkerConfig& config);
+
+// Runs nothing: what this binary, with that configuration, says to the worker that it is to go on
+// for (next_binary.h). Errors: invalid_argument, and what the state folder says.
+Result<std::string> check_worker(const spec::WorkerConfig& config);
 
 // Ends what a worker that was killed left running, as the next one on its folder would; nothing
 // while one runs there. Takes seconds at most.

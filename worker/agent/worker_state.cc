@@ -463,6 +463,8 @@ void WorkerState::on_input(const DevicesRead& input) {
   readings_due_ = !readings_.empty();
 }
 
+void WorkerState::on_input(const RestartRefused& input) { restart_refused_ = input.reason; }
+
 void WorkerState::on_input(const Tick&) {
   tick_processes();
   tick_link();
@@ -496,6 +498,7 @@ void WorkerState::tick_link() {
     }
   }
   if (std::exchange(readings_due_, false)) heartbeat.readings = readings_;
+  heartbeat.restart_refused = std::exchange(restart_refused_, {});
   emit(SendToCoordinator{.session = session_, .sequence = {}, .message = std::move(heartbeat)});
 }
 

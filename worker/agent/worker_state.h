@@ -103,6 +103,7 @@ class WorkerState {
   void on_input(const SpoolRead& input);
   void on_input(const SpoolFound& input);
   void on_input(const DevicesRead& input);
+  void on_input(const RestartRefused& input);
   void on_input(const Tick& input);
   void on_input(const StopRequested& input);
 
@@ -190,6 +191,7 @@ class WorkerState {
   Instant next_heartbeat_;
   std::vector<wire::DeviceReading> readings_;  // the newest
   bool readings_due_ = false;                  // this session's coordinator does not have them
+  std::string restart_refused_;                // to be said
   Instant answered_at_;
   Instant asked_at_;     // the newest Hello or heartbeat
   Instant in_touch_at_;  // the coordinator took us for living then, or later

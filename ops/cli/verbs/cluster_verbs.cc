@@ -182,6 +182,13 @@ int up(const UpOptions& options, Session& session) {
   return code;
 }
 
+int say_check(const spec::WorkerConfig& config) {
+  const Result<std::string> line = worker::check_worker(config);
+  if (!line) return fail(kUsage, line.error().message);
+  print(*line + "\n");
+  return kDone;
+}
+
 template <class Config>
 int run_part(const std::string& file, Result<Config> (*parse)(std::string_view, std::string_view),
              int (*run)(const Config&)) {
@@ -225,10 +232,14 @@ Action declare_coordinator(Arguments& arguments) {
 
 Action declare_worker(Arguments& arguments) {
   auto file = std::make_shared<std::string>();
+  auto check = std::make_shared<bool>(false);
   arguments.option("--config", *file, "its configuration, YAML");
   arguments.required();
-  return
-      [file](Session&) { return run_part(*file, spec::parse_worker_config, worker::run_worker); };
+  arguments.flag("--check", *check,
+                 "run nothing: read the configuration and say what could be taken over");
+  return [file, check](Session&) {
+    return run_part(*file, spec::parse_worker_config, *check ? say_check : worker::run_worker);
+  };
 }
 
 }  // namespace tutti::cli

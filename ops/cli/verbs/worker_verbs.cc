@@ -28,6 +28,7 @@ constexpr Duration kRestartsWithin = std::chrono::seconds(30);
 struct RunningWorker {
   pid_t pid = 0;
   std::int64_t restarts = 0;
+  std::int64_t refused = 0;
   boost::json::value said;
 };
 
@@ -46,7 +47,7 @@ Result<RunningWorker> find_worker(const fs::path& state) {
   const Result<std::string> command =
       read_file(fmt::format("/proc/{}/cmdline", pid), std::uint64_t{1} << 20);
   if (pid <= 0 || !command || command->find("worker") == std::string::npos) return absent;
-  return RunningWorker{pid, whole_of(said, "restarts"), said};
+  return RunningWorker{pid, whole_of(said, "restarts"), whole_of(said, "refused"), said};
 }
 
 int restart(const fs::path& state, const Session& session) {
@@ -55,19 +56,30 @@ int restart(const fs::path& state, const Session& session) {
   if (::kill(before->pid, SIGHUP) != 0) {
     return fail(errno_error(fmt::format("cannot tell the worker, pid {}", before->pid), errno));
   }
-  // It says so itself once the new binary runs.
+  // It says so itself once the new binary runs, or would not.
   for (const Instant until = monotonic_now() + kRestartsWithin; monotonic_now() < until;) {
     const Result<RunningWorker> now = find_worker(state);
-    if (now && (now->restarts > before->restarts || now->pid != before->pid)) {
+    if (!now || now->pid != before->pid) {
+      return fail(kInfrastructure,
+                  fmt::format("the worker, pid {}, is gone, and its ranks with it{}", before->pid,
+                              now ? fmt::format("; pid {} has taken its place", now->pid)
+                                  : std::string("; its log says why")));
+    }
+    if (now->restarts > before->restarts) {
       print(session.json() ? json_line(now->said)
                            : fmt::format("the worker, pid {}, runs version {}; its ranks went on\n",
                                          now->pid, text_of(now->said, "version")));
       return kDone;
     }
+    if (now->refused > before->refused) {
+      return fail(kRefused, fmt::format("the worker, pid {}, goes on as it is: {}", before->pid,
+                                        text_of(now->said, "refusal")));
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   return fail(kInfrastructure,
-              fmt::format("the worker, pid {}, goes on as it is; its log says why", before->pid));
+              fmt::format("the worker, pid {}, has not answered within {} s; it goes on as it is",
+                          before->pid, to_ms(kRestartsWithin) / 1000));
 }
 
 }  // namespace
@@ -78,8 +90,11 @@ Action declare_worker_restart(Arguments& arguments) {
   arguments.epilogue(
       "For an upgrade: the worker executes its own file anew, with the same pid; its ranks and "
       "programs\n"
-      "notice nothing. A worker that cannot (a full disk) goes on as it is, and says so in its "
-      "log.");
+      "notice nothing. The file is run with --check first: where it, or its configuration, would "
+      "not\n"
+      "do, or the disk is full, the worker goes on as it is, and the reason is said here (code 5), "
+      "in\n"
+      "its log and in `tutti events`.");
   return [state](Session& session) {
     return restart(state->empty() ? default_state_folder() / "worker" : fs::path(*state), session);
   };

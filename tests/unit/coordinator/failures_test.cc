@@ -258,6 +258,23 @@ TEST_CASE("failures: with of_node shrink the survivors go on without those that 
   CHECK(driver.state().find_job(job)->failures_infrastructure == 1);
 }
 
+TEST_CASE("nodes: that a worker was not restarted in place is an event of its node, cut to size") {
+  Driver driver;
+  driver.join("a", 1);
+  const std::size_t before = driver.events().size();
+  wire::Heartbeat beat;
+  beat.restart_refused = "its file is broken" + std::string(5'000, '.');
+  driver.say("a", beat);
+  REQUIRE(driver.events().size() == before + 1);
+  const Event& event = driver.events().back();
+  CHECK(event.kind == EventKind::restart_refused);
+  CHECK(event.worker == "a");
+  CHECK(event.message.find("its file is broken") != std::string::npos);
+  CHECK(event.message.size() < 1'000);
+  driver.beat("a");
+  CHECK(driver.events().size() == before + 1);
+}
+
 TEST_CASE("hang: the rank that has not entered the collective of the others is named and ended") {
   Driver driver;
   driver.join("a", 3);

@@ -235,3 +235,16 @@ TEST_CASE("worker: told to stop, it ends its ranks, by force if need be, and the
   CHECK(all<Quit>(worker.after(100ms)).empty());  // reports are waited for
   CHECK(all<Quit>(worker.after(500ms)).size() == 1);
 }
+
+TEST_CASE("worker: that it was not restarted is said with the next heartbeat, once") {
+  Worker worker;
+  worker.on(RestartRefused{.reason = "its file is broken"});
+  worker.join();
+  const auto first = sent<wire::Heartbeat>(worker.after(600ms));
+  REQUIRE(first.size() == 1);
+  CHECK(first[0].restart_refused == "its file is broken");
+  worker.frame(wire::HeartbeatAnswered{});
+  const auto second = sent<wire::Heartbeat>(worker.after(600ms));
+  REQUIRE(second.size() == 1);
+  CHECK(second[0].restart_refused.empty());
+}
