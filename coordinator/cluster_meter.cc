@@ -14,7 +14,21 @@ double seconds(std::int64_t from_ms, std::int64_t to_ms) {
 
 }  // namespace
 
+void ClusterMeter::on_running(const GroupRunning& fact, const ClusterState& state) {
+  const auto found = starting_.extract(fact.job);
+  const JobRecord* job = state.find_job(fact.job);
+  if (job == nullptr || job->started_unix_ms != fact.unix_ms) return;
+  queue_seconds.observe(seconds(job->submitted_unix_ms, fact.unix_ms));
+  if (found.empty()) return;
+  const Start& at = found.mapped();
+  const std::int64_t ordered_ms = at.ordered_ms == 0 ? at.placed_ms : at.ordered_ms;
+  start[0].seconds.observe(seconds(job->submitted_unix_ms, at.placed_ms));
+  start[1].seconds.observe(seconds(at.placed_ms, ordered_ms));
+  start[2].seconds.observe(seconds(ordered_ms, fact.unix_ms));
+}
+
 void ClusterMeter::on_settled(const JobSettled& fact, const ClusterState& state) {
+  starting_.erase(fact.job);
   const JobRecord* job = state.find_job(fact.job);
   if (job == nullptr || !is_terminal(fact.outcome.state)) return;
   ++settled[{job->terms.kind, boost::describe::enum_to_string(fact.outcome.state, "unknown")}];
@@ -40,14 +54,18 @@ void ClusterMeter::on(const Fact& fact, const ClusterState& state) {
   if (std::holds_alternative<JobSubmitted>(fact)) ++submitted;
   if (std::holds_alternative<CheckpointTaken>(fact)) ++checkpoints;
   if (std::holds_alternative<CheckpointDropped>(fact)) ++checkpoints_dropped;
-  if (std::holds_alternative<GenerationStarted>(fact)) ++generations;
+  if (const auto* placed = std::get_if<GenerationStarted>(&fact)) {
+    ++generations;
+    if (placed->generation == Generation{1}) starting_[placed->job] = {placed->unix_ms, 0};
+  }
+  if (const auto* ordered = std::get_if<GroupOrdered>(&fact)) {
+    const auto at = starting_.find(ordered->job);
+    if (at != starting_.end()) at->second.ordered_ms = ordered->unix_ms;
+  }
+  if (const auto* aborted = std::get_if<GenerationAborted>(&fact)) starting_.erase(aborted->job);
   if (const auto* counted = std::get_if<FailureCounted>(&fact))
     ++interruptions[boost::describe::enum_to_string(counted->failure, "unknown")];
-  if (const auto* running = std::get_if<GroupRunning>(&fact)) {
-    const JobRecord* job = state.find_job(running->job);
-    if (job != nullptr && job->started_unix_ms == running->unix_ms)
-      queue_seconds.observe(seconds(job->submitted_unix_ms, running->unix_ms));
-  }
+  if (const auto* running = std::get_if<GroupRunning>(&fact)) on_running(*running, state);
   if (const auto* ended = std::get_if<JobSettled>(&fact)) on_settled(*ended, state);
   if (const auto* first = std::get_if<FirstStepSeen>(&fact)) on_first_step(*first, state);
 }

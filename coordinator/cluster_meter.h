@@ -35,6 +35,9 @@ class ClusterMeter {
   std::map<std::string, std::uint64_t> interruptions;                    // by class of failure
   std::map<std::pair<std::string, std::string>, std::uint64_t> settled;  // by kind and state
   Histogram queue_seconds{0.01, 0.03, 0.1, 0.3, 1, 10, 60, 600, 3600, 86400};
+  // The parts of queue_seconds: until its slots are reserved, until all of its ranks are there and
+  // admitted to a group, until they run.
+  std::array<PhaseTimes, 3> start{{{.phase = "reserve"}, {.phase = "admit"}, {.phase = "ready"}}};
   Histogram run_seconds{0.1, 1, 10, 60, 600, 3600, 21600, 86400, 604800};
   // Since the loss was seen.
   std::array<PhaseTimes, 5> recovery{{{.phase = "decided"},
@@ -44,8 +47,16 @@ class ClusterMeter {
                                       {.phase = "first_step"}}};
 
  private:
+  struct Start {
+    std::int64_t placed_ms = 0;
+    std::int64_t ordered_ms = 0;
+  };
+
+  void on_running(const GroupRunning& fact, const ClusterState& state);
   void on_settled(const JobSettled& fact, const ClusterState& state);
   void on_first_step(const FirstStepSeen& fact, const ClusterState& state);
+
+  std::map<JobId, Start> starting_;  // in their first generation
 };
 
 }  // namespace tutti::coordinator

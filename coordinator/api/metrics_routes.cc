@@ -91,11 +91,12 @@ void put_nodes(Exposition& out, const std::vector<coordinator::NodeView>& nodes)
   out.gauge("tutti_slots", static_cast<double>(slots), "Slots of all nodes.");
   out.gauge("tutti_slots_free", static_cast<double>(free_slots), "Slots that nothing holds.");
   const std::size_t shown = std::min(nodes.size(), kNodeSeriesMax);
-  out.family("tutti_node_info", MetricKind::gauge, "A node: its state and version.");
-  for (std::size_t i = 0; i < shown; ++i) {
-    out.sample({{"node", nodes[i].name}, {"state", nodes[i].state}, {"version", nodes[i].version}},
-               1);
-  }
+  out.family("tutti_node_info", MetricKind::gauge, "A node: its version.");
+  for (std::size_t i = 0; i < shown; ++i)
+    out.sample({{"node", nodes[i].name}, {"version", nodes[i].version}}, 1);
+  out.family("tutti_node_ready", MetricKind::gauge, "1: a node takes work.");
+  for (std::size_t i = 0; i < shown; ++i)
+    out.sample({{"node", nodes[i].name}}, nodes[i].state == "ready" ? 1 : 0);
   out.family("tutti_node_slots_free", MetricKind::gauge, "Free slots by node.");
   for (std::size_t i = 0; i < shown; ++i)
     out.sample({{"node", nodes[i].name}}, static_cast<double>(nodes[i].free_slots));
@@ -193,6 +194,10 @@ void put_totals(Exposition& out, coordinator::ClusterHost& cluster) {
   out.counter("tutti_steps_lost_total", meter.steps_lost, "Steps that recoveries did again.");
   out.family("tutti_job_queue_seconds", MetricKind::histogram, "From submit to running.");
   out.histogram({}, meter.queue_seconds);
+  out.family("tutti_job_start_phase_seconds", MetricKind::histogram,
+             "Its parts: until slots are reserved, until all ranks are ready, until they run.");
+  for (const auto& phase : meter.start)
+    out.histogram({{"phase", std::string(phase.phase)}}, phase.seconds);
   out.family("tutti_job_run_seconds", MetricKind::histogram, "From running to the end.");
   out.histogram({}, meter.run_seconds);
   out.family("tutti_recovery_phase_seconds", MetricKind::histogram,

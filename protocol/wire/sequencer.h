@@ -100,6 +100,15 @@ class SendQueue {
     }
   }
 
+  // Takes back what `unwanted` names, as long as nothing was sent since restart(): numbers have no
+  // gaps.
+  template <class Unwanted>
+  void take_back(const Unwanted& unwanted) {
+    TUTTI_ASSERT(sent_ == 0);
+    std::erase_if(queue_, [&](const Numbered<Message>& entry) { return unwanted(entry.message); });
+    restart();
+  }
+
   // A new session for which everything is derived again: forgets all, counts from 1.
   void clear() {
     queue_.clear();

@@ -1,13 +1,29 @@
-// What WorkerState does about `run` programs when nothing is heard of the coordinator: it starts
-// their successors elsewhere once lease and stop_after are over, and must not find them beside
-// ours.
+// What WorkerState does while the coordinator does not answer: what is to be said waits, over any
+// number of sessions, and `run` programs end, since their successors begin elsewhere once lease and
+// stop_after are over, and must not find them beside ours.
 #include <algorithm>
 #include <set>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "worker/agent/worker_state.h"
 
 namespace tutti::worker {
+
+namespace {
+
+// Said again by every Hello: in a ProcessState.
+bool is_repeated(const wire::FromWorker& message) {
+  return std::holds_alternative<wire::RankStarted>(message) ||
+         std::holds_alternative<wire::RankReady>(message) ||
+         std::holds_alternative<wire::GroupFormed>(message);
+}
+
+}  // namespace
+
+// Programs
+// -----------------------------------------------------------------------------------------
 
 // Whether the coordinator may take the programs of such an order for gone. In a session it is the
 // lease's end that says so first.
@@ -49,6 +65,59 @@ void WorkerState::tick_silence() {
                  "no word of the coordinator for " +
                      std::to_string(process.start.stop_after_ms / 1000) + " s");
   }
+}
+
+// Reports
+// ------------------------------------------------------------------------------------------
+
+// The first ones with the last lines of their logs, by which some are told apart.
+std::vector<wire::RankExited> WorkerState::exits_to_greet_with() const {
+  std::vector<wire::RankExited> out;
+  std::size_t tails = 0;
+  for (const auto& entry : reports_.unacknowledged()) {
+    const auto* exit = std::get_if<wire::RankExited>(&entry.message);
+    if (exit == nullptr) continue;
+    out.push_back(*exit);
+    wire::RankExited& told = out.back();
+    tails += told.log_tail.size();
+    if (tails > kHelloTailBytesMax) told.log_tail.clear();
+    if (told.error.size() > kHelloErrorBytesMax) told.error.resize(kHelloErrorBytesMax);
+  }
+  return out;
+}
+
+void WorkerState::report(wire::FromWorker message) {
+  if (reports_.size() >= kReportsMax && !joined_) reports_.take_back(is_repeated);
+  if (reports_.size() >= kReportsMax && is_repeated(message)) {
+    note("too many reports wait for the coordinator; one that is told again is dropped");
+    return;
+  }
+  const auto* part = std::get_if<wire::CheckpointPart>(&message);
+  if (part != nullptr && !joined_) drop_old_parts(part->process);
+  const std::string lost = part == nullptr
+                               ? "an end"
+                               : "the part of step " + std::to_string(part->step) + " of job " +
+                                     to_string(part->job) + ", which cannot be committed";
+  if (!reports_.push(std::move(message))) {
+    note("too much waits for the coordinator, and " + lost + ", is lost");
+  }
+}
+
+void WorkerState::drop_old_parts(ProcessId process) {
+  const auto is_part = [&](const wire::FromWorker& message) {
+    const auto* part = std::get_if<wire::CheckpointPart>(&message);
+    return part != nullptr && part->process == process;
+  };
+  const auto& waiting = reports_.unacknowledged();
+  const auto count = std::count_if(waiting.begin(), waiting.end(),
+                                   [&](const auto& entry) { return is_part(entry.message); });
+  auto too_many = static_cast<std::ptrdiff_t>(count) + 1 - static_cast<std::ptrdiff_t>(kPartsMax);
+  if (too_many <= 0) return;
+  note("process " + to_string(process) +
+       " has saved again while the coordinator is away; its "
+       "oldest part is given up");
+  reports_.take_back(
+      [&](const wire::FromWorker& message) { return is_part(message) && too_many-- > 0; });
 }
 
 }  // namespace tutti::worker

@@ -128,11 +128,7 @@ void WorkerState::on_input(const Connected&) {
   hello.greeting = ++greeting_;
   hello.processes = processes();
   hello.reports = reports_.size();
-  for (const auto& entry : reports_.unacknowledged()) {
-    if (const auto* exit = std::get_if<wire::RankExited>(&entry.message)) {
-      hello.exits.push_back(*exit);
-    }
-  }
+  hello.exits = exits_to_greet_with();
   emit(SendToCoordinator{.session = {}, .sequence = {}, .message = std::move(hello)});
   const Duration wait = std::min<Duration>(settings_.hello_wait * (1 << std::min(attempts_, 8U)),
                                            settings_.hello_wait_max);
@@ -157,6 +153,7 @@ void WorkerState::reconnect(std::string_view why) {
     note("looking for the coordinator again: " + std::string(why));
     const bool lasted = now_ - joined_at_ >= kLastingSession;
     short_sessions_ = lasted ? 0 : std::min(short_sessions_ + 1, kShortSessionsMax);
+    reports_.restart();  // all of them will be sent again
   }
   joined_ = false;
   session_ = {};
@@ -256,15 +253,6 @@ void WorkerState::flush() {
         .session = session_, .sequence = entry.sequence, .message = std::move(entry.message)});
   }
   for (ReadSpool& read : spools_.due(now_)) emit(std::move(read));
-}
-
-void WorkerState::report(wire::FromWorker message) {
-  const bool exit = std::holds_alternative<wire::RankExited>(message);
-  if (reports_.size() >= kReportsMax && !exit) {
-    note("too many reports wait for the coordinator; one is dropped");
-    return;
-  }
-  if (!reports_.push(std::move(message))) note("too many exits wait for the coordinator");
 }
 
 // Processes

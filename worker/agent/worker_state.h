@@ -47,8 +47,16 @@ inline constexpr Duration kTickPeriod = std::chrono::milliseconds(50);
 inline constexpr std::size_t kEndedMax = 4096;
 // Programs that wait for a slot, a worker.
 inline constexpr std::size_t kQueuedMax = 1024;
-// Unacknowledged reports; above it only exits are taken, up to the queue's own limit.
+// Unacknowledged reports; above it only those are taken that no Hello repeats, up to the queue's
+// own limit.
 inline constexpr std::size_t kReportsMax = 3072;
+// Parts of checkpoints of one process that wait for a session, the newest: nobody has committed
+// those before them, and the job has gone on since.
+inline constexpr std::size_t kPartsMax = 4;
+// Of the ends that a Hello tells of, the logs' last lines in all, and each one's own words: a frame
+// takes 4 MiB, and a thousand programs may have failed meanwhile.
+inline constexpr std::size_t kHelloTailBytesMax = std::size_t{1} << 20;
+inline constexpr std::size_t kHelloErrorBytesMax = 256;
 // One step record; longer ones are dropped with a note.
 inline constexpr std::size_t kStepLineBytesMax = std::size_t{64} << 10;
 
@@ -165,7 +173,9 @@ class WorkerState {
   void tick_processes();
   void tick_stop();
   void flush();
+  std::vector<wire::RankExited> exits_to_greet_with() const;
   void report(wire::FromWorker message);
+  void drop_old_parts(ProcessId process);
   void report_exit(Process& process, wire::RankExited exit);
   void blame(const Process& process, wire::RankExited& exit) const;
   void remember_ended(ProcessId id);

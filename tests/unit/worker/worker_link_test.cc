@@ -1,5 +1,6 @@
 #include <catch2/catch.hpp>
 
+#include "protocol/wire/link.h"
 #include "tests/unit/worker/worker_fixture.h"
 
 using namespace tutti;
@@ -247,4 +248,77 @@ TEST_CASE("worker: that it was not restarted is said with the next heartbeat, on
   const auto second = sent<wire::Heartbeat>(worker.after(600ms));
   REQUIRE(second.size() == 1);
   CHECK(second[0].restart_refused.empty());
+}
+
+TEST_CASE("worker: a Hello fits a frame, also where a thousand programs have failed meanwhile") {
+  WorkerSettings with = settings();
+  constexpr std::uint64_t kPrograms = 1500;
+  with.hello.slots = kPrograms;
+  Worker worker(with);
+  worker.join();
+  for (std::uint64_t id = 1; id <= kPrograms; ++id) {
+    wire::StartRank order = start_rank(id);
+    order.kind = "run";
+    order.at_once = true;
+    order.stop_after_ms = 0;
+    worker.order(order);
+    worker.on(ProcessStarted{.process = ProcessId{id}, .pid = 40});
+  }
+  worker.lose_link();
+  for (std::uint64_t id = 1; id <= kPrograms; ++id) {
+    ProcessExited exit = exited(id, 1);
+    exit.log_tail = std::string(4096, 'x');
+    worker.on(exit);
+  }
+  const auto hello = sent<wire::Hello>(worker.on(Connected{}));
+  REQUIRE(hello.size() == 1);
+  REQUIRE(hello[0].exits.size() == kPrograms);
+  CHECK(hello[0].exits.front().log_tail.size() == 4096);
+  CHECK(hello[0].exits.back().log_tail.empty());
+  CHECK(wire::encode_frame<wire::FromWorker>(hello[0]).ok());
+}
+
+TEST_CASE("worker: of parts saved while the coordinator is away the newest wait, ends all do") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  worker.order(start_rank(2));
+  worker.lose_link();
+  const auto part = [](std::uint64_t process, std::uint64_t step) {
+    wire::CheckpointPart out;
+    out.job = JobId{7};
+    out.generation = Generation{1};
+    out.process = ProcessId{process};
+    out.step = step;
+    return RankSpoke{.process = ProcessId{process}, .message = out};
+  };
+  for (std::uint64_t step = 1; step <= 5000; ++step) {
+    worker.on(part(1, step));
+    if (step % 1000 == 0) worker.on(part(2, step));
+  }
+  worker.on(exited(2, 3));
+  const auto reports = sent<wire::CheckpointPart>(worker.join());
+  std::vector<std::uint64_t> first;
+  std::vector<std::uint64_t> second;
+  for (const wire::CheckpointPart& each : reports) {
+    (each.process == ProcessId{1} ? first : second).push_back(each.step);
+  }
+  CHECK(first == std::vector<std::uint64_t>{4997, 4998, 4999, 5000});
+  CHECK(second == std::vector<std::uint64_t>{2000, 3000, 4000, 5000});
+  CHECK(worker.state.unacknowledged() == 9);
+}
+
+TEST_CASE("worker: with very many reports waiting, what a Hello repeats is left out first") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  for (std::uint64_t i = 0; i < kReportsMax + 10; ++i) {
+    worker.on(RankSpoke{.process = ProcessId{1}, .message = rank_ready(1)});
+  }
+  CHECK(worker.state.unacknowledged() == kReportsMax);
+  wire::CheckpointPart part;
+  part.job = JobId{7};
+  part.process = ProcessId{1};
+  worker.on(RankSpoke{.process = ProcessId{1}, .message = part});
+  CHECK(worker.state.unacknowledged() == kReportsMax + 1);
 }
