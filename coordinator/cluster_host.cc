@@ -79,7 +79,18 @@ Result<> ClusterHost::open(const ClusterHostOptions& options, ClusterSettings se
   for (const Fact& fact : past->facts) state_->replay(fact);
   take(state_->begin(monotonic_now(), wall_now(), past->last_event));
   expire_tokens();
+  sweep();
+  measure_lag();
   return {};
+}
+
+// Folders of jobs that were forgotten, and whose records a crash kept from being removed. Numbers
+// that the journal has not come to (it was put back) are left alone.
+void ClusterHost::sweep() {
+  std::vector<JobId> forgotten = links_.stores->jobs_on_disk();
+  std::erase_if(forgotten,
+                [&](JobId job) { return job >= state_->next_job() || state_->knows(job); });
+  if (!forgotten.empty()) links_.stores->forget_all(std::move(forgotten));
 }
 
 Result<> ClusterHost::listen(const ClusterHostOptions& options) {

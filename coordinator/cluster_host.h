@@ -128,6 +128,7 @@ class ClusterHost {
     Instant since;
   };
 
+  void sweep();
   Result<> listen(const ClusterHostOptions& options);
   void note_changes(const std::vector<Effect>& effects);
   void note_own_changes(const Decision& decision);

@@ -252,7 +252,8 @@ struct JobChanged {
   bool operator==(const JobChanged&) const = default;
 };
 
-// The job left the history: its stored logs and step records can be removed (never its folder).
+// The job left the history: its stored logs and step records can be removed, and its folder if it
+// is empty.
 struct ForgetJob {
   JobId job;
   std::uint32_t tasks = 0;  // of an array: the jobs after it, too

@@ -417,6 +417,8 @@ bool ClusterState::knows(JobId job) const {
   return find_job(job) != nullptr || array_of(parts_->desk, job) != nullptr;
 }
 
+JobId ClusterState::next_job() const { return parts_->desk.durable.next_job(); }
+
 std::vector<JobSummary> ClusterState::jobs() const { return jobs(JobFilter{}).jobs; }
 
 JobPage ClusterState::jobs(const JobFilter& filter) const {

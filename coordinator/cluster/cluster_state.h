@@ -11,7 +11,8 @@
 // Start: `ClusterState state(settings); state.restore(snapshot); state.replay(fact)...;
 // state.begin(...)`. From `begin` on, nobody is lost for one lease.
 //
-// Threads: one at a time. Limits: kQueuedJobsMax, kEndedJobsMax, kWorkersMax and those in desk.h.
+// Threads: one at a time. Limits: kQueuedJobsMax, kEndedJobsMax, kEndedTasksMax, kWorkersMax and
+// those in desk.h.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,9 @@ inline constexpr std::size_t kQueuedJobsMax = 200'000;
 // Tasks of arrays that have not had their turn, of all arrays together: a byte each.
 inline constexpr std::size_t kQueuedTasksMax = 10'000'000;
 inline constexpr std::size_t kEndedJobsMax = 10'000;
+// Tasks of the arrays among them: a byte each, and some hundred of one that did not end well. The
+// newest array is kept whatever it has.
+inline constexpr std::uint64_t kEndedTasksMax = 200'000;
 inline constexpr std::size_t kWorkersMax = 10'000;
 inline constexpr std::size_t kRanksMax = 1'024;
 
@@ -69,6 +73,7 @@ struct ClusterSettings {
   Duration grow_after = std::chrono::seconds(30);
   scheduler::Quotas quotas = {};
   std::size_t ended_jobs_max = kEndedJobsMax;
+  std::uint64_t ended_tasks_max = kEndedTasksMax;
 };
 
 class ClusterState {
@@ -103,6 +108,7 @@ class ClusterState {
   // Whether the job's logs and records are wanted: it is remembered, or is a task of an array that
   // is.
   bool knows(JobId job) const;
+  JobId next_job() const;  // smaller ones were given out
   // Of the job or task; empty: it is not known.
   std::string owner_of(JobId job) const;
   std::vector<JobSummary> jobs() const;  // by id; tasks are in their array's detail

@@ -36,11 +36,12 @@ void Durable::restore(const Snapshot& snapshot) {
   of_worker_.clear();
   draining_.clear();
   ended_.clear();
+  ended_tasks_ = 0;
   old_keys_.clear();
   old_key_.clear();
   usage_.clear();
   for (const JobRecord& job : snapshot.jobs) {
-    if (is_terminal(job.state) && !job.array) ended_.insert(job.job);
+    if (is_terminal(job.state) && !job.array) note_ended(job);
     if (!job.key.empty()) keys_[{job.owner, job.key}] = job.job;
     JobRecord& kept = jobs_.emplace(job.job, job).first->second;
     // Written by a version that did not count what a job had run.
@@ -127,14 +128,18 @@ void Durable::move(JobRecord& job, JobState to) {
 }
 
 void Durable::leave_gang(const ProcessRecord& process) {
-  const auto at = jobs_.find(process.job);
-  if (at == jobs_.end()) return;
-  std::replace(at->second.members.begin(), at->second.members.end(), process.process, ProcessId{});
+  JobRecord* const job = find_job(process.job);
+  if (job == nullptr) return;
+  std::replace(job->members.begin(), job->members.end(), process.process, ProcessId{});
+}
+
+void Durable::note_ended(const JobRecord& job) {
+  if (ended_.insert(job.job).second) ended_tasks_ += job.terms.array_count;
 }
 
 void Durable::remove_job(JobId id) {
   const JobRecord& job = job_of(id);
-  ended_.erase(id);
+  if (ended_.erase(id) != 0) ended_tasks_ -= job.terms.array_count;
   const auto key = keys_.find({job.owner, job.key});
   if (key != keys_.end() && key->second == id) keys_.erase(key);
   jobs_.erase(id);
@@ -435,7 +440,7 @@ void Durable::on(const JobSettled& fact) {
   job.homes.clear();
   job.dependencies.clear();
   cancel_waiting(job);
-  if (!job.array) ended_.insert(job.job);
+  if (!job.array) note_ended(job);
 }
 
 void Durable::on(const JobForgotten& fact) {

@@ -58,6 +58,7 @@ class Durable {
   const std::map<std::string, WorkerRecord, std::less<>>& workers() const { return workers_; }
   // Ended jobs, but tasks, whose array remembers them.
   const std::set<JobId>& ended() const { return ended_; }
+  std::uint64_t ended_tasks() const { return ended_tasks_; }  // of the arrays among them
   const std::map<std::string, UsageRecord>& usage() const { return usage_; }
   JobId next_job() const { return JobId{next_job_}; }
   ProcessId next_process() const { return ProcessId{next_process_}; }
@@ -118,6 +119,7 @@ class Durable {
   void add_process(const JobRecord& job, Generation generation, std::uint32_t rank,
                    const Placement& place);
   void leave_gang(const ProcessRecord& process);
+  void note_ended(const JobRecord& job);
   void remove_job(JobId id);
   void fold_task(const JobRecord& task);
   void cancel_waiting(JobRecord& array);
@@ -136,6 +138,7 @@ class Durable {
   std::map<OwnKey, JobId> keys_;
   std::map<JobId, std::set<ProcessId>> of_job_;
   std::set<JobId> ended_;
+  std::uint64_t ended_tasks_ = 0;
   std::deque<KeyRecord> old_keys_;
   std::uint64_t keys_dropped_early_ = 0;
   std::map<OwnKey, KeyRecord> old_key_;

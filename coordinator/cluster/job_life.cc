@@ -304,6 +304,14 @@ EventKind end_event(JobState state) {
   return state == JobState::failed ? EventKind::failed : EventKind::cancelled;
 }
 
+void forget_oldest(Desk& desk) {
+  const JobId forgotten = *desk.durable.ended().begin();
+  const std::uint32_t tasks = desk.job(forgotten).terms.array_count;
+  desk.record(JobForgotten{.job = forgotten});
+  desk.touched.erase(forgotten);
+  desk.effect(ForgetJob{.job = forgotten, .tasks = tasks});
+}
+
 // Says what the end was, and bounds the history.
 void say_ended(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
@@ -317,12 +325,13 @@ void say_ended(Desk& desk, JobId id) {
   // It may have been its turn, and others waited behind it.
   desk.capacity_changed();
   if (desk.job(id).array) return fold_task(desk, id);
-  if (desk.durable.ended().size() <= desk.settings.ended_jobs_max) return;
-  const JobId forgotten = *desk.durable.ended().begin();
-  const std::uint32_t tasks = desk.job(forgotten).terms.array_count;
-  desk.record(JobForgotten{.job = forgotten});
-  desk.touched.erase(forgotten);
-  desk.effect(ForgetJob{.job = forgotten, .tasks = tasks});
+  // The newest stays, however many tasks it had.
+  const auto too_many = [&] {
+    const std::size_t jobs = desk.durable.ended().size();
+    return jobs > desk.settings.ended_jobs_max ||
+           (jobs > 1 && desk.durable.ended_tasks() > desk.settings.ended_tasks_max);
+  };
+  while (too_many()) forget_oldest(desk);
 }
 
 // Processes of a stopping job that a worker in session neither has nor was told to start: they were

@@ -28,8 +28,26 @@ Result<AppendFile> AppendFile::open(const std::filesystem::path& path) {
   return AppendFile(std::move(file), path, static_cast<std::uint64_t>(status.st_size));
 }
 
+void AppendFile::rest() const {
+  if (!dirty_ && !failed_) file_.reset();
+}
+
+Result<> AppendFile::wake() const {
+  if (file_) return {};
+  FileDescriptor file(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  if (!file) return errno_error("cannot open " + path_.string(), errno);
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) return errno_error("cannot read " + path_.string(), errno);
+  if (static_cast<std::uint64_t>(status.st_size) != size_) {
+    return Error{ErrorCode::corrupt, path_.string() + " was changed by somebody else"};
+  }
+  file_ = std::move(file);
+  return {};
+}
+
 Result<> AppendFile::append(std::string_view bytes) {
   if (failed_) return Error{ErrorCode::unavailable, "a sync of " + path_.string() + " failed"};
+  if (Result<> awake = wake(); !awake) return awake;
   std::uint64_t at = size_;
   while (!bytes.empty()) {
     const ssize_t count = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
@@ -65,6 +83,7 @@ Result<> AppendFile::sync() {
 }
 
 Result<> AppendFile::cut(std::uint64_t bytes) {
+  if (Result<> awake = wake(); !awake) return awake;
   if (::ftruncate(file_.get(), static_cast<off_t>(bytes)) != 0)
     return errno_error("cannot cut " + path_.string(), errno);
   size_ = bytes;
@@ -74,6 +93,7 @@ Result<> AppendFile::cut(std::uint64_t bytes) {
 }
 
 Result<std::string> AppendFile::read(std::uint64_t offset, std::size_t bytes_max) const {
+  if (Result<> awake = wake(); !awake) return awake.error();
   std::string out(bytes_max, '\0');
   std::size_t got = 0;
   while (got < bytes_max) {

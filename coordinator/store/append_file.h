@@ -4,6 +4,7 @@
 // was. After a failed sync the system takes what it did not write for clean, and the next sync
 // would speak of nothing: so everything since the last good one is cut off, and this file takes no
 // more. Whoever keeps something about the content reads it again from a file that is opened anew.
+// One that rests holds no descriptor; it is opened again by whatever it is asked next.
 // Errors: those of the file, with its path.
 #pragma once
 
@@ -31,11 +32,16 @@ class AppendFile {
 
   std::uint64_t size() const { return size_; }
 
+  // Nothing happens to one that has something to sync.
+  void rest() const;
+
  private:
   AppendFile(FileDescriptor file, std::filesystem::path path, std::uint64_t size)
       : file_(std::move(file)), path_(std::move(path)), size_(size) {}
 
-  FileDescriptor file_;
+  Result<> wake() const;
+
+  mutable FileDescriptor file_;
   std::filesystem::path path_;
   std::uint64_t size_ = 0;
   std::uint64_t synced_ = 0;  // of it; what was there at open() is not known to be

@@ -1,6 +1,8 @@
 #include "coordinator/store/job_stores.h"
 
 #include <algorithm>
+#include <charconv>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -29,9 +31,10 @@ std::filesystem::path JobStores::folder_of(JobId job) const {
 
 Result<JobStores::Records*> JobStores::open(JobId job, Missing missing) {
   if (const auto found = open_.find(job); found != open_.end()) {
-    used_.remove(job);
-    used_.push_front(job);
-    return found->second.get();
+    Records& records = *found->second;
+    used_.splice(used_.begin(), used_, records.place);
+    if (std::exchange(records.rests, false)) resting_steps_ -= records.steps.count();
+    return &records;
   }
   const std::filesystem::path folder = folder_of(job);
   std::error_code failed;
@@ -41,6 +44,7 @@ Result<JobStores::Records*> JobStores::open(JobId job, Missing missing) {
     std::filesystem::create_directories(folder, failed);
     if (failed) return errno_error("cannot make " + folder.string(), failed.value());
   }
+  ++scans_;
   Result<LogStore> log = LogStore::open(folder);
   if (!log) return log.error();
   Result<StepStore> steps = StepStore::open(folder);
@@ -48,18 +52,31 @@ Result<JobStores::Records*> JobStores::open(JobId job, Missing missing) {
   auto& slot = open_[job];
   slot = std::make_unique<Records>(Records{*std::move(log), *std::move(steps)});
   used_.push_front(job);
+  slot->place = used_.begin();
   return slot.get();
 }
 
 void JobStores::close(JobId job) {
-  open_.erase(job);
-  used_.remove(job);
+  const auto found = open_.find(job);
+  if (found == open_.end()) return;
+  if (found->second->rests) resting_steps_ -= found->second->steps.count();
+  used_.erase(found->second->place);
+  open_.erase(found);
 }
 
+// Those that were used since the last time are in front of those that rest.
 void JobStores::trim() {
-  while (open_.size() > kOpenJobsMax) {
-    open_.erase(used_.back());
-    used_.pop_back();
+  if (open_.size() <= kOpenJobsMax) return;
+  for (auto at = std::next(used_.begin(), kOpenJobsMax); at != used_.end(); ++at) {
+    Records& records = *open_.at(*at);
+    if (std::exchange(records.rests, true)) break;
+    records.log.rest();
+    records.steps.rest();
+    resting_steps_ += records.steps.count();
+  }
+  while (open_.size() > kKnownJobsMax ||
+         (open_.size() > kOpenJobsMax && resting_steps_ > kKnownStepsMax)) {
+    close(used_.back());
   }
 }
 
@@ -74,21 +91,23 @@ Result<> JobStores::store(wire::SpoolData data, Done done) {
   return {};
 }
 
-Result<StoreOutcome> JobStores::take(const wire::SpoolData& data) {
+JobStores::Taken JobStores::take(const wire::SpoolData& data) {
   const Result<Records*> records = open(data.job, Missing::make);
-  if (!records) return records.error();
+  if (!records) return {.outcome = records.error()};
   StoreOutcome outcome;
   outcome.ack.process = data.process;
   outcome.ack.stream = data.stream;
+  bool known = false;
   if (data.stream == wire::Stream::log) {
     const Result<SpoolTaken> taken = (*records)->log.append(data);
-    if (!taken) return taken.error();
+    if (!taken) return {.outcome = taken.error()};
     outcome.ack.offset = taken->offset;
     outcome.ack.end = taken->end;
+    known = taken->known;
   } else {
     Result<StepsTaken> taken =
         (*records)->steps.append(data.bytes, {.process = data.process, .rank = data.rank});
-    if (!taken) return taken.error();
+    if (!taken) return {.outcome = taken.error()};
     // Records say themselves which step they are, so no offset needs to be remembered to keep each
     // once.
     outcome.ack.offset = data.offset + data.bytes.size();
@@ -99,7 +118,24 @@ Result<StoreOutcome> JobStores::take(const wire::SpoolData& data) {
       figures_[data.job] = (*records)->steps.figures();
     }
   }
-  return outcome;
+  const bool log_ended = (*records)->log.has_ended(data.process);
+  return {.outcome = std::move(outcome), .log_ended = log_ended, .known = known};
+}
+
+// A process is forgotten with the end of its second stream: one that is sent again must not bring
+// it back.
+void JobStores::note_end(const wire::SpoolData& data, const Taken& taken) {
+  const std::lock_guard lock(streams_guard_);
+  const auto of_job = streams_.find(data.job);
+  const bool expected = of_job != streams_.end() && of_job->second.contains(data.process);
+  if (!expected && taken.known) return;
+  std::map<ProcessId, Ended>& processes = streams_[data.job];
+  Ended& ended = processes[data.process];
+  ended.log = ended.log || taken.log_ended;
+  ended.steps = ended.steps || data.stream == wire::Stream::steps;
+  if (!ended.log || !ended.steps) return;
+  processes.erase(data.process);
+  if (processes.empty()) streams_.erase(data.job);
 }
 
 void JobStores::flush() {
@@ -108,10 +144,10 @@ void JobStores::flush() {
     const std::lock_guard lock(pending_guard_);
     batch.swap(pending_);
   }
-  std::vector<Result<StoreOutcome>> outcomes;
+  std::vector<Taken> all;
   std::map<JobId, Result<>> synced;
   for (const Pending& pending : batch) {
-    outcomes.push_back(take(pending.data));
+    all.push_back(take(pending.data));
     synced.emplace(pending.data.job, Result<>{});
   }
   for (auto& [job, result] : synced) {
@@ -128,13 +164,10 @@ void JobStores::flush() {
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const wire::SpoolData& data = batch[i].data;
     const Result<>& sync = synced.at(data.job);
-    if (outcomes[i] && !sync) outcomes[i] = sync.error();
-    if (outcomes[i] && outcomes[i]->ack.end) {
-      const std::lock_guard lock(streams_guard_);
-      Ended& ended = streams_[data.job][data.process];
-      (data.stream == wire::Stream::log ? ended.log : ended.steps) = true;
-    }
-    batch[i].done(std::move(outcomes[i]));
+    Result<StoreOutcome>& outcome = all[i].outcome;
+    if (outcome && !sync) outcome = sync.error();
+    if (outcome && outcome->ack.end) note_end(data, all[i]);
+    batch[i].done(std::move(outcome));
   }
   for (const auto& [job, result] : synced) notices_.publish(job);
   trim();  // not before: what is closed here has been synced
@@ -157,8 +190,31 @@ void JobStores::expect_nothing(JobId job, ProcessId process) {
 
 void JobStores::forget(JobId first, std::uint32_t more) {
   static_cast<void>(host_.tell([this, first, more] {
+    // Folders of tasks lie in that of their array.
+    std::error_code stays;
+    for (std::uint32_t task = 0; task < more; ++task) {
+      std::filesystem::remove(jobs_ / to_string(first) / std::to_string(task), stays);
+    }
     for (std::uint64_t job = first.value; job <= first.value + more; ++job) remove(JobId{job});
   }));
+}
+
+void JobStores::forget_all(std::vector<JobId> jobs) {
+  static_cast<void>(host_.tell([this, jobs = std::move(jobs)] {
+    for (const JobId job : jobs) remove(job);
+  }));
+}
+
+std::vector<JobId> JobStores::jobs_on_disk() const {
+  std::vector<JobId> out;
+  std::error_code failed;
+  for (const auto& entry : std::filesystem::directory_iterator(jobs_, failed)) {
+    const std::string name = entry.path().filename().string();
+    std::uint64_t id = 0;
+    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
+    if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) out.emplace_back(id);
+  }
+  return out;
 }
 
 void JobStores::remove(JobId job) {
@@ -175,7 +231,11 @@ void JobStores::remove(JobId job) {
   std::filesystem::remove_all(folder_of(job), failed);
   if (failed)
     TUTTI_LOG_WARNING("stores", "cannot remove {}: {}", folder_of(job).string(), failed.message());
-  notices_.forget(job);
+  // What its ranks or programs left stays.
+  const std::filesystem::path own = jobs_ / to_string(job);
+  std::filesystem::remove(own / "checkpoints", failed);
+  std::filesystem::remove(own, failed);
+  notices_.publish(job);
 }
 
 Result<LogPage> JobStores::read_log(JobId job, std::uint64_t after,
@@ -198,6 +258,11 @@ Result<StepsRead> JobStores::read_steps(JobId job, std::uint64_t after) {
 std::map<JobId, StepFigures> JobStores::figures() const {
   const std::lock_guard lock(figures_guard_);
   return figures_;
+}
+
+std::size_t JobStores::jobs_with_streams() const {
+  const std::lock_guard lock(streams_guard_);
+  return streams_.size();
 }
 
 bool JobStores::streams_ended(JobId job) {

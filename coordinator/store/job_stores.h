@@ -1,15 +1,19 @@
 // The logs and step records of all jobs: an actor that stores what workers send and outlives them.
 //
 //   <jobs>/ID/records/   the stores of one job (log_store.h, step_store.h)
+//   <jobs>/ID/...        what its ranks and programs left there, which is theirs: of a job that is
+//                        forgotten only records and empty folders are removed
 //
 // Storing is slow (it ends with a sync), so it has a strand of its own; everything that has come in
 // by the time a turn begins is synced together. Answers go back by callback, on this actor's
 // strand.
 //
-// Threads: as said at each function. Limits: kOpenJobsMax jobs have files open at a time;
-// kPendingMax chunks wait.
+// Threads: as said at each function. Limits: kOpenJobsMax jobs have files open at a time; of
+// kKnownJobsMax, what their files hold is known without reading them, as long as their step records
+// are kKnownStepsMax in all beside those of the open ones; kPendingMax chunks wait.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -39,6 +43,8 @@ struct StoreOutcome {
 class JobStores {
  public:
   static constexpr std::size_t kOpenJobsMax = 128;
+  static constexpr std::size_t kKnownJobsMax = 4096;
+  static constexpr std::size_t kKnownStepsMax = 200'000;
   static constexpr std::size_t kPendingMax = 4096;
   using Done = std::function<void(Result<StoreOutcome>)>;
 
@@ -59,8 +65,12 @@ class JobStores {
   // Any thread. The process has ended without a word: no stream of it will come.
   void expect_nothing(JobId job, ProcessId process);
 
-  // Any thread. Removes the job's records.
+  // Any thread. Removes the records of the job and of so many tasks after it, and its folders as
+  // far as they are empty.
   void forget(JobId first, std::uint32_t more = 0);
+  void forget_all(std::vector<JobId> jobs);
+  // Jobs that have a folder here.
+  std::vector<JobId> jobs_on_disk() const;
 
   // Errors: not_found if nothing was ever stored; invalid_argument for a position that was never
   // given out.
@@ -73,10 +83,17 @@ class JobStores {
   // Whether all streams of all processes that are known have ended.
   bool streams_ended(JobId job);
 
+  // Any thread. How many jobs have streams that have not ended.
+  std::size_t jobs_with_streams() const;
+  // Any thread. How often a job's files were read to know what is in them.
+  std::uint64_t scans() const { return scans_; }
+
  private:
   struct Records {
     LogStore log;
     StepStore steps;
+    std::list<JobId>::iterator place = {};  // in used_
+    bool rests = false;                     // it has no file open
   };
   struct Pending {
     wire::SpoolData data;
@@ -86,6 +103,11 @@ class JobStores {
     bool log = false;
     bool steps = false;
   };
+  struct Taken {
+    Result<StoreOutcome> outcome;
+    bool log_ended = false;  // that of its process
+    bool known = false;      // nothing of it is new
+  };
   enum class Missing { make, refuse };
 
   Result<Records*> open(JobId job, Missing missing);
@@ -94,7 +116,8 @@ class JobStores {
   void trim();
   void remove(JobId job);
   void flush();
-  Result<StoreOutcome> take(const wire::SpoolData& data);
+  Taken take(const wire::SpoolData& data);
+  void note_end(const wire::SpoolData& data, const Taken& taken);
   std::filesystem::path folder_of(JobId job) const;
 
   actor::ActorHost host_;
@@ -108,9 +131,12 @@ class JobStores {
 
   // On the strand.
   std::map<JobId, std::unique_ptr<Records>> open_;
-  std::list<JobId> used_;  // most recently used first
+  std::list<JobId> used_;          // most recently used first: those that rest are behind
+  std::size_t resting_steps_ = 0;  // records of those
+  std::atomic<std::uint64_t> scans_ = 0;
 
-  std::mutex streams_guard_;
+  // Of processes whose streams have not both ended.
+  mutable std::mutex streams_guard_;
   std::map<JobId, std::map<ProcessId, Ended>> streams_;
 };
 

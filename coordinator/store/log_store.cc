@@ -142,7 +142,7 @@ Result<SpoolTaken> LogStore::append(const wire::SpoolData& data) {
   const std::uint64_t have = known == received_.end() ? 0 : known->second;
   const std::uint64_t data_end = data.offset + data.bytes.size();
   const bool ended = known != received_.end() && !open_processes_.contains(data.process);
-  if (data_end <= have && !(data.end && !ended)) return SpoolTaken{have, ended};
+  if (data_end <= have && !(data.end && !ended)) return SpoolTaken{have, ended, true};
   std::string_view bytes = data.bytes;
   std::uint64_t offset = data.offset;
   if (offset < have) {
@@ -174,7 +174,7 @@ Result<SpoolTaken> LogStore::append(const wire::SpoolData& data) {
   } else {
     open_processes_.insert(data.process);
   }
-  return SpoolTaken{std::max(have, data_end), data.end};
+  return SpoolTaken{std::max(have, data_end), data.end, false};
 }
 
 Result<> LogStore::append_gap(const wire::SpoolData& data, std::uint64_t have) {

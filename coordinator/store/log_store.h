@@ -49,6 +49,7 @@ struct LogPage {
 struct SpoolTaken {
   std::uint64_t offset = 0;  // to acknowledge
   bool end = false;
+  bool known = false;  // nothing of it is new
 };
 
 class LogStore {
@@ -69,6 +70,11 @@ class LogStore {
 
   // Whether every process that ever sent something has sent its end.
   bool all_ended() const { return open_processes_.empty(); }
+  bool has_ended(ProcessId process) const {
+    return received_.contains(process) && !open_processes_.contains(process);
+  }
+  // Holds no descriptor until it is asked for something, if all is synced.
+  void rest() const { last_.rest(); }
   std::uint64_t end() const { return start_of_last_ + last_.size(); }
 
  private:

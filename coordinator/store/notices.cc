@@ -6,27 +6,25 @@ namespace tutti::coordinator {
 
 std::uint64_t Notices::version(JobId job) const {
   const std::lock_guard lock(guard_);
-  const auto found = topics_.find(job);
-  return found == topics_.end() ? 0 : found->second.version;
+  return versions_[place_of(job)];
 }
 
 void Notices::publish(JobId job) {
-  std::map<Ticket, std::function<void()>> woken;
+  std::unordered_map<JobId, Waiting>::node_type woken;
   {
     const std::lock_guard lock(guard_);
-    Topic& topic = topics_[job];
-    ++topic.version;
-    woken.swap(topic.waiting);
+    ++versions_[place_of(job)];
+    woken = waiting_.extract(job);
   }
-  for (const auto& [ticket, wake] : woken) wake();
+  if (woken.empty()) return;
+  for (const auto& [ticket, wake] : woken.mapped()) wake();
 }
 
 Notices::Ticket Notices::wait_beyond(JobId job, std::uint64_t seen, std::function<void()> wake) {
   {
     const std::lock_guard lock(guard_);
-    Topic& topic = topics_[job];
-    if (topic.version == seen) {
-      topic.waiting.emplace(++last_ticket_, std::move(wake));
+    if (versions_[place_of(job)] == seen) {
+      waiting_[job].emplace(++last_ticket_, std::move(wake));
       return last_ticket_;
     }
   }
@@ -36,18 +34,15 @@ Notices::Ticket Notices::wait_beyond(JobId job, std::uint64_t seen, std::functio
 
 void Notices::cancel(JobId job, Ticket ticket) {
   const std::lock_guard lock(guard_);
-  if (const auto found = topics_.find(job); found != topics_.end())
-    found->second.waiting.erase(ticket);
+  const auto found = waiting_.find(job);
+  if (found == waiting_.end()) return;
+  found->second.erase(ticket);
+  if (found->second.empty()) waiting_.erase(found);
 }
 
-void Notices::forget(JobId job) {
-  std::unordered_map<JobId, Topic>::node_type gone;
-  {
-    const std::lock_guard lock(guard_);
-    gone = topics_.extract(job);
-  }
-  if (gone.empty()) return;
-  for (const auto& [ticket, wake] : gone.mapped().waiting) wake();
+std::size_t Notices::awaited() const {
+  const std::lock_guard lock(guard_);
+  return waiting_.size();
 }
 
 }  // namespace tutti::coordinator

@@ -73,6 +73,8 @@ class StepStore {
   // Whole lines. Not durable before sync. Lines that are no step records are left out.
   Result<StepsTaken> append(std::string_view lines, StepReporter from = {});
   Result<> sync() { return file_.sync(); }
+  // Holds no descriptor until it is asked for something, if all is synced.
+  void rest() const { file_.rest(); }
 
   // Records of steps above `after`, at most `count_max`.
   Result<StepsRead> read(std::uint64_t after, std::size_t count_max, Instant now);

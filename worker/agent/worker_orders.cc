@@ -99,7 +99,8 @@ void WorkerState::refuse_start(const wire::StartRank& order, std::string_view re
                           .ordered = false,
                           .failure = wire::FailureClass::infrastructure,
                           .error = std::string(reason),
-                          .seen_unix_ms = 0});
+                          .seen_unix_ms = 0,
+                          .silent = knows_silence_});
 }
 
 void WorkerState::on_order(const wire::StartRank& order) {

@@ -58,6 +58,35 @@ JobState state_of(ClusterHost& cluster, JobId job) {
   return wait_for(state->get_future());
 }
 
+TEST_CASE("coordinator: what a crash left of forgotten jobs goes at the next start, no more") {
+  const test::TemporaryFolder folder;
+  const auto records = [&](const std::string& job) {
+    return folder.path() / "jobs" / job / "records";
+  };
+  {
+    test::RunningCoordinator coordinator(folder.path());
+    for (int i = 0; i < 2; ++i) {
+      const auto answer = coordinator.ask(
+          "POST", "/api/v1/jobs",
+          R"({"spec": "name: x\nkind: run\ncommand: ['true']\n", "file": "x", "key": ")" +
+              std::to_string(i) + "\"}");
+      REQUIRE(answer.status == 200);
+    }
+    CHECK(coordinator.end() == 0);
+  }
+  for (const char* job : {"0", "1", "2", "77"}) std::filesystem::create_directories(records(job));
+  {
+    test::RunningCoordinator coordinator(folder.path());
+    coordinator.ask("GET", "/api/v1/jobs/1/logs");  // which waits for its turn behind that
+    CHECK(coordinator.end() == 0);
+  }
+  CHECK_FALSE(std::filesystem::exists(folder.path() / "jobs" / "0"));
+  CHECK(std::filesystem::exists(records("1")));
+  CHECK(std::filesystem::exists(records("2")));
+  // The journal was put back to a time before it: it may be wanted yet.
+  CHECK(std::filesystem::exists(records("77")));
+}
+
 TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes on") {
   const test::TemporaryFolder folder;
   actor::Runtime runtime(2);

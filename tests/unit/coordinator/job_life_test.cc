@@ -414,6 +414,34 @@ TEST_CASE("cluster: the history of ended jobs is bounded") {
   CHECK(driver.state().jobs().front().job == JobId{3});
 }
 
+TEST_CASE("cluster: of ended arrays so many are kept as their tasks are few, and the newest") {
+  ClusterSettings settings = Driver::default_settings();
+  settings.ended_tasks_max = 10;
+  Driver driver(settings);
+  const auto end_array = [&](std::uint32_t count) {
+    spec::JobSpec spec = run_spec(1);
+    spec.array.count = count;
+    const JobId job = driver.submit(spec);
+    driver.on(CancelJob{.request = driver.next_request(), .job = job, .reason = {}});
+    return job;
+  };
+  const JobId first = end_array(4);
+  const JobId second = end_array(6);
+  CHECK(driver.state().knows(first));
+  const JobId third = end_array(5);
+  CHECK_FALSE(driver.state().knows(first));
+  CHECK_FALSE(driver.state().knows(JobId{first.value + 2}));
+  CHECK_FALSE(driver.state().knows(second));
+  CHECK(driver.state().knows(third));
+  const JobId large = end_array(50);
+  CHECK_FALSE(driver.state().knows(third));
+  CHECK(driver.state().knows(large));
+  driver.restart();
+  const JobId small = end_array(1);
+  CHECK_FALSE(driver.state().knows(large));
+  CHECK(driver.state().knows(small));
+}
+
 TEST_CASE("cluster: kinds that this version cannot run are refused at once") {
   Driver driver;
   spec::JobSpec spec = run_spec(1);
