@@ -38,6 +38,54 @@ def submit_to_first_instruction(options):
             ratio=median / driver.at(times, 0.5) if peer else None)
 
 
+FLAT = 1.1  # the largest size over the smallest, of what is meant to stand still
+
+
+def _resident_mib(pid):
+    for line in open(f"/proc/{pid}/status"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise KeyError("VmRSS")
+
+
+def ran(options):
+    """Memory of coordinator and worker while programs run by the 200,000: of arrays, some that print, and alone.
+
+    Ends with an error where either is not flat over the second half: by then the history is full.
+    """
+    blocks = 4 if options.quick else 20
+    silent, printing, alone = 7_500, 1_500, 1_000
+    folder = tempfile.mkdtemp(prefix="tutti-bench-")
+    cluster = driver.Cluster(options.bin, folder)
+    parts = {part: cluster.pid(part) for part in ("coordinator", "worker")}
+    memory = {part: [] for part in parts}
+    try:
+        began = time.monotonic()
+        for _ in range(blocks):
+            jobs = [cluster.submit(f"name: ran\nkind: run\ncommand: ['true']\narray: {{count: {silent}}}\n"),
+                    cluster.submit("name: says\nkind: run\ncommand: [echo, 'task ${index} was here']\n"
+                                   f"array: {{count: {printing}}}\n")]
+            jobs += [cluster.submit("name: alone\nkind: run\ncommand: ['true']\n") for _ in range(alone)]
+            for job in jobs:
+                cluster.finish(job)
+            for part, pid in parts.items():
+                memory[part].append(_resident_mib(pid))
+        rate = blocks * (silent + printing + alone) / (time.monotonic() - began)
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    ratios = {}
+    for part, sizes in memory.items():
+        half = sizes[len(sizes) // 2:]
+        ratios[part] = max(half) / min(half)
+        _report(f"{part}'s memory over {blocks * (silent + printing + alone):,} programs that ran, second half", "MiB",
+                half, peer=f"max/min {ratios[part]:.3f}; after the first {sizes[0]:.1f}, at the end {sizes[-1]:.1f}")
+    _report("programs run a second, of arrays and alone", "1/s", [rate])
+    grown = [part for part, ratio in ratios.items() if ratio > FLAT]
+    if grown and not options.quick:
+        raise SystemExit(f"bench: memory of the {grown[0]} is not flat: {ratios[grown[0]]:.3f} > {FLAT}")
+
+
 def array(options):
     """One submit of an array of `true`; its end is asked for every 20 ms."""
     tasks, repeats = (1_000, 1) if options.quick else (10_000, 3)
