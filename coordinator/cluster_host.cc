@@ -7,6 +7,7 @@
 #include <utility>
 #include <variant>
 
+#include "coordinator/cluster/durable.h"
 #include "protocol/base/clock.h"
 #include "protocol/base/log.h"
 #include "protocol/base/secret.h"
@@ -29,6 +30,9 @@ constexpr Duration kLedgerRetryMin = std::chrono::milliseconds(20);
 constexpr Duration kLedgerRetryMax = std::chrono::seconds(1);
 constexpr int kLedgerRest = 20;  // times a try's own duration
 constexpr std::size_t kSecretBytes = 32;
+constexpr std::uint64_t kSnapshotsPerTrim = 20;
+// How often the strand is asked how long a message waits for its turn.
+constexpr Duration kLagPeriod = std::chrono::seconds(1);
 
 Envelope envelope_of(Input input) {
   return {monotonic_now(), wall_now(), random_hex(kSecretBytes), std::move(input)};
@@ -270,15 +274,28 @@ void ClusterHost::write_snapshot() {
   if (!facts_.empty() && !ledger_failing_) flush();
   snapshot_due_ = false;
   if (closed_ || ledger_failing_ || !facts_.empty()) return;
-  const Result<> written = ledger_->write_snapshot(state_->snapshot());
+  const Instant begun = monotonic_now();
+  const Result<> written = ledger_->takes_changes() ? ledger_->write_changes(state_->changes())
+                                                    : ledger_->write_snapshot(state_->snapshot());
   if (written) {
+    state_->begin_changes();
     snapshots_.wrote();
     ++counters_.snapshots;
+    counters_.snapshot_seconds.observe(to_seconds(monotonic_now() - begun));
   } else {
     snapshots_.failed(monotonic_now());
     TUTTI_LOG_WARNING("coordinator", "no snapshot: {}", written.error().message);
   }
-  ::malloc_trim(0);  // the copy of a full history goes back to the system
+  // What was copied goes back to the system.
+  if (counters_.snapshots % kSnapshotsPerTrim == 0) ::malloc_trim(0);
+}
+
+// What waits behind others on the strand, of decisions, syncs, snapshots and answers to readers.
+void ClusterHost::measure_lag() {
+  host_.arm(kLagPeriod, [this, due = monotonic_now() + kLagPeriod] {
+    counters_.lag_seconds.observe(to_seconds(std::max(Duration::zero(), monotonic_now() - due)));
+    measure_lag();
+  });
 }
 
 void ClusterHost::rearm() {

@@ -75,6 +75,8 @@ struct HostCounters {
   std::uint64_t snapshots = 0;
   Histogram sync_seconds{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1};
   Histogram decision_seconds{0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.1};
+  Histogram snapshot_seconds{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3};
+  Histogram lag_seconds{0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3};
 };
 
 class ClusterHost {
@@ -149,6 +151,7 @@ class ClusterHost {
   void end_turn();
   bool append_pending();
   void write_snapshot();
+  void measure_lag();
   void perform_all(const std::vector<Effect>& effects);
   void rearm();
   void end_with(const Error& error);

@@ -30,19 +30,10 @@ std::string label_of(Enum value) {
 }
 
 void put_jobs(Exposition& out, const coordinator::ClusterState& state) {
-  const auto jobs = state.jobs();
-  std::map<std::pair<std::string, std::string>, std::uint64_t> by_kind;
-  std::int64_t oldest_ms = 0;
-  for (const auto& job : jobs) {
-    ++by_kind[{job.kind, label_of(job.state)}];
-    if (job.state == coordinator::JobState::queued &&
-        (oldest_ms == 0 || job.submitted_unix_ms < oldest_ms)) {
-      oldest_ms = job.submitted_unix_ms;
-    }
-  }
+  const std::int64_t oldest_ms = state.oldest_queued_unix_ms();
   out.family("tutti_jobs", MetricKind::gauge, "Jobs in the history, by kind and state.");
-  for (const auto& [key, count] : by_kind) {
-    out.sample({{"kind", key.first}, {"state", key.second}}, static_cast<double>(count));
+  for (const auto& [key, count] : state.job_counts()) {
+    out.sample({{"kind", key.first}, {"state", label_of(key.second)}}, static_cast<double>(count));
   }
   const auto age_ms = oldest_ms == 0 ? 0 : wall_now().unix_ms - oldest_ms;
   out.gauge("tutti_queue_age_seconds", static_cast<double>(std::max<std::int64_t>(0, age_ms)) / 1e3,
@@ -237,6 +228,12 @@ void put_ledger(Exposition& out, coordinator::ClusterHost& cluster) {
              "How long a transaction took, with its sync.");
   out.histogram({}, counters.sync_seconds);
   out.counter("tutti_ledger_snapshots_total", counters.snapshots, "Snapshots written.");
+  out.family("tutti_ledger_snapshot_seconds", MetricKind::histogram,
+             "How long a snapshot held up everything else.");
+  out.histogram({}, counters.snapshot_seconds);
+  out.family("tutti_cluster_lag_seconds", MetricKind::histogram,
+             "How late a timer of the strand came that all decisions share, once a second.");
+  out.histogram({}, counters.lag_seconds);
   out.gauge("tutti_ledger_failing", cluster.ledger_failing() ? 1 : 0,
             "1 while the ledger's disk takes nothing.");
   out.gauge("tutti_ledger_size_bytes", static_cast<double>(cluster.ledger().bytes()),

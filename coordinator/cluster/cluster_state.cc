@@ -264,6 +264,18 @@ bool ClusterState::has_lines() const { return !parts_->desk.board.lined_up.empty
 
 Snapshot ClusterState::snapshot() const { return parts_->desk.durable.snapshot(); }
 
+SnapshotChanges ClusterState::changes() const { return parts_->desk.durable.changes(); }
+
+void ClusterState::begin_changes() { parts_->desk.durable.begin_changes(); }
+
+const std::map<std::pair<std::string, JobState>, std::uint64_t>& ClusterState::job_counts() const {
+  return parts_->desk.durable.counts();
+}
+
+std::int64_t ClusterState::oldest_queued_unix_ms() const {
+  return parts_->desk.durable.oldest_queued_unix_ms();
+}
+
 Decision ClusterState::begin(Instant now, WallTime wall, std::uint64_t last_event_seq) {
   Desk& desk = parts_->desk;
   desk.now = now;

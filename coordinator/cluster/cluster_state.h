@@ -16,9 +16,12 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "coordinator/cluster/cluster_messages.h"
@@ -26,6 +29,8 @@
 #include "coordinator/scheduler/quotas.h"
 
 namespace tutti::coordinator {
+
+struct SnapshotChanges;  // durable.h
 
 inline constexpr std::size_t kQueuedJobsMax = 200'000;
 // Tasks of arrays that have not had their turn, of all arrays together: a byte each.
@@ -100,6 +105,12 @@ class ClusterState {
   bool has_lines() const;
 
   Snapshot snapshot() const;
+  // What a snapshot has to say anew since begin_changes() was called last, or since restore().
+  SnapshotChanges changes() const;
+  void begin_changes();
+  // For metrics: kept, not looked for.
+  const std::map<std::pair<std::string, JobState>, std::uint64_t>& job_counts() const;
+  std::int64_t oldest_queued_unix_ms() const;
 
   // Whether `peer` speaks in the session that is its worker's current one.
   bool owns_session(std::string_view peer, SessionId session) const;

@@ -40,12 +40,16 @@ void Durable::restore(const Snapshot& snapshot) {
   old_keys_.clear();
   old_key_.clear();
   usage_.clear();
+  std::set<JobId> amended;
   for (const JobRecord& job : snapshot.jobs) {
     if (is_terminal(job.state) && !job.array) note_ended(job);
     if (!job.key.empty()) keys_[{job.owner, job.key}] = job.job;
     JobRecord& kept = jobs_.emplace(job.job, job).first->second;
     // Written by a version that did not count what a job had run.
-    if (job.formed && job.running_unix_ms == 0) kept.running_unix_ms = job.started_unix_ms;
+    if (job.formed && job.running_unix_ms == 0) {
+      kept.running_unix_ms = job.started_unix_ms;
+      amended.insert(job.job);
+    }
   }
   for (const ProcessRecord& process : snapshot.processes) {
     processes_.emplace(process.process, process);
@@ -61,6 +65,9 @@ void Durable::restore(const Snapshot& snapshot) {
     old_key_[{key.owner, key.key}] = key;
   }
   for (const UsageRecord& usage : snapshot.usage) usage_.emplace(usage.owner, usage);
+  count_all();
+  begin_changes();
+  changed_.jobs = std::move(amended);
 }
 
 Snapshot Durable::snapshot() const {
@@ -80,6 +87,7 @@ Snapshot Durable::snapshot() const {
 
 void Durable::apply(const Fact& fact) {
   std::visit([this](const auto& each) { on(each); }, fact);
+  count_touched();
 }
 
 const JobRecord* Durable::job(JobId id) const {
@@ -109,15 +117,30 @@ const std::set<ProcessId>& Durable::processes_on(const std::string& worker) cons
   return at == of_worker_.end() ? none : at->second;
 }
 
-JobRecord& Durable::job_of(JobId id) {
+JobRecord* Durable::find_job(JobId id) {
   const auto at = jobs_.find(id);
-  TUTTI_ASSERT(at != jobs_.end());
-  return at->second;
+  if (at == jobs_.end()) return nullptr;
+  touch(at->second);
+  return &at->second;
+}
+
+JobRecord& Durable::job_of(JobId id) {
+  JobRecord* const job = find_job(id);
+  TUTTI_ASSERT(job != nullptr);
+  return *job;
+}
+
+WorkerRecord* Durable::find_worker(const std::string& name) {
+  const auto at = workers_.find(name);
+  if (at == workers_.end()) return nullptr;
+  changed_.workers.insert(name);
+  return &at->second;
 }
 
 ProcessRecord& Durable::process_of(ProcessId id) {
   const auto at = processes_.find(id);
   TUTTI_ASSERT(at != processes_.end());
+  changed_.processes.insert(id);
   return at->second;
 }
 
@@ -149,15 +172,16 @@ void Durable::remove_job(JobId id) {
 // -------------------------------------------------------------------------------------------
 
 void Durable::on(const WorkerJoined& fact) {
+  changed_.workers.insert(fact.worker.worker);
   workers_[fact.worker.worker] = fact.worker;
   if (!fact.worker.draining()) draining_.erase(fact.worker.worker);
 }
 
 void Durable::on(const WorkerLost& fact) {
-  const auto at = workers_.find(fact.worker);
-  TUTTI_ASSERT(at != workers_.end());
-  at->second.lost = true;
-  at->second.lost_unix_ms = fact.unix_ms;
+  WorkerRecord* const worker = find_worker(fact.worker);
+  TUTTI_ASSERT(worker != nullptr);
+  worker->lost = true;
+  worker->lost_unix_ms = fact.unix_ms;
   for (const ProcessId id : processes_on(fact.worker)) {
     ProcessRecord& process = process_of(id);
     if (process.lost) continue;
@@ -176,29 +200,30 @@ void Durable::on(const ProcessReturned& fact) {
 }
 
 void Durable::on(const NodeDraining& fact) {
-  const auto at = workers_.find(fact.worker);
-  TUTTI_ASSERT(at != workers_.end());
-  at->second.drain = fact.drain;
+  WorkerRecord* const worker = find_worker(fact.worker);
+  TUTTI_ASSERT(worker != nullptr);
+  worker->drain = fact.drain;
   draining_.insert(fact.worker);
 }
 
 void Durable::on(const NodeUndrained& fact) {
-  const auto at = workers_.find(fact.worker);
-  TUTTI_ASSERT(at != workers_.end());
-  at->second.drain = {};
-  if (!fact.keeps_blames) at->second.blames.clear();
+  WorkerRecord* const worker = find_worker(fact.worker);
+  TUTTI_ASSERT(worker != nullptr);
+  worker->drain = {};
+  if (!fact.keeps_blames) worker->blames.clear();
   draining_.erase(fact.worker);
 }
 
 void Durable::on(const NodeBlamed& fact) {
-  const auto at = workers_.find(fact.worker);
-  if (at == workers_.end()) return;
-  std::vector<NodeBlame>& blames = at->second.blames;
+  WorkerRecord* const worker = find_worker(fact.worker);
+  if (worker == nullptr) return;
+  std::vector<NodeBlame>& blames = worker->blames;
   if (blames.size() == kBlamesMax) blames.erase(blames.begin());
   blames.push_back(fact.blame);
 }
 
 void Durable::on(const WorkerForgotten& fact) {
+  changed_.workers.insert(fact.worker);
   workers_.erase(fact.worker);
   draining_.erase(fact.worker);
 }
@@ -222,6 +247,7 @@ void Durable::on(const JobSubmitted& fact) {
   job.tasks.states.assign(fact.terms.array_count, 'w');
   job.tasks.waiting = fact.terms.array_count;
   if (!job.key.empty()) keys_[{job.owner, job.key}] = job.job;
+  touch_new(job.job);
   TUTTI_ASSERT(jobs_.emplace(job.job, std::move(job)).second);
 }
 
@@ -284,16 +310,15 @@ void Durable::add_process(const JobRecord& job, Generation generation, std::uint
   process.lined_up = place.lined_up;
   of_job_[job.job].insert(place.process);
   of_worker_[place.worker].insert(place.process);
+  changed_.processes.insert(place.process);
   TUTTI_ASSERT(processes_.emplace(place.process, std::move(process)).second);
 }
 
 void Durable::on(const ProcessStarted& fact) {
   ProcessRecord& process = process_of(fact.process);
   process.pid = fact.pid;
-  const auto at = jobs_.find(process.job);
-  if (at != jobs_.end() && at->second.state == JobState::placed) {
-    move(at->second, JobState::starting);
-  }
+  JobRecord* const job = find_job(process.job);
+  if (job != nullptr && job->state == JobState::placed) move(*job, JobState::starting);
 }
 
 void Durable::on(const GroupOrdered& fact) {
@@ -475,9 +500,8 @@ void Durable::on(const ProcessStopOrdered& fact) {
 
 void Durable::on(const ProcessEnded& fact) {
   const ProcessRecord& process = process_of(fact.process);
-  const auto at = jobs_.find(process.job);
-  if (at != jobs_.end()) {
-    JobRecord& job = at->second;
+  if (JobRecord* const of = find_job(process.job)) {
+    JobRecord& job = *of;
     job.memory_peak_bytes = std::max(job.memory_peak_bytes, fact.memory_peak_bytes);
     job.cpu_ms += fact.cpu_ms;
     const bool member =

@@ -4,7 +4,7 @@
 // aborts, in a live coordinator as in a replay.
 //
 // Ownership: owned by ClusterState (through its Desk). `keys_`, `of_job_`, `of_worker_`,
-// `draining_` and `ended_` are derived and not in a snapshot.
+// `draining_`, `ended_`, `ended_tasks_`, `counts_` and `queued_` are derived and not in a snapshot.
 #pragma once
 
 #include <cstddef>
@@ -46,12 +46,53 @@ bool is_legal(JobState from, JobState to);
 // Whether two resolved specs are the same, when one of them is not kept any more.
 std::uint64_t hash_of_spec(const std::string& yaml);
 
+// What a snapshot has to say anew since the one before it: a cluster with 100,000 jobs in its queue
+// changes a few of them at a time. Applied to the snapshot before, they make the one of now, byte
+// for byte (I11).
+struct SnapshotChanges {
+  std::uint64_t next_job = 1;
+  std::uint64_t next_process = 1;
+  // New, or other than they were.
+  std::vector<JobRecord> jobs = {};
+  std::vector<ProcessRecord> processes = {};
+  std::vector<WorkerRecord> workers = {};
+  std::vector<UsageRecord> usage = {};
+  // Not there any more; one that never was in a snapshot may be among them.
+  std::vector<JobId> jobs_gone = {};
+  std::vector<ProcessId> processes_gone = {};
+  std::vector<std::string> workers_gone = {};
+  std::vector<std::string> usage_gone = {};
+  // Keys are a queue: so many of the oldest are gone, these come behind the others.
+  std::uint64_t keys_gone = 0;
+  std::vector<KeyRecord> keys = {};
+
+  std::size_t size() const {
+    return jobs.size() + processes.size() + workers.size() + usage.size() + jobs_gone.size() +
+           processes_gone.size() + workers_gone.size() + usage_gone.size() + keys_gone +
+           keys.size();
+  }
+};
+
+void apply(const SnapshotChanges& changes, Snapshot& snapshot);
+
 class Durable {
  public:
   void restore(const Snapshot& snapshot);
   Snapshot snapshot() const;
 
   void apply(const Fact& fact);
+
+  // Since begin_changes() was called last (at first: since restore).
+  SnapshotChanges changes() const;
+  void begin_changes();
+
+  // Jobs, but tasks, by kind and state; and since when the one that is queued longest is known,
+  // UTC milliseconds, 0: none is.
+  using Counts = std::map<std::pair<std::string, JobState>, std::uint64_t>;
+  const Counts& counts() const { return counts_; }
+  std::int64_t oldest_queued_unix_ms() const {
+    return queued_.empty() ? 0 : queued_.begin()->first;
+  }
 
   const std::map<JobId, JobRecord>& jobs() const { return jobs_; }
   const std::map<ProcessId, ProcessRecord>& processes() const { return processes_; }
@@ -113,8 +154,16 @@ class Durable {
   void on(const StartRefused& fact);
   void on(const RefusalsForgotten& fact);
 
+  // For changing: what they give counts as changed.
   JobRecord& job_of(JobId id);
+  JobRecord* find_job(JobId id);
   ProcessRecord& process_of(ProcessId id);
+  WorkerRecord* find_worker(const std::string& name);
+  void touch(const JobRecord& job);
+  void touch_new(JobId job);
+  void count_touched();
+  void count(const JobRecord& job, int by);
+  void count_all();
   void move(JobRecord& job, JobState to);
   void add_process(const JobRecord& job, Generation generation, std::uint32_t rank,
                    const Placement& place);
@@ -128,6 +177,15 @@ class Durable {
   // Its slots count as used until now; it goes on holding those it has, or has none from here on.
   enum class Holds { on, ends };
   void charge(JobRecord& job, std::int64_t unix_ms, Holds holds);
+
+  struct Changed {
+    std::set<JobId> jobs;
+    std::set<ProcessId> processes;
+    std::set<std::string> workers;
+    std::set<std::string> users;
+    std::uint64_t keys_before = 0;   // in the snapshot
+    std::uint64_t keys_dropped = 0;  // of the front, since
+  };
 
   std::map<JobId, JobRecord> jobs_;
   std::map<ProcessId, ProcessRecord> processes_;
@@ -145,6 +203,10 @@ class Durable {
   std::map<std::string, UsageRecord> usage_;
   std::map<std::string, std::set<ProcessId>> of_worker_;
   std::set<std::string> draining_;
+  Changed changed_;
+  std::set<JobId> at_work_;  // changed by the fact that is applied now
+  Counts counts_;
+  std::set<std::pair<std::int64_t, JobId>> queued_;  // since when, who
 };
 
 }  // namespace tutti::coordinator

@@ -1,5 +1,7 @@
-// What Durable keeps beside the live jobs: tasks of arrays, keys of forgotten jobs, users' use.
+// What Durable keeps beside the live jobs: tasks of arrays, keys of forgotten jobs, users' use,
+// what has changed since the last snapshot, and what it counts.
 #include <algorithm>
+#include <map>
 
 #include "coordinator/cluster/durable.h"
 #include "coordinator/scheduler/fair_share.h"
@@ -36,6 +38,31 @@ void set_state(ArrayTasks& tasks, std::uint32_t index, char to) {
 void keep_end(ArrayTasks& tasks, TaskEnd end) {
   if (tasks.ends.size() >= kTaskMessagesMax) end.message.clear();
   tasks.ends.push_back(std::move(end));
+}
+
+// The records of `changed` among `all`; whoever is not there is gone.
+template <class Key, class Record>
+void sort_out(const std::set<Key>& changed, const auto& all, std::vector<Record>& kept,
+              std::vector<Key>& gone) {
+  for (const Key& key : changed) {
+    const auto at = all.find(key);
+    if (at == all.end()) {
+      gone.push_back(key);
+    } else {
+      kept.push_back(at->second);
+    }
+  }
+}
+
+template <class Key, class Record>
+void put_in(std::vector<Record>& records, const std::vector<Record>& changed,
+            const std::vector<Key>& gone, auto key_of) {
+  std::map<Key, Record> all;
+  for (Record& record : records) all.emplace(key_of(record), std::move(record));
+  for (const Record& record : changed) all.insert_or_assign(key_of(record), record);
+  for (const Key& key : gone) all.erase(key);
+  records.clear();
+  for (auto& [key, record] : all) records.push_back(std::move(record));
 }
 
 }  // namespace
@@ -76,6 +103,7 @@ void Durable::on(const TaskStarted& fact) {
   task.queued_unix_ms = array.queued_unix_ms;
   task.array = fact.array;
   task.index = fact.index;
+  touch_new(task.job);
   TUTTI_ASSERT(jobs_.emplace(task.job, std::move(task)).second);
 }
 
@@ -91,15 +119,15 @@ void Durable::on(const TaskCancelled& fact) {
 }
 
 void Durable::fold_task(const JobRecord& task) {
-  const auto at = jobs_.find(task.array);
-  if (at == jobs_.end()) return;
-  ArrayTasks& tasks = at->second.tasks;
+  JobRecord* const array = find_job(task.array);
+  if (array == nullptr) return;
+  ArrayTasks& tasks = array->tasks;
   const JobState state = task.state;
   set_state(tasks, task.index,
             state == JobState::done     ? kDone
             : state == JobState::failed ? kFailed
                                         : kCancelled);
-  if (at->second.started_unix_ms == 0) at->second.started_unix_ms = task.started_unix_ms;
+  if (array->started_unix_ms == 0) array->started_unix_ms = task.started_unix_ms;
   if (state == JobState::done) return;
   keep_end(tasks, {.index = task.index,
                    .exit_code = task.outcome.exit_code,
@@ -134,8 +162,8 @@ void Durable::on(const StartRefused& fact) {
   JobRecord& job = job_of(fact.job);
   avoid(job.terms, fact.worker);
   job.refused_on = fact.proven ? std::string() : fact.worker;
-  const auto array = jobs_.find(job.array);
-  if (fact.proven && array != jobs_.end()) avoid(array->second.terms, fact.worker);
+  JobRecord* const array = fact.proven ? find_job(job.array) : nullptr;
+  if (array != nullptr) avoid(array->terms, fact.worker);
 }
 
 void Durable::on(const RefusalsForgotten& fact) {
@@ -191,6 +219,7 @@ void Durable::drop_keys(std::int64_t now_unix_ms) {
     const auto at = old_key_.find({old_keys_.front().owner, old_keys_.front().key});
     if (at != old_key_.end() && at->second.job == old_keys_.front().job) old_key_.erase(at);
     old_keys_.pop_front();
+    ++changed_.keys_dropped;
   }
 }
 
@@ -200,17 +229,95 @@ void Durable::charge(JobRecord& job, std::int64_t unix_ms, Holds holds) {
   if (unix_ms == 0) return;  // journalled by a version that did not count
   if (job.placed_unix_ms != 0 && unix_ms > job.placed_unix_ms) {
     UsageRecord& usage = usage_[job.owner];
+    changed_.users.insert(job.owner);
     usage.owner = job.owner;
     const auto held_ms = static_cast<std::uint64_t>(unix_ms - job.placed_unix_ms);
     scheduler::add_use(usage, held_ms * job.size, unix_ms);
     if (usage_.size() > kUsersMax) {
-      usage_.erase(std::min_element(usage_.begin(), usage_.end(), [](auto& left, auto& right) {
-        return left.second.as_of_unix_ms < right.second.as_of_unix_ms;
-      }));
+      const auto oldest =
+          std::min_element(usage_.begin(), usage_.end(), [](auto& left, auto& right) {
+            return left.second.as_of_unix_ms < right.second.as_of_unix_ms;
+          });
+      changed_.users.insert(oldest->first);
+      usage_.erase(oldest);
     }
   }
   const bool held = job.placed_unix_ms != 0 || holds == Holds::on;
   job.placed_unix_ms = held && holds == Holds::on ? unix_ms : 0;
+}
+
+// Changes -----------------------------------------------------------------------------------------
+
+void apply(const SnapshotChanges& changes, Snapshot& snapshot) {
+  snapshot.next_job = changes.next_job;
+  snapshot.next_process = changes.next_process;
+  put_in(snapshot.jobs, changes.jobs, changes.jobs_gone, [](auto& each) { return each.job; });
+  put_in(snapshot.processes, changes.processes, changes.processes_gone,
+         [](auto& each) { return each.process; });
+  put_in(snapshot.workers, changes.workers, changes.workers_gone,
+         [](auto& each) { return each.worker; });
+  put_in(snapshot.usage, changes.usage, changes.usage_gone, [](auto& each) { return each.owner; });
+  TUTTI_ASSERT(changes.keys_gone <= snapshot.keys.size());
+  snapshot.keys.erase(snapshot.keys.begin(),
+                      snapshot.keys.begin() + static_cast<std::ptrdiff_t>(changes.keys_gone));
+  snapshot.keys.insert(snapshot.keys.end(), changes.keys.begin(), changes.keys.end());
+}
+
+SnapshotChanges Durable::changes() const {
+  SnapshotChanges out{.next_job = next_job_, .next_process = next_process_};
+  sort_out(changed_.jobs, jobs_, out.jobs, out.jobs_gone);
+  sort_out(changed_.processes, processes_, out.processes, out.processes_gone);
+  sort_out(changed_.workers, workers_, out.workers, out.workers_gone);
+  sort_out(changed_.users, usage_, out.usage, out.usage_gone);
+  out.keys_gone = std::min(changed_.keys_dropped, changed_.keys_before);
+  const std::uint64_t old = changed_.keys_before - out.keys_gone;
+  out.keys.assign(old_keys_.begin() + static_cast<std::ptrdiff_t>(old), old_keys_.end());
+  return out;
+}
+
+void Durable::begin_changes() {
+  changed_ = {};
+  changed_.keys_before = old_keys_.size();
+}
+
+// Before a job is changed or removed: it is counted again once the fact is applied.
+void Durable::touch(const JobRecord& job) {
+  if (!at_work_.insert(job.job).second) return;
+  changed_.jobs.insert(job.job);
+  count(job, -1);
+}
+
+void Durable::touch_new(JobId job) {
+  at_work_.insert(job);
+  changed_.jobs.insert(job);
+}
+
+void Durable::count_touched() {
+  for (const JobId id : at_work_) {
+    const auto at = jobs_.find(id);
+    if (at != jobs_.end()) count(at->second, 1);
+  }
+  at_work_.clear();
+}
+
+// Tasks are their array's.
+void Durable::count(const JobRecord& job, int by) {
+  if (job.array) return;
+  const auto at = counts_.try_emplace({job.terms.kind, job.state}).first;
+  at->second += static_cast<std::uint64_t>(by);
+  if (at->second == 0) counts_.erase(at);
+  if (job.state != JobState::queued) return;
+  if (by > 0) {
+    queued_.emplace(job.submitted_unix_ms, job.job);
+  } else {
+    queued_.erase({job.submitted_unix_ms, job.job});
+  }
+}
+
+void Durable::count_all() {
+  counts_.clear();
+  queued_.clear();
+  for (const auto& [id, job] : jobs_) count(job, 1);
 }
 
 }  // namespace tutti::coordinator

@@ -8,8 +8,7 @@
 #include <utility>
 
 #include "coordinator/ledger/fact_codec.h"
-#include "coordinator/ledger/seals.h"
-#include "coordinator/ledger/sqlite.h"
+#include "coordinator/ledger/ledger_store.h"
 #include "protocol/base/file.h"
 
 namespace tutti::coordinator {
@@ -35,31 +34,6 @@ constexpr const char* kSchema =
     // ledger had a second list of them.
     "drop table if exists keys;";
 
-// Kinds of rows in `records`.
-enum class RecordKind : std::uint64_t { job = 1, process = 2, worker = 3, key = 4, usage = 5 };
-
-// The column `kind` of facts and records: the kind in its low 16 bits, above it 32 bits of a check
-// of the body (FNV-1a, folded). Without a check: written by version 1.
-constexpr int kKindBits = 16;
-constexpr std::uint64_t kKindMask = (1U << kKindBits) - 1;
-
-std::uint64_t check_of(std::string_view body) {
-  const std::uint64_t hash = hash_of_body(body);
-  return (hash ^ hash >> 32) & 0xffffffffULL;
-}
-
-std::uint64_t marked(std::uint64_t kind, std::string_view body) {
-  return kind | check_of(body) << kKindBits;
-}
-
-// The kind, if the body is what was written with it.
-Result<std::uint64_t> kind_of(std::uint64_t column, std::string_view body) {
-  const std::uint64_t check = column >> kKindBits;
-  if (check != 0 && check != check_of(body))
-    return Error{ErrorCode::corrupt, "ledger: a row is not as it was written; restore a backup"};
-  return column & kKindMask;
-}
-
 Result<> check_version(sqlite3* database, const std::string& path) {
   const Result<std::uint64_t> version = single_number(database, "pragma user_version");
   if (!version) return version.error();
@@ -77,37 +51,6 @@ Result<> check_version(sqlite3* database, const std::string& path) {
                     path, *version, kLedgerVersion)};
   }
   return {};
-}
-
-}  // namespace
-
-struct Ledger::Store {
-  Database database;
-  LedgerOptions options;
-  std::optional<Statement> add_fact;
-  std::optional<Statement> add_event;
-  std::optional<Statement> drop_events;
-  std::optional<Statement> put_access;
-  std::optional<Statement> drop_access;
-  std::optional<Statement> add_audit;
-  std::optional<Statement> drop_audit;
-  std::optional<Statement> put_seal;
-  std::uint64_t next_fact = 1;
-  std::uint64_t facts = 0;
-  std::uint64_t facts_seal = 0;
-
-  Result<> prepare();
-  Result<> add_facts(std::span<const Fact> facts, std::uint64_t& seal);
-  Result<> add_events(std::span<const Event> events);
-  Result<> add_access(const LedgerBatch& batch);
-  Result<> add_changes(std::span<const AuditRecord> audit);
-};
-
-namespace {
-
-Result<> run(Statement& statement) {
-  const Result<bool> done = statement.step();
-  return done ? Result<>{} : done.error();
 }
 
 }  // namespace
@@ -267,76 +210,7 @@ Result<> Ledger::append(const LedgerBatch& batch) {
   return {};
 }
 
-Result<> Ledger::write_snapshot(const Snapshot& snapshot) {
-  sqlite3* database = store_->database.get();
-  Result<Transaction> transaction = Transaction::begin(database);
-  if (!transaction) return transaction.error();
-  if (Result<> cleared = execute(database,
-                                 "delete from records; delete from facts;"
-                                 "delete from counters where name not glob 'seal_*'");
-      !cleared) {
-    return cleared;
-  }
-  Result<Statement> add = Statement::prepare(database, "insert into records values (null, ?, ?)");
-  if (!add) return add.error();
-  const auto store = [&](RecordKind kind, const auto& records) -> Result<> {
-    for (const auto& record : records) {
-      const std::string body = encode_record(record);
-      add->bind(1, marked(static_cast<std::uint64_t>(kind), body));
-      add->bind(2, std::string_view(body));
-      if (Result<bool> added = add->step(); !added) return added.error();
-    }
-    return {};
-  };
-  if (Result<> done = store(RecordKind::job, snapshot.jobs); !done) return done;
-  if (Result<> done = store(RecordKind::process, snapshot.processes); !done) return done;
-  if (Result<> done = store(RecordKind::worker, snapshot.workers); !done) return done;
-  if (Result<> done = store(RecordKind::key, snapshot.keys); !done) return done;
-  if (Result<> done = store(RecordKind::usage, snapshot.usage); !done) return done;
-  const std::string counters =
-      fmt::format("insert into counters values ('next_job', {}), ('next_process', {})",
-                  snapshot.next_job, snapshot.next_process);
-  if (Result<> done = execute(database, counters); !done) return done;
-  const Result<std::uint64_t> seal = seal_of_rows(database, "records");
-  if (!seal) return seal.error();
-  if (Result<> done = write_seal(*store_->put_seal, "records", *seal); !done) return done;
-  if (Result<> done = write_seal(*store_->put_seal, "facts", 0); !done) return done;
-  if (Result<> done = transaction->commit(); !done) return done;
-  store_->facts = 0;
-  store_->facts_seal = 0;
-  return {};
-}
-
 namespace {
-
-template <class Record>
-Result<> take(Result<Record> record, std::vector<Record>& into) {
-  if (!record) return std::move(record).error().with_context("ledger");
-  into.push_back(*std::move(record));
-  return {};
-}
-
-Result<> read_records(sqlite3* database, Snapshot& out) {
-  Result<Statement> rows =
-      Statement::prepare(database, "select kind, body from records order by number");
-  if (!rows) return rows.error();
-  while (true) {
-    Result<bool> row = rows->step();
-    if (!row) return row.error();
-    if (!*row) return {};
-    const std::string_view body = rows->blob(1);
-    const Result<std::uint64_t> number = kind_of(rows->number(0), body);
-    if (!number) return number.error();
-    const auto kind = static_cast<RecordKind>(*number);
-    Result<> taken = Error{ErrorCode::unsupported, "ledger: a record of an unknown kind"};
-    if (kind == RecordKind::job) taken = take(decode_job(body), out.jobs);
-    if (kind == RecordKind::process) taken = take(decode_process(body), out.processes);
-    if (kind == RecordKind::worker) taken = take(decode_worker(body), out.workers);
-    if (kind == RecordKind::key) taken = take(decode_key(body), out.keys);
-    if (kind == RecordKind::usage) taken = take(decode_usage(body), out.usage);
-    if (!taken) return taken;
-  }
-}
 
 Result<> read_facts(sqlite3* database, std::vector<Fact>& out) {
   Result<Statement> rows =
@@ -394,7 +268,7 @@ Result<> read_access(sqlite3* database, Past& out) {
 Result<Past> Ledger::recover() {
   sqlite3* database = store_->database.get();
   Past past;
-  if (Result<> read = read_records(database, past.snapshot); !read) return read.error();
+  if (Result<> read = store_->read_records(past.snapshot); !read) return read.error();
   const auto counter = [&](const char* name) {
     return single_number(database,
                          fmt::format("select value from counters where name = '{}'", name));

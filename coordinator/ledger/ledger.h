@@ -11,7 +11,7 @@
 //   auto past = ledger->recover();          snapshot, then facts, in order
 //   ledger->append({.facts = facts, .events = events});          durable
 //   if (ledger->facts_since_snapshot() >= kFactsPerSnapshot)
-//   ledger->write_snapshot(state.snapshot());
+//   ledger->write_changes(state.changes()), state.begin_changes();
 //
 // Threads: one. Limits: kEventsMax events and kAuditMax changes are kept, the oldest are dropped
 // (first_event() tells readers of the gap). Errors: exhausted (disk full, quota: nothing of the
@@ -38,9 +38,11 @@ struct sqlite3;
 
 namespace tutti::coordinator {
 
-// Replay takes a few milliseconds a thousand facts; a snapshot of a full history takes longer than
-// these facts.
-inline constexpr std::uint64_t kFactsPerSnapshot = 20'000;
+struct SnapshotChanges;  // coordinator/cluster/durable.h
+
+// A snapshot holds up whoever waits for a decision, so it is written while little has changed; most
+// of what it costs is what a fact has cost.
+inline constexpr std::uint64_t kFactsPerSnapshot = 1'000;
 inline constexpr std::uint64_t kEventsMax = 100'000;
 inline constexpr std::uint64_t kAuditMax = 100'000;
 // What one read of events returns at most.
@@ -84,7 +86,12 @@ class Ledger {
   Result<> append(std::span<const Fact> facts, std::span<const Event> events) {
     return append({.facts = facts, .events = events});
   }
+  // Replaces the snapshot, and the facts since.
   Result<> write_snapshot(const Snapshot& snapshot);
+  // The same by what has changed since that one: as much work as has been done since, however much
+  // there is. Not where it was written by an older version (takes_changes()).
+  Result<> write_changes(const SnapshotChanges& changes);
+  bool takes_changes() const;
   std::uint64_t facts_since_snapshot() const;
 
   // Events with a number above `after`, oldest first, of one job or (zero) of all. The other
@@ -117,6 +124,8 @@ class Ledger {
 
  private:
   struct Store;
+  enum class Rows { whole, changed };
+  Result<> write_rows(const SnapshotChanges& changes, Rows rows);
   sqlite3* database() const;
   explicit Ledger(std::unique_ptr<Store> store);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <variant>
 
+#include "coordinator/cluster/durable.h"
+
 namespace tutti::simulation {
 
 namespace {
@@ -218,6 +220,18 @@ void SimCoordinator::speak_first(coordinator::Decision decision) {
   arm();
 }
 
+// What has changed since the one before makes this one, byte for byte.
+void SimCoordinator::write_snapshot() {
+  const coordinator::Snapshot snapshot = state_->snapshot();
+  coordinator::Snapshot changed = journal_.truth().snapshot;
+  apply(state_->changes(), changed);
+  if (changed != snapshot) {
+    world_.violate("I11", "what changed since the last snapshot does not make the next one");
+  }
+  state_->begin_changes();
+  journal_.write_snapshot(snapshot);
+}
+
 bool SimCoordinator::sync() {
   if (facts_.empty() && events_.empty()) return true;
   if (full_) return false;
@@ -227,7 +241,7 @@ bool SimCoordinator::sync() {
   events_.clear();
   durable_through_ = decided_through_;
   if (journal_.facts_since_snapshot() > kFactsPerSnapshot) {
-    journal_.write_snapshot(state_->snapshot());
+    write_snapshot();
   }
   return true;
 }

@@ -84,6 +84,7 @@ class SimCoordinator {
   void perform_immediate(const coordinator::Decision& decision);
   void speak_first(coordinator::Decision decision);
   bool sync();
+  void write_snapshot();
   void flush();
   void flush_slowly(Duration time);
   void release(const std::vector<coordinator::Effect>& effects);

@@ -84,6 +84,101 @@ TEST_CASE("ledger: a replay gives byte-equal state, with and without a snapshot"
   CHECK(encode(state) == encode(driver.state().snapshot()));
 }
 
+// With jobs that come and go, keys that are forgotten, and workers and users.
+Driver changing() {
+  ClusterSettings settings = Driver::default_settings();
+  settings.ended_jobs_max = 2;
+  Driver driver(settings);
+  driver.join("a", 3);
+  driver.join("b", 1);
+  for (int i = 0; i < 8; ++i) {
+    const JobId job = driver.submit(run_spec(1), "key-" + std::to_string(i));
+    driver.run_up();
+    if (i % 2 == 0) {
+      driver.on(CancelJob{.request = driver.next_request(), .job = job, .reason = {}});
+    }
+    driver.pass(std::chrono::hours(40));
+    if (i == 4) driver.join("b", 2);
+  }
+  return driver;
+}
+
+TEST_CASE("ledger: snapshots of what has changed give byte-equal state, over restarts") {
+  const tutti::test::TemporaryFolder folder;
+  Driver driver = changing();
+  const auto& facts = driver.facts();
+  REQUIRE(facts.size() > 40);
+  const std::size_t each = GENERATE(1, 3, 17);
+  auto ledger = open({.folder = folder.path()});
+  REQUIRE(ledger->recover().ok());
+  Durable state;
+  Snapshot before;
+  for (std::size_t i = 0; i < facts.size(); ++i) {
+    REQUIRE(ledger->append({&facts[i], 1}, {}).ok());
+    state.apply(facts[i]);
+    if (i % each == 0) {
+      const SnapshotChanges changes = state.changes();
+      REQUIRE(ledger->write_changes(changes).ok());
+      state.begin_changes();
+      CHECK(state.changes().size() == 0);
+      apply(changes, before);
+      CHECK(before == state.snapshot());
+    }
+    if (i % 20 != 19) continue;
+    ledger.reset();
+    ledger = open({.folder = folder.path()});
+    const auto past = ledger->recover();  // which checks the seals, too
+    REQUIRE(past.ok());
+    CHECK(replay(*past) == state.snapshot());
+    state.restore(past->snapshot);
+    for (const Fact& fact : past->facts) state.apply(fact);
+  }
+  CHECK(state.snapshot() == driver.state().snapshot());
+  CHECK(encode(state.snapshot()) == encode(driver.state().snapshot()));
+}
+
+TEST_CASE("ledger: a snapshot whose rows an older version numbered is written whole once") {
+  const tutti::test::TemporaryFolder folder;
+  Driver driver = changing();
+  const Snapshot snapshot = driver.state().snapshot();
+  REQUIRE(open({.folder = folder.path()})->write_snapshot(snapshot).ok());
+  const auto file = folder.path() / "ledger.sqlite";
+  std::string bytes = *read_file(file);
+  const auto mark = bytes.find("records_keyed");
+  REQUIRE(mark != std::string::npos);
+  bytes.replace(mark, 13, "records_kez__");
+  REQUIRE(write_file_atomically(file, bytes).ok());
+  auto ledger = open({.folder = folder.path()});
+  const auto past = ledger->recover();
+  REQUIRE(past.ok());
+  CHECK(replay(*past) == snapshot);
+  CHECK_FALSE(ledger->takes_changes());
+  Durable state;
+  state.restore(past->snapshot);
+  CHECK(ledger->write_changes(state.changes()).error().code == ErrorCode::invalid_argument);
+  REQUIRE(ledger->write_snapshot(state.snapshot()).ok());
+  CHECK(ledger->takes_changes());
+  ledger.reset();
+  CHECK(replay(*open({.folder = folder.path()})->recover()) == snapshot);
+}
+
+TEST_CASE("cluster: jobs are counted by kind and state as they change, and after a restart") {
+  Driver driver = changing();
+  for (int life = 0; life < 2; ++life) {
+    std::map<std::pair<std::string, JobState>, std::uint64_t> expected;
+    std::int64_t oldest = 0;
+    for (const JobSummary& job : driver.state().jobs()) {
+      ++expected[{job.kind, job.state}];
+      if (job.state != JobState::queued) continue;
+      oldest = oldest == 0 ? job.submitted_unix_ms : std::min(oldest, job.submitted_unix_ms);
+    }
+    CHECK(expected.size() > 1);
+    CHECK(driver.state().job_counts() == expected);
+    CHECK(driver.state().oldest_queued_unix_ms() == oldest);
+    driver.restart();
+  }
+}
+
 TEST_CASE("ledger: a journal cut at any byte gives a whole prefix of its batches") {
   const tutti::test::TemporaryFolder folder;
   const tutti::test::TemporaryFolder copy;
