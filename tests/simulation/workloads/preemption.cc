@@ -10,6 +10,9 @@ void plan_preemption(Plan& plan) {
     job.at = plan.some(0ms, 2s);
     job.load.save_every = 20 + plan.rng.below(40);
     job.owner = "gil";
+    if (plan.rng.chance(0.4)) {
+      job.spec.retries.preemptions = static_cast<std::uint32_t>(1 + plan.rng.below(2));
+    }
   }
   PlannedJob& program = plan.run("patient-program", 1, 400ms);
   program.at = plan.some(0ms, 1s);

@@ -75,6 +75,36 @@ TEST_CASE("preemption: never of one's own priority, never of who refuses, never 
   CHECK(driver.job_state(large) == queued);
 }
 
+TEST_CASE("preemption: retries.preemptions is a budget, after which a job is left alone") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = with(run_spec(1), 0);
+  spec.retries.preemptions = 1;
+  const JobId victim = driver.submit(spec);
+  const auto first = driver.run_up();
+  driver.submit(with(run_spec(1), 5));
+  REQUIRE(leaves(driver, victim));
+  driver.exited(first[0], 0, 15);
+  const auto urgent = driver.run_up();
+  REQUIRE(urgent.size() == 1);
+  driver.exited(urgent[0], 0);
+  const auto again = driver.run_up();
+  REQUIRE(again.size() == 1);
+  CHECK(again[0].job == victim);
+  for (int life = 0; life < 2; ++life) {
+    const JobId next = driver.submit(with(run_spec(1), 5));
+    CHECK_FALSE(leaves(driver, victim));
+    CHECK(driver.job_state(next) == queued);
+    CHECK(driver.state().explain(next)->preempts.empty());
+    driver.restart();
+  }
+  const JobRecord& record = *driver.state().find_job(victim);
+  CHECK(record.preemptions == 1);
+  // It is nobody's failure.
+  CHECK(record.failures_infrastructure == 0);
+  CHECK(record.failures_user == 0);
+}
+
 TEST_CASE("preemption: on real nodes; who would not help is left alone") {
   Driver driver;
   driver.join("a", 2);
