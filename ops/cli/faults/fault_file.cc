@@ -72,8 +72,8 @@ const spec::Key kFileKeys[] = {
      "the faults, a list"},
     {"compare", choice(kCompares), kEvery, kOptional, reach<&W::compare>,
      "what the weights of a training job must equal: those of a run without faults at every step; "
-     "of a replay on one rank from the newest checkpoint before the first fault. With until: "
-     "recovered, none"},
+     "of a replay on one rank from the newest checkpoint before the first fault; with until: "
+     "recovered none"},
     {"until", choice(kUntils), kEvery, kOptional, reach<&W::until>,
      "until the job ends, or until it goes on after the last fault"},
     {"expect", choice(kExpected), kEvery, kOptional, reach<&W::expect>,
@@ -269,11 +269,13 @@ Result<> check_file(const Written& written, const Places& places, const spec::No
   return {};
 }
 
-void add_key_lines(std::string& text, std::span<const spec::Key> keys, std::string_view before,
+void add_key_lines(std::string& text, std::span<const spec::Key> keys,
                    const std::function<std::string(const spec::Key&)>& default_of) {
   for (const spec::Key& key : keys) {
     const std::string without = key.need == kRequired ? std::string("required") : default_of(key);
-    text += fmt::format("  {:<20} {}{}\n", fmt::format("{}{}", before, key.path), key.doc,
+    const std::string one_of =
+        key.takes.form == Form::choice ? ": " + spec::describe(key.takes) : "";
+    text += fmt::format("  {:<20} {}{}{}\n", key.path, key.doc, one_of,
                         without.empty() ? "" : fmt::format(" ({})", without));
   }
 }
@@ -352,11 +354,11 @@ std::string fault_file_keys() {
   Written defaults;
   WrittenEntry entry;
   std::string text = "Keys of FILE:\n";
-  add_key_lines(text, kFileKeys, "", [&](const spec::Key& key) {
+  add_key_lines(text, kFileKeys, [&](const spec::Key& key) {
     return key.path == "faults.seed" ? "" : spec::print_value(key, key.at(&defaults));
   });
   text += "Keys of each of faults.inject:\n";
-  add_key_lines(text, kEntryKeys, "", [&](const spec::Key& key) {
+  add_key_lines(text, kEntryKeys, [&](const spec::Key& key) {
     return key.path == "rank" ? "" : spec::print_value(key, key.at(&entry));
   });
   return text;
