@@ -84,7 +84,11 @@ TEST_CASE("cross entropy: rows and blocks, in any chunks, give the same bits") {
     });
     for (const Form& form : {Form{Memory::rows, 4, smoothing}, Form{Memory::blocks, 0, smoothing},
                              Form{Memory::blocks, 5, smoothing}}) {
-      REQUIRE(same_bits(run(single(), in, form), expected));
+      // Of the weight's gradient a device adds finished sums, one of each chunk.
+      const Floats formed = run(single(), in, form);
+      const std::size_t rows = formed.size() - in.weight.size();
+      REQUIRE(same_bits(std::span(formed).first(rows), std::span(expected).first(rows)));
+      REQUIRE(same_sums(std::span(formed).subspan(rows), std::span(expected).subspan(rows)));
     }
     REQUIRE(expected[3] == 0.0F);
     double sum = 0.0;
