@@ -12,6 +12,7 @@
 #include "kernels/cpu/quant/activations.h"
 #include "kernels/cpu/quant/bf16_rows.h"
 #include "kernels/cpu/quant/cells.h"
+#include "kernels/cpu/quant/groups.h"
 #include "kernels/cpu/quant/image.h"
 #include "kernels/cpu/quant/integer_product.h"
 #include "kernels/cpu/quant/nf4_rows.h"
@@ -21,13 +22,6 @@
 namespace tutti::kernels {
 
 namespace {
-
-// Groups that are handed out together: as wide as a panel of the fp32 image.
-constexpr Index kTaskGroups = kGroupsTogether;
-constexpr Index kTaskOutputs = kTaskGroups * kGroup;
-
-Index groups_of(Index outputs) { return (outputs + kTaskOutputs - 1) / kTaskOutputs * kTaskGroups; }
-Index cells_of(Index inputs) { return (inputs + kCell - 1) / kCell; }
 
 Error refused(std::string what) { return Error{ErrorCode::invalid_argument, std::move(what)}; }
 
@@ -45,19 +39,6 @@ GroupDot dot_for(WeightFormat format) {
     case CpuPath::avx512bf16: return has_integer_dots() ? vnni_dot(format) : avx2_dot(format);
   }
   return scalar_dot(format);
-}
-
-// Groups lie one after the other; of bf16, four of them side by side for each k, as in the f32
-// image.
-Index group_offset(WeightFormat format, Index cells, Index group) {
-  const Index bytes = layout_of(format).group_bytes(cells);
-  if (format != WeightFormat::bf16) return group * bytes;
-  return group / kTaskGroups * kTaskGroups * bytes + group % kTaskGroups * kGroup * 2;
-}
-
-const std::uint8_t* group_at(const QuantisedWeight& weight, Index group) {
-  return reinterpret_cast<const std::uint8_t*>(weight.image()) +
-         group_offset(weight.format(), cells_of(weight.inputs()), group);
 }
 
 void end_rows(const QuantisedProduct& args, const Stretch& rows, Index column, Index columns) {
@@ -336,7 +317,8 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
   }
   const OpTimer timer(Op::product_low_precision,
                       {.flop = 2 * rows * weight->outputs() * weight->inputs(),
-                       .bytes = static_cast<std::int64_t>(weight->bytes())});
+                       .bytes = static_cast<std::int64_t>(weight->bytes()) +
+                                4 * rows * (weight->inputs() + weight->outputs())});
   ArenaScope scope(ctx.pool->op_scratch());
   QuantisedProduct whole = args;
   if (args.narrow) whole.output = ctx.pool->op_scratch().matrix(rows, weight->outputs());
