@@ -1,4 +1,5 @@
 // Attention's masks, windows, biases and cache types.
+#include <algorithm>
 #include <bit>
 
 #include "tests/parity/attention_cases.h"
@@ -109,6 +110,62 @@ TEST_CASE("attention: a bf16 cache of bf16 numbers has the bits of an fp32 one, 
   }
   REQUIRE(most > 1e-5);
   REQUIRE(most < 2.0 / 254 + 6.0 / 254);
+}
+
+TEST_CASE("attention: sequences of unequal lengths in one call have the bits of each alone") {
+  struct Sequence {
+    Index before, rows;  // positions that are kept already, and that come now
+  };
+  // A decoding row, an empty turn, a prompt, a piece over a page's border, a long context's row.
+  const Sequence sequences[] = {{70, 1}, {5, 0}, {0, 90}, {60, 9}, {199, 1}};
+  for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
+    AttentionShape shape = shape_of(4, 2, 32);
+    shape.cache = type;
+    INFO("cache " << static_cast<int>(type));
+    std::vector<Inputs> inputs;
+    std::vector<Cache> caches;
+    Index rows = 0;
+    for (const Sequence& s : sequences) {
+      inputs.emplace_back(Case{shape, {0, static_cast<std::int32_t>(s.before + s.rows)}});
+      // Each its own numbers.
+      for (float& value : inputs.back().q) value *= 1.0F + static_cast<float>(rows) / 512.0F;
+      caches.emplace_back(shape, s.before + s.rows);
+      rows += s.rows;
+    }
+    const auto write = [&](const OpContext& ctx, std::size_t i, Index first, Index count) {
+      const SequenceRows part{0, count, first, caches[i].pages};
+      REQUIRE(kv_write(ctx, {shape, inputs[i].k_rows().row_range(first, count),
+                             inputs[i].v_rows().row_range(first, count), std::span(&part, 1)}));
+    };
+    const Index wide = 4 * 32;
+    const Index narrow = 2 * 32;
+    Floats q(static_cast<std::size_t>(rows * wide));
+    Floats k(static_cast<std::size_t>(rows * narrow));
+    Floats v(k.size());
+    Floats expected(q.size());
+    std::vector<SequenceRows> all;
+    Index at = 0;
+    for (std::size_t i = 0; i < std::size(sequences); ++i) {
+      const auto& [before, count] = sequences[i];
+      const auto copy = [&](const Floats& from, Floats& to, Index width) {
+        std::copy_n(from.begin() + before * width, count * width, to.begin() + at * width);
+      };
+      copy(inputs[i].q, q, wide);
+      copy(inputs[i].k, k, narrow);
+      copy(inputs[i].v, v, narrow);
+      copy(in_pieces(single(), inputs[i], {before, count}), expected, wide);
+      all.push_back({at, count, before, caches[i].pages});
+      at += count;
+    }
+    const Floats together = on_all_paths([&](const OpContext& ctx) {
+      for (std::size_t i = 0; i < std::size(sequences); ++i) write(ctx, i, 0, sequences[i].before);
+      REQUIRE(kv_write(ctx, {shape, matrix(k, rows, narrow), matrix(v, rows, narrow), all}));
+      Floats out(q.size());
+      REQUIRE(attention_cached(ctx, {shape, matrix(q, rows, wide), all, matrix(out, rows, wide)}));
+      return out;
+    });
+    CHECK(same_bits(together, expected));
+  }
 }
 
 TEST_CASE("attention: pages that a window has left may be gone, and what is not finite shows") {

@@ -1,13 +1,17 @@
 // The bits of what the other suites compare with formulas only: draws, roundings, pages, hashes,
 // blocks of quantised weights, frequencies, chosen tokens. Rows of tests/golden/portable.txt.
+#include <algorithm>
 #include <cstring>
 #include <limits>
+#include <string>
 
 #include "kernels/ops/elementwise/bf16.h"
 #include "kernels/ops/key_value_pages.h"
+#include "kernels/ops/optimizers/schedule_free.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/sampling.h"
-#include "kernels/ops/weights/quantised_weight.h"
+#include "kernels/ops/weights/packed_weight.h"
+#include "kernels/ops/weights/product_int8.h"
 #include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {
@@ -132,6 +136,69 @@ TEST_CASE("golden: products by quantised weights and exact activations") {
         return out;
       });
     }
+  }
+  golden.check();
+}
+
+TEST_CASE("golden: rows of int8 with their scales, among them zeros and one that is not finite") {
+  Golden golden("int8 rows");
+  Floats x = draw(7 * 45, 1);
+  std::fill_n(x.begin() + 45, 45, 0.0F);
+  x[2 * 45 + 3] = std::numeric_limits<float>::infinity();
+  x[3 * 45 + 3] = 1e30F;
+  on_all_paths(golden, [&](const OpContext& ctx) {
+    std::vector<std::int8_t> codes(x.size());
+    Floats scales(7);
+    REQUIRE(to_int8_rows(
+        ctx, {.x = matrix(x, 7, 45), .codes = {codes.data(), 7, 45}, .scales = scales.data()}));
+    for (float& scale : scales) {
+      if (std::isnan(scale)) scale = -1.0F;  // which NaN is not promised
+    }
+    Floats all = as_floats(std::span<const std::int8_t>(codes));
+    all.insert(all.end(), scales.begin(), scales.end());
+    return all;
+  });
+  golden.check();
+}
+
+TEST_CASE("golden: schedule-free's average") {
+  Golden golden("schedule-free average");
+  for (const Index size : {0, 1, 17, 65536 + 1003}) {
+    const Floats weight = draw(size, 1);
+    const Floats base = draw(size, 2);
+    on_all_paths(golden, [&](const OpContext& ctx) {
+      Floats average(weight.size());
+      REQUIRE(schedule_free_average(ctx, {0.9, weight, base, average}));
+      return average;
+    });
+  }
+  golden.check();
+}
+
+// Kept files hold these images: where one of these hashes changes, the images' version does too.
+TEST_CASE("golden: images of packed weights, byte by byte") {
+  for (const WeightFormat format : kWeightFormats) {
+    Golden golden("image " + std::string(to_string(format)) + ", version " +
+                  std::to_string(kQuantisedImageVersion));
+    for (const Index outputs : {1, 70}) {
+      const Floats weight = draw(outputs * 512, 1);
+      on_all_paths(golden, [&](const OpContext& ctx) {
+        const auto packed =
+            quantise_weight({.pool = ctx.pool}, format, matrix(weight, outputs, 512));
+        REQUIRE(packed);
+        return as_floats(std::span(packed->image(), packed->bytes()));
+      });
+    }
+    golden.check();
+  }
+  Golden golden("image f32");
+  for (const Index outputs : {1, 70}) {
+    const Floats weight = draw(outputs * 33, 1);
+    on_all_paths(golden, [&](const OpContext& ctx) {
+      const auto packed = pack_weight(ctx, matrix(weight, outputs, 33));
+      REQUIRE(packed);
+      return Floats(packed->image(), packed->image() + packed->bytes() / sizeof(float));
+    });
   }
   golden.check();
 }
