@@ -31,7 +31,7 @@ void plan_users(Plan& plan) {
 
 void plan_one_program(Plan& plan) {
   // Where the other node is away it is tried again, and may be its user's failure.
-  plan.run("one", 1, 100ms).must = Must::end;
+  plan.run("one", 1, 600ms).must = Must::end;
 }
 
 }  // namespace tutti::simulation
