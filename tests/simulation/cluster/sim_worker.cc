@@ -251,10 +251,13 @@ void SimWorker::liveness_ended(SessionId session) {
 }
 
 void SimWorker::perform(const worker::SendToCoordinator& effect) {
-  worker::SendToCoordinator sent = effect;
-  const bool asks = std::holds_alternative<wire::Hello>(sent.message) ||
-                    std::holds_alternative<wire::Heartbeat>(sent.message);
+  const bool asks = std::holds_alternative<wire::Hello>(effect.message) ||
+                    std::holds_alternative<wire::Heartbeat>(effect.message);
   if (asks) asked_ = world_.now();
+  send(effect);
+}
+
+void SimWorker::send(worker::SendToCoordinator sent) {
   auto* exited = std::get_if<wire::RankExited>(&sent.message);
   if (exited != nullptr && exited->signal == 9 && world_.breaks(Mutation::blame_user)) {
     exited->failure = wire::FailureClass::user;
@@ -276,8 +279,9 @@ void SimWorker::deliver(const std::string& peer, const worker::SendToCoordinator
   if (peer == peer_) kept_.push_back(effect);
 }
 
+// Its socket kept them: they were said when the worker said them.
 void SimWorker::coordinator_up() {
-  for (const worker::SendToCoordinator& effect : std::exchange(kept_, {})) perform(effect);
+  for (const worker::SendToCoordinator& effect : std::exchange(kept_, {})) send(effect);
 }
 
 void SimWorker::perform(const worker::ConnectLiveness& effect) {

@@ -118,6 +118,7 @@ class SimWorker {
   void begin(const worker::SavedState* saved);
   void tick();
   void perform(const worker::SendToCoordinator& effect);
+  void send(worker::SendToCoordinator sent);
   void perform(const worker::SendToRank& effect);
   void perform(const worker::ReserveAddress& effect);
   void perform(const worker::StartProcess& effect);
