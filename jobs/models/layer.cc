@@ -7,6 +7,7 @@
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/silu_gate.h"
 #include "kernels/tensor/buffer.h"
+#include "kernels/tensor/device_failure.h"
 #include "protocol/base/log.h"
 
 namespace tutti::models {
@@ -177,21 +178,12 @@ void projections_backward(const LayerContext& ctx, const LayerParameters<const f
 
 }  // namespace
 
-namespace {
-constexpr int kExitInfrastructure = 3;
-}  // namespace
-
 void must(const Result<>& result) {
   if (result) return;
   if (result.error().code == ErrorCode::exhausted) {
     throw kernels::AllocationFailure(result.error());
   }
-  if (result.error().code == ErrorCode::unavailable) {
-    // A failed device fails every later call too: nothing of this process can go on. Its worker
-    // takes the exit code for the infrastructure's (DESIGN 11).
-    TUTTI_LOG_ERROR("models", "the rank ends: {}", result.error().message);
-    std::_Exit(kExitInfrastructure);
-  }
+  if (result.error().code == ErrorCode::unavailable) throw kernels::DeviceFailure(result.error());
   TUTTI_LOG_ERROR("models", "an op refused its arguments: {}", result.error().message);
   TUTTI_ASSERT(result.ok());
 }

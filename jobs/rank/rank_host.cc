@@ -12,6 +12,7 @@
 #include "jobs/rank/work.h"
 #include "kernels/ops/cpu_path.h"
 #include "kernels/tensor/buffer.h"
+#include "kernels/tensor/device_failure.h"
 #include "protocol/base/log.h"
 #include "protocol/transport/pipe_link.h"
 #include "protocol/wire/link.h"
@@ -120,6 +121,8 @@ struct RankHost::Impl {
       const bool full = failure.error().code == ErrorCode::exhausted;
       fail({full ? ErrorCode::invalid_argument : failure.error().code,
             full ? "out of memory: " + failure.error().message : failure.error().message});
+    } catch (const kernels::DeviceFailure& failure) {
+      fail(failure.error());
     } catch (const std::bad_alloc&) {
       fail({ErrorCode::invalid_argument,
             "out of memory: the job needs more than this machine gives"});

@@ -99,7 +99,8 @@ class ServeWork final : public Work {
   };
 
   Result<> check_room();
-  void serve();
+  // Until it is interrupted, has wound down, or cannot go on: what it ends by then.
+  std::optional<Finished> serve();
   void take(const Arrived& arrived);
   void take(const serving::Output& output);
   void give_answers();
@@ -204,6 +205,9 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
                   serving::EngineOptions{.batch_max = spec_.serve.batch_max,
                                          .context = spec_.serve.tokens_max,
                                          .cache_bytes_max = cache_bytes_});
+  if (auto warm = engine_->warm_up(); !warm) {
+    return sink(end_of_device(device_.get(), 0).value_or(end_of_job(warm.error(), 0)));
+  }
   Entered entered;
   entered.generation = order.order.generation;
   entered.serve_endpoint = door_->address();
@@ -211,8 +215,9 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
   entered.model = name_;
   sink(entered);
   progress_.enter(training::Phase::serving);
-  serve();
-  const std::string reason = interruption().value_or("its requests are answered");
+  const std::optional<Finished> ended = serve();
+  const std::string reason =
+      ended ? ended->message : interruption().value_or("its requests are answered");
   for (const auto& [id, asker] : askers_) {
     answers_.push_back({asker.peer, refusal(asker.request, {ErrorCode::unavailable, reason})});
   }
@@ -224,21 +229,30 @@ void ServeWork::run_group(const BeginGroup& order, const EventSink& sink) {
     door_.reset();
   }
   log_ops();
+  if (ended) return sink(*ended);
   sink(GroupLeft{order.order.generation, -1, reason, held()});
 }
 
-void ServeWork::serve() {
+std::optional<Finished> ServeWork::serve() {
   while (!interruption()) {
     for (const Arrived& arrived : door_->take()) take(arrived);
     const bool idle = engine_->idle();
+    bool failed = false;
     if (!idle) {
-      for (const serving::Output& output : engine_->step()) take(output);
+      for (const serving::Output& output : engine_->step()) {
+        failed = failed || output.error.has_value();
+        take(output);
+      }
     }
     give_answers();
-    if (idle && winding_down_ && !door_->wait_within(kQuietBeforeEnd)) return;
+    if (failed) {
+      if (auto end = end_of_device(device_.get(), engine_->status().steps)) return end;
+    }
+    if (idle && winding_down_ && !door_->wait_within(kQuietBeforeEnd)) return std::nullopt;
     if (idle && !winding_down_) door_->wait();
     progress_.step.store(engine_->status().steps, std::memory_order_relaxed);
   }
+  return std::nullopt;
 }
 
 void ServeWork::take(const Arrived& arrived) {

@@ -65,7 +65,7 @@ class TrainWork final : public Work {
   Result<std::string> own_link();
   Result<kernels::Communicator*> connect(const BeginGroup& order);
   void make_steps(const EventSink& sink, const training::Entered& entered);
-  void save_part(const EventSink& sink);
+  Result<> save_part(const EventSink& sink);
   void leave(const Error& error, const EventSink& sink);
 
   std::unique_ptr<kernels::Device> device_;  // null: the CPU
@@ -207,7 +207,9 @@ void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
 
 void TrainWork::make_steps(const EventSink& sink, const training::Entered& entered) {
   flags_.fetch_and(~entered.flags);
-  if (entered.save_is_due) save_part(sink);
+  if (entered.save_is_due) {
+    if (auto saved = save_part(sink); !saved) return leave(saved.error(), sink);
+  }
   bool first = true;
   bool stopped = (entered.flags & training::kFlagStop) != 0;
   while (!stopped && trainer_->state().step < job_->last_step()) {
@@ -218,7 +220,9 @@ void TrainWork::make_steps(const EventSink& sink, const training::Entered& enter
                        training::to_json(outcome->record)});
     first = false;
     const bool asked = (outcome->flags & training::kFlagSave) != 0;
-    if (asked || job_->saves_after(outcome->record.step)) save_part(sink);
+    if (asked || job_->saves_after(outcome->record.step)) {
+      if (auto saved = save_part(sink); !saved) return leave(saved.error(), sink);
+    }
     stopped = (outcome->flags & training::kFlagStop) != 0;
   }
   trainer_->flags_honoured();
@@ -227,33 +231,32 @@ void TrainWork::make_steps(const EventSink& sink, const training::Entered& enter
   sink(Finished{trainer_->state().step, wire::FailureClass::none, ""});
 }
 
-// A part that cannot be written fails the checkpoint, not the job.
-void TrainWork::save_part(const EventSink& sink) {
+// A part that cannot be written fails the checkpoint, not the job. Errors: the device's.
+Result<> TrainWork::save_part(const EventSink& sink) {
   progress_.enter(training::Phase::checkpoint);
   PartWritten written;
   written.generation = generation_;
   written.step = trainer_->state().step;
-  auto current = trainer_->bring_to_host();
-  auto files = !current ? Result<std::vector<checkpoint::FileEntry>>(current.error())
-                        : checkpoint::write_part(trainer_->checkpoint_state(),
-                                                 {.root = checkpoints_of(folder_),
-                                                  .generation = generation_.value,
-                                                  .rank = group_->rank(),
-                                                  .ranks = group_->size()});
+  if (auto current = trainer_->bring_to_host(); !current) return current;
+  auto files =
+      checkpoint::write_part(trainer_->checkpoint_state(), {.root = checkpoints_of(folder_),
+                                                            .generation = generation_.value,
+                                                            .rank = group_->rank(),
+                                                            .ranks = group_->size()});
   if (files) {
     for (const auto& file : *files) written.files.push_back({file.name, file.bytes, file.hash});
   } else {
     written.error = files.error().message;
   }
   sink(written);
+  return {};
 }
 
 void TrainWork::leave(const Error& error, const EventSink& sink) {
   progress_.enter(training::Phase::idle);
-  if (trainer_->job_failed()) {
-    sink(Finished{trainer_->state().step, failure_of(error.code), error.message});
-    return;
-  }
+  const std::uint64_t step = trainer_->state().step;
+  if (const auto end = end_of_device(device_.get(), step)) return sink(*end);
+  if (trainer_->job_failed()) return sink(end_of_job(error, step));
   TUTTI_LOG_INFO("rank", "generation {}: left: {}", generation_.value, error.message);
   const std::int32_t suspect = group_ ? group_->lost_peer() : listener_->lost_peer();
   {

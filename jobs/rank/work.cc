@@ -60,4 +60,17 @@ wire::FailureClass failure_of(ErrorCode code) {
   }
 }
 
+std::optional<Finished> end_of_device(kernels::Device* device, std::uint64_t step) {
+  if (device == nullptr) return std::nullopt;
+  // Once a device has failed, each call says so; this one waits for nothing.
+  const auto answers = device->free_bytes();
+  if (answers || answers.error().code != ErrorCode::unavailable) return std::nullopt;
+  return Finished{step, wire::FailureClass::infrastructure, answers.error().message};
+}
+
+Finished end_of_job(const Error& error, std::uint64_t step) {
+  if (error.code != ErrorCode::exhausted) return {step, failure_of(error.code), error.message};
+  return {step, failure_of(ErrorCode::invalid_argument), "out of memory: " + error.message};
+}
+
 }  // namespace tutti::rank

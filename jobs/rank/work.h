@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -74,5 +75,13 @@ Result<> check_profile(const wire::StartRank& order, const kernels::Device* devi
 
 // Whose failure an error is that ends the job.
 wire::FailureClass failure_of(ErrorCode code);
+
+// The end of a rank whose device has failed: whatever error showed it, the rank cannot go on, and
+// its place is for another process. Nothing: the device, if there is one, still works.
+std::optional<Finished> end_of_device(kernels::Device* device, std::uint64_t step);
+
+// The end of a rank by an error of its job. Memory that it needs and that is not there is the
+// user's to change, as no retry helps.
+Finished end_of_job(const Error& error, std::uint64_t step);
 
 }  // namespace tutti::rank

@@ -14,7 +14,9 @@
 #include "jobs/serving/answer_text.h"
 #include "jobs/serving/cache_pool.h"
 #include "jobs/serving/request_check.h"
+#include "jobs/serving/warm_up.h"
 #include "kernels/ops/choose_tokens.h"
+#include "kernels/tensor/device_failure.h"
 
 namespace tutti::serving {
 namespace {
@@ -98,6 +100,7 @@ struct Engine::Impl {
   std::uint32_t tokens_in_pause() const;
   void note_step(Duration took);
   void run_batch();
+  Result<> run_pass();
   void fail_batch(const Error& error);
   void add_draws(const Part& part);
   void take_choices(const Part& part, std::span<const kernels::ChosenToken> rows);
@@ -231,6 +234,14 @@ void Engine::Impl::add_draws(const Part& part) {
   }
 }
 
+Result<> Engine::Impl::run_pass() {
+  try {
+    return pass.choose(ctx, *model.images, chunks, draws, chosen);
+  } catch (const kernels::DeviceFailure& failure) {
+    return failure.error();
+  }
+}
+
 void Engine::Impl::run_batch() {
   chunks.clear();
   draws.clear();
@@ -244,9 +255,7 @@ void Engine::Impl::run_batch() {
   chosen.resize(draws.size());
   ++totals.steps;
   const Instant begin = monotonic_now();
-  if (const Result<> run = pass.choose(ctx, *model.images, chunks, draws, chosen); !run) {
-    return fail_batch(run.error());
-  }
+  if (const Result<> run = run_pass(); !run) return fail_batch(run.error());
   note_step(monotonic_now() - begin);
   std::size_t row = 0;
   for (const Part& part : batch) {
@@ -259,8 +268,12 @@ void Engine::Impl::run_batch() {
 }
 
 void Engine::Impl::fail_batch(const Error& error) {
+  // A device that failed is replaced with its rank: asking again helps.
+  const bool passes = error.code == ErrorCode::unavailable;
+  const Error told{passes ? ErrorCode::unavailable : ErrorCode::internal,
+                   "the batch failed: " + error.message};
   for (const Part& part : batch) {
-    part.live->output.error = Error{ErrorCode::internal, "the batch failed: " + error.message};
+    part.live->output.error = told;
     end(*part.live, Finish::error);
   }
 }
@@ -397,6 +410,21 @@ std::vector<Output> Engine::step() {
   impl.plan_batch();
   if (!impl.batch.empty()) impl.run_batch();
   return impl.collect();
+}
+
+Result<> Engine::warm_up() {
+  Impl& impl = *impl_;
+  if (impl.ctx.device == nullptr) return {};
+  try {
+    return serving::warm_up(
+        impl.ctx, impl.pass,
+        {.description = impl.description,
+         .images = *impl.model.images,
+         .batch_max = impl.options.batch_max,
+         .step_tokens = std::min(impl.options.step_tokens, impl.options.context)});
+  } catch (const kernels::DeviceFailure& failure) {
+    return failure.error();
+  }
 }
 
 bool Engine::idle() const { return impl_->waiting.empty() && impl_->running.empty(); }

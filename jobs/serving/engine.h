@@ -18,8 +18,9 @@
 // Ownership: refers to the model, weights and pool. Threads: one at a time.
 // Errors of submit, of that request alone: invalid_argument (settings, token ids, an empty prompt
 // without a begin token, more tokens than the context or the cache memory ever allow), exhausted
-// (queue full), already_exists (id). If a batch fails (Tutti's own error), each of its requests
-// ends with Finish::error, and the engine goes on.
+// (queue full), already_exists (id). If a batch fails, each of its requests ends with
+// Finish::error (internal: Tutti's own error; unavailable: the device has failed for good), and the
+// engine goes on.
 #pragma once
 
 #include <chrono>
@@ -80,6 +81,10 @@ class Engine {
 
   // Runs one batch and gives what it added, in the order of arrival. Nothing to do: nothing.
   std::vector<Output> step();
+
+  // Before the first request, on a device: nothing that is made once is left to make while somebody
+  // waits (warm_up.h). Changes nothing that a request or the status could show.
+  Result<> warm_up();
 
   // Whether a step would have nothing to do.
   bool idle() const;

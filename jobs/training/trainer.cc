@@ -14,6 +14,15 @@ namespace {
 // Added to the norm before dividing by it, as PyTorch does.
 constexpr double kClipEpsilon = 1e-6;
 
+// On the CPU nothing of it can go wrong but by our mistake; a device may lack an op or memory, and
+// it may fail.
+Error updated_in_part(Error error) {
+  const bool of_device = error.code == ErrorCode::unsupported ||
+                         error.code == ErrorCode::exhausted || error.code == ErrorCode::unavailable;
+  if (!of_device) error.code = ErrorCode::internal;
+  return error;
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernels::Device* device)
@@ -130,14 +139,9 @@ Result<StepRecord> Trainer::commit_pending() {
        .factor = static_cast<float>(share / targets)});
   if (updated && ctx_.device != nullptr) {
     updated = ctx_.device->download(block_hashes_.data(), hashes.data(), hashes.size_bytes());
-    if (!updated) return updated.error();
   }
-  if (!updated) {
-    const bool lacking =
-        updated.error().code == ErrorCode::unsupported;  // an op that a device has not
-    return fail_job(
-        {lacking ? ErrorCode::unsupported : ErrorCode::internal, updated.error().message});
-  }
+  // Also on a device: the weights may be half of this step and half of the last one.
+  if (!updated) return fail_job(updated_in_part(updated.error()));
   state_.stepped();
   state_.weights_hash = kernels::combine_hashes(block_hashes_);
   state_.step = record.step;

@@ -2,51 +2,24 @@
 // NCCL is emulated between them.
 #include <catch2/catch.hpp>
 
-#include <fmt/core.h>
 #include <signal.h>
 #include <boost/json/parse.hpp>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 
-#include "tests/support/cluster.h"
+#include "tests/emulation/emulated_cluster.h"
 #include "tests/support/temporary_folder.h"
 
 using namespace tutti;
 using test::Cluster;
+using test::emulated;
 using test::eventually;
+using test::tiny_spec;
 
 namespace {
 
 constexpr auto npos = std::string::npos;
-
-test::ClusterOptions emulated(unsigned slots, std::vector<std::string> more = {}) {
-  const char* const folder = std::getenv("TUTTI_BIN");
-  test::ClusterOptions options{
-      .slots = slots,
-      .rank_binary = std::filesystem::absolute(
-          std::string(folder == nullptr ? "build/bin" : folder) + "/tutti-rank-emulation"),
-      .environment = std::move(more)};
-  options.environment.emplace_back("TUTTI_DEVICE=gpu");
-  return options;
-}
-
-std::string spec_for(const Cluster& cluster, unsigned ranks, unsigned steps = 5) {
-  const auto text = cluster.files() / "prose.txt";
-  REQUIRE(write_file_atomically(text, test::some_prose(1'000)));
-  return fmt::format(
-      "name: tiny\n"
-      "kind: train\n"
-      "model: {{family: llama, layers: 1, width: 16, heads: 2, kv_heads: 1, feed_forward: 32, "
-      "vocabulary: 270}}\n"
-      "data: {{text: [{}], sequence: 12}}\n"
-      "train: {{steps: {}, batch: 4, micro: 1, seed: 3}}\n"
-      "parallel: {{data: {}, shards: 4}}\n"
-      "resources: {{device: gpu, ranks: {{min: {}, max: {}}}, threads: 1}}\n"
-      "checkpoint: {{every: {}, keep: 2}}\n",
-      text.string(), steps, ranks, ranks, ranks, steps);
-}
 
 std::string logs_of(const Cluster& cluster, std::uint64_t job) {
   return cluster.tutti({"logs", std::to_string(job)}).out;
@@ -55,7 +28,7 @@ std::string logs_of(const Cluster& cluster, std::uint64_t job) {
 // Ends a job that must fail; its messages.
 std::string why_it_fails(const Cluster& cluster, int expected,
                          const std::vector<std::string>& options = {}) {
-  const auto job = cluster.submit(spec_for(cluster, 1), options);
+  const auto job = cluster.submit(tiny_spec(cluster, 1), options);
   CHECK(cluster.wait(job) == expected);
   return cluster.tutti({"job", std::to_string(job)}).out;
 }
@@ -65,7 +38,7 @@ std::string why_it_fails(const Cluster& cluster, int expected,
 TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks and after a kill") {
   Cluster cluster(emulated(4));
   const auto run = [&](unsigned ranks) {
-    const auto job = cluster.submit(spec_for(cluster, ranks));
+    const auto job = cluster.submit(tiny_spec(cluster, ranks));
     REQUIRE(cluster.wait(job) == 0);
     return job;
   };
@@ -88,7 +61,7 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   CHECK(cluster.hashes(run(4)) == expected);
 
   // Two of four ranks stay and go on through a communicator of the second generation.
-  const auto job = cluster.submit(spec_for(cluster, 2));
+  const auto job = cluster.submit(tiny_spec(cluster, 2));
   REQUIRE(eventually([&] { return cluster.step_of(job) >= 1; }));
   const auto ranks = cluster.ranks_of(job);
   REQUIRE(ranks.size() == 2);
@@ -104,7 +77,7 @@ TEST_CASE("emulation: a cluster trains a GPT-2-shaped model on 1 and 2 ranks, an
   Cluster cluster(emulated(2));
   const std::vector<std::string> gpt2{"--set", "model.family=gpt2", "--set", "model.kv_heads=2"};
   const auto run = [&](unsigned ranks) {
-    const auto job = cluster.submit(spec_for(cluster, ranks), gpt2);
+    const auto job = cluster.submit(tiny_spec(cluster, ranks), gpt2);
     REQUIRE(cluster.wait(job) == 0);
     return job;
   };
@@ -136,9 +109,9 @@ TEST_CASE("emulation: a cluster trains in bf16 where its GPUs do, and says so wh
   {
     const test::TemporaryFolder cache;
     Cluster cluster(emulated(2, {"TUTTI_CACHE=" + cache.path().string()}));
-    const auto exact = cluster.submit(spec_for(cluster, 1));
-    const auto one = cluster.submit(spec_for(cluster, 1), bf16);
-    const auto two = cluster.submit(spec_for(cluster, 2), bf16);
+    const auto exact = cluster.submit(tiny_spec(cluster, 1));
+    const auto one = cluster.submit(tiny_spec(cluster, 1), bf16);
+    const auto two = cluster.submit(tiny_spec(cluster, 2), bf16);
     for (const auto job : {exact, one, two}) REQUIRE(cluster.wait(job) == 0);
     CHECK(cluster.hashes(one) == cluster.hashes(two));
     CHECK(cluster.hashes(one) != cluster.hashes(exact));
@@ -149,7 +122,7 @@ TEST_CASE("emulation: a cluster trains in bf16 where its GPUs do, and says so wh
   }
   Cluster cluster(1);
   const auto job =
-      cluster.submit(spec_for(cluster, 1), {bf16[0], bf16[1], "--set", "resources.device=any"});
+      cluster.submit(tiny_spec(cluster, 1), {bf16[0], bf16[1], "--set", "resources.device=any"});
   const test::Finished why = cluster.tutti({"explain", std::to_string(job)});
   INFO(why.out << why.err);
   CHECK(why.out.find("no worker computes in bf16, which takes GPUs") != npos);
@@ -157,7 +130,7 @@ TEST_CASE("emulation: a cluster trains in bf16 where its GPUs do, and says so wh
 
 TEST_CASE("emulation: a served model gives the CPU's tokens, also after its rank was killed") {
   Cluster cluster(emulated(1));
-  const auto trained = cluster.submit(spec_for(cluster, 1));
+  const auto trained = cluster.submit(tiny_spec(cluster, 1));
   REQUIRE(cluster.wait(trained) == 0);
   const std::string model =
       std::string(cluster.job(trained).at("folder").as_string()) + "/checkpoints/step-5";
@@ -204,7 +177,7 @@ TEST_CASE(
 TEST_CASE("emulation: plan tells what a job takes of a GPU, submit asks for it or refuses") {
   Cluster cluster(emulated(2, {"TUTTI_EMULATION_MEMORY=943718400"}));
   const auto file = (cluster.files() / "job.yaml").string();
-  REQUIRE(write_file_atomically(file, spec_for(cluster, 1)));
+  REQUIRE(write_file_atomically(file, tiny_spec(cluster, 1)));
   const test::Finished planned = cluster.tutti({"plan", file});
   INFO(planned.out << planned.err);
   CHECK(planned.code == 0);

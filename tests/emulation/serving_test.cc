@@ -200,4 +200,34 @@ TEST_CASE("emulation: a captured step is launched again after batches that were 
   CHECK(counts.captured == 2);
 }
 
+TEST_CASE("emulation: a server that was warmed up makes no graph for its first requests") {
+  Model model;
+  const std::vector<Request> requests{request_of(0, 0.8, 6), request_of(1, 0.0, 6),
+                                      request_of(2, 1.1, 3)};
+  const auto cold = open();
+  const auto expected = answers_of(model, cold.get(), "q8_0", requests);
+  const auto device = open();
+  const models::ServingWeights images = model.in("q8_0", device.get());
+  Engine engine({.decoder = &model.decoder, .images = &images}, {&model.pool, device.get()},
+                {.batch_max = 3});
+  REQUIRE(engine.warm_up());
+  const auto& counts = device->graph_counts();
+  CHECK(counts.plain == 3);
+  CHECK(counts.captured == 3);
+  CHECK(engine.status().steps == 0);
+  CHECK(engine.status().prompt_tokens == 0);
+  std::vector<Answer> answers(requests.size());
+  for (const Request& request : requests) REQUIRE(engine.submit(request));
+  while (!engine.idle()) {
+    for (const Output& output : engine.step()) {
+      std::vector<std::uint32_t>& tokens = answers[output.id].tokens;
+      tokens.insert(tokens.end(), output.tokens.begin(), output.tokens.end());
+    }
+  }
+  for (std::size_t i = 0; i < requests.size(); ++i) CHECK(answers[i].tokens == expected[i].tokens);
+  CHECK(counts.plain == 3);
+  CHECK(counts.captured == 3);
+  CHECK(counts.replayed > 0);
+}
+
 }  // namespace tutti::serving

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "protocol/base/assert.h"
+#include "tests/support/cuda_emulation/injected_fault.h"
 
 namespace {
 
@@ -252,7 +253,8 @@ cudaError_t enqueue_grid(cudaStream_t stream, const GridLaunch& launch,
     return failed(refused);
   }
   stream->add([shape, body = std::move(thread_body), name = launch.name]() -> std::string {
-    std::string fault = run_grid(shape, body);
+    std::string fault = injected_fault(name);
+    if (fault.empty()) fault = run_grid(shape, body);
     if (fault.empty()) fault = broken_margin();
     return fault.empty() ? fault : std::string(name) + ": " + fault;
   });
@@ -370,6 +372,7 @@ cudaError_t cudaMallocManaged(void** memory, std::size_t bytes, unsigned) {
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  if (const cudaError_t error = sticky(); error != cudaSuccess) return failed(error);
   const std::lock_guard lock(device().mutex);
   *total = memory_total();
   *free = *total - std::min(*total, device().used);
@@ -456,9 +459,9 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   if (breaks_capture(stream)) return failed(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = sticky(); error != cudaSuccess) return error;
   const std::lock_guard lock(stream->mutex);
-  if (!stream->queue.empty() || stream->busy) return cudaErrorNotReady;
-  return sticky();
+  return !stream->queue.empty() || stream->busy ? cudaErrorNotReady : sticky();
 }
 
 // TUTTI_EMULATION_EVENT_WAITS=0: as if the program had none.
