@@ -179,6 +179,10 @@ Result<kernels::Communicator*> TrainWork::connect(const BeginGroup& order) {
 void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
   generation_ = order.order.generation;
   auto group = connect(order);
+  if (!group && group.error().code == ErrorCode::unsupported) {
+    // No other attempt of these ranks would end otherwise.
+    return sink(end_of_job(group.error(), trainer_->state().step));
+  }
   if (!group) return leave(group.error(), sink);
   training::EnterPlan plan{.generation = generation_.value,
                            .base_step = order.order.base_step,

@@ -37,7 +37,9 @@ Result<> compare_version(std::string_view text) {
   if (other == own) return {};
   return Error{
       ErrorCode::unsupported,
-      fmt::format("rank 0 has NCCL {}, this rank {}: a group needs one version", other, own)};
+      fmt::format("rank 0 has NCCL {}, this rank {}: a group needs one version, so install one on "
+                  "the machines of its workers (`tutti node` says theirs)",
+                  other, own)};
 }
 
 Result<ncclUniqueId> parse_id(std::string_view text) {

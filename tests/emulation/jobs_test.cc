@@ -218,3 +218,15 @@ TEST_CASE("emulation: a missing or old driver is one line in the job") {
   CHECK(why_it_fails(old, 1).find("the NVIDIA driver knows CUDA 12.4, this build needs 13.0") !=
         npos);
 }
+
+TEST_CASE("emulation: ranks with different versions of NCCL are one line in the job, at once") {
+  Cluster cluster(emulated(2, {"TUTTI_EMULATION_NCCL_VERSIONS=22701 22803"}));
+  const auto alone = cluster.submit(tiny_spec(cluster, 1));
+  CHECK(cluster.wait(alone) == 0);
+  const auto job = cluster.submit(tiny_spec(cluster, 2));
+  CHECK(cluster.wait(job) == 1);
+  const std::string said = cluster.tutti({"job", std::to_string(job)}).out;
+  INFO(said);
+  CHECK(said.find("rank 0 has NCCL 2.27.1, this rank 2.28.3: a group needs one version") != npos);
+  CHECK(cluster.job(job).at("generation").to_number<int>() == 1);
+}

@@ -200,9 +200,11 @@ TEST_CASE("nccl: ranks with another version of the library than rank 0's are ref
     const std::string other = id->substr(0, id->find('-')) + "-2.26.1";
     const auto group = NcclGroup::over(std::move(plain), {.id = other});
     REQUIRE_FALSE(group);
-    CHECK(group.error() ==
-          Error{ErrorCode::unsupported,
-                "rank 0 has NCCL 2.26.1, this rank 0.0.0: a group needs one version"});
+    CHECK(
+        group.error() ==
+        Error{ErrorCode::unsupported,
+              "rank 0 has NCCL 2.26.1, this rank 0.0.0: a group needs one version, so install one "
+              "on the machines of its workers (`tutti node` says theirs)"});
   });
 }
 
