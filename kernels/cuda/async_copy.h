@@ -22,8 +22,8 @@ inline void copy_async_16(void* to, const void* from, unsigned bytes = 16) {
 }
 inline void commit_async_copies() { ::tutti::emulation::commit_copies(); }
 template <unsigned kGroups>
-void wait_async_copies() {
-  ::tutti::emulation::wait_copies(kGroups);
+void wait_async_copies(const ::tutti::emulation::WaitPlace& place = {}) {
+  if (::tutti::emulation::is_kept(place)) ::tutti::emulation::wait_copies(kGroups);
 }
 
 #elif defined(__CUDACC__)  // the host compiler reads declarations beside these

@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads)
     for (Index i = threadIdx.x; i < width; i += kThreads) total += x[i];
     mean = static_cast<double>(block_sum(total, room)) / static_cast<double>(width);
   }
-  __syncthreads();
+  __syncthreads();  // spare: those of the maximum come before the weights
   const LogSum sum = log_sum<kThreads>(x, backward ? x : nullptr, width, room);
   if (threadIdx.x == 0) losses[row] = smoothed_loss(sum, smoothing, chosen, mean);
   if (!backward) return;

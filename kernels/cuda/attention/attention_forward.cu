@@ -175,7 +175,7 @@ __device__ void attend_block(const Attend& a, const Tiles& tiles, Softmax<kColum
     total += weight;
   }
   softmax.total += lanes_sum(total);
-  __syncwarp();
+  __syncwarp();  // spare here: lanes have met in the sum; a GPU orders memory by it
   for (Index key = seen.from; key < seen.end; ++key) {
     const float weight = weights[key];
     const float* const v = tiles.v + key * tiles.stride;

@@ -71,7 +71,7 @@ __device__ Order block_largest(Order own, Order* room) {
   __syncthreads();
   Order largest = room[0];
   for (unsigned w = 1; w < kThreads / kWarp; ++w) largest = room[w] > largest ? room[w] : largest;
-  __syncthreads();
+  __syncthreads();  // spare: the room is used once a row
   return largest;
 }
 
@@ -122,7 +122,7 @@ __device__ unsigned load_round(const Row& row, Order bound, const Room& room) {
     if (*room.flag != 0) break;
     mask |= Order{255} << shift;
   }
-  __syncthreads();
+  __syncthreads();  // spare: those of the loop stand between
   for (unsigned i = threadIdx.x; i < kListMax; i += kThreads) room.list[i] = 0;
   __syncthreads();
   for (Index i = threadIdx.x; i < row.width; i += kThreads) {
@@ -188,7 +188,7 @@ __device__ Walked walk_by_logit(const Row& row, unsigned limit, double until, Un
     if (count > 0) bound = room.list[count - 1];
     __syncthreads();
     const bool ended = *room.flag != 0;
-    __syncthreads();
+    __syncthreads();  // spare: a round begins with others
     if (ended) return walked;
   }
 }
@@ -210,7 +210,7 @@ __device__ double sum_stretches(const Row& row, double* stretches, const Room& r
     for (Index s = 0; s < count; ++s) total += stretches[s];
     *room.total = total;
   }
-  __syncthreads();
+  __syncthreads();  // spare: thread 0 alone uses the sum
   return *room.total;
 }
 

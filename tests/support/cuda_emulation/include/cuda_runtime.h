@@ -1,6 +1,5 @@
-// The part of CUDA's language and runtime that Tutti's GPU code uses, for building that code with
-// the host compiler and running it on the emulation (tests/support/cuda_emulation). Names and
-// meanings are CUDA's; the code is ours.
+// The part of CUDA's language and runtime that Tutti's GPU code uses, for building it with the host
+// compiler and running it on the emulation. Names and meanings are CUDA's; the code is ours.
 //
 // Kernels run as grid.h says. Streams are worker threads with queues (runtime.cc), so that work of
 // two streams overlaps and a missing event wait shows. Compiled into tests only.
@@ -12,6 +11,7 @@
 #include <cstring>
 #include <functional>
 
+#include "tests/support/cuda_emulation/dropped_waits.h"
 #include "tests/support/cuda_emulation/grid.h"
 
 #define TUTTI_CUDA_EMULATION 1
@@ -48,7 +48,9 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-inline void __syncthreads() { ::tutti::emulation::sync_threads(); }
+inline void __syncthreads(const tutti::emulation::WaitPlace& place = {}) {
+  if (tutti::emulation::is_kept(place)) tutti::emulation::sync_threads();
+}
 inline void __threadfence() {}
 
 namespace tutti::emulation {
@@ -116,7 +118,9 @@ template <class T>
 T __shfl_sync(unsigned, T value, int source) {
   return tutti::emulation::shuffle(value, static_cast<unsigned>(source) % 32, "__shfl_sync");
 }
-inline void __syncwarp(unsigned = ~0U) { tutti::emulation::ballot(false); }
+inline void __syncwarp(const tutti::emulation::WaitPlace& place = {}) {
+  if (tutti::emulation::is_kept(place)) tutti::emulation::ballot(false);
+}
 inline unsigned __ballot_sync(unsigned, bool own) { return tutti::emulation::ballot(own); }
 inline bool __any_sync(unsigned, bool own) { return tutti::emulation::ballot(own) != 0; }
 inline bool __all_sync(unsigned, bool own) { return tutti::emulation::ballot(own) == ~0U; }
@@ -279,8 +283,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 namespace tutti::emulation {
 
-// Puts one grid into the stream, if a device would take its shape; `name` is for the message of a
-// fault.
+// Puts a grid into the stream, if a device would take it; `name` is for the message of a fault.
 struct GridLaunch {
   const char* name;
   const void* kernel;  // what cudaFuncSetAttribute knows it by
@@ -288,10 +291,9 @@ struct GridLaunch {
 };
 cudaError_t enqueue_grid(cudaStream_t stream, const GridLaunch& launch,
                          std::function<void()> thread_body);
-// Puts any work into the stream; a text that it returns is a fault of the device.
+// Any work; a text that it returns is a fault of the device.
 void enqueue(cudaStream_t stream, std::function<std::string()> work);
-// What the device's first fault said; empty: none. clear_fault() makes the device usable again, for
-// tests.
+// What the device's first fault said; empty: none. clear_fault(): it is usable again.
 std::string device_fault();
 void clear_fault();
 
