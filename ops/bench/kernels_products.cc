@@ -17,6 +17,7 @@
 #include "kernels/ops/weights/packed_bf16.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "kernels/ops/weights/product_int8.h"
+#include "kernels/ops/weights/product_quantised_nn.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "ops/bench/kernels_cases.h"
 #include "ops/bench/kernels_peers.h"
@@ -283,6 +284,35 @@ void bench_quantised(const Bench& bench, Index outputs, Index inputs) {
   }
 }
 
+// The gradient to the inputs of such a layer, beside that of the weight in f32.
+void bench_quantised_nn(const Bench& bench, Index rows, Index outputs, Index inputs) {
+  const FloatBuffer weight = numbers(bench, outputs * inputs, 1);
+  const FloatBuffer dy = numbers(bench, rows * outputs, 2);
+  const FloatBuffer dx(rows * inputs);
+  for (const kernels::WeightFormat format : kernels::kWeightFormats) {
+    const std::string name =
+        fmt::format("quantised nn {} {}x{}x{}", to_string(format), rows, outputs, inputs);
+    if (!wanted(bench, name)) continue;
+    const auto packed = quantise_weight(bench.ctx, format, weight.matrix(outputs, inputs));
+    TUTTI_ASSERT(packed.ok());
+    beside_other(
+        bench,
+        {.name = name,
+         .peer = "f32 weight",
+         .flops = 2.0 * static_cast<double>(rows * outputs * inputs)},
+        [&] {
+          TUTTI_ASSERT(product_quantised_nn(bench.ctx, {.left = dy.matrix(rows, outputs),
+                                                        .right = &*packed,
+                                                        .output = dx.matrix(rows, inputs)}));
+        },
+        [&] {
+          TUTTI_ASSERT(product_nn(bench.ctx, {.left = dy.matrix(rows, outputs),
+                                              .right = weight.matrix(outputs, inputs),
+                                              .output = dx.matrix(rows, inputs)}));
+        });
+  }
+}
+
 struct Int8Rows {
   std::vector<std::int8_t> codes;
   FloatBuffer scales;
@@ -470,6 +500,7 @@ void bench_products(const Bench& bench) {
   bench_batched(bench);
   bench_quantised(bench, 3072, 768);
   bench_quantised(bench, 11008, 4096);
+  bench_quantised_nn(bench, 512, 3072, 768);
   bench_int8(bench, 11008, 4096);
 }
 

@@ -9,6 +9,7 @@
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/elementwise/bf16.h"
+#include "kernels/ops/elementwise/clear.h"
 #include "kernels/ops/elementwise/dropout.h"
 #include "kernels/ops/elementwise/layer_norm.h"
 #include "kernels/ops/elementwise/softmax.h"
@@ -20,6 +21,7 @@
 #include "kernels/ops/optimizers/schedule_free.h"
 #include "kernels/ops/optimizers/sgd.h"
 #include "kernels/ops/product.h"
+#include "kernels/ops/random.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/silu_gate.h"
 #include "kernels/tensor/op_counters.h"
@@ -175,6 +177,17 @@ void bench_optimizers(const Bench& bench, const std::array<Matrix, 4>& m) {
   });
   row("schedule-free", "", 28, [&] {
     TUTTI_ASSERT(schedule_free_update(bench.ctx, {{}, span(0), span(1), span(2), span(3)}));
+  });
+  row("schedule-free average", "", 12, [&] {
+    TUTTI_ASSERT(schedule_free_average(bench.ctx, {0.9, span(0), span(1), span(2)}));
+  });
+  row("clear", "", 4, [&] { TUTTI_ASSERT(clear(bench.ctx, span(3))); });
+  row("fill uniform", "", 4, [&] {
+    TUTTI_ASSERT(
+        fill_uniform(bench.ctx, {.key = {1, 1}, .low = -1.0, .high = 1.0, .out = span(3)}));
+  });
+  row("fill normal", "", 4, [&] {
+    TUTTI_ASSERT(fill_normal(bench.ctx, {.key = {1, 1}, .out = span(3)}));
   });
   const auto blocks = kernels::state8_blocks(kTokens * kWidth);
   std::vector<std::int8_t> first(size);

@@ -29,7 +29,7 @@ GROUPS = [
     ("Attention", r"attention"),
     ("Losses", r"cross entropy|log softmax"),
     ("Optimizers", r"^(adamw|adamw8|sgd|lion|schedule-free|adafactor|muon)\b"),
-    ("Weights and tokens", r"^(hash|pack|dequantise|sampling|embedding|kv write)"),
+    ("Weights and tokens", r"^(hash|pack|quantise|dequantise|sampling|choose|embedding|kv write|fill|to int8)"),
     ("Rows", r""),
 ]
 

@@ -5,12 +5,15 @@
 #include <string>
 #include <vector>
 
+#include "kernels/ops/choose_tokens.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/sampling.h"
 #include "kernels/ops/weight_hash.h"
+#include "kernels/ops/weights/packed_bf16.h"
 #include "kernels/ops/weights/packed_weight.h"
+#include "kernels/ops/weights/product_int8.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "ops/bench/kernels_cases.h"
 
@@ -103,6 +106,26 @@ void bench_pages(const Bench& bench) {
   }
 }
 
+void bench_packed_halves(const Bench& bench, kernels::ConstMatrix weight) {
+  std::vector<kernels::Bf16> halves(static_cast<std::size_t>(weight.rows * weight.columns));
+  TUTTI_ASSERT(to_bf16(bench.ctx, {weight.data, halves.size()}, halves));
+  using Arithmetic = kernels::Bf16Arithmetic;
+  for (const Arithmetic arithmetic : {Arithmetic::widened, Arithmetic::native}) {
+    const bool native = arithmetic == Arithmetic::native;
+    if (native && !kernels::has_native_bf16()) continue;
+    bench_beside(
+        bench,
+        {.name = fmt::format("pack bf16 weight {} {}x{}", native ? "native" : "widened",
+                             weight.rows, weight.columns),
+         .bytes = 4.0 * static_cast<double>(halves.size())},
+        [&] {
+          TUTTI_ASSERT(
+              pack_bf16_weight(bench.ctx, {halves.data(), weight.rows, weight.columns}, arithmetic)
+                  .ok());
+        });
+  }
+}
+
 // A layer of a 7B model.
 void bench_weights(const Bench& bench) {
   constexpr Index kOutputs = 11008;
@@ -116,8 +139,22 @@ void bench_weights(const Bench& bench) {
   bench_beside(bench, {.name = "pack weight 11008x4096", .bytes = 8.0 * kSize}, [&] {
     TUTTI_ASSERT(pack_weight(bench.ctx, weight.matrix(kOutputs, kInputs)).ok());
   });
+  bench_packed_halves(bench, weight.matrix(kOutputs, kInputs));
+  const FloatBuffer scales(kOutputs);
+  std::vector<std::int8_t> codes(static_cast<std::size_t>(kOutputs * kInputs));
+  bench_beside(bench, {.name = "to int8 rows 11008x4096", .bytes = 5.0 * kSize}, [&] {
+    TUTTI_ASSERT(to_int8_rows(bench.ctx, {.x = weight.matrix(kOutputs, kInputs),
+                                          .codes = {codes.data(), kOutputs, kInputs},
+                                          .scales = scales.data()}));
+  });
   for (const kernels::WeightFormat format : kernels::kWeightFormats) {
     const std::string name(to_string(format));
+    bench_beside(
+        bench, {.name = fmt::format("quantise weight {} 1376x4096", name), .bytes = kSize / 2.0},
+        [&] {
+          TUTTI_ASSERT(
+              quantise_weight(bench.ctx, format, weight.matrix(kOutputs / 8, kInputs)).ok());
+        });
     const std::size_t row = kernels::row_bytes(format, kInputs);
     std::vector<std::byte> rows(row * kOutputs / 8);
     for (Index o = 0; o < kOutputs / 8; ++o) {
@@ -140,6 +177,28 @@ void bench_weights(const Bench& bench) {
     bench_beside(bench, {.name = packing, .bytes = 2.0 * stored},
                  [&] { TUTTI_ASSERT(pack_rows(bench.ctx, format, rows, kOutputs / 8).ok()); });
   }
+}
+
+// A decoding step of eight requests: greedy with log-probabilities, and drawn.
+void bench_choice(const Bench& bench) {
+  constexpr Index kRows = 8;
+  FloatBuffer logits = numbers(bench, kRows * kVocabulary, 1);
+  for (float& logit : logits.span()) logit *= 8.0F;
+  std::vector<kernels::TokenDraw> draws;
+  for (std::uint64_t row = 0; row < kRows; ++row) {
+    const bool greedy = row % 2 == 0;
+    draws.push_back({.settings = {.temperature = greedy ? 0.0 : 0.8, .top_k = greedy ? 0 : 50},
+                     .position = row,
+                     .logprob = greedy});
+  }
+  std::vector<kernels::ChosenToken> chosen(kRows);
+  bench_beside(bench,
+               {.name = fmt::format("choose tokens, {} rows of {}", kRows, kVocabulary),
+                .bytes = 4.0 * kRows * static_cast<double>(kVocabulary)},
+               [&] {
+                 TUTTI_ASSERT(choose_tokens(
+                     bench.ctx, {logits.matrix(kRows, kVocabulary), draws, chosen.data()}));
+               });
 }
 
 void bench_sampling(const Bench& bench) {
@@ -169,6 +228,7 @@ void bench_tokens(const Bench& bench) {
   bench_pages(bench);
   bench_weights(bench);
   bench_sampling(bench);
+  bench_choice(bench);
 }
 
 }  // namespace tutti::bench

@@ -223,6 +223,9 @@ def findings(root):
     yield from check_tree(root, names)
     if "kernels/README.md" in names and op_catalogue.current(root) is False:
         yield "kernels/README.md", 1, "catalogue", "the table of ops is not current: ops/lint/op_catalogue.py --write"
+    if "kernels/README.md" in names:
+        for name, text in op_catalogue.holes(root):
+            yield name, 1, "catalogue", text
     if "kernels/README.md" in names and kernels_table.current(root) is False:
         yield "kernels/README.md", 1, "catalogue", "the measured tables are not: ops/bench/kernels_table.py --write"
     yield from check_ops(root, names)

@@ -42,6 +42,15 @@ CASES = {
     "gate forward 8192x3072": "gate_forward",
     "adamw with hash 25165824": "adamw_update",
     "adamw8 25165824": "adamw8_update",
+    "schedule-free 25165824": "schedule_free_update",
+    "schedule-free average 25165824": "schedule_free_average",
+    "quantised nn q4_k 512x3072x768": "product_quantised_nn",
+    "quantise weight q4_k 1376x4096": "quantise_weight",
+    "pack bf16 weight widened 11008x4096": "pack_bf16_weight",
+    "pack weight 11008x4096": "pack_weight",
+    "pack rows q4_k 1376x4096": "pack_rows",
+    "to int8 rows 8192x3072": "to_int8_rows",
+    "choose tokens, 8 rows of 50257": "choose_tokens",
 }
 
 
@@ -92,6 +101,17 @@ def main():
         (path / "f.cc").write_text("#include <vector>\n")
         if ": own-header: " not in lint(folder).stdout:
             failed.append("own-header: not found")
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "kernels/ops")
+        path.mkdir(parents=True)
+        (path.parent / "README.md").write_text("# Kernels\n")
+        (path / "without_cuda.txt").write_text("y  a reason\n")
+        # A weight's maker is an op too, whatever it gives.
+        (path / "y.h").write_text("// Y.\n#pragma once\nResult<Y> y(const OpContext& ctx, const Z& args);\n")
+        said = lint(folder).stdout
+        for text in ("y has no row in FACTS", "y has no bits in"):
+            if f"kernels/ops/y.h:1: catalogue: {text}" not in said:
+                failed.append(f"catalogue: not found: {text}")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "jobs/data/good.h")
         path.parent.mkdir(parents=True)
