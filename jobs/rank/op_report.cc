@@ -40,9 +40,17 @@ std::string describe_ops(std::span<const kernels::OpCount> counts) {
   return text;
 }
 
+std::string describe_huge_pages(const kernels::HugePages& pages) {
+  if (pages.asked == 0) return "";
+  return fmt::format("huge pages: {} MiB asked for, {} MiB given", pages.asked >> 20,
+                     pages.given >> 20);
+}
+
 void log_ops() {
-  const std::string line = describe_ops(kernels::op_counts());
-  if (!line.empty()) TUTTI_LOG_INFO("rank", "{}", line);
+  for (const std::string& line :
+       {describe_ops(kernels::op_counts()), describe_huge_pages(kernels::huge_pages())}) {
+    if (!line.empty()) TUTTI_LOG_INFO("rank", "{}", line);
+  }
 }
 
 }  // namespace tutti::rank

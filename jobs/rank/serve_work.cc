@@ -9,6 +9,7 @@
 #include "jobs/rank/serve_door.h"
 #include "jobs/serving/engine.h"
 #include "jobs/serving/model_folder.h"
+#include "kernels/tensor/near_memory.h"
 #include "kernels/tensor/thread_pool.h"
 #include "protocol/base/log.h"
 #include "protocol/spec/parse.h"
@@ -132,6 +133,7 @@ Result<> ServeWork::set_up(const wire::StartRank& order) {
   spec_ = *std::move(spec);
   name_ = spec_.serve.name.empty() ? order.name : spec_.serve.name;
   pool_.emplace(threads_of(order));
+  kernels::bind_caller(*pool_);  // before its memory is made
   auto device = open_rank_device(order);
   if (!device) return device.error();
   device_ = *std::move(device);

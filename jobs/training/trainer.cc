@@ -7,6 +7,7 @@
 #include "kernels/collective/collectives.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/float_mode.h"
+#include "kernels/tensor/near_memory.h"
 
 namespace tutti::training {
 namespace {
@@ -23,12 +24,18 @@ Error updated_in_part(Error error) {
   return error;
 }
 
+// Before the trainer's memory is made: its pages lie where this thread runs.
+kernels::ThreadPool* bound(kernels::ThreadPool& pool) {
+  kernels::bind_caller(pool);
+  return &pool;
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernels::Device* device)
     : job_(job),
       pool_(threads),
-      host_{&pool_},
+      host_{bound(pool_)},
       ctx_{&pool_, device},
       state_(job.decoder, *job.optimizer, device),
       block_hashes_(job.decoder.layout().blocks().size()),

@@ -22,9 +22,22 @@ struct Free {
 using Topology = std::unique_ptr<std::remove_pointer_t<hwloc_topology_t>, Free>;
 using Set = std::unique_ptr<std::remove_pointer_t<hwloc_bitmap_t>, Free>;
 
+std::vector<Core> read_cores(hwloc_topology_t topology, hwloc_const_bitmap_t allowed) {
+  std::vector<Core> cores;
+  const Set usable(hwloc_bitmap_alloc());
+  for (hwloc_obj_t core = nullptr;
+       (core = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_CORE, core)) != nullptr;) {
+    // Of logical CPUs that share a core, the first.
+    hwloc_bitmap_and(usable.get(), core->cpuset, allowed);
+    if (hwloc_bitmap_iszero(usable.get())) continue;
+    cores.push_back({hwloc_bitmap_first(usable.get()), hwloc_bitmap_first(core->nodeset)});
+  }
+  return cores;
+}
+
 }  // namespace
 
-std::vector<int> physical_cores() {
+std::vector<Core> physical_cores() {
   hwloc_topology_t made = nullptr;
   if (hwloc_topology_init(&made) != 0) return {};
   const Topology topology(made);
@@ -33,18 +46,20 @@ std::vector<int> physical_cores() {
       hwloc_get_cpubind(made, allowed.get(), HWLOC_CPUBIND_PROCESS) != 0) {
     return {};
   }
-  std::vector<int> cores;
-  const Set usable(hwloc_bitmap_alloc());
-  for (hwloc_obj_t core = nullptr;
-       (core = hwloc_get_next_obj_by_type(made, HWLOC_OBJ_CORE, core)) != nullptr;) {
-    // Of logical CPUs that share a core, the first.
-    hwloc_bitmap_and(usable.get(), core->cpuset, allowed.get());
-    if (!hwloc_bitmap_iszero(usable.get())) cores.push_back(hwloc_bitmap_first(usable.get()));
-  }
-  return cores;
+  return read_cores(made, allowed.get());
 }
 
-std::vector<int> cores_beside_agent(std::vector<int> cores) {
+std::vector<Core> synthetic_cores(const std::string& machine) {
+  hwloc_topology_t made = nullptr;
+  if (hwloc_topology_init(&made) != 0) return {};
+  const Topology topology(made);
+  if (hwloc_topology_set_synthetic(made, machine.c_str()) != 0 || hwloc_topology_load(made) != 0) {
+    return {};
+  }
+  return read_cores(made, hwloc_topology_get_topology_cpuset(made));
+}
+
+std::vector<Core> cores_beside_agent(std::vector<Core> cores) {
   if (cores.size() > 2) cores.erase(cores.begin());
   return cores;
 }

@@ -7,15 +7,23 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "protocol/base/file.h"
 
 namespace tutti::worker {
 
+struct Core {
+  int cpu = 0;   // number of its first logical CPU that may be used
+  int node = 0;  // NUMA node of its memory
+
+  bool operator==(const Core&) const = default;
+};
+
 struct RankCores {
-  std::vector<int> cores;  // numbers of logical CPUs
-  FileDescriptor claim;    // on the machine's cores, for as long as it is open
+  std::vector<Core> cores;
+  FileDescriptor claim;  // on the machine's cores, for as long as it is open
 };
 
 // `claims`: a folder that all workers of this machine see, and no other machine.
@@ -23,10 +31,12 @@ RankCores rank_cores(const std::filesystem::path& claims = "/dev/shm");
 
 // The parts of it, for tests.
 
-// One logical CPU of each core of the affinity mask; empty: the machine cannot be read.
-std::vector<int> physical_cores();
+// Those of the affinity mask; empty: the machine cannot be read.
+std::vector<Core> physical_cores();
+// Those of a machine that hwloc makes up, such as "numa:2 core:4 pu:2"; empty: it is none.
+std::vector<Core> synthetic_cores(const std::string& machine);
 // Without the agent's.
-std::vector<int> cores_beside_agent(std::vector<int> cores);
+std::vector<Core> cores_beside_agent(std::vector<Core> cores);
 // Invalid: another worker has it, or the folder cannot be used.
 FileDescriptor claim_cores(const std::filesystem::path& claims);
 

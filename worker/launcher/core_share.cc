@@ -4,25 +4,41 @@
 
 namespace tutti::worker {
 
-bool CoreShare::is_free(int core) const {
+bool CoreShare::is_free(int cpu) const {
   return std::none_of(taken_.begin(), taken_.end(), [&](const auto& entry) {
-    return std::find(entry.second.begin(), entry.second.end(), core) != entry.second.end();
+    return std::find(entry.second.begin(), entry.second.end(), cpu) != entry.second.end();
   });
+}
+
+std::span<const Core> CoreShare::tightest(std::size_t count, Borders borders) const {
+  std::span<const Core> best;
+  std::size_t end = 0;
+  for (std::size_t begin = 0; begin < cores_.size(); begin = std::max(end, begin + 1)) {
+    end = begin;
+    while (end < cores_.size() && is_free(cores_[end].cpu) &&
+           (borders == Borders::none || cores_[end].node == cores_[begin].node)) {
+      ++end;
+    }
+    const std::size_t size = end - begin;
+    if (size >= count && (best.empty() || size < best.size())) {
+      best = std::span(cores_).subspan(begin, size);
+    }
+  }
+  return best;
 }
 
 std::string CoreShare::take(ProcessId process, std::uint32_t count) {
   put_back(process);
+  if (count == 0) return {};
+  std::span<const Core> place = tightest(count, Borders::nodes);
+  if (place.empty()) place = tightest(count, Borders::none);
+  if (place.empty()) return {};
   std::vector<int> found;
-  for (std::size_t i = 0; i < cores_.size() && found.size() < count; ++i) {
-    if (is_free(cores_[i])) {
-      found.push_back(cores_[i]);
-    } else {
-      found.clear();
-    }
-  }
-  if (found.size() < count) return {};
   std::string list;
-  for (const int core : found) list += (list.empty() ? "" : ",") + std::to_string(core);
+  for (const Core& core : place.first(count)) {
+    found.push_back(core.cpu);
+    list += (list.empty() ? "" : ",") + std::to_string(core.cpu);
+  }
   adopt(process, std::move(found));
   return list;
 }

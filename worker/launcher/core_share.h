@@ -1,14 +1,19 @@
 // Which of a worker's cores each of its ranks has: no core belongs to two.
 //
 // A rank asks for as many as it has threads and gets neighbours, or none: then its threads run
-// where the system puts them. Ownership: plain values; kept by the host of the worker.
+// where the system puts them. Neighbours in one NUMA node come first: a rank's memory is that of
+// the node where its threads are (kernels/tensor/cores.h). Of several places the tightest is
+// taken, so that wide ones stay for wide ranks. Ownership: plain values; kept by the host of the
+// worker.
 #pragma once
 
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "protocol/base/ids.h"
+#include "worker/inventory/cores.h"
 
 namespace tutti::worker {
 
@@ -17,8 +22,8 @@ inline constexpr const char* kCoresName = "TUTTI_CORES";
 
 class CoreShare {
  public:
-  // `cores`: logical CPUs in the order of the topology.
-  explicit CoreShare(std::vector<int> cores) : cores_(std::move(cores)) {}
+  // In the order of the topology, so that the cores of a node are side by side.
+  explicit CoreShare(std::vector<Core> cores) : cores_(std::move(cores)) {}
 
   // For kCoresName; empty: so many are not free side by side. What the process had is put back.
   std::string take(ProcessId process, std::uint32_t count);
@@ -29,9 +34,13 @@ class CoreShare {
   void adopt(ProcessId process, std::vector<int> cores);
 
  private:
-  bool is_free(int core) const;
+  enum class Borders { nodes, none };
 
-  std::vector<int> cores_;
+  bool is_free(int cpu) const;
+  // The shortest row of free neighbours that holds `count`; empty: none does.
+  std::span<const Core> tightest(std::size_t count, Borders borders) const;
+
+  std::vector<Core> cores_;
   std::map<ProcessId, std::vector<int>> taken_;
 };
 

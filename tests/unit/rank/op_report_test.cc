@@ -23,4 +23,10 @@ TEST_CASE("op report: of many ops the cheap ones are counted, of none nothing is
   CHECK(describe_ops({}).empty());
 }
 
+TEST_CASE("op report: how much of the memory that asked for huge pages has them") {
+  CHECK(describe_huge_pages({.asked = std::size_t{640} << 20, .given = std::size_t{638} << 20}) ==
+        "huge pages: 640 MiB asked for, 638 MiB given");
+  CHECK(describe_huge_pages({}).empty());
+}
+
 }  // namespace tutti::rank
