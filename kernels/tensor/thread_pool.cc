@@ -21,6 +21,10 @@ constexpr std::uint64_t kJoinedMask = 0xffff;
 constexpr std::uint64_t kOpen = 0x10000;
 constexpr int kTurnShift = 17;
 
+// Of the count of threads that are done: how many of them met a larger piece than before, above.
+constexpr std::uint32_t kDoneMask = 0xffff;
+constexpr std::uint32_t kGrew = 0x10000;
+
 template <class Done>
 bool spin_until(const Done& done) {
   const auto end = std::chrono::steady_clock::now() + kSpinMax;
@@ -51,6 +55,10 @@ ThreadPool::~ThreadPool() {
 
 // A loop is open while the caller works on it. Whoever joins in that time is waited for; a thread
 // that wakes too late (its core was busy elsewhere) finds the gate closed and is not.
+//
+// Where a thread met a larger piece than before, a second turn follows, which all threads join:
+// each makes as much room in its scratch memory, in its own node. Who takes which piece the next
+// time then allocates nothing: a step does so the first time, and never again.
 void ThreadPool::run(const Loop& loop) {
   if (loop.count <= 0) return;
   if (!caller_bound_ && !cores_.empty()) {
@@ -65,29 +73,49 @@ void ThreadPool::run(const Loop& loop) {
   }
   TUTTI_ASSERT(!running_);
   running_ = true;
-  loop_ = loop;
-  next_.store(0, std::memory_order_relaxed);
-  finished_.store(0, std::memory_order_relaxed);
-  const std::uint32_t turn = turn_.load(std::memory_order_relaxed) + 1;
-  gate_.store((std::uint64_t{turn} << kTurnShift) | kOpen, std::memory_order_release);
-  turn_.store(turn);
-  if (asleep_.load() > 0) turn_.notify_all();
-  work(0, loop);
-  const auto joined = static_cast<std::uint32_t>(gate_.fetch_and(~kOpen) & kJoinedMask);
-  const auto all_done = [&] { return finished_.load(std::memory_order_acquire) == joined; };
-  if (!spin_until(all_done)) {
-    for (std::uint32_t done = finished_.load(); done != joined; done = finished_.load()) {
-      finished_.wait(done);
+  const auto take_turn = [this](const Loop& next) {
+    loop_ = next;
+    next_.store(0, std::memory_order_relaxed);
+    finished_.store(0, std::memory_order_relaxed);
+    const std::uint32_t turn = turn_.load(std::memory_order_relaxed) + 1;
+    gate_.store((std::uint64_t{turn} << kTurnShift) | kOpen, std::memory_order_release);
+    turn_.store(turn);
+    if (asleep_.load() > 0) turn_.notify_all();
+    work(0, next);
+    const auto all_joined = [this] { return (gate_.load() & kJoinedMask) == workers_.size(); };
+    while (next.body == nullptr && !spin_until(all_joined)) std::this_thread::yield();
+    const auto joined = static_cast<std::uint32_t>(gate_.fetch_and(~kOpen) & kJoinedMask);
+    std::uint32_t done = finished_.load(std::memory_order_acquire);
+    const auto all_done = [&] {
+      done = finished_.load(std::memory_order_acquire);
+      return (done & kDoneMask) == joined;
+    };
+    if (!spin_until(all_done)) {
+      while (!all_done()) finished_.wait(done);
     }
+    return done;
+  };
+  const bool grown = (take_turn(loop) & ~kDoneMask) != 0;
+  if (grown || scratch(0).used_max() > scratch_.back()->used_max()) {
+    std::size_t most = 0;
+    for (const auto& arena : scratch_) most = std::max(most, arena->used_max());
+    take_turn(Loop{.count = 0, .grain = static_cast<Index>(most)});
   }
   running_ = false;
 }
 
+// The scope is that of a piece: what a thread needs does not depend on how many it takes. A loop
+// without a body makes room.
 void ThreadPool::work(int thread, const Loop& loop) {
-  const ArenaScope scope(scratch(thread));
+  Arena& arena = scratch(thread);
+  if (loop.body == nullptr && arena.used_max() < static_cast<std::size_t>(loop.grain)) {
+    const ArenaScope scope(arena);
+    arena.take(static_cast<std::size_t>(loop.grain));
+  }
   for (;;) {
     const Index begin = next_.fetch_add(loop.grain, std::memory_order_relaxed);
     if (begin >= loop.count) return;
+    const ArenaScope scope(arena);
     loop.body(loop.context, thread, begin, std::min(begin + loop.grain, loop.count));
   }
 }
@@ -115,8 +143,10 @@ void ThreadPool::serve(int thread) {
     if (turn == seen) continue;
     seen = turn;
     if (!join(turn)) continue;
+    const std::size_t before = scratch(thread).used_max();
     work(thread, loop_);
-    finished_.fetch_add(1, std::memory_order_acq_rel);
+    const bool grown = scratch(thread).used_max() > before && loop_.body != nullptr;
+    finished_.fetch_add(grown ? 1 + kGrew : 1, std::memory_order_acq_rel);
     finished_.notify_one();
   }
 }

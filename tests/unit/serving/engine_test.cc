@@ -7,6 +7,7 @@
 
 #include "jobs/models/inference_pass.h"
 #include "jobs/serving/scorer.h"
+#include "kernels/tensor/buffer.h"
 #include "kernels/tensor/thread_pool.h"
 #include "tests/unit/serving/tiny_model.h"
 
@@ -49,7 +50,7 @@ class Server {
   }
 
  private:
-  kernels::ThreadPool pool_{1};
+  kernels::ThreadPool pool_{2};
   ServedModel served_;
   Engine engine_;
 };
@@ -99,6 +100,26 @@ TEST_CASE("engine: a request's tokens are the same alone and in company") {
       CHECK(together[each.id].finish == Finish::length);
     }
   }
+}
+
+TEST_CASE("engine: after the first steps decoding takes no memory for tensors or scratch") {
+  Server server;
+  for (std::uint64_t id = 1; id <= 3; ++id) {
+    Request made = request(id, "And the earth was void " + std::to_string(id), 60);
+    made.temperature = id == 1 ? 0 : 1.2;
+    made.top_p = id == 2 ? 0.9 : 1;
+    made.logprobs = id == 3;
+    REQUIRE(server.engine().submit(std::move(made)));
+  }
+  std::map<std::uint64_t, Output> whole;
+  // Prompts, and the first token of each.
+  for (int step = 0; step < 4; ++step) server.step(whole);
+  REQUIRE(server.engine().status().running == 3);
+  const long before = kernels::AlignedBytes::allocations();
+  for (int step = 0; step < 40; ++step) server.step(whole);
+  CHECK(server.engine().status().running == 3);
+  CHECK(kernels::AlignedBytes::allocations() == before);
+  CHECK(whole[1].tokens.size() >= 40);
 }
 
 TEST_CASE("engine: greedy takes the most probable token, and log-probabilities are the scorer's") {
