@@ -21,6 +21,7 @@
 #include "jobs/training/trainer.h"
 #include "kernels/collective/communicator.h"
 #include "kernels/ops/adamw.h"
+#include "kernels/tensor/op_counters.h"
 #include "ops/bench/samples.h"
 #include "ops/bench/training_links.h"
 #include "protocol/base/rng.h"
@@ -182,6 +183,22 @@ Samples measure_exchange(const training::TrainingJob& job, double seconds) {
 }
 
 // The optimizer pass with and without the hash of the blocks that it has in cache.
+std::int64_t calls_of_ops() {
+  std::int64_t calls = 0;
+  for (const kernels::OpCount& count : kernels::op_counts()) calls += count.calls;
+  return calls;
+}
+
+// What the counters of so many calls cost, on their own thread.
+Samples measure_counters(std::int64_t calls, double seconds) {
+  const std::vector<std::function<void()>> counted = {[calls] {
+    for (std::int64_t i = 0; i < calls; ++i) {
+      const kernels::OpTimer timer(kernels::Op::add_into, {.flop = i, .bytes = i});
+    }
+  }};
+  return bench::measure(counted, seconds).front();
+}
+
 std::vector<Samples> measure_update(const training::TrainingJob& job, double seconds) {
   const auto count = static_cast<std::size_t>(job.decoder.layout().parameter_count());
   kernels::ThreadPool pool(1);
@@ -261,6 +278,12 @@ void run_parts(double seconds) {
   const std::vector<std::function<void()>> step = {[&] { steps.make_one(); }};
   const Samples whole = bench::measure(step, seconds).front();
   print("step of the demo's model, 1 rank of 1 thread", whole, 0);
+  const std::int64_t before = calls_of_ops();
+  steps.make_one();
+  const std::int64_t calls = calls_of_ops() - before;
+  const Samples counters = measure_counters(calls, seconds / 4);
+  print(fmt::format("counters of its {} calls of ops, share of that step", calls), counters,
+        counters.at(0.5) / whole.at(0.5));
   const Samples exchange = measure_exchange(*job, seconds / 2);
   print("tree exchange of 2 ranks, share of that step", exchange, exchange.at(0.5) / whole.at(0.5));
   const std::vector<Samples> update = measure_update(*job, seconds / 2);
