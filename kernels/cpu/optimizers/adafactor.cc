@@ -1,5 +1,5 @@
 // Three sweeps over the matrix, because u needs all row and column sums, and its clip needs all of
-// u (ops/decisions/0029): the second and third find the gradient in the caches where it fits. The
+// u (ops/decisions/0031): the second and third find the gradient in the caches where it fits. The
 // first takes rows and columns together while a cache holds them, the third hashes block by block.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizers/adafactor.cc"
