@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 import op_catalogue
+import tested_tolerances
 import kernels_table  # op_catalogue knows where it is
 
 LINT = pathlib.Path(__file__).with_name("lint.py")
@@ -80,12 +81,40 @@ def lines_by_place():
         yield f"kernels_table: kept {found}, not {wanted}"
 
 
+PARITY_TEST = """#include "kernels/ops/y.h"
+Floats run(const Case& c) {
+  REQUIRE(y(ctx, c));
+}
+
+TEST_CASE("y: near the reference") {
+  REQUIRE(largest_difference(run(c), expected) <= tolerance(s.columns, 1.0));
+}
+
+TEST_CASE("z: another's bits") {
+  REQUIRE(same_bits(a, b));
+}
+"""
+
+
+def tolerances_by_test():
+    """One line a fault in what tested_tolerances.py takes for a test of an op."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "tests/parity/deep/y_test.cc")
+        path.parent.mkdir(parents=True)
+        path.write_text(PARITY_TEST)
+        for column, wanted in {"C": "", "exact": "no test of tests/parity", "C, mean of terms": "no test of tests/parity",
+                               "by eye": "no row of WORDS"}.items():
+            found = list(tested_tolerances.untested(pathlib.Path(folder), {"y": column}))
+            if len(found) != (wanted != "") or any(wanted not in line for line in found):
+                yield f"tested_tolerances: of \"{column}\" it says {found}"
+
+
 def lint(root):
     return subprocess.run([sys.executable, str(LINT), str(root)], capture_output=True, text=True)
 
 
 def main():
-    failed = [*shares_by_case(), *lines_by_place()]
+    failed = [*shares_by_case(), *lines_by_place(), *tolerances_by_test()]
     for rule, (name, content) in FAULTS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, name)

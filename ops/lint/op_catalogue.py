@@ -7,7 +7,7 @@
 Ops are the functions of kernels/ops that take a context. A GPU has those that
 kernels/ops/without_cuda.txt does not name. Shares are of the op's cases in kernels/lab/measured.jsonl, lines of ops/bench/kernels. What no file
 says by itself is a row of FACTS. The lint fails an op without a row, without a case of the benchmark, or without bits in
-tests/golden/portable.txt (holes() below).
+tests/golden/portable.txt (holes() below), or whose tests compare it otherwise than its row says (tested_tolerances.py).
 """
 
 import pathlib
@@ -16,6 +16,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
 import kernels_table  # noqa: E402
+import tested_tolerances  # noqa: E402
 
 BEGIN = "<!-- ops: made by ops/lint/op_catalogue.py -->"
 END = "<!-- ops end -->"
@@ -63,8 +64,8 @@ FACTS = {
     "gate_backward": ("portable", NONE, "mean of terms", "^gate backward"),
     "silu_gate_forward": ("portable", NONE, "1", large("silu gate forward")),
     "silu_gate_backward": ("portable", NONE, "mean of terms", large("silu gate backward")),
-    "rotary_angles": ("portable", NONE, "1", "^rotary angles"),
-    "rotary_apply": ("portable", NONE, "1", large("rotary")),
+    "rotary_angles": ("portable", NONE, "2", "^rotary angles"),
+    "rotary_apply": ("portable", NONE, "2, 4", large("rotary")),
     "embedding_forward": ("portable", NONE, EXACT, large("embedding forward")),
     "embedding_backward": ("portable", CHAIN_TOKENS, "chain bits", large("embedding backward")),
     "add_into": ("portable", "one addition", EXACT, "add into"),
@@ -93,10 +94,10 @@ FACTS = {
     "product_tn_shards": ("portable", "chains over tokens, the tree over shards", "tree bits", r"\btn by 8 shards \d"),
     "product_int8": ("portable", "exact integers", "chain bits", "^int8 product"),
     "to_int8_rows": ("portable", "largest of a row", EXACT, "^to int8 rows"),
-    "product_quantised": ("portable, and a GPU's", "chain over k, or exact integers and a chain over cells of 32", "chain bits",
+    "product_quantised": ("portable, and a GPU's", "chain over k, or exact integers and a chain over cells of 32", "chain bits, K",
                           "^quantised (?!nn )"),
     "product_quantised_nn": ("portable", "chain over outputs", "chain bits", "^quantised nn "),
-    "quantise_weight": ("portable", "largest, or least squares, of a block", "half a step of the format", "^quantise weight"),
+    "quantise_weight": ("portable", "largest, or least squares, of a block", "bits", "^quantise weight"),
     "pack_rows": ("portable", NONE, EXACT, "^pack rows"),
     "pack_weight": ("portable", NONE, EXACT, "^pack weight"),
     "pack_bf16_weight": ("portable, widened; bf16, native pairs", NONE, EXACT, "^pack bf16 weight"),
@@ -152,6 +153,9 @@ def holes(root):
         name = GOLDEN.get(op)
         if name is None or (name and not any(row.startswith(name) for row in rows)):
             yield f"kernels/ops/{header}", f"{op} has no bits in {GOLDEN_ROWS}: a test with a Golden, and a row of GOLDEN"
+    columns = {op: FACTS[op][2] for op in ops if op in FACTS}
+    for text in tested_tolerances.untested(root, columns):
+        yield "ops/lint/op_catalogue.py", text
     for op in sorted((FACTS.keys() | GOLDEN.keys()) - ops.keys()):
         yield "ops/lint/op_catalogue.py", f"{op} is no op of kernels/ops"
     for row in rows:
