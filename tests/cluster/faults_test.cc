@@ -51,11 +51,6 @@ std::string not_held(const json::value& report) {
   return out;
 }
 
-std::string command_of(pid_t pid) {
-  const auto command = read_file("/proc/" + std::to_string(pid) + "/cmdline");
-  return command ? *command : std::string();
-}
-
 // As SIGSTOP leaves it.
 bool is_stopped(pid_t pid) {
   const auto status = read_file("/proc/" + std::to_string(pid) + "/status");
@@ -118,7 +113,7 @@ TEST_CASE("cluster: Ctrl-C on a run of faults lets the stopped rank go on and ca
     return std::any_of(ranks.begin(), ranks.end(), is_stopped);
   });
   for (const pid_t pid : worker::find_marked({"TUTTI_STATE=" + cluster.state().string()})) {
-    if (command_of(pid).find(file) != std::string::npos) ::kill(pid, SIGINT);
+    if (worker::command_of(pid).find(file) != std::string::npos) ::kill(pid, SIGINT);
   }
   user.join();
   CHECK(stopped);

@@ -262,7 +262,7 @@ std::vector<pid_t> Cluster::ranks_of(std::uint64_t job) const {
   std::vector<pid_t> out;
   const std::string id = std::to_string(job);
   for (const pid_t pid : worker::find_marked({mark_, "TUTTI_JOB=" + id})) {
-    const std::string command = content_of("/proc/" + std::to_string(pid) + "/cmdline");
+    const std::string command = worker::command_of(pid);
     if (command.find("tutti-rank") != std::string::npos) out.push_back(pid);
   }
   return out;
@@ -324,7 +324,7 @@ int Cluster::stop(int signal) {
   REQUIRE(status);
   up_.reset();
   for (const pid_t pid : worker::find_marked({mark_})) {
-    std::string command = content_of("/proc/" + std::to_string(pid) + "/cmdline");
+    std::string command = worker::command_of(pid);
     std::replace(command.begin(), command.end(), '\0', ' ');
     FAIL_CHECK("left behind: " << pid << " " << command);
   }

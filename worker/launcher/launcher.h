@@ -81,6 +81,10 @@ bool reap_orphan(pid_t pid);
 // For a worker, once, before it launches anything.
 void raise_oom_score();
 
+// A process's command line, its arguments ended by '\0'; empty where it is dead or gone. While a
+// process executes another program the kernel shows it without one: looked at again for a moment.
+std::string command_of(pid_t pid);
+
 // Processes of this user whose environment holds all `marks` ("NAME=value"), except this one.
 std::vector<pid_t> find_marked(const std::vector<std::string>& marks);
 

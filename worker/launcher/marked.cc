@@ -19,6 +19,7 @@ namespace tutti::worker {
 
 namespace {
 
+constexpr std::uint64_t kCommandBytesMax = std::uint64_t{1} << 20;
 constexpr std::uint64_t kEnvironmentBytesMax = std::uint64_t{4} << 20;
 
 bool holds(std::string_view environment, std::string_view mark) {
@@ -30,7 +31,20 @@ bool holds(std::string_view environment, std::string_view mark) {
   return false;
 }
 
+// How long a process that executes a program may seem to have no command and no environment.
+constexpr Duration kExecutesWithin = std::chrono::milliseconds(100);
+constexpr Duration kLooksAgainAfter = std::chrono::milliseconds(5);
+
 }  // namespace
+
+std::string command_of(pid_t pid) {
+  for (const Instant until = monotonic_now() + kExecutesWithin;;) {
+    auto command = read_file("/proc/" + std::to_string(pid) + "/cmdline", kCommandBytesMax);
+    if (!command) return {};
+    if (!command->empty() || monotonic_now() >= until) return *std::move(command);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
 
 // Dead processes that nobody has reaped have an empty environment, and so are not found.
 std::vector<pid_t> find_marked(const std::vector<std::string>& marks) {
@@ -58,14 +72,15 @@ std::vector<pid_t> find_marked(const std::vector<std::string>& marks) {
 std::size_t end_marked(const std::vector<std::string>& marks, Duration deadline) {
   const Instant until = monotonic_now() + deadline;
   std::size_t killed = 0;
-  for (;;) {
+  for (bool none_before = false;;) {
     const std::vector<pid_t> found = find_marked(marks);
-    if (found.empty()) return killed;
     for (const pid_t pid : found) {
       if (::kill(pid, SIGKILL) == 0) ++killed;
     }
-    if (monotonic_now() >= until) return killed;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    // One that is executing a program shows no environment: a second look finds it.
+    if ((found.empty() && none_before) || monotonic_now() >= until) return killed;
+    none_before = found.empty();
+    std::this_thread::sleep_for(kLooksAgainAfter);
   }
 }
 

@@ -8,7 +8,7 @@
 #include <cerrno>
 
 #include "ops/cli/up/state_files.h"
-#include "protocol/base/file.h"
+#include "worker/launcher/launcher.h"
 
 namespace tutti::cli {
 
@@ -24,8 +24,7 @@ Result<> post(Api& api, const json::object& body) {
 
 // Whether the pid is still that part of Tutti and not another program that got the number.
 bool runs(pid_t pid, std::string_view part) {
-  const Result<std::string> command = read_file(fmt::format("/proc/{}/cmdline", pid), 1 << 20);
-  return command && command->find(part) != std::string::npos;
+  return worker::command_of(pid).find(part) != std::string::npos;
 }
 
 Result<UpState> local_cluster() {

@@ -15,6 +15,7 @@
 #include "ops/cli/verbs.h"
 #include "protocol/base/clock.h"
 #include "protocol/base/file.h"
+#include "worker/launcher/launcher.h"
 
 namespace tutti::cli {
 
@@ -44,9 +45,7 @@ Result<RunningWorker> find_worker(const fs::path& state) {
   if (failed) return Error{ErrorCode::corrupt, path.string() + " is not JSON"};
   const auto pid = static_cast<pid_t>(whole_of(said, "pid"));
   // The number may be another program's by now.
-  const Result<std::string> command =
-      read_file(fmt::format("/proc/{}/cmdline", pid), std::uint64_t{1} << 20);
-  if (pid <= 0 || !command || command->find("worker") == std::string::npos) return absent;
+  if (pid <= 0 || worker::command_of(pid).find("worker") == std::string::npos) return absent;
   return RunningWorker{pid, whole_of(said, "restarts"), whole_of(said, "refused"), said};
 }
 

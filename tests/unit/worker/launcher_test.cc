@@ -113,3 +113,19 @@ TEST_CASE(
   CHECK(end_marked({mark}, test::patient(5s)) >= 1);
   CHECK(read_output(*process).empty());  // the last writer is gone
 }
+
+TEST_CASE("launcher: a process has a command line, also while it executes another program") {
+  const std::string again = "[ $1 -ge 500 ] || exec sh -c \"$AGAIN\" again $(($1 + 1))";
+  LaunchPlan plan = shell("exec sh -c \"$AGAIN\" again 0");
+  plan.environment.push_back("AGAIN=" + again);
+  const auto process = launch(plan);
+  REQUIRE(process);
+  pollfd ended{.fd = process->pidfd.get(), .events = POLLIN, .revents = 0};
+  for (bool lives = true; lives;) {
+    const std::string command = command_of(process->pid);
+    lives = ::poll(&ended, 1, 0) == 0;
+    if (lives) REQUIRE(command.starts_with("sh"));
+  }
+  wait_exit(*process);
+  CHECK(command_of(process->pid).empty());
+}
