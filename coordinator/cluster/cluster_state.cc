@@ -477,7 +477,7 @@ std::optional<JobDetail> ClusterState::job(JobId id) const {
   out.tasks = telling_tasks(desk, *job);
   out.waiting = waiting_line(parts_->desk, *job);
   out.release = job->release;
-  if (job->terms.kind == "train" && job->formed) {
+  if (job->terms.kind != "run" && job->formed) {
     const Standstill found = find_standstill(desk, *job);
     if (found.stood >= kStandstillShown) out.standstill = found.message;
   }

@@ -7,6 +7,7 @@
 
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/recovery.h"
+#include "coordinator/membership/membership.h"
 
 namespace tutti::coordinator {
 
@@ -49,10 +50,15 @@ bool beats(const Desk& desk, const ProcessSoft& soft) {
 
 std::string seconds(Duration duration) { return fmt::format("{:.0f} s", to_seconds(duration)); }
 
+bool is_watched(const JobTerms& terms) { return terms.kind == "train" || terms.kind == "serve"; }
+
 // How long the rank may stand still where it is.
 Duration patience_with(const Desk& desk, const JobTerms& terms, const ProcessSoft& soft) {
   constexpr int kPauses = 20;
   if (terms.hang_after_ms != 0) return std::chrono::milliseconds(terms.hang_after_ms);
+  if (terms.kind == "serve") {
+    return beats(desk, soft) ? desk.settings.hang_max : desk.settings.hang_min;
+  }
   const std::string& phase = soft.progress.phase;
   const bool stepping = phase == "forward" || phase == "exchange" || phase == "update";
   if (!stepping || soft.changes < kChangesMin) return desk.settings.hang_max;
@@ -62,8 +68,12 @@ Duration patience_with(const Desk& desk, const JobTerms& terms, const ProcessSof
 
 // How often is looked for it.
 Duration interval_of(const Desk& desk, const JobTerms& terms) {
-  if (terms.hang_after_ms == 0) return desk.settings.hang_min;
-  return std::chrono::milliseconds(terms.hang_after_ms);
+  const Duration patience = terms.hang_after_ms == 0
+                                ? desk.settings.hang_min
+                                : Duration(std::chrono::milliseconds(terms.hang_after_ms));
+  // One of a group's ranks is always the last, and when its time is over is known; a server's may
+  // begin to stand still at any moment.
+  return terms.kind == "serve" ? patience / 4 : patience;
 }
 
 void act(Desk& desk, JobId id, const Standstill& found) {
@@ -106,11 +116,40 @@ void tell_stragglers(Desk& desk, JobId id) {
   }
 }
 
+// Nothing is known of a rank whose node says nothing: that is for the node's lease.
+bool is_heard(const Desk& desk, ProcessId process) {
+  const ProcessRecord* record = desk.durable.process(process);
+  if (record == nullptr) return false;
+  const auto link = desk.links.find(record->worker);
+  return link != desk.links.end() && !is_suspect(desk, link->second);
+}
+
+// Of a server's ranks the one that stands still longest; each answers for itself.
+Standstill find_silent_server(const Desk& desk, const JobRecord& job) {
+  Standstill out;
+  for (const Standing& each : standings_of(desk, job)) {
+    const ProcessSoft& soft = *each.soft;
+    if (!is_heard(desk, each.process)) continue;
+    const bool silent = !beats(desk, soft);
+    if (!silent && soft.progress.phase != "answering") continue;
+    const Duration stood = desk.now - (silent ? soft.beat_at : soft.progress_at);
+    if (stood <= out.stood) continue;
+    out = {.culprit = each.process,
+           .message = silent
+                          ? fmt::format("rank {} stands still since {}: its process does nothing",
+                                        each.rank, seconds(stood))
+                          : fmt::format("rank {} has requests open and made no pass since {}",
+                                        each.rank, seconds(stood)),
+           .stood = stood};
+  }
+  return out;
+}
+
 }  // namespace
 
 void watch_for_hang(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
-  if (job.terms.kind != "train") return;
+  if (!is_watched(job.terms)) return;
   for (const ProcessId member : job.members) {
     if (!member) continue;
     ProcessSoft& soft = desk.processes[member];
@@ -150,6 +189,7 @@ void note_progress(Desk& desk, const wire::RankProgress& progress) {
 }
 
 Standstill find_standstill(const Desk& desk, const JobRecord& job) {
+  if (job.terms.kind == "serve") return find_silent_server(desk, job);
   const std::vector<Standing> standings = standings_of(desk, job);
   if (standings.empty()) return {};
   const auto behind = [](const Standing& left, const Standing& right) {
@@ -201,7 +241,7 @@ void check_hang(Desk& desk, JobId id) {
   const Standstill found = find_standstill(desk, job);
   if (!found.culprit) return;
   ProcessSoft& culprit = desk.processes[found.culprit];
-  const Instant due = culprit.progress_at + patience_with(desk, job.terms, culprit);
+  const Instant due = desk.now + (patience_with(desk, job.terms, culprit) - found.stood);
   if (desk.now < due) {
     soft.hang_due = std::min(*soft.hang_due, due);
     return;

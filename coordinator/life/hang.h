@@ -7,6 +7,9 @@
 // follows: the rank is ended and the job recovers (restart), the job fails (fail), or an event
 // tells of it (tell).
 //
+// A server's rank hangs where its process does not beat, or where requests are open and it makes no
+// pass for longer than any takes.
+//
 // A rank's straggler score is the time that it computes a shard of a step, over the median of the
 // ranks: 1 is ordinary.
 #pragma once

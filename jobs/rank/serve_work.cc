@@ -240,6 +240,7 @@ std::optional<Finished> ServeWork::serve() {
     for (const Arrived& arrived : door_->take()) take(arrived);
     const bool idle = engine_->idle();
     bool failed = false;
+    progress_.enter(idle ? training::Phase::serving : training::Phase::answering);
     if (!idle) {
       for (const serving::Output& output : engine_->step()) {
         failed = failed || output.error.has_value();

@@ -17,7 +17,8 @@ enum class Phase : std::uint8_t {
   exchange,
   update,
   checkpoint,
-  serving,
+  serving,    // nothing is asked
+  answering,  // requests are open
   idle
 };
 
@@ -31,6 +32,7 @@ constexpr std::string_view to_string(Phase phase) {
     case Phase::update: return "update";
     case Phase::checkpoint: return "checkpoint";
     case Phase::serving: return "serving";
+    case Phase::answering: return "answering";
     case Phase::idle: return "idle";
   }
   return "idle";

@@ -190,7 +190,7 @@ struct JobSpec {
   CheckpointSpec checkpoint;
   OnLossSpec on_loss;
   RetriesSpec retries;
-  HangSpec hang;  // train
+  HangSpec hang;  // train and serve
   std::int32_t priority = 0;
   LimitSpec limit;
   // run: how long its programs go on without a word of the coordinator; 0: for ever ("never").

@@ -26,13 +26,13 @@ std::string first_line(const std::filesystem::path& file) {
 // A cluster that serves a model which it trained itself.
 class Served {
  public:
-  explicit Served(const std::string& weights = "fp32") {
+  explicit Served(const std::string& weights = "fp32", const std::string& keys = {}) {
     const auto text = test::write_prose(cluster.files());
     const auto trained = cluster.submit(test::training_spec(text, {.steps = 10}));
     REQUIRE(cluster.wait(trained) == 0);
     const std::string folder(cluster.job(trained).at("folder").as_string());
     job = cluster.submit("name: tiny\nkind: serve\nmodel: {path: " + folder +
-                         "/checkpoints/step-10}\nserve: {weights: " + weights + "}\n");
+                         "/checkpoints/step-10}\nserve: {weights: " + weights + "}\n" + keys);
     REQUIRE(eventually([&] { return cluster.get("/v1/models").body.find("tiny") != npos; }));
   }
 
@@ -90,6 +90,24 @@ TEST_CASE("cluster: a model is served in bf16 with the same answer after its ran
   REQUIRE(::kill(served.rank(), SIGKILL) == 0);
   REQUIRE(eventually([&] { return served.complete().status == 200; }));
   CHECK(served.text() == before);
+  CHECK(served.cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: a server whose process stands still is named, ended and started again") {
+  Served served("fp32", "hang: {after: 2s}\n");
+  const std::string before = served.text();
+  const pid_t rank = served.rank();
+  REQUIRE(::kill(rank, SIGSTOP) == 0);
+  REQUIRE(eventually([&] {
+    const auto ranks = served.cluster.ranks_of(served.job);
+    return ranks.size() == 1 && ranks.front() != rank;
+  }));
+  REQUIRE(eventually([&] { return served.complete().status == 200; }));
+  CHECK(served.text() == before);
+  const std::string events =
+      served.cluster.get("/api/v1/jobs/" + std::to_string(served.job) + "/events?kind=hang").body;
+  INFO(events);
+  CHECK(events.find("rank 0 stands still since") != std::string::npos);
   CHECK(served.cluster.stop() == 0);
 }
 

@@ -317,6 +317,53 @@ TEST_CASE("hang: where all are in one collective, the process that does not beat
   CHECK(driver.job_state(job) == running);
 }
 
+TEST_CASE("hang: a server whose process does nothing is ended and started again") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = serve_spec();
+  spec.hang.after_ms = 8'000;
+  const JobId job = driver.submit(spec);
+  const auto starts = driver.run_up();
+  const auto report = [&](std::uint64_t beat, const std::string& phase, std::uint64_t step) {
+    wire::RankProgress progress = progress_of(starts[0], 0, beat);
+    progress.phase = phase;
+    progress.step = step;
+    driver.beat("a", {progress});
+    driver.pass(500ms);
+  };
+  // Nobody asks it anything, for a minute: it beats.
+  for (std::uint64_t beat = 1; beat < 120; ++beat) report(beat, "serving", 3);
+  CHECK(driver.take<wire::StopRank>().empty());
+  for (int i = 0; i < 20; ++i) report(120, "serving", 3);
+  CHECK(says(driver, EventKind::hang, "rank 0 stands still"));
+  const auto stops = driver.take<wire::StopRank>();
+  REQUIRE(stops.size() == 1);
+  driver.exited(starts[0], 0, 9);
+  CHECK(driver.job_state(job) == recovering);
+}
+
+TEST_CASE("hang: a server with open requests that makes no pass is told of") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec spec = serve_spec();
+  spec.hang.after_ms = 8'000;
+  spec.hang.action = "tell";
+  driver.submit(spec);
+  const auto starts = driver.run_up();
+  const auto report = [&](std::uint64_t beat, std::uint64_t step) {
+    wire::RankProgress progress = progress_of(starts[0], 0, beat);
+    progress.phase = "answering";
+    progress.step = step;
+    driver.beat("a", {progress});
+    driver.pass(500ms);
+  };
+  for (std::uint64_t beat = 1; beat < 60; ++beat) report(beat, beat);
+  CHECK_FALSE(says(driver, EventKind::hang, "rank 0"));
+  for (std::uint64_t beat = 60; beat < 80; ++beat) report(beat, 60);
+  CHECK(says(driver, EventKind::hang, "rank 0 has requests open and made no pass"));
+  CHECK(driver.take<wire::StopRank>().empty());
+}
+
 TEST_CASE("hang: a rank that computes much longer than the others is called a straggler, once") {
   Driver driver;
   driver.join("a", 3);
