@@ -1,11 +1,15 @@
+#include <boost/describe/enumerators.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <boost/mp11/algorithm.hpp>
 
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <set>
 
 #include "coordinator/api/cluster_routes.h"
+#include "coordinator/cluster/cluster_events.h"
 #include "tests/unit/api/coordinator_fixture.h"
 
 namespace tutti {
@@ -119,6 +123,19 @@ TEST_CASE("access: the README lists every route that is served") {
     documented.erase(route);
   }
   for (const std::string& left : documented) FAIL_CHECK("not served: " << left);
+}
+
+TEST_CASE("access: the README lists every kind of event") {
+  std::ifstream file("coordinator/api/README.md");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const std::size_t from = text.find("- EVENT: ");
+  REQUIRE(from != std::string::npos);
+  const std::string row = text.substr(from, text.find("\n- ", from + 1) - from);
+  boost::mp11::mp_for_each<boost::describe::describe_enumerators<coordinator::EventKind>>(
+      [&](auto kind) {
+        INFO(kind.name);
+        CHECK(row.find("`" + std::string(kind.name) + "`") != std::string::npos);
+      });
 }
 
 TEST_CASE("access: users change their own jobs only, admins all, and each change is on record") {
