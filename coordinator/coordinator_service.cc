@@ -106,6 +106,7 @@ struct CoordinatorService::Parts {
     return "http://" + host_for_url(host) + ":" + std::to_string(http_->port());
   }
 
+  std::filesystem::path job_folders(const StateFolder& folder) const;
   Result<> open_cluster(const StateFolder& folder);
   Result<> open_http(const StateFolder& folder);
   Result<> write_join(const transport::KeyPair& keys, std::uint16_t port,
@@ -128,6 +129,11 @@ struct CoordinatorService::Parts {
   std::atomic<bool> ending_{false};
 };
 
+std::filesystem::path CoordinatorService::Parts::job_folders(const StateFolder& folder) const {
+  return config_.job_folders.empty() ? folder.path() / "jobs"
+                                     : std::filesystem::absolute(config_.job_folders);
+}
+
 Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   const Result<transport::KeyPair> keys = folder.keys();
   if (!keys) return keys.error();
@@ -139,13 +145,15 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   const Ports before = folder.last_ports();
 
   ClusterSettings settings;
-  settings.state_folder = folder.path().string();
+  settings.job_folders = job_folders(folder).string();
   settings.version = TUTTI_VERSION;
   settings.join_token = *join_token;
   settings.faults = config_.faults;
   settings.lease = std::chrono::milliseconds(config_.lease_ms);
   settings.heartbeat = std::chrono::milliseconds(config_.heartbeat_ms);
   settings.grow_after = std::chrono::milliseconds(config_.grow_after_ms);
+  settings.notice = std::chrono::milliseconds(config_.notice_ms);
+  settings.drain = std::chrono::milliseconds(config_.drain_ms);
   Result<scheduler::Quotas> quotas = scheduler::parse_quotas(config_.quotas);
   if (!quotas) return quotas.error();
   settings.quotas = *std::move(quotas);
@@ -222,7 +230,8 @@ Result<> CoordinatorService::Parts::open() {
   Result<StateFolder> folder = StateFolder::open(config_.state);
   if (!folder) return folder.error();
   folder_ = std::make_unique<StateFolder>(*std::move(folder));
-  stores_ = std::make_unique<JobStores>(runtime_, folder_->path() / "jobs", notices_);
+  stores_ = std::make_unique<JobStores>(runtime_, folder_->path() / "jobs", job_folders(*folder_),
+                                        notices_);
   gateway_ = std::make_unique<gateway::Gateway>(runtime_);
   if (Result<> opened = open_cluster(*folder_); !opened) return opened;
   if (Result<> opened = open_http(*folder_); !opened) return opened;

@@ -43,8 +43,8 @@ inline constexpr std::size_t kWorkersMax = 10'000;
 inline constexpr std::size_t kRanksMax = 1'024;
 
 struct ClusterSettings {
-  std::string state_folder;  // job folders are <state_folder>/jobs/ID
-  std::string version;       // of Tutti; shown, mixed versions are allowed
+  std::string job_folders;  // a job's own is <job_folders>/ID
+  std::string version;      // of Tutti; shown, mixed versions are allowed
   std::string join_token;
   bool faults = false;
   std::uint16_t liveness_port = 0;

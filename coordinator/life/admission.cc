@@ -80,14 +80,13 @@ void on_submit(Desk& desk, const SubmitJob& input) {
     return desk.refuse(input.request, admitted.error().code, admitted.error().message);
   }
   const JobId id = desk.durable.next_job();
-  desk.record(
-      JobSubmitted{.job = id,
-                   .key = input.key,
-                   .owner = input.owner,
-                   .spec = input.yaml,
-                   .folder = fmt::format("{}/jobs/{}", desk.settings.state_folder, id.value),
-                   .terms = *std::move(terms),
-                   .unix_ms = desk.wall.unix_ms});
+  desk.record(JobSubmitted{.job = id,
+                           .key = input.key,
+                           .owner = input.owner,
+                           .spec = input.yaml,
+                           .folder = fmt::format("{}/{}", desk.settings.job_folders, id.value),
+                           .terms = *std::move(terms),
+                           .unix_ms = desk.wall.unix_ms});
   const JobRecord& job = desk.job(id);
   desk.note({.job = id,
              .kind = EventKind::submitted,

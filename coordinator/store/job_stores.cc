@@ -18,9 +18,11 @@ constexpr std::size_t kStepsPerPage = 2000;
 
 }  // namespace
 
-JobStores::JobStores(actor::Runtime& runtime, std::filesystem::path jobs, Notices& notices)
+JobStores::JobStores(actor::Runtime& runtime, std::filesystem::path jobs,
+                     std::filesystem::path job_folders, Notices& notices)
     : host_(runtime, {.name = "stores", .mailbox_max = 2 * kPendingMax}),
       jobs_(std::move(jobs)),
+      job_folders_(std::move(job_folders)),
       notices_(notices) {}
 
 JobStores::~JobStores() = default;
@@ -193,7 +195,7 @@ void JobStores::forget(JobId first, std::uint32_t more) {
     // Folders of tasks lie in that of their array.
     std::error_code stays;
     for (std::uint32_t task = 0; task < more; ++task) {
-      std::filesystem::remove(jobs_ / to_string(first) / std::to_string(task), stays);
+      std::filesystem::remove(job_folders_ / to_string(first) / std::to_string(task), stays);
     }
     for (std::uint64_t job = first.value; job <= first.value + more; ++job) remove(JobId{job});
   }));
@@ -232,9 +234,10 @@ void JobStores::remove(JobId job) {
   if (failed)
     TUTTI_LOG_WARNING("stores", "cannot remove {}: {}", folder_of(job).string(), failed.message());
   // What its ranks or programs left stays.
-  const std::filesystem::path own = jobs_ / to_string(job);
+  const std::filesystem::path own = job_folders_ / to_string(job);
   std::filesystem::remove(own / "checkpoints", failed);
   std::filesystem::remove(own, failed);
+  std::filesystem::remove(jobs_ / to_string(job), failed);
   notices_.publish(job);
 }
 

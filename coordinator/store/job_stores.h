@@ -48,7 +48,9 @@ class JobStores {
   static constexpr std::size_t kPendingMax = 4096;
   using Done = std::function<void(Result<StoreOutcome>)>;
 
-  JobStores(actor::Runtime& runtime, std::filesystem::path jobs, Notices& notices);
+  // Records are below `jobs`; `job_folders` has what ranks and programs write, and may be the same.
+  JobStores(actor::Runtime& runtime, std::filesystem::path jobs, std::filesystem::path job_folders,
+            Notices& notices);
   ~JobStores();
 
   // For asking and for posting; its strand is where the functions below run, unless they say
@@ -122,6 +124,7 @@ class JobStores {
 
   actor::ActorHost host_;
   const std::filesystem::path jobs_;
+  const std::filesystem::path job_folders_;
   Notices& notices_;
 
   std::mutex pending_guard_;

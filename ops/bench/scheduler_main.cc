@@ -137,7 +137,7 @@ class Cluster {
 
   static ClusterSettings settings() {
     ClusterSettings out;
-    out.state_folder = "/state";
+    out.job_folders = "/state/jobs";
     out.join_token = "join";
     out.ended_jobs_max = 1'000;
     // Nobody falls silent while the benchmark fills the queue.

@@ -2,6 +2,7 @@
 
 #include "protocol/spec/document.h"
 #include "protocol/spec/fill.h"
+#include "protocol/spec/help.h"
 #include "protocol/spec/key_table.h"
 
 namespace tutti::spec {
@@ -12,10 +13,14 @@ using C = CoordinatorConfig;
 using W = WorkerConfig;
 constexpr double kPortMax = 65'535;
 constexpr double kLeaseMsMax = 3'600'000;
+constexpr double kDrainMsMax = 7 * 24 * kLeaseMsMax;
 
 const Key kCoordinatorKeys[] = {
     {"state", form(Form::text), kEvery, kRequired, reach<&C::state>,
      "folder of the journal, keys and files for clients"},
+    {"job_folders", form(Form::text), kEvery, kOptional, reach<&C::job_folders>,
+     "where each job is given a folder, for checkpoints: of several machines one that all see, by "
+     "the same path; else `jobs` in `state`"},
     {"http_host", form(Form::text), kEvery, kOptional, reach<&C::http_host>,
      "address of the HTTP API"},
     {"http_port", whole(0, kPortMax), kEvery, kOptional, reach<&C::http_port>,
@@ -32,10 +37,15 @@ const Key kCoordinatorKeys[] = {
      "how often a worker speaks"},
     {"grow_after_ms", whole(1, kLeaseMsMax), kEvery, kOptional, reach<&C::grow_after_ms>,
      "how long a training job has run before it is given free slots, up to its ranks.max"},
+    {"notice_ms", whole(0, kLeaseMsMax), kEvery, kOptional, reach<&C::notice_ms>,
+     "time that a job has to save and stop when it is preempted or cancelled with --save"},
+    {"drain_ms", whole(0, kDrainMsMax), kEvery, kOptional, reach<&C::drain_ms>,
+     "time that jobs have to leave a drained node, where the drain names none"},
     {"faults", form(Form::flag), kEvery, kOptional, reach<&C::faults>,
      "whether faults may be injected"},
     {"quotas", form(Form::text_map), kEvery, kOptional, reach<&C::quotas>,
-     "what each user (or `default`) may have: \"slots=8 running=4 queued=100 share=2\""},
+     "what each user (or `default`) may have: slots and running jobs at a time, queued jobs, and "
+     "the share beside others who wait: {ann: \"slots=8 running=4 queued=100 share=2\"}"},
 };
 
 const Key kWorkerKeys[] = {
@@ -89,6 +99,13 @@ std::string print(Config config, std::span<const Key> keys) {
   return yaml;
 }
 
+// A flag that is off is printed by no configuration, and needs no words.
+template <class Config>
+std::string lines(std::span<const Key> keys) {
+  Config defaults;
+  return key_lines(keys, [&](const Key& key) { return print_value(key, key.at(&defaults)); });
+}
+
 }  // namespace
 
 Result<CoordinatorConfig> parse_coordinator_config(std::string_view yaml, std::string_view file) {
@@ -98,6 +115,10 @@ Result<CoordinatorConfig> parse_coordinator_config(std::string_view yaml, std::s
 Result<WorkerConfig> parse_worker_config(std::string_view yaml, std::string_view file) {
   return parse<WorkerConfig>(yaml, file, kWorkerKeys);
 }
+
+std::string coordinator_key_lines() { return lines<CoordinatorConfig>(kCoordinatorKeys); }
+
+std::string worker_key_lines() { return lines<WorkerConfig>(kWorkerKeys); }
 
 std::string to_yaml(const CoordinatorConfig& config) { return print(config, kCoordinatorKeys); }
 

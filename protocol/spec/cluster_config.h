@@ -16,7 +16,8 @@
 namespace tutti::spec {
 
 struct CoordinatorConfig {
-  std::string state;  // folder; made if missing; locked, so that it admits one coordinator
+  std::string state;        // folder; made if missing; locked, so that it admits one coordinator
+  std::string job_folders;  // where those of jobs are made; empty: `jobs` in `state`
   std::string http_host = "127.0.0.1";
   std::uint16_t http_port = 0;  // 0: the one used before, else chosen by the system
   std::string control_host = "127.0.0.1";
@@ -26,7 +27,9 @@ struct CoordinatorConfig {
   std::uint32_t heartbeat_ms = 500;
   // A training job that may have more ranks is given them after it ran so long with what it has.
   std::uint32_t grow_after_ms = 30'000;
-  bool faults = false;  // whether /api/v1/faults is served
+  std::uint32_t notice_ms = 60'000;  // for a job that is asked to leave, to save and stop
+  std::uint32_t drain_ms = 600'000;  // of a drain that names no deadline
+  bool faults = false;               // whether /api/v1/faults is served
   // By user, or `default`: "slots=8 running=4 queued=100 share=2" (scheduler/quotas.h). Read again
   // on SIGHUP, alone of all keys.
   std::map<std::string, std::string> quotas;
@@ -53,6 +56,10 @@ struct WorkerConfig {
 // From strict YAML (the fields above as keys). Errors: invalid_argument with file, line and column.
 Result<CoordinatorConfig> parse_coordinator_config(std::string_view yaml, std::string_view file);
 Result<WorkerConfig> parse_worker_config(std::string_view yaml, std::string_view file);
+
+// What each key means, a line each, for `tutti help`.
+std::string coordinator_key_lines();
+std::string worker_key_lines();
 
 // As YAML that parses to the same value.
 std::string to_yaml(const CoordinatorConfig& config);

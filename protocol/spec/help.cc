@@ -1,5 +1,7 @@
 #include "protocol/spec/help.h"
 
+#include <fmt/core.h>
+
 #include "protocol/spec/fill.h"
 #include "protocol/spec/job_keys.h"
 #include "protocol/spec/job_spec.h"
@@ -19,6 +21,19 @@ std::vector<KeyHelp> job_key_help() {
                     std::string(key.doc)});
   }
   return rows;
+}
+
+std::string key_lines(std::span<const Key> keys,
+                      const std::function<std::string(const Key&)>& default_of) {
+  std::string text;
+  for (const Key& key : keys) {
+    const std::string without =
+        key.need == Need::required ? std::string("required") : default_of(key);
+    const std::string one_of = key.takes.form == Form::choice ? ": " + describe(key.takes) : "";
+    text += fmt::format("  {:<20} {}{}{}\n", key.path, key.doc, one_of,
+                        without.empty() ? "" : fmt::format(" ({})", without));
+  }
+  return text;
 }
 
 }  // namespace tutti::spec

@@ -62,6 +62,19 @@ std::pair<std::string, std::uint64_t> last_checkpoint(Cluster& cluster, std::uin
 
 }  // namespace
 
+TEST_CASE("cluster: folders of jobs are made where the coordinator's file says") {
+  const test::TemporaryFolder folder;
+  const auto jobs = folder.path() / "elsewhere";
+  Cluster cluster(1, state_with(folder, "job_folders: " + jobs.string() + "\n"));
+  const auto text = test::write_prose(cluster.files());
+  const auto job = cluster.submit(test::training_spec(text, {.ranks = 1, .steps = 4, .every = 2}));
+  REQUIRE(cluster.wait(job) == 0);
+  const auto own = jobs / std::to_string(job);
+  CHECK(cluster.job(job).at("folder").as_string() == own.string());
+  CHECK(std::filesystem::exists(own / "checkpoints" / "step-4"));
+  CHECK(cluster.stop() == 0);
+}
+
 TEST_CASE("cluster: a run whose node dies goes on with the ranks that are left, to the same bits") {
   Cluster cluster(1);
   cluster.add_worker("second", 1);

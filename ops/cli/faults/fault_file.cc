@@ -11,6 +11,7 @@
 #include "protocol/base/file.h"
 #include "protocol/spec/document.h"
 #include "protocol/spec/fill.h"
+#include "protocol/spec/help.h"
 #include "protocol/spec/key_table.h"
 #include "protocol/spec/parse.h"
 #include "protocol/spec/quantity.h"
@@ -269,17 +270,6 @@ Result<> check_file(const Written& written, const Places& places, const spec::No
   return {};
 }
 
-void add_key_lines(std::string& text, std::span<const spec::Key> keys,
-                   const std::function<std::string(const spec::Key&)>& default_of) {
-  for (const spec::Key& key : keys) {
-    const std::string without = key.need == kRequired ? std::string("required") : default_of(key);
-    const std::string one_of =
-        key.takes.form == Form::choice ? ": " + spec::describe(key.takes) : "";
-    text += fmt::format("  {:<20} {}{}{}\n", key.path, key.doc, one_of,
-                        without.empty() ? "" : fmt::format(" ({})", without));
-  }
-}
-
 }  // namespace
 
 std::optional<FaultSpan> parse_fault_span(std::string_view text) {
@@ -354,11 +344,11 @@ std::string fault_file_keys() {
   Written defaults;
   WrittenEntry entry;
   std::string text = "Keys of FILE:\n";
-  add_key_lines(text, kFileKeys, [&](const spec::Key& key) {
+  text += spec::key_lines(kFileKeys, [&](const spec::Key& key) {
     return key.path == "faults.seed" ? "" : spec::print_value(key, key.at(&defaults));
   });
   text += "Keys of each of faults.inject:\n";
-  add_key_lines(text, kEntryKeys, [&](const spec::Key& key) {
+  text += spec::key_lines(kEntryKeys, [&](const spec::Key& key) {
     return key.path == "rank" ? "" : spec::print_value(key, key.at(&entry));
   });
   return text;

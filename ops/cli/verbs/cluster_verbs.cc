@@ -225,6 +225,13 @@ Action declare_coordinator(Arguments& arguments) {
   auto file = std::make_shared<std::string>();
   arguments.option("--config", *file, "its configuration, YAML");
   arguments.required();
+  arguments.epilogue(
+      "Leaves in its state folder: address and token, with which clients find it, and join.json,\n"
+      "which a worker needs (0600: copy it as a secret, or make one that expires with `tutti "
+      "token\n"
+      "create --join NAME`). SIGTERM ends it, the jobs go on; SIGHUP reads the quotas again.\n"
+      "\nKeys of the configuration:\n" +
+      spec::coordinator_key_lines());
   return [file](Session&) {
     return run_part(*file, spec::parse_coordinator_config, coordinator::run_coordinator);
   };
@@ -237,6 +244,11 @@ Action declare_worker(Arguments& arguments) {
   arguments.required();
   arguments.flag("--check", *check,
                  "run nothing: read the configuration and say what could be taken over");
+  arguments.epilogue(
+      "SIGTERM: ranks finish their step, save and end, then it ends. SIGHUP: `tutti worker "
+      "restart`.\n"
+      "\nKeys of the configuration:\n" +
+      spec::worker_key_lines());
   return [file, check](Session&) {
     return run_part(*file, spec::parse_worker_config, *check ? say_check : worker::run_worker);
   };

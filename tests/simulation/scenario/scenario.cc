@@ -17,7 +17,7 @@ constexpr Duration kMomentWait = 4s;
 
 coordinator::ClusterSettings settings_of(const ScenarioOptions& options) {
   coordinator::ClusterSettings settings;
-  settings.state_folder = "/state";
+  settings.job_folders = "/state/jobs";
   settings.join_token = "join";
   settings.faults = true;
   settings.liveness_port = 1;

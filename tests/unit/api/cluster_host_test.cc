@@ -91,7 +91,7 @@ TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes 
   const test::TemporaryFolder folder;
   actor::Runtime runtime(2);
   Notices notices;
-  JobStores stores(runtime, folder.path() / "jobs", notices);
+  JobStores stores(runtime, folder.path() / "jobs", folder.path() / "jobs", notices);
   ClusterHostLinks links;
   links.stores = &stores;
   links.notices = &notices;
@@ -106,7 +106,7 @@ TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes 
   options.keys = transport::make_keys();
   options.answer_within = Duration::zero();  // at the first look
   ClusterSettings settings;
-  settings.state_folder = folder.path().string();
+  settings.job_folders = (folder.path() / "jobs").string();
   settings.join_token = "join";
   auto ledger = Ledger::open({.folder = folder.path(), .events_max = kEventsMax, .pages_max = 100});
   REQUIRE(ledger.ok());

@@ -39,7 +39,7 @@ wire::HeldState holds(std::uint64_t step, std::uint64_t pending) {
 
 ClusterSettings Driver::default_settings() {
   ClusterSettings settings;
-  settings.state_folder = "/state";
+  settings.job_folders = "/state/jobs";
   settings.join_token = "join";
   settings.faults = true;
   return settings;

@@ -9,7 +9,6 @@
 #include <sstream>
 
 #include "protocol/base/file.h"
-#include "protocol/spec/cluster_config.h"
 #include "protocol/spec/parse.h"
 
 namespace tutti::spec {
@@ -132,34 +131,6 @@ TEST_CASE("spec: ten thousand damaged specs give one line each and never a crash
     if (!one_line) FAIL(yaml << "\n--> " << message);
   }
   CHECK(refused > 5'000);
-}
-
-TEST_CASE("cluster configuration: read strictly, with its own keys") {
-  const Result<CoordinatorConfig> coordinator = parse_coordinator_config(
-      "state: /s\nhttp_port: 7070\nlease_ms: 1000\nheartbeat_ms: 100\n"
-      "quotas: {default: slots=8 queued=9, ada: share=2}\n",
-      "c.yaml");
-  REQUIRE(coordinator);
-  CHECK(coordinator->http_port == 7070);
-  CHECK(coordinator->lease_ms == 1000);
-  CHECK(coordinator->quotas.at("default") == "slots=8 queued=9");
-  CHECK(coordinator->source == "c.yaml");
-  const Result<WorkerConfig> worker =
-      parse_worker_config("{state: /w, join: /s/join.json, slots: 2}", "w.yaml");
-  REQUIRE(worker);
-  CHECK(worker->slots == 2);
-  CHECK(parse_coordinator_config(to_yaml(*coordinator), "c.yaml").ok());
-  CHECK(*parse_coordinator_config(to_yaml(*coordinator), "c.yaml") == *coordinator);
-  CHECK(*parse_worker_config(to_yaml(*worker), "w.yaml") == *worker);
-
-  CHECK(parse_coordinator_config("state: /s\nhtp_port: 1\n", "c.yaml").error().message ==
-        "c.yaml:2:1: unknown key \"htp_port\"; did you mean \"http_port\"?");
-  CHECK(parse_coordinator_config("state: /s\nhttp_port: 65536\n", "c.yaml").error().message ==
-        "c.yaml:2:12: http_port must be between 0 and 65535, not 65536");
-  CHECK(parse_coordinator_config("state: /s\nlease_ms: 600\n", "c.yaml").error().message ==
-        "c.yaml:1:1: heartbeat_ms must be at most half of lease_ms");
-  CHECK(parse_worker_config("state: /w\n", "w.yaml").error().message ==
-        "w.yaml:1:1: join is missing: join.json, which the coordinator writes");
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ struct Storing {
   const test::TemporaryFolder folder;
   Notices notices;
   actor::Runtime runtime{1};
-  JobStores stores{runtime, folder.path(), notices};
+  JobStores stores{runtime, folder.path(), folder.path(), notices};
 };
 
 TEST_CASE("stores: what a failed sync lost is written again before it is acknowledged") {

@@ -18,7 +18,9 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Stores {
-  Stores() {
+  // `apart`: ranks write elsewhere than where the records are.
+  explicit Stores(bool apart = false)
+      : stores(runtime, folder.path(), (apart ? job_folders : folder).path(), notices) {
     syncs_are_free = true;
     runtime.start();
   }
@@ -61,9 +63,10 @@ struct Stores {
   }
 
   test::TemporaryFolder folder;
+  test::TemporaryFolder job_folders;
   Notices notices;
   actor::Runtime runtime{1};
-  JobStores stores{runtime, folder.path(), notices};
+  JobStores stores;
 };
 
 }  // namespace
@@ -90,6 +93,18 @@ TEST_CASE("job stores: of tasks that have ended nothing is kept in memory") {
   CHECK(at.notices.awaited() == 0);
   CHECK(at.ask([&] { return at.stores.streams_ended(JobId{1000}); }));
   CHECK(at.ask([&] { return at.stores.read_log(JobId{1000}, 0, {})->chunks.size(); }) == 1);
+}
+
+TEST_CASE("job stores: of a forgotten job empty folders go, also where they are elsewhere") {
+  Stores at(true);
+  fs::create_directories(at.job_folders.path() / "5" / "checkpoints");
+  fs::create_directories(at.job_folders.path() / "6" / "checkpoints" / "step-10");
+  for (const char* job : {"5", "6"}) fs::create_directories(at.folder.path() / job / "records");
+  CHECK(at.ask([&] { return at.stores.jobs_on_disk().size(); }) == 2);
+  at.stores.forget_all({JobId{5}, JobId{6}});
+  CHECK(at.ask([&] { return at.stores.jobs_on_disk().empty(); }));
+  CHECK_FALSE(fs::exists(at.job_folders.path() / "5"));
+  CHECK(fs::exists(at.job_folders.path() / "6" / "checkpoints" / "step-10"));
 }
 
 TEST_CASE("job stores: who was not expected counts until its second stream ends, in any order") {

@@ -118,7 +118,7 @@ TEST_CASE("job stores: an acknowledgement follows the sync, and news wakes those
   const test::TemporaryFolder folder;
   Notices notices;
   actor::Runtime runtime(1);
-  JobStores stores(runtime, folder.path(), notices);
+  JobStores stores(runtime, folder.path(), folder.path(), notices);
   runtime.start();
   std::promise<void> woken;
   CHECK(notices.wait_beyond(JobId{7}, notices.version(JobId{7}), [&] { woken.set_value(); }) != 0);
