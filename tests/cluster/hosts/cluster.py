@@ -197,6 +197,14 @@ class Cluster:
             cursor = page["next"]
         raise Failed(f"the log of job {job} has no end")
 
+    def log_so_far(self, job):
+        """By generation and rank what the job's ranks wrote until now."""
+        out = {}
+        for chunk in (self.get(f"/api/v1/jobs/{job}/logs") or {"chunks": []})["chunks"]:
+            at = (chunk["generation"], chunk["rank"])
+            out[at] = out.get(at, "") + chunk.get("text", "")
+        return out
+
     def _steps(self, job):
         done = self.tutti("steps", str(job), "-o", "json")
         if done.returncode != 0:

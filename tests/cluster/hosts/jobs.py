@@ -1,5 +1,6 @@
 """The jobs that the cluster of three hosts runs, and what must be true of them afterwards."""
 
+import pathlib
 import random
 
 WORDS = ("the river and stone of morning walked light under great people mountain spoke kingdom against went house water "
@@ -28,6 +29,12 @@ def program(lines, pause=0.2, more=""):
     return ("name: counting\nkind: run\n"
             f"command: [sh, -c, 'for i in $(seq 1 {lines}); do echo line $i; sleep {pause}; done']\n"
             f"retries: {{infrastructure: 1000}}\n{more}")
+
+
+def gang(ranks):
+    script = pathlib.Path(__file__).with_name("gang.py")
+    return (f"name: gang\nkind: run\ncommand: [python3, {script}]\n"
+            f"resources: {{ranks: {ranks}, policy: spread}}\nretries: {{infrastructure: 1000}}\n")
 
 
 def array(tasks, lines):

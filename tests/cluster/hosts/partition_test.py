@@ -4,6 +4,7 @@
     tests/cluster/hosts/partition_test.py [BIN]       BIN: where tutti and tutti-rank are ($TUTTI_BIN)
 """
 
+import json
 import os
 import sys
 import time
@@ -85,6 +86,36 @@ def only_the_data_plane_is_cut(cluster, text, expected):
     end(cluster, job, expected)
 
 
+def a_gang_of_a_program_meets_across_hosts(cluster):
+    """Its ranks find each other as torch's do; a host that is cut off takes the gang along, which starts anew as a whole."""
+    ranks = 4
+    job = cluster.submit("gang", jobs.gang(ranks))
+
+    def meetings():
+        lines = [line for text in cluster.log_so_far(job).values() for line in text.splitlines()]
+        return [json.loads(line.removeprefix("met ")) for line in lines if line.startswith("met ")]
+
+    cluster.eventually("all ranks of the gang have met", lambda: len(meetings()) == ranks)
+    before = cluster.newest_event()
+    for other in ("a", "b"):
+        cluster.hosts.cut_both("c", other)
+    lost = cluster.await_event(before, "worker_lost", node="c")[0]["seq"]
+    cluster.hosts.heal()
+    cluster.await_event(lost, "worker_joined", node="c")
+    check(cluster.tutti("wait", str(job)).returncode == 0, "the gang did not end done")
+    met = meetings()
+    check(len(met) == 2 * ranks, f"{len(met)} meetings instead of one of {ranks} ranks in each generation")
+    for heard in (met[0], met[-1]):
+        check([who[0] for who in heard] == list(range(ranks)), f"ranks {heard}")
+        hosts = {who[3] for who in heard}
+        check(hosts == set(range(heard[0][4])) and len(hosts) > 1, f"hosts {heard}")
+        for host in hosts:
+            local = sorted(who[1] for who in heard if who[3] == host)
+            sizes = {who[2] for who in heard if who[3] == host}
+            check(local == list(range(len(local))) and sizes == {len(local)}, f"local ranks {heard}")
+    check({who[5] for who in met[0]} == {0} and {who[5] for who in met[-1]} == {1}, f"restarts {met}")
+
+
 def main():
     net.enter()
     binaries = sys.argv[1] if len(sys.argv) > 1 else os.environ["TUTTI_BIN"]
@@ -101,6 +132,9 @@ def main():
             began = time.monotonic()
             case(cluster, text, three)
             print(f"passed: {case.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", flush=True)
+        began = time.monotonic()
+        a_gang_of_a_program_meets_across_hosts(cluster)
+        print(f"passed: a gang of a program meets across hosts ({time.monotonic() - began:.1f} s)", flush=True)
         cluster.stop()
 
     return tell(story, hosts, binaries)
