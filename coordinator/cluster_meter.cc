@@ -17,7 +17,10 @@ double seconds(std::int64_t from_ms, std::int64_t to_ms) {
 void ClusterMeter::on_running(const GroupRunning& fact, const ClusterState& state) {
   const auto found = starting_.extract(fact.job);
   const JobRecord* job = state.find_job(fact.job);
-  if (job == nullptr || job->started_unix_ms != fact.unix_ms) return;
+  if (job == nullptr) return;
+  // Programs and servers make no step that would end it.
+  if (job->terms.kind != "train") observe_recovery(*job, fact.generation);
+  if (job->started_unix_ms != fact.unix_ms) return;
   queue_seconds.observe(seconds(job->submitted_unix_ms, fact.unix_ms));
   if (found.empty()) return;
   const Start& at = found.mapped();
@@ -35,13 +38,12 @@ void ClusterMeter::on_settled(const JobSettled& fact, const ClusterState& state)
   if (job->started_unix_ms != 0) run_seconds.observe(seconds(job->started_unix_ms, fact.unix_ms));
 }
 
-// The recovery is whole: all its phases are known.
-void ClusterMeter::on_first_step(const FirstStepSeen& fact, const ClusterState& state) {
-  const JobRecord* job = state.find_job(fact.job);
-  if (job == nullptr || job->recoveries.empty()) return;
-  const Recovery& last = job->recoveries.back();
+// Its recovery into that generation is whole: all phases that it has are known.
+void ClusterMeter::observe_recovery(const JobRecord& job, Generation generation) {
+  if (job.recoveries.empty()) return;
+  const Recovery& last = job.recoveries.back();
   // A change of size is no recovery.
-  if (last.generation != fact.generation || last.planned) return;
+  if (last.generation != generation || last.planned) return;
   const std::int64_t times[] = {last.decided_ms, last.aborted_ms, last.regrouped_ms, last.copied_ms,
                                 last.first_step_ms};
   for (std::size_t i = 0; i < recovery.size(); ++i) {
@@ -67,7 +69,10 @@ void ClusterMeter::on(const Fact& fact, const ClusterState& state) {
     ++interruptions[boost::describe::enum_to_string(counted->failure, "unknown")];
   if (const auto* running = std::get_if<GroupRunning>(&fact)) on_running(*running, state);
   if (const auto* ended = std::get_if<JobSettled>(&fact)) on_settled(*ended, state);
-  if (const auto* first = std::get_if<FirstStepSeen>(&fact)) on_first_step(*first, state);
+  if (const auto* first = std::get_if<FirstStepSeen>(&fact)) {
+    if (const JobRecord* job = state.find_job(first->job))
+      observe_recovery(*job, first->generation);
+  }
 }
 
 }  // namespace tutti::coordinator

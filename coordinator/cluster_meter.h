@@ -54,7 +54,7 @@ class ClusterMeter {
 
   void on_running(const GroupRunning& fact, const ClusterState& state);
   void on_settled(const JobSettled& fact, const ClusterState& state);
-  void on_first_step(const FirstStepSeen& fact, const ClusterState& state);
+  void observe_recovery(const JobRecord& job, Generation generation);
 
   std::map<JobId, Start> starting_;  // in their first generation
 };

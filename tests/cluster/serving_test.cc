@@ -108,6 +108,9 @@ TEST_CASE("cluster: a server whose process stands still is named, ended and star
       served.cluster.get("/api/v1/jobs/" + std::to_string(served.job) + "/events?kind=hang").body;
   INFO(events);
   CHECK(events.find("rank 0 stands still since") != std::string::npos);
+  const std::string metrics = served.cluster.get("/metrics").body;
+  CHECK(metrics.find("tutti_recovery_phase_seconds_count{phase=\"regrouped\"} 1") !=
+        std::string::npos);
   CHECK(served.cluster.stop() == 0);
 }
 
