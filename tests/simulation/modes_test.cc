@@ -9,6 +9,7 @@
 #include "tests/simulation/scenario/runner.h"
 #include "tests/simulation/scenario/scenario.h"
 #include "tests/simulation/scenario/scenario_file.h"
+#include "tests/simulation/scenario/sweep.h"
 
 namespace tutti::simulation {
 
@@ -21,17 +22,6 @@ ScenarioOptions loaded(const char* name) {
 }
 
 ScenarioOptions pair() { return loaded("pair"); }
-
-// Every process of the pair: the coordinator on both sides of a sync, both workers, both ranks.
-std::vector<Strike> everyone(std::uint64_t event) {
-  return {{.victim = Victim::coordinator_before_sync, .event = event},
-          {.victim = Victim::coordinator_after_sync, .event = event},
-          {.victim = Victim::worker, .number = 0, .event = event},
-          {.victim = Victim::worker, .number = 1, .event = event},
-          {.victim = Victim::binary, .number = 0, .event = event},
-          {.victim = Victim::rank, .number = 0, .event = event},
-          {.victim = Victim::rank, .number = 1, .event = event}};
-}
 
 // A sanitized build takes some fifteen times as long, and looks at fewer events.
 std::uint64_t stride() { return std::getenv("TUTTI_SIM_SEEDS") != nullptr ? 11 : 1; }
@@ -51,48 +41,25 @@ std::string run(std::deque<ScenarioOptions> runs) {
   return out;
 }
 
-// Events until the job has ended; after that nothing is left to disturb.
 std::uint64_t events_of(const ScenarioOptions& options) {
-  Scenario undisturbed(options);
-  REQUIRE(undisturbed.run().value_or("") == "");
-  const std::uint64_t last = undisturbed.last_working_event();
-  REQUIRE(last > 100);
-  return last;
+  const auto last = working_events(options);
+  INFO((last ? "" : last.error().message));
+  REQUIRE(last);
+  REQUIRE(*last > 100);
+  return *last;
 }
 
-// A run is a longer one: it is run again for every so many of its events, of which the others are
-// met by random seeds.
+// A run is a longer one: it is run again for every so many of its events. `simulate sweep` strikes
+// each of them, and random seeds meet them in other company.
 std::string strike_every(const char* scenario, std::uint64_t events_apart) {
   const ScenarioOptions options = loaded(scenario);
-  const std::uint64_t events = events_of(options);
-  std::deque<ScenarioOptions> runs;
-  for (std::uint64_t event = 1; event <= events; event += events_apart * stride()) {
-    std::vector<Strike> strikes = everyone(event);
-    for (std::uint32_t number = 2; number < options.workers; ++number) {
-      strikes.push_back({.victim = Victim::worker, .number = number, .event = event});
-      strikes.push_back({.victim = Victim::rank, .number = number, .event = event});
-    }
-    for (const Strike& strike : strikes) {
-      runs.push_back(options);
-      runs.back().strikes = {strike};
-    }
-  }
-  return run(std::move(runs));
+  return run(sweep_runs(options, 1, events_of(options), events_apart * stride()));
 }
 
 }  // namespace
 
 TEST_CASE("simulation: a crash of any process at any event of a small run is survived") {
-  const ScenarioOptions options = pair();
-  const std::uint64_t events = events_of(options);
-  std::deque<ScenarioOptions> runs;
-  for (std::uint64_t event = 1; event <= events; event += stride()) {
-    for (const Strike& strike : everyone(event)) {
-      runs.push_back(options);
-      runs.back().strikes = {strike};
-    }
-  }
-  CHECK(run(std::move(runs)) == "");
+  CHECK(strike_every("pair", 1) == "");
 }
 
 TEST_CASE("simulation: a second crash at any event of a recovery is survived") {
@@ -101,14 +68,8 @@ TEST_CASE("simulation: a second crash at any event of a recovery is survived") {
   Scenario recovered(options);
   REQUIRE(recovered.run().value_or("") == "");
   REQUIRE(recovered.recoveries() == 1);
-  std::deque<ScenarioOptions> runs;
-  for (std::uint64_t event = options.strikes[0].event + 1; event <= recovered.last_working_event();
-       event += stride()) {
-    for (const Strike& strike : everyone(event)) {
-      runs.push_back(options);
-      runs.back().strikes.push_back(strike);
-    }
-  }
+  std::deque<ScenarioOptions> runs =
+      sweep_runs(options, options.strikes[0].event + 1, recovered.last_working_event(), stride());
   CHECK(run(std::move(runs)) == "");
 }
 

@@ -10,6 +10,7 @@
 #include "tests/simulation/scenario/scenario.h"
 #include "tests/simulation/scenario/scenario_file.h"
 #include "tests/simulation/scenario/soak.h"
+#include "tests/simulation/scenario/sweep.h"
 
 namespace {
 
@@ -22,7 +23,8 @@ int usage() {
       "simulate run SCENARIO [--seed N] [--strike VICTIM:NUMBER@EVENT+AWAY_MS] [--mutate M] "
       "[--trace]\n"
       "simulate soak [--minutes N | --seeds N] [--first SEED] [--threads N]\n"
-      "simulate cover [--first SEED] [--threads N]\n",
+      "simulate cover [--first SEED] [--threads N]\n"
+      "simulate sweep SCENARIO [--apart N] [--from EVENT] [--seed N] [--threads N]\n",
       stderr);
   return 2;
 }
@@ -87,5 +89,6 @@ int main(int argc, char** argv) {
   if (arguments[0] == "run") return run(rest);
   if (arguments[0] == "soak") return soak(rest);
   if (arguments[0] == "cover") return cover(rest);
+  if (arguments[0] == "sweep") return sweep(rest);
   return usage();
 }

@@ -1,7 +1,9 @@
 #include "tests/simulation/scenario/runner.h"
 
+#include <fmt/core.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <mutex>
@@ -63,6 +65,14 @@ Report run_all(const std::function<std::optional<ScenarioOptions>()>& next, unsi
   for (unsigned i = 0; i < threads; ++i) pool.emplace_back(work);
   for (std::thread& each : pool) each.join();
   return report;
+}
+
+void print_failures(const Report& report) {
+  constexpr std::size_t kShown = 20;
+  const std::size_t shown = std::min(kShown, report.failures.size());
+  for (std::size_t i = 0; i < shown; ++i) {
+    fmt::print("{}\n  replay: {}\n", report.failures[i].violation, report.failures[i].replay);
+  }
 }
 
 }  // namespace tutti::simulation

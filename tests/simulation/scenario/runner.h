@@ -26,6 +26,9 @@ struct Report {
 // one thread at a time.
 Report run_all(const std::function<std::optional<ScenarioOptions>()>& next, unsigned threads);
 
+// The first ones, each with its replay command: more would tell nothing new.
+void print_failures(const Report& report);
+
 // The violation with its replay command; empty: none.
 std::string run_one(const ScenarioOptions& options, Coverage& coverage);
 

@@ -15,8 +15,6 @@ namespace tutti::simulation {
 
 namespace {
 
-// More would tell nothing new.
-constexpr std::size_t kFailuresShown = 20;
 constexpr std::size_t kRarestShown = 20;
 // With fewer, chance may well miss a rare path or cell; with so many, nobody makes it any more.
 constexpr std::uint64_t kRunsToMeetAll = 2'000;
@@ -59,11 +57,7 @@ bool print(const Report& report, double seconds) {
   const auto paths = unreached(met);
   for (const std::string& cell : cells) fmt::print("finding: never met: {}\n", cell);
   for (const std::string& path : paths) fmt::print("finding: never taken: {}\n", path);
-  std::size_t shown = 0;
-  for (const Failure& failure : report.failures) {
-    if (++shown > kFailuresShown) break;
-    fmt::print("{}\n  replay: {}\n", failure.violation, failure.replay);
-  }
+  print_failures(report);
   fmt::print("soak: {} seeds, {:.1f} simulated hours, {} faults, {} events in {:.0f} s: {}\n",
              met.runs, to_seconds(met.simulated) / 3600, injected, met.events, seconds,
              report.failures.empty() ? "all invariants hold"
