@@ -4,7 +4,7 @@
 //   scalar      one lane after the other with fused multiply-adds: what the others are checked by
 //   avx2        AVX2 and FMA
 //   avx512      AVX-512 F, VL, BW, DQ, CD; dot products of int8 quads (VNNI) where the CPU has them
-//   avx512bf16  the same, with them, and native dot products of bf16 pairs (AVX512-BF16)
+//   avx512bf16  the same, with them; pairs of bf16 (AVX512-BF16); int8 by tiles (AMX) where it can
 //
 // All paths give the same bits for fp32 and for integer sums (the `portable` numerics profile).
 // Products of bf16 by bf16 with the native instruction are a profile of their own

@@ -46,5 +46,6 @@ using GroupDot = void (*)(const GroupCall&);
 GroupDot scalar_dot(WeightFormat format);
 GroupDot avx2_dot(WeightFormat format);
 GroupDot vnni_dot(WeightFormat format);
+GroupDot amx_dot(WeightFormat format);
 
 }  // namespace tutti::kernels

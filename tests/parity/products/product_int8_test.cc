@@ -85,6 +85,33 @@ TEST_CASE("int8 product: every output is its exact sum, scaled once, on all path
   golden.check();
 }
 
+TEST_CASE(
+    "int8 product: tiles of rows, what is left of them, and inputs in pieces, are exact too") {
+  // Past what the kernels take at once: 16 and 32 rows by two groups, 128 rows, 512 inputs; an odd
+  // number of cells.
+  for (const Shape& shape : {Shape{16, 16, 64}, Shape{33, 70, 160}, Shape{48, 33, 513},
+                             Shape{147, 130, 1120}, Shape{290, 65, 96}}) {
+    INFO(shape.m << " x " << shape.n << " x " << shape.k);
+    const Case c{shape};
+    const Floats result = on_all_paths([&](const OpContext& ctx) {
+      const QuantisedWeight packed = c.packed(ctx);
+      Floats output(size_of(shape.m * shape.n), 7.0F);
+      REQUIRE(product_int8(ctx, {.codes = {c.x.data(), shape.m, shape.k},
+                                 .scales = c.scales.data(),
+                                 .right = &packed,
+                                 .output = matrix(output, shape.m, shape.n)}));
+      return output;
+    });
+    for (Index m = 0; m < shape.m; ++m) {
+      for (Index n = 0; n < shape.n; ++n) {
+        const float scale = c.weight_scales[size_of(n)] * c.scales[size_of(m)];
+        REQUIRE(result[size_of(m * shape.n + n)] ==
+                std::fma(static_cast<float>(c.sum(m, n)), scale, 0.0F));
+      }
+    }
+  }
+}
+
 TEST_CASE("int8 product: rows rounded before give the bits of the product that rounds them") {
   const Index m = 9;
   const Index n = 70;

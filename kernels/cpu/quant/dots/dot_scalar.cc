@@ -1,7 +1,7 @@
 // Integer products lane by lane: what the other instruction sets are checked by.
 #include <cmath>
 
-#include "kernels/cpu/quant/group_dot.h"
+#include "kernels/cpu/quant/dots/group_dot.h"
 
 namespace tutti::kernels {
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/cpu/quant/cell_dot.h"
+#include "kernels/cpu/quant/dots/cell_dot.h"
 
 namespace tutti::kernels {
 namespace {

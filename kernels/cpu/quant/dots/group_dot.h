@@ -4,8 +4,8 @@
 // nothing here may be shared between them, as each is compiled for its own machine.
 #pragma once
 
-#include "kernels/cpu/quant/cell_dot.h"
-#include "kernels/cpu/quant/channel_dot.h"
+#include "kernels/cpu/quant/dots/cell_dot.h"
+#include "kernels/cpu/quant/dots/channel_dot.h"
 
 namespace tutti::kernels {
 namespace {

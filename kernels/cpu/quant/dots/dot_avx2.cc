@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "kernels/cpu/quant/group_dot.h"
+#include "kernels/cpu/quant/dots/group_dot.h"
 
 namespace tutti::kernels {
 

@@ -1,14 +1,15 @@
-// Integer products with AVX512-VNNI: four unsigned codes by four int8 a lane and instruction.
+// The V of cell_dot.h with AVX512-VNNI: four unsigned codes by four int8 a lane and instruction.
 //
-// Compiled for that instruction set and called only where the machine has it.
+// Included by sources that are compiled for that instruction set and called only where the machine
+// has it.
+#pragma once
+
 #include <immintrin.h>
 
+#include <cstdint>
 #include <cstring>
 
-#include "kernels/cpu/quant/group_dot.h"
-
 namespace tutti::kernels {
-
 namespace {
 
 struct Vnni {
@@ -94,7 +95,4 @@ struct Vnni {
 };
 
 }  // namespace
-
-GroupDot vnni_dot(WeightFormat format) { return dot_of<Vnni>(format); }
-
 }  // namespace tutti::kernels
