@@ -5,12 +5,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdint>
 #include <ctime>
 #include <functional>
 #include <limits>
 
 #include "kernels/ops/cpu_path.h"
 #include "kernels/tensor/buffer.h"
+#include "protocol/base/cpu_features.h"
 
 namespace tutti::kernels {
 
@@ -48,6 +51,25 @@ void fp32_zmm_loop(long rounds) {
 }
 void bf16_loop(long rounds) { TUTTI_LOOP(TUTTI_ZEROS, TUTTI_CHAINS("vdpbf16ps", TUTTI_ZMM)); }
 void int8_loop(long rounds) { TUTTI_LOOP(TUTTI_ZEROS, TUTTI_CHAINS("vpdpbusd", TUTTI_ZMM)); }
+// Four tiles of sums, three times; the registers are handed back as they were.
+#define TUTTI_TILES                                                       \
+  "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n" \
+  "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n"
+void bf16_tiles_loop(long rounds) {
+  // Palette 1, and of each register 64 bytes a row and 16 rows (ldtilecfg's layout).
+  alignas(64) std::array<std::uint8_t, 64> config = {1};
+  alignas(64) std::array<std::uint8_t, 64> before = {};
+  for (std::size_t t = 0; t < 8; ++t) {
+    config[16 + 2 * t] = 64;
+    config[48 + t] = 16;
+  }
+  __asm__ volatile("sttilecfg %0\n ldtilecfg %1\n" : "=m"(before) : "m"(config));
+  __asm__ volatile("1:\n" TUTTI_TILES TUTTI_TILES TUTTI_TILES "dec %0\n jnz 1b\n"
+                   : "+r"(rounds)
+                   :
+                   : "cc");
+  __asm__ volatile("ldtilecfg %0\n" : : "m"(before));
+}
 // Without VNNI: pairs into 16 bits, pairs of those into 32, and the sum.
 #define TUTTI_QUAD(chain)                                                               \
   "vpmaddubsw %%ymm15, %%ymm14, %%ymm12\n vpmaddwd %%ymm13, %%ymm12, %%ymm12\n vpaddd " \
@@ -139,6 +161,11 @@ Ceiling bf16_ceiling(ThreadPool& pool, Duration seconds) {
   return loop_ceiling(pool, seconds, bf16_loop, 64.0);
 }
 
+Ceiling bf16_tiles_ceiling(ThreadPool& pool, Duration seconds) {
+  if (cpu_path() != CpuPath::avx512bf16 || !has_amx_bf16()) return std::nullopt;
+  return loop_ceiling(pool, seconds, bf16_tiles_loop, 16384.0);
+}
+
 Ceiling int8_ceiling(ThreadPool& pool, Duration seconds) {
   if (cpu_path() == CpuPath::scalar) return std::nullopt;
   if (cpu_path() != CpuPath::avx2 && __builtin_cpu_supports("avx512vnni") != 0) {
@@ -171,6 +198,7 @@ std::span<const CeilingKind> ceiling_kinds() {
   static constexpr CeilingKind kKinds[] = {
       {"fp32 multiply-add", "GFLOP/s", fp32_ceiling},
       {"bf16 pairs", "GFLOP/s", bf16_ceiling},
+      {"bf16 tiles", "GFLOP/s", bf16_tiles_ceiling},
       {"int8 quads", "GOP/s", int8_ceiling},
       {"read, second cache", "GB/s", second_cache_ceiling},
       {"read, third cache", "GB/s", third_cache_ceiling},

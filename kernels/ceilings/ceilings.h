@@ -21,11 +21,12 @@ namespace tutti::kernels {
 // None: the machine, or the path in use (cpu_path.h), has no such thing.
 using Ceiling = std::optional<double>;
 
-// Multiply-adds of fp32, dot products of bf16 pairs and of int8 quads, by the widest instructions
-// of the path. Without VNNI a quad is three instructions, which codes of seven and eight bits
-// cannot use.
+// Multiply-adds of fp32, dot products of bf16 pairs, bf16 tiles, dot products of int8 quads, by
+// the widest instructions of the path. Without VNNI a quad is three instructions, which codes of
+// seven and eight bits cannot use.
 Ceiling fp32_ceiling(ThreadPool& pool, Duration seconds);
 Ceiling bf16_ceiling(ThreadPool& pool, Duration seconds);
+Ceiling bf16_tiles_ceiling(ThreadPool& pool, Duration seconds);
 Ceiling int8_ceiling(ThreadPool& pool, Duration seconds);
 
 // Reading again and again what is half of each thread's second cache, half of the third, and larger

@@ -17,28 +17,13 @@ namespace tutti::kernels {
 
 namespace {
 
-constexpr std::uint32_t kInfinity = 0x7f800000U;
-
-// What is added before the lower half is cut off decides the rounding; of infinities and NaN
-// nothing is added, and a NaN whose upper half would be an infinity's gets its quiet bit.
-Bf16 rounded(float value, std::uint32_t added) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  const std::uint32_t size = bits & 0x7fffffffU;
-  const std::uint32_t quiet = size > kInfinity ? 0x40U : 0U;
-  return static_cast<Bf16>((bits + (size >= kInfinity ? 0U : added)) >> 16 | quiet);
-}
-
-std::uint32_t to_even(float value) {
-  return 0x7fffU + (std::bit_cast<std::uint32_t>(value) >> 16 & 1U);
-}
-
-// rounded() of eight numbers.
+// to_bf16_by of eight numbers.
 __m256i rounded_lanes(const float* from, const std::uint16_t* draws) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   const __m256i drawn =
       _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(draws)));
   const __m256i size = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
-  const __m256i infinity = _mm256_set1_epi32(static_cast<int>(kInfinity));
+  const __m256i infinity = _mm256_set1_epi32(static_cast<int>(kInfinityBits));
   const __m256i finite = _mm256_cmpgt_epi32(infinity, size);
   const __m256i quiet =
       _mm256_and_si256(_mm256_cmpgt_epi32(size, infinity), _mm256_set1_epi32(0x40));
@@ -55,7 +40,7 @@ void round_by(const float* from, const std::uint16_t* draws, Bf16* to, Index cou
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), words);
   }
-  for (; i < count; ++i) to[i] = rounded(from[i], draws[i]);
+  for (; i < count; ++i) to[i] = to_bf16_by(from[i], draws[i]);
 }
 
 Error differ(const char* op) {
@@ -65,7 +50,19 @@ Error differ(const char* op) {
 }  // namespace
 
 void round_to_bf16(const float* from, Bf16* to, Index count) {
-  for (Index i = 0; i < count; ++i) to[i] = rounded(from[i], to_even(from[i]));
+  for (Index i = 0; i < count; ++i) to[i] = to_nearest_bf16(from[i]);
+}
+
+void round_in_fp32(const float* from, float* to, Index count) {
+  for (Index i = 0; i < count; ++i) to[i] = widened(to_nearest_bf16(from[i]));
+}
+
+ConstMatrix rounded_in_fp32(const OpContext& ctx, const ConstMatrix& x) {
+  const Matrix to = ctx.pool->op_scratch().matrix(x.rows, x.columns);
+  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
+    for (Index r = begin; r < end; ++r) round_in_fp32(x.row(r), to.row(r), x.columns);
+  });
+  return to;
 }
 
 Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf16> to) {

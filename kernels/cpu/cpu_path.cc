@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "protocol/base/cpu_features.h"
 #include "protocol/base/log.h"
 
 namespace tutti::kernels {
@@ -36,16 +37,11 @@ std::atomic<CpuPath>& path_in_use() {
 // Everything is built for x86-64-v3, AVX2 and FMA included: without them the program would not have
 // come this far.
 bool cpu_has(CpuPath path) {
-  __builtin_cpu_init();
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512cd");
   switch (path) {
     case CpuPath::scalar:
     case CpuPath::avx2: return true;
-    case CpuPath::avx512: return avx512;
-    case CpuPath::avx512bf16:
-      return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+    case CpuPath::avx512: return has_avx512();
+    case CpuPath::avx512bf16: return has_avx512_bf16();
   }
   return false;
 }

@@ -183,6 +183,8 @@ namespace {
 constexpr Index kLogitsHeld = Index{1} << 19;
 constexpr Index kRowsMin = 256;
 constexpr Index kRowsMax = 1024;
+// Products of bf16 that sum over rows are cut at multiples of this (product_bf16.h).
+constexpr Index kGroup = 32;
 
 Result<> check(const LinearCrossEntropy& args) {
   const auto wrong = [](const std::string& what) {
@@ -311,8 +313,9 @@ Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& ar
   const Index width = args.memory == LinearCrossEntropy::Memory::rows
                           ? vocabulary
                           : std::min(vocabulary, kVocabularyBlock);
-  const Index wanted =
-      args.chunk > 0 ? args.chunk : std::clamp(kLogitsHeld / width, kRowsMin, kRowsMax);
+  const Index wanted = args.chunk > 0
+                           ? args.chunk
+                           : std::clamp(kLogitsHeld / width, kRowsMin, kRowsMax) / kGroup * kGroup;
   const Index chunk_rows = std::min(rows, wanted);
   ArenaScope scope(ctx.pool->op_scratch());
   Chunk chunk(ctx, args, chunk_rows);

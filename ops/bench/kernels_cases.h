@@ -23,6 +23,7 @@ struct Bench {
   double peak_gflops = 0.0;
   double read_gbps = 0.0;  // of memory beyond the caches
   double bf16_gops = 0.0;  // of native dot products; 0: none
+  double tiles_gops = 0.0;
   double int8_gops = 0.0;
 
   Clock clock() const { return options.threads == 1 ? Clock::thread : Clock::wall; }

@@ -33,6 +33,7 @@ int run(const Options& options) {
                     .peak_gflops = ceiling(kernels::fp32_ceiling),
                     .read_gbps = ceiling(kernels::memory_ceiling),
                     .bf16_gops = ceiling(kernels::bf16_ceiling),
+                    .tiles_gops = ceiling(kernels::bf16_tiles_ceiling),
                     .int8_gops = ceiling(kernels::int8_ceiling)};
   std::fprintf(stderr, "path %s, %d thread(s), peak %.1f GFLOP/s, memory read %.1f GB/s\n",
                std::string(to_string(kernels::cpu_path())).c_str(), options.threads,

@@ -19,6 +19,7 @@
 #include "kernels/ops/weights/product_int8.h"
 #include "kernels/ops/weights/product_quantised_nn.h"
 #include "kernels/ops/weights/quantised_weight.h"
+#include "kernels/tensor/rounding.h"
 #include "ops/bench/kernels_cases.h"
 #include "ops/bench/kernels_peers.h"
 #include "ops/bench/peer_process.h"
@@ -157,25 +158,35 @@ struct Sides {
 struct Bf16Kind {
   const char* name;
   Result<> (*op)(const kernels::OpContext&, const kernels::Bf16Product&);
+  Result<> (*fp32)(const kernels::OpContext&, const kernels::Product&);
   Sides left, right, output;
 };
 constexpr Sides kTokensInputs{&Shape::m, &Shape::k};
 constexpr Sides kTokensOutputs{&Shape::m, &Shape::n};
 constexpr Sides kWeights{&Shape::n, &Shape::k};
 constexpr Bf16Kind kBf16Kinds[] = {
-    {"nt", kernels::product_bf16_nt, kTokensInputs, kWeights, kTokensOutputs},
-    {"nn", kernels::product_bf16_nn, kTokensOutputs, kWeights, kTokensInputs},
-    {"tn", kernels::product_bf16_tn, kTokensOutputs, kTokensInputs, kWeights},
+    {"nt", kernels::product_bf16_nt, kernels::product_nt, kTokensInputs, kWeights, kTokensOutputs},
+    {"nn", kernels::product_bf16_nn, kernels::product_nn, kTokensOutputs, kWeights, kTokensInputs},
+    {"tn", kernels::product_bf16_tn, kernels::product_tn, kTokensOutputs, kTokensInputs, kWeights},
+};
+
+struct ArithmeticRow {
+  kernels::Bf16Arithmetic arithmetic;
+  const char* name;
+  double Bench::*ceiling;
+};
+constexpr ArithmeticRow kArithmetics[] = {
+    {kernels::Bf16Arithmetic::tiles, "tiles", &Bench::tiles_gops},
+    {kernels::Bf16Arithmetic::native, "native", &Bench::bf16_gops},
+    {kernels::Bf16Arithmetic::widened, "widened", &Bench::peak_gflops},
 };
 
 // bf16 operands at training shapes; the share is of the ceiling of the arithmetic in use.
-void bench_bf16(const Bench& bench, const Shape& s, ProductKind kind,
-                kernels::Bf16Arithmetic arithmetic) {
-  const bool native = arithmetic == kernels::Bf16Arithmetic::native;
-  if (native && !kernels::has_native_bf16()) return;
+void bench_bf16(const Bench& bench, const Shape& s, ProductKind kind, const ArithmeticRow& row) {
+  if (!kernels::has_bf16(row.arithmetic)) return;
   const Bf16Kind& k = kBf16Kinds[static_cast<int>(kind)];
-  const std::string name = fmt::format("bf16 {} {} {} {}x{}x{}", native ? "native" : "widened",
-                                       s.name, k.name, s.m, s.n, s.k);
+  const std::string name =
+      fmt::format("bf16 {} {} {} {}x{}x{}", row.name, s.name, k.name, s.m, s.n, s.k);
   if (!wanted(bench, name)) return;
   const auto rows = [&](const Sides& sides) { return s.*sides.rows; };
   const auto columns = [&](const Sides& sides) { return s.*sides.columns; };
@@ -192,10 +203,10 @@ void bench_bf16(const Bench& bench, const Shape& s, ProductKind kind,
     TUTTI_ASSERT(k.op(bench.ctx, {.left = {left.data(), rows(k.left), columns(k.left)},
                                   .right = {right.data(), rows(k.right), columns(k.right)},
                                   .output = output.matrix(rows(k.output), columns(k.output)),
-                                  .arithmetic = arithmetic}));
+                                  .arithmetic = row.arithmetic}));
   };
   const double flops = 2.0 * static_cast<double>(s.m * s.n * s.k);
-  const double ceiling = native ? bench.bf16_gops : bench.peak_gflops;
+  const double ceiling = bench.*row.ceiling;
   bench_beside(bench,
                {.name = name,
                 .peer_case = fmt::format("product_bf16 {} {} {} {}", k.name, s.m, s.n, s.k),
@@ -212,12 +223,39 @@ void bench_bf16(const Bench& bench, const Shape& s, ProductKind kind,
                                     .output = output.data()}));
 }
 
+// fp32 operands, rounded on the way as training has it, beside their fp32 product.
+void bench_rounded(const Bench& bench, const Shape& s, ProductKind kind, const ArithmeticRow& row) {
+  if (!kernels::has_bf16(row.arithmetic)) return;
+  const Bf16Kind& k = kBf16Kinds[static_cast<int>(kind)];
+  const std::string name =
+      fmt::format("rounded {} {} {} {}x{}x{}", row.name, s.name, k.name, s.m, s.n, s.k);
+  if (!wanted(bench, name)) return;
+  const auto rows = [&](const Sides& sides) { return s.*sides.rows; };
+  const auto columns = [&](const Sides& sides) { return s.*sides.columns; };
+  const FloatBuffer left = numbers(bench, rows(k.left) * columns(k.left), 1);
+  const FloatBuffer right = numbers(bench, rows(k.right) * columns(k.right), 2);
+  FloatBuffer output(rows(k.output) * columns(k.output));
+  const kernels::Product args{.left = left.matrix(rows(k.left), columns(k.left)),
+                              .right = right.matrix(rows(k.right), columns(k.right)),
+                              .output = output.matrix(rows(k.output), columns(k.output))};
+  beside_other(
+      bench,
+      {.name = name,
+       .peer = "fp32",
+       .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
+       .ceiling = bench.*row.ceiling},
+      [&] {
+        const kernels::RoundingScope rounding(row.arithmetic);
+        TUTTI_ASSERT(k.fp32(bench.ctx, args));
+      },
+      [&] { TUTTI_ASSERT(k.fp32(bench.ctx, args)); });
+}
+
 // By an image of the weight, beside the weight as it is.
-void bench_bf16_packed(const Bench& bench, const Shape& s, kernels::Bf16Arithmetic arithmetic) {
-  const bool native = arithmetic == kernels::Bf16Arithmetic::native;
-  if (native && !kernels::has_native_bf16()) return;
-  const std::string name = fmt::format("bf16 {} packed {} nt {}x{}x{}",
-                                       native ? "native" : "widened", s.name, s.m, s.n, s.k);
+void bench_bf16_packed(const Bench& bench, const Shape& s, const ArithmeticRow& row) {
+  if (!kernels::has_bf16(row.arithmetic)) return;
+  const std::string name =
+      fmt::format("bf16 {} packed {} nt {}x{}x{}", row.name, s.name, s.m, s.n, s.k);
   if (!wanted(bench, name)) return;
   std::vector<kernels::Bf16> left(static_cast<std::size_t>(s.m * s.k));
   std::vector<kernels::Bf16> right(static_cast<std::size_t>(s.n * s.k));
@@ -227,8 +265,8 @@ void bench_bf16_packed(const Bench& bench, const Shape& s, kernels::Bf16Arithmet
   const kernels::Bf16Product plain{.left = {left.data(), s.m, s.k},
                                    .right = {right.data(), s.n, s.k},
                                    .output = output.matrix(s.m, s.n),
-                                   .arithmetic = arithmetic};
-  const auto image = kernels::pack_bf16_weight(bench.ctx, plain.right, arithmetic);
+                                   .arithmetic = row.arithmetic};
+  const auto image = kernels::pack_bf16_weight(bench.ctx, plain.right, row.arithmetic);
   TUTTI_ASSERT(image.ok());
   kernels::Bf16Product packed = plain;
   packed.packed = &*image;
@@ -236,7 +274,7 @@ void bench_bf16_packed(const Bench& bench, const Shape& s, kernels::Bf16Arithmet
   const OtherCase c{.name = name,
                     .peer = "not packed",
                     .flops = 2.0 * static_cast<double>(s.m * s.n * s.k),
-                    .ceiling = native ? bench.bf16_gops : bench.peak_gflops};
+                    .ceiling = bench.*row.ceiling};
   beside_other(bench, c, ours, [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, plain)); });
   OtherCase beside_library = c;
   beside_library.peer = "onednn";
@@ -488,12 +526,13 @@ void bench_products(const Bench& bench) {
       bench_product(bench, shape, kind);
     }
     bench_ends(bench, shape);
-    bench_bf16_packed(bench, shape, kernels::Bf16Arithmetic::native);
-    bench_bf16_packed(bench, shape, kernels::Bf16Arithmetic::widened);
+    for (const ArithmeticRow& row : kArithmetics) bench_bf16_packed(bench, shape, row);
     if (shape.m < 64) continue;
     for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
-      bench_bf16(bench, shape, kind, kernels::Bf16Arithmetic::native);
-      bench_bf16(bench, shape, kind, kernels::Bf16Arithmetic::widened);
+      for (const ArithmeticRow& row : kArithmetics) {
+        bench_bf16(bench, shape, kind, row);
+        bench_rounded(bench, shape, kind, row);
+      }
     }
     if (shape.m >= 1024) bench_shards(bench, shape);
   }

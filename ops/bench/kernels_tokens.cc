@@ -112,7 +112,7 @@ void bench_packed_halves(const Bench& bench, kernels::ConstMatrix weight) {
   using Arithmetic = kernels::Bf16Arithmetic;
   for (const Arithmetic arithmetic : {Arithmetic::widened, Arithmetic::native}) {
     const bool native = arithmetic == Arithmetic::native;
-    if (native && !kernels::has_native_bf16()) continue;
+    if (!kernels::has_bf16(arithmetic)) continue;
     bench_beside(
         bench,
         {.name = fmt::format("pack bf16 weight {} {}x{}", native ? "native" : "widened",

@@ -5,8 +5,9 @@
 //   for (const Case& c : kCases) golden.add(on_all_paths(...));
 //   golden.check();
 //
-// The hashes are rows of tests/golden/portable.txt. Where bits are meant to change, a decision says
-// why, and TUTTI_GOLDEN=write has check() replace the rows of the tests that are run.
+// Rows of other profiles (bf16 by native instructions) name theirs and are checked where the CPU
+// has it. The hashes are rows of tests/golden/portable.txt. Where bits are meant to change, a
+// decision says why, and TUTTI_GOLDEN=write has check() replace the rows of the tests that are run.
 #pragma once
 
 #include <span>

@@ -61,14 +61,16 @@ struct KeyBlocks {
 
 // One block of queries of one head, and the scores of one pair of blocks.
 struct BackwardScratch {
-  BackwardScratch(Arena& arena, Index width, Index stride)
-      : queries(arena.floats(kKeyBlock * stride)),
+  BackwardScratch(Arena& arena, Index width, Index stride, Weights weights_meet_rows)
+      : meet_rows(weights_meet_rows),
+        queries(arena.floats(kKeyBlock * stride)),
         douts(arena.floats(kKeyBlock * stride)),
         queries_turned(arena.floats(width * kKeyBlock)),
         douts_turned(arena.floats(width * kKeyBlock)),
         weights(arena.floats(kKeyBlock * kScoreStride)),
         dscores(arena.floats(kKeyBlock * kScoreStride)) {}
 
+  Weights meet_rows;
   float* queries;  // [64][stride]
   float* douts;
   float* queries_turned;  // [D][64]
@@ -279,6 +281,10 @@ HWY_INLINE void add_pair(const AttentionBackward& args, BlockPair& pair, const K
   if (pair.block == Block::part || !rule.plain()) s.view.see(args.shape, queries, pair.key);
   multiply_pair(pair, blocks, args.shape.head_width, s);
   slope_block(s, rule, pair.block, pair.keys, pair.queries);
+  if (s.meet_rows == Weights::bf16) {
+    round_scores(s.weights, pair.keys, pair.queries);
+    round_scores(s.dscores, pair.keys, pair.queries);
+  }
   if (wanted.keys) add_key_gradients(args, pair, blocks.stride, s);
   if (wanted.queries) add_query_gradients(args, pair, blocks, s);
 }
@@ -328,12 +334,12 @@ void take_keys(const AttentionBackward& args, const SampleHead& of, Index key,
 }
 
 void backward_head(const AttentionBackward& args, const float* delta, const SampleHead& of,
-                   Arena& arena) {
+                   Weights weights, Arena& arena) {
   const Index width = args.shape.head_width;
   const Index group = args.shape.heads / args.shape.kv_heads;
   ArenaScope scope(arena);
   const KeyBlocks blocks(arena, of.blocks(), width);
-  BackwardScratch scratch(arena, width, blocks.stride);
+  BackwardScratch scratch(arena, width, blocks.stride, weights);
   for (Index key = 0; key < of.length; key += kKeyBlock) take_keys(args, of, key, blocks);
   for (Index head = of.kv_head * group; head < (of.kv_head + 1) * group; ++head) {
     for (Index query = 0; query < of.length; query += kKeyBlock) {
@@ -344,6 +350,7 @@ void backward_head(const AttentionBackward& args, const float* delta, const Samp
 
 void backward_by_blocks(const OpContext& ctx, const AttentionBackward& args, const float* delta,
                         const SampleHead& of) {
+  const Weights weights = weights_in_use();
   const Index width = args.shape.head_width;
   const Index group = args.shape.heads / args.shape.kv_heads;
   ArenaScope scope(ctx.pool->op_scratch());
@@ -352,7 +359,7 @@ void backward_by_blocks(const OpContext& ctx, const AttentionBackward& args, con
     ctx.pool->parallel_for(count, 1, [&](int thread, Index begin, Index end) {
       Arena& arena = ctx.pool->scratch(thread);
       ArenaScope thread_scope(arena);
-      BackwardScratch scratch(arena, width, blocks.stride);
+      BackwardScratch scratch(arena, width, blocks.stride, weights);
       for (Index i = begin; i < end; ++i) task(i, scratch);
     });
   };
@@ -382,6 +389,7 @@ bool wants_blocks(const AttentionBackward& args, Index threads) {
 }
 
 void attention_backward_kernel(const OpContext& ctx, const AttentionBackward& args) {
+  const Weights weights = weights_in_use();
   ArenaScope scope(ctx.pool->op_scratch());
   float* const delta = ctx.pool->op_scratch().floats(args.q.rows * args.shape.heads);
   attention_deltas(ctx, args, delta);
@@ -398,7 +406,7 @@ void attention_backward_kernel(const OpContext& ctx, const AttentionBackward& ar
   }
   ctx.pool->parallel_for(tasks, 1, [&](int thread, Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {
-      backward_head(args, delta, head_of(task), ctx.pool->scratch(thread));
+      backward_head(args, delta, head_of(task), weights, ctx.pool->scratch(thread));
     }
   });
 }
@@ -437,7 +445,12 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::attention_backward, work_of(shape, args.sample_offsets, 10));
-  TUTTI_CPU_CALL(attention_backward_kernel)(ctx, args);
+  ArenaScope scope(ctx.pool->op_scratch());
+  AttentionBackward run = args;
+  if (weights_in_use() == Weights::bf16) {
+    for (ConstMatrix* const x : {&run.q, &run.k, &run.v, &run.dout}) *x = rounded_in_fp32(ctx, *x);
+  }
+  TUTTI_CPU_CALL(attention_backward_kernel)(ctx, run);
   return {};
 }
 

@@ -30,7 +30,8 @@ void attention_kernel(const OpContext& ctx, const AttentionCached& args, const L
 }
 
 // One sample and key head, from its own pages in the thread's memory: they stay in its L2.
-void attention_head(const AttentionForward& args, Index sample, Index kv_head, Arena& arena) {
+void attention_head(const AttentionForward& args, Index sample, Index kv_head, Weights weights,
+                    Arena& arena) {
   const Index group = args.shape.heads / args.shape.kv_heads;
   const Index width = args.shape.head_width;
   const auto at = static_cast<std::size_t>(sample);
@@ -54,16 +55,18 @@ void attention_head(const AttentionForward& args, Index sample, Index kv_head, A
   write_key_head({shape, band(args.k, 1), band(args.v, 1), {}}, sequence, 0);
   const AttentionCached run{shape, band(args.q, group), {}, band(args.out, group)};
   const LogSums lse{args.lse == nullptr ? nullptr : args.lse + kv_head * group, args.shape.heads};
-  for_tasks(shape, sequence, 1,
-            [&](const AttentionTask& task) { run_task(run, lse, task, arena); });
+  for_tasks(shape, sequence, weights == Weights::bf16 ? 0 : 1, [&](AttentionTask task) {
+    task.weights = weights;
+    run_task(run, lse, task, arena);
+  });
 }
 
-void attention_heads_kernel(const OpContext& ctx, const AttentionForward& args) {
+void attention_heads_kernel(const OpContext& ctx, const AttentionForward& args, Weights weights) {
   const Index heads = args.shape.kv_heads;
   const auto samples = static_cast<Index>(args.sample_offsets.size()) - 1;
   ctx.pool->parallel_for(samples * heads, 1, [&](int thread, Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {
-      attention_head(args, task / heads, task % heads, ctx.pool->scratch(thread));
+      attention_head(args, task / heads, task % heads, weights, ctx.pool->scratch(thread));
     }
   });
 }
@@ -84,13 +87,14 @@ namespace tutti::kernels {
 
 namespace {
 
-void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse) {
+void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse, Weights weights) {
   const auto tasks_in = [&](Index parts) {
     Index count = 0;
     for (const SequenceRows& rows : args.sequences) count += tasks_of(args.shape, rows, parts);
     return count;
   };
-  const Index parts = decode_parts(args.shape, tasks_in(1), ctx.pool->threads());
+  const Index parts =
+      weights == Weights::bf16 ? 0 : decode_parts(args.shape, tasks_in(1), ctx.pool->threads());
   const Index count = tasks_in(parts);
   if (count == 0) return;
   Arena& arena = ctx.pool->op_scratch();
@@ -99,12 +103,44 @@ void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse
       arena.take(static_cast<std::size_t>(count) * sizeof(AttentionTask)));
   AttentionTask* next = tasks;
   for (const SequenceRows& rows : args.sequences) {
-    for_tasks(args.shape, rows, parts,
-              [&](const AttentionTask& task) { new (next++) AttentionTask(task); });
+    for_tasks(args.shape, rows, parts, [&](AttentionTask task) {
+      task.weights = weights;
+      new (next++) AttentionTask(task);
+    });
   }
   TUTTI_CPU_CALL(attention_kernel)
   (ctx, args, LogSums{lse, args.shape.heads},
    std::span<const AttentionTask>(tasks, static_cast<std::size_t>(count)));
+}
+
+// The batch's keys and values become pages in scratch memory: one arithmetic for training and
+// serving. Each thread makes its own, where there are enough pairs of sample and key head.
+Result<> run_batch(const OpContext& ctx, const AttentionForward& args, Weights weights) {
+  const AttentionShape& shape = args.shape;
+  const auto pairs = static_cast<Index>(args.sample_offsets.size() - 1) * shape.kv_heads;
+  if (ctx.pool->threads() == 1 || pairs >= 4 * ctx.pool->threads()) {
+    TUTTI_CPU_CALL(attention_heads_kernel)(ctx, args, weights);
+    return {};
+  }
+  Arena& arena = ctx.pool->op_scratch();
+  ArenaScope scope(arena);
+  const std::size_t samples = args.sample_offsets.size() - 1;
+  auto* const sequences =
+      reinterpret_cast<SequenceRows*>(arena.take(samples * sizeof(SequenceRows)));
+  for (std::size_t s = 0; s < samples; ++s) {
+    const Index first = args.sample_offsets[s];
+    const Index rows = args.sample_offsets[s + 1] - first;
+    const Index pages = kv_pages_for(rows);
+    auto* const list =
+        reinterpret_cast<float**>(arena.take(static_cast<std::size_t>(pages) * sizeof(float*)));
+    for (Index p = 0; p < pages; ++p) list[p] = arena.floats(kv_page_floats(shape));
+    new (sequences + s) SequenceRows{
+        first, rows, 0, std::span<float* const>(list, static_cast<std::size_t>(pages))};
+  }
+  const std::span<const SequenceRows> all(sequences, samples);
+  if (auto written = kv_write(ctx, {shape, args.k, args.v, all}); !written) return written;
+  run_attention(ctx, {shape, args.q, all, args.out}, args.lse, weights);
+  return {};
 }
 
 bool same_tokens(const AttentionShape& shape, const ConstMatrix& q, const ConstMatrix& out) {
@@ -134,7 +170,7 @@ Result<> attention_cached(const OpContext& ctx, const AttentionCached& args) {
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::attention_cached, work_of(args.shape, args.sequences));
-  run_attention(ctx, args, nullptr);
+  run_attention(ctx, args, nullptr, Weights::fp32);
   return {};
 }
 
@@ -154,32 +190,13 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::attention_forward, work_of(shape, args.sample_offsets, 4));
-  // The batch's keys and values become pages in scratch memory: one arithmetic for training and
-  // serving. Each thread makes its own, where there are enough pairs of sample and key head.
-  const auto pairs = static_cast<Index>(args.sample_offsets.size() - 1) * shape.kv_heads;
-  if (ctx.pool->threads() == 1 || pairs >= 4 * ctx.pool->threads()) {
-    TUTTI_CPU_CALL(attention_heads_kernel)(ctx, args);
-    return {};
+  ArenaScope scope(ctx.pool->op_scratch());
+  AttentionForward run = args;
+  const Weights weights = weights_in_use();
+  if (weights == Weights::bf16) {
+    for (ConstMatrix* const x : {&run.q, &run.k, &run.v}) *x = rounded_in_fp32(ctx, *x);
   }
-  Arena& arena = ctx.pool->op_scratch();
-  ArenaScope scope(arena);
-  const std::size_t samples = args.sample_offsets.size() - 1;
-  auto* const sequences =
-      reinterpret_cast<SequenceRows*>(arena.take(samples * sizeof(SequenceRows)));
-  for (std::size_t s = 0; s < samples; ++s) {
-    const Index first = args.sample_offsets[s];
-    const Index rows = args.sample_offsets[s + 1] - first;
-    const Index pages = kv_pages_for(rows);
-    auto* const list =
-        reinterpret_cast<float**>(arena.take(static_cast<std::size_t>(pages) * sizeof(float*)));
-    for (Index p = 0; p < pages; ++p) list[p] = arena.floats(kv_page_floats(shape));
-    new (sequences + s) SequenceRows{
-        first, rows, 0, std::span<float* const>(list, static_cast<std::size_t>(pages))};
-  }
-  const std::span<const SequenceRows> all(sequences, samples);
-  if (auto written = kv_write(ctx, {shape, args.k, args.v, all}); !written) return written;
-  run_attention(ctx, {shape, args.q, all, args.out}, args.lse);
-  return {};
+  return run_batch(ctx, run, weights);
 }
 
 }  // namespace tutti::kernels

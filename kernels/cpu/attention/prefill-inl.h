@@ -142,6 +142,7 @@ void prefill_task(const AttentionCached& args, const LogSums& lse, const Attenti
     if (block == Block::part || !rule.plain()) scratch.view.see(shape, queries, start);
     score_block(task, wide, block, width, scratch);
     soften_block(task, wide, rule, block, scratch);
+    if (task.weights == Weights::bf16) round_scores(scratch.scores, kKeyBlock, task.rows);
     for (Index r = 0; r < task.rows; ++r) {
       if (scratch.shrink[r] != 1.0F)
         scale_sums(scratch.sums + r * stride, stride, scratch.shrink[r]);

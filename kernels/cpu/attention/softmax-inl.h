@@ -18,6 +18,14 @@ namespace tutti::kernels::HWY_NAMESPACE {
 // From one key's scores of a block of queries to the next key's; odd in cache lines.
 inline constexpr Index kScoreStride = kKeyBlock + kLanes;
 
+// A pass of its own over a block that is in L1: fp32 pays nothing for it.
+inline void round_scores(float* scores, Index keys, Index queries) {
+  for (Index key = 0; key < keys; ++key) {
+    float* const row = scores + key * kScoreStride;
+    round_in_fp32(row, row, queries);
+  }
+}
+
 struct QueryGroup {
   float* scores = nullptr;  // of the first query; become exp(score - top)
   float* top = nullptr;     // [16] largest score so far

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/ops/key_value_pages.h"
+#include "kernels/tensor/rounding.h"
 
 namespace tutti::kernels {
 
@@ -12,10 +13,17 @@ namespace tutti::kernels {
 inline constexpr Index kDecodeLines = 16;
 inline constexpr Index kDecodeRows = 4;
 
+// How weights and their slopes meet rows: as they are, or rounded to bf16 (rounding.h).
+enum class Weights { fp32, bf16 };
+
+// Of the calling thread.
+inline Weights weights_in_use() { return RoundingScope::in_use() ? Weights::bf16 : Weights::fp32; }
+
 // Some rows of one sequence and the heads that a task takes.
 struct AttentionTask {
   enum class Kind { prefill, decode };
   Kind kind = Kind::prefill;
+  Weights weights = Weights::fp32;
   const SequenceRows* sequence = nullptr;
   Index row = 0;  // of q and out
   Index rows = 0;
@@ -60,9 +68,10 @@ inline Index decode_parts(const AttentionShape& shape, Index tasks, Index thread
   return std::clamp<Index>((threads + tasks - 1) / tasks, 1, std::max<Index>(1, group / 2));
 }
 
+// Without parts, all rows are prefill's.
 inline Index tasks_of(const AttentionShape& shape, const SequenceRows& rows, Index parts) {
   if (rows.rows == 0) return 0;
-  if (decodes(shape, rows.rows)) return shape.kv_heads * parts;
+  if (parts > 0 && decodes(shape, rows.rows)) return shape.kv_heads * parts;
   const Index last = (rows.first_position + rows.rows - 1) / kKeyBlock;
   return (last - rows.first_position / kKeyBlock + 1) * shape.heads;
 }
@@ -71,7 +80,7 @@ inline Index tasks_of(const AttentionShape& shape, const SequenceRows& rows, Ind
 template <class Use>
 void for_tasks(const AttentionShape& shape, const SequenceRows& rows, Index parts, const Use& use) {
   AttentionTask task{.sequence = &rows, .length = rows.first_position + rows.rows};
-  if (rows.rows > 0 && decodes(shape, rows.rows)) {
+  if (rows.rows > 0 && parts > 0 && decodes(shape, rows.rows)) {
     task.kind = AttentionTask::Kind::decode;
     task.row = rows.first_row;
     task.rows = rows.rows;

@@ -1,5 +1,5 @@
-// bf16 products on the machinery of the fp32 ones: operands widened to fp32, or taken as pairs of
-// 32 bits for the native tile.
+// Products of bf16 numbers, and of fp32 ones that are rounded to them, on the machinery of fp32:
+// operands widened, or as pairs of 32 bits for another tile.
 #include <algorithm>
 #include <span>
 #include <string>
@@ -7,57 +7,41 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
-#include "kernels/cpu/product/bf16_native.h"
+#include "kernels/cpu/product/bf16_panels.h"
 #include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/product/finish.h"
+#include "kernels/cpu/product/pack_bf16.h"
 #include "kernels/cpu/product/product_call.h"
+#include "kernels/cpu/product/rounded.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/product_bf16.h"
 #include "kernels/ops/weights/packed_bf16.h"
+#include "protocol/base/cpu_features.h"
 
 namespace tutti::kernels {
 
 namespace {
 
-ConstMatrix widen(const OpContext& ctx, const Bf16Matrix& x) {
+float value_of(Bf16 x) { return widened(x); }
+float value_of(float x) { return widened(to_nearest_bf16(x)); }
+
+template <class Element>
+ConstMatrix widen(const OpContext& ctx, const BasicMatrix<const Element>& x) {
   const Matrix wide = ctx.pool->op_scratch().matrix(x.rows, x.columns);
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
-      const Bf16* const from = x.row(r);
+      const Element* const from = x.row(r);
       float* const to = wide.row(r);
-      for (Index c = 0; c < x.columns; ++c) to[c] = widened(from[c]);
+      for (Index c = 0; c < x.columns; ++c) to[c] = value_of(from[c]);
     }
   });
   return wide;
 }
 
-// The operand with k in pairs of 32 bits. Where k lies side by side in whole pairs it is already
-// so; else it is copied, with a zero behind an odd depth. Bits only: no unit is computed with as a
-// float.
-ConstMatrix pair_up(const OpContext& ctx, const Bf16Matrix& x, DepthOrder order) {
-  const bool inside = order == DepthOrder::inside;
-  const auto address = reinterpret_cast<std::uintptr_t>(x.data);
-  if (inside && x.columns % 2 == 0 && x.stride % 2 == 0 && address % 4 == 0) {
-    return {reinterpret_cast<const float*>(x.data), x.rows, x.columns / 2, x.stride / 2};
-  }
-  const Index rows = inside ? x.rows : (x.rows + 1) / 2;
-  const Index columns = inside ? (x.columns + 1) / 2 : x.columns;
-  const Matrix pairs = ctx.pool->op_scratch().matrix(rows, columns);
-  ctx.pool->parallel_for(rows, rows_in_piece(columns), [&](int, Index begin, Index end) {
-    for (Index r = begin; r < end; ++r) {
-      auto* const to = reinterpret_cast<std::uint32_t*>(pairs.row(r));
-      const Bf16* const first = inside ? x.row(r) : x.row(2 * r);
-      const bool whole = inside || 2 * r + 1 < x.rows;
-      const Bf16* const second = inside ? first + 1 : whole ? x.row(2 * r + 1) : nullptr;
-      const Index step = inside ? 2 : 1;
-      for (Index c = 0; c < columns; ++c) {
-        const bool has_second = inside ? 2 * c + 1 < x.columns : whole;
-        const std::uint32_t high = has_second ? second[step * c] : 0U;
-        to[c] = first[step * c] | high << 16;
-      }
-    }
-  });
-  return pairs;
+// Pairs of a sum, filled up to whole groups.
+Index units_of(Bf16Arithmetic arithmetic, Index depth) {
+  const Index group = arithmetic == Bf16Arithmetic::tiles ? kTileUnits : 1;
+  return ((depth + 1) / 2 + group - 1) / group * group;
 }
 
 // Up to here the image of a widened weight is read; more rows share the cost of widening and
@@ -74,9 +58,9 @@ Result<> check(const char* op, ProductForm form, const Bf16Product& args, const 
     return Error{ErrorCode::invalid_argument,
                  std::string(op) + ": left, right, its image, output or ends do not match"};
   }
-  if (args.arithmetic == Bf16Arithmetic::native && !has_native_bf16()) {
+  if (!has_bf16(args.arithmetic)) {
     return Error{ErrorCode::unsupported,
-                 std::string(op) + ": the path in use has no native bf16 products"};
+                 std::string(op) + ": the path in use has no such bf16 products"};
   }
   return {};
 }
@@ -95,38 +79,116 @@ Result<> run_widened_image(const OpContext& ctx, const Bf16Product& args) {
                                  .narrow = args.narrow});
 }
 
+// Operands of either type; `ends` has the output and what follows the sums.
+template <class Element>
+struct Operands {
+  Bf16Arithmetic arithmetic;
+  BasicMatrix<const Element> left;
+  BasicMatrix<const Element> right;
+  const float* image = nullptr;  // of `right`, if there is one
+};
+
+// Few rows read the right operand where it lies, if it is pairs already.
+bool lies_paired(const Operands<float>&, const ProductShape&) { return false; }
+bool lies_paired(const Operands<Bf16>& x, const ProductShape& s) {
+  return x.arithmetic == Bf16Arithmetic::native && x.image == nullptr && s.rows <= kImageRows &&
+         s.right_order == DepthOrder::inside;
+}
+
+template <class Element>
+void run_operands(const OpContext& ctx, ProductForm form, const Operands<Element>& x,
+                  const Product& ends) {
+  ArenaScope scope(ctx.pool->op_scratch());
+  Product product = ends;
+  if (x.arithmetic == Bf16Arithmetic::widened) {
+    product.left = widen(ctx, x.left);
+    product.right = widen(ctx, x.right);
+    return run_call(ctx, call_of(form, product));
+  }
+  const bool tiles = x.arithmetic == Bf16Arithmetic::tiles;
+  const ProductShape s = shape_of(form, x);
+  ProductCall call;
+  call.rows = s.rows;
+  call.columns = s.columns;
+  call.depth = units_of(x.arithmetic, s.depth);
+  call.product = &product;
+  call.image = x.image;
+  call.panel = tiles ? run_bf16_tiles : run_bf16_panel;
+  call.left = pair_rows(ctx, x.left, s.left_order, call.depth);
+  if (lies_paired(x, s)) {
+    call.right = pair_rows(ctx, x.right, s.right_order, call.depth);
+  } else if (call.image == nullptr) {
+    call.image = pair_columns(ctx, x.right, s.right_order, call.depth);
+  }
+  run_call(ctx, call);
+}
+
 Result<> run(const OpContext& ctx, const char* op, ProductForm form, const Bf16Product& args) {
   if (auto here = only_on_cpu(ctx, op); !here) return here;
   const ProductShape s = shape_of(form, args);
   if (auto checked = check(op, form, args, s); !checked) return checked;
   if (s.rows == 0 || s.columns == 0) return {};
-  ArenaScope scope(ctx.pool->op_scratch());
-  const bool native = args.arithmetic == Bf16Arithmetic::native;
-  const bool by_image = args.packed != nullptr && (native || s.rows <= kImageRows || !args.right);
-  if (by_image && !native) return run_widened_image(ctx, args);
-  const auto operand = [&](const Bf16Matrix& x, DepthOrder order) {
-    return native ? pair_up(ctx, x, order) : widen(ctx, x);
-  };
-  const Product product{.left = operand(args.left, s.left_order),
-                        .right = by_image ? ConstMatrix() : operand(args.right, s.right_order),
-                        .output = args.output,
-                        .start = args.start,
-                        .bias = args.bias,
-                        .residual = args.residual,
-                        .activation = args.activation,
-                        .gate = args.gate,
-                        .narrow = args.narrow};
-  ProductCall call = call_of(form, product);
-  call.columns = s.columns;
-  if (native) call.panel = run_bf16_panel;
-  if (by_image) call.image = args.packed->pairs().image();
-  run_call(ctx, call);
+  const bool widens = args.arithmetic == Bf16Arithmetic::widened;
+  if (args.packed != nullptr && widens && (s.rows <= kImageRows || !args.right)) {
+    ArenaScope scope(ctx.pool->op_scratch());
+    return run_widened_image(ctx, args);
+  }
+  const bool by_pairs = args.packed != nullptr && !widens;
+  run_operands(ctx, form,
+               Operands<Bf16>{args.arithmetic, args.left, args.right,
+                              by_pairs ? args.packed->pairs().image() : nullptr},
+               {.left = {},
+                .right = {},
+                .output = args.output,
+                .start = args.start,
+                .bias = args.bias,
+                .residual = args.residual,
+                .activation = args.activation,
+                .gate = args.gate,
+                .narrow = args.narrow});
   return {};
 }
 
+struct Profile {
+  Bf16Arithmetic arithmetic;
+  std::string_view name;
+};
+constexpr Profile kProfiles[] = {{Bf16Arithmetic::widened, "portable-bf16"},
+                                 {Bf16Arithmetic::native, "avx512bf16-bf16"},
+                                 {Bf16Arithmetic::tiles, "amx-bf16"}};
+
 }  // namespace
 
-bool has_native_bf16() { return cpu_path() == CpuPath::avx512bf16; }
+void run_rounded(const OpContext& ctx, ProductForm form, const Product& args,
+                 Bf16Arithmetic arithmetic) {
+  const ProductShape s = shape_of(form, args);
+  if (s.rows == 0 || s.columns == 0) return;
+  run_operands(ctx, form, Operands<float>{arithmetic, args.left, args.right}, args);
+}
+
+bool has_bf16(Bf16Arithmetic arithmetic) {
+  if (arithmetic == Bf16Arithmetic::widened) return true;
+  return cpu_path() == CpuPath::avx512bf16 &&
+         (arithmetic == Bf16Arithmetic::native || has_amx_bf16());
+}
+
+Bf16Arithmetic fastest_bf16() {
+  for (const auto arithmetic : {Bf16Arithmetic::tiles, Bf16Arithmetic::native}) {
+    if (has_bf16(arithmetic)) return arithmetic;
+  }
+  return Bf16Arithmetic::widened;
+}
+
+std::string_view profile_of(Bf16Arithmetic arithmetic) {
+  return kProfiles[static_cast<int>(arithmetic)].name;
+}
+
+std::optional<Bf16Arithmetic> arithmetic_of(std::string_view profile) {
+  for (const Profile& row : kProfiles) {
+    if (row.name == profile) return row.arithmetic;
+  }
+  return std::nullopt;
+}
 
 Result<PackedBf16Weight> pack_bf16_weight(const OpContext& ctx, const Bf16Matrix& weight,
                                           Bf16Arithmetic arithmetic) {
@@ -138,13 +200,14 @@ Result<PackedBf16Weight> pack_bf16_weight(const OpContext& ctx, const Bf16Matrix
   made.arithmetic_ = arithmetic;
   made.outputs_ = weight.rows;
   made.inputs_ = weight.columns;
-  if (arithmetic == Bf16Arithmetic::native) {
-    if (!has_native_bf16()) {
-      return Error{ErrorCode::unsupported,
-                   "pack_bf16_weight: the path in use has no native bf16 products"};
-    }
+  if (!has_bf16(arithmetic)) {
+    return Error{ErrorCode::unsupported,
+                 "pack_bf16_weight: the path in use has no such bf16 products"};
+  }
+  if (arithmetic != Bf16Arithmetic::widened) {
     ArenaScope scope(ctx.pool->op_scratch());
-    auto pairs = pack_weight(ctx, pair_up(ctx, weight, DepthOrder::inside));
+    const Index units = units_of(arithmetic, weight.columns);
+    auto pairs = pack_weight(ctx, pair_rows(ctx, weight, DepthOrder::inside, units));
     if (!pairs) return pairs.error();
     made.pairs_ = *std::move(pairs);
     return made;

@@ -1,4 +1,4 @@
-#include "kernels/cpu/product/bf16_native.h"
+#include "kernels/cpu/product/bf16_panels.h"
 
 // The register tile of bf16 products with AVX512-BF16: operands are units of 32 bits, two bf16
 // each. Compiled for that instruction set and called only where the machine has it; the shape and

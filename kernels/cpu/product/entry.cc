@@ -5,10 +5,11 @@
 
 #include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
-#include "kernels/ops/product.h"
+#include "kernels/cpu/product/rounded.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
+#include "kernels/tensor/rounding.h"
 
 namespace tutti::kernels {
 
@@ -33,6 +34,16 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
                      "] over depth " + std::to_string(shape.depth)};
   }
   if (ctx.device != nullptr) return end_on_device(ctx, args, enqueue);
+  if (const auto rounding = RoundingScope::in_use()) {
+    if (packed != nullptr || !has_bf16(*rounding)) {
+      return Error{ErrorCode::unsupported,
+                   std::string(kNames[static_cast<int>(form)]) +
+                       ": rounded, it reads no image of fp32 weights, and the path in use has to "
+                       "have the arithmetic"};
+    }
+    run_rounded(ctx, form, args, *rounding);
+    return {};
+  }
   ProductCall call = call_of(form, args);
   if (packed != nullptr) call.image = packed->image();
   run_call(ctx, call);
@@ -48,7 +59,8 @@ Index second_cache_bytes() {
 
 void run_call(const OpContext& ctx, const ProductCall& call) {
   if (call.rows == 0 || call.columns == 0) return;
-  const OpTimer timer(Op::product, {.flop = 2 * call.rows * call.columns * call.depth});
+  const Index multiplied = call.panel == nullptr ? call.depth : 2 * call.depth;
+  const OpTimer timer(Op::product, {.flop = 2 * call.rows * call.columns * multiplied});
   ArenaScope scope(ctx.pool->op_scratch());
   Product args = *call.product;
   // Chains go on through memory in fp32, whatever they end as.

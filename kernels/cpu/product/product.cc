@@ -79,13 +79,19 @@ Stretches stretches_of(const ProductCall& call, const Piece& piece) {
   return Stretches(piece.k.depth, std::clamp<Index>(copied, 256, Stretches::kDepthMax));
 }
 
+// What blocks have whole ones of: the tile's rows, or of another arithmetic's tiles (6, 16)
+// several.
+Index tile_rows_of(const ProductCall& call) {
+  return call.panel == nullptr ? kChainRows : 8 * kChainRows;
+}
+
 // Rows of a block: with a stretch of a panel they fill most of the second cache, as each block has
 // the whole piece come from the third. A copy shares it with what the next one is made of.
 Index rows_of_block(const ProductCall& call, const Piece& piece) {
   const Index line = stretches_of(call, piece).step * Index{sizeof(float)};
   const Index held = second_cache_bytes() / 8 * 7 - kChainColumns * line;
   const Index rows = held / line / (falls_together(call) ? 2 : 1);
-  return std::clamp(rows / kChainRows * kChainRows, kBlockRows, 4 * kBlockRows);
+  return std::clamp(rows / tile_rows_of(call) * tile_rows_of(call), kBlockRows, 4 * kBlockRows);
 }
 
 RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch& k,
@@ -205,10 +211,10 @@ void product_piece(const Workers& workers, const ProductCall& call, const Piece&
   }
   // Enough blocks that the threads end together.
   const Index threads = workers.threads();
-  const Index tiles = (call.rows + kChainRows - 1) / kChainRows;
+  const Index tiles = (call.rows + tile_rows_of(call) - 1) / tile_rows_of(call);
   const Index tiles_in_block = std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1,
-                                                 rows_of_block(call, piece) / kChainRows);
-  const Index block = tiles_in_block * kChainRows;
+                                                 rows_of_block(call, piece) / tile_rows_of(call));
+  const Index block = tiles_in_block * tile_rows_of(call);
   workers.parallel_for((call.rows + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
     for (Index b = begin; b < end; ++b) {
       run_block(call, piece, packed, {b * block, std::min(block, call.rows - b * block)},

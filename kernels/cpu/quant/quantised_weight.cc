@@ -1,7 +1,5 @@
 #include "kernels/ops/weights/quantised_weight.h"
 
-#include <cpuid.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -14,13 +12,13 @@
 #include "kernels/cpu/quant/activations.h"
 #include "kernels/cpu/quant/bf16_rows.h"
 #include "kernels/cpu/quant/cells.h"
-#include "kernels/cpu/quant/dots/amx.h"
 #include "kernels/cpu/quant/groups.h"
 #include "kernels/cpu/quant/image.h"
 #include "kernels/cpu/quant/integer_product.h"
 #include "kernels/cpu/quant/nf4_rows.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
+#include "protocol/base/cpu_features.h"
 
 namespace tutti::kernels {
 
@@ -34,26 +32,12 @@ bool has_integer_dots() {
   return has;
 }
 
-// AMX-TILE and AMX-INT8, for which gcc 12 has no names; and the operating system gives them.
-bool has_tiles() {
-  constexpr unsigned kTileAndInt8 = 3U << 24;
-  static const bool has = [] {
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kTileAndInt8) == kTileAndInt8 &&
-           ask_for_amx();
-  }();
-  return has;
-}
-
 GroupDot dot_for(WeightFormat format) {
   switch (cpu_path()) {
     case CpuPath::scalar: return scalar_dot(format);
     case CpuPath::avx2: return avx2_dot(format);
     case CpuPath::avx512: return has_integer_dots() ? vnni_dot(format) : avx2_dot(format);
-    case CpuPath::avx512bf16: return has_tiles() ? amx_dot(format) : vnni_dot(format);
+    case CpuPath::avx512bf16: return has_amx_int8() ? amx_dot(format) : vnni_dot(format);
   }
   return scalar_dot(format);
 }

@@ -1,5 +1,5 @@
-// bf16 products: widened ones against the chain on all paths, native ones against their stated
-// order, bit for bit.
+// bf16 products: widened ones against the chain on all paths, those of native instructions against
+// their stated order, bit for bit.
 #include "kernels/ops/product_bf16.h"
 
 #include "kernels/ops/weights/packed_bf16.h"
@@ -82,24 +82,47 @@ struct Case {
                           .start = ChainStart::output}));
     return output;
   }
+  // As an instruction reads them; zeros behind the last k.
+  float multiplied(Index row, Index k, Index column, float sum) const {
+    const float x = k < shape.k ? flushed(left_at(row, k)) : 0.0F;
+    const float w = k < shape.k ? flushed(right_at(k, column)) : 0.0F;
+    return flushed(std::fma(x, w, flushed(sum)));
+  }
+  float chain(Index row, Index column, float sum) const {
+    for (Index k = 0; k < shape.k; ++k) {
+      sum = std::fma(left_at(row, k), right_at(k, column), sum);
+    }
+    return sum;
+  }
+  float pairs(Index row, Index column, float sum) const {
+    for (Index k = 0; k < shape.k; k += 2) {
+      sum = multiplied(row, k, column, multiplied(row, k + 1, column, sum));
+    }
+    return sum;
+  }
+  float groups(Index row, Index column, float sum) const {
+    constexpr Index kGroup = 32;
+    for (Index first = 0; first < shape.k; first += kGroup) {
+      float even = 0.0F;
+      float odd = 0.0F;
+      for (Index k = first; k < first + kGroup; k += 2) {
+        even = multiplied(row, k, column, even);
+        odd = multiplied(row, k + 1, column, odd);
+      }
+      sum = flushed(flushed(sum) + flushed(even + odd));
+    }
+    return sum;
+  }
   // The order of each arithmetic, k by k.
   Floats expected(Bf16Arithmetic arithmetic) const {
     Floats result = before;
     for (Index r = 0; r < shape.m; ++r) {
       for (Index c = 0; c < shape.n; ++c) {
         float& sum = result[size_of(r * shape.n + c)];
-        for (Index k = 0; k < shape.k; ++k) {
-          if (arithmetic == Bf16Arithmetic::widened) {
-            sum = std::fma(left_at(r, k), right_at(k, c), sum);
-            continue;
-          }
-          const Index pair = k ^ 1;
-          const bool missing = pair >= shape.k;
-          const float x = missing ? 0.0F : flushed(left_at(r, pair));
-          const float w = missing ? 0.0F : flushed(right_at(pair, c));
-          sum = flushed(std::fma(x, w, flushed(sum)));
-          if (missing)
-            sum = flushed(std::fma(flushed(left_at(r, k)), flushed(right_at(k, c)), sum));
+        switch (arithmetic) {
+          case Bf16Arithmetic::widened: sum = chain(r, c, sum); break;
+          case Bf16Arithmetic::native: sum = pairs(r, c, sum); break;
+          case Bf16Arithmetic::tiles: sum = groups(r, c, sum); break;
         }
       }
     }
@@ -128,26 +151,47 @@ TEST_CASE("bf16 product: widened, every output is the fp32 chain, on all paths")
   golden.check();
 }
 
-TEST_CASE("bf16 product: native, every output is the stated chain, for any number of threads") {
-  const CpuPath before = cpu_path();
-  if (!choose_cpu_path(CpuPath::avx512bf16)) {
-    return test::skip("this machine has no native bf16 products");
-  }
+namespace {
+
+// Of one of the native arithmetics, where this machine has it.
+void check_native(Bf16Arithmetic arithmetic) {
   ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
+  Golden golden("product bf16, profile " + std::string(profile_of(arithmetic)));
   for (const Kind& kind : kKinds) {
     for (const Shape& shape : kShapes) {
       Case c(kind, shape);
       if (!c.left.empty()) c.left[0] = 0x0040;  // denormal
       INFO(kind.name << " " << shape.m << " x " << shape.n << " x " << shape.k);
-      const Floats expected = c.expected(Bf16Arithmetic::native);
+      const Floats expected = c.expected(arithmetic);
       for (ThreadPool& pool : pools) {
-        REQUIRE(same_bits(c.run({.pool = &pool}, Bf16Arithmetic::native), expected));
+        REQUIRE(same_bits(c.run({.pool = &pool}, arithmetic), expected));
         if (kind.op != product_bf16_nt) continue;
-        REQUIRE(same_bits(c.run_packed({.pool = &pool}, Bf16Arithmetic::native, ChainStart::output),
-                          expected));
+        REQUIRE(same_bits(c.run_packed({.pool = &pool}, arithmetic, ChainStart::output), expected));
       }
+      golden.add(expected);
     }
   }
+  golden.check();
+}
+
+}  // namespace
+
+TEST_CASE("bf16 product: native, every output is the stated chain, for any number of threads") {
+  const CpuPath before = cpu_path();
+  if (!choose_cpu_path(CpuPath::avx512bf16)) {
+    return test::skip("this machine has no native bf16 products");
+  }
+  check_native(Bf16Arithmetic::native);
+  REQUIRE(choose_cpu_path(before));
+}
+
+TEST_CASE("bf16 product: tiles, every output is the stated sum, for any number of threads") {
+  const CpuPath before = cpu_path();
+  if (!choose_cpu_path(CpuPath::avx512bf16) || !has_bf16(Bf16Arithmetic::tiles)) {
+    REQUIRE(choose_cpu_path(before));
+    return test::skip("this machine has no products of bf16 tiles");
+  }
+  check_native(Bf16Arithmetic::tiles);
   REQUIRE(choose_cpu_path(before));
 }
 
@@ -164,11 +208,11 @@ TEST_CASE("bf16 product: a packed image gives the bits of its weight, on all pat
 
 TEST_CASE("bf16 product: by an image without inputs, outputs are their ends alone") {
   const CpuPath before = cpu_path();
-  for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::widened, Bf16Arithmetic::native}) {
-    if (arithmetic == Bf16Arithmetic::native && !choose_cpu_path(CpuPath::avx512bf16)) {
-      test::skip_part("this machine has no native bf16 products");
-      continue;
-    }
+  const bool native = choose_cpu_path(CpuPath::avx512bf16).ok();
+  if (!native) test::skip_part("this machine has no native bf16 products");
+  for (const Bf16Arithmetic arithmetic :
+       {Bf16Arithmetic::widened, Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+    if (!has_bf16(arithmetic)) continue;
     Halves none(1);
     const auto packed = pack_bf16_weight(single(), {none.data(), 5, 0}, arithmetic);
     REQUIRE(packed);
@@ -211,6 +255,15 @@ TEST_CASE("bf16 product: an image of other bands, shapes and forms") {
                                          .packed = &*packed}));
   args.arithmetic = Bf16Arithmetic::native;
   CHECK_FALSE(product_bf16_nt(single(), args));
+}
+
+TEST_CASE("bf16 product: each arithmetic has a profile, and the name of one is no other's") {
+  for (const Bf16Arithmetic arithmetic :
+       {Bf16Arithmetic::widened, Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+    CHECK(arithmetic_of(profile_of(arithmetic)) == arithmetic);
+  }
+  CHECK_FALSE(arithmetic_of("portable"));
+  CHECK(has_bf16(fastest_bf16()));
 }
 
 TEST_CASE("bf16 product: native is refused where the path has none") {

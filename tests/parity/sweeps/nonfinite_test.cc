@@ -188,15 +188,17 @@ TEST_CASE("not finite: bf16 products are the chain; native ones spoil their own 
     CHECK(same_bits(
         on_all_paths([&](const OpContext& ctx) { return run(ctx, Bf16Arithmetic::widened); }),
         chains));
-    if (!has_native_bf16()) continue;
-    const Floats native = run(single(), Bf16Arithmetic::native);
-    for (Index r = 0; r < s.m; ++r) {
-      const std::span row = std::span(x).subspan(size_of(r * s.k), size_of(s.k));
-      const std::span out = std::span(native).subspan(size_of(r * s.n), size_of(s.n));
-      const bool huge = std::any_of(row.begin(), row.end(), [](float v) { return v > 1e38F; });
-      if (is_finite(row) && !huge) CHECK(is_finite(out));
-      if (std::any_of(row.begin(), row.end(), [](float v) { return std::isnan(v); })) {
-        for (const float value : out) CHECK(std::isnan(value));
+    for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+      if (!has_bf16(arithmetic)) continue;
+      const Floats native = run(single(), arithmetic);
+      for (Index r = 0; r < s.m; ++r) {
+        const std::span row = std::span(x).subspan(size_of(r * s.k), size_of(s.k));
+        const std::span out = std::span(native).subspan(size_of(r * s.n), size_of(s.n));
+        const bool huge = std::any_of(row.begin(), row.end(), [](float v) { return v > 1e38F; });
+        if (is_finite(row) && !huge) CHECK(is_finite(out));
+        if (std::any_of(row.begin(), row.end(), [](float v) { return std::isnan(v); })) {
+          for (const float value : out) CHECK(std::isnan(value));
+        }
       }
     }
   }

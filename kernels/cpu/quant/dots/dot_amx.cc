@@ -2,11 +2,6 @@
 // sums are of integers, so the bits are those of every other path.
 //
 // Compiled for that instruction set and called only where the machine has it.
-#include "kernels/cpu/quant/dots/amx.h"
-
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "kernels/cpu/quant/dots/group_dot.h"
@@ -185,14 +180,6 @@ void amx_channel_dot(const GroupCall& call) {
 }
 
 }  // namespace
-
-// Linux lets a process have the tiles' eight KiB of state only once it has asked.
-bool ask_for_amx() {
-  constexpr long kRequestState = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr long kTileData = 18;          // XFEATURE_XTILEDATA
-  static const bool given = ::syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
-  return given;
-}
 
 GroupDot amx_dot(WeightFormat format) {
   return format == WeightFormat::int8_channel ? amx_channel_dot : dot_of<Vnni>(format);

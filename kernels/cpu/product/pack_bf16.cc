@@ -1,0 +1,165 @@
+// Integers in loops that the compiler turns into vectors.
+#include "kernels/cpu/product/pack_bf16.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/product/bf16_row.h"
+#include "kernels/cpu/product/pack.h"
+#include "kernels/cpu/row_split.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+using Unit = std::uint32_t;
+
+// What is turned at once: with what it is made of it stays in the first cache.
+constexpr Index kBlock = 64;
+// Units of a panel that one piece of work has.
+constexpr Index kUnitsInPiece = 256;
+
+Bf16 half_of(Bf16 x) { return x; }
+Bf16 half_of(float x) { return to_nearest_bf16(x); }
+
+// One k of many rows, and the next; `odd` null: there is none.
+template <class Element>
+void join(const Element* even, const Element* odd, Index count, Unit* to) {
+  if (odd == nullptr) {
+    for (Index i = 0; i < count; ++i) to[i] = half_of(even[i]);
+    return;
+  }
+  for (Index i = 0; i < count; ++i) to[i] = half_of(even[i]) | Unit{half_of(odd[i])} << 16;
+}
+
+// Units [first, +count) of an operand whose rows are k; `from` is its part of `width` columns.
+template <class Element>
+void join_rows(const BasicMatrix<const Element>& from, Index first, Index count, Unit* to,
+               Index to_stride) {
+  for (Index u = 0; u < count; ++u) {
+    Unit* const row = to + u * to_stride;
+    const Index k = 2 * (first + u);
+    if (k >= from.rows) {
+      std::fill_n(row, from.columns, 0U);
+    } else {
+      join(from.row(k), k + 1 < from.rows ? from.row(k + 1) : nullptr, from.columns, row);
+    }
+  }
+}
+
+// Units [first, +count) of one row of k.
+template <class Element>
+void join_along(const Element* from, Index depth, Index first, Index count, Unit* to) {
+  auto* const halves = reinterpret_cast<Bf16*>(to);
+  const Index there = std::clamp<Index>(depth - 2 * first, 0, 2 * count);
+  const Element* const k = from + 2 * first;
+  for (Index i = 0; i < there; ++i) halves[i] = half_of(k[i]);
+  std::fill(halves + there, halves + 2 * count, Bf16{0});
+}
+
+Unit* units_at(float* to) { return reinterpret_cast<Unit*>(to); }
+const float* floats_of(const Unit* units) { return reinterpret_cast<const float*>(units); }
+
+// Where k is the operand's row: blocks of units, turned.
+template <class Element>
+void turn_rows(const OpContext& ctx, const BasicMatrix<const Element>& x, const Matrix& to) {
+  const Index bands = (to.rows + kBlock - 1) / kBlock;
+  ctx.pool->parallel_for(bands, 1, [&](int, Index begin, Index end) {
+    alignas(64) Unit block[kBlock * kBlock];
+    for (Index band = begin; band < end; ++band) {
+      const Index row = band * kBlock;
+      const Index rows = std::min(kBlock, to.rows - row);
+      const auto from = x.column_range(row, rows);
+      for (Index u = 0; u < to.columns; u += kBlock) {
+        const Index count = std::min(kBlock, to.columns - u);
+        join_rows(from, u, count, block, kBlock);
+        transpose_into({floats_of(block), count, rows, kBlock}, to.row(row) + u, to.stride);
+      }
+    }
+  });
+}
+
+template <class Element>
+ConstMatrix rows_of(const OpContext& ctx, const BasicMatrix<const Element>& x, DepthOrder order,
+                    Index units) {
+  const bool inside = order == DepthOrder::inside;
+  const Matrix to = ctx.pool->op_scratch().matrix(inside ? x.rows : x.columns, units);
+  if (!inside) {
+    turn_rows(ctx, x, to);
+    return to;
+  }
+  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
+    for (Index r = begin; r < end; ++r) {
+      join_along(x.row(r), x.columns, 0, units, units_at(to.row(r)));
+    }
+  });
+  return to;
+}
+
+// Columns [0, width) of a panel, units [first, +count).
+template <class Element>
+void fill_panel(const BasicMatrix<const Element>& part, DepthOrder order, Index first, Index count,
+                float* panel) {
+  float* const to = panel + first * kImagePanel;
+  if (order == DepthOrder::outside) {
+    join_rows(part, first, count, units_at(to), kImagePanel);
+    for (Index u = 0; u < count && part.columns < kImagePanel; ++u) {
+      std::fill(to + u * kImagePanel + part.columns, to + (u + 1) * kImagePanel, 0.0F);
+    }
+    return;
+  }
+  alignas(64) Unit block[kImagePanel * kBlock];
+  for (Index u = 0; u < count; u += kBlock) {
+    const Index here = std::min(kBlock, count - u);
+    for (Index r = 0; r < part.rows; ++r) {
+      join_along(part.row(r), part.columns, first + u, here, block + r * kBlock);
+    }
+    pack_panel_transposed({floats_of(block), part.rows, here, kBlock}, kImagePanel,
+                          to + u * kImagePanel);
+  }
+}
+
+template <class Element>
+const float* columns_of(const OpContext& ctx, const BasicMatrix<const Element>& x, DepthOrder order,
+                        Index units) {
+  const bool inside = order == DepthOrder::inside;
+  const Index columns = inside ? x.rows : x.columns;
+  const Index panels = (columns + kImagePanel - 1) / kImagePanel;
+  const Index pieces = (units + kUnitsInPiece - 1) / kUnitsInPiece;
+  float* const image = ctx.pool->op_scratch().floats(panels * units * kImagePanel);
+  ctx.pool->parallel_for(panels * pieces, 1, [&](int, Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Index column = i / pieces * kImagePanel;
+      const Index width = std::min(kImagePanel, columns - column);
+      const Index first = i % pieces * kUnitsInPiece;
+      fill_panel(inside ? x.row_range(column, width) : x.column_range(column, width), order, first,
+                 std::min(kUnitsInPiece, units - first), image + column * units);
+    }
+  });
+  return image;
+}
+
+}  // namespace
+
+ConstMatrix pair_rows(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
+                      Index units) {
+  const bool whole = x.columns == 2 * units && x.stride % 2 == 0 &&
+                     reinterpret_cast<std::uintptr_t>(x.data) % 4 == 0;
+  if (order == DepthOrder::inside && whole) {
+    return {reinterpret_cast<const float*>(x.data), x.rows, units, x.stride / 2};
+  }
+  return rows_of(ctx, x, order, units);
+}
+ConstMatrix pair_rows(const OpContext& ctx, const ConstMatrix& x, DepthOrder order, Index units) {
+  return rows_of(ctx, x, order, units);
+}
+
+const float* pair_columns(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
+                          Index units) {
+  return columns_of(ctx, x, order, units);
+}
+const float* pair_columns(const OpContext& ctx, const ConstMatrix& x, DepthOrder order,
+                          Index units) {
+  return columns_of(ctx, x, order, units);
+}
+
+}  // namespace tutti::kernels

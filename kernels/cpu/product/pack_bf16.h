@@ -1,0 +1,27 @@
+// Operands of bf16 products as their tiles read them: pairs of k as units of 32 bits, the even k in
+// the lower half.
+//
+//   rows     left    [row][units]
+//   columns  right   [panel][units][64], zeros where columns end: an image (product_call.h)
+//
+// Numbers are bf16, or fp32 that is rounded on the way as by to_bf16; behind the last k come zeros.
+// Bits only: no unit is computed with as a float, though it is kept in memory for them.
+//
+// Ownership: the result is the context's op scratch memory, or `x` itself where it is so already.
+#pragma once
+
+#include "kernels/cpu/product/product_call.h"
+#include "kernels/ops/elementwise/bf16.h"
+
+namespace tutti::kernels {
+
+ConstMatrix pair_rows(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
+                      Index units);
+ConstMatrix pair_rows(const OpContext& ctx, const ConstMatrix& x, DepthOrder order, Index units);
+
+const float* pair_columns(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
+                          Index units);
+const float* pair_columns(const OpContext& ctx, const ConstMatrix& x, DepthOrder order,
+                          Index units);
+
+}  // namespace tutti::kernels

@@ -1,0 +1,45 @@
+// What products and attention read on the CPU while a scope of this lives on the calling thread:
+// fp32 numbers rounded to bf16 first, as on a device that was opened for bf16 (open_device.h).
+//
+//   const RoundingScope rounding(fastest_bf16());
+//   attention_forward(ctx, ...);
+//
+//   product_nt, nn, tn   (and the loss by them) both operands, as by to_bf16; sums in the order of
+//                        the arithmetic (product_bf16.h). unsupported: a packed image, or an
+//                        arithmetic that the path in use does not have
+//   attention_forward,   q, k, v and dout once, weights and their slopes before they meet rows;
+//   attention_backward   scores, maxima and all sums are those of attention.h, whatever the
+//                        arithmetic (decision 0024)
+//
+// All else is fp32, and so are outputs. It says nothing to ops on a device.
+//
+// Threads: of the calling thread, like its floating-point mode; scopes nest.
+#pragma once
+
+#include <optional>
+#include <utility>
+
+namespace tutti::kernels {
+
+// How products of bf16 numbers are summed: product_bf16.h has the orders, each a numerics profile
+// of its own.
+enum class Bf16Arithmetic { widened, native, tiles };
+
+class RoundingScope {
+ public:
+  // None: nothing is rounded.
+  explicit RoundingScope(std::optional<Bf16Arithmetic> arithmetic)
+      : before_(std::exchange(in_use_, arithmetic)) {}
+  RoundingScope(const RoundingScope&) = delete;
+  RoundingScope& operator=(const RoundingScope&) = delete;
+  ~RoundingScope() { in_use_ = before_; }
+
+  // Of the calling thread.
+  static std::optional<Bf16Arithmetic> in_use() { return in_use_; }
+
+ private:
+  inline static thread_local std::optional<Bf16Arithmetic> in_use_;
+  std::optional<Bf16Arithmetic> before_;
+};
+
+}  // namespace tutti::kernels

@@ -1,0 +1,247 @@
+// In a scope that rounds, products are those of the bf16 numbers, bit for bit, and attention is
+// that of rounded inputs but for the rounding of its weights.
+#include "kernels/tensor/rounding.h"
+
+#include <thread>
+
+#include "kernels/ops/product_bf16.h"
+#include "kernels/ops/weights/packed_weight.h"
+#include "tests/parity/attention_cases.h"
+
+namespace tutti::kernels::parity {
+namespace {
+
+constexpr Bf16Arithmetic kArithmetics[] = {Bf16Arithmetic::widened, Bf16Arithmetic::native,
+                                           Bf16Arithmetic::tiles};
+
+using Halves = std::vector<Bf16>;
+
+Halves halved(const Floats& values) {
+  Halves result(values.size());
+  REQUIRE(to_bf16(single(), values, result));
+  return result;
+}
+
+Floats rounded(const Floats& values) {
+  Floats result(values.size());
+  REQUIRE(from_bf16(single(), halved(values), result));
+  return result;
+}
+
+struct Shape {
+  Index m, n, k;
+};
+// On both sides of 256 rows, and ends within tiles and groups.
+const Shape kShapes[] = {{1, 1, 1},   {0, 3, 4},     {3, 2, 0},      {2, 70, 33},
+                         {33, 65, 7}, {100, 48, 95}, {257, 100, 64}, {600, 33, 130}};
+
+struct Kind {
+  Result<> (*op)(const OpContext&, const Product&);
+  Result<> (*halves)(const OpContext&, const Bf16Product&);
+  bool left_turned;
+  bool right_turned;  // [column][k]
+};
+const Kind kKinds[] = {{product_nt, product_bf16_nt, false, true},
+                       {product_nn, product_bf16_nn, false, false},
+                       {product_tn, product_bf16_tn, true, false}};
+
+struct Operands {
+  Operands(const Kind& kind, const Shape& s)
+      : left_rows(kind.left_turned ? s.k : s.m),
+        left_columns(kind.left_turned ? s.m : s.k),
+        right_rows(kind.right_turned ? s.n : s.k),
+        right_columns(kind.right_turned ? s.k : s.n),
+        left(draw(s.m * s.k, 1)),
+        right(draw(s.n * s.k, 2)),
+        before(draw(s.m * s.n, 3)),
+        bias(draw(s.n, 4)) {
+    if (!left.empty()) left[0] = 0x1p-140F;  // denormal
+  }
+  Index left_rows, left_columns, right_rows, right_columns;
+  Floats left, right, before, bias;
+};
+
+Floats in_scope(const OpContext& ctx, const Kind& kind, const Shape& s, const Operands& x) {
+  Floats output = x.before;
+  REQUIRE(kind.op(ctx, {.left = matrix(x.left, x.left_rows, x.left_columns),
+                        .right = matrix(x.right, x.right_rows, x.right_columns),
+                        .output = matrix(output, s.m, s.n),
+                        .start = ChainStart::output,
+                        .bias = x.bias.data()}));
+  return output;
+}
+
+void check_products(Bf16Arithmetic arithmetic) {
+  ThreadPool pools[] = {ThreadPool(1), ThreadPool(3)};
+  for (const Kind& kind : kKinds) {
+    for (const Shape& s : kShapes) {
+      INFO(profile_of(arithmetic) << " " << s.m << " x " << s.n << " x " << s.k);
+      const Operands x(kind, s);
+      const Halves left = halved(x.left);
+      const Halves right = halved(x.right);
+      Floats expected = x.before;
+      REQUIRE(kind.halves(single(), {.left = {left.data(), x.left_rows, x.left_columns},
+                                     .right = {right.data(), x.right_rows, x.right_columns},
+                                     .output = matrix(expected, s.m, s.n),
+                                     .arithmetic = arithmetic,
+                                     .start = ChainStart::output,
+                                     .bias = x.bias.data()}));
+      for (ThreadPool& pool : pools) {
+        const RoundingScope rounding(arithmetic);
+        REQUIRE(same_bits(in_scope({.pool = &pool}, kind, s, x), expected));
+      }
+      if (s.k > 64) CHECK_FALSE(same_bits(in_scope(single(), kind, s, x), expected));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("rounding: products in a scope are those of the rounded numbers") {
+  for (const Bf16Arithmetic arithmetic : kArithmetics) {
+    if (has_bf16(arithmetic)) check_products(arithmetic);
+  }
+}
+
+TEST_CASE("rounding: sums over tokens may be cut at multiples of 32") {
+  constexpr Index kTokens = 96;
+  const Floats left = draw(kTokens * 20, 1);
+  const Floats right = draw(kTokens * 30, 2);
+  for (const Bf16Arithmetic arithmetic : kArithmetics) {
+    if (!has_bf16(arithmetic)) continue;
+    INFO(profile_of(arithmetic));
+    const RoundingScope rounding(arithmetic);
+    const auto cut_at = [&](std::initializer_list<Index> cuts) {
+      Floats sums(20 * 30);
+      Index first = 0;
+      for (const Index cut : cuts) {
+        REQUIRE(
+            product_tn(single(), {.left = matrix(left, kTokens, 20).row_range(first, cut - first),
+                                  .right = matrix(right, kTokens, 30).row_range(first, cut - first),
+                                  .output = matrix(sums, 20, 30),
+                                  .start = ChainStart::output}));
+        first = cut;
+      }
+      return sums;
+    };
+    CHECK(same_bits(cut_at({kTokens}), cut_at({32, 64, kTokens})));
+  }
+}
+
+TEST_CASE("rounding: a scope is its thread's, ends with its block, and nests") {
+  CHECK_FALSE(RoundingScope::in_use());
+  {
+    const RoundingScope outer(Bf16Arithmetic::widened);
+    std::thread([] { CHECK_FALSE(RoundingScope::in_use()); }).join();
+    {
+      const RoundingScope inner(std::nullopt);
+      CHECK_FALSE(RoundingScope::in_use());
+    }
+    CHECK(RoundingScope::in_use() == Bf16Arithmetic::widened);
+  }
+  CHECK_FALSE(RoundingScope::in_use());
+}
+
+TEST_CASE("rounding: an image of fp32 weights, or an arithmetic that is not there, is refused") {
+  const Floats x = draw(6 * 8, 1);
+  Floats output(36);
+  const auto packed = pack_weight(single(), matrix(x, 6, 8));
+  REQUIRE(packed);
+  Product args{.left = matrix(x, 6, 8), .right = matrix(x, 6, 8), .output = matrix(output, 6, 6)};
+  {
+    const RoundingScope rounding(Bf16Arithmetic::widened);
+    REQUIRE(product_nt(single(), args));
+    args.packed = &*packed;
+    const auto refused = product_nt(single(), args);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == ErrorCode::unsupported);
+  }
+  REQUIRE(product_nt(single(), args));
+  args.packed = nullptr;
+  const CpuPath before = cpu_path();
+  REQUIRE(choose_cpu_path(CpuPath::avx2));
+  for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+    const RoundingScope rounding(arithmetic);
+    CHECK_FALSE(product_nt(single(), args));
+  }
+  REQUIRE(choose_cpu_path(before));
+}
+
+namespace {
+
+// Few tokens, which decoding would take; blocks' borders; a window, a cap and slopes.
+std::vector<Case> attention_cases() {
+  std::vector<Case> cases = {{shape_of(2, 2, 32), {0, 0, 3, 69, 134}},
+                             {shape_of(6, 2, 40), {0, 64, 129}},
+                             {shape_of(2, 1, 256), {0, 3, 70}}};
+  static const float slopes[] = {0.5F, 0.25F};
+  Case odd{shape_of(2, 1, 16), {0, 100}};
+  odd.shape.window = 70;
+  odd.shape.soft_cap = 5.0F;
+  odd.shape.slopes = slopes;
+  cases.push_back(odd);
+  return cases;
+}
+
+Inputs rounded(Inputs in) {
+  for (Floats* const x : {&in.q, &in.k, &in.v}) *x = rounded(*x);
+  return in;
+}
+
+// Rounding to nearest moves a number by at most this much of itself.
+constexpr double kHalfUnit = 0x1p-9;
+
+}  // namespace
+
+TEST_CASE("rounding: attention is that of rounded inputs but for its weights, on all paths") {
+  Golden golden("attention forward, rounded to bf16");
+  for (const Case& c : attention_cases()) {
+    INFO("heads " << c.shape.heads << " width " << c.shape.head_width);
+    const Inputs in(c);
+    const Inputs exact = rounded(in);
+    const Floats out = on_all_paths(golden, [&](const OpContext& ctx) {
+      const RoundingScope scope(Bf16Arithmetic::widened);
+      return forward(ctx, in).out;
+    });
+    const Table meaning = reference::attention(
+        c.shape, Table(exact.q_rows()), Table(exact.k_rows()), Table(exact.v_rows()), c.offsets);
+    // A mean of values up to 1, its weights moved by half a unit each; the rest is fp32's.
+    const double off = largest_difference(out, meaning);
+    CHECK(off < kHalfUnit + 1e-4);
+    CHECK(off > largest_difference(forward(single(), exact).out, meaning));
+    CHECK_FALSE(same_bits(out, forward(single(), exact).out));
+  }
+  golden.check();
+}
+
+TEST_CASE("rounding: gradients of attention are those at the rounded inputs, on all paths") {
+  Golden golden("attention backward, rounded to bf16");
+  for (const Case& c : attention_cases()) {
+    INFO("heads " << c.shape.heads << " width " << c.shape.head_width);
+    const Inputs in(c);
+    const Inputs exact = rounded(in);
+    const Floats dout = draw(static_cast<Index>(in.q.size()), 4);
+    Forward f;
+    {
+      const RoundingScope scope(Bf16Arithmetic::widened);
+      f = forward(single(), in);
+    }
+    const Floats all = on_all_paths(golden, [&](const OpContext& ctx) {
+      const RoundingScope scope(Bf16Arithmetic::widened);
+      return backward(ctx, in, f, dout);
+    });
+    const Floats near = backward(single(), exact, forward(single(), exact), rounded(dout));
+    double largest = 0.0;
+    double magnitude = 0.0;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      largest = std::max(largest, std::abs(static_cast<double>(all[i] - near[i])));
+      magnitude = std::max(magnitude, std::abs(static_cast<double>(near[i])));
+    }
+    // Terms are moved by half a unit of weights, slopes and of the output in delta each.
+    CHECK(largest < 8.0 * kHalfUnit * magnitude);
+    CHECK(largest > 0.0);
+  }
+  golden.check();
+}
+
+}  // namespace tutti::kernels::parity
