@@ -4,7 +4,6 @@
 
 #include <cstdlib>
 #include <deque>
-#include <thread>
 
 #include "tests/simulation/scenario/runner.h"
 #include "tests/simulation/scenario/scenario.h"
@@ -27,13 +26,7 @@ ScenarioOptions pair() { return loaded("pair"); }
 std::uint64_t stride() { return std::getenv("TUTTI_SIM_SEEDS") != nullptr ? 11 : 1; }
 
 std::string run(std::deque<ScenarioOptions> runs) {
-  const auto next = [&]() -> std::optional<ScenarioOptions> {
-    if (runs.empty()) return std::nullopt;
-    const ScenarioOptions out = runs.front();
-    runs.pop_front();
-    return out;
-  };
-  const Report report = run_all(next, std::max(1U, std::thread::hardware_concurrency()));
+  const Report report = run_all(std::move(runs));
   std::string out;
   for (const Failure& failure : report.failures) {
     out += failure.violation + "\n  replay: " + failure.replay + "\n";

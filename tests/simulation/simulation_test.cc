@@ -14,10 +14,8 @@
 #include <cstdlib>
 #include <deque>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "tests/simulation/scenario/runner.h"
@@ -96,13 +94,7 @@ TEST_CASE("simulation: every scenario keeps every invariant, and the set meets w
       runs.push_back(options);
     }
   }
-  const auto next = [&]() -> std::optional<ScenarioOptions> {
-    if (runs.empty()) return std::nullopt;
-    const ScenarioOptions out = runs.front();
-    runs.pop_front();
-    return out;
-  };
-  const Report report = run_all(next, std::max(1U, std::thread::hardware_concurrency()));
+  const Report report = run_all(std::move(runs));
   INFO("fresh seeds begin at " << fresh);
   CHECK(text(report) == "");
   // A bounded set need not meet all.

@@ -75,4 +75,14 @@ void print_failures(const Report& report) {
   }
 }
 
+Report run_all(std::deque<ScenarioOptions> runs) {
+  const auto next = [&]() -> std::optional<ScenarioOptions> {
+    if (runs.empty()) return std::nullopt;
+    const ScenarioOptions out = runs.front();
+    runs.pop_front();
+    return out;
+  };
+  return run_all(next, std::max(1U, std::thread::hardware_concurrency()));
+}
+
 }  // namespace tutti::simulation

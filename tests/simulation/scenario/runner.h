@@ -2,6 +2,7 @@
 // of the code under test) prints its replay command first.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -25,6 +26,8 @@ struct Report {
 // One after the other from `next` until it has no more, on `threads` threads. `next` is called by
 // one thread at a time.
 Report run_all(const std::function<std::optional<ScenarioOptions>()>& next, unsigned threads);
+// These, on all cores.
+Report run_all(std::deque<ScenarioOptions> runs);
 
 // The first ones, each with its replay command: more would tell nothing new.
 void print_failures(const Report& report);

@@ -121,6 +121,20 @@ void Driver::pass(Duration duration) {
   now_ = end;
 }
 
+void Driver::live(Duration duration, const std::vector<std::string>& workers) {
+  for (Duration passed{}; passed < duration; passed += 1s) {
+    for (const std::string& worker : workers) beat(worker);
+    pass(1s);
+  }
+  for (const std::string& worker : workers) beat(worker);
+}
+
+void Driver::drain(const std::string& node, std::uint64_t deadline_ms) {
+  on(DrainNode{
+      .request = next_request(), .node = node, .reason = "a new disk", .deadline_ms = deadline_ms});
+  pass(0s);
+}
+
 void Driver::stand_still(Duration duration) {
   static_cast<void>(state_->next_due());
   now_ = now_ + duration;
@@ -283,17 +297,20 @@ void Driver::broken(const wire::StartRank& start, Generation generation, std::in
                                                      .held = held});
 }
 
+void Driver::write_part(const wire::StartRank& start, Generation generation, std::uint64_t step,
+                        std::vector<wire::CheckpointFile> files, const std::string& error) {
+  say(placed_[start.process], wire::CheckpointPart{.job = start.job,
+                                                   .generation = generation,
+                                                   .process = start.process,
+                                                   .rank = start.rank,
+                                                   .step = step,
+                                                   .files = std::move(files),
+                                                   .error = error});
+}
+
 wire::CommitCheckpoint Driver::write_parts(const std::vector<wire::StartRank>& starts,
                                            Generation generation, std::uint64_t step) {
-  for (const auto& start : starts) {
-    say(placed_[start.process], wire::CheckpointPart{.job = start.job,
-                                                     .generation = generation,
-                                                     .process = start.process,
-                                                     .rank = start.rank,
-                                                     .step = step,
-                                                     .files = {},
-                                                     .error = {}});
-  }
+  for (const auto& start : starts) write_part(start, generation, step);
   const auto commits = take<wire::CommitCheckpoint>();
   REQUIRE(commits.size() == 1);
   return commits.front();

@@ -34,6 +34,8 @@ class Driver {
   Decision on(Input input);
   // The clock goes on by `duration`; Ticks happen when they are due.
   void pass(Duration duration);
+  // Passes a second at a time, in which these workers are heard.
+  void live(Duration duration, const std::vector<std::string>& workers = {"a"});
   // The time of day alone is set to another one.
   void set_clock(Duration by) { unix_ms_ += to_ms(by); }
   // The coordinator's process stands still so long; then its Tick is the first to be handled.
@@ -56,6 +58,8 @@ class Driver {
             std::vector<wire::DeviceReading> readings = {});
   // What the worker would say of a process in the given phase.
   wire::ProcessState state_of(const wire::StartRank& start, wire::ProcessPhase phase) const;
+
+  void drain(const std::string& node, std::uint64_t deadline_ms = 60'000);
 
   JobId submit(const spec::JobSpec& spec, const std::string& key = {},
                const std::string& yaml = "spec");
@@ -84,6 +88,9 @@ class Driver {
               wire::FailureClass failure = wire::FailureClass::none);
   void broken(const wire::StartRank& start, Generation generation, std::int32_t suspect,
               const std::string& reason, wire::HeldState held);
+  // A rank has written its part of the step, or has failed to.
+  void write_part(const wire::StartRank& start, Generation generation, std::uint64_t step,
+                  std::vector<wire::CheckpointFile> files = {}, const std::string& error = {});
   // Every rank writes its part of the step; the commit that this is followed by.
   wire::CommitCheckpoint write_parts(const std::vector<wire::StartRank>& starts,
                                      Generation generation, std::uint64_t step);

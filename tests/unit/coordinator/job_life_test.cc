@@ -9,13 +9,18 @@ using enum JobState;
 
 namespace {
 
-// Time in which worker "a" is heard.
-void live(Driver& driver, Duration duration) {
-  for (Duration passed{}; passed < duration; passed += 1s) {
-    driver.beat("a");
-    driver.pass(1s);
-  }
-  driver.beat("a");
+spec::JobSpec urgent_spec() {
+  spec::JobSpec spec = run_spec(1);
+  spec.priority = 5;
+  return spec;
+}
+
+// Something more urgent is submitted, and the only rank of the job makes room for it.
+JobId displace(Driver& driver, JobId job, const wire::StartRank& start) {
+  const JobId other = driver.submit(urgent_spec());
+  driver.exited(start, 0, 15);
+  REQUIRE(driver.job_state(job) == queued);
+  return other;
 }
 
 }  // namespace
@@ -61,13 +66,7 @@ TEST_CASE("cluster: a train job ends when all ranks are finished and its checkpo
   const auto starts = driver.run_up();
   const wire::CheckpointFile file{.name = "part", .bytes = 1, .hash = "x"};
   for (const auto& start : starts) {
-    driver.say("a", wire::CheckpointPart{.job = job,
-                                         .generation = start.generation,
-                                         .process = start.process,
-                                         .rank = start.rank,
-                                         .step = 100,
-                                         .files = {file},
-                                         .error = {}});
+    driver.write_part(start, start.generation, 100, {file});
     driver.finished(start, start.generation, 100);
   }
   const auto commits = driver.take<wire::CommitCheckpoint>();
@@ -94,13 +93,7 @@ TEST_CASE("cluster: a failed checkpoint is an event, and the job goes on") {
   const JobId job = driver.submit(train_spec(2));
   const auto starts = driver.run_up();
   for (const auto& start : starts) {
-    driver.say("a", wire::CheckpointPart{.job = job,
-                                         .generation = start.generation,
-                                         .process = start.process,
-                                         .rank = start.rank,
-                                         .step = 10,
-                                         .files = {},
-                                         .error = start.rank == 0 ? "disk full" : ""});
+    driver.write_part(start, start.generation, 10, {}, start.rank == 0 ? "disk full" : "");
   }
   CHECK(driver.happened(job, EventKind::checkpoint_failed));
   CHECK(driver.take<wire::CommitCheckpoint>().empty());
@@ -293,23 +286,19 @@ TEST_CASE("cluster: limit.time counts what a job runs, not what it waits after i
   spec.preemptible = "always";
   const JobId job = driver.submit(spec);
   const auto first = driver.run_up();
-  live(driver, 6s);
-  spec::JobSpec urgent = run_spec(1);
-  urgent.priority = 5;
-  const JobId other = driver.submit(urgent);
-  driver.exited(first[0], 0, 15);
-  REQUIRE(driver.job_state(job) == queued);
+  driver.live(6s);
+  const JobId other = displace(driver, job, first[0]);
   const auto between = driver.run_up();
-  live(driver, 20s);
+  driver.live(20s);
   CHECK(driver.job_state(job) == queued);
   driver.restart();
   driver.rejoin("a", {driver.state_of(between[0], wire::ProcessPhase::formed)});
   driver.exited(between[0], 0);
   CHECK(driver.job_state(other) == done);
   driver.run_up();
-  live(driver, 3s);
+  driver.live(3s);
   CHECK(driver.job_state(job) == running);
-  live(driver, 1s);
+  driver.live(1s);
   CHECK(driver.job_state(job) == stopping);
   CHECK(driver.job(job).outcome.message == "limit.time is over");
 }
@@ -322,12 +311,8 @@ TEST_CASE("cluster: limit.queued counts each wait for room by itself, and no oth
   spec.preemptible = "always";
   const JobId job = driver.submit(spec);
   const auto first = driver.run_up();
-  live(driver, 15s);  // longer than it may wait, but it runs
-  spec::JobSpec urgent = run_spec(1);
-  urgent.priority = 5;
-  const JobId other = driver.submit(urgent);
-  driver.exited(first[0], 0, 15);
-  REQUIRE(driver.job_state(job) == queued);
+  driver.live(15s);  // longer than it may wait, but it runs
+  const JobId other = displace(driver, job, first[0]);
   const auto between = driver.run_up();
   spec::JobSpec next = spec;
   next.after.any = {other.value};
@@ -335,22 +320,22 @@ TEST_CASE("cluster: limit.queued counts each wait for room by itself, and no oth
   next = spec;
   next.delay_ms = 20'000;
   const JobId delayed = driver.submit(next);
-  live(driver, 9s);
+  driver.live(9s);
   CHECK(driver.job_state(job) == queued);
-  live(driver, 1s);
+  driver.live(1s);
   CHECK(driver.job(job).summary.exit_code == 5);
-  live(driver, 10s);  // the delay is over, and its wait begins
-  live(driver, 9s);
+  driver.live(10s);  // the delay is over, and its wait begins
+  driver.live(9s);
   CHECK(driver.job_state(delayed) == queued);
-  live(driver, 1s);
+  driver.live(1s);
   CHECK(driver.job(delayed).summary.exit_code == 5);
   CHECK(driver.job_state(dependent) == queued);
-  const JobId blocker = driver.submit(urgent);
+  const JobId blocker = driver.submit(urgent_spec());
   driver.exited(between[0], 0);
   CHECK(driver.job_state(blocker) == placed);
-  live(driver, 9s);
+  driver.live(9s);
   CHECK(driver.job_state(dependent) == queued);
-  live(driver, 1s);
+  driver.live(1s);
   CHECK(driver.job(dependent).summary.exit_code == 5);
 }
 

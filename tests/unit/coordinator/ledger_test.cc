@@ -20,16 +20,10 @@ Driver eventful() {
   driver.join("a", 3);
   driver.submit(run_spec(1), "key");
   driver.run_up();
-  const JobId job = driver.submit(train_spec(2));
+  driver.submit(train_spec(2));
   const auto starts = driver.run_up();
   for (const auto& start : starts) {
-    driver.say("a", wire::CheckpointPart{.job = job,
-                                         .generation = start.generation,
-                                         .process = start.process,
-                                         .rank = start.rank,
-                                         .step = 10,
-                                         .files = {{.name = "part", .bytes = 3, .hash = "h"}},
-                                         .error = {}});
+    driver.write_part(start, start.generation, 10, {{.name = "part", .bytes = 3, .hash = "h"}});
   }
   driver.exited(starts[1], 0, 9, wire::FailureClass::infrastructure);
   return driver;

@@ -27,14 +27,6 @@ void flap(Driver& driver, const std::string& worker, std::uint32_t times) {
   }
 }
 
-// Both beat all the while.
-void stay(Driver& driver, const std::vector<std::string>& workers, Duration time) {
-  for (Duration passed{}; passed < time; passed += 1s) {
-    for (const std::string& worker : workers) driver.beat(worker);
-    driver.pass(1s);
-  }
-}
-
 NodeView node(Driver& driver, const std::string& name) {
   const auto nodes = driver.state().nodes();
   const auto at = std::find_if(nodes.begin(), nodes.end(),
@@ -118,9 +110,9 @@ TEST_CASE("nodes: one that is lost again and again is set aside until it has sta
   driver.rejoin("bad");
   driver.rejoin("good");
   CHECK(node(driver, "bad").state == "quarantined");
-  stay(driver, {"bad", "good"}, 898s);
+  driver.live(898s, {"bad", "good"});
   CHECK(node(driver, "bad").state == "quarantined");
-  stay(driver, {"bad", "good"}, 3s);
+  driver.live(3s, {"bad", "good"});
   CHECK(node(driver, "bad").state == "ready");
   CHECK(says(driver, EventKind::undrained, "bad takes work again: it has stayed for 900 s"));
   // What it did is not forgotten before its time.
@@ -147,7 +139,7 @@ TEST_CASE("nodes: a loss counts for an hour, and one that was asked for not at a
   driver.join("bad", 1);
   driver.join("good", 1);
   flap(driver, "bad", kLossesMax - 1);
-  stay(driver, {"bad", "good"}, 3601s);
+  driver.live(3601s, {"bad", "good"});
   flap(driver, "bad", 1);
   CHECK(node(driver, "bad").score_losses == 1);
   CHECK(node(driver, "bad").state == "ready");

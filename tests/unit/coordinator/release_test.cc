@@ -17,14 +17,6 @@ void cancel(Driver& driver, JobId job) {
       CancelJob{.request = driver.next_request(), .job = job, .reason = "enough", .save = true});
 }
 
-void drain(Driver& driver, const std::string& node, std::uint64_t deadline_ms = 60'000) {
-  driver.on(DrainNode{.request = driver.next_request(),
-                      .node = node,
-                      .reason = "a new disk",
-                      .deadline_ms = deadline_ms});
-  driver.pass(0s);
-}
-
 void end_all(Driver& driver, const std::vector<wire::StartRank>& starts) {
   driver.take<wire::StopRank>();
   for (const auto& start : starts) driver.exited(start, 0);
@@ -79,7 +71,7 @@ TEST_CASE("release: a drained node's training saves, leaves and goes on elsewher
   const JobId job = driver.submit(train_spec(1));
   const auto starts = driver.run_up();
   driver.join("b", 1);
-  drain(driver, "a");
+  driver.drain("a");
   REQUIRE(driver.take<wire::SetFlags>().size() == 1);
   driver.save(starts, Generation{1}, 5);
   driver.finished(starts[0], Generation{1}, 5);
@@ -100,7 +92,7 @@ TEST_CASE("release: a drained node's training saves, leaves and goes on elsewher
 TEST_CASE("release: a draining node gets no work, until it is undrained") {
   Driver driver;
   driver.join("a", 1);
-  drain(driver, "a");
+  driver.drain("a");
   const JobId job = driver.submit(train_spec(1));
   CHECK(driver.job_state(job) == queued);
   driver.restart();
@@ -117,7 +109,7 @@ TEST_CASE("release: a program on a drained node gets the notice as its grace and
   driver.join("a", 1);
   const JobId job = driver.submit(run_spec(1));
   const auto starts = driver.run_up();
-  drain(driver, "a", 20'000);
+  driver.drain("a", 20'000);
   const auto stops = driver.take<wire::StopRank>();
   REQUIRE(stops.size() == 1);
   CHECK(stops[0].grace_ms >= 15'000);
@@ -149,7 +141,7 @@ TEST_CASE("release: a worker that leaves is not given work by an undrain, but on
   driver.join("a", 1);
   const JobId job = driver.submit(train_spec(1));
   const auto starts = driver.run_up();
-  drain(driver, "a");
+  driver.drain("a");
   driver.say("a", wire::WorkerLeaving{.deadline_ms = 30'000, .reason = "told to stop"});
   driver.take<wire::SetFlags>();
   driver.save(starts, Generation{1}, 3);
@@ -216,22 +208,7 @@ TEST_CASE("release: a checkpoint that another job reads is not pruned while that
   reader.model.path = driver.job(job).folder + "/checkpoints/step-4";
   const JobId serving = driver.submit(reader);
   const auto commit = [&](std::uint64_t step) {
-    driver.say("a", wire::CheckpointPart{.job = job,
-                                         .generation = Generation{1},
-                                         .process = starts[0].process,
-                                         .rank = 0,
-                                         .step = step,
-                                         .files = {},
-                                         .error = {}});
-    const auto orders = driver.take<wire::CommitCheckpoint>();
-    REQUIRE(orders.size() == 1);
-    driver.say("a", wire::CheckpointCommitted{.job = job,
-                                              .generation = Generation{1},
-                                              .process = starts[0].process,
-                                              .step = step,
-                                              .folder = "step",
-                                              .error = {}});
-    return orders[0].in_use;
+    return driver.save(starts, Generation{1}, step).in_use;
   };
   CHECK(commit(8) == std::vector<std::uint64_t>{4});
   const auto server = driver.take<wire::StartRank>();

@@ -143,14 +143,6 @@ TEST_CASE("resize: who is preempted while it changes its size saves before it le
 
 namespace {
 
-void drain(Driver& driver, const std::string& node, std::uint64_t deadline_ms = 60'000) {
-  driver.on(DrainNode{.request = driver.next_request(),
-                      .node = node,
-                      .reason = "a new disk",
-                      .deadline_ms = deadline_ms});
-  driver.pass(0s);
-}
-
 std::size_t processes_on(Driver& driver, const std::string& node) {
   for (const NodeView& each : driver.state().nodes()) {
     if (each.name == node) return each.processes.size();
@@ -167,7 +159,7 @@ TEST_CASE("drain: a server's successor serves elsewhere before the server ends")
   const auto old = driver.run_up();
   driver.join("b", 1);
   REQUIRE(driver.gateway().size() == 1);
-  drain(driver, "a");
+  driver.drain("a");
   const auto starts = driver.take<wire::StartRank>();
   REQUIRE(starts.size() == 1);
   CHECK(processes_on(driver, "b") == 1);
@@ -196,7 +188,7 @@ TEST_CASE("drain: a server for which there is no room elsewhere goes through the
   driver.join("a", 1);
   const JobId job = driver.submit(serve_spec());
   const auto old = driver.run_up();
-  drain(driver, "a");
+  driver.drain("a");
   CHECK(driver.take<wire::StopRank>().size() == 1);
   driver.exited(old[0], 0);
   CHECK(driver.job_state(job) == queued);
@@ -209,7 +201,7 @@ TEST_CASE("drain: of a training job only the ranks that are there move, with not
   const JobId job = driver.submit(train_spec(2));
   const auto old = driver.run_up();
   driver.join("c", 1);
-  drain(driver, "a");
+  driver.drain("a");
   const auto starts = driver.take<wire::StartRank>();
   REQUIRE(starts.size() == 1);
   CHECK(processes_on(driver, "c") == 1);
@@ -243,7 +235,7 @@ TEST_CASE("drain: a training job may go on with fewer ranks where there is no ro
   const JobId job = driver.submit(elastic_spec(2));
   const auto old = driver.run_up();
   REQUIRE(old.size() == 2);
-  drain(driver, "a");
+  driver.drain("a");
   CHECK(driver.take<wire::SetFlags>().size() == 2);
   for (const auto& start : old) driver.finished(start, Generation{1}, 5);
   CHECK(driver.take<wire::StopRank>().size() == 1);
@@ -261,11 +253,11 @@ TEST_CASE("drain: a move that comes to nothing leaves by the queue, and in time"
   const JobId job = driver.submit(train_spec(2));
   const auto old = driver.run_up();
   driver.join("c", 1);
-  drain(driver, "a", 20'000);
+  driver.drain("a", 20'000);
   const auto starts = driver.take<wire::StartRank>();
   REQUIRE(starts.size() == 1);
   SECTION("because the newcomer is never ready") { live_on(driver, 17s); }
-  SECTION("because the newcomer's node is drained as well") { drain(driver, "c", 20'000); }
+  SECTION("because the newcomer's node is drained as well") { driver.drain("c", 20'000); }
   const auto stops = driver.take<wire::StopRank>();
   REQUIRE_FALSE(stops.empty());
   CHECK(stops[0].process == starts[0].process);

@@ -13,23 +13,14 @@
 #include "protocol/transport/endpoint.h"
 #include "protocol/wire/link.h"
 #include "tests/support/event_log.h"
+#include "tests/support/on_strand.h"
 #include "tests/support/patience.h"
 
 namespace tutti::gateway {
 namespace {
 
 using api::HttpAnswer;
-
-void on_strand(actor::ActorHost& host, std::function<void()> action) {
-  std::promise<void> done;
-  REQUIRE(host.tell([&] {
-                action();
-                done.set_value();
-              })
-              .ok());
-  REQUIRE(done.get_future().wait_for(test::patient(std::chrono::seconds(20))) ==
-          std::future_status::ready);
-}
+using test::on_strand;
 
 // A serving rank that does what the prompt says: "two words" is answered in two pieces, "hang"
 // gives one piece and no more, "refuse" an error.

@@ -15,14 +15,6 @@ spec::JobSpec limited(std::uint32_t ranks, std::chrono::milliseconds time) {
   return spec;
 }
 
-void live(Driver& driver, Duration duration, std::vector<std::string> workers) {
-  for (Duration passed{}; passed < duration; passed += 1s) {
-    for (const std::string& worker : workers) driver.beat(worker);
-    driver.pass(1s);
-  }
-  for (const std::string& worker : workers) driver.beat(worker);
-}
-
 }  // namespace
 
 TEST_CASE("backfill: who ends before the head can start goes first, who has no limit does not") {
@@ -140,7 +132,7 @@ TEST_CASE("gangs: what a broken gang lacks is not kept for who waits for that ga
   driver.pass(300ms);
   driver.beat("a");
   driver.ready(starts[0], Generation{2}, holds(3));
-  live(driver, 25s, {"a", "b"});
+  driver.live(25s, {"a", "b"});
   REQUIRE(driver.take<wire::StopRank>().size() == 1);
   driver.exited(starts[1], 0, 9);
   CHECK(driver.take<wire::StartRank>().size() == 1);
@@ -162,7 +154,7 @@ TEST_CASE("elastic: a train job starts with what there is, a program waits a whi
   program.resources.ranks_max = 2;
   const JobId patient = driver.submit(program);
   CHECK(driver.job_state(patient) == queued);
-  live(driver, 11s, {"a", "b"});
+  driver.live(11s, {"a", "b"});
   CHECK(driver.job_state(patient) == placed);
   CHECK(driver.take<wire::StartRank>().size() == 1);
 }

@@ -17,25 +17,15 @@
 #include "protocol/transport/memory_network.h"
 #include "protocol/wire/frame.h"
 #include "tests/support/event_log.h"
+#include "tests/support/on_strand.h"
 #include "tests/support/patience.h"
 #include "tests/support/temporary_folder.h"
 
 namespace tutti::transport {
 namespace {
 
+using test::on_strand;
 using Lines = std::vector<std::string>;
-
-// Runs `action` on the host's strand and waits for it.
-void on_strand(actor::ActorHost& host, std::function<void()> action) {
-  std::promise<void> done;
-  REQUIRE(host.tell([&] {
-                action();
-                done.set_value();
-              })
-              .ok());
-  REQUIRE(done.get_future().wait_for(test::patient(std::chrono::seconds(20))) ==
-          std::future_status::ready);
-}
 
 // Asks on the strand until the answer is yes, for ten seconds at most.
 bool eventually(actor::ActorHost& host, const std::function<bool()>& question) {

@@ -12,6 +12,7 @@
 
 #include "protocol/base/file.h"
 #include "tests/support/event_log.h"
+#include "tests/support/on_strand.h"
 #include "tests/support/patience.h"
 
 namespace tutti::transport {
@@ -54,16 +55,7 @@ struct Listening {
     runtime.stop();
   }
 
-  void on_strand(const std::function<void()>& action) {
-    std::promise<void> done;
-    REQUIRE(host.tell([&] {
-                  action();
-                  done.set_value();
-                })
-                .ok());
-    REQUIRE(done.get_future().wait_for(test::patient(std::chrono::seconds(20))) ==
-            std::future_status::ready);
-  }
+  void on_strand(const std::function<void()>& action) { test::on_strand(host, action); }
 
   // Connects and shows a token that is expected.
   FileDescriptor join(const std::string& token) {

@@ -2,9 +2,8 @@
 
 #include <catch2/catch.hpp>
 
-#include <future>
-
 #include "tests/support/event_log.h"
+#include "tests/support/on_strand.h"
 
 using namespace tutti;
 using namespace tutti::worker;
@@ -16,16 +15,7 @@ TEST_CASE("rank process: what it left is asked for again, and the thread is free
   runtime.start();
   std::unique_ptr<RankProcess> process;
   int asked = 0;
-  const auto on_strand = [&](const std::function<void()>& action) {
-    std::promise<void> done;
-    REQUIRE(host.tell([&] {
-                  action();
-                  done.set_value();
-                })
-                .ok());
-    done.get_future().wait();
-  };
-  on_strand([&] {
+  test::on_strand(host, [&] {
     auto launched = launch({.command = {"true"},
                             .environment = {"PATH=/bin:/usr/bin"},
                             .folder = {},
@@ -47,6 +37,6 @@ TEST_CASE("rank process: what it left is asked for again, and the thread is free
   });
   REQUIRE(log.wait_for(5));
   CHECK(log.lines() == std::vector<std::string>{"asked", "other work", "asked", "asked", "ended"});
-  on_strand([&] { process.reset(); });
+  test::on_strand(host, [&] { process.reset(); });
   runtime.stop();
 }
