@@ -19,6 +19,7 @@ constexpr std::uint32_t kLayersMax = 4096;
 constexpr std::uint32_t kWidthMax = 1 << 20;
 constexpr std::uint32_t kHeadDimMax = 256;
 constexpr std::uint32_t kVocabularyMax = 1 << 24;
+constexpr std::uint32_t kVocabularyMultipleMax = 1 << 16;
 constexpr std::uint32_t kPositionsMax = 1 << 24;
 constexpr std::uint64_t kConfigBytesMax = 1 << 20;
 
@@ -106,6 +107,7 @@ Result<> check(const DecoderDescription& d) {
         check_range("head_dim", d.head_dim, kHeadDimMax),
         check_range("feed_forward", d.feed_forward, kWidthMax),
         check_range("vocabulary", d.vocabulary, kVocabularyMax),
+        check_range("vocabulary multiple", d.vocabulary_multiple, kVocabularyMultipleMax),
         check_range("positions_max", d.positions_max, kPositionsMax)}) {
     if (!checked) return checked;
   }

@@ -52,12 +52,15 @@ struct RopeScaling {
 struct DecoderDescription {
   std::string family;  // a row of families()
   std::uint32_t layers = 0;
-  std::uint32_t width = 0;          // C, the residual stream
-  std::uint32_t heads = 0;          // query heads
-  std::uint32_t kv_heads = 0;       // divides heads
-  std::uint32_t head_dim = 0;       // a multiple of 8; heads * head_dim need not be the width
-  std::uint32_t feed_forward = 0;   // F, the inner width
-  std::uint32_t vocabulary = 0;     // V
+  std::uint32_t width = 0;         // C, the residual stream
+  std::uint32_t heads = 0;         // query heads
+  std::uint32_t kv_heads = 0;      // divides heads
+  std::uint32_t head_dim = 0;      // a multiple of 8; heads * head_dim need not be the width
+  std::uint32_t feed_forward = 0;  // F, the inner width
+  std::uint32_t vocabulary = 0;    // V
+  // Rows of the head in an arena: up to a multiple of this, for products that take whole tiles
+  // (decision 0042). In no file.
+  std::uint32_t vocabulary_multiple = 1;
   std::uint32_t positions_max = 0;  // longest sequence that the model is made for
   double norm_epsilon = 1e-5;
   double rope_theta = 10'000;
@@ -76,6 +79,9 @@ struct DecoderDescription {
 
   std::uint32_t query_width() const { return heads * head_dim; }
   std::uint32_t kv_width() const { return kv_heads * head_dim; }
+  std::uint32_t vocabulary_rows() const {
+    return (vocabulary + vocabulary_multiple - 1) / vocabulary_multiple * vocabulary_multiple;
+  }
 
   bool operator==(const DecoderDescription&) const = default;
 };

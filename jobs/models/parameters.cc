@@ -102,6 +102,12 @@ Parameter declare(const DecoderDescription& d, const Family& family, Role role,
   return parameter;
 }
 
+// Elements of an arena that a parameter has for itself.
+std::uint64_t place_of(const DecoderDescription& d, const Parameter& parameter) {
+  const bool is_head = parameter.role == (d.tied ? Role::embedding : Role::head);
+  return aligned(is_head ? std::uint64_t{d.vocabulary_rows()} * d.width : parameter.elements);
+}
+
 }  // namespace
 
 ParameterLayout::ParameterLayout(const DecoderDescription& d) : order_(d.order) {
@@ -132,7 +138,7 @@ ParameterLayout::ParameterLayout(const DecoderDescription& d) : order_(d.order) 
   for (std::uint32_t index = 0; index < parameters_.size(); ++index) {
     Parameter& parameter = parameters_[index];
     parameter.offset = elements_;
-    elements_ += aligned(parameter.elements);
+    elements_ += place_of(d, parameter);
     parameter_count_ += parameter.elements;
     by_role_[parameter.layer * kRoles + static_cast<std::uint32_t>(parameter.role)] = index;
     for (std::uint64_t at = 0; at < parameter.elements; at += kGridElements) {

@@ -2,8 +2,9 @@
 //
 // Weights, gradients and each optimizer state are one arena (kernels::FloatBuffer) each, all of the
 // same layout. A parameter begins at a multiple of 64 bytes; the elements between two parameters
-// are padding, stay zero, and are no part of any hash, norm or file. Parameters lie in the order of
-// their names, which is the order of the weight hash.
+// are padding, stay zero, and are no part of any hash, norm or file. Behind the head (a tied head:
+// the embedding) these are its rows from the vocabulary up to `vocabulary_rows()`. Parameters lie
+// in the order of their names, which is the order of the weight hash.
 //
 // The grid: each parameter, flattened by its logical shape, is cut at multiples of kGridElements.
 // State shards, exchange chunks, norm and hash are cut only there.

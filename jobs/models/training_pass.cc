@@ -293,7 +293,8 @@ void TrainingPass::Impl::run_loss(const kernels::OpContext& ctx, const float* we
   kernels::LinearCrossEntropy args{.hidden = plan.last_normed.view(memory, rows),
                                    .weight = head,
                                    .targets = batch.targets,
-                                   .losses = plan.losses.view(memory, rows).data};
+                                   .losses = plan.losses.view(memory, rows).data,
+                                   .padded = static_cast<Index>(description().vocabulary_rows())};
   if (gradients != nullptr) {
     args.dhidden = plan.dnormed.view(memory, rows);
     args.dweight =

@@ -17,6 +17,8 @@
 #include "jobs/serving/engine.h"
 #include "jobs/tokenizers/tool_arguments.h"
 #include "jobs/training/memory_estimate.h"
+#include "jobs/training/tile_padding.h"
+#include "jobs/training/training_job.h"
 #include "protocol/base/file.h"
 #include "protocol/spec/parse.h"
 
@@ -36,7 +38,9 @@ runtime leaves.
 
   --set KEY=VALUE    changes the spec, as in `tutti submit`
   -o text|json       json: one object with `bytes`, `least_bytes` (with which a server runs too,
-                     with fewer requests at once), `ranks`, `parts` (`name`, `bytes`)
+                     with fewer requests at once), `ranks`, `parts` (`name`, `bytes`), `tiles`
+                     (what part of the products is padding: `share`, `device`, `outputs` of a
+                     tile, `sizes`, `lines`), on the GPU or this machine's CPU
 
 Examples:
   tutti memory big.yaml
@@ -52,7 +56,13 @@ std::uint64_t least_of(const training::MemoryEstimate& estimate) {
   return estimate.least == 0 ? estimate.bytes() : estimate.least;
 }
 
-std::string text_of(const training::MemoryEstimate& estimate) {
+struct Answer {
+  training::MemoryEstimate estimate;
+  training::TilePadding padding;
+};
+
+std::string text_of(const Answer& answer) {
+  const training::MemoryEstimate& estimate = answer.estimate;
   std::string out;
   const auto line = [&](std::string_view name, std::uint64_t bytes) {
     out += fmt::format("{:<12}{:>12.1f} MB\n", name, static_cast<double>(bytes) / kMegabyte);
@@ -60,11 +70,32 @@ std::string text_of(const training::MemoryEstimate& estimate) {
   for (const auto& part : estimate.parts) line(part.name, part.bytes);
   line("in all", estimate.bytes());
   if (least_of(estimate) < estimate.bytes()) line("at least", least_of(estimate));
-  return out + fmt::format("a GPU of each rank, with {} rank{}\n", estimate.ranks,
-                           estimate.ranks == 1 ? "" : "s");
+  out += fmt::format("a GPU of each rank, with {} rank{}\n", estimate.ranks,
+                     estimate.ranks == 1 ? "" : "s");
+  for (const std::string& text : answer.padding.lines()) out += text + '\n';
+  return out;
 }
 
-std::string json_of(const training::MemoryEstimate& estimate) {
+json::object json_of(const training::TilePadding& padding) {
+  json::array sizes;
+  for (const auto& size : padding.sizes) {
+    sizes.push_back(json::object{{"name", size.name},
+                                 {"size", size.size},
+                                 {"rows", size.rows},
+                                 {"computed", size.computed},
+                                 {"share", size.share()},
+                                 {"aligned", size.aligned}});
+  }
+  const std::vector<std::string> lines = padding.lines();
+  return {{"device", padding.tiles.device},
+          {"outputs", padding.tiles.outputs},
+          {"share", padding.share},
+          {"sizes", std::move(sizes)},
+          {"lines", json::array(lines.begin(), lines.end())}};
+}
+
+std::string json_of(const Answer& answer) {
+  const training::MemoryEstimate& estimate = answer.estimate;
   json::array parts;
   for (const auto& part : estimate.parts) {
     parts.push_back(json::object{{"name", part.name}, {"bytes", part.bytes}});
@@ -72,17 +103,17 @@ std::string json_of(const training::MemoryEstimate& estimate) {
   return json::serialize(json::object{{"bytes", estimate.bytes()},
                                       {"least_bytes", least_of(estimate)},
                                       {"ranks", estimate.ranks},
-                                      {"parts", std::move(parts)}}) +
+                                      {"parts", std::move(parts)},
+                                      {"tiles", json_of(answer.padding)}}) +
          "\n";
 }
 
 // As the engine sets it aside. Pages are those of as many whole contexts as are decoded together; a
 // rank takes half of what the weights leave, and lets requests wait where that is less.
-Result<training::MemoryEstimate> estimate_of_server(const spec::JobSpec& spec) {
-  const auto decoder = models::load_decoder(spec.model.path);
-  if (!decoder) return decoder.error();
-  const models::DecoderDescription& d = decoder->description();
-  const auto weights = models::ServingWeights::device_bytes(*decoder, spec.serve.weights);
+Result<training::MemoryEstimate> estimate_of_server(const spec::JobSpec& spec,
+                                                    const models::Decoder& decoder) {
+  const models::DecoderDescription& d = decoder.description();
+  const auto weights = models::ServingWeights::device_bytes(decoder, spec.serve.weights);
   if (!weights) return weights.error();
   const std::uint32_t context = spec.serve.tokens_max == 0
                                     ? d.positions_max
@@ -108,8 +139,7 @@ Result<training::MemoryEstimate> estimate_of_server(const spec::JobSpec& spec) {
   return estimate;
 }
 
-Result<training::MemoryEstimate> estimate_of(const std::string& file,
-                                             const std::vector<std::string>& settings) {
+Result<Answer> answer_for(const std::string& file, const std::vector<std::string>& settings) {
   const auto text = read_file(file);
   if (!text) return text.error();
   auto spec = spec::parse_job_spec(*text, {.file = file, .overrides = settings});
@@ -118,13 +148,20 @@ Result<training::MemoryEstimate> estimate_of(const std::string& file,
   if (!spec->model.path.empty()) {
     spec->model.path = (std::filesystem::path(file).parent_path() / spec->model.path).string();
   }
-  if (spec->kind == spec::JobKind::serve) return estimate_of_server(*spec);
-  if (spec->kind != spec::JobKind::train) {
+  const bool serves = spec->kind == spec::JobKind::serve;
+  if (!serves && spec->kind != spec::JobKind::train) {
     return Error{ErrorCode::invalid_argument, file + ": it is no job of kind train or serve"};
   }
-  auto estimate = training::estimate_memory(*spec);
-  if (estimate) estimate->parts.push_back({"runtime", kRuntimeRoom});
-  return estimate;
+  const auto decoder =
+      serves ? models::load_decoder(spec->model.path) : training::open_decoder(*spec);
+  if (!decoder) return decoder.error();
+  auto estimate = serves ? estimate_of_server(*spec, *decoder) : training::estimate_memory(*spec);
+  if (!estimate) return estimate.error();
+  if (!serves) estimate->parts.push_back({"runtime", kRuntimeRoom});
+  const std::uint32_t input_bytes = !serves && spec->train.precision == "bf16" ? 2 : 4;
+  const auto tiles =
+      spec::takes_gpus(*spec) ? training::gpu_tiles(input_bytes) : training::cpu_tiles();
+  return Answer{*std::move(estimate), training::tile_padding(decoder->description(), tiles)};
 }
 
 }  // namespace
@@ -141,9 +178,9 @@ int run_memory_tool(std::span<const std::string> args) {
   if (files.size() != 1 || (format != "text" && format != "json")) {
     return tokenizers::tool_failed("memory", "it takes one JOB.yaml and -o text or json");
   }
-  const auto estimate = estimate_of(files.front(), settings);
-  if (!estimate) return tokenizers::tool_failed("memory", estimate.error().message);
-  std::fputs((format == "json" ? json_of(*estimate) : text_of(*estimate)).c_str(), stdout);
+  const auto answer = answer_for(files.front(), settings);
+  if (!answer) return tokenizers::tool_failed("memory", answer.error().message);
+  std::fputs((format == "json" ? json_of(*answer) : text_of(*answer)).c_str(), stdout);
   return tokenizers::kExitOk;
 }
 

@@ -11,6 +11,7 @@
 
 #include "jobs/checkpoint/checkpoint_writer.h"
 #include "jobs/rank/op_report.h"
+#include "jobs/training/tile_padding.h"
 #include "jobs/training/trainer.h"
 #include "kernels/collective/communicator.h"
 #include "protocol/base/log.h"
@@ -102,6 +103,10 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   }
   if (auto same = check_profile(order, device_.get()); !same) return same;
   if (auto fits = training::check_memory(*job_, device_.get()); !fits) return fits;
+  const auto tiles =
+      device_ == nullptr ? training::cpu_tiles() : training::gpu_tiles(rounds ? 2 : 4);
+  const auto padding = training::tile_padding(job_->decoder.description(), tiles);
+  for (const std::string& line : padding.lines()) TUTTI_LOG_INFO("rank", "{}", line);
   trainer_.emplace(*job_, threads_of(order), progress_, device_.get());
   return {};
 }

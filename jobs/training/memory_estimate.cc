@@ -40,9 +40,9 @@ std::uint64_t gradient_buffers(const kernels::ShardTree& tree, std::uint64_t ran
 // of attention with what it sums beside them.
 std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDescription& d,
                             std::uint64_t rows) {
-  const std::uint64_t vocabulary = d.vocabulary;
+  const std::uint64_t vocabulary = d.vocabulary_rows();
   const std::uint64_t chunk =
-      std::min(rows, std::clamp(kLogitsHeld / vocabulary, kLossRowsMin, kLossRowsMax));
+      std::min(rows, std::clamp(kLogitsHeld / d.vocabulary, kLossRowsMin, kLossRowsMax));
   const std::uint64_t logits = chunk * vocabulary * sizeof(float);
   if (spec.train.precision != "bf16") return logits;
   const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());

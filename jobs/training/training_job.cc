@@ -18,6 +18,7 @@ Result<models::Decoder> open_decoder(const spec::JobSpec& spec) {
   auto description = spec.model.path.empty() ? models::describe(spec.model, spec.data.sequence)
                                              : models::read_config(spec.model.path);
   if (!description) return description.error();
+  description->vocabulary_multiple = std::max(1U, spec.train.pad_vocabulary);
   if (auto known = models::check_position(*description, std::int64_t{spec.data.sequence} - 1);
       !known) {
     return Error(known.error()).with_context("data.sequence");

@@ -204,6 +204,7 @@ Result<> check(const LinearCrossEntropy& args) {
   if (!(args.smoothing >= 0.0F && args.smoothing < 1.0F) || args.ignore >= 0 || args.chunk < 0) {
     return wrong("the smoothing is outside of [0, 1), ignore is not negative, or the chunk is");
   }
+  if (args.padded != 0 && args.padded < args.weight.rows) return wrong("padded is less than V");
   for (const std::int32_t target : args.targets) {
     if (target != args.ignore && (target < 0 || target >= args.weight.rows)) {
       return wrong("target " + std::to_string(target) + " is not in the vocabulary of " +

@@ -46,7 +46,7 @@ __device__ float smoothed_loss(const LogSum& sum, const Smoothing& smoothing, fl
 }
 
 __global__ void __launch_bounds__(kThreads)
-    cross_entropy_kernel(Rows<float> logits, Index width, const std::int32_t* targets,
+    cross_entropy_kernel(Rows<float> logits, Index width, Index padded, const std::int32_t* targets,
                          float* losses, bool backward, Smoothing smoothing) {
   TUTTI_SHARED(float, room, kThreads / kWarp);
   const Index row = blockIdx.x;
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads)
   if (target < 0) {
     if (threadIdx.x == 0) losses[row] = 0.0F;
     if (backward) {
-      for (Index i = threadIdx.x; i < width; i += kThreads) x[i] = 0.0F;
+      for (Index i = threadIdx.x; i < padded; i += kThreads) x[i] = 0.0F;
     }
     return;
   }
@@ -75,6 +75,7 @@ __global__ void __launch_bounds__(kThreads)
     const float share = x[i] * by - smoothing.spread;
     x[i] = i == target ? share - smoothing.keep : share;
   }
+  for (Index i = width + threadIdx.x; i < padded; i += kThreads) x[i] = 0.0F;
 }
 
 }  // namespace
@@ -84,32 +85,39 @@ Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};
+  const Index padded = std::max(vocabulary, args.padded);
+  const auto with_padding = [&](auto matrix) {
+    matrix.rows = padded;
+    return matrix;
+  };
+  const ConstMatrix weight = with_padding(args.weight);
   const Index usual = std::clamp(kLogitsHeld / vocabulary, kRowsMin, kRowsMax);
   const Index chunk = std::min(rows, args.chunk > 0 ? args.chunk : usual);
-  auto room = scratch_floats(chunk * vocabulary);
+  auto room = scratch_floats(chunk * padded);
   if (!room) return std::move(room).error();
   auto targets = stage(args.targets.data(), args.targets.size());
   if (!targets) return std::move(targets).error();
   const bool backward = static_cast<bool>(args.dhidden);
   for (Index first = 0; first < rows; first += chunk) {
     const Index count = std::min(chunk, rows - first);
-    const Matrix logits(*room, count, vocabulary);
+    const Matrix logits(*room, count, padded);
     const ConstMatrix hidden = args.hidden.row_range(first, count);
-    auto done = multiply(ProductForm::nt, {.left = hidden, .right = args.weight, .output = logits});
+    auto done = multiply(ProductForm::nt, {.left = hidden, .right = weight, .output = logits});
     if (!done) return done;
     TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(count), kThreads}),
-                 cross_entropy_kernel, Rows(logits), vocabulary, *targets + first,
+                 cross_entropy_kernel, Rows(logits), vocabulary, padded, *targets + first,
                  args.losses + first, backward, Smoothing(args));
     if (backward) {
       done = multiply(
           ProductForm::nn,
-          {.left = logits, .right = args.weight, .output = args.dhidden.row_range(first, count)});
+          {.left = logits, .right = weight, .output = args.dhidden.row_range(first, count)});
       if (!done) return done;
     }
     if (args.dweight) {
-      done = multiply(
-          ProductForm::tn,
-          {.left = logits, .right = hidden, .output = args.dweight, .start = ChainStart::output});
+      done = multiply(ProductForm::tn, {.left = logits,
+                                        .right = hidden,
+                                        .output = with_padding(args.dweight),
+                                        .start = ChainStart::output});
       if (!done) return done;
     }
   }

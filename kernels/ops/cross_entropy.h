@@ -8,6 +8,10 @@
 //   dhidden    [M, C]     written
 //   dweight    [V, C]     chain over rows in order, continued from what it holds
 //
+// `padded` >= V says that weight and dweight have that many rows in memory, those from V on zero: a
+// device whose products take whole tiles computes these columns too, and no number that anyone
+// reads depends on them. They stay zero. The CPU leaves them out.
+//
 // With smoothing e (Szegedy et al. 2016) a target is (1 - e) of itself and e / V of every token.
 // Gradients are those of the SUM of losses over rows with a target: no division by a count (DESIGN
 // numerics). loss_sum adds the losses in row order in double precision to what it holds, and
@@ -45,6 +49,7 @@ struct LinearCrossEntropy {
   std::int32_t ignore = -1;  // negative
   enum class Memory { rows, blocks } memory = Memory::rows;
   Index chunk = 0;
+  Index padded = 0;  // 0: V
 };
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args);
 

@@ -88,17 +88,11 @@ ClusterDevices devices_of(const json::value& nodes) {
   return devices;
 }
 
-bool takes_gpus(const spec::JobSpec& spec) {
-  const bool computes = spec.kind == spec::JobKind::train || spec.kind == spec::JobKind::serve;
-  const bool narrow = spec.kind == spec::JobKind::train && spec.train.precision == "bf16";
-  return computes && (spec.resources.device == "gpu" || narrow);
-}
-
 DeviceFit fit_devices(spec::JobSpec& spec, const ClusterDevices& devices, const AskMemory& ask) {
   DeviceFit fit;
   fit.devices = devices;
   fit.given = spec.resources.device_memory_bytes != 0;
-  if (!takes_gpus(spec)) return fit;
+  if (!spec::takes_gpus(spec)) return fit;
   auto memory = ask(spec);
   if (!memory) {
     fit.problem = memory.error().message;

@@ -32,9 +32,6 @@ struct ClusterDevices {
 };
 ClusterDevices devices_of(const boost::json::value& nodes);
 
-// Whether its ranks run on GPUs only.
-bool takes_gpus(const spec::JobSpec& spec);
-
 struct DeviceFit {
   std::optional<DeviceMemory> memory;  // none: it takes no GPU, or the estimate failed
   std::string problem;                 // why that failed; empty: it did not

@@ -3,6 +3,8 @@
 // Threads: the main thread (launcher.h).
 #pragma once
 
+#include <boost/json/value.hpp>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -17,7 +19,7 @@ namespace tutti::cli {
 // `--device=gpu...`; of several the last counts, as for the tool itself.
 std::string rank_binary(const std::vector<std::string>& words);
 
-// What a job takes of each GPU.
+// What a job takes of each GPU, and how its products fit into tiles there or on this CPU.
 struct DeviceMemory {
   struct Part {
     std::string name;
@@ -27,6 +29,7 @@ struct DeviceMemory {
   std::uint64_t bytes = 0;        // of all parts
   std::uint64_t least_bytes = 0;  // with which it runs too; a server, with fewer requests at once
   std::uint32_t ranks = 1;        // of training, with which a rank takes most
+  boost::json::value tiles;       // an object with `lines` for people, and more for programs
 };
 
 // As `tutti memory -o json` says it. Errors: corrupt.

@@ -89,6 +89,10 @@ const Key kKeys[] = {
      "of the weights and the order of samples"},
     {"train.precision", choice(kPrecisions, kPrecisionsLater), kTrain, kOptional,
      reach<&J::train, &T::precision>, "of products: fp32, or bf16 (on GPUs)"},
+    {"train.pad_vocabulary", whole(0, 65'536), kTrain, kOptional,
+     reach<&J::train, &T::pad_vocabulary>,
+     "rows of the output head in a GPU's memory are a multiple of this; 0: as many as the "
+     "vocabulary; in files nothing changes"},
     {"train.clip", number(0, 1e6), kTrain, kOptional, reach<&J::train, &T::clip>,
      "largest norm of the gradients; 0: off"},
     {"train.optimizer.name", choice(kOptimizers), kTrain, kOptional,

@@ -31,6 +31,9 @@ std::string to_yaml(const JobSpec& spec);
 
 std::string_view to_string(JobKind kind);
 
+// Whether its ranks run on GPUs only.
+bool takes_gpus(const JobSpec& spec);
+
 // The candidate with the smallest edit distance to `word`, or empty if none is near (a third of the
 // length).
 std::string_view nearest_word(std::string_view word,

@@ -183,6 +183,7 @@ TEST_CASE("emulation: plan tells what a job takes of a GPU, submit asks for it o
   CHECK(planned.code == 0);
   CHECK(planned.out.find("activations") != npos);
   CHECK(planned.out.find("fits: the largest GPU has 900 MiB") != npos);
+  CHECK(planned.out.find("of the products is padding on a GPU") != npos);
   const test::Finished sent = cluster.tutti({"submit", file, "--wait"});
   INFO(sent.err);
   CHECK(sent.code == 0);

@@ -104,6 +104,43 @@ TEST_CASE("cross entropy: losses, sums and gradients, the same bits on all paths
   golden.check();
 }
 
+TEST_CASE("cross entropy: rows from the vocabulary on, all zero, change no bit and stay zero") {
+  for (const Case& c : kCases) {
+    for (const Index padded : {c.vocabulary, c.vocabulary + 1, c.vocabulary + 61}) {
+      INFO(c.vocabulary << " rows as " << padded);
+      Inputs in(c);
+      in.weight.resize(static_cast<std::size_t>(padded * c.width));  // zeros behind the rows
+      const auto loss = [&](const OpContext& ctx, Index rows_there) {
+        Outcome out = fresh(in);
+        REQUIRE(linear_cross_entropy(ctx, {.hidden = in.hidden_rows(),
+                                           .weight = in.weight_rows(),
+                                           .targets = in.targets,
+                                           .losses = out.losses.data(),
+                                           .dhidden = matrix(out.dhidden, c.rows, c.width),
+                                           .dweight = matrix(out.dweight, c.vocabulary, c.width),
+                                           .smoothing = 0.1F,
+                                           .padded = rows_there}));
+        const auto rest =
+            std::span(out.dweight).subspan(static_cast<std::size_t>(c.vocabulary * c.width));
+        CHECK(std::all_of(rest.begin(), rest.end(), [](float x) { return x == 0.0F; }));
+        out.losses.insert(out.losses.end(), out.dhidden.begin(), out.dhidden.end());
+        out.losses.insert(out.losses.end(), out.dweight.begin(), out.dweight.end());
+        return out.losses;
+      };
+      const Floats plain = on_all_paths([&](const OpContext& ctx) { return loss(ctx, 0); });
+      const Floats with = on_all_paths([&](const OpContext& ctx) { return loss(ctx, padded); });
+      CHECK(same_bits(with, plain));
+    }
+  }
+  const Inputs in({5, 8, 3});
+  Floats losses(5);
+  CHECK_FALSE(linear_cross_entropy(single(), {.hidden = in.hidden_rows(),
+                                              .weight = in.weight_rows(),
+                                              .targets = in.targets,
+                                              .losses = losses.data(),
+                                              .padded = 2}));
+}
+
 TEST_CASE("cross entropy: the gradient check catches a mean that was taken for a sum") {
   const Inputs in({37, 24, 101});
   Outcome out = fresh(in);

@@ -88,6 +88,17 @@ struct PlanOptions {
   std::vector<std::string> overrides;
 };
 
+// How the products of a model fit into tiles; an object with `lines`. Null: the job has no model.
+boost::json::value tiles_of(const spec::JobSpec& spec, const DeviceFit& fit) {
+  if (fit.memory) return fit.memory->tiles;
+  const bool computes = spec.kind == spec::JobKind::train || spec.kind == spec::JobKind::serve;
+  if (!computes || !fit.problem.empty()) return nullptr;
+  Result<DeviceMemory> answer = ask_device_memory(spec);
+  if (answer) return std::move(answer->tiles);
+  const std::string line = "the padding of its products is not known: " + answer.error().message;
+  return boost::json::object{{"lines", boost::json::array{line}}};
+}
+
 int plan(const PlanOptions& options, const Session& session) {
   Result<spec::JobSpec> spec = load_spec_file(options.file, options.overrides);
   if (!spec) return fail(spec.error());
@@ -99,9 +110,16 @@ int plan(const PlanOptions& options, const Session& session) {
   Result<boost::json::value> answer =
       connection.api().post("/api/v1/plan", body, Api::Repeat::allowed);
   if (!answer) return fail(answer.error());
-  if (session.json() && answer->is_object()) answer->as_object()["device_memory"] = fit_json(fit);
+  const boost::json::value tiles = tiles_of(*spec, fit);
+  if (session.json() && answer->is_object()) {
+    answer->as_object()["device_memory"] = fit_json(fit);
+    answer->as_object()["tiles"] = tiles;
+  }
   show_explanation(*answer, session);
-  if (!session.json()) print(fit_text(fit));
+  if (!session.json()) {
+    print(fit_text(fit));
+    show_explanation(tiles, session);
+  }
   if (fit.is_refused()) return fail(kRefused, misfit_line(fit));
   return text_of(*answer, "reason") == "never_fits" ? kRefused : kDone;
 }
@@ -183,7 +201,8 @@ Action declare_plan(Arguments& arguments) {
       "Submits nothing: says whether the job would start at once, and if not what it would wait "
       "for,\n"
       "who holds it and the earliest start. Of a job for GPUs also what it takes of their memory,\n"
-      "by component, and whether that fits. Ends with 5 if the cluster could never hold it.");
+      "by component, and whether that fits; and what part of a model's products is padding for\n"
+      "sizes that are no whole tiles. Ends with 5 if the cluster could never hold it.");
   return [options](Session& session) { return plan(*options, session); };
 }
 

@@ -73,7 +73,7 @@ int submit(const SubmitOptions& options, Session& session) {
   if (!spec) return fail(spec.error());
   Connection connection;
   Api& api = connection.api();
-  if (!options.queue || takes_gpus(*spec)) {
+  if (!options.queue || spec::takes_gpus(*spec)) {
     const Result<boost::json::value> nodes = api.get("/api/v1/nodes");
     if (!nodes) return fail(nodes.error());
     if (!options.queue) {

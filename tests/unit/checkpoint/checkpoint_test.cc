@@ -12,23 +12,18 @@
 #include "jobs/models/safetensors.h"
 #include "protocol/base/file.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/tiny_decoder.h"
 
 namespace tutti::checkpoint {
 namespace {
 
 namespace fs = std::filesystem;
 
-models::Decoder tiny_decoder() {
-  models::DecoderDescription description;
-  description.family = "llama";
+models::Decoder tiny_decoder(std::uint32_t vocabulary_multiple = 1) {
+  models::DecoderDescription description = test::tiny_decoder();
   description.layers = 1;
-  description.width = 16;
-  description.heads = 2;
-  description.kv_heads = 1;
-  description.head_dim = 8;
-  description.feed_forward = 16;
   description.vocabulary = 10;
-  description.positions_max = 32;
+  description.vocabulary_multiple = vocabulary_multiple;
   auto decoder = models::Decoder::create(description);
   INFO((decoder ? std::string() : decoder.error().message));
   REQUIRE(decoder.ok());
@@ -38,7 +33,8 @@ models::Decoder tiny_decoder() {
 // A state whose every element is known, and what it is read back into.
 class State {
  public:
-  explicit State(float seed) : decoder_(tiny_decoder()) {
+  explicit State(float seed, std::uint32_t vocabulary_multiple = 1)
+      : decoder_(tiny_decoder(vocabulary_multiple)) {
     for (auto* arena : {&weights_, &first_, &second_}) {
       arena->assign(decoder_.layout().elements(), 0.0F);
       for (const auto& parameter : decoder_.layout().parameters()) {
@@ -70,6 +66,18 @@ class State {
                          .optimizer = "adamw",
                          .states = {"exp_avg", "exp_avg_sq"},
                          .state_values = states});
+  }
+
+  // Of all parameters in name order, without what is between them.
+  std::vector<float> values() const {
+    std::vector<float> out;
+    for (const auto* arena : {&weights_, &first_, &second_}) {
+      for (const auto& parameter : decoder_.layout().parameters()) {
+        const auto begin = arena->begin() + static_cast<std::ptrdiff_t>(parameter.offset);
+        out.insert(out.end(), begin, begin + static_cast<std::ptrdiff_t>(parameter.elements));
+      }
+    }
+    return out;
   }
 
   bool operator==(const State& other) const {
@@ -125,6 +133,28 @@ TEST_CASE("checkpoint: what any number of ranks wrote, any loads again") {
     CHECK(models::SafetensorsReader::open_folder(saved)
               .ok());  // as Hugging Face tools find the tensors
     CHECK(fs::exists(saved / "model.safetensors.index.json") == (ranks > 1));
+  }
+}
+
+TEST_CASE("checkpoint: padded rows of a head are in no file, and load with and without them") {
+  const test::TemporaryFolder folder;
+  const State padded(1, 16);
+  const State plain(1);
+  REQUIRE(padded.values() == plain.values());
+  const fs::path of_padded = save(padded, folder.path() / "padded", 7);
+  const fs::path of_plain = save(plain, folder.path() / "plain", 7);
+  CHECK(names_in(of_padded) == names_in(of_plain));
+  for (const std::string& name : names_in(of_padded)) {
+    INFO(name);
+    CHECK(*read_file(of_padded / name) == *read_file(of_plain / name));
+  }
+  const fs::path by_two = save(padded, folder.path() / "by-two", 7, 2);
+  for (const std::uint32_t multiple : {1U, 16U, 64U}) {
+    for (const fs::path& saved : {of_padded, by_two}) {
+      State read(100, multiple);
+      REQUIRE(read.load_from(saved).ok());
+      CHECK(read.values() == plain.values());
+    }
   }
 }
 

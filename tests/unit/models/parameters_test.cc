@@ -70,6 +70,32 @@ TEST_CASE("parameters: a tied head is the embedding, with room for a second grad
   CHECK(untied.at(Role::key, 1).shape == std::vector<std::uint64_t>{24, 72});
 }
 
+TEST_CASE("parameters: padded rows of the head are padding of the arena alone") {
+  for (const bool tied : {true, false}) {
+    DecoderDescription d = description(2);
+    d.tied = tied;
+    const ParameterLayout plain(d);
+    d.vocabulary_multiple = 64;
+    REQUIRE(d.vocabulary_rows() == 1024);
+    const ParameterLayout padded(d);
+    // 1001 rows have 8 numbers of padding behind them anyway.
+    CHECK(padded.elements() - plain.elements() == (1024 - 1001) * 72 - 8);
+    CHECK(padded.gradient_elements() - plain.gradient_elements() == (1024 - 1001) * 72 - 8);
+    CHECK(padded.parameter_count() == plain.parameter_count());
+    CHECK(padded.blocks().size() == plain.blocks().size());
+    for (std::size_t i = 0; i < plain.parameters().size(); ++i) {
+      CHECK(padded.parameters()[i].shape == plain.parameters()[i].shape);
+      CHECK(padded.parameters()[i].elements == plain.parameters()[i].elements);
+    }
+    // No parameter begins before the last padded row has ended.
+    const std::uint64_t end = padded.at(Role::head).offset + 1024 * 72;
+    for (const Parameter& parameter : padded.parameters()) {
+      CHECK((parameter.offset <= padded.at(Role::head).offset || parameter.offset >= end));
+    }
+    CHECK(padded.elements() >= end);
+  }
+}
+
 TEST_CASE("parameters: a GPT-2 has the tensors of its files, a row an input") {
   spec::ModelSpec model;
   model.family = "gpt2";

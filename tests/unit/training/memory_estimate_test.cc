@@ -65,6 +65,13 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
   rounded.train.precision = "bf16";
   const MemoryEstimate in_bf16 = estimate_memory(rounded, job->decoder, *job->optimizer, 1);
   CHECK(part(in_bf16, "scratch") > part(alone, "scratch"));
+  // Rows of the head up to 64 from 48, in weights and in logits.
+  spec::JobSpec padded = job->spec;
+  padded.train.pad_vocabulary = 64;
+  const auto with_rows = estimate_memory(padded);
+  REQUIRE(with_rows);
+  CHECK(part(*with_rows, "weights") == part(alone, "weights") + 16 * 16 * sizeof(float));
+  CHECK(part(*with_rows, "scratch") == part(alone, "scratch") / 48 * 64);
   rounded.model.heads = 7;  // does not divide the width
   CHECK_FALSE(estimate_memory(rounded));
 }

@@ -92,6 +92,18 @@ TEST_CASE("trainer: the number of shards is part of the numerics, the number of 
   CHECK_FALSE(eight[0].weights == two[0].weights);
 }
 
+TEST_CASE("trainer: padded rows of the head change no loss, norm or hash, on 1 and 2 ranks") {
+  for (const bool tied : {true, false}) {
+    TinyJob tiny({.steps = 3});
+    tiny.spec().model.tied = tied;
+    const auto plain = run(tiny, {});
+    tiny.spec().train.pad_vocabulary = 64;
+    REQUIRE(tiny.open()->decoder.description().vocabulary_rows() == 64);
+    check_same(run(tiny, {}), plain);
+    check_same(run(tiny, {.ranks = 2}), plain);
+  }
+}
+
 TEST_CASE("trainer: after the first step a step takes no memory for tensors or scratch") {
   for (const int threads : {1, 2, 3, 4, 7}) {
     INFO(threads << " threads");
