@@ -118,6 +118,42 @@ TEST_CASE("muon: its steps are nearly orthogonal, the same bits on all paths, ei
   golden.check();
 }
 
+// More than a grid block, so that hashes are of several, the last of them short.
+TEST_CASE("matrix optimizers: the hashes of a step are those of the weights that it leaves") {
+  constexpr Index kRows = 300;
+  constexpr Index kColumns = 500;
+  const Floats start = draw(kRows * kColumns, 1);
+  const Floats gradient = draw(kRows * kColumns, 2);
+  const auto blocks = static_cast<std::size_t>(grid_blocks(kRows * kColumns));
+  REQUIRE(blocks == 3);
+  const auto require_hashes = [&](const auto& update) {
+    on_all_paths([&](const OpContext& ctx) {
+      Floats weight = start;
+      std::vector<Hash128> hashes(blocks);
+      REQUIRE(update(ctx, matrix(weight, kRows, kColumns), hashes));
+      std::vector<Hash128> expected(blocks);
+      REQUIRE(hash_blocks(ctx, weight, expected));
+      for (std::size_t block = 0; block < blocks; ++block) {
+        REQUIRE(hashes[block] == expected[block]);
+      }
+      REQUIRE_FALSE(same_bits(weight, start));
+      return weight;
+    });
+  };
+  require_hashes([&](const OpContext& ctx, Matrix weight, std::span<Hash128> hashes) {
+    Floats row(kRows);
+    Floats column(kColumns);
+    return adafactor_update(ctx,
+                            {{}, weight, matrix(gradient, kRows, kColumns), row, column, hashes});
+  });
+  require_hashes([&](const OpContext& ctx, Matrix weight, std::span<Hash128> hashes) {
+    Floats velocity(start.size());
+    return muon_update(
+        ctx,
+        {{}, weight, matrix(gradient, kRows, kColumns), matrix(velocity, kRows, kColumns), hashes});
+  });
+}
+
 TEST_CASE("matrix optimizers: shapes that differ are refused and nothing is written") {
   Floats five(5, 1.0F);
   Floats six(6, 1.0F);

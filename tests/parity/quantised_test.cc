@@ -4,6 +4,7 @@
 #include <sstream>
 #include <string>
 
+#include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "tests/parity/harness.h"
 
@@ -74,6 +75,45 @@ Floats run(const OpContext& ctx, const Weight& weight, const Floats& x, Index ro
   return output;
 }
 
+// The chains of the values, from what `held` has.
+Floats chains_of(const Weight& weight, const Floats& x, Index rows, const Floats& held) {
+  Floats expected = held;
+  for (Index r = 0; r < rows; ++r) {
+    for (Index o = 0; o < weight.outputs; ++o) {
+      float& sum = expected[size_of(r * weight.outputs + o)];
+      for (Index k = 0; k < weight.inputs; ++k) {
+        sum = std::fma(x[size_of(r * weight.inputs + k)],
+                       weight.values[size_of(o * weight.inputs + k)], sum);
+      }
+    }
+  }
+  return expected;
+}
+
+// Half a step of x for each weight, and the rounding of the chain.
+void require_near_exact(const Floats& result, const Weight& weight, const Floats& x, Index rows) {
+  for (Index r = 0; r < rows; ++r) {
+    for (Index o = 0; o < weight.outputs; ++o) {
+      double exact = 0.0;
+      double magnitude = 0.0;
+      for (Index k = 0; k < weight.inputs; ++k) {
+        const auto w = static_cast<double>(weight.values[size_of(o * weight.inputs + k)]);
+        exact += w * static_cast<double>(x[size_of(r * weight.inputs + k)]);
+        magnitude += std::abs(w);
+      }
+      const double bound = magnitude * 0.51 / 127.0 + tolerance(weight.inputs, magnitude);
+      const auto actual = static_cast<double>(result[size_of(r * weight.outputs + o)]);
+      REQUIRE(std::abs(actual - exact) <= bound);
+    }
+  }
+}
+
+// The meanings that the format has.
+std::vector<Activations> meanings_of(WeightFormat format) {
+  if (!has_integer_codes(format)) return {Activations::exact};
+  return {Activations::exact, Activations::int8};
+}
+
 struct Shape {
   Index m, n, k;  // k in blocks of 256
 };
@@ -129,17 +169,7 @@ TEST_CASE("quantised: exact activations give the chains of the values, on every 
       const Weight weight(format, shape.n, shape.k * 256, 5);
       const Floats x = draw(shape.m * weight.inputs, 6);
       INFO(to_string(format) << " " << shape.m << " x " << shape.n << " x " << weight.inputs);
-      Floats expected;
-      for (Index r = 0; r < shape.m; ++r) {
-        for (Index o = 0; o < shape.n; ++o) {
-          float sum = 0.0F;
-          for (Index k = 0; k < weight.inputs; ++k) {
-            sum = std::fma(x[size_of(r * weight.inputs + k)],
-                           weight.values[size_of(o * weight.inputs + k)], sum);
-          }
-          expected.push_back(sum);
-        }
-      }
+      const Floats expected = chains_of(weight, x, shape.m, Floats(size_of(shape.m * shape.n)));
       REQUIRE(same_bits(run(single(), weight, x, shape.m, Activations::exact), expected));
     }
     const Weight weight(format, 70, 256, 5);
@@ -159,24 +189,164 @@ TEST_CASE("quantised: int8 activations, the same bits on all paths, near the exa
       const Floats result = on_all_paths(golden, [&](const OpContext& ctx) {
         return run(ctx, weight, x, shape.m, Activations::int8);
       });
-      for (Index r = 0; r < shape.m; ++r) {
-        for (Index o = 0; o < shape.n; ++o) {
-          double exact = 0.0;
-          double magnitude = 0.0;
-          for (Index k = 0; k < weight.inputs; ++k) {
-            const auto w = static_cast<double>(weight.values[size_of(o * weight.inputs + k)]);
-            exact += w * static_cast<double>(x[size_of(r * weight.inputs + k)]);
-            magnitude += std::abs(w);
+      require_near_exact(result, weight, x, shape.m);
+    }
+  }
+  golden.check();
+}
+
+// A block of eight cells has its records, so its end and the end of the row are cases of their own.
+TEST_CASE("quantised: rows of one cell, and of cells that fill no block of eight") {
+  Golden golden("product quantised, few cells");
+  for (const WeightFormat format : kWeightFormats) {
+    for (const Index inputs : {32, 64, 96, 192, 288}) {
+      if (inputs % block_inputs(format) != 0) continue;
+      for (const Shape& shape : {Shape{1, 17, 0}, Shape{3, 64, 0}, Shape{9, 70, 0}}) {
+        const Weight weight(format, shape.n, inputs, 5);
+        const Floats x = draw(shape.m * inputs, 6);
+        INFO(to_string(format) << " " << shape.m << " x " << shape.n << " x " << inputs);
+        for (const Activations activations : meanings_of(format)) {
+          const Floats result = on_all_paths(golden, [&](const OpContext& ctx) {
+            return run(ctx, weight, x, shape.m, activations);
+          });
+          if (activations == Activations::int8) {
+            require_near_exact(result, weight, x, shape.m);
+          } else {
+            REQUIRE(same_bits(result,
+                              chains_of(weight, x, shape.m, Floats(size_of(shape.m * shape.n)))));
           }
-          // Half a step of x for each weight, and the rounding of the chain.
-          const double bound = magnitude * 0.51 / 127.0 + tolerance(weight.inputs, magnitude);
-          const auto actual = static_cast<double>(result[size_of(r * shape.n + o)]);
-          REQUIRE(std::abs(actual - exact) <= bound);
         }
       }
     }
   }
   golden.check();
+}
+
+// Two calls, the second from what the first left, are one call over all inputs: blocks have scales
+// of their own. A channel's scale is its whole row's, so there the sum of both is only near.
+TEST_CASE("quantised: a chain goes on from what its output holds") {
+  constexpr Index kOutputs = 40;
+  constexpr Index kHalf = 256;
+  for (const WeightFormat format : kWeightFormats) {
+    const Weight whole(format, kOutputs, 2 * kHalf, 1);
+    Weight halves[] = {Weight(format, kOutputs, kHalf, 1), Weight(format, kOutputs, kHalf, 1)};
+    const bool by_row = format == WeightFormat::int8_channel;
+    const std::size_t half_row = row_bytes(format, kHalf);
+    for (Index o = 0; o < kOutputs && !by_row; ++o) {
+      for (std::size_t half = 0; half < 2; ++half) {
+        std::copy_n(
+            whole.rows.begin() + static_cast<std::ptrdiff_t>((2 * size_of(o) + half) * half_row),
+            half_row,
+            halves[half].rows.begin() + static_cast<std::ptrdiff_t>(size_of(o) * half_row));
+      }
+    }
+    for (const Index rows : {1, 4, 11}) {
+      const Floats x = draw(rows * 2 * kHalf, 2);
+      for (const Activations activations : meanings_of(format)) {
+        INFO(to_string(format) << " rows " << rows);
+        const Floats continued = on_all_paths([&](const OpContext& ctx) {
+          Floats output(size_of(rows * kOutputs), by_row ? 3.0F : 7.0F);
+          for (std::size_t half = 0; half < 2; ++half) {
+            if (by_row && half == 0) continue;
+            const QuantisedWeight packed = halves[half].packed(ctx);
+            REQUIRE(product_quantised(
+                ctx, {.left = matrix(x, rows, 2 * kHalf)
+                                  .column_range(static_cast<Index>(half) * kHalf, kHalf),
+                      .right = &packed,
+                      .output = matrix(output, rows, kOutputs),
+                      .activations = activations,
+                      .start = half == 0 ? ChainStart::zero : ChainStart::output}));
+          }
+          return output;
+        });
+        if (!by_row) {
+          REQUIRE(same_bits(continued, run(single(), whole, x, rows, activations)));
+          continue;
+        }
+        Floats second;
+        for (Index r = 0; r < rows; ++r) {
+          const float* const from = x.data() + (2 * r + 1) * kHalf;
+          second.insert(second.end(), from, from + kHalf);
+        }
+        const Floats alone = run(single(), halves[1], second, rows, activations);
+        for (std::size_t i = 0; i < alone.size(); ++i) {
+          REQUIRE(std::abs(static_cast<double>(continued[i]) - 3.0 -
+                           static_cast<double>(alone[i])) <= tolerance(kHalf, kHalf + 3.0));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("quantised: ends are the ops that they stand for, one after the other") {
+  if (single().device != nullptr) {
+    WARN("skipped: products on a GPU give no bf16");
+    return;
+  }
+  constexpr Index kOutputs = 40;
+  for (const WeightFormat format : kWeightFormats) {
+    const Weight weight(format, kOutputs, 256, 1);
+    const Floats bias = draw(kOutputs, 3);
+    for (const Index rows : {1, 4, 11}) {
+      const Floats x = draw(rows * 256, 2);
+      const Floats residual = draw(rows * kOutputs, 4);
+      const Floats gate = draw(rows * kOutputs, 5);
+      for (const Activations activations : meanings_of(format)) {
+        const auto product = [&](const OpContext& ctx, QuantisedProduct args) {
+          const QuantisedWeight packed = weight.packed(ctx);
+          args.left = matrix(x, rows, 256);
+          args.right = &packed;
+          args.activations = activations;
+          args.bias = bias.data();
+          args.residual = matrix(residual, rows, kOutputs);
+          REQUIRE(product_quantised(ctx, args));
+        };
+        Floats sum(residual.size());
+        product(single(), {.left = {}, .output = matrix(sum, rows, kOutputs)});
+        for (const Activation kind : {Activation::gelu, Activation::silu, Activation::relu}) {
+          INFO(to_string(format) << " rows " << rows << " kind " << static_cast<int>(kind));
+          const ConstMatrix sums = matrix(std::as_const(sum), rows, kOutputs);
+          const ConstMatrix gates = matrix(gate, rows, kOutputs);
+          Floats expected(sum.size());
+          Floats gated(sum.size());
+          const Matrix plain = matrix(expected, rows, kOutputs);
+          REQUIRE(activation_forward(single(), {kind, sums, plain}));
+          REQUIRE(gate_forward(single(), {kind, gates, sums, matrix(gated, rows, kOutputs)}));
+          REQUIRE(same_bits(
+              on_all_paths([&](const OpContext& ctx) {
+                Floats y(sum.size());
+                product(ctx, {.left = {}, .output = matrix(y, rows, kOutputs), .activation = kind});
+                return y;
+              }),
+              expected));
+          REQUIRE(same_bits(on_all_paths([&](const OpContext& ctx) {
+                              Floats y(sum.size());
+                              product(ctx, {.left = {},
+                                            .output = matrix(y, rows, kOutputs),
+                                            .activation = kind,
+                                            .gate = gates});
+                              return y;
+                            }),
+                            gated));
+          std::vector<Bf16> halves(sum.size());
+          REQUIRE(to_bf16(single(), expected, halves));
+          Floats rounded(sum.size());
+          REQUIRE(from_bf16(single(), halves, rounded));
+          REQUIRE(same_bits(on_all_paths([&](const OpContext& ctx) {
+                              std::vector<Bf16> narrow(sum.size());
+                              product(ctx, {.left = {},
+                                            .output = {},
+                                            .activation = kind,
+                                            .narrow = {narrow.data(), rows, kOutputs}});
+                              Floats wide(sum.size());
+                              REQUIRE(from_bf16(ctx, narrow, wide));
+                              return wide;
+                            }),
+                            rounded));
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("quantised: a row is the same alone and among others, bias and residual come last") {

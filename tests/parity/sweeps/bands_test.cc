@@ -146,14 +146,22 @@ std::vector<Case> product_cases() {
            return product_tn_shards(ctx,
                                     {.left = m[0], .right = m[1], .output = m[2], .ends = ends});
          }});
-    cases.push_back(
-        {"product quantised", {{rows, 256}, {rows, 33}}, [](auto& ctx, auto& m) {
-           const Floats values = draw(33 * 256, 60);
-           const auto packed =
-               quantise_weight({.pool = ctx.pool}, WeightFormat::q4_k, matrix(values, 33, 256));
-           REQUIRE(packed);
-           return product_quantised(ctx, {.left = m[0], .right = &*packed, .output = m[1]});
-         }});
+    for (const WeightFormat format : kWeightFormats) {
+      cases.push_back(
+          {to_string(format).data(), {{rows, 256}, {rows, 33}}, [format](auto& ctx, auto& m) {
+             const Floats values = draw(33 * 256, 60);
+             const auto packed =
+                 quantise_weight({.pool = ctx.pool}, format, matrix(values, 33, 256));
+             REQUIRE(packed);
+             return product_quantised(
+                 ctx,
+                 {.left = m[0],
+                  .right = &*packed,
+                  .output = m[1],
+                  .activations = has_integer_codes(format) ? Activations::int8 : Activations::exact,
+                  .start = ChainStart::output});
+           }});
+    }
   }
   cases.push_back({"column sums", {kOwn, {1, kColumns}}, [](auto& ctx, auto& m) {
                      return column_sums(ctx, {.x = m[0], .output = m[1].data});
@@ -304,6 +312,20 @@ std::vector<Case> token_cases() {
 const std::vector<std::int32_t> kOffsets = {0, 13, 13, 20};
 const AttentionShape kAttention{.heads = 4, .kv_heads = 2, .head_width = 8, .scale = 0.3F};
 
+Case by_pages(const char* name, CacheType type) {
+  const Shape wide = {kRows, 32};
+  const Shape narrow = {kRows, 16};
+  return {name, {wide, narrow, narrow, wide}, [type](auto& ctx, auto& m) {
+            AttentionShape shape = kAttention;
+            shape.cache = type;
+            FloatBuffer page(kv_page_floats(shape));
+            float* pages[] = {page.data()};
+            const SequenceRows rows{0, kRows, 0, pages};
+            REQUIRE(kv_write(ctx, {shape, m[1], m[2], std::span(&rows, 1)}));
+            return attention_cached(ctx, {shape, m[0], std::span(&rows, 1), m[3]});
+          }};
+}
+
 std::vector<Case> attention_cases() {
   const Shape wide = {kRows, 32};
   const Shape narrow = {kRows, 16};
@@ -321,15 +343,9 @@ std::vector<Case> attention_cases() {
          return attention_backward(ctx, {kAttention, m[0], m[1], m[2], m[3], m[4], lse.data(),
                                          kOffsets, m[5], m[6], m[7]});
        }},
-      {"attention by pages",
-       {wide, narrow, narrow, wide},
-       [](auto& ctx, auto& m) {
-         FloatBuffer page(kv_page_floats(kAttention));
-         float* pages[] = {page.data()};
-         const SequenceRows rows{0, kRows, 0, pages};
-         REQUIRE(kv_write(ctx, {kAttention, m[1], m[2], std::span(&rows, 1)}));
-         return attention_cached(ctx, {kAttention, m[0], std::span(&rows, 1), m[3]});
-       }},
+      by_pages("attention by pages", CacheType::f32),
+      by_pages("attention by bf16 pages", CacheType::bf16),
+      by_pages("attention by int8 pages", CacheType::int8),
   };
 }
 

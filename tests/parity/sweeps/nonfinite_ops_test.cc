@@ -60,11 +60,14 @@ Floats run(const RowOp& op, const Floats& x) {
   });
 }
 
-// A NaN stays one, and elements beside the spoiled ones are as they were.
-void require_elements_alone(const RowOp& op) {
+// A NaN stays one, or becomes the zero that the op's contract says, and elements beside the spoiled
+// ones are as they were.
+enum class NanGives { nan, zero };
+void require_elements_alone(const RowOp& op, NanGives gives = NanGives::nan) {
   const Floats good = run(op, draw(kRows * kColumns, 1));
   const Floats bad = run(op, spoiled(1));
-  CHECK(std::isnan(bad[kNanAt]));
+  CHECK(std::isnan(bad[kNanAt]) == (gives == NanGives::nan));
+  if (gives == NanGives::zero) CHECK(bad[kNanAt] == 0.0F);
   for (std::size_t i = 0; i < bad.size(); ++i) {
     if (!one_of(i, {kNanAt, kInfinityAt, kHugeAt})) REQUIRE(bad[i] == good[i]);
   }
@@ -110,17 +113,28 @@ TEST_CASE("not finite: gradients of gates, and dropout, spoil their own elements
   const ConstMatrix dy = matrix(third, kRows, kColumns);
   Floats unused(kSize);
   const Matrix rest = matrix(unused, kRows, kColumns);
-  for (const Activation kind : {Activation::gelu, Activation::gelu_tanh, Activation::silu}) {
+  for (const Activation kind :
+       {Activation::gelu, Activation::gelu_tanh, Activation::silu, Activation::relu}) {
     INFO("kind " << static_cast<int>(kind));
+    const NanGives of_input = kind == Activation::relu ? NanGives::zero : NanGives::nan;
     require_elements_alone([&](const OpContext& ctx, ConstMatrix x, Matrix y) {
       return gate_backward(ctx, {kind, x, up, dy, y, rest});
     });
-    require_elements_alone([&](const OpContext& ctx, ConstMatrix x, Matrix y) {
-      return gate_backward(ctx, {kind, dy, x, up, rest, y});
-    });
-    require_elements_alone([&](const OpContext& ctx, ConstMatrix x, Matrix y) {
-      return activation_backward(ctx, {kind, dy, x, y});
-    });
+    require_elements_alone(
+        [&](const OpContext& ctx, ConstMatrix x, Matrix y) {
+          return gate_backward(ctx, {kind, dy, x, up, rest, y});
+        },
+        of_input);
+    require_elements_alone(
+        [&](const OpContext& ctx, ConstMatrix x, Matrix y) {
+          return activation_backward(ctx, {kind, dy, x, y});
+        },
+        of_input);
+    require_elements_alone(
+        [&](const OpContext& ctx, ConstMatrix x, Matrix y) {
+          return gate_forward(ctx, {kind, x, up, y});
+        },
+        of_input);
   }
   require_elements_alone([&](const OpContext& ctx, ConstMatrix x, Matrix y) {
     return silu_gate_backward(ctx, {.dy = x, .gate = up, .up = dy, .dgate = y, .dup = rest});

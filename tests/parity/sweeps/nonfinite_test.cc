@@ -167,37 +167,53 @@ TEST_CASE("not finite: sums of columns") {
 
 TEST_CASE("not finite: bf16 products are the chain; native ones spoil their own rows only") {
   if (is_on_device("a GPU rounds inside its products")) return;
-  for (const Shape& s : kShapes) {
-    const Floats x = spoiled(s.m * s.k, 1);
-    const Floats w = draw(s.n * s.k, 2);
-    std::vector<Bf16> left(x.size());
-    std::vector<Bf16> right(w.size());
-    REQUIRE(to_bf16(single(), x, left));
-    REQUIRE(to_bf16(single(), w, right));
-    const auto run = [&](const OpContext& ctx, Bf16Arithmetic arithmetic) {
-      Floats out(size_of(s.m * s.n));
-      REQUIRE(product_bf16_nt(ctx, {.left = {left.data(), s.m, s.k},
-                                    .right = {right.data(), s.n, s.k},
-                                    .output = matrix(out, s.m, s.n),
-                                    .arithmetic = arithmetic}));
-      return one_nan(std::move(out));
-    };
-    const Floats wide_x = widened(x);
-    const Floats wide_w = widened(w);
-    const Floats chains = Operands{s.m, s.n, s.k, false, true, &wide_x, &wide_w}.chains();
-    CHECK(same_bits(
-        on_all_paths([&](const OpContext& ctx) { return run(ctx, Bf16Arithmetic::widened); }),
-        chains));
-    for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
-      if (!has_bf16(arithmetic)) continue;
-      const Floats native = run(single(), arithmetic);
-      for (Index r = 0; r < s.m; ++r) {
-        const std::span row = std::span(x).subspan(size_of(r * s.k), size_of(s.k));
-        const std::span out = std::span(native).subspan(size_of(r * s.n), size_of(s.n));
-        const bool huge = std::any_of(row.begin(), row.end(), [](float v) { return v > 1e38F; });
-        if (is_finite(row) && !huge) CHECK(is_finite(out));
-        if (std::any_of(row.begin(), row.end(), [](float v) { return std::isnan(v); })) {
-          for (const float value : out) CHECK(std::isnan(value));
+  struct Form {
+    Result<> (*op)(const OpContext&, const Bf16Product&);
+    bool left_turned, right_turned;
+  };
+  for (const Form& form : {Form{product_bf16_nt, false, true}, Form{product_bf16_nn, false, false},
+                           Form{product_bf16_tn, true, false}}) {
+    for (const Shape& s : kShapes) {
+      const Floats x = spoiled(s.m * s.k, 1);
+      const Floats w = draw(s.n * s.k, 2);
+      std::vector<Bf16> left(x.size());
+      std::vector<Bf16> right(w.size());
+      REQUIRE(to_bf16(single(), x, left));
+      REQUIRE(to_bf16(single(), w, right));
+      const auto run = [&](const OpContext& ctx, Bf16Arithmetic arithmetic) {
+        const auto oriented = [](const std::vector<Bf16>& data, Index rows, Index columns,
+                                 bool turned) {
+          return turned ? Bf16Matrix(data.data(), columns, rows)
+                        : Bf16Matrix(data.data(), rows, columns);
+        };
+        Floats out(size_of(s.m * s.n));
+        REQUIRE(form.op(ctx, {.left = oriented(left, s.m, s.k, form.left_turned),
+                              .right = oriented(right, s.k, s.n, form.right_turned),
+                              .output = matrix(out, s.m, s.n),
+                              .arithmetic = arithmetic}));
+        return one_nan(std::move(out));
+      };
+      const Floats wide_x = widened(x);
+      const Floats wide_w = widened(w);
+      const Floats chains =
+          Operands{s.m, s.n, s.k, form.left_turned, form.right_turned, &wide_x, &wide_w}.chains();
+      CHECK(same_bits(
+          on_all_paths([&](const OpContext& ctx) { return run(ctx, Bf16Arithmetic::widened); }),
+          chains));
+      for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+        if (!has_bf16(arithmetic)) continue;
+        const Floats native = run(single(), arithmetic);
+        for (Index r = 0; r < s.m; ++r) {
+          Floats row;
+          for (Index k = 0; k < s.k; ++k) {
+            row.push_back(x[size_of(form.left_turned ? k * s.m + r : r * s.k + k)]);
+          }
+          const std::span out = std::span(native).subspan(size_of(r * s.n), size_of(s.n));
+          const bool huge = std::any_of(row.begin(), row.end(), [](float v) { return v > 1e38F; });
+          if (is_finite(row) && !huge) CHECK(is_finite(out));
+          if (std::any_of(row.begin(), row.end(), [](float v) { return std::isnan(v); })) {
+            for (const float value : out) CHECK(std::isnan(value));
+          }
         }
       }
     }
