@@ -90,4 +90,22 @@ const json::object* ConfigReader::object(std::string_view key) {
   return nullptr;
 }
 
+void read_special_tokens(ConfigReader& config, DecoderDescription& description) {
+  const auto begin = config.tokens("bos_token_id");
+  if (!begin.empty()) description.begin_token = begin.front();
+  description.end_tokens = config.tokens("eos_token_id");
+}
+
+void write_special_tokens(const DecoderDescription& description, json::object& config) {
+  config["bos_token_id"] = nullptr;
+  if (description.begin_token >= 0) config["bos_token_id"] = description.begin_token;
+  json::value& end = config["eos_token_id"];
+  const std::vector<std::int64_t>& tokens = description.end_tokens;
+  if (tokens.size() == 1) {
+    end = tokens.front();
+  } else if (!tokens.empty()) {
+    end = json::array(tokens.begin(), tokens.end());
+  }
+}
+
 }  // namespace tutti::models

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "jobs/models/description.h"
 #include "protocol/base/result.h"
 
 namespace tutti::models {
@@ -44,5 +45,9 @@ class ConfigReader {
   const boost::json::object& object_;
   Result<> result_;
 };
+
+// The tokens that begin and end a text, under the keys that all families have.
+void read_special_tokens(ConfigReader& config, DecoderDescription& description);
+void write_special_tokens(const DecoderDescription& description, boost::json::object& config);
 
 }  // namespace tutti::models

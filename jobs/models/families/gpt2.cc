@@ -76,9 +76,7 @@ Result<DecoderDescription> read(const json::object& object) {
   description.norm_epsilon = config.number_or("layer_norm_epsilon", 1e-5);
   description.tied = config.flag_or("tie_word_embeddings", true);
   description.init_deviation = config.number_or("initializer_range", 0.02);
-  const auto begin = config.tokens("bos_token_id");
-  if (!begin.empty()) description.begin_token = begin.front();
-  description.end_tokens = config.tokens("eos_token_id");
+  read_special_tokens(config, description);
   read_activation(config, description);
   refuse_other_arithmetic(config);
   if (!config.result()) return config.result().error();
@@ -88,12 +86,6 @@ Result<DecoderDescription> read(const json::object& object) {
                              description.heads)};
   }
   return description;
-}
-
-json::value end_tokens(const DecoderDescription& description) {
-  if (description.end_tokens.empty()) return nullptr;
-  if (description.end_tokens.size() == 1) return description.end_tokens.front();
-  return json::array(description.end_tokens.begin(), description.end_tokens.end());
 }
 
 void write(const DecoderDescription& description, json::object& config) {
@@ -117,9 +109,7 @@ void write(const DecoderDescription& description, json::object& config) {
   for (const char* const key : {"attn_pdrop", "embd_pdrop", "resid_pdrop"}) config[key] = 0.0;
   config["scale_attn_weights"] = true;
   config["use_cache"] = true;
-  config["bos_token_id"] =
-      description.begin_token < 0 ? json::value(nullptr) : json::value(description.begin_token);
-  config["eos_token_id"] = end_tokens(description);
+  write_special_tokens(description, config);
   config["torch_dtype"] = "float32";
 }
 

@@ -71,9 +71,7 @@ Result<DecoderDescription> read(const json::object& object) {
   description.norm_epsilon = config.number_or("rms_norm_eps", 1e-6);
   description.tied = config.flag_or("tie_word_embeddings", false);
   description.init_deviation = config.number_or("initializer_range", 0.02);
-  const auto begin = config.tokens("bos_token_id");
-  if (!begin.empty()) description.begin_token = begin.front();
-  description.end_tokens = config.tokens("eos_token_id");
+  read_special_tokens(config, description);
   read_rope(config, description);
   refuse_other_arithmetic(config);
   if (!config.result()) return config.result().error();
@@ -91,12 +89,6 @@ json::object rope_parameters(const DecoderDescription& description) {
           {"low_freq_factor", scaling.low_frequency_factor},
           {"high_freq_factor", scaling.high_frequency_factor},
           {"original_max_position_embeddings", scaling.original_positions}};
-}
-
-json::value end_tokens(const DecoderDescription& description) {
-  if (description.end_tokens.empty()) return nullptr;
-  if (description.end_tokens.size() == 1) return description.end_tokens.front();
-  return json::array(description.end_tokens.begin(), description.end_tokens.end());
 }
 
 void write(const DecoderDescription& description, json::object& config) {
@@ -118,9 +110,7 @@ void write(const DecoderDescription& description, json::object& config) {
   config["mlp_bias"] = false;
   config["attention_dropout"] = 0.0;
   config["use_cache"] = true;
-  config["bos_token_id"] =
-      description.begin_token < 0 ? json::value(nullptr) : json::value(description.begin_token);
-  config["eos_token_id"] = end_tokens(description);
+  write_special_tokens(description, config);
   const json::object rope = rope_parameters(description);
   config["rope_parameters"] = rope;
   config["rope_theta"] = description.rope_theta;
