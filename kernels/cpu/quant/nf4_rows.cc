@@ -110,24 +110,21 @@ void run_groups(const ConstMatrix& left, const std::uint8_t* groups, Index group
   }
 }
 
-template <int kRows, int kGroups>
-void run_panel(const ConstMatrix& left, const std::uint8_t* groups, Index group_bytes,
-               float* sums) {
-  for (Index g = 0; g < kGroupsTogether; g += kGroups) {
-    run_groups<kRows, kGroups>(left, groups + g * group_bytes, group_bytes, sums + g * kGroup);
+struct Narrow {
+  template <int kRows>
+  static constexpr int kTogether = kRows == 1 ? 2 : 1;
+  template <int kRows, int kGroups>
+  static void run(const ConstMatrix& left, const std::uint8_t* groups, Index group_bytes,
+                  float* sums) {
+    run_groups<kRows, kGroups>(left, groups, group_bytes, sums);
   }
-}
+};
 
 }  // namespace
 
 void run_nf4_rows(const ConstMatrix& left, const std::uint8_t* groups, Index group_bytes,
                   float* sums) {
-  switch (left.rows) {
-    case 1: return run_panel<1, 2>(left, groups, group_bytes, sums);
-    case 2: return run_panel<2, 1>(left, groups, group_bytes, sums);
-    case 3: return run_panel<3, 1>(left, groups, group_bytes, sums);
-    default: return run_panel<4, 1>(left, groups, group_bytes, sums);
-  }
+  run_nf4_panel<Narrow>(left, groups, group_bytes, sums);
 }
 
 }  // namespace tutti::kernels
