@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "jobs/models/families/family.h"
 #include "jobs/serving/engine.h"
 #include "jobs/serving/scorer.h"
 #include "kernels/cuda/device.h"
+#include "tests/support/tiny_decoder.h"
 
 namespace tutti::serving {
 namespace {
@@ -17,11 +17,9 @@ using kernels::cuda::CudaDevice;
 using kernels::cuda::DeviceOptions;
 
 models::DecoderDescription small_model(bool tied, std::string_view family) {
-  models::DecoderDescription d = models::find_family(family)->parts();
+  models::DecoderDescription d = test::tiny_decoder(family);
   d.layers = 1;
   d.width = 256;
-  d.heads = 4;
-  d.kv_heads = d.projections == models::Projections::fused ? 4 : 2;
   d.head_dim = 64;
   d.feed_forward = 256;
   d.vocabulary = 90;

@@ -6,26 +6,21 @@
 #include <vector>
 
 #include "jobs/models/decoder.h"
-#include "jobs/models/families/family.h"
 #include "jobs/models/training_pass.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/rng.h"
+#include "tests/support/tiny_decoder.h"
 
 namespace tutti::test {
 
-// Grouped heads where the family can have them, sizes that are no multiples of vectors or tiles.
-// `deviation` is large, so that attention is far from even.
+// Sizes that are no multiples of vectors or tiles.
 inline models::DecoderDescription small_description(std::string_view family = "llama") {
-  models::DecoderDescription d = models::find_family(family)->parts();
-  d.layers = 2;
+  models::DecoderDescription d = tiny_decoder(family);
   d.width = d.projections == models::Projections::fused ? 32 : 40;
-  d.heads = 4;
-  d.kv_heads = d.projections == models::Projections::fused ? 4 : 2;
   d.head_dim = 8;
   d.feed_forward = 52;
   d.vocabulary = 101;
   d.positions_max = 256;
-  d.tied = true;
   d.init_deviation = 0.2;
   return d;
 }

@@ -8,6 +8,7 @@
 #include "jobs/serving/model_folder.h"
 #include "jobs/tokenizers/trainer.h"
 #include "kernels/tensor/thread_pool.h"
+#include "tests/support/tiny_decoder.h"
 
 namespace tutti::serving {
 
@@ -15,18 +16,9 @@ inline constexpr std::uint32_t kTinyVocabulary = 288;
 inline constexpr std::uint32_t kTinyContext = 200;
 
 inline models::DecoderDescription tiny_description() {
-  models::DecoderDescription description;
-  description.family = "llama";
-  description.layers = 2;
-  description.width = 64;
-  description.heads = 4;
-  description.kv_heads = 2;
-  description.head_dim = 16;
-  description.feed_forward = 96;
+  models::DecoderDescription description = test::tiny_decoder();
   description.vocabulary = kTinyVocabulary;
   description.positions_max = kTinyContext;
-  description.tied = true;
-  description.init_deviation = 0.3;  // so that fresh weights prefer some tokens clearly
   return description;
 }
 
