@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cctype>
+#include <utility>
 
 #include "kernels/collective/nccl_group.h"
 #include "kernels/cuda/convert.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/products.h"
 
 namespace tutti::kernels::cuda {
@@ -55,6 +57,7 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& option
   cudaDeviceProp properties;
   TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, options.index));
   device->name_ = properties.name;
+  device->shared_bytes_max_ = properties.sharedMemPerBlockOptin;
   auto stream = make_stream();
   if (!stream) return std::move(stream).error();
   device->stream_ = *std::move(stream);
@@ -112,15 +115,20 @@ Result<> CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
   return ring_.send(stream_.get(), to, from, bytes);
 }
 
+// Where ops are given host memory that the device sees, the runtime looks where a copy's ends lie.
+cudaMemcpyKind CudaDevice::kind(cudaMemcpyKind meant) const {
+  return options_.waiting == DeviceOptions::Waiting::after_each_op ? cudaMemcpyDefault : meant;
+}
+
 Result<> CudaDevice::download(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return {};
-  TUTTI_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()));
+  TUTTI_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, kind(cudaMemcpyDeviceToHost), stream_.get()));
   return synchronize();
 }
 
 Result<> CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0 || !enqueues("copy", bytes)) return {};
-  TUTTI_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()));
+  TUTTI_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, kind(cudaMemcpyDeviceToDevice), stream_.get()));
   return {};
 }
 
@@ -142,7 +150,15 @@ Result<float*> CudaDevice::scratch_floats(Index count) {
 }
 
 Result<> CudaDevice::end_op() {
-  TUTTI_CUDA_CHECK(cudaGetLastError());
+  const LaunchRefusal refused = std::exchange(launch_refusal, {});
+  const cudaError_t last = cudaGetLastError();
+  if (refused.kernel != nullptr) {
+    return Error{ErrorCode::unsupported,
+                 fmt::format("{} takes {} KiB of shared memory a block, this GPU gives {}: heads "
+                             "are too wide for it; take a GPU with more, or device: cpu",
+                             refused.kernel, refused.shared_bytes >> 10, shared_bytes_max_ >> 10)};
+  }
+  TUTTI_CUDA_CHECK(last);
   if (options_.waiting == DeviceOptions::Waiting::after_each_op) return synchronize();
   return {};
 }

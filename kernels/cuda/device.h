@@ -150,6 +150,7 @@ class CudaDevice final : public Device {
   Result<> multiply(ProductForm form, const Product& args);
   Result<> add_to_rows(const RowAdditions& args);
   Result<> add_losses(const LinearCrossEntropy& args);
+  cudaMemcpyKind kind(cudaMemcpyKind meant) const;
   void begin_op() { scratch_.reset(); }
   // After the last launch of an op: whether all of them could be enqueued.
   Result<> end_op();
@@ -170,6 +171,7 @@ class CudaDevice final : public Device {
   Angles angles_;
   std::unique_ptr<Products> products_;
   std::vector<std::pair<void*, DeviceMemory>> memory_;
+  std::size_t shared_bytes_max_ = 0;  // that a block may ask for
   std::string name_;
   std::string profile_;
 };

@@ -67,22 +67,34 @@ bool launches(const char* name, const LaunchShape& shape, const A&... args) {
 
 #endif
 
-// Only nvcc can take a kernel's address, so launches stand in .cu files. What fails shows in
+// A launch of this thread that asked for more shared memory than the device gives a block. Every op
+// looks at its end.
+struct LaunchRefusal {
+  const char* kernel = nullptr;
+  std::size_t shared_bytes = 0;
+};
+inline thread_local LaunchRefusal launch_refusal;
+
+// Only nvcc can take a kernel's address, so launches stand in .cu files. What else fails shows in
 // cudaGetLastError, which every op asks for at its end.
 template <class... P, class... A>
 void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shape,
                   void (*kernel)(P...), A... args) {
   if (!launches(name, shape, args...)) return;
   const auto* const address = reinterpret_cast<const void*>(kernel);
-  if (shape.shared_bytes > kSharedBytesPlain) {
-    static_cast<void>(cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           static_cast<int>(shape.shared_bytes)));
+  if (shape.shared_bytes > kSharedBytesPlain &&
+      cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(shape.shared_bytes)) != cudaSuccess) {
+    launch_refusal = {name, shape.shared_bytes};
+    return;
   }
 #ifdef TUTTI_CUDA_EMULATION
   const auto extent = [](const dim3& d) { return ::tutti::emulation::Extent{d.x, d.y, d.z}; };
+  ::tutti::emulation::GridLaunch launch{
+      name, address, {extent(shape.blocks), extent(shape.threads), shape.shared_bytes}};
+  (::tutti::emulation::add_words(launch.words, static_cast<P>(args)), ...);
   static_cast<void>(::tutti::emulation::enqueue_grid(
-      stream, {name, address, {extent(shape.blocks), extent(shape.threads), shape.shared_bytes}},
-      [kernel, args...] { kernel(static_cast<P>(args)...); }));
+      stream, launch, [kernel, args...] { kernel(static_cast<P>(args)...); }));
 #else
   const auto run = [&](P... values) {
     void* pointers[] = {static_cast<void*>(&values)...};

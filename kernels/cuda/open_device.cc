@@ -84,6 +84,14 @@ Result<DeviceList> list_devices() {
   for (int index = 0; index < *count; ++index) {
     cudaDeviceProp properties;
     TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    if (std::string_view(properties.name).find(" MIG ") != std::string_view::npos) {
+      return Error{
+          ErrorCode::unsupported,
+          fmt::format("{} is an instance of a GPU that is cut up, which is not leased: end "
+                      "that by `nvidia-smi -mig 0`, or leave it out of "
+                      "CUDA_VISIBLE_DEVICES",
+                      properties.name)};
+    }
     std::vector<std::string> profiles;
     for (const Precision precision : {Precision::fp32, Precision::bf16}) {
       profiles.push_back(cuda::profile_of(properties, inputs_for(precision)));

@@ -37,7 +37,10 @@ Error error_of(cudaError_t code, std::string_view what) {
     case cudaSuccess:
     case cudaErrorInvalidValue:
     case cudaErrorInvalidConfiguration:
-    case cudaErrorInvalidMemcpyDirection: return {ErrorCode::internal, text};
+    case cudaErrorInvalidDevicePointer:
+    case cudaErrorInvalidMemcpyDirection:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorLaunchOutOfResources: return {ErrorCode::internal, text};
     // Never works on this machine with this build, so nobody is to try again.
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorInvalidDeviceFunction:

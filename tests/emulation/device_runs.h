@@ -10,7 +10,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/ops/random.h"
-#include "tests/support/managed_heap.h"
+#include "tests/support/mapped_heap.h"
 
 namespace tutti::test {
 

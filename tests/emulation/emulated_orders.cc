@@ -2,6 +2,16 @@
 
 namespace tutti::test {
 
+namespace {
+
+// Before the first case makes its data.
+[[maybe_unused]] const bool kOpenedEarly = [] {
+  open_heap();
+  return true;
+}();
+
+}  // namespace
+
 void in_each_order(const std::function<void()>& run) {
   using emulation::Order;
   for (const std::uint64_t seed : {1, 2, 3}) {

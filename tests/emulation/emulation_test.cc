@@ -1,17 +1,25 @@
 // What the emulation is for: a kernel with one fault does not pass, a right one always does.
 #include <catch2/catch.hpp>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/tensor/buffer.h"
+#include "kernels/tensor/open_device.h"
 #include "tests/emulation/kernels_with_faults.h"
+#include "tests/support/cuda_emulation/device_memory.h"
 
 namespace tutti::test {
 namespace {
@@ -36,6 +44,7 @@ Ran run(Kernel kernel, Fault fault, const Order& order) {
   REQUIRE(memory);
   auto* const from = static_cast<float*>(memory->get());
   float* const to = from + count;
+  const emulation::MemoryUse looks;
   for (unsigned i = 0; i < count; ++i) from[i] = static_cast<float>(i + 1);
   auto stream = kernels::cuda::make_stream();
   REQUIRE(stream);
@@ -177,6 +186,8 @@ TEST_CASE("emulation: shared memory is limited, and beyond 48 KiB asked for") {
   CHECK(launch(49 << 10, Attribute::not_asked) == cudaErrorInvalidValue);
   CHECK(launch(227 << 10, Attribute::asked) == cudaSuccess);
   CHECK(launch(228 << 10, Attribute::asked) == cudaErrorInvalidValue);
+  // What an op looks at when it ends.
+  CHECK(std::exchange(kernels::cuda::launch_refusal, {}).shared_bytes == 228 << 10);
   // 32 KiB of static memory beside it.
   const auto fault = [](std::size_t bytes) {
     return fault_of([&](cudaStream_t stream) { launch_with_static(stream, bytes); });
@@ -187,10 +198,49 @@ TEST_CASE("emulation: shared memory is limited, and beyond 48 KiB asked for") {
   CHECK(fault(196 << 10).find("more than a block has") != std::string::npos);
 }
 
+TEST_CASE("emulation: heads too wide for a GPU's shared memory are refused in one line") {
+  constexpr kernels::Index kTokens = 3;
+  ::setenv("TUTTI_EMULATION_SHARED", "101376", 1);  // 99 KiB, as some have
+  {
+    auto opened = kernels::cuda::CudaDevice::open({});
+    REQUIRE(opened);
+    kernels::Device& device = **opened;
+    const auto attend = [&](kernels::Index width) {
+      const kernels::FloatBuffer rows(4 * kTokens * width, &device);
+      const auto matrix = [&](kernels::Index i) {
+        return kernels::Matrix(rows.data() + i * kTokens * width, kTokens, width);
+      };
+      const std::vector<std::int32_t> offsets{0, kTokens};
+      const auto done = device.enqueue(kernels::AttentionForward{.shape = {1, 1, width, 1.0F},
+                                                                 .q = matrix(0),
+                                                                 .k = matrix(1),
+                                                                 .v = matrix(2),
+                                                                 .sample_offsets = offsets,
+                                                                 .out = matrix(3)});
+      REQUIRE(device.synchronize());
+      return done;
+    };
+    REQUIRE(attend(128));
+    const auto refused = attend(256);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == ErrorCode::unsupported);
+    INFO(refused.error().message);
+    CHECK(refused.error().message.find("KiB of shared memory a block, this GPU gives 99") !=
+          std::string::npos);
+    // The next op is not held to it.
+    const auto next = attend(128);
+    CHECK((next ? "" : next.error().message) == "");
+  }
+  ::unsetenv("TUTTI_EMULATION_SHARED");
+}
+
 TEST_CASE("emulation: an address that a load cannot take is caught") {
   auto memory = kernels::cuda::make_device_memory(1024);
   REQUIRE(memory);
-  std::memset(memory->get(), 0, 1024);
+  {
+    const emulation::MemoryUse looks;
+    std::memset(memory->get(), 0, 1024);
+  }
   const auto fault = [&](Load load, unsigned skipped) {
     return fault_of([&](cudaStream_t stream) {
       launch_load(stream, load, static_cast<const float*>(memory->get()), skipped);
@@ -203,6 +253,48 @@ TEST_CASE("emulation: an address that a load cannot take is caught") {
   for (const Load load : {Load::copy_async_16, Load::matrices, Load::vector})
     CHECK(fault(load, 8).find("not a multiple of 16") != std::string::npos);
   CHECK(fault(Load::copy_async_4, 8) == "");
+}
+
+TEST_CASE("emulation: a kernel that is handed memory of the host is caught") {
+  std::vector<float> plain(64, 1.0F);
+  auto pinned = kernels::cuda::make_pinned_memory(256);
+  auto memory = kernels::cuda::make_device_memory(256);
+  REQUIRE((pinned && memory));
+  const auto fault = [](void* from) {
+    return fault_of([&](cudaStream_t stream) {
+      launch_load(stream, Load::vector, static_cast<const float*>(from), 0);
+    });
+  };
+  CHECK(fault(memory->get()) == "");
+  CHECK(fault(plain.data()).find("none of the device's memory") != std::string::npos);
+  // What the host has pinned is seen by the device, at the same address.
+  std::memset(pinned->get(), 0, 256);
+  CHECK(fault(pinned->get()) == "");
+  // Memory that was given back is no memory.
+  void* const gone = memory->get();
+  *memory = kernels::cuda::DeviceMemory();
+  CHECK(fault(gone).find("none of the device's memory") != std::string::npos);
+}
+
+TEST_CASE("emulation: a host that reads or writes memory of the device ends there") {
+  auto memory = kernels::cuda::make_device_memory(64);
+  REQUIRE(memory);
+  auto* const number = static_cast<volatile float*>(memory->get());
+  const auto ends = [](const std::function<void()>& touch) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      std::signal(SIGSEGV, SIG_DFL);
+      touch();
+      std::_Exit(0);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
+  };
+  CHECK(ends([&] { static_cast<void>(*number); }));
+  CHECK(ends([&] { *number = 1.0F; }));
+  const emulation::MemoryUse looks;
+  CHECK_FALSE(ends([&] { *number = 1.0F; }));
 }
 
 TEST_CASE("emulation: a copy whose ends do not lie where its kind says is refused") {
@@ -288,6 +380,12 @@ TEST_CASE("emulation: what fails on every try is nobody's to try again, and says
   const Error mixed = error("TUTTI_EMULATION_COUNT_FAILS", cudaErrorSystemDriverMismatch);
   CHECK(mixed.code == ErrorCode::unsupported);
   CHECK(tells(mixed, "the NVIDIA driver and its libraries", "cudaErrorSystemDriverMismatch"));
+  ::setenv("TUTTI_EMULATION_NAME", "NVIDIA H200 MIG 1g.18gb", 1);
+  const auto cut = kernels::list_devices();
+  ::unsetenv("TUTTI_EMULATION_NAME");
+  REQUIRE_FALSE(cut);
+  CHECK(cut.error().code == ErrorCode::unsupported);
+  CHECK(cut.error().message.find("NVIDIA H200 MIG 1g.18gb is an instance of a GPU") == 0);
   const Error none = error("TUTTI_EMULATION_DEVICES", 0);
   CHECK(none.code == ErrorCode::unsupported);
   CHECK(tells(none, "no GPU is visible", "CUDA_VISIBLE_DEVICES"));
@@ -296,8 +394,9 @@ TEST_CASE("emulation: what fails on every try is nobody's to try again, and says
   CHECK(ill.code == ErrorCode::unavailable);
   CHECK(tells(ill, "the GPU failed: cudaGetDeviceCount", "cudaErrorInitializationError"));
   // What a call was given is our own mistake.
-  for (const cudaError_t code :
-       {cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorInvalidMemcpyDirection})
+  for (const cudaError_t code : {cudaErrorInvalidValue, cudaErrorInvalidConfiguration,
+                                 cudaErrorInvalidDevicePointer, cudaErrorInvalidMemcpyDirection,
+                                 cudaErrorInvalidResourceHandle, cudaErrorLaunchOutOfResources})
     CHECK(kernels::cuda::error_of(code, "a launch").code == ErrorCode::internal);
 }
 

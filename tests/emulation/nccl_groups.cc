@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "kernels/collective/nccl_group.h"
+#include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/unit/collective/rank_threads.h"
 
 namespace tutti::test {
@@ -34,6 +35,7 @@ class ThroughDevice final : public Communicator {
   std::uint32_t rank() const override { return group_->rank(); }
   std::uint32_t size() const override { return group_->size(); }
   Result<> exchange(std::span<const Transfer> transfers) override {
+    const emulation::MemoryUse looks;
     std::vector<cuda::DeviceMemory> memory;
     std::vector<Transfer> across(transfers.begin(), transfers.end());
     for (Transfer& transfer : across) {

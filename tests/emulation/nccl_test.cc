@@ -10,6 +10,7 @@
 
 #include "kernels/collective/nccl_group.h"
 #include "tests/emulation/nccl_groups.h"
+#include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/unit/collective/rank_threads.h"
 
 namespace tutti::kernels {
@@ -72,6 +73,7 @@ std::vector<int> begun_and_computed(Finish finish) {
     auto memory = cuda::make_device_memory(kWords * sizeof(int));
     REQUIRE((compute && transfers && memory));
     const std::span<int> words(static_cast<int*>(memory->get()), kWords);
+    const emulation::MemoryUse looks;
     std::fill(words.begin(), words.end(), 1);
     std::latch gate(1);
     if (rank == 0) {

@@ -2,14 +2,14 @@
 // same bits.
 //
 // The cases hand ops host vectors. So that they run as they are, this binary's heap is memory of
-// the device (managed_heap.h), and each op ends before the next begins. A GPU's bits are a profile
+// the device (mapped_heap.h), and each op ends before the next begins. A GPU's bits are a profile
 // of their own: the committed hashes of the portable profile say nothing about them.
 #include <cstdlib>
 
 #include "kernels/cuda/device.h"
 #include "tests/golden/portable.h"
 #include "tests/parity/harness.h"
-#include "tests/support/managed_heap.h"
+#include "tests/support/mapped_heap.h"
 
 namespace tutti::test {
 

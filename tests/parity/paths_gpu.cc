@@ -1,7 +1,7 @@
 // The GPU's kernels on a real GPU: each op twice, which must give the same bits.
 //
 // The cases hand ops host vectors. So that they run as they are, this binary's heap is memory that
-// the GPU sees too (managed_heap.h), and each op ends before the next begins. A GPU's bits are a
+// the GPU sees too (mapped_heap.h), and each op ends before the next begins. A GPU's bits are a
 // profile of their own: the committed hashes of the portable profile say nothing about them.
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +10,7 @@
 #include "tests/emulation/device_runs.h"
 #include "tests/golden/portable.h"
 #include "tests/parity/harness.h"
-#include "tests/support/managed_heap.h"
+#include "tests/support/mapped_heap.h"
 
 namespace tutti::test {
 

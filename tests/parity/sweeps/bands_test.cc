@@ -150,8 +150,7 @@ std::vector<Case> product_cases() {
       cases.push_back(
           {to_string(format).data(), {{rows, 256}, {rows, 33}}, [format](auto& ctx, auto& m) {
              const Floats values = draw(33 * 256, 60);
-             const auto packed =
-                 quantise_weight({.pool = ctx.pool}, format, matrix(values, 33, 256));
+             const auto packed = quantise_weight(ctx, format, matrix(values, 33, 256));
              REQUIRE(packed);
              return product_quantised(
                  ctx,
@@ -318,7 +317,7 @@ Case by_pages(const char* name, CacheType type) {
   return {name, {wide, narrow, narrow, wide}, [type](auto& ctx, auto& m) {
             AttentionShape shape = kAttention;
             shape.cache = type;
-            FloatBuffer page(kv_page_floats(shape));
+            FloatBuffer page(kv_page_floats(shape), ctx.device);
             float* pages[] = {page.data()};
             const SequenceRows rows{0, kRows, 0, pages};
             REQUIRE(kv_write(ctx, {shape, m[1], m[2], std::span(&rows, 1)}));

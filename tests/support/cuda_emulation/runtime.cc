@@ -12,34 +12,27 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "protocol/base/assert.h"
+#include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/support/cuda_emulation/injected_fault.h"
 
 namespace {
 
+using tutti::emulation::MemoryKind;
+using tutti::emulation::MemoryUse;
+
 using Work = std::function<std::string()>;
 using std::chrono::steady_clock;
 
-constexpr std::size_t kMarginBytes = 256;
-constexpr unsigned char kMargin = 0xfe;
-constexpr unsigned char kFresh = 0xff;
-constexpr std::size_t kMemoryDefault = std::size_t{4} << 30;
 constexpr int kVersion = 13000;
-
-struct Allocation {
-  std::size_t bytes = 0;
-  cudaMemoryType type = cudaMemoryTypeDevice;
-};
 
 struct Device {
   // What is allocated under it may come here again: tests have this memory behind operator new.
   std::recursive_mutex mutex;
-  std::map<const char*, Allocation> memory;  // by address
-  std::size_t used = 0;
   bool shared = false;                                // another process has taken its part
   std::map<const void*, std::size_t> dynamic_shared;  // that kernels have asked for, bytes
   std::string fault;
@@ -57,7 +50,11 @@ std::size_t number_from(const char* variable, std::size_t otherwise) {
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
-std::size_t memory_total() { return number_from("TUTTI_EMULATION_MEMORY", kMemoryDefault); }
+// That a block may have if its kernel asks; TUTTI_EMULATION_SHARED: of another device.
+std::size_t shared_bytes_max() {
+  return std::min(number_from("TUTTI_EMULATION_SHARED", tutti::emulation::kSharedBytesMax),
+                  tutti::emulation::kSharedBytesMax);
+}
 
 cudaError_t failed(cudaError_t error) {
   device().last = error;
@@ -78,50 +75,16 @@ cudaError_t sticky() {
   return device().fault.empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
 
-std::string broken_margin() {
-  const std::lock_guard lock(device().mutex);
-  for (const auto& [start, allocation] : device().memory) {
-    for (std::size_t i = 0; i < kMarginBytes; ++i) {
-      if (static_cast<unsigned char>(start[allocation.bytes + i]) != kMargin ||
-          static_cast<unsigned char>(start[-1 - static_cast<std::ptrdiff_t>(i)]) != kMargin) {
-        return "memory of " + std::to_string(allocation.bytes) +
-               " bytes was written beyond its ends";
-      }
-    }
-  }
-  return {};
-}
-
-cudaError_t allocate(void** memory, std::size_t bytes, cudaMemoryType type) {
-  Device& d = device();
-  const std::lock_guard lock(d.mutex);
-  if (type != cudaMemoryTypeHost && d.used + bytes > memory_total()) {
-    *memory = nullptr;
-    return failed(cudaErrorMemoryAllocation);
-  }
-  const std::size_t whole = (bytes + 2 * kMarginBytes + 255) / 256 * 256;
-  auto* const start = static_cast<char*>(std::aligned_alloc(256, whole));
-  TUTTI_ASSERT(start != nullptr);
-  std::memset(start, kMargin, kMarginBytes);
-  std::memset(start + kMarginBytes, kFresh, bytes);
-  std::memset(start + kMarginBytes + bytes, kMargin, whole - kMarginBytes - bytes);
-  d.memory[start + kMarginBytes] = {bytes, type};
-  if (type != cudaMemoryTypeHost) d.used += bytes;
-  *memory = start + kMarginBytes;
-  return cudaSuccess;
+cudaError_t allocate(void** memory, std::size_t bytes, MemoryKind kind) {
+  *memory = tutti::emulation::take_memory(bytes, kind);
+  return *memory == nullptr ? failed(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 
 cudaError_t release(void* memory) {
   if (memory == nullptr) return cudaSuccess;
-  if (const std::string broken = broken_margin(); !broken.empty()) note_fault(broken);
-  Device& d = device();
-  const std::lock_guard lock(d.mutex);
-  const auto found = d.memory.find(static_cast<char*>(memory));
-  if (found == d.memory.end()) return failed(cudaErrorInvalidValue);
-  if (found->second.type != cudaMemoryTypeHost) d.used -= found->second.bytes;
-  d.memory.erase(found);
-  std::free(static_cast<char*>(memory) - kMarginBytes);
-  return cudaSuccess;
+  if (const std::string broken = tutti::emulation::broken_margin(); !broken.empty())
+    note_fault(broken);
+  return tutti::emulation::give_memory_back(memory) ? cudaSuccess : failed(cudaErrorInvalidValue);
 }
 
 }  // namespace
@@ -169,6 +132,7 @@ struct EmulatedStream {
 
   void serve() {
     std::unique_lock lock(mutex);
+    std::optional<MemoryUse> use;  // from the first work until there is none
     for (;;) {
       changed.wait(lock, [this] { return stop || !queue.empty(); });
       if (queue.empty()) return;
@@ -176,10 +140,12 @@ struct EmulatedStream {
       queue.pop_front();
       busy = true;
       lock.unlock();
+      if (!use) use.emplace();
       if (sticky() == cudaSuccess) {
         if (const std::string fault = work(); !fault.empty()) note_fault(fault);
       }
       lock.lock();
+      if (queue.empty()) use.reset();
       busy = false;
       changed.notify_all();
     }
@@ -252,6 +218,13 @@ cudaError_t enqueue_grid(cudaStream_t stream, const GridLaunch& launch,
     std::fprintf(stderr, "emulation: %s: a device takes no such launch\n", launch.name);
     return failed(refused);
   }
+  // On a device it may meet the address or not; here it is a fault in any case.
+  if (std::ranges::any_of(launch.words, is_foreign_address)) {
+    stream->add([name = launch.name]() -> std::string {
+      return std::string(name) + ": it was handed an address that is none of the device's memory";
+    });
+    return cudaSuccess;
+  }
   stream->add([shape, body = std::move(thread_body), name = launch.name]() -> std::string {
     std::string fault = injected_fault(name);
     if (fault.empty()) fault = run_grid(shape, body);
@@ -270,11 +243,7 @@ void clear_fault() {
   const std::lock_guard lock(device().mutex);
   device().fault.clear();
   device().last = cudaSuccess;
-  for (const auto& [start, allocation] : device().memory) {
-    auto* const begin = const_cast<char*>(start);
-    std::memset(begin - kMarginBytes, kMargin, kMarginBytes);
-    std::memset(begin + allocation.bytes, kMargin, kMarginBytes);
-  }
+  mend_margins();
 }
 
 }  // namespace tutti::emulation
@@ -319,11 +288,15 @@ cudaError_t cudaSetDevice(int index) {
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
   *properties = {};
-  std::snprintf(properties->name, sizeof(properties->name), "emulation");
+  // TUTTI_EMULATION_NAME: as if it were another card.
+  const char* const name = std::getenv("TUTTI_EMULATION_NAME");
+  std::snprintf(properties->name, sizeof(properties->name), "%s",
+                name == nullptr ? "emulation" : name);
   const int device_number = visible_devices().at(static_cast<std::size_t>(index));
   std::snprintf(properties->uuid.bytes, sizeof(properties->uuid.bytes), "emulated-%d",
                 device_number % 10);
-  properties->totalGlobalMem = memory_total();
+  properties->totalGlobalMem = tutti::emulation::memory_total();
+  properties->sharedMemPerBlockOptin = shared_bytes_max();
   properties->multiProcessorCount = 4;
   properties->major = 9;
   return cudaSuccess;
@@ -347,7 +320,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
   const auto bytes = static_cast<std::size_t>(value);
-  if (value < 0 || bytes > tutti::emulation::kSharedBytesMax) return failed(cudaErrorInvalidValue);
+  if (value < 0 || bytes > shared_bytes_max()) return failed(cudaErrorInvalidValue);
   const std::lock_guard lock(device().mutex);
   device().dynamic_shared[kernel] = bytes;
   return cudaSuccess;
@@ -356,7 +329,7 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
   if (const cudaError_t error = sticky(); error != cudaSuccess) return failed(error);
-  return allocate(memory, bytes, cudaMemoryTypeDevice);
+  return allocate(memory, bytes, MemoryKind::device);
 }
 cudaError_t cudaFree(void* memory) {
   if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
@@ -364,44 +337,44 @@ cudaError_t cudaFree(void* memory) {
 }
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
   if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
-  return allocate(memory, bytes, cudaMemoryTypeHost);
+  return allocate(memory, bytes, MemoryKind::pinned);
 }
 cudaError_t cudaFreeHost(void* memory) { return release(memory); }
-cudaError_t cudaMallocManaged(void** memory, std::size_t bytes, unsigned) {
-  return allocate(memory, bytes, cudaMemoryTypeManaged);
+cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned) {
+  if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
+  const bool is_new = tutti::emulation::register_memory(memory, bytes);
+  return is_new ? cudaSuccess : failed(cudaErrorInvalidValue);
+}
+cudaError_t cudaHostUnregister(void* memory) {
+  const bool was = tutti::emulation::unregister_memory(memory);
+  return was ? cudaSuccess : failed(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   if (const cudaError_t error = sticky(); error != cudaSuccess) return failed(error);
   const std::lock_guard lock(device().mutex);
-  *total = memory_total();
-  *free = *total - std::min(*total, device().used);
+  *total = tutti::emulation::memory_total();
+  *free = *total - std::min(*total, tutti::emulation::memory_used());
   // Once this process knows what is free, another one takes it.
   if (!std::exchange(device().shared, true)) {
-    device().used += number_from("TUTTI_EMULATION_TAKEN_LATER", 0);
+    tutti::emulation::note_memory_used(number_from("TUTTI_EMULATION_TAKEN_LATER", 0));
   }
   return cudaSuccess;
 }
 
 namespace {
 
-cudaMemoryType type_of(const void* memory, std::size_t bytes) {
-  Device& d = device();
-  const std::lock_guard lock(d.mutex);
-  auto found = d.memory.upper_bound(static_cast<const char*>(memory));
-  if (found == d.memory.begin()) return cudaMemoryTypeUnregistered;
-  --found;
-  const auto offset = static_cast<std::size_t>(static_cast<const char*>(memory) - found->first);
-  const bool inside = offset < found->second.bytes && bytes <= found->second.bytes - offset;
-  return inside ? found->second.type : cudaMemoryTypeUnregistered;
-}
+using tutti::emulation::kind_of;
 
 bool on_device(const void* memory, std::size_t bytes) {
-  const cudaMemoryType type = type_of(memory, bytes);
-  return type == cudaMemoryTypeDevice || type == cudaMemoryTypeManaged;
+  return kind_of(memory, bytes) == MemoryKind::device;
+}
+// Its own memory, and the host's that it was told of.
+bool seen_by_device(const void* memory, std::size_t bytes) {
+  return kind_of(memory, bytes) != MemoryKind::none;
 }
 
-bool on_host(const void* memory) { return type_of(memory, 1) != cudaMemoryTypeDevice; }
+bool on_host(const void* memory) { return !on_device(memory, 1); }
 
 // Whether the ends lie where the kind of the copy says.
 bool lie_right(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
@@ -430,7 +403,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
-  if (bytes > 0 && !on_device(to, bytes)) return failed(cudaErrorInvalidValue);
+  if (bytes > 0 && !seen_by_device(to, bytes)) return failed(cudaErrorInvalidValue);
   stream->add([to, value, bytes]() -> std::string {
     std::memset(to, value, bytes);
     return {};
@@ -438,8 +411,18 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
   return cudaSuccess;
 }
 
+cudaError_t cudaHostGetDevicePointer(void** seen, void* memory, unsigned) {
+  *seen = memory;
+  return seen_by_device(memory, 1) ? cudaSuccess : failed(cudaErrorInvalidValue);
+}
+
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
-  *attributes = {type_of(memory, 1), 0};
+  const MemoryKind kind = kind_of(memory, 1);
+  const bool is_host = kind == MemoryKind::pinned || kind == MemoryKind::registered;
+  *attributes = {is_host                      ? cudaMemoryTypeHost
+                 : kind == MemoryKind::device ? cudaMemoryTypeDevice
+                                              : cudaMemoryTypeUnregistered,
+                 0};
   return cudaSuccess;
 }
 

@@ -175,6 +175,7 @@ enum cudaError_t : int {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInitializationError = 3,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidDevicePointer = 17,
   cudaErrorInvalidMemcpyDirection = 21,
   cudaErrorInsufficientDriver = 35,
   cudaErrorInvalidDeviceFunction = 98,
@@ -183,8 +184,10 @@ enum cudaError_t : int {
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorInvalidPtx = 218,
   cudaErrorUnsupportedPtxVersion = 222,
+  cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
   cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchFailure = 719,
   cudaErrorNotSupported = 801,
   cudaErrorSystemDriverMismatch = 803,
@@ -207,8 +210,7 @@ enum cudaMemcpyKind {
 enum cudaMemoryType {
   cudaMemoryTypeUnregistered = 0,
   cudaMemoryTypeHost = 1,
-  cudaMemoryTypeDevice = 2,
-  cudaMemoryTypeManaged = 3
+  cudaMemoryTypeDevice = 2
 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
@@ -220,6 +222,7 @@ struct cudaDeviceProp {
   char name[256];
   cudaUUID_t uuid;
   std::size_t totalGlobalMem;
+  std::size_t sharedMemPerBlockOptin;
   int multiProcessorCount;
   int major;
   int minor;
@@ -237,7 +240,7 @@ struct cudaPointerAttributes {
 constexpr unsigned cudaStreamNonBlocking = 1;
 constexpr unsigned cudaEventDisableTiming = 2;
 constexpr unsigned cudaHostAllocDefault = 0;
-constexpr unsigned cudaMemAttachGlobal = 1;
+constexpr unsigned cudaHostRegisterMapped = 2;
 
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
@@ -250,8 +253,9 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void* memory);
-cudaError_t cudaMallocManaged(void** memory, std::size_t bytes,
-                              unsigned flags = cudaMemAttachGlobal);
+cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned flags);
+cudaError_t cudaHostUnregister(void* memory);
+cudaError_t cudaHostGetDevicePointer(void** seen, void* memory, unsigned flags);
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
@@ -281,20 +285,4 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
-namespace tutti::emulation {
-
-// Puts a grid into the stream, if a device would take it; `name` is for the message of a fault.
-struct GridLaunch {
-  const char* name;
-  const void* kernel;  // what cudaFuncSetAttribute knows it by
-  GridShape shape;
-};
-cudaError_t enqueue_grid(cudaStream_t stream, const GridLaunch& launch,
-                         std::function<void()> thread_body);
-// Any work; a text that it returns is a fault of the device.
-void enqueue(cudaStream_t stream, std::function<std::string()> work);
-// What the device's first fault said; empty: none. clear_fault(): it is usable again.
-std::string device_fault();
-void clear_fault();
-
-}  // namespace tutti::emulation
+#include "tests/support/cuda_emulation/device_work.h"

@@ -1,6 +1,7 @@
-#include "tests/support/managed_heap.h"
+#include "tests/support/mapped_heap.h"
 
 #include <cuda_runtime.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
@@ -18,17 +19,31 @@ constexpr unsigned char kGap = 0xff;  // four of them are a NaN
 // The CUDA library allocates too, and must not find itself here again.
 thread_local bool asking = false;
 
-std::byte* managed(std::size_t bytes) {
-  void* memory = nullptr;
+// Pages of this process that the device has been told of. Both know them by one address, or the
+// cases could not hand out what their vectors say.
+std::byte* mapped(std::size_t bytes) {
+  void* const pages =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) return nullptr;
   asking = true;
-  const bool given = cudaMallocManaged(&memory, bytes) == cudaSuccess;
+  void* seen = nullptr;
+  const bool told = cudaHostRegister(pages, bytes, cudaHostRegisterMapped) == cudaSuccess &&
+                    cudaHostGetDevicePointer(&seen, pages, 0) == cudaSuccess && seen == pages;
+  if (!told) static_cast<void>(cudaGetLastError());
   asking = false;
-  return given ? static_cast<std::byte*>(memory) : nullptr;
+  if (told) return static_cast<std::byte*>(pages);
+  ::munmap(pages, bytes);
+  return nullptr;
+}
+
+std::size_t whole_bytes(std::size_t bytes) {
+  constexpr std::size_t kGaps = 2 * MappedHeap::kGapBytes;
+  return (kGaps + bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
 }  // namespace
 
-std::byte* ManagedHeap::take_of_chunk(std::size_t whole) {
+std::byte* MappedHeap::take_of_chunk(std::size_t whole) {
   {
     const std::lock_guard lock(mutex_);
     if (left_ >= whole) {
@@ -37,7 +52,7 @@ std::byte* ManagedHeap::take_of_chunk(std::size_t whole) {
     }
   }
   // Without the lock: the library takes its own.
-  std::byte* const chunk = managed(kChunkBytes);
+  std::byte* const chunk = mapped(kChunkBytes);
   if (chunk == nullptr) return nullptr;
   const std::lock_guard lock(mutex_);
   chunk_ = chunk + whole;
@@ -45,15 +60,14 @@ std::byte* ManagedHeap::take_of_chunk(std::size_t whole) {
   return chunk;
 }
 
-void* ManagedHeap::take(std::size_t bytes) {
+void* MappedHeap::take(std::size_t bytes) {
   if (asking) return nullptr;
-  const std::size_t whole =
-      (kGapBytes + bytes + kGapBytes + kAlignment - 1) / kAlignment * kAlignment;
-  std::byte* const start = bytes >= kLarge ? managed(whole) : take_of_chunk(whole);
+  const std::size_t whole = whole_bytes(bytes);
+  std::byte* const start = bytes >= kLarge ? mapped(whole) : take_of_chunk(whole);
   return start == nullptr ? nullptr : enter(start, bytes, whole);
 }
 
-void* ManagedHeap::enter(std::byte* start, std::size_t bytes, std::size_t whole) {
+void* MappedHeap::enter(std::byte* start, std::size_t bytes, std::size_t whole) {
   std::byte* const piece = start + kGapBytes;
   std::memset(start, kGap, kGapBytes);
   std::memset(piece + bytes, kGap, whole - kGapBytes - bytes);
@@ -62,7 +76,7 @@ void* ManagedHeap::enter(std::byte* start, std::size_t bytes, std::size_t whole)
   return piece;
 }
 
-bool ManagedHeap::give_back(void* memory) {
+bool MappedHeap::give_back(void* memory) {
   std::size_t bytes = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -72,11 +86,14 @@ bool ManagedHeap::give_back(void* memory) {
     bytes = found->second;
     pieces_.erase(found);
   }
-  if (bytes >= kLarge) static_cast<void>(cudaFree(static_cast<std::byte*>(memory) - kGapBytes));
+  if (bytes < kLarge) return true;
+  std::byte* const start = static_cast<std::byte*>(memory) - kGapBytes;
+  static_cast<void>(cudaHostUnregister(start));
+  ::munmap(start, whole_bytes(bytes));
   return true;
 }
 
-void ManagedHeap::check(const Pieces::value_type& piece) {
+void MappedHeap::check(const Pieces::value_type& piece) {
   const auto& [start, bytes] = piece;
   const auto gap = static_cast<std::ptrdiff_t>(kGapBytes);
   const auto end = static_cast<std::ptrdiff_t>(bytes);
@@ -93,7 +110,7 @@ void ManagedHeap::check(const Pieces::value_type& piece) {
   }
 }
 
-std::string ManagedHeap::overrun() {
+std::string MappedHeap::overrun() {
   std::size_t bytes = 0;
   std::ptrdiff_t at = 0;
   {
@@ -112,11 +129,11 @@ std::string ManagedHeap::overrun() {
 namespace {
 
 // Never destroyed: static objects give back what they took of it.
-ManagedHeap& heap() {
+MappedHeap& heap() {
   static auto* const one = [] {
-    void* const memory = std::malloc(sizeof(ManagedHeap));
+    void* const memory = std::malloc(sizeof(MappedHeap));
     if (memory == nullptr) std::abort();
-    return new (memory) ManagedHeap;
+    return new (memory) MappedHeap;
   }();
   return *one;
 }

@@ -1,6 +1,9 @@
 // Memory that the host and the GPU both see, for cases that hand ops what std::vector allocated: a
 // binary that links this has it behind its operator new, from open_heap() on.
 //
+// It is the process's own pages, pinned and told to the GPU. Managed memory would do on many
+// machines; on others a GPU hangs with it, and a sandbox's kernel does not read it in a write().
+//
 // Each piece stands between gaps of NaNs, which must stay so: what lies behind a vector is
 // otherwise the next one, where neither a wrong number nor compute-sanitizer would show an overrun.
 // Large pieces are allocations of their own; small ones are not used again once they were given
@@ -37,7 +40,7 @@ struct PlainAllocator {
   bool operator==(const PlainAllocator&) const { return true; }
 };
 
-class ManagedHeap {
+class MappedHeap {
  public:
   static constexpr std::size_t kGapBytes = 128;
 

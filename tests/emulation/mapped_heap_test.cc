@@ -1,5 +1,5 @@
 // The memory that the GPU's cases stand on.
-#include "tests/support/managed_heap.h"
+#include "tests/support/mapped_heap.h"
 
 #include <cuda_runtime.h>
 
@@ -15,12 +15,12 @@ TEST_CASE("heap: what a case allocates is memory that the GPU sees, of any size"
     const std::vector<float> values(count, 1.0F);
     cudaPointerAttributes attributes = {};
     REQUIRE(cudaPointerGetAttributes(&attributes, values.data()) == cudaSuccess);
-    CHECK(attributes.type == cudaMemoryTypeManaged);
+    CHECK(attributes.type == cudaMemoryTypeHost);
   }
 }
 
 TEST_CASE("heap: a write of the GPU beyond a vector is found, in use and given back") {
-  ManagedHeap other;
+  MappedHeap other;
   const auto write = [&](std::byte* at) {
     REQUIRE(kernels::parity::single().device->zero(at, 4));
     REQUIRE(kernels::parity::single().device->synchronize());
@@ -31,7 +31,7 @@ TEST_CASE("heap: a write of the GPU beyond a vector is found, in use and given b
   CHECK(other.overrun() == "");
   write(piece + 16);
   CHECK(other.overrun() == "a vector of 12 bytes was written 4 bytes behind its end");
-  ManagedHeap third;
+  MappedHeap third;
   auto* const before = static_cast<std::byte*>(third.take(4000));
   write(before - 4);
   CHECK(third.give_back(before));
