@@ -114,6 +114,7 @@ class CudaDevice final : public Device {
   Result<> enqueue(const TreeSum& args) override;
   Result<> enqueue(const PieceSum& args) override;
   Result<> enqueue(const QuantisedProduct& args) override;
+  Result<> enqueue(const QuantisedProductNn& args) override;
   Result<> enqueue(const ChooseTokens& args) override;
 
  private:

@@ -21,6 +21,7 @@ set(TUTTI_CUDA_SOURCES
   products.cc
   rows.cu
   decode/quantised.cu
+  decode/quantised_nn.cu
   runtime.cc
   decode/sampling.cu
   scratch.cc

@@ -68,6 +68,7 @@ struct ToBf16;
 struct TreeSum;
 struct PieceSum;
 struct QuantisedProduct;
+struct QuantisedProductNn;
 
 // Which of its two matrices a product takes turned (product.h).
 enum class ProductForm { nt, nn, tn };
@@ -145,6 +146,7 @@ class Device {
   virtual Result<> enqueue(const TreeSum& args) = 0;
   virtual Result<> enqueue(const PieceSum& args) = 0;
   virtual Result<> enqueue(const QuantisedProduct& args) = 0;
+  virtual Result<> enqueue(const QuantisedProductNn& args) = 0;
   virtual Result<> enqueue(const ChooseTokens& args) = 0;
 
   // Calls `step`, which enqueues ops, at least once; ops that have been enqueued like that before

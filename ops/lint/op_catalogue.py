@@ -96,7 +96,7 @@ FACTS = {
     "to_int8_rows": ("portable", "largest of a row", EXACT, "^to int8 rows"),
     "product_quantised": ("portable, and a GPU's", "chain over k, or exact integers and a chain over cells of 32", "chain bits, K",
                           "^quantised (?!nn )"),
-    "product_quantised_nn": ("portable", "chain over outputs", "chain bits", "^quantised nn "),
+    "product_quantised_nn": ("portable, and a GPU's", "chain over outputs", "chain bits", "^quantised nn "),
     "quantise_weight": ("portable", "largest, or least squares, of a block", "bits", "^quantise weight"),
     "pack_rows": ("portable", NONE, EXACT, "^pack rows"),
     "pack_weight": ("portable", NONE, EXACT, "^pack weight"),

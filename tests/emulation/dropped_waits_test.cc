@@ -22,6 +22,7 @@
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/optimizers/adamw8.h"
 #include "kernels/ops/rms_norm.h"
+#include "kernels/ops/weights/product_quantised_nn.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "kernels/tensor/thread_pool.h"
 #include "tests/emulation/device_runs.h"
@@ -201,6 +202,24 @@ Floats quantised(WeightFormat format, Activations activations) {
   return out;
 }
 
+Floats quantised_gradient() {
+  constexpr Index kRows = 9;
+  constexpr Index kOutputs = 140;
+  constexpr Index kInputs = 96;
+  static ThreadPool pool(1);
+  const OpContext here{&pool, &device(Inputs::fp32)};
+  const Floats values = draw(kOutputs * kInputs, 2);
+  const Floats dy = draw(kRows * kOutputs, 1);
+  const auto weight =
+      quantise_weight(here, WeightFormat::q8_0, ConstMatrix(values.data(), kOutputs, kInputs));
+  REQUIRE(weight);
+  Floats out(static_cast<std::size_t>(kRows * kInputs));
+  static_cast<void>(product_quantised_nn(here, {.left = ConstMatrix(dy.data(), kRows, kOutputs),
+                                                .right = &*weight,
+                                                .output = Matrix(out.data(), kRows, kInputs)}));
+  return out;
+}
+
 Floats sampling() {
   constexpr Index kVocabulary = 2600;
   std::vector<TokenDraw> draws;
@@ -251,6 +270,7 @@ const std::vector<Case>& cases() {
       {"a scale a channel",
        [] { return quantised(WeightFormat::int8_channel, Activations::int8); }},
       {"exact activations", [] { return quantised(WeightFormat::nf4, Activations::exact); }},
+      {"gradient by 8-bit weights", quantised_gradient},
       {"sampling", sampling},
   };
   return kCases;

@@ -6,6 +6,7 @@
 #include "kernels/cpu/quant/groups.h"
 #include "kernels/cpu/quant/image.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
@@ -34,7 +35,6 @@ void read_panel(const OpContext& ctx, const QuantisedWeight& weight, Index first
 }  // namespace
 
 Result<> product_quantised_nn(const OpContext& ctx, const QuantisedProductNn& args) {
-  if (auto here = only_on_cpu(ctx, "product_quantised_nn"); !here) return here;
   const QuantisedWeight* const weight = args.right;
   if (weight == nullptr || args.left.columns != weight->outputs() ||
       args.left.stride < args.left.columns || args.output.rows != args.left.rows ||
@@ -47,6 +47,7 @@ Result<> product_quantised_nn(const OpContext& ctx, const QuantisedProductNn& ar
   const Index inputs = weight->inputs();
   const Index outputs = weight->outputs();
   if (rows == 0 || inputs == 0) return {};
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(
       Op::product_low_precision,
       {.flop = 2 * rows * outputs * inputs,

@@ -6,15 +6,12 @@
 // of cells, or the weight's values, into shared memory. Then a thread for each row and output
 // goes on with its chain. The same for every number of rows, so that a token has the same bits in
 // a prompt as in decoding; a prompt of many rows reads the weight once for sixteen of them.
-#include <algorithm>
 #include <cfloat>
 
+#include "kernels/cuda/decode/image_values.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
-#include "kernels/cuda/tensor_core.h"
-#include "kernels/ops/weights/image_layout.h"
-#include "kernels/ops/weights/quantised_weight.h"
 
 namespace tutti::kernels::cuda {
 
@@ -36,55 +33,15 @@ struct Int8Rows {
 };
 
 struct Call {
-  const std::uint8_t* image;
-  Index group_bytes, cells, inputs, outputs, rows;
+  WeightImage image;
+  Index rows;
   Rows<const float> x;
   Int8Rows codes;
   Rows<float> y;
   bool continued;
   const float* bias;
   Rows<const float> residual;
-  float table[16];  // of nf4
 };
-
-// A half as fp32, exactly.
-__device__ float half_at(const std::uint8_t* from, Index output) {
-  const unsigned half = *reinterpret_cast<const std::uint16_t*>(from + 2 * output);
-  const unsigned sign = (half & 0x8000U) << 16;
-  const unsigned exponent = half >> 10 & 31U;
-  const unsigned mantissa = half & 0x3ffU;
-  float value = static_cast<float>(mantissa) * 0x1p-24F;  // below the normal numbers
-  unsigned bits = exponent == 31U ? 0x7f800000U : (exponent + 112U) << 23;
-  bits |= mantissa << 13;
-  if (exponent != 0U) memcpy(&value, &bits, sizeof(value));
-  memcpy(&bits, &value, sizeof(bits));
-  bits |= sign;
-  memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-// A format's constants, which a kernel cannot ask layout_of for.
-template <WeightFormat kFormat>
-struct Of {
-  static constexpr int kBits = layout_of(kFormat).bits;
-  static constexpr int kCodes = kBits * 64;
-  static constexpr int kZero = zero_of(kFormat);
-  static constexpr Index kHeader = layout_of(kFormat).header;
-  static constexpr Index kSuper = layout_of(kFormat).super;
-  static constexpr Index kBytes = layout_of(kFormat).cell();
-  static constexpr Index kBlock = kSuper + kSuperCells * kBytes;
-};
-
-// Offsets inside a group.
-template <WeightFormat kFormat>
-__device__ Index super_offset(Index cell) {
-  return Of<kFormat>::kHeader + cell / kSuperCells * Of<kFormat>::kBlock;
-}
-template <WeightFormat kFormat>
-__device__ Index cell_offset(Index cell) {
-  return super_offset<kFormat>(cell) + Of<kFormat>::kSuper +
-         cell % kSuperCells * Of<kFormat>::kBytes;
-}
 
 // Infinite where the number is not finite, so that a maximum keeps it.
 __device__ float size_of(float x) {
@@ -150,14 +107,14 @@ __device__ void read_quads(const std::uint8_t* cell, Index output, unsigned (&qu
 template <WeightFormat kFormat, int kRows>
 __device__ void sum_cell(const Call& a, const std::uint8_t* group, Index cell, Index first_row,
                          int (&sums)[kRows]) {
-  constexpr int kBits = Of<kFormat>::kBits;
+  constexpr int kBits = FormatOf<kFormat>::kBits;
   const Index output = threadIdx.x % kGroup;
   const std::uint8_t* const from = group + cell_offset<kFormat>(cell);
   unsigned quads[kQuads];
   read_quads<kBits>(from, output, quads);
   for (int r = 0; r < kRows; ++r) {
     if (first_row + r >= a.rows) break;
-    const Index at = (first_row + r) * a.cells + cell;
+    const Index at = (first_row + r) * a.image.cells + cell;
     const auto* const x = reinterpret_cast<const int*>(a.codes.codes + at * kCell);
     int first = 0;
     int second = 0;
@@ -166,7 +123,8 @@ __device__ void sum_cell(const Call& a, const std::uint8_t* group, Index cell, I
       second = __dp4a(static_cast<int>(quads[j + 4]), x[j + 4], second);
     }
     if constexpr (kFormat == WeightFormat::q6_k) {
-      const auto* const scales = reinterpret_cast<const std::int8_t*>(from + Of<kFormat>::kCodes);
+      const auto* const scales =
+          reinterpret_cast<const std::int8_t*>(from + FormatOf<kFormat>::kCodes);
       const std::int32_t* const halves = a.codes.halves + at * 2;
       first = (first - 32 * halves[0]) * scales[output];
       second = (second - 32 * halves[1]) * scales[16 + output];
@@ -179,11 +137,11 @@ __device__ void sum_cell(const Call& a, const std::uint8_t* group, Index cell, I
 template <WeightFormat kFormat>
 __device__ float add_cell(const Call& a, const std::uint8_t* group, Index cell, Index row,
                           int codes, float sum) {
-  constexpr int kCodes = Of<kFormat>::kCodes;
+  constexpr int kCodes = FormatOf<kFormat>::kCodes;
   const Index output = threadIdx.x % kGroup;
   const std::uint8_t* const scales = group + cell_offset<kFormat>(cell) + kCodes;
   const std::uint8_t* const super = group + super_offset<kFormat>(cell);
-  const Index at = row * a.cells + cell;
+  const Index at = row * a.image.cells + cell;
   const float x = a.codes.scales[at];
   const int total = a.codes.halves[2 * at] + a.codes.halves[2 * at + 1];
   if constexpr (kFormat == WeightFormat::int4_group) {
@@ -197,17 +155,17 @@ __device__ float add_cell(const Call& a, const std::uint8_t* group, Index cell, 
   } else if constexpr (kFormat == WeightFormat::q6_k) {
     return fmaf(static_cast<float>(codes), half_at(super, output) * x, sum);
   } else {
-    constexpr int kZero = Of<kFormat>::kBits == 8 ? 0 : Of<kFormat>::kZero;
+    constexpr int kZero = FormatOf<kFormat>::kBits == 8 ? 0 : FormatOf<kFormat>::kZero;
     return fmaf(static_cast<float>(codes - kZero * total), half_at(scales, output) * x, sum);
   }
 }
 
 __device__ float start_of(const Call& a, Index row, Index column) {
-  return a.continued && row < a.rows && column < a.outputs ? a.y.at(row)[column] : 0.0F;
+  return a.continued && row < a.rows && column < a.image.outputs ? a.y.at(row)[column] : 0.0F;
 }
 
 __device__ void store(const Call& a, Index row, Index column, float sum) {
-  if (row >= a.rows || column >= a.outputs) return;
+  if (row >= a.rows || column >= a.image.outputs) return;
   if (a.bias != nullptr) sum += a.bias[column];
   if (a.residual.data != nullptr) sum += a.residual.at(row)[column];
   a.y.at(row)[column] = sum;
@@ -218,15 +176,15 @@ template <WeightFormat kFormat, int kRows>
 __global__ void __launch_bounds__(kThreads) integer_product_kernel(Call a) {
   constexpr Index kCells = kTeams * (kRows == 1 ? 4 : (kRows == 4 ? 2 : 1));
   TUTTI_SHARED(int, cell_sums, kCells* kRows* kGroup);
-  const std::uint8_t* const group = a.image + blockIdx.x * a.group_bytes;
+  const std::uint8_t* const group = a.image.data + blockIdx.x * a.image.group_bytes;
   const Index output = threadIdx.x % kGroup;
   const Index team = threadIdx.x / kGroup;
   const Index first_row = static_cast<Index>(blockIdx.y) * kRows;
   const Index column = static_cast<Index>(blockIdx.x) * kGroup + output;
   const bool chains = team < kRows && first_row + team < a.rows;
   float sum = start_of(a, first_row + team, column);
-  for (Index first = 0; first < a.cells; first += kCells) {
-    const Index count = first + kCells < a.cells ? kCells : a.cells - first;
+  for (Index first = 0; first < a.image.cells; first += kCells) {
+    const Index count = first + kCells < a.image.cells ? kCells : a.image.cells - first;
     for (Index i = team; i < count; i += kTeams) {
       int sums[kRows] = {};
       sum_cell<kFormat, kRows>(a, group, first + i, first_row, sums);
@@ -246,12 +204,12 @@ __global__ void __launch_bounds__(kThreads) integer_product_kernel(Call a) {
 template <int kRows>
 __global__ void __launch_bounds__(kThreads) channel_product_kernel(Call a) {
   TUTTI_SHARED(int, team_sums, kTeams* kRows* kGroup);
-  const std::uint8_t* const group = a.image + blockIdx.x * a.group_bytes;
+  const std::uint8_t* const group = a.image.data + blockIdx.x * a.image.group_bytes;
   const Index output = threadIdx.x % kGroup;
   const Index team = threadIdx.x / kGroup;
   const Index first_row = static_cast<Index>(blockIdx.y) * kRows;
   int sums[kRows] = {};
-  for (Index cell = team; cell < a.cells; cell += kTeams) {
+  for (Index cell = team; cell < a.image.cells; cell += kTeams) {
     sum_cell<WeightFormat::int8_channel, kRows>(a, group, cell, first_row, sums);
   }
   for (int r = 0; r < kRows; ++r) team_sums[(team * kRows + r) * kGroup + output] = sums[r];
@@ -262,62 +220,8 @@ __global__ void __launch_bounds__(kThreads) channel_product_kernel(Call a) {
   for (Index t = 0; t < kTeams; ++t) codes += team_sums[(t * kRows + team) * kGroup + output];
   const float scale = reinterpret_cast<const float*>(group)[output];
   const Index column = static_cast<Index>(blockIdx.x) * kGroup + output;
-  const float x = a.cells > 0 ? a.codes.scales[row * a.cells] : 0.0F;
+  const float x = a.image.cells > 0 ? a.codes.scales[row * a.image.cells] : 0.0F;
   store(a, row, column, fmaf(static_cast<float>(codes), scale * x, start_of(a, row, column)));
-}
-
-template <WeightFormat kFormat>
-__device__ unsigned code_at(const std::uint8_t* cell, Index output, Index k) {
-  constexpr int kBits = Of<kFormat>::kBits;
-  const Index quad = k / 4;
-  const Index at = 4 * output + k % 4;
-  if constexpr (kBits == 8) {
-    return cell[quad * 64 + at];
-  } else {
-    const unsigned low = cell[quad % 4 * 64 + at] >> (quad / 4 * 4) & 15U;
-    if constexpr (kBits == 4) {
-      return low;
-    } else {
-      const unsigned high = kBits == 5 ? cell[256 + at] >> quad & 1U
-                                       : cell[256 + quad / 4 * 64 + at] >> (quad % 4 * 2) & 3U;
-      return low | high << 4;
-    }
-  }
-}
-
-__device__ float bf16_at(const Call& a, Index group, Index k, Index output) {
-  const std::uint8_t* const from = a.image +
-                                   group / kGroupsTogether * kGroupsTogether * a.group_bytes +
-                                   group % kGroupsTogether * kGroup * 2;
-  return from_bf16(
-      reinterpret_cast<const std::uint16_t*>(from)[k * kGroupsTogether * kGroup + output]);
-}
-
-// A weight in fp32, with the roundings that weight_format.h states.
-template <WeightFormat kFormat>
-__device__ float value_at(const Call& a, Index group, Index cell, Index output, Index k) {
-  const std::uint8_t* const base = a.image + group * a.group_bytes;
-  const std::uint8_t* const from = base + cell_offset<kFormat>(cell);
-  const std::uint8_t* const scales = from + Of<kFormat>::kCodes;
-  const std::uint8_t* const super = base + super_offset<kFormat>(cell);
-  const unsigned code = code_at<kFormat>(from, output, k);
-  const auto number = static_cast<float>(static_cast<int>(code) - Of<kFormat>::kZero);
-  if constexpr (kFormat == WeightFormat::nf4) {
-    return reinterpret_cast<const float*>(scales)[output] * a.table[code];
-  } else if constexpr (kFormat == WeightFormat::int8_channel) {
-    return reinterpret_cast<const float*>(base)[output] * number;
-  } else if constexpr (kFormat == WeightFormat::int4_group) {
-    return half_at(scales, output) * number + half_at(scales + 32, output);
-  } else if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
-    const float scale = half_at(super, output) * static_cast<float>(scales[output]);
-    const float least = half_at(super + 32, output) * static_cast<float>(scales[16 + output]);
-    return scale * number - least;
-  } else if constexpr (kFormat == WeightFormat::q6_k) {
-    const auto own = static_cast<std::int8_t>(scales[k / 16 * 16 + output]);
-    return half_at(super, output) * static_cast<float>(own) * number;
-  } else {
-    return half_at(scales, output) * number;
-  }
 }
 
 // Block (group, rows): the chains of product_nt by the weight's values.
@@ -329,14 +233,14 @@ __global__ void __launch_bounds__(kThreads) exact_product_kernel(Call a) {
   const Index row = static_cast<Index>(blockIdx.y) * kRowsTogether + threadIdx.x / kGroup;
   const Index column = static_cast<Index>(blockIdx.x) * kGroup + output;
   float sum = start_of(a, row, column);
-  for (Index first = 0; first < a.inputs; first += kDepth) {
-    const Index depth = first + kDepth < a.inputs ? kDepth : a.inputs - first;
+  for (Index first = 0; first < a.image.inputs; first += kDepth) {
+    const Index depth = first + kDepth < a.image.inputs ? kDepth : a.image.inputs - first;
     for (Index i = threadIdx.x; i < depth * kGroup; i += kThreads) {
       const Index k = first + i / kGroup;
       if constexpr (kFormat == WeightFormat::bf16) {
-        values[i] = bf16_at(a, blockIdx.x, k, i % kGroup);
+        values[i] = bf16_at(a.image, blockIdx.x, k, i % kGroup);
       } else {
-        values[i] = value_at<kFormat>(a, blockIdx.x, k / kCell, i % kGroup, k % kCell);
+        values[i] = value_at<kFormat>(a.image, blockIdx.x, k / kCell, i % kGroup, k % kCell);
       }
     }
     __syncthreads();
@@ -350,7 +254,8 @@ __global__ void __launch_bounds__(kThreads) exact_product_kernel(Call a) {
 }
 
 LaunchShape shape_of(const Call& call, Index rows_together) {
-  return {dim3(blocks_for(call.outputs, kGroup), blocks_for(call.rows, rows_together)), kThreads};
+  return {dim3(blocks_for(call.image.outputs, kGroup), blocks_for(call.rows, rows_together)),
+          kThreads};
 }
 
 template <WeightFormat kFormat>
@@ -412,26 +317,20 @@ void launch_product(cudaStream_t stream, WeightFormat format, const Call& call,
 Result<> CudaDevice::enqueue(const QuantisedProduct& args) {
   begin_op();
   const QuantisedWeight& weight = *args.right;
-  const Index cells = (weight.inputs() + kCell - 1) / kCell;
   const Index rows = args.left.rows;
   if (rows > kRowBlocksMax) {
     return Error{ErrorCode::invalid_argument, "product_quantised: up to 65,535 rows on a GPU"};
   }
-  Call call{reinterpret_cast<const std::uint8_t*>(weight.image()),
-            layout_of(weight.format()).group_bytes(cells),
-            cells,
-            weight.inputs(),
-            weight.outputs(),
-            rows,
-            Rows(args.left),
-            {},
-            Rows(args.output),
-            args.start == ChainStart::output,
-            args.bias,
-            Rows(args.residual),
-            {}};
+  Call call{.image = WeightImage(weight),
+            .rows = rows,
+            .x = Rows(args.left),
+            .codes = {},
+            .y = Rows(args.output),
+            .continued = args.start == ChainStart::output,
+            .bias = args.bias,
+            .residual = Rows(args.residual)};
+  const Index cells = call.image.cells;
   static_cast<void>(enqueues("quantised rows", rows));
-  std::copy(kNormalFloats.begin(), kNormalFloats.end(), call.table);
   if (args.activations == Activations::int8) {
     const auto count = static_cast<std::size_t>(rows * cells);
     auto codes = scratch_.take(count * kCell);

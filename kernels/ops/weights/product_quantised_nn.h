@@ -6,13 +6,14 @@
 //   output  [M, K]   f32 = start + the chain over ascending outputs, then + residual
 //
 // The weight is read as f32, some outputs at a time, so the bits are those of product_nn by the
-// values of dequantise_row, on all paths and for any number of threads. That is the gradient of
-// Activations::exact; that of int8 takes the rounding of x as if it were none, as is usual.
+// values of dequantise_row, on all paths, for any number of threads, and on a GPU. That is the
+// gradient of Activations::exact; that of int8 takes the rounding of x as if it were none, as is
+// usual.
 //
 // There is no tn: a weight in few bits is not moved by a gradient, and what a gradient of it would
 // be summed into is no image. An adapter's gradients are products of f32.
 //
-// Row rule as in product.h. Errors: invalid_argument; unsupported on a device.
+// Row rule as in product.h. Errors: invalid_argument; those of the device.
 #pragma once
 
 #include "kernels/ops/weights/quantised_weight.h"
