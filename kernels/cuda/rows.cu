@@ -1,17 +1,14 @@
-// Ops on whole rows: norms, gates, embeddings, sums over rows.
+// Ops on whole rows: gates and sums over rows.
 //
-// A row's sum is one block's: each thread a chain over its columns, then warps, then the block
-// (reduce.h), the same for any number of rows. A sum over rows is cut into pieces of kRowsInPiece,
-// a chain each, that are added in order; the first goes on from what the output holds.
+// A sum over rows is cut into pieces of kRowsInPiece, a chain each, that are added in order; the
+// first goes on from what the output holds.
 #include <algorithm>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/elementary.h"
-#include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/product.h"
-#include "kernels/ops/rms_norm.h"
 #include "kernels/ops/silu_gate.h"
 
 namespace tutti::kernels::cuda {
@@ -21,72 +18,7 @@ namespace {
 constexpr unsigned kThreads = 128;
 constexpr Index kRowsInPiece = 256;
 
-__global__ void rms_norm_forward_kernel(Rows<const float> x, const float* weight, Rows<float> y,
-                                        float* inverses, float epsilon, Index width) {
-  TUTTI_SHARED(float, room, kThreads / kWarp);
-  const Index row = blockIdx.x;
-  const float* const from = x.at(row);
-  float sum = 0.0F;
-  for (Index c = threadIdx.x; c < width; c += kThreads) sum = fmaf(from[c], from[c], sum);
-  const float mean = block_sum(sum, room) / static_cast<float>(width);
-  const float inverse = 1.0F / sqrtf(mean + epsilon);
-  if (inverses != nullptr && threadIdx.x == 0) inverses[row] = inverse;
-  float* const to = y.at(row);
-  for (Index c = threadIdx.x; c < width; c += kThreads) to[c] = from[c] * inverse * weight[c];
-}
-
-struct NormBackward {
-  explicit NormBackward(const RmsNormBackward& args)
-      : dy(args.dy),
-        x(args.x),
-        dx(args.dx),
-        residual(args.residual),
-        weight(args.weight),
-        inverse(args.inverse),
-        rows(args.x.rows),
-        width(args.x.columns) {}
-
-  Rows<const float> dy, x;
-  Rows<float> dx;
-  Rows<const float> residual;
-  const float* weight;
-  const float* inverse;
-  Index rows, width;
-};
-
-__global__ void rms_norm_backward_kernel(NormBackward a) {
-  TUTTI_SHARED(float, room, kThreads / kWarp);
-  const Index row = blockIdx.x;
-  const float* const x = a.x.at(row);
-  const float* const dy = a.dy.at(row);
-  float sum = 0.0F;
-  for (Index c = threadIdx.x; c < a.width; c += kThreads) {
-    sum = fmaf(dy[c] * a.weight[c], x[c], sum);
-  }
-  const float inverse = a.inverse[row];
-  const float slope =
-      inverse * inverse * inverse / static_cast<float>(a.width) * block_sum(sum, room);
-  float* const dx = a.dx.at(row);
-  for (Index c = threadIdx.x; c < a.width; c += kThreads) {
-    float value = fmaf(-x[c], slope, inverse * (dy[c] * a.weight[c]));
-    if (a.residual.data != nullptr) value += a.residual.at(row)[c];
-    dx[c] = value;
-  }
-}
-
 // A piece's chain for each column: piece blockIdx.y, columns along blockIdx.x.
-__global__ void norm_weight_pieces_kernel(NormBackward a, const float* start, float* pieces) {
-  const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (c >= a.width) return;
-  const Index begin = blockIdx.y * kRowsInPiece;
-  const Index end = begin + kRowsInPiece < a.rows ? begin + kRowsInPiece : a.rows;
-  float sum = begin == 0 ? start[c] : 0.0F;
-  for (Index row = begin; row < end; ++row) {
-    sum = fmaf(a.dy.at(row)[c], a.x.at(row)[c] * a.inverse[row], sum);
-  }
-  pieces[blockIdx.y * a.width + c] = sum;
-}
-
 __global__ void column_pieces_kernel(Rows<const float> x, Index rows, Index width,
                                      const float* start, float* pieces) {
   const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
@@ -215,35 +147,6 @@ BasicMatrix<T> band(const BasicMatrix<T>& matrix, Index first, Index rows) {
 }
 
 }  // namespace
-
-Result<> CudaDevice::enqueue(const RmsNormForward& args) {
-  begin_op();
-  if (args.x.rows == 0 || args.x.columns == 0) return {};
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
-               rms_norm_forward_kernel, Rows(args.x), args.weight, Rows(args.y), args.inverse,
-               args.epsilon, args.x.columns);
-  return end_op();
-}
-
-Result<> CudaDevice::enqueue(const RmsNormBackward& args) {
-  begin_op();
-  if (args.x.rows == 0 || args.x.columns == 0) return {};
-  const NormBackward all(args);
-  // The weight first: dx may take the place of dy.
-  if (args.dweight != nullptr) {
-    const unsigned pieces = blocks_for(all.rows, kRowsInPiece);
-    auto room = scratch_floats(pieces * all.width);
-    if (!room) return std::move(room).error();
-    const unsigned columns = blocks_for(all.width, kThreads);
-    TUTTI_LAUNCH(stream(), (LaunchShape{dim3(columns, pieces), kThreads}),
-                 norm_weight_pieces_kernel, all, args.dweight, *room);
-    TUTTI_LAUNCH(stream(), (LaunchShape{columns, kThreads}), add_pieces_kernel, *room,
-                 static_cast<Index>(pieces), all.width, args.dweight);
-  }
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(all.rows), kThreads}),
-               rms_norm_backward_kernel, all);
-  return end_op();
-}
 
 Result<> CudaDevice::enqueue(const ColumnSums& args) {
   begin_op();

@@ -10,7 +10,7 @@ set(TUTTI_CUDA_SOURCES
   device.cc
   elementwise/activation.cu
   elementwise/dropout.cu
-  elementwise/layer_norm.cu
+  elementwise/norms.cu
   elementwise/softmax.cu
   loss.cu
   open_device.cc

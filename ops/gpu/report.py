@@ -12,7 +12,7 @@ HOT = {
     "activation_backward", "activation_forward", "adamw", "adamw8", "add_into", "add_norm_pieces", "add_pieces", "add_to_rows", "attend", "attention_mma", "channel_product", "choose",
     "column_pieces", "cross_entropy", "deltas", "embedding_bf16", "embedding_forward", "exact_product",
     "integer_product", "key_gradients", "key_gradients_mma", "kv_write", "layer_norm_backward", "layer_norm_forward",
-    "layer_norm_pieces", "lion", "merge_parts", "norm_weight_pieces", "piece_sum", "quantised_nn",
+    "lion", "merge_parts", "norm_pieces", "piece_sum", "quantised_nn",
     "query_gradients", "query_gradients_mma", "rms_norm_backward", "rms_norm_forward", "rotary_apply", "round_activations", "round_heads",
     "round_rows", "schedule_free", "sgd", "silu_gate_backward", "silu_gate_forward",
 }
