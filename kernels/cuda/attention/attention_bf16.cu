@@ -195,12 +195,12 @@ Result<Bf16*> round_heads(const Bf16Attention& where, const ConstMatrix& from,
   return rounded;
 }
 
-Result<> attention_forward_bf16(const Bf16Attention& where, const AttentionForward& args) {
+Result<RoundedInputs> round_inputs(const Bf16Attention& where, const AttentionForward& args) {
   const AttentionShape& shape = args.shape;
   const PaddedHeads heads{shape.heads, shape.head_width};
   const PaddedHeads kv_heads{shape.kv_heads, shape.head_width};
   const std::vector<SampleTile> tiles = tiles_of(args.sample_offsets);
-  if (tiles.empty()) return {};
+  if (tiles.empty()) return RoundedInputs();
   auto tasks = where.stage(tiles.data(), tiles.size() * sizeof(SampleTile));
   if (!tasks) return std::move(tasks).error();
   auto q = round_heads(where, args.q, heads);
@@ -209,20 +209,29 @@ Result<> attention_forward_bf16(const Bf16Attention& where, const AttentionForwa
   if (!k) return std::move(k).error();
   auto v = round_heads(where, args.v, kv_heads);
   if (!v) return std::move(v).error();
-  const Attend a{*q,
-                 *k,
-                 *v,
-                 Rows(args.out),
-                 static_cast<const SampleTile*>(*tasks),
-                 args.lse,
-                 shape.heads,
-                 shape.kv_heads,
-                 shape.head_width,
-                 shape.scale * kLog2e};
-  if (heads.padded() == 64) {
-    launch_attention<64>(where.stream, a, static_cast<unsigned>(tiles.size()));
+  return RoundedInputs{*q, *k, *v, static_cast<const SampleTile*>(*tasks),
+                       static_cast<unsigned>(tiles.size())};
+}
+
+Result<> attention_forward_bf16(const Bf16Attention& where, const AttentionForward& args) {
+  const auto in = round_inputs(where, args);
+  if (!in) return in.error();
+  if (in->tiles == 0) return {};
+  const AttentionShape& shape = args.shape;
+  const Attend a{.q = in->q,
+                 .k = in->k,
+                 .v = in->v,
+                 .out = Rows(args.out),
+                 .tasks = in->tasks,
+                 .lse = args.lse,
+                 .heads = shape.heads,
+                 .kv_heads = shape.kv_heads,
+                 .width = shape.head_width,
+                 .scale_log2 = shape.scale * kLog2e};
+  if (PaddedHeads{shape.heads, shape.head_width}.padded() == 64) {
+    launch_attention<64>(where.stream, a, in->tiles);
   } else {
-    launch_attention<128>(where.stream, a, static_cast<unsigned>(tiles.size()));
+    launch_attention<128>(where.stream, a, in->tiles);
   }
   return {};
 }

@@ -34,6 +34,15 @@ struct PaddedHeads {
 Result<Bf16*> round_heads(const Bf16Attention& where, const ConstMatrix& from,
                           const PaddedHeads& heads);
 
+struct SampleTile;
+// What both directions read, in scratch.
+struct RoundedInputs {
+  const Bf16 *q = nullptr, *k = nullptr, *v = nullptr;
+  const SampleTile* tasks = nullptr;
+  unsigned tiles = 0;  // of tasks; 0: no samples, and nothing else is there
+};
+Result<RoundedInputs> round_inputs(const Bf16Attention& where, const AttentionForward& args);
+
 Result<> attention_forward_bf16(const Bf16Attention& where, const AttentionForward& args);
 // `delta` [tokens][heads], on the device: the sums over rounded dout times out.
 Result<> attention_backward_bf16(const Bf16Attention& where, const AttentionBackward& args,

@@ -9,8 +9,6 @@
 // dk and dv the scores are turned, keys by queries: so P^T and dS^T are left operands as they
 // stand. Which rows share a tile follows from positions: a sample's gradients do not depend on what
 // else is in the batch. Pairs that do not see each other add zeros.
-#include <vector>
-
 #include "kernels/cuda/attention/attention_bf16.h"
 #include "kernels/cuda/attention/attention_tiles.h"
 #include "kernels/cuda/row_view.h"
@@ -232,38 +230,24 @@ void launch_both(cudaStream_t stream, const Gradients& a, unsigned tiles) {
 Result<> attention_backward_bf16(const Bf16Attention& where, const AttentionBackward& args,
                                  const float* delta) {
   const AttentionShape& shape = args.shape;
+  const auto in = round_inputs(where, {.shape = shape,
+                                       .q = args.q,
+                                       .k = args.k,
+                                       .v = args.v,
+                                       .sample_offsets = args.sample_offsets,
+                                       .out = {}});
+  if (!in) return in.error();
+  if (in->tiles == 0) return {};
   const PaddedHeads heads{shape.heads, shape.head_width};
-  const PaddedHeads kv_heads{shape.kv_heads, shape.head_width};
-  const std::vector<SampleTile> tiles = tiles_of(args.sample_offsets);
-  if (tiles.empty()) return {};
-  auto tasks = where.stage(tiles.data(), tiles.size() * sizeof(SampleTile));
-  if (!tasks) return std::move(tasks).error();
-  auto q = round_heads(where, args.q, heads);
-  if (!q) return std::move(q).error();
-  auto k = round_heads(where, args.k, kv_heads);
-  if (!k) return std::move(k).error();
-  auto v = round_heads(where, args.v, kv_heads);
-  if (!v) return std::move(v).error();
   auto dout = round_heads(where, args.dout, heads);
   if (!dout) return std::move(dout).error();
-  const Gradients a{*q,
-                    *k,
-                    *v,
-                    *dout,
-                    Rows(args.dq),
-                    Rows(args.dk),
-                    Rows(args.dv),
-                    static_cast<const SampleTile*>(*tasks),
-                    args.lse,
-                    delta,
-                    shape.heads,
-                    shape.kv_heads,
-                    shape.head_width,
-                    shape.scale};
+  const Gradients a{
+      in->q,     in->k,    in->v, *dout,       Rows(args.dq),  Rows(args.dk),    Rows(args.dv),
+      in->tasks, args.lse, delta, shape.heads, shape.kv_heads, shape.head_width, shape.scale};
   if (heads.padded() == 64) {
-    launch_both<64>(where.stream, a, static_cast<unsigned>(tiles.size()));
+    launch_both<64>(where.stream, a, in->tiles);
   } else {
-    launch_both<128>(where.stream, a, static_cast<unsigned>(tiles.size()));
+    launch_both<128>(where.stream, a, in->tiles);
   }
   return {};
 }
