@@ -53,6 +53,8 @@ struct Optimizer {
   // and the weights beside the states (decision 0026). Null: the weights.
   Result<> (*model)(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                     const ModelOfStates& args) = nullptr;
+  // Bytes that its ops take for themselves on a device, at most. Null: too few to speak of.
+  std::uint64_t (*room)(const models::ParameterLayout& layout) = nullptr;
   // cpu: some of its arithmetic has no GPU version.
   enum class Runs : std::uint8_t { anywhere, cpu } runs = Runs::anywhere;
 };

@@ -13,6 +13,15 @@ namespace tutti::optimizers {
 
 inline constexpr std::size_t kStatesMax = 2;
 
+// A parameter as a matrix; a vector is one of one row.
+inline kernels::Index columns_of(const models::Parameter& parameter) {
+  return static_cast<kernels::Index>(parameter.shape.empty() ? 1 : parameter.shape.back());
+}
+inline kernels::Index rows_of(const models::Parameter& parameter) {
+  const kernels::Index columns = columns_of(parameter);
+  return columns == 0 ? 0 : static_cast<kernels::Index>(parameter.elements) / columns;
+}
+
 struct ParameterStep {
   const models::Parameter& parameter;
   std::span<float> weight;
@@ -21,13 +30,8 @@ struct ParameterStep {
   std::span<kernels::Hash128> hashes;
   double decay = 0;  // 0 for parameters that do not decay
 
-  // A vector is a matrix of one row.
-  kernels::Index columns() const {
-    return static_cast<kernels::Index>(parameter.shape.empty() ? 1 : parameter.shape.back());
-  }
-  kernels::Index rows() const {
-    return columns() == 0 ? 0 : static_cast<kernels::Index>(weight.size()) / columns();
-  }
+  kernels::Index columns() const { return columns_of(parameter); }
+  kernels::Index rows() const { return rows_of(parameter); }
   kernels::Matrix weights() const { return {weight.data(), rows(), columns()}; }
   kernels::ConstMatrix gradients() const { return {gradient.data(), rows(), columns()}; }
 };

@@ -35,9 +35,9 @@ Result<> update_adafactor(const kernels::OpContext& ctx, const spec::OptimizerSp
                                                         ": adafactor takes vectors, and matrices "
                                                         "of at least two rows and columns"});
     }
-    const double size = kernels::root_mean_square(ctx, own.weights());
     kernels::AdafactorUpdate args;
-    args.settings.rate = step.rate * std::max(kAdafactorSizeMin, size);
+    args.settings.rate = step.rate;
+    args.settings.size_min = kAdafactorSizeMin;
     args.settings.beta2 = beta2;
     args.settings.decay = own.decay;
     args.settings.factor = step.factor;
@@ -88,13 +88,24 @@ Result<> update_muon(const kernels::OpContext& ctx, const spec::OptimizerSpec& s
   });
 }
 
+// Of the largest parameter (kernels/ops/optimizers/adafactor.h).
+std::uint64_t room_of_adafactor(const models::ParameterLayout& layout) {
+  std::uint64_t most = 0;
+  for (const models::Parameter& parameter : layout.parameters()) {
+    const auto vectors =
+        static_cast<std::uint64_t>(3 * (rows_of(parameter) + columns_of(parameter)));
+    if (parameter.trainable) most = std::max(most, parameter.elements / 32 + vectors);
+  }
+  return most * sizeof(float);
+}
+
 }  // namespace
 
 const Optimizer kAdafactor = {.name = "adafactor",
                               .states = kSecond,
                               .check = check_adafactor,
                               .update = update_adafactor,
-                              .runs = Optimizer::Runs::cpu};
+                              .room = room_of_adafactor};
 const Optimizer kMuon = {.name = "muon",
                          .states = kMoments,
                          .check = check_muon,

@@ -95,7 +95,8 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
       {"gradients", buffers * layout.gradient_elements() * kFloat},
       {"exchange", room * kFloat},
       {"activations", models::TrainingPass::workspace_bytes(description, limits)},
-      {"scratch", scratch_bytes(spec, description, limits.rows_max)},
+      {"scratch", scratch_bytes(spec, description, limits.rows_max) +
+                      (optimizer.room == nullptr ? 0 : optimizer.room(layout))},
       {"ops", kOpsRoom},
   };
   return estimate;

@@ -76,6 +76,7 @@ class CudaDevice final : public Device {
 
   Result<> enqueue(const ActivationBackward& args) override;
   Result<> enqueue(const ActivationForward& args) override;
+  Result<> enqueue(const AdafactorUpdate& args) override;
   Result<> enqueue(const AdamW8Update& args) override;
   Result<> enqueue(const AdamWUpdate& args) override;
   Result<> enqueue(const AddInto& args) override;

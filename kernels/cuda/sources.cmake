@@ -14,6 +14,7 @@ set(TUTTI_CUDA_SOURCES
   elementwise/softmax.cu
   loss.cu
   open_device.cc
+  optimizers/adafactor.cu
   optimizers/adamw.cu
   optimizers/adamw8.cu
   optimizers/elementwise.cu

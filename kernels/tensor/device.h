@@ -29,6 +29,7 @@ namespace tutti::kernels {
 class Communicator;
 struct ActivationBackward;
 struct ActivationForward;
+struct AdafactorUpdate;
 struct AdamW8Update;
 struct AdamWUpdate;
 struct AddInto;
@@ -108,6 +109,7 @@ class Device {
 
   virtual Result<> enqueue(const ActivationBackward& args) = 0;
   virtual Result<> enqueue(const ActivationForward& args) = 0;
+  virtual Result<> enqueue(const AdafactorUpdate& args) = 0;
   virtual Result<> enqueue(const AdamW8Update& args) = 0;
   virtual Result<> enqueue(const AdamWUpdate& args) = 0;
   virtual Result<> enqueue(const AddInto& args) = 0;

@@ -20,6 +20,7 @@
 #include "kernels/ops/elementwise/layer_norm.h"
 #include "kernels/ops/gradient_norm.h"
 #include "kernels/ops/key_value_pages.h"
+#include "kernels/ops/optimizers/adafactor.h"
 #include "kernels/ops/optimizers/adamw8.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/weights/product_quantised_nn.h"
@@ -134,6 +135,23 @@ Floats update() {
       weight.push_back(static_cast<float>(half >> shift & 0xffff));
     }
   }
+  return weight;
+}
+
+// Sums of sums by one block, twice through the same shared memory.
+Floats update_by_rows_and_columns() {
+  constexpr Index kRows = 90;
+  constexpr Index kColumns = 200;
+  Floats weight = draw(kRows * kColumns, 1);
+  const Floats gradient = draw(kRows * kColumns, 2);
+  Floats row(kRows);
+  Floats column(kColumns);
+  static_cast<void>(device(Inputs::fp32)
+                        .enqueue(AdafactorUpdate{.settings = {.rate = 0.1, .size_min = 1e-3},
+                                                 .weight = Matrix(weight.data(), kRows, kColumns),
+                                                 .gradient = {gradient.data(), kRows, kColumns},
+                                                 .row = row,
+                                                 .column = column}));
   return weight;
 }
 
@@ -261,6 +279,7 @@ const std::vector<Case>& cases() {
       {"update of 8 bits", update_of_8_bits},
       {"loss", loss},
       {"update", update},
+      {"update by rows and columns", update_by_rows_and_columns},
       {"attention", [] { return attention_forward(Inputs::fp32, 8); }},
       {"attention on tensor cores", [] { return attention_forward(Inputs::bf16, 64); }},
       {"gradients", [] { return attention_backward(Inputs::fp32, 8); }},

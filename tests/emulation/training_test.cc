@@ -168,16 +168,17 @@ TEST_CASE("emulation: a GPT-2-shaped model has the same hashes for 1, 2 and 4 ra
   }
 }
 
-TEST_CASE("emulation: each optimizer that a GPU has gives the same hashes for 1 and 2 ranks") {
+TEST_CASE("emulation: each optimizer that a GPU has gives the same hashes for 1, 2 and 4 ranks") {
   for (const optimizers::Optimizer& optimizer : optimizers::optimizers()) {
     if (optimizer.runs == optimizers::Optimizer::Runs::cpu) continue;
     INFO(optimizer.name);
-    TinyJob tiny({.batch = 4, .shards = 2, .steps = 3});
+    TinyJob tiny({.batch = 4, .shards = 4, .steps = 3});
     tiny.spec().train.optimizer.name = optimizer.name;
     const Hashes expected = undisturbed(tiny, 1);
     REQUIRE(expected.size() == 3);
     CHECK(expected.at(1) != expected.at(3));
     CHECK(undisturbed(tiny, 2) == expected);
+    CHECK(undisturbed(tiny, 4) == expected);
   }
 }
 
@@ -307,9 +308,12 @@ TEST_CASE("emulation: a job that a device has no room for is refused with both n
 
 TEST_CASE(
     "emulation: what a job takes of a device is what was estimated, but for the room of ops") {
-  for (const char* const precision : {"fp32", "bf16"}) {
+  using Kind = std::pair<const char*, const char*>;
+  for (const auto& [precision, optimizer] :
+       {Kind("fp32", "adamw"), Kind("bf16", "adamw"), Kind("fp32", "adafactor")}) {
     TinyJob tiny({.micro = 1});
     tiny.spec().train.precision = precision;
+    tiny.spec().train.optimizer.name = optimizer;
     const auto job = tiny.open();
     const MemoryEstimate estimate = *estimate_memory(job->spec);
     const auto before = Member::open()->free_bytes();
@@ -319,7 +323,7 @@ TEST_CASE(
     const auto after = members[0]->device->free_bytes();
     REQUIRE((before && after));
     const std::uint64_t taken = *before - *after;
-    CAPTURE(precision, taken, estimate.bytes());
+    CAPTURE(precision, optimizer, taken, estimate.bytes());
     CHECK(taken <= estimate.bytes());
     CHECK(taken + estimate.parts.back().bytes >= estimate.bytes());
   }

@@ -13,76 +13,138 @@ Floats gradient_of(int step, Index size) {
   return draw(size, 100 + static_cast<std::uint64_t>(step));
 }
 
+struct Shape {
+  Index rows, columns;
+};
+
+const AdafactorSettings kSettings{
+    .rate = 0.05, .beta2 = 0.9, .clip = 0.7, .decay = 0.1, .factor = 0.5F};
+
+// The weights after kSteps, which their hashes are required to be of.
+Floats adafactor_steps(const OpContext& ctx, const Shape& s, const AdafactorSettings& settings) {
+  Floats weight = draw(s.rows * s.columns, 1);
+  Floats row(s.rows == 1 ? 0U : static_cast<std::size_t>(s.rows));
+  Floats column(static_cast<std::size_t>(s.columns));
+  std::vector<Hash128> hashes(static_cast<std::size_t>(grid_blocks(s.rows * s.columns)));
+  for (int step = 1; step <= kSteps; ++step) {
+    const Floats g = gradient_of(step, s.rows * s.columns);
+    REQUIRE(adafactor_update(ctx, {settings, matrix(weight, s.rows, s.columns),
+                                   matrix(g, s.rows, s.columns), row, column, hashes}));
+  }
+  std::vector<Hash128> again(hashes.size());
+  REQUIRE(hash_blocks(ctx, weight, again));
+  REQUIRE(again == hashes);
+  return weight;
+}
+
+double root_mean_square(const Table& x) {
+  double squares = 0.0;
+  for (const double value : x.data) squares += value * value;
+  return std::sqrt(squares / static_cast<double>(x.data.size()));
+}
+
+// g becomes u; the states move.
+void exact_update(Table& g, std::vector<double>& row, std::vector<double>& column, double beta2) {
+  const auto rows = static_cast<Index>(row.size());
+  const auto columns = static_cast<Index>(column.size());
+  double rows_mean = 0.0;
+  for (double& state : row) state *= beta2;
+  for (double& state : column) state *= beta2;
+  for (Index r = 0; r < rows; ++r) {
+    for (Index c = 0; c < columns; ++c) {
+      const double square = (1.0 - beta2) * g.at(r, c) * g.at(r, c);
+      row[static_cast<std::size_t>(r)] += square / static_cast<double>(columns);
+      column[static_cast<std::size_t>(c)] += square / static_cast<double>(rows);
+    }
+    rows_mean += row[static_cast<std::size_t>(r)] / static_cast<double>(rows);
+  }
+  for (Index r = 0; r < rows; ++r) {
+    for (Index c = 0; c < columns; ++c) {
+      const double share = rows == 1 ? 1.0 : row[static_cast<std::size_t>(r)] / rows_mean;
+      g.at(r, c) /= std::sqrt(share * column[static_cast<std::size_t>(c)]);
+    }
+  }
+}
+
+Table adafactor_exact(const Shape& s, const AdafactorSettings& settings) {
+  Table w(matrix(draw(s.rows * s.columns, 1), s.rows, s.columns));
+  std::vector<double> row(static_cast<std::size_t>(s.rows));
+  std::vector<double> column(static_cast<std::size_t>(s.columns));
+  for (int step = 1; step <= kSteps; ++step) {
+    Table g(matrix(gradient_of(step, s.rows * s.columns), s.rows, s.columns));
+    for (double& value : g.data) value *= static_cast<double>(settings.factor);
+    exact_update(g, row, column, settings.beta2);
+    double rate = settings.rate;
+    if (settings.size_min > 0.0) rate *= std::max(settings.size_min, root_mean_square(w));
+    const double along = rate / std::max(1.0, root_mean_square(g) / settings.clip);
+    for (std::size_t i = 0; i < w.data.size(); ++i) {
+      w.data[i] = w.data[i] * (1.0 - rate * settings.decay) - along * g.data[i];
+    }
+  }
+  return w;
+}
+
+void require_exact(const Shape& s, const AdafactorSettings& settings, const Floats& weights) {
+  REQUIRE(largest_difference(weights, adafactor_exact(s, settings)) <=
+          tolerance(4 * (s.rows + s.columns), 2.0));
+}
+
 }  // namespace
 
 TEST_CASE("adafactor: a matrix and a vector agree with double precision") {
   Golden golden("adafactor");
-  struct Shape {
-    Index rows, columns;
-  };
   for (const Shape& s : {Shape{1, 1}, Shape{1, 70}, Shape{13, 37}, Shape{70, 33}}) {
-    const Floats start = draw(s.rows * s.columns, 1);
-    const bool vector = s.rows == 1;
-    const AdafactorSettings settings{
-        .rate = 0.05, .beta2 = 0.9, .clip = 0.7, .decay = 0.1, .factor = 0.5F};
-    const Floats weights = on_all_paths(golden, [&](const OpContext& ctx) {
-      Floats weight = start;
-      Floats row(vector ? 0U : static_cast<std::size_t>(s.rows));
-      Floats column(static_cast<std::size_t>(s.columns));
-      for (int step = 1; step <= kSteps; ++step) {
-        const Floats g = gradient_of(step, s.rows * s.columns);
-        REQUIRE(adafactor_update(ctx, {settings, matrix(weight, s.rows, s.columns),
-                                       matrix(g, s.rows, s.columns), row, column}));
-      }
-      return weight;
-    });
-    Table w(matrix(start, s.rows, s.columns));
-    std::vector<double> row(static_cast<std::size_t>(s.rows));
-    std::vector<double> column(static_cast<std::size_t>(s.columns));
-    for (int step = 1; step <= kSteps; ++step) {
-      Table g(matrix(gradient_of(step, s.rows * s.columns), s.rows, s.columns));
-      for (double& value : g.data) value *= 0.5;
-      double rows_mean = 0.0;
-      for (Index r = 0; r < s.rows; ++r) {
-        double mean = 0.0;
-        for (Index c = 0; c < s.columns; ++c)
-          mean += g.at(r, c) * g.at(r, c) / static_cast<double>(s.columns);
-        double& state = row[static_cast<std::size_t>(r)];
-        state = 0.9 * state + 0.1 * mean;
-        rows_mean += state / static_cast<double>(s.rows);
-      }
-      for (Index c = 0; c < s.columns; ++c) {
-        double mean = 0.0;
-        for (Index r = 0; r < s.rows; ++r)
-          mean += g.at(r, c) * g.at(r, c) / static_cast<double>(s.rows);
-        double& state = column[static_cast<std::size_t>(c)];
-        state = 0.9 * state + 0.1 * mean;
-      }
-      double squares = 0.0;
-      for (Index r = 0; r < s.rows; ++r) {
-        for (Index c = 0; c < s.columns; ++c) {
-          const double share = vector ? 1.0 : row[static_cast<std::size_t>(r)] / rows_mean;
-          g.at(r, c) /= std::sqrt(share * column[static_cast<std::size_t>(c)]);
-          squares += g.at(r, c) * g.at(r, c);
-        }
-      }
-      const double rms = std::sqrt(squares / static_cast<double>(s.rows * s.columns));
-      for (std::size_t i = 0; i < w.data.size(); ++i) {
-        w.data[i] = w.data[i] * (1.0 - 0.05 * 0.1) - 0.05 / std::max(1.0, rms / 0.7) * g.data[i];
-      }
-    }
-    REQUIRE(largest_difference(weights, w) <= tolerance(4 * (s.rows + s.columns), 2.0));
+    require_exact(s, kSettings, on_all_paths(golden, [&](const OpContext& ctx) {
+                    return adafactor_steps(ctx, s, kSettings);
+                  }));
   }
   golden.check();
-  const Floats x = {3.0F, -4.0F};
-  REQUIRE(root_mean_square(single(), matrix(x, 1, 2)) == Approx(std::sqrt(12.5)));
+}
+
+TEST_CASE("adafactor: matrices of several tiles and grid blocks, and a step relative to the size") {
+  AdafactorSettings relative = kSettings;
+  for (const double size_min : {0.0, 1e-3, 4.0}) {
+    relative.size_min = size_min;
+    for (const Shape& s : {Shape{1, 1030}, Shape{300, 2}, Shape{200, 515}}) {
+      INFO(s.rows << " x " << s.columns << ", " << size_min);
+      require_exact(s, relative, on_all_paths([&](const OpContext& ctx) {
+                      return adafactor_steps(ctx, s, relative);
+                    }));
+    }
+  }
+}
+
+TEST_CASE("adafactor: a gradient in a band of a wider matrix gives the same bits") {
+  const Shape s{70, 130};
+  const Floats wide = draw(s.rows * (s.columns + 7), 3);
+  Floats narrow;
+  for (Index r = 0; r < s.rows; ++r) {
+    const auto row = wide.begin() + r * (s.columns + 7) + 5;
+    narrow.insert(narrow.end(), row, row + s.columns);
+  }
+  const auto run = [&](ConstMatrix gradient) {
+    Floats weight = draw(s.rows * s.columns, 1);
+    Floats row(static_cast<std::size_t>(s.rows));
+    Floats column(static_cast<std::size_t>(s.columns));
+    REQUIRE(adafactor_update(
+        single(), {kSettings, matrix(weight, s.rows, s.columns), gradient, row, column}));
+    return weight;
+  };
+  REQUIRE(same_bits(run(matrix(narrow, s.rows, s.columns)),
+                    run(matrix(wide, s.rows, s.columns + 7).column_range(5, s.columns))));
+}
+
+TEST_CASE("adafactor: the comparison catches a step that is not clipped") {
+  const Shape s{13, 37};
+  AdafactorSettings wrong = kSettings;
+  wrong.clip = 100.0;
+  REQUIRE(largest_difference(adafactor_steps(single(), s, wrong), adafactor_exact(s, kSettings)) >
+          100.0 * tolerance(4 * (s.rows + s.columns), 2.0));
 }
 
 TEST_CASE("muon: its steps are nearly orthogonal, the same bits on all paths, either way up") {
+  if (single().device != nullptr) return;  // kernels/ops/without_cuda.txt
   Golden golden("muon");
-  struct Shape {
-    Index rows, columns;
-  };
   for (const Shape& s : {Shape{16, 40}, Shape{40, 16}, Shape{5, 5}}) {
     const Floats start = draw(s.rows * s.columns, 1);
     const Floats gradient = draw(s.rows * s.columns, 2);
@@ -120,6 +182,7 @@ TEST_CASE("muon: its steps are nearly orthogonal, the same bits on all paths, ei
 
 // More than a grid block, so that hashes are of several, the last of them short.
 TEST_CASE("matrix optimizers: the hashes of a step are those of the weights that it leaves") {
+  if (single().device != nullptr) return;  // kernels/ops/without_cuda.txt
   constexpr Index kRows = 300;
   constexpr Index kColumns = 500;
   const Floats start = draw(kRows * kColumns, 1);

@@ -12,6 +12,7 @@
 #include "kernels/cpu/row_split.h"
 #include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/optimizers/adafactor.h"
+#include "kernels/tensor/device.h"
 
 #ifndef TUTTI_ADAFACTOR_SWEEP
 #define TUTTI_ADAFACTOR_SWEEP
@@ -22,6 +23,7 @@ struct AdafactorSweep {
   float* row_sums = nullptr;   // [rows]: of the squares, then of u^2
   float* row_roots = nullptr;  // [rows]: 1 / sqrt(row_i / mean(row)), or 1
   float* column_roots = nullptr;
+  double rate = 0.0;
   float step = 0.0F;  // rate over the clip
 };
 
@@ -112,7 +114,7 @@ void adafactor_squares(const OpContext& ctx, const AdafactorSweep& sweep) {
 void adafactor_block(const AdafactorSweep& sweep, Index begin, Index end) {
   const AdafactorUpdate& args = *sweep.update;
   const Index width = args.weight.columns;
-  const Lanes keep = splat(static_cast<float>(1.0 - args.settings.rate * args.settings.decay));
+  const Lanes keep = splat(static_cast<float>(1.0 - sweep.rate * args.settings.decay));
   const Lanes step = splat(sweep.step);
   while (begin < end) {
     const Index row = begin / width;
@@ -188,7 +190,6 @@ void finish_rows(const AdafactorUpdate& args, const AdafactorSweep& sweep) {
 }  // namespace
 
 Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
-  if (auto here = only_on_cpu(ctx, "adafactor_update"); !here) return here;
   const Index rows = args.weight.rows;
   const Index columns = args.weight.columns;
   const auto size = static_cast<std::size_t>(rows * columns);
@@ -199,29 +200,31 @@ Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
     return Error{ErrorCode::invalid_argument,
                  "adafactor_update: weight, gradient, states or hashes do not match"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   if (size == 0) return {};
-  const OpTimer timer(Op::adafactor_update, {.bytes = 20 * rows * columns});
+  const bool relative = args.settings.size_min > 0.0;
+  const OpTimer timer(Op::adafactor_update, {.bytes = (relative ? 24 : 20) * rows * columns});
   ArenaScope scope(ctx.pool->op_scratch());
   Arena& arena = ctx.pool->op_scratch();
-  AdafactorSweep sweep{&args, arena.floats(rows), arena.floats(rows), arena.floats(columns), 0.0F};
+  AdafactorSweep sweep{.update = &args,
+                       .row_sums = arena.floats(rows),
+                       .row_roots = arena.floats(rows),
+                       .column_roots = arena.floats(columns),
+                       .rate = args.settings.rate};
+  if (relative) {
+    TUTTI_CPU_CALL(row_squares)(ctx, args.weight, sweep.row_sums);
+    const double squares = ordered_total(sweep.row_sums, rows);
+    sweep.rate *= std::max(args.settings.size_min, std::sqrt(squares / static_cast<double>(size)));
+  }
   TUTTI_CPU_CALL(adafactor_sums)(ctx, sweep);
   finish_rows(args, sweep);
   TUTTI_CPU_CALL(adafactor_squares)(ctx, sweep);
   const double rms = std::sqrt(ordered_total(sweep.row_sums, rows) / static_cast<double>(size));
-  sweep.step = static_cast<float>(args.settings.rate / std::max(1.0, rms / args.settings.clip));
+  sweep.step = static_cast<float>(sweep.rate / std::max(1.0, rms / args.settings.clip));
   const auto block = TUTTI_CPU_CALL(adafactor_block);
   update_blocks(ctx, {args.weight.data, size}, args.hashes,
                 [&](Index begin, Index end) { block(sweep, begin, end); });
   return {};
-}
-
-double root_mean_square(const OpContext& ctx, ConstMatrix x) {
-  TUTTI_ASSERT(ctx.device == nullptr);
-  if (x.rows == 0 || x.columns == 0) return 0.0;
-  ArenaScope scope(ctx.pool->op_scratch());
-  float* const sums = ctx.pool->op_scratch().floats(x.rows);
-  TUTTI_CPU_CALL(row_squares)(ctx, x, sums);
-  return std::sqrt(ordered_total(sums, x.rows) / static_cast<double>(x.rows * x.columns));
 }
 
 }  // namespace tutti::kernels

@@ -2,6 +2,7 @@
 // hashes once it has written it; for kernels.
 #pragma once
 
+#include "kernels/cuda/reduce.h"
 #include "kernels/cuda/xxh3.h"
 #include "kernels/ops/grid.h"
 #include "kernels/ops/weight_hash.h"
@@ -36,6 +37,14 @@ __device__ inline void hash_updated(const float* values, const GridRange& range,
   if (hashes == nullptr) return;
   __syncthreads();
   store_hash(values, range, room, hashes);
+}
+
+// The sum of numbers in memory, by all threads of a kernel's only block; `room`: a double a warp,
+// shared.
+__device__ inline double sum_of_parts(const double* parts, Index count, double* room) {
+  double sum = 0.0;
+  for (Index i = threadIdx.x; i < count; i += kGridThreads) sum += parts[i];
+  return block_sum(sum, room);
 }
 
 }  // namespace tutti::kernels::cuda

@@ -10,10 +10,13 @@
 //   u       = u / max(1, rms(u) / clip)
 //   weight  = weight * (1 - rate * decay) - rate * u
 //
-// The caller gives beta2 = 1 - t^-0.8 and the rate (relative steps: rate * max(1e-3, rms(weight))).
+// The caller gives beta2 = 1 - t^-0.8. Relative steps (size_min above 0) have
+// rate * max(size_min, rms(weight)) in place of the rate; the paper's size_min is 1e-3.
 // Sums over a row use 16 logical lanes and a fixed tree; those over a column are chains over rows;
-// means and rms of rows are added in row order in double precision. Unit: matrix. A vector is a
-// matrix of one row whose row state is empty. Errors: invalid_argument; nothing is written then.
+// means and rms of rows are added in row order in double precision. On a GPU all sums are those of
+// tiles of 64 rows and 128 columns, added in their order; what it works in there is less than a
+// 32nd of the matrix and three numbers a row and column. Unit: matrix. A vector is a matrix of one
+// row whose row state is empty. Errors: invalid_argument; nothing is written then.
 #pragma once
 
 #include <span>
@@ -24,6 +27,7 @@ namespace tutti::kernels {
 
 struct AdafactorSettings {
   double rate = 1e-3;
+  double size_min = 0.0;
   double beta2 = 0.999;
   double epsilon = 1e-30;
   double clip = 1.0;
@@ -40,8 +44,5 @@ struct AdafactorUpdate {
   std::span<Hash128> hashes = {};  // of the grid blocks of the updated weights; empty: not wanted
 };
 Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args);
-
-// The root of the mean square, as above. On the host: a context with a device is a mistake.
-double root_mean_square(const OpContext& ctx, ConstMatrix x);
 
 }  // namespace tutti::kernels

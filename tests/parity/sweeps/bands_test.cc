@@ -483,9 +483,8 @@ TEST_CASE("nothing: weights without rows or columns") {
       const Matrix m(nullptr, s.rows, s.columns);
       Floats row(size_of(s.rows));
       Floats column(size_of(s.columns));
-      if (ctx.device != nullptr) continue;  // no GPU has the optimizers by matrix
       CHECK(adafactor_update(ctx, {{}, m, m, row, column}));
-      CHECK(root_mean_square(ctx, m) == 0.0);
+      if (ctx.device != nullptr) continue;  // kernels/ops/without_cuda.txt
       CHECK(muon_update(ctx, {{}, m, m, m}));
     }
     for (const WeightFormat format : kWeightFormats) {
