@@ -55,8 +55,10 @@ struct Optimizer {
                     const ModelOfStates& args) = nullptr;
   // Bytes that its ops take for themselves on a device, at most. Null: too few to speak of.
   std::uint64_t (*room)(const models::ParameterLayout& layout) = nullptr;
-  // cpu: some of its arithmetic has no GPU version.
-  enum class Runs : std::uint8_t { anywhere, cpu } runs = Runs::anywhere;
+  // Every product of a step once, so that a device has chosen its algorithms before ranks compare
+  // them; `numbers` (layout.elements(), finite) are written over. Null: a step has no products.
+  Result<> (*rehearse)(const kernels::OpContext& ctx, const models::ParameterLayout& layout,
+                       std::span<float> numbers) = nullptr;
 };
 
 // As a run begins.

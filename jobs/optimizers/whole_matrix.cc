@@ -2,6 +2,8 @@
 // 2024). The arithmetic is kernels/ops/optimizers.
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <vector>
 
 #include "jobs/optimizers/parameter_steps.h"
 #include "kernels/ops/math.h"
@@ -58,9 +60,9 @@ Result<> check_muon(const spec::OptimizerSpec& settings) {
   return checked;
 }
 
-bool is_left_to_adamw(const ParameterStep& own) {
-  return own.rows() < 2 || own.parameter.role == models::Role::embedding ||
-         own.parameter.role == models::Role::head;
+bool is_left_to_adamw(const models::Parameter& parameter) {
+  return rows_of(parameter) < 2 || parameter.role == models::Role::embedding ||
+         parameter.role == models::Role::head;
 }
 
 // Momentum is the first of the betas. A step has the size of AdamW's, 0.2 sqrt(max(rows, columns))
@@ -70,7 +72,7 @@ Result<> update_muon(const kernels::OpContext& ctx, const spec::OptimizerSpec& s
                      const OptimizerStep& step) {
   const kernels::AdamWSettings common = adamw_settings(settings, step);
   return each_parameter(ctx, settings, step, [&](const ParameterStep& own) {
-    if (is_left_to_adamw(own)) return adamw_parameter(ctx, common, own);
+    if (is_left_to_adamw(own.parameter)) return adamw_parameter(ctx, common, own);
     const auto rows = static_cast<double>(own.rows());
     const auto columns = static_cast<double>(own.columns());
     const double wanted = 0.2 * std::sqrt(std::max(rows, columns));
@@ -99,6 +101,49 @@ std::uint64_t room_of_adafactor(const models::ParameterLayout& layout) {
   return most * sizeof(float);
 }
 
+// Numbers that a step on the matrix works in (kernels/ops/optimizers/muon.h).
+std::uint64_t room_of_muon(const models::Parameter& parameter) {
+  const auto few = static_cast<std::uint64_t>(std::min(rows_of(parameter), columns_of(parameter)));
+  return 2 * parameter.elements + 2 * few * few;
+}
+
+// Of the matrices that Muon takes, one of each shape, the one that needs most room first.
+std::vector<const models::Parameter*> shapes_of_muon(const models::ParameterLayout& layout) {
+  std::vector<const models::Parameter*> out;
+  for (const models::Parameter& parameter : layout.parameters()) {
+    const bool is_new = std::ranges::none_of(out, [&](const models::Parameter* other) {
+      return rows_of(*other) == rows_of(parameter) && columns_of(*other) == columns_of(parameter);
+    });
+    if (parameter.trainable && !is_left_to_adamw(parameter) && is_new) out.push_back(&parameter);
+  }
+  std::ranges::stable_sort(out, std::greater(),
+                           [](const models::Parameter* one) { return room_of_muon(*one); });
+  return out;
+}
+
+// A product that rounds its inputs keeps two of them in half the bytes.
+std::uint64_t room_of_muon(const models::ParameterLayout& layout) {
+  std::uint64_t most = 0;
+  for (const models::Parameter* parameter : shapes_of_muon(layout)) {
+    most = std::max(most, room_of_muon(*parameter) + parameter->elements);
+  }
+  return most * sizeof(float);
+}
+
+// A step on each shape, in that order: the device's memory for ops grows once. All its matrices are
+// one; what comes out of it is nobody's.
+Result<> rehearse_muon(const kernels::OpContext& ctx, const models::ParameterLayout& layout,
+                       std::span<float> numbers) {
+  for (const models::Parameter* parameter : shapes_of_muon(layout)) {
+    const kernels::Matrix all(numbers.data() + parameter->offset, rows_of(*parameter),
+                              columns_of(*parameter));
+    auto done = kernels::muon_update(
+        ctx, {.settings = {}, .weight = all, .gradient = all, .velocity = all});
+    if (!done) return done;
+  }
+  return {};
+}
+
 }  // namespace
 
 const Optimizer kAdafactor = {.name = "adafactor",
@@ -110,6 +155,7 @@ const Optimizer kMuon = {.name = "muon",
                          .states = kMoments,
                          .check = check_muon,
                          .update = update_muon,
-                         .runs = Optimizer::Runs::cpu};
+                         .room = room_of_muon,
+                         .rehearse = rehearse_muon};
 
 }  // namespace tutti::optimizers

@@ -162,8 +162,12 @@ void Trainer::compare_profile() {
 // Before anyone is told the profile.
 Result<> Trainer::rehearse() {
   if (ctx_.device == nullptr || rehearsed_) return {};
-  auto done = gradients_.rehearse(ctx_, state_.working_weights());
-  if (!done) return fail_job(done.error());
+  const auto gradients = gradients_.rehearse(ctx_, state_.working_weights());
+  if (!gradients) return fail_job(gradients.error());
+  if (job_.optimizer->rehearse != nullptr) {
+    auto done = job_.optimizer->rehearse(ctx_, job_.decoder.layout(), *gradients);
+    if (!done) return fail_job(done.error());
+  }
   rehearsed_ = true;
   TUTTI_LOG_INFO("training", "numerics profile {}", numerics_profile());
   return {};

@@ -46,10 +46,11 @@ Result<> ShardGradients::compute(const Request& request) {
   return {};
 }
 
-Result<> ShardGradients::rehearse(const kernels::OpContext& ctx, std::span<const float> weights) {
+Result<std::span<float>> ShardGradients::rehearse(const kernels::OpContext& ctx,
+                                                  std::span<const float> weights) {
   if (buffers_.empty()) acquire();
   const std::span<float> gradients = buffers_.front().span();
-  if (auto cleared = kernels::clear(ctx, gradients); !cleared) return cleared;
+  if (auto cleared = kernels::clear(ctx, gradients); !cleared) return std::move(cleared).error();
   const std::int32_t token = 0;
   const std::int32_t offsets[] = {0, 1};
   const models::TokenBatch batch{.tokens = std::span(&token, 1),
@@ -57,7 +58,9 @@ Result<> ShardGradients::rehearse(const kernels::OpContext& ctx, std::span<const
                                  .positions = {},
                                  .offsets = offsets};
   models::SampleLoss loss;
-  return pass_.forward_backward(ctx, weights, batch, gradients, std::span(&loss, 1));
+  auto ran = pass_.forward_backward(ctx, weights, batch, gradients, std::span(&loss, 1));
+  if (!ran) return std::move(ran).error();
+  return summed(0);
 }
 
 bool ShardGradients::holds_last_shard(const kernels::TreeNode& node) const {

@@ -57,9 +57,9 @@ class ShardGradients {
   // Fills parts() and losses(). What was there before is gone. Errors of `ready` too.
   Result<> compute(const Request& request);
 
-  // One token forward and backward, of which nothing remains: a device chooses its algorithms for
-  // all products of a step.
-  Result<> rehearse(const kernels::OpContext& ctx, std::span<const float> weights);
+  // One token forward and backward: a device chooses its algorithms for all products of a pass. The
+  // gradients, layout.elements() of them, are anybody's until compute().
+  Result<std::span<float>> rehearse(const kernels::OpContext& ctx, std::span<const float> weights);
 
   // The sums of subtrees_of(rank), each over layout.elements().
   std::span<const std::span<float>> parts() const { return parts_; }

@@ -62,16 +62,6 @@ bool TrainingJob::saves_after(std::uint64_t step) const {
 
 Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
   if (device == nullptr) return {};
-  if (job.optimizer->runs == optimizers::Optimizer::Runs::cpu) {
-    std::string others;
-    for (const optimizers::Optimizer& row : optimizers::optimizers()) {
-      if (row.runs == optimizers::Optimizer::Runs::cpu) continue;
-      others += (others.empty() ? "" : ", ") + std::string(row.name);
-    }
-    return Error{ErrorCode::unsupported,
-                 fmt::format("train.optimizer.name {} runs on CPUs only; on a GPU there are {}",
-                             job.optimizer->name, others)};
-  }
   const MemoryEstimate estimate = largest_estimate(job.spec, job.decoder, *job.optimizer);
   auto free = device->free_bytes();
   if (!free) return free.error();

@@ -97,6 +97,7 @@ class CudaDevice final : public Device {
   Result<> enqueue(const LinearCrossEntropy& args) override;
   Result<> enqueue(const LionUpdate& args) override;
   Result<> enqueue(const LogSoftmax& args) override;
+  Result<> enqueue(const MuonUpdate& args) override;
   Result<> enqueue(ProductForm form, const Product& args) override;
   Result<> enqueue(const RmsNormBackward& args) override;
   Result<> enqueue(const RmsNormForward& args) override;

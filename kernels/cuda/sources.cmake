@@ -18,6 +18,7 @@ set(TUTTI_CUDA_SOURCES
   optimizers/adamw.cu
   optimizers/adamw8.cu
   optimizers/elementwise.cu
+  optimizers/muon.cu
   product_choices.cc
   products.cc
   rows.cu

@@ -51,6 +51,7 @@ struct LayerNormForward;
 struct LinearCrossEntropy;
 struct LionUpdate;
 struct LogSoftmax;
+struct MuonUpdate;
 struct Product;
 struct RmsNormBackward;
 struct RmsNormForward;
@@ -82,7 +83,7 @@ class Device {
   // The numerics profile (DESIGN numerics): a run's bits depend on it.
   virtual std::string_view profile() const = 0;
   // The hash of what was chosen among a library's algorithms for the products so far; empty: none.
-  // It belongs to the profile once all products of a job were met (ShardGradients::rehearse).
+  // It belongs to the profile once all products of a job were met (Trainer::rehearse).
   virtual std::string choices() const = 0;
 
   // How ranks on such devices exchange device memory directly. `link_id`: text that lets one
@@ -130,6 +131,7 @@ class Device {
   virtual Result<> enqueue(const LinearCrossEntropy& args) = 0;
   virtual Result<> enqueue(const LionUpdate& args) = 0;
   virtual Result<> enqueue(const LogSoftmax& args) = 0;
+  virtual Result<> enqueue(const MuonUpdate& args) = 0;
   virtual Result<> enqueue(ProductForm form, const Product& args) = 0;
   virtual Result<> enqueue(const RmsNormBackward& args) = 0;
   virtual Result<> enqueue(const RmsNormForward& args) = 0;

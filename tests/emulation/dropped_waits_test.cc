@@ -22,6 +22,7 @@
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/optimizers/adafactor.h"
 #include "kernels/ops/optimizers/adamw8.h"
+#include "kernels/ops/optimizers/muon.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/weights/product_quantised_nn.h"
 #include "kernels/ops/weights/quantised_weight.h"
@@ -155,6 +156,21 @@ Floats update_by_rows_and_columns() {
   return weight;
 }
 
+// A tall matrix, which is turned on its way.
+Floats orthogonal_update() {
+  constexpr Index kRows = 70;
+  constexpr Index kColumns = 40;
+  Floats weight = draw(kRows * kColumns, 1);
+  const Floats gradient = draw(kRows * kColumns, 2);
+  Floats velocity = draw(kRows * kColumns, 3);
+  static_cast<void>(device(Inputs::fp32)
+                        .enqueue(MuonUpdate{.settings = {.rate = 1.0},
+                                            .weight = Matrix(weight.data(), kRows, kColumns),
+                                            .gradient = {gradient.data(), kRows, kColumns},
+                                            .velocity = Matrix(velocity.data(), kRows, kColumns)}));
+  return weight;
+}
+
 AttentionShape shape_of(Index heads, Index kv_heads, Index width) {
   return {heads, kv_heads, width, 1.0F / std::sqrt(static_cast<float>(width))};
 }
@@ -280,6 +296,7 @@ const std::vector<Case>& cases() {
       {"loss", loss},
       {"update", update},
       {"update by rows and columns", update_by_rows_and_columns},
+      {"orthogonal update", orthogonal_update},
       {"attention", [] { return attention_forward(Inputs::fp32, 8); }},
       {"attention on tensor cores", [] { return attention_forward(Inputs::bf16, 64); }},
       {"gradients", [] { return attention_backward(Inputs::fp32, 8); }},

@@ -5,6 +5,7 @@
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/optimizers/muon.h"
+#include "kernels/tensor/device.h"
 
 #ifndef TUTTI_MUON_BLEND
 #define TUTTI_MUON_BLEND
@@ -117,7 +118,6 @@ void orthogonalise(const OpContext& ctx, Matrix x, int iterations) {
 }  // namespace
 
 Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
-  if (auto here = only_on_cpu(ctx, "muon_update"); !here) return here;
   const MuonSettings& s = args.settings;
   const Matrix& weight = args.weight;
   const Index count = weight.rows * weight.columns;
@@ -128,6 +128,7 @@ Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
     return Error{ErrorCode::invalid_argument,
                  "muon_update: weight, gradient, velocity or hashes do not match"};
   }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   if (count == 0) return {};
   const OpTimer timer(Op::muon_update, work_of(weight, s.iterations));
   Arena& arena = ctx.pool->op_scratch();

@@ -8,9 +8,11 @@
 //   weight   = weight * (1 - rate * decay) - rate * sqrt(max(1, rows / columns)) * X
 //
 // A matrix with more rows than columns is turned for the iterations. In fp32, products as
-// product.h; the norm is the ordered sum of the grid blocks' squares in double precision.
-// Workspace: 4 matrices of the weight's size from the pool. Unit: matrix. Embeddings, heads and
-// vectors are left to AdamW. Errors: invalid_argument; nothing is written then.
+// product.h (on a GPU that computes in bf16, their inputs are rounded); the norm is the sum of the
+// grid blocks' squares in double precision.
+// Workspace: two matrices of the weight's size and two of its shorter side squared, from the pool
+// or of the device. Unit: matrix. Embeddings, heads and vectors are left to AdamW.
+// Errors: invalid_argument; nothing is written then.
 #pragma once
 
 #include <span>
