@@ -38,7 +38,6 @@ void Durable::restore(const Snapshot& snapshot) {
   ended_.clear();
   ended_tasks_ = 0;
   old_keys_.clear();
-  old_key_.clear();
   usage_.clear();
   std::set<JobId> amended;
   for (const JobRecord& job : snapshot.jobs) {
@@ -60,10 +59,7 @@ void Durable::restore(const Snapshot& snapshot) {
     workers_.emplace(worker.worker, worker);
     if (worker.draining()) draining_.insert(worker.worker);
   }
-  for (const KeyRecord& key : snapshot.keys) {
-    old_keys_.push_back(key);
-    old_key_[{key.owner, key.key}] = key;
-  }
+  for (const KeyRecord& key : snapshot.keys) old_keys_.push(key);
   for (const UsageRecord& usage : snapshot.usage) usage_.emplace(usage.owner, usage);
   count_all();
   begin_changes();
@@ -76,11 +72,12 @@ Snapshot Durable::snapshot() const {
                .jobs = {},
                .processes = {},
                .workers = {},
-               .keys = {old_keys_.begin(), old_keys_.end()},
+               .keys = {},
                .usage = {}};
   for (const auto& [id, job] : jobs_) out.jobs.push_back(job);
   for (const auto& [id, process] : processes_) out.processes.push_back(process);
   for (const auto& [name, worker] : workers_) out.workers.push_back(worker);
+  for (std::size_t i = 0; i < old_keys_.size(); ++i) out.keys.push_back(old_keys_.at(i));
   for (const auto& [owner, usage] : usage_) out.usage.push_back(usage);
   return out;
 }

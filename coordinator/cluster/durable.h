@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -18,6 +17,7 @@
 
 #include "coordinator/cluster/cluster_facts.h"
 #include "coordinator/cluster/cluster_records.h"
+#include "coordinator/life/old_keys.h"
 
 namespace tutti::coordinator {
 
@@ -197,9 +197,8 @@ class Durable {
   std::map<JobId, std::set<ProcessId>> of_job_;
   std::set<JobId> ended_;
   std::uint64_t ended_tasks_ = 0;
-  std::deque<KeyRecord> old_keys_;
+  OldKeys old_keys_;
   std::uint64_t keys_dropped_early_ = 0;
-  std::map<OwnKey, KeyRecord> old_key_;
   std::map<std::string, UsageRecord> usage_;
   std::map<std::string, std::set<ProcessId>> of_worker_;
   std::set<std::string> draining_;

@@ -192,33 +192,28 @@ std::optional<KeyRecord> Durable::with_key(const std::string& owner, const std::
                      .unix_ms = job.submitted_unix_ms,
                      .owner = owner};
   }
-  auto old = old_key_.find({owner, key});
+  std::optional<KeyRecord> old = old_keys_.find(owner, key);
   // Whose it was is not known: it stays good for whoever knows it, rather than for nobody.
-  if (old == old_key_.end()) old = old_key_.find({std::string(), key});
-  return old == old_key_.end() ? std::nullopt : std::optional(old->second);
+  return old ? old : old_keys_.find({}, key);
 }
 
 void Durable::keep_key(const JobRecord& job) {
   const auto at = keys_.find({job.owner, job.key});
   if (job.key.empty() || at == keys_.end() || at->second != job.job) return;
-  KeyRecord kept{.key = job.key,
-                 .job = job.job,
-                 .spec_hash = hash_of_spec(job.spec),
-                 .unix_ms = job.submitted_unix_ms,
-                 .owner = job.owner};
-  old_key_[{job.owner, job.key}] = kept;
-  old_keys_.push_back(std::move(kept));
+  old_keys_.push({.key = job.key,
+                  .job = job.job,
+                  .spec_hash = hash_of_spec(job.spec),
+                  .unix_ms = job.submitted_unix_ms,
+                  .owner = job.owner});
   if (old_keys_.size() <= kOldKeysMax) return;
   const std::size_t before = old_keys_.size();
-  drop_keys(old_keys_.front().unix_ms + kKeyLifeMs);
+  drop_keys(old_keys_.oldest_unix_ms() + kKeyLifeMs);
   keys_dropped_early_ += before - old_keys_.size();
 }
 
 void Durable::drop_keys(std::int64_t now_unix_ms) {
-  while (!old_keys_.empty() && now_unix_ms - old_keys_.front().unix_ms >= kKeyLifeMs) {
-    const auto at = old_key_.find({old_keys_.front().owner, old_keys_.front().key});
-    if (at != old_key_.end() && at->second.job == old_keys_.front().job) old_key_.erase(at);
-    old_keys_.pop_front();
+  while (!old_keys_.empty() && now_unix_ms - old_keys_.oldest_unix_ms() >= kKeyLifeMs) {
+    old_keys_.pop_oldest();
     ++changed_.keys_dropped;
   }
 }
@@ -270,8 +265,8 @@ SnapshotChanges Durable::changes() const {
   sort_out(changed_.workers, workers_, out.workers, out.workers_gone);
   sort_out(changed_.users, usage_, out.usage, out.usage_gone);
   out.keys_gone = std::min(changed_.keys_dropped, changed_.keys_before);
-  const std::uint64_t old = changed_.keys_before - out.keys_gone;
-  out.keys.assign(old_keys_.begin() + static_cast<std::ptrdiff_t>(old), old_keys_.end());
+  for (std::size_t i = changed_.keys_before - out.keys_gone; i < old_keys_.size(); ++i)
+    out.keys.push_back(old_keys_.at(i));
   return out;
 }
 

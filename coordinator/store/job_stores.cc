@@ -191,14 +191,19 @@ void JobStores::expect_nothing(JobId job, ProcessId process) {
 }
 
 void JobStores::forget(JobId first, std::uint32_t more) {
-  static_cast<void>(host_.tell([this, first, more] {
-    // Folders of tasks lie in that of their array.
-    std::error_code stays;
-    for (std::uint32_t task = 0; task < more; ++task) {
-      std::filesystem::remove(job_folders_ / to_string(first) / std::to_string(task), stays);
-    }
-    for (std::uint64_t job = first.value; job <= first.value + more; ++job) remove(JobId{job});
-  }));
+  static_cast<void>(host_.tell([this, first, more] { remove_tasks(first, 0, more); }));
+}
+
+// The array itself last: folders of tasks lie in its own.
+void JobStores::remove_tasks(JobId array, std::uint32_t next, std::uint32_t count) {
+  const std::uint32_t end = next + std::min(count - next, kForgottenPerTurn);
+  std::error_code stays;
+  for (; next < end; ++next) {
+    std::filesystem::remove(job_folders_ / to_string(array) / std::to_string(next), stays);
+    remove(JobId{array.value + 1 + next});
+  }
+  if (next == count) return remove(array);
+  host_.arm(Duration::zero(), [this, array, next, count] { remove_tasks(array, next, count); });
 }
 
 void JobStores::forget_all(std::vector<JobId> jobs) {

@@ -46,6 +46,8 @@ class JobStores {
   static constexpr std::size_t kKnownJobsMax = 4096;
   static constexpr std::size_t kKnownStepsMax = 200'000;
   static constexpr std::size_t kPendingMax = 4096;
+  // Of an array that is forgotten, in one turn: what is to be stored does not wait for thousands.
+  static constexpr std::uint32_t kForgottenPerTurn = 64;
   using Done = std::function<void(Result<StoreOutcome>)>;
 
   // Records are below `jobs`; `job_folders` has what ranks and programs write, and may be the same.
@@ -117,6 +119,7 @@ class JobStores {
   void close(JobId job);
   void trim();
   void remove(JobId job);
+  void remove_tasks(JobId array, std::uint32_t next, std::uint32_t count);
   void flush();
   Taken take(const wire::SpoolData& data);
   void note_end(const wire::SpoolData& data, const Taken& taken);

@@ -105,7 +105,7 @@ void SpoolSender::restart() {
 
 bool SpoolSender::done(ProcessId process) const {
   const auto at = spools_.find(process);
-  if (at == spools_.end()) return true;
+  if (at == spools_.end()) return false;
   return std::all_of(at->second.streams.begin(), at->second.streams.end(),
                      [](const StreamState& stream) { return stream.done; });
 }

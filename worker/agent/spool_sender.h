@@ -55,7 +55,8 @@ class SpoolSender {
   // A new session: nothing is in flight.
   void restart();
 
-  // Both streams are done (or the process is unknown); forget() then removes it.
+  // Both streams are done, which they are only once the process has ended; forget() then removes
+  // it.
   bool done(ProcessId process) const;
   void forget(ProcessId process);
 

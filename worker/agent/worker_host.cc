@@ -1,5 +1,6 @@
 #include "worker/agent/worker_host.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -26,6 +27,9 @@ constexpr std::size_t kGatheredMax = 64;
 // How long a handover waits for what is half done: starts, frames on their way.
 constexpr Duration kHandoverWithin = 10s;
 constexpr Duration kHandoverRetry = 20ms;
+
+// How often the heap gives back what is free, while processes come and go.
+constexpr Duration kGiveBackPeriod = 5s;
 
 }  // namespace
 
@@ -75,7 +79,18 @@ void WorkerHost::feed(Input input) {
 void WorkerHost::tick() {
   feed(Tick{});
   reap_strays();
+  give_back_memory();
   host_.arm(kTickPeriod, [this] { tick(); });
+}
+
+// Some thousand programs whose output waits for the coordinator need a few MiB. Afterwards the heap
+// would keep that: what lives on lies between.
+void WorkerHost::give_back_memory() {
+  const Instant now = monotonic_now();
+  if (!released_ || now - gave_back_at_ < kGiveBackPeriod) return;
+  released_ = false;
+  gave_back_at_ = now;
+  ::malloc_trim(0);
 }
 
 void WorkerHost::adopt_spools() {
@@ -290,6 +305,7 @@ void WorkerHost::perform(const SendToRank& effect) {
 }
 
 void WorkerHost::perform(const ReleaseProcess& effect) {
+  released_ = true;
   addresses_.erase(effect.process);
   const auto at = spools_.find(effect.process);
   if (at == spools_.end()) return;

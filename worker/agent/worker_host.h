@@ -108,6 +108,7 @@ class WorkerHost {
   std::vector<pid_t> strangers(std::vector<pid_t> children) const;
   bool end_strays(ProcessId process);
   void reap_strays();
+  void give_back_memory();
   Spool& spool_of(const SpoolOwner& owner);
   void finish_spool(ProcessId process);
   void append(ProcessId process, wire::Stream stream, std::string_view bytes);
@@ -163,7 +164,9 @@ class WorkerHost {
   std::map<ProcessId, Group> groups_;
   std::uint64_t oom_kills_ = 0;  // of the machine, as last seen
   Instant oom_seen_at_;
-  Instant strays_at_;          // looked for last
+  Instant strays_at_;      // looked for last
+  bool released_ = false;  // processes, since memory was given back
+  Instant gave_back_at_;
   std::string local_address_;  // of join_
   Duration disk_delay_{0};     // a fault, until disk_slow_until_
   Instant disk_slow_until_;

@@ -62,7 +62,8 @@ void WorkerState::acknowledge_orders() {
 std::optional<std::string> WorkerState::refusal(const wire::StartRank& order) const {
   if (stopping_) return "the worker is stopping";
   if (leaving_until_) return "the worker leaves";
-  if (ended_ids_.contains(order.process)) return "this process has ended already";
+  if (ended_ids_.contains(order.process) || processes_.contains(order.process))
+    return "this process has ended already";
   if (order.kind == "run" && !settings_.hello.runs_programs) {
     return "this worker does not run programs";
   }

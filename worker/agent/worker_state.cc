@@ -412,7 +412,8 @@ void WorkerState::remember_ended(ProcessId id) {
 void WorkerState::release_if_done(ProcessId id) {
   const auto at = processes_.find(id);
   if (at != processes_.end() && !at->second.gone) return;
-  if (!ended_ids_.contains(id) || !spools_.done(id)) return;
+  // Not by ended_ids_: thousands may have ended since, while its output waited.
+  if (!spools_.done(id)) return;
   spools_.forget(id);
   if (at != processes_.end()) processes_.erase(at);
   emit(ReleaseProcess{.process = id});

@@ -167,6 +167,30 @@ TEST_CASE("job stores: with a forgotten job go its records and its empty folders
   CHECK_FALSE(fs::exists(jobs / "10"));
 }
 
+TEST_CASE("job stores: what is to be stored does not wait until a large array is forgotten") {
+  Stores at;
+  constexpr std::uint32_t kTasks = 20 * JobStores::kForgottenPerTurn + 1;
+  const fs::path jobs = at.folder.path();
+  for (std::uint32_t task = 0; task < kTasks; ++task) {
+    fs::create_directories(jobs / "5" / std::to_string(task));
+  }
+  const JobId other{5 + kTasks + 1};
+  std::promise<bool> last_was_there;
+  // Told before anything runs: what it has in its turn does not depend on who is faster.
+  REQUIRE(at.ask([&] {
+    at.stores.forget(JobId{5}, kTasks);
+    const auto stored = [&](const Result<StoreOutcome>& outcome) {
+      const fs::path last = jobs / "5" / std::to_string(kTasks - 1);
+      last_was_there.set_value(outcome.ok() && fs::exists(last));
+    };
+    return at.stores.store(at.chunk(other.value, wire::Stream::log, 0, "hello\n"), stored).ok();
+  }));
+  CHECK(last_was_there.get_future().get());
+  while (at.ask([&] { return fs::exists(jobs / "5"); })) {
+  }
+  CHECK(at.stores.jobs_on_disk() == std::vector<JobId>{other});
+}
+
 TEST_CASE("job stores: many jobs that write at a time are each read once, with few files open") {
   Stores at;
   constexpr std::uint64_t kJobs = JobStores::kOpenJobsMax + 40;

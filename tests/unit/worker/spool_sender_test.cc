@@ -127,6 +127,31 @@ TEST_CASE(
   CHECK(all<ReadSpool>(worker.after(10s)).empty());
 }
 
+TEST_CASE(
+    "worker: who waits for its output to be taken while thousands end is released all the same") {
+  Worker worker = with_process();
+  worker.order(start_rank(2));
+  const auto log = all<ReadSpool>(worker.on(grew(wire::Stream::log, 3)));
+  const auto steps = all<ReadSpool>(worker.on(exited(1, 0)));
+  // As many as are remembered, and more: of those that are refused, too.
+  for (std::uint64_t id = 3; id <= 3 + kEndedMax; ++id) {
+    wire::StartRank late = start_rank(id);
+    late.slot = start_rank(2).slot;
+    CHECK(all<StartProcess>(worker.order(late)).empty());
+  }
+  CHECK(all<StartProcess>(worker.order(start_rank(1))).empty());  // it is still known to have ended
+  worker.on(answer(log.at(0), "abc"));
+  worker.on(answer(steps.at(0), ""));
+  CHECK(all<ReleaseProcess>(worker.frame(end_acked(wire::Stream::steps, 0))).empty());
+  const auto end = all<ReadSpool>(worker.frame(acked(wire::Stream::log, 3)));
+  worker.on(answer(end.at(0), ""));
+  const Effects done = worker.frame(end_acked(wire::Stream::log, 3));
+  REQUIRE(all<ReleaseProcess>(done).size() == 1);
+  CHECK(all<ReleaseProcess>(done)[0].process == kProcess);
+  // Once.
+  CHECK(all<ReleaseProcess>(worker.frame(end_acked(wire::Stream::log, 3))).empty());
+}
+
 TEST_CASE("worker: spools that an earlier worker left behind are sent on and then released") {
   Worker worker;
   worker.on(SpoolFound{.job = JobId{7},
