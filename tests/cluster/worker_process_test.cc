@@ -3,10 +3,12 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -192,6 +194,42 @@ TEST_CASE("worker process: a program that is not there is the user's fault and n
   REQUIRE(exit);
   CHECK(exit->failure == wire::FailureClass::user);
   CHECK(exit->error.find("no-such-program") != std::string::npos);
+}
+
+TEST_CASE(
+    "worker process: an empty folder that it made for a job goes with the job's last program") {
+  const test::TemporaryFolder folder;
+  ScriptedCoordinator coordinator(folder.path());
+  Worker worker(folder.path());
+  REQUIRE(coordinator.wait<wire::Hello>());
+  // On a disk that its coordinator does not see, each of these would stay; here it has made one.
+  const auto in = [&](const wire::StartRank& start, const char* name) {
+    wire::StartRank out = start;
+    out.folder = (folder.path() / "jobs" / name).string();
+    return out;
+  };
+  std::filesystem::create_directories(folder.path() / "jobs/8");
+  run(coordinator, in(program(1, "echo 42 > result", folder.path()), "9"));
+  REQUIRE(coordinator.wait<wire::RankExited>());
+  run(coordinator, in(program(2, "exit 0", folder.path()), "8"));
+  REQUIRE(coordinator.wait<wire::RankExited>());
+  const auto empty = folder.path() / "jobs/7";
+  REQUIRE(::mkfifo((folder.path() / "jobs/go").c_str(), 0600) == 0);
+  run(coordinator, in(program(3, "read line < ../go; pwd > ../was", folder.path()), "7"));
+  REQUIRE(std::filesystem::exists(empty));
+  std::ofstream(folder.path() / "jobs/go") << "go\n";
+  REQUIRE(coordinator.wait<wire::RankExited>());
+  bool gone = false;
+  for (int i = 0; i < 1000 * test::patience() && !gone; ++i) {
+    gone = !std::filesystem::exists(empty);
+    ::poll(nullptr, 0, 10);
+  }
+  CHECK(gone);
+  CHECK(std::filesystem::exists(folder.path() / "jobs/8"));
+  CHECK(std::filesystem::exists(folder.path() / "jobs/9/result"));
+  // It lived where it was put.
+  CHECK(*read_file(folder.path() / "jobs/was") ==
+        std::filesystem::weakly_canonical(empty).string() + "\n");
 }
 
 TEST_CASE("worker process: a stopped program goes with its grandchildren, wherever they hide") {

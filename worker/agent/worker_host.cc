@@ -79,6 +79,7 @@ void WorkerHost::feed(Input input) {
 void WorkerHost::tick() {
   feed(Tick{});
   reap_strays();
+  sweep_folders();
   give_back_memory();
   host_.arm(kTickPeriod, [this] { tick(); });
 }

@@ -29,6 +29,7 @@
 #include "worker/inventory/cores.h"
 #include "worker/inventory/gpu_watch.h"
 #include "worker/launcher/core_share.h"
+#include "worker/launcher/job_folders.h"
 #include "worker/launcher/path_scout.h"
 #include "worker/launcher/process_plan.h"
 
@@ -98,7 +99,8 @@ class WorkerHost {
   Result<LaunchPlan> plan(const StartProcess& effect);
   PathScout::Question question_of(const StartProcess& effect, const LaunchPlan& plan) const;
   void scout(ProcessId process, PathScout::Question question);
-  void on_scouted(ProcessId process, std::uint64_t ticket, Result<std::string> program);
+  void on_scouted(ProcessId process, std::uint64_t ticket, const Result<PathScout::Sight>& sight);
+  void begin_as(ProcessId process, const PathScout::Sight& sight);
   void fail_start(ProcessId process, const Error& error);
   void begin(ProcessId process);
   Result<Launched> launch_limited(ProcessId process, LaunchPlan plan, std::string& limits);
@@ -108,6 +110,7 @@ class WorkerHost {
   std::vector<pid_t> strangers(std::vector<pid_t> children) const;
   bool end_strays(ProcessId process);
   void reap_strays();
+  void sweep_folders();
   void give_back_memory();
   Spool& spool_of(const SpoolOwner& owner);
   void finish_spool(ProcessId process);
@@ -156,6 +159,8 @@ class WorkerHost {
   std::map<ProcessId, StartingProcess> starting_;  // looked at by the scout
   std::uint64_t tickets_ = 0;
   PathScout scout_;
+  JobFolders folders_;
+  Instant swept_at_;
   GpuWatch gpus_;
   std::vector<wire::DeviceReading> readings_;  // the newest
   SpecCache specs_;

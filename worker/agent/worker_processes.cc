@@ -22,6 +22,8 @@ constexpr Duration kScoutWithin = 10s;
 constexpr Duration kStraysPeriod = 1s;
 // How old the last look at the kernel's counter may be when a process begins.
 constexpr Duration kOomPeriod = 1s;
+// Empty folders of programs that have ended are removed so often.
+constexpr Duration kSweepPeriod = 2s;
 
 wire::FailureClass blame_start(const Error& error, bool program) {
   const bool of_user = error.code == ErrorCode::not_found ||
@@ -103,19 +105,16 @@ void WorkerHost::perform(const StartProcess& effect) {
   if (!planned) return fail_start(id, planned.error());
   starting.plan = *std::move(planned);
   PathScout::Question question = question_of(effect, starting.plan);
-  if (auto program = scout_.known(question, monotonic_now())) {
-    starting.plan.program = *std::move(program);
-    return begin(id);
-  }
+  if (const auto sight = scout_.known(question, monotonic_now())) return begin_as(id, *sight);
   scout(id, std::move(question));
 }
 
 void WorkerHost::scout(ProcessId process, PathScout::Question question) {
   const std::uint64_t ticket = starting_.at(process).ticket;
   const Result<> asked =
-      scout_.look(std::move(question), [this, process, ticket](Result<std::string> program) {
+      scout_.look(std::move(question), [this, process, ticket](Result<PathScout::Sight> sight) {
         // A full mailbox loses the answer: its deadline ends the start.
-        static_cast<void>(host_.tell([this, process, ticket, found = std::move(program)] {
+        static_cast<void>(host_.tell([this, process, ticket, found = std::move(sight)] {
           on_scouted(process, ticket, found);
         }));
       });
@@ -132,12 +131,23 @@ void WorkerHost::scout(ProcessId process, PathScout::Question question) {
   });
 }
 
-void WorkerHost::on_scouted(ProcessId process, std::uint64_t ticket, Result<std::string> program) {
+void WorkerHost::on_scouted(ProcessId process, std::uint64_t ticket,
+                            const Result<PathScout::Sight>& sight) {
   const auto at = starting_.find(process);
   if (at == starting_.end() || at->second.ticket != ticket) return;
-  if (!program) return fail_start(process, program.error());
-  scout_.believe(question_of(at->second.effect, at->second.plan), *program, monotonic_now());
-  at->second.plan.program = *std::move(program);
+  if (!sight) return fail_start(process, sight.error());
+  scout_.believe(question_of(at->second.effect, at->second.plan), sight->program, monotonic_now());
+  begin_as(process, *sight);
+}
+
+void WorkerHost::begin_as(ProcessId process, const PathScout::Sight& sight) {
+  LaunchPlan& plan = starting_.at(process).plan;
+  plan.program = sight.program;
+  if (sight.made_folder) {
+    folders_.made(plan.folder.string(), process);
+  } else {
+    folders_.enter(plan.folder.string(), process);
+  }
   begin(process);
 }
 
@@ -147,6 +157,7 @@ void WorkerHost::fail_start(ProcessId process, const Error& error) {
   starting_.erase(at);
   addresses_.erase(process);
   cores_.put_back(process);
+  folders_.leave(process);
   append(process, wire::Stream::log, "[tutti: " + error.message + "]\n");
   feed(StartFailed{
       .process = process, .failure = blame_start(error, program), .error = error.message});
@@ -262,6 +273,7 @@ void WorkerHost::on_exit(ProcessId process, const ExitStatus& status) {
                   status.signal);
   finish_spool(process);
   cores_.put_back(process);
+  folders_.leave(process);
   feed(exit_of(process, status));
   // It is calling us right now.
   const auto at = processes_.find(process);
@@ -300,6 +312,14 @@ bool WorkerHost::end_strays(ProcessId process) {
     left = true;
   }
   return !left;
+}
+
+// Not while a scout may be making folders.
+void WorkerHost::sweep_folders() {
+  const Instant now = monotonic_now();
+  if (!folders_.has_left() || !starting_.empty() || now - swept_at_ < kSweepPeriod) return;
+  swept_at_ = now;
+  folders_.sweep(working_folders());
 }
 
 void WorkerHost::reap_strays() {

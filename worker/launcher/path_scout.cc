@@ -13,6 +13,8 @@
 #include <mutex>
 #include <thread>
 
+#include "worker/launcher/job_folders.h"
+
 namespace tutti::worker {
 
 // Shared with its thread, which may outlive the scout.
@@ -38,10 +40,13 @@ struct PathScout::Thread {
   }
 };
 
-Result<std::string> look_at(const PathScout::Question& question) {
+Result<PathScout::Sight> look_at(const PathScout::Question& question) {
+  PathScout::Sight sight;
   if (!question.folder.empty()) {
     std::error_code failed;
-    if (question.makes_folder) std::filesystem::create_directories(question.folder, failed);
+    sight.made_folder = question.makes_folder &&
+                        std::filesystem::create_directories(question.folder, failed) &&
+                        is_local_disk(question.folder);
     const FileDescriptor folder(::open(question.folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!folder) {
       Error error = errno_error("cannot enter the folder " + question.folder,
@@ -50,20 +55,20 @@ Result<std::string> look_at(const PathScout::Question& question) {
       return error;
     }
   }
-  std::string path = question.program;
-  if (path.empty()) {
+  sight.program = question.program;
+  if (sight.program.empty()) {
     LaunchPlan plan;
     plan.command = question.command;
     plan.environment = question.environment;
     auto found = find_program(plan);
     if (!found) return found.error();
-    path = *std::move(found);
+    sight.program = *std::move(found);
   }
   // Relative ones are found from the folder, by the exec itself.
-  if (!path.starts_with('/')) return path;
-  const FileDescriptor file(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!sight.program.starts_with('/')) return sight;
+  const FileDescriptor file(::open(sight.program.c_str(), O_PATH | O_CLOEXEC));
   if (!file) return errno_error("cannot execute " + question.command.front(), errno);
-  return path;
+  return sight;
 }
 
 PathScout::PathScout() = default;
@@ -88,13 +93,15 @@ std::string PathScout::key_of(const Question& question) {
   return key;
 }
 
-std::optional<std::string> PathScout::known(const Question& question, Instant now) const {
+std::optional<PathScout::Sight> PathScout::known(const Question& question, Instant now) const {
   const auto at = known_.find(key_of(question));
   if (at == known_.end() || now >= at->second.until) return std::nullopt;
-  if (question.makes_folder && ::mkdir(question.folder.c_str(), 0777) != 0 && errno != EEXIST) {
-    return std::nullopt;
-  }
-  return at->second.program;
+  Sight sight{.program = at->second.program};
+  if (!question.makes_folder) return sight;
+  const bool made = ::mkdir(question.folder.c_str(), 0777) == 0;
+  if (!made && errno != EEXIST) return std::nullopt;
+  sight.made_folder = made && is_local_disk(question.folder);
+  return sight;
 }
 
 void PathScout::believe(const Question& question, const std::string& program, Instant now) {

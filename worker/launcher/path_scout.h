@@ -35,16 +35,20 @@ class PathScout {
     bool makes_folder = false;             // if it is missing
     std::string program;                   // command[0], if it was found already
   };
-  using Found = std::function<void(Result<std::string> program)>;
+  struct Sight {
+    std::string program;       // its path
+    bool made_folder = false;  // just now, on a disk of this machine
+  };
+  using Found = std::function<void(Result<Sight>)>;
 
   PathScout();
   PathScout(const PathScout&) = delete;
   PathScout& operator=(const PathScout&) = delete;
   ~PathScout();
 
-  // What was found a moment ago: the program's path. A folder that is to be made is made, if the
+  // What was found a moment ago. A folder that is to be made is made, if the
   // one around it answered a moment ago.
-  std::optional<std::string> known(const Question& question, Instant now) const;
+  std::optional<Sight> known(const Question& question, Instant now) const;
 
   // Asks; `found` gets the answer unless abandon() came first. Errors: exhausted.
   Result<> look(Question question, Found found);
@@ -70,6 +74,6 @@ class PathScout {
 
 // What a scout does: looks the program up, opens it, and makes and enters the folder. Tests call
 // it.
-Result<std::string> look_at(const PathScout::Question& question);
+Result<PathScout::Sight> look_at(const PathScout::Question& question);
 
 }  // namespace tutti::worker

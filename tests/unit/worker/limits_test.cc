@@ -7,6 +7,7 @@
 #include "tests/support/patience.h"
 #include "tests/support/skip.h"
 #include "tests/support/temporary_folder.h"
+#include "worker/launcher/job_folders.h"
 #include "worker/launcher/launcher.h"
 #include "worker/launcher/path_scout.h"
 
@@ -104,8 +105,10 @@ TEST_CASE("scout: a folder of our own is made, one of the user's is not, and pro
   question.makes_folder = true;
   const auto program = look_at(question);
   REQUIRE(program);
-  CHECK(program->ends_with("/true"));
+  CHECK(program->program.ends_with("/true"));
+  CHECK(program->made_folder == is_local_disk(folder.path()));
   CHECK(std::filesystem::is_directory(missing));
+  CHECK_FALSE(look_at(question)->made_folder);
   question.command = {"no-such-program"};
   CHECK(look_at(question).error().code == ErrorCode::not_found);
 }
@@ -120,7 +123,7 @@ TEST_CASE("scout: an answer is believed for a while; one that was abandoned is n
   const Instant now{std::chrono::hours(1)};
   CHECK_FALSE(scout.known(question, now));
   scout.believe(question, "/bin/true", now);
-  CHECK(scout.known(question, now) == "/bin/true");
+  CHECK(scout.known(question, now)->program == "/bin/true");
   CHECK_FALSE(scout.known(question, now + PathScout::kBelievedFor));
   PathScout::Question other = question;
   other.folder = "/tmp";
