@@ -183,7 +183,12 @@ void must(const Result<>& result) {
   if (result.error().code == ErrorCode::exhausted) {
     throw kernels::AllocationFailure(result.error());
   }
-  if (result.error().code == ErrorCode::unavailable) throw kernels::DeviceFailure(result.error());
+  switch (result.error().code) {
+    case ErrorCode::unavailable:
+    case ErrorCode::unsupported:
+    case ErrorCode::internal: throw kernels::DeviceFailure(result.error());
+    default: break;
+  }
   TUTTI_LOG_ERROR("models", "an op refused its arguments: {}", result.error().message);
   TUTTI_ASSERT(result.ok());
 }

@@ -36,8 +36,8 @@ using kernels::ConstMatrix;
 using kernels::Index;
 using kernels::Matrix;
 
-// Aborts where an op refuses its arguments; throws DeviceFailure where its device failed, and
-// AllocationFailure where it is full.
+// Aborts where an op refuses its arguments; throws DeviceFailure where its device failed, has
+// nothing for these arguments or was misused, and AllocationFailure where it is full.
 void must(const Result<>& result);
 
 // One layer's parameters inside an arena: of weights (float = const float) or of gradients.

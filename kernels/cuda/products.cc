@@ -25,10 +25,11 @@ const char* name_of(cublasStatus_t status) {
 
 Result<> check_blas(cublasStatus_t status, std::string_view what) {
   if (status == CUBLAS_STATUS_SUCCESS) return {};
-  const bool refused =
-      status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_ARCH_MISMATCH;
-  return Error{refused ? ErrorCode::unsupported : ErrorCode::unavailable,
-               fmt::format("{}: {} ({})", what, name_of(status), static_cast<int>(status))};
+  ErrorCode code = ErrorCode::unavailable;
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_ARCH_MISMATCH)
+    code = ErrorCode::unsupported;
+  if (status == CUBLAS_STATUS_INVALID_VALUE) code = ErrorCode::internal;  // what we gave it
+  return Error{code, fmt::format("{}: {} ({})", what, name_of(status), static_cast<int>(status))};
 }
 
 #define TUTTI_BLAS_CHECK(call)                                        \
@@ -66,6 +67,12 @@ Sides sides_of(ProductForm form) {
     case ProductForm::tn: return {CUBLAS_OP_N, CUBLAS_OP_T};
   }
   return {CUBLAS_OP_N, CUBLAS_OP_N};
+}
+
+// Of what its vectors read.
+constexpr std::uint64_t kBiasAlignment = 16;
+bool takes_bias_at(const float* bias) {
+  return reinterpret_cast<std::uintptr_t>(bias) % kBiasAlignment == 0;
 }
 
 std::uint32_t alignment_of(std::uint64_t bytes) {
@@ -217,29 +224,45 @@ Result<> prefer(Preference& preference, std::uint32_t alignment) {
 
 }  // namespace
 
-// `right` is [N, K] for nt and nn; the output is [N, K] for tn. The third size is kRowsAsked. Of an
-// algorithm that is to add a bias too, the heuristic is asked with one: others may refuse it.
-Result<std::optional<cublasLtMatmulAlgo_t>> Products::ask(const Key& key, const float* bias) const {
-  const auto& [form, inputs_type, n, k, alignment] = key;
-  const Index m = kRowsAsked;
-  const cudaDataType_t type = type_of(inputs_type);
-  const auto shaped = [](cudaDataType_t of, Index rows, Index columns) {
+// A product of the key with so many rows. `right` is [N, K] for nt and nn; the output is [N, K] for
+// tn, and the rows are what is summed over. Of an algorithm that is to add a bias too, the library
+// is asked with one: others may refuse it.
+Products::Wanted Products::shaped(const Key& key, Index m, const float* bias) {
+  const auto& [form, inputs, n, k, alignment] = key;
+  const cudaDataType_t type = type_of(inputs);
+  const auto side = [](cudaDataType_t of, Index rows, Index columns) {
     return Side{of, nullptr, rows, columns, columns};
   };
   const bool turned = form == ProductForm::tn;
-  const Side output = turned                    ? shaped(CUDA_R_32F, n, k)
-                      : form == ProductForm::nt ? shaped(CUDA_R_32F, m, n)
-                                                : shaped(CUDA_R_32F, m, k);
-  const Wanted wanted{.form = form,
-                      .left = shaped(type, m, form == ProductForm::nt ? k : n),
-                      .right = shaped(type, turned ? m : n, k),
-                      .output = output,
-                      .added = output,
-                      .bias = bias};
+  const Side output = turned                    ? side(CUDA_R_32F, n, k)
+                      : form == ProductForm::nt ? side(CUDA_R_32F, m, n)
+                                                : side(CUDA_R_32F, m, k);
+  return {.form = form,
+          .left = side(type, m, form == ProductForm::nt ? k : n),
+          .right = side(type, turned ? m : n, k),
+          .output = output,
+          .added = output,
+          .bias = bias};
+}
+
+// Whether it runs with few rows too: it is used for any number, and was offered for many.
+Result<bool> Products::runs_with_few_rows(const Key& key, const float* bias,
+                                          const cublasLtMatmulAlgo_t& algorithm) const {
+  for (const Index rows : {1, 16, 512}) {
+    Call call;
+    if (auto made = call.describe(shaped(key, rows, bias)); !made) return std::move(made).error();
+    if (!call.is_taken(handle_, algorithm)) return false;
+  }
+  return true;
+}
+
+Result<std::optional<Products::Offer>> Products::ask(const Key& key, const float* bias) const {
   Call call;
-  if (auto made = call.describe(wanted); !made) return std::move(made).error();
+  if (auto made = call.describe(shaped(key, kRowsAsked, bias)); !made)
+    return std::move(made).error();
   Preference preference;
-  if (auto set = prefer(preference, alignment); !set) return std::move(set).error();
+  if (auto set = prefer(preference, std::get<std::uint32_t>(key)); !set)
+    return std::move(set).error();
   constexpr int kAsked = 16;
   cublasLtMatmulHeuristicResult_t found[kAsked] = {};
   int count = 0;
@@ -249,26 +272,31 @@ Result<std::optional<cublasLtMatmulAlgo_t>> Products::ask(const Key& key, const 
   if (status == CUBLAS_STATUS_NOT_SUPPORTED) count = 0;  // its word for: none
   const auto answered = check_blas(status, "cublasLtMatmulAlgoGetHeuristic");
   if (!answered && status != CUBLAS_STATUS_NOT_SUPPORTED) return answered.error();
-  for (int i = 0; i < count; ++i) {
+  std::optional<Offer> best;
+  for (int i = 0; i < count && (!best || !best->for_few_rows); ++i) {
     const auto fits = sums_within_blocks(found[i]);
     if (!fits) return fits.error();
-    if (*fits) return std::optional(found[i].algo);
+    if (!*fits) continue;
+    const auto few = runs_with_few_rows(key, bias, found[i].algo);
+    if (!few) return few.error();
+    if (!best || *few) best = Offer{found[i].algo, *few};
   }
-  return std::optional<cublasLtMatmulAlgo_t>();
+  return best;
 }
 
 Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
   // Only its alignment is looked at, if anything is.
   alignas(16) static constexpr float kSomeBias[4] = {};
   const auto& [form, inputs, n, k, alignment] = key;
-  if (form == ProductForm::nt) {
-    const auto with_bias = ask(key, kSomeBias);
-    if (!with_bias) return with_bias.error();
-    if (*with_bias) return **with_bias;
+  std::optional<Offer> best;
+  for (const float* const bias : {kSomeBias + 0, static_cast<const float*>(nullptr)}) {
+    if (bias != nullptr && form != ProductForm::nt) continue;
+    const auto offer = ask(key, bias);
+    if (!offer) return offer.error();
+    if (*offer && (*offer)->for_few_rows) return (*offer)->algorithm;
+    if (!best) best = *offer;
   }
-  const auto plain = ask(key, nullptr);
-  if (!plain) return plain.error();
-  if (*plain) return **plain;
+  if (best) return best->algorithm;
   return Error{ErrorCode::unsupported,
                fmt::format("cuBLASLt has no algorithm that sums within one thread block for a "
                            "weight of {} x {}",
@@ -302,7 +330,7 @@ Result<Products::Ends> Products::run(cudaStream_t stream, ProductForm form, cons
   if (args.bias != nullptr || residual) {
     Call whole;
     if (auto made = whole.describe(wanted); !made) return std::move(made).error();
-    if (!whole.is_taken(handle_, *chosen)) {
+    if (!takes_bias_at(args.bias) || !whole.is_taken(handle_, *chosen)) {
       ends = Ends::left_out;
       wanted = wanted.without_ends();
     }

@@ -3,9 +3,10 @@
 //
 // The library may choose another algorithm for another M, and algorithms differ in bits. So the
 // first product of a form and weight shape asks for an algorithm for kRowsAsked rows that reduces
-// within one thread block, and all later ones use it whatever their M (the row rule): no split-K,
-// and no workspace, which kernels that share sums among blocks need. The choices are part of the
-// numerics profile and kept in a file (product_choices.h).
+// within one thread block, if one is there that runs with few rows too, and all later ones use it
+// whatever their M (the row rule): no split-K, and no workspace, which kernels that share sums
+// among blocks need. The choices are part of the numerics profile and kept in a file
+// (product_choices.h).
 //
 // What a library product cannot do is continue a chain: `ChainStart::output` adds the finished sum
 // to what is there. So on a GPU the micro-batch belongs to the profile (DESIGN numerics).
@@ -57,7 +58,8 @@ class Products {
   //
   // The algorithm is that of the key whatever is added, so it may not take a bias or a residual;
   // then it is not added, and the caller does it, to the rounded sum. That is what the library does
-  // within, so the bits are the same.
+  // within, so the bits are the same. So is a bias that is not aligned as the library reads it,
+  // which no attribute tells it.
   enum class Ends { added, left_out };
   Result<Ends> run(cudaStream_t stream, ProductForm form, const Product& args,
                    const Operands* operands = nullptr);
@@ -67,10 +69,18 @@ class Products {
   using Key = ProductChoices::Key;
   struct Wanted;
   struct Call;
+  struct Offer {
+    cublasLtMatmulAlgo_t algorithm;
+    bool for_few_rows;
+  };
 
   Result<cublasLtMatmulAlgo_t> choose(const Key& key) const;
-  // The first algorithm of the heuristic that keeps the row rule; none: it offers no such one.
-  Result<std::optional<cublasLtMatmulAlgo_t>> ask(const Key& key, const float* bias) const;
+  static Wanted shaped(const Key& key, Index m, const float* bias);
+  Result<bool> runs_with_few_rows(const Key& key, const float* bias,
+                                  const cublasLtMatmulAlgo_t& algorithm) const;
+  // The first algorithm of the heuristic that keeps the row rule and runs with few rows too, else
+  // the first that keeps the row rule; none: it offers no such one.
+  Result<std::optional<Offer>> ask(const Key& key, const float* bias) const;
 
   cublasLtHandle_t handle_ = nullptr;
   ProductChoices choices_;

@@ -1,5 +1,6 @@
-// A device that failed for good, to whoever runs the computing thread: thrown where a pass is too
-// deep in its layers to hand an error up.
+// A device that failed for good (unavailable), that has nothing for what an op asks (unsupported),
+// or that was misused (internal), to whoever runs the computing thread: thrown where a pass is too
+// deep in its layers to hand an error up. Whose failure it is the error's code says.
 #pragma once
 
 #include <exception>

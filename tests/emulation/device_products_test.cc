@@ -91,7 +91,7 @@ TEST_CASE("device ops: bias, then residual are added to the rounded sum, by whom
   const Floats x = draw(kRows * kDepth, 1);
   const Floats w = draw(kOutputs * kDepth, 2);
   // Numbers beside which a sum rounds away to another one, as the order is.
-  Floats bias = draw(kOutputs, 3);
+  Floats bias = draw(kOutputs + 1, 3);
   Floats base = draw(kRows * kStride, 4);
   for (float& number : bias) number *= 4096.0F;
   for (float& number : base) number *= 65536.0F;
@@ -111,8 +111,10 @@ TEST_CASE("device ops: bias, then residual are added to the rounded sum, by whom
         if (!ends.residual) ends.residual = none;
         return added_by_hand(plain, ends, order);
       };
-      for (const Ends& ends : {Ends{bias.data(), {}, {}}, Ends{nullptr, residual, {}},
-                               Ends{nullptr, residual, before}, Ends{bias.data(), {}, before}}) {
+      // The second bias begins where the library takes none.
+      for (const Ends& ends :
+           {Ends{bias.data(), {}, {}}, Ends{bias.data() + 1, {}, {}}, Ends{nullptr, residual, {}},
+            Ends{nullptr, residual, before}, Ends{bias.data(), {}, before}}) {
         CHECK(product_of(*on, left, right, ends) == by_hand(ends, Order::bias_first));
       }
       for (const Ends& ends :

@@ -212,6 +212,16 @@ TEST_CASE("emulation: plan tells what a job takes of a GPU, submit asks for it o
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE(
+    "emulation: a product that the library has no algorithm for ends the job with its words") {
+  // As of some matrices of a model, and no failure that another try would mend.
+  Cluster cluster(emulated(1, {"TUTTI_EMULATION_ROWS_MIN=100000"}));
+  const std::string said = why_it_fails(cluster, 1);
+  INFO(said);
+  CHECK(said.find("cublasLtMatmul") != npos);
+  CHECK(said.find("not supported (15)") != npos);
+}
+
 TEST_CASE("emulation: a missing or old driver is one line in the job") {
   Cluster missing(emulated(1, {"TUTTI_EMULATION_DRIVER=0"}));
   CHECK(why_it_fails(missing, 1).find("no NVIDIA driver is loaded: install one") != npos);

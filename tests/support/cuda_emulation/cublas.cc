@@ -6,9 +6,12 @@
 // neither a bias nor another C than D, which is answered as the library would. An algorithm that
 // was not handed out, or that splits, computes nothing. One whose last word is not
 // zero adds in the other direction: it has other bits, as another algorithm of the library may.
-// TUTTI_EMULATION_BIAS=0: no algorithm takes a bias.
+// Before the right one it offers one that does not run with few rows; a bias must be aligned.
+// TUTTI_EMULATION_BIAS=0: no algorithm takes a bias. TUTTI_EMULATION_BACKWARDS: all add in the
+// other direction. TUTTI_EMULATION_ROWS_MIN: none runs with fewer.
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -19,6 +22,8 @@ namespace {
 constexpr std::uint64_t kAlgorithmMark = 0x7475747469ULL;
 constexpr std::uint64_t kStreamWorkspace = 1 << 20;
 constexpr std::size_t kStreamCut = 7;
+constexpr std::uint64_t kManyRows = 32;
+constexpr std::uint64_t kBiasAlignment = 16;
 
 // What an algorithm's words mean here.
 struct Algorithm {
@@ -26,11 +31,19 @@ struct Algorithm {
   std::uint64_t splits = 1;
   std::uint64_t workspace = 0;
   std::uint64_t plain_only = 0;  // no bias, and C is D
+  std::uint64_t rows_min = 0;
 
-  cublasLtMatmulAlgo_t words() const { return {{mark, splits, workspace, plain_only, 0, 0, 0, 0}}; }
+  cublasLtMatmulAlgo_t words() const {
+    return {{mark, splits, workspace, plain_only, rows_min, 0, 0, 0}};
+  }
 };
 Algorithm algorithm_of(const cublasLtMatmulAlgo_t& words) {
-  return {words.data[0], words.data[1], words.data[2], words.data[3]};
+  return {words.data[0], words.data[1], words.data[2], words.data[3], words.data[4]};
+}
+
+std::uint64_t rows_min_of_library() {
+  const char* const text = std::getenv("TUTTI_EMULATION_ROWS_MIN");
+  return text == nullptr ? 0 : std::strtoull(text, nullptr, 10);
 }
 
 float widened(const void* data, cudaDataType_t type, std::size_t i) {
@@ -57,6 +70,19 @@ struct EmulatedLayout {
 struct EmulatedPreference {
   std::uint64_t workspace = 0;
 };
+
+namespace {
+
+// Whether the algorithm adds what the product adds, and runs with so few columns of D, which are
+// the rows of who stores them by rows.
+bool runs(const Algorithm& one, const EmulatedMatmul& product, const EmulatedLayout& c,
+          const EmulatedLayout& d) {
+  const bool plain = product.epilogue == CUBLASLT_EPILOGUE_DEFAULT && c.stride == d.stride;
+  return (one.plain_only == 0 || plain) &&
+         d.columns >= std::max(one.rows_min, rows_min_of_library());
+}
+
+}  // namespace
 
 namespace {
 
@@ -199,6 +225,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   if (bias && takes_bias != nullptr && std::strcmp(takes_bias, "0") == 0)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   for (const Algorithm& one : {Algorithm{.splits = 4}, Algorithm{.workspace = kStreamWorkspace},
+                               Algorithm{.plain_only = bias ? 0U : 1U, .rows_min = kManyRows},
                                Algorithm{.plain_only = bias ? 0U : 1U}}) {
     if (*count == asked || one.workspace > preference->workspace) continue;
     results[*count] = {};
@@ -233,8 +260,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
   const Algorithm one = algorithm_of(*algorithm);
   if (one.mark != kAlgorithmMark) return CUBLAS_STATUS_INVALID_VALUE;
   result->workspaceSize = one.workspace;
-  const bool plain = description->epilogue == CUBLASLT_EPILOGUE_DEFAULT && c->stride == d->stride;
-  return one.plain_only == 0 || plain ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+  return runs(one, *description, *c, *d) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha,
@@ -248,9 +274,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
   const Algorithm one = algorithm_of(*algorithm);
   if (one.mark != kAlgorithmMark || one.splits != 1 || one.workspace > workspace_bytes)
     return CUBLAS_STATUS_NOT_SUPPORTED;
-  const bool plain =
-      description->epilogue == CUBLASLT_EPILOGUE_DEFAULT && c_layout->stride == d_layout->stride;
-  if (one.plain_only != 0 && !plain) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (!runs(one, *description, *c_layout, *d_layout)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (description->epilogue == CUBLASLT_EPILOGUE_BIAS &&
+      reinterpret_cast<std::uintptr_t>(description->bias) % kBiasAlignment != 0) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
   if (d_layout->type != CUDA_R_32F || c_layout->type != CUDA_R_32F)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   const bool a_turned = description->a == CUBLAS_OP_T;
@@ -272,7 +300,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                     *d_layout,
                     *static_cast<const float*>(alpha),
                     *static_cast<const float*>(beta),
-                    algorithm->data[7] != 0,
+                    algorithm->data[7] != 0 || std::getenv("TUTTI_EMULATION_BACKWARDS") != nullptr,
                     one.workspace == 0 ? 0U : kStreamCut};
   tutti::emulation::enqueue(stream, [call]() -> std::string {
     call.run();

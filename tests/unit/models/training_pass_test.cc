@@ -9,7 +9,9 @@
 #include <new>
 #include <string>
 
+#include "jobs/models/layer.h"
 #include "kernels/ops/cpu_path.h"
+#include "kernels/tensor/device_failure.h"
 #include "tests/support/skip.h"
 #include "tests/unit/models/small_model.h"
 
@@ -292,6 +294,20 @@ TEST_CASE("training pass: wrong batches are refused and nothing is written") {
   CHECK(token_losses == std::vector<float>(5, 7.0F));
   CHECK(std::all_of(gradients.begin(), gradients.end(), [](float g) { return g == 7.0F; }));
   CHECK(losses[0].sum == 5.0);
+}
+
+TEST_CASE(
+    "models: what a device has nothing for, or was misused in, ends a pass by its own class") {
+  must({});
+  for (const ErrorCode code :
+       {ErrorCode::unavailable, ErrorCode::unsupported, ErrorCode::internal}) {
+    try {
+      must(Error{code, "an op's words"});
+      FAIL("it went on");
+    } catch (const kernels::DeviceFailure& failure) {
+      CHECK(failure.error() == Error{code, "an op's words"});
+    }
+  }
 }
 
 TEST_CASE("decoder: fresh weights depend on seed, name and index only") {
