@@ -16,6 +16,7 @@
 
 #include "jobs/tokenizers/tool_arguments.h"
 #include "kernels/ceilings/ceilings.h"
+#include "kernels/ceilings/products.h"
 #include "kernels/ops/cpu_path.h"
 
 namespace tutti::rank {
@@ -26,20 +27,23 @@ namespace {
 
 using kernels::Ceiling;
 using kernels::CeilingKind;
+using kernels::ProductKind;
 
 constexpr std::string_view kHelp =
     R"(usage: tutti check [--compute] [--deadline SECONDS] [--threads N] [-o text|json]
 
 What this machine can do, measured: with --compute (and as long as nothing else is asked for) the
-arithmetic of one core and of all of them, and how fast they read the caches and memory. What a
-machine gives of it changes with its other work; compare machines of one kind with each other.
+arithmetic of one core and of all of them, how fast they read the caches and memory, and what
+products of 1,024 x 1,024 x 1,024 reach of that arithmetic. What a machine gives of it changes with
+its other work; compare machines of one kind with each other.
 
-  --compute          arithmetic, caches and memory
+  --compute          arithmetic, caches, memory and products
   --deadline N       seconds for all of it (default 30); what was not begun by then is left out,
                      and the exit code is 3
   --threads N        of "all cores"; default: one a core
-  -o text|json       json: one object with `path`, `threads`, `complete`, and `ceilings` (`name`,
-                     `unit`, `one`, `all`; null: not there, or not measured)
+  -o text|json       json: one object with `path`, `threads`, `complete`, `ceilings` (`name`,
+                     `unit`, `one`, `all`; null: not there, or not measured) and `products` (the
+                     same, and `of`, the ceiling's name, `share_one`, `share_all` of it)
 
 Examples:
   tutti check --compute
@@ -63,8 +67,15 @@ struct Reached {
   Ceiling all;
 };
 
+struct ReachedProduct {
+  ProductKind kind;
+  Ceiling one;
+  Ceiling all;
+};
+
 struct Checked {
   std::vector<Reached> rows;
+  std::vector<ReachedProduct> products;
   int threads = 1;
   bool complete = true;
 };
@@ -74,9 +85,11 @@ Checked check_compute(const Options& options) {
                                                  std::chrono::duration<double>(options.deadline));
   Checked checked;
   for (const CeilingKind& kind : kernels::ceiling_kinds()) checked.rows.push_back({kind, {}, {}});
-  const auto measure = [&](int threads, Ceiling Reached::*reached) {
-    kernels::ThreadPool pool(threads);
-    for (Reached& row : checked.rows) {
+  for (const ProductKind& kind : kernels::product_kinds()) {
+    checked.products.push_back({kind, {}, {}});
+  }
+  const auto measure_each = [&](kernels::ThreadPool& pool, auto& rows, auto reached) {
+    for (auto& row : rows) {
       if (monotonic_now() >= deadline) {
         checked.complete = false;
         return;
@@ -84,12 +97,32 @@ Checked check_compute(const Options& options) {
       row.*reached = row.kind.measure(pool, kEach);
     }
   };
+  const auto measure = [&](int threads, auto reached, auto product_reached) {
+    kernels::ThreadPool pool(threads);
+    measure_each(pool, checked.rows, reached);
+    measure_each(pool, checked.products, product_reached);
+  };
   const unsigned cores =
       options.threads > 0 ? options.threads : std::thread::hardware_concurrency();
   checked.threads = std::max(1, static_cast<int>(cores));
-  measure(1, &Reached::one);
-  measure(checked.threads, &Reached::all);
+  measure(1, &Reached::one, &ReachedProduct::one);
+  measure(checked.threads, &Reached::all, &ReachedProduct::all);
   return checked;
+}
+
+// What the product reaches of its ceiling; none where one of them is not there.
+struct Shares {
+  Ceiling one;
+  Ceiling all;
+};
+Shares shares_of(const Checked& checked, const ReachedProduct& product) {
+  const auto ceiling =
+      std::find_if(checked.rows.begin(), checked.rows.end(),
+                   [&](const Reached& row) { return row.kind.name == product.kind.of; });
+  const auto share = [](const Ceiling& reached, const Ceiling& of) {
+    return reached && of ? Ceiling(*reached / *of) : std::nullopt;
+  };
+  return {share(product.one, ceiling->one), share(product.all, ceiling->all)};
 }
 
 std::string text_of(const Checked& checked) {
@@ -102,6 +135,15 @@ std::string text_of(const Checked& checked) {
   for (const Reached& row : checked.rows) {
     out += fmt::format("{:<28} {:<8} {:>9} {:>9}\n", row.kind.name, row.kind.unit, number(row.one),
                        number(row.all));
+  }
+  const auto share = [](const Ceiling& value) {
+    return value ? fmt::format("{:.2f}", *value) : std::string("-");
+  };
+  for (const ReachedProduct& row : checked.products) {
+    const Shares shares = shares_of(checked, row);
+    out += fmt::format("{:<28} {:<8} {:>9} {:>9}  {} and {} of {}\n", row.kind.name, row.kind.unit,
+                       number(row.one), number(row.all), share(shares.one), share(shares.all),
+                       row.kind.of);
   }
   return out;
 }
@@ -117,10 +159,22 @@ std::string json_of(const Checked& checked) {
                                 {"one", number(row.one)},
                                 {"all", number(row.all)}});
   }
+  json::array products;
+  for (const ReachedProduct& row : checked.products) {
+    const Shares shares = shares_of(checked, row);
+    products.push_back(json::object{{"name", std::string(row.kind.name)},
+                                    {"unit", std::string(row.kind.unit)},
+                                    {"of", std::string(row.kind.of)},
+                                    {"one", number(row.one)},
+                                    {"all", number(row.all)},
+                                    {"share_one", number(shares.one)},
+                                    {"share_all", number(shares.all)}});
+  }
   return json::serialize(json::object{{"path", std::string(to_string(kernels::cpu_path()))},
                                       {"threads", checked.threads},
                                       {"complete", checked.complete},
-                                      {"ceilings", std::move(rows)}}) +
+                                      {"ceilings", std::move(rows)},
+                                      {"products", std::move(products)}}) +
          "\n";
 }
 

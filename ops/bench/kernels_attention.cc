@@ -9,7 +9,7 @@
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/tensor/buffer.h"
 #include "ops/bench/kernels_cases.h"
-#include "ops/bench/peer_process.h"
+#include "ops/bench/kernels_operands.h"
 
 namespace tutti::bench {
 
@@ -19,21 +19,26 @@ using kernels::Index;
 
 namespace {
 
-struct Case {
+struct Batch {
   const char* model;
   std::int32_t samples, tokens;
   Index heads, kv_heads, width;
   bool causal = true;
 };
 
-constexpr Case kCases[] = {
+constexpr Batch kBatches[] = {
     {"demo", 8, 256, 6, 6, 32},          {"gpt2", 4, 256, 12, 12, 64},
     {"gpt2", 1, 1024, 12, 12, 64},       {"7B", 1, 2048, 4, 1, 128},
     {"7B", 1, 4096, 2, 1, 128},          {"gpt2", 1, 4096, 2, 2, 64},
     {"bert", 2, 512, 12, 12, 64, false},
 };
 
-void bench_batch(const Bench& bench, const Case& c) {
+void bench_batch(const Bench& bench, const Batch& c) {
+  const std::string numbers_of = fmt::format("{} {} {} {} {} {}", c.samples, c.heads, c.kv_heads,
+                                             c.tokens, c.width, c.causal ? "causal" : "full");
+  const std::string forward = fmt::format("{} attention forward {}", c.model, numbers_of);
+  const std::string backward = fmt::format("{} attention backward {}", c.model, numbers_of);
+  if (!wanted(bench, forward) && !wanted(bench, backward)) return;
   const AttentionShape shape{
       c.heads, c.kv_heads, c.width, 1.0F / std::sqrt(static_cast<float>(c.width)),
       c.causal ? kernels::AttentionMask::causal : kernels::AttentionMask::full};
@@ -53,12 +58,7 @@ void bench_batch(const Bench& bench, const Case& c) {
   FloatBuffer dv(tokens * narrow);
   const double pairs = c.causal ? 0.5 * c.tokens * (c.tokens + 1.0) : 1.0 * c.tokens * c.tokens;
   const double work = c.samples * pairs * static_cast<double>(wide);  // of one product, halved
-  const std::string numbers_of = fmt::format("{} {} {} {} {} {}", c.samples, c.heads, c.kv_heads,
-                                             c.tokens, c.width, c.causal ? "causal" : "full");
-  bench_beside(bench,
-               {.name = fmt::format("{} attention forward {}", c.model, numbers_of),
-                .peer_case = "attention_forward " + numbers_of,
-                .flops = 4.0 * work},
+  bench_beside(bench, {.name = forward, .flops = 4.0 * work}, "attention_forward " + numbers_of,
                [&] {
                  TUTTI_ASSERT(attention_forward(bench.ctx, {.shape = shape,
                                                             .q = q.matrix(tokens, wide),
@@ -68,10 +68,7 @@ void bench_batch(const Bench& bench, const Case& c) {
                                                             .out = out.matrix(tokens, wide),
                                                             .lse = lse.data()}));
                });
-  bench_beside(bench,
-               {.name = fmt::format("{} attention backward {}", c.model, numbers_of),
-                .peer_case = "attention_backward " + numbers_of,
-                .flops = 10.0 * work},
+  bench_beside(bench, {.name = backward, .flops = 10.0 * work}, "attention_backward " + numbers_of,
                [&] {
                  TUTTI_ASSERT(attention_backward(bench.ctx, {.shape = shape,
                                                              .q = q.matrix(tokens, wide),
@@ -99,8 +96,8 @@ constexpr Decode kDecodes[] = {
     {"gpt2", 12, 12, 64, kernels::CacheType::bf16},
 };
 
-// One new token behind `positions` others; the share is of the memory ceiling for one reading of
-// keys and values.
+// One new token behind `positions` others, each time of another sequence; the share is of the
+// memory ceiling for one reading of keys and values.
 void bench_decode(const Bench& bench, const Decode& d, Index positions) {
   const AttentionShape shape{.heads = d.heads,
                              .kv_heads = d.kv_heads,
@@ -108,32 +105,44 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions) {
                              .scale = 1.0F / std::sqrt(static_cast<float>(d.width)),
                              .cache = d.cache};
   const char* const types[] = {"f32", "bf16", "int8"};
+  const std::string numbers_of =
+      fmt::format("{} {} {} {}", d.heads, d.kv_heads, positions, d.width);
+  const std::string name = fmt::format("{} attention decode {} {}", d.model,
+                                       types[static_cast<int>(d.cache)], numbers_of);
+  if (!wanted(bench, name)) return;
   const Index page_floats = kv_page_floats(shape);
   const Index count = kernels::kv_pages_for(positions);
   const Index wide = d.heads * d.width;
-  const FloatBuffer memory(count * page_floats);
-  std::vector<float*> pages;
-  for (Index p = 0; p < count; ++p) pages.push_back(memory.data() + p * page_floats);
-  const FloatBuffer k = numbers(bench, positions * d.kv_heads * d.width, 1);
-  const kernels::SequenceRows all{0, positions, 0, pages};
-  TUTTI_ASSERT(
-      kv_write(bench.ctx, {shape, k.matrix(positions, d.kv_heads * d.width),
-                           k.matrix(positions, d.kv_heads * d.width), std::span(&all, 1)}));
+  const Index narrow = d.kv_heads * d.width;
+  const auto pages_at = [&](float* memory) {
+    std::vector<float*> pages;
+    for (Index p = 0; p < count; ++p) pages.push_back(memory + p * page_floats);
+    return pages;
+  };
+  const FloatBuffer written(count * page_floats);
+  const std::vector<float*> first = pages_at(written.data());
+  const FloatBuffer k = numbers(bench, positions * narrow, 1);
+  const kernels::SequenceRows all{0, positions, 0, first};
+  TUTTI_ASSERT(kv_write(bench.ctx, {shape, k.matrix(positions, narrow), k.matrix(positions, narrow),
+                                    std::span(&all, 1)}));
+  Copies copies(written.data(), written.span().size_bytes());
+  std::vector<std::vector<float*>> pages;
+  for (Index copy = 0; copy < copies.count(); ++copy) {
+    pages.push_back(pages_at(reinterpret_cast<float*>(copies.next())));
+  }
+  Turns turns(copies.count());
   const FloatBuffer q = numbers(bench, wide, 2);
-  FloatBuffer out(wide);
-  const kernels::SequenceRows rows{0, 1, positions - 1, pages};
-  const std::string numbers_of =
-      fmt::format("{} {} {} {}", d.heads, d.kv_heads, positions, d.width);
+  const FloatBuffer out(wide);
   const double element = d.cache == kernels::CacheType::f32    ? 4.0
                          : d.cache == kernels::CacheType::bf16 ? 2.0
                                                                : 1.0;
   bench_beside(
       bench,
-      {.name = fmt::format("{} attention decode {} {}", d.model, types[static_cast<int>(d.cache)],
-                           numbers_of),
-       .peer_case = d.cache == kernels::CacheType::f32 ? "attention_decode " + numbers_of : "",
-       .bytes = element * 2.0 * static_cast<double>(positions * d.kv_heads * d.width)},
-      [&] {
+      {.name = name,
+       .bytes = element * 2.0 * static_cast<double>(positions * narrow),
+       .sets = copies.count()},
+      d.cache == kernels::CacheType::f32 ? "attention_decode " + numbers_of : "", [&] {
+        const kernels::SequenceRows rows{0, 1, positions - 1, pages[turns.next()]};
         TUTTI_ASSERT(attention_cached(
             bench.ctx, {shape, q.matrix(1, wide), std::span(&rows, 1), out.matrix(1, wide)}));
       });
@@ -142,7 +151,7 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions) {
 }  // namespace
 
 void bench_attention(const Bench& bench) {
-  for (const Case& c : kCases) bench_batch(bench, c);
+  for (const Batch& c : kBatches) bench_batch(bench, c);
   for (const Decode& d : kDecodes) {
     for (const Index positions : {1024, 4096, 16384}) bench_decode(bench, d, positions);
   }

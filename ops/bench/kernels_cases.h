@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "kernels/tensor/buffer.h"
 #include "kernels/tensor/op_context.h"
@@ -14,14 +15,15 @@ namespace tutti::bench {
 struct Options {
   int threads = 1;
   double seconds = 0.5;  // per case, ours and peers together
-  std::string only;      // cases whose name holds this; empty: all
+  std::string only;      // cases whose name this regular expression finds; empty: all
 };
 
 struct Bench {
   kernels::OpContext ctx;
   Options options;
   double peak_gflops = 0.0;
-  double read_gbps = 0.0;  // of memory beyond the caches
+  double read_gbps = 0.0;  // of memory beyond the caches, in the better kind of pages
+  double copy_gbps = 0.0;  // the same, read and written in equal parts
   double bf16_gops = 0.0;  // of native dot products; 0: none
   double tiles_gops = 0.0;
   double int8_gops = 0.0;
@@ -34,20 +36,55 @@ bool wanted(const Bench& bench, const std::string& name);
 // Uniform in [-1, 1), a function of `stream`.
 kernels::FloatBuffer numbers(const Bench& bench, kernels::Index count, std::uint64_t stream);
 
-// One case beside PyTorch where that knows it and is there. Its share is of the arithmetic ceiling
-// where flops are given, else of the memory ceiling.
-struct BesideCase {
-  std::string name;
-  std::string peer_case = {};  // empty: no peer
-  double flops = 0.0;
-  double bytes = 0.0;
-  std::optional<double> ceiling = {};  // in GFLOP/s, where it is not that of fp32; 0: none known
+// How many sets of operands of so many bytes no cache holds together. A case that is to be bound by
+// memory takes the next of them at each run.
+kernels::Index sets_beyond_caches(double bytes);
+
+// One after the other of `count`, again and again.
+class Turns {
+ public:
+  explicit Turns(kernels::Index count) : count_(count) {}
+  std::size_t next() { return static_cast<std::size_t>(turn_++ % count_); }
+  kernels::Index count() const { return count_; }
+
+ private:
+  kernels::Index count_;
+  kernels::Index turn_ = 0;
 };
-void bench_beside(const Bench& bench, const BesideCase& c, const std::function<void()>& run);
+
+// A case, and what its line says. Its share is of the memory ceiling where bytes are given and the
+// operands of all sets are more than the caches hold; else of the arithmetic one, with flops. What
+// is written is matched with as much that is read, at the speed of copying; the rest of what is
+// read has the speed of reading.
+struct Case {
+  std::string name;
+  double flops = 0.0;
+  double bytes = 0.0;                  // that one run touches, each once
+  double written = 0.0;                // those of them
+  std::optional<double> ceiling = {};  // in GFLOP/s, where it is not that of fp32; 0: none known
+  kernels::Index sets = 1;             // of operands of `bytes`, taken in turns
+  const char* bench = "kernels/ops";
+};
+
+using Run = std::function<void()>;
+
+// Beside PyTorch where that knows the case (empty: it does not) and is there.
+void bench_beside(const Bench& bench, const Case& c, const std::string& torch_case, const Run& run);
+// Beside other ways to compute the same, ours or a library's: a ratio is that one's time over ours.
+// Ways without a function are left out; nothing is measured where there is none.
+struct Other {
+  std::string name;
+  Run run;
+};
+void bench_beside(const Bench& bench, const Case& c, const Run& ours,
+                  const std::vector<Other>& others);
 
 void bench_attention(const Bench& bench);
 void bench_large_rows(const Bench& bench);
+void bench_losses(const Bench& bench);
+void bench_optimizers(const Bench& bench);
 void bench_products(const Bench& bench);
+void bench_quantised(const Bench& bench);
 void bench_tokens(const Bench& bench);
 void bench_ops(const Bench& bench);
 

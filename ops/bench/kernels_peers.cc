@@ -43,7 +43,7 @@ memory::desc matrix(kernels::Index rows, kernels::Index columns, memory::data_ty
   return {{rows, columns}, type, tag};
 }
 
-struct Operands {
+struct DnnlOperands {
   memory::desc left, right, output;
   const void* left_data = nullptr;
   const void* right_data = nullptr;
@@ -53,7 +53,7 @@ struct Operands {
 };
 
 // oneDNN throws where it has no such product on this CPU.
-std::function<void()> prepared(const Operands& o) try {
+std::function<void()> prepared(const DnnlOperands& o) try {
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
   dnnl::primitive_attr attributes;

@@ -3,6 +3,7 @@
 
     ops/bench/kernels ... | ops/bench/kernels_table.py              a table of what it is given
     ops/bench/kernels_table.py kernels/lab/measured.jsonl           the same of files
+    ops/bench/kernels_table.py --goals FILE...                      each goal: met or missed (kernels_goals.py)
     ops/bench/kernels_table.py --write                              the tables of kernels/README.md anew,
                                                                     from kernels/lab/measured.jsonl
 
@@ -16,14 +17,21 @@ import pathlib
 import re
 import sys
 
+import kernels_goals
+
 BEGIN = "<!-- measured: made by ops/bench/kernels_table.py -->"
 END = "<!-- measured end -->"
+GOALS_BEGIN = "<!-- goals: made by ops/bench/kernels_table.py -->"
+GOALS_END = "<!-- goals end -->"
 MEASURED = "kernels/lab/measured.jsonl"
 
 # Heading -> what the names of its cases match; the first that matches has the case.
 GROUPS = [
+    ("Between ranks of one machine", r"^(exchange|all-to-all) of "),
+    ("Four rows over one (the ratio is one row's time over theirs)", r"^four rows over one"),
     ("Fused ends", r"^ends "),
-    ("bf16 products", r"^bf16 "),
+    ("Batched products", r"^batched "),
+    ("bf16 products", r"^(bf16|rounded) "),
     ("Products by quantised weights", r"^(quantised|int8 product) "),
     ("fp32 products", r"\b(nt|nn|tn)\b.* \d+x\d+x\d+$"),
     ("Attention", r"attention"),
@@ -41,8 +49,8 @@ def where(record):
 
 def title(place):
     machine, path, threads = place
-    return ", ".join([machine or "unknown machine", path or "unknown path",
-                      "1 thread" if threads == 1 else f"{threads or 'unknown'} threads"])
+    run = [path, "1 thread" if threads == 1 else f"{threads} threads"] if path else []
+    return ", ".join([machine or "unknown machine", *run])
 
 
 def newest(lines):
@@ -103,11 +111,30 @@ def tables_of(cases):
                    f" {number(case['ratio'])} |")
 
 
+def judged(lines):
+    """The records as kernels_goals has them: (title, path) -> name -> records."""
+    places = {}
+    for (place, name), peers in newest(lines).items():
+        places.setdefault((title(place), place[1]), {})[name] = list(peers.values())
+    return places
+
+
+def between(text, begin, end, lines):
+    before, rest = text.split(begin, 1)
+    _, after = rest.split(end, 1)
+    return before + "\n".join([begin, *lines, "", end]) + after
+
+
 def made_anew(root, text):
-    before, rest = text.split(BEGIN, 1)
-    _, after = rest.split(END, 1)
-    places = read((root / MEASURED).read_text().splitlines())
-    return before + "\n".join([BEGIN, *tables(places), "", END]) + after
+    lines = (root / MEASURED).read_text().splitlines()
+    text = between(text, GOALS_BEGIN, GOALS_END, ["", *kernels_goals.table(root, judged(lines))])
+    return between(text, BEGIN, END, tables(read(lines)))
+
+
+def without_cause(root):
+    """The goals that are missed and of which no line says why."""
+    path = root / MEASURED
+    return kernels_goals.without_cause(root, judged(path.read_text().splitlines())) if path.exists() else []
 
 
 def current(root):
@@ -124,10 +151,10 @@ def main(arguments):
         readme = root / "kernels/README.md"
         readme.write_text(made_anew(root, readme.read_text()))
         return 0
-    lines = []
-    for path in arguments:
-        lines += pathlib.Path(path).read_text().splitlines()
-    print("\n".join(tables(read(lines if arguments else sys.stdin))))
+    paths = [argument for argument in arguments if argument != "--goals"]
+    lines = [line for path in paths for line in pathlib.Path(path).read_text().splitlines()]
+    lines = lines if paths else list(sys.stdin)
+    print("\n".join(kernels_goals.table(root, judged(lines)) if "--goals" in arguments else tables(read(lines))))
     return 0
 
 

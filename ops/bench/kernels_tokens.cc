@@ -1,5 +1,6 @@
 // Token rows and weights as they are moved: embedding, positions, pages, hashes, packing, chosen
-// tokens. Shares are of the memory ceiling for each byte touched once.
+// tokens. Shares are of the memory ceiling for each byte touched once, where operands come from
+// memory.
 #include <fmt/core.h>
 
 #include <string>
@@ -16,6 +17,7 @@
 #include "kernels/ops/weights/product_int8.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "ops/bench/kernels_cases.h"
+#include "ops/bench/kernels_operands.h"
 
 namespace tutti::bench {
 
@@ -29,46 +31,52 @@ constexpr Index kWidth = 3072;
 constexpr Index kVocabulary = 50257;
 constexpr double kElements = static_cast<double>(kTokens * kWidth);
 
-void bench_embedding(const Bench& bench) {
-  const FloatBuffer table = numbers(bench, kVocabulary * 768, 1);
-  const FloatBuffer rows(kTokens * 4 * 768);
+// Tables and rows of several models, in turns.
+void bench_embedding(const Bench& bench, Operands& operands) {
+  const std::string shape = fmt::format("8192x3072, rows of 768 from {}", kVocabulary);
+  const std::string forward = "embedding forward " + shape;
+  const std::string backward = "embedding backward " + shape;
+  if (!wanted(bench, forward) && !wanted(bench, backward)) return;
+  constexpr Index kRows = kTokens * 4;
   std::vector<std::int32_t> tokens;
-  for (Index i = 0; i < kTokens * 4; ++i) {
+  for (Index i = 0; i < kRows; ++i) {
     tokens.push_back(static_cast<std::int32_t>(i * 7919 % kVocabulary));
   }
-  const double moved = static_cast<double>(rows.span().size());
-  const std::string shape = fmt::format("8192x3072, rows of 768 from {}", kVocabulary);
+  Operands tables(kVocabulary * 768);
+  const std::string torch = fmt::format(" {} {} 768", kRows, kVocabulary);
+  const double bytes = 8.0 * kElements;
   bench_beside(
       bench,
-      {.name = "embedding forward " + shape,
-       .peer_case = fmt::format("embedding_forward {} {} 768", kTokens * 4, kVocabulary),
-       .bytes = 8.0 * moved},
-      [&] {
-        TUTTI_ASSERT(embedding_forward(bench.ctx, {.table = table.matrix(kVocabulary, 768),
+      {.name = forward,
+       .bytes = bytes,
+       .written = 4.0 * kElements,
+       .sets = sets_beyond_caches(bytes)},
+      "embedding_forward" + torch, [&] {
+        TUTTI_ASSERT(embedding_forward(bench.ctx, {.table = tables.in().matrix(kVocabulary, 768),
                                                    .tokens = tokens,
-                                                   .output = rows.matrix(kTokens * 4, 768)}));
+                                                   .output = operands.out().matrix(kRows, 768)}));
       });
-  bench_beside(bench, {.name = "embedding backward " + shape, .bytes = 12.0 * moved}, [&] {
-    TUTTI_ASSERT(embedding_backward(bench.ctx, {.dout = rows.matrix(kTokens * 4, 768),
-                                                .tokens = tokens,
-                                                .dtable = table.matrix(kVocabulary, 768)}));
-  });
+  bench_beside(bench,
+               {.name = backward,
+                .bytes = 12.0 * kElements,
+                .written = 4.0 * kElements,
+                .sets = sets_beyond_caches(bytes)},
+               "embedding_backward" + torch, [&] {
+                 TUTTI_ASSERT(embedding_backward(bench.ctx,
+                                                 {.dout = operands.in().matrix(kRows, 768),
+                                                  .tokens = tokens,
+                                                  .dtable = tables.in().matrix(kVocabulary, 768)}));
+               });
 }
 
-void bench_positions(const Bench& bench) {
-  const FloatBuffer x = numbers(bench, kTokens * kWidth, 1);
-  const FloatBuffer cosine = numbers(bench, kTokens * 64, 2);
-  const FloatBuffer sine = numbers(bench, kTokens * 64, 3);
+// Bound by the elementary functions, whatever memory gives.
+void bench_angles(const Bench& bench) {
+  const FloatBuffer cosine(kTokens * 64);
+  const FloatBuffer sine(kTokens * 64);
   std::vector<std::int32_t> positions;
   for (std::int32_t i = 0; i < kTokens; ++i) positions.push_back(i);
   const std::vector<float> frequencies = kernels::rotary_frequencies({.width = 128});
-  bench_beside(bench, {.name = "rotary 8192x3072, heads of 128", .bytes = 8.0 * kElements}, [&] {
-    TUTTI_ASSERT(rotary_apply(bench.ctx, {.x = x.matrix(kTokens, kWidth),
-                                          .head_width = 128,
-                                          .cosine = cosine.matrix(kTokens, 64),
-                                          .sine = sine.matrix(kTokens, 64)}));
-  });
-  bench_beside(bench, {.name = "rotary angles 8192x64", .bytes = 8.0 * kTokens * 64.0}, [&] {
+  bench_beside(bench, {.name = "rotary angles 8192x64", .bytes = 8.0 * kTokens * 64.0}, "", [&] {
     TUTTI_ASSERT(rotary_angles(bench.ctx, {.positions = positions,
                                            .frequencies = frequencies,
                                            .cosine = cosine.matrix(kTokens, 64),
@@ -77,8 +85,7 @@ void bench_positions(const Bench& bench) {
 }
 
 // A prefill's keys and values of one layer, 24 heads of 128.
-void bench_pages(const Bench& bench) {
-  const FloatBuffer k = numbers(bench, kTokens * kWidth, 1);
+void bench_pages(const Bench& bench, Operands& operands) {
   struct Type {
     kernels::CacheType type;
     const char* name;
@@ -87,95 +94,118 @@ void bench_pages(const Bench& bench) {
   for (const Type& t :
        {Type{kernels::CacheType::f32, "f32", 4.0}, Type{kernels::CacheType::bf16, "bf16", 2.0},
         Type{kernels::CacheType::int8, "int8", 1.0}}) {
+    const Case c{.name = fmt::format("kv write {} 8192x3072", t.name),
+                 .bytes = 2.0 * (4.0 + t.bytes) * kElements,
+                 .written = 2.0 * t.bytes * kElements,
+                 .sets = sets_beyond_caches(2.0 * (4.0 + t.bytes) * kElements)};
+    if (!wanted(bench, c.name)) continue;
     const kernels::AttentionShape shape{
         .heads = 24, .kv_heads = 24, .head_width = 128, .scale = 1.0F, .cache = t.type};
     const Index page = kv_page_floats(shape);
     const Index count = kernels::kv_pages_for(kTokens);
-    const FloatBuffer memory(count * page);
-    std::vector<float*> pages;
-    for (Index p = 0; p < count; ++p) pages.push_back(memory.data() + p * page);
-    const kernels::SequenceRows rows{0, kTokens, 0, pages};
-    bench_beside(
-        bench,
-        {.name = fmt::format("kv write {} 8192x3072", t.name),
-         .bytes = 2.0 * (4.0 + t.bytes) * kElements},
-        [&] {
-          TUTTI_ASSERT(kv_write(bench.ctx, {shape, k.matrix(kTokens, kWidth),
-                                            k.matrix(kTokens, kWidth), std::span(&rows, 1)}));
-        });
+    Operands memory(count * page);
+    bench_beside(bench, c, "", [&] {
+      float* const begin = memory.out().data();
+      std::vector<float*> pages;
+      for (Index p = 0; p < count; ++p) pages.push_back(begin + p * page);
+      const kernels::SequenceRows rows{0, kTokens, 0, pages};
+      TUTTI_ASSERT(
+          kv_write(bench.ctx, {shape, operands.in().matrix(kTokens, kWidth),
+                               operands.in().matrix(kTokens, kWidth), std::span(&rows, 1)}));
+    });
   }
 }
 
-void bench_packed_halves(const Bench& bench, kernels::ConstMatrix weight) {
-  std::vector<kernels::Bf16> halves(static_cast<std::size_t>(weight.rows * weight.columns));
-  TUTTI_ASSERT(to_bf16(bench.ctx, {weight.data, halves.size()}, halves));
-  using Arithmetic = kernels::Bf16Arithmetic;
-  for (const Arithmetic arithmetic : {Arithmetic::widened, Arithmetic::native}) {
-    const bool native = arithmetic == Arithmetic::native;
-    if (!kernels::has_bf16(arithmetic)) continue;
-    bench_beside(
-        bench,
-        {.name = fmt::format("pack bf16 weight {} {}x{}", native ? "native" : "widened",
-                             weight.rows, weight.columns),
-         .bytes = 4.0 * static_cast<double>(halves.size())},
-        [&] {
-          TUTTI_ASSERT(
-              pack_bf16_weight(bench.ctx, {halves.data(), weight.rows, weight.columns}, arithmetic)
-                  .ok());
-        });
-  }
-}
+constexpr Index kOutputs = 11008;
+constexpr Index kInputs = 4096;
+constexpr double kLayerWeights = static_cast<double>(kOutputs * kInputs);
 
-// A layer of a 7B model.
+// A layer of a 7B model: hashed, and turned into images. Images are made anew each time, so the
+// pages of their memory are made in that time, too.
 void bench_weights(const Bench& bench) {
-  constexpr Index kOutputs = 11008;
-  constexpr Index kInputs = 4096;
-  constexpr double kSize = static_cast<double>(kOutputs * kInputs);
-  const FloatBuffer weight = numbers(bench, kOutputs * kInputs, 1);
+  Operands weights(kOutputs * kInputs);
+  const auto row = [&](const std::string& name, double read, double written, const Run& run) {
+    bench_beside(bench,
+                 {.name = name,
+                  .bytes = (read + written) * kLayerWeights,
+                  .written = written * kLayerWeights,
+                  .sets = sets_beyond_caches(read * kLayerWeights)},
+                 "", run);
+  };
   std::vector<kernels::Hash128> hashes(
       static_cast<std::size_t>(kernels::grid_blocks(kOutputs * kInputs)));
-  bench_beside(bench, {.name = "hash blocks 11008x4096", .bytes = 4.0 * kSize},
-               [&] { TUTTI_ASSERT(hash_blocks(bench.ctx, weight.span(), hashes)); });
-  bench_beside(bench, {.name = "pack weight 11008x4096", .bytes = 8.0 * kSize}, [&] {
-    TUTTI_ASSERT(pack_weight(bench.ctx, weight.matrix(kOutputs, kInputs)).ok());
-  });
-  bench_packed_halves(bench, weight.matrix(kOutputs, kInputs));
+  row("hash blocks 11008x4096", 4, 0,
+      [&] { TUTTI_ASSERT(hash_blocks(bench.ctx, weights.in().span(), hashes)); });
+  row("pack weight 11008x4096", 4, 4,
+      [&] { TUTTI_ASSERT(pack_weight(bench.ctx, weights.in().matrix(kOutputs, kInputs)).ok()); });
+  std::vector<std::int8_t> codes;
   const FloatBuffer scales(kOutputs);
-  std::vector<std::int8_t> codes(static_cast<std::size_t>(kOutputs * kInputs));
-  bench_beside(bench, {.name = "to int8 rows 11008x4096", .bytes = 5.0 * kSize}, [&] {
-    TUTTI_ASSERT(to_int8_rows(bench.ctx, {.x = weight.matrix(kOutputs, kInputs),
+  row("to int8 rows 11008x4096", 4, 1, [&] {
+    codes.resize(static_cast<std::size_t>(kOutputs * kInputs));
+    TUTTI_ASSERT(to_int8_rows(bench.ctx, {.x = weights.in().matrix(kOutputs, kInputs),
                                           .codes = {codes.data(), kOutputs, kInputs},
                                           .scales = scales.data()}));
   });
+  struct Kind {
+    kernels::Bf16Arithmetic arithmetic;
+    const char* name;
+  };
+  for (const Kind& kind : {Kind{kernels::Bf16Arithmetic::widened, "widened"},
+                           Kind{kernels::Bf16Arithmetic::native, "native"},
+                           Kind{kernels::Bf16Arithmetic::tiles, "tiles"}}) {
+    if (!kernels::has_bf16(kind.arithmetic)) continue;
+    row(fmt::format("pack bf16 weight {} 11008x4096", kind.name), 2, 2, [&] {
+      const auto* const halves = reinterpret_cast<const kernels::Bf16*>(weights.in().data());
+      TUTTI_ASSERT(pack_bf16_weight(bench.ctx, {halves, kOutputs, kInputs}, kind.arithmetic).ok());
+    });
+  }
+}
+
+// An eighth of it in each format: quantised, which is arithmetic; read and laid out, from memory.
+void bench_formats(const Bench& bench) {
+  constexpr Index kRows = kOutputs / 8;
+  constexpr double kValues = static_cast<double>(kRows * kInputs);
+  FloatBuffer weight;
+  Operands values(kRows * kInputs);
   for (const kernels::WeightFormat format : kernels::kWeightFormats) {
     const std::string name(to_string(format));
-    bench_beside(
-        bench, {.name = fmt::format("quantise weight {} 1376x4096", name), .bytes = kSize / 2.0},
-        [&] {
-          TUTTI_ASSERT(
-              quantise_weight(bench.ctx, format, weight.matrix(kOutputs / 8, kInputs)).ok());
-        });
+    const std::string quantise = fmt::format("quantise weight {} 1376x4096", name);
+    const std::string dequantise = fmt::format("dequantise {} 1376x4096", name);
+    const std::string pack = fmt::format("pack rows {} 1376x4096", name);
+    if (!wanted(bench, quantise) && !wanted(bench, dequantise) && !wanted(bench, pack)) continue;
+    if (weight.size() == 0) weight = numbers(bench, kRows * kInputs, 1);
+    bench_beside(bench, {.name = quantise, .bytes = 4.0 * kValues}, "", [&] {
+      TUTTI_ASSERT(quantise_weight(bench.ctx, format, weight.matrix(kRows, kInputs)).ok());
+    });
     const std::size_t row = kernels::row_bytes(format, kInputs);
-    std::vector<std::byte> rows(row * kOutputs / 8);
-    for (Index o = 0; o < kOutputs / 8; ++o) {
+    std::vector<std::byte> rows(row * kRows);
+    for (Index o = 0; o < kRows; ++o) {
       TUTTI_ASSERT(kernels::quantise_row(
-          format, std::span<const float>(weight.matrix(kOutputs, kInputs).row(o), kInputs),
+          format, std::span<const float>(weight.matrix(kRows, kInputs).row(o), kInputs),
           std::span(rows).subspan(static_cast<std::size_t>(o) * row, row)));
     }
     const double stored = static_cast<double>(rows.size());
-    const FloatBuffer values(kOutputs / 8 * kInputs);
+    Copies copies(rows.data(), rows.size());
+    bench_beside(bench,
+                 {.name = dequantise,
+                  .bytes = stored + 4.0 * kValues,
+                  .written = 4.0 * kValues,
+                  .sets = copies.count()},
+                 "", [&] {
+                   const std::byte* const from = copies.next();
+                   float* const to = values.out().data();
+                   for (Index o = 0; o < kRows; ++o) {
+                     TUTTI_ASSERT(kernels::dequantise_row(
+                         format, std::span(from + static_cast<std::size_t>(o) * row, row),
+                         std::span<float>(to + o * kInputs, kInputs)));
+                   }
+                 });
     bench_beside(
-        bench,
-        {.name = fmt::format("dequantise {} 1376x4096", name), .bytes = stored + kSize / 2.0}, [&] {
-          for (Index o = 0; o < kOutputs / 8; ++o) {
-            TUTTI_ASSERT(kernels::dequantise_row(
-                format, std::span(rows).subspan(static_cast<std::size_t>(o) * row, row),
-                std::span<float>(values.data() + o * kInputs, kInputs)));
-          }
+        bench, {.name = pack, .bytes = 2.0 * stored, .written = stored, .sets = copies.count()}, "",
+        [&] {
+          TUTTI_ASSERT(
+              pack_rows(bench.ctx, format, std::span(copies.next(), rows.size()), kRows).ok());
         });
-    const std::string packing = fmt::format("pack rows {} 1376x4096", name);
-    bench_beside(bench, {.name = packing, .bytes = 2.0 * stored},
-                 [&] { TUTTI_ASSERT(pack_rows(bench.ctx, format, rows, kOutputs / 8).ok()); });
   }
 }
 
@@ -195,7 +225,7 @@ void bench_choice(const Bench& bench) {
   bench_beside(bench,
                {.name = fmt::format("choose tokens, {} rows of {}", kRows, kVocabulary),
                 .bytes = 4.0 * kRows * static_cast<double>(kVocabulary)},
-               [&] {
+               "", [&] {
                  TUTTI_ASSERT(choose_tokens(
                      bench.ctx, {logits.matrix(kRows, kVocabulary), draws, chosen.data()}));
                });
@@ -214,7 +244,8 @@ void bench_sampling(const Bench& bench) {
        {Kind{"greedy", {.temperature = 0.0}}, Kind{"temperature", {.temperature = 0.8}},
         Kind{"top-k 50", {.top_k = 50}}, Kind{"top-p 0.9", {.top_p = 0.9}},
         Kind{"min-p 0.05", {.min_p = 0.05}}, Kind{"typical 0.9", {.typical_p = 0.9}}}) {
-    bench_beside(bench, {.name = fmt::format("sampling {} of {}", kind.name, kVocabulary)}, [&] {
+    const Case c{.name = fmt::format("sampling {} of {}", kind.name, kVocabulary)};
+    bench_beside(bench, c, "", [&] {
       static_cast<void>(sampler.sample(logits.span(), kind.settings, ++position));
     });
   }
@@ -223,10 +254,12 @@ void bench_sampling(const Bench& bench) {
 }  // namespace
 
 void bench_tokens(const Bench& bench) {
-  bench_embedding(bench);
-  bench_positions(bench);
-  bench_pages(bench);
+  Operands operands(kTokens * kWidth);
+  bench_embedding(bench, operands);
+  bench_angles(bench);
+  bench_pages(bench, operands);
   bench_weights(bench);
+  bench_formats(bench);
   bench_sampling(bench);
   bench_choice(bench);
 }

@@ -72,7 +72,9 @@ std::string PeerProcess::ask(const std::string& line) {
   return {};
 }
 
-bool PeerProcess::prepare(const std::string& name) { return ask("case " + name) == "ready"; }
+bool PeerProcess::prepare(const std::string& name, long copies) {
+  return ask("case " + std::to_string(copies) + " " + name) == "ready";
+}
 
 double PeerProcess::run() {
   const std::string answer = ask("run");

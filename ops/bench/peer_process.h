@@ -1,7 +1,8 @@
 // A peer that lives in another program, such as PyTorch: it prepares a case when told its name and
-// shape, runs it when told to, and says how many seconds that took.
+// shape, runs it when told to, and says how many seconds that took. The number is of copies of its
+// operands, which runs take in turns.
 //
-//   > case attention_forward 8 6 6 256 32 causal     < ready         (or: unknown)
+//   > case 1 attention_forward 8 6 6 256 32 causal   < ready         (or: unknown)
 //   > run                                            < 0.00123
 //
 // Ownership: ends the program and waits for it. Errors: available() is false where it could not be
@@ -25,7 +26,7 @@ class PeerProcess {
   ~PeerProcess();
 
   bool available() const { return process_ > 0; }
-  bool prepare(const std::string& name);
+  bool prepare(const std::string& name, long copies = 1);
   double run();  // seconds; negative: it does not answer any more
 
  private:
@@ -48,10 +49,12 @@ struct Pair {
 template <class Function>
 Pair measure_with_peer(const Function& ours, PeerProcess& peer, double seconds, Clock clock) {
   Pair pair;
+  const double start = now_seconds();
   ours();
   peer.run();
+  const int rounds = now_seconds() - start > kLongRoundSeconds ? kLongRoundsMin : kRoundsMin;
   const double end = now_seconds() + seconds;
-  for (int round = 0; round < 5 || now_seconds() < end; ++round) {
+  for (int round = 0; round < rounds || now_seconds() < end; ++round) {
     const double begin = now_seconds(clock);
     ours();
     pair.ours.seconds.push_back(now_seconds(clock) - begin);

@@ -4,6 +4,8 @@
 With one thread times are of that thread, as ours are; with more, of the clock.
 """
 
+import itertools
+import math
 import sys
 import time
 
@@ -15,10 +17,17 @@ torch.set_num_threads(THREADS)
 CLOCK = time.thread_time if THREADS == 1 else time.perf_counter
 
 
+def numbers(*shape, requires_grad=False):
+    """In [0, 1): some thousands that are random, again and again, as a GB of them would take seconds."""
+    count = math.prod(shape)
+    some = torch.rand(min(count, 1 << 16))
+    return some.repeat(-(-count // max(len(some), 1)))[:count].view(shape).requires_grad_(requires_grad)
+
+
 def attention(samples, heads, kv_heads, tokens, width, mask):
     samples, heads, kv_heads, tokens, width = map(int, (samples, heads, kv_heads, tokens, width))
-    q = torch.rand(samples, heads, tokens, width, requires_grad=True)
-    k, v = (torch.rand(samples, kv_heads, tokens, width, requires_grad=True) for _ in range(2))
+    q = numbers(samples, heads, tokens, width, requires_grad=True)
+    k, v = (numbers(samples, kv_heads, tokens, width, requires_grad=True) for _ in range(2))
     return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=mask == "causal",
                                                   enable_gqa=heads != kv_heads), (q, k, v)
 
@@ -35,14 +44,14 @@ def attention_forward(*shape):
 def attention_backward(*shape):
     run, inputs = attention(*shape)
     out = run()
-    grad = torch.rand_like(out)
+    grad = numbers(*out.shape)
     return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
 
 
 def attention_decode(heads, kv_heads, positions, width):
     heads, kv_heads, positions, width = map(int, (heads, kv_heads, positions, width))
-    q = torch.rand(1, heads, 1, width)
-    k, v = (torch.rand(1, kv_heads, positions, width) for _ in range(2))
+    q = numbers(1, heads, 1, width)
+    k, v = (numbers(1, kv_heads, positions, width) for _ in range(2))
 
     def decode():
         with torch.no_grad():
@@ -51,7 +60,7 @@ def attention_decode(heads, kv_heads, positions, width):
 
 
 def rows(rows, columns):
-    return torch.rand(int(rows), int(columns), requires_grad=True)
+    return numbers(int(rows), int(columns), requires_grad=True)
 
 
 def elementwise(function):
@@ -66,7 +75,7 @@ def elementwise(function):
     def backward(*shape):
         x = rows(*shape)
         y = function(x)
-        grad = torch.rand_like(y)
+        grad = numbers(*y.shape)
         return lambda: torch.autograd.grad(y, x, grad, retain_graph=True)
     return forward, backward
 
@@ -84,25 +93,25 @@ for name, function in {
     CASES[name + "_forward"], CASES[name + "_backward"] = elementwise(function)
 
 
-def gate(rows_, columns):
-    g, up = rows(rows_, columns), rows(rows_, columns)
-    return lambda: F.silu(g) * up, (g, up)
+def gate(function):
+    def forward(*shape):
+        g, up = rows(*shape), rows(*shape)
+
+        def run():
+            with torch.no_grad():
+                function(g) * up
+        return run
+
+    def backward(*shape):
+        inputs = rows(*shape), rows(*shape)
+        y = function(inputs[0]) * inputs[1]
+        grad = numbers(*y.shape)
+        return lambda: torch.autograd.grad(y, inputs, grad, retain_graph=True)
+    return forward, backward
 
 
-def silu_gate_forward(*shape):
-    run_, _ = gate(*shape)
-
-    def forward():
-        with torch.no_grad():
-            run_()
-    return forward
-
-
-def silu_gate_backward(*shape):
-    run_, inputs = gate(*shape)
-    y = run_()
-    grad = torch.rand_like(y)
-    return lambda: torch.autograd.grad(y, inputs, grad, retain_graph=True)
+for name, function in {"silu": F.silu, "gelu": lambda x: F.gelu(x, approximate="tanh")}.items():
+    CASES[name + "_gate_forward"], CASES[name + "_gate_backward"] = gate(function)
 
 
 def column_sums(*shape):
@@ -111,19 +120,60 @@ def column_sums(*shape):
 
 
 def embedding_forward(tokens, vocabulary, width):
-    table = torch.rand(int(vocabulary), int(width))
+    table = numbers(int(vocabulary), int(width))
     chosen = torch.randint(int(vocabulary), (int(tokens),))
     return lambda: F.embedding(chosen, table)
 
 
-CASES |= {"silu_gate_forward": silu_gate_forward, "silu_gate_backward": silu_gate_backward,
-          "column_sums": column_sums, "embedding_forward": embedding_forward}
+def embedding_backward(tokens, vocabulary, width):
+    table = numbers(int(vocabulary), int(width), requires_grad=True)
+    y = F.embedding(torch.randint(int(vocabulary), (int(tokens),)), table)
+    grad = numbers(*y.shape)
+    return lambda: torch.autograd.grad(y, table, grad, retain_graph=True)
+
+
+def rotary(head_width, rows_, columns):
+    x = rows(rows_, columns).detach().view(int(rows_), -1, int(head_width))
+    half = int(head_width) // 2
+    cosine, sine = (numbers(int(rows_), 1, half) for _ in range(2))
+
+    def run():
+        a, b = x[..., :half], x[..., half:]
+        return torch.cat((a * cosine - b * sine, b * cosine + a * sine), -1)
+    return run
+
+
+def without_gradient(function, made=lambda x: x):
+    def prepare(*shape):
+        x = made(rows(*shape).detach())
+        return lambda: function(x)
+    return prepare
+
+
+def add_into(*shape):
+    x, y = rows(*shape).detach(), rows(*shape).detach()
+    return lambda: y.add_(x)
+
+
+def bmm(kind, count, m, n, k):
+    count, m, n, k = map(int, (count, m, n, k))
+    left = numbers(count, k, m).transpose(1, 2) if kind == "tn" else numbers(count, m, k)
+    right = numbers(count, n, k).transpose(1, 2) if kind == "nt" else numbers(count, k, n)
+    out = torch.empty(count, m, n)
+    return lambda: torch.bmm(left, right, out=out)
+
+
+CASES |= {"embedding_backward": embedding_backward, "rotary": rotary, "add_into": add_into, "bmm": bmm,
+          "dropout": without_gradient(lambda x: F.dropout(x, 0.1)),
+          "to_bf16": without_gradient(lambda x: x.bfloat16()),
+          "from_bf16": without_gradient(lambda x: x.float(), lambda x: x.bfloat16())}
+CASES |= {"column_sums": column_sums, "embedding_forward": embedding_forward}
 
 
 def optimizer(make):
     def prepare(size):
-        weight = torch.nn.Parameter(torch.rand(int(size)))
-        weight.grad = torch.rand(int(size))
+        weight = torch.nn.Parameter(numbers(int(size)))
+        weight.grad = numbers(int(size))
         return make([weight]).step
     return prepare
 
@@ -134,8 +184,8 @@ CASES["sgd"] = optimizer(lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, fus
 
 def linear_cross_entropy(tokens, width, vocabulary, mode):
     tokens, width, vocabulary = map(int, (tokens, width, vocabulary))
-    hidden = torch.rand(tokens, width, requires_grad=True)
-    weight = torch.rand(vocabulary, width, requires_grad=True)
+    hidden = numbers(tokens, width, requires_grad=True)
+    weight = numbers(vocabulary, width, requires_grad=True)
     targets = torch.randint(vocabulary, (tokens,))
 
     def forward():
@@ -153,7 +203,7 @@ CASES["linear_cross_entropy"] = linear_cross_entropy
 
 def product(kind, m, n, k):
     m, n, k = map(int, (m, n, k))
-    x, w, y = torch.rand(m, k), torch.rand(n, k), torch.rand(m, n)
+    x, w, y = numbers(m, k), numbers(n, k), numbers(m, n)
     left, right, out = {"nt": (x, w.T, y), "nn": (y, w, x), "tn": (y.T, x, w)}[kind]
 
     def run():
@@ -164,7 +214,7 @@ def product(kind, m, n, k):
 
 def product_bf16(kind, m, n, k):
     m, n, k = map(int, (m, n, k))
-    x, w, y = (torch.rand(*shape).bfloat16() for shape in ((m, k), (n, k), (m, n)))
+    x, w, y = (numbers(*shape).bfloat16() for shape in ((m, k), (n, k), (m, n)))
     left, right = {"nt": (x, w.T), "nn": (y, w), "tn": (y.T, x)}[kind]
 
     def run():
@@ -175,13 +225,15 @@ def product_bf16(kind, m, n, k):
 
 CASES["product"], CASES["product_bf16"] = product, product_bf16
 
-run = None
+runs = None
 for line in sys.stdin:
     word, *rest = line.split()
     if word == "case":
-        run = CASES[rest[0]](*rest[1:]) if rest[0] in CASES else None
-        print("ready" if run else "unknown", flush=True)
+        copies, name, *shape = rest
+        runs = itertools.cycle([CASES[name](*shape) for _ in range(int(copies))]) if name in CASES else None
+        print("ready" if runs else "unknown", flush=True)
     else:
+        run = next(runs)
         begin = CLOCK()
         run()
         print(CLOCK() - begin, flush=True)

@@ -75,11 +75,11 @@ void print_line(const Line& line) {
   const double ratio = line.theirs != nullptr ? line.theirs->median() / ours.median() : 0.0;
   fmt::print(
       R"({{"bench":"{}","case":"{}","unit":"us","min":{:.2f},"p50":{:.2f},"p99":{:.2f},"n":{},)"
-      R"("peer":{},"ratio":{},"share":{},"gflops":{},{}}})"
+      R"("peer":{},"ratio":{},"share":{},"gflops":{},"gbps":{},"operands_mb":{},{}}})"
       "\n",
       line.bench, line.name, ours.at(0.0) * 1e6, ours.at(0.5) * 1e6, ours.at(0.99) * 1e6,
       ours.seconds.size(), quoted(line.peer), optional(ratio), optional(line.share),
-      optional(line.rate), where_json());
+      optional(line.rate), optional(line.gbps), optional(line.operand_bytes * 1e-6), where_json());
   std::fflush(stdout);
 }
 

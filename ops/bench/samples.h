@@ -21,15 +21,22 @@ enum class Clock { wall, thread };
 
 double now_seconds(Clock clock = Clock::wall);
 
-// Runs each function once in turn, again and again, for `seconds` in all (at least five rounds,
-// after one to warm up).
+// Rounds of a case that takes long: five, but three where one is longer than that.
+inline constexpr int kRoundsMin = 5;
+inline constexpr int kLongRoundsMin = 3;
+inline constexpr double kLongRoundSeconds = 0.5;
+
+// Runs each function once in turn, again and again, for `seconds` in all, kRoundsMin times at
+// least, after one to warm up.
 template <class Functions>
 std::vector<Samples> measure(const Functions& functions, double seconds,
                              Clock clock = Clock::wall) {
   std::vector<Samples> samples(functions.size());
+  const double start = now_seconds();
   for (const auto& function : functions) function();
+  const int rounds = now_seconds() - start > kLongRoundSeconds ? kLongRoundsMin : kRoundsMin;
   const double end = now_seconds() + seconds;
-  for (int round = 0; round < 5 || now_seconds() < end; ++round) {
+  for (int round = 0; round < rounds || now_seconds() < end; ++round) {
     for (std::size_t i = 0; i < functions.size(); ++i) {
       const double begin = now_seconds(clock);
       functions[i]();
@@ -49,6 +56,10 @@ struct Line {
   const Samples* theirs = nullptr;
   double share = 0.0;  // of the ceiling; 0: none
   double rate = 0.0;   // GFLOP/s of the median run; 0: none
+  double gbps = 0.0;   // bytes touched, 1e9 a second, of the median run; 0: none
+  // All the operands that runs go through in turn, so that each finds its own in memory; 0: each
+  // run has the same, wherever they lie.
+  double operand_bytes = 0.0;
 };
 void print_line(const Line& line);
 

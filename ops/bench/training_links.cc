@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/collective/collectives.h"
 #include "kernels/collective/communicator.h"
 #include "ops/bench/samples.h"
 
@@ -50,15 +51,16 @@ class Pair {
     other.join();
   }
 
-  // Both send and receive `bytes`, `times` over.
-  void exchange(std::size_t bytes, int times) {
-    std::thread other([&] { exchange_of(1, bytes, times); });
-    exchange_of(0, bytes, times);
+  // Both send `bytes` to the other and receive as many, `times` over.
+  enum class By { exchange, all_to_all };
+  void send(By by, std::size_t bytes, int times) {
+    std::thread other([&] { send_of(by, 1, bytes, times); });
+    send_of(by, 0, bytes, times);
     other.join();
   }
 
  private:
-  void exchange_of(std::uint32_t rank, std::size_t bytes, int times) {
+  void send_of(By by, std::uint32_t rank, std::size_t bytes, int times) {
     std::vector<std::byte>& out = out_[rank];
     std::vector<std::byte>& in = in_[rank];
     out.resize(std::max(out.size(), bytes));
@@ -66,9 +68,16 @@ class Pair {
     const Transfer transfers[] = {
         {Transfer::Direction::send, 1 - rank, std::span(out).first(bytes)},
         {Transfer::Direction::receive, 1 - rank, std::span(in).first(bytes)}};
+    std::span<std::byte> blocks_out[kRanks];
+    std::span<std::byte> blocks_in[kRanks];
+    blocks_out[1 - rank] = std::span(out).first(bytes);
+    blocks_in[1 - rank] = std::span(in).first(bytes);
+    Communicator& group = *groups_[rank];
     for (int i = 0; i < times; ++i) {
-      auto exchanged = groups_[rank]->exchange(transfers);
-      if (!exchanged) end(exchanged.error());
+      const auto done = by == By::exchange
+                            ? group.exchange(transfers)
+                            : kernels::all_to_all(group, {.out = blocks_out, .in = blocks_in});
+      if (!done) end(done.error());
     }
   }
 
@@ -79,6 +88,7 @@ class Pair {
 
 struct Size {
   const char* name;
+  Pair::By by;
   std::size_t bytes;
   int times;  // in one sample, so that the start of a thread does not show
 };
@@ -88,25 +98,25 @@ struct Size {
 void measure_links(double seconds) {
   Pair rings(kernels::kRingBytes);
   Pair sockets(0);
-  constexpr Size kSizes[] = {{"1 KiB", 1 << 10, 4096},
-                             {"64 KiB", 64 << 10, 512},
-                             {"1 MiB", 1 << 20, 64},
-                             {"64 MiB", 64 << 20, 4}};
+  constexpr Size kSizes[] = {{"exchange of 1 KiB", Pair::By::exchange, 1 << 10, 4096},
+                             {"exchange of 64 KiB", Pair::By::exchange, 64 << 10, 512},
+                             {"exchange of 1 MiB", Pair::By::exchange, 1 << 20, 64},
+                             {"exchange of 64 MiB", Pair::By::exchange, 64 << 20, 4},
+                             {"all-to-all of 64 MiB", Pair::By::all_to_all, 64 << 20, 4}};
   for (const Size& size : kSizes) {
     const std::vector<std::function<void()>> both = {
-        [&] { rings.exchange(size.bytes, size.times); },
-        [&] { sockets.exchange(size.bytes, size.times); }};
+        [&] { rings.send(size.by, size.bytes, size.times); },
+        [&] { sockets.send(size.by, size.bytes, size.times); }};
     auto samples = measure(both, seconds);
     for (Samples& each : samples) {
       for (double& time : each.seconds) time /= size.times;
     }
-    const double rate = static_cast<double>(size.bytes) / samples[0].at(0.5) / 1e9;
-    print_line({.bench = "training",
-                .name = fmt::format("exchange of {}, 2 ranks, {:.2f} GB/s a rank each way",
-                                    size.name, rate),
+    print_line({.bench = "training/links",
+                .name = fmt::format("{}, 2 ranks, each way", size.name),
                 .ours = &samples[0],
                 .peer = "our Unix socket path",
-                .theirs = &samples[1]});
+                .theirs = &samples[1],
+                .gbps = static_cast<double>(size.bytes) * 1e-9 / samples[0].median()});
   }
 }
 

@@ -14,6 +14,7 @@ import sys
 import op_catalogue
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
+import kernels_goals  # noqa: E402
 import kernels_table  # noqa: E402
 
 # Folder -> folders that it may include from, besides itself. The longest matching folder decides.
@@ -228,6 +229,8 @@ def findings(root):
             yield name, 1, "catalogue", text
     if "kernels/README.md" in names and kernels_table.current(root) is False:
         yield "kernels/README.md", 1, "catalogue", "the measured tables are not: ops/bench/kernels_table.py --write"
+    for text in kernels_table.without_cause(root) if "kernels/README.md" in names else []:
+        yield kernels_goals.CAUSES, 1, "catalogue", text + ": one line with the cause"
     yield from check_ops(root, names)
     for name in names:
         suffix = pathlib.PurePath(name).suffix

@@ -8,8 +8,9 @@ import sys
 import tempfile
 
 import op_catalogue
+import kernels_goals  # op_catalogue knows where they are
+import kernels_table
 import tested_tolerances
-import kernels_table  # op_catalogue knows where it is
 
 LINT = pathlib.Path(__file__).with_name("lint.py")
 
@@ -45,6 +46,7 @@ CASES = {
     "adamw8 25165824": "adamw8_update",
     "schedule-free 25165824": "schedule_free_update",
     "schedule-free average 25165824": "schedule_free_average",
+    "rotary, heads of 128, 8192x3072": "rotary_apply",
     "quantised nn q4_k 512x3072x768": "product_quantised_nn",
     "quantise weight q4_k 1376x4096": "quantise_weight",
     "pack bf16 weight widened 11008x4096": "pack_bf16_weight",
@@ -109,12 +111,36 @@ def tolerances_by_test():
                 yield f"tested_tolerances: of \"{column}\" it says {found}"
 
 
+def goals_by_place():
+    """One line a fault in how goals are judged: by the worst case, by path, beside the peers that they name."""
+    def line(case, path="avx512", peer=None, ratio=None, share=None, **more):
+        return json.dumps({"case": case, "p50": 1.0, "machine": "A", "path": path, "threads": 1, "peer": peer, "ratio": ratio,
+                           "share": share} | more)
+    places = kernels_table.judged([
+        line("gpt2 up nt 1024x3072x768", share=0.93, peer="blis", ratio=1.5),
+        line("gpt2 up nt 1024x3072x768", share=0.91, peer="onednn", ratio=0.9),
+        line("gpt2 64 nt 64x768x768", share=0.5),
+        line("bf16 native gpt2 up nt 1024x3072x768", share=0.1, peer="onednn", ratio=0.1),
+        line("four rows over one, q4_k 11008x4096", peer="one row", ratio=0.5),
+        line("four rows over one, q4_k 11008x4096", path="avx2", peer="one row", ratio=0.6),
+        line("all-to-all of 64 MiB, 2 ranks, each way", path=None, gbps=3.5)])
+    found = {(j.goal.name, j.place): (round(j.low, 2), j.met, j.of) for j in kernels_goals.judged(places)}
+    one, two, links = "A, avx512, 1 thread", "A, avx2, 1 thread", "A"
+    wanted = {("fp32", one): (0.91, 0, 1), ("fp32-64", one): (0.5, 0, 1), ("fp32-peers", one): (0.9, 0, 1),
+              ("bf16", one): (0.1, 0, 1), ("four", one): (2.0, 0, 1), ("four", two): (1.67, 1, 1), ("rings", links): (3.5, 1, 1)}
+    if found != wanted:
+        yield f"kernels_goals: judged {found}, not {wanted}"
+    for name in (goal.name for goal in kernels_goals.GOALS):
+        if sum(goal.name == name for goal in kernels_goals.GOALS) != 1:
+            yield f"kernels_goals: {name} names two goals"
+
+
 def lint(root):
     return subprocess.run([sys.executable, str(LINT), str(root)], capture_output=True, text=True)
 
 
 def main():
-    failed = [*shares_by_case(), *lines_by_place(), *tolerances_by_test()]
+    failed = [*shares_by_case(), *lines_by_place(), *tolerances_by_test(), *goals_by_place()]
     for rule, (name, content) in FAULTS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, name)

@@ -65,7 +65,7 @@ FACTS = {
     "silu_gate_forward": ("portable", NONE, "1", large("silu gate forward")),
     "silu_gate_backward": ("portable", NONE, "mean of terms", large("silu gate backward")),
     "rotary_angles": ("portable", NONE, "2", "^rotary angles"),
-    "rotary_apply": ("portable", NONE, "2, 4", large("rotary")),
+    "rotary_apply": ("portable", NONE, "2, 4", r"^rotary, heads of \d+, 8192x3072"),
     "embedding_forward": ("portable", NONE, EXACT, large("embedding forward")),
     "embedding_backward": ("portable", CHAIN_TOKENS, "chain bits", large("embedding backward")),
     "add_into": ("portable", "one addition", EXACT, "add into"),

@@ -2,7 +2,10 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+
 #include "kernels/ceilings/ceilings.h"
+#include "kernels/ceilings/products.h"
 #include "kernels/ops/cpu_path.h"
 
 namespace tutti::rank {
@@ -29,6 +32,15 @@ TEST_CASE("check: arithmetic is measured where the path has it, and left out whe
   CHECK_FALSE(kernels::bf16_ceiling(pool, Duration(0)));
   CHECK_FALSE(kernels::int8_ceiling(pool, Duration(0)));
   REQUIRE(kernels::choose_cpu_path(before));
+}
+
+TEST_CASE("check: each product is a share of a ceiling that there is, in its unit") {
+  for (const kernels::ProductKind& product : kernels::product_kinds()) {
+    const auto ceilings = kernels::ceiling_kinds();
+    CHECK(std::any_of(ceilings.begin(), ceilings.end(), [&](const kernels::CeilingKind& ceiling) {
+      return ceiling.name == product.of && ceiling.unit == product.unit;
+    }));
+  }
 }
 
 }  // namespace

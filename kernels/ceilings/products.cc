@@ -1,0 +1,91 @@
+#include "kernels/ceilings/products.h"
+
+#include <functional>
+#include <vector>
+
+#include "kernels/ceilings/fastest.h"
+#include "kernels/ops/product.h"
+#include "kernels/ops/product_bf16.h"
+#include "kernels/ops/random.h"
+#include "kernels/ops/weights/product_int8.h"
+#include "kernels/tensor/buffer.h"
+
+namespace tutti::kernels {
+
+namespace {
+
+constexpr Index kSide = 1024;
+
+FloatBuffer numbers(const OpContext& ctx, std::uint64_t stream) {
+  FloatBuffer made(kSide * kSide);
+  TUTTI_ASSERT(
+      fill_uniform(ctx, {.key = {1, stream}, .low = -1.0, .high = 1.0, .out = made.span()}));
+  return made;
+}
+
+double operations_per_second(ThreadPool& pool, Duration seconds,
+                             const std::function<void()>& product) {
+  return 2.0 * kSide * kSide * kSide / fastest(pool, seconds, std::span(&product, 1)) * 1e-9;
+}
+
+Ceiling fp32_product(ThreadPool& pool, Duration seconds) {
+  const OpContext ctx{&pool};
+  const FloatBuffer left = numbers(ctx, 1);
+  const FloatBuffer right = numbers(ctx, 2);
+  const FloatBuffer output(kSide * kSide);
+  return operations_per_second(pool, seconds, [&] {
+    TUTTI_ASSERT(product_nt(ctx, {.left = left.matrix(kSide, kSide),
+                                  .right = right.matrix(kSide, kSide),
+                                  .output = output.matrix(kSide, kSide)}));
+  });
+}
+
+Ceiling bf16_product(ThreadPool& pool, Duration seconds) {
+  if (!has_bf16(Bf16Arithmetic::native)) return std::nullopt;
+  const OpContext ctx{&pool};
+  std::vector<Bf16> left(kSide * kSide);
+  std::vector<Bf16> right(kSide * kSide);
+  TUTTI_ASSERT(to_bf16(ctx, numbers(ctx, 1).span(), left));
+  TUTTI_ASSERT(to_bf16(ctx, numbers(ctx, 2).span(), right));
+  const FloatBuffer output(kSide * kSide);
+  return operations_per_second(pool, seconds, [&] {
+    TUTTI_ASSERT(product_bf16_nt(ctx, {.left = {left.data(), kSide, kSide},
+                                       .right = {right.data(), kSide, kSide},
+                                       .output = output.matrix(kSide, kSide),
+                                       .arithmetic = Bf16Arithmetic::native}));
+  });
+}
+
+Ceiling int8_product(ThreadPool& pool, Duration seconds) {
+  if (!int8_ceiling(pool, Duration::zero())) return std::nullopt;
+  const OpContext ctx{&pool};
+  const FloatBuffer left = numbers(ctx, 1);
+  const auto weight =
+      quantise_weight(ctx, WeightFormat::int8_channel, numbers(ctx, 2).matrix(kSide, kSide));
+  TUTTI_ASSERT(weight.ok());
+  std::vector<std::int8_t> codes(kSide * kSide);
+  const FloatBuffer scales(kSide);
+  TUTTI_ASSERT(to_int8_rows(ctx, {.x = left.matrix(kSide, kSide),
+                                  .codes = {codes.data(), kSide, kSide},
+                                  .scales = scales.data()}));
+  const FloatBuffer output(kSide * kSide);
+  return operations_per_second(pool, seconds, [&] {
+    TUTTI_ASSERT(product_int8(ctx, {.codes = {codes.data(), kSide, kSide},
+                                    .scales = scales.data(),
+                                    .right = &*weight,
+                                    .output = output.matrix(kSide, kSide)}));
+  });
+}
+
+}  // namespace
+
+std::span<const ProductKind> product_kinds() {
+  static constexpr ProductKind kKinds[] = {
+      {"fp32 product", "fp32 multiply-add", "GFLOP/s", fp32_product},
+      {"bf16 product", "bf16 pairs", "GFLOP/s", bf16_product},
+      {"int8 product", "int8 multiply-add", "GOP/s", int8_product},
+  };
+  return kKinds;
+}
+
+}  // namespace tutti::kernels

@@ -1,0 +1,192 @@
+// Products by quantised weights: a layer of GPT-2's and one of a 7B model. Few rows are a share of
+// the memory ceiling, as each run reads another image of the weight from memory; many are one of
+// the int8 ceiling, or of the fp32 one where the format has no integers.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "kernels/ops/product.h"
+#include "kernels/ops/weights/product_int8.h"
+#include "kernels/ops/weights/product_quantised_nn.h"
+#include "kernels/ops/weights/quantised_weight.h"
+#include "ops/bench/kernels_cases.h"
+#include "ops/bench/kernels_operands.h"
+#include "ops/bench/kernels_peers.h"
+#include "ops/bench/kernels_shapes.h"
+
+namespace tutti::bench {
+
+using kernels::FloatBuffer;
+using kernels::Index;
+using kernels::QuantisedWeight;
+using kernels::WeightFormat;
+
+namespace {
+
+QuantisedWeight quantised(const Bench& bench, WeightFormat format, Index outputs, Index inputs,
+                          const FloatBuffer& weight) {
+  return *quantise_weight(bench.ctx, format, weight.matrix(outputs, inputs));
+}
+
+// Images of one weight, one after the other.
+class Images {
+ public:
+  explicit Images(const QuantisedWeight& weight) : copies_(weight.image(), weight.bytes()) {
+    for (Index i = 0; i < copies_.count(); ++i) {
+      views_.push_back(QuantisedWeight::view(weight.format(), weight.outputs(), weight.inputs(),
+                                             copies_.next()));
+    }
+  }
+  const QuantisedWeight* next() { return &views_[turns_.next()]; }
+  Index count() const { return copies_.count(); }
+
+ private:
+  Copies copies_;
+  std::vector<QuantisedWeight> views_;
+  Turns turns_{copies_.count()};
+};
+
+void bench_format(const Bench& bench, WeightFormat format, Index outputs, Index inputs) {
+  const std::string text = fmt::format("{} {}x{}", to_string(format), outputs, inputs);
+  const std::string ratio = "four rows over one, " + text;
+  constexpr Index kRows[] = {1, 4, 16, 64, 512};
+  const auto name_of = [&](Index rows) { return fmt::format("quantised {} rows {}", text, rows); };
+  if (!wanted(bench, ratio) &&
+      std::ranges::none_of(kRows, [&](Index rows) { return wanted(bench, name_of(rows)); })) {
+    return;
+  }
+  const FloatBuffer weight = numbers(bench, outputs * inputs, 1);
+  const QuantisedWeight packed = quantised(bench, format, outputs, inputs, weight);
+  Images images(packed);
+  const bool exact = !kernels::has_integer_codes(format);
+  const FloatBuffer x = numbers(bench, 512 * inputs, 2);
+  const FloatBuffer y(512 * outputs);
+  const auto product = [&](Index rows, const QuantisedWeight* right) {
+    TUTTI_ASSERT(product_quantised(bench.ctx, {.left = x.matrix(rows, inputs),
+                                               .right = right,
+                                               .output = y.matrix(rows, outputs),
+                                               .activations = exact ? kernels::Activations::exact
+                                                                    : kernels::Activations::int8}));
+  };
+  for (const Index rows : kRows) {
+    if (rows > 64 && format != WeightFormat::int8_channel) continue;
+    Case c = product_case(name_of(rows), {"", rows, outputs, inputs});
+    if (rows <= kFewRows) {
+      c.bytes = static_cast<double>(packed.bytes());
+      c.sets = images.count();
+    } else {
+      c.ceiling = exact ? bench.peak_gflops : bench.int8_gops;
+    }
+    const bool few = rows <= kFewRows;
+    bench_beside(bench, c, "", [&] { product(rows, few ? images.next() : &packed); });
+  }
+  bench_beside(bench,
+               {.name = ratio,
+                .bytes = static_cast<double>(packed.bytes()),
+                .sets = images.count(),
+                .bench = "kernels/product"},
+               [&] { product(4, images.next()); },
+               {{"one row", [&] { product(1, images.next()); }}});
+}
+
+// The gradient to the inputs of such a layer, beside that of the weight in f32.
+void bench_nn(const Bench& bench, const Shape& s) {
+  FloatBuffer weight;
+  for (const WeightFormat format : kernels::kWeightFormats) {
+    const Case c =
+        product_case(fmt::format("quantised nn {} {}", to_string(format), size_of(s)), s);
+    if (!wanted(bench, c.name)) continue;
+    if (weight.size() == 0) weight = numbers(bench, s.n * s.k, 1);
+    const FloatBuffer dy = numbers(bench, s.m * s.n, 2);
+    const FloatBuffer dx(s.m * s.k);
+    const QuantisedWeight packed = quantised(bench, format, s.n, s.k, weight);
+    bench_beside(bench, c,
+                 [&] {
+                   TUTTI_ASSERT(product_quantised_nn(bench.ctx, {.left = dy.matrix(s.m, s.n),
+                                                                 .right = &packed,
+                                                                 .output = dx.matrix(s.m, s.k)}));
+                 },
+                 {{"f32 weight", [&] {
+                     TUTTI_ASSERT(product_nn(bench.ctx, {.left = dy.matrix(s.m, s.n),
+                                                         .right = weight.matrix(s.n, s.k),
+                                                         .output = dx.matrix(s.m, s.k)}));
+                   }}});
+  }
+}
+
+struct Int8Rows {
+  std::vector<std::int8_t> codes;
+  FloatBuffer scales;
+};
+
+Int8Rows int8_rows(const Bench& bench, kernels::ConstMatrix x) {
+  Int8Rows rows{std::vector<std::int8_t>(static_cast<std::size_t>(x.rows * x.columns)),
+                FloatBuffer(x.rows)};
+  TUTTI_ASSERT(to_int8_rows(
+      bench.ctx,
+      {.x = x, .codes = {rows.codes.data(), x.rows, x.columns}, .scales = rows.scales.data()}));
+  return rows;
+}
+
+// Rows that were rounded before by an int8 weight, beside the product that rounds them itself and
+// beside oneDNN.
+void bench_int8(const Bench& bench, Index outputs, Index inputs) {
+  for (const Index rows : {1, 4, 64, 512}) {
+    const Shape s{"", rows, outputs, inputs};
+    Case c = product_case("int8 product " + size_of(s), s);
+    c.ceiling = bench.int8_gops;
+    if (!wanted(bench, c.name)) continue;
+    const FloatBuffer weight = numbers(bench, outputs * inputs, 1);
+    const QuantisedWeight packed =
+        quantised(bench, WeightFormat::int8_channel, outputs, inputs, weight);
+    Images images(packed);
+    const bool few = rows <= kFewRows;
+    if (few) {
+      c.bytes = static_cast<double>(packed.bytes());
+      c.sets = images.count();
+    }
+    const auto right = [&] { return few ? images.next() : &packed; };
+    const FloatBuffer x = numbers(bench, rows * inputs, 2);
+    const FloatBuffer y(rows * outputs);
+    const Int8Rows left = int8_rows(bench, x.matrix(rows, inputs));
+    const Int8Rows theirs = int8_rows(bench, weight.matrix(outputs, inputs));
+    bench_beside(
+        bench, c,
+        [&] {
+          TUTTI_ASSERT(product_int8(bench.ctx, {.codes = {left.codes.data(), rows, inputs},
+                                                .scales = left.scales.data(),
+                                                .right = right(),
+                                                .output = y.matrix(rows, outputs)}));
+        },
+        {{"rounding its rows",
+          [&] {
+            TUTTI_ASSERT(product_quantised(bench.ctx, {.left = x.matrix(rows, inputs),
+                                                       .right = right(),
+                                                       .output = y.matrix(rows, outputs)}));
+          }},
+         {"onednn", in_turns(c.sets, [&] {
+            return onednn_int8_product({.m = rows,
+                                        .n = outputs,
+                                        .k = inputs,
+                                        .left = left.codes.data(),
+                                        .right = theirs.codes.data(),
+                                        .scales = theirs.scales.span(),
+                                        .output = y.data()});
+          })}});
+  }
+}
+
+}  // namespace
+
+void bench_quantised(const Bench& bench) {
+  for (const WeightFormat format : kernels::kWeightFormats) {
+    bench_format(bench, format, 3072, 768);
+    bench_format(bench, format, 11008, 4096);
+  }
+  bench_nn(bench, {"", 512, 3072, 768});
+  bench_int8(bench, 11008, 4096);
+}
+
+}  // namespace tutti::bench

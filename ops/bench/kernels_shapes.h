@@ -1,0 +1,44 @@
+// Shapes of the products that bench_kernels measures.
+#pragma once
+
+#include <fmt/core.h>
+
+#include <string>
+
+#include "ops/bench/kernels_cases.h"
+
+namespace tutti::bench {
+
+// Rows, outputs, inputs of a linear layer.
+struct Shape {
+  const char* name;
+  kernels::Index m, n, k;
+};
+
+// Tokens of one micro-batch, and one token or a few of them (decoding).
+inline constexpr Shape kShapes[] = {
+    {"demo attention", 2048, 192, 192}, {"demo up", 2048, 512, 192},
+    {"demo down", 2048, 192, 512},      {"demo head", 256, 2048, 192},
+    {"gpt2 attention", 1024, 768, 768}, {"gpt2 up", 1024, 3072, 768},
+    {"gpt2 down", 1024, 768, 3072},     {"gpt2 256", 256, 768, 768},
+    {"gpt2 64", 64, 768, 768},          {"gpt2 up 64", 64, 3072, 768},
+    {"gpt2 16", 16, 3072, 768},         {"demo decode", 1, 512, 192},
+    {"gpt2 decode", 1, 3072, 768},      {"gpt2 decode 4", 4, 3072, 768},
+    {"gpt2 decode 8", 8, 3072, 768},    {"7b decode", 1, 11008, 4096},
+    {"7b decode 4", 4, 11008, 4096},    {"7b 64", 64, 11008, 4096},
+    {"7b attention", 512, 4096, 4096},  {"7b up", 512, 11008, 4096},
+    {"7b down", 512, 4096, 11008},
+};
+
+// Rows up to which a product is bound by reading its weight.
+inline constexpr kernels::Index kFewRows = 32;
+
+inline double flops_of(const Shape& s) { return 2.0 * static_cast<double>(s.m * s.n * s.k); }
+inline std::string size_of(const Shape& s) { return fmt::format("{}x{}x{}", s.m, s.n, s.k); }
+inline Case product_case(const std::string& name, const Shape& s) {
+  return {.name = name, .flops = flops_of(s), .bench = "kernels/product"};
+}
+
+void bench_bf16(const Bench& bench);
+
+}  // namespace tutti::bench
