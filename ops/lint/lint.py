@@ -164,6 +164,22 @@ def check_sums(name, lines):
             yield number, "sums", f"nccl{match.group(1)} adds in an order of its own: gather, then sum by the tree"
 
 
+# On a GPU, who comes first is chance, so of numbers that round each run would add another way. An integer shows in what is
+# added; another atomic on integers is a row of EXEMPT.
+ATOMICS = re.compile(r"\batomic[A-Z]\w*\s*\(|\batomic_ref\b|\b(red|atom)\.[\w.:]*\.b?f\d+")
+ATOMIC_COUNT = re.compile(r"\batomicAdd\s*\(.*, \d+U?L?L?\)")
+
+
+def check_atomics(name, lines):
+    if not name.startswith("kernels/cuda/"):
+        return
+    for number, line in enumerate(lines, 1):
+        code = line.split("//")[0]
+        match = ATOMICS.search(code)
+        if match and not ATOMIC_COUNT.search(code):
+            yield number, "atomics", f"{match.group(0)}: sums of numbers go in one order; counts add an integer literal"
+
+
 def check_header(name, lines):
     if not any(line.strip() == "#pragma once" for line in lines):
         yield 1, "header", "#pragma once is missing"
@@ -237,7 +253,7 @@ def findings(root):
         if suffix not in SIZE_MAX:
             continue
         lines = (root / name).read_text(encoding="utf-8", errors="replace").splitlines()
-        checks = [check_includes, check_sizes, check_functions, check_words, check_pure, check_sums] + ([check_header] if suffix == ".h" else [])
+        checks = [check_includes, check_sizes, check_functions, check_words, check_pure, check_sums, check_atomics] + ([check_header] if suffix == ".h" else [])
         for check in checks:
             for number, rule, text in check(name, lines):
                 yield name, number, rule, text

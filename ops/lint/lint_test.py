@@ -25,6 +25,7 @@ FAULTS = {
     "cuda": ("kernels/ops/y.h", "// Y.\n#pragma once\nResult<> y(const OpContext& ctx, const Y& args);\n"),
     "pure": ("coordinator/life/x.cc", "auto now = monotonic_now();\n"),
     "name": ("jobs/data/utils.cc", "int x;\n"),
+    "atomics": ("kernels/cuda/x.cu", "  atomicAdd(sums + lane, x * y);\n"),
     "sums": ("kernels/collective/x.cc", "auto r = ncclAllReduce(a, b, n, ncclFloat, ncclSum, comm, stream);\n"),
 }
 
@@ -150,6 +151,14 @@ def main():
             if result.returncode != 1 or f": {rule}: " not in result.stdout:
                 failed.append(f"{rule}: not found in {name}:\n{result.stdout}{result.stderr}")
     with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "kernels/cuda/x.cu")
+        path.parent.mkdir(parents=True)
+        atomics = ["atomicAdd(at, 1.0F);", "atomicMax(at, value);", 'asm("red.global.add.f32 [%0], %1;");',
+                   'asm("atom.shared.add.noftz.bf16x2 %0;");', "cuda::atomic_ref<float> sum(*at);"]
+        path.write_text("\n".join(atomics) + "\n")
+        if lint(folder).stdout.count(": atomics: ") != len(atomics):
+            failed.append("atomics: not all are found:\n" + lint(folder).stdout)
+    with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "jobs/data")
         path.mkdir(parents=True)
         (path / "f.h").write_text("// One.\n#pragma once\n")
@@ -168,6 +177,9 @@ def main():
             if f"kernels/ops/y.h:1: catalogue: {text}" not in said:
                 failed.append(f"catalogue: not found: {text}")
     with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "kernels/cuda/good.cu")
+        path.parent.mkdir(parents=True)
+        path.write_text("  atomicAdd(digits + (order >> 8 & 255U), 1U);  // no atomicAdd(a, b)\n")
         path = pathlib.Path(folder, "jobs/data/good.h")
         path.parent.mkdir(parents=True)
         path.write_text('// One.\n#pragma once\n\n#include "kernels/ops/x.h"\n')

@@ -1,6 +1,8 @@
 // A stand-in for the driver's management library: two GPUs joined by two links, the second too hot.
-// With TUTTI_FAKE_NVML_OLD, one that has only what every driver has.
+// With TUTTI_FAKE_NVML_OLD, one that has only what every driver has. In a process with
+// TUTTI_FAKE_MIG=N the first N GPUs are cut into MIG instances.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace {
@@ -68,6 +70,11 @@ int nvmlDeviceGetTemperatureThreshold(void*, int, unsigned* celsius) {
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void* device, unsigned long long* reasons) {
   *reasons = number_of(device) == 0 ? 0x1 : 0x1 | 0x40;
+  return 0;
+}
+int nvmlDeviceGetMigMode(void* device, unsigned* now, unsigned* later) {
+  const char* const cut = std::getenv("TUTTI_FAKE_MIG");
+  *now = *later = cut != nullptr && number_of(device) < std::atol(cut) ? 1 : 0;
   return 0;
 }
 int nvmlDeviceGetPciInfo_v3(void* device, PciInfo* info) {

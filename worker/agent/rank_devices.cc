@@ -14,6 +14,14 @@ namespace {
 
 constexpr std::size_t kDevicesMax = 64;
 
+constexpr int kNotLoaded = 127;
+
+std::string_view last_line_of(std::string_view text) {
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  const auto begin = text.rfind('\n');
+  return begin == std::string_view::npos ? text : text.substr(begin + 1);
+}
+
 RankDevices devices_of(const json::object& line) {
   RankDevices out;
   for (const json::value& profile : line.at("profiles").as_array()) {
@@ -57,7 +65,12 @@ Result<RankDevices> ask_rank_devices(const std::filesystem::path& binary,
                                  .linked = false},
                                 deadline);
   if (!answer) return answer.error();
-  return parse_rank_devices(answer->text);
+  auto devices = parse_rank_devices(answer->text);
+  const std::string_view last = last_line_of(answer->text);
+  if (devices || devices.error().code != ErrorCode::corrupt || last.empty()) return devices;
+  // A library that is not there is the loader's to say: the binary never began.
+  return Error{answer->status.code == kNotLoaded ? ErrorCode::unsupported : ErrorCode::corrupt,
+               std::string(last)};
 }
 
 }  // namespace tutti::worker

@@ -30,7 +30,8 @@ struct RankDevices {
 // Errors: unsupported (the problem, one line), corrupt (not such a line).
 Result<RankDevices> parse_rank_devices(std::string_view output);
 
-// Errors: those, of starting it, and deadline_exceeded.
+// Errors: those, of starting it, and deadline_exceeded. Of a binary that says nothing of devices
+// its last line: the loader's, where a library is missing (unsupported).
 Result<RankDevices> ask_rank_devices(const std::filesystem::path& binary,
                                      const std::vector<std::string>& environment,
                                      Duration deadline);

@@ -47,6 +47,7 @@ struct Library {
     // Its name since driver 535, and before.
     if (!load(throttle_reasons, "nvmlDeviceGetCurrentClocksEventReasons"))
       load(throttle_reasons, "nvmlDeviceGetCurrentClocksThrottleReasons");
+    load(mig_mode, "nvmlDeviceGetMigMode");
     load(pci, "nvmlDeviceGetPciInfo_v3");
     load(link_state, "nvmlDeviceGetNvLinkState");
     load(link_peer, "nvmlDeviceGetNvLinkRemotePciInfo_v2");
@@ -73,6 +74,7 @@ struct Library {
   int (*temperature)(Device, int, unsigned*) = nullptr;
   int (*threshold)(Device, int, unsigned*) = nullptr;
   int (*throttle_reasons)(Device, unsigned long long*) = nullptr;
+  int (*mig_mode)(Device, unsigned*, unsigned*) = nullptr;
   int (*pci)(Device, PciInfo*) = nullptr;
   int (*link_state)(Device, unsigned, unsigned*) = nullptr;
   int (*link_peer)(Device, unsigned, PciInfo*) = nullptr;
@@ -104,6 +106,14 @@ Gpu describe(const Library& nvml, Device device) {
     gpu.throttle_reasons = throttle_reasons_of(reasons);
   }
   return gpu;
+}
+
+// An instance has a part of the GPU's processors and memory, and no links: nothing here counts with
+// that.
+bool is_cut(const Library& nvml, Device device) {
+  unsigned now = 0;
+  unsigned later = 0;
+  return tells(nvml.mig_mode, device, &now, &later) && now != 0;
 }
 
 // Links by whom they lead to; a link to a switch counts for every GPU that the switch has too.
@@ -193,12 +203,21 @@ GpuInventory take_gpu_inventory(const char* library) {
     for (unsigned i = 0; i < count; ++i) {
       Device device = nullptr;
       if (nvml.by_index(i, &device) != kSuccess) continue;
+      Gpu gpu = describe(nvml, device);
+      if (is_cut(nvml, device)) {
+        inventory.problem = gpu.uuid + " (" + gpu.name +
+                            ") is cut into MIG instances, which are not leased: end that by "
+                            "`nvidia-smi -i " +
+                            std::to_string(i) + " -mig 0`";
+        continue;
+      }
       devices.push_back(device);
-      inventory.gpus.push_back(describe(nvml, device));
+      inventory.gpus.push_back(std::move(gpu));
     }
   }
   count_links(nvml, devices, inventory.gpus);
-  if (inventory.gpus.empty()) inventory.problem = "the NVIDIA driver sees no GPU";
+  if (inventory.gpus.empty() && inventory.problem.empty())
+    inventory.problem = "the NVIDIA driver sees no GPU";
   nvml.shutdown();
   return inventory;
 }

@@ -2,7 +2,7 @@
 // time, so that a worker needs no CUDA and starts everywhere.
 //
 // Nothing here fails: without a driver there are no GPUs, and `problem` says why in one line. What
-// a driver does not tell is left out.
+// a driver does not tell is left out, and so is a GPU that is cut into MIG instances.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ struct GpuInventory {
   std::vector<Gpu> gpus = {};
   std::string driver = {};   // version, "580.65.06"
   std::uint32_t cuda = 0;    // that the driver knows: 13000 is 13.0
-  std::string problem = {};  // why there are none; empty where there are
+  std::string problem = {};  // why there are none, or why one is left out; one line, or empty
 };
 
 // `library`: a stand-in, for tests.

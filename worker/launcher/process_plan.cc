@@ -7,6 +7,7 @@
 
 #include "protocol/spec/parse.h"
 #include "worker/launcher/core_share.h"
+#include "worker/launcher/data_interface.h"
 
 namespace tutti::worker {
 
@@ -90,6 +91,15 @@ Place place_of(const std::vector<std::string>& addresses, std::uint32_t rank) {
 }
 
 // As `torchrun` sets it, so that its programs run unchanged.
+// NCCL's sockets take the same way, unless somebody has said which.
+void set_data_host(Environment& environment, const std::string& host) {
+  constexpr const char* kNcclInterface = "NCCL_SOCKET_IFNAME";
+  environment.set("TUTTI_DATA_HOST", host);
+  const std::string interface = interface_of(host);
+  if (environment.has(kNcclInterface) || interface.empty()) return;
+  environment.set(kNcclInterface, "=" + interface);  // by its whole name
+}
+
 void set_torch(Environment& environment, const wire::StartRank& start, const ProgramGroup& group) {
   const std::string& master = group.group.addresses.front();
   const auto colon = master.rfind(':');
@@ -138,7 +148,7 @@ LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
                      const RankPlace& place) {
   Environment environment(settings.environment);
   set_identity(environment, settings, start);
-  if (!place.data_host.empty()) environment.set("TUTTI_DATA_HOST", place.data_host);
+  if (!place.data_host.empty()) set_data_host(environment, place.data_host);
   if (!place.cores.empty()) environment.set(kCoresName, place.cores);
   if (!start.device.empty()) {
     environment.set("CUDA_VISIBLE_DEVICES", start.device);

@@ -40,6 +40,8 @@ std::vector<Finding> judge_gpus(const worker::GpuInventory& inventory) {
                             fmt::format("{}, driver {}", inventory.gpus.size(), inventory.driver),
                             ""}};
   for (const worker::Gpu& gpu : inventory.gpus) out.push_back(judge_gpu(gpu));
+  if (!inventory.problem.empty())
+    out.push_back({Verdict::problem, "gpus", inventory.problem, "until then the others are used"});
   return out;
 }
 

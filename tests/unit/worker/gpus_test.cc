@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include <atomic>
+#include <cstdlib>
 #include <future>
 #include <memory>
 
@@ -65,6 +66,22 @@ TEST_CASE("gpus: identity, memory, limits, links and what slows them") {
   CHECK(trouble_of(second) == "slowed down (thermal, hardware) at 92 C");
   CHECK(second.throttle_reasons == std::vector<std::string>{"thermal, hardware"});
   CHECK(second.nvlinks == std::vector<std::uint32_t>{2, 0});
+}
+
+TEST_CASE("gpus: one that is cut into MIG instances is left out, and one line says so") {
+  ::setenv("TUTTI_FAKE_MIG", "1", 1);
+  const GpuInventory one = take_gpu_inventory(TUTTI_FAKE_NVML);
+  ::setenv("TUTTI_FAKE_MIG", "2", 1);
+  const GpuInventory none = take_gpu_inventory(TUTTI_FAKE_NVML);
+  ::unsetenv("TUTTI_FAKE_MIG");
+  REQUIRE(one.gpus.size() == 1);
+  CHECK(one.gpus[0].uuid == "GPU-1");
+  CHECK(one.gpus[0].nvlinks == std::vector<std::uint32_t>{0});
+  CHECK(one.problem ==
+        "GPU-0 (Made-up H100) is cut into MIG instances, which are not leased: end that by "
+        "`nvidia-smi -i 0 -mig 0`");
+  CHECK(none.gpus.empty());
+  CHECK(none.problem.find("GPU-1 (Made-up H100) is cut") == 0);
 }
 
 TEST_CASE("gpu watch: reads again and again, and says each reading") {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tests/support/temporary_folder.h"
+#include "worker/launcher/data_interface.h"
 #include "worker/launcher/process_plan.h"
 
 using namespace tutti;
@@ -44,6 +45,28 @@ TEST_CASE(
   CHECK(has(plan, "TUTTI_PROCESS=12"));
   CHECK(has(plan, "TUTTI_WORKER_MARK=/state/worker"));
   CHECK(has(plan, "HOME=/root"));
+}
+
+TEST_CASE(
+    "process plan: NCCL takes the interface of the address that ranks agreed on, unless told") {
+  constexpr const char* kLoopback = "NCCL_SOCKET_IFNAME==lo";
+  const auto plan_on = [](const PlanSettings& settings, const std::string& host) {
+    return plan_rank(settings, start_of(""), {.data_host = host, .cores = {}});
+  };
+  for (const char* const host : {"127.0.0.1", "::1"}) {
+    if (interface_of(host).empty()) continue;  // a machine without IPv6
+    CHECK(has(plan_on(kSettings, host), kLoopback));
+    CHECK(has(plan_on(kSettings, host), std::string("TUTTI_DATA_HOST=") + host));
+  }
+  CHECK(interface_of("127.0.0.1") == "lo");
+  PlanSettings told = kSettings;
+  told.environment.emplace_back("NCCL_SOCKET_IFNAME=ib0");
+  CHECK(has(plan_on(told, "127.0.0.1"), "NCCL_SOCKET_IFNAME=ib0"));
+  CHECK_FALSE(has(plan_on(told, "127.0.0.1"), kLoopback));
+  // No address of this machine, and a name, say nothing; nor does a rank that has no peers
+  // elsewhere.
+  for (const char* const host : {"192.0.2.1", "localhost"}) CHECK(interface_of(host).empty());
+  CHECK_FALSE(has(plan_on(kSettings, ""), kLoopback));
 }
 
 TEST_CASE("process plan: a rank is told the cores of its threads; without any, nothing") {

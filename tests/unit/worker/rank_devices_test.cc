@@ -47,3 +47,21 @@ TEST_CASE("rank devices: a problem is its line; silence and nonsense are errors 
   CHECK(late.error().code == ErrorCode::deadline_exceeded);
   CHECK_FALSE(ask_rank_devices("/nowhere/tutti-rank", {}, std::chrono::seconds(1)));
 }
+
+TEST_CASE(
+    "rank devices: of a binary that cannot be loaded, or breaks, the last line is the reason") {
+  const test::TemporaryFolder folder;
+  const auto reason = [&](const std::string& text) {
+    const auto found =
+        ask_rank_devices(script(folder, text), {"PATH=/bin"}, std::chrono::seconds(20));
+    REQUIRE_FALSE(found);
+    return found.error();
+  };
+  const std::string loader =
+      "tutti-rank-cuda: error while loading shared libraries: libnccl.so.2: cannot open shared "
+      "object file: No such file or directory";
+  CHECK(reason("echo '" + loader + "' >&2\nexit 127\n") == Error{ErrorCode::unsupported, loader});
+  CHECK(reason("echo begins\necho 'it broke' >&2\nexit 1\n") ==
+        Error{ErrorCode::corrupt, "it broke"});
+  CHECK(reason("exit 1\n").code == ErrorCode::corrupt);
+}
