@@ -119,7 +119,8 @@ Result<> NcclGroup::begin(std::span<const Transfer> transfers) {
   // Also when there is nothing for it: groups are numbered there.
   auto exchanged = control_->exchange(host_);
   if (exchanged) exchanged = compare_lengths();
-  if (exchanged && comm_ == nullptr && size() > 1) exchanged = form();
+  const bool moves = size() > 1 || !device_.empty();
+  if (exchanged && comm_ == nullptr && moves) exchanged = form();
   if (exchanged) exchanged = begin_on_device();
   if (!exchanged) return break_off(exchanged.error());
   return {};

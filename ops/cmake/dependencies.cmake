@@ -14,7 +14,9 @@ pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 find_package(hwy REQUIRED CONFIG)
 find_package(CLI11 REQUIRED)
 
-# CUDA and NCCL are used where they are found; nothing else changes without them.
+# CUDA and NCCL are used where they are found; nothing else changes without them. A build that must have the GPU path asks
+# for it.
+set(TUTTI_CUDA auto CACHE STRING "the GPU path: auto (where CUDA is found) or required")
 find_package(CUDAToolkit QUIET)
 find_library(TUTTI_NCCL nccl HINTS ${CUDAToolkit_LIBRARY_DIR} /usr/local/cuda/lib)
 if(CUDAToolkit_FOUND AND TUTTI_NCCL AND CUDAToolkit_NVCC_EXECUTABLE AND TARGET CUDA::cublasLt)
@@ -26,6 +28,9 @@ else()
     set(missing "NCCL, nvcc or cuBLASLt is")
   else()
     set(missing "a CUDA toolkit is")
+  endif()
+  if("$CACHE{TUTTI_CUDA}" STREQUAL "required")
+    message(FATAL_ERROR "GPU path: required, but ${missing} not found")
   endif()
   message(STATUS "GPU path: OFF, ${missing} not found: no tutti-rank-cuda; its emulation is tested all the same")
 endif()

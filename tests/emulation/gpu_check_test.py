@@ -52,15 +52,24 @@ while [ "$1" != --error-exitcode ]; do shift; done
 shift 2
 exec "$@"
 """
+# One that the tool cannot look into: its words go before the failure of the program.
+BLIND = """#!/bin/sh
+echo "========= Error: Target application terminated before first instrumented API call"
+echo "========= Error: Device not supported. Please refer to the documentation"
+exit 1
+"""
 SMI = """#!/bin/sh
-echo 'A "made up" card'
+case "$1" in
+  --query-gpu=uuid) cat "$0.uuids" 2>/dev/null || echo GPU-1 ;;
+  *) echo 'A "made up" card' ;;
+esac
 """
 
 
 class Machine:
     """A folder of programs that are first in PATH, and a tree that was built elsewhere."""
 
-    def __init__(self, folder, sanitizer):
+    def __init__(self, folder, sanitizer=SANITIZER):
         self.path = pathlib.Path(folder)
         self.bin = self.path / "tree" / "bin"
         self.bin.mkdir(parents=True)
@@ -68,8 +77,8 @@ class Machine:
         self.tools.mkdir()
         self.write(self.tools / "nvidia-smi", SMI)
         if sanitizer:
-            self.write(self.tools / "compute-sanitizer", SANITIZER)
-        for name, text in {"parity_gpu": PARITY, "gpu_bench": BENCH, "tutti": TUTTI}.items():
+            self.write(self.tools / "compute-sanitizer", sanitizer)
+        for name, text in {"parity_gpu": PARITY, "device_gpu": PARITY, "gpu_bench": BENCH, "tutti": TUTTI}.items():
             self.write(self.bin / name, text)
 
     @staticmethod
@@ -80,11 +89,12 @@ class Machine:
     def mark(self, name, text=""):
         (self.bin / name).write_text(text)
 
-    def check(self, seconds=60):
-        environment = dict(os.environ, PATH=f"{self.tools}:{SYSTEM_PATH}", TUTTI_GPU_CHECK_SECONDS=str(seconds))
+    def check(self, seconds=60, more=None):
+        environment = dict(os.environ, PATH=f"{self.tools}:{SYSTEM_PATH}", TUTTI_GPU_CHECK_SECONDS=str(seconds),
+                           **(more or {}))
         done = subprocess.run([str(ROOT / "ops/gpu/check"), str(self.path / "tree")], env=environment, text=True,
                               capture_output=True, timeout=120, check=False)
-        return done, json.loads(done.stdout)
+        return done, json.loads(done.stdout) if done.stdout else None
 
 
 def expect(found, wanted, what):
@@ -92,7 +102,8 @@ def expect(found, wanted, what):
         raise AssertionError(f"{what}: {found!r}, and not {wanted!r}")
 
 
-STEPS = ["parity", "large", "memcheck", "racecheck", "streams", "training_fp32", "training_bf16", "bench"]
+STEPS = ["parity", "large", "memcheck", "racecheck", "streams", "graphs", "serving", "nccl", "training_fp32",
+         "training_bf16", "bench"]
 
 
 def passed_of(said):
@@ -104,6 +115,7 @@ def all_pass(machine):
     expect(done.returncode, 0, done.stderr)
     expect(passed_of(said), {name: True for name in STEPS}, "what passed")
     expect(said["card"], "A made up card", "the card")
+    expect(said["ranks"], {"passed": None, "skipped": "one GPU"}, "what takes two GPUs")
     # The line that was cut off is no row.
     expect(said["table"], [{"case": "decode", "p50": 1}, {"case": "norm", "p50": 2}], "the table")
 
@@ -141,6 +153,44 @@ def filter_names_nothing(machine):
     expect([said["memcheck"]["passed"], said["racecheck"]["passed"]], [False, False], "what names the case")
     expect("no case is named: attention: forward*" in done.stderr, True, "the reason")
     expect(said["parity"]["passed"], True, "the whole suite")
+    machine.mark("device_gpu.lacks", "graphs:*")
+    _, said = machine.check()
+    expect([said["graphs"]["passed"], said["serving"]["passed"]], [False, True], "what has no case left")
+
+
+def sanitizer_is_blind(machine):
+    done, said = machine.check()
+    expect(done.returncode, 0, done.stderr)
+    for name in ("memcheck", "racecheck"):
+        expect(said[name], {"passed": None, "skipped": "compute-sanitizer says: Device not supported"}, name)
+
+
+def sanitizer_finds(machine):
+    Machine.write(machine.tools / "compute-sanitizer", "#!/bin/sh\necho '========= Invalid __global__ write'\nexit 1\n")
+    done, said = machine.check()
+    expect(done.returncode, 1, "the exit code")
+    expect([said["memcheck"]["passed"], said["racecheck"]["passed"]], [False, False], "what it found")
+
+
+def library_is_missing(machine):
+    # A program of this machine that asks for a library which is nowhere.
+    source = machine.path / "asks.c"
+    source.write_text("int main(void) { return 0; }\n")
+    library = machine.path / "libtutti_nowhere.so.1"
+    subprocess.run(["cc", "-shared", "-o", str(library), "-Wl,-soname,libtutti_nowhere.so.1", str(source)], check=True)
+    subprocess.run(["cc", "-o", str(machine.bin / "device_gpu"), "-Wl,--no-as-needed", str(source), str(library)],
+                   check=True)
+    folder = machine.path / "cuda" / "lib64"
+    folder.mkdir(parents=True)
+    found = shutil.copy(library, folder)
+    library.unlink()
+    environment = {"CUDA_HOME": str(folder.parent)}
+    done, _ = machine.check(more=environment)
+    expect("not found" in done.stderr, False, "with the library in CUDA's folder")
+    os.unlink(found)
+    done, said = machine.check(more=environment)
+    expect([done.returncode, said], [1, None], "without it")
+    expect([done.stderr.count("\n"), "libtutti_nowhere.so.1" in done.stderr], [1, True], "one line names it")
 
 
 def tool_is_missing(machine):
@@ -151,14 +201,15 @@ def tool_is_missing(machine):
 
 
 def main():
-    cases = [all_pass, one_fails, one_hangs, hashes_drift, filter_names_nothing]
+    cases = [all_pass, one_fails, one_hangs, hashes_drift, filter_names_nothing, sanitizer_is_blind, sanitizer_finds,
+             library_is_missing]
     if shutil.which("compute-sanitizer", path=SYSTEM_PATH) is None:
         cases.append(tool_is_missing)
     failed = 0
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                case(Machine(folder, sanitizer=case is not tool_is_missing))
+                case(Machine(folder, {tool_is_missing: None, sanitizer_is_blind: BLIND}.get(case, SANITIZER)))
             except (AssertionError, ValueError, KeyError) as wrong:
                 print(f"{case.__name__}: {wrong}")
                 failed += 1
