@@ -274,9 +274,12 @@ void Durable::on(const GenerationStarted& fact) {
     job.release = {};
   }
   if (job.terms.kind == "train" && job.terms.profile.empty() && !fact.gang.empty()) {
-    const WorkerRecord* first = worker(fact.gang.front().worker);
-    job.terms.profile = profile_for(first == nullptr ? std::vector<std::string>{} : first->profiles,
-                                    job.terms.precision);
+    std::vector<std::vector<std::string>> each;
+    for (const Placement& place : fact.gang) {
+      const WorkerRecord* const of = worker(place.worker);
+      each.push_back(of == nullptr ? std::vector<std::string>{} : of->profiles);
+    }
+    job.terms.profile = profile_for(each, job.terms.precision);
   }
   job.members.clear();
   job.homes.clear();

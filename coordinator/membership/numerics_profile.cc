@@ -18,11 +18,17 @@ std::string_view precision_of(std::string_view profile) {
   return rest.substr(0, rest.find('-'));
 }
 
-std::string profile_for(const std::vector<std::string>& profiles, std::string_view precision) {
-  const auto at = std::find_if(profiles.begin(), profiles.end(), [&](const auto& profile) {
-    return precision_of(profile) == precision;
-  });
-  return at == profiles.end() ? std::string(kPortable) : *at;
+std::string profile_for(const std::vector<std::vector<std::string>>& gang,
+                        std::string_view precision) {
+  const auto is_common = [&](const std::string& profile) {
+    return std::all_of(gang.begin(), gang.end(), [&](const auto& profiles) {
+      return std::find(profiles.begin(), profiles.end(), profile) != profiles.end();
+    });
+  };
+  for (const std::string& profile : gang.empty() ? std::vector<std::string>() : gang.front()) {
+    if (precision_of(profile) == precision && is_common(profile)) return profile;
+  }
+  return std::string(kPortable);
 }
 
 }  // namespace tutti::coordinator

@@ -93,7 +93,7 @@ std::string never_fits(scheduler::Capacity& capacity, const Shape& shape, const 
     return fmt::format("no worker has the label {}", job.terms.labels.front());
   }
   if (ever == 0 && job.terms.precision != "fp32") {
-    return fmt::format("no worker computes in {}, which takes GPUs", job.terms.precision);
+    return fmt::format("no worker computes in {}", job.terms.precision);
   }
   return fmt::format("needs {}, and the cluster has {} that suit it",
                      counted(job.terms.ranks_min, "slot"), ever);

@@ -50,6 +50,13 @@ std::filesystem::path checkpoints_of(const std::string& folder) {
   return std::filesystem::path(folder) / "checkpoints";
 }
 
+// Of the job's profile, or what is fastest here: before a job's first placement, and where the path
+// in use has no such arithmetic, which check_profile then says.
+std::optional<kernels::Bf16Arithmetic> rounding_for(const std::string& profile) {
+  const auto wanted = kernels::arithmetic_of(profile);
+  return wanted && kernels::has_bf16(*wanted) ? *wanted : kernels::fastest_bf16();
+}
+
 class TrainWork final : public Work {
  public:
   Result<> set_up(const wire::StartRank& order) override;
@@ -96,18 +103,16 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
       open_rank_device(order, rounds ? kernels::Precision::bf16 : kernels::Precision::fp32);
   if (!device) return device.error();
   device_ = *std::move(device);
-  if (rounds && device_ == nullptr) {
-    return Error{ErrorCode::unsupported,
-                 "train.precision bf16 is computed on GPUs only: take fp32, or a worker that runs "
-                 "with TUTTI_DEVICE=gpu"};
-  }
-  if (auto same = check_profile(order, device_.get()); !same) return same;
+  const auto rounding = rounds && device_ == nullptr ? rounding_for(order.profile) : std::nullopt;
+  const std::string_view own =
+      device_ != nullptr ? device_->profile() : training::profile_on_cpu(rounding);
+  if (auto same = check_profile(order, own); !same) return same;
   if (auto fits = training::check_memory(*job_, device_.get()); !fits) return fits;
   const auto tiles =
       device_ == nullptr ? training::cpu_tiles() : training::gpu_tiles(rounds ? 2 : 4);
   const auto padding = training::tile_padding(job_->decoder.description(), tiles);
   for (const std::string& line : padding.lines()) TUTTI_LOG_INFO("rank", "{}", line);
-  trainer_.emplace(*job_, threads_of(order), progress_, device_.get());
+  trainer_.emplace(*job_, threads_of(order), progress_, device_.get(), rounding);
   return {};
 }
 

@@ -5,7 +5,6 @@
 
 #include "jobs/rank/serve_work.h"
 #include "jobs/rank/train_work.h"
-#include "jobs/training/training_state.h"
 #include "kernels/tensor/thread_pool.h"
 #include "protocol/base/log.h"
 
@@ -40,8 +39,7 @@ Result<std::unique_ptr<kernels::Device>> open_rank_device(const wire::StartRank&
   return device;
 }
 
-Result<> check_profile(const wire::StartRank& order, const kernels::Device* device) {
-  const std::string_view own = device == nullptr ? training::kNumericsProfile : device->profile();
+Result<> check_profile(const wire::StartRank& order, std::string_view own) {
   if (order.profile.empty() || order.profile == own) return {};
   return Error{ErrorCode::stale, "the job's numerics profile is " + order.profile +
                                      ", and this rank computes in " + std::string(own) +

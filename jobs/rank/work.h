@@ -69,9 +69,9 @@ std::string device_of_rank(const wire::StartRank& order);
 Result<std::unique_ptr<kernels::Device>> open_rank_device(
     const wire::StartRank& order, kernels::Precision precision = kernels::Precision::fp32);
 
-// A job's bits are those of one numerics profile; `device` null: the CPU's. Errors: stale, as what
-// this machine has loaded is not what its worker told.
-Result<> check_profile(const wire::StartRank& order, const kernels::Device* device);
+// A job's bits are those of one numerics profile; `own`: this rank's. Errors: stale, as what this
+// machine has loaded is not what its worker told.
+Result<> check_profile(const wire::StartRank& order, std::string_view own);
 
 // Whose failure an error is that ends the job.
 wire::FailureClass failure_of(ErrorCode code);

@@ -8,6 +8,7 @@
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/float_mode.h"
 #include "kernels/tensor/near_memory.h"
+#include "kernels/tensor/rounding.h"
 
 namespace tutti::training {
 namespace {
@@ -32,11 +33,13 @@ kernels::ThreadPool* bound(kernels::ThreadPool& pool) {
 
 }  // namespace
 
-Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernels::Device* device)
+Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernels::Device* device,
+                 std::optional<kernels::Bf16Arithmetic> rounding)
     : job_(job),
       pool_(threads),
       host_{bound(pool_)},
       ctx_{&pool_, device},
+      rounding_(rounding),
       state_(job.decoder, *job.optimizer, device),
       block_hashes_(job.decoder.layout().blocks().size()),
       device_hashes_(static_cast<kernels::Index>(device == nullptr ? 0 : 4 * block_hashes_.size()),
@@ -88,6 +91,8 @@ Result<> Trainer::compute_gradients(kernels::Communicator& group) {
     };
   }
   reduction_->start_step();
+  // Forward and backward only: sums of shards and the update are fp32.
+  const kernels::RoundingScope rounding(rounding_);
   auto computed = gradients_.compute({.ctx = ctx_,
                                       .weights = state_.working_weights(),
                                       .tree = reduction_->tree(),
@@ -162,7 +167,7 @@ Result<StepRecord> Trainer::commit_pending() {
 }
 
 std::string Trainer::numerics_profile() const {
-  if (ctx_.device == nullptr) return std::string(kNumericsProfile);
+  if (ctx_.device == nullptr) return std::string(profile_on_cpu(rounding_));
   const std::string choices = ctx_.device->choices();
   return std::string(ctx_.device->profile()) + (choices.empty() ? "" : "-" + choices);
 }

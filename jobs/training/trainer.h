@@ -77,9 +77,10 @@ struct StepOutcome {
 class Trainer {
  public:
   // `progress` is told where the rank is; it outlives the trainer.
-  // With a device, steps are made on it; it outlives the trainer too.
+  // With a device, steps are made on it; it outlives the trainer too. `rounding`: of what products
+  // and attention read on the CPU (rounding.h); a device has its own.
   Trainer(const TrainingJob& job, int threads, Progress& progress,
-          kernels::Device* device = nullptr);
+          kernels::Device* device = nullptr, std::optional<kernels::Bf16Arithmetic> rounding = {});
 
   Held held() const;
   const TrainingState& state() const { return state_; }
@@ -135,6 +136,7 @@ class Trainer {
   kernels::ThreadPool pool_;
   kernels::OpContext host_;  // what is done in host memory, whatever the device
   kernels::OpContext ctx_;
+  std::optional<kernels::Bf16Arithmetic> rounding_;
   TrainingState state_;
   optimizers::RateSquares rate_squares_;
   std::vector<kernels::Hash128> block_hashes_;

@@ -18,13 +18,16 @@
 
 #include "jobs/models/decoder.h"
 #include "jobs/optimizers/optimizer.h"
+#include "kernels/ops/product_bf16.h"
 #include "kernels/ops/weight_hash.h"
 #include "kernels/tensor/buffer.h"
 
 namespace tutti::training {
 
-// The numerics profile of this build (DESIGN numerics, profiles).
-inline constexpr std::string_view kNumericsProfile = "portable";
+// The numerics profile of ranks on CPUs (DESIGN numerics, profiles). None: fp32.
+inline std::string_view profile_on_cpu(std::optional<kernels::Bf16Arithmetic> rounding) {
+  return rounding ? kernels::profile_of(*rounding) : "portable";
+}
 
 class TrainingState {
  public:

@@ -2,8 +2,9 @@
 //
 //   bench_training parts SECONDS     JSON lines: weight hash, tree exchange, checkpoints
 //   bench_training links SECONDS     JSON lines: exchanges between ranks of one machine
-//   bench_training steps LAYERS WIDTH VOCABULARY BATCH SEQUENCE RANKS THREADS
-//                                    makes a step for every line on standard input, answers seconds
+//   bench_training steps LAYERS WIDTH VOCABULARY BATCH SEQUENCE RANKS THREADS PRECISION
+//                                    says its numerics profile, makes a step for every line on
+//                                    standard input, answers seconds; fp32, or bf16 as is fastest
 #include <fmt/core.h>
 
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -126,6 +128,7 @@ void on_all(std::uint32_t ranks, const std::function<void(std::uint32_t)>& rank_
 struct Run {
   std::uint32_t ranks = 1;
   int threads = 1;
+  std::optional<kernels::Bf16Arithmetic> rounding = {};
 };
 
 // Ranks of one group, as threads.
@@ -137,7 +140,8 @@ class Steps {
         progress_(run.ranks),
         trainers_(run.ranks) {
     on_all(ranks_, [&](std::uint32_t rank) {
-      trainers_[rank] = std::make_unique<training::Trainer>(job, run.threads, progress_[rank]);
+      trainers_[rank] = std::make_unique<training::Trainer>(job, run.threads, progress_[rank],
+                                                            nullptr, run.rounding);
       (void)must(trainers_[rank]->enter(*groups_[rank], {.generation = 1}));
     });
   }
@@ -298,7 +302,7 @@ void run_steps(const Shape& shape, const Run& run) {
   const Folder folder;
   const auto job = open_job(folder, shape);
   Steps steps(*job, run);
-  fmt::print("ready\n");
+  fmt::print("{}\n", training::profile_on_cpu(run.rounding));
   std::fflush(stdout);
   while (std::getchar() == '\n') {
     const double begin = bench::now_seconds();
@@ -322,10 +326,12 @@ int main(int count, char** values) {
     bench::measure_links(std::atof(values[2]));
     return 0;
   }
-  if (mode == "steps" && count == 9) {
+  if (mode == "steps" && count == 10) {
+    std::optional<kernels::Bf16Arithmetic> rounding;
+    if (values[9] == std::string("bf16")) rounding = kernels::fastest_bf16();
     run_steps({number(values[2]), number(values[3]), number(values[4]), number(values[5]),
                number(values[6])},
-              {number(values[7]), std::atoi(values[8])});
+              {number(values[7]), std::atoi(values[8]), rounding});
     return 0;
   }
   fmt::print(stderr, "bench_training: see ops/bench/training\n");

@@ -88,7 +88,7 @@ const Key kKeys[] = {
     {"train.seed", whole(0, kStepsMax), kTrain, kOptional, reach<&J::train, &T::seed>,
      "of the weights and the order of samples"},
     {"train.precision", choice(kPrecisions, kPrecisionsLater), kTrain, kOptional,
-     reach<&J::train, &T::precision>, "of products: fp32, or bf16 (on GPUs)"},
+     reach<&J::train, &T::precision>, "what products and attention read: fp32, or rounded to bf16"},
     {"train.pad_vocabulary", whole(0, 65'536), kTrain, kOptional,
      reach<&J::train, &T::pad_vocabulary>,
      "rows of the output head in a GPU's memory are a multiple of this; 0: as many as the "

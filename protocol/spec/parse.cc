@@ -140,8 +140,7 @@ std::string_view to_string(JobKind kind) {
 
 bool takes_gpus(const JobSpec& spec) {
   const bool computes = spec.kind == JobKind::train || spec.kind == JobKind::serve;
-  const bool narrow = spec.kind == JobKind::train && spec.train.precision == "bf16";
-  return computes && (spec.resources.device == "gpu" || narrow);
+  return computes && spec.resources.device == "gpu";
 }
 
 }  // namespace tutti::spec

@@ -72,3 +72,55 @@ TEST_CASE(
   test::check_undisturbed(cluster, job, spec_of(1));
   CHECK(cluster.stop() == 0);
 }
+
+namespace {
+
+// Of all steps of the job's record.
+std::string profile_of(const Cluster& cluster, std::uint64_t job) {
+  const std::string steps = cluster.tutti({"steps", std::to_string(job), "-o", "json"}).out;
+  constexpr std::string_view kKey = "\"profile\":\"";
+  const auto at = steps.find(kKey);
+  REQUIRE(at != std::string::npos);
+  const auto begin = at + kKey.size();
+  return steps.substr(begin, steps.find('"', begin) - begin);
+}
+
+}  // namespace
+
+TEST_CASE("cluster: bf16 on CPUs gives the same bits for any ranks, after a kill, and to verify") {
+  // The profile that this machine is fastest in, and the one that every CPU has.
+  for (const char* const path : {"", "avx2"}) {
+    INFO("TUTTI_CPU=" << path);
+    Cluster cluster(
+        test::ClusterOptions{.slots = 4, .environment = {std::string("TUTTI_CPU=") + path}});
+    const auto text = test::write_prose(cluster.files());
+    std::uint64_t last = 0;
+    const auto run = [&](const TrainingCase& with) {
+      const auto job = last = cluster.submit(training_spec(text, with));
+      REQUIRE(cluster.wait(job) == 0);
+      CHECK(profile_of(cluster, job).ends_with(with.precision == "fp32" ? "portable" : "-bf16"));
+      return cluster.hashes(job);
+    };
+    const auto expected = run({.precision = "bf16"});
+    REQUIRE(expected.size() == 40);
+    CHECK(run({}) != expected);
+    for (const TrainingCase& one :
+         {TrainingCase{.ranks = 2, .precision = "bf16"},
+          TrainingCase{.ranks = 4, .precision = "bf16"},
+          TrainingCase{.ranks = 1, .threads = 3, .micro = 1, .precision = "bf16"}}) {
+      INFO(one.ranks << " ranks, " << one.threads << " threads, micro " << one.micro);
+      CHECK(run(one) == expected);
+    }
+    const auto verified = cluster.tutti({"verify", std::to_string(last), "--steps", "31:35"});
+    INFO(verified.out << verified.err);
+    CHECK(verified.code == 0);
+    const std::string spec = training_spec(
+        text, {.ranks = 3, .steps = test::kEndless, .every = 20, .precision = "bf16"});
+    const auto job = cluster.submit(spec);
+    REQUIRE(eventually([&] { return cluster.step_of(job) >= 25; }));
+    REQUIRE(cluster.tutti({"fault", "kill-rank", std::to_string(job), "1"}).code == 0);
+    REQUIRE(eventually([&] { return cluster.job(job).at("recoveries").as_array().size() == 1; }));
+    test::check_undisturbed(cluster, job, spec);
+    CHECK(cluster.stop() == 0);
+  }
+}

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
+#include "protocol/base/cpu_features.h"
 #include "protocol/base/file.h"
 
 namespace tutti::worker {
@@ -127,6 +129,15 @@ std::string value_of(std::string_view text, std::string_view key) {
   return {};
 }
 
+std::vector<std::string> cpu_profiles(Bf16Instructions has, const char* path) {
+  const bool any = path == nullptr || *path == '\0' || path == std::string_view("avx512bf16");
+  std::vector<std::string> out{"portable"};
+  if (any && has == Bf16Instructions::tiles) out.emplace_back("amx-bf16");
+  if (any && has == Bf16Instructions::pairs) out.emplace_back("avx512bf16-bf16");
+  out.emplace_back("portable-bf16");
+  return out;
+}
+
 Inventory take_inventory() {
   Inventory out;
   char host[256] = {};
@@ -136,7 +147,13 @@ Inventory take_inventory() {
   out.cpu = value_of(text_of("/proc/cpuinfo"), "model name");
   out.cores = usable_cores();
   out.memory_bytes = usable_memory();
-  if (__builtin_cpu_supports("fma")) out.profiles.emplace_back("portable");
+  // Without FMA there is no rank that runs.
+  if (__builtin_cpu_supports("fma")) {
+    const auto has = has_amx_bf16()      ? Bf16Instructions::tiles
+                     : has_avx512_bf16() ? Bf16Instructions::pairs
+                                         : Bf16Instructions::none;
+    out.profiles = cpu_profiles(has, std::getenv("TUTTI_CPU"));
+  }
   return out;
 }
 

@@ -18,13 +18,19 @@ struct Inventory {
   std::string cpu;  // model name
   std::uint32_t cores = 1;
   std::uint64_t memory_bytes = 0;
-  std::vector<std::string> profiles;  // numerics profiles (DESIGN §6); portable needs FMA
+  std::vector<std::string> profiles;  // numerics profiles (DESIGN §6) of ranks on the CPU
 };
 
 Inventory take_inventory();
 
 // The cores of it alone.
 std::uint32_t usable_cores();
+
+// The numerics profiles of a CPU, by what it has and the path that its ranks are told to take
+// ($TUTTI_CPU, kernels/ops/cpu_path.h; null: any). Of bf16, the one that is fastest there comes
+// before the one that all CPUs have.
+enum class Bf16Instructions { none, pairs, tiles };
+std::vector<std::string> cpu_profiles(Bf16Instructions has, const char* path);
 
 // The parts that read text, for tests.
 

@@ -99,8 +99,10 @@ TEST_CASE(
   };
   spec::JobSpec anywhere = training_job({"resources.device=any"});
   CHECK(fit_text(fit_devices(anywhere, of_gib(8), fails)).empty());
+  spec::JobSpec on_any = training_job({"resources.device=any", "train.precision=bf16"});
+  CHECK(fit_text(fit_devices(on_any, of_gib(8), fails)).empty());
   CHECK(asked == 0);
-  spec::JobSpec narrow = training_job({"resources.device=any", "train.precision=bf16"});
+  spec::JobSpec narrow = training_job({"train.precision=bf16"});
   const DeviceFit unknown = fit_devices(narrow, of_gib(8), fails);
   CHECK(asked == 1);
   CHECK(unknown.problem == "no model here");

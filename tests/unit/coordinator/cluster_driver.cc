@@ -163,6 +163,12 @@ void Driver::join(const std::string& worker, std::uint32_t slots) {
   hello(peer);
 }
 
+void Driver::join_cpus(const std::string& worker, std::uint32_t slots,
+                       const std::vector<std::string>& profiles) {
+  peers_[worker].hello.profiles = profiles;
+  join(worker, slots);
+}
+
 void Driver::join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile,
                        std::uint64_t memory_bytes) {
   join_gpus(worker, std::vector<std::uint64_t>(gpus, memory_bytes), profile);

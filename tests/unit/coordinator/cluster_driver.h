@@ -43,6 +43,9 @@ class Driver {
 
   // A worker says Hello as a new process; or, the same process, with what it runs.
   void join(const std::string& worker, std::uint32_t slots);
+  // With the numerics profiles of a CPU.
+  void join_cpus(const std::string& worker, std::uint32_t slots,
+                 const std::vector<std::string>& profiles);
   // With a slot for each GPU ("WORKER-0", ...), all of one numerics profile.
   void join_gpus(const std::string& worker, std::uint32_t gpus, const std::string& profile,
                  std::uint64_t memory_bytes = std::uint64_t{80} << 30);

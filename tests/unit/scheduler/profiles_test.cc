@@ -16,6 +16,11 @@ namespace {
 constexpr const char* kOld = "sm_80-fp32-cublaslt-130000";
 constexpr const char* kNew = "sm_90-fp32-cublaslt-130000";
 
+// What CPU workers tell.
+const std::vector<std::string> kTiles{"portable", "amx-bf16", "portable-bf16"};
+const std::vector<std::string> kPairs{"portable", "avx512bf16-bf16", "portable-bf16"};
+const std::vector<std::string> kPlain{"portable", "portable-bf16"};
+
 std::set<std::string> devices_of(const std::vector<wire::StartRank>& starts) {
   std::set<std::string> out;
   for (const wire::StartRank& start : starts) out.insert(start.device);
@@ -29,8 +34,60 @@ TEST_CASE("profiles: precision is read from a profile's name, and the first that
   CHECK(precision_of(kNew) == "fp32");
   CHECK(precision_of("sm_90-bf16-cublaslt-1") == "bf16");
   CHECK(precision_of("odd").empty());
+  CHECK(precision_of("portable-bf16") == "bf16");
+  CHECK(precision_of("amx-bf16") == "bf16");
   CHECK(profile_for({}, "fp32") == "portable");
-  CHECK(profile_for({kNew, "sm_90-bf16-cublaslt-1"}, "bf16") == "sm_90-bf16-cublaslt-1");
+  CHECK(profile_for({{}, {}}, "fp32") == "portable");
+  CHECK(profile_for({{kNew, "sm_90-bf16-cublaslt-1"}}, "bf16") == "sm_90-bf16-cublaslt-1");
+  CHECK(profile_for({kTiles, kTiles}, "bf16") == "amx-bf16");
+  CHECK(profile_for({kTiles, kPlain}, "bf16") == "portable-bf16");
+}
+
+TEST_CASE("profiles: CPUs of one kind train in their own bf16, mixed ones in what all have") {
+  spec::JobSpec spec = train_spec(2);
+  spec.train.precision = "bf16";
+  const auto profile_on = [&](const std::vector<std::string>& first,
+                              const std::vector<std::string>& second) {
+    Driver driver;
+    driver.join_cpus("a", 1, first);
+    driver.join_cpus("b", 1, second);
+    driver.submit(spec);
+    const auto starts = driver.take<wire::StartRank>();
+    REQUIRE(starts.size() == 2);
+    CHECK(starts[0].profile == starts[1].profile);
+    return starts[0].profile;
+  };
+  CHECK(profile_on(kTiles, kTiles) == "amx-bf16");
+  CHECK(profile_on(kPairs, kPairs) == "avx512bf16-bf16");
+  CHECK(profile_on(kTiles, kPairs) == "portable-bf16");
+  CHECK(profile_on(kPlain, kTiles) == "portable-bf16");
+}
+
+TEST_CASE("profiles: a job in the bf16 of some CPUs waits for those, whoever else joins") {
+  Driver driver;
+  driver.join_cpus("a", 2, kTiles);
+  spec::JobSpec spec = train_spec(2);
+  spec.train.precision = "bf16";
+  const JobId job = driver.submit(spec);
+  REQUIRE(driver.run_up().size() == 2);
+  driver.join_cpus("b", 2, kPlain);
+  driver.disconnect("a");
+  driver.pass(10s);
+  CHECK(driver.take<wire::StartRank>().empty());
+  CHECK(driver.job_state(job) == recovering);
+  driver.join_cpus("c", 2, kTiles);
+  driver.pass(1s);
+  const auto again = driver.take<wire::StartRank>();
+  REQUIRE(again.size() == 2);
+  CHECK(again[0].profile == "amx-bf16");
+}
+
+TEST_CASE("profiles: bf16 waits where the workers are of a version that tells none") {
+  Driver driver;
+  driver.join("old", 2);
+  spec::JobSpec spec = train_spec(2);
+  spec.train.precision = "bf16";
+  CHECK(driver.job(driver.submit(spec)).waiting == "no worker computes in bf16");
 }
 
 TEST_CASE("profiles: a training gang of mixed profiles is refused with the reason") {

@@ -3,8 +3,10 @@
 #include <sched.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -20,6 +22,7 @@ using test::TinyOptions;
 struct RunOptions {
   std::uint32_t ranks = 1;
   int threads = 1;
+  std::optional<kernels::Bf16Arithmetic> rounding = {};
 };
 
 // The step records of an undisturbed run, as rank 0 sees them; all ranks must see the same weights.
@@ -30,7 +33,7 @@ std::vector<StepRecord> run(const TinyJob& tiny, const RunOptions& options) {
   const auto groups = test::form_group(options.ranks);
   test::on_ranks(options.ranks, [&](std::uint32_t rank) {
     Progress progress;
-    Trainer trainer(*job, options.threads, progress);
+    Trainer trainer(*job, options.threads, progress, nullptr, options.rounding);
     auto entered = trainer.enter(*groups[rank], {.generation = 1, .root = tiny.checkpoints()});
     if (!entered) failures[rank] = entered.error().message;
     while (entered && trainer.state().step < job->last_step()) {
@@ -101,6 +104,51 @@ TEST_CASE("trainer: padded rows of the head change no loss, norm or hash, on 1 a
     REQUIRE(tiny.open()->decoder.description().vocabulary_rows() == 64);
     check_same(run(tiny, {}), plain);
     check_same(run(tiny, {.ranks = 2}), plain);
+  }
+}
+
+TEST_CASE("trainer: in bf16 steps are the same for any ranks and threads, in each arithmetic") {
+  for (const auto arithmetic : {kernels::Bf16Arithmetic::widened, kernels::Bf16Arithmetic::native,
+                                kernels::Bf16Arithmetic::tiles}) {
+    if (!kernels::has_bf16(arithmetic)) continue;
+    INFO(kernels::profile_of(arithmetic));
+    const TinyJob tiny;
+    const auto expected = run(tiny, {.rounding = arithmetic});
+    CHECK(expected.back().profile == kernels::profile_of(arithmetic));
+    check_same(run(tiny, {.ranks = 2, .threads = 3, .rounding = arithmetic}), expected);
+    check_same(run(tiny, {.ranks = 4, .rounding = arithmetic}), expected);
+    CHECK(run(tiny, {}).back().weights != expected.back().weights);
+  }
+}
+
+TEST_CASE("trainer: in bf16, the micro-batch is free where it is of whole groups of the sum") {
+  for (const auto& [arithmetic, sequence] : {std::pair(kernels::Bf16Arithmetic::widened, 11U),
+                                             std::pair(kernels::Bf16Arithmetic::native, 12U),
+                                             std::pair(kernels::Bf16Arithmetic::tiles, 32U)}) {
+    if (!kernels::has_bf16(arithmetic)) continue;
+    INFO(kernels::profile_of(arithmetic));
+    const auto run_in = [&, arithmetic = arithmetic, sequence = sequence](std::uint32_t micro) {
+      TinyJob tiny({.batch = 6, .shards = 2, .micro = micro});
+      tiny.spec().data.sequence = sequence;
+      return run(tiny, {.rounding = arithmetic});
+    };
+    check_same(run_in(1), run_in(3));
+  }
+}
+
+TEST_CASE("trainer: a run in bf16 is near the one in fp32, and learns") {
+  TinyJob tiny({.batch = 8, .shards = 4, .steps = 30});
+  const auto exact = run(tiny, {});
+  for (const auto arithmetic : {kernels::Bf16Arithmetic::widened, kernels::fastest_bf16()}) {
+    INFO(kernels::profile_of(arithmetic));
+    const auto coarse = run(tiny, {.rounding = arithmetic});
+    // Inputs of products have 8 bits; the first steps have the same weights, nearly.
+    for (std::size_t i = 0; i < 4; ++i) {
+      CHECK(std::abs(coarse[i].loss / exact[i].loss - 1.0) < 0x1p-8);
+      CHECK(std::abs(coarse[i].grad_norm / exact[i].grad_norm - 1.0) < 0x1p-5);
+    }
+    CHECK(coarse[0].loss != exact[0].loss);
+    CHECK(coarse.back().loss < 0.7 * coarse.front().loss);
   }
 }
 
