@@ -1,4 +1,4 @@
-// Integers in loops that the compiler turns into vectors.
+// Integers in loops that the compiler turns into vectors; the rounding is that of to_bf16.
 #include "kernels/cpu/product/pack_bf16.h"
 
 #include <algorithm>
@@ -18,17 +18,36 @@ constexpr Index kBlock = 64;
 // Units of a panel that one piece of work has.
 constexpr Index kUnitsInPiece = 256;
 
-Bf16 half_of(Bf16 x) { return x; }
-Bf16 half_of(float x) { return to_nearest_bf16(x); }
+// A machine that multiplies pairs has these. Of a function, not of the file: what the linker keeps
+// one copy of must run everywhere.
+#define TUTTI_WIDE \
+  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")))
+
+// The bf16 number in the upper half of 32 bits; below it are any.
+inline Unit upper_half(Bf16 x) { return Unit{x} << 16; }
+inline Unit upper_half(float x) {
+  const auto bits = std::bit_cast<Unit>(x);
+  const Unit size = bits & 0x7fffffffU;
+  const Unit added = size < kInfinityBits ? 0x7fffU + (bits >> 16 & 1U) : 0U;
+  return (bits + added) | (size > kInfinityBits ? 0x400000U : 0U);
+}
 
 // One k of many rows, and the next; `odd` null: there is none.
 template <class Element>
-void join(const Element* even, const Element* odd, Index count, Unit* to) {
+TUTTI_WIDE void join(const Element* __restrict even, const Element* __restrict odd, Index count,
+                     Unit* __restrict to) {
   if (odd == nullptr) {
-    for (Index i = 0; i < count; ++i) to[i] = half_of(even[i]);
+    for (Index i = 0; i < count; ++i) to[i] = upper_half(even[i]) >> 16;
     return;
   }
-  for (Index i = 0; i < count; ++i) to[i] = half_of(even[i]) | Unit{half_of(odd[i])} << 16;
+  for (Index i = 0; i < count; ++i) {
+    to[i] = upper_half(even[i]) >> 16 | (upper_half(odd[i]) & 0xffff0000U);
+  }
+}
+
+template <class Element>
+TUTTI_WIDE void narrow(const Element* __restrict from, Index count, Bf16* __restrict to) {
+  for (Index i = 0; i < count; ++i) to[i] = static_cast<Bf16>(upper_half(from[i]) >> 16);
 }
 
 // Units [first, +count) of an operand whose rows are k; `from` is its part of `width` columns.
@@ -52,7 +71,7 @@ void join_along(const Element* from, Index depth, Index first, Index count, Unit
   auto* const halves = reinterpret_cast<Bf16*>(to);
   const Index there = std::clamp<Index>(depth - 2 * first, 0, 2 * count);
   const Element* const k = from + 2 * first;
-  for (Index i = 0; i < there; ++i) halves[i] = half_of(k[i]);
+  narrow(k, there, halves);
   std::fill(halves + there, halves + 2 * count, Bf16{0});
 }
 

@@ -2,6 +2,7 @@
 // that of rounded inputs but for the rounding of its weights.
 #include "kernels/tensor/rounding.h"
 
+#include <limits>
 #include <thread>
 
 #include "kernels/ops/product_bf16.h"
@@ -56,6 +57,10 @@ struct Operands {
         before(draw(s.m * s.n, 3)),
         bias(draw(s.n, 4)) {
     if (!left.empty()) left[0] = 0x1p-140F;  // denormal
+    if (left.size() > 60) {                  // what is not finite, once with a bit that is cut off
+      left[50] = std::bit_cast<float>(0x7f800001U);
+      left[60] = -std::numeric_limits<float>::infinity();
+    }
   }
   Index left_rows, left_columns, right_rows, right_columns;
   Floats left, right, before, bias;
