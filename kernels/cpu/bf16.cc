@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/product/bf16_row.h"
+#include "kernels/cpu/product/pack_bf16.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
@@ -54,7 +55,7 @@ void round_to_bf16(const float* from, Bf16* to, Index count) {
 }
 
 void round_in_fp32(const float* from, float* to, Index count) {
-  for (Index i = 0; i < count; ++i) to[i] = widened(to_nearest_bf16(from[i]));
+  for (Index i = 0; i < count; ++i) to[i] = value_of(from[i]);
 }
 
 ConstMatrix rounded_in_fp32(const OpContext& ctx, const ConstMatrix& x) {

@@ -22,9 +22,6 @@ namespace tutti::kernels {
 
 namespace {
 
-float value_of(Bf16 x) { return widened(x); }
-float value_of(float x) { return widened(to_nearest_bf16(x)); }
-
 template <class Element>
 ConstMatrix widen(const OpContext& ctx, const BasicMatrix<const Element>& x) {
   const Matrix wide = ctx.pool->op_scratch().matrix(x.rows, x.columns);

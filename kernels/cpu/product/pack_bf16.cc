@@ -23,15 +23,6 @@ constexpr Index kUnitsInPiece = 256;
 #define TUTTI_WIDE \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")))
 
-// The bf16 number in the upper half of 32 bits; below it are any.
-inline Unit upper_half(Bf16 x) { return Unit{x} << 16; }
-inline Unit upper_half(float x) {
-  const auto bits = std::bit_cast<Unit>(x);
-  const Unit size = bits & 0x7fffffffU;
-  const Unit added = size < kInfinityBits ? 0x7fffU + (bits >> 16 & 1U) : 0U;
-  return (bits + added) | (size > kInfinityBits ? 0x400000U : 0U);
-}
-
 // One k of many rows, and the next; `odd` null: there is none.
 template <class Element>
 TUTTI_WIDE void join(const Element* __restrict even, const Element* __restrict odd, Index count,

@@ -10,10 +10,27 @@
 // Ownership: the result is the context's op scratch memory, or `x` itself where it is so already.
 #pragma once
 
+#include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/ops/elementwise/bf16.h"
 
 namespace tutti::kernels {
+
+// The bf16 number in the upper half of 32 bits, to the nearest; below it are any. One width
+// throughout, so that loops become vectors.
+inline std::uint32_t upper_half(Bf16 x) { return std::uint32_t{x} << 16; }
+inline std::uint32_t upper_half(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t size = bits & 0x7fffffffU;
+  const std::uint32_t added = size < kInfinityBits ? 0x7fffU + (bits >> 16 & 1U) : 0U;
+  return (bits + added) | (size > kInfinityBits ? 0x400000U : 0U);
+}
+
+// As fp32.
+template <class Element>
+float value_of(Element x) {
+  return std::bit_cast<float>(upper_half(x) & 0xffff0000U);
+}
 
 ConstMatrix pair_rows(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
                       Index units);
