@@ -8,6 +8,7 @@
 #include "coordinator/cluster/orders.h"
 #include "coordinator/cluster/recovery.h"
 #include "coordinator/cluster/release.h"
+#include "coordinator/life/broken_gangs.h"
 #include "coordinator/life/failures.h"
 #include "coordinator/life/hang.h"
 #include "coordinator/life/line.h"
@@ -265,8 +266,11 @@ void watch_queue_limit(Desk& desk, const JobRecord& job) {
   const bool waits = job.state == JobState::queued && job.dependencies.empty();
   if (!waits || job.terms.queued_ms_max == 0) return;
   const std::int64_t early = std::max<std::int64_t>(0, job.terms.begin_unix_ms - desk.wall.unix_ms);
+  // While its seats are held for it, it waits for what the infrastructure took from it.
+  if (holds_seats(desk, job)) return;
   desk.soft(job.job).queued_due =
-      due_after(desk, waits_since(job), job.terms.queued_ms_max) +
+      due_after(desk, std::max(waits_since(job), held_until_unix_ms(job)),
+                job.terms.queued_ms_max) +
       std::max<Duration>(std::chrono::milliseconds(early), backoff_left(desk, job));
 }
 
@@ -278,6 +282,7 @@ void watch_time_limit(Desk& desk, const JobRecord& job) {
 void resume_job(Desk& desk, const JobRecord& job) {
   JobSoft& soft = desk.soft(job.job);
   soft.newest_step = job.step;
+  hold_seats(desk, job.job);
   watch_queue_limit(desk, job);
   watch_time_limit(desk, job);
   if (job.generation_alive && job.formation.addresses.empty()) {
@@ -540,11 +545,14 @@ void check_job_deadlines(Desk& desk, JobId id) {
   }
   if (soft.line_due && desk.now >= *soft.line_due) call_back(desk, id);
   if (soft.queued_due && desk.now >= *soft.queued_due && job.state == JobState::queued) {
-    return stop_job(desk, id,
-                    {.state = JobState::failed,
-                     .exit_code = 5,
-                     .failure = wire::FailureClass::user,
-                     .message = "limit.queued is over: " + waiting_line(desk, job)});
+    // What may still run on a lost node keeps it from its room.
+    const bool lost = is_fenced(desk, job);
+    return stop_job(
+        desk, id,
+        {.state = JobState::failed,
+         .exit_code = lost ? 3 : 5,
+         .failure = lost ? wire::FailureClass::infrastructure : wire::FailureClass::user,
+         .message = "limit.queued is over: " + waiting_line(desk, job)});
   }
   if (soft.release_due && desk.now >= *soft.release_due) return check_release_deadline(desk, id);
   if (soft.time_due && desk.now >= *soft.time_due) {
@@ -558,6 +566,7 @@ void check_job_deadlines(Desk& desk, JobId id) {
     soft.wait_due.reset();
     std::string then = job.terms.loss_then;
     if (then.empty()) then = job.terms.of_node == "wait" ? "fail" : "queue";
+    if (job.terms.kind == "run" && then != "fail") return end_hold(desk, id);
     if (then == "shrink" && shrink_to_survivors(desk, id)) return;
     // Survivors would hold slots that others, perhaps likewise incomplete, wait for.
     const bool fails = then == "fail";

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "coordinator/cluster/job_life.h"
+#include "coordinator/life/broken_gangs.h"
 
 namespace tutti::coordinator {
 
@@ -126,6 +127,7 @@ void queue_again(Desk& desk, JobId id, const Loss& loss) {
   outcome.signal = loss.signal;
   if (wait != 0) outcome.not_before_unix_ms = desk.wall.unix_ms + static_cast<std::int64_t>(wait);
   stop_job(desk, id, std::move(outcome));
+  hold_seats(desk, id);
 }
 
 void lose_to_user(Desk& desk, JobId id, const Loss& loss) {

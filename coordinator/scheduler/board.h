@@ -35,7 +35,7 @@ struct Load {
 struct Counted {
   std::string owner;
   Load load;
-  bool interrupted = false;
+  bool interrupted = false;                      // lost ranks, and seats are kept for it
   bool growing = false;                          // runs with fewer ranks than it may have
   std::optional<std::int64_t> ends_unix_ms;      // holds slots: kNoEnd if no limit says when
   std::optional<std::int32_t> may_be_preempted;  // its priority
@@ -69,17 +69,20 @@ struct Board {
 
   std::unordered_map<JobId, Counted> counted;
   std::map<std::string, Load> users;
-  std::set<JobId> interrupted;  // lost ranks and hold others
+  std::set<JobId> interrupted;  // lost ranks, and seats are kept for them (life/broken_gangs.h)
   std::set<JobId> growing;
   std::set<std::pair<std::int64_t, JobId>> ends;
   std::set<std::pair<std::int32_t, JobId>> preemptible;
   std::map<JobId, std::set<JobId>> dependents;  // who waits for the end of whom
 
   std::optional<Reservation> reservation;
-  std::map<std::string, Amount> gang_holds;  // for gangs that lost ranks, of this pass
-  JobId head;                                // whose turn it was in the last pass; none: nobody's
-  std::set<Opening> openings;                // since the last pass
-  std::set<ProcessId> lined_up;              // those that stand in line
+  // For gangs that lost ranks, of this pass: by job and node, and for all of them.
+  std::map<JobId, std::map<std::string, Amount>> gang_seats;
+  std::map<std::string, Amount> gang_holds;
+  JobId head;                            // whose turn it was in the last pass; none: nobody's
+  std::set<Opening> openings;            // since the last pass
+  std::set<ProcessId> lined_up;          // those that stand in line
+  std::optional<std::int64_t> clock_ms;  // the time of day beyond the time that passes
   std::optional<std::int64_t> delays_from_unix_ms;  // when fair share was looked at last
 };
 

@@ -1,9 +1,11 @@
 #include "coordinator/scheduler/index.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "coordinator/cluster/release.h"
+#include "coordinator/life/broken_gangs.h"
 #include "coordinator/life/failures.h"
 #include "coordinator/life/line.h"
 #include "coordinator/membership/membership.h"
@@ -23,6 +25,8 @@ using scheduler::Shape;
 namespace {
 
 constexpr std::int64_t kFairShareEveryMs = 60'000;
+// What the time of day may go on, or back, by itself before limits by it are looked at again.
+constexpr std::int64_t kClockStepMs = 1'000;
 
 bool is_array(const JobRecord& job) { return job.terms.array_count != 0; }
 
@@ -83,7 +87,9 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
 
 // When it lets go of its slots at the latest; kNoEnd: nobody knows; nothing: never by itself.
 std::optional<std::int64_t> end_of(const Desk& desk, const JobRecord& job) {
-  if (job.state == JobState::stopping) return desk.wall.unix_ms + to_ms(desk.settings.stop_grace);
+  // One whose seats are held comes back to them.
+  const bool leaves = job.state == JobState::stopping && !holds_seats(desk, job);
+  if (leaves) return desk.wall.unix_ms + to_ms(desk.settings.stop_grace);
   std::int64_t end = scheduler::kNoEnd;
   if (job.release.to == ReleaseTo::queue || job.release.to == ReleaseTo::end) {
     end = job.release.due_unix_ms;
@@ -106,6 +112,8 @@ Counted count(const Desk& desk, const JobRecord& job) {
     out.load.queued = job.tasks.waiting;
     return out;
   }
+  const bool comes_back = holds_seats(desk, job);
+  out.interrupted = comes_back;
   if (job.state == JobState::queued) {
     out.load.queued = 1;
     return out;
@@ -114,8 +122,9 @@ Counted count(const Desk& desk, const JobRecord& job) {
   // Newcomers hold their slots before the job has its new size.
   out.load.slots = std::max<std::uint64_t>(job.size, job.release.next.size());
   out.load.running = 1;
-  out.interrupted = job.generation && !job.generation_alive && job.state != JobState::stopping &&
-                    !is_releasing(job);
+  const bool waits = job.generation && !job.generation_alive && job.state != JobState::stopping &&
+                     !is_releasing(job);
+  out.interrupted = waits || comes_back;
   out.ends_unix_ms = end_of(desk, job);
   if (job.state == JobState::stopping || is_releasing(job)) return out;
   const std::uint32_t most = job.terms.preemptions_max;
@@ -205,6 +214,7 @@ std::uint64_t time_left_ms(const JobRecord& job) {
 LaneKey lane_of(const Desk& desk, const JobRecord& job) {
   LaneKey lane;
   lane.owner = job.owner;
+  lane.broken = holds_seats(desk, job);
   lane.overdue = desk.wall.unix_ms - waits_since(job) >= scheduler::kOverdueAfterMs &&
                  job.tasks.active == 0 && job.state == JobState::queued;
   lane.priority = job.terms.priority;
@@ -290,6 +300,13 @@ void refresh_worker(Desk& desk, const std::string& name) {
 
 void refresh_board(Desk& desk) {
   Board& board = desk.board;
+  const std::int64_t clock_ms = desk.wall.unix_ms - to_ms(desk.now - Instant{});
+  if (!board.clock_ms) board.clock_ms = clock_ms;
+  if (std::abs(clock_ms - *board.clock_ms) > kClockStepMs) {
+    // The clock was set, or the machine slept.
+    board.clock_ms = clock_ms;
+    stir_all(desk);
+  }
   while (!board.stirred_workers.empty()) {
     const auto name = board.stirred_workers.extract(board.stirred_workers.begin());
     refresh_worker(desk, name.value());

@@ -8,12 +8,16 @@ namespace tutti::coordinator::scheduler {
 JobQueue::Turn JobQueue::turn_in(const Lane& lane, std::int64_t submitted_unix_ms,
                                  JobId job) const {
   const auto delay = delays_ms_.find(lane.key.owner);
-  return {.before_overdue = lane.key.overdue ? 0 : 1,
-          // Overdue jobs have waited long enough for their priority and their user not to matter.
-          .less_priority = lane.key.overdue ? 0 : -std::int64_t{lane.key.priority},
-          .since_unix_ms = submitted_unix_ms +
-                           (lane.key.overdue || delay == delays_ms_.end() ? 0 : delay->second),
-          .job = job};
+  return {
+      .tier = lane.key.broken    ? 0
+              : lane.key.overdue ? 1
+                                 : 2,
+      // Overdue jobs have waited long enough for their priority and their user not to matter.
+      .less_priority = lane.key.overdue ? 0 : -std::int64_t{lane.key.priority},
+      .since_unix_ms =
+          submitted_unix_ms +
+          (lane.key.broken || lane.key.overdue || delay == delays_ms_.end() ? 0 : delay->second),
+      .job = job};
 }
 
 void JobQueue::set_front(Lane& lane) {

@@ -1,10 +1,13 @@
 // Who is next: the order of jobs that wait for room.
 //
-//   overdue first, then by priority, then by submission (later by what fair share takes, per user)
+//   broken gangs first, then overdue jobs, then by priority, then by submission (later by what fair
+//   share takes, per user)
 //
-// A job that waited kOverdueAfter in the queue is overdue: nobody but older overdue jobs goes
-// before it, whatever their priority. So the oldest eligible job starts within a bound (I9). A job
-// that comes back (preempted, drained, a lost node) has its old place: its submission counts.
+// A gang that lost ranks goes first for as long as its seats are held (life/broken_gangs.h).
+// A job that waited kOverdueAfter in the queue is overdue: of those that are whole nobody but
+// older overdue jobs goes before it, whatever their priority. So the oldest eligible job starts
+// within a bound (I9). A job that comes back (preempted, drained, a lost node) has its old place:
+// its submission counts.
 //
 // Jobs that only differ in their submission share a lane: if the first of a lane cannot be placed,
 // none of the others can, so that a pass looks at lanes, not at jobs.
@@ -30,6 +33,7 @@ inline constexpr std::int64_t kOverdueAfterMs = std::int64_t{24} * 60 * 60 * 100
 // What decides whether a job can be placed, and its rank among others.
 struct LaneKey {
   std::string owner;
+  bool broken = false;  // a gang that lost ranks, and whose seats are held
   bool overdue = false;
   std::int32_t priority = 0;
   std::uint32_t ranks_min = 1;
@@ -44,7 +48,7 @@ struct LaneKey {
 class JobQueue {
  public:
   struct Turn {
-    int before_overdue = 1;  // 0: overdue
+    int tier = 2;  // 0: broken gangs, 1: overdue
     std::int64_t less_priority = 0;
     std::int64_t since_unix_ms = 0;  // of the submit, and what fair share adds
     JobId job;

@@ -49,6 +49,10 @@ void hold_all(Desk& desk, const std::vector<Share>& seats) {
 
 std::uint32_t wanted_by(const JobRecord& job) { return job.terms.ranks_min; }
 
+bool leaves_for_others(const JobRecord& job) {
+  return is_releasing(job) && job.release.cause == ReleaseCause::preempted;
+}
+
 }  // namespace
 
 void hold_room(Desk& desk, const std::string& node) {
@@ -79,6 +83,20 @@ bool is_reservation_sound(const Desk& desk) {
   });
 }
 
+void date_reservation(Desk& desk) {
+  Board& board = desk.board;
+  if (!board.reservation || board.reservation->start_unix_ms) return;
+  std::int64_t start = desk.wall.unix_ms;
+  for (const JobId id : board.reservation->frees) {
+    const auto at = board.counted.find(id);
+    if (at == board.counted.end() || at->second.load.slots == 0) continue;
+    const std::int64_t end = at->second.ends_unix_ms.value_or(scheduler::kNoEnd);
+    if (end == scheduler::kNoEnd) return;
+    start = std::max(start, end);
+  }
+  board.reservation->start_unix_ms = start;
+}
+
 void reserve(Desk& desk, JobId head) {
   Board& board = desk.board;
   if (board.reservation) {
@@ -103,6 +121,10 @@ void reserve(Desk& desk, JobId head) {
   made.seats = outlook.choose();
   if (made.seats.empty()) return;
   if (start != scheduler::kNoEnd) made.start_unix_ms = start;
+  // Those that were asked to leave before, where the reservation had to be made again.
+  made.preempting = !made.frees.empty() &&
+                    std::all_of(made.frees.begin(), made.frees.end(),
+                                [&](JobId each) { return leaves_for_others(desk.job(each)); });
   board.reservation = std::move(made);
   hold_all(desk, board.reservation->seats);
 }
@@ -171,6 +193,8 @@ void preempt_for(Desk& desk, JobId head) {
   const JobRecord& job = desk.job(head);
   const std::int32_t priority = job.terms.priority;
   if (board.preemptible.empty() || board.preemptible.begin()->first >= priority) return;
+  // One that broken gangs went before counts on those that were asked to leave for it.
+  if (!board.interrupted.empty()) reserve(desk, head);
   if (board.reservation && board.reservation->job == head) {
     const auto& start = board.reservation->start_unix_ms;
     if (board.reservation->preempting) return;

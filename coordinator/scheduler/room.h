@@ -30,6 +30,9 @@ void drop_reservation(Desk& desk);
 // Whether the reservation can still come true as it was made.
 bool is_reservation_sound(const Desk& desk);
 
+// Says when the head starts, once the end of all that it waits for is known.
+void date_reservation(Desk& desk);
+
 // Holds on the node what it has to keep now.
 void hold_room(Desk& desk, const std::string& worker);
 

@@ -8,6 +8,7 @@
 
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/cluster/recovery.h"
+#include "coordinator/life/broken_gangs.h"
 #include "coordinator/life/failures.h"
 #include "coordinator/life/line.h"
 #include "coordinator/scheduler/arrays.h"
@@ -152,158 +153,6 @@ void start_generation(Desk& desk, JobId id, std::vector<Placement> gang) {
 
 namespace {
 
-// Jobs that lost ranks
-// -----------------------------------------------------------------------------
-
-// Seats for the empty ranks of one job. What it was given is held on the board meanwhile, so that
-// it is not given twice.
-class GangSeats {
- public:
-  GangSeats(Desk& desk, const JobRecord& job)
-      : desk_(desk), job_(job), shape_(shape_of(job.terms)) {}
-
-  // The old place first: what the node has cached, and the survivors' links, are there.
-  void take_homes() {
-    for (std::uint32_t rank = 0; rank < job_.members.size(); ++rank) {
-      if (job_.members[rank]) continue;
-      const std::string& home = job_.homes[rank];
-      if (!is_reachable(desk_, home) || desk_.board.capacity.fit(shape_, home).now == 0) {
-        missing_.push_back(rank);
-        continue;
-      }
-      seats_[rank] = home;
-      hold(home);
-    }
-  }
-
-  // Elsewhere, as many as there are.
-  void take_others() {
-    while (!missing_.empty()) {
-      const auto seat = choose_seats(desk_, shape_, job_.terms.policy, 1);
-      if (!seat) return;
-      seats_[missing_.front()] = seat->front().worker;
-      hold(seat->front().worker);
-      missing_.erase(missing_.begin());
-    }
-  }
-
-  const std::vector<std::uint32_t>& missing() const { return missing_; }
-
-  // Lets go of what was held, and says which slots were meant.
-  std::map<std::uint32_t, Seat> take() {
-    std::map<std::string, std::uint32_t> given;
-    std::map<std::uint32_t, Seat> out;
-    for (const auto& [rank, node] : seats_) {
-      const std::uint32_t before = given[node]++;
-      out[rank] = {node, free_slots(shape_, *desk_.board.capacity.node(node), before + 1).back()};
-    }
-    let_go();
-    return out;
-  }
-
-  void let_go() {
-    std::map<std::string, std::uint32_t> given;
-    for (const auto& [rank, node] : seats_) ++given[node];
-    seats_.clear();
-    for (const auto& [node, ranks] : given) {
-      Amount& held = desk_.board.gang_holds[node];
-      held = held.less(amount_of(shape_, ranks));
-      if (held == Amount{}) desk_.board.gang_holds.erase(node);
-      hold_room(desk_, node);
-    }
-  }
-
- private:
-  void hold(const std::string& node) {
-    desk_.board.gang_holds[node] += amount_of(shape_, 1);
-    hold_room(desk_, node);
-  }
-
-  Desk& desk_;
-  const JobRecord& job_;
-  Shape shape_;
-  std::map<std::uint32_t, std::string> seats_;  // by rank
-  std::vector<std::uint32_t> missing_;
-};
-
-// Fills the empty ranks of a job that holds others; what is there for some of them is kept until
-// the next pass.
-void place_missing(Desk& desk, JobId id) {
-  const JobRecord& job = desk.job(id);
-  JobSoft& soft = desk.soft(id);
-  if (soft.settle_until && desk.now < *soft.settle_until) return;
-  GangSeats seats(desk, job);
-  seats.take_homes();
-  const bool stays = job.terms.of_node == "wait";
-  if (!stays) seats.take_others();
-  if (!seats.missing().empty()) {
-    const std::uint32_t rank = seats.missing().front();
-    if (job.terms.of_node == "shrink") {
-      seats.let_go();
-      if (shrink_to_survivors(desk, id)) return;
-    }
-    return wait_for(
-        desk, id, Tell::events,
-        fmt::format("waits for a slot for rank {}{}", rank, stays ? " on " + job.homes[rank] : ""));
-  }
-  const std::map<std::uint32_t, Seat> taken = seats.take();
-  std::vector<Placement> gang;
-  std::uint64_t next = desk.durable.next_process().value;
-  for (std::uint32_t rank = 0; rank < job.members.size(); ++rank) {
-    if (!job.members[rank]) {
-      gang.push_back(place(desk, ProcessId{next++}, taken.at(rank)));
-      continue;
-    }
-    gang.push_back(stay(*desk.durable.process(job.members[rank])));
-  }
-  if (charge_interruption(desk, id)) start_generation(desk, id, std::move(gang));
-}
-
-void place_interrupted(Desk& desk) {
-  Board& board = desk.board;
-  std::map<std::string, Amount> old;
-  old.swap(board.gang_holds);
-  for (const auto& [node, amount] : old) hold_room(desk, node);
-  std::vector<JobId> jobs(board.interrupted.begin(), board.interrupted.end());
-  // They go before whoever is new: what is kept for him may be what they lack, while he waits for
-  // their end.
-  if (!jobs.empty()) drop_reservation(desk);
-  std::stable_sort(jobs.begin(), jobs.end(), [&](JobId left, JobId right) {
-    return desk.job(left).terms.priority > desk.job(right).terms.priority;
-  });
-  for (const JobId id : jobs) place_missing(desk, id);
-}
-
-// How long the program goes on after its worker lost us, with the grace that ends it; nothing: for
-// ever.
-std::optional<Duration> stop_after(const Desk& desk, JobId id, const ProcessRecord& process) {
-  constexpr std::uint64_t kGraceMs = 3'000;
-  constexpr std::uint64_t kOlderMs = 60'000;  // of workers that do not read it from the order
-  std::uint64_t ms = desk.job(id).terms.stop_after_ms;
-  if (ms == 0) return std::nullopt;
-  const WorkerRecord* worker = desk.durable.worker(process.worker);
-  if (worker == nullptr || worker->limits.empty()) ms = std::max(ms, kOlderMs);
-  return std::chrono::milliseconds(ms + kGraceMs);
-}
-
-// Programs of this job that a lost worker may still run: nobody fences their effects but time.
-bool is_fenced_off(Desk& desk, JobId id) {
-  for (const ProcessId process : desk.durable.processes_of(id)) {
-    const ProcessRecord& record = *desk.durable.process(process);
-    if (!record.lost) continue;
-    const auto at = desk.links.find(record.worker);
-    const Instant heard = at == desk.links.end() ? Instant{} : at->second.heard;
-    const std::optional<Duration> lasts = stop_after(desk, id, record);
-    const Instant until = heard + desk.settings.lease + lasts.value_or(Duration{});
-    if (lasts && desk.now >= until) continue;
-    if (lasts) desk.soft(id).settle_until = until;
-    wait_for(desk, id, Tell::events,
-             fmt::format("waits until its programs on {} are surely gone", record.worker));
-    return true;
-  }
-  return false;
-}
-
 // The queue
 // ----------------------------------------------------------------------------------------
 
@@ -319,12 +168,16 @@ std::uint32_t size_limit(const Desk& desk, const JobRecord& job) {
   return static_cast<std::uint32_t>(limit);
 }
 
+}  // namespace
+
 bool exceeds_quota(const Desk& desk, const JobRecord& job) {
   if (size_limit(desk, job) < job.terms.ranks_min) return true;
   const auto running = desk.board.quotas.of(job.owner).running;
   const auto user = desk.board.users.find(job.owner);
   return running && user != desk.board.users.end() && user->second.running >= *running;
 }
+
+namespace {
 
 // Starts the job, or the array's next task, on the seats.
 void start(Desk& desk, JobId id, const std::vector<Seat>& seats) {
@@ -408,8 +261,7 @@ class QueuePass {
       }
       if (++lanes > kLanesPerPass + placements_) break;
       if (head_ && board_.capacity.free_slots() == 0) break;
-      const Turn turn =
-          surely_passed(*head->lane) ? Turn::passed : consider(head->job, *head->lane);
+      const Turn turn = take_turn(head->job, *head->lane);
       if (turn == Turn::placed) {
         ++placements_;
         seen_.reset();
@@ -422,6 +274,22 @@ class QueuePass {
   }
 
  private:
+  Turn take_turn(JobId id, const scheduler::LaneKey& lane) {
+    if (!lane.broken) return surely_passed(lane) ? Turn::passed : consider(id, lane);
+    // What is held for it is for it.
+    const HeldSeats seats = lift_seats(desk_, id);
+    seen_.reset();
+    const Turn turn = consider(id, lane);
+    if (turn == Turn::placed) return turn;
+    if (turn == Turn::blocks) {
+      head_ = id;
+      reserve(desk_, head_);
+      reserved_ = true;
+    }
+    keep_seats(desk_, id, seats);
+    return turn;
+  }
+
   // Behind the head, as far as the lane says it without a look at its job: most lanes of a long
   // queue, which the pass goes by.
   bool surely_passed(const scheduler::LaneKey& lane) {
@@ -504,7 +372,8 @@ void schedule(Desk& desk) {
   // Nothing could be ordered before it is durable: whoever finds room would hold it in vain.
   if (!desk.ledger_failure.empty()) return;
   refresh_board(desk);
-  place_interrupted(desk);
+  place_broken(desk);
+  date_reservation(desk);
   const JobId head = QueuePass(desk).run();
   desk.board.head = head;
   line_up(desk, head);

@@ -1,12 +1,11 @@
 // Which gang gets which slots: all ranks of a generation or none, in one fact (I4, I5).
 //
 // Order of a pass:
-//   1. jobs that lost ranks and hold others, by priority, then by age: they outrank newcomers, and
-//      what is free for a part of their ranks is kept for them, for at most on_loss.wait
+//   1. jobs that lost ranks, by priority, then by age: they outrank newcomers, and what is free for
+//      a part of their ranks is kept for them, for at most on_loss.wait (life/broken_gangs.h)
 //   2. the queue, in its order (job_queue.h). The first job that could start but for others' ends
-//   is
-//      the head: it gets a reservation (room.h), and those behind it take only what that does not
-//      need, or what they give back in time (they have a limit.time). Jobs that cannot start
+//      is the head: it gets a reservation (room.h), and those behind it take only what that does
+//      not need, or what they give back in time (they have a limit.time). Jobs that cannot start
 //      whatever ends (no such machine, only servers in the way, a quota) are passed and block
 //      nobody
 //   3. what the head may take from jobs of lower priority (room.h)
@@ -52,6 +51,9 @@ struct Seat {
 // as many.
 std::optional<std::vector<Seat>> choose_seats(Desk& desk, const scheduler::Shape& shape,
                                               const std::string& policy, std::uint32_t wanted);
+
+// Whether its owner would hold more than its quota.
+bool exceeds_quota(const Desk& desk, const JobRecord& job);
 
 Placement place(const Desk& desk, ProcessId process, const Seat& seat);
 // A member that goes on into the next generation, where it is.

@@ -112,6 +112,10 @@ class JobCheck {
                                "queued again as a whole (replace), or fails",
                                spec_.on_loss.of_node));
     }
+    if (spec_.on_loss.then == "shrink") {
+      return wrong("on_loss.then",
+                   "on_loss.then shrink is for train jobs: a run job fails, or is queued");
+    }
     return rank_range();
   }
 

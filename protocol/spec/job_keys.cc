@@ -172,10 +172,13 @@ const Key kKeys[] = {
     {"on_loss.of_node", choice(kOfNode), kEvery, kOptional,
      reach<&J::on_loss, &OnLossSpec::of_node>,
      "what happens when ranks are lost with their node; run: replace or fail"},
-    {"on_loss.wait", form(Form::duration), kModel, kOptional,
-     reach<&J::on_loss, &OnLossSpec::wait_ms>, "how long to wait for the node"},
-    {"on_loss.then", choice(kThen), kModel, kOptional, reach<&J::on_loss, &OnLossSpec::then>,
-     "what happens after that wait; else fail for `wait`, queue for the others"},
+    {"on_loss.wait", form(Form::duration), kEvery, kOptional,
+     reach<&J::on_loss, &OnLossSpec::wait_ms>,
+     "how long to wait for the node, or for other slots; meanwhile its slots are held, and it goes "
+     "first"},
+    {"on_loss.then", choice(kThen), kEvery, kOptional, reach<&J::on_loss, &OnLossSpec::then>,
+     "what happens after that wait; else fail for `wait`, queue for the others; run: fail or "
+     "queue"},
     {"retries.user", whole(0, kMillion), kEvery, kOptional, reach<&J::retries, &RetriesSpec::user>,
      "restarts after the job's own failures"},
     {"retries.infrastructure", whole(0, kMillion), kEvery, kOptional,
