@@ -33,6 +33,9 @@ const CheckerRow kCheckers[] = {
     {"fit", make_fit_checker, "a rank runs where labels, device and memory are as asked for"},
     {"begin", make_begin_checker, "no job starts before the time it was asked to wait for"},
     {"place", make_place_checker, "nobody passes an equal; who left goes on where it was saved"},
+    {"held", make_hold_checker, "where a gang lost a rank, nobody else is placed for a while"},
+    {"backfill", make_backfill_checker, "the head of the queue starts when it was told"},
+    {"turn", make_turn_checker, "overdue jobs, then priority, age, and who had less"},
 };
 
 }  // namespace
@@ -71,7 +74,9 @@ Observed Checkers::observed(const coordinator::Durable& shadow) const {
 
 void Checkers::decided(const coordinator::Decision& decision) {
   const Observed seen = observed(shadow_);
+  for (const coordinator::Event& event : decision.events) note_paths(seen, event);
   for (const coordinator::Fact& fact : decision.facts) {
+    note_paths(seen, fact);
     for (const auto& checker : checkers_) checker->before_fact(seen, fact);
     shadow_.apply(fact);
     for (const auto& checker : checkers_) checker->after_fact(seen, fact);

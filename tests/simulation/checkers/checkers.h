@@ -100,6 +100,13 @@ std::unique_ptr<Checker> make_quota_checker();
 std::unique_ptr<Checker> make_place_checker();
 std::unique_ptr<Checker> make_fit_checker();
 std::unique_ptr<Checker> make_begin_checker();
+std::unique_ptr<Checker> make_hold_checker();
+std::unique_ptr<Checker> make_backfill_checker();
+std::unique_ptr<Checker> make_turn_checker();
+
+// Which paths of a job's life were taken (coverage.h): of a fact before it is applied.
+void note_paths(const Observed& seen, const coordinator::Fact& fact);
+void note_paths(const Observed& seen, const coordinator::Event& event);
 
 // Whether the node has the labels and the kind of device that were asked for.
 bool suits(const SimWorker& worker, std::uint32_t slot, const spec::ResourceSpec& wanted);

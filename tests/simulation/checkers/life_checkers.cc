@@ -87,7 +87,7 @@ class OrderChecker final : public Checker {
     if (job == nullptr || job->release.to != coordinator::ReleaseTo::none) return;
     seen.world.reached("a job was preempted");
     for (const auto& [id, other] : seen.shadow.jobs()) {
-      if (other.terms.priority <= job->terms.priority) continue;
+      if (priority_of(seen, other) <= priority_of(seen, *job)) continue;
       if (other.state == JobState::queued || other.tasks.waiting != 0 ||
           other.state == JobState::recovering)
         return;
@@ -116,6 +116,12 @@ class OrderChecker final : public Checker {
  private:
   static constexpr Duration kRecovered = 30s;
   static constexpr Duration kStartBound = 150s;
+
+  // As its client asked for it.
+  static std::int32_t priority_of(const Observed& seen, const JobRecord& job) {
+    const PlannedJob* planned = planned_of(seen, job);
+    return planned == nullptr ? job.terms.priority : planned->spec.priority;
+  }
 
   static bool fits(const Observed& seen, const JobRecord& job) {
     return job.terms.ranks_min <= room_for(seen, job);

@@ -43,6 +43,11 @@ std::string SimCoordinator::random() {
   return out;
 }
 
+WallTime SimCoordinator::wall() const {
+  if (!world_.breaks(Mutation::old_clock)) return world_.wall();
+  return WallTime{kEpochMs + to_ms(world_.now() - Instant{})};
+}
+
 coordinator::ClusterSettings SimCoordinator::settings_of_life() const {
   coordinator::ClusterSettings out = settings_;
   if (world_.breaks(Mutation::lose_quotas)) out.quotas = {};
@@ -66,7 +71,7 @@ void SimCoordinator::start() {
   busy_until_ = world_.now();
   alive_since_ = world_.now();
   doors_.started();
-  handle(state_->begin(world_.now(), world_.wall(), past_.last_event));
+  handle(state_->begin(world_.now(), wall(), past_.last_event));
 }
 
 void SimCoordinator::crash(Duration away) {
@@ -133,7 +138,7 @@ void SimCoordinator::on(const coordinator::Input& input) {
     return answer({.request = drain->request, .body = coordinator::Done{}});
   }
   handle(state_->on({.now = world_.now(),
-                     .wall = world_.wall(),
+                     .wall = wall(),
                      .random = random(),
                      .input = received(input),
                      .durable_through = durable_through_}));
@@ -159,6 +164,12 @@ coordinator::Input SimCoordinator::received(coordinator::Input input) {
   if (world_.breaks(Mutation::lose_cores)) spec.resources.cores = 0;
   if (world_.breaks(Mutation::lose_budget)) spec.retries.infrastructure += 1'000;
   if (world_.breaks(Mutation::lose_device_memory)) spec.resources.device_memory_bytes = 0;
+  if (world_.breaks(Mutation::lose_wait)) spec.on_loss.wait_ms = 0;
+  if (world_.breaks(Mutation::one_owner)) submit->owner = "tester";
+  if (world_.breaks(Mutation::many_owners)) submit->owner += submit->yaml;
+  if (world_.breaks(Mutation::raise_priority) && submit->request.value % 2 == 0) {
+    spec.priority += 5;
+  }
   if (world_.breaks(Mutation::lose_delay)) spec.delay_ms = spec.begin_unix_ms = 0;
   if (world_.breaks(Mutation::more_ranks) && spec.resources.ranks_max > spec.resources.ranks_min) {
     spec.resources.ranks_max *= 2;

@@ -94,6 +94,7 @@ class SimCoordinator {
   void tell_of_steps(const wire::SpoolData& data, std::size_t from);
   void arm();
   std::string random();
+  WallTime wall() const;
 
   World& world_;
   coordinator::ClusterSettings settings_;

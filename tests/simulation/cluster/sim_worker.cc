@@ -49,6 +49,7 @@ wire::Hello SimWorker::hello() const {
   out.incarnation = std::to_string(incarnation_);
   out.host = options_.name;
   out.slots = world_.breaks(Mutation::hide_slots) ? 0 : options_.slots;
+  if (world_.breaks(Mutation::claim_slots)) out.slots += 2;
   out.cores = options_.slots;
   out.memory_bytes = kNodeMemory;
   out.labels = options_.labels;
@@ -261,6 +262,10 @@ void SimWorker::send(worker::SendToCoordinator sent) {
   auto* exited = std::get_if<wire::RankExited>(&sent.message);
   if (exited != nullptr && exited->signal == 9 && world_.breaks(Mutation::blame_user)) {
     exited->failure = wire::FailureClass::user;
+  }
+  const bool beats = std::holds_alternative<wire::Heartbeat>(sent.message);
+  if (beats && up_.is_cut() && world_.breaks(Mutation::pass_heartbeats)) {
+    return world_.after(1ms, [this, peer = peer_, sent] { deliver(peer, sent); });
   }
   up_.send(wire::message_name(sent.message), [this, peer = peer_, sent] { deliver(peer, sent); });
 }

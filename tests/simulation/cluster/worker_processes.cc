@@ -137,6 +137,9 @@ void SimWorker::perform(const worker::SignalProcess& effect) {
   if (at == processes_.end()) return;
   check_signal(effect, at->second);
   if (world_.breaks(Mutation::outlive_silence) && at->second.silenced) return;
+  // Programs that were small enough to go before others.
+  const bool small = at->second.rank->start().name.starts_with("small");
+  if (small && world_.breaks(Mutation::outlive_limit)) return;
   if (world_.breaks(Mutation::report_exit_early)) {
     // Its slot is said to be free while it still runs.
     later(0ms, [this, id = effect.process] {

@@ -53,6 +53,8 @@ class Clients {
   void drain_under(const std::string& name, std::size_t rank, const PlannedDrain& drain);
   // What the coordinator's configuration has.
   void set_quotas(const std::map<std::string, std::string>& quotas);
+  // The time of day goes on, and nothing happens meanwhile.
+  void pass_time(Duration by) { world_.step_wall(by); }
   void inject(const std::string& name, std::uint32_t rank, coordinator::FaultAction action);
   void inject_worker(const std::string& worker, coordinator::FaultAction action);
 

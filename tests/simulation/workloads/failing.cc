@@ -11,6 +11,11 @@ void plan_failing(Plan& plan) {
     program.spec.retries.user = static_cast<std::uint32_t>(plan.rng.below(3));
     program.must = Must::end;
   }
+  // Its user knows what that exit code means.
+  PlannedJob& judged = plan.run("judged", 1, plan.some(50ms, 200ms));
+  judged.at = plan.some(0ms, 5s);
+  judged.load.user_failure = 0.5;
+  judged.spec.retries.on = {{{"code", "1"}, {"class", "infrastructure"}}};
   PlannedJob& broken = plan.train("broken", plan.some_ranks(2), 50);
   broken.at = plan.some(0ms, 5s);
   broken.load.set_up_failure = 0.3;

@@ -31,4 +31,18 @@ void plan_flapping(Plan& plan) {
   last.at = at + plan.some(8s, 12s);
 }
 
+// Three users run programs on one node, and all of them are killed there.
+void plan_spoiled(Plan& plan) {
+  for (const char* owner : {"ann", "ben", "cat"}) {
+    PlannedJob& job = plan.run("spoiled", 1, 3s);
+    job.at = plan.some(0ms, 200ms);
+    job.owner = owner;
+    job.spec.resources.prefer["zone"] = "b";
+    const std::string name = job.spec.name;
+    plan.at(plan.some(1s, 2s), [name](Clients& clients) {
+      clients.inject(name, 0, coordinator::FaultAction::kill_rank);
+    });
+  }
+}
+
 }  // namespace tutti::simulation

@@ -108,5 +108,11 @@ void plan_budgets(Plan& plan);
 void plan_flapping(Plan& plan);
 void plan_users(Plan& plan);
 void plan_one_program(Plan& plan);
+void plan_gangs(Plan& plan);
+void plan_fitting(Plan& plan);
+void plan_aging(Plan& plan);
+void plan_spoiled(Plan& plan);
+void plan_bereft(Plan& plan);
+void plan_ponderous(Plan& plan);
 
 }  // namespace tutti::simulation

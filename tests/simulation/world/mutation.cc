@@ -9,7 +9,7 @@ namespace {
 using enum Mutation;
 
 const MutationRow kMutations[] = {
-    {speak_before_sync, "speak-before-sync", "I1 I2 I5 I11", "chaos",
+    {speak_before_sync, "speak-before-sync", "I1 I2 I5 I11 I14", "chaos",
      "effects leave, and the sync comes some time later"},
     {forget_journal, "forget-journal", "I1 I7 I11", "chaos", "a restart reads the snapshot only"},
     {lose_key, "lose-key", "I2 I11", "clients", "the journal does not hold the keys of submits"},
@@ -62,6 +62,19 @@ const MutationRow kMutations[] = {
     {claim_profile, "claim-profile", "fit", "picky", "workers with GPUs say they are portable"},
     {lose_delay, "lose-delay", "begin", "picky", "jobs are submitted to start at once"},
     {more_ranks, "more-ranks", "I4", "sharing", "jobs may grow to twice what was asked for"},
+    {lose_wait, "lose-wait", "held", "gangs", "jobs are submitted without their on_loss.wait"},
+    {outlive_limit, "outlive-limit", "backfill", "fitting",
+     "programs that were put before the head go on after their limit"},
+    {one_owner, "one-owner", "turn", "aging", "all jobs are submitted as one user's"},
+    {old_clock, "old-clock", "turn", "aging", "the coordinator's clock does not go on by days"},
+    {raise_priority, "raise-priority", "I9 place", "sharing",
+     "every other job is submitted with a higher priority", "is preempted and no job"},
+    {pass_heartbeats, "pass-heartbeats", "I10", "cut-programs",
+     "heartbeats of a worker that is cut off arrive", "and is not lost"},
+    {claim_slots, "claim-slots", "I19 I4 I5 I6", "crowd", "workers say that they have more slots",
+     "more processes than slots"},
+    {many_owners, "many-owners", "I19", "crowd", "each job is submitted as another user's",
+     "the use of more users"},
     {keep_history, "keep-history", "I19", "crowd", "ended jobs are kept without a bound"},
 };
 

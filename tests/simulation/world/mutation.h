@@ -55,6 +55,14 @@ enum class Mutation {
   swallow_finish,
   copy_unsynced,
   hide_refusal,
+  lose_wait,
+  outlive_limit,
+  one_owner,
+  old_clock,
+  raise_priority,
+  pass_heartbeats,
+  claim_slots,
+  many_owners,
 };
 
 struct MutationRow {
@@ -63,6 +71,8 @@ struct MutationRow {
   std::string_view caught_by;  // names of invariants, any of which is right
   std::string_view scenario;   // that meets it
   std::string_view what;
+  // What it has to be caught by, where an invariant has several assertions; empty: any of them.
+  std::string_view says = {};
 };
 
 std::span<const MutationRow> mutations();
