@@ -24,7 +24,7 @@ api::Call call_of(std::string_view bytes) {
 }
 
 // A spec may also be of a later version.
-void check(const Error& error) {
+bool refused(const Error& error) {
   require(error.code == ErrorCode::invalid_argument || error.code == ErrorCode::unsupported,
           "a body is refused as something else");
   require(!error.message.empty(), "a refusal without a message");
@@ -32,60 +32,67 @@ void check(const Error& error) {
   for (const char c : error.message) {
     require(static_cast<unsigned char>(c) >= 0x20, "a refusal of several lines");
   }
+  return false;
 }
 
 }  // namespace
 
-void take_submit_body(std::string_view bytes) {
+bool take_submit_body(std::string_view bytes) {
   const auto submit = api::parse_submit(call_of(bytes));
-  if (!submit) return check(submit.error());
+  if (!submit) return refused(submit.error());
   require(submit->owner == "ann", "a body names its owner");
   require(submit->key.size() <= api::kKeyBytesMax, "a key without a bound");
   const auto again = spec::parse_job_spec(submit->yaml);
   require(again.ok(), "an accepted spec is not read back");
   require(*again == submit->spec, "an accepted spec is read back as another");
+  return true;
 }
 
-void take_cancel_body(std::string_view bytes) {
+bool take_cancel_body(std::string_view bytes) {
   const auto cancel = api::parse_cancel(call_of(bytes));
-  if (!cancel) return check(cancel.error());
+  if (!cancel) return refused(cancel.error());
   require(cancel->job == JobId{7}, "a body names another job");
   require(cancel->reason.size() <= api::kReasonBytesMax, "a reason without a bound");
+  return true;
 }
 
-void take_fault_body(std::string_view bytes) {
+bool take_fault_body(std::string_view bytes) {
   const auto fault = api::parse_fault(call_of(bytes));
-  if (!fault) return check(fault.error());
+  if (!fault) return refused(fault.error());
   const bool of_worker = fault->action >= coordinator::FaultAction::kill_worker;
   require(of_worker || fault->worker.empty(), "a rank's fault names a worker");
   require(!of_worker || !fault->job, "a worker's fault names a job");
   require(fault->lasts_ms <= api::kFaultMsMax && fault->delay_ms <= api::kFaultMsMax,
           "a fault without an end");
+  return true;
 }
 
-void take_drain_body(std::string_view bytes) {
+bool take_drain_body(std::string_view bytes) {
   const auto drain = api::parse_drain(call_of(bytes));
-  if (!drain) return check(drain.error());
+  if (!drain) return refused(drain.error());
   require(drain->node == "node-1", "a body names another node");
   require(!drain->reason.empty() && drain->reason.size() <= api::kReasonBytesMax,
           "a drain without a reason");
   require(drain->deadline_ms <= api::kDrainMsMax, "a drain without an end");
+  return true;
 }
 
-void take_token_body(std::string_view bytes) {
+bool take_token_body(std::string_view bytes) {
   const auto wish = api::parse_token(call_of(bytes), kNowUnixMs);
-  if (!wish) return check(wish.error());
+  if (!wish) return refused(wish.error());
   require(wish->made_by == "ann", "a body names who made it");
   require(wish->kind != coordinator::AccessKind::worker, "a body makes a worker's key");
   require(wish->role != coordinator::Role::anyone, "a token for anyone");
   require(wish->expires_unix_ms == 0 || wish->expires_unix_ms > kNowUnixMs,
           "a token that has expired");
+  return true;
 }
 
-void take_rotation_body(std::string_view bytes) {
+bool take_rotation_body(std::string_view bytes) {
   const auto overlap = api::parse_rotation(call_of(bytes));
-  if (!overlap) return check(overlap.error());
+  if (!overlap) return refused(overlap.error());
   require(*overlap <= api::kOverlapSecondsMax, "old keys without an end");
+  return true;
 }
 
 std::vector<std::string> submit_body_seeds() {
@@ -106,7 +113,8 @@ std::vector<std::string> fault_body_seeds() {
           R"({"action":"cut","worker":"node-1","lasts_ms":2000})",
           R"({"action":"slow-disk","worker":"node-1","lasts_ms":3600000,"delay_ms":200})",
           R"({"action":"heal","worker":"node-1"})",
-          R"({"action":"kill-worker","worker":null})"};
+          R"({"action":"kill-worker","worker":null})",
+          R"({"action":"melt-worker","worker":"node-1"})"};
 }
 
 std::vector<std::string> drain_body_seeds() {

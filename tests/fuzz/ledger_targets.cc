@@ -1,4 +1,6 @@
 // What the journal holds: facts, events, records. The first two bytes are the kind.
+#include <algorithm>
+#include <iterator>
 #include <type_traits>
 #include <variant>
 
@@ -19,6 +21,8 @@ std::string with_kind(std::uint16_t kind, const std::string& body) {
   return std::string{static_cast<char>(kind & 0xff), static_cast<char>(kind >> 8)} + body;
 }
 
+std::string half(const std::string& bytes) { return bytes.substr(0, bytes.size() / 2); }
+
 template <class Record>
 std::string encode(const Record& record) {
   return coordinator::encode_record(record);
@@ -34,17 +38,18 @@ std::string encode(const coordinator::AuditRecord& record) {
 
 // What is compared is what is written: a NaN is not equal to itself.
 template <class Record>
-void check(const Result<Record>& record, Result<Record> (*decode)(std::string_view)) {
-  if (!record) return;
+bool check(const Result<Record>& record, Result<Record> (*decode)(std::string_view)) {
+  if (!record) return false;
   const std::string again = encode(*record);
   const Result<Record> twice = decode(again);
   require(twice.ok() && encode(*twice) == again, "a record changes on its way");
+  return true;
 }
 
 }  // namespace
 
-void take_fact(std::string_view bytes) {
-  if (bytes.size() < 2) return;
+bool take_fact(std::string_view bytes) {
+  if (bytes.size() < 2) return false;
   const auto fact = coordinator::decode_fact(kind_of(bytes), bytes.substr(2));
   if (fact) {
     const coordinator::EncodedFact again = coordinator::encode_fact(*fact);
@@ -52,25 +57,27 @@ void take_fact(std::string_view bytes) {
     require(twice.ok() && coordinator::encode_fact(*twice) == again, "a fact changes on its way");
   }
   const auto event = coordinator::decode_event(bytes.substr(2));
-  if (!event) return;
+  if (!event) return fact.ok();
   const auto twice = coordinator::decode_event(coordinator::encode_event(*event));
   require(twice.ok() && *twice == *event, "an event changes on its way");
+  return true;
 }
 
-void take_record(std::string_view bytes) {
-  check(coordinator::decode_job(bytes), coordinator::decode_job);
-  check(coordinator::decode_process(bytes), coordinator::decode_process);
-  check(coordinator::decode_worker(bytes), coordinator::decode_worker);
-  check(coordinator::decode_key(bytes), coordinator::decode_key);
-  check(coordinator::decode_usage(bytes), coordinator::decode_usage);
+bool take_record(std::string_view bytes) {
+  const bool taken[] = {check(coordinator::decode_job(bytes), coordinator::decode_job),
+                        check(coordinator::decode_process(bytes), coordinator::decode_process),
+                        check(coordinator::decode_worker(bytes), coordinator::decode_worker),
+                        check(coordinator::decode_key(bytes), coordinator::decode_key),
+                        check(coordinator::decode_usage(bytes), coordinator::decode_usage)};
+  return std::find(std::begin(taken), std::end(taken), true) != std::end(taken);
 }
 
-void take_access(std::string_view bytes) {
-  check(coordinator::decode_access(bytes), coordinator::decode_access);
-  check(coordinator::decode_audit(bytes), coordinator::decode_audit);
+bool take_access(std::string_view bytes) {
+  const bool access = check(coordinator::decode_access(bytes), coordinator::decode_access);
+  return check(coordinator::decode_audit(bytes), coordinator::decode_audit) || access;
 }
 
-// Every fact with every field set, and an event.
+// Every fact with every field set, an event, and one that is torn.
 std::vector<std::string> fact_seeds() {
   std::vector<std::string> out;
   const auto add = [&](const coordinator::Fact& fact) {
@@ -81,6 +88,7 @@ std::vector<std::string> fact_seeds() {
     (add(sample::filled<Facts>()), ...);
   }(std::type_identity<coordinator::Fact>{});
   out.push_back(with_kind(0, coordinator::encode_event(sample::filled<coordinator::Event>())));
+  out.push_back(half(out.back()));
   return out;
 }
 
@@ -90,12 +98,14 @@ std::vector<std::string> record_seeds() {
           encode_record(sample::filled<coordinator::ProcessRecord>()),
           encode_record(sample::filled<coordinator::WorkerRecord>()),
           encode_record(sample::filled<coordinator::KeyRecord>()),
-          encode_record(sample::filled<coordinator::UsageRecord>())};
+          encode_record(sample::filled<coordinator::UsageRecord>()),
+          half(encode_record(sample::filled<coordinator::JobRecord>()))};
 }
 
 std::vector<std::string> access_seeds() {
   return {coordinator::encode_access(sample::filled<coordinator::AccessRecord>()),
-          coordinator::encode_audit(sample::filled<coordinator::AuditRecord>())};
+          coordinator::encode_audit(sample::filled<coordinator::AuditRecord>()),
+          half(coordinator::encode_audit(sample::filled<coordinator::AuditRecord>()))};
 }
 
 }  // namespace tutti::fuzz

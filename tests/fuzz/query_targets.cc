@@ -23,24 +23,27 @@ api::Call call_of(std::string_view bytes) {
   return out;
 }
 
-void check(const Error& error) {
+bool refused(const Error& error) {
   require(error.code == ErrorCode::invalid_argument, "a query is refused as something else");
   require(!error.message.empty(), "a refusal without a message");
+  return false;
 }
 
 }  // namespace
 
-void take_job_query(std::string_view bytes) {
+bool take_job_query(std::string_view bytes) {
   const auto filter = api::parse_job_query(call_of(bytes));
-  if (!filter) return check(filter.error());
+  if (!filter) return refused(filter.error());
   require(filter->limit > 0 && filter->limit <= api::kJobsPerPage, "a page without a bound");
+  return true;
 }
 
-void take_event_query(std::string_view bytes) {
+bool take_event_query(std::string_view bytes) {
   const auto query = api::parse_event_query(call_of(bytes));
-  if (!query) return check(query.error());
+  if (!query) return refused(query.error());
   require(query->limit > 0 && query->limit <= coordinator::kEventsPerReadMax,
           "a read without a bound");
+  return true;
 }
 
 std::vector<std::string> job_query_seeds() {

@@ -5,33 +5,38 @@
 
 namespace tutti::fuzz {
 
-void take_job_spec(std::string_view bytes) {
+bool take_job_spec(std::string_view bytes) {
   const auto spec = spec::parse_job_spec(bytes);
   if (!spec) {
     require(spec.error().message.find('\n') == std::string::npos, "an error of several lines");
-    return;
+    return false;
   }
   const auto again = spec::parse_job_spec(spec::to_yaml(*spec));
   require(again.ok() && *again == *spec, "a resolved spec does not give itself");
+  return true;
 }
 
-void take_override(std::string_view bytes) {
+bool take_override(std::string_view bytes) {
   constexpr std::string_view kSpec = "{name: a, kind: run, command: [true]}";
   const auto spec = spec::parse_job_spec(kSpec, {.overrides = {std::string(bytes)}});
-  if (!spec) return;
+  if (!spec) return false;
   const auto again = spec::parse_job_spec(spec::to_yaml(*spec));
   require(again.ok() && *again == *spec, "a resolved spec does not give itself");
+  return true;
 }
 
-void take_cluster_config(std::string_view bytes) {
-  if (const auto config = spec::parse_coordinator_config(bytes, "c.yaml")) {
+bool take_cluster_config(std::string_view bytes) {
+  const auto config = spec::parse_coordinator_config(bytes, "c.yaml");
+  if (config) {
     const auto again = spec::parse_coordinator_config(spec::to_yaml(*config), "c.yaml");
     require(again.ok() && *again == *config, "a coordinator's configuration changes");
   }
-  if (const auto config = spec::parse_worker_config(bytes, "c.yaml")) {
-    const auto again = spec::parse_worker_config(spec::to_yaml(*config), "c.yaml");
-    require(again.ok() && *again == *config, "a worker's configuration changes");
+  const auto worker = spec::parse_worker_config(bytes, "c.yaml");
+  if (worker) {
+    const auto again = spec::parse_worker_config(spec::to_yaml(*worker), "c.yaml");
+    require(again.ok() && *again == *worker, "a worker's configuration changes");
   }
+  return config.ok() || worker.ok();
 }
 
 std::vector<std::string> job_spec_seeds() {
@@ -46,13 +51,18 @@ std::vector<std::string> job_spec_seeds() {
 }
 
 std::vector<std::string> override_seeds() {
-  return {"priority=10", "env={A: b}", "command=[a, b]", "resources.ranks.min=2",
-          "resources.labels.zone=x"};
+  return {"priority=10",
+          "env={A: b}",
+          "command=[a, b]",
+          "resources.ranks.min=2",
+          "resources.labels.zone=x",
+          "resources.ranks.min=two"};
 }
 
 std::vector<std::string> cluster_config_seeds() {
   return {"state: /var/lib/tutti\nhttp_port: 80\nlease_ms: 5000\nheartbeat_ms: 500\n",
-          "state: /w\njoin: /j.json\nname: node-1\nslots: 4\nlabels: {zone: a}\n"};
+          "state: /w\njoin: /j.json\nname: node-1\nslots: 4\nlabels: {zone: a}\n",
+          "state: /w\nslots: many\n"};
 }
 
 }  // namespace tutti::fuzz

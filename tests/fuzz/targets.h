@@ -1,8 +1,8 @@
 // Everything that reads bytes which others wrote, as functions that libFuzzer can call.
 //
-// A target takes any bytes and must return: a value or an error, never a crash, never more memory
-// than its limits allow. What it accepts it must write again to something that reads back equal;
-// a target aborts where that does not hold.
+// A target takes any bytes and must return: whether they were taken, never a crash, never more
+// memory than its limits allow. What it accepts it must write again to something that reads back
+// equal; a target aborts where that does not hold.
 //
 // To add a decoder: one function, one row. fuzz_test.cc replays the kept corpus and mutates it;
 // ops/fuzz runs a target under libFuzzer.
@@ -17,8 +17,9 @@ namespace tutti::fuzz {
 
 struct Target {
   std::string_view name;  // and folder of its corpus
-  void (*take)(std::string_view bytes);
-  // Valid input to begin from, besides the corpus.
+  // Whether it took them.
+  bool (*take)(std::string_view bytes);
+  // Input to begin from, besides the corpus: valid, and some that is refused.
   std::vector<std::string> (*seeds)();
 };
 
@@ -29,45 +30,45 @@ const Target* find_target(std::string_view name);
 void require(bool holds, const char* what);
 
 // One file a family.
-void take_worker_frame(std::string_view bytes);
-void take_coordinator_frame(std::string_view bytes);
-void take_rank_frame(std::string_view bytes);
-void take_serve_frame(std::string_view bytes);
+bool take_worker_frame(std::string_view bytes);
+bool take_coordinator_frame(std::string_view bytes);
+bool take_rank_frame(std::string_view bytes);
+bool take_serve_frame(std::string_view bytes);
 std::vector<std::string> frame_seeds();
 
-void take_fact(std::string_view bytes);
-void take_record(std::string_view bytes);
+bool take_fact(std::string_view bytes);
+bool take_record(std::string_view bytes);
 std::vector<std::string> fact_seeds();
-void take_access(std::string_view bytes);
+bool take_access(std::string_view bytes);
 std::vector<std::string> record_seeds();
 std::vector<std::string> access_seeds();
 
-void take_handover(std::string_view bytes);
+bool take_handover(std::string_view bytes);
 std::vector<std::string> handover_seeds();
 
-void take_job_query(std::string_view bytes);
-void take_event_query(std::string_view bytes);
+bool take_job_query(std::string_view bytes);
+bool take_event_query(std::string_view bytes);
 std::vector<std::string> job_query_seeds();
 std::vector<std::string> event_query_seeds();
 
-void take_job_spec(std::string_view bytes);
-void take_override(std::string_view bytes);
-void take_cluster_config(std::string_view bytes);
+bool take_job_spec(std::string_view bytes);
+bool take_override(std::string_view bytes);
+bool take_cluster_config(std::string_view bytes);
 std::vector<std::string> job_spec_seeds();
 std::vector<std::string> override_seeds();
 std::vector<std::string> cluster_config_seeds();
 
-void take_completion(std::string_view bytes);
-void take_chat(std::string_view bytes);
+bool take_completion(std::string_view bytes);
+bool take_chat(std::string_view bytes);
 std::vector<std::string> completion_seeds();
 std::vector<std::string> chat_seeds();
 
-void take_submit_body(std::string_view bytes);
-void take_cancel_body(std::string_view bytes);
-void take_fault_body(std::string_view bytes);
-void take_drain_body(std::string_view bytes);
-void take_token_body(std::string_view bytes);
-void take_rotation_body(std::string_view bytes);
+bool take_submit_body(std::string_view bytes);
+bool take_cancel_body(std::string_view bytes);
+bool take_fault_body(std::string_view bytes);
+bool take_drain_body(std::string_view bytes);
+bool take_token_body(std::string_view bytes);
+bool take_rotation_body(std::string_view bytes);
 std::vector<std::string> submit_body_seeds();
 std::vector<std::string> cancel_body_seeds();
 std::vector<std::string> fault_body_seeds();
@@ -75,8 +76,8 @@ std::vector<std::string> drain_body_seeds();
 std::vector<std::string> token_body_seeds();
 std::vector<std::string> rotation_body_seeds();
 
-void take_tokenizer(std::string_view bytes);
-void take_safetensors(std::string_view bytes);
+bool take_tokenizer(std::string_view bytes);
+bool take_safetensors(std::string_view bytes);
 std::vector<std::string> tokenizer_seeds();
 std::vector<std::string> safetensors_seeds();
 
