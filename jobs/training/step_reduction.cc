@@ -103,6 +103,10 @@ StepReduction::StepReduction(const models::ParameterLayout& layout, const kernel
                       note.blocks.size());
   }
   squares_.resize(notes_[rank].blocks.size());
+  for (const std::uint32_t index : notes_[rank].blocks) {
+    const models::GridBlock& block = layout.blocks()[index];
+    blocks_.push_back({static_cast<kernels::Index>(block.offset), block.elements});
+  }
   if (device != nullptr) {
     device_squares_ =
         kernels::FloatBuffer(2 * static_cast<kernels::Index>(squares_.size()), device);
@@ -119,15 +123,15 @@ void StepReduction::add_block_indexes(const std::vector<std::uint64_t>& starts,
   }
 }
 
-Result<> StepReduction::range_ready(kernels::Communicator& group, ShardGradients& gradients,
-                                    std::size_t index) {
-  return begin_up_to(group, gradients, buckets_after_.at(index));
+Result<> StepReduction::range_ready(const kernels::OpContext& ctx, kernels::Communicator& group,
+                                    ShardGradients& gradients, std::size_t index) {
+  return begin_up_to(ctx, group, gradients, buckets_after_.at(index));
 }
 
-Result<> StepReduction::begin_up_to(kernels::Communicator& group, ShardGradients& gradients,
-                                    std::size_t buckets) {
+Result<> StepReduction::begin_up_to(const kernels::OpContext& ctx, kernels::Communicator& group,
+                                    ShardGradients& gradients, std::size_t buckets) {
   for (; begun_ < buckets; ++begun_) {
-    auto begun = exchange_->begin({group, begun_, gradients.parts(), gradients.result()});
+    auto begun = exchange_->begin({ctx, group, begun_, gradients.parts(), gradients.result()});
     if (!begun) return begun;
   }
   return {};
@@ -139,23 +143,27 @@ Result<StepSums> StepReduction::reduce(const Request& request) {
   for (Note& note : notes_) notes.push_back(std::as_writable_bytes(std::span(note.words)));
   Result<> done;
   if (request.ctx.device == nullptr) {
-    const kernels::TreeExchange::Work whole{request.group, 0, request.gradients.parts(), result};
+    const kernels::TreeExchange::Work whole{.ctx = request.ctx,
+                                            .group = request.group,
+                                            .parts = request.gradients.parts(),
+                                            .result = result,
+                                            .blocks = blocks_,
+                                            .squares = squares_};
     done = exchange_->reduce(whole);
-    if (done) done = write_own_note(request, result);
+    write_own_note(request);
     if (done) done = exchange_->gather(whole, notes);
   } else {
-    done = begin_up_to(request.group, request.gradients, exchange_->buckets());
+    done = begin_up_to(request.ctx, request.group, request.gradients, exchange_->buckets());
     if (done) done = request.group.finish();
-    if (done) done = write_own_note(request, result);
+    if (done) done = sum_device_squares(request.ctx, result);
+    write_own_note(request);
     if (done) done = exchange_->tell(request.group, notes);
   }
   if (!done) return std::move(done).error();
   return read_notes(request.step);
 }
 
-Result<> StepReduction::write_own_note(const Request& request, std::span<const float> result) {
-  auto summed = sum_squares(request.ctx, result);
-  if (!summed) return summed;
+void StepReduction::write_own_note(const Request& request) {
   std::vector<std::uint64_t>& words = notes_[rank_].words;
   words[kStepWord] = request.step;
   words[kFlagsWord] = request.flags;
@@ -166,16 +174,13 @@ Result<> StepReduction::write_own_note(const Request& request, std::span<const f
   }
   for (const double square : squares_) words[next++] = std::bit_cast<std::uint64_t>(square);
   TUTTI_ASSERT(next == words.size());
-  return {};
 }
 
 // Blocks of one parameter that lie together go through the op at once.
-Result<> StepReduction::sum_squares(const kernels::OpContext& ctx, std::span<const float> result) {
+Result<> StepReduction::sum_device_squares(const kernels::OpContext& ctx,
+                                           std::span<const float> result) {
   const std::vector<std::uint32_t>& own = notes_[rank_].blocks;
-  const std::span<double> sums =
-      ctx.device == nullptr
-          ? std::span(squares_)
-          : std::span(reinterpret_cast<double*>(device_squares_.data()), squares_.size());
+  const std::span<double> sums(reinterpret_cast<double*>(device_squares_.data()), squares_.size());
   for (std::size_t first = 0; first < own.size();) {
     const models::GridBlock& start = layout_.blocks()[own[first]];
     std::size_t last = first;
@@ -191,7 +196,6 @@ Result<> StepReduction::sum_squares(const kernels::OpContext& ctx, std::span<con
     if (!summed) return summed;
     first = last;
   }
-  if (ctx.device == nullptr) return {};
   return ctx.device->download(squares_.data(), sums.data(), sums.size_bytes());
 }
 

@@ -1,7 +1,7 @@
 // From every rank's subtree sums to the one gradient of a step and what must be known of it, in
 // every rank.
 //
-//   tree exchange   each rank owns a share, adds all its pieces in tree order, looks at its norm
+//   tree exchange   each rank owns a share, adds all its pieces in tree order, with its norm
 //   gather          shares, and with them losses and target counts by shard, fp64 squares by grid
 //                   block, flags
 //
@@ -61,7 +61,8 @@ class StepReduction {
 
   // The index-th range of models::backward_order() has been enqueued in all parts of `gradients`:
   // what is whole with it is begun. Only in groups that move device memory; reduce() follows.
-  Result<> range_ready(kernels::Communicator& group, ShardGradients& gradients, std::size_t index);
+  Result<> range_ready(const kernels::OpContext& ctx, kernels::Communicator& group,
+                       ShardGradients& gradients, std::size_t index);
   // A new step: what an earlier one began is of no account.
   void start_step() { begun_ = 0; }
 
@@ -76,10 +77,10 @@ class StepReduction {
 
   static void add_block_indexes(const std::vector<std::uint64_t>& starts,
                                 const kernels::IndexRange& range, Note& note);
-  Result<> begin_up_to(kernels::Communicator& group, ShardGradients& gradients,
-                       std::size_t buckets);
-  Result<> write_own_note(const Request& request, std::span<const float> result);
-  Result<> sum_squares(const kernels::OpContext& ctx, std::span<const float> result);
+  Result<> begin_up_to(const kernels::OpContext& ctx, kernels::Communicator& group,
+                       ShardGradients& gradients, std::size_t buckets);
+  void write_own_note(const Request& request);
+  Result<> sum_device_squares(const kernels::OpContext& ctx, std::span<const float> result);
   Result<StepSums> read_notes(std::uint64_t step) const;
 
   const models::ParameterLayout& layout_;
@@ -89,8 +90,9 @@ class StepReduction {
   std::optional<kernels::TreeExchange> exchange_;
   std::vector<std::size_t> buckets_after_;  // by range of the order: how many are whole with it
   std::size_t begun_ = 0;                   // buckets, in this step
-  std::vector<double> squares_;             // by block of the own shares
-  kernels::FloatBuffer device_squares_;     // two floats' room each, where they are computed
+  std::vector<kernels::AddPieces::Block> blocks_;  // of the own shares
+  std::vector<double> squares_;                    // by block
+  kernels::FloatBuffer device_squares_;            // two floats' room each, where they are computed
 };
 
 }  // namespace tutti::training

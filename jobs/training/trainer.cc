@@ -85,7 +85,7 @@ Result<> Trainer::compute_gradients(kernels::Communicator& group) {
   models::RangeReady ready;
   if (group.size() > 1 && group.moves_device_memory()) {
     ready = [&](std::size_t index) {
-      auto begun = reduction_->range_ready(group, gradients_, index);
+      auto begun = reduction_->range_ready(ctx_, group, gradients_, index);
       broken = !begun;
       return begun;
     };

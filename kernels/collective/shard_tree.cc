@@ -16,7 +16,8 @@ void collect_subtrees(const ShardTree& tree, const TreeNode& node, const IndexRa
                       std::vector<TreeNode>& found) {
   const IndexRange covered = node.shards();
   if (covered.end <= owned.begin || covered.begin >= owned.end || !tree.has_samples(node)) return;
-  if (covered.begin >= owned.begin && covered.end <= owned.end) {
+  const bool whole = tree.ranks() == 1 && node.level > 0 && covered.size() == tree.shards();
+  if (covered.begin >= owned.begin && covered.end <= owned.end && !whole) {
     found.push_back(node);
     return;
   }

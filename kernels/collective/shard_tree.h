@@ -52,7 +52,8 @@ class ShardTree {
   // Samples floor(sB/S) .. floor((s+1)B/S)-1; maybe none.
   IndexRange samples_of(std::uint64_t shard) const;
 
-  // The maximal complete subtrees of the rank's shards that hold samples, ascending.
+  // The maximal complete subtrees of the rank's shards that hold samples, ascending. A rank alone
+  // has the halves of the whole: the last addition is the exchange's, which looks at its sum.
   std::vector<TreeNode> subtrees_of(std::uint64_t rank) const;
 
   bool has_samples(const TreeNode& node) const;

@@ -1,21 +1,12 @@
 #include "kernels/collective/tree_exchange.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "kernels/tensor/device.h"
 
 namespace tutti::kernels {
 namespace {
-
-// Elements added at a time: all pieces of a tile stay in the second-level cache (8 pieces: 128
-// KiB).
-constexpr std::uint64_t kTileElements = 4096;
-
-void add(float* __restrict into, const float* __restrict from, std::uint64_t count) {
-  for (std::uint64_t i = 0; i < count; ++i) into[i] += from[i];
-}
 
 std::span<std::byte> bytes_of(float* first, std::uint64_t count) {
   return std::as_writable_bytes(std::span(first, static_cast<std::size_t>(count)));
@@ -25,10 +16,7 @@ std::span<std::byte> bytes_of(float* first, std::uint64_t count) {
 
 TreeExchange::TreeExchange(const ShardTree& tree, std::uint32_t rank, std::vector<Shares> buckets,
                            Device* device)
-    : rank_(rank),
-      buckets_(std::move(buckets)),
-      additions_(additions_to_root(tree)),
-      device_(device) {
+    : rank_(rank), buckets_(std::move(buckets)), device_(device) {
   TUTTI_ASSERT(rank < tree.ranks());
   std::uint64_t own = 0;
   for (std::size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
@@ -40,8 +28,8 @@ TreeExchange::TreeExchange(const ShardTree& tree, std::uint32_t rank, std::vecto
   }
   const auto pieces = std::accumulate(pieces_of_.begin(), pieces_of_.end(), std::uint64_t{0});
   room_ = FloatBuffer(static_cast<Index>((pieces - pieces_of_[rank_]) * own), device);
-  for (const TreeAddition& addition : additions_) {
-    device_additions_.push_back({addition.into, addition.from});
+  for (const TreeAddition& addition : additions_to_root(tree)) {
+    additions_.push_back({addition.into, addition.from});
   }
 }
 
@@ -102,26 +90,41 @@ Result<> TreeExchange::sum_own_share(const Work& work, PieceSum::Queue queue) {
         if (peer != rank_) room += share;
       }
     }
-    auto summed = sum_pieces(work.result.data() + range.begin, range.size(), queue);
+    auto summed = sum_pieces(work, range, queue);
     if (!summed) return summed;
     done += range.size();
   }
   return {};
 }
 
-Result<> TreeExchange::sum_pieces(float* sum, std::uint64_t size, PieceSum::Queue queue) {
+Result<> TreeExchange::sum_pieces(const Work& work, const IndexRange& range,
+                                  PieceSum::Queue queue) {
+  float* const sum = work.result.data() + range.begin;
+  const auto count = static_cast<Index>(range.size());
   if (device_ != nullptr) {
-    return device_->enqueue(
-        PieceSum{pieces_, device_additions_, static_cast<Index>(size), sum, queue});
+    return device_->enqueue(PieceSum{pieces_, additions_, count, sum, queue});
   }
-  for (std::uint64_t first = 0; first < size; first += kTileElements) {
-    const std::uint64_t count = std::min(kTileElements, size - first);
-    for (const TreeAddition& addition : additions_) {
-      add(pieces_[addition.into] + first, pieces_[addition.from] + first, count);
-    }
-    if (pieces_[0] != sum) std::memcpy(sum + first, pieces_[0] + first, count * sizeof(float));
+  const auto begin = static_cast<Index>(range.begin);
+  const auto before = [](const AddPieces::Block& block, Index offset) {
+    return block.begin < offset;
+  };
+  const auto in_range = [&](Index offset) {
+    return std::lower_bound(work.blocks.begin(), work.blocks.end(), offset, before);
+  };
+  const auto first = in_range(begin);
+  const auto last = in_range(begin + count);
+  blocks_.clear();
+  for (auto block = first; block != last; ++block) {
+    blocks_.push_back({block->begin - begin, block->elements});
   }
-  return {};
+  return add_pieces(work.ctx,
+                    {.pieces = pieces_,
+                     .additions = additions_,
+                     .count = count,
+                     .sum = sum,
+                     .blocks = blocks_,
+                     .squares = work.squares.subspan(
+                         static_cast<std::size_t>(first - work.blocks.begin()), blocks_.size())});
 }
 
 Result<> TreeExchange::exchange(Communicator& group, Until until) {

@@ -5,16 +5,17 @@
 //   2. the owner adds the pieces of its share in tree order
 //   3. the owners' shares are gathered in all ranks                            (gather)
 //
-// Between 2 and 3 the caller may look at its own share (norm, finiteness) and send what it found
-// along with it. The same bits for any number of ranks and any cut into buckets: only the tree over
-// shards decides the order.
+// On the host, 2 sums the squares of the share too, in the same pass; between 2 and 3 the caller
+// may look at its own share (norm, finiteness) and send what it found along with it. The same bits
+// for any number of ranks and any cut into buckets: only the tree over shards decides the order.
 //
 // An arena is exchanged as one bucket, or in several, each as soon as its gradients are there
 // (begin): where the group moves device memory, all three steps run beside what the device computes
 // meanwhile, one bucket after the other.
 //
 // Ownership: buffers belong to the caller; the exchange keeps room for the pieces of one share from
-// other ranks, made once. Threads: one. Units: elements. Errors: the communicator's.
+// other ranks, made once. Threads: one; the context's threads add. Units: elements. Errors: the
+// communicator's.
 #pragma once
 
 #include <cstddef>
@@ -25,6 +26,7 @@
 #include "kernels/collective/communicator.h"
 #include "kernels/collective/shard_tree.h"
 #include "kernels/ops/add.h"
+#include "kernels/ops/gradient_norm.h"
 #include "kernels/tensor/buffer.h"
 
 namespace tutti::kernels {
@@ -42,13 +44,18 @@ class TreeExchange {
   // One bucket of all subtree sums of this rank. `parts[i]` is that of subtrees_of(rank)[i] over
   // the whole arena and is used up; `result` may be parts[0].
   struct Work {
+    const OpContext& ctx;
     Communicator& group;
     std::size_t bucket = 0;
     std::span<const std::span<float>> parts;
     std::span<float> result;
+    // Of the share on the host: blocks of the grid, by offset in the arena, and where the sums of
+    // their squares go (add_pieces). Empty: not wanted.
+    std::span<const AddPieces::Block> blocks = {};
+    std::span<double> squares = {};
   };
 
-  // Fills the own share of `result` with the sum over all shards.
+  // Fills the own share of `result` with the sum over all shards, and `squares`.
   Result<> reduce(const Work& work);
 
   // Fills the other shares of `result`. `also[r]` travels with those of r: sent from this rank,
@@ -73,20 +80,20 @@ class TreeExchange {
   Result<> exchange(Communicator& group, Until until);
   Result<> exchange_staged(Communicator& group);
   Result<> sum_own_share(const Work& work, PieceSum::Queue queue);
-  Result<> sum_pieces(float* sum, std::uint64_t size, PieceSum::Queue queue);
+  Result<> sum_pieces(const Work& work, const IndexRange& range, PieceSum::Queue queue);
   std::uint64_t own_elements(std::size_t bucket) const;
 
   std::uint32_t rank_;
   std::vector<Shares> buckets_;
   std::vector<std::uint32_t> pieces_of_;  // by rank: how many subtrees it sends
-  std::vector<TreeAddition> additions_;
+  std::vector<PieceSum::Addition> additions_;
   Device* device_;
-  FloatBuffer room_;  // the own shares of other ranks' pieces, one after the other
-  std::vector<PieceSum::Addition> device_additions_;
+  FloatBuffer room_;               // the own shares of other ranks' pieces, one after the other
   std::vector<std::byte> staged_;  // device memory on its way
   std::vector<Transfer> transfers_;
   std::size_t device_transfers_ = 0;  // the first so many are device memory, if there is a device
   std::vector<float*> pieces_;
+  std::vector<AddPieces::Block> blocks_;  // of one range, from its begin
 };
 
 // Consecutive blocks of the grid, cut into near equal shares.

@@ -6,10 +6,15 @@
 // The norm of all gradients is the square root of ordered_sum over the block sums of all parameters
 // in name order. An infinity or NaN in a block makes its sum non-finite, which names the tensor.
 // Errors: invalid_argument.
+//
+// The norm has to be known before a step (it clips, and a step without a finite one is none), so it
+// cannot be summed in the optimizer's pass: it is summed where gradients are written last, in the
+// tree's last additions (add_pieces).
 #pragma once
 
 #include <span>
 
+#include "kernels/ops/add.h"
 #include "kernels/ops/grid.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -23,6 +28,29 @@ struct SquareSums {
 };
 
 Result<> square_sums(const OpContext& ctx, std::span<const float> values, std::span<double> sums);
+
+// sum = the root of the tree of `additions` over `pieces` (add.h: PieceSum), and in the same pass
+// the sums of its squares, bit by bit those of square_sums.
+//
+//   pieces   each [count]        used up; `sum` is pieces[0], or a place of its own
+//   blocks   ascending, within count; together with what lies between them they are summed
+//   squares  one for each block, written; both empty: not wanted
+//
+// On the host; a device's pieces are summed by its PieceSum. Errors: invalid_argument.
+struct AddPieces {
+  struct Block {
+    Index begin = 0;
+    Index elements = 0;
+  };
+
+  std::span<float* const> pieces;
+  std::span<const PieceSum::Addition> additions;
+  Index count = 0;
+  float* sum = nullptr;
+  std::span<const Block> blocks = {};
+  std::span<double> squares = {};
+};
+Result<> add_pieces(const OpContext& ctx, const AddPieces& args);
 
 // sums[0] + sums[1] + ... from the left.
 inline double ordered_sum(std::span<const double> sums) {

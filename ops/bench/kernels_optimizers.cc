@@ -2,6 +2,7 @@
 // has them; and over the demo's.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
@@ -129,6 +130,20 @@ void bench_elementwise(const Bench& bench, Optimizers& o) {
   });
   o.row("square sums", "", 4, 0,
         [&] { TUTTI_ASSERT(square_sums(bench.ctx, o.span(1), o.sums())); });
+  const kernels::PieceSum::Addition addition{0, 1};
+  std::vector<kernels::AddPieces::Block> blocks;
+  for (Index begin = 0; begin < o.size(); begin += kernels::kGridBlock) {
+    blocks.push_back({begin, std::min(kernels::kGridBlock, o.size() - begin)});
+  }
+  o.row("add pieces", "", 12, 4, [&] {
+    float* const pieces[] = {o.span(1).data(), o.span(2).data()};
+    TUTTI_ASSERT(add_pieces(bench.ctx, {.pieces = pieces,
+                                        .additions = {&addition, 1},
+                                        .count = o.size(),
+                                        .sum = o.span(1).data(),
+                                        .blocks = blocks,
+                                        .squares = o.sums()}));
+  });
   o.row("clear", "", 4, 4, [&] { TUTTI_ASSERT(clear(bench.ctx, o.span(3))); });
   o.row("fill uniform", "", 4, 4, [&] {
     TUTTI_ASSERT(

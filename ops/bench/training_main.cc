@@ -167,7 +167,9 @@ Samples measure_exchange(const training::TrainingJob& job, double seconds) {
   for (const auto& block : layout.blocks()) starts.push_back(block.offset);
   std::vector<std::unique_ptr<kernels::TreeExchange>> exchanges;
   std::vector<std::vector<float>> gradients;
+  std::vector<std::unique_ptr<kernels::ThreadPool>> pools;
   for (std::uint32_t rank = 0; rank < kRanks; ++rank) {
+    pools.push_back(std::make_unique<kernels::ThreadPool>(1));
     exchanges.push_back(std::make_unique<kernels::TreeExchange>(
         tree, rank,
         std::vector<kernels::Shares>{
@@ -178,7 +180,8 @@ Samples measure_exchange(const training::TrainingJob& job, double seconds) {
     on_all(kRanks, [&](std::uint32_t rank) {
       std::span<float> own(gradients[rank]);
       const std::vector<std::span<std::byte>> notes(kRanks);
-      const kernels::TreeExchange::Work work{*groups[rank], 0, std::span(&own, 1), own};
+      const kernels::OpContext ctx{pools[rank].get()};
+      const kernels::TreeExchange::Work work{ctx, *groups[rank], 0, std::span(&own, 1), own};
       must(exchanges[rank]->reduce(work));
       must(exchanges[rank]->gather(work, notes));
     });

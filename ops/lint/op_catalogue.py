@@ -76,6 +76,7 @@ FACTS = {
     "from_bf16": ("portable", NONE, EXACT, "from bf16"),
     "to_bf16_stochastic": ("portable", NONE, EXACT, "to bf16 stochastic"),
     "square_sums": ("portable", "16 lanes of doubles over a grid block", "C/16, doubles", "square sums"),
+    "add_pieces": ("portable", "the tree over shards; lanes of doubles as square_sums", "tree bits", "^add pieces"),
     "hash_blocks": ("portable", NONE, EXACT, "^hash blocks"),
     "adamw_update": ("portable", NONE, "steps", "^adamw .*with hash"),
     "adamw8_update": ("portable", "largest of a block", "1 % of the steps", "adamw8"),
@@ -107,7 +108,7 @@ FACTS = {
 GOLDEN = {
     "activation_forward": "activations", "activation_backward": "activations", "gate_forward": "activations",
     "gate_backward": "activations", "adafactor_update": "adafactor", "adamw_update": "adamw", "adamw8_update": "adamw, 8-bit states",
-    "add_into": "add", "attention_forward": "attention forward", "attention_backward": "attention backward",
+    "add_into": "add", "add_pieces": "add pieces", "attention_forward": "attention forward", "attention_backward": "attention backward",
     "attention_cached": "attention, ", "choose_tokens": "choose tokens", "column_sums": "column sums", "dropout": "dropout",
     "embedding_forward": "embedding", "embedding_backward": "embedding", "fill_normal": "fill normal", "fill_uniform": "fill uniform",
     "from_bf16": "nearest bf16", "to_bf16": "nearest bf16", "to_bf16_stochastic": "stochastic bf16", "hash_blocks": "weight hash",

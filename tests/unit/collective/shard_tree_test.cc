@@ -19,6 +19,14 @@ TEST_CASE("shard tree: three ranks and eight shards give the subtrees of the des
   CHECK(additions_to_root(tree) == std::vector<TreeAddition>{{0, 1}, {2, 3}, {2, 4}, {0, 2}});
 }
 
+TEST_CASE("shard tree: a rank alone has two halves, or its only shard") {
+  const ShardTree tree = make_tree(8, 64, 1);
+  CHECK(tree.subtrees_of(0) == std::vector<TreeNode>{{2, 0}, {2, 1}});
+  CHECK(additions_to_root(tree) == std::vector<TreeAddition>{{0, 1}});
+  CHECK(make_tree(8, 1, 1).subtrees_of(0) == std::vector<TreeNode>{{2, 1}});
+  CHECK(make_tree(1, 4, 1).subtrees_of(0) == std::vector<TreeNode>{{0, 0}});
+}
+
 TEST_CASE("shard tree: every sample belongs to exactly one shard, and every shard to one rank") {
   for (std::uint64_t batch : {1, 3, 5, 8, 64}) {
     for (std::uint64_t ranks = 1; ranks <= 8; ++ranks) {

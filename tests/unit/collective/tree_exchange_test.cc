@@ -58,6 +58,34 @@ std::vector<Shares> cut_in_three(std::uint32_t ranks) {
   return buckets;
 }
 
+// The blocks of a share, each with a gap behind it, as padding is.
+std::vector<AddPieces::Block> blocks_of(const std::vector<IndexRange>& share) {
+  std::vector<AddPieces::Block> blocks;
+  for (const std::uint64_t start : block_starts()) {
+    const auto owns = [&](const IndexRange& range) {
+      return start >= range.begin && start < range.end;
+    };
+    if (!std::any_of(share.begin(), share.end(), owns)) continue;
+    const auto elements = std::min(kBlock, kElements - start);
+    blocks.push_back({static_cast<Index>(start), static_cast<Index>(elements) - 7});
+  }
+  return blocks;
+}
+
+// Of the share, by an op of its own, are the sums that the exchange made in its additions.
+void check_squares(const OpContext& ctx, const std::vector<float>& result,
+                   const std::vector<AddPieces::Block>& blocks,
+                   const std::vector<double>& squares) {
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    double expected = 0;
+    REQUIRE(square_sums(ctx,
+                        std::span(result).subspan(static_cast<std::size_t>(blocks[i].begin),
+                                                  static_cast<std::size_t>(blocks[i].elements)),
+                        std::span(&expected, 1)));
+    CHECK(squares[i] == expected);
+  }
+}
+
 // Every rank's result, after checking that what travels along arrives too.
 std::vector<std::vector<float>> reduce(std::uint64_t batch, std::uint32_t ranks,
                                        const std::vector<Shares>& buckets) {
@@ -71,23 +99,28 @@ std::vector<std::vector<float>> reduce(std::uint64_t batch, std::uint32_t ranks,
     std::vector<std::span<float>> parts(sums.begin(), sums.end());
     std::vector<float> result(kElements, -1.0F);
     TreeExchange exchange(tree, rank, buckets);
+    ThreadPool pool(1 + static_cast<int>(rank));
+    const OpContext ctx{&pool};
+    const std::vector<AddPieces::Block> blocks = blocks_of(buckets[0][rank]);
+    std::vector<double> squares(blocks.size(), -1.0);
     std::vector<std::uint64_t> notes(ranks);
     notes[rank] = 100 + rank;
     std::vector<std::span<std::byte>> also;
     for (auto& note : notes) also.push_back(std::as_writable_bytes(std::span(&note, 1)));
     Result<> reduced = {};
     if (buckets.size() == 1) {
-      reduced = exchange.reduce({*group, 0, parts, result});
-      if (reduced) reduced = exchange.gather({*group, 0, parts, result}, also);
+      reduced = exchange.reduce({ctx, *group, 0, parts, result, blocks, squares});
+      if (reduced) reduced = exchange.gather({ctx, *group, 0, parts, result}, also);
     } else {
       for (std::size_t bucket = 0; reduced && bucket < buckets.size(); ++bucket) {
-        reduced = exchange.begin({*group, bucket, parts, result});
+        reduced = exchange.begin({ctx, *group, bucket, parts, result});
       }
       if (reduced) reduced = group->finish();
       if (reduced) reduced = exchange.tell(*group, also);
     }
     const std::lock_guard lock(mutex);
     CHECK(reduced.ok());
+    if (buckets.size() == 1) check_squares(ctx, result, blocks, squares);
     for (std::uint32_t peer = 0; peer < ranks; ++peer) CHECK(notes[peer] == 100 + peer);
     results[rank] = result;
   });
