@@ -11,8 +11,8 @@
 #include "kernels/tensor/rounding.h"
 #include "ops/bench/kernels_cases.h"
 #include "ops/bench/kernels_operands.h"
-#include "ops/bench/kernels_peers.h"
 #include "ops/bench/kernels_shapes.h"
+#include "ops/bench/peers/kernels_peers.h"
 
 namespace tutti::bench {
 

@@ -9,7 +9,7 @@
 #include "kernels/ceilings/ceilings.h"
 #include "kernels/ops/random.h"
 #include "kernels/tensor/buffer.h"
-#include "ops/bench/peer_process.h"
+#include "ops/bench/peers/peer_process.h"
 
 namespace tutti::bench {
 

@@ -11,8 +11,8 @@
 #include "kernels/ops/silu_gate.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "ops/bench/kernels_cases.h"
-#include "ops/bench/kernels_peers.h"
 #include "ops/bench/kernels_shapes.h"
+#include "ops/bench/peers/kernels_peers.h"
 
 namespace tutti::bench {
 

@@ -28,7 +28,8 @@ Result<DeviceMemory> ask(const spec::JobSpec& spec) {
   return DeviceMemory{.parts = {{"weights", 2 * kGiB}, {"activations", activations}},
                       .bytes = 2 * kGiB + activations,
                       .least_bytes = 2 * kGiB + activations,
-                      .ranks = 1};
+                      .ranks = 1,
+                      .tiles = {}};
 }
 
 ClusterDevices of_gib(std::uint64_t gib) {

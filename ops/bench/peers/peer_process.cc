@@ -1,4 +1,4 @@
-#include "ops/bench/peer_process.h"
+#include "ops/bench/peers/peer_process.h"
 
 #include <poll.h>
 #include <sys/wait.h>
@@ -88,7 +88,8 @@ PeerProcess& torch_peer(int threads) {
       std::fprintf(stderr, "PEERS_VENV is not set: no PyTorch beside the ops\n");
       return {};
     }
-    return {std::string(venv) + "/bin/python", "ops/bench/peer_torch.py", std::to_string(threads)};
+    return {std::string(venv) + "/bin/python", "ops/bench/peers/peer_torch.py",
+            std::to_string(threads)};
   };
   static PeerProcess peer(command());
   return peer;

@@ -1,4 +1,4 @@
-#include "ops/bench/kernels_peers.h"
+#include "ops/bench/peers/kernels_peers.h"
 
 #ifdef TUTTI_BENCH_BLIS
 #include <cblas.h>
