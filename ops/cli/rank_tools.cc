@@ -94,7 +94,10 @@ Result<DeviceMemory> parse_device_memory(std::string_view output) {
     memory.bytes = line.at("bytes").to_number<std::uint64_t>();
     memory.least_bytes = line.at("least_bytes").to_number<std::uint64_t>();
     memory.ranks = line.at("ranks").to_number<std::uint32_t>();
-    memory.tiles = line.at("tiles").as_object();
+    // A rank binary of an earlier version does not say it.
+    if (const json::value* const tiles = line.as_object().if_contains("tiles")) {
+      memory.tiles = tiles->as_object();
+    }
     for (const json::value& part : line.at("parts").as_array()) {
       memory.parts.push_back(
           {std::string(part.at("name").as_string()), part.at("bytes").to_number<std::uint64_t>()});

@@ -145,12 +145,13 @@ std::optional<std::string> Scenario::run() {
   while (world_.now() < end && world_.step()) {
     notice_coordinator();
     checkers_->looked();
-    if (world_.now() > calm && all_ended()) {
+    const bool ended = world_.now() > calm && all_ended();
+    if (!ended) last_working_event_ = world_.events();
+    if (ended && all_reachable()) {
       if (!rested) rested = world_.now() + kRest;
       if (world_.now() >= *rested) break;
     } else {
       rested.reset();
-      last_working_event_ = world_.events();
     }
   }
   if (!world_.violation()) checkers_->ended();
@@ -167,6 +168,12 @@ void Scenario::notice_coordinator() {
   if (coordinator_->state() == nullptr || coordinator_->life() == life_seen_) return;
   life_seen_ = coordinator_->life();
   for (const auto& worker : workers_) worker->coordinator_up();
+}
+
+// What a worker has to say that is cut off comes once it is back.
+bool Scenario::all_reachable() const {
+  return std::none_of(workers_.begin(), workers_.end(),
+                      [](const auto& worker) { return worker->unreachable_since().has_value(); });
 }
 
 bool Scenario::all_ended() const {

@@ -57,6 +57,7 @@ class Scenario {
   Struck struck(SimWorker& worker);
   void notice_coordinator();
   bool all_ended() const;
+  bool all_reachable() const;
   SimWorker* worker_of(const std::string& peer);
 
   ScenarioOptions options_;
