@@ -19,14 +19,17 @@ namespace tutti::kernels::HWY_NAMESPACE {
 inline constexpr float kExpMin = -87.3365478515625F;
 inline constexpr float kExpMax = 88.3762626647949F;
 
-HWY_INLINE Vector exp_vector(Vector wide) {
+// Of x up to kExpMax, or NaN.
+HWY_INLINE Vector exp_bounded(Vector x) {
   const hn::RebindToSigned<Tag> whole;
   const auto constant = [](float value) HWY_ATTR { return hn::Set(kTag, value); };
-  // What ends as 0 is computed as exp(0): of kExpMin itself the product below is no normal number,
-  // which costs some machines a hundred cycles. The second operand of min is what a NaN gives.
-  const auto vanishes = hn::Lt(wide, constant(kExpMin));
-  const Vector x = hn::IfThenElse(vanishes, hn::Zero(kTag), hn::Min(constant(kExpMax), wide));
-  const Vector n = hn::Round(hn::Mul(x, constant(1.44269504088896341F)));
+  // 1.5 * 2^23: added to a number below 2^22, it leaves the nearest whole one, ties to even, in the
+  // last bits; of these the exponent is made by a shift. What ends as 0 has other numbers there,
+  // which are not used.
+  const Vector rounder = constant(12582912.0F);
+  const auto vanishes = hn::Lt(x, constant(kExpMin));
+  const Vector t = hn::Add(hn::Mul(x, constant(1.44269504088896341F)), rounder);
+  const Vector n = hn::Sub(t, rounder);
   Vector r = hn::NegMulAdd(n, constant(0.693145751953125F), x);
   r = hn::NegMulAdd(n, constant(1.42860677e-06F), r);
   Vector p = constant(1.98412698e-4F);
@@ -37,12 +40,19 @@ HWY_INLINE Vector exp_vector(Vector wide) {
   p = hn::MulAdd(p, r, constant(0.5F));
   p = hn::MulAdd(p, r, constant(1.0F));
   p = hn::MulAdd(p, r, constant(1.0F));
-  const auto exponent = hn::Add(hn::ConvertTo(whole, n), hn::Set(whole, 127));
+  const auto exponent = hn::Add(hn::BitCast(whole, t), hn::Set(whole, 127));
   const Vector power = hn::BitCast(kTag, hn::ShiftLeft<23>(exponent));
   return hn::IfThenElse(vanishes, hn::Zero(kTag), hn::Mul(p, power));
 }
 
+// The second operand of min is what a NaN gives.
+HWY_INLINE Vector exp_vector(Vector x) { return exp_bounded(hn::Min(hn::Set(kTag, kExpMax), x)); }
+
 HWY_INLINE Lanes exp(const Lanes& x) { return TUTTI_LANES(exp_vector(x.a), exp_vector(x.b)); }
+// Of lanes that are at most kExpMax, or NaN.
+HWY_INLINE Lanes exp_of_bounded(const Lanes& x) {
+  return TUTTI_LANES(exp_bounded(x.a), exp_bounded(x.b));
+}
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

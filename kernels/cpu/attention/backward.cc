@@ -1,7 +1,9 @@
 // Attention backward: dk and dv are chains over (query head, query), dq is a chain over keys, each
 // ascending, in blocks of 64 queries and 64 keys.
 //
-//   by heads   one task per (sample, key head), which walks over its pairs of blocks once
+//   by heads   one task per (sample, key head), which walks over its pairs of blocks once: some
+//              blocks of queries together over the keys, so that these and their gradients come
+//              from a far cache once for all of them
 //   by blocks  where those are too few for the threads: one task per block of keys for dk and dv,
 //              then one per block of queries for dq. Each computes the scores of its pairs again,
 //              seven products in place of five; the chains are the same.
@@ -14,6 +16,8 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention/backward.cc"
 #include <hwy/foreach_target.h>
+
+#include <optional>
 
 #include "kernels/cpu/attention/block_view-inl.h"
 #include "kernels/cpu/product/pack.h"
@@ -59,27 +63,50 @@ struct KeyBlocks {
   float* values_turned;  // [D][64]
 };
 
-// One block of queries of one head, and the scores of one pair of blocks.
-struct BackwardScratch {
-  BackwardScratch(Arena& arena, Index width, Index stride, Weights weights_meet_rows)
-      : meet_rows(weights_meet_rows),
-        queries(arena.floats(kKeyBlock * stride)),
+// One block of queries of one head.
+struct QueryBlock {
+  QueryBlock(Arena& arena, Index width, Index stride)
+      : queries(arena.floats(kKeyBlock * stride)),
         douts(arena.floats(kKeyBlock * stride)),
         queries_turned(arena.floats(width * kKeyBlock)),
-        douts_turned(arena.floats(width * kKeyBlock)),
-        weights(arena.floats(kKeyBlock * kScoreStride)),
-        dscores(arena.floats(kKeyBlock * kScoreStride)) {}
+        douts_turned(arena.floats(width * kKeyBlock)) {}
 
-  Weights meet_rows;
   float* queries;  // [64][stride]
   float* douts;
   float* queries_turned;  // [D][64]
   float* douts_turned;
-  float* weights;  // [key][kScoreStride], first the products q.k
-  float* dscores;  // first dP
   alignas(64) float lse[kKeyBlock];
   alignas(64) float delta[kKeyBlock];
+};
+
+// The scores of one pair of blocks.
+struct PairScores {
+  PairScores(Arena& arena, Weights weights_meet_rows)
+      : meet_rows(weights_meet_rows),
+        weights(arena.floats(kKeyBlock * kScoreStride)),
+        dscores(arena.floats(kKeyBlock * kScoreStride)) {}
+
+  Weights meet_rows;
+  float* weights;  // [key][kScoreStride], first the products q.k
+  float* dscores;  // first dP
   BlockView view;
+};
+
+// Blocks of queries that walk over the keys together: as many as stay in a second-level cache.
+inline constexpr Index kQueryBlocks = 8;
+
+struct BackwardScratch {
+  BackwardScratch(Arena& arena, Index width, Index stride, Weights weights)
+      : together(std::clamp<Index>(kFloats / (4 * kKeyBlock * stride), 1, kQueryBlocks)),
+        scores(arena, weights) {
+    for (Index i = 0; i < together; ++i) blocks[i].emplace(arena, width, stride);
+  }
+
+  static constexpr Index kFloats = 64 * 1024;
+
+  Index together;
+  std::optional<QueryBlock> blocks[kQueryBlocks];
+  PairScores scores;
 };
 
 struct Slope {
@@ -88,7 +115,8 @@ struct Slope {
 
 // One key, sixteen queries from `query` on.
 template <Block kBlock, Rule kRule>
-HWY_INLINE Slope slope_of(const BackwardScratch& s, const ScoreRule& rule, Index key, Index query) {
+HWY_INLINE Slope slope_of(const QueryBlock& of, const PairScores& s, const ScoreRule& rule,
+                          Index key, Index query) {
   const Index at = key * kScoreStride + query;
   const Lanes factor = splat(rule.scale);
   const Lanes place = splat(static_cast<float>(key));
@@ -104,8 +132,8 @@ HWY_INLINE Slope slope_of(const BackwardScratch& s, const ScoreRule& rule, Index
       score = fnma(splat(rule.slope), abs(load(s.view.position + query) - place), score);
     }
   }
-  Lanes weight = exp(score - load(s.lse + query));
-  Lanes dproduct = weight * (load(s.dscores + at) - load(s.delta + query)) * along;
+  Lanes weight = exp(score - load(of.lse + query));
+  Lanes dproduct = weight * (load(s.dscores + at) - load(of.delta + query)) * along;
   if constexpr (kBlock == Block::part) {
     const Lanes end = load(s.view.end + query);
     const Lanes first = load(s.view.first + query);
@@ -116,25 +144,25 @@ HWY_INLINE Slope slope_of(const BackwardScratch& s, const ScoreRule& rule, Index
 }
 
 template <Block kBlock, Rule kRule>
-HWY_NOINLINE void slope_block(const BackwardScratch& s, const ScoreRule& rule, Index keys,
-                              Index queries) {
+HWY_NOINLINE void slope_block(const QueryBlock& of, const PairScores& s, const ScoreRule& rule,
+                              Index keys, Index queries) {
   for (Index key = 0; key < keys; ++key) {
     for (Index query = 0; query < queries; query += kLanes) {
-      const Slope slope = slope_of<kBlock, kRule>(s, rule, key, query);
+      const Slope slope = slope_of<kBlock, kRule>(of, s, rule, key, query);
       store(slope.weight, s.weights + key * kScoreStride + query);
       store(slope.dproduct, s.dscores + key * kScoreStride + query);
     }
   }
 }
 
-HWY_INLINE void slope_block(const BackwardScratch& s, const ScoreRule& rule, Block block,
-                            Index keys, Index queries) {
+HWY_INLINE void slope_block(const QueryBlock& of, const PairScores& s, const ScoreRule& rule,
+                            Block block, Index keys, Index queries) {
   if (block == Block::whole) {
-    rule.plain() ? slope_block<Block::whole, Rule::plain>(s, rule, keys, queries)
-                 : slope_block<Block::whole, Rule::any>(s, rule, keys, queries);
+    rule.plain() ? slope_block<Block::whole, Rule::plain>(of, s, rule, keys, queries)
+                 : slope_block<Block::whole, Rule::any>(of, s, rule, keys, queries);
   } else {
-    rule.plain() ? slope_block<Block::part, Rule::plain>(s, rule, keys, queries)
-                 : slope_block<Block::part, Rule::any>(s, rule, keys, queries);
+    rule.plain() ? slope_block<Block::part, Rule::plain>(of, s, rule, keys, queries)
+                 : slope_block<Block::part, Rule::any>(of, s, rule, keys, queries);
   }
 }
 
@@ -166,19 +194,19 @@ struct BlockPair {
 
 // Products of the pair's queries with keys, and of their dO with values: no further than seen.
 HWY_INLINE void multiply_pair(const BlockPair& pair, const KeyBlocks& blocks, Index width,
-                              const BackwardScratch& s) {
+                              const QueryBlock& of, const PairScores& s) {
   const Index offset = pair.key / kKeyBlock * blocks.turned_floats;
   for (Index query = 0; query < pair.queries; query += kTileColumns) {
     const Index keys = std::min(pair.keys, s.view.end_of(pair.block, query, kTileColumns));
     TileCall call{.depth = width,
                   .left = blocks.keys_turned + offset,
-                  .right = s.queries_turned + query,
+                  .right = of.queries_turned + query,
                   .right_stride = kKeyBlock,
                   .output = s.weights + query,
                   .output_stride = kScoreStride};
     run_panel<LeftKeys>(keys, call);
     call.left = blocks.values_turned + offset;
-    call.right = s.douts_turned + query;
+    call.right = of.douts_turned + query;
     call.output = s.dscores + query;
     run_panel<LeftKeys>(keys, call);
   }
@@ -186,7 +214,7 @@ HWY_INLINE void multiply_pair(const BlockPair& pair, const KeyBlocks& blocks, In
 
 // dV and dK of the block of keys. Under a causal mask, queries before a tile's keys add nothing.
 HWY_INLINE void add_key_gradients(const AttentionBackward& args, const BlockPair& pair,
-                                  Index stride, const BackwardScratch& s) {
+                                  Index stride, const QueryBlock& of, const PairScores& s) {
   const Index width = args.shape.head_width;
   const bool diagonal = args.shape.mask == AttentionMask::causal && pair.key == pair.query;
   const Index height = diagonal ? kTileRows : pair.keys;
@@ -196,14 +224,14 @@ HWY_INLINE void add_key_gradients(const AttentionBackward& args, const BlockPair
     const Index row = pair.first + pair.key + key;
     TileCall call{.depth = pair.queries - from,
                   .left = s.weights + LeftScoresByKey::at(key, from),
-                  .right = s.douts + from * stride,
+                  .right = of.douts + from * stride,
                   .right_stride = stride,
                   .output = args.dv.row(row) + pair.kv_head * width,
                   .output_stride = args.dv.stride,
                   .start = ChainStart::output};
     run_band<LeftScoresByKey>(rows, width, call);
     call.left = s.dscores + LeftScoresByKey::at(key, from);
-    call.right = s.queries + from * stride;
+    call.right = of.queries + from * stride;
     call.output = args.dk.row(row) + pair.kv_head * width;
     call.output_stride = args.dk.stride;
     run_band<LeftScoresByKey>(rows, width, call);
@@ -212,7 +240,7 @@ HWY_INLINE void add_key_gradients(const AttentionBackward& args, const BlockPair
 
 // dQ of the block of queries: under a causal mask, keys behind a tile's queries add nothing.
 HWY_INLINE void add_query_gradients(const AttentionBackward& args, const BlockPair& pair,
-                                    const KeyBlocks& blocks, const BackwardScratch& s) {
+                                    const KeyBlocks& blocks, const PairScores& s) {
   const Index width = args.shape.head_width;
   const Index height = pair.block == Block::whole ? pair.queries : kTileRows;
   for (Index query = 0; query < pair.queries; query += height) {
@@ -235,21 +263,21 @@ void zero_rows(Matrix rows) {
 
 // The queries of the pair.
 HWY_INLINE void take_queries(const AttentionBackward& args, const float* delta,
-                             const BlockPair& pair, Index stride, BackwardScratch& s) {
+                             const BlockPair& pair, Index stride, QueryBlock& of) {
   const AttentionShape& shape = args.shape;
   const Index row = pair.first + pair.query;
   const auto band = [&](const auto& from) {
     return from.row_range(row, pair.queries)
         .column_range(pair.head * shape.head_width, shape.head_width);
   };
-  pack_panel_transposed(band(args.q), kKeyBlock, s.queries_turned);
-  pack_panel_transposed(band(args.dout), kKeyBlock, s.douts_turned);
-  copy_rows(band(args.q), s.queries, stride);
-  copy_rows(band(args.dout), s.douts, stride);
+  pack_panel_transposed(band(args.q), kKeyBlock, of.queries_turned);
+  pack_panel_transposed(band(args.dout), kKeyBlock, of.douts_turned);
+  copy_rows(band(args.q), of.queries, stride);
+  copy_rows(band(args.dout), of.douts, stride);
   for (Index r = 0; r < kKeyBlock; ++r) {
     const Index place = (row + std::min(r, pair.queries - 1)) * shape.heads + pair.head;
-    s.lse[r] = args.lse[place];
-    s.delta[r] = delta[place];
+    of.lse[r] = args.lse[place];
+    of.delta[r] = delta[place];
   }
 }
 
@@ -273,32 +301,46 @@ struct KeyRange {
 
 // The pair's part of the gradients; its queries were taken.
 HWY_INLINE void add_pair(const AttentionBackward& args, BlockPair& pair, const KeyBlocks& blocks,
-                         BackwardScratch& s, Index length, Wanted wanted) {
+                         const QueryBlock& of, PairScores& s, Index length, Wanted wanted) {
   const ScoreRule rule(args.shape, pair.head);
   const QueryRange queries{pair.query, pair.queries, length};
   pair.keys = std::min(kKeyBlock, length - pair.key);
   pair.block = block_kind(args.shape, queries, pair.key);
   if (pair.block == Block::part || !rule.plain()) s.view.see(args.shape, queries, pair.key);
-  multiply_pair(pair, blocks, args.shape.head_width, s);
-  slope_block(s, rule, pair.block, pair.keys, pair.queries);
+  multiply_pair(pair, blocks, args.shape.head_width, of, s);
+  slope_block(of, s, rule, pair.block, pair.keys, pair.queries);
   if (s.meet_rows == Weights::bf16) {
     round_scores(s.weights, pair.keys, pair.queries);
     round_scores(s.dscores, pair.keys, pair.queries);
   }
-  if (wanted.keys) add_key_gradients(args, pair, blocks.stride, s);
+  if (wanted.keys) add_key_gradients(args, pair, blocks.stride, of, s);
   if (wanted.queries) add_query_gradients(args, pair, blocks, s);
 }
 
-// A block of queries and all keys that it sees, in order.
-void backward_queries(const AttentionBackward& args, const float* delta, BlockPair pair,
-                      const KeyBlocks& blocks, BackwardScratch& s, Index length, Wanted wanted) {
-  take_queries(args, delta, pair, blocks.stride, s);
+// Consecutive blocks of queries of one head, the first at `query`, and all keys that they see, in
+// order.
+void backward_queries(const AttentionBackward& args, const float* delta, const SampleHead& of,
+                      Index head, Index query, Index count, const KeyBlocks& blocks,
+                      BackwardScratch& s, Wanted wanted) {
   const Index width = args.shape.head_width;
-  zero_rows(args.dq.row_range(pair.first + pair.query, pair.queries)
-                .column_range(pair.head * width, width));
-  const KeyRange seen(args.shape, pair, length);
-  for (pair.key = seen.begin; pair.key < seen.end; pair.key += kKeyBlock) {
-    add_pair(args, pair, blocks, s, length, wanted);
+  Index begin = of.length;
+  Index end = 0;
+  for (Index i = 0; i < count; ++i) {
+    const BlockPair pair = pair_of(of, head, query + i * kKeyBlock);
+    take_queries(args, delta, pair, blocks.stride, *s.blocks[i]);
+    zero_rows(args.dq.row_range(pair.first + pair.query, pair.queries)
+                  .column_range(pair.head * width, width));
+    const KeyRange seen(args.shape, pair, of.length);
+    begin = std::min(begin, seen.begin);
+    end = std::max(end, seen.end);
+  }
+  for (Index key = begin; key < end; key += kKeyBlock) {
+    for (Index i = 0; i < count; ++i) {
+      BlockPair pair = pair_of(of, head, query + i * kKeyBlock);
+      if (!KeyRange(args.shape, pair, of.length).has(key)) continue;
+      pair.key = key;
+      add_pair(args, pair, blocks, *s.blocks[i], s.scores, of.length, wanted);
+    }
   }
 }
 
@@ -311,8 +353,9 @@ void backward_keys(const AttentionBackward& args, const float* delta, const Samp
       BlockPair pair = pair_of(of, head, query);
       if (!KeyRange(args.shape, pair, of.length).has(key)) continue;
       pair.key = key;
-      take_queries(args, delta, pair, blocks.stride, s);
-      add_pair(args, pair, blocks, s, of.length, {.keys = true, .queries = false});
+      take_queries(args, delta, pair, blocks.stride, *s.blocks[0]);
+      add_pair(args, pair, blocks, *s.blocks[0], s.scores, of.length,
+               {.keys = true, .queries = false});
     }
   }
 }
@@ -342,8 +385,9 @@ void backward_head(const AttentionBackward& args, const float* delta, const Samp
   BackwardScratch scratch(arena, width, blocks.stride, weights);
   for (Index key = 0; key < of.length; key += kKeyBlock) take_keys(args, of, key, blocks);
   for (Index head = of.kv_head * group; head < (of.kv_head + 1) * group; ++head) {
-    for (Index query = 0; query < of.length; query += kKeyBlock) {
-      backward_queries(args, delta, pair_of(of, head, query), blocks, scratch, of.length, {});
+    for (Index block = 0; block < of.blocks(); block += scratch.together) {
+      backward_queries(args, delta, of, head, block * kKeyBlock,
+                       std::min(scratch.together, of.blocks() - block), blocks, scratch, {});
     }
   }
 }
@@ -370,8 +414,8 @@ void backward_by_blocks(const OpContext& ctx, const AttentionBackward& args, con
   // The last queries see most keys: they begin.
   each(of.blocks() * group, [&](Index i, BackwardScratch& scratch) {
     const Index query = (of.blocks() - 1 - i / group) * kKeyBlock;
-    backward_queries(args, delta, pair_of(of, of.kv_head * group + i % group, query), blocks,
-                     scratch, of.length, {.keys = false, .queries = true});
+    backward_queries(args, delta, of, of.kv_head * group + i % group, query, 1, blocks, scratch,
+                     {.keys = false, .queries = true});
   });
 }
 

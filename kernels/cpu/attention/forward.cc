@@ -4,28 +4,41 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention/forward.cc"
 #include <hwy/foreach_target.h>
 
+#include <new>
+
 #include "kernels/cpu/attention/decode-inl.h"
 #include "kernels/cpu/attention/prefill-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-void run_task(const AttentionCached& args, const LogSums& lse, const AttentionTask& task,
-              Arena& arena) {
-  if (task.kind == AttentionTask::Kind::decode) {
-    decode_task(args, lse, task, arena);
-  } else {
-    prefill_task(args, lse, task, arena);
+// One after the other, but those that share keys together, at most `tiles`.
+void run_tasks(const AttentionCached& args, const LogSums& lse,
+               std::span<const AttentionTask> tasks, Index tiles, Arena& arena) {
+  while (!tasks.empty()) {
+    if (tasks[0].kind == AttentionTask::Kind::decode) {
+      decode_task(args, lse, tasks[0], arena);
+      tasks = tasks.subspan(1);
+      continue;
+    }
+    std::size_t count = 1;
+    while (count < std::min(tasks.size(), static_cast<std::size_t>(tiles)) &&
+           share_keys(args.shape, tasks[0], tasks[count])) {
+      ++count;
+    }
+    prefill_tasks(args, lse, tasks.first(count), arena);
+    tasks = tasks.subspan(count);
   }
 }
 
 void attention_kernel(const OpContext& ctx, const AttentionCached& args, const LogSums& lse,
-                      std::span<const AttentionTask> tasks) {
+                      std::span<const AttentionTask> tasks, Index tiles) {
   ctx.pool->parallel_for(
-      static_cast<Index>(tasks.size()), 1, [&](int thread, Index begin, Index end) {
-        for (Index i = begin; i < end; ++i) {
-          run_task(args, lse, tasks[static_cast<std::size_t>(i)], ctx.pool->scratch(thread));
-        }
+      static_cast<Index>(tasks.size()), tiles, [&](int thread, Index begin, Index end) {
+        run_tasks(
+            args, lse,
+            tasks.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
+            tiles, ctx.pool->scratch(thread));
       });
 }
 
@@ -55,10 +68,17 @@ void attention_head(const AttentionForward& args, Index sample, Index kv_head, W
   write_key_head({shape, band(args.k, 1), band(args.v, 1), {}}, sequence, 0);
   const AttentionCached run{shape, band(args.q, group), {}, band(args.out, group)};
   const LogSums lse{args.lse == nullptr ? nullptr : args.lse + kv_head * group, args.shape.heads};
-  for_tasks(shape, sequence, weights == Weights::bf16 ? 0 : 1, [&](AttentionTask task) {
+  const Index tiles = tiles_together(shape);
+  const Index parts = weights == Weights::bf16 ? 0 : 1;
+  const Index count = tasks_of(shape, sequence, parts);
+  auto* const tasks = reinterpret_cast<AttentionTask*>(
+      arena.take(static_cast<std::size_t>(count) * sizeof(AttentionTask)));
+  AttentionTask* next = tasks;
+  for_tasks(shape, sequence, {parts, tiles}, [&](AttentionTask task) {
     task.weights = weights;
-    run_task(run, lse, task, arena);
+    new (next++) AttentionTask(task);
   });
+  run_tasks(run, lse, {tasks, static_cast<std::size_t>(count)}, tiles, arena);
 }
 
 void attention_heads_kernel(const OpContext& ctx, const AttentionForward& args, Weights weights) {
@@ -78,8 +98,6 @@ HWY_AFTER_NAMESPACE();
 
 #include "kernels/tensor/op_counters.h"
 
-#include <new>
-
 #include "kernels/cpu/dispatch.h"
 #include "kernels/tensor/device.h"
 
@@ -93,24 +111,27 @@ void run_attention(const OpContext& ctx, const AttentionCached& args, float* lse
     for (const SequenceRows& rows : args.sequences) count += tasks_of(args.shape, rows, parts);
     return count;
   };
-  const Index parts =
-      weights == Weights::bf16 ? 0 : decode_parts(args.shape, tasks_in(1), ctx.pool->threads());
+  const Index threads = ctx.pool->threads();
+  const Index least = tasks_in(1);
+  const Index parts = weights == Weights::bf16 ? 0 : decode_parts(args.shape, least, threads);
   const Index count = tasks_in(parts);
   if (count == 0) return;
+  // Few enough together that each thread has some chunks.
+  const Index tiles = std::clamp<Index>(least / (4 * threads), 1, tiles_together(args.shape));
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
   auto* const tasks = reinterpret_cast<AttentionTask*>(
       arena.take(static_cast<std::size_t>(count) * sizeof(AttentionTask)));
   AttentionTask* next = tasks;
   for (const SequenceRows& rows : args.sequences) {
-    for_tasks(args.shape, rows, parts, [&](AttentionTask task) {
+    for_tasks(args.shape, rows, {parts, tiles}, [&](AttentionTask task) {
       task.weights = weights;
       new (next++) AttentionTask(task);
     });
   }
   TUTTI_CPU_CALL(attention_kernel)
   (ctx, args, LogSums{lse, args.shape.heads},
-   std::span<const AttentionTask>(tasks, static_cast<std::size_t>(count)));
+   std::span<const AttentionTask>(tasks, static_cast<std::size_t>(count)), tiles);
 }
 
 // The batch's keys and values become pages in scratch memory: one arithmetic for training and

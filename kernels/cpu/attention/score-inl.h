@@ -18,7 +18,7 @@ HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
 enum class Block { whole, part };  // whether all queries see all keys of a block
-enum class Rule { plain, any };    // plain: a score is scale * product
+enum class Rule { plain, any };    // plain: a score is scale * product, scale > 0
 
 struct ScoreRule {
   ScoreRule(const AttentionShape& shape, Index head)
@@ -27,7 +27,8 @@ struct ScoreRule {
         inverse_cap(shape.soft_cap > 0.0F ? 1.0F / shape.soft_cap : 0.0F),
         slope(shape.slopes != nullptr ? shape.slopes[head] : 0.0F) {}
 
-  bool plain() const { return cap == 0.0F && slope == 0.0F; }
+  // With a scale above zero: that of a block's largest product is the largest score then.
+  bool plain() const { return cap == 0.0F && slope == 0.0F && scale > 0.0F; }
 
   float scale, cap, inverse_cap, slope;
 };

@@ -60,10 +60,15 @@ HWY_INLINE Lanes score_of_key(const QueryGroup& group, const ScoreRule& rule, In
   return score;
 }
 
+// Where scores have the order of the products, the scale is multiplied in the end.
 template <Block kBlock, Rule kRule>
 HWY_INLINE Lanes largest_score(const QueryGroup& group, const ScoreRule& rule, Index keys) {
   Lanes largest[4] = {lowest(), lowest(), lowest(), lowest()};
   const auto take = [&](Index key, Lanes& most) HWY_ATTR {
+    if constexpr (kRule == Rule::plain && kBlock == Block::whole) {
+      most = max(most, load(group.scores + key * kScoreStride));
+      return;
+    }
     const Lanes score = score_of_key<kBlock, kRule>(group, rule, key);
     if constexpr (kRule == Rule::any || kBlock == Block::part) {
       store(score, group.scores + key * kScoreStride);
@@ -80,7 +85,9 @@ HWY_INLINE Lanes largest_score(const QueryGroup& group, const ScoreRule& rule, I
   if constexpr (kBlock == Block::part) {
     for (; key < keys; ++key) take(key, largest[0]);
   }
-  return max(max(largest[0], largest[1]), max(largest[2], largest[3]));
+  const Lanes all = max(max(largest[0], largest[1]), max(largest[2], largest[3]));
+  if constexpr (kRule == Rule::plain && kBlock == Block::whole) return all * splat(rule.scale);
+  return all;
 }
 
 template <Block kBlock, Rule kRule>
@@ -89,13 +96,15 @@ HWY_NOINLINE void softmax_group(const QueryGroup& group, const ScoreRule& rule) 
   const Lanes before = load(group.top);
   const Lanes top = max(before, largest_score<kBlock, kRule>(group, rule, keys));
   // A query that has seen no key yet: exp(-inf - 0) is 0, exp(-inf + inf) is not.
+  float* const scores = group.scores;
+  const Lanes scale = splat(rule.scale);
   const Lanes offset = kBlock == Block::part ? select_less(lowest(), top, top, zero()) : top;
   const auto weight = [&](Index key) HWY_ATTR {
     if (kBlock == Block::part && key >= keys) return zero();
-    float* const place = group.scores + key * kScoreStride;
+    float* const place = scores + key * kScoreStride;
     const Lanes score =
-        kRule == Rule::any || kBlock == Block::part ? load(place) : load(place) * splat(rule.scale);
-    const Lanes w = exp(score - offset);
+        kRule == Rule::any || kBlock == Block::part ? load(place) : load(place) * scale;
+    const Lanes w = exp_of_bounded(score - offset);
     if (kRule == Rule::any && group.value_scales != nullptr) {
       store(w * splat(group.value_scales[key]), place);
     } else {
@@ -114,7 +123,7 @@ HWY_NOINLINE void softmax_group(const QueryGroup& group, const ScoreRule& rule) 
       store(load(leaf + i * kLanes) + load(leaf + (i + half) * kLanes), leaf + i * kLanes);
     }
   }
-  const Lanes shrink = exp(before - offset);
+  const Lanes shrink = exp_of_bounded(before - offset);
   store(load(group.total) * shrink + load(leaf), group.total);
   store(shrink, group.shrink);
   store(top, group.top);

@@ -68,6 +68,29 @@ inline Index decode_parts(const AttentionShape& shape, Index tasks, Index thread
   return std::clamp<Index>((threads + tasks - 1) / tasks, 1, std::max<Index>(1, group / 2));
 }
 
+// Tiles of prefill (64 queries of one head) that walk over their keys together: as many as stay in
+// a second-level cache, queries and sums, beside keys and values.
+inline constexpr Index kTilesTogether = 8;
+
+inline Index tiles_together(const AttentionShape& shape) {
+  constexpr Index kFloats = 64 * 1024;
+  return std::clamp<Index>(kFloats / (2 * kKeyBlock * shape.head_width), 1, kTilesTogether);
+}
+
+// How a call is cut: the heads of a key head that are decoded in parts, tiles together otherwise.
+struct Split {
+  Index parts = 1;
+  Index tiles = 1;
+};
+
+// Whether two tasks may be taken together.
+inline bool share_keys(const AttentionShape& shape, const AttentionTask& a,
+                       const AttentionTask& b) {
+  const Index group = shape.heads / shape.kv_heads;
+  return a.kind == AttentionTask::Kind::prefill && b.kind == a.kind && a.sequence == b.sequence &&
+         a.head / group == b.head / group;
+}
+
 // Without parts, all rows are prefill's.
 inline Index tasks_of(const AttentionShape& shape, const SequenceRows& rows, Index parts) {
   if (rows.rows == 0) return 0;
@@ -76,16 +99,18 @@ inline Index tasks_of(const AttentionShape& shape, const SequenceRows& rows, Ind
   return (last - rows.first_position / kKeyBlock + 1) * shape.heads;
 }
 
-// use(task) for each task of one sequence: long ones first, so that threads end together.
+// use(task) for each task of one sequence: long ones first, so that threads end together; `tiles`
+// of a key head follow each other.
 template <class Use>
-void for_tasks(const AttentionShape& shape, const SequenceRows& rows, Index parts, const Use& use) {
+void for_tasks(const AttentionShape& shape, const SequenceRows& rows, Split split, const Use& use) {
   AttentionTask task{.sequence = &rows, .length = rows.first_position + rows.rows};
-  if (rows.rows > 0 && parts > 0 && decodes(shape, rows.rows)) {
+  const Index group = shape.heads / shape.kv_heads;
+  if (rows.rows > 0 && split.parts > 0 && decodes(shape, rows.rows)) {
     task.kind = AttentionTask::Kind::decode;
     task.row = rows.first_row;
     task.rows = rows.rows;
     task.position = rows.first_position;
-    const Index group = shape.heads / shape.kv_heads;
+    const Index parts = split.parts;
     for (Index i = 0; i < shape.kv_heads * parts; ++i) {
       task.head = i / parts;
       task.first = i % parts * group / parts;
@@ -94,12 +119,21 @@ void for_tasks(const AttentionShape& shape, const SequenceRows& rows, Index part
     }
     return;
   }
-  for (Index left = rows.rows; left > 0;) {
-    task.rows = std::min((rows.first_position + left - 1) % kKeyBlock + 1, left);
-    left -= task.rows;
-    task.row = rows.first_row + left;
-    task.position = rows.first_position + left;
-    for (task.head = 0; task.head < shape.heads; ++task.head) use(task);
+  const Index blocks = std::max<Index>(1, split.tiles / group);
+  const Index begin = rows.first_position / kKeyBlock;
+  const Index end = rows.rows > 0 ? (task.length - 1) / kKeyBlock + 1 : begin;
+  for (Index last = end; last > begin; last -= std::min(blocks, last - begin)) {
+    for (Index kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
+      for (Index block = last; block > std::max(begin, last - blocks); --block) {
+        task.position = std::max(rows.first_position, (block - 1) * kKeyBlock);
+        task.rows = std::min(task.length, block * kKeyBlock) - task.position;
+        task.row = rows.first_row + task.position - rows.first_position;
+        for (Index h = 0; h < group; ++h) {
+          task.head = kv_head * group + h;
+          use(task);
+        }
+      }
+    }
   }
 }
 
