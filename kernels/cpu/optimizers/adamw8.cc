@@ -23,17 +23,21 @@ HWY_INLINE void unpack(const AdamW8Update& args, Index begin, Index count, State
   const auto block = static_cast<std::size_t>(begin / kState8Block);
   const Lanes of_first = splat(args.first_scales[block]);
   const Lanes of_second = splat(args.second_scales[block]);
-  for (Index i = 0; i < count; ++i) {
-    const auto at = static_cast<std::size_t>(begin + i);
-    state.first[i] = static_cast<float>(args.first[at]);
-    state.second[i] = static_cast<float>(args.second[at]);
-  }
+  const std::int8_t* const first = args.first.data() + begin;
+  const std::uint8_t* const second = args.second.data() + begin;
+  for (Index i = 0; i < count; ++i) state.first[i] = static_cast<float>(first[i]);
+  for (Index i = 0; i < count; ++i) state.second[i] = static_cast<float>(second[i]);
   each_lanes(count, [&](Index i, auto part) {
     const Lanes c = load(state.first + i, part) * splat(1.0F / 127.0F);
     store(c * abs(c) * of_first, state.first + i, part);
     const Lanes d = load(state.second + i, part) * splat(1.0F / 255.0F);
     store((d * d) * (d * d) * of_second, state.second + i, part);
   });
+}
+
+// Codes are whole numbers; what is not finite shows in the scale, its code is 0.
+HWY_INLINE Lanes codes_between(const Lanes& low, const Lanes& codes, const Lanes& high) {
+  return select_less(low, codes, select_less(codes, high, codes, zero()), zero());
 }
 
 HWY_INLINE float largest(const float* x, Index count) {
@@ -54,19 +58,17 @@ HWY_INLINE void pack(const AdamW8Update& args, Index begin, Index count, State8&
   each_lanes(count, [&](Index i, auto part) {
     const Lanes x = load(state.first + i, part);
     const Lanes size = round_lanes(sqrt(abs(x) / of_first) * splat(127.0F));
-    store(select_less(x, zero(), zero() - size, size), state.first + i, part);
+    const Lanes first = select_less(x, zero(), zero() - size, size);
+    store(codes_between(splat(-128.0F), first, splat(128.0F)), state.first + i, part);
     const Lanes y = load(state.second + i, part);
     const Lanes code = round_lanes(sqrt(sqrt(y / of_second)) * splat(255.0F));
-    store(select_less(zero(), y, max(code, splat(1.0F)), zero()), state.second + i, part);
+    const Lanes second = select_less(zero(), y, max(code, splat(1.0F)), zero());
+    store(codes_between(splat(-1.0F), second, splat(256.0F)), state.second + i, part);
   });
-  // What is not finite shows in the scale; its code is 0.
-  for (Index i = 0; i < count; ++i) {
-    const auto at = static_cast<std::size_t>(begin + i);
-    const float a = state.first[i];
-    const float b = state.second[i];
-    args.first[at] = static_cast<std::int8_t>(a >= -127.0F && a <= 127.0F ? a : 0.0F);
-    args.second[at] = static_cast<std::uint8_t>(b >= 0.0F && b <= 255.0F ? b : 0.0F);
-  }
+  std::int8_t* const first = args.first.data() + begin;
+  std::uint8_t* const second = args.second.data() + begin;
+  for (Index i = 0; i < count; ++i) first[i] = static_cast<std::int8_t>(state.first[i]);
+  for (Index i = 0; i < count; ++i) second[i] = static_cast<std::uint8_t>(state.second[i]);
 }
 
 void adamw8_block(const AdamW8Update& args, const AdamWConstants& constants, Index begin,
