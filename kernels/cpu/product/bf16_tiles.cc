@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/cpu/product/edge.h"
+#include "kernels/cpu/quant/dots/amx_tiles.h"
 
 namespace tutti::kernels {
 
@@ -17,19 +18,6 @@ constexpr Index kSide = 16;  // rows of a tile, and its columns as fp32
 constexpr Index kTileRows = 2 * kSide;
 constexpr Index kUnitBytes = 4;
 static_assert(kTileUnits == kSide);
-
-// Of palette 1: what each tile register holds.
-struct alignas(64) TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {};
-  std::uint8_t rows[16] = {};
-};
-
-// The instructions are opaque to the compiler: what they read has been written by then, and what
-// they wrote is read after them.
-inline void settle() { __asm__ volatile("" ::: "memory"); }
 
 // The registers while this lives: 0, 1 are the sums of the upper tile, 2, 3 of the lower; 4, 5 the
 // left tiles, 6, 7 the right ones.

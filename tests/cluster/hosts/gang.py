@@ -7,12 +7,19 @@ gang then waits to be broken; once restarted it ends.
 
 import json
 import os
+import signal
 import socket
+import sys
 import time
 
 RANK, SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 PLACE = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
 WITHIN = 30.0
+TO_BE_BROKEN_WITHIN = 120.0
+
+
+# The worker's order to end, which is waited for: not before it has been asked for.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 def me():
@@ -39,11 +46,12 @@ def follow():
         except OSError:
             if time.monotonic() > until:
                 raise
-            time.sleep(0.05)
+            time.sleep(0.05)  # no event tells that a port on another host is open: refused, one asks again
     peer.sendall((json.dumps(me()) + "\n").encode())
     return json.loads(peer.makefile().readline())
 
 
 print("met", json.dumps(lead() if RANK == 0 else follow()), flush=True)
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    time.sleep(600)
+    signal.sigtimedwait({signal.SIGTERM}, TO_BE_BROKEN_WITHIN)
+    sys.exit("the gang was broken, or nobody broke it in time")

@@ -4,6 +4,7 @@
 // Compiled for that instruction set and called only where the machine has it.
 #include <algorithm>
 
+#include "kernels/cpu/quant/dots/amx_tiles.h"
 #include "kernels/cpu/quant/dots/group_dot.h"
 #include "kernels/cpu/quant/dots/vnni.h"
 
@@ -16,20 +17,9 @@ constexpr Index kTileInputs = 64;
 constexpr Index kTileBytes = kTileRows * kTileInputs;
 constexpr int kGroupsAtOnce = 2;
 
-// What LDTILECFG reads: eight tiles of sixteen rows of 64 bytes.
-struct alignas(64) TileShapes {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileShapes) == 64);
-
-constexpr TileShapes kShapes;
-
-// The instructions are opaque to the compiler: what they read has been written by then.
-inline void written() { asm volatile("" ::: "memory"); }
+// Eight registers of sixteen rows of 64 bytes.
+constexpr TileConfig kShapes{.row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+                             .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
 // Tiles 0 to 3: sums, of the first and the second sixteen rows by both groups; 4, 5: rows; 6, 7:
 // groups.
@@ -62,7 +52,7 @@ inline void add_half_step(const std::int8_t* x, Index x_stride, const std::uint8
   for (Index g = 0; g < (kBothGroups ? 2 : 1); ++g) {
     std::memcpy(groups + g * kTileBytes, codes + g * group_step, kTileBytes / 2);
   }
-  written();
+  settle();
   add_step<kBothRows, kBothGroups>(rows, kTileInputs, groups, kTileBytes);
 }
 
@@ -139,7 +129,7 @@ void run_rows(const GroupCall& call, Index first, Index rows, Index group) {
                                     sums + row * kGroupsAtOnce * kGroup);
     }
   }
-  written();
+  settle();
   constexpr Index kGroups = kBothGroups ? kGroupsAtOnce : 1;
   for (Index row = 0; row < rows; ++row) {
     Vnni::Ints totals[kGroups];
