@@ -260,6 +260,7 @@ class QueuePass {
         break;
       }
       if (++lanes > kLanesPerPass + placements_) break;
+      if (moved_ && !head->lane->broken) break;
       if (head_ && board_.capacity.free_slots() == 0) break;
       const Turn turn = take_turn(head->job, *head->lane);
       if (turn == Turn::placed) {
@@ -273,6 +274,10 @@ class QueuePass {
     return head_;
   }
 
+  // A broken gang went elsewhere than where seats were held for it. Other broken gangs may lack
+  // just those, and are given them before anybody else: in a pass that begins anew.
+  bool let_seats_go() const { return moved_; }
+
  private:
   Turn take_turn(JobId id, const scheduler::LaneKey& lane) {
     if (!lane.broken) return surely_passed(lane) ? Turn::passed : consider(id, lane);
@@ -280,7 +285,10 @@ class QueuePass {
     const HeldSeats seats = lift_seats(desk_, id);
     seen_.reset();
     const Turn turn = consider(id, lane);
-    if (turn == Turn::placed) return turn;
+    if (turn == Turn::placed) {
+      if (seats_of(id) != seats) moved_ = true;
+      return turn;
+    }
     if (turn == Turn::blocks) {
       head_ = id;
       reserve(desk_, head_);
@@ -288,6 +296,15 @@ class QueuePass {
     }
     keep_seats(desk_, id, seats);
     return turn;
+  }
+
+  HeldSeats seats_of(JobId id) const {
+    HeldSeats out;
+    const scheduler::Amount one = amount_of(shape_of(desk_.job(id).terms), 1);
+    for (const ProcessId process : desk_.durable.processes_of(id)) {
+      out[desk_.durable.process(process)->worker] += one;
+    }
+    return out;
   }
 
   // Behind the head, as far as the lane says it without a look at its job: most lanes of a long
@@ -360,6 +377,7 @@ class QueuePass {
   Desk& desk_;
   Board& board_;
   JobId head_;
+  bool moved_ = false;
   bool reserved_ = false;  // in this pass: nothing in it makes a reservation unsound
   std::size_t placements_ = 0;
   std::optional<std::pair<Shape, Sum>> seen_;  // of the last shape, as long as nothing is placed
@@ -374,8 +392,13 @@ void schedule(Desk& desk) {
   refresh_board(desk);
   place_broken(desk);
   date_reservation(desk);
-  const JobId head = QueuePass(desk).run();
+  QueuePass pass(desk);
+  const JobId head = pass.run();
   desk.board.head = head;
+  if (pass.let_seats_go()) {
+    desk.schedule_next = true;
+    return;
+  }
   line_up(desk, head);
   if (!head) {
     drop_reservation(desk);

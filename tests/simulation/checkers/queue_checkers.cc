@@ -94,7 +94,10 @@ class HoldChecker final : public Checker {
     const spec::ResourceSpec& asked = planned->spec.resources;
     if (asked.cores != 0 || asked.memory_bytes != 0 || asked.device_memory_bytes != 0) return;
     Held held;
-    held.until = seen.world.now() + std::chrono::milliseconds(planned->spec.on_loss.wait_ms);
+    // The failure's time of day is kept in whole milliseconds.
+    held.until =
+        seen.world.now() +
+        std::chrono::milliseconds(std::max<std::uint64_t>(planned->spec.on_loss.wait_ms, 1) - 1);
     for (const std::string& home : job->homes) ++held.homes[home];
     held_[id] = std::move(held);
   }

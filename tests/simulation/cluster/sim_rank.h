@@ -27,6 +27,8 @@ class SimRank {
     std::function<void(std::string)> print;  // to its log
     std::function<void(std::int32_t code, std::int32_t signal)> exit;
     std::string machine = {};  // that it is on
+    // Whether the coordinator's word reaches it, and it has no order to end.
+    std::function<bool()> heeded = {};
   };
 
   SimRank(RankWorld& shared, wire::StartRank start, Doors doors);

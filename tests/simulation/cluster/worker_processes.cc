@@ -63,7 +63,13 @@ void SimWorker::perform(const worker::StartProcess& effect) {
               },
           .print = [this, id](const std::string& text) { print(id, text); },
           .exit = [this, id](std::int32_t code, std::int32_t signal) { exited(id, code, signal); },
-          .machine = options_.name});
+          .machine = options_.name,
+          .heeded =
+              [this, id] {
+                if (!state_ || !state_->joined() || is_cut() || stopping_) return false;
+                const auto at = processes_.find(id);
+                return at != processes_.end() && !at->second.ordered;
+              }});
   process.rank->slow_down(slowness_);
   on(worker::ProcessStarted{.process = id, .pid = static_cast<std::int64_t>(id.value) + 1000});
   if (effect.group) process.rank->run_program(effect.group->generation);

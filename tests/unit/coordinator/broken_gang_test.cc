@@ -1,5 +1,6 @@
 // What a program's gang that lost a rank has of its old place: its seats are held while its other
 // programs end and it waits for its turn, for as long as on_loss.wait, and it goes first.
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "tests/unit/coordinator/cluster_driver.h"
@@ -129,6 +130,36 @@ TEST_CASE("broken gang: another slot is held in place of a lost node's") {
   CHECK(driver.take<wire::StartRank>().size() == 2);
   CHECK(driver.job_state(job) == placed);
   CHECK(driver.job_state(other) == queued);
+}
+
+// A program that comes back has its old seats held, and another broken job lacks them. Where the
+// program is placed elsewhere, they are for that job, and not for who came after.
+TEST_CASE("broken gang: seats that it does not take are for others that are broken") {
+  Driver driver;
+  driver.join("z", 2);
+  const JobId program = driver.submit(run_spec(2));
+  const auto programs = driver.run_up();
+  REQUIRE(programs.size() == 2);
+  driver.exited(programs[1], 0);
+  spec::JobSpec spec = train_spec(1);
+  spec.on_loss.of_node = "wait";
+  const JobId training = driver.submit(spec);
+  REQUIRE(driver.run_up().size() == 1);
+  driver.join("b", 2);
+  driver.disconnect("z");
+  driver.live(20s, {"b"});
+  const JobId newcomer = driver.submit(run_spec(2));
+  driver.live(1s, {"b"});
+  REQUIRE(driver.take<wire::StartRank>().empty());
+  driver.join("z", 2);
+  driver.live(1s, {"b", "z"});
+  CHECK(driver.job_state(program) == placed);
+  CHECK(driver.job_state(training) == recovering);
+  CHECK(driver.job_state(newcomer) == queued);
+  const auto starts = driver.take<wire::StartRank>();
+  REQUIRE(starts.size() == 3);
+  CHECK(std::count_if(starts.begin(), starts.end(),
+                      [&](const auto& each) { return each.job == training; }) == 1);
 }
 
 TEST_CASE("broken gang: after on_loss.wait it has its old place, or fails") {
