@@ -114,7 +114,8 @@ inline Floats backward(const OpContext& ctx, const Inputs& in, const Forward& f,
 }
 
 // Forward and backward of one case against their meaning, on all paths; the bits go to the goldens.
-void check_forward(Golden& golden, const Case& c);
+// What log sums mean is seen backward, which begins with them.
+void check_forward(Golden& golden, Golden& log_sums, const Case& c);
 void check_backward(Golden& golden, const Case& c);
 
 }  // namespace tutti::kernels::parity

@@ -44,8 +44,10 @@ std::vector<Case> patterns() {
 
 TEST_CASE("attention: masks, windows, caps and slopes agree with their meaning") {
   Golden golden("attention forward, patterns");
-  for (const Case& c : patterns()) check_forward(golden, c);
+  Golden log_sums("attention forward, log sums of patterns");
+  for (const Case& c : patterns()) check_forward(golden, log_sums, c);
   golden.check();
+  log_sums.check();
 }
 
 TEST_CASE("attention: gradients under masks, windows, caps and slopes") {

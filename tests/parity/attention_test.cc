@@ -15,11 +15,17 @@ const Case kCases[] = {
 
 }  // namespace
 
-void check_forward(Golden& golden, const Case& c) {
+void check_forward(Golden& golden, Golden& log_sums, const Case& c) {
   const Inputs in(c);
   INFO("heads " << c.shape.heads << " width " << c.shape.head_width);
-  const Floats out =
-      on_all_paths(golden, [&](const OpContext& ctx) { return forward(ctx, in).out; });
+  const Floats both = on_all_paths([&](const OpContext& ctx) {
+    Forward f = forward(ctx, in);
+    f.out.insert(f.out.end(), f.lse.begin(), f.lse.end());
+    return std::move(f.out);
+  });
+  const auto out = std::span(both).first(in.q.size());
+  golden.add(out);
+  log_sums.add(std::span(both).subspan(in.q.size()));
   const Table expected = reference::attention(c.shape, Table(in.q_rows()), Table(in.k_rows()),
                                               Table(in.v_rows()), c.offsets);
   // A score of magnitude s errs by tolerance(D, s), and moves its weight by that much relatively; a
@@ -62,8 +68,10 @@ void check_backward(Golden& golden, const Case& c) {
 
 TEST_CASE("attention: forward agrees with its meaning on all paths") {
   Golden golden("attention forward");
-  for (const Case& c : kCases) check_forward(golden, c);
+  Golden log_sums("attention forward, log sums");
+  for (const Case& c : kCases) check_forward(golden, log_sums, c);
   golden.check();
+  log_sums.check();
 }
 
 TEST_CASE("attention: gradients agree with finite differences, with the same bits on all paths") {

@@ -12,7 +12,8 @@
 //   dK += dS^T Q          dQ += dS K        delta = sum(dO O) of the row
 //
 // As in prefill-inl.h all blocks of scores lie [key][query]: for dV and dK they are the left
-// operand by rows, for dQ by columns, and nothing is turned but Q, dO, K and V, once each.
+// operand by rows, for dQ by columns, and nothing is turned but Q, dO, K and V, once each. Of pairs
+// that do not see each other nothing is added, not even zero: 0 * inf is not 0.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention/backward.cc"
 #include <hwy/foreach_target.h>
@@ -20,6 +21,7 @@
 #include <optional>
 
 #include "kernels/cpu/attention/block_view-inl.h"
+#include "kernels/cpu/attention/triangle-inl.h"
 #include "kernels/cpu/product/pack.h"
 #include "kernels/cpu/product/tile-inl.h"
 #include "kernels/cpu/row_split.h"
@@ -212,48 +214,57 @@ HWY_INLINE void multiply_pair(const BlockPair& pair, const KeyBlocks& blocks, In
   }
 }
 
-// dV and dK of the block of keys. Under a causal mask, queries before a tile's keys add nothing.
-HWY_INLINE void add_key_gradients(const AttentionBackward& args, const BlockPair& pair,
-                                  Index stride, const QueryBlock& of, const PairScores& s) {
-  const Index width = args.shape.head_width;
-  const bool diagonal = args.shape.mask == AttentionMask::causal && pair.key == pair.query;
-  const Index height = diagonal ? kTileRows : pair.keys;
-  for (Index key = 0; key < pair.keys; key += height) {
-    const Index from = diagonal ? key : 0;
-    const Index rows = std::min(height, pair.keys - key);
-    const Index row = pair.first + pair.key + key;
-    TileCall call{.depth = pair.queries - from,
-                  .left = s.weights + LeftScoresByKey::at(key, from),
-                  .right = of.douts + from * stride,
-                  .right_stride = stride,
-                  .output = args.dv.row(row) + pair.kv_head * width,
-                  .output_stride = args.dv.stride,
-                  .start = ChainStart::output};
-    run_band<LeftScoresByKey>(rows, width, call);
-    call.left = s.dscores + LeftScoresByKey::at(key, from);
-    call.right = of.queries + from * stride;
-    call.output = args.dk.row(row) + pair.kv_head * width;
-    call.output_stride = args.dk.stride;
-    run_band<LeftScoresByKey>(rows, width, call);
+// Which of the queries see each key: what the view says of keys, turned.
+HWY_INLINE void see_queries(const BlockView& view, const BlockPair& pair, KeySpan* of_keys) {
+  Index first = 0;
+  Index end = 0;
+  for (Index key = 0; key < pair.keys; ++key) {
+    while (first < pair.queries && view.span[first].end <= key) ++first;
+    while (end < pair.queries && view.span[end].first <= key) ++end;
+    of_keys[key] = {first, std::max(first, end)};
   }
 }
 
-// dQ of the block of queries: under a causal mask, keys behind a tile's queries add nothing.
+// dV and dK of the block of keys: of each key, over the queries that see it.
+HWY_INLINE void add_key_gradients(const AttentionBackward& args, const BlockPair& pair,
+                                  Index stride, const QueryBlock& of, const PairScores& s) {
+  const Index width = args.shape.head_width;
+  const Index row = pair.first + pair.key;
+  KeySpan seen_by[kKeyBlock];
+  if (pair.block == Block::part) see_queries(s.view, pair, seen_by);
+  const auto add = [&](const float* scores, const float* queries, Matrix gradient) HWY_ATTR {
+    const TileCall call{.depth = pair.queries,
+                        .left = scores,
+                        .right = queries,
+                        .right_stride = stride,
+                        .output = gradient.row(row) + pair.kv_head * width,
+                        .output_stride = gradient.stride,
+                        .start = ChainStart::output};
+    if (pair.block == Block::whole) {
+      run_band<LeftScoresByKey>(pair.keys, width, call);
+    } else {
+      add_spans<LeftScoresByKey>({seen_by, static_cast<std::size_t>(pair.keys)}, width, call);
+    }
+  };
+  add(s.weights, of.douts, args.dv);
+  add(s.dscores, of.queries, args.dk);
+}
+
+// dQ of the block of queries: of each query, over the keys that it sees.
 HWY_INLINE void add_query_gradients(const AttentionBackward& args, const BlockPair& pair,
                                     const KeyBlocks& blocks, const PairScores& s) {
   const Index width = args.shape.head_width;
-  const Index height = pair.block == Block::whole ? pair.queries : kTileRows;
-  for (Index query = 0; query < pair.queries; query += height) {
-    const Index rows = std::min(height, pair.queries - query);
-    run_band<LeftScores>(
-        rows, width,
-        {.depth = std::min(pair.keys, s.view.end_of(pair.block, query, rows)),
-         .left = s.dscores + LeftScores::at(query, 0),
-         .right = blocks.keys + pair.key * blocks.stride,
-         .right_stride = blocks.stride,
-         .output = args.dq.row(pair.first + pair.query + query) + pair.head * width,
-         .output_stride = args.dq.stride,
-         .start = ChainStart::output});
+  const TileCall call{.depth = pair.keys,
+                      .left = s.dscores,
+                      .right = blocks.keys + pair.key * blocks.stride,
+                      .right_stride = blocks.stride,
+                      .output = args.dq.row(pair.first + pair.query) + pair.head * width,
+                      .output_stride = args.dq.stride,
+                      .start = ChainStart::output};
+  if (pair.block == Block::whole) {
+    run_band<LeftScores>(pair.queries, width, call);
+  } else {
+    add_spans<LeftScores>({s.view.span, static_cast<std::size_t>(pair.queries)}, width, call);
   }
 }
 

@@ -157,7 +157,7 @@ HWY_INLINE void soften_line(const DecodeLine& line, const ScoreRule& rule) {
     line.total *= shrink[0];
     scale_sums(line.sums, line.width, shrink[0]);
   }
-  const Lanes offset = splat(line.top);
+  const Lanes offset = offset_under(splat(line.top));
   Lanes w[4];
   for (int i = 0; i < 4; ++i) {
     w[i] = exp(s[i] - offset);

@@ -43,6 +43,13 @@ HWY_INLINE Lanes scored(const ScoreRule& rule, const Lanes& product, const Lanes
 
 HWY_INLINE Lanes lowest() { return splat(-std::numeric_limits<float>::infinity()); }
 
+// What exponents are relative to, given the largest score so far: zero while a query has seen no
+// key or only scores that overflowed, since exp(-inf - 0) is 0 and exp(-inf + inf) is not. By
+// query, not by what its tile sees: pieces of one prompt cut tiles differently.
+HWY_INLINE Lanes offset_under(const Lanes& top) {
+  return select_less(top, splat(std::numeric_limits<float>::lowest()), zero(), top);
+}
+
 // `sums` under an old maximum shrink under a new one.
 HWY_INLINE void scale_sums(float* sums, Index width, float by) {
   const Lanes factor = splat(by);

@@ -95,10 +95,9 @@ HWY_NOINLINE void softmax_group(const QueryGroup& group, const ScoreRule& rule) 
   const Index keys = kBlock == Block::whole ? kKeyBlock : group.keys;
   const Lanes before = load(group.top);
   const Lanes top = max(before, largest_score<kBlock, kRule>(group, rule, keys));
-  // A query that has seen no key yet: exp(-inf - 0) is 0, exp(-inf + inf) is not.
   float* const scores = group.scores;
   const Lanes scale = splat(rule.scale);
-  const Lanes offset = kBlock == Block::part ? select_less(lowest(), top, top, zero()) : top;
+  const Lanes offset = offset_under(top);
   const auto weight = [&](Index key) HWY_ATTR {
     if (kBlock == Block::part && key >= keys) return zero();
     float* const place = scores + key * kScoreStride;

@@ -1,5 +1,5 @@
-// As nonfinite_test.cc, for ops by element and by row, batches of products and attention: what is
-// not finite, or huge, stays where it belongs, on all paths alike.
+// As nonfinite_test.cc, for ops by element and by row, and batches of products: what is not finite,
+// or huge, stays where it belongs, on all paths alike.
 #include <functional>
 #include <limits>
 
@@ -12,7 +12,7 @@
 #include "kernels/ops/optimizers/schedule_free.h"
 #include "kernels/ops/product_batched.h"
 #include "kernels/ops/silu_gate.h"
-#include "tests/parity/attention_cases.h"
+#include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -281,37 +281,6 @@ TEST_CASE("not finite: a batch of products is as many products, spoiled ones bes
       REQUIRE(op(single(), product));
     }
     CHECK(same_bits(all, one_nan(std::move(one))));
-  }
-}
-
-TEST_CASE("not finite: attention's gradients stay in their sample, and before no earlier query") {
-  const Inputs in({shape_of(2, 1, 16), {0, 20, 50}});
-  const Forward f = forward(single(), in);
-  const Floats dout = draw(static_cast<Index>(in.q.size()), 4);
-  const auto gradients = [&](const Floats& from) {
-    return on_all_paths([&](const OpContext& ctx) { return one_nan(backward(ctx, in, f, from)); });
-  };
-  const Floats good = gradients(dout);
-  // The last query of the first sample: it reaches all of that sample's keys, and nothing else.
-  const std::size_t wide = 32;
-  for (const float value : {kNan, kInfinity, 3e38F}) {
-    INFO(value);
-    Floats spoiled_dout = dout;
-    spoiled_dout[19 * wide + 5] = value;
-    const Floats bad = gradients(spoiled_dout);
-    const auto same = [&](std::size_t first, std::size_t count) {
-      return same_bits(std::span(bad).subspan(first, count), std::span(good).subspan(first, count));
-    };
-    CHECK(same(0, 19 * wide));          // dq before it
-    CHECK(same(20 * wide, 30 * wide));  // of the second sample
-    const std::size_t dk = 50 * wide;
-    const std::size_t dv = dk + 50 * 16;
-    CHECK(same(dk + 20 * 16, 30 * 16));
-    CHECK(same(dv + 20 * 16, 30 * 16));
-    if (std::isnan(value)) {
-      CHECK(std::isnan(bad[19 * wide]));
-      CHECK(std::isnan(bad[dv + 5]));
-    }
   }
 }
 

@@ -1,0 +1,225 @@
+// As nonfinite_test.cc, for attention: what is not finite, or huge, reaches the queries that see
+// it, in prefill, in pieces and in decoding alike, and no other; the same backward.
+#include <limits>
+
+#include "tests/parity/attention_cases.h"
+
+namespace tutti::kernels::parity {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// Which NaN comes out is not promised: all become one.
+Floats one_nan(Floats values) {
+  for (float& value : values) {
+    if (std::isnan(value)) value = kNan;
+  }
+  return values;
+}
+
+// Rows [first, first + rows) and columns of one head in a matrix of `columns`.
+struct Band {
+  Index first, rows, head;
+};
+
+// The band's numbers in the matrix that begins at `at` of `all`.
+Floats band_of(const Floats& all, Index at, Index columns, Index width, const Band& band) {
+  Floats some;
+  for (Index r = band.first; r < band.first + band.rows; ++r) {
+    const auto from = all.begin() + at + r * columns + band.head * width;
+    some.insert(some.end(), from, from + width);
+  }
+  return some;
+}
+
+bool all_nan(const Floats& values) {
+  return std::all_of(values.begin(), values.end(), [](float v) { return std::isnan(v); });
+}
+
+// One sample: four heads of 16, two of queries for each of keys.
+constexpr Index kTokens = 150;
+constexpr Index kWidth = 16;
+
+AttentionShape shape_with(CacheType type, Index window) {
+  AttentionShape shape = shape_of(4, 2, kWidth);
+  shape.cache = type;
+  shape.window = window;
+  return shape;
+}
+
+float& element(Floats& values, Index columns, Index row, Index head) {
+  return values[static_cast<std::size_t>(row * columns + head * kWidth + 3)];
+}
+
+Floats decoded(const OpContext& ctx, const Inputs& in) {
+  std::vector<Index> pieces = {60, 3, 2};
+  pieces.insert(pieces.end(), kTokens - 65, 1);
+  return one_nan(in_pieces(ctx, in, pieces));
+}
+
+// The output on all paths, which prefill as a whole, in pieces, and decoding are required to give.
+Floats every_way(const Inputs& in) {
+  const Floats whole =
+      on_all_paths([&](const OpContext& ctx) { return one_nan(in_pieces(ctx, in, {kTokens})); });
+  CHECK(same_bits(on_all_paths([&](const OpContext& ctx) {
+                    return one_nan(in_pieces(ctx, in, {1, 62, 3, 30, kTokens - 96}));
+                  }),
+                  whole));
+  CHECK(same_bits(on_all_paths([&](const OpContext& ctx) { return decoded(ctx, in); }), whole));
+  return whole;
+}
+
+}  // namespace
+
+TEST_CASE("not finite: attention's queries, keys and values spoil what sees them, in any pieces") {
+  for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
+    for (const Index window : {0, 20}) {
+      INFO("cache " << static_cast<int>(type) << ", window " << window);
+      Inputs in({shape_with(type, window), {0, kTokens}});
+      const Floats good = every_way(in);
+      const Index wide = in.c.wide();
+      const Index narrow = in.c.narrow();
+      element(in.q, wide, 20, 1) = kNan;
+      element(in.q, wide, 63, 0) = 3e38F;
+      element(in.q, wide, 66, 2) = -kInfinity;
+      element(in.k, narrow, 70, 0) = kNan;       // heads 0 and 1
+      element(in.v, narrow, 71, 1) = kInfinity;  // heads 2 and 3
+      element(in.k, narrow, 100, 0) = 3e38F;
+      element(in.v, narrow, 101, 1) = kNan;
+      const Floats bad = every_way(in);
+      const Index last_seen_by = window == 0 ? kTokens : 70 + window;
+      for (Index head = 0; head < 4; ++head) {
+        const auto band = [&](const Floats& of, Index first, Index end) {
+          return band_of(of, 0, wide, kWidth, {first, end - first, head});
+        };
+        const auto same = [&](Index first, Index end) {
+          return same_bits(band(bad, first, end), band(good, first, end));
+        };
+        INFO("head " << head);
+        CHECK(same(0, 20));
+        CHECK(same(20, 21) == (head != 1));
+        CHECK(same(21, 63));
+        CHECK(same(64, 66));
+        CHECK(same(66, 67) == (head != 2));
+        CHECK(same(67, 70));
+        if (window > 0) CHECK(same(71 + window, 100));
+        if (window > 0) CHECK(same(101 + window, kTokens));
+        if (head < 2) CHECK(all_nan(band(bad, 70, last_seen_by)));
+        if (head >= 2) CHECK_FALSE(same(71, 72));
+      }
+      CHECK(all_nan(band_of(bad, 0, wide, kWidth, {20, 1, 1})));
+    }
+  }
+}
+
+// Products of -inf in a block: keys of the second one, by queries that see it in part (a window
+// that has left half of it) or as a whole, and go on to keys of finite scores.
+TEST_CASE("not finite: scores that overflow downwards weigh nothing beside finite ones") {
+  for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
+    for (const Index window : {0, 40}) {
+      INFO("cache " << static_cast<int>(type) << ", window " << window);
+      Inputs in({shape_with(type, window), {0, kTokens}});
+      for (float& value : in.q) value = 1e25F * std::abs(value);
+      const auto narrow = static_cast<std::size_t>(in.c.narrow());
+      const std::size_t begin = window == 0 ? 0 : 64 * narrow;
+      for (std::size_t i = 0; i < in.k.size(); ++i) {
+        in.k[i] = i >= begin && i < 128 * narrow ? -1e25F : 1e-25F * in.k[i];
+      }
+      const Floats all = every_way(in);
+      // The same queries over keys 128.. alone.
+      const Index from = 128;
+      const Index rows = kTokens - from;
+      Inputs late({in.c.shape, {0, static_cast<std::int32_t>(rows)}});
+      const auto tail = [&](const Floats& values, Index columns) {
+        return Floats(values.begin() + from * columns, values.end());
+      };
+      late.q = tail(in.q, in.c.wide());
+      late.k = tail(in.k, in.c.narrow());
+      late.v = tail(in.v, in.c.narrow());
+      CHECK(same_bits(tail(all, in.c.wide()), in_pieces(single(), late, {rows})));
+      // Where no score is finite nothing is left to divide by.
+      CHECK(std::isnan(all[static_cast<std::size_t>(127 * in.c.wide())]));
+    }
+  }
+}
+
+namespace {
+
+// Of a batch of two samples, the second over three blocks; dq, dk and dv one after the other.
+struct Gradients {
+  Case c;
+  Floats all;
+
+  bool same(const Gradients& other, Index at, Index columns, const Band& band) const {
+    return same_bits(band_of(all, at, columns, c.shape.head_width, band),
+                     band_of(other.all, at, columns, c.shape.head_width, band));
+  }
+  bool same_dq(const Gradients& other, const Band& band) const {
+    return same(other, 0, c.wide(), band);
+  }
+  bool same_keys(const Gradients& other, const Band& band) const {
+    const Index dk = c.tokens() * c.wide();
+    return same(other, dk, c.narrow(), band) &&
+           same(other, dk + c.tokens() * c.narrow(), c.narrow(), band);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("not finite: attention's gradients spoil the pairs that see each other, no others") {
+  constexpr Index kSecond = 20;  // where the second sample begins
+  constexpr Index kEnd = 170;
+  for (const Index window : {0, 30, 70}) {
+    // Two heads of 24 columns: whole tiles and an end.
+    AttentionShape shape = shape_of(2, 1, 24);
+    shape.window = window;
+    const Inputs in({shape, {0, kSecond, kEnd}});
+    const Forward f = forward(single(), in);
+    const Floats dout = draw(static_cast<Index>(in.q.size()), 4);
+    const auto gradients = [&](const Inputs& inputs, const Floats& from) {
+      return Gradients{in.c, on_all_paths([&](const OpContext& ctx) {
+                         return one_nan(backward(ctx, inputs, f, from));
+                       })};
+    };
+    const Gradients good = gradients(in, dout);
+    // In the first block, on borders of blocks and in their middle.
+    for (const Index query : {Index{5}, kSecond + 63, kSecond + 75}) {
+      for (const float value : {kNan, kInfinity, 3e38F}) {
+        INFO("window " << window << ", query " << query << ", " << value);
+        Floats spoiled = dout;
+        spoiled[static_cast<std::size_t>(query * in.c.wide() + 5)] = value;
+        const Gradients bad = gradients(in, spoiled);
+        for (const Index head : {0, 1}) {
+          CHECK(bad.same_dq(good, {0, query, head}));
+          CHECK(bad.same_dq(good, {query + 1, kEnd - query - 1, head}));
+          CHECK(bad.same_dq(good, {query, 1, head}) == (head == 1));
+        }
+        const Index sample = query < kSecond ? 0 : kSecond;
+        const Index seen = window == 0 ? sample : std::max(sample, query - window + 1);
+        CHECK(bad.same_keys(good, {0, seen, 0}));
+        CHECK(bad.same_keys(good, {query + 1, kEnd - query - 1, 0}));
+        CHECK_FALSE(bad.same_keys(good, {seen, 1, 0}));
+      }
+    }
+    for (const Index key : {Index{9}, kSecond + 40, kSecond + 64}) {
+      for (const float value : {kNan, kInfinity}) {
+        INFO("window " << window << ", key " << key << ", " << value);
+        Inputs spoiled = in;
+        spoiled.k[static_cast<std::size_t>(key * in.c.narrow() + 5)] = value;
+        const Gradients bad = gradients(spoiled, dout);
+        const Index sample = key < kSecond ? kSecond : kEnd;
+        const Index seen = window == 0 ? sample : std::min(sample, key + window);
+        for (const Index head : {0, 1}) {
+          CHECK(bad.same_dq(good, {0, key, head}));
+          CHECK(bad.same_dq(good, {seen, kEnd - seen, head}));
+          CHECK_FALSE(bad.same_dq(good, {key, 1, head}));
+        }
+        CHECK(bad.same_keys(good, {0, key, 0}));
+        CHECK(bad.same_keys(good, {key + 1, kEnd - key - 1, 0}));
+      }
+    }
+  }
+}
+
+}  // namespace tutti::kernels::parity
