@@ -24,7 +24,7 @@ struct SavedProcess {
   wire::ProcessState state;
   bool program = false;  // of kind run
   bool launched = false;
-  bool gone = false;  // its exit was reported; its spools may not be sent yet
+  bool gone = false;  // its exit was reported
   bool stop_ordered = false;
   Generation group_sent;                    // the last whose FormGroup was passed on
   std::optional<wire::RankReady> ready;     // of the current generation

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <optional>
 
 namespace tutti::worker {
 
@@ -54,7 +55,7 @@ std::optional<SpoolOwner> owner_of(std::string_view name) {
 
 Result<> SpoolFile::open(const std::filesystem::path& path, std::uint64_t bytes_max) {
   bytes_max_ = bytes_max;
-  path_ = path;
+  path_ = path.string();
   file_.reset(::open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file_ && errno == ENOENT) return {};
   if (!file_) return errno_error("cannot open " + path.string(), errno);
@@ -72,7 +73,7 @@ Result<> SpoolFile::open(const std::filesystem::path& path, std::uint64_t bytes_
 void SpoolFile::make_file() {
   if (path_.empty()) return;
   std::error_code ignored;
-  std::filesystem::create_directories(path_.parent_path(), ignored);
+  std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), ignored);
   file_.reset(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   named_ = false;
 }
@@ -94,10 +95,11 @@ void SpoolFile::write_waiting() {
 
 Result<> SpoolFile::sync() {
   if (!dirty_ || !file_) return {};
-  if (::fdatasync(file_.get()) != 0) return errno_error("cannot sync " + path_.string(), errno);
+  if (::fdatasync(file_.get()) != 0) return errno_error("cannot sync " + path_, errno);
   dirty_ = false;
   if (named_) return {};
-  for (const auto& folder : {path_.parent_path(), path_.parent_path().parent_path()}) {
+  const std::filesystem::path own = std::filesystem::path(path_).parent_path();
+  for (const auto& folder : {own, own.parent_path()}) {
     if (Result<> synced = sync_folder(folder); !synced) return synced;
   }
   named_ = true;
@@ -188,18 +190,20 @@ void SpoolFile::drop_before(std::uint64_t offset) {
   punched_to_ = needed_from_;
 }
 
+namespace {
+
+constexpr const char* kLogName = "log";
+constexpr const char* kStepsName = "steps";
+
+}  // namespace
+
 Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner, Spool& out) {
   out.owner = owner;
-  out.folder = spools / folder_name(owner);
-  if (auto opened = out.log.open(out.folder / "log", kLogBytesMax); !opened) return opened;
-  auto opened = out.steps.open(out.folder / "steps", kLogBytesMax);
+  const std::filesystem::path folder = spools / folder_name(owner);
+  if (auto opened = out.log.open(folder / kLogName, kLogBytesMax); !opened) return opened;
+  auto opened = out.steps.open(folder / kStepsName, kLogBytesMax);
   if (opened) out.steps.end_at_whole_line();
   return opened;
-}
-
-void remove_spool(const Spool& spool) {
-  std::error_code ignored;
-  std::filesystem::remove_all(spool.folder, ignored);
 }
 
 std::vector<SpoolOwner> find_spools(const std::filesystem::path& spools) {
@@ -211,6 +215,86 @@ std::vector<SpoolOwner> find_spools(const std::filesystem::path& spools) {
   std::sort(out.begin(), out.end(),
             [](const SpoolOwner& a, const SpoolOwner& b) { return a.process < b.process; });
   return out;
+}
+
+Result<> Spools::open(const SpoolOwner& owner) {
+  resting_.erase(owner.process);
+  const auto [at, made] = open_.try_emplace(owner.process);
+  return made ? open_spool(folder_, owner, at->second) : Result<>{};
+}
+
+Spool* Spools::find(ProcessId process) {
+  const auto at = open_.find(process);
+  return at == open_.end() ? nullptr : &at->second;
+}
+
+const Spool* Spools::find(ProcessId process) const {
+  const auto at = open_.find(process);
+  return at == open_.end() ? nullptr : &at->second;
+}
+
+void Spools::rest(ProcessId process) {
+  const Spool* spool = find(process);
+  if (spool == nullptr || !spool->log.is_stored() || !spool->steps.is_stored()) return;
+  if (!spool->steps.is_synced()) return;
+  if (spool->on_disk()) resting_[process] = spool->owner;
+  open_.erase(process);
+}
+
+Result<SpoolFile> Spools::wake(const SpoolOwner& owner, Stream stream) const {
+  SpoolFile file;
+  const char* name = stream == &Spool::log ? kLogName : kStepsName;
+  if (auto opened = file.open(folder_ / folder_name(owner) / name, kLogBytesMax); !opened)
+    return opened.error();
+  return file;
+}
+
+std::string Spools::read(ProcessId process, Stream stream, std::uint64_t offset,
+                         std::uint64_t bytes_max) const {
+  if (const Spool* spool = find(process)) return (spool->*stream).read(offset, bytes_max);
+  const auto at = resting_.find(process);
+  if (at == resting_.end()) return {};
+  const auto file = wake(at->second, stream);
+  if (!file) return {};  // it is asked for again
+  std::string out = file->read(offset, bytes_max);
+  out.resize(static_cast<std::size_t>(bytes_max), '\n');
+  return out;
+}
+
+void Spools::drop_before(ProcessId process, Stream stream, std::uint64_t offset) {
+  if (Spool* spool = find(process)) return (spool->*stream).drop_before(offset);
+  const auto at = resting_.find(process);
+  // Most of them are short: no hole is made in them, they are removed as a whole.
+  if (at == resting_.end() || offset < kHoleBytes) return;
+  if (auto file = wake(at->second, stream)) file->drop_before(offset);
+}
+
+void Spools::remove(ProcessId process) {
+  const Spool* spool = find(process);
+  const auto at = resting_.find(process);
+  if (spool == nullptr && at == resting_.end()) return;
+  std::error_code ignored;
+  if (spool == nullptr || spool->on_disk()) {
+    const SpoolOwner& owner = spool == nullptr ? at->second : spool->owner;
+    std::filesystem::remove_all(folder_ / folder_name(owner), ignored);
+  }
+  open_.erase(process);
+  if (at != resting_.end()) resting_.erase(at);
+}
+
+Result<> Spools::sync_steps(JobId job) {
+  Result<> out;
+  for (auto& [process, spool] : open_) {
+    if (spool.owner.job != job) continue;
+    if (Result<> synced = spool.steps.sync(); !synced) out = synced;
+  }
+  return out;
+}
+
+bool Spools::all_stored() const {
+  return std::all_of(open_.begin(), open_.end(), [](const auto& each) {
+    return each.second.log.is_stored() && each.second.steps.is_stored();
+  });
 }
 
 }  // namespace tutti::worker

@@ -8,6 +8,10 @@
 // never stops the process: what the disk does not take waits in memory, what is too much for that
 // is dropped, and a line says how much once there is room again.
 //
+// Thousands of programs may have ended whose output the coordinator has not stored yet. What they
+// wrote rests: of each of them no more is kept than whose it is, and its files are opened when they
+// are read.
+//
 // Limits: kLogBytesMax that are not acknowledged, kWaitingBytesMax in memory, each a stream.
 // Threads: its worker's. A spool outlives its worker's end; the machine's only up to the last
 // sync(), which comes before a checkpoint counts that rests on it.
@@ -15,9 +19,10 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
+#include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "protocol/base/file.h"
@@ -67,6 +72,7 @@ class SpoolFile {
   std::uint64_t dropped() const { return dropped_; }
   // Whether all of it is in the file, so that a successor finds it there.
   bool is_stored() const { return waiting_.empty() && dropped_ == 0; }
+  bool is_synced() const { return !dirty_; }
 
  private:
   void write_waiting();
@@ -76,7 +82,7 @@ class SpoolFile {
 
   GapLine gap_line_;
 
-  std::filesystem::path path_;
+  std::string path_;
   FileDescriptor file_;
   std::uint64_t bytes_max_ = kLogBytesMax;
   std::uint64_t stored_ = 0;  // the file's end; here begins
@@ -100,7 +106,6 @@ struct SpoolOwner {
 
 struct Spool {
   SpoolOwner owner;
-  std::filesystem::path folder;
   SpoolFile log;
   SpoolFile steps{GapLine::omitted};
 
@@ -111,9 +116,45 @@ struct Spool {
 // disk) it is in memory only.
 Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner, Spool& out);
 
-void remove_spool(const Spool& spool);
-
 // Those that an earlier worker left in the folder.
 std::vector<SpoolOwner> find_spools(const std::filesystem::path& spools);
+
+// Those of one worker, by process.
+class Spools {
+ public:
+  using Stream = SpoolFile Spool::*;
+
+  explicit Spools(std::filesystem::path folder) : folder_(std::move(folder)) {}
+
+  // Where it is open already nothing happens. Errors: those of open_spool.
+  Result<> open(const SpoolOwner& owner);
+  // Not of one that rests.
+  Spool* find(ProcessId process);
+  const Spool* find(ProcessId process) const;
+
+  // Nothing more will be written to it. One that a full disk keeps in memory, or whose step records
+  // are not synced, stays open.
+  void rest(ProcessId process);
+  std::size_t resting() const { return resting_.size(); }
+
+  // Also of one that rests, of which `bytes_max` is what it is known to have: blank lines stand for
+  // what somebody has removed.
+  std::string read(ProcessId process, Stream stream, std::uint64_t offset,
+                   std::uint64_t bytes_max) const;
+  void drop_before(ProcessId process, Stream stream, std::uint64_t offset);
+  void remove(ProcessId process);
+
+  // The step records of all processes that the job has had here. Returns the last error.
+  Result<> sync_steps(JobId job);
+  // Whether a successor finds everything in the files.
+  bool all_stored() const;
+
+ private:
+  Result<SpoolFile> wake(const SpoolOwner& owner, Stream stream) const;
+
+  std::filesystem::path folder_;
+  std::map<ProcessId, Spool> open_;
+  std::map<ProcessId, SpoolOwner> resting_;
+};
 
 }  // namespace tutti::worker

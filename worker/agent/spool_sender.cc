@@ -19,28 +19,36 @@ void SpoolSender::grew(const SpoolGrew& input) {
   if (stream != nullptr) stream->size = std::max(stream->size, input.size);
 }
 
+void SpoolSender::end(Spool& spool) {
+  if (!std::exchange(spool.ended, true)) ++ended_;
+}
+
 void SpoolSender::ended(ProcessId process) {
   const auto at = spools_.find(process);
-  if (at != spools_.end()) at->second.ended = true;
+  if (at != spools_.end()) end(at->second);
+}
+
+void SpoolSender::look_after_busy(Instant now) {
+  std::erase_if(busy_, [&](const auto& key) {
+    const auto at = spools_.find(key.first);
+    if (at == spools_.end()) return true;
+    StreamState& stream = at->second.streams[key.second];
+    if (stream.in_flight && now - stream.sent_at >= kResendAfter) stream.in_flight = false;
+    return !stream.busy();
+  });
 }
 
 std::vector<ReadSpool> SpoolSender::due(Instant now) {
   std::vector<ReadSpool> out;
-  std::size_t busy = 0;
-  for (auto& [process, spool] : spools_) {
-    for (StreamState& stream : spool.streams) {
-      if (stream.in_flight && now - stream.sent_at >= kResendAfter) stream.in_flight = false;
-      if (stream.in_flight || stream.reading) ++busy;
-    }
-  }
-  for (auto& [process, spool] : spools_) {
-    for (std::size_t i = 0; i < spool.streams.size(); ++i) {
+  look_after_busy(now);
+  for (auto at = spools_.begin(); at != spools_.end() && busy_.size() < kInFlightMax; ++at) {
+    auto& [process, spool] = *at;
+    for (std::size_t i = 0; i < spool.streams.size() && busy_.size() < kInFlightMax; ++i) {
       StreamState& stream = spool.streams[i];
-      if (busy >= kInFlightMax) return out;
-      if (stream.reading || stream.in_flight || stream.done) continue;
+      if (stream.busy() || stream.done) continue;
       if (stream.acked >= stream.size && !spool.ended) continue;
       stream.reading = true;
-      ++busy;
+      busy_.emplace(process, i);
       out.push_back({.process = process,
                      .stream = i == 0 ? wire::Stream::log : wire::Stream::steps,
                      .offset = stream.acked,
@@ -143,7 +151,7 @@ void SpoolSender::restore(const SavedSpool& saved) {
                  .generation = saved.generation,
                  .process = saved.process,
                  .rank = saved.rank};
-  spool.ended = saved.ended;
+  if (saved.ended) end(spool);
   std::size_t at = 0;
   for (const SavedStream* stream : {&saved.log, &saved.steps}) {
     StreamState& into = spool.streams[at++];
@@ -153,6 +161,11 @@ void SpoolSender::restore(const SavedSpool& saved) {
   }
 }
 
-void SpoolSender::forget(ProcessId process) { spools_.erase(process); }
+void SpoolSender::forget(ProcessId process) {
+  const auto at = spools_.find(process);
+  if (at == spools_.end()) return;
+  if (at->second.ended) --ended_;
+  spools_.erase(at);
+}
 
 }  // namespace tutti::worker

@@ -6,13 +6,16 @@
 // again; a new session begins again at the acknowledged offset.
 //
 // Limits: chunks of wire::kSpoolChunkBytesMax; kInFlightMax streams at a time, oldest process
-// first.
+// first. Of processes that have ended and wait for the coordinator to store what they wrote, more
+// than kCrowdedFrom hold up the programs that stand in line here, and kWaitingMax all of them.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include "protocol/base/clock.h"
@@ -26,6 +29,9 @@ class SpoolSender {
   static constexpr Duration kResendAfter = std::chrono::seconds(2);
   // 64 chunks are 16 MiB on their way at most.
   static constexpr std::size_t kInFlightMax = 64;
+  // A MiB of memory; a coordinator whose disk is busy stores some 30 a second.
+  static constexpr std::size_t kCrowdedFrom = 4096;
+  static constexpr std::size_t kWaitingMax = 65'536;
 
   struct Owner {
     JobId job;
@@ -60,14 +66,20 @@ class SpoolSender {
   bool done(ProcessId process) const;
   void forget(ProcessId process);
 
+  bool knows(ProcessId process) const { return spools_.contains(process); }
+  bool crowded() const { return ended_ >= kCrowdedFrom; }
+  bool full() const { return ended_ >= kWaitingMax; }
+
  private:
   struct StreamState {
     std::uint64_t size = 0;
     std::uint64_t acked = 0;
+    Instant sent_at;
     bool reading = false;
     bool in_flight = false;
     bool done = false;
-    Instant sent_at;
+
+    bool busy() const { return reading || in_flight; }
   };
   struct Spool {
     Owner owner;
@@ -76,8 +88,13 @@ class SpoolSender {
   };
 
   StreamState* find(ProcessId process, wire::Stream stream);
+  void end(Spool& spool);
+  void look_after_busy(Instant now);
 
   std::map<ProcessId, Spool> spools_;
+  std::size_t ended_ = 0;  // of those
+  // Streams that are being read or in flight, and some that were.
+  std::set<std::pair<ProcessId, std::size_t>> busy_;
 };
 
 }  // namespace tutti::worker

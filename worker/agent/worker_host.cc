@@ -31,6 +31,10 @@ constexpr Duration kHandoverRetry = 20ms;
 // How often the heap gives back what is free, while processes come and go.
 constexpr Duration kGiveBackPeriod = 5s;
 
+Spools::Stream member_of(wire::Stream stream) {
+  return stream == wire::Stream::log ? &Spool::log : &Spool::steps;
+}
+
 }  // namespace
 
 WorkerHost::WorkerHost(actor::Runtime& runtime, HostSettings settings)
@@ -38,6 +42,7 @@ WorkerHost::WorkerHost(actor::Runtime& runtime, HostSettings settings)
       host_(runtime, {.name = "worker"}),
       settings_(std::move(settings)),
       state_(settings_.worker),
+      spools_(settings_.spools),
       cores_(settings_.cores.cores),
       limiter_(settings_.cgroups, settings_.plan.mark),
       oom_kills_(oom_kills()),
@@ -94,15 +99,18 @@ void WorkerHost::give_back_memory() {
   ::malloc_trim(0);
 }
 
+// Of those whose processes live, which another binary has begun, only these stay open.
 void WorkerHost::adopt_spools() {
   for (const SpoolOwner& owner : find_spools(settings_.spools)) {
-    const Spool& spool = spool_of(owner);
+    open_spool(owner);
+    const Spool& spool = *spools_.find(owner.process);
     feed(SpoolFound{.job = owner.job,
                     .generation = owner.generation,
                     .process = owner.process,
                     .rank = owner.rank,
                     .log_size = spool.log.size(),
                     .steps_size = spool.steps.size()});
+    if (!processes_.contains(owner.process)) spools_.rest(owner.process);
   }
 }
 
@@ -308,40 +316,34 @@ void WorkerHost::perform(const SendToRank& effect) {
 void WorkerHost::perform(const ReleaseProcess& effect) {
   released_ = true;
   addresses_.erase(effect.process);
-  const auto at = spools_.find(effect.process);
-  if (at == spools_.end()) return;
-  if (at->second.on_disk()) remove_spool(at->second);
-  spools_.erase(at);
+  spools_.remove(effect.process);
 }
 
 // Spools
 // --------------------------------------------------------------------------------------------
 
-Spool& WorkerHost::spool_of(const SpoolOwner& owner) {
-  const auto [at, made] = spools_.try_emplace(owner.process);
-  if (made) {
-    if (const auto opened = open_spool(settings_.spools, owner, at->second); !opened) {
-      TUTTI_LOG_WARNING("worker", "output of process {} is lost: {}", to_string(owner.process),
-                        opened.error().message);
-    }
+void WorkerHost::open_spool(const SpoolOwner& owner) {
+  if (const auto opened = spools_.open(owner); !opened) {
+    TUTTI_LOG_WARNING("worker", "output of process {} is lost: {}", to_string(owner.process),
+                      opened.error().message);
   }
-  return at->second;
 }
 
 void WorkerHost::append(ProcessId process, wire::Stream stream, std::string_view bytes) {
-  const auto at = spools_.find(process);
-  if (at == spools_.end()) return;
-  SpoolFile& file = stream == wire::Stream::log ? at->second.log : at->second.steps;
+  Spool* spool = spools_.find(process);
+  if (spool == nullptr) return;
   if (monotonic_now() < disk_slow_until_) std::this_thread::sleep_for(disk_delay_);
-  feed(SpoolGrew{.process = process, .stream = stream, .size = file.append(bytes)});
+  const std::uint64_t size = (spool->*member_of(stream)).append(bytes);
+  feed(SpoolGrew{.process = process, .stream = stream, .size = size});
 }
 
 void WorkerHost::finish_spool(ProcessId process) {
-  const auto at = spools_.find(process);
-  if (at == spools_.end()) return;
-  feed(SpoolGrew{.process = process, .stream = wire::Stream::log, .size = at->second.log.finish()});
-  feed(SpoolGrew{
-      .process = process, .stream = wire::Stream::steps, .size = at->second.steps.finish()});
+  for (const wire::Stream stream : {wire::Stream::log, wire::Stream::steps}) {
+    Spool* spool = spools_.find(process);
+    if (spool == nullptr) return;
+    const std::uint64_t size = (spool->*member_of(stream)).finish();
+    feed(SpoolGrew{.process = process, .stream = stream, .size = size});
+  }
 }
 
 void WorkerHost::perform(const AppendSpool& effect) {
@@ -349,28 +351,20 @@ void WorkerHost::perform(const AppendSpool& effect) {
 }
 
 void WorkerHost::perform(const SyncSteps& effect) {
-  for (auto& [process, spool] : spools_) {
-    if (spool.owner.job != effect.job) continue;
-    if (const Result<> synced = spool.steps.sync(); !synced)
-      TUTTI_LOG_WARNING("worker", "{}", synced.error().message);
-  }
+  if (const Result<> synced = spools_.sync_steps(effect.job); !synced)
+    TUTTI_LOG_WARNING("worker", "{}", synced.error().message);
 }
 
 void WorkerHost::perform(const ReadSpool& effect) {
-  SpoolRead answer{
-      .process = effect.process, .stream = effect.stream, .offset = effect.offset, .bytes = {}};
-  if (const auto at = spools_.find(effect.process); at != spools_.end()) {
-    const SpoolFile& file = effect.stream == wire::Stream::log ? at->second.log : at->second.steps;
-    answer.bytes = file.read(effect.offset, effect.bytes_max);
-  }
-  feed(std::move(answer));
+  feed(SpoolRead{.process = effect.process,
+                 .stream = effect.stream,
+                 .offset = effect.offset,
+                 .bytes = spools_.read(effect.process, member_of(effect.stream), effect.offset,
+                                       effect.bytes_max)});
 }
 
 void WorkerHost::perform(const TruncateSpool& effect) {
-  const auto at = spools_.find(effect.process);
-  if (at == spools_.end()) return;
-  (effect.stream == wire::Stream::log ? at->second.log : at->second.steps)
-      .drop_before(effect.offset);
+  spools_.drop_before(effect.process, member_of(effect.stream), effect.offset);
 }
 
 // A new binary
@@ -392,9 +386,7 @@ std::optional<Handover> WorkerHost::handover() const {
                              .received = handles->received,
                              .cores = cores_.of(id)});
   }
-  for (const auto& [id, spool] : spools_) {
-    if (!spool.log.is_stored() || !spool.steps.is_stored()) return std::nullopt;
-  }
+  if (!spools_.all_stored()) return std::nullopt;
   for (const auto& [id, address] : addresses_) {
     out.addresses.push_back(
         {.process = id, .socket = address.socket.get(), .address = address.address});
@@ -429,10 +421,11 @@ void WorkerHost::try_hand_over(const Successor& successor, Instant until) {
 
 void WorkerHost::restore(Handover handover) {
   for (const SavedSpool& spool : handover.state.spools) {
-    spool_of({.job = spool.job,
-              .generation = spool.generation,
-              .process = spool.process,
-              .rank = spool.rank});
+    if (spool.ended) continue;  // adopt_spools finds it
+    open_spool({.job = spool.job,
+                .generation = spool.generation,
+                .process = spool.process,
+                .rank = spool.rank});
   }
   state_.restore(handover.state);
   for (const HandedAddress& handed : handover.addresses) {

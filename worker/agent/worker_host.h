@@ -112,7 +112,7 @@ class WorkerHost {
   void reap_strays();
   void sweep_folders();
   void give_back_memory();
-  Spool& spool_of(const SpoolOwner& owner);
+  void open_spool(const SpoolOwner& owner);
   void finish_spool(ProcessId process);
   void append(ProcessId process, wire::Stream stream, std::string_view bytes);
 
@@ -153,7 +153,7 @@ class WorkerHost {
   std::unique_ptr<transport::LivenessConnection> liveness_;
   wire::FrameCounters coordinator_frames_;
   wire::FrameCounters rank_frames_;
-  std::map<ProcessId, Spool> spools_;
+  Spools spools_;
   std::map<ProcessId, ReservedAddress> addresses_;
   std::map<ProcessId, std::unique_ptr<RankProcess>> processes_;
   std::map<ProcessId, StartingProcess> starting_;  // looked at by the scout

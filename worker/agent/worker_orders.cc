@@ -62,16 +62,21 @@ void WorkerState::acknowledge_orders() {
 std::optional<std::string> WorkerState::refusal(const wire::StartRank& order) const {
   if (stopping_) return "the worker is stopping";
   if (leaving_until_) return "the worker leaves";
-  if (ended_ids_.contains(order.process) || processes_.contains(order.process))
+  // Thousands may have ended since one whose output still waits.
+  if (ended_ids_.contains(order.process) || spools_.knows(order.process))
     return "this process has ended already";
   if (order.kind == "run" && !settings_.hello.runs_programs) {
     return "this worker does not run programs";
+  }
+  if (order.kind == "run" && spools_.full()) {
+    return "the output of too many programs waits for the coordinator to store it; see whether its "
+           "disk is slow or full";
   }
   // The order lay here while this process stood still.
   if (order.kind == "run" && out_of_touch(order)) {
     return "the order came late: the coordinator may take this worker for lost";
   }
-  if (order.queue && holds_slot(order.slot)) {
+  if (order.queue && (holds_slot(order.slot) || spools_.crowded())) {
     const auto waiting = queued_.find(order.slot);
     if (waiting != queued_.end() && waiting->second.size() >= kQueuedMax) {
       return "too many programs wait for slot " + std::to_string(order.slot);
@@ -114,7 +119,8 @@ void WorkerState::on_order(const wire::StartRank& order) {
     refuse_start(order, *reason);
     return;
   }
-  const bool waits = order.at_once && holds_slot(order.slot);
+  const bool waits =
+      order.at_once && (holds_slot(order.slot) || (order.queue && spools_.crowded()));
   Process& process = processes_[order.process];
   process.start = order;
   process.program = order.kind == "run";
@@ -171,7 +177,7 @@ void WorkerState::launch_at_once(Process& process) {
 void WorkerState::launch_next(std::uint32_t slot) {
   clear_line(slot);
   const auto at = queued_.find(slot);
-  if (at == queued_.end() || holds_slot(slot)) return;
+  if (at == queued_.end() || holds_slot(slot) || spools_.crowded()) return;
   while (!at->second.empty()) {
     const ProcessId id = at->second.front();
     at->second.pop_front();
@@ -180,6 +186,12 @@ void WorkerState::launch_next(std::uint32_t slot) {
     return launch_at_once(*next);
   }
   queued_.erase(at);
+}
+
+void WorkerState::launch_waiting() {
+  std::vector<std::uint32_t> slots;
+  for (const auto& [slot, line] : queued_) slots.push_back(slot);
+  for (const std::uint32_t slot : slots) launch_next(slot);
 }
 
 void WorkerState::on_order(const wire::Regroup& order) {

@@ -94,10 +94,10 @@ void WorkerHost::perform(const ReserveAddress& effect) {
 
 void WorkerHost::perform(const StartProcess& effect) {
   const ProcessId id = effect.start.process;
-  spool_of({.job = effect.start.job,
-            .generation = effect.start.generation,
-            .process = id,
-            .rank = effect.start.rank});
+  open_spool({.job = effect.start.job,
+              .generation = effect.start.generation,
+              .process = id,
+              .rank = effect.start.rank});
   StartingProcess& starting = starting_[id];
   starting.effect = effect;
   starting.ticket = ++tickets_;
@@ -161,6 +161,7 @@ void WorkerHost::fail_start(ProcessId process, const Error& error) {
   append(process, wire::Stream::log, "[tutti: " + error.message + "]\n");
   feed(StartFailed{
       .process = process, .failure = blame_start(error, program), .error = error.message});
+  spools_.rest(process);
 }
 
 Result<Launched> WorkerHost::launch_limited(ProcessId process, LaunchPlan plan,
@@ -244,11 +245,11 @@ ProcessExited WorkerHost::exit_of(ProcessId process, const ExitStatus& status) {
                     .memory_peak_bytes = status.memory_peak_bytes,
                     .cpu_ms = status.cpu_ms,
                     .log_tail = {}};
-  const auto spool = spools_.find(process);
-  if (spool != spools_.end() && (status.code != 0 || status.signal != 0)) {
-    const std::uint64_t size = spool->second.log.size();
+  const Spool* spool = spools_.find(process);
+  if (spool != nullptr && (status.code != 0 || status.signal != 0)) {
+    const std::uint64_t size = spool->log.size();
     const std::uint64_t tail = std::min<std::uint64_t>(size, wire::kLogTailBytes);
-    out.log_tail = spool->second.log.read(size - tail, tail);
+    out.log_tail = spool->log.read(size - tail, tail);
   }
   const auto group = groups_.find(process);
   if (group != groups_.end()) {
@@ -275,6 +276,7 @@ void WorkerHost::on_exit(ProcessId process, const ExitStatus& status) {
   cores_.put_back(process);
   folders_.leave(process);
   feed(exit_of(process, status));
+  spools_.rest(process);
   // It is calling us right now.
   const auto at = processes_.find(process);
   if (at == processes_.end()) return;

@@ -62,9 +62,10 @@ void WorkerState::restore(const SavedState& saved) {
   greeting_ = saved.greeting;
   in_touch_at_ = saved.answered_at;
   for (const SavedProcess& process : saved.processes) {
+    if (process.gone) continue;  // an older binary's: its spools are below
     const ProcessId id = process.start.process;
     processes_[id] = process;
-    if (process.start.at_once && !process.launched && !process.gone) {
+    if (process.start.at_once && !process.launched) {
       queued_[process.state.slot].push_back(id);
     }
   }
@@ -102,6 +103,8 @@ Effects WorkerState::on(Instant now, const Input& input) {
   if (ended_) return {};
   std::visit([this](const auto& each) { on_input(each); }, input);
   if (!ended_) flush();
+  // Not before: whoever is in the middle of them would stumble.
+  for (const ProcessId id : std::exchange(gone_, {})) processes_.erase(id);
   if (now_ < cut_until_) {
     std::erase_if(effects_, [](const Effect& effect) {
       return std::holds_alternative<SendToCoordinator>(effect);
@@ -390,6 +393,7 @@ void WorkerState::blame(const Process& process, wire::RankExited& exit) const {
 
 void WorkerState::report_exit(Process& process, wire::RankExited exit) {
   process.gone = true;
+  gone_.push_back(exit.process);
   const ProcessId id = exit.process;
   const std::uint32_t slot = process.state.slot;
   remember_ended(id);
@@ -410,13 +414,11 @@ void WorkerState::remember_ended(ProcessId id) {
 }
 
 void WorkerState::release_if_done(ProcessId id) {
-  const auto at = processes_.find(id);
-  if (at != processes_.end() && !at->second.gone) return;
-  // Not by ended_ids_: thousands may have ended since, while its output waited.
   if (!spools_.done(id)) return;
+  const bool was_crowded = spools_.crowded();
   spools_.forget(id);
-  if (at != processes_.end()) processes_.erase(at);
   emit(ReleaseProcess{.process = id});
+  if (was_crowded) launch_waiting();
 }
 
 // Spools

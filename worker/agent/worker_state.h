@@ -6,10 +6,11 @@
 //
 //   greeting --Welcome--> joined --lease over, LinkLost--> greeting ...
 //
-// A process goes starting -> ready -> formed -> (broken -> ready ...) -> finished -> gone; it is
-// forgotten when its spools are with the coordinator. A `run` program is launched at FormGroup, or
-// at StartRank if it is alone (at_once); one that may wait for its slot (queue) is launched when
-// the process before it is gone.
+// A process goes starting -> ready -> formed -> (broken -> ready ...) -> finished -> gone; then it
+// is forgotten but for its spools, which are once they are with the coordinator. A `run` program is
+// launched at FormGroup, or at StartRank if it is alone (at_once); one that may wait for its slot
+// (queue) is launched when the process before it is gone, and not while too many wait for the
+// coordinator to store what they wrote (SpoolSender).
 //
 // Told to end (StopRequested), it says WorkerLeaving and lets the coordinator empty it; it ends
 // when it is empty, at the notice's end, or when it is told again. What it knows survives in
@@ -153,6 +154,7 @@ class WorkerState {
   void launch_program(Process& process, const wire::FormGroup& group);
   void launch_at_once(Process& process);
   void launch_next(std::uint32_t slot);
+  void launch_waiting();
   bool holds_slot(std::uint32_t slot) const;
   bool is_cut(const FrameReceived& input) const;
   bool takes(SessionId session, Sequence sequence);
@@ -217,6 +219,7 @@ class WorkerState {
 
   SpoolSender spools_;
   std::map<ProcessId, Process> processes_;
+  std::vector<ProcessId> gone_;  // of those, since this turn
   std::set<ProcessId> ended_ids_;
   std::deque<ProcessId> ended_order_;
   std::map<std::uint32_t, std::deque<ProcessId>> queued_;  // by slot

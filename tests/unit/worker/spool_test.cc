@@ -60,11 +60,77 @@ TEST_CASE("spool: what was written is read back, also by the next worker, which 
   }
   std::filesystem::create_directory(folder.path() / "something else");
   REQUIRE(find_spools(folder.path()) == std::vector<SpoolOwner>{kOwner});
-  Spool again;
-  REQUIRE(open_spool(folder.path(), kOwner, again));
-  CHECK(again.log.size() == 12);
-  remove_spool(again);
+  Spools spools(folder.path());
+  REQUIRE(spools.open(kOwner));
+  REQUIRE(spools.find(kOwner.process) != nullptr);
+  CHECK(spools.find(kOwner.process)->log.size() == 12);
+  spools.remove(kOwner.process);
   CHECK(find_spools(folder.path()).empty());
+}
+
+TEST_CASE(
+    "spool: of one that rests no file is open, and it is read, cut and removed all the same") {
+  const test::TemporaryFolder folder;
+  const auto open_files = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"),
+                         std::filesystem::directory_iterator());
+  };
+  const auto before = open_files();
+  Spools spools(folder.path());
+  const std::string text((std::size_t{1} << 20) + 10, 'x');
+  REQUIRE(spools.open(kOwner));
+  spools.find(kOwner.process)->log.append(text + "end\n");
+  CHECK(open_files() == before + 1);
+  spools.rest(kOwner.process);
+  CHECK(spools.resting() == 1);
+  CHECK(open_files() == before);
+  CHECK(spools.find(kOwner.process) == nullptr);
+  CHECK(spools.all_stored());
+  CHECK(spools.read(kOwner.process, &Spool::log, text.size(), 4) == "end\n");
+  CHECK(spools.read(kOwner.process, &Spool::steps, 0, 0).empty());
+  spools.drop_before(kOwner.process, &Spool::log, text.size());
+  CHECK(spools.read(kOwner.process, &Spool::log, 0, 3) == std::string(3, '\0'));
+  CHECK(spools.read(kOwner.process, &Spool::log, text.size(), 4) == "end\n");
+  CHECK(open_files() == before);
+  SECTION("what somebody has removed is blank lines") {
+    std::filesystem::remove_all(folder.path());
+    CHECK(spools.read(kOwner.process, &Spool::log, text.size(), 4) == "\n\n\n\n");
+  }
+  spools.remove(kOwner.process);
+  CHECK(spools.resting() == 0);
+  CHECK(find_spools(folder.path()).empty());
+}
+
+TEST_CASE("spool: what is in memory only, or not synced yet, does not rest") {
+  const test::TemporaryFolder folder;
+  Spools spools(folder.path());
+  REQUIRE(spools.open(kOwner));
+  spools.find(kOwner.process)->steps.append("{}\n");
+  spools.rest(kOwner.process);
+  CHECK(spools.resting() == 0);
+  const int before = syncs;
+  REQUIRE(spools.sync_steps(kOwner.job));
+  CHECK(syncs == before + 1);
+  spools.rest(kOwner.process);
+  CHECK(spools.resting() == 1);
+
+  Spools nowhere("/proc/nowhere");
+  REQUIRE(nowhere.open(kOwner));
+  nowhere.find(kOwner.process)->log.append("hello\n");
+  nowhere.rest(kOwner.process);
+  CHECK(nowhere.resting() == 0);
+  CHECK_FALSE(nowhere.all_stored());
+  CHECK(nowhere.read(kOwner.process, &Spool::log, 0, 6) == "hello\n");
+}
+
+TEST_CASE("spool: one without a word leaves nothing when it rests") {
+  const test::TemporaryFolder folder;
+  Spools spools(folder.path());
+  REQUIRE(spools.open(kOwner));
+  spools.rest(kOwner.process);
+  CHECK(spools.resting() == 0);
+  CHECK(spools.find(kOwner.process) == nullptr);
+  CHECK(spools.read(kOwner.process, &Spool::log, 0, 10).empty());
 }
 
 TEST_CASE("spool: beyond its limit output is dropped but for its end, and a line says how much") {

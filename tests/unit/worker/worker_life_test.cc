@@ -156,6 +156,31 @@ TEST_CASE("worker: the next binary in its process goes on with processes, exits 
   CHECK(begun[0].start.process == ProcessId{3});
 }
 
+TEST_CASE("worker: of a process that has ended it keeps the spool, and what it said until then") {
+  Worker worker;
+  worker.join();
+  worker.order(start_rank(1));
+  worker.on(ProcessStarted{.process = ProcessId{1}, .pid = 41});
+  worker.on(grew(1, 10));
+  SavedState older = worker.state.save();
+  worker.on(exited(1, 3));
+  const SavedState now = worker.state.save();
+  CHECK(now.processes.empty());
+  REQUIRE(now.spools.size() == 1);
+  CHECK(now.spools[0].ended);
+  CHECK(now.reports.size() == older.reports.size() + 1);
+  // An earlier binary kept all of it.
+  older.processes.at(0).gone = true;
+  older.ended = now.ended;
+  older.spools = now.spools;
+  older.reports = now.reports;
+  Worker next;
+  next.state.restore(older);
+  CHECK(next.state.save() == now);
+  next.join();
+  CHECK(all<StartProcess>(next.order(start_rank(1))).empty());
+}
+
 TEST_CASE("worker: a handover of another version, or a damaged one, is refused") {
   Handover other;
   other.version = 2;

@@ -93,6 +93,48 @@ TEST_CASE("worker: a program that may wait for its slot begins when the one befo
   }
 }
 
+TEST_CASE("worker: programs stand in line while the output of very many waits to be stored") {
+  Worker worker;
+  worker.join();
+  const auto leave_spools = [&](std::uint64_t from, std::uint64_t to) {
+    for (std::uint64_t id = from; id < to; ++id) {
+      worker.on(SpoolFound{.job = JobId{7},
+                           .generation = Generation{1},
+                           .process = ProcessId{id},
+                           .rank = 0,
+                           .log_size = 5,
+                           .steps_size = 0});
+    }
+  };
+  constexpr std::uint64_t kFirst = 1'000'000;
+  leave_spools(kFirst, kFirst + SpoolSender::kCrowdedFrom);
+  wire::StartRank lined_up = alone(2);
+  lined_up.queue = true;
+  SECTION("until one of them is stored") {
+    CHECK(all<StartProcess>(worker.order(alone(1))).size() == 1);  // it is waited for
+    worker.on(started(1));
+    CHECK(all<StartProcess>(worker.order(lined_up)).empty());
+    CHECK(all<StartProcess>(worker.on(exited(1, 0))).empty());
+    for (const std::uint64_t id : {kFirst, kFirst + 1}) {
+      for (const wire::Stream stream : {wire::Stream::log, wire::Stream::steps}) {
+        const bool log = stream == wire::Stream::log;
+        const auto done = all<StartProcess>(worker.frame(wire::SpoolAcked{
+            .process = ProcessId{id}, .stream = stream, .offset = log ? 5U : 0U, .end = true}));
+        const bool last = id == kFirst + 1 && !log;
+        REQUIRE(done.size() == (last ? 1 : 0));
+        if (last) CHECK(done[0].start.process == ProcessId{2});
+      }
+    }
+  }
+  SECTION("and are refused before memory would be the limit") {
+    leave_spools(kFirst + SpoolSender::kCrowdedFrom, kFirst + SpoolSender::kWaitingMax);
+    const auto exits = sent<wire::RankExited>(worker.order(alone(1)));
+    REQUIRE(exits.size() == 1);
+    CHECK(exits[0].failure == wire::FailureClass::infrastructure);
+    CHECK(exits[0].error.find("waits for the coordinator to store it") != std::string::npos);
+  }
+}
+
 TEST_CASE("worker: a program that may not wait is refused a slot that is held") {
   Worker worker;
   worker.join();
