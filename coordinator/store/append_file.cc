@@ -9,23 +9,31 @@
 
 namespace tutti::coordinator {
 
-Result<AppendFile> AppendFile::open(const std::filesystem::path& path) {
-  bool made = false;
-  FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  if (!file && errno == ENOENT) {
-    file.reset(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    made = true;
+Result<AppendFile> AppendFile::open(const std::filesystem::path& path, MakeFile make) {
+  AppendFile out(path.string());
+  out.file_.reset(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!out.file_ && errno != ENOENT) return errno_error("cannot open " + out.path_, errno);
+  if (!out.file_) {
+    if (make == MakeFile::when_appended) return out;
+    if (Result<> made = out.make(); !made) return made.error();
   }
-  if (!file) return errno_error("cannot open " + path.string(), errno);
   struct stat status {};
-  if (::fstat(file.get(), &status) != 0) return errno_error("cannot read " + path.string(), errno);
-  if (made) {
-    if (Result<> synced = sync_folder(path.parent_path()); !synced) {
-      ::unlink(path.c_str());  // or the next one takes it for a file with a durable name
-      return synced.error();
-    }
+  if (::fstat(out.file_.get(), &status) != 0) return errno_error("cannot read " + out.path_, errno);
+  out.there_ = true;
+  out.size_ = static_cast<std::uint64_t>(status.st_size);
+  out.dirty_ = true;
+  return out;
+}
+
+Result<> AppendFile::make() {
+  const FileDescriptor made(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!made) return errno_error("cannot make " + path_, errno);
+  if (Result<> synced = sync_folder(std::filesystem::path(path_).parent_path()); !synced) {
+    ::unlink(path_.c_str());  // or the next one takes it for a file with a durable name
+    return synced;
   }
-  return AppendFile(std::move(file), path, static_cast<std::uint64_t>(status.st_size));
+  there_ = true;
+  return wake();
 }
 
 void AppendFile::rest() const {
@@ -35,25 +43,26 @@ void AppendFile::rest() const {
 Result<> AppendFile::wake() const {
   if (file_) return {};
   FileDescriptor file(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
-  if (!file) return errno_error("cannot open " + path_.string(), errno);
+  if (!file) return errno_error("cannot open " + path_, errno);
   struct stat status {};
-  if (::fstat(file.get(), &status) != 0) return errno_error("cannot read " + path_.string(), errno);
+  if (::fstat(file.get(), &status) != 0) return errno_error("cannot read " + path_, errno);
   if (static_cast<std::uint64_t>(status.st_size) != size_) {
-    return Error{ErrorCode::corrupt, path_.string() + " was changed by somebody else"};
+    return Error{ErrorCode::corrupt, path_ + " was changed by somebody else"};
   }
   file_ = std::move(file);
   return {};
 }
 
 Result<> AppendFile::append(std::string_view bytes) {
-  if (failed_) return Error{ErrorCode::unavailable, "a sync of " + path_.string() + " failed"};
-  if (Result<> awake = wake(); !awake) return awake;
+  if (failed_) return Error{ErrorCode::unavailable, "a sync of " + path_ + " failed"};
+  if (bytes.empty()) return {};
+  if (Result<> ready = there_ ? wake() : make(); !ready) return ready;
   std::uint64_t at = size_;
   while (!bytes.empty()) {
     const ssize_t count = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
-      const Error error = errno_error("cannot append to " + path_.string(), errno);
+      const Error error = errno_error("cannot append to " + path_, errno);
       // What was written of it lies behind size_ and is written over; cut it if that is possible.
       static_cast<void>(::ftruncate(file_.get(), static_cast<off_t>(size_)) == 0);
       return error;
@@ -67,10 +76,10 @@ Result<> AppendFile::append(std::string_view bytes) {
 }
 
 Result<> AppendFile::sync() {
-  if (failed_) return Error{ErrorCode::unavailable, "a sync of " + path_.string() + " failed"};
+  if (failed_) return Error{ErrorCode::unavailable, "a sync of " + path_ + " failed"};
   if (!dirty_) return {};
   if (::fdatasync(file_.get()) != 0) {
-    const Error error = errno_error("cannot sync " + path_.string(), errno);
+    const Error error = errno_error("cannot sync " + path_, errno);
     failed_ = true;
     // A disk that refuses this does not let the file be opened for writing again either.
     static_cast<void>(::ftruncate(file_.get(), static_cast<off_t>(synced_)) == 0);
@@ -85,7 +94,7 @@ Result<> AppendFile::sync() {
 Result<> AppendFile::cut(std::uint64_t bytes) {
   if (Result<> awake = wake(); !awake) return awake;
   if (::ftruncate(file_.get(), static_cast<off_t>(bytes)) != 0)
-    return errno_error("cannot cut " + path_.string(), errno);
+    return errno_error("cannot cut " + path_, errno);
   size_ = bytes;
   synced_ = std::min(synced_, bytes);
   dirty_ = true;
@@ -93,6 +102,7 @@ Result<> AppendFile::cut(std::uint64_t bytes) {
 }
 
 Result<std::string> AppendFile::read(std::uint64_t offset, std::size_t bytes_max) const {
+  if (!there_) return std::string();
   if (Result<> awake = wake(); !awake) return awake.error();
   std::string out(bytes_max, '\0');
   std::size_t got = 0;
@@ -100,7 +110,7 @@ Result<std::string> AppendFile::read(std::uint64_t offset, std::size_t bytes_max
     const ssize_t count =
         ::pread(file_.get(), out.data() + got, bytes_max - got, static_cast<off_t>(offset + got));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return errno_error("cannot read " + path_.string(), errno);
+    if (count < 0) return errno_error("cannot read " + path_, errno);
     if (count == 0) break;
     got += static_cast<std::size_t>(count);
   }

@@ -18,10 +18,13 @@
 
 namespace tutti::coordinator {
 
+// When a file that is missing is made, and its folder synced.
+enum class MakeFile { at_once, when_appended };
+
 class AppendFile {
  public:
-  // Made (and its folder synced) if it is missing.
-  static Result<AppendFile> open(const std::filesystem::path& path);
+  static Result<AppendFile> open(const std::filesystem::path& path,
+                                 MakeFile make = MakeFile::at_once);
 
   Result<> append(std::string_view bytes);
   Result<> sync();  // nothing to do if nothing was appended since; open() counts as that
@@ -36,16 +39,17 @@ class AppendFile {
   void rest() const;
 
  private:
-  AppendFile(FileDescriptor file, std::filesystem::path path, std::uint64_t size)
-      : file_(std::move(file)), path_(std::move(path)), size_(size) {}
+  explicit AppendFile(std::string path) : path_(std::move(path)) {}
 
+  Result<> make();
   Result<> wake() const;
 
   mutable FileDescriptor file_;
-  std::filesystem::path path_;
+  std::string path_;
+  bool there_ = false;
   std::uint64_t size_ = 0;
   std::uint64_t synced_ = 0;  // of it; what was there at open() is not known to be
-  bool dirty_ = true;
+  bool dirty_ = false;
   bool failed_ = false;  // a sync has
 };
 

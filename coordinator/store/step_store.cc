@@ -62,7 +62,7 @@ std::string describe(const StepReporter& from) {
 }  // namespace
 
 Result<StepStore> StepStore::open(const std::filesystem::path& folder) {
-  Result<AppendFile> file = AppendFile::open(folder / "steps.jsonl");
+  Result<AppendFile> file = AppendFile::open(folder / "steps.jsonl", MakeFile::when_appended);
   if (!file) return file.error();
   StepStore store(*std::move(file));
   const Result<std::string> content =

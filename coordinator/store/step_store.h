@@ -1,7 +1,7 @@
 // The step records of one job: every step once, whoever reported it first, read in the order of
 // steps.
 //
-//   <folder>/steps.jsonl   one JSON object a line, as they came
+//   <folder>/steps.jsonl   one JSON object a line, as they came; only where there are any
 //
 // All ranks report each step, and a generation that goes back to a checkpoint reports steps again:
 // these records must carry the same `weights`. If one does not, two ranks have different weights,

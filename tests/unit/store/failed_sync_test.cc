@@ -115,5 +115,17 @@ TEST_CASE("stores: what an earlier coordinator wrote is synced before it is said
   CHECK(syncs == before + 1);
 }
 
+TEST_CASE("stores: what a program wrote takes one sync of a file, as it has no step records") {
+  Storing storing;
+  const int before = syncs;
+  REQUIRE(storing.store(wire::Stream::log, 0, "hello\n").ok());
+  REQUIRE(storing.store(wire::Stream::steps, 0, "").ok());
+  CHECK(syncs == before + 1);
+  CHECK_FALSE(std::filesystem::exists(storing.folder.path() / "7" / "records" / "steps.jsonl"));
+  REQUIRE(storing.store(wire::Stream::steps, 0, "{\"step\":1,\"weights\":\"aa\"}\n").ok());
+  CHECK(storing.size_of("steps.jsonl") > 0);
+  CHECK(syncs == before + 2);
+}
+
 }  // namespace
 }  // namespace tutti::coordinator
