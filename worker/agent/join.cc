@@ -8,6 +8,7 @@
 #include <boost/json.hpp>
 
 #include <cerrno>
+#include <charconv>
 #include <memory>
 
 #include "protocol/base/sha256.h"
@@ -45,8 +46,15 @@ Result<std::string> host_of(const std::string& endpoint) {
   if (!endpoint.starts_with(kScheme) || colon <= kScheme.size()) {
     return Error{ErrorCode::corrupt, "not tcp://HOST:PORT: " + endpoint};
   }
+  const char* const end = endpoint.data() + endpoint.size();
+  std::uint16_t port = 0;
+  const auto [rest, wrong] = std::from_chars(endpoint.data() + colon + 1, end, port);
+  if (wrong != std::errc() || rest != end || port == 0) {
+    return Error{ErrorCode::corrupt, "no port in " + endpoint};
+  }
   std::string host = endpoint.substr(kScheme.size(), colon - kScheme.size());
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  if (host.empty()) return Error{ErrorCode::corrupt, "no host in " + endpoint};
   return host;
 }
 
@@ -60,8 +68,8 @@ Result<JoinInfo> parse_join(const std::string& json) {
   const auto take = [&](const char* name, std::string& into) {
     const boost::json::value* field = object == nullptr ? nullptr : object->if_contains(name);
     if (field == nullptr || !field->is_string()) return false;
-    into = field->as_string().c_str();
-    return true;
+    into = field->as_string();
+    return into.find('\0') == std::string::npos;
   };
   if (!take("endpoint", out.endpoint) || !take("server_key", out.server_key) ||
       !take("join_token", out.join_token)) {
@@ -70,13 +78,23 @@ Result<JoinInfo> parse_join(const std::string& json) {
   }
   auto host = host_of(out.endpoint);
   if (!host) return host.error();
-  const auto addresses = resolve(*host, nullptr, SOCK_STREAM);
+  out.host = *std::move(host);
+  return out;
+}
+
+namespace {
+
+Result<JoinInfo> with_address(Result<JoinInfo> join) {
+  if (!join) return join;
+  const auto addresses = resolve(join->host, nullptr, SOCK_STREAM);
   if (!addresses) return addresses.error();
   auto text = numeric((*addresses)->ai_addr, (*addresses)->ai_addrlen);
   if (!text) return text.error();
-  out.host = *std::move(text);
-  return out;
+  join->host = *std::move(text);
+  return join;
 }
+
+}  // namespace
 
 Result<JoinInfo> read_join(const std::filesystem::path& file,
                            const std::filesystem::path& learned) {
@@ -90,11 +108,11 @@ Result<JoinInfo> read_join(const std::filesystem::path& file,
     const auto* instead = object == nullptr ? nullptr : object->if_contains("instead_of");
     if (instead != nullptr && instead->is_string() &&
         std::string_view(instead->as_string()) == sha256_hex(*json)) {
-      auto out = parse_join(*kept);
+      auto out = with_address(parse_join(*kept));
       if (out) return out;
     }
   }
-  auto out = parse_join(*json);
+  auto out = with_address(parse_join(*json));
   if (!out) return Error(out.error()).with_context(file.string());
   return out;
 }

@@ -35,7 +35,7 @@ Result<> keep_learned(const std::filesystem::path& learned, const JoinInfo& join
 // tcp://HOST:PORT with another port.
 std::string with_port(const std::string& endpoint, std::uint16_t port);
 
-// The part that reads text, for tests.
+// The part that reads text: HOST stays as it is written there. Errors: corrupt.
 Result<JoinInfo> parse_join(const std::string& json);
 
 // The address of the interface through which `host` is reached: what other nodes can connect to.

@@ -23,7 +23,12 @@ TEST_CASE("join: what is no join file is an error, and one that is not there yet
   for (const char* text :
        {"", "{", "[]", R"({"endpoint": 1})", R"({"endpoint": "tcp://a:1", "server_key": "k"})",
         R"({"endpoint": "ipc:///x:1", "server_key": "k", "join_token": "t"})",
-        R"({"endpoint": "tcp://:1", "server_key": "k", "join_token": "t"})"}) {
+        R"({"endpoint": "tcp://:1", "server_key": "k", "join_token": "t"})",
+        R"({"endpoint": "tcp://[]:1", "server_key": "k", "join_token": "t"})",
+        R"({"endpoint": "tcp://a:", "server_key": "k", "join_token": "t"})",
+        R"({"endpoint": "tcp://a:0", "server_key": "k", "join_token": "t"})",
+        R"({"endpoint": "tcp://a:65536", "server_key": "k", "join_token": "t"})",
+        R"({"endpoint": "tcp://a\u0000:1", "server_key": "k", "join_token": "t"})"}) {
     INFO(text);
     CHECK(parse_join(text).error().code == ErrorCode::corrupt);
   }
