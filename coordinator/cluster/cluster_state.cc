@@ -302,6 +302,7 @@ Decision ClusterState::on(const Envelope& envelope) {
   }
   desk.promised.reset();
   if (std::exchange(desk.schedule_next, false)) desk.schedule_due = true;
+  if (desk.board.sweep_due && desk.now >= *desk.board.sweep_due) desk.schedule_due = true;
   std::visit([&](const auto& input) { on_input(desk, input); }, envelope.input);
   return finish(desk);
 }
@@ -314,6 +315,8 @@ std::optional<Instant> ClusterState::next_due() const {
   if (const auto job = first_due(desk, desk.job_dues)) {
     if (!due || job->first < *due) due = job->first;
   }
+  const std::optional<Instant> sweep = desk.board.sweep_due;
+  if (sweep && (!due || *sweep < *due)) due = sweep;
   if (due) desk.promised = std::max(*due, desk.now);
   return due;
 }

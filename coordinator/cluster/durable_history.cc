@@ -226,8 +226,8 @@ void Durable::charge(JobRecord& job, std::int64_t unix_ms, Holds holds) {
     UsageRecord& usage = usage_[job.owner];
     changed_.users.insert(job.owner);
     usage.owner = job.owner;
-    const auto held_ms = static_cast<std::uint64_t>(unix_ms - job.placed_unix_ms);
-    scheduler::add_use(usage, held_ms * job.size, unix_ms);
+    scheduler::add_use(usage, scheduler::use_of_held(job.size, job.placed_unix_ms, unix_ms),
+                       unix_ms);
     if (usage_.size() > kUsersMax) {
       const auto oldest =
           std::min_element(usage_.begin(), usage_.end(), [](auto& left, auto& right) {

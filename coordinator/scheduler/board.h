@@ -17,6 +17,7 @@
 #include "coordinator/scheduler/capacity.h"
 #include "coordinator/scheduler/job_queue.h"
 #include "coordinator/scheduler/quotas.h"
+#include "protocol/base/clock.h"
 #include "protocol/base/ids.h"
 
 namespace tutti::coordinator::scheduler {
@@ -79,10 +80,14 @@ struct Board {
   // For gangs that lost ranks, of this pass: by job and node, and for all of them.
   std::map<JobId, std::map<std::string, Amount>> gang_seats;
   std::map<std::string, Amount> gang_holds;
-  JobId head;                            // whose turn it was in the last pass; none: nobody's
-  std::set<Opening> openings;            // since the last pass
-  std::set<ProcessId> lined_up;          // those that stand in line
-  std::optional<std::int64_t> clock_ms;  // the time of day beyond the time that passes
+  JobId head;  // whose turn it was in the last pass; none: nobody's
+  // Of a queue with more lanes than a pass looks at: how far the last pass came, and when the next
+  // one is due if nothing happens before.
+  std::optional<JobQueue::Turn> passed_through;
+  std::optional<Instant> sweep_due;
+  std::set<Opening> openings;                       // since the last pass
+  std::set<ProcessId> lined_up;                     // those that stand in line
+  std::optional<std::int64_t> clock_ms;             // the time of day beyond the time that passes
   std::optional<std::int64_t> delays_from_unix_ms;  // when fair share was looked at last
 };
 

@@ -11,6 +11,9 @@ namespace tutti::coordinator::scheduler {
 
 namespace {
 
+// About what an indexed shape costs at each change.
+constexpr std::size_t kNodesLookedAt = 64;
+
 std::uint64_t minus(std::uint64_t left, std::uint64_t right) {
   return left > right ? left - right : 0;
 }
@@ -138,13 +141,13 @@ Capacity::Capacity(Capacity&&) noexcept = default;
 Capacity& Capacity::operator=(Capacity&&) noexcept = default;
 
 void Capacity::set(NodeState node) {
-  if (const NodeState* old = this->node(node.name)) {
-    free_slots_ -= slots_free_on(*old);
-    forget_profiles(*old);
-  }
-  free_slots_ += slots_free_on(node);
-  for (const std::string& profile : node.profiles) ++profiles_[profile];
   const auto [at, news] = index_.try_emplace(node.name, 0);
+  if (!news) {
+    if (*nodes_[at->second] == node) return;
+    count_slots(at->second, Count::take_back);
+    forget_profiles(*nodes_[at->second]);
+  }
+  for (const std::string& profile : node.profiles) ++profiles_[profile];
   if (news) {
     if (unused_.empty()) {
       unused_.push_back(static_cast<NodeIndex>(nodes_.size()));
@@ -152,8 +155,6 @@ void Capacity::set(NodeState node) {
     }
     at->second = unused_.back();
     unused_.pop_back();
-  } else if (*nodes_[at->second] == node) {
-    return;
   } else if (nodes_[at->second]->labels != node.labels) {
     // Its place in the tiers is found by its labels.
     const NodeIndex index = at->second;
@@ -164,6 +165,7 @@ void Capacity::set(NodeState node) {
   }
   const NodeIndex index = at->second;
   nodes_[index] = std::move(node);
+  count_slots(index, Count::add);
   update_all(index);
 }
 
@@ -171,7 +173,7 @@ void Capacity::erase(const std::string& name) {
   const auto at = index_.find(name);
   if (at == index_.end()) return;
   const NodeIndex index = at->second;
-  free_slots_ -= slots_free_on(*nodes_[index]);
+  count_slots(index, Count::take_back);
   forget_profiles(*nodes_[index]);
   nodes_[index]->total = {};
   update_all(index);
@@ -203,26 +205,33 @@ std::vector<const NodeState*> Capacity::all() const {
 void Capacity::hold(const std::string& name, Amount amount) {
   const auto at = index_.find(name);
   if (at == index_.end()) return;
+  const auto held = holds_.find(name);
+  if ((held == holds_.end() ? Amount{} : held->second) == amount) return;
+  count_slots(at->second, Count::take_back);
   if (amount == Amount{}) {
-    if (holds_.erase(name) == 0) return;
+    holds_.erase(held);
   } else {
-    Amount& held = holds_[name];
-    if (held == amount) return;
-    held = amount;
+    holds_[name] = amount;
   }
+  count_slots(at->second, Count::add);
   update_all(at->second);
 }
 
-void Capacity::release_holds() {
-  std::map<std::string, Amount> old;
-  old.swap(holds_);
-  for (const auto& [name, amount] : old) {
-    const auto at = index_.find(name);
-    if (at != index_.end()) update_all(at->second);
-  }
-}
-
 Sum Capacity::sum(const Shape& shape) { return view_of(shape).sum; }
+
+Capacity::Room Capacity::room(const Shape& shape) {
+  if (views_.contains(shape) || with_free_slots_.size() > kNodesLookedAt) {
+    const Sum& sum = view_of(shape).sum;
+    return {.now = sum.now, .free = sum.free};
+  }
+  Room out;
+  for (const NodeIndex index : with_free_slots_) {
+    const Fit fit = fit_on(shape, index);
+    out.now += fit.now;
+    out.free += fit.free;
+  }
+  return out;
+}
 
 Fit Capacity::fit(const Shape& shape, const std::string& name) const {
   const auto at = index_.find(name);
@@ -354,6 +363,23 @@ void Capacity::update(View& view, NodeIndex index) {
     }
   }
   last = next;
+}
+
+void Capacity::count_slots(NodeIndex index, Count count) {
+  const NodeState& node = *nodes_[index];
+  const std::uint64_t free = slots_free_on(node);
+  if (free == 0) return;
+  const auto hold = holds_.find(node.name);
+  const std::uint64_t held = hold == holds_.end() ? 0 : std::min(free, hold->second.slots);
+  if (count == Count::add) {
+    free_slots_ += free;
+    held_slots_ += held;
+    with_free_slots_.insert(index);
+  } else {
+    free_slots_ -= free;
+    held_slots_ -= held;
+    with_free_slots_.erase(index);
+  }
 }
 
 void Capacity::update_all(NodeIndex index) {

@@ -25,7 +25,7 @@
 
 namespace tutti::coordinator::scheduler {
 
-inline constexpr std::size_t kViewsMax = 64;
+inline constexpr std::size_t kViewsMax = 512;
 
 struct Shape {
   std::uint64_t cores = 0;                // 0: those of its slot
@@ -119,15 +119,22 @@ class Capacity {
   void erase(const std::string& name);
   const NodeState* node(const std::string& name) const;
   std::size_t nodes() const { return index_.size(); }
-  // On nodes that take new work, held or not.
+  // On nodes that take new work, held or not; and beside what is held.
   std::uint64_t free_slots() const { return free_slots_; }
+  std::uint64_t free_slots_beside_holds() const { return free_slots_ - held_slots_; }
 
   // Keeps part of what is free, or will be, from everybody but those who lift it.
   void hold(const std::string& name, Amount amount);
-  void release_holds();
   const std::map<std::string, Amount>& holds() const { return holds_; }
 
   Sum sum(const Shape& shape);
+  // `now` and `free` of the sum, for one of many shapes. Where few nodes have a free slot these are
+  // looked at, so that a queue of more shapes than are indexed does not index them in turns.
+  struct Room {
+    std::uint64_t now = 0;
+    std::uint64_t free = 0;
+  };
+  Room room(const Shape& shape);
   Fit fit(const Shape& shape, const std::string& name) const;
   // By preference, the best first.
   const std::map<int, Tier, std::greater<>>& tiers(const Shape& shape);
@@ -148,16 +155,21 @@ class Capacity {
   Fit fit_on(const Shape& shape, NodeIndex index) const;
   void update(View& view, NodeIndex index);
   void update_all(NodeIndex index);
+  // Counts what is free, and held, on a node; takes the count back before it changes.
+  enum class Count { add, take_back };
+  void count_slots(NodeIndex index, Count count);
   void forget_profiles(const NodeState& node);
 
   std::map<std::string, NodeIndex> index_;
   std::vector<std::optional<NodeState>> nodes_;
   std::vector<NodeIndex> unused_;
+  std::set<NodeIndex> with_free_slots_;  // that take new work
   std::map<std::string, Amount> holds_;
   std::map<std::string, std::uint32_t> profiles_;  // how many nodes have it
   std::map<Shape, std::unique_ptr<View>> views_;
   std::uint64_t uses_ = 0;
   std::uint64_t free_slots_ = 0;
+  std::uint64_t held_slots_ = 0;  // of those that are free
 };
 
 bool suits(const Shape& shape, const NodeState& node);

@@ -85,6 +85,15 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
   return out;
 }
 
+}  // namespace
+
+Duration longest_start(const Desk& desk, const Shape& shape) {
+  if (shape.programs) return Duration{};
+  return desk.settings.start_max + kStartSlack + desk.settings.form_max;
+}
+
+namespace {
+
 // When it lets go of its slots at the latest; kNoEnd: nobody knows; nothing: never by itself.
 std::optional<std::int64_t> end_of(const Desk& desk, const JobRecord& job) {
   // One whose seats are held comes back to them.
@@ -99,7 +108,8 @@ std::optional<std::int64_t> end_of(const Desk& desk, const JobRecord& job) {
   if (job.terms.time_ms_max != 0) {
     const std::int64_t begun = job.running_unix_ms != 0
                                    ? job.running_unix_ms
-                                   : std::max(job.placed_unix_ms, job.submitted_unix_ms);
+                                   : std::max(job.placed_unix_ms, job.submitted_unix_ms) +
+                                         to_ms(longest_start(desk, shape_of(job.terms)));
     end = std::min(end, begun + static_cast<std::int64_t>(time_left_ms(job)));
   }
   return end;
@@ -133,6 +143,20 @@ Counted count(const Desk& desk, const JobRecord& job) {
   }
   out.growing = job.state == JobState::running && job.formed && job.terms.kind == "train" &&
                 job.size < job.terms.ranks_max;
+  return out;
+}
+
+// What has been charged, and what is being used: a job is charged when it ends, or changes its
+// size.
+std::map<std::string, UsageRecord> usage_now(const Desk& desk) {
+  std::map<std::string, UsageRecord> out = desk.durable.usage();
+  for (const auto& [id, counted] : desk.board.counted) {
+    const JobRecord* job = counted.load.running == 0 ? nullptr : desk.durable.job(id);
+    if (job == nullptr || job->placed_unix_ms == 0) continue;
+    scheduler::add_use(out[counted.owner],
+                       scheduler::use_of_held(job->size, job->placed_unix_ms, desk.wall.unix_ms),
+                       desk.wall.unix_ms);
+  }
   return out;
 }
 
@@ -319,7 +343,7 @@ void refresh_board(Desk& desk) {
       desk.wall.unix_ms - *board.delays_from_unix_ms >= kFairShareEveryMs) {
     board.delays_from_unix_ms = desk.wall.unix_ms;
     board.queue.set_delays(
-        scheduler::fair_delays_ms(desk.durable.usage(), board.quotas.shares(), desk.wall.unix_ms));
+        scheduler::fair_delays_ms(usage_now(desk), board.quotas.shares(), desk.wall.unix_ms));
   }
 }
 

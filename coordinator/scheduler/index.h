@@ -21,6 +21,11 @@ void refresh_worker(Desk& desk, const std::string& worker);
 std::int64_t waits_since(const JobRecord& job);
 // What is left of limit.time when it starts, at least 1; 0: no limit.
 std::uint64_t time_left_ms(const JobRecord& job);
+// Beyond a start's own limit, which the worker watches: one that was never reported as over.
+inline constexpr Duration kStartSlack = std::chrono::seconds(10);
+// From the placing of such a job to when its limit.time begins, at most: ranks start, connect and
+// load. A program's begins as it is launched.
+Duration longest_start(const Desk& desk, const scheduler::Shape& shape);
 // Where in the queue the job belongs.
 scheduler::LaneKey lane_of(const Desk& desk, const JobRecord& job);
 scheduler::Shape shape_of(const JobTerms& terms);

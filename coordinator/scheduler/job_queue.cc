@@ -1,6 +1,7 @@
 #include "coordinator/scheduler/job_queue.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace tutti::coordinator::scheduler {
@@ -64,12 +65,26 @@ void JobQueue::set_delays(std::map<std::string, std::int64_t> delays_ms) {
   }
 }
 
-std::optional<JobQueue::Head> JobQueue::first() const { return after(Turn{-1, 0, 0, {}}); }
+std::optional<JobQueue::Head> JobQueue::first() const { return after(kBeforeAll); }
+
+std::optional<JobQueue::Head> JobQueue::at(std::map<Turn, Lane*>::const_iterator place) const {
+  if (place == fronts_.end()) return std::nullopt;
+  const auto& [turn, lane] = *place;
+  return Head{.turn = turn, .lane = &lane->key, .job = turn.job, .place = place};
+}
 
 std::optional<JobQueue::Head> JobQueue::after(const Turn& turn) const {
-  const auto at = fronts_.upper_bound(turn);
-  if (at == fronts_.end()) return std::nullopt;
-  return Head{.turn = at->first, .lane = &at->second->key, .job = at->first.job};
+  return at(fronts_.upper_bound(turn));
+}
+
+std::optional<JobQueue::Head> JobQueue::next(const Head& head) const {
+  return at(std::next(head.place));
+}
+
+std::optional<JobQueue::Head> JobQueue::head_of(JobId job) const {
+  const auto found = places_.find(job);
+  if (found == places_.end() || found->second.lane->front.job != job) return std::nullopt;
+  return at(fronts_.find(found->second.lane->front));
 }
 
 std::optional<JobQueue::Turn> JobQueue::turn_of(JobId job) const {

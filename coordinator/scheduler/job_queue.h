@@ -56,10 +56,20 @@ class JobQueue {
     auto operator<=>(const Turn&) const = default;
   };
 
+  static constexpr Turn kBeforeAll{-1, 0, 0, {}};
+
+  struct Lane {
+    LaneKey key;
+    std::set<std::pair<std::int64_t, JobId>> jobs;  // by submission
+    Turn front;
+  };
+
+  // The first of a lane.
   struct Head {
     Turn turn;
     const LaneKey* lane = nullptr;  // valid until the lane is empty
     JobId job;
+    std::map<Turn, Lane*>::const_iterator place;  // for next()
   };
 
   // Adds the job, or moves it to where it belongs now.
@@ -75,6 +85,10 @@ class JobQueue {
   // The first of the first lane; the first of the next lane whose turn is after the given one.
   std::optional<Head> first() const;
   std::optional<Head> after(const Turn& turn) const;
+  // The same as after(head.turn), in one step, as long as no job was put or erased since.
+  std::optional<Head> next(const Head& head) const;
+  // The job, if it is the first of its lane.
+  std::optional<Head> head_of(JobId job) const;
 
   std::optional<Turn> turn_of(JobId job) const;
   // How many are before the job, and the first `listed` of them.
@@ -85,16 +99,12 @@ class JobQueue {
   Ahead ahead_of(JobId job, std::size_t listed) const;
 
  private:
-  struct Lane {
-    LaneKey key;
-    std::set<std::pair<std::int64_t, JobId>> jobs;  // by submission
-    Turn front;                                     // its entry in fronts_
-  };
   struct Place {
     Lane* lane = nullptr;
     std::int64_t submitted_unix_ms = 0;
   };
 
+  std::optional<Head> at(std::map<Turn, Lane*>::const_iterator place) const;
   Turn turn_in(const Lane& lane, std::int64_t submitted_unix_ms, JobId job) const;
   void set_front(Lane& lane);
 

@@ -29,9 +29,6 @@ using scheduler::Sum;
 
 namespace {
 
-// Beyond its own limit, which the worker watches: a start that was never reported as over.
-constexpr Duration kStartSlack = std::chrono::seconds(10);
-
 std::vector<Share> shares_by_policy(Board& board, const Shape& shape, const std::string& policy,
                                     std::uint32_t wanted) {
   std::vector<Share> out;
@@ -238,12 +235,11 @@ bool place_on_held(Desk& desk, const JobRecord& job, const Shape& shape) {
 }
 
 // It ends, by its limit, before the head can start.
-bool ends_in_time(const Desk& desk, std::uint64_t time_ms_max) {
+bool ends_in_time(const Desk& desk, const scheduler::LaneKey& lane) {
   const auto& start = desk.board.reservation->start_unix_ms;
-  return start && time_ms_max != 0 &&
-         desk.wall.unix_ms + static_cast<std::int64_t>(time_ms_max) +
-                 to_ms(desk.settings.stop_grace) <=
-             *start;
+  const Duration around = longest_start(desk, lane.shape) + desk.settings.stop_grace;
+  return start && lane.time_ms != 0 &&
+         desk.wall.unix_ms + static_cast<std::int64_t>(lane.time_ms) + to_ms(around) <= *start;
 }
 
 class QueuePass {
@@ -252,25 +248,16 @@ class QueuePass {
 
   // The job whose turn it is and that waits for room; none: nobody does.
   JobId run() {
-    std::size_t lanes = 0;
-    JobQueue::Turn last{-1, 0, 0, {}};
-    for (auto head = board_.queue.first(); head; head = board_.queue.after(last)) {
-      if (placements_ == kPlacementsPerPass) {
-        desk_.schedule_next = true;
-        break;
-      }
-      if (++lanes > kLanesPerPass + placements_) break;
-      if (moved_ && !head->lane->broken) break;
-      if (head_ && board_.capacity.free_slots() == 0) break;
-      const Turn turn = take_turn(head->job, *head->lane);
-      if (turn == Turn::placed) {
-        ++placements_;
-        seen_.reset();
-        continue;  // an array has its turn until it has no room or no task left
-      }
-      last = head->turn;
-      if (turn == Turn::blocks && !head_) head_ = head->job;
+    const JobId last_head = board_.head;
+    std::optional<JobQueue::Turn> through = walk(JobQueue::kBeforeAll);
+    if (through) {
+      // The head of the last pass is the first that waits for room of all that are before it.
+      const auto head = board_.queue.head_of(last_head);
+      if (!head_ && head && *through < head->turn) places(*head);
+      through = walk(std::max(*through, board_.passed_through.value_or(*through)));
     }
+    board_.passed_through = through;
+    board_.sweep_due = through ? std::optional(desk_.now + kSweepEvery) : std::nullopt;
     return head_;
   }
 
@@ -279,6 +266,50 @@ class QueuePass {
   bool let_seats_go() const { return moved_; }
 
  private:
+  // From behind that turn on. Says how far it came, if there are more lanes than it looks at;
+  // nothing: there is no more to do.
+  std::optional<JobQueue::Turn> walk(JobQueue::Turn last) {
+    std::size_t lanes = 0;
+    auto head = board_.queue.after(last);
+    while (head) {
+      if (placements_ == kPlacementsPerPass) {
+        desk_.schedule_next = true;
+        break;
+      }
+      if (lanes == kLanesPerPass) return last;
+      if (moved_ && !head->lane->broken) break;
+      if (is_all_given()) break;
+      const JobQueue::Turn turn = head->turn;
+      if (places(*head)) {
+        // An array has its turn until it has no room or no task left.
+        head = board_.queue.after(last);
+        continue;
+      }
+      last = turn;
+      ++lanes;
+      head = board_.queue.next(*head);
+    }
+    return std::nullopt;
+  }
+
+  // Nobody behind the head can be placed: no slot is free, or all that are free are kept for it and
+  // nobody knows until when.
+  bool is_all_given() const {
+    if (!head_) return false;
+    if (board_.capacity.free_slots() == 0) return true;
+    const bool until = board_.reservation && board_.reservation->start_unix_ms;
+    return reserved_ && !until && board_.capacity.free_slots_beside_holds() == 0;
+  }
+
+  bool places(const JobQueue::Head& head) {
+    const Turn turn = take_turn(head.job, *head.lane);
+    if (turn == Turn::blocks && !head_) head_ = head.job;
+    if (turn != Turn::placed) return false;
+    ++placements_;
+    seen_.reset();
+    return true;
+  }
+
   Turn take_turn(JobId id, const scheduler::LaneKey& lane) {
     if (!lane.broken) return surely_passed(lane) ? Turn::passed : consider(id, lane);
     // What is held for it is for it.
@@ -311,20 +342,26 @@ class QueuePass {
   // queue, which the pass goes by.
   bool surely_passed(const scheduler::LaneKey& lane) {
     if (!head_) return false;
-    if (!seen_ || !(seen_->first == lane.shape)) {
-      seen_.emplace(lane.shape, board_.capacity.sum(lane.shape));
+    if (board_.capacity.free_slots() < lane.ranks_min) return true;
+    // Most of a long queue, where what is free is kept for the head.
+    if (reserved_ && (!board_.reservation || !ends_in_time(desk_, lane)) &&
+        board_.capacity.free_slots_beside_holds() < lane.ranks_min) {
+      return true;
     }
-    const Sum& sum = seen_->second;
-    if (sum.free < lane.ranks_min) return true;
+    if (!seen_ || !(seen_->first == lane.shape)) {
+      seen_.emplace(lane.shape, board_.capacity.room(lane.shape));
+    }
+    const scheduler::Capacity::Room& room = seen_->second;
+    if (room.free < lane.ranks_min) return true;
     if (!reserved_) return false;
     if (!board_.reservation) return true;
-    return sum.now < lane.ranks_min && !ends_in_time(desk_, lane.time_ms);
+    return room.now < lane.ranks_min && !ends_in_time(desk_, lane);
   }
 
   Turn consider(JobId id, const scheduler::LaneKey& lane) {
     const JobRecord& job = desk_.job(id);
-    const Shape shape = in_one_profile(board_.capacity, lane.shape, job.terms.ranks_min);
     if (exceeds_quota(desk_, job)) return Turn::passed;
+    const Shape shape = in_one_profile(board_.capacity, lane.shape, job.terms.ranks_min);
     const Sum sum = board_.capacity.sum(shape);
     if (head_) return backfill(job, sum, lane);
     if (sum.ever < job.terms.ranks_min) {
@@ -370,8 +407,8 @@ class QueuePass {
     const Shape shape = in_one_profile(board_.capacity, lane.shape, job.terms.ranks_min);
     const Sum beside = board_.capacity.sum(shape);
     if (place_now(desk_, job, beside, shape)) return Turn::placed;
-    return ends_in_time(desk_, lane.time_ms) && place_on_held(desk_, job, shape) ? Turn::placed
-                                                                                 : Turn::passed;
+    return ends_in_time(desk_, lane) && place_on_held(desk_, job, shape) ? Turn::placed
+                                                                         : Turn::passed;
   }
 
   Desk& desk_;
@@ -380,7 +417,8 @@ class QueuePass {
   bool moved_ = false;
   bool reserved_ = false;  // in this pass: nothing in it makes a reservation unsound
   std::size_t placements_ = 0;
-  std::optional<std::pair<Shape, Sum>> seen_;  // of the last shape, as long as nothing is placed
+  std::optional<std::pair<Shape, scheduler::Capacity::Room>>
+      seen_;  // of the last shape, as long as nothing is placed
 };
 
 }  // namespace

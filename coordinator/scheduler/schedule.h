@@ -29,8 +29,10 @@ inline constexpr Duration kFullSizePatience = std::chrono::seconds(10);
 // Placements of one decision; the rest follow in the next one, so that nobody waits long for an
 // answer while thousands of tasks start.
 inline constexpr std::size_t kPlacementsPerPass = 256;
-// Lanes that one pass looks at: those further behind are tried once earlier ones are gone.
+// Lanes that one pass looks at from the front of the queue on, and as many from where the last pass
+// ended: so all of a longer queue have their turn, by and by, behind the same head.
 inline constexpr std::size_t kLanesPerPass = 2'000;
+inline constexpr Duration kSweepEvery = std::chrono::milliseconds(100);
 
 // Places all that can be placed now. The jobs that got a generation are touched.
 void schedule(Desk& desk);

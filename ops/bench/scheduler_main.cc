@@ -4,7 +4,7 @@
 //
 // The state machine itself, as the coordinator runs it, without network and disk: W workers of 8
 // slots say Hello, jobs fill them, Q jobs wait (programs of 1, 8 and 64 ranks of several users,
-// priorities and limits), then programs end one by one, each in a decision that frees a slot and
+// priorities, limits and 165 shapes), then programs end one by one, each in a decision that frees a slot and
 // starts what is next; jobs are submitted so that the queue stays as long. Of a heartbeat its
 // frames are measured, too. Times are of the thread, so that other programs on the machine do not
 // count.
@@ -60,6 +60,9 @@ class Cluster {
     const std::uint64_t draw = rng_.below(100);
     const std::uint32_t ranks = draw < 90 ? 1 : draw < 99 ? 8 : 64;
     spec.resources.ranks_min = spec.resources.ranks_max = ranks;
+    // More shapes than the scheduler keeps indices of; eight of each fit on a worker.
+    spec.resources.cores = static_cast<std::uint32_t>(rng_.below(5));
+    spec.resources.memory_bytes = rng_.below(33) << 28;  // at most 8 GiB
     spec.priority = static_cast<std::int32_t>(rng_.below(3));
     if (rng_.chance(0.5)) spec.limit.time_ms = 60'000 * (1 + rng_.below(4));
     const std::string owner = fmt::format("user-{}", rng_.below(8));

@@ -1,4 +1,5 @@
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "coordinator/scheduler/fair_share.h"
 #include "coordinator/scheduler/quotas.h"
@@ -11,6 +12,17 @@ using namespace scheduler;
 using test::Driver;
 using namespace std::chrono_literals;
 
+JobId submit_as(Driver& driver, const std::string& owner, std::uint32_t ranks) {
+  const RequestId request = driver.next_request();
+  driver.on(SubmitJob{.request = request,
+                      .key = {},
+                      .owner = owner,
+                      .yaml = "spec",
+                      .spec = test::run_spec(ranks)});
+  driver.pass(0s);
+  return std::get<JobAccepted>(*driver.answer(request)).job;
+}
+
 TEST_CASE("fair share: use halves in a day, and in whole numbers") {
   UsageRecord usage;
   add_use(usage, 1'000'000, kUseHalfLifeMs);
@@ -21,6 +33,31 @@ TEST_CASE("fair share: use halves in a day, and in whole numbers") {
   const std::uint64_t half_way = use_at(usage, kUseHalfLifeMs * 3 / 2);
   CHECK(half_way > 706'000);
   CHECK(half_way < 708'000);
+}
+
+TEST_CASE("fair share: what is held for long decays while it is held") {
+  const std::int64_t begin = 1'790'000'000'123;
+  const std::int64_t minute = 60'000;
+  CHECK(use_of_held(3, begin, begin + minute) <= 3 * minute);
+  CHECK(use_of_held(3, begin, begin + minute) >= 3 * minute * 98 / 100);
+  CHECK(use_of_held(3, begin, begin) == 0);
+  CHECK(use_of_held(3, begin + 1, begin) == 0);
+  // The integral of 2^(-t) over so many half-lives; steps that decay at their end are within 1 %.
+  for (const int days : {1, 2, 7, 30, 4'000}) {
+    const double left = static_cast<double>(kUseHalfLifeMs) / std::log(2.0) *
+                        (1 - std::exp2(-static_cast<double>(days)));
+    const auto held = use_of_held(5, begin, begin + days * kUseHalfLifeMs);
+    CHECK(static_cast<double>(held) == Approx(5 * left).epsilon(0.01));
+  }
+  // It is what the parts of it come to.
+  UsageRecord parts;
+  for (int i = 0; i < 100; ++i) {
+    const std::int64_t from = begin + i * 17 * minute;
+    add_use(parts, use_of_held(1, from, from + 17 * minute), from + 17 * minute);
+  }
+  const std::int64_t end = begin + 100 * 17 * minute;
+  CHECK(static_cast<double>(use_of_held(1, begin, end)) ==
+        Approx(static_cast<double>(use_at(parts, end))).epsilon(1e-4));
 }
 
 TEST_CASE("fair share: who had its share falls half behind, by its weight, and a newcomer not") {
@@ -107,20 +144,26 @@ TEST_CASE("quota: ranks that a job is about to get count for its user") {
   CHECK(driver.state().explain(next)->reason == ExplainReason::quota_slots);
 }
 
+TEST_CASE("fair share: slots that are still held count") {
+  Driver driver;
+  driver.join("a", 3);
+  submit_as(driver, "ada", 2);
+  driver.run_up();
+  const JobId again = submit_as(driver, "ada", 2);
+  const JobId eve = submit_as(driver, "eve", 2);
+  driver.live(120s);
+  driver.join("b", 2);
+  CHECK(driver.job_state(eve) == JobState::placed);
+  CHECK(driver.job_state(again) == JobState::queued);
+}
+
 TEST_CASE("fair share: of two users' jobs that wait alike, the one of who had less goes first") {
   Driver driver;
   driver.join("a", 1);
-  const auto submit_as = [&](const std::string& owner) {
-    const RequestId request = driver.next_request();
-    driver.on(SubmitJob{
-        .request = request, .key = {}, .owner = owner, .yaml = "spec", .spec = test::run_spec(1)});
-    driver.pass(0s);
-    return std::get<JobAccepted>(*driver.answer(request)).job;
-  };
-  submit_as("greedy");
+  submit_as(driver, "greedy", 1);
   auto starts = driver.run_up();
-  const JobId again = submit_as("greedy");
-  const JobId other = submit_as("modest");
+  const JobId again = submit_as(driver, "greedy", 1);
+  const JobId other = submit_as(driver, "modest", 1);
   driver.beat("a");
   for (int i = 0; i < 400; ++i) {
     driver.pass(1s);

@@ -1,6 +1,7 @@
 // Backfill, and what it may not do; overdue jobs; gangs that lost ranks; sizes of elastic jobs.
 #include <catch2/catch.hpp>
 
+#include "coordinator/scheduler/schedule.h"
 #include "tests/unit/coordinator/cluster_driver.h"
 
 namespace tutti::coordinator::test {
@@ -40,6 +41,23 @@ TEST_CASE("backfill: who ends before the head can start goes first, who has no l
   CHECK(driver.job_state(endless) == queued);
 }
 
+TEST_CASE("backfill: a training job's limit begins once its ranks have met, not as it is placed") {
+  Driver driver;
+  driver.join("a", 3);
+  driver.submit(limited(2, 600s));
+  driver.run_up();
+  const JobId head = driver.submit(run_spec(3));
+  spec::JobSpec training = train_spec(1);
+  // Starting and forming may take 190 s, and ending its grace.
+  training.limit.time_ms = 500'000;
+  const JobId late = driver.submit(training);
+  CHECK(driver.job_state(late) == queued);
+  training.limit.time_ms = 300'000;
+  const JobId early = driver.submit(training);
+  CHECK(driver.job_state(early) == placed);
+  CHECK(driver.job_state(head) == queued);
+}
+
 TEST_CASE("backfill: without known ends the head gets every slot that it waits for") {
   Driver driver;
   driver.join("a", 2);
@@ -71,6 +89,23 @@ TEST_CASE("backfill: room that the head does not need is for anybody") {
   const JobId small = driver.submit(run_spec(1));
   CHECK(driver.job_state(head) == queued);
   CHECK(driver.job_state(small) == placed);
+}
+
+TEST_CASE("queue: more lanes than a pass looks at keep nobody behind them from free slots") {
+  ClusterSettings settings = Driver::default_settings();
+  settings.quotas.users["user"].running = 1;
+  Driver driver(settings);
+  driver.join("a", 3);
+  driver.submit(run_spec(1));
+  driver.run_up();
+  for (std::size_t i = 0; i < 2 * kLanesPerPass + 10; ++i) {
+    driver.submit(limited(1, std::chrono::minutes(1 + i)));
+  }
+  const RequestId request = driver.next_request();
+  driver.on(
+      SubmitJob{.request = request, .key = {}, .owner = "eve", .yaml = "s", .spec = run_spec(1)});
+  driver.live(1s);
+  CHECK(driver.job_state(std::get<JobAccepted>(*driver.answer(request)).job) == placed);
 }
 
 TEST_CASE("queue: after a day a job's turn comes before every priority") {
