@@ -4,10 +4,10 @@
 //
 // The state machine itself, as the coordinator runs it, without network and disk: W workers of 8
 // slots say Hello, jobs fill them, Q jobs wait (programs of 1, 8 and 64 ranks of several users,
-// priorities, limits and 165 shapes), then programs end one by one, each in a decision that frees a slot and
-// starts what is next; jobs are submitted so that the queue stays as long. Of a heartbeat its
-// frames are measured, too. Times are of the thread, so that other programs on the machine do not
-// count.
+// priorities, limits and 165 shapes), then programs end one by one, each in a decision that frees a
+// slot and starts what is next; jobs are submitted so that the queue stays as long. Of a heartbeat
+// its frames are measured, too. Times are of the thread, so that other programs on the machine do
+// not count.
 #include <fmt/core.h>
 
 #include <algorithm>
