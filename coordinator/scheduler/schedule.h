@@ -31,8 +31,8 @@ inline constexpr Duration kFullSizePatience = std::chrono::seconds(10);
 inline constexpr std::size_t kPlacementsPerPass = 256;
 // Lanes that one pass looks at from the front of the queue on, and as many from where the last pass
 // ended: so all of a longer queue have their turn, by and by, behind the same head.
-inline constexpr std::size_t kLanesPerPass = 500;
-inline constexpr Duration kSweepEvery = std::chrono::milliseconds(100);
+inline constexpr std::size_t kLanesPerPass = 250;
+inline constexpr Duration kSweepEvery = std::chrono::milliseconds(20);
 
 // Places all that can be placed now. The jobs that got a generation are touched.
 void schedule(Desk& desk);
