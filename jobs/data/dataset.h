@@ -46,6 +46,7 @@ class Dataset {
   std::uint64_t tokens() const { return tokens_; }    // of all files
   std::uint64_t samples() const { return samples_; }  // S, in one epoch
   std::uint32_t sequence() const { return options_.sequence; }
+  std::uint32_t batch() const { return options_.batch; }
 
   // Number of the stored sample that is sample k < B of step t.
   std::uint64_t sample_at(std::uint64_t step, std::uint32_t k) const;

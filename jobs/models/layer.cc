@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/ops/add.h"
 #include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/rotary.h"
@@ -116,6 +117,14 @@ struct LinearStep {
   }
 };
 
+// The gradient of what a part adds to the stream: that of the sum, or, where some of it is dropped,
+// what is left of it, in `room`.
+ConstMatrix undropped(const LayerContext& ctx, DropoutPlace::Of part, ConstMatrix dx, Matrix room) {
+  if (ctx.dropout.rate == 0) return dx;
+  drop(ctx.op, ctx.dropout, {part, ctx.layer}, dx, room);
+  return room;
+}
+
 // dinner holds the gradient of the inner rows; from it those of gate and up.
 void inner_backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
                     const LayerParameters<float>& gradients, const LayerActivations& act,
@@ -140,8 +149,9 @@ void feed_forward_backward(const LayerContext& ctx, const LayerParameters<const 
                            const LayerParameters<float>& gradients, const LayerActivations& act,
                            const LayerScratch& scratch, Matrix dx) {
   const LinearStep from_inner{ctx, act.inner, scratch.dinner};
-  from_inner.parameters(dx, gradients.down);
-  from_inner.input(dx, weights.down);
+  const ConstMatrix added = undropped(ctx, DropoutPlace::Of::feed_forward, dx, scratch.dnormed);
+  from_inner.parameters(added, gradients.down);
+  from_inner.input(added, weights.down);
   inner_backward(ctx, weights, gradients, act, scratch);
   norm_backward(ctx.op, ctx.description,
                 {.dy = scratch.dnormed,
@@ -231,13 +241,61 @@ kernels::AttentionShape attention_shape(const DecoderDescription& description) {
           .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(description.head_dim)))};
 }
 
-void project(const LayerContext& ctx, const LayerParameters<const float>& weights,
-             const LayerActivations& act) {
+namespace {
+
+void norm_input(const LayerContext& ctx, const LayerParameters<const float>& weights,
+                const LayerActivations& act) {
   norm_forward(ctx.op, ctx.description,
                {.x = act.x,
                 .parameters = weights.attention_norm,
                 .y = act.attention_normed,
                 .kept = act.attention_norm});
+}
+
+void norm_mid(const LayerContext& ctx, const LayerParameters<const float>& weights,
+              const LayerActivations& act) {
+  norm_forward(ctx.op, ctx.description,
+               {.x = act.mid,
+                .parameters = weights.feed_forward_norm,
+                .y = act.feed_forward_normed,
+                .kept = act.feed_forward_norm});
+}
+
+// What a part adds to the residual stream, and their sum.
+struct Added {
+  DropoutPlace::Of part;
+  ConstMatrix from;
+  ConstMatrix stream;
+  Matrix sum;  // may be the stream, where nothing is dropped
+};
+
+void add_to_stream(const LayerContext& ctx, const LinearParameters<const float>& parameters,
+                   const Added& added, WeightImage LayerImages::*image) {
+  kernels::Product product{.left = added.from, .right = {}, .output = added.sum};
+  if (ctx.dropout.rate == 0) {
+    product.residual = added.stream;
+    return linear(ctx, parameters, product, image);
+  }
+  linear(ctx, parameters, product, image);
+  drop(ctx.op, ctx.dropout, {added.part, ctx.layer}, added.sum, added.sum);
+  const auto count = static_cast<std::size_t>(added.sum.rows * added.sum.columns);
+  must(kernels::add_into(ctx.op, std::span(added.sum.data, count),
+                         std::span(added.stream.data, count)));
+}
+
+// gate and up -> inner.
+void open_gate(const LayerContext& ctx, const LayerActivations& act) {
+  const bool gated = ctx.description.inner == FeedForward::gated;
+  must(gated ? kernels::silu_gate_forward(ctx.op, {.gate = act.gate, .up = act.up, .y = act.inner})
+             : kernels::activation_forward(
+                   ctx.op, {.kind = ctx.description.activation, .x = act.up, .y = act.inner}));
+}
+
+}  // namespace
+
+void project(const LayerContext& ctx, const LayerParameters<const float>& weights,
+             const LayerActivations& act) {
+  norm_input(ctx, weights, act);
   const ConstMatrix normed = act.attention_normed;
   linear(ctx, weights.query, {.left = normed, .right = {}, .output = act.query},
          &LayerImages::query);
@@ -248,11 +306,11 @@ void project(const LayerContext& ctx, const LayerParameters<const float>& weight
   rotate(ctx, act.key, kernels::RotaryApply::Direction::forward);
 }
 
-namespace {
-
-// normed -> inner.
 void widen(const LayerContext& ctx, const LayerParameters<const float>& weights,
            const LayerActivations& act) {
+  add_to_stream(ctx, weights.output, {DropoutPlace::Of::attention, act.attended, act.x, act.mid},
+                &LayerImages::output);
+  norm_mid(ctx, weights, act);
   const ConstMatrix normed = act.feed_forward_normed;
   const bool gated = ctx.description.inner == FeedForward::gated;
   if (gated) {
@@ -266,27 +324,21 @@ void widen(const LayerContext& ctx, const LayerParameters<const float>& weights,
     if (gated) up.gate = act.gate;
   }
   linear(ctx, weights.up, up, &LayerImages::up);
-  if (!keeps_up) return;
-  must(gated ? kernels::silu_gate_forward(ctx.op, {.gate = act.gate, .up = act.up, .y = act.inner})
-             : kernels::activation_forward(
-                   ctx.op, {.kind = ctx.description.activation, .x = act.up, .y = act.inner}));
+  if (keeps_up) open_gate(ctx, act);
 }
-
-}  // namespace
 
 void finish(const LayerContext& ctx, const LayerParameters<const float>& weights,
             const LayerActivations& act, Matrix out) {
-  linear(ctx, weights.output,
-         {.left = act.attended, .right = {}, .output = act.mid, .residual = act.x},
-         &LayerImages::output);
-  norm_forward(ctx.op, ctx.description,
-               {.x = act.mid,
-                .parameters = weights.feed_forward_norm,
-                .y = act.feed_forward_normed,
-                .kept = act.feed_forward_norm});
   widen(ctx, weights, act);
-  linear(ctx, weights.down, {.left = act.inner, .right = {}, .output = out, .residual = act.mid},
-         &LayerImages::down);
+  add_to_stream(ctx, weights.down, {DropoutPlace::Of::feed_forward, act.inner, act.mid, out},
+                &LayerImages::down);
+}
+
+void remake_rows(const LayerContext& ctx, const LayerParameters<const float>& weights,
+                 const LayerActivations& act) {
+  norm_input(ctx, weights, act);
+  norm_mid(ctx, weights, act);
+  open_gate(ctx, act);
 }
 
 void backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
@@ -295,8 +347,9 @@ void backward(const LayerContext& ctx, const LayerParameters<const float>& weigh
               Matrix dx) {
   feed_forward_backward(ctx, weights, gradients, act, scratch, dx);
   const LinearStep from_attended{ctx, act.attended, scratch.dattended};
-  from_attended.parameters(dx, gradients.output);
-  from_attended.input(dx, weights.output);
+  const ConstMatrix added = undropped(ctx, DropoutPlace::Of::attention, dx, scratch.dnormed);
+  from_attended.parameters(added, gradients.output);
+  from_attended.input(added, weights.output);
   must(kernels::attention_backward(ctx.op, {.shape = ctx.attention,
                                             .q = act.query,
                                             .k = act.key,

@@ -21,6 +21,7 @@
 
 #include "jobs/models/description.h"
 #include "jobs/models/parameters.h"
+#include "jobs/models/parts/dropout.h"
 #include "jobs/models/parts/linear.h"
 #include "jobs/models/parts/norm.h"
 #include "kernels/ops/attention.h"
@@ -80,6 +81,8 @@ struct LayerContext {
   ConstMatrix cosine;  // [rows, head_dim / 2]; rotary positions only
   ConstMatrix sine;
   const LayerImages* images = nullptr;  // read in place of this layer's matrices; null: none
+  Dropout dropout = {};
+  std::uint32_t layer = 0;  // for what is dropped
 };
 
 kernels::AttentionShape attention_shape(const DecoderDescription& description);
@@ -106,13 +109,21 @@ struct LayerActivations {
 // x -> query and key (rotated), value.
 void project(const LayerContext& ctx, const LayerParameters<const float>& weights,
              const LayerActivations& act);
-// x and attended -> mid -> out. `out` may be x.
+// x and attended -> mid -> gate, up and inner.
+void widen(const LayerContext& ctx, const LayerParameters<const float>& weights,
+           const LayerActivations& act);
+// The same, and on to out, which may be x.
 void finish(const LayerContext& ctx, const LayerParameters<const float>& weights,
             const LayerActivations& act, Matrix out);
 
+// Again, from x, mid, gate and up, what takes no product: normed rows with their statistics, inner.
+void remake_rows(const LayerContext& ctx, const LayerParameters<const float>& weights,
+                 const LayerActivations& act);
+
 // Memory for the gradients of activations, shared by all layers.
 struct LayerScratch {
-  Matrix dnormed;    // [rows, C]
+  Matrix
+      dnormed;  // [rows, C]; before that, the gradient of what a part added, where some is dropped
   Matrix dinner;     // [rows, F]; becomes the gate's gradient, or that of up
   Matrix dup;        // [rows, F]; where there is a gate
   Matrix dattended;  // [rows, heads * head_dim]

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "jobs/models/layer.h"
-#include "jobs/models/memory_plan.h"
 #include "jobs/models/parts/positions.h"
 #include "jobs/models/token_check.h"
 #include "kernels/ops/add.h"
@@ -19,13 +18,7 @@ namespace tutti::models {
 
 namespace {
 
-struct LayerBands {
-  Band x, attention_normed, query, key, value, attended, mid, feed_forward_normed, gate, up, inner;
-  Band attention_mean, attention_inverse, feed_forward_mean, feed_forward_inverse, lse;
-};
-
-// Where everything lies. Activations of all layers are kept for backward; gradients of activations
-// share one set.
+// Where everything lies. Gradients of activations share one set.
 struct TrainingPlan {
   std::vector<LayerBands> layers;
   Band last, last_normed, last_mean, last_inverse;
@@ -33,30 +26,14 @@ struct TrainingPlan {
   Band cosine, sine, losses;
   Index floats = 0;
 
-  TrainingPlan(const DecoderDescription& d, PassLimits limits) {
+  TrainingPlan(const DecoderDescription& d, PassLimits limits, Recompute recompute) {
     MemoryPlan plan(limits.rows_max);
     const Index query = d.query_width();
     const Index kv = d.kv_width();
     const Index gate = d.inner == FeedForward::gated ? d.feed_forward : 0;
     const Index mean = d.norm == Norm::layer ? 1 : 0;
     const Index angles = d.positions == Positions::rotary ? d.head_dim / 2 : 0;
-    for (std::uint32_t layer = 0; layer < d.layers; ++layer) {
-      LayerBands bands;
-      for (Band* band :
-           {&bands.x, &bands.attention_normed, &bands.mid, &bands.feed_forward_normed}) {
-        *band = plan.band(d.width);
-      }
-      for (Band* band : {&bands.query, &bands.attended}) *band = plan.band(query);
-      for (Band* band : {&bands.key, &bands.value}) *band = plan.band(kv);
-      bands.gate = plan.band(gate);
-      for (Band* band : {&bands.up, &bands.inner}) *band = plan.band(d.feed_forward);
-      for (Band* band : {&bands.attention_inverse, &bands.feed_forward_inverse}) {
-        *band = plan.band(1);
-      }
-      for (Band* band : {&bands.attention_mean, &bands.feed_forward_mean}) *band = plan.band(mean);
-      bands.lse = plan.band(d.heads);
-      layers.push_back(bands);
-    }
+    layers = plan_layers(plan, d, recompute);
     for (Band* band : {&last, &last_normed, &dx, &dnormed}) *band = plan.band(d.width);
     dinner = plan.band(d.feed_forward);
     dup = plan.band(gate);
@@ -87,16 +64,19 @@ Result<> check_offsets(std::span<const std::int32_t> offsets, std::size_t rows) 
 struct TrainingPass::Impl {
   const Decoder& decoder;
   const PassLimits limits;
+  const Recompute recompute;
   const TrainingPlan plan;
   const std::vector<float> frequencies;
   const kernels::FloatBuffer memory;
   std::vector<float> host_losses;  // of a device's
   std::vector<std::int32_t> counted_positions;
 
-  Impl(const Decoder& decoder_in, PassLimits limits_in, kernels::Device* device)
+  Impl(const Decoder& decoder_in, PassLimits limits_in, kernels::Device* device,
+       Recompute recompute_in)
       : decoder(decoder_in),
         limits(limits_in),
-        plan(decoder.description(), limits),
+        recompute(recompute_in),
+        plan(decoder.description(), limits, recompute),
         frequencies(rotary_frequencies(decoder.description())),
         memory(plan.floats, device),
         host_losses(device == nullptr ? 0 : limits.rows_max),
@@ -106,7 +86,8 @@ struct TrainingPass::Impl {
 
   Result<> check(std::span<const float> weights, const TokenBatch& batch) const;
   std::span<const std::int32_t> positions(const TokenBatch& batch);
-  LayerContext layer_context(const kernels::OpContext& ctx, Index rows) const;
+  LayerContext layer_context(const kernels::OpContext& ctx, const TokenBatch& batch,
+                             std::uint32_t layer) const;
   LayerActivations activations(std::uint32_t layer, Index rows) const;
   LayerScratch scratch(Index rows) const;
   ConstMatrix matrix(Role role, const float* arena) const;
@@ -115,6 +96,7 @@ struct TrainingPass::Impl {
   void embed_backward(const kernels::OpContext& ctx, const TokenBatch& batch, float* gradients);
 
   void run_layers(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch);
+  void remake(const LayerContext& ctx, const float* weights, const TokenBatch& batch);
   void run_loss(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch,
                 float* gradients);
   Result<> run_backward(const kernels::OpContext& ctx, const float* weights,
@@ -142,6 +124,7 @@ Result<> TrainingPass::Impl::check(std::span<const float> weights, const TokenBa
                               batch.targets.size(), batch.positions.size()));
   }
   if (auto checked = check_offsets(batch.offsets, rows); !checked) return checked;
+  if (auto checked = check_dropout(batch.dropout); !checked) return checked;
   if (auto checked = check_tokens(batch.tokens, description().vocabulary); !checked) return checked;
   for (const std::int32_t target : batch.targets) {
     if (target < -1 || target >= static_cast<std::int64_t>(description().vocabulary)) {
@@ -171,12 +154,16 @@ std::span<const std::int32_t> TrainingPass::Impl::positions(const TokenBatch& ba
   return std::span(counted_positions).first(batch.tokens.size());
 }
 
-LayerContext TrainingPass::Impl::layer_context(const kernels::OpContext& ctx, Index rows) const {
+LayerContext TrainingPass::Impl::layer_context(const kernels::OpContext& ctx,
+                                               const TokenBatch& batch, std::uint32_t layer) const {
+  const auto rows = static_cast<Index>(batch.tokens.size());
   return {.op = ctx,
           .description = description(),
           .attention = attention_shape(description()),
           .cosine = plan.cosine.view(memory, rows),
-          .sine = plan.sine.view(memory, rows)};
+          .sine = plan.sine.view(memory, rows),
+          .dropout = batch.dropout,
+          .layer = layer};
 }
 
 LayerActivations TrainingPass::Impl::activations(std::uint32_t layer, Index rows) const {
@@ -227,21 +214,24 @@ void TrainingPass::Impl::embed(const kernels::OpContext& ctx, const float* weigh
   must(kernels::embedding_forward(
       ctx, {.table = matrix(Role::embedding, weights), .tokens = batch.tokens, .output = x}));
   if (description().positions == Positions::learned) {
-    return add_positions(ctx, {.table = matrix(Role::position_embedding, weights),
-                               .positions = positions(batch),
-                               .room = plan.dnormed.view(memory, rows),
-                               .x = x});
+    add_positions(ctx, {.table = matrix(Role::position_embedding, weights),
+                        .positions = positions(batch),
+                        .room = plan.dnormed.view(memory, rows),
+                        .x = x});
+  } else {
+    must(kernels::rotary_angles(ctx, {.positions = positions(batch),
+                                      .frequencies = frequencies,
+                                      .cosine = plan.cosine.view(memory, rows),
+                                      .sine = plan.sine.view(memory, rows)}));
   }
-  must(kernels::rotary_angles(ctx, {.positions = positions(batch),
-                                    .frequencies = frequencies,
-                                    .cosine = plan.cosine.view(memory, rows),
-                                    .sine = plan.sine.view(memory, rows)}));
+  if (batch.dropout.rate != 0) drop(ctx, batch.dropout, {}, x, x);
 }
 
 void TrainingPass::Impl::embed_backward(const kernels::OpContext& ctx, const TokenBatch& batch,
                                         float* gradients) {
   const ParameterLayout& layout = decoder.layout();
   const Matrix dx = plan.dx.view(memory, static_cast<Index>(batch.tokens.size()));
+  if (batch.dropout.rate != 0) drop(ctx, batch.dropout, {}, dx, dx);
   const auto add = [&](std::span<const std::int32_t> rows, std::uint64_t place, Role role) {
     const Parameter& table = layout.at(role);
     must(kernels::embedding_backward(
@@ -258,22 +248,30 @@ void TrainingPass::Impl::embed_backward(const kernels::OpContext& ctx, const Tok
   }
 }
 
+namespace {
+
+void attend(const LayerContext& ctx, const LayerActivations& act, const TokenBatch& batch) {
+  must(kernels::attention_forward(ctx.op, {.shape = ctx.attention,
+                                           .q = act.query,
+                                           .k = act.key,
+                                           .v = act.value,
+                                           .sample_offsets = batch.offsets,
+                                           .out = act.attended,
+                                           .lse = act.lse}));
+}
+
+}  // namespace
+
 void TrainingPass::Impl::run_layers(const kernels::OpContext& ctx, const float* weights,
                                     const TokenBatch& batch) {
   const auto rows = static_cast<Index>(batch.tokens.size());
   embed(ctx, weights, batch);
-  const LayerContext layer_ctx = layer_context(ctx, rows);
   for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
+    const LayerContext layer_ctx = layer_context(ctx, batch, layer);
     const auto parameters = layer_weights(decoder.layout(), layer, weights);
     const LayerActivations act = activations(layer, rows);
     project(layer_ctx, parameters, act);
-    must(kernels::attention_forward(ctx, {.shape = layer_ctx.attention,
-                                          .q = act.query,
-                                          .k = act.key,
-                                          .v = act.value,
-                                          .sample_offsets = batch.offsets,
-                                          .out = act.attended,
-                                          .lse = act.lse}));
+    attend(layer_ctx, act, batch);
     const bool is_last = layer + 1 == description().layers;
     const Band& out = is_last ? plan.last : plan.layers[layer + 1].x;
     finish(layer_ctx, parameters, act, out.view(memory, rows));
@@ -283,6 +281,18 @@ void TrainingPass::Impl::run_layers(const kernels::OpContext& ctx, const float* 
                 .parameters = final_norm(decoder.layout(), weights),
                 .y = plan.last_normed.view(memory, rows),
                 .kept = last_norm(rows)});
+}
+
+// What backward of the layer reads and was not kept. The last layer's is still there.
+void TrainingPass::Impl::remake(const LayerContext& ctx, const float* weights,
+                                const TokenBatch& batch) {
+  if (recompute == Recompute::none || ctx.layer + 1 == description().layers) return;
+  const auto parameters = layer_weights(decoder.layout(), ctx.layer, weights);
+  const LayerActivations act = activations(ctx.layer, static_cast<Index>(batch.tokens.size()));
+  if (recompute == Recompute::selective) return remake_rows(ctx, parameters, act);
+  project(ctx, parameters, act);
+  attend(ctx, act, batch);
+  widen(ctx, parameters, act);
 }
 
 // `gradients` null: forward only.
@@ -323,8 +333,9 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const f
                  .dx = dx,
                  .gradients = final_norm(decoder.layout(), gradients)});
   if (auto told = tell(); !told) return told;
-  const LayerContext layer_ctx = layer_context(ctx, rows);
   for (std::uint32_t layer = description().layers; layer-- > 0;) {
+    const LayerContext layer_ctx = layer_context(ctx, batch, layer);
+    remake(layer_ctx, weights, batch);
     backward(layer_ctx, layer_weights(decoder.layout(), layer, weights),
              layer_gradients(decoder.layout(), layer, gradients), activations(layer, rows),
              scratch(rows), batch.offsets, dx);
@@ -372,14 +383,16 @@ std::vector<kernels::IndexRange> backward_order(const ParameterLayout& layout) {
   return order;
 }
 
-TrainingPass::TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device)
-    : impl_(std::make_unique<Impl>(decoder, limits, device)) {}
+TrainingPass::TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device,
+                           Recompute recompute)
+    : impl_(std::make_unique<Impl>(decoder, limits, device, recompute)) {}
 TrainingPass::TrainingPass(TrainingPass&&) noexcept = default;
 TrainingPass::~TrainingPass() = default;
 
 std::uint64_t TrainingPass::workspace_bytes(const DecoderDescription& description,
-                                            PassLimits limits) {
-  return static_cast<std::uint64_t>(TrainingPlan(description, limits).floats) * sizeof(float);
+                                            PassLimits limits, Recompute recompute) {
+  return static_cast<std::uint64_t>(TrainingPlan(description, limits, recompute).floats) *
+         sizeof(float);
 }
 
 Result<> TrainingPass::forward_backward(const kernels::OpContext& ctx,
@@ -417,8 +430,10 @@ Result<> TrainingPass::token_losses(const kernels::OpContext& ctx, std::span<con
   if (losses.size() != batch.tokens.size()) {
     return refuse(fmt::format("{} losses for {} tokens", losses.size(), batch.tokens.size()));
   }
-  impl_->run_layers(ctx, weights.data(), batch);
-  impl_->run_loss(ctx, weights.data(), batch, nullptr);
+  TokenBatch whole = batch;
+  whole.dropout = {};
+  impl_->run_layers(ctx, weights.data(), whole);
+  impl_->run_loss(ctx, weights.data(), whole, nullptr);
   auto fetched = impl_->fetch_losses(ctx, losses.size());
   if (!fetched) return std::move(fetched).error();
   std::copy_n(*fetched, losses.size(), losses.begin());

@@ -23,6 +23,8 @@
 #include <vector>
 
 #include "jobs/models/decoder.h"
+#include "jobs/models/parts/dropout.h"
+#include "jobs/models/parts/layer_bands.h"
 #include "kernels/collective/shard_tree.h"
 #include "protocol/base/result.h"
 
@@ -38,6 +40,7 @@ struct TokenBatch {
   std::span<const std::int32_t> targets;    // [rows]; -1: this row has none
   std::span<const std::int32_t> positions;  // [rows]; within each sample. Empty: counted from 0
   std::span<const std::int32_t> offsets;    // [samples + 1], from 0 to rows
+  Dropout dropout = {};                     // of a rate in [0, 1); no part of token_losses
 };
 
 // The sum of -log p(target) over one sample's target tokens, and their number. A sum over samples
@@ -63,12 +66,15 @@ struct PassLimits {
 class TrainingPass {
  public:
   // On a device, weights and gradients are its memory; batches and losses stay the host's.
-  TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr);
+  // `recompute`: how much memory activations take, for more time; never changes a bit.
+  TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr,
+               Recompute recompute = Recompute::none);
   TrainingPass(TrainingPass&&) noexcept;
   ~TrainingPass();
 
   // Bytes of activations that the constructor sets aside.
-  static std::uint64_t workspace_bytes(const DecoderDescription& description, PassLimits limits);
+  static std::uint64_t workspace_bytes(const DecoderDescription& description, PassLimits limits,
+                                       Recompute recompute = Recompute::none);
 
   // Adds the batch's gradients to `gradients` (layout.gradient_elements()) and writes one loss per
   // sample. Errors: invalid_argument (limits exceeded, a token outside the vocabulary, sizes that

@@ -38,7 +38,9 @@ runtime leaves.
 
   --set KEY=VALUE    changes the spec, as in `tutti submit`
   -o text|json       json: one object with `bytes`, `least_bytes` (with which a server runs too,
-                     with fewer requests at once), `ranks`, `parts` (`name`, `bytes`), `tiles`
+                     with fewer requests at once), `ranks`, `parts` (`name`, `bytes`),
+                     `less_kept` (`recompute`, `bytes`: what training takes with
+                     that train.recompute), `tiles`
                      (what part of the products is padding: `share`, `device`, `outputs` of a
                      tile, `sizes`, `lines`), on the GPU or this machine's CPU
 
@@ -59,6 +61,7 @@ std::uint64_t least_of(const training::MemoryEstimate& estimate) {
 struct Answer {
   training::MemoryEstimate estimate;
   training::TilePadding padding;
+  std::vector<training::LessKept> ways;  // of training, to make room
 };
 
 std::string text_of(const Answer& answer) {
@@ -72,6 +75,10 @@ std::string text_of(const Answer& answer) {
   if (least_of(estimate) < estimate.bytes()) line("at least", least_of(estimate));
   out += fmt::format("a GPU of each rank, with {} rank{}\n", estimate.ranks,
                      estimate.ranks == 1 ? "" : "s");
+  for (const training::LessKept& way : answer.ways) {
+    out += fmt::format("with train.recompute={}: {:.1f} MB\n", models::to_string(way.recompute),
+                       static_cast<double>(way.bytes) / kMegabyte);
+  }
   for (const std::string& text : answer.padding.lines()) out += text + '\n';
   return out;
 }
@@ -100,10 +107,16 @@ std::string json_of(const Answer& answer) {
   for (const auto& part : estimate.parts) {
     parts.push_back(json::object{{"name", part.name}, {"bytes", part.bytes}});
   }
+  json::array ways;
+  for (const training::LessKept& way : answer.ways) {
+    ways.push_back(
+        json::object{{"recompute", models::to_string(way.recompute)}, {"bytes", way.bytes}});
+  }
   return json::serialize(json::object{{"bytes", estimate.bytes()},
                                       {"least_bytes", least_of(estimate)},
                                       {"ranks", estimate.ranks},
                                       {"parts", std::move(parts)},
+                                      {"less_kept", std::move(ways)},
                                       {"tiles", json_of(answer.padding)}}) +
          "\n";
 }
@@ -157,11 +170,19 @@ Result<Answer> answer_for(const std::string& file, const std::vector<std::string
   if (!decoder) return decoder.error();
   auto estimate = serves ? estimate_of_server(*spec, *decoder) : training::estimate_memory(*spec);
   if (!estimate) return estimate.error();
-  if (!serves) estimate->parts.push_back({"runtime", kRuntimeRoom});
+  std::vector<training::LessKept> ways;
+  if (!serves) {
+    estimate->parts.push_back({"runtime", kRuntimeRoom});
+    const auto optimizer = optimizers::find_optimizer(spec->train.optimizer.name);
+    if (!optimizer) return optimizer.error();
+    ways = training::less_kept(*spec, *decoder, **optimizer);
+    for (training::LessKept& way : ways) way.bytes += kRuntimeRoom;
+  }
   const std::uint32_t input_bytes = !serves && spec->train.precision == "bf16" ? 2 : 4;
   const auto tiles =
       spec::takes_gpus(*spec) ? training::gpu_tiles(input_bytes) : training::cpu_tiles();
-  return Answer{*std::move(estimate), training::tile_padding(decoder->description(), tiles)};
+  return Answer{*std::move(estimate), training::tile_padding(decoder->description(), tiles),
+                std::move(ways)};
 }
 
 }  // namespace

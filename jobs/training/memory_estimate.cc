@@ -71,6 +71,10 @@ std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& de
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(samples, in_shard));
 }
 
+models::Recompute recompute_of(const spec::JobSpec& spec) {
+  return models::recompute_of(spec.train.recompute).value_or(models::Recompute::none);
+}
+
 MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,
                                const optimizers::Optimizer& optimizer, std::uint32_t ranks) {
   const models::ParameterLayout& layout = decoder.layout();
@@ -94,7 +98,8 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
        optimizer.states.size() * kFloat * models::StateLayout(layout, optimizer.packed).words},
       {"gradients", buffers * layout.gradient_elements() * kFloat},
       {"exchange", room * kFloat},
-      {"activations", models::TrainingPass::workspace_bytes(description, limits)},
+      {"activations",
+       models::TrainingPass::workspace_bytes(description, limits, recompute_of(spec))},
       {"scratch", scratch_bytes(spec, description, limits.rows_max) +
                       (optimizer.room == nullptr ? 0 : optimizer.room(layout))},
       {"ops", kOpsRoom},
@@ -111,6 +116,18 @@ MemoryEstimate largest_estimate(const spec::JobSpec& spec, const models::Decoder
     if (one.bytes() > largest.bytes()) largest = std::move(one);
   }
   return largest;
+}
+
+std::vector<LessKept> less_kept(const spec::JobSpec& spec, const models::Decoder& decoder,
+                                const optimizers::Optimizer& optimizer) {
+  std::vector<LessKept> ways;
+  spec::JobSpec changed = spec;
+  for (const models::Recompute recompute : models::kRecomputes) {
+    if (recompute <= recompute_of(spec)) continue;
+    changed.train.recompute = models::to_string(recompute);
+    ways.push_back({recompute, largest_estimate(changed, decoder, optimizer).bytes()});
+  }
+  return ways;
 }
 
 Result<MemoryEstimate> estimate_memory(const spec::JobSpec& spec) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "jobs/models/decoder.h"
+#include "jobs/models/parts/layer_bands.h"
 #include "jobs/optimizers/optimizer.h"
 #include "protocol/base/result.h"
 #include "protocol/spec/job_spec.h"
@@ -37,12 +38,24 @@ struct MemoryEstimate {
 // Samples that go through the pass together.
 std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder);
 
+// Of a spec whose keys were checked.
+models::Recompute recompute_of(const spec::JobSpec& spec);
+
 // Of the rank that has most, where the job has so many; at most as many as it has shards.
 MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,
                                const optimizers::Optimizer& optimizer, std::uint32_t ranks);
 
 // The largest of those for all numbers of ranks that the job may have.
 MemoryEstimate largest_estimate(const spec::JobSpec& spec, const models::Decoder& decoder,
+                                const optimizers::Optimizer& optimizer);
+
+// Ways to make room that change no bit and cost time: settings of `train.recompute` that keep less
+// than the spec's, the largest first.
+struct LessKept {
+  models::Recompute recompute = models::Recompute::none;
+  std::uint64_t bytes = 0;  // of the whole job then
+};
+std::vector<LessKept> less_kept(const spec::JobSpec& spec, const models::Decoder& decoder,
                                 const optimizers::Optimizer& optimizer);
 
 // Of a resolved spec of kind train. Errors: of its model and optimizer.

@@ -8,19 +8,20 @@
 namespace tutti::training {
 
 ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset,
-                               std::uint32_t micro, kernels::Device* device)
+                               const Options& options, kernels::Device* device)
     : decoder_(decoder),
       dataset_(dataset),
-      micro_(micro),
+      options_(options),
       device_(device),
-      pass_(decoder, {.rows_max = micro * dataset.sequence(), .samples_max = micro}, device),
+      pass_(decoder, {.rows_max = options.micro * dataset.sequence(), .samples_max = options.micro},
+            device, options.recompute),
       order_(models::backward_order(decoder.layout())),
       read_(2 * std::size_t{dataset.sequence()}) {
-  const std::size_t rows = std::size_t{micro} * dataset.sequence();
+  const std::size_t rows = std::size_t{options.micro} * dataset.sequence();
   tokens_.resize(rows);
   targets_.resize(rows);
-  sample_losses_.resize(micro);
-  for (std::uint32_t sample = 0; sample <= micro; ++sample) {
+  sample_losses_.resize(options.micro);
+  for (std::uint32_t sample = 0; sample <= options.micro; ++sample) {
     offsets_.push_back(static_cast<std::int32_t>(sample * dataset.sequence()));
   }
 }
@@ -105,9 +106,9 @@ Result<> ShardGradients::run_shard(const Request& request, std::uint64_t shard,
   }
   const models::RangeReady nobody;
   const models::RangeReady tell = [&](std::size_t index) { return range_ready(request, index); };
-  for (std::uint64_t first = samples.begin; first < samples.end; first += micro_) {
+  for (std::uint64_t first = samples.begin; first < samples.end; first += options_.micro) {
     if (request.aborted()) return Error{ErrorCode::aborted, "the group is left"};
-    const kernels::IndexRange some{first, std::min(samples.end, first + micro_)};
+    const kernels::IndexRange some{first, std::min(samples.end, first + options_.micro)};
     const bool completes = last && some.end == samples.end;
     auto ran = run_micro_batch(request, some, gradients, loss, completes ? tell : nobody);
     if (!ran) return ran;
@@ -150,7 +151,8 @@ Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::
   const models::TokenBatch batch{.tokens = std::span(tokens_).first(count * length),
                                  .targets = std::span(targets_).first(count * length),
                                  .positions = {},
-                                 .offsets = std::span(offsets_).first(count + 1)};
+                                 .offsets = std::span(offsets_).first(count + 1),
+                                 .dropout = dropout_of(request, samples.begin)};
   const std::span<models::SampleLoss> losses = std::span(sample_losses_).first(count);
   auto passed =
       pass_.forward_backward(request.ctx, request.weights, batch, gradients, losses, ready);
@@ -160,6 +162,14 @@ Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::
     loss.targets += sample.targets;
   }
   return {};
+}
+
+// Rows are numbered through all steps of the run.
+models::Dropout ShardGradients::dropout_of(const Request& request, std::uint64_t sample) const {
+  const std::uint64_t samples_before = request.data_step * dataset_.batch() + sample;
+  return {.rate = options_.dropout,
+          .seed = options_.seed,
+          .first_row = samples_before * dataset_.sequence()};
 }
 
 std::size_t ShardGradients::acquire() {

@@ -36,10 +36,16 @@ struct ShardLoss {
 
 class ShardGradients {
  public:
-  // `micro`: samples that go through the pass together; never changes a bit.
+  struct Options {
+    // Samples that go through the pass together, and what it keeps of them; neither changes a bit.
+    std::uint32_t micro = 1;
+    models::Recompute recompute = models::Recompute::none;
+    double dropout = 0;
+    std::uint64_t seed = 0;
+  };
   // Buffers and activations are the device's, if there is one.
-  ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset, std::uint32_t micro,
-                 kernels::Device* device = nullptr);
+  ShardGradients(const models::Decoder& decoder, const data::Dataset& dataset,
+                 const Options& options, kernels::Device* device = nullptr);
 
   struct Request {
     const kernels::OpContext& ctx;
@@ -74,6 +80,7 @@ class ShardGradients {
   Result<> run_micro_batch(const Request& request, const kernels::IndexRange& samples,
                            std::span<float> gradients, ShardLoss& loss,
                            const models::RangeReady& ready);
+  models::Dropout dropout_of(const Request& request, std::uint64_t sample) const;
   bool holds_last_shard(const kernels::TreeNode& node) const;
   Result<> range_ready(const Request& request, std::size_t index);
   std::size_t acquire();
@@ -81,7 +88,7 @@ class ShardGradients {
 
   const models::Decoder& decoder_;
   const data::Dataset& dataset_;
-  const std::uint32_t micro_;
+  const Options options_;
   kernels::Device* const device_;
   models::TrainingPass pass_;
   std::vector<kernels::FloatBuffer> buffers_;

@@ -44,7 +44,12 @@ Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernel
       block_hashes_(job.decoder.layout().blocks().size()),
       device_hashes_(static_cast<kernels::Index>(device == nullptr ? 0 : 4 * block_hashes_.size()),
                      device),
-      gradients_(job.decoder, job.dataset, job.micro(), device),
+      gradients_(job.decoder, job.dataset,
+                 {.micro = job.micro(),
+                  .recompute = job.recompute(),
+                  .dropout = job.spec.train.dropout,
+                  .seed = job.spec.train.seed},
+                 device),
       progress_(progress) {}
 
 Held Trainer::held() const { return {state_.whole, state_.step, pending_ ? pending_->step : 0}; }

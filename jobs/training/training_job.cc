@@ -55,6 +55,8 @@ std::uint64_t TrainingJob::last_step() const {
 
 std::uint32_t TrainingJob::micro() const { return micro_samples(spec, decoder); }
 
+models::Recompute TrainingJob::recompute() const { return recompute_of(spec); }
+
 bool TrainingJob::saves_after(std::uint64_t step) const {
   const bool periodic = spec.checkpoint.every != 0 && step % spec.checkpoint.every == 0;
   return step != 0 && (periodic || (step == last_step() && spec.checkpoint.last));
@@ -70,10 +72,17 @@ Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
   for (const MemoryPart& part : estimate.parts) {
     parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", part.name, part.bytes >> 20);
   }
-  return Error{ErrorCode::invalid_argument,
-               fmt::format("the job needs {} MB of memory on {}, which has {} MB free ({}): take a "
-                           "smaller train.micro, model, or a larger GPU (resources.device_memory)",
-                           estimate.bytes() >> 20, device->name(), *free >> 20, parts)};
+  std::string remedy = "a smaller train.micro, model, or a larger GPU (resources.device_memory)";
+  for (const LessKept& way : less_kept(job.spec, job.decoder, *job.optimizer)) {
+    if (way.bytes > *free) continue;
+    remedy = fmt::format("train.recompute={}, with which it needs {} MB",
+                         models::to_string(way.recompute), way.bytes >> 20);
+    break;
+  }
+  return Error{
+      ErrorCode::invalid_argument,
+      fmt::format("the job needs {} MB of memory on {}, which has {} MB free ({}): take {}",
+                  estimate.bytes() >> 20, device->name(), *free >> 20, parts, remedy)};
 }
 
 Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& options) {

@@ -12,6 +12,7 @@
 
 #include "jobs/data/dataset.h"
 #include "jobs/models/decoder.h"
+#include "jobs/models/parts/layer_bands.h"
 #include "jobs/optimizers/optimizer.h"
 #include "jobs/optimizers/schedule.h"
 #include "protocol/spec/job_spec.h"
@@ -35,6 +36,7 @@ struct TrainingJob {
   std::uint64_t last_step() const;
   // Samples that go through the pass together.
   std::uint32_t micro() const;
+  models::Recompute recompute() const;
   // Whether the run saves after this step without being asked.
   bool saves_after(std::uint64_t step) const;
 };

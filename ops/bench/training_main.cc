@@ -2,11 +2,14 @@
 //
 //   bench_training parts SECONDS     JSON lines: weight hash, tree exchange, checkpoints
 //   bench_training links SECONDS     JSON lines: exchanges between ranks of one machine
-//   bench_training steps LAYERS WIDTH VOCABULARY BATCH SEQUENCE RANKS THREADS PRECISION
-//                                    says its numerics profile, makes a step for every line on
-//                                    standard input, answers seconds; fp32, or bf16 as is fastest
+//   bench_training steps FAMILY LAYERS WIDTH VOCABULARY BATCH SEQUENCE RANKS THREADS PRECISION
+//                        RECOMPUTE   says its numerics profile and the bytes of its activations,
+//                                    makes a step for every line on standard input, answers
+//                                    seconds; fp32, or bf16 as is fastest
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -36,11 +39,13 @@ using bench::Samples;
 
 // The demo's model and batch.
 struct Shape {
+  std::string family = "llama";
   std::uint32_t layers = 4;
   std::uint32_t width = 192;
   std::uint32_t vocabulary = 2048;
   std::uint32_t batch = 16;
   std::uint32_t sequence = 128;
+  std::string recompute = "none";
 };
 
 // Ends the program: a benchmark that cannot run has nothing to say.
@@ -78,20 +83,23 @@ std::unique_ptr<training::TrainingJob> open_job(const Folder& folder, const Shap
   std::vector<std::uint32_t> tokens(300'000);
   for (auto& token : tokens) token = static_cast<std::uint32_t>(rng.below(shape.vocabulary));
   must(data::write_token_file(folder.file("tokens.npy"), tokens));
+  const bool gated = shape.family != "gpt2";
+  const std::uint32_t heads = shape.width / (gated ? 32 : 64);
   spec::JobSpec spec;
   spec.model = {.path = "",
-                .family = "llama",
+                .family = shape.family,
                 .layers = shape.layers,
                 .width = shape.width,
-                .heads = shape.width / 32,
-                .kv_heads = shape.width / 32,
-                .feed_forward = (shape.width * 8 / 3 + 63) / 64 * 64,
+                .heads = heads,
+                .kv_heads = heads,
+                .feed_forward = gated ? (shape.width * 8 / 3 + 63) / 64 * 64 : 4 * shape.width,
                 .vocabulary = shape.vocabulary};
   spec.data.tokens = {folder.file("tokens.npy")};
   spec.data.sequence = shape.sequence;
   spec.train.steps = 1'000'000;
   spec.train.batch = shape.batch;
-  spec.parallel.shards = 8;
+  spec.train.recompute = shape.recompute;
+  spec.parallel.shards = std::min(8U, std::bit_floor(shape.batch));
   return must(training::open_training_job({spec, "", folder.file("job")}));
 }
 
@@ -305,7 +313,11 @@ void run_steps(const Shape& shape, const Run& run) {
   const Folder folder;
   const auto job = open_job(folder, shape);
   Steps steps(*job, run);
-  fmt::print("{}\n", training::profile_on_cpu(run.rounding));
+  const std::uint32_t micro = job->micro();
+  fmt::print("{} {}\n", training::profile_on_cpu(run.rounding),
+             models::TrainingPass::workspace_bytes(
+                 job->decoder.description(),
+                 {.rows_max = micro * shape.sequence, .samples_max = micro}, job->recompute()));
   std::fflush(stdout);
   while (std::getchar() == '\n') {
     const double begin = bench::now_seconds();
@@ -329,12 +341,12 @@ int main(int count, char** values) {
     bench::measure_links(std::atof(values[2]));
     return 0;
   }
-  if (mode == "steps" && count == 10) {
+  if (mode == "steps" && count == 12) {
     std::optional<kernels::Bf16Arithmetic> rounding;
-    if (values[9] == std::string("bf16")) rounding = kernels::fastest_bf16();
-    run_steps({number(values[2]), number(values[3]), number(values[4]), number(values[5]),
-               number(values[6])},
-              {number(values[7]), std::atoi(values[8]), rounding});
+    if (values[10] == std::string("bf16")) rounding = kernels::fastest_bf16();
+    run_steps({values[2], number(values[3]), number(values[4]), number(values[5]),
+               number(values[6]), number(values[7]), values[11]},
+              {number(values[8]), std::atoi(values[9]), rounding});
     return 0;
   }
   fmt::print(stderr, "bench_training: see ops/bench/training\n");

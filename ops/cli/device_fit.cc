@@ -21,9 +21,12 @@ namespace {
 // What is tried for a job that fits nowhere: settings that change its memory and not what it is.
 // More than one of a row are separated by blanks; the first row that fits is enough.
 constexpr const char* kTrainingChanges[] = {
+    "train.recompute=selective",
+    "train.recompute=full",
     "train.micro=1",
+    "train.recompute=full train.micro=1",
     "train.precision=fp32",
-    "train.precision=fp32 train.micro=1",
+    "train.precision=fp32 train.recompute=full train.micro=1",
 };
 constexpr const char* kServingChanges[] = {
     "serve.tokens_max=4096",

@@ -16,6 +16,7 @@ constexpr std::string_view kFamiliesLater[] = {"qwen2", "qwen3", "mistral",
                                                "gemma", "bert",  "mixtral"};
 constexpr std::string_view kPrecisions[] = {"fp32", "bf16"};
 constexpr std::string_view kPrecisionsLater[] = {"fp16", "fp8"};
+constexpr std::string_view kRecomputes[] = {"none", "selective", "full"};
 constexpr std::string_view kOptimizers[] = {"adamw", "adamw8",        "adafactor", "lion",
                                             "muon",  "schedule_free", "sgd"};
 constexpr std::string_view kWeights[] = {"fp32", "bf16", "int8", "q8_0", "int4", "q4_0",
@@ -93,6 +94,11 @@ const Key kKeys[] = {
      reach<&J::train, &T::pad_vocabulary>,
      "rows of the output head in a GPU's memory are a multiple of this; 0: as many as the "
      "vocabulary; in files nothing changes"},
+    {"train.recompute", choice(kRecomputes), kTrain, kOptional, reach<&J::train, &T::recompute>,
+     "what backward runs again in place of keeping it: nothing, what takes no product, or all but "
+     "each layer's input; less memory for more time, and the same result"},
+    {"train.dropout", number(0, 0.999), kTrain, kOptional, reach<&J::train, &T::dropout>,
+     "share of the embeddings, and of what each layer's two parts add, that is dropped"},
     {"train.clip", number(0, 1e6), kTrain, kOptional, reach<&J::train, &T::clip>,
      "largest norm of the gradients; 0: off"},
     {"train.optimizer.name", choice(kOptimizers), kTrain, kOptional,

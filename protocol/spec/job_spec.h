@@ -76,7 +76,11 @@ struct TrainSpec {
   // Rows of the output head in memory: up to a multiple of this; 0: as many as the vocabulary. Of a
   // model's shape, its files and its hash nothing changes.
   std::uint32_t pad_vocabulary = 0;
-  double clip = 1.0;  // global norm; 0: off
+  // none | selective | full: what backward runs again in place of keeping it. Never changes a bit
+  // of the result
+  std::string recompute = "none";
+  double dropout = 0;  // share of what is dropped; 0: none
+  double clip = 1.0;   // global norm; 0: off
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
   std::string

@@ -26,8 +26,10 @@ TEST_CASE(
   for (const TrainingCase& one :
        {TrainingCase{.ranks = 2}, TrainingCase{.ranks = 3}, TrainingCase{.ranks = 4},
         TrainingCase{.ranks = 1, .threads = 2}, TrainingCase{.ranks = 2, .threads = 2, .micro = 1},
-        TrainingCase{.ranks = 1, .micro = 2}}) {
-    INFO(one.ranks << " ranks, " << one.threads << " threads, micro " << one.micro);
+        TrainingCase{.ranks = 1, .micro = 2}, TrainingCase{.ranks = 2, .recompute = "selective"},
+        TrainingCase{.ranks = 1, .recompute = "full"}}) {
+    INFO(one.ranks << " ranks, " << one.threads << " threads, micro " << one.micro << ", recompute "
+                   << one.recompute);
     CHECK(run(one) == expected);
   }
   CHECK(cluster.stop() == 0);
@@ -54,6 +56,27 @@ TEST_CASE("cluster: ranks killed at three random moments change no bit") {
   }
   CHECK(cluster.job(job).at("recoveries").as_array().size() == 3);
   test::check_undisturbed(cluster, job, spec);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: with dropout and recompute a killed rank changes no bit, and verify agrees") {
+  Cluster cluster(2);
+  const auto text = test::write_prose(cluster.files());
+  const auto spec_of = [&](unsigned ranks, const std::string& recompute) {
+    return training_spec(text, {.ranks = ranks,
+                                .steps = test::kEndless,
+                                .every = 20,
+                                .recompute = recompute,
+                                .dropout = 0.1});
+  };
+  const auto job = cluster.submit(spec_of(2, "full"));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 25; }));
+  REQUIRE(cluster.tutti({"fault", "kill-rank", std::to_string(job), "1"}).code == 0);
+  REQUIRE(eventually([&] { return cluster.job(job).at("recoveries").as_array().size() == 1; }));
+  test::check_undisturbed(cluster, job, spec_of(1, "none"));
+  const auto verified = cluster.tutti({"verify", std::to_string(job), "--steps", "21:23"});
+  INFO(verified.out << verified.err);
+  CHECK(verified.code == 0);
   CHECK(cluster.stop() == 0);
 }
 

@@ -28,6 +28,8 @@ struct TrainingCase {
   unsigned every = 10;
   std::string optimizer = "adamw";
   std::string precision = "fp32";
+  std::string recompute = "none";
+  double dropout = 0;
 };
 
 inline std::filesystem::path write_prose(const std::filesystem::path& folder) {
@@ -43,12 +45,13 @@ inline std::string training_spec(const std::filesystem::path& text, const Traini
       "kind: train\n"
       "model: {{family: llama, layers: 2, width: 64, heads: 4, kv_heads: 2, vocabulary: 300}}\n"
       "data: {{text: [{}], sequence: 32}}\n"
-      "train: {{steps: {}, batch: 8, micro: {}, seed: 3, precision: {}, optimizer: {{name: {}}}}}\n"
+      "train: {{steps: {}, batch: 8, micro: {}, seed: 3, precision: {}, recompute: {}, "
+      "dropout: {}, optimizer: {{name: {}}}}}\n"
       "parallel: {{data: {}, shards: 8}}\n"
       "resources: {{ranks: {{min: {}, max: {}}}, threads: {}}}\n"
       "checkpoint: {{every: {}, keep: 2}}\n",
-      text.string(), with.steps, with.micro, with.precision, with.optimizer, with.ranks, with.ranks,
-      with.ranks, with.threads, with.every);
+      text.string(), with.steps, with.micro, with.precision, with.recompute, with.dropout,
+      with.optimizer, with.ranks, with.ranks, with.ranks, with.threads, with.every);
 }
 
 // Lets the run go on for some steps and cancels it; what it recorded: each step once, without gaps.

@@ -168,6 +168,25 @@ TEST_CASE("emulation: a GPT-2-shaped model has the same hashes for 1, 2 and 4 ra
   }
 }
 
+TEST_CASE("emulation: what is made again has the hashes of what is kept, on 1 and 2 ranks") {
+  for (const char* const family : {"llama", "gpt2"}) {
+    TinyJob tiny({.batch = 4, .shards = 2, .steps = 2});
+    if (std::string_view(family) == "gpt2") {
+      make_gpt2(tiny.spec());
+      tiny.spec().train.precision = "bf16";
+    }
+    tiny.spec().model.layers = 3;
+    tiny.spec().train.dropout = 0.2;
+    const Hashes kept = undisturbed(tiny, 1);
+    REQUIRE(kept.size() == 2);
+    for (const auto& [recompute, ranks] : {std::pair("selective", 1U), std::pair("full", 2U)}) {
+      INFO(family << ", " << recompute << ", " << ranks << " ranks");
+      tiny.spec().train.recompute = recompute;
+      CHECK(undisturbed(tiny, ranks) == kept);
+    }
+  }
+}
+
 TEST_CASE("emulation: each optimizer gives the same hashes for 1, 2 and 4 ranks") {
   for (const optimizers::Optimizer& optimizer : optimizers::optimizers()) {
     INFO(optimizer.name);
@@ -324,15 +343,43 @@ TEST_CASE("emulation: a job that a device has no room for is refused with both n
   CHECK(refused.error().code == ErrorCode::invalid_argument);
   CHECK(refused.error().message.find("MB of memory on emulation, which has 60 MB free") !=
         std::string::npos);
+  CHECK(refused.error().message.find("take a smaller train.micro") != std::string::npos);
+}
+
+TEST_CASE("emulation: a job that fits with recompute is told so") {
+  TinyJob tiny({.batch = 8, .shards = 1, .micro = 8});
+  tiny.spec().data.sequence = 256;
+  tiny.spec().model.layers = 4;
+  const auto job = tiny.open();
+  const std::uint64_t whole = estimate_memory(job->spec)->bytes();
+  const auto ways = less_kept(job->spec, job->decoder, *job->optimizer);
+  REQUIRE(ways.size() == 2);
+  ::setenv("TUTTI_EMULATION_MEMORY", "268435456", 1);
+  const auto device = Member::open();
+  const auto with_room = [&](std::uint64_t bytes) {
+    auto taken = device->allocate(*device->free_bytes() - bytes);
+    REQUIRE(taken);
+    const auto checked = check_memory(*job, device.get());
+    device->release(*taken);
+    return checked ? std::string() : checked.error().message;
+  };
+  constexpr std::uint64_t kSome = 64 << 10;
+  REQUIRE(ways[0].bytes + 2 * kSome < whole);
+  CHECK(with_room(whole + kSome).empty());
+  CHECK(with_room(ways[0].bytes + kSome).find("take train.recompute=selective, with which it ") !=
+        std::string::npos);
+  CHECK(with_room(ways[1].bytes + kSome).find("take train.recompute=full, with which it needs ") !=
+        std::string::npos);
+  ::unsetenv("TUTTI_EMULATION_MEMORY");
 }
 
 TEST_CASE(
     "emulation: what a job takes of a device is what was estimated, but for the room of ops") {
   using Kind = std::pair<const char*, const char*>;
-  for (const auto& [precision, optimizer] :
-       {Kind("fp32", "adamw"), Kind("bf16", "adamw"), Kind("fp32", "adafactor"),
-        Kind("bf16", "muon")}) {
+  for (const auto& [precision, optimizer] : {Kind("fp32", "adamw"), Kind("bf16", "adamw"),
+                                             Kind("fp32", "adafactor"), Kind("bf16", "muon")}) {
     TinyJob tiny({.micro = 1});
+    tiny.spec().train.recompute = optimizer == std::string_view("adamw") ? "full" : "selective";
     tiny.spec().train.precision = precision;
     tiny.spec().train.optimizer.name = optimizer;
     const auto job = tiny.open();

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <string>
 
 #include "jobs/models/layer.h"
@@ -21,20 +22,23 @@ std::atomic<std::uint64_t> allocations{0};
 
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// Not inlined: gcc would see `free` of what it takes for its own new's.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
   ++allocations;
   void* memory = std::malloc(bytes);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace tutti::models {
 namespace {
 
 using test::Samples;
 using test::small_description;
+
+constexpr PassLimits kLimits{.rows_max = 256, .samples_max = 8};
 
 struct Outcome {
   std::vector<float> gradients;
@@ -51,11 +55,12 @@ struct Outcome {
 
 class Model {
  public:
-  explicit Model(const DecoderDescription& description, int threads = 1)
+  explicit Model(const DecoderDescription& description, int threads = 1,
+                 Recompute recompute = Recompute::none)
       : pool_(threads),
         decoder_(*Decoder::create(description)),
         weights_(static_cast<kernels::Index>(decoder_.layout().elements())),
-        pass_(decoder_, {.rows_max = 256, .samples_max = 8}) {
+        pass_(decoder_, kLimits, nullptr, recompute) {
     decoder_.initialise(ctx(), 42, weights_.span());
   }
 
@@ -63,6 +68,7 @@ class Model {
   const Decoder& decoder() const { return decoder_; }
   std::span<float> weights() { return weights_.span(); }
   TrainingPass& pass() { return pass_; }
+  void drop_share(double rate) { dropout_rate_ = rate; }
 
   // One shard in micro-batches that end before the samples in `cuts`.
   Outcome run(const Samples& samples, std::vector<std::size_t> cuts = {}) {
@@ -99,7 +105,8 @@ class Model {
                                    {std::span(samples.tokens).subspan(begin, rows),
                                     std::span(samples.targets).subspan(begin, rows),
                                     {},
-                                    offsets},
+                                    offsets,
+                                    {dropout_rate_, 9, kFirstRow + begin}},
                                    outcome.gradients, losses));
     for (const SampleLoss& loss : losses) {
       outcome.losses.push_back(loss.sum);
@@ -107,6 +114,9 @@ class Model {
     }
   }
 
+  static constexpr std::uint64_t kFirstRow = 1'000'000;
+
+  double dropout_rate_ = 0;
   kernels::ThreadPool pool_;
   Decoder decoder_;
   kernels::FloatBuffer weights_;
@@ -178,6 +188,60 @@ TEST_CASE("training pass: every instruction set gives the same bits") {
   REQUIRE(kernels::choose_cpu_path(before));
 }
 
+TEST_CASE("training pass: what is made again has the bits of what is kept, in each family") {
+  const Samples samples = ragged();
+  for (DecoderDescription description : all_descriptions()) {
+    description.layers = 3;
+    for (const double rate : {0.0, 0.25}) {
+      Model model(description);
+      make_uneven(model);
+      model.drop_share(rate);
+      const Outcome kept = model.run(samples);
+      for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+        INFO(description.family << ", dropout " << rate << ", " << to_string(recompute));
+        Model again(description, 2, recompute);
+        make_uneven(again);
+        again.drop_share(rate);
+        CHECK(again.run(samples) == kept);
+        CHECK(again.run(samples, {2}) == kept);
+      }
+    }
+  }
+}
+
+TEST_CASE("training pass: of each layer but one, activations that are made again take no memory") {
+  const auto floats = [](const DecoderDescription& description, Recompute recompute) {
+    return TrainingPass::workspace_bytes(description, kLimits, recompute) / sizeof(float);
+  };
+  for (const Family& family : families()) {
+    DecoderDescription d = small_description(family.name);
+    d.layers = 5;
+    const bool gated = d.inner == FeedForward::gated;
+    const std::uint64_t statistics = d.norm == Norm::layer ? 4 : 2;
+    const std::uint64_t rows = 2 * d.width + d.feed_forward + statistics;
+    const std::uint64_t products = d.width + 2 * d.query_width() + 2 * d.kv_width() +
+                                   (gated ? 2 : 1) * d.feed_forward + d.heads;
+    const std::uint64_t kept = floats(d, Recompute::none);
+    CHECK(kept - floats(d, Recompute::selective) == 4 * kLimits.rows_max * rows);
+    CHECK(kept - floats(d, Recompute::full) == 4 * kLimits.rows_max * (rows + products));
+  }
+  CHECK(recompute_of("selective") == Recompute::selective);
+  CHECK_FALSE(recompute_of("some"));
+}
+
+TEST_CASE("training pass: what is dropped follows the row's number, not its place in a batch") {
+  const Samples samples = ragged();
+  for (const DecoderDescription& description : all_descriptions()) {
+    Model model(description);
+    const Outcome whole = model.run(samples);
+    model.drop_share(0.25);
+    const Outcome dropped = model.run(samples);
+    CHECK_FALSE(dropped == whole);
+    CHECK(model.run(samples, {1, 3}) == dropped);
+    CHECK(model.loss(samples) == Model(description).loss(samples));  // a loss alone drops nothing
+  }
+}
+
 TEST_CASE("training pass: a step after the first allocates nothing") {
   // One thread: with more, scratch memory grows when a thread first gets its largest piece of work.
   kernels::ThreadPool pool(1);
@@ -187,7 +251,8 @@ TEST_CASE("training pass: a step after the first allocates nothing") {
   kernels::FloatBuffer gradients(
       static_cast<kernels::Index>(decoder->layout().gradient_elements()));
   decoder->initialise(ctx, 1, weights.span());
-  TrainingPass pass(*decoder, {.rows_max = 256, .samples_max = 8});
+  const auto recompute = GENERATE(Recompute::none, Recompute::selective, Recompute::full);
+  TrainingPass pass(*decoder, kLimits, nullptr, recompute);
   const Samples samples = ragged();
   std::vector<SampleLoss> losses(samples.count());
   const auto step = [&] {
@@ -224,9 +289,11 @@ TEST_CASE("training pass: a sample's loss does not depend on its neighbours") {
 // forward passes, so a step of h = 1e-2 leaves 1e-3, and its third-order term adds h^2 times the
 // third derivative, which these slopes (3 to 100) stay well above.
 TEST_CASE("training pass: gradients agree with finite differences, in each family") {
+  const double rate = GENERATE(0.0, 0.25);
   for (const DecoderDescription& description : all_descriptions()) {
     Model model(description);
     make_uneven(model);
+    model.drop_share(rate);
     const Samples samples = ragged();
     const Outcome outcome = model.run(samples);
     Rng rng(11);
@@ -249,11 +316,13 @@ TEST_CASE("training pass: gradients agree with finite differences, in each famil
         for (std::size_t i = 0; i < direction.size(); ++i) {
           values[i] = before[i] + static_cast<float>(distance * direction[i] / std::sqrt(squares));
         }
-        return model.loss(samples);
+        if (rate == 0) return model.loss(samples);
+        const std::vector<double> losses = model.run(samples).losses;
+        return std::accumulate(losses.begin(), losses.end(), 0.0);
       };
       const double measured = (loss_at(step) - loss_at(-step)) / (2 * step);
       std::copy(before.begin(), before.end(), values.begin());
-      INFO(parameter.name << " tied " << description.tied);
+      INFO(parameter.name << " tied " << description.tied << " dropout " << rate);
       CHECK(slope == Approx(measured).epsilon(5e-3).margin(5e-3));
     }
   }
@@ -283,6 +352,10 @@ TEST_CASE("training pass: wrong batches are refused and nothing is written") {
   CHECK(code(Samples({200, 100}, 101, 1).batch()) == ErrorCode::invalid_argument);
   CHECK(code(Samples({1, 1, 1, 1, 1, 1, 1, 1, 1}, 101, 1).batch()) == ErrorCode::invalid_argument);
   CHECK(code({{}, {}, {}, good.offsets}) == ErrorCode::invalid_argument);
+  for (const double rate : {-0.1, 1.0, std::nan("")}) {
+    CHECK(code({good.tokens, good.targets, {}, good.offsets, {.rate = rate}}) ==
+          ErrorCode::invalid_argument);
+  }
   DecoderDescription of_two = small_description("gpt2");
   of_two.positions_max = 2;
   Model learned(of_two);

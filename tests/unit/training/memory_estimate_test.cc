@@ -72,6 +72,16 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
   REQUIRE(with_rows);
   CHECK(part(*with_rows, "weights") == part(alone, "weights") + 16 * 16 * sizeof(float));
   CHECK(part(*with_rows, "scratch") == part(alone, "scratch") / 48 * 64);
+  // Ways to make room: what is kept is the spec's without them.
+  const auto ways = less_kept(job->spec, job->decoder, *job->optimizer);
+  REQUIRE(ways.size() == 2);
+  CHECK(ways[0].recompute == models::Recompute::selective);
+  CHECK(ways[0].bytes < largest->bytes());
+  CHECK(ways[1].bytes < ways[0].bytes);
+  spec::JobSpec again = job->spec;
+  again.train.recompute = "full";
+  CHECK(estimate_memory(again)->bytes() == ways[1].bytes);
+  CHECK(less_kept(again, job->decoder, *job->optimizer).empty());
   rounded.model.heads = 7;  // does not divide the width
   CHECK_FALSE(estimate_memory(rounded));
 }

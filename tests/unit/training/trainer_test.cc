@@ -107,6 +107,57 @@ TEST_CASE("trainer: padded rows of the head change no loss, norm or hash, on 1 a
   }
 }
 
+namespace {
+
+void make_family(TinyJob& tiny, std::string_view family) {
+  tiny.spec().model.family = family;
+  tiny.spec().model.kv_heads = family == "gpt2" ? 2 : 1;
+  tiny.spec().model.layers = 3;
+}
+
+}  // namespace
+
+TEST_CASE("trainer: recompute changes no loss, norm or hash, in each family, dropout and profile") {
+  const std::string_view family = GENERATE("llama", "gpt2");
+  const double dropout = GENERATE(0.0, 0.2);
+  for (const auto rounding :
+       {std::optional<kernels::Bf16Arithmetic>(), std::optional(kernels::fastest_bf16())}) {
+    TinyJob tiny({.steps = 3});
+    make_family(tiny, family);
+    tiny.spec().train.dropout = dropout;
+    const auto kept = run(tiny, {.rounding = rounding});
+    for (const char* const recompute : {"selective", "full"}) {
+      INFO(family << ", dropout " << dropout << ", " << recompute << ", "
+                  << profile_on_cpu(rounding));
+      tiny.spec().train.recompute = recompute;
+      check_same(run(tiny, {.rounding = rounding}), kept);
+      check_same(run(tiny, {.ranks = 2, .threads = 2, .rounding = rounding}), kept);
+    }
+  }
+}
+
+TEST_CASE(
+    "trainer: dropout is the same for any ranks and micro-batch, and other steps drop others") {
+  TinyJob tiny({.micro = 1, .steps = 3});
+  const auto plain = run(tiny, {});
+  tiny.spec().train.dropout = 0.1;
+  const auto dropped = run(tiny, {});
+  CHECK(dropped[0].loss != plain[0].loss);
+  for (const std::uint32_t micro : {0U, 2U}) {
+    tiny.spec().train.micro = micro;
+    check_same(run(tiny, {.ranks = 3}), dropped);
+  }
+  tiny.spec().train.optimizer.rate = 0;  // the weights stay
+  tiny.spec().data.shuffle = false;
+  tiny.spec().data.sequence = 299;  // an epoch is one step: all see the same samples
+  tiny.spec().train.batch = 10;
+  const auto still = run(tiny, {});
+  CHECK(still[0].loss != still[1].loss);
+  tiny.spec().train.dropout = 0;
+  const auto even = run(tiny, {});
+  CHECK(even[0].loss == even[1].loss);
+}
+
 TEST_CASE("trainer: in bf16 steps are the same for any ranks and threads, in each arithmetic") {
   for (const auto arithmetic : {kernels::Bf16Arithmetic::widened, kernels::Bf16Arithmetic::native,
                                 kernels::Bf16Arithmetic::tiles}) {
@@ -155,7 +206,8 @@ TEST_CASE("trainer: a run in bf16 is near the one in fp32, and learns") {
 TEST_CASE("trainer: after the first step a step takes no memory for tensors or scratch") {
   for (const int threads : {1, 2, 3, 4, 7}) {
     INFO(threads << " threads");
-    const TinyJob tiny({.steps = 20});
+    TinyJob tiny({.steps = 20});
+    if (threads > 2) tiny.spec().train.recompute = threads == 3 ? "selective" : "full";
     const auto job = tiny.open();
     const auto groups = test::form_group(1);
     Progress progress;

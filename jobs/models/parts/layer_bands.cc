@@ -1,0 +1,80 @@
+#include "jobs/models/parts/layer_bands.h"
+
+#include <algorithm>
+
+namespace tutti::models {
+
+namespace {
+
+using kernels::Index;
+
+// What it takes to make an activation again.
+enum class Remade { by_layers, by_products, by_rows };
+
+struct Activation {
+  Band LayerBands::*band;
+  Index columns = 0;
+  Remade remade;
+};
+
+std::vector<Activation> activations_of(const DecoderDescription& d) {
+  const Index width = d.width;
+  const Index query = d.query_width();
+  const Index kv = d.kv_width();
+  const Index feed_forward = d.feed_forward;
+  const Index gate = d.inner == FeedForward::gated ? feed_forward : 0;
+  const Index mean = d.norm == Norm::layer ? 1 : 0;
+  return {{&LayerBands::x, width, Remade::by_layers},
+          {&LayerBands::attention_normed, width, Remade::by_rows},
+          {&LayerBands::mid, width, Remade::by_products},
+          {&LayerBands::feed_forward_normed, width, Remade::by_rows},
+          {&LayerBands::query, query, Remade::by_products},
+          {&LayerBands::attended, query, Remade::by_products},
+          {&LayerBands::key, kv, Remade::by_products},
+          {&LayerBands::value, kv, Remade::by_products},
+          {&LayerBands::gate, gate, Remade::by_products},
+          {&LayerBands::up, feed_forward, Remade::by_products},
+          {&LayerBands::inner, feed_forward, Remade::by_rows},
+          {&LayerBands::attention_inverse, 1, Remade::by_rows},
+          {&LayerBands::feed_forward_inverse, 1, Remade::by_rows},
+          {&LayerBands::attention_mean, mean, Remade::by_rows},
+          {&LayerBands::feed_forward_mean, mean, Remade::by_rows},
+          {&LayerBands::lse, d.heads, Remade::by_products}};
+}
+
+bool is_kept(const Activation& activation, Recompute recompute) {
+  switch (recompute) {
+    case Recompute::none: return true;
+    case Recompute::selective: return activation.remade != Remade::by_rows;
+    case Recompute::full: return activation.remade == Remade::by_layers;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::optional<Recompute> recompute_of(std::string_view name) {
+  const auto* const found =
+      std::find_if(std::begin(kRecomputes), std::end(kRecomputes),
+                   [&](Recompute recompute) { return to_string(recompute) == name; });
+  if (found == std::end(kRecomputes)) return std::nullopt;
+  return *found;
+}
+
+std::vector<LayerBands> plan_layers(MemoryPlan& plan, const DecoderDescription& description,
+                                    Recompute recompute) {
+  const std::vector<Activation> activations = activations_of(description);
+  LayerBands shared;
+  for (const Activation& one : activations) {
+    if (!is_kept(one, recompute)) shared.*one.band = plan.band(one.columns);
+  }
+  std::vector<LayerBands> layers(description.layers, shared);
+  for (LayerBands& bands : layers) {
+    for (const Activation& one : activations) {
+      if (is_kept(one, recompute)) bands.*one.band = plan.band(one.columns);
+    }
+  }
+  return layers;
+}
+
+}  // namespace tutti::models
