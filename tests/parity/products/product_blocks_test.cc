@@ -26,6 +26,22 @@ Floats columns_of(const Floats& left, Index m, std::span<const Index> rows) {
   return some;
 }
 
+// As on_all_paths, with one thread and two: such products take long.
+Floats on_each_path(const std::function<Floats(const OpContext&)>& op) {
+  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(2)};
+  const CpuPath before = cpu_path();
+  const Floats first = op(single());
+  for (const CpuPath path : kCpuPaths) {
+    if (!choose_cpu_path(path)) continue;  // on_all_paths says which
+    for (ThreadPool& pool : pools) {
+      INFO("path " << to_string(path) << ", threads " << pool.threads());
+      REQUIRE(same_bits(op(OpContext{&pool}), first));
+    }
+  }
+  REQUIRE(choose_cpu_path(before));
+  return first;
+}
+
 using Op = Result<> (*)(const OpContext&, const Product&);
 
 constexpr Index kSome[] = {0, 95, 96, 191, 200, 255};
@@ -66,43 +82,68 @@ TEST_CASE("product blocks: an operand that is cut by k and by columns") {
   for (const Op op : {Op{product_nt}, Op{product_nn}}) {
     const bool turned = op == Op{product_nt};
     const ConstMatrix by = turned ? matrix(right, n, k) : matrix(right, k, n);
-    for (const int threads : {1, 2}) {
-      ThreadPool pool(threads);
-      Floats whole(static_cast<std::size_t>(m * n));
-      REQUIRE(
-          op({&pool}, {.left = matrix(left, m, k), .right = by, .output = matrix(whole, m, n)}));
-      const Floats some = rows_of(left, k, kSome);
-      const auto count = static_cast<Index>(std::size(kSome));
-      Floats alone(static_cast<std::size_t>(count * n));
-      REQUIRE(op(single(),
-                 {.left = matrix(some, count, k), .right = by, .output = matrix(alone, count, n)}));
-      CHECK(same_bits(rows_of(whole, n, kSome), alone));
-    }
+    const Floats whole = on_each_path([&](const OpContext& ctx) {
+      Floats output(static_cast<std::size_t>(m * n));
+      REQUIRE(op(ctx, {.left = matrix(left, m, k), .right = by, .output = matrix(output, m, n)}));
+      return output;
+    });
+    const Floats some = rows_of(left, k, kSome);
+    const auto count = static_cast<Index>(std::size(kSome));
+    Floats alone(static_cast<std::size_t>(count * n));
+    REQUIRE(op(single(),
+               {.left = matrix(some, count, k), .right = by, .output = matrix(alone, count, n)}));
+    CHECK(same_bits(rows_of(whole, n, kSome), alone));
   }
 }
 
-TEST_CASE("product blocks: rows by int8 weights in parts") {
-  const Index m = 256;
-  const Index n = 70;
-  const Index k = 32768;  // the second cache holds few such rows
-  const Floats left = draw(m * k, 6);
-  const Floats weight = draw(n * k, 7);
-  const auto packed = quantise_weight(single(), WeightFormat::int8_channel, matrix(weight, n, k));
+namespace {
+
+struct Quantised {
+  WeightFormat format;
+  Activations activations;
+  Index rows, outputs, inputs;
+};
+
+// All rows at once on each path, and some of them alone.
+void require_rows_as_alone(const Quantised& q, std::span<const Index> some) {
+  INFO(to_string(q.format) << " " << q.rows << " x " << q.outputs << " x " << q.inputs);
+  const Floats left = draw(q.rows * q.inputs, 6);
+  const Floats weight = draw(q.outputs * q.inputs, 7);
+  const auto packed = quantise_weight(single(), q.format, matrix(weight, q.outputs, q.inputs));
   REQUIRE(packed);
   const auto product = [&](const OpContext& ctx, const Floats& rows, Index count) {
-    Floats output(static_cast<std::size_t>(count * n));
-    REQUIRE(product_quantised(
-        ctx,
-        {.left = matrix(rows, count, k), .right = &*packed, .output = matrix(output, count, n)}));
+    Floats output(static_cast<std::size_t>(count * q.outputs));
+    REQUIRE(product_quantised(ctx, {.left = matrix(rows, count, q.inputs),
+                                    .right = &*packed,
+                                    .output = matrix(output, count, q.outputs),
+                                    .activations = q.activations}));
     return output;
   };
-  for (const int threads : {1, 2}) {
-    ThreadPool pool(threads);
-    const Floats whole = product({&pool}, left, m);
-    for (const Index row : kSome) {
-      const Index one[] = {row};
-      CHECK(same_bits(rows_of(whole, n, one), product(single(), rows_of(left, k, one), 1)));
-    }
+  const Floats whole =
+      on_each_path([&](const OpContext& ctx) { return product(ctx, left, q.rows); });
+  for (const Index row : some) {
+    const Index one[] = {row};
+    CHECK(same_bits(rows_of(whole, q.outputs, one),
+                    product(single(), rows_of(left, q.inputs, one), 1)));
+  }
+}
+
+}  // namespace
+
+// The second cache holds few rows of so many inputs: 48 or 60 of the last ones.
+TEST_CASE("product blocks: rows by int8 weights in parts") {
+  const Index some[] = {0, 47, 48, 59, 60, 69};
+  for (const WeightFormat format :
+       {WeightFormat::int8_channel, WeightFormat::q4_k, WeightFormat::q6_k}) {
+    require_rows_as_alone({format, Activations::int8, 70, 17, 16384}, some);
+  }
+}
+
+// Where panels of outputs are too few for the threads, they share rows, 256 together.
+TEST_CASE("product blocks: many rows by few quantised outputs, exact activations") {
+  const Index some[] = {0, 255, 256, 299};
+  for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::nf4, WeightFormat::q4_k}) {
+    require_rows_as_alone({format, Activations::exact, 300, 70, 256}, some);
   }
 }
 

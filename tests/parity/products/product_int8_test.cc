@@ -112,6 +112,48 @@ TEST_CASE(
   }
 }
 
+// Of as many inputs as are allowed, +-2^31 but for what 127 lacks of 128; in kernels that take
+// codes as numbers from 0 to 255, sums pass 2^31 on their way.
+TEST_CASE("int8 product: the largest sums are exact") {
+  constexpr Index kInputs = 131072;
+  Case c{{2, 3, kInputs}};
+  for (Codes* const codes : {&c.x, &c.w}) {
+    std::fill(codes->begin(), codes->end(), std::int8_t{127});
+    std::fill_n(codes->begin(), kInputs, std::int8_t{-127});
+  }
+  const QuantisedWeight packed = c.packed(single());
+  const Floats result = on_all_paths([&](const OpContext& ctx) {
+    Floats output(6);
+    REQUIRE(product_int8(ctx, {.codes = {c.x.data(), 2, kInputs},
+                               .scales = c.scales.data(),
+                               .right = &packed,
+                               .output = matrix(output, 2, 3)}));
+    return output;
+  });
+  for (Index m = 0; m < 2; ++m) {
+    for (Index n = 0; n < 3; ++n) {
+      const float scale = c.weight_scales[size_of(n)] * c.scales[size_of(m)];
+      REQUIRE(result[size_of(m * 3 + n)] == std::fma(static_cast<float>(c.sum(m, n)), scale, 0.0F));
+    }
+  }
+}
+
+TEST_CASE("int8 product: more inputs than sums hold are refused") {
+  const Case c{{1, 1, 131073}};
+  const QuantisedWeight packed = c.packed(single());
+  float output = 7.0F;
+  const auto refused = product_int8(single(), {.codes = {c.x.data(), 1, 131073},
+                                               .scales = c.scales.data(),
+                                               .right = &packed,
+                                               .output = {&output, 1, 1}});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::invalid_argument);
+  const Floats x(131073, 1.0F);
+  CHECK_FALSE(product_quantised(
+      single(), {.left = matrix(x, 1, 131073), .right = &packed, .output = {&output, 1, 1}}));
+  CHECK(output == 7.0F);
+}
+
 TEST_CASE("int8 product: rows rounded before give the bits of the product that rounds them") {
   const Index m = 9;
   const Index n = 70;

@@ -38,10 +38,17 @@ struct Scalar {
   static Ints from(std::int32_t start) {
     return splat_int(start);
   }
+  // As the instructions do, sums wrap around: those of wide codes pass 2^31 on their way to a total
+  // that does not, once the start is added.
+  static std::int32_t wrapping_sum(std::int32_t a, std::int32_t b) {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
+  }
   template <bool kWide>
   static Ints dot(Ints sum, const Codes& codes, const std::int8_t* x) {
     for (std::size_t o = 0; o < 16; ++o) {
-      for (std::size_t i = 0; i < 4; ++i) sum.lane[o] += codes.lane[4 * o + i] * x[i];
+      for (std::size_t i = 0; i < 4; ++i) {
+        sum.lane[o] = wrapping_sum(sum.lane[o], codes.lane[4 * o + i] * x[i]);
+      }
     }
     return sum;
   }
@@ -78,7 +85,7 @@ struct Scalar {
         [&](std::size_t i) { return static_cast<std::uint8_t>(a.lane[i] | b.lane[i]); });
   }
   static Ints add(const Ints& a, const Ints& b) {
-    return each<Ints>([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
+    return each<Ints>([&](std::size_t i) { return wrapping_sum(a.lane[i], b.lane[i]); });
   }
   static Ints mul_int(const Ints& a, const Ints& b) {
     return each<Ints>([&](std::size_t i) { return a.lane[i] * b.lane[i]; });
