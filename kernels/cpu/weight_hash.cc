@@ -6,7 +6,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <vector>
 
 namespace tutti::kernels {
 
@@ -38,12 +37,19 @@ Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,
 }
 
 Hash128 combine_hashes(std::span<const Hash128> hashes) {
-  std::vector<XXH128_canonical_t> canonical(hashes.size());
-  for (std::size_t i = 0; i < hashes.size(); ++i) {
-    XXH128_canonicalFromHash(&canonical[i], XXH128_hash_t{hashes[i].low, hashes[i].high});
+  XXH3_state_t state;  // whole, as this file inlines the library: made without an allocation
+  XXH3_128bits_reset(&state);
+  constexpr std::size_t kTogether = 64;
+  XXH128_canonical_t some[kTogether];
+  for (std::size_t first = 0; first < hashes.size(); first += kTogether) {
+    const std::size_t count = std::min(kTogether, hashes.size() - first);
+    for (std::size_t i = 0; i < count; ++i) {
+      const Hash128& hash = hashes[first + i];
+      XXH128_canonicalFromHash(&some[i], XXH128_hash_t{hash.low, hash.high});
+    }
+    XXH3_128bits_update(&state, some, count * sizeof(XXH128_canonical_t));
   }
-  const XXH128_hash_t hash =
-      XXH3_128bits(canonical.data(), canonical.size() * sizeof(XXH128_canonical_t));
+  const XXH128_hash_t hash = XXH3_128bits_digest(&state);
   return {hash.high64, hash.low64};
 }
 

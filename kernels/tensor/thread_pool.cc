@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "kernels/tensor/float_mode.h"
+#include "kernels/tensor/shared_loops.h"
 
 namespace tutti::kernels {
 
@@ -25,6 +26,8 @@ constexpr int kTurnShift = 17;
 constexpr std::uint32_t kDoneMask = 0xffff;
 constexpr std::uint32_t kGrew = 0x10000;
 
+thread_local std::uint64_t shared = 0;
+
 template <class Done>
 bool spin_until(const Done& done) {
   const auto end = std::chrono::steady_clock::now() + kSpinMax;
@@ -38,6 +41,8 @@ bool spin_until(const Done& done) {
 }
 
 }  // namespace
+
+std::uint64_t shared_loops() { return shared; }
 
 ThreadPool::ThreadPool(int threads, std::vector<int> cores) : cores_(std::move(cores)) {
   TUTTI_ASSERT(threads >= 1 && threads <= kThreadsMax);
@@ -71,6 +76,7 @@ void ThreadPool::run(const Loop& loop) {
     loop.body(loop.context, 0, 0, loop.count);
     return;
   }
+  ++shared;
   TUTTI_ASSERT(!running_);
   running_ = true;
   const auto take_turn = [this](const Loop& next) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/ops/cross_entropy.h"
+#include "kernels/tensor/shared_loops.h"
 #include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {
@@ -48,8 +49,12 @@ TEST_CASE("choose tokens: the sampler's draw, and its probability under the plai
   const std::vector<TokenDraw> draws = draws_of_all_kinds();
   const auto rows = static_cast<Index>(draws.size());
   const Floats logits = logits_of(rows);
-  const Floats chosen =
-      on_all_paths(golden, [&](const OpContext& ctx) { return choose(ctx, logits, draws); });
+  const Floats chosen = on_all_paths(golden, [&](const OpContext& ctx) {
+    const std::uint64_t before = shared_loops();
+    Floats result = choose(ctx, logits, draws);
+    CHECK((shared_loops() > before) == (ctx.pool->threads() > 1));
+    return result;
+  });
   Floats scores(logits.size());
   REQUIRE(log_softmax(single(), matrix(logits, rows, kColumns), matrix(scores, rows, kColumns)));
   const Table exact = reference::log_softmax(Table(matrix(logits, rows, kColumns)));

@@ -30,6 +30,7 @@
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/sampling.h"
 #include "kernels/ops/silu_gate.h"
+#include "kernels/ops/weights/packed_bf16.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "kernels/ops/weights/product_int8.h"
 #include "kernels/ops/weights/product_quantised_nn.h"
@@ -234,6 +235,113 @@ struct OtherOps {
     TUTTI_ASSERT(
         adafactor_update(ctx, {{}, square(weight), square(gradient), row, column, hashes}));
     TUTTI_ASSERT(hash_blocks(ctx, weight, hashes));
+    static_cast<void>(combine_hashes(hashes));
+  }
+};
+
+// Other forms of ops that those steps call: pages of each type, decoded too, weights of each
+// format, packed bf16, the loss by blocks, products and attention that round, a sum in pieces.
+struct OtherForms {
+  static constexpr Index kRows = 130;
+  static constexpr Index kWidth = 64;
+  static constexpr Index kInputs = 256;  // a whole block of every format
+
+  Floats x = draw(kRows * kInputs, 1), y = Floats(x.size()), dq = y, dk = y, dv = y;
+  Floats lse = Floats(kRows * 2), losses = Floats(kRows), dhead = Floats(90 * kWidth);
+  Floats weight = draw(kWidth * kInputs, 2);
+  std::vector<std::int32_t> targets = std::vector<std::int32_t>(kRows, 5);
+  std::vector<std::int32_t> offsets = {0, 70, kRows};
+  AttentionShape shape{2, 2, 32, 0.2F};
+  FloatBuffer memory{3 * kv_page_floats(shape)};
+  std::vector<float*> pages = {memory.data(), memory.data() + kv_page_floats(shape),
+                               memory.data() + 2 * kv_page_floats(shape)};
+  SequenceRows before{0, kRows - 1, 0, pages};
+  SequenceRows last{kRows - 1, 1, kRows - 1, pages};
+  std::vector<QuantisedWeight> weights = in_each_format(weight);
+  std::vector<Bf16> halves = std::vector<Bf16>(x.size()), half_weight = halves;
+  Result<PackedBf16Weight> packed =
+      pack_bf16_weight(single(), {half_weight.data(), kWidth, kInputs}, Bf16Arithmetic::widened);
+  std::vector<float*> pieces = {x.data(), y.data()};
+  PieceSum::Addition addition{1, 0};
+  AddPieces::Block block{0, kRows};
+  std::vector<double> squares = std::vector<double>(1);
+
+  static std::vector<QuantisedWeight> in_each_format(const Floats& values) {
+    std::vector<QuantisedWeight> all;
+    for (const WeightFormat format : kWeightFormats) {
+      auto made = quantise_weight(single(), format, matrix(values, kWidth, kInputs));
+      TUTTI_ASSERT(made);
+      all.push_back(*std::move(made));
+    }
+    return all;
+  }
+  Matrix rows(Floats& data) { return matrix(data, kRows, kWidth); }
+
+  void step(const OpContext& ctx) {
+    for (const CacheType cache : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
+      shape.cache = cache;
+      for (const SequenceRows& some : {before, last}) {
+        const std::span one(&some, 1);
+        TUTTI_ASSERT(kv_write(ctx, {shape, rows(x), rows(x), one}));
+        TUTTI_ASSERT(attention_cached(ctx, {shape, rows(x), one, rows(y)}));
+      }
+    }
+    const Index many = 20;
+    for (const QuantisedWeight& by : weights) {
+      for (const Index count : {Index{1}, Index{4}, many}) {
+        for (const Activations kind : {Activations::exact, Activations::int8}) {
+          if (kind == Activations::int8 && !has_integer_codes(by.format())) continue;
+          TUTTI_ASSERT(
+              product_quantised(ctx, {.left = matrix(x, kRows, kInputs).row_range(0, count),
+                                      .right = &by,
+                                      .output = rows(y).row_range(0, count),
+                                      .activations = kind}));
+        }
+      }
+      TUTTI_ASSERT(product_quantised_nn(
+          ctx,
+          {.left = rows(x).row_range(0, many), .right = &by, .output = matrix(y, many, kInputs)}));
+    }
+    TUTTI_ASSERT(product_bf16_nt(ctx, {.left = {halves.data(), kRows, kInputs},
+                                       .right = {half_weight.data(), kWidth, kInputs},
+                                       .output = rows(y),
+                                       .packed = &*packed}));
+    by_loss(ctx);
+    rounding(ctx);
+    TUTTI_ASSERT(add_pieces(ctx, {.pieces = pieces,
+                                  .additions = std::span(&addition, 1),
+                                  .count = kRows * kInputs,
+                                  .sum = pieces[1],
+                                  .blocks = std::span(&block, 1),
+                                  .squares = squares}));
+  }
+
+  void by_loss(const OpContext& ctx) {
+    for (const auto memory_of :
+         {LinearCrossEntropy::Memory::rows, LinearCrossEntropy::Memory::blocks}) {
+      TUTTI_ASSERT(linear_cross_entropy(ctx, {.hidden = rows(x),
+                                              .weight = matrix(weight, 90, kWidth),
+                                              .targets = targets,
+                                              .losses = losses.data(),
+                                              .dhidden = rows(y),
+                                              .dweight = matrix(dhead, 90, kWidth),
+                                              .smoothing = 0.1F,
+                                              .memory = memory_of}));
+    }
+  }
+
+  void rounding(const OpContext& ctx) {
+    const RoundingScope scope(Bf16Arithmetic::widened);
+    const ConstMatrix square = matrix(std::as_const(weight), kWidth, kWidth);
+    TUTTI_ASSERT(product_nt(ctx, {.left = rows(x), .right = square, .output = rows(y)}));
+    TUTTI_ASSERT(product_nn(ctx, {.left = rows(x), .right = square, .output = rows(y)}));
+    TUTTI_ASSERT(product_tn(
+        ctx, {.left = rows(x), .right = rows(y), .output = matrix(dhead, kWidth, kWidth)}));
+    const AttentionShape plain{2, 2, 32, 0.2F};
+    TUTTI_ASSERT(
+        attention_forward(ctx, {plain, rows(x), rows(x), rows(x), offsets, rows(y), lse.data()}));
+    TUTTI_ASSERT(attention_backward(ctx, {plain, rows(x), rows(x), rows(x), rows(y), rows(x),
+                                          lse.data(), offsets, rows(dq), rows(dk), rows(dv)}));
   }
 };
 
@@ -244,18 +352,19 @@ TEST_CASE("runtime: after the first step a step allocates nothing, with any numb
     INFO(threads << " threads");
     Layer layer;
     OtherOps others;
+    OtherForms forms;
     ThreadPool pool(threads);
     const OpContext ctx{&pool};
     // Which thread takes which piece differs from round to round: all have room for each.
-    const auto allocated_in_a_step = [&] {
+    const auto allocated_by = [&](auto& ops) {
       const long before = counted_allocations() + AlignedBytes::allocations();
-      layer.step(ctx);
-      others.step(ctx);
+      ops.step(ctx);
       return counted_allocations() + AlignedBytes::allocations() - before;
     };
-    REQUIRE(allocated_in_a_step() > 0);
+    REQUIRE(allocated_by(layer) + allocated_by(others) + allocated_by(forms) > 0);
     long later = 0;
-    for (int round = 0; round < 40; ++round) later += allocated_in_a_step();
+    for (int round = 0; round < 40; ++round) later += allocated_by(layer) + allocated_by(others);
+    for (int round = 0; round < 10; ++round) later += allocated_by(forms);
     REQUIRE(later == 0);
   }
 }

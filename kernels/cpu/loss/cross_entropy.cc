@@ -1,10 +1,11 @@
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/cpu/cross_entropy.cc"
+#define HWY_TARGET_INCLUDE "kernels/cpu/loss/cross_entropy.cc"
 #include <hwy/foreach_target.h>
 
 #include <limits>
 #include <string>
 
+#include "kernels/cpu/loss/row_log_sum.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/cpu/sums-inl.h"
 #include "kernels/ops/cross_entropy.h"
@@ -151,16 +152,18 @@ HWY_INLINE void shift_row(const float* x, double offset, float* y, Index width) 
   for (; i < width; ++i) y[i] = static_cast<float>(static_cast<double>(x[i]) - offset);
 }
 
+double log_sum_of_row(const float* x, Index width) {
+  LogSum sum{.top = -std::numeric_limits<float>::infinity()};
+  for (Index i = 0; i < width; i += kVocabularyBlock) {
+    take_block(x + i, nullptr, std::min(kVocabularyBlock, width - i), sum);
+  }
+  return static_cast<double>(sum.top) + kernels::log(static_cast<double>(sum.total));
+}
+
 void log_softmax_kernel(const OpContext& ctx, ConstMatrix x, Matrix output) {
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
-      LogSum sum{.top = -std::numeric_limits<float>::infinity()};
-      for (Index i = 0; i < x.columns; i += kVocabularyBlock) {
-        take_block(x.row(r) + i, nullptr, std::min(kVocabularyBlock, x.columns - i), sum);
-      }
-      const double offset =
-          static_cast<double>(sum.top) + kernels::log(static_cast<double>(sum.total));
-      shift_row(x.row(r), offset, output.row(r), x.columns);
+      shift_row(x.row(r), log_sum_of_row(x.row(r), x.columns), output.row(r), x.columns);
     }
   });
 }
@@ -330,6 +333,8 @@ Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& ar
   }
   return {};
 }
+
+double row_log_sum(const float* x, Index width) { return TUTTI_CPU_CALL(log_sum_of_row)(x, width); }
 
 Result<> log_softmax(const OpContext& ctx, ConstMatrix x, Matrix output) {
   if (!same_shape(x, output)) {
