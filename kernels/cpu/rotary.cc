@@ -2,6 +2,10 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/rotary.cc"
 #include <hwy/foreach_target.h>
 
+#include <algorithm>
+#include <cmath>
+#include <string>
+
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/math.h"
@@ -62,9 +66,15 @@ Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args) {
     return Error{ErrorCode::invalid_argument,
                  "rotary_angles: cosine and sine must be [positions, frequencies]"};
   }
-  for (const std::int32_t position : args.positions) {
-    if (position < 0) {
+  if (tokens > 0 && width > 0) {
+    const auto [least, most] = std::ranges::minmax(args.positions);
+    if (least < 0) {
       return Error{ErrorCode::invalid_argument, "rotary_angles: a position is negative"};
+    }
+    const float angle = static_cast<float>(most) * std::ranges::max(args.frequencies);
+    if (std::isnan(cos(static_cast<double>(angle)))) {
+      return Error{ErrorCode::invalid_argument, "rotary_angles: position " + std::to_string(most) +
+                                                    " is too far: its angle is not below 2^27"};
     }
   }
   if (ctx.device != nullptr) {

@@ -12,7 +12,7 @@
 //   x'[i + r/2] = x[i + r/2] * cosine[i] + x[i] * sine[i]
 // each as one product and one fused multiply-add. The angle is the fp32 product position *
 // frequency, as the models were trained with; its cosine and sine are computed in double precision
-// and rounded once. No libm. Errors: invalid_argument; nothing is written then.
+// and rounded once. No libm. Errors: invalid_argument (an angle of 2^27 too); nothing is written.
 #pragma once
 
 #include <cstdint>

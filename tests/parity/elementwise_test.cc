@@ -48,13 +48,21 @@ Norm layer_norm(const OpContext& ctx, const Floats& x, const Floats& weight, con
 
 TEST_CASE("layer norm: forward agrees with its meaning, also around a large mean") {
   Golden golden("layer norm forward");
+  Golden statistics("layer norm forward, statistics");
   for (const Shape& s : kShapes) {
     Floats x = draw(s.rows * s.columns, 1);
     for (std::size_t i = 0; i < x.size(); i += 3) x[i] += 1000.0F;
     const Floats weight = draw(s.columns, 2);
     const Floats bias = s.columns % 2 == 0 ? draw(s.columns, 3) : Floats();
-    const Floats y = on_all_paths(
-        golden, [&](const OpContext& ctx) { return layer_norm(ctx, x, weight, bias).y; });
+    const Floats all = on_all_paths([&](const OpContext& ctx) {
+      Norm n = layer_norm(ctx, x, weight, bias);
+      n.y.insert(n.y.end(), n.mean.begin(), n.mean.end());
+      n.y.insert(n.y.end(), n.inverse.begin(), n.inverse.end());
+      return std::move(n.y);
+    });
+    const auto y = std::span(all).first(x.size());
+    golden.add(y);
+    statistics.add(std::span(all).subspan(x.size()));
     const std::vector<double> w = widened(weight);
     const std::vector<double> b = widened(bias);
     const Table expected =
@@ -64,6 +72,7 @@ TEST_CASE("layer norm: forward agrees with its meaning, also around a large mean
             tolerance(s.columns, largest_magnitude(expected) + 3.0));
   }
   golden.check();
+  statistics.check();
 }
 
 TEST_CASE("layer norm: gradients agree with finite differences, and continue over calls") {

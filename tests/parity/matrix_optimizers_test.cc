@@ -20,7 +20,7 @@ struct Shape {
 const AdafactorSettings kSettings{
     .rate = 0.05, .beta2 = 0.9, .clip = 0.7, .decay = 0.1, .factor = 0.5F};
 
-// The weights after kSteps, which their hashes are required to be of.
+// The weights after kSteps, which their hashes are required to be of, and the states behind them.
 Floats adafactor_steps(const OpContext& ctx, const Shape& s, const AdafactorSettings& settings) {
   Floats weight = draw(s.rows * s.columns, 1);
   Floats row(s.rows == 1 ? 0U : static_cast<std::size_t>(s.rows));
@@ -34,7 +34,16 @@ Floats adafactor_steps(const OpContext& ctx, const Shape& s, const AdafactorSett
   std::vector<Hash128> again(hashes.size());
   REQUIRE(hash_blocks(ctx, weight, again));
   REQUIRE(again == hashes);
+  weight.insert(weight.end(), row.begin(), row.end());
+  weight.insert(weight.end(), column.begin(), column.end());
   return weight;
+}
+
+std::span<const float> weights_of(const Floats& all, const Shape& s) {
+  return std::span(all).first(static_cast<std::size_t>(s.rows * s.columns));
+}
+std::span<const float> states_of(const Floats& all, const Shape& s) {
+  return std::span(all).subspan(weights_of(all, s).size());
 }
 
 double root_mean_square(const Table& x) {
@@ -84,8 +93,8 @@ Table adafactor_exact(const Shape& s, const AdafactorSettings& settings) {
   return w;
 }
 
-void require_exact(const Shape& s, const AdafactorSettings& settings, const Floats& weights) {
-  REQUIRE(largest_difference(weights, adafactor_exact(s, settings)) <=
+void require_exact(const Shape& s, const AdafactorSettings& settings, const Floats& all) {
+  REQUIRE(largest_difference(weights_of(all, s), adafactor_exact(s, settings)) <=
           tolerance(4 * (s.rows + s.columns), 2.0));
 }
 
@@ -140,6 +149,7 @@ Floats muon_steps(const OpContext& ctx, const Shape& s, const MuonSettings& sett
   std::vector<Hash128> again(hashes.size());
   REQUIRE(hash_blocks(ctx, weight, again));
   REQUIRE(again == hashes);
+  weight.insert(weight.end(), velocity.begin(), velocity.end());
   return weight;
 }
 
@@ -181,12 +191,16 @@ double muon_tolerance(const Shape& s, const MuonSettings& settings) {
 
 TEST_CASE("adafactor: a matrix and a vector agree with double precision") {
   Golden golden("adafactor");
+  Golden states("adafactor, states");
   for (const Shape& s : {Shape{1, 1}, Shape{1, 70}, Shape{13, 37}, Shape{70, 33}}) {
-    require_exact(s, kSettings, on_all_paths(golden, [&](const OpContext& ctx) {
-                    return adafactor_steps(ctx, s, kSettings);
-                  }));
+    const Floats all =
+        on_all_paths([&](const OpContext& ctx) { return adafactor_steps(ctx, s, kSettings); });
+    golden.add(weights_of(all, s));
+    states.add(states_of(all, s));
+    require_exact(s, kSettings, all);
   }
   golden.check();
+  states.check();
 }
 
 TEST_CASE("adafactor: matrices of several tiles and grid blocks, and a step relative to the size") {
@@ -226,7 +240,8 @@ TEST_CASE("adafactor: the comparison catches a step that is not clipped") {
   const Shape s{13, 37};
   AdafactorSettings wrong = kSettings;
   wrong.clip = 100.0;
-  REQUIRE(largest_difference(adafactor_steps(single(), s, wrong), adafactor_exact(s, kSettings)) >
+  const Floats all = adafactor_steps(single(), s, wrong);
+  REQUIRE(largest_difference(weights_of(all, s), adafactor_exact(s, kSettings)) >
           100.0 * tolerance(4 * (s.rows + s.columns), 2.0));
 }
 
@@ -268,19 +283,24 @@ TEST_CASE("muon: its steps are nearly orthogonal, the same bits on all paths, ei
 }
 
 TEST_CASE("muon: steps agree with double precision, and hash what they leave") {
+  Golden states("muon, states");
   for (const Shape& s : {Shape{1, 9}, Shape{33, 70}, Shape{70, 33}, Shape{1100, 60}}) {
     INFO(s.rows << " x " << s.columns);
-    const Floats weights =
+    const Floats all =
         on_all_paths([&](const OpContext& ctx) { return muon_steps(ctx, s, kMuon); });
-    REQUIRE(largest_difference(weights, muon_exact(s, kMuon)) <= muon_tolerance(s, kMuon));
+    states.add(states_of(all, s));
+    REQUIRE(largest_difference(weights_of(all, s), muon_exact(s, kMuon)) <=
+            muon_tolerance(s, kMuon));
   }
+  states.check();
 }
 
 TEST_CASE("muon: the comparison catches another momentum") {
   const Shape s{33, 70};
   MuonSettings wrong = kMuon;
   wrong.momentum = 0.7;
-  REQUIRE(largest_difference(muon_steps(single(), s, wrong), muon_exact(s, kMuon)) >
+  const Floats all = muon_steps(single(), s, wrong);
+  REQUIRE(largest_difference(weights_of(all, s), muon_exact(s, kMuon)) >
           2.0 * muon_tolerance(s, kMuon));
 }
 

@@ -59,25 +59,36 @@ struct Exact {
 
 TEST_CASE("adamw: five steps agree with double precision, and hash what they leave") {
   Golden golden("adamw");
+  Golden states("adamw, states");
   for (const Index size : {1, 17, 65536, 65536 + 1003}) {
-    const Floats all = on_all_paths(golden, [&](const OpContext& ctx) {
+    const Floats all = on_all_paths([&](const OpContext& ctx) {
       State s(size);
       for (unsigned number = 1; number <= 5; ++number) step(ctx, s, number);
       std::vector<Hash128> again(s.hashes.size());
       REQUIRE(hash_blocks(ctx, s.weight, again));
       REQUIRE(again == s.hashes);
+      s.weight.insert(s.weight.end(), s.first.begin(), s.first.end());
+      s.weight.insert(s.weight.end(), s.second.begin(), s.second.end());
       return s.weight;
     });
     const State start(size);
+    golden.add(std::span(all).first(start.weight.size()));
+    states.add(std::span(all).subspan(start.weight.size()));
     for (std::size_t i = 0; i < start.weight.size(); i += 97) {
       Exact exact{static_cast<double>(start.weight[i])};
       for (unsigned number = 1; number <= 5; ++number) {
         exact.step(static_cast<double>(start.gradient[i]), number);
       }
       REQUIRE(std::abs(static_cast<double>(all[i]) - exact.weight) <= tolerance(20, 1.0));
+      const auto state = [&](std::size_t of) {
+        return static_cast<double>(all[of * start.weight.size() + i]);
+      };
+      REQUIRE(std::abs(state(1) - exact.first) <= tolerance(20, 1.0));
+      REQUIRE(std::abs(state(2) - exact.second) <= tolerance(20, 1.0));
     }
   }
   golden.check();
+  states.check();
 }
 
 TEST_CASE("adamw: the comparison catches a step without bias correction") {
@@ -149,9 +160,15 @@ TEST_CASE("square sums: double precision, the same bits on all paths, non-finite
   }
   REQUIRE(std::abs(found[1] - exact) <= double_tolerance(77 / 16, exact));
   REQUIRE(ordered_sum(found) == found[0] + found[1]);
-  values[3] = std::numeric_limits<float>::infinity();
-  REQUIRE_FALSE(std::isfinite(sums(single())[0]));
-  REQUIRE(std::isfinite(sums(single())[1]));
+  for (const float spoiled : {std::numeric_limits<float>::infinity(), std::nanf(""), 3e38F}) {
+    values[3] = spoiled;
+    on_all_paths([&](const OpContext& ctx) {
+      const std::vector<double> out = sums(ctx);
+      REQUIRE(std::isfinite(out[0]) == std::isfinite(spoiled));
+      REQUIRE(out[1] == found[1]);
+      return Floats{};
+    });
+  }
   golden.check();
 }
 

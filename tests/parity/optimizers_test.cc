@@ -1,5 +1,7 @@
 // The optimizers beside AdamW whose unit is the element or the block: steps against double
 // precision, the same bits on all paths.
+#include <string>
+
 #include "kernels/ops/optimizers/adamw8.h"
 #include "kernels/ops/optimizers/lion.h"
 #include "kernels/ops/optimizers/schedule_free.h"
@@ -21,15 +23,29 @@ struct Exact {
   double weight = 0.0, a = 0.0, b = 0.0;
 };
 
+Floats joined(std::initializer_list<std::span<const float>> parts) {
+  Floats all;
+  for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+template <class Code>
+Floats as_floats(const std::vector<Code>& codes) {
+  return {codes.begin(), codes.end()};
+}
+
 // Runs kSteps of an op on all paths and of `exact` beside it, and compares the weights. `run` gives
-// the weights after all steps.
+// the weights after all steps, and the states behind them.
 template <class Run, class Step>
 void compare(const char* name, const Run& run, const Step& exact) {
   Golden golden(name);
+  Golden states(std::string(name) + ", states");
   for (const Index size : kSizes) {
     const Floats start = draw(size, 1);
-    const Floats weights =
-        on_all_paths(golden, [&](const OpContext& ctx) { return run(ctx, start); });
+    const Floats all = on_all_paths([&](const OpContext& ctx) { return run(ctx, start); });
+    const auto weights = std::span(all).first(start.size());
+    golden.add(weights);
+    states.add(std::span(all).subspan(start.size()));
     Table expected(1, size);
     for (std::size_t i = 0; i < start.size(); ++i) {
       Exact e{static_cast<double>(start[i])};
@@ -43,6 +59,7 @@ void compare(const char* name, const Run& run, const Step& exact) {
     REQUIRE(largest_difference(weights, expected) <= tolerance(20 * kSteps, 2.0));
   }
   golden.check();
+  states.check();
 }
 
 std::vector<Hash128> hashes_for(Index size) {
@@ -73,7 +90,7 @@ TEST_CASE("sgd: momentum, Nesterov's form and decay agree with double precision"
             REQUIRE(sgd_update(ctx, {settings, weight, gradient, velocity, hashes}));
           }
           require_hashes(weight, hashes);
-          return weight;
+          return joined({weight, velocity});
         },
         [&](Exact& e, double gradient, int) {
           const double g = gradient * 0.5 + 0.01 * e.weight;
@@ -104,7 +121,7 @@ TEST_CASE("lion: steps by the sign alone") {
           REQUIRE(lion_update(ctx, {settings, weight, gradient_of(step, size), momentum, hashes}));
         }
         require_hashes(weight, hashes);
-        return weight;
+        return joined({weight, momentum});
       },
       [&](Exact& e, double gradient, int) {
         const double g = gradient * 2.0;
@@ -135,7 +152,7 @@ TEST_CASE("schedule-free adamw: y, z and their average agree with double precisi
               0.1 * static_cast<double>(base[i]) + 0.9 * static_cast<double>(average[i]);
           REQUIRE(std::abs(y - static_cast<double>(weight[i])) <= tolerance(0, 1.0));
         }
-        return weight;
+        return joined({weight, base, second});
       },
       [&](Exact& e, double g, int step) {
         const double average = 1.0 / step;
@@ -151,6 +168,7 @@ TEST_CASE("schedule-free adamw: y, z and their average agree with double precisi
 
 TEST_CASE("adamw with 8-bit states: near the fp32 one, the same bits on all paths, zeros stay") {
   Golden golden("adamw, 8-bit states");
+  Golden states("adamw, states of 8 bits");
   for (const Index size : {0, 1, 2047, 65536 + 1003}) {
     const Floats start = draw(size, 1);
     const auto settings_of = [](int step) {
@@ -160,7 +178,7 @@ TEST_CASE("adamw with 8-bit states: near the fp32 one, the same bits on all path
                            .correction1 = 1.0 - std::pow(0.9, step),
                            .correction2 = 1.0 - std::pow(0.99, step)};
     };
-    const Floats weights = on_all_paths(golden, [&](const OpContext& ctx) {
+    const Floats weights = on_all_paths([&](const OpContext& ctx) {
       Floats weight = start;
       const auto blocks = static_cast<std::size_t>(state8_blocks(size));
       std::vector<std::int8_t> first(start.size());
@@ -173,8 +191,10 @@ TEST_CASE("adamw with 8-bit states: near the fp32 one, the same bits on all path
                                     second, first_scales, second_scales, hashes}));
       }
       require_hashes(weight, hashes);
-      return weight;
+      return joined({weight, as_floats(first), as_floats(second), first_scales, second_scales});
     });
+    golden.add(std::span(weights).first(start.size()));
+    states.add(std::span(weights).subspan(start.size()));
     Floats exact = start;
     Floats first(start.size());
     Floats second(start.size());
@@ -190,6 +210,7 @@ TEST_CASE("adamw with 8-bit states: near the fp32 one, the same bits on all path
     if (size > 0) REQUIRE(sum / static_cast<double>(size) < 4e-4);
   }
   golden.check();
+  states.check();
 }
 
 TEST_CASE("optimizers: lengths that differ are refused and nothing is written") {

@@ -391,9 +391,18 @@ TEST_CASE("quantised: codes at their ends, values that are not finite, huge ones
     const Floats huge = on_all_paths(
         [&](const OpContext& ctx) { return run(ctx, weight, x, 1, Activations::int8); });
     for (const float value : huge) CHECK(std::isfinite(value));
-    x[7] = std::numeric_limits<float>::infinity();
-    for (const float value : run(single(), weight, x, 1, Activations::int8)) {
-      CHECK(std::isnan(value));
+    // A row's codes are of no use then; those of the row beside it are.
+    x.resize(512, 1e30F);
+    for (const float spoiled : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
+      x[7] = spoiled;
+      on_all_paths([&](const OpContext& ctx) {
+        const Floats both = run(ctx, weight, x, 2, Activations::int8);
+        const bool all_nan =
+            std::all_of(both.begin(), both.begin() + 16, [](float v) { return std::isnan(v); });
+        CHECK(all_nan);
+        CHECK(same_bits(std::span(both).last(16), huge));
+        return Floats{};
+      });
     }
   }
 }

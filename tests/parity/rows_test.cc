@@ -1,5 +1,7 @@
 // Norm, rotary, gate, embedding, addition: against their meaning, with gradients against finite
 // differences.
+#include <limits>
+
 #include "kernels/ops/add.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/rms_norm.h"
@@ -36,16 +38,24 @@ NormResult norm(const OpContext& ctx, const Floats& x, const Floats& weight, Ind
 
 TEST_CASE("rms norm: forward agrees with its meaning on all paths") {
   Golden golden("rms norm forward");
+  Golden statistics("rms norm forward, statistics");
   for (const Shape& s : kShapes) {
     const Floats x = draw(s.rows * s.columns, 1);
     const Floats weight = draw(s.columns, 2);
-    const Floats y =
-        on_all_paths(golden, [&](const OpContext& ctx) { return norm(ctx, x, weight, s.rows).y; });
+    const Floats both = on_all_paths([&](const OpContext& ctx) {
+      NormResult n = norm(ctx, x, weight, s.rows);
+      n.y.insert(n.y.end(), n.inverse.begin(), n.inverse.end());
+      return std::move(n.y);
+    });
+    const auto y = std::span(both).first(x.size());
+    golden.add(y);
+    statistics.add(std::span(both).subspan(x.size()));
     const Table expected =
         reference::rms_norm(Table(matrix(x, s.rows, s.columns)), widened(weight), 1e-5);
     REQUIRE(largest_difference(y, expected) <= tolerance(s.columns, largest_magnitude(expected)));
   }
   golden.check();
+  statistics.check();
 }
 
 TEST_CASE("rms norm: gradients agree with finite differences, and continue over calls") {
@@ -219,6 +229,29 @@ TEST_CASE(
   golden.check();
 }
 
+TEST_CASE("rotary: angles that have no cosine are refused, the last one that has is not") {
+  const std::vector<float> frequencies = {1.0F, 0.5F};
+  Floats cosine(4, 7.0F);
+  Floats sine(4, 7.0F);
+  const auto angles = [&](std::int32_t position) {
+    const std::vector<std::int32_t> positions = {3, position};
+    return rotary_angles(single(), {.positions = positions,
+                                    .frequencies = frequencies,
+                                    .cosine = matrix(cosine, 2, 2),
+                                    .sine = matrix(sine, 2, 2)});
+  };
+  // As fp32, 2^27 - 1 is 2^27.
+  for (const std::int32_t far : {-1, (1 << 27) - 1, 1 << 27, std::numeric_limits<int>::max()}) {
+    const auto refused = angles(far);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == ErrorCode::invalid_argument);
+  }
+  CHECK(cosine == Floats(4, 7.0F));
+  if (single().device != nullptr) return;  // which keeps a table of all positions before
+  REQUIRE(angles((1 << 27) - 8));
+  for (const float value : cosine) CHECK(std::abs(value) <= 1.0F);
+}
+
 // What Python gives, in double precision, for the formula of Peng et al. 2023 (3.2 and 3.4) with
 // the ramp over dimensions that their code has: of frequency i < width / 2,
 //   turns(t) = width * log(length / (2 pi t)) / (2 log(theta))
@@ -353,6 +386,28 @@ TEST_CASE("embedding: rows are copied, and gradients add in token order") {
   }
   expected.insert(expected.end(), sums.begin(), sums.end());
   REQUIRE(same_bits(both, expected));
+  golden.check();
+}
+
+TEST_CASE("embedding: rows of a table in bf16 are its numbers") {
+  Golden golden("embedding, bf16");
+  const std::vector<std::int32_t> tokens = {3, 0, 3, 3, 6, 0};
+  const Floats values = draw(7 * 45, 1);
+  std::vector<Bf16> halves(values.size());
+  REQUIRE(to_bf16(single(), values, halves));
+  Floats table(values.size());
+  REQUIRE(from_bf16(single(), halves, table));
+  const auto run = [&](const OpContext& ctx, const Bf16* bf16) {
+    Floats rows(6 * 45);
+    REQUIRE(embedding_forward(ctx, {.table = matrix(bf16 == nullptr ? table : values, 7, 45),
+                                    .bf16 = bf16,
+                                    .tokens = tokens,
+                                    .output = matrix(rows, 6, 45)}));
+    return rows;
+  };
+  const Floats rows =
+      on_all_paths(golden, [&](const OpContext& ctx) { return run(ctx, halves.data()); });
+  REQUIRE(same_bits(rows, run(single(), nullptr)));
   golden.check();
 }
 

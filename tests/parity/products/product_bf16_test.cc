@@ -155,7 +155,7 @@ namespace {
 
 // Of one of the native arithmetics, where this machine has it.
 void check_native(Bf16Arithmetic arithmetic) {
-  ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
+  ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3), ThreadPool(4), ThreadPool(7)};
   Golden golden("product bf16, profile " + std::string(profile_of(arithmetic)));
   for (const Kind& kind : kKinds) {
     for (const Shape& shape : kShapes) {

@@ -77,7 +77,7 @@ Floats in_scope(const OpContext& ctx, const Kind& kind, const Shape& s, const Op
 }
 
 void check_products(Bf16Arithmetic arithmetic) {
-  ThreadPool pools[] = {ThreadPool(1), ThreadPool(3)};
+  ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3), ThreadPool(4), ThreadPool(7)};
   for (const Kind& kind : kKinds) {
     for (const Shape& s : kShapes) {
       INFO(profile_of(arithmetic) << " " << s.m << " x " << s.n << " x " << s.k);

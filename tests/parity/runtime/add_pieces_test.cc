@@ -1,6 +1,7 @@
 // The last additions of the tree over shards with the sums of squares behind them; on CPUs only.
 #include <array>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -18,8 +19,9 @@ TEST_CASE(
   const std::vector<PieceSum::Addition> additions = {{0, 1}, {2, 3}, {0, 2}};
   const std::array<Floats, 4> data = {draw(kCount, 1), draw(kCount, 2), draw(kCount, 3),
                                       draw(kCount, 4)};
-  const auto run = [&](const OpContext& ctx, bool in_place) {
+  const auto run = [&](const OpContext& ctx, bool in_place, float spoiled = 0.0F) {
     std::array<Floats, 4> used = data;
+    if (spoiled != 0.0F) used[3][16 + 77] = spoiled;
     std::vector<float*> pieces;
     for (Floats& piece : used) pieces.push_back(piece.data());
     Floats apart(static_cast<std::size_t>(kCount));
@@ -54,6 +56,22 @@ TEST_CASE(
   std::memcpy(expected.data() + kCount, squares.data(), 16);
   REQUIRE(same_bits(found, expected));
   golden.check();
+
+  // What is not finite spoils its element and its block's sum, no others.
+  for (const float spoiled : {std::numeric_limits<float>::infinity(), std::nanf(""), 3.4e38F}) {
+    Floats bad = on_all_paths([&](const OpContext& ctx) {
+      Floats bits = run(ctx, true, spoiled);
+      double squares_of[2];
+      std::memcpy(squares_of, bits.data() + kCount, 16);
+      REQUIRE(std::isfinite(squares_of[0]) == std::isfinite(spoiled));
+      REQUIRE(std::isfinite(bits[16 + 77]) == std::isfinite(spoiled));
+      REQUIRE(std::isnan(bits[16 + 77]) == std::isnan(spoiled));
+      std::copy_n(found.begin() + kCount, 2, bits.begin() + kCount);
+      bits[16 + 77] = found[16 + 77];
+      return bits;
+    });
+    REQUIRE(same_bits(bad, found));
+  }
 
   std::vector<float*> one = {level[0].data()};
   AddPieces args{.pieces = one, .additions = additions, .count = kCount, .sum = one[0]};

