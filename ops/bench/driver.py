@@ -38,6 +38,21 @@ def report(bench, case, unit, samples, peer=None, ratio=None):
                       "machine": machine(), "commit": commit()}), flush=True)
 
 
+FLAT = 1.1  # the largest size over the smallest, of what is meant to stand still
+
+
+def flatness(sizes):
+    """Of the second half: by then every history is full."""
+    half = sizes[len(sizes) // 2:]
+    return max(half) / min(half)
+
+
+def require_flat(what, sizes):
+    """Ends the benchmark where it is not."""
+    if flatness(sizes) > FLAT:
+        raise SystemExit(f"bench: {what} is not flat: {flatness(sizes):.3f} > {FLAT}")
+
+
 def write_tokens(path, count, vocabulary):
     """A token file: one-dimensional .npy of uint16, as NumPy writes it."""
     header = f"{{'descr': '<u2', 'fortran_order': False, 'shape': ({count},), }}"
