@@ -13,13 +13,14 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-void layer_norm_row(const LayerNormForward& args, Index row) {
+// Writes the row whose sum is given, and sums the next one beside it, if there is one (`next`):
+// memory reads and writes at once.
+Lanes layer_norm_row(const LayerNormForward& args, Index row, const Lanes& own_sum,
+                     const float* next) {
   const Index width = args.x.columns;
   const float* const x = args.x.row(row);
   float* const y = args.y.row(row);
-  Lanes sum = zero();
-  each_lanes(width, [&](Index i, auto part) { sum = sum + load(x + i, part); });
-  const float mean = sum_lanes(sum) / static_cast<float>(width);
+  const float mean = sum_lanes(own_sum) / static_cast<float>(width);
   const Lanes offset = splat(mean);
   Lanes squares = zero();
   each_lanes(width, [&](Index i, auto part) {
@@ -31,45 +32,94 @@ void layer_norm_row(const LayerNormForward& args, Index row) {
   if (args.mean != nullptr) args.mean[row] = mean;
   if (args.inverse != nullptr) args.inverse[row] = inverse;
   const Lanes factor = splat(inverse);
-  each_lanes(width, [&](Index i, auto part) {
+  const auto write = [&](Index i, auto part) {
     const Lanes normal = (load(x + i, part) - offset) * factor;
     const Lanes bias = args.bias != nullptr ? load(args.bias + i, part) : zero();
     store(fma(normal, load(args.weight + i, part), bias), y + i, part);
+  };
+  Lanes sum = zero();
+  if (next == nullptr) {
+    each_lanes(width, write);
+    return sum;
+  }
+  each_lanes(width, [&](Index i, auto part) {
+    sum = sum + load(next + i, part);
+    write(i, part);
   });
+  return sum;
+}
+
+void layer_norm_rows(const LayerNormForward& args, Index begin, Index end) {
+  Lanes sum = zero();
+  each_lanes(args.x.columns,
+             [&](Index i, auto part) { sum = sum + load(args.x.row(begin) + i, part); });
+  for (Index row = begin; row < end; ++row) {
+    sum = layer_norm_row(args, row, sum, row + 1 < end ? args.x.row(row + 1) : nullptr);
+  }
 }
 
 void layer_norm_forward_kernel(const OpContext& ctx, const LayerNormForward& args) {
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
-                         [&](int, Index begin, Index end) {
-                           for (Index row = begin; row < end; ++row) layer_norm_row(args, row);
-                         });
+                         [&](int, Index begin, Index end) { layer_norm_rows(args, begin, end); });
 }
 
-void layer_norm_dx_row(const LayerNormBackward& args, Index row) {
-  const Index width = args.x.columns;
-  const float* const x = args.x.row(row);
-  const float* const dy = args.dy.row(row);
-  const float* const residual = args.residual ? args.residual.row(row) : nullptr;
-  float* const dx = args.dx.row(row);
-  const Lanes offset = splat(args.mean[row]);
-  const Lanes factor = splat(args.inverse[row]);
-  Lanes sum = zero();
-  Lanes along = zero();
-  each_lanes(width, [&](Index i, auto part) {
+// What is read of a row before it is written: the sums that its gradient takes and, with kWeights,
+// its terms of the gradients of weight and bias, whose chains go on from row to row.
+struct RowSums {
+  Lanes sum;
+  Lanes along;
+
+  template <bool kWeights, class Part>
+  HWY_INLINE void read(const LayerNormBackward& args, Index row, Index i, Part part) {
+    const Lanes dy = load(args.dy.row(row) + i, part);
+    const Lanes normal =
+        (load(args.x.row(row) + i, part) - splat(args.mean[row])) * splat(args.inverse[row]);
+    if constexpr (kWeights) {
+      if (args.dweight != nullptr) {
+        store(fma(dy, normal, load(args.dweight + i, part)), args.dweight + i, part);
+      }
+      if (args.dbias != nullptr) store(load(args.dbias + i, part) + dy, args.dbias + i, part);
+    }
     // Beyond the end dy is zero, and so is what is added.
-    const Lanes g = load(dy + i, part) * load(args.weight + i, part);
+    const Lanes g = dy * load(args.weight + i, part);
     sum = sum + g;
-    along = fma(g, (load(x + i, part) - offset) * factor, along);
-  });
-  const Lanes mean = splat(sum_lanes(sum) / static_cast<float>(width));
-  const Lanes slope = splat(sum_lanes(along) / static_cast<float>(width));
-  each_lanes(width, [&](Index i, auto part) {
-    const Lanes normal = (load(x + i, part) - offset) * factor;
-    const Lanes g = load(dy + i, part) * load(args.weight + i, part);
-    Lanes value = factor * fnma(normal, slope, g - mean);
-    if (residual != nullptr) value = value + load(residual + i, part);
-    store(value, dx + i, part);
-  });
+    along = fma(g, normal, along);
+  }
+};
+
+// Each row is read beside the writing of the one before: memory reads and writes at once, and rows
+// come from it once.
+template <bool kWeights>
+void layer_norm_dx_rows(const LayerNormBackward& args, Index begin, Index end) {
+  const Index width = args.x.columns;
+  RowSums sums{zero(), zero()};
+  each_lanes(width, [&](Index i, auto part) { sums.read<kWeights>(args, begin, i, part); });
+  for (Index row = begin; row < end; ++row) {
+    const float* const x = args.x.row(row);
+    const float* const dy = args.dy.row(row);
+    const float* const residual = args.residual ? args.residual.row(row) : nullptr;
+    float* const dx = args.dx.row(row);
+    const Lanes offset = splat(args.mean[row]);
+    const Lanes factor = splat(args.inverse[row]);
+    const Lanes mean = splat(sum_lanes(sums.sum) / static_cast<float>(width));
+    const Lanes slope = splat(sum_lanes(sums.along) / static_cast<float>(width));
+    const auto write = [&](Index i, auto part) {
+      const Lanes normal = (load(x + i, part) - offset) * factor;
+      const Lanes g = load(dy + i, part) * load(args.weight + i, part);
+      Lanes value = factor * fnma(normal, slope, g - mean);
+      if (residual != nullptr) value = value + load(residual + i, part);
+      store(value, dx + i, part);
+    };
+    if (row + 1 == end) {
+      each_lanes(width, write);
+      break;
+    }
+    sums = RowSums{zero(), zero()};
+    each_lanes(width, [&](Index i, auto part) {
+      sums.read<kWeights>(args, row + 1, i, part);
+      write(i, part);
+    });
+  }
 }
 
 // Sixteen columns of the gradients of weight and bias: the chain of each goes on over some rows.
@@ -91,15 +141,23 @@ HWY_INLINE void layer_norm_columns(const LayerNormBackward& args, Index column, 
 
 void layer_norm_backward_kernel(const OpContext& ctx, const LayerNormBackward& args) {
   const Index columns = args.x.columns;
-  each_span(args.x.rows, 2 * columns, ctx.pool->threads(), [&](RowSpan span) {
+  const Index rows = args.x.rows;
+  const bool weights = args.dweight != nullptr || args.dbias != nullptr;
+  // Chains over rows that several threads share are shared by columns.
+  if (weights && ctx.pool->threads() == 1) {
+    return ctx.pool->parallel_for(rows, rows, [&](int, Index begin, Index end) {
+      layer_norm_dx_rows<true>(args, begin, end);
+    });
+  }
+  each_span(rows, 2 * columns, ctx.pool->threads(), [&](RowSpan span) {
     // The weight first: dx may take the place of dy.
-    if (args.dweight != nullptr || args.dbias != nullptr) {
-      each_columns(ctx, span, columns, [&](Index column, auto part, RowSpan rows) {
-        layer_norm_columns(args, column, part, rows);
+    if (weights) {
+      each_columns(ctx, span, columns, [&](Index column, auto part, RowSpan some) {
+        layer_norm_columns(args, column, part, some);
       });
     }
     ctx.pool->parallel_for(span.count(), rows_in_piece(columns), [&](int, Index begin, Index end) {
-      for (Index row = begin; row < end; ++row) layer_norm_dx_row(args, span.first + row);
+      layer_norm_dx_rows<false>(args, span.first + begin, span.first + end);
     });
   });
 }

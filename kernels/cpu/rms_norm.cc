@@ -13,51 +13,94 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-void forward_row(const RmsNormForward& args, Index row) {
+template <class Part>
+HWY_INLINE Lanes add_squares(const float* x, Part part, const Lanes& sum) {
+  const Lanes value = load(x, part);
+  return fma(value, value, sum);
+}
+
+// The squares of the next row are summed beside the writing of each: memory reads and writes at
+// once.
+void forward_rows(const RmsNormForward& args, Index begin, Index end) {
   const Index width = args.x.columns;
-  const float* const x = args.x.row(row);
-  float* const y = args.y.row(row);
   Lanes sum = zero();
-  each_lanes(width, [&](Index i, auto part) {
-    const Lanes value = load(x + i, part);
-    sum = fma(value, value, sum);
-  });
-  const float mean = sum_lanes(sum) / static_cast<float>(width);
-  const float inverse = 1.0F / std::sqrt(mean + args.epsilon);
-  if (args.inverse != nullptr) args.inverse[row] = inverse;
-  const Lanes factor = splat(inverse);
-  each_lanes(width, [&](Index i, auto part) {
-    store(load(x + i, part) * factor * load(args.weight + i, part), y + i, part);
-  });
+  each_lanes(width,
+             [&](Index i, auto part) { sum = add_squares(args.x.row(begin) + i, part, sum); });
+  for (Index row = begin; row < end; ++row) {
+    const float* const x = args.x.row(row);
+    float* const y = args.y.row(row);
+    const float mean = sum_lanes(sum) / static_cast<float>(width);
+    const float inverse = 1.0F / std::sqrt(mean + args.epsilon);
+    if (args.inverse != nullptr) args.inverse[row] = inverse;
+    const Lanes factor = splat(inverse);
+    const auto write = [&](Index i, auto part) {
+      store(load(x + i, part) * factor * load(args.weight + i, part), y + i, part);
+    };
+    if (row + 1 == end) {
+      each_lanes(width, write);
+      break;
+    }
+    const float* const next = args.x.row(row + 1);
+    sum = zero();
+    each_lanes(width, [&](Index i, auto part) {
+      sum = add_squares(next + i, part, sum);
+      write(i, part);
+    });
+  }
 }
 
 void rms_norm_forward_kernel(const OpContext& ctx, const RmsNormForward& args) {
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
-                         [&](int, Index begin, Index end) {
-                           for (Index row = begin; row < end; ++row) forward_row(args, row);
-                         });
+                         [&](int, Index begin, Index end) { forward_rows(args, begin, end); });
 }
 
-void backward_row(const RmsNormBackward& args, Index row) {
+// What is read of a row before it is written: the sum that its gradient takes and, with kWeight,
+// its terms of the weight's gradient, whose chains go on from row to row.
+template <bool kWeight, class Part>
+HWY_INLINE Lanes read_row(const RmsNormBackward& args, Index row, Index i, Part part,
+                          const Lanes& sum) {
+  const Lanes x = load(args.x.row(row) + i, part);
+  const Lanes dy = load(args.dy.row(row) + i, part);
+  if constexpr (kWeight) {
+    const Lanes chain = load(args.dweight + i, part);
+    store(fma(dy, x * splat(args.inverse[row]), chain), args.dweight + i, part);
+  }
+  return fma(dy * load(args.weight + i, part), x, sum);
+}
+
+// Each row is read beside the writing of the one before: memory reads and writes at once, and rows
+// come from it once.
+template <bool kWeight>
+void backward_rows(const RmsNormBackward& args, Index begin, Index end) {
   const Index width = args.x.columns;
-  const float* const x = args.x.row(row);
-  const float* const dy = args.dy.row(row);
-  const float* const residual = args.residual ? args.residual.row(row) : nullptr;
-  float* const dx = args.dx.row(row);
   Lanes sum = zero();
-  each_lanes(width, [&](Index i, auto part) {
-    sum = fma(load(dy + i, part) * load(args.weight + i, part), load(x + i, part), sum);
-  });
-  const float inverse = args.inverse[row];
-  const float slope = inverse * inverse * inverse / static_cast<float>(width) * sum_lanes(sum);
-  const Lanes factor = splat(inverse);
-  const Lanes along = splat(slope);
-  each_lanes(width, [&](Index i, auto part) {
-    Lanes value =
-        fnma(load(x + i, part), along, factor * (load(dy + i, part) * load(args.weight + i, part)));
-    if (residual != nullptr) value = value + load(residual + i, part);
-    store(value, dx + i, part);
-  });
+  each_lanes(width,
+             [&](Index i, auto part) { sum = read_row<kWeight>(args, begin, i, part, sum); });
+  for (Index row = begin; row < end; ++row) {
+    const float* const x = args.x.row(row);
+    const float* const dy = args.dy.row(row);
+    const float* const residual = args.residual ? args.residual.row(row) : nullptr;
+    float* const dx = args.dx.row(row);
+    const float inverse = args.inverse[row];
+    const float slope = inverse * inverse * inverse / static_cast<float>(width) * sum_lanes(sum);
+    const Lanes factor = splat(inverse);
+    const Lanes along = splat(slope);
+    const auto write = [&](Index i, auto part) {
+      Lanes value = fnma(load(x + i, part), along,
+                         factor * (load(dy + i, part) * load(args.weight + i, part)));
+      if (residual != nullptr) value = value + load(residual + i, part);
+      store(value, dx + i, part);
+    };
+    if (row + 1 == end) {
+      each_lanes(width, write);
+      break;
+    }
+    sum = zero();
+    each_lanes(width, [&](Index i, auto part) {
+      sum = read_row<kWeight>(args, row + 1, i, part, sum);
+      write(i, part);
+    });
+  }
 }
 
 // Sixteen columns of the weight's gradient: the chain of each goes on over some rows.
@@ -74,15 +117,21 @@ HWY_INLINE void backward_columns(const RmsNormBackward& args, Index column, Part
 
 void rms_norm_backward_kernel(const OpContext& ctx, const RmsNormBackward& args) {
   const Index columns = args.x.columns;
-  each_span(args.x.rows, 2 * columns, ctx.pool->threads(), [&](RowSpan span) {
+  const Index rows = args.x.rows;
+  // Chains over rows that several threads share are shared by columns.
+  if (args.dweight != nullptr && ctx.pool->threads() == 1) {
+    return ctx.pool->parallel_for(
+        rows, rows, [&](int, Index begin, Index end) { backward_rows<true>(args, begin, end); });
+  }
+  each_span(rows, 2 * columns, ctx.pool->threads(), [&](RowSpan span) {
     // The weight first: dx may take the place of dy.
     if (args.dweight != nullptr) {
-      each_columns(ctx, span, columns, [&](Index column, auto part, RowSpan rows) {
-        backward_columns(args, column, part, rows);
+      each_columns(ctx, span, columns, [&](Index column, auto part, RowSpan some) {
+        backward_columns(args, column, part, some);
       });
     }
     ctx.pool->parallel_for(span.count(), rows_in_piece(columns), [&](int, Index begin, Index end) {
-      for (Index row = begin; row < end; ++row) backward_row(args, span.first + row);
+      backward_rows<false>(args, span.first + begin, span.first + end);
     });
   });
 }

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/ops/add.h"
+#include "kernels/ops/elementwise/layer_norm.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
@@ -104,6 +105,72 @@ TEST_CASE("rms norm: gradients agree with finite differences, and continue over 
                           .gradient = std::span(both).subspan(x.size())}) <
           mean_tolerance(rows + columns));
   golden.check();
+}
+
+TEST_CASE("norms: what is written may take the place of what is read, row by row") {
+  // More than one piece of rows.
+  const Index rows = 400;
+  const Index columns = 45;
+  const Floats x = draw(rows * columns, 1);
+  const Floats weight = draw(columns, 2);
+  const Floats dy = draw(rows * columns, 3);
+  const Floats residual = draw(rows * columns, 4);
+  const Floats mean = draw(rows, 5);
+  const Floats inverse = draw(rows, 6);
+  enum class Place { apart, over_dy, over_residual };
+  // Of either norm: its outputs, then its gradients.
+  const auto gradients = [&](const OpContext& ctx, bool layer, Place place) {
+    Floats out = place == Place::over_dy         ? dy
+                 : place == Place::over_residual ? residual
+                                                 : Floats(x.size());
+    const Matrix dx = matrix(out, rows, columns);
+    const ConstMatrix from = place == Place::over_dy ? dx : matrix(dy, rows, columns);
+    const ConstMatrix added = place == Place::over_residual ? dx : matrix(residual, rows, columns);
+    Floats dweight(weight.size());
+    if (layer) {
+      REQUIRE(layer_norm_backward(ctx, {.dy = from,
+                                        .x = matrix(x, rows, columns),
+                                        .weight = weight.data(),
+                                        .mean = mean.data(),
+                                        .inverse = inverse.data(),
+                                        .dx = dx,
+                                        .dweight = dweight.data(),
+                                        .residual = added}));
+    } else {
+      REQUIRE(rms_norm_backward(ctx, {.dy = from,
+                                      .x = matrix(x, rows, columns),
+                                      .weight = weight.data(),
+                                      .inverse = inverse.data(),
+                                      .dx = dx,
+                                      .dweight = dweight.data(),
+                                      .residual = added}));
+    }
+    out.insert(out.end(), dweight.begin(), dweight.end());
+    return out;
+  };
+  const auto forward = [&](const OpContext& ctx, bool layer, bool in_place) {
+    Floats y = in_place ? x : Floats(x.size());
+    const ConstMatrix from = matrix(in_place ? std::as_const(y) : x, rows, columns);
+    const Matrix to = matrix(y, rows, columns);
+    if (layer) {
+      REQUIRE(layer_norm_forward(ctx, {.x = from, .weight = weight.data(), .y = to}));
+    } else {
+      REQUIRE(rms_norm_forward(ctx, {.x = from, .weight = weight.data(), .y = to}));
+    }
+    return y;
+  };
+  for (const bool layer : {false, true}) {
+    const auto all = [&](const auto& run) { return on_all_paths(run); };
+    const Floats own =
+        all([&](const OpContext& ctx) { return gradients(ctx, layer, Place::apart); });
+    for (const Place place : {Place::over_dy, Place::over_residual}) {
+      const auto run = [&](const OpContext& ctx) { return gradients(ctx, layer, place); };
+      REQUIRE(same_bits(all(run), own));
+    }
+    const Floats apart = all([&](const OpContext& ctx) { return forward(ctx, layer, false); });
+    const Floats in = all([&](const OpContext& ctx) { return forward(ctx, layer, true); });
+    REQUIRE(same_bits(in, apart));
+  }
 }
 
 TEST_CASE("silu gate: forward and gradients") {
