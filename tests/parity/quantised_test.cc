@@ -60,6 +60,10 @@ double step_of(WeightFormat format) {
     case WeightFormat::q6_k: return 1.0 / 32.0;
     case WeightFormat::q4_0: return 1.0 / 8.0;
     case WeightFormat::nf4: return 0.16;  // half of the widest gap of the table
+    case WeightFormat::int8_zero:
+    case WeightFormat::int8_order: return 0.5 * 2.0 / 255.0;
+    case WeightFormat::fp8_e4m3: return 1.0 / 28.0;  // half of 448's last step, 32, over 448
+    case WeightFormat::fp8_e5m2: return 1.0 / 14.0;  // of 57,344's, 8,192
     default: return 0.5 * 2.0 / 15.0;
   }
 }
@@ -228,6 +232,7 @@ TEST_CASE("quantised: a chain goes on from what its output holds") {
   constexpr Index kOutputs = 40;
   constexpr Index kHalf = 256;
   for (const WeightFormat format : kWeightFormats) {
+    if (is_ordered(format)) continue;  // half of a row has not the whole one's entries
     const Weight whole(format, kOutputs, 2 * kHalf, 1);
     Weight halves[] = {Weight(format, kOutputs, kHalf, 1), Weight(format, kOutputs, kHalf, 1)};
     const bool by_row = format == WeightFormat::int8_channel;

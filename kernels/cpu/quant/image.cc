@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/quant/cells.h"
+#include "kernels/cpu/quant/fp8_values.h"
 
 namespace tutti::kernels {
 
@@ -66,6 +67,18 @@ float half_at(const std::uint8_t* from, Index output) {
   return from_half(half);
 }
 
+// By input and output, for no product takes four inputs at once; the scale beside its cells.
+void put_fp8(WeightFormat format, const RowCodes& row, Index c, Index output, std::uint8_t* group) {
+  const CellLayout layout = layout_of(format);
+  std::uint8_t* const cell = group + layout.cell_at(c);
+  for (Index k = 0; k < kCell; ++k) {
+    cell[k * kGroup + output] = row.code[static_cast<std::size_t>(c * kCell + k)];
+  }
+  const float scale = row.scale[static_cast<std::size_t>(c / kFp8Cells)];
+  const float held = format == WeightFormat::fp8_e4m3 ? scale * 256.0F : scale;
+  std::memcpy(group + layout.super_at(c) + c % kSuperCells / kFp8Cells * 64 + output * 4, &held, 4);
+}
+
 void put_scales(WeightFormat format, const RowCodes& row, Index c, Index output,
                 std::uint8_t* group) {
   const CellLayout layout = layout_of(format);
@@ -73,7 +86,20 @@ void put_scales(WeightFormat format, const RowCodes& row, Index c, Index output,
   std::uint8_t* const super = group + layout.super_at(c);
   const auto at = static_cast<std::size_t>(c);
   switch (format) {
-    case WeightFormat::bf16: break;
+    case WeightFormat::bf16:
+    case WeightFormat::fp8_e4m3:
+    case WeightFormat::fp8_e5m2: break;
+    case WeightFormat::int4_zero:
+    case WeightFormat::int8_zero:
+    case WeightFormat::int4_order:
+    case WeightFormat::int8_order:
+      put_half_at(row.half[at], output, scales);
+      scales[kZerosAt + output] = row.sub[at];
+      // The same for all outputs.
+      if (is_ordered(format)) {
+        std::memcpy(scales + kEntriesAt, row.wide.data() + c * kCell, 2 * kCell);
+      }
+      break;
     case WeightFormat::int8_channel: std::memcpy(group + output * 4, row.scale.data(), 4); break;
     case WeightFormat::nf4: std::memcpy(scales + output * 4, &row.scale[at / 2], 4); break;
     case WeightFormat::int4_group:
@@ -109,7 +135,13 @@ void read_scales(WeightFormat format, const std::uint8_t* group, Index c, CellSc
   for (Index o = 0; o < kGroup; ++o) {
     s.add[o] = 0.0F;
     switch (format) {
-      case WeightFormat::bf16: break;
+      case WeightFormat::bf16:
+      case WeightFormat::fp8_e4m3:
+      case WeightFormat::fp8_e5m2:
+      case WeightFormat::int4_zero:
+      case WeightFormat::int8_zero:
+      case WeightFormat::int4_order:
+      case WeightFormat::int8_order: break;
       case WeightFormat::int8_channel: std::memcpy(&s.scale[0][o], group + o * 4, 4); break;
       case WeightFormat::nf4: break;
       case WeightFormat::int4_group:
@@ -145,6 +177,10 @@ void lay_out_row(WeightFormat format, const RowCodes& row, Index cells, Index ou
     return;
   }
   for (Index c = 0; c < cells; ++c) {
+    if (is_fp8(format)) {
+      put_fp8(format, row, c, output, group);
+      continue;
+    }
     put_codes(layout.bits, row.code.data() + c * kCell, output, group + layout.cell_at(c));
     put_scales(format, row, c, output, group);
   }
@@ -195,6 +231,56 @@ void read_nf4(const std::uint8_t* cell, float* panel, Index stride) {
   }
 }
 
+void read_fp8(WeightFormat format, const std::uint8_t* group, Index c, float* panel, Index stride) {
+  const CellLayout layout = layout_of(format);
+  const std::uint8_t* const cell = group + layout.cell_at(c);
+  const auto* const scales =
+      reinterpret_cast<const float*>(group + layout.super_at(c) + c % kSuperCells / kFp8Cells * 64);
+  for (Index line = 0; line < layout.cell(); line += 64) {
+    __builtin_prefetch(cell + line + kAheadBytes);
+  }
+  const bool e4m3 = format == WeightFormat::fp8_e4m3;
+  for (Index k = 0; k < kCell; ++k) {
+    const Fp8Values values = fp8_values(cell + k * kGroup, e4m3);
+    float* const to = panel + k * stride;
+    _mm256_storeu_ps(to, _mm256_mul_ps(_mm256_loadu_ps(scales), values.low));
+    _mm256_storeu_ps(to + 8, _mm256_mul_ps(_mm256_loadu_ps(scales + 8), values.high));
+  }
+}
+
+// scale (code - zero) with zeros of outputs, and of inputs where groups lie anywhere.
+void read_zeros(WeightFormat format, const std::uint8_t* group, Index c, float* panel,
+                Index stride) {
+  const CellLayout layout = layout_of(format);
+  const std::uint8_t* const cell = group + layout.cell_at(c);
+  const std::uint8_t* const record = cell + layout.codes();
+  for (Index line = 0; line < layout.cell(); line += 64) {
+    __builtin_prefetch(cell + line + kAheadBytes);
+  }
+  alignas(64) std::uint8_t codes[kQuads][64];
+  take_codes(layout.bits, cell, codes);
+  for (Index k = 0; k < kCell; ++k) {
+    const std::uint8_t* scales = record;
+    if (is_ordered(format)) {
+      std::uint16_t entry;
+      std::memcpy(&entry, record + kEntriesAt + 2 * k, 2);
+      scales = group + layout.cell_at(entry) + layout.codes();
+    }
+    for (Index half = 0; half < 2; ++half) {
+      const auto* const words = reinterpret_cast<const __m256i*>(codes[k / 4] + half * 32);
+      const __m256i code =
+          _mm256_and_si256(_mm256_srl_epi32(_mm256_load_si256(words), _mm_cvtsi64_si128(k % 4 * 8)),
+                           _mm256_set1_epi32(255));
+      const __m256i zero = _mm256_cvtepu8_epi32(
+          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales + kZerosAt + half * 8)));
+      const __m256 scale =
+          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + half * 16)));
+      _mm256_storeu_ps(panel + k * stride + half * 8,
+                       _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_sub_epi32(code, zero))));
+    }
+  }
+}
+
 // scale (code - zero) + add, for formats with integer codes.
 void read_codes(WeightFormat format, const std::uint8_t* group, Index c, float* panel,
                 Index stride) {
@@ -232,6 +318,10 @@ void read_cells(WeightFormat format, const std::uint8_t* group, Index first, Ind
     float* const to = panel + c * kCell * stride;
     if (format == WeightFormat::nf4) {
       read_nf4(group + layout.cell_at(first + c), to, stride);
+    } else if (is_fp8(format)) {
+      read_fp8(format, group, first + c, to, stride);
+    } else if (has_zeros(format)) {
+      read_zeros(format, group, first + c, to, stride);
     } else {
       read_codes(format, group, first + c, to, stride);
     }

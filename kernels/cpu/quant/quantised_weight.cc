@@ -12,10 +12,12 @@
 #include "kernels/cpu/quant/activations.h"
 #include "kernels/cpu/quant/bf16_rows.h"
 #include "kernels/cpu/quant/cells.h"
+#include "kernels/cpu/quant/fp8_rows.h"
 #include "kernels/cpu/quant/groups.h"
 #include "kernels/cpu/quant/image.h"
 #include "kernels/cpu/quant/integer_product.h"
 #include "kernels/cpu/quant/nf4_rows.h"
+#include "kernels/cpu/quant/zero_rows.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
 #include "protocol/base/cpu_features.h"
@@ -143,7 +145,8 @@ constexpr Index kExactRows = 256;
 bool widens_in_registers(WeightFormat format, Index rows) {
   if (cpu_path() == CpuPath::scalar) return false;
   return (format == WeightFormat::bf16 && rows <= kBf16RowsMax) ||
-         (format == WeightFormat::nf4 && rows <= kNf4RowsMax);
+         (format == WeightFormat::nf4 && rows <= kNf4RowsMax) ||
+         (is_fp8(format) && rows <= kFp8RowsMax) || (has_zeros(format) && rows <= kZeroRowsMax);
 }
 
 void run_register_panel(const QuantisedProduct& args, Index panel, const Stretch& rows,
@@ -154,10 +157,14 @@ void run_register_panel(const QuantisedProduct& args, Index panel, const Stretch
   const std::uint8_t* const groups = group_at(weight, panel * kTaskGroups);
   const ConstMatrix left = args.left.row_range(rows.first, rows.depth);
   take_sums(args, rows, column, columns, sums);
+  const Index bytes = layout_of(weight.format()).group_bytes(cells_of(weight.inputs()));
   if (weight.format() == WeightFormat::bf16) {
     run_bf16_rows(left, reinterpret_cast<const std::uint16_t*>(groups), sums);
+  } else if (is_fp8(weight.format())) {
+    run_fp8_rows(weight.format(), left, groups, bytes, sums);
+  } else if (has_zeros(weight.format())) {
+    run_zero_rows(weight.format(), left, groups, bytes, sums);
   } else {
-    const Index bytes = layout_of(weight.format()).group_bytes(cells_of(weight.inputs()));
     const bool wide = cpu_path() != CpuPath::avx2;
     (wide ? run_nf4_rows_wide : run_nf4_rows)(left, groups, bytes, sums);
   }
@@ -235,32 +242,37 @@ QuantisedWeight QuantisedWeight::view(WeightFormat format, Index outputs, Index 
 
 Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
                                   std::span<const std::byte> rows, Index outputs) {
-  // Bytes of a row tell its inputs: each format's are proportional to them.
+  // Bytes of a row tell its inputs.
   const std::size_t row = outputs > 0 ? rows.size() / static_cast<std::size_t>(outputs) : 0;
-  const std::size_t fixed = row_bytes(format, 0);
-  const std::size_t block = row_bytes(format, block_inputs(format)) - fixed;
-  if (outputs < 0 || (outputs > 0 && rows.size() % static_cast<std::size_t>(outputs) != 0) ||
-      row < (outputs > 0 ? fixed : 0) || (outputs > 0 && (row - fixed) % block != 0)) {
+  const Index inputs = outputs > 0 ? inputs_of(format, row) : 0;
+  if (outputs < 0 || inputs < 0 || row * static_cast<std::size_t>(outputs) != rows.size()) {
     return refused("pack_rows: " + std::to_string(rows.size()) + " bytes are no " +
                    std::to_string(outputs) + " rows of " + std::string(to_string(format)));
   }
   QuantisedWeight weight;
   weight.format_ = format;
   weight.outputs_ = outputs;
-  weight.inputs_ =
-      outputs > 0 ? static_cast<Index>((row - fixed) / block) * block_inputs(format) : 0;
+  weight.inputs_ = inputs;
   const Index cells = cells_of(weight.inputs_);
   AlignedBytes laid_out(QuantisedWeight::image_bytes(format, outputs, weight.inputs_));
   auto* const image = reinterpret_cast<std::uint8_t*>(laid_out.data());
   const Index groups = (outputs + kGroup - 1) / kGroup;
+  std::atomic<const char*> fault{nullptr};
   ctx.pool->parallel_for(groups, 1, [&](int, Index begin, Index end) {
     RowCodes codes;
     for (Index o = begin * kGroup; o < std::min(end * kGroup, outputs); ++o) {
       take_apart(format, rows.data() + static_cast<std::size_t>(o) * row, weight.inputs_, codes);
+      if (const char* const found = fault_of(format, codes, weight.inputs_); found != nullptr) {
+        fault = found;
+        return;
+      }
       lay_out_row(format, codes, cells, o % kGroup,
                   image + group_offset(format, cells, o / kGroup));
     }
   });
+  if (const char* const found = fault; found != nullptr) {
+    return refused("pack_rows: " + std::string(to_string(format)) + " with " + found);
+  }
   if (ctx.device == nullptr) {
     weight.image_ = std::move(laid_out);
     return weight;

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/cpu/product/bf16_row.h"
 
@@ -145,6 +147,26 @@ void put_six(const RowCodes& codes, Index super, std::uint8_t* block) {
   put_half(codes.half[static_cast<std::size_t>(super)], block + 208);
 }
 
+// fp8: blocks of 128 inputs, the last one shorter: f32 s, then codes.
+constexpr Index kFp8Block = kFp8Cells * kCell;
+
+void take_fp8(Bytes row, Index inputs, RowCodes& codes) {
+  for (Index first = 0; first < inputs; first += kFp8Block) {
+    const Index count = std::min(kFp8Block, inputs - first);
+    std::memcpy(&codes.scale[static_cast<std::size_t>(first / kFp8Block)], row, 4);
+    std::memcpy(codes.code.data() + first, row + 4, static_cast<std::size_t>(count));
+    row += 4 + count;
+  }
+}
+void put_fp8(const RowCodes& codes, Index inputs, std::uint8_t* row) {
+  for (Index first = 0; first < inputs; first += kFp8Block) {
+    const Index count = std::min(kFp8Block, inputs - first);
+    std::memcpy(row, &codes.scale[static_cast<std::size_t>(first / kFp8Block)], 4);
+    std::memcpy(row + 4, codes.code.data() + first, static_cast<std::size_t>(count));
+    row += 4 + count;
+  }
+}
+
 void take_nibbles(Bytes from, Index count, std::uint8_t* code) {
   for (Index i = 0; i < count / 2; ++i) {
     code[i] = byte(from[i] & 15);
@@ -157,11 +179,78 @@ void put_nibbles(Bytes code, Index count, std::uint8_t* to) {
   }
 }
 
+// Blocks of f16 s, u8 z, of *_order entries, and codes.
+void take_grouped(WeightFormat format, Bytes row, Index inputs, RowCodes& codes) {
+  if (is_ordered(format)) codes.wide.assign(static_cast<std::size_t>(inputs), 0);
+  for (Index b = 0; b < inputs / kCell; ++b) {
+    const auto at = static_cast<std::size_t>(b);
+    codes.half[at] = half_at(row);
+    codes.sub[at] = row[2];
+    row += 3;
+    if (is_ordered(format)) {
+      std::memcpy(codes.wide.data() + b * kCell, row, 2 * kCell);
+      row += 2 * kCell;
+    }
+    if (layout_of(format).bits == 4) {
+      take_nibbles(row, kCell, codes.code.data() + b * kCell);
+    } else {
+      std::memcpy(codes.code.data() + b * kCell, row, kCell);
+    }
+    row += layout_of(format).bits * kCell / 8;
+  }
+}
+void put_grouped(WeightFormat format, const RowCodes& codes, Index inputs, std::uint8_t* row) {
+  for (Index b = 0; b < inputs / kCell; ++b) {
+    const auto at = static_cast<std::size_t>(b);
+    put_half(codes.half[at], row);
+    row[2] = codes.sub[at];
+    row += 3;
+    if (is_ordered(format)) {
+      std::memcpy(row, codes.wide.data() + b * kCell, 2 * kCell);
+      row += 2 * kCell;
+    }
+    if (layout_of(format).bits == 4) {
+      put_nibbles(codes.code.data() + b * kCell, kCell, row);
+    } else {
+      std::memcpy(row, codes.code.data() + b * kCell, kCell);
+    }
+    row += layout_of(format).bits * kCell / 8;
+  }
+}
+
 }  // namespace
 
 std::uint16_t upper_half(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
+}
+
+float fp8_value(WeightFormat format, std::uint8_t code) {
+  const float half = from_half(half_of_fp8(format, code));
+  if (format == WeightFormat::fp8_e5m2) return half;
+  return (code & 0x7f) == 0x7f ? std::numeric_limits<float>::quiet_NaN() : half * 256.0F;
+}
+
+std::uint8_t fp8_code(WeightFormat format, float value) {
+  const bool wide = format == WeightFormat::fp8_e5m2;  // in its exponent
+  const int mantissa = wide ? 2 : 3;
+  const int least = wide ? -14 : -6;  // exponent of the smallest normal number
+  const unsigned last = wide ? 0x7bU : 0x7eU;
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const unsigned sign = bits >> 31 << 7;
+  if (std::isnan(value)) return static_cast<std::uint8_t>(sign | 0x7fU);
+  const int exponent = std::max(least, static_cast<int>(bits >> 23 & 255U) - 127);
+  if (exponent > 15) return static_cast<std::uint8_t>(sign | last);
+  // Steps of 2^(exponent - mantissa); codes count them through all exponents.
+  const auto per_step =
+      std::bit_cast<float>(static_cast<std::uint32_t>(127 + mantissa - exponent) << 23);
+  const auto steps = static_cast<unsigned>(std::nearbyint(std::abs(value) * per_step));
+  const unsigned code = (static_cast<unsigned>(exponent - least) << mantissa) + steps;
+  return static_cast<std::uint8_t>(sign | std::min(code, last));
+}
+
+float fp8_largest(WeightFormat format) {
+  return format == WeightFormat::fp8_e5m2 ? 57344.0F : 448.0F;
 }
 
 float from_half(std::uint16_t half) { return _cvtsh_ss(half); }
@@ -188,6 +277,8 @@ void take_apart(WeightFormat format, const std::byte* row, Index inputs, RowCode
   }
   codes.resize(inputs);
   std::fill(codes.code.begin(), codes.code.end(), byte(zero_of(format)));
+  if (is_fp8(format)) return take_fp8(bytes, inputs, codes);
+  if (has_zeros(format)) return take_grouped(format, bytes, inputs, codes);
   const std::size_t step = row_bytes(format, block_inputs(format));
   const Index blocks = inputs / block_inputs(format);
   if (format == WeightFormat::int8_channel) {
@@ -224,6 +315,8 @@ void put_together(WeightFormat format, const RowCodes& codes, Index inputs, std:
     std::memcpy(bytes, codes.wide.data(), static_cast<std::size_t>(inputs) * 2);
     return;
   }
+  if (is_fp8(format)) return put_fp8(codes, inputs, bytes);
+  if (has_zeros(format)) return put_grouped(format, codes, inputs, bytes);
   if (format == WeightFormat::int8_channel) {
     std::memcpy(bytes, codes.scale.data(), 4);
     for (Index i = 0; i < inputs; ++i) {
@@ -253,6 +346,31 @@ void put_together(WeightFormat format, const RowCodes& codes, Index inputs, std:
   }
 }
 
+bool entries_fit(WeightFormat format, const RowCodes& codes, Index inputs) {
+  return !is_ordered(format) || std::all_of(codes.wide.begin(), codes.wide.end(),
+                                            [&](std::uint16_t e) { return e < inputs / kCell; });
+}
+
+const char* fault_of(WeightFormat format, const RowCodes& codes, Index inputs) {
+  if (has_zeros(format)) {
+    for (Index b = 0; b < inputs / kCell; ++b) {
+      if (!std::isfinite(from_half(codes.half[static_cast<std::size_t>(b)]))) {
+        return "a scale that is not finite";
+      }
+    }
+    return entries_fit(format, codes, inputs) ? nullptr : "an entry that its table has not";
+  }
+  if (!is_fp8(format)) return nullptr;
+  for (Index i = 0; i < inputs; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    if (!std::isfinite(fp8_value(format, codes.code[at]))) return "a code that is no finite number";
+    if (i % kFp8Block == 0 && !(std::abs(codes.scale[at / kFp8Block]) < 0x1p119F)) {
+      return "a scale that is not below 2^119";
+    }
+  }
+  return nullptr;
+}
+
 void values_of(WeightFormat format, const RowCodes& codes, Index block, float* values) {
   if (format == WeightFormat::bf16) {
     const std::uint16_t* const wide = codes.wide.data() + block * kCell;
@@ -273,6 +391,20 @@ void values_of(WeightFormat format, const RowCodes& codes, Index block, float* v
         break;
       }
       case WeightFormat::nf4: values[i] = codes.scale[at / 2] * kNormalFloats[code[i]]; break;
+      case WeightFormat::fp8_e4m3:
+      case WeightFormat::fp8_e5m2:
+        values[i] = codes.scale[at / kFp8Cells] * fp8_value(format, code[i]);
+        break;
+      case WeightFormat::int4_zero:
+      case WeightFormat::int8_zero:
+        values[i] = from_half(codes.half[at]) * static_cast<float>(code[i] - codes.sub[at]);
+        break;
+      case WeightFormat::int4_order:
+      case WeightFormat::int8_order: {
+        const std::size_t e = codes.wide[static_cast<std::size_t>(block * kCell + i)];
+        values[i] = from_half(codes.half[e]) * static_cast<float>(code[i] - codes.sub[e]);
+        break;
+      }
       case WeightFormat::q4_k:
       case WeightFormat::q5_k: {
         const float scale = from_half(codes.half[at / 8]) * static_cast<float>(codes.sub[at]);

@@ -12,6 +12,8 @@ namespace tutti::kernels {
 
 namespace {
 
+constexpr std::size_t kFp8Block = kFp8Cells * kCell;
+
 // The nearest code of value / scale + zero, within [0, last]; a scale of zero gives zero.
 std::uint8_t nearest(float value, float scale, int zero, int last) {
   if (scale == 0.0F) return static_cast<std::uint8_t>(zero);
@@ -66,6 +68,30 @@ void normal_floats(std::span<const float> values, RowCodes& codes, std::size_t b
       if (std::abs(kNormalFloats[c] - value) < std::abs(kNormalFloats[best] - value)) best = c;
     }
     codes.code[block * 64 + i] = static_cast<std::uint8_t>(best);
+  }
+}
+
+void eight_bit_floats(WeightFormat format, std::span<const float> values, RowCodes& codes) {
+  for (std::size_t first = 0; first < values.size(); first += kFp8Block) {
+    const auto block = values.subspan(first, std::min(kFp8Block, values.size() - first));
+    const float scale = std::abs(Extremes(block).farthest()) / fp8_largest(format);
+    codes.scale[first / kFp8Block] = scale;
+    for (std::size_t i = 0; i < block.size(); ++i) {
+      codes.code[first + i] = scale == 0.0F ? 0 : fp8_code(format, block[i] / scale);
+    }
+  }
+}
+
+// Zero is a number between the extremes, so that it is a code; each block its own entry.
+void with_zero(WeightFormat format, std::span<const float> values, RowCodes& codes,
+               std::size_t block) {
+  const int last = layout_of(format).bits == 4 ? 15 : 255;
+  const Extremes ends(values);
+  codes.half[block] = to_half((ends.high - ends.low) / static_cast<float>(last));
+  const float scale = from_half(codes.half[block]);
+  codes.sub[block] = nearest(-ends.low, scale, 0, last);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    codes.code[block * 32 + i] = nearest(values[i], scale, codes.sub[block], last);
   }
 }
 
@@ -126,6 +152,13 @@ void quantise(WeightFormat format, std::span<const float> values, RowCodes& code
     }
     return;
   }
+  if (is_fp8(format)) return eight_bit_floats(format, values, codes);
+  if (is_ordered(format)) {
+    codes.wide.resize(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      codes.wide[i] = static_cast<std::uint16_t>(i / kCell);
+    }
+  }
   const auto inputs = static_cast<std::size_t>(block_inputs(format));
   for (std::size_t b = 0; b < values.size() / inputs; ++b) {
     const auto block = values.subspan(b * inputs, inputs);
@@ -135,6 +168,10 @@ void quantise(WeightFormat format, std::span<const float> values, RowCodes& code
       case WeightFormat::q4_k: k_block(block, 15, codes, b); break;
       case WeightFormat::q5_k: k_block(block, 31, codes, b); break;
       case WeightFormat::q6_k: six_block(block, codes, b); break;
+      case WeightFormat::int4_zero:
+      case WeightFormat::int8_zero:
+      case WeightFormat::int4_order:
+      case WeightFormat::int8_order: with_zero(format, block, codes, b); break;
       default: symmetric(block, zero_of(format), codes, b); break;
     }
   }
@@ -166,6 +203,12 @@ std::string_view to_string(WeightFormat format) {
     case WeightFormat::q4_k: return "q4_k";
     case WeightFormat::q5_k: return "q5_k";
     case WeightFormat::q6_k: return "q6_k";
+    case WeightFormat::fp8_e4m3: return "fp8_e4m3";
+    case WeightFormat::fp8_e5m2: return "fp8_e5m2";
+    case WeightFormat::int4_zero: return "int4_zero";
+    case WeightFormat::int8_zero: return "int8_zero";
+    case WeightFormat::int4_order: return "int4_order";
+    case WeightFormat::int8_order: return "int8_order";
   }
   return "unknown";
 }
@@ -173,7 +216,9 @@ std::string_view to_string(WeightFormat format) {
 Index block_inputs(WeightFormat format) {
   switch (format) {
     case WeightFormat::bf16:
-    case WeightFormat::int8_channel: return 1;
+    case WeightFormat::int8_channel:
+    case WeightFormat::fp8_e4m3:
+    case WeightFormat::fp8_e5m2: return 1;
     case WeightFormat::nf4: return 64;
     case WeightFormat::q4_k:
     case WeightFormat::q5_k:
@@ -195,8 +240,28 @@ std::size_t row_bytes(WeightFormat format, Index inputs) {
     case WeightFormat::q4_k: return 144 * blocks;
     case WeightFormat::q5_k: return 176 * blocks;
     case WeightFormat::q6_k: return 210 * blocks;
+    case WeightFormat::int4_zero: return 19 * blocks;
+    case WeightFormat::int8_zero: return 35 * blocks;
+    case WeightFormat::int4_order: return 83 * blocks;
+    case WeightFormat::int8_order: return 99 * blocks;
+    case WeightFormat::fp8_e4m3:
+    case WeightFormat::fp8_e5m2: return blocks + (blocks + kFp8Block - 1) / kFp8Block * 4;
   }
   return 0;
+}
+
+Index inputs_of(WeightFormat format, std::size_t bytes) {
+  const std::size_t fixed = row_bytes(format, 0);
+  if (bytes < fixed) return -1;
+  Index inputs = 0;
+  if (is_fp8(format)) {
+    const std::size_t blocks = (bytes + kFp8Block + 3) / (kFp8Block + 4);
+    inputs = static_cast<Index>(bytes - 4 * std::min(blocks, bytes / 4));
+  } else {
+    const std::size_t block = row_bytes(format, block_inputs(format)) - fixed;
+    inputs = static_cast<Index>((bytes - fixed) / block) * block_inputs(format);
+  }
+  return row_bytes(format, inputs) == bytes ? inputs : -1;
 }
 
 Result<> quantise_row(WeightFormat format, std::span<const float> values,
@@ -232,11 +297,50 @@ Result<> dequantise_row(WeightFormat format, std::span<const std::byte> row,
   RowCodes codes;
   const auto inputs = static_cast<Index>(values.size());
   take_apart(format, row.data(), inputs, codes);
+  if (!entries_fit(format, codes, inputs)) {
+    return Error{ErrorCode::invalid_argument,
+                 std::string(to_string(format)) + ": an entry that the row's table has not"};
+  }
   for (Index b = 0; b * kCell < inputs; ++b) {
     float cell[kCell];
     values_of(format, codes, b, cell);
     std::copy_n(cell, std::min(kCell, inputs - b * kCell), values.data() + b * kCell);
   }
+  return {};
+}
+
+bool is_half(float value) { return std::isfinite(value) && from_half(to_half(value)) == value; }
+
+Result<> join_row(WeightFormat format, const GroupedRow& from, std::span<std::byte> row) {
+  const FloatModeScope mode;
+  if (auto checked = check(format, from.codes.size(), row.size()); !checked) return checked;
+  const auto inputs = static_cast<Index>(from.codes.size());
+  const std::size_t cells = from.codes.size() / kCell;
+  const bool ordered = is_ordered(format);
+  if (!has_zeros(format) || from.scales.size() != from.zeros.size() ||
+      (ordered ? from.scales.size() > cells : from.scales.size() != cells) ||
+      from.entries.size() != (ordered ? from.codes.size() : 0)) {
+    return Error{ErrorCode::invalid_argument,
+                 std::string(to_string(format)) + ": scales, zeros or entries do not match codes"};
+  }
+  RowCodes codes;
+  codes.resize(inputs);
+  codes.code.assign(from.codes.begin(), from.codes.end());
+  codes.wide.assign(from.entries.begin(), from.entries.end());
+  for (std::size_t e = 0; e < from.scales.size(); ++e) {
+    if (!is_half(from.scales[e])) {
+      return Error{ErrorCode::invalid_argument,
+                   std::string(to_string(format)) + ": a scale that is no finite half"};
+    }
+    codes.half[e] = to_half(from.scales[e]);
+    codes.sub[e] = from.zeros[e];
+  }
+  const auto out_of_table = [&](std::uint16_t e) { return e >= from.scales.size(); };
+  if (std::any_of(codes.wide.begin(), codes.wide.end(), out_of_table)) {
+    return Error{ErrorCode::invalid_argument,
+                 std::string(to_string(format)) + ": an entry that is not there"};
+  }
+  put_together(format, codes, inputs, row.data());
   return {};
 }
 

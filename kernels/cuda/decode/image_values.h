@@ -26,8 +26,7 @@ struct WeightImage {
 };
 
 // A half as fp32, exactly.
-__device__ inline float half_at(const std::uint8_t* from, Index output) {
-  const unsigned half = *reinterpret_cast<const std::uint16_t*>(from + 2 * output);
+__device__ inline float half_value(unsigned half) {
   const unsigned sign = (half & 0x8000U) << 16;
   const unsigned exponent = half >> 10 & 31U;
   const unsigned mantissa = half & 0x3ffU;
@@ -39,6 +38,9 @@ __device__ inline float half_at(const std::uint8_t* from, Index output) {
   bits |= sign;
   memcpy(&value, &bits, sizeof(value));
   return value;
+}
+__device__ inline float half_at(const std::uint8_t* from, Index output) {
+  return half_value(*reinterpret_cast<const std::uint16_t*>(from + 2 * output));
 }
 
 // A format's constants, which a kernel cannot ask layout_of for.
@@ -91,9 +93,38 @@ __device__ inline float bf16_at(const WeightImage& a, Index group, Index k, Inde
       reinterpret_cast<const std::uint16_t*>(from)[k * kGroupsTogether * kGroup + output]);
 }
 
+// Of fp8: codes by input and output, scales of four cells before eight of them.
+template <WeightFormat kFormat>
+__device__ float fp8_at(const WeightImage& a, Index group, Index cell, Index output, Index k) {
+  const std::uint8_t* const base = a.data + group * a.group_bytes;
+  const unsigned code = base[cell_offset<kFormat>(cell) + k * kGroup + output];
+  const auto* const scales = reinterpret_cast<const float*>(base + super_offset<kFormat>(cell) +
+                                                            cell % kSuperCells / kFp8Cells * 64);
+  const unsigned half =
+      kFormat == WeightFormat::fp8_e5m2 ? code << 8 : (code & 0x80U) << 8 | (code & 0x7fU) << 7;
+  return scales[output] * half_value(half);
+}
+
+// Of formats with zeros: the scale and the zero of the cell, or of the input's entry.
+template <WeightFormat kFormat>
+__device__ float grouped_at(const WeightImage& a, Index group, Index cell, Index output, Index k) {
+  const std::uint8_t* const base = a.data + group * a.group_bytes;
+  const std::uint8_t* const from = base + cell_offset<kFormat>(cell);
+  const std::uint8_t* scales = from + FormatOf<kFormat>::kCodes;
+  const auto code = static_cast<int>(code_at<kFormat>(from, output, k));
+  if constexpr (is_ordered(kFormat)) {
+    const Index entry = reinterpret_cast<const std::uint16_t*>(scales + kEntriesAt)[k];
+    scales = base + cell_offset<kFormat>(entry) + FormatOf<kFormat>::kCodes;
+  }
+  return half_at(scales, output) *
+         static_cast<float>(code - static_cast<int>(scales[kZerosAt + output]));
+}
+
 // A weight in fp32, with the roundings that weight_format.h states.
 template <WeightFormat kFormat>
 __device__ float value_at(const WeightImage& a, Index group, Index cell, Index output, Index k) {
+  if constexpr (is_fp8(kFormat)) return fp8_at<kFormat>(a, group, cell, output, k);
+  if constexpr (has_zeros(kFormat)) return grouped_at<kFormat>(a, group, cell, output, k);
   const std::uint8_t* const base = a.data + group * a.group_bytes;
   const std::uint8_t* const from = base + cell_offset<kFormat>(cell);
   const std::uint8_t* const scales = from + FormatOf<kFormat>::kCodes;

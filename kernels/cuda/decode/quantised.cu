@@ -297,6 +297,24 @@ void launch_product(cudaStream_t stream, WeightFormat format, const Call& call,
     case WeightFormat::nf4:
       TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::nf4>, call);
       return;
+    case WeightFormat::fp8_e4m3:
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::fp8_e4m3>, call);
+      return;
+    case WeightFormat::fp8_e5m2:
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::fp8_e5m2>, call);
+      return;
+    case WeightFormat::int4_zero:
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::int4_zero>, call);
+      return;
+    case WeightFormat::int8_zero:
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::int8_zero>, call);
+      return;
+    case WeightFormat::int4_order:
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::int4_order>, call);
+      return;
+    case WeightFormat::int8_order:
+      TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::int8_order>, call);
+      return;
     case WeightFormat::int8_channel:
       if (activations == Activations::int8) return launch_channel(stream, call);
       TUTTI_LAUNCH(stream, exact, exact_product_kernel<WeightFormat::int8_channel>, call);

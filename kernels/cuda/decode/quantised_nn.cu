@@ -134,6 +134,12 @@ void launch_nn(cudaStream_t stream, WeightFormat format, const Call& call) {
     case WeightFormat::q4_k: return launch_nn<WeightFormat::q4_k>(stream, call);
     case WeightFormat::q5_k: return launch_nn<WeightFormat::q5_k>(stream, call);
     case WeightFormat::q6_k: return launch_nn<WeightFormat::q6_k>(stream, call);
+    case WeightFormat::fp8_e4m3: return launch_nn<WeightFormat::fp8_e4m3>(stream, call);
+    case WeightFormat::fp8_e5m2: return launch_nn<WeightFormat::fp8_e5m2>(stream, call);
+    case WeightFormat::int4_zero: return launch_nn<WeightFormat::int4_zero>(stream, call);
+    case WeightFormat::int8_zero: return launch_nn<WeightFormat::int8_zero>(stream, call);
+    case WeightFormat::int4_order: return launch_nn<WeightFormat::int4_order>(stream, call);
+    case WeightFormat::int8_order: return launch_nn<WeightFormat::int8_order>(stream, call);
   }
 }
 

@@ -4,12 +4,16 @@
 //   group (16 outputs)  [header] then for every eight cells [super] [cell] x 8
 //   cell (32 inputs)    [codes] [scales]
 //   codes               quad j (inputs 4j .. 4j + 3): byte 4 o + i is input 4j + i of output o
-//     8 bits            quad after quad, 64 bytes each
+//     8 bits            quad after quad, 64 bytes each; of fp8 16 bytes an input, by output
 //     4, 5, 6 bits      64 bytes for quads j and j + 4, j < 4: low and high nibbles; then
 //     5 bits            64 bytes whose bit j is the fifth bit of quad j
 //     6 bits            2 x 64 bytes, quads 0..3 and 4..7: bits 2 (j % 4) and up
 //   scales              by output: f16 d | f16 s, f16 m | f32 a | u8 s, u8 m | i8 s of each half
+//                       of formats with zeros: f16 s, then u8 z; of *_order those of the table's
+//                       entry of the cell's number, then u16 e by input
 //   super               of formats with 256 inputs a block: f16 d (and e) by output
+//                       fp8: f32 s by output of the first four cells, then of the others; of e4m3
+//                       256 s, for a code's bits as a half's are the number's 256th part
 //   header              of int8_channel: f32 s by output
 //
 // Groups lie one after the other; of bf16, four of them side by side for each input, as in the fp32
@@ -30,6 +34,11 @@ inline constexpr Index kGroup = 16;  // outputs
 inline constexpr Index kQuads = 8;
 // Groups side by side in the image of bf16; images have whole ones of these.
 inline constexpr Index kGroupsTogether = 4;
+// Cells of a block of fp8.
+inline constexpr Index kFp8Cells = 4;
+// In the scales of a cell of formats with zeros: where the zeros are, and each input's entry.
+inline constexpr Index kZerosAt = 2 * kGroup;
+inline constexpr Index kEntriesAt = kZerosAt + kGroup;
 
 struct CellLayout {
   int bits = 8;
@@ -64,6 +73,12 @@ constexpr CellLayout layout_of(WeightFormat format) {
     case WeightFormat::q4_k: return {.bits = 4, .scales = 32, .super = 64};
     case WeightFormat::q5_k: return {.bits = 5, .scales = 32, .super = 64};
     case WeightFormat::q6_k: return {.bits = 6, .scales = 32, .super = 32};
+    case WeightFormat::fp8_e4m3:
+    case WeightFormat::fp8_e5m2: return {.bits = 8, .super = 128};
+    case WeightFormat::int4_zero: return {.bits = 4, .scales = kEntriesAt};
+    case WeightFormat::int8_zero: return {.bits = 8, .scales = kEntriesAt};
+    case WeightFormat::int4_order: return {.bits = 4, .scales = kEntriesAt + 2 * kCell};
+    case WeightFormat::int8_order: return {.bits = 8, .scales = kEntriesAt + 2 * kCell};
   }
   return {};
 }
@@ -85,6 +100,14 @@ inline constexpr std::array<float, 16> kNormalFloats = {-1.0F,
                                                         0.5626170039176941F,
                                                         0.7229568362236023F,
                                                         1.0F};
+
+// The half whose bits a code of fp8 gives: the number itself, or of e4m3 its 256th part (and no
+// NaN).
+constexpr std::uint16_t half_of_fp8(WeightFormat format, std::uint8_t code) {
+  const unsigned wide = code;
+  return static_cast<std::uint16_t>(
+      format == WeightFormat::fp8_e5m2 ? wide << 8 : (wide & 0x80U) << 8 | (wide & 0x7fU) << 7);
+}
 
 // What a code minus this is multiplied by the scale; 0 where the format has a minimum or a table.
 constexpr int zero_of(WeightFormat format) {

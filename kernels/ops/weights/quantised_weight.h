@@ -21,8 +21,9 @@
 // A GPU gives these bits too, in both meanings: it reads the same image and keeps the same chains.
 //
 // Row rule as in product.h: a row's bits depend on nothing beside it; threads divide outputs only.
-// bf16 and nf4 have no integer codes: int8 is refused. Limits: K up to 131,072 for int8_channel
-// (its sum of int8 products stays within int32).
+// bf16, nf4, fp8 and formats with zeros have no integer codes here: int8 is refused. Of fp8, a code
+// that is no finite number and a scale of 2^119 or more make no image: it is for numbers alone.
+// Limits: K up to 131,072 for int8_channel (its sum of int8 products stays within int32).
 //
 // Ownership: owns the image, on a device in its memory, or views one that lies elsewhere. Threads:
 // immutable once made. Errors: invalid_argument; those of the device.

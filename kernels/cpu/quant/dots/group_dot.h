@@ -13,10 +13,16 @@ namespace {
 template <class V>
 GroupDot dot_of(WeightFormat format) {
   switch (format) {
-    case WeightFormat::bf16: return nullptr;
+    case WeightFormat::bf16:
+    case WeightFormat::nf4:
+    case WeightFormat::fp8_e4m3:
+    case WeightFormat::fp8_e5m2:
+    case WeightFormat::int4_zero:
+    case WeightFormat::int8_zero:
+    case WeightFormat::int4_order:
+    case WeightFormat::int8_order: return nullptr;
     case WeightFormat::int8_channel: return channel_dot<V>;
     case WeightFormat::int4_group: return group_dot<V, WeightFormat::int4_group>;
-    case WeightFormat::nf4: return nullptr;
     case WeightFormat::q8_0: return group_dot<V, WeightFormat::q8_0>;
     case WeightFormat::q4_0: return group_dot<V, WeightFormat::q4_0>;
     case WeightFormat::q5_0: return group_dot<V, WeightFormat::q5_0>;
