@@ -23,6 +23,9 @@ def main():
     failed = []
     ours = lines_of(sys.argv[2], "--names")
     theirs = lines_of(sys.executable, str(PEERS), "--names")
+    parts = [lines_of(sys.argv[2], "--names", f"--only={part}") for part in ("kernels", "training", "serving")]
+    if sum(parts, []) != ours or not all(parts):
+        failed.append(f"the parts are not the whole: {parts}")
     if len(set(ours)) != len(ours):
         failed.append("two of our cases have one name")
     failed += [f"PyTorch's case is none of ours: {name}" for name in theirs if name not in ours]

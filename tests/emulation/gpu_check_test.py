@@ -31,7 +31,8 @@ echo "All tests passed"
 """
 BENCH = PROGRAM + """
 echo "a line for people"
-[ "$1" = --json ] && echo '{"case": "decode", "p50": 1}' && echo '{"case": "norm", "p50": 2}' && printf '{"case": "cut o'
+[ -e "$0$2.hangs" ] && { echo '{"case": "first of '"$2"'", "p50": 1}'; exec sleep 600; }
+[ "$1" = --json ] && echo '{"case": "'"$2"'", "p50": 1}' && echo '{"case": "norm", "p50": 2}' && printf '{"case": "cut o'
 exit 0
 """
 # A cluster whose steps have one hash in each run, or one that changes.
@@ -48,6 +49,10 @@ case "$1" in
 esac
 """
 SANITIZER = """#!/bin/sh
+case "$*" in
+  *"--tool memcheck --report-api-errors no --"* | *"--tool racecheck --error"*) ;;
+  *) echo "wrong words: $*"; exit 1 ;;
+esac
 while [ "$1" != --error-exitcode ]; do shift; done
 shift 2
 exec "$@"
@@ -103,7 +108,7 @@ def expect(found, wanted, what):
 
 
 STEPS = ["parity", "large", "memcheck", "racecheck", "streams", "graphs", "serving", "nccl", "training_fp32",
-         "training_bf16", "bench"]
+         "training_bf16", "bench_kernels", "bench_training", "bench_serving"]
 
 
 def passed_of(said):
@@ -117,7 +122,9 @@ def all_pass(machine):
     expect(said["card"], "A made up card", "the card")
     expect(said["ranks"], {"passed": None, "skipped": "one GPU"}, "what takes two GPUs")
     # The line that was cut off is no row.
-    expect(said["table"], [{"case": "decode", "p50": 1}, {"case": "norm", "p50": 2}], "the table")
+    parts = [{"case": f"--only={part}", "p50": 1} for part in ("kernels", "serving", "training")]
+    expect([row for row in said["table"] if row["case"] != "norm"], parts, "the table")
+    expect(len(said["table"]), 6, "its rows")
 
 
 def one_fails(machine):
@@ -135,8 +142,36 @@ def one_hangs(machine):
     expect(done.returncode, 1, "the exit code")
     expect(said["parity"]["passed"], True, "what came before")
     expect(said["streams"]["exit"], 124, "the step that hung")
-    expect(said["bench"]["exit"], 124, "what no time was left for")
+    expect([said[step]["exit"] for step in STEPS[-3:]], [124] * 3, "what hung, too")
     expect(said["table"], [], "the table")
+
+
+def bench_hangs(machine):
+    machine.mark("gpu_bench--only=kernels.hangs")
+    machine.mark("tutti.hangs")
+    done, said = machine.check(seconds=12)
+    expect(done.returncode, 1, "the exit code")
+    expect([said["training_fp32"]["passed"], said["training_bf16"]["passed"]], [False, False], "what took all the time")
+    expect([said[step]["exit"] for step in STEPS[-3:]], [124, 0, 0], "the benchmark has time of its own, and so each part")
+    expect(said["table"][0], {"case": "first of --only=kernels", "p50": 1}, "what was measured before")
+    expect(len(said["table"]), 5, "its rows")
+
+
+def without_a_pack(machine):
+    Machine.write(machine.tools / "cmake", "#!/bin/sh\necho 'Could NOT find Boost' >&2\nexit 1\n")
+    environment = dict(os.environ, PATH=f"{machine.tools}:{SYSTEM_PATH}")
+    done = subprocess.run([str(ROOT / "ops/gpu/check")], env=environment, text=True, capture_output=True, timeout=60,
+                          check=False)
+    expect(done.returncode, 1, "the exit code")
+    expect("ops/gpu/pack" in done.stderr.splitlines()[0], True, "what would do without a build")
+
+
+def sanitizer_of_cuda(machine):
+    folder = machine.path / "cuda" / "bin"
+    folder.mkdir(parents=True)
+    os.rename(machine.tools / "compute-sanitizer", folder / "compute-sanitizer")
+    _, said = machine.check(more={"CUDA_HOME": str(folder.parent)})
+    expect([said["memcheck"]["passed"], said["racecheck"]["passed"]], [True, True], "what is in CUDA's folder")
 
 
 def hashes_drift(machine):
@@ -201,8 +236,8 @@ def tool_is_missing(machine):
 
 
 def main():
-    cases = [all_pass, one_fails, one_hangs, hashes_drift, filter_names_nothing, sanitizer_is_blind, sanitizer_finds,
-             library_is_missing]
+    cases = [all_pass, one_fails, one_hangs, bench_hangs, without_a_pack, hashes_drift, filter_names_nothing,
+             sanitizer_is_blind, sanitizer_finds, sanitizer_of_cuda, library_is_missing]
     if shutil.which("compute-sanitizer", path=SYSTEM_PATH) is None:
         cases.append(tool_is_missing)
     failed = 0

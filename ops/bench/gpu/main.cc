@@ -1,10 +1,13 @@
-// gpu_bench [--json] [--streams] [--names]: the table of the GPU path on this machine's first GPU;
-// 77 without one. --names: what the cases are called, without running any.
+// gpu_bench [--json] [--streams] [--names] [--only=kernels|training|serving]: the table of the GPU
+// path on this machine's first GPU, or a part of it; 77 without one. --names: what the cases are
+// called, without running any.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
+#include <vector>
 
 #include "ops/bench/gpu/cases.h"
 
@@ -55,8 +58,19 @@ int main(int count, char** values) {
     fmt::print("two streams {}\n", overlap ? "overlap" : "run one after the other");
     return overlap ? 0 : 1;
   }
+  struct Part {
+    std::string_view option;
+    std::vector<Case> (*cases)();
+  };
+  constexpr Part kParts[] = {{"--only=kernels", kernel_cases},
+                             {"--only=training", training_cases},
+                             {"--only=serving", serving_cases}};
+  const bool whole =
+      std::ranges::none_of(kParts, [&](const Part& part) { return said(part.option); });
   std::vector<Case> cases;
-  for (const auto& more : {kernel_cases(), training_cases(), serving_cases()}) {
+  for (const Part& part : kParts) {
+    if (!whole && !said(part.option)) continue;
+    const auto more = part.cases();
     cases.insert(cases.end(), more.begin(), more.end());
   }
   if (!said("--names")) return run_all(cases, said("--json"));

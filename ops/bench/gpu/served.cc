@@ -114,7 +114,7 @@ Measured prefill(Served& served, const Card& card) {
   const auto& shape = served.decoder.description();
   const double head = static_cast<double>(shape.vocabulary) * shape.width;
   const double pairs = 0.5 * kPrompt * kPrompt;
-  return of_peak(timed(card.serving(), 3, [&] { steps.prompt(0, kPrompt); }),
+  return of_peak(timed(card.serving(), 1, [&] { steps.prompt(0, kPrompt); }),
                  2.0 * in_layers(served.decoder) * kPrompt + 2.0 * head +
                      4.0 * pairs * shape.layers * shape.heads * shape.head_dim);
 }
