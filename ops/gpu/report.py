@@ -63,12 +63,17 @@ def problems(rows):
 
 def main():
     files = [argument for argument in sys.argv[1:] if argument != "--check"]
-    rows = entries("".join(open(file, encoding="utf-8").read() for file in files))
+    text = "".join(open(file, encoding="utf-8").read() for file in files)
+    rows = entries(text)
     print(f"{'kernel':44} {'registers':>9} {'shared':>7} {'stack':>6} {'spilled':>8}")
     for name, registers, shared, stack, spilled in rows:
         print(f"{name:44} {registers:9} {shared:7} {stack:6} {spilled:8}")
     bad = problems(rows)
     print(f"{len(rows)} kernels, {len(HOT)} of them hot; {'; '.join(bad) if bad else 'none of those spills or has a frame'}")
+    # Of one core; a compiler cache answers in no time (ops/gpu/logged).
+    took = [float(seconds) for seconds in re.findall(r"^compiled in ([\d.]+) s$", text, re.MULTILINE)]
+    if took:
+        print(f"nvcc: {len(took)} files, {sum(took):.0f} s of a core's time, {max(took):.0f} of them the longest")
     return 1 if bad and "--check" in sys.argv else 0
 
 
