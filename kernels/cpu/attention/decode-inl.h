@@ -1,6 +1,5 @@
 // Attention of a few queries: all heads that share a key head, keys in lanes, so that keys and
 // values are read from memory once.
-//
 // A line is one query of one head. Pages are widened to fp32 in registers.
 #if defined(TUTTI_ATTENTION_DECODE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef TUTTI_ATTENTION_DECODE_INL
@@ -15,8 +14,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-// output[rows, kVectors] += left[rows][depth] right[depth][..]; left in LeftRows. `ahead` bytes
-// beyond what is read lies what will be read next.
+// output[rows, kVectors] += left[rows][depth] right[depth][..]; left in LeftRows. `ahead`: what
+// will be read next, as much, is asked for line after line, as the machine's streams follow; or
+// null.
 template <class Element>
 struct DecodeCall {
   Index depth = 0;
@@ -25,22 +25,17 @@ struct DecodeCall {
   Index right_stride = 0;
   float* output = nullptr;
   Index output_stride = 0;
-  std::ptrdiff_t ahead = 0;
+  const std::byte* ahead = nullptr;
 };
 
-template <class Element>
-HWY_INLINE void prefetch(const Element* from, std::ptrdiff_t ahead, Index count) {
-  const auto place = reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(ahead);
-  for (Index at = 0; at < count * static_cast<Index>(sizeof(Element)); at += 64) {
-    __builtin_prefetch(reinterpret_cast<const void*>(place + static_cast<std::uintptr_t>(at)), 0,
-                       2);
-  }
-}
+enum class Asks { nothing, next_block };
 
-template <class Element, int kRows, int kVectors>
+template <class Element, int kRows, int kVectors, Asks kAsks>
 HWY_INLINE void decode_tile(const DecodeCall<Element>& call) {
+  constexpr Index kBytes = kVectors * kVectorLanes * static_cast<Index>(sizeof(Element));
   const float* left = call.left;
   const Element* right = call.right;
+  [[maybe_unused]] const std::byte* ahead = call.ahead;
   Vector sum[kRows][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -51,7 +46,10 @@ HWY_INLINE void decode_tile(const DecodeCall<Element>& call) {
   }
   for (Index k = call.depth; k > 0; --k) {
     Vector value[kVectors];
-    prefetch(right, call.ahead, kVectors * kVectorLanes);
+    if constexpr (kAsks == Asks::next_block) {
+      for (Index at = 0; at < kBytes; at += 64) __builtin_prefetch(ahead + at, 0, 2);
+      ahead += kBytes;
+    }
 #pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) value[c] = widen(right + c * kVectorLanes);
 #pragma GCC unroll 8
@@ -72,24 +70,25 @@ HWY_INLINE void decode_tile(const DecodeCall<Element>& call) {
   }
 }
 
-#if HWY_TARGET == HWY_AVX3
-inline constexpr int kDecodeTileRows = 4;
-#else
-inline constexpr int kDecodeTileRows = 2;
-#endif
+inline constexpr int kDecodeSums = HWY_TARGET == HWY_AVX3 ? 16 : 8;  // that registers hold
 
 template <class Element, int kVectors>
 HWY_INLINE void decode_panel(Index rows, DecodeCall<Element> call) {
+  constexpr int kHeight = std::min(4, kDecodeSums / kVectors);
   while (rows > 0) {
     const auto tile = [&](auto height) HWY_ATTR {
       constexpr int kRows = decltype(height)::value;
-      decode_tile<Element, kRows, kVectors>(call);
+      if (call.ahead != nullptr)
+        decode_tile<Element, kRows, kVectors, Asks::next_block>(call);
+      else
+        decode_tile<Element, kRows, kVectors, Asks::nothing>(call);
+      call.ahead = nullptr;
       rows -= kRows;
       call.left += LeftRows::at(kRows, 0);
       call.output += kRows * call.output_stride;
     };
-    if (rows >= kDecodeTileRows)
-      tile(std::integral_constant<int, kDecodeTileRows>{});
+    if (rows >= kHeight)
+      tile(std::integral_constant<int, kHeight>{});
     else if (rows >= 2)
       tile(std::integral_constant<int, 2>{});
     else
@@ -97,20 +96,26 @@ HWY_INLINE void decode_panel(Index rows, DecodeCall<Element> call) {
   }
 }
 
-// `columns` is a multiple of 32.
+// `columns` is a multiple of 32. Four rows widen each element once: on AVX2 by a narrow tile.
 template <class Element>
 HWY_NOINLINE void decode_band(Index rows, Index columns, DecodeCall<Element> call) {
   constexpr Index kWide = 4 * kVectorLanes;
   constexpr Index kNarrow = 2 * kVectorLanes;
-  for (; columns >= kWide; columns -= kWide) {
+  const auto step = [&](Index width) {
+    columns -= width;
+    call.right += width;
+    call.output += width;
+    if (call.ahead != nullptr)
+      call.ahead += call.depth * width * static_cast<Index>(sizeof(Element));
+  };
+  const bool narrow = kDecodeSums < 16 && rows >= 4;
+  while (!narrow && columns >= kWide) {
     decode_panel<Element, 4>(rows, call);
-    call.right += kWide;
-    call.output += kWide;
+    step(kWide);
   }
-  for (; columns > 0; columns -= kNarrow) {
+  while (columns > 0) {
     decode_panel<Element, 2>(rows, call);
-    call.right += kNarrow;
-    call.output += kNarrow;
+    step(kNarrow);
   }
 }
 
@@ -215,9 +220,8 @@ HWY_INLINE void decode_blocks(const AttentionCached& args, const AttentionTask& 
     const Index start = block * kKeyBlock;
     float* const page = task.sequence->pages[static_cast<std::size_t>(block)];
     const bool last = start + kKeyBlock >= end;
-    float* const next = last ? page : task.sequence->pages[static_cast<std::size_t>(block + 1)];
-    const std::ptrdiff_t ahead =
-        reinterpret_cast<std::byte*>(next) - reinterpret_cast<std::byte*>(page);
+    float* const next = last ? nullptr : task.sequence->pages[static_cast<std::size_t>(block + 1)];
+    const std::byte* const ahead = last ? nullptr : layout.head(next, task.head);
     std::fill(scratch.scores, scratch.scores + (lines - 1) * LeftRows::kStride + kKeyBlock, 0.0F);
     decode_band<Element>(lines, kKeyBlock,
                          {.depth = shape.head_width,
@@ -254,7 +258,7 @@ HWY_INLINE void decode_blocks(const AttentionCached& args, const AttentionTask& 
                             .right_stride = stride,
                             .output = scratch.sums + row * task.heads * stride,
                             .output_stride = stride,
-                            .ahead = ahead});
+                            .ahead = row == 0 && !last ? ahead + layout.values_at : nullptr});
     }
   }
 }

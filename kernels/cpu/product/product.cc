@@ -33,8 +33,9 @@ inline constexpr Index kPackedMax = Index{1} << 21;
 // Rows (or, turned, outputs) of a block at least; at most four times as many.
 inline constexpr Index kBlockRows = 16 * kChainRows;
 // A right operand narrower than this is read where it lies though its rows are k: they are close
-// enough for L1 and the page tables.
-inline constexpr Index kNarrow = 256;
+// enough for L1 and the page tables. On AVX2 a panel takes one line of each row, and at such
+// strides these fall on few sets of L1: only what is as narrow as a panel lies ready.
+inline constexpr Index kNarrow = HWY_TARGET == HWY_AVX3 ? 256 : kChainColumns;
 
 ChainStart start_of(const Product& args, const Stretch& stretch) {
   return stretch.first == 0 ? args.start : ChainStart::output;
