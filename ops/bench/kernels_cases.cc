@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <regex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,7 +49,24 @@ void print(const Bench& bench, const Case& c, const Samples& ours, std::string_v
 
 bool wanted(const Bench& bench, const std::string& name) {
   static const std::regex kOnly(bench.options.only);
-  return std::regex_search(name, kOnly);
+  return std::regex_search(name, kOnly) && !bench.measured.contains(name);
+}
+
+std::set<std::string> measured_in(const std::string& path) {
+  constexpr std::string_view kCase = R"("case":")";
+  std::ifstream file(path);
+  std::set<std::string> names;
+  std::string line;
+  std::string last;
+  while (std::getline(file, line)) {
+    const std::size_t begin = line.find(kCase);
+    if (begin == std::string::npos || line.find(where_json()) == std::string::npos) continue;
+    const std::size_t name = begin + kCase.size();
+    last = line.substr(name, line.find('"', name) - name);
+    names.insert(last);
+  }
+  names.erase(last);
+  return names;
 }
 
 FloatBuffer numbers(const Bench& bench, Index count, std::uint64_t stream) {
@@ -72,9 +91,9 @@ void bench_beside(const Bench& bench, const Case& c, const std::string& torch_ca
     print(bench, c, ours, {}, nullptr);
     return;
   }
-  const Pair pair = measure_with_peer(run, torch_peer(bench.options.threads), bench.options.seconds,
-                                      bench.clock());
-  print(bench, c, pair.ours, "pytorch", &pair.theirs);
+  const auto samples = measure_with_peer(run, torch_peer(bench.options.threads),
+                                         bench.options.seconds, bench.clock());
+  print(bench, c, samples[0], "pytorch", &samples[1]);
 }
 
 void bench_beside(const Bench& bench, const Case& c, const Run& ours,

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,9 @@ namespace tutti::bench {
 
 struct Options {
   int threads = 1;
-  double seconds = 0.5;  // per case, ours and peers together
+  double seconds = 0.5;  // per case at most, ours and peers together
   std::string only;      // cases whose name this regular expression finds; empty: all
+  std::string into;      // file that lines are added to; empty: standard output
 };
 
 struct Bench {
@@ -27,11 +29,16 @@ struct Bench {
   double bf16_gops = 0.0;  // of native dot products; 0: none
   double tiles_gops = 0.0;
   double int8_gops = 0.0;
+  std::set<std::string> measured = {};  // cases that are left out: a file has them
 
   Clock clock() const { return options.threads == 1 ? Clock::thread : Clock::wall; }
 };
 
 bool wanted(const Bench& bench, const std::string& name);
+
+// Cases of which a file has lines of this machine, path, number of threads and commit. The last one
+// is not among them: a run that was ended may have left it without some of its peers.
+std::set<std::string> measured_in(const std::string& path);
 
 // Uniform in [-1, 1), a function of `stream`.
 kernels::FloatBuffer numbers(const Bench& bench, kernels::Index count, std::uint64_t stream);

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -50,6 +51,16 @@ void Samples::finish() { std::sort(seconds.begin(), seconds.end()); }
 double Samples::at(double quantile) const {
   const auto last = static_cast<double>(seconds.size() - 1);
   return seconds[static_cast<std::size_t>(quantile * last + 0.5)];
+}
+
+bool settled(const std::vector<Samples>& samples) {
+  return std::ranges::all_of(samples, [](Samples s) {
+    s.finish();
+    // Of a normal distribution: a deviation is 0.74 of the quartiles' distance, and the median's
+    // standard error 1.25 deviations over the root of the count.
+    const double deviation = 0.74 * (s.at(0.75) - s.at(0.25));
+    return 1.25 * deviation < 0.005 * s.median() * std::sqrt(static_cast<double>(s.seconds.size()));
+  });
 }
 
 double now_seconds(Clock clock) {

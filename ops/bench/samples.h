@@ -26,25 +26,55 @@ inline constexpr int kRoundsMin = 5;
 inline constexpr int kLongRoundsMin = 3;
 inline constexpr double kLongRoundSeconds = 0.5;
 
-// Runs each function once in turn, again and again, for `seconds` in all, kRoundsMin times at
-// least, after one to warm up.
-template <class Functions>
-std::vector<Samples> measure(const Functions& functions, double seconds,
-                             Clock clock = Clock::wall) {
-  std::vector<Samples> samples(functions.size());
-  const double start = now_seconds();
-  for (const auto& function : functions) function();
-  const int rounds = now_seconds() - start > kLongRoundSeconds ? kLongRoundsMin : kRoundsMin;
+// Rounds from which on medians may be settled.
+inline constexpr std::size_t kSettledMin = 20;
+
+// Whether the standard error of each median, taken from its quartiles, is below a two-hundredth of
+// it.
+bool settled(const std::vector<Samples>& samples);
+
+// A peer that takes so many times as long as what is measured first, and so many seconds, has been
+// measured well enough by the run that warms up. (A library's first call may set things up, but not
+// for so long.)
+inline constexpr double kFarBehind = 8.0;
+inline constexpr double kFarBehindSeconds = 5.0;
+
+// time(i) -> the seconds of function i of `count`. Each of them once in turn to warm up, then again
+// and again until the medians are settled, for `seconds` in all at most, kRoundsMin times at least.
+template <class Time>
+std::vector<Samples> measure_times(std::size_t count, double seconds, const Time& time) {
+  std::vector<Samples> samples(count);
+  std::vector<std::size_t> turns;
+  double round = 0.0;
+  for (std::size_t i = 0; i < count; ++i) {
+    samples[i].seconds.push_back(time(i));
+    const double first = samples[i].seconds[0];
+    if (first > kFarBehindSeconds && first > kFarBehind * samples[0].seconds[0]) continue;
+    turns.push_back(i);
+    round += first;
+  }
+  for (const std::size_t i : turns) samples[i].seconds.clear();
+  const int rounds = round > kLongRoundSeconds ? kLongRoundsMin : kRoundsMin;
   const double end = now_seconds() + seconds;
-  for (int round = 0; round < rounds || now_seconds() < end; ++round) {
-    for (std::size_t i = 0; i < functions.size(); ++i) {
-      const double begin = now_seconds(clock);
-      functions[i]();
-      samples[i].seconds.push_back(now_seconds(clock) - begin);
-    }
+  std::size_t look = kSettledMin;
+  for (int done = 0; done < rounds || now_seconds() < end; ++done) {
+    for (const std::size_t i : turns) samples[i].seconds.push_back(time(i));
+    if (samples[0].seconds.size() < look) continue;
+    if (settled(samples)) break;
+    look += look / 4;  // sorting stays small beside the rounds
   }
   for (Samples& s : samples) s.finish();
   return samples;
+}
+
+template <class Functions>
+std::vector<Samples> measure(const Functions& functions, double seconds,
+                             Clock clock = Clock::wall) {
+  return measure_times(functions.size(), seconds, [&](std::size_t i) {
+    const double begin = now_seconds(clock);
+    functions[i]();
+    return now_seconds(clock) - begin;
+  });
 }
 
 // One JSON line as DESIGN's command-line chapter says; times in microseconds.

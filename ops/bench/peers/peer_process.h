@@ -41,28 +41,16 @@ class PeerProcess {
 // PyTorch in $PEERS_VENV with that many threads; not available where the variable is not set.
 PeerProcess& torch_peer(int threads);
 
-// Runs ours and the peer's in turns, as measure() does.
-struct Pair {
-  Samples ours;
-  Samples theirs;
-};
+// Ours, then the peer's, in turns, as measure() does.
 template <class Function>
-Pair measure_with_peer(const Function& ours, PeerProcess& peer, double seconds, Clock clock) {
-  Pair pair;
-  const double start = now_seconds();
-  ours();
-  peer.run();
-  const int rounds = now_seconds() - start > kLongRoundSeconds ? kLongRoundsMin : kRoundsMin;
-  const double end = now_seconds() + seconds;
-  for (int round = 0; round < rounds || now_seconds() < end; ++round) {
+std::vector<Samples> measure_with_peer(const Function& ours, PeerProcess& peer, double seconds,
+                                       Clock clock) {
+  return measure_times(2, seconds, [&](std::size_t i) {
+    if (i == 1) return peer.run();
     const double begin = now_seconds(clock);
     ours();
-    pair.ours.seconds.push_back(now_seconds(clock) - begin);
-    pair.theirs.seconds.push_back(peer.run());
-  }
-  pair.ours.finish();
-  pair.theirs.finish();
-  return pair;
+    return now_seconds(clock) - begin;
+  });
 }
 
 }  // namespace tutti::bench
