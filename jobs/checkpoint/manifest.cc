@@ -35,6 +35,11 @@ json::object object_of(const StateEntry& state) {
                       {"spec", state.spec}};
   // Absent where there are none: manifests of before have no such key, and keep their hash.
   if (!state.choices.empty()) object["choices"] = state.choices;
+  if (const auto& scale = state.loss_scale) {
+    object["loss_scale"] = json::object{{"value", scale->value},
+                                        {"good_steps", scale->good_steps},
+                                        {"skipped_steps", scale->skipped_steps}};
+  }
   return object;
 }
 
@@ -51,6 +56,11 @@ StateEntry state_of(const json::object& object) {
   state.spec = object.at("spec").as_string();
   if (const json::value* choices = object.if_contains("choices")) {
     state.choices = choices->as_string();
+  }
+  if (const json::value* scale = object.if_contains("loss_scale")) {
+    state.loss_scale = {scale->at("value").to_number<float>(),
+                        scale->at("good_steps").to_number<std::uint64_t>(),
+                        scale->at("skipped_steps").to_number<std::uint64_t>()};
   }
   return state;
 }

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,16 +31,26 @@ struct FileEntry {
   bool operator==(const FileEntry&) const = default;
 };
 
+// The scale of the losses, and the steps that it came from.
+struct ScaleEntry {
+  float value = 1.0F;
+  std::uint64_t good_steps = 0;
+  std::uint64_t skipped_steps = 0;
+
+  bool operator==(const ScaleEntry&) const = default;
+};
+
 // Which state it is: also the content of training.json, which the first rank writes into its part.
 struct StateEntry {
   std::uint64_t step = 0;
   std::uint64_t generation = 0;  // that wrote it
   std::string optimizer = {};
-  std::vector<std::string> states = {};  // names of the optimizer's states
-  std::string weights = {};              // the weight hash
-  std::string profile = {};              // the numerics profile
-  std::string choices = {};              // a device's algorithms of products; empty: none
-  std::string spec = {};                 // the resolved spec, YAML
+  std::vector<std::string> states = {};       // names of the optimizer's states
+  std::string weights = {};                   // the weight hash
+  std::string profile = {};                   // the numerics profile
+  std::string choices = {};                   // a device's algorithms of products; empty: none
+  std::optional<ScaleEntry> loss_scale = {};  // of fp16
+  std::string spec = {};                      // the resolved spec, YAML
 
   bool operator==(const StateEntry&) const = default;
 };

@@ -306,6 +306,7 @@ void TrainingPass::Impl::run_loss(const kernels::OpContext& ctx, const float* we
                                    .losses = plan.losses.view(memory, rows).data,
                                    .padded = static_cast<Index>(description().vocabulary_rows())};
   if (gradients != nullptr) {
+    args.scale = batch.loss_scale;
     args.dhidden = plan.dnormed.view(memory, rows);
     args.dweight =
         Matrix(gradients + decoder.layout().at(Role::head).offset, head.rows, head.columns);

@@ -41,6 +41,7 @@ struct TokenBatch {
   std::span<const std::int32_t> positions;  // [rows]; within each sample. Empty: counted from 0
   std::span<const std::int32_t> offsets;    // [samples + 1], from 0 to rows
   Dropout dropout = {};                     // of a rate in [0, 1); no part of token_losses
+  float loss_scale = 1.0F;                  // a power of two; gradients are multiplied by it
 };
 
 // The sum of -log p(target) over one sample's target tokens, and their number. A sum over samples

@@ -178,7 +178,7 @@ Result<Answer> answer_for(const std::string& file, const std::vector<std::string
     ways = training::less_kept(*spec, *decoder, **optimizer);
     for (training::LessKept& way : ways) way.bytes += kRuntimeRoom;
   }
-  const std::uint32_t input_bytes = !serves && spec->train.precision == "bf16" ? 2 : 4;
+  const std::uint32_t input_bytes = serves ? 4 : training::input_bytes(*spec);
   const auto tiles =
       spec::takes_gpus(*spec) ? training::gpu_tiles(input_bytes) : training::cpu_tiles();
   return Answer{*std::move(estimate), training::tile_padding(decoder->description(), tiles),

@@ -11,6 +11,7 @@
 
 #include "jobs/checkpoint/checkpoint_writer.h"
 #include "jobs/rank/op_report.h"
+#include "jobs/training/memory_estimate.h"
 #include "jobs/training/tile_padding.h"
 #include "jobs/training/trainer.h"
 #include "kernels/collective/communicator.h"
@@ -50,9 +51,18 @@ std::filesystem::path checkpoints_of(const std::string& folder) {
   return std::filesystem::path(folder) / "checkpoints";
 }
 
-// Of the job's profile, or what is fastest here: before a job's first placement, and where the path
-// in use has no such arithmetic, which check_profile then says.
-std::optional<kernels::Bf16Arithmetic> rounding_for(const std::string& profile) {
+kernels::Precision precision_of(const spec::JobSpec& spec) {
+  if (spec.train.precision == "bf16") return kernels::Precision::bf16;
+  if (spec.train.precision == "fp16") return kernels::Precision::fp16;
+  return spec.train.precision == "tf32" ? kernels::Precision::tf32 : kernels::Precision::fp32;
+}
+
+// On the CPU. In bf16 that of the job's profile, or what is fastest here: before a job's first
+// placement, and where the path in use has no such arithmetic, which check_profile then says.
+std::optional<kernels::Rounding> rounding_for(kernels::Precision precision,
+                                              const std::string& profile) {
+  if (precision == kernels::Precision::fp16) return kernels::Fp16Arithmetic{};
+  if (precision != kernels::Precision::bf16) return std::nullopt;
   const auto wanted = kernels::arithmetic_of(profile);
   return wanted && kernels::has_bf16(*wanted) ? *wanted : kernels::fastest_bf16();
 }
@@ -98,18 +108,21 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   auto job = training::open_training_job({*spec, order.spec, order.folder});
   if (!job) return job.error();
   job_ = *std::move(job);
-  const bool rounds = job_->spec.train.precision == "bf16";
-  auto device =
-      open_rank_device(order, rounds ? kernels::Precision::bf16 : kernels::Precision::fp32);
+  const kernels::Precision precision = precision_of(job_->spec);
+  auto device = open_rank_device(order, precision);
   if (!device) return device.error();
   device_ = *std::move(device);
-  const auto rounding = rounds && device_ == nullptr ? rounding_for(order.profile) : std::nullopt;
+  if (device_ == nullptr && precision == kernels::Precision::tf32) {
+    return Error{ErrorCode::unsupported,
+                 "train.precision tf32 is an arithmetic of GPUs, and this rank has none"};
+  }
+  const auto rounding = device_ == nullptr ? rounding_for(precision, order.profile) : std::nullopt;
   const std::string_view own =
       device_ != nullptr ? device_->profile() : training::profile_on_cpu(rounding);
   if (auto same = check_profile(order, own); !same) return same;
   if (auto fits = training::check_memory(*job_, device_.get()); !fits) return fits;
-  const auto tiles =
-      device_ == nullptr ? training::cpu_tiles() : training::gpu_tiles(rounds ? 2 : 4);
+  const auto tiles = device_ == nullptr ? training::cpu_tiles()
+                                        : training::gpu_tiles(training::input_bytes(job_->spec));
   const auto padding = training::tile_padding(job_->decoder.description(), tiles);
   for (const std::string& line : padding.lines()) TUTTI_LOG_INFO("rank", "{}", line);
   trainer_.emplace(*job_, threads_of(order), progress_, device_.get(), rounding);

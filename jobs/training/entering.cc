@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "jobs/checkpoint/checkpoint_reader.h"
@@ -38,6 +39,13 @@ kernels::Hash128 hash_of(std::string_view text) {
     return std::stoull(digits.substr(from, 16), nullptr, 16);
   };
   return {half(0), half(16)};
+}
+
+// What ranks agree on beside the profile; nothing where losses are not scaled.
+std::string scale_text(const LossScale& scale) {
+  if (scale == LossScale{}) return "";
+  return fmt::format(", losses scaled by {} ({} good steps, {} skipped)", scale.value,
+                     scale.good_steps, scale.skipped);
 }
 
 bool receives(const EnterPlan& plan, std::uint32_t rank) {
@@ -222,6 +230,11 @@ Result<std::uint64_t> Trainer::load(const std::string& folder) {
     choices_loaded_ = true;
   }
   state_.step = loaded->entry.step;
+  // A checkpoint of another precision has none.
+  state_.loss_scale = first_scale(job_.spec.train);
+  if (const auto& scale = loaded->entry.loss_scale; scale && scales_losses(job_.spec.train)) {
+    state_.loss_scale = {scale->value, scale->good_steps, scale->skipped_steps};
+  }
   state_.whole = true;
   return loaded->bytes;
 }
@@ -238,6 +251,7 @@ Result<> Trainer::initialise() {
   }
   optimizers::begin_states(*job_.optimizer, state_.weights(), state_.optimizer());
   state_.step = 0;
+  state_.loss_scale = first_scale(job_.spec.train);
   state_.whole = true;
   return hash_weights();
 }
@@ -250,9 +264,14 @@ Result<std::uint64_t> Trainer::copy_states(kernels::Communicator& group, const E
   std::vector<std::span<float>> arenas = {state_.weights()};
   arenas.insert(arenas.end(), state_.optimizer().begin(), state_.optimizer().end());
   std::uint64_t step = state_.step;
+  LossScale loss_scale = state_.loss_scale;
+  static_assert(std::is_trivially_copyable_v<LossScale>);
   std::vector<kernels::Transfer> transfers;
   const auto move = [&](kernels::Transfer::Direction direction, std::uint32_t peer) {
     transfers.push_back({direction, peer, std::as_writable_bytes(std::span(&step, 1))});
+    if (scales_losses(job_.spec.train)) {
+      transfers.push_back({direction, peer, std::as_writable_bytes(std::span(&loss_scale, 1))});
+    }
     for (const std::span<float> arena : arenas) {
       transfers.push_back({direction, peer, std::as_writable_bytes(arena)});
     }
@@ -270,6 +289,7 @@ Result<std::uint64_t> Trainer::copy_states(kernels::Communicator& group, const E
   if (!exchanged) return exchanged.error();
   if (received == 0) return received;
   state_.step = step;
+  state_.loss_scale = loss_scale;
   state_.whole = true;
   auto hashed = hash_weights();
   if (!hashed) return hashed.error();
@@ -294,7 +314,7 @@ Result<> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan, Ent
                              optimizer_hash_,
                              agreed_flags_ | plan.flags,
                              group.rank() == 0 && save_is_missing(plan) ? 1ULL : 0ULL,
-                             hash_of(numerics_profile())};
+                             hash_of(numerics_profile() + scale_text(state_.loss_scale))};
   std::vector<std::span<std::byte>> blocks;
   for (Standing& standing : standings)
     blocks.push_back(std::as_writable_bytes(std::span(&standing, 1)));
@@ -315,7 +335,7 @@ Result<> Trainer::agree(kernels::Communicator& group, const EnterPlan& plan, Ent
            fmt::format("rank {} and rank 0 compute in different numerics profiles, this "
                        "rank in {}: they have met other products, or cannot run rank 0's "
                        "algorithms",
-                       peer, numerics_profile())});
+                       peer, numerics_profile() + scale_text(state_.loss_scale))});
     }
     if (other.weights != state_.weights_hash) {
       return fail_job(

@@ -44,12 +44,14 @@ std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDesc
   const std::uint64_t chunk =
       std::min(rows, std::clamp(kLogitsHeld / d.vocabulary, kLossRowsMin, kLossRowsMax));
   const std::uint64_t logits = chunk * vocabulary * sizeof(float);
-  if (spec.train.precision != "bf16") return logits;
+  const bool attention_too = spec.train.precision == "bf16";
+  if (!attention_too && spec.train.precision != "fp16") return logits;
   const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());
   const std::uint64_t in_loss = chunk * vocabulary + vocabulary * width;
   const std::uint64_t in_layer = rows * (d.feed_forward + width) + d.feed_forward * width;
   const std::uint64_t padded = d.head_dim <= 64 ? 64 : std::max<std::uint64_t>(128, d.head_dim);
-  const std::uint64_t in_attention = 2 * rows * ((d.heads + d.kv_heads) * padded + d.heads);
+  const std::uint64_t in_attention =
+      attention_too ? 2 * rows * ((d.heads + d.kv_heads) * padded + d.heads) : 0;
   return logits + std::max({in_loss, in_layer, in_attention}) * sizeof(std::uint16_t);
 }
 
@@ -69,6 +71,10 @@ std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& de
   const std::uint64_t rows = std::clamp(kMicroOperations / a_row, kMicroRowsMin, kMicroRowsMax);
   const std::uint64_t samples = std::max<std::uint64_t>(1, rows / spec.data.sequence);
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(samples, in_shard));
+}
+
+std::uint32_t input_bytes(const spec::JobSpec& spec) {
+  return spec.train.precision == "bf16" || spec.train.precision == "fp16" ? 2 : 4;
 }
 
 models::Recompute recompute_of(const spec::JobSpec& spec) {

@@ -38,7 +38,8 @@ struct MemoryEstimate {
 // Samples that go through the pass together.
 std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder);
 
-// Of a spec whose keys were checked.
+// Of a spec whose keys were checked: what a product reads of each number; and what is kept.
+std::uint32_t input_bytes(const spec::JobSpec& spec);
 models::Recompute recompute_of(const spec::JobSpec& spec);
 
 // Of the rank that has most, where the job has so many; at most as many as it has shards.

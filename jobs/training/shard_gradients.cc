@@ -152,7 +152,8 @@ Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::
                                  .targets = std::span(targets_).first(count * length),
                                  .positions = {},
                                  .offsets = std::span(offsets_).first(count + 1),
-                                 .dropout = dropout_of(request, samples.begin)};
+                                 .dropout = dropout_of(request, samples.begin),
+                                 .loss_scale = request.loss_scale};
   const std::span<models::SampleLoss> losses = std::span(sample_losses_).first(count);
   auto passed =
       pass_.forward_backward(request.ctx, request.weights, batch, gradients, losses, ready);

@@ -53,6 +53,7 @@ class ShardGradients {
     const kernels::ShardTree& tree;
     std::uint32_t rank = 0;
     std::uint64_t data_step = 0;  // counts from 0
+    float loss_scale = 1.0F;      // of the gradients
     const std::function<bool()>& aborted;
     // Told when the index-th range of models::backward_order() of all parts() has been enqueued,
     // while backward of what remains goes on; each range once, in order, if the rank has samples.

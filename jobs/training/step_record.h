@@ -1,5 +1,5 @@
 // What a committed step leaves behind: one JSON object on one line, the same in every rank but for
-// `seconds`.
+// `seconds`. A loss or norm that is not finite is null, which only a skipped step's may be.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,8 @@ struct StepRecord {
   std::uint32_t ranks = 0;
   kernels::Hash128 weights;
   std::string profile = "portable";  // numerics
+  float loss_scale = 0;              // of fp16; 0: losses are not scaled
+  bool skipped = false;              // for gradients that are not finite: no weight changed
 
   bool operator==(const StepRecord&) const = default;
 };

@@ -34,7 +34,7 @@ kernels::ThreadPool* bound(kernels::ThreadPool& pool) {
 }  // namespace
 
 Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernels::Device* device,
-                 std::optional<kernels::Bf16Arithmetic> rounding)
+                 std::optional<kernels::Rounding> rounding)
     : job_(job),
       pool_(threads),
       host_{bound(pool_)},
@@ -103,6 +103,7 @@ Result<> Trainer::compute_gradients(kernels::Communicator& group) {
                                       .tree = reduction_->tree(),
                                       .rank = group.rank(),
                                       .data_step = state_.step,
+                                      .loss_scale = state_.loss_scale.value,
                                       .aborted = aborted,
                                       .ready = ready});
   if (computed || broken || computed.error().code == ErrorCode::aborted) return computed;
@@ -114,11 +115,12 @@ Result<StepSums> Trainer::reduce(kernels::Communicator& group, std::uint64_t ste
   auto sums = reduction_->reduce(
       {.ctx = ctx_, .group = group, .gradients = gradients_, .step = step, .flags = flags});
   if (!sums) return sums;
-  if (sums->bad_parameter) {
+  const bool scaled = scales_losses(job_.spec.train);
+  if (sums->bad_parameter && !(scaled && state_.loss_scale.value > 1.0F)) {
     const auto& parameter = job_.decoder.layout().parameters()[*sums->bad_parameter];
-    return fail_job({ErrorCode::invalid_argument, "step " + std::to_string(step) +
-                                                      ": the gradient of " + parameter.name +
-                                                      " is not finite"});
+    return fail_job({ErrorCode::invalid_argument,
+                     "step " + std::to_string(step) + ": the gradient of " + parameter.name +
+                         " is not finite" + (scaled ? ", also with a loss scale of 1" : "")});
   }
   return sums;
 }
@@ -131,13 +133,37 @@ Result<StepRecord> Trainer::commit_pending() {
   StepRecord record;
   record.step = pending_->step;
   record.loss = sums.loss / targets;
-  record.grad_norm = std::sqrt(sums.squares) / targets;
+  record.grad_norm =
+      std::sqrt(sums.squares) / targets / static_cast<double>(state_.loss_scale.value);
   record.rate = optimizers::rate_at(job_.spec.train, *job_.schedule, record.step);
   record.tokens = sums.targets;
   record.generation = pending_->generation;
   record.ranks = pending_->ranks;
+  record.loss_scale = scales_losses(job_.spec.train) ? state_.loss_scale.value : 0.0F;
+  record.skipped = sums.bad_parameter.has_value();
+  if (record.skipped) {
+    state_.loss_scale = after_skipped_step(state_.loss_scale);
+  } else {
+    auto updated = update_weights(record);
+    // Also on a device: the weights may be half of this step and half of the last one.
+    if (!updated) return fail_job(updated_in_part(updated.error()));
+    state_.loss_scale = after_good_step(state_.loss_scale, job_.spec.train);
+  }
+  state_.step = record.step;
+  agreed_flags_ = sums.flags;
+  record.weights = state_.weights_hash;
+  record.profile = numerics_profile();
+  record.seconds = to_seconds(monotonic_now() - pending_->begun);
+  pending_.reset();
+  return record;
+}
+
+// Of an error the state is whole no more.
+Result<> Trainer::update_weights(const StepRecord& record) {
+  const auto targets = static_cast<double>(std::max<std::uint64_t>(1, record.tokens));
   const double clip = job_.spec.train.clip;
   const double share = clip > 0 ? std::min(1.0, clip / (record.grad_norm + kClipEpsilon)) : 1.0;
+  const LossScale& scale = state_.loss_scale;
   state_.whole = false;
   const std::span<kernels::Hash128> hashes =
       ctx_.device == nullptr ? std::span(block_hashes_)
@@ -150,31 +176,30 @@ Result<StepRecord> Trainer::commit_pending() {
        .gradients = pending_->gradients,
        .states = state_.working_optimizer(),
        .block_hashes = hashes,
-       .step = record.step,
+       .step = record.step - scale.skipped,
        .rate = record.rate,
        .rate_squares = rate_squares_.up_to(job_.spec.train, *job_.schedule, record.step),
-       .factor = static_cast<float>(share / targets)});
+       .factor = static_cast<float>(share / targets / static_cast<double>(scale.value))});
   if (updated && ctx_.device != nullptr) {
     updated = ctx_.device->download(block_hashes_.data(), hashes.data(), hashes.size_bytes());
   }
-  // Also on a device: the weights may be half of this step and half of the last one.
-  if (!updated) return fail_job(updated_in_part(updated.error()));
+  if (!updated) return updated;
   state_.stepped();
   state_.weights_hash = kernels::combine_hashes(block_hashes_);
-  state_.step = record.step;
   state_.whole = true;
-  agreed_flags_ = sums.flags;
-  record.weights = state_.weights_hash;
-  record.profile = numerics_profile();
-  record.seconds = to_seconds(monotonic_now() - pending_->begun);
-  pending_.reset();
-  return record;
+  return {};
 }
 
 std::string Trainer::numerics_profile() const {
   if (ctx_.device == nullptr) return std::string(profile_on_cpu(rounding_));
   const std::string choices = ctx_.device->choices();
   return std::string(ctx_.device->profile()) + (choices.empty() ? "" : "-" + choices);
+}
+
+std::optional<checkpoint::ScaleEntry> Trainer::scale_entry() const {
+  if (!scales_losses(job_.spec.train)) return std::nullopt;
+  const LossScale& scale = state_.loss_scale;
+  return checkpoint::ScaleEntry{scale.value, scale.good_steps, scale.skipped};
 }
 
 checkpoint::CheckpointState Trainer::checkpoint_state() const {
@@ -204,6 +229,7 @@ checkpoint::CheckpointState Trainer::checkpoint_state() const {
                     .weights = kernels::to_string(state_.weights_hash),
                     .profile = numerics_profile(),
                     .choices = ctx_.device != nullptr ? ctx_.device->choice_table() : "",
+                    .loss_scale = scale_entry(),
                     .spec = job_.spec_text},
           .tokenizer = job_.tokenizer,
           .model = std::move(model)};

@@ -11,6 +11,9 @@
 // every survivor can follow it there alone.
 //
 // Ownership: keeps references to the job and the progress. Threads: one.
+// A step whose gradients are not finite ends the job; in fp16 it changes no weight, is recorded as
+// skipped, and the next one has losses of half the scale (loss_scale.h).
+//
 // Errors: the communicator's leave the state as held() says. job_failed() tells the errors that end
 // the job (a gradient that is not finite, data that cannot be read) from those that end the group.
 #pragma once
@@ -80,7 +83,7 @@ class Trainer {
   // With a device, steps are made on it; it outlives the trainer too. `rounding`: of what products
   // and attention read on the CPU (rounding.h); a device has its own.
   Trainer(const TrainingJob& job, int threads, Progress& progress,
-          kernels::Device* device = nullptr, std::optional<kernels::Bf16Arithmetic> rounding = {});
+          kernels::Device* device = nullptr, std::optional<kernels::Rounding> rounding = {});
 
   Held held() const;
   const TrainingState& state() const { return state_; }
@@ -128,6 +131,8 @@ class Trainer {
   Result<> compute_gradients(kernels::Communicator& group);
   Result<StepSums> reduce(kernels::Communicator& group, std::uint64_t step, std::uint64_t flags);
   Result<StepRecord> commit_pending();
+  Result<> update_weights(const StepRecord& record);
+  std::optional<checkpoint::ScaleEntry> scale_entry() const;
   // With the algorithms that a device has chosen.
   std::string numerics_profile() const;
   Error fail_job(Error error);
@@ -136,7 +141,7 @@ class Trainer {
   kernels::ThreadPool pool_;
   kernels::OpContext host_;  // what is done in host memory, whatever the device
   kernels::OpContext ctx_;
-  std::optional<kernels::Bf16Arithmetic> rounding_;
+  std::optional<kernels::Rounding> rounding_;
   TrainingState state_;
   optimizers::RateSquares rate_squares_;
   std::vector<kernels::Hash128> block_hashes_;

@@ -92,9 +92,10 @@ Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& option
   if (auto checked = (*optimizer)->check(spec.train.optimizer); !checked) return checked.error();
   auto schedule = optimizers::find_schedule(spec.train.schedule.name);
   if (!schedule) return schedule.error();
-  if (spec.train.precision != "fp32" && spec.train.precision != "bf16") {
-    return Error{ErrorCode::unsupported,
-                 "train.precision " + spec.train.precision + ": this build knows fp32 and bf16"};
+  constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "tf32"};
+  if (std::ranges::find(kPrecisions, spec.train.precision) == std::end(kPrecisions)) {
+    return Error{ErrorCode::unsupported, "train.precision " + spec.train.precision +
+                                             ": this build knows fp32, bf16, fp16 and tf32"};
   }
   auto decoder = open_decoder(spec);
   if (!decoder) return decoder.error();

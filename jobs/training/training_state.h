@@ -18,6 +18,7 @@
 
 #include "jobs/models/decoder.h"
 #include "jobs/optimizers/optimizer.h"
+#include "jobs/training/loss_scale.h"
 #include "kernels/ops/product_bf16.h"
 #include "kernels/ops/weight_hash.h"
 #include "kernels/tensor/buffer.h"
@@ -25,8 +26,10 @@
 namespace tutti::training {
 
 // The numerics profile of ranks on CPUs (DESIGN numerics, profiles). None: fp32.
-inline std::string_view profile_on_cpu(std::optional<kernels::Bf16Arithmetic> rounding) {
-  return rounding ? kernels::profile_of(*rounding) : "portable";
+inline std::string_view profile_on_cpu(std::optional<kernels::Rounding> rounding) {
+  if (!rounding) return "portable";
+  const auto* const bf16 = std::get_if<kernels::Bf16Arithmetic>(&*rounding);
+  return bf16 == nullptr ? "portable-fp16" : kernels::profile_of(*bf16);
 }
 
 class TrainingState {
@@ -57,6 +60,7 @@ class TrainingState {
   bool whole = false;
   std::uint64_t step = 0;
   kernels::Hash128 weights_hash;
+  LossScale loss_scale;
 
   std::uint64_t bytes() const {
     std::uint64_t bytes = weights_.span().size_bytes();

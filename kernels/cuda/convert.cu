@@ -1,5 +1,5 @@
-// fp32 to bf16: nearest for what is computed with, stochastic for weights that are kept so; and
-// products with inputs that are rounded on the way.
+// fp32 to bf16 and fp16: nearest for what is computed with, stochastic for weights that are kept
+// so; and products with inputs that are rounded on the way.
 #include "kernels/cuda/convert.h"
 
 #include "kernels/cuda/device.h"
@@ -16,10 +16,32 @@ constexpr Index kRowsMax = 65535;
 // Rows of rounded matrices begin at multiples of 16 bytes.
 constexpr Index kStrideUnit = 8;
 
-__global__ void round_rows_kernel(Rows<const float> from, Bf16* to, Index width, Index stride) {
+// The bits of the nearest binary16, as fp16.h has its value.
+__device__ std::uint16_t to_fp16(float x) {
+  unsigned bits = 0;
+  memcpy(&bits, &x, sizeof(bits));
+  const unsigned sign = bits >> 16 & 0x8000U;
+  const unsigned magnitude = bits & 0x7fffffffU;
+  if (magnitude > 0x7f800000U) return static_cast<std::uint16_t>(sign | 0x7e00U);
+  const unsigned nearest = magnitude + 0x0fffU + (magnitude >> 13 & 1U);
+  if (nearest >= 0x47800000U) return static_cast<std::uint16_t>(sign | 0x7c00U);
+  constexpr unsigned kBias = (127U - 15U) << 23;
+  if (magnitude >= 0x38800000U) return static_cast<std::uint16_t>(sign | (nearest - kBias) >> 13);
+  // Below 2^-14: how many times 2^-24, which is the last bit of what lies from a half to one.
+  const float shifted = fabsf(x) + 0.5F;
+  memcpy(&bits, &shifted, sizeof(bits));
+  return static_cast<std::uint16_t>(sign | (bits & 0x7ffU));
+}
+
+__device__ std::uint16_t narrowed(float x, Narrow narrow) {
+  return narrow == Narrow::bf16 ? to_bf16(x) : to_fp16(x);
+}
+
+__global__ void round_rows_kernel(Rows<const float> from, std::uint16_t* to, Index width,
+                                  Index stride, Narrow narrow) {
   const Index row = blockIdx.y;
   const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (c < stride) to[row * stride + c] = c < width ? to_bf16(from.at(row)[c]) : Bf16{0};
+  if (c < stride) to[row * stride + c] = c < width ? narrowed(from.at(row)[c], narrow) : 0;
 }
 
 // Up with the probability of the part that is cut off: the mean is the value. Each element has its
@@ -58,14 +80,15 @@ Result<> check_code() {
   return check(code, "a kernel");
 }
 
-Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, Bf16* to, Index stride) {
+Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, std::uint16_t* to, Index stride,
+                    Narrow narrow) {
   for (Index first = 0; first < from.rows && stride > 0; first += kRowsMax) {
     const Index rows = from.rows - first < kRowsMax ? from.rows - first : kRowsMax;
     TUTTI_LAUNCH(
         stream,
         (LaunchShape{dim3(blocks_for(stride, kThreads), static_cast<unsigned>(rows)), kThreads}),
         round_rows_kernel, Rows(from.row_range(first, rows)), to + first * stride, from.columns,
-        stride);
+        stride, narrow);
   }
   return {};
 }
@@ -122,14 +145,17 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   };
   if (options_.inputs == Products::Inputs::fp32)
     return add_ends(products_->run(stream(), form, within));
-  Products::Operands operands{.type = Products::Inputs::bf16};
+  Products::Operands operands{.type = options_.inputs};
+  if (options_.inputs == Products::Inputs::tf32)
+    return add_ends(products_->run(stream(), form, within, &operands));
+  const Narrow narrow = options_.inputs == Products::Inputs::fp16 ? Narrow::fp16 : Narrow::bf16;
   const ScratchMemory::Mark mark = scratch_.mark();
   const auto round = [&](const ConstMatrix& from, const void*& to, Index& stride) -> Result<> {
     stride = (from.columns + kStrideUnit - 1) / kStrideUnit * kStrideUnit;
     auto room = scratch_.take(static_cast<std::size_t>(from.rows * stride) * sizeof(Bf16));
     if (!room) return std::move(room).error();
     to = *room;
-    return round_rows(stream(), from, static_cast<Bf16*>(*room), stride);
+    return round_rows(stream(), from, static_cast<std::uint16_t*>(*room), stride, narrow);
   };
   if (auto done = round(args.left, operands.left, operands.left_stride); !done) return done;
   if (auto done = round(args.right, operands.right, operands.right_stride); !done) return done;

@@ -1,4 +1,5 @@
-// Rounding fp32 numbers to bf16 on the device; and whether this build's code runs there at all.
+// Rounding fp32 numbers to bf16 and fp16 on the device; and whether this build's code runs there at
+// all.
 //
 // Errors: of rounding none of its own; what a launch meets shows at the op's end.
 #pragma once
@@ -16,7 +17,9 @@ namespace tutti::kernels::cuda {
 Result<> check_code();
 
 // to[r * stride + c], to the nearest; columns behind from.columns are zeros.
-Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, Bf16* to, Index stride);
+enum class Narrow { bf16, fp16 };
+Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, std::uint16_t* to, Index stride,
+                    Narrow narrow = Narrow::bf16);
 
 // Which draws a tensor's rounding takes: a range of it gets the tensor's.
 struct StochasticKey {

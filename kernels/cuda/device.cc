@@ -13,9 +13,23 @@
 
 namespace tutti::kernels::cuda {
 
+namespace {
+
+std::string_view name_of(Products::Inputs inputs) {
+  switch (inputs) {
+    case Products::Inputs::fp32: return "fp32";
+    case Products::Inputs::bf16: return "bf16";
+    case Products::Inputs::fp16: return "fp16";
+    case Products::Inputs::tf32: return "tf32";
+  }
+  return "fp32";
+}
+
+}  // namespace
+
 std::string profile_of(const cudaDeviceProp& properties, Products::Inputs inputs) {
-  return fmt::format("sm_{}{}-{}-{}", properties.major, properties.minor,
-                     inputs == Products::Inputs::fp32 ? "fp32" : "bf16", product_library());
+  return fmt::format("sm_{}{}-{}-{}", properties.major, properties.minor, name_of(inputs),
+                     product_library());
 }
 
 namespace {

@@ -24,13 +24,14 @@ constexpr Index kRowsMin = 256;
 constexpr Index kRowsMax = 8192;
 
 // A target is `keep` of itself and `spread` of every token; without smoothing 1 and 0, which add
-// nothing.
+// nothing. Both are scaled as gradients are.
 struct Smoothing {
   explicit Smoothing(const LinearCrossEntropy& args)
       : amount(args.smoothing),
-        keep(1.0F - args.smoothing),
-        spread(args.smoothing / static_cast<float>(args.weight.rows)) {}
-  float amount, keep, spread;
+        keep(args.scale * (1.0F - args.smoothing)),
+        spread(args.scale * (args.smoothing / static_cast<float>(args.weight.rows))),
+        scale(args.scale) {}
+  float amount, keep, spread, scale;
 };
 
 // -log p of the smoothed target from the softmax's sum, the target's logit and that of all logits.
@@ -70,7 +71,7 @@ __global__ void __launch_bounds__(kThreads)
   const LogSum sum = log_sum<kThreads>(x, backward ? x : nullptr, width, room);
   if (threadIdx.x == 0) losses[row] = smoothed_loss(sum, smoothing, chosen, mean);
   if (!backward) return;
-  const float by = 1.0F / sum.total;
+  const float by = smoothing.scale * (1.0F / sum.total);
   for (Index i = threadIdx.x; i < width; i += kThreads) {
     const float share = x[i] * by - smoothing.spread;
     x[i] = i == target ? share - smoothing.keep : share;

@@ -16,7 +16,14 @@ namespace {
 constexpr std::string_view kPrefix = "gpu:";
 
 cuda::Products::Inputs inputs_for(Precision precision) {
-  return precision == Precision::fp32 ? cuda::Products::Inputs::fp32 : cuda::Products::Inputs::bf16;
+  using Inputs = cuda::Products::Inputs;
+  switch (precision) {
+    case Precision::fp32: return Inputs::fp32;
+    case Precision::bf16: return Inputs::bf16;
+    case Precision::fp16: return Inputs::fp16;
+    case Precision::tf32: return Inputs::tf32;
+  }
+  return Inputs::fp32;
 }
 
 Error not_a_device(std::string_view name) {
@@ -93,7 +100,8 @@ Result<DeviceList> list_devices() {
                       properties.name)};
     }
     std::vector<std::string> profiles;
-    for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+    for (const Precision precision :
+         {Precision::fp32, Precision::bf16, Precision::fp16, Precision::tf32}) {
       profiles.push_back(cuda::profile_of(properties, inputs_for(precision)));
     }
     if (list.profiles.empty()) list.profiles = profiles;

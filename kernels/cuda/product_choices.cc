@@ -53,7 +53,8 @@ std::optional<Entry> read_line(const std::string& line) {
     words >> value;
     word = value;
   }
-  if (words.fail() || form < 0 || form > 2 || inputs < 0 || inputs > 1) return std::nullopt;
+  if (words.fail() || form < 0 || form > 2 || inputs < 0 || inputs >= kProductInputs)
+    return std::nullopt;
   return Entry{
       {static_cast<ProductForm>(form), static_cast<ProductInputs>(inputs), n, k, alignment},
       algorithm};

@@ -29,8 +29,10 @@
 
 namespace tutti::kernels::cuda {
 
-// The inputs as the library reads them: fp32, or rounded to bf16; sums and output are fp32.
-enum class ProductInputs { fp32, bf16 };
+// The inputs as the library reads them: fp32; rounded to bf16 or fp16; or fp32 that it rounds to
+// TF32 itself. Sums and output are fp32.
+enum class ProductInputs { fp32, bf16, fp16, tf32 };
+inline constexpr int kProductInputs = 4;
 
 class ProductChoices {
  public:

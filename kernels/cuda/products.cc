@@ -80,7 +80,15 @@ std::uint32_t alignment_of(std::uint64_t bytes) {
 }
 
 cudaDataType_t type_of(ProductInputs inputs) {
-  return inputs == ProductInputs::fp32 ? CUDA_R_32F : CUDA_R_16BF;
+  switch (inputs) {
+    case ProductInputs::bf16: return CUDA_R_16BF;
+    case ProductInputs::fp16: return CUDA_R_16F;
+    default: return CUDA_R_32F;
+  }
+}
+
+cublasComputeType_t compute_of(ProductInputs inputs) {
+  return inputs == ProductInputs::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
 }
 
 struct Side {
@@ -111,6 +119,7 @@ Result<> describe(Layout& layout, const Side& side) {
 // A product as the library is told of it: with what it adds, or without.
 struct Products::Wanted {
   ProductForm form;
+  Inputs inputs;
   Side left, right, output;
   Side added;  // what is added to the sum, where `adds`: the output itself, or a residual
   bool adds = false;
@@ -134,7 +143,7 @@ struct Products::Wanted {
   }
   // All that the work depends on beside the memory.
   bool is_enqueued() const {
-    return enqueues("product", static_cast<int>(form), static_cast<int>(left.type), left.rows,
+    return enqueues("product", static_cast<int>(form), static_cast<int>(inputs), left.rows,
                     left.columns, left.stride, right.rows, right.columns, right.stride,
                     output.stride, added.stride, has_residual(), adds, bias != nullptr,
                     alignment());
@@ -147,7 +156,8 @@ struct Products::Call {
   Layout first, second, added, output;
 
   Result<> describe(const Wanted& wanted) {
-    TUTTI_BLAS_CHECK(cublasLtMatmulDescCreate(&operation.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    TUTTI_BLAS_CHECK(
+        cublasLtMatmulDescCreate(&operation.handle, compute_of(wanted.inputs), CUDA_R_32F));
     const Sides sides = sides_of(wanted.form);
     TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSA,
                                                     &sides.first_turn, sizeof(sides.first_turn)));
@@ -238,6 +248,7 @@ Products::Wanted Products::shaped(const Key& key, Index m, const float* bias) {
                       : form == ProductForm::nt ? side(CUDA_R_32F, m, n)
                                                 : side(CUDA_R_32F, m, k);
   return {.form = form,
+          .inputs = inputs,
           .left = side(type, m, form == ProductForm::nt ? k : n),
           .right = side(type, turned ? m : n, k),
           .output = output,
@@ -309,13 +320,14 @@ Result<Products::Ends> Products::run(cudaStream_t stream, ProductForm form, cons
   const bool residual = static_cast<bool>(args.residual);
   const Side output = side_of(args.output);
   Wanted wanted{.form = form,
+                .inputs = inputs,
                 .left = side_of(args.left),
                 .right = side_of(args.right),
                 .output = output,
                 .added = residual ? side_of(args.residual) : output,
                 .adds = residual || args.start == ChainStart::output,
                 .bias = args.bias};
-  if (operands != nullptr) {
+  if (operands != nullptr && operands->left != nullptr) {
     const auto replace = [&](Side& side, const void* data, Index stride) {
       side = {type_of(inputs), data, side.rows, side.columns, stride};
     };

@@ -46,7 +46,7 @@ class Products {
   using Inputs = ProductInputs;
   struct Operands {
     Inputs type = Inputs::fp32;
-    const void* left = nullptr;
+    const void* left = nullptr;  // null: the product's own, as `type` reads fp32 numbers
     const void* right = nullptr;
     Index left_stride = 0;  // in numbers
     Index right_stride = 0;

@@ -14,8 +14,9 @@
 //
 // With smoothing e (Szegedy et al. 2016) a target is (1 - e) of itself and e / V of every token.
 // Gradients are those of the SUM of losses over rows with a target: no division by a count (DESIGN
-// numerics). loss_sum adds the losses in row order in double precision to what it holds, and
-// target_count counts, so that micro-batches continue.
+// numerics), times `scale`, a power of two: what fp16 products read is to be in their range
+// (Micikevicius et al. 2018). loss_sum adds the losses in row order in double precision to what it
+// holds, and target_count counts, so that micro-batches continue.
 //
 // The sum over V is an online softmax over blocks of kVocabularyBlock: 16 logical lanes and a fixed
 // tree in each, rescaled when the maximum grows. So both forms of memory give the same bits:
@@ -46,6 +47,7 @@ struct LinearCrossEntropy {
   Matrix dhidden = {};                   // null data: forward only
   Matrix dweight = {};                   // null data with dhidden given: a frozen head
   float smoothing = 0.0F;
+  float scale = 1.0F;        // of the gradients, not of the losses
   std::int32_t ignore = -1;  // negative
   enum class Memory { rows, blocks } memory = Memory::rows;
   Index chunk = 0;

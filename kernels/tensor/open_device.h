@@ -17,8 +17,9 @@
 
 namespace tutti::kernels {
 
-// What products and attention read their inputs as; sums, weights and all else are fp32.
-enum class Precision { fp32, bf16 };
+// What products read their inputs as, and in bf16 attention too; sums, weights and all else are
+// fp32.
+enum class Precision { fp32, bf16, fp16, tf32 };
 
 // "cpu": null, which is no error; "gpu", "gpu:INDEX" or "gpu:UUID" among those that the process
 // sees.

@@ -73,8 +73,9 @@ class JobCheck {
   }
 
   Result<> train() {
-    for (const auto check : {&JobCheck::model, &JobCheck::data, &JobCheck::optimizer,
-                             &JobCheck::schedule, &JobCheck::shards, &JobCheck::ranks}) {
+    for (const auto check :
+         {&JobCheck::model, &JobCheck::data, &JobCheck::optimizer, &JobCheck::precision,
+          &JobCheck::schedule, &JobCheck::shards, &JobCheck::ranks}) {
       if (Result<> checked = (this->*check)(); !checked) return checked;
     }
     return {};
@@ -219,6 +220,20 @@ class JobCheck {
     return wrong("train.optimizer.betas",
                  fmt::format("train.optimizer.betas must have 2 numbers, not {}",
                              spec_.train.optimizer.betas.size()));
+  }
+
+  Result<> precision() {
+    const TrainSpec& train = spec_.train;
+    if (!std::has_single_bit(train.scaling.first)) {
+      return wrong(
+          "train.scaling.first",
+          fmt::format("train.scaling.first must be a power of two, not {}", train.scaling.first));
+    }
+    if (train.precision == "tf32" && spec_.resources.device != "gpu") {
+      return wrong("train.precision",
+                   "train.precision tf32 is an arithmetic of GPUs: it needs resources.device gpu");
+    }
+    return {};
   }
 
   Result<> schedule() {

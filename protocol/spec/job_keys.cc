@@ -14,8 +14,8 @@ constexpr double kStepsMax = 1e15;     // exact in a double, which JSON readers 
 constexpr std::string_view kFamilies[] = {"gpt2", "llama"};
 constexpr std::string_view kFamiliesLater[] = {"qwen2", "qwen3", "mistral",
                                                "gemma", "bert",  "mixtral"};
-constexpr std::string_view kPrecisions[] = {"fp32", "bf16"};
-constexpr std::string_view kPrecisionsLater[] = {"fp16", "fp8"};
+constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "tf32"};
+constexpr std::string_view kPrecisionsLater[] = {"fp8"};
 constexpr std::string_view kRecomputes[] = {"none", "selective", "full"};
 constexpr std::string_view kOptimizers[] = {"adamw", "adamw8",        "adafactor", "lion",
                                             "muon",  "schedule_free", "sgd"};
@@ -89,7 +89,15 @@ const Key kKeys[] = {
     {"train.seed", whole(0, kStepsMax), kTrain, kOptional, reach<&J::train, &T::seed>,
      "of the weights and the order of samples"},
     {"train.precision", choice(kPrecisions, kPrecisionsLater), kTrain, kOptional,
-     reach<&J::train, &T::precision>, "what products and attention read: fp32, or rounded to bf16"},
+     reach<&J::train, &T::precision>,
+     "what products read: fp32, or rounded to bf16 (attention too) or fp16 (losses are scaled), or "
+     "to TF32 by GPUs"},
+    {"train.scaling.first", whole(1, 32'768), kTrain, kOptional,
+     reach<&J::train, &T::scaling, &ScalingSpec::first>,
+     "scale of the losses in fp16 at first, a power of two; halved by each step that is skipped"},
+    {"train.scaling.every", whole(0, kStepsMax), kTrain, kOptional,
+     reach<&J::train, &T::scaling, &ScalingSpec::every>,
+     "good steps in a row after which that scale is doubled; 0: never"},
     {"train.pad_vocabulary", whole(0, 65'536), kTrain, kOptional,
      reach<&J::train, &T::pad_vocabulary>,
      "rows of the output head in a GPU's memory are a multiple of this; 0: as many as the "
@@ -239,15 +247,9 @@ const Shorthand kShorthands[] = {
     {"array", "", kArrayShorthand},
 };
 
-constexpr LaterKey kLater[] = {{"parallel.tensor"},
-                               {"parallel.pipeline"},
-                               {"parallel.shard"},
-                               {"parallel.redundancy"},
-                               {"parallel.context"},
-                               {"parallel.expert"},
-                               {"evaluate"},
-                               {"train.scaling"},
-                               {"user"}};
+constexpr LaterKey kLater[] = {
+    {"parallel.tensor"},  {"parallel.pipeline"}, {"parallel.shard"}, {"parallel.redundancy"},
+    {"parallel.context"}, {"parallel.expert"},   {"evaluate"},       {"user"}};
 
 const Table kTable = {kKeys, kShorthands, kLater};
 

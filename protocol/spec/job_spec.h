@@ -66,13 +66,21 @@ struct ScheduleSpec {
   bool operator==(const ScheduleSpec&) const = default;
 };
 
+// Of the losses, in fp16.
+struct ScalingSpec {
+  std::uint32_t first = 1024;  // a power of two
+  std::uint64_t every = 2000;  // good steps in a row that double it; 0: none do
+
+  bool operator==(const ScalingSpec&) const = default;
+};
+
 struct TrainSpec {
   std::uint64_t steps = 0;
   std::uint32_t batch = 0;  // samples a step, over all ranks
   std::uint32_t micro =
       0;  // samples at a time in one rank; 0: auto. Never changes a bit of the result
   std::uint64_t seed = 1;
-  std::string precision = "fp32";  // fp32 | bf16 (what products and attention read)
+  std::string precision = "fp32";  // fp32 | bf16 | fp16 | tf32: what products read
   // Rows of the output head in memory: up to a multiple of this; 0: as many as the vocabulary. Of a
   // model's shape, its files and its hash nothing changes.
   std::uint32_t pad_vocabulary = 0;
@@ -80,7 +88,8 @@ struct TrainSpec {
   // of the result
   std::string recompute = "none";
   double dropout = 0;  // share of what is dropped; 0: none
-  double clip = 1.0;   // global norm; 0: off
+  ScalingSpec scaling;
+  double clip = 1.0;  // global norm; 0: off
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
   std::string

@@ -96,6 +96,32 @@ TEST_CASE(
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE("cluster: fp16 skips the same steps for any ranks and after a kill, and says so") {
+  Cluster cluster(2);
+  const auto text = test::write_prose(cluster.files());
+  const auto spec_of = [&](unsigned ranks) {
+    return training_spec(text, {.ranks = ranks,
+                                .steps = test::kEndless,
+                                .every = 20,
+                                .precision = "fp16, scaling: {first: 32768, every: 4}"});
+  };
+  const auto job = cluster.submit(spec_of(2));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 25; }));
+  REQUIRE(cluster.tutti({"fault", "kill-rank", std::to_string(job), "1"}).code == 0);
+  REQUIRE(eventually([&] { return cluster.job(job).at("recoveries").as_array().size() == 1; }));
+  test::check_undisturbed(cluster, job, spec_of(1));
+  const std::string steps = cluster.tutti({"steps", std::to_string(job), "-o", "json"}).out;
+  CHECK(steps.find("\"profile\":\"portable-fp16\",\"loss_scale\":32768,\"skipped\":true}") !=
+        std::string::npos);
+  CHECK(steps.find("\"skipped\":false}") != std::string::npos);
+  CHECK(cluster.tutti({"steps", std::to_string(job)}).out.find("skipped, with losses scaled by ") !=
+        std::string::npos);
+  const auto verified = cluster.tutti({"verify", std::to_string(job), "--steps", "21:23"});
+  INFO(verified.out << verified.err);
+  CHECK(verified.code == 0);
+  CHECK(cluster.stop() == 0);
+}
+
 namespace {
 
 // Of all steps of the job's record.

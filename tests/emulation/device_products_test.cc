@@ -3,8 +3,11 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 
+#include "kernels/ops/elementwise/fp16.h"
 #include "tests/emulation/device_runs.h"
 
 namespace tutti::kernels::cuda {
@@ -53,14 +56,55 @@ Floats added_by_hand(Floats sums, const Ends& ends, Order order) {
   return sums;
 }
 
+constexpr Products::Inputs kInputs[] = {Products::Inputs::fp32, Products::Inputs::bf16,
+                                        Products::Inputs::fp16, Products::Inputs::tf32};
+
 }  // namespace
+
+TEST_CASE("device ops: products in fp16 are those of fp32 of rounded numbers") {
+  constexpr Index kRows = 9;
+  constexpr Index kOutputs = 24;
+  constexpr Index kDepth = 70;
+  Floats x = draw(kRows * kDepth, 1);
+  Floats w = draw(kOutputs * kDepth, 2);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::ldexp(x[i], static_cast<int>(i % 32) - 26);
+  x[3 * kDepth] = 65519.0F;
+  x[4 * kDepth] = 65520.0F;
+  x[5 * kDepth] = -std::numeric_limits<float>::infinity();
+  x[6 * kDepth] = std::numeric_limits<float>::quiet_NaN();
+  const auto on = open_device_for(Products::Inputs::fp16);
+  const ConstMatrix left(x.data(), kRows, kDepth);
+  const ConstMatrix right(w.data(), kOutputs, kDepth);
+  const Floats given = product_of(*on, left, right, {});
+  for (Floats* side : {&x, &w}) {
+    std::transform(side->begin(), side->end(), side->begin(), rounded_to_fp16);
+  }
+  for (Index i = 0; i < kRows * kOutputs; ++i) {
+    INFO("row " << i / kOutputs << ", output " << i % kOutputs);
+    double sum = 0.0;
+    double size = 0.0;
+    for (Index k = 0; k < kDepth; ++k) {
+      const double term = static_cast<double>(left.row(i / kOutputs)[k]) *
+                          static_cast<double>(right.row(i % kOutputs)[k]);
+      sum += term;
+      size += std::abs(term);
+    }
+    const auto value = static_cast<double>(given[static_cast<std::size_t>(i)]);
+    if (std::isfinite(sum)) {
+      CHECK(std::abs(value - sum) <= kDepth * 0x1p-23 * size);
+    } else {
+      CHECK(std::isnan(value) == std::isnan(sum));
+      CHECK((std::isnan(sum) || value == sum));
+    }
+  }
+}
 
 TEST_CASE("device ops: a row of a product has the same bits among any number of rows") {
   constexpr Index kRowsMost = 130;
   constexpr Index kOutputs = 96;
   constexpr Index kDepth = 1024;
   const Floats x = draw(kRowsMost * kDepth, 1);
-  for (const auto inputs : {Products::Inputs::fp32, Products::Inputs::bf16}) {
+  for (const auto inputs : kInputs) {
     const auto on = open_device_for(inputs);
     for (const ProductForm form : {ProductForm::nt, ProductForm::nn}) {
       const bool turned = form == ProductForm::nt;
@@ -104,7 +148,7 @@ TEST_CASE("device ops: bias, then residual are added to the rounded sum, by whom
   // The second device's library has no algorithm that takes a bias, where it is the stand-in.
   for (const char* const takes_bias : {"1", "0"}) {
     ::setenv("TUTTI_EMULATION_BIAS", takes_bias, 1);
-    for (const auto inputs : {Products::Inputs::fp32, Products::Inputs::bf16}) {
+    for (const auto inputs : kInputs) {
       const auto on = open_device_for(inputs);
       const Floats plain = product_of(*on, left, right, {});
       const auto by_hand = [&](Ends ends, Order order) {

@@ -35,8 +35,11 @@ struct Member {
   static std::unique_ptr<CudaDevice> open(const std::string& precision = "fp32",
                                           const std::filesystem::path& cache = {}) {
     using Inputs = kernels::cuda::Products::Inputs;
-    auto opened = CudaDevice::open(
-        {.inputs = precision == "bf16" ? Inputs::bf16 : Inputs::fp32, .cache = cache});
+    const std::map<std::string, Inputs> inputs = {{"fp32", Inputs::fp32},
+                                                  {"bf16", Inputs::bf16},
+                                                  {"fp16", Inputs::fp16},
+                                                  {"tf32", Inputs::tf32}};
+    auto opened = CudaDevice::open({.inputs = inputs.at(precision), .cache = cache});
     REQUIRE(opened);
     return *std::move(opened);
   }
@@ -247,6 +250,46 @@ TEST_CASE("emulation: bf16 products keep the hashes for 1, 2 and 4 ranks, and ar
   CHECK(expected.at(1) != exact.at(1));
   CHECK(undisturbed(tiny, 2) == expected);
   CHECK(undisturbed(tiny, 4) == expected);
+}
+
+TEST_CASE(
+    "emulation: fp16 and TF32 keep the hashes for 1, 2 and 4 ranks, and are profiles of their "
+    "own") {
+  TinyJob tiny({.micro = 1, .steps = 3});
+  std::map<std::string, Hashes> expected;
+  for (const char* const precision : {"fp32", "fp16", "tf32"}) {
+    INFO(precision);
+    tiny.spec().train.precision = precision;
+    expected[precision] = undisturbed(tiny, 1);
+    REQUIRE(expected[precision].size() == 3);
+    CHECK(undisturbed(tiny, 2) == expected[precision]);
+    CHECK(undisturbed(tiny, 4) == expected[precision]);
+    CHECK(Member::open(precision)->profile().find(std::string("sm_90-") + precision) == 0);
+  }
+  CHECK(expected["fp16"].at(1) != expected["fp32"].at(1));
+  CHECK(expected["tf32"].at(1) != expected["fp32"].at(1));
+  CHECK(expected["tf32"].at(1) != expected["fp16"].at(1));
+}
+
+TEST_CASE("emulation: a step that fp16 skips is skipped by all ranks, and by a newcomer's scale") {
+  TinyJob tiny({.micro = 1, .steps = 6});
+  tiny.spec().train.precision = "fp16";
+  tiny.spec().train.scaling = {.first = 32768, .every = 2};
+  const Hashes expected = undisturbed(tiny, 1);
+  REQUIRE(expected.size() == 6);
+  CHECK(expected.at(1) != expected.at(6));
+  CHECK(undisturbed(tiny, 2) == expected);
+  const auto job = tiny.open();
+  Members members = make_members(*job, 2);
+  Hashes hashes;
+  run_generation(members, {.generation = 1, .root = tiny.checkpoints()}, 3, hashes);
+  CHECK(members[0]->trainer->state().loss_scale.skipped > 0);
+  members[1] = std::make_unique<Member>(*job);
+  run_generation(members,
+                 {.generation = 2, .base_step = 3, .root = tiny.checkpoints(), .copies = {{0, 1}}},
+                 job->last_step(), hashes);
+  CHECK(hashes == expected);
+  CHECK(members[1]->trainer->state().loss_scale == members[0]->trainer->state().loss_scale);
 }
 
 namespace {

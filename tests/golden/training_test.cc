@@ -10,7 +10,7 @@ namespace {
 // The weight hash after each step.
 std::vector<kernels::Hash128> hashes_of_run(
     const test::TinyJob& tiny, int threads,
-    std::optional<kernels::Bf16Arithmetic> rounding = std::nullopt) {
+    std::optional<kernels::Rounding> rounding = std::nullopt) {
   const auto job = tiny.open();
   const auto groups = test::form_group(1);
   Progress progress;
@@ -58,6 +58,26 @@ TEST_CASE("bf16 profiles: twenty training steps have the committed bits") {
         for (const auto& hash : hashes_of_run(tiny, threads, arithmetic)) golden.add(hash);
         golden.check();
       }
+    }
+  }
+  REQUIRE(kernels::choose_cpu_path(before));
+}
+
+// With a scale that the first steps are skipped for.
+TEST_CASE("fp16 profile: twenty training steps have the committed bits on every path") {
+  test::TinyJob tiny({.batch = 8, .shards = 4, .steps = 20});
+  tiny.spec().train.precision = "fp16";
+  tiny.spec().train.scaling.first = 32768;
+  const kernels::CpuPath before = kernels::cpu_path();
+  for (const kernels::CpuPath path : kernels::kCpuPaths) {
+    if (!kernels::choose_cpu_path(path)) continue;
+    for (const int threads : {1, 3}) {
+      INFO("path " << kernels::to_string(path) << ", threads " << threads);
+      test::Golden golden("training, 20 steps, profile portable-fp16");
+      for (const auto& hash : hashes_of_run(tiny, threads, kernels::Fp16Arithmetic{})) {
+        golden.add(hash);
+      }
+      golden.check();
     }
   }
   REQUIRE(kernels::choose_cpu_path(before));

@@ -1,5 +1,8 @@
 // The loss over a long vocabulary: its two forms of memory, smoothing, an index of one's own.
 #include "kernels/ops/cross_entropy.h"
+
+#include <limits>
+
 #include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {
@@ -27,6 +30,7 @@ struct Form {
   Memory memory = Memory::rows;
   Index chunk = 0;
   float smoothing = 0.0F;
+  float scale = 1.0F;
 };
 
 // Losses, dhidden, dweight, one after the other.
@@ -41,6 +45,7 @@ Floats run(const OpContext& ctx, const Inputs& in, const Form& form) {
                                      .dhidden = matrix(dhidden, kRows, kWidth),
                                      .dweight = matrix(dweight, kVocabulary, kWidth),
                                      .smoothing = form.smoothing,
+                                     .scale = form.scale,
                                      .ignore = -100,
                                      .memory = form.memory,
                                      .chunk = form.chunk}));
@@ -156,6 +161,16 @@ TEST_CASE("cross entropy: forward only and a frozen head give the bits of the wh
   }
 }
 
+TEST_CASE("cross entropy: a scale multiplies gradients exactly, and no loss") {
+  const Inputs in;
+  for (const float smoothing : {0.0F, 0.1F}) {
+    Floats expected = run(single(), in, {.smoothing = smoothing});
+    for (std::size_t i = kRows; i < expected.size(); ++i) expected[i] *= 1024.0F;
+    const Floats scaled = run(single(), in, {.smoothing = smoothing, .scale = 1024.0F});
+    REQUIRE(same_bits(scaled, expected));
+  }
+}
+
 TEST_CASE("cross entropy: smoothing of one, a positive index to ignore are refused") {
   const Inputs in;
   Floats losses(kRows);
@@ -168,6 +183,11 @@ TEST_CASE("cross entropy: smoothing of one, a positive index to ignore are refus
   args.smoothing = 1.0F;
   REQUIRE_FALSE(linear_cross_entropy(single(), args));
   args.smoothing = 0.0F;
+  for (const float scale : {0.0F, 3.0F, -2.0F, std::numeric_limits<float>::infinity()}) {
+    args.scale = scale;
+    REQUIRE_FALSE(linear_cross_entropy(single(), args));
+  }
+  args.scale = 1.0F;
   args.ignore = 5;
   REQUIRE_FALSE(linear_cross_entropy(single(), args));
   REQUIRE(losses == Floats(kRows));

@@ -135,6 +135,7 @@ std::vector<std::string> cpu_profiles(Bf16Instructions has, const char* path) {
   if (any && has == Bf16Instructions::tiles) out.emplace_back("amx-bf16");
   if (any && has == Bf16Instructions::pairs) out.emplace_back("avx512bf16-bf16");
   out.emplace_back("portable-bf16");
+  out.emplace_back("portable-fp16");
   return out;
 }
 

@@ -17,7 +17,9 @@ inline constexpr Index kDecodeRows = 4;
 enum class Weights { fp32, bf16 };
 
 // Of the calling thread.
-inline Weights weights_in_use() { return RoundingScope::in_use() ? Weights::bf16 : Weights::fp32; }
+inline Weights weights_in_use() {
+  return RoundingScope::is_to_bf16() ? Weights::bf16 : Weights::fp32;
+}
 
 // Some rows of one sequence and the heads that a task takes.
 struct AttentionTask {

@@ -2,6 +2,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/loss/cross_entropy.cc"
 #include <hwy/foreach_target.h>
 
+#include <cmath>
 #include <limits>
 #include <string>
 
@@ -113,7 +114,8 @@ void weigh_logits(const OpContext& ctx, const LogitsPart& part) {
 // Weights become the gradients of their logits.
 void slope_logits(const OpContext& ctx, const LogitsPart& part) {
   const float smoothing = part.args->smoothing;
-  const Lanes less = splat(smoothing / static_cast<float>(part.args->weight.rows));
+  const float scale = part.args->scale;
+  const Lanes less = splat(scale * (smoothing / static_cast<float>(part.args->weight.rows)));
   for_rows(ctx, part.logits, [&](Index row) {
     float* const x = part.logits.row(row);
     if (!part.counts(row)) {
@@ -124,7 +126,7 @@ void slope_logits(const OpContext& ctx, const LogitsPart& part) {
     for (Index i = 0; i < part.logits.columns; i += kVocabularyBlock) {
       const float top = part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock];
       const float shrink = top == sum.top ? 1.0F : exp_of(top - sum.top);
-      const Lanes factor = splat(1.0F / sum.total * shrink);
+      const Lanes factor = splat(scale * (1.0F / sum.total * shrink));
       each_lanes(std::min(kVocabularyBlock, part.logits.columns - i), [&](Index c, auto some) {
         Lanes slope = load(x + i + c, some) * factor;
         if (smoothing > 0.0F) slope = slope - less;
@@ -132,7 +134,7 @@ void slope_logits(const OpContext& ctx, const LogitsPart& part) {
       });
     }
     const Index target = part.target(row) - part.token;
-    if (target >= 0 && target < part.logits.columns) x[target] -= 1.0F - smoothing;
+    if (target >= 0 && target < part.logits.columns) x[target] -= scale * (1.0F - smoothing);
   });
 }
 
@@ -206,6 +208,10 @@ Result<> check(const LinearCrossEntropy& args) {
   }
   if (!(args.smoothing >= 0.0F && args.smoothing < 1.0F) || args.ignore >= 0 || args.chunk < 0) {
     return wrong("the smoothing is outside of [0, 1), ignore is not negative, or the chunk is");
+  }
+  int exponent = 0;
+  if (!(args.scale > 0.0F) || std::frexp(args.scale, &exponent) != 0.5F) {
+    return wrong("the scale is no power of two");
   }
   if (args.padded != 0 && args.padded < args.weight.rows) return wrong("padded is less than V");
   for (const std::int32_t target : args.targets) {

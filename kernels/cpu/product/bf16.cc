@@ -1,5 +1,5 @@
-// Products of bf16 numbers, and of fp32 ones that are rounded to them, on the machinery of fp32:
-// operands widened, or as pairs of 32 bits for another tile.
+// Products of bf16 numbers, and of fp32 ones that are rounded to them or to fp16, on the machinery
+// of fp32: operands widened, or as pairs of 32 bits for another tile.
 #include <algorithm>
 #include <span>
 #include <string>
@@ -14,6 +14,7 @@
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/product/rounded.h"
 #include "kernels/cpu/row_split.h"
+#include "kernels/ops/elementwise/fp16.h"
 #include "kernels/ops/product_bf16.h"
 #include "kernels/ops/weights/packed_bf16.h"
 #include "protocol/base/cpu_features.h"
@@ -22,17 +23,22 @@ namespace tutti::kernels {
 
 namespace {
 
-template <class Element>
-ConstMatrix widen(const OpContext& ctx, const BasicMatrix<const Element>& x) {
+// An operand as fp32 numbers: `value` of each element.
+template <class Element, class Value>
+ConstMatrix widen(const OpContext& ctx, const BasicMatrix<const Element>& x, const Value& value) {
   const Matrix wide = ctx.pool->op_scratch().matrix(x.rows, x.columns);
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
       const Element* const from = x.row(r);
       float* const to = wide.row(r);
-      for (Index c = 0; c < x.columns; ++c) to[c] = value_of(from[c]);
+      for (Index c = 0; c < x.columns; ++c) to[c] = value(from[c]);
     }
   });
   return wide;
+}
+template <class Element>
+ConstMatrix widen(const OpContext& ctx, const BasicMatrix<const Element>& x) {
+  return widen(ctx, x, [](Element element) { return value_of(element); });
 }
 
 // Pairs of a sum, filled up to whole groups.
@@ -156,11 +162,24 @@ constexpr Profile kProfiles[] = {{Bf16Arithmetic::widened, "portable-bf16"},
 
 }  // namespace
 
+bool can_round(const Rounding& rounding) {
+  const auto* const arithmetic = std::get_if<Bf16Arithmetic>(&rounding);
+  return arithmetic == nullptr || has_bf16(*arithmetic);
+}
+
 void run_rounded(const OpContext& ctx, ProductForm form, const Product& args,
-                 Bf16Arithmetic arithmetic) {
+                 const Rounding& rounding) {
   const ProductShape s = shape_of(form, args);
   if (s.rows == 0 || s.columns == 0) return;
-  run_operands(ctx, form, Operands<float>{arithmetic, args.left, args.right}, args);
+  if (const auto* const arithmetic = std::get_if<Bf16Arithmetic>(&rounding)) {
+    return run_operands(ctx, form, Operands<float>{*arithmetic, args.left, args.right}, args);
+  }
+  ArenaScope scope(ctx.pool->op_scratch());
+  Product product = args;
+  const auto narrowed = [](float element) { return rounded_to_fp16(element); };
+  product.left = widen(ctx, args.left, narrowed);
+  product.right = widen(ctx, args.right, narrowed);
+  run_call(ctx, call_of(form, product));
 }
 
 bool has_bf16(Bf16Arithmetic arithmetic) {

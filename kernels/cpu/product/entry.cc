@@ -35,7 +35,7 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
   }
   if (ctx.device != nullptr) return end_on_device(ctx, args, enqueue);
   if (const auto rounding = RoundingScope::in_use()) {
-    if (packed != nullptr || !has_bf16(*rounding)) {
+    if (packed != nullptr || !can_round(*rounding)) {
       return Error{ErrorCode::unsupported,
                    std::string(kNames[static_cast<int>(form)]) +
                        ": rounded, it reads no image of fp32 weights, and the path in use has to "

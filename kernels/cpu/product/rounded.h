@@ -1,4 +1,4 @@
-// A product of fp32 numbers that are rounded to bf16 as they are packed (rounding.h).
+// A product of fp32 numbers that are rounded as they are packed (rounding.h).
 #pragma once
 
 #include "kernels/ops/product_bf16.h"
@@ -6,8 +6,10 @@
 
 namespace tutti::kernels {
 
+// Whether the path in use has its arithmetic.
+bool can_round(const Rounding& rounding);
 // Of checked arguments, without an image; the path in use has the arithmetic.
 void run_rounded(const OpContext& ctx, ProductForm form, const Product& args,
-                 Bf16Arithmetic arithmetic);
+                 const Rounding& rounding);
 
 }  // namespace tutti::kernels

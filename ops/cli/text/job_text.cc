@@ -335,12 +335,19 @@ std::string steps_title() {
 std::string step_row(const json::value& record) {
   const double seconds = number_of(record, "seconds");
   const double tokens = number_of(record, "tokens");
-  return fmt::format("{:>8}  {:>9.5f}  {:>9.5f}  {:>10.3e}  {:>8}  {:>8}  {:>4}  {:>5}  {}\n",
-                     whole_of(record, "step"), number_of(record, "loss"),
-                     number_of(record, "grad_norm"), number_of(record, "rate"),
-                     seconds > 0 ? print_count(tokens / seconds) : "-", print_duration(seconds),
-                     whole_of(record, "generation"), whole_of(record, "ranks"),
-                     text_of(record, "weights"));
+  // What was not finite is null.
+  const auto figure = [&](std::string_view key) {
+    return has(record, key) ? fmt::format("{:.5f}", number_of(record, key)) : "-";
+  };
+  const std::string skipped =
+      flag_of(record, "skipped")
+          ? fmt::format("  skipped, with losses scaled by {}", number_of(record, "loss_scale"))
+          : "";
+  return fmt::format("{:>8}  {:>9}  {:>9}  {:>10.3e}  {:>8}  {:>8}  {:>4}  {:>5}  {}{}\n",
+                     whole_of(record, "step"), figure("loss"), figure("grad_norm"),
+                     number_of(record, "rate"), seconds > 0 ? print_count(tokens / seconds) : "-",
+                     print_duration(seconds), whole_of(record, "generation"),
+                     whole_of(record, "ranks"), text_of(record, "weights"), skipped);
 }
 
 std::string event_row(const json::value& event, Paint paint) {

@@ -163,7 +163,9 @@ Action declare_steps(Arguments& arguments) {
   arguments.flag("-f,--follow", given->follow, "go on until the job ends");
   arguments.epilogue(
       "With -o json one record a line: step, loss, grad_norm, rate, tokens, seconds, generation,\n"
-      "ranks, and weights, the hash of all parameters after the step.");
+      "ranks, and weights, the hash of all parameters after the step; in fp16 also loss_scale and\n"
+      "skipped: gradients were not finite (null, where a loss or norm was not), no weight "
+      "changed.");
   return [given](Session& session) { return steps(*given, session); };
 }
 

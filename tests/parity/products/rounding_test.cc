@@ -2,9 +2,13 @@
 // that of rounded inputs but for the rounding of its weights.
 #include "kernels/tensor/rounding.h"
 
+#include <algorithm>
+#include <bit>
+#include <cmath>
 #include <limits>
 #include <thread>
 
+#include "kernels/ops/elementwise/fp16.h"
 #include "kernels/ops/product_bf16.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "tests/parity/attention_cases.h"
@@ -108,6 +112,58 @@ TEST_CASE("rounding: products in a scope are those of the rounded numbers") {
   }
 }
 
+TEST_CASE("rounding: to fp16 it is to the nearest of all its numbers, ties to even") {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<float> all;  // those from zero on, in order
+  for (int i = 0; i < 0x400; ++i) all.push_back(std::ldexp(static_cast<float>(i), -24));
+  for (int exponent = -14; exponent <= 15; ++exponent) {
+    for (int i = 0x400; i < 0x800; ++i) {
+      all.push_back(std::ldexp(static_cast<float>(i), exponent - 10));
+    }
+  }
+  REQUIRE(all.back() == 65504.0F);
+  all.push_back(65536.0F);  // where the next one would be, infinity is
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i + 1 < all.size(); ++i) {
+    const float low = all[i];
+    const float high = i + 2 < all.size() ? all[i + 1] : kInfinity;
+    const float middle = (low + all[i + 1]) / 2;
+    const auto rounds = [](float x, float to) {
+      return std::bit_cast<std::uint32_t>(rounded_to_fp16(x)) == std::bit_cast<std::uint32_t>(to) &&
+             std::bit_cast<std::uint32_t>(rounded_to_fp16(-x)) == std::bit_cast<std::uint32_t>(-to);
+    };
+    wrong += rounds(low, low) ? 0 : 1;
+    wrong += rounds(middle, i % 2 == 0 ? low : high) ? 0 : 1;
+    wrong += rounds(std::nextafter(middle, 0.0F), low) ? 0 : 1;
+    wrong += rounds(std::nextafter(middle, kInfinity), high) ? 0 : 1;
+  }
+  CHECK(wrong == 0);
+  CHECK(rounded_to_fp16(kInfinity) == kInfinity);
+  CHECK(rounded_to_fp16(std::numeric_limits<float>::max()) == kInfinity);
+  CHECK(rounded_to_fp16(0x1p-140F) == 0.0F);
+  CHECK(std::isnan(rounded_to_fp16(std::bit_cast<float>(0x7f800001U))));
+}
+
+TEST_CASE("rounding: products in an fp16 scope are those of the rounded numbers") {
+  ThreadPool pools[] = {ThreadPool(1), ThreadPool(3)};
+  for (const Kind& kind : kKinds) {
+    for (const Shape& s : kShapes) {
+      INFO(s.m << " x " << s.n << " x " << s.k);
+      const Operands x(kind, s);
+      Operands narrow = x;
+      for (Floats* side : {&narrow.left, &narrow.right}) {
+        std::transform(side->begin(), side->end(), side->begin(), rounded_to_fp16);
+      }
+      const Floats expected = in_scope(single(), kind, s, narrow);
+      for (ThreadPool& pool : pools) {
+        const RoundingScope rounding(Fp16Arithmetic{});
+        REQUIRE(same_bits(in_scope({.pool = &pool}, kind, s, x), expected));
+      }
+      if (s.k > 64) CHECK_FALSE(same_bits(in_scope(single(), kind, s, x), expected));
+    }
+  }
+}
+
 TEST_CASE("rounding: sums over tokens may be cut at multiples of 32") {
   constexpr Index kTokens = 96;
   const Floats left = draw(kTokens * 20, 1);
@@ -142,7 +198,7 @@ TEST_CASE("rounding: a scope is its thread's, ends with its block, and nests") {
       const RoundingScope inner(std::nullopt);
       CHECK_FALSE(RoundingScope::in_use());
     }
-    CHECK(RoundingScope::in_use() == Bf16Arithmetic::widened);
+    CHECK(RoundingScope::in_use() == Rounding(Bf16Arithmetic::widened));
   }
   CHECK_FALSE(RoundingScope::in_use());
 }

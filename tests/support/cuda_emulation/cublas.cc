@@ -1,4 +1,6 @@
-// Products behind cuBLASLt's entry points: column-major, fp32 or bf16 inputs, fp32 sums and output.
+// Products behind cuBLASLt's entry points: column-major, fp32, bf16 or fp16 inputs, fp32 sums and
+// output. In TF32 inputs are rounded to 11 bits, to the nearest; how the library does it, it does
+// not say.
 //
 // The library is free in its choice of algorithm, so the heuristic offers first what code that
 // keeps bits must not take: one with split-K, and one (stream-K) that needs a workspace and cuts
@@ -46,9 +48,33 @@ std::uint64_t rows_min_of_library() {
   return text == nullptr ? 0 : std::strtoull(text, nullptr, 10);
 }
 
+float value_of_half(std::uint16_t half) {
+  const int exponent = half >> 10 & 0x1f;
+  const int digits = half & 0x3ff;
+  float value = 0.0F;
+  if (exponent == 0x1f) {
+    value = digits == 0 ? HUGE_VALF : NAN;
+  } else {
+    value = exponent == 0 ? std::ldexp(static_cast<float>(digits), -24)
+                          : std::ldexp(static_cast<float>(digits + 0x400), exponent - 25);
+  }
+  return (half & 0x8000) != 0 ? -value : value;
+}
+
+float rounded_to_tf32(float x) {
+  std::uint32_t bits = 0;
+  std::memcpy(&bits, &x, sizeof(bits));
+  if (!std::isfinite(x)) return x;
+  bits = (bits + 0xfffU + (bits >> 13 & 1U)) & ~0x1fffU;
+  std::memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+
 float widened(const void* data, cudaDataType_t type, std::size_t i) {
   if (type == CUDA_R_32F) return static_cast<const float*>(data)[i];
-  const unsigned bits = unsigned{static_cast<const std::uint16_t*>(data)[i]} << 16;
+  const std::uint16_t word = static_cast<const std::uint16_t*>(data)[i];
+  if (type == CUDA_R_16F) return value_of_half(word);
+  const unsigned bits = unsigned{word} << 16;
   float value = 0.0F;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
@@ -58,6 +84,7 @@ float widened(const void* data, cudaDataType_t type, std::size_t i) {
 
 struct EmulatedBlas {};
 struct EmulatedMatmul {
+  cublasComputeType_t compute = CUBLAS_COMPUTE_32F;
   cublasOperation_t a = CUBLAS_OP_N;
   cublasOperation_t b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
@@ -117,8 +144,12 @@ struct Matmul {
     const std::size_t m = d_layout.rows;
     const std::size_t n = d_layout.columns;
     // a as [depth][m], b as [n][depth].
-    const std::vector<float> by_depth = gathered(a, a_layout, !a_turned);
-    const std::vector<float> right = gathered(b, b_layout, operation.b == CUBLAS_OP_N);
+    std::vector<float> by_depth = gathered(a, a_layout, !a_turned);
+    std::vector<float> right = gathered(b, b_layout, operation.b == CUBLAS_OP_N);
+    if (operation.compute == CUBLAS_COMPUTE_32F_FAST_TF32) {
+      std::transform(by_depth.begin(), by_depth.end(), by_depth.begin(), rounded_to_tf32);
+      std::transform(right.begin(), right.end(), right.begin(), rounded_to_tf32);
+    }
     std::vector<float> sums(m);
     for (std::size_t column = 0; column < n; ++column) {
       std::fill(sums.begin(), sums.end(), 0.0F);
@@ -155,8 +186,9 @@ std::size_t cublasLtGetVersion() { return 0; }
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description,
                                         cublasComputeType_t compute, cudaDataType_t scale) {
-  if (compute != CUBLAS_COMPUTE_32F || scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-  *description = new EmulatedMatmul;
+  const bool known = compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+  if (!known || scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
+  *description = new EmulatedMatmul{.compute = compute};
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {

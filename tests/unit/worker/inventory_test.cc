@@ -13,13 +13,13 @@ TEST_CASE("inventory: this machine has a name, cores and memory") {
 
 TEST_CASE("inventory: a CPU tells the profiles of the path that its ranks take, fastest first") {
   using Profiles = std::vector<std::string>;
-  const Profiles tiles{"portable", "amx-bf16", "portable-bf16"};
+  const Profiles tiles{"portable", "amx-bf16", "portable-bf16", "portable-fp16"};
   CHECK(cpu_profiles(Bf16Instructions::tiles, nullptr) == tiles);
   CHECK(cpu_profiles(Bf16Instructions::tiles, "") == tiles);
   CHECK(cpu_profiles(Bf16Instructions::tiles, "avx512bf16") == tiles);
   CHECK(cpu_profiles(Bf16Instructions::pairs, nullptr) ==
-        Profiles{"portable", "avx512bf16-bf16", "portable-bf16"});
-  const Profiles plain{"portable", "portable-bf16"};
+        Profiles{"portable", "avx512bf16-bf16", "portable-bf16", "portable-fp16"});
+  const Profiles plain{"portable", "portable-bf16", "portable-fp16"};
   CHECK(cpu_profiles(Bf16Instructions::none, nullptr) == plain);
   CHECK(cpu_profiles(Bf16Instructions::tiles, "avx512") == plain);
   CHECK(take_inventory().profiles.front() == "portable");
