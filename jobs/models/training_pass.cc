@@ -3,6 +3,8 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 
 #include "jobs/models/layer.h"
 #include "jobs/models/parts/positions.h"
@@ -46,6 +48,11 @@ struct TrainingPlan {
   }
 };
 
+std::uint64_t next_number() {
+  static std::atomic<std::uint64_t> made{0};
+  return ++made;
+}
+
 Result<> refuse(std::string message) {
   return Error{ErrorCode::invalid_argument, std::move(message)};
 }
@@ -63,6 +70,7 @@ Result<> check_offsets(std::span<const std::int32_t> offsets, std::size_t rows) 
 
 struct TrainingPass::Impl {
   const Decoder& decoder;
+  const std::uint64_t number = next_number();  // of this pass in the process
   const PassLimits limits;
   const Recompute recompute;
   const TrainingPlan plan;
@@ -101,6 +109,7 @@ struct TrainingPass::Impl {
                 float* gradients);
   Result<> run_backward(const kernels::OpContext& ctx, const float* weights,
                         const TokenBatch& batch, float* gradients, const RangeReady& ready);
+  std::uint64_t memory_key(const float* weights, const float* gradients, float loss_scale) const;
   Result<const float*> fetch_losses(const kernels::OpContext& ctx, std::size_t rows);
 };
 
@@ -346,6 +355,19 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const f
   return {};
 }
 
+// What a call's work depends on and no launch says: which memory it uses, and the scale.
+std::uint64_t TrainingPass::Impl::memory_key(const float* weights, const float* gradients,
+                                             float loss_scale) const {
+  std::uint64_t key = 0;
+  for (const std::uint64_t part : {number, reinterpret_cast<std::uint64_t>(weights),
+                                   reinterpret_cast<std::uint64_t>(gradients),
+                                   std::uint64_t{std::bit_cast<std::uint32_t>(loss_scale)}}) {
+    key = (key ^ part) * 0x9E3779B97F4A7C15ULL;
+    key ^= key >> 32;
+  }
+  return key;
+}
+
 // The losses of the batch's rows, in host memory.
 Result<const float*> TrainingPass::Impl::fetch_losses(const kernels::OpContext& ctx,
                                                       std::size_t rows) {
@@ -396,30 +418,49 @@ std::uint64_t TrainingPass::workspace_bytes(const DecoderDescription& descriptio
          sizeof(float);
 }
 
+Result<> TrainingPass::add_gradients(const kernels::OpContext& ctx, std::span<const float> weights,
+                                     const TokenBatch& batch, std::span<float> gradients,
+                                     const RangeReady& ready) {
+  if (auto checked = impl_->check(weights, batch); !checked) return checked;
+  if (gradients.size() != impl_->decoder.layout().gradient_elements()) {
+    return refuse(fmt::format("{} gradients for {} parameters", gradients.size(),
+                              impl_->decoder.layout().gradient_elements()));
+  }
+  const auto run = [&] {
+    impl_->run_layers(ctx, weights.data(), batch);
+    return impl_->run_backward(ctx, weights.data(), batch, gradients.data(), ready);
+  };
+  const bool repeats = ctx.device != nullptr && !ready && batch.dropout.rate == 0;
+  if (!repeats) return run();
+  return ctx.device->run_repeated(
+      impl_->memory_key(weights.data(), gradients.data(), batch.loss_scale), run);
+}
+
+Result<> TrainingPass::keep_losses(const kernels::OpContext& ctx, std::span<float> losses) {
+  TUTTI_ASSERT(losses.size() <= impl_->limits.rows_max);
+  const float* const own = impl_->plan.losses.view(impl_->memory, 1).data;
+  if (ctx.device != nullptr) {
+    return ctx.device->copy(losses.data(), own, losses.size_bytes());
+  }
+  std::copy_n(own, losses.size(), losses.begin());
+  return {};
+}
+
 Result<> TrainingPass::forward_backward(const kernels::OpContext& ctx,
                                         std::span<const float> weights, const TokenBatch& batch,
                                         std::span<float> gradients, std::span<SampleLoss> losses,
                                         const RangeReady& ready) {
-  if (auto checked = impl_->check(weights, batch); !checked) return checked;
-  if (gradients.size() != impl_->decoder.layout().gradient_elements() ||
-      losses.size() + 1 != batch.offsets.size()) {
-    return refuse(fmt::format(
-        "{} gradients and {} losses for {} parameters and {} samples", gradients.size(),
-        losses.size(), impl_->decoder.layout().gradient_elements(), batch.offsets.size() - 1));
+  if (losses.size() + 1 != batch.offsets.size()) {
+    return refuse(fmt::format("{} losses for {} samples", losses.size(), batch.offsets.size() - 1));
   }
-  impl_->run_layers(ctx, weights.data(), batch);
-  auto ran = impl_->run_backward(ctx, weights.data(), batch, gradients.data(), ready);
-  if (!ran) return ran;
-
+  if (auto added = add_gradients(ctx, weights, batch, gradients, ready); !added) return added;
   auto fetched = impl_->fetch_losses(ctx, batch.tokens.size());
   if (!fetched) return std::move(fetched).error();
-  const float* const token_loss = *fetched;
   for (std::size_t sample = 0; sample < losses.size(); ++sample) {
     losses[sample] = {};
     for (auto row = static_cast<std::size_t>(batch.offsets[sample]);
          row < static_cast<std::size_t>(batch.offsets[sample + 1]); ++row) {
-      losses[sample].sum += static_cast<double>(token_loss[row]);
-      losses[sample].targets += batch.targets[row] < 0 ? 0 : 1;
+      losses[sample].add((*fetched)[row], batch.targets[row]);
     }
   }
   return {};

@@ -49,6 +49,12 @@ struct TokenBatch {
 struct SampleLoss {
   double sum = 0;
   std::uint64_t targets = 0;
+
+  // The next row's; a row without a target has no loss.
+  void add(float loss, std::int32_t target) {
+    sum += static_cast<double>(loss);
+    targets += target < 0 ? 0 : 1;
+  }
 };
 
 // The gradient arena in the ranges that backward completes, in its order: head, final norm, layers
@@ -77,9 +83,19 @@ class TrainingPass {
   static std::uint64_t workspace_bytes(const DecoderDescription& description, PassLimits limits,
                                        Recompute recompute = Recompute::none);
 
-  // Adds the batch's gradients to `gradients` (layout.gradient_elements()) and writes one loss per
-  // sample. Errors: invalid_argument (limits exceeded, a token outside the vocabulary, sizes that
-  // do not fit), nothing is written then; those of `ready`, which may be empty.
+  // Adds the batch's gradients to `gradients` (layout.gradient_elements()). Nobody waits for a
+  // device, and calls that enqueue the same work again may be a captured graph
+  // (Device::run_repeated): those without `ready`, which may be empty, and without dropout, whose
+  // draws a graph would repeat. Errors: invalid_argument (limits exceeded, a token outside the
+  // vocabulary, sizes that do not fit), nothing is written then; those of `ready`.
+  Result<> add_gradients(const kernels::OpContext& ctx, std::span<const float> weights,
+                         const TokenBatch& batch, std::span<float> gradients,
+                         const RangeReady& ready = {});
+  // -log p(target) of each row of the last call's batch (0 where it has no target), into memory of
+  // the device, if there is one.
+  Result<> keep_losses(const kernels::OpContext& ctx, std::span<float> losses);
+
+  // add_gradients, and one loss per sample, waited for.
   Result<> forward_backward(const kernels::OpContext& ctx, std::span<const float> weights,
                             const TokenBatch& batch, std::span<float> gradients,
                             std::span<SampleLoss> losses, const RangeReady& ready = {});

@@ -36,6 +36,15 @@ std::uint64_t gradient_buffers(const kernels::ShardTree& tree, std::uint64_t ran
   return most;
 }
 
+std::uint64_t samples_of(const kernels::ShardTree& tree, std::uint64_t rank) {
+  const kernels::IndexRange shards = tree.shards_of(rank);
+  std::uint64_t samples = 0;
+  for (std::uint64_t shard = shards.begin; shard < shards.end; ++shard) {
+    samples += tree.samples_of(shard).size();
+  }
+  return samples;
+}
+
 // Logits of a chunk of rows; and where inputs are rounded, the largest two of a product, or those
 // of attention with what it sums beside them.
 std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDescription& d,
@@ -91,7 +100,9 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
       kernels::ShardTree::create(shards, std::max(1U, spec.train.batch), estimate.ranks);
   std::uint64_t buffers = 1;
   std::uint64_t room = 0;
+  std::uint64_t samples = 0;
   for (std::uint32_t rank = 0; tree && rank < estimate.ranks; ++rank) {
+    samples = std::max(samples, samples_of(*tree, rank));
     buffers = std::max(buffers, gradient_buffers(*tree, rank));
     room = std::max(room, exchange_room(layout, *tree, rank));
   }
@@ -106,6 +117,7 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
       {"exchange", room * kFloat},
       {"activations",
        models::TrainingPass::workspace_bytes(description, limits, recompute_of(spec))},
+      {"losses", samples * spec.data.sequence * kFloat},
       {"scratch", scratch_bytes(spec, description, limits.rows_max) +
                       (optimizer.room == nullptr ? 0 : optimizer.room(layout))},
       {"ops", kOpsRoom},

@@ -4,6 +4,7 @@
 
 #include "kernels/ops/add.h"
 #include "kernels/ops/elementwise/clear.h"
+#include "kernels/tensor/device.h"
 
 namespace tutti::training {
 
@@ -20,7 +21,6 @@ ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Datas
   const std::size_t rows = std::size_t{options.micro} * dataset.sequence();
   tokens_.resize(rows);
   targets_.resize(rows);
-  sample_losses_.resize(options.micro);
   for (std::uint32_t sample = 0; sample <= options.micro; ++sample) {
     offsets_.push_back(static_cast<std::int32_t>(sample * dataset.sequence()));
   }
@@ -34,6 +34,17 @@ Result<> ShardGradients::compute(const Request& request) {
   const kernels::IndexRange shards = request.tree.shards_of(request.rank);
   first_shard_ = shards.begin;
   losses_.assign(static_cast<std::size_t>(shards.size()), {});
+  rows_done_ = 0;
+  std::uint64_t samples = 0;
+  for (std::uint64_t shard = shards.begin; shard < shards.end; ++shard) {
+    samples += request.tree.samples_of(shard).size();
+  }
+  const auto rows = static_cast<std::size_t>(samples * dataset_.sequence());
+  if (rows > row_targets_.size()) {
+    row_losses_ = kernels::FloatBuffer(static_cast<kernels::Index>(rows), device_);
+    row_targets_.resize(rows);
+    host_losses_.resize(device_ == nullptr ? 0 : rows);
+  }
   last_shard_.reset();
   for (std::uint64_t shard = shards.begin; request.ready && shard < shards.end; ++shard) {
     if (!request.tree.samples_of(shard).empty()) last_shard_ = shard;
@@ -44,6 +55,30 @@ Result<> ShardGradients::compute(const Request& request) {
     if (!holds_last_shard(node)) parts_.push_back(summed(*buffer));
   }
   result_ = parts_.empty() ? summed(acquire()) : parts_.front();
+  return sum_losses(request);
+}
+
+// The rank's shards and their samples went through the pass in order.
+Result<> ShardGradients::sum_losses(const Request& request) {
+  const float* rows = row_losses_.data();
+  if (device_ != nullptr && rows_done_ > 0) {
+    auto fetched = device_->download(host_losses_.data(), rows, rows_done_ * sizeof(float));
+    if (!fetched) return fetched;
+    rows = host_losses_.data();
+  }
+  std::size_t row = 0;
+  for (std::size_t shard = 0; shard < losses_.size(); ++shard) {
+    const kernels::IndexRange samples = request.tree.samples_of(first_shard_ + shard);
+    for (std::uint64_t i = 0; i < samples.size(); ++i) {
+      models::SampleLoss sample;
+      for (std::uint32_t t = 0; t < dataset_.sequence(); ++t, ++row) {
+        sample.add(rows[row], row_targets_[row]);
+      }
+      losses_[shard].sum += sample.sum;
+      losses_[shard].targets += sample.targets;
+    }
+  }
+  TUTTI_ASSERT(row == rows_done_);
   return {};
 }
 
@@ -58,8 +93,7 @@ Result<std::span<float>> ShardGradients::rehearse(const kernels::OpContext& ctx,
                                  .targets = std::span(&token, 1),
                                  .positions = {},
                                  .offsets = offsets};
-  models::SampleLoss loss;
-  auto ran = pass_.forward_backward(ctx, weights, batch, gradients, std::span(&loss, 1));
+  auto ran = pass_.add_gradients(ctx, weights, batch, gradients);
   if (!ran) return std::move(ran).error();
   return summed(0);
 }
@@ -96,7 +130,6 @@ Result<> ShardGradients::run_shard(const Request& request, std::uint64_t shard,
                                    std::size_t buffer) {
   const std::span<float> gradients = buffers_[buffer].span();
   if (auto cleared = kernels::clear(request.ctx, gradients); !cleared) return cleared;
-  ShardLoss& loss = losses_[static_cast<std::size_t>(shard - first_shard_)];
   const kernels::IndexRange samples = request.tree.samples_of(shard);
   const bool last = last_shard_ == shard;
   if (last) {
@@ -110,7 +143,7 @@ Result<> ShardGradients::run_shard(const Request& request, std::uint64_t shard,
     if (request.aborted()) return Error{ErrorCode::aborted, "the group is left"};
     const kernels::IndexRange some{first, std::min(samples.end, first + options_.micro)};
     const bool completes = last && some.end == samples.end;
-    auto ran = run_micro_batch(request, some, gradients, loss, completes ? tell : nobody);
+    auto ran = run_micro_batch(request, some, gradients, completes ? tell : nobody);
     if (!ran) return ran;
   }
   pass_.finish_shard(request.ctx, gradients);
@@ -134,7 +167,7 @@ Result<> ShardGradients::range_ready(const Request& request, std::size_t index) 
 }
 
 Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::IndexRange& samples,
-                                         std::span<float> gradients, ShardLoss& loss,
+                                         std::span<float> gradients,
                                          const models::RangeReady& ready) {
   const std::size_t length = dataset_.sequence();
   const auto count = static_cast<std::size_t>(samples.size());
@@ -154,15 +187,13 @@ Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::
                                  .offsets = std::span(offsets_).first(count + 1),
                                  .dropout = dropout_of(request, samples.begin),
                                  .loss_scale = request.loss_scale};
-  const std::span<models::SampleLoss> losses = std::span(sample_losses_).first(count);
-  auto passed =
-      pass_.forward_backward(request.ctx, request.weights, batch, gradients, losses, ready);
+  auto passed = pass_.add_gradients(request.ctx, request.weights, batch, gradients, ready);
   if (!passed) return passed;
-  for (const models::SampleLoss& sample : losses) {
-    loss.sum += sample.sum;
-    loss.targets += sample.targets;
-  }
-  return {};
+  std::copy(batch.targets.begin(), batch.targets.end(),
+            row_targets_.begin() + static_cast<std::ptrdiff_t>(rows_done_));
+  const std::span<float> losses = row_losses_.span().subspan(rows_done_, count * length);
+  rows_done_ += count * length;
+  return pass_.keep_losses(request.ctx, losses);
 }
 
 // Rows are numbered through all steps of the run.

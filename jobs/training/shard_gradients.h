@@ -9,6 +9,8 @@
 // The last shard is added to its siblings range by range while its backward pass goes on, where
 // someone waits for that (Request::ready); the bits are the same.
 //
+// On a device nobody waits for a micro-batch: losses stay there and are fetched once, at the end.
+//
 // Ownership: owns the buffers and the pass. Threads: one; the context's threads compute.
 // Errors: those of the data and the pass; aborted, when `Request::aborted` says so between two
 // micro-batches.
@@ -29,10 +31,7 @@
 
 namespace tutti::training {
 
-struct ShardLoss {
-  double sum = 0;
-  std::uint64_t targets = 0;
-};
+using ShardLoss = models::SampleLoss;
 
 class ShardGradients {
  public:
@@ -79,8 +78,8 @@ class ShardGradients {
   Result<std::size_t> sum_of(const Request& request, const kernels::TreeNode& node);
   Result<> run_shard(const Request& request, std::uint64_t shard, std::size_t buffer);
   Result<> run_micro_batch(const Request& request, const kernels::IndexRange& samples,
-                           std::span<float> gradients, ShardLoss& loss,
-                           const models::RangeReady& ready);
+                           std::span<float> gradients, const models::RangeReady& ready);
+  Result<> sum_losses(const Request& request);
   models::Dropout dropout_of(const Request& request, std::uint64_t sample) const;
   bool holds_last_shard(const kernels::TreeNode& node) const;
   Result<> range_ready(const Request& request, std::size_t index);
@@ -109,7 +108,11 @@ class ShardGradients {
   std::vector<std::int32_t> tokens_;
   std::vector<std::int32_t> targets_;
   std::vector<std::int32_t> offsets_;
-  std::vector<models::SampleLoss> sample_losses_;
+  // Of all rows of the rank's samples; on a device, there and here.
+  kernels::FloatBuffer row_losses_;
+  std::vector<float> host_losses_;
+  std::vector<std::int32_t> row_targets_;
+  std::size_t rows_done_ = 0;
 };
 
 }  // namespace tutti::training

@@ -30,7 +30,7 @@ __global__ void embedding_bf16_kernel(const std::uint16_t* table, const std::int
   for (Index c = threadIdx.x; c < width; c += kThreads) to[c] = from_bf16(from[c]);
 }
 
-// Rows of one token: entries [begin, end) of the sorted rows.
+// Rows of one token: entries [begin, end) of the sorted rows. A token below 0: none.
 struct TokenRows {
   std::int32_t token, begin, end;
 };
@@ -40,6 +40,7 @@ __global__ void embedding_backward_kernel(Rows<const float> dout, const TokenRow
                                           const std::int32_t* rows, Rows<float> dtable,
                                           Index width) {
   const TokenRows own = tokens[blockIdx.x];
+  if (own.token < 0) return;
   float* const to = dtable.at(own.token);
   for (Index c = threadIdx.x; c < width; c += kThreads) {
     float sum = to[c];
@@ -112,6 +113,9 @@ Result<> CudaDevice::enqueue(const EmbeddingBackward& args) {
     if (tokens.empty() || tokens.back().token != token) tokens.push_back({token, i, i});
     tokens.back().end = i + 1;
   }
+  // As many as there may be: how many there are would be another launch for each batch, and so
+  // another graph (graphs/step_graphs.h).
+  tokens.resize(rows.size(), TokenRows{-1, 0, 0});
   auto staged_tokens = stage(tokens.data(), tokens.size());
   if (!staged_tokens) return std::move(staged_tokens).error();
   auto staged_rows = stage(rows.data(), rows.size());

@@ -51,7 +51,10 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
         models::TrainingPass::workspace_bytes(
             job->decoder.description(),
             {.rows_max = job->micro() * job->spec.data.sequence, .samples_max = job->micro()}));
-  CHECK(part(estimate_memory(job->spec, job->decoder, *job->optimizer, 4), "exchange") > 0);
+  CHECK(part(alone, "losses") == 9 * 12 * sizeof(float));
+  const MemoryEstimate of_four = estimate_memory(job->spec, job->decoder, *job->optimizer, 4);
+  CHECK(part(of_four, "exchange") > 0);
+  CHECK(part(of_four, "losses") == 3 * 12 * sizeof(float));  // of {6} and {7}, which has two
   std::uint64_t sum = 0;
   for (const MemoryPart& one : alone.parts) sum += one.bytes;
   CHECK(alone.bytes() == sum);
