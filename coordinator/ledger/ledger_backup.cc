@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -34,10 +36,7 @@ Result<> sync_file(const fs::path& file) {
 // A folder that is removed with everything in it.
 class Scratch {
  public:
-  explicit Scratch(fs::path path) : path_(std::move(path)) {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
+  explicit Scratch(fs::path path) : path_(std::move(path)) {}
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() {
@@ -50,12 +49,10 @@ class Scratch {
   fs::path path_;
 };
 
-// Copies the file, then the log beside it if there is one (a copy of a ledger that was in use).
+// Copies the file, then the log beside it if there is one (a copy of a ledger that was in use),
+// into a folder that nobody else may enter.
 Result<> copy_ledger(const fs::path& file, const fs::path& folder) {
   std::error_code failed;
-  fs::create_directories(folder, failed);
-  if (failed) return errno_error("cannot make " + folder.string(), failed.value());
-  fs::permissions(folder, fs::perms::owner_all, failed);
   const fs::path log = file.string() + "-wal";
   for (const auto& [from, to] :
        {std::pair{file, folder / "ledger.sqlite"}, std::pair{log, folder / "ledger.sqlite-wal"}}) {
@@ -258,9 +255,11 @@ Result<bool> LedgerBackup::step() {
 
 Result<LedgerSummary> inspect_ledger(const fs::path& file) {
   std::error_code failed;
-  const fs::path base = fs::temp_directory_path(failed);
+  // Its name cannot be known before, and it is nobody else's: what is copied holds secrets.
+  std::string made = (fs::temp_directory_path(failed) / "tutti-ledger-XXXXXX").string();
   if (failed) return errno_error("there is no folder for temporary files", failed.value());
-  const Scratch scratch(base / fmt::format("tutti-ledger-{}", ::getpid()));
+  if (::mkdtemp(made.data()) == nullptr) return errno_error("cannot make " + made, errno);
+  const Scratch scratch(made);
   return check_copy(file, scratch.path());
 }
 
@@ -276,7 +275,11 @@ Result<LedgerSummary> restore_ledger(const fs::path& file, const fs::path& folde
                  "a coordinator runs in " + folder.string() + "; stop it first"};
   }
   // What a crash leaves of this is a copy that nobody trusts.
-  const Scratch scratch(folder / "ledger.checking");
+  const fs::path checking = folder / "ledger.checking";
+  fs::remove_all(checking, failed);
+  if (::mkdir(checking.c_str(), S_IRWXU) != 0)
+    return errno_error("cannot make " + checking.string(), errno);
+  const Scratch scratch(checking);
   Result<LedgerSummary> summary = check_copy(file, scratch.path());
   if (!summary) return summary;
   if (Result<> synced = sync_file(scratch.path() / "ledger.sqlite"); !synced) return synced.error();

@@ -1,4 +1,8 @@
+#include <unistd.h>
+
+#include <cstdlib>
 #include <fstream>
+#include <iterator>
 
 #include "protocol/base/file.h"
 #include "tests/unit/ledger/ledger_samples.h"
@@ -40,6 +44,30 @@ TEST_CASE("backup: a copy made while the ledger goes on holds a whole state of i
   const auto facts = facts_of(other.path() / "state");
   REQUIRE(facts.size() == begun);
   CHECK(facts.back() == submitted(begun, "", std::string(9'000, 's')));
+}
+
+TEST_CASE("backup: it is checked in a folder that nobody could have made before") {
+  const TemporaryFolder folder;
+  const TemporaryFolder temporary;
+  auto ledger = open_ledger(folder.path());
+  const std::vector<Fact> facts{submitted(1)};
+  REQUIRE(ledger->append(facts, {}).ok());
+  const auto file = folder.path() / "copy";
+  auto backup = ledger->begin_backup(file);
+  REQUIRE(backup.ok());
+  while (!*(*backup)->step()) continue;
+  // A name that another user of the machine could guess.
+  const auto planted = temporary.path() / ("tutti-ledger-" + std::to_string(::getpid())) / "theirs";
+  std::filesystem::create_directories(planted);
+  const char* const before = std::getenv("TMPDIR");
+  const std::string kept = before == nullptr ? "/tmp" : before;
+  ::setenv("TMPDIR", temporary.path().c_str(), 1);
+  const auto summary = inspect_ledger(file);
+  ::setenv("TMPDIR", kept.c_str(), 1);
+  REQUIRE(summary.ok());
+  CHECK(std::filesystem::exists(planted));
+  CHECK(std::filesystem::is_empty(planted));
+  CHECK(std::distance(std::filesystem::directory_iterator(temporary.path()), {}) == 1);
 }
 
 TEST_CASE("backup: tasks of an array are not counted as jobs, neither begun nor forgotten") {
