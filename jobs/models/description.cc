@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "jobs/models/families/family.h"
+#include "jobs/models/stored/stored_format.h"
 #include "protocol/base/file.h"
 
 namespace tutti::models {
@@ -160,6 +161,8 @@ Result<DecoderDescription> parse_config(std::string_view text) {
     if (std::string_view(type->get_string()) != family.model_type) continue;
     auto description = family.read(config.get_object());
     if (!description) return description;
+    const auto stored = read_stored_format(config.get_object());
+    if (!stored) return stored.error();
     if (auto checked = check(*description); !checked) return checked.error();
     return description;
   }

@@ -4,6 +4,7 @@
 #include "jobs/models/decoder.h"
 #include "jobs/models/families/family.h"
 #include "jobs/models/safetensors.h"
+#include "jobs/models/stored/stored_parameters.h"
 #include "protocol/base/file.h"
 
 namespace tutti::models {
@@ -48,10 +49,10 @@ Result<> read_parameter(const SafetensorsReader& reader, const Decoder& decoder,
 
 Result<> load_weights(const Decoder& decoder, const path& folder, std::span<float> weights) {
   TUTTI_ASSERT(weights.size() == decoder.layout().elements());
-  auto reader = SafetensorsReader::open_folder(folder);
-  if (!reader) return reader.error();
+  const auto stored = StoredParameters::open(folder, decoder);
+  if (!stored) return stored.error();
   for (const Parameter& parameter : decoder.layout().parameters()) {
-    auto read = read_parameter(*reader, decoder, parameter, part(weights, parameter));
+    auto read = stored->read(parameter, part(weights, parameter));
     if (!read) return read;
   }
   return {};

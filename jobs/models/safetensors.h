@@ -28,9 +28,10 @@
 
 namespace tutti::models {
 
-// `u8`: bytes that mean something to who wrote them. `other`: a type that files may hold (old
-// writers' buffers) and that is never read.
-enum class TensorType : std::uint8_t { f32, bf16, f16, u8, other };
+// `u8`: bytes that mean something to who wrote them. `f8_e4m3`, `f8_e5m2`, `i32`: codes of weights,
+// which mean something with other tensors beside them (stored/stored_matrix.h). `other`: a type
+// that files may hold (old writers' buffers) and that is never read.
+enum class TensorType : std::uint8_t { f32, bf16, f16, u8, f8_e4m3, f8_e5m2, i32, other };
 
 // One tensor in a mapped file. Its bytes need not be aligned.
 struct TensorView {
@@ -58,8 +59,8 @@ class SafetensorsReader {
   std::vector<std::string> names() const;  // ascending
   const TensorView* find(std::string_view name) const;
 
-  // Copies a tensor, widened to fp32. `out` has as many elements as `shape`; nothing is written on
-  // error.
+  // Copies a tensor of f32, bf16 or f16, widened to fp32. `out` has as many elements as `shape`;
+  // nothing is written on error.
   Result<> read(std::string_view name, std::span<const std::uint64_t> shape,
                 std::span<float> out) const;
 

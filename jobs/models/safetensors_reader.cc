@@ -30,13 +30,14 @@ struct TypeRow {
   TensorType type;
 };
 constexpr std::array kTypes = {
-    TypeRow{"F32", 4, TensorType::f32},   TypeRow{"BF16", 2, TensorType::bf16},
-    TypeRow{"F16", 2, TensorType::f16},   TypeRow{"F64", 8, TensorType::other},
-    TypeRow{"I64", 8, TensorType::other}, TypeRow{"U64", 8, TensorType::other},
-    TypeRow{"I32", 4, TensorType::other}, TypeRow{"U32", 4, TensorType::other},
-    TypeRow{"I16", 2, TensorType::other}, TypeRow{"U16", 2, TensorType::other},
-    TypeRow{"I8", 1, TensorType::other},  TypeRow{"U8", 1, TensorType::u8},
-    TypeRow{"BOOL", 1, TensorType::other}};
+    TypeRow{"F32", 4, TensorType::f32},         TypeRow{"BF16", 2, TensorType::bf16},
+    TypeRow{"F16", 2, TensorType::f16},         TypeRow{"F64", 8, TensorType::other},
+    TypeRow{"I64", 8, TensorType::other},       TypeRow{"U64", 8, TensorType::other},
+    TypeRow{"I32", 4, TensorType::i32},         TypeRow{"U32", 4, TensorType::other},
+    TypeRow{"I16", 2, TensorType::other},       TypeRow{"U16", 2, TensorType::other},
+    TypeRow{"I8", 1, TensorType::other},        TypeRow{"U8", 1, TensorType::u8},
+    TypeRow{"BOOL", 1, TensorType::other},      TypeRow{"F8_E4M3", 1, TensorType::f8_e4m3},
+    TypeRow{"F8_E5M2", 1, TensorType::f8_e5m2}, TypeRow{"F8_E8M0", 1, TensorType::other}};
 
 class Mapping {
  public:
@@ -325,10 +326,11 @@ Result<> SafetensorsReader::read(std::string_view name, std::span<const std::uin
                  fmt::format("{}: tensor `{}` has the shape {}, not {}", impl_->name.string(), name,
                              to_string(tensor->shape), to_string(shape))};
   }
-  if (tensor->type == TensorType::other || tensor->type == TensorType::u8) {
+  if (tensor->type != TensorType::f32 && tensor->type != TensorType::bf16 &&
+      tensor->type != TensorType::f16) {
     return Error{ErrorCode::unsupported,
-                 fmt::format("{}: tensor `{}` has a dtype other than F32, BF16 and F16",
-                             impl_->name.string(), name)};
+                 fmt::format("{}: tensor `{}` has a dtype other than F32, BF16 and F16: {}",
+                             impl_->name.string(), name, to_string(tensor->type))};
   }
   TUTTI_ASSERT(out.size() == tensor->elements());
   widen(*tensor, out);

@@ -53,10 +53,20 @@ Result<> write_all(int descriptor, std::span<const std::byte> bytes,
   return {};
 }
 
+std::uint64_t bytes_of(TensorType type) {
+  switch (type) {
+    case TensorType::f32:
+    case TensorType::i32: return 4;
+    case TensorType::bf16:
+    case TensorType::f16: return 2;
+    default: return 1;
+  }
+}
+
 }  // namespace
 
 std::uint64_t TensorDeclaration::bytes() const {
-  std::uint64_t bytes = type == TensorType::f32 ? 4 : type == TensorType::u8 ? 1 : 2;
+  std::uint64_t bytes = bytes_of(type);
   for (const std::uint64_t extent : shape) bytes *= extent;
   return bytes;
 }
@@ -120,6 +130,9 @@ std::string_view to_string(TensorType type) {
     case TensorType::bf16: return "BF16";
     case TensorType::f16: return "F16";
     case TensorType::u8: return "U8";
+    case TensorType::f8_e4m3: return "F8_E4M3";
+    case TensorType::f8_e5m2: return "F8_E5M2";
+    case TensorType::i32: return "I32";
     case TensorType::other: return "other";
   }
   return {};

@@ -10,7 +10,7 @@
 #include <optional>
 #include <string>
 
-#include "jobs/models/safetensors.h"
+#include "jobs/models/stored/stored_parameters.h"
 #include "kernels/ops/cpu_path.h"
 #include "kernels/ops/elementwise/bf16.h"
 #include "kernels/ops/embedding.h"
@@ -28,11 +28,16 @@ struct FormatName {
   std::string_view name;
   std::optional<WeightFormat> format;  // none: fp32
 };
+// As the checkpoint keeps them (stored/stored_matrix.h); what it keeps plain, as fp32.
+constexpr std::string_view kAuto = "auto";
 constexpr FormatName kFormats[] = {
+    {kAuto, std::nullopt},
     {"fp32", std::nullopt},
     {"bf16", WeightFormat::bf16},
     {"int8", WeightFormat::int8_channel},
     {"q8_0", WeightFormat::q8_0},
+    {"fp8_e4m3", WeightFormat::fp8_e4m3},
+    {"fp8_e5m2", WeightFormat::fp8_e5m2},
     {"int4", WeightFormat::int4_group},
     {"q4_0", WeightFormat::q4_0},
     {"q5_0", WeightFormat::q5_0},
@@ -80,6 +85,15 @@ Index largest_of(const Decoder& decoder) {
   return largest;
 }
 
+// Rows of codes that one thread reads: files hold those of neighbours side by side.
+constexpr Index kRowsTogether = 16;
+
+// Outputs of a matrix, some of them.
+struct Stretch {
+  Index first;
+  Index count;
+};
+
 std::uint64_t bytes_of(const WeightImage& image) {
   return image.fp32.bytes() + image.quantised.bytes();
 }
@@ -101,7 +115,8 @@ struct ServingWeights::Maker {
   const kernels::OpContext& ctx;
   const Decoder& decoder;
   const FormatName& format;
-  const MappedImages* kept = nullptr;  // pieces that are viewed in place of being made
+  const StoredParameters* codes = nullptr;  // a folder whose codes are kept as they are
+  const MappedImages* kept = nullptr;       // pieces that are viewed in place of being made
   ServingWeights made;
   Index plain_used = 0;
   std::vector<float> turned;  // the last matrix that lay a row an input
@@ -146,20 +161,29 @@ struct ServingWeights::Maker {
     return image;
   }
 
-  // Of a matrix [outputs, inputs]; `name` is its tensor's.
-  Result<WeightImage> image(std::string_view name, ConstMatrix weight) {
+  // Of a matrix that comes in fp32. Beside codes, bf16 stays what it is: it has the bits of fp32.
+  std::optional<WeightFormat> format_of(const Parameter& parameter) const {
+    const TensorView* const tensor =
+        codes == nullptr ? nullptr : codes->files().find(parameter.name);
+    if (tensor == nullptr || tensor->type != TensorType::bf16) return format.format;
+    return WeightFormat::bf16;
+  }
+
+  // Of a matrix [outputs, inputs] of the parameter.
+  Result<WeightImage> image(const Parameter& parameter, ConstMatrix weight) {
     if (kept != nullptr) return kept_image(weight.rows, weight.columns);
+    const std::optional<WeightFormat> own = format_of(parameter);
     WeightImage image;
-    if (!format.format) {
+    if (!own) {
       auto packed = kernels::pack_weight(ctx, weight);
       if (!packed) return packed.error();
       image.fp32 = *std::move(packed);
       return image;
     }
-    auto quantised = kernels::quantise_weight(ctx, *format.format, weight);
+    auto quantised = kernels::quantise_weight(ctx, *own, weight);
     if (!quantised) {
       return Error(quantised.error())
-          .with_context(fmt::format("tensor `{}` as {}", name, format.name));
+          .with_context(fmt::format("tensor `{}` as {}", parameter.name, format.name));
     }
     image.quantised = *std::move(quantised);
     pieces.emplace_back(image.quantised.image(), image.quantised.bytes());
@@ -222,18 +246,65 @@ struct ServingWeights::Maker {
     return {turned.data(), columns, rows};
   }
 
-  Result<> layer_matrix(const Parameter& parameter, const LayerMatrix& which, ConstMatrix weight) {
-    auto made_image = image(parameter.name, weight);
+  // Of some of a stored matrix's outputs.
+  Result<WeightImage> image_of_codes(const Parameter& parameter, const StoredMatrix& matrix,
+                                     const Stretch& outputs) const {
+    const std::size_t row = matrix.row_bytes();
+    std::vector<std::byte> rows(row * static_cast<std::size_t>(outputs.count));
+    ctx.pool->parallel_for(outputs.count, kRowsTogether, [&](int, Index begin, Index end) {
+      matrix.read_rows(outputs.first + begin, end - begin,
+                       std::span(rows).subspan(static_cast<std::size_t>(begin) * row,
+                                               static_cast<std::size_t>(end - begin) * row));
+    });
+    auto packed = kernels::pack_rows(ctx, matrix.format(), rows, outputs.count);
+    if (!packed) {
+      return Error(packed.error()).with_context(fmt::format("tensor `{}`", parameter.name));
+    }
+    WeightImage image;
+    image.quantised = *std::move(packed);
+    return image;
+  }
+
+  Result<> put_matrix(const Parameter& parameter, const LayerMatrix& which,
+                      Result<WeightImage> made_image, ConstMatrix weight) {
     if (!made_image) return made_image.error();
     const ConstMatrix shape(nullptr, weight.rows, weight.columns);
     (made.parameters_[parameter.layer].*which.shape).weight = shape;
     made.images_[parameter.layer].*which.image = *std::move(made_image);
     return {};
   }
+  Result<> layer_matrix(const Parameter& parameter, const LayerMatrix& which, ConstMatrix weight) {
+    return put_matrix(parameter, which, image(parameter, weight), weight);
+  }
+
+  // A matrix of a layer, or the head.
+  Result<> take_codes(const Parameter& parameter, const StoredMatrix& matrix) {
+    if (parameter.role == Role::head) {
+      auto head = image_of_codes(parameter, matrix, {0, matrix.outputs()});
+      if (!head) return head.error();
+      made.head_ = *std::move(head);
+      return {};
+    }
+    const auto* which = std::ranges::find(kMatrices, parameter.role, &LayerMatrix::role);
+    Index pieces_of_it = 1;
+    if (parameter.role == Role::projections) {
+      which = kMatrices;
+      pieces_of_it = 3;
+    }
+    TUTTI_ASSERT(which != std::end(kMatrices));
+    const Index outputs = matrix.outputs() / pieces_of_it;
+    for (Index i = 0; i < pieces_of_it; ++i) {
+      auto done =
+          put_matrix(parameter, which[i], image_of_codes(parameter, matrix, {i * outputs, outputs}),
+                     {nullptr, outputs, matrix.inputs()});
+      if (!done) return done;
+    }
+    return {};
+  }
 
   Result<> table(const Parameter& parameter, std::span<const float> values) {
     made.table_rows_ = static_cast<Index>(parameter.shape[0]);
-    made.wide_table_ = !format.format;
+    made.wide_table_ = !format_of(parameter);
     // A device's image of the head is the table itself.
     if (made.wide_table_ && ctx.device != nullptr && decoder.description().tied) return {};
     const std::size_t element = made.wide_table_ ? sizeof(float) : sizeof(kernels::Bf16);
@@ -261,8 +332,8 @@ struct ServingWeights::Maker {
     }
     if (parameter.role == Role::head ||
         (parameter.role == Role::embedding && decoder.description().tied)) {
-      auto head = image(parameter.name, {values.data(), static_cast<Index>(parameter.shape[0]),
-                                         static_cast<Index>(parameter.shape[1])});
+      auto head = image(parameter, {values.data(), static_cast<Index>(parameter.shape[0]),
+                                    static_cast<Index>(parameter.shape[1])});
       if (!head) return head.error();
       made.head_ = *std::move(head);
     }
@@ -288,6 +359,14 @@ struct ServingWeights::Maker {
       if (auto begun = begin(); !begun) return begun;
       for (const Parameter& parameter : decoder.layout().parameters()) {
         std::span<float> values;
+        if (codes != nullptr && parameter.role != Role::embedding) {
+          const auto stored = codes->matrix(parameter);
+          if (!stored) return stored.error();
+          if (*stored != nullptr) {
+            if (auto taken = take_codes(parameter, **stored); !taken) return taken;
+            continue;
+          }
+        }
         if (kept == nullptr) {
           values = scratch.span().first(parameter.elements);
           if (auto read = source(parameter, values); !read) return read;
@@ -365,11 +444,24 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
                                             const ImageCache& cache) {
   const auto found = named(format);
   if (!found) return found.error();
-  auto reader = SafetensorsReader::open_folder(folder);
-  if (!reader) return reader.error();
+  const auto stored = StoredParameters::open(folder, decoder);
+  if (!stored) return stored.error();
   const Source source = [&](const Parameter& parameter, std::span<float> values) {
-    return read_parameter(*reader, decoder, parameter, values);
+    return stored->read(parameter, values);
   };
+  if ((*found)->name == kAuto && stored->format().kind != StoredFormat::Kind::plain) {
+    TUTTI_LOG_INFO("models", "{}: matrices stay {} codes, as their files have them",
+                   folder.string(), to_string(stored->format()));
+    Maker maker{.ctx = ctx,
+                .decoder = decoder,
+                .format = **found,
+                .codes = &*stored,
+                .made = {},
+                .turned = {},
+                .pieces = {}};
+    if (auto taken = maker.take_all(source); !taken) return taken.error();
+    return std::move(maker.made);
+  }
   if (!cache.keeps() || ctx.device != nullptr || !is_quantised(**found)) {
     return make(ctx, decoder, format, source);
   }
@@ -397,21 +489,29 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
   return std::move(maker.made);
 }
 
-Result<std::uint64_t> ServingWeights::device_bytes(const Decoder& decoder,
-                                                   std::string_view format) {
+Result<std::uint64_t> ServingWeights::device_bytes(const Decoder& decoder, std::string_view format,
+                                                   const std::filesystem::path& folder) {
   const auto found = named(format);
   if (!found) return found.error();
   const std::optional<kernels::WeightFormat> kept = (*found)->format;
+  StoredFormat stored;
+  if ((*found)->name == kAuto && !folder.empty()) {
+    const auto read = read_stored_format(folder);
+    if (!read) return read.error();
+    stored = *read;
+  }
+  const bool codes = stored.kind != StoredFormat::Kind::plain;
   const bool tied = decoder.description().tied;
   const bool turned = decoder.layout().order() == WeightOrder::inputs;
   const auto image = [&](const Parameter& parameter) {
-    if (!kept) return parameter.elements * sizeof(float);
     const bool of_layer = parameter.role != Role::embedding && parameter.role != Role::head;
+    const auto own = codes && of_layer ? std::optional(format_of(stored)) : kept;
+    if (!own) return parameter.elements * sizeof(float);
     const std::size_t outputs = turned && of_layer ? 1 : 0;
     const Index pieces = parameter.role == Role::projections ? 3 : 1;
     return static_cast<std::uint64_t>(pieces) *
            kernels::QuantisedWeight::image_bytes(
-               *kept, static_cast<Index>(parameter.shape[outputs]) / pieces,
+               *own, static_cast<Index>(parameter.shape[outputs]) / pieces,
                static_cast<Index>(parameter.shape[1 - outputs]));
   };
   std::uint64_t bytes = 0;

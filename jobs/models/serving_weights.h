@@ -1,11 +1,13 @@
 // The weights of a decoder as serving reads them, in host memory or a device's: each matrix once,
 // as the image that products of few rows stream from memory, in fp32 or fewer bits.
 //
+//   auto       a folder's own codes (stored/stored_matrix.h) stay codes, and bf16 beside them bf16,
+//              with activations in fp32: the bits of fp32 in less memory; where it has none, fp32
 //   fp32       the bits of training
 //   bf16       matrices rounded to bf16, activations in fp32: half the memory and time of a token
 //   int8, q8_0, int4, q4_0, q5_0, q4_k, q5_k, q6_k     codes with scales; activations are rounded
 //              to int8 before each product (kernels/ops/weights/quantised_weight.h)
-//   nf4        codes of a table, activations in fp32
+//   nf4, fp8_e4m3, fp8_e5m2      codes of numbers with scales, activations in fp32
 //
 // Norms, biases and learned positions stay fp32. A token's row of embeddings is looked up in fp32,
 // or in bf16 where matrices are not fp32. A token's logits depend on its own sequence only, in
@@ -33,7 +35,7 @@
 
 namespace tutti::models {
 
-// The names above, fp32 first.
+// The names above.
 std::span<const std::string_view> serving_formats();
 
 class ServingWeights {
@@ -51,8 +53,10 @@ class ServingWeights {
                                      const ImageCache& cache);
 
   std::uint64_t bytes() const;
-  // What they will take of a device, from shapes alone. Errors: invalid_argument (the format).
-  static Result<std::uint64_t> device_bytes(const Decoder& decoder, std::string_view format);
+  // What they will take of a device, from shapes alone; where `auto` keeps the codes of `folder`,
+  // at most. Errors: invalid_argument (the format); those of the folder's config.json.
+  static Result<std::uint64_t> device_bytes(const Decoder& decoder, std::string_view format,
+                                            const std::filesystem::path& folder = {});
   // Which weights these are, among all that the process has made.
   std::uint64_t number() const { return number_; }
 

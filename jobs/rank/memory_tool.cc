@@ -126,7 +126,8 @@ std::string json_of(const Answer& answer) {
 Result<training::MemoryEstimate> estimate_of_server(const spec::JobSpec& spec,
                                                     const models::Decoder& decoder) {
   const models::DecoderDescription& d = decoder.description();
-  const auto weights = models::ServingWeights::device_bytes(decoder, spec.serve.weights);
+  const auto weights =
+      models::ServingWeights::device_bytes(decoder, spec.serve.weights, spec.model.path);
   if (!weights) return weights.error();
   const std::uint32_t context = spec.serve.tokens_max == 0
                                     ? d.positions_max

@@ -158,7 +158,8 @@ Result<> ServeWork::check_room() {
   if (!device_) return {};
   const auto decoder = models::load_decoder(spec_.model.path);
   if (!decoder) return decoder.error();
-  const auto needed = models::ServingWeights::device_bytes(*decoder, spec_.serve.weights);
+  const auto needed =
+      models::ServingWeights::device_bytes(*decoder, spec_.serve.weights, spec_.model.path);
   if (!needed) return needed.error();
   const auto free = device_->free_bytes();
   if (!free) return free.error();

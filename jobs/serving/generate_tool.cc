@@ -39,7 +39,8 @@ text), or at a stop text.
   --seed N           of the draws (default 0); the same seed gives the same tokens
   --stop TEXT        ends the continuation; may be repeated
   --ignore-end       an end-of-text token does not end it
-  --weights FORMAT   fp32 (default), bf16, int8, q8_0, int4, q4_0, q5_0, q4_k, q5_k, q6_k, nf4
+  --weights FORMAT   auto (default: a file's own codes, with the bits of fp32; else fp32), fp32,
+                     bf16, int8, q8_0, fp8_e4m3, fp8_e5m2, int4, q4_0, q5_0, q4_k, q5_k, q6_k, nf4
   --device NAME      cpu (default), gpu or gpu:INDEX
   --threads N        default: one a core
   -o text|json       json: one object with `tokens` (the continuation), `text`, `finish`
@@ -50,7 +51,7 @@ struct Options {
   std::optional<std::string> prompt;
   std::string tokens;
   std::string format = "text";
-  std::string weights = "fp32";
+  std::string weights = "auto";
   std::string device = "cpu";
   std::uint32_t threads = 0;
   bool greedy = false;

@@ -32,7 +32,8 @@ each token is scored with at least half a context before it.
   --tokens F.npy     token ids as they are, one-dimensional uint16, uint32 or int32
   --text F           a text file, as the tokenizer's template puts it (a begin token, say)
   --context N        longest context to use (default: the model's)
-  --weights FORMAT   fp32 (default), bf16, int8, q8_0, int4, q4_0, q5_0, q4_k, q5_k, q6_k, nf4
+  --weights FORMAT   auto (default: a file's own codes, with the bits of fp32; else fp32), fp32,
+                     bf16, int8, q8_0, fp8_e4m3, fp8_e5m2, int4, q4_0, q5_0, q4_k, q5_k, q6_k, nf4
   --device NAME      cpu (default), gpu or gpu:INDEX
   --threads N        default: one a core
   -o text|json       json: one object with `tokens` (count), `logprobs` (of tokens 1 .. n-1),
@@ -44,7 +45,7 @@ struct Options {
   std::string tokens;
   std::string text;
   std::string format = "text";
-  std::string weights = "fp32";
+  std::string weights = "auto";
   std::string device = "cpu";
   std::uint32_t context = 0;
   std::uint32_t threads = 0;

@@ -19,8 +19,9 @@ constexpr std::string_view kPrecisionsLater[] = {"fp8"};
 constexpr std::string_view kRecomputes[] = {"none", "selective", "full"};
 constexpr std::string_view kOptimizers[] = {"adamw", "adamw8",        "adafactor", "lion",
                                             "muon",  "schedule_free", "sgd"};
-constexpr std::string_view kWeights[] = {"fp32", "bf16", "int8", "q8_0", "int4", "q4_0",
-                                         "q5_0", "q4_k", "q5_k", "q6_k", "nf4"};
+constexpr std::string_view kWeights[] = {"auto",     "fp32",     "bf16", "int8", "q8_0",
+                                         "fp8_e4m3", "fp8_e5m2", "int4", "q4_0", "q5_0",
+                                         "q4_k",     "q5_k",     "q6_k", "nf4"};
 constexpr std::string_view kSchedules[] = {"constant", "linear", "cosine"};
 constexpr std::string_view kDevices[] = {"any", "cpu", "gpu"};
 constexpr std::string_view kDevicesLater[] = {"cuda"};
@@ -145,7 +146,8 @@ const Key kKeys[] = {
     {"serve.tokens_max", whole(0, kMillion), kServe, kOptional,
      reach<&J::serve, &ServeSpec::tokens_max>, "context limit; 0: the model's"},
     {"serve.weights", choice(kWeights), kServe, kOptional, reach<&J::serve, &ServeSpec::weights>,
-     "how the model's matrices are kept: fewer bits, less memory and more tokens a second"},
+     "how the model's matrices are kept: fewer bits, less memory and more tokens a second; auto: "
+     "a file's own codes where it has some, with the bits of fp32"},
 
     {"command", form(Form::texts), kRun, kRequired, reach<&J::command>,
      "the program and its arguments"},

@@ -176,7 +176,8 @@ TEST_CASE("safetensors: a file cut short at any byte is corrupt, and damage neve
     for (const auto& name : reader->names()) {
       const TensorView* tensor = reader->find(name);
       std::vector<float> out(tensor->elements());
-      const bool numbers = tensor->type != TensorType::other && tensor->type != TensorType::u8;
+      const bool numbers = tensor->type == TensorType::f32 || tensor->type == TensorType::bf16 ||
+                           tensor->type == TensorType::f16;
       CHECK(reader->read(name, tensor->shape, out).ok() == numbers);
     }
   }

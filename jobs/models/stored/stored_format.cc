@@ -1,0 +1,117 @@
+#include "jobs/models/stored/stored_format.h"
+
+#include <fmt/core.h>
+
+#include "jobs/models/families/config_reader.h"
+#include "protocol/base/file.h"
+
+namespace tutti::models {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr std::string_view kInstead =
+    "; a model without quantization_config can be served in few bits by --weights (serve.weights)";
+
+Error unsupported(std::string what) {
+  return Error{ErrorCode::unsupported,
+               fmt::format("quantization_config: {}{}", std::move(what), kInstead)};
+}
+
+Result<StoredFormat> read_fp8(ConfigReader& config) {
+  StoredFormat format{.kind = StoredFormat::Kind::fp8};
+  const std::vector<std::int64_t> block = config.tokens("weight_block_size");
+  if (block.empty()) return format;
+  constexpr std::int64_t kMost = 1 << 20;
+  if (block.size() != 2 || block[0] < 1 || block[1] < 1 || block[0] > kMost || block[1] > kMost) {
+    return unsupported("weight_block_size is not two numbers, of outputs and of inputs");
+  }
+  format.block_outputs = static_cast<std::uint32_t>(block[0]);
+  format.block_inputs = static_cast<std::uint32_t>(block[1]);
+  return format;
+}
+
+// Each group says what its layers' weights are; all are fp8, or none of it is read.
+Result<StoredFormat> read_compressed(ConfigReader& config) {
+  const std::string kind = config.text_or("format", "");
+  if (kind != "float-quantized" && kind != "naive-quantized") {
+    return unsupported(
+        fmt::format("compressed-tensors of format `{}` is not supported (float-quantized)", kind));
+  }
+  const json::object* const groups = config.object("config_groups");
+  if (groups == nullptr) return unsupported("compressed-tensors without config_groups");
+  StoredFormat format{.kind = StoredFormat::Kind::fp8};
+  for (const auto& [name, value] : *groups) {
+    if (!value.is_object()) return unsupported("config_groups holds more than objects");
+    ConfigReader group(value.get_object());
+    const json::object* const weights = group.object("weights");
+    if (weights == nullptr) continue;
+    ConfigReader own(*weights);
+    const std::uint32_t bits = own.count("num_bits");
+    const std::string type = own.text_or("type", "int");
+    if (bits != 8 || type != "float") {
+      return unsupported(
+          fmt::format("weights of {} bits of type `{}` in {} are not supported (8 "
+                      "of `float`)",
+                      bits, type, std::string_view(name)));
+    }
+    const std::vector<std::int64_t> block = own.tokens("block_structure");
+    if (block.size() == 2 && block[0] > 0 && block[1] > 0) {
+      format.block_outputs = static_cast<std::uint32_t>(block[0]);
+      format.block_inputs = static_cast<std::uint32_t>(block[1]);
+    }
+    if (!own.result()) return own.result().error();
+  }
+  return format;
+}
+
+}  // namespace
+
+Result<StoredFormat> read_stored_format(const json::object& object) {
+  ConfigReader whole(object);
+  const json::object* const found = whole.object("quantization_config");
+  if (!whole.result()) return whole.result().error();
+  if (found == nullptr) return StoredFormat{};
+  ConfigReader config(*found);
+  const std::string method = config.text_or("quant_method", "");
+  Result<StoredFormat> format = [&]() -> Result<StoredFormat> {
+    if (method == "fp8" || method == "fbgemm_fp8") return read_fp8(config);
+    if (method == "compressed-tensors") return read_compressed(config);
+    return unsupported(fmt::format(
+        "quant_method `{}` is not supported (fp8, fbgemm_fp8, compressed-tensors)", method));
+  }();
+  if (!config.result()) return Error(config.result().error()).with_context("quantization_config");
+  return format;
+}
+
+Result<StoredFormat> read_stored_format(const std::filesystem::path& folder) {
+  const auto path = folder / "config.json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return StoredFormat{};
+  const auto text = read_file(path);
+  if (!text) return text.error();
+  boost::system::error_code failed;
+  const json::value config = json::parse(*text, failed);
+  if (failed || !config.is_object()) {
+    return Error{ErrorCode::corrupt, path.string() + ": not a JSON object"};
+  }
+  auto format = read_stored_format(config.get_object());
+  if (!format) return Error(format.error()).with_context(path.string());
+  return format;
+}
+
+std::string to_string(const StoredFormat& format) {
+  switch (format.kind) {
+    case StoredFormat::Kind::plain: return "plain";
+    case StoredFormat::Kind::fp8: return "fp8";
+  }
+  return "unknown";
+}
+
+kernels::WeightFormat format_of(const StoredFormat& format) {
+  TUTTI_ASSERT(format.kind == StoredFormat::Kind::fp8);
+  return kernels::WeightFormat::fp8_e4m3;
+}
+
+}  // namespace tutti::models
