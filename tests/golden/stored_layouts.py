@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Models in the layouts of fp8 checkpoints against the same models in fp32, through the tools.
+"""Models in the layouts of fp8 and GPTQ checkpoints against the same models in fp32, through the tools.
 
     tests/golden/stored_layouts.py BIN_FOLDER
 
@@ -27,8 +27,12 @@ def fp32(number):
     return struct.unpack("<f", struct.pack("<f", number))[0]
 
 
+def half(number):
+    return struct.unpack("<e", struct.pack("<e", number))[0]
+
+
 def tensor(dtype, shape, numbers):
-    kind = {"F32": "f", "F8_E4M3": "B", "F8_E5M2": "B"}[dtype]
+    kind = {"F32": "f", "F16": "e", "I32": "I", "F8_E4M3": "B", "F8_E5M2": "B"}[dtype]
     return dtype, list(shape), struct.pack(f"<{len(numbers)}{kind}", *numbers)
 
 
@@ -57,10 +61,54 @@ def fp8(dtype, height, width, suffix):
     return {"quant_method": "fp8", "weight_block_size": [height, width] if width else None}, write
 
 
+def pack(rows, bits, order):
+    """Rows of numbers as words, 32 / bits of them a word; order[j] is which of them nibble j holds."""
+    count = 32 // bits
+    return [sum(row[first + order[j]] << (bits * j) for j in range(count)) for row in rows for first in range(0, len(row), count)]
+
+
+def grouped(draw, groups, outputs, bits, symmetric):
+    scales = [[half(draw.uniform(0.002, 0.02) * 16 / 2 ** bits) for _ in range(outputs)] for _ in range(groups)]
+    middle = 2 ** (bits - 1)
+    zeros = [[middle if symmetric else draw.randrange(1, 2 ** bits) for _ in range(outputs)] for _ in range(groups)]
+    return scales, zeros
+
+
+def gptq(bits, group, act_order, symmetric, checkpoint_format):
+    def write(draw, name, outputs, inputs):
+        size = inputs if group == -1 else group
+        groups = -(-inputs // size)
+        scales, zeros = grouped(draw, groups, outputs, bits, symmetric)
+        owner = [k // size for k in range(inputs)]
+        if act_order:
+            draw.shuffle(owner)
+        codes = [[draw.randrange(2 ** bits) for _ in range(outputs)] for _ in range(inputs)]
+        natural = range(32 // bits)
+        less = 0 if checkpoint_format == "gptq_v2" else 1
+        # Inputs are packed: a column of codes is a row of words.
+        columns = pack([[codes[k][o] for k in range(inputs)] for o in range(outputs)], bits, natural)
+        words = len(columns) // outputs
+        values = [fp32(scales[owner[k]][o] * (codes[k][o] - zeros[owner[k]][o])) for o in range(outputs) for k in range(inputs)]
+        return {f"{name}.qweight": tensor("I32", (words, outputs), [columns[o * words + w] for w in range(words) for o in range(outputs)]),
+                f"{name}.qzeros": tensor("I32", (groups, outputs * bits // 32),
+                                         pack([[zero - less for zero in row] for row in zeros], bits, natural)),
+                f"{name}.scales": tensor("F16", (groups, outputs), [s for row in scales for s in row]),
+                f"{name}.g_idx": tensor("I32", (inputs,), owner)}, values
+
+    return {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": act_order, "sym": symmetric,
+            "checkpoint_format": checkpoint_format}, write
+
+
 FORMS = {
     f"fp8 {dtype} {label}": fp8(dtype, *cut)
     for dtype in ("F8_E4M3", "F8_E5M2")
     for label, cut in {"whole": (None, None, "_scale"), "outputs": (1, None, "_scale"), "blocks": (128, 128, "_scale_inv")}.items()
+} | {
+    f"gptq of {bits} bits, groups of {group}{', act order' if act else ''}, {'sym' if symmetric else 'asym'}, {version}":
+        gptq(bits, group, act, symmetric, version)
+    for bits, group, act, symmetric, version in (
+        (4, 32, False, True, "gptq"), (4, 32, True, False, "gptq"), (4, -1, False, False, "gptq"), (4, 128, True, True, "gptq_v2"),
+        (8, 32, False, True, "gptq"), (8, 32, True, False, "gptq_v2"), (8, -1, False, False, "gptq"))
 }
 
 

@@ -66,6 +66,33 @@ Result<StoredFormat> read_compressed(ConfigReader& config) {
   return format;
 }
 
+Result<> read_group(const std::vector<std::int64_t>& group, StoredFormat& format) {
+  if (group.size() != 1 || group[0] == 0 || group[0] < -1 || group[0] > 1 << 20) {
+    return unsupported("group_size is no number of inputs, nor -1 for all");
+  }
+  format.group = group[0] == -1 ? 0 : static_cast<std::uint32_t>(group[0]);
+  return {};
+}
+
+Result<StoredFormat> read_gptq(ConfigReader& config) {
+  StoredFormat format{.kind = StoredFormat::Kind::gptq};
+  format.bits = config.count("bits");
+  const std::vector<std::int64_t> group = config.tokens("group_size");
+  format.act_order = config.flag_or("desc_act", false);
+  const std::string layout = config.text_or("checkpoint_format", config.text_or("format", "gptq"));
+  if (!config.result()) return config.result().error();
+  if (format.bits != 4 && format.bits != 8) {
+    return unsupported(fmt::format("gptq of {} bits is not supported (4, 8)", format.bits));
+  }
+  if (auto read = read_group(group, format); !read) return read.error();
+  if (layout != "gptq" && layout != "gptq_v2") {
+    return unsupported(
+        fmt::format("gptq as `{}` lays it out is not supported (gptq, gptq_v2)", layout));
+  }
+  format.zeros_less_one = layout == "gptq";
+  return format;
+}
+
 }  // namespace
 
 Result<StoredFormat> read_stored_format(const json::object& object) {
@@ -78,8 +105,9 @@ Result<StoredFormat> read_stored_format(const json::object& object) {
   Result<StoredFormat> format = [&]() -> Result<StoredFormat> {
     if (method == "fp8" || method == "fbgemm_fp8") return read_fp8(config);
     if (method == "compressed-tensors") return read_compressed(config);
+    if (method == "gptq") return read_gptq(config);
     return unsupported(fmt::format(
-        "quant_method `{}` is not supported (fp8, fbgemm_fp8, compressed-tensors)", method));
+        "quant_method `{}` is not supported (fp8, fbgemm_fp8, compressed-tensors, gptq)", method));
   }();
   if (!config.result()) return Error(config.result().error()).with_context("quantization_config");
   return format;
@@ -105,13 +133,18 @@ std::string to_string(const StoredFormat& format) {
   switch (format.kind) {
     case StoredFormat::Kind::plain: return "plain";
     case StoredFormat::Kind::fp8: return "fp8";
+    case StoredFormat::Kind::gptq: return fmt::format("gptq of {} bits", format.bits);
   }
   return "unknown";
 }
 
 kernels::WeightFormat format_of(const StoredFormat& format) {
-  TUTTI_ASSERT(format.kind == StoredFormat::Kind::fp8);
-  return kernels::WeightFormat::fp8_e4m3;
+  using kernels::WeightFormat;
+  TUTTI_ASSERT(format.kind != StoredFormat::Kind::plain);
+  if (format.kind == StoredFormat::Kind::fp8) return WeightFormat::fp8_e4m3;
+  if (format.bits == 4)
+    return format.act_order ? WeightFormat::int4_order : WeightFormat::int4_zero;
+  return format.act_order ? WeightFormat::int8_order : WeightFormat::int8_zero;
 }
 
 }  // namespace tutti::models

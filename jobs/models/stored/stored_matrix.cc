@@ -7,7 +7,9 @@ namespace tutti::models {
 Result<std::unique_ptr<StoredMatrix>> StoredMatrix::open(const SafetensorsReader& reader,
                                                          const StoredFormat& format,
                                                          const WantedMatrix& wanted) {
-  return open_fp8(reader, format, wanted);
+  auto matrix = open_fp8(reader, format, wanted);
+  if (!matrix || *matrix != nullptr) return matrix;
+  return open_packed(reader, format, wanted);
 }
 
 void StoredMatrix::read_values(Index first, Index count, std::span<float> values) const {

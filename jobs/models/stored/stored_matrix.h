@@ -62,5 +62,8 @@ class StoredMatrix {
 Result<std::unique_ptr<StoredMatrix>> open_fp8(const SafetensorsReader& reader,
                                                const StoredFormat& format,
                                                const WantedMatrix& wanted);
+Result<std::unique_ptr<StoredMatrix>> open_packed(const SafetensorsReader& reader,
+                                                  const StoredFormat& format,
+                                                  const WantedMatrix& wanted);
 
 }  // namespace tutti::models
