@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Models in the layouts of fp8 and GPTQ checkpoints against the same models in fp32, through the tools.
+"""Models in the layouts of fp8, GPTQ and AWQ checkpoints against the same models in fp32, through the tools.
 
     tests/golden/stored_layouts.py BIN_FOLDER
 
@@ -99,6 +99,21 @@ def gptq(bits, group, act_order, symmetric, checkpoint_format):
             "checkpoint_format": checkpoint_format}, write
 
 
+def awq(group):
+    def write(draw, name, outputs, inputs):
+        size = inputs if group == -1 else group
+        groups = -(-inputs // size)
+        scales, zeros = grouped(draw, groups, outputs, 4, False)
+        codes = [[draw.randrange(16) for _ in range(outputs)] for _ in range(inputs)]
+        order = (0, 2, 4, 6, 1, 3, 5, 7)
+        values = [fp32(scales[k // size][o] * (codes[k][o] - zeros[k // size][o])) for o in range(outputs) for k in range(inputs)]
+        return {f"{name}.qweight": tensor("I32", (inputs, outputs // 8), pack(codes, 4, order)),
+                f"{name}.qzeros": tensor("I32", (groups, outputs // 8), pack(zeros, 4, order)),
+                f"{name}.scales": tensor("F16", (groups, outputs), [s for row in scales for s in row])}, values
+
+    return {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"}, write
+
+
 FORMS = {
     f"fp8 {dtype} {label}": fp8(dtype, *cut)
     for dtype in ("F8_E4M3", "F8_E5M2")
@@ -109,7 +124,7 @@ FORMS = {
     for bits, group, act, symmetric, version in (
         (4, 32, False, True, "gptq"), (4, 32, True, False, "gptq"), (4, -1, False, False, "gptq"), (4, 128, True, True, "gptq_v2"),
         (8, 32, False, True, "gptq"), (8, 32, True, False, "gptq_v2"), (8, -1, False, False, "gptq"))
-}
+} | {f"awq, groups of {group}": awq(group) for group in (32, 64, -1)}
 
 
 def write_folder(folder, tensors, config):

@@ -7,6 +7,12 @@
 //
 // value = scale * (code - zero). v1 keeps a zero of none as the largest number of its bits, so one
 // is added within them.
+//
+// AWQ's (Lin et al. 2024, version gemm):
+//
+//   qweight  [inputs, outputs / 8] i32   eight outputs a word, 0 2 4 6 1 3 5 7 from the lowest bits
+//   qzeros   [groups, outputs / 8] i32   the same; a zero itself
+//   scales   [groups, outputs]
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 
@@ -27,6 +33,9 @@ using kernels::WeightFormat;
 constexpr Index kCell = 32;  // inputs that have one scale in the formats
 constexpr std::string_view kSuffix = ".weight";
 
+// Where AWQ has each output of a word.
+constexpr Index kPlaces[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+
 std::uint32_t word_at(const TensorView& tensor, Index index) {
   std::uint32_t word = 0;
   std::memcpy(&word, tensor.bytes.data() + index * 4, 4);
@@ -35,8 +44,10 @@ std::uint32_t word_at(const TensorView& tensor, Index index) {
 
 class PackedMatrix final : public StoredMatrix {
  public:
-  PackedMatrix(WeightFormat format, const WantedMatrix& wanted)
-      : StoredMatrix(format, wanted.outputs, wanted.inputs) {}
+  PackedMatrix(WeightFormat format, const WantedMatrix& wanted, const StoredFormat& stored)
+      : StoredMatrix(format, wanted.outputs, wanted.inputs),
+        bits_(stored.bits),
+        by_outputs_(stored.kind == StoredFormat::Kind::awq) {}
 
   void read_rows(Index first, Index count, std::span<std::byte> rows) const override {
     TUTTI_ASSERT(rows.size() == static_cast<std::size_t>(count) * row_bytes());
@@ -59,7 +70,6 @@ class PackedMatrix final : public StoredMatrix {
   }
 
   const TensorView* words_ = nullptr;
-  int bits_ = 4;
   // [groups, outputs]
   std::vector<float> scales_;
   std::vector<std::uint8_t> zeros_;
@@ -67,7 +77,14 @@ class PackedMatrix final : public StoredMatrix {
   std::vector<std::uint16_t> entry_of_input_;
 
  private:
+  Index bits_;
+  bool by_outputs_;
+
   std::uint8_t code_at(Index k, Index output) const {
+    if (by_outputs_) {
+      const std::uint32_t word = word_at(*words_, (k * outputs() + output) / 8);
+      return static_cast<std::uint8_t>(word >> (4 * kPlaces[output % 8]) & 15U);
+    }
     const Index in_word = 32 / bits_;
     return static_cast<std::uint8_t>(word_at(*words_, k / in_word * outputs() + output) >>
                                          (k % in_word * bits_) &
@@ -162,9 +179,11 @@ Result<std::unique_ptr<StoredMatrix>> open_packed(const SafetensorsReader& reade
   if (!wanted.tensor.ends_with(kSuffix) || opened.find("qweight") == nullptr) {
     return std::unique_ptr<StoredMatrix>();
   }
-  if (format.kind != StoredFormat::Kind::gptq) {
-    return opened.wrong("qweight", "is packed, but config.json has no quantization_config of gptq");
+  if (format.kind != StoredFormat::Kind::gptq && format.kind != StoredFormat::Kind::awq) {
+    return opened.wrong("qweight",
+                        "is packed, but config.json has no quantization_config of gptq or awq");
   }
+  const bool by_outputs = format.kind == StoredFormat::Kind::awq;
   const Index inputs = wanted.inputs;
   const Index outputs = wanted.outputs;
   const Index bits = format.bits;
@@ -174,7 +193,8 @@ Result<std::unique_ptr<StoredMatrix>> open_packed(const SafetensorsReader& reade
                                                "and {} are supported",
                                                inputs, outputs, kCell, in_word));
   }
-  const auto words = opened.integers("qweight", {inputs / in_word, outputs});
+  const auto words = by_outputs ? opened.integers("qweight", {inputs, outputs / in_word})
+                                : opened.integers("qweight", {inputs / in_word, outputs});
   if (!words) return words.error();
   const Index group = format.group == 0 ? inputs : static_cast<Index>(format.group);
   const Index groups = (inputs + group - 1) / group;
@@ -193,15 +213,15 @@ Result<std::unique_ptr<StoredMatrix>> open_packed(const SafetensorsReader& reade
   const WeightFormat kind = bits == 4
                                 ? (in_place ? WeightFormat::int4_zero : WeightFormat::int4_order)
                                 : (in_place ? WeightFormat::int8_zero : WeightFormat::int8_order);
-  auto matrix = std::make_unique<PackedMatrix>(kind, wanted);
+  auto matrix = std::make_unique<PackedMatrix>(kind, wanted, format);
   matrix->words_ = *words;
-  matrix->bits_ = static_cast<int>(bits);
   matrix->scales_ = *std::move(scales);
   const std::uint32_t most = (1U << bits) - 1;
   for (Index g = 0; g < groups; ++g) {
     for (Index output = 0; output < outputs; ++output) {
       const std::uint32_t word = word_at(**zeros, (g * outputs + output) / in_word);
-      const std::uint32_t zero = word >> (output % in_word * bits);
+      const Index place = by_outputs ? kPlaces[output % 8] : output % in_word;
+      const std::uint32_t zero = word >> (place * bits);
       matrix->zeros_.push_back(
           static_cast<std::uint8_t>((zero + (format.zeros_less_one ? 1 : 0)) & most));
     }

@@ -93,6 +93,26 @@ Result<StoredFormat> read_gptq(ConfigReader& config) {
   return format;
 }
 
+// Two generations of its tools have names of their own for the numbers.
+Result<StoredFormat> read_awq(ConfigReader& config) {
+  StoredFormat format{.kind = StoredFormat::Kind::awq};
+  format.bits = config.count(config.has("w_bit") ? "w_bit" : "bits");
+  const std::vector<std::int64_t> group =
+      config.tokens(config.has("q_group_size") ? "q_group_size" : "group_size");
+  const std::string version = config.text_or("version", "gemm");
+  const bool zeros = config.flag_or("zero_point", true);
+  if (!config.result()) return config.result().error();
+  if (format.bits != 4) {
+    return unsupported(fmt::format("awq of {} bits is not supported (4)", format.bits));
+  }
+  if (auto read = read_group(group, format); !read) return read.error();
+  if (version != "gemm" && version != "GEMM") {
+    return unsupported(fmt::format("awq of version `{}` is not supported (gemm)", version));
+  }
+  if (!zeros) return unsupported("awq without zero_point is not supported");
+  return format;
+}
+
 }  // namespace
 
 Result<StoredFormat> read_stored_format(const json::object& object) {
@@ -106,8 +126,10 @@ Result<StoredFormat> read_stored_format(const json::object& object) {
     if (method == "fp8" || method == "fbgemm_fp8") return read_fp8(config);
     if (method == "compressed-tensors") return read_compressed(config);
     if (method == "gptq") return read_gptq(config);
+    if (method == "awq") return read_awq(config);
     return unsupported(fmt::format(
-        "quant_method `{}` is not supported (fp8, fbgemm_fp8, compressed-tensors, gptq)", method));
+        "quant_method `{}` is not supported (fp8, fbgemm_fp8, compressed-tensors, gptq, awq)",
+        method));
   }();
   if (!config.result()) return Error(config.result().error()).with_context("quantization_config");
   return format;
@@ -134,6 +156,7 @@ std::string to_string(const StoredFormat& format) {
     case StoredFormat::Kind::plain: return "plain";
     case StoredFormat::Kind::fp8: return "fp8";
     case StoredFormat::Kind::gptq: return fmt::format("gptq of {} bits", format.bits);
+    case StoredFormat::Kind::awq: return fmt::format("awq of {} bits", format.bits);
   }
   return "unknown";
 }

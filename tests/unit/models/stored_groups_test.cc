@@ -116,6 +116,34 @@ test::MatrixWriter gptq_writer(Gptq form) {
   };
 }
 
+// AWQ: outputs packed into words, as 0 2 4 6 1 3 5 7 from the lowest bits on.
+test::MatrixWriter awq_writer(std::uint64_t group_size) {
+  return [=](const std::string& name, std::uint64_t outputs, std::uint64_t inputs, Rng& rng) {
+    constexpr std::uint64_t kOrder[] = {0, 2, 4, 6, 1, 3, 5, 7};
+    const std::uint64_t group = group_size == 0 ? inputs : group_size;
+    const std::uint64_t groups = (inputs + group - 1) / group;
+    const Numbers numbers(outputs, inputs, groups, 4, rng);
+    const std::string base = base_of(name);
+    StoredTensor words{{base + ".qweight", TensorType::i32, {inputs, outputs / 8}}, {}};
+    StoredTensor zeros{{base + ".qzeros", TensorType::i32, {groups, outputs / 8}}, {}};
+    for (std::uint64_t first = 0; first < inputs * outputs; first += 8) {
+      put(words.bytes,
+          word_of(4, [&](std::uint64_t j) { return numbers.codes[first + kOrder[j]]; }));
+    }
+    for (std::uint64_t first = 0; first < groups * outputs; first += 8) {
+      put(zeros.bytes,
+          word_of(4, [&](std::uint64_t j) { return numbers.zeros[first + kOrder[j]]; }));
+    }
+    StoredExample made{{std::move(words), std::move(zeros), numbers.scales(base)}, {}};
+    for (std::uint64_t o = 0; o < outputs; ++o) {
+      for (std::uint64_t k = 0; k < inputs; ++k) {
+        made.values.push_back(numbers.value(k / group, k, o));
+      }
+    }
+    return made;
+  };
+}
+
 std::string config_of(const Gptq& form) {
   return fmt::format(
       R"({{"quant_method": "gptq", "bits": {}, "group_size": {}, "desc_act": {}, "sym": false,
@@ -142,6 +170,36 @@ TEST_CASE("stored weights: GPTQ of each form has the bits of its values, trained
     if (form.bits == 4 && !form.act_order) in_place = bytes;
     // Entries of inputs cost, and eight bits do.
     if (form.bits == 8 || form.act_order) CHECK(bytes > in_place);
+  }
+}
+
+TEST_CASE("stored weights: AWQ has the bits of its values, trained from and served") {
+  for (const std::uint64_t group : {0U, 32U, 64U, 128U}) {
+    const std::string size = group == 0 ? "-1" : std::to_string(group);
+    INFO("groups of " << size);
+    require_read(
+        {stored_description(),
+         R"({"quant_method": "awq", "bits": 4, "version": "gemm", "group_size": )" + size + "}",
+         awq_writer(group)});
+    // As its first tools named them.
+    require_read(
+        {stored_description(),
+         R"({"quant_method": "awq", "w_bit": 4, "zero_point": true, "q_group_size": )" + size + "}",
+         awq_writer(group)});
+  }
+}
+
+TEST_CASE("stored weights: AWQ that cannot be read says why") {
+  for (const auto& [config, text] : std::initializer_list<std::pair<const char*, const char*>>{
+           {R"({"quant_method": "awq", "bits": 8, "group_size": 128})", "awq of 8 bits"},
+           {R"({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"})", "gemv"},
+           {R"({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": false})",
+            "without zero_point"},
+           {R"({"quant_method": "gptq", "bits": 4, "group_size": 32})",
+            "qweight` has the shape [288, 20], not [36, 160]"}}) {
+    StoredModel model{stored_description(), R"({})", awq_writer(32)};
+    model.quantization = config;
+    says(refusal(model), text);
   }
 }
 
