@@ -29,6 +29,8 @@ constexpr Duration kGather = std::chrono::milliseconds(5);
 constexpr Duration kLedgerRetryMin = std::chrono::milliseconds(20);
 constexpr Duration kLedgerRetryMax = std::chrono::seconds(1);
 constexpr int kLedgerRest = 20;  // times a try's own duration
+// Nobody has waited for the ledger for so long: a good time for what it has to do besides.
+constexpr Duration kTendAfter = std::chrono::milliseconds(50);
 constexpr std::size_t kSecretBytes = 32;
 constexpr std::uint64_t kSnapshotsPerTrim = 20;
 // How often the strand is asked how long a message waits for its turn.
@@ -267,6 +269,34 @@ void ClusterHost::flush() {
     if (!std::exchange(snapshot_due_, true))
       host_.arm(Duration::zero(), [this] { write_snapshot(); });
   }
+  tend_soon();
+}
+
+// A log that is long is not left alone for want of a rest, but what was answered leaves first.
+void ClusterHost::tend_soon() {
+  if (ledger_->log_pages() >= kLogPages) {
+    if (!std::exchange(tend_due_, true)) host_.arm(Duration::zero(), [this] { tend_ledger(); });
+  } else if (tend_ == 0) {
+    tend_ = host_.arm(kTendAfter, [this] {
+      tend_ = 0;
+      if (monotonic_now() - flushed_at_ < kTendAfter) return tend_soon();
+      tend_ledger();
+    });
+  }
+}
+
+void ClusterHost::tend_ledger() {
+  tend_due_ = false;
+  if (closed_ || ledger_failing_) return;
+  const Instant begun = monotonic_now();
+  const Result<bool> more = ledger_->tend();
+  counters_.checkpoint_seconds.observe(to_seconds(monotonic_now() - begun));
+  const bool failed = !more && more.error().code != ErrorCode::exhausted;
+  if (failed && !tend_failed_) {
+    TUTTI_LOG_WARNING("coordinator", "{}; its log grows until that works", more.error().message);
+  }
+  tend_failed_ = failed;
+  if (more && *more) tend_soon();
 }
 
 void ClusterHost::write_snapshot() {

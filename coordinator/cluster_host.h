@@ -76,6 +76,7 @@ struct HostCounters {
   Histogram sync_seconds{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1};
   Histogram decision_seconds{0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.1};
   Histogram snapshot_seconds{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3};
+  Histogram checkpoint_seconds{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3};
   Histogram lag_seconds{0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3};
 };
 
@@ -151,6 +152,8 @@ class ClusterHost {
   void end_turn();
   bool append_pending();
   void write_snapshot();
+  void tend_soon();
+  void tend_ledger();
   void measure_lag();
   void perform_all(const std::vector<Effect>& effects);
   void rearm();
@@ -194,6 +197,9 @@ class ClusterHost {
   Instant flushed_at_;
   actor::TimerId gather_ = 0;
   bool ledger_failing_ = false;
+  actor::TimerId tend_ = 0;  // until nobody waits
+  bool tend_due_ = false;    // in the next turn
+  bool tend_failed_ = false;
   SnapshotPace snapshots_;
   bool closed_ = false;
   actor::TimerId tick_ = 0;

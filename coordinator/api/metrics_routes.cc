@@ -231,6 +231,9 @@ void put_ledger(Exposition& out, coordinator::ClusterHost& cluster) {
   out.family("tutti_ledger_snapshot_seconds", MetricKind::histogram,
              "How long a snapshot held up everything else.");
   out.histogram({}, counters.snapshot_seconds);
+  out.family("tutti_ledger_checkpoint_seconds", MetricKind::histogram,
+             "How long it held up everything else to bring the ledger's log into its file.");
+  out.histogram({}, counters.checkpoint_seconds);
   out.family("tutti_cluster_lag_seconds", MetricKind::histogram,
              "How late a timer of the strand came that all decisions share, once a second.");
   out.histogram({}, counters.lag_seconds);

@@ -100,7 +100,9 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
   const std::string path = (options.folder / "ledger.sqlite").string();
   // Made here, so that neither it nor the log beside it, which takes over its mode, is ever
   // readable by others. If it cannot be made, SQLite says why.
-  const FileDescriptor made(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  // Closed again before SQLite opens it: later that would take its locks away.
+  FileDescriptor made(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  made.reset();
   Result<Database> database = open_database(path);
   if (!database) return database.error();
   sqlite3* raw = database->get();
@@ -131,6 +133,7 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
   store->database = *std::move(database);
   store->options = options;
   if (Result<> prepared = store->prepare(); !prepared) return prepared.error();
+  store->watch_log();
   return std::unique_ptr<Ledger>(new Ledger(std::move(store)));
 }
 
@@ -197,6 +200,7 @@ Result<> Ledger::Store::add_changes(std::span<const AuditRecord> audit) {
 
 Result<> Ledger::append(const LedgerBatch& batch) {
   if (batch.empty()) return {};
+  if (Result<> room = store_->make_room(); !room) return room;
   Result<Transaction> transaction = Transaction::begin(store_->database.get());
   if (!transaction) return transaction.error();
   std::uint64_t seal = store_->facts_seal;

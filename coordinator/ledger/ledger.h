@@ -12,6 +12,12 @@
 //   ledger->append({.facts = facts, .events = events});          durable
 //   if (ledger->facts_since_snapshot() >= kFactsPerSnapshot)
 //   ledger->write_changes(state.changes()), state.begin_changes();
+//   if (nobody waits) ledger->tend();
+//
+// Whoever appends pays for one write and one sync. What SQLite would do besides while somebody
+// waits, tend() does (decision 0056): it brings the log's pages into the file, so that the log
+// begins anew, and makes the log as long as it will be, since a sync of a file that has grown is
+// two writes.
 //
 // Threads: one. Limits: kEventsMax events and kAuditMax changes are kept, the oldest are dropped
 // (first_event() tells readers of the gap). Errors: exhausted (disk full, quota: nothing of the
@@ -48,11 +54,18 @@ inline constexpr std::uint64_t kAuditMax = 100'000;
 // What one read of events returns at most.
 inline constexpr std::uint32_t kEventsPerReadMax = 1'000;
 inline constexpr int kLedgerVersion = 3;
+// Pages of the log. It is kept at the first length; from the second on the pages are brought into
+// the file where nobody waits, from the first on in any case; beyond the last, before anything else
+// is appended.
+inline constexpr std::uint32_t kLogPages = 4'096;  // 16 MiB: some 700 submits
+inline constexpr std::uint32_t kLogPagesIdle = 1'000;
+inline constexpr std::uint32_t kLogPagesMax = 8'192;
 
 struct LedgerOptions {
   std::filesystem::path folder;  // holds ledger.sqlite; must be there
   std::uint64_t events_max = kEventsMax;
   std::uint32_t pages_max = 0;  // of 4 KiB; 0: as the disk allows. Beyond: exhausted
+  std::uint32_t log_pages_max = kLogPagesMax;
 };
 
 struct Past {
@@ -93,6 +106,13 @@ class Ledger {
   Result<> write_changes(const SnapshotChanges& changes);
   bool takes_changes() const;
   std::uint64_t facts_since_snapshot() const;
+
+  // Pages of the log that may not be in the file yet.
+  std::uint32_t log_pages() const;
+  // Some of the work that append leaves: a few milliseconds of it, or those of kLogPages. True:
+  // there is more. Errors: exhausted (the disk is full: later), unavailable; what is in the log
+  // stays there, and nothing is lost.
+  Result<bool> tend();
 
   // Events with a number above `after`, oldest first, of one job or (zero) of all. The other
   // conditions are looked at row by row, at most kEventsPerReadMax of them; `next` is where to go

@@ -159,6 +159,7 @@ Result<std::uint64_t> kind_of(std::uint64_t column, std::string_view body) {
 
 Result<> Ledger::write_rows(const SnapshotChanges& changes, Rows rows) {
   sqlite3* database = store_->database.get();
+  if (Result<> room = store_->make_room(); !room) return room;
   Result<Transaction> transaction = Transaction::begin(database);
   if (!transaction) return transaction.error();
   const bool whole = rows == Rows::whole;

@@ -68,8 +68,14 @@ struct Ledger::Store {
   std::uint64_t facts = 0;
   std::uint64_t facts_seal = 0;
   RowBook rows;
+  std::uint32_t log_pages = 0;  // as the newest commit left it; 0: all are in the file
 
   Result<> prepare();
+  void watch_log();
+  // Before anything is appended. Errors: those of a log that is at its limit and stays there.
+  Result<> make_room();
+  Result<> checkpoint();
+  Result<bool> lengthen_log();
   Result<> add_facts(std::span<const Fact> facts, std::uint64_t& seal);
   Result<> add_events(std::span<const Event> events);
   Result<> add_access(const LedgerBatch& batch);

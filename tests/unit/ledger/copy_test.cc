@@ -45,7 +45,9 @@ std::optional<std::uint64_t> restored(const std::string& rows, const std::string
 // A ledger with snapshots, events, tokens that change, and a log that begins anew now and then.
 std::vector<Moment> moments_of_a_ledger() {
   const TemporaryFolder folder;
-  auto ledger = open_ledger(folder.path());
+  auto opened = Ledger::open({.folder = folder.path(), .log_pages_max = 1'000});
+  REQUIRE(opened.ok());
+  const auto& ledger = *opened;
   std::vector<Moment> out;
   std::uint64_t jobs = 0;
   for (int moment = 0; moment < 26; ++moment) {
