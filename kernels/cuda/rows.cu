@@ -3,6 +3,9 @@
 // A sum over rows is cut into pieces of kRowsInPiece, a chain each, that are added in order; the
 // first goes on from what the output holds.
 #include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/elementary.h"
@@ -73,22 +76,27 @@ __global__ void add_into_kernel(float* a, const float* b, Index count) {
   if (i < count) a[i] += b[i];
 }
 
-struct TreePlan {
-  float* pieces[PieceSum::kPiecesMax];
-  PieceSum::Addition additions[PieceSum::kPiecesMax];
-  int piece_count, addition_count;
+// Additions of at most so many pieces; `written`: bits of those that later passes read.
+struct SumPass {
+  float* pieces[PieceSum::kPassPieces];
+  PieceSum::Addition additions[PieceSum::kPassPieces];
+  int piece_count = 0, addition_count = 0;
+  std::uint32_t written = 0;
+  static_assert(PieceSum::kPassPieces <= 32);
 };
 
-// One pass over memory, whatever the number of pieces.
-__global__ void piece_sum_kernel(TreePlan plan, Index count, float* sum) {
+__global__ void piece_sum_kernel(SumPass pass, Index count, float* sum) {
   const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= count) return;
-  float values[PieceSum::kPiecesMax];
-  for (int p = 0; p < plan.piece_count; ++p) values[p] = plan.pieces[p][i];
-  for (int a = 0; a < plan.addition_count; ++a) {
-    values[plan.additions[a].into] += values[plan.additions[a].from];
+  float values[PieceSum::kPassPieces];
+  for (int p = 0; p < pass.piece_count; ++p) values[p] = pass.pieces[p][i];
+  for (int a = 0; a < pass.addition_count; ++a) {
+    values[pass.additions[a].into] += values[pass.additions[a].from];
   }
-  sum[i] = values[0];
+  for (int p = 0; p < pass.piece_count; ++p) {
+    if ((pass.written >> p & 1) != 0) pass.pieces[p][i] = values[p];
+  }
+  if (sum != nullptr) sum[i] = values[0];
 }
 
 // Parts in the order of the tree; null: it does not exist.
@@ -215,21 +223,81 @@ Result<> CudaDevice::enqueue(const AddInto& args) {
   return end_op();
 }
 
+namespace {
+
+// Gathers additions, in their order, until no more pieces go into one pass. The root, piece 0, is
+// the first of each.
+class SumPasses {
+ public:
+  explicit SumPasses(std::span<float* const> pieces) : pieces_(pieces), slots_(pieces.size()) {
+    begin();
+  }
+
+  void begin() {
+    std::ranges::fill(slots_, kNone);
+    pass_ = {};
+    static_cast<void>(slot_of(0));
+  }
+  bool has_room_for(const PieceSum::Addition& addition) const {
+    const int added =
+        (slots_[addition.into] == kNone ? 1 : 0) + (slots_[addition.from] == kNone ? 1 : 0);
+    return pass_.piece_count + added <= kMost && pass_.addition_count < kMost;
+  }
+  void add(const PieceSum::Addition& addition) {
+    const std::uint32_t into = slot_of(addition.into);
+    const std::uint32_t from = slot_of(addition.from);
+    pass_.additions[pass_.addition_count++] = {into, from};
+    pass_.written = (pass_.written | 1U << into) & ~(1U << from);  // what was added is used up
+  }
+  const SumPass& pass() const { return pass_; }
+  SumPass last() const {
+    SumPass pass = pass_;
+    pass.written = 0;
+    return pass;
+  }
+
+ private:
+  static constexpr std::uint32_t kNone = ~0U;
+  static constexpr int kMost = PieceSum::kPassPieces;
+
+  std::uint32_t slot_of(std::uint32_t piece) {
+    if (slots_[piece] == kNone) {
+      slots_[piece] = static_cast<std::uint32_t>(pass_.piece_count);
+      pass_.pieces[pass_.piece_count++] = pieces_[piece];
+    }
+    return slots_[piece];
+  }
+
+  std::span<float* const> pieces_;
+  std::vector<std::uint32_t> slots_;  // by piece, in this pass
+  SumPass pass_;
+};
+
+}  // namespace
+
 Result<> CudaDevice::enqueue(const PieceSum& args) {
   begin_op();
   if (args.count == 0) return {};
-  if (args.pieces.empty() || args.pieces.size() > PieceSum::kPiecesMax ||
-      args.additions.size() >= PieceSum::kPiecesMax) {
-    return Error{ErrorCode::invalid_argument, "piece_sum: 1 to 32 pieces"};
+  const auto is_piece = [&](std::uint32_t piece) { return piece < args.pieces.size(); };
+  if (args.pieces.empty() || std::ranges::any_of(args.additions, [&](const auto& addition) {
+        return !is_piece(addition.into) || !is_piece(addition.from);
+      })) {
+    return Error{ErrorCode::invalid_argument, "piece_sum: additions of pieces that are not there"};
   }
-  TreePlan plan = {};
-  std::copy(args.pieces.begin(), args.pieces.end(), plan.pieces);
-  std::copy(args.additions.begin(), args.additions.end(), plan.additions);
-  plan.piece_count = static_cast<int>(args.pieces.size());
-  plan.addition_count = static_cast<int>(args.additions.size());
   cudaStream_t const queue = args.queue == PieceSum::Queue::link ? link_.get() : stream();
-  TUTTI_LAUNCH(queue, (LaunchShape{blocks_for(args.count, kThreads), kThreads}), piece_sum_kernel,
-               plan, args.count, args.sum);
+  const auto launch = [&](const SumPass& pass, float* sum) {
+    TUTTI_LAUNCH(queue, (LaunchShape{blocks_for(args.count, kThreads), kThreads}), piece_sum_kernel,
+                 pass, args.count, sum);
+  };
+  SumPasses passes(args.pieces);
+  for (const PieceSum::Addition& addition : args.additions) {
+    if (!passes.has_room_for(addition)) {
+      launch(passes.pass(), nullptr);
+      passes.begin();
+    }
+    passes.add(addition);
+  }
+  launch(passes.last(), args.sum);
   return end_op();
 }
 

@@ -24,19 +24,19 @@ struct AddInto {
 
 // sum = the root of a tree of additions over `pieces`, element by element: pieces[into] +=
 // pieces[from] in the order given ends in piece 0 (kernels/collective/shard_tree.h). Device only;
-// on the host the exchange adds in cache-sized tiles. sum may be pieces[0]; pieces are not written
-// otherwise.
+// on the host the exchange adds in cache-sized tiles. sum may be pieces[0]. Up to kPassPieces are
+// one pass and are not written; of more, pieces hold sums of others between two passes.
 struct PieceSum {
   struct Addition {
     std::uint32_t into = 0;
     std::uint32_t from = 0;
   };
-  static constexpr std::size_t kPiecesMax = 32;
+  static constexpr std::size_t kPassPieces = 32;
   // link: behind the transfers that a group began on the device before, ahead of those after it
   // (Communicator::begin).
   enum class Queue { compute, link };
 
-  std::span<float* const> pieces;  // at most kPiecesMax; the list is host memory
+  std::span<float* const> pieces;  // the list is host memory, as is that of additions
   std::span<const Addition> additions;
   Index count = 0;
   float* sum = nullptr;

@@ -311,32 +311,52 @@ TEST_CASE("device sizes: more bytes than the ring of uploads arrive whole, and i
   device().release(*memory);
 }
 
-TEST_CASE("device sizes: a tree of the most pieces that one pass adds, and no more") {
-  constexpr Index kCount = 300;
-  constexpr std::uint32_t kPieces = PieceSum::kPiecesMax;
-  static_cast<void>(device());
-  std::vector<Floats> values;
-  for (std::uint32_t p = 0; p < kPieces; ++p) values.push_back(draw(kCount, p));
+namespace {
+
+// Additions of neighbours, then of neighbours of those, as the tree of shards has them; an odd one
+// waits. The values end in the first.
+std::vector<PieceSum::Addition> additions_of(std::vector<Floats>& values) {
   std::vector<PieceSum::Addition> additions;
-  Floats expected(size_of(kCount));
-  std::vector<Floats> tree = values;
-  for (std::uint32_t step = 1; step < kPieces; step *= 2) {
-    for (std::uint32_t p = 0; p < kPieces; p += 2 * step) {
+  const auto count = static_cast<std::uint32_t>(values.size());
+  for (std::uint32_t step = 1; step < count; step *= 2) {
+    for (std::uint32_t p = 0; p + step < count; p += 2 * step) {
       additions.push_back({p, p + step});
-      for (Index i = 0; i < kCount; ++i) tree[p][size_of(i)] += tree[p + step][size_of(i)];
+      for (std::size_t i = 0; i < values[p].size(); ++i) values[p][i] += values[p + step][i];
     }
   }
-  std::vector<float*> pieces;
-  for (Floats& one : values) pieces.push_back(one.data());
-  const Floats sum = in_all_orders([&] {
-    Floats out(size_of(kCount));
-    REQUIRE(device().enqueue(PieceSum{pieces, additions, kCount, out.data()}));
-    return out;
-  });
-  CHECK(sum == tree[0]);
-  pieces.push_back(pieces[0]);
-  Floats out(size_of(kCount));
-  const auto refused = device().enqueue(PieceSum{pieces, additions, kCount, out.data()});
+  return additions;
+}
+
+}  // namespace
+
+TEST_CASE("device sizes: a tree of pieces, in one pass and in several") {
+  constexpr Index kCount = 300;
+  static_cast<void>(device());
+  for (const std::uint32_t count : {1U, 31U, 32U, 33U, 34U, 100U, 257U}) {
+    CAPTURE(count);
+    std::vector<Floats> drawn;
+    for (std::uint32_t p = 0; p < count; ++p) drawn.push_back(draw(kCount, p));
+    std::vector<Floats> tree = drawn;
+    const std::vector<PieceSum::Addition> additions = additions_of(tree);
+    std::vector<Floats> values;
+    const Floats sum = in_all_orders([&] {
+      values = drawn;
+      std::vector<float*> pieces;
+      for (Floats& one : values) pieces.push_back(one.data());
+      Floats out(size_of(kCount));
+      REQUIRE(device().enqueue(PieceSum{pieces, additions, kCount, out.data()}));
+      return out;
+    });
+    CHECK(sum == tree[0]);
+    CHECK((values == drawn) == (count <= PieceSum::kPassPieces));
+  }
+}
+
+TEST_CASE("device sizes: additions of pieces that are not there are refused") {
+  Floats piece(4);
+  float* const pieces[] = {piece.data()};
+  const PieceSum::Addition beyond[] = {{0, 1}};
+  const auto refused = device().enqueue(PieceSum{pieces, beyond, 4, piece.data()});
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == ErrorCode::invalid_argument);
 }
