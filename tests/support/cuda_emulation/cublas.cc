@@ -10,7 +10,8 @@
 // zero adds in the other direction: it has other bits, as another algorithm of the library may.
 // Before the right one it offers one that does not run with few rows; a bias must be aligned.
 // TUTTI_EMULATION_BIAS=0: no algorithm takes a bias. TUTTI_EMULATION_BACKWARDS: all add in the
-// other direction. TUTTI_EMULATION_ROWS_MIN: none runs with fewer.
+// other direction. TUTTI_EMULATION_ROWS_MIN: none runs with fewer. TUTTI_EMULATION_BLAS_MEMORY=0: a
+// product finds none for the library's own needs.
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -303,6 +304,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                               const cublasLtMatmulAlgo_t* algorithm, void*,
                               std::size_t workspace_bytes, cudaStream_t stream) {
   if (algorithm == nullptr) return CUBLAS_STATUS_NOT_SUPPORTED;
+  const char* const memory = std::getenv("TUTTI_EMULATION_BLAS_MEMORY");
+  if (memory != nullptr && std::strcmp(memory, "0") == 0) return CUBLAS_STATUS_ALLOC_FAILED;
   const Algorithm one = algorithm_of(*algorithm);
   if (one.mark != kAlgorithmMark || one.splits != 1 || one.workspace > workspace_bytes)
     return CUBLAS_STATUS_NOT_SUPPORTED;

@@ -34,6 +34,13 @@ std::size_t memory_used();
 // So much is another process's from now on.
 void note_memory_used(std::size_t bytes);
 
+// Copies between host and device that this process has asked for.
+struct CopiedBytes {
+  std::uint64_t up = 0;
+  std::uint64_t down = 0;
+};
+CopiedBytes copied_bytes();
+
 // "memory of 12 bytes was written beyond its ends"; empty: all margins are as they were.
 std::string broken_margin();
 void mend_margins();

@@ -45,6 +45,13 @@ struct Transfer {
 
 std::atomic<int> destroyed{0};
 std::atomic<int> aborted_ones{0};
+std::atomic<int> ended_elsewhere{0};
+
+int current_device() {
+  int device = 0;
+  static_cast<void>(cudaGetDevice(&device));
+  return device;
+}
 
 bool goes_wrong(const char* what) {
   const char* const named = std::getenv("TUTTI_EMULATION_NCCL");
@@ -255,6 +262,10 @@ struct EmulatedNccl {
     return false;
   }
 
+  // The library goes to its device by itself, but a thread of another one has that in use, too.
+  void note_end() const { ended_elsewhere += current_device() == device ? 0 : 1; }
+
+  int device = current_device();
   std::string id;
   int rank;
   std::vector<tutti::FileDescriptor> peers;
@@ -312,6 +323,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   }
   tutti::FileDescriptor meeting = Door(id->internal, "meeting").open();
   if (!meeting) return ncclSystemError;
+  if (goes_wrong("tell_ids")) std::fprintf(stderr, "emulation: an NCCL identifier was made\n");
   std::thread([door = std::move(meeting)] { hold_meeting(door); }).detach();
   return ncclSuccess;
 }
@@ -339,6 +351,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm) {
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   if (comm->state != ncclSuccess) return ncclInvalidUsage;
   comm->background.join();
+  comm->note_end();
   delete comm;
   ++destroyed;
   return ncclSuccess;
@@ -347,6 +360,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   if (goes_wrong("abort_hangs")) ::pause();
   comm->abort();
+  comm->note_end();
   delete comm;
   ++aborted_ones;
   return ncclSuccess;
@@ -392,6 +406,6 @@ ncclResult_t ncclRecv(void* to, std::size_t count, ncclDataType_t, int peer, ncc
 
 namespace tutti::emulation {
 
-NcclEnds nccl_ends() { return {destroyed, aborted_ones}; }
+NcclEnds nccl_ends() { return {destroyed, aborted_ones, ended_elsewhere}; }
 
 }  // namespace tutti::emulation

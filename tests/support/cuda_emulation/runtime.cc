@@ -36,8 +36,10 @@ struct Device {
   bool shared = false;                                // another process has taken its part
   std::map<const void*, std::size_t> dynamic_shared;  // that kernels have asked for, bytes
   std::string fault;
-  std::atomic<cudaError_t> last{cudaSuccess};
 };
+
+// Of this thread, until it asks.
+thread_local cudaError_t last_error = cudaSuccess;
 
 // Never destroyed: stream threads may outlive static objects.
 Device& device() {
@@ -57,7 +59,7 @@ std::size_t shared_bytes_max() {
 }
 
 cudaError_t failed(cudaError_t error) {
-  device().last = error;
+  last_error = error;
   return error;
 }
 
@@ -242,7 +244,7 @@ std::string device_fault() {
 void clear_fault() {
   const std::lock_guard lock(device().mutex);
   device().fault.clear();
-  device().last = cudaSuccess;
+  last_error = cudaSuccess;
   mend_margins();
 }
 
@@ -280,10 +282,21 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 
+namespace {
+thread_local int current_device = 0;  // the first one's, until a thread says otherwise
+}  // namespace
+
 cudaError_t cudaSetDevice(int index) {
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) return error;
-  return index < count ? cudaSuccess : failed(cudaErrorInvalidDevice);
+  if (index >= count) return failed(cudaErrorInvalidDevice);
+  current_device = index;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* index) {
+  *index = current_device;
+  return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
@@ -340,7 +353,9 @@ cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
   return allocate(memory, bytes, MemoryKind::pinned);
 }
 cudaError_t cudaFreeHost(void* memory) { return release(memory); }
+// TUTTI_EMULATION_REGISTER=0: as in a sandbox that does not let it.
 cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned) {
+  if (number_from("TUTTI_EMULATION_REGISTER", 1) == 0) return failed(cudaErrorNotSupported);
   if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
   const bool is_new = tutti::emulation::register_memory(memory, bytes);
   return is_new ? cudaSuccess : failed(cudaErrorInvalidValue);
@@ -366,6 +381,9 @@ namespace {
 
 using tutti::emulation::kind_of;
 
+std::atomic<std::uint64_t> bytes_up{0};
+std::atomic<std::uint64_t> bytes_down{0};
+
 bool on_device(const void* memory, std::size_t bytes) {
   return kind_of(memory, bytes) == MemoryKind::device;
 }
@@ -390,11 +408,15 @@ bool lie_right(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kin
 
 }  // namespace
 
+tutti::emulation::CopiedBytes tutti::emulation::copied_bytes() { return {bytes_up, bytes_down}; }
+
 // The source is read when the stream comes to it, also from pageable memory: the strictest that
 // CUDA allows.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   if (bytes > 0 && !lie_right(to, from, bytes, kind)) return failed(cudaErrorInvalidValue);
+  if (kind == cudaMemcpyHostToDevice) bytes_up += bytes;
+  if (kind == cudaMemcpyDeviceToHost) bytes_down += bytes;
   stream->add([to, from, bytes]() -> std::string {
     std::memmove(to, from, bytes);
     return {};
@@ -444,7 +466,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   if (breaks_capture(stream)) return failed(cudaErrorStreamCaptureUnsupported);
   if (const cudaError_t error = sticky(); error != cudaSuccess) return error;
   const std::lock_guard lock(stream->mutex);
-  return !stream->queue.empty() || stream->busy ? cudaErrorNotReady : sticky();
+  // No error, but left for who asks for the last one.
+  return !stream->queue.empty() || stream->busy ? failed(cudaErrorNotReady) : sticky();
 }
 
 // TUTTI_EMULATION_EVENT_WAITS=0: as if the program had none.
@@ -504,7 +527,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (event->captured && breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
   const std::lock_guard lock(event->mutex);
-  if (event->done < event->asked && sticky() == cudaSuccess) return cudaErrorNotReady;
+  if (event->done < event->asked && sticky() == cudaSuccess) return failed(cudaErrorNotReady);
   return sticky();
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
@@ -518,11 +541,11 @@ cudaError_t cudaDeviceSynchronize() {
 }
 cudaError_t cudaGetLastError() {
   if (const cudaError_t error = sticky(); error != cudaSuccess) return error;
-  return device().last.exchange(cudaSuccess);
+  return std::exchange(last_error, cudaSuccess);
 }
 cudaError_t cudaPeekAtLastError() {
   if (const cudaError_t error = sticky(); error != cudaSuccess) return error;
-  return device().last;
+  return last_error;
 }
 
 const char* cudaGetErrorString(cudaError_t error) {

@@ -53,6 +53,7 @@ namespace tutti::emulation {
 struct NcclEnds {
   int destroyed = 0;
   int aborted = 0;
+  int elsewhere = 0;  // by a thread whose device is not the communicator's
 };
 NcclEnds nccl_ends();
 
