@@ -87,6 +87,7 @@ Result<std::unique_ptr<Communicator>> NcclGroup::over(std::unique_ptr<Communicat
   auto id = parse_id(options.id);
   if (!id) return std::move(id).error();
   group->id_ = *id;
+  TUTTI_CUDA_CHECK(cudaGetDevice(&group->own_device_));
   group->stream_ = options.transfers;
   if (group->stream_ == nullptr) {
     auto stream = cuda::make_stream();
@@ -225,6 +226,7 @@ Result<> NcclGroup::wait_for_stream() {
     const cudaError_t state = cudaStreamQuery(stream_);
     if (state == cudaSuccess) return {};
     if (state != cudaErrorNotReady) return cuda::error_of(state, "a transfer");
+    static_cast<void>(cudaGetLastError());  // where it may stay, for an op to find
     if (auto good = go_on("a transfer", begun, options_.operation_deadline); !good) return good;
     std::this_thread::sleep_for(kBetweenLooks);
   }
@@ -265,12 +267,14 @@ void NcclGroup::end_communicator() {
     return;
   }
   const bool stands = !broken_ && control_->look();
-  std::packaged_task<void()> task(
-      [stands, comm = comm_, stream = stream_, deadline = options_.finalize_deadline] {
-        const bool finalized = stands && finalize(comm, deadline);
-        static_cast<void>(finalized ? ncclCommDestroy(comm) : ncclCommAbort(comm));
-        static_cast<void>(cudaStreamSynchronize(stream));
-      });
+  std::packaged_task<void()> task([stands, comm = comm_, stream = stream_,
+                                   deadline = options_.finalize_deadline, device = own_device_] {
+    // A new thread's is the first, whose memory a context would take.
+    static_cast<void>(cudaSetDevice(device));
+    const bool finalized = stands && finalize(comm, deadline);
+    static_cast<void>(finalized ? ncclCommDestroy(comm) : ncclCommAbort(comm));
+    static_cast<void>(cudaStreamSynchronize(stream));
+  });
   comm_ = nullptr;
   auto done = task.get_future();
   std::thread ending(std::move(task));

@@ -91,6 +91,7 @@ class NcclGroup final : public Communicator {
   std::unique_ptr<Communicator> control_;
   NcclOptions options_;
   ncclUniqueId id_ = {};
+  int own_device_ = 0;  // of the thread that made the group
   ncclComm_t comm_ = nullptr;
   cuda::Stream own_stream_;
   cudaStream_t stream_ = nullptr;

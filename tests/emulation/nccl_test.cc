@@ -92,6 +92,7 @@ std::vector<int> begun_and_computed(Finish finish) {
     CHECK((*group)->begin(std::span(&transfer, 1)));
     if (finish == Finish::after_compute) gate.count_down();
     CHECK((*group)->finish());
+    CHECK(cudaPeekAtLastError() == cudaSuccess);  // ops take it for a launch's
     if (finish == Finish::before_compute) gate.count_down();
     if (rank == 1) std::copy(words.begin(), words.end(), got.begin());
     CHECK(cudaStreamSynchronize(compute->get()) == cudaSuccess);
@@ -120,6 +121,7 @@ std::vector<Result<>> exchange_with(const std::string& wrong, const NcclOptions&
   test::set_wrapping(test::Wrapping::none);
   test::run_ranks({.size = 2}, [&](std::unique_ptr<Communicator> plain) {
     const std::uint32_t rank = plain->rank();
+    REQUIRE(cudaSetDevice(static_cast<int>(rank) + 1) == cudaSuccess);
     auto compute = cuda::make_stream();
     auto memory = cuda::make_device_memory(64);
     if (!compute || !memory) return;
@@ -156,6 +158,8 @@ TEST_CASE("nccl: a group that stands to its end is destroyed, one whose end hang
   CHECK((hung[0] && hung[1]));
   CHECK(emulation::nccl_ends().destroyed == before.destroyed + 2);
   CHECK(emulation::nccl_ends().aborted == before.aborted + 2);
+  // By threads whose device is the group's.
+  CHECK(emulation::nccl_ends().elsewhere == before.elsewhere);
 }
 
 TEST_CASE("nccl: a group that does not form in its time is given up") {
