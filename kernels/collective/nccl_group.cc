@@ -122,14 +122,34 @@ Result<> NcclGroup::begin(std::span<const Transfer> transfers) {
   if (exchanged) exchanged = compare_lengths();
   const bool moves = size() > 1 || !device_.empty();
   if (exchanged && comm_ == nullptr && moves) exchanged = form();
+  if (!device_.empty()) set_moves(true);
   if (exchanged) exchanged = begin_on_device();
   if (!exchanged) return break_off(exchanged.error());
   return {};
 }
 
+void NcclGroup::set_moves(bool moves) {
+  const std::lock_guard lock(watch_->mutex);
+  watch_->moves = moves;
+  watch_->changed.notify_all();
+}
+
+void NcclGroup::abort(std::string_view reason) noexcept {
+  control_->abort(reason);
+  const std::lock_guard lock(watch_->mutex);
+  if (!watch_->moves || std::exchange(watch_->watched, true)) return;
+  std::thread([watch = watch_, within = options_.seen_deadline] {
+    std::unique_lock watching(watch->mutex);
+    if (watch->changed.wait_for(watching, within, [&] { return !watch->moves; })) return;
+    TUTTI_LOG_ERROR("collective", "a call waits for the device and sees no abort: the rank ends");
+    std::_Exit(kExitInfrastructure);
+  }).detach();
+}
+
 Result<> NcclGroup::finish() {
   if (broken_) return *broken_;
   if (auto finished = wait_for_stream(); !finished) return break_off(finished.error());
+  set_moves(false);
   return {};
 }
 
@@ -262,6 +282,7 @@ bool finalize(ncclComm_t comm, Duration deadline) {
 // Every call of the library that ends something is made by a thread that is watched: each of them
 // may hang with the device. Nobody else is inside the library meanwhile.
 void NcclGroup::end_communicator() {
+  set_moves(false);  // the thread is here, and watched otherwise
   if (comm_ == nullptr) {
     if (stream_ != nullptr) static_cast<void>(cudaStreamSynchronize(stream_));
     return;

@@ -13,6 +13,10 @@
 // uses it any more. If that ending hangs, in whichever of its calls, the process ends as the
 // infrastructure's failure, because nothing else gets the device back.
 //
+// While what was begun moves, the computing thread may be inside a call that waits for the device
+// (an op that takes its first memory), and so for a peer that is gone. Such a thread sees no abort:
+// if it does not come out in time, the process ends too.
+//
 // A group that stands to its end is finalized and destroyed, so that no peer's device is still read
 // or written by it; all ranks do that, within a deadline. A group that broke, or whose peers do not
 // come to the end, is aborted.
@@ -26,7 +30,9 @@
 
 #include <nccl.h>
 
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -51,6 +57,9 @@ struct NcclOptions {
   Duration operation_deadline = std::chrono::minutes(30);  // 0: none
   Duration finalize_deadline = std::chrono::seconds(5);
   Duration abort_deadline = std::chrono::seconds(10);  // and the one before: the process ends
+  // From an abort while something moves until the computing thread has seen it: a call of a pass
+  // takes less than seconds (memory_estimate.h).
+  Duration seen_deadline = std::chrono::seconds(30);
 };
 
 class NcclGroup final : public Communicator {
@@ -67,15 +76,25 @@ class NcclGroup final : public Communicator {
   Result<> begin(std::span<const Transfer> transfers) override;
   Result<> finish() override;
   Result<> look() override { return broken_ ? *broken_ : control_->look(); }
-  void abort(std::string_view reason) noexcept override { control_->abort(reason); }
+  void abort(std::string_view reason) noexcept override;
   bool aborted() const noexcept override { return control_->aborted(); }
   std::int32_t lost_peer() const noexcept override { return control_->lost_peer(); }
   bool moves_device_memory() const noexcept override { return true; }
   std::uint64_t operations() const noexcept override { return control_->operations(); }
 
  private:
+  // Whether what was begun still moves, and a thread that ends the process if that does not end.
+  struct Watch {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool moves = false;
+    bool watched = false;
+  };
+
   NcclGroup(std::unique_ptr<Communicator> control, const NcclOptions& options)
       : control_(std::move(control)), options_(options) {}
+
+  void set_moves(bool moves);
 
   void announce();
   Result<> compare_lengths() const;
@@ -100,6 +119,7 @@ class NcclGroup final : public Communicator {
   std::vector<Transfer> device_;
   std::vector<std::uint64_t> lengths_;  // of device_, as the senders state them
   std::optional<Error> broken_;
+  std::shared_ptr<Watch> watch_ = std::make_shared<Watch>();
 };
 
 }  // namespace tutti::kernels

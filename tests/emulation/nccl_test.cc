@@ -188,9 +188,40 @@ TEST_CASE("nccl alone: the call that finalizes blocks", "[.]") {
       exchange_with("finalize_blocks", {.finalize_deadline = kSoon, .abort_deadline = kSoon}));
 }
 
+// Two transfers have begun, and rank 1's waits for what it computes, which does not end.
+TEST_CASE("nccl alone: the computing thread waits for the device", "[.]") {
+  auto id = make_nccl_id();
+  REQUIRE(id);
+  test::set_wrapping(test::Wrapping::none);
+  test::run_ranks({.size = 2}, [&](std::unique_ptr<Communicator> plain) {
+    const std::uint32_t rank = plain->rank();
+    auto compute = cuda::make_stream();
+    auto transfers = cuda::make_stream();
+    auto memory = cuda::make_device_memory(64);
+    REQUIRE((compute && transfers && memory));
+    auto group = NcclGroup::over(std::move(plain), {.id = *id,
+                                                    .compute = compute->get(),
+                                                    .transfers = transfers->get(),
+                                                    .seen_deadline = kSoon});
+    REQUIRE(group);
+    if (rank == 1) {
+      emulation::enqueue(compute->get(), []() -> std::string {
+        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+      });
+    }
+    const std::span<std::byte> bytes(static_cast<std::byte*>(memory->get()), 64);
+    const Transfer transfer{rank == 0 ? Transfer::Direction::receive : Transfer::Direction::send,
+                            1 - rank, bytes};
+    REQUIRE((*group)->begin(std::span(&transfer, 1)));
+    std::thread([&group] { (*group)->abort("the generation is over"); }).join();
+    static_cast<void>(cudaStreamSynchronize(transfers->get()));
+  });
+}
+
 TEST_CASE("nccl: a rank whose group cannot be ended ends as the infrastructure's") {
   const std::string own = std::filesystem::read_symlink("/proc/self/exe").string();
-  for (const std::string name : {"the abort hangs", "the call that finalizes blocks"}) {
+  for (const std::string name : {"the abort hangs", "the call that finalizes blocks",
+                                 "the computing thread waits for the device"}) {
     INFO(name);
     const std::string command = "timeout 20 '" + own + "' 'nccl alone: " + name + "'";
     const int status = std::system((command + " >/dev/null 2>&1").c_str());
