@@ -40,15 +40,15 @@ int finish(Session& session, const Result<boost::json::value>& job) {
 
 // A gang that no set of the nodes known now can hold would wait in silence: its sender is told.
 // Nodes that are away count, and so do those that come later, with --queue.
-Result<> check_slots(const boost::json::value& nodes, const spec::JobSpec& spec) {
+std::optional<std::string> lacking_slots(const boost::json::value& nodes,
+                                         const spec::JobSpec& spec) {
   std::int64_t slots = 0;
   for (const boost::json::value& node : list_of(nodes, "nodes")) slots += whole_of(node, "slots");
-  if (slots == 0 || spec.resources.ranks_min <= slots) return {};
-  return Error{ErrorCode::invalid_argument,
-               fmt::format("the job needs {} ranks and the cluster has {} slots; lower "
-                           "resources.ranks, add workers, "
-                           "or wait for them with --queue",
-                           spec.resources.ranks_min, slots)};
+  if (slots == 0 || spec.resources.ranks_min <= slots) return std::nullopt;
+  return fmt::format(
+      "the job needs {} ranks and the cluster has {} slots; lower resources.ranks, add workers, "
+      "or wait for them with --queue",
+      spec.resources.ranks_min, slots);
 }
 
 // Asks for GPUs that are large enough, and says so beside the id.
@@ -77,7 +77,7 @@ int submit(const SubmitOptions& options, Session& session) {
     const Result<boost::json::value> nodes = api.get("/api/v1/nodes");
     if (!nodes) return fail(nodes.error());
     if (!options.queue) {
-      if (Result<> fits = check_slots(*nodes, *spec); !fits) return fail(fits.error());
+      if (const auto lacking = lacking_slots(*nodes, *spec)) return fail(kRefused, *lacking);
     }
     if (const auto refused = fit_and_tell(*spec, *nodes, options)) return *refused;
   }
