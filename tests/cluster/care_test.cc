@@ -121,6 +121,10 @@ TEST_CASE("cluster: doctor and top say how it is, also where the output is no te
   CHECK(cluster.tutti({"top", "-o", "json", "--count", "1"}).out.find("\"slots\":2") !=
         std::string::npos);
   CHECK(cluster.stop() == 0);
+  const auto dead = cluster.tutti({"doctor", "--cluster"});
+  INFO(dead.out);
+  CHECK(dead.code == 5);
+  CHECK(dead.out.find("1 problem") != std::string::npos);
 }
 
 TEST_CASE("cluster: new keys while jobs run: the worker finds the coordinator after its restart") {

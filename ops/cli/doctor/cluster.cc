@@ -124,15 +124,23 @@ std::vector<Finding> judge_metrics(const std::string& metrics) {
   return out;
 }
 
-std::vector<Finding> examine_cluster(Api& api) {
+Finding judge_silence(const Error& error, Expected expected) {
+  if (error.code == ErrorCode::permission_denied) {
+    return {Verdict::problem, "cluster", error.message,
+            "set TUTTI_TOKEN to one that is good: `tutti token create` makes them"};
+  }
+  if (expected == Expected::cluster) {
+    return {
+        Verdict::problem, "cluster", error.message,
+        "does its coordinator run? Its log says why it ended: with `tutti up`, coordinator.log"};
+  }
+  return {Verdict::note, "cluster", error.message, "nothing of it was looked at"};
+}
+
+std::vector<Finding> examine_cluster(Api& api, Expected expected) {
   const std::int64_t before = wall_now().unix_ms;
   const Result<json::value> who = api.get("/api/v1/whoami");
-  if (!who) {
-    const bool refused = who.error().code == ErrorCode::permission_denied;
-    return {{refused ? Verdict::problem : Verdict::note, "cluster", who.error().message,
-             refused ? "set TUTTI_TOKEN to one that is good: `tutti token create` makes them"
-                     : "nothing of it was looked at"}};
-  }
+  if (!who) return {judge_silence(who.error(), expected)};
   std::vector<Finding> out{
       {Verdict::good, "cluster",
        fmt::format("reached as {} ({})", text_of(*who, "user"), text_of(*who, "role")), ""},

@@ -27,11 +27,16 @@ struct Finding {
 // it.
 std::vector<Finding> examine_machine(const std::filesystem::path& state);
 
+// Whether there should be one: it was asked about, or is named by an address.
+enum class Expected { nothing, cluster };
+
 // The cluster that the API reaches; one finding if it reaches none.
-std::vector<Finding> examine_cluster(Api& api);
+std::vector<Finding> examine_cluster(Api& api, Expected expected);
 
 // Of what the driver tells. Pure.
 std::vector<Finding> judge_gpus(const worker::GpuInventory& inventory);
+// Of one that does not answer. Pure.
+Finding judge_silence(const Error& error, Expected expected);
 // Of the API's answers. Pure.
 std::vector<Finding> judge_nodes(const boost::json::value& nodes);
 std::vector<Finding> judge_metrics(const std::string& metrics);

@@ -22,7 +22,11 @@ int examine(const DoctorOptions& options, const Session& session) {
   if (all || options.cluster) {
     Connection connection;
     connection.api().set_patience(std::chrono::milliseconds(0));
-    for (Finding& finding : examine_cluster(connection.api())) findings.push_back(finding);
+    const bool expected = options.cluster || find_cluster().ok();
+    for (Finding& finding :
+         examine_cluster(connection.api(), expected ? Expected::cluster : Expected::nothing)) {
+      findings.push_back(std::move(finding));
+    }
   }
   const Paint paint = session.out_is_terminal ? Paint::coloured : Paint::plain;
   print(session.json() ? json_line(findings_json(findings)) : findings_page(findings, paint));
@@ -35,7 +39,10 @@ Action declare_doctor(Arguments& arguments) {
   auto options = std::make_shared<DoctorOptions>();
   arguments.flag("--machine", options->machine, "only this machine");
   arguments.flag("--cluster", options->cluster, "only the cluster");
-  arguments.epilogue("Ends with 5 if there is a problem, else with 0; notes are no problems.");
+  arguments.epilogue(
+      "Ends with 5 if there is a problem, else with 0; notes are no problems. A cluster that does "
+      "not\n"
+      "answer is a problem with --cluster, and where $TUTTI_URL or the state folder names one.");
   return [options](Session& session) { return examine(*options, session); };
 }
 

@@ -103,6 +103,14 @@ TEST_CASE("doctor: each finding that is not good says what to do") {
   CHECK(flag_of(findings_json(findings), "problems"));
 }
 
+TEST_CASE("doctor: a cluster that does not answer is a problem, unless nobody said there was one") {
+  const Error silent{ErrorCode::unavailable, "cannot reach it"};
+  CHECK(judge_silence(silent, Expected::cluster).verdict == Verdict::problem);
+  CHECK(judge_silence(silent, Expected::nothing).verdict == Verdict::note);
+  const Error refused{ErrorCode::permission_denied, "no"};
+  CHECK(judge_silence(refused, Expected::nothing).verdict == Verdict::problem);
+}
+
 TEST_CASE("doctor: this machine is looked at, and nothing is left in the state folder") {
   const test::TemporaryFolder folder;
   const std::vector<Finding> findings = examine_machine(folder.path());
