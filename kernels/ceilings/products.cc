@@ -67,11 +67,11 @@ Ceiling int8_product(ThreadPool& pool, Duration seconds) {
   const FloatBuffer scales(kSide);
   TUTTI_ASSERT(to_int8_rows(ctx, {.x = left.matrix(kSide, kSide),
                                   .codes = {codes.data(), kSide, kSide},
-                                  .scales = scales.data()}));
+                                  .scales = scales.matrix(kSide, 1)}));
   const FloatBuffer output(kSide * kSide);
   return operations_per_second(pool, seconds, [&] {
     TUTTI_ASSERT(product_int8(ctx, {.codes = {codes.data(), kSide, kSide},
-                                    .scales = scales.data(),
+                                    .scales = scales.matrix(kSide, 1),
                                     .right = &*weight,
                                     .output = output.matrix(kSide, kSide)}));
   });

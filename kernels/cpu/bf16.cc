@@ -10,6 +10,7 @@
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/product/pack_bf16.h"
+#include "kernels/cpu/product/rounded.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
@@ -59,11 +60,7 @@ void round_in_fp32(const float* from, float* to, Index count) {
 }
 
 ConstMatrix rounded_in_fp32(const OpContext& ctx, const ConstMatrix& x) {
-  const Matrix to = ctx.pool->op_scratch().matrix(x.rows, x.columns);
-  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
-    for (Index r = begin; r < end; ++r) round_in_fp32(x.row(r), to.row(r), x.columns);
-  });
-  return to;
+  return in_fp32(Workers(*ctx.pool), x);
 }
 
 Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf16> to) {

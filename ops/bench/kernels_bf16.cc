@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/ops/product.h"
+#include "kernels/ops/product_batched.h"
 #include "kernels/ops/product_bf16.h"
 #include "kernels/ops/weights/packed_bf16.h"
 #include "kernels/tensor/rounding.h"
@@ -172,9 +173,53 @@ void bench_packed(const Bench& bench, const Shape& s, const Arithmetic& a) {
   bench_beside(bench, c, ours, others);
 }
 
+// A batch beside as many calls: heads of a long prompt, and few large products.
+void bench_batch(const Bench& bench, Index count, const Shape& s, ProductKind kind,
+                 const Arithmetic& a) {
+  const Bf16Kind& k = kBf16Kinds[static_cast<int>(kind)];
+  Case c = bf16_case(
+      bench, fmt::format("batched bf16 {} {} {} of {}", a.name, k.name, count, size_of(s)), s, a);
+  c.flops *= static_cast<double>(count);
+  if (!wanted(bench, c.name)) return;
+  const auto size = [&](const Sides& sides) { return s.*sides.rows * s.*sides.columns; };
+  const Halves left = halves(bench, count * size(k.left), 1);
+  const Halves right = halves(bench, count * size(k.right), 2);
+  const FloatBuffer output(count * size(k.output));
+  const kernels::Bf16BatchedProduct batch{
+      .form = static_cast<kernels::ProductForm>(kind),
+      .count = count,
+      .left = {left.data(), s.*k.left.rows, s.*k.left.columns},
+      .left_step = size(k.left),
+      .right = {right.data(), s.*k.right.rows, s.*k.right.columns},
+      .right_step = size(k.right),
+      .output = output.matrix(s.*k.output.rows, s.*k.output.columns),
+      .output_step = size(k.output),
+      .arithmetic = a.arithmetic};
+  bench_beside(bench, c, [&] { TUTTI_ASSERT(product_bf16_batched(bench.ctx, batch)); },
+               {{"one by one", [&] {
+                   kernels::Bf16Product one{.left = batch.left,
+                                            .right = batch.right,
+                                            .output = batch.output,
+                                            .arithmetic = a.arithmetic};
+                   for (Index i = 0; i < count; ++i) {
+                     TUTTI_ASSERT(k.op(bench.ctx, one));
+                     one.left.data += batch.left_step;
+                     one.right.data += batch.right_step;
+                     one.output.data += batch.output_step;
+                   }
+                 }}});
+}
+
 }  // namespace
 
 void bench_bf16(const Bench& bench) {
+  for (const Arithmetic& arithmetic : kArithmetics) {
+    if (!kernels::has_bf16(arithmetic.arithmetic)) continue;
+    for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
+      bench_batch(bench, 48, {"", 256, 256, 64}, kind, arithmetic);
+      bench_batch(bench, 3, {"", 512, 512, 512}, kind, arithmetic);
+    }
+  }
   for (const Shape& shape : kShapes) {
     for (const Arithmetic& arithmetic : kArithmetics) {
       if (!kernels::has_bf16(arithmetic.arithmetic)) continue;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/ops/product.h"
+#include "kernels/ops/weights/product_grouped.h"
 #include "kernels/ops/weights/product_int8.h"
 #include "kernels/ops/weights/product_quantised_nn.h"
 #include "kernels/ops/weights/quantised_weight.h"
@@ -124,10 +125,81 @@ struct Int8Rows {
 Int8Rows int8_rows(const Bench& bench, kernels::ConstMatrix x) {
   Int8Rows rows{std::vector<std::int8_t>(static_cast<std::size_t>(x.rows * x.columns)),
                 FloatBuffer(x.rows)};
-  TUTTI_ASSERT(to_int8_rows(
-      bench.ctx,
-      {.x = x, .codes = {rows.codes.data(), x.rows, x.columns}, .scales = rows.scales.data()}));
+  TUTTI_ASSERT(to_int8_rows(bench.ctx, {.x = x,
+                                        .codes = {rows.codes.data(), x.rows, x.columns},
+                                        .scales = rows.scales.matrix(x.rows, 1)}));
   return rows;
+}
+
+// Activations in bf16, beside the same widened by the caller, and beside fp32 ones.
+void bench_bf16_rows(const Bench& bench, WeightFormat format, const Shape& s) {
+  Case c =
+      product_case(fmt::format("quantised by bf16 rows, {} {}", to_string(format), size_of(s)), s);
+  const bool exact = !kernels::has_integer_codes(format);
+  c.ceiling = exact ? bench.peak_gflops : bench.int8_gops;
+  if (!wanted(bench, c.name)) return;
+  const FloatBuffer weight = numbers(bench, s.n * s.k, 1);
+  const QuantisedWeight packed = quantised(bench, format, s.n, s.k, weight);
+  const FloatBuffer x = numbers(bench, s.m * s.k, 2);
+  const FloatBuffer wide(s.m * s.k);
+  std::vector<kernels::Bf16> halves(static_cast<std::size_t>(s.m * s.k));
+  TUTTI_ASSERT(to_bf16(bench.ctx, x.span(), halves));
+  const FloatBuffer y(s.m * s.n);
+  const kernels::QuantisedProduct fp32{
+      .left = wide.matrix(s.m, s.k),
+      .right = &packed,
+      .output = y.matrix(s.m, s.n),
+      .activations = exact ? kernels::Activations::exact : kernels::Activations::int8};
+  kernels::QuantisedProduct narrow = fp32;
+  narrow.left = {};
+  narrow.narrow_left = {halves.data(), s.m, s.k};
+  bench_beside(bench, c, [&] { TUTTI_ASSERT(product_quantised(bench.ctx, narrow)); },
+               {{"widened by the caller",
+                 [&] {
+                   TUTTI_ASSERT(from_bf16(bench.ctx, halves, wide.span()));
+                   TUTTI_ASSERT(product_quantised(bench.ctx, fp32));
+                 }},
+                {"fp32 rows", [&] { TUTTI_ASSERT(product_quantised(bench.ctx, fp32)); }}});
+}
+
+// Experts of a mixture, as many rows each, beside a product for each of them. Each run reads other
+// weights from memory.
+void bench_grouped(const Bench& bench, WeightFormat format, Index groups, const Shape& s) {
+  Case c =
+      product_case(fmt::format("grouped {} {} by {}", to_string(format), groups, size_of(s)), s);
+  if (!wanted(bench, c.name)) return;
+  const FloatBuffer weight = numbers(bench, s.n * s.k, 1);
+  const QuantisedWeight packed = quantised(bench, format, s.n, s.k, weight);
+  Images images(packed);
+  c.flops *= static_cast<double>(groups);
+  c.bytes = static_cast<double>(groups) * static_cast<double>(packed.bytes());
+  c.sets = std::max<Index>(1, images.count() / groups);
+  const FloatBuffer x = numbers(bench, groups * s.m * s.k, 2);
+  const FloatBuffer y(groups * s.m * s.n);
+  std::vector<const QuantisedWeight*> rights(static_cast<std::size_t>(groups));
+  std::vector<Index> ends;
+  for (Index g = 1; g <= groups; ++g) ends.push_back(g * s.m);
+  const auto others = [&] {
+    for (const QuantisedWeight*& right : rights) right = images.next();
+  };
+  bench_beside(
+      bench, c,
+      [&] {
+        others();
+        TUTTI_ASSERT(product_quantised_grouped(bench.ctx, {.left = x.matrix(groups * s.m, s.k),
+                                                           .rights = rights,
+                                                           .ends = ends,
+                                                           .output = y.matrix(groups * s.m, s.n)}));
+      },
+      {{"one by one", [&] {
+          others();
+          for (Index g = 0; g < groups; ++g) {
+            TUTTI_ASSERT(product_quantised(
+                bench.ctx, {.left = x.matrix(groups * s.m, s.k).row_range(g * s.m, s.m),
+                            .right = rights[static_cast<std::size_t>(g)],
+                            .output = y.matrix(groups * s.m, s.n).row_range(g * s.m, s.m)}));
+          }
+        }}});
 }
 
 // Rows that were rounded before by an int8 weight, beside the product that rounds them itself and
@@ -156,7 +228,7 @@ void bench_int8(const Bench& bench, Index outputs, Index inputs) {
         bench, c,
         [&] {
           TUTTI_ASSERT(product_int8(bench.ctx, {.codes = {left.codes.data(), rows, inputs},
-                                                .scales = left.scales.data(),
+                                                .scales = left.scales.matrix(rows, 1),
                                                 .right = right(),
                                                 .output = y.matrix(rows, outputs)}));
         },
@@ -187,6 +259,10 @@ void bench_quantised(const Bench& bench) {
   }
   bench_nn(bench, {"", 512, 3072, 768});
   bench_int8(bench, 11008, 4096);
+  for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::q8_0, WeightFormat::q4_k}) {
+    for (const Index rows : {1, 64, 1024}) bench_bf16_rows(bench, format, {"", rows, 3072, 768});
+    for (const Index rows : {1, 4, 32}) bench_grouped(bench, format, 8, {"", rows, 3072, 768});
+  }
 }
 
 }  // namespace tutti::bench

@@ -32,7 +32,7 @@ GROUPS = [
     ("Fused ends", r"^ends "),
     ("Batched products", r"^batched "),
     ("bf16 products", r"^(bf16|rounded) "),
-    ("Products by quantised weights", r"^(quantised|int8 product) "),
+    ("Products by quantised weights", r"^(quantised|grouped|int8 product) "),
     ("fp32 products", r"\b(nt|nn|tn)\b.* \d+x\d+x\d+$"),
     ("Attention", r"attention"),
     ("Losses", r"cross entropy|log softmax"),

@@ -144,7 +144,7 @@ void bench_weights(const Bench& bench) {
     codes.resize(static_cast<std::size_t>(kOutputs * kInputs));
     TUTTI_ASSERT(to_int8_rows(bench.ctx, {.x = weights.in().matrix(kOutputs, kInputs),
                                           .codes = {codes.data(), kOutputs, kInputs},
-                                          .scales = scales.data()}));
+                                          .scales = scales.matrix(kOutputs, 1)}));
   });
   struct Kind {
     kernels::Bf16Arithmetic arithmetic;

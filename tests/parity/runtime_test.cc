@@ -32,6 +32,7 @@
 #include "kernels/ops/silu_gate.h"
 #include "kernels/ops/weights/packed_bf16.h"
 #include "kernels/ops/weights/packed_weight.h"
+#include "kernels/ops/weights/product_grouped.h"
 #include "kernels/ops/weights/product_int8.h"
 #include "kernels/ops/weights/product_quantised_nn.h"
 #include "kernels/ops/weights/quantised_weight.h"
@@ -207,6 +208,24 @@ struct OtherOps {
     TUTTI_ASSERT(product_bf16_nt(ctx, {.left = left, .right = right, .output = rows(c)}));
     TUTTI_ASSERT(product_bf16_nn(ctx, {.left = left, .right = right, .output = rows(c)}));
     TUTTI_ASSERT(product_bf16_tn(ctx, {.left = left, .right = left, .output = square(dweight)}));
+    TUTTI_ASSERT(product_bf16_batched(ctx, {.count = 2,
+                                            .left = left.row_range(0, kRows / 2),
+                                            .left_step = kSize / 2,
+                                            .right = right,
+                                            .output = matrix(c, kRows / 2, kWidth),
+                                            .output_step = kSize / 2,
+                                            .activation = Activation::silu}));
+    const QuantisedWeight* const rights[] = {&*codes, &*codes};
+    const Index groups[] = {30, kRows};
+    TUTTI_ASSERT(product_quantised_grouped(
+        ctx, {.left = rows(x), .rights = rights, .ends = groups, .output = rows(c)}));
+    for (const Activations activations : {Activations::exact, Activations::int8}) {
+      TUTTI_ASSERT(product_quantised(ctx, {.left = {},
+                                           .right = &*codes,
+                                           .output = rows(c),
+                                           .activations = activations,
+                                           .narrow_left = left}));
+    }
     for (const Index count : {Index{1}, Index{4}, kRows}) {
       TUTTI_ASSERT(product_quantised(ctx, {.left = rows(x).row_range(0, count),
                                            .right = &*codes,
@@ -214,10 +233,11 @@ struct OtherOps {
     }
     TUTTI_ASSERT(
         product_quantised_nn(ctx, {.left = rows(dy), .right = &*codes, .output = rows(c)}));
-    TUTTI_ASSERT(to_int8_rows(
-        ctx, {.x = rows(x), .codes = {codes8.data(), kRows, kWidth}, .scales = statistics.data()}));
+    TUTTI_ASSERT(to_int8_rows(ctx, {.x = rows(x),
+                                    .codes = {codes8.data(), kRows, kWidth},
+                                    .scales = matrix(statistics, kRows, 1)}));
     TUTTI_ASSERT(product_int8(ctx, {.codes = {codes8.data(), kRows, kWidth},
-                                    .scales = statistics.data(),
+                                    .scales = matrix(std::as_const(statistics), kRows, 1),
                                     .right = &*channel,
                                     .output = rows(c)}));
     TUTTI_ASSERT(kv_write(ctx, {shape, rows(x), rows(up), std::span(&sequence, 1)}));

@@ -23,22 +23,17 @@ namespace tutti::kernels {
 
 namespace {
 
-// An operand as fp32 numbers: `value` of each element.
-template <class Element, class Value>
-ConstMatrix widen(const OpContext& ctx, const BasicMatrix<const Element>& x, const Value& value) {
-  const Matrix wide = ctx.pool->op_scratch().matrix(x.rows, x.columns);
-  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
+// To the nearest that fp16 has, as fp32.
+ConstMatrix in_fp16(const Workers& workers, const ConstMatrix& x) {
+  const Matrix rounded = workers.op_scratch().matrix(x.rows, x.columns);
+  workers.parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
-      const Element* const from = x.row(r);
-      float* const to = wide.row(r);
-      for (Index c = 0; c < x.columns; ++c) to[c] = value(from[c]);
+      const float* const from = x.row(r);
+      float* const to = rounded.row(r);
+      for (Index c = 0; c < x.columns; ++c) to[c] = rounded_to_fp16(from[c]);
     }
   });
-  return wide;
-}
-template <class Element>
-ConstMatrix widen(const OpContext& ctx, const BasicMatrix<const Element>& x) {
-  return widen(ctx, x, [](Element element) { return value_of(element); });
+  return rounded;
 }
 
 // Pairs of a sum, filled up to whole groups.
@@ -68,9 +63,9 @@ Result<> check(const char* op, ProductForm form, const Bf16Product& args, const 
   return {};
 }
 
-// The left operand widened; the image is widened as it is read.
+// The left operand is widened some rows at a time; the image as it is read.
 Result<> run_widened_image(const OpContext& ctx, const Bf16Product& args) {
-  return product_quantised(ctx, {.left = widen(ctx, args.left),
+  return product_quantised(ctx, {.left = {},
                                  .right = &args.packed->widened(),
                                  .output = args.output,
                                  .activations = Activations::exact,
@@ -79,7 +74,8 @@ Result<> run_widened_image(const OpContext& ctx, const Bf16Product& args) {
                                  .residual = args.residual,
                                  .activation = args.activation,
                                  .gate = args.gate,
-                                 .narrow = args.narrow});
+                                 .narrow = args.narrow,
+                                 .narrow_left = args.left});
 }
 
 // Operands of either type; `ends` has the output and what follows the sums.
@@ -99,14 +95,14 @@ bool lies_paired(const Operands<Bf16>& x, const ProductShape& s) {
 }
 
 template <class Element>
-void run_operands(const OpContext& ctx, ProductForm form, const Operands<Element>& x,
+void run_operands(const Workers& workers, ProductForm form, const Operands<Element>& x,
                   const Product& ends) {
-  ArenaScope scope(ctx.pool->op_scratch());
+  ArenaScope scope(workers.op_scratch());
   Product product = ends;
   if (x.arithmetic == Bf16Arithmetic::widened) {
-    product.left = widen(ctx, x.left);
-    product.right = widen(ctx, x.right);
-    return run_call(ctx, call_of(form, product));
+    product.left = in_fp32(workers, x.left);
+    product.right = in_fp32(workers, x.right);
+    return run_call(workers, call_of(form, product));
   }
   const bool tiles = x.arithmetic == Bf16Arithmetic::tiles;
   const ProductShape s = shape_of(form, x);
@@ -117,13 +113,26 @@ void run_operands(const OpContext& ctx, ProductForm form, const Operands<Element
   call.product = &product;
   call.image = x.image;
   call.panel = tiles ? run_bf16_tiles : run_bf16_panel;
-  call.left = pair_rows(ctx, x.left, s.left_order, call.depth);
+  call.left = pair_rows(workers, x.left, s.left_order, call.depth);
   if (lies_paired(x, s)) {
-    call.right = pair_rows(ctx, x.right, s.right_order, call.depth);
+    call.right = pair_rows(workers, x.right, s.right_order, call.depth);
   } else if (call.image == nullptr) {
-    call.image = pair_columns(ctx, x.right, s.right_order, call.depth);
+    call.image = pair_columns(workers, x.right, s.right_order, call.depth);
   }
-  run_call(ctx, call);
+  run_call(workers, call);
+}
+
+// As of an fp32 product, whose operands are another's.
+Product ends_only(const Bf16Product& args) {
+  return {.left = {},
+          .right = {},
+          .output = args.output,
+          .start = args.start,
+          .bias = args.bias,
+          .residual = args.residual,
+          .activation = args.activation,
+          .gate = args.gate,
+          .narrow = args.narrow};
 }
 
 Result<> run(const OpContext& ctx, const char* op, ProductForm form, const Bf16Product& args) {
@@ -131,24 +140,16 @@ Result<> run(const OpContext& ctx, const char* op, ProductForm form, const Bf16P
   const ProductShape s = shape_of(form, args);
   if (auto checked = check(op, form, args, s); !checked) return checked;
   if (s.rows == 0 || s.columns == 0) return {};
+  const OpTimer timer(Op::product, work_of(s, sizeof(Bf16)));
   const bool widens = args.arithmetic == Bf16Arithmetic::widened;
   if (args.packed != nullptr && widens && (s.rows <= kImageRows || !args.right)) {
-    ArenaScope scope(ctx.pool->op_scratch());
     return run_widened_image(ctx, args);
   }
   const bool by_pairs = args.packed != nullptr && !widens;
-  run_operands(ctx, form,
+  run_operands(Workers(*ctx.pool), form,
                Operands<Bf16>{args.arithmetic, args.left, args.right,
                               by_pairs ? args.packed->pairs().image() : nullptr},
-               {.left = {},
-                .right = {},
-                .output = args.output,
-                .start = args.start,
-                .bias = args.bias,
-                .residual = args.residual,
-                .activation = args.activation,
-                .gate = args.gate,
-                .narrow = args.narrow});
+               ends_only(args));
   return {};
 }
 
@@ -167,19 +168,21 @@ bool can_round(const Rounding& rounding) {
   return arithmetic == nullptr || has_bf16(*arithmetic);
 }
 
-void run_rounded(const OpContext& ctx, ProductForm form, const Product& args,
+void run_bf16(const Workers& workers, ProductForm form, const Bf16Product& args) {
+  run_operands(workers, form, Operands<Bf16>{args.arithmetic, args.left, args.right},
+               ends_only(args));
+}
+
+void run_rounded(const Workers& workers, ProductForm form, const Product& args,
                  const Rounding& rounding) {
-  const ProductShape s = shape_of(form, args);
-  if (s.rows == 0 || s.columns == 0) return;
   if (const auto* const arithmetic = std::get_if<Bf16Arithmetic>(&rounding)) {
-    return run_operands(ctx, form, Operands<float>{*arithmetic, args.left, args.right}, args);
+    return run_operands(workers, form, Operands<float>{*arithmetic, args.left, args.right}, args);
   }
-  ArenaScope scope(ctx.pool->op_scratch());
+  ArenaScope scope(workers.op_scratch());
   Product product = args;
-  const auto narrowed = [](float element) { return rounded_to_fp16(element); };
-  product.left = widen(ctx, args.left, narrowed);
-  product.right = widen(ctx, args.right, narrowed);
-  run_call(ctx, call_of(form, product));
+  product.left = in_fp16(workers, args.left);
+  product.right = in_fp16(workers, args.right);
+  run_call(workers, call_of(form, product));
 }
 
 bool has_bf16(Bf16Arithmetic arithmetic) {
@@ -223,7 +226,7 @@ Result<PackedBf16Weight> pack_bf16_weight(const OpContext& ctx, const Bf16Matrix
   if (arithmetic != Bf16Arithmetic::widened) {
     ArenaScope scope(ctx.pool->op_scratch());
     const Index units = units_of(arithmetic, weight.columns);
-    auto pairs = pack_weight(ctx, pair_rows(ctx, weight, DepthOrder::inside, units));
+    auto pairs = pack_weight(ctx, pair_rows(Workers(*ctx.pool), weight, DepthOrder::inside, units));
     if (!pairs) return pairs.error();
     made.pairs_ = *std::move(pairs);
     return made;

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/product/pack.h"
+#include "kernels/cpu/product/rounded.h"
 #include "kernels/cpu/row_split.h"
 
 namespace tutti::kernels {
@@ -71,9 +72,9 @@ const float* floats_of(const Unit* units) { return reinterpret_cast<const float*
 
 // Where k is the operand's row: blocks of units, turned.
 template <class Element>
-void turn_rows(const OpContext& ctx, const BasicMatrix<const Element>& x, const Matrix& to) {
+void turn_rows(const Workers& workers, const BasicMatrix<const Element>& x, const Matrix& to) {
   const Index bands = (to.rows + kBlock - 1) / kBlock;
-  ctx.pool->parallel_for(bands, 1, [&](int, Index begin, Index end) {
+  workers.parallel_for(bands, 1, [&](int, Index begin, Index end) {
     alignas(64) Unit block[kBlock * kBlock];
     for (Index band = begin; band < end; ++band) {
       const Index row = band * kBlock;
@@ -89,15 +90,15 @@ void turn_rows(const OpContext& ctx, const BasicMatrix<const Element>& x, const 
 }
 
 template <class Element>
-ConstMatrix rows_of(const OpContext& ctx, const BasicMatrix<const Element>& x, DepthOrder order,
+ConstMatrix rows_of(const Workers& workers, const BasicMatrix<const Element>& x, DepthOrder order,
                     Index units) {
   const bool inside = order == DepthOrder::inside;
-  const Matrix to = ctx.pool->op_scratch().matrix(inside ? x.rows : x.columns, units);
+  const Matrix to = workers.op_scratch().matrix(inside ? x.rows : x.columns, units);
   if (!inside) {
-    turn_rows(ctx, x, to);
+    turn_rows(workers, x, to);
     return to;
   }
-  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
+  workers.parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
       join_along(x.row(r), x.columns, 0, units, units_at(to.row(r)));
     }
@@ -129,14 +130,14 @@ void fill_panel(const BasicMatrix<const Element>& part, DepthOrder order, Index 
 }
 
 template <class Element>
-const float* columns_of(const OpContext& ctx, const BasicMatrix<const Element>& x, DepthOrder order,
-                        Index units) {
+const float* columns_of(const Workers& workers, const BasicMatrix<const Element>& x,
+                        DepthOrder order, Index units) {
   const bool inside = order == DepthOrder::inside;
   const Index columns = inside ? x.rows : x.columns;
   const Index panels = (columns + kImagePanel - 1) / kImagePanel;
   const Index pieces = (units + kUnitsInPiece - 1) / kUnitsInPiece;
-  float* const image = ctx.pool->op_scratch().floats(panels * units * kImagePanel);
-  ctx.pool->parallel_for(panels * pieces, 1, [&](int, Index begin, Index end) {
+  float* const image = workers.op_scratch().floats(panels * units * kImagePanel);
+  workers.parallel_for(panels * pieces, 1, [&](int, Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const Index column = i / pieces * kImagePanel;
       const Index width = std::min(kImagePanel, columns - column);
@@ -148,28 +149,46 @@ const float* columns_of(const OpContext& ctx, const BasicMatrix<const Element>& 
   return image;
 }
 
+template <class Element>
+ConstMatrix fp32_of(const Workers& workers, const BasicMatrix<const Element>& x) {
+  const Matrix wide = workers.op_scratch().matrix(x.rows, x.columns);
+  workers.parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
+    for (Index r = begin; r < end; ++r) {
+      const Element* const from = x.row(r);
+      float* const to = wide.row(r);
+      for (Index c = 0; c < x.columns; ++c) to[c] = value_of(from[c]);
+    }
+  });
+  return wide;
+}
+
 }  // namespace
 
-ConstMatrix pair_rows(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
+ConstMatrix in_fp32(const Workers& workers, const BasicMatrix<const Bf16>& x) {
+  return fp32_of(workers, x);
+}
+ConstMatrix in_fp32(const Workers& workers, const ConstMatrix& x) { return fp32_of(workers, x); }
+
+ConstMatrix pair_rows(const Workers& workers, const BasicMatrix<const Bf16>& x, DepthOrder order,
                       Index units) {
   const bool whole = x.columns == 2 * units && x.stride % 2 == 0 &&
                      reinterpret_cast<std::uintptr_t>(x.data) % 4 == 0;
   if (order == DepthOrder::inside && whole) {
     return {reinterpret_cast<const float*>(x.data), x.rows, units, x.stride / 2};
   }
-  return rows_of(ctx, x, order, units);
+  return rows_of(workers, x, order, units);
 }
-ConstMatrix pair_rows(const OpContext& ctx, const ConstMatrix& x, DepthOrder order, Index units) {
-  return rows_of(ctx, x, order, units);
+ConstMatrix pair_rows(const Workers& workers, const ConstMatrix& x, DepthOrder order, Index units) {
+  return rows_of(workers, x, order, units);
 }
 
-const float* pair_columns(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
-                          Index units) {
-  return columns_of(ctx, x, order, units);
+const float* pair_columns(const Workers& workers, const BasicMatrix<const Bf16>& x,
+                          DepthOrder order, Index units) {
+  return columns_of(workers, x, order, units);
 }
-const float* pair_columns(const OpContext& ctx, const ConstMatrix& x, DepthOrder order,
+const float* pair_columns(const Workers& workers, const ConstMatrix& x, DepthOrder order,
                           Index units) {
-  return columns_of(ctx, x, order, units);
+  return columns_of(workers, x, order, units);
 }
 
 }  // namespace tutti::kernels

@@ -7,7 +7,7 @@
 // Numbers are bf16, or fp32 that is rounded on the way as by to_bf16; behind the last k come zeros.
 // Bits only: no unit is computed with as a float, though it is kept in memory for them.
 //
-// Ownership: the result is the context's op scratch memory, or `x` itself where it is so already.
+// Ownership: the result is the workers' op scratch memory, or `x` itself where it is so already.
 #pragma once
 
 #include "kernels/cpu/product/bf16_row.h"
@@ -32,13 +32,13 @@ float value_of(Element x) {
   return std::bit_cast<float>(upper_half(x) & 0xffff0000U);
 }
 
-ConstMatrix pair_rows(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
+ConstMatrix pair_rows(const Workers& workers, const BasicMatrix<const Bf16>& x, DepthOrder order,
                       Index units);
-ConstMatrix pair_rows(const OpContext& ctx, const ConstMatrix& x, DepthOrder order, Index units);
+ConstMatrix pair_rows(const Workers& workers, const ConstMatrix& x, DepthOrder order, Index units);
 
-const float* pair_columns(const OpContext& ctx, const BasicMatrix<const Bf16>& x, DepthOrder order,
-                          Index units);
-const float* pair_columns(const OpContext& ctx, const ConstMatrix& x, DepthOrder order,
+const float* pair_columns(const Workers& workers, const BasicMatrix<const Bf16>& x,
+                          DepthOrder order, Index units);
+const float* pair_columns(const Workers& workers, const ConstMatrix& x, DepthOrder order,
                           Index units);
 
 }  // namespace tutti::kernels

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/cpu/product/rounded.h"
 #include "kernels/cpu/row_split.h"
 
 namespace tutti::kernels {
@@ -69,18 +70,17 @@ void round_codes(const float* x, Index count, float inverse, std::int8_t* codes)
   }
 }
 
-void quantise_one(const Int8Rows& rows, ConstMatrix x, Index row, ScaleBy by) {
-  const float* const from = x.row(row);
+void quantise_one(const Int8Rows& rows, const float* from, Index count, Index row, ScaleBy by) {
   std::int8_t* const codes = rows.codes + row * rows.inputs();
   float* const scales = rows.scales + row * rows.cells;
-  std::memset(codes + x.columns, 0, static_cast<std::size_t>(rows.inputs() - x.columns));
+  std::memset(codes + count, 0, static_cast<std::size_t>(rows.inputs() - count));
   if (by == ScaleBy::row) {
-    const float scale = round_to_int8(from, x.columns, codes);
+    const float scale = round_to_int8(from, count, codes);
     std::fill_n(scales, rows.cells, scale);
   } else {
     for (Index c = 0; c < rows.cells; ++c) {
-      const Index count = std::min(kCell, x.columns - c * kCell);
-      scales[c] = round_to_int8(from + c * kCell, count, codes + c * kCell);
+      const Index here = std::min(kCell, count - c * kCell);
+      scales[c] = round_to_int8(from + c * kCell, here, codes + c * kCell);
     }
   }
   sum_halves(rows, row);
@@ -121,7 +121,19 @@ Int8Rows make_int8_rows(const OpContext& ctx, Index rows, Index inputs) {
 Int8Rows quantise_activations(const OpContext& ctx, ConstMatrix x, ScaleBy by) {
   const Int8Rows rows = make_int8_rows(ctx, x.rows, x.columns);
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
-    for (Index r = begin; r < end; ++r) quantise_one(rows, x, r, by);
+    for (Index r = begin; r < end; ++r) quantise_one(rows, x.row(r), x.columns, r, by);
+  });
+  return rows;
+}
+
+Int8Rows quantise_activations(const OpContext& ctx, const BasicMatrix<const Bf16>& x, ScaleBy by) {
+  const Int8Rows rows = make_int8_rows(ctx, x.rows, x.columns);
+  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int thread, Index begin, Index end) {
+    const Workers alone(ctx.pool->scratch(thread));
+    for (Index r = begin; r < end; ++r) {
+      const ArenaScope scope(alone.op_scratch());
+      quantise_one(rows, in_fp32(alone, x.row_range(r, 1)).data, x.columns, r, by);
+    }
   });
   return rows;
 }

@@ -22,6 +22,7 @@ enum class ScaleBy { cell, row };
 // Memory from the pool's op scratch; scope it.
 Int8Rows make_int8_rows(const OpContext& ctx, Index rows, Index inputs);
 Int8Rows quantise_activations(const OpContext& ctx, ConstMatrix x, ScaleBy by);
+Int8Rows quantise_activations(const OpContext& ctx, const BasicMatrix<const Bf16>& x, ScaleBy by);
 
 // The parts of it: the codes of a range and their scale; a row's halves, of its codes.
 float round_to_int8(const float* x, Index count, std::int8_t* codes);

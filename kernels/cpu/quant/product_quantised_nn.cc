@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/product/rounded.h"
 #include "kernels/cpu/quant/groups.h"
 #include "kernels/cpu/quant/image.h"
 #include "kernels/cpu/row_split.h"
@@ -36,32 +37,42 @@ void read_panel(const OpContext& ctx, const QuantisedWeight& weight, Index first
 
 Result<> product_quantised_nn(const OpContext& ctx, const QuantisedProductNn& args) {
   const QuantisedWeight* const weight = args.right;
-  if (weight == nullptr || args.left.columns != weight->outputs() ||
-      args.left.stride < args.left.columns || args.output.rows != args.left.rows ||
-      args.output.columns != weight->inputs() || args.output.stride < args.output.columns ||
+  const BasicMatrix<const Bf16>& half = args.narrow_left;
+  const bool narrow = half || half.rows > 0;
+  const Index rows = narrow ? half.rows : args.left.rows;
+  const Index width = narrow ? half.columns : args.left.columns;
+  if (weight == nullptr || width != weight->outputs() ||
+      (narrow ? half.stride : args.left.stride) < width || (narrow && args.left) ||
+      args.output.rows != rows || args.output.columns != weight->inputs() ||
+      args.output.stride < args.output.columns ||
       (args.residual && !same_shape(args.residual, args.output))) {
     return Error{ErrorCode::invalid_argument,
                  "product_quantised_nn: left, right, output or residual do not match"};
   }
-  const Index rows = args.left.rows;
   const Index inputs = weight->inputs();
   const Index outputs = weight->outputs();
   if (rows == 0 || inputs == 0) return {};
-  if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (ctx.device != nullptr) {
+    if (!narrow) return ctx.device->enqueue(args);
+    return Error{ErrorCode::unsupported, "product_quantised_nn: a device takes fp32 gradients"};
+  }
   const OpTimer timer(
       Op::product_low_precision,
       {.flop = 2 * rows * outputs * inputs,
        .bytes = static_cast<std::int64_t>(weight->bytes()) + 4 * rows * (outputs + inputs)});
   ArenaScope scope(ctx.pool->op_scratch());
-  const Index width = std::min(kPanelOutputs, (outputs + kGroup - 1) / kGroup * kGroup);
-  const Matrix panel = ctx.pool->op_scratch().matrix(cells_of(inputs) * kCell, width);
+  const Index panel_width = std::min(kPanelOutputs, (outputs + kGroup - 1) / kGroup * kGroup);
+  const Matrix panel = ctx.pool->op_scratch().matrix(cells_of(inputs) * kCell, panel_width);
   // Without outputs: one product over nothing.
   for (Index first = 0; first < std::max<Index>(1, outputs); first += kPanelOutputs) {
     const Index count = std::min(kPanelOutputs, outputs - first);
     read_panel(ctx, *weight, first, count, panel);
+    ArenaScope part_scope(ctx.pool->op_scratch());
+    const ConstMatrix left = narrow ? in_fp32(Workers(*ctx.pool), half.column_range(first, count))
+                                    : args.left.column_range(first, count);
     const bool last = first + count == outputs;
     auto done =
-        product_nt(ctx, {.left = args.left.column_range(first, count),
+        product_nt(ctx, {.left = left,
                          .right = ConstMatrix(panel).row_range(0, inputs).column_range(0, count),
                          .output = args.output,
                          .start = first == 0 ? args.start : ChainStart::output,

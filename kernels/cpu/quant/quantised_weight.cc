@@ -9,14 +9,15 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
+#include "kernels/cpu/product/rounded.h"
 #include "kernels/cpu/quant/activations.h"
 #include "kernels/cpu/quant/bf16_rows.h"
 #include "kernels/cpu/quant/cells.h"
 #include "kernels/cpu/quant/fp8_rows.h"
 #include "kernels/cpu/quant/groups.h"
 #include "kernels/cpu/quant/image.h"
-#include "kernels/cpu/quant/integer_product.h"
 #include "kernels/cpu/quant/nf4_rows.h"
+#include "kernels/cpu/quant/row_groups.h"
 #include "kernels/cpu/quant/zero_rows.h"
 #include "kernels/tensor/device.h"
 #include "kernels/tensor/op_counters.h"
@@ -97,21 +98,64 @@ Index rows_together(Index inputs) {
   return std::max(4 * kTiles, rows / kTiles * kTiles);
 }
 
-}  // namespace
+// Rows of one group that are computed at once.
+struct Piece {
+  Index group = 0;
+  Stretch rows;
+};
 
-void run_integer_product(const OpContext& ctx, const QuantisedProduct& args, const Int8Rows& x) {
-  const QuantisedWeight& weight = *args.right;
-  const bool channel = weight.format() == WeightFormat::int8_channel;
-  const GroupDot dot = dot_for(weight.format());
+// Of all rows in [strip.first, +depth), in their order and counted from there; `step` at most each.
+std::span<const Piece> pieces_of(Arena& arena, const RowGroups& groups, const Stretch& strip,
+                                 Index step) {
+  const std::size_t most = groups.ends.size() + static_cast<std::size_t>(strip.depth / step);
+  auto* const pieces = reinterpret_cast<Piece*>(arena.take(most * sizeof(Piece)));
+  std::size_t count = 0;
+  Index row = 0;
+  for (std::size_t g = 0; g < groups.ends.size(); ++g) {
+    const Index end = std::min(groups.ends[g] - strip.first, strip.depth);
+    for (; row < end; row += pieces[count++].rows.depth) {
+      pieces[count] = {static_cast<Index>(g), {row, std::min(step, end - row)}};
+    }
+  }
+  return {pieces, count};
+}
+
+// `prepare(scratch)` gives what computes `task(product, panel, rows)` with memory of that thread;
+// all panels of all pieces, threads sharing them.
+template <class Prepare>
+void each_panel(const OpContext& ctx, const QuantisedProduct& args, const RowGroups& groups,
+                std::span<const Piece> pieces, const Prepare& prepare) {
+  const Index panels = groups_of(groups.weights.front()->outputs()) / kTaskGroups;
+  const auto count = static_cast<Index>(pieces.size());
+  ctx.pool->parallel_for(count * panels, 1, [&](int thread, Index begin, Index end) {
+    ArenaScope scope(ctx.pool->scratch(thread));
+    const auto task = prepare(ctx.pool->scratch(thread));
+    for (Index i = begin; i < end; ++i) {
+      const Piece& piece = pieces[static_cast<std::size_t>(i / panels)];
+      task(product_of(args, groups, piece.group), i % panels, piece.rows);
+    }
+  });
+}
+
+void run_integers(const OpContext& ctx, const QuantisedProduct& args, const RowGroups& groups,
+                  const Int8Rows& x) {
+  const WeightFormat format = groups.weights.front()->format();
+  const bool channel = format == WeightFormat::int8_channel;
+  const GroupDot dot = dot_for(format);
+  const Index total = rows_of(args);
   ArenaScope scope(ctx.pool->op_scratch());
-  const CellTerm* const terms = terms_of(ctx, weight.format(), args.left.rows, x);
-  const Index tasks = groups_of(weight.outputs()) / kTaskGroups;
-  const auto task = [&](Index first, const Stretch& rows, float* sums) {
-    const Index column = first * kTaskOutputs;
+  const CellTerm* const terms = terms_of(ctx, format, total, x);
+  const Index step = std::min(total, rows_together(x.inputs()));
+  const auto pieces = pieces_of(ctx.pool->op_scratch(), groups, {0, total}, step);
+  const auto task = [&](const QuantisedProduct& product, Index panel, const Stretch& rows,
+                        float* sums) {
+    const QuantisedWeight& weight = *product.right;
+    const Index column = panel * kTaskOutputs;
     const Index columns = std::min(kTaskOutputs, weight.outputs() - column);
-    take_sums(args, rows, column, columns, sums);
+    const bool last = column + columns == weight.outputs();
+    take_sums(product, rows, column, columns, sums);
     const Index cell = rows.first * x.cells;
-    dot({.group = group_at(weight, first * kTaskGroups),
+    dot({.group = group_at(weight, panel * kTaskGroups),
          .cells = x.cells,
          .rows = rows.depth,
          .x = x.codes + cell * kCell,
@@ -121,25 +165,22 @@ void run_integer_product(const OpContext& ctx, const QuantisedProduct& args, con
          .sums_stride = kTaskOutputs,
          .groups = channel ? kTaskGroups : (columns + kGroup - 1) / kGroup,
          .terms = terms != nullptr ? terms + cell : nullptr,
-         .next = first + 1 < tasks ? group_at(weight, (first + 1) * kTaskGroups) : nullptr});
-    give_sums(args, rows, column, columns, sums);
+         .next = last ? nullptr : group_at(weight, (panel + 1) * kTaskGroups)});
+    give_sums(product, rows, column, columns, sums);
   };
-  const Index step = std::min(args.left.rows, rows_together(x.inputs()));
-  for (Index row = 0; row < args.left.rows; row += step) {
-    const Stretch rows{row, std::min(step, args.left.rows - row)};
-    ctx.pool->parallel_for(tasks, 1, [&](int thread, Index begin, Index end) {
-      ArenaScope thread_scope(ctx.pool->scratch(thread));
-      float* const sums = ctx.pool->scratch(thread).floats(rows.depth * kTaskOutputs);
-      for (Index t = begin; t < end; ++t) task(t, rows, sums);
-    });
-  }
+  each_panel(ctx, args, groups, pieces, [&](Arena& scratch) {
+    float* const sums = scratch.floats(step * kTaskOutputs);
+    return [&task, sums](const QuantisedProduct& product, Index panel, const Stretch& rows) {
+      task(product, panel, rows, sums);
+    };
+  });
 }
-
-namespace {
 
 // Rows of a panel's product that one thread takes at once, where panels are too few for the
 // threads.
 constexpr Index kExactRows = 256;
+// Rows of bf16 that are widened together.
+constexpr Index kWidenedRows = 256;
 
 // Whether the format's weights become fp32 in registers for so few rows.
 bool widens_in_registers(WeightFormat format, Index rows) {
@@ -202,23 +243,52 @@ void run_exact_panel(const QuantisedProduct& args, Index panel, const Stretch& r
   end_rows(args, rows, column, columns);
 }
 
-void run_exact(const OpContext& ctx, const QuantisedProduct& args) {
-  const Index panels = groups_of(args.right->outputs()) / kTaskGroups;
-  const Index rows = args.left.rows;
-  const Index block = panels >= 4 * ctx.pool->threads() ? rows : std::min(rows, kExactRows);
-  const Index blocks = (rows + block - 1) / block;
-  ctx.pool->parallel_for(panels * blocks, 1, [&](int thread, Index begin, Index end) {
-    Arena& scratch = ctx.pool->scratch(thread);
-    ArenaScope scope(scratch);
+// `args` has the rows of `strip` as fp32.
+void run_exact_strip(const OpContext& ctx, const QuantisedProduct& args, const RowGroups& groups,
+                     const Stretch& strip) {
+  ArenaScope scope(ctx.pool->op_scratch());
+  const Index panels = groups_of(groups.weights.front()->outputs()) / kTaskGroups;
+  const bool many = panels >= 4 * ctx.pool->threads();
+  const auto pieces =
+      pieces_of(ctx.pool->op_scratch(), groups, strip, many ? strip.depth : kExactRows);
+  each_panel(ctx, args, groups, pieces, [](Arena& scratch) {
     // Of groups that do not exist, zeros.
     constexpr Index kFloats = kSuperCells * kCell * kTaskOutputs;
     float* const values = scratch.floats(kFloats);
     std::memset(values, 0, kFloats * sizeof(float));
-    for (Index i = begin; i < end; ++i) {
-      const Index first = i % blocks * block;
-      run_exact_panel(args, i / blocks, {first, std::min(block, rows - first)}, values);
-    }
+    return [values](const QuantisedProduct& product, Index panel, const Stretch& rows) {
+      run_exact_panel(product, panel, rows, values);
+    };
   });
+}
+
+void run_exact(const OpContext& ctx, const QuantisedProduct& args, const RowGroups& groups) {
+  const Index rows = rows_of(args);
+  if (!args.narrow_left) return run_exact_strip(ctx, args, groups, {0, rows});
+  for (Index first = 0; first < rows; first += kWidenedRows) {
+    const Stretch strip{first, std::min(kWidenedRows, rows - first)};
+    ArenaScope scope(ctx.pool->op_scratch());
+    QuantisedProduct wide = row_range(args, strip);
+    wide.left = in_fp32(Workers(*ctx.pool), wide.narrow_left);
+    wide.narrow_left = {};
+    run_exact_strip(ctx, wide, groups, strip);
+  }
+}
+
+// `run` gives the sums an fp32 output; without inputs there is nothing but ends.
+template <class Run>
+void with_output(const OpContext& ctx, const QuantisedProduct& args, const RowGroups& groups,
+                 const Run& run) {
+  const QuantisedWeight& weight = *groups.weights.front();
+  ArenaScope scope(ctx.pool->op_scratch());
+  QuantisedProduct whole = args;
+  if (args.narrow) whole.output = ctx.pool->op_scratch().matrix(rows_of(args), weight.outputs());
+  if (weight.inputs() > 0) return run(whole);
+  for (const Piece& piece :
+       pieces_of(ctx.pool->op_scratch(), groups, {0, rows_of(args)}, rows_of(args))) {
+    const QuantisedProduct part = row_range(product_of(whole, groups, piece.group), piece.rows);
+    finish_empty(part, part.output);
+  }
 }
 
 }  // namespace
@@ -307,45 +377,84 @@ Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat forma
   return pack_rows(ctx, format, rows, weight.rows);
 }
 
+Result<> check_quantised(std::string_view op, const QuantisedProduct& args,
+                         const QuantisedWeight& weight) {
+  const auto no = [&](const std::string& what) { return refused(std::string(op) + what); };
+  const BasicMatrix<const Bf16>& half = args.narrow_left;
+  const bool narrow = half || half.rows > 0 || half.columns > 0;
+  const auto fits = [&](const auto& left) {
+    return left.columns == weight.inputs() && left.stride >= left.columns;
+  };
+  if (!(narrow ? fits(half) && !args.left && args.left.rows == 0 : fits(args.left)) ||
+      !outputs_fit(args, rows_of(args), weight.outputs())) {
+    return no(": left, right, output or ends do not match");
+  }
+  if (args.activations == Activations::exact) return {};
+  if (!has_integer_codes(weight.format())) {
+    return no(": " + std::string(to_string(weight.format())) +
+              " has no integer codes; use exact activations");
+  }
+  if (weight.format() == WeightFormat::int8_channel && weight.inputs() > kChannelInputsMax) {
+    return no(": int8_channel sums at most 131,072 inputs");
+  }
+  return {};
+}
+
+QuantisedProduct product_of(const QuantisedProduct& args, const RowGroups& groups, Index group) {
+  QuantisedProduct product = args;
+  product.right = groups.weights[static_cast<std::size_t>(group)];
+  if (args.bias != nullptr) product.bias += group * groups.bias_step;
+  return product;
+}
+
+QuantisedProduct row_range(const QuantisedProduct& args, const Stretch& rows) {
+  QuantisedProduct part = args;
+  const auto take = [&](auto& matrix) {
+    if (matrix) matrix = matrix.row_range(rows.first, rows.depth);
+  };
+  take(part.left);
+  take(part.narrow_left);
+  take(part.output);
+  take(part.residual);
+  take(part.gate);
+  take(part.narrow);
+  return part;
+}
+
+void run_groups(const OpContext& ctx, const QuantisedProduct& args, const RowGroups& groups) {
+  if (args.activations == Activations::exact) {
+    return with_output(ctx, args, groups,
+                       [&](const QuantisedProduct& whole) { run_exact(ctx, whole, groups); });
+  }
+  const bool channel = groups.weights.front()->format() == WeightFormat::int8_channel;
+  const ScaleBy by = channel ? ScaleBy::row : ScaleBy::cell;
+  ArenaScope scope(ctx.pool->op_scratch());
+  run_integer_groups(ctx, args, groups,
+                     args.narrow_left ? quantise_activations(ctx, args.narrow_left, by)
+                                      : quantise_activations(ctx, args.left, by));
+}
+
+void run_integer_groups(const OpContext& ctx, const QuantisedProduct& args, const RowGroups& groups,
+                        const Int8Rows& x) {
+  with_output(ctx, args, groups,
+              [&](const QuantisedProduct& whole) { run_integers(ctx, whole, groups, x); });
+}
+
 Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
   const QuantisedWeight* const weight = args.right;
-  const Index rows = args.left.rows;
-  if (weight == nullptr || args.left.columns != weight->inputs() ||
-      !outputs_fit(args, rows, weight->outputs())) {
-    return refused("product_quantised: left, right, output or ends do not match");
-  }
-  if (args.activations == Activations::int8) {
-    if (!has_integer_codes(weight->format())) {
-      return refused("product_quantised: " + std::string(to_string(weight->format())) +
-                     " has no integer codes; use exact activations");
-    }
-    if (weight->format() == WeightFormat::int8_channel && weight->inputs() > kChannelInputsMax) {
-      return refused("product_quantised: int8_channel sums at most 131,072 inputs");
-    }
-  }
+  if (weight == nullptr) return refused("product_quantised: without a weight");
+  if (auto checked = check_quantised("product_quantised", args, *weight); !checked) return checked;
+  const Index rows = rows_of(args);
   if (rows == 0 || weight->outputs() == 0) return {};
   if (ctx.device != nullptr) {
+    if (args.narrow_left) {
+      return Error{ErrorCode::unsupported, "product_quantised: a device takes fp32 activations"};
+    }
     return end_on_device(ctx, args,
                          [&](const QuantisedProduct& plain) { return ctx.device->enqueue(plain); });
   }
-  const OpTimer timer(Op::product_low_precision,
-                      {.flop = 2 * rows * weight->outputs() * weight->inputs(),
-                       .bytes = static_cast<std::int64_t>(weight->bytes()) +
-                                4 * rows * (weight->inputs() + weight->outputs())});
-  ArenaScope scope(ctx.pool->op_scratch());
-  QuantisedProduct whole = args;
-  if (args.narrow) whole.output = ctx.pool->op_scratch().matrix(rows, weight->outputs());
-  if (weight->inputs() == 0) {
-    finish_empty(whole, whole.output);
-    return {};
-  }
-  if (args.activations == Activations::int8) {
-    const bool channel = weight->format() == WeightFormat::int8_channel;
-    run_integer_product(
-        ctx, whole, quantise_activations(ctx, args.left, channel ? ScaleBy::row : ScaleBy::cell));
-  } else {
-    run_exact(ctx, whole);
-  }
+  const OpTimer timer(Op::product_low_precision, work_of(args, *weight, weight->bytes()));
+  run_groups(ctx, args, {{&weight, 1}, {&rows, 1}});
   return {};
 }
 

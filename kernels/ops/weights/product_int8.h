@@ -1,16 +1,19 @@
-// Products of int8 activations with int8 weights: y = x w^T, where x was rounded before, once for
-// all products that read it.
+// Products of int8 activations with weights of integer codes: y = x w^T, where x was rounded
+// before, once for all products that read it.
 //
-//   codes   [M, K]   int8, -127 .. 127, rows at their stride
-//   scales  [M]      f32: a value is scale * code
-//   right   an int8_channel image, N outputs of K inputs (quantised_weight.h)
-//   output  [M, N]   f32 = start + f32(sum of the codes' products) * (weight scale * scale), then
-//                    the ends of product.h
+//   codes   [M, K]      int8, -127 .. 127, rows at their stride
+//   scales  [M, 1]      f32, of a row: a value is scale * code
+//           [M, cells]  or of each cell of 32 inputs; not by an int8_channel weight
+//   right   an image of a format that has integer codes, N outputs of K inputs (quantised_weight.h)
+//   output  [M, N]      f32 = start + the sums, then the ends of product.h
 //
-// The sums are exact integers, so K may be cut and added in any order, and all paths and any number
-// of threads give the same bits: with to_int8_rows those of product_quantised by the same weight.
-// Row rule as there. Limits: K up to 131,072. Errors: invalid_argument (a code of -128 too);
-// nothing is written then.
+// The sums are those of Activations::int8 there: by an int8_channel weight
+// f32(sum of the codes' products) * (weight scale * scale), by others a chain over ascending cells,
+// each with its scale of x. So with the scales of to_int8_rows, by row or by cell as the format has
+// them, the bits are those of product_quantised by the same weight; all paths and any number of
+// threads give the same.
+// Row rule as there. Limits: K up to 131,072 for int8_channel. Errors: invalid_argument (a code of
+// -128 too); nothing is written then.
 #pragma once
 
 #include "kernels/ops/weights/quantised_weight.h"
@@ -19,7 +22,7 @@ namespace tutti::kernels {
 
 struct Int8Product {
   BasicMatrix<const std::int8_t> codes;
-  const float* scales = nullptr;
+  ConstMatrix scales;
   const QuantisedWeight* right = nullptr;
   Matrix output;
   ChainStart start = ChainStart::zero;
@@ -31,12 +34,13 @@ struct Int8Product {
 };
 Result<> product_int8(const OpContext& ctx, const Int8Product& args);
 
-// scale = max |x| / 127 of a row, code = nearest(x * (127 / max)), ties to even; a row with a NaN
-// or an infinity has codes 0 and scale NaN. Errors: invalid_argument.
+// Of a row, or of each cell of 32 inputs (the last may be shorter): scale = max |x| / 127,
+// code = nearest(x * (127 / max)), ties to even; a NaN or an infinity makes the codes 0 and the
+// scale NaN. Errors: invalid_argument.
 struct ToInt8Rows {
   ConstMatrix x;
   BasicMatrix<std::int8_t> codes;  // shape of x
-  float* scales = nullptr;         // [rows]
+  Matrix scales;                   // [rows, 1], or [rows, cells]
 };
 Result<> to_int8_rows(const OpContext& ctx, const ToInt8Rows& args);
 

@@ -4,7 +4,7 @@
 // cell of 32 inputs, four inputs of each output side by side, with the cell's scales behind them. A
 // product of one row reads that image in one stream and is bound by memory.
 //
-//   x [M, K] f32        y [M, N] f32        w: N rows (outputs) of K inputs
+//   x [M, K] f32 or bf16        y [M, N] f32 or bf16        w: N rows (outputs) of K inputs
 //
 // Two meanings, chosen by the caller:
 //
@@ -18,6 +18,10 @@
 //                       behind its cell's. Integers cost no rounding, so all paths give the same
 //                       bits, with VNNI, AVX2 or neither.
 //
+// Activations in bf16 give the bits of from_bf16 of them. They are widened as they are read, a row
+// at a time to be rounded to int8, some rows at a time to begin chains: M rows of fp32 exist
+// nowhere.
+//
 // A GPU gives these bits too, in both meanings: it reads the same image and keeps the same chains.
 //
 // Row rule as in product.h: a row's bits depend on nothing beside it; threads divide outputs only.
@@ -26,7 +30,8 @@
 // Limits: K up to 131,072 for int8_channel (its sum of int8 products stays within int32).
 //
 // Ownership: owns the image, on a device in its memory, or views one that lies elsewhere. Threads:
-// immutable once made. Errors: invalid_argument; those of the device.
+// immutable once made. Errors: invalid_argument; those of the device, and unsupported for bf16 on
+// one.
 #pragma once
 
 #include <cstddef>
@@ -91,6 +96,7 @@ struct QuantisedProduct {
   std::optional<Activation> activation = {};  // the further ends of product.h
   ConstMatrix gate = {};
   BasicMatrix<Bf16> narrow = {};
+  BasicMatrix<const Bf16> narrow_left = {};  // in place of `left`, which is empty then
 };
 Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args);
 

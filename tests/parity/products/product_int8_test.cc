@@ -68,7 +68,7 @@ TEST_CASE("int8 product: every output is its exact sum, scaled once, on all path
       const QuantisedWeight packed = c.packed(ctx);
       Floats output = begin;
       REQUIRE(product_int8(ctx, {.codes = {c.x.data(), shape.m, shape.k},
-                                 .scales = c.scales.data(),
+                                 .scales = matrix(c.scales, shape.m, 1),
                                  .right = &packed,
                                  .output = matrix(output, shape.m, shape.n),
                                  .start = ChainStart::output}));
@@ -97,7 +97,7 @@ TEST_CASE(
       const QuantisedWeight packed = c.packed(ctx);
       Floats output(size_of(shape.m * shape.n), 7.0F);
       REQUIRE(product_int8(ctx, {.codes = {c.x.data(), shape.m, shape.k},
-                                 .scales = c.scales.data(),
+                                 .scales = matrix(c.scales, shape.m, 1),
                                  .right = &packed,
                                  .output = matrix(output, shape.m, shape.n)}));
       return output;
@@ -125,7 +125,7 @@ TEST_CASE("int8 product: the largest sums are exact") {
   const Floats result = on_all_paths([&](const OpContext& ctx) {
     Floats output(6);
     REQUIRE(product_int8(ctx, {.codes = {c.x.data(), 2, kInputs},
-                               .scales = c.scales.data(),
+                               .scales = matrix(c.scales, 2, 1),
                                .right = &packed,
                                .output = matrix(output, 2, 3)}));
     return output;
@@ -143,7 +143,7 @@ TEST_CASE("int8 product: more inputs than sums hold are refused") {
   const QuantisedWeight packed = c.packed(single());
   float output = 7.0F;
   const auto refused = product_int8(single(), {.codes = {c.x.data(), 1, 131073},
-                                               .scales = c.scales.data(),
+                                               .scales = matrix(c.scales, 1, 1),
                                                .right = &packed,
                                                .output = {&output, 1, 1}});
   REQUIRE_FALSE(refused);
@@ -171,12 +171,12 @@ TEST_CASE("int8 product: rows rounded before give the bits of the product that r
     // Bands of wider codes.
     Codes codes(size_of(m * (k + 5)), 1);
     Floats scales(size_of(m));
-    REQUIRE(to_int8_rows(
-        ctx,
-        {.x = matrix(x, m, k), .codes = {codes.data(), m, k, k + 5}, .scales = scales.data()}));
+    REQUIRE(to_int8_rows(ctx, {.x = matrix(x, m, k),
+                               .codes = {codes.data(), m, k, k + 5},
+                               .scales = matrix(scales, m, 1)}));
     Floats output(size_of(2 * m * n));
     const Int8Product args{.codes = {codes.data(), m, k, k + 5},
-                           .scales = scales.data(),
+                           .scales = matrix(std::as_const(scales), m, 1),
                            .right = &*packed,
                            .output = {output.data(), m, n},
                            .bias = bias.data(),
@@ -200,12 +200,81 @@ TEST_CASE("int8 product: rows rounded before give the bits of the product that r
                     Floats(both.begin() + m * n, both.end())));
 }
 
+TEST_CASE("int8 product: by each format, rows rounded by cell give the product that rounds them") {
+  Golden golden("product int8, by cells");
+  constexpr Index n = 70;
+  constexpr Index k = 512;
+  for (const WeightFormat format : kWeightFormats) {
+    if (!has_integer_codes(format) || format == WeightFormat::int8_channel) continue;
+    const Floats weight = draw(n * k, 7);
+    for (const Index m : {1, 3, 9, 67}) {
+      INFO(to_string(format) << " rows " << m);
+      Floats x = draw(m * k, 6);
+      for (Index i = 0; i < k / 2; ++i) x[size_of(i)] *= 1e30F;
+      const Floats both = on_all_paths(golden, [&](const OpContext& ctx) {
+        const auto packed = quantise_weight(ctx, format, matrix(weight, n, k));
+        REQUIRE(packed);
+        Codes codes(x.size());
+        Floats scales(size_of(m * k / 32));
+        REQUIRE(to_int8_rows(ctx, {.x = matrix(x, m, k),
+                                   .codes = {codes.data(), m, k},
+                                   .scales = matrix(scales, m, k / 32)}));
+        Floats output = draw(2 * m * n, 8);
+        std::copy_n(output.begin(), m * n, output.begin() + m * n);
+        REQUIRE(product_int8(ctx, {.codes = {codes.data(), m, k},
+                                   .scales = matrix(std::as_const(scales), m, k / 32),
+                                   .right = &*packed,
+                                   .output = {output.data(), m, n},
+                                   .start = ChainStart::output}));
+        REQUIRE(product_quantised(ctx, {.left = matrix(x, m, k),
+                                        .right = &*packed,
+                                        .output = {output.data() + m * n, m, n},
+                                        .start = ChainStart::output}));
+        return output;
+      });
+      REQUIRE(
+          same_bits(std::span(both).first(size_of(m * n)), std::span(both).last(size_of(m * n))));
+    }
+  }
+  golden.check();
+}
+
+TEST_CASE("int8 product: one scale of a row is that of each of its cells, whatever the format") {
+  constexpr Index m = 5;
+  constexpr Index n = 33;
+  constexpr Index k = 256;
+  const Codes codes = codes_of(m * k, 1);
+  const Floats scales = draw(m, 2);
+  Floats of_cells;
+  for (const float scale : scales) of_cells.insert(of_cells.end(), k / 32, scale);
+  for (const WeightFormat format : kWeightFormats) {
+    if (!has_integer_codes(format)) continue;
+    INFO(to_string(format));
+    const Floats weight = draw(n * k, 3);
+    const auto product = [&](const OpContext& ctx, ConstMatrix by) {
+      const auto packed = quantise_weight(ctx, format, matrix(weight, n, k));
+      REQUIRE(packed);
+      Floats output(size_of(m * n));
+      const auto done = product_int8(ctx, {.codes = {codes.data(), m, k},
+                                           .scales = by,
+                                           .right = &*packed,
+                                           .output = matrix(output, m, n)});
+      REQUIRE(done.ok() == (by.columns == 1 || format != WeightFormat::int8_channel));
+      return output;
+    };
+    const Floats by_row =
+        on_all_paths([&](const OpContext& ctx) { return product(ctx, matrix(scales, m, 1)); });
+    const Floats by_cell = product(single(), matrix(std::as_const(of_cells), m, k / 32));
+    REQUIRE(same_bits(by_row, by_cell) == (format != WeightFormat::int8_channel));
+  }
+}
+
 TEST_CASE("int8 product: without inputs outputs are their start; what does not fit is refused") {
   const Case c{{2, 3, 40}};
   const QuantisedWeight packed = c.packed(single());
   Floats output(6, 7.0F);
   const Int8Product args{.codes = {c.x.data(), 2, 40},
-                         .scales = c.scales.data(),
+                         .scales = matrix(c.scales, 2, 1),
                          .right = &packed,
                          .output = matrix(output, 2, 3)};
   const auto refused = [&](auto change) {
@@ -215,28 +284,32 @@ TEST_CASE("int8 product: without inputs outputs are their start; what does not f
     return !result && result.error().code == ErrorCode::invalid_argument;
   };
   CHECK(refused([](Int8Product& p) { p.codes.columns = 39; }));
-  CHECK(refused([](Int8Product& p) { p.scales = nullptr; }));
+  CHECK(refused([](Int8Product& p) { p.scales = {}; }));
   CHECK(refused([](Int8Product& p) { p.right = nullptr; }));
   CHECK(refused([](Int8Product& p) { p.output.rows = 1; }));
-  const auto other = quantise_weight(single(), WeightFormat::q8_0, matrix(draw(96, 1), 3, 32));
+  const auto other = quantise_weight(single(), WeightFormat::nf4, matrix(draw(192, 1), 3, 64));
   REQUIRE(other);
   CHECK(refused([&](Int8Product& p) {
-    p.codes = {c.x.data(), 2, 32};
+    p.codes = {c.x.data(), 1, 64};
+    p.scales = matrix(c.scales, 1, 1);
+    p.output = matrix(output, 1, 3);
     p.right = &*other;
   }));
+  CHECK(refused([&](Int8Product& p) { p.scales = matrix(c.scales, 1, 2); }));
   Codes lowest = c.x;
   lowest[41] = std::numeric_limits<std::int8_t>::min();
   CHECK(refused([&](Int8Product& p) { p.codes = {lowest.data(), 2, 40}; }));
   CHECK(output == Floats(6, 7.0F));
 
   Codes codes(80);
-  CHECK_FALSE(to_int8_rows(single(), {.x = matrix(output, 2, 3), .codes = {codes.data(), 2, 4}}));
+  CHECK_FALSE(to_int8_rows(
+      single(), {.x = matrix(output, 2, 3), .codes = {codes.data(), 2, 4}, .scales = {}}));
 
   const auto none =
       pack_rows(single(), WeightFormat::int8_channel, std::as_bytes(std::span(c.weight_scales)), 3);
   REQUIRE(none);
   REQUIRE(product_int8(single(), {.codes = {c.x.data(), 2, 0},
-                                  .scales = c.scales.data(),
+                                  .scales = matrix(c.scales, 2, 1),
                                   .right = &*none,
                                   .output = matrix(output, 2, 3)}));
   CHECK(output == Floats(6, 0.0F));

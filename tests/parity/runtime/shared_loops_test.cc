@@ -142,7 +142,8 @@ TEST_CASE("shared loops: sums of columns, dropout, rotary, embedding, rows of in
     Floats scales(size_of(rows));
     std::vector<std::int8_t> codes(x.size());
     REQUIRE(to_int8_rows(
-        ctx, {.x = from, .codes = {codes.data(), rows, columns}, .scales = scales.data()}));
+        ctx,
+        {.x = from, .codes = {codes.data(), rows, columns}, .scales = matrix(scales, rows, 1)}));
     return with_codes(scales, codes);
   });
   for (const ScaleBy by : {ScaleBy::cell, ScaleBy::row}) {

@@ -150,7 +150,8 @@ TEST_CASE("golden: rows of int8 with their scales, among them zeros and one that
     std::vector<std::int8_t> codes(x.size());
     Floats scales(7);
     REQUIRE(to_int8_rows(
-        ctx, {.x = matrix(x, 7, 45), .codes = {codes.data(), 7, 45}, .scales = scales.data()}));
+        ctx,
+        {.x = matrix(x, 7, 45), .codes = {codes.data(), 7, 45}, .scales = matrix(scales, 7, 1)}));
     for (float& scale : scales) {
       if (std::isnan(scale)) scale = -1.0F;  // which NaN is not promised
     }

@@ -228,7 +228,7 @@ TEST_CASE("nothing: norms backward, dropout and rows of int8 without rows") {
                                     .dweight = sums.data(),
                                     .dbias = sums.data() + 8}));
     CHECK(dropout(ctx, {{1, 2}, 0, 0.5, none, written}));
-    CHECK(to_int8_rows(ctx, {.x = none, .codes = {nullptr, 0, 8}, .scales = nullptr}));
+    CHECK(to_int8_rows(ctx, {.x = none, .codes = {nullptr, 0, 8}, .scales = {nullptr, 0, 1}}));
     return sums;
   });
   CHECK(same_bits(after, kept));
@@ -245,11 +245,11 @@ TEST_CASE("nothing: products of int8 and by shards without rows or columns") {
     const std::vector<std::int8_t> codes(2 * 32, 1);
     const Floats scales(2, 1.0F);
     CHECK(product_int8(ctx, {.codes = {nullptr, 0, 32},
-                             .scales = scales.data(),
+                             .scales = {nullptr, 0, 1},
                              .right = &*packed,
                              .output = {nullptr, 0, 3}}));
     CHECK(product_int8(ctx, {.codes = {codes.data(), 2, 0},
-                             .scales = scales.data(),
+                             .scales = matrix(scales, 2, 1),
                              .right = &*none,
                              .output = {nullptr, 2, 0}}));
     const std::vector<Index> ends = {1, 2};
