@@ -83,19 +83,26 @@ Result<> ClusterHost::open(const ClusterHostOptions& options, ClusterSettings se
   last_audit_ = past->last_audit;
   state_->restore(past->snapshot);
   for (const Fact& fact : past->facts) state_->replay(fact);
-  take(state_->begin(monotonic_now(), wall_now(), past->last_event));
-  expire_tokens();
   sweep();
+  take(state_->begin(monotonic_now(), wall_now(), past->last_event, links_.stores->newest_left()));
+  expire_tokens();
   measure_lag();
   return {};
 }
 
-// Folders of jobs that were forgotten, and whose records a crash kept from being removed. Numbers
-// that the journal has not come to (it was put back) are left alone.
+// Removes records of jobs that were forgotten, which a crash kept from being removed. Those of
+// numbers that the journal has not come to (it was put back) belong to another journal than this.
 void ClusterHost::sweep() {
-  std::vector<JobId> forgotten = links_.stores->jobs_on_disk();
-  std::erase_if(forgotten,
-                [&](JobId job) { return job >= state_->next_job() || state_->knows(job); });
+  std::vector<JobId> forgotten;
+  for (const JobId job : links_.stores->jobs_on_disk()) {
+    if (state_->knows(job)) {
+      links_.stores->bring_back(job);
+    } else if (job >= state_->next_job()) {
+      links_.stores->set_aside(job);
+    } else {
+      forgotten.push_back(job);
+    }
+  }
   if (!forgotten.empty()) links_.stores->forget_all(std::move(forgotten));
 }
 

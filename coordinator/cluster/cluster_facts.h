@@ -236,6 +236,17 @@ struct ReleaseEnded {
 };
 BOOST_DESCRIBE_STRUCT(ReleaseEnded, (), (job, reason))
 
+// Smaller numbers may have been given by a coordinator whose journal this is not: it was put back
+// to a time before, or removed. What these jobs and processes left is on disks and workers, so none
+// of them is given again.
+struct NumbersPassed {
+  std::uint64_t next_job = 1;
+  std::uint64_t next_process = 1;
+
+  bool operator==(const NumbersPassed&) const = default;
+};
+BOOST_DESCRIBE_STRUCT(NumbersPassed, (), (next_job, next_process))
+
 using Fact = std::variant<WorkerJoined,         //
                           WorkerLost,           //
                           WorkerForgotten,      //
@@ -267,6 +278,7 @@ using Fact = std::variant<WorkerJoined,         //
                           ProcessReturned,      //
                           CommitOrdered,        //
                           StartRefused,         //
-                          RefusalsForgotten>;
+                          RefusalsForgotten,    //
+                          NumbersPassed>;
 
 }  // namespace tutti::coordinator

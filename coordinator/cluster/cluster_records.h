@@ -276,6 +276,10 @@ BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
                        labels, limits,                         //
                        devices, device_stack))
 
+// Nobody starts so many between a copy of the journal and its being put back: processes that were
+// started in that time, and what they wrote, are told from those of now by their numbers.
+inline constexpr std::uint64_t kProcessesPassed = std::uint64_t{1} << 32;
+
 // Everything durable, as a snapshot holds it; each list in the order of its ids.
 struct Snapshot {
   std::uint64_t next_job = 1;

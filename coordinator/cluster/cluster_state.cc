@@ -276,11 +276,16 @@ std::int64_t ClusterState::oldest_queued_unix_ms() const {
   return parts_->desk.durable.oldest_queued_unix_ms();
 }
 
-Decision ClusterState::begin(Instant now, WallTime wall, std::uint64_t last_event_seq) {
+Decision ClusterState::begin(Instant now, WallTime wall, std::uint64_t last_event_seq, JobId left) {
   Desk& desk = parts_->desk;
   desk.now = now;
   desk.wall = wall;
   desk.last_event = last_event_seq;
+  if (left >= desk.durable.next_job()) {
+    desk.record(
+        NumbersPassed{.next_job = left.value + 1,
+                      .next_process = desk.durable.next_process().value + kProcessesPassed});
+  }
   expect_workers(desk);
   stir_all(desk);
   for (const auto& [id, job] : desk.durable.jobs()) {

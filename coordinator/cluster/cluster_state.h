@@ -92,8 +92,9 @@ class ClusterState {
   // event.
   void restore(const Snapshot& snapshot);
   void replay(const Fact& fact);
-  // Ends recovery. Its Decision is handled like every other.
-  Decision begin(Instant now, WallTime wall, std::uint64_t last_event_seq);
+  // Ends recovery. Its Decision is handled like every other. `left` is the greatest number of a job
+  // that has something on disk.
+  Decision begin(Instant now, WallTime wall, std::uint64_t last_event_seq, JobId left = {});
 
   Decision on(const Envelope& envelope);
 

@@ -153,6 +153,7 @@ class Durable {
   void on(const ProcessReturned& fact);
   void on(const StartRefused& fact);
   void on(const RefusalsForgotten& fact);
+  void on(const NumbersPassed& fact);
 
   // For changing: what they give counts as changed.
   JobRecord& job_of(JobId id);

@@ -172,6 +172,11 @@ void Durable::on(const RefusalsForgotten& fact) {
   job.refused_on.clear();
 }
 
+void Durable::on(const NumbersPassed& fact) {
+  next_job_ = std::max(next_job_, fact.next_job);
+  next_process_ = std::max(next_process_, fact.next_process);
+}
+
 // Dependencies ------------------------------------------------------------------------------------
 
 void Durable::on(const DependencyMet& fact) {

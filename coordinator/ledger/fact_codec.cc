@@ -49,7 +49,8 @@ using Facts = Table<Row<WorkerJoined, 1>,          //
                     Row<ProcessReturned, 34>,      //
                     Row<CommitOrdered, 35>,        //
                     Row<StartRefused, 36>,         //
-                    Row<RefusalsForgotten, 37>>;
+                    Row<RefusalsForgotten, 37>,    //
+                    Row<NumbersPassed, 38>>;
 
 template <class T, class Other, std::uint16_t Number>
 consteval std::uint16_t number_if_same(Row<Other, Number>) {

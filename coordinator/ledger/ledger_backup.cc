@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <set>
 #include <utility>
@@ -165,6 +166,31 @@ Result<LedgerSummary> check_copy(const fs::path& file, const fs::path& folder) {
   return summary;
 }
 
+std::uint64_t next_process_of(const Past& past) {
+  std::uint64_t next = past.snapshot.next_process;
+  const auto take = [&](const std::vector<Placement>& places) {
+    for (const Placement& place : places) next = std::max(next, place.process.value + 1);
+  };
+  for (const Fact& fact : past.facts) {
+    if (const auto* passed = std::get_if<NumbersPassed>(&fact))
+      next = std::max(next, passed->next_process);
+    if (const auto* started = std::get_if<GenerationStarted>(&fact)) take(started->gang);
+    if (const auto* releasing = std::get_if<JobReleasing>(&fact)) take(releasing->newcomers);
+  }
+  return next;
+}
+
+// Processes that were started after the copy was made may live yet, and what they wrote lies among
+// the records of their jobs. (A coordinator sees jobs that were submitted since by their folders.)
+Result<> pass_numbers(const fs::path& folder) {
+  auto ledger = Ledger::open({.folder = folder});
+  if (!ledger) return ledger.error();
+  const Result<Past> past = (*ledger)->recover();
+  if (!past) return past.error();
+  const Fact fact = NumbersPassed{.next_process = next_process_of(*past) + kProcessesPassed};
+  return (*ledger)->append({.facts = {&fact, 1}});
+}
+
 // "" are the rows. The old log belongs to the old file only, and goes before it.
 constexpr const char* kSuffixes[] = {"-wal", "-shm", ""};
 
@@ -282,6 +308,7 @@ Result<LedgerSummary> restore_ledger(const fs::path& file, const fs::path& folde
   const Scratch scratch(checking);
   Result<LedgerSummary> summary = check_copy(file, scratch.path());
   if (!summary) return summary;
+  if (Result<> passed = pass_numbers(scratch.path()); !passed) return passed.error();
   if (Result<> synced = sync_file(scratch.path() / "ledger.sqlite"); !synced) return synced.error();
   if (Result<> replaced = replace_ledger(scratch.path(), folder); !replaced)
     return replaced.error();

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <future>
 #include <iterator>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "protocol/base/clock.h"
@@ -15,6 +17,22 @@ namespace {
 
 constexpr std::size_t kLogPageBytes = std::size_t{1} << 20;
 constexpr std::size_t kStepsPerPage = 2000;
+
+std::vector<JobId> numbered_folders(const std::filesystem::path& folder) {
+  std::vector<JobId> out;
+  std::error_code failed;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) {
+    const std::string name = entry.path().filename().string();
+    std::uint64_t id = 0;
+    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
+    if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) out.emplace_back(id);
+  }
+  return out;
+}
+
+std::filesystem::path beside(const std::filesystem::path& records) {
+  return records.string() + ".replaced";
+}
 
 }  // namespace
 
@@ -212,16 +230,41 @@ void JobStores::forget_all(std::vector<JobId> jobs) {
   }));
 }
 
-std::vector<JobId> JobStores::jobs_on_disk() const {
-  std::vector<JobId> out;
-  std::error_code failed;
-  for (const auto& entry : std::filesystem::directory_iterator(jobs_, failed)) {
-    const std::string name = entry.path().filename().string();
-    std::uint64_t id = 0;
-    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
-    if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) out.emplace_back(id);
+std::vector<JobId> JobStores::jobs_on_disk() const { return numbered_folders(jobs_); }
+
+JobId JobStores::newest_left() const {
+  JobId newest;
+  for (const JobId job : jobs_on_disk()) newest = std::max(newest, job);
+  if (job_folders_ == jobs_) return newest;
+  // The thread is left behind where a network's disk hangs.
+  std::packaged_task<std::vector<JobId>()> look(
+      [folders = job_folders_] { return numbered_folders(folders); });
+  std::future<std::vector<JobId>> found = look.get_future();
+  std::thread(std::move(look)).detach();
+  if (found.wait_for(kLookMax) != std::future_status::ready) {
+    TUTTI_LOG_WARNING("stores", "{} does not answer; folders of an earlier journal are not seen",
+                      job_folders_.string());
+    return newest;
   }
-  return out;
+  for (const JobId job : found.get()) newest = std::max(newest, job);
+  return newest;
+}
+
+void JobStores::set_aside(JobId job) const {
+  const std::filesystem::path records = folder_of(job);
+  std::error_code failed;
+  if (!std::filesystem::exists(records, failed)) return;
+  const std::filesystem::path kept = beside(records);
+  std::filesystem::remove_all(kept, failed);
+  std::filesystem::rename(records, kept, failed);
+  if (failed) TUTTI_LOG_WARNING("stores", "cannot move {}: {}", records.string(), failed.message());
+}
+
+void JobStores::bring_back(JobId job) const {
+  const std::filesystem::path records = folder_of(job);
+  std::error_code none;
+  if (!std::filesystem::exists(records, none))
+    std::filesystem::rename(beside(records), records, none);
 }
 
 void JobStores::remove(JobId job) {

@@ -1,6 +1,7 @@
 // The logs and step records of all jobs: an actor that stores what workers send and outlives them.
 //
 //   <jobs>/ID/records/   the stores of one job (log_store.h, step_store.h)
+//   <jobs>/ID/records.replaced/   the same, of a job of that number in another journal
 //   <jobs>/ID/...        what its ranks and programs left there, which is theirs: of a job that is
 //                        forgotten only records and empty folders are removed
 //
@@ -48,6 +49,7 @@ class JobStores {
   static constexpr std::size_t kPendingMax = 4096;
   // Of an array that is forgotten, in one turn: what is to be stored does not wait for thousands.
   static constexpr std::uint32_t kForgottenPerTurn = 64;
+  static constexpr Duration kLookMax = std::chrono::seconds(5);
   using Done = std::function<void(Result<StoreOutcome>)>;
 
   // Records are below `jobs`; `job_folders` has what ranks and programs write, and may be the same.
@@ -75,6 +77,14 @@ class JobStores {
   void forget_all(std::vector<JobId> jobs);
   // Jobs that have a folder here.
   std::vector<JobId> jobs_on_disk() const;
+  // The greatest number of a job that has one, here or where ranks and programs write; where those
+  // folders do not answer within kLookMax, here alone.
+  JobId newest_left() const;
+
+  // Before the runtime runs. Records of a job that the journal does not come to are kept beside, as
+  // records.replaced, for a journal that knows the job.
+  void set_aside(JobId job) const;
+  void bring_back(JobId job) const;
 
   // Errors: not_found if nothing was ever stored; invalid_argument for a position that was never
   // given out.

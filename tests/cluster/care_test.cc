@@ -21,7 +21,7 @@ std::string trimmed(std::string text) {
   return text;
 }
 
-const char* const kSpec = "name: hello\nkind: run\ncommand: ['true']\n";
+const char* const kSpec = "name: hello\nkind: run\ncommand: [echo, hello]\n";
 
 // The verbs as `tutti help` lists them: two spaces, the name, what it takes, two or more spaces.
 std::vector<std::string> listed_verbs() {
@@ -105,6 +105,13 @@ TEST_CASE("cluster: a backup that was made while it ran brings the jobs back") {
   cluster.start();
   CHECK(cluster.state_of(job) == "done");
   CHECK(cluster.get("/api/v1/jobs/" + std::to_string(later)).status == 404);
+  // What ran after the backup is no part of the job that is submitted now.
+  const auto next = cluster.submit("name: x\nkind: run\ncommand: [echo, anew]\n");
+  CHECK(next > later);
+  REQUIRE(cluster.wait(next) == 0);
+  CHECK(test::eventually([&] {
+    return cluster.tutti({"logs", std::to_string(next)}).out == "anew\n";
+  }));
   CHECK(cluster.stop() == 0);
 }
 

@@ -58,6 +58,14 @@ JobState state_of(ClusterHost& cluster, JobId job) {
   return wait_for(state->get_future());
 }
 
+std::string submit_with_key(test::RunningCoordinator& coordinator, const std::string& key) {
+  const auto answer = coordinator.ask(
+      "POST", "/api/v1/jobs",
+      R"({"spec": "name: x\nkind: run\ncommand: ['true']\n", "file": "x", "key": ")" + key + "\"}");
+  REQUIRE(answer.status == 200);
+  return answer.body;
+}
+
 TEST_CASE("coordinator: what a crash left of forgotten jobs goes at the next start, no more") {
   const test::TemporaryFolder folder;
   const auto records = [&](const std::string& job) {
@@ -65,13 +73,7 @@ TEST_CASE("coordinator: what a crash left of forgotten jobs goes at the next sta
   };
   {
     test::RunningCoordinator coordinator(folder.path());
-    for (int i = 0; i < 2; ++i) {
-      const auto answer = coordinator.ask(
-          "POST", "/api/v1/jobs",
-          R"({"spec": "name: x\nkind: run\ncommand: ['true']\n", "file": "x", "key": ")" +
-              std::to_string(i) + "\"}");
-      REQUIRE(answer.status == 200);
-    }
+    for (int i = 0; i < 2; ++i) submit_with_key(coordinator, std::to_string(i));
     CHECK(coordinator.end() == 0);
   }
   for (const char* job : {"0", "1", "2", "77"}) std::filesystem::create_directories(records(job));
@@ -83,8 +85,31 @@ TEST_CASE("coordinator: what a crash left of forgotten jobs goes at the next sta
   CHECK_FALSE(std::filesystem::exists(folder.path() / "jobs" / "0"));
   CHECK(std::filesystem::exists(records("1")));
   CHECK(std::filesystem::exists(records("2")));
-  // The journal was put back to a time before it: it may be wanted yet.
-  CHECK(std::filesystem::exists(records("77")));
+}
+
+TEST_CASE("coordinator: jobs of a journal that is gone keep their numbers, folders and records") {
+  const test::TemporaryFolder folder;
+  const auto jobs = folder.path() / "jobs";
+  const auto log_of = [&](const std::string& job, const std::string& where) {
+    return jobs / job / where / "log-00000000000000000000";
+  };
+  std::filesystem::create_directories(jobs / "77" / "records");
+  REQUIRE(write_file_atomically(log_of("77", "records"), "theirs").ok());
+  for (const char* expected : {"78", "79"}) {  // and another coordinator after it
+    test::RunningCoordinator coordinator(folder.path());
+    CHECK(submit_with_key(coordinator, expected).find(std::string(":") + expected) !=
+          std::string::npos);
+    CHECK(coordinator.ask("GET", "/api/v1/jobs/77").status == 404);
+    CHECK(coordinator.end() == 0);
+    CHECK_FALSE(std::filesystem::exists(jobs / "77" / "records"));
+    CHECK(*read_file(log_of("77", "records.replaced")) == "theirs");
+  }
+  // Put back is what a journal knows that comes after them.
+  std::filesystem::create_directories(jobs / "78" / "records.replaced");
+  REQUIRE(write_file_atomically(log_of("78", "records.replaced"), "own").ok());
+  test::RunningCoordinator coordinator(folder.path());
+  CHECK(*read_file(log_of("78", "records")) == "own");
+  CHECK(coordinator.end() == 0);
 }
 
 TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes on") {

@@ -42,8 +42,29 @@ TEST_CASE("backup: a copy made while the ledger goes on holds a whole state of i
   REQUIRE(summary.ok());
   CHECK(summary->jobs == begun);
   const auto facts = facts_of(other.path() / "state");
-  REQUIRE(facts.size() == begun);
-  CHECK(facts.back() == submitted(begun, "", std::string(9'000, 's')));
+  REQUIRE(facts.size() == begun + 1);
+  CHECK(facts[begun - 1] == submitted(begun, "", std::string(9'000, 's')));
+}
+
+TEST_CASE("restore: processes that were started after the copy was made are told from new ones") {
+  const TemporaryFolder folder;
+  {
+    auto ledger = open_ledger(folder.path());
+    const std::vector<Fact> facts{
+        submitted(1),
+        GenerationStarted{.job = JobId{1},
+                          .generation = Generation{1},
+                          .gang = {{.process = ProcessId{7}, .worker = "a", .incarnation = "1"}}}};
+    REQUIRE(ledger->append(facts, {}).ok());
+  }
+  std::uint64_t next = 8;
+  for (const char* again : {"once", "twice"}) {
+    INFO(again);
+    next += kProcessesPassed;
+    const auto from = again == std::string("once") ? folder.path() : folder.path() / "once";
+    REQUIRE(restore_ledger(from / "ledger.sqlite", folder.path() / again).ok());
+    CHECK(facts_of(folder.path() / again).back() == Fact(NumbersPassed{.next_process = next}));
+  }
 }
 
 TEST_CASE("backup: it is checked in a folder that nobody could have made before") {
@@ -107,7 +128,7 @@ TEST_CASE("backup: a journal that was copied at any moment is restored to what w
       std::filesystem::copy_file(folder.path() / name, copy.path() / name);
     const auto restored = restore_ledger(copy.path() / "ledger.sqlite", copy.path() / "state");
     REQUIRE(restored.ok());
-    CHECK(facts_of(copy.path() / "state").size() == expected);
+    CHECK(facts_of(copy.path() / "state").size() == expected + 1);
   }
 }
 
@@ -132,7 +153,7 @@ TEST_CASE(
     REQUIRE_FALSE(refused.ok());
     INFO(refused.error().message);
     CHECK(refused.error().code == code);
-    CHECK(facts_of(state).size() == 200);
+    CHECK(facts_of(state).size() == 201);
   };
   refuse("not a database at all", ErrorCode::corrupt);
   refuse(sound.substr(0, sound.size() / 2), ErrorCode::corrupt);
@@ -158,7 +179,7 @@ TEST_CASE("restore: the ledger that was there is kept beside the new one") {
     }
   }
   REQUIRE(restore_ledger(folder.path() / "ledger.sqlite", other.path()).ok());
-  CHECK(facts_of(other.path()).size() == 3);
+  CHECK(facts_of(other.path()).size() == 4);
   CHECK(inspect_ledger(other.path() / "ledger.sqlite.replaced")->jobs == 5);
 }
 

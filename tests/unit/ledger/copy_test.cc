@@ -36,7 +36,9 @@ std::optional<std::uint64_t> restored(const std::string& rows, const std::string
   const auto past = open_ledger(copy.path() / "state")->recover();
   REQUIRE(past.ok());
   std::uint64_t newest = past->snapshot.next_job - 1;
-  for (const Fact& fact : past->facts) newest = std::get<JobSubmitted>(fact).job.value;
+  for (const Fact& fact : past->facts) {
+    if (const auto* job = std::get_if<JobSubmitted>(&fact)) newest = job->job.value;
+  }
   CHECK(newest == past->last_event);
   CHECK(past->access.size() == 1);
   return newest;

@@ -73,14 +73,14 @@ TEST_CASE("restore: one that ends at any moment leaves one ledger whole, or none
     const auto opened = Ledger::open({.folder = state});
     if (opened) {
       const std::size_t facts = (*opened)->recover()->facts.size();
-      CHECK(facts == (done ? 3U : 5U));
+      CHECK(facts == (done ? 4U : 5U));
       continue;
     }
     CHECK(opened.error().message.find("ledger restore") != std::string::npos);
     // It ends a second time, one rename later, and then is let finish.
     if (restore_until(source.path() / "ledger.sqlite", state, 1)) continue;
     REQUIRE(restore_ledger(source.path() / "ledger.sqlite", state).ok());
-    CHECK(facts_of(state).size() == 3);
+    CHECK(facts_of(state).size() == 4);
     fs::create_directories(folder.path() / "old");
     for (const char* suffix : {"", "-wal"}) {
       const fs::path kept = state / (std::string("ledger.sqlite.replaced") + suffix);
