@@ -138,13 +138,15 @@ void put_devices(Exposition& out, const std::vector<coordinator::NodeView>& node
   }
 }
 
+// Of ranks one process each: one that is lost, or that another takes the place of, is counted by
+// its phase alone.
 void put_ranks(Exposition& out, const std::vector<coordinator::NodeView>& nodes) {
   std::vector<const coordinator::ProcessView*> shown;
   std::map<std::string, std::uint64_t> by_phase;
   for (const auto& node : nodes) {
     for (const auto& process : node.processes) {
       ++by_phase[process.phase];
-      if (shown.size() < kRankSeriesMax) shown.push_back(&process);
+      if (process.member && shown.size() < kRankSeriesMax) shown.push_back(&process);
     }
   }
   out.family("tutti_ranks", MetricKind::gauge, "Processes of ranks by phase.");

@@ -400,6 +400,22 @@ ProcessView view_of(const Desk& desk, const ProcessRecord& process) {
           .limits = soft == nullptr ? std::string() : soft->limits};
 }
 
+// Straggler scores by job, of those that were asked for.
+using Scores = std::map<JobId, std::vector<double>>;
+
+ProcessView view_in_gang(const Desk& desk, const ProcessRecord& process, Scores& known) {
+  ProcessView out = view_of(desk, process);
+  const JobRecord* job = desk.durable.job(process.job);
+  if (job == nullptr) return out;
+  const auto at = std::find(job->members.begin(), job->members.end(), process.process);
+  out.member = at != job->members.end();
+  if (!out.member) return out;
+  auto scores = known.find(job->job);
+  if (scores == known.end()) scores = known.emplace(job->job, straggler_scores(desk, *job)).first;
+  out.straggler = scores->second[static_cast<std::size_t>(at - job->members.begin())];
+  return out;
+}
+
 std::string state_of(const Desk& desk, const WorkerRecord& worker) {
   if (worker.lost) return "lost";
   const auto at = desk.links.find(worker.worker);
@@ -489,12 +505,9 @@ std::optional<JobDetail> ClusterState::job(JobId id) const {
     const Standstill found = find_standstill(desk, *job);
     if (found.stood >= kStandstillShown) out.standstill = found.message;
   }
-  const std::vector<double> scores = straggler_scores(desk, *job);
+  Scores scores;
   for (const ProcessId process : desk.durable.processes_of(id)) {
-    out.processes.push_back(view_of(desk, *desk.durable.process(process)));
-    const auto at = std::find(job->members.begin(), job->members.end(), process);
-    if (at == job->members.end()) continue;
-    out.processes.back().straggler = scores[static_cast<std::size_t>(at - job->members.begin())];
+    out.processes.push_back(view_in_gang(desk, *desk.durable.process(process), scores));
   }
   return out;
 }
@@ -502,6 +515,7 @@ std::optional<JobDetail> ClusterState::job(JobId id) const {
 std::vector<NodeView> ClusterState::nodes() const {
   const Desk& desk = parts_->desk;
   std::vector<NodeView> out;
+  Scores scores;
   for (const auto& [name, worker] : desk.durable.workers()) {
     NodeView node{.name = name,
                   .host = worker.host,
@@ -519,7 +533,7 @@ std::vector<NodeView> ClusterState::nodes() const {
                   .device_stack = worker.device_stack,
                   .processes = {}};
     for (const ProcessId id : desk.durable.processes_on(name)) {
-      node.processes.push_back(view_of(desk, *desk.durable.process(id)));
+      node.processes.push_back(view_in_gang(desk, *desk.durable.process(id), scores));
     }
     const auto link = desk.links.find(name);
     if (link != desk.links.end() && link->second.open) node.readings = link->second.readings;

@@ -92,6 +92,8 @@ struct ProcessView {
   std::uint64_t collective = 0;
   double straggler = 0;     // its time for a shard of a step over the median rank's; 0: not known
   std::string limits = {};  // what holds it to its share: "cgroup2: memory 2 GiB"; empty: nothing
+  // Of its job's gang now; else it is lost, or is leaving, or begins beside the one it replaces.
+  bool member = false;
 };
 
 inline constexpr std::size_t kTasksListed = 100;

@@ -17,9 +17,11 @@ namespace tutti::test {
 
 class RunningCoordinator {
  public:
-  explicit RunningCoordinator(const std::filesystem::path& state) : state_(state) {
+  explicit RunningCoordinator(const std::filesystem::path& state, std::uint32_t lease_ms = 5'000)
+      : state_(state) {
     spec::CoordinatorConfig config;
     config.state = state.string();
+    config.lease_ms = lease_ms;
     auto opened = coordinator::CoordinatorService::open(config);
     REQUIRE(opened.ok());
     service_ = *std::move(opened);

@@ -383,6 +383,10 @@ TEST_CASE("hang: a rank that computes much longer than the others is called a st
     if (process.rank == 2) CHECK(process.straggler == Approx(1.98).epsilon(0.01));
     if (process.rank == 1) CHECK(process.straggler == Approx(1.0));
   }
+  // And among those of all nodes, which metrics are made of.
+  const std::vector<NodeView> nodes = driver.state().nodes();
+  REQUIRE(nodes.at(0).processes.size() == 3);
+  CHECK(nodes[0].processes[2].straggler == Approx(1.98).epsilon(0.01));
 }
 
 TEST_CASE("nodes: one that fails jobs of three users is set aside, says why, and can come back") {
