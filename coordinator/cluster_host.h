@@ -11,7 +11,7 @@
 //
 // Who asked for a change is journalled with it: a caller that names an action gets a line of audit
 // in the same transaction. What cannot be answered for want of disk space is answered after
-// kAnswerWithin with an error that says so.
+// answer_within with an error that says so. Who loses access loses it at once, durable or not.
 //
 // Threads: everything on host()'s strand, but open(), which comes before the runtime runs.
 #pragma once
@@ -97,7 +97,8 @@ class ClusterHost {
 
   // `answered` is called once what was decided is durable. The input's `request` is filled in here.
   void ask(Input input, Caller caller, Answered answered);
-  // The change takes effect, and `answered` is called, once it is durable.
+  // The change takes effect, and `answered` is called, once it is durable; a removal takes effect
+  // at once.
   void change_access(AccessChange change, const Caller& caller, Answered answered);
   // Somebody was refused for want of a role: a line of audit, of so many a minute.
   void note_denied(Caller caller);
@@ -128,6 +129,14 @@ class ClusterHost {
   struct Waiting {
     Answered answered;
     Caller caller;
+    Instant since;
+  };
+
+  // Of a change that was not decided by the state machine.
+  struct Afterwards {
+    Answered answered;        // empty: it was
+    std::string expels = {};  // a worker whose key it removes
+    bool revokes = false;
     Instant since;
   };
 
@@ -187,13 +196,13 @@ class ClusterHost {
   std::vector<Event> events_;
   std::vector<AccessChange> access_;
   std::vector<AuditRecord> audit_;
-  std::vector<Effect> effects_;                    // leave after them
-  std::vector<std::function<void()>> afterwards_;  // the same, for access
-  std::uint64_t decided_ = 0;                      // number of the newest decision
-  std::uint64_t durable_ = 0;                      // and of the newest durable one
-  bool flush_due_ = false;                         // a flush has been posted
-  bool snapshot_due_ = false;                      // a snapshot has been posted
-  bool urgent_ = false;                            // somebody waits for what is pending
+  std::vector<Effect> effects_;         // leave after them
+  std::vector<Afterwards> afterwards_;  // the same, for access
+  std::uint64_t decided_ = 0;           // number of the newest decision
+  std::uint64_t durable_ = 0;           // and of the newest durable one
+  bool flush_due_ = false;              // a flush has been posted
+  bool snapshot_due_ = false;           // a snapshot has been posted
+  bool urgent_ = false;                 // somebody waits for what is pending
   Instant flushed_at_;
   actor::TimerId gather_ = 0;
   bool ledger_failing_ = false;

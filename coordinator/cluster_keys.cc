@@ -35,7 +35,7 @@ void ClusterHost::admit(wire::Hello& hello) {
   const auto known = key.empty() ? std::nullopt : access.of_worker_key(key);
   const bool is_own_key = known && known->user == hello.worker;
   hello.join_token = token || is_own_key ? join_token_ : "";
-  if (!token || is_own_key || key.empty() || hello.worker.empty()) return;
+  if (!token || is_own_key || key.empty() || hello.worker.empty() || ledger_failing_) return;
   // One key a name, the newest that was let in; one name a key.
   const auto before = access.of_worker(hello.worker);
   for (const auto& old : {before, known}) {
@@ -84,7 +84,7 @@ void ClusterHost::rotate_keys(Duration overlap, const Caller& caller, Answered a
   host_.arm(overlap, [this, keys, overlap] { end_overlap(keys, overlap); });
   note_change(caller, caller.target);
   urgent_ = true;
-  afterwards_.push_back([answered = std::move(answered)] { answered(Done{}); });
+  afterwards_.push_back({.answered = std::move(answered), .since = monotonic_now()});
   flush_soon();
 }
 

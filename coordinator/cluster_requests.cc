@@ -15,6 +15,13 @@ constexpr std::int64_t kExpiryLookMsMax = 60'000;
 constexpr std::uint32_t kDeniedMax = 60;
 constexpr Duration kDeniedWithin = std::chrono::minutes(1);
 
+constexpr const char* kNotDurable =
+    "the coordinator's disk is full; what was asked for is done once there is space, unless the "
+    "coordinator ends before";
+constexpr const char* kRevokedForNow =
+    "it is good no more, but the coordinator's disk is full: that is written down once there is "
+    "space, and a coordinator that starts before does not know it; make room";
+
 // A request is one that has a number to be answered by.
 template <class T>
 void number_request(T& input, RequestId request) {
@@ -84,33 +91,37 @@ void ClusterHost::give_up_waiting() {
     late.push_back(std::move(entry.second.answered));
     return true;
   });
-  for (const Answered& answered : late) {
-    answered(Error{ErrorCode::unavailable,
-                   "the coordinator's disk is full; what was asked for is done once there is "
-                   "space, unless the coordinator ends before"});
+  for (const Answered& answered : late) answered(Error{ErrorCode::unavailable, kNotDurable});
+  for (Afterwards& each : afterwards_) {
+    if (!each.answered || now - each.since < options_.answer_within) continue;
+    const Answered answered = std::exchange(each.answered, {});
+    answered(Error{ErrorCode::unavailable, each.revokes ? kRevokedForNow : kNotDurable});
   }
 }
 
 void ClusterHost::change_access(AccessChange change, const Caller& caller, Answered answered) {
   if (closed_) return answered(Error{ErrorCode::unavailable, "the coordinator is ending"});
-  if (ledger_failing_) {
+  const AccessRecord& record = change.record;
+  if (change.removed) {
+    if (!links_.access->suspend(record.id))
+      return answered(Error{ErrorCode::not_found, "it is revoked already"});
+    if (links_.on_revoked) links_.on_revoked(record.id);
+  } else if (ledger_failing_) {
     return answered(
         Error{ErrorCode::unavailable, "the coordinator's disk is full; try again later"});
   }
-  const AccessRecord& record = change.record;
   if (!caller.action.empty()) {
     note_change(caller,
                 caller.target.empty() ? "token " + std::to_string(record.id) : caller.target);
   }
   // A key that gives way to a newer one of the same worker has no caller, and ends nothing.
   const bool expels = change.removed && record.kind == AccessKind::worker && !caller.action.empty();
-  const std::string worker = expels ? record.user : std::string();
+  afterwards_.push_back({.answered = std::move(answered),
+                         .expels = expels ? record.user : std::string(),
+                         .revokes = change.removed,
+                         .since = monotonic_now()});
   access_.push_back(std::move(change));
   urgent_ = true;
-  afterwards_.push_back([this, worker, answered = std::move(answered)] {
-    if (!worker.empty()) handle(ExpelWorker{worker});
-    answered(Done{});
-  });
   flush_soon();
 }
 
@@ -145,14 +156,15 @@ void ClusterHost::apply_access() {
   const std::vector<AccessChange> changes = std::exchange(access_, {});
   for (const AccessChange& change : changes) {
     links_.access->apply(change);
-    if (change.removed && links_.on_revoked) links_.on_revoked(change.record.id);
   }
   const bool times = std::any_of(changes.begin(), changes.end(), [](const AccessChange& change) {
     return change.record.expires_unix_ms != 0;
   });
   if (times) expire_tokens();
-  const auto afterwards = std::exchange(afterwards_, {});
-  for (const auto& each : afterwards) each();
+  for (const Afterwards& each : std::exchange(afterwards_, {})) {
+    if (!each.expels.empty()) handle(ExpelWorker{each.expels});
+    if (each.answered) each.answered(Done{});
+  }
 }
 
 // Tokens whose time is over are removed; until then they are refused already. Looked at again when
@@ -165,8 +177,9 @@ void ClusterHost::expire_tokens() {
   for (const AccessRecord& record : links_.access->list()) {
     if (record.expires_unix_ms == 0) continue;
     if (record.expires_unix_ms <= now) {
+      if (!links_.access->suspend(record.id)) continue;  // it is on the way
       if (links_.on_revoked) links_.on_revoked(record.id);
-      if (!ledger_failing_) access_.push_back({record, true});
+      access_.push_back({record, true});
     } else if (next == 0 || record.expires_unix_ms < next) {
       next = record.expires_unix_ms;
     }

@@ -62,8 +62,14 @@ void AccessTable::insert(const AccessRecord& record) {
   if (record.kind == AccessKind::worker) by_worker_[record.user] = record.id;
 }
 
+bool AccessTable::suspend(std::uint64_t id) {
+  const std::lock_guard lock(guard_);
+  return records_.contains(id) && suspended_.insert(id).second;
+}
+
 void AccessTable::apply(const AccessChange& change) {
   const std::lock_guard lock(guard_);
+  suspended_.erase(change.record.id);
   if (const auto known = records_.find(change.record.id); known != records_.end()) {
     by_hash_.erase(known->second.hash);
     const auto worker = by_worker_.find(known->second.user);
@@ -75,7 +81,7 @@ void AccessTable::apply(const AccessChange& change) {
 
 const AccessRecord* AccessTable::with_hash(const std::string& hash, AccessKind kind) const {
   const auto found = by_hash_.find(hash);
-  if (found == by_hash_.end()) return nullptr;
+  if (found == by_hash_.end() || suspended_.contains(found->second)) return nullptr;
   const AccessRecord& record = records_.at(found->second);
   return record.kind == kind ? &record : nullptr;
 }
@@ -95,7 +101,8 @@ bool AccessTable::is_good(std::uint64_t id, std::int64_t now_unix_ms) const {
   if (id == 0) return true;
   const std::lock_guard lock(guard_);
   const auto found = records_.find(id);
-  return found != records_.end() && !is_over(found->second, now_unix_ms);
+  return found != records_.end() && !suspended_.contains(id) &&
+         !is_over(found->second, now_unix_ms);
 }
 
 std::optional<std::uint64_t> AccessTable::of_join_token(std::string_view token,

@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,6 +55,9 @@ class AccessTable {
   // `last_id`: the greatest number that was ever given.
   void restore(std::span<const AccessRecord> records, std::uint64_t last_id);
   void apply(const AccessChange& change);
+  // Its removal is on the way: it is good no more, whenever that becomes durable. False: it was
+  // not good.
+  bool suspend(std::uint64_t id);
 
   std::optional<Principal> of_token(std::string_view token, std::int64_t now_unix_ms) const;
   bool is_good(std::uint64_t id, std::int64_t now_unix_ms) const;
@@ -87,6 +91,7 @@ class AccessTable {
   std::map<std::uint64_t, AccessRecord> records_;
   std::unordered_map<std::string, std::uint64_t> by_hash_;
   std::map<std::string, std::uint64_t, std::less<>> by_worker_;
+  std::set<std::uint64_t> suspended_;
   std::uint64_t last_id_ = 0;
 };
 

@@ -42,6 +42,23 @@ TEST_CASE("access: a revoked token is good no more, and numbers are never used a
   CHECK(next->change.record.id == 2);
 }
 
+TEST_CASE("access: what is being revoked is good no more, before that is durable") {
+  AccessTable access("first", "join");
+  const auto token = access.make({.user = "ann"}, kSecret, kNow);
+  access.apply(token->change);
+  const auto key = access.admit({.user = "node-a"}, "key", 0, kNow);
+  access.apply(*key);
+  CHECK(access.suspend(token->change.record.id));
+  CHECK_FALSE(access.suspend(token->change.record.id));
+  CHECK_FALSE(access.suspend(77));
+  CHECK_FALSE(access.of_token(token->token, kNow));
+  CHECK_FALSE(access.is_good(token->change.record.id, kNow));
+  CHECK(access.of_worker_key("key"));
+  CHECK(access.suspend(key->record.id));
+  CHECK_FALSE(access.of_worker_key("key"));
+  CHECK(access.list().size() == 2);  // as it is durable
+}
+
 TEST_CASE("access: the state folder's tokens are always good, each for its own door") {
   AccessTable access("first", "join");
   CHECK(access.of_token("first", kNow) == Principal{0, "admin", Role::admin});

@@ -35,6 +35,18 @@ AnswerBody ask_to_submit(ClusterHost& cluster, std::size_t argument_bytes) {
   return wait_for(answered->get_future());
 }
 
+AnswerBody ask_to_change(ClusterHost& cluster, const AccessChange& change) {
+  auto answered = std::make_shared<std::promise<AnswerBody>>();
+  REQUIRE(cluster.host()
+              .tell([&cluster, change, answered] {
+                cluster.change_access(
+                    change, {.user = "admin", .action = "token"},
+                    [answered](AnswerBody body) { answered->set_value(std::move(body)); });
+              })
+              .ok());
+  return wait_for(answered->get_future());
+}
+
 AnswerBody ask_to_cancel(ClusterHost& cluster, JobId job) {
   auto answered = std::make_shared<std::promise<AnswerBody>>();
   REQUIRE(cluster.host()
@@ -147,6 +159,12 @@ TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes 
   REQUIRE(worker.expect<wire::Welcome>().has_value());
   REQUIRE(worker.expect<wire::StartRank>().has_value());
 
+  const std::string secret(48, 'a');
+  const auto token = access.make({.user = "ann"}, secret, wall_now().unix_ms);
+  REQUIRE(token.ok());
+  REQUIRE(std::holds_alternative<Done>(ask_to_change(cluster, token->change)));
+  REQUIRE(access.of_token(token->token, wall_now().unix_ms));
+
   AnswerBody answer;
   for (int i = 0; i < 20 && !std::holds_alternative<Error>(answer); ++i)
     answer = ask_to_submit(cluster, 100'000);
@@ -161,6 +179,11 @@ TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes 
   REQUIRE(std::holds_alternative<Error>(cancelled));
   CHECK(std::get<Error>(cancelled).code == ErrorCode::unavailable);
   CHECK(std::get<Error>(cancelled).message.find("disk is full") != std::string::npos);
+  // Who loses access loses it all the same, and is told what that is worth.
+  const AnswerBody revoked = ask_to_change(cluster, {token->change.record, true});
+  CHECK_FALSE(access.of_token(token->token, wall_now().unix_ms));
+  REQUIRE(std::holds_alternative<Error>(revoked));
+  CHECK(std::get<Error>(revoked).message.find("it is good no more") != std::string::npos);
   runtime.stop();
 }
 
