@@ -101,11 +101,28 @@ void on_exit(Desk& desk, const wire::RankExited& exit) {
   lose_rank(desk, job->job, process, judge(*job, exit));
 }
 
+namespace {
+
+// Who says that ranks are out of order may come behind another, who saw no more than its end.
+void charge_broken_order(Desk& desk, const wire::GenerationBroken& report) {
+  const JobRecord& job = desk.job(report.job);
+  const bool interrupted = !job.generation_alive && !is_terminal(job.state) &&
+                           job.state != JobState::stopping && !job.failure_counted;
+  if (report.failure != wire::FailureClass::own || !interrupted) return;
+  static_cast<void>(
+      charge(desk, report.job,
+             {wire::FailureClass::own, fmt::format("rank {}: {}", report.rank, report.reason)}));
+}
+
+}  // namespace
+
 void on_report(Desk& desk, const wire::GenerationBroken& report) {
   const JobRecord* job = desk.durable.job(report.job);
-  if (job == nullptr || job->generation != report.generation || !job->generation_alive ||
-      !is_member(*job, report.process)) {
+  const bool is_ours =
+      job != nullptr && job->generation == report.generation && is_member(*job, report.process);
+  if (!is_ours || !job->generation_alive) {
     ++desk.counters.stale_reports;
+    if (is_ours) charge_broken_order(desk, report);
     return;
   }
   desk.processes[report.process].held = report.held;
@@ -116,6 +133,7 @@ void on_report(Desk& desk, const wire::GenerationBroken& report) {
   abort_generation(desk, report.job, fmt::format("rank {}: {}", report.rank, report.reason));
   JobSoft& soft = desk.soft(report.job);
   soft.settle_until = desk.now + desk.settings.settle;
+  charge_broken_order(desk, report);
 }
 
 void lose_rank(Desk& desk, JobId id, const ProcessRecord& process, const Loss& loss) {

@@ -71,6 +71,7 @@ struct GroupLeft {
   std::int32_t suspect = -1;
   std::string reason;
   wire::HeldState held;
+  wire::FailureClass failure = wire::FailureClass::none;  // as in GenerationBroken
 
   bool operator==(const GroupLeft&) const = default;
 };

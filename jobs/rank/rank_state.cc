@@ -159,6 +159,7 @@ RankState::Effects RankState::take(const GroupLeft& event) {
   broken.suspect = event.suspect;
   broken.reason = event.reason;
   broken.held = event.held;
+  broken.failure = event.failure;
   return {SendReport{broken}};
 }
 

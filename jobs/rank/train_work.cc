@@ -286,11 +286,12 @@ void TrainWork::leave(const Error& error, const EventSink& sink) {
   if (trainer_->job_failed()) return sink(end_of_job(error, step));
   TUTTI_LOG_INFO("rank", "generation {}: left: {}", generation_.value, error.message);
   const std::int32_t suspect = group_ ? group_->lost_peer() : listener_->lost_peer();
+  const auto failure = group_ ? failure_of_group(error.code) : wire::FailureClass::none;
   {
     const std::lock_guard lock(mutex_);
     group_.reset();  // the others see at once that this rank is out
   }
-  sink(GroupLeft{generation_, suspect, error.message, held()});
+  sink(GroupLeft{generation_, suspect, error.message, held(), failure});
 }
 
 Result<std::string> TrainWork::commit(const wire::CommitCheckpoint& order) {

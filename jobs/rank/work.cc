@@ -58,6 +58,10 @@ wire::FailureClass failure_of(ErrorCode code) {
   }
 }
 
+wire::FailureClass failure_of_group(ErrorCode code) {
+  return code == ErrorCode::corrupt ? wire::FailureClass::own : wire::FailureClass::none;
+}
+
 std::optional<Finished> end_of_device(kernels::Device* device, std::uint64_t step) {
   if (device == nullptr) return std::nullopt;
   // Once a device has failed, each call says so; this one waits for nothing.

@@ -76,6 +76,10 @@ Result<> check_profile(const wire::StartRank& order, std::string_view own);
 // Whose failure an error is that ends the job.
 wire::FailureClass failure_of(ErrorCode code);
 
+// Whose failure it is that a group that stood has broken. Ranks that are at different collectives,
+// or say different lengths, are Tutti's own; else nobody in the group knows (none).
+wire::FailureClass failure_of_group(ErrorCode code);
+
 // The end of a rank whose device has failed: whatever error showed it, the rank cannot go on, and
 // its place is for another process. Nothing: the device, if there is one, still works.
 std::optional<Finished> end_of_device(kernels::Device* device, std::uint64_t step);

@@ -57,6 +57,13 @@ BOOST_DESCRIBE_STRUCT(GroupFormed, (),
                       (job, generation, process, rank, step, copied_bytes, serve_endpoint,
                        serve_key, model))
 
+// Who is to blame when a process ends badly (DESIGN jobs). `none`: it did not end badly, or nobody
+// knows yet.
+//   user: a wrong spec, out of memory, a non-zero exit of a `run` program
+//   infrastructure: a SIGKILL that nobody here ordered, a lost node, a full or broken disk
+//   own: an assertion, a crash of tutti-rank
+BOOST_DEFINE_ENUM_CLASS(FailureClass, none, user, infrastructure, own)
+
 // The rank left its group without an order: a peer is gone, or a collective failed. It keeps its
 // state and waits.
 struct GenerationBroken {
@@ -67,10 +74,13 @@ struct GenerationBroken {
   std::int32_t suspect = -1;  // the peer rank that was seen gone, or -1
   std::string reason;
   HeldState held;
+  // own: the ranks themselves are out of order, which no machine is to blame for; none: not known.
+  FailureClass failure = FailureClass::none;
 
   bool operator==(const GenerationBroken&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(GenerationBroken, (), (job, generation, process, rank, suspect, reason, held))
+BOOST_DESCRIBE_STRUCT(GenerationBroken, (),
+                      (job, generation, process, rank, suspect, reason, held, failure))
 
 // The first training step of a generation has been committed; closes the phases of a recovery.
 struct FirstStepDone {
@@ -109,13 +119,6 @@ struct CheckpointCommitted {
   bool operator==(const CheckpointCommitted&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(CheckpointCommitted, (), (job, generation, process, step, folder, error))
-
-// Who is to blame when a process ends badly (DESIGN jobs). `none`: it did not end badly, or nobody
-// knows yet.
-//   user: a wrong spec, out of memory, a non-zero exit of a `run` program
-//   infrastructure: a SIGKILL that nobody here ordered, a lost node, a full or broken disk
-//   own: an assertion, a crash of tutti-rank
-BOOST_DEFINE_ENUM_CLASS(FailureClass, none, user, infrastructure, own)
 
 // The rank has nothing left to do (last step done, or `failure` says why it cannot go on); it waits
 // for StopRank.

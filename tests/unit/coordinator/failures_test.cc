@@ -364,6 +364,45 @@ TEST_CASE("hang: a server with open requests that makes no pass is told of") {
   CHECK(driver.take<wire::StopRank>().empty());
 }
 
+TEST_CASE("failures: ranks that are out of order in their collectives are Tutti's own failure") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(train_spec(2));
+  const auto starts = driver.run_up();
+  const auto leave = [&](std::size_t rank, Generation generation, FailureClass failure) {
+    driver.say("a", wire::GenerationBroken{.job = job,
+                                           .generation = generation,
+                                           .process = starts[rank].process,
+                                           .rank = starts[rank].rank,
+                                           .reason = failure == FailureClass::own
+                                                         ? "rank 0 sent 8 bytes of group 4"
+                                                         : "rank 1 is gone",
+                                           .held = holds(7),
+                                           .failure = failure});
+  };
+  for (std::uint64_t number = 1; number <= 3; ++number) {
+    INFO(number);
+    REQUIRE(driver.job_state(job) == running);
+    const Generation generation{number};
+    // Who saw no more than the other's end may be heard first.
+    if (number == 2) leave(0, generation, FailureClass::none);
+    leave(1, generation, FailureClass::own);
+    if (number != 2) leave(0, generation, FailureClass::none);
+    CHECK(driver.job(job).summary.budgets.infrastructure == 0);
+    if (number == 3) break;
+    CHECK(driver.job(job).summary.budgets.own == number);
+    driver.pass(1s);
+    for (const auto& start : starts) driver.ready(start, Generation{number + 1}, holds(7));
+    const auto groups = driver.take<wire::FormGroup>();
+    REQUIRE(groups.size() == 2);
+    for (std::size_t rank = 0; rank < 2; ++rank) driver.formed(starts[rank], groups[rank]);
+  }
+  const Outcome outcome = driver.job(job).outcome;
+  CHECK(outcome.exit_code == 4);
+  CHECK(outcome.failure == FailureClass::own);
+  CHECK(outcome.message == "failed 3 times at step 7: rank 1: rank 0 sent 8 bytes of group 4");
+}
+
 TEST_CASE("hang: a rank that computes much longer than the others is called a straggler, once") {
   Driver driver;
   driver.join("a", 3);

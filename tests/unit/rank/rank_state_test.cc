@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "jobs/rank/work.h"
+
 namespace tutti::rank {
 namespace {
 
@@ -99,6 +101,16 @@ TEST_CASE("rank: a group that breaks by itself is reported with the suspect and 
   CHECK(broken.held == wire::HeldState{true, 5, 6});
   CHECK(state.on(wire::ToRank{abort(1)}).empty());
   CHECK(state.on(wire::ToRank{regroup(2)}) == std::vector<Effect>{BeginListening{{2}}});
+}
+
+TEST_CASE("rank: a group that breaks by its ranks' own order is reported as Tutti's own failure") {
+  RankState state = in_group();
+  GroupLeft broken = left(1);
+  broken.failure = failure_of_group(ErrorCode::corrupt);
+  const auto effects = state.on(Event{broken});
+  CHECK(only_report<wire::GenerationBroken>(effects).failure == wire::FailureClass::own);
+  CHECK(failure_of_group(ErrorCode::unavailable) == wire::FailureClass::none);
+  CHECK(failure_of_group(ErrorCode::deadline_exceeded) == wire::FailureClass::none);
 }
 
 TEST_CASE("rank: an ordered abort interrupts the group and is not reported as broken") {
