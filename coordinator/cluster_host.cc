@@ -3,7 +3,6 @@
 #include <malloc.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 #include <variant>
 
@@ -54,8 +53,7 @@ bool is_urgent(const Effect& effect) {
     if (start != nullptr) return !start->queue;
     return !std::holds_alternative<wire::ReportsAcked>(frame->message);
   }
-  return !std::holds_alternative<JobChanged>(effect) &&
-         !std::holds_alternative<MakeJobFolder>(effect);
+  return !std::holds_alternative<JobChanged>(effect);
 }
 
 template <class T>
@@ -476,12 +474,6 @@ void ClusterHost::perform(const Answer& effect) {
 
 void ClusterHost::perform(const ForgetJob& effect) {
   links_.stores->forget(effect.job, effect.tasks);
-}
-
-void ClusterHost::perform(const MakeJobFolder& effect) {
-  std::error_code failed;
-  std::filesystem::create_directories(effect.folder, failed);
-  if (failed) TUTTI_LOG_ERROR("coordinator", "cannot make {}: {}", effect.folder, failed.message());
 }
 
 }  // namespace tutti::coordinator

@@ -178,7 +178,6 @@ class ClusterHost {
   void perform(const WatchSession& effect);
   void perform(const UnwatchSession& effect);
   void perform(const Answer& effect);
-  void perform(const MakeJobFolder& effect);
   void perform(const OpenServing& effect) { links_.open_serving(effect); }
   void perform(const CloseServing& effect) { links_.close_serving(effect); }
   void perform(const JobChanged& effect) { links_.notices->publish(effect.job); }

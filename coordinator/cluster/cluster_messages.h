@@ -221,14 +221,6 @@ struct Answer {
   bool operator==(const Answer&) const = default;
 };
 
-// The folder must be there before the StartRank that follows is sent.
-struct MakeJobFolder {
-  JobId job;
-  std::string folder;
-
-  bool operator==(const MakeJobFolder&) const = default;
-};
-
 // For the gateway: where a serve job takes requests, and that it does not any more.
 struct OpenServing {
   JobId job;
@@ -261,8 +253,8 @@ struct ForgetJob {
   bool operator==(const ForgetJob&) const = default;
 };
 
-using Effect = std::variant<SendToWorker, WatchSession, UnwatchSession, Answer, MakeJobFolder,
-                            OpenServing, CloseServing, JobChanged, ForgetJob>;
+using Effect = std::variant<SendToWorker, WatchSession, UnwatchSession, Answer, OpenServing,
+                            CloseServing, JobChanged, ForgetJob>;
 
 struct Decision {
   std::uint64_t number = 0;  // counts decisions that have facts or events; 0: this one has none

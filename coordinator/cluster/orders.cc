@@ -79,7 +79,6 @@ std::string device_of(const Desk& desk, const ProcessRecord& process) {
 void order_start(Desk& desk, WorkerLink& link, const JobRecord& job, const ProcessRecord& process) {
   const bool newcomer = process.generation > job.generation;
   const auto size = newcomer ? static_cast<std::uint32_t>(job.release.next.size()) : job.size;
-  desk.effect(MakeJobFolder{.job = job.job, .folder = job.folder});
   desk.order(link, wire::StartRank{
                        .job = job.job,
                        .generation = newcomer ? process.generation : job.generation,

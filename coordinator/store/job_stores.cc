@@ -62,6 +62,8 @@ Result<JobStores::Records*> JobStores::open(JobId job, Missing missing) {
     if (missing == Missing::refuse)
       return Error{ErrorCode::not_found, "nothing is stored of job " + to_string(job)};
     std::filesystem::create_directories(folder, failed);
+    // A worker here removes the job's folder while it is empty (decision 0045).
+    if (failed) std::filesystem::create_directories(folder, failed);
     if (failed) return errno_error("cannot make " + folder.string(), failed.value());
   }
   ++scans_;

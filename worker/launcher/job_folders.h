@@ -1,9 +1,8 @@
 // Folders that this worker made for jobs: the empty ones go again, once nobody is in them.
 //
-// A coordinator removes the empty folders of jobs that it forgets, on disks that it sees. What a
-// worker had to make itself lies on one that it does not (there it makes them first): without this
-// a folder a program would stay, for ever. Only on disks of this machine: on one that others see,
-// too, a rank of theirs may be in it.
+// Without this a folder a program would stay, for ever, on a disk that the coordinator, which
+// removes empty folders of the jobs that it forgets, does not see. Only on disks of this machine:
+// on one that others see, too, a rank of theirs may be in it.
 //
 // Threads: one. Limits: what has ended is looked at in each sweep, and kept only while somebody is
 // in it.
