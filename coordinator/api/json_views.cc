@@ -47,14 +47,22 @@ json::array json_of(const std::vector<coordinator::ProcessView>& processes) {
   return out;
 }
 
-json::object json_of(const coordinator::Recovery& recovery) {
-  return {
-      {"generation", recovery.generation.value},  {"cause", recovery.cause},
-      {"seen_unix_ms", recovery.seen_unix_ms},    {"seen_ms", 0},
-      {"aborted_ms", phase(recovery.aborted_ms)}, {"regrouped_ms", phase(recovery.regrouped_ms)},
-      {"copied_ms", phase(recovery.copied_ms)},   {"first_step_ms", phase(recovery.first_step_ms)},
-      {"from_step", recovery.from_step},          {"lost_steps", recovery.lost_steps},
-      {"decided_ms", phase(recovery.decided_ms)}, {"planned", recovery.planned}};
+// Programs and servers make no step that would end it.
+json::object json_of(const coordinator::Recovery& recovery, const std::string& kind) {
+  const bool over = (kind == "train" ? recovery.first_step_ms : recovery.copied_ms) >= 0;
+  return {{"over", over},
+          {"generation", recovery.generation.value},
+          {"cause", recovery.cause},
+          {"seen_unix_ms", recovery.seen_unix_ms},
+          {"seen_ms", 0},
+          {"aborted_ms", phase(recovery.aborted_ms)},
+          {"regrouped_ms", phase(recovery.regrouped_ms)},
+          {"copied_ms", phase(recovery.copied_ms)},
+          {"first_step_ms", phase(recovery.first_step_ms)},
+          {"from_step", recovery.from_step},
+          {"lost_steps", recovery.lost_steps},
+          {"decided_ms", phase(recovery.decided_ms)},
+          {"planned", recovery.planned}};
 }
 
 // Bytes of the character that begins with `first`; 0: none does.
@@ -164,7 +172,8 @@ json::object json_of(const coordinator::JobDetail& job) {
   }
   out["checkpoints"] = std::move(checkpoints);
   json::array recoveries;
-  for (const auto& recovery : job.recoveries) recoveries.push_back(json_of(recovery));
+  for (const auto& recovery : job.recoveries)
+    recoveries.push_back(json_of(recovery, job.summary.kind));
   out["recoveries"] = std::move(recoveries);
   out["failure"] = nullptr;
   if (job.outcome.failure != wire::FailureClass::none || !job.outcome.message.empty()) {

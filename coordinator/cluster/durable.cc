@@ -250,6 +250,23 @@ void Durable::on(const JobSubmitted& fact) {
 
 void Durable::on(const JobWithdrawn& fact) { remove_job(fact.job); }
 
+namespace {
+
+// The recovery that goes on, or none. A program's gang goes through the queue meanwhile.
+Recovery* open_recovery(JobRecord& job) {
+  if (job.recoveries.empty()) return nullptr;
+  Recovery& last = job.recoveries.back();
+  const bool is_open =
+      job.terms.kind == "run" ? last.copied_ms < 0 : job.state == JobState::recovering;
+  return is_open ? &last : nullptr;
+}
+
+std::int64_t since_seen(const Recovery& recovery, std::int64_t unix_ms) {
+  return std::max<std::int64_t>(0, unix_ms - recovery.seen_unix_ms);
+}
+
+}  // namespace
+
 void Durable::on(const GenerationStarted& fact) {
   JobRecord& job = job_of(fact.job);
   TUTTI_ASSERT(fact.generation.value == job.generation.value + 1);
@@ -264,9 +281,10 @@ void Durable::on(const GenerationStarted& fact) {
   job.dropped_step = 0;
   job.formation = {};
   if (fact.generation.value > 1) ++job.restarts;
-  if (job.state == JobState::recovering && !job.recoveries.empty()) {
-    Recovery& recovery = job.recoveries.back();
-    recovery.decided_ms = std::max<std::int64_t>(0, fact.unix_ms - recovery.seen_unix_ms);
+  if (Recovery* const recovery = open_recovery(job)) {
+    recovery->decided_ms = since_seen(*recovery, fact.unix_ms);
+    // Programs that begin at once have no order to form.
+    if (job.terms.kind == "run") recovery->generation = fact.generation;
   }
   if (job.release.to == ReleaseTo::resize) {
     ++job.resizes;
@@ -327,21 +345,22 @@ void Durable::on(const GroupOrdered& fact) {
   TUTTI_ASSERT(std::find(job.members.begin(), job.members.end(), ProcessId{}) == job.members.end());
   if (job.state == JobState::placed) move(job, JobState::starting);
   job.formation = fact.formation;
-  if (job.state != JobState::recovering || job.recoveries.empty()) return;
-  Recovery& recovery = job.recoveries.back();
-  recovery.generation = fact.generation;
-  recovery.aborted_ms = std::max<std::int64_t>(0, fact.aborted_unix_ms - recovery.seen_unix_ms);
-  recovery.regrouped_ms = std::max(recovery.aborted_ms, fact.unix_ms - recovery.seen_unix_ms);
-  recovery.from_step = fact.formation.base_step;
-  recovery.lost_steps = fact.lost_steps;
+  Recovery* const recovery = open_recovery(job);
+  if (recovery == nullptr) return;
+  recovery->generation = fact.generation;
+  // Of programs it is known: nothing is left of the old gang once the job is queued.
+  if (job.terms.kind != "run") recovery->aborted_ms = since_seen(*recovery, fact.aborted_unix_ms);
+  recovery->regrouped_ms = std::max(recovery->aborted_ms, fact.unix_ms - recovery->seen_unix_ms);
+  recovery->from_step = fact.formation.base_step;
+  recovery->lost_steps = fact.lost_steps;
 }
 
 void Durable::on(const GroupRunning& fact) {
   JobRecord& job = job_of(fact.job);
   TUTTI_ASSERT(job.generation == fact.generation && job.generation_alive);
-  if (job.state == JobState::recovering && !job.recoveries.empty()) {
-    Recovery& recovery = job.recoveries.back();
-    recovery.copied_ms = std::max(recovery.regrouped_ms, fact.unix_ms - recovery.seen_unix_ms);
+  if (Recovery* const recovery = open_recovery(job)) {
+    recovery->copied_ms =
+        std::max({std::int64_t{0}, recovery->regrouped_ms, fact.unix_ms - recovery->seen_unix_ms});
   }
   job.formed = true;
   // Who stood in line held nothing until now.
@@ -383,13 +402,12 @@ void Durable::on(const GenerationAborted& fact) {
   job.step = std::max(job.step, fact.step);
   job.failure_counted = job.failure_counted || fact.planned;
   if (!job.open_checkpoint.whole()) job.open_checkpoint = {};
-  if (job.state != JobState::running && job.state != JobState::recovering) return;
   // A failure during a recovery is part of it: the first cause stays, its clock goes on.
-  if (job.state == JobState::recovering && !job.recoveries.empty()) {
-    Recovery& recovery = job.recoveries.back();
-    recovery.aborted_ms = recovery.regrouped_ms = recovery.copied_ms = recovery.decided_ms = -1;
+  if (Recovery* const recovery = open_recovery(job)) {
+    recovery->aborted_ms = recovery->regrouped_ms = recovery->copied_ms = recovery->decided_ms = -1;
     return;
   }
+  if (job.state != JobState::running && job.state != JobState::recovering) return;
   move(job, JobState::recovering);
   if (job.recoveries.size() == kRecoveriesMax) job.recoveries.erase(job.recoveries.begin());
   Recovery recovery;
@@ -453,6 +471,9 @@ void Durable::on(const JobSettled& fact) {
   }
   const ReleaseRecord release = std::exchange(job.release, {});
   if (!is_terminal(job.state)) {
+    Recovery* const recovery = open_recovery(job);
+    if (recovery != nullptr && recovery->aborted_ms < 0)
+      recovery->aborted_ms = since_seen(*recovery, fact.unix_ms);
     // What ended otherwise meanwhile is charged to whom it belongs, and to nobody else (I8).
     if (release.to != ReleaseTo::queue || fact.outcome.failure != wire::FailureClass::none) return;
     if (release.cause == ReleaseCause::preempted) ++job.preemptions;

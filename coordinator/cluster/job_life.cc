@@ -411,6 +411,15 @@ void say_running(Desk& desk, JobId id) {
                                     job.generation.value),
              .generation = job.generation,
              .step = job.formation.base_step});
+  if (job.terms.kind != "run" || job.recoveries.empty()) return;
+  const Recovery& last = job.recoveries.back();
+  if (last.generation != job.generation) return;
+  desk.note({.job = id,
+             .kind = EventKind::recovered,
+             .message = fmt::format("runs again {} ms after the loss was seen (old gang out {}, "
+                                    "decided {} ms)",
+                                    last.copied_ms, last.aborted_ms, last.decided_ms),
+             .generation = job.generation});
 }
 
 void open_serving(Desk& desk, JobId id) {

@@ -25,9 +25,21 @@ bool ended_well(const JobRecord& job, const wire::RankExited& exit) {
          exit.signal == 0 && exit.failure == wire::FailureClass::none && exit.error.empty();
 }
 
+// Of a program's gang, which cannot regroup, the phases are counted all the same.
+void note_recovery(Desk& desk, JobId id, const Loss& loss) {
+  const JobRecord& job = desk.job(id);
+  if (!job.generation_alive) return;
+  if (job.state == JobState::running) ++desk.counters.recoveries;
+  desk.record(GenerationAborted{.job = id,
+                                .generation = job.generation,
+                                .cause = loss.message,
+                                .unix_ms = desk.wall.unix_ms});
+}
+
 void go_on(Desk& desk, JobId id, const Loss& loss) {
   if (!charge(desk, id, loss)) return;
   if (desk.job(id).terms.kind == "run") {
+    note_recovery(desk, id, loss);
     queue_again(desk, id, loss);
     return;
   }

@@ -19,10 +19,11 @@ function drawRecovery(recovery) {
       h("span", {class: "n dim"}, duration(phase.at)),
     ];
   });
-  const open = recovery.first_step_ms === null;
+  const open = !recovery.over;
   return [
     h("p", null, h("b", null, `Generation ${recovery.generation}`), `: ${recovery.cause}`),
-    h("p", {class: "sub"}, `from step ${recovery.from_step}, ${plural(recovery.lost_steps, "step")} lost`,
+    h("p", {class: "sub"}, recovery.over && recovery.first_step_ms === null ? "runs again"
+        : `from step ${recovery.from_step}, ${plural(recovery.lost_steps, "step")} lost`,
         recovery.planned ? ", a planned change" : "", open ? ", still going on" : ""),
     h("div", {class: `phases ${open ? "open" : ""}`}, rows),
   ];

@@ -25,6 +25,8 @@ RecoverySeen recovery_seen(const json::value& recovery) {
   out.cause = text_of(recovery, "cause");
   out.seen_unix_ms = whole_of(recovery, "seen_unix_ms");
   out.first_step_ms = whole_of(recovery, "first_step_ms", -1);
+  if (out.first_step_ms < 0 && flag_of(recovery, "over"))
+    out.first_step_ms = whole_of(recovery, "copied_ms", -1);
   out.lost_steps = count_of(recovery, "lost_steps");
   out.planned = flag_of(recovery, "planned");
   return out;

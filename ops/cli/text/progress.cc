@@ -30,14 +30,25 @@ bool reached(const boost::json::value& recovery, std::string_view phase) {
   return number_of(recovery, phase, -1) >= 0;
 }
 
+bool is_over(const boost::json::value& recovery) {
+  return flag_of(recovery, "over") || reached(recovery, "first_step_ms");
+}
+
 }  // namespace
 
 std::string print_recovery(const boost::json::value& recovery) {
+  // Of a program or server, whose recovery ends without a step.
+  const bool stepless = is_over(recovery) && !reached(recovery, "first_step_ms");
   std::string phases;
   for (const Phase& phase : kPhases) {
     if (!reached(recovery, phase.field)) continue;
-    phases += fmt::format("{}{} {}", phases.empty() ? "" : ", ", phase.name,
+    const bool runs = stepless && phase.field == "copied_ms";
+    phases += fmt::format("{}{} {}", phases.empty() ? "" : ", ", runs ? "running" : phase.name,
                           print_duration(number_of(recovery, phase.field) / 1000));
+  }
+  if (stepless) {
+    return fmt::format("generation {}: {}; {}", whole_of(recovery, "generation"),
+                       text_of(recovery, "cause"), phases);
   }
   return fmt::format("generation {}: {}; {}; from step {}, {} lost",
                      whole_of(recovery, "generation"), text_of(recovery, "cause"), phases,
@@ -66,13 +77,13 @@ void Progress::set_job(const boost::json::value& job) {
   const boost::json::array& recoveries = list_of(job, "recoveries");
   for (; recoveries_begun_ < recoveries.size(); ++recoveries_begun_) {
     const boost::json::value& recovery = recoveries[recoveries_begun_];
-    if (reached(recovery, "first_step_ms")) continue;
+    if (is_over(recovery)) continue;
     notices_.push_back("recovering: " + text_of(recovery, "cause"));
   }
   for (; recoveries_over_ < recoveries.size(); ++recoveries_over_) {
     const boost::json::value& recovery = recoveries[recoveries_over_];
     const bool last = recoveries_over_ + 1 == recoveries.size();
-    if (last && !reached(recovery, "first_step_ms")) break;
+    if (last && !is_over(recovery)) break;
     notices_.push_back("recovered: " + print_recovery(recovery));
   }
 }

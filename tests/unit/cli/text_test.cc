@@ -88,6 +88,16 @@ TEST_CASE("progress: each recovery is told once when it begins and once when it 
   CHECK(progress.take_notices().empty());
 }
 
+TEST_CASE("progress: a program's recovery is over when it runs again") {
+  Progress progress;
+  progress.set_job(json::parse(R"({"name": "ddp", "kind": "run", "recoveries": [
+      {"generation": 2, "cause": "worker b was lost", "over": true, "seen_ms": 0, "decided_ms": 40,
+       "aborted_ms": 30, "regrouped_ms": null, "copied_ms": 900, "first_step_ms": null}]})"));
+  CHECK(progress.take_notices() ==
+        std::vector<std::string>{"recovered: generation 2: worker b was lost; seen 0 ms, decided "
+                                 "40 ms, aborted 30 ms, running 900 ms"});
+}
+
 TEST_CASE("logs: lines of several ranks are held until they are whole and named") {
   LogLines lines(LogPrefix::rank);
   CHECK(lines.add(json::parse(R"({"rank": 0, "process": 5, "text": "one\ntw"})")) ==

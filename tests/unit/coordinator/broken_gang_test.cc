@@ -67,6 +67,43 @@ TEST_CASE("broken gang: its lost rank's slot is held while its other programs en
   CHECK(at.driver.job_state(urgent) == queued);
 }
 
+TEST_CASE("broken gang: its recovery has phases, as a training job's has") {
+  Program at;
+  const auto recoveries = [&] { return at.driver.job(at.job).recoveries; };
+  at.kill_one();
+  at.driver.pass(20ms);
+  at.driver.exited(at.starts[1], 0, 15);
+  CHECK(recoveries().at(0).aborted_ms == 20);
+  CHECK(recoveries().at(0).decided_ms == 20);
+  CHECK(recoveries().at(0).copied_ms == -1);
+  at.driver.pass(10ms);
+  // Another loss before it runs again is part of it.
+  at.starts = at.driver.take<wire::StartRank>();
+  REQUIRE(at.starts.size() == 2);
+  at.driver.exited(at.starts[0], 0, 9);
+  CHECK(recoveries().at(0).decided_ms == -1);
+  at.driver.exited(at.starts[1], 0, 15);
+  at.pass(5);  // the second loss in a row
+  at.starts = at.driver.run_up();
+  REQUIRE(recoveries().size() == 1);
+  const Recovery recovery = recoveries()[0];
+  CHECK(recovery.generation == Generation{3});
+  CHECK(recovery.cause == "rank 0 of 2 on a: ended by signal 9");
+  CHECK(recovery.aborted_ms == 30);
+  CHECK(recovery.decided_ms >= recovery.aborted_ms);
+  CHECK(recovery.regrouped_ms >= recovery.decided_ms);
+  CHECK(recovery.copied_ms >= recovery.regrouped_ms);
+  CHECK(recovery.first_step_ms == -1);
+  CHECK(at.driver.state().counters().recoveries == 1);
+  CHECK(at.driver.happened(at.job, EventKind::recovered));
+  at.driver.exited(at.starts[0], 0, 9);
+  CHECK(recoveries().size() == 2);
+  CHECK(at.driver.state().counters().recoveries == 2);
+  // A successor knows them.
+  at.driver.restart();
+  CHECK(recoveries().size() == 2);
+}
+
 TEST_CASE("broken gang: its slots are held while it waits before its next try") {
   Program at;
   const JobId urgent = at.submit(100);
