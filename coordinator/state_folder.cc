@@ -9,6 +9,7 @@
 #include <boost/json/serialize.hpp>
 
 #include <cerrno>
+#include <vector>
 
 #include "protocol/base/secret.h"
 
@@ -39,6 +40,17 @@ Result<> say(const std::filesystem::path& file, const std::string& content) {
   return write_file_atomically(file, content, kSecretMode);
 }
 
+// Whoever made them held the lock.
+void remove_copies(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  std::vector<std::filesystem::path> left;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    if (entry.path().filename().string().starts_with(kLedgerCopyPrefix))
+      left.push_back(entry.path());
+  }
+  for (const std::filesystem::path& file : left) std::filesystem::remove(file, ignored);
+}
+
 }  // namespace
 
 Result<StateFolder> StateFolder::open(const std::filesystem::path& path) {
@@ -53,6 +65,7 @@ Result<StateFolder> StateFolder::open(const std::filesystem::path& path) {
     if (errno != EWOULDBLOCK) return errno_error("cannot lock " + lock.string(), errno);
     return Error{ErrorCode::already_exists, "another coordinator runs in " + path.string()};
   }
+  remove_copies(path);
   return StateFolder(std::filesystem::absolute(path), std::move(file));
 }
 

@@ -22,6 +22,9 @@ struct Ports {
   bool operator==(const Ports&) const = default;
 };
 
+// Copies that are made for a client and removed once it has them; others are a dead coordinator's.
+inline constexpr const char* kLedgerCopyPrefix = ".ledger-copy-";
+
 class StateFolder {
  public:
   // Makes the folder if it is missing.

@@ -6,6 +6,7 @@
 
 #include "coordinator/api/ask.h"
 #include "coordinator/api/cluster_routes.h"
+#include "coordinator/state_folder.h"
 #include "protocol/base/secret.h"
 
 namespace tutti::api {
@@ -43,8 +44,8 @@ asio::awaitable<void> send_file(std::shared_ptr<TemporaryCopy> copy, BodyStream&
 }
 
 asio::awaitable<Answer> back_up(const ClusterParts& parts) {
-  const auto copy =
-      std::make_shared<TemporaryCopy>(parts.state_folder / ("ledger.backup." + random_hex(8)));
+  const auto copy = std::make_shared<TemporaryCopy>(
+      parts.state_folder / (coordinator::kLedgerCopyPrefix + random_hex(8)));
   auto begin = [cluster = &parts.cluster, file = copy->path()](auto reply) {
     cluster->back_up(file, reply);
   };

@@ -2,6 +2,7 @@
 
 #include <future>
 
+#include "coordinator/state_folder.h"
 #include "protocol/spec/parse.h"
 #include "tests/unit/api/coordinator_fixture.h"
 #include "tests/unit/api/fake_worker.h"
@@ -97,6 +98,16 @@ TEST_CASE("coordinator: what a crash left of forgotten jobs goes at the next sta
   CHECK_FALSE(std::filesystem::exists(folder.path() / "jobs" / "0"));
   CHECK(std::filesystem::exists(records("1")));
   CHECK(std::filesystem::exists(records("2")));
+}
+
+TEST_CASE("coordinator: copies of the ledger that a dead one was sending are removed, no others") {
+  const test::TemporaryFolder folder;
+  const auto left = folder.path() / (std::string(kLedgerCopyPrefix) + "0123456789abcdef");
+  const auto kept = folder.path() / "ledger.backup";
+  for (const auto& file : {left, kept}) REQUIRE(write_file_atomically(file, "rows").ok());
+  test::RunningCoordinator coordinator(folder.path());
+  CHECK_FALSE(std::filesystem::exists(left));
+  CHECK(std::filesystem::exists(kept));
 }
 
 TEST_CASE("coordinator: jobs of a journal that is gone keep their numbers, folders and records") {
