@@ -214,6 +214,23 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
     co_return ended.ok() && *ended;
   }
 
+  // The oldest event that is kept; 0: none was dropped of the job, whose first one is kept.
+  static Result<std::uint64_t> first_kept(coordinator::ClusterHost& cluster, JobId job) {
+    if (job) {
+      const auto page = cluster.ledger().query_events({.job = job, .limit = 1});
+      if (!page) return page.error();
+      const coordinator::JobRecord* record = cluster.settled_state().find_job(job);
+      const bool task = record == nullptr || record->array;
+      const auto begins = [&](const Event& event) {
+        return event.kind == coordinator::EventKind::submitted ||
+               (task && event.kind == coordinator::EventKind::placed &&
+                event.generation == Generation{1});
+      };
+      if (!page->events.empty() && begins(page->events[0])) return std::uint64_t{0};
+    }
+    return cluster.ledger().first_event();
+  }
+
   asio::awaitable<Result<EventsRead>> read_events(coordinator::Ledger::EventQuery query) const {
     auto read = [cluster = &parts_.cluster, query = std::move(query)]() -> Result<EventsRead> {
       const coordinator::ClusterState& state = cluster->settled_state();
@@ -221,7 +238,7 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
       if (query.job && !found) return no_job(query.job);
       Result<coordinator::Ledger::EventPage> page = cluster->ledger().query_events(query);
       if (!page) return page.error();
-      const Result<std::uint64_t> first = cluster->ledger().first_event();
+      const Result<std::uint64_t> first = first_kept(*cluster, query.job);
       if (!first) return first.error();
       EventsRead out;
       out.next = page->next;

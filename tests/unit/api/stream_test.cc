@@ -3,6 +3,7 @@
 #include <set>
 #include <sstream>
 
+#include "coordinator/ledger/ledger.h"
 #include "tests/unit/api/coordinator_fixture.h"
 #include "tests/unit/api/fake_worker.h"
 #include "tests/unit/api/raw_connection.h"
@@ -142,6 +143,33 @@ TEST_CASE("streams: the stream of a job ends with the job, and says so") {
     INFO(all);
     CHECK(all.find("event: end\n") != std::string::npos);
   }
+}
+
+TEST_CASE("streams: a job's events begin with a gap only if some of its own may be missing") {
+  const test::TemporaryFolder folder;
+  {
+    const auto ledger = coordinator::Ledger::open({.folder = folder.path()});
+    REQUIRE(ledger.ok());
+    coordinator::JobSubmitted old;
+    old.job = JobId{1};
+    old.owner = "admin";
+    old.spec = "name: x\nkind: run\ncommand: ['true']\n";
+    old.terms.name = "x";
+    old.terms.kind = "run";
+    const std::vector<coordinator::Fact> facts{old};
+    coordinator::Event event;
+    event.seq = 500;  // those before it are dropped
+    REQUIRE((*ledger)->append({.facts = facts, .events = {&event, 1}}).ok());
+  }
+  RunningCoordinator coordinator(folder.path());
+  submit(coordinator, 1);
+  const auto first_kind = [&](const std::string& target) {
+    const auto value = json_in(coordinator.ask("GET", target));
+    return value.at("events").as_array().at(0).at("kind").as_string();
+  };
+  CHECK(first_kind("/api/v1/events") == "gap");
+  CHECK(first_kind("/api/v1/jobs/1/events") == "gap");
+  CHECK(first_kind("/api/v1/jobs/2/events") == "submitted");
 }
 
 TEST_CASE("streams: events are asked for by kind, node and time") {
