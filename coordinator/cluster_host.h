@@ -52,6 +52,9 @@ struct ClusterHostOptions {
   transport::KeyPair keys;
   // What waits for the ledger's full disk is answered so long after it was asked for.
   Duration answer_within = std::chrono::seconds(10);
+  // Keys of workers that are forgotten, the newest, so that one that comes back late needs no join
+  // token. Each change of access reads all keys.
+  std::size_t forgotten_keys_max = 1'000;
 };
 
 // What the host needs from others and tells them.
@@ -150,6 +153,7 @@ class ClusterHost {
   void apply_access();
   void expire_tokens();
   void admit(wire::Hello& hello);
+  void drop_forgotten_key();
   std::string address_on(std::uint16_t port) const;
   Result<> listen_with(const transport::KeyPair& keys, std::uint16_t port);
   void end_overlap(const transport::KeyPair& keys, Duration overlap);

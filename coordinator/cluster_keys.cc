@@ -53,6 +53,22 @@ void ClusterHost::admit(wire::Hello& hello) {
                  .target = "node " + hello.worker,
                  .detail = before ? "a new key, in the place of its old one" : "its first key"},
                 [](const AnswerBody&) {});
+  drop_forgotten_key();
+}
+
+// The oldest, where there are too many: names of workers that come and go would fill the table.
+void ClusterHost::drop_forgotten_key() {
+  const AccessTable& access = *links_.access;
+  if (access.worker_keys() <= state_->worker_count() + options_.forgotten_keys_max) return;
+  for (const AccessRecord& record : access.list()) {
+    if (record.kind != AccessKind::worker || state_->knows_worker(record.user)) continue;
+    Caller own;
+    own.user = "tutti";
+    own.action = "worker forget";
+    own.detail = "its key, of those of forgotten workers the oldest";
+    note_change(own, "node " + record.user);
+    return change_access({record, true}, {}, [](const AnswerBody&) {});
+  }
 }
 
 Result<> ClusterHost::listen_with(const transport::KeyPair& keys, std::uint16_t port) {

@@ -128,6 +128,11 @@ std::optional<AccessRecord> AccessTable::of_worker(std::string_view name) const 
   return found == by_worker_.end() ? std::nullopt : std::optional(records_.at(found->second));
 }
 
+std::size_t AccessTable::worker_keys() const {
+  const std::lock_guard lock(guard_);
+  return by_worker_.size();
+}
+
 std::vector<AccessRecord> AccessTable::list() const {
   const std::lock_guard lock(guard_);
   std::vector<AccessRecord> out;
@@ -159,9 +164,9 @@ Result<MadeToken> AccessTable::make(const TokenWish& wish, std::string_view secr
   if (wish.expires_unix_ms != 0 && wish.expires_unix_ms <= now_unix_ms)
     return Error{ErrorCode::invalid_argument, "the token would have expired already"};
   const std::lock_guard lock(guard_);
-  if (records_.size() >= kRecordsMax) {
+  if (records_.size() - by_worker_.size() >= kTokensMax) {
     return Error{ErrorCode::exhausted,
-                 fmt::format("there are {} tokens; revoke some first", kRecordsMax)};
+                 fmt::format("there are {} tokens; revoke some first", kTokensMax)};
   }
   MadeToken made;
   made.token = (wish.kind == AccessKind::join ? "tutti-join-" : "tutti-") + std::string(secret);
@@ -180,7 +185,7 @@ Result<MadeToken> AccessTable::make(const TokenWish& wish, std::string_view secr
 Result<AccessChange> AccessTable::admit(const TokenWish& worker, std::string_view public_key,
                                         std::uint64_t admitted_by, std::int64_t now_unix_ms) {
   const std::lock_guard lock(guard_);
-  if (records_.size() >= kRecordsMax)
+  if (by_worker_.size() >= kWorkerKeysMax)
     return Error{ErrorCode::exhausted, "more workers' keys than can be kept"};
   AccessChange change;
   change.record.id = ++last_id_;

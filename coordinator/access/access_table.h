@@ -3,7 +3,7 @@
 // The first admin's token lies in the state folder and is number 0; it is not in the ledger, and
 // neither is the folder's own join token (join.json). All others are known by their hash.
 //
-// Threads: any. Limits: kRecordsMax. Errors: exhausted, invalid_argument, not_found.
+// Threads: any. Limits: kTokensMax, kWorkerKeysMax. Errors: exhausted, invalid_argument, not_found.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +47,8 @@ struct MadeToken {
 
 class AccessTable {
  public:
-  static constexpr std::size_t kRecordsMax = 20'000;
+  static constexpr std::size_t kTokensMax = 20'000;
+  static constexpr std::size_t kWorkerKeysMax = 20'000;
   static constexpr std::size_t kUserBytesMax = 64;
 
   AccessTable(std::string_view admin_token, std::string_view join_token);
@@ -67,6 +68,7 @@ class AccessTable {
   // A worker's key that was let in before.
   std::optional<AccessRecord> of_worker_key(std::string_view public_key) const;
 
+  std::size_t worker_keys() const;
   // The key that the worker of this name was let in with.
   std::optional<AccessRecord> of_worker(std::string_view name) const;
 

@@ -453,6 +453,12 @@ bool ClusterState::knows(JobId job) const {
   return find_job(job) != nullptr || array_of(parts_->desk, job) != nullptr;
 }
 
+std::size_t ClusterState::worker_count() const { return parts_->desk.durable.workers().size(); }
+
+bool ClusterState::knows_worker(const std::string& name) const {
+  return parts_->desk.durable.worker(name) != nullptr;
+}
+
 JobId ClusterState::next_job() const { return parts_->desk.durable.next_job(); }
 
 std::vector<JobSummary> ClusterState::jobs() const { return jobs(JobFilter{}).jobs; }

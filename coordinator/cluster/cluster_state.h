@@ -121,6 +121,9 @@ class ClusterState {
   // is.
   bool knows(JobId job) const;
   JobId next_job() const;  // smaller ones were given out
+  // Workers that are members, or may come back.
+  std::size_t worker_count() const;
+  bool knows_worker(const std::string& name) const;
   // Of the job or task; empty: it is not known.
   std::string owner_of(JobId job) const;
   std::vector<JobSummary> jobs() const;  // by id; tasks are in their array's detail

@@ -135,35 +135,84 @@ TEST_CASE("coordinator: jobs of a journal that is gone keep their numbers, folde
   CHECK(coordinator.end() == 0);
 }
 
-TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes on") {
-  const test::TemporaryFolder folder;
-  actor::Runtime runtime(2);
-  Notices notices;
-  JobStores stores(runtime, folder.path() / "jobs", folder.path() / "jobs", notices);
-  ClusterHostLinks links;
-  links.stores = &stores;
-  links.notices = &notices;
-  AccessTable access("admin", "join");
-  links.access = &access;
-  links.open_serving = [](const OpenServing&) {};
-  links.close_serving = [](const CloseServing&) {};
-  links.on_fatal = [](const Error&) {};
-  ClusterHost cluster(runtime, std::move(links));
-  ClusterHostOptions options;
-  options.host = "127.0.0.1";
-  options.keys = transport::make_keys();
-  options.answer_within = Duration::zero();  // at the first look
-  ClusterSettings settings;
-  settings.job_folders = (folder.path() / "jobs").string();
-  settings.join_token = "join";
-  auto ledger = Ledger::open({.folder = folder.path(), .events_max = kEventsMax, .pages_max = 100});
-  REQUIRE(ledger.ok());
-  REQUIRE(cluster.open(options, settings, *std::move(ledger)).ok());
-  runtime.start();
+// A ClusterHost without the HTTP server around it.
+struct Hosted {
+  explicit Hosted(ClusterHostOptions options = {}, ClusterSettings settings = {}) {
+    ClusterHostLinks links;
+    links.stores = &stores;
+    links.notices = &notices;
+    links.access = &access;
+    links.open_serving = [](const OpenServing&) {};
+    links.close_serving = [](const CloseServing&) {};
+    links.on_fatal = [](const Error&) {};
+    cluster = std::make_unique<ClusterHost>(runtime, std::move(links));
+    options.host = "127.0.0.1";
+    options.keys = transport::make_keys();
+    settings.job_folders = (folder.path() / "jobs").string();
+    settings.join_token = "join";
+    auto ledger =
+        Ledger::open({.folder = folder.path(), .events_max = kEventsMax, .pages_max = 100});
+    REQUIRE(ledger.ok());
+    REQUIRE(cluster->open(options, settings, *std::move(ledger)).ok());
+    join = "{\"endpoint\": \"" + cluster->control_address() + "\", \"server_key\": \"" +
+           options.keys.public_key + "\", \"join_token\": \"join\"}";
+    runtime.start();
+  }
+  Hosted(const Hosted&) = delete;
+  Hosted& operator=(const Hosted&) = delete;
+  ~Hosted() { runtime.stop(); }
 
-  test::FakeWorker worker("{\"endpoint\": \"" + cluster.control_address() +
-                          "\", \"server_key\": \"" + options.keys.public_key +
-                          "\", \"join_token\": \"join\"}");
+  // What it gives, on the host's strand.
+  template <class Question>
+  auto ask(Question question) {
+    using T = decltype(question());
+    auto answered = std::make_shared<std::promise<T>>();
+    REQUIRE(cluster->host().tell([question, answered] { answered->set_value(question()); }).ok());
+    return wait_for(answered->get_future());
+  }
+
+  const test::TemporaryFolder folder;
+  actor::Runtime runtime{2};
+  Notices notices;
+  JobStores stores{runtime, folder.path() / "jobs", folder.path() / "jobs", notices};
+  AccessTable access{"admin", "join"};
+  std::string join;
+  std::unique_ptr<ClusterHost> cluster;
+};
+
+TEST_CASE("coordinator: keys of workers that are forgotten are kept for the newest of them") {
+  Hosted hosted({.forgotten_keys_max = 0}, {.lease = std::chrono::milliseconds(100),
+                                            .forget = std::chrono::milliseconds(100)});
+  const auto let_in = [&](const std::string& name) {
+    test::FakeWorker worker(hosted.join, {.name = name, .keys = transport::make_keys()});
+    REQUIRE(worker.connected());
+    worker.say(worker.hello());
+    REQUIRE(worker.expect<wire::Welcome>().has_value());
+  };
+  const auto until = std::chrono::steady_clock::now() + test::patient(std::chrono::seconds(10));
+  const auto eventually = [&](auto holds) {
+    while (!holds() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+    return holds();
+  };
+  let_in("node-a");
+  CHECK(hosted.access.of_worker("node-a"));
+  REQUIRE(eventually([&] {
+    return hosted.ask([&] { return !hosted.cluster->settled_state().knows_worker("node-a"); });
+  }));
+  CHECK(hosted.access.of_worker("node-a"));  // it may come back
+  let_in("node-b");
+  CHECK(eventually([&] { return !hosted.access.of_worker("node-a"); }));
+  CHECK(hosted.access.of_worker("node-b"));
+}
+
+TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes on") {
+  ClusterHostOptions options;
+  options.answer_within = Duration::zero();  // at the first look
+  Hosted hosted(options);
+  const auto& folder = hosted.folder;
+  AccessTable& access = hosted.access;
+  ClusterHost& cluster = *hosted.cluster;
+  test::FakeWorker worker(hosted.join);
   REQUIRE(worker.connected());
   REQUIRE(std::holds_alternative<JobAccepted>(ask_to_submit(cluster, 10)));
   worker.say(worker.hello());
@@ -197,7 +246,6 @@ TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes 
   CHECK_FALSE(access.of_token(token->token, wall_now().unix_ms));
   REQUIRE(std::holds_alternative<Error>(revoked));
   CHECK(std::get<Error>(revoked).message.find("it is good no more") != std::string::npos);
-  runtime.stop();
 }
 
 }  // namespace
