@@ -158,6 +158,7 @@ void ClusterHost::handle(Input input) {
 void ClusterHost::take(Decision decision) {
   note_changes(decision.effects);
   note_own_changes(decision);
+  unsay_withdrawn(decision);
   for (const Effect& effect : decision.immediate) {
     std::visit([this](const auto& value) { perform(value); }, effect);
   }
@@ -174,7 +175,8 @@ void ClusterHost::take(Decision decision) {
   move_to_back(facts_, decision.facts);
   move_to_back(events_, decision.events);
   move_to_back(effects_, decision.effects);
-  if (facts_.size() > kPendingFactsMax || events_.size() > kPendingEventsMax) {
+  if (facts_.size() > kPendingFactsMax || events_.size() > kPendingEventsMax ||
+      audit_.size() > kPendingEventsMax) {
     return end_with(
         {ErrorCode::exhausted, "too much has been decided that the full disk does not take"});
   }
@@ -208,6 +210,8 @@ void ClusterHost::end_turn() {
 }
 
 bool ClusterHost::append_pending() {
+  // Numbered without gaps: what is withdrawn before it is durable leaves none.
+  for (std::size_t i = 0; i < audit_.size(); ++i) audit_[i].seq = last_audit_ + 1 + i;
   const LedgerBatch batch{facts_, events_, access_, audit_};
   if (batch.empty()) return true;
   const Instant begun = monotonic_now();
@@ -216,6 +220,7 @@ bool ClusterHost::append_pending() {
     counters_.sync_seconds.observe(to_seconds(monotonic_now() - begun));
     ++counters_.syncs;
     counters_.facts += facts_.size();
+    last_audit_ += audit_.size();
     return true;
   }
   if (appended.error().code != ErrorCode::exhausted) {

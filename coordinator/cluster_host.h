@@ -147,6 +147,7 @@ class ClusterHost {
   Result<> listen(const ClusterHostOptions& options);
   void note_changes(const std::vector<Effect>& effects);
   void note_own_changes(const Decision& decision);
+  void unsay_withdrawn(const Decision& decision);
   void note_change(const Caller& caller, std::string target);
   void give_up_waiting();
   void flush_soon();
@@ -219,7 +220,7 @@ class ClusterHost {
 
   std::uint64_t last_request_ = 0;
   std::map<RequestId, Waiting> waiting_;
-  std::uint64_t last_audit_ = 0;
+  std::uint64_t last_audit_ = 0;  // durable
   Instant denied_since_;
   std::uint32_t denied_ = 0;         // since then, written into the audit or not
   std::uint64_t denied_unsaid_ = 0;  // not written

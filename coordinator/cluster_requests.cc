@@ -22,6 +22,8 @@ constexpr const char* kRevokedForNow =
     "it is good no more, but the coordinator's disk is full: that is written down once there is "
     "space, and a coordinator that starts before does not know it; make room";
 
+std::string target_of(JobId job) { return "job " + to_string(job); }
+
 // A request is one that has a number to be answered by.
 template <class T>
 void number_request(T& input, RequestId request) {
@@ -47,8 +49,18 @@ void ClusterHost::note_changes(const std::vector<Effect>& effects) {
     if (found == waiting_.end() || found->second.caller.action.empty()) continue;
     const auto* accepted = std::get_if<JobAccepted>(&answer->body);
     if (accepted != nullptr && accepted->existing) continue;
-    note_change(found->second.caller, accepted != nullptr ? "job " + to_string(accepted->job)
-                                                          : found->second.caller.target);
+    note_change(found->second.caller,
+                accepted != nullptr ? target_of(accepted->job) : found->second.caller.target);
+  }
+}
+
+// What was asked of a job that the full disk did not take did not happen.
+void ClusterHost::unsay_withdrawn(const Decision& decision) {
+  for (const Fact& fact : decision.facts) {
+    const auto* withdrawn = std::get_if<JobWithdrawn>(&fact);
+    if (withdrawn == nullptr) continue;
+    const std::string target = target_of(withdrawn->job);
+    std::erase_if(audit_, [&](const AuditRecord& record) { return record.target == target; });
   }
 }
 
@@ -72,8 +84,7 @@ void ClusterHost::note_own_changes(const Decision& decision) {
 }
 
 void ClusterHost::note_change(const Caller& caller, std::string target) {
-  audit_.push_back({.seq = ++last_audit_,
-                    .unix_ms = wall_now().unix_ms,
+  audit_.push_back({.unix_ms = wall_now().unix_ms,
                     .user = caller.user,
                     .token = caller.token,
                     .from = caller.from,
@@ -91,12 +102,13 @@ void ClusterHost::give_up_waiting() {
     late.push_back(std::move(entry.second.answered));
     return true;
   });
-  for (const Answered& answered : late) answered(Error{ErrorCode::unavailable, kNotDurable});
+  std::vector<Answered> revoked;
   for (Afterwards& each : afterwards_) {
     if (!each.answered || now - each.since < options_.answer_within) continue;
-    const Answered answered = std::exchange(each.answered, {});
-    answered(Error{ErrorCode::unavailable, each.revokes ? kRevokedForNow : kNotDurable});
+    (each.revokes ? revoked : late).push_back(std::exchange(each.answered, {}));
   }
+  for (const Answered& answered : late) answered(Error{ErrorCode::unavailable, kNotDurable});
+  for (const Answered& answered : revoked) answered(Error{ErrorCode::unavailable, kRevokedForNow});
 }
 
 void ClusterHost::change_access(AccessChange change, const Caller& caller, Answered answered) {
@@ -127,7 +139,7 @@ void ClusterHost::change_access(AccessChange change, const Caller& caller, Answe
 
 void ClusterHost::set_quotas(scheduler::Quotas quotas, const Caller& caller) {
   if (closed_) return;
-  if (!ledger_failing_) note_change(caller, caller.target);
+  note_change(caller, caller.target);
   handle(SetQuotas{{}, std::move(quotas)});
   flush_soon();
 }
@@ -179,6 +191,11 @@ void ClusterHost::expire_tokens() {
     if (record.expires_unix_ms <= now) {
       if (!links_.access->suspend(record.id)) continue;  // it is on the way
       if (links_.on_revoked) links_.on_revoked(record.id);
+      Caller own;
+      own.user = "tutti";
+      own.action = "token expire";
+      own.detail = "of " + record.user;
+      note_change(own, "token " + std::to_string(record.id));
       access_.push_back({record, true});
     } else if (next == 0 || record.expires_unix_ms < next) {
       next = record.expires_unix_ms;

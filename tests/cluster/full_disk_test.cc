@@ -62,11 +62,13 @@ TEST_CASE(
   const std::string spec = training_spec(text, {.ranks = 2, .steps = test::kEndless, .every = 2});
   const auto job = cluster.submit(spec);
   REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  int accepted = 1;
   const auto submit = [&](const std::string& key) {
-    return cluster
-        .post("/api/v1/jobs",
-              R"({"spec": "name: x\nkind: run\ncommand: [\"true\"]\n", "key": ")" + key + "\"}")
-        .status;
+    const auto answer = cluster.post(
+        "/api/v1/jobs",
+        R"({"spec": "name: x\nkind: run\ncommand: [\"true\"]\n", "key": ")" + key + "\"}");
+    if (answer.status == 200) ++accepted;
+    return answer.status;
   };
   int submits = 0;
   // Whatever the job prunes meanwhile is filled again.
@@ -96,6 +98,13 @@ TEST_CASE(
                    .out.find("checkpoint_failed") != std::string::npos;
       }));
   CHECK(cluster.job(job).at("generation").to_number<int>() == 1);
+  // The audit has what was done, and nothing of what the disk did not take.
+  const std::string audit = cluster.tutti({"audit", "-o", "json"}).out;
+  const std::string line = "\"action\":\"submit\"";
+  int audited = 0;
+  for (std::size_t at = audit.find(line); at != std::string::npos; at = audit.find(line, at + 1))
+    ++audited;
+  CHECK(audited == accepted);
   test::check_undisturbed(cluster, job, spec);
   CHECK(cluster.stop() == 0);
 }

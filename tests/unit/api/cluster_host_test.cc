@@ -1,6 +1,7 @@
 #include "coordinator/cluster_host.h"
 
 #include <future>
+#include <thread>
 
 #include "coordinator/state_folder.h"
 #include "protocol/spec/parse.h"
@@ -38,11 +39,14 @@ AnswerBody ask_to_submit(ClusterHost& cluster, std::size_t argument_bytes) {
 
 AnswerBody ask_to_change(ClusterHost& cluster, const AccessChange& change) {
   auto answered = std::make_shared<std::promise<AnswerBody>>();
+  Caller caller;
+  caller.user = "admin";
+  caller.action = "token";
   REQUIRE(cluster.host()
-              .tell([&cluster, change, answered] {
-                cluster.change_access(
-                    change, {.user = "admin", .action = "token"},
-                    [answered](AnswerBody body) { answered->set_value(std::move(body)); });
+              .tell([&cluster, change, caller, answered] {
+                cluster.change_access(change, caller, [answered](AnswerBody body) {
+                  answered->set_value(std::move(body));
+                });
               })
               .ok());
   return wait_for(answered->get_future());
@@ -181,8 +185,11 @@ struct Hosted {
 };
 
 TEST_CASE("coordinator: keys of workers that are forgotten are kept for the newest of them") {
-  Hosted hosted({.forgotten_keys_max = 0}, {.lease = std::chrono::milliseconds(100),
-                                            .forget = std::chrono::milliseconds(100)});
+  ClusterHostOptions options;
+  options.forgotten_keys_max = 0;
+  ClusterSettings settings;
+  settings.lease = settings.forget = std::chrono::milliseconds(100);
+  Hosted hosted(options, settings);
   const auto let_in = [&](const std::string& name) {
     test::FakeWorker worker(hosted.join, {.name = name, .keys = transport::make_keys()});
     REQUIRE(worker.connected());
@@ -195,14 +202,39 @@ TEST_CASE("coordinator: keys of workers that are forgotten are kept for the newe
     return holds();
   };
   let_in("node-a");
-  CHECK(hosted.access.of_worker("node-a"));
+  REQUIRE(eventually([&] { return hosted.access.of_worker("node-a").has_value(); }));
   REQUIRE(eventually([&] {
     return hosted.ask([&] { return !hosted.cluster->settled_state().knows_worker("node-a"); });
   }));
   CHECK(hosted.access.of_worker("node-a"));  // it may come back
   let_in("node-b");
   CHECK(eventually([&] { return !hosted.access.of_worker("node-a"); }));
-  CHECK(hosted.access.of_worker("node-b"));
+  CHECK(eventually([&] { return hosted.access.of_worker("node-b").has_value(); }));
+}
+
+TEST_CASE("coordinator: a token whose time is over goes, and the audit says so") {
+  Hosted hosted;
+  const std::int64_t soon = wall_now().unix_ms + 20;
+  const auto token =
+      hosted.access.make({.user = "ann", .expires_unix_ms = soon}, std::string(48, 'a'), soon - 20);
+  REQUIRE(token.ok());
+  REQUIRE(std::holds_alternative<Done>(ask_to_change(*hosted.cluster, token->change)));
+  const auto audit = [&] {
+    return hosted.ask([&] {
+      static_cast<void>(hosted.cluster->settled_state());
+      return *hosted.cluster->ledger().audit(0, 10);
+    });
+  };
+  const auto until = std::chrono::steady_clock::now() + test::patient(std::chrono::seconds(10));
+  while (!hosted.access.list().empty() && std::chrono::steady_clock::now() < until)
+    std::this_thread::yield();
+  CHECK(hosted.access.list().empty());
+  const std::vector<AuditRecord> records = audit();
+  REQUIRE(records.size() == 2);
+  CHECK(records[1].seq == 2);
+  CHECK(records[1].user == "tutti");
+  CHECK(records[1].action == "token expire");
+  CHECK(records[1].target == "token 1");
 }
 
 TEST_CASE("coordinator: a full disk refuses submits, and the job that runs goes on") {
