@@ -426,6 +426,8 @@ void ClusterHost::on_stored(const std::string& peer, SessionId session, JobId jo
     return;
   }
   spools_failing_.erase(job);
+  if (outcome->steps.full)
+    handle(SpoolFailed{job, "there are as many step records as are kept of one job"});
   send(peer, outcome->ack, in_session(session));
   if (outcome->steps.mismatch) {
     handle(StepHashMismatch{job, outcome->steps.mismatch->step, outcome->steps.mismatch->message});

@@ -53,7 +53,7 @@ Result<JobStores::Records*> JobStores::open(JobId job, Missing missing) {
   if (const auto found = open_.find(job); found != open_.end()) {
     Records& records = *found->second;
     used_.splice(used_.begin(), used_, records.place);
-    if (std::exchange(records.rests, false)) resting_steps_ -= records.steps.count();
+    if (std::exchange(records.rests, false)) resting_steps_ -= records.steps.in_memory();
     return &records;
   }
   const std::filesystem::path folder = folder_of(job);
@@ -81,7 +81,7 @@ Result<JobStores::Records*> JobStores::open(JobId job, Missing missing) {
 void JobStores::close(JobId job) {
   const auto found = open_.find(job);
   if (found == open_.end()) return;
-  if (found->second->rests) resting_steps_ -= found->second->steps.count();
+  if (found->second->rests) resting_steps_ -= found->second->steps.in_memory();
   used_.erase(found->second->place);
   open_.erase(found);
 }
@@ -94,7 +94,7 @@ void JobStores::trim() {
     if (std::exchange(records.rests, true)) break;
     records.log.rest();
     records.steps.rest();
-    resting_steps_ += records.steps.count();
+    resting_steps_ += records.steps.in_memory();
   }
   while (open_.size() > kKnownJobsMax ||
          (open_.size() > kOpenJobsMax && resting_steps_ > kKnownStepsMax)) {

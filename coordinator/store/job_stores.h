@@ -10,8 +10,8 @@
 // strand.
 //
 // Threads: as said at each function. Limits: kOpenJobsMax jobs have files open at a time; of
-// kKnownJobsMax, what their files hold is known without reading them, as long as their step records
-// are kKnownStepsMax in all beside those of the open ones; kPendingMax chunks wait.
+// kKnownJobsMax, what their files hold is known without reading them, as long as the step records
+// in memory are kKnownStepsMax in all beside those of the open ones; kPendingMax chunks wait.
 #pragma once
 
 #include <atomic>

@@ -5,10 +5,16 @@
 #include <boost/json/parse.hpp>
 
 #include <algorithm>
+#include <utility>
+
+#include "protocol/base/log.h"
 
 namespace tutti::coordinator {
 
 namespace {
+
+// Of the file that is read at a time.
+constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
 
 struct StepLine {
   std::uint64_t step = 0;
@@ -64,26 +70,88 @@ std::string describe(const StepReporter& from) {
 Result<StepStore> StepStore::open(const std::filesystem::path& folder) {
   Result<AppendFile> file = AppendFile::open(folder / "steps.jsonl", MakeFile::when_appended);
   if (!file) return file.error();
-  StepStore store(*std::move(file));
-  const Result<std::string> content =
-      store.file_.read(0, static_cast<std::size_t>(store.file_.size()));
-  if (!content) return content.error();
-  const std::size_t whole =
-      content->rfind('\n') == std::string::npos ? 0 : content->rfind('\n') + 1;
-  if (whole < content->size()) {
-    if (Result<> cut = store.file_.cut(whole); !cut) return cut.error();
-  }
-  for_each_line(std::string_view(*content).substr(0, whole), [&](std::string_view line) {
-    if (auto parsed = parse_line(line)) {
-      store.rows_.emplace(parsed->step,
-                          Row{.offset = static_cast<std::uint64_t>(line.data() - content->data()),
-                              .size = static_cast<std::uint32_t>(line.size()),
-                              .weights = std::move(parsed->weights)});
-    }
-  });
+  const std::uint64_t bytes = file->size();
+  StepStore store(*std::move(file), StepIndex::open(folder, bytes));
+  if (Result<> read = store.read_rows(); !read) return read.error();
   // Readers may have seen all of it.
-  if (!store.rows_.empty()) store.shown_ = store.rows_.rbegin()->first;
+  store.shown_ = store.newest();
   return store;
+}
+
+// Those that are not in the index: all of them, where there is none.
+Result<> StepStore::read_rows() {
+  std::uint64_t at = index_.covered();
+  while (at < file_.size()) {
+    const Result<std::string> piece = file_.read(at, kPieceBytes);
+    if (!piece) return piece.error();
+    const std::size_t end = piece->rfind('\n');
+    if (end == std::string::npos && piece->size() == kPieceBytes)
+      return Error{ErrorCode::corrupt, fmt::format("steps.jsonl: no record from {} on", at)};
+    if (end == std::string::npos) return file_.cut(at);
+    for_each_line(std::string_view(*piece).substr(0, end + 1), [&](std::string_view line) {
+      auto parsed = parse_line(line);
+      if (!parsed || parsed->step > StepIndex::kStepMax) return;
+      rows_.emplace(parsed->step,
+                    Row{.offset = at + static_cast<std::uint64_t>(line.data() - piece->data()),
+                        .size = static_cast<std::uint32_t>(line.size()),
+                        .weights = std::move(parsed->weights)});
+    });
+    at += end + 1;
+    if (rows_.size() <= kRecentMax) continue;
+    if (Result<> synced = sync(); !synced) return synced;
+  }
+  return {};
+}
+
+Result<> StepStore::sync() {
+  if (Result<> synced = file_.sync(); !synced) return synced;
+  if (rows_.size() <= kRecentMax) return {};
+  // The records are durable. Where the index cannot be written they stay in memory until it can.
+  const Result<> left = leave_memory();
+  if (!left && !index_failing_)
+    TUTTI_LOG_WARNING("stores", "{}; step records stay in memory", left.error().message);
+  index_failing_ = !left;
+  return {};
+}
+
+// The half that came first.
+Result<> StepStore::leave_memory() {
+  std::vector<std::uint64_t> offsets;
+  for (const auto& [step, row] : rows_) offsets.push_back(row.offset);
+  const auto middle = offsets.begin() + static_cast<std::ptrdiff_t>(offsets.size() / 2);
+  std::nth_element(offsets.begin(), middle, offsets.end());
+  const std::uint64_t covered = *middle;
+  StepIndex::Rows leaving;
+  for (const auto& [step, row] : rows_) {
+    if (row.offset < covered) leaving.emplace(step, StepIndex::Row{row.offset, row.size});
+  }
+  if (Result<> added = index_.add(leaving, covered); !added) return added;
+  std::erase_if(rows_, [&](const auto& entry) { return entry.second.offset < covered; });
+  // What has not come until now is waited for no more.
+  shown_ = std::max(shown_, index_.newest());
+  return {};
+}
+
+std::uint64_t StepStore::newest() const {
+  return std::max(index_.newest(), rows_.empty() ? 0 : rows_.rbegin()->first);
+}
+
+Result<std::optional<StepStore::Row>> StepStore::find_older(std::uint64_t step) const {
+  const auto found = index_.find(step);
+  if (!found) return found.error();
+  if (!*found) return std::optional<Row>();
+  const Result<std::string> line = file_.read((*found)->offset, (*found)->size);
+  if (!line) return line.error();
+  auto parsed = parse_line(*line);
+  if (!parsed || parsed->step != step) {
+    return Error{ErrorCode::corrupt,
+                 fmt::format("steps.index does not fit steps.jsonl at step {}; remove it: it is "
+                             "made anew",
+                             step)};
+  }
+  Row out;
+  out.weights = std::move(parsed->weights);
+  return std::optional<Row>(std::move(out));
 }
 
 std::optional<StepMismatch> StepStore::compare(std::uint64_t step, const std::string& weights,
@@ -105,16 +173,30 @@ Result<StepsTaken> StepStore::append(std::string_view lines, StepReporter from) 
   std::string fresh;
   std::map<std::uint64_t, Row> added;
   StepFigures figures = figures_;
+  Result<> looked_up;
   for_each_line(lines, [&](std::string_view line) {
-    if (line.size() > kStepLineBytesMax || rows_.size() + added.size() >= kStepsMax) return;
+    if (line.size() > kStepLineBytesMax || !looked_up) return;
     auto parsed = parse_line(line);
-    if (!parsed) return;
+    if (!parsed || parsed->step > StepIndex::kStepMax) return;
     const auto kept = rows_.find(parsed->step);
     const auto before = added.find(parsed->step);
-    if (kept != rows_.end() || before != added.end()) {
-      Row& known = kept != rows_.end() ? kept->second : before->second;
+    std::optional<Row> older;
+    if (kept == rows_.end() && before == added.end()) {
+      Result<std::optional<Row>> found = find_older(parsed->step);
+      if (found)
+        older = *std::move(found);
+      else
+        looked_up = found.error();
+    }
+    if (!looked_up) return;
+    if (kept != rows_.end() || before != added.end() || older) {
+      Row& known = older ? *older : kept != rows_.end() ? kept->second : before->second;
       auto differs = compare(parsed->step, parsed->weights, from, known);
       if (!taken.mismatch) taken.mismatch = std::move(differs);
+      return;
+    }
+    if (count() + added.size() >= kStepsMax) {
+      taken.full = taken.full || !std::exchange(full_, true);
       return;
     }
     added.emplace(parsed->step, Row{.offset = file_.size() + fresh.size(),
@@ -129,13 +211,14 @@ Result<StepsTaken> StepStore::append(std::string_view lines, StepReporter from) 
     figures.grad_norm = parsed->grad_norm;
     figures.seconds = parsed->seconds;
   });
+  if (!looked_up) return looked_up.error();
   taken.count = added.size();
   if (!fresh.empty()) {
     if (Result<> appended = file_.append(fresh); !appended) return appended.error();
     rows_.merge(added);
     figures_ = figures;
   }
-  taken.newest = rows_.empty() ? 0 : rows_.rbegin()->first;
+  taken.newest = newest();
   return taken;
 }
 
@@ -154,13 +237,20 @@ Result<StepsRead> StepStore::read(std::uint64_t after, std::size_t count_max, In
   advance(now);
   StepsRead out;
   out.next = after;
-  for (auto row = rows_.upper_bound(after); row != rows_.end() && out.records.size() < count_max;
-       ++row) {
-    if (row->first > shown_) break;
-    Result<std::string> line = file_.read(row->second.offset, row->second.size);
+  Result<StepIndex::Rows> older = index_.next(after, count_max);
+  if (!older) return older.error();
+  StepIndex::Rows places = *std::move(older);
+  for (auto row = rows_.upper_bound(after); row != rows_.end() && row->first <= shown_; ++row) {
+    // Of more than `count_max` in all, the first are those below.
+    if (places.size() >= count_max && row->first > places.rbegin()->first) break;
+    places.emplace(row->first, StepIndex::Row{row->second.offset, row->second.size});
+  }
+  for (const auto& [step, place] : places) {
+    if (out.records.size() == count_max) break;
+    Result<std::string> line = file_.read(place.offset, place.size);
     if (!line) return line.error();
     out.records.push_back(*std::move(line));
-    out.next = row->first;
+    out.next = step;
   }
   out.held = !rows_.empty() && rows_.rbegin()->first > shown_;
   return out;

@@ -65,6 +65,107 @@ TEST_CASE("step store: the newest record's figures, and the tokens of all") {
   CHECK(store->figures().tokens_total == 20);
 }
 
+// Steps from `first` on, of which each has its number as its hash.
+void append_steps(StepStore& store, std::uint64_t first, std::uint64_t count) {
+  constexpr std::uint64_t kBatch = 500;
+  for (std::uint64_t done = 0; done < count; done += kBatch) {
+    std::string lines;
+    for (std::uint64_t i = done; i < std::min(count, done + kBatch); ++i) {
+      const int step = static_cast<int>(first + i);
+      lines += record(step, std::to_string(step)) + "\n";
+    }
+    REQUIRE(store.append(lines).ok());
+    REQUIRE(store.sync().ok());
+  }
+}
+
+constexpr std::uint64_t kMany = 3 * StepStore::kRecentMax;
+
+TEST_CASE(
+    "step store: of a long job the newest records are in memory, all are found and compared") {
+  const test::TemporaryFolder folder;
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  append_steps(*store, 1, kMany);
+  const auto check = [&](StepStore& of) {
+    CHECK(of.in_memory() <= StepStore::kRecentMax);
+    CHECK(of.count() == kMany);
+    const auto page = of.read(10, 4, {});
+    REQUIRE(page.ok());
+    CHECK(page->next == 14);
+    CHECK(page->records.at(0) == record(11, "11"));
+    CHECK(of.read(0, 2 * kMany, {})->records.size() == kMany);
+    CHECK(of.read(kMany - 1, 10, {})->records.size() == 1);
+    const auto same = of.append(record(12, "12") + "\n");
+    CHECK(same->count == 0);
+    CHECK(same->newest == kMany);
+    CHECK_FALSE(same->mismatch.has_value());
+    const auto other = of.append(record(12, "xx") + "\n");
+    REQUIRE(other->mismatch.has_value());
+    CHECK(other->mismatch->message.find("than an earlier record: xx, not 12") != std::string::npos);
+  };
+  check(*store);
+  SECTION("another one reads the newest alone") {
+    // Should it read the first one, it would find no record there.
+    std::fstream(folder.path() / "steps.jsonl", std::ios::in | std::ios::out) << "xxxx";
+    auto successor = StepStore::open(folder.path());
+    REQUIRE(successor.ok());
+    CHECK(successor->count() == kMany);
+    CHECK(successor->read(1, 1, {})->records.at(0) == record(2, "2"));
+  }
+  SECTION("without an index all are read anew") {
+    std::filesystem::remove(folder.path() / "steps.index");
+    auto successor = StepStore::open(folder.path());
+    REQUIRE(successor.ok());
+    check(*successor);
+  }
+  SECTION("nor is one believed that is damaged, or says more than there is") {
+    if (GENERATE(true, false)) {
+      std::fstream(folder.path() / "steps.index", std::ios::in | std::ios::out).seekp(8) << "x";
+      auto successor = StepStore::open(folder.path());
+      REQUIRE(successor.ok());
+      check(*successor);
+    } else {
+      const auto first = record(1, "1").size() + 1;
+      std::filesystem::resize_file(folder.path() / "steps.jsonl", first);
+      CHECK(StepStore::open(folder.path())->count() == 1);
+    }
+  }
+}
+
+TEST_CASE("step store: what a crash cut off between records and their index is read again") {
+  const test::TemporaryFolder folder;
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  append_steps(*store, 1, kMany);
+  const auto index = folder.path() / "steps.index";
+  std::filesystem::copy_file(index, folder.path() / "before");
+  append_steps(*store, kMany + 1, kMany);
+  // Rows without the header that counts them.
+  std::string header(64, '\0');
+  std::ifstream(folder.path() / "before", std::ios::binary).read(header.data(), 64);
+  std::fstream(index, std::ios::in | std::ios::out | std::ios::binary).write(header.data(), 64);
+  auto successor = StepStore::open(folder.path());
+  REQUIRE(successor.ok());
+  CHECK(successor->count() == 2 * kMany);
+  CHECK(successor->read(0, 4 * kMany, {})->records.size() == 2 * kMany);
+}
+
+TEST_CASE("step store: a late step, and steps far apart, have their place in a long job") {
+  const test::TemporaryFolder folder;
+  auto store = StepStore::open(folder.path());
+  REQUIRE(store.ok());
+  append_steps(*store, 1'000'000, kMany);
+  append_steps(*store, 500'000'000, kMany);
+  CHECK(store->append(record(7, "late") + "\n")->count == 1);
+  CHECK(store->in_memory() <= StepStore::kRecentMax + 1);
+  CHECK(store->read(0, 2, {})->records ==
+        std::vector<std::string>{record(7, "late"), record(1'000'000, "1000000")});
+  CHECK(store->read(1'000'000 + kMany - 1, 1, {})->next == 500'000'000);
+  append_steps(*store, 500'000'000 + kMany, kMany);
+  CHECK(store->append(record(7, "other") + "\n")->mismatch.has_value());
+}
+
 TEST_CASE("step store: another hash for a step is told, within a batch and against what is kept") {
   const test::TemporaryFolder folder;
   auto store = StepStore::open(folder.path());
