@@ -488,6 +488,8 @@ void ClusterHost::perform(const Answer& effect) {
 }
 
 void ClusterHost::perform(const ForgetJob& effect) {
+  spools_failing_.erase(spools_failing_.lower_bound(effect.job),
+                        spools_failing_.upper_bound(JobId{effect.job.value + effect.tasks}));
   links_.stores->forget(effect.job, effect.tasks);
 }
 

@@ -453,6 +453,20 @@ bool ClusterState::knows(JobId job) const {
   return find_job(job) != nullptr || array_of(parts_->desk, job) != nullptr;
 }
 
+SoftSizes ClusterState::soft_sizes() const {
+  const Desk& desk = parts_->desk;
+  return {.processes = desk.processes.size(),
+          .lined_up = desk.board.lined_up.size(),
+          .jobs = desk.jobs.size(),
+          .job_dues = desk.job_dues.size(),
+          .counted = desk.board.counted.size(),
+          .interrupted = desk.board.interrupted.size(),
+          .growing = desk.board.growing.size(),
+          .links = desk.links.size(),
+          .peers = desk.worker_of_peer.size(),
+          .link_dues = desk.link_dues.size()};
+}
+
 std::size_t ClusterState::worker_count() const { return parts_->desk.durable.workers().size(); }
 
 bool ClusterState::knows_worker(const std::string& name) const {

@@ -121,6 +121,7 @@ class ClusterState {
   // is.
   bool knows(JobId job) const;
   JobId next_job() const;  // smaller ones were given out
+  SoftSizes soft_sizes() const;
   // Workers that are members, or may come back.
   std::size_t worker_count() const;
   bool knows_worker(const std::string& name) const;

@@ -199,6 +199,23 @@ struct NodeView {
   std::string drain_ends = {};  // what does; empty: it is not drained
 };
 
+// How much is remembered that is not durable: no more than of what lives (I19).
+struct SoftSizes {
+  // Of processes that hold a slot.
+  std::size_t processes = 0;
+  std::size_t lined_up = 0;
+  // Of jobs that have not ended: at most each of these.
+  std::size_t jobs = 0;
+  std::size_t job_dues = 0;
+  std::size_t counted = 0;
+  std::size_t interrupted = 0;
+  std::size_t growing = 0;
+  // Of workers that are members, or may come back.
+  std::size_t links = 0;
+  std::size_t peers = 0;
+  std::size_t link_dues = 0;
+};
+
 struct ClusterCounters {
   std::uint64_t stale_frames = 0;   // of an old session or unknown peer
   std::uint64_t stale_reports = 0;  // of an old generation or an unknown process

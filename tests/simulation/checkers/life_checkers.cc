@@ -222,6 +222,34 @@ class AnswerChecker final : public Checker {
 };
 
 class MemoryChecker final : public Checker {
+  // What is not durable is of something that lives.
+  static void check_soft(const Observed& seen, std::size_t live_jobs) {
+    if (seen.coordinator.state() == nullptr) return;
+    const coordinator::SoftSizes soft = seen.coordinator.state()->soft_sizes();
+    const std::size_t processes = seen.shadow.processes().size();
+    const std::size_t workers = seen.shadow.workers().size();
+    struct Row {
+      std::string_view what;
+      std::size_t size;
+      std::size_t bound;
+    };
+    const Row rows[] = {{"processes", soft.processes, processes},
+                        {"processes in line", soft.lined_up, processes},
+                        {"jobs", soft.jobs, live_jobs},
+                        {"deadlines of jobs", soft.job_dues, live_jobs},
+                        {"jobs in the queue's books", soft.counted, live_jobs},
+                        {"interrupted jobs", soft.interrupted, live_jobs},
+                        {"growing jobs", soft.growing, live_jobs},
+                        {"links", soft.links, workers},
+                        {"peers", soft.peers, workers},
+                        {"deadlines of links", soft.link_dues, workers}};
+    for (const Row& row : rows) {
+      if (row.size <= row.bound) continue;
+      seen.world.violate("I19", std::to_string(row.size) + " " + std::string(row.what) +
+                                    " are remembered, and " + std::to_string(row.bound) + " live");
+    }
+  }
+
  public:
   void decided(const Observed& seen, const coordinator::Decision& decision) override {
     if (decision.facts.empty()) return;
@@ -251,6 +279,7 @@ class MemoryChecker final : public Checker {
     if (seen.shadow.workers().size() > seen.options.workers) {
       seen.world.violate("I19", "more workers than there are are remembered");
     }
+    check_soft(seen, seen.shadow.jobs().size() - ended);
   }
 
   // Of what was ever asked for: each key stands once, each user's use is counted once.

@@ -25,6 +25,25 @@ JobId displace(Driver& driver, JobId job, const wire::StartRank& start) {
 
 }  // namespace
 
+TEST_CASE("job life: nothing is remembered of what has ended but its record") {
+  Driver driver;
+  driver.join("a", 2);
+  const JobId job = driver.submit(run_spec(2));
+  const auto starts = driver.run_up();
+  CHECK(driver.state().soft_sizes().processes == 2);
+  CHECK(driver.state().soft_sizes().jobs == 1);
+  for (const auto& start : starts) driver.exited(start, 0);
+  REQUIRE(driver.job_state(job) == JobState::done);
+  driver.pass(1s);
+  const SoftSizes sizes = driver.state().soft_sizes();
+  CHECK(sizes.processes == 0);
+  CHECK(sizes.jobs == 0);
+  CHECK(sizes.job_dues == 0);
+  CHECK(sizes.counted == 0);
+  CHECK(sizes.links == 1);
+  CHECK(sizes.peers == 1);
+}
+
 TEST_CASE("cluster: a run job is started, executed, and done when its programs exit with 0") {
   Driver driver;
   driver.join("a", 2);
