@@ -93,6 +93,14 @@ __device__ inline float bf16_at(const WeightImage& a, Index group, Index k, Inde
       reinterpret_cast<const std::uint16_t*>(from)[k * kGroupsTogether * kGroup + output]);
 }
 
+// What weight_format.h says of a format: a kernel cannot call it, be it for a constant.
+template <WeightFormat kFormat>
+inline constexpr bool kIsFp8 = is_fp8(kFormat);
+template <WeightFormat kFormat>
+inline constexpr bool kHasZeros = has_zeros(kFormat);
+template <WeightFormat kFormat>
+inline constexpr bool kIsOrdered = is_ordered(kFormat);
+
 // Of fp8: codes by input and output, scales of four cells before eight of them.
 template <WeightFormat kFormat>
 __device__ float fp8_at(const WeightImage& a, Index group, Index cell, Index output, Index k) {
@@ -112,7 +120,7 @@ __device__ float grouped_at(const WeightImage& a, Index group, Index cell, Index
   const std::uint8_t* const from = base + cell_offset<kFormat>(cell);
   const std::uint8_t* scales = from + FormatOf<kFormat>::kCodes;
   const auto code = static_cast<int>(code_at<kFormat>(from, output, k));
-  if constexpr (is_ordered(kFormat)) {
+  if constexpr (kIsOrdered<kFormat>) {
     const Index entry = reinterpret_cast<const std::uint16_t*>(scales + kEntriesAt)[k];
     scales = base + cell_offset<kFormat>(entry) + FormatOf<kFormat>::kCodes;
   }
@@ -123,8 +131,8 @@ __device__ float grouped_at(const WeightImage& a, Index group, Index cell, Index
 // A weight in fp32, with the roundings that weight_format.h states.
 template <WeightFormat kFormat>
 __device__ float value_at(const WeightImage& a, Index group, Index cell, Index output, Index k) {
-  if constexpr (is_fp8(kFormat)) return fp8_at<kFormat>(a, group, cell, output, k);
-  if constexpr (has_zeros(kFormat)) return grouped_at<kFormat>(a, group, cell, output, k);
+  if constexpr (kIsFp8<kFormat>) return fp8_at<kFormat>(a, group, cell, output, k);
+  if constexpr (kHasZeros<kFormat>) return grouped_at<kFormat>(a, group, cell, output, k);
   const std::uint8_t* const base = a.data + group * a.group_bytes;
   const std::uint8_t* const from = base + cell_offset<kFormat>(cell);
   const std::uint8_t* const scales = from + FormatOf<kFormat>::kCodes;
