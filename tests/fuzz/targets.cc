@@ -32,6 +32,17 @@ const Target kTargets[] = {
     {"rotation_body", take_rotation_body, rotation_body_seeds},
     {"tokenizer", take_tokenizer, tokenizer_seeds},
     {"safetensors", take_safetensors, safetensors_seeds},
+    {"model_config", take_model_config, model_config_seeds},
+    {"token_file", take_token_file, token_file_seeds},
+    {"greeting", take_greeting, greeting_seeds},
+    {"link", take_link, link_seeds},
+    {"rings", take_rings, rings_seeds},
+    {"join", take_join, join_seeds},
+    {"rank_devices", take_rank_devices, rank_devices_seeds},
+    {"manifest", take_manifest, manifest_seeds},
+    {"fault_file", take_fault_file, fault_file_seeds},
+    {"log_file", take_log_file, log_file_seeds},
+    {"step_lines", take_step_lines, step_lines_seeds},
 };
 
 }  // namespace

@@ -78,7 +78,31 @@ std::vector<std::string> rotation_body_seeds();
 
 bool take_tokenizer(std::string_view bytes);
 bool take_safetensors(std::string_view bytes);
+bool take_model_config(std::string_view bytes);
+bool take_token_file(std::string_view bytes);
 std::vector<std::string> tokenizer_seeds();
 std::vector<std::string> safetensors_seeds();
+std::vector<std::string> model_config_seeds();
+std::vector<std::string> token_file_seeds();
+
+bool take_greeting(std::string_view bytes);
+bool take_link(std::string_view bytes);
+bool take_rings(std::string_view bytes);
+std::vector<std::string> greeting_seeds();
+std::vector<std::string> link_seeds();
+std::vector<std::string> rings_seeds();
+
+bool take_join(std::string_view bytes);
+bool take_rank_devices(std::string_view bytes);
+bool take_manifest(std::string_view bytes);
+bool take_fault_file(std::string_view bytes);
+bool take_log_file(std::string_view bytes);
+bool take_step_lines(std::string_view bytes);
+std::vector<std::string> join_seeds();
+std::vector<std::string> rank_devices_seeds();
+std::vector<std::string> manifest_seeds();
+std::vector<std::string> fault_file_seeds();
+std::vector<std::string> log_file_seeds();
+std::vector<std::string> step_lines_seeds();
 
 }  // namespace tutti::fuzz
