@@ -230,12 +230,23 @@ json::object json_of(const coordinator::Explanation& explained) {
     workers.push_back(
         json::object{{"worker", worker.worker}, {"ranks", worker.ranks}, {"why", worker.why}});
   }
+  const auto& turn = explained.turn;
+  const json::value passed_by =
+      turn.passed_by ? json::value(turn.passed_by.value) : json::value(nullptr);
+  json::object waiting{{"waited_ms", turn.waited_ms},
+                       {"overdue", turn.overdue},
+                       {"overdue_unix_ms", time(turn.overdue_unix_ms)},
+                       {"passes", turn.passes},
+                       {"fair_delay_ms", turn.fair_delay_ms},
+                       {"passed_by", passed_by},
+                       {"passed_unix_ms", time(turn.passed_unix_ms)}};
   return {{"job", explained.job.value},
           {"state", name_of(explained.state)},
           {"reason", name_of(explained.reason)},
           {"summary", explained.summary},
           {"position", explained.position},
           {"ahead", ids(explained.ahead)},
+          {"turn", explained.position == 0 ? json::value(nullptr) : json::value(waiting)},
           {"ranks_min", explained.ranks_min},
           {"ranks_max", explained.ranks_max},
           {"ranks_free", explained.ranks_free},

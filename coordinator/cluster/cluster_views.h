@@ -149,6 +149,18 @@ struct ExplainWorker {
   std::string why;          // why not more
 };
 
+// What waiting and fair share do to a job's place in the queue.
+struct ExplainTurn {
+  std::int64_t waited_ms = 0;
+  bool overdue = false;  // it has waited a day: only who has waited longer goes before it
+  std::optional<std::int64_t> overdue_unix_ms;  // when it will have
+  std::uint32_t passes = 0;                     // of those before it now, then
+  std::int64_t fair_delay_ms = 0;               // its turn comes so much later
+  // Who is behind it now and will have waited a day sooner.
+  JobId passed_by;
+  std::optional<std::int64_t> passed_unix_ms;
+};
+
 struct Explanation {
   JobId job;  // none: one that was asked about before its submit
   JobState state = JobState::queued;
@@ -157,6 +169,7 @@ struct Explanation {
   // Queue
   std::uint32_t position = 0;   // 1: the next one; 0: not in the queue (yet)
   std::vector<JobId> ahead;     // the first kExplainListed of those before it
+  ExplainTurn turn;             // where it has a position
   std::uint32_t ranks_min = 0;  // wanted
   std::uint32_t ranks_max = 0;
   // Room

@@ -35,14 +35,16 @@ struct Why {
 
 std::string state_word(JobState state) { return boost::describe::enum_to_string(state, "unknown"); }
 
-// "in 5 s", "in 3 min", "in 2.5 h": what a reader of one line needs.
-std::string in_time(std::int64_t ms) {
+// "5 s", "3 min", "2.5 h": what a reader of one line needs.
+std::string span(std::int64_t ms) {
   constexpr std::int64_t kMinute = 60'000;
   constexpr std::int64_t kHour = 60 * kMinute;
-  if (ms < 2 * kMinute) return fmt::format("in {} s", std::max<std::int64_t>(0, (ms + 999) / 1000));
-  if (ms < 2 * kHour) return fmt::format("in {} min", ms / kMinute);
-  return fmt::format("in {:.1f} h", static_cast<double>(ms) / static_cast<double>(kHour));
+  if (ms < 2 * kMinute) return fmt::format("{} s", std::max<std::int64_t>(0, (ms + 999) / 1000));
+  if (ms < 2 * kHour) return fmt::format("{} min", ms / kMinute);
+  return fmt::format("{:.1f} h", static_cast<double>(ms) / static_cast<double>(kHour));
 }
+
+std::string in_time(std::int64_t ms) { return "in " + span(ms); }
 
 std::string dependencies_line(const JobRecord& job) {
   std::string out = "waits for";
@@ -300,6 +302,37 @@ void write_start(const Desk& desk, Explanation& out) {
   }
 }
 
+void write_turn(const Desk& desk, Explanation& out) {
+  const ExplainTurn& turn = out.turn;
+  const auto when = [&](std::int64_t unix_ms) { return in_time(unix_ms - desk.wall.unix_ms); };
+  if (turn.overdue) {
+    out.lines.push_back(
+        fmt::format("it has waited for {}, more than a day: whatever their priority, only jobs "
+                    "that were submitted before it and have waited as long, and those that lost "
+                    "ranks, go before it",
+                    span(turn.waited_ms)));
+  } else if (turn.overdue_unix_ms && out.position > 1) {
+    out.lines.push_back(fmt::format(
+        "it has waited for {}; {} that is a day, and {}", span(turn.waited_ms),
+        when(*turn.overdue_unix_ms),
+        turn.passes == 0 ? std::string("those before it stay there, as they are older")
+                         : fmt::format("it passes {} of the {} before it, whatever their priority",
+                                       turn.passes, out.position - 1)));
+  }
+  if (turn.fair_delay_ms > 0) {
+    out.lines.push_back(fmt::format(
+        "its user has had much of the cluster: among jobs of its priority its turn comes as if it "
+        "had been submitted {} later",
+        span(turn.fair_delay_ms)));
+  }
+  if (turn.passed_unix_ms) {
+    out.lines.push_back(
+        fmt::format("job {}, which is behind it, passes it {}: it will have "
+                    "waited for a day",
+                    turn.passed_by.value, when(*turn.passed_unix_ms)));
+  }
+}
+
 void write_lines(const Desk& desk, Explanation& out) {
   out.lines.push_back(out.job ? fmt::format("job {}: {}", out.job.value, out.summary)
                               : out.summary);
@@ -307,6 +340,7 @@ void write_lines(const Desk& desk, Explanation& out) {
     std::string line = fmt::format("position {} in the queue", out.position);
     if (!out.ahead.empty()) line += "; before it: " + list_of(out.ahead, out.position - 1);
     out.lines.push_back(std::move(line));
+    write_turn(desk, out);
   }
   if (out.state != JobState::queued && out.position == 0 && out.reason != ExplainReason::room) {
     return;
@@ -368,10 +402,57 @@ void set_wishes(const JobRecord& job, Explanation& out) {
   out.ranks_max = job.terms.ranks_max;
 }
 
-void set_position(const Desk& desk, JobId id, Explanation& out) {
-  const auto ahead = desk.board.queue.ahead_of(id, kListed);
+// When waiting will put it before all that have not waited for a day; never, while tasks of it run.
+std::optional<std::int64_t> overdue_at(const JobRecord& job) {
+  if (job.state != JobState::queued || job.tasks.active != 0) return std::nullopt;
+  return waits_since(job) + scheduler::kOverdueAfterMs;
+}
+
+// Of those behind it the one that passes it first, as each lane's first is its oldest.
+void set_passed(const Desk& desk, const JobRecord& job, const scheduler::JobQueue::Turn& own,
+                ExplainTurn& out) {
+  const scheduler::JobQueue& queue = desk.board.queue;
+  for (auto head = queue.after(own); head; head = queue.after(head->turn)) {
+    const JobRecord* other = desk.durable.job(head->job);
+    if (other == nullptr || other == &job || head->turn.tier != own.tier) continue;
+    const auto at = overdue_at(*other);
+    const auto sooner = out.passed_unix_ms ? out.passed_unix_ms : out.overdue_unix_ms;
+    if (!at || (sooner && *at >= *sooner)) continue;
+    out.passed_by = head->job;
+    out.passed_unix_ms = at;
+  }
+}
+
+void set_turn(const Desk& desk, const JobRecord& job, const std::vector<JobId>& ahead,
+              ExplainTurn& out) {
+  const auto own = desk.board.queue.turn_of(job.job);
+  if (!own || job.state != JobState::queued) return;
+  out.waited_ms = std::max<std::int64_t>(0, desk.wall.unix_ms - waits_since(job));
+  out.overdue = own->tier == 1;
+  if (own->tier != 2) return;
+  out.fair_delay_ms = std::max<std::int64_t>(0, own->since_unix_ms - job.submitted_unix_ms);
+  out.overdue_unix_ms = overdue_at(job);
+  set_passed(desk, job, *own, out);
+  if (!out.overdue_unix_ms) return;
+  for (const JobId id : ahead) {
+    const auto turn = desk.board.queue.turn_of(id);
+    const JobRecord* other = desk.durable.job(id);
+    if (!turn || turn->tier != 2 || other == nullptr) continue;
+    // Of two that have waited a day the one that was submitted first is first.
+    const auto at = overdue_at(*other);
+    const bool stays =
+        at && *at <= *out.overdue_unix_ms &&
+        std::pair(other->submitted_unix_ms, id) < std::pair(job.submitted_unix_ms, job.job);
+    if (!stays) ++out.passes;
+  }
+}
+
+void set_position(const Desk& desk, const JobRecord& job, Explanation& out) {
+  const auto ahead = desk.board.queue.ahead_of(job.job, kForecastAhead);
   out.position = static_cast<std::uint32_t>(ahead.count + 1);
-  out.ahead = ahead.first;
+  out.ahead.assign(ahead.first.begin(), ahead.first.begin() + static_cast<std::ptrdiff_t>(std::min(
+                                                                  kListed, ahead.first.size())));
+  set_turn(desk, job, ahead.first, out.turn);
 }
 
 }  // namespace
@@ -406,7 +487,7 @@ Explanation explain(Desk& desk, JobId id) {
                               job->outcome.message.empty() || !is_terminal(job->state) ? "" : ": ",
                               is_terminal(job->state) ? job->outcome.message : std::string());
   }
-  if (desk.board.queue.contains(id)) set_position(desk, id, out);
+  if (desk.board.queue.contains(id)) set_position(desk, *job, out);
   const std::uint32_t lost = ranks_lost(*job);
   if (lost != 0) {
     out.reason = ExplainReason::room;
@@ -440,7 +521,7 @@ Result<Explanation> plan(Desk& desk, const std::string& owner, const spec::JobSp
     const bool queued = absent_from_queue(desk, job) == Absent::no;
     if (queued) {
       queue.put(job.job, lane_of(desk, job), job.submitted_unix_ms);
-      set_position(desk, job.job, out);
+      set_position(desk, job, out);
     }
     first = why(desk, job);
     out.reason = first.reason;

@@ -99,6 +99,43 @@ TEST_CASE("explain: a job that lost a rank waits for who holds its place") {
   CHECK(says(*explained, "missing: 1 slot more"));
 }
 
+TEST_CASE("explain: says what waiting does to a job's place, and when that changes next") {
+  Driver driver;
+  const auto prioritised = [](std::int32_t priority) {
+    spec::JobSpec spec = run_spec(1);
+    spec.priority = priority;
+    return spec;
+  };
+  const JobId old = driver.submit(prioritised(0));
+  driver.pass(3h);
+  const JobId first = driver.submit(prioritised(5));
+  const JobId second = driver.submit(prioritised(5));
+  const auto turn = [&](JobId job) { return driver.state().explain(job)->turn; };
+  CHECK(driver.state().explain(old)->position == 3);
+  CHECK(turn(old).waited_ms == 3 * 3'600'000);
+  CHECK(turn(old).passes == 2);
+  CHECK_FALSE(turn(old).passed_unix_ms);
+  CHECK(says(*driver.state().explain(old),
+             "it has waited for 3.0 h; in 21.0 h that is a day, and it passes 2 of the 2 before "
+             "it, whatever their priority"));
+  CHECK(turn(first).passed_by == old);
+  CHECK(turn(first).passed_unix_ms == turn(old).overdue_unix_ms);
+  CHECK(says(*driver.state().explain(first),
+             "job 1, which is behind it, passes it in 21.0 h: it will have waited for a day"));
+  CHECK(turn(second).passes == 0);
+  CHECK(says(*driver.state().explain(second), "those before it stay there, as they are older"));
+
+  driver.pass(22h);
+  CHECK(driver.state().explain(old)->position == 1);
+  CHECK(turn(old).overdue);
+  CHECK_FALSE(turn(old).overdue_unix_ms);
+  CHECK(says(*driver.state().explain(old), "it has waited for 25.0 h, more than a day"));
+  // Who has waited for a day stays before it.
+  CHECK(driver.state().explain(second)->position == 3);
+  CHECK(turn(second).passes == 0);
+  CHECK_FALSE(turn(second).passed_unix_ms);
+}
+
 TEST_CASE("plan: says what would become of a job, and changes nothing") {
   Driver driver;
   driver.join("a", 2);

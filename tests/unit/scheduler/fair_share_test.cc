@@ -1,6 +1,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include <algorithm>
+
 #include "coordinator/scheduler/fair_share.h"
 #include "coordinator/scheduler/quotas.h"
 #include "tests/unit/coordinator/cluster_driver.h"
@@ -172,6 +174,11 @@ TEST_CASE("fair share: of two users' jobs that wait alike, the one of who had le
   driver.exited(starts[0], 0);
   CHECK(driver.job_state(other) != JobState::queued);
   CHECK(driver.job_state(again) == JobState::queued);
+  const auto delayed = driver.state().explain(again);
+  CHECK(delayed->turn.fair_delay_ms > 0);
+  CHECK(std::any_of(delayed->lines.begin(), delayed->lines.end(), [](const std::string& line) {
+    return line.starts_with("its user has had much of the cluster");
+  }));
 }
 
 }  // namespace
