@@ -225,6 +225,29 @@ void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
   }
 }
 
+// Which jobs of its owner, those that end first, have to end before its quota lets it start.
+void forecast_quota(const Desk& desk, const JobRecord& job, Explanation& out) {
+  const scheduler::Quota quota = desk.board.quotas.of(job.owner);
+  const auto user = desk.board.users.find(job.owner);
+  scheduler::Load load = user == desk.board.users.end() ? scheduler::Load{} : user->second;
+  const auto exceeds = [&] {
+    return (quota.running && load.running >= *quota.running) ||
+           (quota.slots && load.slots + job.terms.ranks_min > *quota.slots);
+  };
+  std::optional<std::int64_t> start = desk.wall.unix_ms;
+  for (const ExplainHolder& each : out.holders) {
+    if (!exceeds()) break;
+    const auto held = desk.board.counted.find(each.job);
+    if (held == desk.board.counted.end()) continue;
+    load.running -= std::min(load.running, held->second.load.running);
+    load.slots -= std::min(load.slots, held->second.load.slots);
+    out.must_end.push_back(each.job);
+    start = start && each.ends_unix_ms ? std::optional(std::max(*start, *each.ends_unix_ms))
+                                       : std::nullopt;
+  }
+  if (!exceeds()) out.earliest_unix_ms = start;
+}
+
 std::optional<std::int64_t> end_of_dependencies(const Desk& desk, const JobRecord& job) {
   std::int64_t latest = desk.wall.unix_ms;
   for (const Dependency& each : job.dependencies) {
@@ -285,6 +308,8 @@ std::string line_of(const Desk& desk, const ExplainHolder& holder) {
 }
 
 void write_start(const Desk& desk, Explanation& out) {
+  // These say it themselves.
+  if (out.reason == ExplainReason::begin || out.reason == ExplainReason::backoff) return;
   if (!out.earliest_unix_ms) {
     if (out.must_end.empty()) return;
     out.lines.push_back(
@@ -297,6 +322,9 @@ void write_start(const Desk& desk, Explanation& out) {
     out.lines.push_back(fmt::format("starts about {}, if all use up their limits", when));
   } else if (out.reason == ExplainReason::dependency) {
     out.lines.push_back(fmt::format("what it waits for has ended {} at the latest", when));
+  } else if (out.reason == ExplainReason::quota_running ||
+             out.reason == ExplainReason::quota_slots) {
+    out.lines.push_back(fmt::format("its owner's quota has room {} at the latest", when));
   } else {
     out.lines.push_back(fmt::format("there is room {} at the latest", when));
   }
@@ -383,6 +411,12 @@ void explain_room(Desk& desk, const JobRecord& job, Explanation& out) {
     forecast(desk, job, out);
   } else if (out.reason == ExplainReason::dependency) {
     out.earliest_unix_ms = end_of_dependencies(desk, job);
+  } else if (out.reason == ExplainReason::begin) {
+    out.earliest_unix_ms = job.terms.begin_unix_ms;
+  } else if (out.reason == ExplainReason::backoff) {
+    out.earliest_unix_ms = desk.wall.unix_ms + to_ms(backoff_left(desk, job));
+  } else if (quota) {
+    forecast_quota(desk, job, out);
   }
 }
 
@@ -472,11 +506,17 @@ Explanation explain(Desk& desk, JobId id) {
   if (job == nullptr) {
     const auto task = task_detail(desk, id);
     if (!task) return out;
-    out.state = task->summary.state;
-    out.reason = is_terminal(out.state) ? ExplainReason::ended : ExplainReason::at_once;
-    out.summary =
-        task->waiting.empty() ? fmt::format("is {}", state_word(out.state)) : task->waiting;
-    out.lines.push_back(fmt::format("job {}: {}", id.value, out.summary));
+    if (task->waiting.empty()) {
+      out.state = task->summary.state;
+      out.reason = ExplainReason::ended;
+      out.summary = fmt::format("is {}", state_word(out.state));
+      out.lines.push_back(fmt::format("job {}: {}", id.value, out.summary));
+      return out;
+    }
+    // What its array waits for, it waits for.
+    out = explain(desk, array_of(desk, id)->job);
+    out.job = id;
+    out.lines.insert(out.lines.begin(), fmt::format("job {}: {}", id.value, task->waiting));
     return out;
   }
   set_wishes(*job, out);

@@ -84,6 +84,54 @@ TEST_CASE("explain: says by when what a job depends on has ended, if limits say 
   CHECK_FALSE(driver.state().explain(driver.submit(next))->earliest_unix_ms.has_value());
 }
 
+TEST_CASE("explain: says who of its owner's has to end where its quota is used up") {
+  ClusterSettings settings = Driver::default_settings();
+  settings.quotas.users["user"].slots = 3;
+  Driver driver(settings);
+  driver.join("a", 8);
+  spec::JobSpec spec = run_spec(1);
+  spec.limit.time_ms = 600'000;
+  const JobId first = driver.submit(spec);
+  spec.limit.time_ms = 1'200'000;
+  const JobId second = driver.submit(spec);
+  driver.submit(run_spec(1));
+  driver.run_up();
+  const auto explained = driver.state().explain(driver.submit(run_spec(2)));
+  CHECK(explained->reason == ExplainReason::quota_slots);
+  CHECK(explained->must_end == std::vector<JobId>{first, second});
+  CHECK(says(*explained, "its owner's quota has room in 20 min at the latest"));
+  const auto all = driver.state().explain(driver.submit(run_spec(3)));
+  CHECK(all->must_end.size() == 3);
+  CHECK_FALSE(all->earliest_unix_ms.has_value());
+}
+
+TEST_CASE("explain: says to the millisecond when a job's time to begin comes") {
+  Driver driver;
+  driver.join("a", 1);
+  spec::JobSpec later = run_spec(1);
+  later.delay_ms = 3'600'000;
+  const JobId job = driver.submit(later);
+  CHECK(driver.state().explain(job)->reason == ExplainReason::begin);
+  CHECK(driver.state().explain(job)->earliest_unix_ms.has_value());
+}
+
+TEST_CASE("explain: a task waits for what its array waits for") {
+  Driver driver;
+  driver.join("a", 1);
+  driver.submit(run_spec(1));
+  driver.run_up();
+  spec::JobSpec spec = run_spec(1);
+  spec.array.count = 3;
+  const JobId array = driver.submit(spec);
+  const JobId task{array.value + 2};
+  const auto explained = driver.state().explain(task);
+  CHECK(explained->job == task);
+  CHECK(explained->reason == driver.state().explain(array)->reason);
+  CHECK(explained->reason == ExplainReason::room);
+  CHECK(says(*explained, "waits for its turn among the 3 tasks"));
+  CHECK(says(*explained, "missing: 1 slot more"));
+}
+
 TEST_CASE("explain: a job that lost a rank waits for who holds its place") {
   Driver driver;
   driver.join("a", 1);
