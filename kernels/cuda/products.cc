@@ -29,6 +29,7 @@ Result<> check_blas(cublasStatus_t status, std::string_view what) {
   if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_ARCH_MISMATCH)
     code = ErrorCode::unsupported;
   if (status == CUBLAS_STATUS_INVALID_VALUE) code = ErrorCode::internal;  // what we gave it
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) code = ErrorCode::exhausted;
   return Error{code, fmt::format("{}: {} ({})", what, name_of(status), static_cast<int>(status))};
 }
 

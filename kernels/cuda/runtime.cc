@@ -59,6 +59,17 @@ Error error_of(cudaError_t code, std::string_view what) {
               "the NVIDIA driver and its libraries are of different versions: restart the machine "
               "(" +
                   text + ")"};
+    case cudaErrorSystemNotReady:
+      return {ErrorCode::unsupported,
+              "the GPUs' links are not set up: start the fabric manager of the driver's version "
+              "(`systemctl start nvidia-fabricmanager`), which machines with NVSwitch need (" +
+                  text + ")"};
+    // That may be over with the other process.
+    case cudaErrorDevicesUnavailable:
+      return {ErrorCode::unavailable,
+              "another process has the GPU for itself: end it (`nvidia-smi` names it), or let "
+              "processes share GPUs by `nvidia-smi -c DEFAULT` (" +
+                  text + ")"};
     case cudaErrorNotSupported:
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:

@@ -99,6 +99,21 @@ TEST_CASE("device ops: products in fp16 are those of fp32 of rounded numbers") {
   }
 }
 
+#ifdef TUTTI_CUDA_EMULATION
+TEST_CASE("device ops: a library that finds no memory for a product is a device that has none") {
+  const auto on = open_device_for(Products::Inputs::fp32);
+  const Floats x = draw(4, 1);
+  Floats output(4);
+  ::setenv("TUTTI_EMULATION_BLAS_MEMORY", "0", 1);
+  const auto refused = on->enqueue(ProductForm::nt, Product{.left = ConstMatrix(x.data(), 2, 2),
+                                                            .right = ConstMatrix(x.data(), 2, 2),
+                                                            .output = Matrix(output.data(), 2, 2)});
+  ::unsetenv("TUTTI_EMULATION_BLAS_MEMORY");
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::exhausted);
+}
+#endif
+
 TEST_CASE("device ops: a row of a product has the same bits among any number of rows") {
   constexpr Index kRowsMost = 130;
   constexpr Index kOutputs = 96;

@@ -380,6 +380,9 @@ TEST_CASE("emulation: what fails on every try is nobody's to try again, and says
   const Error mixed = error("TUTTI_EMULATION_COUNT_FAILS", cudaErrorSystemDriverMismatch);
   CHECK(mixed.code == ErrorCode::unsupported);
   CHECK(tells(mixed, "the NVIDIA driver and its libraries", "cudaErrorSystemDriverMismatch"));
+  const Error unlinked = error("TUTTI_EMULATION_COUNT_FAILS", cudaErrorSystemNotReady);
+  CHECK(unlinked.code == ErrorCode::unsupported);
+  CHECK(tells(unlinked, "the GPUs' links are not set up", "cudaErrorSystemNotReady"));
   ::setenv("TUTTI_EMULATION_NAME", "NVIDIA H200 MIG 1g.18gb", 1);
   const auto cut = kernels::list_devices();
   ::unsetenv("TUTTI_EMULATION_NAME");
@@ -393,6 +396,9 @@ TEST_CASE("emulation: what fails on every try is nobody's to try again, and says
   const Error ill = error("TUTTI_EMULATION_COUNT_FAILS", cudaErrorInitializationError);
   CHECK(ill.code == ErrorCode::unavailable);
   CHECK(tells(ill, "the GPU failed: cudaGetDeviceCount", "cudaErrorInitializationError"));
+  const Error taken = error("TUTTI_EMULATION_COUNT_FAILS", cudaErrorDevicesUnavailable);
+  CHECK(taken.code == ErrorCode::unavailable);
+  CHECK(tells(taken, "another process has the GPU for itself", "cudaErrorDevicesUnavailable"));
   // What a call was given is our own mistake.
   for (const cudaError_t code : {cudaErrorInvalidValue, cudaErrorInvalidConfiguration,
                                  cudaErrorInvalidDevicePointer, cudaErrorInvalidMemcpyDirection,
