@@ -81,6 +81,7 @@ Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& option
   auto ring = UploadRing::make();
   if (!ring) return std::move(ring).error();
   device->ring_ = *std::move(ring);
+  device->scratch_.before_release([one = device.get()] { return one->forget_scratch(); });
   auto products = Products::open(ProductChoices(choices_file(options.cache, properties)));
   if (!products) return std::move(products).error();
   device->products_ = *std::move(products);
@@ -155,6 +156,14 @@ Result<> CudaDevice::zero(void* memory, std::size_t bytes) {
 Result<> CudaDevice::synchronize() {
   TUTTI_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
   return {};
+}
+
+// Graphs have its addresses in them. A device that has failed says so to whoever asks next.
+bool CudaDevice::forget_scratch() {
+  if (graphs_.captures()) return false;
+  static_cast<void>(cudaStreamSynchronize(stream_.get()));
+  graphs_.forget();
+  return true;
 }
 
 Result<float*> CudaDevice::scratch_floats(Index count) {

@@ -155,6 +155,7 @@ class CudaDevice final : public Device {
   Result<> add_losses(const LinearCrossEntropy& args);
   cudaMemcpyKind kind(cudaMemcpyKind meant) const;
   void begin_op() { scratch_.reset(); }
+  bool forget_scratch();
   // After the last launch of an op: whether all of them could be enqueued.
   Result<> end_op();
 

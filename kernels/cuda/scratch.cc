@@ -22,21 +22,35 @@ Result<void*> ScratchMemory::take(std::size_t bytes) {
     used_ = 0;
   }
   if (chunk_ == chunks_.size()) {
-    const std::size_t size = std::max(whole, kChunkBytesMin);
+    if (taken_ == 0) give_back();  // all of it is too small for this op
+    // What comes beside what the op has already is put together with it before the next one.
+    const std::size_t size =
+        round_up(std::max(whole, chunks_.empty() ? taken_most_ : std::size_t{1}), kChunkBytesMin);
     auto memory = make_device_memory(size);
     if (!memory) return std::move(memory).error();
     chunks_.push_back({*std::move(memory), size});
     reserved_ += size;
+    chunk_ = chunks_.size() - 1;
     used_ = 0;
   }
   void* const taken = static_cast<std::byte*>(chunks_[chunk_].memory.get()) + used_;
   used_ += whole;
+  taken_ += whole;
+  taken_most_ = std::max(taken_most_, taken_);
   return taken;
 }
 
 void ScratchMemory::reset() {
+  if (chunks_.size() > 1) give_back();
   chunk_ = 0;
   used_ = 0;
+  taken_ = 0;
+}
+
+void ScratchMemory::give_back() {
+  if (chunks_.empty() || !release_()) return;
+  chunks_.clear();
+  reserved_ = 0;
 }
 
 Result<UploadRing> UploadRing::make() {

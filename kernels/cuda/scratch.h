@@ -1,14 +1,17 @@
 // Device memory for the time of one op, and pinned memory through which host data goes up.
 //
 // Both are used in stream order: what an op took is free again for the next op on the same stream,
-// without waiting. Scratch grows while ops are new and is then constant; a step allocates nothing
-// after the first of its shape.
+// without waiting. Scratch grows while ops are new and is then constant: one piece, as large as
+// what the op that takes most takes, which is what a plan of memory counts. A step allocates
+// nothing after the first of its shape.
 //
 // Threads: one. Errors: exhausted, unavailable.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/runtime.h"
@@ -17,6 +20,11 @@ namespace tutti::kernels::cuda {
 
 class ScratchMemory {
  public:
+  // Before memory is given back: sees to it that no work uses it any more, neither what is enqueued
+  // nor what may be launched again. False: this cannot be now.
+  using Release = std::function<bool()>;
+  void before_release(Release release) { release_ = std::move(release); }
+
   // 256-byte aligned; valid until reset().
   Result<void*> take(std::size_t bytes);
   void reset();
@@ -24,11 +32,13 @@ class ScratchMemory {
   struct Mark {
     std::size_t chunk = 0;
     std::size_t used = 0;
+    std::size_t taken = 0;
   };
-  Mark mark() const { return {chunk_, used_}; }
+  Mark mark() const { return {chunk_, used_, taken_}; }
   void rewind(Mark mark) {
     chunk_ = mark.chunk;
     used_ = mark.used;
+    taken_ = mark.taken;
   }
   std::size_t reserved() const { return reserved_; }
 
@@ -37,9 +47,14 @@ class ScratchMemory {
     DeviceMemory memory;
     std::size_t bytes = 0;
   };
+  void give_back();
+
+  Release release_ = [] { return true; };
   std::vector<Chunk> chunks_;
   std::size_t chunk_ = 0;
-  std::size_t used_ = 0;  // of the chunk
+  std::size_t used_ = 0;   // of the chunk
+  std::size_t taken_ = 0;  // by the op
+  std::size_t taken_most_ = 0;
   std::size_t reserved_ = 0;
 };
 

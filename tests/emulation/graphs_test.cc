@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/ops/add.h"
 #include "kernels/ops/product.h"
 #include "kernels/tensor/buffer.h"
 
@@ -66,6 +67,73 @@ TEST_CASE(
   }
   CHECK(device->graph_counts().plain == 5);
   CHECK(device->graph_counts().replayed == 5);
+}
+
+TEST_CASE(
+    "graphs: scratch memory is one piece of the largest op, and graphs that had an earlier one are "
+    "made anew") {
+  constexpr Index kRows = 512;  // two pieces of sums, in scratch memory
+  constexpr Index kColumns = 8;
+  constexpr std::size_t kMiB = std::size_t{1} << 20;
+  const auto device = open_device_with_graphs();
+  const std::vector<float> ones(kRows * kColumns, 1.0F);
+  const FloatBuffer x(kRows * kColumns, device.get());
+  const FloatBuffer sums(kColumns, device.get());
+  REQUIRE(device->upload(x.data(), ones.data(), ones.size() * sizeof(float)));
+  const auto add_up = [&] {
+    for (int time = 0; time < 3; ++time) {
+      REQUIRE(device->zero(sums.data(), kColumns * sizeof(float)));
+      REQUIRE(device->run_repeated(1, [&] {
+        return device->enqueue(
+            ColumnSums{.x = ConstMatrix(x.data(), kRows, kColumns), .output = sums.data()});
+      }));
+      std::vector<float> got(kColumns);
+      REQUIRE(device->download(got.data(), sums.data(), kColumns * sizeof(float)));
+      CHECK(got == std::vector<float>(kColumns, static_cast<float>(kRows)));
+    }
+  };
+  const auto next_op = [&] { REQUIRE(device->enqueue(AddInto{sums.span(), sums.span()})); };
+  add_up();
+  CHECK(device->graph_counts().replayed == 1);
+  next_op();
+  // Ops that take more and more, the last in two pieces.
+  for (std::size_t size = 9; size <= 20; ++size) {
+    REQUIRE(device->scratch().take(size * kMiB));
+    CHECK(device->scratch().reserved() <= (size + 8) * kMiB);
+    next_op();
+  }
+  REQUIRE(device->scratch().take(15 * kMiB));
+  REQUIRE(device->scratch().take(17 * kMiB));
+  next_op();
+  REQUIRE(device->scratch().take(32 * kMiB));
+  CHECK(device->scratch().reserved() == 32 * kMiB);
+  add_up();
+  CHECK(device->graph_counts().plain == 2);
+  CHECK(device->graph_counts().captured == 2);
+  CHECK(device->graph_counts().replayed == 2);
+}
+
+TEST_CASE("graphs: more buckets than are kept push out those that are not run, and no others") {
+  const auto device = open_device_with_graphs();
+  const FloatBuffer memory(64, device.get());
+  const auto run = [&](std::uint64_t key) {
+    REQUIRE(device->run_repeated(key, [&] { return device->zero(memory.data(), 256); }));
+  };
+  constexpr std::uint64_t kOften = 0;
+  run(kOften);
+  run(kOften);
+  for (std::uint64_t key = 1; key <= StepGraphs::kGraphsMax + 5; ++key) {
+    run(key);
+    run(kOften);
+  }
+  const StepGraphs::Counts& counts = device->graph_counts();
+  CHECK(counts.plain == 1 + StepGraphs::kGraphsMax + 5);
+  CHECK(counts.captured == 1);
+  CHECK(counts.replayed == StepGraphs::kGraphsMax + 5);
+  run(1);  // gone
+  run(StepGraphs::kGraphsMax + 5);
+  CHECK(counts.plain == 2 + StepGraphs::kGraphsMax + 5);
+  CHECK(counts.captured == 2);
 }
 
 TEST_CASE("graphs: a step that allocates, waits or uploads is no step for a graph, and says so") {

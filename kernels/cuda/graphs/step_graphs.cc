@@ -51,11 +51,23 @@ struct StepGraphs::Known {
   DeviceMemory device;
   Event launched;
   Graph graph;
+  std::uint64_t run = 0;  // the last, as they are counted
 };
 
 StepGraphs::StepGraphs() = default;
 StepGraphs::~StepGraphs() = default;
 void StepGraphs::forget() { steps_.clear(); }
+
+// Its memory is in use until its last launch is done.
+Result<> StepGraphs::forget_oldest() {
+  const auto oldest =
+      std::ranges::min_element(steps_, {}, [](const auto& step) { return step.second->run; });
+  if (oldest->second->graph.get() != nullptr) {
+    TUTTI_CUDA_CHECK(cudaEventSynchronize(oldest->second->launched.get()));
+  }
+  steps_.erase(oldest);
+  return {};
+}
 
 // Ends with its scope, also where the step throws.
 struct StepGraphs::InMode {
@@ -99,14 +111,14 @@ Result<> StepGraphs::run(cudaStream_t stream, std::uint64_t key, const Step& ste
   auto found = steps_.find(watch.signature);
   if (found == steps_.end()) {
     if (steps_.size() >= kGraphsMax) {
-      TUTTI_CUDA_CHECK(cudaStreamSynchronize(stream));
-      steps_.clear();
+      if (auto forgotten = forget_oldest(); !forgotten) return forgotten;
     }
-    steps_.emplace(watch.signature, std::make_unique<Known>());
+    steps_.emplace(watch.signature, std::make_unique<Known>()).first->second->run = ++runs_;
     ++counts_.plain;
     return step();
   }
   Known& known = *found->second;
+  known.run = ++runs_;
   if (known.graph.get() != nullptr) {
     TUTTI_CUDA_CHECK(cudaEventSynchronize(known.launched.get()));
     std::memcpy(known.host.get(), data_.data(), data_.size());

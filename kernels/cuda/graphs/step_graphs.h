@@ -12,8 +12,9 @@
 // So a graph stands for one bucket of shapes, and can never be replayed for a step that would do
 // other work. What a signature does not hear is which memory is used: `key` names that.
 //
-// Ownership: owns graphs and their memory. Threads: one. Limits: kGraphsMax; one more forgets all.
-// Errors: those of the step; internal, where a step allocates or waits, which a capture cannot.
+// Ownership: owns graphs and their memory. Threads: one. Limits: kGraphsMax; one more takes the
+// place of the one that was not run for longest. Errors: those of the step; internal, where a step
+// allocates or waits, which a capture cannot.
 #pragma once
 
 #include <cstddef>
@@ -62,12 +63,14 @@ class StepGraphs {
   };
   Result<> capture(cudaStream_t stream, const Wanted& wanted, Known& known, const Step& step);
   Result<> launch(cudaStream_t stream, Known& known);
+  Result<> forget_oldest();
 
   Mode mode_ = Mode::off;
   std::vector<std::byte> data_;  // of the step, as it was gathered
   std::size_t placed_ = 0;       // of it, while capturing
   std::byte* to_ = nullptr;      // likewise
   std::map<std::uint64_t, std::unique_ptr<Known>> steps_;
+  std::uint64_t runs_ = 0;
   Counts counts_;
 };
 
