@@ -31,6 +31,13 @@ kernels::ThreadPool* bound(kernels::ThreadPool& pool) {
   return &pool;
 }
 
+// What this rank's own device or ops refuse comes again in every group; no group says these
+// (communicator.h).
+bool refused_here(const Error& error) {
+  return error.code == ErrorCode::invalid_argument || error.code == ErrorCode::unsupported ||
+         error.code == ErrorCode::internal || error.code == ErrorCode::exhausted;
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernels::Device* device,
@@ -91,7 +98,7 @@ Result<> Trainer::compute_gradients(kernels::Communicator& group) {
   if (group.size() > 1 && group.moves_device_memory()) {
     ready = [&](std::size_t index) {
       auto begun = reduction_->range_ready(ctx_, group, gradients_, index);
-      broken = !begun;
+      broken = !begun && !refused_here(begun.error());
       return begun;
     };
   }
@@ -114,6 +121,7 @@ Result<StepSums> Trainer::reduce(kernels::Communicator& group, std::uint64_t ste
                                  std::uint64_t flags) {
   auto sums = reduction_->reduce(
       {.ctx = ctx_, .group = group, .gradients = gradients_, .step = step, .flags = flags});
+  if (!sums && refused_here(sums.error())) return fail_job(sums.error());
   if (!sums) return sums;
   const bool scaled = scales_losses(job_.spec.train);
   if (sums->bad_parameter && !(scaled && state_.loss_scale.value > 1.0F)) {
