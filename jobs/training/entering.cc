@@ -52,6 +52,10 @@ bool receives(const EnterPlan& plan, std::uint32_t rank) {
   return std::any_of(plan.copies.begin(), plan.copies.end(),
                      [&](const Copy& copy) { return copy.to == rank; });
 }
+bool sends(const EnterPlan& plan, std::uint32_t rank) {
+  return std::any_of(plan.copies.begin(), plan.copies.end(),
+                     [&](const Copy& copy) { return copy.from == rank; });
+}
 
 }  // namespace
 
@@ -72,8 +76,9 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
   }
   if (auto shared = share_choices(group); !shared) return shared.error();
   compare_profile();
-  auto current = state_.bring_to_host();
-  if (!current) return current.error();
+  if (sends(plan, group.rank())) {
+    if (auto current = state_.bring_to_host(); !current) return current.error();
+  }
   auto copied = copy_states(group, plan);
   if (!copied) return copied.error();
   entered.copied_bytes += *copied;
@@ -83,8 +88,7 @@ Result<Entered> Trainer::enter(kernels::Communicator& group, const EnterPlan& pl
   auto tree = kernels::ShardTree::create(std::max(1U, job_.spec.parallel.shards),
                                          job_.spec.train.batch, group.size());
   if (!tree) return fail_job(tree.error());
-  current = state_.bring_to_device();
-  if (!current) return current.error();
+  if (auto current = state_.bring_to_device(); !current) return current.error();
   reduction_.emplace(job_.decoder.layout(), *tree, group.rank(), ctx_.device);
   entered.finished = std::exchange(finished_, std::nullopt);
   progress_.step.store(state_.step, std::memory_order_relaxed);
@@ -283,6 +287,7 @@ Result<std::uint64_t> Trainer::copy_states(kernels::Communicator& group, const E
     move(kernels::Transfer::Direction::receive, copy.from);
     state_.whole = false;
     pending_.reset();
+    state_.host_written();
     received = state_.bytes();
   }
   auto exchanged = group.exchange(transfers);

@@ -34,13 +34,14 @@ Result<> TrainingState::bring_to_host() {
 }
 
 Result<> TrainingState::bring_to_device() {
-  if (device_ == nullptr || host_is_old_) return {};
+  if (!device_is_old_) return {};
   const std::size_t bytes = weights_.span().size_bytes();
   auto up = device_->upload(device_weights_.data(), weights_.data(), bytes);
   for (std::size_t i = 0; up && i < optimizer_.size(); ++i) {
     up = device_->upload(device_optimizer_[i].data(), optimizer_[i].data(),
                          optimizer_spans_[i].size_bytes());
   }
+  device_is_old_ = !up.ok();
   return up;
 }
 

@@ -4,7 +4,8 @@
 // between ranks, written to checkpoints and read back without a word about who made it.
 //
 // On a device the state lives twice: steps are made there, and host memory is brought up to date
-// before it is read (bring_to_host) and goes up after it was written (bring_to_device).
+// before it is read (bring_to_host) and goes up after it was written (bring_to_device). Both move
+// the whole state, and only if the other side has changed.
 //
 // Ownership: owns its arenas, of the decoder's layout or, packed states, models::StateLayout's.
 // Threads: the computing one.
@@ -51,7 +52,10 @@ class TrainingState {
   }
   // After a step; before host memory is read; after it was written. Errors: the device's.
   void stepped() { host_is_old_ = device_ != nullptr; }
-  void host_written() { host_is_old_ = false; }
+  void host_written() {
+    host_is_old_ = false;
+    device_is_old_ = device_ != nullptr;
+  }
   Result<> bring_to_host();
   Result<> bring_to_device();
   bool host_is_old() const { return host_is_old_; }
@@ -77,6 +81,7 @@ class TrainingState {
   std::vector<kernels::FloatBuffer> device_optimizer_;
   std::vector<std::span<float>> device_optimizer_spans_;
   bool host_is_old_ = false;
+  bool device_is_old_ = false;
 };
 
 }  // namespace tutti::training

@@ -11,8 +11,10 @@
 #include "jobs/optimizers/optimizer.h"
 #include "jobs/training/memory_estimate.h"
 #include "kernels/cuda/device.h"
+#include "kernels/ops/add.h"
 #include "kernels/ops/cross_entropy.h"
 #include "protocol/base/file.h"
+#include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/unit/training/tiny_run.h"
 
 namespace tutti::training {
@@ -145,6 +147,51 @@ TEST_CASE(
   const auto second = members[1]->trainer->checkpoint_state();
   CHECK(std::equal(first.weights.begin(), first.weights.end(), second.weights.begin()));
   CHECK(first.entry.profile.find("sm_90-fp32") == 0);
+}
+
+TEST_CASE("emulation: only who sends or receives a copy moves its state between device and host") {
+  const TinyJob tiny({.micro = 1});
+  const auto job = tiny.open();
+  Members members = make_members(*job, 2);
+  const std::uint64_t state = members[0]->trainer->state().bytes();
+  // Enters both ranks at step 2 and makes no step: what was moved meanwhile, down and up.
+  const auto entering = [&](std::uint64_t generation, std::vector<Copy> copies) {
+    const EnterPlan plan{.generation = generation,
+                         .base_step = 2,
+                         .root = tiny.checkpoints(),
+                         .copies = std::move(copies)};
+    const auto before = emulation::copied_bytes();
+    Hashes hashes;
+    run_generation(members, plan, 2, hashes);
+    const auto after = emulation::copied_bytes();
+    return emulation::CopiedBytes{after.up - before.up, after.down - before.down};
+  };
+  Hashes hashes;
+  run_generation(members, {.generation = 1, .root = tiny.checkpoints()}, 2, hashes);
+  const auto none = entering(2, {});
+  CHECK(none.down < state);
+  CHECK(none.up < state);
+  members[1] = std::make_unique<Member>(*job);
+  const auto one = entering(3, {{0, 1}});
+  CHECK(one.down >= state);
+  CHECK(one.down < 2 * state);
+  CHECK(one.up >= state);
+  CHECK(one.up < 2 * state);
+  run_generation(members, {.generation = 4, .base_step = 2, .root = tiny.checkpoints()},
+                 job->last_step(), hashes);
+  CHECK(hashes == undisturbed(tiny, 1));
+}
+
+TEST_CASE("emulation: more pieces than one pass adds give the same hashes") {
+  const TinyJob tiny({.batch = 64, .shards = 64, .steps = 1});
+  const auto tree = kernels::ShardTree::create(64, 64, 15);
+  REQUIRE(tree);
+  std::size_t pieces = 0;
+  for (std::uint64_t rank = 0; rank < 15; ++rank) pieces += tree->subtrees_of(rank).size();
+  REQUIRE(pieces > kernels::PieceSum::kPassPieces);
+  const Hashes expected = undisturbed(tiny, 1);
+  REQUIRE(expected.size() == 1);
+  CHECK(undisturbed(tiny, 15) == expected);
 }
 
 namespace {
