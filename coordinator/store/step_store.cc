@@ -105,9 +105,9 @@ Result<> StepStore::read_rows() {
 
 Result<> StepStore::sync() {
   if (Result<> synced = file_.sync(); !synced) return synced;
-  if (rows_.size() <= kRecentMax) return {};
   // The records are durable. Where the index cannot be written they stay in memory until it can.
-  const Result<> left = leave_memory();
+  Result<> left;
+  while (left && rows_.size() > kRecentMax) left = leave_memory();
   if (!left && !index_failing_)
     TUTTI_LOG_WARNING("stores", "{}; step records stay in memory", left.error().message);
   index_failing_ = !left;

@@ -254,7 +254,7 @@ TEST_CASE("metrics: a rank whose node is lost has series of its replacement alon
   std::string text;
   const auto lost = [&] {
     return text.find("tutti_ranks{phase=\"lost\"} 1\n") != std::string::npos &&
-           text.find("tutti_ranks{phase=\"placed\"} 1\n") != std::string::npos;
+           text.find("tutti_ranks{phase=\"starting\"} 1\n") != std::string::npos;
   };
   const auto until = std::chrono::steady_clock::now() + test::patient(std::chrono::seconds(10));
   while (!lost() && std::chrono::steady_clock::now() < until) {
