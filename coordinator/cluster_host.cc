@@ -144,14 +144,6 @@ const ClusterState& ClusterHost::settled_state() {
   return *state_;
 }
 
-bool ClusterHost::end_is_pending(JobId job) const {
-  if (!ledger_failing_) return false;
-  return std::any_of(facts_.begin(), facts_.end(), [&](const Fact& fact) {
-    const auto* settled = std::get_if<JobSettled>(&fact);
-    return settled != nullptr && settled->job == job && is_terminal(settled->outcome.state);
-  });
-}
-
 void ClusterHost::handle(Input input) {
   if (closed_) return;
   Envelope envelope = envelope_of(std::move(input));

@@ -117,8 +117,6 @@ class ClusterHost {
 
   // The state as far as it is durable (unless the disk is full), for reading.
   const ClusterState& settled_state();
-  // The job's end was decided and the full disk has not taken it: a crash would take it back.
-  bool end_is_pending(JobId job) const;
   const Ledger& ledger() const { return *ledger_; }
   AccessTable& access() { return *links_.access; }
 

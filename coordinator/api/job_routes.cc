@@ -66,13 +66,7 @@ class JobRoutes {
   asio::awaitable<Answer> job(const Call& call) const {
     using Job = Result<std::optional<coordinator::JobDetail>>;
     const Job found = co_await ask<Job>(host(), [cluster = &parts_.cluster, id = call.job] {
-      auto detail = cluster->settled_state().job(id);
-      if (cluster->end_is_pending(id)) {
-        return Job(Error{ErrorCode::unavailable,
-                         "the job has ended, but the coordinator's disk is full: how it ended is "
-                         "said once that is durable"});
-      }
-      return Job(std::move(detail));
+      return Job(cluster->settled_state().job(id));
     });
     if (!found) co_return error_answer(found.error());
     if (!*found)

@@ -195,15 +195,13 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
   }
 
   asio::awaitable<Result<JobPhase>> phase_of(JobId job) const {
-    return ask<Result<JobPhase>>(
-        parts_.cluster.host(), [cluster = &parts_.cluster, job]() -> Result<JobPhase> {
-          // Also of a task of an array that is not a job of its own now.
-          const auto found = cluster->settled_state().job(job);
-          if (!found) return no_job(job);
-          const bool over =
-              coordinator::is_terminal(found->summary.state) && !cluster->end_is_pending(job);
-          return JobPhase{over, found->summary.ended_unix_ms};
-        });
+    return ask<Result<
+        JobPhase>>(parts_.cluster.host(), [cluster = &parts_.cluster, job]() -> Result<JobPhase> {
+      // Also of a task of an array that is not a job of its own now.
+      const auto found = cluster->settled_state().job(job);
+      if (!found) return no_job(job);
+      return JobPhase{coordinator::is_terminal(found->summary.state), found->summary.ended_unix_ms};
+    });
   }
 
   // Whether nothing will follow in the job's streams. Asked after they were read to their end.
@@ -256,8 +254,7 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
       out.events.insert(out.events.end(), std::make_move_iterator(page->events.begin()),
                         std::make_move_iterator(page->events.end()));
       out.end = out.events.empty() && !out.more && found &&
-                coordinator::is_terminal(found->summary.state) &&
-                !cluster->end_is_pending(query.job);
+                coordinator::is_terminal(found->summary.state);
       return out;
     };
     co_return co_await ask<Result<EventsRead>>(parts_.cluster.host(), read);
