@@ -237,9 +237,6 @@ class MemoryChecker final : public Checker {
                         {"processes in line", soft.lined_up, processes},
                         {"jobs", soft.jobs, live_jobs},
                         {"deadlines of jobs", soft.job_dues, live_jobs},
-                        {"jobs in the queue's books", soft.counted, live_jobs},
-                        {"interrupted jobs", soft.interrupted, live_jobs},
-                        {"growing jobs", soft.growing, live_jobs},
                         {"links", soft.links, workers},
                         {"peers", soft.peers, workers},
                         {"deadlines of links", soft.link_dues, workers}};
