@@ -81,8 +81,8 @@ struct SumPass {
   float* pieces[PieceSum::kPassPieces];
   PieceSum::Addition additions[PieceSum::kPassPieces];
   int piece_count = 0, addition_count = 0;
-  std::uint32_t written = 0;
-  static_assert(PieceSum::kPassPieces <= 32);
+  std::uint64_t written = 0;
+  static_assert(PieceSum::kPassPieces <= 64);
 };
 
 __global__ void piece_sum_kernel(SumPass pass, Index count, float* sum) {
@@ -247,7 +247,7 @@ class SumPasses {
     const std::uint32_t into = slot_of(addition.into);
     const std::uint32_t from = slot_of(addition.from);
     pass_.additions[pass_.addition_count++] = {into, from};
-    pass_.written = (pass_.written | 1U << into) & ~(1U << from);  // what was added is used up
+    pass_.written = (pass_.written | kBit << into) & ~(kBit << from);  // what was added is used up
   }
   const SumPass& pass() const { return pass_; }
   SumPass last() const {
@@ -259,6 +259,7 @@ class SumPasses {
  private:
   static constexpr std::uint32_t kNone = ~0U;
   static constexpr int kMost = PieceSum::kPassPieces;
+  static constexpr std::uint64_t kBit = 1;
 
   std::uint32_t slot_of(std::uint32_t piece) {
     if (slots_[piece] == kNone) {
