@@ -149,10 +149,20 @@ def table(root, places):
         met = "yes" if j.met == j.of else (f"{j.met} of {j.of}" if j.met else "no")
         cause = "" if j.met == j.of else f"{j.worst}: {cause_of(j.goal, j.place, known) or 'no cause is given'}"
         yield (f"| {j.goal.what} | {j.place} | {span} | {'<=' if j.goal.most else '>='} {j.wanted:g} | {met} | {cause} |")
+    for goal in unmeasured(places):
+        yield f"| {goal.what} | not measured | | | | |"
+
+
+def unmeasured(places):
+    """The goals of which no line has a figure: they are missed, too, as far as anybody knows."""
+    seen = {j.goal.name for j in judged(places)}
+    return [goal for goal in GOALS if goal.name not in seen]
 
 
 def without_cause(root, places):
     known = causes(root)
+    for goal in unmeasured(places):
+        yield f"{goal.name} is measured nowhere"
     for j in judged(places):
         if j.met < j.of and not cause_of(j.goal, j.place, known):
             yield f"{j.goal.name} is missed on {j.place}"

@@ -131,11 +131,18 @@ Int8Rows int8_rows(const Bench& bench, kernels::ConstMatrix x) {
   return rows;
 }
 
+// What a server asks for.
+kernels::Activations activations_of(WeightFormat format) {
+  return kernels::has_integer_codes(format) ? kernels::Activations::int8
+                                            : kernels::Activations::exact;
+}
+
 // Activations in bf16, beside the same widened by the caller, and beside fp32 ones.
 void bench_bf16_rows(const Bench& bench, WeightFormat format, const Shape& s) {
   Case c =
       product_case(fmt::format("quantised by bf16 rows, {} {}", to_string(format), size_of(s)), s);
-  const bool exact = !kernels::has_integer_codes(format);
+  const kernels::Activations activations = activations_of(format);
+  const bool exact = activations == kernels::Activations::exact;
   c.ceiling = exact ? bench.peak_gflops : bench.int8_gops;
   if (!wanted(bench, c.name)) return;
   const FloatBuffer weight = numbers(bench, s.n * s.k, 1);
@@ -145,11 +152,10 @@ void bench_bf16_rows(const Bench& bench, WeightFormat format, const Shape& s) {
   std::vector<kernels::Bf16> halves(static_cast<std::size_t>(s.m * s.k));
   TUTTI_ASSERT(to_bf16(bench.ctx, x.span(), halves));
   const FloatBuffer y(s.m * s.n);
-  const kernels::QuantisedProduct fp32{
-      .left = wide.matrix(s.m, s.k),
-      .right = &packed,
-      .output = y.matrix(s.m, s.n),
-      .activations = exact ? kernels::Activations::exact : kernels::Activations::int8};
+  const kernels::QuantisedProduct fp32{.left = wide.matrix(s.m, s.k),
+                                       .right = &packed,
+                                       .output = y.matrix(s.m, s.n),
+                                       .activations = activations};
   kernels::QuantisedProduct narrow = fp32;
   narrow.left = {};
   narrow.narrow_left = {halves.data(), s.m, s.k};
@@ -176,6 +182,7 @@ void bench_grouped(const Bench& bench, WeightFormat format, Index groups, const 
   c.sets = std::max<Index>(1, images.count() / groups);
   const FloatBuffer x = numbers(bench, groups * s.m * s.k, 2);
   const FloatBuffer y(groups * s.m * s.n);
+  const kernels::Activations activations = activations_of(format);
   std::vector<const QuantisedWeight*> rights(static_cast<std::size_t>(groups));
   std::vector<Index> ends;
   for (Index g = 1; g <= groups; ++g) ends.push_back(g * s.m);
@@ -189,7 +196,8 @@ void bench_grouped(const Bench& bench, WeightFormat format, Index groups, const 
         TUTTI_ASSERT(product_quantised_grouped(bench.ctx, {.left = x.matrix(groups * s.m, s.k),
                                                            .rights = rights,
                                                            .ends = ends,
-                                                           .output = y.matrix(groups * s.m, s.n)}));
+                                                           .output = y.matrix(groups * s.m, s.n),
+                                                           .activations = activations}));
       },
       {{"one by one", [&] {
           others();
@@ -197,7 +205,8 @@ void bench_grouped(const Bench& bench, WeightFormat format, Index groups, const 
             TUTTI_ASSERT(product_quantised(
                 bench.ctx, {.left = x.matrix(groups * s.m, s.k).row_range(g * s.m, s.m),
                             .right = rights[static_cast<std::size_t>(g)],
-                            .output = y.matrix(groups * s.m, s.n).row_range(g * s.m, s.m)}));
+                            .output = y.matrix(groups * s.m, s.n).row_range(g * s.m, s.m),
+                            .activations = activations}));
           }
         }}});
 }

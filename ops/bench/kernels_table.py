@@ -4,8 +4,8 @@
     ops/bench/kernels ... | ops/bench/kernels_table.py              a table of what it is given
     ops/bench/kernels_table.py kernels/lab/measured.jsonl           the same of files
     ops/bench/kernels_table.py --goals FILE...                      each goal: met or missed (kernels_goals.py)
-    ops/bench/kernels_table.py --write                              the tables of kernels/README.md anew,
-                                                                    from kernels/lab/measured.jsonl
+    ops/bench/kernels_table.py --write                              the goals of kernels/README.md and the tables of
+                                                                    kernels/lab/measured.md anew, from measured.jsonl there
 
 A case has one line for each peer. Its ratio is the smallest, which is that beside the best peer; its time is the median of the
 line that has that peer. Each machine, path of instructions and number of threads has tables of its own; of a case that was
@@ -23,7 +23,9 @@ BEGIN = "<!-- measured: made by ops/bench/kernels_table.py -->"
 END = "<!-- measured end -->"
 GOALS_BEGIN = "<!-- goals: made by ops/bench/kernels_table.py -->"
 GOALS_END = "<!-- goals end -->"
+README = "kernels/README.md"
 MEASURED = "kernels/lab/measured.jsonl"
+TABLES = "kernels/lab/measured.md"
 
 # Heading -> what the names of its cases match; the first that matches has the case.
 GROUPS = [
@@ -125,10 +127,12 @@ def between(text, begin, end, lines):
     return before + "\n".join([begin, *lines, "", end]) + after
 
 
-def made_anew(root, text):
+def made_anew(root):
+    """What is made of the measured lines: path -> the file's text."""
     lines = (root / MEASURED).read_text().splitlines()
-    text = between(text, GOALS_BEGIN, GOALS_END, ["", *kernels_goals.table(root, judged(lines))])
-    return between(text, BEGIN, END, tables(read(lines)))
+    goals, measured = ((root / name).read_text() for name in (README, TABLES))
+    return {README: between(goals, GOALS_BEGIN, GOALS_END, ["", *kernels_goals.table(root, judged(lines))]),
+            TABLES: between(measured, BEGIN, END, tables(read(lines)))}
 
 
 def without_cause(root):
@@ -138,18 +142,17 @@ def without_cause(root):
 
 
 def current(root):
-    """Whether the README's tables are what they would be made anew; None where there are none."""
-    readme = root / "kernels/README.md"
-    if not readme.exists() or BEGIN not in readme.read_text():
+    """Whether the tables are what they would be made anew; None where there are none."""
+    if not (root / TABLES).exists():
         return None
-    return made_anew(root, readme.read_text()) == readme.read_text()
+    return all((root / name).read_text() == text for name, text in made_anew(root).items())
 
 
 def main(arguments):
     root = pathlib.Path(__file__).resolve().parent.parent.parent
     if arguments == ["--write"]:
-        readme = root / "kernels/README.md"
-        readme.write_text(made_anew(root, readme.read_text()))
+        for name, text in made_anew(root).items():
+            (root / name).write_text(text)
         return 0
     paths = [argument for argument in arguments if argument != "--goals"]
     lines = [line for path in paths for line in pathlib.Path(path).read_text().splitlines()]

@@ -134,6 +134,9 @@ def goals_by_place():
               ("bf16", one): (0.1, 0, 1), ("four", one): (2.0, 0, 1), ("four", two): (1.67, 1, 1), ("rings", links): (3.5, 1, 1)}
     if found != wanted:
         yield f"kernels_goals: judged {found}, not {wanted}"
+    unmeasured = {goal.name for goal in kernels_goals.unmeasured(places)}
+    if unmeasured != {goal.name for goal in kernels_goals.GOALS} - {name for name, _ in wanted}:
+        yield f"kernels_goals: {unmeasured} are measured nowhere"
     for name in (goal.name for goal in kernels_goals.GOALS):
         if sum(goal.name == name for goal in kernels_goals.GOALS) != 1:
             yield f"kernels_goals: {name} names two goals"
