@@ -31,6 +31,17 @@ inline constexpr int kChainVectors = 2;
 inline constexpr int kChainVectors = 1;
 #endif
 inline constexpr Index kChainColumns = kChainVectors * kVectorLanes;
+// On AVX-512 a tile of three vectors is as high as registers allow: a third of the right operand's
+// bytes less for each multiply-add. Its rows are too many for a first cache of eight ways where
+// they lie at even strides.
+inline constexpr int kHighRows = 9;
+inline constexpr int kHighVectors = 3;
+template <int kVectors>
+inline constexpr int kRowsAtOnce =
+    HWY_TARGET == HWY_AVX3&& kVectors == kHighVectors ? kHighRows : kChainRows;
+
+// Of k, that a tile asks for its right operand before it reads it.
+inline constexpr Index kStepsAhead = 8;
 
 // What a tile does beside its chains.
 enum class Beside { nothing, packs, asks };
@@ -50,10 +61,16 @@ struct LeftCursor {
     return kOrder == LeftOrder::by_row ? at[row / 3][(row % 3) * stride] : at[0][row];
   }
   HWY_INLINE void step() {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int p = 0; p < kPointers; ++p) at[p] += kOrder == LeftOrder::by_row ? 1 : stride;
   }
 };
+
+template <int kVectors>
+HWY_INLINE void ask_for(const float* right) {
+#pragma GCC unroll 8
+  for (int c = 0; c < kVectors; ++c) __builtin_prefetch(right + c * kVectorLanes);
+}
 
 template <LeftOrder kOrder, int kRows, int kVectors, Beside kBeside = Beside::nothing>
 HWY_INLINE void run_chain_tile(const ChainCall& call) {
@@ -71,14 +88,14 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
   const Index output_stride = call.output_stride;
   Vector sum[kRows][kVectors];
   // The output is often not in cache: asked for here, stored after the walk over k.
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int c = 0; c < kVectors * kVectorLanes; c += 16) {
       __builtin_prefetch(output + r * output_stride + c, 1);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) {
@@ -106,7 +123,10 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
       __builtin_prefetch(ahead, 0, 2);
       ahead += ahead_stride;
     }
-#pragma GCC unroll 8
+    // Of a panel that passes through the first cache; the machine does not look as far ahead.
+    if constexpr (HWY_TARGET == HWY_AVX3 && kBeside != Beside::packs && kRows >= kChainRows)
+      ask_for<kVectors>(right + kStepsAhead * right_stride);
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const Vector factor = hn::Set(kTag, left[r]);
 #pragma GCC unroll 8
@@ -115,7 +135,7 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
     right += right_stride;
     left.step();
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) {
@@ -133,15 +153,22 @@ HWY_NOINLINE void run_chain_rows(Index rows, ChainCall call) {
     call.left += height * row_step;
     call.output += height * call.output_stride;
   };
-  if constexpr (kVectors == kChainVectors) {
+  constexpr int kRows = kRowsAtOnce<kVectors>;
+  if constexpr (kVectors == kChainVectors || kRows > kChainRows) {
     Ahead* const ahead = call.ahead;
-    for (; ahead != nullptr && ahead->lines > 0 && rows >= kChainRows; step(kChainRows)) {
-      run_chain_tile<kOrder, kChainRows, kVectors, Beside::asks>(call);
+    for (; ahead != nullptr && ahead->lines > 0 && rows >= kRows; step(kRows)) {
+      run_chain_tile<kOrder, kRows, kVectors, Beside::asks>(call);
       ahead->next += 16;
       --ahead->lines;
     }
   }
-  for (; rows >= kChainRows; step(kChainRows)) run_chain_tile<kOrder, kChainRows, kVectors>(call);
+  for (; rows >= kRows; step(kRows)) run_chain_tile<kOrder, kRows, kVectors>(call);
+  if constexpr (kRows > kChainRows) {
+    if (rows >= kChainRows) {
+      run_chain_tile<kOrder, kChainRows, kVectors>(call);
+      step(kChainRows);
+    }
+  }
   if (rows >= 4) {
     run_chain_tile<kOrder, 4, kVectors>(call);
     step(4);

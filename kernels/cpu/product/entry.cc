@@ -59,6 +59,11 @@ Index second_cache_bytes() {
   return bytes > 0 ? bytes : Index{1} << 20;
 }
 
+Index first_cache_ways() {
+  static const long ways = ::sysconf(_SC_LEVEL1_DCACHE_ASSOC);
+  return ways > 0 ? ways : 8;
+}
+
 void run_call(const Workers& workers, const ProductCall& call) {
   if (call.rows == 0 || call.columns == 0) return;
   ArenaScope scope(workers.op_scratch());

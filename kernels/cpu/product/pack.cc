@@ -171,6 +171,13 @@ void copy_tiles(ConstMatrix source, Index height, float* to) {
           _mm_storeu_ps(tile + k * 6, four);
           _mm_storel_epi64(reinterpret_cast<__m128i*>(tile + k * 6 + 4), two);
         }
+      } else if (height == 9 && c + height <= source.columns) {
+        for (Index k = first; k < end; ++k) {
+          const float* const from = source.row(k) + c;
+          float* const to_row = tile + k * 9;
+          _mm256_storeu_ps(to_row, _mm256_loadu_ps(from));
+          to_row[8] = from[8];
+        }
       } else {
         const Index width = std::min(height, source.columns - c);
         for (Index k = first; k < end; ++k) {

@@ -41,14 +41,30 @@ ChainStart start_of(const Product& args, const Stretch& stretch) {
   return stretch.first == 0 ? args.start : ChainStart::output;
 }
 
+// Of the tiles of many rows.
+struct TileShape {
+  Index rows = kChainRows;
+  Index columns = kChainColumns;
+};
+
+// Images and other arithmetics have panels of their own width.
+TileShape tile_of(const ProductCall& call) {
+  constexpr bool kHasHigh = kRowsAtOnce<kHighVectors> == kHighRows;
+  if (!kHasHigh || call.image != nullptr || call.panel != nullptr ||
+      first_cache_ways() < kHighRows) {
+    return {};
+  }
+  return {kHighRows, kHighVectors * kVectorLanes};
+}
+
 void pack_right(const ProductCall& call, Index column, Index columns, const Stretch& k,
-                float* panel) {
+                float* panel, Index panel_columns = kChainColumns) {
   if (call.right_order == Order::inside) {
     pack_panel_transposed(call.right.row_range(column, columns).column_range(k.first, k.depth),
-                          kChainColumns, panel);
+                          panel_columns, panel);
   } else {
     pack_panel_straight(call.right.row_range(k.first, k.depth).column_range(column, columns),
-                        kChainColumns, panel);
+                        panel_columns, panel);
   }
 }
 
@@ -62,8 +78,9 @@ struct Piece {
   Index first = 0;
   Index columns = 0;
   Stretch k;
+  TileShape tile;
 
-  Index panels() const { return (columns + kChainColumns - 1) / kChainColumns; }
+  Index panels() const { return (columns + tile.columns - 1) / tile.columns; }
 };
 
 // A left operand whose rows are k, and so far apart by so even a stride that the lines of a tile
@@ -84,17 +101,18 @@ Stretches stretches_of(const ProductCall& call, const Piece& piece) {
 
 // What blocks have whole ones of: the tile's rows, or of another arithmetic's tiles (6, 16)
 // several.
-Index tile_rows_of(const ProductCall& call) {
-  return call.panel == nullptr ? kChainRows : 8 * kChainRows;
+Index tile_rows_of(const ProductCall& call, const Piece& piece) {
+  return call.panel == nullptr ? piece.tile.rows : 8 * kChainRows;
 }
 
 // Rows of a block: with a stretch of a panel they fill most of the second cache, as each block has
 // the whole piece come from the third. A copy shares it with what the next one is made of.
 Index rows_of_block(const ProductCall& call, const Piece& piece) {
   const Index line = stretches_of(call, piece).step * Index{sizeof(float)};
-  const Index held = second_cache_bytes() / 8 * 7 - kChainColumns * line;
+  const Index held = second_cache_bytes() / 8 * 7 - piece.tile.columns * line;
   const Index rows = held / line / (falls_together(call) ? 2 : 1);
-  return std::clamp(rows / tile_rows_of(call) * tile_rows_of(call), kBlockRows, 4 * kBlockRows);
+  const Index whole = tile_rows_of(call, piece);
+  return std::clamp(rows / whole * whole, kBlockRows, 4 * kBlockRows);
 }
 
 RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch& k,
@@ -106,8 +124,8 @@ RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch&
   if (packed == nullptr) {
     return {call.right.row(piece.k.first + k.first) + piece.first, call.right.stride};
   }
-  return {packed + k.first * piece.panels() * kChainColumns, kChainColumns, k.depth * kChainColumns,
-          kChainColumns};
+  const Index columns = piece.tile.columns;
+  return {packed + k.first * piece.panels() * columns, columns, k.depth * columns, columns};
 }
 
 void pack_piece(const Workers& workers, const ProductCall& call, const Piece& piece,
@@ -117,20 +135,21 @@ void pack_piece(const Workers& workers, const ProductCall& call, const Piece& pi
   workers.parallel_for(panels * stretches.count, 1, [&](int, Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const Stretch k = stretches.at(i / panels);
-      const Index offset = i % panels * kChainColumns;
+      const Index width = piece.tile.columns;
+      const Index offset = i % panels * width;
       float* const panel = packed + (stretch_of(call, piece, k, packed).at(offset) - packed);
-      pack_right(call, piece.first + offset, std::min(kChainColumns, piece.columns - offset),
-                 {piece.k.first + k.first, k.depth}, panel);
+      pack_right(call, piece.first + offset, std::min(width, piece.columns - offset),
+                 {piece.k.first + k.first, k.depth}, panel, width);
     }
   });
 }
 
 // What the tiles of one panel ask for beside their chains: the panel after it.
 Ahead next_panel(const RightView& right, Index offset, const Piece& piece) {
-  const Index next = offset + kChainColumns;
+  const Index next = offset + piece.tile.columns;
   // Of an image or a packed operand only: rows that lie where they lie are narrow.
   if (right.k_stride > kImagePanel || next >= piece.columns) return {};
-  return {right.at(next), right.k_stride, kChainColumns / 16};
+  return {right.at(next), right.k_stride, piece.tile.columns / 16};
 }
 
 HWY_INLINE void run_left_panel(const ProductCall& call, Index rows, Index columns,
@@ -167,29 +186,30 @@ void run_block(const ProductCall& call, const Piece& piece, const float* packed,
   const Stretches stretches = stretches_of(call, piece);
   ArenaScope scope(scratch);
   const bool copied = falls_together(call);
-  const Index tiles = (rows.depth + kChainRows - 1) / kChainRows;
-  float* const copy = copied ? scratch.floats(stretches.step * tiles * kChainRows) : nullptr;
+  const auto [height, width] = piece.tile;
+  const Index tiles = (rows.depth + height - 1) / height;
+  float* const copy = copied ? scratch.floats(stretches.step * tiles * height) : nullptr;
   for (Index s = 0; s < stretches.count; ++s) {
     const Stretch k = stretches.at(s);
     const Stretch whole{piece.k.first + k.first, k.depth};
     if (copied) {
       copy_tiles(call.left.row_range(whole.first, k.depth).column_range(rows.first, rows.depth),
-                 kChainRows, copy);
+                 height, copy);
     }
     const RightView right = stretch_of(call, piece, k, packed);
-    for (Index offset = 0; offset < piece.columns; offset += kChainColumns) {
-      const bool last = offset + kChainColumns >= piece.columns;
+    for (Index offset = 0; offset < piece.columns; offset += width) {
+      const bool last = offset + width >= piece.columns;
       Ahead ahead =
           copied && last ? next_left(call, piece, rows, whole) : next_panel(right, offset, piece);
-      const Index columns = std::min(kChainColumns, piece.columns - offset);
+      const Index columns = std::min(width, piece.columns - offset);
       const Index column = piece.first + offset;
-      const Index together = copied ? kChainRows : rows.depth;
+      const Index together = copied ? height : rows.depth;
       for (Index row = 0; row < rows.depth; row += together) {
         run_left_panel(
             call, std::min(together, rows.depth - row), columns,
             {.depth = k.depth,
              .left = copied ? copy + row * k.depth : left_at(call, rows.first, whole.first),
-             .left_stride = copied ? kChainRows : call.left.stride,
+             .left_stride = copied ? height : call.left.stride,
              .right = right.at(offset),
              .right_stride = right.k_stride,
              .output = args.output.row(rows.first + row) + column,
@@ -209,15 +229,16 @@ void product_piece(const Workers& workers, const ProductCall& call, const Piece&
   ArenaScope scope(workers.op_scratch());
   float* packed = nullptr;
   if (call.image == nullptr && !lies_ready(call)) {
-    packed = workers.op_scratch().floats(piece.panels() * kChainColumns * piece.k.depth);
+    packed = workers.op_scratch().floats(piece.panels() * piece.tile.columns * piece.k.depth);
     pack_piece(workers, call, piece, packed);
   }
   // Enough blocks that the threads end together.
   const Index threads = workers.threads();
-  const Index tiles = (call.rows + tile_rows_of(call) - 1) / tile_rows_of(call);
+  const Index height = tile_rows_of(call, piece);
+  const Index tiles = (call.rows + height - 1) / height;
   const Index tiles_in_block = std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1,
-                                                 rows_of_block(call, piece) / tile_rows_of(call));
-  const Index block = tiles_in_block * tile_rows_of(call);
+                                                 rows_of_block(call, piece) / height);
+  const Index block = tiles_in_block * height;
   workers.parallel_for((call.rows + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
     for (Index b = begin; b < end; ++b) {
       run_block(call, piece, packed, {b * block, std::min(block, call.rows - b * block)},
@@ -228,6 +249,7 @@ void product_piece(const Workers& workers, const ProductCall& call, const Piece&
 
 // Cut by k before by columns: each piece of columns reads the whole left operand.
 void product_by_rows(const Workers& workers, const ProductCall& call) {
+  const TileShape tile = tile_of(call);
   Index k_step = call.depth;
   Index columns_step = call.columns;
   if (call.image == nullptr) {
@@ -236,12 +258,12 @@ void product_by_rows(const Workers& workers, const ProductCall& call) {
     k_step = std::max<Index>(1, kPackedMax / columns / stretch) * stretch;
     const Index pieces = (call.columns + columns - 1) / columns;
     columns_step =
-        ((call.columns + pieces - 1) / pieces + kChainColumns - 1) / kChainColumns * kChainColumns;
+        ((call.columns + pieces - 1) / pieces + tile.columns - 1) / tile.columns * tile.columns;
   }
   for (Index column = 0; column < call.columns; column += columns_step) {
     const Index columns = std::min(columns_step, call.columns - column);
     for (Index k = 0; k < call.depth; k += k_step) {
-      product_piece(workers, call, {column, columns, {k, std::min(k_step, call.depth - k)}});
+      product_piece(workers, call, {column, columns, {k, std::min(k_step, call.depth - k)}, tile});
     }
   }
 }
@@ -269,7 +291,7 @@ void run_column_panel(const ProductCall& call, Index column, float* packed) {
                    .start = start_of(args, k),
                    .packed = packed};
     if (call.image != nullptr) {
-      const RightView view = stretch_of(call, {0, call.columns, {0, call.depth}}, k, nullptr);
+      const RightView view = stretch_of(call, {0, call.columns, {0, call.depth}, {}}, k, nullptr);
       tile.right = view.at(column);
       tile.right_stride = view.k_stride;
       run_left_panel(call, call.rows, columns, tile);

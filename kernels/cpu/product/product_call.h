@@ -133,6 +133,8 @@ struct Stretches {
 
 // Of a core; 1 MiB where the machine does not say.
 Index second_cache_bytes();
+// Of its first cache for data; 8 where the machine does not say.
+Index first_cache_ways();
 
 // Up to kImagePanel outputs of any number of rows, left by row; right has kImagePanel columns.
 void run_image_panel(Index rows, Index columns, const ChainCall& call);
