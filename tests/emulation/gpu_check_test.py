@@ -8,6 +8,7 @@ one fails, when one hangs, when a tool is missing and when a filter names no cas
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ fi
 echo "All tests passed"
 """
 BENCH = PROGRAM + """
+[ -e "$0.slow" ] && { echo '{"case": "the first", "p50": 1}'; exec sleep 600; }
 echo "a line for people"
 [ -e "$0$2.hangs" ] && { echo '{"case": "first of '"$2"'", "p50": 1}'; exec sleep 600; }
 [ "$1" = --json ] && echo '{"case": "'"$2"'", "p50": 1}' && echo '{"case": "norm", "p50": 2}' && printf '{"case": "cut o'
@@ -65,9 +67,16 @@ exit 1
 """
 SMI = """#!/bin/sh
 case "$1" in
+  -L) echo "GPU 0: made up" ;;
+  --query-gpu=driver_version) echo 580.1 ;;
   --query-gpu=uuid) cat "$0.uuids" 2>/dev/null || echo GPU-1 ;;
   *) echo 'A "made up" card' ;;
 esac
+"""
+
+
+RANK = """#!/bin/sh
+echo '{"profiles":["sm_90"],"stack":"CUDA 13.0, NCCL 2.27.3","devices":[]}'
 """
 
 
@@ -83,7 +92,8 @@ class Machine:
         self.write(self.tools / "nvidia-smi", SMI)
         if sanitizer:
             self.write(self.tools / "compute-sanitizer", sanitizer)
-        for name, text in {"parity_gpu": PARITY, "device_gpu": PARITY, "gpu_bench": BENCH, "tutti": TUTTI}.items():
+        for name, text in {"parity_gpu": PARITY, "device_gpu": PARITY, "gpu_bench": BENCH, "tutti": TUTTI,
+                           "tutti-rank-cuda": RANK}.items():
             self.write(self.bin / name, text)
 
     @staticmethod
@@ -94,12 +104,19 @@ class Machine:
     def mark(self, name, text=""):
         (self.bin / name).write_text(text)
 
-    def check(self, seconds=60, more=None):
+    def run(self, program, seconds=60, more=None):
         environment = dict(os.environ, PATH=f"{self.tools}:{SYSTEM_PATH}", TUTTI_GPU_CHECK_SECONDS=str(seconds),
-                           **(more or {}))
-        done = subprocess.run([str(ROOT / "ops/gpu/check"), str(self.path / "tree")], env=environment, text=True,
+                           TUTTI_GPU_BENCH_SECONDS=str(seconds), **(more or {}))
+        return subprocess.run([str(ROOT / program), str(self.path / "tree")], env=environment, text=True,
                               capture_output=True, timeout=120, check=False)
+
+    def check(self, seconds=60, more=None):
+        done = self.run("ops/gpu/check", seconds, more)
         return done, json.loads(done.stdout) if done.stdout else None
+
+    def bench(self, seconds=60, more=None):
+        done = self.run("ops/bench/gpu/run", seconds, more)
+        return done, [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def expect(found, wanted, what):
@@ -120,6 +137,7 @@ def all_pass(machine):
     expect(done.returncode, 0, done.stderr)
     expect(passed_of(said), {name: True for name in STEPS}, "what passed")
     expect(said["card"], "A made up card", "the card")
+    expect([said["driver"], said["stack"]], ["580.1", "CUDA 13.0, NCCL 2.27.3"], "what drives it")
     expect(said["ranks"], {"passed": None, "skipped": "one GPU"}, "what takes two GPUs")
     # The line that was cut off is no row.
     parts = [{"case": f"--only={part}", "p50": 1} for part in ("kernels", "serving", "training")]
@@ -155,6 +173,14 @@ def bench_hangs(machine):
     expect([said[step]["exit"] for step in STEPS[-3:]], [124, 0, 0], "the benchmark has time of its own, and so each part")
     expect(said["table"][0], {"case": "first of --only=kernels", "p50": 1}, "what was measured before")
     expect(len(said["table"]), 5, "its rows")
+
+
+def bench_alone_hangs(machine):
+    done, table = machine.bench()
+    expect([done.returncode, len(table)], [0, 2], "the table")
+    machine.mark("gpu_bench.slow")
+    done, table = machine.bench(seconds=3)
+    expect([done.returncode, [row["case"] for row in table]], [1, ["the first"]], "what was measured before")
 
 
 def without_a_pack(machine):
@@ -222,10 +248,26 @@ def library_is_missing(machine):
     environment = {"CUDA_HOME": str(folder.parent)}
     done, _ = machine.check(more=environment)
     expect("not found" in done.stderr, False, "with the library in CUDA's folder")
+    expect(machine.bench(more=environment)[0].returncode, 0, "the benchmark with it")
     os.unlink(found)
+    done, table = machine.bench(more=environment)
+    expect([done.returncode, table, "libtutti_nowhere.so.1" in done.stderr], [1, [], True], "the benchmark without it")
     done, said = machine.check(more=environment)
     expect([done.returncode, said], [1, None], "without it")
     expect([done.stderr.count("\n"), "libtutti_nowhere.so.1" in done.stderr], [1, True], "one line names it")
+
+
+def filters_name_cases(_):
+    """The made-up programs have a case for every filter; these are those of the real ones."""
+    titles = []
+    for source in (*ROOT.glob("tests/parity/**/*.cc"), *ROOT.glob("tests/emulation/*.cc")):
+        for title in re.findall(r'TEST_CASE\(\s*((?:"[^"]*"\s*)+)', source.read_text()):
+            titles.append("".join(re.findall(r'"([^"]*)"', title)))
+    text = (ROOT / "ops/gpu/check").read_text()
+    filters = re.findall(r'"([a-z][^"$\n]*\*)"', text)
+    expect(len(filters) > 15, True, "that filters are found")
+    lost = [one for one in filters if not any(title.startswith(one[:-1]) for title in titles)]
+    expect(lost, [], "filters without a case")
 
 
 def tool_is_missing(machine):
@@ -236,8 +278,8 @@ def tool_is_missing(machine):
 
 
 def main():
-    cases = [all_pass, one_fails, one_hangs, bench_hangs, without_a_pack, hashes_drift, filter_names_nothing,
-             sanitizer_is_blind, sanitizer_finds, sanitizer_of_cuda, library_is_missing]
+    cases = [all_pass, one_fails, one_hangs, bench_hangs, bench_alone_hangs, without_a_pack, hashes_drift, filter_names_nothing,
+             sanitizer_is_blind, sanitizer_finds, sanitizer_of_cuda, library_is_missing, filters_name_cases]
     if shutil.which("compute-sanitizer", path=SYSTEM_PATH) is None:
         cases.append(tool_is_missing)
     failed = 0
