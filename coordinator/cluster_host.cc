@@ -166,6 +166,7 @@ void ClusterHost::take(Decision decision) {
   // What cannot leave for want of disk space would only pile up: orders are sent again, and reports
   // that are not acknowledged come again.
   if (ledger_failing_) {
+    for (const Fact& fact : decision.facts) pending_ends_.note(fact, *state_);
     std::erase_if(decision.effects, [](const Effect& effect) {
       const auto* frame = std::get_if<SendToWorker>(&effect);
       return frame != nullptr && !std::holds_alternative<wire::Welcome>(frame->message);
@@ -230,6 +231,7 @@ bool ClusterHost::append_pending() {
   if (!std::exchange(ledger_failing_, true)) {
     TUTTI_LOG_ERROR("coordinator", "{}; submits are refused until there is space",
                     appended.error().message);
+    for (const Fact& fact : facts_) pending_ends_.note(fact, *state_);
     handle(LedgerFailed{durable_, appended.error().message});
   }
   give_up_waiting();
@@ -263,6 +265,7 @@ void ClusterHost::flush() {
   for (const Fact& fact : facts_) meter_.on(fact, *state_);
   facts_.clear();
   audit_.clear();
+  pending_ends_.clear();
   const std::vector<Event> events = std::exchange(events_, {});
   const std::vector<Effect> effects = std::exchange(effects_, {});
   perform_all(effects);

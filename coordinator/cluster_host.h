@@ -5,9 +5,10 @@
 //
 // Durable before spoken: a turn handles everything that has come in, then all its facts go to the
 // ledger in one transaction, and only then its effects leave, in order. A full disk stops that
-// flow, not the jobs: what is pending waits, is tried again every second, and submits are refused
-// meanwhile (the state machine answers them). Any other failure of the ledger ends the coordinator,
-// whose successor replays what is durable.
+// flow, not the jobs: what is pending waits, is tried again (kLedgerRetryMin to kLedgerRetryMax),
+// and submits are refused meanwhile (the state machine answers them); of a job that ends then,
+// readers are shown that it is stopping (pending_ends.h). Any other failure of the ledger ends the
+// coordinator, whose successor replays what is durable.
 //
 // Who asked for a change is journalled with it: a caller that names an action gets a line of audit
 // in the same transaction. What cannot be answered for want of disk space is answered after
@@ -33,6 +34,7 @@
 #include "coordinator/ledger/snapshot_pace.h"
 #include "coordinator/metrics/histogram.h"
 #include "coordinator/open_port.h"
+#include "coordinator/pending_ends.h"
 #include "coordinator/store/job_stores.h"
 #include "coordinator/store/notices.h"
 #include "protocol/actor/actor_host.h"
@@ -115,7 +117,15 @@ class ClusterHost {
   // In force from the next decision on.
   void set_quotas(scheduler::Quotas quotas, const Caller& caller);
 
-  // The state as far as it is durable (unless the disk is full), for reading.
+  // What readers are shown; an end only once it is durable.
+  JobPage jobs(JobFilter filter);
+  std::optional<JobDetail> job(JobId job);
+  std::vector<TaskView> tasks(JobId array);
+  std::optional<Explanation> explain(JobId job);
+  Durable::Counts job_counts();
+
+  // The state as far as it is durable, or as it is decided while the disk is full: for what is not
+  // of a job's end.
   const ClusterState& settled_state();
   const Ledger& ledger() const { return *ledger_; }
   AccessTable& access() { return *links_.access; }
@@ -210,8 +220,9 @@ class ClusterHost {
   Instant flushed_at_;
   actor::TimerId gather_ = 0;
   bool ledger_failing_ = false;
-  actor::TimerId tend_ = 0;  // until nobody waits
-  bool tend_due_ = false;    // in the next turn
+  PendingEnds pending_ends_;  // while it is
+  actor::TimerId tend_ = 0;   // until nobody waits
+  bool tend_due_ = false;     // in the next turn
   bool tend_failed_ = false;
   SnapshotPace snapshots_;
   bool closed_ = false;

@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include <cerrno>
@@ -22,13 +21,6 @@ namespace {
 constexpr std::size_t kTokenBytes = 24;
 constexpr std::size_t kSmallFileBytesMax = 4096;
 constexpr unsigned kSecretMode = 0600;
-
-std::uint16_t port_of(const json::object& object, std::string_view name) {
-  const json::value* value = object.if_contains(name);
-  boost::system::error_code failure;
-  const auto port = value == nullptr ? std::uint16_t{0} : value->to_number<std::uint16_t>(failure);
-  return failure ? std::uint16_t{0} : port;
-}
 
 // A file that says this already is left alone: a coordinator that starts anew on a full disk can
 // still be found.
@@ -97,17 +89,11 @@ Result<std::string> StateFolder::join_token() const { return secret("join.token"
 
 Ports StateFolder::last_ports() const {
   const Result<std::string> text = read_file(path_ / "ports.json", kSmallFileBytesMax);
-  boost::system::error_code failure;
-  const json::value value = text ? json::parse(*text, failure) : json::value();
-  if (failure || !value.is_object()) return {};
-  const json::object& object = value.as_object();
-  return {port_of(object, "http"), port_of(object, "control"), port_of(object, "liveness")};
+  return text ? parse_ports(*text) : Ports{};
 }
 
 Result<> StateFolder::write_ports(const Ports& ports) const {
-  const json::object object{
-      {"http", ports.http}, {"control", ports.control}, {"liveness", ports.liveness}};
-  return say(path_ / "ports.json", json::serialize(object) + "\n");
+  return say(path_ / "ports.json", to_json(ports));
 }
 
 Result<> StateFolder::write_address(const std::string& url) const {

@@ -4,23 +4,15 @@
 // coordinator runs there), permission_denied (read-only), those of the files.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <string>
 
+#include "coordinator/ports_file.h"
 #include "protocol/base/file.h"
 #include "protocol/base/result.h"
 #include "protocol/transport/keys.h"
 
 namespace tutti::coordinator {
-
-struct Ports {
-  std::uint16_t http = 0;
-  std::uint16_t control = 0;
-  std::uint16_t liveness = 0;
-
-  bool operator==(const Ports&) const = default;
-};
 
 // Copies that are made for a client and removed once it has them; others are a dead coordinator's.
 inline constexpr const char* kLedgerCopyPrefix = ".ledger-copy-";

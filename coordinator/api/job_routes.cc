@@ -52,7 +52,7 @@ class JobRoutes {
     if (!filter) co_return error_answer(filter.error());
     using Jobs = Result<coordinator::JobPage>;
     auto question = [cluster = &parts_.cluster, wanted = *filter] {
-      return Jobs(cluster->settled_state().jobs(wanted));
+      return Jobs(cluster->jobs(wanted));
     };
     const Jobs found = co_await ask<Jobs>(host(), question);
     if (!found) co_return error_answer(found.error());
@@ -65,9 +65,8 @@ class JobRoutes {
 
   asio::awaitable<Answer> job(const Call& call) const {
     using Job = Result<std::optional<coordinator::JobDetail>>;
-    const Job found = co_await ask<Job>(host(), [cluster = &parts_.cluster, id = call.job] {
-      return Job(cluster->settled_state().job(id));
-    });
+    const Job found = co_await ask<Job>(
+        host(), [cluster = &parts_.cluster, id = call.job] { return Job(cluster->job(id)); });
     if (!found) co_return error_answer(found.error());
     if (!*found)
       co_return error_answer({ErrorCode::not_found, "there is no job " + to_string(call.job)});
@@ -76,10 +75,9 @@ class JobRoutes {
 
   asio::awaitable<Answer> explain(const Call& call) const {
     using Explained = Result<std::optional<coordinator::Explanation>>;
-    const Explained found =
-        co_await ask<Explained>(host(), [cluster = &parts_.cluster, id = call.job] {
-          return Explained(cluster->settled_state().explain(id));
-        });
+    const Explained found = co_await ask<Explained>(
+        host(),
+        [cluster = &parts_.cluster, id = call.job] { return Explained(cluster->explain(id)); });
     if (!found) co_return error_answer(found.error());
     if (!*found)
       co_return error_answer({ErrorCode::not_found, "there is no job " + to_string(call.job)});
@@ -100,9 +98,8 @@ class JobRoutes {
 
   asio::awaitable<Answer> tasks(const Call& call) const {
     using Tasks = Result<std::vector<coordinator::TaskView>>;
-    const Tasks found = co_await ask<Tasks>(host(), [cluster = &parts_.cluster, id = call.job] {
-      return Tasks(cluster->settled_state().tasks(id));
-    });
+    const Tasks found = co_await ask<Tasks>(
+        host(), [cluster = &parts_.cluster, id = call.job] { return Tasks(cluster->tasks(id)); });
     if (!found) co_return error_answer(found.error());
     json::array out;
     for (const auto& task : *found) out.push_back(json_of(task));

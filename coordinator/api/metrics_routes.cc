@@ -29,10 +29,10 @@ std::string label_of(Enum value) {
   return boost::describe::enum_to_string(value, "unknown");
 }
 
-void put_jobs(Exposition& out, const coordinator::ClusterState& state) {
-  const std::int64_t oldest_ms = state.oldest_queued_unix_ms();
+void put_jobs(Exposition& out, coordinator::ClusterHost& cluster) {
+  const std::int64_t oldest_ms = cluster.settled_state().oldest_queued_unix_ms();
   out.family("tutti_jobs", MetricKind::gauge, "Jobs in the history, by kind and state.");
-  for (const auto& [key, count] : state.job_counts()) {
+  for (const auto& [key, count] : cluster.job_counts()) {
     out.sample({{"kind", key.first}, {"state", label_of(key.second)}}, static_cast<double>(count));
   }
   const auto age_ms = oldest_ms == 0 ? 0 : wall_now().unix_ms - oldest_ms;
@@ -291,7 +291,7 @@ asio::awaitable<Answer> metrics(const ClusterParts& parts) {
     const coordinator::ClusterState& state = cluster->settled_state();
     const auto nodes = state.nodes();
     Exposition out;
-    put_jobs(out, state);
+    put_jobs(out, *cluster);
     put_figures(out, state, figures);
     put_nodes(out, nodes);
     put_devices(out, nodes);

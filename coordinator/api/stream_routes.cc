@@ -198,7 +198,7 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
     return ask<Result<
         JobPhase>>(parts_.cluster.host(), [cluster = &parts_.cluster, job]() -> Result<JobPhase> {
       // Also of a task of an array that is not a job of its own now.
-      const auto found = cluster->settled_state().job(job);
+      const auto found = cluster->job(job);
       if (!found) return no_job(job);
       return JobPhase{coordinator::is_terminal(found->summary.state), found->summary.ended_unix_ms};
     });
@@ -233,8 +233,7 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
 
   asio::awaitable<Result<EventsRead>> read_events(coordinator::Ledger::EventQuery query) const {
     auto read = [cluster = &parts_.cluster, query = std::move(query)]() -> Result<EventsRead> {
-      const coordinator::ClusterState& state = cluster->settled_state();
-      const auto found = query.job ? state.job(query.job) : std::nullopt;
+      const auto found = query.job ? cluster->job(query.job) : std::nullopt;
       if (query.job && !found) return no_job(query.job);
       Result<coordinator::Ledger::EventPage> page = cluster->ledger().query_events(query);
       if (!page) return page.error();

@@ -52,7 +52,7 @@ struct JobTerms {
   std::uint32_t checkpoints_kept = 0;     // 0: all
   std::string resume_folder;              // train: a checkpoint of another job to begin from
   std::uint64_t resume_step = 0;
-  std::string of_node = "replace";  // wait | replace | fail
+  std::string of_node = "replace";  // wait | replace | shrink | fail
   std::uint64_t wait_ms = 60'000;   // for a node (wait) or for free slots (replace)
   std::uint32_t retries_user = 0;
   std::uint32_t retries_infrastructure = 20;

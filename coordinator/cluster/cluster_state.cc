@@ -460,8 +460,13 @@ SoftSizes ClusterState::soft_sizes() const {
           .jobs = desk.jobs.size(),
           .job_dues = desk.job_dues.size(),
           .counted = desk.board.counted.size(),
+          .users = desk.board.users.size(),
+          .queued = desk.board.queue.size(),
           .interrupted = desk.board.interrupted.size(),
           .growing = desk.board.growing.size(),
+          .ends = desk.board.ends.size(),
+          .preemptible = desk.board.preemptible.size(),
+          .dependents = desk.board.dependents.size(),
           .links = desk.links.size(),
           .peers = desk.worker_of_peer.size(),
           .link_dues = desk.link_dues.size()};
@@ -482,9 +487,11 @@ JobPage ClusterState::jobs(const JobFilter& filter) const {
   const auto& all = desk.durable.jobs();
   const auto wanted = [&](const JobRecord& job) {
     const auto& states = filter.states;
+    const bool stops = filter.stopping != nullptr && filter.stopping->contains(job.job);
+    const JobState state = stops ? JobState::stopping : job.state;
     return !job.array && (filter.owner.empty() || job.owner == filter.owner) &&
            (filter.name.empty() || job.terms.name == filter.name) &&
-           (states.empty() || std::find(states.begin(), states.end(), job.state) != states.end());
+           (states.empty() || std::find(states.begin(), states.end(), state) != states.end());
   };
   JobPage page;
   const auto take = [&](auto at, auto end) {

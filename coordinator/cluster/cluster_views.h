@@ -4,9 +4,11 @@
 // Units: as named; times of day in UTC milliseconds, 0 where it has not happened.
 #pragma once
 
+#include <boost/describe/class.hpp>
 #include <boost/describe/enum.hpp>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -72,6 +74,8 @@ struct JobFilter {
   std::vector<JobState> states;
   std::string owner = {};
   std::string name = {};
+  // These are looked for as jobs that are stopping, however they ended; null: there are none.
+  const std::map<JobId, JobState>* stopping = nullptr;
 };
 
 struct JobPage {
@@ -220,14 +224,23 @@ struct SoftSizes {
   // Of jobs that have not ended: at most each of these.
   std::size_t jobs = 0;
   std::size_t job_dues = 0;
+  // The same, but kept by the pass (scheduler/board.h): of who has ended until the next one.
   std::size_t counted = 0;
+  std::size_t users = 0;
+  std::size_t queued = 0;
   std::size_t interrupted = 0;
   std::size_t growing = 0;
+  std::size_t ends = 0;
+  std::size_t preemptible = 0;
+  std::size_t dependents = 0;
   // Of workers that are members, or may come back.
   std::size_t links = 0;
   std::size_t peers = 0;
   std::size_t link_dues = 0;
 };
+BOOST_DESCRIBE_STRUCT(SoftSizes, (),
+                      (processes, lined_up, jobs, job_dues, counted, users, queued, interrupted,
+                       growing, ends, preemptible, dependents, links, peers, link_dues))
 
 struct ClusterCounters {
   std::uint64_t stale_frames = 0;   // of an old session or unknown peer

@@ -86,6 +86,14 @@ Result<> Ledger::Store::prepare() {
   return {};
 }
 
+static Result<> limit_pages_of(sqlite3* database, std::uint32_t pages_max) {
+  return execute(database, fmt::format("pragma max_page_count = {}", pages_max));
+}
+
+Result<> Ledger::limit_pages(std::uint32_t pages_max) {
+  return limit_pages_of(store_->database.get(), pages_max);
+}
+
 Ledger::Ledger(std::unique_ptr<Store> store) : store_(std::move(store)) {}
 Ledger::~Ledger() = default;
 
@@ -126,8 +134,7 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const LedgerOptions& options) {
     return std::move(set).error().with_context(path);
   }
   if (options.pages_max != 0) {
-    const std::string limit = fmt::format("pragma max_page_count = {}", options.pages_max);
-    if (Result<> set = execute(raw, limit); !set) return set.error();
+    if (Result<> set = limit_pages_of(raw, options.pages_max); !set) return set.error();
   }
   auto store = std::make_unique<Store>();
   store->database = *std::move(database);

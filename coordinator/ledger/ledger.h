@@ -107,6 +107,9 @@ class Ledger {
   bool takes_changes() const;
   std::uint64_t facts_since_snapshot() const;
 
+  // As LedgerOptions::pages_max, from here on. Errors: unavailable.
+  Result<> limit_pages(std::uint32_t pages_max);
+
   // Pages of the log that may not be in the file yet.
   std::uint32_t log_pages() const;
   // Some of the work that append leaves: a few milliseconds of it, or those of kLogPages. True:

@@ -78,7 +78,7 @@ TEST_CASE(
       return submit("full " + std::to_string(++submits)) == 503;
     });
   };
-  // What clients see stands still without a disk; how many checkpoints were tried meanwhile is
+  // Events and ends are read once they are durable, so how many checkpoints were tried meanwhile is
   // known afterwards, and depends on the machine.
   CHECK(
       eventually([&] {

@@ -203,31 +203,8 @@ wire::StartRank run_one(FakeWorker& worker, std::int32_t exit_code) {
   REQUIRE(worker.expect<wire::Welcome>().has_value());
   const auto start = worker.expect<wire::StartRank>();
   REQUIRE(start.has_value());
-  wire::RankStarted started;
-  started.job = start->job;
-  started.generation = start->generation;
-  started.process = start->process;
-  started.pid = 4711;
-  worker.report(started);
-  wire::RankReady ready;
-  ready.job = start->job;
-  ready.generation = start->generation;
-  ready.process = start->process;
-  ready.address = "127.0.0.1:5555";
-  worker.report(ready);
-  REQUIRE(worker.expect<wire::FormGroup>().has_value());
-  wire::GroupFormed formed;
-  formed.job = start->job;
-  formed.generation = start->generation;
-  formed.process = start->process;
-  worker.report(formed);
-  wire::RankExited exited;
-  exited.job = start->job;
-  exited.generation = start->generation;
-  exited.process = start->process;
-  exited.code = exit_code;
-  exited.failure = exit_code == 0 ? wire::FailureClass::none : wire::FailureClass::user;
-  worker.report(exited);
+  REQUIRE(worker.begin_rank(*start));
+  worker.end_rank(*start, exit_code);
   return *start;
 }
 

@@ -80,7 +80,39 @@ class FakeWorker {
     }
   }
 
+  // What a rank says of itself until its job runs; false: nobody asked it to form a group.
+  bool begin_rank(const wire::StartRank& start) {
+    wire::RankStarted started;
+    name(started, start);
+    started.pid = 4711;
+    report(started);
+    wire::RankReady ready;
+    name(ready, start);
+    ready.address = "127.0.0.1:5555";
+    report(ready);
+    if (!expect<wire::FormGroup>()) return false;
+    wire::GroupFormed formed;
+    name(formed, start);
+    report(formed);
+    return true;
+  }
+  // Its process has ended, by itself.
+  void end_rank(const wire::StartRank& start, std::int32_t exit_code) {
+    wire::RankExited exited;
+    name(exited, start);
+    exited.code = exit_code;
+    exited.failure = exit_code == 0 ? wire::FailureClass::none : wire::FailureClass::user;
+    report(exited);
+  }
+
  private:
+  template <class Report>
+  static void name(Report& report, const wire::StartRank& start) {
+    report.job = start.job;
+    report.generation = start.generation;
+    report.process = start.process;
+  }
+
   class Flag {
    public:
     void set() {
