@@ -221,6 +221,13 @@ struct EmulatedNccl {
     }
   }
 
+  // An error that is found when all was begun; as the library, it moves nothing and waits for
+  // abort.
+  void break_late() {
+    state = ncclRemoteError;
+    static_cast<void>(wait_for(kNoSocket));
+  }
+
   // What a rank sends itself; how many transfers these were.
   std::size_t move_to_self(const std::vector<Transfer>& transfers,
                            std::vector<std::size_t>& done) const {
@@ -381,12 +388,12 @@ ncclResult_t ncclGroupEnd() {
       continue;
     }
     comm->begun();
-    tutti::emulation::enqueue(comm->stream,
-                              [comm, transfers = std::move(comm->group)]() -> std::string {
-                                comm->run(transfers);
-                                comm->ended();
-                                return {};
-                              });
+    tutti::emulation::enqueue(
+        comm->stream, [comm, transfers = std::move(comm->group)]() -> std::string {
+          goes_wrong("late_error") ? comm->break_late() : comm->run(transfers);
+          comm->ended();
+          return {};
+        });
     comm->group.clear();
   }
   group_members.clear();
