@@ -49,6 +49,9 @@ Error differ(const char* op) {
   return Error{ErrorCode::invalid_argument, std::string(op) + ": the ranges differ in length"};
 }
 
+// Of numbers that are read as one type and written as the other.
+OpWork conversion_of(std::size_t numbers) { return {.bytes = 6 * static_cast<Index>(numbers)}; }
+
 }  // namespace
 
 void round_to_bf16(const float* from, Bf16* to, Index count) {
@@ -66,7 +69,7 @@ ConstMatrix rounded_in_fp32(const OpContext& ctx, const ConstMatrix& x) {
 Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf16> to) {
   if (from.size() != to.size()) return differ("to_bf16");
   if (ctx.device != nullptr) return ctx.device->enqueue(ToBf16{from, to});
-  const OpTimer timer(Op::bf16);
+  const OpTimer timer(Op::to_bf16, conversion_of(from.size()));
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
                            round_to_bf16(x + begin, y + begin, end - begin);
@@ -77,7 +80,7 @@ Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf
 Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<float> to) {
   if (from.size() != to.size()) return differ("from_bf16");
   if (ctx.device != nullptr) return ctx.device->enqueue(FromBf16{from, to});
-  const OpTimer timer(Op::bf16);
+  const OpTimer timer(Op::from_bf16, conversion_of(from.size()));
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
                          [x = from.data(), y = to.data()](int, Index begin, Index end) {
                            for (Index i = begin; i < end; ++i) y[i] = widened(x[i]);
@@ -88,7 +91,7 @@ Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<f
 Result<> to_bf16_stochastic(const OpContext& ctx, const StochasticBf16& args) {
   if (args.from.size() != args.to.size()) return differ("to_bf16_stochastic");
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::bf16);
+  const OpTimer timer(Op::to_bf16_stochastic, conversion_of(args.from.size()));
   const float* const x = args.from.data();
   Bf16* const y = args.to.data();
   ctx.pool->parallel_for(

@@ -130,7 +130,7 @@ Result<> add_pieces(const OpContext& ctx, const AddPieces& args) {
                  "add_pieces: additions of pieces that do not exist, or blocks that do not ascend"};
   }
   const auto touched = static_cast<Index>(3 * args.additions.size());
-  const OpTimer timer(Op::add_into, {.bytes = 4 * touched * args.count});
+  const OpTimer timer(Op::add_pieces, {.bytes = 4 * touched * args.count});
   const auto add = TUTTI_CPU_CALL(add_pieces_range);
   if (args.blocks.empty()) {
     ctx.pool->parallel_for(args.count, kGridBlock,

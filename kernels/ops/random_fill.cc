@@ -2,6 +2,7 @@
 
 #include "kernels/ops/math.h"
 #include "kernels/ops/random.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -20,11 +21,12 @@ double normal(const std::array<std::uint32_t, 4>& words, std::uint64_t element) 
 }
 
 template <class Draw>
-Result<> fill(const OpContext& ctx, const RandomKey& key, std::uint64_t first, std::span<float> out,
-              const Draw& draw) {
+Result<> fill(const OpContext& ctx, Op op, const RandomKey& key, std::uint64_t first,
+              std::span<float> out, const Draw& draw) {
   if (ctx.device != nullptr) {
     return Error{ErrorCode::unsupported, "fill_normal, fill_uniform: run on CPUs only"};
   }
+  const OpTimer timer(op, {.bytes = static_cast<Index>(out.size_bytes())});
   ctx.pool->parallel_for(static_cast<Index>(out.size()), kPiece, [&](int, Index begin, Index end) {
     std::array<std::uint32_t, 4> words = {};
     for (Index i = begin; i < end; ++i) {
@@ -39,14 +41,14 @@ Result<> fill(const OpContext& ctx, const RandomKey& key, std::uint64_t first, s
 }  // namespace
 
 Result<> fill_normal(const OpContext& ctx, const FillNormal& args) {
-  return fill(ctx, args.key, args.first_index, args.out,
+  return fill(ctx, Op::fill_normal, args.key, args.first_index, args.out,
               [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
                 return args.mean + args.deviation * normal(words, element);
               });
 }
 
 Result<> fill_uniform(const OpContext& ctx, const FillUniform& args) {
-  return fill(ctx, args.key, args.first_index, args.out,
+  return fill(ctx, Op::fill_uniform, args.key, args.first_index, args.out,
               [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
                 const double u = static_cast<double>(words[element % 4]) * 0x1p-32;
                 return args.low + (args.high - args.low) * u;

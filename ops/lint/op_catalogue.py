@@ -6,8 +6,8 @@
 
 Ops are the functions of kernels/ops that take a context. A GPU has those that
 kernels/ops/without_cuda.txt does not name. Shares are of the op's cases in kernels/lab/measured.jsonl, lines of ops/bench/kernels. What no file
-says by itself is a row of FACTS. The lint fails an op without a row, without a case of the benchmark, or without bits in
-tests/golden/portable.txt (holes() below), or whose tests compare it otherwise than its row says (tested_tolerances.py).
+says by itself is a row of FACTS. The lint fails an op without a row, without a case of the benchmark, without bits in
+tests/golden/portable.txt or without a counter (holes() below), or whose tests compare it otherwise than its row says (tested_tolerances.py).
 """
 
 import pathlib
@@ -128,6 +128,12 @@ GOLDEN = {
     "square_sums": "square sums", "tree_sum": "tree sum",
     "clear": "",  # zeros
 }
+# op -> its counter (kernels/tensor/op_counters.h), where that is not its own.
+COUNTERS = {
+    **{op: "product" for op in ("product_nt", "product_nn", "product_tn", "product_tn_shards", "product_batched", "product_bf16_nt",
+                                "product_bf16_nn", "product_bf16_tn", "product_bf16_batched")},
+    **{op: "product_low_precision" for op in ("product_int8", "product_quantised", "product_quantised_grouped", "product_quantised_nn")},
+}
 # Rows of what is no op.
 OTHER_GOLDEN = ("rotary frequencies", "sampling", "training, 20 steps")
 
@@ -160,12 +166,39 @@ def holes(root):
     columns = {op: FACTS[op][2] for op in ops if op in FACTS}
     for text in tested_tolerances.untested(root, columns):
         yield "ops/lint/op_catalogue.py", text
-    for op in sorted((FACTS.keys() | GOLDEN.keys()) - ops.keys()):
+    yield from uncounted(root)
+    for op in sorted((FACTS.keys() | GOLDEN.keys() | COUNTERS.keys()) - ops.keys()):
         yield "ops/lint/op_catalogue.py", f"{op} is no op of kernels/ops"
     for row in rows:
         names = [name for name in GOLDEN.values() if name]
         if not row.startswith((*OTHER_GOLDEN, *names)):
             yield GOLDEN_ROWS, f"\"{row}\" belongs to no op: a row of GOLDEN"
+
+
+def counters_of(root):
+    """The counters as the header has them, and as the names beside them."""
+    path = root / "kernels/tensor/op_counters.h"
+    if not path.exists():
+        return [], []
+    rows = re.search(r"enum class Op \{\n(.*?)\};", path.read_text(), re.S).group(1)
+    names = re.search(r"kNames = \{\n(.*?)\};", path.with_suffix(".cc").read_text(), re.S).group(1)
+    return re.findall(r"(\w+),", rows), re.findall(r'"(\w+)",', names)
+
+
+def uncounted(root):
+    """(file, text) of each op whose source begins no timer of its counter, and of each counter without an op."""
+    sources = [path.read_text() for path in sorted((root / "kernels").rglob("*.cc")) if "cuda" not in path.parts]
+    rows, names = counters_of(root)
+    if rows != names or rows != sorted(rows):
+        yield "kernels/tensor/op_counters.cc", "rows and names of the counters are not the same, by name"
+    for op, header in ops_of(root):
+        counter = COUNTERS.get(op, op)
+        homes = [text for text in sources if re.search(rf"^Result<[^(\n]*>\s+{op}\(\s*const OpContext& ctx\b[^;{{]*\{{", text, re.M)]
+        timed = [text for text in homes if "OpTimer timer(" in text and re.search(rf"\bOp::{counter}\b", text)]
+        if counter not in rows or not timed or timed != homes:
+            yield f"kernels/ops/{header}", f"{op} has no counter: a row of op_counters.h and an OpTimer of it where the op computes"
+    for row in set(rows) - {COUNTERS.get(op, op) for op, _ in ops_of(root)}:
+        yield "kernels/tensor/op_counters.h", f"{row} counts no op"
 
 
 def without_cuda(root):

@@ -2,6 +2,8 @@
 // their cores.
 #include <sched.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 
 #include "kernels/ops/adamw.h"
@@ -416,6 +418,39 @@ TEST_CASE("runtime: ops are counted with their work") {
   // Two samples of 70 and 60 tokens, 64 columns, two products of 2 operations.
   REQUIRE(after.flop - before.flop == 4 * 64 * (70 * 71 / 2 + 60 * 61 / 2));
   REQUIRE(count_of("product").flop - products.flop >= 2 * 2 * 130 * 64 * 64);
+}
+
+TEST_CASE("runtime: every op has a counter, of its calls and of its work") {
+  Layer().step(single());
+  OtherOps().step(single());
+  OtherForms().step(single());
+  const std::vector<OpCount> counts = op_counts();
+  REQUIRE(counts.size() == kOpCount);
+  for (const OpCount& count : counts) {
+    INFO(count.name);
+    REQUIRE(count.calls > 0);
+    REQUIRE(count.flop + count.bytes > 0);
+  }
+}
+
+TEST_CASE("runtime: conversions count what they read and write, and rounding rows is no product") {
+  const auto bytes_of = [](std::string_view name) {
+    const std::vector<OpCount> counts = op_counts();
+    const auto found = std::ranges::find(counts, name, &OpCount::name);
+    return found == counts.end() ? 0 : found->bytes;
+  };
+  const auto all = [&] {
+    return std::array{bytes_of("to_bf16"), bytes_of("to_int8_rows"), bytes_of("product"),
+                      bytes_of("product_low_precision")};
+  };
+  const Floats x = draw(70, 1);
+  std::vector<Bf16> halves(x.size());
+  std::vector<std::int8_t> codes(x.size());
+  Floats scales(7);
+  const auto before = all();
+  REQUIRE(to_bf16(single(), x, halves));
+  REQUIRE(to_int8_rows(single(), {matrix(x, 7, 10), {codes.data(), 7, 10}, matrix(scales, 7, 1)}));
+  REQUIRE(all() == std::array{before[0] + 6 * 70, before[1] + 5 * 70, before[2], before[3]});
 }
 
 TEST_CASE("runtime: a call that has nothing to compute is not counted") {

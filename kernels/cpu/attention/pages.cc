@@ -243,7 +243,8 @@ Result<> kv_write(const OpContext& ctx, const KeyValueWrite& args) {
     }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::kv_write, {.bytes = 16 * args.k.rows * args.k.columns});
+  const Index bytes = 2 * (4 + KeyValueLayout(shape).element_bytes);
+  const OpTimer timer(Op::kv_write, {.bytes = bytes * args.k.rows * args.k.columns});
   const Index tasks = static_cast<Index>(args.sequences.size()) * shape.kv_heads;
   ctx.pool->parallel_for(tasks, 1, [&](int, Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {

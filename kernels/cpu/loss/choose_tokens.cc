@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/loss/row_log_sum.h"
 #include "kernels/tensor/device.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -37,6 +38,7 @@ Result<> choose_tokens(const OpContext& ctx, const ChooseTokens& args) {
                  "choose_tokens: one draw for each row of logits, given tokens among its columns"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::choose_tokens, {.bytes = 4 * args.logits.rows * width});
   // Each part keeps its rows and its sampler, whoever takes it: scratch memory that has grown stays
   // from step to step.
   thread_local std::vector<Sampler> samplers;

@@ -311,6 +311,14 @@ class Chunk {
   ConstMatrix hidden_;
 };
 
+// Of the logits, twice by blocks where there are gradients, and of the gradients.
+OpWork products_of(const LinearCrossEntropy& args) {
+  const bool again = args.dhidden && args.memory == LinearCrossEntropy::Memory::blocks &&
+                     args.weight.rows > kVocabularyBlock;
+  const Index products = 1 + (again ? 1 : 0) + (args.dhidden ? 1 : 0) + (args.dweight ? 1 : 0);
+  return {.flop = 2 * products * args.hidden.rows * args.weight.rows * args.hidden.columns};
+}
+
 }  // namespace
 
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args) {
@@ -319,7 +327,7 @@ Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& ar
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};
-  const OpTimer timer(Op::linear_cross_entropy);
+  const OpTimer timer(Op::linear_cross_entropy, products_of(args));
   const Index width = args.memory == LinearCrossEntropy::Memory::rows
                           ? vocabulary
                           : std::min(vocabulary, kVocabularyBlock);

@@ -167,6 +167,7 @@ Result<> schedule_free_average(const OpContext& ctx, const ScheduleFreeAverage& 
     return differ("schedule_free_average");
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const OpTimer timer(Op::schedule_free_average, {.bytes = 12 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(average_block);
   update_blocks(ctx, args.average, {}, [&](Index begin, Index end) { block(args, begin, end); });
   return {};

@@ -223,6 +223,7 @@ Result<PackedBf16Weight> pack_bf16_weight(const OpContext& ctx, const Bf16Matrix
     return Error{ErrorCode::unsupported,
                  "pack_bf16_weight: the path in use has no such bf16 products"};
   }
+  const OpTimer timer(Op::pack_bf16_weight, {.bytes = 4 * weight.rows * weight.columns});
   if (arithmetic != Bf16Arithmetic::widened) {
     ArenaScope scope(ctx.pool->op_scratch());
     const Index units = units_of(arithmetic, weight.columns);

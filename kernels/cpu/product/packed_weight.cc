@@ -5,6 +5,7 @@
 #include "kernels/cpu/product/pack.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/tensor/device.h"
+#include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
 
@@ -29,6 +30,7 @@ Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight) {
     const auto sent = ctx.device->upload(packed.image_.data(), rows, packed.bytes());
     return sent ? Result<PackedWeight>(std::move(packed)) : sent.error();
   }
+  const OpTimer timer(Op::pack_weight, {.bytes = 8 * weight.rows * weight.columns});
   const Index panel_floats = kImagePanel * weight.columns;
   packed.image_ = FloatBuffer(panels_of(weight.rows) * panel_floats);
   float* const image = packed.image_.data();

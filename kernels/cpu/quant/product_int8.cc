@@ -95,7 +95,7 @@ Result<> to_int8_rows(const OpContext& ctx, const ToInt8Rows& args) {
       !scales_fit(args.scales, x.rows, x.columns)) {
     return refused("to_int8_rows: x, codes or scales do not match");
   }
-  const OpTimer timer(Op::product_low_precision, {.bytes = 5 * x.rows * x.columns});
+  const OpTimer timer(Op::to_int8_rows, {.bytes = 5 * x.rows * x.columns});
   const Index width = args.scales.columns == 1 ? x.columns : kCell;
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {

@@ -325,6 +325,7 @@ Result<QuantisedWeight> pack_rows(const OpContext& ctx, WeightFormat format,
   weight.inputs_ = inputs;
   const Index cells = cells_of(weight.inputs_);
   AlignedBytes laid_out(QuantisedWeight::image_bytes(format, outputs, weight.inputs_));
+  const OpTimer timer(Op::pack_rows, {.bytes = static_cast<Index>(rows.size() + laid_out.size())});
   auto* const image = reinterpret_cast<std::uint8_t*>(laid_out.data());
   const Index groups = (outputs + kGroup - 1) / kGroup;
   std::atomic<const char*> fault{nullptr};
@@ -361,6 +362,8 @@ Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat forma
     return refused("quantise_weight: " + std::to_string(weight.columns) +
                    " inputs are no whole blocks of " + std::string(to_string(format)));
   }
+  const OpTimer timer(Op::quantise_weight, {.bytes = 4 * weight.rows * weight.columns +
+                                                     static_cast<Index>(rows.size())});
   std::atomic<bool> failed{false};
   ctx.pool->parallel_for(weight.rows, 4, [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
