@@ -90,16 +90,15 @@ Place place_of(const std::vector<std::string>& addresses, std::uint32_t rank) {
   return out;
 }
 
-// As `torchrun` sets it, so that its programs run unchanged.
-// NCCL's sockets take the same way, unless somebody has said which.
-void set_data_host(Environment& environment, const std::string& host) {
+// NCCL's sockets take the way that ranks take, unless somebody has said which.
+void set_nccl_interface(Environment& environment, const std::string& host) {
   constexpr const char* kNcclInterface = "NCCL_SOCKET_IFNAME";
-  environment.set("TUTTI_DATA_HOST", host);
   const std::string interface = interface_of(host);
   if (environment.has(kNcclInterface) || interface.empty()) return;
   environment.set(kNcclInterface, "=" + interface);  // by its whole name
 }
 
+// As `torchrun` sets it, so that its programs run unchanged.
 void set_torch(Environment& environment, const wire::StartRank& start, const ProgramGroup& group) {
   const std::string& master = group.group.addresses.front();
   const auto colon = master.rfind(':');
@@ -148,7 +147,11 @@ LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
                      const RankPlace& place) {
   Environment environment(settings.environment);
   set_identity(environment, settings, start);
-  if (!place.data_host.empty()) set_data_host(environment, place.data_host);
+  if (!place.data_host.empty()) environment.set("TUTTI_DATA_HOST", place.data_host);
+  // Where all ranks are on this machine nobody else is to reach where they meet.
+  const bool alone = place.data_host.empty();
+  if (!alone || !start.device.empty())
+    set_nccl_interface(environment, alone ? "127.0.0.1" : place.data_host);
   if (!place.cores.empty()) environment.set(kCoresName, place.cores);
   if (!start.device.empty()) {
     environment.set("CUDA_VISIBLE_DEVICES", start.device);

@@ -63,9 +63,13 @@ TEST_CASE(
   told.environment.emplace_back("NCCL_SOCKET_IFNAME=ib0");
   CHECK(has(plan_on(told, "127.0.0.1"), "NCCL_SOCKET_IFNAME=ib0"));
   CHECK_FALSE(has(plan_on(told, "127.0.0.1"), kLoopback));
-  // No address of this machine, and a name, say nothing; nor does a rank that has no peers
-  // elsewhere.
+  // No address of this machine, and a name, say nothing.
   for (const char* const host : {"192.0.2.1", "localhost"}) CHECK(interface_of(host).empty());
+  // Ranks that are all on this machine meet on no other interface; without GPUs they have no NCCL.
+  wire::StartRank on_gpu = start_of("");
+  on_gpu.device = "GPU-1";
+  CHECK(has(plan_rank(kSettings, on_gpu), kLoopback));
+  CHECK_FALSE(has(plan_rank(told, on_gpu), kLoopback));
   CHECK_FALSE(has(plan_on(kSettings, ""), kLoopback));
 }
 
