@@ -280,7 +280,8 @@ json::object json_of(const wire::DeviceReading& reading) {
           {"slowdown_celsius", reading.slowdown_celsius},
           {"power_limit_watts", reading.power_limit_watts},
           {"throttle_reasons", json_of_texts(reading.throttle_reasons)},
-          {"links", std::move(links)}};
+          {"links", std::move(links)},
+          {"socket", reading.socket < 0 ? json::value() : json::value(reading.socket)}};
 }
 
 json::array devices_of(const coordinator::NodeView& node) {

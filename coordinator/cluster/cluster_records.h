@@ -265,6 +265,7 @@ struct WorkerRecord {
   std::string limits = {};               // cgroup2 | cgroup1 | rlimit; empty: an older worker
   std::vector<wire::DeviceState> devices = {};  // by slot; empty: the CPU
   std::string device_stack = {};
+  std::string exchange = {};  // as in Hello
 
   bool draining() const { return drain.cause != DrainCause::none; }
   bool operator==(const WorkerRecord&) const = default;
@@ -274,7 +275,7 @@ BOOST_DESCRIBE_STRUCT(WorkerRecord, (),
                        profiles, runs_programs, faults, lost,  //
                        drain, blames, lost_unix_ms,            //
                        labels, limits,                         //
-                       devices, device_stack))
+                       devices, device_stack, exchange))
 
 // Nobody starts so many between a copy of the journal and its being put back: processes that were
 // started in that time, and what they wrote, are told from those of now by their numbers.

@@ -53,7 +53,7 @@ namespace {
 class GangSeats {
  public:
   GangSeats(Desk& desk, const JobRecord& job, std::vector<std::uint32_t> empty)
-      : desk_(desk), job_(job), shape_(shape_of(job.terms)), empty_(std::move(empty)) {}
+      : desk_(desk), job_(job), shape_(shape_of_members(desk, job)), empty_(std::move(empty)) {}
 
   // The old place first: what the node has cached, and the survivors' links, are there.
   void take_homes() {
@@ -83,11 +83,13 @@ class GangSeats {
 
   // Lets go of what was held, and says which slots were meant.
   std::map<std::uint32_t, Seat> take() {
-    std::map<std::string, std::uint32_t> given;
+    std::map<std::string, std::vector<std::uint32_t>> ranks;
+    for (const auto& [rank, node] : seats_) ranks[node].push_back(rank);
     std::map<std::uint32_t, Seat> out;
-    for (const auto& [rank, node] : seats_) {
-      const std::uint32_t before = given[node]++;
-      out[rank] = {node, free_slots(shape_, *desk_.board.capacity.node(node), before + 1).back()};
+    for (const auto& [node, here] : ranks) {
+      const auto slots = free_slots(shape_, *desk_.board.capacity.node(node),
+                                    static_cast<std::uint32_t>(here.size()), slots_on(node));
+      for (std::size_t i = 0; i < here.size(); ++i) out[here[i]] = {node, slots.at(i)};
     }
     let_go();
     return out;
@@ -99,6 +101,16 @@ class GangSeats {
   }
 
  private:
+  // What those that are left have there.
+  std::vector<std::uint32_t> slots_on(const std::string& node) const {
+    std::vector<std::uint32_t> out;
+    for (const ProcessId id : desk_.durable.processes_of(job_.job)) {
+      const ProcessRecord& process = *desk_.durable.process(id);
+      if (process.worker == node && !process.lost) out.push_back(process.slot);
+    }
+    return out;
+  }
+
   void hold(const std::string& node) {
     keep_seats(desk_, job_.job, {{node, amount_of(shape_, 1)}});
   }

@@ -80,7 +80,7 @@ bool move_ranks(Desk& desk, JobId id, const std::string& reason, Duration left) 
   }
   if (keep.empty() && !serves) return false;
   refresh_board(desk);
-  const scheduler::Shape shape = shape_of(job.terms);
+  const scheduler::Shape shape = shape_of_members(desk, job);
   const std::uint64_t away = job.members.size() - keep.size();
   const auto room = static_cast<std::uint32_t>(std::min(away, desk.board.capacity.sum(shape).now));
   if (keep.size() + room < job.terms.ranks_min) return false;

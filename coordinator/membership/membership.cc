@@ -118,7 +118,8 @@ WorkerRecord record_of(const wire::Hello& hello) {
           .labels = hello.labels,
           .limits = hello.limits,
           .devices = hello.devices,
-          .device_stack = hello.device_stack};
+          .device_stack = hello.device_stack,
+          .exchange = hello.exchange};
 }
 
 void join(Desk& desk, const wire::Hello& hello) {
@@ -333,6 +334,8 @@ void on_heartbeat(Desk& desk, WorkerLink& link, const wire::Heartbeat& heartbeat
       reading.throttle_reasons.resize(std::min(reading.throttle_reasons.size(), kReadingsMax));
       reading.links.resize(std::min(reading.links.size(), kReadingsMax));
     }
+    // How its devices are joined is looked at where seats are chosen.
+    desk.board.stirred_workers.insert(link.worker);
   }
   if (!heartbeat.restart_refused.empty()) {
     desk.note({.kind = EventKind::restart_refused,

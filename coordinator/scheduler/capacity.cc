@@ -3,9 +3,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 
 #include "coordinator/membership/numerics_profile.h"
+#include "coordinator/scheduler/policies/together.h"
 
 namespace tutti::coordinator::scheduler {
 
@@ -65,7 +67,8 @@ std::uint64_t slots_free_on(const NodeState& node) {
 bool has_profile(const Shape& shape, const NodeState& node) {
   return std::any_of(node.profiles.begin(), node.profiles.end(), [&](const auto& profile) {
     return (shape.precision.empty() || precision_of(profile) == shape.precision) &&
-           (shape.profile.empty() || shape.profile == profile);
+           (shape.profile.empty() || shape.profile == profile) &&
+           (shape.exchange.empty() || shape.exchange == node.exchange);
   });
 }
 
@@ -108,12 +111,16 @@ bool slot_suits(const Shape& shape, const NodeState& node, std::uint32_t slot) {
 }
 
 std::vector<std::uint32_t> free_slots(const Shape& shape, const NodeState& node,
-                                      std::uint32_t wanted) {
+                                      std::uint32_t wanted, std::span<const std::uint32_t> beside) {
+  std::vector<const SlotGroups*> joins;
+  for (const SlotGroups* const groups : {&node.islands, &node.sockets}) {
+    if (!groups->empty() && node.devices.empty()) joins.push_back(groups);
+  }
   std::vector<std::uint32_t> out;
   auto taken = node.taken.begin();
   const bool alike = node.devices.empty();
   for (std::uint32_t slot = 0; slot < node.total.slots; ++slot) {
-    if (alike && out.size() == wanted) break;
+    if (alike && joins.empty() && out.size() == wanted) break;
     while (taken != node.taken.end() && *taken < slot) ++taken;
     if (taken != node.taken.end() && *taken == slot) continue;
     if (slot_suits(shape, node, slot)) out.push_back(slot);
@@ -123,8 +130,15 @@ std::vector<std::uint32_t> free_slots(const Shape& shape, const NodeState& node,
       return node.devices[left] < node.devices[right];
     });
   }
+  if (!joins.empty())
+    return choose_together({.slots = std::move(out), .wanted = wanted, .beside = beside}, joins);
   if (out.size() > wanted) out.resize(wanted);
   return out;
+}
+
+std::uint32_t most_joined(const Shape& shape, const NodeState& node) {
+  const auto all = free_slots(shape, node, static_cast<std::uint32_t>(node.total.slots));
+  return most_together(all, node.islands.empty() ? node.sockets : node.islands);
 }
 
 struct Capacity::View {
@@ -145,9 +159,9 @@ void Capacity::set(NodeState node) {
   if (!news) {
     if (*nodes_[at->second] == node) return;
     count_slots(at->second, Count::take_back);
-    forget_profiles(*nodes_[at->second]);
+    count_kinds(*nodes_[at->second], Count::take_back);
   }
-  for (const std::string& profile : node.profiles) ++profiles_[profile];
+  count_kinds(node, Count::add);
   if (news) {
     if (unused_.empty()) {
       unused_.push_back(static_cast<NodeIndex>(nodes_.size()));
@@ -174,7 +188,7 @@ void Capacity::erase(const std::string& name) {
   if (at == index_.end()) return;
   const NodeIndex index = at->second;
   count_slots(index, Count::take_back);
-  forget_profiles(*nodes_[index]);
+  count_kinds(*nodes_[index], Count::take_back);
   nodes_[index]->total = {};
   update_all(index);
   nodes_[index].reset();
@@ -183,10 +197,14 @@ void Capacity::erase(const std::string& name) {
   holds_.erase(name);
 }
 
-void Capacity::forget_profiles(const NodeState& node) {
+void Capacity::count_kinds(const NodeState& node, Count count) {
+  const bool joined = !node.islands.empty() || !node.sockets.empty();
+  const auto change = [&](std::uint32_t& number) { count == Count::add ? ++number : --number; };
+  if (joined) change(joined_);
   for (const std::string& profile : node.profiles) {
-    const auto at = profiles_.find(profile);
-    if (--at->second == 0) profiles_.erase(at);
+    const auto at = kinds_.try_emplace({profile, node.exchange}, 0).first;
+    change(at->second);
+    if (at->second == 0) kinds_.erase(at);
   }
 }
 
@@ -255,6 +273,13 @@ std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
   constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
   if (shape.programs && !node.programs) return "runs no programs";
   if (!shape.programs && !has_profile(shape, node)) {
+    Shape by_any = shape;
+    by_any.exchange.clear();
+    if (has_profile(by_any, node)) {
+      return fmt::format("exchanges by {}, the gang's ranks by {}",
+                         node.exchange.empty() ? "what it does not tell" : node.exchange,
+                         shape.exchange);
+    }
     return shape.profile.empty() ? fmt::format("computes in no {}", shape.precision)
                                  : fmt::format("lacks the numerics profile {}", shape.profile);
   }
@@ -388,24 +413,41 @@ void Capacity::update_all(NodeIndex index) {
 
 namespace {
 
-// The shape for each profile of its precision.
-std::vector<Shape> by_profile(const Capacity& capacity, const Shape& shape) {
+// The shape for each profile that it may have, and, where there are several, for each way to
+// exchange that nodes with this profile have.
+std::vector<Shape> by_kind(const Capacity& capacity, const Shape& shape) {
   std::vector<Shape> out;
-  for (const auto& [profile, nodes] : capacity.profiles()) {
+  const Capacity::Kinds& kinds = capacity.kinds();
+  for (auto kind = kinds.begin(); kind != kinds.end(); ++kind) {
+    const auto& [profile, exchange] = kind->first;
     if (precision_of(profile) != shape.precision) continue;
+    if (!shape.profile.empty() && shape.profile != profile) continue;
+    if (!shape.exchange.empty() && shape.exchange != exchange) continue;
+    const auto has_profile_too = [&](auto other) {
+      return other != kinds.end() && other->first.first == profile;
+    };
+    const bool several = has_profile_too(std::next(kind)) ||
+                         (kind != kinds.begin() && has_profile_too(std::prev(kind)));
     out.push_back(shape);
     out.back().profile = profile;
+    if (several) out.back().exchange = exchange;
   }
   return out;
 }
 
-bool is_open(const Shape& shape) { return shape.one_profile && shape.profile.empty(); }
+// One node by name that is of the kind, for people; empty: none.
+std::string one_of_kind(const Capacity& capacity, const Shape& shape) {
+  for (const NodeState* const node : capacity.all()) {
+    if (has_profile(shape, *node)) return node->name;
+  }
+  return {};
+}
 
 }  // namespace
 
 Shape in_one_profile(Capacity& capacity, const Shape& shape, std::uint32_t wanted) {
-  if (!is_open(shape)) return shape;
-  std::vector<Shape> each = by_profile(capacity, shape);
+  if (!shape.one_profile || !shape.exchange.empty()) return shape;
+  std::vector<Shape> each = by_kind(capacity, shape);
   if (each.size() < 2) return shape;
   const auto fit = [&](const Shape& one) {
     const Sum sum = capacity.sum(one);
@@ -420,12 +462,19 @@ std::string mixed_profiles(Capacity& capacity, const Shape& shape) {
   if (!shape.one_profile) return {};
   Shape open = shape;
   open.profile.clear();
-  const std::vector<Shape> each = by_profile(capacity, open);
+  open.exchange.clear();
+  const std::vector<Shape> each = by_kind(capacity, open);
   if (each.size() < 2) return {};
-  std::string out = "; its ranks share one numerics profile: ";
+  const bool versions =
+      std::any_of(each.begin(), each.end(), [](const Shape& one) { return !one.exchange.empty(); });
+  std::string out = versions ? "; its ranks share one numerics profile and one version of NCCL: "
+                             : "; its ranks share one numerics profile: ";
   for (const Shape& one : each) {
     if (&one != each.data()) out += ", ";
-    out += fmt::format("{} has {}", one.profile, capacity.sum(one).ever);
+    out += one.profile;
+    if (!one.exchange.empty())
+      out += fmt::format(" by {} ({})", one.exchange, one_of_kind(capacity, one));
+    out += fmt::format(" has {}", capacity.sum(one).ever);
   }
   return out;
 }

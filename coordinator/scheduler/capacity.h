@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,7 +36,8 @@ struct Shape {
   std::string device = "any";
   std::string precision = {};           // of its numerics profile; empty: any (programs)
   std::string profile = {};             // exactly this one; empty: any of that precision
-  bool one_profile = false;             // all ranks share one (in_one_profile)
+  std::string exchange = {};            // exactly this one; empty: any
+  bool one_profile = false;             // all ranks share one of both (in_one_profile)
   std::vector<std::string> labels;      // all of them
   std::vector<std::string> prefer;      // the more, the better
   std::vector<std::string> avoid = {};  // nodes, ascending: none of them
@@ -63,9 +65,12 @@ struct NodeState {
   bool programs = true;
   std::uint64_t device_memory_bytes = 0;  // of the smallest of its devices; 0: a slot has none
   std::vector<std::uint64_t> devices;     // by slot, where they differ; empty: all alike
+  std::vector<std::uint32_t> islands;     // of devices that links join (policies/together.h)
+  std::vector<std::uint32_t> sockets;     // the same
   bool usable = true;                     // takes new work now
   bool lasting = true;                    // will take work again, if it does not now
   std::vector<std::string> profiles = {"portable"};
+  std::string exchange = {};  // what its devices exchange by; empty: nothing of the kind
   Amount total;
   Amount used;
   Amount endless;                            // of it by jobs that do not end
@@ -146,8 +151,11 @@ class Capacity {
   // Why not one more such rank fits on the node now; empty: it does.
   std::string why_not(const Shape& shape, const NodeState& node) const;
   std::vector<const NodeState*> all() const;
-  // Of any node, ascending.
-  const std::map<std::string, std::uint32_t>& profiles() const { return profiles_; }
+  // Of any node, ascending: each profile, and what nodes that have it exchange by.
+  using Kinds = std::map<std::pair<std::string, std::string>, std::uint32_t>;
+  const Kinds& kinds() const { return kinds_; }
+  // Whether of any node something is known of how its devices are joined.
+  bool knows_links() const { return joined_ > 0; }
 
  private:
   struct View;
@@ -158,14 +166,15 @@ class Capacity {
   // Counts what is free, and held, on a node; takes the count back before it changes.
   enum class Count { add, take_back };
   void count_slots(NodeIndex index, Count count);
-  void forget_profiles(const NodeState& node);
+  void count_kinds(const NodeState& node, Count count);
 
   std::map<std::string, NodeIndex> index_;
   std::vector<std::optional<NodeState>> nodes_;
   std::vector<NodeIndex> unused_;
   std::set<NodeIndex> with_free_slots_;  // that take new work
   std::map<std::string, Amount> holds_;
-  std::map<std::string, std::uint32_t> profiles_;  // how many nodes have it
+  Kinds kinds_;               // how many nodes have it
+  std::uint32_t joined_ = 0;  // nodes
   std::map<Shape, std::unique_ptr<View>> views_;
   std::uint64_t uses_ = 0;
   std::uint64_t free_slots_ = 0;
@@ -174,15 +183,22 @@ class Capacity {
 
 bool suits(const Shape& shape, const NodeState& node);
 bool slot_suits(const Shape& shape, const NodeState& node, std::uint32_t slot);
-// Up to `wanted` free slots for such ranks: the smallest devices that suit first, then by number.
+// Up to `wanted` free slots for such ranks: the smallest devices that suit first; of devices that
+// are alike those that are joined best, also with those that the gang has there; then by number.
+// The slots for more ranks need not be those for fewer, and others beside.
 std::vector<std::uint32_t> free_slots(const Shape& shape, const NodeState& node,
-                                      std::uint32_t wanted);
+                                      std::uint32_t wanted,
+                                      std::span<const std::uint32_t> beside = {});
+// Of all that are free, how many one island, or socket, has together.
+std::uint32_t most_joined(const Shape& shape, const NodeState& node);
 
-// A gang that shares one numerics profile, on a cluster that has several: the shape for the one of
-// which most ranks fit now, or ever, if none has `wanted` now. Every other shape as it is.
+// A gang that shares one numerics profile, and one way to exchange, on a cluster that has several:
+// the shape for the one of which most ranks fit now, or ever, if none has `wanted` now. Every other
+// shape as it is.
 Shape in_one_profile(Capacity& capacity, const Shape& shape, std::uint32_t wanted);
 
-// "; its ranks share one numerics profile: portable has 2, sm_90-... has 1", where that is why.
+// "; its ranks share one numerics profile: portable has 2, sm_90-... has 1", where that is why; of
+// versions of what they exchange by, with a node of each.
 std::string mixed_profiles(Capacity& capacity, const Shape& shape);
 
 }  // namespace tutti::coordinator::scheduler

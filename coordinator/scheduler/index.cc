@@ -10,6 +10,7 @@
 #include "coordinator/life/line.h"
 #include "coordinator/membership/membership.h"
 #include "coordinator/scheduler/fair_share.h"
+#include "coordinator/scheduler/policies/together.h"
 #include "coordinator/scheduler/room.h"
 
 namespace tutti::coordinator {
@@ -52,6 +53,7 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
   out.labels = worker.labels;
   out.programs = worker.runs_programs;
   if (!worker.profiles.empty()) out.profiles = worker.profiles;
+  out.exchange = worker.exchange;
   note_devices(worker, out);
   out.lasting = !worker.draining();
   out.usable = out.lasting && is_reachable(desk, worker.worker);
@@ -78,6 +80,8 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
   const auto link = desk.links.find(worker.worker);
   if (link != desk.links.end()) {
     for (const auto& [id, slot] : link->second.strangers) take(slot, nullptr);
+    out.islands = scheduler::islands_of(worker.devices, link->second.readings);
+    out.sockets = scheduler::sockets_of(worker.devices, link->second.readings);
   }
   std::sort(out.taken.begin(), out.taken.end());
   std::sort(out.endless_slots.begin(), out.endless_slots.end());
@@ -262,6 +266,19 @@ Shape shape_of(const JobTerms& terms) {
   shape.one_profile = terms.kind == "train";
   shape.profile = terms.profile;
   shape.avoid = terms.avoid;
+  return shape;
+}
+
+Shape shape_of_members(Desk& desk, const JobRecord& job) {
+  Shape shape = shape_now(desk, job.terms);
+  if (!shape.one_profile) return shape;
+  for (const ProcessId id : desk.durable.processes_of(job.job)) {
+    const ProcessRecord& process = *desk.durable.process(id);
+    const WorkerRecord* const worker = desk.durable.worker(process.worker);
+    if (process.lost || worker == nullptr) continue;
+    shape.exchange = worker->exchange;
+    break;
+  }
   return shape;
 }
 

@@ -31,6 +31,8 @@ scheduler::LaneKey lane_of(const Desk& desk, const JobRecord& job);
 scheduler::Shape shape_of(const JobTerms& terms);
 // With the numerics profile that the job would be placed in now, where the cluster has several.
 scheduler::Shape shape_now(Desk& desk, const JobTerms& terms);
+// Of ranks that join those that the job has: they exchange as these do.
+scheduler::Shape shape_of_members(Desk& desk, const JobRecord& job);
 // What one process of the job takes on the worker.
 scheduler::Amount amount_on(const WorkerRecord& worker, const JobRecord* job);
 // All that the job holds, node by node.

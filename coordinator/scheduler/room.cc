@@ -232,7 +232,7 @@ namespace {
 
 void grow(Desk& desk, JobId id) {
   const JobRecord& job = desk.job(id);
-  const scheduler::Shape shape = shape_now(desk, job.terms);
+  const scheduler::Shape shape = shape_of_members(desk, job);
   std::uint64_t more = job.terms.ranks_max - job.size;
   more = std::min(more, desk.board.capacity.sum(shape).now);
   const scheduler::Quota quota = desk.board.quotas.of(job.owner);

@@ -29,13 +29,38 @@ using scheduler::Sum;
 
 namespace {
 
-std::vector<Share> shares_by_policy(Board& board, const Shape& shape, const std::string& policy,
+// Nodes of one tier that are looked at for how their devices are joined.
+constexpr std::size_t kJoinedLookedAt = 64;
+
+// The node where the whole gang is joined best: by one island, or socket, or where devices are
+// joined at all. Of such the fullest, so that room for larger ones stays. None: nothing is known.
+std::optional<Share> joined_node(const Board& board, const Shape& shape,
+                                 const scheduler::Tier& tier, std::uint32_t wanted) {
+  std::optional<Share> best;
+  std::size_t looked_at = 0;
+  for (auto at = tier.by_fit.lower_bound({wanted, std::string()}); at != tier.by_fit.end(); ++at) {
+    if (looked_at++ == kJoinedLookedAt) break;
+    const NodeState& node = *board.capacity.node(at->second);
+    if (node.islands.empty() && node.sockets.empty()) continue;
+    if (most_joined(shape, node) >= wanted) return Share{at->second, wanted};
+    if (!best) best = Share{at->second, wanted};
+  }
+  return best;
+}
+
+std::vector<Share> shares_by_policy(Board& board, const Shape& shape, const std::string& name,
                                     std::uint32_t wanted) {
+  const scheduler::Policy& policy = scheduler::policy_of(name);
+  const bool joined =
+      wanted > 1 && policy.links == scheduler::Links::followed && board.capacity.knows_links();
   std::vector<Share> out;
   std::uint32_t given = 0;
   for (const auto& [preference, tier] : board.capacity.tiers(shape)) {
+    if (joined && given == 0) {
+      if (auto node = joined_node(board, shape, tier, wanted)) return {*std::move(node)};
+    }
     const std::size_t from = out.size();
-    scheduler::policy_of(policy).choose(tier, wanted - given, out);
+    policy.choose(tier, wanted - given, out);
     for (std::size_t i = from; i < out.size(); ++i) given += out[i].ranks;
     if (given == wanted) return out;
   }
@@ -176,6 +201,20 @@ bool exceeds_quota(const Desk& desk, const JobRecord& job) {
 
 namespace {
 
+// Whether a gang of several has one island of a node's devices.
+bool is_linked(const Desk& desk, const std::vector<Seat>& seats) {
+  const NodeState* const node = desk.board.capacity.node(seats.front().worker);
+  if (seats.size() < 2 || node == nullptr || node->islands.empty()) return false;
+  const auto island_of = [&](const Seat& seat) {
+    return seat.slot < node->islands.size() ? std::optional(node->islands[seat.slot])
+                                            : std::nullopt;
+  };
+  return std::all_of(seats.begin(), seats.end(), [&](const Seat& seat) {
+    return seat.worker == node->name && island_of(seat) &&
+           island_of(seat) == island_of(seats.front());
+  });
+}
+
 // Starts the job, or the array's next task, on the seats.
 void start(Desk& desk, JobId id, const std::vector<Seat>& seats) {
   const JobId started = desk.job(id).terms.array_count == 0 ? id : start_task(desk, id);
@@ -188,6 +227,7 @@ void start(Desk& desk, JobId id, const std::vector<Seat>& seats) {
   }
   std::string names;
   for (const std::string& name : where) names += (names.empty() ? "" : ", ") + name;
+  if (is_linked(desk, seats)) names += ", joined by links";
   start_generation(desk, started, std::move(gang));
   desk.note({.job = started,
              .kind = EventKind::placed,

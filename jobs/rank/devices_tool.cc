@@ -23,6 +23,7 @@ json::object object_of(const kernels::DeviceList& list) {
   }
   return {{"profiles", json::array(list.profiles.begin(), list.profiles.end())},
           {"stack", list.stack},
+          {"exchange", list.exchange},
           {"devices", std::move(devices)}};
 }
 

@@ -88,6 +88,7 @@ Result<DeviceList> list_devices() {
   if (!stack) return stack.error();
   DeviceList list;
   list.stack = *std::move(stack);
+  list.exchange = "nccl-" + nccl_version();
   for (int index = 0; index < *count; ++index) {
     cudaDeviceProp properties;
     TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));

@@ -36,6 +36,7 @@ struct DeviceList {
   std::vector<Entry> devices;
   std::vector<std::string> profiles;  // numerics profiles, the same on all of them
   std::string stack;                  // versions of what drives them, for people
+  std::string exchange;  // what they exchange by, with its version, alike in all ranks of a group
 };
 Result<DeviceList> list_devices();
 

@@ -37,11 +37,12 @@ struct DeviceReading {
   std::uint32_t power_limit_watts = 0;
   std::vector<std::string> throttle_reasons = {};  // that hold now
   std::vector<DeviceLink> links = {};
+  std::int32_t socket = -1;  // the NUMA node that it hangs on; -1: not told
 
   bool operator==(const DeviceReading&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(DeviceReading, (),
                       (uuid, memory_free_bytes, temperature_celsius, slowdown_celsius,
-                       power_limit_watts, throttle_reasons, links))
+                       power_limit_watts, throttle_reasons, links, socket))
 
 }  // namespace tutti::wire

@@ -121,6 +121,9 @@ struct Hello {
   std::uint64_t reports = 0;             // not acknowledged yet: they follow, numbered from 1
   std::vector<DeviceState> devices = {};  // by slot; empty: its ranks compute on the CPU
   std::string device_stack = {};          // what they are driven by: versions, for people
+  // What its devices exchange by, which the ranks of one group have alike: "nccl-2.27.3". Empty:
+  // they have nothing of the kind.
+  std::string exchange = {};
 
   bool operator==(const Hello&) const = default;
 };
@@ -128,7 +131,7 @@ BOOST_DESCRIBE_STRUCT(Hello, (),
                       (worker, incarnation, boot_id, host, version, slots, cores, memory_bytes, cpu,
                        profiles, runs_programs, faults, join_token, processes, exits, greeting,
                        labels, limits, reports,  //
-                       devices, device_stack))
+                       devices, device_stack, exchange))
 
 struct Welcome {
   SessionId session;

@@ -35,7 +35,8 @@ std::vector<wire::DeviceReading> readings_of(const GpuInventory& inventory,
                                 .slowdown_celsius = gpu->slowdown_celsius,
                                 .power_limit_watts = gpu->power_limit_watts,
                                 .throttle_reasons = gpu->throttle_reasons,
-                                .links = {}};
+                                .links = {},
+                                .socket = gpu->socket};
     for (std::size_t i = 0; i < gpu->nvlinks.size() && i < inventory.gpus.size(); ++i) {
       if (gpu->nvlinks[i] > 0) reading.links.push_back({inventory.gpus[i].uuid, gpu->nvlinks[i]});
     }

@@ -28,6 +28,8 @@ RankDevices devices_of(const json::object& line) {
     out.profiles.emplace_back(profile.as_string());
   }
   out.stack = std::string(line.at("stack").as_string());
+  if (const json::value* exchange = line.if_contains("exchange"))
+    out.exchange = std::string(exchange->as_string());
   for (const json::value& device : line.at("devices").as_array()) {
     if (out.devices.size() == kDevicesMax) break;
     out.devices.push_back({.uuid = std::string(device.at("uuid").as_string()),

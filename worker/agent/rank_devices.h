@@ -2,7 +2,8 @@
 // devices` prints one line of JSON. So the worker needs no CUDA, and hears of the very libraries
 // that its ranks will load.
 //
-//   {"profiles": [...], "stack": "CUDA 13.0, ...", "devices": [{"uuid", "name", "memory_bytes"}]}
+//   {"profiles": [...], "stack": "CUDA 13.0, ...", "exchange": "nccl-2.27.3",
+//    "devices": [{"uuid", "name", "memory_bytes"}]}
 //   {"problem": "no NVIDIA driver is loaded: ..."}
 //
 // Threads: the main one (it forks). Limits: a deadline.
@@ -22,6 +23,7 @@ namespace tutti::worker {
 struct RankDevices {
   std::vector<std::string> profiles;  // numerics profiles
   std::string stack;                  // versions, for people
+  std::string exchange;               // as in wire::Hello; empty: an older binary
   std::vector<wire::DeviceState> devices;
 
   bool operator==(const RankDevices&) const = default;

@@ -123,6 +123,7 @@ void introduce_gpus(const spec::WorkerConfig& config, const PlanSettings& plan,
   hello.profiles = std::move(found->profiles);
   hello.devices = std::move(found->devices);
   hello.device_stack = std::move(found->stack);
+  hello.exchange = std::move(found->exchange);
 }
 
 int refuse(const Error& error) {

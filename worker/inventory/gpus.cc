@@ -2,7 +2,12 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <cctype>
+#include <charconv>
 #include <memory>
+
+#include "protocol/base/file.h"
 
 namespace tutti::worker {
 
@@ -147,6 +152,22 @@ void count_links(const Library& nvml, const std::vector<Device>& devices, std::v
 
 }  // namespace
 
+namespace {
+
+// Of "00000000:0A:00.0", as the driver calls it; the system says four digits and small letters.
+std::int32_t socket_of(const std::filesystem::path& devices, std::string bus) {
+  constexpr std::size_t kDigitsMore = 4;
+  if (bus.size() <= kDigitsMore) return -1;
+  bus.erase(0, kDigitsMore);
+  std::ranges::transform(bus, bus.begin(), [](unsigned char c) { return std::tolower(c); });
+  const auto text = read_file(devices / bus / "numa_node", 64);
+  std::int32_t socket = -1;
+  if (text) std::from_chars(text->data(), text->data() + text->size(), socket);
+  return socket;
+}
+
+}  // namespace
+
 std::vector<std::string> throttle_reasons_of(std::uint64_t bits) {
   // Idle, and clocks that a user set, are not throttling.
   static constexpr struct {
@@ -176,7 +197,7 @@ std::string trouble_of(const Gpu& gpu) {
          (slows > 0 ? ", and it slows down at " + std::to_string(slows) + " C" : std::string());
 }
 
-GpuInventory take_gpu_inventory(const char* library) {
+GpuInventory take_gpu_inventory(const char* library, const std::filesystem::path& devices_folder) {
   GpuInventory inventory;
   const Library nvml(library);
   if (!nvml.handle) {
@@ -211,6 +232,8 @@ GpuInventory take_gpu_inventory(const char* library) {
                             std::to_string(i) + " -mig 0`";
         continue;
       }
+      PciInfo info = {};
+      if (tells(nvml.pci, device, &info)) gpu.socket = socket_of(devices_folder, info.bus_id);
       devices.push_back(device);
       inventory.gpus.push_back(std::move(gpu));
     }

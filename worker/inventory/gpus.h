@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,7 @@ struct Gpu {
   std::uint32_t slowdown_celsius = 0;              // from when on it is slowed down; 0: not told
   std::vector<std::string> throttle_reasons = {};  // that hold now; empty: none
   std::vector<std::uint32_t> nvlinks = {};         // active links to GPU i of the list
+  std::int32_t socket = -1;                        // NUMA node that it hangs on; -1: not told
 };
 
 struct GpuInventory {
@@ -31,8 +33,9 @@ struct GpuInventory {
   std::string problem = {};  // why there are none, or why one is left out; one line, or empty
 };
 
-// `library`: a stand-in, for tests.
-GpuInventory take_gpu_inventory(const char* library = "libnvidia-ml.so.1");
+// `library`, `devices` (the system's folder of PCI devices): stand-ins, for tests.
+GpuInventory take_gpu_inventory(const char* library = "libnvidia-ml.so.1",
+                                const std::filesystem::path& devices = "/sys/bus/pci/devices");
 
 // Why the GPU is slower than it might be, or soon will be; empty: nothing is known against it.
 std::string trouble_of(const Gpu& gpu);

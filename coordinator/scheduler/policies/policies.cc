@@ -7,8 +7,9 @@ namespace tutti::coordinator::scheduler {
 
 namespace {
 
-constexpr Policy kPolicies[] = {
-    {"first-fit", choose_first_fit}, {"packed", choose_packed}, {"spread", choose_spread}};
+constexpr Policy kPolicies[] = {{"first-fit", choose_first_fit},
+                                {"packed", choose_packed},
+                                {"spread", choose_spread, Links::ignored}};
 
 }  // namespace
 

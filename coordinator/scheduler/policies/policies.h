@@ -16,9 +16,14 @@ namespace tutti::coordinator::scheduler {
 
 using Choose = void (*)(const Tier& tier, std::uint32_t wanted, std::vector<Share>& out);
 
+// Whether a gang that fits on one node, where devices are joined, is kept together there whatever
+// the policy would say; spreading is what its user has asked for.
+enum class Links { followed, ignored };
+
 struct Policy {
   std::string_view name;
   Choose choose = nullptr;
+  Links links = Links::followed;
 };
 
 std::span<const Policy> policies();

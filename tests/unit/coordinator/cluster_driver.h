@@ -51,6 +51,10 @@ class Driver {
                  std::uint64_t memory_bytes = std::uint64_t{80} << 30);
   void join_gpus(const std::string& worker, const std::vector<std::uint64_t>& memory_bytes,
                  const std::string& profile);
+  // What its devices exchange by, told when it joins the next time.
+  void exchange_by(const std::string& worker, const std::string& what) {
+    peers_[worker].hello.exchange = what;
+  }
   void rejoin(const std::string& worker, std::vector<wire::ProcessState> processes = {},
               std::vector<wire::RankExited> exits = {});
   void disconnect(const std::string& worker);

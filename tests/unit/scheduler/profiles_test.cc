@@ -110,6 +110,44 @@ TEST_CASE("profiles: a training gang of mixed profiles is refused with the reaso
   for (const auto& start : starts) CHECK(start.profile == kNew);
 }
 
+TEST_CASE("profiles: a gang of two versions of NCCL is refused, naming nodes and versions") {
+  Driver driver;
+  driver.exchange_by("a", "nccl-2.27.3");
+  driver.exchange_by("b", "nccl-2.28.3");
+  driver.join_gpus("a", 1, kNew);
+  driver.join_gpus("b", 1, kNew);
+  const JobId job = driver.submit(train_spec(2));
+  CHECK(driver.take<wire::StartRank>().empty());
+  CHECK(driver.job(job).waiting ==
+        "needs 2 slots, and the cluster has 1 that suit it; its ranks share one numerics profile "
+        "and one version of NCCL: sm_90-fp32-cublaslt-130000 by nccl-2.27.3 (a) has 1, "
+        "sm_90-fp32-cublaslt-130000 by nccl-2.28.3 (b) has 1");
+  CHECK(driver.happened(job, EventKind::waiting));
+  driver.exchange_by("c", "nccl-2.28.3");
+  driver.join_gpus("c", 1, kNew);
+  CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"b-0", "c-0"});
+}
+
+TEST_CASE("profiles: a lost rank comes back by the version of NCCL that the others have") {
+  Driver driver;
+  for (const char* const worker : {"a", "b"}) {
+    driver.exchange_by(worker, "nccl-2.27.3");
+    driver.join_gpus(worker, 1, kNew);
+  }
+  const JobId job = driver.submit(train_spec(2));
+  REQUIRE(driver.run_up().size() == 2);
+  driver.exchange_by("c", "nccl-2.28.3");
+  driver.join_gpus("c", 2, kNew);
+  driver.disconnect("b");
+  driver.live(8s);
+  CHECK(driver.take<wire::StartRank>().empty());
+  CHECK(driver.job_state(job) == recovering);
+  driver.exchange_by("d", "nccl-2.27.3");
+  driver.join_gpus("d", 1, kNew);
+  driver.live(1s, {"a", "c", "d"});
+  CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"d-0"});
+}
+
 TEST_CASE("profiles: who is behind the head takes a profile that has room beside what it keeps") {
   Driver driver;
   driver.join("c", 1);

@@ -6,6 +6,8 @@
 #include <future>
 #include <memory>
 
+#include "protocol/base/file.h"
+#include "tests/support/temporary_folder.h"
 #include "worker/inventory/gpu_watch.h"
 #include "worker/inventory/gpus.h"
 
@@ -66,6 +68,17 @@ TEST_CASE("gpus: identity, memory, limits, links and what slows them") {
   CHECK(trouble_of(second) == "slowed down (thermal, hardware) at 92 C");
   CHECK(second.throttle_reasons == std::vector<std::string>{"thermal, hardware"});
   CHECK(second.nvlinks == std::vector<std::uint32_t>{2, 0});
+}
+
+TEST_CASE("gpus: the socket is the system's word for the bus that a GPU is on") {
+  const test::TemporaryFolder system;
+  const auto device = system.path() / "0000:01:00.0";
+  std::filesystem::create_directory(device);
+  REQUIRE(write_file_atomically(device / "numa_node", "1\n"));
+  const GpuInventory inventory = take_gpu_inventory(TUTTI_FAKE_NVML, system.path());
+  REQUIRE(inventory.gpus.size() == 2);
+  CHECK(inventory.gpus[0].socket == -1);
+  CHECK(inventory.gpus[1].socket == 1);
 }
 
 TEST_CASE("gpus: one that is cut into MIG instances is left out, and one line says so") {

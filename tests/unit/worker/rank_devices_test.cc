@@ -29,8 +29,17 @@ TEST_CASE("rank devices: a binary's answer is taken, whatever its libraries prin
              "\"memory_bytes\":80}]}'\n");
   const auto found = ask_rank_devices(binary, {"PATH=/bin"}, std::chrono::seconds(20));
   REQUIRE(found);
-  CHECK(*found ==
-        RankDevices{.profiles = {"p"}, .stack = "CUDA 13.0", .devices = {{"GPU-1", "H100", 80}}});
+  RankDevices expected{.profiles = {"p"},
+                       .stack = "CUDA 13.0",
+                       .exchange = {},  // that of an earlier version does not say it
+                       .devices = {{"GPU-1", "H100", 80}}};
+  CHECK(*found == expected);
+  const auto newer =
+      parse_rank_devices(R"({"profiles":["p"],"stack":"CUDA 13.0","exchange":"nccl-2.27.3",)"
+                         R"("devices":[{"uuid":"GPU-1","name":"H100","memory_bytes":80}]})");
+  expected.exchange = "nccl-2.27.3";
+  REQUIRE(newer);
+  CHECK(*newer == expected);
 }
 
 TEST_CASE("rank devices: a problem is its line; silence and nonsense are errors of their own") {
