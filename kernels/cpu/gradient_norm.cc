@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/squares-inl.h"
 #include "kernels/ops/gradient_norm.h"
 #include "kernels/tensor/device.h"
 
@@ -17,37 +17,6 @@ inline constexpr Index kPieceTile = 4096;  // 8 pieces: 128 KiB
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
-
-// Lane i sums the squares of elements i, i + 16, i + 32, ... in double precision; a square of an
-// fp32 number is exact there. Continued from `lane`; only the last part of a block may end within
-// sixteen elements.
-void add_squares(const float* values, Index count, double* lane) {
-  const hn::ScalableTag<double> wide;
-  const hn::Rebind<float, decltype(wide)> narrow;
-  constexpr Index kWideLanes = kVectorLanes / 2;
-  constexpr int kParts = kLanes / kWideLanes;
-  hn::Vec<decltype(wide)> sum[kParts];
-  for (int p = 0; p < kParts; ++p) sum[p] = hn::LoadU(wide, lane + p * kWideLanes);
-  Index i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int p = 0; p < kParts; ++p) {
-      const auto value = hn::PromoteTo(wide, hn::LoadU(narrow, values + i + p * kWideLanes));
-      sum[p] = hn::MulAdd(value, value, sum[p]);
-    }
-  }
-  for (int p = 0; p < kParts; ++p) hn::StoreU(sum[p], wide, lane + p * kWideLanes);
-  for (Index k = 0; i + k < count; ++k) {
-    const auto value = static_cast<double>(values[i + k]);
-    lane[k] += value * value;
-  }
-}
-
-double fold_squares(double* lane) {
-  for (int half = 8; half > 0; half /= 2) {
-    for (int k = 0; k < half; ++k) lane[k] += lane[k + half];
-  }
-  return lane[0];
-}
 
 double square_sum(const float* values, Index count) {
   alignas(64) double lane[kLanes] = {};

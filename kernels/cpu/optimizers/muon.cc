@@ -2,8 +2,10 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizers/muon.cc"
 #include <hwy/foreach_target.h>
 
-#include "kernels/cpu/lanes-inl.h"
+#include <algorithm>
+
 #include "kernels/cpu/row_split.h"
+#include "kernels/cpu/squares-inl.h"
 #include "kernels/ops/optimizers/muon.h"
 #include "kernels/tensor/device.h"
 
@@ -21,6 +23,17 @@ struct Blend {
   Index count = 0;
 };
 
+// Of n elements: velocity = momentum * velocity + g, u = momentum * velocity + g, g = factor *
+// gradient.
+struct MuonDirection {
+  float momentum = 0.0F;
+  float factor = 0.0F;
+  const float* gradient = nullptr;
+  float* velocity = nullptr;
+  float* u = nullptr;
+  Index count = 0;
+};
+
 }  // namespace tutti::kernels
 #endif
 
@@ -34,6 +47,28 @@ void blend_block(const Blend& args) {
   each_lanes(args.count, [&](Index i, auto part) {
     store(fma(b, load(args.y + i, part), a * load(args.x + i, part)), args.to + i, part);
   });
+}
+
+// On the calling thread, a grid block; returns the sum of the squares of u, as square_sums has it.
+double muon_direction_block(const MuonDirection& args) {
+  constexpr Index kTile = 4096;  // three times 16 KiB: u is squared out of a first cache
+  const Lanes momentum = splat(args.momentum);
+  const Lanes factor = splat(args.factor);
+  alignas(64) double squares[kLanes] = {};
+  for (Index first = 0; first < args.count; first += kTile) {
+    const Index count = std::min(kTile, args.count - first);
+    const float* const gradient = args.gradient + first;
+    float* const velocity = args.velocity + first;
+    float* const u = args.u + first;
+    each_lanes(count, [&](Index i, auto part) {
+      const Lanes g = load(gradient + i, part);
+      const Lanes v = fma(factor, g, momentum * load(velocity + i, part));
+      store(v, velocity + i, part);
+      store(fma(factor, g, momentum * v), u + i, part);
+    });
+    add_squares(u, count, squares);
+  }
+  return fold_squares(squares);
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
@@ -66,15 +101,27 @@ void blend(const OpContext& ctx, const Blend& args) {
                          [&](int, Index begin, Index end) { block(piece_of(args, begin, end)); });
 }
 
-double norm_of(const OpContext& ctx, ConstMatrix x) {
-  const Index count = x.rows * x.columns;
+// Writes the velocity and u, of the update's shape; returns |u|.
+double direct(const OpContext& ctx, const MuonUpdate& args, Matrix u) {
+  const Index count = u.rows * u.columns;
+  const Index blocks = grid_blocks(count);
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
-  const auto blocks = static_cast<std::size_t>(grid_blocks(count));
-  const std::span<double> sums(reinterpret_cast<double*>(arena.take(blocks * sizeof(double))),
-                               blocks);
-  TUTTI_ASSERT(square_sums(ctx, {x.data, static_cast<std::size_t>(count)}, sums).ok());
-  return std::sqrt(ordered_sum(sums));
+  const auto sum_count = static_cast<std::size_t>(blocks);
+  auto* const sums = reinterpret_cast<double*>(arena.take(sum_count * sizeof(double)));
+  const auto block = TUTTI_CPU_CALL(muon_direction_block);
+  ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
+    for (Index b = begin; b < end; ++b) {
+      const Index first = b * kGridBlock;
+      sums[b] = block({.momentum = static_cast<float>(args.settings.momentum),
+                       .factor = args.settings.factor,
+                       .gradient = args.gradient.data + first,
+                       .velocity = args.velocity.data + first,
+                       .u = u.data + first,
+                       .count = std::min(kGridBlock, count - first)});
+    }
+  });
+  return std::sqrt(ordered_sum({sums, sum_count}));
 }
 
 // to = x turned; x and to are contiguous. By bands of rows, each a whole number of cache lines of
@@ -133,12 +180,8 @@ Result<> muon_update(const OpContext& ctx, const MuonUpdate& args) {
   const OpTimer timer(Op::muon_update, work_of(weight, s.iterations));
   Arena& arena = ctx.pool->op_scratch();
   ArenaScope scope(arena);
-  const auto momentum = static_cast<float>(s.momentum);
-  blend(ctx,
-        {momentum, args.velocity.data, s.factor, args.gradient.data, args.velocity.data, count});
   const Matrix u = arena.matrix(weight.rows, weight.columns);
-  blend(ctx, {momentum, args.velocity.data, s.factor, args.gradient.data, u.data, count});
-  const auto inverse = static_cast<float>(1.0 / (norm_of(ctx, u) + 1e-7));
+  const auto inverse = static_cast<float>(1.0 / (direct(ctx, args, u) + 1e-7));
   blend(ctx, {inverse, u.data, 0.0F, u.data, u.data, count});
   if (weight.rows <= weight.columns) {
     orthogonalise(ctx, u, s.iterations);
