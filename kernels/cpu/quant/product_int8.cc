@@ -25,7 +25,7 @@ bool scales_fit(const BasicMatrix<T>& scales, Index rows, Index inputs) {
 }
 
 bool fits(const Int8Product& args) {
-  if (args.right == nullptr || !has_integer_codes(args.right->format())) return false;
+  if (args.right == nullptr) return false;
   const Index inputs = args.right->inputs();
   const bool channel = args.right->format() == WeightFormat::int8_channel;
   return args.codes.columns == inputs && args.codes.stride >= inputs &&
@@ -34,30 +34,82 @@ bool fits(const Int8Product& args) {
          outputs_fit(args, args.codes.rows, args.right->outputs());
 }
 
-// The rows as the integer kernels read them; none where a code is -128, whose negative is no int8.
-Int8Rows take_rows(const OpContext& ctx, const Int8Product& args) {
+bool has_lowest(const std::int8_t* codes, Index count) {
+  constexpr std::int8_t kLowest = std::numeric_limits<std::int8_t>::min();
+  return std::find(codes, codes + count, kLowest) != codes + count;
+}
+
+// use(row) for all rows; whether none of them has a code of -128, whose negative is no int8.
+template <class Use>
+bool each_row(const OpContext& ctx, const Int8Product& args, const Use& use) {
   const BasicMatrix<const std::int8_t>& codes = args.codes;
-  Int8Rows rows = make_int8_rows(ctx, codes.rows, codes.columns);
   std::atomic<bool> wrong{false};
-  ctx.pool->parallel_for(
-      codes.rows, rows_in_piece(codes.columns), [&](int, Index begin, Index end) {
-        for (Index r = begin; r < end; ++r) {
-          std::int8_t* const own = rows.codes + r * rows.inputs();
-          std::memcpy(own, codes.row(r), static_cast<std::size_t>(codes.columns));
-          std::memset(own + codes.columns, 0,
-                      static_cast<std::size_t>(rows.inputs() - codes.columns));
-          const float* const scales = args.scales.row(r);
-          const Index step = args.scales.columns == 1 ? 0 : 1;
-          for (Index c = 0; c < rows.cells; ++c) rows.scales[r * rows.cells + c] = scales[c * step];
-          const std::int8_t* const end_of_row = own + rows.inputs();
-          if (std::find(static_cast<const std::int8_t*>(own), end_of_row,
-                        std::numeric_limits<std::int8_t>::min()) != end_of_row) {
-            wrong = true;
-          }
-          sum_halves(rows, r);
-        }
-      });
-  return wrong ? Int8Rows() : rows;
+  ctx.pool->parallel_for(codes.rows, rows_in_piece(codes.columns),
+                         [&](int, Index begin, Index end) {
+                           for (Index r = begin; r < end; ++r) {
+                             use(r);
+                             if (has_lowest(codes.row(r), codes.columns)) wrong = true;
+                           }
+                         });
+  return !wrong;
+}
+
+// The rows as the integer kernels read them.
+bool take_rows(const OpContext& ctx, const Int8Product& args, const Int8Rows& rows) {
+  return each_row(ctx, args, [&](Index r) {
+    std::int8_t* const own = rows.codes + r * rows.inputs();
+    const Index inputs = args.codes.columns;
+    std::memcpy(own, args.codes.row(r), static_cast<std::size_t>(inputs));
+    std::memset(own + inputs, 0, static_cast<std::size_t>(rows.inputs() - inputs));
+    const float* const scales = args.scales.row(r);
+    const Index step = args.scales.columns == 1 ? 0 : 1;
+    for (Index c = 0; c < rows.cells; ++c) rows.scales[r * rows.cells + c] = scales[c * step];
+    sum_halves(rows, r);
+  });
+}
+
+// Rows [first, first + count) as they are computed with.
+QuantisedProduct rows_of(const Int8Product& args, Index first, Index count) {
+  const auto some = [&](const auto& x) { return x ? x.row_range(first, count) : x; };
+  return {.left = ConstMatrix(nullptr, count, args.codes.columns),
+          .right = args.right,
+          .output = some(args.output),
+          .start = args.start,
+          .bias = args.bias,
+          .residual = some(args.residual),
+          .activation = args.activation,
+          .gate = some(args.gate),
+          .narrow = some(args.narrow)};
+}
+
+void widen_row(const Int8Product& args, Index row, float* to) {
+  const std::int8_t* const codes = args.codes.row(row);
+  const float* const scales = args.scales.row(row);
+  const bool by_row = args.scales.columns == 1;
+  for (Index i = 0; i < args.codes.columns; ++i) {
+    to[i] = scales[by_row ? 0 : i / kCell] * static_cast<float>(codes[i]);
+  }
+}
+
+// By a weight whose values are no integers times a scale: rows in fp32, some at a time.
+Result<> by_values(const OpContext& ctx, const Int8Product& args) {
+  constexpr Index kTogether = 256;
+  if (!each_row(ctx, args, [](Index) {})) return refused("product_int8: a code is -128");
+  const Index rows = args.codes.rows;
+  const Index inputs = args.codes.columns;
+  ArenaScope scope(ctx.pool->op_scratch());
+  const Matrix values = ctx.pool->op_scratch().matrix(std::min(rows, kTogether), inputs);
+  for (Index first = 0; first < rows; first += kTogether) {
+    const Index count = std::min(kTogether, rows - first);
+    ctx.pool->parallel_for(count, rows_in_piece(inputs), [&](int, Index begin, Index end) {
+      for (Index r = begin; r < end; ++r) widen_row(args, first + r, values.row(r));
+    });
+    QuantisedProduct some = rows_of(args, first, count);
+    some.left = values.row_range(0, count);
+    some.activations = Activations::exact;
+    if (auto done = product_quantised(ctx, some); !done) return done;
+  }
+  return {};
 }
 
 }  // namespace
@@ -70,18 +122,11 @@ Result<> product_int8(const OpContext& ctx, const Int8Product& args) {
   const Index rows = args.codes.rows;
   const QuantisedWeight* const weight = args.right;
   if (rows == 0 || weight->outputs() == 0) return {};
+  if (!has_integer_codes(weight->format())) return by_values(ctx, args);
   ArenaScope scope(ctx.pool->op_scratch());
-  const Int8Rows x = take_rows(ctx, args);
-  if (x.codes == nullptr && weight->inputs() > 0) return refused("product_int8: a code is -128");
-  const QuantisedProduct product{.left = ConstMatrix(nullptr, rows, weight->inputs()),
-                                 .right = weight,
-                                 .output = args.output,
-                                 .start = args.start,
-                                 .bias = args.bias,
-                                 .residual = args.residual,
-                                 .activation = args.activation,
-                                 .gate = args.gate,
-                                 .narrow = args.narrow};
+  const Int8Rows x = make_int8_rows(ctx, rows, weight->inputs());
+  if (!take_rows(ctx, args, x)) return refused("product_int8: a code is -128");
+  const QuantisedProduct product = rows_of(args, 0, rows);
   const OpTimer timer(Op::product_low_precision, work_of(product, *weight, weight->bytes()));
   run_integer_groups(ctx, product, {{&weight, 1}, {&rows, 1}}, x);
   return {};

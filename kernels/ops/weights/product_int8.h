@@ -1,10 +1,10 @@
-// Products of int8 activations with weights of integer codes: y = x w^T, where x was rounded
+// Products of int8 activations with quantised weights: y = x w^T, where x was rounded
 // before, once for all products that read it.
 //
 //   codes   [M, K]      int8, -127 .. 127, rows at their stride
 //   scales  [M, 1]      f32, of a row: a value is scale * code
 //           [M, cells]  or of each cell of 32 inputs; not by an int8_channel weight
-//   right   an image of a format that has integer codes, N outputs of K inputs (quantised_weight.h)
+//   right   an image of any format, N outputs of K inputs (quantised_weight.h)
 //   output  [M, N]      f32 = start + the sums, then the ends of product.h
 //
 // The sums are those of Activations::int8 there: by an int8_channel weight

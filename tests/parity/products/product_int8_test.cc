@@ -269,6 +269,54 @@ TEST_CASE("int8 product: one scale of a row is that of each of its cells, whatev
   }
 }
 
+TEST_CASE("int8 product: by values that are no codes, the exact product of scale times code") {
+  Golden golden("product int8, by values");
+  constexpr Index n = 33;
+  constexpr Index k = 256;
+  const Floats weight = draw(n * k, 3);
+  const Floats bias = draw(n, 4);
+  for (const WeightFormat format : kWeightFormats) {
+    if (has_integer_codes(format)) continue;
+    for (const Index m : {1, 3, 270}) {
+      for (const Index cells : {Index{1}, k / 32}) {
+        INFO(to_string(format) << " rows " << m << " cells " << cells);
+        const Codes codes = codes_of(m * k, 1);
+        const Floats scales = draw(m * cells, 2);
+        const Floats residual = draw(m * n, 5);
+        Floats values;
+        for (std::size_t i = 0; i < codes.size(); ++i) {
+          values.push_back(scales[i / size_of(k / cells)] * static_cast<float>(codes[i]));
+        }
+        const auto packed = quantise_weight(single(), format, matrix(weight, n, k));
+        REQUIRE(packed);
+        Floats exact = draw(m * n, 6);
+        REQUIRE(product_quantised(single(), {.left = matrix(values, m, k),
+                                             .right = &*packed,
+                                             .output = matrix(exact, m, n),
+                                             .activations = Activations::exact,
+                                             .start = ChainStart::output,
+                                             .bias = bias.data(),
+                                             .residual = matrix(residual, m, n)}));
+        REQUIRE(same_bits(on_all_paths(golden,
+                                       [&](const OpContext& ctx) {
+                                         Floats output = draw(m * n, 6);
+                                         REQUIRE(product_int8(
+                                             ctx, {.codes = {codes.data(), m, k},
+                                                   .scales = matrix(scales, m, cells),
+                                                   .right = &*packed,
+                                                   .output = matrix(output, m, n),
+                                                   .start = ChainStart::output,
+                                                   .bias = bias.data(),
+                                                   .residual = matrix(residual, m, n)}));
+                                         return output;
+                                       }),
+                          exact));
+      }
+    }
+  }
+  golden.check();
+}
+
 TEST_CASE("int8 product: without inputs outputs are their start; what does not fit is refused") {
   const Case c{{2, 3, 40}};
   const QuantisedWeight packed = c.packed(single());
@@ -287,18 +335,16 @@ TEST_CASE("int8 product: without inputs outputs are their start; what does not f
   CHECK(refused([](Int8Product& p) { p.scales = {}; }));
   CHECK(refused([](Int8Product& p) { p.right = nullptr; }));
   CHECK(refused([](Int8Product& p) { p.output.rows = 1; }));
-  const auto other = quantise_weight(single(), WeightFormat::nf4, matrix(draw(192, 1), 3, 64));
-  REQUIRE(other);
-  CHECK(refused([&](Int8Product& p) {
-    p.codes = {c.x.data(), 1, 64};
-    p.scales = matrix(c.scales, 1, 1);
-    p.output = matrix(output, 1, 3);
-    p.right = &*other;
-  }));
   CHECK(refused([&](Int8Product& p) { p.scales = matrix(c.scales, 1, 2); }));
   Codes lowest = c.x;
   lowest[41] = std::numeric_limits<std::int8_t>::min();
   CHECK(refused([&](Int8Product& p) { p.codes = {lowest.data(), 2, 40}; }));
+  const auto by_values = quantise_weight(single(), WeightFormat::bf16, matrix(draw(120, 1), 3, 40));
+  REQUIRE(by_values);
+  CHECK(refused([&](Int8Product& p) {
+    p.codes = {lowest.data(), 2, 40};
+    p.right = &*by_values;
+  }));
   CHECK(output == Floats(6, 7.0F));
 
   Codes codes(80);
