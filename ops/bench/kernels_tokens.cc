@@ -251,6 +251,23 @@ void bench_sampling(const Bench& bench) {
   }
 }
 
+// What a request of two thousand tokens holds, before each of its draws.
+void bench_penalties(const Bench& bench) {
+  FloatBuffer logits = numbers(bench, kVocabulary, 1);
+  std::vector<std::int32_t> seen;
+  for (Index i = 0; i < 2048; ++i) {
+    seen.push_back(static_cast<std::int32_t>(i * i * 7919 % kVocabulary));
+  }
+  const kernels::TokenBias biases[] = {{3, 1.0F}, {5, -1.0F}};
+  kernels::Sampler sampler;
+  bench_beside(
+      bench, {.name = fmt::format("penalties of 2048 tokens of {}", kVocabulary)}, "", [&] {
+        sampler.penalise(
+            logits.span(),
+            {.repetition = 1.1F, .frequency = 0.5F, .presence = 0.25F, .biases = biases}, seen);
+      });
+}
+
 }  // namespace
 
 void bench_tokens(const Bench& bench) {
@@ -261,6 +278,7 @@ void bench_tokens(const Bench& bench) {
   bench_weights(bench);
   bench_formats(bench);
   bench_sampling(bench);
+  bench_penalties(bench);
   bench_choice(bench);
 }
 

@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -96,10 +97,31 @@ TEST_CASE("y: near the reference") {
   REQUIRE(largest_difference(run(c), expected) <= tolerance(s.columns, 1.0));
 }
 
+TEST_CASE("y: what does not fit is refused") {
+  REQUIRE(y(ctx, wrong).error().code == ErrorCode::invalid_argument);
+}
+
 TEST_CASE("z: another's bits") {
   REQUIRE(same_bits(a, b));
 }
 """
+
+BENCHED = """  bench_beside(bench, {.name = fmt::format("{} forward", kind)}, [&] {});
+  for (const Kind& kind : {Kind{"gelu", 1}, Kind{"silu", 2}}) run(kind);
+  r.row("column sums", [&] {});
+"""
+
+
+def cases_by_source():
+    """One line a fault in which names op_catalogue.py takes for the benchmark's."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "ops/bench/kernels_rows.cc")
+        path.parent.mkdir(parents=True)
+        path.write_text(BENCHED)
+        cases = op_catalogue.possible_cases(pathlib.Path(folder))
+        for name, there in {"^gelu forward": True, "^column sums 8192x3072": True, "^gelu backward": False, "column sum 8": False}.items():
+            if any(re.search(name, case) for case in cases) != there:
+                yield f"op_catalogue: \"{name}\" is {'not ' if there else ''}found among {cases}"
 
 
 def tolerances_by_test():
@@ -147,7 +169,7 @@ def lint(root):
 
 
 def main():
-    failed = [*shares_by_case(), *lines_by_place(), *tolerances_by_test(), *goals_by_place()]
+    failed = [*shares_by_case(), *cases_by_source(), *lines_by_place(), *tolerances_by_test(), *goals_by_place()]
     for rule, (name, content) in FAULTS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, name)

@@ -4,10 +4,11 @@
     ops/lint/op_catalogue.py [ROOT]            exit 0: the table is current; 1: it is not, one line says so
     ops/lint/op_catalogue.py --write [ROOT]    makes it anew
 
-Ops are the functions of kernels/ops that take a context. A GPU has those that
-kernels/ops/without_cuda.txt does not name. Shares are of the op's cases in kernels/lab/measured.jsonl, lines of ops/bench/kernels. What no file
-says by itself is a row of FACTS. The lint fails an op without a row, without a case of the benchmark, without bits in
-tests/golden/portable.txt or without a counter (holes() below), or whose tests compare it otherwise than its row says (tested_tolerances.py).
+Ops are the functions of kernels/ops that take a context, and those of CONTEXT_FREE. A GPU has those that
+kernels/ops/without_cuda.txt does not name, of the first. Shares are of the op's cases in kernels/lab/measured.jsonl, lines of
+ops/bench/kernels. What no file says by itself is a row of FACTS. The lint fails an op without a row, without a case that the benchmark
+can print, without bits in tests/golden/portable.txt or without a counter (holes() below), or whose tests compare it otherwise than its
+row says (tested_tolerances.py).
 """
 
 import pathlib
@@ -79,13 +80,13 @@ FACTS = {
     "add_pieces": ("portable", "the tree over shards; lanes of doubles as square_sums", "tree bits", "^add pieces"),
     "hash_blocks": ("portable", NONE, EXACT, "^hash blocks"),
     "adamw_update": ("portable", NONE, "steps", "^adamw .*with hash"),
-    "adamw8_update": ("portable", "largest of a block", "1 % of the steps", "adamw8"),
+    "adamw8_update": ("portable", "largest of a block", "steps, half a code", "adamw8"),
     "sgd_update": ("portable", NONE, "steps", "^sgd"),
     "lion_update": ("portable", NONE, "steps", "^lion"),
     "schedule_free_update": ("portable", NONE, "steps", r"^schedule-free \d"),
     "schedule_free_average": ("portable", NONE, "own steps", "^schedule-free average"),
     "adafactor_update": ("portable", "lanes over rows, chains over columns", "rows + columns", "adafactor"),
-    "muon_update": ("portable", "chains as product", "singular values 0.6 .. 1.3", "muon"),
+    "muon_update": ("portable", "chains as product", "range of its polynomial", "muon"),
     "fill_normal": ("portable", NONE, "bits", "^fill normal"),
     "fill_uniform": ("portable", NONE, "bits", "^fill uniform"),
     "product_bf16_nt": ("portable, widened; bf16 by pairs; by tiles", "chain over k, over pairs, or groups of 32", "chain bits", r"^bf16 .*\bnt \d"),
@@ -101,7 +102,7 @@ FACTS = {
                           "^quantised (?!nn )"),
     "product_quantised_grouped": ("portable, and a GPU's", "as product_quantised", "chain bits", "^grouped "),
     "product_quantised_nn": ("portable, and a GPU's", "chain over outputs", "chain bits", "^quantised nn "),
-    "quantise_weight": ("portable", "largest, or least squares, of a block", "bits", "^quantise weight"),
+    "quantise_weight": ("portable", "extremes of a block", "bits", "^quantise weight"),
     "pack_rows": ("portable", NONE, EXACT, "^pack rows"),
     "pack_weight": ("portable", NONE, EXACT, "^pack weight"),
     "pack_bf16_weight": ("portable, widened; bf16 by pairs; by tiles", NONE, EXACT, "^pack bf16 weight"),
@@ -134,8 +135,19 @@ COUNTERS = {
                                 "product_bf16_nn", "product_bf16_tn", "product_bf16_batched")},
     **{op: "product_low_precision" for op in ("product_int8", "product_quantised", "product_quantised_grouped", "product_quantised_nn")},
 }
+
+# What works on host memory by itself: name -> (header, its rows of GOLDEN_ROWS, its cases of the benchmark; None: it is made
+# once for a model).
+CONTEXT_FREE = {
+    "argmax": ("sampling.h", "sampling", "^sampling greedy"),
+    "sample": ("sampling.h", "sampling", "^sampling (?!greedy)"),
+    "penalise": ("sampling.h", "penalties", "^penalties"),
+    "quantise_row": ("weights/weight_format.h", "quantise ", "^quantise weight"),
+    "dequantise_row": ("weights/weight_format.h", "quantise ", "^dequantise "),
+    "rotary_frequencies": ("rotary.h", "rotary frequencies", None),
+}
 # Rows of what is no op.
-OTHER_GOLDEN = ("rotary frequencies", "sampling", "training, 20 steps")
+OTHER_GOLDEN = ("training, 20 steps",)
 
 
 def ops_of(root):
@@ -153,13 +165,48 @@ def golden_rows(root):
     return [line.split(" ", 1)[1] for line in path.read_text().splitlines() if " " in line] if path.exists() else []
 
 
+def possible_cases(root):
+    """What names of cases the benchmark's sources can make: their strings, a word of the same file in a place that is
+    filled or before a string that begins with a space, the others numbers; alone, and with a shape behind."""
+    names = set()
+    for path in sorted((root / "ops/bench").glob("kernels_*.cc")):
+        strings = set(re.findall(r'"((?:[^"\\]|\\.)*)"', path.read_text()))
+        words = [word for word in strings if "{" not in word and len(word) <= 20]
+        for string in strings:
+            pieces = re.split(r"\{[^}]*\}", string)
+            names.add("8".join(pieces))
+            if string.startswith(" "):
+                names.update(word + string for word in words)
+            for place in range(1, len(pieces)):
+                before, behind = "8".join(pieces[:place]), "8".join(pieces[place:])
+                names.update(before + word + behind for word in words)
+    return [name.strip() + shape for name in names for shape in ("", " 8192x3072")]
+
+
+def holes_of_context_free(root, rows, cases):
+    for name, (header, golden, pattern) in CONTEXT_FREE.items():
+        path = root / "kernels/ops" / header
+        if not path.exists():
+            continue
+        if not re.search(rf"\b{name}\(", path.read_text()):
+            yield f"kernels/ops/{header}", f"{name} of CONTEXT_FREE in ops/lint/op_catalogue.py is not there"
+        if not any(row.startswith(golden) for row in rows):
+            yield f"kernels/ops/{header}", f"{name} has no bits in {GOLDEN_ROWS}"
+        if pattern is not None and not any(re.search(pattern, case) for case in cases):
+            yield f"kernels/ops/{header}", f"{name} has no case of the benchmark: none is named \"{pattern}\""
+
+
 def holes(root):
     """What the catalogue lacks, one line each: (file, text)."""
     ops = dict(ops_of(root))
     rows = golden_rows(root)
+    cases = possible_cases(root)
+    yield from holes_of_context_free(root, rows, cases)
     for op, header in ops.items():
-        if op not in FACTS or not FACTS[op][3]:
-            yield f"kernels/ops/{header}", f"{op} has no row in FACTS of ops/lint/op_catalogue.py, or no case of the benchmark there"
+        if op not in FACTS:
+            yield f"kernels/ops/{header}", f"{op} has no row in FACTS of ops/lint/op_catalogue.py"
+        elif not FACTS[op][3] or not any(re.search(FACTS[op][3], case) for case in cases):
+            yield f"kernels/ops/{header}", f"{op} has no case of the benchmark: none is named \"{FACTS[op][3]}\""
         name = GOLDEN.get(op)
         if name is None or (name and not any(row.startswith(name) for row in rows)):
             yield f"kernels/ops/{header}", f"{op} has no bits in {GOLDEN_ROWS}: a test with a Golden, and a row of GOLDEN"
@@ -170,7 +217,7 @@ def holes(root):
     for op in sorted((FACTS.keys() | GOLDEN.keys() | COUNTERS.keys()) - ops.keys()):
         yield "ops/lint/op_catalogue.py", f"{op} is no op of kernels/ops"
     for row in rows:
-        names = [name for name in GOLDEN.values() if name]
+        names = [name for name in GOLDEN.values() if name] + [golden for _, golden, _ in CONTEXT_FREE.values()]
         if not row.startswith((*OTHER_GOLDEN, *names)):
             yield GOLDEN_ROWS, f"\"{row}\" belongs to no op: a row of GOLDEN"
 
@@ -238,6 +285,9 @@ def table(root):
         profiles, sums, tolerance, cases = FACTS.get(op, ("", "", "", ""))
         yield (f"| `{op}` | `{header}` | {profiles} | {'CPU' if op in host_only else 'CPU, CUDA'} | {sums} | {tolerance} |"
                f" {share_of(lines, cases)} |")
+    yield ""
+    free = [f"`{name}` (`{header}`)" for name, (header, _, _) in CONTEXT_FREE.items()]
+    yield "On host memory, by the calling thread and without a context, the bits portable too: " + ", ".join(free) + "."
     yield ""
     yield ("Tolerances are arguments of functions in `tests/parity/harness.h`, which have their derivations: terms of "
            "`tolerance(terms, magnitude)`; \"mean of terms\", against")

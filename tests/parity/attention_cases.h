@@ -7,6 +7,7 @@
 
 #include "kernels/ops/attention.h"
 #include "kernels/ops/key_value_pages.h"
+#include "kernels/ops/weights/product_int8.h"
 #include "tests/parity/harness.h"
 
 namespace tutti::kernels::parity {
@@ -90,6 +91,23 @@ inline Floats in_pieces(const OpContext& ctx, const Inputs& in, const std::vecto
   return out;
 }
 
+// What int8 pages keep of rows of keys or values, head by head.
+inline Table kept_in_int8(const Case& c, const Floats& rows) {
+  const Index width = c.shape.head_width;
+  const Index heads = static_cast<Index>(rows.size()) / width;
+  std::vector<std::int8_t> codes(rows.size());
+  Floats scales(static_cast<std::size_t>(heads));
+  REQUIRE(to_int8_rows({.pool = single().pool}, {.x = matrix(rows, heads, width),
+                                                 .codes = {codes.data(), heads, width},
+                                                 .scales = matrix(scales, heads, 1)}));
+  Table kept(c.tokens(), c.narrow());
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    kept.data[i] = static_cast<double>(codes[i]) *
+                   static_cast<double>(scales[i / static_cast<std::size_t>(width)]);
+  }
+  return kept;
+}
+
 // dq, dk and dv, one after the other.
 inline Floats backward(const OpContext& ctx, const Inputs& in, const Forward& f,
                        const Floats& dout) {
@@ -111,6 +129,26 @@ inline Floats backward(const OpContext& ctx, const Inputs& in, const Forward& f,
   dq.insert(dq.end(), dk.begin(), dk.end());
   dq.insert(dq.end(), dv.begin(), dv.end());
   return dq;
+}
+
+// How far outputs may lie from their meaning. A score of magnitude s errs by tolerance(D, s), and
+// moves its weight by that much relatively; a cap's tanh errs by 2^-22 of the cap, a distance's
+// product by its rounding.
+inline double attention_tolerance(const Case& c) {
+  const double score =
+      6.0 * static_cast<double>(c.shape.head_width) * static_cast<double>(c.shape.scale);
+  const double rule =
+      (c.shape.soft_cap > 0.0F ? activation_tolerance(static_cast<double>(c.shape.soft_cap))
+                               : 0.0) +
+      (c.shape.slopes != nullptr ? tolerance(0, 200.0) : 0.0);
+  return tolerance(c.tokens(), 1.0) + 2.0 * (tolerance(c.shape.head_width, score) + rule);
+}
+
+// Of the case's outputs, from these queries, keys and values.
+inline void require_attention(const Case& c, std::span<const float> out, const Table& q,
+                              const Table& k, const Table& v) {
+  const Table expected = reference::attention(c.shape, q, k, v, c.offsets);
+  REQUIRE(largest_difference(out, expected) <= attention_tolerance(c));
 }
 
 // Forward and backward of one case against their meaning, on all paths; the bits go to the goldens.

@@ -26,18 +26,7 @@ void check_forward(Golden& golden, Golden& log_sums, const Case& c) {
   const auto out = std::span(both).first(in.q.size());
   golden.add(out);
   log_sums.add(std::span(both).subspan(in.q.size()));
-  const Table expected = reference::attention(c.shape, Table(in.q_rows()), Table(in.k_rows()),
-                                              Table(in.v_rows()), c.offsets);
-  // A score of magnitude s errs by tolerance(D, s), and moves its weight by that much relatively; a
-  // cap's tanh errs by 2^-22 of the cap, a distance's product by its rounding.
-  const double score =
-      6.0 * static_cast<double>(c.shape.head_width) * static_cast<double>(c.shape.scale);
-  const double rule =
-      (c.shape.soft_cap > 0.0F ? activation_tolerance(static_cast<double>(c.shape.soft_cap))
-                               : 0.0) +
-      (c.shape.slopes != nullptr ? tolerance(0, 200.0) : 0.0);
-  REQUIRE(largest_difference(out, expected) <=
-          tolerance(c.tokens(), 1.0) + 2.0 * (tolerance(c.shape.head_width, score) + rule));
+  require_attention(c, out, Table(in.q_rows()), Table(in.k_rows()), Table(in.v_rows()));
 }
 
 void check_backward(Golden& golden, const Case& c) {

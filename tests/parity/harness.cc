@@ -1,7 +1,7 @@
 #include "tests/parity/harness.h"
 
 #include <algorithm>
-#include <cstring>
+#include <limits>
 
 namespace tutti::kernels::parity {
 
@@ -22,6 +22,13 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
     }
   }
   return true;
+}
+
+Floats one_nan(Floats values) {
+  for (float& value : values) {
+    if (std::isnan(value)) value = std::numeric_limits<float>::quiet_NaN();
+  }
+  return values;
 }
 
 bool same_sums(std::span<const float> a, std::span<const float> b) {

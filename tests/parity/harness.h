@@ -39,6 +39,9 @@ inline ConstMatrix matrix(const Floats& data, Index rows, Index columns) {
 // Whether both hold the same bits; on a difference `first_difference` says where.
 bool same_bits(std::span<const float> a, std::span<const float> b);
 
+// Which NaN comes out is not promised: all become one.
+Floats one_nan(Floats values);
+
 // Runs `op` on every path that this machine has, with 1, 2, 3, 4 and 7 threads on each, and
 // requires the same bits of all; returns them.
 // A path that the machine lacks is said to be skipped.
@@ -90,6 +93,14 @@ inline double mean_tolerance(Index terms) {
 // Of an activation at x, or of what it is multiplied into: exp errs by 2^-22 of its value (tested
 // in elementwise_test), which a sum with 1, a division and two products double at most.
 inline double activation_tolerance(double x) { return 0x1p-21 * std::max(1.0, std::abs(x)); }
+
+// How far a sum of products may move where `roundings` factors of each term are rounded to a format
+// whose numbers lie up to two half steps apart, relative to themselves: (1 + h)^n - 1 of the terms'
+// magnitudes, to nearest. Where a format's codes are a fixed step apart, the half step is of the
+// largest number. It comes on top of tolerance(), which is of what is computed with them.
+inline double rounding_tolerance(double half_step, Index roundings, double magnitude = 1.0) {
+  return (std::pow(1.0 + half_step, static_cast<double>(roundings)) - 1.0) * magnitude;
+}
 
 double largest_difference(std::span<const float> actual, const Table& expected);
 double largest_magnitude(const Table& table);

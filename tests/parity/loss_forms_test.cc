@@ -161,6 +161,41 @@ TEST_CASE("cross entropy: forward only and a frozen head give the bits of the wh
   }
 }
 
+TEST_CASE("cross entropy: memory is of a chunk's logits, or of a block's whatever the vocabulary") {
+  if (single().device != nullptr) {
+    WARN("skipped: a device has memory of its own");
+    return;
+  }
+  constexpr Index kChunk = 4;
+  const Floats hidden = draw(kRows * kWidth, 1);
+  const std::vector<std::int32_t> targets(kRows, 3);
+  const auto held = [&](Memory memory, Index vocabulary) {
+    ThreadPool pool(1);
+    const Floats weight = draw(vocabulary * kWidth, 2);
+    Floats losses(kRows);
+    Floats dhidden(hidden.size());
+    Floats dweight(weight.size());
+    REQUIRE(linear_cross_entropy({.pool = &pool}, {.hidden = matrix(hidden, kRows, kWidth),
+                                                   .weight = matrix(weight, vocabulary, kWidth),
+                                                   .targets = targets,
+                                                   .losses = losses.data(),
+                                                   .dhidden = matrix(dhidden, kRows, kWidth),
+                                                   .dweight = matrix(dweight, vocabulary, kWidth),
+                                                   .memory = memory,
+                                                   .chunk = kChunk}));
+    return pool.op_scratch().used_max();
+  };
+  constexpr std::size_t kLogits = kRows * kVocabulary * sizeof(float);
+  CHECK(held(Memory::rows, kVocabulary) < kLogits);
+  CHECK(held(Memory::rows, kVocabulary) > kLogits * kChunk / kRows);
+  // Two numbers a row and block, and the border of a cache line.
+  constexpr Index kMoreBlocks = 7 * kVocabulary / kVocabularyBlock + 1;
+  const std::size_t blocks = held(Memory::blocks, kVocabulary);
+  CHECK(blocks < kLogits / 2);
+  CHECK(held(Memory::blocks, 8 * kVocabulary) <=
+        blocks + kChunk * kMoreBlocks * 2 * sizeof(float) + 64);
+}
+
 TEST_CASE("cross entropy: a scale multiplies gradients exactly, and no loss") {
   const Inputs in;
   for (const float smoothing : {0.0F, 0.1F}) {

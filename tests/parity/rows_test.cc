@@ -296,6 +296,61 @@ TEST_CASE(
   golden.check();
 }
 
+TEST_CASE("rotary: an attention factor scales what turns, and its gradient") {
+  if (single().device != nullptr) {
+    WARN("skipped: a factor other than 1 runs on CPUs only");
+    return;
+  }
+  Golden golden("rotary, an attention factor");
+  constexpr Index kWidth = 30;
+  constexpr Index kHeadWidth = 40;
+  constexpr Index kColumns = 2 * kHeadWidth;
+  constexpr float kFactor = 1.3F;
+  const std::vector<std::int32_t> positions = {0, 1, 2, 3, 100, 5000, 131071};
+  const auto tokens = static_cast<Index>(positions.size());
+  const std::vector<float> frequencies = rotary_frequencies({.width = kWidth, .theta = 5e5});
+  const Floats x = draw(tokens * kColumns, 1);
+  const Floats dy = draw(tokens * kColumns, 2);
+  const Floats both = on_all_paths(golden, [&](const OpContext& ctx) {
+    Floats cosine(static_cast<std::size_t>(tokens * kWidth / 2));
+    Floats sine(cosine.size());
+    REQUIRE(rotary_angles(ctx, {.positions = positions,
+                                .frequencies = frequencies,
+                                .cosine = matrix(cosine, tokens, kWidth / 2),
+                                .sine = matrix(sine, tokens, kWidth / 2),
+                                .factor = kFactor}));
+    const auto turned = [&](const Floats& from, RotaryApply::Direction direction) {
+      Floats to = from;
+      REQUIRE(rotary_apply(ctx, {.x = matrix(to, tokens, kColumns),
+                                 .head_width = kHeadWidth,
+                                 .cosine = matrix(cosine, tokens, kWidth / 2),
+                                 .sine = matrix(sine, tokens, kWidth / 2),
+                                 .direction = direction}));
+      return to;
+    };
+    Floats all = turned(x, RotaryApply::Direction::forward);
+    const Floats dx = turned(dy, RotaryApply::Direction::backward);
+    all.insert(all.end(), dx.begin(), dx.end());
+    return all;
+  });
+  golden.check();
+  const auto meaning = [&](const Table& at) {
+    Table y = reference::rotary(at, positions, frequencies, kHeadWidth);
+    for (Index i = 0; i < tokens * kColumns; ++i) {
+      if (i % kHeadWidth < kWidth) {
+        y.data[static_cast<std::size_t>(i)] *= static_cast<double>(kFactor);
+      }
+    }
+    return y;
+  };
+  const Table at(matrix(x, tokens, kColumns));
+  REQUIRE(largest_difference(std::span(both).first(x.size()), meaning(at)) <=
+          tolerance(3, 2.0 * static_cast<double>(kFactor)));
+  REQUIRE(gradient_error({.loss = [&](const Table& t) { return weighted_sum(meaning(t), dy); },
+                          .at = at,
+                          .gradient = std::span(both).subspan(x.size())}) < mean_tolerance(3));
+}
+
 TEST_CASE("rotary: angles that have no cosine are refused, the last one that has is not") {
   const std::vector<float> frequencies = {1.0F, 0.5F};
   Floats cosine(4, 7.0F);

@@ -1,12 +1,13 @@
 // The fused ends of products: the bits of the ops that they stand for, one after the other.
 #include <limits>
-#include <optional>
+#include <string>
 
 #include "kernels/ops/product_bf16.h"
 #include "kernels/ops/reference/rows.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "tests/parity/harness.h"
+#include "tests/support/skip.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -23,33 +24,90 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 std::size_t size_of(Index count) { return static_cast<std::size_t>(count); }
 
+using Halves = std::vector<Bf16>;
+
+struct Form {
+  const char* name;
+  Result<> (*fp32)(const OpContext&, const Product&);
+  Result<> (*bf16)(const OpContext&, const Bf16Product&);
+  bool left_turned;   // stored [k][row]
+  bool right_turned;  // stored [column][k]
+};
+const Form kForms[] = {{"nt", product_nt, product_bf16_nt, false, true},
+                       {"nn", product_nn, product_bf16_nn, false, false},
+                       {"tn", product_tn, product_bf16_tn, true, false}};
+
 struct Case {
-  explicit Case(const Shape& s)
-      : shape(s),
+  explicit Case(const Shape& s, const Form& form_in = kForms[0])
+      : form(form_in),
+        shape(s),
         x(draw(s.m * s.k, 1)),
         w(draw(s.n * s.k, 2)),
         bias(draw(s.n, 3)),
         residual(draw(s.m * s.n, 4)),
-        gate(draw(s.m * s.n, 5)) {
+        gate(draw(s.m * s.n, 5)),
+        before(draw(s.m * s.n, 6)) {
     for (float& value : gate) value *= 6.0F;
   }
 
+  template <class Of>
+  BasicMatrix<const Of> left_of(const std::vector<Of>& data) const {
+    return form.left_turned ? BasicMatrix<const Of>(data.data(), shape.k, shape.m)
+                            : BasicMatrix<const Of>(data.data(), shape.m, shape.k);
+  }
+  template <class Of>
+  BasicMatrix<const Of> right_of(const std::vector<Of>& data) const {
+    return form.right_turned ? BasicMatrix<const Of>(data.data(), shape.n, shape.k)
+                             : BasicMatrix<const Of>(data.data(), shape.k, shape.n);
+  }
   Product product() const {
-    return {.left = matrix(x, shape.m, shape.k),
-            .right = matrix(w, shape.n, shape.k),
+    return {.left = left_of(x),
+            .right = right_of(w),
             .output = {},
             .bias = bias.data(),
             .residual = matrix(residual, shape.m, shape.n)};
   }
+  Bf16Product product_of(const Halves& left, const Halves& right, Bf16Arithmetic arithmetic) const {
+    return {.left = left_of(left),
+            .right = right_of(right),
+            .output = {},
+            .arithmetic = arithmetic,
+            .bias = bias.data(),
+            .residual = matrix(residual, shape.m, shape.n)};
+  }
   Matrix out(Floats& y) const { return matrix(y, shape.m, shape.n); }
-  Floats room() const { return Floats(residual.size()); }
+  Floats room() const { return before; }
 
-  // The ops in sequence, after a product with bias and residual.
-  Floats sequence(const OpContext& ctx, Activation kind, bool gated) const {
-    Floats sum = room();
-    Product plain = product();
-    plain.output = out(sum);
-    REQUIRE(product_nt(ctx, plain));
+  Result<> call(const OpContext& ctx, const Product& args) const { return form.fp32(ctx, args); }
+  Result<> call(const OpContext& ctx, const Bf16Product& args) const {
+    return form.bf16(ctx, args);
+  }
+  template <class Args>
+  Floats run(const OpContext& ctx, Args args) const {
+    Floats y = room();
+    args.output = out(y);
+    REQUIRE(call(ctx, args));
+    return y;
+  }
+  template <class Args>
+  Halves run_narrow(const OpContext& ctx, Args args) const {
+    Halves halves(before.size());
+    if (halves.empty()) return halves;  // without memory there is no output in bf16
+    args.output = {};
+    args.narrow = {halves.data(), shape.m, shape.n};
+    REQUIRE(call(ctx, args));
+    return halves;
+  }
+
+  // The finished chains of a product, and behind them each end by itself.
+  template <class Args>
+  Floats sequence(const OpContext& ctx, Args args, Activation kind, bool gated) const {
+    args.bias = nullptr;
+    args.residual = {};
+    Floats sum = run(ctx, args);
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      sum[i] = sum[i] + bias[i % size_of(shape.n)] + residual[i];
+    }
     Floats y = room();
     const ConstMatrix sums = out(sum);
     if (gated) {
@@ -60,6 +118,9 @@ struct Case {
     }
     return y;
   }
+  Floats sequence(const OpContext& ctx, Activation kind, bool gated) const {
+    return sequence(ctx, product(), kind, gated);
+  }
   template <class Args>
   Args ended(Args args, Activation kind, bool gated) const {
     args.activation = kind;
@@ -67,26 +128,23 @@ struct Case {
     return args;
   }
   Floats fused(const OpContext& ctx, Activation kind, bool gated) const {
-    Floats y = room();
-    Product args = ended(product(), kind, gated);
-    args.output = out(y);
-    REQUIRE(product_nt(ctx, args));
-    return y;
+    return run(ctx, ended(product(), kind, gated));
   }
 
+  Form form;
   Shape shape;
-  Floats x, w, bias, residual, gate;
+  Floats x, w, bias, residual, gate, before;
 };
 
 // bf16 numbers as fp32.
-Floats widened(const std::vector<Bf16>& halves) {
+Floats widened(const Halves& halves) {
   Floats wide(halves.size());
   REQUIRE(from_bf16(single(), halves, wide));
   return wide;
 }
 
-std::vector<Bf16> rounded(const Floats& values) {
-  std::vector<Bf16> halves(values.size());
+Halves rounded(const Floats& values) {
+  Halves halves(values.size());
   REQUIRE(to_bf16(single(), values, halves));
   return halves;
 }
@@ -159,28 +217,74 @@ TEST_CASE("product ends: NaN, infinities and huge sums end as their ops end them
   }
 }
 
-TEST_CASE("product ends: bf16 output is the rounded fp32 output, in every form of product") {
-  const auto forms = {product_nt, product_nn, product_tn};
-  for (const Shape& shape : {Shape{1, 33, 17}, {9, 70, 1030}, {300, 20, 31}, {5, 3, 0}}) {
-    const Case c(shape);
-    for (const auto& form : forms) {
-      const bool left_turned = form == product_tn;
-      const bool right_turned = form == product_nt;
-      Product args = c.ended(c.product(), Activation::gelu, true);
-      if (left_turned) args.left = matrix(c.x, shape.k, shape.m);
-      if (!right_turned) args.right = matrix(c.w, shape.k, shape.n);
-      Floats wide = c.room();
-      args.output = c.out(wide);
-      REQUIRE(form(single(), args));
-      const Floats narrow = on_all_paths([&](const OpContext& ctx) {
-        std::vector<Bf16> halves(wide.size());
-        Product rounding = args;
-        rounding.output = {};
-        rounding.narrow = {halves.data(), shape.m, shape.n};
-        REQUIRE(form(ctx, rounding));
-        return widened(halves);
-      });
-      REQUIRE(same_bits(narrow, widened(rounded(wide))));
+TEST_CASE("product ends: nn and tn, from zero and from what their output holds, in fp32 and bf16") {
+  Golden golden("product, fused ends of nn and tn");
+  for (const Form& form : kForms) {
+    if (form.right_turned) continue;
+    for (const Shape& shape : kShapes) {
+      const Case c(shape, form);
+      for (const bool gated : {false, true}) {
+        INFO(form.name << " " << shape.m << " x " << shape.n << " x " << shape.k
+                       << (gated ? " gated" : ""));
+        Product args = c.ended(c.product(), Activation::gelu, gated);
+        const Floats from_zero = c.sequence(single(), c.product(), Activation::gelu, gated);
+        REQUIRE(same_bits(on_all_paths([&](const OpContext& ctx) { return c.run(ctx, args); }),
+                          from_zero));
+        REQUIRE(same_bits(
+            on_all_paths([&](const OpContext& ctx) { return widened(c.run_narrow(ctx, args)); }),
+            widened(rounded(from_zero))));
+        Product plain = c.product();
+        args.start = plain.start = ChainStart::output;
+        REQUIRE(
+            same_bits(on_all_paths(golden, [&](const OpContext& ctx) { return c.run(ctx, args); }),
+                      c.sequence(single(), plain, Activation::gelu, gated)));
+      }
+    }
+  }
+  golden.check();
+}
+
+namespace {
+
+// One arithmetic's products, whose finished sums product_bf16_test compares with their order.
+void check_bf16(Bf16Arithmetic arithmetic, const OpContext& ctx) {
+  for (const Form& form : kForms) {
+    for (const Shape& shape : kShapes) {
+      const Case c(shape, form);
+      const Halves x = rounded(c.x);
+      const Halves w = rounded(c.w);
+      for (const ChainStart start : {ChainStart::zero, ChainStart::output}) {
+        Bf16Product plain = c.product_of(x, w, arithmetic);
+        plain.start = start;
+        for (const bool gated : {false, true}) {
+          INFO(profile_of(arithmetic) << " " << form.name << " " << shape.m << " x " << shape.n
+                                      << " x " << shape.k << (gated ? " gated" : ""));
+          const Bf16Product args = c.ended(plain, Activation::gelu_tanh, gated);
+          const Floats apart = c.sequence(single(), plain, Activation::gelu_tanh, gated);
+          REQUIRE(same_bits(c.run(ctx, args), apart));
+          if (start == ChainStart::output) continue;  // an output in bf16 begins at zero
+          REQUIRE(c.run_narrow(ctx, args) == rounded(apart));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("product ends: of bf16 operands in every form, by every arithmetic") {
+  on_all_paths([](const OpContext& ctx) {
+    check_bf16(Bf16Arithmetic::widened, ctx);
+    return Floats{};
+  });
+  for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+    if (!has_bf16(arithmetic)) {
+      test::skip_part("this machine has no " + std::string(profile_of(arithmetic)));
+      continue;
+    }
+    for (const int threads : {1, 2, 3, 4, 7}) {
+      ThreadPool pool(threads);
+      check_bf16(arithmetic, {.pool = &pool});
     }
   }
 }
@@ -209,7 +313,7 @@ TEST_CASE("product ends: a band of a wider output and of a wider gate, and nothi
                     run(single(), false)));
 }
 
-TEST_CASE("product ends: by a packed image, by bf16 operands and by quantised weights") {
+TEST_CASE("product ends: by a packed image and by quantised weights") {
   for (const Index rows : {1, 3, 5, 40}) {
     const Case c({rows, 70, 64});
     for (const bool gated : {false, true}) {
@@ -227,28 +331,12 @@ TEST_CASE("product ends: by a packed image, by bf16 operands and by quantised we
                         expected));
 
       // The same operands in bf16, so that what is not fused may be a product of fp32.
-      const std::vector<Bf16> x = rounded(c.x);
-      const std::vector<Bf16> w = rounded(c.w);
+      const Halves x = rounded(c.x);
+      const Halves w = rounded(c.w);
       Case wide = c;
       wide.x = widened(x);
       wide.w = widened(w);
       const Floats of_bf16 = wide.sequence(single(), Activation::gelu_tanh, gated);
-      const auto by_bf16 = [&](const OpContext& ctx) {
-        Floats y = c.room();
-        Bf16Product args{.left = {x.data(), rows, 64},
-                         .right = {w.data(), 70, 64},
-                         .output = c.out(y),
-                         .bias = c.bias.data(),
-                         .residual = matrix(c.residual, rows, 70)};
-        REQUIRE(product_bf16_nt(ctx, c.ended(args, Activation::gelu_tanh, gated)));
-        std::vector<Bf16> halves(y.size());
-        args.output = {};
-        args.narrow = {halves.data(), rows, 70};
-        REQUIRE(product_bf16_nt(ctx, c.ended(args, Activation::gelu_tanh, gated)));
-        REQUIRE(halves == rounded(y));
-        return y;
-      };
-      REQUIRE(same_bits(on_all_paths(by_bf16), of_bf16));
       const auto by_image = [&](const OpContext& ctx) {
         const auto weight =
             quantise_weight({.pool = ctx.pool}, WeightFormat::bf16, matrix(wide.w, 70, 64));

@@ -3,6 +3,8 @@
 // writes nothing.
 #include <algorithm>
 #include <functional>
+#include <iterator>
+#include <numeric>
 
 #include "kernels/ops/attention.h"
 #include "kernels/ops/cross_entropy.h"
@@ -75,10 +77,18 @@ class Placed {
 };
 
 using Views = std::vector<Matrix>;
+
+// A result that lies where an operand does.
+struct Alias {
+  std::size_t result, operand;
+};
+using Aliases = std::vector<Alias>;
+
 struct Case {
   const char* name;
   std::vector<Shape> shapes;  // of operands and results alike
   std::function<Result<>(const OpContext&, const Views&)> run;
+  std::vector<Aliases> in_place = {};  // what the op's header allows, and what is used together
 };
 
 Floats outcome(const OpContext& ctx, const Case& c, Index before, Index behind) {
@@ -92,6 +102,29 @@ Floats outcome(const OpContext& ctx, const Case& c, Index before, Index behind) 
   for (Placed& each : placed) {
     each.append_to(all);
     REQUIRE(each.is_untouched_beside());
+  }
+  return all;
+}
+
+// The results, and the operands that no result lies on.
+Floats outcome_in_place(const OpContext& ctx, const Case& c, const Aliases& aliases,
+                        bool in_place) {
+  std::vector<Placed> placed;
+  std::uint64_t stream = 1;
+  for (const Shape& shape : c.shapes) placed.emplace_back(shape, stream++, kBefore, kBehind);
+  std::vector<std::size_t> place(placed.size());
+  std::iota(place.begin(), place.end(), std::size_t{0});
+  if (in_place) {
+    for (const Alias& alias : aliases) place[alias.result] = alias.operand;
+  }
+  Views views;
+  for (const std::size_t at : place) views.push_back(placed[at].view());
+  REQUIRE(c.run(ctx, views));
+  Floats all;
+  for (std::size_t i = 0; i < placed.size(); ++i) {
+    REQUIRE(placed[i].is_untouched_beside());
+    const bool overwritten = std::ranges::count(aliases, i, &Alias::operand) > 0;
+    if (!overwritten) placed[place[i]].append_to(all);
   }
   return all;
 }
@@ -220,51 +253,80 @@ std::vector<Case> elementwise_cases() {
        {kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return activation_forward(ctx, {Activation::gelu, m[0], m[1]});
-       }},
+       },
+       {{{1, 0}}}},
       {"activation backward",
        {kOwn, kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return activation_backward(ctx, {Activation::gelu_tanh, m[0], m[1], m[2]});
-       }},
+       },
+       {{{2, 0}}, {{2, 1}}}},
       {"gate forward",
        {kOwn, kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return gate_forward(ctx, {Activation::gelu, m[0], m[1], m[2]});
-       }},
+       },
+       {{{2, 0}}, {{2, 1}}}},
       {"gate backward",
        {kOwn, kOwn, kOwn, kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return gate_backward(ctx, {Activation::silu, m[0], m[1], m[2], m[3], m[4]});
-       }},
+       },
+       {{{3, 0}},
+        {{3, 1}},
+        {{3, 2}},
+        {{4, 0}},
+        {{4, 1}},
+        {{4, 2}},
+        {{3, 0}, {4, 2}},
+        {{3, 1}, {4, 2}},
+        {{3, 2}, {4, 1}}}},
       {"silu gate forward",
        {kOwn, kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return silu_gate_forward(ctx, {.gate = m[0], .up = m[1], .y = m[2]});
-       }},
+       },
+       {{{2, 0}}, {{2, 1}}}},
       {"silu gate backward",
        {kOwn, kOwn, kOwn, kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return silu_gate_backward(
              ctx, {.dy = m[0], .gate = m[1], .up = m[2], .dgate = m[3], .dup = m[4]});
-       }},
+       },
+       {{{3, 0}},
+        {{3, 1}},
+        {{4, 0}},
+        {{4, 2}},
+        {{3, 0}, {4, 2}},
+        {{3, 1}, {4, 0}},
+        {{3, 1}, {4, 2}}}},
+  };
+}
+
+std::vector<Case> softmax_and_dropout_cases() {
+  return {
       {"softmax forward",
        {kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return softmax_forward(ctx, {m[0], m[1]});
-       }},
+       },
+       {{{1, 0}}}},
       {"softmax backward",
        {kOwn, kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return softmax_backward(ctx, {m[0], m[1], m[2]});
-       }},
+       },
+       {{{2, 0}}, {{2, 1}}}},
       {"log softmax",
        {kOwn, kOwn},
-       [](auto& ctx, auto& m) { return log_softmax(ctx, m[0], m[1]); }},
+       [](auto& ctx, auto& m) { return log_softmax(ctx, m[0], m[1]); },
+       {{{1, 0}}}},
       {"dropout",
        {kOwn, kOwn},
        [](auto& ctx, auto& m) {
          return dropout(ctx, {{1, 2}, 30, 0.5, m[0], m[1]});
-       }},
+       },
+       {{{1, 0}}}},
   };
 }
 
@@ -351,8 +413,8 @@ std::vector<Case> attention_cases() {
 }  // namespace
 
 TEST_CASE("bands: a band of a wider matrix gives the bits of a matrix of its own") {
-  for (const auto& make :
-       {product_cases, norm_cases, elementwise_cases, token_cases, attention_cases}) {
+  for (const auto& make : {product_cases, norm_cases, elementwise_cases, softmax_and_dropout_cases,
+                           token_cases, attention_cases}) {
     const std::vector<Case> cases = make();
     for (const Case& c : cases) {
       INFO(c.name);
@@ -361,6 +423,23 @@ TEST_CASE("bands: a band of a wider matrix gives the bits of a matrix of its own
       const Floats band =
           on_all_paths([&](const OpContext& ctx) { return outcome(ctx, c, kBefore, kBehind); });
       CHECK(same_bits(band, own));
+    }
+  }
+}
+
+TEST_CASE("bands: results that lie where operands do have the bits of those apart") {
+  std::vector<Case> cases = elementwise_cases();
+  std::ranges::copy(softmax_and_dropout_cases(), std::back_inserter(cases));
+  for (const Case& c : cases) {
+    if (is_lacking(c)) continue;
+    for (const Aliases& aliases : c.in_place) {
+      INFO(c.name << ", result " << aliases[0].result << " at operand " << aliases[0].operand
+                  << ", of " << aliases.size());
+      const Floats apart = outcome_in_place(single(), c, aliases, false);
+      const auto run = [&](const OpContext& ctx) {
+        return outcome_in_place(ctx, c, aliases, true);
+      };
+      CHECK(same_bits(on_all_paths(run), apart));
     }
   }
 }

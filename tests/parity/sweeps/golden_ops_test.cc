@@ -248,4 +248,21 @@ TEST_CASE("golden: tokens that are drawn, by every setting") {
   golden.check();
 }
 
+TEST_CASE("golden: logits after penalties and biases") {
+  Golden golden("penalties");
+  std::vector<std::int32_t> seen;
+  for (std::int32_t i = 0; i < 300; ++i) seen.push_back(i * i * 7 % 500);
+  const TokenBias biases[] = {{0, 2.5F}, {999, -1.0F}, {1000, 3.0F}};
+  Sampler sampler;
+  for (const Penalties& penalties :
+       {Penalties{}, Penalties{.repetition = 1.3F}, Penalties{.frequency = 0.2F},
+        Penalties{.presence = 0.7F}, Penalties{.biases = biases},
+        Penalties{.repetition = 0.9F, .frequency = -0.1F, .presence = 0.3F, .biases = biases}}) {
+    Floats logits = draw(1000, 1);
+    sampler.penalise(logits, penalties, seen);
+    golden.add(logits);
+  }
+  golden.check();
+}
+
 }  // namespace tutti::kernels::parity

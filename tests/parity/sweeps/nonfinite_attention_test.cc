@@ -1,6 +1,7 @@
 // As nonfinite_test.cc, for attention: what is not finite, or huge, reaches the queries that see
 // it, in prefill, in pieces and in decoding alike, and no other; the same backward.
 #include <limits>
+#include <utility>
 
 #include "tests/parity/attention_cases.h"
 
@@ -9,14 +10,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-// Which NaN comes out is not promised: all become one.
-Floats one_nan(Floats values) {
-  for (float& value : values) {
-    if (std::isnan(value)) value = kNan;
-  }
-  return values;
-}
 
 // Rows [first, first + rows) and columns of one head in a matrix of `columns`.
 struct Band {
@@ -41,12 +34,31 @@ bool all_nan(const Floats& values) {
 constexpr Index kTokens = 150;
 constexpr Index kWidth = 16;
 
+enum class Rules { plain, biased };  // biased: a soft cap and slopes
+
+AttentionShape under(AttentionShape shape, Rules rules) {
+  static const Floats slopes = {0.5F, 0.25F, 0.03125F, 0.0078125F};
+  if (rules == Rules::biased) {
+    shape.soft_cap = 5.0F;
+    shape.slopes = slopes.data();
+  }
+  return shape;
+}
+
 AttentionShape shape_with(CacheType type, Index window) {
   AttentionShape shape = shape_of(4, 2, kWidth);
   shape.cache = type;
   shape.window = window;
   return shape;
 }
+
+// Two windows, each without and with biases.
+struct Pattern {
+  Index window;
+  Rules rules;
+};
+constexpr Pattern kPatterns[] = {
+    {0, Rules::plain}, {20, Rules::plain}, {0, Rules::biased}, {20, Rules::biased}};
 
 float& element(Floats& values, Index columns, Index row, Index head) {
   return values[static_cast<std::size_t>(row * columns + head * kWidth + 3)];
@@ -74,9 +86,10 @@ Floats every_way(const Inputs& in) {
 
 TEST_CASE("not finite: attention's queries, keys and values spoil what sees them, in any pieces") {
   for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
-    for (const Index window : {0, 20}) {
-      INFO("cache " << static_cast<int>(type) << ", window " << window);
-      Inputs in({shape_with(type, window), {0, kTokens}});
+    for (const auto& [window, rules] : kPatterns) {
+      INFO("cache " << static_cast<int>(type) << ", window " << window << ", rules "
+                    << static_cast<int>(rules));
+      Inputs in({under(shape_with(type, window), rules), {0, kTokens}});
       const Floats good = every_way(in);
       const Index wide = in.c.wide();
       const Index narrow = in.c.narrow();
@@ -113,13 +126,67 @@ TEST_CASE("not finite: attention's queries, keys and values spoil what sees them
   }
 }
 
+TEST_CASE("not finite: under a full mask a key spoils its sample, a value a column of it") {
+  constexpr Index kBorder = 70;  // between the samples
+  for (const Rules rules : {Rules::plain, Rules::biased}) {
+    AttentionShape shape = under(shape_of(4, 2, kWidth), rules);
+    shape.mask = AttentionMask::full;
+    const Inputs in({shape, {0, kBorder, kTokens}});
+    const Index wide = in.c.wide();
+    const Index narrow = in.c.narrow();
+    const auto run = [](const Inputs& inputs) {
+      return on_all_paths([&](const OpContext& ctx) { return one_nan(forward(ctx, inputs).out); });
+    };
+    const Floats good = run(in);
+    const auto rows_of = [&](const Floats& of, Index first, Index end, Index head) {
+      return band_of(of, 0, wide, kWidth, {first, end - first, head});
+    };
+    Inputs query = in;
+    element(query.q, wide, 20, 1) = kNan;
+    Inputs key = in;
+    element(key.k, narrow, 80, 1) = kNan;
+    Inputs huge = in;
+    element(huge.k, narrow, 80, 1) = 3e38F;
+    Inputs value = in;
+    element(value.v, narrow, 90, 1) = kInfinity;
+    const Floats by_query = run(query);
+    const Floats by_key = run(key);
+    const Floats by_huge = run(huge);
+    Floats by_value = run(value);
+    for (Index head = 0; head < 4; ++head) {
+      INFO("rules " << static_cast<int>(rules) << ", head " << head);
+      const bool spoiled = head >= 2;
+      const auto same = [&](const Floats& bad, Index first, Index end) {
+        return same_bits(rows_of(bad, first, end, head), rows_of(good, first, end, head));
+      };
+      CHECK(same(by_query, 0, 20));
+      CHECK(same(by_query, 21, kTokens));
+      CHECK(all_nan(rows_of(by_query, 20, 21, head)) == (head == 1));
+      for (const Floats* const bad : {&by_key, &by_huge, &std::as_const(by_value)}) {
+        CHECK(same(*bad, 0, kBorder));
+        CHECK(same(*bad, kBorder, kTokens) == !spoiled);
+      }
+      CHECK(all_nan(rows_of(by_key, kBorder, kTokens, head)) == spoiled);
+      for (Index row = kBorder; row < kTokens && spoiled; ++row) {
+        const auto at = static_cast<std::size_t>(row * wide + head * kWidth + 3);
+        CHECK_FALSE(std::isfinite(by_value[at]));
+        by_value[at] = good[at];
+      }
+    }
+    CHECK(same_bits(by_value, good));
+  }
+}
+
 // Products of -inf in a block: keys of the second one, by queries that see it in part (a window
 // that has left half of it) or as a whole, and go on to keys of finite scores.
 TEST_CASE("not finite: scores that overflow downwards weigh nothing beside finite ones") {
   for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
-    for (const Index window : {0, 40}) {
-      INFO("cache " << static_cast<int>(type) << ", window " << window);
-      Inputs in({shape_with(type, window), {0, kTokens}});
+    for (const auto& [window, rules] :
+         {Pattern{0, Rules::plain}, Pattern{40, Rules::plain}, Pattern{40, Rules::biased}}) {
+      INFO("cache " << static_cast<int>(type) << ", window " << window << ", rules "
+                    << static_cast<int>(rules));
+      Inputs in({under(shape_with(type, window), rules), {0, kTokens}});
+      in.c.shape.soft_cap = 0.0F;  // under which no score overflows
       for (float& value : in.q) value = 1e25F * std::abs(value);
       const auto narrow = static_cast<std::size_t>(in.c.narrow());
       const std::size_t begin = window == 0 ? 0 : 64 * narrow;
@@ -170,10 +237,20 @@ struct Gradients {
 TEST_CASE("not finite: attention's gradients spoil the pairs that see each other, no others") {
   constexpr Index kSecond = 20;  // where the second sample begins
   constexpr Index kEnd = 170;
-  for (const Index window : {0, 30}) {
+  constexpr AttentionMask kCausal = AttentionMask::causal;
+  constexpr AttentionMask kFull = AttentionMask::full;
+  struct Of {
+    AttentionMask mask;
+    Index window;
+    Rules rules;
+  };
+  for (const Of& of : {Of{kCausal, 0, Rules::plain}, Of{kCausal, 30, Rules::plain},
+                       Of{kCausal, 30, Rules::biased}, Of{kFull, 0, Rules::biased}}) {
     // Two heads of 24 columns: whole tiles and an end.
-    AttentionShape shape = shape_of(2, 1, 24);
-    shape.window = window;
+    AttentionShape shape = under(shape_of(2, 1, 24), of.rules);
+    shape.mask = of.mask;
+    shape.window = of.window;
+    const bool full = of.mask == kFull;
     const Inputs in({shape, {0, kSecond, kEnd}});
     const Forward f = forward(single(), in);
     const Floats dout = draw(static_cast<Index>(in.q.size()), 4);
@@ -183,10 +260,12 @@ TEST_CASE("not finite: attention's gradients spoil the pairs that see each other
                        })};
     };
     const Gradients good = gradients(in, dout);
+    INFO("mask " << static_cast<int>(of.mask) << ", window " << of.window << ", rules "
+                 << static_cast<int>(of.rules));
     // In the first block, on borders of blocks and in their middle.
     for (const Index query : {Index{5}, kSecond + 63, kSecond + 75}) {
       for (const float value : {kNan, 3e38F}) {
-        INFO("window " << window << ", query " << query << ", " << value);
+        INFO("query " << query << ", " << value);
         Floats spoiled = dout;
         spoiled[static_cast<std::size_t>(query * in.c.wide() + 5)] = value;
         const Gradients bad = gradients(in, spoiled);
@@ -196,23 +275,26 @@ TEST_CASE("not finite: attention's gradients spoil the pairs that see each other
           CHECK(bad.same_dq(good, {query, 1, head}) == (head == 1));
         }
         const Index sample = query < kSecond ? 0 : kSecond;
-        const Index seen = window == 0 ? sample : std::max(sample, query - window + 1);
+        const Index seen = of.window == 0 ? sample : std::max(sample, query - of.window + 1);
+        const Index end = full ? (query < kSecond ? kSecond : kEnd) : query + 1;
         CHECK(bad.same_keys(good, {0, seen, 0}));
-        CHECK(bad.same_keys(good, {query + 1, kEnd - query - 1, 0}));
+        CHECK(bad.same_keys(good, {end, kEnd - end, 0}));
         CHECK_FALSE(bad.same_keys(good, {seen, 1, 0}));
+        CHECK_FALSE(bad.same_keys(good, {end - 1, 1, 0}));
       }
     }
     for (const Index key : {Index{9}, kSecond + 40, kSecond + 64}) {
-      INFO("window " << window << ", key " << key);
+      INFO("key " << key);
       Inputs spoiled = in;
       spoiled.k[static_cast<std::size_t>(key * in.c.narrow() + 5)] = kInfinity;
       const Gradients bad = gradients(spoiled, dout);
       const Index sample = key < kSecond ? kSecond : kEnd;
-      const Index seen = window == 0 ? sample : std::min(sample, key + window);
+      const Index seen = of.window == 0 ? sample : std::min(sample, key + of.window);
+      const Index first = full ? (key < kSecond ? 0 : kSecond) : key;
       for (const Index head : {0, 1}) {
-        CHECK(bad.same_dq(good, {0, key, head}));
+        CHECK(bad.same_dq(good, {0, first, head}));
         CHECK(bad.same_dq(good, {seen, kEnd - seen, head}));
-        CHECK_FALSE(bad.same_dq(good, {key, 1, head}));
+        CHECK_FALSE(bad.same_dq(good, {first, 1, head}));
       }
       CHECK(bad.same_keys(good, {0, key, 0}));
       CHECK(bad.same_keys(good, {key + 1, kEnd - key - 1, 0}));

@@ -29,14 +29,6 @@ bool one_of(std::size_t place, std::initializer_list<std::size_t> places) {
   return std::find(places.begin(), places.end(), place) != places.end();
 }
 
-// Which NaN comes out is not promised: all become one.
-Floats one_nan(Floats values) {
-  for (float& value : values) {
-    if (std::isnan(value)) value = kNan;
-  }
-  return values;
-}
-
 // Elements that are not finite, or so large that two of them overflow.
 constexpr std::size_t kNanAt = 40;
 constexpr std::size_t kInfinityAt = 77;

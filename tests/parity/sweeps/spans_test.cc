@@ -40,10 +40,16 @@ Floats said(const Result<>& done, const std::vector<Of>&... values) {
   return all;
 }
 
+// A result that lies where an operand does.
+struct Alias {
+  std::size_t result, operand;
+};
+
 struct Case {
   const char* name;
   std::size_t spans;  // of operands and results alike
   std::function<Floats(const OpContext&, const Spans&)> run;
+  std::vector<Alias> in_place = {};  // what the op's header allows
 };
 
 std::size_t blocks_of(const Span& span) {
@@ -113,7 +119,7 @@ Floats widened_halves(const OpContext& ctx, const Spans& s) {
 std::vector<Case> cases() {
   return {
       {"add into", 2, [](auto& ctx, auto& s) { return said(add_into(ctx, s[0], s[1])); }},
-      {"tree sum", 4, tree_of_three},
+      {"tree sum", 4, tree_of_three, {{3, 0}, {3, 1}, {3, 2}}},
       {"add pieces", 2, added_pieces},
       {"square sums", 1,
        [](auto& ctx, auto& s) {
@@ -140,10 +146,12 @@ std::vector<Case> cases() {
          make_positive(s[3]);
          return said(schedule_free_update(ctx, {{}, s[0], s[1], s[2], s[3]}));
        }},
-      {"schedule-free average", 3,
+      {"schedule-free average",
+       3,
        [](auto& ctx, auto& s) {
          return said(schedule_free_average(ctx, {0.9, s[0], s[1], s[2]}));
-       }},
+       },
+       {{2, 0}, {2, 1}}},
       {"to bf16", 2,
        [](auto& ctx, auto& s) { return said(to_bf16(ctx, s[0], halves_of(s[1], s[0].size()))); }},
       {"to bf16, stochastic", 2,
@@ -197,6 +205,30 @@ TEST_CASE("spans: numbers that begin one off a border have the bits of those tha
     CHECK(same_bits(on_all_paths([&](const OpContext& ctx) { return outcome(ctx, c, kSize, 1); }),
                     own));
   }
+}
+
+TEST_CASE("spans: a result that lies where an operand does has the bits of one apart") {
+  constexpr Index kSize = 65536 + 77;
+  for (const Case& c : cases()) {
+    for (const Alias& alias : c.in_place) {
+      INFO(c.name << ", result " << alias.result << " at operand " << alias.operand);
+      const auto run = [&](const OpContext& ctx, std::size_t place) {
+        std::vector<Floats> memory;
+        for (std::size_t i = 0; i < c.spans; ++i) memory.push_back(draw(kSize, i + 1));
+        Spans spans(memory.begin(), memory.end());
+        spans[alias.result] = memory[place];
+        c.run(ctx, spans);
+        return memory[place];
+      };
+      const Floats apart = run(single(), alias.result);
+      CHECK(same_bits(on_all_paths([&](const OpContext& ctx) { return run(ctx, alias.operand); }),
+                      apart));
+    }
+  }
+  const Floats once = draw(kSize, 1);
+  Floats twice = once;
+  REQUIRE(add_into(single(), twice, twice));
+  for (std::size_t i = 0; i < once.size(); ++i) REQUIRE(twice[i] == 2.0F * once[i]);
 }
 
 TEST_CASE("nothing: ops over no numbers succeed and touch nothing") {
