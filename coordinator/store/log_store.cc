@@ -58,6 +58,9 @@ std::optional<RecordHeader> header_of(std::string_view bytes) {
   return header;
 }
 
+constexpr const char* kCutLine =
+    "\n[tutti: the machine went down here, and what was written last may be missing]\n";
+
 bool is_gap(const RecordHeader& header) {
   return (header.flags & kFlagGap) != 0 && header.size == sizeof(GapBytes);
 }
@@ -143,6 +146,7 @@ Result<SpoolTaken> LogStore::append(const wire::SpoolData& data) {
   const std::uint64_t data_end = data.offset + data.bytes.size();
   const bool ended = known != received_.end() && !open_processes_.contains(data.process);
   if (data_end <= have && !(data.end && !ended)) return SpoolTaken{have, ended, true};
+  if (data.end && data.cut) return append_cut(data, have);
   std::string_view bytes = data.bytes;
   std::uint64_t offset = data.offset;
   if (offset < have) {
@@ -175,6 +179,19 @@ Result<SpoolTaken> LogStore::append(const wire::SpoolData& data) {
     open_processes_.insert(data.process);
   }
   return SpoolTaken{std::max(have, data_end), data.end, false};
+}
+
+// Behind all that was kept, whatever the worker has left of it.
+Result<SpoolTaken> LogStore::append_cut(const wire::SpoolData& data, std::uint64_t have) {
+  wire::SpoolData part = data;
+  part.cut = part.end = false;
+  if (data.offset + data.bytes.size() > have) {
+    if (Result<SpoolTaken> taken = append(part); !taken) return taken;
+  }
+  part.offset = std::max(have, data.offset + data.bytes.size());
+  part.bytes = kCutLine;
+  part.end = true;
+  return append(part);
 }
 
 Result<> LogStore::append_gap(const wire::SpoolData& data, std::uint64_t have) {

@@ -7,7 +7,8 @@
 //
 // Each record is a part of one process's output with its offset there, so that a chunk sent twice
 // is kept once. Bytes that their worker gave up after an earlier store had taken them (a state
-// folder that was put back) are a record that says how many. A record cut short by a crash is
+// folder that was put back) are a record that says how many. Of a process whose machine went down
+// the last line says that what it wrote last may be missing. A record cut short by a crash is
 // dropped when the store is opened; it was not acknowledged.
 //
 // Threads: one at a time. Limits: kSegmentBytes a file; kLogBytesPerRank for each rank seen, then
@@ -85,6 +86,7 @@ class LogStore {
   Result<> drop_oldest();
   Result<> begin_segment();
   Result<> append_gap(const wire::SpoolData& data, std::uint64_t have);
+  Result<SpoolTaken> append_cut(const wire::SpoolData& data, std::uint64_t have);
 
   std::filesystem::path folder_;
   std::set<std::uint64_t> segments_;  // starts, all files

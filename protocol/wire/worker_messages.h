@@ -216,10 +216,13 @@ struct SpoolData {
   std::uint64_t offset = 0;
   std::string bytes;
   bool end = false;  // nothing follows: the process is gone and this is the last of it
+  // Of a log, with its end: the machine went down, and what was written last may be missing.
+  bool cut = false;
 
   bool operator==(const SpoolData&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(SpoolData, (), (job, generation, process, rank, stream, offset, bytes, end))
+BOOST_DESCRIBE_STRUCT(SpoolData, (),
+                      (job, generation, process, rank, stream, offset, bytes, end, cut))
 
 // The coordinator holds the stream up to `offset` on disk; the worker goes on from there and may
 // drop what is before.

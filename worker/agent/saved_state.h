@@ -60,10 +60,11 @@ struct SavedSpool {
   SavedStream log;
   SavedStream steps;
   bool ended = false;
+  bool cut = false;
 
   bool operator==(const SavedSpool&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(SavedSpool, (), (job, generation, process, rank, log, steps, ended))
+BOOST_DESCRIBE_STRUCT(SavedSpool, (), (job, generation, process, rank, log, steps, ended, cut))
 
 struct SavedState {
   std::uint64_t greeting = 0;

@@ -9,6 +9,8 @@
 #include <charconv>
 #include <optional>
 
+#include "protocol/base/log.h"
+
 namespace tutti::worker {
 
 namespace {
@@ -194,6 +196,8 @@ namespace {
 
 constexpr const char* kLogName = "log";
 constexpr const char* kStepsName = "steps";
+constexpr const char* kCutName = "cut";
+constexpr const char* kBootName = "boot";  // of the machine, in the folder of all
 
 }  // namespace
 
@@ -215,6 +219,31 @@ std::vector<SpoolOwner> find_spools(const std::filesystem::path& spools) {
   std::sort(out.begin(), out.end(),
             [](const SpoolOwner& a, const SpoolOwner& b) { return a.process < b.process; });
   return out;
+}
+
+// A mark that cannot be made is tried again by the next worker: the folder is of the old boot yet.
+void mark_boot(const std::filesystem::path& spools, const std::string& boot_id) {
+  constexpr std::uint64_t kBootIdBytesMax = 256;
+  const std::filesystem::path file = spools / kBootName;
+  const Result<std::string> before = read_file(file, kBootIdBytesMax);
+  if (before && *before == boot_id) return;
+  std::error_code failed;
+  std::filesystem::create_directories(spools, failed);
+  Result<> marked;
+  for (const SpoolOwner& owner : find_spools(spools)) {
+    if (!before) break;  // of a version that did not say it
+    if (marked) marked = write_file_atomically(spools / folder_name(owner) / kCutName, "");
+  }
+  if (marked) marked = write_file_atomically(file, boot_id);
+  if (!marked) {
+    TUTTI_LOG_WARNING("worker", "that logs may lack their ends is not said: {}",
+                      marked.error().message);
+  }
+}
+
+bool is_cut(const std::filesystem::path& spools, const SpoolOwner& owner) {
+  std::error_code failed;
+  return std::filesystem::exists(spools / folder_name(owner) / kCutName, failed);
 }
 
 Result<> Spools::open(const SpoolOwner& owner) {

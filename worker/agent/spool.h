@@ -119,6 +119,11 @@ Result<> open_spool(const std::filesystem::path& spools, const SpoolOwner& owner
 // Those that an earlier worker left in the folder.
 std::vector<SpoolOwner> find_spools(const std::filesystem::path& spools);
 
+// Marks what it finds there of another boot of this machine: what was not synced may be gone. What
+// is made from here on is of this one.
+void mark_boot(const std::filesystem::path& spools, const std::string& boot_id);
+bool is_cut(const std::filesystem::path& spools, const SpoolOwner& owner);
+
 // Those of one worker, by process.
 class Spools {
  public:

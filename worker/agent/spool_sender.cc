@@ -72,7 +72,8 @@ std::optional<wire::SpoolData> SpoolSender::read(const SpoolRead& input, Instant
                         .stream = input.stream,
                         .offset = input.offset,
                         .bytes = input.bytes,
-                        .end = false};
+                        .end = false,
+                        .cut = false};
   if (input.stream == wire::Stream::steps) {
     // What an earlier worker sent may be a hole by now, of zeros and without a line: it goes as it
     // is, and its acknowledgement leads to what follows.
@@ -83,6 +84,7 @@ std::optional<wire::SpoolData> SpoolSender::read(const SpoolRead& input, Instant
   stream->in_flight = true;
   stream->sent_at = now;
   chunk.end = spool.ended && input.offset + chunk.bytes.size() == stream->size;
+  chunk.cut = chunk.end && spool.owner.cut && input.stream == wire::Stream::log;
   // Nothing readable although something should be there: the wait for an answer spaces the next
   // try.
   if (chunk.bytes.empty() && !chunk.end) return std::nullopt;
@@ -140,7 +142,8 @@ std::vector<SavedSpool> SpoolSender::save() const {
                    .rank = spool.owner.rank,
                    .log = saved(spool.streams[0]),
                    .steps = saved(spool.streams[1]),
-                   .ended = spool.ended});
+                   .ended = spool.ended,
+                   .cut = spool.owner.cut});
   }
   return out;
 }
@@ -150,7 +153,8 @@ void SpoolSender::restore(const SavedSpool& saved) {
   spool.owner = {.job = saved.job,
                  .generation = saved.generation,
                  .process = saved.process,
-                 .rank = saved.rank};
+                 .rank = saved.rank,
+                 .cut = saved.cut};
   if (saved.ended) end(spool);
   std::size_t at = 0;
   for (const SavedStream* stream : {&saved.log, &saved.steps}) {

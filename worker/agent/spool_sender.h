@@ -38,6 +38,7 @@ class SpoolSender {
     Generation generation;
     ProcessId process;
     std::uint32_t rank = 0;
+    bool cut = false;  // its log may lack its end
   };
 
   void open(const Owner& owner);

@@ -101,6 +101,7 @@ void WorkerHost::give_back_memory() {
 
 // Of those whose processes live, which another binary has begun, only these stay open.
 void WorkerHost::adopt_spools() {
+  mark_boot(settings_.spools, settings_.worker.hello.boot_id);
   for (const SpoolOwner& owner : find_spools(settings_.spools)) {
     open_spool(owner);
     const Spool& spool = *spools_.find(owner.process);
@@ -109,7 +110,8 @@ void WorkerHost::adopt_spools() {
                     .process = owner.process,
                     .rank = owner.rank,
                     .log_size = spool.log.size(),
-                    .steps_size = spool.steps.size()});
+                    .steps_size = spool.steps.size(),
+                    .cut = is_cut(settings_.spools, owner)});
     if (!processes_.contains(owner.process)) spools_.rest(owner.process);
   }
 }

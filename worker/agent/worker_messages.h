@@ -121,6 +121,7 @@ struct SpoolFound {
   std::uint32_t rank = 0;
   std::uint64_t log_size = 0;
   std::uint64_t steps_size = 0;
+  bool cut = false;  // the machine went down since, and its end may be missing
 };
 
 // The driver was asked of the devices again.
@@ -139,11 +140,10 @@ struct Tick {};
 // still runs at the notice's end is stopped, then Quit. A second one: at once.
 struct StopRequested {};
 
-using Input =
-    std::variant<FrameReceived, UnknownOrder, Connected, LinkLost, LivenessRefused, RankSpoke,
-                 RankLinkLost, AddressReserved, ProcessStarted, StartFailed, ProcessExited,
-                 SpoolGrew, SpoolRead, SpoolFound, DevicesRead, RestartRefused, Tick,
-                 StopRequested>;
+using Input = std::variant<FrameReceived, UnknownOrder, Connected, LinkLost, LivenessRefused,
+                           RankSpoke, RankLinkLost, AddressReserved, ProcessStarted, StartFailed,
+                           ProcessExited, SpoolGrew, SpoolRead, SpoolFound, DevicesRead,
+                           RestartRefused, Tick, StopRequested>;
 
 // Effects -----------------------------------------------------------------------------------------
 

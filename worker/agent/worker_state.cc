@@ -438,7 +438,8 @@ void WorkerState::on_input(const SpoolFound& input) {
   spools_.open({.job = input.job,
                 .generation = input.generation,
                 .process = input.process,
-                .rank = input.rank});
+                .rank = input.rank,
+                .cut = input.cut});
   spools_.grew({.process = input.process, .stream = wire::Stream::log, .size = input.log_size});
   spools_.grew({.process = input.process, .stream = wire::Stream::steps, .size = input.steps_size});
   spools_.ended(input.process);

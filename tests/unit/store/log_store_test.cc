@@ -80,6 +80,30 @@ TEST_CASE("log store: a process may end before what is known of it, if its worke
   CHECK(open_store(folder.path()).all_ended());
 }
 
+TEST_CASE("log store: a process whose machine went down ends with a line that says so, once") {
+  const std::string line =
+      "\n[tutti: the machine went down here, and what was written last may be missing]\n";
+  const test::TemporaryFolder folder;
+  {
+    LogStore store = open_store(folder.path());
+    REQUIRE(store.append(chunk(1, 0, "abcdef")).ok());
+    wire::SpoolData shorter = last_chunk(1, 2, "c");
+    shorter.cut = true;
+    const auto ended = store.append(shorter);
+    REQUIRE(ended.ok());
+    CHECK(ended->end);
+    CHECK(store.all_ended());
+    CHECK(store.append(shorter)->known);
+    CHECK(all_of(store) == "0:abcdef|0:" + line + "|");
+  }
+  LogStore store = open_store(folder.path());
+  CHECK(store.all_ended());
+  wire::SpoolData longer = last_chunk(2, 0, "xy");
+  longer.cut = true;
+  REQUIRE(store.append(longer)->end);
+  CHECK(all_of(store) == "0:abcdef|0:" + line + "|1:xy|1:" + line + "|");
+}
+
 TEST_CASE("log store: bytes that no store has any more are a gap, to readers of now and later") {
   const test::TemporaryFolder folder;
   std::uint64_t after_gap = 0;

@@ -152,6 +152,28 @@ TEST_CASE(
   CHECK(all<ReleaseProcess>(worker.frame(end_acked(wire::Stream::log, 3))).empty());
 }
 
+TEST_CASE(
+    "worker: the end of a log whose machine went down is said to be one that may be missing") {
+  Worker worker;
+  worker.on(SpoolFound{.job = JobId{7},
+                       .generation = Generation{1},
+                       .process = kProcess,
+                       .rank = 0,
+                       .log_size = 2,
+                       .steps_size = 0,
+                       .cut = true});
+  const auto left = worker.state.save();
+  REQUIRE(left.spools.size() == 1);
+  CHECK(left.spools[0].cut);
+  const auto reads = all<ReadSpool>(worker.join());
+  REQUIRE(reads.size() == 2);
+  CHECK_FALSE(sent<wire::SpoolData>(worker.on(answer(reads[0], "o"))).at(0).cut);
+  const auto rest = all<ReadSpool>(worker.frame(acked(wire::Stream::log, 1)));
+  REQUIRE(rest.size() == 1);
+  CHECK(sent<wire::SpoolData>(worker.on(answer(rest[0], "k"))).at(0).cut);
+  CHECK_FALSE(sent<wire::SpoolData>(worker.on(answer(reads[1], ""))).at(0).cut);
+}
+
 TEST_CASE("worker: spools that an earlier worker left behind are sent on and then released") {
   Worker worker;
   worker.on(SpoolFound{.job = JobId{7},

@@ -205,3 +205,29 @@ TEST_CASE("spool: a step record that a worker's death cut short is forgotten by 
   CHECK(again.steps.append("{}\n") == 14);
   CHECK(again.steps.read(0, 100) == "{\"step\":1}\n{}\n");
 }
+
+TEST_CASE("spool: what is found of another boot may lack its end, what was made since does not") {
+  const test::TemporaryFolder folder;
+  const SpoolOwner later{
+      .job = JobId{7}, .generation = Generation{2}, .process = ProcessId{13}, .rank = 3};
+  const auto write = [&](const SpoolOwner& owner) {
+    Spool spool;
+    REQUIRE(open_spool(folder.path(), owner, spool));
+    spool.log.append("text\n");
+  };
+  mark_boot(folder.path(), "one");
+  write(kOwner);
+  mark_boot(folder.path(), "one");  // another worker of the same boot
+  CHECK_FALSE(is_cut(folder.path(), kOwner));
+  mark_boot(folder.path(), "two");
+  CHECK(is_cut(folder.path(), kOwner));
+  write(later);
+  mark_boot(folder.path(), "two");
+  CHECK(is_cut(folder.path(), kOwner));  // it was not sent yet
+  CHECK_FALSE(is_cut(folder.path(), later));
+  CHECK(find_spools(folder.path()).size() == 2);
+  Spools spools(folder.path());
+  REQUIRE(spools.open(kOwner));
+  spools.remove(kOwner.process);
+  CHECK(find_spools(folder.path()).size() == 1);
+}
