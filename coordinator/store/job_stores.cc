@@ -160,6 +160,24 @@ void JobStores::note_end(const wire::SpoolData& data, const Taken& taken) {
   if (processes.empty()) streams_.erase(data.job);
 }
 
+// Folders that a job's first record made, or an earlier coordinator that may have died before it
+// had synced them. After the files: what a file system commits with those costs little then.
+void JobStores::name_folders(std::map<JobId, Result<>>& synced) {
+  std::vector<std::pair<Records*, Result<>*>> made;
+  for (auto& [job, result] : synced) {
+    const auto records = open_.find(job);
+    if (!result || records == open_.end() || records->second->named) continue;
+    result = sync_folder(jobs_ / to_string(job));
+    if (result) made.emplace_back(records->second.get(), &result);
+  }
+  if (made.empty()) return;
+  const Result<> around = sync_folder(jobs_);
+  for (auto& [records, result] : made) {
+    records->named = around.ok();
+    if (!around) *result = around;
+  }
+}
+
 void JobStores::flush() {
   std::vector<Pending> batch;
   {
@@ -183,6 +201,7 @@ void JobStores::flush() {
     // The files have lost what this batch added, so what was taken for known is not.
     if (!result) close(job);
   }
+  name_folders(synced);
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const wire::SpoolData& data = batch[i].data;
     const Result<>& sync = synced.at(data.job);

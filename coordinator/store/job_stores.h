@@ -108,6 +108,7 @@ class JobStores {
     StepStore steps;
     std::list<JobId>::iterator place = {};  // in used_
     bool rests = false;                     // it has no file open
+    bool named = false;                     // its folder is durable, and the one around it
   };
   struct Pending {
     wire::SpoolData data;
@@ -131,6 +132,7 @@ class JobStores {
   void remove(JobId job);
   void remove_tasks(JobId array, std::uint32_t next, std::uint32_t count);
   void flush();
+  void name_folders(std::map<JobId, Result<>>& synced);
   Taken take(const wire::SpoolData& data);
   void note_end(const wire::SpoolData& data, const Taken& taken);
   std::filesystem::path folder_of(JobId job) const;

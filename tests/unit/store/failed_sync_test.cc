@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <filesystem>
 #include <future>
+#include <string>
+#include <vector>
 
 #include "coordinator/store/job_stores.h"
 #include "tests/support/temporary_folder.h"
@@ -20,6 +22,9 @@ namespace {
 
 std::atomic<int> syncs{0};
 std::atomic<int> failing_syncs{0};
+std::atomic<int> failing_folders{0};
+// By one thread at a time.
+std::vector<std::filesystem::path> synced_folders;
 
 }  // namespace
 
@@ -35,6 +40,19 @@ extern "C" int fdatasync(int file) {
   return static_cast<int>(::syscall(SYS_fdatasync, file));
 }
 
+extern "C" int fsync(int file) {
+  if (syncs_are_free) return 0;
+  if (failing_folders > 0) {
+    --failing_folders;
+    errno = EIO;
+    return -1;
+  }
+  std::error_code none;
+  synced_folders.push_back(
+      std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(file), none));
+  return static_cast<int>(::syscall(SYS_fsync, file));
+}
+
 namespace tutti::coordinator {
 namespace {
 
@@ -45,6 +63,10 @@ struct Storing {
   ~Storing() { runtime.stop(); }
 
   Result<StoreOutcome> store(wire::Stream stream, std::uint64_t offset, std::string bytes) {
+    return store_in(stores, stream, offset, std::move(bytes));
+  }
+  Result<StoreOutcome> store_in(JobStores& into, wire::Stream stream, std::uint64_t offset,
+                                std::string bytes) {
     wire::SpoolData data;
     data.job = kJob;
     data.process = ProcessId{3};
@@ -53,8 +75,7 @@ struct Storing {
     data.offset = offset;
     data.bytes = std::move(bytes);
     std::promise<Result<StoreOutcome>> stored;
-    REQUIRE(stores
-                .store(std::move(data),
+    REQUIRE(into.store(std::move(data),
                        [&](Result<StoreOutcome> outcome) { stored.set_value(std::move(outcome)); })
                 .ok());
     return stored.get_future().get();
@@ -125,6 +146,30 @@ TEST_CASE("stores: what a program wrote takes one sync of a file, as it has no s
   REQUIRE(storing.store(wire::Stream::steps, 0, "{\"step\":1,\"weights\":\"aa\"}\n").ok());
   CHECK(storing.size_of("steps.jsonl") > 0);
   CHECK(syncs == before + 2);
+}
+
+TEST_CASE("stores: a job's first record is acknowledged once its folders are durable, too") {
+  Storing storing;
+  synced_folders.clear();
+  REQUIRE(storing.store(wire::Stream::log, 0, "hello\n").ok());
+  const std::filesystem::path own = storing.folder.path() / "7";
+  CHECK(synced_folders ==
+        std::vector<std::filesystem::path>{own / "records", own, storing.folder.path()});
+  synced_folders.clear();
+  REQUIRE(storing.store(wire::Stream::log, 6, "again\n").ok());
+  CHECK(synced_folders.empty());
+}
+
+TEST_CASE("stores: what lies in a folder that could not be synced is not acknowledged") {
+  Storing storing;
+  REQUIRE(storing.store(wire::Stream::log, 0, "hello\n").ok());
+  JobStores successor(storing.runtime, storing.folder.path(), storing.folder.path(),
+                      storing.notices);
+  failing_folders = 1;
+  CHECK_FALSE(storing.store_in(successor, wire::Stream::log, 6, "again\n").ok());
+  const Result<StoreOutcome> again = storing.store_in(successor, wire::Stream::log, 6, "again\n");
+  REQUIRE(again.ok());
+  CHECK(again->ack.offset == 12);
 }
 
 }  // namespace
