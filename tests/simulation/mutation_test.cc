@@ -6,8 +6,10 @@
 #include <string>
 
 #include "tests/simulation/checkers/checkers.h"
+#include "tests/simulation/run_tool.h"
 #include "tests/simulation/scenario/scenario.h"
 #include "tests/simulation/scenario/scenario_file.h"
+#include "tests/simulation/scenario/sweep.h"
 
 namespace tutti::simulation {
 
@@ -58,6 +60,31 @@ TEST_CASE(
   for (const CheckerRow& checker : checkers()) {
     INFO(checker.invariant << ": " << checker.holds);
     CHECK(proved.contains(std::string(checker.invariant)));
+  }
+}
+
+// A broken rule, and one that only a strike brings to light.
+TEST_CASE("simulation: the command that is printed gives what it is printed for, to the byte") {
+  auto broken = load_scenario("calm");
+  auto struck = load_scenario("pair");
+  REQUIRE((broken.ok() && struck.ok()));
+  broken->mutation = Mutation::form_incomplete;
+  const Result<std::uint64_t> last = working_events(*struck);
+  REQUIRE(last);
+  struck->mutation = Mutation::load_other_state;
+  REQUIRE_FALSE(Scenario(*struck).run());
+  struck->strikes = {
+      {.victim = Victim::rank, .number = 1, .event = *last / 2, .away = Duration(700ms)}};
+  for (const ScenarioOptions& options : {*broken, *struck}) {
+    const auto violation = Scenario(options).run();
+    REQUIRE(violation);
+    const std::string command = replay_command(options);
+    const std::string tool = "build/ci/bin/simulate ";
+    REQUIRE(command.starts_with(tool));
+    const ToolRun run = run_tool(command.substr(tool.size()));
+    INFO(command << " gave " << run.out << ", and not " << *violation);
+    CHECK_FALSE(run.held);
+    CHECK(run.out.find(": " + *violation + "\n") != std::string::npos);
   }
 }
 

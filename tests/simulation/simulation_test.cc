@@ -13,11 +13,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
-#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "tests/simulation/run_tool.h"
 #include "tests/simulation/scenario/runner.h"
 #include "tests/simulation/scenario/scenario.h"
 #include "tests/simulation/scenario/scenario_file.h"
@@ -65,17 +65,10 @@ std::string text(const Report& report) {
 
 // What `simulate run` prints in a process of its own, whose memory is filled with `fill`.
 std::string run_elsewhere(const std::string& scenario, const std::string& fill) {
-  const std::string tool =
-      (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "simulate").string();
-  const std::string command =
-      "MALLOC_PERTURB_=" + fill + " '" + tool + "' run " + scenario + " --seed 7 2>&1";
-  std::FILE* run = ::popen(command.c_str(), "r");
-  REQUIRE(run != nullptr);
-  std::string out;
-  for (int c = std::fgetc(run); c != EOF; c = std::fgetc(run)) out += static_cast<char>(c);
-  INFO(out);
-  CHECK(::pclose(run) == 0);
-  return out;
+  const ToolRun run = run_tool("run " + scenario + " --seed 7", "MALLOC_PERTURB_=" + fill);
+  INFO(run.out);
+  CHECK(run.held);
+  return run.out;
 }
 
 }  // namespace

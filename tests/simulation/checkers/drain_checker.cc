@@ -41,8 +41,14 @@ class DrainChecker final : public Checker {
   }
 
  private:
-  // A process that does not end when it is asked has a grace, and frames may be lost meanwhile.
-  static constexpr Duration kGrace = 12s;
+  // A process that does not end when it is asked has a grace of five seconds, and at most so much
+  // more until all know of it; and frames may be lost meanwhile, or be late.
+  static Duration grace_of(const ScenarioOptions& options) {
+    const bool late = options.network.loss > 0 ||
+                      has_fault(options, {"congest-network", "drop-messages", "hold-messages",
+                                          "slow-disk", "slow-node", "stop-coordinator"});
+    return late ? 12s : 6s;
+  }
 
   static void check_placed(const Observed& seen,
                            const std::vector<coordinator::Placement>& placements) {
@@ -91,7 +97,7 @@ class DrainChecker final : public Checker {
 
   void check_empty(const Observed& seen, const std::string& node, Instant due) {
     const Instant undisturbed = std::max({due, steady_since_, reachable_[node]});
-    if (seen.world.now() - undisturbed < kGrace) return;
+    if (seen.world.now() - undisturbed < grace_of(seen.options)) return;
     for (const auto& [id, process] : seen.shadow.processes()) {
       if (process.worker != node) continue;
       return seen.world.violate("I16", node + " was to be empty and process " + to_string(id) +

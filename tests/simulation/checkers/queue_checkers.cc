@@ -73,8 +73,7 @@ class HoldChecker final : public Checker {
 
   // By the time of day it may be over.
   void restarted(const Observed& seen) override {
-    const auto& faults = seen.options.faults;
-    if (std::find(faults.begin(), faults.end(), "step-clock") != faults.end()) held_.clear();
+    if (has_fault(seen.options, {"step-clock"})) held_.clear();
   }
 
  private:
@@ -219,11 +218,10 @@ class BackfillChecker final : public Checker {
   void looked(const Observed& seen) override {
     if (seen.world.now() - looked_ < 100ms || !queue_.holds(seen)) return;
     looked_ = seen.world.now();
-    const coordinator::ClusterState* state = seen.coordinator.state();
     std::optional<JobId> head;
     for (const auto& [id, job] : seen.shadow.jobs()) {
-      if (state == nullptr || job.state != JobState::queued) continue;
-      const auto why = state->explain(id);
+      if (seen.coordinator.state() == nullptr || job.state != JobState::queued) continue;
+      const auto why = seen.coordinator.explain(id);
       if (!why || why->position != 1 || why->reason != coordinator::ExplainReason::room) continue;
       head = id;
       promise(seen, job, *why);

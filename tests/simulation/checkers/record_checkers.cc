@@ -140,6 +140,12 @@ class RecordChecker final : public Checker {
     if (!written.starts_with(stored)) {
       return seen.world.violate("I15", "what is stored of " + who + " is not what it wrote");
     }
+    if (log && spool.released && stored.size() < written.size()) {
+      if (!seen.coordinator.cut_logs().contains(process)) {
+        return seen.world.violate("I15", "the end of " + who + " is missing without a mark");
+      }
+      seen.world.reached("a log said that its end was missing");
+    }
     if (stored.size() >= left.size() && spool.released) return;
     seen.world.violate("I15", "of " + who + " only " + std::to_string(stored.size()) + " of " +
                                   std::to_string(left.size()) + " bytes have arrived" +

@@ -13,6 +13,8 @@ namespace {
 constexpr std::size_t kFactsPerSnapshot = 40;
 constexpr double kSharedSync = 0.2;
 constexpr std::size_t kSecretDigits = 32;
+// Longer than a worker waits between two heartbeats.
+constexpr Duration kSlowSync = 500ms;
 
 // Zero: it asks for no answer.
 coordinator::RequestId request_of(const coordinator::Input& input) {
@@ -195,6 +197,7 @@ void SimCoordinator::handle(coordinator::Decision decision) {
   doors_.decided(decision);
   if (crashes) {
     crash_at_ = 0;
+    doors_.crashes();
     if (!full_) journal_.append(facts_, events_);
     if (crash_point_ != CrashPoint::before_sync) journal_.sync();
     if (crash_point_ == CrashPoint::between_effects && !full_ && !effects_.empty()) {
@@ -267,7 +270,11 @@ void SimCoordinator::flush() {
       flush();
     });
   }
-  if (sync_max_ > 0ms && !facts_.empty() && !full_) stand_still(world_.some(1ms, sync_max_));
+  if (sync_max_ > 0ms && !facts_.empty() && !full_) {
+    const Duration takes = world_.some(1ms, sync_max_);
+    if (takes > kSlowSync) world_.reached("a sync was slow");
+    stand_still(takes);
+  }
   if (sync()) {
     const bool recovered = std::exchange(failing_, false);
     release(std::exchange(effects_, {}));
@@ -337,6 +344,15 @@ std::vector<coordinator::NodeView> SimCoordinator::nodes() const {
     if (world_.breaks(Mutation::miscount_free)) ++node.free_slots;
   }
   return nodes;
+}
+
+std::optional<coordinator::Explanation> SimCoordinator::explain(JobId job) const {
+  std::optional<coordinator::Explanation> why = state_->explain(job);
+  if (!why) return why;
+  if (world_.breaks(Mutation::promise_late) && why->earliest_unix_ms)
+    *why->earliest_unix_ms += to_ms(1h);
+  if (world_.breaks(Mutation::hide_holders) && why->must_end.size() > 1) why->must_end.resize(1);
+  return why;
 }
 
 void SimCoordinator::arm() {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -37,6 +38,8 @@ class SimCoordinator {
     std::function<void()> started;
     // After each decision; not all of it may be synced yet.
     std::function<void(const coordinator::Decision&)> decided;
+    // It ends where crash_at chose, before anything is lost.
+    std::function<void()> crashes;
   };
 
   SimCoordinator(World& world, coordinator::ClusterSettings settings, Doors doors);
@@ -65,6 +68,8 @@ class SimCoordinator {
   Journal& journal() { return journal_; }
   const Journal& journal() const { return journal_; }
   const Stored& stored() const { return stored_; }
+  // Whose log says that its end may be missing.
+  const std::set<ProcessId>& cut_logs() const { return cut_logs_; }
   // What the journal held when this life began.
   const JournalPast& past() const { return past_; }
   std::uint64_t life() const { return life_; }
@@ -72,6 +77,7 @@ class SimCoordinator {
   // All that was decided is durable.
   bool synced() const { return facts_.empty(); }
   std::vector<coordinator::NodeView> nodes() const;
+  std::optional<coordinator::Explanation> explain(JobId job) const;
   // As the newest configuration that was read has them.
   const coordinator::scheduler::Quotas& quotas() const { return in_force_; }
   bool takes_appends() const { return !failing_ && !full_; }
@@ -104,6 +110,7 @@ class SimCoordinator {
   Journal journal_;
   JournalPast past_;
   Stored stored_;
+  std::set<ProcessId> cut_logs_;
   std::map<std::pair<JobId, std::uint64_t>, std::string> step_hash_;
   std::set<JobId> spools_failing_;
   bool full_ = false;

@@ -39,6 +39,7 @@ void SimCoordinator::take_spool(const std::string& peer, SessionId session,
     offset += data.bytes.size();
     if (!world_.breaks(Mutation::ack_unstored)) stored += data.bytes;
   }
+  if (data.cut) cut_logs_.insert(data.process);
   if (world_.breaks(Mutation::ack_unstored))
     offset = std::max(offset, data.offset + data.bytes.size());
   doors_.send(

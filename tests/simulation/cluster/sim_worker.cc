@@ -84,7 +84,8 @@ void SimWorker::feed_left_spools() {
                           .process = id,
                           .rank = spool.start.rank,
                           .log_size = spool.log.size(),
-                          .steps_size = spool.steps.size()});
+                          .steps_size = spool.steps.size(),
+                          .cut = spool.cut});
   }
 }
 
@@ -105,8 +106,8 @@ void SimWorker::crash(Duration away) {
   });
 }
 
-void SimWorker::replace() {
-  if (!state_ || stopping_ || state_->leaving()) return;
+bool SimWorker::replace() {
+  if (!state_ || stopping_ || state_->leaving()) return false;
   world_.trace(options_.name + " is replaced in place");
   if (!processes_.empty()) world_.reached("a worker was replaced under its ranks");
   worker::Handover left;
@@ -115,7 +116,8 @@ void SimWorker::replace() {
   for (const auto& [id, process] : processes_) left.processes.emplace_back().process = id;
   const auto taken = worker::decode_handover(worker::encode_handover(left));
   if (!taken || *taken != left) {
-    return world_.violate("I10", "a handover does not give itself, and its ranks are lost");
+    world_.violate("I10", "a handover does not give itself, and its ranks are lost");
+    return true;
   }
   // Its connections end with the exec; processes, pipes and spools do not.
   peer_.clear();
@@ -125,12 +127,14 @@ void SimWorker::replace() {
     world_.after(world_.some(1ms, 10ms), [this, session] { door_.disconnected(session); });
   }
   begin(&taken->state);
+  return true;
 }
 
 void SimWorker::lose_power(Duration away) {
   crash(away);
   for (auto& [id, spool] : spools_) {
     if (spool.released) continue;
+    spool.cut = true;
     const auto lose = [&](std::string& stream, std::string& whole, std::size_t synced) {
       if (whole.size() < stream.size()) whole = stream;
       if (stream.size() <= synced) return;
@@ -144,16 +148,18 @@ void SimWorker::lose_power(Duration away) {
   }
 }
 
-void SimWorker::stop(Duration away) {
-  if (!state_ || std::exchange(stopping_, true)) return;
+bool SimWorker::stop(Duration away) {
+  if (!state_ || std::exchange(stopping_, true)) return false;
   world_.trace(options_.name + " is asked to end");
   stop_away_ = away;
   on(worker::StopRequested{});
+  return true;
 }
 
-void SimWorker::expect_refusal(Duration away) {
-  if (!state_ || std::exchange(stopping_, true)) return;
+bool SimWorker::expect_refusal(Duration away) {
+  if (!state_ || std::exchange(stopping_, true)) return false;
   stop_away_ = away;
+  return true;
 }
 
 void SimWorker::cut(Cut what) {
@@ -216,6 +222,7 @@ void SimWorker::receive(const std::string& peer, SessionId session, Sequence seq
   header.sequence = sequence;
   const Result<std::string> frame = wire::encode_frame<wire::ToWorker>(message, header);
   TUTTI_ASSERT(frame.ok());
+  note_one_way(down_, up_);
   down_.send(wire::message_name(message), [this, peer, bytes = *frame] {
     if (peer != peer_) return;  // of a connection that was thrown away
     wire::FrameCounters counters;
@@ -234,6 +241,10 @@ void SimWorker::receive(const std::string& peer, SessionId session, Sequence seq
       heard_ = asked_;
     }
   });
+}
+
+void SimWorker::note_one_way(const Channel& used, const Channel& other) {
+  if (used.is_cut() && !other.is_cut()) world_.reached("a frame met a cut of one direction");
 }
 
 void SimWorker::note_orders(const wire::ToWorker& message) {
@@ -267,6 +278,7 @@ void SimWorker::send(worker::SendToCoordinator sent) {
   if (beats && up_.is_cut() && world_.breaks(Mutation::pass_heartbeats)) {
     return world_.after(1ms, [this, peer = peer_, sent] { deliver(peer, sent); });
   }
+  note_one_way(up_, down_);
   up_.send(wire::message_name(sent.message), [this, peer = peer_, sent] { deliver(peer, sent); });
 }
 

@@ -45,6 +45,7 @@ struct SimSpool {
   std::uint64_t truncated_log = 0;  // read no more before it
   std::uint64_t truncated_steps = 0;
   bool released = false;  // both streams are said to be with the coordinator
+  bool cut = false;       // its machine lost power
   std::size_t synced_steps = 0;
   // What it had before a loss of power took the end of it.
   std::string whole_log;
@@ -59,22 +60,24 @@ class SimWorker {
   // Dies with all its ranks; comes back as a new process after `away`.
   void crash(Duration away);
   // SIGHUP: another binary in the same process, which goes on with its ranks (handover.h).
-  void replace();
+  // False: it is down, or on its way to it.
+  bool replace();
   // The same as crash, and its disk loses of each spool what was not synced.
   void lose_power(Duration away);
-  // SIGTERM: ends its ranks, says so, ends; comes back after `away`.
-  void stop(Duration away);
+  // SIGTERM: ends its ranks, says so, ends; comes back after `away`. False as above.
+  bool stop(Duration away);
   // The coordinator lets it go: it ends once it hears of it, if it does, and comes back after
-  // `away`.
-  void expect_refusal(Duration away);
+  // `away`. False as above.
+  bool expect_refusal(Duration away);
   enum class Cut { both, up, down };  // up: to the coordinator
   void cut(Cut what);
   void heal();
   // All that happens here takes `factor` times as long.
   void slow_down(double factor);
-  void kill_rank(std::uint64_t choice);
-  // A program only for some seconds: one that hangs is its user's matter (limit.time).
-  void hang_rank(std::uint64_t choice, Duration time);
+  // Of which job; none: no rank is here.
+  JobId kill_rank(std::uint64_t choice);
+  // The same. A program only for some seconds: one that hangs is its user's matter (limit.time).
+  JobId hang_rank(std::uint64_t choice, Duration time);
 
   void receive(const std::string& peer, SessionId session, Sequence sequence,
                const wire::ToWorker& message);
@@ -110,6 +113,7 @@ class SimWorker {
 
   void on(const worker::Input& input);
   void note_orders(const wire::ToWorker& message);
+  void note_one_way(const Channel& used, const Channel& other);
   void deliver(const std::string& peer, const worker::SendToCoordinator& effect);
   void later(Duration delay,
              std::function<void()> action);  // only if this process of the worker still lives

@@ -218,16 +218,19 @@ SimRank* SimWorker::choose_rank(std::uint64_t choice) {
   return at->second.rank.get();
 }
 
-void SimWorker::kill_rank(std::uint64_t choice) {
+JobId SimWorker::kill_rank(std::uint64_t choice) {
   SimRank* rank = choose_rank(choice);
-  if (rank == nullptr) return;
+  if (rank == nullptr) return {};
+  const JobId job = rank->start().job;
   world_.trace("a rank on " + options_.name + " is killed");
   rank->signal(kKill);
+  return job;
 }
 
-void SimWorker::hang_rank(std::uint64_t choice, Duration time) {
+JobId SimWorker::hang_rank(std::uint64_t choice, Duration time) {
   SimRank* rank = choose_rank(choice);
-  if (rank == nullptr) return;
+  if (rank == nullptr) return {};
+  const JobId job = rank->start().job;
   if (rank->is_program()) time = std::min<Duration>(time, kProgramHangs);
   world_.trace("a rank on " + options_.name + " hangs");
   rank->signal(kStop);
@@ -235,6 +238,7 @@ void SimWorker::hang_rank(std::uint64_t choice, Duration time) {
     const auto at = processes_.find(id);
     if (at != processes_.end()) at->second.rank->signal(kContinue);
   });
+  return job;
 }
 
 std::map<std::uint32_t, int> SimWorker::slots_in_use() const {

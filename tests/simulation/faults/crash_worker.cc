@@ -2,6 +2,10 @@
 
 namespace tutti::simulation {
 
-void crash_worker(Struck& at) { at.worker.crash(at.away); }
+Touched crash_worker(Struck& at) {
+  if (!at.worker.alive()) return std::nullopt;
+  at.worker.crash(at.away);
+  return at.here;
+}
 
 }  // namespace tutti::simulation

@@ -3,6 +3,6 @@
 namespace tutti::simulation {
 
 // An observer that loses every frame of one kind, for a while.
-void drop_messages(Struck& at) { meet_one_kind(at, {.what = FrameFate::What::drop}); }
+Touched drop_messages(Struck& at) { return meet_one_kind(at, {.what = FrameFate::What::drop}); }
 
 }  // namespace tutti::simulation

@@ -2,6 +2,9 @@
 
 namespace tutti::simulation {
 
-void end_worker(Struck& at) { at.worker.stop(at.away); }
+Touched end_worker(Struck& at) {
+  if (!at.worker.stop(at.away)) return std::nullopt;
+  return at.here;
+}
 
 }  // namespace tutti::simulation

@@ -74,13 +74,14 @@ void calm(Struck& at) {
   at.ranks.storage.write_max = 5ms;
 }
 
-void meet_one_kind(Struck& at, FrameFate fate) {
+Touched meet_one_kind(Struck& at, FrameFate fate) {
   static const std::vector<std::string_view> kinds = all_kinds();
   const std::string_view kind = kinds[at.choice % kinds.size()];
   const Instant end = at.world.now() + at.away;
   at.network.observe([&world = at.world, kind, end, fate](const FrameSeen& frame) {
     return world.now() < end && frame.message == kind ? fate : FrameFate{};
   });
+  return at.everyone;
 }
 
 }  // namespace tutti::simulation

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <set>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -15,6 +17,9 @@
 
 namespace tutti::simulation {
 
+// The jobs that a fault touched; nothing: this time it did nothing.
+using Touched = std::optional<std::set<JobId>>;
+
 struct Struck {
   World& world;
   Rng& rng;
@@ -22,9 +27,11 @@ struct Struck {
   std::vector<std::unique_ptr<SimWorker>>& workers;
   Network& network;
   RankWorld& ranks;
-  SimWorker& worker;     // the one that chance chose
-  Duration away{0};      // of who comes back, of what passes
-  std::uint64_t choice;  // for whatever else there is to choose
+  SimWorker& worker;              // the one that chance chose
+  Duration away{0};               // of who comes back, of what passes
+  std::uint64_t choice;           // for whatever else there is to choose
+  std::set<JobId> everyone = {};  // jobs that have not ended
+  std::set<JobId> here = {};      // those with a process on the worker's machine
 };
 
 // Whose jobs a fault touches, for the coverage table.
@@ -32,7 +39,7 @@ enum class Reach { cluster, machine, ranks };
 
 struct FaultRow {
   std::string_view name;
-  void (*strike)(Struck& at);
+  Touched (*strike)(Struck& at);
   Reach reach;
   std::string_view about;
 };
@@ -43,32 +50,32 @@ const FaultRow* find_fault(std::string_view name);
 void calm(Struck& at);
 
 // One file each.
-void crash_coordinator(Struck& at);
-void stop_coordinator(Struck& at);
-void crash_worker(Struck& at);
-void end_worker(Struck& at);
-void replace_worker(Struck& at);
-void revoke_key(Struck& at);
-void kill_rank(Struck& at);
-void hang_rank(Struck& at);
-void cut_link(Struck& at);
-void cut_one_way(Struck& at);
-void long_cut(Struck& at);
-void congest_network(Struck& at);
+Touched crash_coordinator(Struck& at);
+Touched stop_coordinator(Struck& at);
+Touched crash_worker(Struck& at);
+Touched end_worker(Struck& at);
+Touched replace_worker(Struck& at);
+Touched revoke_key(Struck& at);
+Touched kill_rank(Struck& at);
+Touched hang_rank(Struck& at);
+Touched cut_link(Struck& at);
+Touched cut_one_way(Struck& at);
+Touched long_cut(Struck& at);
+Touched congest_network(Struck& at);
 // What becomes, for a while, of every frame of one kind, which chance chooses of all that travel
 // between coordinator and workers.
-void meet_one_kind(Struck& at, FrameFate fate);
+Touched meet_one_kind(Struck& at, FrameFate fate);
 
-void drop_messages(Struck& at);
-void hold_messages(Struck& at);
-void fill_disk(Struck& at);
-void slow_disk(Struck& at);
-void fill_storage(Struck& at);
-void slow_storage(Struck& at);
-void step_clock(Struck& at);
-void slow_node(Struck& at);
-void lose_power(Struck& at);
-void cut_ranks(Struck& at);
-void silent_records(Struck& at);
+Touched drop_messages(Struck& at);
+Touched hold_messages(Struck& at);
+Touched fill_disk(Struck& at);
+Touched slow_disk(Struck& at);
+Touched fill_storage(Struck& at);
+Touched slow_storage(Struck& at);
+Touched step_clock(Struck& at);
+Touched slow_node(Struck& at);
+Touched lose_power(Struck& at);
+Touched cut_ranks(Struck& at);
+Touched silent_records(Struck& at);
 
 }  // namespace tutti::simulation

@@ -2,9 +2,10 @@
 
 namespace tutti::simulation {
 
-void fill_disk(Struck& at) {
+Touched fill_disk(Struck& at) {
   at.coordinator.fill_disk();
   at.world.after(at.away, [&coordinator = at.coordinator] { coordinator.free_disk(); });
+  return at.everyone;
 }
 
 }  // namespace tutti::simulation

@@ -2,9 +2,10 @@
 
 namespace tutti::simulation {
 
-void fill_storage(Struck& at) {
+Touched fill_storage(Struck& at) {
   at.ranks.storage.full = true;
   at.world.after(at.away, [&ranks = at.ranks] { ranks.storage.full = false; });
+  return at.everyone;
 }
 
 }  // namespace tutti::simulation

@@ -2,8 +2,10 @@
 
 namespace tutti::simulation {
 
-void hang_rank(Struck& at) {
-  at.worker.hang_rank(at.choice, at.choice % 2 == 0 ? at.away : Duration(1h));
+Touched hang_rank(Struck& at) {
+  const JobId job = at.worker.hang_rank(at.choice, at.choice % 2 == 0 ? at.away : Duration(1h));
+  if (!job) return std::nullopt;
+  return std::set<JobId>{job};
 }
 
 }  // namespace tutti::simulation

@@ -2,6 +2,10 @@
 
 namespace tutti::simulation {
 
-void kill_rank(Struck& at) { at.worker.kill_rank(at.choice); }
+Touched kill_rank(Struck& at) {
+  const JobId job = at.worker.kill_rank(at.choice);
+  if (!job) return std::nullopt;
+  return std::set<JobId>{job};
+}
 
 }  // namespace tutti::simulation

@@ -2,6 +2,9 @@
 
 namespace tutti::simulation {
 
-void replace_worker(Struck& at) { at.worker.replace(); }
+Touched replace_worker(Struck& at) {
+  if (!at.worker.replace()) return std::nullopt;
+  return at.here;
+}
 
 }  // namespace tutti::simulation

@@ -2,9 +2,10 @@
 
 namespace tutti::simulation {
 
-void revoke_key(Struck& at) {
-  at.worker.expect_refusal(at.away);
+Touched revoke_key(Struck& at) {
+  if (at.coordinator.state() == nullptr || !at.worker.expect_refusal(at.away)) return std::nullopt;
   at.coordinator.on(coordinator::ExpelWorker{.worker = at.worker.name()});
+  return at.here;
 }
 
 }  // namespace tutti::simulation

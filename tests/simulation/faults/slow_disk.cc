@@ -2,9 +2,10 @@
 
 namespace tutti::simulation {
 
-void slow_disk(Struck& at) {
+Touched slow_disk(Struck& at) {
   at.coordinator.slow_disk(at.choice % 2 == 0 ? 1s : 50ms);
   at.world.after(at.away, [&coordinator = at.coordinator] { coordinator.slow_disk(0ms); });
+  return at.everyone;
 }
 
 }  // namespace tutti::simulation

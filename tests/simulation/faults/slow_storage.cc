@@ -2,9 +2,10 @@
 
 namespace tutti::simulation {
 
-void slow_storage(Struck& at) {
+Touched slow_storage(Struck& at) {
   at.ranks.storage.write_max = 2s;
   at.world.after(at.away, [&ranks = at.ranks] { ranks.storage.write_max = 5ms; });
+  return at.everyone;
 }
 
 }  // namespace tutti::simulation

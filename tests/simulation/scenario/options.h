@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/simulation/world/mutation.h"
@@ -49,6 +51,9 @@ struct ScenarioOptions {
 inline std::uint32_t fixed_seeds(const ScenarioOptions& options) {
   return options.seeds - options.seeds / 3;
 }
+
+// Whether one of these is among the scenario's faults.
+bool has_fault(const ScenarioOptions& options, std::initializer_list<std::string_view> any_of);
 
 // The one command that runs it again.
 std::string replay_command(const ScenarioOptions& options);

@@ -88,7 +88,8 @@ void Scenario::make_coordinator() {
             }
             checkers_->decided(decision);
             seize_moment();
-          }};
+          },
+      .crashes = [this] { note_crash(); }};
   coordinator_ = std::make_unique<SimCoordinator>(world_, settings_of(options_), std::move(doors));
 }
 
@@ -208,15 +209,22 @@ Struck Scenario::struck(SimWorker& worker) {
   const auto away = Duration(
       static_cast<std::int64_t>(to_ms(10ms) + static_cast<std::int64_t>(rng.below(3'000))) *
       1'000'000);
-  return {.world = world_,
-          .rng = rng,
-          .coordinator = *coordinator_,
-          .workers = workers_,
-          .network = network_,
-          .ranks = ranks_,
-          .worker = worker,
-          .away = away,
-          .choice = rng.next()};
+  Struck out{.world = world_,
+             .rng = rng,
+             .coordinator = *coordinator_,
+             .workers = workers_,
+             .network = network_,
+             .ranks = ranks_,
+             .worker = worker,
+             .away = away,
+             .choice = rng.next(),
+             .everyone = {},
+             .here = worker.jobs_here()};
+  for (const auto& [id, in] : states()) out.everyone.insert(id);
+  for (const auto& [id, process] : checkers_->shadow().processes()) {
+    if (process.worker == worker.name()) out.here.insert(process.job);
+  }
+  return out;
 }
 
 void Scenario::cause_faults() {
@@ -287,27 +295,39 @@ void Scenario::one_fault(JobId of) {
   TUTTI_ASSERT(fault != nullptr);
   SimWorker& worker = worker_with(of);
   world_.trace("fault: " + std::string(fault->name));
-  note_coverage(*fault, worker);
   Struck at = struck(worker);
-  fault->strike(at);
+  const States before = states();
+  crash_struck_ = crash_struck_ || fault->strike == crash_coordinator;
+  if (const Touched touched = fault->strike(at)) note_coverage(fault->name, *touched, before);
 }
 
-void Scenario::note_coverage(const FaultRow& fault, const SimWorker& worker) {
-  const std::string name(fault.name);
+Scenario::States Scenario::states() const {
+  States out;
+  for (const auto& [id, job] : checkers_->shadow().jobs()) {
+    if (!coordinator::is_terminal(job.state)) out[id] = states_of(job);
+  }
+  return out;
+}
+
+// In the states that they were in when it struck.
+void Scenario::note_coverage(std::string_view fault, const std::set<JobId>& touched,
+                             const States& before) {
+  const std::string name(fault);
   ++coverage_.faults[name];
-  const coordinator::Durable& shadow = checkers_->shadow();
-  std::set<JobId> here = worker.jobs_here();
-  if (fault.reach == Reach::machine) {
-    for (const auto& [id, process] : shadow.processes()) {
-      if (process.worker == worker.name()) here.insert(process.job);
-    }
+  for (const JobId id : touched) {
+    const auto at = before.find(id);
+    if (at == before.end()) continue;
+    for (const std::string_view state : at->second) ++coverage_.states[{name, std::string(state)}];
   }
-  for (const auto& [id, job] : shadow.jobs()) {
-    if (fault.reach != Reach::cluster && !here.contains(id)) continue;
-    for (const std::string_view state : states_of(job)) {
-      ++coverage_.states[{name, std::string(state)}];
-    }
-  }
+}
+
+// A crash comes some decisions after it was chosen.
+void Scenario::note_crash() {
+  if (!std::exchange(crash_struck_, false)) return;
+  const States now = states();
+  std::set<JobId> jobs;
+  for (const auto& [id, in] : now) jobs.insert(id);
+  note_coverage("crash-coordinator", jobs, now);
 }
 
 void Scenario::hit(const Strike& strike) {
@@ -318,8 +338,8 @@ void Scenario::hit(const Strike& strike) {
     case Victim::coordinator_after_sync:
       return coordinator_->crash_at(1, CrashPoint::after_sync, strike.away);
     case Victim::worker: return worker.crash(strike.away);
-    case Victim::binary: return worker.replace();
-    case Victim::rank: return worker.kill_rank(0);
+    case Victim::binary: return static_cast<void>(worker.replace());
+    case Victim::rank: return static_cast<void>(worker.kill_rank(0));
     case Victim::link:
       worker.cut(SimWorker::Cut::both);
       return world_.after(strike.away, [&worker] { worker.heal(); });

@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/simulation/checkers/checkers.h"
@@ -51,9 +53,12 @@ class Scenario {
   void seize_moment();
   SimWorker& worker_with(JobId job);
   void end_faults();
-  void strike(const FaultRow& fault, SimWorker& worker);
   void hit(const Strike& strike);
-  void note_coverage(const FaultRow& fault, const SimWorker& worker);
+  // Of jobs that have not ended.
+  using States = std::map<JobId, std::vector<std::string_view>>;
+  States states() const;
+  void note_coverage(std::string_view fault, const std::set<JobId>& touched, const States& before);
+  void note_crash();
   Struck struck(SimWorker& worker);
   void notice_coordinator();
   bool all_ended() const;
@@ -72,6 +77,7 @@ class Scenario {
   std::uint64_t last_working_event_ = 0;
   std::string awaited_;  // the state that the next fault waits for; empty: none does
   std::uint64_t moment_ = 0;
+  bool crash_struck_ = false;  // and the coordinator has not crashed yet
   Coverage coverage_;
 };
 

@@ -230,6 +230,12 @@ Result<Strike> parse_strike(std::string_view text) {
   return out;
 }
 
+bool has_fault(const ScenarioOptions& options, std::initializer_list<std::string_view> any_of) {
+  return std::any_of(any_of.begin(), any_of.end(), [&](std::string_view name) {
+    return std::find(options.faults.begin(), options.faults.end(), name) != options.faults.end();
+  });
+}
+
 std::string replay_command(const ScenarioOptions& options) {
   std::string out =
       fmt::format("build/ci/bin/simulate run {} --seed {}", options.name, options.seed);

@@ -63,6 +63,8 @@ enum class Mutation {
   pass_heartbeats,
   claim_slots,
   many_owners,
+  promise_late,
+  hide_holders,
 };
 
 struct MutationRow {

@@ -39,8 +39,10 @@ void Channel::send(std::string_view message, const std::function<void()>& delive
       last_ = at;
       delay = at - world.now();
     }
-    world.after(delay, [this, deliver] {
-      if (!cut_) deliver();
+    world.after(delay, [this, deliver, i] {
+      if (cut_) return;
+      if (i != 0) network_.world_.reached("a frame arrived twice");
+      deliver();
     });
   }
 }

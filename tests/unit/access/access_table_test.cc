@@ -69,6 +69,12 @@ TEST_CASE("access: the state folder's tokens are always good, each for its own d
   access.apply(join->change);
   CHECK(access.of_join_token(join->token, kNow) == 1U);
   CHECK_FALSE(access.of_token(join->token, kNow));
+  const auto passing =
+      access.make({.kind = AccessKind::join, .user = "rack-8", .expires_unix_ms = kNow + 5},
+                  std::string(48, 'j'), kNow);
+  access.apply(passing->change);
+  CHECK(access.of_join_token(passing->token, kNow + 4) == 2U);
+  CHECK_FALSE(access.of_join_token(passing->token, kNow + 5));
 }
 
 TEST_CASE("access: a worker's key that was let in stays known after a restart") {
