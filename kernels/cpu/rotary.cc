@@ -77,10 +77,7 @@ Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args) {
                                                     " is too far: its angle is not below 2^27"};
     }
   }
-  if (ctx.device != nullptr) {
-    if (args.factor == 1.0F) return ctx.device->enqueue(args);
-    return Error{ErrorCode::unsupported, "rotary_angles: a factor other than 1 runs on CPUs only"};
-  }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const OpTimer timer(Op::rotary_angles, {.bytes = 8 * tokens * width});
   ctx.pool->parallel_for(tokens, rows_in_piece(width * 16), [&](int, Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {

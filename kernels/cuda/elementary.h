@@ -1,5 +1,5 @@
-// exp for kernels, in fp32 and in double precision: the arithmetic of kernels/cpu/exp-inl.h and of
-// kernels/ops/math.cc, step by step, so the same bits as on a CPU.
+// exp in fp32 and in double precision, and log in the latter, for kernels: the arithmetic of
+// kernels/cpu/exp-inl.h and of kernels/ops/math.cc, step by step, so the same bits as on a CPU.
 //
 // exp32: x = n ln2 + r, |r| <= ln2 / 2, a polynomial of degree 7, times 2^n; relative error below
 // 2^-22, exactly 1 at 0; 0 below -87.3, that of 88.3 above it. nvcc builds with --fmad=false: a
@@ -65,5 +65,54 @@ __device__ inline double exp64(double x) {
   if (power < -1022) return p * power_of_two(power + 64) * power_of_two(-64);
   return p * power_of_two(power);
 }
+
+// The high part of math.cc's pair of numbers.
+__device__ inline double log64(double x) {
+  if (!(x >= 0.0)) return NAN;
+  if (x == 0.0) return -INFINITY;
+  if (x == INFINITY) return x;
+  int exponent = -1023;
+  if (x < 0x1p-1022) {
+    x *= 0x1p54;
+    exponent -= 54;
+  }
+  unsigned long long bits = 0;
+  memcpy(&bits, &x, sizeof(bits));
+  exponent += static_cast<int>(bits >> 52);
+  bits = (bits & 0xfffffffffffffULL) | (1023ULL << 52);
+  double m = 0.0;
+  memcpy(&m, &bits, sizeof(m));
+  if (m > 1.4142135623730951) {
+    m *= 0.5;
+    ++exponent;
+  }
+  const double f = m - 1.0;
+  const double g = m + 1.0;
+  const double g_low = f - (g - 2.0);
+  const double s = f / g;
+  const double s_low = (fma(-s, g, f) - s * g_low) / g;
+  const double z = s * s;
+  double p = 2.0 / 23;
+  p = fma(p, z, 2.0 / 21);
+  p = fma(p, z, 2.0 / 19);
+  p = fma(p, z, 2.0 / 17);
+  p = fma(p, z, 2.0 / 15);
+  p = fma(p, z, 2.0 / 13);
+  p = fma(p, z, 2.0 / 11);
+  p = fma(p, z, 2.0 / 9);
+  p = fma(p, z, 2.0 / 7);
+  p = fma(p, z, 2.0 / 5);
+  p = fma(p, z, 2.0 / 3);
+  const double tail = s * z * p;
+  const double n = exponent;
+  const double high = n * 0x1.62e42feep-1;
+  const double twice = 2.0 * s;
+  const double sum = high + twice;
+  const double rest = fabs(high) >= fabs(twice) ? (high - sum) + twice : (twice - sum) + high;
+  return sum + (rest + (fma(n, 0x1.a39ef35793c76p-33, 2.0 * s_low) + tail));
+}
+
+// The bits of kernels/cpu/attention/log-inl.h.
+__device__ inline float log32(float x) { return static_cast<float>(log64(static_cast<double>(x))); }
 
 }  // namespace tutti::kernels::cuda

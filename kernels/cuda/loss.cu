@@ -42,7 +42,7 @@ __device__ float smoothed_loss(const LogSum& sum, const Smoothing& smoothing, fl
     const auto amount = static_cast<double>(smoothing.amount);
     target = (1.0 - amount) * target + amount * mean;
   }
-  return static_cast<float>(log(static_cast<double>(sum.total)) +
+  return static_cast<float>(log64(static_cast<double>(sum.total)) +
                             (static_cast<double>(sum.top) - target));
 }
 

@@ -55,7 +55,7 @@ __device__ __forceinline__ float block_max(float value, float* room) {
 struct LogSum {
   float top, total;
   __device__ double value() const {
-    return static_cast<double>(top) + log(static_cast<double>(total));
+    return static_cast<double>(top) + log64(static_cast<double>(total));
   }
 };
 

@@ -51,11 +51,11 @@ __global__ void embedding_backward_kernel(Rows<const float> dout, const TokenRow
 
 __global__ void rotary_angles_kernel(const std::int32_t* positions, const float* cosines,
                                      const float* sines, Rows<float> cosine, Rows<float> sine,
-                                     Index width) {
+                                     Index width, float factor) {
   const Index from = positions[blockIdx.x] * width;
   for (Index i = threadIdx.x; i < width; i += blockDim.x) {
-    cosine.at(blockIdx.x)[i] = cosines[from + i];
-    sine.at(blockIdx.x)[i] = sines[from + i];
+    cosine.at(blockIdx.x)[i] = cosines[from + i] * factor;
+    sine.at(blockIdx.x)[i] = sines[from + i] * factor;
   }
 }
 
@@ -172,7 +172,7 @@ Result<> CudaDevice::enqueue(const RotaryAngles& args) {
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.positions.size()), kWarp}),
                rotary_angles_kernel, *positions, static_cast<const float*>(angles_.cosine.get()),
                static_cast<const float*>(angles_.sine.get()), Rows(args.cosine), Rows(args.sine),
-               args.cosine.columns);
+               args.cosine.columns, args.factor);
   return end_op();
 }
 

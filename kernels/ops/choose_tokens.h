@@ -11,8 +11,8 @@
 // log_softmax on the same device; 0 where it is not wanted. A row's answer depends on that row and
 // its draw only.
 //
-// Errors: invalid_argument (sizes; a given token outside of the row); unsupported (min_p and
-// typical_p on a device).
+// Errors: invalid_argument (sizes; a given token outside of the row); unsupported
+// (typical_p on a device).
 #pragma once
 
 #include <cstdint>

@@ -76,6 +76,10 @@ EXEMPT = {
     ("kernels/cpu/scalar-inl.h", "header"): "",
     ("kernels/cpu/product/chain_tile-inl.h", "header"): "",
     ("kernels/cpu/product/tile-inl.h", "header"): "",
+    # Whole ops, by their lines.
+    ("kernels/ops/random_fill.cc", "forms"): "",
+    # Weights of attention in bf16 profiles: kernels/README.md, the rules that keep bits.
+    ("kernels/cuda/tensor_core.h", "libm"): "",
 }
 
 
@@ -180,6 +184,20 @@ def check_atomics(name, lines):
             yield number, "atomics", f"{match.group(0)}: sums of numbers go in one order; counts add an integer literal"
 
 
+# What a C library, or a GPU's, makes of these is its own (DESIGN numerics): kernels have elementary.h.
+LIBM = re.compile(r"(?:\bstd::|(?<![\w.>:]))_*(exp|exp2|exp10|expm1|log|log2|log10|log1p|pow|sin|cos|tan|tanh|erf|erfc)f?\s*\(|"
+                  r"\b(ex2|lg2|sin|cos|tanh)\.approx")
+
+
+def check_libm(name, lines):
+    if not name.startswith("kernels/cuda/"):
+        return
+    for number, line in enumerate(lines, 1):
+        match = LIBM.search(line.split("//")[0])
+        if match:
+            yield number, "libm", f"{match.group(0)}: another library has other bits; take those of kernels/cuda/elementary.h"
+
+
 def check_header(name, lines):
     if not any(line.strip() == "#pragma once" for line in lines):
         yield 1, "header", "#pragma once is missing"
@@ -235,6 +253,33 @@ def check_ops(root, names):
                                              f"add a line to {op_catalogue.WITHOUT_CUDA}")
 
 
+REFUSED_FORM = re.compile(r"not_on_device\(\s*((?:\"[^\"]*\"\s*)+)")
+# Behind a look at the device, within its block or to the end of what follows an early return.
+OWN_WORDS = re.compile(r"ctx\.device != nullptr\) \{[^}]*?ErrorCode::unsupported|"
+                       r"if \(!?ctx\.device[^{;]*\) return Error\{ErrorCode::unsupported")
+
+
+def check_forms(root, names):
+    """What ops refuse on a device is listed, in the words of the refusal."""
+    listed = op_catalogue.forms_without_cuda(root)
+    known = dict(op_catalogue.ops_of(root))
+    refused = set()
+    for name in names:
+        if not re.match(r"kernels/(cpu|ops|cuda)/.*\.(cc|cu|h)$", name):
+            continue
+        text = (root / name).read_text(encoding="utf-8", errors="replace")
+        for match in REFUSED_FORM.finditer(text):
+            words = "".join(re.findall(r'"([^"]*)"', match.group(1)))
+            refused.add(words)
+            if words not in listed:
+                yield name, text[:match.start()].count("\n") + 1, "forms", f"\"{words}\": no line of {op_catalogue.WITHOUT_CUDA}"
+        for match in OWN_WORDS.finditer(text):
+            yield name, text[:match.end()].count("\n") + 1, "forms", "a form that a device refuses: say it by not_on_device"
+    for words, (ops, _) in listed.items():
+        if words not in refused or any(op not in known for op in ops):
+            yield op_catalogue.WITHOUT_CUDA, 1, "forms", f"\"{words}\": nothing refuses it, or no such op"
+
+
 def findings(root):
     names = files(root)
     yield from check_tree(root, names)
@@ -248,12 +293,13 @@ def findings(root):
     for text in kernels_table.without_cause(root) if "kernels/README.md" in names else []:
         yield kernels_goals.CAUSES, 1, "catalogue", text + ": one line with the cause"
     yield from check_ops(root, names)
+    yield from check_forms(root, names)
     for name in names:
         suffix = pathlib.PurePath(name).suffix
         if suffix not in SIZE_MAX:
             continue
         lines = (root / name).read_text(encoding="utf-8", errors="replace").splitlines()
-        checks = [check_includes, check_sizes, check_functions, check_words, check_pure, check_sums, check_atomics] + ([check_header] if suffix == ".h" else [])
+        checks = [check_includes, check_sizes, check_functions, check_words, check_pure, check_sums, check_atomics, check_libm] + ([check_header] if suffix == ".h" else [])
         for check in checks:
             for number, rule, text in check(name, lines):
                 yield name, number, rule, text

@@ -27,6 +27,8 @@ FAULTS = {
     "pure": ("coordinator/life/x.cc", "auto now = monotonic_now();\n"),
     "name": ("jobs/data/utils.cc", "int x;\n"),
     "atomics": ("kernels/cuda/x.cu", "  atomicAdd(sums + lane, x * y);\n"),
+    "libm": ("kernels/cuda/y.cu", "  a.lse[row] = top + logf(total);\n"),
+    "forms": ("kernels/cpu/y.cc", "  if (ctx.device != nullptr) {\n    return Error{ErrorCode::unsupported, 0};\n  }\n"),
     "sums": ("kernels/collective/x.cc", "auto r = ncclAllReduce(a, b, n, ncclFloat, ncclSum, comm, stream);\n"),
 }
 

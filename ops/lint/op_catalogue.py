@@ -252,7 +252,19 @@ def without_cuda(root):
     """The ops that no GPU has; the lint (check_ops) sees to it that all others are handed to a device."""
     listed = root / WITHOUT_CUDA
     lines = listed.read_text().splitlines() if listed.exists() else []
-    return {line.split()[0] for line in lines if line and not line.startswith("#")}
+    return {line.split()[0] for line in lines if line and not line.startswith("#") and ": " not in line}
+
+
+def forms_without_cuda(root):
+    """form -> ops of each `ops: form  reason` line, with the line's words as not_on_device has them."""
+    listed = root / WITHOUT_CUDA
+    forms = {}
+    for line in listed.read_text().splitlines() if listed.exists() else []:
+        words = re.match(r"([\w, ]+: .*?)(?:  |$)", line)
+        if words:
+            ops, form = words.group(1).split(": ")
+            forms[words.group(1)] = (ops.split(", "), form)
+    return forms
 
 
 def measurements(root):
@@ -281,9 +293,15 @@ def table(root):
     yield "| op | header | profiles | devices | sums | tolerance | share of ceiling |"
     yield "|---|---|---|---|---|---|---|"
     host_only = without_cuda(root)
+    refused = {}
+    for ops, form in forms_without_cuda(root).values():
+        for op in ops:
+            refused.setdefault(op, []).append(form)
     for op, header in ops_of(root):
         profiles, sums, tolerance, cases = FACTS.get(op, ("", "", "", ""))
-        yield (f"| `{op}` | `{header}` | {profiles} | {'CPU' if op in host_only else 'CPU, CUDA'} | {sums} | {tolerance} |"
+        devices = "CPU" if op in host_only else "CPU, CUDA"
+        devices += f" (without {', '.join(refused[op])})" if op in refused else ""
+        yield (f"| `{op}` | `{header}` | {profiles} | {devices} | {sums} | {tolerance} |"
                f" {share_of(lines, cases)} |")
     yield ""
     free = [f"`{name}` (`{header}`)" for name, (header, _, _) in CONTEXT_FREE.items()]

@@ -15,6 +15,7 @@
 #include "kernels/ops/choose_tokens.h"
 #include "kernels/ops/random.h"
 #include "kernels/ops/reference/reference.h"
+#include "kernels/ops/rotary.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "protocol/base/file.h"
 #include "tests/emulation/device_runs.h"
@@ -380,6 +381,24 @@ TEST_CASE("device ops: stochastic rounding keeps the mean, and a range has the t
   CHECK(std::equal(part.begin(), part.end(), all.begin() + 1000));
 }
 
+TEST_CASE("device ops: rotary angles by a factor have the CPU's bits") {
+  ThreadPool pool(1);
+  const std::vector<std::int32_t> positions{0, 7, 1500};
+  const Floats frequencies{1.0F, 0.3F, 0.01F};
+  const auto angles_on = [&](CudaDevice* on) {
+    Floats both(18);
+    const Matrix cosine(both.data(), 3, 3);
+    REQUIRE(rotary_angles({&pool, on}, {.positions = positions,
+                                        .frequencies = frequencies,
+                                        .cosine = cosine,
+                                        .sine = Matrix(both.data() + 9, 3, 3),
+                                        .factor = 1.3F}));
+    if (on != nullptr) REQUIRE(on->synchronize());
+    return both;
+  };
+  CHECK(in_all_orders<float>([&] { return angles_on(&device()); }) == angles_on(nullptr));
+}
+
 TEST_CASE("device ops: of equal logits a GPU draws the CPU's tokens, whatever cuts them") {
   constexpr Index kVocabulary = 2600;
   std::vector<TokenDraw> draws;
@@ -393,6 +412,10 @@ TEST_CASE("device ops: of equal logits a GPU draws the CPU's tokens, whatever cu
         {.temperature = 2.0, .top_k = 2000, .seed = 7},
         {.temperature = 3.0, .top_k = 1500, .top_p = 0.98, .seed = 8},
         {.temperature = 1.0, .top_k = 100000, .top_p = 0.5, .seed = 9},
+        {.temperature = 2.0, .seed = 10, .min_p = 0.3},
+        {.temperature = 4.0, .top_k = 2000, .seed = 11, .min_p = 0.5},
+        {.temperature = 3.0, .top_p = 0.9, .seed = 12, .min_p = 0.2},
+        {.seed = 13, .min_p = 1.5},
         {.top_k = 1}}) {
     for (std::uint64_t position = 0; position < 3; ++position) {
       TokenDraw one{.settings = settings, .position = position};

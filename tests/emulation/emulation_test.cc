@@ -5,19 +5,27 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <bit>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <latch>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/elementary.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/scratch.h"
+#include "kernels/ops/embedding.h"
+#include "kernels/ops/math.h"
 #include "kernels/tensor/buffer.h"
 #include "kernels/tensor/open_device.h"
+#include "protocol/base/rng.h"
 #include "tests/emulation/kernels_with_faults.h"
 #include "tests/support/cuda_emulation/device_memory.h"
 
@@ -94,6 +102,25 @@ int caught(Kernel kernel, Fault fault) {
 
 }  // namespace
 
+TEST_CASE("emulation: exp and log of kernels have the bits of the CPU's") {
+  std::vector<double> values{0.0,   -0.0,   1.0,      -1.0,      0x1p-1074, 0x1p-1022,
+                             709.8, -745.3, INFINITY, -INFINITY, NAN,       1.4142135623730951};
+  Rng rng(5);
+  for (int i = 0; i < 20'000; ++i) values.push_back(std::bit_cast<double>(rng.next()));
+  for (int i = 0; i < 20'000; ++i) values.push_back(1400 * rng.uniform() - 700);
+  const auto same = [](double a, double b) {
+    return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) ||
+           (std::isnan(a) && std::isnan(b));
+  };
+  std::vector<double> others;
+  for (const double x : values) {
+    const bool both = same(kernels::cuda::exp64(x), kernels::exp(x)) &&
+                      same(kernels::cuda::log64(x), kernels::log(x));
+    if (!both) others.push_back(x);
+  }
+  CHECK(others.empty());
+}
+
 TEST_CASE("emulation: right kernels give the right numbers in every order") {
   CHECK(caught(Kernel::mirror, Fault::none) == 0);
   CHECK(caught(Kernel::pipelined_sum, Fault::none) == 0);
@@ -112,9 +139,14 @@ TEST_CASE("emulation: a kernel with a wrong index is caught") {
   CHECK(caught(Kernel::mirror, Fault::wrong_index) == 6);
 }
 
-TEST_CASE("emulation: a kernel that overruns its shared memory is caught") {
-  const Ran ran = run(Kernel::mirror, Fault::overrun, {});
-  CHECK(ran.fault.find("shared memory was written behind its end") != std::string::npos);
+TEST_CASE(
+    "emulation: a kernel that writes behind, before or far from its shared memory is caught") {
+  for (const Fault fault : {Fault::overrun, Fault::underrun, Fault::far_away}) {
+    const Ran ran = run(Kernel::mirror, fault, {});
+    CHECK(ran.fault.find("shared memory was written outside of what there is") !=
+          std::string::npos);
+    CHECK(run(Kernel::mirror, Fault::none, {}).fault.empty());
+  }
 }
 
 TEST_CASE("emulation: a barrier that not all threads reach is a deadlock, and is reported as one") {
@@ -349,6 +381,86 @@ TEST_CASE("emulation: work of two streams overlaps, and an event orders it") {
   REQUIRE(cudaStreamSynchronize(second->get()) == cudaSuccess);
   CHECK(first_at == 1);
   CHECK(second_at == 2);
+}
+
+namespace {
+
+enum class HostWaits { kept, left_out };
+
+// Where the host's waits are left out, the stream does nothing until `work` has returned.
+void run_with(HostWaits waits, cudaStream_t stream, const std::function<void()>& work) {
+  std::latch go(1);
+  if (waits == HostWaits::left_out) {
+    ::setenv("TUTTI_EMULATION_HOST_WAITS", "0", 1);
+    emulation::enqueue(stream, [&]() -> std::string {
+      go.wait();
+      return {};
+    });
+  }
+  work();
+  ::unsetenv("TUTTI_EMULATION_HOST_WAITS");
+  go.count_down();
+  REQUIRE(cudaStreamSynchronize(stream) == cudaSuccess);
+}
+
+// The first byte of each of some pieces that fill a slot of the ring, one more than it has.
+std::vector<int> pieces_sent(HostWaits waits) {
+  using kernels::cuda::UploadRing;
+  constexpr std::size_t kPieces = UploadRing::kSlots + 1;
+  auto ring = UploadRing::make();
+  auto stream = kernels::cuda::make_stream();
+  auto memory = kernels::cuda::make_device_memory(kPieces * UploadRing::kSlotBytes);
+  REQUIRE((ring && stream && memory));
+  auto* const bytes = static_cast<unsigned char*>(memory->get());
+  run_with(waits, stream->get(), [&] {
+    for (std::size_t i = 0; i < kPieces; ++i) {
+      const std::vector<unsigned char> piece(UploadRing::kSlotBytes,
+                                             static_cast<unsigned char>(i + 1));
+      REQUIRE(ring->send(stream->get(), bytes + i * piece.size(), piece.data(), piece.size()));
+    }
+  });
+  const emulation::MemoryUse looks;
+  std::vector<int> out;
+  for (std::size_t i = 0; i < kPieces; ++i) out.push_back(bytes[i * UploadRing::kSlotBytes]);
+  return out;
+}
+
+// What two replays of one captured step give, of a token each.
+std::vector<float> tokens_replayed(HostWaits waits) {
+  const auto device = *kernels::cuda::CudaDevice::open({});
+  const std::vector<float> rows{10.0F, 20.0F};
+  const kernels::FloatBuffer table(2, device.get());
+  const kernels::FloatBuffer out(1, device.get());
+  const kernels::FloatBuffer kept(2, device.get());
+  REQUIRE(device->upload(table.data(), rows.data(), 2 * sizeof(float)));
+  const auto run = [&](std::int32_t token) {
+    const std::vector<std::int32_t> tokens{token};
+    REQUIRE(device->run_repeated(1, [&] {
+      return device->enqueue(kernels::EmbeddingForward{
+          .table = table.matrix(2, 1), .tokens = tokens, .output = out.matrix(1, 1)});
+    }));
+  };
+  run(0);
+  run(0);  // captured
+  run_with(waits, device->stream(), [&] {
+    for (std::int32_t token = 0; token < 2; ++token) {
+      run(token);
+      REQUIRE(device->copy(kept.data() + token, out.data(), sizeof(float)));
+    }
+  });
+  CHECK(device->graph_counts().replayed == 2);
+  std::vector<float> got(2);
+  REQUIRE(device->download(got.data(), kept.data(), 2 * sizeof(float)));
+  return got;
+}
+
+}  // namespace
+
+TEST_CASE("emulation: a wait of the host that is left out shows, in the ring and in a replay") {
+  CHECK(pieces_sent(HostWaits::kept) == std::vector<int>{1, 2, 3, 4, 5});
+  CHECK(pieces_sent(HostWaits::left_out) == std::vector<int>{5, 2, 3, 4, 5});
+  CHECK(tokens_replayed(HostWaits::kept) == std::vector<float>{10.0F, 20.0F});
+  CHECK(tokens_replayed(HostWaits::left_out) == std::vector<float>{20.0F, 20.0F});
 }
 
 TEST_CASE("emulation: memory is limited, and an error says how much there is") {

@@ -19,6 +19,12 @@ __global__ void mirror_kernel(const float* from, float* to) {
   const unsigned i = threadIdx.x;
   const unsigned first = blockIdx.x * kThreads;
   tile[kFault == Fault::overrun ? i + 1 : i] = from[first + i];
+  // The dynamic part, of which this kernel has none, comes first.
+  if constexpr (kFault == Fault::underrun) {
+    TUTTI_DYNAMIC_SHARED(float, dynamic);
+    dynamic[-1 - static_cast<int>(i)] = 0.0F;
+  }
+  if constexpr (kFault == Fault::far_away) tile[i + 16 * 1024] = 0.0F;
   if constexpr (kFault == Fault::divergent_barrier) {
     if (i < 100) __syncthreads();
   } else if constexpr (kFault != Fault::missing_barrier) {
@@ -95,6 +101,8 @@ void launch_mirror(cudaStream_t stream, Fault fault, const float* from, float* t
       return mirror<Fault::divergent_barrier>(stream, from, to, blocks);
     case Fault::wrong_index: return mirror<Fault::wrong_index>(stream, from, to, blocks);
     case Fault::overrun: return mirror<Fault::overrun>(stream, from, to, blocks);
+    case Fault::underrun: return mirror<Fault::underrun>(stream, from, to, blocks);
+    case Fault::far_away: return mirror<Fault::far_away>(stream, from, to, blocks);
     default: return mirror<Fault::none>(stream, from, to, blocks);
   }
 }

@@ -11,6 +11,8 @@ enum class Fault {
   divergent_barrier,
   wrong_index,
   overrun,
+  underrun,
+  far_away,
   missing_wait,
 };
 

@@ -8,6 +8,7 @@
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/silu_gate.h"
+#include "kernels/tensor/not_on_device.h"
 
 namespace tutti::kernels {
 
@@ -76,7 +77,9 @@ template <class Args, class Enqueue>
 Result<> end_on_device(const OpContext& ctx, const Args& args, const Enqueue& enqueue) {
   const Ends ends = ends_of(args);
   if (ends.narrow) {
-    return Error{ErrorCode::unsupported, "a product on a device gives fp32 numbers"};
+    return not_on_device(
+        "product_nt, product_nn, product_tn, product_quantised, product_quantised_grouped: "
+        "bf16 output");
   }
   if (!ends.activation) return enqueue(args);
   Args plain = args;

@@ -5,6 +5,7 @@
 #include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/quant/row_groups.h"
 #include "kernels/tensor/device.h"
+#include "kernels/tensor/not_on_device.h"
 
 namespace tutti::kernels {
 
@@ -71,7 +72,7 @@ Result<> product_quantised_grouped(const OpContext& ctx, const GroupedProduct& a
     return {};
   }
   if (args.narrow_left) {
-    return Error{ErrorCode::unsupported, "product_quantised_grouped: a device takes fp32 rows"};
+    return not_on_device("product_quantised_grouped: bf16 rows");
   }
   Index first = 0;
   for (std::size_t g = 0; g < args.ends.size(); first = args.ends[g++]) {

@@ -8,6 +8,7 @@
 #include "kernels/cpu/quant/image.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/tensor/device.h"
+#include "kernels/tensor/not_on_device.h"
 #include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
@@ -54,7 +55,7 @@ Result<> product_quantised_nn(const OpContext& ctx, const QuantisedProductNn& ar
   if (rows == 0 || inputs == 0) return {};
   if (ctx.device != nullptr) {
     if (!narrow) return ctx.device->enqueue(args);
-    return Error{ErrorCode::unsupported, "product_quantised_nn: a device takes fp32 gradients"};
+    return not_on_device("product_quantised_nn: bf16 rows");
   }
   const OpTimer timer(
       Op::product_low_precision,

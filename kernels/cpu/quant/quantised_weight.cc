@@ -20,6 +20,7 @@
 #include "kernels/cpu/quant/row_groups.h"
 #include "kernels/cpu/quant/zero_rows.h"
 #include "kernels/tensor/device.h"
+#include "kernels/tensor/not_on_device.h"
 #include "kernels/tensor/op_counters.h"
 #include "protocol/base/cpu_features.h"
 
@@ -451,7 +452,7 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
   if (rows == 0 || weight->outputs() == 0) return {};
   if (ctx.device != nullptr) {
     if (args.narrow_left) {
-      return Error{ErrorCode::unsupported, "product_quantised: a device takes fp32 activations"};
+      return not_on_device("product_quantised: bf16 rows");
     }
     return end_on_device(ctx, args,
                          [&](const QuantisedProduct& plain) { return ctx.device->enqueue(plain); });

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/cuda/attention/attention_tiles.h"
+#include "kernels/cuda/elementary.h"
 #include "kernels/cuda/row_view.h"
 
 namespace tutti::kernels::cuda {
@@ -101,7 +102,7 @@ __device__ void store_rows(const Attend& a, const SampleTile& task, Index head, 
     }
     if (a.lse != nullptr && lane % 4 == 0) {
       constexpr float kLn2 = 0.693147180559945F;
-      a.lse[row * a.heads + head] = rows.top[half] * kLn2 + logf(total);
+      a.lse[row * a.heads + head] = rows.top[half] * kLn2 + log32(total);
     }
   }
 }

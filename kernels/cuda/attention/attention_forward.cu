@@ -275,7 +275,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) attend_kernel(Attend a) 
     }
   }
   if (!spread && there && a.lse != nullptr && threadIdx.x % kQueryLanes == 0) {
-    a.lse[(task.row + query) * a.heads + head] = top + logf(total);
+    a.lse[(task.row + query) * a.heads + head] = top + log32(total);
   }
 }
 
@@ -302,7 +302,7 @@ __global__ void merge_parts_kernel(Attend a) {
       top = merge.top;
     }
     a.out.at(row)[head * a.width + column] = sum * (1.0F / total);
-    if (a.lse != nullptr && column == 0) a.lse[row * a.heads + head] = top + logf(total);
+    if (a.lse != nullptr && column == 0) a.lse[row * a.heads + head] = top + log32(total);
   }
 }
 

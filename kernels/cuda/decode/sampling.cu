@@ -14,6 +14,7 @@
 #include "kernels/cuda/row_view.h"
 #include "kernels/ops/choose_tokens.h"
 #include "kernels/ops/random.h"
+#include "kernels/tensor/not_on_device.h"
 
 namespace tutti::kernels::cuda {
 
@@ -30,7 +31,7 @@ constexpr Order kAll = ~Order{0};
 
 struct Draw {
   double temperature;  // 0: greedy
-  double top_p;
+  double top_p, min_p;
   unsigned long long seed, position;
   std::int32_t top_k;
   std::int32_t given;
@@ -81,6 +82,7 @@ struct Row {
   Index width;
   double top;
   double temperature;
+  double least = 0.0;  // weights below it (min_p) are passed over
   __device__ double weight(Index token) const {
     return exp64((static_cast<double>(x[token]) - top) / temperature);
   }
@@ -176,9 +178,11 @@ __device__ Walked walk_by_logit(const Row& row, unsigned limit, double until, Un
     if (threadIdx.x == 0) {
       bool ended = count < kListMax;
       for (unsigned i = 0; i < count; ++i) {
-        walked.sum += room.weights[i];
-        walked.last = token_of(room.list[i]);
         ++walked.count;
+        if (room.weights[i] >= row.least) {
+          walked.sum += room.weights[i];
+          walked.last = token_of(room.list[i]);
+        }
         const bool there = how == Until::passed ? walked.sum > until : walked.sum >= until;
         ended = ended || there || walked.count == limit;
         if (there || walked.count == limit) break;
@@ -200,7 +204,8 @@ __device__ double sum_stretches(const Row& row, double* stretches, const Room& r
     const Index end = (s + 1) * kStretch < row.width ? (s + 1) * kStretch : row.width;
     double own = 0.0;
     for (Index i = s * kStretch; i < end; ++i) {
-      if (row.x[i] > -INFINITY) own += row.weight(i);
+      const double weight = row.x[i] > -INFINITY ? row.weight(i) : 0.0;
+      if (weight >= row.least) own += weight;
     }
     stretches[s] = own;
   }
@@ -222,14 +227,16 @@ __device__ Index walk_stretches(const Row& row, const double* stretches, double 
     if (passed + stretches[s] > until) {
       double inside = 0.0;
       for (Index i = s * kStretch; i < row.width; ++i) {
-        if (!(row.x[i] > -INFINITY)) continue;
-        inside += row.weight(i);
+        const double weight = row.x[i] > -INFINITY ? row.weight(i) : 0.0;
+        if (weight >= row.least) inside += weight;
         if (passed + inside > until) return i;
       }
     }
     passed += stretches[s];
   }
-  for (Index i = 0; i < row.width; ++i) last = row.x[i] > -INFINITY ? i : last;
+  for (Index i = 0; i < row.width; ++i) {
+    last = row.x[i] > -INFINITY && row.weight(i) >= row.least ? i : last;
+  }
   return last;
 }
 
@@ -241,8 +248,8 @@ __device__ double uniform(const Draw& draw) {
 }
 
 // By the whole block; thread 0 has the token.
-__device__ Index draw_token(const Row& row, const Draw& draw, unsigned candidates,
-                            double* stretches, const Room& room) {
+__device__ Index draw_token(Row row, const Draw& draw, unsigned candidates, double* stretches,
+                            const Room& room) {
   const auto wanted = static_cast<unsigned>(draw.top_k);
   const bool cut = draw.top_k > 0 && wanted < candidates;
   unsigned limit = cut ? wanted : candidates;
@@ -256,7 +263,14 @@ __device__ Index draw_token(const Row& row, const Draw& draw, unsigned candidate
     const Walked kept = walk_by_logit(row, limit, draw.top_p * total, Until::reached, room);
     total = kept.sum;
     limit = kept.count;
-  } else if (!cut) {
+  }
+  const bool by_logit = cut || draw.top_p < 1.0;
+  row.least = draw.min_p;
+  if (draw.min_p > 0.0) {
+    total = by_logit ? walk_by_logit(row, limit, INFINITY, Until::passed, room).sum
+                     : sum_stretches(row, stretches, room);
+  }
+  if (!by_logit) {
     return threadIdx.x == 0 ? walk_stretches(row, stretches, uniform(draw) * total) : 0;
   }
   return walk_by_logit(row, limit, uniform(draw) * total, Until::passed, room).last;
@@ -292,7 +306,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     candidates = block_sum(candidates, room.counts);
     token = best == 0 ? 0 : token_of(best);
     // Beside an infinite logit all others weigh nothing.
-    const bool draws_one = draw.temperature > 0.0 && draw.top_k != 1 && candidates > 0;
+    const bool draws_one =
+        draw.temperature > 0.0 && draw.top_k != 1 && candidates > 0 && !(draw.min_p > 1.0);
     if (draws_one && x[token] < INFINITY) {
       const Row row{x, width, static_cast<double>(x[token]), draw.temperature};
       const Index count = (width + kStretch - 1) / kStretch;
@@ -314,11 +329,9 @@ Result<> CudaDevice::enqueue(const ChooseTokens& args) {
   std::vector<Draw> draws;
   for (const TokenDraw& draw : args.draws) {
     const SamplingSettings& s = draw.settings;
-    if (s.min_p > 0.0 || s.typical_p < 1.0) {
-      return Error{ErrorCode::unsupported, "choose_tokens: no min_p and typical_p on a GPU"};
-    }
-    draws.push_back(
-        {s.temperature, s.top_p, s.seed, draw.position, s.top_k, draw.given, draw.logprob});
+    if (s.typical_p < 1.0) return not_on_device("choose_tokens: typical_p");
+    draws.push_back({s.temperature, s.top_p, s.min_p, s.seed, draw.position, s.top_k, draw.given,
+                     draw.logprob});
   }
   if (draws.empty()) return {};
   auto staged = stage(draws.data(), draws.size());

@@ -17,7 +17,8 @@ namespace tutti::emulation {
 
 namespace {
 
-constexpr std::size_t kMarginBytes = 1024;  // behind shared memory; must keep its poison
+constexpr std::size_t kMarginBytes = 1024;  // around pieces of shared memory; must keep its poison
+constexpr std::size_t kMemoryBytes = 2 * kSharedBytesMax + kMarginBytes;
 constexpr int kPoison = 0xff;
 
 std::mutex order_mutex;
@@ -78,7 +79,7 @@ class Block {
   void barrier();
   void finish_copies(Thread& thread, unsigned groups_left);
   void* static_shared(const void* site, std::size_t bytes);
-  void* dynamic_shared() { return memory_.get(); }
+  void* dynamic_shared() { return memory_.get() + kMarginBytes; }
   [[noreturn]] void fail(const std::string& what);
 
  private:
@@ -93,7 +94,7 @@ class Block {
   Thread* next();
   void check_margins();
   std::string describe_stuck() const;
-  bool margin_kept(std::size_t begin, std::size_t end) const;
+  void check_poison(std::size_t begin, std::size_t end);
 
   std::vector<std::unique_ptr<Thread>> threads_;
   std::vector<Warp> warps_;
@@ -105,7 +106,6 @@ class Block {
   std::size_t dynamic_bytes_ = 0;
   std::size_t static_bytes_ = 0;
   std::size_t shared_max_ = 0;  // of both together
-  std::size_t poisoned_ = 0;    // bytes from the start of memory_ that may have been written
   std::size_t count_ = 0;
   std::size_t at_barrier_ = 0;
   std::size_t done_ = 0;
@@ -131,7 +131,10 @@ void thread_main(void*) {
 std::string Block::run(const GridShape& shape, const std::function<void()>& thread_body) {
   count_ = shape.threads.count();
   TUTTI_ASSERT(count_ > 0 && count_ <= kThreadsMax && shape.shared_bytes <= kSharedBytesMax);
-  if (!memory_) memory_ = std::make_unique<std::byte[]>(2 * kSharedBytesMax);
+  if (!memory_) {
+    memory_ = std::make_unique<std::byte[]>(kMemoryBytes);
+    std::memset(memory_.get(), kPoison, kMemoryBytes);
+  }
   order_ = order();
   rng = Rng(order_.seed);
   body = &thread_body;
@@ -154,6 +157,9 @@ std::string Block::run(const GridShape& shape, const std::function<void()>& thre
     if (!fault_.empty()) break;
   }
   running = outer;
+  // Far away from all pieces, which the blocks' own checks leave out.
+  check_poison(0, kMemoryBytes);
+  if (!fault_.empty()) std::memset(memory_.get(), kPoison, kMemoryBytes);
   return fault_;
 }
 
@@ -209,12 +215,9 @@ Thread* Block::next() {
 
 void Block::run_block(const Extent& block) {
   where.block = block;
-  poisoned_ = std::max(poisoned_, dynamic_bytes_ + kMarginBytes);
-  std::memset(memory_.get(), kPoison, poisoned_);
-  poisoned_ = 0;
   statics_.clear();
   static_bytes_ = 0;
-  static_end_ = (dynamic_bytes_ + kMarginBytes + 127) / 128 * 128;
+  static_end_ = (dynamic_bytes_ + 2 * kMarginBytes + 127) / 128 * 128;
   at_barrier_ = 0;
   done_ = 0;
   start_threads();
@@ -227,8 +230,8 @@ void Block::run_block(const Extent& block) {
     now->fiber.resume();
     if (now->state == Thread::State::done) ++done_;
   }
-  poisoned_ = static_end_ + kMarginBytes;
   if (fault_.empty()) check_margins();
+  std::memset(memory_.get(), kPoison, static_end_);
 }
 
 std::string Block::describe_stuck() const {
@@ -302,22 +305,28 @@ void* Block::static_shared(const void* site, std::size_t bytes) {
   }
   const std::size_t offset = static_end_;
   static_end_ = (offset + bytes + kMarginBytes + 127) / 128 * 128;
-  TUTTI_ASSERT(static_end_ <= 2 * kSharedBytesMax);
-  std::memset(memory_.get() + offset, kPoison, static_end_ - offset);
+  TUTTI_ASSERT(static_end_ <= kMemoryBytes);
   statics_.push_back({site, offset, offset + bytes});
   return memory_.get() + offset;
 }
 
-bool Block::margin_kept(std::size_t begin, std::size_t end) const {
-  return std::all_of(memory_.get() + begin, memory_.get() + end,
-                     [](std::byte b) { return b == static_cast<std::byte>(kPoison); });
+void Block::check_poison(std::size_t begin, std::size_t end) {
+  const std::byte* const bytes = memory_.get() + begin;
+  const std::size_t count = end - begin;
+  // Each byte is as the one before it.
+  const bool kept = count == 0 || (bytes[0] == static_cast<std::byte>(kPoison) &&
+                                   std::memcmp(bytes, bytes + 1, count - 1) == 0);
+  if (!kept && fault_.empty()) fault_ = "shared memory was written outside of what there is";
 }
 
 void Block::check_margins() {
-  bool kept = margin_kept(dynamic_bytes_, dynamic_bytes_ + kMarginBytes);
-  for (const StaticShared& one : statics_)
-    kept = kept && margin_kept(one.end, one.end + kMarginBytes);
-  if (!kept) fault_ = "shared memory was written behind its end";
+  std::size_t from = kMarginBytes + dynamic_bytes_;
+  check_poison(0, kMarginBytes);
+  for (const StaticShared& one : statics_) {
+    check_poison(from, one.offset);
+    from = one.end;
+  }
+  check_poison(from, static_end_);
 }
 
 void Block::fail(const std::string& what) {

@@ -7,7 +7,7 @@
 //   warp_priority   the thread of the warp that is first in a drawn ranking: warps run ahead of
 //   each other by far
 // An asynchronous copy (cp.async) is done at once or as late as allowed, drawn for each. Shared
-// memory is filled with 0xff (a NaN) before each block and is followed by a margin that must stay
+// memory is filled with 0xff (a NaN) before each block, and what is around its pieces must stay
 // so. Blocks run one after the other in a drawn order. A barrier that not all threads reach, or a
 // warp operation that not all lanes reach, ends the launch with an error that names it; so do more
 // static and dynamic shared memory than a block has, and an address that is not a multiple of what
