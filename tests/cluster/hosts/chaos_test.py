@@ -6,11 +6,11 @@ be true at the end.
 
 A server answers, an array runs, training and program submits go on all the time with repeated keys, and one training job
 of a higher priority takes its slots from others; faults strike coordinator, workers, ranks and programs; the journal is
-copied at random moments. Then the faults stop and: every accepted job ends done; weights, losses and counts of tokens at
+copied at random moments, file by file and by `tutti ledger backup`. Then the faults stop and: every accepted job ends done; weights, losses and counts of tokens at
 every step equal the undisturbed run's, each step once; the last run of a program wrote all of its lines, every earlier
 one a beginning of them; each task of the array is done; the server says what it said before; a repeated key gave one
-job; a coordinator on each copy of the journal starts and knows every job that was accepted before the copy; nothing is
-left running. Moments are drawn from the seed, but real processes make no run the same as another; the simulator is for
+job; each backup is restored, and a coordinator on each copy starts and knows every job that was accepted before the copy
+(or, of files that were copied, says that the log began anew between the two); nothing is left running. Moments are drawn from the seed, but real processes make no run the same as another; the simulator is for
 replays.
 """
 
@@ -33,13 +33,14 @@ LONG = 900  # of the first training job, which others are to be more urgent than
 LINES = 20
 SUBMITS_MAX = 12
 TASKS = 8
+REFUSAL = "its parts are of different moments"  # the ledger's, of files that were copied while its log began anew
 
 
 class Chaos:
     def __init__(self, cluster, draw):
         self.cluster = cluster
         self.draw = draw
-        self.keys, self.copies = {}, []
+        self.keys, self.copies, self.backups = {}, [], []
         self.counts = {}
         self.stopped = []  # (until, what continues it)
         self.text = jobs.write_prose(cluster.folder / "prose.txt")
@@ -109,7 +110,7 @@ class Chaos:
     def strike(self):
         fault = self.draw.choice(["kill coordinator", "kill worker", "kill rank", "kill rank", "kill program",
                                   "kill server", "restart worker", "stop coordinator", "stop worker", "stop rank",
-                                  "cut", "copy journal"])
+                                  "cut", "copy journal", "back up journal"])
         getattr(self, fault.replace(" ", "_"))()
         self.count(fault)
 
@@ -182,10 +183,26 @@ class Chaos:
 
     def copy_journal(self):
         """As a backup tool that knows nothing of the journal would copy it: file by file, while it is written."""
-        known = sorted(job for _, _, found in self.keys.values() for job in found)
+        known = self.known()
         target = self.cluster.folder / f"copy-{len(self.copies)}"
-        shutil.copytree(self.cluster.state, target, ignore=shutil.ignore_patterns("jobs", "lock", "*.sock"))
+        shutil.copytree(self.cluster.state, target, ignore=shutil.ignore_patterns("jobs", "lock", "*.sock", "*-wal"))
+        for log in self.cluster.state.glob("*-wal"):  # behind the file that it belongs to
+            shutil.copy2(log, target)
         self.copies.append((target, known))
+
+    def back_up_journal(self):
+        """As an operator would; refused where no coordinator answers."""
+        known = self.known()
+        target = self.cluster.folder / f"backup-{len(self.backups)}"
+        try:
+            done = self.cluster.tutti("ledger", "backup", str(target), deadline=20)
+        except subprocess.TimeoutExpired:
+            return
+        if done.returncode == 0:
+            self.backups.append((target, known))
+
+    def known(self):
+        return sorted(job for _, _, found in self.keys.values() for job in found)
 
     def later(self, act):
         self.stopped.append((time.monotonic() + self.draw.choice([0.3, 1.0, 4.0]), act))
@@ -277,31 +294,51 @@ class Chaos:
                     for kind in ("rank_lost", "worker_lost", "releasing", "preempted", "hang", "recovered")}
 
     def check_copies(self):
-        for target, known in self.copies:
-            config = target.with_suffix(".yaml")
-            config.write_text(f"state: {target}\n")
-            log = open(target.with_suffix(".log"), "wb")
-            process = subprocess.Popen([*self.cluster.hosts.prefix("a"), self.cluster.binaries / "tutti",
-                                        "coordinator", "--config", config], stdout=log, stderr=log,
-                                       preexec_fn=net.die_with_parent)
-            try:
-                def answers():
-                    if process.poll() is not None:
-                        raise Failed(f"{target.name} does not start: " + target.with_suffix(".log").read_text())
-                    done = subprocess.run([*self.cluster.hosts.prefix("a"), self.cluster.binaries / "tutti", "jobs",
-                                           "-o", "json"], capture_output=True, text=True, check=False,
-                                          env=ENVIRONMENT | {"TUTTI_STATE": str(target)})
-                    return done.stdout if done.returncode == 0 else None
-                pidfd = os.pidfd_open(process.pid)
-                listed = eventually(f"a coordinator on {target.name} answers", answers, 30,
-                                    lambda seconds: ended([pidfd], seconds))
-                os.close(pidfd)
-                ids = {record["id"] for record in _records(listed)}
-                if not set(known) <= ids:
-                    raise Failed(f"{target.name} lost the jobs {sorted(set(known) - ids)}")
-            finally:
-                process.kill()
-                process.wait()
+        """How many copied files were of one moment."""
+        for file, known in self.backups:
+            target = file.with_suffix(".restored")
+            target.mkdir()
+            done = self.cluster.tutti("ledger", "restore", str(file), "--state", str(target))
+            if done.returncode != 0:
+                raise Failed(f"{file.name} is not restored: {done.stderr}")
+            if not self.starts_on(target, known):
+                raise Failed(f"{file.name} is refused")
+        return sum(self.starts_on(target, known) for target, known in self.copies)
+
+    def starts_on(self, target, known):
+        """A coordinator, which knows these jobs; or it refuses a copy of two moments."""
+        config = target.with_suffix(".yaml")
+        config.write_text(f"state: {target}\n")
+        said = target.with_suffix(".log")
+        log = open(said, "wb")
+        process = subprocess.Popen([*self.cluster.hosts.prefix("a"), self.cluster.binaries / "tutti",
+                                    "coordinator", "--config", config], stdout=log, stderr=log,
+                                   preexec_fn=net.die_with_parent)
+
+        def answers():
+            if process.poll() is not None:
+                if REFUSAL in said.read_text():
+                    return "refused"
+                raise Failed(f"{target.name} does not start: " + said.read_text())
+            done = subprocess.run([*self.cluster.hosts.prefix("a"), self.cluster.binaries / "tutti", "jobs",
+                                   "-o", "json"], capture_output=True, text=True, check=False,
+                                  env=ENVIRONMENT | {"TUTTI_STATE": str(target)})
+            return done.stdout if done.returncode == 0 else None
+
+        try:
+            pidfd = os.pidfd_open(process.pid)
+            listed = eventually(f"a coordinator on {target.name} answers", answers, 30,
+                                lambda seconds: ended([pidfd], seconds))
+            os.close(pidfd)
+            if listed == "refused":
+                return False
+            ids = {record["id"] for record in _records(listed)}
+            if not set(known) <= ids:
+                raise Failed(f"{target.name} lost the jobs {sorted(set(known) - ids)}")
+            return True
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _records(text):
@@ -333,9 +370,10 @@ def main():
         print("faults: " + ", ".join(f"{name} {count}" for name, count in sorted(chaos.counts.items())), flush=True)
         chaos.settle()
         cluster.stop()
-        chaos.check_copies()
+        whole = chaos.check_copies()
         print("events: " + ", ".join(f"{kind} {count}" for kind, count in chaos.met.items()))
-        print(f"{len(chaos.keys)} jobs and {TASKS} tasks done, {len(chaos.copies)} copies of the journal restored")
+        print(f"{len(chaos.keys)} jobs and {TASKS} tasks done, {len(chaos.backups)} backups of the journal restored, "
+              f"{whole} of {len(chaos.copies)} copies of its files")
 
     return tell(story, hosts, options.binaries, f" (seed {options.seed})", supervised=True)
 
