@@ -170,6 +170,7 @@ struct StartProcess {
   std::optional<wire::FormGroup> group;
   std::uint32_t local_rank = 0;  // among this worker's ranks of the generation
   std::uint32_t local_size = 1;
+  std::vector<std::string> local_devices = {};  // those of a program's local ranks, by local rank
 };
 
 enum class SignalScope { process, group };

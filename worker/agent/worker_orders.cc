@@ -169,8 +169,9 @@ void WorkerState::launch_at_once(Process& process) {
   alone.job = process.start.job;
   alone.generation = process.state.generation;
   alone.process = process.start.process;
-  emit(StartProcess{
-      .start = process.start, .group = std::move(alone), .local_rank = 0, .local_size = 1});
+  StartProcess launch{.start = process.start, .group = std::move(alone)};
+  if (!launch.start.device.empty()) launch.local_devices = {launch.start.device};
+  emit(std::move(launch));
 }
 
 // The slot's process is gone: the next that waits for it begins.
@@ -256,6 +257,7 @@ void WorkerState::on_order(const wire::FormGroup& order) {
 
 void WorkerState::launch_program(Process& process, const wire::FormGroup& group) {
   StartProcess launch{.start = process.start, .group = group, .local_rank = 0, .local_size = 0};
+  std::map<std::uint32_t, std::string> devices;
   launch.start.generation = group.generation;
   launch.start.rank = process.state.rank;
   launch.start.size = process.state.size;
@@ -264,7 +266,9 @@ void WorkerState::launch_program(Process& process, const wire::FormGroup& group)
     if (other.state.generation != group.generation) continue;
     ++launch.local_size;
     if (other.state.rank < process.state.rank) ++launch.local_rank;
+    if (!other.start.device.empty()) devices[other.state.rank] = other.start.device;
   }
+  for (auto& [rank, device] : devices) launch.local_devices.push_back(std::move(device));
   process.launched = true;
   emit(std::move(launch));
 }

@@ -57,8 +57,10 @@ Result<LaunchPlan> WorkerHost::plan(const StartProcess& effect) {
                      {.data_host = alone ? std::string() : local_address_,
                       .cores = cores_.take(effect.start.process, effect.start.threads)});
   }
-  ProgramGroup group{
-      .group = *effect.group, .local_rank = effect.local_rank, .local_size = effect.local_size};
+  ProgramGroup group{.group = *effect.group,
+                     .local_rank = effect.local_rank,
+                     .local_size = effect.local_size,
+                     .local_devices = effect.local_devices};
   if (group.group.addresses.empty()) {
     // Alone: a port of its own, which nobody else is given as long as it is held here.
     auto reserved = reserve_address("127.0.0.1");

@@ -1,5 +1,6 @@
 #include "worker/launcher/process_plan.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -184,6 +185,10 @@ Result<LaunchPlan> plan_program(const PlanSettings& settings, SpecCache& specs,
   }
   set_identity(environment, settings, start);
   set_torch(environment, start, group);
+  // Of all local ranks, since a program takes the one that LOCAL_RANK counts; no others are leased.
+  if (!group.local_devices.empty()) {
+    environment.set("CUDA_VISIBLE_DEVICES", fmt::format("{}", fmt::join(group.local_devices, ",")));
+  }
   LaunchPlan plan;
   for (const std::string& word : spec.command) {
     plan.command.push_back(with_index(word, start.array_index));

@@ -40,6 +40,7 @@ struct ProgramGroup {
   wire::FormGroup group;
   std::uint32_t local_rank = 0;
   std::uint32_t local_size = 1;
+  std::vector<std::string> local_devices = {};  // UUIDs, by local rank; empty: they have none
 };
 
 // Specs by their text: the tasks of an array share one.

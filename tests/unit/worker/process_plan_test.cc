@@ -99,6 +99,28 @@ TEST_CASE("process plan: a rank sees the GPU that was leased with its slot, and 
   CHECK_FALSE(has(plan, "TUTTI_DEVICE=gpu"));
 }
 
+TEST_CASE("process plan: a program sees the GPUs of its local ranks, in their order, no others") {
+  SpecCache specs;
+  PlanSettings settings = kSettings;
+  settings.environment.emplace_back("CUDA_VISIBLE_DEVICES=0,1,2");
+  const auto planned = [&](std::vector<std::string> devices) {
+    ProgramGroup group;
+    group.group.addresses = {"127.0.0.1:1"};
+    group.local_devices = std::move(devices);
+    return plan_program(settings, specs,
+                        start_of("name: x\nkind: run\ncommand: [a]\n"
+                                 "env: {CUDA_VISIBLE_DEVICES: all}\n"),
+                        group);
+  };
+  const auto leased = planned({"GPU-7", "GPU-2"});
+  REQUIRE(leased);
+  CHECK(has(*leased, "CUDA_VISIBLE_DEVICES=GPU-7,GPU-2"));
+  CHECK_FALSE(has(*leased, "CUDA_VISIBLE_DEVICES=all"));
+  const auto none = planned({});
+  REQUIRE(none);
+  CHECK(has(*none, "CUDA_VISIBLE_DEVICES=all"));
+}
+
 TEST_CASE("process plan: a program gets torchrun's environment and its own") {
   const test::TemporaryFolder folder;
   wire::StartRank start = start_of(

@@ -198,10 +198,15 @@ TEST_CASE(
     "worker: a program's address is reserved first, and it is launched when its group forms") {
   Worker worker;
   worker.join();
-  const Effects ordered = worker.order(start_program(1));
+  const auto on_device = [](std::uint64_t process, const char* uuid) {
+    wire::StartRank start = start_program(process);
+    start.device = uuid;
+    return start;
+  };
+  const Effects ordered = worker.order(on_device(1, "GPU-b"));
   CHECK(all<StartProcess>(ordered).empty());
   CHECK(all<ReserveAddress>(ordered).size() == 1);
-  worker.order(start_program(2));
+  worker.order(on_device(2, "GPU-a"));
   const auto ready = sent<wire::RankReady>(
       worker.on(AddressReserved{.process = ProcessId{1}, .address = "127.0.0.1:4001"}));
   CHECK(ready.at(0).address == "127.0.0.1:4001");
@@ -212,6 +217,7 @@ TEST_CASE(
   REQUIRE(launch[0].group);
   CHECK(launch[0].local_rank == 1);
   CHECK(launch[0].local_size == 2);
+  CHECK(launch[0].local_devices == std::vector<std::string>{"GPU-b", "GPU-a"});
   const Effects started = worker.on(ProcessStarted{.process = ProcessId{2}, .pid = 5});
   CHECK(sent<wire::RankStarted>(started).size() == 1);
   CHECK(sent<wire::GroupFormed>(started).size() == 1);
