@@ -10,7 +10,6 @@
 #include <array>
 #include <optional>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,6 +17,7 @@
 #include "kernels/ceilings/ceilings.h"
 #include "kernels/ceilings/products.h"
 #include "kernels/ops/cpu_path.h"
+#include "kernels/tensor/cores.h"
 
 namespace tutti::rank {
 
@@ -38,9 +38,9 @@ products of 1,024 x 1,024 x 1,024 reach of that arithmetic. What a machine gives
 its other work; compare machines of one kind with each other.
 
   --compute          arithmetic, caches, memory and products
-  --deadline N       seconds for all of it (default 30); what was not begun by then is left out,
+  --deadline N       seconds for all of it (default 30); what has no result by then is left out,
                      and the exit code is 3
-  --threads N        of "all cores"; default: one a core
+  --threads N        of "all cores"; default: one a core, of hyperthreads too
   -o text|json       json: one object with `path`, `threads`, `complete`, `ceilings` (`name`,
                      `unit`, `one`, `all`; null: not there, or not measured) and `products` (the
                      same, and `of`, the ceiling's name, `share_one`, `share_all` of it)
@@ -94,7 +94,9 @@ Checked check_compute(const Options& options) {
         checked.complete = false;
         return;
       }
-      row.*reached = row.kind.measure(pool, kEach);
+      row.*reached = row.kind.measure(pool, {kEach, deadline});
+      // None for want of time, or of what is measured: after the deadline nobody knows.
+      if (!(row.*reached) && monotonic_now() >= deadline) checked.complete = false;
     }
   };
   const auto measure = [&](int threads, auto reached, auto product_reached) {
@@ -102,9 +104,10 @@ Checked check_compute(const Options& options) {
     measure_each(pool, checked.rows, reached);
     measure_each(pool, checked.products, product_reached);
   };
-  const unsigned cores =
-      options.threads > 0 ? options.threads : std::thread::hardware_concurrency();
-  checked.threads = std::max(1, static_cast<int>(cores));
+  const std::size_t threads =
+      options.threads > 0 ? options.threads : kernels::cores_of_machine().size();
+  checked.threads =
+      static_cast<int>(std::clamp<std::size_t>(threads, 1, kernels::ThreadPool::kThreadsMax));
   measure(1, &Reached::one, &ReachedProduct::one);
   measure(checked.threads, &Reached::all, &ReachedProduct::all);
   return checked;

@@ -93,43 +93,44 @@ void int8_ymm_loop(long rounds) {
 }
 
 // `operations`: of one instruction of a chain.
-double loop_ceiling(ThreadPool& pool, Duration seconds, void (*loop)(long), double operations) {
+Ceiling loop_ceiling(ThreadPool& pool, const MeasureTime& time, void (*loop)(long),
+                     double operations) {
   const std::function<void()> run = [&] {
     pool.parallel_for(pool.threads(), 1, [&](int, Index, Index) { loop(kRounds); });
   };
-  const double took = fastest(pool, seconds, std::span(&run, 1));
-  return kRounds * kChains * operations * pool.threads() / took * 1e-9;
+  return rate_of(kRounds * kChains * operations * pool.threads(),
+                 fastest(pool, time, std::span(&run, 1)));
 }
 
 }  // namespace
 
-Ceiling fp32_ceiling(ThreadPool& pool, Duration seconds) {
+Ceiling fp32_ceiling(ThreadPool& pool, const MeasureTime& time) {
   switch (cpu_path()) {
-    case CpuPath::scalar: return loop_ceiling(pool, seconds, fp32_scalar_loop, 2.0);
-    case CpuPath::avx2: return loop_ceiling(pool, seconds, fp32_ymm_loop, 16.0);
-    default: return loop_ceiling(pool, seconds, fp32_zmm_loop, 32.0);
+    case CpuPath::scalar: return loop_ceiling(pool, time, fp32_scalar_loop, 2.0);
+    case CpuPath::avx2: return loop_ceiling(pool, time, fp32_ymm_loop, 16.0);
+    default: return loop_ceiling(pool, time, fp32_zmm_loop, 32.0);
   }
 }
 
-Ceiling bf16_ceiling(ThreadPool& pool, Duration seconds) {
+Ceiling bf16_ceiling(ThreadPool& pool, const MeasureTime& time) {
   if (cpu_path() != CpuPath::avx512bf16) return std::nullopt;
-  return loop_ceiling(pool, seconds, bf16_loop, 64.0);
+  return loop_ceiling(pool, time, bf16_loop, 64.0);
 }
 
-Ceiling bf16_tiles_ceiling(ThreadPool& pool, Duration seconds) {
+Ceiling bf16_tiles_ceiling(ThreadPool& pool, const MeasureTime& time) {
   if (cpu_path() != CpuPath::avx512bf16 || !has_amx_bf16()) return std::nullopt;
-  return loop_ceiling(pool, seconds, bf16_tiles_loop, 16384.0);
+  return loop_ceiling(pool, time, bf16_tiles_loop, 16384.0);
 }
 
-Ceiling int8_ceiling(ThreadPool& pool, Duration seconds) {
+Ceiling int8_ceiling(ThreadPool& pool, const MeasureTime& time) {
   if (cpu_path() == CpuPath::scalar) return std::nullopt;
   if (cpu_path() == CpuPath::avx512bf16 && has_amx_int8()) {
-    return loop_ceiling(pool, seconds, int8_tiles_loop, 32768.0);
+    return loop_ceiling(pool, time, int8_tiles_loop, 32768.0);
   }
   if (cpu_path() != CpuPath::avx2 && __builtin_cpu_supports("avx512vnni") != 0) {
-    return loop_ceiling(pool, seconds, int8_loop, 128.0);
+    return loop_ceiling(pool, time, int8_loop, 128.0);
   }
-  return loop_ceiling(pool, seconds, int8_ymm_loop, 64.0);
+  return loop_ceiling(pool, time, int8_ymm_loop, 64.0);
 }
 
 std::span<const CeilingKind> ceiling_kinds() {

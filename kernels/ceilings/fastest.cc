@@ -18,13 +18,15 @@ double seconds_of(const ThreadPool& pool) {
 
 }  // namespace
 
-double fastest(const ThreadPool& pool, Duration seconds,
-               std::span<const std::function<void()>> loops) {
+std::optional<double> fastest(const ThreadPool& pool, const MeasureTime& time,
+                              std::span<const std::function<void()>> loops) {
+  if (monotonic_now() >= time.until) return std::nullopt;
   loops.front()();
   double least = std::numeric_limits<double>::infinity();
-  const Instant end = monotonic_now() + seconds;
+  const Instant end = monotonic_now() + time.seconds;
   for (int round = 0; round < kRoundsMin || monotonic_now() < end; ++round) {
     for (const auto& loop : loops) {
+      if (monotonic_now() >= time.until) return round > 0 ? std::optional(least) : std::nullopt;
       const double begin = seconds_of(pool);
       loop();
       least = std::min(least, seconds_of(pool) - begin);

@@ -2,7 +2,6 @@
 // machine. One stream is what the prefetcher likes best on some, two or four on others, and on
 // others again only asking ahead keeps enough lines under way.
 #include <immintrin.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,8 +11,8 @@
 
 #include "kernels/ceilings/ceilings.h"
 #include "kernels/ceilings/fastest.h"
+#include "kernels/ceilings/thread_parts.h"
 #include "kernels/ops/cpu_path.h"
-#include "kernels/tensor/buffer.h"
 
 namespace tutti::kernels {
 
@@ -21,7 +20,7 @@ namespace {
 
 constexpr Index kLine = 16;              // floats of a cache line
 constexpr Index kAheadFloats = 256;      // 1 KiB; twice or four times that differ little
-constexpr Index kPieceFloats = 1 << 18;  // what a thread takes at a time
+constexpr Index kPieceFloats = 1 << 18;  // a loop's streams lie within one
 
 // A line in one register or in two, as the instructions of the function that uses it allow.
 using Line = float __attribute__((vector_size(64)));
@@ -73,25 +72,30 @@ constexpr Read kReadsZmm[] = {read_zmm<1, Ahead::machine>, read_zmm<2, Ahead::ma
 
 bool wide() { return cpu_path() == CpuPath::avx512 || cpu_path() == CpuPath::avx512bf16; }
 
-enum class Pages { huge, small };
+// `run` over the first `floats` of each part, in pieces.
+template <class Run>
+void each_piece(const ThreadParts& memory, Index floats, const Run& run) {
+  memory.each([&](std::span<float> own) {
+    for (Index first = 0; first < floats; first += kPieceFloats) {
+      run(own.data() + first, std::min(kPieceFloats, floats - first));
+    }
+  });
+}
 
-double read_ceiling(ThreadPool& pool, Duration seconds, Index floats, Pages pages) {
-  FloatBuffer memory(floats);
-  if (pages == Pages::small) {
-    madvise(memory.data(), static_cast<std::size_t>(floats) * sizeof(float), MADV_NOHUGEPAGE);
-  }
-  std::fill_n(memory.data(), floats, 1.0F);
-  const Index piece = std::min<Index>(floats / pool.threads(), kPieceFloats);
+Ceiling read_ceiling(ThreadPool& pool, const MeasureTime& time, Index floats, Pages pages) {
+  if (monotonic_now() >= time.until) return std::nullopt;
+  const ThreadParts memory(pool, floats, pages);
+  const Index each = memory.floats() / pool.threads();
   std::vector<std::function<void()>> loops;
   for (const Read read : wide() ? kReadsZmm : kReadsYmm) {
     loops.push_back([&, read] {
-      pool.parallel_for(floats, piece, [&](int, Index begin, Index end) {
-        volatile float keep = read(memory.data() + begin, end - begin);
+      each_piece(memory, each, [&](const float* from, Index count) {
+        volatile float keep = read(from, count);
         static_cast<void>(keep);
       });
     });
   }
-  return static_cast<double>(floats) * sizeof(float) / fastest(pool, seconds, loops) * 1e-9;
+  return rate_of(static_cast<double>(memory.floats()) * sizeof(float), fastest(pool, time, loops));
 }
 
 // To elsewhere, through the caches and past them, or back to where it came from.
@@ -118,23 +122,6 @@ void copy(const float* from, float* to, Index floats) {
 
 using Copy = void (*)(const float* from, float* to, Index floats);
 
-// Bytes read and bytes written count alike.
-double copy_ceiling(ThreadPool& pool, Duration seconds, Index floats, std::span<const Copy> copies,
-                    Index to_offset) {
-  FloatBuffer memory(floats);
-  std::fill_n(memory.data(), floats, 1.0F);
-  const Index count = to_offset > 0 ? floats - to_offset : floats;
-  std::vector<std::function<void()>> loops;
-  for (const Copy each : copies) {
-    loops.push_back([&, each] {
-      pool.parallel_for(count, kPieceFloats, [&](int, Index begin, Index end) {
-        each(memory.data() + begin, memory.data() + to_offset + begin, end - begin);
-      });
-    });
-  }
-  return 2.0 * static_cast<double>(count) * sizeof(float) / fastest(pool, seconds, loops) * 1e-9;
-}
-
 Index cache_floats(int name) {
   const long bytes = ::sysconf(name);
   return bytes > 0 ? bytes / static_cast<Index>(sizeof(float)) : 0;
@@ -147,41 +134,62 @@ Index memory_floats() {
   return std::clamp(cache_floats(_SC_LEVEL3_CACHE_SIZE) * 9 / 4, kMin, kMax);
 }
 
+enum class Target { other_half, itself };
+
+// Of each part the first half into the second, or all of it where it lies. Bytes read and bytes
+// written count alike.
+Ceiling copy_ceiling(ThreadPool& pool, const MeasureTime& time, std::span<const Copy> copies,
+                     Target target) {
+  if (monotonic_now() >= time.until) return std::nullopt;
+  const ThreadParts memory(pool, memory_floats(), Pages::huge);
+  const Index part = memory.floats() / pool.threads();
+  const Index count = target == Target::itself ? part : part / 2 / kLine * kLine;
+  const Index step = target == Target::itself ? 0 : count;
+  std::vector<std::function<void()>> loops;
+  for (const Copy each : copies) {
+    loops.push_back([&, each] {
+      each_piece(memory, count,
+                 [&](float* from, Index floats) { each(from, from + step, floats); });
+    });
+  }
+  const double bytes = 2.0 * static_cast<double>(count * pool.threads()) * sizeof(float);
+  return rate_of(bytes, fastest(pool, time, loops));
+}
+
 }  // namespace
 
 std::size_t bytes_beyond_caches() {
   return static_cast<std::size_t>(memory_floats()) * sizeof(float);
 }
 
-Ceiling second_cache_ceiling(ThreadPool& pool, Duration seconds) {
+Ceiling second_cache_ceiling(ThreadPool& pool, const MeasureTime& time) {
   const Index floats = cache_floats(_SC_LEVEL2_CACHE_SIZE) / 2;
   if (floats == 0) return std::nullopt;
-  return read_ceiling(pool, seconds, floats * pool.threads(), Pages::huge);
+  return read_ceiling(pool, time, floats * pool.threads(), Pages::huge);
 }
 
-Ceiling third_cache_ceiling(ThreadPool& pool, Duration seconds) {
+Ceiling third_cache_ceiling(ThreadPool& pool, const MeasureTime& time) {
   const Index floats = cache_floats(_SC_LEVEL3_CACHE_SIZE) / 2;
   if (floats == 0) return std::nullopt;
-  return read_ceiling(pool, seconds, floats, Pages::huge);
+  return read_ceiling(pool, time, floats, Pages::huge);
 }
 
-Ceiling memory_ceiling(ThreadPool& pool, Duration seconds) {
-  return read_ceiling(pool, seconds, memory_floats(), Pages::huge);
+Ceiling memory_ceiling(ThreadPool& pool, const MeasureTime& time) {
+  return read_ceiling(pool, time, memory_floats(), Pages::huge);
 }
 
-Ceiling small_pages_ceiling(ThreadPool& pool, Duration seconds) {
-  return read_ceiling(pool, seconds, memory_floats(), Pages::small);
+Ceiling small_pages_ceiling(ThreadPool& pool, const MeasureTime& time) {
+  return read_ceiling(pool, time, memory_floats(), Pages::small);
 }
 
-Ceiling copy_ceiling(ThreadPool& pool, Duration seconds) {
+Ceiling copy_ceiling(ThreadPool& pool, const MeasureTime& time) {
   static constexpr Copy kCopies[] = {copy<Write::elsewhere>, copy<Write::past_caches>};
-  const Index floats = memory_floats();
-  return copy_ceiling(pool, seconds, floats, kCopies, floats / 2);
+  return copy_ceiling(pool, time, kCopies, Target::other_half);
 }
 
-Ceiling update_ceiling(ThreadPool& pool, Duration seconds) {
+Ceiling update_ceiling(ThreadPool& pool, const MeasureTime& time) {
   static constexpr Copy kCopies[] = {copy<Write::back>};
-  return copy_ceiling(pool, seconds, memory_floats(), kCopies, 0);
+  return copy_ceiling(pool, time, kCopies, Target::itself);
 }
 
 }  // namespace tutti::kernels

@@ -23,24 +23,24 @@ FloatBuffer numbers(const OpContext& ctx, std::uint64_t stream) {
   return made;
 }
 
-double operations_per_second(ThreadPool& pool, Duration seconds,
-                             const std::function<void()>& product) {
-  return 2.0 * kSide * kSide * kSide / fastest(pool, seconds, std::span(&product, 1)) * 1e-9;
+Ceiling operations_per_second(ThreadPool& pool, const MeasureTime& time,
+                              const std::function<void()>& product) {
+  return rate_of(2.0 * kSide * kSide * kSide, fastest(pool, time, std::span(&product, 1)));
 }
 
-Ceiling fp32_product(ThreadPool& pool, Duration seconds) {
+Ceiling fp32_product(ThreadPool& pool, const MeasureTime& time) {
   const OpContext ctx{&pool};
   const FloatBuffer left = numbers(ctx, 1);
   const FloatBuffer right = numbers(ctx, 2);
   const FloatBuffer output(kSide * kSide);
-  return operations_per_second(pool, seconds, [&] {
+  return operations_per_second(pool, time, [&] {
     TUTTI_ASSERT(product_nt(ctx, {.left = left.matrix(kSide, kSide),
                                   .right = right.matrix(kSide, kSide),
                                   .output = output.matrix(kSide, kSide)}));
   });
 }
 
-Ceiling bf16_product(ThreadPool& pool, Duration seconds) {
+Ceiling bf16_product(ThreadPool& pool, const MeasureTime& time) {
   if (!has_bf16(Bf16Arithmetic::native)) return std::nullopt;
   const OpContext ctx{&pool};
   std::vector<Bf16> left(kSide * kSide);
@@ -48,7 +48,7 @@ Ceiling bf16_product(ThreadPool& pool, Duration seconds) {
   TUTTI_ASSERT(to_bf16(ctx, numbers(ctx, 1).span(), left));
   TUTTI_ASSERT(to_bf16(ctx, numbers(ctx, 2).span(), right));
   const FloatBuffer output(kSide * kSide);
-  return operations_per_second(pool, seconds, [&] {
+  return operations_per_second(pool, time, [&] {
     TUTTI_ASSERT(product_bf16_nt(ctx, {.left = {left.data(), kSide, kSide},
                                        .right = {right.data(), kSide, kSide},
                                        .output = output.matrix(kSide, kSide),
@@ -56,8 +56,8 @@ Ceiling bf16_product(ThreadPool& pool, Duration seconds) {
   });
 }
 
-Ceiling int8_product(ThreadPool& pool, Duration seconds) {
-  if (!int8_ceiling(pool, Duration::zero())) return std::nullopt;
+Ceiling int8_product(ThreadPool& pool, const MeasureTime& time) {
+  if (!int8_ceiling(pool, {Duration::zero(), time.until})) return std::nullopt;
   const OpContext ctx{&pool};
   const FloatBuffer left = numbers(ctx, 1);
   const auto weight =
@@ -69,7 +69,7 @@ Ceiling int8_product(ThreadPool& pool, Duration seconds) {
                                   .codes = {codes.data(), kSide, kSide},
                                   .scales = scales.matrix(kSide, 1)}));
   const FloatBuffer output(kSide * kSide);
-  return operations_per_second(pool, seconds, [&] {
+  return operations_per_second(pool, time, [&] {
     TUTTI_ASSERT(product_int8(ctx, {.codes = {codes.data(), kSide, kSide},
                                     .scales = scales.matrix(kSide, 1),
                                     .right = &*weight,

@@ -25,6 +25,11 @@ struct TopologyEnd {
 };
 using Topology = std::unique_ptr<std::remove_pointer_t<hwloc_topology_t>, TopologyEnd>;
 
+struct BitmapEnd {
+  void operator()(hwloc_bitmap_t bitmap) const { hwloc_bitmap_free(bitmap); }
+};
+using Bitmap = std::unique_ptr<std::remove_pointer_t<hwloc_bitmap_t>, BitmapEnd>;
+
 // Null where the machine cannot be read. Of a container, what it may use.
 Topology read_topology() {
   hwloc_topology_t topology = nullptr;
@@ -46,24 +51,19 @@ std::vector<int> cores_of_machine() {
   const Topology topology = read_topology();
   std::vector<int> cores;
   if (topology == nullptr) return cores;
+  const Bitmap allowed(hwloc_bitmap_alloc());
+  if (hwloc_get_cpubind(topology.get(), allowed.get(), HWLOC_CPUBIND_THREAD) != 0) {
+    hwloc_bitmap_fill(allowed.get());
+  }
   const int count = hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE);
   for (int i = 0; i < count; ++i) {
     const hwloc_obj_t core =
         hwloc_get_obj_by_type(topology.get(), HWLOC_OBJ_CORE, static_cast<unsigned>(i));
-    // Of threads that share a core, the first.
-    cores.push_back(hwloc_bitmap_first(core->cpuset));
+    const Bitmap usable(hwloc_bitmap_alloc());
+    hwloc_bitmap_and(usable.get(), core->cpuset, allowed.get());
+    if (const int first = hwloc_bitmap_first(usable.get()); first >= 0) cores.push_back(first);
   }
   return cores;
-}
-
-std::vector<int> share_cores(std::span<const int> cores, int slot, int slots) {
-  if (slots < 1 || slot < 0 || slot >= slots) return {};
-  if (cores.size() > 2) cores = cores.subspan(1);
-  const auto count = static_cast<int>(cores.size());
-  if (count < slots) return {};
-  const auto at = [&](int s) { return static_cast<std::size_t>(s * count / slots); };
-  return {cores.begin() + static_cast<std::ptrdiff_t>(at(slot)),
-          cores.begin() + static_cast<std::ptrdiff_t>(at(slot + 1))};
 }
 
 Result<std::vector<int>> parse_cores(std::string_view list) {

@@ -1,10 +1,8 @@
 // Which cores the threads of a rank run on, by the machine's topology (hwloc).
 //
 // A thread that stays on its core keeps its caches and its memory near: pages are those of the NUMA
-// node whose thread touches them first, and arenas are touched by the thread that uses them. Each
-// rank of a machine has cores of its own, side by side in the topology, so that a rank lies in one
-// NUMA node where nodes are large enough; with more than two cores the first one is left to the
-// agent (the worker, the coordinator, sockets).
+// node whose thread touches them first, and arenas are touched by the thread that uses them. Which
+// cores a rank has is its worker's choice (worker/launcher/core_share.h).
 //
 //   TUTTI_CORES=2-5,8       what ThreadPool binds its threads to; unset: nothing is bound
 //
@@ -12,7 +10,6 @@
 // all works on, slower.
 #pragma once
 
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -20,11 +17,9 @@
 
 namespace tutti::kernels {
 
-// One entry of each physical core that this process may use, in the order of the topology.
+// One entry of each physical core that the calling thread may use, in the order of the topology:
+// threads that share a core are one.
 std::vector<int> cores_of_machine();
-
-// Of these cores, those of rank `slot` of `slots`; empty where slots outnumber cores.
-std::vector<int> share_cores(std::span<const int> cores, int slot, int slots);
 
 Result<std::vector<int>> parse_cores(std::string_view list);
 

@@ -34,7 +34,7 @@ int run(const Options& options) {
       {.path = std::string(to_string(kernels::cpu_path())), .threads = options.threads});
   kernels::ThreadPool pool(options.threads);
   const auto ceiling = [&](const auto& measure) {
-    return measure(pool, kCeilingTime).value_or(0.0);
+    return measure(pool, kernels::MeasureTime{kCeilingTime}).value_or(0.0);
   };
   std::set<std::string> measured;
   if (!options.into.empty()) {

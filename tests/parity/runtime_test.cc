@@ -480,14 +480,17 @@ TEST_CASE("runtime: a call that has nothing to compute is not counted") {
   REQUIRE(calls() == before);
 }
 
-TEST_CASE("cores: shared among ranks, the first left to the agent, lists that are none refused") {
-  const std::vector<int> two = {0, 1};
-  REQUIRE(share_cores(two, 0, 1) == std::vector<int>{0, 1});
-  REQUIRE(share_cores(two, 1, 2) == std::vector<int>{1});
-  REQUIRE(share_cores(two, 0, 3).empty());
-  const std::vector<int> eight = {0, 2, 4, 6, 8, 10, 12, 14};
-  REQUIRE(share_cores(eight, 0, 2) == std::vector<int>{2, 4, 6});
-  REQUIRE(share_cores(eight, 1, 2) == std::vector<int>{8, 10, 12, 14});
+TEST_CASE("cores: those that a thread is bound to are all that it may use") {
+  const std::vector<int> all = cores_of_machine();
+  REQUIRE_FALSE(all.empty());
+  std::vector<int> bound;
+  std::thread([&] {
+    if (bind_thread(all.back())) bound = cores_of_machine();
+  }).join();
+  REQUIRE(bound == std::vector<int>{all.back()});
+}
+
+TEST_CASE("cores: lists that are none are refused") {
   REQUIRE(*parse_cores("2-4,8") == std::vector<int>{2, 3, 4, 8});
   for (const char* const wrong : {"", "a", "1-", "3-1", "1,,2", "-1", "99999"}) {
     REQUIRE_FALSE(parse_cores(wrong));
