@@ -2,7 +2,9 @@
 // PyTorch's scaled_dot_product_attention.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string_view>
 #include <vector>
 
 #include "kernels/ops/attention.h"
@@ -19,34 +21,83 @@ using kernels::Index;
 
 namespace {
 
+// What else a score or a sample has; each is a case of its own, with no peer.
+enum class BatchForm { plain, window, slopes, cap, packed };
+
 struct Batch {
   const char* model;
   std::int32_t samples, tokens;
   Index heads, kv_heads, width;
   bool causal = true;
+  BatchForm form = BatchForm::plain;
 };
 
+constexpr std::int32_t kWindow = 256;
+
 constexpr Batch kBatches[] = {
-    {"demo", 8, 256, 6, 6, 32},          {"gpt2", 4, 256, 12, 12, 64},
-    {"gpt2", 1, 1024, 12, 12, 64},       {"7B", 1, 2048, 4, 1, 128},
-    {"7B", 1, 4096, 2, 1, 128},          {"gpt2", 1, 4096, 2, 2, 64},
+    {"demo", 8, 256, 6, 6, 32},
+    {"gpt2", 4, 256, 12, 12, 64},
+    {"gpt2", 1, 1024, 12, 12, 64},
+    {"7B", 1, 2048, 4, 1, 128},
+    {"7B", 1, 4096, 2, 1, 128},
+    {"gpt2", 1, 4096, 2, 2, 64},
     {"bert", 2, 512, 12, 12, 64, false},
+    {"gpt2", 1, 1024, 12, 12, 64, true, BatchForm::window},
+    {"gpt2", 1, 1024, 12, 12, 64, true, BatchForm::slopes},
+    {"gpt2", 1, 1024, 12, 12, 64, true, BatchForm::cap},
+    {"gpt2", 1, 1024, 12, 12, 64, true, BatchForm::packed},
 };
+
+// Ends of samples: of `tokens` each, or one row of tokens in documents of many lengths.
+std::vector<std::int32_t> offsets_of(const Batch& c) {
+  if (c.form == BatchForm::packed) return {0, 37, 348, 353, 643, 771, 835, 1024};
+  std::vector<std::int32_t> offsets;
+  for (std::int32_t s = 0; s <= c.samples; ++s) offsets.push_back(s * c.tokens);
+  return offsets;
+}
+
+// Of tokens that see each other.
+double pairs_of(const Batch& c, const std::vector<std::int32_t>& offsets) {
+  double pairs = 0.0;
+  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const std::int32_t tokens = offsets[s + 1] - offsets[s];
+    for (std::int32_t i = 1; i <= tokens; ++i) {
+      pairs += !c.causal ? tokens : c.form == BatchForm::window ? std::min(i, kWindow) : i;
+    }
+  }
+  return pairs;
+}
+
+// "gpt2 attention forward 1 12 ..", and behind its second word what is not plain.
+std::string with_form(std::string name, BatchForm form) {
+  constexpr const char* kForms[] = {"", " by windows of 256", " with slopes", " with a cap",
+                                    " of packed samples"};
+  constexpr std::string_view kWord = " attention";
+  return name.insert(name.find(kWord) + kWord.size(), kForms[static_cast<int>(form)]);
+}
 
 void bench_batch(const Bench& bench, const Batch& c) {
   const std::string numbers_of = fmt::format("{} {} {} {} {} {}", c.samples, c.heads, c.kv_heads,
                                              c.tokens, c.width, c.causal ? "causal" : "full");
-  const std::string forward = fmt::format("{} attention forward {}", c.model, numbers_of);
-  const std::string backward = fmt::format("{} attention backward {}", c.model, numbers_of);
+  const std::string forward =
+      with_form(fmt::format("{} attention forward {}", c.model, numbers_of), c.form);
+  const std::string backward =
+      with_form(fmt::format("{} attention backward {}", c.model, numbers_of), c.form);
   if (!wanted(bench, forward) && !wanted(bench, backward)) return;
+  const std::vector<float> slopes(static_cast<std::size_t>(c.heads), 0.125F);
   const AttentionShape shape{
-      c.heads, c.kv_heads, c.width, 1.0F / std::sqrt(static_cast<float>(c.width)),
-      c.causal ? kernels::AttentionMask::causal : kernels::AttentionMask::full};
+      .heads = c.heads,
+      .kv_heads = c.kv_heads,
+      .head_width = c.width,
+      .scale = 1.0F / std::sqrt(static_cast<float>(c.width)),
+      .mask = c.causal ? kernels::AttentionMask::causal : kernels::AttentionMask::full,
+      .window = c.form == BatchForm::window ? kWindow : 0,
+      .soft_cap = c.form == BatchForm::cap ? 50.0F : 0.0F,
+      .slopes = c.form == BatchForm::slopes ? slopes.data() : nullptr};
   const Index tokens = Index{c.samples} * c.tokens;
   const Index wide = c.heads * c.width;
   const Index narrow = c.kv_heads * c.width;
-  std::vector<std::int32_t> offsets;
-  for (std::int32_t s = 0; s <= c.samples; ++s) offsets.push_back(s * c.tokens);
+  const std::vector<std::int32_t> offsets = offsets_of(c);
   const FloatBuffer q = numbers(bench, tokens * wide, 1);
   const FloatBuffer k = numbers(bench, tokens * narrow, 2);
   const FloatBuffer v = numbers(bench, tokens * narrow, 3);
@@ -56,10 +107,10 @@ void bench_batch(const Bench& bench, const Batch& c) {
   FloatBuffer dq(tokens * wide);
   FloatBuffer dk(tokens * narrow);
   FloatBuffer dv(tokens * narrow);
-  const double pairs = c.causal ? 0.5 * c.tokens * (c.tokens + 1.0) : 1.0 * c.tokens * c.tokens;
-  const double work = c.samples * pairs * static_cast<double>(wide);  // of one product, halved
-  bench_beside(bench, {.name = forward, .flops = 4.0 * work}, "attention_forward " + numbers_of,
-               [&] {
+  const bool plain = c.form == BatchForm::plain;
+  const double work = pairs_of(c, offsets) * static_cast<double>(wide);  // of one product, halved
+  bench_beside(bench, {.name = forward, .flops = 4.0 * work},
+               plain ? "attention_forward " + numbers_of : "", [&] {
                  TUTTI_ASSERT(attention_forward(bench.ctx, {.shape = shape,
                                                             .q = q.matrix(tokens, wide),
                                                             .k = k.matrix(tokens, narrow),
@@ -68,8 +119,8 @@ void bench_batch(const Bench& bench, const Batch& c) {
                                                             .out = out.matrix(tokens, wide),
                                                             .lse = lse.data()}));
                });
-  bench_beside(bench, {.name = backward, .flops = 10.0 * work}, "attention_backward " + numbers_of,
-               [&] {
+  bench_beside(bench, {.name = backward, .flops = 10.0 * work},
+               plain ? "attention_backward " + numbers_of : "", [&] {
                  TUTTI_ASSERT(attention_backward(bench.ctx, {.shape = shape,
                                                              .q = q.matrix(tokens, wide),
                                                              .k = k.matrix(tokens, narrow),
@@ -96,9 +147,9 @@ constexpr Decode kDecodes[] = {
     {"gpt2", 12, 12, 64, kernels::CacheType::bf16},
 };
 
-// One new token behind `positions` others, each time of another sequence; the share is of the
-// memory ceiling for one reading of keys and values.
-void bench_decode(const Bench& bench, const Decode& d, Index positions) {
+// One new token behind `positions` others, of some sequences together and each time of others; the
+// share is of the memory ceiling for one reading of keys and values.
+void bench_decode(const Bench& bench, const Decode& d, Index positions, Index sequences) {
   const AttentionShape shape{.heads = d.heads,
                              .kv_heads = d.kv_heads,
                              .head_width = d.width,
@@ -107,8 +158,11 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions) {
   const char* const types[] = {"f32", "bf16", "int8"};
   const std::string numbers_of =
       fmt::format("{} {} {} {}", d.heads, d.kv_heads, positions, d.width);
-  const std::string name = fmt::format("{} attention decode {} {}", d.model,
-                                       types[static_cast<int>(d.cache)], numbers_of);
+  const char* const type = types[static_cast<int>(d.cache)];
+  const std::string name = sequences == 1
+                               ? fmt::format("{} attention decode {} {}", d.model, type, numbers_of)
+                               : fmt::format("{} attention decode of {} sequences {} {}", d.model,
+                                             sequences, type, numbers_of);
   if (!wanted(bench, name)) return;
   const Index page_floats = kv_page_floats(shape);
   const Index count = kernels::kv_pages_for(positions);
@@ -131,21 +185,23 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions) {
     pages.push_back(pages_at(reinterpret_cast<float*>(copies.next())));
   }
   Turns turns(copies.count());
-  const FloatBuffer q = numbers(bench, wide, 2);
-  const FloatBuffer out(wide);
+  const FloatBuffer q = numbers(bench, sequences * wide, 2);
+  const FloatBuffer out(sequences * wide);
+  std::vector<kernels::SequenceRows> rows(static_cast<std::size_t>(sequences));
   const double element = d.cache == kernels::CacheType::f32    ? 4.0
                          : d.cache == kernels::CacheType::bf16 ? 2.0
                                                                : 1.0;
-  bench_beside(
-      bench,
-      {.name = name,
-       .bytes = element * 2.0 * static_cast<double>(positions * narrow),
-       .sets = copies.count()},
-      d.cache == kernels::CacheType::f32 ? "attention_decode " + numbers_of : "", [&] {
-        const kernels::SequenceRows rows{0, 1, positions - 1, pages[turns.next()]};
-        TUTTI_ASSERT(attention_cached(
-            bench.ctx, {shape, q.matrix(1, wide), std::span(&rows, 1), out.matrix(1, wide)}));
-      });
+  const Case c{.name = name,
+               .bytes = element * 2.0 * static_cast<double>(sequences * positions * narrow),
+               .sets = std::max<Index>(1, copies.count() / sequences)};
+  const bool has_peer = d.cache == kernels::CacheType::f32 && sequences == 1;
+  bench_beside(bench, c, has_peer ? "attention_decode " + numbers_of : "", [&] {
+    for (Index row = 0; row < sequences; ++row) {
+      rows[static_cast<std::size_t>(row)] = {row, 1, positions - 1, pages[turns.next()]};
+    }
+    TUTTI_ASSERT(attention_cached(
+        bench.ctx, {shape, q.matrix(sequences, wide), rows, out.matrix(sequences, wide)}));
+  });
 }
 
 }  // namespace
@@ -153,7 +209,8 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions) {
 void bench_attention(const Bench& bench) {
   for (const Batch& c : kBatches) bench_batch(bench, c);
   for (const Decode& d : kDecodes) {
-    for (const Index positions : {1024, 4096, 16384}) bench_decode(bench, d, positions);
+    for (const Index positions : {1024, 4096, 16384}) bench_decode(bench, d, positions, 1);
+    if (takes_its_time(bench)) bench_decode(bench, d, 1024, 8);
   }
 }
 

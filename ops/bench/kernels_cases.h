@@ -18,6 +18,7 @@ struct Options {
   double seconds = 0.5;  // per case at most, ours and peers together
   std::string only;      // cases whose name this regular expression finds; empty: all
   std::string into;      // file that lines are added to; empty: standard output
+  bool quick = false;    // without what takes long, unless `only` asks for it
 };
 
 struct Bench {
@@ -35,6 +36,11 @@ struct Bench {
 };
 
 bool wanted(const Bench& bench, const std::string& name);
+
+// Whether cases that take long are among those to be measured.
+inline bool takes_its_time(const Bench& bench) {
+  return !bench.options.quick || !bench.options.only.empty();
+}
 
 // Cases of which a file has lines of this machine, path, number of threads and commit. The last one
 // is not among them: a run that was ended may have left it without some of its peers.

@@ -115,6 +115,14 @@ void bench_few_rows(const Bench& bench, const Shape& s) {
   bench_beside(bench, c, rows(4), {{"one row", rows(1)}});
 }
 
+// A layer that trains has all three forms, one that decodes has the first.
+void bench_product(const Bench& bench, const Shape& shape) {
+  if (shape.m <= kFewRows) return bench_few_rows(bench, shape);
+  for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
+    bench_product(bench, shape, kind);
+  }
+}
+
 // The weight gradient with eight shards inside beside the plain one: the ratio is the plain one's
 // time over ours.
 void bench_shards(const Bench& bench, const Shape& s) {
@@ -241,15 +249,12 @@ void bench_batched(const Bench& bench) {
 
 void bench_products(const Bench& bench) {
   for (const Shape& shape : kShapes) {
-    if (shape.m <= kFewRows) {
-      bench_few_rows(bench, shape);
-    } else {
-      for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
-        bench_product(bench, shape, kind);
-      }
-    }
+    bench_product(bench, shape);
     bench_ends(bench, shape);
     if (shape.m >= 1024) bench_shards(bench, shape);
+  }
+  for (const Shape& shape : kLongShapes) {
+    if (takes_its_time(bench)) bench_product(bench, shape);
   }
   bench_batched(bench);
   bench_bf16(bench);

@@ -52,7 +52,7 @@ class Images {
 void bench_format(const Bench& bench, WeightFormat format, Index outputs, Index inputs) {
   const std::string text = fmt::format("{} {}x{}", to_string(format), outputs, inputs);
   const std::string ratio = "four rows over one, " + text;
-  constexpr Index kRows[] = {1, 4, 16, 64, 512};
+  constexpr Index kRows[] = {1, 2, 4, 8, 16, 32, 64, 512};
   const auto name_of = [&](Index rows) { return fmt::format("quantised {} rows {}", text, rows); };
   if (!wanted(bench, ratio) &&
       std::ranges::none_of(kRows, [&](Index rows) { return wanted(bench, name_of(rows)); })) {
@@ -73,6 +73,7 @@ void bench_format(const Bench& bench, WeightFormat format, Index outputs, Index 
   };
   for (const Index rows : kRows) {
     if (rows > 64 && format != WeightFormat::int8_channel) continue;
+    if ((rows == 2 || rows == 8 || rows == 32) && !takes_its_time(bench)) continue;
     Case c = product_case(name_of(rows), {"", rows, outputs, inputs});
     if (rows <= kFewRows) {
       c.bytes = static_cast<double>(packed.bytes());
@@ -265,6 +266,10 @@ void bench_quantised(const Bench& bench) {
   for (const WeightFormat format : kernels::kWeightFormats) {
     bench_format(bench, format, 3072, 768);
     bench_format(bench, format, 11008, 4096);
+  }
+  // A 7B model's head, in formats that files have it in.
+  for (const WeightFormat format : {WeightFormat::q8_0, WeightFormat::q6_k}) {
+    if (takes_its_time(bench)) bench_format(bench, format, 32000, 4096);
   }
   bench_nn(bench, {"", 512, 3072, 768});
   bench_int8(bench, 11008, 4096);

@@ -30,6 +30,13 @@ inline constexpr Shape kShapes[] = {
     {"7b down", 512, 4096, 11008},
 };
 
+// Not in a quick run: heads, of which training goes through chunks of 256 rows.
+inline constexpr Shape kLongShapes[] = {
+    {"gpt2 head", 256, 50257, 768},
+    {"7b head", 256, 32000, 4096},
+    {"7b head decode", 1, 32000, 4096},
+};
+
 // Rows up to which a product is bound by reading its weight.
 inline constexpr kernels::Index kFewRows = 32;
 
