@@ -36,9 +36,8 @@ kernels::AdamWSettings adamw_settings(const spec::OptimizerSpec& settings,
   return common;
 }
 
-Result<> adamw_parameter(const kernels::OpContext& ctx, const kernels::AdamWSettings& settings,
-                         const ParameterStep& own) {
-  kernels::AdamWUpdate args;
+kernels::AdamWRange adamw_of(const kernels::AdamWSettings& settings, const ParameterStep& own) {
+  kernels::AdamWRange args;
   args.settings = settings;
   args.settings.decay = own.decay;
   args.weight = own.weight;
@@ -46,7 +45,7 @@ Result<> adamw_parameter(const kernels::OpContext& ctx, const kernels::AdamWSett
   args.first = own.states[0];
   args.second = own.states[1];
   args.hashes = own.hashes;
-  return kernels::adamw_update(ctx, args);
+  return args;
 }
 
 namespace {
@@ -76,9 +75,9 @@ Result<> update8(const kernels::OpContext& ctx, const spec::OptimizerSpec& setti
                  const OptimizerStep& step) {
   auto checked = check_settings(settings);
   if (!checked) return checked;
-  kernels::AdamW8Update args;
+  kernels::AdamW8Range args;
   args.settings = adamw_settings(settings, step);
-  const auto update_one = [&](const ParameterStep& own) {
+  const auto update_of = [&](const ParameterStep& own) {
     const std::size_t count = own.weight.size();
     args.settings.decay = own.decay;
     args.weight = own.weight;
@@ -88,9 +87,10 @@ Result<> update8(const kernels::OpContext& ctx, const spec::OptimizerSpec& setti
     args.first_scales = own.states[0].subspan(code_words(count));
     args.second_scales = own.states[1].subspan(code_words(count));
     args.hashes = own.hashes;
-    return kernels::adamw8_update(ctx, args);
+    return args;
   };
-  return each_parameter(ctx, settings, step, update_one, packed_words);
+  return each_parameter_together<kernels::AdamW8Update>(ctx, settings, step, kernels::adamw8_update,
+                                                        update_of, packed_words);
 }
 
 Result<> update(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
@@ -98,9 +98,9 @@ Result<> update(const kernels::OpContext& ctx, const spec::OptimizerSpec& settin
   auto checked = check_settings(settings);
   if (!checked) return checked;
   const kernels::AdamWSettings common = adamw_settings(settings, step);
-  return each_parameter(ctx, settings, step, [&](const ParameterStep& own) {
-    return adamw_parameter(ctx, common, own);
-  });
+  return each_parameter_together<kernels::AdamWUpdate>(
+      ctx, settings, step, kernels::adamw_update,
+      [&](const ParameterStep& own) { return adamw_of(common, own); });
 }
 
 }  // namespace

@@ -15,31 +15,35 @@ Result<> check_lion(const spec::OptimizerSpec& settings) { return check_betas(se
 
 Result<> update_sgd(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                     const OptimizerStep& step) {
-  return each_parameter(ctx, settings, step, [&](const ParameterStep& own) {
-    return kernels::sgd_update(ctx, {.settings = {.rate = step.rate,
-                                                  .momentum = settings.betas[0],
-                                                  .decay = own.decay,
-                                                  .factor = step.factor},
-                                     .weight = own.weight,
-                                     .gradient = own.gradient,
-                                     .velocity = own.states[0],
-                                     .hashes = own.hashes});
-  });
+  const auto update_of = [&](const ParameterStep& own) {
+    return kernels::SgdRange{.settings = {.rate = step.rate,
+                                          .momentum = settings.betas[0],
+                                          .decay = own.decay,
+                                          .factor = step.factor},
+                             .weight = own.weight,
+                             .gradient = own.gradient,
+                             .velocity = own.states[0],
+                             .hashes = own.hashes};
+  };
+  return each_parameter_together<kernels::SgdUpdate>(ctx, settings, step, kernels::sgd_update,
+                                                     update_of);
 }
 
 Result<> update_lion(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                      const OptimizerStep& step) {
-  return each_parameter(ctx, settings, step, [&](const ParameterStep& own) {
-    return kernels::lion_update(ctx, {.settings = {.rate = step.rate,
-                                                   .beta1 = settings.betas[0],
-                                                   .beta2 = settings.betas[1],
-                                                   .decay = own.decay,
-                                                   .factor = step.factor},
-                                      .weight = own.weight,
-                                      .gradient = own.gradient,
-                                      .momentum = own.states[0],
-                                      .hashes = own.hashes});
-  });
+  const auto update_of = [&](const ParameterStep& own) {
+    return kernels::LionRange{.settings = {.rate = step.rate,
+                                           .beta1 = settings.betas[0],
+                                           .beta2 = settings.betas[1],
+                                           .decay = own.decay,
+                                           .factor = step.factor},
+                              .weight = own.weight,
+                              .gradient = own.gradient,
+                              .momentum = own.states[0],
+                              .hashes = own.hashes};
+  };
+  return each_parameter_together<kernels::LionUpdate>(ctx, settings, step, kernels::lion_update,
+                                                      update_of);
 }
 
 }  // namespace

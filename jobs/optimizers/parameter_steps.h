@@ -1,9 +1,12 @@
 // What all optimizers do alike: a walk over the parameters in name order, each with its part of
-// every arena and its block hashes. What is not trained is hashed only.
+// every arena and its block hashes. What is not trained is hashed only. Updates of one kind are
+// gathered, so that a device makes many parameters' in a launch.
 #pragma once
 
 #include <array>
 #include <span>
+#include <type_traits>
+#include <utility>
 
 #include "jobs/optimizers/optimizer.h"
 #include "kernels/ops/adamw.h"
@@ -36,6 +39,32 @@ struct ParameterStep {
   kernels::ConstMatrix gradients() const { return {gradient.data(), rows(), columns()}; }
 };
 
+// Ranges that wait for one call of their op.
+template <class Update, class Range>
+class Gathered {
+ public:
+  using Run = Result<> (*)(const kernels::OpContext& ctx, const Update& args);
+
+  Gathered(const kernels::OpContext& ctx, Run run) : ctx_(ctx), run_(run) {}
+
+  Result<> add(const Range& range) {
+    waiting_[count_++] = range;
+    return count_ == kMost ? finish() : Result<>{};
+  }
+  Result<> finish() {
+    return run_(ctx_, {.ranges = std::span(waiting_).first(std::exchange(count_, 0))});
+  }
+
+ private:
+  static constexpr std::size_t kMost = 128;  // some 20 KB, on the stack: a step allocates nothing
+
+  const kernels::OpContext& ctx_;
+  Run run_;
+  std::array<Range, kMost> waiting_;
+  std::size_t count_ = 0;
+};
+
+// `update` may leave what it is given for later: in a list of its own.
 template <class Update>
 Result<> each_parameter(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                         const OptimizerStep& step, const Update& update,
@@ -43,6 +72,7 @@ Result<> each_parameter(const kernels::OpContext& ctx, const spec::OptimizerSpec
   TUTTI_ASSERT(step.states.size() <= kStatesMax);
   std::uint64_t words = 0;
   std::size_t block = 0;
+  Gathered<kernels::HashBlocks, kernels::HashRange> frozen(ctx, kernels::hash_blocks);
   for (const models::Parameter& parameter : step.layout.parameters()) {
     const auto count = static_cast<std::size_t>(parameter.elements);
     const auto offset = static_cast<std::size_t>(parameter.offset);
@@ -65,11 +95,25 @@ Result<> each_parameter(const kernels::OpContext& ctx, const spec::OptimizerSpec
       }
       done = update(own);
     } else {
-      done = kernels::hash_blocks(ctx, step.weights.subspan(offset, count), hashes);
+      done = frozen.add({step.weights.subspan(offset, count), hashes});
     }
     if (!done) return done;
   }
-  return {};
+  return frozen.finish();
+}
+
+// `run` of what range_of(own) says for each parameter.
+template <class Update, class RangeOf>
+Result<> each_parameter_together(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
+                                 const OptimizerStep& step,
+                                 Result<> (*run)(const kernels::OpContext&, const Update&),
+                                 const RangeOf& range_of, models::PackedWords packed = nullptr) {
+  using Range = std::invoke_result_t<RangeOf, const ParameterStep&>;
+  Gathered<Update, Range> gathered(ctx, run);
+  auto done = each_parameter(
+      ctx, settings, step, [&](const ParameterStep& own) { return gathered.add(range_of(own)); },
+      packed);
+  return done ? gathered.finish() : done;
 }
 
 // Both betas in [0, 1). Errors: invalid_argument, naming the optimizer.
@@ -79,7 +123,6 @@ Result<> check_betas(const spec::OptimizerSpec& settings, std::string_view name)
 kernels::AdamWSettings adamw_settings(const spec::OptimizerSpec& settings,
                                       const OptimizerStep& step);
 // Of one parameter; states: first and second moment.
-Result<> adamw_parameter(const kernels::OpContext& ctx, const kernels::AdamWSettings& settings,
-                         const ParameterStep& own);
+kernels::AdamWRange adamw_of(const kernels::AdamWSettings& settings, const ParameterStep& own);
 
 }  // namespace tutti::optimizers

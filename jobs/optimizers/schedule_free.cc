@@ -34,15 +34,17 @@ Result<> update(const kernels::OpContext& ctx, const spec::OptimizerSpec& settin
       .correction2 = 1.0 - kernels::power(settings.betas[1], static_cast<unsigned>(step.step)),
       .average = square > 0 ? square / step.rate_squares : 0.0,
       .factor = step.factor};
-  return each_parameter(ctx, settings, step, [&](const ParameterStep& own) {
+  const auto update_of = [&](const ParameterStep& own) {
     common.decay = own.decay;
-    return kernels::schedule_free_update(ctx, {.settings = common,
-                                               .weight = own.weight,
-                                               .gradient = own.gradient,
-                                               .base = own.states[0],
-                                               .second = own.states[1],
-                                               .hashes = own.hashes});
-  });
+    return kernels::ScheduleFreeRange{.settings = common,
+                                      .weight = own.weight,
+                                      .gradient = own.gradient,
+                                      .base = own.states[0],
+                                      .second = own.states[1],
+                                      .hashes = own.hashes};
+  };
+  return each_parameter_together<kernels::ScheduleFreeUpdate>(
+      ctx, settings, step, kernels::schedule_free_update, update_of);
 }
 
 Result<> average(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,

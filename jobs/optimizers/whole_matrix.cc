@@ -71,8 +71,9 @@ bool is_left_to_adamw(const models::Parameter& parameter) {
 Result<> update_muon(const kernels::OpContext& ctx, const spec::OptimizerSpec& settings,
                      const OptimizerStep& step) {
   const kernels::AdamWSettings common = adamw_settings(settings, step);
-  return each_parameter(ctx, settings, step, [&](const ParameterStep& own) {
-    if (is_left_to_adamw(own.parameter)) return adamw_parameter(ctx, common, own);
+  Gathered<kernels::AdamWUpdate, kernels::AdamWRange> others(ctx, kernels::adamw_update);
+  auto done = each_parameter(ctx, settings, step, [&](const ParameterStep& own) {
+    if (is_left_to_adamw(own.parameter)) return others.add(adamw_of(common, own));
     const auto rows = static_cast<double>(own.rows());
     const auto columns = static_cast<double>(own.columns());
     const double wanted = 0.2 * std::sqrt(std::max(rows, columns));
@@ -88,6 +89,7 @@ Result<> update_muon(const kernels::OpContext& ctx, const spec::OptimizerSpec& s
     args.hashes = own.hashes;
     return kernels::muon_update(ctx, args);
   });
+  return done ? others.finish() : done;
 }
 
 // Of the largest parameter (kernels/ops/optimizers/adafactor.h).

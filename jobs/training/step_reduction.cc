@@ -101,7 +101,9 @@ StepReduction::StepReduction(const models::ParameterLayout& layout, const kernel
     std::sort(note.blocks.begin(), note.blocks.end());
     note.words.resize(kFixedWords + kWordsPerShard * static_cast<std::size_t>(note.shards.size()) +
                       note.blocks.size());
+    note_bytes_.push_back(std::as_writable_bytes(std::span(note.words)));
   }
+  all_squares_.resize(layout.blocks().size());
   squares_.resize(notes_[rank].blocks.size());
   for (const std::uint32_t index : notes_[rank].blocks) {
     const models::GridBlock& block = layout.blocks()[index];
@@ -139,8 +141,6 @@ Result<> StepReduction::begin_up_to(const kernels::OpContext& ctx, kernels::Comm
 
 Result<StepSums> StepReduction::reduce(const Request& request) {
   const std::span<float> result = request.gradients.result();
-  std::vector<std::span<std::byte>> notes;
-  for (Note& note : notes_) notes.push_back(std::as_writable_bytes(std::span(note.words)));
   Result<> done;
   if (request.ctx.device == nullptr) {
     const kernels::TreeExchange::Work whole{.ctx = request.ctx,
@@ -151,13 +151,13 @@ Result<StepSums> StepReduction::reduce(const Request& request) {
                                             .squares = squares_};
     done = exchange_->reduce(whole);
     write_own_note(request);
-    if (done) done = exchange_->gather(whole, notes);
+    if (done) done = exchange_->gather(whole, note_bytes_);
   } else {
     done = begin_up_to(request.ctx, request.group, request.gradients, exchange_->buckets());
     if (done) done = request.group.finish();
     if (done) done = sum_device_squares(request.ctx, result);
     write_own_note(request);
-    if (done) done = exchange_->tell(request.group, notes);
+    if (done) done = exchange_->tell(request.group, note_bytes_);
   }
   if (!done) return std::move(done).error();
   return read_notes(request.step);
@@ -176,11 +176,11 @@ void StepReduction::write_own_note(const Request& request) {
   TUTTI_ASSERT(next == words.size());
 }
 
-// Blocks of one parameter that lie together go through the op at once.
 Result<> StepReduction::sum_device_squares(const kernels::OpContext& ctx,
                                            std::span<const float> result) {
   const std::vector<std::uint32_t>& own = notes_[rank_].blocks;
   const std::span<double> sums(reinterpret_cast<double*>(device_squares_.data()), squares_.size());
+  device_sums_.clear();
   for (std::size_t first = 0; first < own.size();) {
     const models::GridBlock& start = layout_.blocks()[own[first]];
     std::size_t last = first;
@@ -190,20 +190,18 @@ Result<> StepReduction::sum_device_squares(const kernels::OpContext& ctx,
       if (block.parameter != start.parameter) break;
       elements += block.elements;
     }
-    auto summed =
-        kernels::square_sums(ctx, result.subspan(static_cast<std::size_t>(start.offset), elements),
-                             sums.subspan(first, last - first));
-    if (!summed) return summed;
+    device_sums_.push_back({result.subspan(static_cast<std::size_t>(start.offset), elements),
+                            sums.subspan(first, last - first)});
     first = last;
   }
+  if (auto summed = kernels::square_sums(ctx, {.ranges = device_sums_}); !summed) return summed;
   return ctx.device->download(squares_.data(), sums.data(), sums.size_bytes());
 }
 
 // Sums run over shards and blocks in ascending order, which no number of ranks and no bucket
 // changes.
-Result<StepSums> StepReduction::read_notes(std::uint64_t step) const {
+Result<StepSums> StepReduction::read_notes(std::uint64_t step) {
   StepSums sums;
-  std::vector<double> squares(layout_.blocks().size());
   for (const Note& note : notes_) {
     if (note.words[kStepWord] != step) {
       return Error{ErrorCode::corrupt, "a rank is at step " +
@@ -217,14 +215,14 @@ Result<StepSums> StepReduction::read_notes(std::uint64_t step) const {
       sums.targets += note.words[next++];
     }
     for (const std::uint32_t block : note.blocks) {
-      squares[block] = std::bit_cast<double>(note.words[next++]);
+      all_squares_[block] = std::bit_cast<double>(note.words[next++]);
     }
   }
-  for (std::size_t block = 0; block < squares.size(); ++block) {
-    if (!std::isfinite(squares[block]) && !sums.bad_parameter) {
+  for (std::size_t block = 0; block < all_squares_.size(); ++block) {
+    if (!std::isfinite(all_squares_[block]) && !sums.bad_parameter) {
       sums.bad_parameter = layout_.blocks()[block].parameter;
     }
-    sums.squares += squares[block];
+    sums.squares += all_squares_[block];
   }
   return sums;
 }

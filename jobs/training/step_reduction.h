@@ -81,18 +81,22 @@ class StepReduction {
                        ShardGradients& gradients, std::size_t buckets);
   void write_own_note(const Request& request);
   Result<> sum_device_squares(const kernels::OpContext& ctx, std::span<const float> result);
-  Result<StepSums> read_notes(std::uint64_t step) const;
+  Result<StepSums> read_notes(std::uint64_t step);
 
   const models::ParameterLayout& layout_;
   kernels::ShardTree tree_;
   std::uint32_t rank_;
   std::vector<Note> notes_;
+  std::vector<std::span<std::byte>> note_bytes_;  // of all ranks
   std::optional<kernels::TreeExchange> exchange_;
   std::vector<std::size_t> buckets_after_;  // by range of the order: how many are whole with it
   std::size_t begun_ = 0;                   // buckets, in this step
   std::vector<kernels::AddPieces::Block> blocks_;  // of the own shares
   std::vector<double> squares_;                    // by block
+  std::vector<double> all_squares_;                // by block of the arena
   kernels::FloatBuffer device_squares_;            // two floats' room each, where they are computed
+  std::vector<kernels::SquareRange>
+      device_sums_;  // how: of blocks that lie together in a parameter
 };
 
 }  // namespace tutti::training

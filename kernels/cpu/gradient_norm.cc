@@ -56,21 +56,25 @@ HWY_AFTER_NAMESPACE();
 
 namespace tutti::kernels {
 
-Result<> square_sums(const OpContext& ctx, std::span<const float> values, std::span<double> sums) {
-  const auto size = static_cast<Index>(values.size());
-  const Index blocks = grid_blocks(size);
-  if (sums.size() != static_cast<std::size_t>(blocks)) {
-    return Error{ErrorCode::invalid_argument, "square_sums: one sum per grid block is needed"};
-  }
-  if (ctx.device != nullptr) return ctx.device->enqueue(SquareSums{values, sums});
-  const OpTimer timer(Op::square_sums, {.bytes = 4 * size});
-  ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
-    for (Index block = begin; block < end; ++block) {
-      const Index first = block * kGridBlock;
-      sums[static_cast<std::size_t>(block)] =
-          TUTTI_CPU_CALL(square_sum)(values.data() + first, std::min(kGridBlock, size - first));
+Result<> square_sums(const OpContext& ctx, const SquareSums& args) {
+  for (const auto& [values, sums] : args.ranges) {
+    const Index blocks = grid_blocks(static_cast<Index>(values.size()));
+    if (sums.size() != static_cast<std::size_t>(blocks)) {
+      return Error{ErrorCode::invalid_argument, "square_sums: one sum per grid block is needed"};
     }
-  });
+  }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  for (const SquareRange& range : args.ranges) {
+    const auto size = static_cast<Index>(range.values.size());
+    const OpTimer timer(Op::square_sums, {.bytes = 4 * size});
+    ctx.pool->parallel_for(grid_blocks(size), 1, [&](int, Index begin, Index end) {
+      for (Index block = begin; block < end; ++block) {
+        const Index first = block * kGridBlock;
+        range.sums[static_cast<std::size_t>(block)] = TUTTI_CPU_CALL(square_sum)(
+            range.values.data() + first, std::min(kGridBlock, size - first));
+      }
+    });
+  }
   return {};
 }
 

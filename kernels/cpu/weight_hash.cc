@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace tutti::kernels {
 
@@ -18,21 +19,26 @@ std::string to_string(const Hash128& hash) {
   return fmt::format("{:016x}{:016x}", hash.high, hash.low);
 }
 
-Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,
-                     std::span<Hash128> hashes) {
-  const Index blocks = grid_blocks(static_cast<Index>(values.size()));
-  if (hashes.size() != static_cast<std::size_t>(blocks)) {
-    return Error{ErrorCode::invalid_argument, "hash_blocks: one hash per grid block is needed"};
-  }
-  if (ctx.device != nullptr) return ctx.device->enqueue(HashBlocks{values, hashes});
-  const OpTimer timer(Op::hash_blocks, {.bytes = 4 * static_cast<Index>(values.size())});
-  ctx.pool->parallel_for(blocks, 1, [&](int, Index begin, Index end) {
-    for (Index block = begin; block < end; ++block) {
-      const auto first = static_cast<std::size_t>(block * kGridBlock);
-      const std::size_t count = std::min<std::size_t>(kGridBlock, values.size() - first);
-      hashes[static_cast<std::size_t>(block)] = hash_block(values.subspan(first, count));
+Result<> hash_blocks(const OpContext& ctx, const HashBlocks& args) {
+  for (const auto& [values, hashes] : args.ranges) {
+    const Index blocks = grid_blocks(static_cast<Index>(values.size()));
+    if (hashes.size() != static_cast<std::size_t>(blocks)) {
+      return Error{ErrorCode::invalid_argument, "hash_blocks: one hash per grid block is needed"};
     }
-  });
+  }
+  if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  for (const HashRange& range : args.ranges) {
+    const OpTimer timer(Op::hash_blocks, {.bytes = 4 * static_cast<Index>(range.values.size())});
+    ctx.pool->parallel_for(
+        static_cast<Index>(range.hashes.size()), 1, [&](int, Index begin, Index end) {
+          for (auto block = static_cast<std::size_t>(begin); std::cmp_less(block, end); ++block) {
+            const std::size_t first = block * kGridBlock;
+            const std::size_t count =
+                std::min<std::size_t>(kGridBlock, range.values.size() - first);
+            range.hashes[block] = hash_block(range.values.subspan(first, count));
+          }
+        });
+  }
   return {};
 }
 

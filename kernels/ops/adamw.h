@@ -1,5 +1,6 @@
 // One AdamW step (Loshchilov & Hutter 2019, the form of PyTorch) over a range of one parameter, and
-// its block hashes.
+// its block hashes; or over ranges of many, as if one after the other, which a device makes in few
+// launches.
 //
 //   weight, gradient, first, second   [n]   a range of a flattened parameter that begins on the
 //   grid hashes                            [grid_blocks(n)]   of the updated weights (empty: not
@@ -13,7 +14,7 @@
 //   second = beta2 * second + (1 - beta2) * g^2
 //   weight = weight - (rate / correction1) * first / (sqrt(second) / sqrt(correction2) + epsilon)
 // The caller gives correction = 1 - beta^t (math.h: power). Square root and division are exact.
-// Errors: invalid_argument; nothing is written then.
+// Errors: invalid_argument; nothing is written then, for none of the ranges.
 #pragma once
 
 #include <cmath>
@@ -39,6 +40,7 @@ struct AdamWSettings {
 // The settings as fp32 numbers: computed in double, rounded once; what kernels of all devices
 // compute with.
 struct AdamWConstants {
+  AdamWConstants() = default;
   explicit AdamWConstants(const AdamWSettings& s)
       : factor(s.factor),
         keep(static_cast<float>(1.0 - s.rate * s.decay)),
@@ -53,7 +55,7 @@ struct AdamWConstants {
   float factor, keep, beta1, rest1, beta2, rest2, root, epsilon, step;
 };
 
-struct AdamWUpdate {
+struct AdamWRange {
   AdamWSettings settings;
   std::span<float> weight;
   std::span<const float> gradient;
@@ -61,6 +63,12 @@ struct AdamWUpdate {
   std::span<float> second;
   std::span<Hash128> hashes = {};
 };
+struct AdamWUpdate {
+  std::span<const AdamWRange> ranges;
+};
 Result<> adamw_update(const OpContext& ctx, const AdamWUpdate& args);
+inline Result<> adamw_update(const OpContext& ctx, const AdamWRange& range) {
+  return adamw_update(ctx, AdamWUpdate{.ranges = {&range, 1}});
+}
 
 }  // namespace tutti::kernels

@@ -22,12 +22,21 @@
 namespace tutti::kernels {
 
 // The arguments, as a device takes them.
-struct SquareSums {
+struct SquareRange {
   std::span<const float> values;
   std::span<double> sums;
 };
+struct SquareSums {
+  std::span<const SquareRange> ranges;
+};
 
-Result<> square_sums(const OpContext& ctx, std::span<const float> values, std::span<double> sums);
+// Of all ranges, as if one after the other; nothing is written on error.
+Result<> square_sums(const OpContext& ctx, const SquareSums& args);
+inline Result<> square_sums(const OpContext& ctx, std::span<const float> values,
+                            std::span<double> sums) {
+  const SquareRange range{values, sums};
+  return square_sums(ctx, SquareSums{.ranges = {&range, 1}});
+}
 
 // sum = the root of the tree of `additions` over `pieces` (add.h: PieceSum), and in the same pass
 // the sums of its squares, bit by bit those of square_sums.

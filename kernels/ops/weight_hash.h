@@ -32,15 +32,23 @@ std::string to_string(const Hash128& hash);
 Hash128 hash_block(std::span<const float> values);
 
 // The arguments of hash_blocks, as a device takes them.
-struct HashBlocks {
+struct HashRange {
   std::span<const float> values;
   std::span<Hash128> hashes;
 };
+struct HashBlocks {
+  std::span<const HashRange> ranges;
+};
 
 // hashes[b] of block b of `values`, which begin on the grid. hashes.size() ==
-// grid_blocks(values.size()). Errors: invalid_argument.
-Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,
-                     std::span<Hash128> hashes);
+// grid_blocks(values.size()). Errors: invalid_argument; nothing is written then, for none of the
+// ranges.
+Result<> hash_blocks(const OpContext& ctx, const HashBlocks& args);
+inline Result<> hash_blocks(const OpContext& ctx, std::span<const float> values,
+                            std::span<Hash128> hashes) {
+  const HashRange range{values, hashes};
+  return hash_blocks(ctx, HashBlocks{.ranges = {&range, 1}});
+}
 
 // One hash of many, in the order given.
 Hash128 combine_hashes(std::span<const Hash128> hashes);

@@ -225,7 +225,7 @@ std::vector<Samples> measure_update(const training::TrainingJob& job, double sec
   std::vector<kernels::Hash128> hashes(
       static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(count))));
   const auto update = [&](std::span<kernels::Hash128> wanted) {
-    kernels::AdamWUpdate args;
+    kernels::AdamWRange args;
     args.weight = weight;
     args.gradient = gradient;
     args.first = first;

@@ -59,8 +59,8 @@ TEST_CASE(
       {"the loss", "cross_entropy", 5},
       {"backward", "silu_gate_backward", 6},
       {"the sum of what ranks sent", "piece_sum", 3, "code 3"},
-      {"the norm of the gradients", "square_sums", 9},
-      {"the update", "adamw", 13},
+      {"the norm of the gradients", "square_sums", 3},
+      {"the update", "adamw", 3},
   };
   for (const Row& row : rows) {
     INFO(row.part);

@@ -91,14 +91,14 @@ Floats update_of_8_bits() {
   std::vector<std::uint8_t> second(weight.size());
   Floats first_scales(blocks);
   Floats second_scales(blocks);
-  static_cast<void>(device(Inputs::fp32)
-                        .enqueue(AdamW8Update{.settings = {},
-                                              .weight = weight,
-                                              .gradient = gradient,
-                                              .first = first,
-                                              .second = second,
-                                              .first_scales = first_scales,
-                                              .second_scales = second_scales}));
+  const AdamW8Range range{.settings = {},
+                          .weight = weight,
+                          .gradient = gradient,
+                          .first = first,
+                          .second = second,
+                          .first_scales = first_scales,
+                          .second_scales = second_scales};
+  static_cast<void>(device(Inputs::fp32).enqueue(AdamW8Update{.ranges = {&range, 1}}));
   weight.insert(weight.end(), first.begin(), first.end());
   weight.insert(weight.end(), second.begin(), second.end());
   return weight;
@@ -129,8 +129,8 @@ Floats update() {
   Floats first(weight.size());
   Floats second(weight.size());
   std::vector<Hash128> hashes(1);
-  static_cast<void>(
-      device(Inputs::fp32).enqueue(AdamWUpdate{{}, weight, gradient, first, second, hashes}));
+  const AdamWRange range{{}, weight, gradient, first, second, hashes};
+  static_cast<void>(device(Inputs::fp32).enqueue(AdamWUpdate{.ranges = {&range, 1}}));
   for (const std::uint64_t half : {hashes[0].low, hashes[0].high}) {
     for (int shift = 0; shift < 64; shift += 16) {
       weight.push_back(static_cast<float>(half >> shift & 0xffff));

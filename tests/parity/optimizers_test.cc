@@ -1,7 +1,9 @@
 // The optimizers beside AdamW whose unit is the element or the block: steps against double
 // precision, the same bits on all paths.
 #include <string>
+#include <type_traits>
 
+#include "kernels/ops/gradient_norm.h"
 #include "kernels/ops/optimizers/adamw8.h"
 #include "kernels/ops/optimizers/lion.h"
 #include "kernels/ops/optimizers/schedule_free.h"
@@ -64,6 +66,117 @@ void compare(const char* name, const Run& run, const Step& exact) {
 
 std::vector<Hash128> hashes_for(Index size) {
   return std::vector<Hash128>(static_cast<std::size_t>(grid_blocks(size)));
+}
+
+// Parameters of an arena, as a step's updates take them.
+struct Part {
+  std::span<float> weight, first, second;
+  std::span<const float> gradient;
+  std::span<std::int8_t> first8;
+  std::span<std::uint8_t> second8;
+  std::span<float> first_scales, second_scales;
+  std::span<Hash128> hashes;
+  std::span<double> sums;
+  double decay;
+};
+
+// More of them than a launch takes, in sizes on both sides of a grid block and of a thread block's
+// threads, none of them aligned.
+class Parts {
+ public:
+  Parts() {
+    for (int i = 0; i < kCount; ++i) elements_ += size_of(i);
+    weight = draw(elements_, 1);
+    gradient_ = draw(elements_, 2);
+    first = draw(elements_, 3);
+    second = draw(elements_, 4);
+    for (float& value : second) value = std::abs(value);
+    const auto size = static_cast<std::size_t>(elements_);
+    first8.resize(size);
+    second8.resize(size);
+    scales.resize(2 * kBlocksMost);
+    hashes.resize(kBlocksMost);
+    sums.resize(kBlocksMost);
+  }
+
+  std::vector<Part> all() {
+    std::vector<Part> parts;
+    std::size_t at = 0;
+    std::size_t block = 0;
+    std::size_t block8 = 0;
+    for (int i = 0; i < kCount; ++i) {
+      const auto size = static_cast<std::size_t>(size_of(i));
+      const auto blocks = static_cast<std::size_t>(grid_blocks(size_of(i)));
+      const auto blocks8 = static_cast<std::size_t>(state8_blocks(size_of(i)));
+      const auto of = [&](auto& arena) { return std::span(arena).subspan(at, size); };
+      parts.push_back({.weight = of(weight),
+                       .first = of(first),
+                       .second = of(second),
+                       .gradient = of(gradient_),
+                       .first8 = of(first8),
+                       .second8 = of(second8),
+                       .first_scales = std::span(scales).subspan(block8, blocks8),
+                       .second_scales = std::span(scales).subspan(kBlocksMost + block8, blocks8),
+                       .hashes = std::span(hashes).subspan(block, blocks),
+                       .sums = std::span(sums).subspan(block, blocks),
+                       .decay = i % 2 == 0 ? 0.1 : 0.0});
+      at += size;
+      block += blocks;
+      block8 += blocks8;
+    }
+    return parts;
+  }
+
+  Floats everything() const {
+    Floats out = joined({weight, first, second, as_floats(first8), as_floats(second8), scales});
+    for (const Hash128& hash : hashes) {
+      for (const std::uint64_t half : {hash.low, hash.high}) {
+        for (int shift = 0; shift < 64; shift += 16)
+          out.push_back(static_cast<float>(half >> shift & 0xffff));
+      }
+    }
+    for (const double sum : sums) {
+      out.push_back(static_cast<float>(sum));
+      out.push_back(static_cast<float>(sum - static_cast<double>(out.back())));
+    }
+    return out;
+  }
+
+  Floats weight, first, second, scales;
+  std::vector<std::int8_t> first8;
+  std::vector<std::uint8_t> second8;
+  std::vector<Hash128> hashes;
+  std::vector<double> sums;
+
+ private:
+  static constexpr int kCount = 160;
+  static constexpr std::size_t kBlocksMost = 250;
+  static Index size_of(int i) {
+    constexpr Index kSome[] = {1, 17, 0, 300, 255, 2};
+    return i == 70 ? kGridBlock + 3 : kSome[i % 6];
+  }
+
+  Index elements_ = 0;
+  Floats gradient_;
+};
+
+// The op over all ranges at once, against the op over each of them.
+template <class Update, class RangeOf>
+void compare_together(Result<> (*op)(const OpContext&, const Update&), const RangeOf& range_of) {
+  Parts alone;
+  for (const Part& part : alone.all()) {
+    const auto range = range_of(part);
+    REQUIRE(op(single(), {.ranges = {&range, 1}}));
+  }
+  const Floats together = on_all_paths([&](const OpContext& ctx) {
+    Parts parts;
+    std::vector<std::invoke_result_t<RangeOf, const Part&>> ranges;
+    for (const Part& part : parts.all()) ranges.push_back(range_of(part));
+    REQUIRE(op(ctx, {.ranges = ranges}));
+    return parts.everything();
+  });
+  REQUIRE(same_bits(together, alone.everything()));
+  REQUIRE_FALSE(same_bits(together, Parts().everything()));
 }
 
 void require_hashes(const Floats& weight, const std::vector<Hash128>& hashes) {
@@ -273,6 +386,31 @@ TEST_CASE("adamw with 8-bit states: steps from the states as read, the nearest c
   states.check();
 }
 
+TEST_CASE("optimizers: parameters that are updated at once have the bits of each by itself") {
+  compare_together<AdamWUpdate>(adamw_update, [](const Part& p) {
+    return AdamWRange{{.decay = p.decay}, p.weight, p.gradient, p.first, p.second, p.hashes};
+  });
+  compare_together<AdamW8Update>(adamw8_update, [](const Part& p) {
+    return AdamW8Range{{.decay = p.decay}, p.weight,       p.gradient,      p.first8,
+                       p.second8,          p.first_scales, p.second_scales, p.hashes};
+  });
+  compare_together<LionUpdate>(lion_update, [](const Part& p) {
+    return LionRange{{.decay = p.decay}, p.weight, p.gradient, p.first, p.hashes};
+  });
+  compare_together<SgdUpdate>(sgd_update, [](const Part& p) {
+    return SgdRange{{.decay = p.decay}, p.weight, p.gradient, p.first, p.hashes};
+  });
+  compare_together<ScheduleFreeUpdate>(schedule_free_update, [](const Part& p) {
+    return ScheduleFreeRange{{.decay = p.decay}, p.weight, p.gradient, p.first, p.second, p.hashes};
+  });
+  compare_together<HashBlocks>(hash_blocks, [](const Part& p) {
+    return HashRange{p.weight, p.hashes};
+  });
+  compare_together<SquareSums>(square_sums, [](const Part& p) {
+    return SquareRange{p.gradient, p.sums};
+  });
+}
+
 TEST_CASE("optimizers: lengths that differ are refused and nothing is written") {
   Floats five(5, 1.0F);
   Floats six(6, 1.0F);
@@ -283,6 +421,10 @@ TEST_CASE("optimizers: lengths that differ are refused and nothing is written") 
   REQUIRE_FALSE(schedule_free_update(single(), {{}, five, five, six, five}));
   REQUIRE_FALSE(schedule_free_average(single(), {0.9, five, six, five}));
   REQUIRE_FALSE(adamw8_update(single(), {{}, five, five, codes, bytes, {}, {}}));
+  // One of a list: none is updated.
+  Floats other(5, 1.0F);
+  const LionRange mixed[] = {{{}, five, five, other}, {{}, six, five, six}};
+  REQUIRE_FALSE(lion_update(single(), {.ranges = mixed}));
   REQUIRE(five == Floats(5, 1.0F));
   REQUIRE(six == Floats(6, 1.0F));
 }

@@ -8,7 +8,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-void adamw_block(const AdamWUpdate& args, const AdamWConstants& constants, Index begin, Index end) {
+void adamw_block(const AdamWRange& args, const AdamWConstants& constants, Index begin, Index end) {
   adamw_range(constants,
               {.weight = args.weight.data() + begin,
                .gradient = args.gradient.data() + begin,
@@ -30,18 +30,22 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> adamw_update(const OpContext& ctx, const AdamWUpdate& args) {
-  const std::size_t size = args.weight.size();
-  if (args.gradient.size() != size || args.first.size() != size || args.second.size() != size ||
-      !fits_blocks(size, args.hashes)) {
-    return Error{ErrorCode::invalid_argument,
-                 "adamw_update: weight, gradient, states or hashes differ in length"};
+  for (const AdamWRange& range : args.ranges) {
+    const std::size_t size = range.weight.size();
+    if (range.gradient.size() != size || range.first.size() != size ||
+        range.second.size() != size || !fits_blocks(size, range.hashes)) {
+      return Error{ErrorCode::invalid_argument,
+                   "adamw_update: weight, gradient, states or hashes differ in length"};
+    }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::adamw_update, {.bytes = 28 * static_cast<Index>(size)});
-  const AdamWConstants constants(args.settings);
   const auto block = TUTTI_CPU_CALL(adamw_block);
-  update_blocks(ctx, args.weight, args.hashes,
-                [&](Index begin, Index end) { block(args, constants, begin, end); });
+  for (const AdamWRange& range : args.ranges) {
+    const OpTimer timer(Op::adamw_update, {.bytes = 28 * static_cast<Index>(range.weight.size())});
+    const AdamWConstants constants(range.settings);
+    update_blocks(ctx, range.weight, range.hashes,
+                  [&](Index begin, Index end) { block(range, constants, begin, end); });
+  }
   return {};
 }
 

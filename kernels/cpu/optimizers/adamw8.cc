@@ -19,7 +19,7 @@ struct State8 {
 
 HWY_INLINE Lanes round_lanes(const Lanes& x) { return TUTTI_LANES(hn::Round(x.a), hn::Round(x.b)); }
 
-HWY_INLINE void unpack(const AdamW8Update& args, Index begin, Index count, State8& state) {
+HWY_INLINE void unpack(const AdamW8Range& args, Index begin, Index count, State8& state) {
   const auto block = static_cast<std::size_t>(begin / kState8Block);
   const Lanes of_first = splat(args.first_scales[block]);
   const Lanes of_second = splat(args.second_scales[block]);
@@ -46,7 +46,7 @@ HWY_INLINE float largest(const float* x, Index count) {
   return max_lanes(most);
 }
 
-HWY_INLINE void pack(const AdamW8Update& args, Index begin, Index count, State8& state) {
+HWY_INLINE void pack(const AdamW8Range& args, Index begin, Index count, State8& state) {
   const auto block = static_cast<std::size_t>(begin / kState8Block);
   const float first_scale = largest(state.first, count);
   const float second_scale = largest(state.second, count);
@@ -71,7 +71,7 @@ HWY_INLINE void pack(const AdamW8Update& args, Index begin, Index count, State8&
   for (Index i = 0; i < count; ++i) second[i] = static_cast<std::uint8_t>(state.second[i]);
 }
 
-void adamw8_block(const AdamW8Update& args, const AdamWConstants& constants, Index begin,
+void adamw8_block(const AdamW8Range& args, const AdamWConstants& constants, Index begin,
                   Index end) {
   State8 state;
   for (; begin < end; begin += kState8Block) {
@@ -100,20 +100,24 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> adamw8_update(const OpContext& ctx, const AdamW8Update& args) {
-  const std::size_t size = args.weight.size();
-  const auto blocks = static_cast<std::size_t>(state8_blocks(static_cast<Index>(size)));
-  if (args.gradient.size() != size || args.first.size() != size || args.second.size() != size ||
-      args.first_scales.size() != blocks || args.second_scales.size() != blocks ||
-      !fits_blocks(size, args.hashes)) {
-    return Error{ErrorCode::invalid_argument,
-                 "adamw8_update: weight, gradient, states, scales or hashes differ in length"};
+  for (const AdamW8Range& range : args.ranges) {
+    const std::size_t size = range.weight.size();
+    const auto blocks = static_cast<std::size_t>(state8_blocks(static_cast<Index>(size)));
+    if (range.gradient.size() != size || range.first.size() != size ||
+        range.second.size() != size || range.first_scales.size() != blocks ||
+        range.second_scales.size() != blocks || !fits_blocks(size, range.hashes)) {
+      return Error{ErrorCode::invalid_argument,
+                   "adamw8_update: weight, gradient, states, scales or hashes differ in length"};
+    }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::adamw8_update, {.bytes = 16 * static_cast<Index>(size)});
-  const AdamWConstants constants(args.settings);
   const auto block = TUTTI_CPU_CALL(adamw8_block);
-  update_blocks(ctx, args.weight, args.hashes,
-                [&](Index begin, Index end) { block(args, constants, begin, end); });
+  for (const AdamW8Range& range : args.ranges) {
+    const OpTimer timer(Op::adamw8_update, {.bytes = 16 * static_cast<Index>(range.weight.size())});
+    const AdamWConstants constants(range.settings);
+    update_blocks(ctx, range.weight, range.hashes,
+                  [&](Index begin, Index end) { block(range, constants, begin, end); });
+  }
   return {};
 }
 

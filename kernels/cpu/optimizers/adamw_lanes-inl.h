@@ -13,7 +13,7 @@
 #define TUTTI_ADAMW_RANGE
 namespace tutti::kernels {
 
-struct AdamWRange {
+struct AdamWPointers {
   float* weight;
   const float* gradient;
   float* first;
@@ -26,7 +26,7 @@ struct AdamWRange {
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-HWY_INLINE void adamw_range(const AdamWConstants& c, const AdamWRange& range, Index count) {
+HWY_INLINE void adamw_range(const AdamWConstants& c, const AdamWPointers& range, Index count) {
   each_lanes(count, [&](Index i, auto part) {
     const Lanes g = load(range.gradient + i, part) * splat(c.factor);
     const Lanes first = fma(splat(c.beta1), load(range.first + i, part), splat(c.rest1) * g);

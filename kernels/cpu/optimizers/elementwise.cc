@@ -12,7 +12,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-void sgd_block(const SgdUpdate& args, Index begin, Index end) {
+void sgd_block(const SgdRange& args, Index begin, Index end) {
   const SgdConstants c(args.settings);
   float* const weight = args.weight.data() + begin;
   const float* const gradient = args.gradient.data() + begin;
@@ -40,7 +40,7 @@ HWY_INLINE Lanes sign(const Lanes& x) {
   return select_less(x, zero(), splat(-1.0F), select_less(zero(), x, splat(1.0F), zeros));
 }
 
-void lion_block(const LionUpdate& args, Index begin, Index end) {
+void lion_block(const LionRange& args, Index begin, Index end) {
   const LionConstants c(args.settings);
   float* const weight = args.weight.data() + begin;
   const float* const gradient = args.gradient.data() + begin;
@@ -61,7 +61,7 @@ void lion_block(const LionUpdate& args, Index begin, Index end) {
   });
 }
 
-void schedule_free_block(const ScheduleFreeUpdate& args, Index begin, Index end) {
+void schedule_free_block(const ScheduleFreeRange& args, Index begin, Index end) {
   const ScheduleFreeConstants c(args.settings);
   float* const weight = args.weight.data() + begin;
   const float* const gradient = args.gradient.data() + begin;
@@ -119,45 +119,58 @@ Error differ(const char* op) {
 }  // namespace
 
 Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args) {
-  const std::size_t size = args.weight.size();
-  const bool bare = args.settings.momentum == 0.0 && args.velocity.empty();
-  if (args.gradient.size() != size || (!bare && args.velocity.size() != size) ||
-      !fits_blocks(size, args.hashes)) {
-    return differ("sgd_update");
+  for (const SgdRange& range : args.ranges) {
+    const std::size_t size = range.weight.size();
+    const bool bare = range.settings.momentum == 0.0 && range.velocity.empty();
+    if (range.gradient.size() != size || (!bare && range.velocity.size() != size) ||
+        !fits_blocks(size, range.hashes)) {
+      return differ("sgd_update");
+    }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::sgd_update, {.bytes = 20 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(sgd_block);
-  update_blocks(ctx, args.weight, args.hashes,
-                [&](Index begin, Index end) { block(args, begin, end); });
+  for (const SgdRange& range : args.ranges) {
+    const OpTimer timer(Op::sgd_update, {.bytes = 20 * static_cast<Index>(range.weight.size())});
+    update_blocks(ctx, range.weight, range.hashes,
+                  [&](Index begin, Index end) { block(range, begin, end); });
+  }
   return {};
 }
 
 Result<> lion_update(const OpContext& ctx, const LionUpdate& args) {
-  const std::size_t size = args.weight.size();
-  if (args.gradient.size() != size || args.momentum.size() != size ||
-      !fits_blocks(size, args.hashes)) {
-    return differ("lion_update");
+  for (const LionRange& range : args.ranges) {
+    const std::size_t size = range.weight.size();
+    if (range.gradient.size() != size || range.momentum.size() != size ||
+        !fits_blocks(size, range.hashes)) {
+      return differ("lion_update");
+    }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::lion_update, {.bytes = 20 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(lion_block);
-  update_blocks(ctx, args.weight, args.hashes,
-                [&](Index begin, Index end) { block(args, begin, end); });
+  for (const LionRange& range : args.ranges) {
+    const OpTimer timer(Op::lion_update, {.bytes = 20 * static_cast<Index>(range.weight.size())});
+    update_blocks(ctx, range.weight, range.hashes,
+                  [&](Index begin, Index end) { block(range, begin, end); });
+  }
   return {};
 }
 
 Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& args) {
-  const std::size_t size = args.weight.size();
-  if (args.gradient.size() != size || args.base.size() != size || args.second.size() != size ||
-      !fits_blocks(size, args.hashes)) {
-    return differ("schedule_free_update");
+  for (const ScheduleFreeRange& range : args.ranges) {
+    const std::size_t size = range.weight.size();
+    if (range.gradient.size() != size || range.base.size() != size || range.second.size() != size ||
+        !fits_blocks(size, range.hashes)) {
+      return differ("schedule_free_update");
+    }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::schedule_free_update, {.bytes = 28 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(schedule_free_block);
-  update_blocks(ctx, args.weight, args.hashes,
-                [&](Index begin, Index end) { block(args, begin, end); });
+  for (const ScheduleFreeRange& range : args.ranges) {
+    const OpTimer timer(Op::schedule_free_update,
+                        {.bytes = 28 * static_cast<Index>(range.weight.size())});
+    update_blocks(ctx, range.weight, range.hashes,
+                  [&](Index begin, Index end) { block(range, begin, end); });
+  }
   return {};
 }
 

@@ -13,83 +13,113 @@ namespace {
 
 constexpr unsigned kThreads = kGridThreads;
 
-struct AdamWArrays {
-  float* weight;
-  const float* gradient;
+struct AdamWArrays : Weights {
+  AdamWArrays() = default;
+  explicit AdamWArrays(const AdamWRange& args)
+      : Weights(args),
+        first(args.first.data()),
+        second(args.second.data()),
+        constants(args.settings) {}
+
   float* first;
   float* second;
-  Hash128* hashes;  // null: not wanted
-  Index count;
+  AdamWConstants constants;
 };
 
-__global__ void __launch_bounds__(kThreads) adamw_kernel(AdamWArrays a, AdamWConstants c) {
+__global__ void __launch_bounds__(kThreads)
+    adamw_kernel(const __grid_constant__ RangeTable<AdamWArrays> table) {
   TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
-  const GridRange range(a.count);
-  for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
-    const float g = a.gradient[i] * c.factor;
-    const float first = fmaf(c.beta1, a.first[i], c.rest1 * g);
-    const float second = fmaf(c.beta2, a.second[i], c.rest2 * g * g);
+  GridRange range(0);
+  const AdamWArrays& a = table.own(range);
+  const AdamWConstants& c = a.constants;
+  float* const weights = a.weight + range.begin;
+  const float* const gradients = a.gradient + range.begin;
+  float* const firsts = a.first + range.begin;
+  float* const seconds = a.second + range.begin;
+  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
+    const float g = gradients[i] * c.factor;
+    const float first = fmaf(c.beta1, firsts[i], c.rest1 * g);
+    const float second = fmaf(c.beta2, seconds[i], c.rest2 * g * g);
     const float scale = sqrtf(second) / c.root + c.epsilon;
-    a.weight[i] = fmaf(-c.step, first / scale, a.weight[i] * c.keep);
-    a.first[i] = first;
-    a.second[i] = second;
+    weights[i] = fmaf(-c.step, first / scale, weights[i] * c.keep);
+    firsts[i] = first;
+    seconds[i] = second;
   }
   hash_updated(a.weight, range, room, a.hashes);
 }
 
+struct HashArrays {
+  HashArrays() = default;
+  explicit HashArrays(const HashRange& args)
+      : values(args.values.data()),
+        hashes(args.hashes.data()),
+        count(static_cast<Index>(args.values.size())) {}
+
+  const float* values;
+  Hash128* hashes;
+  Index count;
+};
+
 __global__ void __launch_bounds__(kThreads)
-    hash_blocks_kernel(const float* values, Index count, Hash128* hashes) {
+    hash_blocks_kernel(const __grid_constant__ RangeTable<HashArrays> table) {
   TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
-  store_hash(values, GridRange(count), room, hashes);
+  GridRange range(0);
+  const HashArrays& a = table.own(range);
+  store_hash(a.values, range, room, a.hashes);
 }
+
+struct SquareArrays {
+  SquareArrays() = default;
+  explicit SquareArrays(const SquareRange& args)
+      : values(args.values.data()),
+        sums(args.sums.data()),
+        count(static_cast<Index>(args.values.size())) {}
+
+  const float* values;
+  double* sums;
+  Index count;
+};
 
 // Each thread a chain in double precision over its elements, where a square of an fp32 number is
 // exact.
 __global__ void __launch_bounds__(kThreads)
-    square_sums_kernel(const float* values, Index count, double* sums) {
+    square_sums_kernel(const __grid_constant__ RangeTable<SquareArrays> table) {
   TUTTI_SHARED(double, room, kThreads / kWarp);
-  const GridRange range(count);
+  GridRange range(0);
+  const SquareArrays& a = table.own(range);
+  const float* const values = a.values + range.begin;
   double sum = 0.0;
-  for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
+  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
     const auto value = static_cast<double>(values[i]);
     sum = fma(value, value, sum);
   }
   sum = block_sum(sum, room);
-  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+  if (threadIdx.x == 0) a.sums[range.block] = sum;
 }
 
 }  // namespace
 
 Result<> CudaDevice::enqueue(const AdamWUpdate& args) {
   begin_op();
-  const auto count = static_cast<Index>(args.weight.size());
-  if (count == 0) return {};
-  const AdamWArrays arrays{args.weight.data(),
-                           args.gradient.data(),
-                           args.first.data(),
-                           args.second.data(),
-                           args.hashes.empty() ? nullptr : args.hashes.data(),
-                           count};
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kGridBlock), kThreads}), adamw_kernel,
-               arrays, AdamWConstants(args.settings));
+  launch_ranges<AdamWArrays>(args.ranges, [&](const auto& table, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, adamw_kernel, table);
+  });
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const HashBlocks& args) {
   begin_op();
-  const auto count = static_cast<Index>(args.values.size());
-  if (count == 0) return {};
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kGridBlock), kThreads}), hash_blocks_kernel,
-               args.values.data(), count, args.hashes.data());
+  launch_ranges<HashArrays>(args.ranges, [&](const auto& table, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, hash_blocks_kernel, table);
+  });
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const SquareSums& args) {
   begin_op();
-  const auto count = static_cast<Index>(args.values.size());
-  if (count == 0) return {};
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kGridBlock), kThreads}), square_sums_kernel,
-               args.values.data(), count, args.sums.data());
+  launch_ranges<SquareArrays>(args.ranges, [&](const auto& table, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, square_sums_kernel, table);
+  });
   return end_op();
 }
 

@@ -14,15 +14,21 @@ constexpr unsigned kThreads = kGridThreads;
 constexpr int kOwn = kState8Block / static_cast<int>(kThreads);  // elements of a thread
 static_assert(kOwn * static_cast<int>(kThreads) == kState8Block && kGridBlock % kState8Block == 0);
 
-struct Arrays8 {
-  float* weight;
-  const float* gradient;
+struct AdamW8Arrays : Weights {
+  AdamW8Arrays() = default;
+  explicit AdamW8Arrays(const AdamW8Range& args)
+      : Weights(args),
+        first(args.first.data()),
+        second(args.second.data()),
+        first_scales(args.first_scales.data()),
+        second_scales(args.second_scales.data()),
+        constants(args.settings) {}
+
   std::int8_t* first;
   std::uint8_t* second;
   float* first_scales;
   float* second_scales;
-  Hash128* hashes;  // null: not wanted
-  Index count;
+  AdamWConstants constants;
 };
 
 __device__ float first_of(std::int8_t code, float scale) {
@@ -51,7 +57,8 @@ __device__ std::uint8_t second_code(float y, float scale) {
 __device__ float divisor(float scale) { return scale > 0.0F ? scale : 1.0F; }
 
 // The block of states at `begin`; all threads call.
-__device__ void step_block(const Arrays8& a, const AdamWConstants& c, Index begin, float* room) {
+__device__ void step_block(const AdamW8Arrays& a, Index begin, float* room) {
+  const AdamWConstants& c = a.constants;
   const Index block = begin / kState8Block;
   const float first_scale = a.first_scales[block];
   const float second_scale = a.second_scales[block];
@@ -86,12 +93,14 @@ __device__ void step_block(const Arrays8& a, const AdamWConstants& c, Index begi
   }
 }
 
-__global__ void __launch_bounds__(kThreads) adamw8_kernel(Arrays8 a, AdamWConstants c) {
+__global__ void __launch_bounds__(kThreads)
+    adamw8_kernel(const __grid_constant__ RangeTable<AdamW8Arrays> table) {
   TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
   TUTTI_SHARED(float, tops, kThreads / kWarp);
-  const GridRange range(a.count);
+  GridRange range(0);
+  const AdamW8Arrays& a = table.own(range);
   for (Index begin = range.begin; begin < range.end; begin += kState8Block) {
-    step_block(a, c, begin, tops);
+    step_block(a, begin, tops);
   }
   hash_updated(a.weight, range, room, a.hashes);
 }
@@ -100,18 +109,9 @@ __global__ void __launch_bounds__(kThreads) adamw8_kernel(Arrays8 a, AdamWConsta
 
 Result<> CudaDevice::enqueue(const AdamW8Update& args) {
   begin_op();
-  const auto count = static_cast<Index>(args.weight.size());
-  if (count == 0) return {};
-  const Arrays8 arrays{args.weight.data(),
-                       args.gradient.data(),
-                       args.first.data(),
-                       args.second.data(),
-                       args.first_scales.data(),
-                       args.second_scales.data(),
-                       args.hashes.empty() ? nullptr : args.hashes.data(),
-                       count};
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kGridBlock), kThreads}), adamw8_kernel,
-               arrays, AdamWConstants(args.settings));
+  launch_ranges<AdamW8Arrays>(args.ranges, [&](const auto& table, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, adamw8_kernel, table);
+  });
   return end_op();
 }
 

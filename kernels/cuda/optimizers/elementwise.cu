@@ -14,35 +14,37 @@ namespace {
 
 constexpr unsigned kThreads = kGridThreads;
 
-// A weight and its gradient; states are the kernels' own.
-struct Weights {
-  template <class Update>
-  explicit Weights(const Update& args)
-      : weight(args.weight.data()),
-        gradient(args.gradient.data()),
-        hashes(args.hashes.empty() ? nullptr : args.hashes.data()),
-        count(static_cast<Index>(args.weight.size())) {}
+// `velocity` null: there is none.
+struct SgdArrays : Weights {
+  SgdArrays() = default;
+  explicit SgdArrays(const SgdRange& args)
+      : Weights(args),
+        velocity(args.velocity.empty() ? nullptr : args.velocity.data()),
+        constants(args.settings) {}
 
-  float* weight;
-  const float* gradient;
-  Hash128* hashes;  // null: not wanted
-  Index count;
+  float* velocity;
+  SgdConstants constants;
 };
 
-// `velocity` null: there is none.
-__global__ void __launch_bounds__(kThreads) sgd_kernel(Weights a, float* velocity, SgdConstants c) {
+__global__ void __launch_bounds__(kThreads)
+    sgd_kernel(const __grid_constant__ RangeTable<SgdArrays> table) {
   TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
-  const GridRange range(a.count);
-  for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
-    const float weight = a.weight[i];
-    const float g = fmaf(weight, c.decay, a.gradient[i] * c.factor);
+  GridRange range(0);
+  const SgdArrays& a = table.own(range);
+  const SgdConstants& c = a.constants;
+  float* const weights = a.weight + range.begin;
+  const float* const gradients = a.gradient + range.begin;
+  float* const velocities = a.velocity != nullptr ? a.velocity + range.begin : nullptr;
+  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
+    const float weight = weights[i];
+    const float g = fmaf(weight, c.decay, gradients[i] * c.factor);
     float step = g;
-    if (velocity != nullptr) {
-      const float v = fmaf(c.momentum, velocity[i], g);
-      velocity[i] = v;
+    if (velocities != nullptr) {
+      const float v = fmaf(c.momentum, velocities[i], g);
+      velocities[i] = v;
       step = c.nesterov ? fmaf(c.momentum, v, g) : v;
     }
-    a.weight[i] = fmaf(-c.rate, step, weight);
+    weights[i] = fmaf(-c.rate, step, weight);
   }
   hash_updated(a.weight, range, room, a.hashes);
 }
@@ -53,38 +55,66 @@ __device__ float sign(float x) {
   return x > 0.0F ? 1.0F : x * 0.0F;
 }
 
+struct LionArrays : Weights {
+  LionArrays() = default;
+  explicit LionArrays(const LionRange& args)
+      : Weights(args), momentum(args.momentum.data()), constants(args.settings) {}
+
+  float* momentum;
+  LionConstants constants;
+};
+
 __global__ void __launch_bounds__(kThreads)
-    lion_kernel(Weights a, float* momentum, LionConstants c) {
+    lion_kernel(const __grid_constant__ RangeTable<LionArrays> table) {
   TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
-  const GridRange range(a.count);
-  for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
-    const float g = a.gradient[i] * c.factor;
-    const float m = momentum[i];
+  GridRange range(0);
+  const LionArrays& a = table.own(range);
+  const LionConstants& c = a.constants;
+  float* const weights = a.weight + range.begin;
+  const float* const gradients = a.gradient + range.begin;
+  float* const momenta = a.momentum + range.begin;
+  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
+    const float g = gradients[i] * c.factor;
+    const float m = momenta[i];
     const float direction = sign(fmaf(c.beta1, m, c.rest1 * g));
-    a.weight[i] = fmaf(-c.rate, direction, a.weight[i] * c.keep);
-    momentum[i] = fmaf(c.beta2, m, c.rest2 * g);
+    weights[i] = fmaf(-c.rate, direction, weights[i] * c.keep);
+    momenta[i] = fmaf(c.beta2, m, c.rest2 * g);
   }
   hash_updated(a.weight, range, room, a.hashes);
 }
 
-struct FreeStates {
+struct FreeArrays : Weights {
+  FreeArrays() = default;
+  explicit FreeArrays(const ScheduleFreeRange& args)
+      : Weights(args),
+        base(args.base.data()),
+        second(args.second.data()),
+        constants(args.settings) {}
+
   float* base;
   float* second;
+  ScheduleFreeConstants constants;
 };
 
 __global__ void __launch_bounds__(kThreads)
-    schedule_free_kernel(Weights a, FreeStates states, ScheduleFreeConstants c) {
+    schedule_free_kernel(const __grid_constant__ RangeTable<FreeArrays> table) {
   TUTTI_SHARED(Word, room, kKibsMax * kAccumulators);
-  const GridRange range(a.count);
-  for (Index i = range.begin + threadIdx.x; i < range.end; i += kThreads) {
-    const float g = a.gradient[i] * c.factor;
-    const float v = fmaf(c.beta2, states.second[i], c.rest2 * g * g);
-    const float y = a.weight[i];
-    const float z = states.base[i];
+  GridRange range(0);
+  const FreeArrays& a = table.own(range);
+  const ScheduleFreeConstants& c = a.constants;
+  float* const weights = a.weight + range.begin;
+  const float* const gradients = a.gradient + range.begin;
+  float* const bases = a.base + range.begin;
+  float* const seconds = a.second + range.begin;
+  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
+    const float g = gradients[i] * c.factor;
+    const float v = fmaf(c.beta2, seconds[i], c.rest2 * g * g);
+    const float y = weights[i];
+    const float z = bases[i];
     const float d = fmaf(c.decay, y, g / (sqrtf(v) / c.root + c.epsilon));
-    states.second[i] = v;
-    a.weight[i] = fmaf(-c.along, d, fmaf(c.average, z - y, y));
-    states.base[i] = fmaf(-c.rate, d, z);
+    seconds[i] = v;
+    weights[i] = fmaf(-c.along, d, fmaf(c.average, z - y, y));
+    bases[i] = fmaf(-c.rate, d, z);
   }
   hash_updated(a.weight, range, room, a.hashes);
 }
@@ -95,35 +125,29 @@ __global__ void free_average_kernel(const float* weight, const float* base, floa
   if (i < count) average[i] = fmaf(towards, base[i] - weight[i], weight[i]);
 }
 
-LaunchShape shape_for(Index count) { return {blocks_for(count, kGridBlock), kThreads}; }
-
 }  // namespace
 
 Result<> CudaDevice::enqueue(const SgdUpdate& args) {
   begin_op();
-  const Weights weights(args);
-  if (weights.count == 0) return {};
-  TUTTI_LAUNCH(stream(), shape_for(weights.count), sgd_kernel, weights,
-               args.velocity.empty() ? nullptr : args.velocity.data(), SgdConstants(args.settings));
+  launch_ranges<SgdArrays>(args.ranges, [&](const auto& table, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, sgd_kernel, table);
+  });
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const LionUpdate& args) {
   begin_op();
-  const Weights weights(args);
-  if (weights.count == 0) return {};
-  TUTTI_LAUNCH(stream(), shape_for(weights.count), lion_kernel, weights, args.momentum.data(),
-               LionConstants(args.settings));
+  launch_ranges<LionArrays>(args.ranges, [&](const auto& table, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, lion_kernel, table);
+  });
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const ScheduleFreeUpdate& args) {
   begin_op();
-  const Weights weights(args);
-  if (weights.count == 0) return {};
-  const FreeStates states{args.base.data(), args.second.data()};
-  TUTTI_LAUNCH(stream(), shape_for(weights.count), schedule_free_kernel, weights, states,
-               ScheduleFreeConstants(args.settings));
+  launch_ranges<FreeArrays>(args.ranges, [&](const auto& table, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, schedule_free_kernel, table);
+  });
   return end_op();
 }
 

@@ -9,7 +9,7 @@
 // AdamW step of adamw.h in fp32 with the states as read, and writes the new states: a weight moves
 // by the unrounded ones.
 //
-// Unit: block. Errors: invalid_argument; nothing is written then.
+// Unit: block. Many ranges: as in adamw.h. Errors: invalid_argument; nothing is written then.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ inline constexpr Index state8_blocks(Index elements) {
   return (elements + kState8Block - 1) / kState8Block;
 }
 
-struct AdamW8Update {
+struct AdamW8Range {
   AdamWSettings settings;
   std::span<float> weight;
   std::span<const float> gradient;
@@ -35,6 +35,12 @@ struct AdamW8Update {
   std::span<float> second_scales;
   std::span<Hash128> hashes = {};
 };
+struct AdamW8Update {
+  std::span<const AdamW8Range> ranges;
+};
 Result<> adamw8_update(const OpContext& ctx, const AdamW8Update& args);
+inline Result<> adamw8_update(const OpContext& ctx, const AdamW8Range& range) {
+  return adamw8_update(ctx, AdamW8Update{.ranges = {&range, 1}});
+}
 
 }  // namespace tutti::kernels

@@ -6,7 +6,8 @@
 //   momentum = beta2 * momentum + (1 - beta2) * g
 //
 // In fp32 with fused multiply-adds, constants rounded once; the sign of zero is zero, that of NaN
-// is NaN. Unit: element. Errors: invalid_argument; nothing is written then.
+// is NaN. Unit: element. Many ranges: as in adamw.h. Errors: invalid_argument; nothing is written
+// then.
 #pragma once
 
 #include <span>
@@ -26,6 +27,7 @@ struct LionSettings {
 // The settings as fp32 numbers: computed in double, rounded once; what kernels of all devices
 // compute with.
 struct LionConstants {
+  LionConstants() = default;
   explicit LionConstants(const LionSettings& s)
       : factor(s.factor),
         keep(static_cast<float>(1.0 - s.rate * s.decay)),
@@ -38,13 +40,19 @@ struct LionConstants {
   float factor, keep, rate, beta1, rest1, beta2, rest2;
 };
 
-struct LionUpdate {
+struct LionRange {
   LionSettings settings;
   std::span<float> weight;
   std::span<const float> gradient;
   std::span<float> momentum;
   std::span<Hash128> hashes = {};
 };
+struct LionUpdate {
+  std::span<const LionRange> ranges;
+};
 Result<> lion_update(const OpContext& ctx, const LionUpdate& args);
+inline Result<> lion_update(const OpContext& ctx, const LionRange& range) {
+  return lion_update(ctx, LionUpdate{.ranges = {&range, 1}});
+}
 
 }  // namespace tutti::kernels

@@ -11,8 +11,8 @@
 //   z      = z - rate * d
 //
 // The caller gives `average`, the weight of this step among all: rate_t^2 / sum of rate^2 so far.
-// In fp32 with fused multiply-adds, constants rounded once. Unit: element. Errors:
-// invalid_argument; nothing is written then.
+// In fp32 with fused multiply-adds, constants rounded once. Unit: element. Many ranges: as in
+// adamw.h. Errors: invalid_argument; nothing is written then.
 #pragma once
 
 #include <cmath>
@@ -36,6 +36,7 @@ struct ScheduleFreeSettings {
 // The settings as fp32 numbers: computed in double, rounded once; what kernels of all devices
 // compute with.
 struct ScheduleFreeConstants {
+  ScheduleFreeConstants() = default;
   explicit ScheduleFreeConstants(const ScheduleFreeSettings& s)
       : factor(s.factor),
         beta2(static_cast<float>(s.beta2)),
@@ -51,7 +52,7 @@ struct ScheduleFreeConstants {
   float along;  // how far y goes along d
 };
 
-struct ScheduleFreeUpdate {
+struct ScheduleFreeRange {
   ScheduleFreeSettings settings;
   std::span<float> weight;
   std::span<const float> gradient;
@@ -59,7 +60,13 @@ struct ScheduleFreeUpdate {
   std::span<float> second;
   std::span<Hash128> hashes = {};
 };
+struct ScheduleFreeUpdate {
+  std::span<const ScheduleFreeRange> ranges;
+};
 Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& args);
+inline Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeRange& range) {
+  return schedule_free_update(ctx, ScheduleFreeUpdate{.ranges = {&range, 1}});
+}
 
 // x = y + (1 - 1 / beta1) * (z - y). x may be y or z.
 struct ScheduleFreeAverage {

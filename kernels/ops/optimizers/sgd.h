@@ -5,8 +5,9 @@
 //   velocity = momentum * velocity + g
 //   weight   = weight - rate * (velocity, or g + momentum * velocity with Nesterov's form)
 //
-// In fp32 with fused multiply-adds, constants rounded once. Unit: element. Without momentum the
-// velocity may be empty. Errors: invalid_argument; nothing is written then.
+// In fp32 with fused multiply-adds, constants rounded once. Unit: element. Many ranges: as in
+// adamw.h. Without momentum the velocity may be empty. Errors: invalid_argument; nothing is written
+// then.
 #pragma once
 
 #include <span>
@@ -25,6 +26,7 @@ struct SgdSettings {
 
 // The settings as fp32 numbers, rounded once; what kernels of all devices compute with.
 struct SgdConstants {
+  SgdConstants() = default;
   explicit SgdConstants(const SgdSettings& s)
       : factor(s.factor),
         decay(static_cast<float>(s.decay)),
@@ -36,13 +38,19 @@ struct SgdConstants {
   bool nesterov;
 };
 
-struct SgdUpdate {
+struct SgdRange {
   SgdSettings settings;
   std::span<float> weight;
   std::span<const float> gradient;
   std::span<float> velocity;
   std::span<Hash128> hashes = {};  // of the grid blocks of the updated weights; empty: not wanted
 };
+struct SgdUpdate {
+  std::span<const SgdRange> ranges;
+};
 Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args);
+inline Result<> sgd_update(const OpContext& ctx, const SgdRange& range) {
+  return sgd_update(ctx, SgdUpdate{.ranges = {&range, 1}});
+}
 
 }  // namespace tutti::kernels

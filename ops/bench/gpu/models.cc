@@ -46,7 +46,7 @@ models::Decoder decoder_of(const Shape& shape) {
   return *std::move(decoder);
 }
 
-// Weights, gradients and the optimizer's states, updated parameter by parameter as the trainer does
+// Weights, gradients and the optimizer's states, updated as the trainer does
 // it, the block hashes brought to the host.
 class Update {
  public:
@@ -132,8 +132,8 @@ Measured step(const Card& card, const Shape& shape, Part part) {
 
 std::vector<Case> training_cases() {
   std::vector<Case> cases;
-  for (const Shape& shape : {Shape{"GPT-2 124M", 12, 768, 12, 16},
-                             Shape{"GPT-2 1.5B", 48, 1600, 25, 4}}) {
+  for (const Shape& shape :
+       {Shape{"GPT-2 124M", 12, 768, 12, 16}, Shape{"GPT-2 1.5B", 48, 1600, 25, 4}}) {
     cases.push_back({fmt::format("{} AdamW", shape.name),
                      [shape](const Card& card) { return optimizer(card, shape); }});
     cases.push_back({fmt::format("{} forward and backward, {} tokens", shape.name, shape.tokens()),

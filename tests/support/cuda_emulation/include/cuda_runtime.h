@@ -23,6 +23,7 @@
 #define __constant__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define threadIdx (::tutti::emulation::position().thread)
 #define blockIdx (::tutti::emulation::position().block)
 #define blockDim (::tutti::emulation::position().threads)
