@@ -144,13 +144,13 @@ Result<> CudaDevice::download(void* to, const void* from, std::size_t bytes) {
 Result<> CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0 || !enqueues("copy", bytes)) return {};
   TUTTI_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, kind(cudaMemcpyDeviceToDevice), stream_.get()));
-  return {};
+  return end_op();
 }
 
 Result<> CudaDevice::zero(void* memory, std::size_t bytes) {
   if (bytes == 0 || !enqueues("zero", bytes)) return {};
   TUTTI_CUDA_CHECK(cudaMemsetAsync(memory, 0, bytes, stream_.get()));
-  return {};
+  return end_op();
 }
 
 Result<> CudaDevice::synchronize() {

@@ -154,7 +154,10 @@ class CudaDevice final : public Device {
   Result<> add_to_rows(const RowAdditions& args);
   Result<> add_losses(const LinearCrossEntropy& args);
   cudaMemcpyKind kind(cudaMemcpyKind meant) const;
-  void begin_op() { scratch_.reset(); }
+  void begin_op() {
+    scratch_.reset();
+    host_.reset();
+  }
   bool forget_scratch();
   // After the last launch of an op: whether all of them could be enqueued.
   Result<> end_op();
@@ -170,6 +173,7 @@ class CudaDevice final : public Device {
   Stream link_;  // of transfers between devices
   DeviceOptions options_;
   ScratchMemory scratch_;
+  HostScratch host_;
   UploadRing ring_;
   StepGraphs graphs_;
   Angles angles_;

@@ -89,6 +89,7 @@ void launch_named(const char* name, cudaStream_t stream, const LaunchShape& shap
     return;
   }
 #ifdef TUTTI_CUDA_EMULATION
+  const ::tutti::emulation::OwnWork own;
   const auto extent = [](const dim3& d) { return ::tutti::emulation::Extent{d.x, d.y, d.z}; };
   ::tutti::emulation::GridLaunch launch{
       name, address, {extent(shape.blocks), extent(shape.threads), shape.shared_bytes}};

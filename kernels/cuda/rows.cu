@@ -4,6 +4,7 @@
 // first goes on from what the output holds.
 #include <algorithm>
 #include <cstdint>
+#include <memory_resource>
 #include <span>
 #include <vector>
 
@@ -229,7 +230,8 @@ namespace {
 // the first of each.
 class SumPasses {
  public:
-  explicit SumPasses(std::span<float* const> pieces) : pieces_(pieces), slots_(pieces.size()) {
+  SumPasses(std::span<float* const> pieces, std::pmr::memory_resource* memory)
+      : pieces_(pieces), slots_(pieces.size(), memory) {
     begin();
   }
 
@@ -270,7 +272,7 @@ class SumPasses {
   }
 
   std::span<float* const> pieces_;
-  std::vector<std::uint32_t> slots_;  // by piece, in this pass
+  std::pmr::vector<std::uint32_t> slots_;  // by piece, in this pass
   SumPass pass_;
 };
 
@@ -290,7 +292,7 @@ Result<> CudaDevice::enqueue(const PieceSum& args) {
     TUTTI_LAUNCH(queue, (LaunchShape{blocks_for(args.count, kThreads), kThreads}), piece_sum_kernel,
                  pass, args.count, sum);
   };
-  SumPasses passes(args.pieces);
+  SumPasses passes(args.pieces, &host_);
   for (const PieceSum::Addition& addition : args.additions) {
     if (!passes.has_room_for(addition)) {
       launch(passes.pass(), nullptr);

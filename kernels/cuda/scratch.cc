@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 namespace tutti::kernels::cuda {
 
@@ -10,6 +11,7 @@ namespace {
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kChunkBytesMin = std::size_t{8} << 20;
 constexpr std::size_t kUploadAlignment = 16;
+constexpr std::size_t kHostBytesMin = 64 << 10;
 
 std::size_t round_up(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -51,6 +53,33 @@ void ScratchMemory::give_back() {
   if (chunks_.empty() || !release_()) return;
   chunks_.clear();
   reserved_ = 0;
+}
+
+// What did not fit into one piece is one the next time.
+void HostScratch::reset() {
+  if (chunks_.size() > 1) {
+    chunks_.clear();
+    chunks_.emplace_back(2 * taken_);
+  }
+  used_ = 0;
+  taken_ = 0;
+}
+
+void* HostScratch::do_allocate(std::size_t bytes, std::size_t alignment) {
+  const auto place_in = [&](std::vector<std::byte>& chunk) -> void* {
+    void* place = chunk.data() + used_;
+    std::size_t room = chunk.size() - used_;
+    if (std::align(alignment, bytes, place, room) == nullptr) return nullptr;
+    used_ = chunk.size() - room + bytes;
+    return place;
+  };
+  taken_ += bytes + alignment;
+  if (!chunks_.empty()) {
+    if (void* const place = place_in(chunks_.back()); place != nullptr) return place;
+  }
+  chunks_.emplace_back(std::max(bytes + alignment, kHostBytesMin));
+  used_ = 0;
+  return place_in(chunks_.back());
 }
 
 Result<UploadRing> UploadRing::make() {

@@ -1,4 +1,5 @@
-// Device memory for the time of one op, and pinned memory through which host data goes up.
+// Device memory for the time of one op, and pinned memory through which host data goes up; and
+// memory of the host for the lists that an op makes on its way there.
 //
 // Both are used in stream order: what an op took is free again for the next op on the same stream,
 // without waiting. Scratch grows while ops are new and is then constant: one piece, as large as
@@ -11,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <functional>
+#include <memory_resource>
 #include <utility>
 #include <vector>
 
@@ -56,6 +58,24 @@ class ScratchMemory {
   std::size_t taken_ = 0;  // by the op
   std::size_t taken_most_ = 0;
   std::size_t reserved_ = 0;
+};
+
+// For containers that end with the op, in which they are given nothing back: a step allocates
+// nothing once its ops have been there.
+class HostScratch final : public std::pmr::memory_resource {
+ public:
+  void reset();
+
+ private:
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override;
+  void do_deallocate(void*, std::size_t, std::size_t) override {}
+  bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
+    return this == &other;
+  }
+
+  std::vector<std::vector<std::byte>> chunks_;
+  std::size_t used_ = 0;   // of the last one
+  std::size_t taken_ = 0;  // by the op
 };
 
 class UploadRing {

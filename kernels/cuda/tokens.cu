@@ -1,6 +1,7 @@
 // Ops that follow tokens and positions: embedding rows, their gradient, rotary angles and turns.
 #include <algorithm>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/device.h"
@@ -60,18 +61,19 @@ __global__ void rotary_angles_kernel(const std::int32_t* positions, const float*
 }
 
 // Block (row): threads over (head, pair).
-__global__ void rotary_apply_kernel(Rows<float> x, Index heads, Index head_width,
-                                    Rows<const float> cosine, Rows<const float> sine, Index half,
+__global__ void rotary_apply_kernel(Rows<float> x, unsigned heads, unsigned head_width,
+                                    Rows<const float> cosine, Rows<const float> sine, unsigned half,
                                     float sign) {
-  const Index row = blockIdx.x;
-  for (Index i = threadIdx.x; i < heads * half; i += kThreads) {
-    const Index pair = i % half;
-    float* const first = x.at(row) + i / half * head_width + pair;
+  float* const own = x.at(blockIdx.x);
+  const float* const cosines = cosine.at(blockIdx.x);
+  const float* const sines = sine.at(blockIdx.x);
+  for (TileWalk at(half, kThreads); at.row < heads; at.next()) {
+    float* const first = own + at.row * head_width + at.column;
     float* const second = first + half;
     const float a = *first;
     const float b = *second;
-    const float c = cosine.at(row)[pair];
-    const float s = sine.at(row)[pair] * sign;
+    const float c = cosines[at.column];
+    const float s = sines[at.column] * sign;
     *first = fmaf(-b, s, a * c);
     *second = fmaf(a, s, b * c);
   }
@@ -100,14 +102,14 @@ Result<> CudaDevice::enqueue(const EmbeddingForward& args) {
 Result<> CudaDevice::enqueue(const EmbeddingBackward& args) {
   begin_op();
   if (args.tokens.empty()) return {};
-  std::vector<std::int32_t> rows(args.tokens.size());
+  std::pmr::vector<std::int32_t> rows(args.tokens.size(), &host_);
   std::iota(rows.begin(), rows.end(), 0);
   const auto token_of = [&](std::int32_t row) {
     return args.tokens[static_cast<std::size_t>(row)];
   };
-  std::stable_sort(rows.begin(), rows.end(),
-                   [&](std::int32_t a, std::int32_t b) { return token_of(a) < token_of(b); });
-  std::vector<TokenRows> tokens;
+  std::ranges::sort(rows, {}, [&](std::int32_t row) { return std::pair(token_of(row), row); });
+  std::pmr::vector<TokenRows> tokens(&host_);
+  tokens.reserve(rows.size());
   for (std::int32_t i = 0; i < static_cast<std::int32_t>(rows.size()); ++i) {
     const std::int32_t token = token_of(rows[static_cast<std::size_t>(i)]);
     if (tokens.empty() || tokens.back().token != token) tokens.push_back({token, i, i});
@@ -181,8 +183,10 @@ Result<> CudaDevice::enqueue(const RotaryApply& args) {
   if (args.x.rows == 0 || args.cosine.columns == 0) return {};
   const float sign = args.direction == RotaryApply::Direction::forward ? 1.0F : -1.0F;
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
-               rotary_apply_kernel, Rows(args.x), args.x.columns / args.head_width, args.head_width,
-               Rows(args.cosine), Rows(args.sine), args.cosine.columns, sign);
+               rotary_apply_kernel, Rows(args.x),
+               static_cast<unsigned>(args.x.columns / args.head_width),
+               static_cast<unsigned>(args.head_width), Rows(args.cosine), Rows(args.sine),
+               static_cast<unsigned>(args.cosine.columns), sign);
   return end_op();
 }
 

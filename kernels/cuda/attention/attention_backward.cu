@@ -97,8 +97,9 @@ std::size_t tile_bytes(Index width) {
 
 __device__ void load_tile(float* to, Index stride, const Rows<const float>& from, Index row,
                           Index rows, Index column, Index width) {
-  for (Index i = threadIdx.x; i < rows * width; i += kAttentionThreads) {
-    to[i / width * stride + i % width] = from.at(row + i / width)[column + i % width];
+  const float* const first = from.at(row) + column;
+  for (TileWalk at(static_cast<unsigned>(width), kAttentionThreads); at.row < rows; at.next()) {
+    to[at.row * stride + at.column] = first[at.row * from.stride + at.column];
   }
 }
 
@@ -219,7 +220,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) query_gradients_kernel(B
   const Tiles tiles(memory, a.width);
   const Task task = a.tasks[blockIdx.x];
   const Index head = blockIdx.y;
-  const Index kv_head = head / a.group;
+  const Index kv_head = blockIdx.y / static_cast<unsigned>(a.group);
   const Index query = threadIdx.x / kQueryLanes;
   const Index lane = threadIdx.x % kQueryLanes;
   const Index row = task.first + task.position;
@@ -283,7 +284,7 @@ Result<> CudaDevice::enqueue(const AttentionBackward& args) {
     if (auto ran = attention_backward_bf16(bf16_attention(), args, *delta); !ran) return ran;
     return end_op();
   }
-  std::vector<Task> tiles;
+  std::pmr::vector<Task> tiles(&host_);
   for (std::size_t s = 0; s + 1 < args.sample_offsets.size(); ++s) {
     const std::int32_t first = args.sample_offsets[s];
     const std::int32_t length = args.sample_offsets[s + 1] - first;

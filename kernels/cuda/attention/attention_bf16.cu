@@ -117,7 +117,8 @@ __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
   Bf16* const values = memory + 3 * kTileSize;  // two buffers
   const SampleTile task = a.tasks[blockIdx.x];
   const Index head = blockIdx.y;
-  const Index kv_head = head / (a.heads / a.kv_heads);
+  const auto group = static_cast<unsigned>(a.heads) / static_cast<unsigned>(a.kv_heads);
+  const Index kv_head = blockIdx.y / group;
   const Index q_stride = a.heads * kWidth;
   const Index kv_stride = a.kv_heads * kWidth;
   const Bf16* const k = a.k + task.first * kv_stride + kv_head * kWidth;
@@ -165,13 +166,13 @@ __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
 }
 
 // Block (token): a row of heads, each padded with zeros to kWidth.
-__global__ void round_heads_kernel(Rows<const float> from, Bf16* to, Index heads, Index width,
-                                   Index padded) {
+__global__ void round_heads_kernel(Rows<const float> from, Bf16* to, unsigned heads, unsigned width,
+                                   unsigned padded) {
   const float* const row = from.at(blockIdx.x);
   Bf16* const rounded = to + static_cast<Index>(blockIdx.x) * heads * padded;
-  for (Index i = threadIdx.x; i < heads * padded; i += blockDim.x) {
-    const Index d = i % padded;
-    rounded[i] = d < width ? to_bf16(row[i / padded * width + d]) : Bf16{0};
+  for (TileWalk at(padded, kTileThreads); at.row < heads; at.next()) {
+    rounded[at.row * padded + at.column] =
+        at.column < width ? to_bf16(row[at.row * width + at.column]) : Bf16{0};
   }
 }
 
@@ -192,7 +193,8 @@ Result<Bf16*> round_heads(const Bf16Attention& where, const ConstMatrix& from,
   if (!room) return std::move(room).error();
   auto* const rounded = static_cast<Bf16*>(*room);
   TUTTI_LAUNCH(where.stream, (LaunchShape{static_cast<unsigned>(from.rows), kTileThreads}),
-               round_heads_kernel, Rows(from), rounded, heads.count, heads.width, heads.padded());
+               round_heads_kernel, Rows(from), rounded, static_cast<unsigned>(heads.count),
+               static_cast<unsigned>(heads.width), static_cast<unsigned>(heads.padded()));
   return rounded;
 }
 
@@ -200,7 +202,7 @@ Result<RoundedInputs> round_inputs(const Bf16Attention& where, const AttentionFo
   const AttentionShape& shape = args.shape;
   const PaddedHeads heads{shape.heads, shape.head_width};
   const PaddedHeads kv_heads{shape.kv_heads, shape.head_width};
-  const std::vector<SampleTile> tiles = tiles_of(args.sample_offsets);
+  const auto tiles = tiles_of(args.sample_offsets, where.host);
   if (tiles.empty()) return RoundedInputs();
   auto tasks = where.stage(tiles.data(), tiles.size() * sizeof(SampleTile));
   if (!tasks) return std::move(tasks).error();

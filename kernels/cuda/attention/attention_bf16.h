@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <memory_resource>
 
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/tensor_core.h"
@@ -17,9 +18,11 @@ namespace tutti::kernels::cuda {
 inline constexpr Index kBf16WidthMax = 128;
 inline constexpr float kLog2e = 1.44269504088896F;
 
-// What the ops work with: the device's stream, scratch bytes, and host data that goes up to it.
+// What the ops work with: the device's stream, host and scratch bytes for the time of the op, and
+// host data that goes up to it.
 struct Bf16Attention {
   cudaStream_t stream = nullptr;
+  std::pmr::memory_resource* host = nullptr;
   std::function<Result<void*>(std::size_t bytes)> scratch;
   std::function<Result<void*>(const void* from, std::size_t bytes)> stage;
 };

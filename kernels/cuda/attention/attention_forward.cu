@@ -91,13 +91,13 @@ __device__ __forceinline__ float widened(std::int8_t x) { return static_cast<flo
 template <class Element>
 __device__ void load_page(const Attend& a, const Tiles& tiles, const float* page, Index kv_head,
                           Index from, Index end) {
-  for (Index i = threadIdx.x; i < kKeyBlock * a.width; i += kAttentionThreads) {
-    const Index key = i / a.width;
-    const Index d = i % a.width;
-    const bool there = key >= from && key < end;
-    const auto* const k = reinterpret_cast<const Element*>(a.layout.key(page, kv_head, key));
-    tiles.k[key * tiles.stride + d] = there ? widened(k[d]) : 0.0F;
-    tiles.v[key * tiles.stride + d] = there ? widened(k[kKeyBlock * a.width + d]) : 0.0F;
+  const auto width = static_cast<unsigned>(a.width);
+  for (TileWalk at(width, kAttentionThreads); at.row < kKeyBlock; at.next()) {
+    const bool there = at.row >= from && at.row < end;
+    const auto* const k = reinterpret_cast<const Element*>(a.layout.key(page, kv_head, at.row));
+    const Index place = at.row * tiles.stride + at.column;
+    tiles.k[place] = there ? widened(k[at.column]) : 0.0F;
+    tiles.v[place] = there ? widened(k[kKeyBlock * a.width + at.column]) : 0.0F;
   }
 }
 
@@ -113,13 +113,14 @@ __device__ void load_scales(const Attend& a, const Tiles& tiles, const float* pa
 
 __device__ void load_rows(const Attend& a, const Task& task, const Tiles& tiles, Index kv_head,
                           Index begin, Index from, Index end) {
-  for (Index i = threadIdx.x; i < kKeyBlock * a.width; i += kAttentionThreads) {
-    const Index key = i / a.width;
-    const Index d = i % a.width;
-    const bool there = key >= from && key < end;
-    const Index row = task.keys + begin + key;
-    tiles.k[key * tiles.stride + d] = there ? a.k.at(row)[kv_head * a.width + d] : 0.0F;
-    tiles.v[key * tiles.stride + d] = there ? a.v.at(row)[kv_head * a.width + d] : 0.0F;
+  const auto width = static_cast<unsigned>(a.width);
+  const float* const k = a.k.at(task.keys + begin) + kv_head * a.width;
+  const float* const v = a.v.at(task.keys + begin) + kv_head * a.width;
+  for (TileWalk at(width, kAttentionThreads); at.row < kKeyBlock; at.next()) {
+    const bool there = at.row >= from && at.row < end;
+    const Index place = at.row * tiles.stride + at.column;
+    tiles.k[place] = there ? k[at.row * a.k.stride + at.column] : 0.0F;
+    tiles.v[place] = there ? v[at.row * a.v.stride + at.column] : 0.0F;
   }
 }
 
@@ -230,7 +231,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) attend_kernel(Attend a) 
   const Tiles tiles(memory, a.width);
   const Task task = a.tasks[blockIdx.x];
   const Index head = blockIdx.y;
-  const Index kv_head = head / a.group;
+  const Index kv_head = blockIdx.y / static_cast<unsigned>(a.group);
   const Index query = threadIdx.x / kQueryLanes;
   const bool there = query < task.rows;
   const Index position = task.position + query;
@@ -242,9 +243,10 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) attend_kernel(Attend a) 
   const bool spread = a.parts != nullptr;
   const Index first_chunk = spread ? static_cast<Index>(blockIdx.z) : first_block / kChunkBlocks;
   const Index last_chunk = spread ? first_chunk : last_block / kChunkBlocks;
-  for (Index i = threadIdx.x; i < task.rows * a.width; i += kAttentionThreads) {
-    tiles.q[i / a.width * tiles.stride + i % a.width] =
-        a.q.at(task.row + i / a.width)[head * a.width + i % a.width];
+  const float* const q = a.q.at(task.row) + head * a.width;
+  const auto rows = static_cast<unsigned>(task.rows);
+  for (TileWalk at(static_cast<unsigned>(a.width), kAttentionThreads); at.row < rows; at.next()) {
+    tiles.q[at.row * tiles.stride + at.column] = q[at.row * a.q.stride + at.column];
   }
   Softmax<kColumns> softmax;
   float top = 0.0F;
@@ -317,7 +319,7 @@ void launch_attend(cudaStream_t stream, const LaunchShape& shape, const Attend& 
 }
 
 // Tiles of queries of rows that are the last positions of one sequence.
-void add_tasks(std::vector<Task>& tasks, const SequenceRows& rows, Index keys) {
+void add_tasks(std::pmr::vector<Task>& tasks, const SequenceRows& rows, Index keys) {
   const auto length = static_cast<std::int32_t>(rows.first_position + rows.rows);
   for (Index done = 0; done < rows.rows; done += kQueryTile) {
     tasks.push_back({static_cast<std::int32_t>(rows.first_row + done),
@@ -327,7 +329,7 @@ void add_tasks(std::vector<Task>& tasks, const SequenceRows& rows, Index keys) {
   }
 }
 
-Index chunks_of(const std::vector<Task>& tasks) {
+Index chunks_of(const std::pmr::vector<Task>& tasks) {
   Index keys = 0;
   for (const Task& task : tasks) keys = std::max<Index>(keys, task.length);
   return (keys + kChunkKeys - 1) / kChunkKeys;
@@ -335,7 +337,7 @@ Index chunks_of(const std::vector<Task>& tasks) {
 
 struct Launcher {
   CudaDevice& device;
-  std::vector<Task> tasks;
+  std::pmr::vector<Task> tasks;
   Attend a;
   Index rows;
 };
@@ -378,7 +380,7 @@ bool CudaDevice::on_tensor_cores(const AttentionShape& shape) const {
 }
 
 Bf16Attention CudaDevice::bf16_attention() {
-  return {stream(), [this](std::size_t bytes) { return scratch_.take(bytes); },
+  return {stream(), &host_, [this](std::size_t bytes) { return scratch_.take(bytes); },
           [this](const void* from, std::size_t bytes) -> Result<void*> {
             auto place = stage(static_cast<const std::byte*>(from), bytes);
             if (!place) return std::move(place).error();
@@ -394,7 +396,7 @@ Result<> CudaDevice::enqueue(const AttentionForward& args) {
     return end_op();
   }
   Launcher launcher{*this,
-                    {},
+                    std::pmr::vector<Task>(&host_),
                     {Rows(args.q), Rows(args.k), Rows(args.v), Rows(args.out), nullptr, nullptr,
                      args.lse, nullptr, shape.heads, shape.heads / shape.kv_heads, shape.head_width,
                      0, Sight(shape), ScoreRule(shape), PageLayout(shape)},
@@ -417,12 +419,12 @@ Result<> CudaDevice::enqueue(const AttentionCached& args) {
   const AttentionShape& shape = args.shape;
   const Rows<const float> none{ConstMatrix{}};
   Launcher launcher{*this,
-                    {},
+                    std::pmr::vector<Task>(&host_),
                     {Rows(args.q), none, none, Rows(args.out), nullptr, nullptr, nullptr, nullptr,
                      shape.heads, shape.heads / shape.kv_heads, shape.head_width, 0, Sight(shape),
                      ScoreRule(shape), PageLayout(shape)},
                     args.q.rows};
-  std::vector<float*> pages;
+  std::pmr::vector<float*> pages(&host_);
   for (const SequenceRows& rows : args.sequences) {
     add_tasks(launcher.tasks, rows, static_cast<Index>(pages.size()));
     const auto needed = static_cast<std::size_t>(kv_pages_for(rows.first_position + rows.rows));

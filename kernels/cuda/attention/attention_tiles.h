@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory_resource>
 #include <span>
 #include <vector>
 
@@ -31,8 +32,9 @@ struct SampleTile {
   std::int32_t length;  // of the sample
 };
 
-inline std::vector<SampleTile> tiles_of(std::span<const std::int32_t> sample_offsets) {
-  std::vector<SampleTile> tiles;
+inline std::pmr::vector<SampleTile> tiles_of(std::span<const std::int32_t> sample_offsets,
+                                             std::pmr::memory_resource* memory) {
+  std::pmr::vector<SampleTile> tiles(memory);
   for (std::size_t s = 0; s + 1 < sample_offsets.size(); ++s) {
     const std::int32_t first = sample_offsets[s];
     const std::int32_t length = sample_offsets[s + 1] - first;

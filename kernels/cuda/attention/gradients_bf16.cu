@@ -103,18 +103,18 @@ __global__ void __launch_bounds__(kTileThreads) key_gradients_mma_kernel(Gradien
   const Tiles<kWidth> tiles(memory);
   const SampleTile task = a.tasks[blockIdx.x];
   const Index kv_head = blockIdx.y;
-  const Index group = a.heads / a.kv_heads;
+  const auto group = static_cast<unsigned>(a.heads) / static_cast<unsigned>(a.kv_heads);
   const Index kv_stride = a.kv_heads * kWidth;
   const Index from = task.first * kv_stride + kv_head * kWidth;
   fetch_rows<kWidth, kTileRows>(tiles.own(0), a.k + from, kv_stride, task.position, task.length);
   fetch_rows<kWidth, kTileRows>(tiles.own(1), a.v + from, kv_stride, task.position, task.length);
   // Tiles of queries from the first key's position on, of one head after the other.
-  const Index in_head = (task.length - task.position + kWalkRows - 1) / kWalkRows;
-  const Index steps = group * in_head;
-  const auto fetch = [&](Index step) {
-    fetch_queries<kWidth>(a, tiles, static_cast<unsigned>(step % 2), task,
-                          kv_head * group + step / in_head,
-                          task.position + step % in_head * kWalkRows);
+  const unsigned in_head =
+      (static_cast<unsigned>(task.length - task.position) + kWalkRows - 1) / kWalkRows;
+  const unsigned steps = group * in_head;
+  const auto fetch = [&](unsigned step) {
+    fetch_queries<kWidth>(a, tiles, step % 2, task, kv_head * group + step / in_head,
+                          task.position + static_cast<Index>(step % in_head) * kWalkRows);
   };
   fetch(0);
   commit_async_copies();
@@ -122,19 +122,19 @@ __global__ void __launch_bounds__(kTileThreads) key_gradients_mma_kernel(Gradien
   const Index key = task.position + threadIdx.x / kWarp * kWarpRows + lane / 4;
   float dk[kWidth / 8][4] = {};
   float dv[kWidth / 8][4] = {};
-  for (Index step = 0; step < steps; ++step) {
+  for (unsigned step = 0; step < steps; ++step) {
     if (step + 1 < steps) fetch(step + 1);
     commit_async_copies();
     wait_async_copies<1>();
     __syncthreads();
-    const auto buffer = static_cast<unsigned>(step % 2);
+    const unsigned buffer = step % 2;
     const Bf16* const queries = tiles.walked(0, buffer);
     const Bf16* const douts = tiles.walked(1, buffer);
     float weights[kWalkTiles][4];
     float slopes[kWalkTiles][4];
     multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(0)), queries, weights);
     multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(1)), douts, slopes);
-    const Index begin = task.position + step % in_head * kWalkRows;
+    const Index begin = task.position + static_cast<Index>(step % in_head) * kWalkRows;
     for (unsigned n = 0; n < kWalkTiles; ++n) {
       for (unsigned i = 0; i < 4; ++i) {
         const unsigned at = 8 * n + 2 * (lane % 4) + i % 2;
@@ -162,8 +162,8 @@ __global__ void __launch_bounds__(kTileThreads) query_gradients_mma_kernel(Gradi
   const Index stride = a.heads * kWidth;
   const Index from = task.first * stride + head * kWidth;
   const Index kv_stride = a.kv_heads * kWidth;
-  const Index kv_from =
-      task.first * kv_stride + head / (a.heads / a.kv_heads) * static_cast<Index>(kWidth);
+  const auto group = static_cast<unsigned>(a.heads) / static_cast<unsigned>(a.kv_heads);
+  const Index kv_from = task.first * kv_stride + blockIdx.y / group * static_cast<Index>(kWidth);
   const Index past = task.position + static_cast<Index>(kTileRows);
   const Index end = past < task.length ? past : task.length;
   fetch_rows<kWidth, kTileRows>(tiles.own(0), a.q + from, stride, task.position, end);

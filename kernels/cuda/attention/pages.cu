@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) kv_write_kernel(Rounded a, const Wri
 
 Result<> CudaDevice::enqueue(const KeyValueWrite& args) {
   begin_op();
-  std::vector<Written> rows;
+  std::pmr::vector<Written> rows(&host_);
   for (const SequenceRows& sequence : args.sequences) {
     for (Index r = 0; r < sequence.rows; ++r) {
       const Index position = sequence.first_position + r;

@@ -326,7 +326,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 Result<> CudaDevice::enqueue(const ChooseTokens& args) {
   begin_op();
-  std::vector<Draw> draws;
+  std::pmr::vector<Draw> draws(&host_);
+  draws.reserve(args.draws.size());
   for (const TokenDraw& draw : args.draws) {
     const SamplingSettings& s = draw.settings;
     if (s.typical_p < 1.0) return not_on_device("choose_tokens: typical_p");

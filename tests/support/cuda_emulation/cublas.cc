@@ -22,6 +22,8 @@
 
 namespace {
 
+using tutti::emulation::OwnWork;
+
 constexpr std::uint64_t kAlgorithmMark = 0x7475747469ULL;
 constexpr std::uint64_t kStreamWorkspace = 1 << 20;
 constexpr std::size_t kStreamCut = 7;
@@ -187,6 +189,7 @@ std::size_t cublasLtGetVersion() { return 0; }
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description,
                                         cublasComputeType_t compute, cudaDataType_t scale) {
+  const OwnWork own;
   const bool known = compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_FAST_TF32;
   if (!known || scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
   *description = new EmulatedMatmul{.compute = compute};
@@ -220,6 +223,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description,
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType_t type,
                                           std::uint64_t rows, std::uint64_t columns,
                                           std::int64_t stride) {
+  const OwnWork own;
   if (stride < static_cast<std::int64_t>(rows)) return CUBLAS_STATUS_INVALID_VALUE;
   *layout = new EmulatedLayout{type, rows, columns, static_cast<std::size_t>(stride)};
   return CUBLAS_STATUS_SUCCESS;
@@ -229,6 +233,7 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
+  const OwnWork own;
   *preference = new EmulatedPreference;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -303,6 +308,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                               cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t* algorithm, void*,
                               std::size_t workspace_bytes, cudaStream_t stream) {
+  const OwnWork own;
   if (algorithm == nullptr) return CUBLAS_STATUS_NOT_SUPPORTED;
   const char* const memory = std::getenv("TUTTI_EMULATION_BLAS_MEMORY");
   if (memory != nullptr && std::strcmp(memory, "0") == 0) return CUBLAS_STATUS_ALLOC_FAILED;

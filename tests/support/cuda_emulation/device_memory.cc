@@ -61,6 +61,7 @@ class Memory {
     std::memset(start + kMarginBytes + bytes, kMargin, piece.whole() - kMarginBytes - bytes);
     end_use();
     if (kind == MemoryKind::device) used += bytes;
+    ++taken;
     pieces[start + kMarginBytes] = piece;
     return start + kMarginBytes;
   }
@@ -101,6 +102,7 @@ class Memory {
   std::recursive_mutex mutex;
   std::map<const char*, Piece> pieces;  // by address
   std::size_t used = 0;
+  std::uint64_t taken = 0;  // pieces
 
  private:
   char* take_of_region(std::size_t whole) {
@@ -198,6 +200,10 @@ std::size_t memory_total() {
 std::size_t memory_used() {
   const std::lock_guard lock(all().mutex);
   return all().used;
+}
+std::uint64_t pieces_taken() {
+  const std::lock_guard lock(all().mutex);
+  return all().taken;
 }
 void note_memory_used(std::size_t bytes) {
   const std::lock_guard lock(all().mutex);

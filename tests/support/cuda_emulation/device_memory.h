@@ -31,6 +31,8 @@ bool unregister_memory(void* memory);
 MemoryKind kind_of(const void* memory, std::size_t bytes);
 std::size_t memory_total();
 std::size_t memory_used();
+// Ever, of the device and pinned.
+std::uint64_t pieces_taken();
 // So much is another process's from now on.
 void note_memory_used(std::size_t bytes);
 

@@ -18,12 +18,13 @@
 #include <vector>
 
 #include "tests/support/cuda_emulation/device_memory.h"
+#include "tests/support/cuda_emulation/grid_counts.h"
 #include "tests/support/cuda_emulation/injected_fault.h"
 
 namespace {
 
 using tutti::emulation::MemoryKind;
-using tutti::emulation::MemoryUse;
+using tutti::emulation::MemoryUse, tutti::emulation::OwnWork;
 
 using Work = std::function<std::string()>;
 using std::chrono::steady_clock;
@@ -220,6 +221,7 @@ cudaError_t enqueue_grid(cudaStream_t stream, const GridLaunch& launch,
     std::fprintf(stderr, "emulation: %s: a device takes no such launch\n", launch.name);
     return failed(refused);
   }
+  count_grid(launch.name);
   // On a device it may meet the address or not; here it is a fault in any case.
   if (std::ranges::any_of(launch.words, is_foreign_address)) {
     stream->add([name = launch.name]() -> std::string {
@@ -414,6 +416,7 @@ tutti::emulation::CopiedBytes tutti::emulation::copied_bytes() { return {bytes_u
 // CUDA allows.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
+  const OwnWork own;
   if (bytes > 0 && !lie_right(to, from, bytes, kind)) return failed(cudaErrorInvalidValue);
   if (kind == cudaMemcpyHostToDevice) bytes_up += bytes;
   if (kind == cudaMemcpyDeviceToHost) bytes_down += bytes;
@@ -425,6 +428,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  const OwnWork own;
   if (bytes > 0 && !seen_by_device(to, bytes)) return failed(cudaErrorInvalidValue);
   stream->add([to, value, bytes]() -> std::string {
     std::memset(to, value, bytes);
@@ -472,6 +476,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 
 // TUTTI_EMULATION_EVENT_WAITS=0: as if the program had none.
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const OwnWork own;
   if (number_from("TUTTI_EMULATION_EVENT_WAITS", 1) == 0) return cudaSuccess;
   std::uint64_t record = 0;
   {
@@ -498,6 +503,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const OwnWork own;
   std::uint64_t record = 0;
   {
     const std::lock_guard lock(event->mutex);
@@ -580,6 +586,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  const OwnWork own;
   for (const Work& work : exec->work) stream->add(work);
   return cudaSuccess;
 }

@@ -13,6 +13,7 @@
 
 #include "tests/support/cuda_emulation/dropped_waits.h"
 #include "tests/support/cuda_emulation/grid.h"
+#include "tests/support/cuda_emulation/own_work.h"
 
 #define TUTTI_CUDA_EMULATION 1
 
