@@ -39,25 +39,29 @@ FileDescriptor lock(const std::filesystem::path& file) {
 
 using Entry = std::pair<ProductChoices::Key, cublasLtMatmulAlgo_t>;
 
+bool is_alignment(std::uint32_t bytes) {
+  return bytes == 2 || bytes == 4 || bytes == 8 || bytes == 16;
+}
+
 std::optional<Entry> read_line(const std::string& line) {
   std::istringstream words(line);
   int form = 0;
   int inputs = 0;
   Index n = 0;
   Index k = 0;
-  std::uint32_t alignment = 0;
+  ProductAlignments lie;
   cublasLtMatmulAlgo_t algorithm;
-  words >> form >> inputs >> n >> k >> alignment >> std::hex;
+  words >> form >> inputs >> n >> k >> lie.left >> lie.right >> lie.output >> std::hex;
   for (auto& word : algorithm.data) {
     std::uint64_t value = 0;
     words >> value;
     word = value;
   }
-  if (words.fail() || form < 0 || form > 2 || inputs < 0 || inputs >= kProductInputs)
+  const bool lies = is_alignment(lie.left) && is_alignment(lie.right) && is_alignment(lie.output);
+  if (words.fail() || form < 0 || form > 2 || inputs < 0 || inputs >= kProductInputs || !lies)
     return std::nullopt;
-  return Entry{
-      {static_cast<ProductForm>(form), static_cast<ProductInputs>(inputs), n, k, alignment},
-      algorithm};
+  return Entry{{static_cast<ProductForm>(form), static_cast<ProductInputs>(inputs), n, k, lie},
+               algorithm};
 }
 
 }  // namespace
@@ -112,9 +116,9 @@ cublasLtMatmulAlgo_t ProductChoices::use(const Table::value_type& choice) {
 std::string ProductChoices::text_of(const Table& table) {
   std::string text;
   for (const auto& [key, algorithm] : table) {
-    const auto& [form, inputs, n, k, alignment] = key;
-    text += fmt::format("{} {} {} {} {}", static_cast<int>(form), static_cast<int>(inputs), n, k,
-                        alignment);
+    const auto& [form, inputs, n, k, lie] = key;
+    text += fmt::format("{} {} {} {} {} {} {}", static_cast<int>(form), static_cast<int>(inputs), n,
+                        k, lie.left, lie.right, lie.output);
     for (const auto word : algorithm.data) text += fmt::format(" {:x}", word);
     text += '\n';
   }

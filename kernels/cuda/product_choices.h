@@ -5,7 +5,8 @@
 // the library. Whoever chooses holds the file's lock, so that ranks that start together choose
 // alike.
 //
-//   0 1 4096 1024 16 7475 1 0 0 0 0 0 0     form, inputs, N, K, alignment, the algorithm's words
+//   0 1 4096 1024 16 16 8 7475 1 0 0 0 0 0 0
+//   form, inputs, N, K, alignments of left, right and output, the algorithm's words
 //
 // What was used is part of the numerics profile (used(), by its hash): ranks of one group must have
 // used the same.
@@ -16,6 +17,7 @@
 
 #include <cublasLt.h>
 
+#include <compare>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -34,10 +36,19 @@ namespace tutti::kernels::cuda {
 enum class ProductInputs { fp32, bf16, fp16, tf32 };
 inline constexpr int kProductInputs = 4;
 
+// What both the address and the distance of rows are multiples of, in bytes: all that an algorithm
+// needs to know of where a matrix lies. How far apart rows are beyond that changes no bit of a
+// product, and so chooses none (decision 0070).
+struct ProductAlignments {
+  std::uint32_t left = 16, right = 16, output = 16;  // 2, 4, 8 or 16
+
+  auto operator<=>(const ProductAlignments&) const = default;
+};
+
 class ProductChoices {
  public:
-  // Form, inputs, the weight's rows and columns, and what the addresses are multiples of.
-  using Key = std::tuple<ProductForm, ProductInputs, Index, Index, std::uint32_t>;
+  // Form, inputs, the weight's rows and columns.
+  using Key = std::tuple<ProductForm, ProductInputs, Index, Index, ProductAlignments>;
   using Choose = std::function<Result<cublasLtMatmulAlgo_t>()>;
 
   // `file` empty: kept in memory only.

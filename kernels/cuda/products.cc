@@ -76,8 +76,12 @@ bool takes_bias_at(const float* bias) {
   return reinterpret_cast<std::uintptr_t>(bias) % kBiasAlignment == 0;
 }
 
+constexpr std::uint32_t kAlignmentMost = 16;  // of what a thread reads at once
+
 std::uint32_t alignment_of(std::uint64_t bytes) {
-  return bytes % 16 == 0 ? 16U : (bytes % 8 == 0 ? 8U : 4U);
+  std::uint32_t alignment = kAlignmentMost;
+  while (bytes % alignment != 0) alignment /= 2;
+  return alignment;
 }
 
 cudaDataType_t type_of(ProductInputs inputs) {
@@ -97,11 +101,24 @@ struct Side {
   const void* data;
   Index rows, columns, stride;
 
-  std::uint64_t stride_bytes() const {
-    const std::size_t size = type == CUDA_R_32F ? sizeof(float) : sizeof(std::uint16_t);
-    return static_cast<std::uint64_t>(stride) * size;
+  std::uint64_t number_bytes() const {
+    return type == CUDA_R_32F ? sizeof(float) : sizeof(std::uint16_t);
+  }
+  std::uint32_t alignment() const {
+    return std::min(alignment_of(static_cast<std::uint64_t>(stride) * number_bytes()),
+                    alignment_of(reinterpret_cast<std::uintptr_t>(data)));
   }
 };
+
+// A matrix whose rows begin at multiples of `alignment`, and at no more: as the library is to see
+// all that lie so.
+Side side_for(cudaDataType_t type, Index rows, Index columns, std::uint32_t alignment) {
+  Side side{type, nullptr, rows, columns, columns};
+  while (side.alignment() < alignment) ++side.stride;
+  const Index unit = static_cast<Index>(alignment / side.number_bytes());
+  if (side.alignment() > alignment) side.stride += unit;
+  return side;
+}
 
 Side side_of(const ConstMatrix& matrix) {
   return {CUDA_R_32F, matrix.data, matrix.rows, matrix.columns, matrix.stride};
@@ -134,20 +151,18 @@ struct Products::Wanted {
     plain.bias = nullptr;
     return plain;
   }
-  std::uint32_t alignment() const {
-    std::uint32_t least = 16;
-    for (const Side& side : {left, right, output, added}) {
-      least = std::min({least, alignment_of(side.stride_bytes()),
-                        alignment_of(reinterpret_cast<std::uintptr_t>(side.data))});
-    }
-    return least;
+  ProductAlignments alignments() const {
+    return {left.alignment(), right.alignment(), output.alignment()};
   }
+  // An algorithm is one for what is added as much as for the output.
+  bool takes_added() const { return added.alignment() >= output.alignment(); }
   // All that the work depends on beside the memory.
   bool is_enqueued() const {
+    const ProductAlignments lie = alignments();
     return enqueues("product", static_cast<int>(form), static_cast<int>(inputs), left.rows,
                     left.columns, left.stride, right.rows, right.columns, right.stride,
-                    output.stride, added.stride, has_residual(), adds, bias != nullptr,
-                    alignment());
+                    output.stride, added.stride, has_residual(), adds, bias != nullptr, lie.left,
+                    lie.right, lie.output);
   }
 };
 
@@ -215,7 +230,8 @@ Result<bool> sums_within_blocks(const cublasLtMatmulHeuristicResult_t& found) {
          (splits == 0 || splits == 1) && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
-Result<> prefer(Preference& preference, std::uint32_t alignment) {
+// A product by columns has the right matrix for its first.
+Result<> prefer(Preference& preference, const ProductAlignments& lie) {
   TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference.handle));
   const std::uint64_t workspace = 0;
   TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(
@@ -224,9 +240,12 @@ Result<> prefer(Preference& preference, std::uint32_t alignment) {
   TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.handle,
                                                         CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                                         &reduction, sizeof(reduction)));
-  for (const auto attribute :
-       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+  const std::pair<cublasLtMatmulPreferenceAttributes_t, std::uint32_t> least[] = {
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, lie.right},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, lie.left},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, lie.output},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, lie.output}};
+  for (const auto& [attribute, alignment] : least) {
     TUTTI_BLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.handle, attribute, &alignment,
                                                           sizeof(alignment)));
   }
@@ -239,19 +258,15 @@ Result<> prefer(Preference& preference, std::uint32_t alignment) {
 // tn, and the rows are what is summed over. Of an algorithm that is to add a bias too, the library
 // is asked with one: others may refuse it.
 Products::Wanted Products::shaped(const Key& key, Index m, const float* bias) {
-  const auto& [form, inputs, n, k, alignment] = key;
+  const auto& [form, inputs, n, k, lie] = key;
   const cudaDataType_t type = type_of(inputs);
-  const auto side = [](cudaDataType_t of, Index rows, Index columns) {
-    return Side{of, nullptr, rows, columns, columns};
-  };
   const bool turned = form == ProductForm::tn;
-  const Side output = turned                    ? side(CUDA_R_32F, n, k)
-                      : form == ProductForm::nt ? side(CUDA_R_32F, m, n)
-                                                : side(CUDA_R_32F, m, k);
+  const Side output =
+      side_for(CUDA_R_32F, turned ? n : m, form == ProductForm::nt ? n : k, lie.output);
   return {.form = form,
           .inputs = inputs,
-          .left = side(type, m, form == ProductForm::nt ? k : n),
-          .right = side(type, turned ? m : n, k),
+          .left = side_for(type, m, form == ProductForm::nt ? k : n, lie.left),
+          .right = side_for(type, turned ? m : n, k, lie.right),
           .output = output,
           .added = output,
           .bias = bias};
@@ -273,7 +288,7 @@ Result<std::optional<Products::Offer>> Products::ask(const Key& key, const float
   if (auto made = call.describe(shaped(key, kRowsAsked, bias)); !made)
     return std::move(made).error();
   Preference preference;
-  if (auto set = prefer(preference, std::get<std::uint32_t>(key)); !set)
+  if (auto set = prefer(preference, std::get<ProductAlignments>(key)); !set)
     return std::move(set).error();
   constexpr int kAsked = 16;
   cublasLtMatmulHeuristicResult_t found[kAsked] = {};
@@ -299,7 +314,7 @@ Result<std::optional<Products::Offer>> Products::ask(const Key& key, const float
 Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
   // Only its alignment is looked at, if anything is.
   alignas(16) static constexpr float kSomeBias[4] = {};
-  const auto& [form, inputs, n, k, alignment] = key;
+  const auto& [form, inputs, n, k, lie] = key;
   std::optional<Offer> best;
   for (const float* const bias : {kSomeBias + 0, static_cast<const float*>(nullptr)}) {
     if (bias != nullptr && form != ProductForm::nt) continue;
@@ -336,14 +351,14 @@ Result<Products::Ends> Products::run(cudaStream_t stream, ProductForm form, cons
     replace(wanted.right, operands->right, operands->right_stride);
   }
   const Side& weight = form == ProductForm::tn ? wanted.output : wanted.right;
-  const Key key{form, inputs, weight.rows, weight.columns, wanted.alignment()};
+  const Key key{form, inputs, weight.rows, weight.columns, wanted.alignments()};
   const auto chosen = choices_.take(key, [&] { return choose(key); });
   if (!chosen) return chosen.error();
   Ends ends = Ends::added;
   if (args.bias != nullptr || residual) {
     Call whole;
     if (auto made = whole.describe(wanted); !made) return std::move(made).error();
-    if (!takes_bias_at(args.bias) || !whole.is_taken(handle_, *chosen)) {
+    if (!takes_bias_at(args.bias) || !wanted.takes_added() || !whole.is_taken(handle_, *chosen)) {
       ends = Ends::left_out;
       wanted = wanted.without_ends();
     }

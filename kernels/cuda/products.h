@@ -1,6 +1,9 @@
 // Products by cuBLASLt, one algorithm per (form, N, K): chosen once, for every number of rows,
 // without split-K.
 //
+// An algorithm is asked for by layouts whose rows lie as those of the products that it is for: in
+// bf16 and fp16 operands' rows begin at multiples of 16 bytes whatever their columns (convert.cu).
+//
 // The library may choose another algorithm for another M, and algorithms differ in bits. So the
 // first product of a form and weight shape asks for an algorithm for kRowsAsked rows that reduces
 // within one thread block, if one is there that runs with few rows too, and all later ones use it
@@ -59,7 +62,7 @@ class Products {
   // The algorithm is that of the key whatever is added, so it may not take a bias or a residual;
   // then it is not added, and the caller does it, to the rounded sum. That is what the library does
   // within, so the bits are the same. So is a bias that is not aligned as the library reads it,
-  // which no attribute tells it.
+  // which no attribute tells it, and a residual that lies worse than the output.
   enum class Ends { added, left_out };
   Result<Ends> run(cudaStream_t stream, ProductForm form, const Product& args,
                    const Operands* operands = nullptr);

@@ -323,8 +323,8 @@ TEST_CASE("device ops: a product in bf16 is that of the rounded inputs, in all t
 TEST_CASE("device ops: the algorithm of a product is chosen once, kept in a file, and taken back") {
   const tutti::test::TemporaryFolder folder;
   const auto file = folder.path() / "new" / "products.txt";
-  const ProductChoices::Key small{ProductForm::nt, ProductInputs::fp32, 8, 4, 16};
-  const ProductChoices::Key large{ProductForm::tn, ProductInputs::bf16, 4096, 1024, 8};
+  const ProductChoices::Key small{ProductForm::nt, ProductInputs::fp32, 8, 4, {}};
+  const ProductChoices::Key large{ProductForm::tn, ProductInputs::bf16, 4096, 1024, {16, 8, 4}};
   int asked = 0;
   const auto choose = [&]() -> tutti::Result<cublasLtMatmulAlgo_t> {
     cublasLtMatmulAlgo_t algorithm = {};
@@ -342,15 +342,18 @@ TEST_CASE("device ops: the algorithm of a product is chosen once, kept in a file
   // Another process takes what is there, and what it did not use is none of its profile.
   ProductChoices second(file);
   CHECK(second.take(large, choose)->data[3] == 2);
-  CHECK(second.used() == "2 1 4096 1024 8 0 0 0 2 0 0 0 0\n");
+  CHECK(second.used() == "2 1 4096 1024 16 8 4 0 0 0 2 0 0 0 0\n");
   // What one chooses while the other runs is found by it, and nothing is lost.
-  const ProductChoices::Key later{ProductForm::nn, ProductInputs::fp32, 16, 16, 16};
+  const ProductChoices::Key later{ProductForm::nn, ProductInputs::fp32, 16, 16, {}};
   CHECK(second.take(later, choose)->data[3] == 3);
   CHECK(first.take(later, choose)->data[3] == 3);
   CHECK(asked == 3);
 
   // Lines that are none are left out; without a file, choices are the process's own.
-  REQUIRE(tutti::write_file_atomically(file, "0 0 12 no number\n" + second.used()));
+  REQUIRE(tutti::write_file_atomically(file,
+                                       "0 0 12 no number\n0 0 8 4 16 7475 1 0 0 0 0 0 0\n"
+                                       "0 0 8 4 16 16 3 0 0 0 9 0 0 0 0\n" +
+                                           second.used()));
   ProductChoices third(file);
   CHECK(third.take(large, choose)->data[3] == 2);
   CHECK(third.take(small, choose)->data[3] == 4);

@@ -142,6 +142,70 @@ TEST_CASE("device ops: a row of a product has the same bits among any number of 
   }
 }
 
+namespace {
+
+// How many numbers lie behind each row, and before the first.
+struct Lying {
+  Index behind, offset;
+};
+struct Placed {
+  Placed(Index rows, Index columns, const Lying& lies, std::uint64_t stream)
+      : numbers(draw(lies.offset + rows * (lies.behind + columns), stream)),
+        matrix(numbers.data() + lies.offset, rows, columns, columns + lies.behind) {}
+  Floats numbers;
+  Matrix matrix;
+};
+
+}  // namespace
+
+// The library is asked by how rows lie, and the emulated one refuses an algorithm that was asked
+// for by other rows than those of the product.
+TEST_CASE("device ops: a product's rows may lie anywhere, and its algorithm is asked for by that") {
+  constexpr Index kM = 21;
+  constexpr Index kN = 13;
+  constexpr Index kK = 37;
+  for (const auto inputs : kInputs) {
+    const auto on = open_device_for(inputs);
+    for (const ProductForm form : {ProductForm::nt, ProductForm::nn, ProductForm::tn}) {
+      for (const Lying lies : {Lying{0, 0}, Lying{3, 0}, Lying{2, 1}, Lying{11, 2}, Lying{7, 3}}) {
+        CAPTURE(static_cast<int>(inputs), static_cast<int>(form), lies.behind, lies.offset);
+        const bool turned = form == ProductForm::tn;
+        // Of the output m by n, over k.
+        Placed left(turned ? kK : kM, turned ? kM : kK, lies, 1);
+        Placed right(form == ProductForm::nt ? kN : kK, form == ProductForm::nt ? kK : kN, lies, 2);
+        Placed output(kM, kN, lies, 3);
+        REQUIRE(on->enqueue(
+            form, Product{.left = left.matrix, .right = right.matrix, .output = output.matrix}));
+        double worst = 0.0;
+        for (Index r = 0; r < kM; ++r) {
+          for (Index c = 0; c < kN; ++c) {
+            double sum = 0.0;
+            for (Index k = 0; k < kK; ++k) {
+              const float a = turned ? left.matrix.row(k)[r] : left.matrix.row(r)[k];
+              const float b =
+                  form == ProductForm::nt ? right.matrix.row(c)[k] : right.matrix.row(k)[c];
+              sum += static_cast<double>(a) * static_cast<double>(b);
+            }
+            worst = std::max(worst, std::abs(sum - static_cast<double>(output.matrix.row(r)[c])));
+          }
+        }
+        // Of bf16, the coarsest: 37 products of numbers below 1, each rounded by 2^-8 at most.
+        CHECK(worst < 37.0 * 0x1p-7);
+      }
+    }
+  }
+}
+
+TEST_CASE("device ops: rounded operands lie at multiples of 16 bytes whatever their columns") {
+  const auto on = open_device_for(Products::Inputs::bf16);
+  Floats x = draw(5 * 37, 1);
+  Floats w = draw(13 * 37, 2);
+  static_cast<void>(
+      product_of(*on, ConstMatrix(x.data(), 5, 37), ConstMatrix(w.data(), 13, 37), {}));
+  // Form, inputs, N, K; left, right and output.
+  CHECK(on->choice_table().starts_with("0 1 13 37 16 16 4 "));
+}
+
 TEST_CASE("device ops: bias, then residual are added to the rounded sum, by whomever") {
   constexpr Index kRows = 9;
   constexpr Index kOutputs = 24;

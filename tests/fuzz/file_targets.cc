@@ -94,7 +94,7 @@ std::vector<std::string> manifest_seeds() {
   checkpoint::Manifest hidden = manifest;
   hidden.files[0].name = "..";
   checkpoint::Manifest choices = manifest;
-  choices.state.choices = "0 1 4096 1024 16 7475 1 0 0 0 0 0 0\n";
+  choices.state.choices = "0 1 4096 1024 16 16 8 7475 1 0 0 0 0 0 0\n";
   std::vector<std::string> out;
   for (const auto& each : {manifest, choices, leaves, hidden}) {
     out.push_back(json::serialize(json::parse(checkpoint::to_json(each)).at("manifest")));

@@ -9,6 +9,11 @@
 // was not handed out, or that splits, computes nothing. One whose last word is not
 // zero adds in the other direction: it has other bits, as another algorithm of the library may.
 // Before the right one it offers one that does not run with few rows; a bias must be aligned.
+//
+// An algorithm is for operands that lie as it was asked for: it reads each by what its rows, and
+// the address that was promised, are multiples of. Operands that lie worse it cannot read, and
+// what lies better than it was asked for would be read in small pieces; both are refused.
+//
 // TUTTI_EMULATION_BIAS=0: no algorithm takes a bias. TUTTI_EMULATION_BACKWARDS: all add in the
 // other direction. TUTTI_EMULATION_ROWS_MIN: none runs with fewer. TUTTI_EMULATION_BLAS_MEMORY=0: a
 // product finds none for the library's own needs.
@@ -37,13 +42,15 @@ struct Algorithm {
   std::uint64_t workspace = 0;
   std::uint64_t plain_only = 0;  // no bias, and C is D
   std::uint64_t rows_min = 0;
+  std::uint64_t reads = 0;  // alignments of A, B and D, a byte each
 
   cublasLtMatmulAlgo_t words() const {
-    return {{mark, splits, workspace, plain_only, rows_min, 0, 0, 0}};
+    return {{mark, splits, workspace, plain_only, rows_min, reads, 0, 0}};
   }
+  std::uint64_t reads_of(int matrix) const { return reads >> 8 * matrix & 0xff; }
 };
 Algorithm algorithm_of(const cublasLtMatmulAlgo_t& words) {
-  return {words.data[0], words.data[1], words.data[2], words.data[3], words.data[4]};
+  return {words.data[0], words.data[1], words.data[2], words.data[3], words.data[4], words.data[5]};
 }
 
 std::uint64_t rows_min_of_library() {
@@ -99,9 +106,23 @@ struct EmulatedLayout {
 };
 struct EmulatedPreference {
   std::uint64_t workspace = 0;
+  std::uint32_t alignments[4] = {256, 256, 256, 256};  // of the addresses of A, B, C and D
 };
 
 namespace {
+
+std::uint64_t alignment_of(std::uint64_t bytes) {
+  std::uint64_t alignment = 16;
+  while (bytes % alignment != 0) alignment /= 2;
+  return alignment;
+}
+// Of the rows of who stores by rows.
+std::uint64_t row_alignment(const EmulatedLayout& layout) {
+  return alignment_of(layout.stride * (layout.type == CUDA_R_32F ? 4 : 2));
+}
+std::uint64_t alignment_at(const EmulatedLayout& layout, const void* address) {
+  return std::min(row_alignment(layout), alignment_of(reinterpret_cast<std::uintptr_t>(address)));
+}
 
 // Whether the algorithm adds what the product adds, and runs with so few columns of D, which are
 // the rows of who stores them by rows.
@@ -246,14 +267,18 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
                                                     const void* value, std::size_t) {
   if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
     std::memcpy(&preference->workspace, value, sizeof(preference->workspace));
+  if (attribute >= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) {
+    std::memcpy(&preference->alignments[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES],
+                value, sizeof(std::uint32_t));
+  }
   const bool known = attribute >= CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES &&
                      attribute <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES;
   return known ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t description,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int asked,
                                               cublasLtMatmulHeuristicResult_t* results,
                                               int* count) {
@@ -262,10 +287,15 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   *count = 0;
   if (bias && takes_bias != nullptr && std::strcmp(takes_bias, "0") == 0)
     return CUBLAS_STATUS_NOT_SUPPORTED;
-  for (const Algorithm& one : {Algorithm{.splits = 4}, Algorithm{.workspace = kStreamWorkspace},
-                               Algorithm{.plain_only = bias ? 0U : 1U, .rows_min = kManyRows},
-                               Algorithm{.plain_only = bias ? 0U : 1U}}) {
+  const std::uint32_t* const promised = preference->alignments;
+  const std::uint64_t reads = std::min<std::uint64_t>(row_alignment(*a), promised[0]) |
+                              std::min<std::uint64_t>(row_alignment(*b), promised[1]) << 8 |
+                              std::min<std::uint64_t>(row_alignment(*d), promised[3]) << 16;
+  for (Algorithm one : {Algorithm{.splits = 4}, Algorithm{.workspace = kStreamWorkspace},
+                        Algorithm{.plain_only = bias ? 0U : 1U, .rows_min = kManyRows},
+                        Algorithm{.plain_only = bias ? 0U : 1U}}) {
     if (*count == asked || one.workspace > preference->workspace) continue;
+    one.reads = reads;
     results[*count] = {};
     results[*count].algo = one.words();
     results[*count].workspaceSize = one.workspace;
@@ -291,14 +321,17 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* 
 
 // As the library: of the addresses nothing is known here.
 cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t description,
-                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                        cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t* algorithm,
                                        cublasLtMatmulHeuristicResult_t* result) {
   const Algorithm one = algorithm_of(*algorithm);
   if (one.mark != kAlgorithmMark) return CUBLAS_STATUS_INVALID_VALUE;
   result->workspaceSize = one.workspace;
-  return runs(one, *description, *c, *d) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+  const bool lies = row_alignment(*a) >= one.reads_of(0) && row_alignment(*b) >= one.reads_of(1) &&
+                    row_alignment(*c) >= one.reads_of(2) && row_alignment(*d) >= one.reads_of(2);
+  return lies && runs(one, *description, *c, *d) ? CUBLAS_STATUS_SUCCESS
+                                                 : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha,
@@ -316,6 +349,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
   if (one.mark != kAlgorithmMark || one.splits != 1 || one.workspace > workspace_bytes)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   if (!runs(one, *description, *c_layout, *d_layout)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (alignment_at(*a_layout, a) != one.reads_of(0) ||
+      alignment_at(*b_layout, b) != one.reads_of(1) ||
+      alignment_at(*d_layout, d) != one.reads_of(2) ||
+      alignment_at(*c_layout, c) < one.reads_of(2)) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
   if (description->epilogue == CUBLASLT_EPILOGUE_BIAS &&
       reinterpret_cast<std::uintptr_t>(description->bias) % kBiasAlignment != 0) {
     return CUBLAS_STATUS_INVALID_VALUE;
