@@ -96,13 +96,25 @@ std::optional<Why> why_quota(const Desk& desk, const JobRecord& job) {
   return std::nullopt;
 }
 
+// Of a worker that has joined without slots because of its devices.
+std::string unusable_devices(const Desk& desk, const JobRecord& job) {
+  const std::vector<std::string>& labels = job.terms.labels;
+  if (std::find(labels.begin(), labels.end(), "device=gpu") == labels.end()) return {};
+  for (const auto& [name, worker] : desk.durable.workers()) {
+    if (worker.lost || worker.slots != 0 || worker.device_stack.empty()) continue;
+    return fmt::format("; on {} {}", name, worker.device_stack);
+  }
+  return {};
+}
+
 Why why_room(Desk& desk, const JobRecord& job) {
   const Shape shape = shape_now(desk, job.terms);
   const Sum sum = desk.board.capacity.sum(shape);
   const std::uint32_t wanted = job.terms.ranks_min;
   if (sum.ever < wanted) {
     return {ExplainReason::never_fits, never_fits(desk.board.capacity, shape, job, sum.ever) +
-                                           mixed_profiles(desk.board.capacity, shape)};
+                                           mixed_profiles(desk.board.capacity, shape) +
+                                           unusable_devices(desk, job)};
   }
   const auto soft = desk.jobs.find(job.job);
   if (soft != desk.jobs.end() && soft->second.settle_until && job.terms.kind == "run") {

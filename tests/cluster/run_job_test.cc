@@ -2,12 +2,14 @@
 #include <catch2/catch.hpp>
 
 #include <signal.h>
+#include <boost/json/parse.hpp>
 
 #include <filesystem>
 #include <fstream>
 #include <string>
 
 #include "tests/support/cluster.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace tutti;
 using test::Cluster;
@@ -38,14 +40,75 @@ TEST_CASE("cluster: a program's output is captured, and its exit code decides ho
 }
 
 TEST_CASE("cluster: a job runs where its kind of device is, and is told where there is none") {
-  Cluster cluster(test::ClusterOptions{.slots = 1, .environment = {"TUTTI_DEVICE=gpu"}});
-  CHECK(cluster.wait(cluster.submit(program("true", "resources: {device: gpu}\n"))) == 0);
-  const auto job = cluster.submit(program("true", "resources: {device: cpu}\n"));
+  Cluster cluster(1);
+  CHECK(cluster.wait(cluster.submit(program("true", "resources: {device: cpu}\n"))) == 0);
+  const auto job = cluster.submit(program("true", "resources: {device: gpu}\n"));
   const auto why = cluster.tutti({"explain", std::to_string(job)});
   INFO(why.out << why.err);
-  CHECK(why.out.find("no worker has the label device=cpu") != std::string::npos);
+  CHECK(why.out.find("no worker has the label device=gpu") != std::string::npos);
   CHECK(cluster.state_of(job) == "queued");
   CHECK(cluster.stop() == 0);
+}
+
+namespace {
+
+// A cluster whose worker is told of GPUs by a rank binary that is made up.
+struct ClusterOfGpus {
+  ClusterOfGpus(unsigned slots, const std::string& devices)
+      : cluster({.slots = slots,
+                 .rank_binary = written(devices),
+                 .environment = {"TUTTI_DEVICE=gpu", "CUDA_VISIBLE_DEVICES=0"}}) {}
+
+  std::filesystem::path written(const std::string& devices) const {
+    const auto file = folder.path() / "rank";
+    REQUIRE(write_file_atomically(file, "#!/bin/sh\necho '" + devices + "'\n", 0700));
+    return file;
+  }
+
+  test::TemporaryFolder folder;
+  Cluster cluster;
+};
+
+std::string device(const std::string& uuid) {
+  return R"({"uuid": ")" + uuid + R"(", "name": "made up", "memory_bytes": 1073741824})";
+}
+
+}  // namespace
+
+TEST_CASE("cluster: a program sees the GPUs that are leased to its ranks here, by local rank") {
+  ClusterOfGpus gpus(3, R"({"profiles": ["sm_90"], "stack": "CUDA 13.0", "devices": [)" +
+                            device("GPU-c") + "," + device("GPU-a") + "," + device("GPU-b") + "]}");
+  const auto job =
+      gpus.cluster.submit(program("echo l=$LOCAL_RANK sees $CUDA_VISIBLE_DEVICES",
+                                  "resources: {device: gpu, ranks: {min: 2, max: 2}}\n"));
+  CHECK(gpus.cluster.wait(job) == 0);
+  const std::string log = gpus.cluster.tutti({"logs", std::to_string(job)}).out;
+  INFO(log);
+  CHECK(log.find("l=0 sees GPU-c,GPU-a\n") != std::string::npos);
+  CHECK(log.find("l=1 sees GPU-c,GPU-a\n") != std::string::npos);
+  const auto alone = gpus.cluster.submit(program("echo sees $CUDA_VISIBLE_DEVICES"));
+  CHECK(gpus.cluster.wait(alone) == 0);
+  const std::string said = gpus.cluster.tutti({"logs", std::to_string(alone)}).out;
+  INFO(said);
+  CHECK(said.find("sees GPU-c\n") != std::string::npos);
+  CHECK(gpus.cluster.stop() == 0);
+}
+
+TEST_CASE("cluster: where no GPU can be used nothing is placed, and node and explain say why") {
+  ClusterOfGpus gpus(2, R"({"problem": "the driver is broken: mend it"})");
+  const std::string why = "no GPU can be used: the driver is broken: mend it";
+  const auto job = gpus.cluster.submit(program("true", "resources: {device: gpu}\n"));
+  const auto explained = gpus.cluster.tutti({"explain", std::to_string(job)});
+  INFO(explained.out << explained.err);
+  CHECK(explained.out.find("no worker has the label device=gpu; on ") != std::string::npos);
+  CHECK(explained.out.find(why) != std::string::npos);
+  const boost::json::value nodes = boost::json::parse(gpus.cluster.get("/api/v1/nodes").body);
+  const boost::json::value& node = nodes.at("nodes").at(0);
+  CHECK(node.at("slots").to_number<int>() == 0);
+  const std::string name(node.at("name").as_string());
+  CHECK(gpus.cluster.tutti({"node", name}).out.find(why) != std::string::npos);
+  CHECK(gpus.cluster.state_of(job) == "queued");
+  CHECK(gpus.cluster.stop() == 0);
 }
 
 TEST_CASE("cluster: a gang of programs finds its first rank by torchrun's variables") {

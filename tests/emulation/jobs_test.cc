@@ -214,12 +214,24 @@ TEST_CASE(
   CHECK(said.find("not supported (15)") != npos);
 }
 
-TEST_CASE("emulation: a missing or old driver is one line in the job") {
-  Cluster missing(emulated(1, {"TUTTI_EMULATION_DRIVER=0"}));
-  CHECK(why_it_fails(missing, 1).find("no NVIDIA driver is loaded: install one") != npos);
-  Cluster old(emulated(1, {"TUTTI_EMULATION_DRIVER=12040"}));
-  CHECK(why_it_fails(old, 1).find("the NVIDIA driver knows CUDA 12.4, this build needs 13.0") !=
-        npos);
+TEST_CASE(
+    "emulation: with a missing or old driver nothing is placed, and node and explain say why") {
+  const auto says = [](const std::string& variable, const std::string& why) {
+    Cluster cluster(emulated(1, {variable}));
+    const auto job = cluster.submit(tiny_spec(cluster, 1));
+    const std::string explained = cluster.tutti({"explain", std::to_string(job)}).out;
+    INFO(explained);
+    CHECK(explained.find("no GPU can be used: " + why) != npos);
+    const boost::json::value nodes = boost::json::parse(cluster.get("/api/v1/nodes").body);
+    const boost::json::value& node = nodes.at("nodes").at(0);
+    CHECK(node.at("slots").to_number<int>() == 0);
+    const std::string name(node.at("name").as_string());
+    CHECK(cluster.tutti({"node", name}).out.find(why) != npos);
+    CHECK(cluster.state_of(job) == "queued");
+    CHECK(cluster.stop() == 0);
+  };
+  says("TUTTI_EMULATION_DRIVER=0", "no NVIDIA driver is loaded: install one");
+  says("TUTTI_EMULATION_DRIVER=12040", "the NVIDIA driver knows CUDA 12.4, this build needs 13.0");
 }
 
 TEST_CASE("emulation: ranks with different versions of NCCL are one line in the job, at once") {

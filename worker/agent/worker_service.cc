@@ -101,13 +101,17 @@ wire::Hello introduce(const spec::WorkerConfig& config) {
   return hello;
 }
 
-// A slot is a GPU, leased by its UUID. Where none can be used, that is said here and again by the
-// job that is placed on this worker.
+// A slot is a GPU, leased by its UUID. Where none can be used, the worker joins without slots, as
+// one that has no GPU, and says why: what is placed would end as its user's failure.
 void introduce_gpus(const spec::WorkerConfig& config, const PlanSettings& plan,
                     wire::Hello& hello) {
   auto found = ask_rank_devices(plan.rank_binary, plan.environment, kDevicesWithin);
   if (!found) {
-    TUTTI_LOG_WARNING("worker", "no GPU can be used: {}", found.error().message);
+    hello.device_stack = "no GPU can be used: " + found.error().message;
+    TUTTI_LOG_WARNING("worker", "{}", hello.device_stack);
+    hello.slots = 0;
+    hello.profiles.clear();
+    std::erase(hello.labels, "device=gpu");
     return;
   }
   TUTTI_LOG_INFO("worker", "{} GPUs, {}", found->devices.size(), found->stack);
