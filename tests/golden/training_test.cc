@@ -7,6 +7,8 @@
 namespace tutti::training {
 namespace {
 
+constexpr int kThreads[] = {1, 2, 3, 4, 7};
+
 // The weight hash after each step.
 std::vector<kernels::Hash128> hashes_of_run(
     const test::TinyJob& tiny, int threads,
@@ -32,7 +34,7 @@ TEST_CASE("portable profile: twenty training steps have the committed bits on ev
   const kernels::CpuPath before = kernels::cpu_path();
   for (const kernels::CpuPath path : kernels::kCpuPaths) {
     if (!kernels::choose_cpu_path(path)) continue;  // tests/parity says which
-    for (const int threads : {1, 3}) {
+    for (const int threads : kThreads) {
       INFO("path " << kernels::to_string(path) << ", threads " << threads);
       test::Golden golden("training, 20 steps");
       for (const kernels::Hash128& hash : hashes_of_run(tiny, threads)) golden.add(hash);
@@ -51,7 +53,7 @@ TEST_CASE("bf16 profiles: twenty training steps have the committed bits") {
     for (const auto arithmetic : {kernels::Bf16Arithmetic::widened, kernels::Bf16Arithmetic::native,
                                   kernels::Bf16Arithmetic::tiles}) {
       if (!kernels::has_bf16(arithmetic)) continue;
-      for (const int threads : {1, 3}) {
+      for (const int threads : kThreads) {
         INFO("path " << kernels::to_string(path) << ", threads " << threads);
         test::Golden golden("training, 20 steps, profile " +
                             std::string(kernels::profile_of(arithmetic)));
@@ -71,7 +73,7 @@ TEST_CASE("fp16 profile: twenty training steps have the committed bits on every 
   const kernels::CpuPath before = kernels::cpu_path();
   for (const kernels::CpuPath path : kernels::kCpuPaths) {
     if (!kernels::choose_cpu_path(path)) continue;
-    for (const int threads : {1, 3}) {
+    for (const int threads : kThreads) {
       INFO("path " << kernels::to_string(path) << ", threads " << threads);
       test::Golden golden("training, 20 steps, profile portable-fp16");
       for (const auto& hash : hashes_of_run(tiny, threads, kernels::Fp16Arithmetic{})) {
