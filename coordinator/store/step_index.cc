@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 
 namespace tutti::coordinator {
 
@@ -52,6 +53,11 @@ bool StepIndex::counts(const Cell& cell) const {
   return cell.size != 0 && cell.offset < header_.covered;
 }
 
+bool StepIndex::is_sound(std::uint64_t step, const Cell& cell) const {
+  return cell.check == check_of(step, cell) && cell.size <= header_.covered - cell.offset &&
+         cell.size <= std::numeric_limits<std::uint32_t>::max();
+}
+
 Result<FileDescriptor> StepIndex::open_file(int flags) const {
   FileDescriptor file(::open(path_.c_str(), flags | O_CLOEXEC, 0600));
   if (!file) return errno_error("cannot open " + path_.string(), errno);
@@ -63,7 +69,8 @@ StepIndex StepIndex::open(const std::filesystem::path& folder, std::uint64_t byt
   const Result<FileDescriptor> file = out.open_file(O_RDONLY);
   Header header;
   if (!file || read_at(file->get(), 0, &header, sizeof header) != sizeof header) return out;
-  const bool sound = header.magic == kMagic && header.check == check_of(header);
+  const bool sound = header.magic == kMagic && header.check == check_of(header) &&
+                     header.newest <= kStepMax && header.count <= kStepMax;
   if (sound && header.covered <= bytes) out.header_ = header;
   return out;
 }
@@ -120,7 +127,7 @@ Result<std::optional<StepIndex::Row>> StepIndex::find(std::uint64_t step) const 
   Cell cell;
   static_cast<void>(read_at(file->get(), place_of(step), &cell, sizeof cell));
   if (!counts(cell)) return std::optional<Row>();
-  if (cell.check != check_of(step, cell)) return damaged(step);
+  if (!is_sound(step, cell)) return damaged(step);
   return std::optional<Row>(Row{cell.offset, static_cast<std::uint32_t>(cell.size)});
 }
 
@@ -144,7 +151,7 @@ Result<StepIndex::Rows> StepIndex::next(std::uint64_t after, std::size_t count_m
     for (std::size_t i = 0; i < bytes / sizeof(Cell) && out.size() < count_max; ++i) {
       const Cell& cell = cells[i];
       if (!counts(cell)) continue;
-      if (cell.check != check_of(step + i, cell)) return damaged(step + i);
+      if (!is_sound(step + i, cell)) return damaged(step + i);
       out.emplace(step + i, Row{cell.offset, static_cast<std::uint32_t>(cell.size)});
     }
     if (bytes < sizeof(Cell)) break;

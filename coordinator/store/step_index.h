@@ -67,6 +67,7 @@ class StepIndex {
   static std::uint64_t check_of(std::uint64_t step, const Cell& cell);
   static std::uint64_t place_of(std::uint64_t step);
   bool counts(const Cell& cell) const;
+  bool is_sound(std::uint64_t step, const Cell& cell) const;  // of one that counts
   Error damaged(std::uint64_t step) const;
   Result<FileDescriptor> open_file(int flags) const;
   Result<> write(int file, std::uint64_t at, const void* bytes, std::size_t size) const;

@@ -100,7 +100,8 @@ std::string check(const kernels::OpContext& ctx, const Hash128& key, Piece file,
   }
   if (hash_head(header, table) != header.hash) return "its header is damaged";
   for (const Entry& entry : table) {
-    if (entry.offset > file.size() || entry.bytes > file.size() - entry.offset) {
+    if (entry.offset > file.size() || entry.bytes > file.size() - entry.offset ||
+        entry.offset % kPage != 0 || entry.bytes % sizeof(float) != 0) {
       return "its table is wrong";
     }
     pieces.push_back(file.subspan(entry.offset, entry.bytes));

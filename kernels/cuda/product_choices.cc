@@ -58,7 +58,8 @@ std::optional<Entry> read_line(const std::string& line) {
     word = value;
   }
   const bool lies = is_alignment(lie.left) && is_alignment(lie.right) && is_alignment(lie.output);
-  if (words.fail() || form < 0 || form > 2 || inputs < 0 || inputs >= kProductInputs || !lies)
+  const bool read = !words.fail() && (words >> std::ws).eof() && lies;
+  if (!read || form < 0 || form > 2 || inputs < 0 || inputs >= kProductInputs || n < 1 || k < 1)
     return std::nullopt;
   return Entry{{static_cast<ProductForm>(form), static_cast<ProductInputs>(inputs), n, k, lie},
                algorithm};

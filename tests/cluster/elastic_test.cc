@@ -111,6 +111,34 @@ TEST_CASE("cluster: a run that began on the only free slot grows when the other 
   CHECK(cluster.stop() == 0);
 }
 
+TEST_CASE(
+    "cluster: a run that gives way to an urgent job saves, keeps its place, and loses no step") {
+  Cluster cluster(2);
+  const auto text = test::write_prose(cluster.files());
+  const auto job = cluster.submit(elastic_spec(text, 2));
+  REQUIRE(eventually([&] { return cluster.step_of(job) >= 20; }));
+  const auto flag = cluster.files() / "enough";
+  const std::string until = fmt::format(
+      "kind: run\ncommand: [sh, -c, \"until test -e {}; do sleep 0.02; done\"]\n"
+      "resources: {{ranks: {{min: 2, max: 2}}}}\n",
+      flag.string());
+  const auto urgent = cluster.submit("name: urgent\npriority: 10\n" + until);
+  const auto later = cluster.submit("name: later\n" + until);
+  REQUIRE(eventually([&] { return cluster.state_of(urgent) == "running"; }));
+  CHECK(cluster.state_of(job) == "queued");
+  const auto [folder, step] = last_checkpoint(cluster, job);
+  CHECK(step >= 20);
+  REQUIRE(write_file_atomically(flag, ""));
+  REQUIRE(cluster.wait(urgent) == 0);
+  REQUIRE(eventually([&] { return runs_with(cluster, job, 2); }));
+  CHECK(cluster.state_of(later) == "queued");                    // it came after
+  test::check_undisturbed(cluster, job, elastic_spec(text, 2));  // each step once: none was redone
+  const auto answer = cluster.job(job);
+  CHECK(answer.at("budgets").at("preempted").at("used") == 1);
+  CHECK(answer.at("budgets").at("infrastructure").at("used") == 0);
+  CHECK(cluster.stop() == 0);
+}
+
 TEST_CASE("cluster: cancel --save leaves the checkpoint of a step that a new run goes on from") {
   Cluster cluster(2);
   const auto text = test::write_prose(cluster.files());

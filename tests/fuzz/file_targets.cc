@@ -3,13 +3,16 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 
 #include "coordinator/store/log_store.h"
 #include "coordinator/store/step_store.h"
 #include "jobs/checkpoint/manifest.h"
 #include "ops/cli/faults/fault_file.h"
+#include "protocol/base/clock.h"
 #include "tests/fuzz/targets.h"
 #include "tests/support/temporary_folder.h"
 #include "worker/agent/join.h"
@@ -189,6 +192,77 @@ std::vector<std::string> step_lines_seeds() {
   return {"{\"step\":1,\"weights\":\"aa\",\"loss\":2.5,\"tokens\":64}\n{\"step\":2}\n",
           "{\"step\":1,\"weights\":\"aa\"}\n{\"step\":1,\"weights\":\"bb\"}\n",
           "{\"step\":-1}\n[]\n{\"step\":\"1\"}\n"};
+}
+
+namespace {
+
+const std::string kRecords = "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n";
+
+// As StepIndex has it: FNV-1a over words.
+std::uint64_t check_of(std::initializer_list<std::uint64_t> words) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const std::uint64_t word : words) hash = (hash ^ word) * 0x100000001b3ULL;
+  return hash;
+}
+
+void put_word(std::string& out, std::uint64_t word) {
+  out.append(reinterpret_cast<const char*>(&word), sizeof word);
+}
+
+std::uint64_t word_at(std::string_view bytes, std::size_t number) {
+  std::uint64_t out = 0;
+  if (number * sizeof out >= bytes.size()) return 0;
+  const std::string_view there = bytes.substr(number * sizeof out, sizeof out);
+  std::memcpy(&out, there.data(), there.size());
+  return out;
+}
+
+std::string words(std::initializer_list<std::uint64_t> numbers) {
+  std::string out;
+  for (const std::uint64_t each : numbers) put_word(out, each);
+  return out;
+}
+
+}  // namespace
+
+// How much it covers, how many steps, the newest; and from step 0 on offset and size of each. With
+// the right checks, as one would write who wants it to be taken.
+bool take_step_index(std::string_view bytes) {
+  constexpr std::uint64_t kMagic = 0x3158444e49505453ULL;
+  constexpr std::size_t kHeaderBytes = 64;
+  static const test::TemporaryFolder folder;
+  std::string index;
+  const std::initializer_list<std::uint64_t> header = {kMagic, word_at(bytes, 0), word_at(bytes, 1),
+                                                       word_at(bytes, 2)};
+  for (const std::uint64_t word : header) put_word(index, word);
+  put_word(index, check_of(header));
+  index.resize(kHeaderBytes, '\0');
+  for (std::size_t at = 3; at * sizeof(std::uint64_t) < bytes.size(); at += 2) {
+    const std::uint64_t offset = word_at(bytes, at);
+    const std::uint64_t size = word_at(bytes, at + 1);
+    put_word(index, offset);
+    put_word(index, size);
+    put_word(index, check_of({(at - 3) / 2, offset, size}));
+  }
+  std::ofstream(folder.path() / "steps.jsonl", std::ios::binary | std::ios::trunc) << kRecords;
+  std::ofstream(folder.path() / "steps.index", std::ios::binary | std::ios::trunc) << index;
+  auto store = coordinator::StepStore::open(folder.path());
+  if (!store) return false;
+  const auto read = store->read(0, 10, monotonic_now() + std::chrono::hours(1));
+  if (!read) return false;
+  std::size_t size = 0;
+  for (const std::string& record : read->records) size += record.size();
+  require(size <= read->records.size() * kRecords.size(), "a record is longer than its file");
+  return word_at(bytes, 0) != 0 && !read->records.empty();
+}
+
+std::vector<std::string> step_index_seeds() {
+  return {words({36, 3, 3, 0, 0, 0, 12, 12, 12, 24, 12}),
+          words({12, 1, 1, 0, 0, 0, 12}),
+          words({36, 3, 3, 0, 0, 0, ~std::uint64_t{0}, 12, 12, 24, 12}),
+          words({36, 1, ~std::uint64_t{0}, 0, 0, 0, 12}),
+          words({36, 1, 1, 0, 0, 35, std::uint64_t{1} << 31}),
+          words({})};
 }
 
 }  // namespace tutti::fuzz

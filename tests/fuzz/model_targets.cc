@@ -2,14 +2,19 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <boost/json/parse.hpp>
+
 #include <cstring>
+#include <fstream>
 
 #include "jobs/data/npy.h"
 #include "jobs/models/description.h"
 #include "jobs/models/safetensors.h"
+#include "jobs/models/stored/stored_format.h"
 #include "jobs/tokenizers/tokenizer.h"
 #include "protocol/base/file.h"
 #include "tests/fuzz/targets.h"
+#include "tests/support/temporary_folder.h"
 
 namespace tutti::fuzz {
 
@@ -67,6 +72,54 @@ bool take_token_file(std::string_view bytes) {
   const std::uint64_t outside = tokens->find_outside(0, tokens->size(), 100);
   require(outside == all.size() || all[outside] >= 100, "a token is outside, and is not");
   return true;
+}
+
+// Beside one file that an index may name.
+bool take_tensor_index(std::string_view bytes) {
+  static const test::TemporaryFolder folder;
+  std::ofstream(folder.path() / "one.safetensors", std::ios::binary | std::ios::trunc)
+      << safetensors_seeds()[0];
+  std::ofstream(folder.path() / "model.safetensors.index.json", std::ios::binary | std::ios::trunc)
+      << bytes;
+  const auto reader = models::SafetensorsReader::open_folder(folder.path());
+  if (!reader) return false;
+  for (const std::string& name : reader->names())
+    require(reader->find(name) != nullptr, "a tensor is listed and not there");
+  return true;
+}
+
+std::vector<std::string> tensor_index_seeds() {
+  return {R"({"metadata":{"total_size":8},"weight_map":{"a":"one.safetensors"}})",
+          R"({"weight_map":{}})",
+          R"({"weight_map":{"a":"one.safetensors","b":"one.safetensors"}})",
+          R"({"weight_map":{"a":"../one.safetensors"}})",
+          R"({"weight_map":{"a":".."}})",
+          R"({"weight_map":{"a":3}})",
+          R"({"weight_map":[]})"};
+}
+
+bool take_quantization(std::string_view bytes) {
+  boost::system::error_code failed;
+  const boost::json::value config =
+      boost::json::parse(boost::json::string_view(bytes.data(), bytes.size()), failed);
+  if (failed || !config.is_object()) return false;
+  const auto format = models::read_stored_format(config.get_object());
+  if (!format || format->kind == models::StoredFormat::Kind::plain) return false;
+  static_cast<void>(models::format_of(*format));
+  return !models::to_string(*format).empty();
+}
+
+std::vector<std::string> quantization_seeds() {
+  return {R"({"quantization_config":{"quant_method":"fp8","weight_block_size":[128,128]}})",
+          R"({"quantization_config":{"quant_method":"gptq","bits":4,"group_size":128,)"
+          R"("desc_act":true,"sym":true,"checkpoint_format":"gptq"}})",
+          R"({"quantization_config":{"quant_method":"gptq","bits":8,"group_size":-1}})",
+          R"({"quantization_config":{"quant_method":"awq","bits":4,"group_size":64,)"
+          R"("zero_point":true,"version":"gemm"}})",
+          R"({"quantization_config":{"quant_method":"awq","bits":3,"group_size":[1,2]}})",
+          R"({"quantization_config":{"quant_method":"fp8","weight_block_size":[0,-1]}})",
+          R"({"quantization_config":[]})",
+          "{}"};
 }
 
 std::vector<std::string> tokenizer_seeds() {

@@ -43,6 +43,17 @@ const Target kTargets[] = {
     {"fault_file", take_fault_file, fault_file_seeds},
     {"log_file", take_log_file, log_file_seeds},
     {"step_lines", take_step_lines, step_lines_seeds},
+    {"up_state", take_up_state, up_state_seeds},
+    {"worker_state", take_worker_state, worker_state_seeds},
+    {"ports", take_ports, ports_seeds},
+    {"next_binary", take_next_binary, next_binary_seeds},
+    {"rank_memory", take_rank_memory, rank_memory_seeds},
+    {"event_stream", take_event_stream, event_stream_seeds},
+    {"metrics", take_metrics, metrics_seeds},
+    {"step_index", take_step_index, step_index_seeds},
+    {"tensor_index", take_tensor_index, tensor_index_seeds},
+    {"quantization", take_quantization, quantization_seeds},
+    {"product_choices", take_product_choices, product_choices_seeds},
 };
 
 }  // namespace

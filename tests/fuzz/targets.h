@@ -105,4 +105,27 @@ std::vector<std::string> fault_file_seeds();
 std::vector<std::string> log_file_seeds();
 std::vector<std::string> step_lines_seeds();
 
+bool take_up_state(std::string_view bytes);
+bool take_worker_state(std::string_view bytes);
+bool take_ports(std::string_view bytes);
+bool take_next_binary(std::string_view bytes);
+bool take_rank_memory(std::string_view bytes);
+bool take_event_stream(std::string_view bytes);
+bool take_metrics(std::string_view bytes);
+bool take_step_index(std::string_view bytes);
+bool take_tensor_index(std::string_view bytes);
+bool take_quantization(std::string_view bytes);
+bool take_product_choices(std::string_view bytes);
+std::vector<std::string> up_state_seeds();
+std::vector<std::string> worker_state_seeds();
+std::vector<std::string> ports_seeds();
+std::vector<std::string> next_binary_seeds();
+std::vector<std::string> rank_memory_seeds();
+std::vector<std::string> event_stream_seeds();
+std::vector<std::string> metrics_seeds();
+std::vector<std::string> step_index_seeds();
+std::vector<std::string> tensor_index_seeds();
+std::vector<std::string> quantization_seeds();
+std::vector<std::string> product_choices_seeds();
+
 }  // namespace tutti::fuzz

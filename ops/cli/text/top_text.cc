@@ -5,6 +5,7 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "ops/cli/client/fields.h"
@@ -18,6 +19,12 @@ namespace {
 
 // More rows than this push the rest off the screen.
 constexpr std::size_t kRowsMax = 40;
+
+// Of a count or size as Prometheus' text has it; 0 where it is none (NaN, less than nothing).
+std::int64_t whole_number(double value) {
+  constexpr double kMost = 1e18;
+  return value > 0 ? static_cast<std::int64_t>(std::min(value, kMost)) : 0;
+}
 
 double sample_of(const TopInput& input, const std::string& name) {
   const auto found = input.metrics.find(name);
@@ -76,8 +83,7 @@ json::object count_states(const TopInput& input) {
     const std::size_t label = at->first.find(kLabel);
     if (label == std::string::npos) continue;
     const std::size_t begin = label + kLabel.size();
-    counts[at->first.substr(begin, at->first.find('"', begin) - begin)] +=
-        static_cast<std::int64_t>(at->second);
+    counts[at->first.substr(begin, at->first.find('"', begin) - begin)] += whole_number(at->second);
   }
   json::object out;
   for (const auto& [state, count] : counts) out[state] = count;
@@ -143,7 +149,8 @@ std::string top_page(const json::value& frame, WallTime now, Paint paint) {
       slots - whole_of(frame, "free_slots"), slots, counted(list_of(frame, "nodes").size(), "node"),
       states.empty() ? "none" : states, print_count(number_of(frame, "submits_per_s")),
       print_count(number_of(frame, "decisions_per_s")),
-      print_bytes_short(static_cast<std::uint64_t>(number_of(frame, "coordinator_memory_bytes"))),
+      print_bytes_short(
+          static_cast<std::uint64_t>(whole_number(number_of(frame, "coordinator_memory_bytes")))),
       flag_of(frame, "ledger_failing") ? "; its disk is full" : "");
   Table jobs({{"JOB", Align::right},
               {"NAME"},

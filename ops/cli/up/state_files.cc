@@ -10,7 +10,9 @@
 #include <boost/json/parse.hpp>
 
 #include <cerrno>
+#include <limits>
 #include <thread>
+#include <utility>
 
 #include "ops/cli/client/fields.h"
 
@@ -20,14 +22,49 @@ namespace {
 
 constexpr std::uint64_t kUpStateBytesMax = 4'096;
 
+Result<boost::json::value> json_in(std::string_view text) {
+  boost::system::error_code failed;
+  boost::json::value json =
+      boost::json::parse(boost::json::string_view(text.data(), text.size()), failed);
+  if (failed) return Error{ErrorCode::corrupt, "it is not JSON"};
+  return json;
+}
+
+// Whoever signals it must not mean another, or all.
+pid_t pid_of(const boost::json::value& json, std::string_view key) {
+  const std::int64_t pid = whole_of(json, key);
+  return pid > 0 && pid <= std::numeric_limits<pid_t>::max() ? static_cast<pid_t>(pid) : 0;
+}
+
 }  // namespace
 
+std::string to_json(const UpState& state) {
+  return json_line(boost::json::object{{"pid", state.up},
+                                       {"coordinator", state.coordinator},
+                                       {"worker", state.worker},
+                                       {"faults", state.faults}});
+}
+
+Result<UpState> parse_up_state(std::string_view text) {
+  const Result<boost::json::value> json = json_in(text);
+  if (!json) return json.error();
+  return UpState{pid_of(*json, "pid"), pid_of(*json, "coordinator"), pid_of(*json, "worker"),
+                 flag_of(*json, "faults")};
+}
+
+Result<WorkerState> parse_worker_state(std::string_view text) {
+  Result<boost::json::value> json = json_in(text);
+  if (!json) return json.error();
+  WorkerState out{.pid = pid_of(*json, "pid"),
+                  .restarts = whole_of(*json, "restarts"),
+                  .refused = whole_of(*json, "refused"),
+                  .said = {}};
+  out.said = *std::move(json);
+  return out;
+}
+
 Result<> write_up_state(const std::filesystem::path& folder, const UpState& state) {
-  const boost::json::object json{{"pid", state.up},
-                                 {"coordinator", state.coordinator},
-                                 {"worker", state.worker},
-                                 {"faults", state.faults}};
-  return write_file_atomically(folder / "up.json", json_line(json), 0600);
+  return write_file_atomically(folder / "up.json", to_json(state), 0600);
 }
 
 Result<UpState> read_up_state(const std::filesystem::path& folder) {
@@ -35,12 +72,9 @@ Result<UpState> read_up_state(const std::filesystem::path& folder) {
   if (!text) {
     return Error{ErrorCode::not_found, fmt::format("no `tutti up` runs in {}", folder.string())};
   }
-  boost::system::error_code failed;
-  const boost::json::value json = boost::json::parse(*text, failed);
-  if (failed) return Error{ErrorCode::corrupt, (folder / "up.json").string() + " is not JSON"};
-  return UpState{static_cast<pid_t>(whole_of(json, "pid")),
-                 static_cast<pid_t>(whole_of(json, "coordinator")),
-                 static_cast<pid_t>(whole_of(json, "worker")), flag_of(json, "faults")};
+  Result<UpState> state = parse_up_state(*text);
+  if (!state) return std::move(state).error().with_context((folder / "up.json").string());
+  return state;
 }
 
 Result<FileDescriptor> lock_state_folder(const std::filesystem::path& folder) {

@@ -2,16 +2,14 @@
 #include <fmt/core.h>
 #include <signal.h>
 
-#include <boost/json/object.hpp>
-#include <boost/json/parse.hpp>
-
 #include <cerrno>
 #include <memory>
-#include <optional>
 #include <thread>
+#include <utility>
 
 #include "ops/cli/client/api.h"
 #include "ops/cli/client/fields.h"
+#include "ops/cli/up/state_files.h"
 #include "ops/cli/verbs.h"
 #include "protocol/base/clock.h"
 #include "protocol/base/file.h"
@@ -26,38 +24,31 @@ namespace {
 constexpr std::uint64_t kWorkerFileBytesMax = 4'096;
 constexpr Duration kRestartsWithin = std::chrono::seconds(30);
 
-struct RunningWorker {
-  pid_t pid = 0;
-  std::int64_t restarts = 0;
-  std::int64_t refused = 0;
-  boost::json::value said;
-};
-
-Result<RunningWorker> find_worker(const fs::path& state) {
+Result<WorkerState> find_worker(const fs::path& state) {
   const fs::path path = state / "worker.json";
   const Error absent{
       ErrorCode::not_found,
       fmt::format("no worker runs in {}; name its state folder with --state", state.string())};
   const Result<std::string> text = read_file(path, kWorkerFileBytesMax);
   if (!text) return absent;
-  boost::system::error_code failed;
-  const boost::json::value said = boost::json::parse(*text, failed);
-  if (failed) return Error{ErrorCode::corrupt, path.string() + " is not JSON"};
-  const auto pid = static_cast<pid_t>(whole_of(said, "pid"));
+  Result<WorkerState> found = parse_worker_state(*text);
+  if (!found) return std::move(found).error().with_context(path.string());
   // The number may be another program's by now.
-  if (pid <= 0 || worker::command_of(pid).find("worker") == std::string::npos) return absent;
-  return RunningWorker{pid, whole_of(said, "restarts"), whole_of(said, "refused"), said};
+  const bool runs =
+      found->pid != 0 && worker::command_of(found->pid).find("worker") != std::string::npos;
+  if (!runs) return absent;
+  return found;
 }
 
 int restart(const fs::path& state, const Session& session) {
-  const Result<RunningWorker> before = find_worker(state);
+  const Result<WorkerState> before = find_worker(state);
   if (!before) return fail(before.error());
   if (::kill(before->pid, SIGHUP) != 0) {
     return fail(errno_error(fmt::format("cannot tell the worker, pid {}", before->pid), errno));
   }
   // It says so itself once the new binary runs, or would not.
   for (const Instant until = monotonic_now() + kRestartsWithin; monotonic_now() < until;) {
-    const Result<RunningWorker> now = find_worker(state);
+    const Result<WorkerState> now = find_worker(state);
     if (!now || now->pid != before->pid) {
       return fail(kInfrastructure,
                   fmt::format("the worker, pid {}, is gone, and its ranks with it{}", before->pid,
