@@ -92,7 +92,10 @@ std::uint64_t Dataset::sample_at(std::uint64_t step, std::uint32_t k) const {
 Result<> Dataset::read(std::uint64_t sample, std::span<std::uint32_t> tokens) const {
   TUTTI_ASSERT(sample < samples_);
   TUTTI_ASSERT(tokens.size() == std::size_t{options_.sequence} + 1);
-  std::uint64_t position = sample * options_.sequence;
+  return copy(sample * options_.sequence, tokens);
+}
+
+Result<> Dataset::copy(std::uint64_t position, std::span<std::uint32_t> tokens) const {
   auto file = static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end(), position) -
                                        starts_.begin() - 1);
   while (!tokens.empty()) {
@@ -115,11 +118,10 @@ Result<> Dataset::read(std::uint64_t sample, std::span<std::uint32_t> tokens) co
 Result<> Dataset::read_pair(std::uint64_t step, std::uint32_t k, std::span<std::uint32_t> inputs,
                             std::span<std::uint32_t> targets) const {
   TUTTI_ASSERT(inputs.size() == options_.sequence && targets.size() == options_.sequence);
-  std::vector<std::uint32_t> tokens(std::size_t{options_.sequence} + 1);
-  if (Result<> read_all = read(sample_at(step, k), tokens); !read_all) return read_all;
-  std::copy(tokens.begin(), tokens.end() - 1, inputs.begin());
-  std::copy(tokens.begin() + 1, tokens.end(), targets.begin());
-  return {};
+  const std::uint64_t first = sample_at(step, k) * options_.sequence;
+  if (Result<> copied = copy(first, inputs); !copied) return copied;
+  std::copy(inputs.begin() + 1, inputs.end(), targets.begin());
+  return copy(first + options_.sequence, targets.last(1));
 }
 
 }  // namespace tutti::data

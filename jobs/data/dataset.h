@@ -62,6 +62,9 @@ class Dataset {
  private:
   Dataset() = default;
 
+  // Tokens from `position` of the long array on, all of them in it.
+  Result<> copy(std::uint64_t position, std::span<std::uint32_t> tokens) const;
+
   DatasetOptions options_;
   std::vector<TokenFile> files_;
   std::vector<std::uint64_t> starts_;  // of each file in the long array

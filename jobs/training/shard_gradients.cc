@@ -49,7 +49,8 @@ Result<> ShardGradients::compute(const Request& request) {
   for (std::uint64_t shard = shards.begin; request.ready && shard < shards.end; ++shard) {
     if (!request.tree.samples_of(shard).empty()) last_shard_ = shard;
   }
-  for (const kernels::TreeNode& node : request.tree.subtrees_of(request.rank)) {
+  request.tree.subtrees_of(request.rank, subtrees_);
+  for (const kernels::TreeNode& node : subtrees_) {
     auto buffer = sum_of(request, node);
     if (!buffer) return std::move(buffer).error();
     if (!holds_last_shard(node)) parts_.push_back(summed(*buffer));

@@ -99,6 +99,7 @@ class ShardGradients {
   std::optional<std::uint64_t> last_shard_;
   std::vector<std::size_t> onto_;
   std::size_t last_buffer_ = 0;
+  std::vector<kernels::TreeNode> subtrees_;  // of the rank
   std::vector<std::span<float>> parts_;
   std::span<float> result_;
   std::vector<ShardLoss> losses_;

@@ -47,6 +47,10 @@ Result<> broadcast(Communicator& group, std::uint32_t root, std::span<std::byte>
 }
 
 Result<Vote> exchange_votes(Communicator& group, const Vote& own) {
+  if (group.size() == 1) {
+    auto alone = group.exchange({});
+    return alone ? Result<Vote>(own) : std::move(alone).error();
+  }
   std::vector<Vote> votes(group.size());
   votes[group.rank()] = own;
   std::vector<std::span<std::byte>> blocks;

@@ -74,8 +74,13 @@ TreeNode ShardTree::root() const {
 
 std::vector<TreeNode> ShardTree::subtrees_of(std::uint64_t rank) const {
   std::vector<TreeNode> found;
-  collect_subtrees(*this, root(), shards_of(rank), found);
+  subtrees_of(rank, found);
   return found;
+}
+
+void ShardTree::subtrees_of(std::uint64_t rank, std::vector<TreeNode>& found) const {
+  found.clear();
+  collect_subtrees(*this, root(), shards_of(rank), found);
 }
 
 std::vector<TreeAddition> additions_to_root(const ShardTree& tree) {

@@ -55,6 +55,8 @@ class ShardTree {
   // The maximal complete subtrees of the rank's shards that hold samples, ascending. A rank alone
   // has the halves of the whole: the last addition is the exchange's, which looks at its sum.
   std::vector<TreeNode> subtrees_of(std::uint64_t rank) const;
+  // The same into a vector whose room is used again; what it held is gone.
+  void subtrees_of(std::uint64_t rank, std::vector<TreeNode>& found) const;
 
   bool has_samples(const TreeNode& node) const;
   TreeNode root() const;

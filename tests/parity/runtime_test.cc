@@ -40,8 +40,8 @@
 #include "kernels/ops/weights/quantised_weight.h"
 #include "kernels/tensor/cores.h"
 #include "kernels/tensor/op_counters.h"
-#include "tests/parity/counted_allocations.h"
 #include "tests/parity/harness.h"
+#include "tests/support/counted_allocations.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -379,9 +379,9 @@ TEST_CASE("runtime: after the first step a step allocates nothing, with any numb
     const OpContext ctx{&pool};
     // Which thread takes which piece differs from round to round: all have room for each.
     const auto allocated_by = [&](auto& ops) {
-      const long before = counted_allocations() + AlignedBytes::allocations();
+      const long before = test::counted_allocations() + AlignedBytes::allocations();
       ops.step(ctx);
-      return counted_allocations() + AlignedBytes::allocations() - before;
+      return test::counted_allocations() + AlignedBytes::allocations() - before;
     };
     REQUIRE(allocated_by(layer) + allocated_by(others) + allocated_by(forms) > 0);
     long later = 0;
@@ -394,9 +394,9 @@ TEST_CASE("runtime: after the first step a step allocates nothing, with any numb
 TEST_CASE("runtime: an op that allocates each time is noticed") {
   long rounds = 0;
   for (int round = 0; round < 200; ++round) {
-    const long before = counted_allocations() + AlignedBytes::allocations();
+    const long before = test::counted_allocations() + AlignedBytes::allocations();
     const FloatBuffer fresh(16);
-    if (counted_allocations() + AlignedBytes::allocations() != before) ++rounds;
+    if (test::counted_allocations() + AlignedBytes::allocations() != before) ++rounds;
   }
   REQUIRE(rounds == 200);
 }

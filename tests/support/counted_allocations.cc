@@ -1,4 +1,4 @@
-#include "tests/parity/counted_allocations.h"
+#include "tests/support/counted_allocations.h"
 
 #include <atomic>
 #include <cstdlib>
@@ -16,8 +16,8 @@ void* operator new(std::size_t bytes) {
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
-namespace tutti::kernels::parity {
+namespace tutti::test {
 
 long counted_allocations() { return made.load(); }
 
-}  // namespace tutti::kernels::parity
+}  // namespace tutti::test
