@@ -297,10 +297,6 @@ TEST_CASE(
 }
 
 TEST_CASE("rotary: an attention factor scales what turns, and its gradient") {
-  if (single().device != nullptr) {
-    WARN("skipped: a factor other than 1 runs on CPUs only");
-    return;
-  }
   Golden golden("rotary, an attention factor");
   constexpr Index kWidth = 30;
   constexpr Index kHeadWidth = 40;
