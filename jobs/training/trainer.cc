@@ -1,5 +1,7 @@
 #include "jobs/training/trainer.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -201,7 +203,9 @@ Result<> Trainer::update_weights(const StepRecord& record) {
 std::string Trainer::numerics_profile() const {
   if (ctx_.device == nullptr) return std::string(profile_on_cpu(rounding_));
   const std::string choices = ctx_.device->choices();
-  return std::string(ctx_.device->profile()) + (choices.empty() ? "" : "-" + choices);
+  // Where products cannot continue a chain, the micro-batch decides on the bits, too.
+  return fmt::format("{}{}{}-m{}", ctx_.device->profile(), choices.empty() ? "" : "-", choices,
+                     job_.micro());
 }
 
 std::optional<checkpoint::ScaleEntry> Trainer::scale_entry() const {

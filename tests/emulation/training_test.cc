@@ -147,6 +147,7 @@ TEST_CASE(
   const auto second = members[1]->trainer->checkpoint_state();
   CHECK(std::equal(first.weights.begin(), first.weights.end(), second.weights.begin()));
   CHECK(first.entry.profile.find("sm_90-fp32") == 0);
+  CHECK(first.entry.profile.ends_with("-m1"));
 }
 
 TEST_CASE("emulation: only who sends or receives a copy moves its state between device and host") {
