@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The GPU's benchmark and PyTorch's cases beside it: every name of the peer's is one of ours, so that each of its times
-finds its line; and what is printed where there is no PyTorch with a GPU is ours, whole.
+finds its line; each of ours runs, in tiny shapes on the emulation; and what is printed where there is no PyTorch with a GPU is ours, whole.
 
     tests/emulation/gpu_bench_test.py ROOT GPU_BENCH
 """
@@ -16,12 +16,15 @@ FIELDS = {"bench", "case", "unit", "min", "p50", "p99", "n", "peer", "ratio", "s
 
 
 def lines_of(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=50).stdout.splitlines()
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=200).stdout.splitlines()
 
 
 def main():
     failed = []
     ours = lines_of(sys.argv[2], "--names")
+    ran = lines_of(sys.argv[2], "--small")
+    if ran != ours:
+        failed.append(f"cases that did not run in tiny shapes: {[name for name in ours if name not in ran]}")
     theirs = lines_of(sys.executable, str(PEERS), "--names")
     parts = [lines_of(sys.argv[2], "--names", f"--only={part}") for part in ("kernels", "training", "serving")]
     if sum(parts, []) != ours or not all(parts):

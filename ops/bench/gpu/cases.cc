@@ -10,6 +10,7 @@
 #include "kernels/ops/attention.h"
 #include "kernels/ops/choose_tokens.h"
 #include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/elementwise/layer_norm.h"
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/weights/quantised_weight.h"
@@ -30,12 +31,17 @@ constexpr int kRuns = 50;
 constexpr int kWarmUp = 3;
 constexpr double kFloat = sizeof(float);
 
+Extent chosen_extent = Extent::whole;
+
 double real(Index count) { return static_cast<double>(count); }
 
-Case product_case(Index m, Index n, Index k) {
+Case product_case(Index rows, Index outputs, Index inputs) {
   // Our inputs are fp32 and rounded on the way; the peer's are bf16.
-  return {fmt::format("product bf16 {}x{}x{}", m, n, k), [=](const Card& card) {
+  return {fmt::format("product bf16 {}x{}x{}", rows, outputs, inputs), [=](const Card& card) {
             CudaDevice& device = card.training();
+            const Index m = sized(rows, Index{16});
+            const Index n = sized(outputs, Index{24});
+            const Index k = sized(inputs, Index{32});
             FloatBuffer x(m * k, &device);
             FloatBuffer w(n * k, &device);
             FloatBuffer y(m * n, &device);
@@ -67,6 +73,9 @@ struct Heads {
     for (Index s = 0; s <= samples; ++s) out.push_back(static_cast<std::int32_t>(s * length));
     return out;
   }
+  Heads in_extent() const {
+    return sized(*this, {.samples = 2, .length = 40, .heads = 2, .width = width});
+  }
   // Of one product over the pairs that are seen, half of all.
   double operations() const { return real(samples * heads * length * length * width); }
 };
@@ -85,8 +94,9 @@ struct AttentionArrays {
   FloatBuffer lse;
 };
 
-Measured attention_forward(const Card& card, const Heads& h) {
+Measured attention_forward(const Card& card, const Heads& named) {
   CudaDevice& device = card.training();
+  const Heads h = named.in_extent();
   const AttentionArrays in(device, h);
   const std::vector<std::int32_t> offsets = h.offsets();
   return of_peak(
@@ -102,8 +112,9 @@ Measured attention_forward(const Card& card, const Heads& h) {
       2.0 * h.operations());
 }
 
-Measured attention_backward(const Card& card, const Heads& h) {
+Measured attention_backward(const Card& card, const Heads& named) {
   CudaDevice& device = card.training();
+  const Heads h = named.in_extent();
   const AttentionArrays in(device, h);
   const std::vector<std::int32_t> offsets = h.offsets();
   return of_peak(
@@ -133,8 +144,10 @@ struct Decode {
   }
 };
 
-Measured decode_attention(const Card& card, const Decode& d) {
+Measured decode_attention(const Card& card, const Decode& named) {
   CudaDevice& device = card.serving();
+  const Decode d =
+      sized(named, {.sequences = 2, .held = 70, .heads = 4, .kv_heads = 2, .width = 64});
   const kernels::AttentionShape shape{d.heads, d.kv_heads, d.width,
                                       1.0F / std::sqrt(static_cast<float>(d.width))};
   const Index pages_each = kernels::kv_pages_for(d.held);
@@ -161,6 +174,27 @@ Measured decode_attention(const Card& card, const Decode& d) {
       2.0 * real(d.sequences * d.held * d.kv_heads * d.width) * kFloat);
 }
 
+Measured loss(const Card& card, Index rows, Index columns, Index vocabulary) {
+  CudaDevice& device = card.training();
+  const FloatBuffer hidden(rows * columns, &device);
+  const FloatBuffer weight(vocabulary * columns, &device);
+  const FloatBuffer losses(rows, &device);
+  const FloatBuffer dhidden(rows * columns, &device);
+  const FloatBuffer dweight(vocabulary * columns, &device);
+  const std::vector<std::int32_t> targets(static_cast<std::size_t>(rows), 11);
+  return of_peak(timed(device, kRuns,
+                       [&] {
+                         models::must(device.enqueue(kernels::LinearCrossEntropy{
+                             .hidden = hidden.matrix(rows, columns),
+                             .weight = weight.matrix(vocabulary, columns),
+                             .targets = targets,
+                             .losses = losses.data(),
+                             .dhidden = dhidden.matrix(rows, columns),
+                             .dweight = dweight.matrix(vocabulary, columns)}));
+                       }),
+                 6.0 * real(rows) * real(columns) * real(vocabulary));
+}
+
 Case loss_case() {
   constexpr Index kRows = 8192;
   constexpr Index kColumns = 768;
@@ -168,93 +202,105 @@ Case loss_case() {
   return {
       fmt::format("linear and cross-entropy, {} rows of {} by {}", kRows, kColumns, kVocabulary),
       [](const Card& card) {
-        CudaDevice& device = card.training();
-        const FloatBuffer hidden(kRows * kColumns, &device);
-        const FloatBuffer weight(kVocabulary * kColumns, &device);
-        const FloatBuffer losses(kRows, &device);
-        const FloatBuffer dhidden(kRows * kColumns, &device);
-        const FloatBuffer dweight(kVocabulary * kColumns, &device);
-        const std::vector<std::int32_t> targets(static_cast<std::size_t>(kRows), 11);
-        return of_peak(timed(device, kRuns,
-                             [&] {
-                               models::must(device.enqueue(kernels::LinearCrossEntropy{
-                                   .hidden = hidden.matrix(kRows, kColumns),
-                                   .weight = weight.matrix(kVocabulary, kColumns),
-                                   .targets = targets,
-                                   .losses = losses.data(),
-                                   .dhidden = dhidden.matrix(kRows, kColumns),
-                                   .dweight = dweight.matrix(kVocabulary, kColumns)}));
-                             }),
-                       6.0 * real(kRows) * real(kColumns) * real(kVocabulary));
+        return loss(card, sized(kRows, Index{16}), sized(kColumns, Index{32}),
+                    sized(kVocabulary, Index{48}));
       }};
+}
+
+Measured sampling(const Card& card, Index rows, Index vocabulary) {
+  CudaDevice& device = card.serving();
+  const FloatBuffer logits(rows * vocabulary, &device);
+  std::vector<float> values(static_cast<std::size_t>(rows * vocabulary));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(i * 2654435761U % 100'003U) * 2e-4F;
+  }
+  models::must(device.upload(logits.data(), values.data(), logits.span().size_bytes()));
+  kernels::TokenDraw draw;
+  draw.settings.top_p = 0.9;
+  const std::vector<kernels::TokenDraw> draws(static_cast<std::size_t>(rows), draw);
+  const kernels::AlignedBytes chosen(draws.size() * sizeof(kernels::ChosenToken), &device);
+  return of_bandwidth(card,
+                      timed(device, kRuns,
+                            [&] {
+                              models::must(device.enqueue(kernels::ChooseTokens{
+                                  logits.matrix(rows, vocabulary), draws,
+                                  reinterpret_cast<kernels::ChosenToken*>(chosen.data())}));
+                            }),
+                      real(rows * vocabulary) * kFloat);
 }
 
 Case sampling_case() {
   constexpr Index kRows = 32;
   constexpr Index kVocabulary = 128256;
-  return {
-      fmt::format("sampling, {} rows of {}, top-p 0.9", kRows, kVocabulary), [](const Card& card) {
-        CudaDevice& device = card.serving();
-        const FloatBuffer logits(kRows * kVocabulary, &device);
-        std::vector<float> values(static_cast<std::size_t>(kRows * kVocabulary));
-        for (std::size_t i = 0; i < values.size(); ++i) {
-          values[i] = static_cast<float>(i * 2654435761U % 100'003U) * 2e-4F;
-        }
-        models::must(device.upload(logits.data(), values.data(), logits.span().size_bytes()));
-        kernels::TokenDraw draw;
-        draw.settings.top_p = 0.9;
-        const std::vector<kernels::TokenDraw> draws(static_cast<std::size_t>(kRows), draw);
-        const kernels::AlignedBytes chosen(draws.size() * sizeof(kernels::ChosenToken), &device);
-        return of_bandwidth(card,
-                            timed(device, kRuns,
-                                  [&] {
-                                    models::must(device.enqueue(kernels::ChooseTokens{
-                                        logits.matrix(kRows, kVocabulary), draws,
-                                        reinterpret_cast<kernels::ChosenToken*>(chosen.data())}));
-                                  }),
-                            real(kRows * kVocabulary) * kFloat);
-      }};
+  return {fmt::format("sampling, {} rows of {}, top-p 0.9", kRows, kVocabulary),
+          [](const Card& card) {
+            return sampling(card, sized(kRows, Index{2}), sized(kVocabulary, Index{1500}));
+          }};
 }
 
 constexpr Index kNormRows = 16384;
 constexpr Index kNormWidth = 4096;
 
-Measured norm_forward(const Card& card) {
-  CudaDevice& device = card.training();
-  const FloatBuffer x(kNormRows * kNormWidth, &device);
-  const FloatBuffer y(kNormRows * kNormWidth, &device);
-  const FloatBuffer weight(kNormWidth, &device);
-  return of_bandwidth(card,
-                      timed(device, kRuns,
-                            [&] {
-                              models::must(device.enqueue(
-                                  kernels::RmsNormForward{.x = x.matrix(kNormRows, kNormWidth),
-                                                          .weight = weight.data(),
-                                                          .y = y.matrix(kNormRows, kNormWidth)}));
-                            }),
-                      2.0 * real(kNormRows * kNormWidth) * kFloat);
+// Rows as a norm reads and writes them, and its weights.
+struct NormArrays {
+  explicit NormArrays(CudaDevice& device)
+      : rows(sized(kNormRows, Index{5})),
+        width(sized(kNormWidth, Index{64})),
+        weight(width, &device),
+        bias(width, &device),
+        dweight(width, &device),
+        dbias(width, &device),
+        mean(rows, &device),
+        inverse(rows, &device) {
+    for (FloatBuffer* one : {&x, &y, &dy}) *one = FloatBuffer(rows * width, &device);
+  }
+  Matrix of(const FloatBuffer& buffer) const { return buffer.matrix(rows, width); }
+  double bytes(int arrays) const { return arrays * real(rows * width) * kFloat; }
+
+  Index rows, width;
+  FloatBuffer x, y, dy;
+  FloatBuffer weight, bias, dweight, dbias, mean, inverse;
+};
+
+// `args_of` makes the op's arguments of the arrays; `moved` of these go through memory.
+template <class ArgsOf>
+Case norm_case(const char* name, int moved, const ArgsOf& args_of) {
+  return {fmt::format("{} {}x{}", name, kNormRows, kNormWidth), [=](const Card& card) {
+            CudaDevice& device = card.training();
+            const NormArrays arrays(device);
+            const auto args = args_of(arrays);
+            return of_bandwidth(card,
+                                timed(device, kRuns, [&] { models::must(device.enqueue(args)); }),
+                                arrays.bytes(moved));
+          }};
 }
 
-Measured norm_backward(const Card& card) {
-  CudaDevice& device = card.training();
-  const FloatBuffer x(kNormRows * kNormWidth, &device);
-  const FloatBuffer dy(kNormRows * kNormWidth, &device);
-  const FloatBuffer dx(kNormRows * kNormWidth, &device);
-  const FloatBuffer weight(kNormWidth, &device);
-  const FloatBuffer dweight(kNormWidth, &device);
-  const FloatBuffer inverse(kNormRows, &device);
-  return of_bandwidth(card,
-                      timed(device, kRuns,
-                            [&] {
-                              models::must(device.enqueue(
-                                  kernels::RmsNormBackward{.dy = dy.matrix(kNormRows, kNormWidth),
-                                                           .x = x.matrix(kNormRows, kNormWidth),
-                                                           .weight = weight.data(),
-                                                           .inverse = inverse.data(),
-                                                           .dx = dx.matrix(kNormRows, kNormWidth),
-                                                           .dweight = dweight.data()}));
-                            }),
-                      3.0 * real(kNormRows * kNormWidth) * kFloat);
+void add_norms(std::vector<Case>& cases) {
+  cases.push_back(norm_case("rms norm forward", 2, [](const NormArrays& in) {
+    return kernels::RmsNormForward{.x = in.of(in.x), .weight = in.weight.data(), .y = in.of(in.y)};
+  }));
+  cases.push_back(norm_case("rms norm backward", 3, [](const NormArrays& in) {
+    return kernels::RmsNormBackward{.dy = in.of(in.dy),
+                                    .x = in.of(in.x),
+                                    .weight = in.weight.data(),
+                                    .inverse = in.inverse.data(),
+                                    .dx = in.of(in.y),
+                                    .dweight = in.dweight.data()};
+  }));
+  cases.push_back(norm_case("layer norm forward", 2, [](const NormArrays& in) {
+    return kernels::LayerNormForward{
+        .x = in.of(in.x), .weight = in.weight.data(), .bias = in.bias.data(), .y = in.of(in.y)};
+  }));
+  cases.push_back(norm_case("layer norm backward", 3, [](const NormArrays& in) {
+    return kernels::LayerNormBackward{.dy = in.of(in.dy),
+                                      .x = in.of(in.x),
+                                      .weight = in.weight.data(),
+                                      .mean = in.mean.data(),
+                                      .inverse = in.inverse.data(),
+                                      .dx = in.of(in.y),
+                                      .dweight = in.dweight.data(),
+                                      .dbias = in.dbias.data()};
+  }));
 }
 
 // One layer's products of an 8B-shaped decoder, eight sequences: against reading the weights.
@@ -262,32 +308,32 @@ Case quantised_case(kernels::WeightFormat format) {
   return {fmt::format("decode products, a layer of 8B, {}, 8 rows", kernels::to_string(format)),
           [format](const Card& card) {
             constexpr Index kRows = 8;
-            constexpr Index kInputs = 4096;
-            constexpr Index kOutputs = 6144 + 4096 + 3 * 14336;
+            const Index inputs = sized(Index{4096}, Index{256});
+            const Index outputs = sized(Index{6144 + 4096 + 3 * 14336}, Index{64});
             CudaDevice& device = card.serving();
-            FloatBuffer x(kRows * kInputs, &device);
-            FloatBuffer y(kRows * kOutputs, &device);
+            FloatBuffer x(kRows * inputs, &device);
+            FloatBuffer y(kRows * outputs, &device);
             kernels::ThreadPool pool(
                 static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 16U)));
             const kernels::OpContext ctx{&pool, &device};
-            const std::vector<std::byte> zeros(kernels::row_bytes(format, kInputs) *
-                                               static_cast<std::size_t>(kOutputs));
-            const auto weight = kernels::pack_rows(ctx, format, zeros, kOutputs);
+            const std::vector<std::byte> zeros(kernels::row_bytes(format, inputs) *
+                                               static_cast<std::size_t>(outputs));
+            const auto weight = kernels::pack_rows(ctx, format, zeros, outputs);
             models::must(weight ? Result<>() : Result<>(weight.error()));
             return of_bandwidth(card,
                                 timed(device, kRuns,
                                       [&] {
                                         models::must(kernels::product_quantised(
-                                            ctx, {.left = x.matrix(kRows, kInputs),
+                                            ctx, {.left = x.matrix(kRows, inputs),
                                                   .right = &*weight,
-                                                  .output = y.matrix(kRows, kOutputs)}));
+                                                  .output = y.matrix(kRows, outputs)}));
                                       }),
                                 static_cast<double>(zeros.size()));
           }};
 }
 
 double copy_bandwidth(CudaDevice& device) {
-  const Index count = Index{256} << 20;
+  const Index count = sized(Index{256} << 20, Index{1} << 10);
   FloatBuffer from(count, &device);
   FloatBuffer to(count, &device);
   const std::size_t bytes = from.span().size_bytes();
@@ -297,6 +343,9 @@ double copy_bandwidth(CudaDevice& device) {
 }
 
 }  // namespace
+
+void set_extent(Extent extent) { chosen_extent = extent; }
+Extent extent() { return chosen_extent; }
 
 Result<Card> Card::open() {
   using Graphs = kernels::cuda::DeviceOptions::Graphs;
@@ -335,7 +384,7 @@ std::vector<double> timed(CudaDevice& device, int runs, const std::function<void
   auto from = kernels::cuda::make_event(kernels::cuda::Timing::on);
   auto to = kernels::cuda::make_event(kernels::cuda::Timing::on);
   std::vector<double> seconds;
-  for (int run = -kWarmUp; run < runs; ++run) {
+  for (int run = sized(-kWarmUp, 0); run < sized(runs, 1); ++run) {
     static_cast<void>(cudaEventRecord(from->get(), device.stream()));
     body();
     static_cast<void>(cudaEventRecord(to->get(), device.stream()));
@@ -361,8 +410,7 @@ std::vector<Case> kernel_cases() {
   }
   cases.push_back(loss_case());
   cases.push_back(sampling_case());
-  cases.push_back({fmt::format("rms norm forward {}x{}", kNormRows, kNormWidth), norm_forward});
-  cases.push_back({fmt::format("rms norm backward {}x{}", kNormRows, kNormWidth), norm_backward});
+  add_norms(cases);
   for (const auto format : {kernels::WeightFormat::int8_channel, kernels::WeightFormat::q4_0}) {
     cases.push_back(quantised_case(format));
   }

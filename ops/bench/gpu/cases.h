@@ -3,6 +3,9 @@
 // A case has a name that is known before it runs, the same as that of PyTorch's case in peers.py:
 // ops/bench/gpu/run puts both in one line, and a test compares the names where there is no GPU.
 //
+// What a case runs is what its name says; or, where it is asked whether the bodies work (on the
+// emulation, which has no speed), the same in tiny shapes, once.
+//
 // Units: seconds, bytes, operations. A case's share is of the ceiling that it names.
 #pragma once
 
@@ -16,6 +19,15 @@ namespace tutti::bench::gpu {
 
 // Of an H100 or H200, dense bf16, as the maker states it.
 inline constexpr double kBf16Peak = 989e12;
+
+enum class Extent { whole, small };
+// Before a case runs.
+void set_extent(Extent extent);
+Extent extent();
+template <class T>
+T sized(T whole, T small) {
+  return extent() == Extent::whole ? whole : small;
+}
 
 // The card: products in bf16 as training takes them, in fp32 as a server has them, the latter also
 // without captured graphs.
@@ -51,7 +63,7 @@ struct Case {
 Measured of_bandwidth(const Card& card, std::vector<double> seconds, double work);
 Measured of_peak(std::vector<double> seconds, double work);
 
-// Seconds of each of `runs` calls, sorted.
+// Seconds of each of `runs` calls, sorted; of one in small extent.
 std::vector<double> timed(kernels::cuda::CudaDevice& device, int runs,
                           const std::function<void()>& body);
 

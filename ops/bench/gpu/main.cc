@@ -1,6 +1,7 @@
-// gpu_bench [--json] [--streams] [--names] [--only=kernels|training|serving]: the table of the GPU
-// path on this machine's first GPU, or a part of it; 77 without one. --names: what the cases are
-// called, without running any.
+// gpu_bench [--json] [--streams] [--names] [--small] [--only=kernels|training|serving]: the table
+// of the GPU path on this machine's first GPU, or a part of it; 77 without one. --names: what the
+// cases are called, without running any. --small: runs each once in tiny shapes and names it,
+// without a time, which would say nothing.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -25,7 +26,9 @@ void print_json(const std::string& name, const Measured& measured, std::string_v
       measured.share, measured.ceiling, machine, commit != nullptr ? commit : "unknown");
 }
 
-int run_all(const std::vector<Case>& cases, bool json) {
+enum class Form { table, json, names };
+
+int run_all(const std::vector<Case>& cases, Form form) {
   const auto card = Card::open();
   if (!card) {
     fmt::print(stderr, "gpu_bench: {}\n", card.error().message);
@@ -33,7 +36,9 @@ int run_all(const std::vector<Case>& cases, bool json) {
   }
   for (const Case& one : cases) {
     const Measured measured = one.run(*card);
-    if (json) {
+    if (form == Form::names) {
+      fmt::print("{}\n", one.name);
+    } else if (form == Form::json) {
       print_json(one.name, measured, card->training().name());
     } else {
       fmt::print("{:56} {:12.5g} s  {:.2f} of {}\n", one.name, measured.at(0.5), measured.share,
@@ -73,7 +78,11 @@ int main(int count, char** values) {
     const auto more = part.cases();
     cases.insert(cases.end(), more.begin(), more.end());
   }
-  if (!said("--names")) return run_all(cases, said("--json"));
+  if (said("--small")) {
+    set_extent(Extent::small);
+    return run_all(cases, Form::names);
+  }
+  if (!said("--names")) return run_all(cases, said("--json") ? Form::json : Form::table);
   for (const Case& one : cases) fmt::print("{}\n", one.name);
   return 0;
 }

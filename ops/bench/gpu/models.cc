@@ -9,6 +9,8 @@
 #include "jobs/models/layer.h"
 #include "jobs/models/training_pass.h"
 #include "jobs/optimizers/optimizer.h"
+#include "kernels/ops/elementwise/clear.h"
+#include "kernels/ops/gradient_norm.h"
 #include "kernels/tensor/thread_pool.h"
 #include "ops/bench/gpu/cases.h"
 
@@ -21,14 +23,18 @@ using kernels::Index;
 using kernels::cuda::CudaDevice;
 
 constexpr std::uint32_t kLength = 1024;
+constexpr std::uint32_t kVocabulary = 50304;
 constexpr int kRuns = 10;
+
+std::uint32_t length_of_sample() { return sized(kLength, 16U); }
 
 struct Shape {
   const char* name;
   std::uint32_t layers, width, heads;
   std::uint32_t samples;
 
-  std::uint32_t tokens() const { return samples * kLength; }
+  Shape in_extent() const { return sized(*this, {name, 2, 32, 2, 2}); }
+  std::uint32_t tokens() const { return samples * length_of_sample(); }
 };
 
 models::Decoder decoder_of(const Shape& shape) {
@@ -38,16 +44,16 @@ models::Decoder decoder_of(const Shape& shape) {
   description.heads = description.kv_heads = shape.heads;
   description.head_dim = shape.width / shape.heads;
   description.feed_forward = 4 * shape.width;
-  description.vocabulary = 50304;
-  description.positions_max = kLength;
+  description.vocabulary = sized(kVocabulary, 64U);
+  description.positions_max = length_of_sample();
   description.tied = true;
   auto decoder = models::Decoder::create(description);
   models::must(decoder ? Result<>() : Result<>(decoder.error()));
   return *std::move(decoder);
 }
 
-// Weights, gradients and the optimizer's states, updated as the trainer does
-// it, the block hashes brought to the host.
+// Weights, gradients and the optimizer's states: cleared, summed up for the norm and updated as the
+// trainer does it, the norm's sums and the block hashes brought to the host.
 class Update {
  public:
   Update(const models::ParameterLayout& layout, CudaDevice& device)
@@ -58,10 +64,35 @@ class Update {
         first_(weights_.size(), &device),
         second_(weights_.size(), &device),
         device_hashes_(static_cast<Index>(4 * layout.blocks().size()), &device),
-        hashes_(layout.blocks().size()) {}
+        device_squares_(static_cast<Index>(2 * layout.blocks().size()), &device),
+        hashes_(layout.blocks().size()),
+        squares_(layout.blocks().size()) {}
 
   std::span<float> weights() const { return weights_.span(); }
   std::span<float> gradients() const { return gradients_.span(); }
+
+  void clear() { models::must(kernels::clear({&pool_, &device_}, gradients_.span())); }
+
+  // The trainer needs it before the update: it clips by the norm.
+  void sum_squares() {
+    const std::span<double> sums(reinterpret_cast<double*>(device_squares_.data()),
+                                 squares_.size());
+    const std::span<const float> gradients = gradients_.span();
+    const std::span<const models::GridBlock> blocks = layout_.blocks();
+    std::vector<kernels::SquareRange> all;
+    for (std::size_t first = 0; first < blocks.size();) {
+      std::size_t last = first;
+      std::size_t elements = 0;
+      for (; last < blocks.size() && blocks[last].parameter == blocks[first].parameter; ++last) {
+        elements += blocks[last].elements;
+      }
+      all.push_back({gradients.subspan(static_cast<std::size_t>(blocks[first].offset), elements),
+                     sums.subspan(first, last - first)});
+      first = last;
+    }
+    models::must(kernels::square_sums({&pool_, &device_}, {.ranges = all}));
+    models::must(device_.download(squares_.data(), sums.data(), sums.size_bytes()));
+  }
 
   void run() {
     auto* const blocks = reinterpret_cast<kernels::Hash128*>(device_hashes_.data());
@@ -83,12 +114,13 @@ class Update {
   CudaDevice& device_;
   kernels::ThreadPool pool_{1};
   const spec::OptimizerSpec settings_;
-  FloatBuffer weights_, gradients_, first_, second_, device_hashes_;
+  FloatBuffer weights_, gradients_, first_, second_, device_hashes_, device_squares_;
   std::vector<kernels::Hash128> hashes_;
+  std::vector<double> squares_;
 };
 
-Measured optimizer(const Card& card, const Shape& shape) {
-  const models::Decoder decoder = decoder_of(shape);
+Measured optimizer(const Card& card, const Shape& named) {
+  const models::Decoder decoder = decoder_of(named.in_extent());
   Update update(decoder.layout(), card.training());
   return of_bandwidth(card, timed(card.training(), 50, [&] { update.run(); }),
                       7.0 * static_cast<double>(decoder.layout().elements()) * sizeof(float));
@@ -96,7 +128,8 @@ Measured optimizer(const Card& card, const Shape& shape) {
 
 enum class Part { pass, whole_step };
 
-Measured step(const Card& card, const Shape& shape, Part part) {
+Measured step(const Card& card, const Shape& named, Part part) {
+  const Shape shape = named.in_extent();
   const models::Decoder decoder = decoder_of(shape);
   const models::ParameterLayout& layout = decoder.layout();
   CudaDevice& device = card.training();
@@ -108,21 +141,23 @@ Measured step(const Card& card, const Shape& shape, Part part) {
     ids[i] = static_cast<std::int32_t>(i * 7919U % decoder.description().vocabulary);
   std::vector<std::int32_t> offsets;
   for (std::uint32_t s = 0; s <= shape.samples; ++s)
-    offsets.push_back(static_cast<std::int32_t>(s * kLength));
+    offsets.push_back(static_cast<std::int32_t>(s * length_of_sample()));
   std::vector<models::SampleLoss> losses(shape.samples);
   kernels::ThreadPool pool(1);
   const kernels::OpContext ctx{&pool, &device};
   const auto seconds = timed(device, kRuns, [&] {
+    if (part == Part::whole_step) update.clear();
     models::must(pass.forward_backward(
         ctx, update.weights(), {.tokens = ids, .targets = ids, .positions = {}, .offsets = offsets},
         update.gradients(), losses));
     if (part == Part::pass) return;
     pass.finish_shard(ctx, update.gradients());
+    update.sum_squares();
     update.run();
   });
   const auto tokens = static_cast<double>(shape.tokens());
   const double by_weight = 6.0 * static_cast<double>(layout.parameter_count()) * tokens;
-  const double by_attention = 6.0 * shape.layers * tokens * kLength * shape.width;
+  const double by_attention = 6.0 * shape.layers * tokens * length_of_sample() * shape.width;
   Measured out = of_peak(seconds, by_weight + by_attention);
   out.ceiling += " (MFU)";
   return out;

@@ -79,17 +79,21 @@ def sampling(rows, vocabulary, top_p):
     return timed(draw)
 
 
-def norm(rows, width):
-    x, weight = torch.randn(rows, width, device="cuda"), torch.ones(width, device="cuda")
-    return timed(lambda: F.rms_norm(x, (width,), weight))
+def norm(function, rows, width):
+    x, *weights = torch.randn(rows, width, device="cuda"), *weights_of(function, width)
+    return timed(lambda: function(x, (width,), *weights))
 
 
-def norm_backward(rows, width):
-    x, weight = torch.randn(rows, width, device="cuda", requires_grad=True), torch.ones(width, device="cuda",
-                                                                                      requires_grad=True)
-    y = F.rms_norm(x, (width,), weight)
+def norm_backward(function, rows, width):
+    x, *weights = torch.randn(rows, width, device="cuda", requires_grad=True), *weights_of(function, width, True)
+    y = function(x, (width,), *weights)
     slope = torch.randn_like(y)
-    return timed(lambda: torch.autograd.grad(y, (x, weight), slope, retain_graph=True))
+    return timed(lambda: torch.autograd.grad(y, (x, *weights), slope, retain_graph=True))
+
+
+def weights_of(function, width, grad=False):
+    count = 2 if function is F.layer_norm else 1  # with a bias
+    return [torch.ones(width, device="cuda", requires_grad=grad) for _ in range(count)]
 
 
 def layer_class():
@@ -123,8 +127,8 @@ class Training:
         layer = layer_class()
         self.table, self.places = torch.nn.Embedding(50304, width).cuda(), torch.nn.Embedding(1024, width).cuda()
         body = torch.nn.Sequential(*(layer(width, heads) for _ in range(layers)), torch.nn.LayerNorm(width)).cuda()
-        self.adamw = torch.optim.AdamW([*self.table.parameters(), *self.places.parameters(), *body.parameters()],
-                                       fused=True)
+        self.parameters = [*self.table.parameters(), *self.places.parameters(), *body.parameters()]
+        self.adamw = torch.optim.AdamW(self.parameters, fused=True)
         self.body = torch.compile(body)
         self.tokens = torch.randint(0, 50304, (samples, 1024), device="cuda")
 
@@ -136,6 +140,7 @@ class Training:
 
     def step(self):
         self.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=False)
 
@@ -215,8 +220,10 @@ def all_cases():
             decode_attention, sequences, held, 32, 8, 128)
     cases["linear and cross-entropy, 8192 rows of 768 by 50304"] = (linear_cross_entropy, 8192, 768, 50304)
     cases["sampling, 32 rows of 128256, top-p 0.9"] = (sampling, 32, 128256, 0.9)
-    cases["rms norm forward 16384x4096"] = (norm, 16384, 4096)
-    cases["rms norm backward 16384x4096"] = (norm_backward, 16384, 4096)
+    for name in ("rms norm", "layer norm"):
+        function = torch and getattr(F, name.replace(" ", "_"))
+        cases[f"{name} forward 16384x4096"] = (norm, function, 16384, 4096)
+        cases[f"{name} backward 16384x4096"] = (norm_backward, function, 16384, 4096)
     for name, shape in (("GPT-2 124M", (12, 768, 12, 16)), ("GPT-2 1.5B", (48, 1600, 25, 4))):
         tokens = shape[-1] * 1024
         cases[f"{name} AdamW"] = (optimizer, *shape)

@@ -25,16 +25,20 @@ constexpr std::uint32_t kSequences = 8;
 constexpr std::uint32_t kHeld = 1024;  // tokens of each sequence that is decoded
 constexpr unsigned kThreadsMax = 16;   // that make the images
 
+std::uint32_t prompt_tokens() { return sized(kPrompt, 24U); }
+std::uint32_t sequences() { return sized(kSequences, 2U); }
+std::uint32_t held() { return sized(kHeld, 12U); }
+
 models::Decoder eight_billion() {
   models::DecoderDescription description;
   description.family = "llama";
-  description.layers = 32;
-  description.width = 4096;
-  description.heads = 32;
-  description.kv_heads = 8;
-  description.head_dim = 128;
-  description.feed_forward = 14336;
-  description.vocabulary = 128256;
+  description.layers = sized(32U, 1U);
+  description.width = sized(4096U, 256U);
+  description.heads = sized(32U, 4U);
+  description.kv_heads = sized(8U, 2U);
+  description.head_dim = sized(128U, 64U);
+  description.feed_forward = sized(14336U, 256U);
+  description.vocabulary = sized(128256U, 300U);
   description.positions_max = 8192;
   description.tied = false;
   auto decoder = models::Decoder::create(description);
@@ -69,10 +73,10 @@ class Steps {
   Steps(Served& served, CudaDevice& device)
       : served_(served),
         ctx_{&served.pool, &device},
-        pass_(served.decoder, {.rows_max = kPrompt, .samples_max = kSequences}, &device),
-        prompt_(kPrompt, 17) {
-    for (std::uint32_t s = 0; s < kSequences; ++s) {
-      caches_.emplace_back(served.decoder.description(), kPrompt, &device);
+        pass_(served.decoder, {.rows_max = prompt_tokens(), .samples_max = sequences()}, &device),
+        prompt_(prompt_tokens(), 17) {
+    for (std::uint32_t s = 0; s < sequences(); ++s) {
+      caches_.emplace_back(served.decoder.description(), prompt_tokens(), &device);
     }
   }
 
@@ -83,7 +87,7 @@ class Steps {
   void decode() {
     std::vector<models::SequenceChunk> chunks;
     for (models::KvCache& cache : caches_) {
-      cache.truncate(kHeld);
+      cache.truncate(held());
       chunks.push_back({&cache, std::span(prompt_).first(1)});
     }
     run(chunks);
@@ -113,19 +117,19 @@ Measured prefill(Served& served, const Card& card) {
   Steps steps(served, card.serving());
   const auto& shape = served.decoder.description();
   const double head = static_cast<double>(shape.vocabulary) * shape.width;
-  const double pairs = 0.5 * kPrompt * kPrompt;
-  return of_peak(timed(card.serving(), 1, [&] { steps.prompt(0, kPrompt); }),
-                 2.0 * in_layers(served.decoder) * kPrompt + 2.0 * head +
+  const double pairs = 0.5 * prompt_tokens() * prompt_tokens();
+  return of_peak(timed(card.serving(), 1, [&] { steps.prompt(0, prompt_tokens()); }),
+                 2.0 * in_layers(served.decoder) * prompt_tokens() + 2.0 * head +
                      4.0 * pairs * shape.layers * shape.heads * shape.head_dim);
 }
 
 Measured decode(Served& served, const Card& card, CudaDevice& device) {
   Steps steps(served, device);
-  for (std::uint32_t s = 0; s < kSequences; ++s) steps.prompt(s, kHeld);
+  for (std::uint32_t s = 0; s < sequences(); ++s) steps.prompt(s, held());
   const auto& shape = served.decoder.description();
   // All that lies on the card but the table of embeddings, of which eight rows are read.
   const double table = 2.0 * static_cast<double>(shape.vocabulary) * shape.width;
-  const double keys = 2.0 * kSequences * (kHeld + 1.0) * shape.layers * shape.kv_heads *
+  const double keys = 2.0 * sequences() * (held() + 1.0) * shape.layers * shape.kv_heads *
                       shape.head_dim * sizeof(float);
   return of_bandwidth(card, timed(device, 50, [&] { steps.decode(); }),
                       static_cast<double>(served.images->bytes()) - table + keys);
