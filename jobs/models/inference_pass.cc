@@ -84,6 +84,11 @@ void KvCache::truncate(std::uint32_t length) {
   length_ = length;
 }
 
+void KvCache::pretend(std::uint32_t length) {
+  TUTTI_ASSERT(length <= capacity_);
+  length_ = length;
+}
+
 std::uint64_t KvCache::bytes(const DecoderDescription& description, std::uint32_t capacity) {
   const auto page = kernels::kv_page_floats(attention_shape(description));
   return pages_for(capacity) * description.layers * static_cast<std::uint64_t>(page) *

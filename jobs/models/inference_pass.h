@@ -37,6 +37,8 @@ class KvCache {
   std::uint32_t length() const { return length_; }
   // Forgets tokens from `length` on.
   void truncate(std::uint32_t length);
+  // As if so many tokens were in it, with whatever its memory holds: for steps that nobody reads.
+  void pretend(std::uint32_t length);
 
   // Of a cache that holds `capacity` tokens (rounded up to whole pages).
   static std::uint64_t bytes(const DecoderDescription& description, std::uint32_t capacity);

@@ -415,13 +415,16 @@ std::vector<Output> Engine::step() {
 Result<> Engine::warm_up() {
   Impl& impl = *impl_;
   if (impl.ctx.device == nullptr) return {};
+  std::uint32_t tokens_max = impl.options.context;
+  while (tokens_max > 1 && !impl.pool.ever_fits(tokens_max)) tokens_max /= 2;
   try {
     return serving::warm_up(
         impl.ctx, impl.pass,
         {.description = impl.description,
          .images = *impl.model.images,
          .batch_max = impl.options.batch_max,
-         .step_tokens = std::min(impl.options.step_tokens, impl.options.context)});
+         .step_tokens = std::min(impl.options.step_tokens, impl.options.context),
+         .tokens_max = tokens_max});
   } catch (const kernels::DeviceFailure& failure) {
     return failure.error();
   }

@@ -19,6 +19,36 @@ Result<> run(const kernels::OpContext& ctx, models::InferencePass& pass, const W
   return pass.choose(ctx, what.images, chunks, draws, chosen);
 }
 
+Result<> run_batches(const kernels::OpContext& ctx, models::InferencePass& pass,
+                     const WarmUp& what) {
+  const std::uint32_t batch = std::min(what.batch_max, kWarmBatchMax);
+  std::deque<models::KvCache> caches;
+  std::vector<models::SequenceChunk> chunks;
+  while (chunks.size() < batch) {
+    caches.emplace_back(what.description, 1, ctx.device);
+    chunks.push_back({&caches.back(), std::span(&kToken, 1)});
+    for (int time = 0; time < kTimes; ++time) {
+      for (models::KvCache& cache : caches) cache.truncate(0);
+      if (auto ran = run(ctx, pass, what, chunks); !ran) return ran;
+    }
+  }
+  return {};
+}
+
+Result<> run_lengths(const kernels::OpContext& ctx, models::InferencePass& pass,
+                     const WarmUp& what) {
+  models::KvCache cache(what.description, what.tokens_max, ctx.device);
+  for (std::uint64_t doubled = 2; doubled < 2 * std::uint64_t{what.tokens_max}; doubled *= 2) {
+    const auto length =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(doubled, what.tokens_max));
+    for (int time = 0; time < kTimes; ++time) {
+      cache.pretend(length - 1);
+      if (auto ran = run(ctx, pass, what, {{&cache, std::span(&kToken, 1)}}); !ran) return ran;
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<> warm_up(const kernels::OpContext& ctx, models::InferencePass& pass, const WarmUp& what) {
@@ -27,18 +57,8 @@ Result<> warm_up(const kernels::OpContext& ctx, models::InferencePass& pass, con
     models::KvCache cache(what.description, what.step_tokens, ctx.device);
     if (auto ran = run(ctx, pass, what, {{&cache, prompt}}); !ran) return ran;
   }
-  const std::uint32_t batch = std::min(what.batch_max, kWarmBatchMax);
-  std::deque<models::KvCache> caches;
-  std::vector<models::SequenceChunk> chunks;
-  while (chunks.size() < batch) {
-    caches.emplace_back(what.description, 1, ctx.device);
-    chunks.push_back({&caches.back(), std::span(prompt).first(1)});
-    for (int time = 0; time < kTimes; ++time) {
-      for (models::KvCache& cache : caches) cache.truncate(0);
-      if (auto ran = run(ctx, pass, what, chunks); !ran) return ran;
-    }
-  }
-  return {};
+  if (auto ran = run_batches(ctx, pass, what); !ran) return ran;
+  return run_lengths(ctx, pass, what);
 }
 
 }  // namespace tutti::serving

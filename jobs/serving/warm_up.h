@@ -3,8 +3,10 @@
 //
 // On a GPU the first launch of a kernel loads it, the first product of a shape chooses its
 // algorithm, ops take their scratch memory, and the second decoding step of a number of sequences
-// is captured as a graph. So one prompt fills a step, and each number of sequences up to batch_max
-// decodes twice. No bit of any request depends on it: caches of its own are thrown away.
+// is captured as a graph; another one where a sequence has grown to twice as much. So one prompt
+// fills a step, each number of sequences up to batch_max decodes twice, and so does one sequence at
+// each length that is a power of two, and at the longest. No bit of any request depends on it:
+// caches of its own are thrown away.
 //
 // Threads: the engine's. Errors: the pass's; exhausted is thrown as AllocationFailure.
 #pragma once
@@ -15,7 +17,8 @@
 
 namespace tutti::serving {
 
-// More than these are captured when they first come: a device keeps so many graphs only.
+// More than these, and several long sequences, are captured when they first come: a device keeps so
+// many graphs only.
 inline constexpr std::uint32_t kWarmBatchMax = 64;
 
 struct WarmUp {
@@ -23,6 +26,7 @@ struct WarmUp {
   const models::ServingWeights& images;
   std::uint32_t batch_max = 0;
   std::uint32_t step_tokens = 0;  // of the prompt; the context is at least as long
+  std::uint32_t tokens_max = 0;   // of the longest sequence that there is room for
 };
 Result<> warm_up(const kernels::OpContext& ctx, models::InferencePass& pass, const WarmUp& what);
 

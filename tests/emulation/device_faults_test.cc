@@ -105,8 +105,9 @@ TEST_CASE("emulation: a server whose GPU fails is replaced, and its requests may
     const char* when;
     unsigned launch;
   };
-  // A prompt and two steps of each of sixteen batches are before the first request.
-  for (const Row& row : {Row{"before it is ready", 3}, Row{"while it serves", 1 + 2 * 16 + 8}}) {
+  // A prompt, two steps of each of sixteen batches and of lengths 2, 4, 8 and 12 come before the
+  // first request.
+  for (const Row& row : {Row{"before it is ready", 3}, Row{"while it serves", 1 + 2 * 20 + 8}}) {
     INFO(row.when);
     faults.at("choose_kernel", row.launch);
     const auto served = cluster.submit("name: tiny\nkind: serve\nmodel: {path: " + model + "}\n");
