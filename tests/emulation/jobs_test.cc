@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <sstream>
 
 #include "tests/emulation/emulated_cluster.h"
 #include "tests/support/temporary_folder.h"
@@ -46,7 +47,13 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   const auto expected = cluster.hashes(first);
   REQUIRE(expected.size() == 5);
   CHECK(expected.at(1) != expected.at(5));
-  CHECK(logs_of(cluster, first).find("emulation: computes on emulation (gpu:GPU-") != npos);
+  const std::string log = logs_of(cluster, first);
+  CHECK(log.find("emulation: computes on emulation (gpu:GPU-") != npos);
+  std::istringstream lines(log);
+  for (std::string line; std::getline(lines, line);) {
+    INFO(line);
+    CHECK(line.find("emulation: ") != npos);
+  }
   const auto second = run(2);
   CHECK(cluster.hashes(second) == expected);
   // Each slot has a GPU of its own, by UUID.
@@ -60,16 +67,39 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   }
   CHECK(cluster.hashes(run(4)) == expected);
 
-  // Two of four ranks stay and go on through a communicator of the second generation.
-  const auto job = cluster.submit(tiny_spec(cluster, 2));
+  // One rank is replaced; the others stay and go on through a communicator of the next generation.
+  for (const unsigned ranks : {2U, 4U}) {
+    INFO(ranks << " ranks");
+    const auto job = cluster.submit(tiny_spec(cluster, ranks));
+    REQUIRE(eventually([&] { return cluster.step_of(job) >= 1; }));
+    const auto before = cluster.ranks_of(job);
+    REQUIRE(before.size() == ranks);
+    REQUIRE(::kill(before.front(), SIGKILL) == 0);
+    REQUIRE(cluster.wait(job) == 0);
+    CHECK(cluster.hashes(job) == expected);
+    CHECK(cluster.job(job).at("generation").to_number<int>() == 2);
+    const std::string stand =
+        "emulation: generation 2: " + std::to_string(ranks) + " ranks stand at step";
+    CHECK(logs_of(cluster, job).find(stand) != npos);
+  }
+  CHECK(cluster.stop() == 0);
+}
+
+// Its peer waits for it in NCCL, which sees nothing.
+TEST_CASE("emulation: a rank that stands still over NCCL is named and replaced, to the same bits") {
+  Cluster cluster(emulated(2));
+  const auto undisturbed = cluster.submit(tiny_spec(cluster, 2, 30));
+  const auto job = cluster.submit(tiny_spec(cluster, 2, 30) + "hang: {after: 5s}\n");
   REQUIRE(eventually([&] { return cluster.step_of(job) >= 1; }));
-  const auto ranks = cluster.ranks_of(job);
-  REQUIRE(ranks.size() == 2);
-  REQUIRE(::kill(ranks.front(), SIGKILL) == 0);
+  REQUIRE(cluster.tutti({"fault", "stop-rank", std::to_string(job), "1"}).code == 0);
   REQUIRE(cluster.wait(job) == 0);
-  CHECK(cluster.hashes(job) == expected);
-  CHECK(cluster.job(job).at("generation").to_number<int>() == 2);
-  CHECK(logs_of(cluster, job).find("emulation: generation 2: 2 ranks stand at step") != npos);
+  // More than one where a busy machine lets the successor stand still, too.
+  CHECK(cluster.job(job).at("generation").to_number<int>() >= 2);
+  const std::string events = cluster.tutti({"events", std::to_string(job)}).out;
+  INFO(events);
+  CHECK(events.find("rank 1 ") != npos);
+  CHECK(events.find("collective") != npos);
+  CHECK(cluster.hashes(job) == cluster.hashes(undisturbed));
   CHECK(cluster.stop() == 0);
 }
 
