@@ -50,7 +50,7 @@ struct RankHost::Impl {
   }
 
   void perform(const BeginListening& effect) {
-    compute.push([this, generation = effect.generation] { listen(generation); });
+    compute.push([this, effect] { listen(effect); });
   }
 
   void perform(const BeginGroup& effect) {
@@ -94,10 +94,10 @@ struct RankHost::Impl {
     fail(done.error());
   }
 
-  void listen(Generation generation) {
-    const auto address = work->listen();
+  void listen(const BeginListening& order) {
+    const auto address = work->listen(order);
     if (!address) return fail(address.error());
-    tell(Listening{generation, *address, work->held()});
+    tell(Listening{order.generation, *address, work->held()});
   }
 
   void commit(const wire::CommitCheckpoint& order) {

@@ -109,6 +109,8 @@ struct BeginSetUp {
 };
 struct BeginListening {
   Generation generation;
+  std::uint32_t rank = 0;  // that it has there
+  std::uint32_t size = 0;  // of the gang
 
   bool operator==(const BeginListening&) const = default;
 };

@@ -34,6 +34,7 @@ RankState::Effects RankState::take(const wire::StartRank& order) {
   process_ = order.process;
   generation_ = order.generation;
   rank_ = order.rank;
+  size_ = order.size;
   phase_ = Phase::setting_up;
   return {BeginSetUp{order}};
 }
@@ -42,7 +43,7 @@ RankState::Effects RankState::take(const SetUpDone&) { return listen(); }
 
 RankState::Effects RankState::listen() {
   phase_ = Phase::listening;
-  return {BeginListening{generation_}};
+  return {BeginListening{generation_, rank_, size_}};
 }
 
 RankState::Effects RankState::take(const Listening& event) {
@@ -71,6 +72,7 @@ RankState::Effects RankState::take(const wire::Regroup& order) {
   if (order.generation <= generation_ || failed_) return {};
   generation_ = order.generation;
   rank_ = order.rank;
+  size_ = order.size;
   switch (phase_) {
     case Phase::ready:
     case Phase::between:

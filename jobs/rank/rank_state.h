@@ -61,6 +61,7 @@ class RankState {
   Generation group_generation_;  // of the group that the computing thread is or was in
   Generation aborted_;           // all generations up to this one are over
   std::uint32_t rank_ = 0;
+  std::uint32_t size_ = 0;
   bool failed_ = false;    // it said why it cannot go on
   bool stopping_ = false;  // it leaves its group, and then ends
 };

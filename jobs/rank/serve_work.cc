@@ -81,7 +81,7 @@ wire::Generated refusal(std::uint64_t request, const Error& error) {
 class ServeWork final : public Work {
  public:
   Result<> set_up(const wire::StartRank& order) override;
-  Result<std::string> listen() override;
+  Result<std::string> listen(const BeginListening& order) override;
   wire::HeldState held() const override { return {}; }
   void run_group(const BeginGroup& order, const EventSink& sink) override;
   Result<std::string> commit(const wire::CommitCheckpoint&) override {
@@ -171,7 +171,7 @@ Result<> ServeWork::check_room() {
                    " MB free: take fewer bits (serve.weights), or a larger GPU"};
 }
 
-Result<std::string> ServeWork::listen() {
+Result<std::string> ServeWork::listen(const BeginListening&) {
   const std::lock_guard lock(mutex_);
   interrupted_.reset();
   return std::string(kNoAddress);

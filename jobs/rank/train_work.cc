@@ -6,11 +6,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <mutex>
 #include <optional>
 
 #include "jobs/checkpoint/checkpoint_writer.h"
 #include "jobs/rank/op_report.h"
+#include "jobs/rank/open_group.h"
 #include "jobs/training/memory_estimate.h"
 #include "jobs/training/tile_padding.h"
 #include "jobs/training/trainer.h"
@@ -70,17 +70,17 @@ std::optional<kernels::Rounding> rounding_for(kernels::Precision precision,
 class TrainWork final : public Work {
  public:
   Result<> set_up(const wire::StartRank& order) override;
-  Result<std::string> listen() override;
+  Result<std::string> listen(const BeginListening& order) override;
   wire::HeldState held() const override;
   void run_group(const BeginGroup& order, const EventSink& sink) override;
   Result<std::string> commit(const wire::CommitCheckpoint& order) override;
   void interrupt(const std::string& reason) override;
   void raise_flags(const RaiseFlags& flags) override;
   const training::Progress& progress() const override { return progress_; }
-  std::uint64_t collective() override;
+  std::uint64_t collective() override { return group_.operations(); }
 
  private:
-  Result<std::string> own_link();
+  Result<std::string> own_link(const BeginListening& order);
   Result<kernels::Communicator*> connect(const BeginGroup& order);
   void make_steps(const EventSink& sink, const training::Entered& entered);
   Result<> save_part(const EventSink& sink);
@@ -94,10 +94,7 @@ class TrainWork final : public Work {
   Generation generation_;
   std::atomic<std::uint64_t> flags_{0};
 
-  std::mutex mutex_;  // what interrupt() touches
-  std::unique_ptr<kernels::Listener> listener_;
-  std::unique_ptr<kernels::Communicator> group_;
-  std::optional<std::string> interrupted_;
+  OpenGroup group_;
 };
 
 Result<> TrainWork::set_up(const wire::StartRank& order) {
@@ -129,23 +126,21 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   return {};
 }
 
-Result<std::string> TrainWork::listen() {
+Result<std::string> TrainWork::listen(const BeginListening& order) {
   const char* const host = std::getenv(kDataHostVariable);
   auto listener = kernels::Listener::open({host == nullptr ? "" : host});
   if (!listener) return listener.error();
-  auto link = own_link();
+  auto link = own_link(order);
   if (!link) return link.error();
-  const std::lock_guard lock(mutex_);
-  group_.reset();
-  listener_ = *std::move(listener);
-  interrupted_.reset();
+  group_.listen(*std::move(listener));
   flags_.store(0);
-  return listener_->address() + *link;
+  return group_.listener().address() + *link;
 }
 
-// What an address has behind it where the device has links of its own.
-Result<std::string> TrainWork::own_link() {
-  if (device_ == nullptr) return std::string();
+// What the first rank's address has behind it where devices have links of their own: where all of
+// them meet. Making one leaves a thread and a socket of the library's behind.
+Result<std::string> TrainWork::own_link(const BeginListening& order) {
+  if (device_ == nullptr || order.rank != 0 || order.size == 1) return std::string();
   auto id = device_->link_id();
   if (!id) return id.error();
   return kLinkMark + *id;
@@ -156,17 +151,7 @@ wire::HeldState TrainWork::held() const {
   return {held.whole, held.step, held.pending};
 }
 
-void TrainWork::interrupt(const std::string& reason) {
-  const std::lock_guard lock(mutex_);
-  if (!interrupted_) interrupted_ = reason;
-  if (group_) group_->abort(reason);
-  if (listener_) listener_->cancel();
-}
-
-std::uint64_t TrainWork::collective() {
-  const std::lock_guard lock(mutex_);
-  return group_ ? group_->operations() : 0;
-}
+void TrainWork::interrupt(const std::string& reason) { group_.interrupt(reason); }
 
 void TrainWork::raise_flags(const RaiseFlags& flags) {
   flags_.fetch_or((flags.save ? training::kFlagSave : 0) | (flags.stop ? training::kFlagStop : 0));
@@ -174,7 +159,7 @@ void TrainWork::raise_flags(const RaiseFlags& flags) {
 
 Result<kernels::Communicator*> TrainWork::connect(const BeginGroup& order) {
   progress_.enter(training::Phase::connecting);
-  // Each address may carry a link of its rank's device behind it; the first rank's is used.
+  // The first rank's address carries the link of the devices behind it.
   std::vector<std::string> addresses = order.order.addresses;
   std::string link;
   for (std::size_t i = addresses.size(); i > 0; --i) {
@@ -182,21 +167,18 @@ Result<kernels::Communicator*> TrainWork::connect(const BeginGroup& order) {
     link = mark == std::string::npos ? "" : addresses[i - 1].substr(mark + 1);
     addresses[i - 1].resize(std::min(mark, addresses[i - 1].size()));
   }
-  auto group = listener_->connect({.rank = order.rank,
-                                   .addresses = addresses,
-                                   .generation = order.order.generation.value,
-                                   .secret = order.order.secret,
-                                   .deadline = kFormDeadline,
-                                   .operation_deadline = kOperationDeadline,
-                                   .ring_bytes = ring_bytes()});
+  auto group = group_.listener().connect({.rank = order.rank,
+                                          .addresses = addresses,
+                                          .generation = order.order.generation.value,
+                                          .secret = order.order.secret,
+                                          .deadline = kFormDeadline,
+                                          .operation_deadline = kOperationDeadline,
+                                          .ring_bytes = ring_bytes()});
   if (group && device_ != nullptr && addresses.size() > 1) {
     group = device_->link(*std::move(group), link);
   }
   if (!group) return group.error();
-  const std::lock_guard lock(mutex_);
-  group_ = *std::move(group);
-  if (interrupted_) group_->abort(*interrupted_);
-  return group_.get();
+  return &group_.hold(*std::move(group));
 }
 
 void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
@@ -222,7 +204,7 @@ void TrainWork::run_group(const BeginGroup& order, const EventSink& sink) {
   event.step = entered->step;
   event.copied_bytes = entered->copied_bytes;
   TUTTI_LOG_INFO("rank", "generation {}: {} ranks stand at step {}, {} MB copied or loaded",
-                 generation_.value, group_->size(), event.step, event.copied_bytes / 1'000'000);
+                 generation_.value, (*group)->size(), event.step, event.copied_bytes / 1'000'000);
   sink(event);
   if (entered->finished) {
     const training::StepRecord& record = *entered->finished;
@@ -240,7 +222,7 @@ void TrainWork::make_steps(const EventSink& sink, const training::Entered& enter
   bool first = true;
   bool stopped = (entered.flags & training::kFlagStop) != 0;
   while (!stopped && trainer_->state().step < job_->last_step()) {
-    auto outcome = trainer_->step(*group_, flags_.load());
+    auto outcome = trainer_->step(*group_.get(), flags_.load());
     if (!outcome) return leave(outcome.error(), sink);
     flags_.fetch_and(~outcome->flags);
     sink(StepCommitted{generation_, outcome->record.step, first,
@@ -268,8 +250,8 @@ Result<> TrainWork::save_part(const EventSink& sink) {
   auto files =
       checkpoint::write_part(trainer_->checkpoint_state(), {.root = checkpoints_of(folder_),
                                                             .generation = generation_.value,
-                                                            .rank = group_->rank(),
-                                                            .ranks = group_->size()});
+                                                            .rank = group_.get()->rank(),
+                                                            .ranks = group_.get()->size()});
   if (files) {
     for (const auto& file : *files) written.files.push_back({file.name, file.bytes, file.hash});
   } else {
@@ -285,12 +267,11 @@ void TrainWork::leave(const Error& error, const EventSink& sink) {
   if (const auto end = end_of_device(device_.get(), step)) return sink(*end);
   if (trainer_->job_failed()) return sink(end_of_job(error, step));
   TUTTI_LOG_INFO("rank", "generation {}: left: {}", generation_.value, error.message);
-  const std::int32_t suspect = group_ ? group_->lost_peer() : listener_->lost_peer();
-  const auto failure = group_ ? failure_of_group(error.code) : wire::FailureClass::none;
-  {
-    const std::lock_guard lock(mutex_);
-    group_.reset();  // the others see at once that this rank is out
-  }
+  const kernels::Communicator* const group = group_.get();
+  const std::int32_t suspect =
+      group != nullptr ? group->lost_peer() : group_.listener().lost_peer();
+  const auto failure = group != nullptr ? failure_of_group(error.code) : wire::FailureClass::none;
+  group_.end();  // the others see at once that this rank is out
   sink(GroupLeft{generation_, suspect, error.message, held(), failure});
 }
 

@@ -30,7 +30,7 @@ class Work {
 
   // Leaves the old group for good and listens for the next; the address. Forgets flags and
   // interruptions.
-  virtual Result<std::string> listen() = 0;
+  virtual Result<std::string> listen(const BeginListening& order) = 0;
   virtual wire::HeldState held() const = 0;
 
   // Joins the group and works in it; events to `sink`, the last of them GroupLeft or Finished.

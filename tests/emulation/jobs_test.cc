@@ -37,7 +37,17 @@ std::string why_it_fails(const Cluster& cluster, int expected,
 }  // namespace
 
 TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks and after a kill") {
-  Cluster cluster(emulated(4));
+  Cluster cluster(emulated(4, {"TUTTI_EMULATION_NCCL=tell_ids"}));
+  // Of several ranks one makes it, once a generation.
+  const auto ids_made = [&](std::uint64_t job) {
+    const std::string logs = logs_of(cluster, job);
+    int count = 0;
+    for (auto at = logs.find("an NCCL identifier was made"); at != npos;
+         at = logs.find("an NCCL identifier was made", at + 1)) {
+      ++count;
+    }
+    return count;
+  };
   const auto run = [&](unsigned ranks) {
     const auto job = cluster.submit(tiny_spec(cluster, ranks));
     REQUIRE(cluster.wait(job) == 0);
@@ -56,6 +66,8 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   }
   const auto second = run(2);
   CHECK(cluster.hashes(second) == expected);
+  CHECK(ids_made(first) == 0);
+  CHECK(ids_made(second) == 1);
   // Each slot has a GPU of its own, by UUID.
   const boost::json::value nodes = boost::json::parse(cluster.get("/api/v1/nodes").body);
   const auto& node = nodes.at("nodes").at(0);
@@ -81,6 +93,7 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
     const std::string stand =
         "emulation: generation 2: " + std::to_string(ranks) + " ranks stand at step";
     CHECK(logs_of(cluster, job).find(stand) != npos);
+    CHECK(ids_made(job) == 2);
   }
   CHECK(cluster.stop() == 0);
 }

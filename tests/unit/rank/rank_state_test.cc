@@ -73,7 +73,7 @@ TEST_CASE("rank: a start goes through set-up and listening to a report that it i
   CHECK(state.on(wire::ToRank{form(1)}).empty());  // nothing is known yet
   CHECK(state.on(wire::ToRank{start()}) == std::vector<Effect>{BeginSetUp{start()}});
   CHECK(state.on(wire::ToRank{start()}).empty());  // once only
-  CHECK(state.on(Event{SetUpDone{}}) == std::vector<Effect>{BeginListening{{1}}});
+  CHECK(state.on(Event{SetUpDone{}}) == std::vector<Effect>{BeginListening{{1}, 1, 2}});
   const auto effects = state.on(Event{Listening{{1}, "unix:@a", {true, 3, 0}}});
   const auto& ready = only_report<wire::RankReady>(effects);
   CHECK(ready == wire::RankReady{kJob, {1}, kProcess, 1, "unix:@a", {true, 3, 0}});
@@ -100,7 +100,7 @@ TEST_CASE("rank: a group that breaks by itself is reported with the suspect and 
   CHECK(broken.suspect == 0);
   CHECK(broken.held == wire::HeldState{true, 5, 6});
   CHECK(state.on(wire::ToRank{abort(1)}).empty());
-  CHECK(state.on(wire::ToRank{regroup(2)}) == std::vector<Effect>{BeginListening{{2}}});
+  CHECK(state.on(wire::ToRank{regroup(2)}) == std::vector<Effect>{BeginListening{{2}, 0, 2}});
 }
 
 TEST_CASE("rank: a group that breaks by its ranks' own order is reported as Tutti's own failure") {
@@ -118,14 +118,14 @@ TEST_CASE("rank: an ordered abort interrupts the group and is not reported as br
   CHECK(state.on(wire::ToRank{abort(1)}) == std::vector<Effect>{Interrupt{"rank 0 is lost"}});
   CHECK(state.on(wire::ToRank{abort(1)}).empty());
   CHECK(state.on(Event{left(1)}).empty());
-  CHECK(state.on(wire::ToRank{regroup(2)}) == std::vector<Effect>{BeginListening{{2}}});
+  CHECK(state.on(wire::ToRank{regroup(2)}) == std::vector<Effect>{BeginListening{{2}, 0, 2}});
 }
 
 TEST_CASE("rank: a regroup in the middle of a group leaves it first") {
   RankState state = in_group();
   CHECK(std::holds_alternative<Interrupt>(state.on(wire::ToRank{regroup(2)}).at(0)));
   CHECK(state.on(wire::ToRank{regroup(3)}).empty());
-  CHECK(state.on(Event{left(1)}) == std::vector<Effect>{BeginListening{{3}}});
+  CHECK(state.on(Event{left(1)}) == std::vector<Effect>{BeginListening{{3}, 0, 2}});
   const auto effects = state.on(Event{Listening{{3}, "unix:@c", {}}});
   CHECK(only_report<wire::RankReady>(effects).rank == 0);
 }
@@ -147,9 +147,10 @@ TEST_CASE("rank: a generation that is ordered while listening replaces the one b
   RankState state;
   (void)state.on(wire::ToRank{start()});
   (void)state.on(wire::ToRank{regroup(2)});
-  CHECK(state.on(Event{SetUpDone{}}) == std::vector<Effect>{BeginListening{{2}}});
+  CHECK(state.on(Event{SetUpDone{}}) == std::vector<Effect>{BeginListening{{2}, 0, 2}});
   (void)state.on(wire::ToRank{regroup(3)});
-  CHECK(state.on(Event{Listening{{2}, "unix:@b", {}}}) == std::vector<Effect>{BeginListening{{3}}});
+  CHECK(state.on(Event{Listening{{2}, "unix:@b", {}}}) ==
+        std::vector<Effect>{BeginListening{{3}, 0, 2}});
   (void)state.on(wire::ToRank{abort(3)});
   CHECK(state.on(Event{Listening{{3}, "unix:@c", {}}}).empty());
   CHECK(state.phase() == Phase::between);
@@ -167,7 +168,7 @@ TEST_CASE("rank: a finished rank still commits checkpoints and joins a new gener
   CHECK(state.on(wire::ToRank{order}) == std::vector<Effect>{BeginCommit{order}});
   const auto committed = state.on(Event{CommitDone{{1}, 10, "/x/step-10", ""}});
   CHECK(only_report<wire::CheckpointCommitted>(committed).folder == "/x/step-10");
-  CHECK(state.on(wire::ToRank{regroup(2)}) == std::vector<Effect>{BeginListening{{2}}});
+  CHECK(state.on(wire::ToRank{regroup(2)}) == std::vector<Effect>{BeginListening{{2}, 0, 2}});
 }
 
 TEST_CASE("rank: steps are reported, and the first one of a generation is announced") {
