@@ -30,7 +30,7 @@ using kernels::CeilingKind;
 using kernels::ProductKind;
 
 constexpr std::string_view kHelp =
-    R"(usage: tutti check [--compute] [--deadline SECONDS] [--threads N] [-o text|json]
+    R"(usage: tutti check [--compute | --gpu] [--deadline SECONDS] [--threads N] [-o text|json]
 
 What this machine can do, measured: with --compute (and as long as nothing else is asked for) the
 arithmetic of one core and of all of them, how fast they read the caches and memory, and what
@@ -38,6 +38,7 @@ products of 1,024 x 1,024 x 1,024 reach of that arithmetic. What a machine gives
 its other work; compare machines of one kind with each other.
 
   --compute          arithmetic, caches, memory and products
+  --gpu              this machine's GPUs instead: `tutti check --gpu --help`
   --deadline N       seconds for all of it (default 30); what has no result by then is left out,
                      and the exit code is 3
   --threads N        of "all cores"; default: one a core, of hyperthreads too

@@ -6,6 +6,9 @@ set(TUTTI_CUDA_SOURCES
   attention/attention_forward.cu
   attention/gradients_bf16.cu
   attention/pages.cu
+  ceilings/device_measures.cc
+  ceilings/exchange.cc
+  ceilings/words.cu
   convert.cu
   device.cc
   elementwise/activation.cu

@@ -1,6 +1,7 @@
 // A build without GPUs.
 #include <string>
 
+#include "kernels/tensor/device_measures.h"
 #include "kernels/tensor/open_device.h"
 
 namespace tutti::kernels {
@@ -21,5 +22,6 @@ Result<std::unique_ptr<Device>> open_device(std::string_view name, Precision) {
 }
 
 Result<DeviceList> list_devices() { return no_device("gpu"); }
+Result<> measure_devices(const DeviceMeasures&) { return no_device("gpu"); }
 
 }  // namespace tutti::kernels

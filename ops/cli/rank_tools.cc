@@ -50,14 +50,6 @@ class TemporaryFile {
   std::string path_;
 };
 
-std::vector<std::string> own_environment() {
-  std::vector<std::string> out;
-  for (char** entry = ::environ; entry != nullptr && *entry != nullptr; ++entry) {
-    out.emplace_back(*entry);
-  }
-  return out;
-}
-
 // Its last line: what it refused, it said there.
 std::string last_line(std::string_view text) {
   while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
@@ -78,6 +70,14 @@ std::string value_of(const std::vector<std::string>& words, std::string_view opt
 }
 
 }  // namespace
+
+std::vector<std::string> own_environment() {
+  std::vector<std::string> out;
+  for (char** entry = ::environ; entry != nullptr && *entry != nullptr; ++entry) {
+    out.emplace_back(*entry);
+  }
+  return out;
+}
 
 std::string rank_binary(const std::vector<std::string>& words) {
   std::error_code failed;

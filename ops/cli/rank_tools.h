@@ -19,6 +19,9 @@ namespace tutti::cli {
 // `--device=gpu...`; of several the last counts, as for the tool itself.
 std::string rank_binary(const std::vector<std::string>& words);
 
+// "A=b" each, for a program that is started.
+std::vector<std::string> own_environment();
+
 // What a job takes of each GPU, and how its products fit into tiles there or on this CPU.
 struct DeviceMemory {
   struct Part {

@@ -91,5 +91,7 @@ Action declare_spec_keys(Arguments& arguments);
 // verbs/compute_verbs.cc
 int pass_to_rank(const std::vector<std::string>& words, Session& session);
 int pass_generate(const std::vector<std::string>& words, Session& session);
+// verbs/check_verb.cc
+int pass_check(const std::vector<std::string>& words, Session& session);
 
 }  // namespace tutti::cli

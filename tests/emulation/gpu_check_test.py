@@ -41,6 +41,7 @@ exit 0
 TUTTI = PROGRAM + """
 case "$1" in
   up) exec sleep 600 ;;
+  check) echo '{"gpus": [], "problems": false}' ;;
   nodes) echo "ready" ;;
   submit) echo 1 ;;
   wait) : ;;
@@ -124,8 +125,8 @@ def expect(found, wanted, what):
         raise AssertionError(f"{what}: {found!r}, and not {wanted!r}")
 
 
-STEPS = ["parity", "large", "memcheck", "racecheck", "streams", "graphs", "serving", "nccl", "training_fp32",
-         "training_bf16", "bench_kernels", "bench_training", "bench_serving"]
+STEPS = ["parity", "large", "memcheck", "racecheck", "streams", "graphs", "serving", "nccl", "machine",
+         "training_fp32", "training_bf16", "bench_kernels", "bench_training", "bench_serving"]
 
 
 def passed_of(said):
@@ -139,6 +140,7 @@ def all_pass(machine):
     expect(said["card"], "A made up card", "the card")
     expect([said["driver"], said["stack"]], ["580.1", "CUDA 13.0, NCCL 2.27.3"], "what drives it")
     expect(said["ranks"], {"passed": None, "skipped": "one GPU"}, "what takes two GPUs")
+    expect(said["machine_found"], {"gpus": [], "problems": False}, "what the machine's check said")
     # The line that was cut off is no row.
     parts = [{"case": f"--only={part}", "p50": 1} for part in ("kernels", "serving", "training")]
     expect([row for row in said["table"] if row["case"] != "norm"], parts, "the table")
@@ -170,6 +172,7 @@ def bench_hangs(machine):
     done, said = machine.check(seconds=12)
     expect(done.returncode, 1, "the exit code")
     expect([said["training_fp32"]["passed"], said["training_bf16"]["passed"]], [False, False], "what took all the time")
+    expect(said["machine_found"], None, "what the machine's check did not say")
     expect([said[step]["exit"] for step in STEPS[-3:]], [124, 0, 0], "the benchmark has time of its own, and so each part")
     expect(said["table"][0], {"case": "first of --only=kernels", "p50": 1}, "what was measured before")
     expect(len(said["table"]), 5, "its rows")

@@ -3,15 +3,18 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "jobs/rank/devices_tool.h"
 #include "jobs/rank/rank_host.h"
 
 int main(int count, char** words) {
   ::setenv("TUTTI_LOG_MARK", "emulation:", 1);
-  if (count == 2 && std::string_view(words[1]) == "devices") {
-    return tutti::rank::run_devices_tool({});
+  if (count > 1 && std::string_view(words[1]) == "devices") {
+    const std::vector<std::string> arguments(words + 2, words + count);
+    return tutti::rank::run_devices_tool(arguments);
   }
   std::signal(SIGXFSZ, SIG_IGN);
   const char* const socket = std::getenv("TUTTI_RANK_FD");

@@ -1,6 +1,7 @@
 // A stand-in for the driver's management library: two GPUs joined by two links, the second too hot.
 // With TUTTI_FAKE_NVML_OLD, one that has only what every driver has. In a process with
-// TUTTI_FAKE_MIG=N the first N GPUs are cut into MIG instances.
+// TUTTI_FAKE_MIG=N the first N GPUs are cut into MIG instances; with TUTTI_FAKE_EMULATED they are
+// those of the emulation, by their UUIDs, and TUTTI_FAKE_COOL leaves both cool.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,6 +19,12 @@ struct PciInfo {
 
 // A device is its number, one higher, as an address.
 long number_of(const void* device) { return reinterpret_cast<long>(device) - 1; }
+
+#ifndef TUTTI_FAKE_NVML_OLD
+bool is_cool(const void* device) {
+  return number_of(device) == 0 || std::getenv("TUTTI_FAKE_COOL") != nullptr;
+}
+#endif
 
 }  // namespace
 
@@ -48,7 +55,9 @@ int nvmlDeviceGetName(void*, char* text, unsigned size) {
   return 0;
 }
 int nvmlDeviceGetUUID(void* device, char* text, unsigned size) {
-  std::snprintf(text, size, "GPU-%ld", number_of(device));
+  const bool emulated = std::getenv("TUTTI_FAKE_EMULATED") != nullptr;
+  std::snprintf(text, size, emulated ? "GPU-656d756c-6174-6564-2d3%ld-000000000000" : "GPU-%ld",
+                number_of(device));
   return 0;
 }
 #ifndef TUTTI_FAKE_NVML_OLD
@@ -61,7 +70,7 @@ int nvmlDeviceGetPowerManagementLimit(void*, unsigned* milliwatts) {
   return 0;
 }
 int nvmlDeviceGetTemperature(void* device, int, unsigned* celsius) {
-  *celsius = number_of(device) == 0 ? 40 : 92;
+  *celsius = is_cool(device) ? 40 : 92;
   return 0;
 }
 int nvmlDeviceGetTemperatureThreshold(void*, int, unsigned* celsius) {
@@ -69,7 +78,15 @@ int nvmlDeviceGetTemperatureThreshold(void*, int, unsigned* celsius) {
   return 0;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void* device, unsigned long long* reasons) {
-  *reasons = number_of(device) == 0 ? 0x1 : 0x1 | 0x40;
+  *reasons = is_cool(device) ? 0x1 : 0x1 | 0x40;
+  return 0;
+}
+int nvmlDeviceGetClockInfo(void* device, int, unsigned* megahertz) {
+  *megahertz = is_cool(device) ? 1980 : 1200;
+  return 0;
+}
+int nvmlDeviceGetMaxClockInfo(void*, int, unsigned* megahertz) {
+  *megahertz = 1980;
   return 0;
 }
 int nvmlDeviceGetMigMode(void* device, unsigned* now, unsigned* later) {

@@ -21,6 +21,7 @@ constexpr unsigned kTextMax = 96;
 constexpr unsigned kLinksMax = 18;
 constexpr int kTemperatureOfGpu = 0;
 constexpr int kThresholdSlowdown = 1;
+constexpr int kClockOfProcessors = 1;
 // Where a GPU does not say from when it slows down: of the H100 it is 87.
 constexpr std::uint32_t kHotCelsius = 85;
 // So near to it, the next warm hour slows it down.
@@ -49,6 +50,8 @@ struct Library {
     load(power_limit, "nvmlDeviceGetPowerManagementLimit");
     load(temperature, "nvmlDeviceGetTemperature");
     load(threshold, "nvmlDeviceGetTemperatureThreshold");
+    load(clock, "nvmlDeviceGetClockInfo");
+    load(clock_max, "nvmlDeviceGetMaxClockInfo");
     // Its name since driver 535, and before.
     if (!load(throttle_reasons, "nvmlDeviceGetCurrentClocksEventReasons"))
       load(throttle_reasons, "nvmlDeviceGetCurrentClocksThrottleReasons");
@@ -78,6 +81,8 @@ struct Library {
   int (*power_limit)(Device, unsigned*) = nullptr;
   int (*temperature)(Device, int, unsigned*) = nullptr;
   int (*threshold)(Device, int, unsigned*) = nullptr;
+  int (*clock)(Device, int, unsigned*) = nullptr;
+  int (*clock_max)(Device, int, unsigned*) = nullptr;
   int (*throttle_reasons)(Device, unsigned long long*) = nullptr;
   int (*mig_mode)(Device, unsigned*, unsigned*) = nullptr;
   int (*pci)(Device, PciInfo*) = nullptr;
@@ -106,6 +111,8 @@ Gpu describe(const Library& nvml, Device device) {
   if (tells(nvml.power_limit, device, &value)) gpu.power_limit_watts = value / 1000;
   if (tells(nvml.temperature, device, kTemperatureOfGpu, &value)) gpu.temperature_celsius = value;
   if (tells(nvml.threshold, device, kThresholdSlowdown, &value)) gpu.slowdown_celsius = value;
+  if (tells(nvml.clock, device, kClockOfProcessors, &value)) gpu.clock_mhz = value;
+  if (tells(nvml.clock_max, device, kClockOfProcessors, &value)) gpu.clock_mhz_max = value;
   unsigned long long reasons = 0;
   if (tells(nvml.throttle_reasons, device, &reasons)) {
     gpu.throttle_reasons = throttle_reasons_of(reasons);

@@ -20,7 +20,9 @@ struct Gpu {
   std::uint64_t memory_free_bytes = 0;
   std::uint32_t power_limit_watts = 0;
   std::uint32_t temperature_celsius = 0;
-  std::uint32_t slowdown_celsius = 0;              // from when on it is slowed down; 0: not told
+  std::uint32_t slowdown_celsius = 0;  // from when on it is slowed down; 0: not told
+  std::uint32_t clock_mhz = 0;         // of its processors now
+  std::uint32_t clock_mhz_max = 0;
   std::vector<std::string> throttle_reasons = {};  // that hold now; empty: none
   std::vector<std::uint32_t> nvlinks = {};         // active links to GPU i of the list
   std::int32_t socket = -1;                        // NUMA node that it hangs on; -1: not told

@@ -14,6 +14,7 @@ struct Plan {
   std::string file;
   std::string word;
   std::uint64_t left = 0;  // launches until it happens; 0: never
+  std::string how;
 };
 
 Plan read_plan() {
@@ -21,7 +22,7 @@ Plan read_plan() {
   Plan plan;
   if (file == nullptr) return plan;
   plan.file = file;
-  std::ifstream(plan.file) >> plan.word >> plan.left;
+  std::ifstream(plan.file) >> plan.word >> plan.left >> plan.how;
   return plan;
 }
 
@@ -33,6 +34,7 @@ std::string injected_fault(const char* kernel) {
   static Plan plan = read_plan();
   if (plan.left == 0 || std::string(kernel).find(plan.word) == std::string::npos) return {};
   if (--plan.left > 0 || ::unlink(plan.file.c_str()) != 0) return {};
+  while (plan.how == "hangs") ::pause();
   return "a test ended the device here";
 }
 

@@ -3,7 +3,7 @@
 // TUTTI_EMULATION_FAULT_AT names a file that holds a word and a number n: the n-th launch of a
 // kernel with the word in its name does not run, and the device has failed from there on. Whoever
 // meets it first takes the file away, so that of all processes of a cluster one fails, once; the
-// test writes another one for its next job.
+// test writes another one for its next job. With a third word, `hangs`, the launch never ends.
 #pragma once
 
 #include <string>

@@ -59,11 +59,13 @@ TEST_CASE("gpus: identity, memory, limits, links and what slows them") {
   CHECK(first.name == "Made-up H100");
   CHECK(first.memory_bytes == std::uint64_t{80} << 30);
   CHECK(first.power_limit_watts == 700);
+  CHECK(first.clock_mhz_max == 1980);
   CHECK(first.throttle_reasons.empty());
   CHECK(first.nvlinks == std::vector<std::uint32_t>{0, 2});
   const Gpu& second = inventory.gpus[1];
   CHECK(second.temperature_celsius == 92);
   CHECK(second.slowdown_celsius == 90);
+  CHECK(second.clock_mhz == 1200);
   CHECK(trouble_of(first).empty());
   CHECK(trouble_of(second) == "slowed down (thermal, hardware) at 92 C");
   CHECK(second.throttle_reasons == std::vector<std::string>{"thermal, hardware"});

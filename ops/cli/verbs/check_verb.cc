@@ -1,0 +1,119 @@
+// tutti check: of its cores and memory by the rank binary, in place of this process; of its GPUs by
+// processes of the rank binary for GPUs, beside what the driver tells meanwhile.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ops/cli/client/fields.h"
+#include "ops/cli/gpus/gpu_check.h"
+#include "ops/cli/gpus/measuring.h"
+#include "ops/cli/rank_tools.h"
+#include "ops/cli/verbs.h"
+#include "worker/inventory/gpu_watch.h"
+
+namespace tutti::cli {
+
+namespace {
+
+// As ops/gpu/check ends where there is none: nothing was checked, and nothing is wrong.
+constexpr int kNoGpu = 77;
+constexpr Duration kBetweenReadings = std::chrono::milliseconds(500);
+constexpr Duration kFirstReading = std::chrono::seconds(10);
+
+struct GpuCheckOptions {
+  bool gpu = false;
+  double deadline = 20;
+  double share_min = Judging{}.share_min;
+  std::string output = "text";
+};
+
+// What the driver tells while the GPUs are measured.
+class Readings {
+ public:
+  Readings() {
+    watch_.start([sums = sums_](const worker::GpuInventory& reading) { sums->add(reading); },
+                 [] { return worker::take_gpu_inventory(); }, kBetweenReadings);
+  }
+
+  // Once the driver has told something, or does not.
+  worker::GpuInventory take() {
+    if (sums_->seen.get_future().wait_for(kFirstReading) != std::future_status::ready)
+      return {.problem = "the driver's library does not answer"};
+    const std::lock_guard lock(sums_->mutex);
+    return sums_->all;
+  }
+
+ private:
+  struct Sums {
+    void add(const worker::GpuInventory& reading) {
+      const std::lock_guard lock(mutex);
+      add_reading(all, reading);
+      if (!std::exchange(told, true)) seen.set_value();
+    }
+
+    std::mutex mutex;
+    worker::GpuInventory all;
+    bool told = false;
+    std::promise<void> seen;
+  };
+
+  std::shared_ptr<Sums> sums_ = std::make_shared<Sums>();
+  worker::GpuWatch watch_;
+};
+
+int check_gpus(const GpuCheckOptions& options, const Session& session) {
+  Measuring measuring{.command = {rank_binary({"--device=gpu"}), "devices", "--measure"}};
+  measuring.each =
+      std::chrono::duration_cast<Duration>(std::chrono::duration<double>(options.deadline));
+  if (std::getenv("TUTTI_CHECK_SMALL") != nullptr) measuring.command.emplace_back("--small");
+  Readings readings;
+  GpuCheck check = measure_gpus(measuring);
+  check.readings = readings.take();
+  if (check.gpus.empty()) {
+    fmt::print(stderr, "tutti check: {}\n", check.problem);
+    return check.readings.gpus.empty() ? kNoGpu : int{kInfrastructure};
+  }
+  const auto findings = judge_check(check, {.share_min = options.share_min});
+  const Paint paint = session.out_is_terminal ? Paint::coloured : Paint::plain;
+  print(options.output == "json" ? json_line(check_json(check, findings))
+                                 : check_page(check, findings, paint));
+  return any_problem(findings) ? kInfrastructure : kDone;
+}
+
+}  // namespace
+
+int pass_check(const std::vector<std::string>& words, Session& session) {
+  if (std::ranges::find(words, "--gpu") == words.end()) return pass_to_rank(words, session);
+  GpuCheckOptions options;
+  Arguments arguments("check", "Measure this machine's GPUs, and say what is wrong with them.");
+  arguments.flag("--gpu", options.gpu, "products, memory, copies, links and all GPUs at once");
+  arguments.option("--deadline", options.deadline, "seconds for each measure (20)");
+  arguments.option("--below", options.share_min,
+                   "less than this share of the best of its kind is a problem (0.85)");
+  arguments.option("-o,--output", options.output, "text or json");
+  arguments.epilogue(
+      "Ends with 3 where a GPU is slowed down, fails, does not answer, or is far below the best of "
+      "its\n"
+      "kind; with 77 where there is no GPU. Let nothing else run on the GPUs meanwhile.");
+  const Result<Arguments::Outcome> parsed =
+      arguments.parse(std::vector<std::string>(words.begin() + 1, words.end()));
+  if (!parsed) return fail(parsed.error());
+  if (*parsed == Arguments::Outcome::help) {
+    print(arguments.help());
+    return kDone;
+  }
+  if (options.output != "text" && options.output != "json")
+    return fail(kUsage, "check: -o is text or json");
+  if (!(options.deadline > 0 && options.deadline <= 3600))
+    return fail(kUsage, "check: --deadline takes up to 3600 seconds");
+  return check_gpus(options, session);
+}
+
+}  // namespace tutti::cli
