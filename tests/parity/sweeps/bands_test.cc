@@ -23,6 +23,7 @@
 #include "kernels/ops/silu_gate.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "tests/parity/harness.h"
+#include "tests/parity/sweeps/lacking.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -129,17 +130,14 @@ Floats outcome_in_place(const OpContext& ctx, const Case& c, const Aliases& alia
   return all;
 }
 
-// Whether the suite's device has no such op (kernels/ops/without_cuda.txt), which is said.
+// Of the suite's device.
 bool is_lacking(const Case& c) {
   if (single().device == nullptr) return false;
   std::vector<Placed> placed;
   for (const Shape& shape : c.shapes) placed.emplace_back(shape, 1, 0, 0);
   Views views;
   for (Placed& each : placed) views.push_back(each.view());
-  const Result<> ran = c.run(single(), views);
-  const bool lacking = !ran && ran.error().code == ErrorCode::unsupported;
-  if (lacking) WARN("skipped: " << ran.error().message);
-  return lacking;
+  return parity::is_lacking(c.run(single(), views));
 }
 
 const Floats& weight() {

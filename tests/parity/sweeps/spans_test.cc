@@ -2,6 +2,7 @@
 // gives the bits that it gives over a span of its own, and touches nothing beside it.
 #include <cstring>
 #include <functional>
+#include <memory>
 
 #include "kernels/ops/adamw.h"
 #include "kernels/ops/add.h"
@@ -17,6 +18,7 @@
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/weights/product_int8.h"
 #include "tests/parity/harness.h"
+#include "tests/parity/sweeps/lacking.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -34,11 +36,14 @@ void append(Floats& all, const std::vector<Of>& values) {
 }
 template <class... Of>
 Floats said(const Result<>& done, const std::vector<Of>&... values) {
+  if (is_lacking(done)) return {};
   REQUIRE(done);
   Floats all;
   (append(all, values), ...);
   return all;
 }
+
+bool succeeds(const Result<>& done) { return done || is_lacking(done); }
 
 // A result that lies where an operand does.
 struct Alias {
@@ -174,11 +179,16 @@ std::vector<Case> cases() {
 // of 64 bytes.
 Floats outcome(const OpContext& ctx, const Case& c, std::size_t size, std::size_t off) {
   constexpr float kBeside = -9.0F;
-  std::vector<FloatBuffer> memory;
+  constexpr std::size_t kBorder = 64;
+  std::vector<Floats> memory(c.spans, Floats(size + 17 + kBorder / sizeof(float)));
+  Spans wholes;
   Spans spans;
   for (std::size_t i = 0; i < c.spans; ++i) {
-    memory.emplace_back(static_cast<Index>(size + 17));
-    const Span whole = memory.back().span();
+    void* start = memory[i].data();
+    std::size_t room = memory[i].size() * sizeof(float);
+    REQUIRE(std::align(kBorder, (size + 17) * sizeof(float), start, room) != nullptr);
+    const Span whole(static_cast<float*>(start), size + 17);
+    wholes.push_back(whole);
     std::fill(whole.begin(), whole.end(), kBeside);
     const Floats values = draw(static_cast<Index>(size), i + 1);
     std::copy(values.begin(), values.end(), whole.begin() + static_cast<std::ptrdiff_t>(off));
@@ -186,7 +196,7 @@ Floats outcome(const OpContext& ctx, const Case& c, std::size_t size, std::size_
   }
   Floats all = c.run(ctx, spans);
   for (std::size_t i = 0; i < c.spans; ++i) {
-    const Span whole = memory[i].span();
+    const Span& whole = wholes[i];
     const auto is_beside = [](float value) { return value == kBeside; };
     REQUIRE(std::ranges::all_of(whole.first(off), is_beside));
     REQUIRE(std::ranges::all_of(whole.subspan(off + size), is_beside));
@@ -260,7 +270,8 @@ TEST_CASE("nothing: norms backward, dropout and rows of int8 without rows") {
                                     .dweight = sums.data(),
                                     .dbias = sums.data() + 8}));
     CHECK(dropout(ctx, {{1, 2}, 0, 0.5, none, written}));
-    CHECK(to_int8_rows(ctx, {.x = none, .codes = {nullptr, 0, 8}, .scales = {nullptr, 0, 1}}));
+    CHECK(succeeds(
+        to_int8_rows(ctx, {.x = none, .codes = {nullptr, 0, 8}, .scales = {nullptr, 0, 1}})));
     return sums;
   });
   CHECK(same_bits(after, kept));
@@ -276,24 +287,24 @@ TEST_CASE("nothing: products of int8 and by shards without rows or columns") {
     REQUIRE(none);
     const std::vector<std::int8_t> codes(2 * 32, 1);
     const Floats scales(2, 1.0F);
-    CHECK(product_int8(ctx, {.codes = {nullptr, 0, 32},
-                             .scales = {nullptr, 0, 1},
-                             .right = &*packed,
-                             .output = {nullptr, 0, 3}}));
-    CHECK(product_int8(ctx, {.codes = {codes.data(), 2, 0},
-                             .scales = matrix(scales, 2, 1),
-                             .right = &*none,
-                             .output = {nullptr, 2, 0}}));
+    CHECK(succeeds(product_int8(ctx, {.codes = {nullptr, 0, 32},
+                                      .scales = {nullptr, 0, 1},
+                                      .right = &*packed,
+                                      .output = {nullptr, 0, 3}})));
+    CHECK(succeeds(product_int8(ctx, {.codes = {codes.data(), 2, 0},
+                                      .scales = matrix(scales, 2, 1),
+                                      .right = &*none,
+                                      .output = {nullptr, 2, 0}})));
     const std::vector<Index> ends = {1, 2};
     const Floats left = draw(2 * 5, 2);
-    CHECK(product_tn_shards(ctx, {.left = {nullptr, 2, 0},
-                                  .right = matrix(left, 2, 5),
-                                  .output = {nullptr, 0, 5},
-                                  .ends = ends}));
-    CHECK(product_tn_shards(ctx, {.left = matrix(left, 2, 5),
-                                  .right = {nullptr, 2, 0},
-                                  .output = {nullptr, 5, 0},
-                                  .ends = ends}));
+    CHECK(succeeds(product_tn_shards(ctx, {.left = {nullptr, 2, 0},
+                                           .right = matrix(left, 2, 5),
+                                           .output = {nullptr, 0, 5},
+                                           .ends = ends})));
+    CHECK(succeeds(product_tn_shards(ctx, {.left = matrix(left, 2, 5),
+                                           .right = {nullptr, 2, 0},
+                                           .output = {nullptr, 5, 0},
+                                           .ends = ends})));
     return Floats{};
   });
 }
