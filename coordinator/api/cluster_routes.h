@@ -32,6 +32,13 @@ std::vector<Route> ledger_routes(const ClusterParts& parts);   // backup
 std::vector<Route> stream_routes(const ClusterParts& parts);   // events, steps, logs
 std::vector<Route> metrics_routes(const ClusterParts& parts);  // metrics, healthz
 
+inline constexpr std::size_t kNodesAtOnce = 100;
+
+// By name, read a few at a time: with ten thousand workers the views of all take a quarter of a
+// second, which no decision should have to wait for. Between two readings nodes may come and go.
+boost::asio::awaitable<Result<std::vector<coordinator::NodeView>>> all_nodes(
+    coordinator::ClusterHost& cluster, std::size_t at_once = kNodesAtOnce);
+
 std::string http_metrics(const HttpServer& server);
 
 }  // namespace tutti::api

@@ -286,27 +286,27 @@ void put_process(Exposition& out) {
 }
 
 asio::awaitable<Answer> metrics(const ClusterParts& parts) {
+  const auto nodes = co_await all_nodes(parts.cluster);
+  if (!nodes) co_return error_answer(nodes.error());
   auto figures = parts.stores.figures();
   auto write = [cluster = &parts.cluster, figures = std::move(figures)] {
-    const coordinator::ClusterState& state = cluster->settled_state();
-    const auto nodes = state.nodes();
     Exposition out;
     put_jobs(out, *cluster);
-    put_figures(out, state, figures);
-    put_nodes(out, nodes);
-    put_devices(out, nodes);
-    put_ranks(out, nodes);
+    put_figures(out, cluster->settled_state(), figures);
     put_totals(out, *cluster);
     put_ledger(out, *cluster);
     put_frames(out, *cluster);
-    put_process(out);
-    return Result<std::string>(out.text());
+    return Result<Exposition>(std::move(out));
   };
-  const Result<std::string> text = co_await ask<Result<std::string>>(parts.cluster.host(), write);
-  if (!text) co_return error_answer(text.error());
+  Result<Exposition> out = co_await ask<Result<Exposition>>(parts.cluster.host(), write);
+  if (!out) co_return error_answer(out.error());
+  put_nodes(*out, *nodes);
+  put_devices(*out, *nodes);
+  put_ranks(*out, *nodes);
+  put_process(*out);
   Answer answer;
   answer.content_type = "text/plain; version=0.0.4";
-  answer.body = *text + (parts.more_metrics ? parts.more_metrics() : std::string());
+  answer.body = out->text() + (parts.more_metrics ? parts.more_metrics() : std::string());
   co_return answer;
 }
 

@@ -1,6 +1,10 @@
 // Nodes: /api/v1/nodes.
 #include <boost/json/serialize.hpp>
 
+#include <iterator>
+#include <string>
+#include <utility>
+
 #include "coordinator/api/ask.h"
 #include "coordinator/api/bodies/change_bodies.h"
 #include "coordinator/api/changes.h"
@@ -19,10 +23,7 @@ class NodeRoutes {
   explicit NodeRoutes(const ClusterParts& parts) : parts_(parts) {}
 
   asio::awaitable<Answer> nodes(const Call&) const {
-    using Nodes = Result<std::vector<coordinator::NodeView>>;
-    const Nodes found = co_await ask<Nodes>(parts_.cluster.host(), [cluster = &parts_.cluster] {
-      return Nodes(cluster->settled_state().nodes());
-    });
+    const auto found = co_await all_nodes(parts_.cluster);
     if (!found) co_return error_answer(found.error());
     json::array out;
     for (const auto& node : *found) out.push_back(json_of(node));
@@ -48,6 +49,23 @@ class NodeRoutes {
 };
 
 }  // namespace
+
+asio::awaitable<Result<std::vector<coordinator::NodeView>>> all_nodes(
+    coordinator::ClusterHost& cluster, std::size_t at_once) {
+  using Nodes = Result<std::vector<coordinator::NodeView>>;
+  std::vector<coordinator::NodeView> out;
+  while (true) {
+    auto read = [&cluster, at_once, after = out.empty() ? std::string() : out.back().name] {
+      return Nodes(cluster.settled_state().nodes(after, at_once));
+    };
+    Nodes some = co_await ask<Nodes>(cluster.host(), read);
+    if (!some) co_return some.error();
+    const bool last = some->size() < at_once;
+    out.insert(out.end(), std::make_move_iterator(some->begin()),
+               std::make_move_iterator(some->end()));
+    if (last) co_return out;
+  }
+}
 
 std::vector<Route> node_routes(const ClusterParts& parts) {
   const auto routes = std::make_shared<const NodeRoutes>(parts);

@@ -539,11 +539,13 @@ std::optional<JobDetail> ClusterState::job(JobId id) const {
   return out;
 }
 
-std::vector<NodeView> ClusterState::nodes() const {
+std::vector<NodeView> ClusterState::nodes(const std::string& after, std::size_t limit) const {
   const Desk& desk = parts_->desk;
   std::vector<NodeView> out;
   Scores scores;
-  for (const auto& [name, worker] : desk.durable.workers()) {
+  const auto& workers = desk.durable.workers();
+  for (auto at = workers.upper_bound(after); at != workers.end() && out.size() < limit; ++at) {
+    const auto& [name, worker] = *at;
     NodeView node{.name = name,
                   .host = worker.host,
                   .state = state_of(desk, worker),

@@ -132,7 +132,8 @@ class ClusterState {
   std::optional<JobDetail> job(JobId job) const;
   // Every task of an array, by index; empty if it is not one.
   std::vector<TaskView> tasks(JobId array) const;
-  std::vector<NodeView> nodes() const;  // by name
+  // By name, those after this one, at most so many.
+  std::vector<NodeView> nodes(const std::string& after = {}, std::size_t limit = SIZE_MAX) const;
   // Why the job is where it is: position, what is missing, who holds it, the earliest start.
   std::optional<Explanation> explain(JobId job) const;
   // What would become of such a job of this user. Errors: those of a submit.

@@ -113,6 +113,31 @@ class Cluster {
     return {.frames = taken - begin + end - decided, .decision = decided - taken};
   }
 
+  // What decisions have to wait for when somebody reads meanwhile.
+  double explain_one() {
+    const JobId job = queued_[rng_.below(queued_.size())];
+    return timed([&] { TUTTI_ASSERT(state_.explain(job).has_value()); });
+  }
+  double detail_one() {
+    const JobId job = queued_[rng_.below(queued_.size())];
+    return timed([&] { TUTTI_ASSERT(state_.job(job).has_value()); });
+  }
+  double page() {
+    JobFilter filter;
+    filter.states = {JobState::queued};
+    filter.limit = 200;
+    return timed([&] { TUTTI_ASSERT(!state_.jobs(filter).jobs.empty()); });
+  }
+  double nodes() {
+    return timed([&] { TUTTI_ASSERT(state_.nodes().size() == peers_.size()); });
+  }
+  void list_queued() {
+    queued_.clear();
+    for (const JobSummary& job : state_.jobs()) {
+      if (job.state == JobState::queued) queued_.push_back(job.job);
+    }
+  }
+
   double tick() {
     now_ = now_ + std::chrono::milliseconds(1);
     return on(Tick{});
@@ -199,6 +224,13 @@ class Cluster {
     return took;
   }
 
+  template <class Read>
+  static double timed(Read read) {
+    const double begin = now_seconds(Clock::thread);
+    read();
+    return now_seconds(Clock::thread) - begin;
+  }
+
   template <class Message>
   double report(std::size_t worker, Message message) {
     Peer& peer = peers_[worker];
@@ -255,6 +287,7 @@ class Cluster {
   std::vector<Peer> peers_;
   std::unordered_map<std::string, std::size_t> index_;
   std::vector<Running> running_;
+  std::vector<JobId> queued_;
 };
 
 void print(const std::string& name, Samples samples) {
@@ -306,6 +339,16 @@ void run(const Size& size) {
   print("submit to a long queue, " + at, submits);
   print("heartbeat, decided, " + at, beats);
   print("heartbeat, decoded and answered, " + at, frames);
+  cluster.list_queued();
+  const auto readings = [&](const char* what, auto read) {
+    Samples samples;
+    for (int i = 0; i < size.decisions / 100; ++i) samples.seconds.push_back(read());
+    print(fmt::format("{}, {}", what, at), samples);
+  };
+  readings("read: why a job waits", [&] { return cluster.explain_one(); });
+  readings("read: a job", [&] { return cluster.detail_one(); });
+  readings("read: a page of queued jobs", [&] { return cluster.page(); });
+  readings("read: all nodes", [&] { return cluster.nodes(); });
   print_share("decided", size.workers, beats);
   print_share("decoded and answered", size.workers, frames);
 }

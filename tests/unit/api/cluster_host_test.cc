@@ -1,5 +1,10 @@
 #include "coordinator/cluster_host.h"
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+
+#include "coordinator/api/cluster_routes.h"
 #include "coordinator/state_folder.h"
 #include "tests/unit/api/coordinator_fixture.h"
 #include "tests/unit/api/fake_worker.h"
@@ -94,6 +99,30 @@ TEST_CASE("coordinator: keys of workers that are forgotten are kept for the newe
   let_in("node-b");
   CHECK(hosted.eventually([&] { return !hosted.access.of_worker("node-a"); }));
   CHECK(hosted.eventually([&] { return hosted.access.of_worker("node-b").has_value(); }));
+}
+
+TEST_CASE("api: all nodes are read a few at a time, each once and by name") {
+  Hosted hosted;
+  std::vector<std::unique_ptr<test::FakeWorker>> workers;
+  const std::vector<std::string> names = {"node-a", "node-b", "node-c", "node-d"};
+  for (const std::string& name : names) {
+    workers.push_back(std::make_unique<test::FakeWorker>(
+        hosted.join, test::FakeWorkerOptions{.name = name, .keys = transport::make_keys()}));
+    REQUIRE(workers.back()->connected());
+    workers.back()->say(workers.back()->hello());
+    REQUIRE(workers.back()->expect<wire::Welcome>().has_value());
+  }
+  for (const std::size_t at_once : {1, 2, 3, 4, 5}) {
+    boost::asio::io_context context;
+    std::vector<std::string> read;
+    const auto reading = [&]() -> boost::asio::awaitable<void> {
+      const auto found = co_await api::all_nodes(*hosted.cluster, at_once);
+      for (const NodeView& node : *found) read.push_back(node.name);
+    };
+    boost::asio::co_spawn(context, reading, boost::asio::detached);
+    context.run();
+    CHECK(read == names);
+  }
 }
 
 TEST_CASE("coordinator: a token whose time is over goes, and the audit says so") {
