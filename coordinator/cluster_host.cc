@@ -116,19 +116,7 @@ Result<> ClusterHost::listen(const ClusterHostOptions& options) {
   if (!liveness) return liveness.error();
   liveness_ = *std::move(liveness);
   options_ = options;
-  auto server = open_port(options.control, [&](std::uint16_t port) {
-    transport::ServerOptions with;
-    with.address = address_on(port);
-    with.keys = options.keys;
-    return transport::open_server(host_, with,
-                                  {.on_frame = [this](const std::string& peer, std::string frame) {
-                                    on_frame(peer, frame);
-                                  }});
-  });
-  if (!server) return server.error();
-  server_ = *std::move(server);
-  control_address_ = server_->address();
-  return {};
+  return listen_for_workers();
 }
 
 void ClusterHost::close() {

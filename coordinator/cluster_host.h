@@ -35,6 +35,7 @@
 #include "coordinator/metrics/histogram.h"
 #include "coordinator/open_port.h"
 #include "coordinator/pending_ends.h"
+#include "coordinator/replaced_keys.h"
 #include "coordinator/store/job_stores.h"
 #include "coordinator/store/notices.h"
 #include "protocol/actor/actor_host.h"
@@ -51,7 +52,8 @@ struct ClusterHostOptions {
   std::string host;  // numeric: where workers' links and liveness connections are taken
   PortChoice control;
   PortChoice liveness;
-  transport::KeyPair keys;
+  transport::KeyPair keys;                    // of those who join now
+  std::optional<ReplacedKeys> replaced = {};  // of a rotation whose overlap may not be over
   // What waits for the ledger's full disk is answered so long after it was asked for.
   Duration answer_within = std::chrono::seconds(10);
   // Keys of workers that are forgotten, the newest, so that one that comes back late needs no join
@@ -68,9 +70,13 @@ struct ClusterHostLinks {
   std::function<void(const CloseServing&)> close_serving;
   std::function<void(const Error&)> on_fatal;                // the coordinator cannot go on
   std::function<void(std::uint64_t token)> on_revoked = {};  // it is good no more
-  // Keeps the new keys, and tells those who join where to: for rotate_keys.
-  std::function<Result<>(const transport::KeyPair& keys, std::uint16_t control_port)> keep_keys =
-      {};
+  // For rotate_keys: keeps the new ones, and those of before until they are forgotten; tells those
+  // who join where to.
+  std::function<Result<>(const transport::KeyPair& keys, const ReplacedKeys& replaced)>
+      replace_keys = {};
+  std::function<void()> forget_replaced_keys = {};
+  std::function<Result<>(const transport::KeyPair& keys, std::uint16_t control_port)>
+      announce_keys = {};
 };
 
 struct HostCounters {
@@ -109,7 +115,8 @@ class ClusterHost {
   void note_denied(Caller caller);
   // New CURVE keys at once, on a port beside the old one. Who is connected learns them by his
   // heartbeats; after `overlap` the old ones are good no more (and, if the port was asked for, the
-  // new ones are on it).
+  // new ones are on it). A coordinator that starts anew meanwhile goes on with it. Errors:
+  // already_exists while one goes on.
   void rotate_keys(Duration overlap, const Caller& caller, Answered answered);
   // Copies the ledger into the file; `done` is called when it is whole.
   void back_up(const std::filesystem::path& file, std::function<void(Result<>)> done);
@@ -166,9 +173,14 @@ class ClusterHost {
   void admit(wire::Hello& hello);
   void drop_forgotten_key();
   std::string address_on(std::uint16_t port) const;
-  Result<> listen_with(const transport::KeyPair& keys, std::uint16_t port);
-  void end_overlap(const transport::KeyPair& keys, Duration overlap);
-  void return_to_port(const transport::KeyPair& keys, Duration overlap, int tries);
+  Result<> listen_for_workers();
+  Result<std::unique_ptr<transport::ServerEndpoint>> open_server(PortChoice port,
+                                                                 const transport::KeyPair& keys);
+  bool resume_overlap();
+  void move_to(const std::string& address);
+  void announce();
+  void end_overlap(Duration overlap);
+  void return_to_port(Duration overlap, int tries);
   void step_backup();
   void handle(Input input);
   void take(Decision decision);
@@ -238,7 +250,9 @@ class ClusterHost {
   ClusterHostOptions options_;
   std::string join_token_;       // of the state folder
   std::string control_address_;  // where those who join now connect
-  std::string old_address_;      // given up at the end of the overlap; empty: no rotation goes on
+  std::string old_address_;      // given up at the end of the overlap; empty: there is none
+  bool rotating_ = false;        // until all is as the configuration has it
+  actor::TimerId announce_ = 0;
   wire::HeartbeatAnswered next_connection_;
   actor::TimerId expiry_ = 0;
   std::unique_ptr<LedgerBackup> backup_;

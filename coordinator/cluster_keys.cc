@@ -1,4 +1,5 @@
 // Who may connect: workers' keys and join tokens, and the coordinator's own keys made anew.
+#include <algorithm>
 #include <utility>
 
 #include "coordinator/cluster_host.h"
@@ -12,6 +13,7 @@ namespace {
 // A port that was given up is free again soon after.
 constexpr Duration kPortRetry = std::chrono::milliseconds(200);
 constexpr int kPortTries = 50;
+constexpr Duration kAnnounceRetry = std::chrono::seconds(5);
 
 std::uint16_t port_of(const std::string& address) {
   return static_cast<std::uint16_t>(std::stoul(address.substr(address.rfind(':') + 1)));
@@ -71,62 +73,145 @@ void ClusterHost::drop_forgotten_key() {
   }
 }
 
-Result<> ClusterHost::listen_with(const transport::KeyPair& keys, std::uint16_t port) {
-  const Result<std::string> added = server_->add_address(address_on(port), keys);
-  if (!added) return added.error();
-  const Result<> kept = links_.keep_keys(keys, port_of(*added));
-  if (!kept) {
-    server_->remove_address(*added);
-    return kept;
+Result<std::unique_ptr<transport::ServerEndpoint>> ClusterHost::open_server(
+    PortChoice choice, const transport::KeyPair& keys) {
+  return open_port(choice, [&](std::uint16_t port) {
+    transport::ServerOptions with;
+    with.address = address_on(port);
+    with.keys = keys;
+    return transport::open_server(host_, with,
+                                  {.on_frame = [this](const std::string& peer, std::string frame) {
+                                    on_frame(peer, frame);
+                                  }});
+  });
+}
+
+Result<> ClusterHost::listen_for_workers() {
+  const bool resumes = resume_overlap();
+  PortChoice control = options_.control;
+  if (!resumes) {
+    auto server = open_server(control, options_.keys);
+    if (!server) return server.error();
+    server_ = *std::move(server);
+    control_address_ = server_->address();
+    return {};
   }
-  old_address_ = std::exchange(control_address_, *added);
-  next_connection_.control_port = port_of(*added);
-  next_connection_.server_key = keys.public_key;
+  // As before the restart: the old keys where they were, the new ones beside them.
+  if (control.wanted == options_.replaced->control_port) control.wanted = 0;
+  const auto added = open_port(control, [&](std::uint16_t port) {
+    return server_->add_address(address_on(port), options_.keys);
+  });
+  if (!added) return added.error();
+  control_address_ = server_->address();
+  move_to(*added);
   return {};
 }
 
+// Whether the old keys are good again, where they were until the restart.
+bool ClusterHost::resume_overlap() {
+  if (!options_.replaced || !links_.forget_replaced_keys) return false;
+  const ReplacedKeys& replaced = *options_.replaced;
+  // A clock that was set back gives no more than was asked for.
+  const Duration left = std::min<Duration>(
+      std::chrono::milliseconds(replaced.until.unix_ms - wall_now().unix_ms), replaced.overlap);
+  // Of the same keys: the rotation was not made any more.
+  if (left <= Duration::zero() || replaced.keys == options_.keys) {
+    links_.forget_replaced_keys();
+    return false;
+  }
+  auto server = open_server({.wanted = replaced.control_port}, replaced.keys);
+  if (!server) {
+    TUTTI_LOG_WARNING("coordinator", "the old keys are good no more: {}", server.error().message);
+    return false;
+  }
+  server_ = *std::move(server);
+  rotating_ = true;
+  host_.arm(left, [this, overlap = replaced.overlap] { end_overlap(overlap); });
+  TUTTI_LOG_INFO("coordinator", "the old keys, at {}, are good for {} s more", server_->address(),
+                 to_ms(left) / 1000);
+  return true;
+}
+
+void ClusterHost::move_to(const std::string& address) {
+  old_address_ = std::exchange(control_address_, address);
+  next_connection_.control_port = port_of(address);
+  next_connection_.server_key = options_.keys.public_key;
+}
+
+// The keys are kept, so there is no way back; a full disk's join.json waits.
+void ClusterHost::announce() {
+  host_.cancel(std::exchange(announce_, 0));
+  const Result<> said = links_.announce_keys(options_.keys, port_of(control_address_));
+  if (said) return;
+  TUTTI_LOG_WARNING("coordinator", "join.json does not say the new keys yet: {}",
+                    said.error().message);
+  announce_ = host_.arm(kAnnounceRetry, [this] {
+    announce_ = 0;
+    announce();
+  });
+}
+
 void ClusterHost::rotate_keys(Duration overlap, const Caller& caller, Answered answered) {
-  if (closed_ || !links_.keep_keys)
+  if (closed_ || !links_.replace_keys)
     return answered(Error{ErrorCode::unavailable, "the coordinator is ending"});
-  if (!old_address_.empty()) {
-    return answered(
-        Error{ErrorCode::already_exists, "keys are being rotated already; wait for its end"});
+  if (rotating_) {
+    return answered(Error{ErrorCode::already_exists,
+                          old_address_.empty()
+                              ? "the last rotation's keys are being taken to port " +
+                                    std::to_string(options_.control.wanted) + "; wait some seconds"
+                              : "keys are being rotated already; wait for its end"});
   }
   const transport::KeyPair keys = transport::make_keys();
-  if (const Result<> listening = listen_with(keys, 0); !listening)
-    return answered(listening.error());
+  const Result<std::string> added = server_->add_address(address_on(0), keys);
+  if (!added) return answered(added.error());
+  const WallTime until{wall_now().unix_ms + to_ms(overlap)};
+  const Result<> kept =
+      links_.replace_keys(keys, {options_.keys, port_of(control_address_), until, overlap});
+  if (!kept) {
+    server_->remove_address(*added);
+    return answered(kept.error());
+  }
+  rotating_ = true;
+  options_.keys = keys;
+  move_to(*added);
+  announce();
   TUTTI_LOG_INFO("coordinator", "new keys, at {}; the old ones are good for {} s more",
                  control_address_, to_ms(overlap) / 1000);
-  host_.arm(overlap, [this, keys, overlap] { end_overlap(keys, overlap); });
+  host_.arm(overlap, [this, overlap] { end_overlap(overlap); });
   note_change(caller, caller.target);
   urgent_ = true;
   afterwards_.push_back({.answered = std::move(answered), .since = monotonic_now()});
   flush_soon();
 }
 
-void ClusterHost::end_overlap(const transport::KeyPair& keys, Duration overlap) {
+void ClusterHost::end_overlap(Duration overlap) {
   if (closed_) return;
   server_->remove_address(std::exchange(old_address_, {}));
+  links_.forget_replaced_keys();
   TUTTI_LOG_INFO("coordinator", "the old keys are good no more");
   const std::uint16_t wanted = options_.control.wanted;
-  if (wanted != 0 && port_of(control_address_) != wanted) return_to_port(keys, overlap, 0);
+  rotating_ = wanted != 0 && port_of(control_address_) != wanted;
+  if (rotating_) return_to_port(overlap, 0);
 }
 
-// The port that the configuration names is where the next workers look.
-void ClusterHost::return_to_port(const transport::KeyPair& keys, Duration overlap, int tries) {
+// The port that the configuration names is where the next workers look. Who knows the keys where
+// they are now is told by his heartbeats, for another overlap.
+void ClusterHost::return_to_port(Duration overlap, int tries) {
   if (closed_) return;
-  const Result<> listening = listen_with(keys, options_.control.wanted);
-  if (listening) {
-    host_.arm(overlap, [this, keys, overlap] { end_overlap(keys, overlap); });
+  const auto added = server_->add_address(address_on(options_.control.wanted), options_.keys);
+  if (added) {
+    move_to(*added);
+    announce();
+    host_.arm(overlap, [this, overlap] { end_overlap(overlap); });
     return;
   }
   if (tries < kPortTries) {
-    host_.arm(kPortRetry,
-              [this, keys, overlap, tries] { return_to_port(keys, overlap, tries + 1); });
+    host_.arm(kPortRetry, [this, overlap, tries] { return_to_port(overlap, tries + 1); });
     return;
   }
+  rotating_ = false;
   TUTTI_LOG_ERROR("coordinator", "cannot listen on port {} again: {}", options_.control.wanted,
-                  listening.error().message);
+                  added.error().message);
 }
 
 }  // namespace tutti::coordinator

@@ -170,9 +170,12 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   };
   links.close_serving = [this](const CloseServing& serving) { gateway_->close(serving.job); };
   links.on_fatal = [this](const Error& error) { begin_end(exit_code_of(error)); };
-  links.keep_keys = [this, token = *join_token](const transport::KeyPair& made,
-                                                std::uint16_t port) -> Result<> {
-    if (Result<> kept = folder_->write_keys(made); !kept) return kept;
+  links.replace_keys = [this](const transport::KeyPair& made, const ReplacedKeys& replaced) {
+    return folder_->replace_keys(made, replaced);
+  };
+  links.forget_replaced_keys = [this] { folder_->forget_replaced_keys(); };
+  links.announce_keys = [this, token = *join_token](const transport::KeyPair& made,
+                                                    std::uint16_t port) -> Result<> {
     if (Result<> said = write_join(made, port, token); !said) return said;
     return folder_->write_ports({http_->port(), port, cluster_->liveness_port()});
   };
@@ -185,6 +188,7 @@ Result<> CoordinatorService::Parts::open_cluster(const StateFolder& folder) {
   options.control = {config_.control_port, before.control};
   options.liveness = {config_.liveness_port, before.liveness};
   options.keys = *keys;
+  options.replaced = folder.replaced_keys();
   if (Result<> opened = cluster_->open(options, settings, *std::move(ledger)); !opened)
     return opened;
   return write_join(*keys, port_of(cluster_->control_address()), *join_token);

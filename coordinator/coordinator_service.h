@@ -4,6 +4,7 @@
 //   <state>/coordinator.lock   held while it runs: one coordinator a folder
 //           address, token, join.json   for clients and workers (cluster_config.h), 0600
 //           coordinator.key    CURVE keys, 0600       ports.json   the ports used before
+//           replaced.key       those of before, 0600, during a rotation's overlap
 //           ledger.sqlite      the journal            jobs/ID/     records of jobs, and what their
 //           ranks write
 #pragma once

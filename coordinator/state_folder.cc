@@ -21,6 +21,7 @@ namespace {
 constexpr std::size_t kTokenBytes = 24;
 constexpr std::size_t kSmallFileBytesMax = 4096;
 constexpr unsigned kSecretMode = 0600;
+constexpr const char* kReplacedKeys = "replaced.key";
 
 // A file that says this already is left alone: a coordinator that starts anew on a full disk can
 // still be found.
@@ -65,9 +66,24 @@ Result<transport::KeyPair> StateFolder::keys() const {
   return transport::load_or_make_keys(path_ / "coordinator.key");
 }
 
-Result<> StateFolder::write_keys(const transport::KeyPair& keys) const {
-  return write_file_atomically(path_ / "coordinator.key",
-                               keys.public_key + "\n" + keys.secret_key + "\n", kSecretMode);
+// The old ones first: whoever starts after a crash between the two finds them replaced by
+// themselves.
+Result<> StateFolder::replace_keys(const transport::KeyPair& keys,
+                                   const ReplacedKeys& replaced) const {
+  if (Result<> kept = write_replaced_keys(path_ / kReplacedKeys, replaced); !kept) return kept;
+  Result<> written = write_file_atomically(
+      path_ / "coordinator.key", keys.public_key + "\n" + keys.secret_key + "\n", kSecretMode);
+  if (!written) forget_replaced_keys();
+  return written;
+}
+
+std::optional<ReplacedKeys> StateFolder::replaced_keys() const {
+  return read_replaced_keys(path_ / kReplacedKeys);
+}
+
+void StateFolder::forget_replaced_keys() const {
+  std::error_code ignored;
+  std::filesystem::remove(path_ / kReplacedKeys, ignored);
 }
 
 Result<std::string> StateFolder::secret(const std::string& name) const {

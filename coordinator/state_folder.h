@@ -5,9 +5,11 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "coordinator/ports_file.h"
+#include "coordinator/replaced_keys.h"
 #include "protocol/base/file.h"
 #include "protocol/base/result.h"
 #include "protocol/transport/keys.h"
@@ -26,7 +28,11 @@ class StateFolder {
 
   // Made on first use, kept afterwards.
   Result<transport::KeyPair> keys() const;
-  Result<> write_keys(const transport::KeyPair& keys) const;
+  // Durable with those that they replace, or not at all.
+  Result<> replace_keys(const transport::KeyPair& keys, const ReplacedKeys& replaced) const;
+  // Those of a rotation that is not over.
+  std::optional<ReplacedKeys> replaced_keys() const;
+  void forget_replaced_keys() const;
   Result<std::string> api_token() const;
   Result<std::string> join_token() const;
 

@@ -274,13 +274,14 @@ void Cluster::kill_part(const std::string& part) const {
   REQUIRE(::kill(pid, SIGKILL) == 0);
 }
 
-void Cluster::add_worker(const std::string& name, unsigned slots) {
+void Cluster::add_worker(const std::string& name, unsigned slots, fs::path join) {
+  if (join.empty()) join = state_ / "join.json";
   const fs::path config = folder_.path() / (name + ".yaml");
   const std::string rank = rank_binary(options_);
   REQUIRE(write_file_atomically(
-      config, "state: " + (folder_.path() / name).string() +
-                  "\njoin: " + (state_ / "join.json").string() + "\nname: " + name +
-                  "\nslots: " + std::to_string(slots) + "\nthreads: 1\nfaults: true\n" +
+      config, "state: " + (folder_.path() / name).string() + "\njoin: " + join.string() +
+                  "\nname: " + name + "\nslots: " + std::to_string(slots) +
+                  "\nthreads: 1\nfaults: true\n" +
                   (rank.empty() ? std::string() : "rank_binary: " + rank + "\n")));
   auto started = worker::launch({.command = {binary(), "worker", "--config", config.string()},
                                  .environment = environment(),

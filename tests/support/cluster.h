@@ -86,7 +86,8 @@ class Cluster {
   void kill_part(const std::string& part) const;
 
   // One more worker beside that of `tutti up`, as on another machine; it is not started again.
-  void add_worker(const std::string& name, unsigned slots);
+  // `join`: a copy of join.json that it has of its own.
+  void add_worker(const std::string& name, unsigned slots, std::filesystem::path join = {});
   void kill_worker(const std::string& name);
 
   // As Ctrl-C would; its exit code. Checks that nothing of it is left.

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <charconv>
 #include <memory>
+#include <optional>
 
 #include "protocol/base/sha256.h"
 
@@ -96,36 +97,66 @@ Result<JoinInfo> with_address(Result<JoinInfo> join) {
 
 }  // namespace
 
-Result<JoinInfo> read_join(const std::filesystem::path& file,
-                           const std::filesystem::path& learned) {
-  const auto json = read_file(file, kJoinBytesMax);
-  if (!json) return json.error();
-  if (!learned.empty()) {
-    const auto kept = read_file(learned, kJoinBytesMax);
-    boost::system::error_code failed;
-    const boost::json::value value = kept ? boost::json::parse(*kept, failed) : nullptr;
-    const auto* object = failed ? nullptr : value.if_object();
-    const auto* instead = object == nullptr ? nullptr : object->if_contains("instead_of");
-    if (instead != nullptr && instead->is_string() &&
-        std::string_view(instead->as_string()) == sha256_hex(*json)) {
-      auto out = with_address(parse_join(*kept));
-      if (out) return out;
-    }
+namespace {
+
+// Nothing if it was learned in the place of another join.json.
+std::optional<Learned> read_learned(const std::filesystem::path& path, const std::string& file) {
+  const auto json = read_file(path, kJoinBytesMax);
+  boost::system::error_code failed;
+  const boost::json::value value = json ? boost::json::parse(*json, failed) : nullptr;
+  const auto* object = failed ? nullptr : value.if_object();
+  const auto* instead = object == nullptr ? nullptr : object->if_contains("instead_of");
+  if (instead == nullptr || !instead->is_string() ||
+      std::string_view(instead->as_string()) != sha256_hex(file)) {
+    return std::nullopt;
   }
-  auto out = with_address(parse_join(*json));
-  if (!out) return Error(out.error()).with_context(file.string());
+  auto join = with_address(parse_join(*json));
+  if (!join) return std::nullopt;
+  Learned out{.join = *std::move(join), .before = {}, .at = {}};
+  if (const auto* at = object->if_contains("learned_unix_ms"); at != nullptr && at->is_int64())
+    out.at.unix_ms = at->as_int64();
+  if (const auto* before = object->if_contains("before")) {
+    if (auto old = with_address(parse_join(boost::json::serialize(*before))))
+      out.before = *std::move(old);
+  }
   return out;
 }
 
-Result<> keep_learned(const std::filesystem::path& learned, const JoinInfo& join,
+boost::json::object json_of(const JoinInfo& join) {
+  return {{"endpoint", join.endpoint},
+          {"server_key", join.server_key},
+          {"join_token", join.join_token}};
+}
+
+}  // namespace
+
+Result<std::vector<JoinInfo>> read_join(const std::filesystem::path& file,
+                                        const std::filesystem::path& learned, WallTime now) {
+  const auto json = read_file(file, kJoinBytesMax);
+  if (!json) return json.error();
+  auto written = with_address(parse_join(*json));
+  if (!written) return Error(written.error()).with_context(file.string());
+  const auto instead = learned.empty() ? std::nullopt : read_learned(learned, *json);
+  if (!instead) return std::vector{*std::move(written)};
+  std::vector<JoinInfo> out{instead->join};
+  if (instead->join.endpoint != written->endpoint) {
+    written->server_key = instead->join.server_key;
+    out.push_back(*std::move(written));
+  }
+  const Duration age = std::chrono::milliseconds(now.unix_ms - instead->at.unix_ms);
+  if (instead->before && age < kOldKeyWithin) out.push_back(*instead->before);
+  return out;
+}
+
+Result<> keep_learned(const std::filesystem::path& path, const Learned& learned,
                       const std::filesystem::path& file) {
   const auto json = read_file(file, kJoinBytesMax);
   if (!json) return json.error();
-  const boost::json::object object{{"endpoint", join.endpoint},
-                                   {"server_key", join.server_key},
-                                   {"join_token", join.join_token},
-                                   {"instead_of", sha256_hex(*json)}};
-  return write_file_atomically(learned, boost::json::serialize(object) + "\n", 0600);
+  boost::json::object object = json_of(learned.join);
+  object["instead_of"] = sha256_hex(*json);
+  object["learned_unix_ms"] = learned.at.unix_ms;
+  if (learned.before) object["before"] = json_of(*learned.before);
+  return write_file_atomically(path, boost::json::serialize(object) + "\n", 0600);
 }
 
 std::string with_port(const std::string& endpoint, std::uint16_t port) {

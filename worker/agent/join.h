@@ -4,9 +4,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "protocol/base/clock.h"
 #include "protocol/base/file.h"
 #include "protocol/base/result.h"
 
@@ -22,14 +25,28 @@ struct JoinInfo {
   bool operator==(const JoinInfo&) const = default;
 };
 
-// What `learned` says in the place of what `file` said when that was learned; otherwise `file`.
-// Errors: not_found while the coordinator has not written it; corrupt; unavailable if HOST has no
-// address.
-Result<JoinInfo> read_join(const std::filesystem::path& file,
-                           const std::filesystem::path& learned = {});
+// What the coordinator said of its new keys.
+struct Learned {
+  JoinInfo join;
+  std::optional<JoinInfo> before;  // what led to it until then, if its key was another
+  WallTime at;
+};
+
+// So long after that the key of before may still be good: the longest overlap that a coordinator
+// takes.
+inline constexpr Duration kOldKeyWithin = std::chrono::hours(30 * 24);
+
+// Where to look for the coordinator, one after the other until one answers: `file`; in its place
+// what was learned since it was written: the new key on the port that was said with it, the new key
+// on the port of `file` (the coordinator comes back to its own after the overlap, or a crash in
+// it), and what was good before, for at most kOldKeyWithin. Errors: not_found while the coordinator
+// has not written it; corrupt; unavailable if HOST has no address.
+Result<std::vector<JoinInfo>> read_join(const std::filesystem::path& file,
+                                        const std::filesystem::path& learned = {},
+                                        WallTime now = wall_now());
 
 // Keeps what is to be used as long as `file` stays as it is: another join.json is newer.
-Result<> keep_learned(const std::filesystem::path& learned, const JoinInfo& join,
+Result<> keep_learned(const std::filesystem::path& path, const Learned& learned,
                       const std::filesystem::path& file);
 
 // tcp://HOST:PORT with another port.

@@ -156,7 +156,9 @@ void WorkerHost::open_connection() {
   auto join = read_join(settings_.join, settings_.learned);
   if (join) {
     joined_once_ = true;
-    connect(*join);
+    // A lease is longer than to try them all takes.
+    way_ = std::exchange(connected_, false) ? 0 : way_;
+    connect((*join)[way_++ % join->size()]);
     return;
   }
   if (!joined_once_ && monotonic_now() >= join_until_) {
@@ -184,7 +186,7 @@ void WorkerHost::connect(const JoinInfo& join) {
        .server_key = join.server_key,
        .keys = settings_.keys},
       {.on_frame = [this](std::string bytes) { on_coordinator_frame(bytes); },
-       .on_connected = [this] { feed(Connected{}); },
+       .on_connected = [this] { on_connected(); },
        .on_disconnected = [this] { feed(LinkLost{.session = state_.session()}); }});
   if (!endpoint) {
     TUTTI_LOG_WARNING("worker", "cannot connect to {}: {}", join.endpoint,
@@ -192,6 +194,16 @@ void WorkerHost::connect(const JoinInfo& join) {
     return;  // the state asks for another connection when no answer comes
   }
   endpoint_ = *std::move(endpoint);
+}
+
+// It has shown that it holds the key. Where that is the new one, and not where it was said to be,
+// this is where the next connection begins.
+void WorkerHost::on_connected() {
+  connected_ = true;
+  const auto ways = read_join(settings_.join, settings_.learned);
+  const bool found = ways && join_->server_key == ways->front().server_key;
+  if (found && *join_ != ways->front()) keep({.join = *join_, .before = {}, .at = wall_now()});
+  feed(Connected{});
 }
 
 void WorkerHost::on_coordinator_frame(const std::string& bytes) {
@@ -218,13 +230,20 @@ void WorkerHost::learn(const wire::HeartbeatAnswered& answer) {
   next.endpoint = with_port(next.endpoint, answer.control_port);
   next.server_key = answer.server_key;
   if (next == *join_) return;
-  if (Result<> kept = keep_learned(settings_.learned, next, settings_.join); !kept) {
-    TUTTI_LOG_WARNING("worker", "the coordinator's new key cannot be kept: {}",
-                      kept.error().message);
-    return;
-  }
+  Learned learned{.join = next, .before = {}, .at = wall_now()};
+  if (next.server_key != join_->server_key) learned.before = join_;
+  if (!keep(learned)) return;
   TUTTI_LOG_INFO("worker", "the coordinator has new keys, on port {}", answer.control_port);
   join_ = next;
+}
+
+bool WorkerHost::keep(const Learned& learned) {
+  const Result<> kept = keep_learned(settings_.learned, learned, settings_.join);
+  if (!kept) {
+    TUTTI_LOG_WARNING("worker", "the coordinator's new key cannot be kept: {}",
+                      kept.error().message);
+  }
+  return kept.ok();
 }
 
 void WorkerHost::perform(const SendToCoordinator& effect) {

@@ -85,9 +85,11 @@ class WorkerHost {
   void tick();
   void open_connection();
   void connect(const JoinInfo& join);
+  void on_connected();
   void drop_connection();
   void on_coordinator_frame(const std::string& bytes);
   void learn(const wire::HeartbeatAnswered& answer);
+  bool keep(const Learned& learned);
   void on_rank_frame(ProcessId process, const std::string& bytes);
   void adopt_spools();
   void watch_devices();
@@ -144,6 +146,8 @@ class WorkerHost {
   Instant join_until_;
   bool joined_once_ = false;  // join.json has been read
   std::optional<JoinInfo> join_;
+  std::size_t way_ = 0;     // of read_join's, that is tried
+  bool connected_ = false;  // by it
   std::uint64_t connections_ = 0;
   actor::TimerId reconnect_timer_ = 0;
   std::unique_ptr<transport::ClientEndpoint> endpoint_;

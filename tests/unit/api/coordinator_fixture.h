@@ -17,9 +17,11 @@ namespace tutti::test {
 
 class RunningCoordinator {
  public:
-  explicit RunningCoordinator(const std::filesystem::path& state, std::uint32_t lease_ms = 5'000)
+  explicit RunningCoordinator(const std::filesystem::path& state, std::uint32_t lease_ms = 5'000,
+                              std::uint16_t control_port = 0)
       : state_(state) {
     spec::CoordinatorConfig config;
+    config.control_port = control_port;
     config.state = state.string();
     config.lease_ms = lease_ms;
     auto opened = coordinator::CoordinatorService::open(config);

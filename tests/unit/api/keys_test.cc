@@ -1,4 +1,9 @@
+#include <arpa/inet.h>
+#include <sys/socket.h>
+
 #include <boost/json/parse.hpp>
+
+#include <thread>
 
 #include "tests/unit/api/coordinator_fixture.h"
 #include "tests/unit/api/fake_worker.h"
@@ -27,6 +32,47 @@ bool is_let_in(const std::string& join, const test::FakeWorkerOptions& own,
   worker.hello().join_token = token;
   worker.say(worker.hello());
   return worker.expect<wire::Welcome>().has_value();
+}
+
+// A port of 127.0.0.1 that was free, in the test's hand beside whoever listens there.
+class OwnPort {
+ public:
+  OwnPort() : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at;
+    share(1);
+    REQUIRE(::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&at), size) == 0);
+    REQUIRE(::getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&at), &size) == 0);
+    port_ = ntohs(at.sin_port);
+  }
+  std::uint16_t port() const { return port_; }
+  // Nobody can begin to listen there; who listens already is not disturbed.
+  void hold() { share(0); }
+  void give_up() { share(1); }
+
+ private:
+  void share(int yes) {
+    REQUIRE(::setsockopt(socket_.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0);
+  }
+
+  FileDescriptor socket_;
+  std::uint16_t port_ = 0;
+};
+
+template <class Holds>
+bool eventually(Holds holds) {
+  const Instant until = monotonic_now() + test::patient(std::chrono::seconds(20));
+  while (!holds()) {
+    if (monotonic_now() >= until) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+bool is_on(const std::string& join, std::uint16_t port) {
+  return text_in(join, "endpoint").ends_with(":" + std::to_string(port));
 }
 
 TEST_CASE("keys: a join token lets workers in until it is revoked, and a key let in stays so") {
@@ -146,6 +192,102 @@ TEST_CASE("keys: after the overlap nothing listens with the old ones") {
     ended = !old.connected_within(std::chrono::milliseconds(500));
   }
   CHECK(ended);
+}
+
+TEST_CASE("keys: a coordinator that starts anew in the overlap listens with the old and the new") {
+  const test::TemporaryFolder folder;
+  const std::uint16_t port = GENERATE(0, 1) == 0 ? std::uint16_t{0} : OwnPort().port();
+  std::string before;
+  std::string after;
+  {
+    RunningCoordinator coordinator(folder.path(), 5'000, port);
+    before = coordinator.line_of("join.json");
+    REQUIRE(coordinator.ask("POST", "/api/v1/keys/rotate", R"({"overlap_s": 5})").status == 200);
+    after = coordinator.line_of("join.json");
+  }
+  RunningCoordinator successor(folder.path(), 5'000, port);
+  CHECK(successor.line_of("join.json") == after);
+  CHECK(std::filesystem::status(folder.path() / "replaced.key").permissions() ==
+        (std::filesystem::perms::owner_read | std::filesystem::perms::owner_write));
+  CHECK(successor.ask("POST", "/api/v1/keys/rotate", "{}").status == 409);
+  FakeWorker old(before);
+  REQUIRE(old.connected());
+  old.say(old.hello());
+  REQUIRE(old.expect<wire::Welcome>().has_value());
+  old.say(wire::Heartbeat{});
+  const auto told = old.expect<wire::HeartbeatAnswered>();
+  REQUIRE(told.has_value());
+  CHECK(told->server_key == text_in(after, "server_key"));
+  CHECK(is_on(after, told->control_port));
+  FakeWorker late(after, {"node-b", {}});
+  CHECK(late.connected());
+  // Until it is over, as if there had been no restart.
+  CHECK(eventually([&] { return !std::filesystem::exists(folder.path() / "replaced.key"); }));
+  if (port != 0) {
+    CHECK(eventually([&] { return is_on(successor.line_of("join.json"), port); }));
+    FakeWorker last(successor.line_of("join.json"), {"node-c", {}});
+    CHECK(last.connected());
+  }
+  FakeWorker none(before, {"node-d", {}});
+  CHECK_FALSE(none.connected_within(std::chrono::milliseconds(500)));
+}
+
+TEST_CASE("keys: none are rotated while the last ones are on their way back to the port") {
+  const test::TemporaryFolder folder;
+  OwnPort own;
+  RunningCoordinator coordinator(folder.path(), 5'000, own.port());
+  const auto rotated = [&] {
+    return coordinator.ask("POST", "/api/v1/keys/rotate", R"({"overlap_s": 1})");
+  };
+  const auto join = [&] { return coordinator.line_of("join.json"); };
+  REQUIRE(rotated().status == 200);
+  const std::string key = text_in(join(), "server_key");
+  own.hold();
+  REQUIRE(eventually([&] { return !std::filesystem::exists(folder.path() / "replaced.key"); }));
+  const auto refused = rotated();
+  CHECK(refused.status == 409);
+  CHECK(refused.body.find("port " + std::to_string(own.port())) != std::string::npos);
+  own.give_up();
+  CHECK(eventually([&] { return is_on(join(), own.port()); }));
+  CHECK(text_in(join(), "server_key") == key);
+  CHECK(eventually([&] { return rotated().status == 200; }));
+  CHECK(text_in(join(), "server_key") != key);
+}
+
+TEST_CASE("keys: new ones are in the file and announced, or they are not made") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  const std::string before = coordinator.line_of("join.json");
+  const auto in_the_way = [&](const char* file) {
+    std::filesystem::remove(folder.path() / file);
+    std::filesystem::create_directories(folder.path() / file / "in the way");
+  };
+  FakeWorker worker(before);
+  REQUIRE(worker.connected());
+  worker.say(worker.hello());
+  REQUIRE(worker.expect<wire::Welcome>().has_value());
+  SECTION("join.json cannot be written: it comes later") {
+    in_the_way("join.json");
+    REQUIRE(coordinator.ask("POST", "/api/v1/keys/rotate", "{}").status == 200);
+    worker.say(wire::Heartbeat{});
+    const auto told = worker.expect<wire::HeartbeatAnswered>();
+    REQUIRE(told.has_value());
+    CHECK(coordinator.line_of("coordinator.key").starts_with(told->server_key));
+    CHECK(told->server_key != text_in(before, "server_key"));
+    std::filesystem::remove_all(folder.path() / "join.json");
+    REQUIRE(eventually([&] { return std::filesystem::exists(folder.path() / "join.json"); }));
+    CHECK(text_in(coordinator.line_of("join.json"), "server_key") == told->server_key);
+  }
+  SECTION("the file of keys cannot be written: all is as it was") {
+    in_the_way("coordinator.key");
+    CHECK(coordinator.ask("POST", "/api/v1/keys/rotate", "{}").status != 200);
+    CHECK_FALSE(std::filesystem::exists(folder.path() / "replaced.key"));
+    CHECK(coordinator.line_of("join.json") == before);
+    worker.say(wire::Heartbeat{});
+    const auto told = worker.expect<wire::HeartbeatAnswered>();
+    REQUIRE(told.has_value());
+    CHECK(told->control_port == 0);
+  }
 }
 
 }  // namespace

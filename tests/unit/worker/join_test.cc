@@ -36,22 +36,62 @@ TEST_CASE("join: what is no join file is an error, and one that is not there yet
   CHECK(read_join(folder.path() / "join.json").error().code == ErrorCode::not_found);
 }
 
-TEST_CASE("join: what was learned holds until join.json itself is another") {
-  const test::TemporaryFolder folder;
-  const auto file = folder.path() / "join.json";
-  const auto learned = folder.path() / "join.learned.json";
-  const auto write = [&](const std::string& key) {
+namespace {
+
+// A worker's folder: join.json as it was copied, and what was learned in its place.
+struct Folder {
+  test::TemporaryFolder folder = {};
+  std::filesystem::path file = folder.path() / "join.json";
+  std::filesystem::path learned = folder.path() / "join.learned.json";
+
+  void write(const std::string& key) const {
     REQUIRE(write_file_atomically(file, R"({"endpoint": "tcp://127.0.0.1:4001", "server_key": ")" +
                                             key + R"(", "join_token": "t"})"));
-  };
-  write("old");
-  CHECK(read_join(file, learned)->server_key == "old");
-  JoinInfo next = *read_join(file);
-  next.endpoint = with_port(next.endpoint, 4002);
-  next.server_key = "new";
-  REQUIRE(keep_learned(learned, next, file));
-  CHECK(*read_join(file, learned) == next);
-  CHECK(next.endpoint == "tcp://127.0.0.1:4002");
-  write("newest");
-  CHECK(read_join(file, learned)->server_key == "newest");
+  }
+  JoinInfo way(std::uint16_t port, const std::string& key) const {
+    return {.endpoint = with_port("tcp://127.0.0.1:1", port),
+            .host = "127.0.0.1",
+            .server_key = key,
+            .join_token = "t"};
+  }
+};
+
+constexpr WallTime kNow{1'800'000'000'000};
+
+}  // namespace
+
+TEST_CASE("join: what was learned holds until join.json itself is another") {
+  const Folder own;
+  own.write("old");
+  CHECK(*read_join(own.file, own.learned, kNow) == std::vector{own.way(4001, "old")});
+  REQUIRE(keep_learned(own.learned, {own.way(4002, "new"), {}, kNow}, own.file));
+  CHECK(read_join(own.file, own.learned, kNow)->front() == own.way(4002, "new"));
+  own.write("newest");
+  CHECK(*read_join(own.file, own.learned, kNow) == std::vector{own.way(4001, "newest")});
+}
+
+TEST_CASE("join: a new key is looked for where it was said to be, then on the port of join.json") {
+  const Folder own;
+  own.write("old");
+  const Learned learned{own.way(4002, "new"), own.way(4001, "old"), kNow};
+  REQUIRE(keep_learned(own.learned, learned, own.file));
+  CHECK(*read_join(own.file, own.learned, kNow) ==
+        std::vector{own.way(4002, "new"), own.way(4001, "new"), own.way(4001, "old")});
+  // Found there, it leaves nothing else to look for.
+  REQUIRE(keep_learned(own.learned, {own.way(4001, "new"), {}, kNow}, own.file));
+  CHECK(*read_join(own.file, own.learned, kNow) == std::vector{own.way(4001, "new")});
+}
+
+TEST_CASE("join: the key of before is that of the last rotation, and trusted for an overlap only") {
+  const Folder own;
+  own.write("first");
+  const Learned learned{own.way(4003, "third"), own.way(4002, "second"), kNow};
+  REQUIRE(keep_learned(own.learned, learned, own.file));
+  const std::vector new_ones{own.way(4003, "third"), own.way(4001, "third")};
+  std::vector all = new_ones;
+  all.push_back(own.way(4002, "second"));
+  CHECK(*read_join(own.file, own.learned, kNow) == all);
+  const WallTime late{kNow.unix_ms + to_ms(kOldKeyWithin)};
+  CHECK(*read_join(own.file, own.learned, WallTime{late.unix_ms - 1}) == all);
+  CHECK(*read_join(own.file, own.learned, late) == new_ones);
 }
