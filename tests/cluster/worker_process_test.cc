@@ -368,6 +368,48 @@ TEST_CASE(
   CHECK(gone_within_deadline(rank));
 }
 
+TEST_CASE("worker process: restarted in place again and again at once, it keeps its ranks") {
+  const test::TemporaryFolder folder;
+  ScriptedCoordinator coordinator(folder.path());
+  Worker worker(folder.path());
+  const auto before = coordinator.wait<wire::Hello>();
+  REQUIRE(before);
+  const auto rank = run(coordinator, start_of(1, "train"));
+  // Close enough that some meet a binary that has only just begun.
+  for (int i = 0; i < 500; ++i) {
+    worker.signal(SIGHUP);
+    ::poll(nullptr, 0, 1);
+  }
+  ::poll(nullptr, 0, 500 * test::patience());  // the last one is in its session
+  const auto hello = coordinator.wait<wire::Hello>();
+  REQUIRE(hello);
+  CHECK(hello->incarnation == before->incarnation);
+  REQUIRE(hello->processes.size() == 1);
+  CHECK(hello->processes[0].pid == rank);
+  coordinator.order(wire::Regroup{
+      .job = JobId{7}, .generation = Generation{2}, .process = ProcessId{1}, .rank = 0, .size = 1});
+  const auto ready = coordinator.wait<wire::RankReady>();
+  REQUIRE(ready);
+  CHECK(ready->generation == Generation{2});
+  worker.kill(SIGKILL);
+  CHECK(gone_within_deadline(rank));
+}
+
+TEST_CASE("worker process: told to end while it is restarted in place, it ends as it should") {
+  const int gap_ms = GENERATE(0, 10, 20, 30, 40, 60);
+  CAPTURE(gap_ms);
+  const test::TemporaryFolder folder;
+  ScriptedCoordinator coordinator(folder.path());
+  Worker worker(folder.path());
+  REQUIRE(coordinator.wait<wire::Hello>());
+  worker.signal(SIGHUP);
+  ::poll(nullptr, 0, gap_ms);
+  worker.signal(SIGTERM);
+  const worker::ExitStatus status = worker.wait();
+  CHECK(status.code == 0);
+  CHECK(status.signal == 0);
+}
+
 TEST_CASE("worker process: a binary that would not take over is not executed, and nobody suffers") {
   const test::TemporaryFolder folder;
   ScriptedCoordinator coordinator(folder.path());

@@ -1,6 +1,8 @@
 #include "worker/agent/handover.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -65,6 +67,21 @@ Result<Handover> decode_handover(std::string_view bytes) {
   }
   return out;
 }
+
+namespace {
+
+void change_mask(int how) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
+  ::pthread_sigmask(how, &set, nullptr);
+}
+
+}  // namespace
+
+// Other threads have all of them blocked, so that this one's mask is the process's.
+void hold_signals() { change_mask(SIG_BLOCK); }
+void release_signals() { change_mask(SIG_UNBLOCK); }
 
 Error exec_with(const std::vector<std::string>& command, const Handover& handover) {
   const auto file = in_memory(encode_handover(handover));

@@ -67,6 +67,11 @@ std::string encode_handover(const Handover& handover);
 // Errors: corrupt, unsupported.
 Result<Handover> decode_handover(std::string_view bytes);
 
+// SIGTERM, SIGINT and SIGHUP wait while this process has no handlers for them: their default action
+// would end it, and its ranks with it. An exec keeps them waiting, and the next binary takes them.
+void hold_signals();
+void release_signals();
+
 // Executes `command` in this process with the handover; returns why it could not, with everything
 // as it was.
 Error exec_with(const std::vector<std::string>& command, const Handover& handover);

@@ -422,7 +422,18 @@ void WorkerHost::hand_over(Successor successor) {
   if (!told) TUTTI_LOG_WARNING("worker", "too busy to take the request to restart");
 }
 
+// Those that come from now on are the next binary's. A handler that has run already may not have
+// been heard here yet: a moment is left for that.
+bool WorkerHost::signals_wait() {
+  if (!std::exchange(signals_held_, true)) {
+    hold_signals();
+    held_long_enough_ = monotonic_now() + kHandoverRetry;
+  }
+  return monotonic_now() >= held_long_enough_;
+}
+
 void WorkerHost::keep_on(const Successor& successor, const Error& reason) {
+  if (std::exchange(signals_held_, false)) release_signals();
   TUTTI_LOG_ERROR("worker", "not restarted, it goes on as it is: {}", reason.message);
   successor.refused(reason);
   feed(RestartRefused{.reason = reason.message});
@@ -432,7 +443,8 @@ void WorkerHost::try_hand_over(const Successor& successor, Instant until) {
   if (state_.leaving()) {
     return keep_on(successor, {ErrorCode::unavailable, "it is about to end"});
   }
-  if (const auto ready = handover()) return keep_on(successor, successor.exec(*ready));
+  if (const auto ready = handover(); ready && signals_wait())
+    return keep_on(successor, successor.exec(*ready));
   if (monotonic_now() >= until) {
     return keep_on(successor,
                    {ErrorCode::unavailable, "a start, a frame or a full disk is in the way"});

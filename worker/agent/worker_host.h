@@ -94,6 +94,7 @@ class WorkerHost {
   void adopt_spools();
   void watch_devices();
   void try_hand_over(const Successor& successor, Instant until);
+  bool signals_wait();
   void keep_on(const Successor& successor, const Error& reason);
   std::optional<Handover> handover() const;
 
@@ -179,6 +180,8 @@ class WorkerHost {
   std::string local_address_;  // of join_
   Duration disk_delay_{0};     // a fault, until disk_slow_until_
   Instant disk_slow_until_;
+  bool signals_held_ = false;  // for a handover
+  Instant held_long_enough_;
   Quit quit_;
 };
 

@@ -264,6 +264,7 @@ int run_worker(const spec::WorkerConfig& config) {
             say(state, who);
           }};
   runtime.on_signals({SIGHUP}, [&](int) { host.hand_over(successor); });
+  release_signals();  // held by the binary before, if there was one
   host.start();
   say(state, who);
   runtime.run();
