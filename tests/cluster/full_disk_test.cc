@@ -108,3 +108,19 @@ TEST_CASE(
   test::check_undisturbed(cluster, job, spec);
   CHECK(cluster.stop() == 0);
 }
+
+TEST_CASE("cluster: one that was stopped starts again on a full disk") {
+  const SmallDisk disk;
+  if (!disk.mounted()) return test::skip("no right to mount a small disk");
+  Cluster cluster(1, disk.path() / "state");
+  REQUIRE(cluster.stop() == 0);
+  disk.fill();
+  cluster.start();
+  disk.free();
+  CHECK(eventually([&] {
+    const auto answer =
+        cluster.post("/api/v1/jobs", R"({"spec": "name: x\nkind: run\ncommand: [\"true\"]\n"})");
+    return answer.status == 200;
+  }));
+  CHECK(cluster.stop() == 0);
+}

@@ -87,6 +87,9 @@ Result<Cluster> lay_out(const UpOptions& options, const fs::path& folder) {
   if (Result<> set = set_labels(options.labels, cluster.worker); !set) return set.error();
   for (const auto& [name, yaml] : {std::pair{"coordinator.yaml", to_yaml(cluster.coordinator)},
                                    std::pair{"worker.yaml", to_yaml(cluster.worker)}}) {
+    // One that says so already needs no room on a full disk.
+    if (const auto said = read_file(folder / name, kConfigBytesMax); said && *said == yaml)
+      continue;
     if (Result<> written = write_file_atomically(folder / name, yaml, 0600); !written) {
       return written.error();
     }
