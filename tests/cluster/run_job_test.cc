@@ -94,6 +94,32 @@ TEST_CASE("cluster: a program sees the GPUs that are leased to its ranks here, b
   CHECK(gpus.cluster.stop() == 0);
 }
 
+TEST_CASE("cluster: a worker restarted in place keeps the GPUs that its programs compute on") {
+  ClusterOfGpus gpus(2, R"({"profiles": ["sm_90"], "stack": "CUDA 13.0", "devices": [)" +
+                            device("GPU-a") + "," + device("GPU-b") + "]}");
+  const auto slots = [&] {
+    const boost::json::value nodes = boost::json::parse(gpus.cluster.get("/api/v1/nodes").body);
+    return nodes.at("nodes").at(0).at("slots").to_number<int>();
+  };
+  const auto go = gpus.folder.path() / "go";
+  const auto job = gpus.cluster.submit(program(
+      "while [ ! -e " + go.string() + " ]; do sleep 0.05; done", "resources: {device: gpu}\n"));
+  REQUIRE(test::eventually([&] { return gpus.cluster.state_of(job) == "running"; }));
+  // Whoever asked now would find no room for a context beside the program's.
+  gpus.written(R"({"problem": "out of memory"})");
+  REQUIRE(gpus.cluster.tutti({"worker", "restart"}).code == 0);
+  const auto second = gpus.cluster.submit(program("true", "resources: {device: gpu}\n"));
+  CHECK(gpus.cluster.wait(second) == 0);
+  CHECK(slots() == 2);
+  REQUIRE(write_file_atomically(go, ""));
+  CHECK(gpus.cluster.wait(job) == 0);
+  CHECK(gpus.cluster.job(job).at("generation").to_number<int>() == 1);
+  // With nobody on them it asks again.
+  REQUIRE(gpus.cluster.tutti({"worker", "restart"}).code == 0);
+  CHECK(test::eventually([&] { return slots() == 0; }));
+  CHECK(gpus.cluster.stop() == 0);
+}
+
 TEST_CASE("cluster: where no GPU can be used nothing is placed, and node and explain say why") {
   ClusterOfGpus gpus(2, R"({"problem": "the driver is broken: mend it"})");
   const std::string why = "no GPU can be used: the driver is broken: mend it";

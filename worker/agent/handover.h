@@ -19,6 +19,7 @@
 
 #include "protocol/base/file.h"
 #include "protocol/base/result.h"
+#include "worker/agent/rank_devices.h"
 #include "worker/agent/saved_state.h"
 
 namespace tutti::worker {
@@ -57,11 +58,12 @@ struct Handover {
   SavedState state;
   std::vector<HandedProcess> processes;
   std::vector<HandedAddress> addresses;
+  std::optional<RankDevices> devices;  // of a worker with GPUs, as its rank binary told of them
 
   bool operator==(const Handover&) const = default;
 };
 BOOST_DESCRIBE_STRUCT(Handover, (),
-                      (version, incarnation, lock, restarts, state, processes, addresses))
+                      (version, incarnation, lock, restarts, state, processes, addresses, devices))
 
 std::string encode_handover(const Handover& handover);
 // Errors: corrupt, unsupported.

@@ -9,6 +9,8 @@
 // Threads: the main one (it forks). Limits: a deadline.
 #pragma once
 
+#include <boost/describe/class.hpp>
+
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -28,6 +30,7 @@ struct RankDevices {
 
   bool operator==(const RankDevices&) const = default;
 };
+BOOST_DESCRIBE_STRUCT(RankDevices, (), (profiles, stack, exchange, devices))
 
 // Errors: unsupported (the problem, one line), corrupt (not such a line).
 Result<RankDevices> parse_rank_devices(std::string_view output);

@@ -396,6 +396,7 @@ std::optional<Handover> WorkerHost::handover() const {
   Handover out;
   out.incarnation = settings_.worker.hello.incarnation;
   out.state = state_.save();
+  out.devices = settings_.devices;
   for (const auto& [id, process] : processes_) {
     const auto handles = process->handles();
     if (!handles) return std::nullopt;

@@ -43,6 +43,7 @@ struct HostSettings {
   std::filesystem::path spools;                   // folder
   std::filesystem::path join;                     // join.json
   Duration join_wait = std::chrono::seconds(60);  // for join.json to appear, at first
+  std::optional<RankDevices> devices = {};        // handed to the next binary
   transport::KeyPair keys = {};        // this worker's: known to the coordinator once it was let in
   std::filesystem::path learned = {};  // where the coordinator's newest key and port are kept
 };

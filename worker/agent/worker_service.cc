@@ -103,9 +103,8 @@ wire::Hello introduce(const spec::WorkerConfig& config) {
 
 // A slot is a GPU, leased by its UUID. Where none can be used, the worker joins without slots, as
 // one that has no GPU, and says why: what is placed would end as its user's failure.
-void introduce_gpus(const spec::WorkerConfig& config, const PlanSettings& plan,
+void introduce_gpus(const spec::WorkerConfig& config, Result<RankDevices> found,
                     wire::Hello& hello) {
-  auto found = ask_rank_devices(plan.rank_binary, plan.environment, kDevicesWithin);
   if (!found) {
     hello.device_stack = "no GPU can be used: " + found.error().message;
     TUTTI_LOG_WARNING("worker", "{}", hello.device_stack);
@@ -128,6 +127,14 @@ void introduce_gpus(const spec::WorkerConfig& config, const PlanSettings& plan,
   hello.devices = std::move(found->devices);
   hello.device_stack = std::move(found->stack);
   hello.exchange = std::move(found->exchange);
+}
+
+// Where ranks compute on them, they are as the binary before had them: whoever asks has a context
+// made on each, which takes longer than a lease at times, and may find no room beside the ranks.
+Result<RankDevices> find_devices(const PlanSettings& plan, const Handover* before) {
+  const bool in_use = before != nullptr && before->devices && !before->processes.empty();
+  if (in_use) return *before->devices;
+  return ask_rank_devices(plan.rank_binary, plan.environment, kDevicesWithin);
 }
 
 int refuse(const Error& error) {
@@ -167,7 +174,9 @@ void say(const fs::path& state, const WhoRuns& who) {
   if (!said) TUTTI_LOG_WARNING("worker", "{}", said.error().message);
 }
 
-HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state) {
+// `before`: what is gone on with, or null.
+HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state,
+                         const Handover* before) {
   HostSettings out;
   out.plan = {.rank_binary = rank_binary_of(config),
               .mark = state.string(),
@@ -176,7 +185,11 @@ HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state
   // A user's own wish holds for all ranks, as it is.
   if (std::getenv(kCoresName) == nullptr) out.cores = rank_cores();
   out.worker.hello = introduce(config);
-  if (device_kind() == "gpu") introduce_gpus(config, out.plan, out.worker.hello);
+  if (device_kind() == "gpu") {
+    Result<RankDevices> found = find_devices(out.plan, before);
+    if (found) out.devices = *found;
+    introduce_gpus(config, std::move(found), out.worker.hello);
+  }
   out.worker.notice = std::chrono::milliseconds(config.notice_ms);
   out.worker.seed = std::hash<std::string>{}(out.worker.hello.incarnation);
   out.spools = state / "spools";
@@ -226,7 +239,7 @@ int run_worker(const spec::WorkerConfig& config) {
   const fs::path state = fs::canonical(config.state, failed);
   if (failed) return refuse(errno_error("cannot find " + config.state, failed.value()));
 
-  HostSettings settings = settings_of(config, state);
+  HostSettings settings = settings_of(config, state, inherits ? &**handover : nullptr);
   settings.worker.hello.limits = name_of(Limiter(settings.cgroups, settings.plan.mark).hold());
   if (inherits) settings.worker.hello.incarnation = (*handover)->incarnation;
   settings.learned = state / "join.learned.json";
