@@ -39,7 +39,7 @@ Result<EventKind> kind_named(std::string_view name) {
 }  // namespace
 
 Result<std::uint64_t> cursor_of(const Call& call) {
-  if (call.query.contains("after") || call.last_event.empty()) return call.number("after", 0);
+  if (call.last_event.empty()) return call.number("after", 0);
   std::uint64_t value = 0;
   const char* end = call.last_event.data() + call.last_event.size();
   const auto parsed = std::from_chars(call.last_event.data(), end, value);

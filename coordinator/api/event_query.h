@@ -7,11 +7,12 @@
 
 namespace tutti::api {
 
-// after (or Last-Event-ID), kind=a,b, node=NAME, since_unix_ms=N. Errors: invalid_argument, with
+// Last-Event-ID or after, kind=a,b, node=NAME, since_unix_ms=N. Errors: invalid_argument, with
 // the nearest kind.
 Result<coordinator::Ledger::EventQuery> parse_event_query(const Call& call);
 
-// A number where the reader goes on, in a query or as Last-Event-ID.
+// A number where the reader goes on: Last-Event-ID, or else `after`. A browser that connects again
+// asks for the same `after` as at first, and says by the header how far it has come.
 Result<std::uint64_t> cursor_of(const Call& call);
 
 }  // namespace tutti::api

@@ -300,7 +300,9 @@ class StreamRoutes : public std::enable_shared_from_this<StreamRoutes> {
       std::string part = as_events(name, *page);
       if (part.empty() && page->more) continue;
       const bool nothing = part.empty();
-      if (nothing) part = ": \n\n";  // a comment: shows both ends that the other is there
+      // Shows both ends that the other is there. The id is kept by a reader though it shows
+      // nothing: one that comes back later has missed no more than what it really did.
+      if (nothing) part = ": \nid: " + std::to_string(after) + "\n\n";
       if (!co_await body.write(std::move(part))) co_return;
       if (!nothing) continue;
       co_await wait_for_news(parts_.notices, topic, seen,

@@ -117,9 +117,9 @@ class Ledger {
   // stays there, and nothing is lost.
   Result<bool> tend();
 
-  // Events with a number above `after`, oldest first, of one job or (zero) of all. The other
-  // conditions are looked at row by row, at most kEventsPerReadMax of them; `next` is where to go
-  // on.
+  // Events with a number above `after`, oldest first, of one job or (zero) of all. Of the other
+  // conditions kEventsPerReadMax rows are looked at; `next` is where to go on: where no row is
+  // left, behind all there are, also others'. What is dropped behind that a reader has not missed.
   struct EventQuery {
     std::uint64_t after = 0;
     JobId job = {};

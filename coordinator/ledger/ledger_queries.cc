@@ -20,6 +20,10 @@ bool fits(const Ledger::EventQuery& query, const Event& event) {
 }  // namespace
 
 Result<Ledger::EventPage> Ledger::query_events(const EventQuery& query) const {
+  // Before the rows are read: none that comes later is behind it.
+  const Result<std::uint64_t> newest =
+      single_number(database(), "select coalesce(max(seq), 0) from events");
+  if (!newest) return newest.error();
   const std::string_view sql =
       query.job ? "select body from events where seq > ? and job = ? order by seq limit ?"
                 : "select body from events where seq > ? and job >= ? order by seq limit ?";
@@ -43,6 +47,7 @@ Result<Ledger::EventPage> Ledger::query_events(const EventQuery& query) const {
     if (fits(query, *event)) page.events.push_back(*std::move(event));
   }
   page.more = seen == limit;
+  if (!page.more) page.next = std::max(page.next, *newest);
   return page;
 }
 

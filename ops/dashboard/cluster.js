@@ -90,7 +90,7 @@ async function readEvents(body, take) {
     for (const line of lines) {
       if (line === "") {
         if (event.kind === "end") { reader.cancel(); return true; }
-        if (event.data !== "") take(event);
+        if (event.data !== "" || event.id !== undefined) take(event);
         event = {kind: "message", data: ""};
       } else if (line.startsWith("data: ")) event.data += line.slice(6);
       else if (line.startsWith("id: ")) event.id = line.slice(4);

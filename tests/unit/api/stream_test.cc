@@ -58,6 +58,16 @@ TEST_CASE("streams: a reader goes on from its last event, also with another coor
   CHECK(same.find("id: 2\n") == std::string::npos);
 }
 
+TEST_CASE("streams: a browser that comes back goes on, whatever its first request asked for") {
+  const test::TemporaryFolder folder;
+  RunningCoordinator coordinator(folder.path());
+  submit(coordinator, 3);
+  const std::string rest =
+      stream(coordinator, "/api/v1/events?after=1", "Last-Event-ID: 2\r\n", "id: 3\n");
+  CHECK(rest.find("id: 3\ndata: {") != std::string::npos);
+  CHECK(rest.find("id: 2\n") == std::string::npos);
+}
+
 // A `run` job's process, of which the worker says no more than what it wrote.
 wire::StartRank begin_one(FakeWorker& worker) {
   worker.say(worker.hello());
@@ -170,6 +180,51 @@ TEST_CASE("streams: a job's events begin with a gap only if some of its own may 
   CHECK(first_kind("/api/v1/events") == "gap");
   CHECK(first_kind("/api/v1/jobs/1/events") == "gap");
   CHECK(first_kind("/api/v1/jobs/2/events") == "submitted");
+}
+
+// A ledger whose next event drops the oldest one: 1's first ones are dropped, the rest are others'.
+void fill_with_events(const std::filesystem::path& folder, std::uint64_t first) {
+  const auto ledger = coordinator::Ledger::open({.folder = folder});
+  REQUIRE(ledger.ok());
+  coordinator::JobSubmitted old;
+  old.job = JobId{1};
+  old.owner = "admin";
+  old.spec = "name: x\nkind: run\ncommand: ['true']\n";
+  old.terms.name = "x";
+  old.terms.kind = "run";
+  std::vector<coordinator::Event> events(200);
+  for (std::size_t i = 0; i < events.size(); ++i) events[i].seq = first + i;
+  events.back().seq = first + coordinator::kEventsMax - 1;
+  const std::vector<coordinator::Fact> facts{old};
+  REQUIRE((*ledger)->append({.facts = facts, .events = events}).ok());
+}
+
+TEST_CASE("streams: a follower of an old job is told of one gap, and of all that comes") {
+  const test::TemporaryFolder folder;
+  fill_with_events(folder.path(), 600);
+  RunningCoordinator coordinator(folder.path());
+  std::uint64_t next = 0;
+  std::vector<std::string> kinds;
+  const auto poll = [&] {
+    const auto page =
+        json_in(coordinator.ask("GET", "/api/v1/jobs/1/events?after=" + std::to_string(next)));
+    next = page.at("next").to_number<std::uint64_t>();
+    for (const auto& event : page.at("events").as_array())
+      kinds.emplace_back(event.at("kind").as_string());
+  };
+  poll();
+  for (int i = 0; i < 3; ++i) {
+    submit(coordinator, 2);  // their events drop the oldest ones
+    poll();
+  }
+  // A stream's comment has the cursor, too.
+  const std::string stays =
+      stream(coordinator, "/api/v1/jobs/1/events", "", "\nid: " + std::to_string(next) + "\n\n");
+  CHECK(stays.find("\nid: " + std::to_string(next) + "\n\n") != std::string::npos);
+  REQUIRE(coordinator.ask("POST", "/api/v1/jobs/1/cancel", "{}").status == 200);
+  submit(coordinator, 1);
+  poll();
+  CHECK(kinds == std::vector<std::string>{"gap", "waiting", "cancelled"});
 }
 
 TEST_CASE("streams: events are asked for by kind, node and time") {

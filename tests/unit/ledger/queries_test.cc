@@ -31,6 +31,33 @@ TEST_CASE("ledger: events are found by kind, worker and time, page by page") {
   CHECK(page->events.size() == 1);
 }
 
+TEST_CASE(
+    "ledger: a reader of a job's events goes on behind all there are, and misses none of it") {
+  const TemporaryFolder folder;
+  auto ledger = open_ledger(folder.path());
+  const auto append = [&](std::uint64_t seq, std::uint64_t job) {
+    const Event event = event_of(seq, job);
+    REQUIRE(ledger->append({}, {&event, 1}).ok());
+  };
+  CHECK(ledger->query_events({.job = JobId{1}})->next == 0);
+  for (std::uint64_t seq = 1; seq <= 6; ++seq) append(seq, seq <= 3 ? 1 : 2);
+  // Rows of its own are left: they are next.
+  const auto part = ledger->query_events({.job = JobId{1}, .limit = 2});
+  CHECK(part->more);
+  CHECK(part->next == 2);
+  const auto rest = ledger->query_events({.after = part->next, .job = JobId{1}, .limit = 2});
+  REQUIRE(rest->events.size() == 1);
+  CHECK(rest->events[0].seq == 3);
+  CHECK_FALSE(rest->more);
+  CHECK(rest->next == 6);
+  append(7, 1);
+  const auto news = ledger->query_events({.after = rest->next, .job = JobId{1}});
+  REQUIRE(news->events.size() == 1);
+  CHECK(news->events[0].seq == 7);
+  // A cursor that is ahead of all stays there.
+  CHECK(ledger->query_events({.after = 9, .job = JobId{1}})->next == 9);
+}
+
 TEST_CASE("ledger: tokens and changes are there after a restart, and numbers are not reused") {
   const TemporaryFolder folder;
   AccessRecord record;
