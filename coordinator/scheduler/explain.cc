@@ -10,7 +10,9 @@
 #include "coordinator/cluster/job_life.h"
 #include "coordinator/life/admission.h"
 #include "coordinator/life/failures.h"
+#include "coordinator/life/line.h"
 #include "coordinator/scheduler/arrays.h"
+#include "coordinator/scheduler/explain/lines.h"
 #include "coordinator/scheduler/index.h"
 #include "coordinator/scheduler/outlook.h"
 #include "coordinator/scheduler/schedule.h"
@@ -24,7 +26,6 @@ using scheduler::Sum;
 
 namespace {
 
-constexpr std::size_t kListed = 10;
 // A start behind more jobs than that is not guessed.
 constexpr std::size_t kForecastAhead = 10'000;
 
@@ -34,17 +35,6 @@ struct Why {
 };
 
 std::string state_word(JobState state) { return boost::describe::enum_to_string(state, "unknown"); }
-
-// "5 s", "3 min", "2.5 h": what a reader of one line needs.
-std::string span(std::int64_t ms) {
-  constexpr std::int64_t kMinute = 60'000;
-  constexpr std::int64_t kHour = 60 * kMinute;
-  if (ms < 2 * kMinute) return fmt::format("{} s", std::max<std::int64_t>(0, (ms + 999) / 1000));
-  if (ms < 2 * kHour) return fmt::format("{} min", ms / kMinute);
-  return fmt::format("{:.1f} h", static_cast<double>(ms) / static_cast<double>(kHour));
-}
-
-std::string in_time(std::int64_t ms) { return "in " + span(ms); }
 
 std::string dependencies_line(const JobRecord& job) {
   std::string out = "waits for";
@@ -107,6 +97,30 @@ std::string unusable_devices(const Desk& desk, const JobRecord& job) {
   return {};
 }
 
+// A job that cannot grow has room for ranks.min and waits a while for all it may have: how many
+// there is room for, of how many, and when it starts with them.
+struct FullSizeWait {
+  std::uint64_t room = 0;
+  std::uint32_t full = 0;
+  std::int64_t until_unix_ms = 0;
+};
+
+std::optional<FullSizeWait> full_size_wait(Desk& desk, const JobRecord& job) {
+  const bool waits = job.state == JobState::queued || job.terms.array_count != 0;
+  if (!waits || job.terms.kind == "train") return std::nullopt;
+  const Sum sum = desk.board.capacity.sum(shape_now(desk, job.terms));
+  const auto& reservation = desk.board.reservation;
+  const std::uint64_t room = reservation && reservation->job == job.job ? sum.free : sum.now;
+  const std::uint32_t full = full_size(desk, job, sum.ever);
+  if (room < job.terms.ranks_min || room >= full) return std::nullopt;
+  Duration left = kFullSizePatience;
+  const auto soft = desk.jobs.find(job.job);
+  if (soft != desk.jobs.end() && soft->second.full_size_due) {
+    left = std::max(Duration{}, *soft->second.full_size_due - desk.now);
+  }
+  return FullSizeWait{room, full, desk.wall.unix_ms + to_ms(left)};
+}
+
 Why why_room(Desk& desk, const JobRecord& job) {
   const Shape shape = shape_now(desk, job.terms);
   const Sum sum = desk.board.capacity.sum(shape);
@@ -131,6 +145,11 @@ Why why_room(Desk& desk, const JobRecord& job) {
       return {ExplainReason::behind, fmt::format("waits behind job {}", head.value)};
     }
   }
+  if (const auto wait = full_size_wait(desk, job)) {
+    return {ExplainReason::room,
+            fmt::format("waits up to {} for room for all of its {} ranks, then starts with {}",
+                        span(wait->until_unix_ms - desk.wall.unix_ms), wait->full, wait->room)};
+  }
   return {ExplainReason::room, waits_for_room(job)};
 }
 
@@ -154,14 +173,8 @@ std::optional<std::int64_t> known_end(const Desk& desk, JobId id) {
   return at->second.ends_unix_ms;
 }
 
-std::vector<ExplainHolder> holders_of(Desk& desk, const Shape& shape, JobId except) {
-  std::map<JobId, std::uint32_t> slots;
-  for (const auto& [name, fit] : desk.board.capacity.suiting(shape)) {
-    for (const ProcessId process : desk.durable.processes_on(name)) {
-      ++slots[desk.durable.process(process)->job];
-    }
-  }
-  slots.erase(except);
+std::vector<ExplainHolder> list_holders(const Desk& desk,
+                                        const std::map<JobId, std::uint32_t>& slots) {
   std::vector<ExplainHolder> out;
   for (const auto& [id, count] : slots) {
     const JobRecord* job = desk.durable.job(id);
@@ -182,6 +195,29 @@ std::vector<ExplainHolder> holders_of(Desk& desk, const Shape& shape, JobId exce
   return out;
 }
 
+// Whose end makes room on a node that suits. A line holds no more than its first one does.
+std::vector<ExplainHolder> holders_of(Desk& desk, const Shape& shape, JobId except) {
+  std::map<JobId, std::uint32_t> slots;
+  for (const auto& [name, fit] : desk.board.capacity.suiting(shape)) {
+    for (const ProcessId id : desk.durable.processes_on(name)) {
+      const ProcessRecord& process = *desk.durable.process(id);
+      if (!stands_in_line(process)) ++slots[process.job];
+    }
+  }
+  slots.erase(except);
+  return list_holders(desk, slots);
+}
+
+// What counts for its owner's quota, wherever it is.
+std::vector<ExplainHolder> holders_for(const Desk& desk, const std::string& owner) {
+  std::map<JobId, std::uint32_t> slots;
+  for (const auto& [id, counted] : desk.board.counted) {
+    if (counted.owner != owner || counted.load.running == 0) continue;
+    slots[id] = static_cast<std::uint32_t>(counted.load.slots);
+  }
+  return list_holders(desk, slots);
+}
+
 // When a job that others are before may start, if it and they and whoever runs have limits: while
 // the first of a queue waits, fewer slots are free than it needs, so all others work off what is
 // before it. An estimate, since slots differ and others may come before it yet.
@@ -195,6 +231,14 @@ std::optional<std::int64_t> start_behind(Desk& desk, const JobRecord& job,
     if (!each.ends_unix_ms) return std::nullopt;
     const std::int64_t left = std::max<std::int64_t>(0, *each.ends_unix_ms - desk.wall.unix_ms);
     work_ms += static_cast<double>(left) * each.slots;
+  }
+  // Who stands in line holds nothing, and has its turn before it unless it makes way for it.
+  for (const ProcessId id : desk.board.lined_up) {
+    const ProcessRecord* process = desk.durable.process(id);
+    const JobRecord* task = process == nullptr ? nullptr : desk.durable.job(process->job);
+    if (task == nullptr || task->terms.priority < job.terms.priority) continue;
+    if (task->terms.time_ms_max == 0) return std::nullopt;
+    work_ms += static_cast<double>(time_left_ms(*task));
   }
   std::uint32_t widest = job.terms.ranks_min;
   for (const JobId id : ahead.first) {
@@ -213,6 +257,12 @@ std::optional<std::int64_t> start_behind(Desk& desk, const JobRecord& job,
 
 // Who has to end before there is room for it; of a job that others are before: if it were the next.
 void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
+  if (out.reason == ExplainReason::room) {
+    if (const auto wait = full_size_wait(desk, job)) {
+      out.earliest_unix_ms = wait->until_unix_ms;
+      return;
+    }
+  }
   const auto& reservation = desk.board.reservation;
   if (reservation && reservation->job == job.job) {
     out.must_end.assign(reservation->frees.begin(), reservation->frees.end());
@@ -276,7 +326,7 @@ void list_workers(Desk& desk, const Shape& shape, Explanation& out) {
     const std::string reason = desk.board.capacity.why_not(shape, *node);
     if (reason.empty()) continue;
     if (node->usable && node->used.slots < node->total.slots) ++lacking[reason];
-    if (out.workers.size() == kListed) {
+    if (out.workers.size() == kListedInLines) {
       ++out.workers_left_out;
       continue;
     }
@@ -288,124 +338,9 @@ void list_workers(Desk& desk, const Shape& shape, Explanation& out) {
     out.missing.push_back(counted(out.ranks_min - out.ranks_free, "slot") + " more");
   }
   for (const auto& [reason, count] : lacking) {
-    if (out.missing.size() > kListed) break;
+    if (out.missing.size() > kListedInLines) break;
     out.missing.push_back(
         fmt::format("on {} with a free slot: {}", counted(count, "worker"), reason));
-  }
-}
-
-// Lines
-// --------------------------------------------------------------------------------------------
-
-std::string list_of(const std::vector<JobId>& jobs, std::size_t count) {
-  std::string out;
-  for (std::size_t i = 0; i < std::min(jobs.size(), kListed); ++i) {
-    out += (out.empty() ? (jobs.size() == 1 ? "job " : "jobs ") : ", ") + to_string(jobs[i]);
-  }
-  if (count > std::min(jobs.size(), kListed)) {
-    out += fmt::format(" and {} more", count - std::min(jobs.size(), kListed));
-  }
-  return out;
-}
-
-std::string line_of(const Desk& desk, const ExplainHolder& holder) {
-  std::string end = "no limit says when it ends";
-  if (holder.endless) end = "a server, it does not end";
-  if (holder.ends_unix_ms) {
-    end = fmt::format("ends {} at the latest", in_time(*holder.ends_unix_ms - desk.wall.unix_ms));
-  }
-  return fmt::format("  held by job {} ({}, {}, priority {}): {}, {}", holder.job.value,
-                     holder.name, holder.owner, holder.priority, counted(holder.slots, "slot"),
-                     end);
-}
-
-void write_start(const Desk& desk, Explanation& out) {
-  // These say it themselves.
-  if (out.reason == ExplainReason::begin || out.reason == ExplainReason::backoff) return;
-  if (!out.earliest_unix_ms) {
-    if (out.must_end.empty()) return;
-    out.lines.push_back(
-        fmt::format("when is not known: not all {} have a limit.time",
-                    out.reason == ExplainReason::behind ? "that run or are before it" : "of them"));
-    return;
-  }
-  const std::string when = in_time(*out.earliest_unix_ms - desk.wall.unix_ms);
-  if (out.reason == ExplainReason::behind) {
-    out.lines.push_back(fmt::format("starts about {}, if all use up their limits", when));
-  } else if (out.reason == ExplainReason::dependency) {
-    out.lines.push_back(fmt::format("what it waits for has ended {} at the latest", when));
-  } else if (out.reason == ExplainReason::quota_running ||
-             out.reason == ExplainReason::quota_slots) {
-    out.lines.push_back(fmt::format("its owner's quota has room {} at the latest", when));
-  } else {
-    out.lines.push_back(fmt::format("there is room {} at the latest", when));
-  }
-}
-
-void write_turn(const Desk& desk, Explanation& out) {
-  const ExplainTurn& turn = out.turn;
-  const auto when = [&](std::int64_t unix_ms) { return in_time(unix_ms - desk.wall.unix_ms); };
-  if (turn.overdue) {
-    out.lines.push_back(
-        fmt::format("it has waited for {}, more than a day: whatever their priority, only jobs "
-                    "that were submitted before it and have waited as long, and those that lost "
-                    "ranks, go before it",
-                    span(turn.waited_ms)));
-  } else if (turn.overdue_unix_ms && out.position > 1) {
-    out.lines.push_back(fmt::format(
-        "it has waited for {}; {} that is a day, and {}", span(turn.waited_ms),
-        when(*turn.overdue_unix_ms),
-        turn.passes == 0 ? std::string("those before it stay there, as they are older")
-                         : fmt::format("it passes {} of the {} before it, whatever their priority",
-                                       turn.passes, out.position - 1)));
-  }
-  if (turn.fair_delay_ms > 0) {
-    out.lines.push_back(fmt::format(
-        "its user has had much of the cluster: among jobs of its priority its turn comes as if it "
-        "had been submitted {} later",
-        span(turn.fair_delay_ms)));
-  }
-  if (turn.passed_unix_ms) {
-    out.lines.push_back(
-        fmt::format("job {}, which is behind it, passes it {}: it will have "
-                    "waited for a day",
-                    turn.passed_by.value, when(*turn.passed_unix_ms)));
-  }
-}
-
-void write_lines(const Desk& desk, Explanation& out) {
-  out.lines.push_back(out.job ? fmt::format("job {}: {}", out.job.value, out.summary)
-                              : out.summary);
-  if (out.position != 0) {
-    std::string line = fmt::format("position {} in the queue", out.position);
-    if (!out.ahead.empty()) line += "; before it: " + list_of(out.ahead, out.position - 1);
-    out.lines.push_back(std::move(line));
-    write_turn(desk, out);
-  }
-  if (out.state != JobState::queued && out.position == 0 && out.reason != ExplainReason::room) {
-    return;
-  }
-  out.lines.push_back(fmt::format("needs {}; {} fit now, {} if nothing else ran",
-                                  out.ranks_max > out.ranks_min
-                                      ? fmt::format("{} to {} ranks", out.ranks_min, out.ranks_max)
-                                      : counted(out.ranks_min, "rank"),
-                                  out.ranks_free, out.ranks_possible));
-  for (const std::string& missing : out.missing) out.lines.push_back("  missing: " + missing);
-  for (std::size_t i = 0; i < std::min(out.holders.size(), kListed); ++i) {
-    out.lines.push_back(line_of(desk, out.holders[i]));
-  }
-  if (!out.preempts.empty()) {
-    out.lines.push_back("asked to make room: " + list_of(out.preempts, out.preempts.size()));
-  } else if (!out.must_end.empty()) {
-    out.lines.push_back("has to wait for the end of: " +
-                        list_of(out.must_end, out.must_end.size()));
-  }
-  write_start(desk, out);
-  for (const ExplainWorker& worker : out.workers) {
-    out.lines.push_back(fmt::format("  {}: {}", worker.worker, worker.why));
-  }
-  if (out.workers_left_out != 0) {
-    out.lines.push_back(fmt::format("  and {} more workers", out.workers_left_out));
   }
 }
 
@@ -415,10 +350,9 @@ void explain_room(Desk& desk, const JobRecord& job, Explanation& out) {
   out.ranks_free = static_cast<std::uint32_t>(sum.now);
   out.ranks_possible = static_cast<std::uint32_t>(sum.ever);
   list_workers(desk, shape, out);
-  out.holders = holders_of(desk, shape, job.job);
   const bool quota =
       out.reason == ExplainReason::quota_running || out.reason == ExplainReason::quota_slots;
-  if (quota) std::erase_if(out.holders, [&](const auto& each) { return each.owner != job.owner; });
+  out.holders = quota ? holders_for(desk, job.owner) : holders_of(desk, shape, job.job);
   if (out.reason == ExplainReason::room || out.reason == ExplainReason::behind) {
     forecast(desk, job, out);
   } else if (out.reason == ExplainReason::dependency) {
@@ -496,8 +430,9 @@ void set_turn(const Desk& desk, const JobRecord& job, const std::vector<JobId>& 
 void set_position(const Desk& desk, const JobRecord& job, Explanation& out) {
   const auto ahead = desk.board.queue.ahead_of(job.job, kForecastAhead);
   out.position = static_cast<std::uint32_t>(ahead.count + 1);
-  out.ahead.assign(ahead.first.begin(), ahead.first.begin() + static_cast<std::ptrdiff_t>(std::min(
-                                                                  kListed, ahead.first.size())));
+  out.ahead.assign(ahead.first.begin(),
+                   ahead.first.begin() +
+                       static_cast<std::ptrdiff_t>(std::min(kListedInLines, ahead.first.size())));
   set_turn(desk, job, ahead.first, out.turn);
 }
 
@@ -580,7 +515,8 @@ Result<Explanation> plan(Desk& desk, const std::string& owner, const spec::JobSp
     explain_room(desk, job, out);
     queue.erase(job.job);
   }
-  if (out.reason == ExplainReason::room && out.ranks_free >= job.terms.ranks_min) {
+  if (out.reason == ExplainReason::room && out.ranks_free >= job.terms.ranks_min &&
+      !full_size_wait(desk, job)) {
     out.reason = ExplainReason::now;
     first.line = "starts at once";
     out.must_end.clear();

@@ -192,6 +192,10 @@ std::uint32_t size_limit(const Desk& desk, const JobRecord& job) {
 
 }  // namespace
 
+std::uint32_t full_size(const Desk& desk, const JobRecord& job, std::uint64_t ever) {
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(size_limit(desk, job), ever));
+}
+
 bool exceeds_quota(const Desk& desk, const JobRecord& job) {
   if (size_limit(desk, job) < job.terms.ranks_min) return true;
   const auto running = desk.board.quotas.of(job.owner).running;
@@ -237,8 +241,7 @@ void start(Desk& desk, JobId id, const std::vector<Seat>& seats) {
 
 // How many ranks it starts with, of those there is room for; 0: it waits for more.
 std::uint32_t size_now(Desk& desk, const JobRecord& job, std::uint64_t room, std::uint64_t ever) {
-  const auto full =
-      static_cast<std::uint32_t>(std::min<std::uint64_t>(size_limit(desk, job), ever));
+  const std::uint32_t full = full_size(desk, job, ever);
   if (room >= full) return full;
   if (room < job.terms.ranks_min) return 0;
   const auto part = static_cast<std::uint32_t>(room);

@@ -54,6 +54,10 @@ struct Seat {
 std::optional<std::vector<Seat>> choose_seats(Desk& desk, const scheduler::Shape& shape,
                                               const std::string& policy, std::uint32_t wanted);
 
+// The most ranks that it may start with: ranks.max, its owner's quota, or all there is for it
+// (`ever`: what suits it in all).
+std::uint32_t full_size(const Desk& desk, const JobRecord& job, std::uint64_t ever);
+
 // Whether its owner would hold more than its quota.
 bool exceeds_quota(const Desk& desk, const JobRecord& job);
 

@@ -105,6 +105,28 @@ TEST_CASE("explain: says who of its owner's has to end where its quota is used u
   CHECK_FALSE(all->earliest_unix_ms.has_value());
 }
 
+TEST_CASE("explain: who waits for its owner's quota is told of what counts, wherever it is") {
+  ClusterSettings settings = Driver::default_settings();
+  settings.quotas.users["user"].running = 1;
+  Driver driver(settings);
+  driver.join("a", 1);
+  spec::JobSpec spec = run_spec(1);
+  spec.limit.time_ms = 600'000;
+  const JobId held = driver.submit(spec);
+  driver.run_up();
+  // It goes on there until the deadline; nobody else comes to that node.
+  driver.drain("a", 3'600'000);
+  driver.join("b", 1);
+  const auto explained = driver.state().explain(driver.submit(spec));
+  CHECK(explained->reason == ExplainReason::quota_running);
+  REQUIRE(explained->holders.size() == 1);
+  CHECK(explained->holders[0].job == held);
+  CHECK(explained->holders[0].slots == 1);
+  CHECK(explained->must_end == std::vector<JobId>{held});
+  REQUIRE(explained->earliest_unix_ms);
+  CHECK(explained->earliest_unix_ms == explained->holders[0].ends_unix_ms);
+}
+
 TEST_CASE("explain: says to the millisecond when a job's time to begin comes") {
   Driver driver;
   driver.join("a", 1);
@@ -214,6 +236,39 @@ TEST_CASE("plan: says what would become of a job, and changes nothing") {
   CHECK(driver.state().explain(head)->position == 1);
   const JobId next = driver.submit(run_spec(1));
   CHECK(driver.state().explain(next)->position == 2);
+}
+
+TEST_CASE("plan: a program that may have more ranks than are free does not start at once") {
+  Driver driver;
+  driver.join("a", 4);
+  driver.submit(run_spec(1));
+  driver.run_up();
+  spec::JobSpec spec = run_spec(2);
+  spec.resources.ranks_max = 4;
+  const auto planned = driver.state().plan("user", spec);
+  REQUIRE(planned);
+  CHECK(planned->reason == ExplainReason::room);
+  CHECK(says(*planned, "waits up to 10 s for room for all of its 4 ranks, then starts with 3"));
+  CHECK(planned->must_end.empty());
+  REQUIRE(planned->earliest_unix_ms);
+  // That is what becomes of it.
+  const JobId job = driver.submit(spec);
+  driver.pass(0s);
+  CHECK(driver.state().explain(job)->earliest_unix_ms == planned->earliest_unix_ms);
+  driver.live(9s);
+  CHECK(driver.job_state(job) == queued);
+  CHECK(driver.take<wire::StartRank>().empty());
+  CHECK(says(*driver.state().explain(job), "waits up to 1 s for room for all of its 4 ranks"));
+  driver.live(2s);
+  CHECK(driver.take<wire::StartRank>().size() == 3);
+  // One that has room for all does, and so does one that grows.
+  spec.resources.ranks_max = 3;
+  Driver empty;
+  empty.join("a", 3);
+  CHECK(empty.state().plan("user", spec)->reason == ExplainReason::now);
+  spec::JobSpec grows = train_spec(2);
+  grows.resources.ranks_max = 4;
+  CHECK(empty.state().plan("user", grows)->reason == ExplainReason::now);
 }
 
 TEST_CASE("explain: says of each worker why it does not do") {

@@ -79,6 +79,29 @@ TEST_CASE("line: short tasks stand behind the one on their slot, and half a line
   CHECK(driver.job(array).summary.tasks.done == kLineMax / 2 + 1);
 }
 
+TEST_CASE("line: who stands in it holds no slot that others wait for") {
+  Driver driver;
+  driver.join("a", 2);
+  spec::JobSpec tasks = array_spec(200);
+  tasks.limit.time_ms = 60'000;
+  const JobId array = driver.submit(tasks);
+  REQUIRE(line_after(driver, 1ms).size() == kLineMax);
+  spec::JobSpec spec = run_spec(1);
+  const JobId behind = driver.submit(spec);
+  const auto explained = driver.state().explain(behind);
+  CHECK(explained->ahead == std::vector<JobId>{array});
+  REQUIRE(explained->holders.size() == 2);
+  CHECK(explained->holders[0].slots + explained->holders[1].slots == 2);
+  CHECK(driver.job(explained->holders[0].job).processes.at(0).phase != "in line");
+  CHECK(driver.job(explained->holders[1].job).processes.at(0).phase != "in line");
+  // What they may take is before it all the same: a minute for each of 199 tasks, on two slots.
+  REQUIRE(explained->earliest_unix_ms);
+  const std::int64_t wait =
+      *explained->earliest_unix_ms - driver.job(behind).summary.submitted_unix_ms;
+  CHECK(wait >= 199 * 60'000 / 2);
+  CHECK(wait < 210 * 60'000 / 2);
+}
+
 TEST_CASE("line: what lasts longer has a shorter line, or none") {
   Driver driver;
   driver.join("a", 2);
