@@ -9,6 +9,8 @@
 #include <utility>
 #include <variant>
 
+#include "coordinator/scheduler/arrays.h"
+
 namespace tutti::coordinator {
 
 namespace {
@@ -40,7 +42,7 @@ void PendingEnds::note(const Fact& fact, const ClusterState& state) {
   } else if (const auto* stopping = std::get_if<JobStopping>(&fact)) {
     note_array(stopping->job);
   } else if (const auto* cancelled = std::get_if<TaskCancelled>(&fact)) {
-    ends_[JobId{cancelled->job.value + 1 + cancelled->index}] = JobState::cancelled;
+    ends_[task_id(cancelled->job, cancelled->index)] = JobState::cancelled;
   }
 }
 
@@ -56,7 +58,7 @@ bool PendingEnds::takes_back(JobId job, JobState ended) const {
   const auto after = arrays_.lower_bound(job);
   if (ended != JobState::cancelled || after == arrays_.begin()) return false;
   const auto& [array, tasks] = *std::prev(after);
-  return job.value - array.value <= tasks;
+  return job < task_id(array, tasks);
 }
 
 void PendingEnds::show(JobSummary& job) const {
@@ -65,8 +67,8 @@ void PendingEnds::show(JobSummary& job) const {
     tasks.active += std::min(ended, count);
     ended -= std::min(ended, count);
   };
-  const JobId last{job.job.value + tasks.total()};
-  for (auto at = ends_.upper_bound(job.job); at != ends_.end() && at->first <= last; ++at) {
+  const JobId behind = task_id(job.job, tasks.total());
+  for (auto at = ends_.upper_bound(job.job); at != ends_.end() && at->first < behind; ++at) {
     if (at->second == JobState::done) take_back(tasks.done, 1);
     if (at->second == JobState::failed) take_back(tasks.failed, 1);
     if (at->second == JobState::cancelled) take_back(tasks.cancelled, 1);

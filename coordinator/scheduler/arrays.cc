@@ -14,10 +14,6 @@ namespace {
 
 constexpr std::string_view kIndex = "${index}";
 
-JobId task_id(const JobRecord& array, std::uint32_t index) {
-  return JobId{array.job.value + 1 + index};
-}
-
 TaskState state_of(char letter) {
   switch (letter) {
     case 'a': return TaskState::active;
@@ -73,7 +69,7 @@ Outcome outcome_of(const JobRecord& array) {
 
 TaskView view_of(const Desk& desk, const JobRecord& array, std::uint32_t index) {
   TaskView view{.index = index,
-                .job = task_id(array, index),
+                .job = task_id(array.job, index),
                 .state = state_of(array.tasks.states[index]),
                 .phase = {},
                 .exit_code = std::nullopt,
@@ -108,7 +104,7 @@ JobId start_task(Desk& desk, JobId array) {
   const JobRecord& job = desk.job(array);
   const bool first = job.state == JobState::queued;
   const std::uint32_t index = job.tasks.next;
-  const JobId id = task_id(job, index);
+  const JobId id = task_id(job.job, index);
   JobSoft& soft = desk.soft(array);
   soft.waiting.clear();
   soft.queued_due.reset();

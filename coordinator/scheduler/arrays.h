@@ -17,6 +17,7 @@
 
 namespace tutti::coordinator {
 
+constexpr JobId task_id(JobId array, std::uint32_t index) { return JobId{array.value + 1 + index}; }
 // The array that has a task with this id; none: no array that is remembered has.
 const JobRecord* array_of(const Desk& desk, JobId task);
 
