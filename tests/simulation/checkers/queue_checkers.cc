@@ -247,9 +247,14 @@ class BackfillChecker final : public Checker {
     if (!limits || (why.earliest_unix_ms && *why.earliest_unix_ms <= *limits + to_ms(kSeen))) {
       return;
     }
-    seen.world.violate("backfill", describe(job) +
-                                       " is told a later start than the limits of those that "
-                                       "run give");
+    const auto from_now = [&](std::int64_t unix_ms) {
+      return std::to_string(unix_ms - seen.world.wall().unix_ms) + " ms";
+    };
+    seen.world.violate(
+        "backfill",
+        describe(job) + " is told to start " +
+            (why.earliest_unix_ms ? "in " + from_now(*why.earliest_unix_ms) : "at no time") +
+            ", and by the limits of those that run it could in " + from_now(*limits));
   }
 
   // When enough of those that hold slots have reached their limits.
@@ -262,9 +267,13 @@ class BackfillChecker final : public Checker {
       const PlannedJob* planned = planned_of(seen, other);
       free -= held;
       if (held == 0 || planned == nullptr || planned->spec.limit.time_ms == 0) continue;
-      const std::int64_t since =
-          other.running_unix_ms != 0 ? other.running_unix_ms : seen.world.wall().unix_ms;
-      ends.emplace(since + static_cast<std::int64_t>(planned->spec.limit.time_ms), held);
+      const std::int64_t now = seen.world.wall().unix_ms;
+      const std::int64_t since = other.running_unix_ms != 0 ? other.running_unix_ms : now;
+      std::int64_t end = since + static_cast<std::int64_t>(planned->spec.limit.time_ms);
+      // Who was told to end has its grace, from when it was told on.
+      if (other.state == JobState::stopping)
+        end = std::max(end, now + to_ms(coordinator::ClusterSettings{}.stop_grace));
+      ends.emplace(end, held);
     }
     for (const auto& [end, slots] : ends) {
       free += slots;
