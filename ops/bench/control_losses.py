@@ -92,24 +92,43 @@ def large_rank_death(options):
     _report("large rank killed: steps lost", "steps", ours["lost"], peer=said)
 
 
-def silent_worker(options):
-    """SIGSTOP to the worker; its state is asked for every few milliseconds. The lease is 5 s."""
+CUT_MS = 20_000
+
+
+def _silence(options, begin, end):
+    """Seconds from the worker's silence to suspect and to lost, of a cluster each; its state is asked for every few
+    milliseconds."""
     suspect, lost = [], []
     for _ in range(1 if options.quick else 3):
         folder = tempfile.mkdtemp(prefix="tutti-bench-")
         cluster = driver.Cluster(options.bin, folder)
-        pid = cluster.pid("worker")
         try:
             state = lambda: cluster.get("/api/v1/nodes")["nodes"][0]["state"]
-            os.kill(pid, signal.SIGSTOP)
             began = time.monotonic()
+            begin(cluster)
             cluster.until("suspect", lambda: state() in ("suspect", "lost"))
             suspect.append(time.monotonic() - began)
             cluster.until("lost", lambda: state() == "lost")
             lost.append(time.monotonic() - began)
         finally:
-            os.kill(pid, signal.SIGCONT)
+            end(cluster)
             cluster.stop()
             shutil.rmtree(folder, ignore_errors=True)
-    _report("worker stopped: to suspect", "s", suspect)
-    _report("worker stopped: to lost (lease 5 s)", "s", lost)
+    return suspect, lost
+
+
+def _cut(cluster):
+    worker = cluster.get("/api/v1/nodes")["nodes"][0]["name"]
+    cluster.call("POST", "/api/v1/faults", {"action": "cut", "worker": worker, "lasts_ms": CUT_MS})
+
+
+def silent_worker(options):
+    """SIGSTOP to the worker, or its messages dropped both ways while its connection stays. The lease is 5 s."""
+    ways = {"stopped": (lambda cluster: os.kill(cluster.pid("worker"), signal.SIGSTOP),
+                        lambda cluster: os.kill(cluster.pid("worker"), signal.SIGCONT)),
+            "cut off": (_cut,
+                        lambda cluster: None)}  # it ends by itself: a lost worker is told nothing
+    for name, (begin, end) in ways.items():
+        suspect, lost = _silence(options, begin, end)
+        _report(f"worker {name}: to suspect", "s", suspect)
+        _report(f"worker {name}: to lost (lease 5 s)", "s", lost)

@@ -71,14 +71,15 @@ def ran(options):
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+    halves = {part: sizes[len(sizes) // 2:] for part, sizes in memory.items()}
     for part, sizes in memory.items():
         _report(f"{part}'s memory over {blocks * (silent + printing + alone):,} programs that ran, second half", "MiB",
-                sizes[len(sizes) // 2:],
-                peer=f"max/min {driver.flatness(sizes):.3f}; after the first {sizes[0]:.1f}, at the end {sizes[-1]:.1f}")
+                halves[part],
+                peer=f"max/min {driver.flatness(halves[part]):.3f}; after the first {sizes[0]:.1f}, at the end {sizes[-1]:.1f}")
     _report("programs run a second, of arrays and alone", "1/s", [rate])
     if not options.quick:
-        for part, sizes in memory.items():
-            driver.require_flat(f"memory of the {part}", sizes)
+        for part, half in halves.items():
+            driver.require_flat(f"memory of the {part}", half)
 
 
 def array(options):

@@ -42,9 +42,8 @@ FLAT = 1.1  # the largest size over the smallest, of what is meant to stand stil
 
 
 def flatness(sizes):
-    """Of the second half: by then every history is full."""
-    half = sizes[len(sizes) // 2:]
-    return max(half) / min(half)
+    """Of sizes that were taken once all that may grow had grown."""
+    return max(sizes) / min(sizes)
 
 
 def require_flat(what, sizes):
