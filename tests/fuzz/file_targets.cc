@@ -3,7 +3,6 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <initializer_list>
@@ -14,6 +13,7 @@
 #include "ops/cli/faults/fault_file.h"
 #include "protocol/base/clock.h"
 #include "tests/fuzz/targets.h"
+#include "tests/fuzz/words.h"
 #include "tests/support/temporary_folder.h"
 #include "worker/agent/join.h"
 #include "worker/agent/rank_devices.h"
@@ -203,24 +203,6 @@ std::uint64_t check_of(std::initializer_list<std::uint64_t> words) {
   std::uint64_t hash = 0xcbf29ce484222325ULL;
   for (const std::uint64_t word : words) hash = (hash ^ word) * 0x100000001b3ULL;
   return hash;
-}
-
-void put_word(std::string& out, std::uint64_t word) {
-  out.append(reinterpret_cast<const char*>(&word), sizeof word);
-}
-
-std::uint64_t word_at(std::string_view bytes, std::size_t number) {
-  std::uint64_t out = 0;
-  if (number * sizeof out >= bytes.size()) return 0;
-  const std::string_view there = bytes.substr(number * sizeof out, sizeof out);
-  std::memcpy(&out, there.data(), there.size());
-  return out;
-}
-
-std::string words(std::initializer_list<std::uint64_t> numbers) {
-  std::string out;
-  for (const std::uint64_t each : numbers) put_word(out, each);
-  return out;
 }
 
 }  // namespace

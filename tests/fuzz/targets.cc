@@ -54,6 +54,7 @@ const Target kTargets[] = {
     {"tensor_index", take_tensor_index, tensor_index_seeds},
     {"quantization", take_quantization, quantization_seeds},
     {"product_choices", take_product_choices, product_choices_seeds},
+    {"weight_images", take_weight_images, weight_images_seeds},
 };
 
 }  // namespace

@@ -116,6 +116,7 @@ bool take_step_index(std::string_view bytes);
 bool take_tensor_index(std::string_view bytes);
 bool take_quantization(std::string_view bytes);
 bool take_product_choices(std::string_view bytes);
+bool take_weight_images(std::string_view bytes);
 std::vector<std::string> up_state_seeds();
 std::vector<std::string> worker_state_seeds();
 std::vector<std::string> ports_seeds();
@@ -127,5 +128,6 @@ std::vector<std::string> step_index_seeds();
 std::vector<std::string> tensor_index_seeds();
 std::vector<std::string> quantization_seeds();
 std::vector<std::string> product_choices_seeds();
+std::vector<std::string> weight_images_seeds();
 
 }  // namespace tutti::fuzz
