@@ -125,8 +125,8 @@ def expect(found, wanted, what):
         raise AssertionError(f"{what}: {found!r}, and not {wanted!r}")
 
 
-STEPS = ["parity", "large", "memcheck", "racecheck", "streams", "graphs", "serving", "nccl", "machine",
-         "training_fp32", "training_bf16", "bench_kernels", "bench_training", "bench_serving"]
+STEPS = ["parity", "large", "streams", "graphs", "serving", "nccl", "machine", "training_fp32", "training_bf16",
+         "memcheck", "racecheck", "bench_kernels", "bench_training", "bench_serving"]
 
 
 def passed_of(said):
@@ -236,6 +236,19 @@ def sanitizer_finds(machine):
     expect([said["memcheck"]["passed"], said["racecheck"]["passed"]], [False, False], "what it found")
 
 
+def sanitizer_is_slow(machine):
+    Machine.write(machine.tools / "compute-sanitizer", "#!/bin/sh\necho '========= COMPUTE-SANITIZER'\nexec sleep 600\n")
+    done, said = machine.check(seconds=12)
+    expect(done.returncode, 0, done.stderr)
+    for name in ("memcheck", "racecheck"):
+        expect([said[name]["passed"], said[name]["skipped"].split(":")[0]], [None, "too little time"], name)
+    expect(said["bench_serving"]["passed"], True, "what comes behind")
+    Machine.write(machine.tools / "compute-sanitizer",
+                  "#!/bin/sh\necho '========= Invalid __global__ write of size 4 bytes'\nexec sleep 600\n")
+    done, said = machine.check(seconds=12)
+    expect([done.returncode, said["memcheck"]["passed"], said["memcheck"]["exit"]], [1, False, 124], "what it found before")
+
+
 def library_is_missing(machine):
     # A program of this machine that asks for a library which is nowhere.
     source = machine.path / "asks.c"
@@ -282,7 +295,7 @@ def tool_is_missing(machine):
 
 def main():
     cases = [all_pass, one_fails, one_hangs, bench_hangs, bench_alone_hangs, without_a_pack, hashes_drift, filter_names_nothing,
-             sanitizer_is_blind, sanitizer_finds, sanitizer_of_cuda, library_is_missing, filters_name_cases]
+             sanitizer_is_blind, sanitizer_finds, sanitizer_is_slow, sanitizer_of_cuda, library_is_missing, filters_name_cases]
     if shutil.which("compute-sanitizer", path=SYSTEM_PATH) is None:
         cases.append(tool_is_missing)
     failed = 0
