@@ -103,6 +103,7 @@ struct InferencePass::Impl {
   const std::uint64_t number = next_number();  // of this pass in the process
   const Decoder& decoder;
   const PassLimits limits;
+  const kernels::AttentionCached::Most repeated;  // room of steps that are alike
   const InferencePlan plan;
   const std::vector<float> frequencies;
   const kernels::FloatBuffer memory;
@@ -115,9 +116,10 @@ struct InferencePass::Impl {
   std::vector<std::int32_t> positions;
   std::vector<kernels::SequenceRows> sequences;
 
-  Impl(const Decoder& decoder_in, PassLimits limits_in, kernels::Device* device)
+  Impl(const Decoder& decoder_in, PassLimits limits_in, kernels::Device* device, CacheLimits caches)
       : decoder(decoder_in),
         limits(limits_in),
+        repeated{static_cast<Index>(caches.tokens_max), static_cast<Index>(caches.pages_max)},
         plan(decoder.description(), limits),
         frequencies(rotary_frequencies(decoder.description())),
         memory(plan.floats, device) {
@@ -144,7 +146,7 @@ struct InferencePass::Impl {
   ConstMatrix table(Role role, const float* arena) const;
   void embed(const kernels::OpContext& ctx, const WeightsInUse& weights) const;
   void run_layers(const kernels::OpContext& ctx, const WeightsInUse& weights,
-                  std::span<const SequenceChunk> chunks);
+                  std::span<const SequenceChunk> chunks, kernels::AttentionCached::Most room = {});
   Index keep_wanted(const kernels::OpContext& ctx, std::span<const SequenceChunk> chunks) const;
   void run_head(const kernels::OpContext& ctx, const WeightsInUse& weights, Matrix to) const;
 };
@@ -261,7 +263,8 @@ void InferencePass::Impl::embed(const kernels::OpContext& ctx, const WeightsInUs
 }
 
 void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const WeightsInUse& weights,
-                                     std::span<const SequenceChunk> chunks) {
+                                     std::span<const SequenceChunk> chunks,
+                                     kernels::AttentionCached::Most room) {
   const auto rows = static_cast<Index>(tokens.size());
   LayerContext layer_ctx{.op = ctx,
                          .description = description(),
@@ -282,7 +285,8 @@ void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const Weight
     must(kernels::attention_cached(ctx, {.shape = layer_ctx.attention,
                                          .q = act.query,
                                          .sequences = sequences,
-                                         .out = act.attended}));
+                                         .out = act.attended,
+                                         .most = room}));
     finish(layer_ctx, parameters, act, act.x);
   }
 }
@@ -386,15 +390,15 @@ Result<> InferencePass::Impl::choose(const kernels::OpContext& ctx, const Weight
     answers = reinterpret_cast<kernels::ChosenToken*>(device_chosen.data());
   }
   gather(chunks);
+  // Steps that only decode are alike; prompts come in all sizes.
+  const bool repeats =
+      ctx.device != nullptr && chunks.size() == tokens.size() && draws.size() == tokens.size();
   const auto step = [&]() -> Result<> {
-    run_layers(ctx, weights, chunks);
+    run_layers(ctx, weights, chunks, repeats ? repeated : kernels::AttentionCached::Most());
     if (keep_wanted(ctx, chunks) == 0) return {};
     run_head(ctx, weights, output);
     return kernels::choose_tokens(ctx, {.logits = output, .draws = draws, .chosen = answers});
   };
-  // Steps that only decode are alike; prompts come in all sizes.
-  const bool repeats =
-      ctx.device != nullptr && chunks.size() == tokens.size() && draws.size() == tokens.size();
   const Result<> done =
       repeats ? ctx.device->run_repeated(memory_key(*weights.images), step) : step();
   if (!done) return done;
@@ -403,8 +407,9 @@ Result<> InferencePass::Impl::choose(const kernels::OpContext& ctx, const Weight
   return ctx.device->download(chosen.data(), answers, chosen.size_bytes());
 }
 
-InferencePass::InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device)
-    : impl_(std::make_unique<Impl>(decoder, limits, device)) {}
+InferencePass::InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device,
+                             CacheLimits caches)
+    : impl_(std::make_unique<Impl>(decoder, limits, device, caches)) {}
 std::uint64_t InferencePass::workspace_bytes(const DecoderDescription& description,
                                              PassLimits limits) {
   return static_cast<std::uint64_t>(InferencePlan(description, limits).floats) * sizeof(float);

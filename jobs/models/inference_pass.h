@@ -63,10 +63,18 @@ struct SequenceChunk {
   LogitRows wanted = LogitRows::last;
 };
 
+// What caches may grow to: tokens of one, and pages of all in one call. A device then does the same
+// work for as many sequences, whatever their lengths. Zeros: not known.
+struct CacheLimits {
+  std::uint32_t tokens_max = 0;
+  std::uint64_t pages_max = 0;
+};
+
 class InferencePass {
  public:
   // On a device, weights and caches are its memory; tokens, logits and choices stay the host's.
-  InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr);
+  InferencePass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr,
+                CacheLimits caches = {});
   // Bytes of activations that the constructor sets aside.
   static std::uint64_t workspace_bytes(const DecoderDescription& description, PassLimits limits);
   InferencePass(InferencePass&&) noexcept;

@@ -46,6 +46,8 @@ class CachePool {
   void give_back(Slot* slot, std::span<const std::int32_t> tokens);
 
   std::uint64_t bytes() const { return bytes_; }
+  // That all caches in use may have together, in one layer.
+  std::uint64_t pages_max() const { return bytes_max_ / bytes_of(1); }
 
  private:
   std::uint64_t bytes_of(std::uint32_t capacity) const {

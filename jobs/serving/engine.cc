@@ -15,6 +15,7 @@
 #include "jobs/serving/cache_pool.h"
 #include "jobs/serving/request_check.h"
 #include "jobs/serving/warm_up.h"
+#include "kernels/ops/attention.h"
 #include "kernels/ops/choose_tokens.h"
 #include "kernels/tensor/device_failure.h"
 
@@ -82,7 +83,7 @@ struct Engine::Impl {
             kPromptLogitBytesMax / (4ULL * description.vocabulary), 1, options.step_tokens))),
         pool(description, options.cache_bytes_max, ctx.device),
         pass(*model.decoder, {.rows_max = options.step_tokens, .samples_max = options.batch_max},
-             ctx.device) {
+             ctx.device, {.tokens_max = options.context, .pages_max = pool.pages_max()}) {
     end_tokens = model.end_tokens;
     for (const std::int64_t id : description.end_tokens) {
       end_tokens.push_back(static_cast<std::int32_t>(id));
@@ -415,8 +416,8 @@ std::vector<Output> Engine::step() {
 Result<> Engine::warm_up() {
   Impl& impl = *impl_;
   if (impl.ctx.device == nullptr) return {};
-  std::uint32_t tokens_max = impl.options.context;
-  while (tokens_max > 1 && !impl.pool.ever_fits(tokens_max)) tokens_max /= 2;
+  const std::uint64_t room = impl.pool.pages_max() * kernels::kKeyBlock;
+  if (room == 0) return {};  // no request fits
   try {
     return serving::warm_up(
         impl.ctx, impl.pass,
@@ -424,7 +425,8 @@ Result<> Engine::warm_up() {
          .images = *impl.model.images,
          .batch_max = impl.options.batch_max,
          .step_tokens = std::min(impl.options.step_tokens, impl.options.context),
-         .tokens_max = tokens_max});
+         .tokens_max =
+             static_cast<std::uint32_t>(std::min<std::uint64_t>(impl.options.context, room))});
   } catch (const kernels::DeviceFailure& failure) {
     return failure.error();
   }

@@ -35,18 +35,12 @@ Result<> run_batches(const kernels::OpContext& ctx, models::InferencePass& pass,
   return {};
 }
 
-Result<> run_lengths(const kernels::OpContext& ctx, models::InferencePass& pass,
+// What grows with positions has its last size from then on: captured steps keep its address.
+Result<> run_longest(const kernels::OpContext& ctx, models::InferencePass& pass,
                      const WarmUp& what) {
   models::KvCache cache(what.description, what.tokens_max, ctx.device);
-  for (std::uint64_t doubled = 2; doubled < 2 * std::uint64_t{what.tokens_max}; doubled *= 2) {
-    const auto length =
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(doubled, what.tokens_max));
-    for (int time = 0; time < kTimes; ++time) {
-      cache.pretend(length - 1);
-      if (auto ran = run(ctx, pass, what, {{&cache, std::span(&kToken, 1)}}); !ran) return ran;
-    }
-  }
-  return {};
+  cache.pretend(what.tokens_max - 1);
+  return run(ctx, pass, what, {{&cache, std::span(&kToken, 1)}});
 }
 
 }  // namespace
@@ -57,8 +51,8 @@ Result<> warm_up(const kernels::OpContext& ctx, models::InferencePass& pass, con
     models::KvCache cache(what.description, what.step_tokens, ctx.device);
     if (auto ran = run(ctx, pass, what, {{&cache, prompt}}); !ran) return ran;
   }
-  if (auto ran = run_batches(ctx, pass, what); !ran) return ran;
-  return run_lengths(ctx, pass, what);
+  if (auto ran = run_longest(ctx, pass, what); !ran) return ran;
+  return run_batches(ctx, pass, what);
 }
 
 }  // namespace tutti::serving

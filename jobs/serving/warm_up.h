@@ -3,10 +3,9 @@
 //
 // On a GPU the first launch of a kernel loads it, the first product of a shape chooses its
 // algorithm, ops take their scratch memory, and the second decoding step of a number of sequences
-// is captured as a graph; another one where a sequence has grown to twice as much. So one prompt
-// fills a step, each number of sequences up to batch_max decodes twice, and so does one sequence at
-// each length that is a power of two, and at the longest. No bit of any request depends on it:
-// caches of its own are thrown away.
+// is captured as a graph, whatever their lengths. So one prompt fills a step, one sequence decodes
+// at the greatest length, and each number of sequences up to batch_max decodes twice. No bit of any
+// request depends on it: caches of its own are thrown away.
 //
 // Threads: the engine's. Errors: the pass's; exhausted is thrown as AllocationFailure.
 #pragma once
@@ -17,9 +16,8 @@
 
 namespace tutti::serving {
 
-// More than these, and several long sequences, are captured when they first come: a device keeps so
-// many graphs only.
-inline constexpr std::uint32_t kWarmBatchMax = 64;
+// Batches of more sequences are captured when they first come: a device keeps so many graphs only.
+inline constexpr std::uint32_t kWarmBatchMax = 128;
 
 struct WarmUp {
   const models::DecoderDescription& description;

@@ -58,6 +58,13 @@ struct AttentionCached {
   ConstMatrix q;
   std::span<const SequenceRows> sequences;
   Matrix out;
+  // How many positions a sequence may have, and pages all of them together: a device then does the
+  // same work for calls with as many rows, however long the sequences are (step_graphs.h). Zeros:
+  // no more than these have. Changes no bit.
+  struct Most {
+    Index positions = 0;
+    Index pages = 0;
+  } most = {};
 };
 Result<> attention_cached(const OpContext& ctx, const AttentionCached& args);
 

@@ -178,6 +178,39 @@ TEST_CASE("device sizes: chunks of keys give the same bits in one block and spre
   }
 }
 
+TEST_CASE("device sizes: blocks that have several chunks of keys, and room for more: same bits") {
+  static_cast<void>(device());
+  constexpr Index kChunks = 4;
+  Sequence sequence(2, (kChunks - 1) * kChunkKeys + 70);
+  const SequenceRows all{0, sequence.tokens, 0, sequence.pages};
+  REQUIRE(kv_write(here(), {sequence.shape, sequence.rows_of(sequence.k),
+                            sequence.rows_of(sequence.v), std::span(&all, 1)}));
+  // The last token of so many sequences, each with these keys.
+  const auto last_of = [&](Index sequences, AttentionCached::Most most) {
+    Floats q;
+    std::vector<SequenceRows> parts;
+    for (Index s = 0; s < sequences; ++s) {
+      q.insert(q.end(), sequence.q.end() - sequence.wide, sequence.q.end());
+      parts.push_back({s, 1, sequence.tokens - 1, sequence.pages});
+    }
+    Floats out(q.size());
+    REQUIRE(attention_cached(here(), {sequence.shape, sequence.rows_of(q), parts,
+                                      Matrix(out.data(), sequences, sequence.wide), most}));
+    REQUIRE(device().synchronize());
+    for (Index s = 1; s < sequences; ++s) {
+      REQUIRE(std::equal(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(sequence.wide),
+                         out.begin() + static_cast<std::ptrdiff_t>(s * sequence.wide)));
+    }
+    out.resize(size_of(sequence.wide));
+    return out;
+  };
+  const Floats alone = last_of(1, {});  // a block for each chunk
+  CHECK(last_of(100, {}) == alone);     // three for four
+  const AttentionCached::Most most{.positions = 9000, .pages = 15'000};
+  CHECK(last_of(1, most) == alone);
+  CHECK(last_of(100, most) == alone);
+}
+
 TEST_CASE(
     "device sizes: a loss in several chunks of rows, of more tokens than a block has threads") {
   constexpr Index kRows = 41;

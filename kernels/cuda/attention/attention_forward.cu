@@ -2,11 +2,10 @@
 // arithmetic is attention_softmax.h's, of a score attention_form.h's.
 //
 // A thread block has up to 32 queries of one head and walks over the key blocks that they see.
-// Where there are few blocks of queries and many keys (decode), each chunk of keys is a thread
-// block of its own, whose result waits in scratch memory until a second kernel merges the chunks in
+// Where there are few blocks of queries and many keys (decode), chunks of keys are spread over
+// thread blocks; their results wait in scratch memory until a second kernel merges the chunks in
 // order.
 #include <algorithm>
-#include <bit>
 #include <vector>
 
 #include "kernels/cuda/attention/attention_bf16.h"
@@ -224,7 +223,7 @@ __device__ __forceinline__ Index within_block(Index key) {
   return key < 0 ? 0 : (key < kKeyBlock ? key : kKeyBlock);
 }
 
-// Block (task, head, chunk): the chunk counts only where chunks are spread.
+// Block (task, head, z): where chunks are spread, it has each gridDim.z-th from chunk z on.
 template <int kColumns>
 __global__ void __launch_bounds__(kAttentionThreads, 2) attend_kernel(Attend a) {
   TUTTI_DYNAMIC_SHARED(float, memory);
@@ -242,7 +241,9 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) attend_kernel(Attend a) 
   const float slope = a.rule.slope(head);
   const bool spread = a.parts != nullptr;
   const Index first_chunk = spread ? static_cast<Index>(blockIdx.z) : first_block / kChunkBlocks;
-  const Index last_chunk = spread ? first_chunk : last_block / kChunkBlocks;
+  const Index last_chunk = last_block / kChunkBlocks;
+  const Index step = spread ? static_cast<Index>(gridDim.z) : 1;
+  if (first_chunk > last_chunk) return;
   const float* const q = a.q.at(task.row) + head * a.width;
   const auto rows = static_cast<unsigned>(task.rows);
   for (TileWalk at(static_cast<unsigned>(a.width), kAttentionThreads); at.row < rows; at.next()) {
@@ -251,7 +252,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) attend_kernel(Attend a) 
   Softmax<kColumns> softmax;
   float top = 0.0F;
   float total = 0.0F;
-  for (Index chunk = first_chunk; chunk <= last_chunk; ++chunk) {
+  for (Index chunk = first_chunk; chunk <= last_chunk; chunk += step) {
     softmax.clear();
     const Index chunk_begin = chunk * kChunkBlocks;
     const Index begin = chunk_begin > first_block ? chunk_begin : first_block;
@@ -329,11 +330,13 @@ void add_tasks(std::pmr::vector<Task>& tasks, const SequenceRows& rows, Index ke
   }
 }
 
-Index chunks_of(const std::pmr::vector<Task>& tasks) {
+Index longest_of(const std::pmr::vector<Task>& tasks) {
   Index keys = 0;
   for (const Task& task : tasks) keys = std::max<Index>(keys, task.length);
-  return (keys + kChunkKeys - 1) / kChunkKeys;
+  return keys;
 }
+
+Index chunks_of(Index keys) { return (keys + kChunkKeys - 1) / kChunkKeys; }
 
 struct Launcher {
   CudaDevice& device;
@@ -362,7 +365,9 @@ static Result<> run_attention(const Launcher& launcher, const Task* tasks, Room 
     auto parts = room(launcher.rows * a.heads * a.chunks * (a.width + 2));
     if (!parts) return std::move(parts).error();
     a.parts = *parts;
-    spread = static_cast<unsigned>(a.chunks);
+    // The longest sequence may be much shorter than those that the chunks are counted for.
+    const Index wanted = blocks_for(2 * kBlocksWanted, static_cast<Index>(count) * a.heads);
+    spread = static_cast<unsigned>(std::min(a.chunks, wanted));
   }
   launch_attend(launcher.device.stream(),
                 {dim3(count, heads, spread), kAttentionThreads, tile_bytes(a.width)}, a);
@@ -408,7 +413,7 @@ Result<> CudaDevice::enqueue(const AttentionForward& args) {
   if (launcher.tasks.empty()) return {};
   auto tasks = stage(launcher.tasks.data(), launcher.tasks.size());
   if (!tasks) return std::move(tasks).error();
-  launcher.a.chunks = chunks_of(launcher.tasks);
+  launcher.a.chunks = chunks_of(longest_of(launcher.tasks));
   auto ran = run_attention(launcher, *tasks, [this](Index count) { return scratch_floats(count); });
   if (!ran) return ran;
   return end_op();
@@ -432,15 +437,16 @@ Result<> CudaDevice::enqueue(const AttentionCached& args) {
                  rows.pages.begin() + static_cast<std::ptrdiff_t>(needed));
   }
   if (launcher.tasks.empty()) return {};
-  // Sequences grow with each step: sizes are rounded up, so that most steps are alike.
-  pages.resize(std::bit_ceil(pages.size()));
+  // Sequences grow with each step, which is to be the same work.
+  const Index sequences = static_cast<Index>(args.sequences.size());
+  const Index most = std::min(sequences * kv_pages_for(args.most.positions), args.most.pages);
+  pages.resize(std::max(pages.size(), static_cast<std::size_t>(most)));
   auto tasks = stage(launcher.tasks.data(), launcher.tasks.size());
   if (!tasks) return std::move(tasks).error();
   auto list = stage(pages.data(), pages.size());
   if (!list) return std::move(list).error();
   launcher.a.pages = *list;
-  launcher.a.chunks =
-      static_cast<Index>(std::bit_ceil(static_cast<std::size_t>(chunks_of(launcher.tasks))));
+  launcher.a.chunks = chunks_of(std::max(longest_of(launcher.tasks), args.most.positions));
   auto ran = run_attention(launcher, *tasks, [this](Index count) { return scratch_floats(count); });
   if (!ran) return ran;
   return end_op();

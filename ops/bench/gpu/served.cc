@@ -11,6 +11,7 @@
 #include "jobs/models/inference_pass.h"
 #include "jobs/models/layer.h"
 #include "jobs/models/serving_weights.h"
+#include "kernels/ops/key_value_pages.h"
 #include "kernels/tensor/thread_pool.h"
 #include "ops/bench/gpu/cases.h"
 
@@ -28,6 +29,9 @@ constexpr unsigned kThreadsMax = 16;   // that make the images
 std::uint32_t prompt_tokens() { return sized(kPrompt, 24U); }
 std::uint32_t sequences() { return sized(kSequences, 2U); }
 std::uint32_t held() { return sized(kHeld, 12U); }
+std::uint64_t pages() {
+  return sequences() * static_cast<std::uint64_t>(kernels::kv_pages_for(prompt_tokens()));
+}
 
 models::Decoder eight_billion() {
   models::DecoderDescription description;
@@ -73,7 +77,8 @@ class Steps {
   Steps(Served& served, CudaDevice& device)
       : served_(served),
         ctx_{&served.pool, &device},
-        pass_(served.decoder, {.rows_max = prompt_tokens(), .samples_max = sequences()}, &device),
+        pass_(served.decoder, {.rows_max = prompt_tokens(), .samples_max = sequences()}, &device,
+              {.tokens_max = prompt_tokens(), .pages_max = pages()}),
         prompt_(prompt_tokens(), 17) {
     for (std::uint32_t s = 0; s < sequences(); ++s) {
       caches_.emplace_back(served.decoder.description(), prompt_tokens(), &device);
