@@ -56,6 +56,43 @@ double largest_difference(const Floats& actual, const Table& expected) {
 
 constexpr double kBf16 = 0x1p-8;  // relative error of one rounding, at most
 
+// The log of a query's sum of exponentials in double precision, of inputs as they are given, and
+// how far a tensor core may be from it.
+struct ExactLse {
+  double value, tolerance;
+};
+ExactLse exact_lse(const AttentionShape& shape, const float* q, const Floats& k,
+                   std::pair<Index, Index> keys, Index kv_head) {
+  const Index narrow = shape.kv_heads * shape.head_width;
+  std::vector<double> scores;
+  double largest = 0.0;  // of the sums of a score's terms without their signs
+  for (Index key = keys.first; key < keys.second; ++key) {
+    double score = 0.0;
+    double size = 0.0;
+    for (Index d = 0; d < shape.head_width; ++d) {
+      const double term =
+          static_cast<double>(q[d]) *
+          static_cast<double>(
+              k[static_cast<std::size_t>(key * narrow + kv_head * shape.head_width + d)]);
+      score += term;
+      size += std::abs(term);
+    }
+    scores.push_back(score * static_cast<double>(shape.scale));
+    largest = std::max(largest, size * static_cast<double>(shape.scale));
+  }
+  const double top = *std::ranges::max_element(scores);
+  double total = 0.0;
+  for (const double score : scores) total += std::exp(score - top);
+  const double value = top + std::log(total);
+  // A score: a sum of head_width products, which a tensor core may cut (unit 2^-23), the factors of
+  // scale and log2(e), and what the top is subtracted from. All weights: a sum, and an exponential
+  // of 2 units. Then the top's way back, and the sum of both.
+  const auto terms = static_cast<double>(scores.size());
+  const double of_scores = (static_cast<double>(shape.head_width) + 6.0) * 0x1p-23 * largest;
+  const double of_sums = (2.0 * terms + 16.0) * 0x1p-24;
+  return {value, of_scores + of_sums + 4.0 * 0x1p-24 * (std::abs(value) + largest)};
+}
+
 }  // namespace
 
 TEST_CASE("device ops: attention on tensor cores agrees with its meaning on rounded inputs") {
@@ -95,7 +132,24 @@ TEST_CASE("device ops: attention on tensor cores agrees with its meaning on roun
                              Table(ConstMatrix(rv.data(), tokens, narrow)), c.offsets);
     // Weights are rounded once more before they meet the values, which are at most 1.
     CHECK(largest_difference(out, expected) <= kBf16);
-    CHECK(std::all_of(lse.begin(), lse.end(), [](float x) { return std::isfinite(x); }));
+    double worst = 0.0;  // in tolerances
+    double widest = 0.0;
+    for (std::size_t s = 0; s + 1 < c.offsets.size(); ++s) {
+      for (Index token = c.offsets[s]; token < c.offsets[s + 1]; ++token) {
+        for (Index head = 0; head < c.heads; ++head) {
+          const ExactLse exact =
+              exact_lse(shape, rq.data() + token * wide + head * c.width, rk,
+                        {c.offsets[s], token + 1}, head / (c.heads / c.kv_heads));
+          const auto given =
+              static_cast<double>(lse[static_cast<std::size_t>(token * c.heads + head)]);
+          const double off = std::abs(given - exact.value) / exact.tolerance;
+          if (!(off <= worst)) worst = off;
+          widest = std::max(widest, exact.tolerance);
+        }
+      }
+    }
+    CHECK(worst <= 1.0);
+    CHECK(widest < 1e-3);  // one key more or less of 200 changes it by 5e-3
   }
 }
 
