@@ -1,11 +1,17 @@
 // Captured steps: what they may be replayed for, and what a capture cannot hold.
 #include <catch2/catch.hpp>
 
+#include <chrono>
+#include <cstdlib>
+#include <future>
 #include <stdexcept>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/cuda/device.h"
 #include "kernels/ops/add.h"
+#include "kernels/ops/embedding.h"
 #include "kernels/ops/product.h"
 #include "kernels/tensor/buffer.h"
 
@@ -135,6 +141,65 @@ TEST_CASE("graphs: more buckets than are kept push out those that are not run, a
   CHECK(counts.plain == 2 + StepGraphs::kGraphsMax + 5);
   CHECK(counts.captured == 2);
 }
+
+#ifdef TUTTI_CUDA_EMULATION
+namespace {
+
+constexpr Index kColumns = 8;
+
+// Rows 5 and 3 of a table, by a graph that is pushed out by others while it waits for its turn.
+std::vector<float> rows_of_pushed_out_graph(const std::vector<float>& table) {
+  const auto device = open_device_with_graphs();
+  const FloatBuffer from(static_cast<Index>(table.size()), device.get());
+  const FloatBuffer to(2 * kColumns, device.get());
+  REQUIRE(device->upload(from.data(), table.data(), table.size() * sizeof(float)));
+  const auto look_up = [&](const std::vector<std::int32_t>& tokens) {
+    REQUIRE(device->run_repeated(0, [&] {
+      return device->enqueue(EmbeddingForward{
+          .table = ConstMatrix(from.data(), static_cast<Index>(table.size()) / kColumns, kColumns),
+          .tokens = tokens,
+          .output = Matrix(to.data(), 2, kColumns)});
+    }));
+  };
+  look_up({1, 2});
+  look_up({1, 2});
+  REQUIRE(device->synchronize());
+  std::promise<void> turn;
+  emulation::enqueue(device->stream(), [turns = turn.get_future().share()] {
+    turns.wait();
+    return std::string();
+  });
+  look_up({5, 3});
+  CHECK(device->graph_counts().replayed == 1);
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    turn.set_value();
+  });
+  for (std::uint64_t key = 1; key <= StepGraphs::kGraphsMax; ++key) {
+    REQUIRE(device->run_repeated(key, [] { return Result<>(); }));
+  }
+  later.join();
+  REQUIRE(device->synchronize());
+  std::vector<float> rows(2 * kColumns);
+  REQUIRE(device->download(rows.data(), to.data(), rows.size() * sizeof(float)));
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE("graphs: one that is pushed out ends before its memory does") {
+  std::vector<float> table(8 * kColumns);
+  for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(i);
+  std::vector<float> expected(table.begin() + 5 * kColumns, table.begin() + 6 * kColumns);
+  expected.insert(expected.end(), table.begin() + 3 * kColumns, table.begin() + 4 * kColumns);
+  CHECK(rows_of_pushed_out_graph(table) == expected);
+  // Were nothing waited for, this would show.
+  ::setenv("TUTTI_EMULATION_HOST_WAITS", "0", 1);
+  const std::vector<float> without = rows_of_pushed_out_graph(table);
+  ::unsetenv("TUTTI_EMULATION_HOST_WAITS");
+  CHECK(without != expected);
+}
+#endif
 
 TEST_CASE("graphs: a step that allocates, waits or uploads is no step for a graph, and says so") {
   const auto device = open_device_with_graphs();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -24,6 +25,7 @@ constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kRegionBytes = std::size_t{32} << 30;
 // Pieces from here on are pages that are given back to the system.
 constexpr std::size_t kLarge = 16 * kPageBytes;
+constexpr std::size_t kEndedMax = 16;  // pieces of pinned memory that are kept
 
 std::size_t round_up(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -74,7 +76,7 @@ class Memory {
     pieces.erase(found);
     char* const start = static_cast<char*>(memory) - kMarginBytes;
     if (piece.kind != MemoryKind::device) {
-      std::free(start);
+      end_pinned(start, piece);
       return true;
     }
     used -= piece.bytes;
@@ -105,6 +107,16 @@ class Memory {
   std::uint64_t taken = 0;  // pieces
 
  private:
+  // Who still reads it finds no number in it; it is kept for a while, so that they read nothing
+  // else.
+  void end_pinned(char* start, const Piece& piece) {
+    std::memset(start, kFresh, piece.whole());
+    ended_.push_back(start);
+    if (ended_.size() <= kEndedMax) return;
+    std::free(ended_.front());
+    ended_.pop_front();
+  }
+
   char* take_of_region(std::size_t whole) {
     const std::size_t to = whole < kLarge ? kMarginBytes : kPageBytes;
     for (auto [offset, bytes] : free_) {
@@ -148,6 +160,7 @@ class Memory {
 
   char* region_;
   std::map<std::size_t, std::size_t> free_;  // bytes by offset
+  std::deque<char*> ended_;                  // pinned memory that was given back, oldest first
   std::mutex use_mutex_;
   int users_ = 0;
   std::size_t reached_ = 0;  // no piece was ever behind this
