@@ -15,6 +15,7 @@
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "kernels/tensor/thread_pool.h"
+#include "ops/bench/gpu/operands.h"
 
 namespace tutti::bench::gpu {
 
@@ -42,9 +43,9 @@ Case product_case(Index rows, Index outputs, Index inputs) {
             const Index m = sized(rows, Index{16});
             const Index n = sized(outputs, Index{24});
             const Index k = sized(inputs, Index{32});
-            FloatBuffer x(m * k, &device);
-            FloatBuffer w(n * k, &device);
-            FloatBuffer y(m * n, &device);
+            const FloatBuffer x = drawn(device, m * k);
+            const FloatBuffer w = drawn(device, n * k);
+            const FloatBuffer y(m * n, &device);
             return of_peak(
                 timed(device, kRuns,
                       [&] {
@@ -83,9 +84,8 @@ struct Heads {
 struct AttentionArrays {
   AttentionArrays(CudaDevice& device, const Heads& h)
       : tokens(h.tokens()), wide(h.wide()), lse(h.tokens() * h.heads, &device) {
-    for (FloatBuffer* one : {&q, &k, &v, &out, &dout, &dq, &dk, &dv}) {
-      *one = FloatBuffer(tokens * wide, &device);
-    }
+    for (FloatBuffer* one : {&q, &k, &v, &dout}) *one = drawn(device, tokens * wide);
+    for (FloatBuffer* one : {&out, &dq, &dk, &dv}) *one = FloatBuffer(tokens * wide, &device);
   }
   Matrix of(const FloatBuffer& buffer) const { return buffer.matrix(tokens, wide); }
 
@@ -94,21 +94,23 @@ struct AttentionArrays {
   FloatBuffer lse;
 };
 
+kernels::AttentionForward forward_of(const AttentionArrays& in, const Heads& h,
+                                     std::span<const std::int32_t> offsets) {
+  return {.shape = h.shape(),
+          .q = in.of(in.q),
+          .k = in.of(in.k),
+          .v = in.of(in.v),
+          .sample_offsets = offsets,
+          .out = in.of(in.out)};
+}
+
 Measured attention_forward(const Card& card, const Heads& named) {
   CudaDevice& device = card.training();
   const Heads h = named.in_extent();
   const AttentionArrays in(device, h);
   const std::vector<std::int32_t> offsets = h.offsets();
   return of_peak(
-      timed(device, kRuns,
-            [&] {
-              models::must(device.enqueue(kernels::AttentionForward{.shape = h.shape(),
-                                                                    .q = in.of(in.q),
-                                                                    .k = in.of(in.k),
-                                                                    .v = in.of(in.v),
-                                                                    .sample_offsets = offsets,
-                                                                    .out = in.of(in.out)}));
-            }),
+      timed(device, kRuns, [&] { models::must(device.enqueue(forward_of(in, h, offsets))); }),
       2.0 * h.operations());
 }
 
@@ -117,6 +119,9 @@ Measured attention_backward(const Card& card, const Heads& named) {
   const Heads h = named.in_extent();
   const AttentionArrays in(device, h);
   const std::vector<std::int32_t> offsets = h.offsets();
+  kernels::AttentionForward forward = forward_of(in, h, offsets);
+  forward.lse = in.lse.data();
+  models::must(device.enqueue(forward));
   return of_peak(
       timed(device, kRuns,
             [&] {
@@ -152,7 +157,7 @@ Measured decode_attention(const Card& card, const Decode& named) {
                                       1.0F / std::sqrt(static_cast<float>(d.width))};
   const Index pages_each = kernels::kv_pages_for(d.held);
   const Index page = kernels::kv_page_floats(shape);
-  const FloatBuffer memory(d.sequences * pages_each * page, &device);
+  const FloatBuffer memory = drawn(device, d.sequences * pages_each * page);
   std::vector<float*> pages;
   for (Index p = 0; p < d.sequences * pages_each; ++p) pages.push_back(memory.data() + p * page);
   std::vector<kernels::SequenceRows> sequences;
@@ -161,7 +166,7 @@ Measured decode_attention(const Card& card, const Decode& named) {
     sequences.push_back(
         {s, 1, d.held - 1, std::span(pages).subspan(first, static_cast<std::size_t>(pages_each))});
   }
-  const FloatBuffer q(d.sequences * d.heads * d.width, &device);
+  const FloatBuffer q = drawn(device, d.sequences * d.heads * d.width);
   const FloatBuffer out(d.sequences * d.heads * d.width, &device);
   const Index wide = d.heads * d.width;
   return of_bandwidth(
@@ -176,8 +181,8 @@ Measured decode_attention(const Card& card, const Decode& named) {
 
 Measured loss(const Card& card, Index rows, Index columns, Index vocabulary) {
   CudaDevice& device = card.training();
-  const FloatBuffer hidden(rows * columns, &device);
-  const FloatBuffer weight(vocabulary * columns, &device);
+  const FloatBuffer hidden = drawn(device, rows * columns);
+  const FloatBuffer weight = drawn(device, vocabulary * columns, 0.02);
   const FloatBuffer losses(rows, &device);
   const FloatBuffer dhidden(rows * columns, &device);
   const FloatBuffer dweight(vocabulary * columns, &device);
@@ -246,20 +251,19 @@ struct NormArrays {
   explicit NormArrays(CudaDevice& device)
       : rows(sized(kNormRows, Index{5})),
         width(sized(kNormWidth, Index{64})),
-        weight(width, &device),
-        bias(width, &device),
+        y(rows * width, &device),
         dweight(width, &device),
-        dbias(width, &device),
-        mean(rows, &device),
-        inverse(rows, &device) {
-    for (FloatBuffer* one : {&x, &y, &dy}) *one = FloatBuffer(rows * width, &device);
+        dbias(width, &device) {
+    for (FloatBuffer* one : {&x, &dy}) *one = drawn(device, rows * width);
+    for (FloatBuffer* one : {&weight, &bias}) *one = drawn(device, width);
+    for (FloatBuffer* one : {&mean, &inverse}) *one = drawn(device, rows);
   }
   Matrix of(const FloatBuffer& buffer) const { return buffer.matrix(rows, width); }
   double bytes(int arrays) const { return arrays * real(rows * width) * kFloat; }
 
   Index rows, width;
-  FloatBuffer x, y, dy;
-  FloatBuffer weight, bias, dweight, dbias, mean, inverse;
+  FloatBuffer y, dweight, dbias;
+  FloatBuffer x, dy, weight, bias, mean, inverse;
 };
 
 // `args_of` makes the op's arguments of the arrays; `moved` of these go through memory.
@@ -311,14 +315,13 @@ Case quantised_case(kernels::WeightFormat format) {
             const Index inputs = sized(Index{4096}, Index{256});
             const Index outputs = sized(Index{6144 + 4096 + 3 * 14336}, Index{64});
             CudaDevice& device = card.serving();
-            FloatBuffer x(kRows * inputs, &device);
-            FloatBuffer y(kRows * outputs, &device);
+            const FloatBuffer x = drawn(device, kRows * inputs);
+            const FloatBuffer y(kRows * outputs, &device);
             kernels::ThreadPool pool(
                 static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 16U)));
             const kernels::OpContext ctx{&pool, &device};
-            const std::vector<std::byte> zeros(kernels::row_bytes(format, inputs) *
-                                               static_cast<std::size_t>(outputs));
-            const auto weight = kernels::pack_rows(ctx, format, zeros, outputs);
+            const std::vector<std::byte> rows = quantised_rows(format, outputs, inputs);
+            const auto weight = kernels::pack_rows(ctx, format, rows, outputs);
             models::must(weight ? Result<>() : Result<>(weight.error()));
             return of_bandwidth(card,
                                 timed(device, kRuns,
@@ -328,14 +331,14 @@ Case quantised_case(kernels::WeightFormat format) {
                                                   .right = &*weight,
                                                   .output = y.matrix(kRows, outputs)}));
                                       }),
-                                static_cast<double>(zeros.size()));
+                                static_cast<double>(rows.size()));
           }};
 }
 
 double copy_bandwidth(CudaDevice& device) {
   const Index count = sized(Index{256} << 20, Index{1} << 10);
-  FloatBuffer from(count, &device);
-  FloatBuffer to(count, &device);
+  const FloatBuffer from = drawn(device, count);
+  const FloatBuffer to(count, &device);
   const std::size_t bytes = from.span().size_bytes();
   const auto seconds =
       timed(device, 20, [&] { models::must(device.copy(to.data(), from.data(), bytes)); });

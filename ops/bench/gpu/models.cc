@@ -13,6 +13,7 @@
 #include "kernels/ops/gradient_norm.h"
 #include "kernels/tensor/thread_pool.h"
 #include "ops/bench/gpu/cases.h"
+#include "ops/bench/gpu/operands.h"
 
 namespace tutti::bench::gpu {
 
@@ -25,13 +26,15 @@ using kernels::cuda::CudaDevice;
 constexpr std::uint32_t kLength = 1024;
 constexpr std::uint32_t kVocabulary = 50304;
 constexpr int kRuns = 10;
+// Of a step: an update moves as much memory whatever the tokens, and runs train with many.
+constexpr int kMicroBatches = 4;
 
 std::uint32_t length_of_sample() { return sized(kLength, 16U); }
 
 struct Shape {
   const char* name;
   std::uint32_t layers, width, heads;
-  std::uint32_t samples;
+  std::uint32_t samples;  // of a micro-batch
 
   Shape in_extent() const { return sized(*this, {name, 2, 32, 2, 2}); }
   std::uint32_t tokens() const { return samples * length_of_sample(); }
@@ -66,7 +69,10 @@ class Update {
         device_hashes_(static_cast<Index>(4 * layout.blocks().size()), &device),
         device_squares_(static_cast<Index>(2 * layout.blocks().size()), &device),
         hashes_(layout.blocks().size()),
-        squares_(layout.blocks().size()) {}
+        squares_(layout.blocks().size()) {
+    initialise(device, layout, weights_.span());
+    fill(device, gradients_.span(), 1e-3);
+  }
 
   std::span<float> weights() const { return weights_.span(); }
   std::span<float> gradients() const { return gradients_.span(); }
@@ -145,17 +151,21 @@ Measured step(const Card& card, const Shape& named, Part part) {
   std::vector<models::SampleLoss> losses(shape.samples);
   kernels::ThreadPool pool(1);
   const kernels::OpContext ctx{&pool, &device};
+  const int micros = part == Part::whole_step ? kMicroBatches : 1;
   const auto seconds = timed(device, kRuns, [&] {
     if (part == Part::whole_step) update.clear();
-    models::must(pass.forward_backward(
-        ctx, update.weights(), {.tokens = ids, .targets = ids, .positions = {}, .offsets = offsets},
-        update.gradients(), losses));
+    for (int micro = 0; micro < micros; ++micro) {
+      models::must(pass.forward_backward(
+          ctx, update.weights(),
+          {.tokens = ids, .targets = ids, .positions = {}, .offsets = offsets}, update.gradients(),
+          losses));
+    }
     if (part == Part::pass) return;
     pass.finish_shard(ctx, update.gradients());
     update.sum_squares();
     update.run();
   });
-  const auto tokens = static_cast<double>(shape.tokens());
+  const auto tokens = static_cast<double>(shape.tokens()) * micros;
   const double by_weight = 6.0 * static_cast<double>(layout.parameter_count()) * tokens;
   const double by_attention = 6.0 * shape.layers * tokens * length_of_sample() * shape.width;
   Measured out = of_peak(seconds, by_weight + by_attention);
@@ -173,7 +183,8 @@ std::vector<Case> training_cases() {
                      [shape](const Card& card) { return optimizer(card, shape); }});
     cases.push_back({fmt::format("{} forward and backward, {} tokens", shape.name, shape.tokens()),
                      [shape](const Card& card) { return step(card, shape, Part::pass); }});
-    cases.push_back({fmt::format("{} step with AdamW, {} tokens", shape.name, shape.tokens()),
+    cases.push_back({fmt::format("{} step with AdamW, {} times {} tokens", shape.name,
+                                 kMicroBatches, shape.tokens()),
                      [shape](const Card& card) { return step(card, shape, Part::whole_step); }});
   }
   return cases;

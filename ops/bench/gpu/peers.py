@@ -138,8 +138,9 @@ class Training:
             loss = F.cross_entropy(logits.view(-1, 50304).float(), self.tokens.view(-1))
         loss.backward()
 
-    def step(self):
-        self.backward()
+    def step(self, micro_batches):
+        for _ in range(micro_batches):
+            self.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=False)
@@ -155,8 +156,9 @@ def passes(*shape):
     return timed(Training(*shape).backward, 10)
 
 
-def steps(*shape):
-    return timed(Training(*shape).step, 10)
+def steps(micro_batches, *shape):
+    training = Training(*shape)
+    return timed(lambda: training.step(micro_batches), 10)
 
 
 class Served:
@@ -228,7 +230,7 @@ def all_cases():
         tokens = shape[-1] * 1024
         cases[f"{name} AdamW"] = (optimizer, *shape)
         cases[f"{name} forward and backward, {tokens} tokens"] = (passes, *shape)
-        cases[f"{name} step with AdamW, {tokens} tokens"] = (steps, *shape)
+        cases[f"{name} step with AdamW, 4 times {tokens} tokens"] = (steps, 4, *shape)
     cases["prefill, 8B shape, 2048 tokens, bf16"] = (prefill, 2048)
     cases["decode, 8B shape, 8 sequences at 1024, bf16, graphs"] = (decode, 8, 1024)
     return cases
