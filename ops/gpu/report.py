@@ -22,6 +22,9 @@ FRAMES = {
     "piece_sum": 128,  # pieces are added in an order that comes as data
 }
 
+BUILD_SECONDS = 8 * 60 * 2  # eight minutes of two cores
+QUICKEST = 1.0
+
 
 def kernel_name(mangled):
     name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=False).stdout.strip()
@@ -61,6 +64,14 @@ def problems(rows):
     return out
 
 
+def too_slow(took):
+    """Of the seconds of one core that each file took (ops/gpu/logged), where no compiler cache answered: none is so quick."""
+    if min(took) < QUICKEST or sum(took) <= BUILD_SECONDS:
+        return []
+    print(f"nvcc took longer than {BUILD_SECONDS} s of a core's time")
+    return ["slow"]
+
+
 def main():
     files = [argument for argument in sys.argv[1:] if argument != "--check"]
     text = "".join(open(file, encoding="utf-8").read() for file in files)
@@ -70,10 +81,10 @@ def main():
         print(f"{name:44} {registers:9} {shared:7} {stack:6} {spilled:8}")
     bad = problems(rows)
     print(f"{len(rows)} kernels, {len(HOT)} of them hot; {'; '.join(bad) if bad else 'none of those spills or has a frame'}")
-    # Of one core; a compiler cache answers in no time (ops/gpu/logged).
     took = [float(seconds) for seconds in re.findall(r"^compiled in ([\d.]+) s$", text, re.MULTILINE)]
     if took:
         print(f"nvcc: {len(took)} files, {sum(took):.0f} s of a core's time, {max(took):.0f} of them the longest")
+        bad += too_slow(took)
     return 1 if bad and "--check" in sys.argv else 0
 
 
