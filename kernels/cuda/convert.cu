@@ -3,71 +3,88 @@
 #include "kernels/cuda/convert.h"
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/elementwise/fours.h"
 #include "kernels/cuda/philox.h"
-#include "kernels/cuda/row_view.h"
 #include "kernels/ops/elementwise/bf16.h"
 
 namespace tutti::kernels::cuda {
 
 namespace {
 
-constexpr unsigned kThreads = 128;
-constexpr Index kRowsMax = 65535;
 // Rows of rounded matrices begin at multiples of 16 bytes.
 constexpr Index kStrideUnit = 8;
 
-// The bits of the nearest binary16, as fp16.h has its value.
-__device__ std::uint16_t to_fp16(float x) {
+__device__ __forceinline__ uint2 narrowed(const Four& four, Narrow narrow) {
+  if (narrow == Narrow::bf16) {
+    return {pack_bf16(four.at[0], four.at[1]), pack_bf16(four.at[2], four.at[3])};
+  }
+  return {pack_fp16(four.at[0], four.at[1]), pack_fp16(four.at[2], four.at[3])};
+}
+
+// `width` numbers of each row; as many zeros as there is room for behind them.
+__global__ void __launch_bounds__(kFourThreads)
+    round_rows_kernel(Rows<const float> from, Rows<std::uint16_t> to, Index width, Index room,
+                      Narrow narrow) {
+  const FourPlace at(room);
+  if (at.count <= 0) return;
+  const Four four = load_four(from.at(at.row) + at.column, width - at.column);
+  store_halves(to.at(at.row) + at.column, at.count, narrowed(four, narrow));
+}
+
+// Up with the probability of the part that is cut off: the mean is the value.
+__device__ __forceinline__ unsigned stochastic(float x, unsigned draw) {
   unsigned bits = 0;
   memcpy(&bits, &x, sizeof(bits));
-  const unsigned sign = bits >> 16 & 0x8000U;
-  const unsigned magnitude = bits & 0x7fffffffU;
-  if (magnitude > 0x7f800000U) return static_cast<std::uint16_t>(sign | 0x7e00U);
-  const unsigned nearest = magnitude + 0x0fffU + (magnitude >> 13 & 1U);
-  if (nearest >= 0x47800000U) return static_cast<std::uint16_t>(sign | 0x7c00U);
-  constexpr unsigned kBias = (127U - 15U) << 23;
-  if (magnitude >= 0x38800000U) return static_cast<std::uint16_t>(sign | (nearest - kBias) >> 13);
-  // Below 2^-14: how many times 2^-24, which is the last bit of what lies from a half to one.
-  const float shifted = fabsf(x) + 0.5F;
-  memcpy(&bits, &shifted, sizeof(bits));
-  return static_cast<std::uint16_t>(sign | (bits & 0x7ffU));
-}
-
-__device__ std::uint16_t narrowed(float x, Narrow narrow) {
-  return narrow == Narrow::bf16 ? to_bf16(x) : to_fp16(x);
-}
-
-__global__ void round_rows_kernel(Rows<const float> from, std::uint16_t* to, Index width,
-                                  Index stride, Narrow narrow) {
-  const Index row = blockIdx.y;
-  const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (c < stride) to[row * stride + c] = c < width ? narrowed(from.at(row)[c], narrow) : 0;
-}
-
-// Up with the probability of the part that is cut off: the mean is the value. Each element has its
-// own draw, keyed by its index in the whole tensor.
-__global__ void round_stochastic_kernel(const float* from, Bf16* to, Index count,
-                                        StochasticKey key) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= count) return;
-  const unsigned long long element = key.first_index + static_cast<unsigned long long>(i);
-  const PhiloxWords words = philox(key.seed, key.purpose, element / 8);
-  const unsigned word = words.word[element % 8 / 2];
-  const unsigned draw = element % 2 == 0 ? word & 0xffffU : word >> 16;
-  unsigned bits = 0;
-  memcpy(&bits, from + i, sizeof(bits));
   const bool finite = (bits & 0x7f800000U) != 0x7f800000U;
-  to[i] = finite ? static_cast<Bf16>((bits + draw) >> 16) : to_bf16(from[i]);
+  return finite ? (bits + draw) >> 16 & 0xffffU : to_bf16(x);
 }
 
-__global__ void round_kernel(const float* from, Bf16* to, Index count) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < count) to[i] = to_bf16(from[i]);
+// Each element has its own half-word, keyed by its index in the whole tensor; a thread takes the
+// eight of one draw, of which some may lie before the range or behind it.
+__global__ void __launch_bounds__(kFourThreads)
+    round_stochastic_kernel(const float* from, Bf16* to, Index count, StochasticKey key) {
+  const unsigned long long draw = key.first_index / kInDraw +
+                                  static_cast<unsigned long long>(blockIdx.x) * kFourThreads +
+                                  threadIdx.x;
+  const PhiloxWords words = philox(key.seed, key.purpose, draw);
+  const Index begin = static_cast<Index>(draw * kInDraw - key.first_index);
+  for (unsigned half = 0; half < kInDraw / kInFour; ++half) {
+    const Index first = begin + half * kInFour;
+    if (first < 0) {
+      for (unsigned i = 0; i < kInFour; ++i) {
+        const Index at = first + i;
+        if (at < 0 || at >= count) continue;
+        to[at] = static_cast<Bf16>(stochastic(from[at], words.half(half * kInFour + i)));
+      }
+      continue;
+    }
+    const Four four = load_four(from + first, count - first);
+    unsigned rounded[kInFour];
+    for (unsigned i = 0; i < kInFour; ++i) {
+      rounded[i] = stochastic(four.at[i], words.half(half * kInFour + i));
+    }
+    store_halves(to + first, count - first,
+                 {rounded[0] | rounded[1] << 16, rounded[2] | rounded[3] << 16});
+  }
 }
 
-__global__ void widen_kernel(const Bf16* from, float* to, Index count) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < count) to[i] = from_bf16(from[i]);
+// A NaN keeps its bits, as on a CPU.
+__global__ void __launch_bounds__(kFourThreads)
+    round_kernel(const float* from, Bf16* to, Index count) {
+  const FourPlace at(count);
+  if (at.count <= 0) return;
+  const Four four = load_four(from + at.column, at.count);
+  unsigned halves[kInFour];
+  for (unsigned i = 0; i < kInFour; ++i) halves[i] = to_bf16(four.at[i]);
+  store_halves(to + at.column, at.count,
+               {halves[0] | halves[1] << 16, halves[2] | halves[3] << 16});
+}
+
+__global__ void __launch_bounds__(kFourThreads)
+    widen_kernel(const Bf16* from, float* to, Index count) {
+  const FourPlace at(count);
+  if (at.count <= 0) return;
+  store_four(to + at.column, at.count, widened(load_halves(from + at.column, at.count)));
 }
 
 }  // namespace
@@ -82,14 +99,13 @@ Result<> check_code() {
 
 Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, std::uint16_t* to, Index stride,
                     Narrow narrow) {
-  for (Index first = 0; first < from.rows && stride > 0; first += kRowsMax) {
-    const Index rows = from.rows - first < kRowsMax ? from.rows - first : kRowsMax;
-    TUTTI_LAUNCH(
-        stream,
-        (LaunchShape{dim3(blocks_for(stride, kThreads), static_cast<unsigned>(rows)), kThreads}),
-        round_rows_kernel, Rows(from.row_range(first, rows)), to + first * stride, from.columns,
-        stride, narrow);
-  }
+  const BasicMatrix<std::uint16_t> rounded(to, from.rows, stride);
+  const bool without_gaps = from.stride == from.columns && stride == from.columns;
+  each_row_span(from.rows, stride, without_gaps,
+                [&](const RowSpan& span, const LaunchShape& shape) {
+                  TUTTI_LAUNCH(stream, shape, round_rows_kernel, span.of(from), span.of(rounded),
+                               without_gaps ? span.width : from.columns, span.width, narrow);
+                });
   return {};
 }
 
@@ -97,7 +113,9 @@ Result<> round_stochastic(cudaStream_t stream, std::span<const float> from, Bf16
                           const StochasticKey& key) {
   const auto count = static_cast<Index>(from.size());
   if (count == 0) return {};
-  TUTTI_LAUNCH(stream, (LaunchShape{blocks_for(count, kThreads), kThreads}),
+  // One more than the range has: its first draw may begin before it.
+  const unsigned draws = blocks_for(count, kInDraw) + 1;
+  TUTTI_LAUNCH(stream, (LaunchShape{blocks_for(draws, kFourThreads), kFourThreads}),
                round_stochastic_kernel, from.data(), to, count, key);
   return {};
 }
@@ -106,8 +124,7 @@ Result<> CudaDevice::enqueue(const ToBf16& args) {
   begin_op();
   const auto count = static_cast<Index>(args.from.size());
   if (count == 0) return {};
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), round_kernel,
-               args.from.data(), args.to.data(), count);
+  TUTTI_LAUNCH(stream(), span_shape(count), round_kernel, args.from.data(), args.to.data(), count);
   return end_op();
 }
 
@@ -115,8 +132,7 @@ Result<> CudaDevice::enqueue(const FromBf16& args) {
   begin_op();
   const auto count = static_cast<Index>(args.from.size());
   if (count == 0) return {};
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), widen_kernel,
-               args.from.data(), args.to.data(), count);
+  TUTTI_LAUNCH(stream(), span_shape(count), widen_kernel, args.from.data(), args.to.data(), count);
   return end_op();
 }
 

@@ -5,7 +5,13 @@
 
 namespace tutti::kernels::cuda {
 
+// Half-words of a draw: so many elements take one.
+inline constexpr unsigned kInDraw = 8;
+
 struct PhiloxWords {
+  __device__ __forceinline__ unsigned half(unsigned i) const {
+    return i % 2 == 0 ? word[i / 2] & 0xffffU : word[i / 2] >> 16;
+  }
   unsigned word[4];
 };
 

@@ -10,7 +10,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/elementary.h"
-#include "kernels/cuda/row_view.h"
+#include "kernels/cuda/elementwise/fours.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/silu_gate.h"
@@ -44,37 +44,50 @@ __global__ void add_pieces_kernel(const float* pieces, Index count, Index width,
 
 __device__ float sigmoid(float x) { return 1.0F / (1.0F + exp32(-x)); }
 
-// Element-wise kernels walk over rows by blockIdx.y, so that bands of wider matrices need no
-// division.
 struct Gate {
   Rows<const float> gate, up;
   Index width;
 };
 
-__global__ void silu_gate_forward_kernel(Gate a, Rows<float> y) {
-  const Index row = blockIdx.y;
-  const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (c >= a.width) return;
-  const float gate = a.gate.at(row)[c];
-  y.at(row)[c] = gate * sigmoid(gate) * a.up.at(row)[c];
+__global__ void __launch_bounds__(kFourThreads) silu_gate_forward_kernel(Gate a, Rows<float> y) {
+  const FourPlace at(a.width);
+  if (at.count <= 0) return;
+  const Four up = at.load(a.up);
+  Four four = at.load(a.gate);
+  for (unsigned i = 0; i < kInFour; ++i) {
+    const float gate = four.at[i];
+    four.at[i] = gate * sigmoid(gate) * up.at[i];
+  }
+  at.store(y, four);
 }
 
-__global__ void silu_gate_backward_kernel(Gate a, Rows<const float> dy, Rows<float> dgate,
-                                          Rows<float> dup) {
-  const Index row = blockIdx.y;
-  const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (c >= a.width) return;
-  const float slope = dy.at(row)[c];
-  const float gate = a.gate.at(row)[c];
-  const float up = a.up.at(row)[c];
-  const float s = sigmoid(gate);
-  dgate.at(row)[c] = slope * up * (s * fmaf(gate, 1.0F - s, 1.0F));
-  dup.at(row)[c] = slope * (gate * s);
+// All is read before anything is written: results may lie where operands do.
+__global__ void __launch_bounds__(kFourThreads)
+    silu_gate_backward_kernel(Gate a, Rows<const float> dy, Rows<float> dgate, Rows<float> dup) {
+  const FourPlace at(a.width);
+  if (at.count <= 0) return;
+  const Four slopes = at.load(dy);
+  Four of_gate = at.load(a.gate);
+  Four of_up = at.load(a.up);
+  for (unsigned i = 0; i < kInFour; ++i) {
+    const float slope = slopes.at[i];
+    const float gate = of_gate.at[i];
+    const float s = sigmoid(gate);
+    of_gate.at[i] = slope * of_up.at[i] * (s * fmaf(gate, 1.0F - s, 1.0F));
+    of_up.at[i] = slope * (gate * s);
+  }
+  at.store(dgate, of_gate);
+  at.store(dup, of_up);
 }
 
-__global__ void add_into_kernel(float* a, const float* b, Index count) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < count) a[i] += b[i];
+__global__ void __launch_bounds__(kFourThreads)
+    add_into_kernel(float* a, const float* b, Index count) {
+  const FourPlace at(count);
+  if (at.count <= 0) return;
+  const Four other = load_four(b + at.column, at.count);
+  Four four = load_four(a + at.column, at.count);
+  for (unsigned i = 0; i < kInFour; ++i) four.at[i] += other.at[i];
+  store_four(a + at.column, at.count, four);
 }
 
 // Additions of at most so many pieces; `written`: bits of those that later passes read.
@@ -110,49 +123,45 @@ constexpr int kTreeLevels = 7;  // of 64 parts, leaves and root included
 
 // The balanced tree as a counter in base two: a part climbs for as long as a left sibling waits, so
 // one value a level is held. What does not exist adds nothing.
-__global__ void tree_sum_kernel(TreeParts parts, Index count, float* sum) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= count) return;
-  float waiting[kTreeLevels];
+__global__ void __launch_bounds__(kFourThreads)
+    tree_sum_kernel(TreeParts parts, Index count, float* sum) {
+  const FourPlace at(count);
+  if (at.count <= 0) return;
+  Four waiting[kTreeLevels];
   bool exists[kTreeLevels];
   for (int p = 0; p < parts.count; ++p) {
     bool here = parts.part[p] != nullptr;
-    float value = here ? parts.part[p][i] : 0.0F;
+    Four four = here ? load_four(parts.part[p] + at.column, at.count) : Four{};
     int level = 0;
     for (; (p >> level & 1) != 0; ++level) {
       if (!exists[level]) continue;
-      value = here ? waiting[level] + value : waiting[level];
+      for (unsigned i = 0; i < kInFour; ++i) {
+        const float left = waiting[level].at[i];
+        four.at[i] = here ? left + four.at[i] : left;
+      }
       here = true;
     }
-    waiting[level] = value;
+    waiting[level] = four;
     exists[level] = here;
   }
   int root = 0;
   while (1 << root < parts.count) ++root;
-  sum[i] = waiting[root];
+  store_four(sum + at.column, at.count, waiting[root]);
 }
 
-__global__ void add_to_rows_kernel(Rows<float> output, bool continued, const float* bias,
-                                   Rows<const float> residual, Index width) {
-  const Index row = blockIdx.y;
-  const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (c >= width) return;
-  float value = continued ? output.at(row)[c] : 0.0F;
-  if (bias != nullptr) value += bias[c];
-  if (residual.data != nullptr) value += residual.at(row)[c];
-  output.at(row)[c] = value;
-}
-
-// A grid's second dimension ends at 65,535.
-constexpr Index kRowsMax = 65535;
-
-dim3 element_grid(Index rows, Index width) {
-  return {blocks_for(width, kThreads), static_cast<unsigned>(rows), 1};
-}
-
-template <class T>
-BasicMatrix<T> band(const BasicMatrix<T>& matrix, Index first, Index rows) {
-  return matrix.data == nullptr ? matrix : matrix.row_range(first, rows);
+__global__ void __launch_bounds__(kFourThreads)
+    add_to_rows_kernel(Rows<float> output, bool continued, const float* bias,
+                       Rows<const float> residual, Index width) {
+  const FourPlace at(width);
+  if (at.count <= 0) return;
+  float* const to = output.at(at.row) + at.column;
+  Four four = continued ? load_four(to, at.count) : Four{};
+  const auto add = [&](const Four& other) {
+    for (unsigned i = 0; i < kInFour; ++i) four.at[i] += other.at[i];
+  };
+  if (bias != nullptr) add(load_four(bias + at.column, at.count));
+  if (residual.data != nullptr) add(at.load(residual));
+  store_four(to, at.count, four);
 }
 
 }  // namespace
@@ -179,39 +188,37 @@ Result<> CudaDevice::enqueue(const ColumnSums& args) {
 // output = (start + bias) + residual: of an empty sum, or of what a product has left out.
 Result<> CudaDevice::add_to_rows(const RowAdditions& args) {
   const Index width = args.output.columns;
-  for (Index first = 0; first < args.output.rows; first += kRowsMax) {
-    const Index rows = std::min(kRowsMax, args.output.rows - first);
-    TUTTI_LAUNCH(stream(), (LaunchShape{element_grid(rows, width), kThreads}), add_to_rows_kernel,
-                 Rows(band(args.output, first, rows)), args.start == ChainStart::output, args.bias,
-                 Rows(band(args.residual, first, rows)), width);
-  }
+  const bool without_gaps = args.bias == nullptr && args.output.stride == width &&
+                            (args.residual.data == nullptr || args.residual.stride == width);
+  each_row_span(args.output.rows, width, without_gaps,
+                [&](const RowSpan& span, const LaunchShape& shape) {
+                  TUTTI_LAUNCH(stream(), shape, add_to_rows_kernel, span.of(args.output),
+                               args.start == ChainStart::output, args.bias, span.of(args.residual),
+                               span.width);
+                });
   return {};
 }
 
 Result<> CudaDevice::enqueue(const SiluGateForward& args) {
   begin_op();
-  if (args.y.columns == 0) return {};
-  for (Index first = 0; first < args.y.rows; first += kRowsMax) {
-    const Index rows = std::min(kRowsMax, args.y.rows - first);
-    const Gate gate{Rows(band(args.gate, first, rows)), Rows(band(args.up, first, rows)),
-                    args.y.columns};
-    TUTTI_LAUNCH(stream(), (LaunchShape{element_grid(rows, args.y.columns), kThreads}),
-                 silu_gate_forward_kernel, gate, Rows(band(args.y, first, rows)));
-  }
+  each_row_span_of(
+      [&](const RowSpan& span, const LaunchShape& shape) {
+        TUTTI_LAUNCH(stream(), shape, silu_gate_forward_kernel,
+                     (Gate{span.of(args.gate), span.of(args.up), span.width}), span.of(args.y));
+      },
+      args.y, args.gate, args.up);
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const SiluGateBackward& args) {
   begin_op();
-  if (args.dy.columns == 0) return {};
-  for (Index first = 0; first < args.dy.rows; first += kRowsMax) {
-    const Index rows = std::min(kRowsMax, args.dy.rows - first);
-    const Gate gate{Rows(band(args.gate, first, rows)), Rows(band(args.up, first, rows)),
-                    args.dy.columns};
-    TUTTI_LAUNCH(stream(), (LaunchShape{element_grid(rows, args.dy.columns), kThreads}),
-                 silu_gate_backward_kernel, gate, Rows(band(args.dy, first, rows)),
-                 Rows(band(args.dgate, first, rows)), Rows(band(args.dup, first, rows)));
-  }
+  each_row_span_of(
+      [&](const RowSpan& span, const LaunchShape& shape) {
+        TUTTI_LAUNCH(stream(), shape, silu_gate_backward_kernel,
+                     (Gate{span.of(args.gate), span.of(args.up), span.width}), span.of(args.dy),
+                     span.of(args.dgate), span.of(args.dup));
+      },
+      args.dy, args.gate, args.up, args.dgate, args.dup);
   return end_op();
 }
 
@@ -219,8 +226,7 @@ Result<> CudaDevice::enqueue(const AddInto& args) {
   begin_op();
   const auto count = static_cast<Index>(args.a.size());
   if (count == 0) return {};
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), add_into_kernel,
-               args.a.data(), args.b.data(), count);
+  TUTTI_LAUNCH(stream(), span_shape(count), add_into_kernel, args.a.data(), args.b.data(), count);
   return end_op();
 }
 
@@ -312,8 +318,7 @@ Result<> CudaDevice::enqueue(const TreeSum& args) {
   std::transform(args.parts.begin(), args.parts.end(), parts.part,
                  [](std::span<const float> part) { return part.empty() ? nullptr : part.data(); });
   parts.count = static_cast<int>(args.parts.size());
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), tree_sum_kernel,
-               parts, count, args.out.data());
+  TUTTI_LAUNCH(stream(), span_shape(count), tree_sum_kernel, parts, count, args.out.data());
   return end_op();
 }
 

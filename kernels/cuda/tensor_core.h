@@ -34,11 +34,35 @@ __device__ __forceinline__ float from_bf16(Bf16 x) {
   memcpy(&value, &bits, sizeof(value));
   return value;
 }
-__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
-  return static_cast<unsigned>(to_bf16(low)) | static_cast<unsigned>(to_bf16(high)) << 16;
+#ifdef TUTTI_CUDA_EMULATION
+
+// The bits of the nearest binary16, as fp16.h has its value.
+inline std::uint16_t to_fp16(float x) {
+  unsigned bits = 0;
+  memcpy(&bits, &x, sizeof(bits));
+  const unsigned sign = bits >> 16 & 0x8000U;
+  const unsigned magnitude = bits & 0x7fffffffU;
+  const unsigned nearest = magnitude + 0x0fffU + (magnitude >> 13 & 1U);
+  if (nearest >= 0x47800000U) return static_cast<std::uint16_t>(sign | 0x7c00U);
+  constexpr unsigned kBias = (127U - 15U) << 23;
+  if (magnitude >= 0x38800000U) return static_cast<std::uint16_t>(sign | (nearest - kBias) >> 13);
+  // Below 2^-14: how many times 2^-24, which is the last bit of what lies from a half to one.
+  const float shifted = fabsf(x) + 0.5F;
+  memcpy(&bits, &shifted, sizeof(bits));
+  return static_cast<std::uint16_t>(sign | (bits & 0x7ffU));
 }
 
-#ifdef TUTTI_CUDA_EMULATION
+// Two numbers rounded to the nearest, ties to even, by one instruction; any NaN becomes the
+// hardware's one, unlike to_bf16's.
+inline constexpr unsigned kHalfNan = 0x7fffU;
+inline unsigned pack_bf16(float low, float high) {
+  const auto half = [](float x) { return x != x ? kHalfNan : to_bf16(x); };
+  return half(low) | half(high) << 16;
+}
+inline unsigned pack_fp16(float low, float high) {
+  const auto half = [](float x) { return x != x ? kHalfNan : to_fp16(x); };
+  return half(low) | half(high) << 16;
+}
 
 struct MatrixLoad {
   unsigned* registers;
@@ -117,6 +141,17 @@ inline void multiply_tiles(float (&c)[4], const unsigned (&a)[4], unsigned b0, u
 inline float exp2_fast(float x) { return std::exp2(x); }
 
 #elif defined(__CUDACC__)  // the host compiler reads declarations beside these
+
+__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
+  unsigned packed = 0;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+__device__ __forceinline__ unsigned pack_fp16(float low, float high) {
+  unsigned packed = 0;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
 
 template <bool kTurned>
 __device__ __forceinline__ void load_matrices(unsigned (&registers)[4], const Bf16* row) {

@@ -5,15 +5,14 @@
 #include <algorithm>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/elementwise/fours.h"
 #include "kernels/cuda/philox.h"
-#include "kernels/cuda/row_view.h"
 
 namespace tutti::kernels::cuda {
 
 namespace {
 
 constexpr unsigned kThreads = 128;
-constexpr unsigned kInDraw = 8;  // half-words
 // A grid's second dimension ends at 65,535.
 constexpr Index kRowsMax = 65535;
 
@@ -34,12 +33,23 @@ __global__ void dropout_kernel(Mask mask, Rows<const float> x, Rows<float> y, In
   const Index column = static_cast<Index>(draw * kInDraw - first);
   if (column >= width) return;
   const PhiloxWords words = philox(mask.seed, mask.purpose, draw);
-  for (unsigned i = 0; i < kInDraw; ++i) {
-    const Index c = column + i;
-    if (c < 0 || c >= width) continue;
-    const unsigned word = words.word[i / 2];
-    const unsigned bits = i % 2 == 0 ? word & 0xffffU : word >> 16;
-    y.at(row)[c] = bits >= mask.threshold ? x.at(row)[c] * mask.scale : 0.0F;
+  const float* const from = x.at(row);
+  float* const to = y.at(row);
+  const auto kept = [&](float value, unsigned i) {
+    return words.half(i) >= mask.threshold ? value * mask.scale : 0.0F;
+  };
+  for (unsigned half = 0; half < kInDraw / kInFour; ++half) {
+    const Index c = column + half * kInFour;
+    if (c < 0) {
+      for (unsigned i = 0; i < kInFour; ++i) {
+        const Index at = c + i;
+        if (at >= 0 && at < width) to[at] = kept(from[at], half * kInFour + i);
+      }
+      continue;
+    }
+    Four four = load_four(from + c, width - c);
+    for (unsigned i = 0; i < kInFour; ++i) four.at[i] = kept(four.at[i], half * kInFour + i);
+    store_four(to + c, width - c, four);
   }
 }
 
