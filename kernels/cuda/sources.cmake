@@ -3,6 +3,7 @@
 set(TUTTI_CUDA_SOURCES
   attention/attention_backward.cu
   attention/attention_bf16.cu
+  attention/attention_decode.cu
   attention/attention_forward.cu
   attention/gradients_bf16.cu
   attention/pages.cu

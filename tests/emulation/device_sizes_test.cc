@@ -54,12 +54,14 @@ double tolerance(Index terms, double size) {
 // One sequence, its pages, and the ways to attend to it.
 struct Sequence {
   Sequence(Index heads, Index tokens_in)
-      : shape{heads, heads, kWidth, 1.0F / std::sqrt(static_cast<float>(kWidth))},
+      : Sequence({heads, heads, kWidth, 1.0F / std::sqrt(static_cast<float>(kWidth))}, tokens_in) {}
+  Sequence(const AttentionShape& shape_in, Index tokens_in)
+      : shape(shape_in),
         tokens(tokens_in),
-        wide(heads * kWidth),
+        wide(shape.heads * shape.head_width),
         q(draw(tokens * wide, 1)),
-        k(draw(tokens * wide, 2)),
-        v(draw(tokens * wide, 3)),
+        k(draw(tokens * shape.kv_heads * shape.head_width, 2)),
+        v(draw(tokens * shape.kv_heads * shape.head_width, 3)),
         memory(size_of(kv_pages_for(tokens) * kv_page_floats(shape)), NAN) {
     for (float& value : q) value *= 4.0F;  // so that keys differ
     for (Index page = 0; page < kv_pages_for(tokens); ++page) {
@@ -70,13 +72,16 @@ struct Sequence {
   ConstMatrix rows_of(const Floats& values) const {
     return ConstMatrix(values.data(), static_cast<Index>(values.size()) / wide, wide);
   }
+  ConstMatrix keys_of(const Floats& values) const {
+    return ConstMatrix(values.data(), tokens, shape.kv_heads * shape.head_width);
+  }
   Floats at_once() const {
     Floats out(q.size());
     const std::vector<std::int32_t> offsets{0, static_cast<std::int32_t>(tokens)};
     REQUIRE(attention_forward(here(), {.shape = shape,
                                        .q = rows_of(q),
-                                       .k = rows_of(k),
-                                       .v = rows_of(v),
+                                       .k = keys_of(k),
+                                       .v = keys_of(v),
                                        .sample_offsets = offsets,
                                        .out = Matrix(out.data(), tokens, wide)}));
     return out;
@@ -86,7 +91,7 @@ struct Sequence {
     Index first = 0;
     for (const Index rows : pieces) {
       const SequenceRows part{first, rows, first, pages};
-      REQUIRE(kv_write(here(), {shape, rows_of(k), rows_of(v), std::span(&part, 1)}));
+      REQUIRE(kv_write(here(), {shape, keys_of(k), keys_of(v), std::span(&part, 1)}));
       REQUIRE(attention_cached(
           here(), {shape, rows_of(q), std::span(&part, 1), Matrix(out.data(), tokens, wide)}));
       first += rows;
@@ -209,6 +214,59 @@ TEST_CASE("device sizes: blocks that have several chunks of keys, and room for m
   const AttentionCached::Most most{.positions = 9000, .pages = 15'000};
   CHECK(last_of(1, most) == alone);
   CHECK(last_of(100, most) == alone);
+}
+
+TEST_CASE(
+    "device sizes: rows one by one have the bits of their tile, whatever heads share a key head") {
+  struct Case {
+    Index heads, kv_heads, width, window;
+    CacheType cache;
+  };
+  static_cast<void>(device());
+  constexpr Index kTokens = 150;
+  for (const Case& c : {Case{1, 1, 8, 0, CacheType::f32}, Case{4, 2, 16, 0, CacheType::bf16},
+                        Case{3, 1, 24, 70, CacheType::int8}, Case{4, 1, 136, 0, CacheType::f32},
+                        Case{8, 1, 8, 9, CacheType::bf16}, Case{12, 1, 16, 0, CacheType::int8}}) {
+    INFO(c.heads << " heads, " << c.kv_heads << " key heads of " << c.width << ", window "
+                 << c.window << ", cache " << static_cast<int>(c.cache));
+    Sequence sequence({.heads = c.heads,
+                       .kv_heads = c.kv_heads,
+                       .head_width = c.width,
+                       .scale = 0.3F,
+                       .window = c.window,
+                       .cache = c.cache},
+                      kTokens);
+    const Floats whole = sequence.in_pieces({kTokens});
+    CHECK(in_all_orders([&] { return sequence.in_pieces({126, 1, 1, 8, 1, 13}); }) == whole);
+  }
+}
+
+TEST_CASE("device sizes: a row's chunks of keys, in one block and spread over several") {
+  static_cast<void>(device());
+  Sequence sequence({.heads = 2, .kv_heads = 1, .head_width = 8, .scale = 0.5F}, 1100);
+  const Floats whole = sequence.in_pieces({1100});
+  // As many sequences as fill a GPU, all of them with these keys: nothing is spread.
+  constexpr Index kSequences = 264;
+  const Index last = sequence.tokens - 1;
+  const auto from = whole.begin() + static_cast<std::ptrdiff_t>(last * sequence.wide);
+  const Floats expected(from, whole.end());
+  const Floats own(sequence.q.end() - static_cast<std::ptrdiff_t>(sequence.wide), sequence.q.end());
+  for (const Index sequences : {Index{1}, kSequences}) {
+    Floats q;
+    std::vector<SequenceRows> parts;
+    for (Index s = 0; s < sequences; ++s) {
+      q.insert(q.end(), own.begin(), own.end());
+      parts.push_back({s, 1, last, sequence.pages});
+    }
+    Floats out(q.size());
+    REQUIRE(attention_cached(here(), {sequence.shape, sequence.rows_of(q), parts,
+                                      Matrix(out.data(), sequences, sequence.wide)}));
+    REQUIRE(device().synchronize());
+    for (Index s = 0; s < sequences; ++s) {
+      const auto begin = out.begin() + static_cast<std::ptrdiff_t>(s * sequence.wide);
+      REQUIRE(std::equal(expected.begin(), expected.end(), begin));
+    }
+  }
 }
 
 TEST_CASE(

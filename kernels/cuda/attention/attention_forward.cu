@@ -1,15 +1,16 @@
-// Attention over a batch and over cache pages, in fp32 and in every form: one kernel for all. The
-// arithmetic is attention_softmax.h's, of a score attention_form.h's.
+// Attention over a batch and over cache pages, in fp32 and in every form: one arithmetic for all.
+// The arithmetic is attention_softmax.h's, of a score attention_form.h's.
 //
 // A thread block has up to 32 queries of one head and walks over the key blocks that they see.
-// Where there are few blocks of queries and many keys (decode), chunks of keys are spread over
-// thread blocks; their results wait in scratch memory until a second kernel merges the chunks in
-// order.
+// Of a sequence in the cache with few rows (decoding) each row is a block's: attention_decode.cu.
+// Where there are few blocks and many keys, chunks of keys are spread over thread blocks; their
+// results wait in scratch memory until a second kernel merges the chunks in order.
 #include <algorithm>
+#include <span>
 #include <vector>
 
+#include "kernels/cuda/attention/attend.h"
 #include "kernels/cuda/attention/attention_bf16.h"
-#include "kernels/cuda/attention/attention_form.h"
 #include "kernels/cuda/attention/attention_softmax.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/row_view.h"
@@ -22,42 +23,9 @@ namespace {
 
 // Fewer thread blocks than this leave a GPU idle; chunks of keys are then spread.
 constexpr Index kBlocksWanted = 264;
-
-// Rows [row, row + rows) are positions [position, ...) of one sequence of `length`, whose keys
-// begin at row `keys` of k and v, or at entry `keys` of the page list.
-struct Task {
-  std::int32_t row;
-  std::int32_t rows;
-  std::int32_t position;
-  std::int32_t length;
-  std::int32_t keys;
-};
-
-struct Attend {
-  Rows<const float> q, k, v;  // k and v: null with pages
-  Rows<float> out;
-  float* const* pages;  // null: k and v
-  const Task* tasks;
-  float* lse;
-  float* parts;  // null: each block walks over all chunks
-  Index heads, group, width, chunks;
-  Sight sight;
-  ScoreRule rule;
-  PageLayout layout;
-
-  // The last key block that a query of the task sees, and the first.
-  __device__ Index last_block(const Task& task) const {
-    return (sight.end(task.position + task.rows - 1, task.length) - 1) / kKeyBlock;
-  }
-  __device__ Index first_block(const Task& task) const {
-    return sight.first(task.position) / kKeyBlock;
-  }
-};
-
-// A chunk's result of one query and head in scratch memory: value sums, then top and total.
-__device__ Index part_at(const Attend& a, Index row, Index head, Index chunk) {
-  return ((row * a.heads + head) * a.chunks + chunk) * (a.width + 2);
-}
+// Of a sequence with up to so many rows, each is a block's: a tile of queries would leave most of
+// its threads idle.
+constexpr Index kFewRows = 8;
 
 // Shared memory of a block; rows are one number longer than a head, so that lanes meet different
 // banks.
@@ -81,10 +49,6 @@ std::size_t tile_bytes(Index width) {
       (kQueryTile + 2 * kKeyBlock) * (width + 1) + kQueryTile * (kKeyBlock + 1) + 2 * kKeyBlock;
   return static_cast<std::size_t>(floats) * sizeof(float);
 }
-
-__device__ __forceinline__ float widened(float x) { return x; }
-__device__ __forceinline__ float widened(Bf16 x) { return from_bf16(x); }
-__device__ __forceinline__ float widened(std::int8_t x) { return static_cast<float>(x); }
 
 // Keys [from, end) of a block in a page; the others become zeros.
 template <class Element>
@@ -219,10 +183,6 @@ __device__ void store_part(const Attend& a, float* part, const Softmax<kColumns>
   }
 }
 
-__device__ __forceinline__ Index within_block(Index key) {
-  return key < 0 ? 0 : (key < kKeyBlock ? key : kKeyBlock);
-}
-
 // Block (task, head, z): where chunks are spread, it has each gridDim.z-th from chunk z on.
 template <int kColumns>
 __global__ void __launch_bounds__(kAttentionThreads, 2) attend_kernel(Attend a) {
@@ -319,12 +279,13 @@ void launch_attend(cudaStream_t stream, const LaunchShape& shape, const Attend& 
   }
 }
 
-// Tiles of queries of rows that are the last positions of one sequence.
-void add_tasks(std::pmr::vector<Task>& tasks, const SequenceRows& rows, Index keys) {
+// `most` rows a task, of rows that are the last positions of one sequence.
+void add_tasks(std::pmr::vector<Task>& tasks, const SequenceRows& rows, Index keys,
+               Index most = kQueryTile) {
   const auto length = static_cast<std::int32_t>(rows.first_position + rows.rows);
-  for (Index done = 0; done < rows.rows; done += kQueryTile) {
+  for (Index done = 0; done < rows.rows; done += most) {
     tasks.push_back({static_cast<std::int32_t>(rows.first_row + done),
-                     static_cast<std::int32_t>(std::min<Index>(kQueryTile, rows.rows - done)),
+                     static_cast<std::int32_t>(std::min<Index>(most, rows.rows - done)),
                      static_cast<std::int32_t>(rows.first_position + done), length,
                      static_cast<std::int32_t>(keys)});
   }
@@ -341,39 +302,62 @@ Index chunks_of(Index keys) { return (keys + kChunkKeys - 1) / kChunkKeys; }
 struct Launcher {
   CudaDevice& device;
   std::pmr::vector<Task> tasks;
+  std::size_t single = 0;  // how many of the first are a row of the cache each
   Attend a;
   Index rows;
 };
 
-}  // namespace
-
-// Chunks are spread where they would otherwise leave the GPU idle; this changes no bit.
-static bool spreads(const Launcher& launcher) {
-  const auto blocks = static_cast<Index>(launcher.tasks.size()) * launcher.a.heads;
-  return launcher.a.chunks > 1 && blocks < kBlocksWanted;
+// Over how many blocks the chunks of each of `blocks` are spread: where these would otherwise leave
+// the GPU idle. This changes no bit. The longest sequence may be much shorter than those that the
+// chunks are counted for.
+unsigned spread_of(const Attend& a, Index blocks) {
+  if (blocks == 0 || blocks >= kBlocksWanted) return 1;
+  return static_cast<unsigned>(std::min<Index>(a.chunks, blocks_for(2 * kBlocksWanted, blocks)));
 }
+
+void merge_parts(cudaStream_t stream, const Attend& a, std::span<const Task> tasks) {
+  std::int32_t rows = 0;
+  for (const Task& task : tasks) rows = std::max(rows, task.rows);
+  TUTTI_LAUNCH(stream,
+               (LaunchShape{dim3(static_cast<unsigned>(tasks.size()),
+                                 static_cast<unsigned>(a.heads), static_cast<unsigned>(rows)),
+                            kWarp}),
+               merge_parts_kernel, a);
+}
+
+}  // namespace
 
 // Everything but the tasks is in `launcher.a`; room(count) gives scratch memory for floats.
 template <class Room>
 static Result<> run_attention(const Launcher& launcher, const Task* tasks, Room room) {
+  const std::span<const Task> all(launcher.tasks);
+  const std::span<const Task> single = all.first(launcher.single);
+  const std::span<const Task> tiles = all.subspan(launcher.single);
   Attend a = launcher.a;
-  a.tasks = tasks;
-  const auto count = static_cast<unsigned>(launcher.tasks.size());
-  const auto heads = static_cast<unsigned>(a.heads);
-  unsigned spread = 1;
-  if (spreads(launcher)) {
-    auto parts = room(launcher.rows * a.heads * a.chunks * (a.width + 2));
-    if (!parts) return std::move(parts).error();
-    a.parts = *parts;
-    // The longest sequence may be much shorter than those that the chunks are counted for.
-    const Index wanted = blocks_for(2 * kBlocksWanted, static_cast<Index>(count) * a.heads);
-    spread = static_cast<unsigned>(std::min(a.chunks, wanted));
+  const unsigned single_spread = spread_of(a, static_cast<Index>(single.size()) * decode_blocks(a));
+  const unsigned spread = spread_of(a, static_cast<Index>(tiles.size()) * a.heads);
+  float* parts = nullptr;
+  if (single_spread > 1 || spread > 1) {
+    auto taken = room(launcher.rows * a.heads * a.chunks * (a.width + 2));
+    if (!taken) return std::move(taken).error();
+    parts = *taken;
   }
-  launch_attend(launcher.device.stream(),
-                {dim3(count, heads, spread), kAttentionThreads, tile_bytes(a.width)}, a);
-  if (a.parts != nullptr) {
-    TUTTI_LAUNCH(launcher.device.stream(), (LaunchShape{dim3(count, heads, kQueryTile), kWarp}),
-                 merge_parts_kernel, a);
+  cudaStream_t const stream = launcher.device.stream();
+  if (!single.empty()) {
+    a.tasks = tasks;
+    a.parts = single_spread > 1 ? parts : nullptr;
+    launch_decode(stream, a, static_cast<unsigned>(single.size()), single_spread);
+    if (a.parts != nullptr) merge_parts(stream, a, single);
+  }
+  if (!tiles.empty()) {
+    a.tasks = tasks + single.size();
+    a.parts = spread > 1 ? parts : nullptr;
+    launch_attend(
+        stream,
+        {dim3(static_cast<unsigned>(tiles.size()), static_cast<unsigned>(a.heads), spread),
+         kAttentionThreads, tile_bytes(a.width)},
+        a);
+    if (a.parts != nullptr) merge_parts(stream, a, tiles);
   }
   return {};
 }
@@ -402,6 +386,7 @@ Result<> CudaDevice::enqueue(const AttentionForward& args) {
   }
   Launcher launcher{*this,
                     std::pmr::vector<Task>(&host_),
+                    0,
                     {Rows(args.q), Rows(args.k), Rows(args.v), Rows(args.out), nullptr, nullptr,
                      args.lse, nullptr, shape.heads, shape.heads / shape.kv_heads, shape.head_width,
                      0, Sight(shape), ScoreRule(shape), PageLayout(shape)},
@@ -425,17 +410,26 @@ Result<> CudaDevice::enqueue(const AttentionCached& args) {
   const Rows<const float> none{ConstMatrix{}};
   Launcher launcher{*this,
                     std::pmr::vector<Task>(&host_),
+                    0,
                     {Rows(args.q), none, none, Rows(args.out), nullptr, nullptr, nullptr, nullptr,
                      shape.heads, shape.heads / shape.kv_heads, shape.head_width, 0, Sight(shape),
                      ScoreRule(shape), PageLayout(shape)},
                     args.q.rows};
   std::pmr::vector<float*> pages(&host_);
+  std::pmr::vector<Task> tiles(&host_);
   for (const SequenceRows& rows : args.sequences) {
-    add_tasks(launcher.tasks, rows, static_cast<Index>(pages.size()));
+    const auto keys = static_cast<Index>(pages.size());
+    if (rows.rows <= kFewRows) {
+      add_tasks(launcher.tasks, rows, keys, 1);
+    } else {
+      add_tasks(tiles, rows, keys);
+    }
     const auto needed = static_cast<std::size_t>(kv_pages_for(rows.first_position + rows.rows));
     pages.insert(pages.end(), rows.pages.begin(),
                  rows.pages.begin() + static_cast<std::ptrdiff_t>(needed));
   }
+  launcher.single = launcher.tasks.size();
+  launcher.tasks.insert(launcher.tasks.end(), tiles.begin(), tiles.end());
   if (launcher.tasks.empty()) return {};
   // Sequences grow with each step, which is to be the same work.
   const Index sequences = static_cast<Index>(args.sequences.size());
