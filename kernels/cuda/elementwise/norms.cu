@@ -1,6 +1,10 @@
 // Layer norm, RMS norm and their gradients: a row is one block's, its sums in the order of
-// reduce.h, the same for any number of rows. The gradients of weight and bias are cut into pieces
-// of kRowsInPiece rows, a chain each, that are added in order; the first goes on from what is held.
+// reduce.h, the same for any number of rows.
+//
+// Backward, a block has a piece of kRowsInPiece rows, one after the other: their part of the
+// gradients of weight and bias, a chain each, is summed in shared memory beside them, so that x and
+// dy come from memory once. The first piece goes on from what is held. Pieces are added in order,
+// in kRuns runs and then those.
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
@@ -12,7 +16,10 @@ namespace tutti::kernels::cuda {
 namespace {
 
 constexpr unsigned kThreads = 128;
-constexpr Index kRowsInPiece = 256;
+constexpr Index kRowsInPiece = 16;
+// Of the kernel that adds pieces: threads of a block are so many columns and runs.
+constexpr unsigned kRunColumns = kWarp;
+constexpr unsigned kRuns = 16;
 
 struct NormForward {
   explicit NormForward(const LayerNormForward& args)
@@ -96,101 +103,153 @@ struct NormBackward {
   Index rows, width;
 };
 
-__global__ void rms_norm_backward_kernel(NormBackward a) {
-  TUTTI_SHARED(float, room, kThreads / kWarp);
-  const Index row = blockIdx.x;
-  const float* const x = a.x.at(row);
-  const float* const dy = a.dy.at(row);
-  float sum = 0.0F;
-  for (Index c = threadIdx.x; c < a.width; c += kThreads) {
-    sum = fmaf(dy[c] * a.weight[c], x[c], sum);
-  }
-  const float inverse = a.inverse[row];
-  const float slope =
-      inverse * inverse * inverse / static_cast<float>(a.width) * block_sum(sum, room);
-  float* const dx = a.dx.at(row);
-  for (Index c = threadIdx.x; c < a.width; c += kThreads) {
-    float value = fmaf(-x[c], slope, inverse * (dy[c] * a.weight[c]));
-    if (a.residual.data != nullptr) value += a.residual.at(row)[c];
-    dx[c] = value;
-  }
-}
-
-__global__ void layer_norm_backward_kernel(NormBackward a) {
-  TUTTI_SHARED(float, room, kThreads / kWarp);
-  const Index row = blockIdx.x;
-  const float* const x = a.x.at(row);
-  const float* const dy = a.dy.at(row);
-  const float mean = a.mean[row];
-  const float inverse = a.inverse[row];
-  const auto count = static_cast<float>(a.width);
-  float sum = 0.0F;
-  float along = 0.0F;
-  for (Index c = threadIdx.x; c < a.width; c += kThreads) {
-    const float g = dy[c] * a.weight[c];
-    sum += g;
-    along = fmaf(g, (x[c] - mean) * inverse, along);
-  }
-  const float slope_mean = block_sum(sum, room) / count;
-  const float slope = block_sum(along, room) / count;
-  float* const dx = a.dx.at(row);
-  for (Index c = threadIdx.x; c < a.width; c += kThreads) {
-    const float normal = (x[c] - mean) * inverse;
-    float value = inverse * fmaf(-normal, slope, dy[c] * a.weight[c] - slope_mean);
-    if (a.residual.data != nullptr) value += a.residual.at(row)[c];
-    dx[c] = value;
-  }
-}
-
 // Where the gradients of the parameters are added up; null: not wanted.
 struct Slopes {
   float* weight;
   float* bias;
 };
 
-// A piece's two chains for each column: piece blockIdx.y, columns along blockIdx.x; of a piece
-// those of the weight lie before those of the bias.
-__global__ void norm_pieces_kernel(NormBackward a, Slopes slopes, float* pieces) {
-  const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (c >= a.width) return;
-  const Index begin = blockIdx.y * kRowsInPiece;
-  const Index end = begin + kRowsInPiece < a.rows ? begin + kRowsInPiece : a.rows;
-  float weight = begin == 0 && slopes.weight != nullptr ? slopes.weight[c] : 0.0F;
-  float bias = begin == 0 && slopes.bias != nullptr ? slopes.bias[c] : 0.0F;
-  for (Index row = begin; row < end; ++row) {
-    const float dy = a.dy.at(row)[c];
-    const float mean = a.mean != nullptr ? a.mean[row] : 0.0F;
-    weight = fmaf(dy, (a.x.at(row)[c] - mean) * a.inverse[row], weight);
-    bias += dy;
+// A piece's two chains for each column, each a thread's own: in shared memory, then in `pieces`.
+struct PieceSlopes {
+  __device__ PieceSlopes(float* room_in, Index width_in, const Slopes& slopes, bool wanted_in)
+      : room(room_in), width(width_in), wanted(wanted_in) {
+    if (!wanted) return;
+    const bool first = blockIdx.x == 0;
+    for (Index c = threadIdx.x; c < width; c += kThreads) {
+      room[c] = first && slopes.weight != nullptr ? slopes.weight[c] : 0.0F;
+      room[width + c] = first && slopes.bias != nullptr ? slopes.bias[c] : 0.0F;
+    }
   }
-  float* const own = pieces + blockIdx.y * 2 * a.width;
-  own[c] = weight;
-  own[a.width + c] = bias;
+  __device__ __forceinline__ void add(Index c, float dy, float normal) const {
+    if (!wanted) return;
+    room[c] = fmaf(dy, normal, room[c]);
+    room[width + c] += dy;
+  }
+  __device__ void store(float* pieces) const {
+    if (!wanted) return;
+    float* const own = pieces + blockIdx.x * 2 * width;
+    for (Index c = threadIdx.x; c < width; c += kThreads) {
+      own[c] = room[c];
+      own[width + c] = room[width + c];
+    }
+  }
+  float* room;
+  Index width;
+  bool wanted;
+};
+
+struct PieceRows {
+  __device__ explicit PieceRows(Index rows)
+      : begin(blockIdx.x * kRowsInPiece),
+        end(begin + kRowsInPiece < rows ? begin + kRowsInPiece : rows) {}
+  Index begin, end;
+};
+
+__global__ void __launch_bounds__(kThreads)
+    rms_norm_backward_kernel(NormBackward a, Slopes slopes, float* pieces) {
+  TUTTI_SHARED(float, room, kThreads / kWarp);
+  TUTTI_DYNAMIC_SHARED(float, sums);
+  const PieceSlopes piece(sums, a.width, slopes, pieces != nullptr);
+  const PieceRows rows(a.rows);
+  for (Index row = rows.begin; row < rows.end; ++row) {
+    const float* const x = a.x.at(row);
+    const float* const dy = a.dy.at(row);
+    float sum = 0.0F;
+    for (Index c = threadIdx.x; c < a.width; c += kThreads) {
+      sum = fmaf(dy[c] * a.weight[c], x[c], sum);
+    }
+    const float inverse = a.inverse[row];
+    const float slope =
+        inverse * inverse * inverse / static_cast<float>(a.width) * block_sum(sum, room);
+    float* const dx = a.dx.at(row);
+    for (Index c = threadIdx.x; c < a.width; c += kThreads) {
+      const float own = x[c];
+      const float along = dy[c];
+      float value = fmaf(-own, slope, inverse * (along * a.weight[c]));
+      if (a.residual.data != nullptr) value += a.residual.at(row)[c];
+      piece.add(c, along, own * inverse);
+      dx[c] = value;
+    }
+  }
+  piece.store(pieces);
 }
 
-__global__ void add_norm_pieces_kernel(const float* pieces, Index count, Index width,
-                                       Slopes slopes) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= 2 * width) return;
+__global__ void __launch_bounds__(kThreads)
+    layer_norm_backward_kernel(NormBackward a, Slopes slopes, float* pieces) {
+  TUTTI_SHARED(float, room, kThreads / kWarp);
+  TUTTI_DYNAMIC_SHARED(float, sums);
+  const PieceSlopes piece(sums, a.width, slopes, pieces != nullptr);
+  const PieceRows rows(a.rows);
+  const auto count = static_cast<float>(a.width);
+  for (Index row = rows.begin; row < rows.end; ++row) {
+    const float* const x = a.x.at(row);
+    const float* const dy = a.dy.at(row);
+    const float mean = a.mean[row];
+    const float inverse = a.inverse[row];
+    float sum = 0.0F;
+    float along = 0.0F;
+    for (Index c = threadIdx.x; c < a.width; c += kThreads) {
+      const float g = dy[c] * a.weight[c];
+      sum += g;
+      along = fmaf(g, (x[c] - mean) * inverse, along);
+    }
+    const float slope_mean = block_sum(sum, room) / count;
+    const float slope = block_sum(along, room) / count;
+    float* const dx = a.dx.at(row);
+    for (Index c = threadIdx.x; c < a.width; c += kThreads) {
+      const float own = dy[c];
+      const float normal = (x[c] - mean) * inverse;
+      float value = inverse * fmaf(-normal, slope, own * a.weight[c] - slope_mean);
+      if (a.residual.data != nullptr) value += a.residual.at(row)[c];
+      piece.add(c, own, normal);
+      dx[c] = value;
+    }
+  }
+  piece.store(pieces);
+}
+
+// Each run of pieces is a chain, and so is the sum of the runs.
+__global__ void __launch_bounds__(kRunColumns* kRuns)
+    add_norm_pieces_kernel(const float* pieces, Index count, Index width, Slopes slopes) {
+  TUTTI_SHARED(float, sums, kRuns* kRunColumns);
+  const unsigned column = threadIdx.x % kRunColumns;
+  const unsigned run = threadIdx.x / kRunColumns;
+  const Index i = static_cast<Index>(blockIdx.x) * kRunColumns + column;
+  const Index in_run = (count + kRuns - 1) / kRuns;
+  const Index begin = run * in_run;
+  const Index end = begin + in_run < count ? begin + in_run : count;
+  if (i < 2 * width && begin < end) {
+    float sum = pieces[begin * 2 * width + i];
+    for (Index piece = begin + 1; piece < end; ++piece) sum += pieces[piece * 2 * width + i];
+    sums[threadIdx.x] = sum;
+  }
+  __syncthreads();
+  if (i >= 2 * width || run != 0) return;
   float* const to = i < width ? slopes.weight : slopes.bias;
   if (to == nullptr) return;
-  float sum = pieces[i];
-  for (Index piece = 1; piece < count; ++piece) sum += pieces[piece * 2 * width + i];
+  float sum = sums[column];
+  for (Index other = 1; other * in_run < count; ++other) sum += sums[other * kRunColumns + column];
   to[i < width ? i : i - width] = sum;
 }
 
-// Before the rows: dx may take the place of dy. `room_for` gives scratch memory.
-template <class RoomFor>
-Result<> add_norm_slopes(cudaStream_t stream, const NormBackward& all, const Slopes& slopes,
-                         const RoomFor& room_for) {
-  if (slopes.weight == nullptr && slopes.bias == nullptr) return {};
-  const unsigned pieces = blocks_for(all.rows, kRowsInPiece);
-  const Result<float*> room = room_for(pieces * 2 * all.width);
-  if (!room) return room.error();
-  TUTTI_LAUNCH(stream, (LaunchShape{dim3(blocks_for(all.width, kThreads), pieces), kThreads}),
-               norm_pieces_kernel, all, slopes, *room);
-  TUTTI_LAUNCH(stream, (LaunchShape{blocks_for(2 * all.width, kThreads), kThreads}),
-               add_norm_pieces_kernel, *room, static_cast<Index>(pieces), all.width, slopes);
+// launch(pieces, shape) has the rows, whose pieces are added then. `room_for` gives scratch memory.
+template <class RoomFor, class Launch>
+Result<> in_pieces(cudaStream_t stream, const NormBackward& all, const Slopes& slopes,
+                   const RoomFor& room_for, const Launch& launch) {
+  const unsigned count = blocks_for(all.rows, kRowsInPiece);
+  const bool wanted = slopes.weight != nullptr || slopes.bias != nullptr;
+  float* pieces = nullptr;
+  if (wanted) {
+    const Result<float*> room = room_for(count * 2 * all.width);
+    if (!room) return room.error();
+    pieces = *room;
+  }
+  const std::size_t shared = wanted ? 2 * static_cast<std::size_t>(all.width) * sizeof(float) : 0;
+  launch(pieces, LaunchShape{count, kThreads, shared});
+  if (wanted) {
+    TUTTI_LAUNCH(stream, (LaunchShape{blocks_for(2 * all.width, kRunColumns), kRunColumns * kRuns}),
+                 add_norm_pieces_kernel, pieces, static_cast<Index>(count), all.width, slopes);
+  }
   return {};
 }
 
@@ -217,11 +276,12 @@ Result<> CudaDevice::enqueue(const LayerNormBackward& args) {
   begin_op();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
   const NormBackward all(args, args.mean);
+  const Slopes slopes{args.dweight, args.dbias};
   const auto take = [&](Index count) { return scratch_floats(count); };
-  if (auto added = add_norm_slopes(stream(), all, {args.dweight, args.dbias}, take); !added)
-    return added;
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(all.rows), kThreads}),
-               layer_norm_backward_kernel, all);
+  auto ran = in_pieces(stream(), all, slopes, take, [&](float* pieces, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, layer_norm_backward_kernel, all, slopes, pieces);
+  });
+  if (!ran) return ran;
   return end_op();
 }
 
@@ -229,11 +289,12 @@ Result<> CudaDevice::enqueue(const RmsNormBackward& args) {
   begin_op();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
   const NormBackward all(args, nullptr);
+  const Slopes slopes{args.dweight, nullptr};
   const auto take = [&](Index count) { return scratch_floats(count); };
-  if (auto added = add_norm_slopes(stream(), all, {args.dweight, nullptr}, take); !added)
-    return added;
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(all.rows), kThreads}),
-               rms_norm_backward_kernel, all);
+  auto ran = in_pieces(stream(), all, slopes, take, [&](float* pieces, const LaunchShape& shape) {
+    TUTTI_LAUNCH(stream(), shape, rms_norm_backward_kernel, all, slopes, pieces);
+  });
+  if (!ran) return ran;
   return end_op();
 }
 
