@@ -3,7 +3,8 @@
 //
 // The long form adds, for each KiB, sixteen stripes of 64 bytes into eight accumulators, and mixes
 // them after each KiB. Additions of a KiB may be made in any order, so warps take one KiB each; the
-// mixing is a chain of at most 256 short steps, made by eight threads at the end.
+// mixing is a chain of at most 256 short steps, made by eight threads at the end. A lane has the
+// same sixteen bytes of each half KiB, and so the same four words of the secret, in registers.
 #pragma once
 
 #include <cstdint>
@@ -64,6 +65,15 @@ struct HashInput {
 
   __device__ Word half(unsigned byte) const { return words[byte / 4]; }
   __device__ Word at(unsigned byte) const { return half(byte) | half(byte + 4) << 32; }
+  // Zeros where they are not all there.
+  __device__ __forceinline__ uint4 sixteen(unsigned byte) const {
+    if (byte + 16 > bytes) return {0, 0, 0, 0};
+    const std::uint32_t* const from = words + byte / 4;
+    if (reinterpret_cast<std::uintptr_t>(from) % sizeof(uint4) == 0) {
+      return *reinterpret_cast<const uint4*>(from);
+    }
+    return {from[0], from[1], from[2], from[3]};
+  }
 };
 
 __device__ inline void mix_pair(Hash& sum, const HashInput& in, unsigned first, unsigned second,
@@ -130,13 +140,10 @@ inline constexpr unsigned kKibsMax = 256;  // of a grid block
 inline constexpr unsigned kAccumulators = 8;
 inline constexpr unsigned kStripesInKib = 16;
 
-// Stripe `stripe` of 64 bytes, accumulators 2 p and 2 p + 1, added to `sums`.
-__device__ inline void add_stripe(const HashInput& in, unsigned byte, unsigned p, unsigned secret,
-                                  Word* sums) {
-  const Word a = in.at(byte + 16 * p);
-  const Word b = in.at(byte + 16 * p + 8);
-  const Word a_keyed = a ^ secret_at(secret + 16 * p);
-  const Word b_keyed = b ^ secret_at(secret + 16 * p + 8);
+// Sixteen bytes as two words by two of the secret, added to two accumulators.
+__device__ __forceinline__ void add_words(Word a, Word b, const Word (&secret)[2], Word* sums) {
+  const Word a_keyed = a ^ secret[0];
+  const Word b_keyed = b ^ secret[1];
   sums[0] += b + (a_keyed & 0xffffffffU) * (a_keyed >> 32);
   sums[1] += a + (b_keyed & 0xffffffffU) * (b_keyed >> 32);
 }
@@ -150,18 +157,30 @@ __device__ inline Word merge_accumulators(const Word* a, unsigned secret, Word s
 }
 
 // All kHashThreads threads of the block call it; thread 0 has the result. `sums` is shared:
-// kKibsMax * kAccumulators.
-__device__ inline Hash hash_by_block(const HashInput& in, Word* sums) {
+// kKibsMax * kAccumulators. sixteen(byte) gives a lane the sixteen bytes from there on, once for
+// each that the block has any of; what it leaves in memory is read again at the end.
+template <class Sixteen>
+__device__ __forceinline__ Hash hash_by_block(const HashInput& in, Word* sums,
+                                              const Sixteen& sixteen) {
   const unsigned thread = threadIdx.x;
-  if (in.bytes <= 240) return thread == 0 ? hash_short(in) : Hash{0, 0};
   const unsigned kibs = (in.bytes - 1) / 1024;  // whole, mixed after
   const unsigned stripes = (in.bytes - 1 - 1024 * kibs) / 64;
   const unsigned lane = thread % kWarp;
+  Word secret[2][2];
+  for (unsigned half = 0; half < 2; ++half) {
+    for (unsigned i = 0; i < 2; ++i) {
+      secret[half][i] = kSecret[lane / 4 + 2 * (lane % 4) + 8 * half + i];
+    }
+  }
   for (unsigned kib = thread / kWarp; kib <= kibs; kib += kHashThreads / kWarp) {
     const unsigned count = kib < kibs ? kStripesInKib : stripes;
     Word own[2] = {0, 0};
-    for (unsigned stripe = lane / 4; stripe < count; stripe += 8) {
-      add_stripe(in, 1024 * kib + 64 * stripe, lane % 4, 8 * stripe, own);
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned byte = 1024 * kib + 512 * half + 16 * lane;
+      if (byte >= in.bytes) continue;
+      const uint4 w = sixteen(byte);
+      if (lane / 4 + 8 * half >= count) continue;
+      add_words(w.x | Word{w.y} << 32, w.z | Word{w.w} << 32, secret[half], own);
     }
     for (unsigned by = 4; by < kWarp; by *= 2) {
       own[0] += __shfl_xor_sync(kAllLanes, own[0], by);
@@ -173,20 +192,26 @@ __device__ inline Hash hash_by_block(const HashInput& in, Word* sums) {
     }
   }
   __syncthreads();
+  if (in.bytes <= 240) return thread == 0 ? hash_short(in) : Hash{0, 0};
   if (thread < kAccumulators) {
     const Word starts[kAccumulators] = {kPrime32c, kPrime64a, kPrime64b, kPrime64c,
                                         kPrime64d, kPrime32b, kPrime64e, kPrime32a};
+    const Word key = secret_at(128 + 8 * thread);
     Word a = starts[thread];
     for (unsigned kib = 0; kib < kibs; ++kib) {
       a += sums[kib * kAccumulators + thread];
-      a = (a ^ a >> 47 ^ secret_at(128 + 8 * thread)) * kPrime32a;
+      a = (a ^ a >> 47 ^ key) * kPrime32a;
     }
     a += sums[kibs * kAccumulators + thread];
     sums[thread] = a;
   }
   __syncthreads();
   if (thread != 0) return {0, 0};
-  for (unsigned p = 0; p < 4; ++p) add_stripe(in, in.bytes - 64, p, 121, sums + 2 * p);
+  for (unsigned p = 0; p < 4; ++p) {
+    const unsigned byte = in.bytes - 64 + 16 * p;
+    const Word last[2] = {secret_at(121 + 16 * p), secret_at(121 + 16 * p + 8)};
+    add_words(in.at(byte), in.at(byte + 8), last, sums + 2 * p);
+  }
   const Word length = in.bytes;
   return {merge_accumulators(sums, 11, length * kPrime64a),
           merge_accumulators(sums, 117, ~(length * kPrime64b))};

@@ -63,6 +63,25 @@ Floats norm() {
   return out;
 }
 
+Floats norm_gradient() {
+  constexpr Index kRows = 40;
+  constexpr Index kColumns = 200;
+  const Floats x = draw(kRows * kColumns, 1);
+  const Floats dy = draw(kRows * kColumns, 2);
+  const Floats weight = draw(kColumns, 3);
+  const Floats inverse(kRows, 1.5F);
+  Floats out(x.size() + static_cast<std::size_t>(kColumns));
+  static_cast<void>(
+      device(Inputs::fp32)
+          .enqueue(RmsNormBackward{.dy = ConstMatrix(dy.data(), kRows, kColumns),
+                                   .x = ConstMatrix(x.data(), kRows, kColumns),
+                                   .weight = weight.data(),
+                                   .inverse = inverse.data(),
+                                   .dx = Matrix(out.data() + kColumns, kRows, kColumns),
+                                   .dweight = out.data()}));
+  return out;
+}
+
 // Two sums in a row through the same shared memory.
 Floats two_sums() {
   constexpr Index kRows = 2;
@@ -80,6 +99,14 @@ Floats two_sums() {
                                                   .mean = mean.data(),
                                                   .inverse = inverse.data()}));
   return out;
+}
+
+void append(Floats& numbers, const Hash128& hash) {
+  for (const std::uint64_t half : {hash.low, hash.high}) {
+    for (int shift = 0; shift < 64; shift += 16) {
+      numbers.push_back(static_cast<float>(half >> shift & 0xffff));
+    }
+  }
 }
 
 Floats update_of_8_bits() {
@@ -131,11 +158,7 @@ Floats update() {
   std::vector<Hash128> hashes(1);
   const AdamWRange range{{}, weight, gradient, first, second, hashes};
   static_cast<void>(device(Inputs::fp32).enqueue(AdamWUpdate{.ranges = {&range, 1}}));
-  for (const std::uint64_t half : {hashes[0].low, hashes[0].high}) {
-    for (int shift = 0; shift < 64; shift += 16) {
-      weight.push_back(static_cast<float>(half >> shift & 0xffff));
-    }
-  }
+  append(weight, hashes[0]);
   return weight;
 }
 
@@ -147,12 +170,15 @@ Floats update_by_rows_and_columns() {
   const Floats gradient = draw(kRows * kColumns, 2);
   Floats row(kRows);
   Floats column(kColumns);
+  std::vector<Hash128> hashes(1);
   static_cast<void>(device(Inputs::fp32)
                         .enqueue(AdafactorUpdate{.settings = {.rate = 0.1, .size_min = 1e-3},
                                                  .weight = Matrix(weight.data(), kRows, kColumns),
                                                  .gradient = {gradient.data(), kRows, kColumns},
                                                  .row = row,
-                                                 .column = column}));
+                                                 .column = column,
+                                                 .hashes = hashes}));
+  append(weight, hashes[0]);
   return weight;
 }
 
@@ -189,6 +215,34 @@ Floats attention_forward(Inputs inputs, Index width) {
                                               .v = ConstMatrix(v.data(), kTokens, width),
                                               .sample_offsets = offsets,
                                               .out = Matrix(out.data(), kTokens, width)}));
+  return out;
+}
+
+// Single rows of several query heads that share a key head; `sequences` of them.
+Floats decoding(Index sequences) {
+  constexpr Index kTokens = 210;
+  constexpr Index kWidth = 8;
+  AttentionShape shape = shape_of(4, 1, kWidth);
+  const Floats q = draw(sequences * shape.heads * kWidth, 1);
+  const Floats k = draw(kTokens * kWidth, 2);
+  const Floats v = draw(kTokens * kWidth, 3);
+  Floats memory(static_cast<std::size_t>(kv_pages_for(kTokens) * kv_page_floats(shape)));
+  std::vector<float*> pages;
+  for (Index page = 0; page < kv_pages_for(kTokens); ++page) {
+    pages.push_back(memory.data() + page * kv_page_floats(shape));
+  }
+  const SequenceRows all{0, kTokens, 0, pages};
+  static_cast<void>(
+      device(Inputs::fp32)
+          .enqueue(KeyValueWrite{shape, ConstMatrix(k.data(), kTokens, kWidth),
+                                 ConstMatrix(v.data(), kTokens, kWidth), std::span(&all, 1)}));
+  std::vector<SequenceRows> rows;
+  for (Index s = 0; s < sequences; ++s) rows.push_back({s, 1, kTokens - 1 - s, pages});
+  Floats out(q.size());
+  const Index wide = shape.heads * kWidth;
+  static_cast<void>(device(Inputs::fp32)
+                        .enqueue(AttentionCached{shape, ConstMatrix(q.data(), sequences, wide),
+                                                 rows, Matrix(out.data(), sequences, wide)}));
   return out;
 }
 
@@ -291,6 +345,7 @@ Floats sampling() {
 const std::vector<Case>& cases() {
   static const std::vector<Case> kCases{
       {"norm", norm},
+      {"norm's gradient", norm_gradient},
       {"two sums", two_sums},
       {"update of 8 bits", update_of_8_bits},
       {"loss", loss},
@@ -299,6 +354,7 @@ const std::vector<Case>& cases() {
       {"orthogonal update", orthogonal_update},
       {"attention", [] { return attention_forward(Inputs::fp32, 8); }},
       {"attention on tensor cores", [] { return attention_forward(Inputs::bf16, 64); }},
+      {"decoding", [] { return decoding(2); }},
       {"gradients", [] { return attention_backward(Inputs::fp32, 8); }},
       {"gradients on tensor cores", [] { return attention_backward(Inputs::bf16, 64); }},
       {"8-bit weights", [] { return quantised(WeightFormat::q8_0, Activations::int8); }},

@@ -36,16 +36,23 @@ __global__ void __launch_bounds__(kThreads)
   const float* const gradients = a.gradient + range.begin;
   float* const firsts = a.first + range.begin;
   float* const seconds = a.second + range.begin;
-  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
-    const float g = gradients[i] * c.factor;
-    const float first = fmaf(c.beta1, firsts[i], c.rest1 * g);
-    const float second = fmaf(c.beta2, seconds[i], c.rest2 * g * g);
-    const float scale = sqrtf(second) / c.root + c.epsilon;
-    weights[i] = fmaf(-c.step, first / scale, weights[i] * c.keep);
-    firsts[i] = first;
-    seconds[i] = second;
-  }
-  hash_updated(a.weight, range, room, a.hashes);
+  update_and_hash(a.weight, range, room, a.hashes, [&](unsigned i, unsigned left) {
+    const Four gradient = load_four(gradients + i, left);
+    Four first = load_four(firsts + i, left);
+    Four second = load_four(seconds + i, left);
+    Four weight = load_four(weights + i, left);
+    for (unsigned j = 0; j < kInFour; ++j) {
+      const float g = gradient.at[j] * c.factor;
+      first.at[j] = fmaf(c.beta1, first.at[j], c.rest1 * g);
+      second.at[j] = fmaf(c.beta2, second.at[j], c.rest2 * g * g);
+      const float scale = sqrtf(second.at[j]) / c.root + c.epsilon;
+      weight.at[j] = fmaf(-c.step, first.at[j] / scale, weight.at[j] * c.keep);
+    }
+    store_four(weights + i, left, weight);
+    store_four(firsts + i, left, first);
+    store_four(seconds + i, left, second);
+    return weight;
+  });
 }
 
 struct HashArrays {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/elementwise/fours.h"
 #include "kernels/cuda/optimizers/grid_range.h"
 #include "kernels/ops/optimizers/lion.h"
 #include "kernels/ops/optimizers/schedule_free.h"
@@ -35,18 +36,24 @@ __global__ void __launch_bounds__(kThreads)
   float* const weights = a.weight + range.begin;
   const float* const gradients = a.gradient + range.begin;
   float* const velocities = a.velocity != nullptr ? a.velocity + range.begin : nullptr;
-  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
-    const float weight = weights[i];
-    const float g = fmaf(weight, c.decay, gradients[i] * c.factor);
-    float step = g;
-    if (velocities != nullptr) {
-      const float v = fmaf(c.momentum, velocities[i], g);
-      velocities[i] = v;
-      step = c.nesterov ? fmaf(c.momentum, v, g) : v;
+  update_and_hash(a.weight, range, room, a.hashes, [&](unsigned i, unsigned left) {
+    const Four gradient = load_four(gradients + i, left);
+    Four velocity = velocities != nullptr ? load_four(velocities + i, left) : Four{};
+    Four weight = load_four(weights + i, left);
+    for (unsigned j = 0; j < kInFour; ++j) {
+      const float g = fmaf(weight.at[j], c.decay, gradient.at[j] * c.factor);
+      float step = g;
+      if (velocities != nullptr) {
+        const float v = fmaf(c.momentum, velocity.at[j], g);
+        velocity.at[j] = v;
+        step = c.nesterov ? fmaf(c.momentum, v, g) : v;
+      }
+      weight.at[j] = fmaf(-c.rate, step, weight.at[j]);
     }
-    weights[i] = fmaf(-c.rate, step, weight);
-  }
-  hash_updated(a.weight, range, room, a.hashes);
+    if (velocities != nullptr) store_four(velocities + i, left, velocity);
+    store_four(weights + i, left, weight);
+    return weight;
+  });
 }
 
 // -1, 0 or 1; NaN for NaN.
@@ -73,14 +80,21 @@ __global__ void __launch_bounds__(kThreads)
   float* const weights = a.weight + range.begin;
   const float* const gradients = a.gradient + range.begin;
   float* const momenta = a.momentum + range.begin;
-  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
-    const float g = gradients[i] * c.factor;
-    const float m = momenta[i];
-    const float direction = sign(fmaf(c.beta1, m, c.rest1 * g));
-    weights[i] = fmaf(-c.rate, direction, weights[i] * c.keep);
-    momenta[i] = fmaf(c.beta2, m, c.rest2 * g);
-  }
-  hash_updated(a.weight, range, room, a.hashes);
+  update_and_hash(a.weight, range, room, a.hashes, [&](unsigned i, unsigned left) {
+    const Four gradient = load_four(gradients + i, left);
+    Four momentum = load_four(momenta + i, left);
+    Four weight = load_four(weights + i, left);
+    for (unsigned j = 0; j < kInFour; ++j) {
+      const float g = gradient.at[j] * c.factor;
+      const float m = momentum.at[j];
+      const float direction = sign(fmaf(c.beta1, m, c.rest1 * g));
+      weight.at[j] = fmaf(-c.rate, direction, weight.at[j] * c.keep);
+      momentum.at[j] = fmaf(c.beta2, m, c.rest2 * g);
+    }
+    store_four(weights + i, left, weight);
+    store_four(momenta + i, left, momentum);
+    return weight;
+  });
 }
 
 struct FreeArrays : Weights {
@@ -106,23 +120,39 @@ __global__ void __launch_bounds__(kThreads)
   const float* const gradients = a.gradient + range.begin;
   float* const bases = a.base + range.begin;
   float* const seconds = a.second + range.begin;
-  for (unsigned i = threadIdx.x; i < range.size; i += kThreads) {
-    const float g = gradients[i] * c.factor;
-    const float v = fmaf(c.beta2, seconds[i], c.rest2 * g * g);
-    const float y = weights[i];
-    const float z = bases[i];
-    const float d = fmaf(c.decay, y, g / (sqrtf(v) / c.root + c.epsilon));
-    seconds[i] = v;
-    weights[i] = fmaf(-c.along, d, fmaf(c.average, z - y, y));
-    bases[i] = fmaf(-c.rate, d, z);
-  }
-  hash_updated(a.weight, range, room, a.hashes);
+  update_and_hash(a.weight, range, room, a.hashes, [&](unsigned i, unsigned left) {
+    const Four gradient = load_four(gradients + i, left);
+    Four second = load_four(seconds + i, left);
+    Four weight = load_four(weights + i, left);
+    Four base = load_four(bases + i, left);
+    for (unsigned j = 0; j < kInFour; ++j) {
+      const float g = gradient.at[j] * c.factor;
+      const float v = fmaf(c.beta2, second.at[j], c.rest2 * g * g);
+      const float y = weight.at[j];
+      const float z = base.at[j];
+      const float d = fmaf(c.decay, y, g / (sqrtf(v) / c.root + c.epsilon));
+      second.at[j] = v;
+      weight.at[j] = fmaf(-c.along, d, fmaf(c.average, z - y, y));
+      base.at[j] = fmaf(-c.rate, d, z);
+    }
+    store_four(seconds + i, left, second);
+    store_four(weights + i, left, weight);
+    store_four(bases + i, left, base);
+    return weight;
+  });
 }
 
-__global__ void free_average_kernel(const float* weight, const float* base, float* average,
-                                    float towards, Index count) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < count) average[i] = fmaf(towards, base[i] - weight[i], weight[i]);
+__global__ void __launch_bounds__(kFourThreads)
+    free_average_kernel(const float* weight, const float* base, float* average, float towards,
+                        Index count) {
+  const FourPlace at(count);
+  if (at.count <= 0) return;
+  const Four from = load_four(weight + at.column, at.count);
+  Four four = load_four(base + at.column, at.count);
+  for (unsigned i = 0; i < kInFour; ++i) {
+    four.at[i] = fmaf(towards, four.at[i] - from.at[i], from.at[i]);
+  }
+  store_four(average + at.column, at.count, four);
 }
 
 }  // namespace
@@ -155,9 +185,9 @@ Result<> CudaDevice::enqueue(const ScheduleFreeAverage& args) {
   begin_op();
   const auto count = static_cast<Index>(args.weight.size());
   if (count == 0) return {};
-  TUTTI_LAUNCH(stream(), (LaunchShape{blocks_for(count, kThreads), kThreads}), free_average_kernel,
-               args.weight.data(), args.base.data(), args.average.data(),
-               static_cast<float>(1.0 - 1.0 / args.beta1), count);
+  TUTTI_LAUNCH(stream(), span_shape(count), free_average_kernel, args.weight.data(),
+               args.base.data(), args.average.data(), static_cast<float>(1.0 - 1.0 / args.beta1),
+               count);
   return end_op();
 }
 

@@ -8,6 +8,7 @@
 
 #include <span>
 
+#include "kernels/cuda/elementwise/fours.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/xxh3.h"
 #include "kernels/ops/grid.h"
@@ -98,15 +99,22 @@ struct Weights {
   Index count;
 };
 
+__device__ inline HashInput hash_input(const float* values, const GridRange& range) {
+  return {reinterpret_cast<const std::uint32_t*>(values + range.begin), range.size * 4U};
+}
+
+__device__ inline void keep_hash(const Hash& hash, const GridRange& range, Hash128* hashes) {
+  if (threadIdx.x != 0) return;
+  hashes[range.block].low = hash.low;
+  hashes[range.block].high = hash.high;
+}
+
 // `room`: shared, kKibsMax * kAccumulators words.
 __device__ inline void store_hash(const float* values, const GridRange& range, Word* room,
                                   Hash128* hashes) {
-  const HashInput in{reinterpret_cast<const std::uint32_t*>(values + range.begin), range.size * 4U};
-  const Hash hash = hash_by_block(in, room);
-  if (threadIdx.x == 0) {
-    hashes[range.block].low = hash.low;
-    hashes[range.block].high = hash.high;
-  }
+  const HashInput in = hash_input(values, range);
+  const auto read = [&](unsigned byte) { return in.sixteen(byte); };
+  keep_hash(hash_by_block(in, room, read), range, hashes);
 }
 
 // What follows an update of the block, while it is in the second-level cache; all threads call.
@@ -115,6 +123,28 @@ __device__ inline void hash_updated(const float* values, const GridRange& range,
   if (hashes == nullptr) return;
   __syncthreads();
   store_hash(values, range, room, hashes);
+}
+
+// Updates the block and hashes what is updated from registers, where a hash is wanted; all threads
+// call. update(i, left) does elements i .. i + 3 of the block, `left` of which it has at most, and
+// returns their new values, the hash's, too.
+template <class Update>
+__device__ __forceinline__ void update_and_hash(const float* values, const GridRange& range,
+                                                Word* room, Hash128* hashes, const Update& update) {
+  if (hashes == nullptr) {
+    for (unsigned i = threadIdx.x * kInFour; i < range.size; i += kGridThreads * kInFour) {
+      static_cast<void>(update(i, range.size - i));
+    }
+    return;
+  }
+  const auto updated = [&](unsigned byte) {
+    const unsigned i = byte / sizeof(float);
+    const Four four = update(i, range.size - i);
+    uint4 words;
+    memcpy(&words, &four, sizeof(words));
+    return words;
+  };
+  keep_hash(hash_by_block(hash_input(values, range), room, updated), range, hashes);
 }
 
 // The sum of numbers in memory, by all threads of a kernel's only block; `room`: a double a warp,
