@@ -10,6 +10,8 @@
 
 namespace tutti::kernels::cuda {
 
+inline constexpr unsigned kTableSize = 16;
+
 struct WeightImage {
   explicit WeightImage(const QuantisedWeight& weight)
       : data(reinterpret_cast<const std::uint8_t*>(weight.image())),
@@ -22,11 +24,23 @@ struct WeightImage {
 
   const std::uint8_t* data;
   Index cells, group_bytes, inputs, outputs;
-  float table[16];  // of nf4
+  float table[kTableSize];  // of nf4
 };
 
+// The table of nf4 in shared memory, where lanes may read different places at once; all threads
+// call.
+template <WeightFormat kFormat>
+__device__ const float* load_table(const WeightImage& a, float* room) {
+  if constexpr (kFormat == WeightFormat::nf4) {
+    if (threadIdx.x < kTableSize) room[threadIdx.x] = a.table[threadIdx.x];
+    __syncthreads();
+  }
+  return room;
+}
+
 // A half as fp32, exactly.
-__device__ inline float half_value(unsigned half) {
+#ifdef TUTTI_CUDA_EMULATION
+inline float half_value(unsigned half) {
   const unsigned sign = (half & 0x8000U) << 16;
   const unsigned exponent = half >> 10 & 31U;
   const unsigned mantissa = half & 0x3ffU;
@@ -39,6 +53,13 @@ __device__ inline float half_value(unsigned half) {
   memcpy(&value, &bits, sizeof(value));
   return value;
 }
+#elif defined(__CUDACC__)  // the host compiler reads declarations beside these
+__device__ __forceinline__ float half_value(unsigned half) {
+  float value = 0.0F;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<std::uint16_t>(half)));
+  return value;
+}
+#endif
 __device__ inline float half_at(const std::uint8_t* from, Index output) {
   return half_value(*reinterpret_cast<const std::uint16_t*>(from + 2 * output));
 }
@@ -85,12 +106,12 @@ __device__ unsigned code_at(const std::uint8_t* cell, Index output, Index k) {
   }
 }
 
-__device__ inline float bf16_at(const WeightImage& a, Index group, Index k, Index output) {
+// The outputs of a group by input k.
+__device__ inline const std::uint16_t* bf16_outputs(const WeightImage& a, Index group, Index k) {
   const std::uint8_t* const from = a.data +
                                    group / kGroupsTogether * kGroupsTogether * a.group_bytes +
                                    group % kGroupsTogether * kGroup * 2;
-  return from_bf16(
-      reinterpret_cast<const std::uint16_t*>(from)[k * kGroupsTogether * kGroup + output]);
+  return reinterpret_cast<const std::uint16_t*>(from) + k * kGroupsTogether * kGroup;
 }
 
 // What weight_format.h says of a format: a kernel cannot call it, be it for a constant.
@@ -128,9 +149,10 @@ __device__ float grouped_at(const WeightImage& a, Index group, Index cell, Index
          static_cast<float>(code - static_cast<int>(scales[kZerosAt + output]));
 }
 
-// A weight in fp32, with the roundings that weight_format.h states.
+// A weight in fp32, with the roundings that weight_format.h states; `table`: load_table's.
 template <WeightFormat kFormat>
-__device__ float value_at(const WeightImage& a, Index group, Index cell, Index output, Index k) {
+__device__ float value_at(const WeightImage& a, const float* table, Index group, Index cell,
+                          Index output, Index k) {
   if constexpr (kIsFp8<kFormat>) return fp8_at<kFormat>(a, group, cell, output, k);
   if constexpr (kHasZeros<kFormat>) return grouped_at<kFormat>(a, group, cell, output, k);
   const std::uint8_t* const base = a.data + group * a.group_bytes;
@@ -140,7 +162,7 @@ __device__ float value_at(const WeightImage& a, Index group, Index cell, Index o
   const unsigned code = code_at<kFormat>(from, output, k);
   const auto number = static_cast<float>(static_cast<int>(code) - FormatOf<kFormat>::kZero);
   if constexpr (kFormat == WeightFormat::nf4) {
-    return reinterpret_cast<const float*>(scales)[output] * a.table[code];
+    return reinterpret_cast<const float*>(scales)[output] * table[code];
   } else if constexpr (kFormat == WeightFormat::int8_channel) {
     return reinterpret_cast<const float*>(base)[output] * number;
   } else if constexpr (kFormat == WeightFormat::int4_group) {

@@ -3,13 +3,16 @@
 //
 // A thread block has the sixteen outputs of a group and up to sixteen rows. In teams of sixteen
 // threads, one for each output, it does what has no order for many cells at once: integer sums
-// of cells, or the weight's values, into shared memory. Then a thread for each row and output
-// goes on with its chain. The same for every number of rows, so that a token has the same bits in
-// a prompt as in decoding; a prompt of many rows reads the weight once for sixteen of them.
+// of cells and their factors, or the weight's values, into shared memory. Then a thread for each
+// row and output goes on with its chain. The same for every number of rows, so that a token has the
+// same bits in a prompt as in decoding; a prompt of many rows reads the weight once for sixteen of
+// them.
 #include <cfloat>
+#include <type_traits>
 
 #include "kernels/cuda/decode/image_values.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/elementwise/fours.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
 
@@ -115,13 +118,15 @@ __device__ void sum_cell(const Call& a, const std::uint8_t* group, Index cell, I
   for (int r = 0; r < kRows; ++r) {
     if (first_row + r >= a.rows) break;
     const Index at = (first_row + r) * a.image.cells + cell;
-    const auto* const x = reinterpret_cast<const int*>(a.codes.codes + at * kCell);
-    int first = 0;
-    int second = 0;
-    for (int j = 0; j < 4; ++j) {
-      first = __dp4a(static_cast<int>(quads[j]), x[j], first);
-      second = __dp4a(static_cast<int>(quads[j + 4]), x[j + 4], second);
-    }
+    const auto* const x = reinterpret_cast<const uint4*>(a.codes.codes + at * kCell);
+    const auto half_sum = [](const unsigned* codes, const uint4& with) {
+      int sum = __dp4a(static_cast<int>(codes[0]), static_cast<int>(with.x), 0);
+      sum = __dp4a(static_cast<int>(codes[1]), static_cast<int>(with.y), sum);
+      sum = __dp4a(static_cast<int>(codes[2]), static_cast<int>(with.z), sum);
+      return __dp4a(static_cast<int>(codes[3]), static_cast<int>(with.w), sum);
+    };
+    int first = half_sum(quads, x[0]);
+    int second = half_sum(quads + 4, x[1]);
     if constexpr (kFormat == WeightFormat::q6_k) {
       const auto* const scales =
           reinterpret_cast<const std::int8_t*>(from + FormatOf<kFormat>::kCodes);
@@ -133,32 +138,44 @@ __device__ void sum_cell(const Call& a, const std::uint8_t* group, Index cell, I
   }
 }
 
-// What a cell adds to a chain, given its integer sum.
+// What a cell adds to a chain, given its integer sum: a number times a factor, or two of them, as
+// pairs.
 template <WeightFormat kFormat>
-__device__ float add_cell(const Call& a, const std::uint8_t* group, Index cell, Index row,
-                          int codes, float sum) {
-  constexpr int kCodes = FormatOf<kFormat>::kCodes;
-  const Index output = threadIdx.x % kGroup;
-  const std::uint8_t* const scales = group + cell_offset<kFormat>(cell) + kCodes;
-  const std::uint8_t* const super = group + super_offset<kFormat>(cell);
-  const Index at = row * a.image.cells + cell;
-  const float x = a.codes.scales[at];
-  const int total = a.codes.halves[2 * at] + a.codes.halves[2 * at + 1];
-  if constexpr (kFormat == WeightFormat::int4_group) {
-    sum = fmaf(static_cast<float>(codes), half_at(scales, output) * x, sum);
-    return fmaf(static_cast<float>(total), half_at(scales + 32, output) * x, sum);
-  } else if constexpr (kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k) {
-    const int scaled = codes * scales[output];
-    sum = fmaf(static_cast<float>(scaled), half_at(super, output) * x, sum);
-    const int mins = scales[16 + output] * total;
-    return fmaf(-static_cast<float>(mins), half_at(super + 32, output) * x, sum);
-  } else if constexpr (kFormat == WeightFormat::q6_k) {
-    return fmaf(static_cast<float>(codes), half_at(super, output) * x, sum);
-  } else {
-    constexpr int kZero = FormatOf<kFormat>::kBits == 8 ? 0 : FormatOf<kFormat>::kZero;
-    return fmaf(static_cast<float>(codes - kZero * total), half_at(scales, output) * x, sum);
+struct CellTerms {
+  static constexpr bool kTwo = kFormat == WeightFormat::int4_group ||
+                               kFormat == WeightFormat::q4_k || kFormat == WeightFormat::q5_k;
+  using Pairs = std::conditional_t<kTwo, float4, float2>;
+
+  __device__ static Pairs of(const Call& a, const std::uint8_t* group, Index cell, Index row,
+                             int codes) {
+    constexpr int kCodes = FormatOf<kFormat>::kCodes;
+    const Index output = threadIdx.x % kGroup;
+    const std::uint8_t* const scales = group + cell_offset<kFormat>(cell) + kCodes;
+    const std::uint8_t* const super = group + super_offset<kFormat>(cell);
+    const Index at = row * a.image.cells + cell;
+    const float x = a.codes.scales[at];
+    const int total = a.codes.halves[2 * at] + a.codes.halves[2 * at + 1];
+    if constexpr (kFormat == WeightFormat::int4_group) {
+      return {static_cast<float>(codes), half_at(scales, output) * x, static_cast<float>(total),
+              half_at(scales + 32, output) * x};
+    } else if constexpr (kTwo) {
+      const int scaled = codes * scales[output];
+      const int mins = scales[16 + output] * total;
+      return {static_cast<float>(scaled), half_at(super, output) * x, -static_cast<float>(mins),
+              half_at(super + 32, output) * x};
+    } else if constexpr (kFormat == WeightFormat::q6_k) {
+      return {static_cast<float>(codes), half_at(super, output) * x};
+    } else {
+      constexpr int kZero = FormatOf<kFormat>::kBits == 8 ? 0 : FormatOf<kFormat>::kZero;
+      return {static_cast<float>(codes - kZero * total), half_at(scales, output) * x};
+    }
   }
-}
+  __device__ static float add(const Pairs& pairs, float sum) {
+    sum = fmaf(pairs.x, pairs.y, sum);
+    if constexpr (kTwo) sum = fmaf(pairs.z, pairs.w, sum);
+    return sum;
+  }
+};
 
 __device__ float start_of(const Call& a, Index row, Index column) {
   return a.continued && row < a.rows && column < a.image.outputs ? a.y.at(row)[column] : 0.0F;
@@ -171,11 +188,39 @@ __device__ void store(const Call& a, Index row, Index column, float sum) {
   a.y.at(row)[column] = sum;
 }
 
+// What waits in shared memory for the chains: of few rows the terms of cells, so that a chain's
+// step is one read and a multiply-add while most threads wait; of many rows, all of whose threads
+// have chains, integers alone, for which there is room.
+template <WeightFormat kFormat, int kRows>
+struct Waiting {
+  static constexpr bool kTerms = kRows <= 4;
+  using Terms = CellTerms<kFormat>;
+  using Value = std::conditional_t<kTerms, typename Terms::Pairs, int>;
+
+  __device__ static Value of(const Call& a, const std::uint8_t* group, Index cell, Index row,
+                             int codes) {
+    if constexpr (kTerms) {
+      return row < a.rows ? Terms::of(a, group, cell, row, codes) : Value{};
+    } else {
+      return codes;
+    }
+  }
+  __device__ static float add(const Call& a, const std::uint8_t* group, Index cell, Index row,
+                              const Value& value, float sum) {
+    if constexpr (kTerms) {
+      return Terms::add(value, sum);
+    } else {
+      return Terms::add(Terms::of(a, group, cell, row, value), sum);
+    }
+  }
+};
+
 // Block (group, rows). The fewer rows, the more cells are summed at once.
 template <WeightFormat kFormat, int kRows>
 __global__ void __launch_bounds__(kThreads) integer_product_kernel(Call a) {
   constexpr Index kCells = kTeams * (kRows == 1 ? 4 : (kRows == 4 ? 2 : 1));
-  TUTTI_SHARED(int, cell_sums, kCells* kRows* kGroup);
+  using Cells = Waiting<kFormat, kRows>;
+  TUTTI_SHARED(typename Cells::Value, waiting, kCells * kRows * kGroup);
   const std::uint8_t* const group = a.image.data + blockIdx.x * a.image.group_bytes;
   const Index output = threadIdx.x % kGroup;
   const Index team = threadIdx.x / kGroup;
@@ -188,12 +233,15 @@ __global__ void __launch_bounds__(kThreads) integer_product_kernel(Call a) {
     for (Index i = team; i < count; i += kTeams) {
       int sums[kRows] = {};
       sum_cell<kFormat, kRows>(a, group, first + i, first_row, sums);
-      for (int r = 0; r < kRows; ++r) cell_sums[(i * kRows + r) * kGroup + output] = sums[r];
+      for (int r = 0; r < kRows; ++r) {
+        waiting[(i * kRows + r) * kGroup + output] =
+            Cells::of(a, group, first + i, first_row + r, sums[r]);
+      }
     }
     __syncthreads();
     for (Index i = 0; chains && i < count; ++i) {
-      sum = add_cell<kFormat>(a, group, first + i, first_row + team,
-                              cell_sums[(i * kRows + team) * kGroup + output], sum);
+      sum = Cells::add(a, group, first + i, first_row + team,
+                       waiting[(i * kRows + team) * kGroup + output], sum);
     }
     __syncthreads();
   }
@@ -224,29 +272,51 @@ __global__ void __launch_bounds__(kThreads) channel_product_kernel(Call a) {
   store(a, row, column, fmaf(static_cast<float>(codes), scale * x, start_of(a, row, column)));
 }
 
+// The values of a group's outputs by `depth` inputs, [input][output], by all threads.
+template <WeightFormat kFormat>
+__device__ void read_values(const Call& a, const float* table, Index first, Index depth,
+                            float* values) {
+  if constexpr (kFormat == WeightFormat::bf16) {
+    constexpr Index kFours = kGroup / kInFour;
+    for (Index i = threadIdx.x; i < depth * kFours; i += kThreads) {
+      const std::uint16_t* const outputs = bf16_outputs(a.image, blockIdx.x, first + i / kFours);
+      const Four four = widened(load_halves(outputs + i % kFours * kInFour, kInFour));
+      store_four(values + i * kInFour, kInFour, four);
+    }
+  } else {
+    for (Index i = threadIdx.x; i < depth * kGroup; i += kThreads) {
+      const Index k = first + i / kGroup;
+      values[i] = value_at<kFormat>(a.image, table, blockIdx.x, k / kCell, i % kGroup, k % kCell);
+    }
+  }
+}
+
 // Block (group, rows): the chains of product_nt by the weight's values.
 template <WeightFormat kFormat>
 __global__ void __launch_bounds__(kThreads) exact_product_kernel(Call a) {
   constexpr Index kDepth = kExactCells * kCell;
   TUTTI_SHARED(float, values, kDepth* kGroup);
+  TUTTI_SHARED(float, room, kTableSize);
+  const float* const table = load_table<kFormat>(a.image, room);
   const Index output = threadIdx.x % kGroup;
   const Index row = static_cast<Index>(blockIdx.y) * kRowsTogether + threadIdx.x / kGroup;
   const Index column = static_cast<Index>(blockIdx.x) * kGroup + output;
   float sum = start_of(a, row, column);
   for (Index first = 0; first < a.image.inputs; first += kDepth) {
     const Index depth = first + kDepth < a.image.inputs ? kDepth : a.image.inputs - first;
-    for (Index i = threadIdx.x; i < depth * kGroup; i += kThreads) {
-      const Index k = first + i / kGroup;
-      if constexpr (kFormat == WeightFormat::bf16) {
-        values[i] = bf16_at(a.image, blockIdx.x, k, i % kGroup);
-      } else {
-        values[i] = value_at<kFormat>(a.image, blockIdx.x, k / kCell, i % kGroup, k % kCell);
-      }
-    }
+    read_values<kFormat>(a, table, first, depth, values);
     __syncthreads();
     if (row < a.rows) {
       const float* const x = a.x.at(row) + first;
-      for (Index k = 0; k < depth; ++k) sum = fmaf(x[k], values[k * kGroup + output], sum);
+      const float* const own = values + output;
+      Index k = 0;
+      for (; k + kInFour <= depth; k += kInFour) {
+        const Four four = load_four(x + k, kInFour);
+        for (unsigned i = 0; i < kInFour; ++i) {
+          sum = fmaf(four.at[i], own[(k + i) * kGroup], sum);
+        }
+      }
+      for (; k < depth; ++k) sum = fmaf(x[k], own[k * kGroup], sum);
     }
     __syncthreads();
   }

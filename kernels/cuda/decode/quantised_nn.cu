@@ -36,8 +36,8 @@ struct Call {
 // values[output][input] of the block's inputs; of what is behind the weight's end, zeros. Threads
 // side by side read bytes side by side: four inputs of an output, then the next output's.
 template <WeightFormat kFormat>
-__device__ void read_values(const WeightImage& image, Index first_input, Index first_output,
-                            float* values) {
+__device__ void read_values(const WeightImage& image, const float* table, Index first_input,
+                            Index first_output, float* values) {
   for (Index i = threadIdx.x; i < kInputs * kOutputs; i += kThreads) {
     Index input = 0;
     Index output = 0;
@@ -55,9 +55,9 @@ __device__ void read_values(const WeightImage& image, Index first_input, Index f
     const Index group = (first_output + output) / kGroup;
     if (k < image.inputs && first_output + output < image.outputs) {
       if constexpr (kFormat == WeightFormat::bf16) {
-        value = bf16_at(image, group, k, output % kGroup);
+        value = from_bf16(bf16_outputs(image, group, k)[output % kGroup]);
       } else {
-        value = value_at<kFormat>(image, group, k / kCell, output % kGroup, k % kCell);
+        value = value_at<kFormat>(image, table, group, k / kCell, output % kGroup, k % kCell);
       }
     }
     values[output * kStride + input] = value;
@@ -77,9 +77,11 @@ __device__ void read_slopes(const Call& a, Index first_row, Index first_output, 
 
 // Block (inputs, rows).
 template <WeightFormat kFormat>
-__global__ void __launch_bounds__(kThreads) quantised_nn_kernel(Call a) {
+__global__ void __launch_bounds__(kThreads, 2) quantised_nn_kernel(Call a) {
   TUTTI_SHARED(float, values, kOutputs* kStride);
   TUTTI_SHARED(float, slopes, kOutputs* kStride);
+  TUTTI_SHARED(float, room, kTableSize);
+  const float* const table = load_table<kFormat>(a.image, room);
   const Index first_input = static_cast<Index>(blockIdx.x) * kInputs;
   const Index first_row = static_cast<Index>(blockIdx.y) * kRows;
   const Index input = first_input + threadIdx.x % kInputs;
@@ -90,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) quantised_nn_kernel(Call a) {
     if (a.continued && input < a.image.inputs && row < a.rows) sums[r] = a.dx.at(row)[input];
   }
   for (Index first = 0; first < a.image.outputs; first += kOutputs) {
-    read_values<kFormat>(a.image, first_input, first, values);
+    read_values<kFormat>(a.image, table, first_input, first, values);
     read_slopes(a, first_row, first, slopes);
     __syncthreads();
     const Index count = first + kOutputs < a.image.outputs ? kOutputs : a.image.outputs - first;
