@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/attention/attention_tiles.h"
 #include "kernels/cuda/elementary.h"
+#include "kernels/cuda/elementwise/fours.h"
 #include "kernels/cuda/row_view.h"
 
 namespace tutti::kernels::cuda {
@@ -34,15 +35,26 @@ struct RowSums {
 };
 
 // Masks, exponentials and the running maximum of the warp's two rows a lane; scores become weights.
-__device__ void soften(float (&scores)[kKeyTiles][4], RowSums& rows, float (&shrink)[2],
-                       const Index (&seen)[2], float scale_log2) {
-  const unsigned t = threadIdx.x % 4;
+// Only in the last tile are there keys that a query does not see.
+__device__ void soften(float (&scores)[kKeyTiles][4], RowSums& rows, float (&shrink)[2], bool last,
+                       const int (&seen)[2], float scale_log2) {
+  const int t = static_cast<int>(threadIdx.x % 4);
   for (unsigned half = 0; half < 2; ++half) {
+    for (unsigned n = 0; n < kKeyTiles; ++n) {
+      for (unsigned i = 0; i < 2; ++i) scores[n][2 * half + i] *= scale_log2;
+    }
+    if (last) {
+      const int left = seen[half] - 2 * t;
+      for (unsigned n = 0; n < kKeyTiles; ++n) {
+        for (unsigned i = 0; i < 2; ++i) {
+          if (static_cast<int>(8 * n + i) >= left) scores[n][2 * half + i] = -INFINITY;
+        }
+      }
+    }
     float top = rows.top[half];
     for (unsigned n = 0; n < kKeyTiles; ++n) {
       for (unsigned i = 0; i < 2; ++i) {
-        float& score = scores[n][2 * half + i];
-        score = static_cast<Index>(8 * n + 2 * t + i) < seen[half] ? score * scale_log2 : -INFINITY;
+        const float score = scores[n][2 * half + i];
         top = score > top ? score : top;
       }
     }
@@ -107,7 +119,7 @@ __device__ void store_rows(const Attend& a, const SampleTile& task, Index head, 
   }
 }
 
-// Block (tile of queries, head).
+// Block (tile of queries, head). The last tiles, which see the most keys, come first.
 template <int kWidth>
 __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
   TUTTI_DYNAMIC_SHARED(Bf16, memory);
@@ -115,7 +127,7 @@ __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
   Bf16* const queries = memory;
   Bf16* const keys = memory + kTileSize;        // two buffers
   Bf16* const values = memory + 3 * kTileSize;  // two buffers
-  const SampleTile task = a.tasks[blockIdx.x];
+  const SampleTile task = a.tasks[gridDim.x - 1 - blockIdx.x];
   const Index head = blockIdx.y;
   const auto group = static_cast<unsigned>(a.heads) / static_cast<unsigned>(a.kv_heads);
   const Index kv_head = blockIdx.y / group;
@@ -152,10 +164,10 @@ __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
     const unsigned buffer = static_cast<unsigned>(tile % 2) * kTileSize;
     float scores[kKeyTiles][4];
     score_tile<kWidth>(q, keys + buffer, scores);
-    const Index left = task.position + query + 1 - tile * kTileRows;
-    const Index seen[2] = {left, left + 8};
+    const auto left = static_cast<int>(task.position + query + 1 - tile * kTileRows);
+    const int seen[2] = {left, left + 8};
     float shrink[2];
-    soften(scores, rows, shrink, seen, a.scale_log2);
+    soften(scores, rows, shrink, tile + 1 == tiles, seen, a.scale_log2);
     for (unsigned n = 0; n < kWidth / 8; ++n) {
       for (unsigned i = 0; i < 4; ++i) sums[n][i] *= shrink[i / 2];
     }
@@ -166,13 +178,16 @@ __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
 }
 
 // Block (token): a row of heads, each padded with zeros to kWidth.
-__global__ void round_heads_kernel(Rows<const float> from, Bf16* to, unsigned heads, unsigned width,
-                                   unsigned padded) {
+__global__ void __launch_bounds__(kTileThreads)
+    round_heads_kernel(Rows<const float> from, Bf16* to, unsigned heads, unsigned width,
+                       unsigned padded) {
   const float* const row = from.at(blockIdx.x);
   Bf16* const rounded = to + static_cast<Index>(blockIdx.x) * heads * padded;
-  for (TileWalk at(padded, kTileThreads); at.row < heads; at.next()) {
-    rounded[at.row * padded + at.column] =
-        at.column < width ? to_bf16(row[at.row * width + at.column]) : Bf16{0};
+  for (TileWalk at(padded / kInFour, kTileThreads); at.row < heads; at.next()) {
+    const unsigned column = at.column * kInFour;
+    const Four four = load_four(row + at.row * width + column, static_cast<Index>(width) - column);
+    store_halves(rounded + at.row * padded + column, kInFour,
+                 {pack_bf16(four.at[0], four.at[1]), pack_bf16(four.at[2], four.at[3])});
   }
 }
 

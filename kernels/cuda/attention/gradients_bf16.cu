@@ -134,12 +134,17 @@ __global__ void __launch_bounds__(kTileThreads) key_gradients_mma_kernel(Gradien
     float slopes[kWalkTiles][4];
     multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(0)), queries, weights);
     multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(1)), douts, slopes);
-    const Index begin = task.position + static_cast<Index>(step % in_head) * kWalkRows;
+    // In a tile on the diagonal, or with the sample's end, not all queries see all keys.
+    const auto begin = static_cast<int>(task.position + step % in_head * kWalkRows);
+    const auto own = static_cast<int>(key);
+    const bool edge = begin < task.position + static_cast<int>(kTileRows) ||
+                      begin + static_cast<int>(kWalkRows) > task.length;
     for (unsigned n = 0; n < kWalkTiles; ++n) {
       for (unsigned i = 0; i < 4; ++i) {
         const unsigned at = 8 * n + 2 * (lane % 4) + i % 2;
-        const Index query = begin + at;
-        const bool sees = query >= key + 8 * (i / 2) && query < task.length;
+        const int query = begin + static_cast<int>(at);
+        const bool sees =
+            !edge || (query >= own + static_cast<int>(8 * (i / 2)) && query < task.length);
         weigh(weights[n][i], slopes[n][i], sees, a.scale * kLog2e, tiles.sums(0, buffer)[at],
               tiles.sums(1, buffer)[at]);
       }
@@ -152,12 +157,13 @@ __global__ void __launch_bounds__(kTileThreads) key_gradients_mma_kernel(Gradien
   store_gradients<kWidth>(a.dv, task, kv_head * a.width, a.width, dv, 1.0F);
 }
 
-// Block (tile of queries, head): a warp owns 16 queries.
+// Block (tile of queries, head): a warp owns 16 queries. The last tiles, which see the most keys,
+// come first.
 template <int kWidth>
 __global__ void __launch_bounds__(kTileThreads) query_gradients_mma_kernel(Gradients a) {
   TUTTI_DYNAMIC_SHARED(Bf16, memory);
   const Tiles<kWidth> tiles(memory);
-  const SampleTile task = a.tasks[blockIdx.x];
+  const SampleTile task = a.tasks[gridDim.x - 1 - blockIdx.x];
   const Index head = blockIdx.y;
   const Index stride = a.heads * kWidth;
   const Index from = task.first * stride + head * kWidth;
@@ -200,10 +206,14 @@ __global__ void __launch_bounds__(kTileThreads) query_gradients_mma_kernel(Gradi
     float slopes[kWalkTiles][4];
     multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(0)), keys, weights);
     multiply_rows<kWidth>(own_rows<kWidth>(tiles.own(1)), tiles.walked(1, buffer), slopes);
+    const auto begin = static_cast<int>(step * kWalkRows);
+    const auto own = static_cast<int>(query);
+    const bool edge = begin + static_cast<int>(kWalkRows) > task.position || past > task.length;
     for (unsigned n = 0; n < kWalkTiles; ++n) {
       for (unsigned i = 0; i < 4; ++i) {
-        const Index key = step * kWalkRows + 8 * n + 2 * (lane % 4) + i % 2;
-        const bool sees = key <= query + 8 * (i / 2) && query + 8 * (i / 2) < task.length;
+        const int key = begin + static_cast<int>(8 * n + 2 * (lane % 4) + i % 2);
+        const int other = own + static_cast<int>(8 * (i / 2));
+        const bool sees = !edge || (key <= other && other < task.length);
         weigh(weights[n][i], slopes[n][i], sees, a.scale * kLog2e, lse[i / 2], delta[i / 2]);
       }
     }
