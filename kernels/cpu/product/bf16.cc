@@ -101,8 +101,10 @@ void run_operands(const Workers& workers, ProductForm form, const Operands<Eleme
   Product product = ends;
   if (x.arithmetic == Bf16Arithmetic::widened) {
     product.left = in_fp32(workers, x.left);
-    product.right = in_fp32(workers, x.right);
-    return run_call(workers, call_of(form, product));
+    product.right = {nullptr, x.right.rows, x.right.columns, x.right.stride};
+    ProductCall call = call_of(form, product);
+    call.widened = widened_right(x.right);
+    return run_call(workers, call);
   }
   const bool tiles = x.arithmetic == Bf16Arithmetic::tiles;
   const ProductShape s = shape_of(form, x);

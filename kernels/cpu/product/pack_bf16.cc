@@ -42,6 +42,13 @@ TUTTI_WIDE void narrow(const Element* __restrict from, Index count, Bf16* __rest
   for (Index i = 0; i < count; ++i) to[i] = static_cast<Bf16>(upper_half(from[i]) >> 16);
 }
 
+// By value what the loop is bound by: stores of floats may be to any place in memory, so that what
+// is read through a reference would be read again each time, and no loop become vectors.
+template <class Element>
+void widen_row(const Element* __restrict from, Index count, float* __restrict to) {
+  for (Index c = 0; c < count; ++c) to[c] = value_of(from[c]);
+}
+
 // Units [first, +count) of an operand whose rows are k; `from` is its part of `width` columns.
 template <class Element>
 void join_rows(const BasicMatrix<const Element>& from, Index first, Index count, Unit* to,
@@ -153,16 +160,41 @@ template <class Element>
 ConstMatrix fp32_of(const Workers& workers, const BasicMatrix<const Element>& x) {
   const Matrix wide = workers.op_scratch().matrix(x.rows, x.columns);
   workers.parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
-    for (Index r = begin; r < end; ++r) {
-      const Element* const from = x.row(r);
-      float* const to = wide.row(r);
-      for (Index c = 0; c < x.columns; ++c) to[c] = value_of(from[c]);
-    }
+    for (Index r = begin; r < end; ++r) widen_row(x.row(r), x.columns, wide.row(r));
   });
   return wide;
 }
 
+// Rows are asked for some kilobytes ahead, up to eight rows: they lie too far apart for the machine
+// to foresee.
+constexpr std::uintptr_t kBytesAhead = 4096;
+
+template <class Element>
+void widen_part(const void* data, Index stride, const Stretch& rows, const Stretch& columns,
+                const Matrix& to) {
+  const auto* const first = static_cast<const Element*>(data) + columns.first;
+  const auto bytes = static_cast<std::uintptr_t>(columns.depth) * sizeof(Element);
+  const auto rows_ahead = std::clamp<std::uintptr_t>(kBytesAhead / (bytes + 1), 1, 8);
+  for (Index r = 0; r < rows.depth; ++r) {
+    const Element* const from = first + (rows.first + r) * stride;
+    // Of rows behind the last, too, which are widened next as a rule; what is not there is ignored.
+    const auto ahead = reinterpret_cast<std::uintptr_t>(from) +
+                       rows_ahead * static_cast<std::uintptr_t>(stride) * sizeof(Element);
+    for (std::uintptr_t byte = 0; byte < bytes; byte += 64) {
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead + byte));
+    }
+    widen_row(from, columns.depth, to.row(r));
+  }
+}
+
 }  // namespace
+
+WidenedRight widened_right(const BasicMatrix<const Bf16>& x) {
+  return {x.data, sizeof(Bf16), widen_part<Bf16>};
+}
+WidenedRight widened_right(const ConstMatrix& x) {
+  return {x.data, sizeof(float), widen_part<float>};
+}
 
 ConstMatrix in_fp32(const Workers& workers, const BasicMatrix<const Bf16>& x) {
   return fp32_of(workers, x);

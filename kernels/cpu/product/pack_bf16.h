@@ -32,6 +32,10 @@ float value_of(Element x) {
   return std::bit_cast<float>(upper_half(x) & 0xffff0000U);
 }
 
+// As a product's right operand that becomes fp32 on the way; `x` outlives the call.
+WidenedRight widened_right(const BasicMatrix<const Bf16>& x);
+WidenedRight widened_right(const ConstMatrix& x);
+
 ConstMatrix pair_rows(const Workers& workers, const BasicMatrix<const Bf16>& x, DepthOrder order,
                       Index units);
 ConstMatrix pair_rows(const Workers& workers, const ConstMatrix& x, DepthOrder order, Index units);

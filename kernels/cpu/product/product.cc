@@ -18,13 +18,11 @@
 #include "kernels/cpu/product/chain_tile-inl.h"
 #include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/pack.h"
+#include "kernels/cpu/product/panels-inl.h"
 #include "kernels/cpu/product/product_call.h"
-#include "kernels/cpu/product/vector.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
-
-using Order = ProductCall::Order;
 
 // Up to here the right operand is not packed beforehand: too few rows would share it.
 inline constexpr Index kFewRows = 256;
@@ -36,10 +34,6 @@ inline constexpr Index kBlockRows = 16 * kChainRows;
 // enough for L1 and the page tables. On AVX2 a panel takes one line of each row, and at such
 // strides these fall on few sets of L1: only what is as narrow as a panel lies ready.
 inline constexpr Index kNarrow = HWY_TARGET == HWY_AVX3 ? 256 : kChainColumns;
-
-ChainStart start_of(const Product& args, const Stretch& stretch) {
-  return stretch.first == 0 ? args.start : ChainStart::output;
-}
 
 // Of the tiles of many rows.
 struct TileShape {
@@ -57,20 +51,9 @@ TileShape tile_of(const ProductCall& call) {
   return {kHighRows, kHighVectors * kVectorLanes};
 }
 
-void pack_right(const ProductCall& call, Index column, Index columns, const Stretch& k,
-                float* panel, Index panel_columns = kChainColumns) {
-  if (call.right_order == Order::inside) {
-    pack_panel_transposed(call.right.row_range(column, columns).column_range(k.first, k.depth),
-                          panel_columns, panel);
-  } else {
-    pack_panel_straight(call.right.row_range(k.first, k.depth).column_range(column, columns),
-                        panel_columns, panel);
-  }
-}
-
 bool lies_ready(const ProductCall& call) {
-  return call.right_order == Order::outside && call.right.stride <= kNarrow &&
-         call.columns % kVectorLanes == 0;
+  return call.widened.widen == nullptr && call.right_order == Order::outside &&
+         call.right.stride <= kNarrow && call.columns % kVectorLanes == 0;
 }
 
 // Columns [first, +columns) and k [k.first, +k.depth): what is packed at once.
@@ -150,24 +133,6 @@ Ahead next_panel(const RightView& right, Index offset, const Piece& piece) {
   // Of an image or a packed operand only: rows that lie where they lie are narrow.
   if (right.k_stride > kImagePanel || next >= piece.columns) return {};
   return {right.at(next), right.k_stride, piece.tile.columns / 16};
-}
-
-HWY_INLINE void run_left_panel(const ProductCall& call, Index rows, Index columns,
-                               const ChainCall& tile) {
-  if (call.panel != nullptr) {
-    const bool by_row = call.left_order == Order::inside;
-    return call.panel(by_row ? LeftOrder::by_row : LeftOrder::by_depth, rows, columns, tile);
-  }
-  if (call.left_order == Order::inside) {
-    run_chain_panel<LeftOrder::by_row>(rows, columns, tile);
-  } else {
-    run_chain_panel<LeftOrder::by_depth>(rows, columns, tile);
-  }
-}
-
-// The left operand from this row and k on, read where it lies.
-const float* left_at(const ProductCall& call, Index row, Index k) {
-  return call.left_order == Order::inside ? call.left.row(row) + k : call.left.row(k) + row;
 }
 
 // What is read after a block's last panel of a stretch: its next stretch, or the next block.
@@ -366,18 +331,24 @@ void product_by_image(const Workers& workers, const ProductCall& call) {
 
 void product_by_columns(const Workers& workers, const ProductCall& call) {
   const Index panels = (call.columns + kChainColumns - 1) / kChainColumns;
-  const Index together = std::clamp<Index>(panels / (workers.threads() * 8), 1,
-                                           std::max<Index>(1, kImagePanel / kChainColumns));
+  const bool widened = call.widened.widen != nullptr;
+  const Index most = (widened ? kBandColumns : kImagePanel) / kChainColumns;
+  const Index together =
+      std::clamp<Index>(panels / (workers.threads() * 8), 1, std::max<Index>(1, most));
   workers.parallel_for(panels, together, [&](int thread, Index begin, Index end) {
     ArenaScope scope(workers.scratch(thread));
-    float* const packed =
-        call.image != nullptr
-            ? nullptr
-            : workers.scratch(thread).floats(column_stretches(call).step * kChainColumns);
-    for (Index p = begin; p < end; ++p) run_column_panel(call, p * kChainColumns, packed);
     const Index first = begin * kChainColumns;
-    finish(ends_of(*call.product), call.product->output,
-           {0, call.rows, first, std::min(end * kChainColumns, call.columns) - first});
+    const Index columns = std::min(end * kChainColumns, call.columns) - first;
+    const Index floats = widened ? Stretches(call.depth, kBandDepth).step * (end - begin)
+                                 : column_stretches(call).step;
+    float* const packed =
+        call.image != nullptr ? nullptr : workers.scratch(thread).floats(floats * kChainColumns);
+    if (widened) {
+      run_widened_band(call, first, columns, packed);
+    } else {
+      for (Index p = begin; p < end; ++p) run_column_panel(call, p * kChainColumns, packed);
+    }
+    finish(ends_of(*call.product), call.product->output, {0, call.rows, first, columns});
   });
 }
 
@@ -413,20 +384,45 @@ TurnedLeft turn_left(const Workers& workers, const ProductCall& call, const Stre
   return turned;
 }
 
+// What is made floats of a block shares the second cache with what the tiles read beside it.
+Stretches turned_stretches(const ProductCall& call) {
+  return Stretches(call.depth, call.widened.widen != nullptr ? 512 : Stretches::kDepthMax);
+}
+
+// Where a turned block has its sums, and its rows of a right operand that becomes floats.
+struct TurnedRoom {
+  float* sums = nullptr;
+  float* right = nullptr;
+};
+
+// Rows of the right operand over a stretch of k.
+ConstMatrix turned_right(const ProductCall& call, const Stretch& rows, const Stretch& k,
+                         const TurnedRoom& room) {
+  const WidenedRight& right = call.widened;
+  if (right.widen == nullptr) {
+    return call.right.row_range(rows.first, rows.depth).column_range(k.first, k.depth);
+  }
+  const Matrix made(room.right, rows.depth, k.depth, k.depth);
+  right.widen(right.data, call.right.stride, rows, k, made);
+  return made;
+}
+
 // Outputs [column, +columns) of all rows, computed as [column][row].
 void run_turned_block(const ProductCall& call, const TurnedLeft& left, Index column, Index columns,
-                      float* sums) {
+                      const TurnedRoom& room) {
+  float* const sums = room.sums;
   const Product& args = *call.product;
   const Matrix output = args.output.column_range(column, columns);
   if (args.start == ChainStart::output) transpose_into(output, sums, left.width);
-  const Stretches stretches(call.depth);
+  const Stretches stretches = turned_stretches(call);
   for (Index s = 0; s < stretches.count; ++s) {
     const Stretch k = stretches.at(s);
+    const ConstMatrix right = turned_right(call, {column, columns}, k, room);
     for (Index p = 0; p < left.panels; ++p) {
       const Index rows = left.panel_rows(p);
       const ChainCall tile{.depth = k.depth,
-                           .left = call.right.row(column) + k.first,
-                           .left_stride = call.right.stride,
+                           .left = right.data,
+                           .left_stride = right.stride,
                            .right = left.panel(k, p),
                            .right_stride = rows,
                            .output = sums + p * kChainColumns,
@@ -445,26 +441,41 @@ void run_turned_block(const ProductCall& call, const TurnedLeft& left, Index col
 
 void product_turned(const Workers& workers, const ProductCall& call) {
   ArenaScope scope(workers.op_scratch());
-  const TurnedLeft left = turn_left(workers, call, Stretches(call.depth));
+  const TurnedLeft left = turn_left(workers, call, turned_stretches(call));
   const Index threads = workers.threads();
   const Index tiles = (call.columns + kChainRows - 1) / kChainRows;
   const Index block = kChainRows * std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4),
                                                      1, kBlockRows / kChainRows);
   workers.parallel_for(
       (call.columns + block - 1) / block, 1, [&](int thread, Index begin, Index end) {
-        ArenaScope thread_scope(workers.scratch(thread));
-        float* const sums = workers.scratch(thread).floats(kBlockRows * left.width);
+        Arena& scratch = workers.scratch(thread);
+        ArenaScope thread_scope(scratch);
+        TurnedRoom room{scratch.floats(kBlockRows * left.width)};
+        if (call.widened.widen != nullptr) {
+          room.right = scratch.floats(kBlockRows * turned_stretches(call).step);
+        }
         for (Index b = begin; b < end; ++b) {
-          run_turned_block(call, left, b * block, std::min(block, call.columns - b * block), sums);
+          run_turned_block(call, left, b * block, std::min(block, call.columns - b * block), room);
         }
       });
 }
 
 // One to four rows by a weight whose k lies inside: decoding.
 void product_by_vector(const Workers& workers, const ProductCall& call) {
-  constexpr Index kColumns = 64;
-  workers.parallel_for(call.columns, kColumns, [&](int, Index begin, Index end) {
-    product_vector(*call.product, begin, end - begin);
+  const bool widens = call.widened.widen != nullptr;
+  const Index step = widens ? 32 : 64;
+  workers.parallel_for(call.columns, step, [&](int thread, Index begin, Index end) {
+    Product part = *call.product;
+    ArenaScope scope(workers.scratch(thread));
+    if (widens) {
+      const Stretch rows{begin, end - begin};
+      part.right = turned_right(call, rows, {0, call.depth},
+                                {.right = workers.scratch(thread).floats(rows.depth * call.depth)});
+      part.output = part.output.column_range(begin, rows.depth);
+      product_vector(part, 0, rows.depth);
+    } else {
+      product_vector(part, begin, end - begin);
+    }
     finish(ends_of(*call.product), call.product->output, {0, call.rows, begin, end - begin});
   });
 }

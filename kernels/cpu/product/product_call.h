@@ -70,6 +70,22 @@ ProductShape shape_of(ProductForm form, const Args& args) {
   return shape;
 }
 
+// A stretch of k, the longest piece between two visits of the output; or of rows or columns.
+struct Stretch {
+  Index first = 0;
+  Index depth = 0;
+};
+
+// A right operand whose elements become floats where they are packed or read, some rows at a time:
+// they are met in a cache, where a copy of the whole would go through memory.
+struct WidenedRight {
+  const void* data = nullptr;
+  Index element_bytes = 0;
+  // Rows and columns of it, at `to`.
+  void (*widen)(const void* data, Index stride, const Stretch& rows, const Stretch& columns,
+                const Matrix& to) = nullptr;  // null: there is none
+};
+
 // output[rows, columns] = sum over depth.
 struct ProductCall {
   using Order = DepthOrder;
@@ -78,11 +94,12 @@ struct ProductCall {
   Index depth = 0;
   ConstMatrix left;
   Order left_order = Order::inside;
-  ConstMatrix right;  // without data where there is an image
+  ConstMatrix right;  // without data where there is an image, or elements become floats
   Order right_order = Order::inside;
   const Product* product = nullptr;
   const float* image = nullptr;
   PanelKernel panel = nullptr;  // null: fp32; else operands are of 32 bits that it understands
+  WidenedRight widened = {};
 };
 
 // `product` outlives the call.
@@ -110,12 +127,6 @@ struct RightView {
   }
 };
 
-// A stretch of k, the longest piece between two visits of the output.
-struct Stretch {
-  Index first = 0;
-  Index depth = 0;
-};
-
 // Cuts `depth` into equal stretches: the output is visited seldom, and a panel and the rows of the
 // left operand that it meets stay in the second cache.
 struct Stretches {
@@ -138,6 +149,14 @@ Index first_cache_ways();
 
 // Up to kImagePanel outputs of any number of rows, left by row; right has kImagePanel columns.
 void run_image_panel(Index rows, Index columns, const ChainCall& call);
+
+// Rows of y = x w^T up to which reading the weight once is all that counts: decoding (vector.cc).
+inline constexpr Index kVectorRows = 4;
+
+// Outputs [first, first + count) of every row; args.left.rows is 1 .. kVectorRows and its columns
+// are not 0. The chain of each output is that of product_nt; bias and residual are left to the
+// caller.
+void product_vector(const Product& args, Index first, Index count);
 
 // Checked calls only. The first takes any, on the CPU; the second those whose rows, columns and
 // depth are above zero and that have an fp32 output.

@@ -1,12 +1,11 @@
 // The weight is turned in registers, eight outputs by four k at a time, and never stored: so that
 // eight chains lie side by side in a vector though their weights lie k by k in memory. AVX2 on
 // every machine: memory is the limit.
-#include "kernels/cpu/product/vector.h"
-
 #include <immintrin.h>
 
 #include <cmath>
 
+#include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/product/transpose.h"
 
 namespace tutti::kernels {
