@@ -155,9 +155,16 @@ struct ServingWeights::Maker {
 
   Result<WeightImage> kept_image(Index outputs, Index inputs) {
     WeightImage image;
-    const auto piece = next(kernels::QuantisedWeight::image_bytes(*format.format, outputs, inputs));
+    const bool fp32 = !format.format;
+    const auto piece =
+        next(fp32 ? kernels::PackedWeight::image_bytes(outputs, inputs)
+                  : kernels::QuantisedWeight::image_bytes(*format.format, outputs, inputs));
     if (!piece) return piece.error();
-    image.quantised = kernels::QuantisedWeight::view(*format.format, outputs, inputs, *piece);
+    if (fp32) {
+      image.fp32 = kernels::PackedWeight::view(outputs, inputs, *piece);
+    } else {
+      image.quantised = kernels::QuantisedWeight::view(*format.format, outputs, inputs, *piece);
+    }
     return image;
   }
 
@@ -178,6 +185,8 @@ struct ServingWeights::Maker {
       auto packed = kernels::pack_weight(ctx, weight);
       if (!packed) return packed.error();
       image.fp32 = *std::move(packed);
+      pieces.emplace_back(reinterpret_cast<const std::byte*>(image.fp32.image()),
+                          image.fp32.bytes());
       return image;
     }
     auto quantised = kernels::quantise_weight(ctx, *own, weight);
@@ -390,16 +399,13 @@ Result<const FormatName*> named(std::string_view format) {
                            fmt::join(serving_formats(), ", "))};
 }
 
-bool is_quantised(const FormatName& format) {
-  return format.format && *format.format != WeightFormat::bf16;
-}
-
 // What images depend on: the layouts of this build, the format, the path, and each parameter's
 // name, shape and values.
 Result<kernels::Hash128> key_of(const kernels::OpContext& ctx, const Decoder& decoder,
                                 const FormatName& format, const ServingWeights::Source& source) {
   const kernels::FloatBuffer scratch(largest_of(decoder));
-  std::string how = fmt::format("{} {} {}\n", format.name, kernels::kQuantisedImageVersion,
+  std::string how = fmt::format("{} {} {} {}\n", format.format ? format.name : "fp32",
+                                kernels::kPackedImageVersion, kernels::kQuantisedImageVersion,
                                 kernels::to_string(kernels::cpu_path()));
   for (const Parameter& parameter : decoder.layout().parameters()) {
     const std::span<float> values = scratch.span().first(parameter.elements);
@@ -462,7 +468,7 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
     if (auto taken = maker.take_all(source); !taken) return taken.error();
     return std::move(maker.made);
   }
-  if (!cache.keeps() || ctx.device != nullptr || !is_quantised(**found)) {
+  if (!cache.keeps() || ctx.device != nullptr) {
     return make(ctx, decoder, format, source);
   }
   const auto key = key_of(ctx, decoder, **found, source);

@@ -14,9 +14,9 @@
 // every format, and are the same on every CPU path and for any number of threads. A device's
 // products by formats other than fp32 have the CPU's bits; its norms and attention have their own.
 //
-// Quantised images of a folder's weights are kept in a cache (image_cache.h) under the hash of all
-// its parameters: a later start on a CPU with the same weights and format maps them. fp32 and bf16
-// are not: to read their images costs as much as to make them.
+// Images of a folder's weights are kept in a cache (image_cache.h) under the hash of all its
+// parameters: a later start on a CPU with the same weights and format maps them. Those of codes
+// that stay as they are stored are not.
 //
 // Ownership: owns everything; the decoder and the device that it was made for must outlive it.
 // Threads: immutable once made. Errors: those of the source; invalid_argument (an unknown format; a

@@ -15,6 +15,18 @@ Index panels_of(Index outputs) { return (outputs + kImagePanel - 1) / kImagePane
 
 }  // namespace
 
+std::size_t PackedWeight::image_bytes(Index outputs, Index inputs) {
+  return static_cast<std::size_t>(panels_of(outputs) * kImagePanel * inputs) * sizeof(float);
+}
+
+PackedWeight PackedWeight::view(Index outputs, Index inputs, const std::byte* image) {
+  PackedWeight packed;
+  packed.outputs_ = outputs;
+  packed.inputs_ = inputs;
+  packed.elsewhere_ = reinterpret_cast<const float*>(image);
+  return packed;
+}
+
 Result<PackedWeight> pack_weight(const OpContext& ctx, ConstMatrix weight) {
   if (weight.stride < weight.columns) {
     return Error{ErrorCode::invalid_argument, "pack_weight: the weight's rows overlap"};
