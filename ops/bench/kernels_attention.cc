@@ -146,6 +146,7 @@ constexpr Decode kDecodes[] = {
     {"7B", 32, 8, 128, kernels::CacheType::bf16},   {"7B", 32, 8, 128, kernels::CacheType::int8},
     {"gpt2", 12, 12, 64, kernels::CacheType::bf16},
 };
+constexpr Decode kDemoDecode = {"demo", 6, 6, 32, kernels::CacheType::f32};
 
 // One new token behind `positions` others, of some sequences together and each time of others; the
 // share is of the memory ceiling for one reading of keys and values.
@@ -194,8 +195,10 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions, Index se
   const Case c{.name = name,
                .bytes = element * 2.0 * static_cast<double>(sequences * positions * narrow),
                .sets = std::max<Index>(1, copies.count() / sequences)};
-  const bool has_peer = d.cache == kernels::CacheType::f32 && sequences == 1;
-  bench_beside(bench, c, has_peer ? "attention_decode " + numbers_of : "", [&] {
+  const bool has_peer = d.cache != kernels::CacheType::int8 && sequences == 1;
+  const char* const peer =
+      d.cache == kernels::CacheType::f32 ? "attention_decode " : "attention_decode_bf16 ";
+  bench_beside(bench, c, has_peer ? peer + numbers_of : "", [&] {
     for (Index row = 0; row < sequences; ++row) {
       rows[static_cast<std::size_t>(row)] = {row, 1, positions - 1, pages[turns.next()]};
     }
@@ -208,6 +211,7 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions, Index se
 
 void bench_attention(const Bench& bench) {
   for (const Batch& c : kBatches) bench_batch(bench, c);
+  for (const Index positions : {256, 1024}) bench_decode(bench, kDemoDecode, positions, 1);
   for (const Decode& d : kDecodes) {
     for (const Index positions : {1024, 4096, 16384}) bench_decode(bench, d, positions, 1);
     if (takes_its_time(bench)) bench_decode(bench, d, 1024, 8);

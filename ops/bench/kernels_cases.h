@@ -19,6 +19,7 @@ struct Options {
   std::string only;      // cases whose name this regular expression finds; empty: all
   std::string into;      // file that lines are added to; empty: standard output
   bool quick = false;    // without what takes long, unless `only` asks for it
+  bool causes = false;   // parts of ops in place of ops
 };
 
 struct Bench {
@@ -93,6 +94,7 @@ void bench_beside(const Bench& bench, const Case& c, const Run& ours,
                   const std::vector<Other>& others);
 
 void bench_attention(const Bench& bench);
+void bench_causes(const Bench& bench);
 void bench_large_rows(const Bench& bench);
 void bench_losses(const Bench& bench);
 void bench_optimizers(const Bench& bench);

@@ -13,6 +13,7 @@ import re
 import typing
 
 CAUSES = "kernels/lab/causes.txt"
+DISTURBED = 1.25  # kDisturbed of ops/bench/samples.h
 
 FP32 = r"^(?!bf16 |batched |rounded |quantised |int8 |four rows|ends ).*\b(nt|nn|tn) "
 SIZES = r"(\d+)x\d+x\d+$"
@@ -28,6 +29,7 @@ class Goal:
     peer: str = ""  # what the peer's name matches, of ratios
     most: bool = False  # the figure is to be at most, not at least
     tokens: typing.Callable = lambda count: True  # of the product's rows, where the name ends in its sizes
+    paths: tuple = ("",)  # how the paths of instructions begin that it names, each to be measured; "": it names none
 
     def wanted_at(self, path):
         return self.wanted.get(path) if isinstance(self.wanted, dict) else self.wanted
@@ -46,17 +48,18 @@ GOALS = [
     Goal("shards", "weight gradient with the tree of 8 shards, 1,024 tokens, beside the plain one", r"tn by 8 shards 1024x", 0.95,
          "ratio", "^plain$"),
     Goal("bf16", "bf16 products, native pairs: share of their ceiling", r"^bf16 native (?!packed )(?!over ).*" + SIZES, 0.90,
-         tokens=lambda m: m >= 64),
+         tokens=lambda m: m >= 64, paths=("avx512bf16",)),
     Goal("bf16-tiles", "bf16 products, tiles: share of their ceiling", r"^bf16 tiles (?!packed )(?!over ).*" + SIZES, 0.90,
          tokens=lambda m: m >= 64),
-    Goal("bf16-fp32", "bf16 products, widened, beside fp32", r"^bf16 widened over fp32, ", 0.9, "ratio", "^fp32$"),
+    Goal("bf16-fp32", "bf16 products, widened, beside fp32", r"^bf16 widened over fp32, ", 0.9, "ratio", "^fp32$",
+         paths=("avx2",)),
     Goal("int8", "int8 products, 64 tokens and more: share of the int8 ceiling",
          r"^(quantised int8_channel .* rows (64|512)|int8 product (64|512)x.*)$", 0.85),
     Goal("one-8", "one row by int8, q8_0: share of the memory ceiling", r"^quantised (int8_channel|q8_0) 11008x4096 rows 1$", 0.90),
     Goal("one-4", "one row by int4_group, nf4, q4_0, q4_k, q5_0: share of the memory ceiling",
-         r"^quantised (int4_group|nf4|q4_0|q4_k|q5_0) 11008x4096 rows 1$", by_path(0.75, 0.90)),
+         r"^quantised (int4_group|nf4|q4_0|q4_k|q5_0) 11008x4096 rows 1$", by_path(0.75, 0.90), paths=("avx2", "avx512")),
     Goal("four", "four rows over one, 11008x4096: time", r"^four rows over one, .* 11008x4096$", by_path(1.8, 1.3), "over",
-         "^one row$", most=True),
+         "^one row$", most=True, paths=("avx2", "avx512")),
     Goal("decode", "decode attention, grouped heads, 1k, 4k, 16k: share of the memory ceiling", r"^7B attention decode ", 0.85),
     Goal("attention", "attention, T = 256 to 4,096: share of the fp32 ceiling", r"attention (forward|backward) ", 0.70),
     Goal("attention-peer", "attention beside PyTorch's scaled_dot_product_attention", r"attention (forward|backward) ", 1.5, "ratio",
@@ -71,6 +74,8 @@ GOALS = [
     Goal("rows", "norms, softmax, activations, gates, dropout: share of the memory ceiling",
          r"^(layer norm|rms norm|softmax|gelu|gelu tanh|gate|silu gate|dropout)( forward| backward)? (8192x3072|32768x768|6144x4096)$",
          0.90),
+    Goal("counters", "counters of ops: their part of a training step of the demo", r"^counters of its \d+ calls of ops", 0.01,
+         most=True),
     Goal("rings", "shared-memory rings, all-to-all of 64 MiB: GB/s a rank", r"^all-to-all of 64 MiB", 3.0, "gbps"),
     Goal("rings-small", "shared-memory rings, exchange of 1 KiB: microseconds", r"^exchange of 1 KiB", 2.0, "p50", most=True),
 ]
@@ -100,6 +105,12 @@ def figures(goal, cases):
     return found
 
 
+def disturbed(record):
+    """Whether others took the machine in so many of the line's runs that its median says little; such cases are measured
+    again while they are (samples.h), and what is left so is marked."""
+    return record.get("min", 0) > 0 and record["p50"] > DISTURBED * record["min"]
+
+
 def causes(root):
     path = root / CAUSES
     lines = path.read_text().splitlines() if path.exists() else []
@@ -120,6 +131,8 @@ class Judged:
     met: int
     of: int
     worst: str  # the case
+    path: str  # of instructions; None: of none
+    disturbed: bool  # whether the worst case's median is far above its minimum
 
 
 def judged(places):
@@ -132,11 +145,12 @@ def judged(places):
                 continue
             met = [number for number in found.values() if (number <= wanted if goal.most else number >= wanted)]
             worst = max(found, key=found.get) if goal.most else min(found, key=found.get)
-            yield Judged(goal, place, min(found.values()), max(found.values()), wanted, len(met), len(found), worst)
+            yield Judged(goal, place, min(found.values()), max(found.values()), wanted, len(met), len(found), worst, path,
+                         any(disturbed(record) for record in cases[worst]))
 
 
 def number(value):
-    return f"{value:.2f}"
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
 
 
 def table(root, places):
@@ -147,22 +161,28 @@ def table(root, places):
         low, high = number(j.low), number(j.high)
         span = low if low == high else f"{low} .. {high}"
         met = "yes" if j.met == j.of else (f"{j.met} of {j.of}" if j.met else "no")
-        cause = "" if j.met == j.of else f"{j.worst}: {cause_of(j.goal, j.place, known) or 'no cause is given'}"
+        cause = "" if j.met == j.of else (f"{j.worst}{' (disturbed)' if j.disturbed else ''}: "
+                                          f"{cause_of(j.goal, j.place, known) or 'no cause is given'}")
         yield (f"| {j.goal.what} | {j.place} | {span} | {'<=' if j.goal.most else '>='} {j.wanted:g} | {met} | {cause} |")
-    for goal in unmeasured(places):
-        yield f"| {goal.what} | not measured | | | | |"
+    for goal, path in unmeasured(places):
+        yield f"| {goal.what} | not measured{on_path(path)} | | | | |"
+
+
+def on_path(path):
+    return f" on {path}" if path else ""
 
 
 def unmeasured(places):
-    """The goals of which no line has a figure: they are missed, too, as far as anybody knows."""
-    seen = {j.goal.name for j in judged(places)}
-    return [goal for goal in GOALS if goal.name not in seen]
+    """The goals, each with a path that it names, of which no line has a figure: missed, too, as far as anybody knows."""
+    seen = [(j.goal.name, j.path or "") for j in judged(places)]
+    return [(goal, path) for goal in GOALS for path in goal.paths
+            if not any(name == goal.name and measured.startswith(path) for name, measured in seen)]
 
 
 def without_cause(root, places):
     known = causes(root)
-    for goal in unmeasured(places):
-        yield f"{goal.name} is measured nowhere"
+    for goal, path in unmeasured(places):
+        yield f"{goal.name} is measured nowhere{on_path(path)}"
     for j in judged(places):
         if j.met < j.of and not cause_of(j.goal, j.place, known):
             yield f"{j.goal.name} is missed on {j.place}"

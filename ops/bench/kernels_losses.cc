@@ -1,5 +1,5 @@
-// Linear + cross-entropy at the demo's head and at GPT-2's, beside PyTorch and beside the products
-// that it is made of: the ratio is the products' time over the loss's.
+// Linear + cross-entropy at the demo's head, at GPT-2's and at a 7B model's, beside PyTorch and
+// beside the products that it is made of: the ratio is the products' time over the loss's.
 #include <fmt/core.h>
 
 #include <string>
@@ -102,9 +102,12 @@ void bench_losses(const Bench& bench) {
   struct Model {
     const char* name;
     Index rows, width, vocabulary;
+    bool quick = true;
   };
   using Memory = kernels::LinearCrossEntropy::Memory;
-  for (const Model& m : {Model{"demo", 2048, 192, 2048}, Model{"gpt2", 1024, 768, 50257}}) {
+  for (const Model& m : {Model{"demo", 2048, 192, 2048}, Model{"gpt2", 1024, 768, 50257},
+                         Model{"7b", 256, 4096, 32000, false}}) {
+    if (!m.quick && !takes_its_time(bench)) continue;
     const std::string shape = fmt::format("{} {} {}", m.rows, m.width, m.vocabulary);
     const auto name = [&](const char* pass, Memory memory) {
       return fmt::format("{} linear cross entropy {}, {} of {} rows, {}", m.name, pass,

@@ -11,7 +11,9 @@
 // Into a file, lines are added, and cases that it has are left out: a run that was ended goes on
 // where it was.
 //
-//   bench_kernels [--quick] [--threads N] [--only REGEX] [--into FILE]
+// --causes measures parts of ops, which misses of goals are made of, and no ops.
+//
+//   bench_kernels [--quick] [--threads N] [--only REGEX] [--into FILE] [--causes]
 #include <unistd.h>
 
 #include <algorithm>
@@ -64,11 +66,15 @@ int run(const Options& options) {
       bench.read_gbps, bench.copy_gbps);
   for (const kernels::CeilingKind& kind : kernels::ceiling_kinds()) {
     const std::string name(kind.name);
-    if (!options.only.empty() || bench.measured.contains(name)) continue;
+    if (options.causes || !options.only.empty() || bench.measured.contains(name)) continue;
     std::printf(R"({"bench":"kernels/ceilings","case":"%s","unit":"%s","value":%.1f,%s})"
                 "\n",
                 name.c_str(), std::string(kind.unit).c_str(), ceiling(kind.measure),
                 where_json().c_str());
+  }
+  if (options.causes) {
+    bench_causes(bench);
+    return 0;
   }
   bench_products(bench);
   bench_ops(bench);
@@ -84,6 +90,8 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--quick") == 0) {
       options.seconds = 0.1;
       options.quick = true;
+    } else if (std::strcmp(argv[i], "--causes") == 0) {
+      options.causes = true;
     } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
       options.only = argv[++i];
     } else if (std::strcmp(argv[i], "--into") == 0 && i + 1 < argc) {
@@ -91,8 +99,9 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
       options.threads = std::max(1, std::atoi(argv[++i]));
     } else {
-      std::fprintf(stderr,
-                   "usage: bench_kernels [--quick] [--threads N] [--only REGEX] [--into FILE]\n");
+      std::fprintf(
+          stderr,
+          "usage: bench_kernels [--quick] [--threads N] [--only REGEX] [--into FILE] [--causes]\n");
       return 2;
     }
   }

@@ -18,9 +18,10 @@ namespace tutti::bench {
 class Operands {
  public:
   explicit Operands(kernels::Index floats)
-      : floats_(floats),
-        turns_in_(sets_beyond_caches(4.0 * static_cast<double>(floats))),
-        turns_out_(turns_in_) {}
+      : Operands(floats, sets_beyond_caches(4.0 * static_cast<double>(floats))) {}
+  // So many of each: of a case that may find them in a cache.
+  Operands(kernels::Index floats, kernels::Index count)
+      : floats_(floats), turns_in_(count), turns_out_(count) {}
 
   const kernels::FloatBuffer& in() { return next(in_, turns_in_); }
   const kernels::FloatBuffer& out() { return next(out_, turns_out_); }

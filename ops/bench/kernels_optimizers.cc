@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/ops/adamw.h"
+#include "kernels/ops/add.h"
 #include "kernels/ops/elementwise/clear.h"
 #include "kernels/ops/gradient_norm.h"
 #include "kernels/ops/optimizers/adafactor.h"
@@ -18,6 +19,7 @@
 #include "kernels/ops/optimizers/sgd.h"
 #include "kernels/ops/random.h"
 #include "ops/bench/kernels_cases.h"
+#include "ops/bench/kernels_operands.h"
 
 namespace tutti::bench {
 
@@ -68,10 +70,49 @@ class Optimizers {
 
   const Bench& bench_;
   Index size_;
-  std::array<FloatBuffer, 4> buffers_;
+  std::array<FloatBuffer, 5> buffers_;
   std::vector<kernels::Hash128> hashes_;
   std::vector<double> sums_;
 };
+
+// Two pieces of a gradient, added with their norm.
+class Pieces {
+ public:
+  explicit Pieces(Index size) {
+    for (Index begin = 0; begin < size; begin += kernels::kGridBlock) {
+      blocks_.push_back({begin, std::min(kernels::kGridBlock, size - begin)});
+    }
+  }
+  kernels::AddPieces of(Optimizers& o) const {
+    pieces_ = {o.span(1).data(), o.span(4).data()};
+    return {.pieces = pieces_,
+            .additions = {&addition_, 1},
+            .count = o.size(),
+            .sum = o.span(1).data(),
+            .blocks = blocks_,
+            .squares = o.sums()};
+  }
+
+ private:
+  kernels::PieceSum::Addition addition_{0, 1};
+  std::vector<kernels::AddPieces::Block> blocks_;
+  mutable std::array<float*, 2> pieces_ = {};
+};
+
+// The step of several shards: their gradients added, then the update. Bytes are those of both
+// passes, each once, without hash and norm.
+void bench_adamw_of_shards(const Bench& bench, Optimizers& o, const Run& update,
+                           const Run& hashed) {
+  const Pieces pieces(o.size());
+  o.row("adamw behind added gradients", "", 40, 16, [&] {
+    TUTTI_ASSERT(add_into(bench.ctx, o.span(1), o.span(4)));
+    update();
+  });
+  o.row("adamw with hash behind added pieces with their norm", "", 40, 16, [&] {
+    TUTTI_ASSERT(add_pieces(bench.ctx, pieces.of(o)));
+    hashed();
+  });
+}
 
 void bench_adamw(const Bench& bench, Optimizers& o) {
   const auto update = [&](std::span<kernels::Hash128> hashes) {
@@ -84,6 +125,8 @@ void bench_adamw(const Bench& bench, Optimizers& o) {
     TUTTI_ASSERT(square_sums(bench.ctx, o.span(1), o.sums()));
     update(o.hashes());
   });
+  bench_adamw_of_shards(
+      bench, o, [&] { update({}); }, [&] { update(o.hashes()); });
 }
 
 void bench_state8(const Bench& bench, Optimizers& o) {
@@ -120,7 +163,7 @@ void bench_elementwise(const Bench& bench, Optimizers& o) {
   constexpr Index kColumns = 768;
   const Index rows = o.size() / kColumns;
   const FloatBuffer states(rows + kColumns);
-  o.row("adafactor", "", 20, 4, [&] {
+  o.row("adafactor", "adafactor", 20, 4, [&] {
     TUTTI_ASSERT(
         adafactor_update(bench.ctx, {{},
                                      Matrix(o.span(0).data(), rows, kColumns),
@@ -128,29 +171,32 @@ void bench_elementwise(const Bench& bench, Optimizers& o) {
                                      states.span().first(static_cast<std::size_t>(rows)),
                                      states.span().last(static_cast<std::size_t>(kColumns))}));
   });
-  o.row("square sums", "", 4, 0,
-        [&] { TUTTI_ASSERT(square_sums(bench.ctx, o.span(1), o.sums())); });
-  const kernels::PieceSum::Addition addition{0, 1};
-  std::vector<kernels::AddPieces::Block> blocks;
-  for (Index begin = 0; begin < o.size(); begin += kernels::kGridBlock) {
-    blocks.push_back({begin, std::min(kernels::kGridBlock, o.size() - begin)});
-  }
-  o.row("add pieces", "", 12, 4, [&] {
-    float* const pieces[] = {o.span(1).data(), o.span(2).data()};
-    TUTTI_ASSERT(add_pieces(bench.ctx, {.pieces = pieces,
-                                        .additions = {&addition, 1},
-                                        .count = o.size(),
-                                        .sum = o.span(1).data(),
-                                        .blocks = blocks,
-                                        .squares = o.sums()}));
+  const Pieces pieces(o.size());
+  o.row("add pieces", "", 12, 4, [&] { TUTTI_ASSERT(add_pieces(bench.ctx, pieces.of(o))); });
+}
+
+// Ops of one operand, which goes through memory part by part.
+void bench_spans(const Bench& bench) {
+  constexpr Index kPart = Index{1} << 24;
+  constexpr double kBytes = 4.0 * static_cast<double>(kPart);
+  Operands operands(kPart);
+  std::vector<double> sums(static_cast<std::size_t>(kernels::grid_blocks(kPart)));
+  const auto row = [&](const char* name, double written, const Run& run) {
+    bench_beside(bench,
+                 {.name = fmt::format("{} {}", name, kPart),
+                  .bytes = kBytes,
+                  .written = written * static_cast<double>(kPart),
+                  .sets = sets_beyond_caches(kBytes)},
+                 "", run);
+  };
+  row("square sums", 0, [&] { TUTTI_ASSERT(square_sums(bench.ctx, operands.in().span(), sums)); });
+  row("clear", 4, [&] { TUTTI_ASSERT(clear(bench.ctx, operands.out().span())); });
+  row("fill uniform", 4, [&] {
+    TUTTI_ASSERT(fill_uniform(
+        bench.ctx, {.key = {1, 1}, .low = -1.0, .high = 1.0, .out = operands.out().span()}));
   });
-  o.row("clear", "", 4, 4, [&] { TUTTI_ASSERT(clear(bench.ctx, o.span(3))); });
-  o.row("fill uniform", "", 4, 4, [&] {
-    TUTTI_ASSERT(
-        fill_uniform(bench.ctx, {.key = {1, 1}, .low = -1.0, .high = 1.0, .out = o.span(3)}));
-  });
-  o.row("fill normal", "", 4, 4, [&] {
-    TUTTI_ASSERT(fill_normal(bench.ctx, {.key = {1, 1}, .out = o.span(3)}));
+  row("fill normal", 4, [&] {
+    TUTTI_ASSERT(fill_normal(bench.ctx, {.key = {1, 1}, .out = operands.out().span()}));
   });
 }
 
@@ -165,7 +211,7 @@ void bench_muon(const Bench& bench, Index rows, Index columns) {
   const double more = static_cast<double>(std::max(rows, columns));
   bench_beside(bench,
                {.name = name, .flops = 5.0 * 2.0 * (2.0 * less * less * more + less * less * less)},
-               "", [&] {
+               fmt::format("muon {} {}", rows, columns), [&] {
                  TUTTI_ASSERT(muon_update(bench.ctx, {{},
                                                       weight.matrix(rows, columns),
                                                       gradient.matrix(rows, columns),
@@ -173,17 +219,26 @@ void bench_muon(const Bench& bench, Index rows, Index columns) {
                });
 }
 
+void bench_every(const Bench& bench, Optimizers& o) {
+  bench_adamw(bench, o);
+  bench_state8(bench, o);
+  bench_elementwise(bench, o);
+}
+
 }  // namespace
 
 void bench_optimizers(const Bench& bench) {
   {
     Optimizers demo(bench, kDemo);
-    bench_adamw(bench, demo);
+    bench_every(bench, demo);
   }
-  Optimizers gpt2(bench, kGpt2);
-  bench_adamw(bench, gpt2);
-  bench_state8(bench, gpt2);
-  bench_elementwise(bench, gpt2);
+  {
+    Optimizers gpt2(bench, kGpt2);
+    bench_every(bench, gpt2);
+  }
+  bench_spans(bench);
+  bench_muon(bench, 192, 192);
+  bench_muon(bench, 512, 192);
   bench_muon(bench, 768, 768);
   bench_muon(bench, 768, 3072);
 }

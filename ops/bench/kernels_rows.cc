@@ -36,10 +36,14 @@ struct Traffic {
   double read, written;
 };
 
+// Where operands lie; of what lies in a cache there is no share.
+enum class Place { memory, cache };
+
 class Rows {
  public:
-  Rows(const Bench& bench, Operands& operands, Index rows, Index columns)
-      : bench_(bench), operands_(operands), rows_(rows), columns_(columns) {}
+  Rows(const Bench& bench, Operands& operands, Index rows, Index columns,
+       Place place = Place::memory)
+      : bench_(bench), operands_(operands), rows_(rows), columns_(columns), place_(place) {}
 
   void row(const std::string& name, const std::string& torch_case, const Traffic& traffic,
            const Run& run) {
@@ -49,7 +53,7 @@ class Rows {
                  {.name = fmt::format("{} {}x{}", name, rows_, columns_),
                   .bytes = bytes,
                   .written = traffic.written * size,
-                  .sets = sets_beyond_caches(bytes)},
+                  .sets = place_ == Place::memory ? sets_beyond_caches(bytes) : 1},
                  torch_case.empty() ? "" : fmt::format("{} {} {}", torch_case, rows_, columns_),
                  run);
   }
@@ -71,7 +75,19 @@ class Rows {
   const Bench& bench_;
   Operands& operands_;
   Index rows_, columns_;
+  Place place_;
 };
+
+void bench_silu_gate(Rows& r) {
+  const kernels::OpContext& ctx = r.bench().ctx;
+  r.row("silu gate forward", "silu_gate_forward", {8, 4}, [&] {
+    TUTTI_ASSERT(silu_gate_forward(ctx, {.gate = r.in(), .up = r.in(), .y = r.out()}));
+  });
+  r.row("silu gate backward", "silu_gate_backward", {12, 8}, [&] {
+    TUTTI_ASSERT(silu_gate_backward(
+        ctx, {.dy = r.in(), .gate = r.in(), .up = r.in(), .dgate = r.out(), .dup = r.out()}));
+  });
+}
 
 void bench_activations(Rows& r) {
   const kernels::OpContext& ctx = r.bench().ctx;
@@ -96,13 +112,22 @@ void bench_activations(Rows& r) {
     TUTTI_ASSERT(
         gate_backward(ctx, {Activation::gelu_tanh, r.in(), r.in(), r.in(), r.out(), r.out()}));
   });
-  r.row("silu gate forward", "silu_gate_forward", {8, 4}, [&] {
-    TUTTI_ASSERT(silu_gate_forward(ctx, {.gate = r.in(), .up = r.in(), .y = r.out()}));
+  bench_silu_gate(r);
+}
+
+void bench_softmax(Rows& r) {
+  const kernels::OpContext& ctx = r.bench().ctx;
+  r.row("softmax forward", "softmax_forward", {4, 4}, [&] {
+    TUTTI_ASSERT(softmax_forward(ctx, {r.in(), r.out()}));
   });
-  r.row("silu gate backward", "silu_gate_backward", {12, 8}, [&] {
-    TUTTI_ASSERT(silu_gate_backward(
-        ctx, {.dy = r.in(), .gate = r.in(), .up = r.in(), .dgate = r.out(), .dup = r.out()}));
+  r.row("softmax backward", "softmax_backward", {8, 4}, [&] {
+    TUTTI_ASSERT(softmax_backward(ctx, {r.in(), r.in(), r.out()}));
   });
+}
+
+void bench_log_softmax(Rows& r) {
+  r.row("log softmax", "log_softmax_forward", {4, 4},
+        [&] { TUTTI_ASSERT(log_softmax(r.bench().ctx, r.in(), r.out())); });
 }
 
 void bench_norms(Rows& r) {
@@ -142,12 +167,7 @@ void bench_norms(Rows& r) {
   });
   r.row("column sums", "column_sums", {4, 0},
         [&] { TUTTI_ASSERT(column_sums(ctx, {.x = r.in(), .output = dweight.data()})); });
-  r.row("softmax forward", "softmax_forward", {4, 4}, [&] {
-    TUTTI_ASSERT(softmax_forward(ctx, {r.in(), r.out()}));
-  });
-  r.row("softmax backward", "softmax_backward", {8, 4}, [&] {
-    TUTTI_ASSERT(softmax_backward(ctx, {r.in(), r.in(), r.out()}));
-  });
+  bench_softmax(r);
 }
 
 // What is the same for rows of any width.
@@ -156,8 +176,7 @@ void bench_elements(Rows& r) {
   const auto halves = [&](std::span<float> memory) {
     return std::span<kernels::Bf16>(reinterpret_cast<kernels::Bf16*>(memory.data()), memory.size());
   };
-  r.row("log softmax", "log_softmax_forward", {4, 4},
-        [&] { TUTTI_ASSERT(log_softmax(ctx, r.in(), r.out())); });
+  bench_log_softmax(r);
   r.row("dropout", "dropout", {4, 4}, [&] {
     TUTTI_ASSERT(dropout(ctx, {{1, 2}, 0, 0.1, r.in(), r.out()}));
   });
@@ -189,47 +208,16 @@ void bench_rotary(Rows& r, Index head_width) {
         });
 }
 
-// Of the demo's layers: all in a cache, so no share.
+// Of the demo's layers: in a cache, as its step finds most of them.
 void bench_demo_rows(const Bench& bench) {
   constexpr Index kTokens = 2048;
-  std::vector<FloatBuffer> b;
-  for (std::uint64_t i = 0; i < 5; ++i) b.push_back(numbers(bench, kTokens * 512, i));
-  const auto narrow = [&](std::size_t i) { return b[i].matrix(kTokens, 192); };
-  const auto wide = [&](std::size_t i) { return b[i].matrix(kTokens, 512); };
-  const FloatBuffer inverse(kTokens);
-  const FloatBuffer weight(192);
-  const FloatBuffer dweight(192);
-  const auto row = [&](const char* name, double bytes, const Run& run) {
-    bench_beside(bench, {.name = name, .bytes = bytes}, "", run);
-  };
-  row("rms norm forward 2048x192", 8.0 * kTokens * 192.0, [&] {
-    TUTTI_ASSERT(rms_norm_forward(
-        bench.ctx,
-        {.x = narrow(0), .weight = weight.data(), .y = narrow(1), .inverse = inverse.data()}));
-  });
-  row("rms norm backward 2048x192", 16.0 * kTokens * 192.0, [&] {
-    TUTTI_ASSERT(rms_norm_backward(bench.ctx, {.dy = narrow(0),
-                                               .x = narrow(1),
-                                               .weight = weight.data(),
-                                               .inverse = inverse.data(),
-                                               .dx = narrow(2),
-                                               .dweight = dweight.data(),
-                                               .residual = narrow(3)}));
-  });
-  row("silu gate forward 2048x512", 12.0 * kTokens * 512.0, [&] {
-    TUTTI_ASSERT(silu_gate_forward(bench.ctx, {.gate = wide(0), .up = wide(1), .y = wide(2)}));
-  });
-  row("silu gate backward 2048x512", 20.0 * kTokens * 512.0, [&] {
-    TUTTI_ASSERT(silu_gate_backward(
-        bench.ctx,
-        {.dy = wide(0), .gate = wide(1), .up = wide(2), .dgate = wide(3), .dup = wide(4)}));
-  });
-  row("rotary, heads of 32, 2048x192", 8.0 * kTokens * (192.0 + 16.0), [&] {
-    TUTTI_ASSERT(rotary_apply(bench.ctx, {.x = narrow(0),
-                                          .head_width = 32,
-                                          .cosine = b[1].matrix(kTokens, 16),
-                                          .sine = b[2].matrix(kTokens, 16)}));
-  });
+  Operands operands(kTokens * 512, 3);
+  Rows width(bench, operands, kTokens, 192, Place::cache);
+  bench_norms(width);
+  bench_rotary(width, 32);
+  Rows wide(bench, operands, kTokens, 512, Place::cache);
+  bench_activations(wide);
+  bench_elements(wide);
 }
 
 }  // namespace
@@ -244,6 +232,14 @@ void bench_large_rows(const Bench& bench) {
     if (width != 3072) continue;
     bench_activations(rows);
     bench_elements(rows);
+  }
+  // What else a 7B layer has, and rows of logits: of GPT-2's vocabulary, and of Llama's.
+  Rows wide(bench, operands, kElements / 11008, 11008);
+  bench_silu_gate(wide);
+  for (const Index vocabulary : {50257, 32000}) {
+    Rows logits(bench, operands, kElements / vocabulary, vocabulary);
+    bench_softmax(logits);
+    bench_log_softmax(logits);
   }
   bench_demo_rows(bench);
   bench_beside(bench, {.name = "op counters, 1000 calls"}, "", [] {

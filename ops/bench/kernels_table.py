@@ -6,10 +6,13 @@
     ops/bench/kernels_table.py --goals FILE...                      each goal: met or missed (kernels_goals.py)
     ops/bench/kernels_table.py --write                              the goals of kernels/README.md and the tables of
                                                                     kernels/lab/measured.md anew, from measured.jsonl there
+    ops/bench/kernels_table.py --drop REGEX                         measured.jsonl without the lines of machines, paths and
+                                                                    threads whose title REGEX finds
 
 A case has one line for each peer. Its ratio is the smallest, which is that beside the best peer; its time is the median of the
 line that has that peer. Each machine, path of instructions and number of threads has tables of its own; of a case that was
-measured twice with the same three the later lines count.
+measured twice with the same three the later lines count. A median marked "disturbed" is far above its fastest run: others had the
+machine meanwhile, and repeating did not help (samples.h).
 """
 
 import json
@@ -39,6 +42,7 @@ GROUPS = [
     ("Attention", r"attention"),
     ("Losses", r"cross entropy|log softmax"),
     ("Optimizers", r"^(adamw|adamw8|sgd|lion|schedule-free|adafactor|muon)\b"),
+    ("Training steps", r"^(step of|counters of) "),
     ("Weights and tokens", r"^(hash|pack|quantise|dequantise|sampling|choose|embedding|kv write|fill|to int8)"),
     ("Rows", r""),
 ]
@@ -72,12 +76,12 @@ def newest(lines):
 
 
 def read(lines):
-    """Cases in order: place -> name -> {"share", "ratio", "peer", "p50"}."""
+    """Cases in order: place -> name -> {"share", "ratio", "peer", "p50", "min"}."""
     places = {}
     for (place, name), peers in newest(lines).items():
         beside = [record for record in peers.values() if record.get("ratio") is not None]
         best = min(beside, key=lambda record: record["ratio"]) if beside else next(iter(peers.values()))
-        places.setdefault(place, {})[name] = {key: best.get(key) for key in ("share", "ratio", "peer", "p50")}
+        places.setdefault(place, {})[name] = {key: best.get(key) for key in ("share", "ratio", "peer", "p50", "min") if key in best}
     return places
 
 
@@ -109,8 +113,9 @@ def tables_of(cases):
         yield "|---|---|---|---|---|"
         for name in mine:
             case = left.pop(name)
-            yield (f"| {name} | {time_of(case['p50'])} | {number(case['share'])} | {case['peer'] or ''} |"
-                   f" {number(case['ratio'])} |")
+            mark = " (disturbed)" if kernels_goals.disturbed(case) else ""
+            yield (f"| {name} | {time_of(case['p50'])}{mark} | {number(case.get('share'))} | {case.get('peer') or ''} |"
+                   f" {number(case.get('ratio'))} |")
 
 
 def judged(lines):
@@ -119,6 +124,12 @@ def judged(lines):
     for (place, name), peers in newest(lines).items():
         places.setdefault((title(place), place[1]), {})[name] = list(peers.values())
     return places
+
+
+def without(lines, pattern):
+    """The lines but those of the places that the pattern finds."""
+    return [line for line in lines
+            if not (line.startswith("{") and re.search(pattern, title(where(json.loads(line)))))]
 
 
 def between(text, begin, end, lines):
@@ -153,6 +164,11 @@ def main(arguments):
     if arguments == ["--write"]:
         for name, text in made_anew(root).items():
             (root / name).write_text(text)
+        return 0
+    if len(arguments) == 2 and arguments[0] == "--drop":
+        path = root / MEASURED
+        kept = without(path.read_text().splitlines(), arguments[1])
+        path.write_text("".join(line + "\n" for line in kept))
         return 0
     paths = [argument for argument in arguments if argument != "--goals"]
     lines = [line for path in paths for line in pathlib.Path(path).read_text().splitlines()]

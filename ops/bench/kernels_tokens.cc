@@ -3,6 +3,7 @@
 // memory.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -27,46 +28,49 @@ using kernels::Index;
 namespace {
 
 constexpr Index kTokens = 8192;
-constexpr Index kWidth = 3072;
 constexpr Index kVocabulary = 50257;
-constexpr double kElements = static_cast<double>(kTokens * kWidth);
 
-// Tables and rows of several models, in turns.
-void bench_embedding(const Bench& bench, Operands& operands) {
-  const std::string shape = fmt::format("8192x3072, rows of 768 from {}", kVocabulary);
-  const std::string forward = "embedding forward " + shape;
-  const std::string backward = "embedding backward " + shape;
-  if (!wanted(bench, forward) && !wanted(bench, backward)) return;
-  constexpr Index kRows = kTokens * 4;
+struct Table {
+  Index tokens, vocabulary, width;
+};
+
+// Tables and rows of several models, in turns; the demo's lie in a cache.
+void bench_embedding(const Bench& bench, const Table& t) {
+  const double elements = static_cast<double>(t.tokens * t.width);
+  const auto name = [&](const char* pass) {
+    return t.width == 768
+               ? fmt::format("embedding {} 8192x3072, rows of 768 from {}", pass, t.vocabulary)
+               : fmt::format("embedding {} {}x{} from {}", pass, t.tokens, t.width, t.vocabulary);
+  };
+  if (!wanted(bench, name("forward")) && !wanted(bench, name("backward"))) return;
   std::vector<std::int32_t> tokens;
-  for (Index i = 0; i < kRows; ++i) {
-    tokens.push_back(static_cast<std::int32_t>(i * 7919 % kVocabulary));
+  for (Index i = 0; i < t.tokens; ++i) {
+    tokens.push_back(static_cast<std::int32_t>(i * 7919 % t.vocabulary));
   }
-  Operands tables(kVocabulary * 768);
-  const std::string torch = fmt::format(" {} {} 768", kRows, kVocabulary);
-  const double bytes = 8.0 * kElements;
+  const double bytes = 8.0 * elements;
+  const Index sets = t.vocabulary < 4096 ? 1 : sets_beyond_caches(bytes);
+  Operands tables(
+      t.vocabulary * t.width,
+      std::min(sets, sets_beyond_caches(4.0 * static_cast<double>(t.vocabulary * t.width))));
+  Operands rows(t.tokens * t.width, sets);
+  const std::string torch = fmt::format(" {} {} {}", t.tokens, t.vocabulary, t.width);
+  bench_beside(bench,
+               {.name = name("forward"), .bytes = bytes, .written = 4.0 * elements, .sets = sets},
+               "embedding_forward" + torch, [&] {
+                 TUTTI_ASSERT(embedding_forward(bench.ctx,
+                                                {.table = tables.in().matrix(t.vocabulary, t.width),
+                                                 .tokens = tokens,
+                                                 .output = rows.out().matrix(t.tokens, t.width)}));
+               });
   bench_beside(
       bench,
-      {.name = forward,
-       .bytes = bytes,
-       .written = 4.0 * kElements,
-       .sets = sets_beyond_caches(bytes)},
-      "embedding_forward" + torch, [&] {
-        TUTTI_ASSERT(embedding_forward(bench.ctx, {.table = tables.in().matrix(kVocabulary, 768),
-                                                   .tokens = tokens,
-                                                   .output = operands.out().matrix(kRows, 768)}));
+      {.name = name("backward"), .bytes = 12.0 * elements, .written = 4.0 * elements, .sets = sets},
+      "embedding_backward" + torch, [&] {
+        TUTTI_ASSERT(
+            embedding_backward(bench.ctx, {.dout = rows.in().matrix(t.tokens, t.width),
+                                           .tokens = tokens,
+                                           .dtable = tables.in().matrix(t.vocabulary, t.width)}));
       });
-  bench_beside(bench,
-               {.name = backward,
-                .bytes = 12.0 * kElements,
-                .written = 4.0 * kElements,
-                .sets = sets_beyond_caches(bytes)},
-               "embedding_backward" + torch, [&] {
-                 TUTTI_ASSERT(embedding_backward(bench.ctx,
-                                                 {.dout = operands.in().matrix(kRows, 768),
-                                                  .tokens = tokens,
-                                                  .dtable = tables.in().matrix(kVocabulary, 768)}));
-               });
 }
 
 // Bound by the elementary functions, whatever memory gives.
@@ -84,34 +88,47 @@ void bench_angles(const Bench& bench) {
   });
 }
 
-// A prefill's keys and values of one layer, 24 heads of 128.
-void bench_pages(const Bench& bench, Operands& operands) {
+struct Heads {
+  Index tokens, heads, width;
+};
+
+// A prefill's keys and values of one layer; the demo's lie in a cache.
+void bench_pages(const Bench& bench, const Heads& h) {
   struct Type {
     kernels::CacheType type;
     const char* name;
     double bytes;
   };
+  const Index columns = h.heads * h.width;
+  const double elements = static_cast<double>(h.tokens * columns);
+  const Index sets = elements < 1e6 ? 1 : sets_beyond_caches(4.0 * elements);
+  Operands operands(h.tokens * columns, sets);
   for (const Type& t :
        {Type{kernels::CacheType::f32, "f32", 4.0}, Type{kernels::CacheType::bf16, "bf16", 2.0},
         Type{kernels::CacheType::int8, "int8", 1.0}}) {
-    const Case c{.name = fmt::format("kv write {} 8192x3072", t.name),
-                 .bytes = 2.0 * (4.0 + t.bytes) * kElements,
-                 .written = 2.0 * t.bytes * kElements,
-                 .sets = sets_beyond_caches(2.0 * (4.0 + t.bytes) * kElements)};
+    const double bytes = 2.0 * (4.0 + t.bytes) * elements;
+    const Case c{
+        .name = fmt::format("kv write {} {}x{}, heads of {}", t.name, h.tokens, columns, h.width),
+        .bytes = bytes,
+        .written = 2.0 * t.bytes * elements,
+        .sets = sets == 1 ? 1 : sets_beyond_caches(bytes)};
     if (!wanted(bench, c.name)) continue;
-    const kernels::AttentionShape shape{
-        .heads = 24, .kv_heads = 24, .head_width = 128, .scale = 1.0F, .cache = t.type};
+    const kernels::AttentionShape shape{.heads = h.heads,
+                                        .kv_heads = h.heads,
+                                        .head_width = h.width,
+                                        .scale = 1.0F,
+                                        .cache = t.type};
     const Index page = kv_page_floats(shape);
-    const Index count = kernels::kv_pages_for(kTokens);
-    Operands memory(count * page);
+    const Index count = kernels::kv_pages_for(h.tokens);
+    Operands memory(count * page, c.sets);
     bench_beside(bench, c, "", [&] {
       float* const begin = memory.out().data();
       std::vector<float*> pages;
       for (Index p = 0; p < count; ++p) pages.push_back(begin + p * page);
-      const kernels::SequenceRows rows{0, kTokens, 0, pages};
+      const kernels::SequenceRows rows{0, h.tokens, 0, pages};
       TUTTI_ASSERT(
-          kv_write(bench.ctx, {shape, operands.in().matrix(kTokens, kWidth),
-                               operands.in().matrix(kTokens, kWidth), std::span(&rows, 1)}));
+          kv_write(bench.ctx, {shape, operands.in().matrix(h.tokens, columns),
+                               operands.in().matrix(h.tokens, columns), std::span(&rows, 1)}));
     });
   }
 }
@@ -239,13 +256,16 @@ void bench_sampling(const Bench& bench) {
   struct Kind {
     const char* name;
     kernels::SamplingSettings settings;
+    const char* torch = "";
   };
   for (const Kind& kind :
-       {Kind{"greedy", {.temperature = 0.0}}, Kind{"temperature", {.temperature = 0.8}},
-        Kind{"top-k 50", {.top_k = 50}}, Kind{"top-p 0.9", {.top_p = 0.9}},
+       {Kind{"greedy", {.temperature = 0.0}, "sampling_greedy"},
+        Kind{"temperature", {.temperature = 0.8}, "sampling_temperature"},
+        Kind{"top-k 50", {.top_k = 50}, "sampling_top_k"}, Kind{"top-p 0.9", {.top_p = 0.9}},
         Kind{"min-p 0.05", {.min_p = 0.05}}, Kind{"typical 0.9", {.typical_p = 0.9}}}) {
     const Case c{.name = fmt::format("sampling {} of {}", kind.name, kVocabulary)};
-    bench_beside(bench, c, "", [&] {
+    const bool peer = *kind.torch != '\0';
+    bench_beside(bench, c, peer ? fmt::format("{} {}", kind.torch, kVocabulary) : "", [&] {
       static_cast<void>(sampler.sample(logits.span(), kind.settings, ++position));
     });
   }
@@ -271,10 +291,14 @@ void bench_penalties(const Bench& bench) {
 }  // namespace
 
 void bench_tokens(const Bench& bench) {
-  Operands operands(kTokens * kWidth);
-  bench_embedding(bench, operands);
+  bench_embedding(bench, {4 * kTokens, kVocabulary, 768});
+  bench_embedding(bench, {kTokens, 32000, 4096});
+  bench_embedding(bench, {2048, 2048, 192});
   bench_angles(bench);
-  bench_pages(bench, operands);
+  for (const Heads& heads : {Heads{kTokens, 24, 128}, Heads{kTokens, 12, 64},
+                             Heads{kTokens, 8, 128}, Heads{2048, 6, 32}}) {
+    bench_pages(bench, heads);
+  }
   bench_weights(bench);
   bench_formats(bench);
   bench_sampling(bench);

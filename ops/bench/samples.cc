@@ -42,7 +42,10 @@ std::string quoted(std::string_view text) {
   return text.empty() ? "null" : fmt::format("\"{}\"", text);
 }
 
-std::string optional(double value) { return value > 0.0 ? fmt::format("{:.3f}", value) : "null"; }
+std::string optional(double value) {
+  if (value <= 0.0) return "null";
+  return value < 0.01 ? fmt::format("{:.6f}", value) : fmt::format("{:.3f}", value);
+}
 
 }  // namespace
 
@@ -61,6 +64,12 @@ bool settled(const std::vector<Samples>& samples) {
     const double deviation = 0.74 * (s.at(0.75) - s.at(0.25));
     return 1.25 * deviation < 0.005 * s.median() * std::sqrt(static_cast<double>(s.seconds.size()));
   });
+}
+
+double disturbance(const std::vector<Samples>& samples) {
+  double most = 1.0;
+  for (const Samples& s : samples) most = std::max(most, s.median() / s.at(0.0));
+  return most;
 }
 
 double now_seconds(Clock clock) {

@@ -2,6 +2,7 @@
 //
 //   bench_training parts SECONDS     JSON lines: weight hash, tree exchange, checkpoints
 //   bench_training links SECONDS     JSON lines: exchanges between ranks of one machine
+//   bench_training counters SECONDS  JSON lines: a step, and what the counters of its ops cost
 //   bench_training steps FAMILY LAYERS WIDTH VOCABULARY BATCH SEQUENCE RANKS THREADS PRECISION
 //                        RECOMPUTE   says its numerics profile and the bytes of its activations,
 //                                    makes a step for every line on standard input, answers
@@ -278,18 +279,18 @@ void measure_checkpoints(const training::TrainingJob& job, const Folder& folder,
   }
 }
 
-void run_parts(double seconds) {
-  const Folder folder;
-  const auto job = open_job(folder, {});
-  const auto print = [](const std::string& name, const Samples& samples, double share) {
-    bench::print_line({.bench = "training",
-                       .name = name,
-                       .ours = &samples,
-                       .peer = "",
-                       .theirs = nullptr,
-                       .share = share});
-  };
-  Steps steps(*job, {});
+void print(const std::string& name, const Samples& samples, double share) {
+  bench::print_line({.bench = "training",
+                     .name = name,
+                     .ours = &samples,
+                     .peer = "",
+                     .theirs = nullptr,
+                     .share = share});
+}
+
+// A step, and the counters of as many calls.
+Samples measure_step(const training::TrainingJob& job, double seconds) {
+  Steps steps(job, {});
   const std::vector<std::function<void()>> step = {[&] { steps.make_one(); }};
   const Samples whole = bench::measure(step, seconds).front();
   print("step of the demo's model, 1 rank of 1 thread", whole, 0);
@@ -299,6 +300,18 @@ void run_parts(double seconds) {
   const Samples counters = measure_counters(calls, seconds / 4);
   print(fmt::format("counters of its {} calls of ops, share of that step", calls), counters,
         counters.at(0.5) / whole.at(0.5));
+  return whole;
+}
+
+void run_counters(double seconds) {
+  const Folder folder;
+  (void)measure_step(*open_job(folder, {}), seconds);
+}
+
+void run_parts(double seconds) {
+  const Folder folder;
+  const auto job = open_job(folder, {});
+  const Samples whole = measure_step(*job, seconds);
   const Samples exchange = measure_exchange(*job, seconds / 2);
   print("tree exchange of 2 ranks, share of that step", exchange, exchange.at(0.5) / whole.at(0.5));
   const std::vector<Samples> update = measure_update(*job, seconds / 2);
@@ -335,6 +348,10 @@ int main(int count, char** values) {
   const std::string mode = count > 1 ? values[1] : "";
   if (mode == "parts" && count == 3) {
     run_parts(std::atof(values[2]));
+    return 0;
+  }
+  if (mode == "counters" && count == 3) {
+    run_counters(std::atof(values[2]));
     return 0;
   }
   if (mode == "links" && count == 3) {

@@ -88,6 +88,8 @@ def lines_by_place():
               (("A", "avx2", 1), "y"): (6.0, "two"), (("A", "avx2", 1), "z"): (8.0, None)}
     if found != wanted:
         yield f"kernels_table: kept {found}, not {wanted}"
+    if kernels_table.without([line("x", 1.0), line("x", 1.0, machine="B"), ""], "^B, avx2") != [line("x", 1.0), ""]:
+        yield "kernels_table: --drop leaves lines of a place that it names, or takes others"
 
 
 PARITY_TEST = """#include "kernels/ops/y.h"
@@ -151,15 +153,19 @@ def goals_by_place():
         line("bf16 native gpt2 up nt 1024x3072x768", share=0.1, peer="onednn", ratio=0.1),
         line("four rows over one, q4_k 11008x4096", peer="one row", ratio=0.5),
         line("four rows over one, q4_k 11008x4096", path="avx2", peer="one row", ratio=0.6),
-        line("all-to-all of 64 MiB, 2 ranks, each way", path=None, gbps=3.5)])
+        line("all-to-all of 64 MiB, 2 ranks, each way", path=None, gbps=3.5, min=0.7)])
     found = {(j.goal.name, j.place): (round(j.low, 2), j.met, j.of) for j in kernels_goals.judged(places)}
     one, two, links = "A, avx512, 1 thread", "A, avx2, 1 thread", "A"
     wanted = {("fp32", one): (0.91, 0, 1), ("fp32-64", one): (0.5, 0, 1), ("fp32-peers", one): (0.9, 0, 1),
               ("bf16", one): (0.1, 0, 1), ("four", one): (2.0, 0, 1), ("four", two): (1.67, 1, 1), ("rings", links): (3.5, 1, 1)}
     if found != wanted:
         yield f"kernels_goals: judged {found}, not {wanted}"
-    unmeasured = {goal.name for goal in kernels_goals.unmeasured(places)}
-    if unmeasured != {goal.name for goal in kernels_goals.GOALS} - {name for name, _ in wanted}:
+    if any(j.disturbed != (j.goal.name == "rings") for j in kernels_goals.judged(places)):
+        yield "kernels_goals: a median far above its minimum is not marked, or another is"
+    # Goals that name paths are measured on each of them or missed: bf16 products on avx512bf16, where no line is.
+    unmeasured = {(goal.name, path) for goal, path in kernels_goals.unmeasured(places)}
+    measured = {("fp32", ""), ("fp32-64", ""), ("fp32-peers", ""), ("four", "avx512"), ("four", "avx2"), ("rings", "")}
+    if unmeasured != {(goal.name, path) for goal in kernels_goals.GOALS for path in goal.paths} - measured:
         yield f"kernels_goals: {unmeasured} are measured nowhere"
     for name in (goal.name for goal in kernels_goals.GOALS):
         if sum(goal.name == name for goal in kernels_goals.GOALS) != 1:

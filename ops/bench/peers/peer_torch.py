@@ -48,15 +48,17 @@ def attention_backward(*shape):
     return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
 
 
-def attention_decode(heads, kv_heads, positions, width):
-    heads, kv_heads, positions, width = map(int, (heads, kv_heads, positions, width))
-    q = numbers(1, heads, 1, width)
-    k, v = (numbers(1, kv_heads, positions, width) for _ in range(2))
+def attention_decode(dtype):
+    def prepare(heads, kv_heads, positions, width):
+        heads, kv_heads, positions, width = map(int, (heads, kv_heads, positions, width))
+        q = numbers(1, heads, 1, width).to(dtype)
+        k, v = (numbers(1, kv_heads, positions, width).to(dtype) for _ in range(2))
 
-    def decode():
-        with torch.no_grad():
-            F.scaled_dot_product_attention(q, k, v, enable_gqa=heads != kv_heads)
-    return decode
+        def decode():
+            with torch.no_grad():
+                F.scaled_dot_product_attention(q, k, v, enable_gqa=heads != kv_heads)
+        return decode
+    return prepare
 
 
 def rows(rows, columns):
@@ -81,7 +83,7 @@ def elementwise(function):
 
 
 CASES = {"attention_forward": attention_forward, "attention_backward": attention_backward,
-         "attention_decode": attention_decode}
+         "attention_decode": attention_decode(torch.float32), "attention_decode_bf16": attention_decode(torch.bfloat16)}
 for name, function in {
         "gelu": F.gelu,
         "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -171,15 +173,37 @@ CASES |= {"column_sums": column_sums, "embedding_forward": embedding_forward}
 
 
 def optimizer(make):
-    def prepare(size):
-        weight = torch.nn.Parameter(numbers(int(size)))
-        weight.grad = numbers(int(size))
+    def prepare(*shape):
+        shape = [int(size) for size in shape]
+        weight = torch.nn.Parameter(numbers(*shape))
+        weight.grad = numbers(*shape)
         return make([weight]).step
     return prepare
 
 
 CASES["adamw"] = optimizer(lambda p: torch.optim.AdamW(p, fused=True))
 CASES["sgd"] = optimizer(lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, fused=True))
+CASES["adafactor"] = lambda size: optimizer(torch.optim.Adafactor)(int(size) // 768, 768)
+if hasattr(torch.optim, "Muon"):
+    CASES["muon"] = optimizer(torch.optim.Muon)
+
+
+def sampling(how):
+    """A token of one row of logits: the largest, or drawn by its weight, of all or of the largest 50."""
+    def prepare(vocabulary):
+        logits = numbers(int(vocabulary)) * 8
+
+        def draw():
+            if how == "greedy":
+                return torch.argmax(logits)
+            values, ids = (logits, None) if how == "temperature" else torch.topk(logits, 50)
+            drawn = torch.multinomial(torch.softmax(values / 0.8, 0), 1)
+            return drawn if ids is None else ids[drawn]
+        return draw
+    return prepare
+
+
+CASES |= {"sampling_" + how: sampling(how) for how in ("greedy", "temperature", "top_k")}
 
 
 def linear_cross_entropy(tokens, width, vocabulary, mode):
