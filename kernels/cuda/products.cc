@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "kernels/cuda/graphs/work_watch.h"
 
@@ -200,6 +201,12 @@ struct Products::Call {
                                 output.handle, &algorithm, &needs);
     return status == CUBLAS_STATUS_SUCCESS && needs.workspaceSize == 0;
   }
+
+  // For where the heuristic offers none that runs with any number of rows: the first of all
+  // algorithms of the library, with the first of its tiles and stages, that does. How fast it is
+  // nobody says.
+  static Result<std::optional<cublasLtMatmulAlgo_t>> search(const Products& products,
+                                                            const Key& key);
 };
 
 std::string product_library() { return fmt::format("cublaslt-{}", cublasLtGetVersion()); }
@@ -272,10 +279,11 @@ Products::Wanted Products::shaped(const Key& key, Index m, const float* bias) {
           .bias = bias};
 }
 
-// Whether it runs with few rows too: it is used for any number, and was offered for many.
+// Whether it runs with other numbers of rows too: it is used for any, and was offered for many.
+// Those at which kernels that read by vectors or tiles of rows may part.
 Result<bool> Products::runs_with_few_rows(const Key& key, const float* bias,
                                           const cublasLtMatmulAlgo_t& algorithm) const {
-  for (const Index rows : {1, 16, 512}) {
+  for (const Index rows : {1, 2, 3, 4, 8, 15, 16, 17, 64, 512}) {
     Call call;
     if (auto made = call.describe(shaped(key, rows, bias)); !made) return std::move(made).error();
     if (!call.is_taken(handle_, algorithm)) return false;
@@ -311,6 +319,78 @@ Result<std::optional<Products::Offer>> Products::ask(const Key& key, const float
   return best;
 }
 
+namespace {
+
+constexpr int kAlgorithmsMax = 128;       // of the library; it has some fifty
+constexpr int kConfigurationsMax = 1024;  // tiles or stages of one; it has some hundred
+
+// Of an algorithm that was not asked for by how operands lie: whether it reads them as they do.
+bool reads_so(const cublasLtMatmulAlgo_t& algorithm, const ProductChoices::Key& key) {
+  const auto& lie = std::get<ProductAlignments>(key);
+  // A product by columns has the right matrix for its first.
+  const std::pair<cublasLtMatmulAlgoCapAttributes_t, std::uint32_t> given[] = {
+      {CUBLASLT_ALGO_CAP_MIN_ALIGNMENT_A_BYTES, lie.right},
+      {CUBLASLT_ALGO_CAP_MIN_ALIGNMENT_B_BYTES, lie.left},
+      {CUBLASLT_ALGO_CAP_MIN_ALIGNMENT_C_BYTES, lie.output},
+      {CUBLASLT_ALGO_CAP_MIN_ALIGNMENT_D_BYTES, lie.output}};
+  return std::ranges::all_of(given, [&](const auto& matrix) {
+    std::uint32_t least = 0;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoCapGetAttribute(&algorithm, matrix.first, &least, sizeof(least), nullptr);
+    return status == CUBLAS_STATUS_SUCCESS && least <= matrix.second;
+  });
+}
+
+// What an algorithm may be configured with, by a list of numbers; it may have none to choose from.
+std::vector<std::uint32_t> configurations(const cublasLtMatmulAlgo_t& algorithm,
+                                          cublasLtMatmulAlgoCapAttributes_t of) {
+  std::uint32_t numbers[kConfigurationsMax] = {};
+  std::size_t bytes = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoCapGetAttribute(&algorithm, of, numbers, sizeof(numbers), &bytes);
+  if (status != CUBLAS_STATUS_SUCCESS) bytes = 0;
+  if (bytes == 0) return {0};  // undefined: its own
+  return {numbers, numbers + bytes / sizeof(numbers[0])};
+}
+
+}  // namespace
+
+Result<std::optional<cublasLtMatmulAlgo_t>> Products::Call::search(const Products& products,
+                                                                   const Key& key) {
+  cublasLtHandle_t const handle = products.handle_;
+  const auto inputs = std::get<Inputs>(key);
+  const cudaDataType_t type = type_of(inputs);
+  const cublasComputeType_t compute = compute_of(inputs);
+  Call call;
+  if (auto made = call.describe(shaped(key, kRowsAsked, nullptr)); !made)
+    return std::move(made).error();
+  int ids[kAlgorithmsMax] = {};
+  int count = 0;
+  TUTTI_BLAS_CHECK(cublasLtMatmulAlgoGetIds(handle, compute, CUDA_R_32F, type, type, CUDA_R_32F,
+                                            CUDA_R_32F, kAlgorithmsMax, ids, &count));
+  for (int i = 0; i < count; ++i) {
+    cublasLtMatmulAlgo_t algorithm;
+    // Without split-K, as it begins.
+    if (cublasLtMatmulAlgoInit(handle, compute, CUDA_R_32F, type, type, CUDA_R_32F, CUDA_R_32F,
+                               ids[i], &algorithm) != CUBLAS_STATUS_SUCCESS)
+      continue;
+    const auto all_stages = configurations(algorithm, CUBLASLT_ALGO_CAP_STAGES_IDS);
+    for (const std::uint32_t tile : configurations(algorithm, CUBLASLT_ALGO_CAP_TILE_IDS)) {
+      for (const std::uint32_t stages : all_stages) {
+        TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigSetAttribute(
+            &algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, &tile, sizeof(tile)));
+        TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigSetAttribute(
+            &algorithm, CUBLASLT_ALGO_CONFIG_STAGES_ID, &stages, sizeof(stages)));
+        if (!call.is_taken(handle, algorithm) || !reads_so(algorithm, key)) continue;
+        const auto few = products.runs_with_few_rows(key, nullptr, algorithm);
+        if (!few) return few.error();
+        if (*few) return std::optional(algorithm);
+      }
+    }
+  }
+  return std::optional<cublasLtMatmulAlgo_t>();
+}
+
 Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
   // Only its alignment is looked at, if anything is.
   alignas(16) static constexpr float kSomeBias[4] = {};
@@ -323,6 +403,9 @@ Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
     if (*offer && (*offer)->for_few_rows) return (*offer)->algorithm;
     if (!best) best = *offer;
   }
+  const auto found = Call::search(*this, key);
+  if (!found) return found.error();
+  if (*found) return **found;
   if (best) return best->algorithm;
   return Error{ErrorCode::unsupported,
                fmt::format("cuBLASLt has no algorithm that sums within one thread block for a "

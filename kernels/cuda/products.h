@@ -6,10 +6,10 @@
 //
 // The library may choose another algorithm for another M, and algorithms differ in bits. So the
 // first product of a form and weight shape asks for an algorithm for kRowsAsked rows that reduces
-// within one thread block, if one is there that runs with few rows too, and all later ones use it
-// whatever their M (the row rule): no split-K, and no workspace, which kernels that share sums
-// among blocks need. The choices are part of the numerics profile and kept in a file
-// (product_choices.h).
+// within one thread block and runs with few rows too (all are looked through for such a one), and
+// later ones use it whatever their M (the row rule): no split-K, and no workspace, which kernels
+// that share sums among blocks need. The choices are part of the numerics profile and kept in a
+// file (product_choices.h).
 //
 // What a library product cannot do is continue a chain: `ChainStart::output` adds the finished sum
 // to what is there. So on a GPU the micro-batch belongs to the profile (DESIGN numerics).

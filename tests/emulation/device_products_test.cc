@@ -142,6 +142,27 @@ TEST_CASE("device ops: a row of a product has the same bits among any number of 
   }
 }
 
+#ifdef TUTTI_CUDA_EMULATION
+TEST_CASE(
+    "device ops: where what the library offers refuses few rows, all it has is looked through") {
+  const Floats x = draw(40 * 32, 1);
+  const Floats w = draw(24 * 32, 2);
+  const ConstMatrix right(w.data(), 24, 32);
+  for (const auto inputs : {Products::Inputs::fp32, Products::Inputs::bf16}) {
+    const auto offered = open_device_for(inputs);
+    const Floats expected = product_of(*offered, ConstMatrix(x.data(), 40, 32), right, {});
+    ::setenv("TUTTI_EMULATION_OFFERED_ROWS_MIN", "1000", 1);
+    const auto on = open_device_for(inputs);
+    for (const Index rows : {40, 15, 1}) {
+      const Floats some = product_of(*on, ConstMatrix(x.data(), rows, 32), right, {});
+      CHECK(std::equal(some.begin(), some.end(), expected.begin()));
+    }
+    ::unsetenv("TUTTI_EMULATION_OFFERED_ROWS_MIN");
+    CHECK(on->choice_table() != offered->choice_table());
+  }
+}
+#endif
+
 namespace {
 
 // How many numbers lie behind each row, and before the first.

@@ -8,13 +8,18 @@
 // neither a bias nor another C than D, which is answered as the library would. An algorithm that
 // was not handed out, or that splits, computes nothing. One whose last word is not
 // zero adds in the other direction: it has other bits, as another algorithm of the library may.
-// Before the right one it offers one that does not run with few rows; a bias must be aligned.
+// Before the right one it offers one that does not run with few rows, and one that runs with any
+// number but 15; a bias must be aligned.
+//
+// All that it has are three algorithms: two that nobody must take, and a right one, which is not
+// ready before it is given a tile and reads operands however they lie.
 //
 // An algorithm is for operands that lie as it was asked for: it reads each by what its rows, and
 // the address that was promised, are multiples of. Operands that lie worse it cannot read, and
 // what lies better than it was asked for would be read in small pieces; both are refused.
 //
-// TUTTI_EMULATION_BIAS=0: no algorithm takes a bias. TUTTI_EMULATION_BACKWARDS: all add in the
+// TUTTI_EMULATION_BIAS=0: no algorithm takes a bias. TUTTI_EMULATION_OFFERED_ROWS_MIN: what the
+// heuristic offers runs with no fewer. TUTTI_EMULATION_BACKWARDS: all add in the
 // other direction. TUTTI_EMULATION_ROWS_MIN: none runs with fewer. TUTTI_EMULATION_BLAS_MEMORY=0: a
 // product finds none for the library's own needs.
 #include <cublasLt.h>
@@ -32,7 +37,10 @@ using tutti::emulation::OwnWork;
 constexpr std::uint64_t kAlgorithmMark = 0x7475747469ULL;
 constexpr std::uint64_t kStreamWorkspace = 1 << 20;
 constexpr std::size_t kStreamCut = 7;
+constexpr std::uint64_t kRawMark = 0x726177ULL;  // before it has a tile
 constexpr std::uint64_t kManyRows = 32;
+constexpr std::uint64_t kRefusedRows = 15;
+constexpr std::uint32_t kTiles[] = {5, 9};  // that some algorithm has
 constexpr std::uint64_t kBiasAlignment = 16;
 
 // What an algorithm's words mean here.
@@ -42,19 +50,21 @@ struct Algorithm {
   std::uint64_t workspace = 0;
   std::uint64_t plain_only = 0;  // no bias, and C is D
   std::uint64_t rows_min = 0;
-  std::uint64_t reads = 0;  // alignments of A, B and D, a byte each
+  std::uint64_t reads = 0;    // alignments of A, B and D, a byte each; 0: any
+  std::uint64_t refuses = 0;  // this number of rows
 
   cublasLtMatmulAlgo_t words() const {
-    return {{mark, splits, workspace, plain_only, rows_min, reads, 0, 0}};
+    return {{mark, splits, workspace, plain_only, rows_min, reads, refuses, 0}};
   }
   std::uint64_t reads_of(int matrix) const { return reads >> 8 * matrix & 0xff; }
 };
 Algorithm algorithm_of(const cublasLtMatmulAlgo_t& words) {
-  return {words.data[0], words.data[1], words.data[2], words.data[3], words.data[4], words.data[5]};
+  return {words.data[0], words.data[1], words.data[2], words.data[3],
+          words.data[4], words.data[5], words.data[6]};
 }
 
-std::uint64_t rows_min_of_library() {
-  const char* const text = std::getenv("TUTTI_EMULATION_ROWS_MIN");
+std::uint64_t number_said(const char* name) {
+  const char* const text = std::getenv(name);
   return text == nullptr ? 0 : std::strtoull(text, nullptr, 10);
 }
 
@@ -129,8 +139,8 @@ std::uint64_t alignment_at(const EmulatedLayout& layout, const void* address) {
 bool runs(const Algorithm& one, const EmulatedMatmul& product, const EmulatedLayout& c,
           const EmulatedLayout& d) {
   const bool plain = product.epilogue == CUBLASLT_EPILOGUE_DEFAULT && c.stride == d.stride;
-  return (one.plain_only == 0 || plain) &&
-         d.columns >= std::max(one.rows_min, rows_min_of_library());
+  const std::uint64_t least = std::max(one.rows_min, number_said("TUTTI_EMULATION_ROWS_MIN"));
+  return (one.plain_only == 0 || plain) && d.columns >= least && d.columns != one.refuses;
 }
 
 }  // namespace
@@ -293,9 +303,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                               std::min<std::uint64_t>(row_alignment(*d), promised[3]) << 16;
   for (Algorithm one : {Algorithm{.splits = 4}, Algorithm{.workspace = kStreamWorkspace},
                         Algorithm{.plain_only = bias ? 0U : 1U, .rows_min = kManyRows},
+                        Algorithm{.plain_only = bias ? 0U : 1U, .refuses = kRefusedRows},
                         Algorithm{.plain_only = bias ? 0U : 1U}}) {
     if (*count == asked || one.workspace > preference->workspace) continue;
     one.reads = reads;
+    one.rows_min = std::max(one.rows_min, number_said("TUTTI_EMULATION_OFFERED_ROWS_MIN"));
     results[*count] = {};
     results[*count].algo = one.words();
     results[*count].workspaceSize = one.workspace;
@@ -316,6 +328,49 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* 
       break;
     default: return CUBLAS_STATUS_NOT_SUPPORTED;
   }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetIds(cublasLtHandle_t, cublasComputeType_t, cudaDataType_t,
+                                        cudaDataType_t, cudaDataType_t, cudaDataType_t,
+                                        cudaDataType_t, int asked, int* ids, int* count) {
+  *count = std::min(asked, 3);
+  for (int i = 0; i < *count; ++i) ids[i] = 10 * (i + 1);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoInit(cublasLtHandle_t, cublasComputeType_t, cudaDataType_t,
+                                      cudaDataType_t, cudaDataType_t, cudaDataType_t,
+                                      cudaDataType_t, int id, cublasLtMatmulAlgo_t* algorithm) {
+  Algorithm one{.mark = kRawMark};
+  if (id == 10) one.workspace = kStreamWorkspace;
+  if (id == 20) one.refuses = kRefusedRows;
+  *algorithm = one.words();
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCapGetAttribute(const cublasLtMatmulAlgo_t*,
+                                                 cublasLtMatmulAlgoCapAttributes_t attribute,
+                                                 void* value, std::size_t bytes,
+                                                 std::size_t* written) {
+  constexpr std::uint32_t kReadsLeast = 2;
+  const bool tiles = attribute == CUBLASLT_ALGO_CAP_TILE_IDS;
+  std::size_t has = tiles ? sizeof(kTiles) : sizeof(kReadsLeast);
+  if (attribute == CUBLASLT_ALGO_CAP_STAGES_IDS) has = 0;
+  if (has > bytes) return CUBLAS_STATUS_INVALID_VALUE;
+  if (has > 0) std::memcpy(value, tiles ? kTiles : &kReadsLeast, has);
+  if (written != nullptr) *written = has;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoConfigSetAttribute(cublasLtMatmulAlgo_t* algorithm,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                    const void* value, std::size_t) {
+  if (attribute == CUBLASLT_ALGO_CONFIG_STAGES_ID) return CUBLAS_STATUS_SUCCESS;
+  if (attribute != CUBLASLT_ALGO_CONFIG_TILE_ID) return CUBLAS_STATUS_NOT_SUPPORTED;
+  std::uint32_t tile = 0;
+  std::memcpy(&tile, value, sizeof(tile));
+  algorithm->data[0] = tile == kTiles[1] ? kAlgorithmMark : kRawMark;  // the other does not run
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -349,10 +404,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
   if (one.mark != kAlgorithmMark || one.splits != 1 || one.workspace > workspace_bytes)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   if (!runs(one, *description, *c_layout, *d_layout)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (alignment_at(*a_layout, a) != one.reads_of(0) ||
-      alignment_at(*b_layout, b) != one.reads_of(1) ||
-      alignment_at(*d_layout, d) != one.reads_of(2) ||
-      alignment_at(*c_layout, c) < one.reads_of(2)) {
+  if (one.reads != 0 && (alignment_at(*a_layout, a) != one.reads_of(0) ||
+                         alignment_at(*b_layout, b) != one.reads_of(1) ||
+                         alignment_at(*d_layout, d) != one.reads_of(2) ||
+                         alignment_at(*c_layout, c) < one.reads_of(2))) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   if (description->epilogue == CUBLASLT_EPILOGUE_BIAS &&
