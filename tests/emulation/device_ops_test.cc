@@ -19,6 +19,7 @@
 #include "kernels/ops/weights/quantised_weight.h"
 #include "protocol/base/file.h"
 #include "tests/emulation/device_runs.h"
+#include "tests/support/larger.h"
 #include "tests/support/temporary_folder.h"
 
 namespace tutti::kernels::cuda {
@@ -49,7 +50,7 @@ double largest_difference(const Floats& actual, const Table& expected) {
   double largest = 0.0;
   for (std::size_t i = 0; i < actual.size(); ++i) {
     const double difference = std::abs(static_cast<double>(actual[i]) - expected.data[i]);
-    if (!(difference <= largest)) largest = difference;
+    largest = tutti::test::larger(largest, difference);
   }
   return largest;
 }
@@ -286,7 +287,7 @@ TEST_CASE("device ops: attention's gradients on tensor cores agree with those of
         // Each weight or slope is rounded once before it meets a row; the rest is fp32.
         const double off = std::abs(static_cast<double>(got[at++]) - term.value);
         const double share = off / (kBf16 * term.bound + 1e-5);
-        if (!(share <= worst)) worst = share;
+        worst = tutti::test::larger(worst, share);
       }
       CHECK(worst <= 1.0);
       CHECK(worst > 0.0);

@@ -9,6 +9,7 @@
 
 #include "kernels/ops/elementwise/fp16.h"
 #include "tests/emulation/device_runs.h"
+#include "tests/support/larger.h"
 
 namespace tutti::kernels::cuda {
 namespace {
@@ -207,7 +208,8 @@ TEST_CASE("device ops: a product's rows may lie anywhere, and its algorithm is a
                   form == ProductForm::nt ? right.matrix.row(c)[k] : right.matrix.row(k)[c];
               sum += static_cast<double>(a) * static_cast<double>(b);
             }
-            worst = std::max(worst, std::abs(sum - static_cast<double>(output.matrix.row(r)[c])));
+            worst = tutti::test::larger(
+                worst, std::abs(sum - static_cast<double>(output.matrix.row(r)[c])));
           }
         }
         // Of bf16, the coarsest: 37 products of numbers below 1, each rounded by 2^-8 at most.

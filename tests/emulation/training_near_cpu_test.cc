@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/cuda/device.h"
+#include "tests/support/larger.h"
 #include "tests/unit/training/tiny_run.h"
 
 namespace tutti::training {
@@ -54,8 +55,8 @@ Distance distance(const std::vector<StepRecord>& here, const std::vector<StepRec
   for (std::size_t i = 0; i < here.size(); ++i) {
     REQUIRE(here[i].tokens == there[i].tokens);
     REQUIRE(here[i].rate == there[i].rate);
-    out.loss = std::max(out.loss, std::abs(here[i].loss / there[i].loss - 1.0));
-    out.norm = std::max(out.norm, std::abs(here[i].grad_norm / there[i].grad_norm - 1.0));
+    out.loss = test::larger(out.loss, std::abs(here[i].loss / there[i].loss - 1.0));
+    out.norm = test::larger(out.norm, std::abs(here[i].grad_norm / there[i].grad_norm - 1.0));
   }
   return out;
 }

@@ -1,4 +1,5 @@
 #include "tests/parity/harness.h"
+#include "tests/support/larger.h"
 
 #include <algorithm>
 #include <limits>
@@ -40,7 +41,7 @@ bool same_sums(std::span<const float> a, std::span<const float> b) {
   for (const float value : b) largest = std::max(largest, std::abs(static_cast<double>(value)));
   for (std::size_t i = 0; i < a.size(); ++i) {
     const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    if (!(difference <= of_largest * largest)) {
+    if (!std::isfinite(difference) || difference > of_largest * largest) {
       UNSCOPED_INFO("first difference at " << i << ": " << a[i] << " and " << b[i]);
       return false;
     }
@@ -54,19 +55,20 @@ Floats on_all_paths(Golden& golden, const std::function<Floats(const OpContext&)
   return bits;
 }
 
+// What is not finite on either side is within no tolerance, be it that of an infinity.
 double largest_difference(std::span<const float> actual, const Table& expected) {
   REQUIRE(actual.size() == expected.data.size());
   double largest = 0.0;
   for (std::size_t i = 0; i < actual.size(); ++i) {
     const double difference = std::abs(static_cast<double>(actual[i]) - expected.data[i]);
-    if (!(difference <= largest)) largest = difference;  // a NaN stays
+    largest = test::larger(largest, std::isfinite(difference) ? difference : std::nan(""));
   }
   return largest;
 }
 
 double largest_magnitude(const Table& table) {
   double largest = 0.0;
-  for (const double value : table.data) largest = std::max(largest, std::abs(value));
+  for (const double value : table.data) largest = test::larger(largest, std::abs(value));
   return largest;
 }
 

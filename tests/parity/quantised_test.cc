@@ -7,6 +7,7 @@
 #include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "tests/parity/harness.h"
+#include "tests/support/larger.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -177,7 +178,7 @@ TEST_CASE("quantised: a weight comes back within half a step of its codes") {
     const Weight weight(format, 4, 512, 3);
     double largest = 0.0;
     for (std::size_t i = 0; i < exact.size(); ++i) {
-      largest = std::max(
+      largest = test::larger(
           largest, std::abs(static_cast<double>(exact[i]) - static_cast<double>(weight.values[i])));
     }
     INFO(to_string(format));

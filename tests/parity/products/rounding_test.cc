@@ -12,6 +12,7 @@
 #include "kernels/ops/product_bf16.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "tests/parity/attention_cases.h"
+#include "tests/support/larger.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -401,7 +402,7 @@ TEST_CASE("rounding: gradients of attention are those at the rounded inputs, on 
     double largest = 0.0;
     for (std::size_t i = 0; i < all.size(); ++i) {
       const double off = std::abs(static_cast<double>(all[i]) - static_cast<double>(near[i]));
-      largest = std::max(largest, off);
+      largest = test::larger(largest, off);
       // A slope is moved by delta first, and rounded then; both sides are computed in fp32.
       REQUIRE(off <= rounding_tolerance(kHalfUnit, 1, (1.0 + kHalfUnit) * moved[i]) +
                          2.0 * tolerance(c.tokens() + 2 * c.shape.head_width, moved[i]));
