@@ -23,7 +23,7 @@
 //   rows     logits of `chunk` rows by V: three products; 0: 2 MB of them, but 256 rows at least
 //            (51 MB for V = 50,257) and 1,024 at most
 //   blocks   of `chunk` rows by kVocabularyBlock, twice: four products, two numbers a row and block
-// Errors: invalid_argument (also a target outside of the vocabulary); nothing is written then.
+// Errors: invalid_argument (a target outside of V, too), unsupported (rounding.h): nothing written.
 #pragma once
 
 #include <cstdint>

@@ -10,8 +10,8 @@
 // neither inputs nor each other.
 //
 // Errors: invalid_argument (shapes that do not match, a negative count, several products with one
-// output), nothing is written then; unsupported: on a device, or an arithmetic that the path in use
-// does not have.
+// output), nothing is written then; unsupported: on a device, an arithmetic that the path in use
+// does not have, or fp32 operands in a scope of rounding.h.
 #pragma once
 
 #include "kernels/ops/product.h"

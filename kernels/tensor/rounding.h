@@ -6,8 +6,8 @@
 //   attention_forward(ctx, ...);
 //
 //   product_nt, nn, tn   (and the loss by them) both operands, as by to_bf16; sums in the order of
-//                        the arithmetic (product_bf16.h). unsupported: a packed image, or an
-//                        arithmetic that the path in use does not have
+//                        the arithmetic (product_bf16.h). unsupported: a packed image, what the
+//                        path in use does not have, product_batched and product_tn_shards
 //   attention_forward,   q, k, v and dout once, weights and their slopes before they meet rows;
 //   attention_backward   scores, maxima and all sums are those of attention.h, whatever the
 //                        arithmetic (decision 0024)

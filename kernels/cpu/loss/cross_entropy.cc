@@ -178,6 +178,8 @@ HWY_AFTER_NAMESPACE();
 #include "kernels/tensor/op_counters.h"
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/product/rounded.h"
+#include "kernels/tensor/rounding.h"
 
 namespace tutti::kernels {
 
@@ -324,6 +326,10 @@ OpWork products_of(const LinearCrossEntropy& args) {
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args) {
   if (auto checked = check(args); !checked) return checked;
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (const auto rounding = RoundingScope::in_use(); rounding && !can_round(*rounding)) {
+    return Error{ErrorCode::unsupported,
+                 "linear_cross_entropy: the path in use has no such rounded products"};
+  }
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};

@@ -86,6 +86,7 @@ HWY_AFTER_NAMESPACE();
 #include "kernels/cpu/product/pack.h"
 #include "kernels/ops/gradient_norm.h"
 #include "kernels/ops/product.h"
+#include "kernels/tensor/rounding.h"
 
 namespace tutti::kernels {
 
@@ -153,6 +154,7 @@ void orthogonalise(const OpContext& ctx, Matrix x, int iterations) {
   const Matrix gram = arena.matrix(x.rows, x.rows);
   const Matrix square = arena.matrix(x.rows, x.rows);
   const Matrix turned = arena.matrix(x.rows, x.columns);
+  const RoundingScope exact(std::nullopt);  // updates are fp32, whatever the pass rounds
   for (int i = 0; i < iterations; ++i) {
     TUTTI_ASSERT(product_nt(ctx, {.left = x, .right = x, .output = gram}).ok());
     TUTTI_ASSERT(product_nn(ctx, {.left = gram, .right = gram, .output = square}).ok());

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/not_rounded.h"
 #include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/product/rounded.h"
@@ -114,6 +115,7 @@ OpWork work_of_batch(const ProductShape& s, Index count, Index element_bytes) {
 Result<> product_batched(const OpContext& ctx, const BatchedProduct& args) {
   const ProductShape s = shape_of(args.form, args);
   if (auto checked = check(ctx, "product_batched", args, s); !checked) return checked;
+  if (auto exact = not_rounded("product_batched"); !exact) return exact;
   if (args.count == 0 || s.rows == 0 || s.columns == 0) return {};
   const OpTimer timer(Op::product, work_of_batch(s, args.count, sizeof(float)));
   run_parts<Product>(ctx, args, [&](const Product& part, const Workers& alone) {

@@ -142,11 +142,11 @@ Result<> run(const OpContext& ctx, const char* op, ProductForm form, const Bf16P
   const ProductShape s = shape_of(form, args);
   if (auto checked = check(op, form, args, s); !checked) return checked;
   if (s.rows == 0 || s.columns == 0) return {};
-  const OpTimer timer(Op::product, work_of(s, sizeof(Bf16)));
   const bool widens = args.arithmetic == Bf16Arithmetic::widened;
   if (args.packed != nullptr && widens && (s.rows <= kImageRows || !args.right)) {
-    return run_widened_image(ctx, args);
+    return run_widened_image(ctx, args);  // which counts itself
   }
+  const OpTimer timer(Op::product, work_of(s, sizeof(Bf16)));
   const bool by_pairs = args.packed != nullptr && !widens;
   run_operands(Workers(*ctx.pool), form,
                Operands<Bf16>{args.arithmetic, args.left, args.right,

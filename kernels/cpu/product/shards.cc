@@ -156,6 +156,7 @@ HWY_AFTER_NAMESPACE();
 #include <bit>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/not_rounded.h"
 #include "kernels/tensor/op_counters.h"
 
 namespace tutti::kernels {
@@ -174,6 +175,7 @@ Result<> product_tn_shards(const OpContext& ctx, const ShardedProduct& args) {
                  "product_tn_shards: left, right and output do not match, or the shards are no "
                  "power of two of ascending ends"};
   }
+  if (auto exact = not_rounded("product_tn_shards"); !exact) return exact;
   if (args.output.rows == 0 || args.output.columns == 0) return {};
   const OpTimer timer(Op::product,
                       {.flop = 2 * args.output.rows * args.output.columns * args.left.rows});

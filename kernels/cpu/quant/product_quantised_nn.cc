@@ -72,13 +72,13 @@ Result<> product_quantised_nn(const OpContext& ctx, const QuantisedProductNn& ar
     const ConstMatrix left = narrow ? in_fp32(Workers(*ctx.pool), half.column_range(first, count))
                                     : args.left.column_range(first, count);
     const bool last = first + count == outputs;
-    auto done =
-        product_nt(ctx, {.left = left,
-                         .right = ConstMatrix(panel).row_range(0, inputs).column_range(0, count),
-                         .output = args.output,
-                         .start = first == 0 ? args.start : ChainStart::output,
-                         .residual = last ? args.residual : ConstMatrix()});
-    if (!done) return done;
+    const Product part{.left = left,
+                       .right = ConstMatrix(panel).row_range(0, inputs).column_range(0, count),
+                       .output = args.output,
+                       .start = first == 0 ? args.start : ChainStart::output,
+                       .residual = last ? args.residual : ConstMatrix()};
+    // Not product_nt, which a scope of rounding.h would have round.
+    run_call(ctx, call_of(ProductForm::nt, part));
   }
   return {};
 }
