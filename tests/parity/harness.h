@@ -42,8 +42,8 @@ bool same_bits(std::span<const float> a, std::span<const float> b);
 // Which NaN comes out is not promised: all become one.
 Floats one_nan(Floats values);
 
-// Runs `op` on every path that this machine has, with 1, 2, 3, 4 and 7 threads on each, and
-// requires the same bits of all; returns them.
+// Runs `op` on every path that this machine has, with 1, 2, 3, 4 and 7 threads on each, some beside
+// other caches (other_caches.h), too, and requires the same bits of all; returns them.
 // A path that the machine lacks is said to be skipped.
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op);
 // The same, and the bits become part of `golden`.

@@ -1,7 +1,9 @@
-// The CPU's paths: each instruction set that this machine has, with several numbers of threads.
+// The CPU's paths: each instruction set that this machine has, with several numbers of threads, and
+// the forms that ops choose by the caches.
 #include <string>
 
 #include "tests/parity/harness.h"
+#include "tests/parity/other_caches.h"
 #include "tests/support/skip.h"
 
 namespace tutti::kernels::parity {
@@ -31,6 +33,11 @@ Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
       }
       INFO("path " << to_string(path) << ", threads " << pool.threads());
       REQUIRE(same_bits(result, first));
+    }
+    const OtherCaches other;
+    for (ThreadPool* const pool : {&pools[0], &pools[2]}) {
+      INFO("path " << to_string(path) << ", threads " << pool->threads() << ", other caches");
+      REQUIRE(same_bits(op(OpContext{pool}), first));
     }
   }
   REQUIRE(choose_cpu_path(before));

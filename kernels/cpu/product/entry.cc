@@ -1,8 +1,7 @@
 // The checked entries of the fp32 products.
-#include <unistd.h>
-
 #include <string>
 
+#include "kernels/cpu/caches/caches.h"
 #include "kernels/cpu/product/finish.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/product/rounded.h"
@@ -54,15 +53,9 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
 
 }  // namespace
 
-Index second_cache_bytes() {
-  static const long bytes = ::sysconf(_SC_LEVEL2_CACHE_SIZE);
-  return bytes > 0 ? bytes : Index{1} << 20;
-}
+Index second_cache_bytes() { return caches().second_bytes; }
 
-Index first_cache_ways() {
-  static const long ways = ::sysconf(_SC_LEVEL1_DCACHE_ASSOC);
-  return ways > 0 ? ways : 8;
-}
+Index first_cache_ways() { return caches().first_ways; }
 
 void run_call(const Workers& workers, const ProductCall& call) {
   if (call.rows == 0 || call.columns == 0) return;

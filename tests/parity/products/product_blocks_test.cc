@@ -4,6 +4,7 @@
 #include "kernels/ops/product.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "tests/parity/harness.h"
+#include "tests/parity/other_caches.h"
 
 namespace tutti::kernels::parity {
 namespace {
@@ -37,6 +38,9 @@ Floats on_each_path(const std::function<Floats(const OpContext&)>& op) {
       INFO("path " << to_string(path) << ", threads " << pool.threads());
       REQUIRE(same_bits(op(OpContext{&pool}), first));
     }
+    const OtherCaches other;
+    INFO("path " << to_string(path) << ", other caches");
+    REQUIRE(same_bits(op(single()), first));
   }
   REQUIRE(choose_cpu_path(before));
   return first;
