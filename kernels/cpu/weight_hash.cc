@@ -6,12 +6,31 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
+
+#include "kernels/cpu/optimizers/block_hash.h"
 
 namespace tutti::kernels {
 
 Hash128 hash_block(std::span<const float> values) {
   const XXH128_hash_t hash = XXH3_128bits(values.data(), values.size_bytes());
+  return {hash.high64, hash.low64};
+}
+
+BlockHash::BlockHash() {
+  static_assert(sizeof(XXH3_state_t) <= kStateBytes && alignof(XXH3_state_t) <= 64);
+  XXH3_128bits_reset(new (state_) XXH3_state_t);
+}
+
+void BlockHash::take(std::span<const float> values) {
+  auto* const state = std::launder(reinterpret_cast<XXH3_state_t*>(state_));
+  XXH3_128bits_update(state, values.data(), values.size_bytes());
+}
+
+Hash128 BlockHash::get() const {
+  const auto* const state = std::launder(reinterpret_cast<const XXH3_state_t*>(state_));
+  const XXH128_hash_t hash = XXH3_128bits_digest(state);
   return {hash.high64, hash.low64};
 }
 

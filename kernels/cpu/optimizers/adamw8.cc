@@ -115,8 +115,9 @@ Result<> adamw8_update(const OpContext& ctx, const AdamW8Update& args) {
   for (const AdamW8Range& range : args.ranges) {
     const OpTimer timer(Op::adamw8_update, {.bytes = 16 * static_cast<Index>(range.weight.size())});
     const AdamWConstants constants(range.settings);
-    update_blocks(ctx, range.weight, range.hashes,
-                  [&](Index begin, Index end) { block(range, constants, begin, end); });
+    update_blocks(
+        ctx, range.weight, range.hashes,
+        [&](Index begin, Index end) { block(range, constants, begin, end); }, kState8Block);
   }
   return {};
 }
