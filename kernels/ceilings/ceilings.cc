@@ -144,6 +144,7 @@ std::span<const CeilingKind> ceiling_kinds() {
       {"read, memory", "GB/s", memory_ceiling},
       {"read, memory in small pages", "GB/s", small_pages_ceiling},
       {"copy, memory", "GB/s", copy_ceiling},
+      {"copy past the caches, memory", "GB/s", streamed_copy_ceiling},
       {"update in place, memory", "GB/s", update_ceiling},
   };
   return kKinds;

@@ -44,9 +44,11 @@ Ceiling second_cache_ceiling(ThreadPool& pool, const MeasureTime& time);
 Ceiling third_cache_ceiling(ThreadPool& pool, const MeasureTime& time);
 Ceiling memory_ceiling(ThreadPool& pool, const MeasureTime& time);
 Ceiling small_pages_ceiling(ThreadPool& pool, const MeasureTime& time);
-// Of the same memory: half of it to the other half, and all of it changed where it lies. Bytes read
-// and written count alike, so these say what an op that writes can have of the reading speed.
+// Of the same memory: half of it to the other half, through the caches and past them, and all of it
+// changed where it lies. Bytes read and written count alike, so these say what an op that writes
+// can have of the reading speed.
 Ceiling copy_ceiling(ThreadPool& pool, const MeasureTime& time);
+Ceiling streamed_copy_ceiling(ThreadPool& pool, const MeasureTime& time);
 Ceiling update_ceiling(ThreadPool& pool, const MeasureTime& time);
 
 // What no cache holds: more than two third-level caches, up to 1 GiB.

@@ -183,7 +183,12 @@ Ceiling small_pages_ceiling(ThreadPool& pool, const MeasureTime& time) {
 }
 
 Ceiling copy_ceiling(ThreadPool& pool, const MeasureTime& time) {
-  static constexpr Copy kCopies[] = {copy<Write::elsewhere>, copy<Write::past_caches>};
+  static constexpr Copy kCopies[] = {copy<Write::elsewhere>};
+  return copy_ceiling(pool, time, kCopies, Target::other_half);
+}
+
+Ceiling streamed_copy_ceiling(ThreadPool& pool, const MeasureTime& time) {
+  static constexpr Copy kCopies[] = {copy<Write::past_caches>};
   return copy_ceiling(pool, time, kCopies, Target::other_half);
 }
 

@@ -3,6 +3,7 @@
 #include <hwy/foreach_target.h>
 
 #include "kernels/cpu/activation-inl.h"
+#include "kernels/cpu/caches/streamed-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/elementwise/activation.h"
 #include "kernels/tensor/device.h"
@@ -11,54 +12,64 @@ HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
 template <class Row>
-HWY_INLINE void for_rows(const OpContext& ctx, Index rows, Index columns, const Row& row_body) {
-  ctx.pool->parallel_for(rows, rows_in_piece(columns), [&](int, Index begin, Index end) {
-    for (Index row = begin; row < end; ++row) row_body(row);
-  });
+HWY_INLINE void for_rows(const OpContext& ctx, const Matrix& output, Writes writes,
+                         const Row& row_body) {
+  ctx.pool->parallel_for(output.rows, rows_in_piece(output.columns),
+                         [&](int, Index begin, Index end) {
+                           for (Index row = begin; row < end; ++row) row_body(row);
+                           end_writes(writes);
+                         });
 }
 
 void activation_forward_kernel(const OpContext& ctx, const ActivationForward& args) {
+  const Writes writes = writes_to(args.y, {args.x.data});
   with_activation(args.kind, [&](auto f) {
-    for_rows(ctx, args.x.rows, args.x.columns, [&](Index row) {
+    for_rows(ctx, args.y, writes, [&](Index row) {
       const float* const x = args.x.row(row);
       float* const y = args.y.row(row);
       each_lanes(args.x.columns, [&](Index i, auto part) {
-        store(decltype(f)::value(load(x + i, part)), y + i, part);
+        put(decltype(f)::value(load(x + i, part)), y + i, part, writes);
       });
     });
   });
 }
 
 void activation_backward_kernel(const OpContext& ctx, const ActivationBackward& args) {
+  const Writes writes = writes_to(args.dx, {args.x.data, args.dy.data});
   with_activation(args.kind, [&](auto f) {
-    for_rows(ctx, args.x.rows, args.x.columns, [&](Index row) {
+    for_rows(ctx, args.dx, writes, [&](Index row) {
       const float* const x = args.x.row(row);
       const float* const dy = args.dy.row(row);
       float* const dx = args.dx.row(row);
       each_lanes(args.x.columns, [&](Index i, auto part) {
         const Lanes slope = decltype(f)::both(load(x + i, part)).slope;
-        store(load(dy + i, part) * slope, dx + i, part);
+        put(load(dy + i, part) * slope, dx + i, part, writes);
       });
     });
   });
 }
 
 void gate_forward_kernel(const OpContext& ctx, const GateForward& args) {
+  const Writes writes = writes_to(args.y, {args.gate.data, args.up.data});
   with_activation(args.kind, [&](auto f) {
-    for_rows(ctx, args.y.rows, args.y.columns, [&](Index row) {
+    for_rows(ctx, args.y, writes, [&](Index row) {
       const float* const gate = args.gate.row(row);
       const float* const up = args.up.row(row);
       float* const y = args.y.row(row);
       each_lanes(args.y.columns, [&](Index i, auto part) {
-        store(decltype(f)::value(load(gate + i, part)) * load(up + i, part), y + i, part);
+        put(decltype(f)::value(load(gate + i, part)) * load(up + i, part), y + i, part, writes);
       });
     });
   });
 }
 
 void gate_backward_kernel(const OpContext& ctx, const GateBackward& args) {
+  const std::initializer_list<const void*> read = {args.dy.data, args.gate.data, args.up.data};
+  const Writes of_gate_writes = writes_to(args.dgate, read);
+  const Writes of_up_writes = writes_to(args.dup, read);
+  const Writes any = std::max(of_gate_writes, of_up_writes);
   with_activation(args.kind, [&](auto f) {
-    for_rows(ctx, args.dy.rows, args.dy.columns, [&](Index row) {
+    for_rows(ctx, args.dgate, any, [&](Index row) {
       const float* const dy = args.dy.row(row);
       const float* const gate = args.gate.row(row);
       const float* const up = args.up.row(row);
@@ -68,8 +79,8 @@ void gate_backward_kernel(const OpContext& ctx, const GateBackward& args) {
         const Lanes d = load(dy + i, part);
         const ValueSlope at = decltype(f)::both(load(gate + i, part));
         const Lanes of_gate = d * load(up + i, part) * at.slope;
-        store(d * at.value, dup + i, part);
-        store(of_gate, dgate + i, part);
+        put(d * at.value, dup + i, part, of_up_writes);
+        put(of_gate, dgate + i, part, of_gate_writes);
       });
     });
   });

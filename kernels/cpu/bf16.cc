@@ -7,6 +7,7 @@
 #include <bit>
 #include <string>
 
+#include "kernels/cpu/caches/streamed.h"
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/product/bf16_row.h"
 #include "kernels/cpu/product/pack_bf16.h"
@@ -45,6 +46,10 @@ void round_by(const float* from, const std::uint16_t* draws, Bf16* to, Index cou
   for (; i < count; ++i) to[i] = to_bf16_by(from[i], draws[i]);
 }
 
+void widen(const Bf16* from, float* to, Index count) {
+  for (Index i = 0; i < count; ++i) to[i] = widened(from[i]);
+}
+
 Error differ(const char* op) {
   return Error{ErrorCode::invalid_argument, std::string(op) + ": the ranges differ in length"};
 }
@@ -70,9 +75,14 @@ Result<> to_bf16(const OpContext& ctx, std::span<const float> from, std::span<Bf
   if (from.size() != to.size()) return differ("to_bf16");
   if (ctx.device != nullptr) return ctx.device->enqueue(ToBf16{from, to});
   const OpTimer timer(Op::to_bf16, conversion_of(from.size()));
+  const Writes writes = writes_to(to.data(), static_cast<Index>(to.size()), {});
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
-                         [x = from.data(), y = to.data()](int, Index begin, Index end) {
-                           round_to_bf16(x + begin, y + begin, end - begin);
+                         [x = from.data(), y = to.data(), writes](int, Index begin, Index end) {
+                           write_stretches(y, begin, end, writes,
+                                           [x](Index first, Index count, Bf16* some) {
+                                             round_to_bf16(x + first, some, count);
+                                           });
+                           end_writes(writes);
                          });
   return {};
 }
@@ -81,9 +91,14 @@ Result<> from_bf16(const OpContext& ctx, std::span<const Bf16> from, std::span<f
   if (from.size() != to.size()) return differ("from_bf16");
   if (ctx.device != nullptr) return ctx.device->enqueue(FromBf16{from, to});
   const OpTimer timer(Op::from_bf16, conversion_of(from.size()));
+  const Writes writes = writes_to(to.data(), static_cast<Index>(to.size()), {});
   ctx.pool->parallel_for(static_cast<Index>(from.size()), kElementsInPiece,
-                         [x = from.data(), y = to.data()](int, Index begin, Index end) {
-                           for (Index i = begin; i < end; ++i) y[i] = widened(x[i]);
+                         [x = from.data(), y = to.data(), writes](int, Index begin, Index end) {
+                           write_stretches(y, begin, end, writes,
+                                           [x](Index first, Index count, float* some) {
+                                             widen(x + first, some, count);
+                                           });
+                           end_writes(writes);
                          });
   return {};
 }

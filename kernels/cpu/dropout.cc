@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/caches/streamed.h"
 #include "kernels/cpu/half_words.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/tensor/device.h"
@@ -62,12 +63,17 @@ Result<> dropout(const OpContext& ctx, const Dropout& args) {
   const OpTimer timer(Op::dropout, {.bytes = 8 * args.x.rows * args.x.columns});
   const Mask mask{args.key, constants};
   const Index width = args.x.columns;
+  const Writes writes = writes_to(args.y, {args.x.data});
   ctx.pool->parallel_for(args.x.rows, rows_in_piece(width), [&](int, Index begin, Index end) {
     for (Index row = begin; row < end; ++row) {
       const std::uint64_t first =
           (args.first_row + static_cast<std::uint64_t>(row)) * static_cast<std::uint64_t>(width);
-      mask.apply(first, args.x.row(row), args.y.row(row), width);
+      const float* const x = args.x.row(row);
+      write_stretches(args.y.row(row), 0, width, writes, [&](Index i, Index count, float* to) {
+        mask.apply(first + static_cast<std::uint64_t>(i), x + i, to, count);
+      });
     }
+    end_writes(writes);
   });
   return {};
 }

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/caches/streamed-inl.h"
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/cpu/sums-inl.h"
@@ -15,7 +16,7 @@ namespace tutti::kernels::HWY_NAMESPACE {
 
 // Writes the row whose sum is given, and sums the next one beside it, if there is one (`next`):
 // memory reads and writes at once.
-Lanes layer_norm_row(const LayerNormForward& args, Index row, const Lanes& own_sum,
+Lanes layer_norm_row(const LayerNormForward& args, Writes writes, Index row, const Lanes& own_sum,
                      const float* next) {
   const Index width = args.x.columns;
   const float* const x = args.x.row(row);
@@ -35,7 +36,7 @@ Lanes layer_norm_row(const LayerNormForward& args, Index row, const Lanes& own_s
   const auto write = [&](Index i, auto part) {
     const Lanes normal = (load(x + i, part) - offset) * factor;
     const Lanes bias = args.bias != nullptr ? load(args.bias + i, part) : zero();
-    store(fma(normal, load(args.weight + i, part), bias), y + i, part);
+    put(fma(normal, load(args.weight + i, part), bias), y + i, part, writes);
   };
   Lanes sum = zero();
   if (next == nullptr) {
@@ -49,18 +50,21 @@ Lanes layer_norm_row(const LayerNormForward& args, Index row, const Lanes& own_s
   return sum;
 }
 
-void layer_norm_rows(const LayerNormForward& args, Index begin, Index end) {
+void layer_norm_rows(const LayerNormForward& args, Writes writes, Index begin, Index end) {
   Lanes sum = zero();
   each_lanes(args.x.columns,
              [&](Index i, auto part) { sum = sum + load(args.x.row(begin) + i, part); });
   for (Index row = begin; row < end; ++row) {
-    sum = layer_norm_row(args, row, sum, row + 1 < end ? args.x.row(row + 1) : nullptr);
+    sum = layer_norm_row(args, writes, row, sum, row + 1 < end ? args.x.row(row + 1) : nullptr);
   }
+  end_writes(writes);
 }
 
 void layer_norm_forward_kernel(const OpContext& ctx, const LayerNormForward& args) {
-  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
-                         [&](int, Index begin, Index end) { layer_norm_rows(args, begin, end); });
+  const Writes writes = writes_to(args.y, {args.x.data});
+  ctx.pool->parallel_for(
+      args.x.rows, rows_in_piece(args.x.columns),
+      [&](int, Index begin, Index end) { layer_norm_rows(args, writes, begin, end); });
 }
 
 // What is read of a row before it is written: the sums that its gradient takes and, with kWeights,
@@ -92,6 +96,7 @@ struct RowSums {
 template <bool kWeights>
 void layer_norm_dx_rows(const LayerNormBackward& args, Index begin, Index end) {
   const Index width = args.x.columns;
+  const Writes writes = writes_to(args.dx, {args.dy.data, args.x.data, args.residual.data});
   RowSums sums{zero(), zero()};
   each_lanes(width, [&](Index i, auto part) { sums.read<kWeights>(args, begin, i, part); });
   for (Index row = begin; row < end; ++row) {
@@ -108,7 +113,7 @@ void layer_norm_dx_rows(const LayerNormBackward& args, Index begin, Index end) {
       const Lanes g = load(dy + i, part) * load(args.weight + i, part);
       Lanes value = factor * fnma(normal, slope, g - mean);
       if (residual != nullptr) value = value + load(residual + i, part);
-      store(value, dx + i, part);
+      put(value, dx + i, part, writes);
     };
     if (row + 1 == end) {
       each_lanes(width, write);
@@ -120,6 +125,7 @@ void layer_norm_dx_rows(const LayerNormBackward& args, Index begin, Index end) {
       write(i, part);
     });
   }
+  end_writes(writes);
 }
 
 // Sixteen columns of the gradients of weight and bias: the chain of each goes on over some rows.

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/caches/streamed-inl.h"
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/cpu/sums-inl.h"
@@ -21,7 +22,7 @@ HWY_INLINE Lanes add_squares(const float* x, Part part, const Lanes& sum) {
 
 // The squares of the next row are summed beside the writing of each: memory reads and writes at
 // once.
-void forward_rows(const RmsNormForward& args, Index begin, Index end) {
+void forward_rows(const RmsNormForward& args, Writes writes, Index begin, Index end) {
   const Index width = args.x.columns;
   Lanes sum = zero();
   each_lanes(width,
@@ -34,7 +35,7 @@ void forward_rows(const RmsNormForward& args, Index begin, Index end) {
     if (args.inverse != nullptr) args.inverse[row] = inverse;
     const Lanes factor = splat(inverse);
     const auto write = [&](Index i, auto part) {
-      store(load(x + i, part) * factor * load(args.weight + i, part), y + i, part);
+      put(load(x + i, part) * factor * load(args.weight + i, part), y + i, part, writes);
     };
     if (row + 1 == end) {
       each_lanes(width, write);
@@ -47,11 +48,14 @@ void forward_rows(const RmsNormForward& args, Index begin, Index end) {
       write(i, part);
     });
   }
+  end_writes(writes);
 }
 
 void rms_norm_forward_kernel(const OpContext& ctx, const RmsNormForward& args) {
-  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
-                         [&](int, Index begin, Index end) { forward_rows(args, begin, end); });
+  const Writes writes = writes_to(args.y, {args.x.data});
+  ctx.pool->parallel_for(
+      args.x.rows, rows_in_piece(args.x.columns),
+      [&](int, Index begin, Index end) { forward_rows(args, writes, begin, end); });
 }
 
 // What is read of a row before it is written: the sum that its gradient takes and, with kWeight,
@@ -73,6 +77,7 @@ HWY_INLINE Lanes read_row(const RmsNormBackward& args, Index row, Index i, Part 
 template <bool kWeight>
 void backward_rows(const RmsNormBackward& args, Index begin, Index end) {
   const Index width = args.x.columns;
+  const Writes writes = writes_to(args.dx, {args.dy.data, args.x.data, args.residual.data});
   Lanes sum = zero();
   each_lanes(width,
              [&](Index i, auto part) { sum = read_row<kWeight>(args, begin, i, part, sum); });
@@ -89,7 +94,7 @@ void backward_rows(const RmsNormBackward& args, Index begin, Index end) {
       Lanes value = fnma(load(x + i, part), along,
                          factor * (load(dy + i, part) * load(args.weight + i, part)));
       if (residual != nullptr) value = value + load(residual + i, part);
-      store(value, dx + i, part);
+      put(value, dx + i, part, writes);
     };
     if (row + 1 == end) {
       each_lanes(width, write);
@@ -101,6 +106,7 @@ void backward_rows(const RmsNormBackward& args, Index begin, Index end) {
       write(i, part);
     });
   }
+  end_writes(writes);
 }
 
 // Sixteen columns of the weight's gradient: the chain of each goes on over some rows.

@@ -2,6 +2,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/silu_gate.cc"
 #include <hwy/foreach_target.h>
 
+#include "kernels/cpu/caches/streamed-inl.h"
 #include "kernels/cpu/exp-inl.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/silu_gate.h"
@@ -18,17 +19,19 @@ HWY_INLINE Lanes sigmoid(const Lanes& x) {
 HWY_INLINE Lanes gated(const Lanes& gate, const Lanes& up) { return gate * sigmoid(gate) * up; }
 
 void silu_gate_forward_kernel(const OpContext& ctx, const SiluGateForward& args) {
-  ctx.pool->parallel_for(args.y.rows, rows_in_piece(args.y.columns),
-                         [&](int, Index begin, Index end) {
-                           for (Index row = begin; row < end; ++row) {
-                             const float* const gate = args.gate.row(row);
-                             const float* const up = args.up.row(row);
-                             float* const y = args.y.row(row);
-                             each_lanes(args.y.columns, [&](Index i, auto part) {
-                               store(gated(load(gate + i, part), load(up + i, part)), y + i, part);
-                             });
-                           }
-                         });
+  const Writes writes = writes_to(args.y, {args.gate.data, args.up.data});
+  ctx.pool->parallel_for(
+      args.y.rows, rows_in_piece(args.y.columns), [&](int, Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+          const float* const gate = args.gate.row(row);
+          const float* const up = args.up.row(row);
+          float* const y = args.y.row(row);
+          each_lanes(args.y.columns, [&](Index i, auto part) {
+            put(gated(load(gate + i, part), load(up + i, part)), y + i, part, writes);
+          });
+        }
+        end_writes(writes);
+      });
 }
 
 struct GateGradients {
@@ -43,6 +46,9 @@ HWY_INLINE GateGradients gate_gradients(const Lanes& dy, const Lanes& gate, cons
 }
 
 void silu_gate_backward_kernel(const OpContext& ctx, const SiluGateBackward& args) {
+  const std::initializer_list<const void*> read = {args.dy.data, args.gate.data, args.up.data};
+  const Writes of_gate = writes_to(args.dgate, read);
+  const Writes of_up = writes_to(args.dup, read);
   ctx.pool->parallel_for(
       args.dy.rows, rows_in_piece(args.dy.columns), [&](int, Index begin, Index end) {
         for (Index row = begin; row < end; ++row) {
@@ -54,10 +60,11 @@ void silu_gate_backward_kernel(const OpContext& ctx, const SiluGateBackward& arg
           each_lanes(args.dy.columns, [&](Index i, auto part) {
             const GateGradients d =
                 gate_gradients(load(dy + i, part), load(gate + i, part), load(up + i, part));
-            store(d.gate, dgate + i, part);
-            store(d.up, dup + i, part);
+            put(d.gate, dgate + i, part, of_gate);
+            put(d.up, dup + i, part, of_up);
           });
         }
+        end_writes(std::max(of_gate, of_up));
       });
 }
 

@@ -40,13 +40,21 @@ HWY_INLINE void each_span(Index rows, Index floats, Index threads, const Visit& 
   for (Index row = 0; row < rows; row += step) visit(RowSpan{row, std::min(row + step, rows)});
 }
 
+// The largest of what is read beside other work, lane by lane.
+struct Largest {
+  Lanes lanes;
+
+  template <class Part>
+  HWY_INLINE void take(const float* x, Part part) {
+    lanes = max(lanes, keep(load(x, part), part, splat(-std::numeric_limits<float>::infinity())));
+  }
+};
+HWY_INLINE Largest no_largest() { return {splat(-std::numeric_limits<float>::infinity())}; }
+
 HWY_INLINE float largest_of(const float* x, Index width) {
-  const Lanes lowest = splat(-std::numeric_limits<float>::infinity());
-  Lanes largest = lowest;
-  each_lanes(width, [&](Index i, auto part) {
-    largest = max(largest, keep(load(x + i, part), part, lowest));
-  });
-  return max_lanes(largest);
+  Largest largest = no_largest();
+  each_lanes(width, [&](Index i, auto part) { largest.take(x + i, part); });
+  return max_lanes(largest.lanes);
 }
 
 // The sum of exp(x - top); `weights` takes the terms where it is given, and may be x.

@@ -49,17 +49,18 @@ int run(const Options& options) {
       return 1;
     }
   }
-  const Bench bench{
-      .ctx = kernels::OpContext{&pool},
-      .options = options,
-      .peak_gflops = ceiling(kernels::fp32_ceiling),
-      .read_gbps =
-          std::max(ceiling(kernels::memory_ceiling), ceiling(kernels::small_pages_ceiling)),
-      .copy_gbps = std::max(ceiling(kernels::copy_ceiling), ceiling(kernels::update_ceiling)),
-      .bf16_gops = ceiling(kernels::bf16_ceiling),
-      .tiles_gops = ceiling(kernels::bf16_tiles_ceiling),
-      .int8_gops = ceiling(kernels::int8_ceiling),
-      .measured = std::move(measured)};
+  const Bench bench{.ctx = kernels::OpContext{&pool},
+                    .options = options,
+                    .peak_gflops = ceiling(kernels::fp32_ceiling),
+                    .read_gbps = std::max(ceiling(kernels::memory_ceiling),
+                                          ceiling(kernels::small_pages_ceiling)),
+                    .copy_gbps = std::max({ceiling(kernels::copy_ceiling),
+                                           ceiling(kernels::streamed_copy_ceiling),
+                                           ceiling(kernels::update_ceiling)}),
+                    .bf16_gops = ceiling(kernels::bf16_ceiling),
+                    .tiles_gops = ceiling(kernels::bf16_tiles_ceiling),
+                    .int8_gops = ceiling(kernels::int8_ceiling),
+                    .measured = std::move(measured)};
   std::fprintf(
       stderr, "path %s, %d thread(s), peak %.1f GFLOP/s, memory read %.1f GB/s, copied %.1f GB/s\n",
       std::string(to_string(kernels::cpu_path())).c_str(), options.threads, bench.peak_gflops,

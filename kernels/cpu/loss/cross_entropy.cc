@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "kernels/cpu/caches/streamed-inl.h"
 #include "kernels/cpu/loss/row_log_sum.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/cpu/sums-inl.h"
@@ -59,9 +60,10 @@ HWY_INLINE float weigh_block(const float* x, float top, float* weights, Index wi
   return weigh(x, std::max(top, std::numeric_limits<float>::lowest()), weights, width);
 }
 
-// Takes one block of a row's logits into its softmax; they become weights where those are wanted.
-HWY_INLINE void take_block(const float* x, float* weights, Index width, LogSum& sum) {
-  const float block_top = largest_of(x, width);
+// Takes one block of a row's logits, the largest of which is given, into its softmax; they become
+// weights where those are wanted.
+HWY_INLINE void take_block(const float* x, float block_top, float* weights, Index width,
+                           LogSum& sum) {
   if (!(block_top <= sum.top)) {
     sum.total *= exp_of(sum.top - block_top);
     sum.top = block_top;
@@ -93,7 +95,7 @@ void read_logits(const OpContext& ctx, const LogitsPart& part) {
         each_lanes(width, [&](Index c, auto some) { all = all + load(x + i + c, some); });
         sum.sum += sum_lanes(all);
       }
-      take_block(x + i, backward ? x + i : nullptr, width, sum);
+      take_block(x + i, largest_of(x + i, width), backward ? x + i : nullptr, width, sum);
       part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock] = sum.top;
     }
   });
@@ -138,36 +140,97 @@ void slope_logits(const OpContext& ctx, const LogitsPart& part) {
   });
 }
 
-// x - offset in double precision, rounded once.
-HWY_INLINE void shift_row(const float* x, double offset, float* y, Index width) {
-  Index i = 0;
-#if HWY_TARGET != HWY_SCALAR
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE Lanes less(const float* x, double offset) {
+  alignas(64) float y[kLanes];
+  for (Index i = 0; i < kLanes; ++i) {
+    y[i] = static_cast<float>(static_cast<double>(x[i]) - offset);
+  }
+  return load(y);
+}
+#else
+HWY_INLINE Vector less_vector(const float* x, double offset) {
   const hn::ScalableTag<double> wide;
   const hn::Rebind<float, decltype(wide)> narrow;
-  constexpr Index kWideLanes = kVectorLanes / 2;
   const auto by = hn::Set(wide, offset);
-  for (; i + kWideLanes <= width; i += kWideLanes) {
-    const auto value = hn::PromoteTo(wide, hn::LoadU(narrow, x + i));
-    hn::StoreU(hn::DemoteTo(narrow, hn::Sub(value, by)), narrow, y + i);
-  }
+  const auto half = [&](const float* from) HWY_ATTR {
+    return hn::DemoteTo(narrow, hn::Sub(hn::PromoteTo(wide, hn::LoadU(narrow, from)), by));
+  };
+  return hn::Combine(kTag, half(x + kVectorLanes / 2), half(x));
+}
+// x - offset in double precision, rounded once.
+HWY_INLINE Lanes less(const float* x, double offset) {
+  return TUTTI_LANES(less_vector(x, offset), less_vector(x + kVectorLanes, offset));
+}
 #endif
-  for (; i < width; ++i) y[i] = static_cast<float>(static_cast<double>(x[i]) - offset);
+HWY_INLINE Lanes less(const float* x, double offset, Whole) { return less(x, offset); }
+HWY_INLINE Lanes less(const float* x, double offset, Some part) {
+  alignas(64) float whole[kLanes];
+  store(load(x, part), whole);
+  return less(whole, offset);
 }
 
-double log_sum_of_row(const float* x, Index width) {
-  LogSum sum{.top = -std::numeric_limits<float>::infinity()};
+// visit(block, first, width) for the blocks of a row.
+template <class Visit>
+HWY_INLINE void each_block(Index width, const Visit& visit) {
   for (Index i = 0; i < width; i += kVocabularyBlock) {
-    take_block(x + i, nullptr, std::min(kVocabularyBlock, width - i), sum);
+    visit(i / kVocabularyBlock, i, std::min(kVocabularyBlock, width - i));
   }
+}
+
+// `top(block, x, width)` gives the largest of each block.
+template <class Top>
+HWY_INLINE double log_sum(const float* x, Index width, const Top& top) {
+  LogSum sum{.top = -std::numeric_limits<float>::infinity()};
+  each_block(width, [&](Index block, Index first, Index count) {
+    take_block(x + first, top(block, x + first, count), nullptr, count, sum);
+  });
   return static_cast<double>(sum.top) + kernels::log(static_cast<double>(sum.total));
 }
 
-void log_softmax_kernel(const OpContext& ctx, ConstMatrix x, Matrix output) {
-  ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
-    for (Index r = begin; r < end; ++r) {
-      shift_row(x.row(r), log_sum_of_row(x.row(r), x.columns), output.row(r), x.columns);
-    }
+double log_sum_of_row(const float* x, Index width) {
+  return log_sum(
+      x, width, [](Index, const float* at, Index count) HWY_ATTR { return largest_of(at, count); });
+}
+
+// The largest of the next row's blocks, tops[block], are taken beside the writing of each row:
+// memory reads and writes at once.
+void log_softmax_rows(const LogSoftmax& args, Writes writes, float* tops, Index begin, Index end) {
+  const Index width = args.x.columns;
+  each_block(width, [&](Index block, Index first, Index count) {
+    tops[block] = largest_of(args.x.row(begin) + first, count);
   });
+  for (Index row = begin; row < end; ++row) {
+    const float* const x = args.x.row(row);
+    float* const y = args.output.row(row);
+    const double offset =
+        log_sum(x, width, [&](Index block, const float*, Index) HWY_ATTR { return tops[block]; });
+    const float* const next = row + 1 < end ? args.x.row(row + 1) : nullptr;
+    each_block(width, [&](Index block, Index first, Index count) {
+      const auto write = [&](Index i, auto part) {
+        put(less(x + first + i, offset, part), y + first + i, part, writes);
+      };
+      if (next == nullptr) return each_lanes(count, write);
+      Largest largest = no_largest();
+      each_lanes(count, [&](Index i, auto part) {
+        largest.take(next + first + i, part);
+        write(i, part);
+      });
+      tops[block] = max_lanes(largest.lanes);
+    });
+  }
+  end_writes(writes);
+}
+
+void log_softmax_kernel(const OpContext& ctx, const LogSoftmax& args) {
+  const Writes writes = writes_to(args.output, {args.x.data});
+  const Index blocks = (args.x.columns + kVocabularyBlock - 1) / kVocabularyBlock;
+  ctx.pool->parallel_for(args.x.rows, rows_in_piece(args.x.columns),
+                         [&](int thread, Index begin, Index end) {
+                           ArenaScope scope(ctx.pool->scratch(thread));
+                           float* const tops = ctx.pool->scratch(thread).floats(blocks);
+                           log_softmax_rows(args, writes, tops, begin, end);
+                         });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
@@ -362,7 +425,7 @@ Result<> log_softmax(const OpContext& ctx, ConstMatrix x, Matrix output) {
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(LogSoftmax{x, output});
   const OpTimer timer(Op::log_softmax, {.bytes = 8 * x.rows * x.columns});
-  TUTTI_CPU_CALL(log_softmax_kernel)(ctx, x, output);
+  TUTTI_CPU_CALL(log_softmax_kernel)(ctx, {x, output});
   return {};
 }
 
