@@ -237,6 +237,7 @@ json::object json_of(const coordinator::Explanation& explained) {
                        {"overdue", turn.overdue},
                        {"overdue_unix_ms", time(turn.overdue_unix_ms)},
                        {"passes", turn.passes},
+                       {"passes_of", turn.passes_of},
                        {"fair_delay_ms", turn.fair_delay_ms},
                        {"passed_by", passed_by},
                        {"passed_unix_ms", time(turn.passed_unix_ms)}};

@@ -159,6 +159,7 @@ struct ExplainTurn {
   bool overdue = false;  // it has waited a day: only who has waited longer goes before it
   std::optional<std::int64_t> overdue_unix_ms;  // when it will have
   std::uint32_t passes = 0;                     // of those before it now, then
+  std::uint32_t passes_of = 0;                  // that were looked at: the first so many before it
   std::int64_t fair_delay_ms = 0;               // its turn comes so much later
   // Who is behind it now and will have waited a day sooner.
   JobId passed_by;
@@ -180,7 +181,7 @@ struct Explanation {
   std::uint32_t ranks_free = 0;        // that would fit now
   std::uint32_t ranks_possible = 0;    // that would fit if nothing else ran
   std::vector<std::string> missing;    // "2 slots", "label zone=a", "3 GiB of memory on one worker"
-  std::vector<ExplainHolder> holders;  // who ends first, first
+  std::vector<ExplainHolder> holders;  // who ends first, first; at most 1,000
   std::vector<JobId> must_end;         // these have to, if nothing else ends before them
   // It starts by then if limits are used up; behind others: about then (explain.cc).
   std::optional<std::int64_t> earliest_unix_ms;

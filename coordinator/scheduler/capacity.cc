@@ -260,15 +260,6 @@ const std::map<int, Tier, std::greater<>>& Capacity::tiers(const Shape& shape) {
   return view_of(shape).tiers;
 }
 
-std::vector<std::pair<std::string, Fit>> Capacity::suiting(const Shape& shape) {
-  const View& view = view_of(shape);
-  std::vector<std::pair<std::string, Fit>> out;
-  for (const auto& [name, index] : index_) {
-    if (view.fits[index].ever > 0) out.emplace_back(name, view.fits[index]);
-  }
-  return out;
-}
-
 std::string Capacity::why_not(const Shape& shape, const NodeState& node) const {
   constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
   if (shape.programs && !node.programs) return "runs no programs";

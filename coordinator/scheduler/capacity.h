@@ -143,8 +143,6 @@ class Capacity {
   Fit fit(const Shape& shape, const std::string& name) const;
   // By preference, the best first.
   const std::map<int, Tier, std::greater<>>& tiers(const Shape& shape);
-  // Every node that could ever run such a rank, by name, with what fits there.
-  std::vector<std::pair<std::string, Fit>> suiting(const Shape& shape);
 
   // Ranks that would fit on a node in this state, beside what is held on it.
   std::uint32_t ranks_on(const Shape& shape, const NodeState& state) const;

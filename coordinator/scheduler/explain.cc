@@ -20,14 +20,16 @@
 
 namespace tutti::coordinator {
 
+using scheduler::JobQueue;
 using scheduler::NodeState;
 using scheduler::Shape;
 using scheduler::Sum;
 
 namespace {
 
-// A start behind more jobs than that is not guessed.
-constexpr std::size_t kForecastAhead = 10'000;
+// Of more jobs than that, before it or holding what it needs, the others are not looked at, and no
+// start is guessed.
+constexpr std::size_t kLookedAt = 1'000;
 
 struct Why {
   ExplainReason reason = ExplainReason::running;
@@ -173,58 +175,68 @@ std::optional<std::int64_t> known_end(const Desk& desk, JobId id) {
   return at->second.ends_unix_ms;
 }
 
-std::vector<ExplainHolder> list_holders(const Desk& desk,
-                                        const std::map<JobId, std::uint32_t>& slots) {
+ExplainHolder holder_of(const Desk& desk, const JobRecord& job, std::uint32_t slots) {
+  return {.job = job.job,
+          .name = job.terms.name,
+          .owner = job.owner,
+          .priority = job.terms.priority,
+          .slots = slots,
+          .ends_unix_ms = known_end(desk, job.job),
+          .endless = job.terms.kind == "serve"};
+}
+
+// The jobs that slots_of() gives slots, who ends first first; no more than kLookedAt, so that a
+// reader of a large cluster does not hold decisions up.
+template <class SlotsOf>
+std::vector<ExplainHolder> list_holders(const Desk& desk, SlotsOf slots_of) {
   std::vector<ExplainHolder> out;
-  for (const auto& [id, count] : slots) {
+  const auto list = [&](JobId id) {
     const JobRecord* job = desk.durable.job(id);
-    if (job == nullptr) continue;
-    out.push_back({.job = id,
-                   .name = job->terms.name,
-                   .owner = job->owner,
-                   .priority = job->terms.priority,
-                   .slots = count,
-                   .ends_unix_ms = known_end(desk, id),
-                   .endless = job->terms.kind == "serve"});
-  }
-  const auto key = [](const ExplainHolder& holder) {
-    return std::pair(holder.endless, holder.ends_unix_ms.value_or(scheduler::kNoEnd));
+    const std::uint32_t slots = job == nullptr ? 0 : slots_of(*job);
+    if (slots != 0) out.push_back(holder_of(desk, *job, slots));
+    return out.size() < kLookedAt;
   };
-  std::stable_sort(out.begin(), out.end(),
-                   [&](const auto& left, const auto& right) { return key(left) < key(right); });
+  for (const auto& [end, id] : desk.board.ends) {
+    if (!list(id)) return out;
+  }
+  std::vector<JobId> endless;
+  for (const auto& [id, counted] : desk.board.counted) {
+    if (counted.load.running != 0 && !counted.ends_unix_ms) endless.push_back(id);
+  }
+  std::sort(endless.begin(), endless.end());
+  static_cast<void>(std::all_of(endless.begin(), endless.end(), list));
   return out;
 }
 
 // Whose end makes room on a node that suits. A line holds no more than its first one does.
-std::vector<ExplainHolder> holders_of(Desk& desk, const Shape& shape, JobId except) {
-  std::map<JobId, std::uint32_t> slots;
-  for (const auto& [name, fit] : desk.board.capacity.suiting(shape)) {
-    for (const ProcessId id : desk.durable.processes_on(name)) {
-      const ProcessRecord& process = *desk.durable.process(id);
-      if (!stands_in_line(process)) ++slots[process.job];
+std::vector<ExplainHolder> holders_of(const Desk& desk, const Shape& shape, JobId except) {
+  return list_holders(desk, [&](const JobRecord& job) {
+    std::uint32_t slots = 0;
+    if (job.job == except) return slots;
+    for (const scheduler::Holding& each : holdings_of(desk, job.job)) {
+      if (desk.board.capacity.fit(shape, each.node).ever == 0) continue;
+      slots += static_cast<std::uint32_t>(each.slots.size());
     }
-  }
-  slots.erase(except);
-  return list_holders(desk, slots);
+    return slots;
+  });
 }
 
 // What counts for its owner's quota, wherever it is.
 std::vector<ExplainHolder> holders_for(const Desk& desk, const std::string& owner) {
-  std::map<JobId, std::uint32_t> slots;
-  for (const auto& [id, counted] : desk.board.counted) {
-    if (counted.owner != owner || counted.load.running == 0) continue;
-    slots[id] = static_cast<std::uint32_t>(counted.load.slots);
-  }
-  return list_holders(desk, slots);
+  return list_holders(desk, [&](const JobRecord& job) {
+    const auto counted = desk.board.counted.find(job.job);
+    const bool counts = counted != desk.board.counted.end() && counted->second.owner == owner;
+    return counts ? static_cast<std::uint32_t>(counted->second.load.slots) : 0;
+  });
 }
 
 // When a job that others are before may start, if it and they and whoever runs have limits: while
 // the first of a queue waits, fewer slots are free than it needs, so all others work off what is
 // before it. An estimate, since slots differ and others may come before it yet.
 std::optional<std::int64_t> start_behind(Desk& desk, const JobRecord& job,
+                                         const JobQueue::Ahead& ahead,
                                          const std::vector<ExplainHolder>& holders) {
-  const auto ahead = desk.board.queue.ahead_of(job.job, kForecastAhead);
-  if (ahead.count > ahead.first.size()) return std::nullopt;
+  if (holders.size() == kLookedAt || ahead.count > ahead.first.size()) return std::nullopt;
   double work_ms = 0;  // slots times time
   for (const ExplainHolder& each : holders) {
     if (each.endless) continue;
@@ -256,7 +268,7 @@ std::optional<std::int64_t> start_behind(Desk& desk, const JobRecord& job,
 }
 
 // Who has to end before there is room for it; of a job that others are before: if it were the next.
-void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
+void forecast(Desk& desk, const JobRecord& job, const JobQueue::Ahead& ahead, Explanation& out) {
   if (out.reason == ExplainReason::room) {
     if (const auto wait = full_size_wait(desk, job)) {
       out.earliest_unix_ms = wait->until_unix_ms;
@@ -281,7 +293,7 @@ void forecast(Desk& desk, const JobRecord& job, Explanation& out) {
     start = std::max(start, end);
   }
   if (out.reason == ExplainReason::behind) {
-    out.earliest_unix_ms = start_behind(desk, job, out.holders);
+    out.earliest_unix_ms = start_behind(desk, job, ahead, out.holders);
   } else if (outlook.enough() && start != scheduler::kNoEnd) {
     out.earliest_unix_ms = start;
   }
@@ -344,7 +356,8 @@ void list_workers(Desk& desk, const Shape& shape, Explanation& out) {
   }
 }
 
-void explain_room(Desk& desk, const JobRecord& job, Explanation& out) {
+void explain_room(Desk& desk, const JobRecord& job, const JobQueue::Ahead& ahead,
+                  Explanation& out) {
   const Shape shape = shape_now(desk, job.terms);
   const Sum sum = desk.board.capacity.sum(shape);
   out.ranks_free = static_cast<std::uint32_t>(sum.now);
@@ -354,7 +367,7 @@ void explain_room(Desk& desk, const JobRecord& job, Explanation& out) {
       out.reason == ExplainReason::quota_running || out.reason == ExplainReason::quota_slots;
   out.holders = quota ? holders_for(desk, job.owner) : holders_of(desk, shape, job.job);
   if (out.reason == ExplainReason::room || out.reason == ExplainReason::behind) {
-    forecast(desk, job, out);
+    forecast(desk, job, ahead, out);
   } else if (out.reason == ExplainReason::dependency) {
     out.earliest_unix_ms = end_of_dependencies(desk, job);
   } else if (out.reason == ExplainReason::begin) {
@@ -414,6 +427,7 @@ void set_turn(const Desk& desk, const JobRecord& job, const std::vector<JobId>& 
   out.overdue_unix_ms = overdue_at(job);
   set_passed(desk, job, *own, out);
   if (!out.overdue_unix_ms) return;
+  out.passes_of = static_cast<std::uint32_t>(ahead.size());
   for (const JobId id : ahead) {
     const auto turn = desk.board.queue.turn_of(id);
     const JobRecord* other = desk.durable.job(id);
@@ -427,8 +441,8 @@ void set_turn(const Desk& desk, const JobRecord& job, const std::vector<JobId>& 
   }
 }
 
-void set_position(const Desk& desk, const JobRecord& job, Explanation& out) {
-  const auto ahead = desk.board.queue.ahead_of(job.job, kForecastAhead);
+void set_position(const Desk& desk, const JobRecord& job, const JobQueue::Ahead& ahead,
+                  Explanation& out) {
   out.position = static_cast<std::uint32_t>(ahead.count + 1);
   out.ahead.assign(ahead.first.begin(),
                    ahead.first.begin() +
@@ -474,14 +488,15 @@ Explanation explain(Desk& desk, JobId id) {
                               job->outcome.message.empty() || !is_terminal(job->state) ? "" : ": ",
                               is_terminal(job->state) ? job->outcome.message : std::string());
   }
-  if (desk.board.queue.contains(id)) set_position(desk, *job, out);
+  const JobQueue::Ahead ahead = desk.board.queue.ahead_of(id, kLookedAt);
+  if (desk.board.queue.contains(id)) set_position(desk, *job, ahead, out);
   const std::uint32_t lost = ranks_lost(*job);
   if (lost != 0) {
     out.reason = ExplainReason::room;
     out.ranks_min = out.ranks_max = lost;
   }
   if (job->state == JobState::queued || out.position != 0 || lost != 0) {
-    explain_room(desk, *job, out);
+    explain_room(desk, *job, ahead, out);
   }
   write_lines(desk, out);
   return out;
@@ -506,13 +521,12 @@ Result<Explanation> plan(Desk& desk, const std::string& owner, const spec::JobSp
     // It takes its place for as long as it is looked at.
     scheduler::JobQueue& queue = desk.board.queue;
     const bool queued = absent_from_queue(desk, job) == Absent::no;
-    if (queued) {
-      queue.put(job.job, lane_of(desk, job), job.submitted_unix_ms);
-      set_position(desk, job, out);
-    }
+    if (queued) queue.put(job.job, lane_of(desk, job), job.submitted_unix_ms);
+    const JobQueue::Ahead ahead = queue.ahead_of(job.job, kLookedAt);
+    if (queued) set_position(desk, job, ahead, out);
     first = why(desk, job);
     out.reason = first.reason;
-    explain_room(desk, job, out);
+    explain_room(desk, job, ahead, out);
     queue.erase(job.job);
   }
   if (out.reason == ExplainReason::room && out.ranks_free >= job.terms.ranks_min &&

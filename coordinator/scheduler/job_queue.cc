@@ -97,19 +97,38 @@ JobQueue::Ahead JobQueue::ahead_of(JobId job, std::size_t listed) const {
   Ahead out;
   const std::optional<Turn> own = turn_of(job);
   if (!own) return out;
-  std::vector<Turn> before;
+  struct Next {
+    Turn turn;
+    const Lane* lane;
+    Jobs::const_iterator at;
+  };
+  const auto later = [](const Next& left, const Next& right) { return left.turn > right.turn; };
+  std::vector<Next> nexts;
   for (const auto& [key, lane] : lanes_) {
-    for (const auto& [since, other] : lane.jobs) {
-      const Turn turn = turn_in(lane, since, other);
-      if (turn >= *own) break;
-      before.push_back(turn);
+    if (lane.front >= *own) continue;
+    nexts.push_back({lane.front, &lane, lane.jobs.begin()});
+    const auto& [since, last] = *lane.jobs.rbegin();
+    if (turn_in(lane, since, last) < *own) {
+      out.count += lane.jobs.size();
+      continue;
     }
+    // Between the lane's first and last, so of the same tier and priority.
+    const std::int64_t delay = lane.front.since_unix_ms - lane.jobs.begin()->first;
+    const auto end = lane.jobs.lower_bound({own->since_unix_ms - delay, job});
+    out.count += static_cast<std::size_t>(std::distance(lane.jobs.begin(), end));
   }
-  out.count = before.size();
-  const std::size_t shown = std::min(listed, before.size());
-  std::partial_sort(before.begin(), before.begin() + static_cast<std::ptrdiff_t>(shown),
-                    before.end());
-  for (std::size_t i = 0; i < shown; ++i) out.first.push_back(before[i].job);
+  std::make_heap(nexts.begin(), nexts.end(), later);
+  while (out.first.size() < std::min(listed, out.count)) {
+    std::pop_heap(nexts.begin(), nexts.end(), later);
+    Next& next = nexts.back();
+    out.first.push_back(next.turn.job);
+    if (++next.at == next.lane->jobs.end()) {
+      nexts.pop_back();
+      continue;
+    }
+    next.turn = turn_in(*next.lane, next.at->first, next.at->second);
+    std::push_heap(nexts.begin(), nexts.end(), later);
+  }
   return out;
 }
 

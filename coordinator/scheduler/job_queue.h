@@ -58,9 +58,11 @@ class JobQueue {
 
   static constexpr Turn kBeforeAll{-1, 0, 0, {}};
 
+  using Jobs = std::set<std::pair<std::int64_t, JobId>>;  // by submission
+
   struct Lane {
     LaneKey key;
-    std::set<std::pair<std::int64_t, JobId>> jobs;  // by submission
+    Jobs jobs;
     Turn front;
   };
 

@@ -82,9 +82,11 @@ void write_turn(const Desk& desk, Explanation& out) {
     out.lines.push_back(fmt::format(
         "it has waited for {}; {} that is a day, and {}", span(turn.waited_ms),
         when(*turn.overdue_unix_ms),
-        turn.passes == 0 ? std::string("those before it stay there, as they are older")
-                         : fmt::format("it passes {} of the {} before it, whatever their priority",
-                                       turn.passes, out.position - 1)));
+        turn.passes == 0
+            ? std::string("those before it stay there, as they are older")
+            : fmt::format("it passes {} of the {}{} before it, whatever their priority",
+                          turn.passes, turn.passes_of + 1 < out.position ? "first " : "",
+                          turn.passes_of)));
   }
   if (turn.fair_delay_ms > 0) {
     out.lines.push_back(fmt::format(

@@ -54,6 +54,29 @@ TEST_CASE("queue: a user who had more waits longer, but not behind a lower prior
   CHECK(queue.first()->job == JobId{1});
 }
 
+TEST_CASE("queue: who is before a job, counted and the first of them, is what the turns say") {
+  Rng rng(11);
+  JobQueue queue;
+  const std::vector<std::string> owners = {"greedy", "modest", "new"};
+  for (std::uint64_t i = 1; i <= 300; ++i) {
+    LaneKey key = lane(static_cast<std::int32_t>(rng.below(3)), owners[rng.below(3)],
+                       1 + static_cast<std::uint32_t>(rng.below(2)));
+    key.overdue = rng.chance(0.1);
+    queue.put(JobId{i}, key, static_cast<std::int64_t>(rng.below(50)));
+  }
+  queue.set_delays({{"greedy", 20}, {"modest", 3}});
+  std::vector<std::pair<JobQueue::Turn, JobId>> turns;
+  for (std::uint64_t i = 1; i <= 300; ++i) turns.emplace_back(*queue.turn_of(JobId{i}), JobId{i});
+  std::sort(turns.begin(), turns.end());
+  for (std::size_t before = 0; before < turns.size(); ++before) {
+    const auto ahead = queue.ahead_of(turns[before].second, 17);
+    CHECK(ahead.count == before);
+    REQUIRE(ahead.first.size() == std::min<std::size_t>(17, before));
+    for (std::size_t i = 0; i < ahead.first.size(); ++i) CHECK(ahead.first[i] == turns[i].second);
+  }
+  CHECK(queue.ahead_of(JobId{301}, 17).count == 0);
+}
+
 TEST_CASE("queue: a pass that goes from lane to lane meets the first of each, in order") {
   JobQueue queue;
   for (std::uint64_t i = 1; i <= 100; ++i) {
