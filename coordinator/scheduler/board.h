@@ -38,6 +38,7 @@ struct Counted {
   Load load;
   bool interrupted = false;                      // lost ranks, and seats are kept for it
   bool growing = false;                          // runs with fewer ranks than it may have
+  bool leaves = false;                           // it is being stopped
   std::optional<std::int64_t> ends_unix_ms;      // holds slots: kNoEnd if no limit says when
   std::optional<std::int32_t> may_be_preempted;  // its priority
 };

@@ -98,11 +98,14 @@ Duration longest_start(const Desk& desk, const Shape& shape) {
 
 namespace {
 
+// One whose seats are held comes back to them.
+bool leaves(const Desk& desk, const JobRecord& job) {
+  return job.state == JobState::stopping && !holds_seats(desk, job);
+}
+
 // When it lets go of its slots at the latest; kNoEnd: nobody knows; nothing: never by itself.
 std::optional<std::int64_t> end_of(const Desk& desk, const JobRecord& job) {
-  // One whose seats are held comes back to them.
-  const bool leaves = job.state == JobState::stopping && !holds_seats(desk, job);
-  if (leaves) return desk.wall.unix_ms + to_ms(desk.settings.stop_grace);
+  if (leaves(desk, job)) return desk.wall.unix_ms + to_ms(desk.settings.stop_grace);
   std::int64_t end = scheduler::kNoEnd;
   if (job.release.to == ReleaseTo::queue || job.release.to == ReleaseTo::end) {
     end = job.release.due_unix_ms;
@@ -139,6 +142,7 @@ Counted count(const Desk& desk, const JobRecord& job) {
   const bool waits = job.generation && !job.generation_alive && job.state != JobState::stopping &&
                      !is_releasing(job);
   out.interrupted = waits || comes_back;
+  out.leaves = leaves(desk, job);
   out.ends_unix_ms = end_of(desk, job);
   if (job.state == JobState::stopping || is_releasing(job)) return out;
   const std::uint32_t most = job.terms.preemptions_max;
@@ -188,6 +192,9 @@ void forget(Board& board, JobId id) {
 
 void refresh_job(Desk& desk, JobId id) {
   Board& board = desk.board;
+  const auto known = board.counted.find(id);
+  std::int64_t told = scheduler::kNoEnd;
+  if (known != board.counted.end() && known->second.leaves) told = *known->second.ends_unix_ms;
   forget(board, id);
   const JobRecord* job = desk.durable.job(id);
   if (job == nullptr || is_terminal(job->state)) {
@@ -195,6 +202,10 @@ void refresh_job(Desk& desk, JobId id) {
     return;
   }
   Counted counted = count(desk, *job);
+  // It has one grace, and not one more each time that one of its ranks has ended.
+  if (counted.leaves && told > desk.wall.unix_ms) {
+    counted.ends_unix_ms = std::min(told, *counted.ends_unix_ms);
+  }
   add(board.users[counted.owner], counted.load);
   if (counted.interrupted) board.interrupted.insert(id);
   if (counted.growing) board.growing.insert(id);

@@ -90,11 +90,14 @@ void date_reservation(Desk& desk) {
   for (const JobId id : board.reservation->frees) {
     const auto at = board.counted.find(id);
     if (at == board.counted.end() || at->second.load.slots == 0) continue;
-    const std::int64_t end = at->second.ends_unix_ms.value_or(scheduler::kNoEnd);
-    if (end == scheduler::kNoEnd) return;
-    start = std::max(start, end);
+    start = std::max(start, at->second.ends_unix_ms.value_or(scheduler::kNoEnd));
   }
-  board.reservation->start_unix_ms = start;
+  if (start != scheduler::kNoEnd) {
+    board.reservation->start_unix_ms = start;
+    return;
+  }
+  // What has ended since may let it do without those whose end nobody knows.
+  if (!board.reservation->preempting) drop_reservation(desk);
 }
 
 void reserve(Desk& desk, JobId head) {
