@@ -144,26 +144,34 @@ Result<> CudaDevice::enqueue(const StochasticBf16& args) {
   return end_op();
 }
 
-// What the library does not add is added to its finished sum, in the order of the op: the bias,
-// then the residual.
+// The library adds a bias or a residual while it has the sum; all other ends, and what it does not
+// take, are one pass behind it.
 Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
-  const bool residual_after =
+  const bool more_than_one =
       args.residual && (args.bias != nullptr || args.start == ChainStart::output);
+  const bool behind = more_than_one || args.activation || args.narrow;
   Product within = args;
-  if (residual_after) within.residual = {};
-  const auto add_ends = [&](const Result<Products::Ends>& ran) -> Result<> {
+  if (behind) {
+    within.bias = nullptr;
+    within.residual = {};
+  }
+  if (args.narrow) {
+    auto room = scratch_floats(args.narrow.rows * args.narrow.columns);
+    if (!room) return std::move(room).error();
+    within.output = Matrix(*room, args.narrow.rows, args.narrow.columns);
+  }
+  const auto finish = [&](const Result<Products::Ends>& ran) -> Result<> {
     if (!ran) return ran.error();
-    const bool added = *ran == Products::Ends::added;
-    const float* const bias = added ? nullptr : args.bias;
-    const ConstMatrix residual = added && !residual_after ? ConstMatrix() : args.residual;
-    if (bias == nullptr && !residual) return {};
-    return add_to_rows({args.output, ChainStart::output, bias, residual});
+    const bool ends = args.bias != nullptr || args.residual || args.activation || args.narrow;
+    if (!ends || (!behind && *ran == Products::Ends::added)) return {};
+    return finish_product({within.output, args.output, args.narrow, args.bias, args.residual,
+                           args.activation, args.gate});
   };
   if (options_.inputs == Products::Inputs::fp32)
-    return add_ends(products_->run(stream(), form, within));
+    return finish(products_->run(stream(), form, within));
   Products::Operands operands{.type = options_.inputs};
   if (options_.inputs == Products::Inputs::tf32)
-    return add_ends(products_->run(stream(), form, within, &operands));
+    return finish(products_->run(stream(), form, within, &operands));
   const Narrow narrow = options_.inputs == Products::Inputs::fp16 ? Narrow::fp16 : Narrow::bf16;
   const ScratchMemory::Mark mark = scratch_.mark();
   const auto round = [&](const ConstMatrix& from, const void*& to, Index& stride) -> Result<> {
@@ -177,7 +185,7 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   if (auto done = round(args.right, operands.right, operands.right_stride); !done) return done;
   const auto ran = products_->run(stream(), form, within, &operands);
   scratch_.rewind(mark);
-  return add_ends(ran);
+  return finish(ran);
 }
 
 }  // namespace tutti::kernels::cuda

@@ -12,6 +12,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -73,6 +74,17 @@ class CudaDevice final : public Device {
   Result<> run_repeated(std::uint64_t key, const std::function<Result<>()>& step) override;
   // Of repeated steps, for tests and benchmarks.
   const StepGraphs::Counts& graph_counts() const { return graphs_.counts(); }
+
+  // What follows the sums of a product (ops/product.h); `sums` may be the output, empty: zeros.
+  struct ProductEnds {
+    ConstMatrix sums;
+    Matrix output;
+    BasicMatrix<Bf16> narrow;  // in place of output
+    const float* bias;
+    ConstMatrix residual;
+    std::optional<Activation> activation;
+    ConstMatrix gate;
+  };
 
   Result<> enqueue(const ActivationBackward& args) override;
   Result<> enqueue(const ActivationForward& args) override;
@@ -138,20 +150,13 @@ class CudaDevice final : public Device {
   Result<float*> scratch_floats(Index count);
   // The angles of positions below `positions`, in angles_.
   Result<> grow_angles(std::span<const float> frequencies, Index positions);
-  // What a product adds to its sum.
-  struct RowAdditions {
-    Matrix output;
-    ChainStart start;
-    const float* bias;
-    ConstMatrix residual;
-  };
   // Of a batch; other forms, and cached keys, take the fp32 kernels.
   bool on_tensor_cores(const AttentionShape& shape) const;
   // What attention on tensor cores works with, during an op.
   Bf16Attention bf16_attention();
   // A product by the library, its inputs rounded first where the device computes in bf16.
   Result<> multiply(ProductForm form, const Product& args);
-  Result<> add_to_rows(const RowAdditions& args);
+  Result<> finish_product(const ProductEnds& ends);
   Result<> add_losses(const LinearCrossEntropy& args);
   cudaMemcpyKind kind(cudaMemcpyKind meant) const;
   void begin_op() {

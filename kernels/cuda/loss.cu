@@ -143,13 +143,18 @@ Result<> CudaDevice::add_losses(const LinearCrossEntropy& args) {
 
 Result<> CudaDevice::enqueue(ProductForm form, const Product& args) {
   begin_op();
-  if (args.output.rows == 0 || args.output.columns == 0) return {};
+  const bool narrow = static_cast<bool>(args.narrow);
+  const Index rows = narrow ? args.narrow.rows : args.output.rows;
+  const Index columns = narrow ? args.narrow.columns : args.output.columns;
+  if (rows == 0 || columns == 0) return {};
   const Index depth = form == ProductForm::nt   ? args.left.columns
                       : form == ProductForm::nn ? args.right.rows
                                                 : args.left.rows;
   if (depth == 0) {
-    auto added = add_to_rows({args.output, args.start, args.bias, args.residual});
-    if (!added) return added;
+    const ConstMatrix sums = args.start == ChainStart::output ? args.output : ConstMatrix();
+    auto ended = finish_product(
+        {sums, args.output, args.narrow, args.bias, args.residual, args.activation, args.gate});
+    if (!ended) return ended;
     return end_op();
   }
   Product product = args;

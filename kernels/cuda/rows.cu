@@ -149,21 +149,6 @@ __global__ void __launch_bounds__(kFourThreads)
   store_four(sum + at.column, at.count, waiting[root]);
 }
 
-__global__ void __launch_bounds__(kFourThreads)
-    add_to_rows_kernel(Rows<float> output, bool continued, const float* bias,
-                       Rows<const float> residual, Index width) {
-  const FourPlace at(width);
-  if (at.count <= 0) return;
-  float* const to = output.at(at.row) + at.column;
-  Four four = continued ? load_four(to, at.count) : Four{};
-  const auto add = [&](const Four& other) {
-    for (unsigned i = 0; i < kInFour; ++i) four.at[i] += other.at[i];
-  };
-  if (bias != nullptr) add(load_four(bias + at.column, at.count));
-  if (residual.data != nullptr) add(at.load(residual));
-  store_four(to, at.count, four);
-}
-
 }  // namespace
 
 Result<> CudaDevice::enqueue(const ColumnSums& args) {
@@ -183,20 +168,6 @@ Result<> CudaDevice::enqueue(const ColumnSums& args) {
   TUTTI_LAUNCH(stream(), (LaunchShape{columns, kThreads}), add_pieces_kernel, *room,
                static_cast<Index>(pieces), args.x.columns, args.output);
   return end_op();
-}
-
-// output = (start + bias) + residual: of an empty sum, or of what a product has left out.
-Result<> CudaDevice::add_to_rows(const RowAdditions& args) {
-  const Index width = args.output.columns;
-  const bool without_gaps = args.bias == nullptr && args.output.stride == width &&
-                            (args.residual.data == nullptr || args.residual.stride == width);
-  each_row_span(args.output.rows, width, without_gaps,
-                [&](const RowSpan& span, const LaunchShape& shape) {
-                  TUTTI_LAUNCH(stream(), shape, add_to_rows_kernel, span.of(args.output),
-                               args.start == ChainStart::output, args.bias, span.of(args.residual),
-                               span.width);
-                });
-  return {};
 }
 
 Result<> CudaDevice::enqueue(const SiluGateForward& args) {

@@ -15,6 +15,7 @@ set(TUTTI_CUDA_SOURCES
   elementwise/activation.cu
   elementwise/dropout.cu
   elementwise/norms.cu
+  elementwise/product_ends.cu
   elementwise/softmax.cu
   loss.cu
   open_device.cc

@@ -19,8 +19,8 @@
 //
 // A gated layer, silu(x Wg^T) * (x Wu^T), is two products, the second with the first as its gate.
 //
-// Errors: invalid_argument (shapes that do not match); nothing is written then. unsupported: on a
-// device, outputs in bf16; in a scope of rounding.h, what that says.
+// Errors: invalid_argument (shapes that do not match, `output` beside `narrow`); nothing is written
+// then. unsupported: in a scope of rounding.h, what that says.
 #pragma once
 
 #include <optional>

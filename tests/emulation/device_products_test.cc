@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <limits>
 
+#include "kernels/ops/elementwise/activation.h"
+#include "kernels/ops/elementwise/bf16.h"
 #include "kernels/ops/elementwise/fp16.h"
 #include "tests/emulation/device_runs.h"
 #include "tests/support/larger.h"
@@ -272,6 +274,124 @@ TEST_CASE("device ops: bias, then residual are added to the rounded sum, by whom
     }
     ::unsetenv("TUTTI_EMULATION_BIAS");
   }
+}
+
+namespace {
+
+// One set of ends, and what they are by themselves: the op of each behind the plain product.
+struct EndsCase {
+  bool bias, residual, continued, narrow;
+  int activation;  // -1: none
+  bool gated;
+};
+
+struct EndsOperands {
+  EndsOperands(Index rows_in, Index columns_in)
+      : rows(rows_in),
+        columns(columns_in),
+        x(draw(rows * kDepth, 1)),
+        w(draw(columns * kDepth, 2)),
+        bias(draw(columns, 3)),
+        residual(draw(rows * (columns + 4), 4)),
+        gate(draw(rows * (columns + 8), 5)),
+        before(draw(rows * columns, 6)) {}
+
+  ConstMatrix of(const Floats& numbers) const {
+    return {numbers.data(), rows, columns, static_cast<Index>(numbers.size()) / rows};
+  }
+  Product product(Floats& to) const {
+    return {.left = ConstMatrix(x.data(), rows, kDepth),
+            .right = ConstMatrix(w.data(), columns, kDepth),
+            .output = Matrix(to.data(), rows, columns)};
+  }
+  Floats fused(CudaDevice& on, const EndsCase& c) const {
+    Floats out = before;
+    std::vector<Bf16> halves(out.size());
+    Product args = product(out);
+    if (c.bias) args.bias = bias.data();
+    if (c.residual) args.residual = of(residual);
+    if (c.continued) args.start = ChainStart::output;
+    if (c.activation >= 0) args.activation = static_cast<Activation>(c.activation);
+    if (c.gated) args.gate = of(gate);
+    if (c.narrow) {
+      args.output = {};
+      args.narrow = {halves.data(), rows, columns};
+    }
+    REQUIRE(on.enqueue(ProductForm::nt, args));
+    if (c.narrow) REQUIRE(on.enqueue(FromBf16{halves, out}));
+    return out;
+  }
+  Floats apart(CudaDevice& on, const EndsCase& c) const {
+    Floats out(before.size());
+    REQUIRE(on.enqueue(ProductForm::nt, product(out)));
+    for (Index i = 0; i < rows * columns; ++i) {
+      float& value = out[static_cast<std::size_t>(i)];
+      if (c.continued) value = before[static_cast<std::size_t>(i)] + value;
+      if (c.bias) value += bias[static_cast<std::size_t>(i % columns)];
+      if (c.residual) value += of(residual).row(i / columns)[i % columns];
+    }
+    const Matrix y(out.data(), rows, columns);
+    const auto kind = static_cast<Activation>(c.activation);
+    if (c.gated) {
+      REQUIRE(on.enqueue(GateForward{.kind = kind, .gate = of(gate), .up = y, .y = y}));
+    } else if (c.activation >= 0) {
+      REQUIRE(on.enqueue(ActivationForward{.kind = kind, .x = y, .y = y}));
+    }
+    if (!c.narrow) return out;
+    std::vector<Bf16> halves(out.size());
+    REQUIRE(on.enqueue(ToBf16{out, halves}));
+    REQUIRE(on.enqueue(FromBf16{halves, out}));
+    return out;
+  }
+
+  static constexpr Index kDepth = 16;
+  Index rows, columns;
+  Floats x, w, bias, residual, gate, before;
+};
+
+}  // namespace
+
+TEST_CASE("device ops: all ends of a product together have the bits of one after the other") {
+  for (const auto inputs : {Products::Inputs::fp32, Products::Inputs::bf16}) {
+    const auto on = open_device_for(inputs);
+    // Rows that threads read by fours, and rows that they do not.
+    for (const Index columns : {24, 13}) {
+      const EndsOperands operands(5, columns);
+      for (int bits = 0; bits < 16; ++bits) {
+        for (int activation = -1; activation < 4; ++activation) {
+          for (const bool gated : {false, true}) {
+            const EndsCase c{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0,
+                             (bits & 8) != 0, activation,      gated};
+            if ((c.continued && c.narrow) || (gated && activation < 0)) continue;
+            CAPTURE(static_cast<int>(inputs), columns, bits, activation, gated);
+            REQUIRE(operands.fused(*on, c) == operands.apart(*on, c));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("device ops: the ends of a product without a depth follow its start") {
+  const auto on = open_device_for(Products::Inputs::fp32);
+  const Floats bias = draw(8, 1);
+  Floats output = draw(24, 2);
+  Floats expected = output;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    expected[i] = std::max(expected[i] + bias[i % 8], 0.0F);
+  }
+  const auto run = [&](ChainStart start) {
+    REQUIRE(on->enqueue(ProductForm::nt, Product{.left = ConstMatrix(nullptr, 3, 0, 0),
+                                                 .right = ConstMatrix(nullptr, 8, 0, 0),
+                                                 .output = Matrix(output.data(), 3, 8),
+                                                 .start = start,
+                                                 .bias = bias.data(),
+                                                 .activation = Activation::relu}));
+  };
+  run(ChainStart::output);
+  CHECK(output == expected);
+  run(ChainStart::zero);
+  for (std::size_t i = 0; i < output.size(); ++i) CHECK(output[i] == std::max(bias[i % 8], 0.0F));
 }
 
 }  // namespace tutti::kernels::cuda

@@ -31,7 +31,7 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
                      std::to_string(shape.rows) + ", " + std::to_string(shape.columns) +
                      "] over depth " + std::to_string(shape.depth)};
   }
-  if (ctx.device != nullptr) return end_on_device(ctx, args, enqueue);
+  if (ctx.device != nullptr) return enqueue(args);
   const auto rounding = RoundingScope::in_use();
   if (rounding && (packed != nullptr || !can_round(*rounding))) {
     return Error{ErrorCode::unsupported,

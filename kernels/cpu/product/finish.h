@@ -71,15 +71,14 @@ void finish_empty(const Args& args, const Matrix& output) {
   finish(ends_of(args), output, {0, output.rows, 0, output.columns});
 }
 
-// What no device fuses follows there as its own op; `enqueue` takes the arguments without it.
+// What a device does not fuse with a quantised product follows there as its own op; `enqueue` takes
+// the arguments without it.
 // Errors: unsupported, besides those of the device.
 template <class Args, class Enqueue>
 Result<> end_on_device(const OpContext& ctx, const Args& args, const Enqueue& enqueue) {
   const Ends ends = ends_of(args);
   if (ends.narrow) {
-    return not_on_device(
-        "product_nt, product_nn, product_tn, product_quantised, product_quantised_grouped: "
-        "bf16 output");
+    return not_on_device("product_quantised, product_quantised_grouped: bf16 output");
   }
   if (!ends.activation) return enqueue(args);
   Args plain = args;
