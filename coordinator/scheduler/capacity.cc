@@ -458,8 +458,9 @@ std::string mixed_profiles(Capacity& capacity, const Shape& shape) {
   if (each.size() < 2) return {};
   const bool versions =
       std::any_of(each.begin(), each.end(), [](const Shape& one) { return !one.exchange.empty(); });
-  std::string out = versions ? "; its ranks share one numerics profile and one version of NCCL: "
-                             : "; its ranks share one numerics profile: ";
+  std::string out =
+      versions ? "; its ranks share one numerics profile and one version of NCCL and CUDA: "
+               : "; its ranks share one numerics profile: ";
   for (const Shape& one : each) {
     if (&one != each.data()) out += ", ";
     out += one.profile;

@@ -88,7 +88,9 @@ Result<DeviceList> list_devices() {
   if (!stack) return stack.error();
   DeviceList list;
   list.stack = *std::move(stack);
-  list.exchange = "nccl-" + nccl_version();
+  int runtime = 0;
+  TUTTI_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+  list.exchange = fmt::format("nccl-{} cuda-{}", nccl_version(), cuda::version_text(runtime));
   for (int index = 0; index < *count; ++index) {
     cudaDeviceProp properties;
     TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));

@@ -1,4 +1,5 @@
 // All ranks of a training job share one numerics profile, for good; a slot's GPU is leased by UUID.
+#include <fmt/core.h>
 #include <catch2/catch.hpp>
 
 #include <set>
@@ -110,20 +111,26 @@ TEST_CASE("profiles: a training gang of mixed profiles is refused with the reaso
   for (const auto& start : starts) CHECK(start.profile == kNew);
 }
 
-TEST_CASE("profiles: a gang of two versions of NCCL is refused, naming nodes and versions") {
+TEST_CASE(
+    "profiles: a gang of two versions of NCCL or CUDA is refused, naming nodes and versions") {
   Driver driver;
-  driver.exchange_by("a", "nccl-2.27.3");
-  driver.exchange_by("b", "nccl-2.28.3");
+  const auto [of_a, of_b] = GENERATE(std::pair("nccl-2.27.3 cuda-13.0", "nccl-2.28.3 cuda-13.0"),
+                                     std::pair("nccl-2.27.3 cuda-12.9", "nccl-2.27.3 cuda-13.0"),
+                                     std::pair("nccl-2.27.3", "nccl-2.27.3 cuda-13.0"));
+  driver.exchange_by("a", of_a);
+  driver.exchange_by("b", of_b);
   driver.join_gpus("a", 1, kNew);
   driver.join_gpus("b", 1, kNew);
   const JobId job = driver.submit(train_spec(2));
   CHECK(driver.take<wire::StartRank>().empty());
-  CHECK(driver.job(job).waiting ==
-        "needs 2 slots, and the cluster has 1 that suit it; its ranks share one numerics profile "
-        "and one version of NCCL: sm_90-fp32-cublaslt-130000 by nccl-2.27.3 (a) has 1, "
-        "sm_90-fp32-cublaslt-130000 by nccl-2.28.3 (b) has 1");
+  CHECK(
+      driver.job(job).waiting ==
+      fmt::format("needs 2 slots, and the cluster has 1 that suit it; its ranks share one numerics "
+                  "profile and one version of NCCL and CUDA: sm_90-fp32-cublaslt-130000 by {} (a) "
+                  "has 1, sm_90-fp32-cublaslt-130000 by {} (b) has 1",
+                  of_a, of_b));
   CHECK(driver.happened(job, EventKind::waiting));
-  driver.exchange_by("c", "nccl-2.28.3");
+  driver.exchange_by("c", of_b);
   driver.join_gpus("c", 1, kNew);
   CHECK(devices_of(driver.take<wire::StartRank>()) == std::set<std::string>{"b-0", "c-0"});
 }
