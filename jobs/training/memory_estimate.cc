@@ -45,8 +45,9 @@ std::uint64_t samples_of(const kernels::ShardTree& tree, std::uint64_t rank) {
   return samples;
 }
 
-// Logits of a chunk of rows; and where inputs are rounded, the largest two of a product, or those
-// of attention with what it sums beside them.
+// Logits of a chunk of rows; and where inputs are rounded, their gradient beside the operands of a
+// product, or the largest two of another product, or those of attention with what it sums beside
+// them.
 std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDescription& d,
                             std::uint64_t rows) {
   const std::uint64_t vocabulary = d.vocabulary_rows();
@@ -56,7 +57,7 @@ std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDesc
   const bool attention_too = spec.train.precision == "bf16";
   if (!attention_too && spec.train.precision != "fp16") return logits;
   const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());
-  const std::uint64_t in_loss = chunk * vocabulary + vocabulary * width;
+  const std::uint64_t in_loss = chunk * (vocabulary + width) + vocabulary * width;
   const std::uint64_t in_layer = rows * (d.feed_forward + width) + d.feed_forward * width;
   const std::uint64_t padded = d.head_dim <= 64 ? 64 : std::max<std::uint64_t>(128, d.head_dim);
   const std::uint64_t in_attention =

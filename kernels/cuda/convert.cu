@@ -11,9 +11,6 @@ namespace tutti::kernels::cuda {
 
 namespace {
 
-// Rows of rounded matrices begin at multiples of 16 bytes.
-constexpr Index kStrideUnit = 8;
-
 __device__ __forceinline__ uint2 narrowed(const Four& four, Narrow narrow) {
   if (narrow == Narrow::bf16) {
     return {pack_bf16(four.at[0], four.at[1]), pack_bf16(four.at[2], four.at[3])};
@@ -144,9 +141,15 @@ Result<> CudaDevice::enqueue(const StochasticBf16& args) {
   return end_op();
 }
 
+std::optional<Narrow> CudaDevice::narrow_inputs() const {
+  if (options_.inputs == Products::Inputs::bf16) return Narrow::bf16;
+  if (options_.inputs == Products::Inputs::fp16) return Narrow::fp16;
+  return std::nullopt;
+}
+
 // The library adds a bias or a residual while it has the sum; all other ends, and what it does not
 // take, are one pass behind it.
-Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
+Result<> CudaDevice::multiply(ProductForm form, const Product& args, const RoundedLeft& left) {
   const bool more_than_one =
       args.residual && (args.bias != nullptr || args.start == ChainStart::output);
   const bool behind = more_than_one || args.activation || args.narrow;
@@ -172,16 +175,21 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   Products::Operands operands{.type = options_.inputs};
   if (options_.inputs == Products::Inputs::tf32)
     return finish(products_->run(stream(), form, within, &operands));
-  const Narrow narrow = options_.inputs == Products::Inputs::fp16 ? Narrow::fp16 : Narrow::bf16;
+  const Narrow narrow = *narrow_inputs();
   const ScratchMemory::Mark mark = scratch_.mark();
   const auto round = [&](const ConstMatrix& from, const void*& to, Index& stride) -> Result<> {
-    stride = (from.columns + kStrideUnit - 1) / kStrideUnit * kStrideUnit;
+    stride = rounded_stride(from.columns);
     auto room = scratch_.take(static_cast<std::size_t>(from.rows * stride) * sizeof(Bf16));
     if (!room) return std::move(room).error();
     to = *room;
     return round_rows(stream(), from, static_cast<std::uint16_t*>(*room), stride, narrow);
   };
-  if (auto done = round(args.left, operands.left, operands.left_stride); !done) return done;
+  if (left.data != nullptr) {
+    operands.left = left.data;
+    operands.left_stride = left.stride;
+  } else if (auto done = round(args.left, operands.left, operands.left_stride); !done) {
+    return done;
+  }
   if (auto done = round(args.right, operands.right, operands.right_stride); !done) return done;
   const auto ran = products_->run(stream(), form, within, &operands);
   scratch_.rewind(mark);

@@ -16,8 +16,13 @@ namespace tutti::kernels::cuda {
 // translate). Asked when a device is opened: of a launch, only a later call would tell.
 Result<> check_code();
 
+// Rows of rounded operands of products begin at multiples of 16 bytes.
+inline Index rounded_stride(Index columns) {
+  constexpr Index kUnit = 8;
+  return (columns + kUnit - 1) / kUnit * kUnit;
+}
+
 // to[r * stride + c], to the nearest; columns behind from.columns are zeros.
-enum class Narrow { bf16, fp16 };
 Result<> round_rows(cudaStream_t stream, const ConstMatrix& from, std::uint16_t* to, Index stride,
                     Narrow narrow = Narrow::bf16);
 

@@ -154,8 +154,18 @@ class CudaDevice final : public Device {
   bool on_tensor_cores(const AttentionShape& shape) const;
   // What attention on tensor cores works with, during an op.
   Bf16Attention bf16_attention();
-  // A product by the library, its inputs rounded first where the device computes in bf16.
-  Result<> multiply(ProductForm form, const Product& args);
+  // To what products' inputs are rounded first; none: they are read as they are.
+  std::optional<Narrow> narrow_inputs() const;
+  // A left operand that is rounded already; null: the product's own is, first.
+  struct RoundedLeft {
+    const void* data = nullptr;
+    Index stride = 0;
+  };
+  // A product by the library.
+  Result<> multiply(ProductForm form, const Product& args) {
+    return multiply(form, args, RoundedLeft());
+  }
+  Result<> multiply(ProductForm form, const Product& args, const RoundedLeft& left);
   Result<> finish_product(const ProductEnds& ends);
   Result<> add_losses(const LinearCrossEntropy& args);
   cudaMemcpyKind kind(cudaMemcpyKind meant) const;

@@ -1,11 +1,14 @@
 // The loss from hidden states, in chunks of rows: logits by a product, a kernel that turns them
-// into losses and gradients in place, and two products back.
+// into losses and gradients, and two products back. Where products read 16 bits, the gradients are
+// written so, once for both; else in place.
 //
 // A chunk's rows are what the caller says, else depend on the vocabulary only, so that where the
 // weight gradient is cut does not follow the batch.
 #include <algorithm>
+#include <optional>
 #include <vector>
 
+#include "kernels/cuda/convert.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/products.h"
 #include "kernels/cuda/reduce.h"
@@ -46,9 +49,29 @@ __device__ float smoothed_loss(const LogSum& sum, const Smoothing& smoothing, fl
                             (static_cast<double>(sum.top) - target));
 }
 
+// Where the gradient of logits goes: into 16 bits, rows of `stride`, zeros behind the vocabulary;
+// or in their place, up to `padded`.
+struct LogitSlopes {
+  __device__ Index end() const { return narrow != nullptr ? stride : padded; }
+  __device__ __forceinline__ void store(float* logits, Index row, Index i, float slope) const {
+    if (narrow == nullptr) {
+      logits[i] = slope;
+      return;
+    }
+    const unsigned pair = type == Narrow::bf16 ? pack_bf16(slope, 0.0F) : pack_fp16(slope, 0.0F);
+    narrow[row * stride + i] = static_cast<std::uint16_t>(pair & 0xffffU);
+  }
+  Index padded;
+  std::uint16_t* narrow;  // null: in place
+  Index stride;
+  Narrow type;
+};
+
+// The exponentials are made again for the gradient: to keep them would be one more pass of writing.
 __global__ void __launch_bounds__(kThreads)
-    cross_entropy_kernel(Rows<float> logits, Index width, Index padded, const std::int32_t* targets,
-                         float* losses, bool backward, Smoothing smoothing) {
+    cross_entropy_kernel(Rows<float> logits, Index width, LogitSlopes slopes,
+                         const std::int32_t* targets, float* losses, bool backward,
+                         Smoothing smoothing) {
   TUTTI_SHARED(float, room, kThreads / kWarp);
   const Index row = blockIdx.x;
   float* const x = logits.at(row);
@@ -56,7 +79,7 @@ __global__ void __launch_bounds__(kThreads)
   if (target < 0) {
     if (threadIdx.x == 0) losses[row] = 0.0F;
     if (backward) {
-      for (Index i = threadIdx.x; i < padded; i += kThreads) x[i] = 0.0F;
+      for (Index i = threadIdx.x; i < slopes.end(); i += kThreads) slopes.store(x, row, i, 0.0F);
     }
     return;
   }
@@ -67,16 +90,17 @@ __global__ void __launch_bounds__(kThreads)
     for (Index i = threadIdx.x; i < width; i += kThreads) total += x[i];
     mean = static_cast<double>(block_sum(total, room)) / static_cast<double>(width);
   }
-  __syncthreads();  // spare: those of the maximum come before the weights
-  const LogSum sum = log_sum<kThreads>(x, backward ? x : nullptr, width, room);
+  const LogSum sum = log_sum<kThreads>(x, nullptr, width, room);
   if (threadIdx.x == 0) losses[row] = smoothed_loss(sum, smoothing, chosen, mean);
   if (!backward) return;
   const float by = smoothing.scale * (1.0F / sum.total);
   for (Index i = threadIdx.x; i < width; i += kThreads) {
-    const float share = x[i] * by - smoothing.spread;
-    x[i] = i == target ? share - smoothing.keep : share;
+    const float share = exp32(x[i] - sum.top) * by - smoothing.spread;
+    slopes.store(x, row, i, i == target ? share - smoothing.keep : share);
   }
-  for (Index i = width + threadIdx.x; i < padded; i += kThreads) x[i] = 0.0F;
+  for (Index i = width + threadIdx.x; i < slopes.end(); i += kThreads) {
+    slopes.store(x, row, i, 0.0F);
+  }
 }
 
 }  // namespace
@@ -99,6 +123,15 @@ Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
   auto targets = stage(args.targets.data(), args.targets.size());
   if (!targets) return std::move(targets).error();
   const bool backward = static_cast<bool>(args.dhidden);
+  const std::optional<Narrow> type = narrow_inputs();
+  LogitSlopes slopes{padded, nullptr, rounded_stride(padded), type.value_or(Narrow::bf16)};
+  if (backward && type) {
+    auto narrow =
+        scratch_.take(static_cast<std::size_t>(chunk * slopes.stride) * sizeof(std::uint16_t));
+    if (!narrow) return std::move(narrow).error();
+    slopes.narrow = static_cast<std::uint16_t*>(*narrow);
+  }
+  const RoundedLeft rounded{slopes.narrow, slopes.stride};
   for (Index first = 0; first < rows; first += chunk) {
     const Index count = std::min(chunk, rows - first);
     const Matrix logits(*room, count, padded);
@@ -106,19 +139,22 @@ Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
     auto done = multiply(ProductForm::nt, {.left = hidden, .right = weight, .output = logits});
     if (!done) return done;
     TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(count), kThreads}),
-                 cross_entropy_kernel, Rows(logits), vocabulary, padded, *targets + first,
+                 cross_entropy_kernel, Rows(logits), vocabulary, slopes, *targets + first,
                  args.losses + first, backward, Smoothing(args));
     if (backward) {
       done = multiply(
           ProductForm::nn,
-          {.left = logits, .right = weight, .output = args.dhidden.row_range(first, count)});
+          {.left = logits, .right = weight, .output = args.dhidden.row_range(first, count)},
+          rounded);
       if (!done) return done;
     }
     if (args.dweight) {
-      done = multiply(ProductForm::tn, {.left = logits,
-                                        .right = hidden,
-                                        .output = with_padding(args.dweight),
-                                        .start = ChainStart::output});
+      done = multiply(ProductForm::tn,
+                      {.left = logits,
+                       .right = hidden,
+                       .output = with_padding(args.dweight),
+                       .start = ChainStart::output},
+                      rounded);
       if (!done) return done;
     }
   }

@@ -20,6 +20,8 @@ namespace tutti::kernels::cuda {
 
 // bf16 as its bits; arithmetic is in fp32.
 using Bf16 = std::uint16_t;
+// What fp32 numbers are rounded to.
+enum class Narrow { bf16, fp16 };
 
 // Round to nearest, ties to even; a NaN stays one.
 __device__ __forceinline__ Bf16 to_bf16(float x) {
