@@ -76,7 +76,7 @@ const MutationRow kMutations[] = {
     {many_owners, "many-owners", "I19", "crowd", "each job is submitted as another user's",
      "the use of more users"},
     {promise_late, "promise-late", "backfill", "fitting",
-     "the head of the queue is told a start an hour later", "is told a later start"},
+     "the head of the queue is told a start an hour later", "is told to start"},
     {hide_holders, "hide-holders", "backfill", "fitting",
      "the head of the queue is told one alone of those who must end",
      "waits though all have ended"},
