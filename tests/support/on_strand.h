@@ -13,13 +13,16 @@ namespace tutti::test {
 
 inline void on_strand(actor::ActorHost& host, const std::function<void()>& action) {
   std::promise<void> done;
-  REQUIRE(host.tell([&] {
-                action();
-                done.set_value();
-              })
-              .ok());
-  REQUIRE(done.get_future().wait_for(patient(std::chrono::seconds(20))) ==
-          std::future_status::ready);
+  // Actions assert, too, and Catch's assertions are one thread's at a time: none of this thread's
+  // is open meanwhile.
+  const bool told = host.tell([&] {
+                          action();
+                          done.set_value();
+                        })
+                        .ok();
+  const bool acted = told && done.get_future().wait_for(patient(std::chrono::seconds(20))) ==
+                                 std::future_status::ready;
+  REQUIRE(acted);
 }
 
 }  // namespace tutti::test
