@@ -405,9 +405,10 @@ std::optional<std::int64_t> overdue_at(const JobRecord& job) {
 void set_passed(const Desk& desk, const JobRecord& job, const scheduler::JobQueue::Turn& own,
                 ExplainTurn& out) {
   const scheduler::JobQueue& queue = desk.board.queue;
-  for (auto head = queue.after(own); head; head = queue.after(head->turn)) {
+  for (auto head = queue.after(own); head; head = queue.next(*head)) {
+    if (head->turn.tier != own.tier) continue;
     const JobRecord* other = desk.durable.job(head->job);
-    if (other == nullptr || other == &job || head->turn.tier != own.tier) continue;
+    if (other == nullptr || other == &job) continue;
     const auto at = overdue_at(*other);
     const auto sooner = out.passed_unix_ms ? out.passed_unix_ms : out.overdue_unix_ms;
     if (!at || (sooner && *at >= *sooner)) continue;
