@@ -6,6 +6,7 @@
 #include <yaml-cpp/mark.h>
 #include <yaml-cpp/parser.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "protocol/spec/parse.h"
@@ -145,6 +146,11 @@ class TreeBuilder final : public YAML::EventHandler {
   void close_if_key(const Node& node) const {
     if (open_.empty() || open_.back()->keys.empty() || &open_.back()->keys.back() != &node) return;
     const std::vector<Node>& keys = open_.back()->keys;
+    // Messages name keys in one line.
+    const bool shows = std::none_of(node.text.begin(), node.text.end(), [](char each) {
+      return static_cast<unsigned char>(each) < 0x20 || each == 0x7f;
+    });
+    if (!shows) throw Refused{error_at(node.place, "a key has a line break or the like in it")};
     if (keys.size() > kKeysMax) throw Refused{error_at(node.place, "the map has too many keys")};
     for (std::size_t i = 0; i + 1 < keys.size(); ++i) {
       if (keys[i].text != node.text) continue;
