@@ -10,14 +10,12 @@
 
 #include <filesystem>
 #include <string>
-#include <thread>
 
+#include "protocol/base/clock.h"
 #include "protocol/base/file.h"
 #include "tests/support/cluster.h"
-#include "tests/support/patience.h"
 
 using namespace tutti;
-using namespace std::chrono_literals;
 using test::Cluster;
 
 namespace {
@@ -34,7 +32,10 @@ class HeldPort {
     socklen_t size = sizeof at;
     const int yes = 1;
     REQUIRE(::setsockopt(socket_.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0);
-    REQUIRE(::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&at), size) == 0);
+    // A process that was killed may have it a moment longer.
+    REQUIRE(test::eventually([&] {
+      return ::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&at), size) == 0;
+    }));
     REQUIRE(::listen(socket_.get(), 1) == 0);
     REQUIRE(::getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&at), &size) == 0);
     port_ = ntohs(at.sin_port);
@@ -59,6 +60,13 @@ std::uint16_t control_port_of(const Cluster& cluster) {
   const auto ports = read_file(cluster.state() / "ports.json");
   REQUIRE(ports);
   return boost::json::parse(*ports).at("control").to_number<std::uint16_t>();
+}
+
+// In unix milliseconds.
+std::int64_t overlap_end_of(const Cluster& cluster) {
+  const auto replaced = read_file(cluster.state() / "replaced.key");
+  REQUIRE(replaced);
+  return boost::json::parse(*replaced).at("until_unix_ms").to_number<std::int64_t>();
 }
 
 }  // namespace
@@ -91,7 +99,6 @@ TEST_CASE("cluster: a coordinator that is killed in the overlap of two keys lose
     rotate_and_kill("600s");
     const std::uint16_t new_port = control_port_of(cluster);
     REQUIRE(new_port != port);
-    std::this_thread::sleep_for(100ms);  // a killed process gives its ports back
     const HeldPort held(new_port);
     cluster.signal(SIGCONT);
     REQUIRE(test::eventually([&] { return control_port_of(cluster) != new_port; }));
@@ -99,7 +106,7 @@ TEST_CASE("cluster: a coordinator that is killed in the overlap of two keys lose
   }
   SECTION("it comes back when the overlap is over") {
     rotate_and_kill("2s");
-    std::this_thread::sleep_for(test::patient(2500ms));
+    REQUIRE(test::eventually([&] { return wall_now().unix_ms > overlap_end_of(cluster); }));
     cluster.signal(SIGCONT);
   }
   REQUIRE(cluster.wait(job) == 0);
