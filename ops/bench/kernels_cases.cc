@@ -91,7 +91,14 @@ void bench_beside(const Bench& bench, const Case& c, const std::string& torch_ca
     print(bench, c, ours, {}, nullptr);
     return;
   }
-  const auto samples = measure_with_peer(run, torch_peer(bench.options.threads),
+  const auto rouse = [&] {
+    const double end = now_seconds() + kRouseSeconds;
+    bench.ctx.pool->parallel_for(bench.options.threads, 1, [&](int, Index, Index) {
+      while (now_seconds() < end) {
+      }
+    });
+  };
+  const auto samples = measure_with_peer(run, rouse, torch_peer(bench.options.threads),
                                          bench.options.seconds, bench.clock());
   print(bench, c, samples[0], "pytorch", &samples[1]);
 }

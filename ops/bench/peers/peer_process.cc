@@ -30,6 +30,11 @@ PeerProcess::PeerProcess(const std::vector<std::string>& command) {
     dup2(to[0], 0);
     dup2(from[1], 1);
     for (const int descriptor : {to[0], to[1], from[0], from[1]}) close(descriptor);
+    // What it frees it keeps, and in huge pages, as our arenas do: it is to be measured, not the
+    // kernel that hands it the pages of its results anew at each run.
+    setenv("MALLOC_MMAP_MAX_", "0", 0);
+    setenv("MALLOC_TRIM_THRESHOLD_", "68719476736", 0);
+    setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 0);
     std::vector<char*> arguments;
     for (const std::string& part : command) arguments.push_back(const_cast<char*>(part.c_str()));
     arguments.push_back(nullptr);

@@ -41,12 +41,16 @@ class PeerProcess {
 // PyTorch in $PEERS_VENV with that many threads; not available where the variable is not set.
 PeerProcess& torch_peer(int threads);
 
-// Ours, then the peer's, in turns, as measure() does.
-template <class Function>
-std::vector<Samples> measure_with_peer(const Function& ours, PeerProcess& peer, double seconds,
-                                       Clock clock) {
+// Ours, then the peer's, in turns, as measure() does. While one of the two runs, the cores of the
+// other sleep, and a core that slept is at a low clock for its next millisecond: both rouse theirs
+// before they count, ours by `rouse`.
+inline constexpr double kRouseSeconds = 0.002;
+template <class Function, class Rouse>
+std::vector<Samples> measure_with_peer(const Function& ours, const Rouse& rouse, PeerProcess& peer,
+                                       double seconds, Clock clock) {
   return measure_times(2, seconds, [&](std::size_t i) {
     if (i == 1) return peer.run();
+    rouse();
     const double begin = now_seconds(clock);
     ours();
     return now_seconds(clock) - begin;
