@@ -459,7 +459,8 @@ std::string mixed_profiles(Capacity& capacity, const Shape& shape) {
   const bool versions =
       std::any_of(each.begin(), each.end(), [](const Shape& one) { return !one.exchange.empty(); });
   std::string out =
-      versions ? "; its ranks share one numerics profile and one version of NCCL and CUDA: "
+      versions ? "; its ranks share one numerics profile and one version of NCCL, CUDA and "
+                 "driver: "
                : "; its ranks share one numerics profile: ";
   for (const Shape& one : each) {
     if (&one != each.data()) out += ", ";

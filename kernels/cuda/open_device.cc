@@ -88,9 +88,13 @@ Result<DeviceList> list_devices() {
   if (!stack) return stack.error();
   DeviceList list;
   list.stack = *std::move(stack);
+  // Of the driver what it implements: its releases of one branch are alike in that.
+  int driver = 0;
   int runtime = 0;
+  TUTTI_CUDA_CHECK(cudaDriverGetVersion(&driver));
   TUTTI_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
-  list.exchange = fmt::format("nccl-{} cuda-{}", nccl_version(), cuda::version_text(runtime));
+  list.exchange = fmt::format("nccl-{} cuda-{} driver-{}", nccl_version(),
+                              cuda::version_text(runtime), cuda::version_text(driver));
   for (int index = 0; index < *count; ++index) {
     cudaDeviceProp properties;
     TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));

@@ -121,8 +121,8 @@ struct Hello {
   std::uint64_t reports = 0;             // not acknowledged yet: they follow, numbered from 1
   std::vector<DeviceState> devices = {};  // by slot; empty: its ranks compute on the CPU
   std::string device_stack = {};          // what they are driven by: versions, for people
-  // What its devices exchange by, alike for the ranks of a group: "nccl-2.27.3 cuda-13.0". Empty:
-  // they have nothing of the kind.
+  // What its devices exchange by, alike for the ranks of a group: "nccl-2.27.3 cuda-13.0
+  // driver-13.1" (the CUDA that the driver knows). Empty: they have nothing of the kind.
   std::string exchange = {};
 
   bool operator==(const Hello&) const = default;

@@ -501,6 +501,11 @@ TEST_CASE("emulation: what fails on every try is nobody's to try again, and says
   REQUIRE_FALSE(cut);
   CHECK(cut.error().code == ErrorCode::unsupported);
   CHECK(cut.error().message.find("NVIDIA H200 MIG 1g.18gb is an instance of a GPU") == 0);
+  ::setenv("TUTTI_EMULATION_DRIVER", "13010", 1);
+  const auto newer = kernels::list_devices();
+  ::unsetenv("TUTTI_EMULATION_DRIVER");
+  REQUIRE(newer);
+  CHECK(newer->exchange.ends_with(" cuda-13.0 driver-13.1"));
   const Error none = error("TUTTI_EMULATION_DEVICES", 0);
   CHECK(none.code == ErrorCode::unsupported);
   CHECK(tells(none, "no GPU is visible", "CUDA_VISIBLE_DEVICES"));

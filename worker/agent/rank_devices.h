@@ -2,7 +2,7 @@
 // devices` prints one line of JSON. So the worker needs no CUDA, and hears of the very libraries
 // that its ranks will load.
 //
-//   {"profiles": [...], "stack": "CUDA 13.0, ...", "exchange": "nccl-2.27.3 cuda-13.0",
+//   {"profiles": [...], "stack": "CUDA 13.0, ...", "exchange": "nccl-2.27.3 cuda-13.0 driver-13.0",
 //    "devices": [{"uuid", "name", "memory_bytes"}]}
 //   {"problem": "no NVIDIA driver is loaded: ..."}
 //

@@ -111,12 +111,13 @@ TEST_CASE("profiles: a training gang of mixed profiles is refused with the reaso
   for (const auto& start : starts) CHECK(start.profile == kNew);
 }
 
-TEST_CASE(
-    "profiles: a gang of two versions of NCCL or CUDA is refused, naming nodes and versions") {
+TEST_CASE("profiles: a gang of two versions of NCCL, CUDA or driver is refused, naming nodes") {
   Driver driver;
-  const auto [of_a, of_b] = GENERATE(std::pair("nccl-2.27.3 cuda-13.0", "nccl-2.28.3 cuda-13.0"),
-                                     std::pair("nccl-2.27.3 cuda-12.9", "nccl-2.27.3 cuda-13.0"),
-                                     std::pair("nccl-2.27.3", "nccl-2.27.3 cuda-13.0"));
+  const auto [of_a, of_b] =
+      GENERATE(std::pair("nccl-2.27.3 cuda-13.0", "nccl-2.28.3 cuda-13.0"),
+               std::pair("nccl-2.27.3 cuda-12.9", "nccl-2.27.3 cuda-13.0"),
+               std::pair("nccl-2.27.3", "nccl-2.27.3 cuda-13.0"),
+               std::pair("nccl-2.27.3 cuda-13.0 driver-13.0", "nccl-2.27.3 cuda-13.0 driver-13.1"));
   driver.exchange_by("a", of_a);
   driver.exchange_by("b", of_b);
   driver.join_gpus("a", 1, kNew);
@@ -126,8 +127,8 @@ TEST_CASE(
   CHECK(
       driver.job(job).waiting ==
       fmt::format("needs 2 slots, and the cluster has 1 that suit it; its ranks share one numerics "
-                  "profile and one version of NCCL and CUDA: sm_90-fp32-cublaslt-130000 by {} (a) "
-                  "has 1, sm_90-fp32-cublaslt-130000 by {} (b) has 1",
+                  "profile and one version of NCCL, CUDA and driver: sm_90-fp32-cublaslt-130000 by "
+                  "{} (a) has 1, sm_90-fp32-cublaslt-130000 by {} (b) has 1",
                   of_a, of_b));
   CHECK(driver.happened(job, EventKind::waiting));
   driver.exchange_by("c", of_b);
