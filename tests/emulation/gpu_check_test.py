@@ -13,16 +13,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 SYSTEM_PATH = "/usr/bin:/bin"
 ROOT = pathlib.Path(sys.argv[1]).resolve()
 
-# What a program of the tree does, unless a test says otherwise. $0.hangs and $0.fails are files beside it.
+# What a program of the tree does, unless a test says otherwise. $0.hangs, $0.waits and $0.fails are files beside it.
 PROGRAM = """#!/bin/sh
 [ -e "$0.hangs" ] && exec sleep 600
+while [ -e "$0.waits" ]; do sleep 0.05; done
 [ -e "$0.fails" ] && { echo "it broke here"; exit 3; }
 """
 PARITY = PROGRAM + """
+[ -e "$0.skips" ] && { echo "parity_gpu: skipped: no memory here (some call)" >&2; exit 77; }
 if [ "$1" = --list-test-names-only ]; then
   case "$2" in "$(cat "$0.lacks" 2>/dev/null)") exit 0 ;; esac
   echo "a case for $2"
@@ -162,7 +165,7 @@ def one_hangs(machine):
     expect(done.returncode, 1, "the exit code")
     expect(said["parity"]["passed"], True, "what came before")
     expect(said["streams"]["exit"], 124, "the step that hung")
-    expect([said[step]["exit"] for step in STEPS[-3:]], [124] * 3, "what hung, too")
+    expect([said[step]["skipped"].split(":")[0] for step in STEPS[-3:]], ["not all measured"] * 3, "what hung, too")
     expect(said["table"], [], "the table")
 
 
@@ -173,9 +176,54 @@ def bench_hangs(machine):
     expect(done.returncode, 1, "the exit code")
     expect([said["training_fp32"]["passed"], said["training_bf16"]["passed"]], [False, False], "what took all the time")
     expect(said["machine_found"], None, "what the machine's check did not say")
-    expect([said[step]["exit"] for step in STEPS[-3:]], [124, 0, 0], "the benchmark has time of its own, and so each part")
+    expect([said[step]["passed"] for step in STEPS[-3:]], [None, True, True],
+           "the benchmark has time of its own, and so each part")
     expect(said["table"][0], {"case": "first of --only=kernels", "p50": 1}, "what was measured before")
     expect(len(said["table"]), 5, "its rows")
+
+
+def parity_is_skipped(machine):
+    machine.mark("parity_gpu.skips")
+    done, said = machine.check()
+    expect(done.returncode, 0, done.stderr)
+    for name in ("parity", "large", "memcheck", "racecheck"):
+        expect(said[name], {"passed": None, "skipped": "no memory here (some call)"}, name)
+    expect(said["streams"]["passed"], True, "what does not need it")
+
+
+def bench_is_slow_or_fails(machine):
+    machine.mark("gpu_bench--only=training.hangs")
+    done, said = machine.check(seconds=12)
+    expect(done.returncode, 0, done.stderr)
+    expect([said["bench_training"]["passed"], said["bench_training"]["skipped"].split(":")[0]], [None, "not all measured"],
+           "a part that took too long")
+    expect(len(said["table"]), 5, "its rows")
+    machine.mark("gpu_bench.fails")
+    done, said = machine.check()
+    expect([done.returncode, said["bench_training"]["passed"], said["bench_training"]["exit"]], [1, False, 3], "one that broke")
+
+
+def says_as_it_goes(machine):
+    """As where a machine is lent for a while: who ends the check has in OUT what was found by then."""
+    out = machine.path / "out"
+    out.mkdir()
+    done, said = machine.check(more={"OUT": str(out)})
+    expect([done.returncode, json.loads((out / "gpu_check.json").read_text())], [0, said], "what is printed is there too")
+    expect(said["finished"], True, "that all steps were made")
+    machine.mark("gpu_bench.waits")  # at "streams"
+    (out / "gpu_check.json").unlink()
+    environment = dict(os.environ, PATH=f"{machine.tools}:{SYSTEM_PATH}", OUT=str(out))
+    with subprocess.Popen([str(ROOT / "ops/gpu/check"), str(machine.path / "tree")], env=environment, text=True,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
+        found = {}
+        while begun.poll() is None and "large" not in found:
+            time.sleep(0.05)
+            if (out / "gpu_check.json").exists():
+                found = json.loads((out / "gpu_check.json").read_text())
+        (machine.bin / "gpu_bench.waits").unlink()
+        begun.wait(timeout=60)
+    expect([found["finished"], found["parity"]["passed"], found["large"]["passed"], "streams" in found],
+           [False, True, True, False], "what was found while it ran")
 
 
 def bench_alone_hangs(machine):
@@ -294,7 +342,7 @@ def tool_is_missing(machine):
 
 
 def main():
-    cases = [all_pass, one_fails, one_hangs, bench_hangs, bench_alone_hangs, without_a_pack, hashes_drift, filter_names_nothing,
+    cases = [all_pass, one_fails, one_hangs, bench_hangs, parity_is_skipped, bench_is_slow_or_fails, says_as_it_goes, bench_alone_hangs, without_a_pack, hashes_drift, filter_names_nothing,
              sanitizer_is_blind, sanitizer_finds, sanitizer_is_slow, sanitizer_of_cuda, library_is_missing, filters_name_cases]
     if shutil.which("compute-sanitizer", path=SYSTEM_PATH) is None:
         cases.append(tool_is_missing)
