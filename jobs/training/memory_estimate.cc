@@ -20,6 +20,13 @@ constexpr std::uint64_t kMicroOperations = 40'000'000'000;
 // Multiplications and additions a parameter and token, forward and backward.
 constexpr std::uint64_t kOperationsPerWeight = 6;
 
+// A device's products reach their rate from some thousands of rows on; and what it reads for each
+// call, the weights above all, is shared by so many (kernels/lab/gpu.md). Activations of a call
+// take a fifth of the smallest card with 80 GB at most: a constant, as the micro-batch decides on
+// bits there, which are to be a job's and not a card's (decision 0101).
+constexpr std::uint64_t kDeviceRowsMax = 8192;
+constexpr std::uint64_t kDeviceActivationsMax = std::uint64_t{16} << 30;
+
 // As the loss of a device cuts its rows (kernels/cuda/loss.cu).
 constexpr std::uint64_t kLogitsHeld = std::uint64_t{1} << 26;
 constexpr std::uint64_t kLossRowsMin = 256;
@@ -73,10 +80,23 @@ std::uint64_t MemoryEstimate::bytes() const {
   return sum;
 }
 
-std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder) {
+std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder,
+                            bool on_device) {
   const std::uint32_t shards = std::max(1U, spec.parallel.shards);
   const std::uint32_t in_shard = std::max(1U, (spec.train.batch + shards - 1) / shards);
   if (spec.train.micro != 0) return std::min(spec.train.micro, in_shard);
+  if (on_device) {
+    const std::uint32_t sequence = std::max(1U, spec.data.sequence);
+    const auto activations = [&](std::uint32_t samples) {
+      return models::TrainingPass::workspace_bytes(
+          decoder.description(), {.rows_max = samples * sequence, .samples_max = samples},
+          recompute_of(spec));
+    };
+    auto samples = static_cast<std::uint32_t>(
+        std::clamp<std::uint64_t>(kDeviceRowsMax / sequence, 1, in_shard));
+    while (samples > 1 && activations(samples) > kDeviceActivationsMax) --samples;
+    return samples;
+  }
   const std::uint64_t a_row = kOperationsPerWeight * decoder.layout().parameter_count();
   const std::uint64_t rows = std::clamp(kMicroOperations / a_row, kMicroRowsMin, kMicroRowsMax);
   const std::uint64_t samples = std::max<std::uint64_t>(1, rows / spec.data.sequence);
@@ -107,7 +127,7 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
     buffers = std::max(buffers, gradient_buffers(*tree, rank));
     room = std::max(room, exchange_room(layout, *tree, rank));
   }
-  const std::uint32_t micro = micro_samples(spec, decoder);
+  const std::uint32_t micro = micro_samples(spec, decoder, /*on_device=*/true);
   const models::PassLimits limits{.rows_max = micro * spec.data.sequence, .samples_max = micro};
   constexpr std::uint64_t kFloat = sizeof(float);
   estimate.parts = {

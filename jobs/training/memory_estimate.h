@@ -35,8 +35,10 @@ struct MemoryEstimate {
   std::uint64_t bytes() const;
 };
 
-// Samples that go through the pass together.
-std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder);
+// Samples that go through the pass together: `train.micro`, at most a shard's. Where that is auto,
+// a core's half second on CPUs; on a device as many as its products want and its memory can spare.
+std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder,
+                            bool on_device);
 
 // Of a spec whose keys were checked: what a product reads of each number; and what is kept.
 std::uint32_t input_bytes(const spec::JobSpec& spec);

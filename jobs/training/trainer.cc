@@ -54,7 +54,7 @@ Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernel
       device_hashes_(static_cast<kernels::Index>(device == nullptr ? 0 : 4 * block_hashes_.size()),
                      device),
       gradients_(job.decoder, job.dataset,
-                 {.micro = job.micro(),
+                 {.micro = job.micro(device),
                   .recompute = job.recompute(),
                   .dropout = job.spec.train.dropout,
                   .seed = job.spec.train.seed},
@@ -205,7 +205,7 @@ std::string Trainer::numerics_profile() const {
   const std::string choices = ctx_.device->choices();
   // Where products cannot continue a chain, the micro-batch decides on the bits, too.
   return fmt::format("{}{}{}-m{}", ctx_.device->profile(), choices.empty() ? "" : "-", choices,
-                     job_.micro());
+                     job_.micro(ctx_.device));
 }
 
 std::optional<checkpoint::ScaleEntry> Trainer::scale_entry() const {

@@ -53,7 +53,9 @@ std::uint64_t TrainingJob::last_step() const {
   return spec.train.stop == 0 ? spec.train.steps : std::min(spec.train.stop, spec.train.steps);
 }
 
-std::uint32_t TrainingJob::micro() const { return micro_samples(spec, decoder); }
+std::uint32_t TrainingJob::micro(const kernels::Device* device) const {
+  return micro_samples(spec, decoder, device != nullptr);
+}
 
 models::Recompute TrainingJob::recompute() const { return recompute_of(spec); }
 

@@ -34,8 +34,8 @@ struct TrainingJob {
 
   // The last step that is made: `train.stop`, or `train.steps`.
   std::uint64_t last_step() const;
-  // Samples that go through the pass together.
-  std::uint32_t micro() const;
+  // Samples that go through the pass together; `device` is null for CPUs.
+  std::uint32_t micro(const kernels::Device* device) const;
   models::Recompute recompute() const;
   // Whether the run saves after this step without being asked.
   bool saves_after(std::uint64_t step) const;

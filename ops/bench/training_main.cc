@@ -326,7 +326,7 @@ void run_steps(const Shape& shape, const Run& run) {
   const Folder folder;
   const auto job = open_job(folder, shape);
   Steps steps(*job, run);
-  const std::uint32_t micro = job->micro();
+  const std::uint32_t micro = job->micro(nullptr);
   fmt::print("{} {}\n", training::profile_on_cpu(run.rounding),
              models::TrainingPass::workspace_bytes(
                  job->decoder.description(),

@@ -47,10 +47,11 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
   CHECK(part(in_bytes, "optimizer") < part(alone, "optimizer") / 3);
   CHECK(part(in_bytes, "optimizer") > 2 * layout.parameter_count());
   CHECK(part(alone, "exchange") == 0);
+  const std::uint32_t micro = micro_samples(job->spec, job->decoder, /*on_device=*/true);
   CHECK(part(alone, "activations") ==
         models::TrainingPass::workspace_bytes(
             job->decoder.description(),
-            {.rows_max = job->micro() * job->spec.data.sequence, .samples_max = job->micro()}));
+            {.rows_max = micro * job->spec.data.sequence, .samples_max = micro}));
   CHECK(part(alone, "losses") == 9 * 12 * sizeof(float));
   const MemoryEstimate of_four = estimate_memory(job->spec, job->decoder, *job->optimizer, 4);
   CHECK(part(of_four, "exchange") > 0);
@@ -87,6 +88,55 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
   CHECK(less_kept(again, job->decoder, *job->optimizer).empty());
   rounded.model.heads = 7;  // does not divide the width
   CHECK_FALSE(estimate_memory(rounded));
+}
+
+TEST_CASE("memory estimate: auto on a device is what products want and activations may take") {
+  spec::JobSpec spec;
+  spec.model = {.path = {},
+                .family = "gpt2",
+                .layers = 12,
+                .width = 768,
+                .heads = 12,
+                .kv_heads = 12,
+                .feed_forward = 3072,
+                .vocabulary = 50257};
+  spec.data.sequence = 1024;
+  spec.train.batch = 128;
+  spec.parallel.shards = 4;
+  const auto micro = [&](bool on_device) {
+    return micro_samples(spec, *open_decoder(spec), on_device);
+  };
+  CHECK(micro(true) == 8);  // 8,192 rows
+  CHECK(micro(false) == 1);
+  spec.train.batch = 12;
+  CHECK(micro(true) == 3);  // a shard's
+  spec.train.micro = 2;
+  CHECK(micro(true) == 2);
+  spec.train.micro = 0;
+  spec.train.batch = 128;
+  // What is kept of a row decides from some size on, and recompute wins rows.
+  spec.model = {.path = {},
+                .family = "llama",
+                .layers = 32,
+                .width = 4096,
+                .heads = 32,
+                .kv_heads = 32,
+                .feed_forward = 11008,
+                .vocabulary = 32000};
+  const auto activations = [&](std::uint32_t samples) {
+    return models::TrainingPass::workspace_bytes(
+        open_decoder(spec)->description(),
+        {.rows_max = samples * spec.data.sequence, .samples_max = samples}, recompute_of(spec));
+  };
+  constexpr std::uint64_t kMost = std::uint64_t{16} << 30;
+  const std::uint32_t kept = micro(true);
+  CHECK(kept < 8);
+  CHECK((kept == 1 || activations(kept) <= kMost));
+  CHECK(activations(kept + 1) > kMost);
+  spec.train.recompute = "full";
+  CHECK(micro(true) > kept);
+  spec.data.sequence = 16384;
+  CHECK(micro(true) == 1);  // one sample at least
 }
 
 }  // namespace tutti::training

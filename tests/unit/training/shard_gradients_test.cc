@@ -56,7 +56,7 @@ TEST_CASE("shard gradients: each range is told once, when all parts hold its sum
     const auto order = models::backward_order(decoder->layout());
     CHECK(order.size() == (tied ? 4 : 5));
     Run run(*decoder);
-    ShardGradients gradients(*decoder, job->dataset, {.micro = job->micro()});
+    ShardGradients gradients(*decoder, job->dataset, {.micro = job->micro(nullptr)});
     for (std::uint32_t ranks = 1; ranks <= 8; ++ranks) {
       const auto tree = *kernels::ShardTree::create(8, ranks == 8 ? 5 : 9, ranks);
       for (std::uint32_t rank = 0; rank < ranks; ++rank) {
@@ -87,7 +87,7 @@ TEST_CASE("shard gradients: an error of who is told ends the computation") {
   const test::TinyJob tiny;
   const auto job = tiny.open();
   Run run(job->decoder);
-  ShardGradients gradients(job->decoder, job->dataset, {.micro = job->micro()});
+  ShardGradients gradients(job->decoder, job->dataset, {.micro = job->micro(nullptr)});
   const auto tree = *kernels::ShardTree::create(8, 9, 1);
   const std::function<bool()> aborted = [] { return false; };
   const models::RangeReady refuse = [](std::size_t) -> Result<> {
