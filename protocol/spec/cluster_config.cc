@@ -54,7 +54,7 @@ const Key kWorkerKeys[] = {
      "join.json, which the coordinator writes"},
     {"name", form(Form::name), kEvery, kOptional, reach<&W::name>, "else the host's name"},
     {"slots", whole(0, 4096), kEvery, kOptional, reach<&W::slots>,
-     "ranks at a time; 0: one a core"},
+     "ranks at a time; 0: one a core that ranks have (of more than two, all but the agent's)"},
     {"threads", whole(0, 4096), kEvery, kOptional, reach<&W::threads>,
      "cores of a slot; 0: cores / slots"},
     {"rank_binary", form(Form::text), kEvery, kOptional, reach<&W::rank_binary>,

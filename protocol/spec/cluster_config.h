@@ -42,7 +42,7 @@ struct WorkerConfig {
   std::string state;          // folder of this worker: spools, lock
   std::string join = "";      // path of join.json; waited for
   std::string name;           // empty: the host's name
-  std::uint32_t slots = 0;    // 0: one a core
+  std::uint32_t slots = 0;    // 0: one a core that ranks have
   std::uint32_t threads = 0;  // cores of a slot; 0: cores / slots, at least 1
   std::string rank_binary;    // empty: tutti-rank beside the running binary
   bool runs_programs = true;  // kind `run`

@@ -55,7 +55,8 @@ Result<LaunchPlan> WorkerHost::plan(const StartProcess& effect) {
     const bool alone = local_address_.empty() || is_loopback(local_address_);
     return plan_rank(settings_.plan, effect.start,
                      {.data_host = alone ? std::string() : local_address_,
-                      .cores = cores_.take(effect.start.process, effect.start.threads)});
+                      .cores = cores_.take(effect.start.process, effect.start.threads),
+                      .cpus = cores_.cpus()});
   }
   ProgramGroup group{.group = *effect.group,
                      .local_rank = effect.local_rank,

@@ -80,7 +80,7 @@ fs::path rank_binary_of(const spec::WorkerConfig& config) {
   return has ? with_gpus : folder / "tutti-rank";
 }
 
-wire::Hello introduce(const spec::WorkerConfig& config) {
+wire::Hello introduce(const spec::WorkerConfig& config, const RankCores& given) {
   const Inventory inventory = take_inventory();
   wire::Hello hello;
   hello.worker = config.name.empty() ? inventory.host : config.name;
@@ -88,9 +88,10 @@ wire::Hello introduce(const spec::WorkerConfig& config) {
   hello.boot_id = inventory.boot_id;
   hello.host = inventory.host;
   hello.version = TUTTI_VERSION;
-  hello.slots = config.slots != 0 ? config.slots : inventory.cores;
-  // Threads of a slot, if given, are announced as the cores that they need.
-  hello.cores = config.threads != 0 ? config.threads * hello.slots : inventory.cores;
+  const Offer offer =
+      offer_of({.slots = config.slots, .threads = config.threads}, inventory.cores, given.cores);
+  hello.slots = offer.slots;
+  hello.cores = offer.cores;
   hello.memory_bytes = inventory.memory_bytes;
   hello.cpu = inventory.cpu;
   hello.profiles = inventory.profiles;
@@ -184,7 +185,7 @@ HostSettings settings_of(const spec::WorkerConfig& config, const fs::path& state
   out.cgroups = own_cgroups();
   // A user's own wish holds for all ranks, as it is.
   if (std::getenv(kCoresName) == nullptr) out.cores = rank_cores();
-  out.worker.hello = introduce(config);
+  out.worker.hello = introduce(config, out.cores);
   if (device_kind() == "gpu") {
     Result<RankDevices> found = find_devices(out.plan, before);
     if (found) out.devices = *found;

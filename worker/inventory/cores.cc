@@ -27,10 +27,13 @@ std::vector<Core> read_cores(hwloc_topology_t topology, hwloc_const_bitmap_t all
   const Set usable(hwloc_bitmap_alloc());
   for (hwloc_obj_t core = nullptr;
        (core = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_CORE, core)) != nullptr;) {
-    // Of logical CPUs that share a core, the first.
     hwloc_bitmap_and(usable.get(), core->cpuset, allowed);
-    if (hwloc_bitmap_iszero(usable.get())) continue;
-    cores.push_back({hwloc_bitmap_first(usable.get()), hwloc_bitmap_first(core->nodeset)});
+    int cpu = hwloc_bitmap_first(usable.get());
+    if (cpu < 0) continue;
+    Core& found = cores.emplace_back();
+    found.cpu = cpu;
+    found.node = hwloc_bitmap_first(core->nodeset);
+    while ((cpu = hwloc_bitmap_next(usable.get(), cpu)) >= 0) found.siblings.push_back(cpu);
   }
   return cores;
 }
@@ -62,6 +65,15 @@ std::vector<Core> synthetic_cores(const std::string& machine) {
 std::vector<Core> cores_beside_agent(std::vector<Core> cores) {
   if (cores.size() > 2) cores.erase(cores.begin());
   return cores;
+}
+
+Offer offer_of(const OfferWish& wished, std::uint32_t usable, const std::vector<Core>& given) {
+  Offer out;
+  out.cores = given.empty() ? usable : static_cast<std::uint32_t>(given.size());
+  out.slots = wished.slots != 0 ? wished.slots : out.cores;
+  // Threads of a slot, if given, are announced as the cores that they need.
+  if (wished.threads != 0) out.cores = wished.threads * out.slots;
+  return out;
 }
 
 // Another user's file is opened for reading, which is all that a lock needs.

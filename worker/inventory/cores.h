@@ -4,8 +4,13 @@
 // Of more than two, the first is left to the agent: the worker, the coordinator, sockets. None
 // where binding would do harm: under a CPU quota (time is what is given there, not cores), and
 // while another worker on this machine gives its cores away.
+//
+// A worker offers what it can give: as many cores as this list has, and a slot for each unless its
+// configuration says otherwise. A rank then gets its share of them as threads, one a core, and each
+// thread finds a core of its own, hyperthreads or not.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -15,8 +20,9 @@
 namespace tutti::worker {
 
 struct Core {
-  int cpu = 0;   // number of its first logical CPU that may be used
-  int node = 0;  // NUMA node of its memory
+  int cpu = 0;                     // number of its first logical CPU that may be used
+  int node = 0;                    // NUMA node of its memory
+  std::vector<int> siblings = {};  // numbers of its further ones
 
   bool operator==(const Core&) const = default;
 };
@@ -28,6 +34,21 @@ struct RankCores {
 
 // `claims`: a folder that all workers of this machine see, and no other machine.
 RankCores rank_cores(const std::filesystem::path& claims = "/dev/shm");
+
+struct Offer {
+  std::uint32_t slots = 0;
+  std::uint32_t cores = 0;
+
+  bool operator==(const Offer&) const = default;
+};
+
+// To the coordinator. `wished`: slots, and cores of a slot, of the configuration; 0: none is said.
+// `usable`: logical CPUs of the machine, offered where no core is given.
+struct OfferWish {
+  std::uint32_t slots = 0;
+  std::uint32_t threads = 0;
+};
+Offer offer_of(const OfferWish& wished, std::uint32_t usable, const std::vector<Core>& given);
 
 // The parts of it, for tests.
 

@@ -27,23 +27,38 @@ std::span<const Core> CoreShare::tightest(std::size_t count, Borders borders) co
   return best;
 }
 
-std::string CoreShare::take(ProcessId process, std::uint32_t count) {
-  put_back(process);
-  if (count == 0) return {};
+// Empty: so many are not free.
+std::vector<int> CoreShare::place_for(std::size_t count) const {
   std::span<const Core> place = tightest(count, Borders::nodes);
   if (place.empty()) place = tightest(count, Borders::none);
-  if (place.empty()) return {};
+  if (place.empty()) place = cores_;
   std::vector<int> found;
-  std::string list;
-  for (const Core& core : place.first(count)) {
-    found.push_back(core.cpu);
-    list += (list.empty() ? "" : ",") + std::to_string(core.cpu);
+  for (const Core& core : place) {
+    if (found.size() < count && is_free(core.cpu)) found.push_back(core.cpu);
   }
+  if (found.size() < count) found.clear();
+  return found;
+}
+
+std::string CoreShare::take(ProcessId process, std::uint32_t count) {
+  put_back(process);
+  std::vector<int> found = place_for(count);
+  std::string list;
+  for (const int cpu : found) list += (list.empty() ? "" : ",") + std::to_string(cpu);
   adopt(process, std::move(found));
   return list;
 }
 
 void CoreShare::put_back(ProcessId process) { taken_.erase(process); }
+
+std::vector<int> CoreShare::cpus() const {
+  std::vector<int> out;
+  for (const Core& core : cores_) {
+    out.push_back(core.cpu);
+    out.insert(out.end(), core.siblings.begin(), core.siblings.end());
+  }
+  return out;
+}
 
 const std::vector<int>& CoreShare::of(ProcessId process) const {
   static const std::vector<int> kNone;

@@ -17,6 +17,7 @@
 #include <charconv>
 #include <cstring>
 #include <new>
+#include <span>
 #include <string_view>
 
 namespace tutti::worker {
@@ -51,6 +52,7 @@ struct ChildPlan {
   int socket = -1;
   const std::vector<FileDescriptor>* entrances = nullptr;  // of its group
   std::uint64_t data_bytes_max = 0;                        // RLIMIT_DATA; 0: none
+  std::span<const unsigned long> cpus;                     // a mask; empty: inherited
   std::string_view oom_score;
   pid_t parent = -1;
   ChildReport* report = nullptr;
@@ -123,6 +125,10 @@ int run_child(void* argument) {
   if (::getppid() != plan.parent) ::_exit(127);  // it died before the line above
   write_oom_score(plan.oom_score);
   hold_to_limits(plan);
+  // A wish: what the system refuses, such as CPUs that left our cpuset meanwhile, ends no rank.
+  if (!plan.cpus.empty()) {
+    ::syscall(SYS_sched_setaffinity, 0, plan.cpus.size_bytes(), plan.cpus.data());
+  }
   if (::dup2(plan.null, STDIN_FILENO) < 0) fail(plan, kStepOther);
   if (::dup2(plan.output, STDOUT_FILENO) < 0) fail(plan, kStepOther);
   if (::dup2(plan.output, STDERR_FILENO) < 0) fail(plan, kStepOther);
@@ -174,6 +180,18 @@ Result<Pipe> make_pipe() {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return errno_error("cannot make a pipe", errno);
   return Pipe{.read = FileDescriptor(ends[0]), .write = FileDescriptor(ends[1])};
+}
+
+// As sched_setaffinity takes it.
+std::vector<unsigned long> mask_of(const std::vector<int>& cpus) {
+  constexpr std::size_t kBits = 8 * sizeof(unsigned long);
+  std::vector<unsigned long> mask;
+  for (const int cpu : cpus) {
+    const auto number = static_cast<std::size_t>(cpu);
+    if (mask.size() <= number / kBits) mask.resize(number / kBits + 1);
+    mask[number / kBits] |= 1UL << (number % kBits);
+  }
+  return mask;
 }
 
 std::vector<char*> pointers(std::vector<std::string>& texts) {
@@ -250,6 +268,7 @@ Result<Launched> launch(const LaunchPlan& plan) {
   const std::string folder = plan.folder.string();
   static const std::string oom_score =
       std::to_string(std::min(kOomScoreMax, own_oom_score() + kRankAboveWorker));
+  const std::vector<unsigned long> cpus = mask_of(plan.cpus);
   ChildPlan child{.argv = pointers(command),
                   .envp = pointers(environment),
                   .path = path->c_str(),
@@ -259,6 +278,7 @@ Result<Launched> launch(const LaunchPlan& plan) {
                   .socket = theirs.get(),
                   .entrances = &plan.group.entrances,
                   .data_bytes_max = plan.data_bytes_max,
+                  .cpus = cpus,
                   .oom_score = oom_score,
                   .parent = ::getpid(),
                   .report = &report};

@@ -37,6 +37,7 @@ struct LaunchPlan {
   std::string program = {};              // command[0] as it was found; empty: to be looked up
   Group group = {};                      // that it enters
   std::uint64_t data_bytes_max = 0;      // RLIMIT_DATA; 0: none
+  std::vector<int> cpus = {};  // that it may run on, where the system lets it; empty: as we
 };
 
 struct Launched {

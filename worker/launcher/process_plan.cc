@@ -164,7 +164,8 @@ LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
           .environment = environment.take(),
           .folder = {},
           .linked = true,
-          .program = settings.rank_binary.string()};
+          .program = settings.rank_binary.string(),
+          .cpus = place.cores.empty() ? place.cpus : std::vector<int>()};
 }
 
 Result<LaunchPlan> plan_program(const PlanSettings& settings, SpecCache& specs,

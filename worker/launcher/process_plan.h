@@ -30,8 +30,9 @@ struct PlanSettings {
 std::vector<std::string> inherited_environment();
 
 struct RankPlace {
-  std::string data_host;  // on which it listens for peers of other nodes; empty: it has none
-  std::string cores;      // for its threads (core_share.h); empty: where the system puts them
+  std::string data_host;       // on which it listens for peers of other nodes; empty: it has none
+  std::string cores;           // for its threads (core_share.h); empty: where the system puts them
+  std::vector<int> cpus = {};  // that the system may put them on then; empty: on any
 };
 LaunchPlan plan_rank(const PlanSettings& settings, const wire::StartRank& start,
                      const RankPlace& place = {});

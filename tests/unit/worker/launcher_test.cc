@@ -1,11 +1,14 @@
 #include <catch2/catch.hpp>
 
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "protocol/base/secret.h"
 #include "tests/support/patience.h"
@@ -84,6 +87,26 @@ TEST_CASE("launcher: the child has default signals, its own session and no descr
   const std::string pid = std::to_string(process->pid);
   CHECK(output.find(pid + "\n" + pid + "\n") != std::string::npos);
   wait_exit(*process);
+}
+
+TEST_CASE("launcher: a process runs on the CPUs it was given, where the system lets it") {
+  const auto allowed_to = [](std::vector<int> cpus) {
+    LaunchPlan plan = shell("grep Cpus_allowed_list /proc/self/status");
+    plan.cpus = std::move(cpus);
+    auto process = launch(plan);
+    REQUIRE(process);
+    std::string line = read_output(*process);
+    wait_exit(*process);
+    return line.substr(line.find('\t') + 1);
+  };
+  cpu_set_t ours;
+  CPU_ZERO(&ours);
+  REQUIRE(::sched_getaffinity(0, sizeof ours, &ours) == 0);
+  int last = CPU_SETSIZE - 1;
+  while (!CPU_ISSET(static_cast<std::size_t>(last), &ours)) --last;
+  CHECK(allowed_to({last}) == std::to_string(last) + "\n");
+  // Of no such CPU: it starts all the same.
+  CHECK(allowed_to({4000}) == allowed_to({}));
 }
 
 TEST_CASE("launcher: the socket pair ends when the child does") {

@@ -81,6 +81,11 @@ TEST_CASE("process plan: a rank is told the cores of its threads; without any, n
   };
   CHECK(has(plan_rank(kSettings, start_of(""), {.data_host = {}, .cores = "2,3"}),
             "TUTTI_CORES=2,3"));
+  // Without cores of its own it keeps off the agent's.
+  CHECK(plan_rank(kSettings, start_of(""), {.data_host = {}, .cores = "2", .cpus = {1, 2}})
+            .cpus.empty());
+  CHECK(plan_rank(kSettings, start_of(""), {.data_host = {}, .cores = {}, .cpus = {1, 2}}).cpus ==
+        std::vector<int>{1, 2});
   CHECK(told(plan_rank(kSettings, start_of(""))) == 0);
   PlanSettings wished = kSettings;
   wished.environment.emplace_back("TUTTI_CORES=7");
