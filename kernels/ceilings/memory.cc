@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <vector>
 
@@ -127,11 +128,24 @@ Index cache_floats(int name) {
   return bytes > 0 ? bytes / static_cast<Index>(sizeof(float)) : 0;
 }
 
+// The one that a core has: some C libraries count all of a socket, of which a core fills its own
+// alone.
+Index third_cache_floats() {
+  std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
+  Index kib = 0;
+  char unit = 0;
+  if (file >> kib >> unit && unit == 'K' && kib > 0) {
+    return kib * 1024 / static_cast<Index>(sizeof(float));
+  }
+  return cache_floats(_SC_LEVEL3_CACHE_SIZE);
+}
+
 // More than two third caches, but not of a machine whose cache is larger than our patience.
 Index memory_floats() {
   constexpr Index kMin = Index{64} << 20;
   constexpr Index kMax = Index{256} << 20;
-  return std::clamp(cache_floats(_SC_LEVEL3_CACHE_SIZE) * 9 / 4, kMin, kMax);
+  static const Index kFloats = std::clamp(third_cache_floats() * 9 / 4, kMin, kMax);
+  return kFloats;
 }
 
 enum class Target { other_half, itself };
@@ -169,7 +183,7 @@ Ceiling second_cache_ceiling(ThreadPool& pool, const MeasureTime& time) {
 }
 
 Ceiling third_cache_ceiling(ThreadPool& pool, const MeasureTime& time) {
-  const Index floats = cache_floats(_SC_LEVEL3_CACHE_SIZE) / 2;
+  const Index floats = third_cache_floats() / 2;
   if (floats == 0) return std::nullopt;
   return read_ceiling(pool, time, floats, Pages::huge);
 }

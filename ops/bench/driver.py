@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -16,8 +17,13 @@ DEADLINE = 120.0
 
 
 def machine():
-    names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-    return f"{names[0] if names else 'unknown'}, {len(os.sched_getaffinity(0))} cores"
+    """The CPU's name, family.model and physical cores, as samples.cc has them."""
+    cpus = [dict(re.findall(r"^([^\t\n]+?)\s*: (.*)$", cpu, re.MULTILINE))
+            for cpu in pathlib.Path("/proc/cpuinfo").read_text().split("\n\n") if cpu.strip()]
+    first = cpus[0] if cpus else {}
+    cores = {(cpu.get("physical id"), cpu.get("core id", cpu.get("processor"))) for cpu in cpus}
+    return (f"{first.get('model name', 'unknown')} {first.get('cpu family', '?')}.{first.get('model', '?')},"
+            f" {max(1, len(cores))} cores")
 
 
 def commit():

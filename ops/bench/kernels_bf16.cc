@@ -87,8 +87,7 @@ void bench_kind(const Bench& bench, const Shape& s, ProductKind kind, const Arit
                                   .output = output.matrix(rows(k.output), columns(k.output)),
                                   .arithmetic = a.arithmetic}));
   };
-  bench_beside(bench, c, fmt::format("product_bf16 {} {} {} {}", k.name, s.m, s.n, s.k), ours);
-  bench_beside(bench, c, ours,
+  bench_beside(bench, c, fmt::format("product_bf16 {} {} {} {}", k.name, s.m, s.n, s.k), ours,
                {{"onednn", onednn_bf16_product({.kind = kind,
                                                 .m = rows(k.output),
                                                 .n = columns(k.output),

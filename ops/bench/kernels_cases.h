@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -15,11 +16,21 @@ namespace tutti::bench {
 
 struct Options {
   int threads = 1;
-  double seconds = 0.5;  // per case at most, ours and peers together
-  std::string only;      // cases whose name this regular expression finds; empty: all
-  std::string into;      // file that lines are added to; empty: standard output
-  bool quick = false;    // without what takes long, unless `only` asks for it
-  bool causes = false;   // parts of ops in place of ops
+  double seconds = 0.5;        // per case at most, ours and peers together
+  std::string only;            // cases whose name this regular expression finds; empty: all
+  std::string into;            // file that lines are added to; empty: standard output
+  bool quick = false;          // without what takes long, unless `only` asks for it
+  bool causes = false;         // parts of ops in place of ops
+  bool without_peers = false;  // as many as there are, none if there is none
+};
+
+// How far a run is. A first walk through all cases, of which it measures none, only counts them.
+struct Progress {
+  bool counting = false;
+  std::set<std::string> cases = {};  // to be measured
+  std::set<std::string> done = {};
+  double begin = 0.0;  // seconds
+  double told = 0.0;
 };
 
 struct Bench {
@@ -32,6 +43,7 @@ struct Bench {
   double tiles_gops = 0.0;
   double int8_gops = 0.0;
   std::set<std::string> measured = {};  // cases that are left out: a file has them
+  Progress* progress = nullptr;
 
   Clock clock() const { return options.threads == 1 ? Clock::thread : Clock::wall; }
 };
@@ -43,11 +55,16 @@ inline bool takes_its_time(const Bench& bench) {
   return !bench.options.quick || !bench.options.only.empty();
 }
 
-// Cases of which a file has lines of this machine, path, number of threads and commit. The last one
-// is not among them: a run that was ended may have left it without some of its peers.
-std::set<std::string> measured_in(const std::string& path);
+// What a file has of this machine, path, number of threads and sources. Of cases the last one is
+// not among them, as a run that was ended may have left it without some of its peers, nor are those
+// that lack a peer which is there now, or whose median was disturbed.
+struct Measured {
+  std::set<std::string> cases = {};
+  std::map<std::string, double> ceilings = {};
+};
+Measured measured_in(const std::string& path);
 
-// Uniform in [-1, 1), a function of `stream`.
+// Uniform in [-1, 1), a function of `stream`; after a million they come again.
 kernels::FloatBuffer numbers(const Bench& bench, kernels::Index count, std::uint64_t stream);
 
 // How many sets of operands of so many bytes no cache holds together. A case that is to be bound by
@@ -82,14 +99,17 @@ struct Case {
 
 using Run = std::function<void()>;
 
-// Beside PyTorch where that knows the case (empty: it does not) and is there.
-void bench_beside(const Bench& bench, const Case& c, const std::string& torch_case, const Run& run);
-// Beside other ways to compute the same, ours or a library's: a ratio is that one's time over ours.
-// Ways without a function are left out; nothing is measured where there is none.
+// Another way to compute the same, ours or a library's: a ratio is that one's time over ours. Ways
+// without a function are left out.
 struct Other {
   std::string name;
   Run run;
 };
+// Beside PyTorch, where that knows the case (empty: it does not) and is there, and beside others,
+// all in turns.
+void bench_beside(const Bench& bench, const Case& c, const std::string& torch_case, const Run& run,
+                  const std::vector<Other>& others = {});
+// Nothing is measured where there is no other.
 void bench_beside(const Bench& bench, const Case& c, const Run& ours,
                   const std::vector<Other>& others);
 

@@ -2,6 +2,7 @@
 // beside the products that it is made of: the ratio is the products' time over the loss's.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -51,25 +52,40 @@ class Head {
     return args;
   }
 
-  // Logits of all rows, then what they would hand on.
+  // Logits chunk by chunk in one place, as the loss has them.
   void product() {
-    if (logits_.size() == 0) logits_ = FloatBuffer(rows_ * vocabulary_);
-    TUTTI_ASSERT(product_nt(bench_.ctx, {.left = hidden_.matrix(rows_, width_),
-                                         .right = weight_.matrix(vocabulary_, width_),
-                                         .output = logits_.matrix(rows_, vocabulary_)}));
+    for (Index row = 0; row < rows_; row += kChunk) logits_of(row);
   }
+  // And behind each chunk of them what they would hand on.
   void three_products() {
-    product();
-    TUTTI_ASSERT(product_nn(bench_.ctx, {.left = logits_.matrix(rows_, vocabulary_),
-                                         .right = weight_.matrix(vocabulary_, width_),
-                                         .output = dhidden_.matrix(rows_, width_)}));
-    TUTTI_ASSERT(product_tn(bench_.ctx, {.left = logits_.matrix(rows_, vocabulary_),
-                                         .right = hidden_.matrix(rows_, width_),
-                                         .output = dweight_.matrix(vocabulary_, width_)}));
+    for (Index row = 0; row < rows_; row += kChunk) {
+      const kernels::Matrix logits = logits_of(row);
+      TUTTI_ASSERT(product_nn(bench_.ctx, {.left = logits,
+                                           .right = weight_.matrix(vocabulary_, width_),
+                                           .output = rows_of(dhidden_, row, logits.rows)}));
+      TUTTI_ASSERT(product_tn(bench_.ctx, {.left = logits,
+                                           .right = rows_of(hidden_, row, logits.rows),
+                                           .output = dweight_.matrix(vocabulary_, width_),
+                                           .start = row > 0 ? kernels::ChainStart::output
+                                                            : kernels::ChainStart::zero}));
+    }
   }
   double product_flops() const { return 2.0 * static_cast<double>(rows_ * width_ * vocabulary_); }
 
  private:
+  kernels::Matrix rows_of(const FloatBuffer& buffer, Index first, Index count) const {
+    return {buffer.data() + first * width_, count, width_};
+  }
+  kernels::Matrix logits_of(Index row) {
+    if (logits_.size() == 0) logits_ = FloatBuffer(kChunk * vocabulary_);
+    const Index count = std::min(kChunk, rows_ - row);
+    const kernels::Matrix logits = logits_.matrix(count, vocabulary_);
+    TUTTI_ASSERT(product_nt(bench_.ctx, {.left = rows_of(hidden_, row, count),
+                                         .right = weight_.matrix(vocabulary_, width_),
+                                         .output = logits}));
+    return logits;
+  }
+
   const Bench& bench_;
   Index rows_, width_, vocabulary_;
   FloatBuffer hidden_, weight_, dhidden_, dweight_, losses_, logits_;
@@ -127,11 +143,14 @@ void bench_losses(const Bench& bench) {
       const Case step{.name = name("training", memory), .flops = 3.0 * head.product_flops()};
       const Run run_forward = [&] { TUTTI_ASSERT(linear_cross_entropy(bench.ctx, forward)); };
       const Run run_training = [&] { TUTTI_ASSERT(linear_cross_entropy(bench.ctx, training)); };
-      bench_beside(bench, inference, run_forward, {{"the product alone", [&] { head.product(); }}});
-      bench_beside(bench, step, run_training, {{"three products", [&] { head.three_products(); }}});
-      if (memory == Memory::blocks) continue;
-      bench_beside(bench, inference, "linear_cross_entropy " + shape + " forward", run_forward);
-      bench_beside(bench, step, "linear_cross_entropy " + shape + " training", run_training);
+      const bool beside_torch = memory == Memory::rows;
+      const auto torch = [&](const char* mode) {
+        return beside_torch ? fmt::format("linear_cross_entropy {} {}", shape, mode) : "";
+      };
+      bench_beside(bench, inference, torch("forward"), run_forward,
+                   {{"the product alone", [&] { head.product(); }}});
+      bench_beside(bench, step, torch("training"), run_training,
+                   {{"three products", [&] { head.three_products(); }}});
     }
   }
 }

@@ -62,13 +62,12 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   const Matrix w = right.matrix(s.n, s.k);
   const Matrix y = output.matrix(s.m, s.n);
   const Run ours = product_of(bench, kind, x, w, y);
-  bench_beside(bench, c, fmt::format("product {} {} {} {}", form, s.m, s.n, s.k), ours);
   const PeerProduct product = peer_of(s, kind, x, w, y);
   std::vector<Other> others;
   for (const Peer& peer : product_peers()) {
     others.push_back({std::string(peer.name), [&product, peer] { peer.product(product); }});
   }
-  bench_beside(bench, c, ours, others);
+  bench_beside(bench, c, fmt::format("product {} {} {} {}", form, s.m, s.n, s.k), ours, others);
 }
 
 // A weight that is multiplied by one row after the other of a decoding model: packed once, and read
@@ -101,7 +100,6 @@ void bench_few_rows(const Bench& bench, const Shape& s) {
                                           .packed = &packed[turn]}));
     };
   };
-  bench_beside(bench, c, fmt::format("product nt {} {} {}", s.m, s.n, s.k), rows(s.m));
   std::vector<Other> others;
   for (const Peer& peer : product_peers()) {
     others.push_back({std::string(peer.name), [&, peer] {
@@ -109,7 +107,7 @@ void bench_few_rows(const Bench& bench, const Shape& s) {
                                       weights[turns.next()].data(), output.data()});
                       }});
   }
-  bench_beside(bench, c, rows(s.m), others);
+  bench_beside(bench, c, fmt::format("product nt {} {} {}", s.m, s.n, s.k), rows(s.m), others);
   if (s.m != 4) return;
   c.name = ratio;
   bench_beside(bench, c, rows(4), {{"one row", rows(1)}});
@@ -229,18 +227,17 @@ void bench_batched(const Bench& bench) {
           .output_step = s.m * s.n};
       const Run ours = [&] { TUTTI_ASSERT(product_batched(bench.ctx, batch)); };
       bench_beside(bench, c, fmt::format("bmm {} {} {} {} {}", f.name, b.count, s.m, s.n, s.k),
-                   ours);
-      bench_beside(bench, c, ours, {{"one by one", [&] {
-                                       for (Index i = 0; i < b.count; ++i) {
-                                         kernels::Product one{.left = batch.left,
-                                                              .right = batch.right,
-                                                              .output = batch.output};
-                                         one.left.data += i * batch.left_step;
-                                         one.right.data += i * batch.right_step;
-                                         one.output.data += i * batch.output_step;
-                                         TUTTI_ASSERT(f.one(bench.ctx, one));
-                                       }
-                                     }}});
+                   ours, {{"one by one", [&] {
+                             for (Index i = 0; i < b.count; ++i) {
+                               kernels::Product one{.left = batch.left,
+                                                    .right = batch.right,
+                                                    .output = batch.output};
+                               one.left.data += i * batch.left_step;
+                               one.right.data += i * batch.right_step;
+                               one.output.data += i * batch.output_step;
+                               TUTTI_ASSERT(f.one(bench.ctx, one));
+                             }
+                           }}});
     }
   }
 }

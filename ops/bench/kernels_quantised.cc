@@ -54,6 +54,9 @@ void bench_format(const Bench& bench, WeightFormat format, Index outputs, Index 
   const std::string ratio = "four rows over one, " + text;
   constexpr Index kRows[] = {1, 2, 4, 8, 16, 32, 64, 512};
   const auto name_of = [&](Index rows) { return fmt::format("quantised {} rows {}", text, rows); };
+  // What the format stores: an image that has more of it takes its share.
+  const double stored =
+      static_cast<double>(outputs) * static_cast<double>(kernels::row_bytes(format, inputs));
   if (!wanted(bench, ratio) &&
       std::ranges::none_of(kRows, [&](Index rows) { return wanted(bench, name_of(rows)); })) {
     return;
@@ -76,7 +79,7 @@ void bench_format(const Bench& bench, WeightFormat format, Index outputs, Index 
     if ((rows == 2 || rows == 8 || rows == 32) && !takes_its_time(bench)) continue;
     Case c = product_case(name_of(rows), {"", rows, outputs, inputs});
     if (rows <= kFewRows) {
-      c.bytes = static_cast<double>(packed.bytes());
+      c.bytes = stored;
       c.sets = images.count();
     } else {
       c.ceiling = exact ? bench.peak_gflops : bench.int8_gops;
@@ -84,13 +87,9 @@ void bench_format(const Bench& bench, WeightFormat format, Index outputs, Index 
     const bool few = rows <= kFewRows;
     bench_beside(bench, c, "", [&] { product(rows, few ? images.next() : &packed); });
   }
-  bench_beside(bench,
-               {.name = ratio,
-                .bytes = static_cast<double>(packed.bytes()),
-                .sets = images.count(),
-                .bench = "kernels/product"},
-               [&] { product(4, images.next()); },
-               {{"one row", [&] { product(1, images.next()); }}});
+  bench_beside(
+      bench, {.name = ratio, .bytes = stored, .sets = images.count(), .bench = "kernels/product"},
+      [&] { product(4, images.next()); }, {{"one row", [&] { product(1, images.next()); }}});
 }
 
 // The gradient to the inputs of such a layer, beside that of the weight in f32.

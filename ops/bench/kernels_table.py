@@ -5,14 +5,14 @@
     ops/bench/kernels_table.py kernels/lab/measured.jsonl           the same of files
     ops/bench/kernels_table.py --goals FILE...                      each goal: met or missed (kernels_goals.py)
     ops/bench/kernels_table.py --write                              the goals of kernels/README.md and the tables of
-                                                                    kernels/lab/measured.md anew, from measured.jsonl there
-    ops/bench/kernels_table.py --drop REGEX                         measured.jsonl without the lines of machines, paths and
-                                                                    threads whose title REGEX finds
+                                                                    kernels/lab/measured.md anew, from measured.jsonl there,
+                                                                    which keeps the lines that count only
 
 A case has one line for each peer. Its ratio is the smallest, which is that beside the best peer; its time is the median of the
-line that has that peer. Each machine, path of instructions and number of threads has tables of its own; of a case that was
-measured twice with the same three the later lines count. A median marked "disturbed" is far above its fastest run: others had the
-machine meanwhile, and repeating did not help (samples.h).
+line that has that peer. Each machine, path of instructions and number of threads has tables of its own, of one run: the lines of
+the same sources (sources.py) as its last line; a newer run voids all lines of an older one of that place and program. A median
+marked "disturbed" is far above its fastest run, or a peer's is: others had the machine meanwhile, and repeating did not help
+(samples.h).
 """
 
 import json
@@ -21,6 +21,7 @@ import re
 import sys
 
 import kernels_goals
+import sources
 
 BEGIN = "<!-- measured: made by ops/bench/kernels_table.py -->"
 END = "<!-- measured end -->"
@@ -59,30 +60,73 @@ def title(place):
     return ", ".join([machine or "unknown machine", *run])
 
 
+CEILINGS = "kernels/ceilings"
+
+
+def program(record):
+    return (record.get("bench") or "").split("/")[0]
+
+
+def run_of(record):
+    """What the lines of one run have alike: the sources; of lines that do not say them, the commit."""
+    return record.get("sources") or record.get("commit")
+
+
+def standing(lines):
+    """(line, record) of those that count: of each place and program the ones of the run that its last line is of."""
+    pairs = [(line, json.loads(line)) for line in lines if line.startswith("{")]
+    runs = {(where(record), program(record)): run_of(record) for _, record in pairs}
+    return [(line, record) for line, record in pairs if runs[where(record), program(record)] == run_of(record)]
+
+
+def records(lines):
+    return [record for _, record in standing(lines)]
+
+
 def newest(lines):
-    """The records that count: of one place, case and peer the last, with the others of its run."""
-    kept = {}  # (place, case) -> peer -> record
-    for line in lines:
-        if not line.startswith("{"):
+    """The records of cases that count: (place, case) -> peer -> record. A case that the run measured again has its later
+    lines; a line without a peer is none where another has one."""
+    kept = {}
+    for record in records(lines):
+        if "case" not in record or "p50" not in record or record.get("bench") == CEILINGS:
             continue
-        record = json.loads(line)
-        if "case" not in record or "p50" not in record:
-            continue
-        key = (where(record), record["case"])
-        if record.get("peer") in kept.get(key, {}):
-            del kept[key]
-        kept.setdefault(key, {})[record.get("peer")] = record
+        mine = kept.setdefault((where(record), record["case"]), {})
+        if record.get("peer") in mine:
+            mine.clear()
+        if record.get("peer") is not None:
+            mine.pop(None, None)
+        if record.get("peer") is not None or not mine:
+            mine[record.get("peer")] = record
     return kept
 
 
 def read(lines):
-    """Cases in order: place -> name -> {"share", "ratio", "peer", "p50", "min"}."""
+    """Cases in order: place -> name -> {"share", "ratio", "peer", "p50", "min", "peer_p50", "peer_min"}."""
     places = {}
     for (place, name), peers in newest(lines).items():
         beside = [record for record in peers.values() if record.get("ratio") is not None]
         best = min(beside, key=lambda record: record["ratio"]) if beside else next(iter(peers.values()))
-        places.setdefault(place, {})[name] = {key: best.get(key) for key in ("share", "ratio", "peer", "p50", "min") if key in best}
+        keys = ("share", "ratio", "peer", "p50", "min", "peer_p50", "peer_min")
+        places.setdefault(place, {})[name] = {key: best[key] for key in keys if key in best}
     return places
+
+
+def ceilings(lines):
+    """place -> the lines of its ceilings, of each the last."""
+    places = {}
+    for record in records(lines):
+        if record.get("bench") == CEILINGS and record.get("value"):
+            places.setdefault(where(record), {})[record["case"]] = record
+    return places
+
+
+def measured_at(lines):
+    """place -> at which commits and when its lines were measured."""
+    places = {}
+    for record in records(lines):
+        said = f"commit {record.get('commit')}, {record.get('date') or 'without a date'}"
+        places.setdefault(where(record), {})[said] = None
+    return {place: "; ".join(said) for place, said in places.items()}
 
 
 def time_of(microseconds):
@@ -95,11 +139,25 @@ def number(value):
     return "" if value is None else f"{value:.2f}"
 
 
-def tables(places):
-    for place, cases in places.items():
+def tables(lines):
+    limits, measured = ceilings(lines), measured_at(lines)
+    for place, cases in read(lines).items():
         yield ""
         yield f"### {title(place)}"
+        yield ""
+        yield f"Measured at {measured[place]}."
+        yield from table_of_ceilings(limits.get(place, {}))
         yield from tables_of(cases)
+
+
+def table_of_ceilings(limits):
+    if limits:
+        yield ""
+        yield "| Ceilings | least | median | most | tries | shares are of | unit |"
+        yield "|---|---|---|---|---|---|---|"
+    for name, record in limits.items():
+        tries = " | ".join(str(record.get(key, "")) for key in ("min", "p50", "p99", "n"))
+        yield f"| {name} | {tries} | {record['value']} | {record['unit']} |"
 
 
 def tables_of(cases):
@@ -113,9 +171,10 @@ def tables_of(cases):
         yield "|---|---|---|---|---|"
         for name in mine:
             case = left.pop(name)
-            mark = " (disturbed)" if kernels_goals.disturbed(case) else ""
-            yield (f"| {name} | {time_of(case['p50'])}{mark} | {number(case.get('share'))} | {case.get('peer') or ''} |"
-                   f" {number(case.get('ratio'))} |")
+            ours, theirs = (" (disturbed)" if kernels_goals.far_above(case, *keys) else ""
+                            for keys in (("min", "p50"), ("peer_min", "peer_p50")))
+            yield (f"| {name} | {time_of(case['p50'])}{ours} | {number(case.get('share'))} | {case.get('peer') or ''} |"
+                   f" {number(case.get('ratio'))}{theirs} |")
 
 
 def judged(lines):
@@ -126,10 +185,19 @@ def judged(lines):
     return places
 
 
-def without(lines, pattern):
-    """The lines but those of the places that the pattern finds."""
-    return [line for line in lines
-            if not (line.startswith("{") and re.search(pattern, title(where(json.loads(line)))))]
+MACHINE = re.compile(r".+ \d+\.\d+, \d+ cores$")  # the CPU's name, family.model, cores: samples.cc, driver.py
+
+
+def unfounded(root, lines):
+    """One line for each run that is of no sources that this repository had, and for each machine that is named otherwise."""
+    runs = {}
+    for record in records(lines):
+        runs.setdefault((title(where(record)), record.get("commit"), record.get("sources"), program(record)), record)
+    for (place, commit, found, name), record in runs.items():
+        if not MACHINE.match(record.get("machine") or ""):
+            yield f"{place}: the machine is not named by its CPU, family.model and cores"
+        if not sources.known(root, commit, found, name):
+            yield f"{place}: {commit} is no commit behind this one, and none has its sources ({found})"
 
 
 def between(text, begin, end, lines):
@@ -139,21 +207,31 @@ def between(text, begin, end, lines):
 
 
 def made_anew(root):
-    """What is made of the measured lines: path -> the file's text."""
+    """What is made of the measured lines, and they: path -> the file's text."""
     lines = (root / MEASURED).read_text().splitlines()
     goals, measured = ((root / name).read_text() for name in (README, TABLES))
     return {README: between(goals, GOALS_BEGIN, GOALS_END, ["", *kernels_goals.table(root, judged(lines))]),
-            TABLES: between(measured, BEGIN, END, tables(read(lines)))}
+            TABLES: between(measured, BEGIN, END, tables(lines)),
+            MEASURED: "".join(line + "\n" for line, _ in standing(lines))}
 
 
-def without_cause(root):
-    """The goals that are missed and of which no line says why."""
+def faults(root):
+    """One line each: a miss without a cause, a cause without a miss, a run of unknown sources."""
     path = root / MEASURED
-    return kernels_goals.without_cause(root, judged(path.read_text().splitlines())) if path.exists() else []
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
+    return [*kernels_goals.without_cause(root, judged(lines)), *unfounded(root, lines), *sources_of_causes(root)]
+
+
+def sources_of_causes(root):
+    for cause in kernels_goals.causes(root):
+        if not sources.known(root, cause.commit, None, None):
+            yield f"{cause.goals} | {cause.place}: {cause.commit} is no commit behind this one"
 
 
 def current(root):
-    """Whether the tables are what they would be made anew; None where there are none."""
+    """Whether the tables are what they would be made anew, and no line is void; None where there are none."""
     if not (root / TABLES).exists():
         return None
     return all((root / name).read_text() == text for name, text in made_anew(root).items())
@@ -165,15 +243,10 @@ def main(arguments):
         for name, text in made_anew(root).items():
             (root / name).write_text(text)
         return 0
-    if len(arguments) == 2 and arguments[0] == "--drop":
-        path = root / MEASURED
-        kept = without(path.read_text().splitlines(), arguments[1])
-        path.write_text("".join(line + "\n" for line in kept))
-        return 0
     paths = [argument for argument in arguments if argument != "--goals"]
     lines = [line for path in paths for line in pathlib.Path(path).read_text().splitlines()]
     lines = lines if paths else list(sys.stdin)
-    print("\n".join(kernels_goals.table(root, judged(lines)) if "--goals" in arguments else tables(read(lines))))
+    print("\n".join(kernels_goals.table(root, judged(lines)) if "--goals" in arguments else tables(lines)))
     return 0
 
 

@@ -191,11 +191,18 @@ void bench_formats(const Bench& bench) {
     const std::string pack = fmt::format("pack rows {} 1376x4096", name);
     if (!wanted(bench, quantise) && !wanted(bench, dequantise) && !wanted(bench, pack)) continue;
     if (weight.size() == 0) weight = numbers(bench, kRows * kInputs, 1);
-    bench_beside(bench, {.name = quantise, .bytes = 4.0 * kValues}, "", [&] {
-      TUTTI_ASSERT(quantise_weight(bench.ctx, format, weight.matrix(kRows, kInputs)).ok());
-    });
     const std::size_t row = kernels::row_bytes(format, kInputs);
     std::vector<std::byte> rows(row * kRows);
+    const double made = static_cast<double>(rows.size());
+    bench_beside(bench,
+                 {.name = quantise,
+                  .bytes = 4.0 * kValues + made,
+                  .written = made,
+                  .sets = sets_beyond_caches(4.0 * kValues)},
+                 "", [&] {
+                   const kernels::Matrix from = values.in().matrix(kRows, kInputs);
+                   TUTTI_ASSERT(quantise_weight(bench.ctx, format, from).ok());
+                 });
     for (Index o = 0; o < kRows; ++o) {
       TUTTI_ASSERT(kernels::quantise_row(
           format, std::span<const float>(weight.matrix(kRows, kInputs).row(o), kInputs),

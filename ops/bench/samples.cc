@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <set>
 #include <thread>
 
 namespace tutti::bench {
@@ -26,20 +27,30 @@ std::string read_machine() {
   std::string name = "unknown";
   std::string family = "?";
   std::string model = "?";
-  while (std::getline(info, line) && !line.empty()) {  // the first CPU
+  std::string socket;
+  std::set<std::string> cores;  // physical ones: CPUs that share one are one
+  while (std::getline(info, line)) {
     const std::size_t colon = line.find(": ");
     if (colon == std::string::npos) continue;
     const std::string key = line.substr(0, line.find_last_not_of("\t ", colon - 1) + 1);
-    if (key == "model name") name = line.substr(colon + 2);
-    if (key == "cpu family") family = line.substr(colon + 2);
-    if (key == "model") model = line.substr(colon + 2);
+    const std::string value = line.substr(colon + 2);
+    if (key == "model name") name = value;
+    if (key == "cpu family") family = value;
+    if (key == "model") model = value;
+    if (key == "physical id") socket = value;
+    if (key == "core id") cores.insert(socket + " " + value);
   }
-  return fmt::format("{} {}.{}, {} cores", name, family, model,
-                     std::thread::hardware_concurrency());
+  const std::size_t count = cores.empty() ? std::thread::hardware_concurrency() : cores.size();
+  return fmt::format("{} {}.{}, {} cores", name, family, model, count);
 }
 
 std::string quoted(std::string_view text) {
   return text.empty() ? "null" : fmt::format("\"{}\"", text);
+}
+
+std::string environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value != nullptr ? value : "unknown";
 }
 
 std::string optional(double value) {
@@ -80,14 +91,21 @@ double now_seconds(Clock clock) {
 
 void describe_setting(const Setting& setting) { setting_in_use() = setting; }
 
-std::string where_json() {
+std::string place_json() {
   static const std::string kMachine = read_machine();
-  const char* const commit = std::getenv("TUTTI_COMMIT");
   const Setting& setting = setting_in_use();
-  return fmt::format(R"("machine":"{}","path":{},"threads":{},"commit":"{}")", kMachine,
-                     quoted(setting.path),
-                     setting.threads > 0 ? std::to_string(setting.threads) : "null",
-                     commit != nullptr ? commit : "unknown");
+  return fmt::format(
+      R"("machine":"{}","path":{},"threads":{},"sources":"{}")", kMachine, quoted(setting.path),
+      setting.threads > 0 ? std::to_string(setting.threads) : "null", environment("TUTTI_SOURCES"));
+}
+
+std::string where_json() {
+  char date[16] = {};
+  const std::time_t now = std::time(nullptr);
+  std::tm today = {};
+  if (gmtime_r(&now, &today) != nullptr) std::strftime(date, sizeof date, "%Y-%m-%d", &today);
+  return fmt::format(R"({},"commit":"{}","date":"{}")", place_json(), environment("TUTTI_COMMIT"),
+                     date);
 }
 
 void print_line(const Line& line) {
@@ -95,11 +113,16 @@ void print_line(const Line& line) {
   const double ratio = line.theirs != nullptr ? line.theirs->median() / ours.median() : 0.0;
   fmt::print(
       R"({{"bench":"{}","case":"{}","unit":"us","min":{:.2f},"p50":{:.2f},"p99":{:.2f},"n":{},)"
-      R"("peer":{},"ratio":{},"share":{},"gflops":{},"gbps":{},"operands_mb":{},{}}})"
+      R"("peer":{},"ratio":{},"peer_min":{},"peer_p50":{},"peer_n":{},"missing":{},)"
+      R"("share":{},"ceiling":{},"gflops":{},"gbps":{},"operands_mb":{},{}}})"
       "\n",
       line.bench, line.name, ours.at(0.0) * 1e6, ours.at(0.5) * 1e6, ours.at(0.99) * 1e6,
-      ours.seconds.size(), quoted(line.peer), optional(ratio), optional(line.share),
-      optional(line.rate), optional(line.gbps), optional(line.operand_bytes * 1e-6), where_json());
+      ours.seconds.size(), quoted(line.peer), optional(ratio),
+      optional(line.theirs != nullptr ? line.theirs->at(0.0) * 1e6 : 0.0),
+      optional(line.theirs != nullptr ? line.theirs->median() * 1e6 : 0.0),
+      line.theirs != nullptr ? line.theirs->seconds.size() : 0, quoted(line.missing),
+      optional(line.share), optional(line.ceiling), optional(line.rate), optional(line.gbps),
+      optional(line.operand_bytes * 1e-6), where_json());
   std::fflush(stdout);
 }
 

@@ -25,7 +25,8 @@ double now_seconds(Clock clock = Clock::wall);
 // Rounds of a case that takes long: five, but three where one is longer than that.
 inline constexpr int kRoundsMin = 5;
 inline constexpr int kLongRoundsMin = 3;
-inline constexpr double kLongRoundSeconds = 0.5;
+inline constexpr double kLongRoundSeconds = 0.1;
+inline constexpr double kWarmRoundSeconds = 0.5;
 
 // Rounds from which on medians may be settled.
 inline constexpr std::size_t kSettledMin = 20;
@@ -38,7 +39,7 @@ bool settled(const std::vector<Samples>& samples);
 // measured well enough by the run that warms up. (A library's first call may set things up, but not
 // for so long.)
 inline constexpr double kFarBehind = 8.0;
-inline constexpr double kFarBehindSeconds = 5.0;
+inline constexpr double kFarBehindSeconds = 1.0;
 
 // A median so far above the fastest run is one of a machine that others had meanwhile: the case is
 // measured again, so often at most, and the try whose medians are nearest to their fastest runs
@@ -51,6 +52,8 @@ double disturbance(const std::vector<Samples>& samples);
 
 // time(i) -> the seconds of function i of `count`. Each of them once in turn to warm up, then again
 // and again until the medians are settled, for `seconds` in all at most, kRoundsMin times at least.
+// Of rounds longer than kWarmRoundSeconds the first counts too: a median of three is none that the
+// first run of something could move.
 template <class Time>
 std::vector<Samples> measure_once(std::size_t count, double seconds, const Time& time) {
   std::vector<Samples> samples(count);
@@ -63,11 +66,14 @@ std::vector<Samples> measure_once(std::size_t count, double seconds, const Time&
     turns.push_back(i);
     round += first;
   }
-  for (const std::size_t i : turns) samples[i].seconds.clear();
+  const bool warm = round > kWarmRoundSeconds;
+  if (!warm) {
+    for (const std::size_t i : turns) samples[i].seconds.clear();
+  }
   const int rounds = round > kLongRoundSeconds ? kLongRoundsMin : kRoundsMin;
   const double end = now_seconds() + seconds;
   std::size_t look = kSettledMin;
-  for (int done = 0; done < rounds || now_seconds() < end; ++done) {
+  for (int done = warm ? 1 : 0; done < rounds || now_seconds() < end; ++done) {
     for (const std::size_t i : turns) samples[i].seconds.push_back(time(i));
     if (samples[0].seconds.size() < look) continue;
     if (settled(samples)) break;
@@ -105,12 +111,14 @@ struct Line {
   const Samples* ours = nullptr;
   std::string_view peer;  // empty: none
   const Samples* theirs = nullptr;
-  double share = 0.0;  // of the ceiling; 0: none
-  double rate = 0.0;   // GFLOP/s of the median run; 0: none
-  double gbps = 0.0;   // bytes touched, 1e9 a second, of the median run; 0: none
+  double share = 0.0;    // of the ceiling; 0: none
+  double ceiling = 0.0;  // that one, in GB/s or GFLOP/s as `gbps` or `rate` is compared; 0: none
+  double rate = 0.0;     // GFLOP/s of the median run; 0: none
+  double gbps = 0.0;     // bytes touched, 1e9 a second, of the median run; 0: none
   // All the operands that runs go through in turn, so that each finds its own in memory; 0: each
   // run has the same, wherever they lie.
   double operand_bytes = 0.0;
+  std::string_view missing = {};  // a peer that knows the case and did not answer
 };
 void print_line(const Line& line);
 
@@ -122,7 +130,11 @@ struct Setting {
 };
 void describe_setting(const Setting& setting);
 
-// The keys that say where a line was measured, "machine":...,"path":...,"threads":...,"commit":...
+// The keys that say where a line was measured and of which sources:
+//   "machine":...,"path":...,"threads":...,"sources":...
+// A run that was ended goes on beside lines that have the same.
+std::string place_json();
+// Those, and "commit":...,"date":... The environment has sources and commit (ops/bench/sources.py).
 std::string where_json();
 
 }  // namespace tutti::bench

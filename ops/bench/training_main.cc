@@ -298,7 +298,7 @@ Samples measure_step(const training::TrainingJob& job, double seconds) {
   steps.make_one();
   const std::int64_t calls = calls_of_ops() - before;
   const Samples counters = measure_counters(calls, seconds / 4);
-  print(fmt::format("counters of its {} calls of ops, share of that step", calls), counters,
+  print("counters of its calls of ops, share of that step", counters,
         counters.at(0.5) / whole.at(0.5));
   return whole;
 }

@@ -6,7 +6,7 @@
 
 Ops are the functions of kernels/ops that take a context, and those of CONTEXT_FREE. A GPU has those that
 kernels/ops/without_cuda.txt does not name, of the first. Shares are of the op's cases in kernels/lab/measured.jsonl, lines of
-ops/bench/kernels. What no file says by itself is a row of FACTS. The lint fails an op without a row, without a case that the benchmark
+ops/bench/kernels, with one thread: least, median and most of a path of instructions. What no file says by itself is a row of FACTS. The lint fails an op without a row, without a case that the benchmark
 can print, without bits in tests/golden/portable.txt or without a counter (holes() below), or whose tests compare it otherwise than its
 row says (tested_tolerances.py).
 """
@@ -220,6 +220,7 @@ def holes(root):
     for text in tested_tolerances.untested(root, columns):
         yield "ops/lint/op_catalogue.py", text
     yield from uncounted(root)
+    yield from shareless(root)
     for op in sorted((FACTS.keys() | GOLDEN.keys() | COUNTERS.keys()) - ops.keys()):
         yield "ops/lint/op_catalogue.py", f"{op} is no op of kernels/ops"
     for row in rows:
@@ -281,23 +282,44 @@ def measurements(root):
     return [record for peers in kernels_table.newest(path.read_text().splitlines()).values() for record in peers.values()]
 
 
+# How the paths of instructions begin that have a column.
+PATHS = {"AVX2": "avx2", "AVX-512": "avx512"}
+
+
+def shares(lines, pattern):
+    return sorted(line["share"] for line in lines if pattern and re.search(pattern, line["case"]) and line.get("share"))
+
+
 def share_of(lines, pattern):
-    """The range of shares of the op's cases."""
-    mine = [line for line in lines if pattern and re.search(pattern, line["case"]) and line.get("share")]
+    """Least, median and most of the op's cases."""
+    mine = shares(lines, pattern)
     if not mine:
         return ""
-    shares = [line["share"] for line in mine]
-    low, high = min(shares), max(shares)
-    return f"{low:.2f}" if round(low, 2) == round(high, 2) else f"{low:.2f} .. {high:.2f}"
+    three = [f"{share:.2f}" for share in (mine[0], mine[len(mine) // 2], mine[-1])]
+    return three[0] if three[0] == three[2] else ", ".join(three)
+
+
+def on_path(lines, begin):
+    return [line for line in lines if (line.get("path") or "").startswith(begin) and line.get("threads") == 1]
+
+
+def shareless(root):
+    """(file, text) of each op without a share on a path that was measured since lines say their sources."""
+    lines = [line for line in measurements(root) if line.get("sources")]
+    for path in PATHS.values():
+        mine = on_path(lines, path)
+        for op, _ in ops_of(root) if mine else []:
+            if op in FACTS and op not in WITHOUT_CEILING and not shares(mine, FACTS[op][3]):
+                yield kernels_table.MEASURED, f"{op} has no share of a ceiling on {path}, and no row of WITHOUT_CEILING"
 
 
 def table(root):
     lines = measurements(root)
-    machines = sorted({kernels_table.title(kernels_table.where(line)) for line in lines})
+    machines = sorted({kernels_table.title(kernels_table.where(line)) for line in lines if line.get("threads") == 1})
     yield BEGIN
     yield ""
-    yield "| op | header | profiles | devices | sums | tolerance | share of ceiling |"
-    yield "|---|---|---|---|---|---|---|"
+    yield f"| op | header | profiles | devices | sums | tolerance | {' | '.join(f'share, {path}' for path in PATHS)} |"
+    yield "|---|---|---|---|---|---|" + "---|" * len(PATHS)
     host_only = without_cuda(root)
     refused = {}
     for ops, form in forms_without_cuda(root).values():
@@ -307,8 +329,8 @@ def table(root):
         profiles, sums, tolerance, cases = FACTS.get(op, ("", "", "", ""))
         devices = "CPU" if op in host_only else "CPU, CUDA"
         devices += f" (without {', '.join(refused[op])})" if op in refused else ""
-        yield (f"| `{op}` | `{header}` | {profiles} | {devices} | {sums} | {tolerance} |"
-               f" {share_of(lines, cases) or WITHOUT_CEILING.get(op, '')} |")
+        columns = [share_of(on_path(lines, path), cases) or WITHOUT_CEILING.get(op, "") for path in PATHS.values()]
+        yield f"| `{op}` | `{header}` | {profiles} | {devices} | {sums} | {tolerance} | {' | '.join(columns)} |"
     yield ""
     free = [f"`{name}` (`{header}`)" for name, (header, _, _) in CONTEXT_FREE.items()]
     yield "On host memory, by the calling thread and without a context, the bits portable too: " + ", ".join(free) + "."
@@ -316,7 +338,7 @@ def table(root):
     yield ("Tolerances are arguments of functions in `tests/parity/harness.h`, which have their derivations: terms of "
            "`tolerance(terms, magnitude)`; \"mean of terms\", against")
     yield ("central differences, of `mean_tolerance(terms)`; \"activation\" is `activation_tolerance(x)`. Shares are of the "
-           "arithmetic or the memory ceiling of the same run: ")
+           "arithmetic or the memory ceiling of the same run, with one thread: least, median and most of an op's cases on ")
     yield ("; ".join(machines) if machines else "not measured") + "."
     yield ""
     yield END

@@ -1,6 +1,9 @@
 #include "ops/bench/peers/kernels_peers.h"
 
+#include "ops/bench/peers/peer_process.h"
+
 #ifdef TUTTI_BENCH_BLIS
+#include <blis.h>
 #include <cblas.h>
 #endif
 #ifdef TUTTI_BENCH_ONEDNN
@@ -93,6 +96,19 @@ std::vector<Peer> product_peers() {
   peers.push_back({"onednn", onednn_product});
 #endif
   return peers;
+}
+
+bool all_peers_there() {
+  constexpr std::size_t kLibraries = 2;
+  return product_peers().size() == kLibraries && has_torch_peer();
+}
+
+std::string blis_of_avx2() {
+#ifdef TUTTI_BENCH_BLIS
+  return std::to_string(static_cast<int>(BLIS_ARCH_HASWELL));
+#else
+  return {};
+#endif
 }
 
 #ifdef TUTTI_BENCH_ONEDNN

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -33,6 +34,10 @@ struct Peer {
 
 // Empty where none was found. Their threads follow OMP_NUM_THREADS and BLIS_NUM_THREADS.
 std::vector<Peer> product_peers();
+// Whether these are, and PyTorch.
+bool all_peers_there();
+// What BLIS_ARCH_TYPE is for cores with AVX2 and no more; empty where BLIS was not found.
+std::string blis_of_avx2();
 
 // What oneDNN has of products in fewer bits, prepared once; empty where it was not found or does
 // not have them on this CPU. Operands must outlive the function.
