@@ -22,7 +22,7 @@
 // tree in each, rescaled when the maximum grows. So both forms of memory give the same bits:
 //   rows     logits of `chunk` rows by V: three products; 0: 2 MB of them, but 256 rows at least
 //            (51 MB for V = 50,257) and 1,024 at most
-//   blocks   of `chunk` rows by kVocabularyBlock, twice: four products, two numbers a row and block
+//   blocks   of `chunk` rows by kVocabularyBlock, twice: four products; nothing held depends on V
 // Errors: invalid_argument (a target outside of V, too), unsupported (rounding.h): nothing written.
 #pragma once
 

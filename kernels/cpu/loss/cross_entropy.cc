@@ -35,7 +35,7 @@ struct LogitsPart {
   Matrix logits;
   LogSum* sums = nullptr;  // [rows]
   float* tops = nullptr;   // [rows][blocks]: the top when the block was read
-  Index blocks = 0;        // of the vocabulary
+  Index blocks = 0;        // of the widest part
 
   std::int32_t target(Index row) const {
     return args->targets[static_cast<std::size_t>(first + row)];
@@ -60,14 +60,17 @@ HWY_INLINE float weigh_block(const float* x, float top, float* weights, Index wi
   return weigh(x, std::max(top, std::numeric_limits<float>::lowest()), weights, width);
 }
 
+// The top behind a block: its largest logit, too, if that is no number.
+HWY_INLINE float top_behind(float top, float block_top) {
+  return block_top <= top ? top : block_top;
+}
+
 // Takes one block of a row's logits, the largest of which is given, into its softmax; they become
 // weights where those are wanted.
 HWY_INLINE void take_block(const float* x, float block_top, float* weights, Index width,
                            LogSum& sum) {
-  if (!(block_top <= sum.top)) {
-    sum.total *= exp_of(sum.top - block_top);
-    sum.top = block_top;
-  }
+  if (!(block_top <= sum.top)) sum.total *= exp_of(sum.top - block_top);
+  sum.top = top_behind(sum.top, block_top);
   sum.total += weigh_block(x, sum.top, weights, width);
 }
 
@@ -96,20 +99,21 @@ void read_logits(const OpContext& ctx, const LogitsPart& part) {
         sum.sum += sum_lanes(all);
       }
       take_block(x + i, largest_of(x + i, width), backward ? x + i : nullptr, width, sum);
-      part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock] = sum.top;
+      part.tops[row * part.blocks + i / kVocabularyBlock] = sum.top;
     }
   });
 }
 
-// Logits that were computed again become the same weights.
+// A block of logits that were computed again becomes the same weights: blocks come in the order of
+// the first reading, so the top behind the last one, which is all that is kept of them, and the
+// block's own give the top that it was read under.
 void weigh_logits(const OpContext& ctx, const LogitsPart& part) {
   for_rows(ctx, part.logits, [&](Index row) {
     if (!part.counts(row)) return;
     float* const x = part.logits.row(row);
-    for (Index i = 0; i < part.logits.columns; i += kVocabularyBlock) {
-      const float top = part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock];
-      weigh_block(x + i, top, x + i, std::min(kVocabularyBlock, part.logits.columns - i));
-    }
+    float& top = part.tops[row];
+    top = top_behind(top, largest_of(x, part.logits.columns));
+    weigh_block(x, top, x, part.logits.columns);
   });
 }
 
@@ -126,7 +130,7 @@ void slope_logits(const OpContext& ctx, const LogitsPart& part) {
     }
     const LogSum& sum = part.sums[row];
     for (Index i = 0; i < part.logits.columns; i += kVocabularyBlock) {
-      const float top = part.tops[row * part.blocks + (part.token + i) / kVocabularyBlock];
+      const float top = part.tops[row * part.blocks + i / kVocabularyBlock];
       const float shrink = top == sum.top ? 1.0F : exp_of(top - sum.top);
       const Lanes factor = splat(scale * (1.0F / sum.total * shrink));
       each_lanes(std::min(kVocabularyBlock, part.logits.columns - i), [&](Index c, auto some) {
@@ -301,7 +305,7 @@ class Chunk {
         held_(ctx.pool->op_scratch().matrix(rows, stretch_)) {
     Arena& arena = ctx.pool->op_scratch();
     part_.args = &args;
-    part_.blocks = (vocabulary_ + kVocabularyBlock - 1) / kVocabularyBlock;
+    part_.blocks = (stretch_ + kVocabularyBlock - 1) / kVocabularyBlock;
     part_.tops = arena.floats(rows * part_.blocks);
     part_.sums =
         reinterpret_cast<LogSum*>(arena.take(static_cast<std::size_t>(rows) * sizeof(LogSum)));
@@ -318,8 +322,10 @@ class Chunk {
     }
     for (Index row = 0; row < rows; ++row) args_.losses[first + row] = loss_of(row);
     if (!args_.dhidden) return;
+    const bool again = stretch_ < vocabulary_;
+    if (again) std::fill(part_.tops, part_.tops + rows, -std::numeric_limits<float>::infinity());
     for (Index token = 0; token < vocabulary_; token += stretch_) {
-      if (stretch_ < vocabulary_) {
+      if (again) {
         multiply(token);
         TUTTI_CPU_CALL(weigh_logits)(ctx_, part_);
       }
