@@ -172,7 +172,7 @@ void bench_packed(const Bench& bench, const Shape& s, const Arithmetic& a) {
   bench_beside(bench, c, ours, others);
 }
 
-// A batch beside as many calls: heads of a long prompt, and few large products.
+// A batch beside as many calls and beside PyTorch.
 void bench_batch(const Bench& bench, Index count, const Shape& s, ProductKind kind,
                  const Arithmetic& a) {
   const Bf16Kind& k = kBf16Kinds[static_cast<int>(kind)];
@@ -194,7 +194,9 @@ void bench_batch(const Bench& bench, Index count, const Shape& s, ProductKind ki
       .output = output.matrix(s.*k.output.rows, s.*k.output.columns),
       .output_step = size(k.output),
       .arithmetic = a.arithmetic};
-  bench_beside(bench, c, [&] { TUTTI_ASSERT(product_bf16_batched(bench.ctx, batch)); },
+  const std::string torch = fmt::format("bmm bf16 {} {} {} {} {}", k.name, count, s.*k.output.rows,
+                                        s.*k.output.columns, s.m * s.n * s.k / size(k.output));
+  bench_beside(bench, c, torch, [&] { TUTTI_ASSERT(product_bf16_batched(bench.ctx, batch)); },
                {{"one by one", [&] {
                    kernels::Bf16Product one{.left = batch.left,
                                             .right = batch.right,
@@ -215,7 +217,7 @@ void bench_bf16(const Bench& bench) {
   for (const Arithmetic& arithmetic : kArithmetics) {
     if (!kernels::has_bf16(arithmetic.arithmetic)) continue;
     for (const ProductKind kind : {ProductKind::nt, ProductKind::nn, ProductKind::tn}) {
-      bench_batch(bench, 48, {"", 256, 256, 64}, kind, arithmetic);
+      for (const Stack& b : kHeadStacks) bench_batch(bench, b.count, b.s, kind, arithmetic);
       bench_batch(bench, 3, {"", 512, 512, 512}, kind, arithmetic);
     }
   }

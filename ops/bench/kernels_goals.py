@@ -46,7 +46,7 @@ def by_path(avx2, wider):
 
 
 LIBRARIES = ("blis", "onednn", "pytorch")
-LIBRARY = f"^({'|'.join(LIBRARIES)})$"
+LIBRARY = f"^({'|'.join(LIBRARIES)}|onednn matmul)$"
 ONE_ROW = "(11008x4096|3072x768)"  # a 7B layer's weight, GPT-2's
 GOALS = [
     Goal("fp32", "fp32 products, 256 tokens and more: share of the ceiling", FP32 + SIZES, 0.92, tokens=lambda m: m >= 256),

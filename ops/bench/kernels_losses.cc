@@ -92,38 +92,16 @@ class Head {
   std::vector<std::int32_t> targets_;
 };
 
-// GPT-2's logits as they are, and padded to whole tiles (train.pad_vocabulary).
-void bench_heads(const Bench& bench) {
-  constexpr Index kRows = 1024;
-  constexpr Index kWidth = 768;
-  for (const Index outputs : {50257, 50304}) {
-    const Case c{.name = fmt::format("gpt2 head nt {}x{}x{}", kRows, outputs, kWidth),
-                 .flops = 2.0 * static_cast<double>(kRows * kWidth * outputs)};
-    if (!wanted(bench, c.name)) continue;
-    const FloatBuffer hidden = numbers(bench, kRows * kWidth, 1);
-    const FloatBuffer head = numbers(bench, outputs * kWidth, 2);
-    const FloatBuffer logits(kRows * outputs);
-    bench_beside(bench, c, fmt::format("product nt {} {} {}", kRows, outputs, kWidth), [&] {
-      TUTTI_ASSERT(product_nt(bench.ctx, {.left = hidden.matrix(kRows, kWidth),
-                                          .right = head.matrix(outputs, kWidth),
-                                          .output = logits.matrix(kRows, outputs)}));
-    });
-  }
-}
-
 }  // namespace
 
 void bench_losses(const Bench& bench) {
-  bench_heads(bench);
   struct Model {
     const char* name;
     Index rows, width, vocabulary;
-    bool quick = true;
   };
   using Memory = kernels::LinearCrossEntropy::Memory;
   for (const Model& m : {Model{"demo", 2048, 192, 2048}, Model{"gpt2", 1024, 768, 50257},
-                         Model{"7b", 256, 4096, 32000, false}}) {
-    if (!m.quick && !takes_its_time(bench)) continue;
+                         Model{"7b", 128, 4096, 32000}}) {
     const std::string shape = fmt::format("{} {} {}", m.rows, m.width, m.vocabulary);
     const auto name = [&](const char* pass, Memory memory) {
       return fmt::format("{} linear cross entropy {}, {} of {} rows, {}", m.name, pass,

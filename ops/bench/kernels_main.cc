@@ -4,7 +4,7 @@
 // its operands there: runs go through as many sets of them as no cache holds (`operands_mb`).
 //
 // --quick measures each case for a fifth of the time, and leaves out what takes long all the same
-// (heads of large vocabularies, more numbers of rows and of sequences).
+// (heads for one token, quantised and padded ones, more sequences).
 //
 // With one thread, times are of that thread: a busy machine disturbs caches and clocks, not more.
 // Threads are bound to cores, ours as the peers': the last ones, as a system's own work tends to

@@ -43,12 +43,15 @@ class Operands {
   std::vector<kernels::FloatBuffer> in_, out_;
 };
 
-// Copies of some bytes, 64-byte aligned, as many as no cache holds; one after the other.
+// Copies of some bytes, 64-byte aligned, as many as no cache holds, or as many as are wanted; one
+// after the other.
 class Copies {
  public:
   Copies(const void* bytes, std::size_t size)
+      : Copies(bytes, size, sets_beyond_caches(static_cast<double>(size))) {}
+  Copies(const void* bytes, std::size_t size, kernels::Index count)
       : step_((size + 63) / 64 * 64),
-        count_(sets_beyond_caches(static_cast<double>(size))),
+        count_(count),
         turns_(count_),
         memory_(step_ * static_cast<std::size_t>(count_)) {
     for (kernels::Index i = 0; i < count_; ++i) {

@@ -1,5 +1,5 @@
 // Optimizers over as many weights as GPT-2 124M has, which no cache holds, beside PyTorch where it
-// has them; and over the demo's.
+// has them; over the demo's, and over a 7B layer's largest.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -31,28 +31,31 @@ namespace {
 
 constexpr Index kGpt2 = 124'439'808;
 constexpr Index kDemo = Index{1} << 21;
+constexpr Index kLarge = Index{11008} * 4096;
 
 class Optimizers {
  public:
-  Optimizers(const Bench& bench, Index size) : bench_(bench), size_(size) {}
+  Optimizers(const Bench& bench, Index size, Index columns = 768)
+      : bench_(bench), size_(size), columns_(columns) {}
 
   // `written` of the `bytes` that each weight takes. No memory is taken for cases that are not
   // wanted.
-  void row(const char* name, const char* torch_case, double bytes, double written, const Run& run) {
+  void row(const char* name, const std::string& torch_case, double bytes, double written,
+           const Run& run) {
     const double count = static_cast<double>(size_);
     const Case c{.name = fmt::format("{} {}", name, size_),
                  .bytes = bytes * count,
                  .written = written * count};
     if (!wanted(bench_, c.name)) return;
     make();
-    bench_beside(bench_, c, *torch_case == '\0' ? "" : fmt::format("{} {}", torch_case, size_),
-                 run);
+    bench_beside(bench_, c, torch_case.empty() ? "" : fmt::format("{} {}", torch_case, size_), run);
   }
 
   std::span<float> span(std::size_t i) const { return buffers_[i].span(); }
   std::span<kernels::Hash128> hashes() { return hashes_; }
   std::span<double> sums() { return sums_; }
   Index size() const { return size_; }
+  Index columns() const { return columns_; }  // of an optimizer of matrices
 
  private:
   // Values whose squares are moments, too.
@@ -69,7 +72,7 @@ class Optimizers {
   }
 
   const Bench& bench_;
-  Index size_;
+  Index size_, columns_;
   std::array<FloatBuffer, 5> buffers_;
   std::vector<kernels::Hash128> hashes_;
   std::vector<double> sums_;
@@ -160,42 +163,42 @@ void bench_elementwise(const Bench& bench, Optimizers& o) {
   o.row("schedule-free average", "", 12, 4, [&] {
     TUTTI_ASSERT(schedule_free_average(bench.ctx, {0.9, o.span(0), o.span(1), o.span(2)}));
   });
-  constexpr Index kColumns = 768;
-  const Index rows = o.size() / kColumns;
-  const FloatBuffer states(rows + kColumns);
-  o.row("adafactor", "adafactor", 20, 4, [&] {
+  const Index columns = o.columns();
+  const Index rows = o.size() / columns;
+  const FloatBuffer states(rows + columns);
+  o.row("adafactor", fmt::format("adafactor {}", columns), 20, 4, [&] {
     TUTTI_ASSERT(
         adafactor_update(bench.ctx, {{},
-                                     Matrix(o.span(0).data(), rows, kColumns),
-                                     Matrix(o.span(1).data(), rows, kColumns),
+                                     Matrix(o.span(0).data(), rows, columns),
+                                     Matrix(o.span(1).data(), rows, columns),
                                      states.span().first(static_cast<std::size_t>(rows)),
-                                     states.span().last(static_cast<std::size_t>(kColumns))}));
+                                     states.span().last(static_cast<std::size_t>(columns))}));
   });
   const Pieces pieces(o.size());
   o.row("add pieces", "", 12, 4, [&] { TUTTI_ASSERT(add_pieces(bench.ctx, pieces.of(o))); });
 }
 
 // Ops of one operand, which goes through memory part by part.
-void bench_spans(const Bench& bench) {
-  constexpr Index kPart = Index{1} << 24;
-  constexpr double kBytes = 4.0 * static_cast<double>(kPart);
-  Operands operands(kPart);
-  std::vector<double> sums(static_cast<std::size_t>(kernels::grid_blocks(kPart)));
-  const auto row = [&](const char* name, double written, const Run& run) {
+void bench_spans(const Bench& bench, Index size) {
+  const double bytes = 4.0 * static_cast<double>(size);
+  Operands operands(size);
+  std::vector<double> sums(static_cast<std::size_t>(kernels::grid_blocks(size)));
+  const auto row = [&](const char* name, const char* torch, double written, const Run& run) {
     bench_beside(bench,
-                 {.name = fmt::format("{} {}", name, kPart),
-                  .bytes = kBytes,
-                  .written = written * static_cast<double>(kPart),
-                  .sets = sets_beyond_caches(kBytes)},
-                 "", run);
+                 {.name = fmt::format("{} {}", name, size),
+                  .bytes = bytes,
+                  .written = written * static_cast<double>(size),
+                  .sets = sets_beyond_caches(bytes)},
+                 fmt::format("{} {}", torch, size), run);
   };
-  row("square sums", 0, [&] { TUTTI_ASSERT(square_sums(bench.ctx, operands.in().span(), sums)); });
-  row("clear", 4, [&] { TUTTI_ASSERT(clear(bench.ctx, operands.out().span())); });
-  row("fill uniform", 4, [&] {
+  row("square sums", "norm", 0,
+      [&] { TUTTI_ASSERT(square_sums(bench.ctx, operands.in().span(), sums)); });
+  row("clear", "zero", 4, [&] { TUTTI_ASSERT(clear(bench.ctx, operands.out().span())); });
+  row("fill uniform", "uniform", 4, [&] {
     TUTTI_ASSERT(fill_uniform(
         bench.ctx, {.key = {1, 1}, .low = -1.0, .high = 1.0, .out = operands.out().span()}));
   });
-  row("fill normal", 4, [&] {
+  row("fill normal", "normal", 4, [&] {
     TUTTI_ASSERT(fill_normal(bench.ctx, {.key = {1, 1}, .out = operands.out().span()}));
   });
 }
@@ -236,11 +239,16 @@ void bench_optimizers(const Bench& bench) {
     Optimizers gpt2(bench, kGpt2);
     bench_every(bench, gpt2);
   }
-  bench_spans(bench);
+  {
+    Optimizers large(bench, kLarge, 4096);
+    bench_every(bench, large);
+  }
+  for (const Index size : {kDemo, Index{4096} * 4096}) bench_spans(bench, size);
   bench_muon(bench, 192, 192);
   bench_muon(bench, 512, 192);
   bench_muon(bench, 768, 768);
   bench_muon(bench, 768, 3072);
+  bench_muon(bench, 1024, 4096);  // keys of eight heads
 }
 
 }  // namespace tutti::bench

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "kernels/ops/silu_gate.h"
 #include "kernels/ops/weights/packed_weight.h"
 #include "ops/bench/kernels_cases.h"
+#include "ops/bench/kernels_operands.h"
 #include "ops/bench/kernels_shapes.h"
 #include "ops/bench/peers/kernels_peers.h"
 
@@ -61,24 +63,25 @@ void bench_product(const Bench& bench, const Shape& s, ProductKind kind) {
   const Matrix x = left.matrix(s.m, s.k);
   const Matrix w = right.matrix(s.n, s.k);
   const Matrix y = output.matrix(s.m, s.n);
-  const Run ours = product_of(bench, kind, x, w, y);
   const PeerProduct product = peer_of(s, kind, x, w, y);
   std::vector<Other> others;
   for (const Peer& peer : product_peers()) {
     others.push_back({std::string(peer.name), [&product, peer] { peer.product(product); }});
   }
-  bench_beside(bench, c, fmt::format("product {} {} {} {}", form, s.m, s.n, s.k), ours, others);
+  others.push_back({"onednn matmul", onednn_matmul(product, RightSide::as_it_is)});
+  bench_beside(bench, c, fmt::format("product {} {} {} {}", form, s.m, s.n, s.k),
+               product_of(bench, kind, x, w, y), others);
 }
 
 // A weight that is multiplied by one row after the other of a decoding model: packed once, and read
-// from memory each time; beside the libraries by the weight as it is, and one row by the same.
+// from memory each time; beside the libraries by the weight as it is, but for oneDNN's primitive,
+// which has an image of it, too; and one row by the same.
 void bench_few_rows(const Bench& bench, const Shape& s) {
   Case c = product_case(fmt::format("{} nt {}", s.name, size_of(s)), s);
   const std::string ratio = fmt::format("four rows over one, fp32 {}x{}", s.n, s.k);
   if (!wanted(bench, c.name) && (s.m != 4 || !wanted(bench, ratio))) return;
   const double weight_bytes = 4.0 * static_cast<double>(s.n * s.k);
-  const bool small = weight_bytes < 4e6;  // such a model stays in a cache
-  if (!small) {
+  if (weight_bytes >= kCachedBytes) {
     c.bytes = weight_bytes;
     c.sets = sets_beyond_caches(weight_bytes);
   }
@@ -107,6 +110,11 @@ void bench_few_rows(const Bench& bench, const Shape& s) {
                                       weights[turns.next()].data(), output.data()});
                       }});
   }
+  others.push_back({"onednn matmul", in_turns(c.sets, [&, set = std::size_t{0}]() mutable {
+                      return onednn_matmul({ProductKind::nt, s.m, s.n, s.k, left.data(),
+                                            weights[set++].data(), output.data()},
+                                           RightSide::image);
+                    })});
   bench_beside(bench, c, fmt::format("product nt {} {} {}", s.m, s.n, s.k), rows(s.m), others);
   if (s.m != 4) return;
   c.name = ratio;
@@ -190,13 +198,12 @@ void bench_ends(const Bench& bench, const Shape& s) {
                  }}});
 }
 
-// A batch beside as many calls and beside PyTorch: heads of GPT-2 and of a long prompt, and few
-// large products.
+// A batch beside as many calls and beside PyTorch: heads, those of a long prompt, and few large
+// products.
 void bench_batched(const Bench& bench) {
-  struct Stack {
-    Index count;
-    Shape s;
-  };
+  std::vector<Stack> stacks = {
+      {96, {"", 32, 32, 64}}, {12, {"", 1024, 64, 1024}}, {3, {"", 512, 512, 512}}};
+  stacks.insert(stacks.end(), std::begin(kHeadStacks), std::end(kHeadStacks));
   struct Form {
     kernels::ProductForm form;
     const char* name;
@@ -205,8 +212,7 @@ void bench_batched(const Bench& bench) {
   for (const Form& f : {Form{kernels::ProductForm::nt, "nt", kernels::product_nt},
                         Form{kernels::ProductForm::nn, "nn", kernels::product_nn},
                         Form{kernels::ProductForm::tn, "tn", kernels::product_tn}}) {
-    for (const Stack& b : {Stack{96, {"", 32, 32, 64}}, Stack{48, {"", 256, 256, 64}},
-                           Stack{12, {"", 1024, 64, 1024}}, Stack{3, {"", 512, 512, 512}}}) {
+    for (const Stack& b : stacks) {
       const Shape& s = b.s;
       Case c = product_case(fmt::format("batched {} {} of {}", f.name, b.count, size_of(s)), s);
       c.flops *= static_cast<double>(b.count);
@@ -225,19 +231,18 @@ void bench_batched(const Bench& bench) {
           .right_step = s.n * s.k,
           .output = output.matrix(s.m, s.n),
           .output_step = s.m * s.n};
-      const Run ours = [&] { TUTTI_ASSERT(product_batched(bench.ctx, batch)); };
-      bench_beside(bench, c, fmt::format("bmm {} {} {} {} {}", f.name, b.count, s.m, s.n, s.k),
-                   ours, {{"one by one", [&] {
-                             for (Index i = 0; i < b.count; ++i) {
-                               kernels::Product one{.left = batch.left,
-                                                    .right = batch.right,
-                                                    .output = batch.output};
-                               one.left.data += i * batch.left_step;
-                               one.right.data += i * batch.right_step;
-                               one.output.data += i * batch.output_step;
-                               TUTTI_ASSERT(f.one(bench.ctx, one));
-                             }
-                           }}});
+      bench_beside(bench, c, fmt::format("bmm f32 {} {} {} {} {}", f.name, b.count, s.m, s.n, s.k),
+                   [&] { TUTTI_ASSERT(product_batched(bench.ctx, batch)); },
+                   {{"one by one", [&] {
+                       for (Index i = 0; i < b.count; ++i) {
+                         kernels::Product one{
+                             .left = batch.left, .right = batch.right, .output = batch.output};
+                         one.left.data += i * batch.left_step;
+                         one.right.data += i * batch.right_step;
+                         one.output.data += i * batch.output_step;
+                         TUTTI_ASSERT(f.one(bench.ctx, one));
+                       }
+                     }}});
     }
   }
 }
@@ -250,8 +255,11 @@ void bench_products(const Bench& bench) {
     bench_ends(bench, shape);
     if (shape.m >= 1024) bench_shards(bench, shape);
   }
-  for (const Shape& shape : kLongShapes) {
-    if (takes_its_time(bench)) bench_product(bench, shape);
+  for (const Shape& shape : kHeads) bench_product(bench, shape);
+  bench_shards(bench, {"7b attention", 512, 4096, 4096});
+  if (takes_its_time(bench)) {
+    bench_product(bench, kPaddedHead, ProductKind::nt);
+    bench_product(bench, kDecodeHead);
   }
   bench_batched(bench);
   bench_bf16(bench);

@@ -180,6 +180,10 @@ void bench_elements(Rows& r) {
   r.row("dropout", "dropout", {4, 4}, [&] {
     TUTTI_ASSERT(dropout(ctx, {{1, 2}, 0, 0.1, r.in(), r.out()}));
   });
+  // The gradient takes the same draws.
+  r.row("dropout backward", "dropout_backward", {4, 4}, [&] {
+    TUTTI_ASSERT(dropout(ctx, {{1, 2}, 0, 0.1, r.in(), r.out()}));
+  });
   r.row("to bf16 nearest", "to_bf16", {4, 2},
         [&] { TUTTI_ASSERT(to_bf16(ctx, r.in_span(), halves(r.out_span()))); });
   r.row("to bf16 stochastic", "", {4, 2}, [&] {
@@ -189,7 +193,7 @@ void bench_elements(Rows& r) {
         [&] { TUTTI_ASSERT(from_bf16(ctx, halves(r.in_span()), r.out_span())); });
   r.row("add into", "add_into", {8, 4},
         [&] { TUTTI_ASSERT(add_into(ctx, r.out_span(), r.in_span())); });
-  r.row("tree sum of 4", "", {16, 4}, [&] {
+  r.row("tree sum of 4", "sum_of_4", {16, 4}, [&] {
     const std::span<const float> parts[] = {r.in_span(), r.in_span(), r.in_span(), r.in_span()};
     TUTTI_ASSERT(tree_sum(ctx, {parts, r.out_span()}));
   });

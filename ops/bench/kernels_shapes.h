@@ -30,15 +30,32 @@ inline constexpr Shape kShapes[] = {
     {"7b down", 512, 4096, 11008},
 };
 
-// Not in a quick run: heads, of which training goes through chunks of 256 rows.
-inline constexpr Shape kLongShapes[] = {
+// Heads, of which training goes through chunks of 256 rows.
+inline constexpr Shape kHeads[] = {
     {"gpt2 head", 256, 50257, 768},
     {"7b head", 256, 32000, 4096},
-    {"7b head decode", 1, 32000, 4096},
+};
+// Not in a quick run: GPT-2's padded to whole tiles (train.pad_vocabulary), whose logits it is for,
+// and one token's.
+inline constexpr Shape kPaddedHead = {"gpt2 padded head", 256, 50304, 768};
+inline constexpr Shape kDecodeHead = {"7b head decode", 1, 32000, 4096};
+
+// Batches of products: scores and values of the demo's heads, of GPT-2's and of a 7B layer's.
+struct Stack {
+  kernels::Index count;
+  Shape s;
+};
+inline constexpr Stack kHeadStacks[] = {
+    {48, {"", 256, 256, 32}},
+    {48, {"", 256, 256, 64}},
+    {8, {"", 512, 512, 128}},
 };
 
 // Rows up to which a product is bound by reading its weight.
 inline constexpr kernels::Index kFewRows = 32;
+
+// Bytes of a weight, or of a layer's rows, up to which a model stays in a cache.
+inline constexpr double kCachedBytes = 4e6;
 
 inline double flops_of(const Shape& s) { return 2.0 * static_cast<double>(s.m * s.n * s.k); }
 inline std::string size_of(const Shape& s) { return fmt::format("{}x{}x{}", s.m, s.n, s.k); }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops/choose_tokens.h"
@@ -19,6 +20,7 @@
 #include "kernels/ops/weights/quantised_weight.h"
 #include "ops/bench/kernels_cases.h"
 #include "ops/bench/kernels_operands.h"
+#include "ops/bench/kernels_shapes.h"
 
 namespace tutti::bench {
 
@@ -28,6 +30,8 @@ using kernels::Index;
 namespace {
 
 constexpr Index kTokens = 8192;
+// Of the demo, of GPT-2 and of Llama.
+constexpr Index kVocabularies[] = {2048, 50257, 32000};
 constexpr Index kVocabulary = 50257;
 
 struct Table {
@@ -74,18 +78,21 @@ void bench_embedding(const Bench& bench, const Table& t) {
 }
 
 // Bound by the elementary functions, whatever memory gives.
-void bench_angles(const Bench& bench) {
-  const FloatBuffer cosine(kTokens * 64);
-  const FloatBuffer sine(kTokens * 64);
+void bench_angles(const Bench& bench, Index tokens, Index half) {
+  const FloatBuffer cosine(tokens * half);
+  const FloatBuffer sine(tokens * half);
   std::vector<std::int32_t> positions;
-  for (std::int32_t i = 0; i < kTokens; ++i) positions.push_back(i);
-  const std::vector<float> frequencies = kernels::rotary_frequencies({.width = 128});
-  bench_beside(bench, {.name = "rotary angles 8192x64", .bytes = 8.0 * kTokens * 64.0}, "", [&] {
-    TUTTI_ASSERT(rotary_angles(bench.ctx, {.positions = positions,
-                                           .frequencies = frequencies,
-                                           .cosine = cosine.matrix(kTokens, 64),
-                                           .sine = sine.matrix(kTokens, 64)}));
-  });
+  for (std::int32_t i = 0; i < tokens; ++i) positions.push_back(i);
+  const std::vector<float> frequencies = kernels::rotary_frequencies({.width = 2 * half});
+  bench_beside(bench,
+               {.name = fmt::format("rotary angles {}x{}", tokens, half),
+                .bytes = 8.0 * static_cast<double>(tokens * half)},
+               fmt::format("rotary_angles {} {}", tokens, half), [&] {
+                 TUTTI_ASSERT(rotary_angles(bench.ctx, {.positions = positions,
+                                                        .frequencies = frequencies,
+                                                        .cosine = cosine.matrix(tokens, half),
+                                                        .sine = sine.matrix(tokens, half)}));
+               });
 }
 
 struct Heads {
@@ -121,7 +128,9 @@ void bench_pages(const Bench& bench, const Heads& h) {
     const Index page = kv_page_floats(shape);
     const Index count = kernels::kv_pages_for(h.tokens);
     Operands memory(count * page, c.sets);
-    bench_beside(bench, c, "", [&] {
+    const bool has_peer = t.type != kernels::CacheType::int8;
+    const std::string torch = fmt::format("kv_write_{} {} {}", t.name, h.tokens, columns);
+    bench_beside(bench, c, has_peer ? torch : "", [&] {
       float* const begin = memory.out().data();
       std::vector<float*> pages;
       for (Index p = 0; p < count; ++p) pages.push_back(begin + p * page);
@@ -133,111 +142,139 @@ void bench_pages(const Bench& bench, const Heads& h) {
   }
 }
 
-constexpr Index kOutputs = 11008;
-constexpr Index kInputs = 4096;
-constexpr double kLayerWeights = static_cast<double>(kOutputs * kInputs);
+// Weights of a linear layer as they are moved; the demo's lie in a cache.
+class Weights {
+ public:
+  Weights(const Bench& bench, Index outputs, Index inputs)
+      : bench_(bench),
+        outputs_(outputs),
+        inputs_(inputs),
+        operands_(outputs * inputs, sets(4.0 * elements())) {}
 
-// A layer of a 7B model: hashed, and turned into images. Images are made anew each time, so the
-// pages of their memory are made in that time, too.
-void bench_weights(const Bench& bench) {
-  Operands weights(kOutputs * kInputs);
-  const auto row = [&](const std::string& name, double read, double written, const Run& run) {
-    bench_beside(bench,
-                 {.name = name,
-                  .bytes = (read + written) * kLayerWeights,
-                  .written = written * kLayerWeights,
-                  .sets = sets_beyond_caches(read * kLayerWeights)},
-                 "", run);
-  };
-  std::vector<kernels::Hash128> hashes(
-      static_cast<std::size_t>(kernels::grid_blocks(kOutputs * kInputs)));
-  row("hash blocks 11008x4096", 4, 0,
-      [&] { TUTTI_ASSERT(hash_blocks(bench.ctx, weights.in().span(), hashes)); });
-  row("pack weight 11008x4096", 4, 4,
-      [&] { TUTTI_ASSERT(pack_weight(bench.ctx, weights.in().matrix(kOutputs, kInputs)).ok()); });
-  std::vector<std::int8_t> codes;
-  const FloatBuffer scales(kOutputs);
-  row("to int8 rows 11008x4096", 4, 1, [&] {
-    codes.resize(static_cast<std::size_t>(kOutputs * kInputs));
-    TUTTI_ASSERT(to_int8_rows(bench.ctx, {.x = weights.in().matrix(kOutputs, kInputs),
-                                          .codes = {codes.data(), kOutputs, kInputs},
-                                          .scales = scales.matrix(kOutputs, 1)}));
-  });
-  struct Kind {
-    kernels::Bf16Arithmetic arithmetic;
-    const char* name;
-  };
-  for (const Kind& kind : {Kind{kernels::Bf16Arithmetic::widened, "widened"},
-                           Kind{kernels::Bf16Arithmetic::native, "native"},
-                           Kind{kernels::Bf16Arithmetic::tiles, "tiles"}}) {
-    if (!kernels::has_bf16(kind.arithmetic)) continue;
-    row(fmt::format("pack bf16 weight {} 11008x4096", kind.name), 2, 2, [&] {
-      const auto* const halves = reinterpret_cast<const kernels::Bf16*>(weights.in().data());
-      TUTTI_ASSERT(pack_bf16_weight(bench.ctx, {halves, kOutputs, kInputs}, kind.arithmetic).ok());
+  void hash() {
+    std::vector<kernels::Hash128> hashes(
+        static_cast<std::size_t>(kernels::grid_blocks(outputs_ * inputs_)));
+    row("hash blocks", {4, 0},
+        [&] { TUTTI_ASSERT(hash_blocks(bench_.ctx, operands_.in().span(), hashes)); });
+  }
+  // Images are made anew each time, so the pages of their memory are made in that time, too.
+  void pack() {
+    row("pack weight", {4, 4}, [&] { TUTTI_ASSERT(pack_weight(bench_.ctx, in()).ok()); });
+    struct Kind {
+      kernels::Bf16Arithmetic arithmetic;
+      const char* name;
+    };
+    for (const Kind& kind : {Kind{kernels::Bf16Arithmetic::widened, "widened"},
+                             Kind{kernels::Bf16Arithmetic::native, "native"},
+                             Kind{kernels::Bf16Arithmetic::tiles, "tiles"}}) {
+      if (!kernels::has_bf16(kind.arithmetic)) continue;
+      row(fmt::format("pack bf16 weight {}", kind.name), {2, 2}, [&] {
+        const auto* const halves = reinterpret_cast<const kernels::Bf16*>(operands_.in().data());
+        TUTTI_ASSERT(
+            pack_bf16_weight(bench_.ctx, {halves, outputs_, inputs_}, kind.arithmetic).ok());
+      });
+    }
+  }
+  void to_int8() {
+    std::vector<std::int8_t> codes;
+    const FloatBuffer scales(outputs_);
+    row("to int8 rows", {4, 1}, [&] {
+      codes.resize(static_cast<std::size_t>(outputs_ * inputs_));
+      TUTTI_ASSERT(to_int8_rows(bench_.ctx, {.x = in(),
+                                             .codes = {codes.data(), outputs_, inputs_},
+                                             .scales = scales.matrix(outputs_, 1)}));
     });
   }
+  // Quantised, read again, and laid out.
+  void change(kernels::WeightFormat format) {
+    const std::string name(to_string(format));
+    if (!wanted(bench_, name_of("quantise weight " + name)) &&
+        !wanted(bench_, name_of("dequantise " + name)) &&
+        !wanted(bench_, name_of("pack rows " + name))) {
+      return;
+    }
+    const std::size_t size = kernels::row_bytes(format, inputs_);
+    std::vector<std::byte> rows(size * static_cast<std::size_t>(outputs_));
+    const auto part = [&](auto* bytes, Index row) {
+      return std::span(bytes + static_cast<std::size_t>(row) * size, size);
+    };
+    const kernels::ConstMatrix weight = in();
+    for (Index o = 0; o < outputs_; ++o) {
+      TUTTI_ASSERT(
+          kernels::quantise_row(format, std::span(weight.row(o), static_cast<std::size_t>(inputs_)),
+                                part(rows.data(), o)));
+    }
+    const double stored = static_cast<double>(rows.size()) / elements();
+    row("quantise weight " + name, {4, stored},
+        [&] { TUTTI_ASSERT(quantise_weight(bench_.ctx, format, in()).ok()); });
+    Copies copies(rows.data(), rows.size(), sets(static_cast<double>(rows.size())));
+    row("dequantise " + name, {stored, 4}, [&] {
+      const std::byte* const from = copies.next();
+      float* const to = operands_.out().data();
+      for (Index o = 0; o < outputs_; ++o) {
+        TUTTI_ASSERT(kernels::dequantise_row(
+            format, part(from, o), std::span(to + o * inputs_, static_cast<std::size_t>(inputs_))));
+      }
+    });
+    row("pack rows " + name, {stored, stored}, [&] {
+      TUTTI_ASSERT(
+          pack_rows(bench_.ctx, format, std::span(copies.next(), rows.size()), outputs_).ok());
+    });
+  }
+
+ private:
+  struct PerWeight {
+    double read, written;  // bytes
+  };
+  double elements() const { return static_cast<double>(outputs_ * inputs_); }
+  Index sets(double bytes) const {
+    return 4.0 * elements() < kCachedBytes ? 1 : sets_beyond_caches(bytes);
+  }
+  std::string name_of(const std::string& what) const {
+    return fmt::format("{} {}x{}", what, outputs_, inputs_);
+  }
+  void row(const std::string& what, const PerWeight& bytes, const Run& run) {
+    bench_beside(bench_,
+                 {.name = name_of(what),
+                  .bytes = (bytes.read + bytes.written) * elements(),
+                  .written = bytes.written * elements(),
+                  .sets = sets(bytes.read * elements())},
+                 "", run);
+  }
+  kernels::ConstMatrix in() { return operands_.in().matrix(outputs_, inputs_); }
+
+  const Bench& bench_;
+  Index outputs_, inputs_;
+  Operands operands_;
+};
+
+void bench_weights(const Bench& bench) {
+  for (const auto& [outputs, inputs] :
+       {std::pair<Index, Index>{192, 512}, {3072, 768}, {11008, 4096}}) {
+    Weights weights(bench, outputs, inputs);
+    weights.hash();
+    weights.pack();
+    weights.to_int8();
+    if (outputs == 11008) continue;
+    for (const auto format : {kernels::WeightFormat::q8_0, kernels::WeightFormat::q4_k}) {
+      weights.change(format);
+    }
+  }
+  // An eighth of it in each format.
+  Weights part(bench, 1376, 4096);
+  for (const kernels::WeightFormat format : kernels::kWeightFormats) part.change(format);
 }
 
-// An eighth of it in each format: quantised, which is arithmetic; read and laid out, from memory.
-void bench_formats(const Bench& bench) {
-  constexpr Index kRows = kOutputs / 8;
-  constexpr double kValues = static_cast<double>(kRows * kInputs);
-  FloatBuffer weight;
-  Operands values(kRows * kInputs);
-  for (const kernels::WeightFormat format : kernels::kWeightFormats) {
-    const std::string name(to_string(format));
-    const std::string quantise = fmt::format("quantise weight {} 1376x4096", name);
-    const std::string dequantise = fmt::format("dequantise {} 1376x4096", name);
-    const std::string pack = fmt::format("pack rows {} 1376x4096", name);
-    if (!wanted(bench, quantise) && !wanted(bench, dequantise) && !wanted(bench, pack)) continue;
-    if (weight.size() == 0) weight = numbers(bench, kRows * kInputs, 1);
-    const std::size_t row = kernels::row_bytes(format, kInputs);
-    std::vector<std::byte> rows(row * kRows);
-    const double made = static_cast<double>(rows.size());
-    bench_beside(bench,
-                 {.name = quantise,
-                  .bytes = 4.0 * kValues + made,
-                  .written = made,
-                  .sets = sets_beyond_caches(4.0 * kValues)},
-                 "", [&] {
-                   const kernels::Matrix from = values.in().matrix(kRows, kInputs);
-                   TUTTI_ASSERT(quantise_weight(bench.ctx, format, from).ok());
-                 });
-    for (Index o = 0; o < kRows; ++o) {
-      TUTTI_ASSERT(kernels::quantise_row(
-          format, std::span<const float>(weight.matrix(kRows, kInputs).row(o), kInputs),
-          std::span(rows).subspan(static_cast<std::size_t>(o) * row, row)));
-    }
-    const double stored = static_cast<double>(rows.size());
-    Copies copies(rows.data(), rows.size());
-    bench_beside(bench,
-                 {.name = dequantise,
-                  .bytes = stored + 4.0 * kValues,
-                  .written = 4.0 * kValues,
-                  .sets = copies.count()},
-                 "", [&] {
-                   const std::byte* const from = copies.next();
-                   float* const to = values.out().data();
-                   for (Index o = 0; o < kRows; ++o) {
-                     TUTTI_ASSERT(kernels::dequantise_row(
-                         format, std::span(from + static_cast<std::size_t>(o) * row, row),
-                         std::span<float>(to + o * kInputs, kInputs)));
-                   }
-                 });
-    bench_beside(
-        bench, {.name = pack, .bytes = 2.0 * stored, .written = stored, .sets = copies.count()}, "",
-        [&] {
-          TUTTI_ASSERT(
-              pack_rows(bench.ctx, format, std::span(copies.next(), rows.size()), kRows).ok());
-        });
-  }
+FloatBuffer spread_logits(const Bench& bench, Index count) {
+  FloatBuffer logits = numbers(bench, count, 1);
+  for (float& logit : logits.span()) logit *= 8.0F;
+  return logits;
 }
 
 // A decoding step of eight requests: greedy with log-probabilities, and drawn.
-void bench_choice(const Bench& bench) {
+void bench_choice(const Bench& bench, Index vocabulary) {
   constexpr Index kRows = 8;
-  FloatBuffer logits = numbers(bench, kRows * kVocabulary, 1);
-  for (float& logit : logits.span()) logit *= 8.0F;
+  const FloatBuffer logits = spread_logits(bench, kRows * vocabulary);
   std::vector<kernels::TokenDraw> draws;
   for (std::uint64_t row = 0; row < kRows; ++row) {
     const bool greedy = row % 2 == 0;
@@ -247,52 +284,53 @@ void bench_choice(const Bench& bench) {
   }
   std::vector<kernels::ChosenToken> chosen(kRows);
   bench_beside(bench,
-               {.name = fmt::format("choose tokens, {} rows of {}", kRows, kVocabulary),
-                .bytes = 4.0 * kRows * static_cast<double>(kVocabulary)},
-               "", [&] {
+               {.name = fmt::format("choose tokens, {} rows of {}", kRows, vocabulary),
+                .bytes = 4.0 * static_cast<double>(kRows * vocabulary)},
+               fmt::format("choose_tokens {} {}", kRows, vocabulary), [&] {
                  TUTTI_ASSERT(choose_tokens(
-                     bench.ctx, {logits.matrix(kRows, kVocabulary), draws, chosen.data()}));
+                     bench.ctx, {logits.matrix(kRows, vocabulary), draws, chosen.data()}));
                });
 }
 
-void bench_sampling(const Bench& bench) {
-  FloatBuffer logits = numbers(bench, kVocabulary, 1);
-  for (float& logit : logits.span()) logit *= 8.0F;
+void bench_sampling(const Bench& bench, Index vocabulary) {
+  const FloatBuffer logits = spread_logits(bench, vocabulary);
   kernels::Sampler sampler;
   std::uint64_t position = 0;
   struct Kind {
     const char* name;
     kernels::SamplingSettings settings;
-    const char* torch = "";
+    const char* torch;
   };
   for (const Kind& kind :
-       {Kind{"greedy", {.temperature = 0.0}, "sampling_greedy"},
-        Kind{"temperature", {.temperature = 0.8}, "sampling_temperature"},
-        Kind{"top-k 50", {.top_k = 50}, "sampling_top_k"}, Kind{"top-p 0.9", {.top_p = 0.9}},
-        Kind{"min-p 0.05", {.min_p = 0.05}}, Kind{"typical 0.9", {.typical_p = 0.9}}}) {
-    const Case c{.name = fmt::format("sampling {} of {}", kind.name, kVocabulary)};
-    const bool peer = *kind.torch != '\0';
-    bench_beside(bench, c, peer ? fmt::format("{} {}", kind.torch, kVocabulary) : "", [&] {
-      static_cast<void>(sampler.sample(logits.span(), kind.settings, ++position));
-    });
+       {Kind{"greedy", {.temperature = 0.0}, "greedy"},
+        Kind{"temperature", {.temperature = 0.8}, "temperature"},
+        Kind{"top-k 50", {.top_k = 50}, "top_k"}, Kind{"top-p 0.9", {.top_p = 0.9}, "top_p"},
+        Kind{"min-p 0.05", {.min_p = 0.05}, "min_p"},
+        Kind{"typical 0.9", {.typical_p = 0.9}, "typical"}}) {
+    bench_beside(bench, {.name = fmt::format("sampling {} of {}", kind.name, vocabulary)},
+                 fmt::format("sampling_{} {}", kind.torch, vocabulary), [&] {
+                   static_cast<void>(sampler.sample(logits.span(), kind.settings, ++position));
+                 });
   }
 }
 
 // What a request of two thousand tokens holds, before each of its draws.
-void bench_penalties(const Bench& bench) {
-  FloatBuffer logits = numbers(bench, kVocabulary, 1);
+void bench_penalties(const Bench& bench, Index vocabulary) {
+  constexpr Index kSeen = 2048;
+  FloatBuffer logits = numbers(bench, vocabulary, 1);
   std::vector<std::int32_t> seen;
-  for (Index i = 0; i < 2048; ++i) {
-    seen.push_back(static_cast<std::int32_t>(i * i * 7919 % kVocabulary));
+  for (Index i = 0; i < kSeen; ++i) {
+    seen.push_back(static_cast<std::int32_t>(i * i * 7919 % vocabulary));
   }
   const kernels::TokenBias biases[] = {{3, 1.0F}, {5, -1.0F}};
   kernels::Sampler sampler;
-  bench_beside(
-      bench, {.name = fmt::format("penalties of 2048 tokens of {}", kVocabulary)}, "", [&] {
-        sampler.penalise(
-            logits.span(),
-            {.repetition = 1.1F, .frequency = 0.5F, .presence = 0.25F, .biases = biases}, seen);
-      });
+  bench_beside(bench, {.name = fmt::format("penalties of {} tokens of {}", kSeen, vocabulary)},
+               fmt::format("penalties {} {}", kSeen, vocabulary), [&] {
+                 sampler.penalise(
+                     logits.span(),
+                     {.repetition = 1.1F, .frequency = 0.5F, .presence = 0.25F, .biases = biases},
+                     seen);
+               });
 }
 
 }  // namespace
@@ -301,16 +339,19 @@ void bench_tokens(const Bench& bench) {
   bench_embedding(bench, {4 * kTokens, kVocabulary, 768});
   bench_embedding(bench, {kTokens, 32000, 4096});
   bench_embedding(bench, {2048, 2048, 192});
-  bench_angles(bench);
+  bench_angles(bench, 2048, 16);
+  bench_angles(bench, kTokens, 32);
+  bench_angles(bench, kTokens, 64);
   for (const Heads& heads : {Heads{kTokens, 24, 128}, Heads{kTokens, 12, 64},
                              Heads{kTokens, 8, 128}, Heads{2048, 6, 32}}) {
     bench_pages(bench, heads);
   }
   bench_weights(bench);
-  bench_formats(bench);
-  bench_sampling(bench);
-  bench_penalties(bench);
-  bench_choice(bench);
+  for (const Index vocabulary : kVocabularies) {
+    bench_sampling(bench, vocabulary);
+    bench_penalties(bench, vocabulary);
+    bench_choice(bench, vocabulary);
+  }
 }
 
 }  // namespace tutti::bench

@@ -83,6 +83,20 @@ std::function<void()> prepared(const DnnlOperands& o) try {
 } catch (const dnnl::error&) {
   return {};
 }
+
+// Operands as of PeerProduct, of one type; the output is f32.
+template <class Product>
+std::function<void()> matmul_of(const Product& p, memory::data_type type, RightSide right_side) {
+  constexpr auto kAsIs = memory::format_tag::ab;
+  constexpr auto kTurned = memory::format_tag::ba;
+  return prepared({.left = matrix(p.m, p.k, type, p.kind == ProductKind::tn ? kTurned : kAsIs),
+                   .right = matrix(p.k, p.n, type, p.kind == ProductKind::nt ? kTurned : kAsIs),
+                   .output = matrix(p.m, p.n, memory::data_type::f32, kAsIs),
+                   .left_data = p.left,
+                   .right_data = p.right,
+                   .output_data = p.output,
+                   .reorder_right = right_side == RightSide::image});
+}
 #endif
 
 }  // namespace
@@ -113,17 +127,12 @@ std::string blis_of_avx2() {
 
 #ifdef TUTTI_BENCH_ONEDNN
 
+std::function<void()> onednn_matmul(const PeerProduct& p, RightSide right_side) {
+  return matmul_of(p, memory::data_type::f32, right_side);
+}
+
 std::function<void()> onednn_bf16_product(const PeerBf16Product& p) {
-  constexpr auto kType = memory::data_type::bf16;
-  constexpr auto kAsIs = memory::format_tag::ab;
-  constexpr auto kTurned = memory::format_tag::ba;
-  return prepared({.left = matrix(p.m, p.k, kType, p.kind == ProductKind::tn ? kTurned : kAsIs),
-                   .right = matrix(p.k, p.n, kType, p.kind == ProductKind::nt ? kTurned : kAsIs),
-                   .output = matrix(p.m, p.n, memory::data_type::f32, kAsIs),
-                   .left_data = p.left,
-                   .right_data = p.right,
-                   .output_data = p.output,
-                   .reorder_right = p.right_side == RightSide::image});
+  return matmul_of(p, memory::data_type::bf16, p.right_side);
 }
 
 std::function<void()> onednn_int8_product(const PeerInt8Product& p) {
@@ -140,6 +149,7 @@ std::function<void()> onednn_int8_product(const PeerInt8Product& p) {
 
 #else
 
+std::function<void()> onednn_matmul(const PeerProduct&, RightSide) { return {}; }
 std::function<void()> onednn_bf16_product(const PeerBf16Product&) { return {}; }
 std::function<void()> onednn_int8_product(const PeerInt8Product&) { return {}; }
 

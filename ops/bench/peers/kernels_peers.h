@@ -39,12 +39,16 @@ bool all_peers_there();
 // What BLIS_ARCH_TYPE is for cores with AVX2 and no more; empty where BLIS was not found.
 std::string blis_of_avx2();
 
-// What oneDNN has of products in fewer bits, prepared once; empty where it was not found or does
+// Products of oneDNN that are prepared once; empty where it was not found or does
 // not have them on this CPU. Operands must outlive the function.
 
-// bf16 by bf16 with f32 output, operands as of PeerProduct. `image`: of nt, the right side is
-// reordered beforehand as the library likes it best.
+// `image`: of nt, the right side is reordered beforehand as the library likes it best.
 enum class RightSide { as_it_is, image };
+
+// PeerProduct by the library's primitive, which is faster than its function for some shapes.
+std::function<void()> onednn_matmul(const PeerProduct& product, RightSide right_side);
+
+// bf16 by bf16 with f32 output, operands as of PeerProduct.
 struct PeerBf16Product {
   ProductKind kind = ProductKind::nt;
   kernels::Index m = 0;

@@ -4,6 +4,7 @@
 With one thread times are of that thread, as ours are; with more, of the clock.
 """
 
+import functools
 import itertools
 import math
 import sys
@@ -157,16 +158,20 @@ def add_into(*shape):
     return lambda: y.add_(x)
 
 
-def bmm(kind, count, m, n, k):
+def bmm(dtype, kind, count, m, n, k):
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
     count, m, n, k = map(int, (count, m, n, k))
-    left = numbers(count, k, m).transpose(1, 2) if kind == "tn" else numbers(count, m, k)
-    right = numbers(count, n, k).transpose(1, 2) if kind == "nt" else numbers(count, k, n)
-    out = torch.empty(count, m, n)
+    left = numbers(count, k, m).to(dtype).transpose(1, 2) if kind == "tn" else numbers(count, m, k).to(dtype)
+    right = numbers(count, n, k).to(dtype).transpose(1, 2) if kind == "nt" else numbers(count, k, n).to(dtype)
+    out = torch.empty(count, m, n, dtype=dtype)
     return lambda: torch.bmm(left, right, out=out)
 
 
 CASES |= {"embedding_backward": embedding_backward, "rotary": rotary, "add_into": add_into, "bmm": bmm,
           "dropout": without_gradient(lambda x: F.dropout(x, 0.1)),
+          "dropout_backward": elementwise(lambda x: F.dropout(x, 0.1))[1],
+          "sum_of_4": lambda *shape: without_gradient(lambda x: x.sum(0), lambda x: x.view(4, *map(int, shape)))(
+              4 * int(shape[0]), shape[1]),
           "to_bf16": without_gradient(lambda x: x.bfloat16()),
           "from_bf16": without_gradient(lambda x: x.float(), lambda x: x.bfloat16())}
 CASES |= {"column_sums": column_sums, "embedding_forward": embedding_forward}
@@ -183,27 +188,105 @@ def optimizer(make):
 
 CASES["adamw"] = optimizer(lambda p: torch.optim.AdamW(p, fused=True))
 CASES["sgd"] = optimizer(lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, fused=True))
-CASES["adafactor"] = lambda size: optimizer(torch.optim.Adafactor)(int(size) // 768, 768)
+CASES["adafactor"] = lambda columns, size: optimizer(torch.optim.Adafactor)(int(size) // int(columns), columns)
 if hasattr(torch.optim, "Muon"):
     CASES["muon"] = optimizer(torch.optim.Muon)
 
 
-def sampling(how):
-    """A token of one row of logits: the largest, or drawn by its weight, of all or of the largest 50."""
-    def prepare(vocabulary):
-        logits = numbers(int(vocabulary)) * 8
+for name, function in {"norm": torch.linalg.vector_norm, "zero": torch.Tensor.zero_, "uniform": torch.Tensor.uniform_,
+                       "normal": torch.Tensor.normal_}.items():
+    CASES[name] = lambda size, function=function: without_gradient(function)(1, size)
 
-        def draw():
-            if how == "greedy":
-                return torch.argmax(logits)
-            values, ids = (logits, None) if how == "temperature" else torch.topk(logits, 50)
-            drawn = torch.multinomial(torch.softmax(values / 0.8, 0), 1)
-            return drawn if ids is None else ids[drawn]
-        return draw
+
+def kv_write(dtype):
+    """Keys and values of some tokens into rows of a cache."""
+    def prepare(tokens, columns):
+        chosen = torch.randperm(int(tokens))
+        keys, values = rows(tokens, columns).detach(), rows(tokens, columns).detach()
+        caches = [torch.empty(keys.shape, dtype=dtype) for _ in range(2)]
+
+        def write():
+            for cache, new in zip(caches, (keys, values)):
+                cache.index_copy_(0, chosen, new.to(dtype))
+        return write
     return prepare
 
 
-CASES |= {"sampling_" + how: sampling(how) for how in ("greedy", "temperature", "top_k")}
+def rotary_angles(tokens, half):
+    positions, frequencies = torch.arange(int(tokens)).float(), numbers(int(half))
+
+    def run():
+        angles = torch.outer(positions, frequencies)
+        return angles.cos(), angles.sin()
+    return run
+
+
+CASES |= {"kv_write_f32": kv_write(torch.float32), "kv_write_bf16": kv_write(torch.bfloat16), "rotary_angles": rotary_angles}
+
+
+def top_k(logits):
+    values, ids = torch.topk(logits, 50)
+    return ids.gather(-1, torch.multinomial(torch.softmax(values / 0.8, -1), 1))
+
+
+def top_p(logits):
+    """By the largest weights of which 0.9 are left of all."""
+    weights, ids = torch.softmax(logits, -1).sort(descending=True)
+    weights[weights.cumsum(-1) - weights > 0.9] = 0
+    return ids[torch.multinomial(weights, 1)]
+
+
+def min_p(logits):
+    """By the weights that are at least 0.05 of the largest."""
+    weights = torch.softmax(logits, -1)
+    return torch.multinomial(weights.where(weights >= 0.05 * weights.max(), 0), 1)
+
+
+def typical(logits):
+    """By the weights nearest to the entropy of which 0.9 are left of all (Meister et al. 2023)."""
+    logs = torch.log_softmax(logits, -1)
+    weights = logs.exp()
+    order = (logs - (weights * logs).sum()).abs().argsort()
+    weights = weights[order]
+    weights[weights.cumsum(-1) - weights > 0.9] = 0
+    return order[torch.multinomial(weights, 1)]
+
+
+def sampling(draw):
+    """A token of one row of logits."""
+    def prepare(vocabulary):
+        logits = numbers(int(vocabulary)) * 8
+        return lambda: draw(logits)
+    return prepare
+
+
+CASES |= {"sampling_" + draw.__name__: sampling(draw) for draw in (top_k, top_p, min_p, typical)}
+CASES["sampling_greedy"] = sampling(torch.argmax)
+CASES["sampling_temperature"] = sampling(lambda logits: torch.multinomial(torch.softmax(logits / 0.8, 0), 1))
+
+
+def choose_tokens(count, vocabulary):
+    """Of every second row the largest with its log-probability, of the others one of the largest 50."""
+    logits = numbers(int(count), int(vocabulary)) * 8
+    return lambda: (torch.log_softmax(logits[::2], -1).max(-1), top_k(logits[1::2]))
+
+
+def penalties(seen, vocabulary):
+    """As servers count them: of all tokens that were seen, how often."""
+    logits = numbers(int(vocabulary))
+    tokens = torch.arange(int(seen)) ** 2 * 7919 % int(vocabulary)
+    biased, biases = torch.tensor([3, 5]), torch.tensor([1.0, -1.0])
+
+    def penalise():
+        counts = torch.bincount(tokens, minlength=len(logits))
+        there = counts > 0
+        repeated = torch.where(logits > 0, logits / 1.1, logits * 1.1)
+        logits.copy_(torch.where(there, repeated, logits) - 0.5 * counts - 0.25 * there)
+        logits.index_add_(0, biased, biases)
+    return penalise
+
+
+CASES |= {"choose_tokens": choose_tokens, "penalties": penalties}
 
 
 def linear_cross_entropy(tokens, width, vocabulary, mode):
@@ -248,6 +331,38 @@ def product_bf16(kind, m, n, k):
 
 
 CASES["product"], CASES["product_bf16"] = product, product_bf16
+
+
+GROUP = 32  # inputs that have a scale and a zero of their own
+
+
+@functools.cache
+def weight_of(kind, n, k):
+    """A weight of its format and its scales; cases go through copies of it."""
+    if kind == "int8":
+        return (numbers(n, k) * 255 - 128).to(torch.int8), numbers(n).bfloat16()
+    codes = (numbers(n, k) * 16).to(torch.int32)
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1), numbers(k // GROUP, n, 2).bfloat16()
+
+
+def product_int8pack(m, n, k):
+    x = numbers(int(m), int(k)).bfloat16()
+    weight, scales = weight_of("int8", int(n), int(k))
+    weight = weight.clone()
+    return lambda: torch.ops.aten._weight_int8pack_mm(x, weight, scales)
+
+
+def product_int4pack(m, n, k):
+    x = numbers(int(m), int(k)).bfloat16()
+    weight, scales = weight_of("int4", int(n), int(k))
+    weight, scales = weight.clone(), scales.clone()
+    return lambda: torch.ops.aten._weight_int4pack_mm_for_cpu(x, weight, GROUP, scales)
+
+
+if hasattr(torch.ops.aten, "_weight_int8pack_mm"):
+    CASES["product_int8pack"] = product_int8pack
+if hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu"):
+    CASES["product_int4pack"] = product_int4pack
 
 SQUARE = torch.rand(256, 256)
 
