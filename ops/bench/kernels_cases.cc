@@ -89,20 +89,20 @@ void rouse(const Bench& bench) {
 }
 
 // Of PyTorch's products in types that a path has no instructions for: seconds of one operation, by
-// the case's first word. What would take too long by them is not asked for.
+// the case's first two words. What would take too long by them is not asked for.
 constexpr double kPeerSecondsMax = 10.0;
 
 class SlowPeers {
  public:
-  static std::string word(const std::string& torch_case) {
-    return torch_case.substr(0, torch_case.find(' '));
+  static std::string words(const std::string& torch_case) {
+    return torch_case.substr(0, torch_case.find(' ', torch_case.find(' ') + 1));
   }
   bool too_slow(const std::string& torch_case, double flops) const {
-    const auto known = seconds_.find(word(torch_case));
+    const auto known = seconds_.find(words(torch_case));
     return known != seconds_.end() && known->second * flops > kPeerSecondsMax;
   }
   void measured(const std::string& torch_case, double flops, double ours, double theirs) {
-    if (flops > 0.0 && theirs > kFarBehind * ours) seconds_[word(torch_case)] = theirs / flops;
+    if (flops > 0.0 && theirs > kFarBehind * ours) seconds_[words(torch_case)] = theirs / flops;
   }
 
  private:
