@@ -4,6 +4,10 @@
 // V::Codes   64 bytes of codes          V::Ints, V::Floats   sixteen lanes
 // V::Sum     four-input products in flight, of codes below 64 or of any (kWide): exact for as many
 //            quads as part_of(bits) says; wide codes may be centred (kWideZero, 128 or 0)
+// V::kScalesLast  whether a cell's scales are read behind its codes: lines that ascend are what the
+//            machine foresees, and a core alone waits for a few lines at a time. Takes registers
+//            for the sums of all parts.
+// V::kAsksInto    what lines are asked into: 3 the first cache, 2 the second
 //
 // Included by one source per instruction set, which defines V in an unnamed namespace: nothing here
 // may be shared between them, as each is compiled for its own machine. Loops over rows and groups
@@ -147,7 +151,7 @@ inline __attribute__((always_inline)) void each_sum(const Visit& visit) {
 #define TUTTI_INLINED __attribute__((always_inline))
 
 // What a tile reads of the image: the cells of its groups.
-template <WeightFormat kFormat>
+template <class V, WeightFormat kFormat>
 struct GroupCells {
   const std::uint8_t* base;
   Index step;
@@ -155,13 +159,23 @@ struct GroupCells {
   const std::uint8_t* cell(int g, Index c) const {
     return base + g * step + layout_of(kFormat).cell_at(c);
   }
-  const std::uint8_t* super(int g, Index c) const {
-    return base + g * step + layout_of(kFormat).super_at(c);
+  CellScales<V> scales(int g, Index c) const {
+    return read_scales<V, kFormat>(cell(g, c) + layout_of(kFormat).codes(),
+                                   base + g * step + layout_of(kFormat).super_at(c));
+  }
+  template <int kGroups>
+  void read(Index c, CellScales<V> (&of)[kGroups]) const {
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) of[g] = scales(g, c);
   }
   // The machine looks fewer cells ahead than memory is far away.
-  void ask(int g, Index c) const {
-    for (Index line = 0; line < layout_of(kFormat).cell(); line += 64) {
-      __builtin_prefetch(cell(g, c) + kAheadBytes + line);
+  template <int kGroups>
+  void ask(Index c) const {
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      for (Index line = 0; line < layout_of(kFormat).cell(); line += 64) {
+        __builtin_prefetch(cell(g, c) + kAheadBytes + line, 0, V::kAsksInto);
+      }
     }
   }
 };
@@ -173,11 +187,12 @@ void run_cells(const GroupCall& call, Index row, Index group) {
   constexpr int kBits = layout_of(kFormat).bits;
   constexpr bool kWide = kBits == 8;
   constexpr int kPart = V::part_of(kBits);
+  constexpr int kKept = V::kScalesLast ? kQuads / kPart : 1;
   constexpr bool kTerms = starts_cells(kFormat) || has_minimum(kFormat);
   constexpr auto kEach = []<class Visit>(const Visit& visit)
                              TUTTI_INLINED { each_sum<kRows, kGroups>(visit); };
   const Index step = layout_of(kFormat).group_bytes(call.cells);
-  const GroupCells<kFormat> groups{call.group + group * step, step};
+  const GroupCells<V, kFormat> groups{call.group + group * step, step};
   float* const out = call.sums + row * call.sums_stride + group * kGroup;
   const auto place = [&](int r, int g)
                          TUTTI_INLINED { return out + r * call.sums_stride + g * kGroup; };
@@ -187,13 +202,10 @@ void run_cells(const GroupCall& call, Index row, Index group) {
   const CellTerm* const terms = kTerms ? call.terms + row * call.cells : nullptr;
   for (Index c = 0; c < call.cells; ++c) {
     CellScales<V> of[kGroups];
-#pragma GCC unroll 4
-    for (int g = 0; g < kGroups; ++g) {
-      groups.ask(g, c);
-      of[g] = read_scales<V, kFormat>(groups.cell(g, c) + layout_of(kFormat).codes(),
-                                      groups.super(g, c));
-    }
+    groups.template ask<kGroups>(c);
+    if constexpr (!V::kScalesLast) groups.read(c, of);
     typename V::Ints whole[kRows][kGroups];
+    typename V::template Sum<kWide> kept[kKept][kRows][kGroups];
     each_number<kQuads / kPart>([&]<int p>(Number<p>) {
       typename V::template Sum<kWide> part[kRows][kGroups];
       kEach([&](int r, int g) TUTTI_INLINED {
@@ -212,10 +224,25 @@ void run_cells(const GroupCall& call, Index row, Index group) {
       });
       constexpr int kLast = quad_at<kBits, kPart>(p * kPart);
       kEach([&](int r, int g) TUTTI_INLINED {
-        const auto closed = close_part<V, kFormat, kLast>(part[r][g], of[g]);
-        whole[r][g] = p == 0 ? closed : V::add(whole[r][g], closed);
+        if constexpr (V::kScalesLast) {
+          kept[p][r][g] = part[r][g];
+        } else {
+          const auto closed = close_part<V, kFormat, kLast>(part[r][g], of[g]);
+          whole[r][g] = p == 0 ? closed : V::add(whole[r][g], closed);
+        }
       });
     });
+    if constexpr (V::kScalesLast) {
+      asm volatile("" ::: "memory");  // gcc leaves their loads behind those of codes
+      groups.read(c, of);
+      each_number<kKept>([&]<int p>(Number<p>) {
+        kEach([&](int r, int g) TUTTI_INLINED {
+          constexpr int kLast = quad_at<kBits, kPart>(p * kPart);
+          const auto closed = close_part<V, kFormat, kLast>(kept[p][r][g], of[g]);
+          whole[r][g] = p == 0 ? closed : V::add(whole[r][g], closed);
+        });
+      });
+    }
     kEach([&](int r, int g) TUTTI_INLINED {
       const Index at = (row + r) * call.cells + c;
       sum[r][g] =

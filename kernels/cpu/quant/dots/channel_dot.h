@@ -52,7 +52,8 @@ void run_channel(const GroupCall& call, Index row, Index group) {
   for (Index k = 0; k < inputs; k += 4) {
     if constexpr (kAsk) {
       for (int g = 0; g < kGroups; ++g) {
-        __builtin_prefetch(base + g * step + kLayout.header + k * 16 + kAheadBytes);
+        __builtin_prefetch(base + g * step + kLayout.header + k * 16 + kAheadBytes, 0,
+                           V::kAsksInto);
       }
     }
     if constexpr (!kAsk) __builtin_prefetch(ahead + kLayout.header + k * 16, 0, 2);

@@ -24,6 +24,8 @@ struct Avx2 {
   static constexpr int kChannelRows = 4;
   static constexpr int kChannelGroups = 1;
   static constexpr int kCellGroups = 1;
+  static constexpr bool kScalesLast = false;
+  static constexpr int kAsksInto = 3;
 
   // Pairs of codes below 64 are summed in sixteen bits for as long as they fit: 15, 31 or 63 times
   // 127, twice, for 8, 4 or 2 quads.

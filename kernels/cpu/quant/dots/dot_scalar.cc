@@ -19,6 +19,8 @@ struct Scalar {
   static constexpr int kChannelRows = 2;
   static constexpr int kChannelGroups = 1;
   static constexpr int kCellGroups = 1;
+  static constexpr bool kScalesLast = false;
+  static constexpr int kAsksInto = 3;
   static constexpr int kWideZero = 128;
   static constexpr int part_of(int bits) { return bits == 6 ? 4 : 8; }
 

@@ -18,8 +18,10 @@ struct Vnni {
   using Floats = __m512;
   static constexpr int kChannelRows = 6;
   static constexpr int kChannelGroups = 4;
-  // Eight chains of products at four rows, as one product takes five cycles.
-  static constexpr int kCellGroups = 2;
+  // Four groups are four streams of memory, and 16 chains of products at four rows.
+  static constexpr int kCellGroups = 4;
+  static constexpr bool kScalesLast = true;
+  static constexpr int kAsksInto = 2;
   static constexpr int kWideZero = 128;
   static constexpr int part_of(int bits) { return bits == 6 ? 4 : 8; }
 
