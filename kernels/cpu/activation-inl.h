@@ -14,54 +14,75 @@ HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
 // f(x) and its derivative.
+template <SomeLanes L>
 struct ValueSlope {
-  Lanes value, slope;
+  L value, slope;
 };
 
 struct Gelu {
-  static HWY_INLINE Lanes share(const Lanes& x) {
-    return splat(0.5F) * (splat(1.0F) + erf(x * splat(0.70710678F)));
+  template <SomeLanes L>
+  static HWY_INLINE L share(const L& x) {
+    // Halving is exact, so this is the half of 1 + erf.
+    return fma(L(splat(0.5F)), erf(x * splat(0.70710678F)), splat(0.5F));
   }
-  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
-  static HWY_INLINE ValueSlope both(const Lanes& x) {
-    const Lanes part = share(x);
-    const Lanes density = splat(0.39894228F) * exp(splat(-0.5F) * (x * x));
+  template <SomeLanes L>
+  static HWY_INLINE L value(const L& x) {
+    return x * share(x);
+  }
+  template <SomeLanes L>
+  static HWY_INLINE ValueSlope<L> both(const L& x) {
+    const L part = share(x);
+    const L density = splat(0.39894228F) * exp_of_bounded(splat(-0.5F) * (x * x));
     return {x * part, fma(x, density, part)};
   }
 };
 
 // (1 + tanh u) / 2 = 1 / (1 + exp(-2u)).
 struct GeluTanh {
-  static HWY_INLINE Lanes share(const Lanes& x) {
-    const Lanes u = x * fma(splat(0.07135481F), x * x, splat(1.5957691F));  // 2u
+  template <SomeLanes L>
+  static HWY_INLINE L share(const L& x) {
+    const L u = x * fma(splat(0.07135481F), x * x, splat(1.5957691F));  // 2u
     const Lanes one = splat(1.0F);
     return one / (one + exp(zero() - u));
   }
-  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
-  static HWY_INLINE ValueSlope both(const Lanes& x) {
-    const Lanes part = share(x);
-    const Lanes du = fma(splat(0.21406444F), x * x, splat(1.5957691F));
-    const Lanes rest = part * (splat(1.0F) - part);
+  template <SomeLanes L>
+  static HWY_INLINE L value(const L& x) {
+    return x * share(x);
+  }
+  template <SomeLanes L>
+  static HWY_INLINE ValueSlope<L> both(const L& x) {
+    const L part = share(x);
+    const L du = fma(splat(0.21406444F), x * x, splat(1.5957691F));
+    const L rest = part * (splat(1.0F) - part);
     return {x * part, fma(x * rest, du, part)};
   }
 };
 
 struct Silu {
-  static HWY_INLINE Lanes share(const Lanes& x) {
+  template <SomeLanes L>
+  static HWY_INLINE L share(const L& x) {
     const Lanes one = splat(1.0F);
     return one / (one + exp(zero() - x));
   }
-  static HWY_INLINE Lanes value(const Lanes& x) { return x * share(x); }
-  static HWY_INLINE ValueSlope both(const Lanes& x) {
-    const Lanes part = share(x);
+  template <SomeLanes L>
+  static HWY_INLINE L value(const L& x) {
+    return x * share(x);
+  }
+  template <SomeLanes L>
+  static HWY_INLINE ValueSlope<L> both(const L& x) {
+    const L part = share(x);
     return {x * part, part * fma(x, splat(1.0F) - part, splat(1.0F))};
   }
 };
 
 struct Relu {
-  static HWY_INLINE Lanes value(const Lanes& x) { return max(x, zero()); }
-  static HWY_INLINE ValueSlope both(const Lanes& x) {
-    return {value(x), select_less(zero(), x, splat(1.0F), zero())};
+  template <SomeLanes L>
+  static HWY_INLINE L value(const L& x) {
+    return max(x, zero());
+  }
+  template <SomeLanes L>
+  static HWY_INLINE ValueSlope<L> both(const L& x) {
+    return {value(x), select_less(L(zero()), x, splat(1.0F), zero())};
   }
 };
 

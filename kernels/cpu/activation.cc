@@ -27,7 +27,7 @@ void activation_forward_kernel(const OpContext& ctx, const ActivationForward& ar
     for_rows(ctx, args.y, writes, [&](Index row) {
       const float* const x = args.x.row(row);
       float* const y = args.y.row(row);
-      each_lanes(args.x.columns, [&](Index i, auto part) {
+      each_lanes_twice(args.x.columns, [&](Index i, auto part) {
         put(decltype(f)::value(load(x + i, part)), y + i, part, writes);
       });
     });
@@ -41,8 +41,8 @@ void activation_backward_kernel(const OpContext& ctx, const ActivationBackward& 
       const float* const x = args.x.row(row);
       const float* const dy = args.dy.row(row);
       float* const dx = args.dx.row(row);
-      each_lanes(args.x.columns, [&](Index i, auto part) {
-        const Lanes slope = decltype(f)::both(load(x + i, part)).slope;
+      each_lanes_twice(args.x.columns, [&](Index i, auto part) {
+        const auto slope = decltype(f)::both(load(x + i, part)).slope;
         put(load(dy + i, part) * slope, dx + i, part, writes);
       });
     });
@@ -56,7 +56,7 @@ void gate_forward_kernel(const OpContext& ctx, const GateForward& args) {
       const float* const gate = args.gate.row(row);
       const float* const up = args.up.row(row);
       float* const y = args.y.row(row);
-      each_lanes(args.y.columns, [&](Index i, auto part) {
+      each_lanes_twice(args.y.columns, [&](Index i, auto part) {
         put(decltype(f)::value(load(gate + i, part)) * load(up + i, part), y + i, part, writes);
       });
     });
@@ -75,10 +75,10 @@ void gate_backward_kernel(const OpContext& ctx, const GateBackward& args) {
       const float* const up = args.up.row(row);
       float* const dgate = args.dgate.row(row);
       float* const dup = args.dup.row(row);
-      each_lanes(args.dy.columns, [&](Index i, auto part) {
-        const Lanes d = load(dy + i, part);
-        const ValueSlope at = decltype(f)::both(load(gate + i, part));
-        const Lanes of_gate = d * load(up + i, part) * at.slope;
+      each_lanes_twice(args.dy.columns, [&](Index i, auto part) {
+        const auto d = load(dy + i, part);
+        const auto at = decltype(f)::both(load(gate + i, part));
+        const auto of_gate = d * load(up + i, part) * at.slope;
         put(d * at.value, dup + i, part, of_up_writes);
         put(of_gate, dgate + i, part, of_gate_writes);
       });

@@ -18,44 +18,45 @@ namespace tutti::kernels::HWY_NAMESPACE {
 
 // tanh(x) = x + x^3 P(x^2) for |x| < 0.625 (relative error 2^-25), else 1 - 2 / (exp(2|x|) + 1)
 // with the sign of x.
-HWY_INLINE Lanes tanh(const Lanes& x) {
-  const Lanes size = abs(x);
-  const Lanes u = x * x;
-  Lanes p = splat(-6.113188341e-03F);
-  p = fma(p, u, splat(2.101007849e-02F));
+template <SomeLanes L>
+HWY_INLINE L tanh(const L& x) {
+  const L size = abs(x);
+  const L u = x * x;
+  L p = fma(L(splat(-6.113188341e-03F)), u, splat(2.101007849e-02F));
   p = fma(p, u, splat(-5.385407060e-02F));
   p = fma(p, u, splat(1.333279461e-01F));
   p = fma(p, u, splat(-3.333332837e-01F));
-  const Lanes near = fma(p * u, x, x);
+  const L near = fma(p * u, x, x);
   const Lanes one = splat(1.0F);
-  const Lanes far = one - splat(2.0F) / (exp(size + size) + one);
-  return select_less(size, splat(0.625F), near, select_less(x, zero(), zero() - far, far));
+  const L far = one - splat(2.0F) / (exp(size + size) + one);
+  return select_less(size, splat(0.625F), near, with_sign(far, x));
 }
 
 // erf(x) = x P(x^2) for |x| < 1 (relative error 2^-29), else 1 - exp(-Q(|x|)) with the sign of x,
 // where Q fits -log(1 - erf) on [1, 4] (absolute error of erf 2^-35); from 4 on it is 1.
-HWY_INLINE Lanes erf(const Lanes& x) {
-  const Lanes size = abs(x);
-  const Lanes u = x * x;
-  Lanes p = splat(7.889119297e-05F);
-  p = fma(p, u, splat(-8.020841051e-04F));
+template <SomeLanes L>
+HWY_INLINE L erf(const L& x) {
+  const L size = abs(x);
+  const L u = x * x;
+  L p = fma(L(splat(7.889119297e-05F)), u, splat(-8.020841051e-04F));
   p = fma(p, u, splat(5.189535208e-03F));
   p = fma(p, u, splat(-2.685444430e-02F));
   p = fma(p, u, splat(1.128360033e-01F));
   p = fma(p, u, splat(-3.761262596e-01F));
   p = fma(p, u, splat(1.128379107e+00F));
-  const Lanes near = p * x;
-  const Lanes v = min(splat(4.0F), size);
-  Lanes q = splat(2.168685023e-05F);
-  q = fma(q, v, splat(-4.413363640e-04F));
+  const L near = p * x;
+  const L v = min(L(splat(4.0F)), size);
+  L q = fma(L(splat(2.168685023e-05F)), v, splat(-4.413363640e-04F));
   q = fma(q, v, splat(4.204561934e-03F));
   q = fma(q, v, splat(-2.520825714e-02F));
   q = fma(q, v, splat(1.084185764e-01F));
   q = fma(q, v, splat(6.332198977e-01F));
   q = fma(q, v, splat(1.129578471e+00F));
   q = fma(q, v, splat(-1.880402269e-04F));
-  const Lanes far = splat(1.0F) - exp(zero() - q);
-  return select_less(size, splat(1.0F), near, select_less(x, zero(), zero() - far, far));
+  // Q is between -2^-12 and 16: no limit of exp is near, and its last product is exact.
+  const ExpFactors<L> rest = exp_factors(zero() - q);
+  const L far = fnma(rest.value, rest.power, splat(1.0F));
+  return select_less(size, splat(1.0F), near, with_sign(far, x));
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE

@@ -11,6 +11,7 @@
 #define TUTTI_LANES_INL
 #endif
 
+#include <concepts>
 #include <cstdint>
 
 #include <hwy/highway.h>
@@ -119,6 +120,20 @@ HWY_INLINE Lanes select_less(const Lanes& a, const Lanes& b, const Lanes& yes, c
 }
 // A NaN stays NaN, and zero becomes +0.
 HWY_INLINE Lanes abs(const Lanes& x) { return max(x, zero() - x); }
+// `size`, which is no negative number, with the sign of `sign`.
+HWY_INLINE Lanes with_sign(const Lanes& size, const Lanes& sign) {
+  return TUTTI_LANES(hn::CopySignToAbs(size.a, sign.a), hn::CopySignToAbs(size.b, sign.b));
+}
+
+// 2^n of t = n + 1.5 * 2^23, whose last bits are n: the exponent is made of them by a shift.
+HWY_INLINE Vector vector_power_of_two(Vector t) {
+  const hn::RebindToSigned<Tag> whole;
+  const auto exponent = hn::Add(hn::BitCast(whole, t), hn::Set(whole, 127));
+  return hn::BitCast(kTag, hn::ShiftLeft<23>(exponent));
+}
+HWY_INLINE Lanes power_of_two(const Lanes& t) {
+  return TUTTI_LANES(vector_power_of_two(t.a), vector_power_of_two(t.b));
+}
 
 // Folds sixteen lanes: 16 -> 8 -> 4 -> 2 -> 1, lane i with lane i + half.
 template <class Fold>
@@ -161,6 +176,80 @@ HWY_INLINE void each_lanes(Index n, const Body& body) {
   Index i = 0;
   for (; i + kLanes <= n; i += kLanes) body(i, Whole{});
   if (i < n) body(i, Some{n - i});
+}
+
+// Two groups of sixteen lanes in step, for long chains of operations on each number.
+//
+// An exponential is a chain of seventy cycles, and a core holds too few operations that wait for
+// others to reach far into the next group. With every operation done for two groups before the next
+// one, it always has two chains to go on with (lab/rows.md). A lane sees the same operations, so
+// bits are those of one group after the other.
+//
+// One group stands for two alike, as constants do.
+struct Twice {
+  Lanes first, second;
+
+  HWY_INLINE Twice(const Lanes& both) : first(both), second(both) {}
+  HWY_INLINE Twice(const Lanes& one, const Lanes& other) : first(one), second(other) {}
+};
+
+template <class L>
+concept SomeLanes = std::same_as<L, Lanes> || std::same_as<L, Twice>;
+
+HWY_INLINE Twice operator+(const Twice& x, const Twice& y) {
+  return {x.first + y.first, x.second + y.second};
+}
+HWY_INLINE Twice operator-(const Twice& x, const Twice& y) {
+  return {x.first - y.first, x.second - y.second};
+}
+HWY_INLINE Twice operator*(const Twice& x, const Twice& y) {
+  return {x.first * y.first, x.second * y.second};
+}
+HWY_INLINE Twice operator/(const Twice& x, const Twice& y) {
+  return {x.first / y.first, x.second / y.second};
+}
+HWY_INLINE Twice fma(const Twice& x, const Twice& y, const Twice& z) {
+  return {fma(x.first, y.first, z.first), fma(x.second, y.second, z.second)};
+}
+HWY_INLINE Twice fnma(const Twice& x, const Twice& y, const Twice& z) {
+  return {fnma(x.first, y.first, z.first), fnma(x.second, y.second, z.second)};
+}
+HWY_INLINE Twice max(const Twice& x, const Twice& y) {
+  return {max(x.first, y.first), max(x.second, y.second)};
+}
+HWY_INLINE Twice min(const Twice& x, const Twice& y) {
+  return {min(x.first, y.first), min(x.second, y.second)};
+}
+HWY_INLINE Twice abs(const Twice& x) { return {abs(x.first), abs(x.second)}; }
+HWY_INLINE Twice with_sign(const Twice& size, const Twice& sign) {
+  return {with_sign(size.first, sign.first), with_sign(size.second, sign.second)};
+}
+HWY_INLINE Twice power_of_two(const Twice& t) {
+  return {power_of_two(t.first), power_of_two(t.second)};
+}
+HWY_INLINE Twice select_less(const Twice& a, const Twice& b, const Twice& yes, const Twice& no) {
+  return {select_less(a.first, b.first, yes.first, no.first),
+          select_less(a.second, b.second, yes.second, no.second)};
+}
+
+// The part of each_lanes_twice beside Whole and Some.
+struct Both {};
+HWY_INLINE Twice load(const float* from, Both) { return {load(from), load(from + kLanes)}; }
+HWY_INLINE void store(const Twice& x, float* to, Both) {
+  store(x.first, to);
+  store(x.second, to + kLanes);
+}
+HWY_INLINE Twice keep(const Twice& x, Both, const Lanes&) { return x; }
+
+HWY_INLINE Lanes add_in_order(const Lanes& sum, const Lanes& x) { return sum + x; }
+HWY_INLINE Lanes add_in_order(const Lanes& sum, const Twice& x) { return sum + x.first + x.second; }
+
+// As each_lanes, two groups at a time where there are two.
+template <class Body>
+HWY_INLINE void each_lanes_twice(Index n, const Body& body) {
+  Index i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) body(i, Both{});
+  each_lanes(n - i, [&](Index rest, auto part) { body(i + rest, part); });
 }
 
 }  // namespace tutti::kernels::HWY_NAMESPACE

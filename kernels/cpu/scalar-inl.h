@@ -133,6 +133,13 @@ HWY_INLINE Several<T, kCount> ShiftLeft(const Several<T, kCount>& x) {
       [&](int i) { return static_cast<T>(static_cast<Unsigned>(x.lane[i]) << kBits); });
 }
 
+// The sign of b on a, which has none.
+template <class T, int kCount>
+HWY_INLINE Several<T, kCount> CopySignToAbs(const Several<T, kCount>& a,
+                                            const Several<T, kCount>& b) {
+  return by_lane<Several<T, kCount>>([&](int i) { return std::copysign(a.lane[i], b.lane[i]); });
+}
+
 template <class T, int kCount>
 HWY_INLINE Chosen<T, kCount> Lt(const Several<T, kCount>& a, const Several<T, kCount>& b) {
   return by_lane<Chosen<T, kCount>>([&](int i) { return a.lane[i] < b.lane[i]; });

@@ -11,12 +11,16 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-HWY_INLINE Lanes sigmoid(const Lanes& x) {
+template <SomeLanes L>
+HWY_INLINE L sigmoid(const L& x) {
   const Lanes one = splat(1.0F);
   return one / (one + exp(zero() - x));
 }
 
-HWY_INLINE Lanes gated(const Lanes& gate, const Lanes& up) { return gate * sigmoid(gate) * up; }
+template <SomeLanes L>
+HWY_INLINE L gated(const L& gate, const L& up) {
+  return gate * sigmoid(gate) * up;
+}
 
 void silu_gate_forward_kernel(const OpContext& ctx, const SiluGateForward& args) {
   const Writes writes = writes_to(args.y, {args.gate.data, args.up.data});
@@ -26,7 +30,7 @@ void silu_gate_forward_kernel(const OpContext& ctx, const SiluGateForward& args)
           const float* const gate = args.gate.row(row);
           const float* const up = args.up.row(row);
           float* const y = args.y.row(row);
-          each_lanes(args.y.columns, [&](Index i, auto part) {
+          each_lanes_twice(args.y.columns, [&](Index i, auto part) {
             put(gated(load(gate + i, part), load(up + i, part)), y + i, part, writes);
           });
         }
@@ -34,14 +38,16 @@ void silu_gate_forward_kernel(const OpContext& ctx, const SiluGateForward& args)
       });
 }
 
+template <SomeLanes L>
 struct GateGradients {
-  Lanes gate, up;
+  L gate, up;
 };
 
-HWY_INLINE GateGradients gate_gradients(const Lanes& dy, const Lanes& gate, const Lanes& up) {
+template <SomeLanes L>
+HWY_INLINE GateGradients<L> gate_gradients(const L& dy, const L& gate, const L& up) {
   const Lanes one = splat(1.0F);
-  const Lanes s = sigmoid(gate);
-  const Lanes slope = s * fma(gate, one - s, one);
+  const L s = sigmoid(gate);
+  const L slope = s * fma(gate, one - s, one);
   return {dy * up * slope, dy * (gate * s)};
 }
 
@@ -57,8 +63,8 @@ void silu_gate_backward_kernel(const OpContext& ctx, const SiluGateBackward& arg
           const float* const up = args.up.row(row);
           float* const dgate = args.dgate.row(row);
           float* const dup = args.dup.row(row);
-          each_lanes(args.dy.columns, [&](Index i, auto part) {
-            const GateGradients d =
+          each_lanes_twice(args.dy.columns, [&](Index i, auto part) {
+            const auto d =
                 gate_gradients(load(dy + i, part), load(gate + i, part), load(up + i, part));
             put(d.gate, dgate + i, part, of_gate);
             put(d.up, dup + i, part, of_up);

@@ -61,10 +61,10 @@ HWY_INLINE float largest_of(const float* x, Index width) {
 HWY_INLINE float weigh(const float* x, float top, float* weights, Index width) {
   const Lanes offset = splat(top);
   Lanes sum = zero();
-  each_lanes(width, [&](Index i, auto part) {
-    const Lanes weight = keep(exp(load(x + i, part) - offset), part, zero());
+  each_lanes_twice(width, [&](Index i, auto part) {
+    const auto weight = keep(exp(load(x + i, part) - offset), part, zero());
     if (weights != nullptr) store(weight, weights + i, part);
-    sum = sum + weight;
+    sum = add_in_order(sum, weight);
   });
   return sum_lanes(sum);
 }

@@ -26,6 +26,10 @@ HWY_INLINE void put(const Lanes& x, float* to, Whole, Writes writes) {
   store(x, to);
 }
 HWY_INLINE void put(const Lanes& x, float* to, Some part, Writes) { store(x, to, part); }
+HWY_INLINE void put(const Twice& x, float* to, Both, Writes writes) {
+  put(x.first, to, Whole{}, writes);
+  put(x.second, to + kLanes, Whole{}, writes);
+}
 
 }  // namespace tutti::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

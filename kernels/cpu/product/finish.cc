@@ -13,8 +13,8 @@ namespace tutti::kernels::HWY_NAMESPACE {
 
 template <class Function>
 HWY_INLINE void activate_row(Function, float* y, const float* gate, Index count) {
-  each_lanes(count, [&](Index i, auto part) {
-    const Lanes value = load(y + i, part);
+  each_lanes_twice(count, [&](Index i, auto part) {
+    const auto value = load(y + i, part);
     store(gate != nullptr ? Function::value(load(gate + i, part)) * value : Function::value(value),
           y + i, part);
   });
