@@ -142,7 +142,7 @@ Index third_cache_floats() {
 
 // More than two third caches, but not of a machine whose cache is larger than our patience.
 Index memory_floats() {
-  constexpr Index kMin = Index{64} << 20;
+  constexpr Index kMin = Index{32} << 20;
   constexpr Index kMax = Index{256} << 20;
   static const Index kFloats = std::clamp(third_cache_floats() * 9 / 4, kMin, kMax);
   return kFloats;
