@@ -22,8 +22,9 @@ namespace tutti::kernels::cuda {
 
 inline constexpr unsigned kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffU;
-// Above this a kernel must ask for its shared memory by an attribute.
-inline constexpr std::size_t kSharedBytesPlain = 48 * 1024;
+// Above this a kernel asks for its dynamic shared memory by an attribute. It must where that and
+// what it has of static memory are more than 48 KiB together: no kernel has 16 KiB beside so much.
+inline constexpr std::size_t kSharedBytesPlain = 32 * 1024;
 
 struct LaunchShape {
   dim3 blocks;

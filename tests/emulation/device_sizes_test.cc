@@ -13,6 +13,7 @@
 #include "kernels/cuda/scratch.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/elementwise/layer_norm.h"
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/product.h"
 #include "kernels/ops/reference/reference.h"
@@ -381,6 +382,62 @@ TEST_CASE("device sizes: sums over more rows than a piece has, and more columns 
     // Partial sums grow to some tens.
     CHECK(sums[size_of(c)] == Approx(sum).margin(tolerance(kRows, 20.0)));
     CHECK(dweight[size_of(c)] == Approx(slope).margin(tolerance(kRows, 20.0)));
+  }
+}
+
+// A block adds in 8 bytes of its dynamic shared memory a column, beside some of its static memory:
+// at 6,144 columns 48 KiB, which is all that a kernel has together where it does not ask for more.
+TEST_CASE("device sizes: norms so wide that their gradients ask for shared memory, and just less") {
+  constexpr Index kRows = 2;
+  static_cast<void>(device());
+  for (const Index columns : {Index{6143}, Index{6144}, Index{6145}}) {
+    CAPTURE(columns);
+    const Floats x = draw(kRows * columns, 1);
+    const Floats dy = draw(kRows * columns, 2);
+    const Floats weight = draw(columns, 3);
+    const Floats mean = {0.25F, -0.125F};
+    const Floats inverse = {1.5F, 2.0F};
+    const ConstMatrix rows(x.data(), kRows, columns);
+    const ConstMatrix slopes(dy.data(), kRows, columns);
+    const Floats rms = in_all_orders([&] {
+      Floats out(size_of(3 * columns), 0.0F);
+      REQUIRE(rms_norm_backward(here(), {.dy = slopes,
+                                         .x = rows,
+                                         .weight = weight.data(),
+                                         .inverse = inverse.data(),
+                                         .dx = Matrix(out.data() + columns, kRows, columns),
+                                         .dweight = out.data()}));
+      return out;
+    });
+    const Floats layer = in_all_orders([&] {
+      Floats out(size_of(4 * columns), 0.0F);
+      REQUIRE(layer_norm_backward(here(), {.dy = slopes,
+                                           .x = rows,
+                                           .weight = weight.data(),
+                                           .mean = mean.data(),
+                                           .inverse = inverse.data(),
+                                           .dx = Matrix(out.data() + 2 * columns, kRows, columns),
+                                           .dweight = out.data(),
+                                           .dbias = out.data() + columns}));
+      return out;
+    });
+    double worst = 0.0;
+    for (Index c = 0; c < columns; ++c) {
+      const auto at = [&](const Floats& values, Index row) {
+        return static_cast<double>(values[size_of(row * columns + c)]);
+      };
+      double expected[3] = {};  // of the weights, and of the bias
+      for (Index r = 0; r < kRows; ++r) {
+        const double scale = static_cast<double>(inverse[size_of(r)]);
+        expected[0] += at(dy, r) * at(x, r) * scale;
+        expected[1] += at(dy, r) * (at(x, r) - static_cast<double>(mean[size_of(r)])) * scale;
+        expected[2] += at(dy, r);
+      }
+      const double found[3] = {at(rms, 0), at(layer, 0), at(layer, 1)};
+      for (int i = 0; i < 3; ++i)
+        worst = tutti::test::larger(worst, std::abs(found[i] - expected[i]));
+    }
+    CHECK(worst <= tolerance(kRows, 4.0));
   }
 }
 

@@ -226,6 +226,7 @@ TEST_CASE("emulation: shared memory is limited, and beyond 48 KiB asked for") {
   };
   CHECK(fault(16 << 10) == "");
   CHECK(fault(17 << 10).find("more than a block has") != std::string::npos);
+  CHECK(fault(33 << 10) == "");  // more than 48 KiB together: it is asked for
   CHECK(fault(195 << 10) == "");
   CHECK(fault(196 << 10).find("more than a block has") != std::string::npos);
 }

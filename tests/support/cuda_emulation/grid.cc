@@ -139,8 +139,7 @@ std::string Block::run(const GridShape& shape, const std::function<void()>& thre
   rng = Rng(order_.seed);
   body = &thread_body;
   dynamic_bytes_ = shape.shared_bytes;
-  const bool asked = shape.shared_room > kSharedBytesPlain;
-  shared_max_ = asked ? kSharedBytesMax : kSharedBytesPlain;
+  shared_max_ = shape.shared_room == 0 ? kSharedBytesPlain : kSharedBytesMax;
   where.threads = shape.threads;
   where.blocks = shape.blocks;
   fault_.clear();

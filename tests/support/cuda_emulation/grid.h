@@ -43,14 +43,15 @@ Order order();
 inline constexpr unsigned kWarp = 32;
 inline constexpr unsigned kThreadsMax = 1024;
 inline constexpr std::size_t kSharedBytesMax = 227 * 1024;  // of a block on sm_90
-// What a block has without asking, and what it may have of static shared memory at all.
+// What a block has without asking, of static and dynamic memory together, and what it may have of
+// static shared memory at all.
 inline constexpr std::size_t kSharedBytesPlain = 48 * 1024;
 
 struct GridShape {
   Extent blocks;
   Extent threads;
-  std::size_t shared_bytes = 0;                 // dynamic
-  std::size_t shared_room = kSharedBytesPlain;  // for it; more if the kernel has asked for more
+  std::size_t shared_bytes = 0;  // dynamic
+  std::size_t shared_room = 0;   // that the kernel has asked for; 0: it has not asked
 };
 
 // Runs `thread_body` once for each thread of the grid. Empty: all went well, else what was wrong.

@@ -196,12 +196,11 @@ cudaError_t check_shape(const GridShape& shape) {
   return taken ? cudaSuccess : cudaErrorInvalidConfiguration;
 }
 
-// Dynamic shared memory that a launch may take: what the kernel has asked for, else the plain
-// limit.
+// Dynamic shared memory that the kernel has asked for; 0: none.
 std::size_t shared_room_of(const void* kernel) {
   const std::lock_guard lock(device().mutex);
   const auto found = device().dynamic_shared.find(kernel);
-  return found == device().dynamic_shared.end() ? kSharedBytesPlain : found->second;
+  return found == device().dynamic_shared.end() ? 0 : found->second;
 }
 
 }  // namespace
@@ -214,9 +213,9 @@ cudaError_t enqueue_grid(cudaStream_t stream, const GridLaunch& launch,
                          std::function<void()> thread_body) {
   GridShape shape = launch.shape;
   shape.shared_room = shared_room_of(launch.kernel);
+  const std::size_t room = shape.shared_room == 0 ? kSharedBytesPlain : shape.shared_room;
   cudaError_t refused = check_shape(shape);
-  if (refused == cudaSuccess && shape.shared_bytes > shape.shared_room)
-    refused = cudaErrorInvalidValue;
+  if (refused == cudaSuccess && shape.shared_bytes > room) refused = cudaErrorInvalidValue;
   if (refused != cudaSuccess) {
     std::fprintf(stderr, "emulation: %s: a device takes no such launch\n", launch.name);
     return failed(refused);
