@@ -150,8 +150,10 @@ std::optional<Narrow> CudaDevice::narrow_inputs() const {
 // The library adds a bias or a residual while it has the sum; all other ends, and what it does not
 // take, are one pass behind it.
 Result<> CudaDevice::multiply(ProductForm form, const Product& args, const RoundedLeft& left) {
-  const bool more_than_one =
-      args.residual && (args.bias != nullptr || args.start == ChainStart::output);
+  // It does not say in which order it adds two.
+  const int added = (args.start == ChainStart::output ? 1 : 0) + (args.bias != nullptr ? 1 : 0) +
+                    (args.residual ? 1 : 0);
+  const bool more_than_one = added > 1;
   const bool behind = more_than_one || args.activation || args.narrow;
   Product within = args;
   if (behind) {

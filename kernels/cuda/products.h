@@ -56,8 +56,8 @@ class Products {
   };
 
   // `args` gives shapes, output, start, bias and residual; its inputs are used where `operands` is
-  // null. A residual is taken neither with ChainStart::output (beta multiplies one matrix) nor
-  // beside a bias: the library would add it first, and an op adds the bias first.
+  // null. At most one of ChainStart::output, a bias and a residual is taken: beta multiplies one
+  // matrix, and whether the library adds that before a bias or after it, it does not say.
   //
   // The algorithm is that of the key whatever is added, so it may not take a bias or a residual;
   // then it is not added, and the caller does it, to the rounded sum. That is what the library does
