@@ -84,7 +84,7 @@ Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t fl
   auto sums = reduce(group, step, flags);
   if (!sums) return sums.error();
   pending_ = Pending{step, generation_, group.size(), begun, *sums, gradients_.result()};
-  auto votes = kernels::exchange_votes(group, {.step = step});
+  auto votes = kernels::exchange_votes(group, {.step = step}, votes_);
   if (!votes) return votes.error();
   progress_.enter(Phase::update);
   auto record = commit_pending();

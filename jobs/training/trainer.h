@@ -29,6 +29,7 @@
 #include "jobs/training/step_reduction.h"
 #include "jobs/training/training_job.h"
 #include "jobs/training/training_state.h"
+#include "kernels/collective/collectives.h"
 #include "kernels/tensor/thread_pool.h"
 #include "protocol/base/clock.h"
 
@@ -148,6 +149,7 @@ class Trainer {
   kernels::FloatBuffer device_hashes_;  // a hash is four floats' room
   ShardGradients gradients_;
   std::optional<StepReduction> reduction_;  // of the generation
+  kernels::VoteRoom votes_;
   bool rehearsed_ = false;
   bool choices_loaded_ = false;  // with the state, from a checkpoint
   // What was loaded last and not compared yet: the checkpoint and its profile.

@@ -46,19 +46,25 @@ Result<> broadcast(Communicator& group, std::uint32_t root, std::span<std::byte>
   return group.exchange(transfers);
 }
 
-Result<Vote> exchange_votes(Communicator& group, const Vote& own) {
+Result<Vote> exchange_votes(Communicator& group, const Vote& own, VoteRoom& room) {
   if (group.size() == 1) {
     auto alone = group.exchange({});
     return alone ? Result<Vote>(own) : std::move(alone).error();
   }
-  std::vector<Vote> votes(group.size());
-  votes[group.rank()] = own;
-  std::vector<std::span<std::byte>> blocks;
-  for (Vote& vote : votes) blocks.push_back(std::as_writable_bytes(std::span(&vote, 1)));
-  auto gathered = all_gather(group, blocks);
-  if (!gathered) return gathered.error();
+  room.votes.assign(group.size(), own);
+  room.transfers.clear();
+  const auto bytes_of = [&](std::uint32_t rank) {
+    return std::as_writable_bytes(std::span(&room.votes[rank], 1));
+  };
+  for (std::uint32_t peer = 0; peer < group.size(); ++peer) {
+    if (peer == group.rank()) continue;
+    room.transfers.push_back({Transfer::Direction::send, peer, bytes_of(group.rank())});
+    room.transfers.push_back({Transfer::Direction::receive, peer, bytes_of(peer)});
+  }
+  auto gathered = group.exchange(room.transfers);
+  if (!gathered) return std::move(gathered).error();
   Vote combined{own.step, 0, 0};
-  for (const Vote& vote : votes) {
+  for (const Vote& vote : room.votes) {
     if (vote.step != own.step) {
       return Error{ErrorCode::corrupt, "a rank votes for step " + std::to_string(vote.step) +
                                            ", this one for step " + std::to_string(own.step)};
@@ -67,6 +73,11 @@ Result<Vote> exchange_votes(Communicator& group, const Vote& own) {
     combined.count += vote.count;
   }
   return combined;
+}
+
+Result<Vote> exchange_votes(Communicator& group, const Vote& own) {
+  VoteRoom room;
+  return exchange_votes(group, own, room);
 }
 
 }  // namespace tutti::kernels

@@ -40,8 +40,15 @@ struct Vote {
   bool operator==(const Vote&) const = default;
 };
 
+// What a vote is exchanged in: who keeps it votes again without asking for memory.
+struct VoteRoom {
+  std::vector<Vote> votes;
+  std::vector<Transfer> transfers;
+};
+
 // The combined vote once every rank has voted; a barrier. Errors: corrupt, if the ranks are not at
 // one step.
+Result<Vote> exchange_votes(Communicator& group, const Vote& own, VoteRoom& room);
 Result<Vote> exchange_votes(Communicator& group, const Vote& own);
 
 }  // namespace tutti::kernels
