@@ -19,6 +19,18 @@ TEST_CASE("heap: what a case allocates is memory that the GPU sees, of any size"
   }
 }
 
+#ifdef TUTTI_CUDA_EMULATION
+TEST_CASE("heap: where the GPU is told of no memory, there is none, and that is known before") {
+  CHECK(heap_works());
+  ::setenv("TUTTI_EMULATION_REGISTER", "0", 1);
+  MappedHeap other;
+  CHECK(other.take(12) == nullptr);
+  CHECK(other.take(20'000'000) == nullptr);
+  CHECK_FALSE(heap_works());
+  ::unsetenv("TUTTI_EMULATION_REGISTER");
+}
+#endif
+
 TEST_CASE("heap: a write of the GPU beyond a vector is found, in use and given back") {
   MappedHeap other;
   const auto write = [&](std::byte* at) {

@@ -30,7 +30,7 @@ const OpContext& on_device() {
       std::fprintf(stderr, "parity_gpu: %s\n", opened.error().message.c_str());
       std::_Exit(77);
     }
-    test::open_heap();
+    test::open_heap_or_skip("parity_gpu");
     return *std::move(opened);
   }();
   static const OpContext ctx{&pool, device.get()};

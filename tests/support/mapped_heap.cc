@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 
 namespace tutti::test {
@@ -142,7 +143,25 @@ std::atomic<bool> heap_is_open{false};
 
 }  // namespace
 
+bool heap_works() {
+  MappedHeap other;
+  void* const piece = other.take(kLarge);
+  return piece != nullptr && other.give_back(piece);
+}
+
 void open_heap() { heap_is_open = true; }
+
+void open_heap_or_skip(const char* program) {
+  if (!heap_works()) {
+    std::fprintf(stderr,
+                 "%s: skipped: this machine does not let a process tell the GPU of its memory "
+                 "(cudaHostRegister)\n",
+                 program);
+    std::_Exit(77);
+  }
+  open_heap();
+}
+
 std::string heap_overrun() { return heap().overrun(); }
 
 }  // namespace tutti::test

@@ -9,7 +9,7 @@
 // Large pieces are allocations of their own; small ones are not used again once they were given
 // back.
 //
-// Threads: any. Errors: null where the GPU gives none; operator new then takes other memory.
+// Threads: any. Errors: null where the GPU is told of none; operator new then takes other memory.
 #pragma once
 
 #include <cstddef>
@@ -69,8 +69,14 @@ class MappedHeap {
   std::ptrdiff_t broken_at_ = 0;  // from its start
 };
 
+// Whether this machine lets the process tell the GPU of its memory: some sandboxes do not. The
+// first kernel would end the device there.
+bool heap_works();
 // That of this process. Before it is open, and where there is no GPU, memory is the host's.
 void open_heap();
+// For a program whose cases all stand on it: where it does not work, says so in a line and ends the
+// program with 77.
+void open_heap_or_skip(const char* program);
 std::string heap_overrun();
 
 }  // namespace tutti::test
