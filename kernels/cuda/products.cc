@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda/graphs/work_watch.h"
+#include "protocol/base/log.h"
 
 namespace tutti::kernels::cuda {
 
@@ -22,6 +24,25 @@ const char* name_of(cublasStatus_t status) {
     case CUBLAS_STATUS_ARCH_MISMATCH: return "architecture mismatch";
     default: return "failed";
   }
+}
+
+const char* name_of(ProductForm form) {
+  switch (form) {
+    case ProductForm::nt: return "nt";
+    case ProductForm::nn: return "nn";
+    case ProductForm::tn: return "tn";
+  }
+  return "";
+}
+
+const char* name_of(ProductInputs inputs) {
+  switch (inputs) {
+    case ProductInputs::fp32: return "fp32";
+    case ProductInputs::bf16: return "bf16";
+    case ProductInputs::fp16: return "fp16";
+    case ProductInputs::tf32: return "tf32";
+  }
+  return "";
 }
 
 Result<> check_blas(cublasStatus_t status, std::string_view what) {
@@ -223,18 +244,26 @@ Products::~Products() {
 
 namespace {
 
+// A number of an algorithm's configuration; none: the algorithm does not say.
+template <class Number>
+std::optional<Number> configured(const cublasLtMatmulAlgo_t& algorithm,
+                                 cublasLtMatmulAlgoConfigAttributes_t attribute) {
+  Number number = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &number, sizeof(number), nullptr);
+  return status == CUBLAS_STATUS_SUCCESS ? std::optional(number) : std::nullopt;
+}
+
 // An algorithm whose sums do not depend on how many rows there are: each is one thread block's.
 // That excludes split-K, and kernels that share a tile's depth among blocks as these become free
-// (stream-K), which no attribute names: both need memory for parts of sums, so none is offered.
-Result<bool> sums_within_blocks(const cublasLtMatmulHeuristicResult_t& found) {
-  std::int32_t splits = 0;
-  TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigGetAttribute(
-      &found.algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof(splits), nullptr));
-  std::uint32_t reduction = 0;
-  TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigGetAttribute(
-      &found.algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction, sizeof(reduction), nullptr));
-  return found.state == CUBLAS_STATUS_SUCCESS && found.workspaceSize == 0 &&
-         (splits == 0 || splits == 1) && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
+// (stream-K), which no attribute names: both need memory for parts of sums, so none is offered. One
+// that does not say is none to rely on.
+bool sums_within_blocks(const cublasLtMatmulHeuristicResult_t& found) {
+  const auto splits = configured<std::int32_t>(found.algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+  const auto reduction =
+      configured<std::uint32_t>(found.algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
+  return found.state == CUBLAS_STATUS_SUCCESS && found.workspaceSize == 0 && splits && reduction &&
+         (*splits == 0 || *splits == 1) && *reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
 // A product by columns has the right matrix for its first.
@@ -309,12 +338,10 @@ Result<std::optional<Products::Offer>> Products::ask(const Key& key, const float
   if (!answered && status != CUBLAS_STATUS_NOT_SUPPORTED) return answered.error();
   std::optional<Offer> best;
   for (int i = 0; i < count && (!best || !best->for_few_rows); ++i) {
-    const auto fits = sums_within_blocks(found[i]);
-    if (!fits) return fits.error();
-    if (!*fits) continue;
+    if (!sums_within_blocks(found[i])) continue;
     const auto few = runs_with_few_rows(key, bias, found[i].algo);
     if (!few) return few.error();
-    if (!best || *few) best = Offer{found[i].algo, *few};
+    if (!best || *few) best = Offer{found[i].algo, *few, i, count};
   }
   return best;
 }
@@ -377,10 +404,12 @@ Result<std::optional<cublasLtMatmulAlgo_t>> Products::Call::search(const Product
     const auto all_stages = configurations(algorithm, CUBLASLT_ALGO_CAP_STAGES_IDS);
     for (const std::uint32_t tile : configurations(algorithm, CUBLASLT_ALGO_CAP_TILE_IDS)) {
       for (const std::uint32_t stages : all_stages) {
-        TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigSetAttribute(
-            &algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, &tile, sizeof(tile)));
-        TUTTI_BLAS_CHECK(cublasLtMatmulAlgoConfigSetAttribute(
-            &algorithm, CUBLASLT_ALGO_CONFIG_STAGES_ID, &stages, sizeof(stages)));
+        const bool set =
+            cublasLtMatmulAlgoConfigSetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, &tile,
+                                                 sizeof(tile)) == CUBLAS_STATUS_SUCCESS &&
+            cublasLtMatmulAlgoConfigSetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_STAGES_ID,
+                                                 &stages, sizeof(stages)) == CUBLAS_STATUS_SUCCESS;
+        if (!set) continue;
         if (!call.is_taken(handle, algorithm) || !reads_so(algorithm, key)) continue;
         const auto few = products.runs_with_few_rows(key, nullptr, algorithm);
         if (!few) return few.error();
@@ -395,18 +424,28 @@ Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
   // Only its alignment is looked at, if anything is.
   alignas(16) static constexpr float kSomeBias[4] = {};
   const auto& [form, inputs, n, k, lie] = key;
+  const auto said = [&](const cublasLtMatmulAlgo_t& algorithm, const std::string& how) {
+    TUTTI_LOG_INFO("cuda", "products {} of {} by a weight of {} x {}: {}", name_of(form),
+                   name_of(inputs), n, k, how);
+    return algorithm;
+  };
+  const auto rank_of = [](const Offer& offer) {
+    return fmt::format("algorithm {} of the {} offered", offer.rank + 1, offer.of);
+  };
   std::optional<Offer> best;
   for (const float* const bias : {kSomeBias + 0, static_cast<const float*>(nullptr)}) {
     if (bias != nullptr && form != ProductForm::nt) continue;
     const auto offer = ask(key, bias);
     if (!offer) return offer.error();
-    if (*offer && (*offer)->for_few_rows) return (*offer)->algorithm;
+    if (*offer && (*offer)->for_few_rows) {
+      return said((*offer)->algorithm, rank_of(**offer) + (bias != nullptr ? ", with a bias" : ""));
+    }
     if (!best) best = *offer;
   }
   const auto found = Call::search(*this, key);
   if (!found) return found.error();
-  if (*found) return **found;
-  if (best) return best->algorithm;
+  if (*found) return said(**found, "none offered runs with few rows: the first of all that does");
+  if (best) return said(best->algorithm, rank_of(*best) + ", which does not run with few rows");
   return Error{ErrorCode::unsupported,
                fmt::format("cuBLASLt has no algorithm that sums within one thread block for a "
                            "weight of {} x {}",

@@ -75,6 +75,7 @@ class Products {
   struct Offer {
     cublasLtMatmulAlgo_t algorithm;
     bool for_few_rows;
+    int rank, of;  // in the heuristic's list
   };
 
   Result<cublasLtMatmulAlgo_t> choose(const Key& key) const;

@@ -1,7 +1,8 @@
 // gpu_bench [--json] [--streams] [--names] [--small] [--only=kernels|training|serving]: the table
 // of the GPU path on this machine's first GPU, or a part of it; 77 without one. --names: what the
 // cases are called, without running any. --small: runs each once in tiny shapes and names it,
-// without a time, which would say nothing.
+// without a time, which would say nothing. Which algorithm the library's products have is logged as
+// they are chosen (products.h).
 #include <fmt/core.h>
 
 #include <algorithm>
