@@ -23,10 +23,14 @@ Error nccl_error(ncclResult_t result, std::string_view what) {
   return {ErrorCode::unavailable, fmt::format("{}: {}", what, ncclGetErrorString(result))};
 }
 
-bool is_device_memory(const std::span<std::byte>& bytes) {
+// An address that the device knows nothing of is the host's; all other errors are the device's end.
+Result<bool> is_device_memory(const std::span<std::byte>& bytes) {
   cudaPointerAttributes attributes = {};
-  const bool known = cudaPointerGetAttributes(&attributes, bytes.data()) == cudaSuccess;
-  return known && attributes.type == cudaMemoryTypeDevice;
+  const cudaError_t asked = cudaPointerGetAttributes(&attributes, bytes.data());
+  if (asked == cudaSuccess) return attributes.type == cudaMemoryTypeDevice;
+  static_cast<void>(cudaGetLastError());  // where it may stay, for an op to find
+  if (asked == cudaErrorInvalidValue) return false;
+  return cuda::error_of(asked, "cudaPointerGetAttributes");
 }
 
 // The version behind the digits is that of whoever made the identifier: the library promises
@@ -114,7 +118,9 @@ Result<> NcclGroup::begin(std::span<const Transfer> transfers) {
   device_.clear();
   for (const Transfer& transfer : transfers) {
     if (transfer.bytes.empty()) continue;
-    (is_device_memory(transfer.bytes) ? device_ : host_).push_back(transfer);
+    const auto on_device = is_device_memory(transfer.bytes);
+    if (!on_device) return break_off(on_device.error());
+    (*on_device ? device_ : host_).push_back(transfer);
   }
   announce();
   // Also when there is nothing for it: groups are numbered there.
@@ -215,14 +221,25 @@ Result<> NcclGroup::start_transfers() {
   return {};
 }
 
-// Whether to go on waiting.
-Result<> NcclGroup::go_on(std::string_view what, Instant begun, Duration deadline) {
+Result<> NcclGroup::look() {
+  if (broken_) return *broken_;
+  if (auto stands = look_at_all("the NCCL group"); !stands) return break_off(stands.error());
+  return {};
+}
+
+Result<> NcclGroup::look_at_all(std::string_view what) {
   // An abort, and a peer that is gone: the library may see neither.
   if (auto stands = control_->look(); !stands) return stands;
   ncclResult_t state = ncclSuccess;
   const ncclResult_t asked = comm_ == nullptr ? ncclSuccess : ncclCommGetAsyncError(comm_, &state);
   if (asked != ncclSuccess) return nccl_error(asked, "ncclCommGetAsyncError");
   if (state != ncclSuccess && state != ncclInProgress) return nccl_error(state, what);
+  return {};
+}
+
+// Whether to go on waiting.
+Result<> NcclGroup::go_on(std::string_view what, Instant begun, Duration deadline) {
+  if (auto stands = look_at_all(what); !stands) return stands;
   if (deadline > Duration::zero() && monotonic_now() - begun > deadline) {
     return Error{ErrorCode::deadline_exceeded, fmt::format("{} did not end in its time", what)};
   }

@@ -75,7 +75,7 @@ class NcclGroup final : public Communicator {
   Result<> exchange(std::span<const Transfer> transfers) override;
   Result<> begin(std::span<const Transfer> transfers) override;
   Result<> finish() override;
-  Result<> look() override { return broken_ ? *broken_ : control_->look(); }
+  Result<> look() override;
   void abort(std::string_view reason) noexcept override;
   bool aborted() const noexcept override { return control_->aborted(); }
   std::int32_t lost_peer() const noexcept override { return control_->lost_peer(); }
@@ -103,6 +103,8 @@ class NcclGroup final : public Communicator {
   Result<> start_transfers();
   Result<> wait_for_library(std::string_view what, Duration deadline);
   Result<> wait_for_stream();
+  // At the sockets, and at what the library found meanwhile.
+  Result<> look_at_all(std::string_view what);
   Result<> go_on(std::string_view what, Instant begun, Duration deadline);
   Error break_off(Error error);
   void end_communicator();

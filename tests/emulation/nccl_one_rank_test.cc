@@ -143,4 +143,26 @@ TEST_CASE(
   CHECK(send_over(*group_of_one(*device), memory));
 }
 
+#ifdef TUTTI_CUDA_EMULATION
+// What lies where cannot be asked then, and memory of the device is none for the sockets.
+TEST_CASE("nccl of one rank: a device that has failed is said to, and its group is broken") {
+  {
+    const auto device = open_device();
+    const OnDevice memory(*device);
+    auto group = group_of_one(*device);
+    REQUIRE(send_over(*group, memory));
+    auto stream = cuda::make_stream();
+    REQUIRE(stream);
+    emulation::enqueue(stream->get(), [] { return std::string("a test ended the device here"); });
+    static_cast<void>(cudaStreamSynchronize(stream->get()));
+    const auto refused = send_over(*group, memory);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == ErrorCode::unavailable);
+    CHECK(refused.error().message.find("a test ended the device here") != std::string::npos);
+    CHECK_FALSE(group->look());
+  }
+  emulation::clear_fault();
+}
+#endif
+
 }  // namespace tutti::kernels

@@ -15,6 +15,7 @@
 #include "kernels/collective/nccl_group.h"
 #include "tests/emulation/nccl_groups.h"
 #include "tests/support/cuda_emulation/device_memory.h"
+#include "tests/support/patience.h"
 #include "tests/unit/collective/rank_threads.h"
 
 namespace tutti::kernels {
@@ -270,6 +271,22 @@ TEST_CASE("nccl: an error that the library finds at once, or as it moves, breaks
            is_error(results[1], ErrorCode::unavailable)));
     CHECK(emulation::nccl_ends().aborted == before.aborted + 2);
   }
+}
+
+TEST_CASE("nccl: an error that the library finds shows to who only looks at the group") {
+  std::vector<Result<>> looks(2);
+  ::setenv("TUTTI_EMULATION_NCCL", "late_error", 1);
+  run_two({}, [&](OneOfTwo& own) {
+    std::latch computed(1);
+    own.compute_after(computed);  // later than it has begun
+    looks[own.rank] = own.begin();
+    computed.count_down();
+    const Instant until = monotonic_now() + test::patient(std::chrono::seconds(20));
+    while (looks[own.rank] && monotonic_now() < until) looks[own.rank] = own.group->look();
+    static_cast<void>(cudaStreamSynchronize(own.compute()));
+  });
+  ::unsetenv("TUTTI_EMULATION_NCCL");
+  CHECK((is_error(looks[0], ErrorCode::unavailable) && is_error(looks[1], ErrorCode::unavailable)));
 }
 
 // Run by the case below, each in a process of its own.

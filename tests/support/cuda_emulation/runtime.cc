@@ -442,6 +442,7 @@ cudaError_t cudaHostGetDevicePointer(void** seen, void* memory, unsigned) {
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
+  if (const cudaError_t error = sticky(); error != cudaSuccess) return failed(error);
   const MemoryKind kind = kind_of(memory, 1);
   const bool is_host = kind == MemoryKind::pinned || kind == MemoryKind::registered;
   *attributes = {is_host                      ? cudaMemoryTypeHost
