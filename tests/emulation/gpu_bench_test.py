@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The GPU's benchmark and PyTorch's cases beside it: every name of the peer's is one of ours, so that each of its times
-finds its line; each of ours runs, in tiny shapes on the emulation; and what is printed where there is no PyTorch with a GPU is ours, whole.
+finds its line; each of ours runs, in tiny shapes on the emulation, and says which algorithms its products have; and what is
+printed where there is no PyTorch with a GPU is ours, whole.
 
     tests/emulation/gpu_bench_test.py ROOT GPU_BENCH
 """
@@ -22,7 +23,10 @@ def lines_of(*command):
 def main():
     failed = []
     ours = lines_of(sys.argv[2], "--names")
-    ran = lines_of(sys.argv[2], "--small")
+    done = subprocess.run([sys.argv[2], "--small"], capture_output=True, text=True, check=True, timeout=200)
+    ran = done.stdout.splitlines()
+    if "products nt of bf16 by a weight of" not in done.stderr or " offered" not in done.stderr:
+        failed.append("it does not say which algorithms its products have")
     if ran != ours:
         failed.append(f"cases that did not run in tiny shapes: {[name for name in ours if name not in ran]}")
     theirs = lines_of(sys.executable, str(PEERS), "--names")
