@@ -147,9 +147,22 @@ std::optional<Narrow> CudaDevice::narrow_inputs() const {
   return std::nullopt;
 }
 
+Result<CudaDevice::RoundedMatrix> CudaDevice::round_operand(const ConstMatrix& from,
+                                                            Narrow narrow) {
+  const Index stride = rounded_stride(from.columns);
+  auto room = scratch_.take(static_cast<std::size_t>(from.rows * stride) * sizeof(Bf16));
+  if (!room) return std::move(room).error();
+  auto* const to = static_cast<std::uint16_t*>(*room);
+  if (auto done = round_rows(stream(), from, to, stride, narrow); !done) {
+    return std::move(done).error();
+  }
+  return RoundedMatrix(to, from.rows, from.columns, stride);
+}
+
 // The library adds a bias or a residual while it has the sum; all other ends, and what it does not
 // take, are one pass behind it.
-Result<> CudaDevice::multiply(ProductForm form, const Product& args, const RoundedLeft& left) {
+Result<> CudaDevice::multiply(ProductForm form, const Product& args,
+                              const RoundedOperands& rounded) {
   // It does not say in which order it adds two.
   const int added = (args.start == ChainStart::output ? 1 : 0) + (args.bias != nullptr ? 1 : 0) +
                     (args.residual ? 1 : 0);
@@ -179,20 +192,14 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args, const Round
     return finish(products_->run(stream(), form, within, &operands));
   const Narrow narrow = *narrow_inputs();
   const ScratchMemory::Mark mark = scratch_.mark();
-  const auto round = [&](const ConstMatrix& from, const void*& to, Index& stride) -> Result<> {
-    stride = rounded_stride(from.columns);
-    auto room = scratch_.take(static_cast<std::size_t>(from.rows * stride) * sizeof(Bf16));
-    if (!room) return std::move(room).error();
-    to = *room;
-    return round_rows(stream(), from, static_cast<std::uint16_t*>(*room), stride, narrow);
-  };
-  if (left.data != nullptr) {
-    operands.left = left.data;
-    operands.left_stride = left.stride;
-  } else if (auto done = round(args.left, operands.left, operands.left_stride); !done) {
-    return done;
-  }
-  if (auto done = round(args.right, operands.right, operands.right_stride); !done) return done;
+  const auto left = rounded.left ? Result(rounded.left) : round_operand(args.left, narrow);
+  if (!left) return left.error();
+  const auto right = rounded.right ? Result(rounded.right) : round_operand(args.right, narrow);
+  if (!right) return right.error();
+  operands.left = left->data;
+  operands.left_stride = left->stride;
+  operands.right = right->data;
+  operands.right_stride = right->stride;
   const auto ran = products_->run(stream(), form, within, &operands);
   scratch_.rewind(mark);
   return finish(ran);

@@ -156,17 +156,25 @@ class CudaDevice final : public Device {
   Bf16Attention bf16_attention();
   // To what products' inputs are rounded first; none: they are read as they are.
   std::optional<Narrow> narrow_inputs() const;
-  // A left operand that is rounded already; null: the product's own is, first.
-  struct RoundedLeft {
-    const void* data = nullptr;
-    Index stride = 0;
+  // A matrix as products read it, its rows at multiples of 16 bytes (rounded_stride).
+  using RoundedMatrix = BasicMatrix<const std::uint16_t>;
+  // Operands that are rounded already and read in place of the product's own, which give shapes
+  // then; null: the product's own is rounded first.
+  struct RoundedOperands {
+    RoundedMatrix left;
+    RoundedMatrix right;
   };
+  // `from` in scratch memory.
+  Result<RoundedMatrix> round_operand(const ConstMatrix& from, Narrow narrow);
   // A product by the library.
   Result<> multiply(ProductForm form, const Product& args) {
-    return multiply(form, args, RoundedLeft());
+    return multiply(form, args, RoundedOperands());
   }
-  Result<> multiply(ProductForm form, const Product& args, const RoundedLeft& left);
+  Result<> multiply(ProductForm form, const Product& args, const RoundedOperands& rounded);
   Result<> finish_product(const ProductEnds& ends);
+  struct LossRoom;
+  Result<LossRoom> loss_room(const LinearCrossEntropy& args);
+  Result<> run_loss(const LinearCrossEntropy& args, const LossRoom& room, Index first);
   Result<> add_losses(const LinearCrossEntropy& args);
   cudaMemcpyKind kind(cudaMemcpyKind meant) const;
   void begin_op() {

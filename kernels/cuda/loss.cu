@@ -1,6 +1,6 @@
 // The loss from hidden states, in chunks of rows: logits by a product, a kernel that turns them
 // into losses and gradients, and two products back. Where products read 16 bits, the gradients are
-// written so, once for both; else in place.
+// written so, once for both, else in place; the head is rounded once, and hidden rows once a chunk.
 //
 // A chunk's rows are what the caller says, else depend on the vocabulary only, so that where the
 // weight gradient is cut does not follow the batch.
@@ -105,58 +105,92 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
-  begin_op();
-  const Index rows = args.hidden.rows;
+// What the chunks of a loss share.
+struct CudaDevice::LossRoom {
+  Index chunk;
+  ConstMatrix weight;  // with its padding
+  float* logits;
+  std::int32_t* targets;
+  LogitSlopes slopes;
+  RoundedMatrix weight_rounded = {};  // null: products read fp32, and `hidden` is, too
+  std::uint16_t* hidden = nullptr;    // of a chunk, rounded
+};
+
+Result<CudaDevice::LossRoom> CudaDevice::loss_room(const LinearCrossEntropy& args) {
   const Index vocabulary = args.weight.rows;
-  if (rows == 0 || vocabulary == 0) return {};
   const Index padded = std::max(vocabulary, args.padded);
-  const auto with_padding = [&](auto matrix) {
-    matrix.rows = padded;
-    return matrix;
-  };
-  const ConstMatrix weight = with_padding(args.weight);
   const Index usual = std::clamp(kLogitsHeld / vocabulary, kRowsMin, kRowsMax);
-  const Index chunk = std::min(rows, args.chunk > 0 ? args.chunk : usual);
-  auto room = scratch_floats(chunk * padded);
-  if (!room) return std::move(room).error();
+  const Index chunk = std::min(args.hidden.rows, args.chunk > 0 ? args.chunk : usual);
+  auto logits = scratch_floats(chunk * padded);
+  if (!logits) return std::move(logits).error();
   auto targets = stage(args.targets.data(), args.targets.size());
   if (!targets) return std::move(targets).error();
-  const bool backward = static_cast<bool>(args.dhidden);
   const std::optional<Narrow> type = narrow_inputs();
-  LogitSlopes slopes{padded, nullptr, rounded_stride(padded), type.value_or(Narrow::bf16)};
-  if (backward && type) {
-    auto narrow =
-        scratch_.take(static_cast<std::size_t>(chunk * slopes.stride) * sizeof(std::uint16_t));
-    if (!narrow) return std::move(narrow).error();
-    slopes.narrow = static_cast<std::uint16_t*>(*narrow);
+  LossRoom room{.chunk = chunk,
+                .weight = {args.weight.data, padded, args.weight.columns, args.weight.stride},
+                .logits = *logits,
+                .targets = *targets,
+                .slopes = {padded, nullptr, rounded_stride(padded), type.value_or(Narrow::bf16)}};
+  if (!type) return room;
+  const auto take = [&](Index stride, std::uint16_t*& to) -> Result<> {
+    auto taken = scratch_.take(static_cast<std::size_t>(chunk * stride) * sizeof(std::uint16_t));
+    if (!taken) return std::move(taken).error();
+    to = static_cast<std::uint16_t*>(*taken);
+    return {};
+  };
+  if (args.dhidden) {
+    if (auto taken = take(room.slopes.stride, room.slopes.narrow); !taken) return taken.error();
   }
-  const RoundedLeft rounded{slopes.narrow, slopes.stride};
-  for (Index first = 0; first < rows; first += chunk) {
-    const Index count = std::min(chunk, rows - first);
-    const Matrix logits(*room, count, padded);
-    const ConstMatrix hidden = args.hidden.row_range(first, count);
-    auto done = multiply(ProductForm::nt, {.left = hidden, .right = weight, .output = logits});
-    if (!done) return done;
-    TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(count), kThreads}),
-                 cross_entropy_kernel, Rows(logits), vocabulary, slopes, *targets + first,
-                 args.losses + first, backward, Smoothing(args));
-    if (backward) {
-      done = multiply(
-          ProductForm::nn,
-          {.left = logits, .right = weight, .output = args.dhidden.row_range(first, count)},
-          rounded);
-      if (!done) return done;
-    }
-    if (args.dweight) {
-      done = multiply(ProductForm::tn,
-                      {.left = logits,
-                       .right = hidden,
-                       .output = with_padding(args.dweight),
-                       .start = ChainStart::output},
-                      rounded);
-      if (!done) return done;
-    }
+  if (auto taken = take(rounded_stride(args.hidden.columns), room.hidden); !taken) {
+    return taken.error();
+  }
+  // Each chunk reads the head.
+  auto rounded = round_operand(room.weight, *type);
+  if (!rounded) return std::move(rounded).error();
+  room.weight_rounded = *rounded;
+  return room;
+}
+
+// Rows of `hidden` from `first` on.
+Result<> CudaDevice::run_loss(const LinearCrossEntropy& args, const LossRoom& room, Index first) {
+  const Index count = std::min(room.chunk, args.hidden.rows - first);
+  const Index width = args.hidden.columns;
+  const Matrix logits(room.logits, count, room.weight.rows);
+  const ConstMatrix hidden = args.hidden.row_range(first, count);
+  RoundedMatrix hidden_rounded;
+  if (room.hidden != nullptr) {
+    const Index stride = rounded_stride(width);
+    auto rounded = round_rows(stream(), hidden, room.hidden, stride, room.slopes.type);
+    if (!rounded) return rounded;
+    hidden_rounded = {room.hidden, count, width, stride};
+  }
+  const RoundedMatrix slopes(room.slopes.narrow, count, logits.columns, room.slopes.stride);
+  auto done = multiply(ProductForm::nt, {.left = hidden, .right = room.weight, .output = logits},
+                       {hidden_rounded, room.weight_rounded});
+  if (!done) return done;
+  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(count), kThreads}),
+               cross_entropy_kernel, Rows(logits), args.weight.rows, room.slopes,
+               room.targets + first, args.losses + first, static_cast<bool>(args.dhidden),
+               Smoothing(args));
+  if (args.dhidden) {
+    const Matrix dhidden = args.dhidden.row_range(first, count);
+    done = multiply(ProductForm::nn, {.left = logits, .right = room.weight, .output = dhidden},
+                    {slopes, room.weight_rounded});
+  }
+  if (!done || !args.dweight) return done;
+  const Matrix dweight(args.dweight.data, logits.columns, width, args.dweight.stride);
+  return multiply(ProductForm::tn,
+                  {.left = logits, .right = hidden, .output = dweight, .start = ChainStart::output},
+                  {slopes, hidden_rounded});
+}
+
+Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
+  begin_op();
+  if (args.hidden.rows == 0 || args.weight.rows == 0) return {};
+  const auto room = loss_room(args);
+  if (!room) return room.error();
+  for (Index first = 0; first < args.hidden.rows; first += room->chunk) {
+    if (auto done = run_loss(args, *room, first); !done) return done;
   }
   if (args.loss_sum != nullptr || args.target_count != nullptr) {
     if (auto added = add_losses(args); !added) return added;

@@ -7,11 +7,16 @@
 #include <cstdlib>
 #include <limits>
 
+#include "kernels/cuda/convert.h"
+#include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/elementwise/bf16.h"
 #include "kernels/ops/elementwise/fp16.h"
 #include "tests/emulation/device_runs.h"
 #include "tests/support/larger.h"
+#ifdef TUTTI_CUDA_EMULATION
+#include "tests/support/cuda_emulation/grid_counts.h"
+#endif
 
 namespace tutti::kernels::cuda {
 namespace {
@@ -371,6 +376,72 @@ TEST_CASE("device ops: all ends of a product together have the bits of one after
           }
         }
       }
+    }
+  }
+}
+
+namespace {
+
+struct LossOutcome {
+  Floats losses, dhidden, dweight;
+  bool operator==(const LossOutcome&) const = default;
+};
+
+// In chunks of three rows, its head with a row of padding.
+LossOutcome loss_of(CudaDevice& on, const Floats& x, const Floats& w, Index width) {
+  const std::vector<std::int32_t> targets{5, 40, -1, 0, 42, 7, 7};
+  const auto rows = static_cast<Index>(targets.size());
+  const Index vocabulary = static_cast<Index>(w.size()) / width - 1;
+  LossOutcome out{Floats(targets.size()), Floats(x.size()), draw(vocabulary * width, 3)};
+  out.dweight.resize(w.size());
+  REQUIRE(on.enqueue(LinearCrossEntropy{.hidden = ConstMatrix(x.data(), rows, width),
+                                        .weight = ConstMatrix(w.data(), vocabulary, width),
+                                        .targets = targets,
+                                        .losses = out.losses.data(),
+                                        .dhidden = Matrix(out.dhidden.data(), rows, width),
+                                        .dweight = Matrix(out.dweight.data(), vocabulary, width),
+                                        .chunk = 3,
+                                        .padded = vocabulary + 1}));
+  REQUIRE(on.synchronize());
+  return out;
+}
+
+float rounded_as(Products::Inputs inputs, float x) {
+  return inputs == Products::Inputs::bf16 ? from_bf16(to_bf16(x)) : rounded_to_fp16(x);
+}
+
+}  // namespace
+
+TEST_CASE("device ops: the loss rounds the head once and hidden rows once a chunk") {
+  // Rows that begin at multiples of 16 bytes when they are rounded, and rows that do not.
+  for (const Index width : {24, 13}) {
+    Floats x = draw(7 * width, 1);
+    Floats w = draw(44 * width, 2);
+    std::fill(w.end() - width, w.end(), 0.0F);
+    for (const auto inputs : {Products::Inputs::bf16, Products::Inputs::fp16}) {
+      CAPTURE(width, static_cast<int>(inputs));
+      const auto on = open_device_for(inputs);
+#ifdef TUTTI_CUDA_EMULATION
+      const auto before = emulation::grids_of("round_rows_kernel");
+#endif
+      const LossOutcome given = loss_of(*on, x, w, width);
+#ifdef TUTTI_CUDA_EMULATION
+      CHECK(emulation::grids_of("round_rows_kernel") - before == 1 + 3);
+#endif
+      CHECK(given.losses[2] == 0.0F);
+      CHECK(given.losses[0] > 0.0F);
+      // What is rounded already stays as it is; the other type's numbers are others.
+      const auto with_rounded = [&](Products::Inputs type) {
+        Floats x_rounded = x;
+        Floats w_rounded = w;
+        for (Floats* const side : {&x_rounded, &w_rounded}) {
+          for (float& value : *side) value = rounded_as(type, value);
+        }
+        return loss_of(*on, x_rounded, w_rounded, width);
+      };
+      CHECK(with_rounded(inputs) == given);
+      CHECK_FALSE(with_rounded(inputs == Products::Inputs::bf16 ? Products::Inputs::fp16
+                                                                : Products::Inputs::bf16) == given);
     }
   }
 }
