@@ -67,29 +67,53 @@ void layer_norm_forward_kernel(const OpContext& ctx, const LayerNormForward& arg
       [&](int, Index begin, Index end) { layer_norm_rows(args, writes, begin, end); });
 }
 
-// What is read of a row before it is written: the sums that its gradient takes and, with kWeights,
-// its terms of the gradients of weight and bias, whose chains go on from row to row.
+// A row of the operands. Values of its own: what is stored could be a part of `args`, for all that
+// the compiler knows, and would have it loaded anew for each sixteen columns.
+struct LayerNormRow {
+  LayerNormRow(const LayerNormBackward& args, Index row)
+      : x(args.x.row(row)),
+        dy(args.dy.row(row)),
+        weight(args.weight),
+        offset(splat(args.mean[row])),
+        factor(splat(args.inverse[row])) {}
+
+  template <class Part>
+  HWY_INLINE Lanes normal(Index i, Part part) const {
+    return (load(x + i, part) - offset) * factor;
+  }
+
+  const float* x;
+  const float* dy;
+  const float* weight;
+  Lanes offset;
+  Lanes factor;
+};
+
+// The sums that a row's gradient takes, before it is written.
 struct RowSums {
   Lanes sum;
   Lanes along;
-
-  template <bool kWeights, class Part>
-  HWY_INLINE void read(const LayerNormBackward& args, Index row, Index i, Part part) {
-    const Lanes dy = load(args.dy.row(row) + i, part);
-    const Lanes normal =
-        (load(args.x.row(row) + i, part) - splat(args.mean[row])) * splat(args.inverse[row]);
-    if constexpr (kWeights) {
-      if (args.dweight != nullptr) {
-        store(fma(dy, normal, load(args.dweight + i, part)), args.dweight + i, part);
-      }
-      if (args.dbias != nullptr) store(load(args.dbias + i, part) + dy, args.dbias + i, part);
-    }
-    // Beyond the end dy is zero, and so is what is added.
-    const Lanes g = dy * load(args.weight + i, part);
-    sum = sum + g;
-    along = fma(g, normal, along);
-  }
 };
+
+// They go on; with kWeights so do the chains of the gradients of weight and bias, from row to row.
+template <bool kWeights, class Part>
+HWY_INLINE RowSums read_row(const LayerNormRow& row, float* dweight, float* dbias, Index i,
+                            Part part, const RowSums& sums) {
+  const Lanes dy = load(row.dy + i, part);
+  const Lanes normal = row.normal(i, part);
+  if constexpr (kWeights) {
+    if (dweight != nullptr) store(fma(dy, normal, load(dweight + i, part)), dweight + i, part);
+    if (dbias != nullptr) store(load(dbias + i, part) + dy, dbias + i, part);
+  }
+  // Beyond the end dy is zero, and so is what is added.
+  const Lanes g = dy * load(row.weight + i, part);
+  return {sums.sum + g, fma(g, normal, sums.along)};
+}
+
+// What the loop over columns calls. Inlined late, as the compiler would by itself, all that it
+// refers to is memory that each round reads and writes anew: 28 cycles for sixteen columns in place
+// of 11.
+#define TUTTI_IN_LOOP __attribute__((always_inline))
 
 // Each row is read beside the writing of the one before: memory reads and writes at once, and rows
 // come from it once.
@@ -97,21 +121,22 @@ template <bool kWeights>
 void layer_norm_dx_rows(const LayerNormBackward& args, Index begin, Index end) {
   const Index width = args.x.columns;
   const Writes writes = writes_to(args.dx, {args.dy.data, args.x.data, args.residual.data});
+  float* const dweight = args.dweight;
+  float* const dbias = args.dbias;
   RowSums sums{zero(), zero()};
-  each_lanes(width, [&](Index i, auto part) { sums.read<kWeights>(args, begin, i, part); });
+  const LayerNormRow first(args, begin);
+  each_lanes(width, [&](Index i, auto part) TUTTI_IN_LOOP {
+    sums = read_row<kWeights>(first, dweight, dbias, i, part, sums);
+  });
   for (Index row = begin; row < end; ++row) {
-    const float* const x = args.x.row(row);
-    const float* const dy = args.dy.row(row);
+    const LayerNormRow own(args, row);
     const float* const residual = args.residual ? args.residual.row(row) : nullptr;
     float* const dx = args.dx.row(row);
-    const Lanes offset = splat(args.mean[row]);
-    const Lanes factor = splat(args.inverse[row]);
     const Lanes mean = splat(sum_lanes(sums.sum) / static_cast<float>(width));
     const Lanes slope = splat(sum_lanes(sums.along) / static_cast<float>(width));
-    const auto write = [&](Index i, auto part) {
-      const Lanes normal = (load(x + i, part) - offset) * factor;
-      const Lanes g = load(dy + i, part) * load(args.weight + i, part);
-      Lanes value = factor * fnma(normal, slope, g - mean);
+    const auto write = [&](Index i, auto part) TUTTI_IN_LOOP {
+      const Lanes g = load(own.dy + i, part) * load(own.weight + i, part);
+      Lanes value = own.factor * fnma(own.normal(i, part), slope, g - mean);
       if (residual != nullptr) value = value + load(residual + i, part);
       put(value, dx + i, part, writes);
     };
@@ -119,11 +144,13 @@ void layer_norm_dx_rows(const LayerNormBackward& args, Index begin, Index end) {
       each_lanes(width, write);
       break;
     }
-    sums = RowSums{zero(), zero()};
-    each_lanes(width, [&](Index i, auto part) {
-      sums.read<kWeights>(args, row + 1, i, part);
+    const LayerNormRow next(args, row + 1);
+    RowSums of_next{zero(), zero()};
+    each_lanes(width, [&](Index i, auto part) TUTTI_IN_LOOP {
+      of_next = read_row<kWeights>(next, dweight, dbias, i, part, of_next);
       write(i, part);
     });
+    sums = of_next;
   }
   end_writes(writes);
 }

@@ -58,18 +58,33 @@ void rms_norm_forward_kernel(const OpContext& ctx, const RmsNormForward& args) {
       [&](int, Index begin, Index end) { forward_rows(args, writes, begin, end); });
 }
 
+// A row of the operands. Values of its own: what is stored could be a part of `args`, for all that
+// the compiler knows, and would have it loaded anew for each sixteen columns.
+struct RmsNormRow {
+  RmsNormRow(const RmsNormBackward& args, Index row)
+      : x(args.x.row(row)),
+        dy(args.dy.row(row)),
+        weight(args.weight),
+        factor(splat(args.inverse[row])) {}
+
+  const float* x;
+  const float* dy;
+  const float* weight;
+  Lanes factor;
+};
+
 // What is read of a row before it is written: the sum that its gradient takes and, with kWeight,
 // its terms of the weight's gradient, whose chains go on from row to row.
 template <bool kWeight, class Part>
-HWY_INLINE Lanes read_row(const RmsNormBackward& args, Index row, Index i, Part part,
+HWY_INLINE Lanes read_row(const RmsNormRow& row, float* dweight, Index i, Part part,
                           const Lanes& sum) {
-  const Lanes x = load(args.x.row(row) + i, part);
-  const Lanes dy = load(args.dy.row(row) + i, part);
+  const Lanes x = load(row.x + i, part);
+  const Lanes dy = load(row.dy + i, part);
   if constexpr (kWeight) {
-    const Lanes chain = load(args.dweight + i, part);
-    store(fma(dy, x * splat(args.inverse[row]), chain), args.dweight + i, part);
+    const Lanes chain = load(dweight + i, part);
+    store(fma(dy, x * row.factor, chain), dweight + i, part);
   }
-  return fma(dy * load(args.weight + i, part), x, sum);
+  return fma(dy * load(row.weight + i, part), x, sum);
 }
 
 // Each row is read beside the writing of the one before: memory reads and writes at once, and rows
@@ -78,21 +93,21 @@ template <bool kWeight>
 void backward_rows(const RmsNormBackward& args, Index begin, Index end) {
   const Index width = args.x.columns;
   const Writes writes = writes_to(args.dx, {args.dy.data, args.x.data, args.residual.data});
+  float* const dweight = args.dweight;
   Lanes sum = zero();
+  const RmsNormRow first(args, begin);
   each_lanes(width,
-             [&](Index i, auto part) { sum = read_row<kWeight>(args, begin, i, part, sum); });
+             [&](Index i, auto part) { sum = read_row<kWeight>(first, dweight, i, part, sum); });
   for (Index row = begin; row < end; ++row) {
-    const float* const x = args.x.row(row);
-    const float* const dy = args.dy.row(row);
+    const RmsNormRow own(args, row);
     const float* const residual = args.residual ? args.residual.row(row) : nullptr;
     float* const dx = args.dx.row(row);
     const float inverse = args.inverse[row];
     const float slope = inverse * inverse * inverse / static_cast<float>(width) * sum_lanes(sum);
-    const Lanes factor = splat(inverse);
     const Lanes along = splat(slope);
     const auto write = [&](Index i, auto part) {
-      Lanes value = fnma(load(x + i, part), along,
-                         factor * (load(dy + i, part) * load(args.weight + i, part)));
+      Lanes value = fnma(load(own.x + i, part), along,
+                         own.factor * (load(own.dy + i, part) * load(own.weight + i, part)));
       if (residual != nullptr) value = value + load(residual + i, part);
       put(value, dx + i, part, writes);
     };
@@ -100,11 +115,13 @@ void backward_rows(const RmsNormBackward& args, Index begin, Index end) {
       each_lanes(width, write);
       break;
     }
-    sum = zero();
+    const RmsNormRow next(args, row + 1);
+    Lanes of_next = zero();
     each_lanes(width, [&](Index i, auto part) {
-      sum = read_row<kWeight>(args, row + 1, i, part, sum);
+      of_next = read_row<kWeight>(next, dweight, i, part, of_next);
       write(i, part);
     });
+    sum = of_next;
   }
   end_writes(writes);
 }
