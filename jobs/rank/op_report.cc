@@ -15,11 +15,12 @@ constexpr std::size_t kOpsShown = 8;  // what is left is a percent or two
 
 std::string describe(const kernels::OpCount& count) {
   std::string text = fmt::format("{} {:.3g} s ({} calls", count.name, count.seconds, count.calls);
-  if (count.seconds > 0 && count.flop > 0) {
-    text += fmt::format(", {:.1f} GFLOP/s", 1e-9 * static_cast<double>(count.flop) / count.seconds);
-  } else if (count.seconds > 0 && count.bytes > 0) {
-    text += fmt::format(", {:.1f} GB/s", 1e-9 * static_cast<double>(count.bytes) / count.seconds);
-  }
+  const auto rate = [&](std::int64_t work, const char* unit) {
+    if (count.seconds <= 0 || work == 0) return;
+    text += fmt::format(", {:.1f} {}", 1e-9 * static_cast<double>(work) / count.seconds, unit);
+  };
+  rate(count.flop, "GFLOP/s");
+  rate(count.bytes, "GB/s");
   return text + ")";
 }
 

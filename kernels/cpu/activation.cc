@@ -106,7 +106,8 @@ Error differ(const char* op) {
 Result<> activation_forward(const OpContext& ctx, const ActivationForward& args) {
   if (!same_shape(args.x, args.y)) return differ("activation_forward");
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::activation_forward, {.bytes = 8 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::activation_forward, {.flop = args.x.rows * args.x.columns,
+                                               .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(activation_forward_kernel)(ctx, args);
   return {};
 }
@@ -116,7 +117,8 @@ Result<> activation_backward(const OpContext& ctx, const ActivationBackward& arg
     return differ("activation_backward");
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::activation_backward, {.bytes = 12 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::activation_backward, {.flop = 2 * args.x.rows * args.x.columns,
+                                                .bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(activation_backward_kernel)(ctx, args);
   return {};
 }
@@ -126,7 +128,8 @@ Result<> gate_forward(const OpContext& ctx, const GateForward& args) {
     return differ("gate_forward");
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::gate_forward, {.bytes = 12 * args.y.rows * args.y.columns});
+  const OpTimer timer(Op::gate_forward, {.flop = 2 * args.y.rows * args.y.columns,
+                                         .bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(gate_forward_kernel)(ctx, args);
   return {};
 }
@@ -137,7 +140,8 @@ Result<> gate_backward(const OpContext& ctx, const GateBackward& args) {
     return differ("gate_backward");
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::gate_backward, {.bytes = 20 * args.dy.rows * args.dy.columns});
+  const OpTimer timer(Op::gate_backward, {.flop = 5 * args.dy.rows * args.dy.columns,
+                                          .bytes = 20 * args.dy.rows * args.dy.columns});
   TUTTI_CPU_CALL(gate_backward_kernel)(ctx, args);
   return {};
 }

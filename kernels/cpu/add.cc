@@ -110,9 +110,11 @@ Result<> add_into(const OpContext& ctx, std::span<float> a, std::span<const floa
 
 Result<> tree_sum(const OpContext& ctx, const TreeSum& args) {
   const std::size_t count = args.parts.size();
+  Index given = 0;
   bool fits = count >= 1 && count <= kTreePartsMax && (count & (count - 1)) == 0;
   for (const auto& part : args.parts) {
     fits = fits && (part.empty() || part.size() == args.out.size());
+    given += part.empty() ? 0 : 1;
   }
   if (!fits) {
     return Error{
@@ -120,8 +122,9 @@ Result<> tree_sum(const OpContext& ctx, const TreeSum& args) {
         "tree_sum: the parts must be a power of two up to 64, each empty or as long as out"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::tree_sum,
-                      {.bytes = 4 * static_cast<Index>(args.out.size() * (count + 1))});
+  const auto size = static_cast<Index>(args.out.size());
+  const OpTimer timer(Op::tree_sum, {.flop = std::max<Index>(0, given - 1) * size,
+                                     .bytes = 4 * (given + 1) * size});
   TUTTI_CPU_CALL(tree_sum_kernel)(ctx, args);
   return {};
 }
@@ -131,7 +134,8 @@ Result<> column_sums(const OpContext& ctx, const ColumnSums& args) {
     return Error{ErrorCode::invalid_argument, "column_sums: no output"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::column_sums, {.bytes = 4 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::column_sums, {.flop = args.x.rows * args.x.columns,
+                                        .bytes = 4 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(column_sums_kernel)(ctx, args);
   return {};
 }

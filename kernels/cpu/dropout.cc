@@ -60,7 +60,8 @@ Result<> dropout(const OpContext& ctx, const Dropout& args) {
     return Error{ErrorCode::invalid_argument, "dropout: the rate rounds to 1, nothing is kept"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::dropout, {.bytes = 8 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::dropout, {.flop = args.x.rows * args.x.columns,
+                                    .bytes = 8 * args.x.rows * args.x.columns});
   const Mask mask{args.key, constants};
   const Index width = args.x.columns;
   const Writes writes = writes_to(args.y, {args.x.data});

@@ -65,7 +65,8 @@ Result<> embedding_backward(const OpContext& ctx, const EmbeddingBackward& args)
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::embedding_backward, {.bytes = 12 * args.dout.rows * args.dout.columns});
+  const OpTimer timer(Op::embedding_backward, {.flop = args.dout.rows * args.dout.columns,
+                                               .bytes = 12 * args.dout.rows * args.dout.columns});
   // Threads share the columns, not the tokens: each sum is then one chain in token order.
   const Index pieces = (args.dout.columns + kColumnsInPiece - 1) / kColumnsInPiece;
   const Index grain = (pieces + ctx.pool->threads() - 1) / ctx.pool->threads();

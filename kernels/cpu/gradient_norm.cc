@@ -66,7 +66,7 @@ Result<> square_sums(const OpContext& ctx, const SquareSums& args) {
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   for (const SquareRange& range : args.ranges) {
     const auto size = static_cast<Index>(range.values.size());
-    const OpTimer timer(Op::square_sums, {.bytes = 4 * size});
+    const OpTimer timer(Op::square_sums, {.flop = 2 * size, .bytes = 4 * size});
     ctx.pool->parallel_for(grid_blocks(size), 1, [&](int, Index begin, Index end) {
       for (Index block = begin; block < end; ++block) {
         const Index first = block * kGridBlock;
@@ -102,8 +102,10 @@ Result<> add_pieces(const OpContext& ctx, const AddPieces& args) {
     return Error{ErrorCode::invalid_argument,
                  "add_pieces: additions of pieces that do not exist, or blocks that do not ascend"};
   }
-  const auto touched = static_cast<Index>(3 * args.additions.size());
-  const OpTimer timer(Op::add_pieces, {.bytes = 4 * touched * args.count});
+  const auto added = static_cast<Index>(args.additions.size()) * args.count;
+  Index squared = 0;
+  for (const AddPieces::Block& block : args.blocks) squared += block.elements;
+  const OpTimer timer(Op::add_pieces, {.flop = added + 2 * squared, .bytes = 12 * added});
   const auto add = TUTTI_CPU_CALL(add_pieces_range);
   if (args.blocks.empty()) {
     ctx.pool->parallel_for(args.count, kGridBlock,

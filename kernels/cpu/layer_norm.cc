@@ -211,7 +211,8 @@ Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args) 
     return Error{ErrorCode::invalid_argument, "layer_norm_forward: x and y differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::layer_norm_forward, {.bytes = 8 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::layer_norm_forward, {.flop = 7 * args.x.rows * args.x.columns,
+                                               .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(layer_norm_forward_kernel)(ctx, args);
   return {};
 }
@@ -225,7 +226,8 @@ Result<> layer_norm_backward(const OpContext& ctx, const LayerNormBackward& args
                  "is missing"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::layer_norm_backward, {.bytes = 12 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::layer_norm_backward, {.flop = 13 * args.x.rows * args.x.columns,
+                                                .bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(layer_norm_backward_kernel)(ctx, args);
   return {};
 }

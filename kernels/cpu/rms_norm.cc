@@ -175,7 +175,8 @@ Result<> rms_norm_forward(const OpContext& ctx, const RmsNormForward& args) {
     return Error{ErrorCode::invalid_argument, "rms_norm_forward: x and y differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::rms_norm_forward, {.bytes = 8 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::rms_norm_forward, {.flop = 4 * args.x.rows * args.x.columns,
+                                             .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(rms_norm_forward_kernel)(ctx, args);
   return {};
 }
@@ -187,7 +188,8 @@ Result<> rms_norm_backward(const OpContext& ctx, const RmsNormBackward& args) {
                  "rms_norm_backward: x, dy, dx or residual differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::rms_norm_backward, {.bytes = 12 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::rms_norm_backward, {.flop = 9 * args.x.rows * args.x.columns,
+                                              .bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(rms_norm_backward_kernel)(ctx, args);
   return {};
 }

@@ -78,7 +78,7 @@ Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args) {
     }
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::rotary_angles, {.bytes = 8 * tokens * width});
+  const OpTimer timer(Op::rotary_angles, {.flop = 3 * tokens * width, .bytes = 8 * tokens * width});
   ctx.pool->parallel_for(tokens, rows_in_piece(width * 16), [&](int, Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
       const auto position = static_cast<float>(args.positions[static_cast<std::size_t>(t)]);
@@ -100,7 +100,8 @@ Result<> rotary_apply(const OpContext& ctx, const RotaryApply& args) {
                  "rotary_apply: x must be [tokens, heads * head_width], angles [tokens, half]"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::rotary_apply, {.bytes = 8 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::rotary_apply, {.flop = 3 * args.x.rows * args.x.columns,
+                                         .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(rotary_apply_kernel)(ctx, args);
   return {};
 }

@@ -90,7 +90,8 @@ Result<> silu_gate_forward(const OpContext& ctx, const SiluGateForward& args) {
     return Error{ErrorCode::invalid_argument, "silu_gate_forward: gate, up, y differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::silu_gate_forward, {.bytes = 12 * args.y.rows * args.y.columns});
+  const OpTimer timer(Op::silu_gate_forward, {.flop = 2 * args.y.rows * args.y.columns,
+                                              .bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(silu_gate_forward_kernel)(ctx, args);
   return {};
 }
@@ -102,7 +103,8 @@ Result<> silu_gate_backward(const OpContext& ctx, const SiluGateBackward& args) 
                  "silu_gate_backward: dy, gate, up, dgate, dup differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::silu_gate_backward, {.bytes = 20 * args.dy.rows * args.dy.columns});
+  const OpTimer timer(Op::silu_gate_backward, {.flop = 5 * args.dy.rows * args.dy.columns,
+                                               .bytes = 20 * args.dy.rows * args.dy.columns});
   TUTTI_CPU_CALL(silu_gate_backward_kernel)(ctx, args);
   return {};
 }

@@ -103,7 +103,8 @@ Result<> softmax_forward(const OpContext& ctx, const SoftmaxForward& args) {
     return Error{ErrorCode::invalid_argument, "softmax_forward: x and y differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::softmax_forward, {.bytes = 8 * args.x.rows * args.x.columns});
+  const OpTimer timer(Op::softmax_forward, {.flop = 4 * args.x.rows * args.x.columns,
+                                            .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(softmax_forward_kernel)(ctx, args);
   return {};
 }
@@ -113,7 +114,8 @@ Result<> softmax_backward(const OpContext& ctx, const SoftmaxBackward& args) {
     return Error{ErrorCode::invalid_argument, "softmax_backward: y, dy and dx differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::softmax_backward, {.bytes = 12 * args.y.rows * args.y.columns});
+  const OpTimer timer(Op::softmax_backward, {.flop = 4 * args.y.rows * args.y.columns,
+                                             .bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(softmax_backward_kernel)(ctx, args);
   return {};
 }

@@ -20,13 +20,19 @@ double normal(const std::array<std::uint32_t, 4>& words, std::uint64_t element) 
   return radius * (element % 2 == 0 ? cos(angle) : sin(angle));
 }
 
+struct Counted {
+  Op op;
+  Index flop;  // of a number
+};
+
 template <class Draw>
-Result<> fill(const OpContext& ctx, Op op, const RandomKey& key, std::uint64_t first,
-              std::span<float> out, const Draw& draw) {
+Result<> fill(const OpContext& ctx, const Counted& counted, const RandomKey& key,
+              std::uint64_t first, std::span<float> out, const Draw& draw) {
   if (ctx.device != nullptr) {
     return Error{ErrorCode::unsupported, "fill_normal, fill_uniform: run on CPUs only"};
   }
-  const OpTimer timer(op, {.bytes = static_cast<Index>(out.size_bytes())});
+  const auto size = static_cast<Index>(out.size());
+  const OpTimer timer(counted.op, {.flop = counted.flop * size, .bytes = 4 * size});
   ctx.pool->parallel_for(static_cast<Index>(out.size()), kPiece, [&](int, Index begin, Index end) {
     std::array<std::uint32_t, 4> words = {};
     for (Index i = begin; i < end; ++i) {
@@ -41,14 +47,14 @@ Result<> fill(const OpContext& ctx, Op op, const RandomKey& key, std::uint64_t f
 }  // namespace
 
 Result<> fill_normal(const OpContext& ctx, const FillNormal& args) {
-  return fill(ctx, Op::fill_normal, args.key, args.first_index, args.out,
+  return fill(ctx, {Op::fill_normal, 11}, args.key, args.first_index, args.out,
               [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
                 return args.mean + args.deviation * normal(words, element);
               });
 }
 
 Result<> fill_uniform(const OpContext& ctx, const FillUniform& args) {
-  return fill(ctx, Op::fill_uniform, args.key, args.first_index, args.out,
+  return fill(ctx, {Op::fill_uniform, 3}, args.key, args.first_index, args.out,
               [&](const std::array<std::uint32_t, 4>& words, std::uint64_t element) {
                 const double u = static_cast<double>(words[element % 4]) * 0x1p-32;
                 return args.low + (args.high - args.low) * u;

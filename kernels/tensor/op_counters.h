@@ -5,7 +5,14 @@
 //
 // Seconds are those of the clock on the wall, of an op with all that it calls: a loss counts its
 // products too, which count themselves; so does its work. On a device nothing is kept: an op is
-// only enqueued there. A call costs two readings of the time-stamp counter and four relaxed
+// only enqueued there.
+//
+// Work is that of the op's formula on its operands, whatever a kernel computes or reads twice. A
+// fused multiplication and addition is two operations; a division, a root, an exponential, a sine,
+// an activation or its slope is one; comparisons, conversions and integers are none, and what is
+// optional (a bias, a residual) is left out. Bytes are those of operands and results, each once.
+//
+// A call costs two readings of the time-stamp counter and four relaxed
 // additions, some 30 ns (the case "op counters" of ops/bench/kernels).
 //
 // Threads: any. Counts of one op are each exact; together they may be one call apart.
@@ -17,8 +24,9 @@
 
 namespace tutti::kernels {
 
-// One row each here and in op_counters.cc, by name. Products share two rows; the lint finds an op
-// that has none (ops/lint/op_catalogue.py).
+// One row each here and in op_counters.cc, by name; the lint finds an op that has none
+// (ops/lint/op_catalogue.py). A product that another op computes for it is counted as that one's:
+// narrow images as product_quantised, and so codes of weights without an integer kernel.
 enum class Op {
   activation_backward,
   activation_forward,
@@ -52,8 +60,19 @@ enum class Op {
   pack_bf16_weight,
   pack_rows,
   pack_weight,
-  product,
-  product_low_precision,
+  product_batched,
+  product_bf16_batched,
+  product_bf16_nn,
+  product_bf16_nt,
+  product_bf16_tn,
+  product_int8,
+  product_nn,
+  product_nt,
+  product_quantised,
+  product_quantised_grouped,
+  product_quantised_nn,
+  product_tn,
+  product_tn_shards,
   quantise_weight,
   rms_norm_backward,
   rms_norm_forward,

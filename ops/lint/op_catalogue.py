@@ -129,13 +129,6 @@ GOLDEN = {
     "square_sums": "square sums", "tree_sum": "tree sum",
     "clear": "",  # zeros
 }
-# op -> its counter (kernels/tensor/op_counters.h), where that is not its own.
-COUNTERS = {
-    **{op: "product" for op in ("product_nt", "product_nn", "product_tn", "product_tn_shards", "product_batched", "product_bf16_nt",
-                                "product_bf16_nn", "product_bf16_tn", "product_bf16_batched")},
-    **{op: "product_low_precision" for op in ("product_int8", "product_quantised", "product_quantised_grouped", "product_quantised_nn")},
-}
-
 # Ops that no ceiling is known for: why.
 WITHOUT_CEILING = {
     "choose_tokens": "none: draws, in doubles",
@@ -221,7 +214,7 @@ def holes(root):
         yield "ops/lint/op_catalogue.py", text
     yield from uncounted(root)
     yield from shareless(root)
-    for op in sorted((FACTS.keys() | GOLDEN.keys() | COUNTERS.keys()) - ops.keys()):
+    for op in sorted((FACTS.keys() | GOLDEN.keys()) - ops.keys()):
         yield "ops/lint/op_catalogue.py", f"{op} is no op of kernels/ops"
     for row in rows:
         names = [name for name in GOLDEN.values() if name] + [golden for _, golden, _ in CONTEXT_FREE.values()]
@@ -246,12 +239,11 @@ def uncounted(root):
     if rows != names or rows != sorted(rows):
         yield "kernels/tensor/op_counters.cc", "rows and names of the counters are not the same, by name"
     for op, header in ops_of(root):
-        counter = COUNTERS.get(op, op)
         homes = [text for text in sources if re.search(rf"^Result<[^(\n]*>\s+{op}\(\s*const OpContext& ctx\b[^;{{]*\{{", text, re.M)]
-        timed = [text for text in homes if "OpTimer timer(" in text and re.search(rf"\bOp::{counter}\b", text)]
-        if counter not in rows or not timed or timed != homes:
+        timed = [text for text in homes if "OpTimer timer(" in text and re.search(rf"\bOp::{op}\b", text)]
+        if op not in rows or not timed or timed != homes:
             yield f"kernels/ops/{header}", f"{op} has no counter: a row of op_counters.h and an OpTimer of it where the op computes"
-    for row in set(rows) - {COUNTERS.get(op, op) for op, _ in ops_of(root)}:
+    for row in set(rows) - {op for op, _ in ops_of(root)}:
         yield "kernels/tensor/op_counters.h", f"{row} counts no op"
 
 

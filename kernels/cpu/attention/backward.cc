@@ -499,7 +499,8 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::attention_backward, work_of(shape, args.sample_offsets, 10));
+  const OpTimer timer(Op::attention_backward,
+                      work_of(shape, args.sample_offsets, {.flop = 10, .wide = 4, .narrow = 4}));
   ArenaScope scope(ctx.pool->op_scratch());
   AttentionBackward run = args;
   if (weights_in_use() == Weights::bf16) {

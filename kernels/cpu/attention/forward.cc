@@ -210,7 +210,8 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::attention_forward, work_of(shape, args.sample_offsets, 4));
+  const OpTimer timer(Op::attention_forward,
+                      work_of(shape, args.sample_offsets, {.flop = 4, .wide = 2, .narrow = 2}));
   ArenaScope scope(ctx.pool->op_scratch());
   AttentionForward run = args;
   const Weights weights = weights_in_use();

@@ -64,8 +64,14 @@ void write_key_head(const KeyValueWrite& args, const SequenceRows& rows, Index k
 
 // What attention over whole samples takes: `flop` for each pair of tokens that see each other and
 // each column of a head.
-OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets, Index flop);
-// Of cached keys and values, read once for each key head.
+struct AttentionCost {
+  Index flop;    // of a pair of a query and a key, an element of a head
+  Index wide;    // arrays of all heads that are read or written
+  Index narrow;  // of all key heads
+};
+OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets,
+               const AttentionCost& cost);
+// Of cached keys and values, read once for each key head, and the queries' rows.
 OpWork work_of(const AttentionShape& shape, std::span<const SequenceRows> sequences);
 
 // Errors: invalid_argument.

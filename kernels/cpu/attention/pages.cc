@@ -29,24 +29,33 @@ Index pairs(const AttentionShape& shape, Index before, Index rows) {
 
 }  // namespace
 
-OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets, Index flop) {
+OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets,
+               const AttentionCost& cost) {
   OpWork work;
   for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
     work.flop += pairs(shape, 0, offsets[s + 1] - offsets[s]);
   }
-  work.flop *= flop * shape.heads * shape.head_width;
+  work.flop *= cost.flop * shape.heads * shape.head_width;
+  const Index tokens = offsets.empty() ? 0 : offsets.back();
+  // And the logarithm of each row's sum.
+  work.bytes =
+      4 * tokens *
+      ((cost.wide * shape.heads + cost.narrow * shape.kv_heads) * shape.head_width + shape.heads);
   return work;
 }
 
 OpWork work_of(const AttentionShape& shape, std::span<const SequenceRows> sequences) {
   OpWork work;
+  Index queries = 0;
   for (const SequenceRows& rows : sequences) {
+    queries += rows.rows;
     work.flop += pairs(shape, rows.first_position, rows.rows);
     const Index seen = rows.first_position + rows.rows;
     work.bytes += shape.window > 0 ? std::min(seen, shape.window + rows.rows) : seen;
   }
   work.flop *= 4 * shape.heads * shape.head_width;
   work.bytes *= 2 * shape.kv_heads * shape.head_width * KeyValueLayout(shape).element_bytes;
+  work.bytes += 8 * queries * shape.heads * shape.head_width;
   return work;
 }
 

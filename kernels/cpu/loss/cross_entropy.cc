@@ -383,11 +383,17 @@ class Chunk {
 };
 
 // Of the logits, twice by blocks where there are gradients, and of the gradients.
-OpWork products_of(const LinearCrossEntropy& args) {
+OpWork work_of(const LinearCrossEntropy& args) {
   const bool again = args.dhidden && args.memory == LinearCrossEntropy::Memory::blocks &&
                      args.weight.rows > kVocabularyBlock;
   const Index products = 1 + (again ? 1 : 0) + (args.dhidden ? 1 : 0) + (args.dweight ? 1 : 0);
-  return {.flop = 2 * products * args.hidden.rows * args.weight.rows * args.hidden.columns};
+  const Index hidden = args.hidden.rows * args.hidden.columns;
+  const Index weight = args.weight.rows * args.hidden.columns;
+  // Gradients of the weight are added to those before; targets and losses are a number a row each.
+  const Index read = hidden + weight + args.hidden.rows;
+  const Index written =
+      (args.dhidden ? hidden : 0) + (args.dweight ? 2 * weight : 0) + args.hidden.rows;
+  return {.flop = 2 * products * hidden * args.weight.rows, .bytes = 4 * (read + written)};
 }
 
 }  // namespace
@@ -402,7 +408,7 @@ Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& ar
   const Index rows = args.hidden.rows;
   const Index vocabulary = args.weight.rows;
   if (rows == 0 || vocabulary == 0) return {};
-  const OpTimer timer(Op::linear_cross_entropy, products_of(args));
+  const OpTimer timer(Op::linear_cross_entropy, work_of(args));
   const Index width = args.memory == LinearCrossEntropy::Memory::rows
                           ? vocabulary
                           : std::min(vocabulary, kVocabularyBlock);
@@ -430,7 +436,8 @@ Result<> log_softmax(const OpContext& ctx, ConstMatrix x, Matrix output) {
     return Error{ErrorCode::invalid_argument, "log_softmax: x and output differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(LogSoftmax{x, output});
-  const OpTimer timer(Op::log_softmax, {.bytes = 8 * x.rows * x.columns});
+  const OpTimer timer(Op::log_softmax,
+                      {.flop = 4 * x.rows * x.columns, .bytes = 8 * x.rows * x.columns});
   TUTTI_CPU_CALL(log_softmax_kernel)(ctx, {x, output});
   return {};
 }

@@ -203,7 +203,8 @@ Result<> adafactor_update(const OpContext& ctx, const AdafactorUpdate& args) {
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   if (size == 0) return {};
   const bool relative = args.settings.size_min > 0.0;
-  const OpTimer timer(Op::adafactor_update, {.bytes = (relative ? 24 : 20) * rows * columns});
+  const OpTimer timer(Op::adafactor_update, {.flop = (relative ? 14 : 12) * rows * columns,
+                                             .bytes = (relative ? 24 : 20) * rows * columns});
   ArenaScope scope(ctx.pool->op_scratch());
   Arena& arena = ctx.pool->op_scratch();
   AdafactorSweep sweep{.update = &args,

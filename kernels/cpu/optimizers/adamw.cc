@@ -41,7 +41,8 @@ Result<> adamw_update(const OpContext& ctx, const AdamWUpdate& args) {
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const auto block = TUTTI_CPU_CALL(adamw_block);
   for (const AdamWRange& range : args.ranges) {
-    const OpTimer timer(Op::adamw_update, {.bytes = 28 * static_cast<Index>(range.weight.size())});
+    const OpTimer timer(Op::adamw_update, {.flop = 14 * static_cast<Index>(range.weight.size()),
+                                           .bytes = 28 * static_cast<Index>(range.weight.size())});
     const AdamWConstants constants(range.settings);
     update_blocks(ctx, range.weight, range.hashes,
                   [&](Index begin, Index end) { block(range, constants, begin, end); });

@@ -113,7 +113,8 @@ Result<> adamw8_update(const OpContext& ctx, const AdamW8Update& args) {
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const auto block = TUTTI_CPU_CALL(adamw8_block);
   for (const AdamW8Range& range : args.ranges) {
-    const OpTimer timer(Op::adamw8_update, {.bytes = 16 * static_cast<Index>(range.weight.size())});
+    const OpTimer timer(Op::adamw8_update, {.flop = 28 * static_cast<Index>(range.weight.size()),
+                                            .bytes = 16 * static_cast<Index>(range.weight.size())});
     const AdamWConstants constants(range.settings);
     update_blocks(
         ctx, range.weight, range.hashes,

@@ -130,7 +130,10 @@ Result<> sgd_update(const OpContext& ctx, const SgdUpdate& args) {
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const auto block = TUTTI_CPU_CALL(sgd_block);
   for (const SgdRange& range : args.ranges) {
-    const OpTimer timer(Op::sgd_update, {.bytes = 20 * static_cast<Index>(range.weight.size())});
+    const auto size = static_cast<Index>(range.weight.size());
+    const bool bare = range.velocity.empty();
+    const OpTimer timer(Op::sgd_update,
+                        {.flop = (bare ? 5 : 7) * size, .bytes = (bare ? 12 : 20) * size});
     update_blocks(ctx, range.weight, range.hashes,
                   [&](Index begin, Index end) { block(range, begin, end); });
   }
@@ -148,7 +151,8 @@ Result<> lion_update(const OpContext& ctx, const LionUpdate& args) {
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   const auto block = TUTTI_CPU_CALL(lion_block);
   for (const LionRange& range : args.ranges) {
-    const OpTimer timer(Op::lion_update, {.bytes = 20 * static_cast<Index>(range.weight.size())});
+    const OpTimer timer(Op::lion_update, {.flop = 10 * static_cast<Index>(range.weight.size()),
+                                          .bytes = 20 * static_cast<Index>(range.weight.size())});
     update_blocks(ctx, range.weight, range.hashes,
                   [&](Index begin, Index end) { block(range, begin, end); });
   }
@@ -167,7 +171,8 @@ Result<> schedule_free_update(const OpContext& ctx, const ScheduleFreeUpdate& ar
   const auto block = TUTTI_CPU_CALL(schedule_free_block);
   for (const ScheduleFreeRange& range : args.ranges) {
     const OpTimer timer(Op::schedule_free_update,
-                        {.bytes = 28 * static_cast<Index>(range.weight.size())});
+                        {.flop = 18 * static_cast<Index>(range.weight.size()),
+                         .bytes = 28 * static_cast<Index>(range.weight.size())});
     update_blocks(ctx, range.weight, range.hashes,
                   [&](Index begin, Index end) { block(range, begin, end); });
   }
@@ -180,7 +185,8 @@ Result<> schedule_free_average(const OpContext& ctx, const ScheduleFreeAverage& 
     return differ("schedule_free_average");
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  const OpTimer timer(Op::schedule_free_average, {.bytes = 12 * static_cast<Index>(size)});
+  const OpTimer timer(Op::schedule_free_average, {.flop = 3 * static_cast<Index>(size),
+                                                  .bytes = 12 * static_cast<Index>(size)});
   const auto block = TUTTI_CPU_CALL(average_block);
   update_blocks(ctx, args.average, {}, [&](Index begin, Index end) { block(args, begin, end); });
   return {};

@@ -117,7 +117,7 @@ Result<> product_batched(const OpContext& ctx, const BatchedProduct& args) {
   if (auto checked = check(ctx, "product_batched", args, s); !checked) return checked;
   if (auto exact = not_rounded("product_batched"); !exact) return exact;
   if (args.count == 0 || s.rows == 0 || s.columns == 0) return {};
-  const OpTimer timer(Op::product, work_of_batch(s, args.count, sizeof(float)));
+  const OpTimer timer(Op::product_batched, work_of_batch(s, args.count, sizeof(float)));
   run_parts<Product>(ctx, args, [&](const Product& part, const Workers& alone) {
     run_call(alone, call_of(args.form, part));
   });
@@ -132,7 +132,7 @@ Result<> product_bf16_batched(const OpContext& ctx, const Bf16BatchedProduct& ar
                  "product_bf16_batched: the path in use has no such bf16 products"};
   }
   if (args.count == 0 || s.rows == 0 || s.columns == 0) return {};
-  const OpTimer timer(Op::product, work_of_batch(s, args.count, sizeof(Bf16)));
+  const OpTimer timer(Op::product_bf16_batched, work_of_batch(s, args.count, sizeof(Bf16)));
   run_parts<Bf16Product>(ctx, args, [&](Bf16Product part, const Workers& alone) {
     part.arithmetic = args.arithmetic;
     run_bf16(alone, args.form, part);

@@ -137,6 +137,8 @@ Product ends_only(const Bf16Product& args) {
           .narrow = args.narrow};
 }
 
+constexpr Op kOps[] = {Op::product_bf16_nt, Op::product_bf16_nn, Op::product_bf16_tn};
+
 Result<> run(const OpContext& ctx, const char* op, ProductForm form, const Bf16Product& args) {
   if (auto here = only_on_cpu(ctx, op); !here) return here;
   const ProductShape s = shape_of(form, args);
@@ -146,7 +148,7 @@ Result<> run(const OpContext& ctx, const char* op, ProductForm form, const Bf16P
   if (args.packed != nullptr && widens && (s.rows <= kImageRows || !args.right)) {
     return run_widened_image(ctx, args);  // which counts itself
   }
-  const OpTimer timer(Op::product, work_of(s, sizeof(Bf16)));
+  const OpTimer timer(kOps[static_cast<int>(form)], work_of(s, sizeof(Bf16)));
   const bool by_pairs = args.packed != nullptr && !widens;
   run_operands(Workers(*ctx.pool), form,
                Operands<Bf16>{args.arithmetic, args.left, args.right,

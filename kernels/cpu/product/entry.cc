@@ -13,13 +13,14 @@ namespace tutti::kernels {
 
 namespace {
 
-constexpr const char* kNames[] = {"product_nt", "product_nn", "product_tn"};
+constexpr Op kOps[] = {Op::product_nt, Op::product_nn, Op::product_tn};
 
 // On the CPU, or by `enqueue`.
 template <class Enqueue>
 Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
                   const Enqueue& enqueue) {
-  const char* const op = kNames[static_cast<int>(form)];
+  const Op counted = kOps[static_cast<int>(form)];
+  const std::string_view op = to_string(counted);
   const ProductShape shape = shape_of(form, args);
   const PackedWeight* const packed = form == ProductForm::nt ? args.packed : nullptr;
   if (shape.right_depth != shape.depth || !outputs_fit(args, shape.rows, shape.columns) ||
@@ -40,7 +41,7 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
                      "have the arithmetic"};
   }
   if (shape.rows == 0 || shape.columns == 0) return {};
-  const OpTimer timer(Op::product, work_of(shape, sizeof(float)));
+  const OpTimer timer(counted, work_of(shape, sizeof(float)));
   if (rounding) {
     run_rounded(Workers(*ctx.pool), form, args, *rounding);
     return {};

@@ -177,8 +177,11 @@ Result<> product_tn_shards(const OpContext& ctx, const ShardedProduct& args) {
   }
   if (auto exact = not_rounded("product_tn_shards"); !exact) return exact;
   if (args.output.rows == 0 || args.output.columns == 0) return {};
-  const OpTimer timer(Op::product,
-                      {.flop = 2 * args.output.rows * args.output.columns * args.left.rows});
+  const Index outputs = args.output.rows * args.output.columns;
+  const OpTimer timer(
+      Op::product_tn_shards,
+      {.flop = 2 * outputs * args.left.rows,
+       .bytes = 4 * (args.left.rows * (args.left.columns + args.right.columns) + outputs)});
   TUTTI_CPU_CALL(product_shards_kernel)(ctx, args);
   return {};
 }

@@ -66,7 +66,7 @@ Result<> product_quantised_grouped(const OpContext& ctx, const GroupedProduct& a
   if (rows == 0 || whole.right->outputs() == 0) return {};
   const RowGroups groups{args.rights, args.ends, args.bias_step};
   if (ctx.device == nullptr) {
-    const OpTimer timer(Op::product_low_precision,
+    const OpTimer timer(Op::product_quantised_grouped,
                         work_of(whole, *whole.right, weight_bytes(groups)));
     run_groups(ctx, whole, groups);
     return {};

@@ -127,7 +127,7 @@ Result<> product_int8(const OpContext& ctx, const Int8Product& args) {
   const Int8Rows x = make_int8_rows(ctx, rows, weight->inputs());
   if (!take_rows(ctx, args, x)) return refused("product_int8: a code is -128");
   const QuantisedProduct product = rows_of(args, 0, rows);
-  const OpTimer timer(Op::product_low_precision, work_of(product, *weight, weight->bytes()));
+  const OpTimer timer(Op::product_int8, work_of(product, *weight, weight->bytes()));
   run_integer_groups(ctx, product, {{&weight, 1}, {&rows, 1}}, x);
   return {};
 }
@@ -140,7 +140,8 @@ Result<> to_int8_rows(const OpContext& ctx, const ToInt8Rows& args) {
       !scales_fit(args.scales, x.rows, x.columns)) {
     return refused("to_int8_rows: x, codes or scales do not match");
   }
-  const OpTimer timer(Op::to_int8_rows, {.bytes = 5 * x.rows * x.columns});
+  const OpTimer timer(Op::to_int8_rows,
+                      {.flop = x.rows * x.columns, .bytes = 5 * x.rows * x.columns});
   const Index width = args.scales.columns == 1 ? x.columns : kCell;
   ctx.pool->parallel_for(x.rows, rows_in_piece(x.columns), [&](int, Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {

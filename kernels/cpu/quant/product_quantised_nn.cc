@@ -58,7 +58,7 @@ Result<> product_quantised_nn(const OpContext& ctx, const QuantisedProductNn& ar
     return not_on_device("product_quantised_nn: bf16 rows");
   }
   const OpTimer timer(
-      Op::product_low_precision,
+      Op::product_quantised_nn,
       {.flop = 2 * rows * outputs * inputs,
        .bytes = static_cast<std::int64_t>(weight->bytes()) + 4 * rows * (outputs + inputs)});
   ArenaScope scope(ctx.pool->op_scratch());

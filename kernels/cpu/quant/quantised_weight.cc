@@ -363,7 +363,8 @@ Result<QuantisedWeight> quantise_weight(const OpContext& ctx, WeightFormat forma
     return refused("quantise_weight: " + std::to_string(weight.columns) +
                    " inputs are no whole blocks of " + std::string(to_string(format)));
   }
-  const OpTimer timer(Op::quantise_weight, {.bytes = 4 * weight.rows * weight.columns +
+  const OpTimer timer(Op::quantise_weight, {.flop = weight.rows * weight.columns,
+                                            .bytes = 4 * weight.rows * weight.columns +
                                                      static_cast<Index>(rows.size())});
   std::atomic<bool> failed{false};
   ctx.pool->parallel_for(weight.rows, 4, [&](int, Index begin, Index end) {
@@ -457,7 +458,7 @@ Result<> product_quantised(const OpContext& ctx, const QuantisedProduct& args) {
     return end_on_device(ctx, args,
                          [&](const QuantisedProduct& plain) { return ctx.device->enqueue(plain); });
   }
-  const OpTimer timer(Op::product_low_precision, work_of(args, *weight, weight->bytes()));
+  const OpTimer timer(Op::product_quantised, work_of(args, *weight, weight->bytes()));
   run_groups(ctx, args, {{&weight, 1}, {&rows, 1}});
   return {};
 }

@@ -6,13 +6,18 @@ namespace tutti::rank {
 
 using kernels::OpCount;
 
-TEST_CASE("op report: the most expensive op comes first, with its rate") {
+TEST_CASE("op report: the most expensive op comes first, with its rates") {
   const OpCount counts[] = {
       {.name = "add_into", .calls = 3, .seconds = 0.5, .bytes = 6'000'000'000},
-      {.name = "product", .calls = 1200, .seconds = 2.0, .flop = 200'000'000'000, .bytes = 1},
+      {.name = "product_nt",
+       .calls = 1200,
+       .seconds = 2.0,
+       .flop = 200'000'000'000,
+       .bytes = 5'000'000'000},
       {.name = "rotary_angles", .calls = 1}};
   CHECK(describe_ops(counts) ==
-        "ops: product 2 s (1200 calls, 100.0 GFLOP/s), add_into 0.5 s (3 calls, 12.0 GB/s), "
+        "ops: product_nt 2 s (1200 calls, 100.0 GFLOP/s, 2.5 GB/s), add_into 0.5 s (3 calls, 12.0 "
+        "GB/s), "
         "rotary_angles 0 s (1 calls)");
 }
 
