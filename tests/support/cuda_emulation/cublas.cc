@@ -3,24 +3,32 @@
 // not say.
 //
 // The library is free in its choice of algorithm, so the heuristic offers first what code that
-// keeps bits must not take: one with split-K, and one (stream-K) that needs a workspace and cuts
-// sums where the number of columns says so. Asked without a bias, it then offers one that takes
-// neither a bias nor another C than D, which is answered as the library would. An algorithm that
-// was not handed out, or that splits, computes nothing. One whose last word is not
-// zero adds in the other direction: it has other bits, as another algorithm of the library may.
-// Before the right one it offers one that does not run with few rows, and one that runs with any
-// number but 15; a bias must be aligned.
+// keeps bits must not take: one that does not say what it does, one with split-K, and one
+// (stream-K) that needs a workspace and cuts sums where the number of columns says so. Asked
+// without a bias, it then offers one that takes neither a bias nor another C than D, which is
+// answered as the library would. An algorithm that was not handed out, or that splits, computes
+// nothing. Before the right one it offers one that does not run with few rows, and one that runs
+// with any number but 15; a bias must be aligned.
 //
-// All that it has are three algorithms: two that nobody must take, and a right one, which is not
-// ready before it is given a tile and reads operands however they lie.
+// Which of the library's algorithms a product has follows from what was asked for, and each adds in
+// an order of its own. So here the order of what the heuristic offers follows from the shapes,
+// types, turns and alignments it was asked with: equal sums of two products that were not asked for
+// alike are chance. A sum is one to sixteen chains, each of the terms at equal distances, that are
+// added up at the end, from the first term or from the last.
+//
+// Whether a bias is added before C or after it, the library does not say: here before, where the
+// ops have it after.
+//
+// All that it has are four algorithms: one that takes no tile, two that nobody must take, and a
+// right one, which is not ready before it is given a tile and reads operands however they lie.
 //
 // An algorithm is for operands that lie as it was asked for: it reads each by what its rows, and
 // the address that was promised, are multiples of. Operands that lie worse it cannot read, and
 // what lies better than it was asked for would be read in small pieces; both are refused.
 //
 // TUTTI_EMULATION_BIAS=0: no algorithm takes a bias. TUTTI_EMULATION_OFFERED_ROWS_MIN: what the
-// heuristic offers runs with no fewer. TUTTI_EMULATION_BACKWARDS: all add in the
-// other direction. TUTTI_EMULATION_ROWS_MIN: none runs with fewer. TUTTI_EMULATION_BLAS_MEMORY=0: a
+// heuristic offers runs with no fewer. TUTTI_EMULATION_BACKWARDS: all add in the other direction.
+// TUTTI_EMULATION_ROWS_MIN: none runs with fewer. TUTTI_EMULATION_BLAS_MEMORY=0: a
 // product finds none for the library's own needs.
 #include <cublasLt.h>
 
@@ -28,6 +36,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
 namespace {
@@ -40,6 +49,7 @@ constexpr std::size_t kStreamCut = 7;
 constexpr std::uint64_t kRawMark = 0x726177ULL;  // before it has a tile
 constexpr std::uint64_t kManyRows = 32;
 constexpr std::uint64_t kRefusedRows = 15;
+constexpr std::uint64_t kSplitsUnsaid = 99;
 constexpr std::uint32_t kTiles[] = {5, 9};  // that some algorithm has
 constexpr std::uint64_t kBiasAlignment = 16;
 
@@ -52,15 +62,33 @@ struct Algorithm {
   std::uint64_t rows_min = 0;
   std::uint64_t reads = 0;    // alignments of A, B and D, a byte each; 0: any
   std::uint64_t refuses = 0;  // this number of rows
+  std::uint64_t order = 0;    // backwards, and the logarithm of how many chains
 
   cublasLtMatmulAlgo_t words() const {
-    return {{mark, splits, workspace, plain_only, rows_min, reads, refuses, 0}};
+    return {{mark, splits, workspace, plain_only, rows_min, reads, refuses, order}};
   }
   std::uint64_t reads_of(int matrix) const { return reads >> 8 * matrix & 0xff; }
+  bool backwards() const {
+    return (order & 1) != (std::getenv("TUTTI_EMULATION_BACKWARDS") != nullptr ? 1U : 0U);
+  }
+  std::size_t chains() const { return std::size_t{1} << std::min<std::uint64_t>(order >> 1, 4); }
 };
 Algorithm algorithm_of(const cublasLtMatmulAlgo_t& words) {
   return {words.data[0], words.data[1], words.data[2], words.data[3],
-          words.data[4], words.data[5], words.data[6]};
+          words.data[4], words.data[5], words.data[6], words.data[7]};
+}
+
+constexpr std::uint64_t kOrders = 10;
+
+// FNV-1a.
+std::uint64_t hash_of(std::initializer_list<std::uint64_t> words) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const std::uint64_t word : words) {
+    for (int byte = 0; byte < 8; ++byte) {
+      hash = (hash ^ (word >> 8 * byte & 0xff)) * 0x100000001b3ULL;
+    }
+  }
+  return hash ^ hash >> 32;
 }
 
 std::uint64_t number_said(const char* name) {
@@ -169,9 +197,9 @@ struct Matmul {
   EmulatedLayout a_layout, b_layout, c_layout, d_layout;
   float alpha, beta;
   bool backwards;
+  std::size_t chains;     // of fused multiply-adds for each output
   std::size_t cut_every;  // columns; 0: sums are not cut
 
-  // One chain of fused multiply-adds for each output; where sums are cut, two.
   void run() const {
     const bool a_turned = operation.a == CUBLAS_OP_T;
     const std::size_t depth = a_turned ? a_layout.rows : a_layout.columns;
@@ -184,22 +212,32 @@ struct Matmul {
       std::transform(by_depth.begin(), by_depth.end(), by_depth.begin(), rounded_to_tf32);
       std::transform(right.begin(), right.end(), right.begin(), rounded_to_tf32);
     }
-    std::vector<float> sums(m);
-    for (std::size_t column = 0; column < n; ++column) {
+    std::vector<float> sums(chains * m);
+    // What the chains have, added up; they begin anew.
+    const auto take_sums = [&](std::vector<float>& to) {
+      for (std::size_t i = 0; i < m; ++i) {
+        float sum = sums[i];
+        for (std::size_t chain = 1; chain < chains; ++chain) sum += sums[chain * m + i];
+        to[i] += sum;
+      }
       std::fill(sums.begin(), sums.end(), 0.0F);
+    };
+    for (std::size_t column = 0; column < n; ++column) {
       const std::size_t cut = cut_every == 0 ? depth : n % cut_every * depth / cut_every;
-      std::vector<float> first(m, 0.0F);
+      std::vector<float> all(m, 0.0F);
       for (std::size_t step = 0; step < depth; ++step) {
-        if (step == cut) std::swap(first, sums);
+        if (step == cut) take_sums(all);
         const std::size_t k = backwards ? depth - 1 - step : step;
         const float by = right[column * depth + k];
         const float* const from = by_depth.data() + k * m;
-        for (std::size_t i = 0; i < m; ++i) sums[i] = __builtin_fmaf(from[i], by, sums[i]);
+        float* const chain = sums.data() + step % chains * m;
+        for (std::size_t i = 0; i < m; ++i) chain[i] = __builtin_fmaf(from[i], by, chain[i]);
       }
+      take_sums(all);
       for (std::size_t i = 0; i < m; ++i) {
-        float value = alpha * (cut < depth ? first[i] + sums[i] : sums[i]);
-        if (beta != 0.0F) value += beta * c[i + column * c_layout.stride];
+        float value = alpha * all[i];
         if (operation.epilogue == CUBLASLT_EPILOGUE_BIAS) value += operation.bias[i];
+        if (beta != 0.0F) value += beta * c[i + column * c_layout.stride];
         d[i + column * d_layout.stride] = value;
       }
     }
@@ -301,12 +339,18 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   const std::uint64_t reads = std::min<std::uint64_t>(row_alignment(*a), promised[0]) |
                               std::min<std::uint64_t>(row_alignment(*b), promised[1]) << 8 |
                               std::min<std::uint64_t>(row_alignment(*d), promised[3]) << 16;
-  for (Algorithm one : {Algorithm{.splits = 4}, Algorithm{.workspace = kStreamWorkspace},
+  const auto word = [](auto value) { return static_cast<std::uint64_t>(value); };
+  const std::uint64_t asked_for =
+      hash_of({word(description->compute), word(description->a), word(description->b),
+               word(a->type), word(b->type), a->rows, a->columns, b->rows, b->columns, reads});
+  for (Algorithm one : {Algorithm{.splits = kSplitsUnsaid}, Algorithm{.splits = 4},
+                        Algorithm{.workspace = kStreamWorkspace},
                         Algorithm{.plain_only = bias ? 0U : 1U, .rows_min = kManyRows},
                         Algorithm{.plain_only = bias ? 0U : 1U, .refuses = kRefusedRows},
                         Algorithm{.plain_only = bias ? 0U : 1U}}) {
     if (*count == asked || one.workspace > preference->workspace) continue;
     one.reads = reads;
+    one.order = asked_for % kOrders;
     one.rows_min = std::max(one.rows_min, number_said("TUTTI_EMULATION_OFFERED_ROWS_MIN"));
     results[*count] = {};
     results[*count].algo = one.words();
@@ -321,6 +365,7 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* 
                                                     void* value, std::size_t, std::size_t*) {
   const auto splits = static_cast<std::int32_t>(algorithm_of(*algorithm).splits);
   const std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+  if (algorithm_of(*algorithm).splits == kSplitsUnsaid) return CUBLAS_STATUS_INVALID_VALUE;
   switch (attribute) {
     case CUBLASLT_ALGO_CONFIG_SPLITK_NUM: std::memcpy(value, &splits, sizeof(splits)); break;
     case CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME:
@@ -334,7 +379,7 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* 
 cublasStatus_t cublasLtMatmulAlgoGetIds(cublasLtHandle_t, cublasComputeType_t, cudaDataType_t,
                                         cudaDataType_t, cudaDataType_t, cudaDataType_t,
                                         cudaDataType_t, int asked, int* ids, int* count) {
-  *count = std::min(asked, 3);
+  *count = std::min(asked, 4);
   for (int i = 0; i < *count; ++i) ids[i] = 10 * (i + 1);
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -343,8 +388,9 @@ cublasStatus_t cublasLtMatmulAlgoInit(cublasLtHandle_t, cublasComputeType_t, cud
                                       cudaDataType_t, cudaDataType_t, cudaDataType_t,
                                       cudaDataType_t, int id, cublasLtMatmulAlgo_t* algorithm) {
   Algorithm one{.mark = kRawMark};
-  if (id == 10) one.workspace = kStreamWorkspace;
-  if (id == 20) one.refuses = kRefusedRows;
+  if (id == 10) one.splits = kSplitsUnsaid;
+  if (id == 20) one.workspace = kStreamWorkspace;
+  if (id == 30) one.refuses = kRefusedRows;
   *algorithm = one.words();
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -368,6 +414,7 @@ cublasStatus_t cublasLtMatmulAlgoConfigSetAttribute(cublasLtMatmulAlgo_t* algori
                                                     const void* value, std::size_t) {
   if (attribute == CUBLASLT_ALGO_CONFIG_STAGES_ID) return CUBLAS_STATUS_SUCCESS;
   if (attribute != CUBLASLT_ALGO_CONFIG_TILE_ID) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (algorithm_of(*algorithm).splits == kSplitsUnsaid) return CUBLAS_STATUS_INVALID_VALUE;
   std::uint32_t tile = 0;
   std::memcpy(&tile, value, sizeof(tile));
   algorithm->data[0] = tile == kTiles[1] ? kAlgorithmMark : kRawMark;  // the other does not run
@@ -435,7 +482,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                     *d_layout,
                     *static_cast<const float*>(alpha),
                     *static_cast<const float*>(beta),
-                    algorithm->data[7] != 0 || std::getenv("TUTTI_EMULATION_BACKWARDS") != nullptr,
+                    one.backwards(),
+                    one.chains(),
                     one.workspace == 0 ? 0U : kStreamCut};
   tutti::emulation::enqueue(stream, [call]() -> std::string {
     call.run();
