@@ -12,6 +12,7 @@
 
 #include <cuda_runtime.h>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -36,16 +37,24 @@ inline unsigned blocks_for(std::int64_t items, std::int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
-// Whether the launch is to be enqueued (work_watch.h). Of its arguments, numbers are heard.
+// Of an argument, what a captured launch keeps beside addresses: a number, a kind, whether there is
+// a matrix at all. What of a struct differs between steps of one key its op says itself (enqueues).
+template <class Arg>
+void hear_argument(const Arg& arg) {
+  if constexpr (std::is_integral_v<Arg> || std::is_enum_v<Arg>) {
+    work_watch->hear(static_cast<std::uint64_t>(arg));
+  } else if constexpr (std::is_floating_point_v<Arg>) {
+    work_watch->hear(std::bit_cast<std::uint64_t>(static_cast<double>(arg)));
+  } else if constexpr (std::is_pointer_v<Arg>) {
+    work_watch->hear(arg == nullptr ? 0 : 1);
+  }
+}
+
+// Whether the launch is to be enqueued (work_watch.h).
 template <class... A>
 bool launches(const char* name, const LaunchShape& shape, const A&... args) {
   if (work_watch == nullptr) return true;
-  const auto hear = [](const auto& arg) {
-    if constexpr (std::is_integral_v<std::remove_cvref_t<decltype(arg)>>) {
-      work_watch->hear(static_cast<std::uint64_t>(arg));
-    }
-  };
-  (hear(args), ...);
+  (hear_argument(args), ...);
   return enqueues(name, shape.blocks.x, shape.blocks.y, shape.blocks.z, shape.threads.x,
                   shape.threads.y, shape.threads.z, shape.shared_bytes);
 }

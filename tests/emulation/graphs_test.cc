@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/embedding.h"
+#include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/product.h"
 #include "kernels/tensor/buffer.h"
 #include "tests/support/patience.h"
@@ -74,6 +76,50 @@ TEST_CASE(
   }
   CHECK(device->graph_counts().plain == 5);
   CHECK(device->graph_counts().replayed == 5);
+}
+
+TEST_CASE(
+    "graphs: what a launch is told in numbers, in kinds, or by no address tells steps apart") {
+  const auto signature_of = [](const auto&... args) {
+    WorkWatch watch{.muted = true};
+    work_watch = &watch;
+    static_cast<void>(launches("a kernel", {1, 32}, args...));
+    work_watch = nullptr;
+    return watch.signature;
+  };
+  const int here = 0;
+  const int there = 0;
+  const int* const none = nullptr;
+  const auto usual = signature_of(2, 0.5F, ChainStart::zero, &here);
+  CHECK(signature_of(2, 0.5F, ChainStart::zero, &there) == usual);  // addresses are the key's
+  CHECK(signature_of(3, 0.5F, ChainStart::zero, &here) != usual);
+  CHECK(signature_of(2, 0.25F, ChainStart::zero, &here) != usual);
+  CHECK(signature_of(2, 0.5F, ChainStart::output, &here) != usual);
+  CHECK(signature_of(2, 0.5F, ChainStart::zero, none) != usual);
+}
+
+TEST_CASE("graphs: no graph is replayed for sequences that may have other numbers of chunks") {
+  constexpr AttentionShape kShape{.heads = 1, .kv_heads = 1, .head_width = 8, .scale = 1.0F};
+  const auto device = open_device_with_graphs();
+  const FloatBuffer page(kv_page_floats(kShape), device.get());
+  const FloatBuffer q(8, device.get());
+  const FloatBuffer out(8, device.get());
+  float* pages[] = {page.data()};
+  const SequenceRows rows{0, 1, 0, pages};
+  const auto attend = [&](Index positions) {
+    REQUIRE(device->run_repeated(1, [&] {
+      return device->enqueue(AttentionCached{kShape,
+                                             ConstMatrix(q.data(), 1, 8),
+                                             std::span(&rows, 1),
+                                             Matrix(out.data(), 1, 8),
+                                             {.positions = positions, .pages = 2000}});
+    }));
+  };
+  // Chunks are spread over as many blocks in both; how far their parts lie apart is not alike.
+  for (const Index positions : {600'000, 800'000, 600'000, 800'000}) attend(positions);
+  CHECK(device->graph_counts().plain == 2);
+  CHECK(device->graph_counts().captured == 2);
+  REQUIRE(device->synchronize());
 }
 
 TEST_CASE(

@@ -342,6 +342,7 @@ static Result<> run_attention(const Launcher& launcher, const Task* tasks, Room 
     if (!taken) return std::move(taken).error();
     parts = *taken;
   }
+  static_cast<void>(enqueues("chunks", a.chunks, a.lse != nullptr));
   cudaStream_t const stream = launcher.device.stream();
   if (!single.empty()) {
     a.tasks = tasks;

@@ -418,7 +418,8 @@ Result<> CudaDevice::enqueue(const QuantisedProduct& args) {
             .bias = args.bias,
             .residual = Rows(args.residual)};
   const Index cells = call.image.cells;
-  static_cast<void>(enqueues("quantised rows", rows));
+  static_cast<void>(enqueues("quantised rows", rows, call.continued, call.bias != nullptr,
+                             call.residual.data != nullptr));
   if (args.activations == Activations::int8) {
     const auto count = static_cast<std::size_t>(rows * cells);
     auto codes = scratch_.take(count * kCell);

@@ -154,13 +154,14 @@ Result<> CudaDevice::enqueue(const QuantisedProductNn& args) {
     return Error{ErrorCode::invalid_argument,
                  "product_quantised_nn: up to 4 million rows on a GPU"};
   }
-  static_cast<void>(enqueues("quantised rows", rows));
+  const bool continued = args.start == ChainStart::output;
+  static_cast<void>(enqueues("quantised rows", rows, continued, static_cast<bool>(args.residual)));
   launch_nn(stream(), args.right->format(),
             {.image = WeightImage(*args.right),
              .rows = rows,
              .dy = Rows(args.left),
              .dx = Rows(args.output),
-             .continued = args.start == ChainStart::output,
+             .continued = continued,
              .residual = Rows(args.residual)});
   return end_op();
 }

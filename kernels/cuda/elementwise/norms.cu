@@ -237,6 +237,8 @@ template <class RoomFor, class Launch>
 Result<> in_pieces(cudaStream_t stream, const NormBackward& all, const Slopes& slopes,
                    const RoomFor& room_for, const Launch& launch) {
   const unsigned count = blocks_for(all.rows, kRowsInPiece);
+  static_cast<void>(enqueues("norm gradients", all.residual.data != nullptr,
+                             slopes.weight != nullptr, slopes.bias != nullptr));
   const bool wanted = slopes.weight != nullptr || slopes.bias != nullptr;
   float* pieces = nullptr;
   if (wanted) {

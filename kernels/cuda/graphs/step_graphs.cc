@@ -87,6 +87,7 @@ struct StepGraphs::InMode {
 Result<void*> StepGraphs::stage(const void* from, std::size_t bytes) {
   const auto* const data = static_cast<const std::byte*>(from);
   work_watch->hear(bytes);
+  if (bytes == 0) return static_cast<void*>(nullptr);
   if (mode_ == Mode::muted) {
     data_.insert(data_.end(), data, data + bytes);
     data_.resize(round_up(data_.size()));
