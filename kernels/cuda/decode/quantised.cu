@@ -272,40 +272,67 @@ __global__ void __launch_bounds__(kThreads) channel_product_kernel(Call a) {
   store(a, row, column, fmaf(static_cast<float>(codes), scale * x, start_of(a, row, column)));
 }
 
-// The values of a group's outputs by `depth` inputs, [input][output], by all threads.
+// The values of a group's outputs by up to kValuesDepth inputs, which all threads bring to shared
+// memory: [input][output]. In two steps, so that chains go on while memory answers; of formats
+// whose values are many instructions the first has nothing to do.
+constexpr Index kValuesDepth = kExactCells * kCell;
+
 template <WeightFormat kFormat>
-__device__ void read_values(const Call& a, const float* table, Index first, Index depth,
-                            float* values) {
-  if constexpr (kFormat == WeightFormat::bf16) {
-    constexpr Index kFours = kGroup / kInFour;
-    for (Index i = threadIdx.x; i < depth * kFours; i += kThreads) {
-      const std::uint16_t* const outputs = bf16_outputs(a.image, blockIdx.x, first + i / kFours);
-      const Four four = widened(load_halves(outputs + i % kFours * kInFour, kInFour));
-      store_four(values + i * kInFour, kInFour, four);
-    }
-  } else {
-    for (Index i = threadIdx.x; i < depth * kGroup; i += kThreads) {
-      const Index k = first + i / kGroup;
-      values[i] = value_at<kFormat>(a.image, table, blockIdx.x, k / kCell, i % kGroup, k % kCell);
+class NextValues {
+ public:
+  __device__ void fetch(const Call& a, Index first_in) {
+    first_ = first_in;
+    depth_ = first_ + kValuesDepth < a.image.inputs ? kValuesDepth : a.image.inputs - first_;
+    if constexpr (kFormat == WeightFormat::bf16) {
+      for (int j = 0; j < kEach; ++j) {
+        const Index i = threadIdx.x + j * static_cast<Index>(kThreads);
+        if (i < depth_ * kFours) {
+          const auto* const outputs = bf16_outputs(a.image, blockIdx.x, first_ + i / kFours);
+          halves_[j] = load_halves(outputs + i % kFours * kInFour, kInFour);
+        }
+      }
     }
   }
-}
+  __device__ void store(const Call& a, const float* table, float* values) const {
+    if constexpr (kFormat == WeightFormat::bf16) {
+      for (int j = 0; j < kEach; ++j) {
+        const Index i = threadIdx.x + j * static_cast<Index>(kThreads);
+        if (i < depth_ * kFours) store_four(values + i * kInFour, kInFour, widened(halves_[j]));
+      }
+    } else {
+      for (Index i = threadIdx.x; i < depth_ * kGroup; i += kThreads) {
+        const Index k = first_ + i / kGroup;
+        values[i] = value_at<kFormat>(a.image, table, blockIdx.x, k / kCell, i % kGroup, k % kCell);
+      }
+    }
+  }
+  __device__ Index depth() const { return depth_; }
+
+ private:
+  static constexpr Index kFours = kGroup / kInFour;
+  static constexpr int kEach = kValuesDepth * kFours / kThreads;
+  Index first_ = 0;
+  Index depth_ = 0;
+  uint2 halves_[kEach] = {};
+};
 
 // Block (group, rows): the chains of product_nt by the weight's values.
 template <WeightFormat kFormat>
 __global__ void __launch_bounds__(kThreads) exact_product_kernel(Call a) {
-  constexpr Index kDepth = kExactCells * kCell;
-  TUTTI_SHARED(float, values, kDepth* kGroup);
+  TUTTI_SHARED(float, values, kValuesDepth* kGroup);
   TUTTI_SHARED(float, room, kTableSize);
   const float* const table = load_table<kFormat>(a.image, room);
   const Index output = threadIdx.x % kGroup;
   const Index row = static_cast<Index>(blockIdx.y) * kRowsTogether + threadIdx.x / kGroup;
   const Index column = static_cast<Index>(blockIdx.x) * kGroup + output;
   float sum = start_of(a, row, column);
-  for (Index first = 0; first < a.image.inputs; first += kDepth) {
-    const Index depth = first + kDepth < a.image.inputs ? kDepth : a.image.inputs - first;
-    read_values<kFormat>(a, table, first, depth, values);
+  NextValues<kFormat> next;
+  next.fetch(a, 0);
+  for (Index first = 0; first < a.image.inputs; first += kValuesDepth) {
+    const Index depth = next.depth();
+    next.store(a, table, values);
     __syncthreads();
+    if (first + kValuesDepth < a.image.inputs) next.fetch(a, first + kValuesDepth);
     if (row < a.rows) {
       const float* const x = a.x.at(row) + first;
       const float* const own = values + output;
