@@ -104,8 +104,9 @@ Error differ(const char* op) {
 }  // namespace
 
 Result<> activation_forward(const OpContext& ctx, const ActivationForward& args) {
-  if (!same_shape(args.x, args.y)) return differ("activation_forward");
+  if (!fits_outputs(args.x, args.y, args.rounded)) return differ("activation_forward");
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.rounded) return rounded_on_devices_only("activation_forward");
   const OpTimer timer(Op::activation_forward, {.flop = args.x.rows * args.x.columns,
                                                .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(activation_forward_kernel)(ctx, args);
@@ -113,10 +114,12 @@ Result<> activation_forward(const OpContext& ctx, const ActivationForward& args)
 }
 
 Result<> activation_backward(const OpContext& ctx, const ActivationBackward& args) {
-  if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx)) {
+  if (!same_shape(args.x, args.dy) || !fits_outputs(args.x, args.dx, args.rounded) ||
+      (args.sums != nullptr && !args.rounded)) {
     return differ("activation_backward");
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.rounded) return rounded_on_devices_only("activation_backward");
   const OpTimer timer(Op::activation_backward, {.flop = 2 * args.x.rows * args.x.columns,
                                                 .bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(activation_backward_kernel)(ctx, args);

@@ -207,10 +207,11 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args) {
-  if (!same_shape(args.x, args.y) || args.weight == nullptr) {
+  if (!fits_outputs(args.x, args.y, args.rounded) || args.weight == nullptr) {
     return Error{ErrorCode::invalid_argument, "layer_norm_forward: x and y differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.rounded) return rounded_on_devices_only("layer_norm_forward");
   const OpTimer timer(Op::layer_norm_forward, {.flop = 7 * args.x.rows * args.x.columns,
                                                .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(layer_norm_forward_kernel)(ctx, args);

@@ -171,10 +171,11 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> rms_norm_forward(const OpContext& ctx, const RmsNormForward& args) {
-  if (!same_shape(args.x, args.y) || args.weight == nullptr) {
+  if (!fits_outputs(args.x, args.y, args.rounded) || args.weight == nullptr) {
     return Error{ErrorCode::invalid_argument, "rms_norm_forward: x and y differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.rounded) return rounded_on_devices_only("rms_norm_forward");
   const OpTimer timer(Op::rms_norm_forward, {.flop = 4 * args.x.rows * args.x.columns,
                                              .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(rms_norm_forward_kernel)(ctx, args);

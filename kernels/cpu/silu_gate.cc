@@ -86,10 +86,11 @@ HWY_AFTER_NAMESPACE();
 namespace tutti::kernels {
 
 Result<> silu_gate_forward(const OpContext& ctx, const SiluGateForward& args) {
-  if (!same_shape(args.gate, args.y) || !same_shape(args.up, args.y)) {
+  if (!fits_outputs(args.gate, args.y, args.rounded) || !same_shape(args.up, args.gate)) {
     return Error{ErrorCode::invalid_argument, "silu_gate_forward: gate, up, y differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.rounded) return rounded_on_devices_only("silu_gate_forward");
   const OpTimer timer(Op::silu_gate_forward, {.flop = 2 * args.y.rows * args.y.columns,
                                               .bytes = 12 * args.y.rows * args.y.columns});
   TUTTI_CPU_CALL(silu_gate_forward_kernel)(ctx, args);
@@ -98,11 +99,13 @@ Result<> silu_gate_forward(const OpContext& ctx, const SiluGateForward& args) {
 
 Result<> silu_gate_backward(const OpContext& ctx, const SiluGateBackward& args) {
   if (!same_shape(args.gate, args.dy) || !same_shape(args.up, args.dy) ||
-      !same_shape(args.dgate, args.dy) || !same_shape(args.dup, args.dy)) {
+      !fits_outputs(args.dy, args.dgate, args.dgate_rounded) ||
+      !fits_outputs(args.dy, args.dup, args.dup_rounded)) {
     return Error{ErrorCode::invalid_argument,
                  "silu_gate_backward: dy, gate, up, dgate, dup differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.dgate_rounded || args.dup_rounded) return rounded_on_devices_only("silu_gate_backward");
   const OpTimer timer(Op::silu_gate_backward, {.flop = 5 * args.dy.rows * args.dy.columns,
                                                .bytes = 20 * args.dy.rows * args.dy.columns});
   TUTTI_CPU_CALL(silu_gate_backward_kernel)(ctx, args);

@@ -11,13 +11,6 @@ namespace tutti::kernels::cuda {
 
 namespace {
 
-__device__ __forceinline__ uint2 narrowed(const Four& four, Narrow narrow) {
-  if (narrow == Narrow::bf16) {
-    return {pack_bf16(four.at[0], four.at[1]), pack_bf16(four.at[2], four.at[3])};
-  }
-  return {pack_fp16(four.at[0], four.at[1]), pack_fp16(four.at[2], four.at[3])};
-}
-
 // `width` numbers of each row; as many zeros as there is room for behind them.
 __global__ void __launch_bounds__(kFourThreads)
     round_rows_kernel(Rows<const float> from, Rows<std::uint16_t> to, Index width, Index room,
@@ -147,8 +140,17 @@ std::optional<Narrow> CudaDevice::narrow_inputs() const {
   return std::nullopt;
 }
 
-Result<CudaDevice::RoundedMatrix> CudaDevice::round_operand(const ConstMatrix& from,
-                                                            Narrow narrow) {
+Result<Narrow> CudaDevice::narrow_of(const char* op, std::initializer_list<bool> rounded) const {
+  const auto narrow = narrow_inputs();
+  for (const bool one : rounded) {
+    // Other work than without it, which no launch may say.
+    static_cast<void>(enqueues("rounded", one));
+    if (one && !narrow) return rounded_on_devices_only(op);
+  }
+  return narrow.value_or(Narrow::bf16);
+}
+
+Result<ConstRoundedMatrix> CudaDevice::round_operand(const ConstMatrix& from, Narrow narrow) {
   const Index stride = rounded_stride(from.columns);
   auto room = scratch_.take(static_cast<std::size_t>(from.rows * stride) * sizeof(Bf16));
   if (!room) return std::move(room).error();
@@ -156,13 +158,15 @@ Result<CudaDevice::RoundedMatrix> CudaDevice::round_operand(const ConstMatrix& f
   if (auto done = round_rows(stream(), from, to, stride, narrow); !done) {
     return std::move(done).error();
   }
-  return RoundedMatrix(to, from.rows, from.columns, stride);
+  return ConstRoundedMatrix(to, from.rows, from.columns, stride);
 }
 
 // The library adds a bias or a residual while it has the sum; all other ends, and what it does not
 // take, are one pass behind it.
-Result<> CudaDevice::multiply(ProductForm form, const Product& args,
-                              const RoundedOperands& rounded) {
+Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
+  const auto narrow = narrow_of(
+      "a product", {static_cast<bool>(args.left_rounded), static_cast<bool>(args.right_rounded)});
+  if (!narrow) return narrow.error();
   // It does not say in which order it adds two.
   const int added = (args.start == ChainStart::output ? 1 : 0) + (args.bias != nullptr ? 1 : 0) +
                     (args.residual ? 1 : 0);
@@ -190,11 +194,12 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args,
   Products::Operands operands{.type = options_.inputs};
   if (options_.inputs == Products::Inputs::tf32)
     return finish(products_->run(stream(), form, within, &operands));
-  const Narrow narrow = *narrow_inputs();
   const ScratchMemory::Mark mark = scratch_.mark();
-  const auto left = rounded.left ? Result(rounded.left) : round_operand(args.left, narrow);
+  const auto left =
+      args.left_rounded ? Result(args.left_rounded) : round_operand(args.left, *narrow);
   if (!left) return left.error();
-  const auto right = rounded.right ? Result(rounded.right) : round_operand(args.right, narrow);
+  const auto right =
+      args.right_rounded ? Result(args.right_rounded) : round_operand(args.right, *narrow);
   if (!right) return right.error();
   operands.left = left->data;
   operands.left_stride = left->stride;

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/tensor_core.h"
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 
 namespace tutti::kernels::cuda {
@@ -18,8 +19,7 @@ Result<> check_code();
 
 // Rows of rounded operands of products begin at multiples of 16 bytes.
 inline Index rounded_stride(Index columns) {
-  constexpr Index kUnit = 8;
-  return (columns + kUnit - 1) / kUnit * kUnit;
+  return (columns + kRoundedUnit - 1) / kRoundedUnit * kRoundedUnit;
 }
 
 // to[r * stride + c], to the nearest; columns behind from.columns are zeros.

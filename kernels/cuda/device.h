@@ -11,6 +11,7 @@
 #pragma once
 
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -156,21 +157,13 @@ class CudaDevice final : public Device {
   Bf16Attention bf16_attention();
   // To what products' inputs are rounded first; none: they are read as they are.
   std::optional<Narrow> narrow_inputs() const;
-  // A matrix as products read it, its rows at multiples of 16 bytes (rounded_stride).
-  using RoundedMatrix = BasicMatrix<const std::uint16_t>;
-  // Operands that are rounded already and read in place of the product's own, which give shapes
-  // then; null: the product's own is rounded first.
-  struct RoundedOperands {
-    RoundedMatrix left;
-    RoundedMatrix right;
-  };
-  // `from` in scratch memory.
-  Result<RoundedMatrix> round_operand(const ConstMatrix& from, Narrow narrow);
+  // Of an op that is given rounded matrices (ops/elementwise/rounded.h), or none. Errors:
+  // unsupported.
+  Result<Narrow> narrow_of(const char* op, std::initializer_list<bool> rounded) const;
+  // `from` in scratch memory, as products read it.
+  Result<ConstRoundedMatrix> round_operand(const ConstMatrix& from, Narrow narrow);
   // A product by the library.
-  Result<> multiply(ProductForm form, const Product& args) {
-    return multiply(form, args, RoundedOperands());
-  }
-  Result<> multiply(ProductForm form, const Product& args, const RoundedOperands& rounded);
+  Result<> multiply(ProductForm form, const Product& args);
   Result<> finish_product(const ProductEnds& ends);
   struct LossRoom;
   Result<LossRoom> loss_room(const LinearCrossEntropy& args);

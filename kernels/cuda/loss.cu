@@ -58,8 +58,7 @@ struct LogitSlopes {
       logits[i] = slope;
       return;
     }
-    const unsigned pair = type == Narrow::bf16 ? pack_bf16(slope, 0.0F) : pack_fp16(slope, 0.0F);
-    narrow[row * stride + i] = static_cast<std::uint16_t>(pair & 0xffffU);
+    narrow[row * stride + i] = narrowed(slope, type);
   }
   Index padded;
   std::uint16_t* narrow;  // null: in place
@@ -112,8 +111,8 @@ struct CudaDevice::LossRoom {
   float* logits;
   std::int32_t* targets;
   LogitSlopes slopes;
-  RoundedMatrix weight_rounded = {};  // null: products read fp32, and `hidden` is, too
-  std::uint16_t* hidden = nullptr;    // of a chunk, rounded
+  ConstRoundedMatrix weight_rounded = {};  // empty: products read fp32
+  std::uint16_t* hidden = nullptr;         // of a chunk, rounded; null: fp32, or given so
 };
 
 Result<CudaDevice::LossRoom> CudaDevice::loss_room(const LinearCrossEntropy& args) {
@@ -141,8 +140,9 @@ Result<CudaDevice::LossRoom> CudaDevice::loss_room(const LinearCrossEntropy& arg
   if (args.dhidden) {
     if (auto taken = take(room.slopes.stride, room.slopes.narrow); !taken) return taken.error();
   }
-  if (auto taken = take(rounded_stride(args.hidden.columns), room.hidden); !taken) {
-    return taken.error();
+  if (!args.hidden_rounded) {
+    auto taken = take(rounded_stride(args.hidden.columns), room.hidden);
+    if (!taken) return taken.error();
   }
   // Each chunk reads the head.
   auto rounded = round_operand(room.weight, *type);
@@ -156,36 +156,52 @@ Result<> CudaDevice::run_loss(const LinearCrossEntropy& args, const LossRoom& ro
   const Index count = std::min(room.chunk, args.hidden.rows - first);
   const Index width = args.hidden.columns;
   const Matrix logits(room.logits, count, room.weight.rows);
-  const ConstMatrix hidden = args.hidden.row_range(first, count);
-  RoundedMatrix hidden_rounded;
+  // All three products read one rounding of these, and the gradients' of theirs.
+  ConstMatrix hidden(nullptr, count, width);
+  ConstRoundedMatrix hidden_rounded;
+  if (args.hidden_rounded) {
+    hidden_rounded = args.hidden_rounded.row_range(first, count);
+  } else {
+    hidden = args.hidden.row_range(first, count);
+  }
   if (room.hidden != nullptr) {
     const Index stride = rounded_stride(width);
     auto rounded = round_rows(stream(), hidden, room.hidden, stride, room.slopes.type);
     if (!rounded) return rounded;
     hidden_rounded = {room.hidden, count, width, stride};
   }
-  const RoundedMatrix slopes(room.slopes.narrow, count, logits.columns, room.slopes.stride);
-  auto done = multiply(ProductForm::nt, {.left = hidden, .right = room.weight, .output = logits},
-                       {hidden_rounded, room.weight_rounded});
+  const ConstRoundedMatrix slopes(room.slopes.narrow, count, logits.columns, room.slopes.stride);
+  auto done = multiply(ProductForm::nt, {.left = hidden,
+                                         .right = room.weight,
+                                         .output = logits,
+                                         .left_rounded = hidden_rounded,
+                                         .right_rounded = room.weight_rounded});
   if (!done) return done;
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(count), kThreads}),
                cross_entropy_kernel, Rows(logits), args.weight.rows, room.slopes,
                room.targets + first, args.losses + first, static_cast<bool>(args.dhidden),
                Smoothing(args));
   if (args.dhidden) {
-    const Matrix dhidden = args.dhidden.row_range(first, count);
-    done = multiply(ProductForm::nn, {.left = logits, .right = room.weight, .output = dhidden},
-                    {slopes, room.weight_rounded});
+    done = multiply(ProductForm::nn, {.left = logits,
+                                      .right = room.weight,
+                                      .output = args.dhidden.row_range(first, count),
+                                      .left_rounded = slopes,
+                                      .right_rounded = room.weight_rounded});
   }
   if (!done || !args.dweight) return done;
   const Matrix dweight(args.dweight.data, logits.columns, width, args.dweight.stride);
-  return multiply(ProductForm::tn,
-                  {.left = logits, .right = hidden, .output = dweight, .start = ChainStart::output},
-                  {slopes, hidden_rounded});
+  return multiply(ProductForm::tn, {.left = logits,
+                                    .right = hidden,
+                                    .output = dweight,
+                                    .start = ChainStart::output,
+                                    .left_rounded = slopes,
+                                    .right_rounded = hidden_rounded});
 }
 
 Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
   begin_op();
+  const auto narrow = narrow_of("linear_cross_entropy", {static_cast<bool>(args.hidden_rounded)});
+  if (!narrow) return narrow.error();
   if (args.hidden.rows == 0 || args.weight.rows == 0) return {};
   const auto room = loss_room(args);
   if (!room) return room.error();

@@ -1,7 +1,4 @@
 // Ops on whole rows: gates and sums over rows.
-//
-// A sum over rows is cut into pieces of kRowsInPiece, a chain each, that are added in order; the
-// first goes on from what the output holds.
 #include <algorithm>
 #include <cstdint>
 #include <memory_resource>
@@ -10,6 +7,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/elementary.h"
+#include "kernels/cuda/elementwise/column_sums.h"
 #include "kernels/cuda/elementwise/fours.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/product.h"
@@ -20,18 +18,13 @@ namespace tutti::kernels::cuda {
 namespace {
 
 constexpr unsigned kThreads = 128;
-constexpr Index kRowsInPiece = 256;
 
-// A piece's chain for each column: piece blockIdx.y, columns along blockIdx.x.
-__global__ void column_pieces_kernel(Rows<const float> x, Index rows, Index width,
-                                     const float* start, float* pieces) {
-  const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (c >= width) return;
-  const Index begin = blockIdx.y * kRowsInPiece;
-  const Index end = begin + kRowsInPiece < rows ? begin + kRowsInPiece : rows;
-  float sum = begin == 0 && start != nullptr ? start[c] : 0.0F;
-  for (Index row = begin; row < end; ++row) sum += x.at(row)[c];
-  pieces[blockIdx.y * width + c] = sum;
+__global__ void column_pieces_kernel(Rows<const float> x, SumPieces sums) {
+  const SumPiece piece(sums);
+  if (!piece.is_in(sums)) return;
+  float sum = piece.start(sums);
+  for (Index row = piece.begin; row < piece.end; ++row) sum += x.at(row)[piece.column];
+  piece.store(sums, sum);
 }
 
 __global__ void add_pieces_kernel(const float* pieces, Index count, Index width, float* output) {
@@ -49,7 +42,7 @@ struct Gate {
   Index width;
 };
 
-__global__ void __launch_bounds__(kFourThreads) silu_gate_forward_kernel(Gate a, Rows<float> y) {
+__global__ void __launch_bounds__(kFourThreads) silu_gate_forward_kernel(Gate a, FourOutput y) {
   const FourPlace at(a.width);
   if (at.count <= 0) return;
   const Four up = at.load(a.up);
@@ -58,12 +51,12 @@ __global__ void __launch_bounds__(kFourThreads) silu_gate_forward_kernel(Gate a,
     const float gate = four.at[i];
     four.at[i] = gate * sigmoid(gate) * up.at[i];
   }
-  at.store(y, four);
+  y.store(at, four);
 }
 
 // All is read before anything is written: results may lie where operands do.
 __global__ void __launch_bounds__(kFourThreads)
-    silu_gate_backward_kernel(Gate a, Rows<const float> dy, Rows<float> dgate, Rows<float> dup) {
+    silu_gate_backward_kernel(Gate a, Rows<const float> dy, FourOutput dgate, FourOutput dup) {
   const FourPlace at(a.width);
   if (at.count <= 0) return;
   const Four slopes = at.load(dy);
@@ -76,8 +69,8 @@ __global__ void __launch_bounds__(kFourThreads)
     of_gate.at[i] = slope * of_up.at[i] * (s * fmaf(gate, 1.0F - s, 1.0F));
     of_up.at[i] = slope * (gate * s);
   }
-  at.store(dgate, of_gate);
-  at.store(dup, of_up);
+  dgate.store(at, of_gate);
+  dup.store(at, of_up);
 }
 
 __global__ void __launch_bounds__(kFourThreads)
@@ -151,45 +144,56 @@ __global__ void __launch_bounds__(kFourThreads)
 
 }  // namespace
 
+void add_sums(cudaStream_t stream, const SumPieces& sums, float* output) {
+  TUTTI_LAUNCH(stream, (LaunchShape{blocks_for(sums.width, kThreads), kThreads}), add_pieces_kernel,
+               sums.pieces, static_cast<Index>(sums.count()), sums.width, output);
+}
+
 Result<> CudaDevice::enqueue(const ColumnSums& args) {
   begin_op();
   if (args.x.columns == 0) return {};
   const bool continued = args.start == ChainStart::output;
-  const unsigned pieces = blocks_for(args.x.rows, kRowsInPiece);
-  if (pieces == 0) {
+  SumPieces sums(args.x.rows, args.x.columns, continued ? args.output : nullptr);
+  if (sums.count() == 0) {
     const std::size_t bytes = static_cast<std::size_t>(args.x.columns) * sizeof(float);
     return continued ? Result<>{} : zero(args.output, bytes);
   }
-  auto room = scratch_floats(pieces * args.x.columns);
+  auto room = scratch_floats(sums.floats());
   if (!room) return std::move(room).error();
-  const unsigned columns = blocks_for(args.x.columns, kThreads);
-  TUTTI_LAUNCH(stream(), (LaunchShape{dim3(columns, pieces), kThreads}), column_pieces_kernel,
-               Rows(args.x), args.x.rows, args.x.columns, continued ? args.output : nullptr, *room);
-  TUTTI_LAUNCH(stream(), (LaunchShape{columns, kThreads}), add_pieces_kernel, *room,
-               static_cast<Index>(pieces), args.x.columns, args.output);
+  sums.pieces = *room;
+  TUTTI_LAUNCH(stream(), sums.shape(), column_pieces_kernel, Rows(args.x), sums);
+  add_sums(stream(), sums, args.output);
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const SiluGateForward& args) {
   begin_op();
+  const auto narrow = narrow_of("silu_gate_forward", {static_cast<bool>(args.rounded)});
+  if (!narrow) return narrow.error();
   each_row_span_of(
       [&](const RowSpan& span, const LaunchShape& shape) {
+        const FourOutput y{span.of(args.y), span.of(args.rounded), *narrow};
         TUTTI_LAUNCH(stream(), shape, silu_gate_forward_kernel,
-                     (Gate{span.of(args.gate), span.of(args.up), span.width}), span.of(args.y));
+                     (Gate{span.of(args.gate), span.of(args.up), span.width}), y);
       },
-      args.y, args.gate, args.up);
+      args.gate, args.up, args.y, args.rounded);
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const SiluGateBackward& args) {
   begin_op();
+  const auto narrow = narrow_of("silu_gate_backward", {static_cast<bool>(args.dgate_rounded),
+                                                       static_cast<bool>(args.dup_rounded)});
+  if (!narrow) return narrow.error();
   each_row_span_of(
       [&](const RowSpan& span, const LaunchShape& shape) {
+        const FourOutput dgate{span.of(args.dgate), span.of(args.dgate_rounded), *narrow};
+        const FourOutput dup{span.of(args.dup), span.of(args.dup_rounded), *narrow};
         TUTTI_LAUNCH(stream(), shape, silu_gate_backward_kernel,
                      (Gate{span.of(args.gate), span.of(args.up), span.width}), span.of(args.dy),
-                     span.of(args.dgate), span.of(args.dup));
+                     dgate, dup);
       },
-      args.dy, args.gate, args.up, args.dgate, args.dup);
+      args.dy, args.gate, args.up, args.dgate, args.dup, args.dgate_rounded, args.dup_rounded);
   return end_op();
 }
 

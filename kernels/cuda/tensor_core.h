@@ -186,4 +186,12 @@ __device__ __forceinline__ float exp2_fast(float x) {
 
 #endif
 
+#if defined(TUTTI_CUDA_EMULATION) || defined(__CUDACC__)
+// As products read it: any NaN becomes the hardware's one.
+__device__ __forceinline__ std::uint16_t narrowed(float x, Narrow narrow) {
+  const unsigned pair = narrow == Narrow::bf16 ? pack_bf16(x, 0.0F) : pack_fp16(x, 0.0F);
+  return static_cast<std::uint16_t>(pair & 0xffffU);
+}
+#endif
+
 }  // namespace tutti::kernels::cuda

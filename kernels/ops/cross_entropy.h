@@ -3,6 +3,7 @@
 //
 //   hidden     [M, C]
 //   weight     [V, C]     the head, or the tied embedding
+//   hidden_rounded   [M, C]   read in place of hidden, which gives the shape then (rounded.h)
 //   targets    [M]        0 .. V-1; `ignore`: this row has no target (loss 0, no gradient)
 //   losses     [M]        log(sum(exp(logits))) - logits[target]; written
 //   dhidden    [M, C]     written
@@ -23,12 +24,14 @@
 //   rows     logits of `chunk` rows by V: three products; 0: 2 MB of them, but 256 rows at least
 //            (51 MB for V = 50,257) and 1,024 at most
 //   blocks   of `chunk` rows by kVocabularyBlock, twice: four products; nothing held depends on V
-// Errors: invalid_argument (a target outside of V, too), unsupported (rounding.h): nothing written.
+// Errors: invalid_argument (a target outside of V, too), unsupported (rounding.h, rounded.h):
+// nothing written.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -52,6 +55,7 @@ struct LinearCrossEntropy {
   enum class Memory { rows, blocks } memory = Memory::rows;
   Index chunk = 0;
   Index padded = 0;  // 0: V
+  ConstRoundedMatrix hidden_rounded = {};
 };
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args);
 

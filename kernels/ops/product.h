@@ -20,7 +20,8 @@
 // A gated layer, silu(x Wg^T) * (x Wu^T), is two products, the second with the first as its gate.
 //
 // Errors: invalid_argument (shapes that do not match, `output` beside `narrow`); nothing is written
-// then. unsupported: in a scope of rounding.h, what that says.
+// then. unsupported: in a scope of rounding.h, what that says; rounded operands, what rounded.h
+// says.
 #pragma once
 
 #include <optional>
@@ -28,6 +29,7 @@
 
 #include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/elementwise/bf16.h"
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -55,6 +57,9 @@ struct Product {
   // nt only: the image of exactly `right` (packed_weight.h), made on the same context and read in
   // its place; null: none.
   const PackedWeight* packed = nullptr;
+  // Read in place of left and right, which give shapes then (rounded.h); null: none.
+  ConstRoundedMatrix left_rounded = {};
+  ConstRoundedMatrix right_rounded = {};
 };
 
 Result<> product_nt(const OpContext& ctx, const Product& args);

@@ -1,6 +1,7 @@
 // y = x / rms(x) * weight over the last dimension (Zhang & Sennrich 2019), with its gradient.
 //
 //   x, y      [rows, C]   y may be x
+//   rounded   [rows, C]   of y: beside it or in its place (rounded.h); overlaps no input
 //   weight    [C]
 //   inverse   [rows]      1 / sqrt(mean(x^2) + epsilon), from forward to backward
 //
@@ -9,9 +10,11 @@
 //   dweight[c] = chain over rows in order of fma(dy, x * inverse), continued from what it holds
 //
 // Sums over C use 16 logical lanes and a fixed tree; square root and division are exact. A row's
-// result depends on its row only. Errors: invalid_argument; nothing is written then.
+// result depends on its row only. Errors: invalid_argument; those of rounded.h; nothing is written
+// then.
 #pragma once
 
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -24,6 +27,7 @@ struct RmsNormForward {
   Matrix y;
   float epsilon = 1e-5F;
   float* inverse = nullptr;
+  RoundedMatrix rounded = {};
 };
 Result<> rms_norm_forward(const OpContext& ctx, const RmsNormForward& args);
 

@@ -25,6 +25,9 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
   const PackedWeight* const packed = form == ProductForm::nt ? args.packed : nullptr;
   if (shape.right_depth != shape.depth || !outputs_fit(args, shape.rows, shape.columns) ||
       args.left.stride < args.left.columns || args.right.stride < args.right.columns ||
+      !fits_operand(args.left_rounded, args.left) ||
+      !fits_operand(args.right_rounded, args.right) ||
+      (packed != nullptr && (args.left_rounded || args.right_rounded)) ||
       (packed != nullptr &&
        (packed->outputs() != shape.columns || packed->inputs() != shape.depth))) {
     return Error{ErrorCode::invalid_argument,
@@ -33,6 +36,7 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
                      "] over depth " + std::to_string(shape.depth)};
   }
   if (ctx.device != nullptr) return enqueue(args);
+  if (args.left_rounded || args.right_rounded) return rounded_on_devices_only(op);
   const auto rounding = RoundingScope::in_use();
   if (rounding && (packed != nullptr || !can_round(*rounding))) {
     return Error{ErrorCode::unsupported,

@@ -3,6 +3,7 @@
 #include "kernels/ops/elementwise/activation.h"
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/elementwise/column_sums.h"
 #include "kernels/cuda/elementwise/fours.h"
 #include "kernels/cuda/elementwise/functions.h"
 
@@ -11,17 +12,17 @@ namespace tutti::kernels::cuda {
 namespace {
 
 __global__ void __launch_bounds__(kFourThreads)
-    activation_forward_kernel(Activation kind, Rows<const float> x, Rows<float> y, Index width) {
+    activation_forward_kernel(Activation kind, Rows<const float> x, FourOutput y, Index width) {
   const FourPlace at(width);
   if (at.count <= 0) return;
   Four four = at.load(x);
   for (float& value : four.at) value = activate(kind, value).value;
-  at.store(y, four);
+  y.store(at, four);
 }
 
 __global__ void __launch_bounds__(kFourThreads)
     activation_backward_kernel(Activation kind, Rows<const float> dy, Rows<const float> x,
-                               Rows<float> dx, Index width) {
+                               FourOutput dx, Index width) {
   const FourPlace at(width);
   if (at.count <= 0) return;
   const Four slopes = at.load(dy);
@@ -29,7 +30,25 @@ __global__ void __launch_bounds__(kFourThreads)
   for (unsigned i = 0; i < kInFour; ++i) {
     four.at[i] = slopes.at[i] * activate(kind, four.at[i]).slope;
   }
-  at.store(dx, four);
+  dx.store(at, four);
+}
+
+// The same with the sums of columns, which no fp32 dx is written for: a thread has a column of a
+// piece of rows, and its chain is that of column_sums.
+__global__ void __launch_bounds__(kSumThreads)
+    activation_backward_sums_kernel(Activation kind, Rows<const float> dy, Rows<const float> x,
+                                    FourOutput dx, SumPieces sums) {
+  const SumPiece piece(sums);
+  if (!piece.is_in(sums)) return;
+  const Index c = piece.column;
+  float sum = piece.start(sums);
+  for (Index row = piece.begin; row < piece.end; ++row) {
+    const float value = dy.at(row)[c] * activate(kind, x.at(row)[c]).slope;
+    if (dx.wide.data != nullptr) dx.wide.at(row)[c] = value;
+    dx.rounded.at(row)[c] = narrowed(value, dx.narrow);
+    sum += value;
+  }
+  piece.store(sums, sum);
 }
 
 __global__ void __launch_bounds__(kFourThreads)
@@ -71,23 +90,41 @@ __global__ void __launch_bounds__(kFourThreads)
 
 Result<> CudaDevice::enqueue(const ActivationForward& args) {
   begin_op();
+  const auto narrow = narrow_of("activation_forward", {static_cast<bool>(args.rounded)});
+  if (!narrow) return narrow.error();
   each_row_span_of(
       [&](const RowSpan& span, const LaunchShape& shape) {
-        TUTTI_LAUNCH(stream(), shape, activation_forward_kernel, args.kind, span.of(args.x),
-                     span.of(args.y), span.width);
+        const FourOutput y{span.of(args.y), span.of(args.rounded), *narrow};
+        TUTTI_LAUNCH(stream(), shape, activation_forward_kernel, args.kind, span.of(args.x), y,
+                     span.width);
       },
-      args.x, args.y);
+      args.x, args.y, args.rounded);
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const ActivationBackward& args) {
   begin_op();
+  const auto narrow = narrow_of("activation_backward", {static_cast<bool>(args.rounded)});
+  if (!narrow) return narrow.error();
+  if (args.sums != nullptr) {
+    if (args.x.rows == 0 || args.x.columns == 0) return {};
+    SumPieces sums(args.x.rows, args.x.columns, args.sums);
+    auto room = scratch_floats(sums.floats());
+    if (!room) return std::move(room).error();
+    sums.pieces = *room;
+    const FourOutput dx{Rows(args.dx), Rows(args.rounded), *narrow};
+    TUTTI_LAUNCH(stream(), sums.shape(), activation_backward_sums_kernel, args.kind, Rows(args.dy),
+                 Rows(args.x), dx, sums);
+    add_sums(stream(), sums, args.sums);
+    return end_op();
+  }
   each_row_span_of(
       [&](const RowSpan& span, const LaunchShape& shape) {
+        const FourOutput dx{span.of(args.dx), span.of(args.rounded), *narrow};
         TUTTI_LAUNCH(stream(), shape, activation_backward_kernel, args.kind, span.of(args.dy),
-                     span.of(args.x), span.of(args.dx), span.width);
+                     span.of(args.x), dx, span.width);
       },
-      args.x, args.dy, args.dx);
+      args.x, args.dy, args.dx, args.rounded);
   return end_op();
 }
 

@@ -74,6 +74,13 @@ __device__ __forceinline__ void store_halves(std::uint16_t* to, Index count, uin
   }
 }
 
+__device__ __forceinline__ uint2 narrowed(const Four& four, Narrow narrow) {
+  if (narrow == Narrow::bf16) {
+    return {pack_bf16(four.at[0], four.at[1]), pack_bf16(four.at[2], four.at[3])};
+  }
+  return {pack_fp16(four.at[0], four.at[1]), pack_fp16(four.at[2], four.at[3])};
+}
+
 // The four of a thread: `count` of them are in the row, none or fewer behind its end.
 struct FourPlace {
   __device__ explicit FourPlace(Index width)
@@ -87,6 +94,20 @@ struct FourPlace {
     store_four(to.at(row) + column, count, four);
   }
   Index row, column, count;
+};
+
+// Where an op leaves its numbers: in fp32, as products read them (ops/elementwise/rounded.h), or
+// both; null: not there.
+struct FourOutput {
+  __device__ __forceinline__ void store(const FourPlace& at, const Four& four) const {
+    if (wide.data != nullptr) at.store(wide, four);
+    if (rounded.data != nullptr) {
+      store_halves(rounded.at(at.row) + at.column, at.count, narrowed(four, narrow));
+    }
+  }
+  Rows<float> wide;
+  Rows<std::uint16_t> rounded;
+  Narrow narrow;
 };
 
 // The rows that one launch takes, of each of an op's matrices.

@@ -8,6 +8,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
+#include "kernels/cuda/tensor_core.h"
 #include "kernels/ops/elementwise/layer_norm.h"
 #include "kernels/ops/rms_norm.h"
 
@@ -21,10 +22,22 @@ constexpr Index kRowsInPiece = 16;
 constexpr unsigned kRunColumns = kWarp;
 constexpr unsigned kRuns = 16;
 
+// Where a row goes: in fp32, as products read it (ops/elementwise/rounded.h), or both; null: not
+// there.
+struct RowOutput {
+  __device__ __forceinline__ void store(Index row, Index c, float value) const {
+    if (wide.data != nullptr) wide.at(row)[c] = value;
+    if (rounded.data != nullptr) rounded.at(row)[c] = narrowed(value, narrow);
+  }
+  Rows<float> wide;
+  Rows<std::uint16_t> rounded;
+  Narrow narrow;
+};
+
 struct NormForward {
-  explicit NormForward(const LayerNormForward& args)
+  NormForward(const LayerNormForward& args, Narrow narrow)
       : x(args.x),
-        y(args.y),
+        y{Rows(args.y), Rows(args.rounded), narrow},
         weight(args.weight),
         bias(args.bias),
         mean(args.mean),
@@ -33,7 +46,7 @@ struct NormForward {
         width(args.x.columns) {}
 
   Rows<const float> x;
-  Rows<float> y;
+  RowOutput y;
   const float* weight;
   const float* bias;
   float* mean;
@@ -60,14 +73,13 @@ __global__ void layer_norm_forward_kernel(NormForward a) {
     if (a.mean != nullptr) a.mean[row] = mean;
     if (a.inverse != nullptr) a.inverse[row] = inverse;
   }
-  float* const y = a.y.at(row);
   for (Index c = threadIdx.x; c < a.width; c += kThreads) {
     const float bias = a.bias != nullptr ? a.bias[c] : 0.0F;
-    y[c] = fmaf((x[c] - mean) * inverse, a.weight[c], bias);
+    a.y.store(row, c, fmaf((x[c] - mean) * inverse, a.weight[c], bias));
   }
 }
 
-__global__ void rms_norm_forward_kernel(Rows<const float> x, const float* weight, Rows<float> y,
+__global__ void rms_norm_forward_kernel(Rows<const float> x, const float* weight, RowOutput y,
                                         float* inverses, float epsilon, Index width) {
   TUTTI_SHARED(float, room, kThreads / kWarp);
   const Index row = blockIdx.x;
@@ -77,8 +89,9 @@ __global__ void rms_norm_forward_kernel(Rows<const float> x, const float* weight
   const float mean = block_sum(sum, room) / static_cast<float>(width);
   const float inverse = 1.0F / sqrtf(mean + epsilon);
   if (inverses != nullptr && threadIdx.x == 0) inverses[row] = inverse;
-  float* const to = y.at(row);
-  for (Index c = threadIdx.x; c < width; c += kThreads) to[c] = from[c] * inverse * weight[c];
+  for (Index c = threadIdx.x; c < width; c += kThreads) {
+    y.store(row, c, from[c] * inverse * weight[c]);
+  }
 }
 
 struct NormBackward {
@@ -259,18 +272,23 @@ Result<> in_pieces(cudaStream_t stream, const NormBackward& all, const Slopes& s
 
 Result<> CudaDevice::enqueue(const LayerNormForward& args) {
   begin_op();
+  const auto narrow = narrow_of("layer_norm_forward", {static_cast<bool>(args.rounded)});
+  if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
-               layer_norm_forward_kernel, NormForward(args));
+               layer_norm_forward_kernel, NormForward(args, *narrow));
   return end_op();
 }
 
 Result<> CudaDevice::enqueue(const RmsNormForward& args) {
   begin_op();
+  const auto narrow = narrow_of("rms_norm_forward", {static_cast<bool>(args.rounded)});
+  if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
-               rms_norm_forward_kernel, Rows(args.x), args.weight, Rows(args.y), args.inverse,
-               args.epsilon, args.x.columns);
+               rms_norm_forward_kernel, Rows(args.x), args.weight,
+               (RowOutput{Rows(args.y), Rows(args.rounded), *narrow}), args.inverse, args.epsilon,
+               args.x.columns);
   return end_op();
 }
 

@@ -1,6 +1,9 @@
 // Activations element by element, with their gradients, alone or as a gate: y = f(gate) * up.
 //
 //   x, y, dy, dx, gate, up, dgate, dup   [rows, C]   outputs may be inputs of the same place
+//   rounded                              [rows, C]   of y, of dx: beside it or in its place
+//                                                    (rounded.h); overlaps no input
+//   sums                                 [C]         column_sums of dx, continued (product.h)
 //
 //   gelu       x/2 (1 + erf(x / sqrt 2))                                  Hendrycks & Gimpel 2016
 //   gelu_tanh  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))              ... GPT-2, Gemma
@@ -8,9 +11,10 @@
 //   relu       max(x, 0)                                                  NaN gives 0
 //
 // In fp32; the functions are ours and err by less than 2^-21 of max(1, |x|). As a gate: GEGLU and
-// its kin (Shazeer 2020). Errors: invalid_argument; nothing is written then.
+// its kin (Shazeer 2020). Errors: invalid_argument; those of rounded.h; nothing is written then.
 #pragma once
 
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -23,6 +27,7 @@ struct ActivationForward {
   Activation kind = Activation::gelu;
   ConstMatrix x;
   Matrix y;
+  RoundedMatrix rounded = {};
 };
 Result<> activation_forward(const OpContext& ctx, const ActivationForward& args);
 
@@ -31,6 +36,8 @@ struct ActivationBackward {
   ConstMatrix dy;
   ConstMatrix x;
   Matrix dx;
+  RoundedMatrix rounded = {};
+  float* sums = nullptr;  // null: not wanted; with `rounded` only
 };
 Result<> activation_backward(const OpContext& ctx, const ActivationBackward& args);
 

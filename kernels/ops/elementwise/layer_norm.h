@@ -2,6 +2,7 @@
 // 2016), with its gradient.
 //
 //   x, y      [rows, C]   y may be x
+//   rounded   [rows, C]   of y: beside it or in its place (rounded.h); overlaps no input
 //   weight    [C]
 //   bias      [C]         null: none
 //   mean      [rows]      from forward to backward
@@ -15,9 +16,10 @@
 //
 // The variance is a second pass over x - mean, so that a large mean costs no digits. Sums over C
 // use 16 logical lanes and a fixed tree; square root and division are exact. A row's result depends
-// on its row only. Errors: invalid_argument; nothing is written then.
+// on its row only. Errors: invalid_argument; those of rounded.h; nothing is written then.
 #pragma once
 
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -32,6 +34,7 @@ struct LayerNormForward {
   float epsilon = 1e-5F;
   float* mean = nullptr;     // null: not kept
   float* inverse = nullptr;  // null: not kept
+  RoundedMatrix rounded = {};
 };
 Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args);
 
