@@ -105,13 +105,13 @@ void rotate(const LayerContext& ctx, Matrix x, kernels::RotaryApply::Direction d
 // it read.
 struct LinearStep {
   const LayerContext& ctx;
-  ConstMatrix x;
+  ProductRows x;
   Matrix dx;
 
-  void parameters(ConstMatrix dy, const LinearParameters<float>& gradients) const {
+  void parameters(const ProductRows& dy, const LinearParameters<float>& gradients) const {
     linear_backward(ctx.op, ctx.description.order, dy, x, gradients);
   }
-  void input(ConstMatrix dy, const LinearParameters<const float>& parameters,
+  void input(const ProductRows& dy, const LinearParameters<const float>& parameters,
              ChainStart start = ChainStart::zero) const {
     linear_input_gradient(ctx.op, ctx.description.order, dy, parameters, dx, start);
   }
@@ -119,7 +119,7 @@ struct LinearStep {
 
 // The gradient of what a part adds to the stream: that of the sum, or, where some of it is dropped,
 // what is left of it, in `room`.
-ConstMatrix undropped(const LayerContext& ctx, DropoutPlace::Of part, ConstMatrix dx, Matrix room) {
+Matrix undropped(const LayerContext& ctx, DropoutPlace::Of part, Matrix dx, Matrix room) {
   if (ctx.dropout.rate == 0) return dx;
   drop(ctx.op, ctx.dropout, {part, ctx.layer}, dx, room);
   return room;
@@ -130,18 +130,28 @@ void inner_backward(const LayerContext& ctx, const LayerParameters<const float>&
                     const LayerParameters<float>& gradients, const LayerActivations& act,
                     const LayerScratch& scratch) {
   const LinearStep from_norm{ctx, act.feed_forward_normed, scratch.dnormed};
-  const Matrix dinner = scratch.dinner;
+  const ProductRows& dopened = scratch.dopened;
   if (ctx.description.inner == FeedForward::plain) {
-    must(kernels::activation_backward(
-        ctx.op, {.kind = ctx.description.activation, .dy = dinner, .x = act.up, .dx = dinner}));
-    from_norm.parameters(dinner, gradients.up);
-    return from_norm.input(dinner, weights.up);
+    must(kernels::activation_backward(ctx.op,
+                                      {.kind = ctx.description.activation,
+                                       .dy = scratch.dinner,
+                                       .x = act.up,
+                                       .dx = dopened.wide,
+                                       .rounded = dopened.rounded,
+                                       .sums = dopened.rounded ? gradients.up.bias : nullptr}));
+    from_norm.parameters(dopened, gradients.up);
+    return from_norm.input(dopened, weights.up);
   }
-  must(kernels::silu_gate_backward(
-      ctx.op, {.dy = dinner, .gate = act.gate, .up = act.up, .dgate = dinner, .dup = scratch.dup}));
-  from_norm.parameters(dinner, gradients.gate);
+  must(kernels::silu_gate_backward(ctx.op, {.dy = scratch.dinner,
+                                            .gate = act.gate,
+                                            .up = act.up,
+                                            .dgate = dopened.wide,
+                                            .dup = scratch.dup.wide,
+                                            .dgate_rounded = dopened.rounded,
+                                            .dup_rounded = scratch.dup.rounded}));
+  from_norm.parameters(dopened, gradients.gate);
   from_norm.parameters(scratch.dup, gradients.up);
-  from_norm.input(dinner, weights.gate);
+  from_norm.input(dopened, weights.gate);
   from_norm.input(scratch.dup, weights.up, ChainStart::output);
 }
 
@@ -149,7 +159,7 @@ void feed_forward_backward(const LayerContext& ctx, const LayerParameters<const 
                            const LayerParameters<float>& gradients, const LayerActivations& act,
                            const LayerScratch& scratch, Matrix dx) {
   const LinearStep from_inner{ctx, act.inner, scratch.dinner};
-  const ConstMatrix added = undropped(ctx, DropoutPlace::Of::feed_forward, dx, scratch.dnormed);
+  const Matrix added = undropped(ctx, DropoutPlace::Of::feed_forward, dx, scratch.dnormed);
   from_inner.parameters(added, gradients.down);
   from_inner.input(added, weights.down);
   inner_backward(ctx, weights, gradients, act, scratch);
@@ -264,14 +274,19 @@ void norm_mid(const LayerContext& ctx, const LayerParameters<const float>& weigh
 // What a part adds to the residual stream, and their sum.
 struct Added {
   DropoutPlace::Of part;
-  ConstMatrix from;
+  ProductRows from;
   ConstMatrix stream;
   Matrix sum;  // may be the stream, where nothing is dropped
 };
 
+// A product of rows, without its weight.
+kernels::Product of_rows(const ProductRows& rows, Matrix output) {
+  return {.left = rows.wide, .right = {}, .output = output, .left_rounded = rows.rounded};
+}
+
 void add_to_stream(const LayerContext& ctx, const LinearParameters<const float>& parameters,
                    const Added& added, WeightImage LayerImages::*image) {
-  kernels::Product product{.left = added.from, .right = {}, .output = added.sum};
+  kernels::Product product = of_rows(added.from, added.sum);
   if (ctx.dropout.rate == 0) {
     product.residual = added.stream;
     return linear(ctx, parameters, product, image);
@@ -286,9 +301,14 @@ void add_to_stream(const LayerContext& ctx, const LinearParameters<const float>&
 // gate and up -> inner.
 void open_gate(const LayerContext& ctx, const LayerActivations& act) {
   const bool gated = ctx.description.inner == FeedForward::gated;
-  must(gated ? kernels::silu_gate_forward(ctx.op, {.gate = act.gate, .up = act.up, .y = act.inner})
-             : kernels::activation_forward(
-                   ctx.op, {.kind = ctx.description.activation, .x = act.up, .y = act.inner}));
+  must(gated ? kernels::silu_gate_forward(ctx.op, {.gate = act.gate,
+                                                   .up = act.up,
+                                                   .y = act.inner.wide,
+                                                   .rounded = act.inner.rounded})
+             : kernels::activation_forward(ctx.op, {.kind = ctx.description.activation,
+                                                    .x = act.up,
+                                                    .y = act.inner.wide,
+                                                    .rounded = act.inner.rounded}));
 }
 
 }  // namespace
@@ -296,12 +316,10 @@ void open_gate(const LayerContext& ctx, const LayerActivations& act) {
 void project(const LayerContext& ctx, const LayerParameters<const float>& weights,
              const LayerActivations& act) {
   norm_input(ctx, weights, act);
-  const ConstMatrix normed = act.attention_normed;
-  linear(ctx, weights.query, {.left = normed, .right = {}, .output = act.query},
-         &LayerImages::query);
-  linear(ctx, weights.key, {.left = normed, .right = {}, .output = act.key}, &LayerImages::key);
-  linear(ctx, weights.value, {.left = normed, .right = {}, .output = act.value},
-         &LayerImages::value);
+  const ProductRows& normed = act.attention_normed;
+  linear(ctx, weights.query, of_rows(normed, act.query), &LayerImages::query);
+  linear(ctx, weights.key, of_rows(normed, act.key), &LayerImages::key);
+  linear(ctx, weights.value, of_rows(normed, act.value), &LayerImages::value);
   rotate(ctx, act.query, kernels::RotaryApply::Direction::forward);
   rotate(ctx, act.key, kernels::RotaryApply::Direction::forward);
 }
@@ -311,14 +329,11 @@ void widen(const LayerContext& ctx, const LayerParameters<const float>& weights,
   add_to_stream(ctx, weights.output, {DropoutPlace::Of::attention, act.attended, act.x, act.mid},
                 &LayerImages::output);
   norm_mid(ctx, weights, act);
-  const ConstMatrix normed = act.feed_forward_normed;
+  const ProductRows& normed = act.feed_forward_normed;
   const bool gated = ctx.description.inner == FeedForward::gated;
-  if (gated) {
-    linear(ctx, weights.gate, {.left = normed, .right = {}, .output = act.gate},
-           &LayerImages::gate);
-  }
-  kernels::Product up{.left = normed, .right = {}, .output = act.up};
-  const bool keeps_up = act.inner.data != act.up.data;
+  if (gated) linear(ctx, weights.gate, of_rows(normed, act.gate), &LayerImages::gate);
+  kernels::Product up = of_rows(normed, act.up);
+  const bool keeps_up = act.inner.wide.data != act.up.data;
   if (!keeps_up) {
     up.activation = ctx.description.activation;
     if (gated) up.gate = act.gate;
@@ -347,7 +362,7 @@ void backward(const LayerContext& ctx, const LayerParameters<const float>& weigh
               Matrix dx) {
   feed_forward_backward(ctx, weights, gradients, act, scratch, dx);
   const LinearStep from_attended{ctx, act.attended, scratch.dattended};
-  const ConstMatrix added = undropped(ctx, DropoutPlace::Of::attention, dx, scratch.dnormed);
+  const Matrix added = undropped(ctx, DropoutPlace::Of::attention, dx, scratch.dnormed);
   from_attended.parameters(added, gradients.output);
   from_attended.input(added, weights.output);
   must(kernels::attention_backward(ctx.op, {.shape = ctx.attention,

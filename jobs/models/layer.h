@@ -91,16 +91,16 @@ kernels::AttentionShape attention_shape(const DecoderDescription& description);
 // which becomes f(up) or is multiplied by the gate as its product ends.
 struct LayerActivations {
   Matrix x;
-  Matrix attention_normed;
+  ProductRows attention_normed;
   Matrix query;
   Matrix key;
   Matrix value;
   Matrix attended;
   Matrix mid;
-  Matrix feed_forward_normed;
+  ProductRows feed_forward_normed;
   Matrix gate;
   Matrix up;
-  Matrix inner;
+  ProductRows inner;
   NormStatistics attention_norm;
   NormStatistics feed_forward_norm;
   float* lse = nullptr;  // [rows, heads]
@@ -124,9 +124,10 @@ void remake_rows(const LayerContext& ctx, const LayerParameters<const float>& we
 struct LayerScratch {
   Matrix
       dnormed;  // [rows, C]; before that, the gradient of what a part added, where some is dropped
-  Matrix dinner;     // [rows, F]; becomes the gate's gradient, or that of up
-  Matrix dup;        // [rows, F]; where there is a gate
-  Matrix dattended;  // [rows, heads * head_dim]
+  Matrix dinner;        // [rows, F]
+  ProductRows dopened;  // [rows, F]; the gate's gradient, or that of up; dinner itself where fp32
+  ProductRows dup;      // [rows, F]; where there is a gate
+  Matrix dattended;     // [rows, heads * head_dim]
   Matrix dquery;
   Matrix dkey;
   Matrix dvalue;

@@ -5,20 +5,44 @@
 //   kernels::FloatBuffer memory(plan.floats());
 //   Matrix view = x.view(memory, rows);      rows <= rows_max
 //
+// Rows that products alone read may be kept as a device's products read them: half of the memory
+// (kernels/ops/elementwise/rounded.h).
+//
 // Units: floats.
 #pragma once
 
 #include "jobs/models/parameters.h"
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/buffer.h"
 
 namespace tutti::models {
 
+// Rows that products read, in fp32 or rounded.
+struct ProductRows {
+  kernels::Matrix wide;  // without data where they are rounded: their shape
+  kernels::RoundedMatrix rounded = {};
+
+  ProductRows() = default;
+  ProductRows(const kernels::Matrix& wide_in)  // NOLINT: fp32 rows are rows that products read
+      : wide(wide_in) {}
+  ProductRows(const kernels::Matrix& wide_in, const kernels::RoundedMatrix& rounded_in)
+      : wide(wide_in), rounded(rounded_in) {}
+};
+
+enum class Numbers { wide, rounded };
+
 struct Band {
   kernels::Index offset = 0;
   kernels::Index columns = 0;
+  Numbers numbers = Numbers::wide;
 
   kernels::Matrix view(const kernels::FloatBuffer& memory, kernels::Index rows) const {
     return {memory.data() + offset, rows, columns};
+  }
+  ProductRows product_rows(const kernels::FloatBuffer& memory, kernels::Index rows) const {
+    if (numbers == Numbers::wide) return view(memory, rows);
+    auto* const halves = reinterpret_cast<std::uint16_t*>(memory.data() + offset);
+    return {kernels::Matrix(nullptr, rows, columns), kernels::RoundedMatrix(halves, rows, columns)};
   }
 };
 
@@ -26,10 +50,12 @@ class MemoryPlan {
  public:
   explicit MemoryPlan(kernels::Index rows_max) : rows_max_(rows_max) {}
 
-  Band band(kernels::Index columns) {
-    const Band made{floats_, columns};
+  // Rounded: of columns that are a multiple of 8.
+  Band band(kernels::Index columns, Numbers numbers = Numbers::wide) {
+    const Band made{floats_, columns, numbers};
     constexpr auto kLine = static_cast<kernels::Index>(kArenaAlignment);
-    floats_ += (rows_max_ * columns + kLine - 1) / kLine * kLine;
+    const kernels::Index count = rows_max_ * columns / (numbers == Numbers::wide ? 1 : 2);
+    floats_ += (count + kLine - 1) / kLine * kLine;
     return made;
   }
   kernels::Index floats() const { return floats_; }

@@ -24,21 +24,25 @@ namespace {
 struct TrainingPlan {
   std::vector<LayerBands> layers;
   Band last, last_normed, last_mean, last_inverse;
-  Band dx, dnormed, dinner, dup, dattended, dquery, dkey, dvalue;
+  Band dx, dnormed, dinner, dopened, dup, dattended, dquery, dkey, dvalue;
   Band cosine, sine, losses;
   Index floats = 0;
 
-  TrainingPlan(const DecoderDescription& d, PassLimits limits, Recompute recompute) {
+  TrainingPlan(const DecoderDescription& d, PassLimits limits, Recompute recompute, Kept kept) {
     MemoryPlan plan(limits.rows_max);
     const Index query = d.query_width();
     const Index kv = d.kv_width();
     const Index gate = d.inner == FeedForward::gated ? d.feed_forward : 0;
     const Index mean = d.norm == Norm::layer ? 1 : 0;
     const Index angles = d.positions == Positions::rotary ? d.head_dim / 2 : 0;
-    layers = plan_layers(plan, d, recompute);
-    for (Band* band : {&last, &last_normed, &dx, &dnormed}) *band = plan.band(d.width);
+    const Numbers of_products = kept == Kept::wide ? Numbers::wide : Numbers::rounded;
+    layers = plan_layers(plan, d, recompute, kept);
+    for (Band* band : {&last, &dx, &dnormed}) *band = plan.band(d.width);
+    last_normed = plan.band(d.width, of_products);
     dinner = plan.band(d.feed_forward);
-    dup = plan.band(gate);
+    // Rounded numbers do not lie where those that they are made of do.
+    dopened = kept == Kept::wide ? dinner : plan.band(d.feed_forward, of_products);
+    dup = plan.band(gate, of_products);
     for (Band* band : {&dattended, &dquery}) *band = plan.band(query);
     for (Band* band : {&dkey, &dvalue}) *band = plan.band(kv);
     for (Band* band : {&cosine, &sine}) *band = plan.band(angles);
@@ -80,11 +84,11 @@ struct TrainingPass::Impl {
   std::vector<std::int32_t> counted_positions;
 
   Impl(const Decoder& decoder_in, PassLimits limits_in, kernels::Device* device,
-       Recompute recompute_in)
+       Recompute recompute_in, Kept kept)
       : decoder(decoder_in),
         limits(limits_in),
         recompute(recompute_in),
-        plan(decoder.description(), limits, recompute),
+        plan(decoder.description(), limits, recompute, kept),
         frequencies(rotary_frequencies(decoder.description())),
         memory(plan.floats, device),
         host_losses(device == nullptr ? 0 : limits.rows_max),
@@ -178,16 +182,16 @@ LayerContext TrainingPass::Impl::layer_context(const kernels::OpContext& ctx,
 LayerActivations TrainingPass::Impl::activations(std::uint32_t layer, Index rows) const {
   const LayerBands& bands = plan.layers[layer];
   return {.x = bands.x.view(memory, rows),
-          .attention_normed = bands.attention_normed.view(memory, rows),
+          .attention_normed = bands.attention_normed.product_rows(memory, rows),
           .query = bands.query.view(memory, rows),
           .key = bands.key.view(memory, rows),
           .value = bands.value.view(memory, rows),
           .attended = bands.attended.view(memory, rows),
           .mid = bands.mid.view(memory, rows),
-          .feed_forward_normed = bands.feed_forward_normed.view(memory, rows),
+          .feed_forward_normed = bands.feed_forward_normed.product_rows(memory, rows),
           .gate = bands.gate.view(memory, rows),
           .up = bands.up.view(memory, rows),
-          .inner = bands.inner.view(memory, rows),
+          .inner = bands.inner.product_rows(memory, rows),
           .attention_norm = {bands.attention_mean.view(memory, rows).data,
                              bands.attention_inverse.view(memory, rows).data},
           .feed_forward_norm = {bands.feed_forward_mean.view(memory, rows).data,
@@ -198,7 +202,8 @@ LayerActivations TrainingPass::Impl::activations(std::uint32_t layer, Index rows
 LayerScratch TrainingPass::Impl::scratch(Index rows) const {
   return {.dnormed = plan.dnormed.view(memory, rows),
           .dinner = plan.dinner.view(memory, rows),
-          .dup = plan.dup.view(memory, rows),
+          .dopened = plan.dopened.product_rows(memory, rows),
+          .dup = plan.dup.product_rows(memory, rows),
           .dattended = plan.dattended.view(memory, rows),
           .dquery = plan.dquery.view(memory, rows),
           .dkey = plan.dkey.view(memory, rows),
@@ -288,7 +293,7 @@ void TrainingPass::Impl::run_layers(const kernels::OpContext& ctx, const float* 
   norm_forward(ctx, description(),
                {.x = plan.last.view(memory, rows),
                 .parameters = final_norm(decoder.layout(), weights),
-                .y = plan.last_normed.view(memory, rows),
+                .y = plan.last_normed.product_rows(memory, rows),
                 .kept = last_norm(rows)});
 }
 
@@ -309,11 +314,13 @@ void TrainingPass::Impl::run_loss(const kernels::OpContext& ctx, const float* we
                                   const TokenBatch& batch, float* gradients) {
   const auto rows = static_cast<Index>(batch.tokens.size());
   const ConstMatrix head = matrix(Role::head, weights);
-  kernels::LinearCrossEntropy args{.hidden = plan.last_normed.view(memory, rows),
+  const ProductRows hidden = plan.last_normed.product_rows(memory, rows);
+  kernels::LinearCrossEntropy args{.hidden = hidden.wide,
                                    .weight = head,
                                    .targets = batch.targets,
                                    .losses = plan.losses.view(memory, rows).data,
-                                   .padded = static_cast<Index>(description().vocabulary_rows())};
+                                   .padded = static_cast<Index>(description().vocabulary_rows()),
+                                   .hidden_rounded = hidden.rounded};
   if (gradients != nullptr) {
     args.scale = batch.loss_scale;
     args.dhidden = plan.dnormed.view(memory, rows);
@@ -407,14 +414,14 @@ std::vector<kernels::IndexRange> backward_order(const ParameterLayout& layout) {
 }
 
 TrainingPass::TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device,
-                           Recompute recompute)
-    : impl_(std::make_unique<Impl>(decoder, limits, device, recompute)) {}
+                           Recompute recompute, Kept kept)
+    : impl_(std::make_unique<Impl>(decoder, limits, device, recompute, kept)) {}
 TrainingPass::TrainingPass(TrainingPass&&) noexcept = default;
 TrainingPass::~TrainingPass() = default;
 
 std::uint64_t TrainingPass::workspace_bytes(const DecoderDescription& description,
-                                            PassLimits limits, Recompute recompute) {
-  return static_cast<std::uint64_t>(TrainingPlan(description, limits, recompute).floats) *
+                                            PassLimits limits, Recompute recompute, Kept kept) {
+  return static_cast<std::uint64_t>(TrainingPlan(description, limits, recompute, kept).floats) *
          sizeof(float);
 }
 

@@ -73,15 +73,17 @@ struct PassLimits {
 class TrainingPass {
  public:
   // On a device, weights and gradients are its memory; batches and losses stay the host's.
-  // `recompute`: how much memory activations take, for more time; never changes a bit.
+  // `recompute`: how much memory activations take, for more time; `kept`: how they are kept, wide
+  // but on a device whose products round what they read. Neither changes a bit.
   TrainingPass(const Decoder& decoder, PassLimits limits, kernels::Device* device = nullptr,
-               Recompute recompute = Recompute::none);
+               Recompute recompute = Recompute::none, Kept kept = Kept::wide);
   TrainingPass(TrainingPass&&) noexcept;
   ~TrainingPass();
 
   // Bytes of activations that the constructor sets aside.
   static std::uint64_t workspace_bytes(const DecoderDescription& description, PassLimits limits,
-                                       Recompute recompute = Recompute::none);
+                                       Recompute recompute = Recompute::none,
+                                       Kept kept = Kept::wide);
 
   // Adds the batch's gradients to `gradients` (layout.gradient_elements()). Nobody waits for a
   // device, and calls that enqueue the same work again may be a captured graph

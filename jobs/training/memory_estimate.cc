@@ -87,6 +87,7 @@ std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& de
   if (spec.train.micro != 0) return std::min(spec.train.micro, in_shard);
   if (on_device) {
     const std::uint32_t sequence = std::max(1U, spec.data.sequence);
+    // Of rows that are kept wide: how they are kept changes no bit, and the micro-batch does.
     const auto activations = [&](std::uint32_t samples) {
       return models::TrainingPass::workspace_bytes(
           decoder.description(), {.rows_max = samples * sequence, .samples_max = samples},
@@ -109,6 +110,11 @@ std::uint32_t input_bytes(const spec::JobSpec& spec) {
 
 models::Recompute recompute_of(const spec::JobSpec& spec) {
   return models::recompute_of(spec.train.recompute).value_or(models::Recompute::none);
+}
+
+models::Kept kept_of(const spec::JobSpec& spec, const models::DecoderDescription& description) {
+  return input_bytes(spec) == 2 && models::can_be_rounded(description) ? models::Kept::products
+                                                                       : models::Kept::wide;
 }
 
 MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,
@@ -136,8 +142,8 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
        optimizer.states.size() * kFloat * models::StateLayout(layout, optimizer.packed).words},
       {"gradients", buffers * layout.gradient_elements() * kFloat},
       {"exchange", room * kFloat},
-      {"activations",
-       models::TrainingPass::workspace_bytes(description, limits, recompute_of(spec))},
+      {"activations", models::TrainingPass::workspace_bytes(description, limits, recompute_of(spec),
+                                                            kept_of(spec, description))},
       {"losses", samples * spec.data.sequence * kFloat},
       {"scratch", scratch_bytes(spec, description, limits.rows_max) +
                       (optimizer.room == nullptr ? 0 : optimizer.room(layout))},

@@ -43,6 +43,7 @@ std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& de
 // Of a spec whose keys were checked: what a product reads of each number; and what is kept.
 std::uint32_t input_bytes(const spec::JobSpec& spec);
 models::Recompute recompute_of(const spec::JobSpec& spec);
+models::Kept kept_of(const spec::JobSpec& spec, const models::DecoderDescription& description);
 
 // Of the rank that has most, where the job has so many; at most as many as it has shards.
 MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,

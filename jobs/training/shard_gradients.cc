@@ -15,7 +15,7 @@ ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Datas
       options_(options),
       device_(device),
       pass_(decoder, {.rows_max = options.micro * dataset.sequence(), .samples_max = options.micro},
-            device, options.recompute),
+            device, options.recompute, options.kept),
       order_(models::backward_order(decoder.layout())),
       read_(2 * std::size_t{dataset.sequence()}) {
   const std::size_t rows = std::size_t{options.micro} * dataset.sequence();

@@ -39,6 +39,7 @@ class ShardGradients {
     // Samples that go through the pass together, and what it keeps of them; neither changes a bit.
     std::uint32_t micro = 1;
     models::Recompute recompute = models::Recompute::none;
+    models::Kept kept = models::Kept::wide;
     double dropout = 0;
     std::uint64_t seed = 0;
   };

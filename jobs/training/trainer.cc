@@ -56,6 +56,7 @@ Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernel
       gradients_(job.decoder, job.dataset,
                  {.micro = job.micro(device),
                   .recompute = job.recompute(),
+                  .kept = device == nullptr ? models::Kept::wide : job.kept(),
                   .dropout = job.spec.train.dropout,
                   .seed = job.spec.train.seed},
                  device),

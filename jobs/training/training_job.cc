@@ -58,6 +58,7 @@ std::uint32_t TrainingJob::micro(const kernels::Device* device) const {
 }
 
 models::Recompute TrainingJob::recompute() const { return recompute_of(spec); }
+models::Kept TrainingJob::kept() const { return kept_of(spec, decoder.description()); }
 
 bool TrainingJob::saves_after(std::uint64_t step) const {
   const bool periodic = spec.checkpoint.every != 0 && step % spec.checkpoint.every == 0;

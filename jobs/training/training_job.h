@@ -37,6 +37,7 @@ struct TrainingJob {
   // Samples that go through the pass together; `device` is null for CPUs.
   std::uint32_t micro(const kernels::Device* device) const;
   models::Recompute recompute() const;
+  models::Kept kept() const;  // on a device
   // Whether the run saves after this step without being asked.
   bool saves_after(std::uint64_t step) const;
 };

@@ -15,9 +15,11 @@ struct Activation {
   Band LayerBands::*band;
   Index columns = 0;
   Remade remade;
+  Numbers numbers = Numbers::wide;
 };
 
-std::vector<Activation> activations_of(const DecoderDescription& d) {
+std::vector<Activation> activations_of(const DecoderDescription& d, Kept kept) {
+  const Numbers of_products = kept == Kept::wide ? Numbers::wide : Numbers::rounded;
   const Index width = d.width;
   const Index query = d.query_width();
   const Index kv = d.kv_width();
@@ -25,16 +27,16 @@ std::vector<Activation> activations_of(const DecoderDescription& d) {
   const Index gate = d.inner == FeedForward::gated ? feed_forward : 0;
   const Index mean = d.norm == Norm::layer ? 1 : 0;
   return {{&LayerBands::x, width, Remade::by_layers},
-          {&LayerBands::attention_normed, width, Remade::by_rows},
+          {&LayerBands::attention_normed, width, Remade::by_rows, of_products},
           {&LayerBands::mid, width, Remade::by_products},
-          {&LayerBands::feed_forward_normed, width, Remade::by_rows},
+          {&LayerBands::feed_forward_normed, width, Remade::by_rows, of_products},
           {&LayerBands::query, query, Remade::by_products},
           {&LayerBands::attended, query, Remade::by_products},
           {&LayerBands::key, kv, Remade::by_products},
           {&LayerBands::value, kv, Remade::by_products},
           {&LayerBands::gate, gate, Remade::by_products},
           {&LayerBands::up, feed_forward, Remade::by_products},
-          {&LayerBands::inner, feed_forward, Remade::by_rows},
+          {&LayerBands::inner, feed_forward, Remade::by_rows, of_products},
           {&LayerBands::attention_inverse, 1, Remade::by_rows},
           {&LayerBands::feed_forward_inverse, 1, Remade::by_rows},
           {&LayerBands::attention_mean, mean, Remade::by_rows},
@@ -61,17 +63,22 @@ std::optional<Recompute> recompute_of(std::string_view name) {
   return *found;
 }
 
+bool can_be_rounded(const DecoderDescription& description) {
+  return description.width % kernels::kRoundedUnit == 0 &&
+         description.feed_forward % kernels::kRoundedUnit == 0;
+}
+
 std::vector<LayerBands> plan_layers(MemoryPlan& plan, const DecoderDescription& description,
-                                    Recompute recompute) {
-  const std::vector<Activation> activations = activations_of(description);
+                                    Recompute recompute, Kept kept) {
+  const std::vector<Activation> activations = activations_of(description, kept);
   LayerBands shared;
   for (const Activation& one : activations) {
-    if (!is_kept(one, recompute)) shared.*one.band = plan.band(one.columns);
+    if (!is_kept(one, recompute)) shared.*one.band = plan.band(one.columns, one.numbers);
   }
   std::vector<LayerBands> layers(description.layers, shared);
   for (LayerBands& bands : layers) {
     for (const Activation& one : activations) {
-      if (is_kept(one, recompute)) bands.*one.band = plan.band(one.columns);
+      if (is_kept(one, recompute)) bands.*one.band = plan.band(one.columns, one.numbers);
     }
   }
   return layers;

@@ -14,6 +14,9 @@
 // same bits, since each op is a function of its arguments.
 //
 // Activations that are made again lie in one place for all layers.
+//
+// On a device whose products round what they read, what they alone read (normed rows, inner rows)
+// is kept rounded: half of the memory, and the same bits.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +43,11 @@ constexpr std::string_view to_string(Recompute recompute) {
 inline constexpr Recompute kRecomputes[] = {Recompute::none, Recompute::selective, Recompute::full};
 std::optional<Recompute> recompute_of(std::string_view name);
 
+// What is kept rounded: nothing, or what products alone read.
+enum class Kept : std::uint8_t { wide, products };
+// Whether a model's rows can be kept so: they begin at multiples of 16 bytes.
+bool can_be_rounded(const DecoderDescription& description);
+
 struct LayerBands {
   Band x, attention_normed, query, key, value, attended, mid, feed_forward_normed, gate, up, inner;
   Band attention_mean, attention_inverse, feed_forward_mean, feed_forward_inverse, lse;
@@ -47,6 +55,6 @@ struct LayerBands {
 
 // Of each layer, as parts of the plan.
 std::vector<LayerBands> plan_layers(MemoryPlan& plan, const DecoderDescription& description,
-                                    Recompute recompute);
+                                    Recompute recompute, Kept kept);
 
 }  // namespace tutti::models

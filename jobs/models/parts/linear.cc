@@ -13,24 +13,30 @@ void linear_forward(const kernels::OpContext& ctx, WeightOrder order,
   must(order == WeightOrder::outputs ? product_nt(ctx, product) : product_nn(ctx, product));
 }
 
-void linear_backward(const kernels::OpContext& ctx, WeightOrder order, kernels::ConstMatrix dy,
-                     kernels::ConstMatrix x, const LinearParameters<float>& gradients) {
-  const bool outputs = order == WeightOrder::outputs;
-  must(product_tn(ctx, {.left = outputs ? dy : x,
-                        .right = outputs ? x : dy,
+void linear_backward(const kernels::OpContext& ctx, WeightOrder order, const ProductRows& dy,
+                     const ProductRows& x, const LinearParameters<float>& gradients) {
+  const ProductRows& left = order == WeightOrder::outputs ? dy : x;
+  const ProductRows& right = order == WeightOrder::outputs ? x : dy;
+  must(product_tn(ctx, {.left = left.wide,
+                        .right = right.wide,
                         .output = gradients.weight,
-                        .start = ChainStart::output}));
-  if (gradients.bias != nullptr) {
-    must(kernels::column_sums(ctx,
-                              {.x = dy, .output = gradients.bias, .start = ChainStart::output}));
+                        .start = ChainStart::output,
+                        .left_rounded = left.rounded,
+                        .right_rounded = right.rounded}));
+  if (gradients.bias != nullptr && !dy.rounded) {
+    must(kernels::column_sums(
+        ctx, {.x = dy.wide, .output = gradients.bias, .start = ChainStart::output}));
   }
 }
 
-void linear_input_gradient(const kernels::OpContext& ctx, WeightOrder order,
-                           kernels::ConstMatrix dy, const LinearParameters<const float>& parameters,
-                           kernels::Matrix dx, ChainStart start) {
-  const kernels::Product product{
-      .left = dy, .right = parameters.weight, .output = dx, .start = start};
+void linear_input_gradient(const kernels::OpContext& ctx, WeightOrder order, const ProductRows& dy,
+                           const LinearParameters<const float>& parameters, kernels::Matrix dx,
+                           ChainStart start) {
+  const kernels::Product product{.left = dy.wide,
+                                 .right = parameters.weight,
+                                 .output = dx,
+                                 .start = start,
+                                 .left_rounded = dy.rounded};
   must(order == WeightOrder::outputs ? product_nn(ctx, product) : product_nt(ctx, product));
 }
 

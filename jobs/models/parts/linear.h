@@ -3,12 +3,13 @@
 //   x, dx   [rows, inputs]      y, dy   [rows, outputs]      bias, dbias   [outputs]
 //   weight, dweight             [outputs, inputs], or [inputs, outputs] (WeightOrder::inputs)
 //
-// A weight may be a band of a wider matrix. Each output is one chain over ascending inputs in both
-// orders, so both give the same bits on a CPU (kernels/ops/product.h). A refused argument is a
-// broken invariant (must, layer.h).
+// Rows may be rounded (memory_plan.h). A weight may be a band of a wider matrix. Each output is one
+// chain over ascending inputs in both orders, so both give the same bits on a CPU
+// (kernels/ops/product.h). A refused argument is a broken invariant (must, layer.h).
 #pragma once
 
 #include "jobs/models/description.h"
+#include "jobs/models/memory_plan.h"
 #include "kernels/ops/product.h"
 
 namespace tutti::models {
@@ -23,14 +24,13 @@ struct LinearParameters {
 void linear_forward(const kernels::OpContext& ctx, WeightOrder order,
                     const LinearParameters<const float>& parameters, kernels::Product product);
 
-// The parameters' chains go on.
-void linear_backward(const kernels::OpContext& ctx, WeightOrder order, kernels::ConstMatrix dy,
-                     kernels::ConstMatrix x, const LinearParameters<float>& gradients);
+// The parameters' chains go on. The bias's gradient is of fp32 rows: who rounded them summed them.
+void linear_backward(const kernels::OpContext& ctx, WeightOrder order, const ProductRows& dy,
+                     const ProductRows& x, const LinearParameters<float>& gradients);
 
 // dx = dy W; `start` output adds to what dx holds.
-void linear_input_gradient(const kernels::OpContext& ctx, WeightOrder order,
-                           kernels::ConstMatrix dy, const LinearParameters<const float>& parameters,
-                           kernels::Matrix dx,
+void linear_input_gradient(const kernels::OpContext& ctx, WeightOrder order, const ProductRows& dy,
+                           const LinearParameters<const float>& parameters, kernels::Matrix dx,
                            kernels::ChainStart start = kernels::ChainStart::zero);
 
 }  // namespace tutti::models

@@ -12,17 +12,19 @@ void norm_forward(const kernels::OpContext& ctx, const DecoderDescription& descr
   if (description.norm == Norm::rms) {
     return must(kernels::rms_norm_forward(ctx, {.x = args.x,
                                                 .weight = args.parameters.weight,
-                                                .y = args.y,
+                                                .y = args.y.wide,
                                                 .epsilon = epsilon,
-                                                .inverse = args.kept.inverse}));
+                                                .inverse = args.kept.inverse,
+                                                .rounded = args.y.rounded}));
   }
   must(kernels::layer_norm_forward(ctx, {.x = args.x,
                                          .weight = args.parameters.weight,
                                          .bias = args.parameters.bias,
-                                         .y = args.y,
+                                         .y = args.y.wide,
                                          .epsilon = epsilon,
                                          .mean = args.kept.mean,
-                                         .inverse = args.kept.inverse}));
+                                         .inverse = args.kept.inverse,
+                                         .rounded = args.y.rounded}));
 }
 
 void norm_backward(const kernels::OpContext& ctx, const DecoderDescription& description,

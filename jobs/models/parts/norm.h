@@ -8,6 +8,7 @@
 #pragma once
 
 #include "jobs/models/description.h"
+#include "jobs/models/memory_plan.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 
@@ -29,7 +30,7 @@ struct NormStatistics {
 struct NormForward {
   kernels::ConstMatrix x;
   NormParameters<const float> parameters;
-  kernels::Matrix y;  // may be x
+  ProductRows y;  // may be x, where it is fp32
   NormStatistics kept = {};
 };
 void norm_forward(const kernels::OpContext& ctx, const DecoderDescription& description,

@@ -1,0 +1,128 @@
+// What products alone read, kept as they read it: the same losses and gradients, bit by bit, as
+// where each product rounds fp32 rows for itself.
+#include <catch2/catch.hpp>
+
+#include <cstring>
+
+#include "jobs/training/memory_estimate.h"
+#include "kernels/cuda/device.h"
+#include "tests/support/cuda_emulation/grid_counts.h"
+#include "tests/unit/models/small_model.h"
+
+namespace tutti::models {
+namespace {
+
+using kernels::cuda::CudaDevice;
+using Inputs = kernels::cuda::Products::Inputs;
+using test::Samples;
+
+constexpr PassLimits kLimits{.rows_max = 100, .samples_max = 4};
+
+struct Way {
+  const char* family;
+  Inputs inputs;
+  Recompute recompute;
+  double dropout;
+};
+
+struct Outcome {
+  std::vector<float> gradients;
+  std::vector<double> losses;
+  std::uint64_t rounded = 0;  // launches
+  bool operator==(const Outcome& other) const {
+    return losses == other.losses && gradients.size() == other.gradients.size() &&
+           std::memcmp(gradients.data(), other.gradients.data(),
+                       gradients.size() * sizeof(float)) == 0;
+  }
+};
+
+// A shard of two micro-batches, twice: what one call leaves in a band is there for the next.
+Outcome run(const DecoderDescription& description, const Way& way, Kept kept) {
+  auto opened = CudaDevice::open({.inputs = way.inputs});
+  REQUIRE(opened);
+  CudaDevice& device = **opened;
+  kernels::ThreadPool pool(1);
+  const kernels::OpContext ctx{&pool, &device};
+  const auto decoder = Decoder::create(description);
+  REQUIRE(decoder);
+  const auto& layout = decoder->layout();
+  kernels::FloatBuffer fresh(static_cast<kernels::Index>(layout.elements()));
+  decoder->initialise({&pool}, 42, fresh.span());
+  kernels::FloatBuffer weights(fresh.size(), &device);
+  REQUIRE(device.upload(weights.data(), fresh.data(), fresh.span().size_bytes()));
+  kernels::FloatBuffer gradients(static_cast<kernels::Index>(layout.gradient_elements()), &device);
+  TrainingPass pass(*decoder, kLimits, &device, way.recompute, kept);
+  Outcome outcome;
+  const std::uint64_t before = emulation::grids_of("round_rows_kernel");
+  for (int time = 0; time < 2; ++time) {
+    REQUIRE(device.zero(gradients.data(), gradients.span().size_bytes()));
+    for (const std::uint64_t micro : {0, 1}) {
+      const Samples samples(
+          micro == 0 ? std::vector<std::int32_t>{30, 1, 17} : std::vector<std::int32_t>{9, 70},
+          description.vocabulary, 3 + micro);
+      TokenBatch batch = samples.batch();
+      batch.dropout = {way.dropout, 9, 1000 * micro};
+      std::vector<SampleLoss> losses(samples.count());
+      REQUIRE(pass.forward_backward(ctx, weights.span(), batch, gradients.span(), losses));
+      for (const SampleLoss& loss : losses) outcome.losses.push_back(loss.sum);
+    }
+    pass.finish_shard(ctx, gradients.span());
+  }
+  REQUIRE(device.synchronize());
+  outcome.rounded = emulation::grids_of("round_rows_kernel") - before;
+  outcome.gradients.resize(gradients.span().size());
+  REQUIRE(
+      device.download(outcome.gradients.data(), gradients.data(), gradients.span().size_bytes()));
+  return outcome;
+}
+
+DecoderDescription description_of(const char* family) {
+  DecoderDescription d = test::small_description(family);
+  d.feed_forward = 56;
+  return d;
+}
+
+}  // namespace
+
+TEST_CASE("emulation: rows that products alone read are kept rounded, and no bit is another") {
+  for (const char* const family : {"llama", "gpt2"}) {
+    const DecoderDescription description = description_of(family);
+    REQUIRE(can_be_rounded(description));
+    for (const Inputs inputs : {Inputs::bf16, Inputs::fp16}) {
+      for (const Recompute recompute : kRecomputes) {
+        for (const double dropout : {0.0, 0.25}) {
+          CAPTURE(family, static_cast<int>(inputs), to_string(recompute), dropout);
+          const Way way{family, inputs, recompute, dropout};
+          const Outcome wide = run(description, way, Kept::wide);
+          const Outcome kept = run(description, way, Kept::products);
+          CHECK(wide == kept);
+          CHECK(kept.rounded < wide.rounded);
+          CHECK(TrainingPass::workspace_bytes(description, kLimits, recompute, Kept::products) <
+                TrainingPass::workspace_bytes(description, kLimits, recompute, Kept::wide));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("emulation: a model whose rows do not begin at 16 bytes keeps them wide") {
+  DecoderDescription d = description_of("llama");
+  d.feed_forward = 52;
+  CHECK_FALSE(can_be_rounded(d));
+  d.feed_forward = 56;
+  d.width = 44;
+  CHECK_FALSE(can_be_rounded(d));
+  spec::JobSpec spec;
+  const DecoderDescription fits = description_of("gpt2");
+  const auto kept_in = [&](const char* precision, const DecoderDescription& description) {
+    spec.train.precision = precision;
+    return training::kept_of(spec, description);
+  };
+  CHECK(kept_in("bf16", fits) == Kept::products);
+  CHECK(kept_in("fp16", fits) == Kept::products);
+  CHECK(kept_in("tf32", fits) == Kept::wide);
+  CHECK(kept_in("fp32", fits) == Kept::wide);
+  CHECK(kept_in("bf16", d) == Kept::wide);
+}
+
+}  // namespace tutti::models
