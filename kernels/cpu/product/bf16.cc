@@ -13,6 +13,8 @@
 #include "kernels/cpu/product/pack_bf16.h"
 #include "kernels/cpu/product/product_call.h"
 #include "kernels/cpu/product/rounded.h"
+#include "kernels/cpu/product/tiles/blocks.h"
+#include "kernels/cpu/product/tiles/product.h"
 #include "kernels/cpu/row_split.h"
 #include "kernels/ops/elementwise/fp16.h"
 #include "kernels/ops/product_bf16.h"
@@ -90,8 +92,16 @@ struct Operands {
 // Few rows read the right operand where it lies, if it is pairs already.
 bool lies_paired(const Operands<float>&, const ProductShape&) { return false; }
 bool lies_paired(const Operands<Bf16>& x, const ProductShape& s) {
-  return x.arithmetic == Bf16Arithmetic::native && x.image == nullptr && s.rows <= kImageRows &&
-         s.right_order == DepthOrder::inside;
+  return x.image == nullptr && s.rows <= kImageRows && s.right_order == DepthOrder::inside;
+}
+
+template <class Element>
+void run_tiles(const Workers& workers, const ProductShape& s, const Operands<Element>& x,
+               Product& ends) {
+  // Sums go on through memory in fp32, whatever they end as.
+  if (ends.narrow) ends.output = workers.op_scratch().matrix(s.rows, s.columns);
+  if (s.depth == 0) return finish_empty(ends, ends.output);
+  product_by_tiles(workers, {x.left, s.left_order}, {x.right, s.right_order}, x.image, ends);
 }
 
 template <class Element>
@@ -106,15 +116,15 @@ void run_operands(const Workers& workers, ProductForm form, const Operands<Eleme
     call.widened = widened_right(x.right);
     return run_call(workers, call);
   }
-  const bool tiles = x.arithmetic == Bf16Arithmetic::tiles;
   const ProductShape s = shape_of(form, x);
+  if (x.arithmetic == Bf16Arithmetic::tiles) return run_tiles(workers, s, x, product);
   ProductCall call;
   call.rows = s.rows;
   call.columns = s.columns;
   call.depth = units_of(x.arithmetic, s.depth);
   call.product = &product;
   call.image = x.image;
-  call.panel = tiles ? run_bf16_tiles : run_bf16_panel;
+  call.panel = run_bf16_panel;
   call.left = pair_rows(workers, x.left, s.left_order, call.depth);
   if (lies_paired(x, s)) {
     call.right = pair_rows(workers, x.right, s.right_order, call.depth);

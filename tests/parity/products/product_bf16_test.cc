@@ -4,6 +4,7 @@
 
 #include "kernels/ops/weights/packed_bf16.h"
 #include "tests/parity/harness.h"
+#include "tests/parity/other_caches.h"
 #include "tests/support/skip.h"
 
 namespace tutti::kernels::parity {
@@ -192,6 +193,36 @@ TEST_CASE("bf16 product: tiles, every output is the stated sum, for any number o
     return test::skip("this machine has no products of bf16 tiles");
   }
   check_native(Bf16Arithmetic::tiles);
+  REQUIRE(choose_cpu_path(before));
+}
+
+TEST_CASE("bf16 product: tiles in many blocks of rows, columns and k") {
+  const CpuPath before = cpu_path();
+  if (!choose_cpu_path(CpuPath::avx512bf16) || !has_bf16(Bf16Arithmetic::tiles)) {
+    REQUIRE(choose_cpu_path(before));
+    return test::skip("this machine has no products of bf16 tiles");
+  }
+  ThreadPool pools[] = {ThreadPool(1), ThreadPool(3)};
+  const auto check = [&](const Case& c, const Floats& output) {
+    for (const Index row : {Index{0}, Index{511}, Index{512}, c.shape.m - 1}) {
+      for (Index column = 0; column < c.shape.n; ++column) {
+        const std::size_t at = size_of(row * c.shape.n + column);
+        const float expected = c.groups(row, column, c.before[at]);
+        REQUIRE(std::bit_cast<std::uint32_t>(output[at]) == std::bit_cast<std::uint32_t>(expected));
+      }
+    }
+  };
+  for (const Kind& kind : kKinds) {
+    const Case c(kind, {1050, 600, 1101});
+    INFO(kind.name);
+    for (ThreadPool& pool : pools) {
+      check(c, c.run({.pool = &pool}, Bf16Arithmetic::tiles));
+      if (kind.op != product_bf16_nt) continue;
+      check(c, c.run_packed({.pool = &pool}, Bf16Arithmetic::tiles, ChainStart::output));
+    }
+    const OtherCaches other;
+    check(c, c.run(single(), Bf16Arithmetic::tiles));
+  }
   REQUIRE(choose_cpu_path(before));
 }
 
