@@ -18,17 +18,18 @@ namespace tutti::kernels::HWY_NAMESPACE {
 
 inline constexpr float kExpMin = -87.3365478515625F;
 inline constexpr float kExpMax = 88.3762626647949F;
+// Added to a number below 2^22, it leaves the nearest whole one, ties to even.
+inline constexpr float kExpRounder = 12582912.0F;
 
-// exp(x) = value * power, exactly; of x from kExpMin to kExpMax, or NaN.
+// exp(x) = value * 2^n, exactly; of x from kExpMin to kExpMax, or NaN.
 template <SomeLanes L>
 struct ExpFactors {
   L value;  // exp(r)
-  L power;  // 2^n
+  L t;      // n + kExpRounder
 };
 template <SomeLanes L>
 HWY_INLINE ExpFactors<L> exp_factors(const L& x) {
-  // Added to a number below 2^22, it leaves the nearest whole one, ties to even.
-  const Lanes rounder = splat(12582912.0F);
+  const Lanes rounder = splat(kExpRounder);
   const L t = x * splat(1.44269504088896341F) + rounder;
   const L n = t - rounder;
   L r = fnma(n, splat(0.693145751953125F), x);
@@ -40,14 +41,40 @@ HWY_INLINE ExpFactors<L> exp_factors(const L& x) {
   p = fma(p, r, splat(0.5F));
   p = fma(p, r, splat(1.0F));
   p = fma(p, r, splat(1.0F));
-  return {p, power_of_two(t)};
+  return {p, t};
+}
+
+// exp(x) of its factors where x is at least kExpMin, or NaN, else 0.
+#if HWY_TARGET == HWY_AVX3
+// One operation scales by 2^n and selects, where the other paths have four. It rounds nothing, as
+// their product does: no result leaves the normal numbers.
+HWY_INLINE Lanes scaled(const Lanes& value, const Lanes& t, const Lanes& x) {
+  const auto normal = _mm512_cmp_ps_mask(x.a.raw, splat(kExpMin).a.raw, _CMP_NLT_UQ);
+  return {Vector{_mm512_maskz_scalef_ps(normal, value.a.raw, (t - splat(kExpRounder)).a.raw)}};
+}
+HWY_INLINE Twice scaled(const Twice& value, const Twice& t, const Twice& x) {
+  return {scaled(value.first, t.first, x.first), scaled(value.second, t.second, x.second)};
+}
+template <SomeLanes L>
+HWY_INLINE L exp_of_factors(const ExpFactors<L>& of, const L& x) {
+  return scaled(of.value, of.t, x);
+}
+#else
+template <SomeLanes L>
+HWY_INLINE L exp_of_factors(const ExpFactors<L>& of, const L& x) {
+  return select_less(x, splat(kExpMin), zero(), of.value * power_of_two(of.t));
+}
+#endif
+// 1 - exp(x), of x from kExpMin on: the product is exact.
+template <SomeLanes L>
+HWY_INLINE L one_minus(const ExpFactors<L>& of) {
+  return fnma(of.value, power_of_two(of.t), splat(1.0F));
 }
 
 // Of lanes that are at most kExpMax, or NaN. What ends as 0 has other factors, which are not used.
 template <SomeLanes L>
 HWY_INLINE L exp_of_bounded(const L& x) {
-  const ExpFactors<L> factors = exp_factors(x);
-  return select_less(x, splat(kExpMin), zero(), factors.value * factors.power);
+  return exp_of_factors(exp_factors(x), x);
 }
 
 // The second operand of min is what a NaN gives.

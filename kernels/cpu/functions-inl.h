@@ -53,9 +53,8 @@ HWY_INLINE L erf(const L& x) {
   q = fma(q, v, splat(6.332198977e-01F));
   q = fma(q, v, splat(1.129578471e+00F));
   q = fma(q, v, splat(-1.880402269e-04F));
-  // Q is between -2^-12 and 16: no limit of exp is near, and its last product is exact.
-  const ExpFactors<L> rest = exp_factors(zero() - q);
-  const L far = fnma(rest.value, rest.power, splat(1.0F));
+  // Q is between -2^-12 and 16: no limit of exp is near.
+  const L far = one_minus(exp_factors(zero() - q));
   return select_less(size, splat(1.0F), near, with_sign(far, x));
 }
 
