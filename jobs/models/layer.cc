@@ -235,8 +235,18 @@ void multiply(const kernels::OpContext& ctx, const kernels::Product& product,
 }
 
 LayerParameters<const float> layer_weights(const ParameterLayout& layout, std::uint32_t layer,
-                                           const float* arena) {
-  return parameters_in(layout, layer, arena);
+                                           const float* arena, const std::uint16_t* rounded) {
+  LayerParameters<const float> weights = parameters_in(layout, layer, arena);
+  if (rounded == nullptr) return weights;
+  const auto also = parameters_in(layout, layer, rounded);
+  weights.query.rounded = also.query.weight;
+  weights.key.rounded = also.key.weight;
+  weights.value.rounded = also.value.weight;
+  weights.output.rounded = also.output.weight;
+  weights.gate.rounded = also.gate.weight;
+  weights.up.rounded = also.up.weight;
+  weights.down.rounded = also.down.weight;
+  return weights;
 }
 
 LayerParameters<float> layer_gradients(const ParameterLayout& layout, std::uint32_t layer,

@@ -60,8 +60,10 @@ struct LayerImages {
 // y = x w^T by the image of w; `product.right` has its shape.
 void multiply(const kernels::OpContext& ctx, const kernels::Product& product,
               const WeightImage& image);
+// `rounded`: an arena of the same, rounded (rounded_weights.h); null: none.
 LayerParameters<const float> layer_weights(const ParameterLayout& layout, std::uint32_t layer,
-                                           const float* arena);
+                                           const float* arena,
+                                           const std::uint16_t* rounded = nullptr);
 LayerParameters<float> layer_gradients(const ParameterLayout& layout, std::uint32_t layer,
                                        float* arena);
 

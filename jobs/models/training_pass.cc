@@ -96,31 +96,37 @@ struct TrainingPass::Impl {
 
   const DecoderDescription& description() const { return decoder.description(); }
 
-  Result<> check(std::span<const float> weights, const TokenBatch& batch) const;
+  Result<> check(const PassWeights& weights, const TokenBatch& batch) const;
   std::span<const std::int32_t> positions(const TokenBatch& batch);
   LayerContext layer_context(const kernels::OpContext& ctx, const TokenBatch& batch,
                              std::uint32_t layer) const;
   LayerActivations activations(std::uint32_t layer, Index rows) const;
   LayerScratch scratch(Index rows) const;
-  ConstMatrix matrix(Role role, const float* arena) const;
+  template <class Number>
+  kernels::BasicMatrix<const Number> matrix(Role role, const Number* arena) const;
   NormStatistics last_norm(Index rows) const;
   void embed(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch);
   void embed_backward(const kernels::OpContext& ctx, const TokenBatch& batch, float* gradients);
 
-  void run_layers(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch);
-  void remake(const LayerContext& ctx, const float* weights, const TokenBatch& batch);
-  void run_loss(const kernels::OpContext& ctx, const float* weights, const TokenBatch& batch,
+  LayerParameters<const float> layer_of(const PassWeights& weights, std::uint32_t layer) const {
+    return layer_weights(decoder.layout(), layer, weights.wide.data(), weights.rounded);
+  }
+  void run_layers(const kernels::OpContext& ctx, const PassWeights& weights,
+                  const TokenBatch& batch);
+  void remake(const LayerContext& ctx, const PassWeights& weights, const TokenBatch& batch);
+  void run_loss(const kernels::OpContext& ctx, const PassWeights& weights, const TokenBatch& batch,
                 float* gradients);
-  Result<> run_backward(const kernels::OpContext& ctx, const float* weights,
+  Result<> run_backward(const kernels::OpContext& ctx, const PassWeights& weights,
                         const TokenBatch& batch, float* gradients, const RangeReady& ready);
-  std::uint64_t memory_key(const float* weights, const float* gradients, float loss_scale) const;
+  std::uint64_t memory_key(const PassWeights& weights, const float* gradients,
+                           float loss_scale) const;
   Result<const float*> fetch_losses(const kernels::OpContext& ctx, std::size_t rows);
 };
 
-Result<> TrainingPass::Impl::check(std::span<const float> weights, const TokenBatch& batch) const {
+Result<> TrainingPass::Impl::check(const PassWeights& weights, const TokenBatch& batch) const {
   const std::size_t rows = batch.tokens.size();
-  if (weights.size() != decoder.layout().elements()) {
-    return refuse(fmt::format("weights of {} elements for a model of {}", weights.size(),
+  if (weights.wide.size() != decoder.layout().elements()) {
+    return refuse(fmt::format("weights of {} elements for a model of {}", weights.wide.size(),
                               decoder.layout().elements()));
   }
   if (rows == 0 || rows > limits.rows_max) {
@@ -210,7 +216,9 @@ LayerScratch TrainingPass::Impl::scratch(Index rows) const {
           .dvalue = plan.dvalue.view(memory, rows)};
 }
 
-ConstMatrix TrainingPass::Impl::matrix(Role role, const float* arena) const {
+template <class Number>
+kernels::BasicMatrix<const Number> TrainingPass::Impl::matrix(Role role,
+                                                              const Number* arena) const {
   const Parameter& parameter = decoder.layout().at(role);
   return {arena + parameter.offset, static_cast<Index>(parameter.shape[0]),
           static_cast<Index>(parameter.shape[1])};
@@ -276,13 +284,13 @@ void attend(const LayerContext& ctx, const LayerActivations& act, const TokenBat
 
 }  // namespace
 
-void TrainingPass::Impl::run_layers(const kernels::OpContext& ctx, const float* weights,
+void TrainingPass::Impl::run_layers(const kernels::OpContext& ctx, const PassWeights& weights,
                                     const TokenBatch& batch) {
   const auto rows = static_cast<Index>(batch.tokens.size());
-  embed(ctx, weights, batch);
+  embed(ctx, weights.wide.data(), batch);
   for (std::uint32_t layer = 0; layer < description().layers; ++layer) {
     const LayerContext layer_ctx = layer_context(ctx, batch, layer);
-    const auto parameters = layer_weights(decoder.layout(), layer, weights);
+    const auto parameters = layer_of(weights, layer);
     const LayerActivations act = activations(layer, rows);
     project(layer_ctx, parameters, act);
     attend(layer_ctx, act, batch);
@@ -292,16 +300,16 @@ void TrainingPass::Impl::run_layers(const kernels::OpContext& ctx, const float* 
   }
   norm_forward(ctx, description(),
                {.x = plan.last.view(memory, rows),
-                .parameters = final_norm(decoder.layout(), weights),
+                .parameters = final_norm(decoder.layout(), weights.wide.data()),
                 .y = plan.last_normed.product_rows(memory, rows),
                 .kept = last_norm(rows)});
 }
 
 // What backward of the layer reads and was not kept. The last layer's is still there.
-void TrainingPass::Impl::remake(const LayerContext& ctx, const float* weights,
+void TrainingPass::Impl::remake(const LayerContext& ctx, const PassWeights& weights,
                                 const TokenBatch& batch) {
   if (recompute == Recompute::none || ctx.layer + 1 == description().layers) return;
-  const auto parameters = layer_weights(decoder.layout(), ctx.layer, weights);
+  const auto parameters = layer_of(weights, ctx.layer);
   const LayerActivations act = activations(ctx.layer, static_cast<Index>(batch.tokens.size()));
   if (recompute == Recompute::selective) return remake_rows(ctx, parameters, act);
   project(ctx, parameters, act);
@@ -310,10 +318,10 @@ void TrainingPass::Impl::remake(const LayerContext& ctx, const float* weights,
 }
 
 // `gradients` null: forward only.
-void TrainingPass::Impl::run_loss(const kernels::OpContext& ctx, const float* weights,
+void TrainingPass::Impl::run_loss(const kernels::OpContext& ctx, const PassWeights& weights,
                                   const TokenBatch& batch, float* gradients) {
   const auto rows = static_cast<Index>(batch.tokens.size());
-  const ConstMatrix head = matrix(Role::head, weights);
+  const ConstMatrix head = matrix(Role::head, weights.wide.data());
   const ProductRows hidden = plan.last_normed.product_rows(memory, rows);
   kernels::LinearCrossEntropy args{.hidden = hidden.wide,
                                    .weight = head,
@@ -321,6 +329,7 @@ void TrainingPass::Impl::run_loss(const kernels::OpContext& ctx, const float* we
                                    .losses = plan.losses.view(memory, rows).data,
                                    .padded = static_cast<Index>(description().vocabulary_rows()),
                                    .hidden_rounded = hidden.rounded};
+  if (weights.rounded != nullptr) args.weight_rounded = matrix(Role::head, weights.rounded);
   if (gradients != nullptr) {
     args.scale = batch.loss_scale;
     args.dhidden = plan.dnormed.view(memory, rows);
@@ -331,7 +340,7 @@ void TrainingPass::Impl::run_loss(const kernels::OpContext& ctx, const float* we
 }
 
 // From the loss to the embeddings.
-Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const float* weights,
+Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const PassWeights& weights,
                                           const TokenBatch& batch, float* gradients,
                                           const RangeReady& ready) {
   std::size_t range = 0;
@@ -345,7 +354,7 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const f
   norm_backward(ctx, description(),
                 {.dy = plan.dnormed.view(memory, rows),
                  .x = plan.last.view(memory, rows),
-                 .parameters = final_norm(decoder.layout(), weights),
+                 .parameters = final_norm(decoder.layout(), weights.wide.data()),
                  .kept = last_norm(rows),
                  .dx = dx,
                  .gradients = final_norm(decoder.layout(), gradients)});
@@ -353,7 +362,7 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const f
   for (std::uint32_t layer = description().layers; layer-- > 0;) {
     const LayerContext layer_ctx = layer_context(ctx, batch, layer);
     remake(layer_ctx, weights, batch);
-    backward(layer_ctx, layer_weights(decoder.layout(), layer, weights),
+    backward(layer_ctx, layer_of(weights, layer),
              layer_gradients(decoder.layout(), layer, gradients), activations(layer, rows),
              scratch(rows), batch.offsets, dx);
     if (auto told = tell(); !told) return told;
@@ -363,10 +372,11 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const f
 }
 
 // What a call's work depends on and no launch says: which memory it uses, and the scale.
-std::uint64_t TrainingPass::Impl::memory_key(const float* weights, const float* gradients,
+std::uint64_t TrainingPass::Impl::memory_key(const PassWeights& weights, const float* gradients,
                                              float loss_scale) const {
   std::uint64_t key = 0;
-  for (const std::uint64_t part : {number, reinterpret_cast<std::uint64_t>(weights),
+  for (const std::uint64_t part : {number, reinterpret_cast<std::uint64_t>(weights.wide.data()),
+                                   reinterpret_cast<std::uint64_t>(weights.rounded),
                                    reinterpret_cast<std::uint64_t>(gradients),
                                    std::uint64_t{std::bit_cast<std::uint32_t>(loss_scale)}}) {
     key = (key ^ part) * 0x9E3779B97F4A7C15ULL;
@@ -425,7 +435,7 @@ std::uint64_t TrainingPass::workspace_bytes(const DecoderDescription& descriptio
          sizeof(float);
 }
 
-Result<> TrainingPass::add_gradients(const kernels::OpContext& ctx, std::span<const float> weights,
+Result<> TrainingPass::add_gradients(const kernels::OpContext& ctx, const PassWeights& weights,
                                      const TokenBatch& batch, std::span<float> gradients,
                                      const RangeReady& ready) {
   if (auto checked = impl_->check(weights, batch); !checked) return checked;
@@ -434,13 +444,13 @@ Result<> TrainingPass::add_gradients(const kernels::OpContext& ctx, std::span<co
                               impl_->decoder.layout().gradient_elements()));
   }
   const auto run = [&] {
-    impl_->run_layers(ctx, weights.data(), batch);
-    return impl_->run_backward(ctx, weights.data(), batch, gradients.data(), ready);
+    impl_->run_layers(ctx, weights, batch);
+    return impl_->run_backward(ctx, weights, batch, gradients.data(), ready);
   };
   const bool repeats = ctx.device != nullptr && !ready && batch.dropout.rate == 0;
   if (!repeats) return run();
   return ctx.device->run_repeated(
-      impl_->memory_key(weights.data(), gradients.data(), batch.loss_scale), run);
+      impl_->memory_key(weights, gradients.data(), batch.loss_scale), run);
 }
 
 Result<> TrainingPass::keep_losses(const kernels::OpContext& ctx, std::span<float> losses) {
@@ -453,10 +463,9 @@ Result<> TrainingPass::keep_losses(const kernels::OpContext& ctx, std::span<floa
   return {};
 }
 
-Result<> TrainingPass::forward_backward(const kernels::OpContext& ctx,
-                                        std::span<const float> weights, const TokenBatch& batch,
-                                        std::span<float> gradients, std::span<SampleLoss> losses,
-                                        const RangeReady& ready) {
+Result<> TrainingPass::forward_backward(const kernels::OpContext& ctx, const PassWeights& weights,
+                                        const TokenBatch& batch, std::span<float> gradients,
+                                        std::span<SampleLoss> losses, const RangeReady& ready) {
   if (losses.size() + 1 != batch.offsets.size()) {
     return refuse(fmt::format("{} losses for {} samples", losses.size(), batch.offsets.size() - 1));
   }
@@ -473,7 +482,7 @@ Result<> TrainingPass::forward_backward(const kernels::OpContext& ctx,
   return {};
 }
 
-Result<> TrainingPass::token_losses(const kernels::OpContext& ctx, std::span<const float> weights,
+Result<> TrainingPass::token_losses(const kernels::OpContext& ctx, const PassWeights& weights,
                                     const TokenBatch& batch, std::span<float> losses) {
   if (auto checked = impl_->check(weights, batch); !checked) return checked;
   if (losses.size() != batch.tokens.size()) {
@@ -481,8 +490,8 @@ Result<> TrainingPass::token_losses(const kernels::OpContext& ctx, std::span<con
   }
   TokenBatch whole = batch;
   whole.dropout = {};
-  impl_->run_layers(ctx, weights.data(), whole);
-  impl_->run_loss(ctx, weights.data(), whole, nullptr);
+  impl_->run_layers(ctx, weights, whole);
+  impl_->run_loss(ctx, weights, whole, nullptr);
   auto fetched = impl_->fetch_losses(ctx, losses.size());
   if (!fetched) return std::move(fetched).error();
   std::copy_n(*fetched, losses.size(), losses.begin());

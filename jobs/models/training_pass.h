@@ -25,6 +25,7 @@
 #include "jobs/models/decoder.h"
 #include "jobs/models/parts/dropout.h"
 #include "jobs/models/parts/layer_bands.h"
+#include "jobs/models/parts/rounded_weights.h"
 #include "kernels/collective/shard_tree.h"
 #include "protocol/base/result.h"
 
@@ -90,7 +91,7 @@ class TrainingPass {
   // (Device::run_repeated): those without `ready`, which may be empty, and without dropout, whose
   // draws a graph would repeat. Errors: invalid_argument (limits exceeded, a token outside the
   // vocabulary, sizes that do not fit), nothing is written then; those of `ready`.
-  Result<> add_gradients(const kernels::OpContext& ctx, std::span<const float> weights,
+  Result<> add_gradients(const kernels::OpContext& ctx, const PassWeights& weights,
                          const TokenBatch& batch, std::span<float> gradients,
                          const RangeReady& ready = {});
   // -log p(target) of each row of the last call's batch (0 where it has no target), into memory of
@@ -98,13 +99,13 @@ class TrainingPass {
   Result<> keep_losses(const kernels::OpContext& ctx, std::span<float> losses);
 
   // add_gradients, and one loss per sample, waited for.
-  Result<> forward_backward(const kernels::OpContext& ctx, std::span<const float> weights,
+  Result<> forward_backward(const kernels::OpContext& ctx, const PassWeights& weights,
                             const TokenBatch& batch, std::span<float> gradients,
                             std::span<SampleLoss> losses, const RangeReady& ready = {});
 
   // Forward only: -log p(target) of each row (0 where it has no target). Same bits as in
   // forward_backward.
-  Result<> token_losses(const kernels::OpContext& ctx, std::span<const float> weights,
+  Result<> token_losses(const kernels::OpContext& ctx, const PassWeights& weights,
                         const TokenBatch& batch, std::span<float> losses);
 
   // Ends a shard's chains: adds the two uses of tied embeddings. Afterwards [0, layout.elements())

@@ -54,7 +54,8 @@ std::uint64_t samples_of(const kernels::ShardTree& tree, std::uint64_t rank) {
 
 // Logits of a chunk of rows; and where inputs are rounded, their gradient beside the operands of a
 // product, or the largest two of another product, or those of attention with what it sums beside
-// them.
+// them. Where rows and weights are kept rounded, what is left is the stream's gradient with what
+// attention gave.
 std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDescription& d,
                             std::uint64_t rows) {
   const std::uint64_t vocabulary = d.vocabulary_rows();
@@ -64,8 +65,11 @@ std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDesc
   const bool attention_too = spec.train.precision == "bf16";
   if (!attention_too && spec.train.precision != "fp16") return logits;
   const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());
-  const std::uint64_t in_loss = chunk * (vocabulary + width) + vocabulary * width;
-  const std::uint64_t in_layer = rows * (d.feed_forward + width) + d.feed_forward * width;
+  const bool wide = kept_of(spec, d) == models::Kept::wide;
+  const std::uint64_t in_loss =
+      wide ? chunk * (vocabulary + width) + vocabulary * width : chunk * vocabulary;
+  const std::uint64_t in_layer =
+      wide ? rows * (d.feed_forward + width) + d.feed_forward * width : rows * 2 * width;
   const std::uint64_t padded = d.head_dim <= 64 ? 64 : std::max<std::uint64_t>(128, d.head_dim);
   const std::uint64_t in_attention =
       attention_too ? 2 * rows * ((d.heads + d.kv_heads) * padded + d.heads) : 0;
@@ -138,6 +142,9 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
   constexpr std::uint64_t kFloat = sizeof(float);
   estimate.parts = {
       {"weights", layout.elements() * kFloat},
+      {"rounded weights", kept_of(spec, description) == models::Kept::wide
+                              ? 0
+                              : models::RoundedWeights::bytes(layout)},
       {"optimizer",
        optimizer.states.size() * kFloat * models::StateLayout(layout, optimizer.packed).words},
       {"gradients", buffers * layout.gradient_elements() * kFloat},

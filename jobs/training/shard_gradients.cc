@@ -18,6 +18,7 @@ ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Datas
             device, options.recompute, options.kept),
       order_(models::backward_order(decoder.layout())),
       read_(2 * std::size_t{dataset.sequence()}) {
+  if (options.kept != models::Kept::wide) rounded_.emplace(decoder.layout(), *device);
   const std::size_t rows = std::size_t{options.micro} * dataset.sequence();
   tokens_.resize(rows);
   targets_.resize(rows);
@@ -49,6 +50,7 @@ Result<> ShardGradients::compute(const Request& request) {
   for (std::uint64_t shard = shards.begin; request.ready && shard < shards.end; ++shard) {
     if (!request.tree.samples_of(shard).empty()) last_shard_ = shard;
   }
+  if (auto rounded = round_weights(request.weights); !rounded) return rounded;
   request.tree.subtrees_of(request.rank, subtrees_);
   for (const kernels::TreeNode& node : subtrees_) {
     auto buffer = sum_of(request, node);
@@ -57,6 +59,15 @@ Result<> ShardGradients::compute(const Request& request) {
   }
   result_ = parts_.empty() ? summed(acquire()) : parts_.front();
   return sum_losses(request);
+}
+
+// Once for all micro-batches of a step.
+Result<> ShardGradients::round_weights(std::span<const float> weights) {
+  return rounded_ ? rounded_->round(weights) : Result<>();
+}
+
+models::PassWeights ShardGradients::as_taken(std::span<const float> weights) const {
+  return {weights, rounded_ ? rounded_->data() : nullptr};
 }
 
 // The rank's shards and their samples went through the pass in order.
@@ -88,13 +99,14 @@ Result<std::span<float>> ShardGradients::rehearse(const kernels::OpContext& ctx,
   if (buffers_.empty()) acquire();
   const std::span<float> gradients = buffers_.front().span();
   if (auto cleared = kernels::clear(ctx, gradients); !cleared) return std::move(cleared).error();
+  if (auto rounded = round_weights(weights); !rounded) return std::move(rounded).error();
   const std::int32_t token = 0;
   const std::int32_t offsets[] = {0, 1};
   const models::TokenBatch batch{.tokens = std::span(&token, 1),
                                  .targets = std::span(&token, 1),
                                  .positions = {},
                                  .offsets = offsets};
-  auto ran = pass_.add_gradients(ctx, weights, batch, gradients);
+  auto ran = pass_.add_gradients(ctx, as_taken(weights), batch, gradients);
   if (!ran) return std::move(ran).error();
   return summed(0);
 }
@@ -188,7 +200,8 @@ Result<> ShardGradients::run_micro_batch(const Request& request, const kernels::
                                  .offsets = std::span(offsets_).first(count + 1),
                                  .dropout = dropout_of(request, samples.begin),
                                  .loss_scale = request.loss_scale};
-  auto passed = pass_.add_gradients(request.ctx, request.weights, batch, gradients, ready);
+  auto passed =
+      pass_.add_gradients(request.ctx, as_taken(request.weights), batch, gradients, ready);
   if (!passed) return passed;
   std::copy(batch.targets.begin(), batch.targets.end(),
             row_targets_.begin() + static_cast<std::ptrdiff_t>(rows_done_));

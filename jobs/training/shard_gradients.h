@@ -84,6 +84,8 @@ class ShardGradients {
   models::Dropout dropout_of(const Request& request, std::uint64_t sample) const;
   bool holds_last_shard(const kernels::TreeNode& node) const;
   Result<> range_ready(const Request& request, std::size_t index);
+  Result<> round_weights(std::span<const float> weights);
+  models::PassWeights as_taken(std::span<const float> weights) const;
   std::size_t acquire();
   std::span<float> summed(std::size_t buffer);
 
@@ -92,6 +94,7 @@ class ShardGradients {
   const Options options_;
   kernels::Device* const device_;
   models::TrainingPass pass_;
+  std::optional<models::RoundedWeights> rounded_;  // of a device that keeps what products read
   std::vector<kernels::FloatBuffer> buffers_;
   std::vector<std::size_t> free_;
   const std::vector<kernels::IndexRange> order_;  // of ranges, in backward

@@ -150,6 +150,22 @@ Result<Narrow> CudaDevice::narrow_of(const char* op, std::initializer_list<bool>
   return narrow.value_or(Narrow::bf16);
 }
 
+Result<> CudaDevice::round(const ConstMatrix& from, const RoundedMatrix& to) {
+  begin_op();
+  const auto narrow = narrow_of("rounding", {true});
+  if (!narrow) return narrow.error();
+  if (!to || !fits_outputs(from, {}, to)) {
+    return Error{ErrorCode::invalid_argument, "rounding: what is rounded differs in shape"};
+  }
+  each_row_span_of(
+      [&](const RowSpan& span, const LaunchShape& shape) {
+        TUTTI_LAUNCH(stream(), shape, round_rows_kernel, span.of(from), span.of(to), span.width,
+                     span.width, *narrow);
+      },
+      from, to);
+  return end_op();
+}
+
 Result<ConstRoundedMatrix> CudaDevice::round_operand(const ConstMatrix& from, Narrow narrow) {
   const Index stride = rounded_stride(from.columns);
   auto room = scratch_.take(static_cast<std::size_t>(from.rows * stride) * sizeof(Bf16));

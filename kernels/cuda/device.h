@@ -71,6 +71,7 @@ class CudaDevice final : public Device {
   Result<> download(void* to, const void* from, std::size_t bytes) override;
   Result<> copy(void* to, const void* from, std::size_t bytes) override;
   Result<> zero(void* memory, std::size_t bytes) override;
+  Result<> round(const ConstMatrix& from, const RoundedMatrix& to) override;
   Result<> synchronize() override;
   Result<> run_repeated(std::uint64_t key, const std::function<Result<>()>& step) override;
   // Of repeated steps, for tests and benchmarks.

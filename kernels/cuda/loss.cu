@@ -1,6 +1,7 @@
 // The loss from hidden states, in chunks of rows: logits by a product, a kernel that turns them
 // into losses and gradients, and two products back. Where products read 16 bits, the gradients are
-// written so, once for both, else in place; the head is rounded once, and hidden rows once a chunk.
+// written so, once for both, else in place; the head is rounded once, and hidden rows once a chunk,
+// where they are not given so.
 //
 // A chunk's rows are what the caller says, else depend on the vocabulary only, so that where the
 // weight gradient is cut does not follow the batch.
@@ -145,6 +146,11 @@ Result<CudaDevice::LossRoom> CudaDevice::loss_room(const LinearCrossEntropy& arg
     if (!taken) return taken.error();
   }
   // Each chunk reads the head.
+  if (args.weight_rounded) {
+    room.weight_rounded = args.weight_rounded;
+    room.weight_rounded.rows = padded;
+    return room;
+  }
   auto rounded = round_operand(room.weight, *type);
   if (!rounded) return std::move(rounded).error();
   room.weight_rounded = *rounded;
@@ -200,7 +206,8 @@ Result<> CudaDevice::run_loss(const LinearCrossEntropy& args, const LossRoom& ro
 
 Result<> CudaDevice::enqueue(const LinearCrossEntropy& args) {
   begin_op();
-  const auto narrow = narrow_of("linear_cross_entropy", {static_cast<bool>(args.hidden_rounded)});
+  const auto narrow = narrow_of("linear_cross_entropy", {static_cast<bool>(args.hidden_rounded),
+                                                         static_cast<bool>(args.weight_rounded)});
   if (!narrow) return narrow.error();
   if (args.hidden.rows == 0 || args.weight.rows == 0) return {};
   const auto room = loss_room(args);

@@ -3,7 +3,7 @@
 //
 //   hidden     [M, C]
 //   weight     [V, C]     the head, or the tied embedding
-//   hidden_rounded   [M, C]   read in place of hidden, which gives the shape then (rounded.h)
+//   hidden_rounded, weight_rounded   read in place of these, which give shapes then (rounded.h)
 //   targets    [M]        0 .. V-1; `ignore`: this row has no target (loss 0, no gradient)
 //   losses     [M]        log(sum(exp(logits))) - logits[target]; written
 //   dhidden    [M, C]     written
@@ -56,6 +56,7 @@ struct LinearCrossEntropy {
   Index chunk = 0;
   Index padded = 0;  // 0: V
   ConstRoundedMatrix hidden_rounded = {};
+  ConstRoundedMatrix weight_rounded = {};  // with rows up to `padded`, as weight
 };
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args);
 

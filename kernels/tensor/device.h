@@ -22,6 +22,7 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/tensor/matrix.h"
 #include "protocol/base/result.h"
 
 namespace tutti::kernels {
@@ -105,6 +106,8 @@ class Device {
   virtual Result<> download(void* to, const void* from, std::size_t bytes) = 0;
   virtual Result<> copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual Result<> zero(void* memory, std::size_t bytes) = 0;
+  // `from` as products read it (ops/elementwise/rounded.h, whose errors these are).
+  virtual Result<> round(const ConstMatrix& from, const BasicMatrix<std::uint16_t>& to) = 0;
   // Until all that was enqueued is done.
   virtual Result<> synchronize() = 0;
 

@@ -9,6 +9,7 @@ using kernels::ChainStart;
 void linear_forward(const kernels::OpContext& ctx, WeightOrder order,
                     const LinearParameters<const float>& parameters, kernels::Product product) {
   product.right = parameters.weight;
+  product.right_rounded = parameters.rounded;
   product.bias = parameters.bias;
   must(order == WeightOrder::outputs ? product_nt(ctx, product) : product_nn(ctx, product));
 }
@@ -36,7 +37,8 @@ void linear_input_gradient(const kernels::OpContext& ctx, WeightOrder order, con
                                  .right = parameters.weight,
                                  .output = dx,
                                  .start = start,
-                                 .left_rounded = dy.rounded};
+                                 .left_rounded = dy.rounded,
+                                 .right_rounded = parameters.rounded};
   must(order == WeightOrder::outputs ? product_nn(ctx, product) : product_nt(ctx, product));
 }
 

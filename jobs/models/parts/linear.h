@@ -18,6 +18,8 @@ template <class Float>
 struct LinearParameters {
   kernels::BasicMatrix<Float> weight;
   Float* bias = nullptr;  // null: it has none
+  // The weight as products read it (rounded_weights.h); null: they round it.
+  kernels::ConstRoundedMatrix rounded = {};
 };
 
 // `product` gives left, output and ends; right and bias are those of the layer.

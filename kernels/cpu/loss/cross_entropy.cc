@@ -267,6 +267,7 @@ Result<> check(const LinearCrossEntropy& args) {
   if (args.hidden.columns != args.weight.columns ||
       static_cast<Index>(args.targets.size()) != args.hidden.rows ||
       !fits_operand(args.hidden_rounded, args.hidden) ||
+      !fits_operand(args.weight_rounded, args.weight) ||
       (args.hidden.rows > 0 && args.losses == nullptr)) {
     return wrong("hidden, weight, targets or losses do not match");
   }
@@ -402,7 +403,9 @@ OpWork work_of(const LinearCrossEntropy& args) {
 Result<> linear_cross_entropy(const OpContext& ctx, const LinearCrossEntropy& args) {
   if (auto checked = check(args); !checked) return checked;
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
-  if (args.hidden_rounded) return rounded_on_devices_only("linear_cross_entropy");
+  if (args.hidden_rounded || args.weight_rounded) {
+    return rounded_on_devices_only("linear_cross_entropy");
+  }
   if (const auto rounding = RoundingScope::in_use(); rounding && !can_round(*rounding)) {
     return Error{ErrorCode::unsupported,
                  "linear_cross_entropy: the path in use has no such rounded products"};

@@ -139,8 +139,10 @@ Measured step(const Card& card, const Shape& named, Part part) {
   const models::Decoder decoder = decoder_of(shape);
   const models::ParameterLayout& layout = decoder.layout();
   CudaDevice& device = card.training();
+  // As a job in bf16 has it.
   models::TrainingPass pass(decoder, {.rows_max = shape.tokens(), .samples_max = shape.samples},
-                            &device);
+                            &device, models::Recompute::none, models::Kept::products);
+  models::RoundedWeights rounded(layout, device);
   Update update(layout, device);
   std::vector<std::int32_t> ids(shape.tokens());
   for (std::uint32_t i = 0; i < ids.size(); ++i)
@@ -154,9 +156,10 @@ Measured step(const Card& card, const Shape& named, Part part) {
   const int micros = part == Part::whole_step ? kMicroBatches : 1;
   const auto seconds = timed(device, kRuns, [&] {
     if (part == Part::whole_step) update.clear();
+    models::must(rounded.round(update.weights()));
     for (int micro = 0; micro < micros; ++micro) {
       models::must(pass.forward_backward(
-          ctx, update.weights(),
+          ctx, {update.weights(), rounded.data()},
           {.tokens = ids, .targets = ids, .positions = {}, .offsets = offsets}, update.gradients(),
           losses));
     }

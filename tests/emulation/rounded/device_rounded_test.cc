@@ -296,6 +296,25 @@ TEST_CASE("device ops: norms leave rounded rows with the bits of rounding behind
   }
 }
 
+TEST_CASE("device ops: a matrix is rounded as products round their operands") {
+  const Floats x = odd_numbers(kRows * kStride, 1);
+  for (const Inputs inputs : kHalfInputs) {
+    const auto on = open_device_for(inputs);
+    for (const Index behind : {0, 8}) {
+      RoundedRoom room(kRows, kColumns, behind);
+      REQUIRE(on->round(banded(x), room.matrix));
+      REQUIRE(on->synchronize());
+      CHECK(room.numbers == rounded_behind(*on, banded(x), inputs, behind));
+    }
+    RoundedRoom other(kRows, kColumns + 8);
+    CHECK(on->round(banded(x), other.matrix).error().code == ErrorCode::invalid_argument);
+    CHECK(on->round(banded(x), {}).error().code == ErrorCode::invalid_argument);
+  }
+  RoundedRoom room(kRows, kColumns);
+  const auto exact = open_device_for(Inputs::tf32);
+  CHECK(exact->round(banded(x), room.matrix).error().code == ErrorCode::unsupported);
+}
+
 TEST_CASE("device ops: the loss rounds the head once, and hidden rows once a chunk") {
   constexpr Index kTokens = 7;
   constexpr Index kWidth = 24;
@@ -312,17 +331,19 @@ TEST_CASE("device ops: the loss rounds the head once, and hidden rows once a chu
     const auto on = open_device_for(inputs);
     CAPTURE(static_cast<int>(inputs));
     const auto loss = [&](const ConstMatrix& rows, const ConstRoundedMatrix& rounded,
-                          const Floats& head) {
+                          const Floats& head, const ConstRoundedMatrix& head_rounded = {}) {
+      const float* const wide_head = head_rounded ? nullptr : head.data();
       Outcome out{Floats(kTokens), Floats(x.size()), draw(kVocabulary * kWidth, 3)};
       REQUIRE(
           on->enqueue(LinearCrossEntropy{.hidden = rows,
-                                         .weight = ConstMatrix(head.data(), kVocabulary, kWidth),
+                                         .weight = ConstMatrix(wide_head, kVocabulary, kWidth),
                                          .targets = targets,
                                          .losses = out.losses.data(),
                                          .dhidden = Matrix(out.dhidden.data(), kTokens, kWidth),
                                          .dweight = Matrix(out.dweight.data(), kVocabulary, kWidth),
                                          .chunk = 3,
-                                         .hidden_rounded = rounded}));
+                                         .hidden_rounded = rounded,
+                                         .weight_rounded = head_rounded}));
       REQUIRE(on->synchronize());
       return out;
     };
@@ -339,6 +360,15 @@ TEST_CASE("device ops: the loss rounds the head once, and hidden rows once a chu
     REQUIRE(round_rows(on->stream(), hidden, room.data(), 32, narrow_of(inputs)));
     REQUIRE(on->synchronize());
     CHECK(loss({nullptr, kTokens, kWidth}, {room.data(), kTokens, kWidth, 32}, w) == expected);
+    RoundedRoom head(kVocabulary, kWidth);
+    REQUIRE(on->round(ConstMatrix(w.data(), kVocabulary, kWidth), head.matrix));
+#ifdef TUTTI_CUDA_EMULATION
+    const auto rounded_before = emulation::grids_of("round_rows_kernel");
+    CHECK(loss(hidden, {}, w, head.matrix) == expected);
+    CHECK(emulation::grids_of("round_rows_kernel") == rounded_before + 3);
+#else
+    CHECK(loss(hidden, {}, w, head.matrix) == expected);
+#endif
     // Its gradients are those of products that round for themselves: what is rounded already stays.
     const auto rounded_numbers = [&](Floats values) {
       for (float& value : values) {
@@ -411,6 +441,11 @@ TEST_CASE("device ops: rounded matrices are refused where they do not lie or mea
                                             .targets = targets,
                                             .losses = x.data(),
                                             .hidden_rounded = to})) == ErrorCode::unsupported);
+  CHECK(code_of(linear_cross_entropy(host, {.hidden = in,
+                                            .weight = in,
+                                            .targets = targets,
+                                            .losses = x.data(),
+                                            .weight_rounded = to})) == ErrorCode::unsupported);
 }
 
 }  // namespace tutti::kernels::cuda

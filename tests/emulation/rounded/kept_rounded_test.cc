@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include <cstring>
+#include <optional>
 
 #include "jobs/training/memory_estimate.h"
 #include "kernels/cuda/device.h"
@@ -52,9 +53,14 @@ Outcome run(const DecoderDescription& description, const Way& way, Kept kept) {
   REQUIRE(device.upload(weights.data(), fresh.data(), fresh.span().size_bytes()));
   kernels::FloatBuffer gradients(static_cast<kernels::Index>(layout.gradient_elements()), &device);
   TrainingPass pass(*decoder, kLimits, &device, way.recompute, kept);
+  std::optional<RoundedWeights> rounded;
+  if (kept != Kept::wide) rounded.emplace(layout, device);
   Outcome outcome;
   const std::uint64_t before = emulation::grids_of("round_rows_kernel");
   for (int time = 0; time < 2; ++time) {
+    // As after an update.
+    if (rounded) REQUIRE(rounded->round(weights.span()));
+    const PassWeights taken(weights.span(), rounded ? rounded->data() : nullptr);
     REQUIRE(device.zero(gradients.data(), gradients.span().size_bytes()));
     for (const std::uint64_t micro : {0, 1}) {
       const Samples samples(
@@ -63,10 +69,15 @@ Outcome run(const DecoderDescription& description, const Way& way, Kept kept) {
       TokenBatch batch = samples.batch();
       batch.dropout = {way.dropout, 9, 1000 * micro};
       std::vector<SampleLoss> losses(samples.count());
-      REQUIRE(pass.forward_backward(ctx, weights.span(), batch, gradients.span(), losses));
+      REQUIRE(pass.forward_backward(ctx, taken, batch, gradients.span(), losses));
       for (const SampleLoss& loss : losses) outcome.losses.push_back(loss.sum);
     }
     pass.finish_shard(ctx, gradients.span());
+    if (time > 0) continue;
+    // Another model's weights from now on.
+    REQUIRE(device.synchronize());
+    for (float& weight : fresh.span()) weight *= 1.01F;
+    REQUIRE(device.upload(weights.data(), fresh.data(), fresh.span().size_bytes()));
   }
   REQUIRE(device.synchronize());
   outcome.rounded = emulation::grids_of("round_rows_kernel") - before;
@@ -79,6 +90,7 @@ Outcome run(const DecoderDescription& description, const Way& way, Kept kept) {
 DecoderDescription description_of(const char* family) {
   DecoderDescription d = test::small_description(family);
   d.feed_forward = 56;
+  d.vocabulary_multiple = 8;
   return d;
 }
 
