@@ -9,7 +9,7 @@ import sys
 
 # What runs in every layer, step or token: no spills, and no stack frame (bytes) but those of FRAMES.
 HOT = {
-    "activation_backward", "activation_forward", "adafactor_squares", "adafactor_sums", "adafactor_update", "adamw", "adamw8", "add_into", "add_norm_pieces", "add_pieces", "attend", "attention_mma", "blend", "channel_product", "choose",
+    "activation_backward", "activation_backward_sums", "activation_forward", "adafactor_squares", "adafactor_sums", "adafactor_update", "adamw", "adamw8", "add_into", "add_norm_pieces", "add_pieces", "attend", "attention_mma", "blend", "channel_product", "choose",
     "column_pieces", "cross_entropy", "decode", "deltas", "embedding_bf16", "embedding_forward", "exact_product",
     "integer_product", "key_gradients", "key_gradients_mma", "kv_write", "layer_norm_backward", "layer_norm_forward",
     "lion", "merge_parts", "muon_momentum", "muon_update", "piece_sum", "product_ends", "quantised_nn",

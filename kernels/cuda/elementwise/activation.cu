@@ -34,7 +34,10 @@ __global__ void __launch_bounds__(kFourThreads)
 }
 
 // The same with the sums of columns, which no fp32 dx is written for: a thread has a column of a
-// piece of rows, and its chain is that of column_sums.
+// piece of rows, and its chain is that of column_sums. It reads some rows before it writes the
+// first of them: no load goes on before a store that it may depend on (kernels/lab/gpu.md).
+constexpr Index kRowsAhead = 8;
+
 __global__ void __launch_bounds__(kSumThreads)
     activation_backward_sums_kernel(Activation kind, Rows<const float> dy, Rows<const float> x,
                                     FourOutput dx, SumPieces sums) {
@@ -42,11 +45,22 @@ __global__ void __launch_bounds__(kSumThreads)
   if (!piece.is_in(sums)) return;
   const Index c = piece.column;
   float sum = piece.start(sums);
-  for (Index row = piece.begin; row < piece.end; ++row) {
-    const float value = dy.at(row)[c] * activate(kind, x.at(row)[c]).slope;
-    if (dx.wide.data != nullptr) dx.wide.at(row)[c] = value;
-    dx.rounded.at(row)[c] = narrowed(value, dx.narrow);
-    sum += value;
+  for (Index first = piece.begin; first < piece.end; first += kRowsAhead) {
+    float slopes[kRowsAhead];
+    float values[kRowsAhead];
+    for (Index i = 0; i < kRowsAhead; ++i) {
+      const Index row = first + i < piece.end ? first + i : first;
+      slopes[i] = dy.at(row)[c];
+      values[i] = x.at(row)[c];
+    }
+    for (Index i = 0; i < kRowsAhead; ++i) {
+      const Index row = first + i;
+      if (row >= piece.end) continue;
+      const float value = slopes[i] * activate(kind, values[i]).slope;
+      if (dx.wide.data != nullptr) dx.wide.at(row)[c] = value;
+      dx.rounded.at(row)[c] = narrowed(value, dx.narrow);
+      sum += value;
+    }
   }
   piece.store(sums, sum);
 }
