@@ -119,9 +119,10 @@ struct LinearStep {
 
 // The gradient of what a part adds to the stream: that of the sum, or, where some of it is dropped,
 // what is left of it, in `room`.
-Matrix undropped(const LayerContext& ctx, DropoutPlace::Of part, Matrix dx, Matrix room) {
+ProductRows undropped(const LayerContext& ctx, DropoutPlace::Of part, const ProductRows& dx,
+                      Matrix room) {
   if (ctx.dropout.rate == 0) return dx;
-  drop(ctx.op, ctx.dropout, {part, ctx.layer}, dx, room);
+  drop(ctx.op, ctx.dropout, {part, ctx.layer}, dx.wide, room);
   return room;
 }
 
@@ -142,6 +143,7 @@ void inner_backward(const LayerContext& ctx, const LayerParameters<const float>&
     from_norm.parameters(dopened, gradients.up);
     return from_norm.input(dopened, weights.up);
   }
+  TUTTI_ASSERT(gradients.up.bias == nullptr || scratch.dup.wide);  // nobody would sum it
   must(kernels::silu_gate_backward(ctx.op, {.dy = scratch.dinner,
                                             .gate = act.gate,
                                             .up = act.up,
@@ -157,9 +159,9 @@ void inner_backward(const LayerContext& ctx, const LayerParameters<const float>&
 
 void feed_forward_backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
                            const LayerParameters<float>& gradients, const LayerActivations& act,
-                           const LayerScratch& scratch, Matrix dx) {
+                           const LayerScratch& scratch, const ProductRows& dx) {
   const LinearStep from_inner{ctx, act.inner, scratch.dinner};
-  const Matrix added = undropped(ctx, DropoutPlace::Of::feed_forward, dx, scratch.dnormed);
+  const ProductRows added = undropped(ctx, DropoutPlace::Of::feed_forward, dx, scratch.dnormed);
   from_inner.parameters(added, gradients.down);
   from_inner.input(added, weights.down);
   inner_backward(ctx, weights, gradients, act, scratch);
@@ -170,12 +172,12 @@ void feed_forward_backward(const LayerContext& ctx, const LayerParameters<const 
                  .kept = act.feed_forward_norm,
                  .dx = dx,
                  .gradients = gradients.feed_forward_norm,
-                 .residual = dx});
+                 .residual = dx.wide});
 }
 
 void projections_backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
                           const LayerParameters<float>& gradients, const LayerActivations& act,
-                          const LayerScratch& scratch, Matrix dx) {
+                          const LayerScratch& scratch, const ProductRows& dx) {
   using Direction = kernels::RotaryApply::Direction;
   rotate(ctx, scratch.dquery, Direction::backward);
   rotate(ctx, scratch.dkey, Direction::backward);
@@ -193,7 +195,7 @@ void projections_backward(const LayerContext& ctx, const LayerParameters<const f
                  .kept = act.attention_norm,
                  .dx = dx,
                  .gradients = gradients.attention_norm,
-                 .residual = dx});
+                 .residual = dx.wide});
 }
 
 }  // namespace
@@ -369,10 +371,10 @@ void remake_rows(const LayerContext& ctx, const LayerParameters<const float>& we
 void backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
               const LayerParameters<float>& gradients, const LayerActivations& act,
               const LayerScratch& scratch, std::span<const std::int32_t> sample_offsets,
-              Matrix dx) {
+              const ProductRows& dx) {
   feed_forward_backward(ctx, weights, gradients, act, scratch, dx);
   const LinearStep from_attended{ctx, act.attended, scratch.dattended};
-  const Matrix added = undropped(ctx, DropoutPlace::Of::attention, dx, scratch.dnormed);
+  const ProductRows added = undropped(ctx, DropoutPlace::Of::attention, dx, scratch.dnormed);
   from_attended.parameters(added, gradients.output);
   from_attended.input(added, weights.output);
   must(kernels::attention_backward(ctx.op, {.shape = ctx.attention,

@@ -138,6 +138,7 @@ struct LayerScratch {
 // dx holds the gradient of out and becomes that of x. Weight gradients continue their chains.
 void backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
               const LayerParameters<float>& gradients, const LayerActivations& act,
-              const LayerScratch& scratch, std::span<const std::int32_t> sample_offsets, Matrix dx);
+              const LayerScratch& scratch, std::span<const std::int32_t> sample_offsets,
+              const ProductRows& dx);
 
 }  // namespace tutti::models

@@ -17,9 +17,9 @@
 
 namespace tutti::models {
 
-// Rows that products read, in fp32 or rounded.
+// Rows that products read, in fp32, rounded, or both.
 struct ProductRows {
-  kernels::Matrix wide;  // without data where they are rounded: their shape
+  kernels::Matrix wide;  // without data where they are only rounded: their shape
   kernels::RoundedMatrix rounded = {};
 
   ProductRows() = default;

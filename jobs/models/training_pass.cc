@@ -24,7 +24,7 @@ namespace {
 struct TrainingPlan {
   std::vector<LayerBands> layers;
   Band last, last_normed, last_mean, last_inverse;
-  Band dx, dnormed, dinner, dopened, dup, dattended, dquery, dkey, dvalue;
+  Band dx, dx_rounded, dnormed, dinner, dopened, dup, dattended, dquery, dkey, dvalue;
   Band cosine, sine, losses;
   Index floats = 0;
 
@@ -39,6 +39,7 @@ struct TrainingPlan {
     layers = plan_layers(plan, d, recompute, kept);
     for (Band* band : {&last, &dx, &dnormed}) *band = plan.band(d.width);
     last_normed = plan.band(d.width, of_products);
+    dx_rounded = plan.band(kept == Kept::wide ? 0 : d.width, of_products);
     dinner = plan.band(d.feed_forward);
     // Rounded numbers do not lie where those that they are made of do.
     dopened = kept == Kept::wide ? dinner : plan.band(d.feed_forward, of_products);
@@ -102,6 +103,9 @@ struct TrainingPass::Impl {
                              std::uint32_t layer) const;
   LayerActivations activations(std::uint32_t layer, Index rows) const;
   LayerScratch scratch(Index rows) const;
+  // The gradient of the stream: norms go on from it in fp32, and products read it, too. They do not
+  // where some of it is dropped.
+  ProductRows stream_gradient(const TokenBatch& batch) const;
   template <class Number>
   kernels::BasicMatrix<const Number> matrix(Role role, const Number* arena) const;
   NormStatistics last_norm(Index rows) const;
@@ -214,6 +218,13 @@ LayerScratch TrainingPass::Impl::scratch(Index rows) const {
           .dquery = plan.dquery.view(memory, rows),
           .dkey = plan.dkey.view(memory, rows),
           .dvalue = plan.dvalue.view(memory, rows)};
+}
+
+ProductRows TrainingPass::Impl::stream_gradient(const TokenBatch& batch) const {
+  const auto rows = static_cast<Index>(batch.tokens.size());
+  const Matrix dx = plan.dx.view(memory, rows);
+  if (plan.dx_rounded.columns == 0 || batch.dropout.rate != 0) return dx;
+  return {dx, plan.dx_rounded.product_rows(memory, rows).rounded};
 }
 
 template <class Number>
@@ -350,7 +361,7 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const P
     if (auto told = tell(); !told) return told;
   }
   const auto rows = static_cast<Index>(batch.tokens.size());
-  const Matrix dx = plan.dx.view(memory, rows);
+  const ProductRows dx = stream_gradient(batch);
   norm_backward(ctx, description(),
                 {.dy = plan.dnormed.view(memory, rows),
                  .x = plan.last.view(memory, rows),

@@ -219,14 +219,15 @@ Result<> layer_norm_forward(const OpContext& ctx, const LayerNormForward& args) 
 }
 
 Result<> layer_norm_backward(const OpContext& ctx, const LayerNormBackward& args) {
-  if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx) || args.weight == nullptr ||
-      args.mean == nullptr || args.inverse == nullptr ||
+  if (!same_shape(args.x, args.dy) || !fits_outputs(args.x, args.dx, args.rounded) ||
+      args.weight == nullptr || args.mean == nullptr || args.inverse == nullptr ||
       (args.residual && !same_shape(args.x, args.residual))) {
     return Error{ErrorCode::invalid_argument,
                  "layer_norm_backward: x, dy, dx or residual differ in shape, or what forward kept "
                  "is missing"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.rounded) return rounded_on_devices_only("layer_norm_backward");
   const OpTimer timer(Op::layer_norm_backward, {.flop = 13 * args.x.rows * args.x.columns,
                                                 .bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(layer_norm_backward_kernel)(ctx, args);

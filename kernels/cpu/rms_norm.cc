@@ -183,12 +183,14 @@ Result<> rms_norm_forward(const OpContext& ctx, const RmsNormForward& args) {
 }
 
 Result<> rms_norm_backward(const OpContext& ctx, const RmsNormBackward& args) {
-  if (!same_shape(args.x, args.dy) || !same_shape(args.x, args.dx) || args.weight == nullptr ||
-      args.inverse == nullptr || (args.residual && !same_shape(args.x, args.residual))) {
+  if (!same_shape(args.x, args.dy) || !fits_outputs(args.x, args.dx, args.rounded) ||
+      args.weight == nullptr || args.inverse == nullptr ||
+      (args.residual && !same_shape(args.x, args.residual))) {
     return Error{ErrorCode::invalid_argument,
                  "rms_norm_backward: x, dy, dx or residual differ in shape"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.rounded) return rounded_on_devices_only("rms_norm_backward");
   const OpTimer timer(Op::rms_norm_backward, {.flop = 9 * args.x.rows * args.x.columns,
                                               .bytes = 12 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(rms_norm_backward_kernel)(ctx, args);

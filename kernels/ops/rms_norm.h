@@ -1,7 +1,7 @@
 // y = x / rms(x) * weight over the last dimension (Zhang & Sennrich 2019), with its gradient.
 //
 //   x, y      [rows, C]   y may be x
-//   rounded   [rows, C]   of y: beside it or in its place (rounded.h); overlaps no input
+//   rounded   [rows, C]   of y, of dx: beside it or in its place (rounded.h); overlaps no input
 //   weight    [C]
 //   inverse   [rows]      1 / sqrt(mean(x^2) + epsilon), from forward to backward
 //
@@ -39,6 +39,7 @@ struct RmsNormBackward {
   Matrix dx;                  // written; may be dy or residual
   float* dweight = nullptr;   // [C], continued; null: not wanted
   ConstMatrix residual = {};  // added to dx last; the gradient that goes around the norm
+  RoundedMatrix rounded = {};
 };
 Result<> rms_norm_backward(const OpContext& ctx, const RmsNormBackward& args);
 

@@ -24,7 +24,7 @@ void linear_backward(const kernels::OpContext& ctx, WeightOrder order, const Pro
                         .start = ChainStart::output,
                         .left_rounded = left.rounded,
                         .right_rounded = right.rounded}));
-  if (gradients.bias != nullptr && !dy.rounded) {
+  if (gradients.bias != nullptr && dy.wide) {
     must(kernels::column_sums(
         ctx, {.x = dy.wide, .output = gradients.bias, .start = ChainStart::output}));
   }

@@ -26,7 +26,8 @@ struct LinearParameters {
 void linear_forward(const kernels::OpContext& ctx, WeightOrder order,
                     const LinearParameters<const float>& parameters, kernels::Product product);
 
-// The parameters' chains go on. The bias's gradient is of fp32 rows: who rounded them summed them.
+// The parameters' chains go on. The bias's gradient is of fp32 rows; without them, who rounded them
+// summed them.
 void linear_backward(const kernels::OpContext& ctx, WeightOrder order, const ProductRows& dy,
                      const ProductRows& x, const LinearParameters<float>& gradients);
 

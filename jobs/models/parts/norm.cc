@@ -34,19 +34,21 @@ void norm_backward(const kernels::OpContext& ctx, const DecoderDescription& desc
                                                  .x = args.x,
                                                  .weight = args.parameters.weight,
                                                  .inverse = args.kept.inverse,
-                                                 .dx = args.dx,
+                                                 .dx = args.dx.wide,
                                                  .dweight = args.gradients.weight,
-                                                 .residual = args.residual}));
+                                                 .residual = args.residual,
+                                                 .rounded = args.dx.rounded}));
   }
   must(kernels::layer_norm_backward(ctx, {.dy = args.dy,
                                           .x = args.x,
                                           .weight = args.parameters.weight,
                                           .mean = args.kept.mean,
                                           .inverse = args.kept.inverse,
-                                          .dx = args.dx,
+                                          .dx = args.dx.wide,
                                           .dweight = args.gradients.weight,
                                           .dbias = args.gradients.bias,
-                                          .residual = args.residual}));
+                                          .residual = args.residual,
+                                          .rounded = args.dx.rounded}));
 }
 
 }  // namespace tutti::models

@@ -41,7 +41,7 @@ struct NormBackward {
   kernels::ConstMatrix x;
   NormParameters<const float> parameters;
   NormStatistics kept;
-  kernels::Matrix dx;                  // written; may be dy or residual
+  ProductRows dx;                      // written; may be dy or residual
   NormParameters<float> gradients;     // chains that go on
   kernels::ConstMatrix residual = {};  // added to dx last
 };

@@ -96,10 +96,10 @@ __global__ void rms_norm_forward_kernel(Rows<const float> x, const float* weight
 
 struct NormBackward {
   template <class Args>
-  NormBackward(const Args& args, const float* mean_)
+  NormBackward(const Args& args, const float* mean_, Narrow narrow)
       : dy(args.dy),
         x(args.x),
-        dx(args.dx),
+        dx{Rows(args.dx), Rows(args.rounded), narrow},
         residual(args.residual),
         weight(args.weight),
         mean(mean_),
@@ -108,7 +108,7 @@ struct NormBackward {
         width(args.x.columns) {}
 
   Rows<const float> dy, x;
-  Rows<float> dx;
+  RowOutput dx;
   Rows<const float> residual;
   const float* weight;
   const float* mean;  // null: it was not subtracted
@@ -174,14 +174,13 @@ __global__ void __launch_bounds__(kThreads)
     const float inverse = a.inverse[row];
     const float slope =
         inverse * inverse * inverse / static_cast<float>(a.width) * block_sum(sum, room);
-    float* const dx = a.dx.at(row);
     for (Index c = threadIdx.x; c < a.width; c += kThreads) {
       const float own = x[c];
       const float along = dy[c];
       float value = fmaf(-own, slope, inverse * (along * a.weight[c]));
       if (a.residual.data != nullptr) value += a.residual.at(row)[c];
       piece.add(c, along, own * inverse);
-      dx[c] = value;
+      a.dx.store(row, c, value);
     }
   }
   piece.store(pieces);
@@ -208,14 +207,13 @@ __global__ void __launch_bounds__(kThreads)
     }
     const float slope_mean = block_sum(sum, room) / count;
     const float slope = block_sum(along, room) / count;
-    float* const dx = a.dx.at(row);
     for (Index c = threadIdx.x; c < a.width; c += kThreads) {
       const float own = dy[c];
       const float normal = (x[c] - mean) * inverse;
       float value = inverse * fmaf(-normal, slope, own * a.weight[c] - slope_mean);
       if (a.residual.data != nullptr) value += a.residual.at(row)[c];
       piece.add(c, own, normal);
-      dx[c] = value;
+      a.dx.store(row, c, value);
     }
   }
   piece.store(pieces);
@@ -294,8 +292,10 @@ Result<> CudaDevice::enqueue(const RmsNormForward& args) {
 
 Result<> CudaDevice::enqueue(const LayerNormBackward& args) {
   begin_op();
+  const auto narrow = narrow_of("layer_norm_backward", {static_cast<bool>(args.rounded)});
+  if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
-  const NormBackward all(args, args.mean);
+  const NormBackward all(args, args.mean, *narrow);
   const Slopes slopes{args.dweight, args.dbias};
   const auto take = [&](Index count) { return scratch_floats(count); };
   auto ran = in_pieces(stream(), all, slopes, take, [&](float* pieces, const LaunchShape& shape) {
@@ -307,8 +307,10 @@ Result<> CudaDevice::enqueue(const LayerNormBackward& args) {
 
 Result<> CudaDevice::enqueue(const RmsNormBackward& args) {
   begin_op();
+  const auto narrow = narrow_of("rms_norm_backward", {static_cast<bool>(args.rounded)});
+  if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
-  const NormBackward all(args, nullptr);
+  const NormBackward all(args, nullptr, *narrow);
   const Slopes slopes{args.dweight, nullptr};
   const auto take = [&](Index count) { return scratch_floats(count); };
   auto ran = in_pieces(stream(), all, slopes, take, [&](float* pieces, const LaunchShape& shape) {

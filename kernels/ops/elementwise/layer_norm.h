@@ -2,7 +2,7 @@
 // 2016), with its gradient.
 //
 //   x, y      [rows, C]   y may be x
-//   rounded   [rows, C]   of y: beside it or in its place (rounded.h); overlaps no input
+//   rounded   [rows, C]   of y, of dx: beside it or in its place (rounded.h); overlaps no input
 //   weight    [C]
 //   bias      [C]         null: none
 //   mean      [rows]      from forward to backward
@@ -48,6 +48,7 @@ struct LayerNormBackward {
   float* dweight = nullptr;   // [C], continued; null: not wanted
   float* dbias = nullptr;     // [C], continued; null: not wanted
   ConstMatrix residual = {};  // added to dx last; the gradient that goes around the norm
+  RoundedMatrix rounded = {};
 };
 Result<> layer_norm_backward(const OpContext& ctx, const LayerNormBackward& args);
 

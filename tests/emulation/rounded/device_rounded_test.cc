@@ -296,6 +296,45 @@ TEST_CASE("device ops: norms leave rounded rows with the bits of rounding behind
   }
 }
 
+TEST_CASE("device ops: norms' gradients leave rounded rows with the bits of rounding behind them") {
+  const Floats dy = odd_numbers(kRows * kStride, 1);
+  const Floats x = draw(kRows * kStride, 2);
+  const Floats around = draw(kRows * kStride, 3);
+  const Floats weight = draw(kColumns, 4);
+  const Floats mean = draw(kRows, 5);
+  const Floats inverse(kRows, 0.75F);
+  for (const Inputs inputs : kHalfInputs) {
+    const auto on = open_device_for(inputs);
+    CAPTURE(static_cast<int>(inputs));
+    Floats first_sums;
+    check_leaves(*on, inputs, {kRows, kColumns}, [&](const Matrix& dx, const RoundedMatrix& to) {
+      REQUIRE(on->enqueue(RmsNormBackward{.dy = banded(dy),
+                                          .x = banded(x),
+                                          .weight = weight.data(),
+                                          .inverse = inverse.data(),
+                                          .dx = dx,
+                                          .residual = banded(around),
+                                          .rounded = to}));
+    });
+    check_leaves(*on, inputs, {kRows, kColumns}, [&](const Matrix& dx, const RoundedMatrix& to) {
+      Floats sums(2 * kColumns, 1.0F);
+      REQUIRE(on->enqueue(LayerNormBackward{.dy = banded(dy),
+                                            .x = banded(x),
+                                            .weight = weight.data(),
+                                            .mean = mean.data(),
+                                            .inverse = inverse.data(),
+                                            .dx = dx,
+                                            .dweight = sums.data(),
+                                            .dbias = sums.data() + kColumns,
+                                            .residual = banded(around),
+                                            .rounded = to}));
+      REQUIRE(on->synchronize());
+      if (first_sums.empty()) first_sums = sums;
+      CHECK(bits_of(sums) == bits_of(first_sums));
+    });
+  }
+}
+
 TEST_CASE("device ops: a matrix is rounded as products round their operands") {
   const Floats x = odd_numbers(kRows * kStride, 1);
   for (const Inputs inputs : kHalfInputs) {
@@ -432,6 +471,17 @@ TEST_CASE("device ops: rounded matrices are refused where they do not lie or mea
         ErrorCode::unsupported);
   CHECK(code_of(layer_norm_forward(host, {.x = in, .weight = weight, .y = {}, .rounded = to})) ==
         ErrorCode::unsupported);
+  CHECK(code_of(rms_norm_backward(
+            host,
+            {.dy = in, .x = in, .weight = weight, .inverse = weight, .dx = {}, .rounded = to})) ==
+        ErrorCode::unsupported);
+  CHECK(code_of(layer_norm_backward(host, {.dy = in,
+                                           .x = in,
+                                           .weight = weight,
+                                           .mean = weight,
+                                           .inverse = weight,
+                                           .dx = {},
+                                           .rounded = to})) == ErrorCode::unsupported);
   CHECK(
       code_of(product_nt(host, {.left = in, .right = in, .output = square, .left_rounded = to})) ==
       ErrorCode::unsupported);
