@@ -280,12 +280,14 @@ void InferencePass::Impl::run_layers(const kernels::OpContext& ctx, const Weight
     layer_ctx.images = weights.images != nullptr ? &weights.images->images(layer) : nullptr;
     project(layer_ctx, parameters, act);
     point_to_layer(chunks, layer);
-    must(kernels::kv_write(
-        ctx, {.shape = layer_ctx.attention, .k = act.key, .v = act.value, .sequences = sequences}));
+    must(kernels::kv_write(ctx, {.shape = layer_ctx.attention,
+                                 .k = act.key.wide,
+                                 .v = act.value.wide,
+                                 .sequences = sequences}));
     must(kernels::attention_cached(ctx, {.shape = layer_ctx.attention,
-                                         .q = act.query,
+                                         .q = act.query.wide,
                                          .sequences = sequences,
-                                         .out = act.attended,
+                                         .out = act.attended.wide,
                                          .most = room}));
     finish(layer_ctx, parameters, act, act.x);
   }

@@ -8,6 +8,7 @@
 #include "kernels/ops/rotary.h"
 #include "kernels/ops/silu_gate.h"
 #include "kernels/tensor/buffer.h"
+#include "kernels/tensor/device.h"
 #include "kernels/tensor/device_failure.h"
 #include "protocol/base/log.h"
 
@@ -92,13 +93,21 @@ void linear(const LayerContext& ctx, const LinearParameters<const float>& parame
   multiply(ctx.op, product, ctx.images->*image);
 }
 
-void rotate(const LayerContext& ctx, Matrix x, kernels::RotaryApply::Direction direction) {
-  if (ctx.description.positions != Positions::rotary) return;
-  must(kernels::rotary_apply(ctx.op, {.x = x,
+bool turns(const LayerContext& ctx) { return ctx.description.positions == Positions::rotary; }
+
+// In place, or, where rows are rounded, into these.
+void rotate(const LayerContext& ctx, const ProductRows& x,
+            kernels::RotaryApply::Direction direction) {
+  must(kernels::rotary_apply(ctx.op, {.x = x.wide,
                                       .head_width = ctx.attention.head_width,
                                       .cosine = ctx.cosine,
                                       .sine = ctx.sine,
-                                      .direction = direction}));
+                                      .direction = direction,
+                                      .rounded = x.rounded}));
+}
+
+void round(const LayerContext& ctx, const ProductRows& x) {
+  if (x.rounded) must(ctx.op.device->round(x.wide, x.rounded));
 }
 
 // A linear layer of `ctx` in backward: the gradients of its parameters, and into `dx` that of what
@@ -179,8 +188,10 @@ void projections_backward(const LayerContext& ctx, const LayerParameters<const f
                           const LayerParameters<float>& gradients, const LayerActivations& act,
                           const LayerScratch& scratch, const ProductRows& dx) {
   using Direction = kernels::RotaryApply::Direction;
-  rotate(ctx, scratch.dquery, Direction::backward);
-  rotate(ctx, scratch.dkey, Direction::backward);
+  if (turns(ctx)) {
+    rotate(ctx, scratch.dquery, Direction::backward);
+    rotate(ctx, scratch.dkey, Direction::backward);
+  }
   const LinearStep from_norm{ctx, act.attention_normed, scratch.dnormed};
   from_norm.parameters(scratch.dquery, gradients.query);
   from_norm.parameters(scratch.dkey, gradients.key);
@@ -329,11 +340,17 @@ void project(const LayerContext& ctx, const LayerParameters<const float>& weight
              const LayerActivations& act) {
   norm_input(ctx, weights, act);
   const ProductRows& normed = act.attention_normed;
-  linear(ctx, weights.query, of_rows(normed, act.query), &LayerImages::query);
-  linear(ctx, weights.key, of_rows(normed, act.key), &LayerImages::key);
-  linear(ctx, weights.value, of_rows(normed, act.value), &LayerImages::value);
-  rotate(ctx, act.query, kernels::RotaryApply::Direction::forward);
-  rotate(ctx, act.key, kernels::RotaryApply::Direction::forward);
+  linear(ctx, weights.query, of_rows(normed, act.query.wide), &LayerImages::query);
+  linear(ctx, weights.key, of_rows(normed, act.key.wide), &LayerImages::key);
+  linear(ctx, weights.value, of_rows(normed, act.value.wide), &LayerImages::value);
+  round(ctx, act.value);
+  for (const ProductRows* const rows : {&act.query, &act.key}) {
+    if (turns(ctx)) {
+      rotate(ctx, *rows, kernels::RotaryApply::Direction::forward);
+    } else {
+      round(ctx, *rows);
+    }
+  }
 }
 
 void widen(const LayerContext& ctx, const LayerParameters<const float>& weights,
@@ -368,6 +385,18 @@ void remake_rows(const LayerContext& ctx, const LayerParameters<const float>& we
   open_gate(ctx, act);
 }
 
+namespace {
+
+// Where attention leaves a gradient. Who turns it rounds it then; for a bias it is summed in fp32.
+ProductRows left_by_attention(const ProductRows& gradient, bool turned, const float* bias) {
+  TUTTI_ASSERT(bias == nullptr || !turned || !gradient.rounded);  // of no model
+  if (turned) return gradient.wide;
+  if (bias != nullptr || !gradient.rounded) return gradient;
+  return {Matrix(nullptr, gradient.wide.rows, gradient.wide.columns), gradient.rounded};
+}
+
+}  // namespace
+
 void backward(const LayerContext& ctx, const LayerParameters<const float>& weights,
               const LayerParameters<float>& gradients, const LayerActivations& act,
               const LayerScratch& scratch, std::span<const std::int32_t> sample_offsets,
@@ -377,17 +406,26 @@ void backward(const LayerContext& ctx, const LayerParameters<const float>& weigh
   const ProductRows added = undropped(ctx, DropoutPlace::Of::attention, dx, scratch.dnormed);
   from_attended.parameters(added, gradients.output);
   from_attended.input(added, weights.output);
+  const ProductRows dq = left_by_attention(scratch.dquery, turns(ctx), gradients.query.bias);
+  const ProductRows dk = left_by_attention(scratch.dkey, turns(ctx), gradients.key.bias);
+  const ProductRows dv = left_by_attention(scratch.dvalue, false, gradients.value.bias);
   must(kernels::attention_backward(ctx.op, {.shape = ctx.attention,
-                                            .q = act.query,
-                                            .k = act.key,
-                                            .v = act.value,
-                                            .out = act.attended,
+                                            .q = act.query.wide,
+                                            .k = act.key.wide,
+                                            .v = act.value.wide,
+                                            .out = act.attended.wide,
                                             .dout = scratch.dattended,
                                             .lse = act.lse,
                                             .sample_offsets = sample_offsets,
-                                            .dq = scratch.dquery,
-                                            .dk = scratch.dkey,
-                                            .dv = scratch.dvalue}));
+                                            .dq = dq.wide,
+                                            .dk = dk.wide,
+                                            .dv = dv.wide,
+                                            .q_rounded = act.query.rounded,
+                                            .k_rounded = act.key.rounded,
+                                            .v_rounded = act.value.rounded,
+                                            .dq_rounded = dq.rounded,
+                                            .dk_rounded = dk.rounded,
+                                            .dv_rounded = dv.rounded}));
   projections_backward(ctx, weights, gradients, act, scratch, dx);
 }
 

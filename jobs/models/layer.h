@@ -94,10 +94,10 @@ kernels::AttentionShape attention_shape(const DecoderDescription& description);
 struct LayerActivations {
   Matrix x;
   ProductRows attention_normed;
-  Matrix query;
-  Matrix key;
-  Matrix value;
-  Matrix attended;
+  ProductRows query;  // rounded too, for attention
+  ProductRows key;
+  ProductRows value;
+  ProductRows attended;
   Matrix mid;
   ProductRows feed_forward_normed;
   Matrix gate;
@@ -130,9 +130,9 @@ struct LayerScratch {
   ProductRows dopened;  // [rows, F]; the gate's gradient, or that of up; dinner itself where fp32
   ProductRows dup;      // [rows, F]; where there is a gate
   Matrix dattended;     // [rows, heads * head_dim]
-  Matrix dquery;
-  Matrix dkey;
-  Matrix dvalue;
+  ProductRows dquery;
+  ProductRows dkey;
+  ProductRows dvalue;
 };
 
 // dx holds the gradient of out and becomes that of x. Weight gradients continue their chains.

@@ -46,6 +46,13 @@ struct Band {
   }
 };
 
+// Rows in fp32, and rounded too, where that band has columns.
+inline ProductRows both_ways(const kernels::FloatBuffer& memory, kernels::Index rows,
+                             const Band& wide, const Band& rounded) {
+  if (rounded.columns == 0) return wide.view(memory, rows);
+  return {wide.view(memory, rows), rounded.product_rows(memory, rows).rounded};
+}
+
 class MemoryPlan {
  public:
   explicit MemoryPlan(kernels::Index rows_max) : rows_max_(rows_max) {}

@@ -25,6 +25,7 @@ struct TrainingPlan {
   std::vector<LayerBands> layers;
   Band last, last_normed, last_mean, last_inverse;
   Band dx, dx_rounded, dnormed, dinner, dopened, dup, dattended, dquery, dkey, dvalue;
+  Band dquery_rounded, dkey_rounded, dvalue_rounded;
   Band cosine, sine, losses;
   Index floats = 0;
 
@@ -39,13 +40,17 @@ struct TrainingPlan {
     layers = plan_layers(plan, d, recompute, kept);
     for (Band* band : {&last, &dx, &dnormed}) *band = plan.band(d.width);
     last_normed = plan.band(d.width, of_products);
-    dx_rounded = plan.band(kept == Kept::wide ? 0 : d.width, of_products);
+    if (kept != Kept::wide) dx_rounded = plan.band(d.width, of_products);
     dinner = plan.band(d.feed_forward);
     // Rounded numbers do not lie where those that they are made of do.
     dopened = kept == Kept::wide ? dinner : plan.band(d.feed_forward, of_products);
     dup = plan.band(gate, of_products);
     for (Band* band : {&dattended, &dquery}) *band = plan.band(query);
     for (Band* band : {&dkey, &dvalue}) *band = plan.band(kv);
+    if (kept == Kept::attention) {
+      dquery_rounded = plan.band(query, Numbers::rounded);
+      for (Band* band : {&dkey_rounded, &dvalue_rounded}) *band = plan.band(kv, Numbers::rounded);
+    }
     for (Band* band : {&cosine, &sine}) *band = plan.band(angles);
     last_mean = plan.band(mean);
     for (Band* band : {&last_inverse, &losses}) *band = plan.band(1);
@@ -193,10 +198,10 @@ LayerActivations TrainingPass::Impl::activations(std::uint32_t layer, Index rows
   const LayerBands& bands = plan.layers[layer];
   return {.x = bands.x.view(memory, rows),
           .attention_normed = bands.attention_normed.product_rows(memory, rows),
-          .query = bands.query.view(memory, rows),
-          .key = bands.key.view(memory, rows),
-          .value = bands.value.view(memory, rows),
-          .attended = bands.attended.view(memory, rows),
+          .query = both_ways(memory, rows, bands.query, bands.query_rounded),
+          .key = both_ways(memory, rows, bands.key, bands.key_rounded),
+          .value = both_ways(memory, rows, bands.value, bands.value_rounded),
+          .attended = both_ways(memory, rows, bands.attended, bands.attended_rounded),
           .mid = bands.mid.view(memory, rows),
           .feed_forward_normed = bands.feed_forward_normed.product_rows(memory, rows),
           .gate = bands.gate.view(memory, rows),
@@ -215,16 +220,15 @@ LayerScratch TrainingPass::Impl::scratch(Index rows) const {
           .dopened = plan.dopened.product_rows(memory, rows),
           .dup = plan.dup.product_rows(memory, rows),
           .dattended = plan.dattended.view(memory, rows),
-          .dquery = plan.dquery.view(memory, rows),
-          .dkey = plan.dkey.view(memory, rows),
-          .dvalue = plan.dvalue.view(memory, rows)};
+          .dquery = both_ways(memory, rows, plan.dquery, plan.dquery_rounded),
+          .dkey = both_ways(memory, rows, plan.dkey, plan.dkey_rounded),
+          .dvalue = both_ways(memory, rows, plan.dvalue, plan.dvalue_rounded)};
 }
 
 ProductRows TrainingPass::Impl::stream_gradient(const TokenBatch& batch) const {
   const auto rows = static_cast<Index>(batch.tokens.size());
-  const Matrix dx = plan.dx.view(memory, rows);
-  if (plan.dx_rounded.columns == 0 || batch.dropout.rate != 0) return dx;
-  return {dx, plan.dx_rounded.product_rows(memory, rows).rounded};
+  if (batch.dropout.rate != 0) return plan.dx.view(memory, rows);
+  return both_ways(memory, rows, plan.dx, plan.dx_rounded);
 }
 
 template <class Number>
@@ -285,12 +289,16 @@ namespace {
 
 void attend(const LayerContext& ctx, const LayerActivations& act, const TokenBatch& batch) {
   must(kernels::attention_forward(ctx.op, {.shape = ctx.attention,
-                                           .q = act.query,
-                                           .k = act.key,
-                                           .v = act.value,
+                                           .q = act.query.wide,
+                                           .k = act.key.wide,
+                                           .v = act.value.wide,
                                            .sample_offsets = batch.offsets,
-                                           .out = act.attended,
-                                           .lse = act.lse}));
+                                           .out = act.attended.wide,
+                                           .lse = act.lse,
+                                           .q_rounded = act.query.rounded,
+                                           .k_rounded = act.key.rounded,
+                                           .v_rounded = act.value.rounded,
+                                           .out_rounded = act.attended.rounded}));
 }
 
 }  // namespace
@@ -460,8 +468,8 @@ Result<> TrainingPass::add_gradients(const kernels::OpContext& ctx, const PassWe
   };
   const bool repeats = ctx.device != nullptr && !ready && batch.dropout.rate == 0;
   if (!repeats) return run();
-  return ctx.device->run_repeated(
-      impl_->memory_key(weights, gradients.data(), batch.loss_scale), run);
+  return ctx.device->run_repeated(impl_->memory_key(weights, gradients.data(), batch.loss_scale),
+                                  run);
 }
 
 Result<> TrainingPass::keep_losses(const kernels::OpContext& ctx, std::span<float> losses) {

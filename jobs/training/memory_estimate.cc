@@ -6,6 +6,7 @@
 #include "jobs/optimizers/optimizer.h"
 #include "jobs/training/step_reduction.h"
 #include "jobs/training/training_job.h"
+#include "kernels/ops/attention.h"
 
 namespace tutti::training {
 
@@ -65,14 +66,17 @@ std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDesc
   const bool attention_too = spec.train.precision == "bf16";
   if (!attention_too && spec.train.precision != "fp16") return logits;
   const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());
-  const bool wide = kept_of(spec, d) == models::Kept::wide;
+  const models::Kept kept = kept_of(spec, d);
+  const bool wide = kept == models::Kept::wide;
   const std::uint64_t in_loss =
       wide ? chunk * (vocabulary + width) + vocabulary * width : chunk * vocabulary;
   const std::uint64_t in_layer =
       wide ? rows * (d.feed_forward + width) + d.feed_forward * width : rows * 2 * width;
-  const std::uint64_t padded = d.head_dim <= 64 ? 64 : std::max<std::uint64_t>(128, d.head_dim);
-  const std::uint64_t in_attention =
-      attention_too ? 2 * rows * ((d.heads + d.kv_heads) * padded + d.heads) : 0;
+  // The gradient of what it gave, and its sums with that; queries, keys and values.
+  std::uint64_t in_attention = attention_too ? rows * (d.query_width() + 2 * d.heads) : 0;
+  if (attention_too && kept != models::Kept::attention) {
+    in_attention += rows * (d.query_width() + 2 * d.kv_width());
+  }
   return logits + std::max({in_loss, in_layer, in_attention}) * sizeof(std::uint16_t);
 }
 
@@ -117,8 +121,10 @@ models::Recompute recompute_of(const spec::JobSpec& spec) {
 }
 
 models::Kept kept_of(const spec::JobSpec& spec, const models::DecoderDescription& description) {
-  return input_bytes(spec) == 2 && models::can_be_rounded(description) ? models::Kept::products
-                                                                       : models::Kept::wide;
+  if (input_bytes(spec) != 2 || !models::can_be_rounded(description)) return models::Kept::wide;
+  const bool attention_too =
+      spec.train.precision == "bf16" && description.head_dim <= kernels::kRoundedHeadWidthMax;
+  return attention_too ? models::Kept::attention : models::Kept::products;
 }
 
 MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder& decoder,

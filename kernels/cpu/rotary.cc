@@ -95,11 +95,13 @@ Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args) {
 Result<> rotary_apply(const OpContext& ctx, const RotaryApply& args) {
   const Index width = 2 * args.cosine.columns;
   if (args.head_width <= 0 || width > args.head_width || args.x.columns % args.head_width != 0 ||
-      args.cosine.rows != args.x.rows || !same_shape(args.cosine, args.sine)) {
+      args.cosine.rows != args.x.rows || !same_shape(args.cosine, args.sine) ||
+      !fits_outputs(args.x, args.x, args.rounded) || (args.rounded && width != args.head_width)) {
     return Error{ErrorCode::invalid_argument,
                  "rotary_apply: x must be [tokens, heads * head_width], angles [tokens, half]"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.rounded) return rounded_on_devices_only("rotary_apply");
   const OpTimer timer(Op::rotary_apply, {.flop = 3 * args.x.rows * args.x.columns,
                                          .bytes = 8 * args.x.rows * args.x.columns});
   TUTTI_CPU_CALL(rotary_apply_kernel)(ctx, args);

@@ -154,6 +154,9 @@ class CudaDevice final : public Device {
   Result<> grow_angles(std::span<const float> frequencies, Index positions);
   // Of a batch; other forms, and cached keys, take the fp32 kernels.
   bool on_tensor_cores(const AttentionShape& shape) const;
+  // Whether attention reads and leaves these. Errors: unsupported.
+  Result<> takes_rounded(const char* op, const AttentionShape& shape,
+                         std::initializer_list<ConstRoundedMatrix> rounded) const;
   // What attention on tensor cores works with, during an op.
   Bf16Attention bf16_attention();
   // To what products' inputs are rounded first; none: they are read as they are.

@@ -60,10 +60,10 @@ __global__ void rotary_angles_kernel(const std::int32_t* positions, const float*
   }
 }
 
-// Block (row): threads over (head, pair).
-__global__ void rotary_apply_kernel(Rows<float> x, unsigned heads, unsigned head_width,
-                                    Rows<const float> cosine, Rows<const float> sine, unsigned half,
-                                    float sign) {
+// Block (row): threads over (head, pair). In place, or into what is rounded.
+__global__ void rotary_apply_kernel(Rows<float> x, Rows<std::uint16_t> rounded, Narrow narrow,
+                                    unsigned heads, unsigned head_width, Rows<const float> cosine,
+                                    Rows<const float> sine, unsigned half, float sign) {
   float* const own = x.at(blockIdx.x);
   const float* const cosines = cosine.at(blockIdx.x);
   const float* const sines = sine.at(blockIdx.x);
@@ -74,8 +74,16 @@ __global__ void rotary_apply_kernel(Rows<float> x, unsigned heads, unsigned head
     const float b = *second;
     const float c = cosines[at.column];
     const float s = sines[at.column] * sign;
-    *first = fmaf(-b, s, a * c);
-    *second = fmaf(a, s, b * c);
+    const float turned = fmaf(-b, s, a * c);
+    const float turned_too = fmaf(a, s, b * c);
+    if (rounded.data == nullptr) {
+      *first = turned;
+      *second = turned_too;
+      continue;
+    }
+    std::uint16_t* const to = rounded.at(blockIdx.x) + at.row * head_width + at.column;
+    to[0] = narrowed(turned, narrow);
+    to[half] = narrowed(turned_too, narrow);
   }
 }
 
@@ -180,10 +188,12 @@ Result<> CudaDevice::enqueue(const RotaryAngles& args) {
 
 Result<> CudaDevice::enqueue(const RotaryApply& args) {
   begin_op();
+  const auto narrow = narrow_of("rotary_apply", {static_cast<bool>(args.rounded)});
+  if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.cosine.columns == 0) return {};
   const float sign = args.direction == RotaryApply::Direction::forward ? 1.0F : -1.0F;
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
-               rotary_apply_kernel, Rows(args.x),
+               rotary_apply_kernel, Rows(args.x), Rows(args.rounded), *narrow,
                static_cast<unsigned>(args.x.columns / args.head_width),
                static_cast<unsigned>(args.head_width), Rows(args.cosine), Rows(args.sine),
                static_cast<unsigned>(args.cosine.columns), sign);

@@ -4,6 +4,9 @@
 //   k, v, dk, dv       [tokens, kv_heads * D]    query head h reads key head h / (heads / kv_heads)
 //   sample_offsets     [samples + 1]             ascending, first 0, last = tokens
 //   lse                [tokens, heads]           log of the sum of exponentials; null: not kept
+//   *_rounded   as products read them (rounded.h): q, k, v in place of these, which give shapes
+//               then; out, dq, dk, dv beside these or in their place. Of a device that computes in
+//               bf16, causal without window, cap and slopes, D up to kRoundedHeadWidthMax
 //
 // Token i of a sample sees tokens of the same sample only: 0..i (causal), of these the last
 // `window` where one is set, or all (full: encoders). So packed documents are samples. D is a
@@ -17,12 +20,13 @@
 // not see are not touched. attention_cached runs the same arithmetic over cache pages, so chunked
 // prefill and one-token decode give the bits of one prefill (key_value_pages.h). Backward sums dq
 // over keys, and dk, dv over (query head, query), in ascending order. A distance in positions is
-// exact below 2^24. Errors: invalid_argument; nothing is written then.
+// exact below 2^24. Errors: invalid_argument, unsupported (rounded.h); nothing is written then.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -31,6 +35,7 @@ namespace tutti::kernels {
 
 inline constexpr Index kKeyBlock = 64;
 inline constexpr Index kHeadWidthMax = 256;
+inline constexpr Index kRoundedHeadWidthMax = 128;
 
 enum class AttentionMask { causal, full };
 
@@ -57,6 +62,10 @@ struct AttentionForward {
   std::span<const std::int32_t> sample_offsets;
   Matrix out;
   float* lse = nullptr;
+  ConstRoundedMatrix q_rounded = {};
+  ConstRoundedMatrix k_rounded = {};
+  ConstRoundedMatrix v_rounded = {};
+  RoundedMatrix out_rounded = {};
 };
 Result<> attention_forward(const OpContext& ctx, const AttentionForward& args);
 
@@ -72,6 +81,12 @@ struct AttentionBackward {
   Matrix dq;  // all three are overwritten and overlap nothing
   Matrix dk;
   Matrix dv;
+  ConstRoundedMatrix q_rounded = {};
+  ConstRoundedMatrix k_rounded = {};
+  ConstRoundedMatrix v_rounded = {};
+  RoundedMatrix dq_rounded = {};
+  RoundedMatrix dk_rounded = {};
+  RoundedMatrix dv_rounded = {};
 };
 Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args);
 

@@ -12,7 +12,8 @@
 //   x'[i + r/2] = x[i + r/2] * cosine[i] + x[i] * sine[i]
 // each as one product and one fused multiply-add. The angle is the fp32 product position *
 // frequency, as the models were trained with; its cosine and sine are computed in double precision
-// and rounded once. No libm. Errors: invalid_argument (an angle of 2^27 too); nothing is written.
+// and rounded once. No libm. Errors: invalid_argument (an angle of 2^27 too), those of rounded.h;
+// nothing is written.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include <variant>
 #include <vector>
 
+#include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
 #include "protocol/base/result.h"
@@ -80,11 +82,12 @@ struct RotaryAngles {
 Result<> rotary_angles(const OpContext& ctx, const RotaryAngles& args);
 
 struct RotaryApply {
-  Matrix x;  // [tokens, heads * head_width], in place
+  Matrix x;  // [tokens, heads * head_width], in place, or read only, where there is `rounded`
   Index head_width = 0;
   ConstMatrix cosine;
   ConstMatrix sine;
   enum class Direction { forward, backward } direction = Direction::forward;
+  RoundedMatrix rounded = {};  // x', in its place (rounded.h); where all of a head turns
 };
 Result<> rotary_apply(const OpContext& ctx, const RotaryApply& args);
 

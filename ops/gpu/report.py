@@ -13,7 +13,7 @@ HOT = {
     "column_pieces", "cross_entropy", "decode", "deltas", "embedding_bf16", "embedding_forward", "exact_product",
     "integer_product", "key_gradients", "key_gradients_mma", "kv_write", "layer_norm_backward", "layer_norm_forward",
     "lion", "merge_parts", "muon_momentum", "muon_update", "piece_sum", "product_ends", "quantised_nn",
-    "query_gradients", "query_gradients_mma", "rms_norm_backward", "rms_norm_forward", "rotary_apply", "round_activations", "round_heads",
+    "query_gradients", "query_gradients_mma", "rms_norm_backward", "rms_norm_forward", "rotary_apply", "round_activations",
     "round_rows", "schedule_free", "sgd", "silu_gate_backward", "silu_gate_forward", "turn",
 }
 FRAMES = {

@@ -8,8 +8,8 @@ namespace {
 
 using kernels::Index;
 
-// What it takes to make an activation again.
-enum class Remade { by_layers, by_products, by_rows };
+// What it takes to make an activation again, where backward reads it.
+enum class Remade { by_layers, by_products, by_rows, never };
 
 struct Activation {
   Band LayerBands::*band;
@@ -20,6 +20,9 @@ struct Activation {
 
 std::vector<Activation> activations_of(const DecoderDescription& d, Kept kept) {
   const Numbers of_products = kept == Kept::wide ? Numbers::wide : Numbers::rounded;
+  const bool of_attention = kept == Kept::attention;
+  const Remade projected = of_attention ? Remade::never : Remade::by_products;
+  const auto rounded = [&](Index columns) { return of_attention ? columns : 0; };
   const Index width = d.width;
   const Index query = d.query_width();
   const Index kv = d.kv_width();
@@ -30,10 +33,14 @@ std::vector<Activation> activations_of(const DecoderDescription& d, Kept kept) {
           {&LayerBands::attention_normed, width, Remade::by_rows, of_products},
           {&LayerBands::mid, width, Remade::by_products},
           {&LayerBands::feed_forward_normed, width, Remade::by_rows, of_products},
-          {&LayerBands::query, query, Remade::by_products},
+          {&LayerBands::query, query, projected},
+          {&LayerBands::query_rounded, rounded(query), Remade::by_products, Numbers::rounded},
           {&LayerBands::attended, query, Remade::by_products},
-          {&LayerBands::key, kv, Remade::by_products},
-          {&LayerBands::value, kv, Remade::by_products},
+          {&LayerBands::attended_rounded, rounded(query), Remade::by_products, Numbers::rounded},
+          {&LayerBands::key, kv, projected},
+          {&LayerBands::key_rounded, rounded(kv), Remade::by_products, Numbers::rounded},
+          {&LayerBands::value, kv, projected},
+          {&LayerBands::value_rounded, rounded(kv), Remade::by_products, Numbers::rounded},
           {&LayerBands::gate, gate, Remade::by_products},
           {&LayerBands::up, feed_forward, Remade::by_products},
           {&LayerBands::inner, feed_forward, Remade::by_rows, of_products},
@@ -46,8 +53,9 @@ std::vector<Activation> activations_of(const DecoderDescription& d, Kept kept) {
 
 bool is_kept(const Activation& activation, Recompute recompute) {
   switch (recompute) {
-    case Recompute::none: return true;
-    case Recompute::selective: return activation.remade != Remade::by_rows;
+    case Recompute::none: return activation.remade != Remade::never;
+    case Recompute::selective:
+      return activation.remade != Remade::by_rows && activation.remade != Remade::never;
     case Recompute::full: return activation.remade == Remade::by_layers;
   }
   return true;

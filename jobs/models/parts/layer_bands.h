@@ -16,7 +16,9 @@
 // Activations that are made again lie in one place for all layers.
 //
 // On a device whose products round what they read, what they alone read (normed rows, inner rows)
-// is kept rounded: half of the memory, and the same bits.
+// is kept rounded: half of the memory, and the same bits. Where attention is by such products, too,
+// so are queries, keys and values, whose fp32 rows lie in one place for all layers then; what
+// attention gives is kept both ways, as its gradient reads it in fp32.
 #pragma once
 
 #include <cstdint>
@@ -43,13 +45,14 @@ constexpr std::string_view to_string(Recompute recompute) {
 inline constexpr Recompute kRecomputes[] = {Recompute::none, Recompute::selective, Recompute::full};
 std::optional<Recompute> recompute_of(std::string_view name);
 
-// What is kept rounded: nothing, or what products alone read.
-enum class Kept : std::uint8_t { wide, products };
+// What is kept rounded: nothing, what products alone read, or that and what attention reads.
+enum class Kept : std::uint8_t { wide, products, attention };
 // Whether a model's rows can be kept so: they begin at multiples of 16 bytes.
 bool can_be_rounded(const DecoderDescription& description);
 
 struct LayerBands {
   Band x, attention_normed, query, key, value, attended, mid, feed_forward_normed, gate, up, inner;
+  Band query_rounded, key_rounded, value_rounded, attended_rounded;  // or of no columns
   Band attention_mean, attention_inverse, feed_forward_mean, feed_forward_inverse, lse;
 };
 

@@ -487,8 +487,11 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
   };
   const Index wide = shape.heads * shape.head_width;
   const Index narrow = shape.kv_heads * shape.head_width;
-  if (!is(args.q, wide) || !is(args.out, wide) || !is(args.dout, wide) || !is(args.dq, wide) ||
-      !is(args.k, narrow) || !is(args.v, narrow) || !is(args.dk, narrow) || !is(args.dv, narrow) ||
+  if (!is(args.q, wide) || !is(args.out, wide) || !is(args.dout, wide) || !is(args.k, narrow) ||
+      !is(args.v, narrow) || !fits_outputs(args.q, args.dq, args.dq_rounded) ||
+      !fits_outputs(args.k, args.dk, args.dk_rounded) ||
+      !fits_outputs(args.v, args.dv, args.dv_rounded) || !fits_operand(args.q_rounded, args.q) ||
+      !fits_operand(args.k_rounded, args.k) || !fits_operand(args.v_rounded, args.v) ||
       (args.lse == nullptr && tokens > 0) || shape.cache != CacheType::f32) {
     return Error{ErrorCode::invalid_argument,
                  "attention_backward: q, k, v, out, lse or gradients do not match, or the cache "
@@ -499,6 +502,10 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.q_rounded || args.k_rounded || args.v_rounded || args.dq_rounded || args.dk_rounded ||
+      args.dv_rounded) {
+    return rounded_on_devices_only("attention_backward");
+  }
   const OpTimer timer(Op::attention_backward,
                       work_of(shape, args.sample_offsets, {.flop = 10, .wide = 4, .narrow = 4}));
   ArenaScope scope(ctx.pool->op_scratch());

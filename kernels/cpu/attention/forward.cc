@@ -199,8 +199,10 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
   const AttentionShape& shape = args.shape;
   if (auto checked = check_attention_shape("attention_forward", shape); !checked) return checked;
   const Index kv_columns = shape.kv_heads * shape.head_width;
-  if (!same_tokens(shape, args.q, args.out) || args.k.rows != args.q.rows ||
+  if (!same_tokens(shape, args.q, args.q) || args.k.rows != args.q.rows ||
       args.v.rows != args.q.rows || args.k.columns != kv_columns || args.v.columns != kv_columns ||
+      !fits_outputs(args.q, args.out, args.out_rounded) || !fits_operand(args.q_rounded, args.q) ||
+      !fits_operand(args.k_rounded, args.k) || !fits_operand(args.v_rounded, args.v) ||
       shape.cache != CacheType::f32) {
     return Error{ErrorCode::invalid_argument,
                  "attention_forward: q, k, v or out do not match, or the cache type is not f32"};
@@ -210,6 +212,9 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
     return checked;
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  if (args.q_rounded || args.k_rounded || args.v_rounded || args.out_rounded) {
+    return rounded_on_devices_only("attention_forward");
+  }
   const OpTimer timer(Op::attention_forward,
                       work_of(shape, args.sample_offsets, {.flop = 4, .wide = 2, .narrow = 2}));
   ArenaScope scope(ctx.pool->op_scratch());

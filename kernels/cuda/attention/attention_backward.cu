@@ -60,8 +60,9 @@ struct Backward {
   ScoreRule rule;
 };
 
-// `rounds`: of dout as products in bf16 read it, so that a row's slopes still add up to nothing.
-__global__ void deltas_kernel(Backward a, float* delta, bool rounds) {
+// Where there is `rounded`, of dout as products in bf16 read it, which goes there: so a row's
+// slopes still add up to nothing.
+__global__ void deltas_kernel(Backward a, float* delta, Bf16* rounded) {
   const Index row = blockIdx.x;
   const Index lane = threadIdx.x % kWarp;
   for (Index head = threadIdx.x / kWarp; head < a.heads; head += kAttentionThreads / kWarp) {
@@ -69,7 +70,13 @@ __global__ void deltas_kernel(Backward a, float* delta, bool rounds) {
     const float* const out = a.out.at(row) + head * a.width;
     float sum = 0.0F;
     for (Index d = lane; d < a.width; d += kWarp) {
-      sum = fmaf(rounds ? from_bf16(to_bf16(dout[d])) : dout[d], out[d], sum);
+      float slope = dout[d];
+      if (rounded != nullptr) {
+        const Bf16 half = narrowed(slope, Narrow::bf16);
+        rounded[(row * a.heads + head) * a.width + d] = half;
+        slope = from_bf16(half);
+      }
+      sum = fmaf(slope, out[d], sum);
     }
     sum = warp_sum(sum);
     if (lane == 0) delta[row * a.heads + head] = sum;
@@ -272,16 +279,29 @@ void launch_both(cudaStream_t stream, const Backward& a, unsigned tasks) {
 
 Result<> CudaDevice::enqueue(const AttentionBackward& args) {
   begin_op();
+  auto taken = takes_rounded("attention_backward", args.shape,
+                             {args.q_rounded, args.k_rounded, args.v_rounded, args.dq_rounded,
+                              args.dk_rounded, args.dv_rounded});
+  if (!taken) return taken;
   if (args.q.rows == 0) return {};
   auto delta = scratch_floats(args.q.rows * args.shape.heads);
   if (!delta) return std::move(delta).error();
   Backward a(args);
   a.delta = *delta;
   const bool narrow = on_tensor_cores(args.shape);
-  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.q.rows), kAttentionThreads}),
-               deltas_kernel, a, *delta, narrow);
+  const Index columns = args.q.columns;
+  Bf16* dout = nullptr;
   if (narrow) {
-    if (auto ran = attention_backward_bf16(bf16_attention(), args, *delta); !ran) return ran;
+    auto room = scratch_.take(static_cast<std::size_t>(args.q.rows * columns) * sizeof(Bf16));
+    if (!room) return std::move(room).error();
+    dout = static_cast<Bf16*>(*room);
+  }
+  TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.q.rows), kAttentionThreads}),
+               deltas_kernel, a, *delta, dout);
+  if (narrow) {
+    auto ran =
+        attention_backward_bf16(bf16_attention(), args, {dout, args.q.rows, columns}, *delta);
+    if (!ran) return ran;
     return end_op();
   }
   std::pmr::vector<Task> tiles(&host_);

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "kernels/cuda/attention/attention_tiles.h"
+#include "kernels/cuda/convert.h"
 #include "kernels/cuda/elementary.h"
-#include "kernels/cuda/elementwise/fours.h"
 #include "kernels/cuda/row_view.h"
 
 namespace tutti::kernels::cuda {
@@ -21,8 +21,8 @@ namespace {
 constexpr unsigned kKeyTiles = kTileRows / 8;
 
 struct Attend {
-  const Bf16 *q, *k, *v;  // [tokens][heads][kWidth], padded with zeros
-  Rows<float> out;
+  Rows<const Bf16> q, k, v;
+  PairOutput out;
   const SampleTile* tasks;
   float* lse;
   Index heads, kv_heads, width;
@@ -105,12 +105,10 @@ __device__ void store_rows(const Attend& a, const SampleTile& task, Index head, 
     if (position >= task.length) continue;
     const Index row = task.first + position;
     const float by = 1.0F / total;
-    float* const out = a.out.at(row) + head * a.width;
     for (unsigned n = 0; n < kWidth / 8; ++n) {
-      for (unsigned i = 0; i < 2; ++i) {
-        const Index column = 8 * n + 2 * (lane % 4) + i;
-        if (column < a.width) out[column] = sums[n][2 * half + i] * by;
-      }
+      if (8 * n >= a.width) break;
+      a.out.store(row, head * a.width + 8 * n + 2 * (lane % 4), sums[n][2 * half] * by,
+                  sums[n][2 * half + 1] * by);
     }
     if (a.lse != nullptr && lane % 4 == 0) {
       constexpr float kLn2 = 0.693147180559945F;
@@ -131,17 +129,15 @@ __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
   const Index head = blockIdx.y;
   const auto group = static_cast<unsigned>(a.heads) / static_cast<unsigned>(a.kv_heads);
   const Index kv_head = blockIdx.y / group;
-  const Index q_stride = a.heads * kWidth;
-  const Index kv_stride = a.kv_heads * kWidth;
-  const Bf16* const k = a.k + task.first * kv_stride + kv_head * kWidth;
-  const Bf16* const v = a.v + task.first * kv_stride + kv_head * kWidth;
+  const HeadRows q_rows(a.q, task.first, head, a.width);
+  const HeadRows k(a.k, task.first, kv_head, a.width);
+  const HeadRows v(a.v, task.first, kv_head, a.width);
   const Index past = task.position + static_cast<Index>(kTileRows);
   const Index end = past < task.length ? past : task.length;
   const Index tiles = (end + kTileRows - 1) / kTileRows;
-  fetch_rows<kWidth, kTileRows>(queries, a.q + task.first * q_stride + head * kWidth, q_stride,
-                                task.position, end);
-  fetch_rows<kWidth, kTileRows>(keys, k, kv_stride, 0, end);
-  fetch_rows<kWidth, kTileRows>(values, v, kv_stride, 0, end);
+  fetch_rows<kWidth, kTileRows>(queries, q_rows, task.position, end);
+  fetch_rows<kWidth, kTileRows>(keys, k, 0, end);
+  fetch_rows<kWidth, kTileRows>(values, v, 0, end);
   commit_async_copies();
   const unsigned lane = threadIdx.x % kWarp;
   const Index query = threadIdx.x / kWarp * kWarpRows + lane / 4;
@@ -151,8 +147,8 @@ __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
   for (Index tile = 0; tile < tiles; ++tile) {
     if (tile + 1 < tiles) {
       const unsigned other = static_cast<unsigned>((tile + 1) % 2) * kTileSize;
-      fetch_rows<kWidth, kTileRows>(keys + other, k, kv_stride, (tile + 1) * kTileRows, end);
-      fetch_rows<kWidth, kTileRows>(values + other, v, kv_stride, (tile + 1) * kTileRows, end);
+      fetch_rows<kWidth, kTileRows>(keys + other, k, (tile + 1) * kTileRows, end);
+      fetch_rows<kWidth, kTileRows>(values + other, v, (tile + 1) * kTileRows, end);
     }
     commit_async_copies();
     wait_async_copies<1>();
@@ -177,20 +173,6 @@ __global__ void __launch_bounds__(kTileThreads) attention_mma_kernel(Attend a) {
   store_rows<kWidth>(a, task, head, rows, sums);
 }
 
-// Block (token): a row of heads, each padded with zeros to kWidth.
-__global__ void __launch_bounds__(kTileThreads)
-    round_heads_kernel(Rows<const float> from, Bf16* to, unsigned heads, unsigned width,
-                       unsigned padded) {
-  const float* const row = from.at(blockIdx.x);
-  Bf16* const rounded = to + static_cast<Index>(blockIdx.x) * heads * padded;
-  for (TileWalk at(padded / kInFour, kTileThreads); at.row < heads; at.next()) {
-    const unsigned column = at.column * kInFour;
-    const Four four = load_four(row + at.row * width + column, static_cast<Index>(width) - column);
-    store_halves(rounded + at.row * padded + column, kInFour,
-                 {pack_bf16(four.at[0], four.at[1]), pack_bf16(four.at[2], four.at[3])});
-  }
-}
-
 template <int kWidth>
 void launch_attention(cudaStream_t stream, const Attend& a, unsigned tiles) {
   const std::size_t bytes = 5 * kTileRows * kTileStride<kWidth> * sizeof(Bf16);
@@ -201,31 +183,27 @@ void launch_attention(cudaStream_t stream, const Attend& a, unsigned tiles) {
 
 }  // namespace
 
-Result<Bf16*> round_heads(const Bf16Attention& where, const ConstMatrix& from,
-                          const PaddedHeads& heads) {
-  const Index numbers = from.rows * heads.count * heads.padded();
-  auto room = where.scratch(static_cast<std::size_t>(numbers) * sizeof(Bf16));
+Result<ConstRoundedMatrix> rounded_or(const Bf16Attention& where, const ConstRoundedMatrix& given,
+                                      const ConstMatrix& from) {
+  if (given) return given;
+  auto room = where.scratch(static_cast<std::size_t>(from.rows * from.columns) * sizeof(Bf16));
   if (!room) return std::move(room).error();
-  auto* const rounded = static_cast<Bf16*>(*room);
-  TUTTI_LAUNCH(where.stream, (LaunchShape{static_cast<unsigned>(from.rows), kTileThreads}),
-               round_heads_kernel, Rows(from), rounded, static_cast<unsigned>(heads.count),
-               static_cast<unsigned>(heads.width), static_cast<unsigned>(heads.padded()));
-  return rounded;
+  auto* const to = static_cast<Bf16*>(*room);
+  auto done = round_rows(where.stream, from, to, from.columns, Narrow::bf16);
+  if (!done) return std::move(done).error();
+  return ConstRoundedMatrix(to, from.rows, from.columns);
 }
 
 Result<RoundedInputs> round_inputs(const Bf16Attention& where, const AttentionForward& args) {
-  const AttentionShape& shape = args.shape;
-  const PaddedHeads heads{shape.heads, shape.head_width};
-  const PaddedHeads kv_heads{shape.kv_heads, shape.head_width};
   const auto tiles = tiles_of(args.sample_offsets, where.host);
   if (tiles.empty()) return RoundedInputs();
   auto tasks = where.stage(tiles.data(), tiles.size() * sizeof(SampleTile));
   if (!tasks) return std::move(tasks).error();
-  auto q = round_heads(where, args.q, heads);
+  auto q = rounded_or(where, args.q_rounded, args.q);
   if (!q) return std::move(q).error();
-  auto k = round_heads(where, args.k, kv_heads);
+  auto k = rounded_or(where, args.k_rounded, args.k);
   if (!k) return std::move(k).error();
-  auto v = round_heads(where, args.v, kv_heads);
+  auto v = rounded_or(where, args.v_rounded, args.v);
   if (!v) return std::move(v).error();
   return RoundedInputs{*q, *k, *v, static_cast<const SampleTile*>(*tasks),
                        static_cast<unsigned>(tiles.size())};
@@ -236,17 +214,17 @@ Result<> attention_forward_bf16(const Bf16Attention& where, const AttentionForwa
   if (!in) return in.error();
   if (in->tiles == 0) return {};
   const AttentionShape& shape = args.shape;
-  const Attend a{.q = in->q,
-                 .k = in->k,
-                 .v = in->v,
-                 .out = Rows(args.out),
+  const Attend a{.q = Rows(in->q),
+                 .k = Rows(in->k),
+                 .v = Rows(in->v),
+                 .out = {Rows(args.out), Rows(args.out_rounded)},
                  .tasks = in->tasks,
                  .lse = args.lse,
                  .heads = shape.heads,
                  .kv_heads = shape.kv_heads,
                  .width = shape.head_width,
                  .scale_log2 = shape.scale * kLog2e};
-  if (PaddedHeads{shape.heads, shape.head_width}.padded() == 64) {
+  if (shape.head_width <= 64) {
     launch_attention<64>(where.stream, a, in->tiles);
   } else {
     launch_attention<128>(where.stream, a, in->tiles);

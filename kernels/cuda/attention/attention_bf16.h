@@ -1,9 +1,9 @@
 // Attention on tensor cores, for devices that compute in bf16 (device.h): forward
 // (attention_bf16.cu) and backward (gradients_bf16.cu).
 //
-// Inputs and outputs are those of kernels/ops/attention.h, fp32 in memory. q, k, v and dout are
-// rounded to bf16 once, weights and their slopes too before they meet rows; scores, maxima and sums
-// are fp32. Head widths up to kBf16WidthMax. Errors: exhausted, unavailable.
+// Inputs and outputs are those of kernels/ops/attention.h. q, k, v and dout are rounded to bf16
+// once, where they are not given so, weights and their slopes too before they meet rows; scores,
+// maxima and sums are fp32. Head widths up to kRoundedHeadWidthMax. Errors: exhausted, unavailable.
 #pragma once
 
 #include <functional>
@@ -15,7 +15,6 @@
 
 namespace tutti::kernels::cuda {
 
-inline constexpr Index kBf16WidthMax = 128;
 inline constexpr float kLog2e = 1.44269504088896F;
 
 // What the ops work with: the device's stream, host and scratch bytes for the time of the op, and
@@ -27,28 +26,22 @@ struct Bf16Attention {
   std::function<Result<void*>(const void* from, std::size_t bytes)> stage;
 };
 
-// Heads of one width; a row of each is padded with zeros to what tiles are made for.
-struct PaddedHeads {
-  Index count = 0;
-  Index width = 0;
-  Index padded() const { return width <= 64 ? 64 : 128; }
-};
-// [rows][count][padded], in scratch.
-Result<Bf16*> round_heads(const Bf16Attention& where, const ConstMatrix& from,
-                          const PaddedHeads& heads);
+// What is given, or `from` rounded into scratch.
+Result<ConstRoundedMatrix> rounded_or(const Bf16Attention& where, const ConstRoundedMatrix& given,
+                                      const ConstMatrix& from);
 
 struct SampleTile;
-// What both directions read, in scratch.
+// What both directions read.
 struct RoundedInputs {
-  const Bf16 *q = nullptr, *k = nullptr, *v = nullptr;
+  ConstRoundedMatrix q, k, v;
   const SampleTile* tasks = nullptr;
   unsigned tiles = 0;  // of tasks; 0: no samples, and nothing else is there
 };
 Result<RoundedInputs> round_inputs(const Bf16Attention& where, const AttentionForward& args);
 
 Result<> attention_forward_bf16(const Bf16Attention& where, const AttentionForward& args);
-// `delta` [tokens][heads], on the device: the sums over rounded dout times out.
+// On the device: `dout`, rounded, and `delta` [tokens][heads], the sums over it times out.
 Result<> attention_backward_bf16(const Bf16Attention& where, const AttentionBackward& args,
-                                 const float* delta);
+                                 const ConstRoundedMatrix& dout, const float* delta);
 
 }  // namespace tutti::kernels::cuda

@@ -366,7 +366,17 @@ static Result<> run_attention(const Launcher& launcher, const Task* tasks, Room 
 bool CudaDevice::on_tensor_cores(const AttentionShape& shape) const {
   const bool plain = shape.mask == AttentionMask::causal && shape.window == 0 &&
                      shape.soft_cap == 0.0F && shape.slopes == nullptr;
-  return options_.inputs == Products::Inputs::bf16 && plain && shape.head_width <= kBf16WidthMax;
+  return options_.inputs == Products::Inputs::bf16 && plain &&
+         shape.head_width <= kRoundedHeadWidthMax;
+}
+
+Result<> CudaDevice::takes_rounded(const char* op, const AttentionShape& shape,
+                                   std::initializer_list<ConstRoundedMatrix> rounded) const {
+  for (const ConstRoundedMatrix& one : rounded) {
+    static_cast<void>(enqueues("rounded", static_cast<bool>(one)));
+    if (one && !on_tensor_cores(shape)) return rounded_on_devices_only(op);
+  }
+  return {};
 }
 
 Bf16Attention CudaDevice::bf16_attention() {
@@ -381,6 +391,9 @@ Bf16Attention CudaDevice::bf16_attention() {
 Result<> CudaDevice::enqueue(const AttentionForward& args) {
   begin_op();
   const AttentionShape& shape = args.shape;
+  auto taken = takes_rounded("attention_forward", shape,
+                             {args.q_rounded, args.k_rounded, args.v_rounded, args.out_rounded});
+  if (!taken) return taken;
   if (on_tensor_cores(shape)) {
     if (auto ran = attention_forward_bf16(bf16_attention(), args); !ran) return ran;
     return end_op();

@@ -11,6 +11,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cuda/async_copy.h"
+#include "kernels/cuda/row_view.h"
 #include "kernels/cuda/tensor_core.h"
 #include "kernels/tensor/matrix.h"
 
@@ -45,17 +47,49 @@ inline std::pmr::vector<SampleTile> tiles_of(std::span<const std::int32_t> sampl
   return tiles;
 }
 
-// Rows [begin, begin + kRows) of the sample that are before `end`; the others are zeros.
+// A head of a sample's rows, of `width` numbers, a multiple of 8.
+struct HeadRows {
+  __device__ __forceinline__ HeadRows(const Rows<const Bf16>& rows, Index first, Index head,
+                                      Index width_in)
+      : data(rows.at(first) + head * width_in),
+        stride(static_cast<unsigned>(rows.stride)),
+        width(static_cast<unsigned>(width_in)) {}
+  const Bf16* data;
+  unsigned stride, width;  // 32 bits: registers
+};
+
+// Rows [begin, begin + kRows) of the sample that are before `end`, in tiles of kWidth columns; what
+// is not there is zeros.
 template <int kWidth, unsigned kRows>
-__device__ void fetch_rows(Bf16* to, const Bf16* from, Index row_stride, Index begin, Index end) {
-  constexpr unsigned kPieces = kWidth / 8;  // of 16 bytes
+__device__ void fetch_rows(Bf16* to, const HeadRows& from, Index begin, Index end) {
+  constexpr unsigned kInPiece = 8;  // 16 bytes
+  constexpr unsigned kPieces = kWidth / kInPiece;
   for (unsigned i = threadIdx.x; i < kRows * kPieces; i += kTileThreads) {
-    const Index row = begin + i / kPieces;
-    const bool there = row < end;
-    const Bf16* const source = from + (there ? row : 0) * row_stride + i % kPieces * 8;
-    copy_async_16(to + i / kPieces * kTileStride<kWidth> + i % kPieces * 8, source, there ? 16 : 0);
+    const unsigned row = static_cast<unsigned>(begin) + i / kPieces;
+    const unsigned column = i % kPieces * kInPiece;
+    const bool there = row < static_cast<unsigned>(end) && column < from.width;
+    const Bf16* const source =
+        from.data + (there ? row * static_cast<std::uint64_t>(from.stride) + column : 0U);
+    copy_async_16(to + i / kPieces * kTileStride<kWidth> + column, source, there ? 16 : 0);
   }
 }
+
+// Where two neighbours of a result's row go: in fp32, as products read them
+// (ops/elementwise/rounded.h), or both; null: not there. The first column is even.
+struct PairOutput {
+  __device__ __forceinline__ void store(Index row, Index column, float a, float b) const {
+    if (wide.data != nullptr) {
+      float* const to = wide.at(row) + column;
+      to[0] = a;
+      to[1] = b;
+    }
+    if (rounded.data != nullptr) {
+      *reinterpret_cast<unsigned*>(rounded.at(row) + column) = pack_bf16(a, b);
+    }
+  }
+  Rows<float> wide;
+  Rows<Bf16> rounded;
+};
 
 // Where this lane reads the warp's own rows of a tile as a left operand.
 template <int kWidth>

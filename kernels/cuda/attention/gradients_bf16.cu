@@ -21,8 +21,8 @@ constexpr unsigned kWalkRows = 32;
 constexpr unsigned kWalkTiles = kWalkRows / 8;
 
 struct Gradients {
-  const Bf16 *q, *k, *v, *dout;  // [tokens][heads][kWidth], padded with zeros
-  Rows<float> dq, dk, dv;
+  Rows<const Bf16> q, k, v, dout;
+  PairOutput dq, dk, dv;
   const SampleTile* tasks;
   const float *lse, *delta;  // [tokens][heads]
   Index heads, kv_heads, width;
@@ -62,19 +62,17 @@ __device__ __forceinline__ void weigh(float& score, float& slope, bool sees, flo
 
 // The warp's rows that are before `length`, from `position` on.
 template <int kWidth>
-__device__ void store_gradients(const Rows<float>& to, const SampleTile& task, Index column,
+__device__ void store_gradients(const PairOutput& to, const SampleTile& task, Index column,
                                 Index width, const float (&sums)[kWidth / 8][4], float factor) {
   const unsigned lane = threadIdx.x % kWarp;
   const Index own = threadIdx.x / kWarp * kWarpRows + lane / 4;
   for (unsigned half = 0; half < 2; ++half) {
     const Index position = task.position + own + 8 * half;
     if (position >= task.length) continue;
-    float* const row = to.at(task.first + position) + column;
     for (unsigned n = 0; n < kWidth / 8; ++n) {
-      for (unsigned i = 0; i < 2; ++i) {
-        const Index d = 8 * n + 2 * (lane % 4) + i;
-        if (d < width) row[d] = sums[n][2 * half + i] * factor;
-      }
+      if (8 * n >= width) break;
+      to.store(task.first + position, column + 8 * n + 2 * (lane % 4), sums[n][2 * half] * factor,
+               sums[n][2 * half + 1] * factor);
     }
   }
 }
@@ -84,10 +82,10 @@ __device__ void store_gradients(const Rows<float>& to, const SampleTile& task, I
 template <int kWidth>
 __device__ void fetch_queries(const Gradients& a, const Tiles<kWidth>& tiles, unsigned buffer,
                               const SampleTile& task, Index head, Index begin) {
-  const Index stride = a.heads * kWidth;
-  const Index from = task.first * stride + head * kWidth;
-  fetch_rows<kWidth, kWalkRows>(tiles.walked(0, buffer), a.q + from, stride, begin, task.length);
-  fetch_rows<kWidth, kWalkRows>(tiles.walked(1, buffer), a.dout + from, stride, begin, task.length);
+  const HeadRows queries(a.q, task.first, head, a.width);
+  const HeadRows douts(a.dout, task.first, head, a.width);
+  fetch_rows<kWidth, kWalkRows>(tiles.walked(0, buffer), queries, begin, task.length);
+  fetch_rows<kWidth, kWalkRows>(tiles.walked(1, buffer), douts, begin, task.length);
   if (threadIdx.x >= kWalkRows) return;
   const Index position = begin + threadIdx.x;
   const bool there = position < task.length;
@@ -104,10 +102,10 @@ __global__ void __launch_bounds__(kTileThreads) key_gradients_mma_kernel(Gradien
   const SampleTile task = a.tasks[blockIdx.x];
   const Index kv_head = blockIdx.y;
   const auto group = static_cast<unsigned>(a.heads) / static_cast<unsigned>(a.kv_heads);
-  const Index kv_stride = a.kv_heads * kWidth;
-  const Index from = task.first * kv_stride + kv_head * kWidth;
-  fetch_rows<kWidth, kTileRows>(tiles.own(0), a.k + from, kv_stride, task.position, task.length);
-  fetch_rows<kWidth, kTileRows>(tiles.own(1), a.v + from, kv_stride, task.position, task.length);
+  const HeadRows keys(a.k, task.first, kv_head, a.width);
+  const HeadRows values(a.v, task.first, kv_head, a.width);
+  fetch_rows<kWidth, kTileRows>(tiles.own(0), keys, task.position, task.length);
+  fetch_rows<kWidth, kTileRows>(tiles.own(1), values, task.position, task.length);
   // Tiles of queries from the first key's position on, of one head after the other.
   const unsigned in_head =
       (static_cast<unsigned>(task.length - task.position) + kWalkRows - 1) / kWalkRows;
@@ -165,22 +163,20 @@ __global__ void __launch_bounds__(kTileThreads) query_gradients_mma_kernel(Gradi
   const Tiles<kWidth> tiles(memory);
   const SampleTile task = a.tasks[gridDim.x - 1 - blockIdx.x];
   const Index head = blockIdx.y;
-  const Index stride = a.heads * kWidth;
-  const Index from = task.first * stride + head * kWidth;
-  const Index kv_stride = a.kv_heads * kWidth;
   const auto group = static_cast<unsigned>(a.heads) / static_cast<unsigned>(a.kv_heads);
-  const Index kv_from = task.first * kv_stride + blockIdx.y / group * static_cast<Index>(kWidth);
+  const HeadRows key_rows(a.k, task.first, blockIdx.y / group, a.width);
+  const HeadRows value_rows(a.v, task.first, blockIdx.y / group, a.width);
   const Index past = task.position + static_cast<Index>(kTileRows);
   const Index end = past < task.length ? past : task.length;
-  fetch_rows<kWidth, kTileRows>(tiles.own(0), a.q + from, stride, task.position, end);
-  fetch_rows<kWidth, kTileRows>(tiles.own(1), a.dout + from, stride, task.position, end);
+  fetch_rows<kWidth, kTileRows>(tiles.own(0), HeadRows(a.q, task.first, head, a.width),
+                                task.position, end);
+  fetch_rows<kWidth, kTileRows>(tiles.own(1), HeadRows(a.dout, task.first, head, a.width),
+                                task.position, end);
   const Index steps = (end + kWalkRows - 1) / kWalkRows;
   const auto fetch = [&](Index step) {
     const auto buffer = static_cast<unsigned>(step % 2);
-    fetch_rows<kWidth, kWalkRows>(tiles.walked(0, buffer), a.k + kv_from, kv_stride,
-                                  step * kWalkRows, end);
-    fetch_rows<kWidth, kWalkRows>(tiles.walked(1, buffer), a.v + kv_from, kv_stride,
-                                  step * kWalkRows, end);
+    fetch_rows<kWidth, kWalkRows>(tiles.walked(0, buffer), key_rows, step * kWalkRows, end);
+    fetch_rows<kWidth, kWalkRows>(tiles.walked(1, buffer), value_rows, step * kWalkRows, end);
   };
   fetch(0);
   commit_async_copies();
@@ -238,23 +234,34 @@ void launch_both(cudaStream_t stream, const Gradients& a, unsigned tiles) {
 }  // namespace
 
 Result<> attention_backward_bf16(const Bf16Attention& where, const AttentionBackward& args,
-                                 const float* delta) {
+                                 const ConstRoundedMatrix& dout, const float* delta) {
   const AttentionShape& shape = args.shape;
   const auto in = round_inputs(where, {.shape = shape,
                                        .q = args.q,
                                        .k = args.k,
                                        .v = args.v,
                                        .sample_offsets = args.sample_offsets,
-                                       .out = {}});
+                                       .out = {},
+                                       .q_rounded = args.q_rounded,
+                                       .k_rounded = args.k_rounded,
+                                       .v_rounded = args.v_rounded});
   if (!in) return in.error();
   if (in->tiles == 0) return {};
-  const PaddedHeads heads{shape.heads, shape.head_width};
-  auto dout = round_heads(where, args.dout, heads);
-  if (!dout) return std::move(dout).error();
-  const Gradients a{
-      in->q,     in->k,    in->v, *dout,       Rows(args.dq),  Rows(args.dk),    Rows(args.dv),
-      in->tasks, args.lse, delta, shape.heads, shape.kv_heads, shape.head_width, shape.scale};
-  if (heads.padded() == 64) {
+  const Gradients a{.q = Rows(in->q),
+                    .k = Rows(in->k),
+                    .v = Rows(in->v),
+                    .dout = Rows(dout),
+                    .dq = {Rows(args.dq), Rows(args.dq_rounded)},
+                    .dk = {Rows(args.dk), Rows(args.dk_rounded)},
+                    .dv = {Rows(args.dv), Rows(args.dv_rounded)},
+                    .tasks = in->tasks,
+                    .lse = args.lse,
+                    .delta = delta,
+                    .heads = shape.heads,
+                    .kv_heads = shape.kv_heads,
+                    .width = shape.head_width,
+                    .scale = shape.scale};
+  if (shape.head_width <= 64) {
     launch_both<64>(where.stream, a, in->tiles);
   } else {
     launch_both<128>(where.stream, a, in->tiles);

@@ -141,7 +141,7 @@ Measured step(const Card& card, const Shape& named, Part part) {
   CudaDevice& device = card.training();
   // As a job in bf16 has it.
   models::TrainingPass pass(decoder, {.rows_max = shape.tokens(), .samples_max = shape.samples},
-                            &device, models::Recompute::none, models::Kept::products);
+                            &device, models::Recompute::none, models::Kept::attention);
   models::RoundedWeights rounded(layout, device);
   Update update(layout, device);
   std::vector<std::int32_t> ids(shape.tokens());
