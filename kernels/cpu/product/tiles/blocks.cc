@@ -18,7 +18,6 @@ namespace {
 constexpr Index kSide = kTileSide;
 constexpr Index kPair = 2 * kSide;
 constexpr Index kUnitBytes = 4;
-constexpr Index kRightRow = kImagePanel * kUnitBytes;
 
 // Registers 0, 1 are the sums of the upper tile, 2, 3 of the lower; 4, 5 the left tiles, 6, 7 the
 // right ones.
@@ -33,7 +32,7 @@ struct Place {
 };
 
 template <bool kLower, bool kBeside>
-inline void run_tile(const TileBlock& block, const std::byte* left, const float* right,
+inline void run_tile(const TileBlock& block, const std::byte* left, const std::byte* right,
                      const Place& place) {
   const TileRows& rows = block.left;
   const auto left_bytes = static_cast<std::size_t>(rows.row_bytes);
@@ -56,17 +55,18 @@ inline void run_tile(const TileBlock& block, const std::byte* left, const float*
   const Index rows_each = (kPair + block.groups - 1) / block.groups;
   const float* next = place.next;
   const float* const next_end = next == nullptr ? next : next + kPair * place.stride;
-  const std::byte* panel = reinterpret_cast<const std::byte*>(right);
+  const TileColumns& columns = block.right;
+  const auto right_bytes = static_cast<std::size_t>(columns.row_bytes);
   for (Index g = 0; g < block.groups; ++g) {
     for (Index i = 0; i < rows_each && next < next_end; ++i, next += place.stride) {
       _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_ET0);
       _mm_prefetch(reinterpret_cast<const char*>(next + kSide), _MM_HINT_ET0);
     }
-    _tile_loadd(6, panel, static_cast<std::size_t>(kRightRow));
+    _tile_loadd(6, right, right_bytes);
     _tile_loadd(4, left, left_bytes);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (kBeside) {
-      _tile_loadd(7, panel + kSide * kUnitBytes, static_cast<std::size_t>(kRightRow));
+      _tile_loadd(7, right + columns.tile_bytes, right_bytes);
       _tile_dpbf16ps(1, 4, 7);
     }
     if constexpr (kLower) {
@@ -75,7 +75,7 @@ inline void run_tile(const TileBlock& block, const std::byte* left, const float*
       if constexpr (kBeside) _tile_dpbf16ps(3, 5, 7);
     }
     left += rows.group_bytes;
-    panel += kTileUnits * kRightRow;
+    right += columns.group_bytes;
   }
   _tile_stored(0, output, output_bytes);
   if constexpr (kBeside) _tile_stored(1, output + kSide, output_bytes);
@@ -86,7 +86,7 @@ inline void run_tile(const TileBlock& block, const std::byte* left, const float*
 
 // Outputs that are no whole tiles go through memory of our own.
 template <bool kLower, bool kBeside>
-void run_edge(const TileBlock& block, const std::byte* left, const float* right,
+void run_edge(const TileBlock& block, const std::byte* left, const std::byte* right,
               const Matrix& output) {
   alignas(64) float sums[kPair * kPair];
   const auto bytes = static_cast<std::size_t>(output.columns) * sizeof(float);
@@ -104,8 +104,9 @@ void run_rows(const TileBlock& block, Index row) {
   const bool whole_rows = rows == (kLower ? kPair : kSide);
   const std::byte* const left = block.left.data + row / kSide * block.left.tile_bytes;
   for (Index column = 0; column < block.columns; column += kPair) {
-    const float* const right =
-        block.right + column / kImagePanel * block.panel_step + column % kImagePanel;
+    const std::byte* const right = block.right.data +
+                                   column / kImagePanel * block.right.panel_bytes +
+                                   column % kImagePanel / kPair * block.right.pair_bytes;
     float* const output = block.output + row * block.output_stride + column;
     const Index columns = std::min(kPair, block.columns - column);
     const bool beside = columns > kSide;

@@ -22,13 +22,22 @@ struct TileRows {
   Index tile_bytes = 0;   // from sixteen rows to the next
 };
 
+// Tiles of columns, two of them side by side.
+struct TileColumns {
+  const std::byte* data = nullptr;
+  Index row_bytes = 0;    // from a unit to the next
+  Index group_bytes = 0;  // from sixteen units to the next
+  Index tile_bytes = 0;   // from sixteen columns to those beside them
+  Index pair_bytes = 0;   // from a panel's first 32 columns to the others
+  Index panel_bytes = 0;  // from one panel of kImagePanel columns to the next
+};
+
 struct TileBlock {
   Index rows = 0;
   Index columns = 0;
   Index groups = 0;
   TileRows left;
-  const float* right = nullptr;  // panels of kImagePanel columns
-  Index panel_step = 0;          // from one panel to the next
+  TileColumns right;
   float* output = nullptr;
   Index output_stride = 0;
   ChainStart start = ChainStart::zero;

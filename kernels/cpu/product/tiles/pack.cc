@@ -137,16 +137,19 @@ void take_edge(const BasicMatrix<const Element>& rows, Index first, Unit* to) {
   }
 }
 
-// The same of rows that are columns: [panel][16 units][kPanel], panels `step` units apart. Rows lie
-// too far apart for the machine to foresee: those of the next group are asked for.
+// The same of rows that are columns: tiles of [16 units][16 columns], two of them together, then
+// `step` units on. Rows lie too far apart for the machine to foresee: those of the next group are
+// asked for.
 template <class Element>
 TUTTI_WIDE void join_group(const BasicMatrix<const Element>& part, Index first, Unit* to,
                            Index step) {
-  const Index whole = part.columns / kPanel * kPanel;
+  const Index whole = part.columns / kSide * kSide;
   const Index bytes = part.columns * Index{sizeof(Element)};
   for (Index u = 0; u < kSide; ++u) {
-    Unit* row = to + u * kPanel;
     const Index k = 2 * (first + u);
+    const auto row_at = [&](Index column) {
+      return to + column / (2 * kSide) * step + column / kSide % 2 * kSquare + u * kSide;
+    };
     Index c = 0;
     if (k + 1 < part.rows) {
       const Element* const even = part.row(k);
@@ -159,19 +162,16 @@ TUTTI_WIDE void join_group(const BasicMatrix<const Element>& part, Index first, 
         _mm_prefetch(reinterpret_cast<const char*>(ahead + at), _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(odd_ahead + at), _MM_HINT_T0);
       }
-      for (; c < whole; c += kPanel, row += step) {
-        for (Index i = 0; i < kPanel; i += kSide) {
-          _mm512_storeu_si512(row + i, joined(even + c + i, odd + c + i));
-        }
-      }
+      for (; c < whole; c += kSide) _mm512_store_si512(row_at(c), joined(even + c, odd + c));
     }
-    for (; c < part.columns; c += kPanel, row += step) {
-      const Index there = k < part.rows ? std::min(kPanel, part.columns - c) : 0;
+    for (; c < part.columns; c += kSide) {
+      Unit* const row = row_at(c);
+      const Index there = k < part.rows ? std::min(kSide, part.columns - c) : 0;
       for (Index i = 0; i < there; ++i) {
         row[i] =
             unit_of(part.row(k)[c + i], k + 1 < part.rows ? part.row(k + 1)[c + i] : Element{0});
       }
-      std::fill(row + there, row + kPanel, 0U);
+      std::fill(row + there, row + kSide, 0U);
     }
   }
 }
@@ -199,9 +199,9 @@ TUTTI_WIDE void left_outside(const BasicMatrix<const Element>& part, const Stret
   alignas(64) Unit block[kSide * kPanel];
   const Index tiles = (part.columns + kSide - 1) / kSide;
   for (Index g = 0; g < groups.depth; ++g) {
-    join_group(part, (groups.first + g) * kSide, block, 0);
+    join_group(part, (groups.first + g) * kSide, block, 2 * kSquare);
     for (Index t = 0; t < tiles; ++t) {
-      turn_square(block + t * kSide, kPanel * Index{sizeof(Unit)},
+      turn_square(block + t * kSquare, kSide * Index{sizeof(Unit)},
                   to + (t * groups.depth + g) * kSquare, kSide);
     }
   }
@@ -210,18 +210,20 @@ TUTTI_WIDE void left_outside(const BasicMatrix<const Element>& part, const Stret
 template <class Element>
 TUTTI_WIDE void right_inside(const BasicMatrix<const Element>& columns, const Stretch& groups,
                              Unit* to) {
-  for (Index column = 0; column < kPanel; column += kSide) {
-    const Index width = std::clamp<Index>(columns.rows - column, 0, kSide);
-    const auto part = columns.row_range(std::min(column, columns.rows), width);
+  for (Index column = 0; column < columns.rows; column += kSide) {
+    const Index width = std::min(kSide, columns.rows - column);
+    const auto part = columns.row_range(column, width);
+    Unit* const tiles =
+        to + column / (2 * kSide) * 2 * groups.depth * kSquare + column / kSide % 2 * kSquare;
     for (Index g = 0; g < groups.depth; ++g) {
-      Unit* const place = to + g * kSide * kPanel + column;
+      Unit* const place = tiles + g * 2 * kSquare;
       const Index group = groups.first + g;
       if (width == kSide && (group + 1) * kGroupDepth <= columns.columns) {
-        turn_whole(part.data + group * kGroupDepth, part.stride, place, kPanel);
+        turn_whole(part.data + group * kGroupDepth, part.stride, place, kSide);
       } else {
         alignas(64) Unit square[kSquare];
         take_edge(part, group * kSide, square);
-        turn_square(square, kSide * Index{sizeof(Unit)}, place, kPanel);
+        turn_square(square, kSide * Index{sizeof(Unit)}, place, kSide);
       }
     }
   }
@@ -244,19 +246,15 @@ void left_tiles(const TileOperand<Element>& x, const Stretch& rows, const Stretc
 }
 
 template <class Element>
-void right_panels(const TileOperand<Element>& x, const Stretch& columns, const Stretch& groups,
-                  Unit* to) {
-  const Index step = groups.depth * kSide * kPanel;
-  if (x.order == DepthOrder::outside) {
-    const auto part = x.x.column_range(columns.first, columns.depth);
-    for (Index g = 0; g < groups.depth; ++g) {
-      join_group(part, (groups.first + g) * kSide, to + g * kSide * kPanel, step);
-    }
-    return;
+void right_tiles(const TileOperand<Element>& x, const Stretch& columns, const Stretch& groups,
+                 Unit* to) {
+  if (x.order == DepthOrder::inside) {
+    return right_inside(x.x.row_range(columns.first, columns.depth), groups, to);
   }
-  for (Index column = 0; column < columns.depth; column += kPanel) {
-    const Index count = std::min(kPanel, columns.depth - column);
-    right_inside(x.x.row_range(columns.first + column, count), groups, to + column / kPanel * step);
+  const auto part = x.x.column_range(columns.first, columns.depth);
+  const Index step = 2 * groups.depth * kSquare;
+  for (Index g = 0; g < groups.depth; ++g) {
+    join_group(part, (groups.first + g) * kSide, to + g * 2 * kSquare, step);
   }
 }
 
@@ -270,13 +268,13 @@ void pack_left_tiles(const TileOperand<float>& x, const Stretch& rows, const Str
                      Unit* to) {
   left_tiles(x, rows, groups, to);
 }
-void pack_right_panels(const TileOperand<Bf16>& x, const Stretch& columns, const Stretch& groups,
-                       Unit* to) {
-  right_panels(x, columns, groups, to);
+void pack_right_tiles(const TileOperand<Bf16>& x, const Stretch& columns, const Stretch& groups,
+                      Unit* to) {
+  right_tiles(x, columns, groups, to);
 }
-void pack_right_panels(const TileOperand<float>& x, const Stretch& columns, const Stretch& groups,
-                       Unit* to) {
-  right_panels(x, columns, groups, to);
+void pack_right_tiles(const TileOperand<float>& x, const Stretch& columns, const Stretch& groups,
+                      Unit* to) {
+  right_tiles(x, columns, groups, to);
 }
 
 }  // namespace tutti::kernels

@@ -2,7 +2,8 @@
 // met at once, in the second cache, and never goes through memory.
 //
 //   left     [tile][group][16 rows][16 units], zeros where rows end
-//   right    [panel][unit][64 columns], zeros where columns end: an image's panels (product_call.h)
+//   right    [32 columns][group][two tiles][16 units][16 columns]; of the second tile nothing where
+//            there are no columns for it, else zeros where they end
 //
 // Units and rounding are those of pack_bf16.h; a group is kTileUnits of them. Behind the last k
 // come zeros.
@@ -32,9 +33,9 @@ void pack_left_tiles(const TileOperand<float>& x, const Stretch& rows, const Str
                      std::uint32_t* to);
 
 // Columns of the product; `columns.first` is any.
-void pack_right_panels(const TileOperand<Bf16>& x, const Stretch& columns, const Stretch& groups,
-                       std::uint32_t* to);
-void pack_right_panels(const TileOperand<float>& x, const Stretch& columns, const Stretch& groups,
-                       std::uint32_t* to);
+void pack_right_tiles(const TileOperand<Bf16>& x, const Stretch& columns, const Stretch& groups,
+                      std::uint32_t* to);
+void pack_right_tiles(const TileOperand<float>& x, const Stretch& columns, const Stretch& groups,
+                      std::uint32_t* to);
 
 }  // namespace tutti::kernels

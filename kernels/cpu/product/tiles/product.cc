@@ -107,11 +107,14 @@ class TileProduct {
                     kTileSide * Index{sizeof(float)}, kTileBytes, groups.depth * kTileBytes};
       if (image_ != nullptr) {
         block.right = image_at(columns.first, here.first);
-        block.panel_step = groups_ * kTileUnits * kImagePanel;
       } else {
-        pack_right_panels(right_, columns, here, reinterpret_cast<Unit*>(packed.right));
-        block.right = packed.right;
-        block.panel_step = here.depth * kTileUnits * kImagePanel;
+        pack_right_tiles(right_, columns, here, reinterpret_cast<Unit*>(packed.right));
+        block.right = {reinterpret_cast<const std::byte*>(packed.right),
+                       kTileSide * Index{sizeof(float)},
+                       2 * kTileBytes,
+                       kTileBytes,
+                       2 * here.depth * kTileBytes,
+                       4 * here.depth * kTileBytes};
       }
       block.output = args_.output.row(rows.first) + columns.first;
       block.output_stride = args_.output.stride;
@@ -120,8 +123,16 @@ class TileProduct {
     }
   }
 
-  const float* image_at(Index column, Index group) const {
-    return image_ + column * groups_ * kTileUnits + group * kTileUnits * kImagePanel;
+  TileColumns image_at(Index column, Index group) const {
+    constexpr Index kUnit = kImagePanel * Index{sizeof(float)};
+    const float* const first =
+        image_ + column * groups_ * kTileUnits + group * kTileUnits * kImagePanel;
+    return {reinterpret_cast<const std::byte*>(first),
+            kUnit,
+            kTileUnits * kUnit,
+            kTileSide * Index{sizeof(float)},
+            kPair * Index{sizeof(float)},
+            groups_ * kTileUnits * kUnit};
   }
 
   const Workers& workers_;
