@@ -94,7 +94,7 @@ const CellTerm* terms_of(const OpContext& ctx, WeightFormat format, Index rows, 
 
 // Rows whose codes stay in half of the second cache while the weight passes by; whole tiles.
 Index rows_together(Index inputs) {
-  constexpr Index kTiles = 12;  // of the kernels' heights, 6 and 4
+  constexpr Index kTiles = 32;  // of two AMX tiles; others take six and four of them
   const Index rows = second_cache_bytes() / 2 / std::max<Index>(1, inputs);
   return std::max(4 * kTiles, rows / kTiles * kTiles);
 }
