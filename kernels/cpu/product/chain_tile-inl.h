@@ -72,6 +72,22 @@ HWY_INLINE void ask_for(const float* right) {
   for (int c = 0; c < kVectors; ++c) __builtin_prefetch(right + c * kVectorLanes);
 }
 
+// The output is often not in cache: asked for beside the first steps, stored after the last one. A
+// line beside each step: all of them at once would take every fill buffer of the first cache, and
+// the panel would wait behind them.
+template <int kRows, int kVectors, class Step>
+HWY_INLINE void each_step(Index depth, const float* output, Index output_stride, const Step& step) {
+  for (int c = 0; c < kVectors * kVectorLanes; c += 16) {
+    const float* place = output + c;
+    for (int r = 0; r < kRows && depth > 0; ++r, --depth) {
+      __builtin_prefetch(place, 1);
+      place += output_stride;
+      step();
+    }
+  }
+  for (; depth > 0; --depth) step();
+}
+
 template <LeftOrder kOrder, int kRows, int kVectors, Beside kBeside = Beside::nothing>
 HWY_INLINE void run_chain_tile(const ChainCall& call) {
   LeftCursor<kOrder, kRows> left(call.left, call.left_stride);
@@ -87,14 +103,6 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
   const Index right_stride = call.right_stride;
   const Index output_stride = call.output_stride;
   Vector sum[kRows][kVectors];
-  // The output is often not in cache: asked for here, stored after the walk over k.
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < kVectors * kVectorLanes; c += 16) {
-      __builtin_prefetch(output + r * output_stride + c, 1);
-    }
-  }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -104,7 +112,7 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
                       : hn::LoadU(kTag, output + r * output_stride + c * kVectorLanes);
     }
   }
-  for (Index k = call.depth; k > 0; --k) {
+  const auto step = [&]() HWY_ATTR __attribute__((always_inline)) {
     Vector value[kVectors];
 #pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) value[c] = hn::LoadU(kTag, right + c * kVectorLanes);
@@ -134,7 +142,8 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
     }
     right += right_stride;
     left.step();
-  }
+  };
+  each_step<kRows, kVectors>(call.depth, output, output_stride, step);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
