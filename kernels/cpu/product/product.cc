@@ -5,9 +5,9 @@
 //               handed out.
 //   by columns  few rows, and k is the right operand's row (or it is a packed image): panels of
 //               columns are handed out, and a panel is packed while its first tile reads it.
-//   turned      few rows, and k lies side by side in both (a linear layer): the right operand takes
-//               the tile's rows, read where it lies; the small left operand is packed instead, and
-//               the output turned at the end.
+//   turned      few rows, no more than k, which lies side by side in both (a linear layer): the
+//               right operand takes the tile's rows, read where it lies; the small left operand is
+//               packed instead, and the output turned at the end.
 //   vector      up to four rows: the same without a tile (vector.cc).
 //
 // All of them compute the same chains; which one runs is a matter of speed.
@@ -493,10 +493,18 @@ void image_panel_kernel(Index rows, Index columns, const ChainCall& call) {
   }
 }
 
+// Whether turning the output would move more than packing the right operand does.
+bool is_shallow(const ProductCall& call) {
+  return call.image == nullptr && call.right_order == Order::inside && call.rows > kVectorRows &&
+         call.rows > call.depth;
+}
+
 void product_kernel(const Workers& workers, const ProductCall& call) {
   // The vector products are written for AVX2 alone.
   constexpr bool kHasVector = HWY_TARGET != HWY_SCALAR;
-  if (call.rows > kFewRows || falls_together(call)) return product_by_rows(workers, call);
+  if (call.rows > kFewRows || falls_together(call) || is_shallow(call)) {
+    return product_by_rows(workers, call);
+  }
   if (call.image != nullptr && call.panel == nullptr && call.rows <= 3) {
     return product_by_image(workers, call);
   }
