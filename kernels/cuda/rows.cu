@@ -22,17 +22,15 @@ constexpr unsigned kThreads = 128;
 __global__ void column_pieces_kernel(Rows<const float> x, SumPieces sums) {
   const SumPiece piece(sums);
   if (!piece.is_in(sums)) return;
-  float sum = piece.start(sums);
-  for (Index row = piece.begin; row < piece.end; ++row) sum += x.at(row)[piece.column];
-  piece.store(sums, sum);
+  const auto load = [&](Index row) { return x.at(row)[piece.column]; };
+  piece.store(sums, add_chain<32>(piece.start(sums), piece.begin, piece.end, load));
 }
 
 __global__ void add_pieces_kernel(const float* pieces, Index count, Index width, float* output) {
   const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
   if (c >= width) return;
-  float sum = pieces[c];
-  for (Index piece = 1; piece < count; ++piece) sum += pieces[piece * width + c];
-  output[c] = sum;
+  const auto load = [&](Index piece) { return pieces[piece * width + c]; };
+  output[c] = add_chain<16>(load(0), 1, count, load);
 }
 
 __device__ float sigmoid(float x) { return 1.0F / (1.0F + exp32(-x)); }

@@ -15,6 +15,20 @@ namespace tutti::kernels::cuda {
 
 inline constexpr unsigned kSumThreads = 128;
 
+// sum + load(begin) + ... + load(end - 1), one after the other; kAhead loads are on their way
+// together, as few threads have columns (kernels/lab/gpu.md).
+template <unsigned kAhead, class Load>
+__device__ __forceinline__ float add_chain(float sum, Index begin, Index end, const Load& load) {
+  for (Index first = begin; first < end; first += kAhead) {
+    float next[kAhead];
+    for (unsigned i = 0; i < kAhead; ++i) next[i] = first + i < end ? load(first + i) : 0.0F;
+    for (unsigned i = 0; i < kAhead; ++i) {
+      if (first + i < end) sum += next[i];
+    }
+  }
+  return sum;
+}
+
 struct SumPieces {
   static constexpr Index kRowsInPiece = 256;
 

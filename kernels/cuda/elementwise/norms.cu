@@ -6,6 +6,7 @@
 // dy come from memory once. The first piece goes on from what is held. Pieces are added in order,
 // in kRuns runs and then those.
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/elementwise/column_sums.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_view.h"
 #include "kernels/cuda/tensor_core.h"
@@ -230,9 +231,8 @@ __global__ void __launch_bounds__(kRunColumns* kRuns)
   const Index begin = run * in_run;
   const Index end = begin + in_run < count ? begin + in_run : count;
   if (i < 2 * width && begin < end) {
-    float sum = pieces[begin * 2 * width + i];
-    for (Index piece = begin + 1; piece < end; ++piece) sum += pieces[piece * 2 * width + i];
-    sums[threadIdx.x] = sum;
+    const auto load = [&](Index piece) { return pieces[piece * 2 * width + i]; };
+    sums[threadIdx.x] = add_chain<16>(load(begin), begin + 1, end, load);
   }
   __syncthreads();
   if (i >= 2 * width || run != 0) return;
