@@ -19,7 +19,9 @@ void softmax_rows(const SoftmaxForward& args, Writes writes, float* held, Index 
   for (Index row = begin; row < end; ++row) {
     float* const y = args.y.row(row);
     float* const weights = writes == Writes::streamed ? held : y;
-    const Lanes by = splat(1.0F / weigh(args.x.row(row), top, weights, width));
+    // Exponentials leave memory idle: the next row comes meanwhile.
+    const float sum = weigh<Next::asked>(args.x.row(row), top, weights, width, args.x.stride);
+    const Lanes by = splat(1.0F / sum);
     const auto write = [&](Index i, auto part) {
       put(load(weights + i, part) * by, y + i, part, writes);
     };

@@ -57,11 +57,18 @@ HWY_INLINE float largest_of(const float* x, Index width) {
   return max_lanes(largest.lanes);
 }
 
-// The sum of exp(x - top); `weights` takes the terms where it is given, and may be x.
-HWY_INLINE float weigh(const float* x, float top, float* weights, Index width) {
+// The sum of exp(x - top); `weights` takes the terms where it is given, and may be x. Next::asked:
+// the row behind is asked for beside the arithmetic, `stride` numbers on.
+enum class Next { left, asked };
+template <Next kNext = Next::left>
+HWY_INLINE float weigh(const float* x, float top, float* weights, Index width, Index stride = 0) {
   const Lanes offset = splat(top);
   Lanes sum = zero();
   each_lanes_twice(width, [&](Index i, auto part) {
+    if constexpr (kNext == Next::asked) {
+      __builtin_prefetch(x + stride + i, 0, 2);
+      __builtin_prefetch(x + stride + i + kLanes, 0, 2);
+    }
     const auto weight = keep(exp(load(x + i, part) - offset), part, zero());
     if (weights != nullptr) store(weight, weights + i, part);
     sum = add_in_order(sum, weight);
