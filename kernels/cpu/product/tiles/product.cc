@@ -37,16 +37,11 @@ class TileProduct {
     // Packed rows take most of the second cache.
     const Index held = second_cache_bytes() / 4 * 3 / (kGroupDepth * Index{sizeof(Bf16)});
     const Index most = std::clamp<Index>(held / std::min(groups_, kGroupsMax), kPair, kRowsMax);
-    // Enough parts that the threads end together; but each packs its rows and its columns.
-    const Index threads = workers.threads();
-    const Index wanted = threads == 1 ? 1 : 2 * threads;
     const Index panels = (columns_ + kImagePanel - 1) / kImagePanel;
-    const Index for_threads =
-        std::min((wanted + panels - 1) / panels, (rows_ + kRowsLeast - 1) / kRowsLeast);
-    const Index blocks = std::max((rows_ + most - 1) / most, for_threads);
+    const Index blocks = blocks_of_rows((rows_ + most - 1) / most);
     row_step_ = ((rows_ + blocks - 1) / blocks + kPair - 1) / kPair * kPair;
     row_blocks_ = (rows_ + row_step_ - 1) / row_step_;
-    const Index ranges = std::clamp<Index>((wanted + row_blocks_ - 1) / row_blocks_, 1, panels);
+    const Index ranges = std::clamp<Index>(ranges_beside(row_blocks_), 1, panels);
     column_step_ = (panels + ranges - 1) / ranges * kImagePanel;
     column_ranges_ = (columns_ + column_step_ - 1) / column_step_;
     held_ = std::clamp<Index>(held / row_step_ / kGroupsMax, 1, groups_) * kGroupsMax;
@@ -66,6 +61,24 @@ class TileProduct {
 
  private:
   using Unit = std::uint32_t;
+
+  // Enough parts that the threads end together.
+  Index ranges_beside(Index blocks) const {
+    const Index threads = workers_.threads();
+    return ((threads == 1 ? 1 : 2 * threads) + blocks - 1) / blocks;
+  }
+  // Each part packs its rows and its columns: as many blocks, `least` or more, as have the fewest
+  // packed in all.
+  Index blocks_of_rows(Index least) const {
+    const auto packed = [&](Index blocks) {
+      return ranges_beside(blocks) * rows_ + blocks * columns_;
+    };
+    Index best = least;
+    for (Index blocks = least; ranges_beside(blocks) > 1 && blocks * kRowsLeast < rows_; ++blocks) {
+      if (packed(blocks + 1) < packed(best)) best = blocks + 1;
+    }
+    return best;
+  }
 
   // One block of rows by one range of columns.
   void run_part(const Stretch& rows, const Stretch& columns, Arena& scratch) {
