@@ -53,6 +53,9 @@ Floats on_all_paths(Golden& golden, const std::function<Floats(const OpContext&)
 // to it (a GPU's library; kernels/cuda/products.h).
 bool continues_chains();
 
+// Whether ops run on the emulated GPU, which is slow: of a long sweep it runs a few cases.
+bool is_emulated();
+
 // Whether sums of products agree: bit for bit where they are chains, else but for the order of
 // additions.
 bool same_sums(std::span<const float> a, std::span<const float> b);

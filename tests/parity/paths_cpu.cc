@@ -10,6 +10,8 @@ namespace tutti::kernels::parity {
 
 bool continues_chains() { return true; }
 
+bool is_emulated() { return false; }
+
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
   static ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3), ThreadPool(4),
                                ThreadPool(7)};

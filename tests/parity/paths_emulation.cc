@@ -42,6 +42,8 @@ const OpContext& opened_early = on_device();
 
 bool continues_chains() { return false; }
 
+bool is_emulated() { return true; }
+
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
   Floats first;
   for (const std::uint64_t seed : {1, 2, 3}) {

@@ -44,6 +44,8 @@ const OpContext& opened_early = on_device();
 
 bool continues_chains() { return false; }
 
+bool is_emulated() { return false; }
+
 Floats on_all_paths(const std::function<Floats(const OpContext&)>& op) {
   Floats first = op(on_device());
   REQUIRE(same_bits(op(on_device()), first));

@@ -217,9 +217,10 @@ struct Decode {
       top = block_top;
       total *= shrink;
     }
+    const float offset = offset_under(top);
     for (unsigned key = lane; key < kKeys; key += kWarp) {
       if (key < keys.from || key >= keys.end) continue;
-      weights[key * kQueries] = exp32(weights[key * kQueries] - top);
+      weights[key * kQueries] = exp32(weights[key * kQueries] - offset);
     }
     __syncwarp();
     float own = 0.0F;

@@ -132,9 +132,10 @@ __device__ void attend_block(const Attend& a, const Tiles& tiles, Softmax<kColum
   }
   top = lanes_max(top);
   if (seen.end > seen.from) softmax.raise(top, first);
+  const float offset = offset_under(softmax.top);
   float total = 0.0F;
   for (Index key = own; key < seen.end; key += kQueryLanes) {
-    const float weight = exp32(weights[key] - softmax.top);
+    const float weight = exp32(weights[key] - offset);
     weights[key] = codes ? weight * tiles.value_scales[key] : weight;
     total += weight;
   }

@@ -33,6 +33,12 @@ __device__ __forceinline__ float lanes_max(float x) {
   return b > x ? b : x;
 }
 
+// What exponents are relative to, given the largest score so far: zero while there are only scores
+// that overflowed, which then weigh nothing, since exp(-inf - 0) is 0 and exp(-inf + inf) is not.
+__device__ __forceinline__ float offset_under(float top) {
+  return top == -INFINITY ? 0.0F : top;
+}
+
 // Running softmax of one query over one chunk: `sum` are value sums of this lane's columns.
 template <int kColumns>
 struct Softmax {
@@ -63,7 +69,8 @@ struct Merge {
 };
 __device__ __forceinline__ Merge merge_chunks(float old_top, float new_top) {
   const float top = new_top > old_top ? new_top : old_top;
-  return {top, exp32(old_top - top), exp32(new_top - top)};
+  const float offset = offset_under(top);
+  return {top, exp32(old_top - offset), exp32(new_top - offset)};
 }
 
 }  // namespace tutti::kernels::cuda

@@ -1,5 +1,5 @@
-// Attention of samples that are too long for the emulated GPU: more blocks of queries than walk
-// over the keys together, forward and backward, and heads as wide as those of large models.
+// Attention of long samples: more blocks of queries than walk over the keys together, forward and
+// backward, and heads as wide as those of large models.
 #include "tests/parity/attention_cases.h"
 
 namespace tutti::kernels::parity {

@@ -60,6 +60,22 @@ struct Pattern {
 constexpr Pattern kPatterns[] = {
     {0, Rules::plain}, {20, Rules::plain}, {0, Rules::biased}, {20, Rules::biased}};
 
+// Each cache under each pattern; on the emulation one cache under each.
+struct Cached {
+  CacheType type;
+  Pattern pattern;
+};
+std::vector<Cached> cached(std::span<const Pattern> patterns) {
+  constexpr CacheType kTypes[] = {CacheType::f32, CacheType::bf16, CacheType::int8};
+  std::vector<Cached> all;
+  for (std::size_t t = 0; t < std::size(kTypes); ++t) {
+    for (std::size_t p = 0; p < patterns.size(); ++p) {
+      if (!is_emulated() || p % std::size(kTypes) == t) all.push_back({kTypes[t], patterns[p]});
+    }
+  }
+  return all;
+}
+
 float& element(Floats& values, Index columns, Index row, Index head) {
   return values[static_cast<std::size_t>(row * columns + head * kWidth + 3)];
 }
@@ -85,44 +101,43 @@ Floats every_way(const Inputs& in) {
 }  // namespace
 
 TEST_CASE("not finite: attention's queries, keys and values spoil what sees them, in any pieces") {
-  for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
-    for (const auto& [window, rules] : kPatterns) {
-      INFO("cache " << static_cast<int>(type) << ", window " << window << ", rules "
-                    << static_cast<int>(rules));
-      Inputs in({under(shape_with(type, window), rules), {0, kTokens}});
-      const Floats good = every_way(in);
-      const Index wide = in.c.wide();
-      const Index narrow = in.c.narrow();
-      element(in.q, wide, 20, 1) = kNan;
-      element(in.q, wide, 63, 0) = 3e38F;
-      element(in.q, wide, 66, 2) = -kInfinity;
-      element(in.k, narrow, 70, 0) = kNan;       // heads 0 and 1
-      element(in.v, narrow, 71, 1) = kInfinity;  // heads 2 and 3
-      element(in.k, narrow, 100, 0) = 3e38F;
-      element(in.v, narrow, 101, 1) = kNan;
-      const Floats bad = every_way(in);
-      const Index last_seen_by = window == 0 ? kTokens : 70 + window;
-      for (Index head = 0; head < 4; ++head) {
-        const auto band = [&](const Floats& of, Index first, Index end) {
-          return band_of(of, 0, wide, kWidth, {first, end - first, head});
-        };
-        const auto same = [&](Index first, Index end) {
-          return same_bits(band(bad, first, end), band(good, first, end));
-        };
-        INFO("head " << head);
-        CHECK(same(0, 20));
-        CHECK(same(20, 21) == (head != 1));
-        CHECK(same(21, 63));
-        CHECK(same(64, 66));
-        CHECK(same(66, 67) == (head != 2));
-        CHECK(same(67, 70));
-        if (window > 0) CHECK(same(71 + window, 100));
-        if (window > 0) CHECK(same(101 + window, kTokens));
-        if (head < 2) CHECK(all_nan(band(bad, 70, last_seen_by)));
-        if (head >= 2) CHECK_FALSE(same(71, 72));
-      }
-      CHECK(all_nan(band_of(bad, 0, wide, kWidth, {20, 1, 1})));
+  for (const auto& [type, pattern] : cached(kPatterns)) {
+    const auto [window, rules] = pattern;
+    INFO("cache " << static_cast<int>(type) << ", window " << window << ", rules "
+                  << static_cast<int>(rules));
+    Inputs in({under(shape_with(type, window), rules), {0, kTokens}});
+    const Floats good = every_way(in);
+    const Index wide = in.c.wide();
+    const Index narrow = in.c.narrow();
+    element(in.q, wide, 20, 1) = kNan;
+    element(in.q, wide, 63, 0) = 3e38F;
+    element(in.q, wide, 66, 2) = -kInfinity;
+    element(in.k, narrow, 70, 0) = kNan;       // heads 0 and 1
+    element(in.v, narrow, 71, 1) = kInfinity;  // heads 2 and 3
+    element(in.k, narrow, 100, 0) = 3e38F;
+    element(in.v, narrow, 101, 1) = kNan;
+    const Floats bad = every_way(in);
+    const Index last_seen_by = window == 0 ? kTokens : 70 + window;
+    for (Index head = 0; head < 4; ++head) {
+      const auto band = [&](const Floats& of, Index first, Index end) {
+        return band_of(of, 0, wide, kWidth, {first, end - first, head});
+      };
+      const auto same = [&](Index first, Index end) {
+        return same_bits(band(bad, first, end), band(good, first, end));
+      };
+      INFO("head " << head);
+      CHECK(same(0, 20));
+      CHECK(same(20, 21) == (head != 1));
+      CHECK(same(21, 63));
+      CHECK(same(64, 66));
+      CHECK(same(66, 67) == (head != 2));
+      CHECK(same(67, 70));
+      if (window > 0) CHECK(same(71 + window, 100));
+      if (window > 0) CHECK(same(101 + window, kTokens));
+      if (head < 2) CHECK(all_nan(band(bad, 70, last_seen_by)));
+      if (head >= 2) CHECK_FALSE(same(71, 72));
     }
+    CHECK(all_nan(band_of(bad, 0, wide, kWidth, {20, 1, 1})));
   }
 }
 
@@ -177,37 +192,73 @@ TEST_CASE("not finite: under a full mask a key spoils its sample, a value a colu
   }
 }
 
+namespace {
+
+// Queries whose products with keys [begin, end) are -inf, and with others as they were.
+void overflow(Inputs& in, Index begin, Index end) {
+  in.c.shape.soft_cap = 0.0F;  // under which no score overflows
+  for (float& value : in.q) value = 1e25F * std::abs(value);
+  for (Index i = 0; i < static_cast<Index>(in.k.size()); ++i) {
+    float& value = in.k[static_cast<std::size_t>(i)];
+    value = i / in.c.narrow() >= begin && i / in.c.narrow() < end ? -1e25F : 1e-25F * value;
+  }
+}
+
+// What queries from row `from` on give over keys from there on alone.
+Floats alone_from(const Inputs& in, Index from) {
+  const Index rows = in.c.tokens() - from;
+  Inputs late({in.c.shape, {0, static_cast<std::int32_t>(rows)}});
+  const auto tail = [&](const Floats& values, Index columns) {
+    return Floats(values.begin() + from * columns, values.end());
+  };
+  late.q = tail(in.q, in.c.wide());
+  late.k = tail(in.k, in.c.narrow());
+  late.v = tail(in.v, in.c.narrow());
+  return in_pieces(single(), late, {rows});
+}
+
+}  // namespace
+
 // Products of -inf in a block: keys of the second one, by queries that see it in part (a window
 // that has left half of it) or as a whole, and go on to keys of finite scores.
 TEST_CASE("not finite: scores that overflow downwards weigh nothing beside finite ones") {
-  for (const CacheType type : {CacheType::f32, CacheType::bf16, CacheType::int8}) {
-    for (const auto& [window, rules] :
-         {Pattern{0, Rules::plain}, Pattern{40, Rules::plain}, Pattern{40, Rules::biased}}) {
-      INFO("cache " << static_cast<int>(type) << ", window " << window << ", rules "
-                    << static_cast<int>(rules));
-      Inputs in({under(shape_with(type, window), rules), {0, kTokens}});
-      in.c.shape.soft_cap = 0.0F;  // under which no score overflows
-      for (float& value : in.q) value = 1e25F * std::abs(value);
-      const auto narrow = static_cast<std::size_t>(in.c.narrow());
-      const std::size_t begin = window == 0 ? 0 : 64 * narrow;
-      for (std::size_t i = 0; i < in.k.size(); ++i) {
-        in.k[i] = i >= begin && i < 128 * narrow ? -1e25F : 1e-25F * in.k[i];
+  constexpr Index kEnd = 128;
+  constexpr Pattern kSeen[] = {{0, Rules::plain}, {40, Rules::plain}, {40, Rules::biased}};
+  for (const auto& [type, pattern] : cached(kSeen)) {
+    const auto [window, rules] = pattern;
+    INFO("cache " << static_cast<int>(type) << ", window " << window << ", rules "
+                  << static_cast<int>(rules));
+    Inputs in({under(shape_with(type, window), rules), {0, kTokens}});
+    overflow(in, window == 0 ? 0 : 64, kEnd);
+    const Floats all = every_way(in);
+    CHECK(same_bits(Floats(all.begin() + kEnd * in.c.wide(), all.end()), alone_from(in, kEnd)));
+    // Where no score is finite nothing is left to divide by.
+    CHECK(std::isnan(all[static_cast<std::size_t>((kEnd - 1) * in.c.wide())]));
+  }
+}
+
+// So many that a GPU has them in two chunks of their own (kernels/cuda/attention/chunks.h).
+TEST_CASE("not finite: thousands of scores that overflow weigh nothing beside finite ones") {
+  constexpr Index kEnd = 2048;
+  constexpr Index kRows = 12;
+  Inputs in({shape_with(CacheType::f32, 0), {0, kEnd + kRows}});
+  overflow(in, 0, kEnd);
+  const Floats alone = alone_from(in, kEnd);
+  for (const Index piece : {kRows, Index{1}}) {
+    const auto run = [&](const OpContext& ctx) {
+      Cache cache(in.c.shape, in.c.tokens());
+      const SequenceRows written{0, in.c.tokens(), 0, cache.pages};
+      REQUIRE(kv_write(ctx, {in.c.shape, in.k_rows(), in.v_rows(), std::span(&written, 1)}));
+      Floats out(alone.size());
+      for (Index done = 0; done < kRows; done += piece) {
+        const SequenceRows rows{0, piece, kEnd + done, cache.pages};
+        REQUIRE(attention_cached(
+            ctx, {in.c.shape, in.q_rows().row_range(kEnd + done, piece), std::span(&rows, 1),
+                  matrix(out, kRows, in.c.wide()).row_range(done, piece)}));
       }
-      const Floats all = every_way(in);
-      // The same queries over keys 128.. alone.
-      const Index from = 128;
-      const Index rows = kTokens - from;
-      Inputs late({in.c.shape, {0, static_cast<std::int32_t>(rows)}});
-      const auto tail = [&](const Floats& values, Index columns) {
-        return Floats(values.begin() + from * columns, values.end());
-      };
-      late.q = tail(in.q, in.c.wide());
-      late.k = tail(in.k, in.c.narrow());
-      late.v = tail(in.v, in.c.narrow());
-      CHECK(same_bits(tail(all, in.c.wide()), in_pieces(single(), late, {rows})));
-      // Where no score is finite nothing is left to divide by.
-      CHECK(std::isnan(all[static_cast<std::size_t>(127 * in.c.wide())]));
-    }
+      return out;
+    };
+    CHECK(same_bits(on_all_paths(run), alone));
   }
 }
 
