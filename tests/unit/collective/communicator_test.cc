@@ -71,6 +71,35 @@ TEST_CASE("all-to-all: blocks of any length arrive whole, on one machine and ove
   }
 }
 
+void gather_from_all(Communicator& group, std::size_t count, bool& right) {
+  std::vector<Numbers> blocks;
+  for (std::uint32_t from = 0; from < group.size(); ++from) {
+    const Numbers whole = from_to(from, 0, count);
+    blocks.push_back(from == group.rank() ? whole : Numbers(whole.size()));
+  }
+  std::vector<std::span<std::byte>> spans;
+  for (Numbers& numbers : blocks) spans.push_back(bytes_of(numbers));
+  right = all_gather(group, spans).ok();
+  for (std::uint32_t from = 0; from < group.size(); ++from) {
+    right = right && blocks[from] == from_to(from, 0, count);
+  }
+}
+
+TEST_CASE("all-gather: each rank has the blocks of all, of any length") {
+  for (const std::string host : {"", "127.0.0.1"}) {
+    for (std::uint32_t size : {1U, 2U, 4U}) {
+      std::vector<std::array<bool, 3>> right(size);
+      test::run_ranks({.size = size, .host = host}, [&](std::unique_ptr<Communicator> group) {
+        auto& own = right[group->rank()];
+        gather_from_all(*group, 1, own[0]);
+        gather_from_all(*group, 300'000, own[1]);
+        gather_from_all(*group, 0, own[2]);
+      });
+      for (const auto& own : right) CHECK(own == std::array{true, true, true});
+    }
+  }
+}
+
 TEST_CASE("communicator: a rank that leaves is seen by all, whoever they wait for") {
   std::latch joined(3);
   std::latch left(1);
