@@ -37,8 +37,9 @@ same figures decide in a rank whether the job, or the weights of a served model,
 runtime leaves.
 
   --set KEY=VALUE    changes the spec, as in `tutti submit`
-  -o text|json       json: one object with `bytes`, `least_bytes` (with which a server runs too,
-                     with fewer requests at once), `ranks`, `parts` (`name`, `bytes`),
+  -o text|json       json: one object with `bytes`, `least_bytes` (with which it runs too, more
+                     slowly: a server with fewer requests at once, training in bf16 or fp16 with
+                     weights that each product rounds anew), `ranks`, `parts` (`name`, `bytes`),
                      `less_kept` (`recompute`, `bytes`: what training takes with
                      that train.recompute), `tiles`
                      (what part of the products is padding: `share`, `device`, `outputs` of a
@@ -54,10 +55,6 @@ constexpr double kMegabyte = 1024.0 * 1024.0;
 // NCCL's buffers. An estimate from above that was measured on no GPU.
 constexpr std::uint64_t kRuntimeRoom = std::uint64_t{768} << 20;
 
-std::uint64_t least_of(const training::MemoryEstimate& estimate) {
-  return estimate.least == 0 ? estimate.bytes() : estimate.least;
-}
-
 struct Answer {
   training::MemoryEstimate estimate;
   training::TilePadding padding;
@@ -72,7 +69,7 @@ std::string text_of(const Answer& answer) {
   };
   for (const auto& part : estimate.parts) line(part.name, part.bytes);
   line("in all", estimate.bytes());
-  if (least_of(estimate) < estimate.bytes()) line("at least", least_of(estimate));
+  if (estimate.spare > 0) line("at least", estimate.least());
   out += fmt::format("a GPU of each rank, with {} rank{}\n", estimate.ranks,
                      estimate.ranks == 1 ? "" : "s");
   for (const training::LessKept& way : answer.ways) {
@@ -113,7 +110,7 @@ std::string json_of(const Answer& answer) {
         json::object{{"recompute", models::to_string(way.recompute)}, {"bytes", way.bytes}});
   }
   return json::serialize(json::object{{"bytes", estimate.bytes()},
-                                      {"least_bytes", least_of(estimate)},
+                                      {"least_bytes", estimate.least()},
                                       {"ranks", estimate.ranks},
                                       {"parts", std::move(parts)},
                                       {"less_kept", std::move(ways)},
@@ -149,7 +146,8 @@ Result<training::MemoryEstimate> estimate_of_server(const spec::JobSpec& spec,
                                std::uint64_t{batch} * d.vocabulary * sizeof(float) +
                                training::kOpsRoom;
   const std::uint64_t half = std::max(models::KvCache::bytes(d, context), beside);
-  estimate.least = std::min(estimate.bytes(), *weights + 2 * half + kRuntimeRoom);
+  const std::uint64_t least = *weights + 2 * half + kRuntimeRoom;
+  estimate.spare = estimate.bytes() - std::min(estimate.bytes(), least);
   return estimate;
 }
 

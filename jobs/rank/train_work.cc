@@ -117,7 +117,10 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   const std::string_view own =
       device_ != nullptr ? device_->profile() : training::profile_on_cpu(rounding);
   if (auto same = check_profile(order, own); !same) return same;
-  if (auto fits = training::check_memory(*job_, device_.get()); !fits) return fits;
+  if (auto fits = training::fit_memory(*job_, device_.get()); !fits) return fits;
+  if (!job_->rounds_weights) {
+    TUTTI_LOG_INFO("rank", "has no room for rounded weights: each product rounds what it reads");
+  }
   const auto tiles = device_ == nullptr ? training::cpu_tiles()
                                         : training::gpu_tiles(training::input_bytes(job_->spec));
   const auto padding = training::tile_padding(job_->decoder.description(), tiles);

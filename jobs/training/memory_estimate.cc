@@ -53,12 +53,14 @@ std::uint64_t samples_of(const kernels::ShardTree& tree, std::uint64_t rank) {
   return samples;
 }
 
+enum class Weights { rounded, wide };  // as products find them, where rows are kept rounded
+
 // Logits of a chunk of rows; and where inputs are rounded, their gradient beside the operands of a
 // product, or the largest two of another product, or those of attention with what it sums beside
-// them. Where rows and weights are kept rounded, what is left is the stream's gradient with what
-// attention gave.
+// them. Where rows are kept rounded, what is left is the stream's gradient with what attention
+// gave, or one of them with a weight.
 std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDescription& d,
-                            std::uint64_t rows) {
+                            std::uint64_t rows, Weights weights) {
   const std::uint64_t vocabulary = d.vocabulary_rows();
   const std::uint64_t chunk =
       std::min(rows, std::clamp(kLogitsHeld / d.vocabulary, kLossRowsMin, kLossRowsMax));
@@ -68,10 +70,13 @@ std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDesc
   const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());
   const models::Kept kept = kept_of(spec, d);
   const bool wide = kept == models::Kept::wide;
+  const bool weights_too = wide || weights == Weights::wide;
   const std::uint64_t in_loss =
-      wide ? chunk * (vocabulary + width) + vocabulary * width : chunk * vocabulary;
-  const std::uint64_t in_layer =
-      wide ? rows * (d.feed_forward + width) + d.feed_forward * width : rows * 2 * width;
+      chunk * (vocabulary + (wide ? d.width : 0)) + (weights_too ? vocabulary * d.width : 0);
+  const std::uint64_t outputs = std::max(d.feed_forward, d.query_width());
+  const std::uint64_t weight = weights_too ? outputs * d.width : 0;
+  const std::uint64_t in_layer = wide ? rows * (d.feed_forward + width) + weight
+                                      : rows * width + std::max(rows * width, weight);
   // The gradient of what it gave, and its sums with that; queries, keys and values.
   std::uint64_t in_attention = attention_too ? rows * (d.query_width() + 2 * d.heads) : 0;
   if (attention_too && kept != models::Kept::attention) {
@@ -146,20 +151,23 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
   const std::uint32_t micro = micro_samples(spec, decoder, /*on_device=*/true);
   const models::PassLimits limits{.rows_max = micro * spec.data.sequence, .samples_max = micro};
   constexpr std::uint64_t kFloat = sizeof(float);
+  const models::Kept kept = kept_of(spec, description);
+  const std::uint64_t rounded =
+      kept == models::Kept::wide ? 0 : models::RoundedWeights::bytes(layout);
+  const std::uint64_t scratch = scratch_bytes(spec, description, limits.rows_max, Weights::rounded);
+  estimate.spare =
+      rounded + scratch - scratch_bytes(spec, description, limits.rows_max, Weights::wide);
   estimate.parts = {
       {"weights", layout.elements() * kFloat},
-      {"rounded weights", kept_of(spec, description) == models::Kept::wide
-                              ? 0
-                              : models::RoundedWeights::bytes(layout)},
+      {"rounded weights", rounded},
       {"optimizer",
        optimizer.states.size() * kFloat * models::StateLayout(layout, optimizer.packed).words},
       {"gradients", buffers * layout.gradient_elements() * kFloat},
       {"exchange", room * kFloat},
-      {"activations", models::TrainingPass::workspace_bytes(description, limits, recompute_of(spec),
-                                                            kept_of(spec, description))},
+      {"activations",
+       models::TrainingPass::workspace_bytes(description, limits, recompute_of(spec), kept)},
       {"losses", samples * spec.data.sequence * kFloat},
-      {"scratch", scratch_bytes(spec, description, limits.rows_max) +
-                      (optimizer.room == nullptr ? 0 : optimizer.room(layout))},
+      {"scratch", scratch + (optimizer.room == nullptr ? 0 : optimizer.room(layout))},
       {"ops", kOpsRoom},
   };
   return estimate;
@@ -183,7 +191,7 @@ std::vector<LessKept> less_kept(const spec::JobSpec& spec, const models::Decoder
   for (const models::Recompute recompute : models::kRecomputes) {
     if (recompute <= recompute_of(spec)) continue;
     changed.train.recompute = models::to_string(recompute);
-    ways.push_back({recompute, largest_estimate(changed, decoder, optimizer).bytes()});
+    ways.push_back({recompute, largest_estimate(changed, decoder, optimizer).least()});
   }
   return ways;
 }

@@ -30,9 +30,12 @@ struct MemoryPart {
 struct MemoryEstimate {
   std::vector<MemoryPart> parts;
   std::uint32_t ranks = 1;
-  std::uint64_t least = 0;  // with which it runs too, more slowly; 0: it needs all parts
+  // Of those bytes: what it runs without, too, more slowly. In training: weights that are rounded
+  // once a step, but for the room in which each product rounds them then.
+  std::uint64_t spare = 0;
 
   std::uint64_t bytes() const;
+  std::uint64_t least() const { return bytes() - spare; }
 };
 
 // Samples that go through the pass together: `train.micro`, at most a shard's. Where that is auto,
@@ -57,7 +60,7 @@ MemoryEstimate largest_estimate(const spec::JobSpec& spec, const models::Decoder
 // than the spec's, the largest first.
 struct LessKept {
   models::Recompute recompute = models::Recompute::none;
-  std::uint64_t bytes = 0;  // of the whole job then
+  std::uint64_t bytes = 0;  // of the whole job then, at least
 };
 std::vector<LessKept> less_kept(const spec::JobSpec& spec, const models::Decoder& decoder,
                                 const optimizers::Optimizer& optimizer);

@@ -18,7 +18,8 @@ ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Datas
             device, options.recompute, options.kept),
       order_(models::backward_order(decoder.layout())),
       read_(2 * std::size_t{dataset.sequence()}) {
-  if (options.kept != models::Kept::wide) rounded_.emplace(decoder.layout(), *device);
+  if (options.kept != models::Kept::wide && options.rounds_weights)
+    rounded_.emplace(decoder.layout(), *device);
   const std::size_t rows = std::size_t{options.micro} * dataset.sequence();
   tokens_.resize(rows);
   targets_.resize(rows);

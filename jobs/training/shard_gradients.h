@@ -36,10 +36,11 @@ using ShardLoss = models::SampleLoss;
 class ShardGradients {
  public:
   struct Options {
-    // Samples that go through the pass together, and what it keeps of them; neither changes a bit.
+    // Samples that go through the pass together, and what it keeps of them; none changes a bit.
     std::uint32_t micro = 1;
     models::Recompute recompute = models::Recompute::none;
     models::Kept kept = models::Kept::wide;
+    bool rounds_weights = true;  // once a step, where rows are kept rounded
     double dropout = 0;
     std::uint64_t seed = 0;
   };

@@ -57,6 +57,7 @@ Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernel
                  {.micro = job.micro(device),
                   .recompute = job.recompute(),
                   .kept = device == nullptr ? models::Kept::wide : job.kept(),
+                  .rounds_weights = job.rounds_weights,
                   .dropout = job.spec.train.dropout,
                   .seed = job.spec.train.seed},
                  device),

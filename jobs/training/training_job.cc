@@ -65,12 +65,13 @@ bool TrainingJob::saves_after(std::uint64_t step) const {
   return step != 0 && (periodic || (step == last_step() && spec.checkpoint.last));
 }
 
-Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
+Result<> fit_memory(TrainingJob& job, kernels::Device* device) {
   if (device == nullptr) return {};
   const MemoryEstimate estimate = largest_estimate(job.spec, job.decoder, *job.optimizer);
   auto free = device->free_bytes();
   if (!free) return free.error();
-  if (estimate.bytes() <= *free) return {};
+  job.rounds_weights = estimate.bytes() <= *free;
+  if (estimate.least() <= *free) return {};
   std::string parts;
   for (const MemoryPart& part : estimate.parts) {
     parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", part.name, part.bytes >> 20);
@@ -85,7 +86,7 @@ Result<> check_memory(const TrainingJob& job, kernels::Device* device) {
   return Error{
       ErrorCode::invalid_argument,
       fmt::format("the job needs {} MB of memory on {}, which has {} MB free ({}): take {}",
-                  estimate.bytes() >> 20, device->name(), *free >> 20, parts, remedy)};
+                  estimate.least() >> 20, device->name(), *free >> 20, parts, remedy)};
 }
 
 Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& options) {

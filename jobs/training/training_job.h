@@ -31,6 +31,8 @@ struct TrainingJob {
   std::string tokenizer;  // path of the tokenizer.json that goes into checkpoints; empty: none
   const optimizers::Optimizer* optimizer = nullptr;
   const optimizers::Schedule* schedule = nullptr;
+  // On a device, where rows are kept rounded: weights, too, once a step. Changes no bit.
+  bool rounds_weights = true;
 
   // The last step that is made: `train.stop`, or `train.steps`.
   std::uint64_t last_step() const;
@@ -46,8 +48,9 @@ struct TrainingJob {
 Result<models::Decoder> open_decoder(const spec::JobSpec& spec);
 
 // Whether a device has room for the job's state, gradients and activations; before anything is
-// allocated. Errors: invalid_argument with both numbers: the user's, as no retry helps.
-Result<> check_memory(const TrainingJob& job, kernels::Device* device);
+// allocated. Rounds no weights ahead where there is no room for them. Errors: invalid_argument with
+// both numbers: the user's, as no retry helps.
+Result<> fit_memory(TrainingJob& job, kernels::Device* device);
 
 struct OpenOptions {
   spec::JobSpec spec;

@@ -30,7 +30,7 @@ struct DeviceMemory {
   };
   std::vector<Part> parts;
   std::uint64_t bytes = 0;        // of all parts
-  std::uint64_t least_bytes = 0;  // with which it runs too; a server, with fewer requests at once
+  std::uint64_t least_bytes = 0;  // with which it runs too, more slowly (`tutti memory --help`)
   std::uint32_t ranks = 1;        // of training, with which a rank takes most
   boost::json::value tiles;       // an object with `lines` for people, and more for programs
 };

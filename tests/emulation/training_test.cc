@@ -9,7 +9,6 @@
 #include "jobs/models/inference_pass.h"
 #include "jobs/models/training_pass.h"
 #include "jobs/optimizers/optimizer.h"
-#include "jobs/training/memory_estimate.h"
 #include "kernels/cuda/device.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/cross_entropy.h"
@@ -29,9 +28,9 @@ using Hashes = std::map<std::uint64_t, std::string>;
 
 // A rank with a device of its own.
 struct Member {
-  explicit Member(const TrainingJob& job, const std::filesystem::path& cache = {})
+  explicit Member(TrainingJob& job, const std::filesystem::path& cache = {})
       : device(open(job.spec.train.precision, cache)) {
-    REQUIRE(check_memory(job, device.get()));
+    REQUIRE(fit_memory(job, device.get()));
     trainer = std::make_unique<Trainer>(job, 1, progress, device.get());
   }
   static std::unique_ptr<CudaDevice> open(const std::string& precision = "fp32",
@@ -104,7 +103,7 @@ void run_generation(const Members& members, const EnterPlan& plan, std::uint64_t
   run_generation(members, linked_groups(members), plan, last, hashes);
 }
 
-Members make_members(const TrainingJob& job, std::size_t count) {
+Members make_members(TrainingJob& job, std::size_t count) {
   Members members;
   for (std::size_t rank = 0; rank < count; ++rank) members.push_back(std::make_unique<Member>(job));
   return members;
@@ -419,74 +418,6 @@ TEST_CASE("emulation: ranks whose machines chose other algorithms take those of 
       {.generation = 3, .base_step = 3, .checkpoint = folder->string(), .root = tiny.checkpoints()},
       4, resumed);
   CHECK(resumed.at(4) == others.at(4));
-}
-
-TEST_CASE("emulation: a job that a device has no room for is refused with both numbers") {
-  const TinyJob tiny;
-  const auto job = tiny.open();
-  ::setenv("TUTTI_EMULATION_MEMORY", "268435456", 1);
-  const auto device = Member::open();
-  auto taken = device->allocate(*device->free_bytes() - (std::size_t{60} << 20));
-  REQUIRE(taken);
-  const auto refused = check_memory(*job, device.get());
-  device->release(*taken);
-  ::unsetenv("TUTTI_EMULATION_MEMORY");
-  REQUIRE_FALSE(refused);
-  CHECK(refused.error().code == ErrorCode::invalid_argument);
-  CHECK(refused.error().message.find("MB of memory on emulation, which has 60 MB free") !=
-        std::string::npos);
-  CHECK(refused.error().message.find("take a smaller train.micro") != std::string::npos);
-}
-
-TEST_CASE("emulation: a job that fits with recompute is told so") {
-  TinyJob tiny({.batch = 8, .shards = 1, .micro = 8});
-  tiny.spec().data.sequence = 256;
-  tiny.spec().model.layers = 4;
-  const auto job = tiny.open();
-  const std::uint64_t whole = estimate_memory(job->spec)->bytes();
-  const auto ways = less_kept(job->spec, job->decoder, *job->optimizer);
-  REQUIRE(ways.size() == 2);
-  ::setenv("TUTTI_EMULATION_MEMORY", "268435456", 1);
-  const auto device = Member::open();
-  const auto with_room = [&](std::uint64_t bytes) {
-    auto taken = device->allocate(*device->free_bytes() - bytes);
-    REQUIRE(taken);
-    const auto checked = check_memory(*job, device.get());
-    device->release(*taken);
-    return checked ? std::string() : checked.error().message;
-  };
-  constexpr std::uint64_t kSome = 64 << 10;
-  REQUIRE(ways[0].bytes + 2 * kSome < whole);
-  CHECK(with_room(whole + kSome).empty());
-  CHECK(with_room(ways[0].bytes + kSome).find("take train.recompute=selective, with which it ") !=
-        std::string::npos);
-  CHECK(with_room(ways[1].bytes + kSome).find("take train.recompute=full, with which it needs ") !=
-        std::string::npos);
-  ::unsetenv("TUTTI_EMULATION_MEMORY");
-}
-
-TEST_CASE(
-    "emulation: what a job takes of a device is what was estimated, but for the room of ops") {
-  using Kind = std::pair<const char*, const char*>;
-  for (const auto& [precision, optimizer] : {Kind("fp32", "adamw"), Kind("bf16", "adamw"),
-                                             Kind("fp32", "adafactor"), Kind("bf16", "muon")}) {
-    TinyJob tiny({.micro = 1});
-    tiny.spec().train.recompute = optimizer == std::string_view("adamw") ? "full" : "selective";
-    tiny.spec().train.precision = precision;
-    tiny.spec().train.optimizer.name = optimizer;
-    const auto job = tiny.open();
-    const MemoryEstimate estimate = *estimate_memory(job->spec);
-    const auto before = Member::open()->free_bytes();
-    const Members members = make_members(*job, 1);
-    Hashes hashes;
-    run_generation(members, {.generation = 1, .root = tiny.checkpoints()}, 2, hashes);
-    const auto after = members[0]->device->free_bytes();
-    REQUIRE((before && after));
-    const std::uint64_t taken = *before - *after;
-    CAPTURE(precision, optimizer, taken, estimate.bytes());
-    CHECK(taken <= estimate.bytes());
-    CHECK(taken + estimate.parts.back().bytes >= estimate.bytes());
-  }
 }
 
 TEST_CASE(

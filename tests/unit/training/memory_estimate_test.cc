@@ -69,6 +69,11 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
   rounded.train.precision = "bf16";
   const MemoryEstimate in_bf16 = estimate_memory(rounded, job->decoder, *job->optimizer, 1);
   CHECK(part(in_bf16, "scratch") > part(alone, "scratch"));
+  CHECK(alone.spare == 0);
+  // Without rounded weights each product rounds what it reads: of those the head is largest here.
+  CHECK(in_bf16.spare > 0);
+  CHECK(in_bf16.spare < part(in_bf16, "rounded weights"));
+  CHECK(in_bf16.least() + in_bf16.spare == in_bf16.bytes());
   // Rows of the head up to 64 from 48, in weights and in logits.
   spec::JobSpec padded = job->spec;
   padded.train.pad_vocabulary = 64;
@@ -88,6 +93,32 @@ TEST_CASE("memory estimate: the parts of a job are those that it allocates") {
   CHECK(less_kept(again, job->decoder, *job->optimizer).empty());
   rounded.model.heads = 7;  // does not divide the width
   CHECK_FALSE(estimate_memory(rounded));
+}
+
+TEST_CASE("memory estimate: what is kept rounded is counted so, of models whose rows may be") {
+  test::TinyJob tiny;
+  const auto check = [&](const char* precision, models::Kept kept) {
+    CAPTURE(precision, tiny.spec().model.feed_forward);
+    tiny.spec().train.precision = precision;
+    const auto job = tiny.open();
+    const MemoryEstimate estimate = estimate_memory(job->spec, job->decoder, *job->optimizer, 1);
+    const std::uint64_t rounded = 2 * job->decoder.layout().elements();
+    CHECK(job->kept() == kept);
+    CHECK(part(estimate, "rounded weights") == (kept == models::Kept::wide ? 0 : rounded));
+    const std::uint32_t micro = micro_samples(job->spec, job->decoder, /*on_device=*/true);
+    CHECK(part(estimate, "activations") ==
+          models::TrainingPass::workspace_bytes(
+              job->decoder.description(),
+              {.rows_max = micro * job->spec.data.sequence, .samples_max = micro},
+              models::Recompute::none, kept));
+  };
+  check("bf16", models::Kept::attention);
+  check("fp16", models::Kept::products);
+  check("tf32", models::Kept::wide);
+  check("fp32", models::Kept::wide);
+  tiny.spec().model.feed_forward = 60;
+  check("bf16", models::Kept::wide);
+  check("fp16", models::Kept::wide);
 }
 
 TEST_CASE("memory estimate: auto on a device is what products want and activations may take") {
@@ -133,6 +164,11 @@ TEST_CASE("memory estimate: auto on a device is what products want and activatio
   CHECK(kept < 8);
   CHECK((kept == 1 || activations(kept) <= kMost));
   CHECK(activations(kept + 1) > kMost);
+  // Rows that are kept rounded leave it as it is: bits depend on it there.
+  for (const char* const precision : {"bf16", "fp16", "tf32"}) {
+    spec.train.precision = precision;
+    CHECK(micro(true) == kept);
+  }
   spec.train.recompute = "full";
   CHECK(micro(true) > kept);
   spec.data.sequence = 16384;
