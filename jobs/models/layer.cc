@@ -387,6 +387,13 @@ void remake_rows(const LayerContext& ctx, const LayerParameters<const float>& we
 
 namespace {
 
+// Rows that attention reads: rounded ones alone where there are any, as the fp32 rows that these
+// were made of may lie where a gradient does.
+ConstMatrix read_by_attention(const ProductRows& rows) {
+  if (!rows.rounded) return rows.wide;
+  return {nullptr, rows.wide.rows, rows.wide.columns};
+}
+
 // Where attention leaves a gradient. Who turns it rounds it then; for a bias it is summed in fp32.
 ProductRows left_by_attention(const ProductRows& gradient, bool turned, const float* bias) {
   TUTTI_ASSERT(bias == nullptr || !turned || !gradient.rounded);  // of no model
@@ -410,9 +417,9 @@ void backward(const LayerContext& ctx, const LayerParameters<const float>& weigh
   const ProductRows dk = left_by_attention(scratch.dkey, turns(ctx), gradients.key.bias);
   const ProductRows dv = left_by_attention(scratch.dvalue, false, gradients.value.bias);
   must(kernels::attention_backward(ctx.op, {.shape = ctx.attention,
-                                            .q = act.query.wide,
-                                            .k = act.key.wide,
-                                            .v = act.value.wide,
+                                            .q = read_by_attention(act.query),
+                                            .k = read_by_attention(act.key),
+                                            .v = read_by_attention(act.value),
                                             .out = act.attended.wide,
                                             .dout = scratch.dattended,
                                             .lse = act.lse,

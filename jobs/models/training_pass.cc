@@ -45,11 +45,18 @@ struct TrainingPlan {
     // Rounded numbers do not lie where those that they are made of do.
     dopened = kept == Kept::wide ? dinner : plan.band(d.feed_forward, of_products);
     dup = plan.band(gate, of_products);
-    for (Band* band : {&dattended, &dquery}) *band = plan.band(query);
-    for (Band* band : {&dkey, &dvalue}) *band = plan.band(kv);
+    dattended = plan.band(query);
     if (kept == Kept::attention) {
+      // Where fp32 rows of all layers lie, from their product to their rounding.
+      const LayerBands& any = layers.front();
+      dquery = any.query;
+      dkey = any.key;
+      dvalue = any.value;
       dquery_rounded = plan.band(query, Numbers::rounded);
       for (Band* band : {&dkey_rounded, &dvalue_rounded}) *band = plan.band(kv, Numbers::rounded);
+    } else {
+      dquery = plan.band(query);
+      for (Band* band : {&dkey, &dvalue}) *band = plan.band(kv);
     }
     for (Band* band : {&cosine, &sine}) *band = plan.band(angles);
     last_mean = plan.band(mean);
