@@ -19,10 +19,15 @@ struct Outcome {
   StepGraphs::Counts counts;
 };
 
+Inputs inputs_of(std::string_view precision) {
+  if (precision == "fp16") return Inputs::fp16;
+  return precision == "bf16" ? Inputs::bf16 : Inputs::fp32;
+}
+
 Outcome run(const TinyJob& tiny, DeviceOptions::Graphs graphs) {
   const auto job = tiny.open();
-  const Inputs inputs = job->spec.train.precision == "fp16" ? Inputs::fp16 : Inputs::fp32;
-  const auto device = CudaDevice::open({.inputs = inputs, .graphs = graphs});
+  const auto device =
+      CudaDevice::open({.inputs = inputs_of(job->spec.train.precision), .graphs = graphs});
   REQUIRE(device);
   Progress progress;
   Trainer trainer(*job, 1, progress, device->get());
@@ -54,14 +59,17 @@ constexpr auto kOff = DeviceOptions::Graphs::off;
 }  // namespace
 
 TEST_CASE("emulation: micro-batches of a shape are one graph for each buffer, with the same bits") {
-  for (const char* const recompute : {"none", "full"}) {
+  using Kind = std::pair<const char*, const char*>;
+  for (const auto& [precision, recompute] :
+       {Kind("fp32", "none"), Kind("fp32", "full"), Kind("bf16", "none"), Kind("bf16", "full")}) {
     for (const char* const family : {"llama", "gpt2"}) {
-      INFO(family << ", recompute " << recompute);
+      INFO(family << ", " << precision << ", recompute " << recompute);
       // Two samples a shard and one in the last, of three shards in two buffers.
       TinyJob tiny({.batch = 7, .shards = 4, .micro = 2, .steps = 5});
       tiny.spec().model.family = family;
       if (std::string_view(family) == "gpt2") tiny.spec().model.kv_heads = 2;
       tiny.spec().train.recompute = recompute;
+      tiny.spec().train.precision = precision;
       const Outcome captured = run(tiny, kOn);
       const Outcome plain = run(tiny, kOff);
       check_same(captured, plain);

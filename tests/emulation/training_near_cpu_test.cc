@@ -82,4 +82,27 @@ TEST_CASE("emulation: four steps on a GPU have the CPU's losses and norms but fo
   CHECK(coarse.loss > exact.loss);
 }
 
+TEST_CASE("emulation: steps that keep rounded rows are those that keep none, and near the CPU's") {
+  for (const char* const family : {"llama", "gpt2"}) {
+    INFO(family);
+    TinyJob tiny({.batch = kSamples, .shards = 1, .micro = kSamples});
+    tiny.spec().model.family = family;
+    if (std::string_view(family) == "gpt2") tiny.spec().model.kv_heads = 2;
+    const auto wide = open_large(tiny);
+    tiny.spec().train.precision = "bf16";
+    const auto kept = open_large(tiny);
+    REQUIRE(kept->kept() == models::Kept::attention);
+    const auto steps = steps_of(*kept, open(Inputs::bf16).get());
+    const auto near = distance(steps, steps_of(*wide, nullptr));
+    INFO("loss " << near.loss << ", norm " << near.norm);
+    CHECK(near.loss < 0x1p-8);
+    CHECK(near.norm < 0x1p-5);
+    // A job in fp32 keeps wide rows, also where the device's products round them.
+    REQUIRE(wide->kept() == models::Kept::wide);
+    const auto rounding = steps_of(*wide, open(Inputs::bf16).get());
+    REQUIRE(rounding.size() == steps.size());
+    for (std::size_t i = 0; i < steps.size(); ++i) CHECK(steps[i].weights == rounding[i].weights);
+  }
+}
+
 }  // namespace tutti::training
