@@ -149,10 +149,11 @@ void inner_backward(const LayerContext& ctx, const LayerParameters<const float>&
                                        .dx = dopened.wide,
                                        .rounded = dopened.rounded,
                                        .sums = dopened.rounded ? gradients.up.bias : nullptr}));
-    from_norm.parameters(dopened, gradients.up);
+    LinearParameters<float> not_summed = gradients.up;
+    if (dopened.rounded) not_summed.bias = nullptr;
+    from_norm.parameters(dopened, not_summed);
     return from_norm.input(dopened, weights.up);
   }
-  TUTTI_ASSERT(gradients.up.bias == nullptr || scratch.dup.wide);  // nobody would sum it
   must(kernels::silu_gate_backward(ctx.op, {.dy = scratch.dinner,
                                             .gate = act.gate,
                                             .up = act.up,
@@ -396,7 +397,7 @@ ConstMatrix read_by_attention(const ProductRows& rows) {
 
 // Where attention leaves a gradient. Who turns it rounds it then; for a bias it is summed in fp32.
 ProductRows left_by_attention(const ProductRows& gradient, bool turned, const float* bias) {
-  TUTTI_ASSERT(bias == nullptr || !turned || !gradient.rounded);  // of no model
+  TUTTI_ASSERT(bias == nullptr || !turned || !gradient.rounded);  // can_be_rounded
   if (turned) return gradient.wide;
   if (bias != nullptr || !gradient.rounded) return gradient;
   return {Matrix(nullptr, gradient.wide.rows, gradient.wide.columns), gradient.rounded};

@@ -1,6 +1,7 @@
 #include "jobs/models/parts/linear.h"
 
 #include "jobs/models/layer.h"
+#include "protocol/base/assert.h"
 
 namespace tutti::models {
 
@@ -24,7 +25,8 @@ void linear_backward(const kernels::OpContext& ctx, WeightOrder order, const Pro
                         .start = ChainStart::output,
                         .left_rounded = left.rounded,
                         .right_rounded = right.rounded}));
-  if (gradients.bias != nullptr && dy.wide) {
+  if (gradients.bias != nullptr) {
+    TUTTI_ASSERT(dy.wide);  // else whoever made dy summed it
     must(kernels::column_sums(
         ctx, {.x = dy.wide, .output = gradients.bias, .start = ChainStart::output}));
   }

@@ -130,6 +130,16 @@ TEST_CASE("emulation: rows that products alone read are kept rounded, and no bit
   }
 }
 
+TEST_CASE("emulation: nor is one where heads are wider together than the stream, or than tiles") {
+  const Way way{"llama", Inputs::bf16, Recompute::none, 0};
+  DecoderDescription description = description_of("llama");
+  description.head_dim = 16;
+  REQUIRE(description.query_width() > description.width);
+  CHECK(run(description, way, Kept::wide) == run(description, way, Kept::attention));
+  description.head_dim = kernels::kRoundedHeadWidthMax + 8;
+  CHECK(run(description, way, Kept::wide) == run(description, way, Kept::products));
+}
+
 TEST_CASE("emulation: rows that are kept rounded take less memory") {
   for (const char* const family : {"llama", "gpt2"}) {
     DecoderDescription description = description_of(family);
@@ -148,7 +158,7 @@ TEST_CASE("emulation: rows that are kept rounded take less memory") {
 }
 
 TEST_CASE(
-    "emulation: a model whose rows do not begin at 16 bytes keeps them wide") {
+    "emulation: a model whose rows do not begin at 16 bytes, or that sums them, keeps them wide") {
   DecoderDescription d = description_of("llama");
   d.feed_forward = 52;
   CHECK_FALSE(can_be_rounded(d));
@@ -166,6 +176,13 @@ TEST_CASE(
   CHECK(kept_in("tf32", fits) == Kept::wide);
   CHECK(kept_in("fp32", fits) == Kept::wide);
   CHECK(kept_in("bf16", d) == Kept::wide);
+  // What is turned or gated is summed for no bias.
+  DecoderDescription biased = fits;
+  biased.positions = Positions::rotary;
+  CHECK(kept_in("bf16", biased) == Kept::wide);
+  biased = fits;
+  biased.inner = FeedForward::gated;
+  CHECK(kept_in("bf16", biased) == Kept::wide);
   DecoderDescription heads = fits;
   heads.head_dim = kernels::kRoundedHeadWidthMax + 8;
   CHECK(kept_in("bf16", heads) == Kept::products);
