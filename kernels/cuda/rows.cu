@@ -143,6 +143,8 @@ __global__ void __launch_bounds__(kFourThreads)
 }  // namespace
 
 void add_sums(cudaStream_t stream, const SumPieces& sums, float* output) {
+  // No launch says these of its pieces.
+  static_cast<void>(enqueues("column sums", sums.rows, sums.width, sums.start != nullptr));
   TUTTI_LAUNCH(stream, (LaunchShape{blocks_for(sums.width, kThreads), kThreads}), add_pieces_kernel,
                sums.pieces, static_cast<Index>(sums.count()), sums.width, output);
 }
@@ -167,6 +169,7 @@ Result<> CudaDevice::enqueue(const ColumnSums& args) {
 Result<> CudaDevice::enqueue(const SiluGateForward& args) {
   begin_op();
   const auto narrow = narrow_of("silu_gate_forward", {static_cast<bool>(args.rounded)});
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.y)));
   if (!narrow) return narrow.error();
   each_row_span_of(
       [&](const RowSpan& span, const LaunchShape& shape) {
@@ -182,6 +185,7 @@ Result<> CudaDevice::enqueue(const SiluGateBackward& args) {
   begin_op();
   const auto narrow = narrow_of("silu_gate_backward", {static_cast<bool>(args.dgate_rounded),
                                                        static_cast<bool>(args.dup_rounded)});
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.dgate), static_cast<bool>(args.dup)));
   if (!narrow) return narrow.error();
   each_row_span_of(
       [&](const RowSpan& span, const LaunchShape& shape) {

@@ -1,6 +1,7 @@
 // Captured steps: what they may be replayed for, and what a capture cannot hold.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <future>
@@ -12,6 +13,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/ops/add.h"
+#include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/key_value_pages.h"
 #include "kernels/ops/product.h"
@@ -96,6 +98,72 @@ TEST_CASE(
   CHECK(signature_of(2, 0.25F, ChainStart::zero, &here) != usual);
   CHECK(signature_of(2, 0.5F, ChainStart::output, &here) != usual);
   CHECK(signature_of(2, 0.5F, ChainStart::zero, none) != usual);
+}
+
+TEST_CASE("graphs: no graph is replayed for sums of other rows, or of another start") {
+  constexpr Index kRows = 300;  // two pieces, as of 280
+  constexpr Index kColumns = 8;
+  const auto device = open_device_with_graphs();
+  const std::vector<float> ones(kRows * kColumns, 1.0F);
+  const FloatBuffer x(kRows * kColumns, device.get());
+  const FloatBuffer sums(kColumns, device.get());
+  REQUIRE(device->upload(x.data(), ones.data(), ones.size() * sizeof(float)));
+  const auto add_up = [&](Index rows, Index columns, ChainStart start) {
+    REQUIRE(device->upload(sums.data(), ones.data(), kColumns * sizeof(float)));
+    // All by one key.
+    REQUIRE(device->run_repeated(1, [&] {
+      return device->enqueue(ColumnSums{.x = ConstMatrix(x.data(), rows, columns, kColumns),
+                                        .output = sums.data(),
+                                        .start = start});
+    }));
+    std::vector<float> got(kColumns);
+    REQUIRE(device->download(got.data(), sums.data(), kColumns * sizeof(float)));
+    return got;
+  };
+  const auto expected = [&](Index rows, Index columns, float start) {
+    std::vector<float> all(kColumns, 1.0F);
+    std::fill_n(all.begin(), columns, static_cast<float>(rows) + start);
+    return all;
+  };
+  for (int time = 0; time < 3; ++time) {
+    CHECK(add_up(kRows, kColumns, ChainStart::zero) == expected(kRows, kColumns, 0));
+    CHECK(add_up(280, kColumns, ChainStart::zero) == expected(280, kColumns, 0));
+    CHECK(add_up(kRows, 5, ChainStart::zero) == expected(kRows, 5, 0));
+    CHECK(add_up(kRows, kColumns, ChainStart::output) == expected(kRows, kColumns, 1));
+  }
+  CHECK(device->graph_counts().plain == 4);
+  CHECK(device->graph_counts().replayed == 4);
+}
+
+TEST_CASE("graphs: no graph is replayed for rows that are left in other ways") {
+  constexpr Index kCount = 64;
+  auto opened = CudaDevice::open({.inputs = Products::Inputs::bf16});
+  REQUIRE(opened);
+  CudaDevice& device = **opened;
+  const FloatBuffer x(kCount, &device);
+  const FloatBuffer y(kCount, &device);
+  const FloatBuffer halves(kCount / 2, &device);
+  const std::vector<float> ones(kCount, 1.0F);
+  REQUIRE(device.upload(x.data(), ones.data(), kCount * sizeof(float)));
+  const RoundedMatrix rounded(reinterpret_cast<std::uint16_t*>(halves.data()), 1, kCount);
+  const auto left_wide = [&](bool wide) {
+    REQUIRE(device.zero(y.data(), kCount * sizeof(float)));
+    REQUIRE(device.run_repeated(1, [&] {
+      return device.enqueue(ActivationForward{.kind = Activation::relu,
+                                              .x = ConstMatrix(x.data(), 1, kCount),
+                                              .y = wide ? y.matrix(1, kCount) : Matrix(),
+                                              .rounded = rounded});
+    }));
+    std::vector<float> got(kCount);
+    REQUIRE(device.download(got.data(), y.data(), kCount * sizeof(float)));
+    return got == ones;
+  };
+  for (int time = 0; time < 3; ++time) {
+    CHECK(left_wide(true));
+    CHECK_FALSE(left_wide(false));
+  }
+  CHECK(device.graph_counts().plain == 2);
+  CHECK(device.graph_counts().replayed == 2);
 }
 
 TEST_CASE("graphs: no graph is replayed for sequences that may have other numbers of chunks") {

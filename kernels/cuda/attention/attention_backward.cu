@@ -283,6 +283,8 @@ Result<> CudaDevice::enqueue(const AttentionBackward& args) {
                              {args.q_rounded, args.k_rounded, args.v_rounded, args.dq_rounded,
                               args.dk_rounded, args.dv_rounded});
   if (!taken) return taken;
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.dq), static_cast<bool>(args.dk),
+                             static_cast<bool>(args.dv)));
   if (args.q.rows == 0) return {};
   auto delta = scratch_floats(args.q.rows * args.shape.heads);
   if (!delta) return std::move(delta).error();

@@ -395,6 +395,7 @@ Result<> CudaDevice::enqueue(const AttentionForward& args) {
   auto taken = takes_rounded("attention_forward", shape,
                              {args.q_rounded, args.k_rounded, args.v_rounded, args.out_rounded});
   if (!taken) return taken;
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.out)));
   if (on_tensor_cores(shape)) {
     if (auto ran = attention_forward_bf16(bf16_attention(), args); !ran) return ran;
     return end_op();

@@ -105,6 +105,7 @@ __global__ void __launch_bounds__(kFourThreads)
 Result<> CudaDevice::enqueue(const ActivationForward& args) {
   begin_op();
   const auto narrow = narrow_of("activation_forward", {static_cast<bool>(args.rounded)});
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.y)));
   if (!narrow) return narrow.error();
   each_row_span_of(
       [&](const RowSpan& span, const LaunchShape& shape) {
@@ -119,6 +120,7 @@ Result<> CudaDevice::enqueue(const ActivationForward& args) {
 Result<> CudaDevice::enqueue(const ActivationBackward& args) {
   begin_op();
   const auto narrow = narrow_of("activation_backward", {static_cast<bool>(args.rounded)});
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.dx)));
   if (!narrow) return narrow.error();
   if (args.sums != nullptr) {
     if (args.x.rows == 0 || args.x.columns == 0) return {};

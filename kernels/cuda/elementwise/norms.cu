@@ -271,6 +271,7 @@ Result<> in_pieces(cudaStream_t stream, const NormBackward& all, const Slopes& s
 Result<> CudaDevice::enqueue(const LayerNormForward& args) {
   begin_op();
   const auto narrow = narrow_of("layer_norm_forward", {static_cast<bool>(args.rounded)});
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.y)));
   if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
@@ -281,6 +282,7 @@ Result<> CudaDevice::enqueue(const LayerNormForward& args) {
 Result<> CudaDevice::enqueue(const RmsNormForward& args) {
   begin_op();
   const auto narrow = narrow_of("rms_norm_forward", {static_cast<bool>(args.rounded)});
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.y)));
   if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
   TUTTI_LAUNCH(stream(), (LaunchShape{static_cast<unsigned>(args.x.rows), kThreads}),
@@ -293,6 +295,7 @@ Result<> CudaDevice::enqueue(const RmsNormForward& args) {
 Result<> CudaDevice::enqueue(const LayerNormBackward& args) {
   begin_op();
   const auto narrow = narrow_of("layer_norm_backward", {static_cast<bool>(args.rounded)});
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.dx)));
   if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
   const NormBackward all(args, args.mean, *narrow);
@@ -308,6 +311,7 @@ Result<> CudaDevice::enqueue(const LayerNormBackward& args) {
 Result<> CudaDevice::enqueue(const RmsNormBackward& args) {
   begin_op();
   const auto narrow = narrow_of("rms_norm_backward", {static_cast<bool>(args.rounded)});
+  static_cast<void>(enqueues("wide", static_cast<bool>(args.dx)));
   if (!narrow) return narrow.error();
   if (args.x.rows == 0 || args.x.columns == 0) return {};
   const NormBackward all(args, nullptr, *narrow);
