@@ -249,14 +249,20 @@ TEST_CASE("device ops: norms' gradients leave rounded rows with the bits of roun
     CAPTURE(static_cast<int>(inputs));
     Floats first_sums;
     check_leaves(*on, inputs, {kRows, kColumns}, [&](const Matrix& dx, const RoundedMatrix& to) {
+      Floats sums(kColumns, 1.0F);
       REQUIRE(on->enqueue(RmsNormBackward{.dy = banded(dy),
                                           .x = banded(x),
                                           .weight = weight.data(),
                                           .inverse = inverse.data(),
                                           .dx = dx,
+                                          .dweight = sums.data(),
                                           .residual = banded(around),
                                           .rounded = to}));
+      REQUIRE(on->synchronize());
+      if (first_sums.empty()) first_sums = sums;
+      CHECK(bits_of(sums) == bits_of(first_sums));
     });
+    first_sums.clear();
     check_leaves(*on, inputs, {kRows, kColumns}, [&](const Matrix& dx, const RoundedMatrix& to) {
       Floats sums(2 * kColumns, 1.0F);
       REQUIRE(on->enqueue(LayerNormBackward{.dy = banded(dy),
@@ -274,6 +280,19 @@ TEST_CASE("device ops: norms' gradients leave rounded rows with the bits of roun
       CHECK(bits_of(sums) == bits_of(first_sums));
     });
   }
+}
+
+TEST_CASE("device ops: rounded rows with gaps may be more than a grid takes") {
+  constexpr Index kMany = 65535 + 3;
+  constexpr Index kFew = 8;
+  const Floats x = odd_numbers(kMany * kFew, 1);
+  const ConstMatrix rows(x.data(), kMany, kFew);
+  const auto on = open_device_for(Inputs::bf16);
+  const Halves expected = rounded_behind(*on, rows, Inputs::bf16);
+  RoundedRoom room(kMany, kFew);
+  REQUIRE(on->round(rows, room.matrix));
+  REQUIRE(on->synchronize());
+  CHECK(room.numbers == expected);
 }
 
 TEST_CASE("device ops: a matrix is rounded as products round their operands") {
