@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -38,23 +40,48 @@ Extent chosen_extent = Extent::whole;
 
 double real(Index count) { return static_cast<double>(count); }
 
+// A matrix of normal numbers as products read it: so a job in bf16 keeps rows and weights.
+class Rounded {
+ public:
+  Rounded(CudaDevice& device, Index rows, Index columns, double deviation = 1.0)
+      : Rounded(device, rows, columns, nullptr) {
+    const FloatBuffer wide = drawn(device, rows * columns, deviation);
+    models::must(device.round(wide.matrix(rows, columns), matrix()));
+    models::must(device.synchronize());
+  }
+  // Room for one.
+  Rounded(CudaDevice& device, Index rows, Index columns, std::nullptr_t)
+      : rows_(rows), columns_(columns), halves_(rows * columns / 2, &device) {}
+
+  kernels::RoundedMatrix matrix() const {
+    return {reinterpret_cast<std::uint16_t*>(halves_.data()), rows_, columns_};
+  }
+  // Its shape, for an op that reads it in place of fp32.
+  kernels::ConstMatrix shape() const { return {nullptr, rows_, columns_}; }
+
+ private:
+  Index rows_, columns_;
+  FloatBuffer halves_;
+};
+
 Case product_case(Index rows, Index outputs, Index inputs) {
-  // Our inputs are fp32 and rounded on the way; the peer's are bf16.
   return {fmt::format("product bf16 {}x{}x{}", rows, outputs, inputs), [=](const Card& card) {
             CudaDevice& device = card.training();
             const Index m = sized(rows, Index{16});
             const Index n = sized(outputs, Index{24});
             const Index k = sized(inputs, Index{32});
-            const FloatBuffer x = drawn(device, m * k);
-            const FloatBuffer w = drawn(device, n * k);
+            const Rounded x(device, m, k);
+            const Rounded w(device, n, k);
             const FloatBuffer y(m * n, &device);
             return of_peak(
                 timed(device, kRuns,
                       [&] {
                         models::must(device.enqueue(ProductForm::nt,
-                                                    kernels::Product{.left = x.matrix(m, k),
-                                                                     .right = w.matrix(n, k),
-                                                                     .output = y.matrix(m, n)}));
+                                                    kernels::Product{.left = x.shape(),
+                                                                     .right = w.shape(),
+                                                                     .output = y.matrix(m, n),
+                                                                     .left_rounded = x.matrix(),
+                                                                     .right_rounded = w.matrix()}));
                       }),
                 2.0 * real(m) * real(n) * real(k));
           }};
@@ -83,27 +110,43 @@ struct Heads {
   double operations() const { return real(samples * heads * length * length * width); }
 };
 
+// Rows as a GPT-2 has them in bf16: what attention leaves is read in fp32, too.
 struct AttentionArrays {
   AttentionArrays(CudaDevice& device, const Heads& h)
-      : tokens(h.tokens()), wide(h.wide()), lse(h.tokens() * h.heads, &device) {
-    for (FloatBuffer* one : {&q, &k, &v, &dout}) *one = drawn(device, tokens * wide);
+      : tokens(h.tokens()),
+        wide(h.wide()),
+        q(device, tokens, wide),
+        k(device, tokens, wide),
+        v(device, tokens, wide),
+        out_rounded(device, tokens, wide, nullptr),
+        dq_rounded(device, tokens, wide, nullptr),
+        dk_rounded(device, tokens, wide, nullptr),
+        dv_rounded(device, tokens, wide, nullptr),
+        dout(drawn(device, tokens * wide)),
+        lse(h.tokens() * h.heads, &device) {
     for (FloatBuffer* one : {&out, &dq, &dk, &dv}) *one = FloatBuffer(tokens * wide, &device);
   }
   Matrix of(const FloatBuffer& buffer) const { return buffer.matrix(tokens, wide); }
 
   Index tokens, wide;
-  FloatBuffer q, k, v, out, dout, dq, dk, dv;
-  FloatBuffer lse;
+  Rounded q, k, v, out_rounded, dq_rounded, dk_rounded, dv_rounded;
+  FloatBuffer out, dq, dk, dv;
+  FloatBuffer dout, lse;
 };
 
 kernels::AttentionForward forward_of(const AttentionArrays& in, const Heads& h,
                                      std::span<const std::int32_t> offsets) {
   return {.shape = h.shape(),
-          .q = in.of(in.q),
-          .k = in.of(in.k),
-          .v = in.of(in.v),
+          .q = in.q.shape(),
+          .k = in.k.shape(),
+          .v = in.v.shape(),
           .sample_offsets = offsets,
-          .out = in.of(in.out)};
+          .out = in.of(in.out),
+          .lse = in.lse.data(),
+          .q_rounded = in.q.matrix(),
+          .k_rounded = in.k.matrix(),
+          .v_rounded = in.v.matrix(),
+          .out_rounded = in.out_rounded.matrix()};
 }
 
 Measured attention_forward(const Card& card, const Heads& named) {
@@ -121,25 +164,26 @@ Measured attention_backward(const Card& card, const Heads& named) {
   const Heads h = named.in_extent();
   const AttentionArrays in(device, h);
   const std::vector<std::int32_t> offsets = h.offsets();
-  kernels::AttentionForward forward = forward_of(in, h, offsets);
-  forward.lse = in.lse.data();
-  models::must(device.enqueue(forward));
-  return of_peak(
-      timed(device, kRuns,
-            [&] {
-              models::must(device.enqueue(kernels::AttentionBackward{.shape = h.shape(),
-                                                                     .q = in.of(in.q),
-                                                                     .k = in.of(in.k),
-                                                                     .v = in.of(in.v),
-                                                                     .out = in.of(in.out),
-                                                                     .dout = in.of(in.dout),
-                                                                     .lse = in.lse.data(),
-                                                                     .sample_offsets = offsets,
-                                                                     .dq = in.of(in.dq),
-                                                                     .dk = in.of(in.dk),
-                                                                     .dv = in.of(in.dv)}));
-            }),
-      5.0 * h.operations());
+  models::must(device.enqueue(forward_of(in, h, offsets)));
+  const kernels::AttentionBackward backward{.shape = h.shape(),
+                                            .q = in.q.shape(),
+                                            .k = in.k.shape(),
+                                            .v = in.v.shape(),
+                                            .out = in.of(in.out),
+                                            .dout = in.of(in.dout),
+                                            .lse = in.lse.data(),
+                                            .sample_offsets = offsets,
+                                            .dq = in.of(in.dq),
+                                            .dk = in.of(in.dk),
+                                            .dv = in.of(in.dv),
+                                            .q_rounded = in.q.matrix(),
+                                            .k_rounded = in.k.matrix(),
+                                            .v_rounded = in.v.matrix(),
+                                            .dq_rounded = in.dq_rounded.matrix(),
+                                            .dk_rounded = in.dk_rounded.matrix(),
+                                            .dv_rounded = in.dv_rounded.matrix()};
+  return of_peak(timed(device, kRuns, [&] { models::must(device.enqueue(backward)); }),
+                 5.0 * h.operations());
 }
 
 struct Decode {
@@ -183,8 +227,8 @@ Measured decode_attention(const Card& card, const Decode& named) {
 
 Measured loss(const Card& card, Index rows, Index columns, Index vocabulary) {
   CudaDevice& device = card.training();
-  const FloatBuffer hidden = drawn(device, rows * columns);
-  const FloatBuffer weight = drawn(device, vocabulary * columns, 0.02);
+  const Rounded hidden(device, rows, columns);
+  const Rounded weight(device, vocabulary, columns, 0.02);
   const FloatBuffer losses(rows, &device);
   const FloatBuffer dhidden(rows * columns, &device);
   const FloatBuffer dweight(vocabulary * columns, &device);
@@ -192,12 +236,14 @@ Measured loss(const Card& card, Index rows, Index columns, Index vocabulary) {
   return of_peak(timed(device, kRuns,
                        [&] {
                          models::must(device.enqueue(kernels::LinearCrossEntropy{
-                             .hidden = hidden.matrix(rows, columns),
-                             .weight = weight.matrix(vocabulary, columns),
+                             .hidden = hidden.shape(),
+                             .weight = weight.shape(),
                              .targets = targets,
                              .losses = losses.data(),
                              .dhidden = dhidden.matrix(rows, columns),
-                             .dweight = dweight.matrix(vocabulary, columns)}));
+                             .dweight = dweight.matrix(vocabulary, columns),
+                             .hidden_rounded = hidden.matrix(),
+                             .weight_rounded = weight.matrix()}));
                        }),
                  6.0 * real(rows) * real(columns) * real(vocabulary));
 }

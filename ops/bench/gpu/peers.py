@@ -226,7 +226,7 @@ def all_cases():
         function = torch and getattr(F, name.replace(" ", "_"))
         cases[f"{name} forward 16384x4096"] = (norm, function, 16384, 4096)
         cases[f"{name} backward 16384x4096"] = (norm_backward, function, 16384, 4096)
-    for name, shape in (("GPT-2 124M", (12, 768, 12, 16)), ("GPT-2 1.5B", (48, 1600, 25, 4))):
+    for name, shape in (("GPT-2 124M", (12, 768, 12, 8)), ("GPT-2 1.5B", (48, 1600, 25, 3))):
         tokens = shape[-1] * 1024
         cases[f"{name} AdamW"] = (optimizer, *shape)
         cases[f"{name} forward and backward, {tokens} tokens"] = (passes, *shape)
