@@ -23,6 +23,8 @@ namespace {
 
 using tutti::test::draw;
 using tutti::test::Floats;
+using tutti::test::in_all_orders;
+using tutti::test::in_each_order;
 using tutti::test::open_device_for;
 
 // What may be added to a product of [m, k] by [n, k]: a bias, a residual with a stride of its own,
@@ -33,16 +35,18 @@ struct Ends {
   Floats before = {};
 };
 Floats product_of(CudaDevice& on, const ConstMatrix& x, const ConstMatrix& w, const Ends& ends) {
-  Floats output(static_cast<std::size_t>(x.rows * w.rows));
-  if (!ends.before.empty()) output = ends.before;
   const ChainStart start = ends.before.empty() ? ChainStart::zero : ChainStart::output;
-  REQUIRE(on.enqueue(ProductForm::nt, Product{.left = x,
-                                              .right = w,
-                                              .output = Matrix(output.data(), x.rows, w.rows),
-                                              .start = start,
-                                              .bias = ends.bias,
-                                              .residual = ends.residual}));
-  return output;
+  return in_all_orders<float>(on, [&] {
+    Floats output(static_cast<std::size_t>(x.rows * w.rows));
+    if (!ends.before.empty()) output = ends.before;
+    REQUIRE(on.enqueue(ProductForm::nt, Product{.left = x,
+                                                .right = w,
+                                                .output = Matrix(output.data(), x.rows, w.rows),
+                                                .start = start,
+                                                .bias = ends.bias,
+                                                .residual = ends.residual}));
+    return output;
+  });
 }
 
 // By hand, to the finished sums: what the output held, then the bias, then the residual; or the
@@ -134,11 +138,13 @@ TEST_CASE("device ops: a row of a product has the same bits among any number of 
       const Floats w = draw(kOutputs * kDepth, 2);
       const ConstMatrix weight(w.data(), turned ? kOutputs : kDepth, turned ? kDepth : kOutputs);
       const auto run = [&](Index rows) {
-        Floats output(static_cast<std::size_t>(rows * kOutputs));
-        REQUIRE(on->enqueue(form, Product{.left = ConstMatrix(x.data(), rows, kDepth),
-                                          .right = weight,
-                                          .output = Matrix(output.data(), rows, kOutputs)}));
-        return output;
+        return in_all_orders<float>(*on, [&] {
+          Floats output(static_cast<std::size_t>(rows * kOutputs));
+          REQUIRE(on->enqueue(form, Product{.left = ConstMatrix(x.data(), rows, kDepth),
+                                            .right = weight,
+                                            .output = Matrix(output.data(), rows, kOutputs)}));
+          return output;
+        });
       };
       const Floats all = run(kRowsMost);
       for (const Index rows : {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 127, 128, 129}) {
@@ -206,8 +212,11 @@ TEST_CASE("device ops: a product's rows may lie anywhere, and its algorithm is a
         Placed left(turned ? kK : kM, turned ? kM : kK, lies, 1);
         Placed right(form == ProductForm::nt ? kN : kK, form == ProductForm::nt ? kK : kN, lies, 2);
         Placed output(kM, kN, lies, 3);
-        REQUIRE(on->enqueue(
-            form, Product{.left = left.matrix, .right = right.matrix, .output = output.matrix}));
+        in_all_orders<float>(*on, [&] {
+          REQUIRE(on->enqueue(
+              form, Product{.left = left.matrix, .right = right.matrix, .output = output.matrix}));
+          return output.numbers;
+        });
         double worst = 0.0;
         for (Index r = 0; r < kM; ++r) {
           for (Index c = 0; c < kN; ++c) {
@@ -372,7 +381,8 @@ TEST_CASE("device ops: all ends of a product together have the bits of one after
                              (bits & 8) != 0, activation,      gated};
             if ((c.continued && c.narrow) || (gated && activation < 0)) continue;
             CAPTURE(static_cast<int>(inputs), columns, bits, activation, gated);
-            REQUIRE(operands.fused(*on, c) == operands.apart(*on, c));
+            const Floats fused = in_all_orders<float>(*on, [&] { return operands.fused(*on, c); });
+            REQUIRE(fused == operands.apart(*on, c));
           }
         }
       }
@@ -430,6 +440,7 @@ TEST_CASE("device ops: the loss rounds the head once and hidden rows once a chun
 #endif
       CHECK(given.losses[2] == 0.0F);
       CHECK(given.losses[0] > 0.0F);
+      in_each_order([&] { CHECK(loss_of(*on, x, w, width) == given); });
       // What is rounded already stays as it is; the other type's numbers are others.
       const auto with_rounded = [&](Products::Inputs type) {
         Floats x_rounded = x;
@@ -449,23 +460,25 @@ TEST_CASE("device ops: the loss rounds the head once and hidden rows once a chun
 TEST_CASE("device ops: the ends of a product without a depth follow its start") {
   const auto on = open_device_for(Products::Inputs::fp32);
   const Floats bias = draw(8, 1);
-  Floats output = draw(24, 2);
-  Floats expected = output;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    expected[i] = std::max(expected[i] + bias[i % 8], 0.0F);
-  }
+  const Floats before = draw(24, 2);
   const auto run = [&](ChainStart start) {
-    REQUIRE(on->enqueue(ProductForm::nt, Product{.left = ConstMatrix(nullptr, 3, 0, 0),
-                                                 .right = ConstMatrix(nullptr, 8, 0, 0),
-                                                 .output = Matrix(output.data(), 3, 8),
-                                                 .start = start,
-                                                 .bias = bias.data(),
-                                                 .activation = Activation::relu}));
+    return in_all_orders<float>(*on, [&] {
+      Floats output = before;
+      REQUIRE(on->enqueue(ProductForm::nt, Product{.left = ConstMatrix(nullptr, 3, 0, 0),
+                                                   .right = ConstMatrix(nullptr, 8, 0, 0),
+                                                   .output = Matrix(output.data(), 3, 8),
+                                                   .start = start,
+                                                   .bias = bias.data(),
+                                                   .activation = Activation::relu}));
+      return output;
+    });
   };
-  run(ChainStart::output);
-  CHECK(output == expected);
-  run(ChainStart::zero);
-  for (std::size_t i = 0; i < output.size(); ++i) CHECK(output[i] == std::max(bias[i % 8], 0.0F));
+  const Floats continued = run(ChainStart::output);
+  const Floats anew = run(ChainStart::zero);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    CHECK(continued[i] == std::max(before[i] + bias[i % 8], 0.0F));
+    CHECK(anew[i] == std::max(bias[i % 8], 0.0F));
+  }
 }
 
 }  // namespace tutti::kernels::cuda

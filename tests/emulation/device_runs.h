@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -38,7 +39,13 @@ inline std::unique_ptr<kernels::cuda::CudaDevice> open_device_for(
   return *std::move(opened);
 }
 
-// The same numbers in every order.
+// Of numbers: a NaN is its bits, too.
+template <class Value>
+bool same_bits(const std::vector<Value>& a, const std::vector<Value>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(Value)) == 0;
+}
+
+// The same bits in every order.
 template <class Value>
 std::vector<Value> in_all_orders(kernels::cuda::CudaDevice& device,
                                  const std::function<std::vector<Value>()>& run) {
@@ -47,7 +54,7 @@ std::vector<Value> in_all_orders(kernels::cuda::CudaDevice& device,
     std::vector<Value> result = run();
     REQUIRE(device.synchronize());
     if (first.empty()) first = result;
-    REQUIRE(result == first);
+    REQUIRE(same_bits(result, first));
   });
   return first;
 }
