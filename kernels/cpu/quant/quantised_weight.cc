@@ -92,11 +92,14 @@ const CellTerm* terms_of(const OpContext& ctx, WeightFormat format, Index rows, 
   return terms;
 }
 
-// Rows whose codes stay in half of the second cache while the weight passes by; whole tiles.
-Index rows_together(Index inputs) {
-  constexpr Index kTiles = 32;  // of two AMX tiles; others take six and four of them
+// Rows whose codes stay in half of the second cache while the weight passes by, but not too few of
+// them: whole tiles, 32 rows by AMX, else six and four.
+Index rows_together(WeightFormat format, Index inputs) {
+  const bool by_amx =
+      format == WeightFormat::int8_channel && cpu_path() == CpuPath::avx512bf16 && has_amx_int8();
+  const Index tiles = by_amx ? 32 : 12;
   const Index rows = second_cache_bytes() / 2 / std::max<Index>(1, inputs);
-  return std::max(4 * kTiles, rows / kTiles * kTiles);
+  return std::max(4 * tiles, rows / tiles * tiles);
 }
 
 // Rows of one group that are computed at once.
@@ -146,7 +149,7 @@ void run_integers(const OpContext& ctx, const QuantisedProduct& args, const RowG
   const Index total = rows_of(args);
   ArenaScope scope(ctx.pool->op_scratch());
   const CellTerm* const terms = terms_of(ctx, format, total, x);
-  const Index step = std::min(total, rows_together(x.inputs()));
+  const Index step = std::min(total, rows_together(format, x.inputs()));
   const auto pieces = pieces_of(ctx.pool->op_scratch(), groups, {0, total}, step);
   const auto task = [&](const QuantisedProduct& product, Index panel, const Stretch& rows,
                         float* sums) {

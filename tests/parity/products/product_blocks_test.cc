@@ -134,12 +134,13 @@ void require_rows_as_alone(const Quantised& q, std::span<const Index> some) {
 
 }  // namespace
 
-// The second cache holds few rows of so many inputs: 48 or 60 of the last ones.
+// The second cache holds few rows of so many inputs: AMX takes 128 at once at least, others 48, or
+// 60 where there are 2 MiB of it.
 TEST_CASE("product blocks: rows by int8 weights in parts") {
-  const Index some[] = {0, 47, 48, 59, 60, 69};
+  const Index some[] = {0, 47, 48, 59, 60, 127, 128, 143, 144, 149};
   for (const WeightFormat format :
        {WeightFormat::int8_channel, WeightFormat::q4_k, WeightFormat::q6_k}) {
-    require_rows_as_alone({format, Activations::int8, 70, 17, 16384}, some);
+    require_rows_as_alone({format, Activations::int8, 150, 17, 16384}, some);
   }
 }
 

@@ -88,9 +88,9 @@ TEST_CASE("int8 product: every output is its exact sum, scaled once, on all path
 TEST_CASE(
     "int8 product: tiles of rows, what is left of them, and inputs in pieces, are exact too") {
   // Past what the kernels take at once: 16 and 32 rows by two groups, 128 rows, 512 inputs; an odd
-  // number of cells.
+  // number of cells; rows in parts of 128 by AMX and fewer by others.
   for (const Shape& shape : {Shape{16, 16, 64}, Shape{33, 70, 160}, Shape{48, 33, 513},
-                             Shape{147, 130, 1120}, Shape{290, 65, 96}}) {
+                             Shape{147, 130, 1120}, Shape{290, 65, 96}, Shape{150, 17, 8192}}) {
     INFO(shape.m << " x " << shape.n << " x " << shape.k);
     const Case c{shape};
     const Floats result = on_all_paths([&](const OpContext& ctx) {
