@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <thread>
 
 #include "kernels/ops/elementwise/fp16.h"
@@ -40,6 +41,8 @@ struct Shape {
 // On both sides of 256 rows, and ends within tiles and groups.
 const Shape kShapes[] = {{1, 1, 1},   {0, 3, 4},     {3, 2, 0},      {2, 70, 33},
                          {33, 65, 7}, {100, 48, 95}, {257, 100, 64}, {600, 33, 130}};
+// In several blocks of rows, columns and k.
+const Shape kBlocks[] = {{300, 330, 1101}};
 
 struct Kind {
   Result<> (*op)(const OpContext&, const Product&);
@@ -61,12 +64,27 @@ struct Operands {
         right(draw(s.n * s.k, 2)),
         before(draw(s.m * s.n, 3)),
         bias(draw(s.n, 4)) {
-    if (!left.empty()) left[0] = 0x1p-140F;  // denormal
-    if (left.size() > 60) {                  // what is not finite, once with a bit that is cut off
-      left[50] = std::bit_cast<float>(0x7f800001U);
-      left[60] = -std::numeric_limits<float>::infinity();
+    put_odd_ones(left, left_rows, left_columns);
+    put_odd_ones(right, right_rows, right_columns);
+  }
+
+  // A denormal, and what is not finite, once with a bit that is cut off. In the first whole square
+  // ties to either side and the largest number, too, each in a row and a column of its own.
+  static void put_odd_ones(Floats& x, Index rows, Index columns) {
+    if (!x.empty()) x[0] = 0x1p-140F;
+    const auto put = [&](Index at, std::uint32_t bits) {
+      x[static_cast<std::size_t>(at)] = std::bit_cast<float>(bits);
+    };
+    constexpr std::uint32_t kOdd[] = {0x3f808000U, 0x3f818000U, 0x7f7fffffU, 0xff800000U,
+                                      0x7f800001U};
+    if (rows >= 16 && columns >= 16) {
+      for (Index i = 0; i < 5; ++i) put(3 * (i + 1) * columns + i + 1, kOdd[i]);
+    } else if (x.size() > 60) {
+      put(50, kOdd[4]);
+      put(60, kOdd[3]);
     }
   }
+
   Index left_rows, left_columns, right_rows, right_columns;
   Floats left, right, before, bias;
 };
@@ -83,9 +101,10 @@ Floats in_scope(const OpContext& ctx, const Kind& kind, const Shape& s, const Op
 
 // Of each form and shape: run_all requires what expected_of gives of the product in a scope.
 template <class Expected, class RunAll>
-void check_products(const Expected& expected_of, const RunAll& run_all) {
+void check_products(std::span<const Shape> shapes, const Expected& expected_of,
+                    const RunAll& run_all) {
   for (const Kind& kind : kKinds) {
-    for (const Shape& s : kShapes) {
+    for (const Shape& s : shapes) {
       INFO(s.m << " x " << s.n << " x " << s.k);
       const Operands x(kind, s);
       const Floats expected = one_nan(expected_of(kind, s, x));
@@ -128,19 +147,22 @@ TEST_CASE("rounding: products in a scope are those of the rounded numbers, on al
       return of_halves(arithmetic, kind, s, x);
     };
   };
-  check_products(expected_of(Bf16Arithmetic::widened),
+  check_products(kShapes, expected_of(Bf16Arithmetic::widened),
                  on_all_paths_rounded(Bf16Arithmetic::widened));
   // The others are one path's.
   ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3), ThreadPool(4), ThreadPool(7)};
   for (const Bf16Arithmetic arithmetic : {Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
     if (!has_bf16(arithmetic)) continue;
     INFO(profile_of(arithmetic));
-    check_products(expected_of(arithmetic), [&](const Floats& expected, const auto& run) {
-      for (ThreadPool& pool : pools) {
-        const RoundingScope scope(arithmetic);
-        REQUIRE(same_bits(run({.pool = &pool}), expected));
-      }
-    });
+    for (const std::span<const Shape> shapes :
+         {std::span<const Shape>(kShapes), std::span<const Shape>(kBlocks)}) {
+      check_products(shapes, expected_of(arithmetic), [&](const Floats& expected, const auto& run) {
+        for (ThreadPool& pool : pools) {
+          const RoundingScope scope(arithmetic);
+          REQUIRE(same_bits(run({.pool = &pool}), expected));
+        }
+      });
+    }
   }
 }
 
@@ -184,7 +206,7 @@ TEST_CASE("rounding: products in an fp16 scope are those of the rounded numbers,
     }
     return in_scope(single(), kind, s, narrow);
   };
-  check_products(expected_of, on_all_paths_rounded(Fp16Arithmetic{}));
+  check_products(kShapes, expected_of, on_all_paths_rounded(Fp16Arithmetic{}));
 }
 
 TEST_CASE("rounding: sums over tokens may be cut at multiples of 32") {

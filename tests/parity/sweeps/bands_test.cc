@@ -453,12 +453,7 @@ TEST_CASE("bands: bf16 operands that begin anywhere in wider rows") {
     Op op;
     Shape left, right;
   };
-  constexpr Index kM = 9;
-  constexpr Index kN = 70;
-  constexpr Index kK = 31;
-  for (const Kind& kind :
-       {Kind{product_bf16_nt, {kM, kK}, {kN, kK}}, Kind{product_bf16_nn, {kM, kK}, {kK, kN}},
-        Kind{product_bf16_tn, {kK, kM}, {kK, kN}}}) {
+  const auto check = [](const Kind& kind, const Shape& outputs) {
     const auto run = [&](const OpContext& ctx, Index before, Index behind,
                          Bf16Arithmetic arithmetic) {
       std::vector<std::vector<Bf16>> data;
@@ -475,7 +470,7 @@ TEST_CASE("bands: bf16 operands that begin anywhere in wider rows") {
         views.push_back(
             Bf16Matrix(wide.data(), shape.rows, stride).column_range(before, shape.columns));
       }
-      Placed output({kM, kN}, 3, before, behind);
+      Placed output(outputs, 3, before, behind);
       REQUIRE(kind.op(ctx, {.left = views[0],
                             .right = views[1],
                             .output = output.view(),
@@ -495,6 +490,14 @@ TEST_CASE("bands: bf16 operands that begin anywhere in wider rows") {
       if (!has_bf16(native)) continue;
       CHECK(same_bits(run(single(), kBefore, kBehind, native), run(single(), 0, 0, native)));
     }
+  };
+  // Within tiles and their groups, and whole ones with what is left of them.
+  constexpr Index kSizes[][3] = {{9, 70, 31}, {70, 70, 95}};
+  for (const auto& [m, n, k] : kSizes) {
+    INFO(m << " x " << n << " x " << k);
+    check({product_bf16_nt, {m, k}, {n, k}}, {m, n});
+    check({product_bf16_nn, {m, k}, {k, n}}, {m, n});
+    check({product_bf16_tn, {k, m}, {k, n}}, {m, n});
   }
 }
 
