@@ -8,6 +8,7 @@
 #endif
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 
 #include "kernels/cpu/exp-inl.h"
@@ -63,11 +64,15 @@ enum class Next { left, asked };
 template <Next kNext = Next::left>
 HWY_INLINE float weigh(const float* x, float top, float* weights, Index width, Index stride = 0) {
   const Lanes offset = splat(top);
+  // Of an address, not a pointer: behind the last row there may be nothing.
+  [[maybe_unused]] const auto next =
+      reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(stride) * sizeof(float);
   Lanes sum = zero();
   each_lanes_twice(width, [&](Index i, auto part) {
     if constexpr (kNext == Next::asked) {
-      __builtin_prefetch(x + stride + i, 0, 2);
-      __builtin_prefetch(x + stride + i + kLanes, 0, 2);
+      const auto at = next + static_cast<std::uintptr_t>(i) * sizeof(float);
+      __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
+      __builtin_prefetch(reinterpret_cast<const void*>(at + kLanes * sizeof(float)), 0, 2);
     }
     const auto weight = keep(exp(load(x + i, part) - offset), part, zero());
     if (weights != nullptr) store(weight, weights + i, part);

@@ -13,6 +13,8 @@
 #define TUTTI_CHAIN_TILE_INL
 #endif
 
+#include <cstdint>
+
 #include "kernels/cpu/lanes-inl.h"
 #include "kernels/cpu/product/edge.h"
 #include "kernels/cpu/product/product_call.h"
@@ -66,10 +68,13 @@ struct LeftCursor {
   }
 };
 
-template <int kVectors>
-HWY_INLINE void ask_for(const float* right) {
-#pragma GCC unroll 8
-  for (int c = 0; c < kVectors; ++c) __builtin_prefetch(right + c * kVectorLanes);
+// Of addresses, not pointers: so far on there may be nothing.
+HWY_INLINE std::uintptr_t ahead_of(const float* place, Index floats) {
+  return reinterpret_cast<std::uintptr_t>(place) +
+         static_cast<std::uintptr_t>(floats) * sizeof(float);
+}
+HWY_INLINE void ask_for(std::uintptr_t place) {
+  __builtin_prefetch(reinterpret_cast<const void*>(place));
 }
 
 // The output is often not in cache: asked for beside the first steps, stored after the last one. A
@@ -93,11 +98,11 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
   LeftCursor<kOrder, kRows> left(call.left, call.left_stride);
   const float* HWY_RESTRICT right = call.right;
   [[maybe_unused]] float* HWY_RESTRICT packed = call.packed;
-  [[maybe_unused]] const float* ahead = nullptr;
-  [[maybe_unused]] Index ahead_stride = 0;
+  [[maybe_unused]] std::uintptr_t ahead = 0;
+  [[maybe_unused]] std::uintptr_t ahead_step = 0;
   if constexpr (kBeside == Beside::asks) {
-    ahead = call.ahead->next;
-    ahead_stride = call.ahead->stride;
+    ahead = ahead_of(call.ahead->next, 0);
+    ahead_step = static_cast<std::uintptr_t>(call.ahead->stride) * sizeof(float);
   }
   float* HWY_RESTRICT const output = call.output;
   const Index right_stride = call.right_stride;
@@ -120,20 +125,23 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
       // Rows of the source lie pages apart, which the machine does not foresee.
 #pragma GCC unroll 8
       for (int c = 0; c < kVectors; ++c) {
-        if (c * kVectorLanes % 16 == 0) {
-          __builtin_prefetch(right + 12 * right_stride + c * kVectorLanes);
-        }
+        if (c * kVectorLanes % 16 == 0)
+          ask_for(ahead_of(right, 12 * right_stride + c * kVectorLanes));
         hn::StoreU(value[c], kTag, packed + c * kVectorLanes);
       }
       packed += kVectors * kVectorLanes;
     }
     if constexpr (kBeside == Beside::asks) {
-      __builtin_prefetch(ahead, 0, 2);
-      ahead += ahead_stride;
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead), 0, 2);
+      ahead += ahead_step;
     }
     // Of a panel that passes through the first cache; the machine does not look as far ahead.
-    if constexpr (HWY_TARGET == HWY_AVX3 && kBeside != Beside::packs && kRows >= kChainRows)
-      ask_for<kVectors>(right + kStepsAhead * right_stride);
+    if constexpr (HWY_TARGET == HWY_AVX3 && kBeside != Beside::packs && kRows >= kChainRows) {
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; ++c) {
+        ask_for(ahead_of(right, kStepsAhead * right_stride + c * kVectorLanes));
+      }
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const Vector factor = hn::Set(kTag, left[r]);

@@ -24,12 +24,15 @@ constexpr Index kUnitBytes = 4;
 constexpr TileConfig kShapes{.row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
                              .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
-// Outputs of one tile of registers, and where the next ones lie.
+// Outputs of one tile of registers, and the next ones as far as there are any.
 struct Place {
   float* output = nullptr;
   Index stride = 0;  // floats
-  const float* next = nullptr;
+  ConstMatrix next;
 };
+// Rows of them that one group asks for at most: a first cache has some sixteen requests on their
+// way, and each row is two.
+constexpr Index kRowsAsked = 8;
 
 template <bool kLower, bool kBeside>
 inline void run_tile(const TileBlock& block, const std::byte* left, const std::byte* right,
@@ -51,16 +54,19 @@ inline void run_tile(const TileBlock& block, const std::byte* left, const std::b
     if constexpr (kLower) _tile_loadd(2, below, output_bytes);
     if constexpr (kLower && kBeside) _tile_loadd(3, below + kSide, output_bytes);
   }
-  // Rows of the next outputs, all of them while the sums of these go on.
-  const Index rows_each = (kPair + block.groups - 1) / block.groups;
-  const float* next = place.next;
-  const float* const next_end = next == nullptr ? next : next + kPair * place.stride;
+  // The next outputs are asked for while the sums of these go on.
+  const ConstMatrix& next = place.next;
+  const Index rows_each = std::min((kPair + block.groups - 1) / block.groups, kRowsAsked);
+  Index asked = 0;
   const TileColumns& columns = block.right;
   const auto right_bytes = static_cast<std::size_t>(columns.row_bytes);
   for (Index g = 0; g < block.groups; ++g) {
-    for (Index i = 0; i < rows_each && next < next_end; ++i, next += place.stride) {
-      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_ET0);
-      _mm_prefetch(reinterpret_cast<const char*>(next + kSide), _MM_HINT_ET0);
+    for (Index i = 0; i < rows_each && asked < next.rows; ++i, ++asked) {
+      const float* const row_asked = next.row(asked);
+      _mm_prefetch(reinterpret_cast<const char*>(row_asked), _MM_HINT_ET0);
+      if (next.columns > kSide) {
+        _mm_prefetch(reinterpret_cast<const char*>(row_asked + kSide), _MM_HINT_ET0);
+      }
     }
     _tile_loadd(6, right, right_bytes);
     _tile_loadd(4, left, left_bytes);
@@ -93,8 +99,20 @@ void run_edge(const TileBlock& block, const std::byte* left, const std::byte* ri
   for (Index r = 0; block.start == ChainStart::output && r < output.rows; ++r) {
     std::memcpy(sums + r * kPair, output.row(r), bytes);
   }
-  run_tile<kLower, kBeside>(block, left, right, {sums, kPair, nullptr});
+  run_tile<kLower, kBeside>(block, left, right, {sums, kPair, {}});
   for (Index r = 0; r < output.rows; ++r) std::memcpy(output.row(r), sums + r * kPair, bytes);
+}
+
+// Those behind the outputs at row and column: beside them, or the first ones of the rows below.
+ConstMatrix next_outputs(const TileBlock& block, Index row, Index column) {
+  column += kPair;
+  if (column >= block.columns) {
+    column = 0;
+    row += kPair;
+  }
+  if (row >= block.rows) return {};
+  return {block.output + row * block.output_stride + column, std::min(kPair, block.rows - row),
+          std::min(kPair, block.columns - column), block.output_stride};
 }
 
 // Up to 32 rows by all columns of the block.
@@ -111,14 +129,10 @@ void run_rows(const TileBlock& block, Index row) {
     const Index columns = std::min(kPair, block.columns - column);
     const bool beside = columns > kSide;
     if (whole_rows && columns == kPair) {
-      const bool last = column + kPair >= block.columns;
-      const float* next = output + kPair;
-      if (last) {
-        next = row + kPair < block.rows ? output - column + kPair * block.output_stride : nullptr;
-      }
+      const ConstMatrix next = next_outputs(block, row, column);
       run_tile<kLower, true>(block, left, right, {output, block.output_stride, next});
     } else if (whole_rows && columns == kSide) {
-      run_tile<kLower, false>(block, left, right, {output, block.output_stride, nullptr});
+      run_tile<kLower, false>(block, left, right, {output, block.output_stride, {}});
     } else if (beside) {
       run_edge<kLower, true>(block, left, right, {output, rows, columns, block.output_stride});
     } else {
