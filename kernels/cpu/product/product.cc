@@ -493,16 +493,18 @@ void image_panel_kernel(Index rows, Index columns, const ChainCall& call) {
   }
 }
 
-// Whether turning the output would move more than packing the right operand does.
-bool is_shallow(const ProductCall& call) {
+// Whether turning the output would move more than packing the right operand does, and rows are
+// blocks enough for all threads.
+bool is_shallow(const Workers& workers, const ProductCall& call) {
+  const Index threads = workers.threads();
   return call.image == nullptr && call.right_order == Order::inside && call.rows > kVectorRows &&
-         call.rows > call.depth;
+         call.rows > call.depth && (threads == 1 || call.rows / tile_of(call).rows >= threads);
 }
 
 void product_kernel(const Workers& workers, const ProductCall& call) {
   // The vector products are written for AVX2 alone.
   constexpr bool kHasVector = HWY_TARGET != HWY_SCALAR;
-  if (call.rows > kFewRows || falls_together(call) || is_shallow(call)) {
+  if (call.rows > kFewRows || falls_together(call) || is_shallow(workers, call)) {
     return product_by_rows(workers, call);
   }
   if (call.image != nullptr && call.panel == nullptr && call.rows <= 3) {
