@@ -121,7 +121,7 @@ void run_operands(const Workers& workers, ProductForm form, const Operands<Eleme
   ProductCall call;
   call.rows = s.rows;
   call.columns = s.columns;
-  call.depth = units_of(x.arithmetic, s.depth);
+  call.depth = units_of(Bf16Arithmetic::native, s.depth);
   call.product = &product;
   call.image = x.image;
   call.panel = run_bf16_panel;

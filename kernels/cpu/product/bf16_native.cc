@@ -18,7 +18,7 @@ constexpr int kVectorsMax = 4;
 constexpr Index kLanes = 16;
 constexpr Index kColumns = kVectorsMax * kLanes;
 
-template <LeftOrder kOrder, int kRows, int kVectors>
+template <int kRows, int kVectors>
 inline void run_tile(const ChainCall& call) {
   const float* left = call.left;
   const float* right = call.right;
@@ -32,9 +32,9 @@ inline void run_tile(const ChainCall& call) {
       sum[r][c] = call.start == ChainStart::zero ? _mm512_setzero_ps() : _mm512_loadu_ps(place);
     }
   }
-  const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
-  const float* const third = left + 3 * row_step;
-  const float* second_rows = third;
+  // Three rows share a pointer, as an address can hold one and two strides.
+  const Index row_step = call.left_stride;
+  const float* second_rows = kRows > 3 ? left + 3 * row_step : left;
   for (Index k = call.depth; k > 0; --k) {
     __m512i value[kVectors];
 #pragma GCC unroll 8
@@ -51,8 +51,8 @@ inline void run_tile(const ChainCall& call) {
       }
     }
     right += call.right_stride;
-    left += kOrder == LeftOrder::by_row ? 1 : call.left_stride;
-    second_rows += kOrder == LeftOrder::by_row ? 1 : call.left_stride;
+    ++left;
+    ++second_rows;
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -63,49 +63,37 @@ inline void run_tile(const ChainCall& call) {
   }
 }
 
-template <LeftOrder kOrder, int kVectors>
+template <int kVectors>
 void run_rows(Index rows, ChainCall call) {
-  const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
   const auto step = [&](int height) {
     rows -= height;
-    call.left += height * row_step;
+    call.left += height * call.left_stride;
     call.output += height * call.output_stride;
   };
-  for (; rows >= kRowsMax; step(kRowsMax)) run_tile<kOrder, kRowsMax, kVectors>(call);
-  for (; rows >= 2; step(2)) run_tile<kOrder, 2, kVectors>(call);
-  if (rows > 0) run_tile<kOrder, 1, kVectors>(call);
+  for (; rows >= kRowsMax; step(kRowsMax)) run_tile<kRowsMax, kVectors>(call);
+  for (; rows >= 2; step(2)) run_tile<2, kVectors>(call);
+  if (rows > 0) run_tile<1, kVectors>(call);
 }
 
-template <LeftOrder kOrder>
 void run_vectors(Index rows, int vectors, const ChainCall& call) {
   switch (vectors) {
-    case 1: return run_rows<kOrder, 1>(rows, call);
-    case 2: return run_rows<kOrder, 2>(rows, call);
-    case 3: return run_rows<kOrder, 3>(rows, call);
-    default: return run_rows<kOrder, 4>(rows, call);
+    case 1: return run_rows<1>(rows, call);
+    case 2: return run_rows<2>(rows, call);
+    case 3: return run_rows<3>(rows, call);
+    default: return run_rows<4>(rows, call);
   }
-}
-
-template <LeftOrder kOrder>
-void run_panel(Index rows, Index columns, const ChainCall& call) {
-  const int vectors = static_cast<int>((columns + kLanes - 1) / kLanes);
-  if (columns % kLanes == 0) return run_vectors<kOrder>(rows, vectors, call);
-  const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
-  run_through_tile<kRowsMax, kColumns>(rows, columns, call,
-                                       [&](Index first, Index height, ChainCall& part) {
-                                         part.left += first * row_step;
-                                         run_vectors<kOrder>(height, vectors, part);
-                                       });
 }
 
 }  // namespace
 
-void run_bf16_panel(LeftOrder order, Index rows, Index columns, const ChainCall& call) {
-  if (order == LeftOrder::by_row) {
-    run_panel<LeftOrder::by_row>(rows, columns, call);
-  } else {
-    run_panel<LeftOrder::by_depth>(rows, columns, call);
-  }
+void run_bf16_panel(Index rows, Index columns, const ChainCall& call) {
+  const int vectors = static_cast<int>((columns + kLanes - 1) / kLanes);
+  if (columns % kLanes == 0) return run_vectors(rows, vectors, call);
+  run_through_tile<kRowsMax, kColumns>(rows, columns, call,
+                                       [&](Index first, Index height, ChainCall& part) {
+                                         part.left += first * call.left_stride;
+                                         run_vectors(height, vectors, part);
+                                       });
 }
 
 }  // namespace tutti::kernels

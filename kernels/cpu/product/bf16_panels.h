@@ -10,6 +10,6 @@
 
 namespace tutti::kernels {
 
-void run_bf16_panel(LeftOrder order, Index rows, Index columns, const ChainCall& call);
+void run_bf16_panel(Index rows, Index columns, const ChainCall& call);
 
 }  // namespace tutti::kernels

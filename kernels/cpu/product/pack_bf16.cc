@@ -21,13 +21,13 @@ constexpr Index kUnitsInPiece = 256;
 
 // A machine that multiplies pairs has these. Of a function, not of the file: what the linker keeps
 // one copy of must run everywhere.
-#define TUTTI_WIDE \
+#define TUTTI_WIDE_LOOPS \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")))
 
 // One k of many rows, and the next; `odd` null: there is none.
 template <class Element>
-TUTTI_WIDE void join(const Element* __restrict even, const Element* __restrict odd, Index count,
-                     Unit* __restrict to) {
+TUTTI_WIDE_LOOPS void join(const Element* __restrict even, const Element* __restrict odd,
+                           Index count, Unit* __restrict to) {
   if (odd == nullptr) {
     for (Index i = 0; i < count; ++i) to[i] = upper_half(even[i]) >> 16;
     return;
@@ -38,7 +38,7 @@ TUTTI_WIDE void join(const Element* __restrict even, const Element* __restrict o
 }
 
 template <class Element>
-TUTTI_WIDE void narrow(const Element* __restrict from, Index count, Bf16* __restrict to) {
+TUTTI_WIDE_LOOPS void narrow(const Element* __restrict from, Index count, Bf16* __restrict to) {
   for (Index i = 0; i < count; ++i) to[i] = static_cast<Bf16>(upper_half(from[i]) >> 16);
 }
 

@@ -62,10 +62,7 @@ inline void pack_right(const ProductCall& call, Index column, Index columns, con
 
 HWY_INLINE void run_left_panel(const ProductCall& call, Index rows, Index columns,
                                const ChainCall& tile) {
-  if (call.panel != nullptr) {
-    const bool by_row = call.left_order == Order::inside;
-    return call.panel(by_row ? LeftOrder::by_row : LeftOrder::by_depth, rows, columns, tile);
-  }
+  if (call.panel != nullptr) return call.panel(rows, columns, tile);
   if (call.left_order == Order::inside) {
     run_chain_panel<LeftOrder::by_row>(rows, columns, tile);
   } else {

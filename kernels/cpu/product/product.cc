@@ -82,20 +82,13 @@ Stretches stretches_of(const ProductCall& call, const Piece& piece) {
   return Stretches(piece.k.depth, std::clamp<Index>(copied, 256, Stretches::kDepthMax));
 }
 
-// What blocks have whole ones of: the tile's rows, or of another arithmetic's tiles (6, 16)
-// several.
-Index tile_rows_of(const ProductCall& call, const Piece& piece) {
-  return call.panel == nullptr ? piece.tile.rows : 8 * kChainRows;
-}
-
 // Rows of a block: with a stretch of a panel they fill most of the second cache, as each block has
 // the whole piece come from the third. A copy shares it with what the next one is made of.
 Index rows_of_block(const ProductCall& call, const Piece& piece) {
   const Index line = stretches_of(call, piece).step * Index{sizeof(float)};
   const Index held = second_cache_bytes() / 8 * 7 - piece.tile.columns * line;
   const Index rows = held / line / (falls_together(call) ? 2 : 1);
-  const Index whole = tile_rows_of(call, piece);
-  return std::clamp(rows / whole * whole, kBlockRows, 4 * kBlockRows);
+  return std::clamp(rows / piece.tile.rows * piece.tile.rows, kBlockRows, 4 * kBlockRows);
 }
 
 RightView stretch_of(const ProductCall& call, const Piece& piece, const Stretch& k,
@@ -199,7 +192,7 @@ void product_piece(const Workers& workers, const ProductCall& call, const Piece&
   }
   // Enough blocks that the threads end together.
   const Index threads = workers.threads();
-  const Index height = tile_rows_of(call, piece);
+  const Index height = piece.tile.rows;
   const Index tiles = (call.rows + height - 1) / height;
   const Index tiles_in_block = std::clamp<Index>(threads == 1 ? tiles : tiles / (threads * 4), 1,
                                                  rows_of_block(call, piece) / height);
@@ -429,7 +422,7 @@ void run_turned_block(const ProductCall& call, const TurnedLeft& left, Index col
                            .output_stride = left.width,
                            .start = start_of(args, k)};
       if (call.panel != nullptr) {
-        call.panel(LeftOrder::by_row, columns, rows, tile);
+        call.panel(columns, rows, tile);
       } else {
         run_chain_panel<LeftOrder::by_row>(columns, rows, tile);
       }

@@ -39,8 +39,9 @@ struct ChainCall {
   Ahead* ahead = nullptr;
 };
 
-// Runs a panel, `columns` outputs of any number of rows, with another arithmetic than fp32.
-using PanelKernel = void (*)(LeftOrder order, Index rows, Index columns, const ChainCall& call);
+// Runs a panel, `columns` outputs of any number of rows, with another arithmetic than fp32; the
+// left operand is by row.
+using PanelKernel = void (*)(Index rows, Index columns, const ChainCall& call);
 
 // Whether k lies side by side in an operand or is its row.
 enum class DepthOrder { inside, outside };

@@ -83,8 +83,8 @@ class TileProduct {
   // One block of rows by one range of columns.
   void run_part(const Stretch& rows, const Stretch& columns, Arena& scratch) {
     ArenaScope scope(scratch);
-    const auto units = [&](Index tiles_or_columns, Index groups) {
-      return scratch.floats(tiles_or_columns * groups * kTileUnits * kTileSide);
+    const auto units = [&](Index tiles, Index groups) {
+      return scratch.floats(tiles * groups * kTileUnits * kTileSide);
     };
     float* const left = units(whole_tiles(rows.depth), held_);
     float* const right =
