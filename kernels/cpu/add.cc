@@ -134,8 +134,9 @@ Result<> column_sums(const OpContext& ctx, const ColumnSums& args) {
     return Error{ErrorCode::invalid_argument, "column_sums: no output"};
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
+  const Index outputs = (args.start == ChainStart::output ? 2 : 1) * args.x.columns;
   const OpTimer timer(Op::column_sums, {.flop = args.x.rows * args.x.columns,
-                                        .bytes = 4 * args.x.rows * args.x.columns});
+                                        .bytes = 4 * (args.x.rows * args.x.columns + outputs)});
   TUTTI_CPU_CALL(column_sums_kernel)(ctx, args);
   return {};
 }

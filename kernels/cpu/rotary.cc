@@ -102,8 +102,10 @@ Result<> rotary_apply(const OpContext& ctx, const RotaryApply& args) {
   }
   if (ctx.device != nullptr) return ctx.device->enqueue(args);
   if (args.rounded) return rounded_on_devices_only("rotary_apply");
-  const OpTimer timer(Op::rotary_apply, {.flop = 3 * args.x.rows * args.x.columns,
-                                         .bytes = 8 * args.x.rows * args.x.columns});
+  // Columns of heads behind `width` stay as they are.
+  const Index turned = args.x.rows * args.x.columns / args.head_width * width;
+  const OpTimer timer(Op::rotary_apply,
+                      {.flop = 3 * turned, .bytes = 8 * turned + 4 * args.x.rows * width});
   TUTTI_CPU_CALL(rotary_apply_kernel)(ctx, args);
   return {};
 }

@@ -12,8 +12,8 @@
 // an activation or its slope is one; comparisons, conversions and integers are none, and what is
 // optional (a bias, a residual) is left out. Bytes are those of operands and results, each once.
 //
-// A call costs two readings of the time-stamp counter and four relaxed
-// additions, some 30 ns (the case "op counters" of ops/bench/kernels).
+// A call costs two readings of the time-stamp counter and four relaxed additions, some 30 ns (the
+// case "op counters" of ops/bench/kernels).
 //
 // Threads: any. Counts of one op are each exact; together they may be one call apart.
 #pragma once

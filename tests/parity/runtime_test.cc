@@ -415,8 +415,9 @@ TEST_CASE("runtime: ops are counted with their work") {
   const OpCount after = count_of("attention_forward");
   REQUIRE(after.calls == before.calls + 1);
   REQUIRE(after.seconds > before.seconds);
-  // Two samples of 70 and 60 tokens, 64 columns, two products of 2 operations.
-  REQUIRE(after.flop - before.flop == 4 * 64 * (70 * 71 / 2 + 60 * 61 / 2));
+  // Two samples of 70 and 60 tokens; of 64 columns two products of 2 operations, of two heads a
+  // scale and a softmax.
+  REQUIRE(after.flop - before.flop == (4 * 64 + 5 * 2) * (70 * 71 / 2 + 60 * 61 / 2));
   // Queries, keys, values and outputs of two heads of 32, and the sum of each row and head.
   REQUIRE(after.bytes - before.bytes == 4 * 130 * (4 * 64 + 2));
   REQUIRE(count_of("product_nt").flop - products.flop >= 2 * 2 * 130 * 64 * 64);

@@ -506,8 +506,10 @@ Result<> attention_backward(const OpContext& ctx, const AttentionBackward& args)
       args.dv_rounded) {
     return rounded_on_devices_only("attention_backward");
   }
-  const OpTimer timer(Op::attention_backward,
-                      work_of(shape, args.sample_offsets, {.flop = 10, .wide = 4, .narrow = 4}));
+  // Weights are scaled, shifted exponentials, slopes a difference and two products; delta is a
+  // row's.
+  constexpr AttentionCost kCost{.pair = 6, .product = 10, .query = 2, .wide = 4, .narrow = 4};
+  const OpTimer timer(Op::attention_backward, work_of(shape, args.sample_offsets, kCost));
   ArenaScope scope(ctx.pool->op_scratch());
   AttentionBackward run = args;
   if (weights_in_use() == Weights::bf16) {

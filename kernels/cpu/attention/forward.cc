@@ -215,8 +215,7 @@ Result<> attention_forward(const OpContext& ctx, const AttentionForward& args) {
   if (args.q_rounded || args.k_rounded || args.v_rounded || args.out_rounded) {
     return rounded_on_devices_only("attention_forward");
   }
-  const OpTimer timer(Op::attention_forward,
-                      work_of(shape, args.sample_offsets, {.flop = 4, .wide = 2, .narrow = 2}));
+  const OpTimer timer(Op::attention_forward, work_of(shape, args.sample_offsets, kForwardCost));
   ArenaScope scope(ctx.pool->op_scratch());
   AttentionForward run = args;
   const Weights weights = weights_in_use();

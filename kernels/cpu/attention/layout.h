@@ -62,13 +62,18 @@ inline Seen seen_from(const AttentionShape& shape, Index position, Index length)
 // Puts the rows of one key head at their positions: kv_write's work.
 void write_key_head(const KeyValueWrite& args, const SequenceRows& rows, Index kv_head);
 
-// What attention over whole samples takes: `flop` for each pair of tokens that see each other and
-// each column of a head.
+// Operations and arrays.
 struct AttentionCost {
-  Index flop;    // of a pair of a query and a key, an element of a head
-  Index wide;    // arrays of all heads that are read or written
-  Index narrow;  // of all key heads
+  Index pair;     // of a head and two tokens that see each other: the scale and the softmax
+  Index product;  // of each of its columns
+  Index query;    // of each column of a query
+  Index wide;     // arrays of all heads that are read or written
+  Index narrow;   // of all key heads
 };
+// Two products; a scale and a softmax.
+inline constexpr AttentionCost kForwardCost{
+    .pair = 5, .product = 4, .query = 0, .wide = 2, .narrow = 2};
+// Of attention over whole samples.
 OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets,
                const AttentionCost& cost);
 // Of cached keys and values, read once for each key head, and the queries' rows.

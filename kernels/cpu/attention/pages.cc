@@ -32,11 +32,13 @@ Index pairs(const AttentionShape& shape, Index before, Index rows) {
 OpWork work_of(const AttentionShape& shape, std::span<const std::int32_t> offsets,
                const AttentionCost& cost) {
   OpWork work;
+  Index seen = 0;
   for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-    work.flop += pairs(shape, 0, offsets[s + 1] - offsets[s]);
+    seen += pairs(shape, 0, offsets[s + 1] - offsets[s]);
   }
-  work.flop *= cost.flop * shape.heads * shape.head_width;
   const Index tokens = offsets.empty() ? 0 : offsets.back();
+  work.flop = shape.heads * (seen * (cost.product * shape.head_width + cost.pair) +
+                             tokens * cost.query * shape.head_width);
   // And the logarithm of each row's sum.
   work.bytes =
       4 * tokens *
@@ -53,7 +55,7 @@ OpWork work_of(const AttentionShape& shape, std::span<const SequenceRows> sequen
     const Index seen = rows.first_position + rows.rows;
     work.bytes += shape.window > 0 ? std::min(seen, shape.window + rows.rows) : seen;
   }
-  work.flop *= 4 * shape.heads * shape.head_width;
+  work.flop *= shape.heads * (kForwardCost.product * shape.head_width + kForwardCost.pair);
   work.bytes *= 2 * shape.kv_heads * shape.head_width * KeyValueLayout(shape).element_bytes;
   work.bytes += 8 * queries * shape.heads * shape.head_width;
   return work;

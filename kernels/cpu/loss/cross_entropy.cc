@@ -384,18 +384,19 @@ class Chunk {
   ConstMatrix hidden_;
 };
 
-// Of the logits, twice by blocks where there are gradients, and of the gradients.
+// Of the products of logits and of gradients; of a logit its difference, exponential and sum, and
+// its slope.
 OpWork work_of(const LinearCrossEntropy& args) {
-  const bool again = args.dhidden && args.memory == LinearCrossEntropy::Memory::blocks &&
-                     args.weight.rows > kVocabularyBlock;
-  const Index products = 1 + (again ? 1 : 0) + (args.dhidden ? 1 : 0) + (args.dweight ? 1 : 0);
+  const Index products = 1 + (args.dhidden ? 1 : 0) + (args.dweight ? 1 : 0);
+  const Index logits = args.hidden.rows * args.weight.rows;
   const Index hidden = args.hidden.rows * args.hidden.columns;
   const Index weight = args.weight.rows * args.hidden.columns;
   // Gradients of the weight are added to those before; targets and losses are a number a row each.
   const Index read = hidden + weight + args.hidden.rows;
   const Index written =
       (args.dhidden ? hidden : 0) + (args.dweight ? 2 * weight : 0) + args.hidden.rows;
-  return {.flop = 2 * products * hidden * args.weight.rows, .bytes = 4 * (read + written)};
+  return {.flop = logits * (2 * products * args.hidden.columns + (args.dhidden ? 4 : 3)),
+          .bytes = 4 * (read + written)};
 }
 
 }  // namespace

@@ -105,9 +105,10 @@ Result<> check(const OpContext& ctx, const char* op, const Batch& args, const Pr
   return {};
 }
 
-OpWork work_of_batch(const ProductShape& s, Index count, Index element_bytes) {
-  const OpWork one = work_of(s, element_bytes);
-  return {.flop = count * one.flop, .bytes = count * one.bytes};
+template <class Batch>
+OpWork work_of_batch(const Batch& args, const ProductShape& s, Index element_bytes) {
+  const OpWork one = work_of(args, s, element_bytes);
+  return {.flop = args.count * one.flop, .bytes = args.count * one.bytes};
 }
 
 }  // namespace
@@ -117,7 +118,7 @@ Result<> product_batched(const OpContext& ctx, const BatchedProduct& args) {
   if (auto checked = check(ctx, "product_batched", args, s); !checked) return checked;
   if (auto exact = not_rounded("product_batched"); !exact) return exact;
   if (args.count == 0 || s.rows == 0 || s.columns == 0) return {};
-  const OpTimer timer(Op::product_batched, work_of_batch(s, args.count, sizeof(float)));
+  const OpTimer timer(Op::product_batched, work_of_batch(args, s, sizeof(float)));
   run_parts<Product>(ctx, args, [&](const Product& part, const Workers& alone) {
     run_call(alone, call_of(args.form, part));
   });
@@ -132,7 +133,7 @@ Result<> product_bf16_batched(const OpContext& ctx, const Bf16BatchedProduct& ar
                  "product_bf16_batched: the path in use has no such bf16 products"};
   }
   if (args.count == 0 || s.rows == 0 || s.columns == 0) return {};
-  const OpTimer timer(Op::product_bf16_batched, work_of_batch(s, args.count, sizeof(Bf16)));
+  const OpTimer timer(Op::product_bf16_batched, work_of_batch(args, s, sizeof(Bf16)));
   run_parts<Bf16Product>(ctx, args, [&](Bf16Product part, const Workers& alone) {
     part.arithmetic = args.arithmetic;
     run_bf16(alone, args.form, part);

@@ -158,7 +158,7 @@ Result<> run(const OpContext& ctx, const char* op, ProductForm form, const Bf16P
   if (args.packed != nullptr && widens && (s.rows <= kImageRows || !args.right)) {
     return run_widened_image(ctx, args);  // which counts itself
   }
-  const OpTimer timer(kOps[static_cast<int>(form)], work_of(s, sizeof(Bf16)));
+  const OpTimer timer(kOps[static_cast<int>(form)], work_of(args, s, sizeof(Bf16)));
   const bool by_pairs = args.packed != nullptr && !widens;
   run_operands(Workers(*ctx.pool), form,
                Operands<Bf16>{args.arithmetic, args.left, args.right,

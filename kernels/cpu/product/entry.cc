@@ -45,7 +45,7 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
                      "have the arithmetic"};
   }
   if (shape.rows == 0 || shape.columns == 0) return {};
-  const OpTimer timer(counted, work_of(shape, sizeof(float)));
+  const OpTimer timer(counted, work_of(args, shape, sizeof(float)));
   if (rounding) {
     run_rounded(Workers(*ctx.pool), form, args, *rounding);
     return {};

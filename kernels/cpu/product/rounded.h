@@ -8,10 +8,13 @@
 
 namespace tutti::kernels {
 
-// Of operands whose elements have so many bytes, and fp32 outputs.
-inline OpWork work_of(const ProductShape& s, Index element_bytes) {
-  return {.flop = 2 * s.rows * s.columns * s.depth,
-          .bytes = element_bytes * s.depth * (s.rows + s.columns) + 4 * s.rows * s.columns};
+// Of operands whose elements have so many bytes.
+template <class Args>
+OpWork work_of(const Args& args, const ProductShape& s, Index element_bytes) {
+  const Index output_bytes = args.narrow ? 2 : 4;
+  return {
+      .flop = 2 * s.rows * s.columns * s.depth,
+      .bytes = element_bytes * s.depth * (s.rows + s.columns) + output_bytes * s.rows * s.columns};
 }
 
 // As run_call of a context, which has its whole pool compute.

@@ -153,6 +153,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include <algorithm>
 #include <bit>
 
 #include "kernels/cpu/dispatch.h"
@@ -165,8 +166,10 @@ Result<> product_tn_shards(const OpContext& ctx, const ShardedProduct& args) {
   if (auto here = only_on_cpu(ctx, "product_tn_shards"); !here) return here;
   bool ascending = std::has_single_bit(args.ends.size()) && args.ends.back() == args.left.rows;
   Index before = 0;
+  Index given = 0;  // shards that have tokens
   for (const Index end : args.ends) {
     ascending = ascending && end >= before;
+    given += end > before ? 1 : 0;
     before = end;
   }
   if (!ascending || args.right.rows != args.left.rows || args.output.rows != args.left.columns ||
@@ -180,7 +183,7 @@ Result<> product_tn_shards(const OpContext& ctx, const ShardedProduct& args) {
   const Index outputs = args.output.rows * args.output.columns;
   const OpTimer timer(
       Op::product_tn_shards,
-      {.flop = 2 * outputs * args.left.rows,
+      {.flop = outputs * (2 * args.left.rows + std::max<Index>(0, given - 1)),
        .bytes = 4 * (args.left.rows * (args.left.columns + args.right.columns) + outputs)});
   TUTTI_CPU_CALL(product_shards_kernel)(ctx, args);
   return {};
