@@ -1,5 +1,6 @@
-// Products of bf16 numbers, and of fp32 ones that are rounded to them or to fp16, on the machinery
-// of fp32: operands widened, or as pairs of 32 bits for another tile.
+// Products of bf16 numbers, and of fp32 ones that are rounded to them or to fp16: on the machinery
+// of fp32, operands widened or as pairs of 32 bits for another tile, or by the tiles of AMX, which
+// have their own.
 #include <algorithm>
 #include <span>
 #include <string>

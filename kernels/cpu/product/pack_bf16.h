@@ -1,5 +1,5 @@
-// Operands of bf16 products as their tiles read them: pairs of k as units of 32 bits, the even k in
-// the lower half.
+// Operands of bf16 products on the machinery of fp32, and images: pairs of k as units of 32 bits,
+// the even k in the lower half.
 //
 //   rows     left    [row][units]
 //   columns  right   [panel][units][64], zeros where columns end: an image (product_call.h)

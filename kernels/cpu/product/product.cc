@@ -1,8 +1,7 @@
 // The fp32 product: who packs what, around the register tile of chain_tile-inl.h.
 //
-//   by rows     many rows: the right operand is packed once for all threads, then blocks of rows
-//   are
-//               handed out.
+//   by rows     many rows, or more than k: the right operand is packed once for all threads, then
+//               blocks of rows are handed out.
 //   by columns  few rows, and k is the right operand's row (or it is a packed image): panels of
 //               columns are handed out, and a panel is packed while its first tile reads it.
 //   turned      few rows, no more than k, which lies side by side in both (a linear layer): the
@@ -24,7 +23,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels::HWY_NAMESPACE {
 
-// Up to here the right operand is not packed beforehand: too few rows would share it.
+// Up to here the right operand is not packed beforehand, as too few rows would share it; but where
+// rows are more than k (is_shallow), or fall together.
 inline constexpr Index kFewRows = 256;
 // The packed right operand, in floats: stays in the outer caches.
 inline constexpr Index kPackedMax = Index{1} << 21;
