@@ -33,16 +33,18 @@ void check_leaves(CudaDevice& on, Inputs inputs, std::pair<Index, Index> shape,
     CAPTURE(behind);
     const Halves expected =
         rounded_behind(on, ConstMatrix(alone.data(), rows, columns), inputs, behind);
-    RoundedRoom instead(rows, columns, behind);
-    leaves({}, instead.matrix);
-    REQUIRE(on.synchronize());
-    CHECK(instead.numbers == expected);
-    RoundedRoom beside(rows, columns, behind);
-    Floats wide = nothing;
-    leaves(Matrix(wide.data(), rows, columns), beside.matrix);
-    REQUIRE(on.synchronize());
-    CHECK(beside.numbers == expected);
-    CHECK(bits_of(wide) == bits_of(alone));
+    in_each_order([&, columns = columns, rows = rows, behind = behind] {
+      RoundedRoom instead(rows, columns, behind);
+      leaves({}, instead.matrix);
+      REQUIRE(on.synchronize());
+      CHECK(instead.numbers == expected);
+      RoundedRoom beside(rows, columns, behind);
+      Floats wide = nothing;
+      leaves(Matrix(wide.data(), rows, columns), beside.matrix);
+      REQUIRE(on.synchronize());
+      CHECK(beside.numbers == expected);
+      CHECK(bits_of(wide) == bits_of(alone));
+    });
   }
 }
 
@@ -95,14 +97,16 @@ TEST_CASE("device ops: a product reads operands that were rounded before, with t
       const auto of_left = rounded(left, left_room, narrow_of(inputs));
       const auto of_right = rounded(right, right_room, narrow_of(inputs));
       CAPTURE(static_cast<int>(inputs), static_cast<int>(form));
-      CHECK(product({.left = without_data(left),
-                     .right = right,
-                     .output = {},
-                     .left_rounded = of_left}) == expected);
-      CHECK(product({.left = left,
-                     .right = without_data(right),
-                     .output = {},
-                     .right_rounded = of_right}) == expected);
+      in_each_order([&] {
+        CHECK(product({.left = without_data(left),
+                       .right = right,
+                       .output = {},
+                       .left_rounded = of_left}) == expected);
+        CHECK(product({.left = left,
+                       .right = without_data(right),
+                       .output = {},
+                       .right_rounded = of_right}) == expected);
+      });
       const Product both{.left = without_data(left),
                          .right = without_data(right),
                          .output = {},
@@ -301,9 +305,12 @@ TEST_CASE("device ops: a matrix is rounded as products round their operands") {
     const auto on = open_device_for(inputs);
     for (const Index behind : {0, 8}) {
       RoundedRoom room(kRows, kColumns, behind);
-      REQUIRE(on->round(banded(x), room.matrix));
-      REQUIRE(on->synchronize());
-      CHECK(room.numbers == rounded_behind(*on, banded(x), inputs, behind));
+      const Halves expected = rounded_behind(*on, banded(x), inputs, behind);
+      in_each_order([&] {
+        REQUIRE(on->round(banded(x), room.matrix));
+        REQUIRE(on->synchronize());
+        CHECK(room.numbers == expected);
+      });
     }
     RoundedRoom other(kRows, kColumns + 8);
     CHECK(on->round(banded(x), other.matrix).error().code == ErrorCode::invalid_argument);
@@ -358,9 +365,12 @@ TEST_CASE("device ops: the loss rounds the head once, and hidden rows once a chu
     Halves room(static_cast<std::size_t>(kTokens * 32), kUntouched);
     REQUIRE(round_rows(on->stream(), hidden, room.data(), 32, narrow_of(inputs)));
     REQUIRE(on->synchronize());
-    CHECK(loss({nullptr, kTokens, kWidth}, {room.data(), kTokens, kWidth, 32}, w) == expected);
     RoundedRoom head(kVocabulary, kWidth);
     REQUIRE(on->round(ConstMatrix(w.data(), kVocabulary, kWidth), head.matrix));
+    in_each_order([&] {
+      CHECK(loss({nullptr, kTokens, kWidth}, {room.data(), kTokens, kWidth, 32}, w) == expected);
+      CHECK(loss(hidden, {}, w, head.matrix) == expected);
+    });
 #ifdef TUTTI_CUDA_EMULATION
     const auto rounded_before = emulation::grids_of("round_rows_kernel");
     CHECK(loss(hidden, {}, w, head.matrix) == expected);

@@ -16,6 +16,7 @@ namespace tutti::kernels::cuda {
 
 using tutti::test::draw;
 using tutti::test::Floats;
+using tutti::test::in_each_order;
 using tutti::test::open_device_for;
 using Halves = std::vector<std::uint16_t>;
 using Inputs = Products::Inputs;
