@@ -140,6 +140,23 @@ TEST_CASE("emulation: nor is one where heads are wider together than the stream,
   CHECK(run(description, way, Kept::wide) == run(description, way, Kept::products));
 }
 
+// Its ops run in all orders by themselves (device_rounded_test.cc).
+TEST_CASE("emulation: a step that keeps rounded rows has the same bits in any order of threads") {
+  using emulation::Order;
+  for (const auto kind : {Order::Kind::random, Order::Kind::warp_priority}) {
+    const char* const family = kind == Order::Kind::random ? "llama" : "gpt2";
+    const Way way{family, Inputs::bf16, Recompute::none, 0.0};
+    const DecoderDescription description = description_of(family);
+    const Outcome wide = run(description, way, Kept::wide);
+    for (const std::uint64_t seed : {1, 2, 3}) {
+      CAPTURE(family, seed);
+      emulation::set_order({kind, seed});
+      CHECK(run(description, way, Kept::attention) == wide);
+    }
+    emulation::set_order({});
+  }
+}
+
 TEST_CASE("emulation: rows that are kept rounded take less memory") {
   for (const char* const family : {"llama", "gpt2"}) {
     DecoderDescription description = description_of(family);
