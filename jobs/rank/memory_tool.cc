@@ -65,7 +65,7 @@ std::string text_of(const Answer& answer) {
   const training::MemoryEstimate& estimate = answer.estimate;
   std::string out;
   const auto line = [&](std::string_view name, std::uint64_t bytes) {
-    out += fmt::format("{:<12}{:>12.1f} MB\n", name, static_cast<double>(bytes) / kMegabyte);
+    out += fmt::format("{:<16}{:>12.1f} MB\n", name, static_cast<double>(bytes) / kMegabyte);
   };
   for (const auto& part : estimate.parts) line(part.name, part.bytes);
   line("in all", estimate.bytes());

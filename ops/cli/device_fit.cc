@@ -118,7 +118,7 @@ std::string fit_text(const DeviceFit& fit) {
   std::string text = fmt::format("memory of the GPU of each rank, estimated for {} rank{}\n",
                                  memory.ranks, memory.ranks == 1 ? "" : "s");
   const auto add = [&](std::string_view name, std::uint64_t bytes) {
-    text += fmt::format("  {:<12}{:>12}\n", name, print_bytes_short(bytes));
+    text += fmt::format("  {:<16}{:>8}\n", name, print_bytes_short(bytes));
   };
   for (const DeviceMemory::Part& part : memory.parts) add(part.name, part.bytes);
   add("in all", memory.bytes);
