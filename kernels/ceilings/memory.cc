@@ -102,20 +102,24 @@ Ceiling read_ceiling(ThreadPool& pool, const MeasureTime& time, Index floats, Pa
 // To elsewhere, through the caches and past them, or back to where it came from.
 enum class Write { elsewhere, past_caches, back };
 
-template <Write kWrite>
+template <Write kWrite, int kStreams = 1>
 void copy(const float* from, float* to, Index floats) {
   if constexpr (kWrite == Write::elsewhere) {
     std::memcpy(to, from, static_cast<std::size_t>(floats) * sizeof(float));
     return;
   }
-  for (Index i = 0; i + kLine <= floats; i += kLine) {
-    if constexpr (kWrite == Write::past_caches) {
-      for (Index v = 0; v < kLine; v += 4) _mm_stream_ps(to + i + v, _mm_loadu_ps(from + i + v));
-    } else {
-      Line line;
-      load(line, from + i);
-      line *= 0.5F;
-      std::memcpy(to + i, &line, sizeof(line));
+  const Index each = floats / kStreams / kLine * kLine;
+  for (Index i = 0; i < each; i += kLine) {
+    for (int stream = 0; stream < kStreams; ++stream) {
+      const Index at = stream * each + i;
+      if constexpr (kWrite == Write::past_caches) {
+        for (Index v = at; v < at + kLine; v += 4) _mm_stream_ps(to + v, _mm_loadu_ps(from + v));
+      } else {
+        Line line;
+        load(line, from + at);
+        line *= 0.5F;
+        std::memcpy(to + at, &line, sizeof(line));
+      }
     }
   }
   _mm_sfence();
@@ -202,12 +206,14 @@ Ceiling copy_ceiling(ThreadPool& pool, const MeasureTime& time) {
 }
 
 Ceiling streamed_copy_ceiling(ThreadPool& pool, const MeasureTime& time) {
-  static constexpr Copy kCopies[] = {copy<Write::past_caches>};
+  static constexpr Copy kCopies[] = {copy<Write::past_caches, 1>, copy<Write::past_caches, 2>,
+                                     copy<Write::past_caches, 4>};
   return copy_ceiling(pool, time, kCopies, Target::other_half);
 }
 
 Ceiling update_ceiling(ThreadPool& pool, const MeasureTime& time) {
-  static constexpr Copy kCopies[] = {copy<Write::back>};
+  static constexpr Copy kCopies[] = {copy<Write::back, 1>, copy<Write::back, 2>,
+                                     copy<Write::back, 4>};
   return copy_ceiling(pool, time, kCopies, Target::itself);
 }
 

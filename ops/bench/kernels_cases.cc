@@ -38,6 +38,7 @@ struct Beside {
   std::string_view peer = {};
   const Samples* theirs = nullptr;
   std::string_view missing = {};
+  double stolen = 0.0;
 };
 
 void print(const Bench& bench, const Case& c, const Samples& ours, const Beside& beside) {
@@ -46,7 +47,8 @@ void print(const Bench& bench, const Case& c, const Samples& ours, const Beside&
             .ours = &ours,
             .peer = beside.peer,
             .theirs = beside.theirs,
-            .missing = beside.missing};
+            .missing = beside.missing,
+            .stolen = beside.stolen};
   line.rate = c.flops * 1e-9 / ours.median();
   line.gbps = c.bytes * 1e-9 / ours.median();
   if (c.sets > 1) line.operand_bytes = c.bytes * static_cast<double>(c.sets);
@@ -215,11 +217,13 @@ void bench_beside(const Bench& bench, const Case& c, const std::string& torch_ca
   for (const Other& other : others) {
     if (other.run) add(other.name, other.run);
   }
+  const StolenTime stolen;
   const auto samples =
       measure_times(times.size(), bench.options.seconds, [&](std::size_t i) { return times[i](); });
   const bool ended = answer == PeerAnswer::ready && !torch.available();
   const std::string_view missing =
       ended || answer == PeerAnswer::none ? std::string_view("pytorch") : std::string_view();
+  Beside beside{.missing = missing, .stolen = stolen.share()};
   bool alone = true;
   for (std::size_t i = 1; i < names.size(); ++i) {
     const bool of_torch = answer == PeerAnswer::ready && i == 1;
@@ -228,9 +232,11 @@ void bench_beside(const Bench& bench, const Case& c, const std::string& torch_ca
       slow.measured(torch_case, c.flops, samples[0].median(), samples[i].median());
     }
     alone = false;
-    print(bench, c, samples[0], {.peer = names[i], .theirs = &samples[i], .missing = missing});
+    beside.peer = names[i];
+    beside.theirs = &samples[i];
+    print(bench, c, samples[0], beside);
   }
-  if (alone) print(bench, c, samples[0], {.missing = missing});
+  if (alone) print(bench, c, samples[0], beside);
   if (bench.progress != nullptr) tell_progress(*bench.progress, c.name);
 }
 

@@ -129,6 +129,16 @@ def measured_at(lines):
     return {place: "; ".join(said) for place, said in places.items()}
 
 
+def stolen(lines):
+    """place -> what the machine's host gave to others meanwhile, in the cases where it did most; of older lines nothing."""
+    places = {}
+    for record in records(lines):
+        if "stolen" in record:
+            places.setdefault(where(record), []).append(record["stolen"])
+    return {place: f" Of the CPUs' time others had {100 * sum(shares) / len(shares):.1f} % (the mean of its cases; the worst"
+                   f" {100 * max(shares):.0f} %)." for place, shares in places.items()}
+
+
 def time_of(microseconds):
     if microseconds < 1e3:
         return f"{microseconds:.0f} us"
@@ -140,12 +150,12 @@ def number(value):
 
 
 def tables(lines):
-    limits, measured = ceilings(lines), measured_at(lines)
+    limits, measured, others = ceilings(lines), measured_at(lines), stolen(lines)
     for place, cases in read(lines).items():
         yield ""
         yield f"### {title(place)}"
         yield ""
-        yield f"Measured at {measured[place]}."
+        yield f"Measured at {measured[place]}.{others.get(place, '')}"
         yield from table_of_ceilings(limits.get(place, {}))
         yield from tables_of(cases)
 

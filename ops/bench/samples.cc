@@ -89,6 +89,26 @@ double now_seconds(Clock clock) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
+StolenTime::Jiffies StolenTime::read() {
+  // "cpu  user nice system idle iowait irq softirq steal ...", summed over CPUs since the boot.
+  constexpr int kSteal = 7;
+  std::ifstream stat("/proc/stat");
+  std::string name;
+  stat >> name;
+  Jiffies read;
+  double value = 0.0;
+  for (int i = 0; i <= kSteal && stat >> value; ++i) {
+    read.all += value;
+    if (i == kSteal) read.stolen = value;
+  }
+  return read;
+}
+
+double StolenTime::share() const {
+  const Jiffies now = read();
+  return now.all > begin_.all ? (now.stolen - begin_.stolen) / (now.all - begin_.all) : 0.0;
+}
+
 void describe_setting(const Setting& setting) { setting_in_use() = setting; }
 
 std::string place_json() {
@@ -114,7 +134,7 @@ void print_line(const Line& line) {
   fmt::print(
       R"({{"bench":"{}","case":"{}","unit":"us","min":{:.2f},"p50":{:.2f},"p99":{:.2f},"n":{},)"
       R"("peer":{},"ratio":{},"peer_min":{},"peer_p50":{},"peer_n":{},"missing":{},)"
-      R"("share":{},"ceiling":{},"gflops":{},"gbps":{},"operands_mb":{},{}}})"
+      R"("share":{},"ceiling":{},"gflops":{},"gbps":{},"operands_mb":{},"stolen":{:.3f},{}}})"
       "\n",
       line.bench, line.name, ours.at(0.0) * 1e6, ours.at(0.5) * 1e6, ours.at(0.99) * 1e6,
       ours.seconds.size(), quoted(line.peer), optional(ratio),
@@ -122,7 +142,7 @@ void print_line(const Line& line) {
       optional(line.theirs != nullptr ? line.theirs->median() * 1e6 : 0.0),
       line.theirs != nullptr ? line.theirs->seconds.size() : 0, quoted(line.missing),
       optional(line.share), optional(line.ceiling), optional(line.rate), optional(line.gbps),
-      optional(line.operand_bytes * 1e-6), where_json());
+      optional(line.operand_bytes * 1e-6), line.stolen, where_json());
   std::fflush(stdout);
 }
 

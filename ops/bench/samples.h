@@ -104,6 +104,23 @@ std::vector<Samples> measure(const Functions& functions, double seconds,
   });
 }
 
+// CPU time that the machine's host gave to others while ours wanted it (`steal` of /proc/stat), as a
+// share of all CPU time since the clock was made; 0 where nobody says. What neighbours do to caches,
+// memory and clocks is not in it.
+class StolenTime {
+ public:
+  StolenTime() : begin_(read()) {}
+  double share() const;
+
+ private:
+  struct Jiffies {
+    double stolen = 0.0;
+    double all = 0.0;
+  };
+  static Jiffies read();
+  Jiffies begin_;
+};
+
 // One JSON line as DESIGN's command-line chapter says; times in microseconds.
 struct Line {
   std::string_view bench;
@@ -119,6 +136,7 @@ struct Line {
   // run has the same, wherever they lie.
   double operand_bytes = 0.0;
   std::string_view missing = {};  // a peer that knows the case and did not answer
+  double stolen = 0.0;            // StolenTime::share() of the case
 };
 void print_line(const Line& line);
 

@@ -122,11 +122,12 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
 #pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) value[c] = hn::LoadU(kTag, right + c * kVectorLanes);
     if constexpr (kBeside == Beside::packs) {
-      // Rows of the source lie pages apart, which the machine does not foresee.
+      // Rows of the source lie pages apart, which the machine does not foresee: eight of them at
+      // even strides have room in one set of the first cache.
 #pragma GCC unroll 8
       for (int c = 0; c < kVectors; ++c) {
         if (c * kVectorLanes % 16 == 0)
-          ask_for(ahead_of(right, 12 * right_stride + c * kVectorLanes));
+          ask_for(ahead_of(right, 8 * right_stride + c * kVectorLanes));
         hn::StoreU(value[c], kTag, packed + c * kVectorLanes);
       }
       packed += kVectors * kVectorLanes;
@@ -164,13 +165,14 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
 // Whole vectors of columns, any number of rows, by tiles of the heights that exist.
 template <LeftOrder kOrder, int kVectors>
 HWY_NOINLINE void run_chain_rows(Index rows, ChainCall call) {
+  constexpr int kRows = kRowsAtOnce<kVectors>;
   const Index row_step = kOrder == LeftOrder::by_row ? call.left_stride : 1;
+  const Index tile_step = call.left_tile != 0 ? call.left_tile : kRows * row_step;
   const auto step = [&](int height) {
     rows -= height;
-    call.left += height * row_step;
+    call.left += height == kRows ? tile_step : height * row_step;
     call.output += height * call.output_stride;
   };
-  constexpr int kRows = kRowsAtOnce<kVectors>;
   if constexpr (kVectors == kChainVectors || kRows > kChainRows) {
     Ahead* const ahead = call.ahead;
     for (; ahead != nullptr && ahead->lines > 0 && rows >= kRows; step(kRows)) {

@@ -161,13 +161,15 @@ void run_block(const ProductCall& call, const Piece& piece, const float* packed,
           copied && last ? next_left(call, piece, rows, whole) : next_panel(right, offset, piece);
       const Index columns = std::min(width, piece.columns - offset);
       const Index column = piece.first + offset;
-      const Index together = copied ? height : rows.depth;
+      // Panels that are not as wide as the others are run by lower tiles, within each copied one.
+      const Index together = copied && columns < width ? height : rows.depth;
       for (Index row = 0; row < rows.depth; row += together) {
         run_left_panel(
             call, std::min(together, rows.depth - row), columns,
             {.depth = k.depth,
              .left = copied ? copy + row * k.depth : left_at(call, rows.first, whole.first),
              .left_stride = copied ? height : call.left.stride,
+             .left_tile = copied ? height * k.depth : 0,
              .right = right.at(offset),
              .right_stride = right.k_stride,
              .output = args.output.row(rows.first + row) + column,
@@ -233,44 +235,57 @@ Stretches column_stretches(const ProductCall& call) {
                                                  Stretches::kDepthMax));
 }
 
-// One panel of columns over all of k.
-void run_column_panel(const ProductCall& call, Index column, float* packed) {
+// Of a band of columns, one panel over one stretch of k; `next` is what the next packing tile
+// reads.
+void run_column_panel(const ProductCall& call, Index column, const Stretch& k, const float* next,
+                      float* packed) {
   const Product& args = *call.product;
   const Index columns = std::min(kChainColumns, call.columns - column);
+  ChainCall tile{.depth = k.depth,
+                 .left = left_at(call, 0, k.first),
+                 .left_stride = call.left.stride,
+                 .right_stride = kChainColumns,
+                 .output = args.output.data + column,
+                 .output_stride = args.output.stride,
+                 .start = start_of(args, k),
+                 .packed = packed};
+  if (call.image != nullptr) {
+    const RightView view = stretch_of(call, {0, call.columns, {0, call.depth}, {}}, k, nullptr);
+    tile.right = view.at(column);
+    tile.right_stride = view.k_stride;
+    run_left_panel(call, call.rows, columns, tile);
+  } else if (columns < kChainColumns || call.panel != nullptr) {
+    pack_right(call, column, columns, k, packed);
+    tile.right = packed;
+    run_left_panel(call, call.rows, columns, tile);
+  } else {
+    tile.right = call.right.row(k.first) + column;
+    tile.right_stride = call.right.stride;
+    Ahead ahead{next, call.right.stride, kChainColumns / 16};
+    tile.ahead = &ahead;
+    if (call.left_order == Order::inside) {
+      run_chain_packing<LeftOrder::by_row>(call.rows, tile);
+    } else {
+      run_chain_packing<LeftOrder::by_depth>(call.rows, tile);
+    }
+  }
+}
+
+// A band of panels over all of k: a stretch of the left operand is read once for all of them.
+void run_column_band(const ProductCall& call, Index first, Index columns, float* packed) {
   const Stretches stretches = column_stretches(call);
+  const Index end = first + columns;
   for (Index s = 0; s < stretches.count; ++s) {
     const Stretch k = stretches.at(s);
-    ChainCall tile{.depth = k.depth,
-                   .left = left_at(call, 0, k.first),
-                   .left_stride = call.left.stride,
-                   .right_stride = kChainColumns,
-                   .output = args.output.data + column,
-                   .output_stride = args.output.stride,
-                   .start = start_of(args, k),
-                   .packed = packed};
-    if (call.image != nullptr) {
-      const RightView view = stretch_of(call, {0, call.columns, {0, call.depth}, {}}, k, nullptr);
-      tile.right = view.at(column);
-      tile.right_stride = view.k_stride;
-      run_left_panel(call, call.rows, columns, tile);
-    } else if (columns < kChainColumns || call.panel != nullptr) {
-      pack_right(call, column, columns, k, packed);
-      tile.right = packed;
-      run_left_panel(call, call.rows, columns, tile);
-    } else {
-      tile.right = call.right.row(k.first) + column;
-      tile.right_stride = call.right.stride;
-      // What the next packing tile will read: the panel's next stretch, or the next panel.
-      const float* const next = s + 1 < stretches.count
-                                    ? call.right.row(k.first + k.depth) + column
-                                    : call.right.row(0) + column + kChainColumns;
-      Ahead ahead{next, call.right.stride, kChainColumns / 16};
-      tile.ahead = &ahead;
-      if (call.left_order == Order::inside) {
-        run_chain_packing<LeftOrder::by_row>(call.rows, tile);
-      } else {
-        run_chain_packing<LeftOrder::by_depth>(call.rows, tile);
+    for (Index column = first; column < end; column += kChainColumns) {
+      const float* next = nullptr;
+      if (call.image == nullptr) {
+        const bool last = column + kChainColumns >= end;
+        const Index row = !last ? k.first : s + 1 < stretches.count ? k.first + k.depth : 0;
+        const Index following = !last ? column + kChainColumns : row != 0 ? first : end;
+        next = call.right.row(row) + following;
       }
+      run_column_panel(call, column, k, next, packed);
     }
   }
 }
@@ -322,26 +337,37 @@ void product_by_image(const Workers& workers, const ProductCall& call) {
   });
 }
 
+// Each panel has all of the left operand pass by: bands of panels share what the second cache does
+// not keep of it.
+bool left_is_far(const ProductCall& call) {
+  return call.rows * call.depth * Index{sizeof(float)} > second_cache_bytes();
+}
+
 void product_by_columns(const Workers& workers, const ProductCall& call) {
   const Index panels = (call.columns + kChainColumns - 1) / kChainColumns;
   const bool widened = call.widened.widen != nullptr;
-  const Index most = (widened ? kBandColumns : kImagePanel) / kChainColumns;
+  const bool band = widened || (call.image == nullptr && left_is_far(call));
+  const Index most = (band ? kBandColumns : kImagePanel) / kChainColumns;
   const Index together =
       std::clamp<Index>(panels / (workers.threads() * 8), 1, std::max<Index>(1, most));
+  const Index floats =
+      widened ? Stretches(call.depth, kBandDepth).step * together : column_stretches(call).step;
   workers.parallel_for(panels, together, [&](int thread, Index begin, Index end) {
     ArenaScope scope(workers.scratch(thread));
-    const Index first = begin * kChainColumns;
-    const Index columns = std::min(end * kChainColumns, call.columns) - first;
-    const Index floats = widened ? Stretches(call.depth, kBandDepth).step * (end - begin)
-                                 : column_stretches(call).step;
     float* const packed =
         call.image != nullptr ? nullptr : workers.scratch(thread).floats(floats * kChainColumns);
-    if (widened) {
-      run_widened_band(call, first, columns, packed);
-    } else {
-      for (Index p = begin; p < end; ++p) run_column_panel(call, p * kChainColumns, packed);
+    // One thread alone is given all panels.
+    for (Index panel = begin; panel < end; panel += together) {
+      const Index first = panel * kChainColumns;
+      const Index columns =
+          std::min(std::min(panel + together, end) * kChainColumns, call.columns) - first;
+      if (widened) {
+        run_widened_band(call, first, columns, packed);
+      } else {
+        run_column_band(call, first, columns, packed);
+      }
+      finish(ends_of(*call.product), call.product->output, {0, call.rows, first, columns});
     }
-    finish(ends_of(*call.product), call.product->output, {0, call.rows, first, columns});
   });
 }
 

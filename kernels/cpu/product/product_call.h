@@ -30,6 +30,7 @@ struct ChainCall {
   Index depth = 0;
   const float* left = nullptr;
   Index left_stride = 0;
+  Index left_tile = 0;  // floats from one whole tile of rows to the next, copied; 0: rows follow
   const float* right = nullptr;
   Index right_stride = 0;
   float* output = nullptr;
