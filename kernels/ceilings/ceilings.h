@@ -3,10 +3,10 @@
 //
 // Each is the fastest of plain loops in MeasureTime::seconds, at least three rounds of them; a loop
 // takes some milliseconds, of memory some tens of them for each GB. Reading is done by five loops
-// in turns: one, two and four streams, some of which ask ahead; copying past the caches and updating
-// by as many streams. Each thread has memory of its own, which it touched first. With one thread its
-// own time counts, so that other programs on the machine lower a ceiling by what they take of caches
-// and clocks alone.
+// in turns: one, two and four streams, some of which ask ahead; copying past the caches and
+// updating by as many streams. Each thread has memory of its own, which it touched first. With one
+// thread its own time counts, so that other programs on the machine lower a ceiling by what they
+// take of caches and clocks alone.
 //
 // Threads: the pool's. Units: 1e9 operations a second (a multiply-add is two), GB/s. Limits: up to
 // 1 GiB of memory while it is read.

@@ -157,7 +157,7 @@ void set_for_peers(int threads) {
     setenv("ATEN_CPU_CAPABILITY", narrow ? "avx2" : "avx512", 1);
     setenv("MKL_ENABLE_INSTRUCTIONS", narrow ? "AVX2" : "AVX512", 1);
   }
-  if (narrow) setenv("BLIS_ARCH_TYPE", blis_of_avx2().c_str(), 1);
+  setenv("BLIS_ARCH_TYPE", blis_of(!narrow).c_str(), 1);
 }
 
 }  // namespace

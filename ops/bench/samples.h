@@ -104,9 +104,9 @@ std::vector<Samples> measure(const Functions& functions, double seconds,
   });
 }
 
-// CPU time that the machine's host gave to others while ours wanted it (`steal` of /proc/stat), as a
-// share of all CPU time since the clock was made; 0 where nobody says. What neighbours do to caches,
-// memory and clocks is not in it.
+// CPU time that the machine's host gave to others while ours wanted it (`steal` of /proc/stat), as
+// a share of all CPU time since the clock was made; 0 where nobody says. What neighbours do to
+// caches, memory and clocks is not in it.
 class StolenTime {
  public:
   StolenTime() : begin_(read()) {}

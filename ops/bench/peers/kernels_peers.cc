@@ -117,9 +117,9 @@ bool all_peers_there() {
   return product_peers().size() == kLibraries && has_torch_peer();
 }
 
-std::string blis_of_avx2() {
+std::string blis_of(bool avx512) {
 #ifdef TUTTI_BENCH_BLIS
-  return std::to_string(static_cast<int>(BLIS_ARCH_HASWELL));
+  return std::to_string(static_cast<int>(avx512 ? BLIS_ARCH_SKX : BLIS_ARCH_HASWELL));
 #else
   return {};
 #endif

@@ -36,8 +36,10 @@ struct Peer {
 std::vector<Peer> product_peers();
 // Whether these are, and PyTorch.
 bool all_peers_there();
-// What BLIS_ARCH_TYPE is for cores with AVX2 and no more; empty where BLIS was not found.
-std::string blis_of_avx2();
+// What BLIS_ARCH_TYPE is for cores with AVX2 and no more, or with AVX-512, which Debian's BLIS does
+// not see on cores that are younger than it (a Zen 5 gets its plain C); empty where BLIS was not
+// found.
+std::string blis_of(bool avx512);
 
 // Products of oneDNN that are prepared once; empty where it was not found or does
 // not have them on this CPU. Operands must outlive the function.
