@@ -234,23 +234,56 @@ def check_tree(root, names):
         yield "CMakeLists.txt", 1, "size", f"more than {CMAKE_ROOT_MAX} lines"
 
 
+# Ops that are no launch on a device: what of it they use instead.
+BY_COPIES = {"clear": "zero", "pack_rows": "upload", "pack_weight": "upload"}
+ENQUEUED = re.compile(r"ctx\.device->enqueue\((?:ProductForm::\w+, )?(\w+)([{)])")
+
+
+def enqueued_types(body):
+    """Of what an op's text hands to its context's device: a structure made in place, or a name that it declares."""
+    for word, end in ENQUEUED.findall(body):
+        if end == "{":
+            yield word
+        else:
+            yield from re.findall(rf"\bconst (\w+)& {word}\b", body)
+
+
+def device_has(kernels, kind):
+    """Whether the GPU's own text for it does more than refuse."""
+    bodies = re.findall(rf"^Result<> CudaDevice::enqueue\((?:ProductForm \w+, )?const {kind}&.*?^}}", kernels, re.M | re.S)
+    return any(not re.match(r"[^{]*\{\s*return (?:not_on_device\(|Error\{)", body) for body in bodies)
+
+
 def check_ops(root, names):
-    """An op hands its checked arguments to the context's device, or a list says that no GPU has it yet."""
+    """An op hands its checked arguments to the context's device, which takes them, or a list says that no GPU has it yet."""
     without = op_catalogue.without_cuda(root)
-    sources = "\n".join((root / name).read_text(encoding="utf-8", errors="replace") for name in names
-                        if name.startswith("kernels/") and name.endswith(".cc"))
+
+    def text_of(name):
+        return (root / name).read_text(encoding="utf-8", errors="replace")
+
+    sources = "\n".join(text_of(name) for name in names if name.startswith("kernels/") and name.endswith(".cc"))
+    kernels = "\n".join(text_of(name) for name in names if re.match(r"kernels/cuda/.*\.(cc|cu)$", name))
+    declared = set(op_catalogue.CONTEXT_FREE)
     for name in names:
         if not re.fullmatch(r"kernels/ops/(?!reference/)(?:\w+/)?\w+\.h", name):
             continue
-        for number, line in enumerate((root / name).read_text(encoding="utf-8").splitlines(), 1):
-            declared = re.match(r"Result<[^(]*> (\w+)\(const OpContext& ctx", line)
-            if not declared or declared.group(1) in without:
+        for number, line in enumerate(text_of(name).splitlines(), 1):
+            match = re.match(r"Result<[^(]*> (\w+)\(const OpContext& ctx", line)
+            if not match:
                 continue
-            op = declared.group(1)
-            bodies = re.findall(rf"^Result<[^(\n]*> {op}\(const OpContext& ctx.*?^}}", sources, re.M | re.S)
-            if not any("ctx.device->" in body for body in bodies):
-                yield name, number, "cuda", (f"{op} has no CUDA version: hand it to ctx.device (kernels/cuda), or "
-                                             f"add a line to {op_catalogue.WITHOUT_CUDA}")
+            op = match.group(1)
+            declared.add(op)
+            body = "\n".join(re.findall(rf"^Result<[^(\n]*> {op}\(\s*const OpContext& ctx.*?^}}", sources, re.M | re.S))
+            kinds = list(enqueued_types(body))
+            has = any(device_has(kernels, kind) for kind in kinds) or (
+                op in BY_COPIES and f"ctx.device->{BY_COPIES[op]}(" in body)
+            if op in without and has:
+                yield name, number, "cuda", f"{op} has a CUDA version, and a line of {op_catalogue.WITHOUT_CUDA}"
+            elif op not in without and not has:
+                yield name, number, "cuda", (f"{op} has no CUDA version: hand it to ctx.device->enqueue, for which "
+                                             f"kernels/cuda has a text, or add a line to {op_catalogue.WITHOUT_CUDA}")
+    for op in sorted(without - declared):
+        yield op_catalogue.WITHOUT_CUDA, 1, "cuda", f"{op} is no op of kernels/ops"
 
 
 REFUSED_FORM = re.compile(r"not_on_device\(\s*((?:\"[^\"]*\"\s*)+)")

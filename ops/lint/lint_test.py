@@ -239,12 +239,49 @@ def causes_by_miss():
                 yield f"kernels_goals: \"{cause}\" changes {differ}, not {changes}"
 
 
+HANDED = "Result<> y(const OpContext& ctx, const Y& args) {\n  return ctx.device->enqueue(args);\n}\n"
+TAKEN = "Result<> CudaDevice::enqueue(const Y& args) {\n  launch(args);\n}\n"
+# What an op's text, the GPU's and the list are: what the rule `cuda` says of it.
+HANDS = {
+    "nothing of a device": ("Result<> y(const OpContext& ctx, const Y& args) {\n  return run(args);\n}\n", TAKEN, "",
+                            "y has no CUDA version"),
+    "another call of the device": (HANDED.replace("enqueue(args)", "synchronize()"), TAKEN, "", "y has no CUDA version"),
+    "the device's name alone": (HANDED.replace("ctx.device->enqueue(args)", "{}; // ctx.device->enqueue"), TAKEN, "",
+                                "y has no CUDA version"),
+    "another op's arguments": (HANDED.replace("(args)", "(X{args})"), TAKEN, "", "y has no CUDA version"),
+    "a device that lacks it": (HANDED, "", "", "y has no CUDA version"),
+    "a device that refuses it": (HANDED, TAKEN.replace("launch(args)", 'return not_on_device("y: all")'), "",
+                                 "y has no CUDA version"),
+    "a line too many": (HANDED, TAKEN, "y  a reason\n", "y has a CUDA version, and a line"),
+    "a line of no op": (HANDED, TAKEN, "z  a reason\n", "z is no op"),
+    "all": (HANDED, TAKEN, "", None),
+    "all, made in place": (HANDED.replace("(args)", "(Y{args})"), TAKEN, "", None),
+    "all, by a form": (HANDED.replace("(args)", "(ProductForm::nt, args)"),
+                       TAKEN.replace("(const", "(ProductForm form, const"), "", None),
+    "a line of an op without": (HANDED.replace("enqueue(args)", "synchronize()"), TAKEN, "y  a reason\n", None),
+}
+
+
+def ops_by_device():
+    """One line a fault in which ops have a CUDA version."""
+    for case, (op, device, listed, said) in HANDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            files = {"ops/y.h": FAULTS["cuda"][1], "ops/without_cuda.txt": listed, "cpu/y.cc": op, "cuda/y.cu": device}
+            for name, text in files.items():
+                path = pathlib.Path(folder, "kernels", name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            found = [line for line in lint(folder).stdout.splitlines() if ": cuda: " in line]
+            if len(found) != (said is not None) or (said and said not in found[0]):
+                yield f"cuda: {case}: {found}, not {said}"
+
+
 def lint(root):
     return subprocess.run([sys.executable, str(LINT), str(root)], capture_output=True, text=True)
 
 
 def main():
-    failed = [*shares_by_case(), *cases_by_source(), *lines_by_place(), *runs_by_commit(), *tolerances_by_test(), *goals_by_place(), *causes_by_miss()]
+    failed = [*shares_by_case(), *cases_by_source(), *lines_by_place(), *runs_by_commit(), *tolerances_by_test(), *goals_by_place(), *causes_by_miss(), *ops_by_device()]
     for rule, (name, content) in FAULTS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, name)
