@@ -321,6 +321,25 @@ def library_is_missing(machine):
     expect([done.stderr.count("\n"), "libtutti_nowhere.so.1" in done.stderr], [1, True], "one line names it")
 
 
+def c_library_is_older(machine):
+    needs = machine.path / "tree" / "glibc"
+    needs.write_text("2.4\n")  # is older than 2.36, whatever the digits
+    expect(machine.check()[0].returncode, 0, "with a C library that is newer")
+    for has, wanted in (("glibc 2.31", "2.31"), ("", "another C library")):
+        Machine.write(machine.tools / "getconf", f"#!/bin/sh\necho '{has}'\n")
+        needs.write_text("2.36\n")
+        machine.mark("parity_gpu.hangs")  # nothing is run
+        done, said = machine.check()
+        expect([done.returncode, said, done.stderr.count("\n")], [1, None, 1], "one line")
+        expect(f"need glibc 2.36, this machine has {wanted}:" in done.stderr, True, done.stderr)
+        done, table = machine.bench()
+        expect([done.returncode, table, done.stderr.count("\n")], [1, [], 1], "the benchmark's")
+    needs.write_text("2.31\n")
+    Machine.write(machine.tools / "getconf", "#!/bin/sh\necho 'glibc 2.31'\n")
+    (machine.bin / "parity_gpu.hangs").unlink()
+    expect(machine.check()[0].returncode, 0, "with the same one")
+
+
 def filters_name_cases(_):
     """The made-up programs have a case for every filter; these are those of the real ones."""
     titles = []
@@ -342,7 +361,7 @@ def tool_is_missing(machine):
 
 
 def main():
-    cases = [all_pass, one_fails, one_hangs, bench_hangs, parity_is_skipped, bench_is_slow_or_fails, says_as_it_goes, bench_alone_hangs, without_a_pack, hashes_drift, filter_names_nothing,
+    cases = [c_library_is_older, all_pass, one_fails, one_hangs, bench_hangs, parity_is_skipped, bench_is_slow_or_fails, says_as_it_goes, bench_alone_hangs, without_a_pack, hashes_drift, filter_names_nothing,
              sanitizer_is_blind, sanitizer_finds, sanitizer_is_slow, sanitizer_of_cuda, library_is_missing, filters_name_cases]
     if shutil.which("compute-sanitizer", path=SYSTEM_PATH) is None:
         cases.append(tool_is_missing)

@@ -53,6 +53,9 @@ def main():
                       and pathlib.Path(path).resolve() != (moved / "bin" / name).resolve()]
             if others:
                 failed.append(f"{name} loads {others}")
+        needs = (moved / "glibc").read_text().strip()
+        if not re.fullmatch(r"2\.\d+(\.\d+)?", needs) or f"needs GLIBC {needs}," not in said:
+            failed.append(f"it needs glibc {needs!r}, and says: {said}")
         # Nobody's folder is taken for a pack and removed.
         other = pathlib.Path(folder, "other")
         other.mkdir()
