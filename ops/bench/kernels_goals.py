@@ -47,6 +47,7 @@ def by_path(avx2, wider):
 
 LIBRARIES = ("blis", "onednn", "pytorch")
 LIBRARY = f"^({'|'.join(LIBRARIES)}|onednn matmul)$"
+FORMS = "(by windows of 256|with slopes|with a cap|of packed samples)"
 ONE_ROW = "(11008x4096|3072x768)"  # a 7B layer's weight, GPT-2's
 GOALS = [
     Goal("fp32", "fp32 products, 256 tokens and more: share of the ceiling", FP32 + SIZES, 0.92, tokens=lambda m: m >= 256),
@@ -71,12 +72,20 @@ GOALS = [
     Goal("attention", "attention, T = 256 to 4,096: share of the fp32 ceiling", r"attention (forward|backward) ", 0.70),
     Goal("attention-peer", "attention beside PyTorch's scaled_dot_product_attention", r"attention (forward|backward) ", 1.5, "ratio",
          "^pytorch$"),
+    Goal("attention-forms", "attention by windows, with slopes, with a cap, of packed samples: share of the fp32 ceiling",
+         rf"attention {FORMS} (forward|backward) ", 0.70),
     Goal("loss-forward", "linear + cross-entropy forward, V = 50,257, beside the product alone by the same chunks",
          r"^gpt2 linear cross entropy forward, chunks", 0.95, "ratio", "^the product alone$"),
     Goal("loss-training", "its training, by chunks of 256 rows, beside three products by the same chunks", r"^gpt2 linear cross entropy training, chunks",
          0.90, "ratio", "^three products$"),
     Goal("loss-blocks", "its form with memory independent of V, beside three products",
          r"^gpt2 linear cross entropy training, blocks", 0.70, "ratio", "^three products$"),
+    Goal("loss-forward-sizes", "the same forward at the demo's size and a 7B model's", r"^(demo|7b) linear cross entropy forward, chunks", 0.95,
+         "ratio", "^the product alone$"),
+    Goal("loss-training-sizes", "the same training at the demo's size and a 7B model's", r"^(demo|7b) linear cross entropy training, chunks", 0.90,
+         "ratio", "^three products$"),
+    Goal("loss-blocks-sizes", "the same with memory independent of V at the demo's size and a 7B model's",
+         r"^(demo|7b) linear cross entropy training, blocks", 0.70, "ratio", "^three products$"),
     Goal("adamw", "AdamW with hash and norm, GPT-2's size: share of the memory ceiling", r"^adamw with hash .*124439808$", 0.90),
     Goal("rows", "norms, softmax, activations, gates, dropout: share of the memory ceiling",
          r"^(layer norm|rms norm|softmax|gelu|gelu tanh|gate|silu gate|dropout)( forward| backward)? (8192x3072|32768x768|6144x4096)$",

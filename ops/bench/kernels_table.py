@@ -4,6 +4,7 @@
     ops/bench/kernels ... | ops/bench/kernels_table.py              a table of what it is given
     ops/bench/kernels_table.py kernels/lab/measured.jsonl           the same of files
     ops/bench/kernels_table.py --goals FILE...                      each goal: met or missed (kernels_goals.py)
+    ops/bench/kernels_table.py --misses FILE...                     of each goal that is missed all cases that miss it
     ops/bench/kernels_table.py --write                              the goals of kernels/README.md and the tables of
                                                                     kernels/lab/measured.md anew, from measured.jsonl there,
                                                                     which keeps the lines that count only
@@ -21,6 +22,7 @@ import re
 import sys
 
 import kernels_goals
+import kernels_misses
 import sources
 
 BEGIN = "<!-- measured: made by ops/bench/kernels_table.py -->"
@@ -253,10 +255,12 @@ def main(arguments):
         for name, text in made_anew(root).items():
             (root / name).write_text(text)
         return 0
-    paths = [argument for argument in arguments if argument != "--goals"]
+    paths = [argument for argument in arguments if argument not in ("--goals", "--misses")]
     lines = [line for path in paths for line in pathlib.Path(path).read_text().splitlines()]
     lines = lines if paths else list(sys.stdin)
-    print("\n".join(kernels_goals.table(root, judged(lines)) if "--goals" in arguments else tables(lines)))
+    told = (kernels_goals.table(root, judged(lines)) if "--goals" in arguments
+            else kernels_misses.told(root, judged(lines)) if "--misses" in arguments else tables(lines))
+    print("\n".join(told))
     return 0
 
 
