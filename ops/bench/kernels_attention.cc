@@ -1,5 +1,5 @@
-// Attention at the shapes of the demo, GPT-2 124M and a 7B layer (some of its heads), beside
-// PyTorch's scaled_dot_product_attention.
+// Attention at the shapes of the demo, GPT-2 124M, a 7B layer and Gemma's (some of their heads),
+// beside PyTorch's scaled_dot_product_attention.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -42,6 +42,7 @@ constexpr Batch kBatches[] = {
     {"7B", 1, 4096, 2, 1, 128},
     {"gpt2", 1, 4096, 2, 2, 64},
     {"bert", 2, 512, 12, 12, 64, false},
+    {"gemma", 1, 1024, 4, 2, 256},
     {"gpt2", 1, 1024, 12, 12, 64, true, BatchForm::window},
     {"gpt2", 1, 1024, 12, 12, 64, true, BatchForm::slopes},
     {"gpt2", 1, 1024, 12, 12, 64, true, BatchForm::cap},
@@ -147,6 +148,7 @@ constexpr Decode kDecodes[] = {
     {"gpt2", 12, 12, 64, kernels::CacheType::bf16},
 };
 constexpr Decode kDemoDecode = {"demo", 6, 6, 32, kernels::CacheType::f32};
+constexpr Decode kWideDecode = {"gemma", 16, 8, 256, kernels::CacheType::f32};
 
 // One new token behind `positions` others, of some sequences together and each time of others; the
 // share is of the memory ceiling for one reading of keys and values.
@@ -212,6 +214,7 @@ void bench_decode(const Bench& bench, const Decode& d, Index positions, Index se
 void bench_attention(const Bench& bench) {
   for (const Batch& c : kBatches) bench_batch(bench, c);
   for (const Index positions : {256, 1024}) bench_decode(bench, kDemoDecode, positions, 1);
+  bench_decode(bench, kWideDecode, 4096, 1);
   for (const Decode& d : kDecodes) {
     for (const Index positions : {1024, 4096, 16384}) bench_decode(bench, d, positions, 1);
     if (takes_its_time(bench)) bench_decode(bench, d, 1024, 8);

@@ -79,6 +79,19 @@ void tell_progress(Progress& progress, const std::string& name) {
                now - progress.begin, left, name.c_str());
 }
 
+// For all of the seconds, settled or not, and nothing beside it: for who samples what runs.
+void profile(const Bench& bench, const Case& c, const Run& run) {
+  Samples samples;
+  const double end = now_seconds() + bench.options.profile;
+  do {
+    const double begin = now_seconds(bench.clock());
+    run();
+    samples.seconds.push_back(now_seconds(bench.clock()) - begin);
+  } while (now_seconds() < end);
+  samples.finish();
+  print(bench, c, samples, {});
+}
+
 // While another process runs, our cores may sleep, and one that slept is at a low clock for its
 // next millisecond: they are roused before they count, as PyTorch's are (peer_torch.py).
 void rouse(const Bench& bench) {
@@ -191,6 +204,7 @@ void bench_beside(const Bench& bench, const Case& c, const std::string& torch_ca
                   const std::vector<Other>& others) {
   static SlowPeers slow;
   if (!wanted(bench, c.name)) return;
+  if (bench.options.profile > 0.0) return profile(bench, c, run);
   PeerProcess& torch = torch_peer(bench.options.threads);
   const bool asked = !torch_case.empty() && !slow.too_slow(torch_case, c.flops);
   const PeerAnswer answer = asked ? torch.prepare(torch_case, c.sets) : PeerAnswer::unknown;

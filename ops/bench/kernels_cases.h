@@ -22,6 +22,7 @@ struct Options {
   bool quick = false;          // without what takes long, unless `only` asks for it
   bool causes = false;         // parts of ops in place of ops
   bool without_peers = false;  // as many as there are, none if there is none
+  double profile = 0.0;        // seconds of each case, alone and without ceilings; 0: measured
 };
 
 // How far a run is. A first walk through all cases, of which it measures none, only counts them.
@@ -97,6 +98,12 @@ struct Case {
   const char* bench = "kernels/ops";
 };
 
+// A part of an op, or an op whose operands lie where its cases do not have them
+// (kernels_causes.cc).
+inline Case cause_case(const std::string& name, double flops, double bytes = 0.0) {
+  return {.name = name, .flops = flops, .bytes = bytes, .bench = "kernels/causes"};
+}
+
 using Run = std::function<void()>;
 
 // Another way to compute the same, ours or a library's: a ratio is that one's time over ours. Ways
@@ -115,6 +122,8 @@ void bench_beside(const Bench& bench, const Case& c, const Run& ours,
 
 void bench_attention(const Bench& bench);
 void bench_causes(const Bench& bench);
+void bench_place_causes(const Bench& bench);
+void bench_product_causes(const Bench& bench);
 void bench_large_rows(const Bench& bench);
 void bench_losses(const Bench& bench);
 void bench_optimizers(const Bench& bench);

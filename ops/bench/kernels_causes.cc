@@ -1,6 +1,6 @@
 // What misses of goals are made of (kernels/lab/causes.txt): parts of ops beside the whole, with
-// the operands where a cache has them and from memory. Only with --causes; no shares, and no lines
-// of kernels/lab/measured.jsonl.
+// the operands where a cache has them and from memory. Only with --causes, and no lines of
+// kernels/lab/measured.jsonl.
 #include <fmt/core.h>
 #include <sched.h>
 
@@ -29,10 +29,6 @@ using kernels::Index;
 
 namespace {
 
-Case cause(const std::string& name, double flops, double bytes = 0.0) {
-  return {.name = name, .flops = flops, .bytes = bytes, .bench = "kernels/causes"};
-}
-
 // The weight gradient by more and more shards: what each addition of the tree costs.
 void bench_tree(const Bench& bench, const Shape& s) {
   const FloatBuffer left = numbers(bench, s.m * s.n, 1);
@@ -60,7 +56,8 @@ void bench_tree(const Bench& bench, const Shape& s) {
       }
     };
     bench_beside(
-        bench, cause(fmt::format("{} tn {} by {} shards", s.name, size_of(s), shards), flops_of(s)),
+        bench,
+        cause_case(fmt::format("{} tn {} by {} shards", s.name, size_of(s), shards), flops_of(s)),
         [&] {
           TUTTI_ASSERT(
               product_tn_shards(bench.ctx, {.left = l, .right = r, .output = out, .ends = ends}));
@@ -91,16 +88,17 @@ void bench_pages_at(const Bench& bench, Index heads, kernels::CacheType type, co
     const FloatBuffer q = numbers(bench, heads * 128, 2);
     const FloatBuffer out(heads * 128);
     const kernels::SequenceRows row{0, 1, positions - 1, pages};
-    bench_beside(bench,
-                 cause(fmt::format("decode {} pages, {} heads a key head, {} positions: {} KiB",
-                                   name, heads, positions, memory.span().size_bytes() >> 10),
-                       4.0 * static_cast<double>(positions * heads) * 128.0,
-                       static_cast<double>(memory.span().size_bytes())),
-                 "", [&] {
-                   TUTTI_ASSERT(attention_cached(
-                       bench.ctx, {shape, q.matrix(1, heads * 128), std::span(&row, 1),
-                                   out.matrix(1, heads * 128)}));
-                 });
+    bench_beside(
+        bench,
+        cause_case(fmt::format("decode {} pages, {} heads a key head, {} positions: {} KiB", name,
+                               heads, positions, memory.span().size_bytes() >> 10),
+                   4.0 * static_cast<double>(positions * heads) * 128.0,
+                   static_cast<double>(memory.span().size_bytes())),
+        "", [&] {
+          TUTTI_ASSERT(attention_cached(
+              bench.ctx,
+              {shape, q.matrix(1, heads * 128), std::span(&row, 1), out.matrix(1, heads * 128)}));
+        });
   }
 }
 
@@ -129,9 +127,10 @@ void bench_pairs(const Bench& bench, const Shape& s) {
   };
   k::Bf16Product packed = args;
   packed.packed = &image;
+  Case c = cause_case(fmt::format("bf16 native {} {}", s.name, size_of(s)), flops_of(s));
+  c.ceiling = bench.bf16_gops;
   bench_beside(
-      bench, cause(fmt::format("bf16 native {} {}", s.name, size_of(s)), flops_of(s)),
-      [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, args)); },
+      bench, c, [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, args)); },
       {{"by an image", [&] { TUTTI_ASSERT(product_bf16_nt(bench.ctx, packed)); }},
        {"pairs of the left",
         part([&] { (void)k::pair_rows(workers, x, k::DepthOrder::inside, (s.k + 1) / 2); })},
@@ -155,7 +154,9 @@ void bench_codes(const Bench& bench, Index outputs, Index inputs) {
     TUTTI_ASSERT(to_int8_rows(bench.ctx, round));
     const FloatBuffer y(rows * outputs);
     const double flops = 2.0 * static_cast<double>(rows * outputs * inputs);
-    bench_beside(bench, cause(fmt::format("int8 {}x{}x{}", rows, outputs, inputs), flops),
+    Case c = cause_case(fmt::format("int8 {}x{}x{}", rows, outputs, inputs), flops);
+    c.ceiling = bench.int8_gops;
+    bench_beside(bench, c,
                  [&] {
                    TUTTI_ASSERT(product_int8(bench.ctx, {.codes = round.codes,
                                                          .scales = scales.matrix(rows, 1),
@@ -208,12 +209,49 @@ void bench_rings(Bench bench) {
     one.join();
     other.join();
   };
-  bench_beside(bench, cause("rings: one core copies 64 MiB in and out", 0.0, bytes), "",
+  bench_beside(bench, cause_case("rings: one core copies 64 MiB in and out", 0.0, bytes), "",
                [&] { copies(0, 0); });
-  bench_beside(bench, cause("rings: two cores, each in and out of its own", 0.0, bytes), "",
+  bench_beside(bench, cause_case("rings: two cores, each in and out of its own", 0.0, bytes), "",
                [&] { two(false); });
-  bench_beside(bench, cause("rings: two cores, each in its own and out of the other's", 0.0, bytes),
+  bench_beside(bench,
+               cause_case("rings: two cores, each in its own and out of the other's", 0.0, bytes),
                "", [&] { two(true); });
+}
+
+// A line of memory that two cores write in turns: what an exchange of any size waits for at least,
+// there and back.
+void bench_ping(Bench bench) {
+  bench.options.threads = 2;  // of the clock on the wall
+  constexpr int kTrips = 10'000;
+  struct alignas(64) Word {
+    std::atomic<int> value{0};
+  };
+  Word ping, pong;
+  const auto trips = [&] {
+    ping.value = 0;
+    pong.value = 0;
+    std::thread other([&] {
+      stay_on(1);
+      for (int i = 1; i <= kTrips; ++i) {
+        while (ping.value.load(std::memory_order_acquire) != i) {
+        }
+        pong.value.store(i, std::memory_order_release);
+      }
+    });
+    std::thread one([&] {
+      stay_on(0);
+      for (int i = 1; i <= kTrips; ++i) {
+        ping.value.store(i, std::memory_order_release);
+        while (pong.value.load(std::memory_order_acquire) != i) {
+        }
+      }
+    });
+    one.join();
+    other.join();
+  };
+  bench_beside(bench,
+               cause_case("rings: a line of memory to another core and back, 10,000 times", 0.0),
+               "", trips);
 }
 
 }  // namespace
@@ -232,7 +270,11 @@ void bench_causes(const Bench& bench) {
   }
   bench_codes(bench, 11008, 4096);
   bench_codes(bench, 3072, 768);
+  bench_product_causes(bench);
+  bench_place_causes(bench);
+  if (std::thread::hardware_concurrency() < 2) return;
   bench_rings(bench);
+  bench_ping(bench);
 }
 
 }  // namespace tutti::bench

@@ -14,10 +14,18 @@
 // file, lines are added, and cases that it has of the same sources are left out, as are ceilings: a
 // run that was ended goes on where it was, with the ceilings that it began with.
 //
-// --causes measures parts of ops, which misses of goals are made of, and no ops.
+// --causes measures parts of ops, which misses of goals are made of, and no ops: no peers are
+// needed, and with --quick two minutes.
+//
+// --profile runs each case that a regular expression finds for so many seconds, without peers and
+// without ceilings: under perf, all but drawing its operands (fill_uniform, copies) is the op. With
+// --causes the same of those cases. A file that has ceilings (--into) saves their time as well, but
+// not the peers', and leaves out what it has:
+//
+//   perf record build/release/bin/bench_kernels --profile '^gpt2 up nn' 5
 //
 //   bench_kernels [--quick] [--threads N] [--only REGEX] [--into FILE] [--causes]
-//                 [--without-peers]
+//                 [--without-peers] [--profile REGEX SECONDS]
 #include <unistd.h>
 
 #include <algorithm>
@@ -95,6 +103,12 @@ int run(const Options& options) {
       return 1;
     }
   }
+  if (options.profile > 0.0) {
+    // Of zero: lines have no shares.
+    for (const kernels::CeilingKind& kind : kernels::ceiling_kinds()) {
+      measured.ceilings[std::string(kind.name)] = 0.0;
+    }
+  }
   const Ceilings ceilings(pool, measured.ceilings);
   Progress progress;
   const Bench bench{.ctx = kernels::OpContext{&pool},
@@ -114,6 +128,7 @@ int run(const Options& options) {
       stderr, "path %s, %d thread(s), peak %.1f GFLOP/s, memory read %.1f GB/s, copied %.1f GB/s\n",
       std::string(to_string(kernels::cpu_path())).c_str(), options.threads, bench.peak_gflops,
       bench.read_gbps, bench.copy_gbps);
+  progress.begin = progress.told = now_seconds();
   if (options.causes) {
     bench_causes(bench);
     return 0;
@@ -177,17 +192,21 @@ int main(int argc, char** argv) {
       options.only = argv[++i];
     } else if (std::strcmp(argv[i], "--into") == 0 && i + 1 < argc) {
       options.into = argv[++i];
+    } else if (std::strcmp(argv[i], "--profile") == 0 && i + 2 < argc) {
+      options.only = argv[++i];
+      options.profile = std::max(0.1, std::atof(argv[++i]));
+      options.without_peers = true;
     } else if (std::strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
       options.threads = std::max(1, std::atoi(argv[++i]));
     } else {
       std::fprintf(
           stderr,
           "usage: bench_kernels [--quick] [--threads N] [--only REGEX] [--into FILE] [--causes] "
-          "[--without-peers]\n");
+          "[--without-peers] [--profile REGEX SECONDS]\n");
       return 2;
     }
   }
-  if (!options.without_peers && !tutti::bench::all_peers_there()) {
+  if (!options.without_peers && !options.causes && !tutti::bench::all_peers_there()) {
     std::fprintf(stderr,
                  "bench_kernels: PyTorch (PEERS_VENV), BLIS or oneDNN is not there: a ratio beside "
                  "the rest is none; --without-peers measures all the same\n");

@@ -249,6 +249,8 @@ void bench_optimizers(const Bench& bench) {
   bench_muon(bench, 768, 768);
   bench_muon(bench, 768, 3072);
   bench_muon(bench, 1024, 4096);  // keys of eight heads
+  // Two million million operations a step: ten seconds and more of a core.
+  if (takes_its_time(bench)) bench_muon(bench, 4096, 4096);
 }
 
 }  // namespace tutti::bench

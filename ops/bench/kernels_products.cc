@@ -198,8 +198,26 @@ void bench_ends(const Bench& bench, const Shape& s) {
                  }}});
 }
 
-// A batch beside as many calls and beside PyTorch: heads, those of a long prompt, and few large
-// products.
+// What libraries have for such a batch: oneDNN one primitive, the others a product each.
+std::vector<Other> peers_of_batch(const PeerProduct& first, Index count) {
+  std::vector<Other> others;
+  for (const Peer& peer : product_peers()) {
+    others.push_back({std::string(peer.name), [first, count, peer] {
+                        PeerProduct one = first;
+                        for (Index i = 0; i < count; ++i) {
+                          peer.product(one);
+                          one.left += one.m * one.k;
+                          one.right += one.k * one.n;
+                          one.output += one.m * one.n;
+                        }
+                      }});
+  }
+  others.push_back({"onednn matmul", onednn_batched(first, count)});
+  return others;
+}
+
+// A batch beside as many calls, beside PyTorch and the libraries: heads, those of a long prompt,
+// and few large products.
 void bench_batched(const Bench& bench) {
   std::vector<Stack> stacks = {
       {96, {"", 32, 32, 64}}, {12, {"", 1024, 64, 1024}}, {3, {"", 512, 512, 512}}};
@@ -207,11 +225,13 @@ void bench_batched(const Bench& bench) {
   struct Form {
     kernels::ProductForm form;
     const char* name;
+    ProductKind kind;
     Result<> (*one)(const kernels::OpContext&, const kernels::Product&);
   };
-  for (const Form& f : {Form{kernels::ProductForm::nt, "nt", kernels::product_nt},
-                        Form{kernels::ProductForm::nn, "nn", kernels::product_nn},
-                        Form{kernels::ProductForm::tn, "tn", kernels::product_tn}}) {
+  for (const Form& f :
+       {Form{kernels::ProductForm::nt, "nt", ProductKind::nt, kernels::product_nt},
+        Form{kernels::ProductForm::nn, "nn", ProductKind::nn, kernels::product_nn},
+        Form{kernels::ProductForm::tn, "tn", ProductKind::tn, kernels::product_tn}}) {
     for (const Stack& b : stacks) {
       const Shape& s = b.s;
       Case c = product_case(fmt::format("batched {} {} of {}", f.name, b.count, size_of(s)), s);
@@ -231,18 +251,21 @@ void bench_batched(const Bench& bench) {
           .right_step = s.n * s.k,
           .output = output.matrix(s.m, s.n),
           .output_step = s.m * s.n};
-      bench_beside(bench, c, fmt::format("bmm f32 {} {} {} {} {}", f.name, b.count, s.m, s.n, s.k),
-                   [&] { TUTTI_ASSERT(product_batched(bench.ctx, batch)); },
-                   {{"one by one", [&] {
-                       for (Index i = 0; i < b.count; ++i) {
-                         kernels::Product one{
-                             .left = batch.left, .right = batch.right, .output = batch.output};
-                         one.left.data += i * batch.left_step;
-                         one.right.data += i * batch.right_step;
-                         one.output.data += i * batch.output_step;
-                         TUTTI_ASSERT(f.one(bench.ctx, one));
-                       }
-                     }}});
+      std::vector<Other> others = peers_of_batch(
+          {f.kind, s.m, s.n, s.k, left.data(), right.data(), output.data()}, b.count);
+      others.push_back({"one by one", [&] {
+                          for (Index i = 0; i < b.count; ++i) {
+                            kernels::Product one{
+                                .left = batch.left, .right = batch.right, .output = batch.output};
+                            one.left.data += i * batch.left_step;
+                            one.right.data += i * batch.right_step;
+                            one.output.data += i * batch.output_step;
+                            TUTTI_ASSERT(f.one(bench.ctx, one));
+                          }
+                        }});
+      bench_beside(
+          bench, c, fmt::format("bmm f32 {} {} {} {} {}", f.name, b.count, s.m, s.n, s.k),
+          [&] { TUTTI_ASSERT(product_batched(bench.ctx, batch)); }, others);
     }
   }
 }

@@ -131,6 +131,19 @@ std::function<void()> onednn_matmul(const PeerProduct& p, RightSide right_side) 
   return matmul_of(p, memory::data_type::f32, right_side);
 }
 
+std::function<void()> onednn_batched(const PeerProduct& p, kernels::Index count) {
+  const auto stack = [count](kernels::Index rows, kernels::Index columns, bool turned) {
+    const memory::dims steps = {rows * columns, turned ? 1 : columns, turned ? rows : 1};
+    return memory::desc({count, rows, columns}, memory::data_type::f32, steps);
+  };
+  return prepared({.left = stack(p.m, p.k, p.kind == ProductKind::tn),
+                   .right = stack(p.k, p.n, p.kind == ProductKind::nt),
+                   .output = stack(p.m, p.n, false),
+                   .left_data = p.left,
+                   .right_data = p.right,
+                   .output_data = p.output});
+}
+
 std::function<void()> onednn_bf16_product(const PeerBf16Product& p) {
   return matmul_of(p, memory::data_type::bf16, p.right_side);
 }
@@ -150,6 +163,7 @@ std::function<void()> onednn_int8_product(const PeerInt8Product& p) {
 #else
 
 std::function<void()> onednn_matmul(const PeerProduct&, RightSide) { return {}; }
+std::function<void()> onednn_batched(const PeerProduct&, kernels::Index) { return {}; }
 std::function<void()> onednn_bf16_product(const PeerBf16Product&) { return {}; }
 std::function<void()> onednn_int8_product(const PeerInt8Product&) { return {}; }
 

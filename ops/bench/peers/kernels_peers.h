@@ -50,6 +50,9 @@ enum class RightSide { as_it_is, image };
 // PeerProduct by the library's primitive, which is faster than its function for some shapes.
 std::function<void()> onednn_matmul(const PeerProduct& product, RightSide right_side);
 
+// Some of them, operands and outputs of one behind those of the other: one primitive.
+std::function<void()> onednn_batched(const PeerProduct& first, kernels::Index count);
+
 // bf16 by bf16 with f32 output, operands as of PeerProduct.
 struct PeerBf16Product {
   ProductKind kind = ProductKind::nt;
