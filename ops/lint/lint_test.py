@@ -180,6 +180,34 @@ def tolerances_by_test():
                 yield f"tested_tolerances: of \"{column}\" it says {found}"
 
 
+GOLDEN_TESTS = ['Golden golden("image " + std::string(name)); x(ctx);',
+                'Golden golden("y"); Golden states(std::string(name) + ", states"); y(ctx);']
+GOLDEN_FILE = ["image bf16, version 1", "image q8_0, version 1", "y", "y, states", "y of others"]
+# (op, a name of a row that it is said to have) -> what is wrong with it.
+GOLDEN_NAMES = {
+    ("y", "y"): "",
+    ("y", "y, states"): "",
+    ("y", "y of"): "no row",
+    ("y", "y of others"): "no test that calls it",
+    ("x", "image bf16"): "no row",
+    ("x", "image bf16, version 1"): "",
+    ("y", "image bf16, version 1"): "no test that calls it",
+    ("x", "image {format}, version 1"): "no row \"image nf4, version 1\"",
+}
+
+
+def golden_by_name():
+    """One line a fault in which golden rows count for an op: those of its own names in full, made by a test that calls it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, op_catalogue.FILLS["{format}"][0])
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(f'    case WeightFormat::{name}: return "{name}";\n' for name in ("bf16", "nf4", "q8_0")))
+        for (op, name), wanted in GOLDEN_NAMES.items():
+            found = list(op_catalogue.bits_of(pathlib.Path(folder), op, (name,), GOLDEN_FILE, GOLDEN_TESTS))
+            if len(found) != (wanted != "") or any(wanted not in line for line in found):
+                yield f"op_catalogue: of {op}'s row \"{name}\" it says {found}"
+
+
 def goals_by_place():
     """One line a fault in how goals are judged: by the worst case, by path, in full, beside all peers that they name."""
     three = ("blis", "onednn", "pytorch")
@@ -289,7 +317,8 @@ def lint(root):
 
 
 def main():
-    failed = [*shares_by_case(), *cases_by_source(), *lines_by_place(), *runs_by_commit(), *tolerances_by_test(), *goals_by_place(), *causes_by_miss(), *ops_by_device()]
+    failed = [*shares_by_case(), *cases_by_source(), *lines_by_place(), *runs_by_commit(), *tolerances_by_test(), *golden_by_name(),
+              *goals_by_place(), *causes_by_miss(), *ops_by_device()]
     for rule, (name, content) in FAULTS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, name)
@@ -318,12 +347,16 @@ def main():
         path.mkdir(parents=True)
         (path.parent / "README.md").write_text("# Kernels\n")
         (path / "without_cuda.txt").write_text("y  a reason\n")
+        pathlib.Path(folder, "tests/golden").mkdir(parents=True)
+        pathlib.Path(folder, op_catalogue.GOLDEN_ROWS).write_text("8c9d01b860acbafd49365629df1d2018 adamw of nobody\n")
         # A weight's maker is an op too, whatever it gives.
         (path / "y.h").write_text("// Y.\n#pragma once\nResult<Y> y(const OpContext& ctx, const Z& args);\n")
         said = lint(folder).stdout
         for text in ("y has no row in FACTS", "y has no bits in", "y has no counter"):
             if f"kernels/ops/y.h:1: catalogue: {text}" not in said:
                 failed.append(f"catalogue: not found: {text}")
+        if f"{op_catalogue.GOLDEN_ROWS}:1: catalogue: \"adamw of nobody\" belongs to no op" not in said:
+            failed.append("catalogue: a golden row of no op is not found")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "kernels/cuda/good.cu")
         path.parent.mkdir(parents=True)

@@ -108,26 +108,85 @@ FACTS = {
     "pack_bf16_weight": ("portable, widened; bf16 by pairs; by tiles", NONE, EXACT, "^pack bf16 weight"),
 }
 
-# op -> its rows of GOLDEN_ROWS: the name, or how the names begin.
+# op -> the names of its rows of GOLDEN_ROWS, in full; in braces what FILLS has, each of which has a row.
+ACTIVATIONS = ("activations",)
+BF16 = ("product bf16, widened", "product bf16, profile avx512bf16-bf16", "product bf16, profile amx-bf16",
+        "product bf16, fused ends, profile {profile}")
+NORMS = {name: (f"{name} norm forward", f"{name} norm forward, statistics") for name in ("rms", "layer")}
+
+
+def with_states(*names):
+    return tuple(row for name in names for row in (name, f"{name}, states"))
+
+
 GOLDEN = {
-    "activation_forward": "activations", "activation_backward": "activations", "gate_forward": "activations",
-    "gate_backward": "activations", "adafactor_update": "adafactor", "adamw_update": "adamw", "adamw8_update": "adamw, 8-bit states",
-    "add_into": "add", "add_pieces": "add pieces", "attention_forward": "attention forward", "attention_backward": "attention backward",
-    "attention_cached": "attention, ", "choose_tokens": "choose tokens", "column_sums": "column sums", "dropout": "dropout",
-    "embedding_forward": "embedding", "embedding_backward": "embedding", "fill_normal": "fill normal", "fill_uniform": "fill uniform",
-    "from_bf16": "nearest bf16", "to_bf16": "nearest bf16", "to_bf16_stochastic": "stochastic bf16", "hash_blocks": "weight hash",
-    "kv_write": "kv write", "layer_norm_forward": "layer norm forward", "layer_norm_backward": "layer norm backward",
-    "linear_cross_entropy": "linear cross entropy", "lion_update": "lion", "log_softmax": "log softmax", "muon_update": "muon",
-    "product_nt": "product", "product_nn": "product", "product_tn": "product", "product_tn_shards": "product by shards",
-    "product_batched": "product, batched", "product_bf16_batched": "product, batched, of bf16", "product_bf16_nt": "product bf16, widened", "product_bf16_nn": "product bf16, widened",
-    "product_bf16_tn": "product bf16, widened", "product_int8": "product int8", "product_quantised": "product quantised, ",
-    "product_quantised_grouped": "product quantised, grouped", "product_quantised_nn": "product quantised, nn", "to_int8_rows": "int8 rows", "quantise_weight": "quantise ", "pack_rows": "image ",
-    "pack_weight": "image f32", "pack_bf16_weight": "image bf16", "rms_norm_forward": "rms norm forward",
-    "rms_norm_backward": "rms norm backward", "rotary_angles": "rotary", "rotary_apply": "rotary",
-    "schedule_free_update": "schedule-free adamw", "schedule_free_average": "schedule-free average", "sgd_update": "sgd",
-    "silu_gate_forward": "silu gate", "silu_gate_backward": "silu gate", "softmax_forward": "softmax", "softmax_backward": "softmax",
-    "square_sums": "square sums", "tree_sum": "tree sum",
-    "clear": "",  # zeros
+    "activation_forward": ACTIVATIONS, "activation_backward": ACTIVATIONS, "gate_forward": ACTIVATIONS, "gate_backward": ACTIVATIONS,
+    "adafactor_update": with_states("adafactor"),
+    "adamw_update": with_states("adamw"),
+    "adamw8_update": ("adamw, 8-bit states", "adamw, states of 8 bits"),
+    "add_into": ("add",),
+    "add_pieces": ("add pieces",),
+    "attention_forward": tuple("attention forward" + which for which in (
+        "", ", log sums", ", long", ", log sums of long ones", ", patterns", ", log sums of patterns", ", widths", ", log sums of widths",
+        ", rounded to bf16")),
+    "attention_backward": tuple("attention backward" + which for which in ("", ", long", ", patterns", ", widths", ", rounded to bf16")),
+    "attention_cached": ("attention, bf16 cache", "attention, int8 cache", "attention, pages by widths"),
+    "choose_tokens": ("choose tokens",),
+    "clear": (),  # zeros
+    "column_sums": ("column sums",),
+    "dropout": ("dropout",),
+    "embedding_forward": ("embedding", "embedding, bf16"),
+    "embedding_backward": ("embedding",),
+    "fill_normal": ("fill normal",),
+    "fill_uniform": ("fill uniform",),
+    "from_bf16": ("nearest bf16",),
+    "hash_blocks": ("weight hash",),
+    "kv_write": ("kv write",),
+    "layer_norm_forward": NORMS["layer"],
+    "layer_norm_backward": ("layer norm backward",),
+    "linear_cross_entropy": ("linear cross entropy", "linear cross entropy, long vocabulary"),
+    "lion_update": with_states("lion"),
+    "log_softmax": ("log softmax", "log softmax, other shapes"),
+    "muon_update": with_states("muon"),
+    "pack_bf16_weight": ("pack bf16 weight, profile {profile}", "product bf16, packed, profile {profile}"),
+    "pack_rows": ("image {format}, version 1",),
+    "pack_weight": ("image f32",),
+    "product_batched": ("product, batched", "product, batched, fused ends"),
+    "product_bf16_batched": ("product, batched, of bf16", "product, batched, of bf16, profile {profile}"),
+    "product_bf16_nt": (*BF16, "product bf16, packed, profile {profile}"),
+    "product_bf16_nn": BF16,
+    "product_bf16_tn": BF16,
+    "product_int8": ("product int8", "product int8, by cells", "product int8, by values"),
+    "product_nt": ("product", "product, fused ends"),
+    "product_nn": ("product", "product, fused ends of nn and tn"),
+    "product_tn": ("product", "product, fused ends of nn and tn"),
+    "product_tn_shards": ("product by shards",),
+    "product_quantised": tuple("product quantised, " + which for which in (
+        "exact", "int8", "few cells", "bf16 activations", "zeros by group", "fp8 of any length")),
+    "product_quantised_grouped": ("product quantised, grouped",),
+    "product_quantised_nn": ("product quantised, nn", "product quantised, nn of bf16"),
+    "quantise_weight": ("image {format}, version 1",),
+    "rms_norm_forward": NORMS["rms"],
+    "rms_norm_backward": ("rms norm backward",),
+    "rotary_angles": ("rotary", "rotary, an attention factor"),
+    "rotary_apply": ("rotary", "rotary, an attention factor"),
+    "schedule_free_average": ("schedule-free average",),
+    "schedule_free_update": with_states("schedule-free adamw"),
+    "sgd_update": with_states("sgd", "sgd, nesterov", "sgd, no momentum"),
+    "silu_gate_forward": ("silu gate",),
+    "silu_gate_backward": ("silu gate",),
+    "softmax_forward": ("softmax",),
+    "softmax_backward": ("softmax",),
+    "square_sums": ("square sums",),
+    "to_bf16": ("nearest bf16",),
+    "to_bf16_stochastic": ("stochastic bf16",),
+    "to_int8_rows": ("int8 rows",),
+    "tree_sum": ("tree sum",),
+}
+# What stands in a name's braces -> the source that names each of its kind, and how it does.
+FILLS = {
+    "{format}": ("kernels/cpu/quant/weight_format.cc", r'case WeightFormat::\w+: return "(\w+)";'),
+    "{profile}": ("kernels/cpu/product/bf16.cc", r'\{Bf16Arithmetic::\w+, "([^"]+)"\}'),
 }
 # Ops that no ceiling is known for: why.
 WITHOUT_CEILING = {
@@ -138,15 +197,15 @@ WITHOUT_CEILING = {
 # What works on host memory by itself: name -> (header, its rows of GOLDEN_ROWS, its cases of the benchmark; None: it is made
 # once for a model).
 CONTEXT_FREE = {
-    "argmax": ("sampling.h", "sampling", "^sampling greedy"),
-    "sample": ("sampling.h", "sampling", "^sampling (?!greedy)"),
-    "penalise": ("sampling.h", "penalties", "^penalties"),
-    "quantise_row": ("weights/weight_format.h", "quantise ", "^quantise weight"),
-    "dequantise_row": ("weights/weight_format.h", "quantise ", "^dequantise "),
-    "rotary_frequencies": ("rotary.h", "rotary frequencies", None),
+    "argmax": ("sampling.h", ("sampling",), "^sampling greedy"),
+    "sample": ("sampling.h", ("sampling",), "^sampling (?!greedy)"),
+    "penalise": ("sampling.h", ("penalties",), "^penalties"),
+    "quantise_row": ("weights/weight_format.h", ("quantise {format}",), "^quantise weight"),
+    "dequantise_row": ("weights/weight_format.h", ("quantise {format}",), "^dequantise "),
+    "rotary_frequencies": ("rotary.h", ("rotary frequencies",), None),
 }
 # Rows of what is no op.
-OTHER_GOLDEN = ("training, 20 steps",)
+OTHER_GOLDEN = ("training, 20 steps", "training, 20 steps, profile {profile}", "training, 20 steps, profile portable-fp16")
 
 
 def ops_of(root):
@@ -162,6 +221,37 @@ def ops_of(root):
 def golden_rows(root):
     path = root / GOLDEN_ROWS
     return [line.split(" ", 1)[1] for line in path.read_text().splitlines() if " " in line] if path.exists() else []
+
+
+def filled(root, names):
+    """The names with each thing that FILLS has in place of their braces."""
+    for fill, (source, pattern) in FILLS.items():
+        path = root / source
+        found = re.findall(pattern, path.read_text()) if path.exists() else []
+        names = [name.replace(fill, each) for name in names for each in (found if fill in name else [fill])]
+    return names
+
+
+def bits_of(root, op, names, rows, tests):
+    """What is wrong with an op's golden rows: one that the file lacks, and one that no test which calls the op makes.
+    Each row has its own name in full: "image bf16" is none of an op whose row is "image bf16, packed"."""
+    strings = [set(re.findall(r'"([^"\n]+)"', text)) for text in tests if re.search(rf"\b{op}\b", text)]
+    for name in filled(root, names):
+        if name not in rows:
+            yield f"{op} has no bits in {GOLDEN_ROWS}: no row \"{name}\""
+        elif not any(is_made_of(name, own) for own in strings):
+            yield f"{op}: no test that calls it makes the bits of \"{name}\""
+
+
+def is_made_of(name, strings):
+    """Whether a test with these strings can make the row: one of them, two in a row, or one that ends with a space (what
+    stands in braces follows)."""
+    return any(name == begin or (name.startswith(begin) and (begin.endswith(" ") or name[len(begin):] in strings)) for begin in strings)
+
+
+def golden_tests(root):
+    return [text for folder in ("tests/parity", "tests/golden") for path in sorted((root / folder).rglob("*.cc"))
+            for text in tested_tolerances.tests_of(path, root) if "olden" in text]
 
 
 def possible_cases(root):
@@ -182,15 +272,15 @@ def possible_cases(root):
     return [name.strip() + shape for name in names for shape in ("", " 8192x3072")]
 
 
-def holes_of_context_free(root, rows, cases):
+def holes_of_context_free(root, rows, tests, cases):
     for name, (header, golden, pattern) in CONTEXT_FREE.items():
         path = root / "kernels/ops" / header
         if not path.exists():
             continue
         if not re.search(rf"\b{name}\(", path.read_text()):
             yield f"kernels/ops/{header}", f"{name} of CONTEXT_FREE in ops/lint/op_catalogue.py is not there"
-        if not any(row.startswith(golden) for row in rows):
-            yield f"kernels/ops/{header}", f"{name} has no bits in {GOLDEN_ROWS}"
+        for text in bits_of(root, name, golden, rows, tests):
+            yield f"kernels/ops/{header}", text
         if pattern is not None and not any(re.search(pattern, case) for case in cases):
             yield f"kernels/ops/{header}", f"{name} has no case of the benchmark: none is named \"{pattern}\""
 
@@ -200,15 +290,17 @@ def holes(root):
     ops = dict(ops_of(root))
     rows = golden_rows(root)
     cases = possible_cases(root)
-    yield from holes_of_context_free(root, rows, cases)
+    tests = golden_tests(root)
+    yield from holes_of_context_free(root, rows, tests, cases)
     for op, header in ops.items():
         if op not in FACTS:
             yield f"kernels/ops/{header}", f"{op} has no row in FACTS of ops/lint/op_catalogue.py"
         elif not FACTS[op][3] or not any(re.search(FACTS[op][3], case) for case in cases):
             yield f"kernels/ops/{header}", f"{op} has no case of the benchmark: none is named \"{FACTS[op][3]}\""
-        name = GOLDEN.get(op)
-        if name is None or (name and not any(row.startswith(name) for row in rows)):
+        if op not in GOLDEN:
             yield f"kernels/ops/{header}", f"{op} has no bits in {GOLDEN_ROWS}: a test with a Golden, and a row of GOLDEN"
+        for text in bits_of(root, op, GOLDEN.get(op, ()), rows, tests):
+            yield f"kernels/ops/{header}", text
     columns = {op: FACTS[op][2] for op in ops if op in FACTS}
     for text in tested_tolerances.untested(root, columns):
         yield "ops/lint/op_catalogue.py", text
@@ -216,10 +308,10 @@ def holes(root):
     yield from shareless(root)
     for op in sorted((FACTS.keys() | GOLDEN.keys()) - ops.keys()):
         yield "ops/lint/op_catalogue.py", f"{op} is no op of kernels/ops"
-    for row in rows:
-        names = [name for name in GOLDEN.values() if name] + [golden for _, golden, _ in CONTEXT_FREE.values()]
-        if not row.startswith((*OTHER_GOLDEN, *names)):
-            yield GOLDEN_ROWS, f"\"{row}\" belongs to no op: a row of GOLDEN"
+    named = [*OTHER_GOLDEN, *(name for names in GOLDEN.values() for name in names),
+             *(name for _, names, _ in CONTEXT_FREE.values() for name in names)]
+    for row in sorted(set(rows) - set(filled(root, named))):
+        yield GOLDEN_ROWS, f"\"{row}\" belongs to no op: a row of GOLDEN"
 
 
 def counters_of(root):

@@ -68,7 +68,7 @@ def tests_of(path, root):
             cases.append(body)
             continue
         names = (re.findall(r"\b(?:struct|class) (\w+) [{:]", head) or re.findall(r"(\w+)\(", head) or
-                 re.findall(r"(\w+) *[={]", head))
+                 re.findall(r"(\w+)(?:\[\w*\])? *[={]", head))
         for name in names[:1]:
             named.setdefault(name, []).append(body)
     for body in cases:

@@ -2,7 +2,12 @@
 // which else widens or pairs it, and packs it, at each call.
 //
 //   widened  [outputs / 64][inputs][64]      bf16, widened in registers: half the bytes of fp32
-//   native   [outputs / 64][inputs / 2][64]  pairs of bf16
+//   native   [outputs / 64][inputs / 2][64]  pairs of bf16, the even input in the lower half
+//   tiles    the same
+//
+// Zeros fill what is not whole: panels of 64 outputs, pairs, and groups of 32 inputs (not native);
+// 64 bytes of them end a widened image. The same for any number of threads, on every path that has
+// the arithmetic.
 //
 // The same chains, the same bits. An image is a cache: stale once the weight changes, of this build
 // only.

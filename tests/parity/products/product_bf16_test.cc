@@ -5,6 +5,7 @@
 #include "kernels/ops/weights/packed_bf16.h"
 #include "tests/parity/harness.h"
 #include "tests/parity/other_caches.h"
+#include "tests/parity/products/bf16_orders.h"
 #include "tests/support/skip.h"
 
 namespace tutti::kernels::parity {
@@ -35,13 +36,6 @@ Halves halves(Index count, std::uint64_t stream) {
   Halves result(size_of(count));
   REQUIRE(to_bf16(single(), draw(count, stream), result));
   return result;
-}
-
-float wide(Bf16 half) { return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16); }
-
-// As the instruction sees a number: below the normal ones it is zero.
-float flushed(float value) {
-  return std::abs(value) < 0x1p-126F ? std::copysign(0.0F, value) : value;
 }
 
 struct Case {
@@ -83,48 +77,17 @@ struct Case {
                           .start = ChainStart::output}));
     return output;
   }
-  // As an instruction reads them; zeros behind the last k.
-  float multiplied(Index row, Index k, Index column, float sum) const {
-    const float x = k < shape.k ? flushed(left_at(row, k)) : 0.0F;
-    const float w = k < shape.k ? flushed(right_at(k, column)) : 0.0F;
-    return flushed(std::fma(x, w, flushed(sum)));
-  }
-  float chain(Index row, Index column, float sum) const {
-    for (Index k = 0; k < shape.k; ++k) {
-      sum = std::fma(left_at(row, k), right_at(k, column), sum);
-    }
-    return sum;
-  }
-  float pairs(Index row, Index column, float sum) const {
-    for (Index k = 0; k < shape.k; k += 2) {
-      sum = multiplied(row, k, column, multiplied(row, k + 1, column, sum));
-    }
-    return sum;
-  }
-  float groups(Index row, Index column, float sum) const {
-    constexpr Index kGroup = 32;
-    for (Index first = 0; first < shape.k; first += kGroup) {
-      float even = 0.0F;
-      float odd = 0.0F;
-      for (Index k = first; k < first + kGroup; k += 2) {
-        even = multiplied(row, k, column, even);
-        odd = multiplied(row, k + 1, column, odd);
-      }
-      sum = flushed(flushed(sum) + flushed(even + odd));
-    }
-    return sum;
+  float sum(Bf16Arithmetic arithmetic, Index row, Index column) const {
+    return bf16_sum(
+        arithmetic, before[size_of(row * shape.n + column)], shape.k,
+        [&](Index k) { return left_at(row, k); }, [&](Index k) { return right_at(k, column); });
   }
   // The order of each arithmetic, k by k.
   Floats expected(Bf16Arithmetic arithmetic) const {
     Floats result = before;
     for (Index r = 0; r < shape.m; ++r) {
       for (Index c = 0; c < shape.n; ++c) {
-        float& sum = result[size_of(r * shape.n + c)];
-        switch (arithmetic) {
-          case Bf16Arithmetic::widened: sum = chain(r, c, sum); break;
-          case Bf16Arithmetic::native: sum = pairs(r, c, sum); break;
-          case Bf16Arithmetic::tiles: sum = groups(r, c, sum); break;
-        }
+        result[size_of(r * shape.n + c)] = sum(arithmetic, r, c);
       }
     }
     return result;
@@ -212,7 +175,7 @@ TEST_CASE("bf16 product: tiles in many blocks of rows, columns and k") {
       const Index column = row % c.shape.n;
       INFO("row " << row);
       const std::size_t at = size_of(row * c.shape.n + column);
-      const float expected = c.groups(row, column, c.before[at]);
+      const float expected = c.sum(Bf16Arithmetic::tiles, row, column);
       REQUIRE(std::bit_cast<std::uint32_t>(whole[at]) == std::bit_cast<std::uint32_t>(expected));
     }
     // Blocks of rows and of columns begin elsewhere in each of these.
@@ -243,8 +206,7 @@ TEST_CASE("bf16 product: by an image without inputs, outputs are their ends alon
   const CpuPath before = cpu_path();
   const bool native = choose_cpu_path(CpuPath::avx512bf16).ok();
   if (!native) test::skip_part("this machine has no native bf16 products");
-  for (const Bf16Arithmetic arithmetic :
-       {Bf16Arithmetic::widened, Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+  for (const Bf16Arithmetic arithmetic : kArithmetics) {
     if (!has_bf16(arithmetic)) continue;
     Halves none(1);
     const auto packed = pack_bf16_weight(single(), {none.data(), 5, 0}, arithmetic);
@@ -291,8 +253,7 @@ TEST_CASE("bf16 product: an image of other bands, shapes and forms") {
 }
 
 TEST_CASE("bf16 product: each arithmetic has a profile, and the name of one is no other's") {
-  for (const Bf16Arithmetic arithmetic :
-       {Bf16Arithmetic::widened, Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+  for (const Bf16Arithmetic arithmetic : kArithmetics) {
     CHECK(arithmetic_of(profile_of(arithmetic)) == arithmetic);
   }
   CHECK_FALSE(arithmetic_of("portable"));

@@ -183,11 +183,21 @@ TEST_CASE("golden: images of packed weights, byte by byte") {
                   std::to_string(kQuantisedImageVersion));
     for (const Index outputs : {1, 70}) {
       const Floats weight = draw(outputs * 512, 1);
+      const std::size_t row = row_bytes(format, 512);
+      std::vector<std::byte> rows(size_of(outputs) * row);
+      for (std::size_t o = 0; o < size_of(outputs); ++o) {
+        REQUIRE(quantise_row(format, std::span(weight).subspan(o * 512, 512),
+                             std::span(rows).subspan(o * row, row)));
+      }
       on_all_paths(golden, [&](const OpContext& ctx) {
         const auto packed =
             quantise_weight({.pool = ctx.pool}, format, matrix(weight, outputs, 512));
         REQUIRE(packed);
-        return as_floats(std::span(packed->image(), packed->bytes()));
+        const std::span image(packed->image(), packed->bytes());
+        const auto of_rows = pack_rows({.pool = ctx.pool}, format, rows, outputs);
+        REQUIRE(of_rows);
+        REQUIRE(std::ranges::equal(std::span(of_rows->image(), of_rows->bytes()), image));
+        return as_floats(image);
       });
     }
     golden.check();
@@ -244,6 +254,9 @@ TEST_CASE("golden: tokens that are drawn, by every setting") {
       tokens.push_back(static_cast<float>(sampler.sample(logits, settings, position)));
     }
     golden.add(tokens);
+    if (settings.temperature > 0.0) continue;
+    const auto largest = static_cast<float>(argmax(logits));
+    for (const float token : tokens) REQUIRE(token == largest);
   }
   golden.check();
 }
