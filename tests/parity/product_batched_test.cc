@@ -321,31 +321,78 @@ TEST_CASE("product batched: the comparison catches a product that reads its neig
   REQUIRE_FALSE(same_bits(batched, right));
 }
 
-TEST_CASE("product batched: what is not finite stays in its product and rows") {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  Bf16Case c(ProductForm::nt, {3, 5, 20, 9});
-  Floats good(c.fp32.before.size());
-  REQUIRE(product_bf16_batched(single(), c.batch(good, ChainStart::zero)));
-  c.left[5 * 9 + 4] = rounded({nan}).front();            // product 1, row 0
-  c.left[2 * 5 * 9 + 3 * 9] = rounded({3e38F}).front();  // product 2, row 3
-  c.right[2 * 20 * 9] = rounded({3e38F}).front();
-  const Floats bad = on_all_paths([&](const OpContext& ctx) {
-    Floats output(good.size());
-    REQUIRE(product_bf16_batched(ctx, c.batch(output, ChainStart::zero)));
-    for (float& value : output) {
-      if (std::isnan(value)) value = nan;  // which NaN is not promised
-    }
-    return output;
-  });
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// A NaN in product 1, row 0; of product 2 numbers in row 3 and column 0 whose product overflows,
+// and an infinity in row 4.
+struct SpoiledCase : Bf16Case {
+  static constexpr Shape kShape{3, 5, 20, 9};
+
+  explicit SpoiledCase(ProductForm form) : Bf16Case(form, kShape) {
+    const auto left_at = [&](Index b, Index row, Index k) -> Bf16& {
+      const Index place = form == ProductForm::tn ? k * kShape.m + row : row * kShape.k + k;
+      return left[static_cast<std::size_t>(b * kShape.m * kShape.k + place)];
+    };
+    const Bf16 huge = rounded({3e38F}).front();
+    left_at(1, 0, 4) = rounded({kNan}).front();
+    left_at(2, 3, 0) = huge;
+    left_at(2, 4, 8) = rounded({std::numeric_limits<float>::infinity()}).front();
+    right[static_cast<std::size_t>(2 * kShape.n * kShape.k)] = huge;  // k 0 of column 0 in any form
+  }
+};
+
+// Outputs of the spoiled case beside those of the good one.
+void check_spoiled(const Floats& bad, const Floats& good) {
   for (std::size_t i = 0; i < bad.size(); ++i) {
     const std::size_t row = i / 20;
+    const std::size_t column = i % 20;
+    INFO("row " << row << ", column " << column);
     if (row == 5) {
       CHECK(std::isnan(bad[i]));
-    } else if (row == 13 && i % 20 == 0) {
-      CHECK(std::isinf(bad[i]));
-    } else if (row != 13 && !(row >= 10 && i % 20 == 0)) {
+    } else if (row == 14) {
+      CHECK_FALSE(std::isfinite(bad[i]));
+    } else if (row == 13 && column == 0) {
+      CHECK(bad[i] == std::numeric_limits<float>::infinity());
+    } else if (row == 13 || (row >= 10 && column == 0)) {
+      CHECK(std::isfinite(bad[i]));
+    } else {
       CHECK(bad[i] == good[i]);
     }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("product batched: what is not finite stays in its product and rows, in every form") {
+  const CpuPath before = cpu_path();
+  for (const ProductForm form : kForms) {
+    INFO("form " << static_cast<int>(form));
+    const SpoiledCase spoiled(form);
+    const Bf16Case whole(form, SpoiledCase::kShape);
+    const auto run = [&](const OpContext& ctx, const Bf16Case& c, Bf16Arithmetic arithmetic) {
+      Floats output(c.fp32.before.size());
+      Bf16BatchedProduct batch = c.batch(output, ChainStart::zero);
+      batch.arithmetic = arithmetic;
+      REQUIRE(product_bf16_batched(ctx, batch));
+      return one_nan(std::move(output));
+    };
+    const auto run_widened = [&](const Bf16Case& c) {
+      return on_all_paths(
+          [&](const OpContext& ctx) { return run(ctx, c, Bf16Arithmetic::widened); });
+    };
+    check_spoiled(run_widened(spoiled), run_widened(whole));
+    if (!choose_cpu_path(CpuPath::avx512bf16)) continue;
+    for (const auto arithmetic : {Bf16Arithmetic::native, Bf16Arithmetic::tiles}) {
+      if (!has_bf16(arithmetic)) continue;
+      for (const int threads : {1, 3}) {
+        ThreadPool pool(threads);
+        check_spoiled(run({.pool = &pool}, spoiled, arithmetic),
+                      run({.pool = &pool}, whole, arithmetic));
+      }
+    }
+    REQUIRE(choose_cpu_path(before));
   }
 }
 

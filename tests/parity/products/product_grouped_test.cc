@@ -228,17 +228,37 @@ TEST_CASE("product grouped: without inputs outputs are their ends alone") {
   for (std::size_t i = 0; i < 18; ++i) REQUIRE(output[i] == bias[(i < 6 ? 0 : 6) + i % 6]);
 }
 
-TEST_CASE("product grouped: what is not finite stays in its row, and its group's weight") {
-  Case c(WeightFormat::q8_0, {{2, 2, 5}, 20, 1});
-  c.x[size_of(3 * c.k) + 9] = std::numeric_limits<float>::infinity();
-  c.x[size_of(1 * c.k) + 9] = 3e38F;
-  const auto weights = c.packed(single());
-  const auto pointers = Case::pointers(weights);
-  Floats output(c.before.size());
-  REQUIRE(product_quantised_grouped(single(), c.args(pointers, output)));
-  for (std::size_t i = 0; i < output.size(); ++i) {
-    CHECK(std::isnan(output[i]) == (i / 20 == 3));
-    CHECK(std::isfinite(output[i]) == (i / 20 != 3));
+TEST_CASE("product grouped: what is not finite stays in its row, in every format") {
+  for (const WeightFormat format : kWeightFormats) {
+    const Case whole(format, {{2, 2, 6}, 20, 1});
+    Case c = whole;
+    c.x[size_of(1 * c.k) + 9] = 1e38F;  // times a code and a minimum, each below two
+    c.x[size_of(3 * c.k) + 9] = std::numeric_limits<float>::infinity();
+    c.x[size_of(5 * c.k) + 255] = std::numeric_limits<float>::quiet_NaN();
+    for (const Activations activations : meanings_of(format)) {
+      INFO(to_string(format) << (activations == Activations::int8 ? ", int8" : ", exact"));
+      const auto run = [&](const Case& of) {
+        return on_all_paths([&](const OpContext& ctx) {
+          const auto weights = of.packed(ctx);
+          const auto pointers = Case::pointers(weights);
+          Floats output(of.before.size());
+          GroupedProduct args = of.args(pointers, output);
+          args.activations = activations;
+          REQUIRE(product_quantised_grouped(ctx, args));
+          return one_nan(std::move(output));
+        });
+      };
+      const Floats good = run(whole);
+      const Floats bad = run(c);
+      for (std::size_t i = 0; i < bad.size(); ++i) {
+        const std::size_t row = i / 20;
+        INFO("row " << row << ", column " << i % 20);
+        CHECK(std::isfinite(bad[i]) == (row != 3 && row != 5));
+        // A cell's scale is no number where one of its inputs is none.
+        if (row == 5 || (row == 3 && activations == Activations::int8)) CHECK(std::isnan(bad[i]));
+        if (row == 0 || row == 2 || row == 4) CHECK(bad[i] == good[i]);
+      }
+    }
   }
 }
 

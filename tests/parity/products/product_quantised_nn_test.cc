@@ -87,31 +87,47 @@ TEST_CASE("product quantised nn: a row alone, and a band of a wider matrix, have
   }
 }
 
-TEST_CASE("product quantised nn: what is not finite spoils its own rows only") {
-  const Weight weight(WeightFormat::nf4, 40, 256);
-  Floats dy = draw(4 * 40, 2);
-  const auto run = [&] {
-    return on_all_paths([&](const OpContext& ctx) {
-      Floats out(4 * 256);
-      REQUIRE(product_quantised_nn(
-          ctx,
-          {.left = matrix(dy, 4, 40), .right = &weight.packed, .output = matrix(out, 4, 256)}));
-      for (float& value : out) {
-        if (std::isnan(value)) value = std::numeric_limits<float>::quiet_NaN();
-      }
-      return out;
-    });
-  };
-  const Floats good = run();
-  dy[40 + 7] = std::numeric_limits<float>::quiet_NaN();
-  dy[2 * 40 + 39] = std::numeric_limits<float>::infinity();
-  const Floats bad = run();
-  for (const std::size_t row : {0U, 3U}) {
-    CHECK(
-        same_bits(std::span(bad).subspan(row * 256, 256), std::span(good).subspan(row * 256, 256)));
+TEST_CASE("product quantised nn: what is not finite spoils its own rows only, in every format") {
+  // Row 1 has a NaN, row 2 an infinity, row 3 a sum of numbers that overflow, row 4 one that does
+  // not.
+  constexpr Index kRows = 6;
+  constexpr Index kOutputs = 40;
+  constexpr Index kInputs = 256;
+  const Floats whole = draw(kRows * kOutputs, 2);
+  Floats spoiled = whole;
+  spoiled[kOutputs + 7] = std::numeric_limits<float>::quiet_NaN();
+  spoiled[2 * kOutputs + 39] = std::numeric_limits<float>::infinity();
+  for (std::size_t i = 0; i < kOutputs; ++i) spoiled[3 * kOutputs + i] = 3e38F;
+  spoiled[4 * kOutputs + 9] = 1e38F;
+  for (const WeightFormat format : kWeightFormats) {
+    INFO(to_string(format));
+    const Weight weight(format, kOutputs, kInputs);
+    const auto run = [&](const Floats& dy) {
+      return on_all_paths([&](const OpContext& ctx) {
+        Floats out(kRows * kInputs);
+        REQUIRE(product_quantised_nn(ctx, {.left = matrix(dy, kRows, kOutputs),
+                                           .right = &weight.packed,
+                                           .output = matrix(out, kRows, kInputs)}));
+        return one_nan(std::move(out));
+      });
+    };
+    const Floats good = run(whole);
+    const Floats bad = run(spoiled);
+    Floats expected(bad.size());
+    REQUIRE(product_nn({.pool = single().pool}, {.left = matrix(spoiled, kRows, kOutputs),
+                                                 .right = matrix(weight.values, kOutputs, kInputs),
+                                                 .output = matrix(expected, kRows, kInputs)}));
+    CHECK(same_bits(bad, one_nan(std::move(expected))));
+    const auto row_of = [](const Floats& rows, std::size_t row) {
+      return std::span(rows).subspan(row * kInputs, kInputs);
+    };
+    const auto is_finite = [](float value) { return std::isfinite(value); };
+    for (const std::size_t row : {0U, 5U}) CHECK(same_bits(row_of(bad, row), row_of(good, row)));
+    for (const float value : row_of(bad, 1)) CHECK(std::isnan(value));
+    CHECK(std::ranges::none_of(row_of(bad, 2), is_finite));
+    CHECK_FALSE(std::ranges::all_of(row_of(bad, 3), is_finite));
+    CHECK(std::ranges::all_of(row_of(bad, 4), is_finite));
   }
-  for (std::size_t i = 256; i < 512; ++i) CHECK(std::isnan(bad[i]));
-  for (std::size_t i = 512; i < 768; ++i) CHECK_FALSE(std::isfinite(bad[i]));
 }
 
 TEST_CASE("product quantised nn: nothing to add, and what does not match") {
