@@ -40,8 +40,9 @@ Ceiling fp32_product(ThreadPool& pool, const MeasureTime& time) {
   });
 }
 
+template <Bf16Arithmetic kArithmetic>
 Ceiling bf16_product(ThreadPool& pool, const MeasureTime& time) {
-  if (!has_bf16(Bf16Arithmetic::native)) return std::nullopt;
+  if (!has_bf16(kArithmetic)) return std::nullopt;
   const OpContext ctx{&pool};
   std::vector<Bf16> left(kSide * kSide);
   std::vector<Bf16> right(kSide * kSide);
@@ -52,7 +53,7 @@ Ceiling bf16_product(ThreadPool& pool, const MeasureTime& time) {
     TUTTI_ASSERT(product_bf16_nt(ctx, {.left = {left.data(), kSide, kSide},
                                        .right = {right.data(), kSide, kSide},
                                        .output = output.matrix(kSide, kSide),
-                                       .arithmetic = Bf16Arithmetic::native}));
+                                       .arithmetic = kArithmetic}));
   });
 }
 
@@ -82,7 +83,8 @@ Ceiling int8_product(ThreadPool& pool, const MeasureTime& time) {
 std::span<const ProductKind> product_kinds() {
   static constexpr ProductKind kKinds[] = {
       {"fp32 product", "fp32 multiply-add", "GFLOP/s", fp32_product},
-      {"bf16 product", "bf16 pairs", "GFLOP/s", bf16_product},
+      {"bf16 product by pairs", "bf16 pairs", "GFLOP/s", bf16_product<Bf16Arithmetic::native>},
+      {"bf16 product by tiles", "bf16 tiles", "GFLOP/s", bf16_product<Bf16Arithmetic::tiles>},
       {"int8 product", "int8 multiply-add", "GOP/s", int8_product},
   };
   return kKinds;

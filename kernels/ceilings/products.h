@@ -17,8 +17,8 @@ struct ProductKind {
   std::string_view unit;
   Ceiling (*measure)(ThreadPool& pool, const MeasureTime& time);
 };
-// fp32, bf16 in native pairs, int8; 1,024 rows by a weight of 1,024 x 1,024 each, the fastest run
-// in time.seconds. None where the path has no such arithmetic.
+// fp32, bf16 by pairs and by tiles, int8; 1,024 rows by a weight of 1,024 x 1,024 each, the fastest
+// run in time.seconds. None where the path has no such arithmetic.
 std::span<const ProductKind> product_kinds();
 
 }  // namespace tutti::kernels

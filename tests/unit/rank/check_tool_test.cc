@@ -29,6 +29,28 @@ TEST_CASE("check: a deadline that is over and settings that mean nothing have th
   }
 }
 
+TEST_CASE("check: a measurement that passes its deadline leaves the next one its own time") {
+  kernels::ThreadPool pool(1);
+  const Measure slow = [](kernels::ThreadPool&, const kernels::MeasureTime& time) {
+    while (monotonic_now() < time.until) std::this_thread::yield();
+    return kernels::Ceiling();
+  };
+  const Measure quick = [](kernels::ThreadPool&, const kernels::MeasureTime& time) {
+    return monotonic_now() < time.until ? kernels::Ceiling(3.0) : std::nullopt;
+  };
+  const Measure missing = [](kernels::ThreadPool&, const kernels::MeasureTime&) {
+    return kernels::Ceiling();
+  };
+  const InTime late = measure_in_time(slow, pool, std::chrono::milliseconds(5));
+  CHECK(late.late);
+  CHECK_FALSE(late.reached);
+  const InTime next = measure_in_time(quick, pool, std::chrono::hours(1));
+  CHECK_FALSE(next.late);
+  CHECK(next.reached == 3.0);
+  CHECK_FALSE(measure_in_time(missing, pool, std::chrono::hours(1)).late);
+  CHECK(measure_in_time(missing, pool, Duration(0)).late);
+}
+
 TEST_CASE("check: arithmetic is measured where the path has it, and left out where not") {
   kernels::ThreadPool pool(1);
   const auto before = kernels::cpu_path();
@@ -106,6 +128,27 @@ TEST_CASE("ceilings: each thread has memory of its own, in pages of the kind tha
   CHECK(std::set(owner.begin(), owner.end()).size() == 3);
   CHECK(small.floats() == kFloats);
   CHECK(std::ranges::all_of(small.part(2), [](float x) { return x == 1.0F; }));
+}
+
+TEST_CASE(
+    "check: a bf16 product is measured where the path has its ceiling, and left out where not") {
+  kernels::ThreadPool pool(1);
+  const auto before = kernels::cpu_path();
+  for (const auto path : kernels::kCpuPaths) {
+    if (!kernels::choose_cpu_path(path)) continue;
+    for (const kernels::ProductKind& product : kernels::product_kinds()) {
+      if (!product.of.starts_with("bf16")) continue;  // the others take long on some paths
+      INFO(product.name << " on " << to_string(path));
+      const auto ceilings = kernels::ceiling_kinds();
+      const auto of =
+          std::find_if(ceilings.begin(), ceilings.end(),
+                       [&](const kernels::CeilingKind& c) { return c.name == product.of; });
+      REQUIRE(of != ceilings.end());
+      CHECK(product.measure(pool, {Duration(0)}).has_value() ==
+            of->measure(pool, {Duration(0)}).has_value());
+    }
+  }
+  REQUIRE(kernels::choose_cpu_path(before));
 }
 
 TEST_CASE("check: each product is a share of a ceiling that there is, in its unit") {
