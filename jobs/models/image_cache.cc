@@ -58,19 +58,6 @@ static_assert(sizeof(Entry) == 32);
 
 std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
-std::span<const float> as_floats(Piece bytes) {
-  return {reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float)};
-}
-
-Hash128 hash_piece(const kernels::OpContext& ctx, Piece piece) {
-  const auto values = as_floats(piece);
-  std::vector<Hash128> hashes(
-      static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(values.size()))));
-  const auto hashed = kernels::hash_blocks({.pool = ctx.pool}, values, hashes);
-  TUTTI_ASSERT(hashed.ok());
-  return kernels::combine_hashes(hashes);
-}
-
 // Of header and table, as one block.
 Hash128 hash_head(Header header, std::span<const Entry> table) {
   header.hash = {};
@@ -105,7 +92,7 @@ std::string check(const kernels::OpContext& ctx, const Hash128& key, Piece file,
       return "its table is wrong";
     }
     pieces.push_back(file.subspan(entry.offset, entry.bytes));
-    if (hash_piece(ctx, pieces.back()) != entry.hash) return "an image in it is damaged";
+    if (hash_bytes(ctx, pieces.back()) != entry.hash) return "an image in it is damaged";
   }
   return {};
 }
@@ -152,6 +139,24 @@ bool not_kept(const std::filesystem::path& file, std::string_view why) {
 }
 
 }  // namespace
+
+Hash128 hash_bytes(const kernels::OpContext& ctx, Piece bytes) {
+  std::vector<float> moved;
+  std::span<const float> values;
+  if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) == 0 &&
+      bytes.size() % sizeof(float) == 0) {
+    values = {reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float)};
+  } else {
+    moved.resize(bytes.size() / sizeof(float) + (bytes.size() % sizeof(float) == 0 ? 0 : 1));
+    std::ranges::copy(bytes, std::as_writable_bytes(std::span(moved)).begin());
+    values = moved;
+  }
+  std::vector<Hash128> hashes(
+      static_cast<std::size_t>(kernels::grid_blocks(static_cast<kernels::Index>(values.size()))));
+  const auto hashed = kernels::hash_blocks({.pool = ctx.pool}, values, hashes);
+  TUTTI_ASSERT(hashed.ok());
+  return kernels::combine_hashes(hashes);
+}
 
 std::uint64_t free_bytes_at(const std::filesystem::path& folder) {
   struct statvfs status {};
@@ -275,7 +280,7 @@ bool ImageCache::store(const kernels::OpContext& ctx, const Hash128& key,
     return not_kept(path, fmt::format("{} bytes; the limit is {}, and half of what is free",
                                       header.bytes, options_.bytes_max));
   }
-  for (std::size_t i = 0; i < pieces.size(); ++i) table[i].hash = hash_piece(ctx, pieces[i]);
+  for (std::size_t i = 0; i < pieces.size(); ++i) table[i].hash = hash_bytes(ctx, pieces[i]);
   header.hash = hash_head(header, table);
   const std::filesystem::path beside =
       fmt::format("{}{}{}", path.string(), kUnfinished, random_hex(4));

@@ -55,6 +55,9 @@ class MappedImages {
   std::vector<std::span<const std::byte>> pieces_;
 };
 
+// By the pool, of bytes wherever they lie; the last float of them is filled with zeros.
+kernels::Hash128 hash_bytes(const kernels::OpContext& ctx, std::span<const std::byte> bytes);
+
 std::uint64_t free_bytes_at(const std::filesystem::path& folder);
 
 class ImageCache {

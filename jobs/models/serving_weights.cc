@@ -7,11 +7,12 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "jobs/models/stored/image_key.h"
 #include "jobs/models/stored/stored_parameters.h"
-#include "kernels/ops/cpu_path.h"
 #include "kernels/ops/elementwise/bf16.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/grid.h"
@@ -112,11 +113,18 @@ std::span<const std::string_view> serving_formats() {
 // Takes parameters in the order of the layout. The pieces of what is made, in that order, are what
 // a cache keeps: what is plain, then the table and images.
 struct ServingWeights::Maker {
+  // A matrix whose codes stay; without rows where its image is kept.
+  struct Codes {
+    CodesShape shape;
+    std::unique_ptr<StoredMatrix> rows;
+  };
+
   const kernels::OpContext& ctx;
   const Decoder& decoder;
   const FormatName& format;
   const StoredParameters* codes = nullptr;  // a folder whose codes are kept as they are
   const MappedImages* kept = nullptr;       // pieces that are viewed in place of being made
+  const ImageKey* key = nullptr;            // theirs
   ServingWeights made;
   Index plain_used = 0;
   std::vector<float> turned;  // the last matrix that lay a row an input
@@ -153,33 +161,30 @@ struct ServingWeights::Maker {
     return {};
   }
 
-  Result<WeightImage> kept_image(Index outputs, Index inputs) {
+  // None: fp32.
+  Result<WeightImage> kept_image(std::optional<WeightFormat> of, Index outputs, Index inputs) {
     WeightImage image;
-    const bool fp32 = !format.format;
-    const auto piece =
-        next(fp32 ? kernels::PackedWeight::image_bytes(outputs, inputs)
-                  : kernels::QuantisedWeight::image_bytes(*format.format, outputs, inputs));
+    const auto piece = next(of ? kernels::QuantisedWeight::image_bytes(*of, outputs, inputs)
+                               : kernels::PackedWeight::image_bytes(outputs, inputs));
     if (!piece) return piece.error();
-    if (fp32) {
-      image.fp32 = kernels::PackedWeight::view(outputs, inputs, *piece);
+    if (of) {
+      image.quantised = kernels::QuantisedWeight::view(*of, outputs, inputs, *piece);
     } else {
-      image.quantised = kernels::QuantisedWeight::view(*format.format, outputs, inputs, *piece);
+      image.fp32 = kernels::PackedWeight::view(outputs, inputs, *piece);
     }
     return image;
   }
 
   // Of a matrix that comes in fp32. Beside codes, bf16 stays what it is: it has the bits of fp32.
   std::optional<WeightFormat> format_of(const Parameter& parameter) const {
-    const TensorView* const tensor =
-        codes == nullptr ? nullptr : codes->files().find(parameter.name);
-    if (tensor == nullptr || tensor->type != TensorType::bf16) return format.format;
+    if (codes == nullptr || !codes->is_bf16(parameter)) return format.format;
     return WeightFormat::bf16;
   }
 
   // Of a matrix [outputs, inputs] of the parameter.
   Result<WeightImage> image(const Parameter& parameter, ConstMatrix weight) {
-    if (kept != nullptr) return kept_image(weight.rows, weight.columns);
     const std::optional<WeightFormat> own = format_of(parameter);
+    if (kept != nullptr) return kept_image(own, weight.rows, weight.columns);
     WeightImage image;
     if (!own) {
       auto packed = kernels::pack_weight(ctx, weight);
@@ -256,21 +261,25 @@ struct ServingWeights::Maker {
   }
 
   // Of some of a stored matrix's outputs.
-  Result<WeightImage> image_of_codes(const Parameter& parameter, const StoredMatrix& matrix,
-                                     const Stretch& outputs) const {
-    const std::size_t row = matrix.row_bytes();
+  Result<WeightImage> image_of_codes(const Parameter& parameter, const Codes& matrix,
+                                     const Stretch& outputs) {
+    if (kept != nullptr) {
+      return kept_image(matrix.shape.format, outputs.count, matrix.shape.inputs);
+    }
+    const std::size_t row = matrix.rows->row_bytes();
     std::vector<std::byte> rows(row * static_cast<std::size_t>(outputs.count));
     ctx.pool->parallel_for(outputs.count, kRowsTogether, [&](int, Index begin, Index end) {
-      matrix.read_rows(outputs.first + begin, end - begin,
-                       std::span(rows).subspan(static_cast<std::size_t>(begin) * row,
-                                               static_cast<std::size_t>(end - begin) * row));
+      matrix.rows->read_rows(outputs.first + begin, end - begin,
+                             std::span(rows).subspan(static_cast<std::size_t>(begin) * row,
+                                                     static_cast<std::size_t>(end - begin) * row));
     });
-    auto packed = kernels::pack_rows(ctx, matrix.format(), rows, outputs.count);
+    auto packed = kernels::pack_rows(ctx, matrix.shape.format, rows, outputs.count);
     if (!packed) {
       return Error(packed.error()).with_context(fmt::format("tensor `{}`", parameter.name));
     }
     WeightImage image;
     image.quantised = *std::move(packed);
+    pieces.emplace_back(image.quantised.image(), image.quantised.bytes());
     return image;
   }
 
@@ -287,9 +296,9 @@ struct ServingWeights::Maker {
   }
 
   // A matrix of a layer, or the head.
-  Result<> take_codes(const Parameter& parameter, const StoredMatrix& matrix) {
+  Result<> take_codes(const Parameter& parameter, const Codes& matrix) {
     if (parameter.role == Role::head) {
-      auto head = image_of_codes(parameter, matrix, {0, matrix.outputs()});
+      auto head = image_of_codes(parameter, matrix, {0, matrix.shape.outputs});
       if (!head) return head.error();
       made.head_ = *std::move(head);
       return {};
@@ -301,14 +310,32 @@ struct ServingWeights::Maker {
       pieces_of_it = 3;
     }
     TUTTI_ASSERT(which != std::end(kMatrices));
-    const Index outputs = matrix.outputs() / pieces_of_it;
+    const Index outputs = matrix.shape.outputs / pieces_of_it;
     for (Index i = 0; i < pieces_of_it; ++i) {
       auto done =
           put_matrix(parameter, which[i], image_of_codes(parameter, matrix, {i * outputs, outputs}),
-                     {nullptr, outputs, matrix.inputs()});
+                     {nullptr, outputs, matrix.shape.inputs});
       if (!done) return done;
     }
     return {};
+  }
+
+  // The parameter at `index`, where its codes stay; whether they do.
+  Result<bool> take_stored(std::size_t index, const Parameter& parameter) {
+    if (codes == nullptr || !may_stay_codes(parameter)) return false;
+    Codes matrix;
+    if (kept != nullptr) {
+      if (!key->codes[index]) return false;
+      matrix.shape = *key->codes[index];
+    } else {
+      auto stored = codes->matrix(parameter);
+      if (!stored) return stored.error();
+      if (*stored == nullptr) return false;
+      matrix.rows = *std::move(stored);
+      matrix.shape = {matrix.rows->format(), matrix.rows->outputs(), matrix.rows->inputs()};
+    }
+    if (auto taken = take_codes(parameter, matrix); !taken) return taken.error();
+    return true;
   }
 
   Result<> table(const Parameter& parameter, std::span<const float> values) {
@@ -366,16 +393,12 @@ struct ServingWeights::Maker {
     const kernels::FloatBuffer scratch(kept == nullptr ? largest_of(decoder) : 0);
     try {
       if (auto begun = begin(); !begun) return begun;
+      std::size_t index = 0;
       for (const Parameter& parameter : decoder.layout().parameters()) {
+        const auto stored = take_stored(index++, parameter);
+        if (!stored) return stored.error();
+        if (*stored) continue;
         std::span<float> values;
-        if (codes != nullptr && parameter.role != Role::embedding) {
-          const auto stored = codes->matrix(parameter);
-          if (!stored) return stored.error();
-          if (*stored != nullptr) {
-            if (auto taken = take_codes(parameter, **stored); !taken) return taken;
-            continue;
-          }
-        }
         if (kept == nullptr) {
           values = scratch.span().first(parameter.elements);
           if (auto read = source(parameter, values); !read) return read;
@@ -397,29 +420,6 @@ Result<const FormatName*> named(std::string_view format) {
   return Error{ErrorCode::invalid_argument,
                fmt::format("\"{}\" is no format of weights; there are {}", format,
                            fmt::join(serving_formats(), ", "))};
-}
-
-// What images depend on: the layouts of this build, the format, the path, and each parameter's
-// name, shape and values.
-Result<kernels::Hash128> key_of(const kernels::OpContext& ctx, const Decoder& decoder,
-                                const FormatName& format, const ServingWeights::Source& source) {
-  const kernels::FloatBuffer scratch(largest_of(decoder));
-  std::string how = fmt::format("{} {} {} {}\n", format.format ? format.name : "fp32",
-                                kernels::kPackedImageVersion, kernels::kQuantisedImageVersion,
-                                kernels::to_string(kernels::cpu_path()));
-  for (const Parameter& parameter : decoder.layout().parameters()) {
-    const std::span<float> values = scratch.span().first(parameter.elements);
-    if (auto read = source(parameter, values); !read) return read.error();
-    std::vector<kernels::Hash128> hashes(
-        static_cast<std::size_t>(kernels::grid_blocks(size_of(parameter))));
-    must(kernels::hash_blocks(ctx, values, hashes));
-    how += fmt::format("{} {} {}\n", parameter.name, fmt::join(parameter.shape, "x"),
-                       kernels::to_string(kernels::combine_hashes(hashes)));
-  }
-  how.resize((how.size() + 3) / 4 * 4, '\n');
-  std::vector<float> words(how.size() / sizeof(float));
-  std::memcpy(words.data(), how.data(), how.size());
-  return kernels::hash_block(words);
 }
 
 }  // namespace
@@ -455,29 +455,33 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
   const Source source = [&](const Parameter& parameter, std::span<float> values) {
     return stored->read(parameter, values);
   };
-  if ((*found)->name == kAuto && stored->format().kind != StoredFormat::Kind::plain) {
+  const bool own = (*found)->name == kAuto && stored->format().kind != StoredFormat::Kind::plain;
+  if (own) {
     TUTTI_LOG_INFO("models", "{}: matrices stay {} codes, as their files have them",
                    folder.string(), to_string(stored->format()));
-    Maker maker{.ctx = ctx,
-                .decoder = decoder,
-                .format = **found,
-                .codes = &*stored,
-                .made = {},
-                .turned = {},
-                .pieces = {}};
+  }
+  Maker maker{.ctx = ctx,
+              .decoder = decoder,
+              .format = **found,
+              .codes = own ? &*stored : nullptr,
+              .made = {},
+              .turned = {},
+              .pieces = {}};
+  if (!cache.keeps() || ctx.device != nullptr) {
     if (auto taken = maker.take_all(source); !taken) return taken.error();
     return std::move(maker.made);
   }
-  if (!cache.keeps() || ctx.device != nullptr) {
-    return make(ctx, decoder, format, source);
-  }
-  const auto key = key_of(ctx, decoder, **found, source);
+  const auto key =
+      own ? key_of_codes(ctx, decoder, *stored)
+          : key_of_values(ctx, decoder, *stored, (*found)->format ? (*found)->name : "fp32");
   if (!key) return key.error();
-  if (auto kept = cache.find(ctx, *key)) {
+  if (auto kept = cache.find(ctx, key->hash)) {
     Maker viewer{.ctx = ctx,
                  .decoder = decoder,
                  .format = **found,
+                 .codes = maker.codes,
                  .kept = &*kept,
+                 .key = &*key,
                  .made = {},
                  .turned = {},
                  .pieces = {}};
@@ -488,10 +492,8 @@ Result<ServingWeights> ServingWeights::load(const kernels::OpContext& ctx, const
       TUTTI_LOG_WARNING("models", "images of weights are made anew: {}", taken.error().message);
     }
   }
-  Maker maker{
-      .ctx = ctx, .decoder = decoder, .format = **found, .made = {}, .turned = {}, .pieces = {}};
   if (auto taken = maker.take_all(source); !taken) return taken.error();
-  cache.store(ctx, *key, maker.pieces);
+  cache.store(ctx, key->hash, maker.pieces);
   return std::move(maker.made);
 }
 

@@ -14,9 +14,9 @@
 // every format, and are the same on every CPU path and for any number of threads. A device's
 // products by formats other than fp32 have the CPU's bits; its norms and attention have their own.
 //
-// Images of a folder's weights are kept in a cache (image_cache.h) under the hash of all its
-// parameters: a later start on a CPU with the same weights and format maps them. Those of codes
-// that stay as they are stored are not.
+// Images of a folder's weights, of its own codes too, are kept in a cache (image_cache.h) under a
+// hash of what they are made from (stored/image_key.h): a later start on a CPU with the same
+// weights and format maps them.
 //
 // Ownership: owns everything; the decoder and the device that it was made for must outlive it.
 // Threads: immutable once made. Errors: those of the source; invalid_argument (an unknown format; a

@@ -24,6 +24,10 @@ class Fp8Matrix final : public StoredMatrix {
             std::span<const std::byte> codes)
       : StoredMatrix(format, outputs, inputs), codes_(codes) {}
 
+  StoredContent content() const override {
+    return {fmt::format("{} by {}, {} beside", block_outputs_, block_inputs_, blocks_),
+            {codes_, std::as_bytes(std::span(scales_))}};
+  }
   void read_rows(Index first, Index count, std::span<std::byte> rows) const override {
     TUTTI_ASSERT(rows.size() == static_cast<std::size_t>(count) * row_bytes());
     std::byte* to = rows.data();

@@ -49,6 +49,11 @@ class PackedMatrix final : public StoredMatrix {
         bits_(stored.bits),
         by_outputs_(stored.kind == StoredFormat::Kind::awq) {}
 
+  StoredContent content() const override {
+    return {by_outputs_ ? "by outputs" : "by inputs",
+            {words_->bytes, std::as_bytes(std::span(scales_)), std::as_bytes(std::span(zeros_)),
+             std::as_bytes(std::span(entries_)), std::as_bytes(std::span(entry_of_input_))}};
+  }
   void read_rows(Index first, Index count, std::span<std::byte> rows) const override {
     TUTTI_ASSERT(rows.size() == static_cast<std::size_t>(count) * row_bytes());
     std::vector<std::uint8_t> codes(static_cast<std::size_t>(inputs()));

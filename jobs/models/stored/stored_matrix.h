@@ -8,10 +8,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "jobs/models/safetensors.h"
 #include "jobs/models/stored/stored_format.h"
@@ -21,12 +24,21 @@ namespace tutti::models {
 
 using kernels::Index;
 
+// Of what read_rows makes of a matrix's content: kept images hang on it (image_key.h).
+inline constexpr std::uint32_t kStoredRowsVersion = 1;
+
 // A matrix as the model names it.
 struct WantedMatrix {
   std::string_view tensor;  // ends in `.weight`
   Index outputs = 0;
   Index inputs = 0;
   bool turned = false;  // a plain tensor of it has a row an input
+};
+
+// What a matrix's rows are made from, besides their format and shape.
+struct StoredContent {
+  std::string packing;
+  std::vector<std::span<const std::byte>> bytes;  // of the files and of the matrix itself
 };
 
 class StoredMatrix {
@@ -43,6 +55,8 @@ class StoredMatrix {
   Index inputs() const { return inputs_; }
   std::size_t row_bytes() const { return kernels::row_bytes(format_, inputs_); }
 
+  // Two of one format, shape and content have the same rows.
+  virtual StoredContent content() const = 0;
   // Rows of the outputs from `first` on, one after the other.
   virtual void read_rows(Index first, Index count, std::span<std::byte> rows) const = 0;
   // Their values, [count, inputs].

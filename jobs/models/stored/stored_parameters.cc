@@ -39,6 +39,11 @@ Result<std::unique_ptr<StoredMatrix>> StoredParameters::matrix(const Parameter& 
   return StoredMatrix::open(files_, format_, wanted);
 }
 
+bool StoredParameters::is_bf16(const Parameter& parameter) const {
+  const TensorView* const tensor = files_.find(parameter.name);
+  return tensor != nullptr && tensor->type == TensorType::bf16;
+}
+
 Result<> StoredParameters::read(const Parameter& parameter, std::span<float> values) const {
   const auto stored = matrix(parameter);
   if (!stored) return stored.error();

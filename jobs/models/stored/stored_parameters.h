@@ -20,9 +20,10 @@ class StoredParameters {
   static Result<StoredParameters> open(const std::filesystem::path& folder, const Decoder& decoder);
 
   const StoredFormat& format() const { return format_; }
-  const SafetensorsReader& files() const { return files_; }
   // Null: it is a plain tensor, or there is none.
   Result<std::unique_ptr<StoredMatrix>> matrix(const Parameter& parameter) const;
+  // Whether it is a plain tensor of bf16.
+  bool is_bf16(const Parameter& parameter) const;
   // The values, in the parameter's own order; codes as the numbers that they stand for.
   Result<> read(const Parameter& parameter, std::span<float> values) const;
 

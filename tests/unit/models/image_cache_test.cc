@@ -77,6 +77,22 @@ const std::vector<Bytes>& some_pieces() {
 
 }  // namespace
 
+TEST_CASE("image cache: bytes have one hash wherever they lie, and another one each") {
+  for (const std::size_t size : {0U, 1U, 4U, 7U, 400U, 100003U}) {
+    INFO(size);
+    const Bytes bytes = bytes_of(size, 1);
+    const Hash128 hash = hash_bytes(context(), bytes);
+    for (const std::size_t offset : {1U, 2U, 4U}) {
+      Bytes moved(size + offset);
+      std::ranges::copy(bytes, moved.begin() + static_cast<std::ptrdiff_t>(offset));
+      CHECK(hash_bytes(context(), std::span(moved).subspan(offset)) == hash);
+      if (size == 0) continue;
+      moved.back() ^= std::byte{1};
+      CHECK_FALSE(hash_bytes(context(), std::span(moved).subspan(offset)) == hash);
+    }
+  }
+}
+
 TEST_CASE("image cache: what was stored is found by its key, and no other") {
   TemporaryFolder folder;
   const ImageCache cache({.folder = folder.path() / "images"});

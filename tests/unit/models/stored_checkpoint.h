@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +16,8 @@
 #include "jobs/models/inference_pass.h"
 #include "jobs/models/safetensors.h"
 #include "jobs/models/serving_weights.h"
+#include "jobs/models/stored/stored_parameters.h"
+#include "kernels/tensor/op_counters.h"
 #include "protocol/base/file.h"
 #include "protocol/base/rng.h"
 #include "tests/support/temporary_folder.h"
@@ -142,6 +145,103 @@ inline bool same_bits(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
+// Ops that this process has called, besides the hashes that a key takes.
+inline std::int64_t calls_of_ops() {
+  std::int64_t calls = 0;
+  for (const kernels::OpCount& count : kernels::op_counts()) {
+    if (count.name != "hash_blocks") calls += count.calls;
+  }
+  return calls;
+}
+
+// A start of a server of the folder's codes.
+struct Start {
+  ServingWeights images;
+  std::int64_t ops;  // by which images were made
+};
+inline Start start(const Decoder& decoder, const std::filesystem::path& folder,
+                   const ImageCache& cache) {
+  kernels::ThreadPool pool(2);
+  const std::int64_t before = calls_of_ops();
+  auto images = ServingWeights::load({&pool}, decoder, "auto", folder, cache);
+  if (!images) FAIL(images.error().message);
+  return {*std::move(images), calls_of_ops() - before};
+}
+
+// Of files in the folder, by name.
+inline std::map<std::string, std::string> contents_of(const std::filesystem::path& folder) {
+  std::map<std::string, std::string> contents;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    contents[entry.path().filename()] = *read_file(entry.path());
+  }
+  return contents;
+}
+
+// Starts twice by one cache: the first start keeps its images, the second makes none.
+inline void require_kept(const Decoder& decoder, const std::filesystem::path& folder,
+                         std::span<const float> expected) {
+  const TemporaryFolder kept;
+  const ImageCache cache({.folder = kept.path()});
+  const Start first = start(decoder, folder, cache);
+  CHECK(first.ops > 0);
+  const auto written = contents_of(kept.path());
+  REQUIRE(written.size() == 1);
+  const Start second = start(decoder, folder, cache);
+  CHECK(second.ops == 0);
+  CHECK(contents_of(kept.path()) == written);
+  CHECK(second.images.bytes() == first.images.bytes());
+  CHECK(same_bits(logits(decoder, first.images, 24), expected));
+  for (const std::size_t chunk : {1U, 24U}) {
+    CHECK(same_bits(logits(decoder, second.images, chunk), expected));
+  }
+}
+
+// The model with a bit of this tensor's another: it is served from images of its own.
+inline void require_own_images(StoredModel model, const std::string& tensor, std::size_t bit) {
+  INFO(tensor);
+  const TemporaryFolder folder;
+  const TemporaryFolder kept;
+  const ImageCache cache({.folder = kept.path()});
+  model.write(folder.path());
+  const auto before = logits(model.decoder, start(model.decoder, folder.path(), cache).images, 24);
+  model.tensor(tensor).bytes.at(bit / 8) ^= std::byte{1} << (bit % 8);
+  // The same names, shapes, size and time of change.
+  const auto path = folder.path() / "model.safetensors";
+  const auto time = std::filesystem::last_write_time(path);
+  std::filesystem::remove(path);
+  model.write(folder.path());
+  std::filesystem::last_write_time(path, time);
+  const Start changed = start(model.decoder, folder.path(), cache);
+  CHECK(changed.ops > 0);
+  CHECK(contents_of(kept.path()).size() == 2);
+  const auto after = logits(model.decoder, changed.images, 24);
+  CHECK_FALSE(same_bits(after, before));
+  const ImageCache nothing(ImageCache::Options{});
+  const Start afresh = start(model.decoder, folder.path(), nothing);
+  CHECK(same_bits(after, logits(model.decoder, afresh.images, 24)));
+  CHECK(start(model.decoder, folder.path(), cache).ops == 0);
+}
+
+// Of all rows that are read of the model's codes.
+inline std::string hash_of_rows(const StoredModel& model) {
+  const TemporaryFolder folder;
+  model.write(folder.path());
+  const auto stored = models::StoredParameters::open(folder.path(), model.decoder);
+  REQUIRE(stored);
+  kernels::ThreadPool pool(1);
+  std::vector<kernels::Hash128> hashes;
+  for (const Parameter& parameter : model.decoder.layout().parameters()) {
+    const auto matrix = stored->matrix(parameter);
+    REQUIRE(matrix);
+    if (*matrix == nullptr) continue;
+    Bytes rows((*matrix)->row_bytes() * static_cast<std::size_t>((*matrix)->outputs()));
+    (*matrix)->read_rows(0, (*matrix)->outputs(), rows);
+    hashes.push_back(models::hash_bytes({&pool}, rows));
+  }
+  CHECK(hashes.size() == 14);
+  return kernels::to_string(kernels::combine_hashes(hashes));
+}
+
 // Reads the folder as training does and as serving does. Gives what a server of its codes takes.
 inline std::uint64_t require_read(const StoredModel& model) {
   const TemporaryFolder folder;
@@ -163,6 +263,7 @@ inline std::uint64_t require_read(const StoredModel& model) {
   for (const std::size_t chunk : {1U, 3U, 24U}) {
     CHECK(same_bits(logits(loaded->decoder, *codes, chunk), expected));
   }
+  require_kept(loaded->decoder, folder.path(), expected);
   // A matrix that was read otherwise shows.
   const auto other = ServingWeights::from({&pool}, model.decoder, "nf4", model.values.span());
   if (other) CHECK_FALSE(same_bits(logits(model.decoder, *other, 24), expected));

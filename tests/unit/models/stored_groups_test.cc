@@ -10,14 +10,17 @@
 namespace tutti::models {
 namespace {
 
+using test::hash_of_rows;
 using test::put;
 using test::refusal;
+using test::require_own_images;
 using test::require_read;
 using test::says;
 using test::stored_description;
 using test::StoredExample;
 using test::StoredModel;
 using test::StoredTensor;
+using test::TemporaryFolder;
 
 std::string base_of(const std::string& tensor) {
   return tensor.substr(0, tensor.size() - std::string(".weight").size());
@@ -156,6 +159,14 @@ StoredModel gptq(const Gptq& form) {
   return {stored_description(), config_of(form), gptq_writer(form)};
 }
 
+StoredModel awq(std::uint64_t group) {
+  return {
+      stored_description(),
+      fmt::format(R"({{"quant_method": "awq", "bits": 4, "version": "gemm", "group_size": {}}})",
+                  group == 0 ? -1 : static_cast<int>(group)),
+      awq_writer(group)};
+}
+
 }  // namespace
 
 TEST_CASE("stored weights: GPTQ of each form has the bits of its values, trained from and served") {
@@ -177,16 +188,58 @@ TEST_CASE("stored weights: AWQ has the bits of its values, trained from and serv
   for (const std::uint64_t group : {0U, 32U, 64U, 128U}) {
     const std::string size = group == 0 ? "-1" : std::to_string(group);
     INFO("groups of " << size);
-    require_read(
-        {stored_description(),
-         R"({"quant_method": "awq", "bits": 4, "version": "gemm", "group_size": )" + size + "}",
-         awq_writer(group)});
+    require_read(awq(group));
     // As its first tools named them.
     require_read(
         {stored_description(),
          R"({"quant_method": "awq", "w_bit": 4, "zero_point": true, "q_group_size": )" + size + "}",
          awq_writer(group)});
   }
+}
+
+TEST_CASE("stored weights: groups of which a code, scale, zero or index changed have own images") {
+  for (const Gptq& form : {Gptq{}, Gptq{.bits = 8}, Gptq{.group = 128, .act_order = true},
+                           Gptq{.bits = 8, .act_order = true}}) {
+    INFO(config_of(form));
+    require_own_images(gptq(form), "0.mlp.up_proj.qweight", 32 * 1000 + 2);
+    require_own_images(gptq(form), "1.mlp.down_proj.qzeros", 32 * 6 + 1);
+    require_own_images(gptq(form), "1.self_attn.o_proj.scales", 16 * 100 + 8);
+    // Of two or five groups one becomes another.
+    if (form.act_order) require_own_images(gptq(form), "0.mlp.gate_proj.g_idx", 32 * 17);
+  }
+  require_own_images(awq(32), "0.mlp.up_proj.qweight", 32 * 1000 + 2);
+  require_own_images(awq(32), "1.mlp.down_proj.qzeros", 32 * 6 + 1);
+  require_own_images(awq(32), "1.self_attn.o_proj.scales", 16 * 100 + 8);
+}
+
+TEST_CASE("stored weights: the same tensors with zeros by another version have own images") {
+  const TemporaryFolder kept;
+  const ImageCache cache({.folder = kept.path()});
+  std::vector<float> logits[2];
+  for (const bool less_one : {false, true}) {
+    StoredModel model = gptq({.less_one = true});
+    model.quantization = config_of({.less_one = less_one});
+    const TemporaryFolder folder;
+    model.write(folder.path());
+    const test::Start made = test::start(model.decoder, folder.path(), cache);
+    CHECK(made.ops > 0);
+    logits[less_one ? 1 : 0] = test::logits(model.decoder, made.images, 24);
+  }
+  CHECK(test::contents_of(kept.path()).size() == 2);
+  CHECK_FALSE(test::same_bits(logits[0], logits[1]));
+}
+
+// Kept files hold what is made of these rows: where one of these hashes changes,
+// kStoredRowsVersion does too.
+TEST_CASE("stored weights: rows of GPTQ and AWQ are those of version 1") {
+  REQUIRE(kStoredRowsVersion == 1);
+  CHECK(hash_of_rows(gptq({})) == "25e90f0d602158276639bf6151788dc9");
+  CHECK(hash_of_rows(gptq({.less_one = false})) == "25e90f0d602158276639bf6151788dc9");
+  CHECK(hash_of_rows(gptq({.group = 128, .act_order = true})) ==
+        "0e57ce0af0200810ce9489a2db784974");
+  CHECK(hash_of_rows(gptq({.bits = 8})) == "d055ead0bb2a59be8b1b3397aa397a40");
+  CHECK(hash_of_rows(gptq({.bits = 8, .act_order = true})) == "68a2562bf04f70e50804c1776947e918");
+  CHECK(hash_of_rows(awq(64)) == "9669ce0e42fa5badebec64387fb616de");
 }
 
 TEST_CASE("stored weights: AWQ that cannot be read says why") {

@@ -4,85 +4,33 @@
 
 #include "jobs/models/stored/stored_matrix.h"
 #include "tests/unit/models/stored_checkpoint.h"
+#include "tests/unit/models/stored_fp8.h"
 
 namespace tutti::models {
 namespace {
 
-using test::put;
+using test::by_both;
+using test::contents_of;
+using test::fp8_writer;
+using test::hash_of_rows;
+using test::kBlocks;
+using test::kFp8Config;
+using test::logits;
 using test::refusal;
+using test::require_own_images;
 using test::require_read;
 using test::same_bits;
 using test::says;
+using test::Scales;
+using test::start;
+using test::Start;
 using test::stored_description;
-using test::StoredExample;
 using test::StoredModel;
 using test::TemporaryFolder;
 
-// fp8: how the scales of a matrix are cut, and what their tensor is called.
-struct Scales {
-  std::uint64_t block_outputs = 0;  // 0: all
-  std::uint64_t block_inputs = 0;
-  std::string_view suffix = "_scale";
-  TensorType type = TensorType::f32;
-  std::vector<std::uint64_t> (*shape)(std::uint64_t rows, std::uint64_t columns) = nullptr;
-};
-
-double e4m3(int code) {
-  const int exponent = code >> 3 & 15;
-  const double part = (code & 7) / 8.0;
-  const double size = exponent == 0 ? std::ldexp(part, -6) : std::ldexp(1.0 + part, exponent - 7);
-  return code >= 128 ? -size : size;
+StoredModel fp8_model(TensorType type = TensorType::f8_e4m3) {
+  return {stored_description(), kFp8Config, fp8_writer(type, kBlocks)};
 }
-double e5m2(int code) {
-  const int exponent = code >> 2 & 31;
-  const double part = (code & 3) / 4.0;
-  const double size = exponent == 0 ? std::ldexp(part, -14) : std::ldexp(1.0 + part, exponent - 15);
-  return code >= 128 ? -size : size;
-}
-
-test::MatrixWriter fp8_writer(TensorType codes_type, Scales scales) {
-  return [=](const std::string& name, std::uint64_t outputs, std::uint64_t inputs, Rng& rng) {
-    const auto height = scales.block_outputs == 0 ? outputs : scales.block_outputs;
-    const auto width = scales.block_inputs == 0 ? inputs : scales.block_inputs;
-    const auto rows = (outputs + height - 1) / height;
-    const auto columns = (inputs + width - 1) / width;
-    StoredExample made;
-    made.tensors.push_back({{name, codes_type, {outputs, inputs}}, {}});
-    made.tensors.push_back(
-        {{name + std::string(scales.suffix), scales.type, scales.shape(rows, columns)}, {}});
-    const bool e4 = codes_type == TensorType::f8_e4m3;
-    std::vector<float> factors;
-    for (std::uint64_t i = 0; i < rows * columns; ++i) {
-      // Few bits, so that each type of scales holds it.
-      const float size = e4 ? 0.001F : 0.00001F;
-      const auto bits = std::bit_cast<std::uint32_t>(size * static_cast<float>(1 + rng.below(40)));
-      factors.push_back(std::bit_cast<float>(bits & 0xffff0000U));
-      if (scales.type == TensorType::bf16) {
-        put(made.tensors[1].bytes, static_cast<std::uint16_t>(bits >> 16));
-      } else {
-        put(made.tensors[1].bytes, factors.back());
-      }
-    }
-    for (std::uint64_t o = 0; o < outputs; ++o) {
-      for (std::uint64_t k = 0; k < inputs; ++k) {
-        int code = static_cast<int>(rng.below(256));
-        if (e4 && (code & 127) == 127) code &= 0x80;
-        if (!e4 && (code & 127) >= 0x7c) code &= 0x83;
-        put(made.tensors[0].bytes, static_cast<std::uint8_t>(code));
-        const auto number = static_cast<float>(e4 ? e4m3(code) : e5m2(code));
-        made.values.push_back(factors[o / height * columns + k / width] * number);
-      }
-    }
-    return made;
-  };
-}
-
-std::vector<std::uint64_t> by_both(std::uint64_t rows, std::uint64_t columns) {
-  return {rows, columns};
-}
-const Scales kBlocks{128, 128, "_scale_inv", TensorType::f32, by_both};
-constexpr const char* kFp8Config =
-    R"({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]})";
 
 }  // namespace
 
@@ -169,6 +117,129 @@ TEST_CASE("stored weights: fp8 that cannot be read says which tensor and why") {
                                           ImageCache(ImageCache::Options{}));
   REQUIRE_FALSE(codes);
   says(codes.error(), "model.layers.1.mlp.down_proj.weight");
+}
+
+TEST_CASE("stored weights: fp8 of which a code, a scale or a plain weight changed has own images") {
+  require_own_images(fp8_model(), "0.mlp.up_proj.weight", 8 * 5000);
+  require_own_images(fp8_model(), "1.mlp.down_proj.weight_scale_inv", 8 * 4 * 3 + 22);
+  require_own_images(fp8_model(), "1.input_layernorm.weight", 22);
+  require_own_images(fp8_model(), "lm_head.weight", 32 * 100 + 22);
+  require_own_images(fp8_model(TensorType::f8_e5m2), "0.self_attn.q_proj.weight", 8 * 77);
+}
+
+TEST_CASE("stored weights: images of the same codes by other scales' cut are others") {
+  // All scales are one number, by which a matrix's codes are of one scale or of one an output.
+  const Scales one{0, 0, "_scale", TensorType::f32,
+                   [](std::uint64_t, std::uint64_t) { return std::vector<std::uint64_t>{1}; }};
+  const TemporaryFolder folder;
+  const TemporaryFolder kept;
+  const ImageCache cache({.folder = kept.path()});
+  StoredModel model(stored_description(), kFp8Config, fp8_writer(TensorType::f8_e4m3, one));
+  model.write(folder.path());
+  const auto expected =
+      logits(model.decoder, start(model.decoder, folder.path(), cache).images, 24);
+  for (test::StoredTensor& tensor : model.tensors) {
+    if (!tensor.declared.name.ends_with("_scale")) continue;
+    std::string matrix = tensor.declared.name;
+    matrix.resize(matrix.size() - std::string_view("_scale").size());
+    const std::uint64_t outputs = model.tensor(matrix).declared.shape[0];
+    tensor.declared.shape = {outputs};
+    const test::Bytes scale = tensor.bytes;
+    for (std::uint64_t i = 1; i < outputs; ++i) {
+      tensor.bytes.insert(tensor.bytes.end(), scale.begin(), scale.end());
+    }
+  }
+  const TemporaryFolder other;
+  model.write(other.path());
+  const Start cut = start(model.decoder, other.path(), cache);
+  CHECK(cut.ops > 0);
+  CHECK(contents_of(kept.path()).size() == 2);
+  CHECK(same_bits(logits(model.decoder, cut.images, 24), expected));
+}
+
+TEST_CASE("stored weights: damaged or foreign images of codes are made anew, with the same bits") {
+  const TemporaryFolder folder;
+  const TemporaryFolder kept;
+  const ImageCache cache({.folder = kept.path()});
+  const StoredModel model = fp8_model();
+  model.write(folder.path());
+  const auto expected =
+      logits(model.decoder, start(model.decoder, folder.path(), cache).images, 24);
+  const auto written = contents_of(kept.path());
+  REQUIRE(written.size() == 1);
+  const auto& [name, whole] = *written.begin();
+  const auto is_made_anew = [&] {
+    const Start again = start(model.decoder, folder.path(), cache);
+    CHECK(again.ops > 0);
+    CHECK(same_bits(logits(model.decoder, again.images, 24), expected));
+    CHECK(contents_of(kept.path()) == written);
+    CHECK(start(model.decoder, folder.path(), cache).ops == 0);
+  };
+  const auto write = [&](const std::string& bytes) {
+    REQUIRE(write_file_atomically(kept.path() / name, bytes));
+  };
+  // In the header, the table, the norms, a matrix, the head.
+  for (const std::size_t at : {std::size_t{30}, std::size_t{90}, std::size_t{4096 + 40},
+                               whole.size() / 2, whole.size() - 4096}) {
+    INFO(at << " of " << whole.size());
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 4);
+    write(damaged);
+    is_made_anew();
+  }
+  write(whole.substr(0, whole.size() - 4096));
+  is_made_anew();
+  write("something else");
+  is_made_anew();
+  // A sound file of this key with pieces of another model.
+  kernels::ThreadPool pool(1);
+  const test::Bytes piece(4096);
+  const std::span<const std::byte> pieces[] = {piece};
+  REQUIRE(cache.store(
+      {&pool},
+      {std::stoull(name.substr(0, 16), nullptr, 16), std::stoull(name.substr(16, 16), nullptr, 16)},
+      pieces));
+  is_made_anew();
+}
+
+TEST_CASE("stored weights: images of codes give way to others, and go where they find no room") {
+  const TemporaryFolder kept;
+  const TemporaryFolder folders[2];
+  const StoredModel both[] = {fp8_model(), fp8_model(TensorType::f8_e5m2)};
+  const auto start_of = [&](int which, const ImageCache& cache) {
+    return start(both[which].decoder, folders[which].path(), cache);
+  };
+  for (int i = 0; i < 2; ++i) both[i].write(folders[i].path());
+  REQUIRE(start_of(0, ImageCache({.folder = kept.path()})).ops > 0);
+  const auto first = contents_of(kept.path());
+  REQUIRE(first.size() == 1);
+  const std::uint64_t size = first.begin()->second.size();
+  // Room for one, not for two.
+  const ImageCache small({.folder = kept.path(), .bytes_max = size + size / 2});
+  const Start second = start_of(1, small);
+  CHECK(contents_of(kept.path()).size() == 1);
+  CHECK_FALSE(contents_of(kept.path()).contains(first.begin()->first));
+  CHECK(start_of(1, small).ops == 0);
+  CHECK(start_of(0, small).ops > 0);
+  CHECK(contents_of(kept.path()) == first);
+  const Start mapped = start_of(0, small);
+  REQUIRE(mapped.ops == 0);
+  const auto before = logits(both[0].decoder, mapped.images, 24);
+  CHECK(start_of(1, small).ops > 0);
+  CHECK_FALSE(contents_of(kept.path()).contains(first.begin()->first));
+  // What was mapped stays.
+  CHECK(same_bits(logits(both[0].decoder, mapped.images, 24), before));
+  const ImageCache tiny({.folder = kept.path(), .bytes_max = size / 2});
+  CHECK(start_of(0, tiny).ops > 0);
+  CHECK(start_of(0, tiny).ops > 0);
+}
+
+// Kept files hold what is made of these rows: where one of these hashes changes,
+// kStoredRowsVersion does too.
+TEST_CASE("stored weights: rows of fp8 are those of version 1") {
+  REQUIRE(kStoredRowsVersion == 1);
+  CHECK(hash_of_rows(fp8_model()) == "fd00c0c022e930d1c0e1c446d01df0ee");
+  CHECK(hash_of_rows(fp8_model(TensorType::f8_e5m2)) == "ba6640d4212318f516ce18fe17ffc826");
 }
 
 TEST_CASE("stored weights: a method that is not read is named, with what can be done") {
