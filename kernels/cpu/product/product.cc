@@ -162,14 +162,15 @@ void run_block(const ProductCall& call, const Piece& piece, const float* packed,
       const Index columns = std::min(width, piece.columns - offset);
       const Index column = piece.first + offset;
       // Panels that are not as wide as the others are run by lower tiles, within each copied one.
-      const Index together = copied && columns < width ? height : rows.depth;
+      const bool within = copied && columns < width;
+      const Index together = within ? height : rows.depth;
       for (Index row = 0; row < rows.depth; row += together) {
         run_left_panel(
             call, std::min(together, rows.depth - row), columns,
             {.depth = k.depth,
              .left = copied ? copy + row * k.depth : left_at(call, rows.first, whole.first),
              .left_stride = copied ? height : call.left.stride,
-             .left_tile = copied ? height * k.depth : 0,
+             .left_tile = copied && !within ? height * k.depth : 0,
              .right = right.at(offset),
              .right_stride = right.k_stride,
              .output = args.output.row(rows.first + row) + column,
