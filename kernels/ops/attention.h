@@ -17,10 +17,10 @@
 // Bits. A query reads its keys in blocks of kKeyBlock on the grid of positions 0, 64, 128, ...:
 // scores are chains over D, each block's maximum, exponentials (ours), a 16-lane sum with a fixed
 // tree; the value sum is a chain over keys, rescaled when the maximum grows. Keys that a query may
-// not see are not touched. attention_cached runs the same arithmetic over cache pages, so chunked
-// prefill and one-token decode give the bits of one prefill (key_value_pages.h). Backward sums dq
-// over keys, and dk, dv over (query head, query), in ascending order. A distance in positions is
-// exact below 2^24. Errors: invalid_argument, unsupported (rounded.h); nothing is written then.
+// not see are not touched. attention_cached has the same arithmetic over pages: chunked prefill and
+// one-token decode have the bits of one prefill (key_value_pages.h). Backward sums dq over keys, dk
+// and dv over (query head, query), ascending; on CPUs a weight below 2^-80 counts as 0 (decision
+// 0103). Distances are exact below 2^24. Errors: invalid_argument, unsupported (rounded.h).
 #pragma once
 
 #include <cstdint>

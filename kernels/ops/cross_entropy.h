@@ -14,10 +14,10 @@
 // reads depends on them. They stay zero. The CPU leaves them out.
 //
 // With smoothing e (Szegedy et al. 2016) a target is (1 - e) of itself and e / V of every token.
-// Gradients are those of the SUM of losses over rows with a target: no division by a count (DESIGN
-// numerics), times `scale`, a power of two: what fp16 products read is to be in their range
-// (Micikevicius et al. 2018). loss_sum adds the losses in row order in double precision to what it
-// holds, and target_count counts, so that micro-batches continue.
+// Gradients are those of the SUM of losses over rows with a target (DESIGN numerics), times
+// `scale`, a power of two, for the range of fp16 (Micikevicius et al. 2018). On CPUs a probability
+// below 2^-80 counts as 0 in them (decision 0103). loss_sum adds the losses in row order in double
+// precision to what it holds, and target_count counts, so that micro-batches continue.
 //
 // The sum over V is an online softmax over blocks of kVocabularyBlock: 16 logical lanes and a fixed
 // tree in each, rescaled when the maximum grows. So both forms of memory give the same bits:

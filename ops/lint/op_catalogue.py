@@ -129,7 +129,8 @@ GOLDEN = {
     "attention_forward": tuple("attention forward" + which for which in (
         "", ", log sums", ", long", ", log sums of long ones", ", patterns", ", log sums of patterns", ", widths", ", log sums of widths",
         ", rounded to bf16")),
-    "attention_backward": tuple("attention backward" + which for which in ("", ", long", ", patterns", ", widths", ", rounded to bf16")),
+    "attention_backward": tuple("attention backward" + which for which in (
+        "", ", long", ", patterns", ", widths", ", rounded to bf16", ", faint weights")),
     "attention_cached": ("attention, bf16 cache", "attention, int8 cache", "attention, pages by widths"),
     "choose_tokens": ("choose tokens",),
     "clear": (),  # zeros
@@ -144,7 +145,7 @@ GOLDEN = {
     "kv_write": ("kv write",),
     "layer_norm_forward": NORMS["layer"],
     "layer_norm_backward": ("layer norm backward",),
-    "linear_cross_entropy": ("linear cross entropy", "linear cross entropy, long vocabulary"),
+    "linear_cross_entropy": ("linear cross entropy", "linear cross entropy, long vocabulary", "linear cross entropy, faint weights"),
     "lion_update": with_states("lion"),
     "log_softmax": ("log softmax", "log softmax, other shapes"),
     "muon_update": with_states("muon"),

@@ -11,6 +11,7 @@
 //   P = exp(S - lse)      dV += P^T dO      dP = dO V^T      dS = P (dP - delta) dscore/dproduct
 //   dK += dS^T Q          dQ += dS K        delta = sum(dO O) of the row
 //
+// Of P what is below kFaintest is 0, else far keys' slopes would be denormal numbers.
 // As in prefill-inl.h all blocks of scores lie [key][query]: for dV and dK they are the left
 // operand by rows, for dQ by columns, and nothing is turned but Q, dO, K and V, once each. Of pairs
 // that do not see each other nothing is added, not even zero: 0 * inf is not 0.
@@ -134,7 +135,7 @@ HWY_INLINE Slope slope_of(const QueryBlock& of, const PairScores& s, const Score
       score = fnma(splat(rule.slope), abs(load(s.view.position + query) - place), score);
     }
   }
-  Lanes weight = exp(score - load(of.lse + query));
+  Lanes weight = exp(score - load(of.lse + query), kFaintestLog);
   Lanes dproduct = weight * (load(s.dscores + at) - load(of.delta + query)) * along;
   if constexpr (kBlock == Block::part) {
     const Lanes end = load(s.view.end + query);

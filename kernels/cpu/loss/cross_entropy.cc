@@ -133,8 +133,11 @@ void slope_logits(const OpContext& ctx, const LogitsPart& part) {
       const float top = part.tops[row * part.blocks + i / kVocabularyBlock];
       const float shrink = top == sum.top ? 1.0F : exp_of(top - sum.top);
       const Lanes factor = splat(scale * (1.0F / sum.total * shrink));
+      // Before they are multiplied, not behind: what would go is a denormal number by then.
+      const Lanes faintest = splat(kFaintest * sum.total / shrink);
       each_lanes(std::min(kVocabularyBlock, part.logits.columns - i), [&](Index c, auto some) {
-        Lanes slope = load(x + i + c, some) * factor;
+        const Lanes weight = load(x + i + c, some);
+        Lanes slope = select_less(weight, faintest, zero(), weight) * factor;
         if (smoothing > 0.0F) slope = slope - less;
         store(slope, x + i + c, some);
       });
