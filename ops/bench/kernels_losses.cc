@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,19 @@ namespace {
 // Rows of logits at a time, where they are made row by row: 51 MB of GPT-2's.
 constexpr Index kChunk = 256;
 
+// Uniform numbers of a deviation: hidden rows of 1, as a norm leaves them, and a weight of 0.02, as
+// models begin with, give logits of 0.3 to 1.3. Numbers in [-1, 1) would give those of 7B 21, and a
+// softmax of them ends in denormal numbers, which no model's does (kernels/lab/denormals.md).
+constexpr float kHiddenDeviation = 1.0F;
+constexpr float kWeightDeviation = 0.02F;
+
+FloatBuffer numbers_of(const Bench& bench, Index count, std::uint64_t stream, float deviation) {
+  FloatBuffer drawn = numbers(bench, count, stream);
+  const float factor = deviation * std::sqrt(3.0F);
+  for (float& x : drawn.span()) x *= factor;
+  return drawn;
+}
+
 class Head {
  public:
   Head(const Bench& bench, Index rows, Index width, Index vocabulary)
@@ -27,8 +41,8 @@ class Head {
         rows_(rows),
         width_(width),
         vocabulary_(vocabulary),
-        hidden_(numbers(bench, rows * width, 1)),
-        weight_(numbers(bench, vocabulary * width, 2)),
+        hidden_(numbers_of(bench, rows * width, 1, kHiddenDeviation)),
+        weight_(numbers_of(bench, vocabulary * width, 2, kWeightDeviation)),
         dhidden_(rows * width),
         dweight_(vocabulary * width),
         losses_(rows) {
