@@ -33,11 +33,7 @@ void run_groups(const ConstMatrix& left, const std::uint8_t* groups, Index group
     __m512 scale[kGroups];
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) {
-      const std::uint8_t* const own = cell + g * group_bytes;
-      scale[g] = _mm512_loadu_ps(own + kLayout.codes());
-      for (Index line = 0; line < kLayout.cell(); line += 64) {
-        __builtin_prefetch(own + line + kAheadBytes);
-      }
+      scale[g] = _mm512_loadu_ps(cell + g * group_bytes + kLayout.codes());
     }
     // The low nibbles are inputs 0 .. 15, the high ones 16 .. 31; a permutation reads the lowest
     // four bits of each lane alone.
@@ -47,7 +43,10 @@ void run_groups(const ConstMatrix& left, const std::uint8_t* groups, Index group
       __m512i codes[kGroups];
 #pragma GCC unroll 4
       for (int g = 0; g < kGroups; ++g) {
-        codes[g] = _mm512_loadu_si512(cell + g * group_bytes + quad % 4 * 64);
+        const std::uint8_t* const own = cell + g * group_bytes;
+        codes[g] = _mm512_loadu_si512(own + quad % 4 * 64);
+        // A line of each group at a time: of many at once, prefetches are dropped (cell_dot.h).
+        if (quad * 64 < kLayout.cell()) __builtin_prefetch(own + quad * 64 + kAheadBytes);
       }
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {

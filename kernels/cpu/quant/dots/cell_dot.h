@@ -14,6 +14,7 @@
 // are unrolled, so that sums stay in registers.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -168,14 +169,24 @@ struct GroupCells {
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) of[g] = scales(g, c);
   }
-  // The machine looks fewer cells ahead than memory is far away.
+  // What is asked for beside cell c: the machine looks fewer cells ahead than memory is far away.
+  // Behind the last cells come those of the groups that are next.
   template <int kGroups>
-  void ask(Index c) const {
+  const std::uint8_t* ahead(Index c, Index cells) const {
+    constexpr Index kAhead = kAheadBytes / layout_of(kFormat).cell();
+    const bool next = c + kAhead >= cells;
+    return cell(next ? kGroups : 0, c + kAhead - (next ? cells : 0));
+  }
+  // One line of each group beside each quad: of many at once, prefetches are dropped.
+  template <int kGroups, int kQuad>
+  TUTTI_INLINED void ask(const std::uint8_t* first) const {
+    constexpr Index kLine = 64;
+    constexpr Index kCell = layout_of(kFormat).cell();
+    constexpr Index kEnd = kQuad + 1 < kQuads ? std::min((kQuad + 1) * kLine, kCell) : kCell;
+    for (Index line = kQuad * kLine; line < kEnd; line += kLine) {
 #pragma GCC unroll 4
-    for (int g = 0; g < kGroups; ++g) {
-      for (Index line = 0; line < layout_of(kFormat).cell(); line += 64) {
-        __builtin_prefetch(cell(g, c) + kAheadBytes + line, 0, V::kAsksInto);
-      }
+      for (int g = 0; g < kGroups; ++g)
+        __builtin_prefetch(first + g * step + line, 0, V::kAsksInto);
     }
   }
 };
@@ -202,7 +213,7 @@ void run_cells(const GroupCall& call, Index row, Index group) {
   const CellTerm* const terms = kTerms ? call.terms + row * call.cells : nullptr;
   for (Index c = 0; c < call.cells; ++c) {
     CellScales<V> of[kGroups];
-    groups.template ask<kGroups>(c);
+    const std::uint8_t* const ahead = groups.template ahead<kGroups>(c, call.cells);
     if constexpr (!V::kScalesLast) groups.read(c, of);
     typename V::Ints whole[kRows][kGroups];
     typename V::template Sum<kWide> kept[kKept][kRows][kGroups];
@@ -214,6 +225,7 @@ void run_cells(const GroupCall& call, Index row, Index group) {
       });
       each_number<kPart>([&]<int i>(Number<i>) {
         constexpr int j = quad_at<kBits, kPart>(p * kPart + i);
+        groups.template ask<kGroups, p * kPart + i>(ahead);
         typename V::Codes codes[kGroups];
 #pragma GCC unroll 4
         for (int g = 0; g < kGroups; ++g) codes[g] = quad_codes<V, kBits, j>(groups.cell(g, c));

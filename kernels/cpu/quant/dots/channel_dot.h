@@ -51,9 +51,12 @@ void run_channel(const GroupCall& call, Index row, Index group) {
   const std::int8_t* const x = call.x + row * inputs;
   for (Index k = 0; k < inputs; k += 4) {
     if constexpr (kAsk) {
+      const bool next = k + kAheadBytes / 16 >= inputs;
+      const std::uint8_t* const first =
+          base + kLayout.header + k * 16 + kAheadBytes + (next ? kGroups * step - inputs * 16 : 0);
+#pragma GCC unroll 4
       for (int g = 0; g < kGroups; ++g) {
-        __builtin_prefetch(base + g * step + kLayout.header + k * 16 + kAheadBytes, 0,
-                           V::kAsksInto);
+        __builtin_prefetch(first + g * step, 0, V::kAsksInto);
       }
     }
     if constexpr (!kAsk) __builtin_prefetch(ahead + kLayout.header + k * 16, 0, 2);
