@@ -30,6 +30,9 @@ void run_groups(const ConstMatrix& left, const std::uint8_t* groups, Index group
   }
   for (Index k = 0; k < left.columns; k += kCell) {
     const std::uint8_t* const cell = groups + kLayout.cell_at(k / kCell);
+    // Behind a group's last cells come those of the panel that is next.
+    const bool next = k + kAheadBytes / kLayout.cell() * kCell >= left.columns;
+    const Index ahead = kAheadBytes + (next ? (kGroups - 1) * group_bytes : 0);
     __m512 scale[kGroups];
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) {
@@ -46,7 +49,7 @@ void run_groups(const ConstMatrix& left, const std::uint8_t* groups, Index group
         const std::uint8_t* const own = cell + g * group_bytes;
         codes[g] = _mm512_loadu_si512(own + quad % 4 * 64);
         // A line of each group at a time: of many at once, prefetches are dropped (cell_dot.h).
-        if (quad * 64 < kLayout.cell()) __builtin_prefetch(own + quad * 64 + kAheadBytes);
+        if (quad * 64 < kLayout.cell()) __builtin_prefetch(own + quad * 64 + ahead);
       }
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
