@@ -28,6 +28,7 @@
 #include "protocol/base/rng.h"
 #include "tests/emulation/kernels_with_faults.h"
 #include "tests/support/cuda_emulation/device_memory.h"
+#include "tests/support/poison.h"
 
 namespace tutti::test {
 namespace {
@@ -100,6 +101,30 @@ int caught(Kernel kernel, Fault fault) {
   return count;
 }
 
+// Whether AddressSanitizer, which ends a process at such an access, says of what a process of its
+// own does that it touched memory that nobody may.
+bool is_reported(const std::function<void()>& work) {
+  int said[2] = {};
+  REQUIRE(::pipe(said) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::signal(SIGABRT, SIG_DFL);
+    ::dup2(said[1], STDERR_FILENO);
+    report_to_stderr();
+    work();
+    std::_Exit(0);
+  }
+  ::close(said[1]);
+  std::string report;
+  char some[4096];
+  for (ssize_t got = 0; (got = ::read(said[0], some, sizeof(some))) > 0;)
+    report.append(some, static_cast<std::size_t>(got));
+  ::close(said[0]);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  return status != 0 && report.find("use-after-poison") != std::string::npos;
+}
+
 }  // namespace
 
 TEST_CASE("emulation: exp and log of kernels have the bits of the CPU's") {
@@ -142,6 +167,10 @@ TEST_CASE("emulation: a kernel with a wrong index is caught") {
 TEST_CASE(
     "emulation: a kernel that writes behind, before or far from its shared memory is caught") {
   for (const Fault fault : {Fault::overrun, Fault::underrun, Fault::far_away}) {
+    if (kWatched) {
+      CHECK(is_reported([&] { run(Kernel::mirror, fault, {}); }));
+      continue;
+    }
     const Ran ran = run(Kernel::mirror, fault, {});
     CHECK(ran.fault.find("shared memory was written outside of what there is") !=
           std::string::npos);
@@ -159,10 +188,17 @@ TEST_CASE("emulation: a barrier that not all threads reach is a deadlock, and is
 TEST_CASE("emulation: a write beyond device memory is caught, and the device stays failed") {
   auto memory = kernels::cuda::make_device_memory(100 * sizeof(float));
   REQUIRE(memory);
+  const auto launch = [&](cudaStream_t stream) {
+    launch_write_beyond(stream, static_cast<float*>(memory->get()), 100);
+    return cudaStreamSynchronize(stream);
+  };
+  if (kWatched) {
+    CHECK(is_reported([&] { static_cast<void>(launch(kernels::cuda::make_stream()->get())); }));
+    return;
+  }
   auto stream = kernels::cuda::make_stream();
   REQUIRE(stream);
-  launch_write_beyond(stream->get(), static_cast<float*>(memory->get()), 100);
-  const auto failed = kernels::cuda::check(cudaStreamSynchronize(stream->get()), "the stream");
+  const auto failed = kernels::cuda::check(launch(stream->get()), "the stream");
   REQUIRE_FALSE(failed);
   CHECK(failed.error().code == ErrorCode::unavailable);
   CHECK(failed.error().message.find("beyond its ends") != std::string::npos);
@@ -290,8 +326,8 @@ TEST_CASE("emulation: an address that a load cannot take is caught") {
 
 TEST_CASE("emulation: a kernel that is handed memory of the host is caught") {
   std::vector<float> plain(64, 1.0F);
-  auto pinned = kernels::cuda::make_pinned_memory(256);
-  auto memory = kernels::cuda::make_device_memory(256);
+  auto pinned = kernels::cuda::make_pinned_memory(512);
+  auto memory = kernels::cuda::make_device_memory(512);
   REQUIRE((pinned && memory));
   const auto fault = [](void* from) {
     return fault_of([&](cudaStream_t stream) {
@@ -301,7 +337,7 @@ TEST_CASE("emulation: a kernel that is handed memory of the host is caught") {
   CHECK(fault(memory->get()) == "");
   CHECK(fault(plain.data()).find("none of the device's memory") != std::string::npos);
   // What the host has pinned is seen by the device, at the same address.
-  std::memset(pinned->get(), 0, 256);
+  std::memset(pinned->get(), 0, 512);
   CHECK(fault(pinned->get()) == "");
   // Memory that was given back is no memory.
   void* const gone = memory->get();

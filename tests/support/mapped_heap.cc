@@ -3,10 +3,11 @@
 #include <cuda_runtime.h>
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
+
+#include "tests/support/poison.h"
 
 namespace tutti::test {
 
@@ -32,9 +33,19 @@ std::byte* mapped(std::size_t bytes) {
                     cudaHostGetDevicePointer(&seen, pages, 0) == cudaSuccess && seen == pages;
   if (!told) static_cast<void>(cudaGetLastError());
   asking = false;
-  if (told) return static_cast<std::byte*>(pages);
+  if (told) {
+    may_point(pages, bytes);
+    return static_cast<std::byte*>(pages);
+  }
   ::munmap(pages, bytes);
   return nullptr;
+}
+
+// From its start; `end` where all of the gap is as it was.
+[[gnu::no_sanitize_address]] std::ptrdiff_t first_changed(const std::byte* start, std::ptrdiff_t at,
+                                                          std::ptrdiff_t end) {
+  while (at < end && start[at] == std::byte{kGap}) ++at;
+  return at;
 }
 
 std::size_t whole_bytes(std::size_t bytes) {
@@ -72,6 +83,8 @@ void* MappedHeap::enter(std::byte* start, std::size_t bytes, std::size_t whole) 
   std::byte* const piece = start + kGapBytes;
   std::memset(start, kGap, kGapBytes);
   std::memset(piece + bytes, kGap, whole - kGapBytes - bytes);
+  forbid(start, kGapBytes);
+  forbid(piece + bytes, whole - kGapBytes - bytes);
   const std::lock_guard lock(mutex_);
   pieces_.emplace(piece, bytes);
   return piece;
@@ -87,8 +100,13 @@ bool MappedHeap::give_back(void* memory) {
     bytes = found->second;
     pieces_.erase(found);
   }
-  if (bytes < kLarge) return true;
   std::byte* const start = static_cast<std::byte*>(memory) - kGapBytes;
+  if (bytes < kLarge) {
+    forbid(start, whole_bytes(bytes));
+    return true;
+  }
+  allow(start, whole_bytes(bytes));
+  may_not_point(start, whole_bytes(bytes));
   static_cast<void>(cudaHostUnregister(start));
   ::munmap(start, whole_bytes(bytes));
   return true;
@@ -98,12 +116,8 @@ void MappedHeap::check(const Pieces::value_type& piece) {
   const auto& [start, bytes] = piece;
   const auto gap = static_cast<std::ptrdiff_t>(kGapBytes);
   const auto end = static_cast<std::ptrdiff_t>(bytes);
-  const auto first_changed = [&](std::ptrdiff_t from) {
-    const auto kept = [](std::byte b) { return b == std::byte{kGap}; };
-    return std::find_if_not(start + from, start + from + gap, kept) - start;
-  };
   for (const std::ptrdiff_t from : {-gap, end}) {
-    const std::ptrdiff_t changed = first_changed(from);
+    const std::ptrdiff_t changed = first_changed(start, from, from + gap);
     if (broken_ || changed == from + gap) continue;
     broken_ = true;
     broken_bytes_ = bytes;
@@ -178,3 +192,7 @@ void operator delete(void* pointer) noexcept {
   if (!test::heap_is_open || !test::heap().give_back(pointer)) std::free(pointer);
 }
 void operator delete(void* pointer, std::size_t) noexcept { operator delete(pointer); }
+// Those of a sanitizer's library do not come by the ones above.
+void* operator new[](std::size_t bytes) { return operator new(bytes); }
+void operator delete[](void* pointer) noexcept { operator delete(pointer); }
+void operator delete[](void* pointer, std::size_t) noexcept { operator delete(pointer); }

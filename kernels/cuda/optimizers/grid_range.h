@@ -138,7 +138,7 @@ __device__ __forceinline__ void update_and_hash(const float* values, const GridR
     return;
   }
   const auto updated = [&](unsigned byte) {
-    const unsigned i = byte / sizeof(float);
+    const auto i = static_cast<unsigned>(byte / sizeof(float));
     const Four four = update(i, range.size - i);
     uint4 words;
     memcpy(&words, &four, sizeof(words));

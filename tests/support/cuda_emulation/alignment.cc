@@ -18,9 +18,7 @@ struct Mismatch {
 
 }  // namespace
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 extern "C" void __ubsan_handle_type_mismatch_v1(const Mismatch* found, std::uintptr_t address) {
   const std::size_t alignment = std::size_t{1} << found->log_alignment;
   tutti::emulation::require_aligned(reinterpret_cast<const void*>(address), alignment, "a use");
 }
-#endif

@@ -11,8 +11,11 @@
 #include <utility>
 
 #include "protocol/base/assert.h"
+#include "tests/support/poison.h"
 
 namespace tutti::emulation {
+
+using test::allow, test::forbid;
 
 namespace {
 
@@ -40,6 +43,26 @@ struct Piece {
   }
 };
 
+void fill_margins(char* begin, const Piece& piece) {
+  const std::size_t behind = piece.whole() - kMarginBytes - piece.bytes;
+  for (auto [margin, bytes] :
+       {std::pair(begin - kMarginBytes, kMarginBytes), std::pair(begin + piece.bytes, behind)}) {
+    allow(margin, bytes);
+    std::memset(margin, kMargin, bytes);
+    forbid(margin, bytes);
+  }
+}
+
+[[gnu::no_sanitize_address]] bool margins_are_kept(const char* begin, const Piece& piece) {
+  for (std::size_t i = 0; i < kMarginBytes; ++i) {
+    if (static_cast<unsigned char>(begin[piece.bytes + i]) != kMargin ||
+        static_cast<unsigned char>(begin[-1 - static_cast<std::ptrdiff_t>(i)]) != kMargin) {
+      return false;
+    }
+  }
+  return true;
+}
+
 class Memory {
  public:
   Memory()
@@ -58,9 +81,9 @@ class Memory {
                             : static_cast<char*>(std::aligned_alloc(kMarginBytes, piece.whole()));
     TUTTI_ASSERT(start != nullptr);
     begin_use();
-    std::memset(start, kMargin, kMarginBytes);
+    allow(start, piece.whole());
     std::memset(start + kMarginBytes, kFresh, bytes);
-    std::memset(start + kMarginBytes + bytes, kMargin, piece.whole() - kMarginBytes - bytes);
+    fill_margins(start + kMarginBytes, piece);
     end_use();
     if (kind == MemoryKind::device) used += bytes;
     ++taken;
@@ -80,6 +103,7 @@ class Memory {
       return true;
     }
     used -= piece.bytes;
+    forbid(start, piece.whole());
     const auto offset = static_cast<std::size_t>(start - region_);
     if (piece.whole() >= kLarge) ::madvise(start, piece.whole(), MADV_DONTNEED);
     give_to_region(offset, piece.whole());
@@ -110,7 +134,9 @@ class Memory {
   // Who still reads it finds no number in it; it is kept for a while, so that they read nothing
   // else.
   void end_pinned(char* start, const Piece& piece) {
+    allow(start, piece.whole());
     std::memset(start, kFresh, piece.whole());
+    forbid(start, piece.whole());
     ended_.push_back(start);
     if (ended_.size() <= kEndedMax) return;
     std::free(ended_.front());
@@ -151,7 +177,8 @@ class Memory {
   void raise_to(std::size_t end) {
     const std::lock_guard lock(use_mutex_);
     if (end <= reached_) return;
-    reached_ = round_up(end, std::size_t{1} << 20);
+    const std::size_t before = std::exchange(reached_, round_up(end, std::size_t{1} << 20));
+    forbid(region_ + before, reached_ - before);
     if (users_ > 0) protect(PROT_READ | PROT_WRITE);
   }
   void protect(int may) const {
@@ -228,11 +255,8 @@ std::string broken_margin() {
   const std::lock_guard lock(m.mutex);
   const MemoryUse use;
   for (const auto& [start, piece] : m.pieces) {
-    for (std::size_t i = 0; piece.has_margins() && i < kMarginBytes; ++i) {
-      if (static_cast<unsigned char>(start[piece.bytes + i]) != kMargin ||
-          static_cast<unsigned char>(start[-1 - static_cast<std::ptrdiff_t>(i)]) != kMargin) {
-        return "memory of " + std::to_string(piece.bytes) + " bytes was written beyond its ends";
-      }
+    if (piece.has_margins() && !margins_are_kept(start, piece)) {
+      return "memory of " + std::to_string(piece.bytes) + " bytes was written beyond its ends";
     }
   }
   return {};
@@ -243,16 +267,14 @@ void mend_margins() {
   const std::lock_guard lock(m.mutex);
   const MemoryUse use;
   for (const auto& [start, piece] : m.pieces) {
-    if (!piece.has_margins()) continue;
-    auto* const begin = const_cast<char*>(start);
-    std::memset(begin - kMarginBytes, kMargin, kMarginBytes);
-    std::memset(begin + piece.bytes, kMargin, kMarginBytes);
+    if (piece.has_margins()) fill_margins(const_cast<char*>(start), piece);
   }
 }
 
 // A number among a kernel's arguments may look like an address: it is one where there is memory.
 bool is_foreign_address(std::uintptr_t word) {
-  constexpr std::uintptr_t kAddressMin = 1 << 16;
+  // Below the upper one lies what AddressSanitizer keeps: there is memory for every number.
+  constexpr std::uintptr_t kAddressMin = test::kWatched ? 0x10007fff8000 : 1 << 16;
   constexpr std::uintptr_t kAddressMax = std::uintptr_t{1} << 47;
   if (word < kAddressMin || word >= kAddressMax) return false;
   const auto* const address = reinterpret_cast<const char*>(word);

@@ -3,6 +3,9 @@
 // A launch runs thousands of threads, so a switch is a dozen instructions (x86-64: the registers
 // that a call preserves) and stacks are kept and used again.
 //
+// AddressSanitizer is told of every switch: it knows one stack of a thread and would take a fiber's
+// frames for wild memory.
+//
 // Threads: a fiber stays on the operating system's thread that first resumed it.
 #pragma once
 
@@ -12,7 +15,11 @@ namespace tutti::emulation {
 
 class Fiber {
  public:
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr std::size_t kStackBytes = 512 * 1024;  // frames have margins
+#else
   static constexpr std::size_t kStackBytes = 128 * 1024;
+#endif
 
   Fiber();
   Fiber(const Fiber&) = delete;
@@ -23,17 +30,24 @@ class Fiber {
   void prepare(void (*entry)(void*), void* context);
   // Runs the fiber until it suspends.
   void resume();
-  // From inside the fiber: back to who resumed it. The entry must end with a call of this.
+  // From inside the fiber: back to who resumed it, who is there again, too, when the entry returns;
+  // a fiber that ended must be prepared before it is resumed.
   void suspend();
 
  private:
   static void start();
+  void switch_back(void** kept_frames);
 
   std::byte* memory_ = nullptr;
   void* stack_pointer_ = nullptr;
   void* caller_ = nullptr;
   void (*entry_)(void*) = nullptr;
   void* context_ = nullptr;
+  bool has_frames_ = false;  // it was begun and has not ended
+  // AddressSanitizer's: the stack of who resumed it, and the fiber's frames that are on none.
+  const void* caller_stack_ = nullptr;
+  std::size_t caller_stack_bytes_ = 0;
+  void* kept_frames_ = nullptr;
 };
 
 }  // namespace tutti::emulation

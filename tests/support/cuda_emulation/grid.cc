@@ -7,13 +7,17 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "protocol/base/assert.h"
 #include "protocol/base/rng.h"
 #include "tests/support/cuda_emulation/fiber.h"
+#include "tests/support/poison.h"
 
 namespace tutti::emulation {
+
+using test::allow, test::forbid;
 
 namespace {
 
@@ -80,7 +84,8 @@ class Block {
   void finish_copies(Thread& thread, unsigned groups_left);
   void* static_shared(const void* site, std::size_t bytes);
   void* dynamic_shared() { return memory_.get() + kMarginBytes; }
-  [[noreturn]] void fail(const std::string& what);
+  // Takes the text along: what the thread has on its stack is not destroyed.
+  [[noreturn]] void fail(std::string what);
 
  private:
   void make_ready(Thread& thread) {
@@ -125,7 +130,7 @@ void thread_main(void*) {
   // The compiler may keep nothing of before: the block is found anew after each suspension.
   Block& after = *running;
   after.finish_copies(*after.now, 0);
-  after.leave(Thread::State::done);
+  after.now->state = Thread::State::done;
 }
 
 std::string Block::run(const GridShape& shape, const std::function<void()>& thread_body) {
@@ -151,11 +156,13 @@ std::string Block::run(const GridShape& shape, const std::function<void()>& thre
   }
   Block* const outer = running;
   running = this;
+  forbid(memory_.get(), kMemoryBytes);
   for (const unsigned block : blocks) {
     run_block(unflatten(block, shape.blocks));
     if (!fault_.empty()) break;
   }
   running = outer;
+  allow(memory_.get(), kMemoryBytes);
   // Far away from all pieces, which the blocks' own checks leave out.
   check_poison(0, kMemoryBytes);
   if (!fault_.empty()) std::memset(memory_.get(), kPoison, kMemoryBytes);
@@ -219,6 +226,7 @@ void Block::run_block(const Extent& block) {
   static_end_ = (dynamic_bytes_ + 2 * kMarginBytes + 127) / 128 * 128;
   at_barrier_ = 0;
   done_ = 0;
+  allow(dynamic_shared(), dynamic_bytes_);
   start_threads();
   while (done_ < count_ && fault_.empty()) {
     now = next();
@@ -229,8 +237,10 @@ void Block::run_block(const Extent& block) {
     now->fiber.resume();
     if (now->state == Thread::State::done) ++done_;
   }
+  allow(memory_.get(), static_end_);
   if (fault_.empty()) check_margins();
   std::memset(memory_.get(), kPoison, static_end_);
+  forbid(memory_.get(), static_end_);
 }
 
 std::string Block::describe_stuck() const {
@@ -306,6 +316,7 @@ void* Block::static_shared(const void* site, std::size_t bytes) {
   static_end_ = (offset + bytes + kMarginBytes + 127) / 128 * 128;
   TUTTI_ASSERT(static_end_ <= kMemoryBytes);
   statics_.push_back({site, offset, offset + bytes});
+  allow(memory_.get() + offset, bytes);
   return memory_.get() + offset;
 }
 
@@ -328,8 +339,8 @@ void Block::check_margins() {
   check_poison(from, static_end_);
 }
 
-void Block::fail(const std::string& what) {
-  fault_ = what;
+void Block::fail(std::string what) {
+  fault_ = std::move(what);
   for (;;) leave(Thread::State::at_meeting);
 }
 
@@ -373,7 +384,8 @@ void* dynamic_shared() { return this_block().dynamic_shared(); }
 
 void require_aligned(const void* address, std::size_t bytes, const char* what) {
   if (reinterpret_cast<std::uintptr_t>(address) % bytes == 0) return;
-  fault(std::string(what) + " of an address that is not a multiple of " + std::to_string(bytes));
+  this_block().fail(std::string(what) + " of an address that is not a multiple of " +
+                    std::to_string(bytes));
 }
 
 void copy_async(void* to, const void* from, std::size_t bytes, std::size_t bytes_from) {

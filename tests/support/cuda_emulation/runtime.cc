@@ -20,11 +20,11 @@
 #include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/support/cuda_emulation/grid_counts.h"
 #include "tests/support/cuda_emulation/injected_fault.h"
+#include "tests/support/poison.h"
 
 namespace {
 
-using tutti::emulation::MemoryKind;
-using tutti::emulation::MemoryUse, tutti::emulation::OwnWork;
+using tutti::emulation::MemoryKind, tutti::emulation::MemoryUse, tutti::emulation::OwnWork;
 
 using Work = std::function<std::string()>;
 using std::chrono::steady_clock;
@@ -392,7 +392,6 @@ bool on_device(const void* memory, std::size_t bytes) {
 bool seen_by_device(const void* memory, std::size_t bytes) {
   return kind_of(memory, bytes) != MemoryKind::none;
 }
-
 bool on_host(const void* memory) { return !on_device(memory, 1); }
 
 // Whether the ends lie where the kind of the copy says.
@@ -499,7 +498,10 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaSuccess;
 }
 // A record of it may still be in a stream: it stays until the process ends.
-cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  tutti::test::is_no_leak(event);
+  return cudaSuccess;
+}
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const OwnWork own;
   std::uint64_t record = 0;
