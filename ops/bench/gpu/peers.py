@@ -2,10 +2,12 @@
 
     ops/bench/gpu/peers.py --beside OURS   the JSON lines of gpu_bench with the peer's time and the ratio in them
     ops/bench/gpu/peers.py --names         what the cases are called; needs nothing
+    ops/bench/gpu/peers.py --try           each kind of case once, tiny and on the CPU: whether they run at all; 77 without torch
 """
 
 import json
 import sys
+import time
 
 try:
     import torch
@@ -14,9 +16,14 @@ except ImportError:
     torch = None
 
 RUNS, WARM_UP = 50, 3
+DEVICE = "cuda"
 
 
 def timed(body, runs=RUNS):
+    if DEVICE == "cpu":
+        begin = time.perf_counter()
+        body()
+        return [time.perf_counter() - begin]
     seconds = []
     for run in range(-WARM_UP, runs):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -30,12 +37,12 @@ def timed(body, runs=RUNS):
 
 
 def product(m, n, k):
-    x, w = (torch.randn(rows, k, device="cuda", dtype=torch.bfloat16) for rows in (m, n))
+    x, w = (torch.randn(rows, k, device=DEVICE, dtype=torch.bfloat16) for rows in (m, n))
     return timed(lambda: F.linear(x, w))
 
 
 def heads_of(samples, length, heads, width, grad=False):
-    return [torch.randn(samples, heads, length, width, device="cuda", dtype=torch.bfloat16, requires_grad=grad)
+    return [torch.randn(samples, heads, length, width, device=DEVICE, dtype=torch.bfloat16, requires_grad=grad)
             for _ in range(3)]
 
 
@@ -52,15 +59,15 @@ def attention_backward(*shape):
 
 
 def decode_attention(sequences, held, heads, kv_heads, width):
-    q = torch.randn(sequences, heads, 1, width, device="cuda", dtype=torch.bfloat16)
-    k, v = (torch.randn(sequences, kv_heads, held, width, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    q = torch.randn(sequences, heads, 1, width, device=DEVICE, dtype=torch.bfloat16)
+    k, v = (torch.randn(sequences, kv_heads, held, width, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     return timed(lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=True))
 
 
 def linear_cross_entropy(rows, columns, vocabulary):
-    hidden, weight = (torch.randn(n, columns, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    hidden, weight = (torch.randn(n, columns, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
                       for n in (rows, vocabulary))
-    targets = torch.full((rows,), 11, device="cuda")
+    targets = torch.full((rows,), 11, device=DEVICE)
 
     def both():
         F.cross_entropy(F.linear(hidden, weight).float(), targets, reduction="sum").backward()
@@ -69,7 +76,7 @@ def linear_cross_entropy(rows, columns, vocabulary):
 
 
 def sampling(rows, vocabulary, top_p):
-    logits = torch.randn(rows, vocabulary, device="cuda") * 5.0
+    logits = torch.randn(rows, vocabulary, device=DEVICE) * 5.0
 
     def draw():
         values, order = torch.softmax(logits, -1).sort(-1, descending=True)
@@ -80,12 +87,12 @@ def sampling(rows, vocabulary, top_p):
 
 
 def norm(function, rows, width):
-    x, *weights = torch.randn(rows, width, device="cuda"), *weights_of(function, width)
+    x, *weights = torch.randn(rows, width, device=DEVICE), *weights_of(function, width)
     return timed(lambda: function(x, (width,), *weights))
 
 
 def norm_backward(function, rows, width):
-    x, *weights = torch.randn(rows, width, device="cuda", requires_grad=True), *weights_of(function, width, True)
+    x, *weights = torch.randn(rows, width, device=DEVICE, requires_grad=True), *weights_of(function, width, True)
     y = function(x, (width,), *weights)
     slope = torch.randn_like(y)
     return timed(lambda: torch.autograd.grad(y, (x, *weights), slope, retain_graph=True))
@@ -93,7 +100,7 @@ def norm_backward(function, rows, width):
 
 def weights_of(function, width, grad=False):
     count = 2 if function is F.layer_norm else 1  # with a bias
-    return [torch.ones(width, device="cuda", requires_grad=grad) for _ in range(count)]
+    return [torch.ones(width, device=DEVICE, requires_grad=grad) for _ in range(count)]
 
 
 def layer_class():
@@ -123,19 +130,21 @@ def layer_class():
 class Training:
     """GPT-2, compiled, in bf16 by autocast."""
 
+    LENGTH, VOCABULARY = 1024, 50304
+
     def __init__(self, layers, width, heads, samples):
         layer = layer_class()
-        self.table, self.places = torch.nn.Embedding(50304, width).cuda(), torch.nn.Embedding(1024, width).cuda()
-        body = torch.nn.Sequential(*(layer(width, heads) for _ in range(layers)), torch.nn.LayerNorm(width)).cuda()
+        self.table, self.places = (torch.nn.Embedding(count, width).to(DEVICE) for count in (self.VOCABULARY, self.LENGTH))
+        body = torch.nn.Sequential(*(layer(width, heads) for _ in range(layers)), torch.nn.LayerNorm(width)).to(DEVICE)
         self.parameters = [*self.table.parameters(), *self.places.parameters(), *body.parameters()]
         self.adamw = torch.optim.AdamW(self.parameters, fused=True)
         self.body = torch.compile(body)
-        self.tokens = torch.randint(0, 50304, (samples, 1024), device="cuda")
+        self.tokens = torch.randint(0, self.VOCABULARY, (samples, self.LENGTH), device=DEVICE)
 
     def backward(self):
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16):
             logits = F.linear(self.body(self.table(self.tokens) + self.places.weight), self.table.weight)
-            loss = F.cross_entropy(logits.view(-1, 50304).float(), self.tokens.view(-1))
+            loss = F.cross_entropy(logits.view(-1, self.VOCABULARY).float(), self.tokens.view(-1))
         loss.backward()
 
     def step(self, micro_batches):
@@ -168,14 +177,19 @@ class Served:
 
     def __init__(self, sequences, room):
         def matrix(out, into):
-            return torch.randn(out, into, device="cuda", dtype=torch.bfloat16) * 0.02
+            return torch.randn(out, into, device=DEVICE, dtype=torch.bfloat16) * 0.02
         kv = self.KV_HEADS * self.HEAD
         self.layers = [[matrix(self.WIDTH + 2 * kv, self.WIDTH), matrix(self.WIDTH, self.WIDTH),
                         matrix(2 * self.INNER, self.WIDTH), matrix(self.WIDTH, self.INNER)] for _ in range(self.LAYERS)]
-        self.norm = torch.ones(self.WIDTH, device="cuda", dtype=torch.bfloat16)
+        self.norm = torch.ones(self.WIDTH, device=DEVICE, dtype=torch.bfloat16)
         self.table, self.head = matrix(self.VOCABULARY, self.WIDTH), matrix(self.VOCABULARY, self.WIDTH)
-        self.keys, self.values = (torch.zeros(self.LAYERS, sequences, self.KV_HEADS, room, self.HEAD, device="cuda",
+        self.keys, self.values = (torch.zeros(self.LAYERS, sequences, self.KV_HEADS, room, self.HEAD, device=DEVICE,
                                               dtype=torch.bfloat16) for _ in range(2))
+        # Graphs are made of what stays where it is: else torch copies all of it into places of its own before each
+        # step, or, of what a step writes, makes none.
+        for matrices in (*self.layers, (self.norm, self.table, self.head, self.keys, self.values)):
+            for each in matrices:
+                torch._dynamo.mark_static_address(each)
 
     def run(self, tokens, held):
         count, length = tokens.shape
@@ -197,15 +211,20 @@ class Served:
 def prefill(tokens):
     with torch.inference_mode():
         model = Served(1, tokens)
-        prompt = torch.full((1, tokens), 17, device="cuda")
+        prompt = torch.full((1, tokens), 17, device=DEVICE)
         return timed(lambda: model.run(prompt, 0), 10)
 
 
 def decode(sequences, held):
     with torch.inference_mode():
         model = Served(sequences, held + 1)
-        tokens = torch.full((sequences, 1), 17, device="cuda")
-        return timed(torch.compile(lambda: model.run(tokens, held), mode="reduce-overhead"))
+        tokens = torch.full((sequences, 1), 17, device=DEVICE)
+        torch._dynamo.mark_static_address(tokens)
+        seconds = timed(torch.compile(lambda: model.run(tokens, held), mode="reduce-overhead"))
+    skipped = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
+    if skipped and DEVICE == "cuda":  # a CPU has none
+        raise RuntimeError(f"torch made no graph of {skipped} parts: its time is not that of one")
+    return seconds
 
 
 def all_cases():
@@ -251,10 +270,39 @@ def beside(line, cases, peer):
     return ours | {"peer": peer, "ratio": round(seconds[len(seconds) // 2] / ours["p50"], 3)}
 
 
+def try_all():
+    """Every function of all_cases, and no others, at a size that a CPU does at once."""
+    global DEVICE  # pylint: disable=global-statement
+    DEVICE = "cpu"
+    Training.LENGTH, Training.VOCABULARY = 16, 64
+    Served.LAYERS, Served.WIDTH, Served.HEADS, Served.KV_HEADS = 2, 64, 4, 2
+    Served.HEAD, Served.INNER, Served.VOCABULARY = 16, 96, 128
+    model = (2, 64, 4, 2)
+    sizes = {product: (8, 16, 32), attention: (2, 16, 4, 16), attention_backward: (2, 16, 4, 16),
+             decode_attention: (2, 16, 4, 2, 16), linear_cross_entropy: (8, 32, 64), sampling: (4, 64, 0.9),
+             optimizer: model, passes: model, steps: (2, *model), prefill: (16,), decode: (2, 16)}
+    done = set()
+    for measure, *arguments in all_cases().values():
+        by_function = measure in (norm, norm_backward)
+        kind = (measure, arguments[0]) if by_function else measure
+        if kind in done:
+            continue
+        done.add(kind)
+        seconds = measure(arguments[0], 4, 32) if by_function else measure(*sizes[measure])
+        assert seconds and all(each > 0.0 for each in seconds)
+        print(f"{measure.__name__}: runs", flush=True)
+
+
 def main():
     cases = all_cases()
     if sys.argv[1:] == ["--names"]:
         print("\n".join(cases))
+        return 0
+    if sys.argv[1:] == ["--try"]:
+        if torch is None:
+            print("gpu peers: no PyTorch here: its cases were not tried")
+            return 77
+        try_all()
         return 0
     if len(sys.argv) != 3 or sys.argv[1] != "--beside":
         print(__doc__, file=sys.stderr)
