@@ -71,10 +71,12 @@ models::PassWeights ShardGradients::as_taken(std::span<const float> weights) con
   return {weights, rounded_ ? rounded_->data() : nullptr};
 }
 
-// The rank's shards and their samples went through the pass in order.
+// The rank's shards and their samples went through the pass in order. To fetch losses is to wait
+// for what computes them, in which the rank would hear of nothing: so that is waited for first.
 Result<> ShardGradients::sum_losses(const Request& request) {
   const float* rows = row_losses_.data();
   if (device_ != nullptr && rows_done_ > 0) {
+    if (auto computed = request.wait(); !computed) return computed;
     auto fetched = device_->download(host_losses_.data(), rows, rows_done_ * sizeof(float));
     if (!fetched) return fetched;
     rows = host_losses_.data();
@@ -154,7 +156,7 @@ Result<> ShardGradients::run_shard(const Request& request, std::uint64_t shard,
   const models::RangeReady nobody;
   const models::RangeReady tell = [&](std::size_t index) { return range_ready(request, index); };
   for (std::uint64_t first = samples.begin; first < samples.end; first += options_.micro) {
-    if (request.aborted()) return Error{ErrorCode::aborted, "the group is left"};
+    if (auto goes_on = request.look(); !goes_on) return goes_on;
     const kernels::IndexRange some{first, std::min(samples.end, first + options_.micro)};
     const bool completes = last && some.end == samples.end;
     auto ran = run_micro_batch(request, some, gradients, completes ? tell : nobody);

@@ -10,10 +10,11 @@
 // someone waits for that (Request::ready); the bits are the same.
 //
 // On a device nobody waits for a micro-batch: losses stay there and are fetched once, at the end.
+// What the rank must hear of meanwhile is looked for between micro-batches (Request::look) and
+// while it waits for that end (Request::wait), when gradients may be on their way to others.
 //
 // Ownership: owns the buffers and the pass. Threads: one; the context's threads compute.
-// Errors: those of the data and the pass; aborted, when `Request::aborted` says so between two
-// micro-batches.
+// Errors: those of the data and the pass, and of what a request calls.
 #pragma once
 
 #include <cstdint>
@@ -53,9 +54,10 @@ class ShardGradients {
     std::span<const float> weights;
     const kernels::ShardTree& tree;
     std::uint32_t rank = 0;
-    std::uint64_t data_step = 0;  // counts from 0
-    float loss_scale = 1.0F;      // of the gradients
-    const std::function<bool()>& aborted;
+    std::uint64_t data_step = 0;            // counts from 0
+    float loss_scale = 1.0F;                // of the gradients
+    const std::function<Result<>()>& look;  // waits for nothing
+    const std::function<Result<>()>& wait;  // for all that was enqueued
     // Told when the index-th range of models::backward_order() of all parts() has been enqueued,
     // while backward of what remains goes on; each range once, in order, if the rank has samples.
     // parts() and result() stand from the first call on. Empty: nobody is told.

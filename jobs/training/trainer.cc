@@ -96,14 +96,17 @@ Result<StepOutcome> Trainer::step(kernels::Communicator& group, std::uint64_t fl
 
 // Where the group moves device memory, the exchange begins in here.
 Result<> Trainer::compute_gradients(kernels::Communicator& group) {
-  const std::function<bool()> aborted = [&group] { return group.aborted(); };
   bool broken = false;  // the group is, not the job
+  const auto of_group = [&broken](Result<> result) {
+    broken = !result && !refused_here(result.error());
+    return result;
+  };
+  const std::function<Result<>()> look = [&] { return of_group(group.look()); };
+  const std::function<Result<>()> wait = [&] { return of_group(group.wait_for_device()); };
   models::RangeReady ready;
   if (group.size() > 1 && group.moves_device_memory()) {
     ready = [&](std::size_t index) {
-      auto begun = reduction_->range_ready(ctx_, group, gradients_, index);
-      broken = !begun && !refused_here(begun.error());
-      return begun;
+      return of_group(reduction_->range_ready(ctx_, group, gradients_, index));
     };
   }
   reduction_->start_step();
@@ -115,9 +118,10 @@ Result<> Trainer::compute_gradients(kernels::Communicator& group) {
                                       .rank = group.rank(),
                                       .data_step = state_.step,
                                       .loss_scale = state_.loss_scale.value,
-                                      .aborted = aborted,
+                                      .look = look,
+                                      .wait = wait,
                                       .ready = ready});
-  if (computed || broken || computed.error().code == ErrorCode::aborted) return computed;
+  if (computed || broken) return computed;
   return fail_job(Error(computed.error()).with_context("step " + std::to_string(state_.step + 1)));
 }
 

@@ -91,7 +91,8 @@ class Trainer {
 
   Result<Entered> enter(kernels::Communicator& group, const EnterPlan& plan);
 
-  // Errors: aborted at once when the group was, also in the middle of the forward pass.
+  // Errors: those of the group, whether it was aborted, a peer is gone or its library found
+  // something, at once: also between micro-batches and while a device computes.
   Result<StepOutcome> step(kernels::Communicator& group, std::uint64_t flags);
 
   // The flags of the last step were acted on: they do not ask again.

@@ -61,13 +61,21 @@ class Communicator {
 
   // As exchange(), but where the group moves device memory, it moves when what the device was given
   // before is done, while the caller goes on: the buffers are the group's until finish() returns,
-  // which waits for all that was begun.
+  // which waits for all that was begun; after an error, until the group ends.
   virtual Result<> begin(std::span<const Transfer> transfers) { return exchange(transfers); }
   virtual Result<> finish() { return {}; }
 
   // Whether the group still stands, without waiting; for a thread whose transfers go another way.
   // Errors: those of exchange(), and the group is broken then.
-  virtual Result<> look() { return {}; }
+  virtual Result<> look() {
+    if (aborted()) return Error{ErrorCode::aborted, "the group is left"};
+    return {};
+  }
+
+  // Where the group moves device memory: until what the device was given before is done, or the
+  // group does not stand; what was begun may go on. Elsewhere there is nothing to wait for. Errors:
+  // those of look(), and the device's.
+  virtual Result<> wait_for_device() { return {}; }
 
   // Ends the operation in progress and all later ones, at once. Idempotent; the first reason is
   // kept.

@@ -17,6 +17,7 @@ constexpr char kVersionMark = '-';
 constexpr std::size_t kIdBytes = sizeof(ncclUniqueId::internal);
 // A look costs a few calls; a transfer takes from tens of microseconds on.
 constexpr Duration kBetweenLooks = std::chrono::microseconds(20);
+constexpr Duration kBetweenLooksAtEnd = std::chrono::milliseconds(1);
 constexpr int kExitInfrastructure = 3;
 
 Error nccl_error(ncclResult_t result, std::string_view what) {
@@ -105,7 +106,12 @@ Result<std::unique_ptr<Communicator>> NcclGroup::over(std::unique_ptr<Communicat
   return std::unique_ptr<Communicator>(std::move(group));
 }
 
-NcclGroup::~NcclGroup() { end_communicator(); }
+NcclGroup::~NcclGroup() {
+  const bool stands = !broken_ && control_->look();
+  // Peers of a broken group do not wait for this rank's device.
+  if (!stands) control_.reset();
+  end_communicator(stands);
+}
 
 Result<> NcclGroup::exchange(std::span<const Transfer> transfers) {
   if (auto begun = begin(transfers); !begun) return begun;
@@ -154,8 +160,17 @@ void NcclGroup::abort(std::string_view reason) noexcept {
 
 Result<> NcclGroup::finish() {
   if (broken_) return *broken_;
-  if (auto finished = wait_for_stream(); !finished) return break_off(finished.error());
+  if (auto finished = wait_for_stream(stream_, "a transfer"); !finished) {
+    return break_off(finished.error());
+  }
   set_moves(false);
+  return {};
+}
+
+Result<> NcclGroup::wait_for_device() {
+  if (broken_) return *broken_;
+  auto computed = wait_for_stream(options_.compute, "what the device computes");
+  if (!computed) return break_off(computed.error());
   return {};
 }
 
@@ -237,19 +252,20 @@ Result<> NcclGroup::look_at_all(std::string_view what) {
   return {};
 }
 
-// Whether to go on waiting.
-Result<> NcclGroup::go_on(std::string_view what, Instant begun, Duration deadline) {
-  if (auto stands = look_at_all(what); !stands) return stands;
-  if (deadline > Duration::zero() && monotonic_now() - begun > deadline) {
-    return Error{ErrorCode::deadline_exceeded, fmt::format("{} did not end in its time", what)};
-  }
-  return {};
+namespace {
+
+Result<> is_in_time(std::string_view what, Instant begun, Duration deadline) {
+  if (deadline == Duration::zero() || monotonic_now() - begun <= deadline) return {};
+  return Error{ErrorCode::deadline_exceeded, fmt::format("{} did not end in its time", what)};
 }
+
+}  // namespace
 
 Result<> NcclGroup::wait_for_library(std::string_view what, Duration deadline) {
   const Instant begun = monotonic_now();
   for (;;) {
-    if (auto good = go_on(what, begun, deadline); !good) return good;
+    if (auto stands = look_at_all(what); !stands) return stands;
+    if (auto early = is_in_time(what, begun, deadline); !early) return early;
     ncclResult_t state = ncclSuccess;
     static_cast<void>(ncclCommGetAsyncError(comm_, &state));
     if (state == ncclSuccess) return {};
@@ -257,23 +273,23 @@ Result<> NcclGroup::wait_for_library(std::string_view what, Duration deadline) {
   }
 }
 
-Result<> NcclGroup::wait_for_stream() {
+Result<> NcclGroup::wait_for_stream(cudaStream_t stream, std::string_view what) {
   const Instant begun = monotonic_now();
   for (;;) {
-    const cudaError_t state = cudaStreamQuery(stream_);
+    const cudaError_t state = cudaStreamQuery(stream);
     if (state == cudaSuccess) return {};
-    if (state != cudaErrorNotReady) return cuda::error_of(state, "a transfer");
+    if (state != cudaErrorNotReady) return cuda::error_of(state, what);
     static_cast<void>(cudaGetLastError());  // where it may stay, for an op to find
-    if (auto good = go_on("a transfer", begun, options_.operation_deadline); !good) return good;
+    if (auto stands = look_at_all("the NCCL group"); !stands) return stands;
+    if (auto early = is_in_time(what, begun, options_.operation_deadline); !early) return early;
     std::this_thread::sleep_for(kBetweenLooks);
   }
 }
 
-// The first reason is kept; the others must not wait for this rank.
+// The first reason is kept. What was begun may go on until the group ends.
 Error NcclGroup::break_off(Error error) {
   broken_ = error;
   control_->abort(error.message);
-  end_communicator();
   return error;
 }
 
@@ -296,15 +312,22 @@ bool finalize(ncclComm_t comm, Duration deadline) {
 
 }  // namespace
 
+// Whether what the transfers are queued behind is still being computed; not, where the device has
+// failed.
+bool NcclGroup::computes() const {
+  const bool waits = cudaEventQuery(written_.get()) == cudaErrorNotReady;
+  static_cast<void>(cudaGetLastError());  // where it may stay, for an op to find
+  return waits;
+}
+
 // Every call of the library that ends something is made by a thread that is watched: each of them
 // may hang with the device. Nobody else is inside the library meanwhile.
-void NcclGroup::end_communicator() {
+void NcclGroup::end_communicator(bool stands) {
   set_moves(false);  // the thread is here, and watched otherwise
   if (comm_ == nullptr) {
     if (stream_ != nullptr) static_cast<void>(cudaStreamSynchronize(stream_));
     return;
   }
-  const bool stands = !broken_ && control_->look();
   std::packaged_task<void()> task([stands, comm = comm_, stream = stream_,
                                    deadline = options_.finalize_deadline, device = own_device_] {
     // A new thread's is the first, whose memory a context would take.
@@ -318,7 +341,12 @@ void NcclGroup::end_communicator() {
   std::thread ending(std::move(task));
   const Duration within =
       options_.abort_deadline + (stands ? options_.finalize_deadline : Duration::zero());
-  if (done.wait_for(within) != std::future_status::ready) {
+  Instant since = monotonic_now();
+  const Instant computed_by = since + options_.compute_deadline;
+  while (done.wait_for(kBetweenLooksAtEnd) != std::future_status::ready) {
+    const Instant now = monotonic_now();
+    if (now < computed_by && computes()) since = now;
+    if (now - since <= within) continue;
     TUTTI_LOG_ERROR("collective", "the end of an NCCL group hangs: the rank ends");
     std::_Exit(kExitInfrastructure);
   }

@@ -8,10 +8,12 @@
 //
 // The library's communicator is made in the first exchange, without blocking: its making is a
 // meeting of all ranks, and in a later exchange some may have no device memory to move. All waiting
-// is a loop that looks at the library's asynchronous error, at abort() and at the clock; so an
-// abort from any thread is seen at once, and the library's communicator is ended where nobody else
-// uses it any more. If that ending hangs, in whichever of its calls, the process ends as the
-// infrastructure's failure, because nothing else gets the device back.
+// is a loop that looks at the library's asynchronous error, at abort() and at the clock, also for
+// what the rank's own device computes meanwhile; so an abort from any thread is seen at once. The
+// first reason breaks the group, which its owner then lets go: that tells the peers, over the
+// sockets, and ends the library's communicator, where nobody else uses it any more. If that ending
+// hangs, in whichever of its calls, the process ends as the infrastructure's failure, because
+// nothing else gets the device back.
 //
 // While what was begun moves, the computing thread may be inside a call that waits for the device
 // (an op that takes its first memory), and so for a peer that is gone. Such a thread sees no abort:
@@ -56,7 +58,10 @@ struct NcclOptions {
   Duration form_deadline = std::chrono::seconds(60);
   Duration operation_deadline = std::chrono::minutes(30);  // 0: none
   Duration finalize_deadline = std::chrono::seconds(5);
-  Duration abort_deadline = std::chrono::seconds(10);  // and the one before: the process ends
+  // From when what was computed before the transfers is done, which has its own time before; and
+  // the one above: the process ends.
+  Duration abort_deadline = std::chrono::seconds(10);
+  Duration compute_deadline = std::chrono::seconds(30);
   // From an abort while something moves until the computing thread has seen it: a call of a pass
   // takes less than seconds (memory_estimate.h).
   Duration seen_deadline = std::chrono::seconds(30);
@@ -76,6 +81,7 @@ class NcclGroup final : public Communicator {
   Result<> begin(std::span<const Transfer> transfers) override;
   Result<> finish() override;
   Result<> look() override;
+  Result<> wait_for_device() override;
   void abort(std::string_view reason) noexcept override;
   bool aborted() const noexcept override { return control_->aborted(); }
   std::int32_t lost_peer() const noexcept override { return control_->lost_peer(); }
@@ -102,12 +108,12 @@ class NcclGroup final : public Communicator {
   Result<> form();
   Result<> start_transfers();
   Result<> wait_for_library(std::string_view what, Duration deadline);
-  Result<> wait_for_stream();
+  Result<> wait_for_stream(cudaStream_t stream, std::string_view what);
   // At the sockets, and at what the library found meanwhile.
   Result<> look_at_all(std::string_view what);
-  Result<> go_on(std::string_view what, Instant begun, Duration deadline);
   Error break_off(Error error);
-  void end_communicator();
+  void end_communicator(bool stands);
+  bool computes() const;
 
   std::unique_ptr<Communicator> control_;
   NcclOptions options_;

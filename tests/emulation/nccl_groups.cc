@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 
 #include "kernels/collective/nccl_group.h"
 #include "tests/support/cuda_emulation/device_memory.h"
@@ -47,6 +48,9 @@ class ThroughDevice final : public Communicator {
       memory.push_back(*std::move(made));
     }
     auto exchanged = group_->exchange(across);
+    if (!exchanged) {  // it may be used until the group ends
+      std::move(memory.begin(), memory.end(), std::back_inserter(in_use_));
+    }
     for (std::size_t i = 0; i < across.size(); ++i) {
       if (transfers[i].direction == Transfer::Direction::receive) {
         std::copy(across[i].bytes.begin(), across[i].bytes.end(), transfers[i].bytes.begin());
@@ -63,6 +67,7 @@ class ThroughDevice final : public Communicator {
  private:
   cuda::Stream compute_;
   kernels::NcclOptions options_;
+  std::vector<cuda::DeviceMemory> in_use_;
   std::unique_ptr<Communicator> group_;
 };
 

@@ -172,6 +172,7 @@ TEST_CASE("nccl: a killed process frees its peer, which waits for its device") {
   REQUIRE(::kill(child, SIGKILL) == 0);
   CHECK(own.group->finish().error().code == ErrorCode::unavailable);
   CHECK(own.group->lost_peer() == 1);
+  own.group.reset();
   CHECK(emulation::nccl_ends().aborted == before.aborted + 1);
   REQUIRE(::waitpid(child, nullptr, 0) == child);
 }
@@ -289,6 +290,30 @@ TEST_CASE("nccl: an error that the library finds shows to who only looks at the 
   CHECK((is_error(looks[0], ErrorCode::unavailable) && is_error(looks[1], ErrorCode::unavailable)));
 }
 
+TEST_CASE("nccl: peers of a broken group are told before this rank's device has computed") {
+  // The device computes for longer than an end may take: that counts from when it has computed.
+  const NcclOptions options{.abort_deadline = 40 * kSoon};
+  std::latch computed(1);
+  std::latch begun(2);
+  std::vector<Error> errors(2);
+  run_two(options, [&](OneOfTwo& own) {
+    if (own.rank == 1) own.compute_after(computed);
+    TUTTI_ASSERT(own.begin());
+    begun.arrive_and_wait();
+    if (own.rank == 1) {
+      own.group->abort("the generation is over");
+      errors[1] = own.group->finish().error();
+      own.group.reset();
+      return;
+    }
+    errors[0] = own.group->finish().error();
+    std::this_thread::sleep_for(60 * kSoon);
+    computed.count_down();
+  });
+  CHECK(errors[0] == Error{ErrorCode::unavailable, "rank 1 is gone: its group broke"});
+  CHECK(errors[1] == Error{ErrorCode::aborted, "the generation is over"});
+}
+
 // Run by the case below, each in a process of its own.
 TEST_CASE("nccl alone: the abort hangs", "[.]") {
   // Forming hangs, and then so does the abort that follows.
@@ -311,10 +336,24 @@ TEST_CASE("nccl alone: the computing thread waits for the device", "[.]") {
   });
 }
 
+TEST_CASE("nccl alone: what the group is queued behind hangs", "[.]") {
+  std::latch begun(2);
+  run_two({.abort_deadline = kSoon, .compute_deadline = kSoon}, [&](OneOfTwo& own) {
+    std::latch never(1);
+    own.compute_after(never);
+    TUTTI_ASSERT(own.begin());
+    begun.arrive_and_wait();
+    own.group->abort("the generation is over");
+    TUTTI_ASSERT(!own.group->finish());
+    own.group.reset();
+  });
+}
+
 TEST_CASE("nccl: a rank whose group cannot be ended ends as the infrastructure's") {
   const std::string own = std::filesystem::read_symlink("/proc/self/exe").string();
-  for (const std::string name : {"the abort hangs", "the call that finalizes blocks",
-                                 "the computing thread waits for the device"}) {
+  for (const std::string name :
+       {"the abort hangs", "the call that finalizes blocks",
+        "the computing thread waits for the device", "what the group is queued behind hangs"}) {
     INFO(name);
     const std::string command = "timeout 20 '" + own + "' 'nccl alone: " + name + "'";
     const int status = std::system((command + " >/dev/null 2>&1").c_str());

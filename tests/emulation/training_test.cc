@@ -13,101 +13,21 @@
 #include "kernels/ops/add.h"
 #include "kernels/ops/cross_entropy.h"
 #include "protocol/base/file.h"
+#include "tests/emulation/training/training_members.h"
 #include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/unit/training/tiny_run.h"
 
 namespace tutti::training {
 namespace {
 
-using kernels::Communicator;
 using kernels::cuda::CudaDevice;
+using test::Hashes;
+using test::make_members;
+using test::Member;
+using test::Members;
+using test::plain_groups;
+using test::run_generation;
 using test::TinyJob;
-
-using Groups = std::vector<std::unique_ptr<Communicator>>;
-using Hashes = std::map<std::uint64_t, std::string>;
-
-// A rank with a device of its own.
-struct Member {
-  explicit Member(TrainingJob& job, const std::filesystem::path& cache = {})
-      : device(open(job.spec.train.precision, cache)) {
-    REQUIRE(fit_memory(job, device.get()));
-    trainer = std::make_unique<Trainer>(job, 1, progress, device.get());
-  }
-  static std::unique_ptr<CudaDevice> open(const std::string& precision = "fp32",
-                                          const std::filesystem::path& cache = {}) {
-    using Inputs = kernels::cuda::Products::Inputs;
-    const std::map<std::string, Inputs> inputs = {{"fp32", Inputs::fp32},
-                                                  {"bf16", Inputs::bf16},
-                                                  {"fp16", Inputs::fp16},
-                                                  {"tf32", Inputs::tf32}};
-    auto opened = CudaDevice::open({.inputs = inputs.at(precision), .cache = cache});
-    REQUIRE(opened);
-    return *std::move(opened);
-  }
-
-  std::unique_ptr<CudaDevice> device;
-  Progress progress;
-  std::unique_ptr<Trainer> trainer;
-};
-using Members = std::vector<std::unique_ptr<Member>>;
-
-// Sockets, with NCCL for device memory over them where there are several.
-Groups linked_groups(const Members& members) {
-  Groups groups = test::form_group(static_cast<std::uint32_t>(members.size()));
-  if (groups.size() == 1) return groups;
-  const auto id = members[0]->device->link_id();
-  REQUIRE(id);
-  for (std::size_t rank = 0; rank < groups.size(); ++rank) {
-    auto linked = members[rank]->device->link(std::move(groups[rank]), *id);
-    REQUIRE(linked);
-    groups[rank] = *std::move(linked);
-    REQUIRE(groups[rank]->moves_device_memory());
-  }
-  return groups;
-}
-
-// Sockets alone: what ranks exchange goes through host memory, when backward has ended.
-Groups plain_groups(const Members& members) {
-  return test::form_group(static_cast<std::uint32_t>(members.size()));
-}
-
-// One generation up to `last`; hashes of rank 0, which those of the others must equal. Each rank
-// leaves the group by itself, as a process does: to leave in order is to wait for the others.
-void run_generation(const Members& members, Groups groups, const EnterPlan& plan,
-                    std::uint64_t last, Hashes& hashes) {
-  std::vector<std::string> failures(members.size());
-  std::vector<Hashes> seen(members.size());
-  test::on_ranks(static_cast<std::uint32_t>(members.size()), [&](std::uint32_t rank) {
-    Trainer& trainer = *members[rank]->trainer;
-    const auto entered = trainer.enter(*groups[rank], plan);
-    if (!entered) failures[rank] = entered.error().message;
-    while (entered && failures[rank].empty() && trainer.state().step < last) {
-      const auto outcome = trainer.step(*groups[rank], 0);
-      if (!outcome) {
-        failures[rank] = outcome.error().message;
-      } else {
-        seen[rank][outcome->record.step] = kernels::to_string(outcome->record.weights);
-      }
-    }
-    groups[rank].reset();
-  });
-  for (std::size_t rank = 0; rank < members.size(); ++rank) {
-    CHECK(failures[rank] == "");
-    CHECK(seen[rank] == seen[0]);
-  }
-  hashes.insert(seen[0].begin(), seen[0].end());
-}
-
-void run_generation(const Members& members, const EnterPlan& plan, std::uint64_t last,
-                    Hashes& hashes) {
-  run_generation(members, linked_groups(members), plan, last, hashes);
-}
-
-Members make_members(TrainingJob& job, std::size_t count) {
-  Members members;
-  for (std::size_t rank = 0; rank < count; ++rank) members.push_back(std::make_unique<Member>(job));
-  return members;
-}
 
 Hashes undisturbed(const TinyJob& tiny, std::size_t ranks) {
   const auto job = tiny.open();

@@ -46,6 +46,7 @@ struct Transfer {
 std::atomic<int> destroyed{0};
 std::atomic<int> aborted_ones{0};
 std::atomic<int> ended_elsewhere{0};
+std::atomic<int> rank_with_error{-1};
 
 int current_device() {
   int device = 0;
@@ -343,7 +344,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int ranks, ncclUniqueId id
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
-  *error = comm->state;
+  *error = comm->rank == rank_with_error ? ncclRemoteError : comm->state.load();
   return ncclSuccess;
 }
 
@@ -414,5 +415,6 @@ ncclResult_t ncclRecv(void* to, std::size_t count, ncclDataType_t, int peer, ncc
 namespace tutti::emulation {
 
 NcclEnds nccl_ends() { return {destroyed, aborted_ones, ended_elsewhere}; }
+void find_nccl_error(int rank) { rank_with_error = rank; }
 
 }  // namespace tutti::emulation

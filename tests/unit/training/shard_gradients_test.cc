@@ -23,13 +23,14 @@ struct Run {
 
   Parts compute(ShardGradients& gradients, const kernels::ShardTree& tree, std::uint32_t rank,
                 const models::RangeReady& ready) {
-    const std::function<bool()> aborted = [] { return false; };
+    const std::function<Result<>()> stands = [] { return Result<>(); };
     REQUIRE(gradients.compute({.ctx = ctx,
                                .weights = weights,
                                .tree = tree,
                                .rank = rank,
                                .data_step = 1,
-                               .aborted = aborted,
+                               .look = stands,
+                               .wait = stands,
                                .ready = ready}));
     Parts parts;
     for (const auto& part : gradients.parts()) parts.emplace_back(part.begin(), part.end());
@@ -89,7 +90,7 @@ TEST_CASE("shard gradients: an error of who is told ends the computation") {
   Run run(job->decoder);
   ShardGradients gradients(job->decoder, job->dataset, {.micro = job->micro(nullptr)});
   const auto tree = *kernels::ShardTree::create(8, 9, 1);
-  const std::function<bool()> aborted = [] { return false; };
+  const std::function<Result<>()> stands = [] { return Result<>(); };
   const models::RangeReady refuse = [](std::size_t) -> Result<> {
     return Error{ErrorCode::unavailable, "a peer is gone"};
   };
@@ -97,7 +98,8 @@ TEST_CASE("shard gradients: an error of who is told ends the computation") {
                                         .weights = run.weights,
                                         .tree = tree,
                                         .data_step = 0,
-                                        .aborted = aborted,
+                                        .look = stands,
+                                        .wait = stands,
                                         .ready = refuse});
   REQUIRE_FALSE(ended);
   CHECK(ended.error() == Error{ErrorCode::unavailable, "a peer is gone"});

@@ -57,4 +57,8 @@ struct NcclEnds {
 };
 NcclEnds nccl_ends();
 
+// Communicators of that rank have found an error from now on, whatever their streams do, as the
+// library's own threads find one; -1: none has.
+void find_nccl_error(int rank);
+
 }  // namespace tutti::emulation
