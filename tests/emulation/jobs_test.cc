@@ -26,6 +26,16 @@ std::string logs_of(const Cluster& cluster, std::uint64_t job) {
   return cluster.tutti({"logs", std::to_string(job)}).out;
 }
 
+// So that nobody takes what a job logged for a GPU's: each line says what it was.
+void check_that_all_say_emulation(const std::string& log) {
+  CHECK(log.find("emulation: computes on emulation (gpu:GPU-") != npos);
+  std::istringstream lines(log);
+  for (std::string line; std::getline(lines, line);) {
+    INFO(line);
+    CHECK(line.find("emulation: ") != npos);
+  }
+}
+
 // Ends a job that must fail; its messages.
 std::string why_it_fails(const Cluster& cluster, int expected,
                          const std::vector<std::string>& options = {}) {
@@ -57,14 +67,9 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   const auto expected = cluster.hashes(first);
   REQUIRE(expected.size() == 5);
   CHECK(expected.at(1) != expected.at(5));
-  const std::string log = logs_of(cluster, first);
-  CHECK(log.find("emulation: computes on emulation (gpu:GPU-") != npos);
-  std::istringstream lines(log);
-  for (std::string line; std::getline(lines, line);) {
-    INFO(line);
-    CHECK(line.find("emulation: ") != npos);
-  }
+  check_that_all_say_emulation(logs_of(cluster, first));
   const auto second = run(2);
+  check_that_all_say_emulation(logs_of(cluster, second));
   CHECK(cluster.hashes(second) == expected);
   CHECK(ids_made(first) == 0);
   CHECK(ids_made(second) == 1);
@@ -93,6 +98,7 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
     const std::string stand =
         "emulation: generation 2: " + std::to_string(ranks) + " ranks stand at step";
     CHECK(logs_of(cluster, job).find(stand) != npos);
+    check_that_all_say_emulation(logs_of(cluster, job));
     CHECK(ids_made(job) == 2);
   }
   CHECK(cluster.stop() == 0);
@@ -191,6 +197,7 @@ TEST_CASE("emulation: a served model gives the CPU's tokens, also after its rank
   REQUIRE(::kill(ranks.front(), SIGKILL) == 0);
   REQUIRE(eventually([&] { return complete().status == 200; }));
   CHECK(text_of(complete()) == text);
+  check_that_all_say_emulation(logs_of(cluster, served));
   CHECK(cluster.stop() == 0);
 }
 
