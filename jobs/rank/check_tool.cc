@@ -30,7 +30,7 @@ using kernels::CeilingKind;
 using kernels::ProductKind;
 
 constexpr std::string_view kHelp =
-    R"(usage: tutti check [--compute | --gpu] [--deadline SECONDS] [--threads N] [-o text|json]
+    R"(usage: tutti check [--compute | --gpu | --disk] [--deadline N] [--threads N] [-o text|json]
 
 What this machine can do, measured: with --compute (and as long as nothing else is asked for) the
 arithmetic of one core and of all of them, how fast they read the caches and memory, and what
@@ -39,6 +39,7 @@ its other work; compare machines of one kind with each other.
 
   --compute          arithmetic, caches, memory and products
   --gpu              this machine's GPUs instead: `tutti check --gpu --help`
+  --disk             its disks instead: `tutti check --disk --help`
   --deadline N       seconds for each measurement (default 5); one that has no result by then is
                      left out, the others have their own time, and the exit code is 3
   --threads N        of "all cores"; default: one a core, of hyperthreads too

@@ -93,5 +93,6 @@ int pass_to_rank(const std::vector<std::string>& words, Session& session);
 int pass_generate(const std::vector<std::string>& words, Session& session);
 // verbs/check_verb.cc
 int pass_check(const std::vector<std::string>& words, Session& session);
+int check_disks(const std::vector<std::string>& words, Session& session);
 
 }  // namespace tutti::cli

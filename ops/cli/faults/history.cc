@@ -15,19 +15,19 @@ namespace {
 // A worker's clock and this one's are compared by messages that took a while.
 constexpr std::int64_t kClockSlackMs = 250;
 
-std::uint64_t count_of(const json::value& object, std::string_view key) {
+std::uint64_t count_at(const json::value& object, std::string_view key) {
   return static_cast<std::uint64_t>(std::max<std::int64_t>(0, whole_of(object, key)));
 }
 
 RecoverySeen recovery_seen(const json::value& recovery) {
   RecoverySeen out;
-  out.generation = count_of(recovery, "generation");
+  out.generation = count_at(recovery, "generation");
   out.cause = text_of(recovery, "cause");
   out.seen_unix_ms = whole_of(recovery, "seen_unix_ms");
   out.first_step_ms = whole_of(recovery, "first_step_ms", -1);
   if (out.first_step_ms < 0 && flag_of(recovery, "over"))
     out.first_step_ms = whole_of(recovery, "copied_ms", -1);
-  out.lost_steps = count_of(recovery, "lost_steps");
+  out.lost_steps = count_at(recovery, "lost_steps");
   out.planned = flag_of(recovery, "planned");
   return out;
 }
@@ -41,59 +41,59 @@ std::int64_t over_ms(const InjectedFault& fault, std::int64_t otherwise) {
 }  // namespace
 
 StepSeen step_seen(const json::value& record) {
-  return {.step = count_of(record, "step"),
-          .generation = count_of(record, "generation"),
-          .ranks = count_of(record, "ranks"),
-          .tokens = count_of(record, "tokens"),
+  return {.step = count_at(record, "step"),
+          .generation = count_at(record, "generation"),
+          .ranks = count_at(record, "ranks"),
+          .tokens = count_at(record, "tokens"),
           .weights = text_of(record, "weights")};
 }
 
 EventSeen event_seen(const json::value& event) {
-  return {.seq = count_of(event, "seq"),
+  return {.seq = count_at(event, "seq"),
           .unix_ms = whole_of(event, "unix_ms"),
-          .job = count_of(event, "job"),
+          .job = count_at(event, "job"),
           .kind = text_of(event, "kind"),
           .message = text_of(event, "message"),
-          .generation = count_of(event, "generation")};
+          .generation = count_at(event, "generation")};
 }
 
 JobSeen job_seen(const json::value& job) {
   JobSeen out;
-  out.id = count_of(job, "id");
+  out.id = count_at(job, "id");
   out.state = text_of(job, "state");
-  out.generation = count_of(job, "generation");
-  out.step = count_of(job, "step");
+  out.generation = count_at(job, "generation");
+  out.step = count_at(job, "step");
   out.exit_code = whole_of(job, "exit_code", -1);
   const json::value& failure = member_of(job, "failure");
   out.failure = text_of(failure, "message");
   out.failure_class = text_of(failure, "class");
   const json::value& budgets = member_of(job, "budgets");
   const auto used = [&](std::string_view whose) {
-    return count_of(member_of(budgets, whose), "used");
+    return count_at(member_of(budgets, whose), "used");
   };
   out.charges = {used("user"), used("infrastructure"), used("own")};
   for (const json::value& recovery : list_of(job, "recoveries")) {
     out.recoveries.push_back(recovery_seen(recovery));
   }
   for (const json::value& checkpoint : list_of(job, "checkpoints")) {
-    out.checkpoints.push_back(count_of(checkpoint, "step"));
+    out.checkpoints.push_back(count_at(checkpoint, "step"));
   }
   return out;
 }
 
 NodeSeen node_seen(const json::value& node) {
-  NodeSeen out{text_of(node, "name"), count_of(node, "slots"), count_of(node, "free_slots"), {}};
+  NodeSeen out{text_of(node, "name"), count_at(node, "slots"), count_at(node, "free_slots"), {}};
   for (const json::value& process : list_of(node, "processes")) {
-    out.held.emplace_back(count_of(process, "slot"), count_of(process, "process"));
+    out.held.emplace_back(count_at(process, "slot"), count_at(process, "process"));
   }
   std::sort(out.held.begin(), out.held.end());
   return out;
 }
 
 void add_log(LogSeen& log, const json::value& chunk) {
-  log.gap_bytes += count_of(chunk, "gap_bytes");
+  log.gap_bytes += count_at(chunk, "gap_bytes");
   if (!has(chunk, "process")) return;
-  std::string& text = log.text[count_of(chunk, "process")];
+  std::string& text = log.text[count_at(chunk, "process")];
   // A character that is cut between two answers is shown as two that cannot be read: only what is
   // ASCII is compared.
   for (const char c : text_of(chunk, "text")) {

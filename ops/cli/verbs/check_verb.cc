@@ -1,5 +1,6 @@
 // tutti check: of its cores and memory by the rank binary, in place of this process; of its GPUs by
-// processes of the rank binary for GPUs, beside what the driver tells meanwhile.
+// processes of the rank binary for GPUs, beside what the driver tells meanwhile; of its disks by
+// processes of this binary (check_disk_verb.cc).
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "ops/cli/client/fields.h"
+#include "ops/cli/disks/disk_check.h"
 #include "ops/cli/gpus/gpu_check.h"
 #include "ops/cli/gpus/measuring.h"
 #include "ops/cli/rank_tools.h"
@@ -90,7 +92,13 @@ int check_gpus(const GpuCheckOptions& options, const Session& session) {
 }  // namespace
 
 int pass_check(const std::vector<std::string>& words, Session& session) {
-  if (std::ranges::find(words, "--gpu") == words.end()) return pass_to_rank(words, session);
+  const auto has_word = [&](std::string_view word) {
+    return std::ranges::find(words, word) != words.end();
+  };
+  if (words.size() > 2 && words[1] == kDiskMeasureWord)
+    return run_disk_measure(words[2], std::vector<std::string>(words.begin() + 3, words.end()));
+  if (has_word("--disk")) return check_disks(words, session);
+  if (!has_word("--gpu")) return pass_to_rank(words, session);
   GpuCheckOptions options;
   Arguments arguments("check", "Measure this machine's GPUs, and say what is wrong with them.");
   arguments.flag("--gpu", options.gpu, "products, memory, copies, links and all GPUs at once");
