@@ -274,7 +274,10 @@ json::value json_of(const coordinator::Drain& drain) {
 json::object json_of(const wire::DeviceReading& reading) {
   json::array links;
   for (const wire::DeviceLink& link : reading.links) {
-    links.push_back(json::object{{"uuid", link.uuid}, {"count", link.count}});
+    links.push_back(json::object{
+        {"uuid", link.uuid},
+        {"count", link.count},
+        {"mb_per_s", link.mb_per_s == 0 ? json::value() : json::value(link.mb_per_s)}});
   }
   return {{"memory_free_bytes", reading.memory_free_bytes},
           {"temperature_celsius", reading.temperature_celsius},

@@ -133,7 +133,16 @@ void put_devices(Exposition& out, const std::vector<coordinator::NodeView>& node
     for (const wire::DeviceLink& link : one.reading->links) {
       auto labels = one.labels();
       labels.emplace_back("peer", link.uuid);
-      out.sample(labels, link.count);
+      if (link.count > 0) out.sample(labels, link.count);
+    }
+  }
+  out.family("tutti_device_link_bytes_per_second", MetricKind::gauge,
+             "What a device copies to another in a second, as `tutti check --gpu` measured it.");
+  for (const Shown& one : shown) {
+    for (const wire::DeviceLink& link : one.reading->links) {
+      auto labels = one.labels();
+      labels.emplace_back("peer", link.uuid);
+      if (link.mb_per_s > 0) out.sample(labels, 1e6 * link.mb_per_s);
     }
   }
 }

@@ -97,6 +97,10 @@ Amount amount_of(const Shape& shape, std::uint64_t ranks) {
   return {.slots = ranks, .cores = shape.cores * ranks, .memory_bytes = shape.memory_bytes * ranks};
 }
 
+bool knows_joins(const NodeState& node) {
+  return !node.islands.empty() || !node.sockets.empty() || !node.speeds.empty();
+}
+
 bool suits(const Shape& shape, const NodeState& node) {
   if (shape.programs ? !node.programs : !has_profile(shape, node)) return false;
   if (shape.device_memory_bytes > largest_device(node)) return false;
@@ -112,15 +116,12 @@ bool slot_suits(const Shape& shape, const NodeState& node, std::uint32_t slot) {
 
 std::vector<std::uint32_t> free_slots(const Shape& shape, const NodeState& node,
                                       std::uint32_t wanted, std::span<const std::uint32_t> beside) {
-  std::vector<const SlotGroups*> joins;
-  for (const SlotGroups* const groups : {&node.islands, &node.sockets}) {
-    if (!groups->empty() && node.devices.empty()) joins.push_back(groups);
-  }
   std::vector<std::uint32_t> out;
   auto taken = node.taken.begin();
   const bool alike = node.devices.empty();
+  const bool joined = alike && knows_joins(node);
   for (std::uint32_t slot = 0; slot < node.total.slots; ++slot) {
-    if (alike && joins.empty() && out.size() == wanted) break;
+    if (alike && !joined && out.size() == wanted) break;
     while (taken != node.taken.end() && *taken < slot) ++taken;
     if (taken != node.taken.end() && *taken == slot) continue;
     if (slot_suits(shape, node, slot)) out.push_back(slot);
@@ -130,14 +131,17 @@ std::vector<std::uint32_t> free_slots(const Shape& shape, const NodeState& node,
       return node.devices[left] < node.devices[right];
     });
   }
-  if (!joins.empty())
-    return choose_together({.slots = std::move(out), .wanted = wanted, .beside = beside}, joins);
+  if (joined) {
+    return choose_joined({.slots = std::move(out), .wanted = wanted, .beside = beside},
+                         {node.islands, node.sockets, node.speeds});
+  }
   if (out.size() > wanted) out.resize(wanted);
   return out;
 }
 
 std::uint32_t most_joined(const Shape& shape, const NodeState& node) {
   const auto all = free_slots(shape, node, static_cast<std::uint32_t>(node.total.slots));
+  if (node.islands.empty() && node.sockets.empty()) return static_cast<std::uint32_t>(all.size());
   return most_together(all, node.islands.empty() ? node.sockets : node.islands);
 }
 
@@ -198,7 +202,7 @@ void Capacity::erase(const std::string& name) {
 }
 
 void Capacity::count_kinds(const NodeState& node, Count count) {
-  const bool joined = !node.islands.empty() || !node.sockets.empty();
+  const bool joined = knows_joins(node);
   const auto change = [&](std::uint32_t& number) { count == Count::add ? ++number : --number; };
   if (joined) change(joined_);
   for (const std::string& profile : node.profiles) {

@@ -24,6 +24,8 @@
 #include <utility>
 #include <vector>
 
+#include "coordinator/scheduler/policies/link_speeds.h"
+
 namespace tutti::coordinator::scheduler {
 
 inline constexpr std::size_t kViewsMax = 512;
@@ -67,6 +69,7 @@ struct NodeState {
   std::vector<std::uint64_t> devices;     // by slot, where they differ; empty: all alike
   std::vector<std::uint32_t> islands;     // of devices that links join (policies/together.h)
   std::vector<std::uint32_t> sockets;     // the same
+  LinkSpeeds speeds;                      // between slots, as far as they are known
   bool usable = true;                     // takes new work now
   bool lasting = true;                    // will take work again, if it does not now
   std::vector<std::string> profiles = {"portable"};
@@ -180,14 +183,17 @@ class Capacity {
 };
 
 bool suits(const Shape& shape, const NodeState& node);
+// Whether something is known of how its devices are joined.
+bool knows_joins(const NodeState& node);
 bool slot_suits(const Shape& shape, const NodeState& node, std::uint32_t slot);
 // Up to `wanted` free slots for such ranks: the smallest devices that suit first; of devices that
-// are alike those that are joined best, also with those that the gang has there; then by number.
+// are alike those that are joined best and fastest, also with those that the gang has there; then
+// by number.
 // The slots for more ranks need not be those for fewer, and others beside.
 std::vector<std::uint32_t> free_slots(const Shape& shape, const NodeState& node,
                                       std::uint32_t wanted,
                                       std::span<const std::uint32_t> beside = {});
-// Of all that are free, how many one island, or socket, has together.
+// Of all that are free, how many one island, or socket, has together; where neither is known, all.
 std::uint32_t most_joined(const Shape& shape, const NodeState& node);
 
 // A gang that shares one numerics profile, and one way to exchange, on a cluster that has several:

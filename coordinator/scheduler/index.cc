@@ -82,6 +82,7 @@ NodeState node_state(const Desk& desk, const WorkerRecord& worker) {
     for (const auto& [id, slot] : link->second.strangers) take(slot, nullptr);
     out.islands = scheduler::islands_of(worker.devices, link->second.readings);
     out.sockets = scheduler::sockets_of(worker.devices, link->second.readings);
+    out.speeds = scheduler::speeds_of(worker.devices, link->second.readings);
   }
   std::sort(out.taken.begin(), out.taken.end());
   std::sort(out.endless_slots.begin(), out.endless_slots.end());

@@ -32,20 +32,46 @@ namespace {
 // Nodes of one tier that are looked at for how their devices are joined.
 constexpr std::size_t kJoinedLookedAt = 64;
 
+// A node that one island, or socket, of joins the whole gang.
+struct Joining {
+  std::string node;
+  std::uint32_t mb_per_s = 0;  // of the slowest link that it would have there; 0: not measured
+};
+
+// The first whose slowest link is as fast as the best one's, or was not measured.
+Share fastest_of(const std::vector<Joining>& joining, std::uint32_t wanted) {
+  std::uint32_t best = 0;
+  for (const Joining& one : joining) best = std::max(best, one.mb_per_s);
+  const auto found = std::ranges::find_if(joining, [&](const Joining& one) {
+    return one.mb_per_s == 0 || scheduler::is_alike(one.mb_per_s, best);
+  });
+  return {found->node, wanted};
+}
+
 // The node where the whole gang is joined best: by one island, or socket, or where devices are
-// joined at all. Of such the fullest, so that room for larger ones stays. None: nothing is known.
+// joined at all. Of such the one with the fastest slowest link, as far as links were measured, then
+// the fullest, so that room for larger ones stays. None: nothing is known.
 std::optional<Share> joined_node(const Board& board, const Shape& shape,
                                  const scheduler::Tier& tier, std::uint32_t wanted) {
-  std::optional<Share> best;
+  std::optional<Share> apart;
+  std::vector<Joining> joining;
   std::size_t looked_at = 0;
   for (auto at = tier.by_fit.lower_bound({wanted, std::string()}); at != tier.by_fit.end(); ++at) {
     if (looked_at++ == kJoinedLookedAt) break;
     const NodeState& node = *board.capacity.node(at->second);
-    if (node.islands.empty() && node.sockets.empty()) continue;
-    if (most_joined(shape, node) >= wanted) return Share{at->second, wanted};
-    if (!best) best = Share{at->second, wanted};
+    if (!knows_joins(node)) continue;
+    if (most_joined(shape, node) >= wanted) {
+      joining.push_back({.node = at->second});
+      if (node.speeds.measured) {
+        joining.back().mb_per_s = slowest_link(node.speeds, free_slots(shape, node, wanted));
+      } else if (joining.size() == 1) {
+        break;  // none behind it is known to be better
+      }
+    } else if (!apart) {
+      apart = Share{at->second, wanted};
+    }
   }
-  return best;
+  return joining.empty() ? apart : std::optional(fastest_of(joining, wanted));
 }
 
 std::vector<Share> shares_by_policy(Board& board, const Shape& shape, const std::string& name,

@@ -19,14 +19,15 @@ struct DeviceState {
 };
 BOOST_DESCRIBE_STRUCT(DeviceState, (), (uuid, name, memory_bytes))
 
-// From one device to another of its machine.
+// From one device to another of its machine: what joins them, or was measured between them.
 struct DeviceLink {
   std::string uuid;
-  std::uint32_t count = 0;  // active ones
+  std::uint32_t count = 0;     // active ones
+  std::uint32_t mb_per_s = 0;  // of a copy, measured; 1: it failed; 0: not measured as they are now
 
   bool operator==(const DeviceLink&) const = default;
 };
-BOOST_DESCRIBE_STRUCT(DeviceLink, (), (uuid, count))
+BOOST_DESCRIBE_STRUCT(DeviceLink, (), (uuid, count, mb_per_s))
 
 // What the driver tells of a device now; 0 or empty: it does not tell.
 struct DeviceReading {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`tutti check --gpu` with the rank binary whose GPUs are emulated and a driver that is made up: what it says of two that are
-well, of one that is hot, one that fails, one that hangs, of links that hang, and where there is none.
+well, of one that is hot, one that fails, one that hangs, of links that hang, and where there is none; and how what it kept of
+links reaches the coordinator by a worker.
 
     tests/emulation/check_gpus_test.py BIN FAKE_NVML
 """
@@ -9,9 +10,11 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 BIN = pathlib.Path(sys.argv[1]).resolve()
 FAKE_NVML = pathlib.Path(sys.argv[2]).resolve()
@@ -27,16 +30,53 @@ class Machine:
         shutil.copy(BIN / "tutti", self.folder / "tutti")
         (self.folder / "tutti-rank-cuda").symlink_to(BIN / "tutti-rank-emulation")
         (self.folder / "libnvidia-ml.so.1").symlink_to(FAKE_NVML)
+        (self.folder / "worker").mkdir()
 
-    def check(self, *options, **more):
-        # No speed is meant here: what a GPU reaches is no problem.
+    def environment(self, **more):
         environment = dict(os.environ, TUTTI_CHECK_SMALL="1", TUTTI_EMULATION_DEVICES="2", TUTTI_FAKE_EMULATED="1",
-                           TUTTI_FAKE_COOL="1", LD_LIBRARY_PATH=str(self.folder))
+                           TUTTI_FAKE_COOL="1", LD_LIBRARY_PATH=str(self.folder), TUTTI_STATE=str(self.folder))
         environment.update(more)
         for name in [name for name, value in environment.items() if value is None]:
             del environment[name]
-        return subprocess.run([str(self.folder / "tutti"), "check", "--gpu", "--below", "0", *options], env=environment,
-                              text=True, capture_output=True, timeout=200, check=False)
+        return environment
+
+    def check(self, *options, **more):
+        # No speed is meant here: what a GPU reaches is no problem.
+        return subprocess.run([str(self.folder / "tutti"), "check", "--gpu", "--below", "0", *options],
+                              env=self.environment(**more), text=True, capture_output=True, timeout=200, check=False)
+
+    def told_by_a_worker(self):
+        """Of each GPU of a cluster here, whether its links have the speeds that a check measures while it runs."""
+        state = self.folder / "cluster"
+        more = {"TUTTI_DEVICE": "gpu", "TUTTI_STATE": str(state)}
+        (self.folder / "tutti-rank").symlink_to(BIN / "tutti-rank-emulation")
+        with subprocess.Popen([str(self.folder / "tutti"), "up", "--slots", "2"], env=self.environment(**more),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as cluster:
+            try:
+                self.links_when(lambda links: len(links) == 2 and all(links), more)
+                self.check(**more)
+                links = self.links_when(lambda links: all(one["mb_per_s"] for of_gpu in links for one in of_gpu), more)
+                return [[one["mb_per_s"] > 1 for one in of_gpu] for of_gpu in links]
+            finally:
+                cluster.send_signal(signal.SIGINT)
+                try:
+                    cluster.wait(timeout=60)
+                finally:
+                    cluster.kill()
+
+    def links_when(self, holds, more):
+        """Links of each GPU as the coordinator shows them, once they are so; the last ones after a minute."""
+        links = []
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            said = subprocess.run([str(self.folder / "tutti"), "nodes", "-o", "json"], env=self.environment(**more), text=True,
+                                  capture_output=True, timeout=60, check=False)
+            nodes = json.loads(said.stdout)["nodes"] if said.returncode == 0 else []
+            links = [(gpu["reading"] or {}).get("links", []) for node in nodes for gpu in node["devices"]]
+            if links and holds(links):
+                break
+            time.sleep(0.2)
+        return links
 
     def answer(self, *options, **more):
         done = self.check("-o", "json", *options, **more)
@@ -44,6 +84,11 @@ class Machine:
             return done.returncode, json.loads(done.stdout)
         except json.JSONDecodeError:
             raise SystemExit(f"{more}: {done.returncode}: {done.stdout}{done.stderr}") from None
+
+    def kept(self):
+        """Of each pair, by the file that the worker reads: whether it is faster than one that failed."""
+        links = json.loads((self.folder / "worker" / "gpu-links.json").read_text())["links"]
+        return {(one["from"], one["to"]): one["mb_per_s"] > 1 for one in links}
 
     def fault(self, words):
         file = self.folder / "fault"
@@ -60,7 +105,7 @@ def valued(answer):
 
 
 ALL = ({(name, gpu, None) for name in OF_ONE for gpu in (FIRST, SECOND)} | {("all to all", None, None)} |
-       {("copy to a peer", FIRST, SECOND), ("copy to a peer", SECOND, FIRST)})
+       {("copy to a peer", FIRST, SECOND), ("copy to a peer", SECOND, FIRST), ("copies both ways", FIRST, SECOND)})
 OF_SECOND = {(name, SECOND, None) for name in OF_ONE}
 
 
@@ -75,6 +120,13 @@ def main():
         machine = Machine(folder)
         code, well = machine.answer()
         expect("two that are well", (code, problems(well), valued(well)), (0, [], ALL))
+        expect("what is kept of links", machine.kept(), {(FIRST, SECOND): True, (SECOND, FIRST): True})
+        expect("where", [one["found"] for one in well["findings"] if one["subject"] == "links"],
+               [f"kept in {machine.folder}/worker/gpu-links.json"])
+        code, nowhere = machine.answer("--state", str(machine.folder / "none"))
+        expect("what a worker tells of it", machine.told_by_a_worker(), [[True], [True]])
+        expect("links that are kept nowhere", (code, [one["verdict"] for one in nowhere["findings"] if one["subject"] == "links"]),
+               (0, ["note"]))
         expect("what the driver tells", [gpu["reading"]["clock_mhz"] for gpu in well["gpus"]], [1980, 1980])
         table = machine.check()
         expect("the table's end", (table.returncode, table.stdout.splitlines()[-1]), (0, "no problems"))
@@ -93,7 +145,9 @@ def main():
 
         code, apart = machine.answer("--deadline", "8", TUTTI_EMULATION_PEER_HANGS="1")
         expect("links that hang", (code, problems(apart)),
-               (3, ["GPU 0 to 1: copy to a peer: it did not end in 8 s", "GPU 1 to 0: copy to a peer: it did not end in 8 s"]))
+               (3, ["GPU 0 to 1: copy to a peer: it did not end in 8 s", "GPU 1 to 0: copy to a peer: it did not end in 8 s",
+                    "GPUs 0 and 1: copies both ways: it did not end in 8 s"]))
+        expect("what is kept of them", machine.kept(), {(FIRST, SECOND): False, (SECOND, FIRST): False})
 
         code, group = machine.answer("--deadline", "8", TUTTI_EMULATION_NCCL="forming_hangs")
         expect("a group that hangs", (code, problems(group)), (3, ["all GPUs: all to all: it did not end in 8 s"]))

@@ -37,8 +37,11 @@ std::vector<wire::DeviceReading> readings_of(const GpuInventory& inventory,
                                 .throttle_reasons = gpu->throttle_reasons,
                                 .links = {},
                                 .socket = gpu->socket};
-    for (std::size_t i = 0; i < gpu->nvlinks.size() && i < inventory.gpus.size(); ++i) {
-      if (gpu->nvlinks[i] > 0) reading.links.push_back({inventory.gpus[i].uuid, gpu->nvlinks[i]});
+    for (std::size_t i = 0; i < inventory.gpus.size(); ++i) {
+      const auto at = [i](const auto& list) { return i < list.size() ? list[i] : 0; };
+      const wire::DeviceLink link{inventory.gpus[i].uuid, at(gpu->nvlinks),
+                                  at(gpu->measured_mb_per_s)};
+      if (link.count > 0 || link.mb_per_s > 0) reading.links.push_back(link);
     }
     out.push_back(std::move(reading));
   }

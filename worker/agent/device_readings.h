@@ -11,7 +11,8 @@
 
 namespace tutti::worker {
 
-// In the order of `leased`; a device that the driver does not tell of is left out.
+// In the order of `leased`; a device that the driver does not tell of is left out. Links are those
+// that join it, or were measured (inventory/measured_links.h).
 std::vector<wire::DeviceReading> readings_of(const GpuInventory& inventory,
                                              const std::vector<wire::DeviceState>& leased);
 

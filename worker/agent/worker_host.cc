@@ -10,6 +10,7 @@
 #include "protocol/wire/link.h"
 #include "protocol/wire/untaken.h"
 #include "worker/agent/device_readings.h"
+#include "worker/inventory/measured_links.h"
 
 namespace tutti::worker {
 
@@ -131,7 +132,17 @@ void WorkerHost::watch_devices() {
           feed(DevicesRead{.readings = readings_});
         }));
       },
-      [] { return take_gpu_inventory(); });
+      [file = settings_.measured_links, said = false]() mutable {
+        GpuInventory inventory = take_gpu_inventory();
+        const auto links = read_measured_links(file);
+        if (links) {
+          add_measured_links(inventory, *links);
+        } else if (links.error().code != ErrorCode::not_found && !std::exchange(said, true)) {
+          TUTTI_LOG_WARNING("worker", "how fast GPUs reach each other is not known: {}",
+                            links.error().message);
+        }
+        return inventory;
+      });
 }
 
 // The coordinator

@@ -44,7 +44,8 @@ struct HostSettings {
   std::filesystem::path join;                     // join.json
   Duration join_wait = std::chrono::seconds(60);  // for join.json to appear, at first
   std::optional<RankDevices> devices = {};        // handed to the next binary
-  transport::KeyPair keys = {};        // this worker's: known to the coordinator once it was let in
+  transport::KeyPair keys = {};  // this worker's: known to the coordinator once it was let in
+  std::filesystem::path measured_links = {};  // inventory/measured_links.h
   std::filesystem::path learned = {};  // where the coordinator's newest key and port are kept
 };
 

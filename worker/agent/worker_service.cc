@@ -23,6 +23,7 @@
 #include "worker/agent/worker_host.h"
 #include "worker/inventory/gpus.h"
 #include "worker/inventory/inventory.h"
+#include "worker/inventory/measured_links.h"
 #include "worker/launcher/next_binary.h"
 
 namespace tutti::worker {
@@ -244,6 +245,7 @@ int run_worker(const spec::WorkerConfig& config) {
   settings.worker.hello.limits = name_of(Limiter(settings.cgroups, settings.plan.mark).hold());
   if (inherits) settings.worker.hello.incarnation = (*handover)->incarnation;
   settings.learned = state / "join.learned.json";
+  settings.measured_links = state / kMeasuredLinksFile;
   const auto keys = transport::load_or_make_keys(state / "worker.key");
   if (!keys) return refuse(keys.error());
   settings.keys = *keys;

@@ -26,6 +26,9 @@ struct Gpu {
   std::vector<std::string> throttle_reasons = {};  // that hold now; empty: none
   std::vector<std::uint32_t> nvlinks = {};         // active links to GPU i of the list
   std::int32_t socket = -1;                        // NUMA node that it hangs on; -1: not told
+  // To GPU i of the list (measured_links.h); 0: not measured as they are joined now. May be
+  // shorter.
+  std::vector<std::uint32_t> measured_mb_per_s = {};
 };
 
 struct GpuInventory {

@@ -181,34 +181,98 @@ Result<bool> reach(int from, int to) {
   return true;
 }
 
-Result<DeviceSpeed> measure_pair(int from, int to, std::size_t bytes) {
-  auto direct = reach(from, to);
-  if (!direct) return std::move(direct).error();
-  TUTTI_CUDA_CHECK(cudaSetDevice(to));
-  auto receiving = make_stream();
-  auto there = make_device_memory(bytes);
-  if (!receiving || !there) return receiving ? there.error() : receiving.error();
-  TUTTI_CUDA_CHECK(cudaMemsetAsync(there->get(), 0, bytes, receiving->get()));
-  TUTTI_CUDA_CHECK(cudaStreamSynchronize(receiving->get()));
-  TUTTI_CUDA_CHECK(cudaSetDevice(from));
-  auto sending = make_stream();
-  auto here = make_device_memory(bytes);
-  if (!sending || !here) return sending ? here.error() : sending.error();
-  fill_words(sending->get(), here->get(), bytes, kSeed);
-  const auto took = fastest_round([&]() -> Result<> {
+// Copies of known words from one GPU to another, again and again.
+class PeerCopy {
+ public:
+  static Result<PeerCopy> open(int from, int to, std::size_t bytes) {
+    PeerCopy copy;
+    copy.from_ = from;
+    copy.to_ = to;
+    copy.bytes_ = bytes;
+    auto direct = reach(from, to);
+    if (!direct) return std::move(direct).error();
+    copy.direct_ = *direct;
+    TUTTI_CUDA_CHECK(cudaSetDevice(to));
+    auto receiving = make_stream();
+    auto there = make_device_memory(bytes);
+    if (!receiving || !there) return receiving ? there.error() : receiving.error();
+    copy.receiving_ = *std::move(receiving);
+    copy.there_ = *std::move(there);
+    TUTTI_CUDA_CHECK(cudaMemsetAsync(copy.there_.get(), 0, bytes, copy.receiving_.get()));
+    TUTTI_CUDA_CHECK(cudaStreamSynchronize(copy.receiving_.get()));
+    TUTTI_CUDA_CHECK(cudaSetDevice(from));
+    auto sending = make_stream();
+    auto here = make_device_memory(bytes);
+    if (!sending || !here) return sending ? here.error() : sending.error();
+    copy.sending_ = *std::move(sending);
+    copy.here_ = *std::move(here);
+    fill_words(copy.sending_.get(), copy.here_.get(), bytes, kSeed);
+    return copy;
+  }
+
+  bool direct() const { return direct_; }
+
+  Result<> begin() const {
     TUTTI_CUDA_CHECK(cudaGetLastError());
+    TUTTI_CUDA_CHECK(cudaSetDevice(from_));
     TUTTI_CUDA_CHECK(
-        cudaMemcpyPeerAsync(there->get(), to, here->get(), from, bytes, sending->get()));
-    TUTTI_CUDA_CHECK(cudaStreamSynchronize(sending->get()));
+        cudaMemcpyPeerAsync(there_.get(), to_, here_.get(), from_, bytes_, sending_.get()));
+    return {};
+  }
+  Result<> wait() const {
+    TUTTI_CUDA_CHECK(cudaStreamSynchronize(sending_.get()));
+    return {};
+  }
+  Result<> expect(std::string_view what) const {
+    TUTTI_CUDA_CHECK(cudaSetDevice(to_));
+    return expect_words(receiving_.get(), there_.get(), bytes_, kSeed, what);
+  }
+
+ private:
+  int from_ = 0;
+  int to_ = 0;
+  std::size_t bytes_ = 0;
+  bool direct_ = false;
+  Stream receiving_, sending_;
+  DeviceMemory there_, here_;
+};
+
+// GB/s of all the copies together, which run at once.
+Result<DeviceSpeed> measure_copies(std::span<const PeerCopy> copies, std::size_t bytes,
+                                   std::string_view what) {
+  const auto took = fastest_round([&]() -> Result<> {
+    for (const PeerCopy& copy : copies) {
+      if (auto begun = copy.begin(); !begun) return begun;
+    }
+    for (const PeerCopy& copy : copies) {
+      if (auto done = copy.wait(); !done) return done;
+    }
     return {};
   });
   if (!took) return took.error();
-  TUTTI_CUDA_CHECK(cudaSetDevice(to));
-  if (auto same = expect_words(receiving->get(), there->get(), bytes, kSeed, "a copy to a peer");
-      !same) {
-    return std::move(same).error();
+  bool direct = true;
+  for (const PeerCopy& copy : copies) {
+    if (auto same = copy.expect(what); !same) return std::move(same).error();
+    direct = direct && copy.direct();
   }
-  return DeviceSpeed{.value = static_cast<double>(bytes) / *took * 1e-9, .direct = *direct};
+  const auto sent = static_cast<double>(copies.size() * bytes);
+  return DeviceSpeed{.value = sent / *took * 1e-9, .direct = direct};
+}
+
+Result<DeviceSpeed> measure_pair(int from, int to, std::size_t bytes) {
+  const auto copy = PeerCopy::open(from, to, bytes);
+  if (!copy) return copy.error();
+  return measure_copies({&*copy, 1}, bytes, "a copy to a peer");
+}
+
+Result<DeviceSpeed> measure_both_ways(int one, int other, std::size_t bytes) {
+  std::vector<PeerCopy> copies;
+  for (const auto& [from, to] : {std::pair(one, other), std::pair(other, one)}) {
+    auto copy = PeerCopy::open(from, to, bytes);
+    if (!copy) return std::move(copy).error();
+    copies.push_back(*std::move(copy));
+  }
+  return measure_copies(copies, bytes, "copies both ways");
 }
 
 // Measures by their numbers, whatever is left out.
@@ -225,11 +289,12 @@ class Sequence {
     for (int from = 0; from < count; ++from) {
       for (int to = 0; to < count; ++to) {
         if (from == to) continue;
-        const auto done = measure({.name = "copy to a peer",
-                                   .unit = "GB/s",
-                                   .uuid = uuids_[of(from)],
-                                   .peer = uuids_[of(to)]},
-                                  [&] { return measure_pair(from, to, sizes_.copy_bytes); });
+        if (auto done = run_pair("copy to a peer", from, to, measure_pair); !done) return done;
+      }
+    }
+    for (int one = 0; one < count; ++one) {
+      for (int other = one + 1; other < count; ++other) {
+        auto done = run_pair("copies both ways", one, other, measure_both_ways);
         if (!done) return done;
       }
     }
@@ -246,6 +311,13 @@ class Sequence {
   static std::size_t of(int index) { return static_cast<std::size_t>(index); }
   bool takes(const std::string& uuid) const {
     return std::ranges::find(measures_.without, uuid) == measures_.without.end();
+  }
+
+  Result<> run_pair(std::string_view name, int one, int other,
+                    Result<DeviceSpeed> (*take)(int, int, std::size_t)) {
+    return measure(
+        {.name = name, .unit = "GB/s", .uuid = uuids_[of(one)], .peer = uuids_[of(other)]},
+        [&] { return take(one, other, sizes_.copy_bytes); });
   }
 
   Result<> run_device(int index) {

@@ -17,6 +17,7 @@ namespace json = boost::json;
 namespace {
 
 constexpr std::string_view kPeerMeasure = "copy to a peer";
+constexpr std::string_view kBothWays = "copies both ways";
 
 std::string text_at(const json::object& line, const char* key) {
   const json::value* const found = line.if_contains(key);
@@ -55,6 +56,8 @@ std::size_t place_of(const GpuCheck& check, const std::string& uuid) {
 std::string subject_of(const GpuCheck& check, const GpuMeasure& measure) {
   if (measure.gpu.empty()) return "all GPUs";
   const std::size_t number = place_of(check, measure.gpu);
+  if (measure.name == kBothWays)
+    return fmt::format("GPUs {} and {}", number, place_of(check, measure.peer));
   if (!measure.peer.empty())
     return fmt::format("GPU {} to {}", number, place_of(check, measure.peer));
   return fmt::format("GPU {}", number);
@@ -82,7 +85,7 @@ std::string kind_of(const GpuCheck& check, const GpuMeasure& measure) {
 }
 
 bool is_of_host(const GpuMeasure& measure) {
-  return measure.name.ends_with("the host") || measure.name == kPeerMeasure;
+  return measure.name.ends_with("the host") || !measure.peer.empty();
 }
 
 std::string value_text(const GpuMeasure& measure) {
@@ -165,8 +168,9 @@ std::string speeds_table(const GpuCheck& check, Paint paint) {
   for (const std::string& title : titles) columns.push_back({title, Align::right});
   Table table(columns);
   const auto title_of = [&](const GpuMeasure& measure) {
-    return measure.peer.empty() ? measure.name
-                                : fmt::format("copy to gpu {}", place_of(check, measure.peer));
+    if (measure.peer.empty()) return measure.name;
+    return fmt::format("{} gpu {}", measure.name == kBothWays ? "both ways with" : "copy to",
+                       place_of(check, measure.peer));
   };
   std::vector<std::string> done;
   for (const GpuMeasure& first : check.measures) {
@@ -271,6 +275,20 @@ std::vector<Finding> judge_check(const GpuCheck& check, const Judging& judging) 
   }
   if (!check.readings.problem.empty())
     out.push_back({Verdict::note, "driver", check.readings.problem, ""});
+  return out;
+}
+
+std::vector<worker::MeasuredLink> links_of(const GpuCheck& check) {
+  std::vector<worker::MeasuredLink> out;
+  for (const GpuMeasure& measure : check.measures) {
+    if (measure.name != kPeerMeasure) continue;
+    const double mb_per_s = measure.value.value_or(0) * 1000;
+    out.push_back({.from = measure.gpu,
+                   .to = measure.peer,
+                   .count = links_between(check, measure),
+                   .mb_per_s = static_cast<std::uint32_t>(
+                       std::clamp<double>(mb_per_s, worker::kFailedLinkMbPerS, 1e9))});
+  }
   return out;
 }
 

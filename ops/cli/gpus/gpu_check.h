@@ -16,6 +16,7 @@
 
 #include "ops/cli/doctor/findings.h"
 #include "worker/inventory/gpus.h"
+#include "worker/inventory/measured_links.h"
 
 namespace tutti::cli {
 
@@ -57,6 +58,9 @@ struct Judging {
   double share_min = 0.85;
 };
 std::vector<Finding> judge_check(const GpuCheck& check, const Judging& judging);
+
+// Each pair that was measured, for a worker to tell; one that failed is the slowest there is.
+std::vector<worker::MeasuredLink> links_of(const GpuCheck& check);
 
 std::string check_page(const GpuCheck& check, const std::vector<Finding>& findings, Paint paint);
 boost::json::object check_json(const GpuCheck& check, const std::vector<Finding>& findings);

@@ -264,6 +264,23 @@ std::string nodes_table(const json::array& nodes, Paint paint) {
 
 namespace {
 
+// How its device reaches others.
+void add_links(const json::value& reading, std::vector<std::string>& parts) {
+  std::int64_t linked = 0;
+  std::vector<std::int64_t> mb_per_s;
+  for (const json::value& link : list_of(reading, "links")) {
+    linked += whole_of(link, "count") > 0 ? 1 : 0;
+    if (has(link, "mb_per_s")) mb_per_s.push_back(whole_of(link, "mb_per_s"));
+  }
+  if (linked > 0) parts.push_back(fmt::format("linked to {} others", linked));
+  if (!mb_per_s.empty()) {
+    const auto [least, most] = std::ranges::minmax(mb_per_s);
+    const auto gb = [](std::int64_t mb) { return static_cast<double>(mb) / 1000; };
+    parts.push_back(fmt::format("copies to others at {:.1f}{} GB/s", gb(least),
+                                least == most ? "" : fmt::format(" to {:.1f}", gb(most))));
+  }
+}
+
 // What its driver tells of a device, in one line; empty: nothing.
 std::string reading_of(const json::value& device) {
   const json::value& reading = member_of(device, "reading");
@@ -280,9 +297,7 @@ std::string reading_of(const json::value& device) {
   if (const auto watts = whole_of(reading, "power_limit_watts"); watts > 0) {
     parts.push_back(fmt::format("{} W at most", watts));
   }
-  if (const auto links = list_of(reading, "links").size(); links > 0) {
-    parts.push_back(fmt::format("linked to {} others", links));
-  }
+  add_links(reading, parts);
   std::string reasons;
   for (const json::value& reason : list_of(reading, "throttle_reasons")) {
     if (reason.is_string())

@@ -5,19 +5,23 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "ops/cli/client/api.h"
 #include "ops/cli/client/fields.h"
 #include "ops/cli/disks/disk_check.h"
 #include "ops/cli/gpus/gpu_check.h"
 #include "ops/cli/gpus/measuring.h"
 #include "ops/cli/rank_tools.h"
 #include "ops/cli/verbs.h"
+#include "protocol/base/file.h"
 #include "worker/inventory/gpu_watch.h"
 
 namespace tutti::cli {
@@ -34,6 +38,7 @@ struct GpuCheckOptions {
   double deadline = 20;
   double share_min = Judging{}.share_min;
   std::string output = "text";
+  std::string state;
 };
 
 // What the driver tells while the GPUs are measured.
@@ -70,6 +75,20 @@ class Readings {
   worker::GpuWatch watch_;
 };
 
+// For the worker, which tells its coordinator. Nothing where there is one GPU.
+std::optional<Finding> keep_links(const GpuCheck& check, const std::string& state) {
+  const auto links = links_of(check);
+  if (links.empty()) return std::nullopt;
+  const std::filesystem::path folder =
+      state.empty() ? default_state_folder() / "worker" : std::filesystem::path(state);
+  const std::filesystem::path file = folder / worker::kMeasuredLinksFile;
+  if (const auto kept = write_file_atomically(file, worker::print_measured_links(links)); !kept) {
+    return Finding{Verdict::note, "links", "kept nowhere: " + kept.error().message,
+                   "gangs are placed by how many links there are; --state names a worker's folder"};
+  }
+  return Finding{Verdict::good, "links", "kept in " + file.string(), ""};
+}
+
 int check_gpus(const GpuCheckOptions& options, const Session& session) {
   Measuring measuring{.command = {rank_binary({"--device=gpu"}), "devices", "--measure"}};
   measuring.each =
@@ -82,7 +101,8 @@ int check_gpus(const GpuCheckOptions& options, const Session& session) {
     fmt::print(stderr, "tutti check: {}\n", check.problem);
     return check.readings.gpus.empty() ? kNoGpu : int{kInfrastructure};
   }
-  const auto findings = judge_check(check, {.share_min = options.share_min});
+  auto findings = judge_check(check, {.share_min = options.share_min});
+  if (auto kept = keep_links(check, options.state)) findings.push_back(*std::move(kept));
   const Paint paint = session.out_is_terminal ? Paint::coloured : Paint::plain;
   print(options.output == "json" ? json_line(check_json(check, findings))
                                  : check_page(check, findings, paint));
@@ -105,11 +125,15 @@ int pass_check(const std::vector<std::string>& words, Session& session) {
   arguments.option("--deadline", options.deadline, "seconds for each measure (20)");
   arguments.option("--below", options.share_min,
                    "less than this share of the best of its kind is a problem (0.85)");
+  arguments.option("--state", options.state,
+                   "folder of the worker that is to tell speeds of links ($TUTTI_STATE/worker)");
   arguments.option("-o,--output", options.output, "text or json");
   arguments.epilogue(
       "Ends with 3 where a GPU is slowed down, fails, does not answer, or is far below the best of "
       "its\n"
-      "kind; with 77 where there is no GPU. Let nothing else run on the GPUs meanwhile.");
+      "kind; with 77 where there is no GPU. Let nothing else run on the GPUs meanwhile. What "
+      "pairs\n"
+      "reach is kept for the worker: gangs are placed by it.");
   const Result<Arguments::Outcome> parsed =
       arguments.parse(std::vector<std::string>(words.begin() + 1, words.end()));
   if (!parsed) return fail(parsed.error());

@@ -294,7 +294,7 @@ TEST_CASE("api: what a device's driver tells is shown with its node, and in the 
                                            .slowdown_celsius = 90,
                                            .power_limit_watts = 700,
                                            .throttle_reasons = {"power cap"},
-                                           .links = {{"GPU-0", 18}}}}});
+                                           .links = {{"GPU-0", 18, 390'000}}}}});
   REQUIRE(worker.expect<wire::HeartbeatAnswered>().has_value());
   const auto nodes = json_in(coordinator.ask("GET", "/api/v1/nodes"));
   const auto& devices = nodes.at("nodes").at(0).at("devices");
@@ -305,13 +305,16 @@ TEST_CASE("api: what a device's driver tells is shown with its node, and in the 
   CHECK(reading.at("memory_free_bytes") == 7);
   CHECK(reading.at("throttle_reasons").at(0) == "power cap");
   CHECK(reading.at("links").at(0).at("count") == 18);
+  CHECK(reading.at("links").at(0).at("mb_per_s") == 390'000);
   const std::string metrics = coordinator.ask("GET", "/metrics").body;
   for (const char* const line :
        {"tutti_device_temperature_celsius{node=\"node-a\",device=\"GPU-1\"} 91\n",
         "tutti_device_power_limit_watts{node=\"node-a\",device=\"GPU-1\"} 700\n",
         "tutti_device_memory_free_bytes{node=\"node-a\",device=\"GPU-1\"} 7\n",
         "tutti_device_throttled{node=\"node-a\",device=\"GPU-1\",reason=\"power cap\"} 1\n",
-        "tutti_device_links{node=\"node-a\",device=\"GPU-1\",peer=\"GPU-0\"} 18\n"}) {
+        "tutti_device_links{node=\"node-a\",device=\"GPU-1\",peer=\"GPU-0\"} 18\n",
+        "tutti_device_link_bytes_per_second{node=\"node-a\",device=\"GPU-1\",peer=\"GPU-0\"} "
+        "390000000000\n"}) {
     INFO(line);
     CHECK(metrics.find(line) != std::string::npos);
   }

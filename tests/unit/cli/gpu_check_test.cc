@@ -67,6 +67,33 @@ TEST_CASE("gpu check: links are compared with those that are joined alike") {
             "GPU 1 to 0: copy to a peer: 60.0 TFLOP/s, the best of its kind has 380.0"});
 }
 
+TEST_CASE("gpu check: pairs are kept one way each, one that failed as the slowest there is") {
+  GpuCheck check = three_cards();
+  check.readings.gpus = {{.uuid = "GPU-a", .nvlinks = {0, 18, 0}},
+                         {.uuid = "GPU-b", .nvlinks = {18, 0, 0}}};
+  measure(check, kProduct, "GPU-a", "", 700);
+  measure(check, "copy to a peer", "GPU-a", "GPU-b", 380.25);
+  measure(check, "copies both ways", "GPU-a", "GPU-b", 700);
+  REQUIRE(check.take(R"({"begins": 4, "name": "copy to a peer", "unit": "GB/s",
+                         "gpu": "GPU-c", "peer": "GPU-a"})"));
+  REQUIRE(check.take(R"({"ended": 4, "problem": "what arrived is not what was sent"})"));
+  CHECK(links_of(check) == std::vector<worker::MeasuredLink>{
+                               {.from = "GPU-a", .to = "GPU-b", .count = 18, .mb_per_s = 380'250},
+                               {.from = "GPU-c", .to = "GPU-a", .count = 0, .mb_per_s = 1}});
+}
+
+TEST_CASE("gpu check: copies both ways are compared with each other, and shown in a row") {
+  GpuCheck check = three_cards();
+  measure(check, "copy to a peer", "GPU-a", "GPU-b", 380);
+  measure(check, "copies both ways", "GPU-a", "GPU-b", 700);
+  CHECK(problems(check).empty());
+  measure(check, "copies both ways", "GPU-b", "GPU-a", 290);
+  CHECK(problems(check) ==
+        std::vector<std::string>{
+            "GPUs 1 and 0: copies both ways: 290.0 TFLOP/s, the best of its kind has 700.0"});
+  CHECK(check_page(check, {}, Paint::plain).find("both ways with gpu 1") != std::string::npos);
+}
+
 TEST_CASE("gpu check: what failed, or did not answer, is a problem, and a hot card is one") {
   GpuCheck check = three_cards();
   REQUIRE(check.take(R"({"begins": 1, "name": "x", "unit": "GB/s", "gpu": "GPU-a", "peer": ""})"));

@@ -174,6 +174,22 @@ TEST_CASE("job page: every budget is shown, and how the program ended") {
   CHECK(page.find("\ncode ") == std::string::npos);
 }
 
+TEST_CASE("node page: a device's links, and the slowest and fastest copy that was measured") {
+  const auto page = [](const std::string& links) {
+    return node_page(
+        json::parse(R"({"devices": [{"uuid": "GPU-0", "reading": {"links": )" + links + "}}]}"),
+        Paint::plain);
+  };
+  const std::string measured = page(R"([{"uuid": "GPU-1", "count": 4, "mb_per_s": 380250},
+                                        {"uuid": "GPU-2", "count": 0, "mb_per_s": 21000}])");
+  CHECK(measured.find("linked to 1 others, copies to others at 21.0 to 380.2 GB/s\n") !=
+        std::string::npos);
+  CHECK(page(R"([{"uuid": "GPU-1", "count": 0, "mb_per_s": 21000}])")
+            .find("copies to others at 21.0 GB/s\n") != std::string::npos);
+  CHECK(page(R"([{"uuid": "GPU-1", "count": 4, "mb_per_s": null}])").find("copies") ==
+        std::string::npos);
+}
+
 TEST_CASE("job page: ranks with step, collective, slowness and limits fit into 100 columns") {
   const json::value train = json::parse(
       R"({"processes": [
