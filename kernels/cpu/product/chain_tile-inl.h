@@ -45,8 +45,13 @@ inline constexpr int kRowsAtOnce =
 // Of k, that a tile asks for its right operand before it reads it.
 inline constexpr Index kStepsAhead = 8;
 
-// What a tile does beside its chains.
-enum class Beside { nothing, packs, asks };
+// What a tile does beside its chains. One that asks, asks for one line at each step, one that
+// streams for as many as it reads.
+enum class Beside { nothing, packs, asks, streams };
+template <Beside kBeside, int kVectors>
+inline constexpr Index kLinesAsked = kBeside == Beside::asks      ? 1
+                                     : kBeside == Beside::streams ? kVectors * kVectorLanes / 16
+                                                                  : 0;
 
 // The left operand of one tile: by_row, three rows share a pointer, as an address can hold one and
 // two strides.
@@ -100,7 +105,7 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
   [[maybe_unused]] float* HWY_RESTRICT packed = call.packed;
   [[maybe_unused]] std::uintptr_t ahead = 0;
   [[maybe_unused]] std::uintptr_t ahead_step = 0;
-  if constexpr (kBeside == Beside::asks) {
+  if constexpr (kLinesAsked<kBeside, kVectors> > 0) {
     ahead = ahead_of(call.ahead->next, 0);
     ahead_step = static_cast<std::uintptr_t>(call.ahead->stride) * sizeof(float);
   }
@@ -132,7 +137,8 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
       }
       packed += kVectors * kVectorLanes;
     }
-    if constexpr (kBeside == Beside::asks) {
+#pragma GCC unroll 4
+    for (Index line = 0; line < kLinesAsked<kBeside, kVectors>; ++line) {
       __builtin_prefetch(reinterpret_cast<const void*>(ahead), 0, 2);
       ahead += ahead_step;
     }

@@ -8,6 +8,7 @@
 //               right operand takes the tile's rows, read where it lies; the small left operand is
 //               packed instead, and the output turned at the end.
 //   vector      up to four rows: the same without a tile (vector.cc).
+//   by image    up to a tile's rows by a packed image: panel after panel, as it lies in memory.
 //
 // All of them compute the same chains; which one runs is a matter of speed.
 #undef HWY_TARGET_INCLUDE
@@ -229,11 +230,29 @@ void product_by_rows(const Workers& workers, const ProductCall& call) {
   }
 }
 
-// The left operand, a panel, and the next one on its way share the second cache.
+// On AVX2 tiles are narrower than an image's panel: of each row they read one line of four, or two,
+// which the machine does not foresee. So they ask for the panel's next stretch of k, line after
+// line, each for as many as it reads of this one.
+inline constexpr bool kImageStreams = HWY_TARGET == HWY_AVX2;
+
+bool streams_image(const ProductCall& call) {
+  return kImageStreams && call.image != nullptr && call.panel == nullptr;
+}
+
+// What the tiles of columns from `column` of its panel on ask for.
+Ahead next_stretch(const float* panel, Index column, Index depth) {
+  return {panel + depth * (kImagePanel + column), 16, 1};
+}
+
+// The left operand, a panel, and the next one on its way share the second cache. Of an image, the
+// stretch that is read and the one that is asked for take half of it.
 Stretches column_stretches(const ProductCall& call) {
   constexpr Index kFloats = 196608;
-  return Stretches(call.depth, std::clamp<Index>(kFloats / (call.rows + 2 * kChainColumns), 256,
-                                                 Stretches::kDepthMax));
+  Index depth = kFloats / (call.rows + 2 * kChainColumns);
+  if (streams_image(call)) {
+    depth = std::min(depth, second_cache_bytes() / 4 / (kImagePanel * Index{sizeof(float)}));
+  }
+  return Stretches(call.depth, std::clamp<Index>(depth, 256, Stretches::kDepthMax));
 }
 
 // Of a band of columns, one panel over one stretch of k; `next` is what the next packing tile
@@ -254,6 +273,9 @@ void run_column_panel(const ProductCall& call, Index column, const Stretch& k, c
     const RightView view = stretch_of(call, {0, call.columns, {0, call.depth}, {}}, k, nullptr);
     tile.right = view.at(column);
     tile.right_stride = view.k_stride;
+    const Index within = column % kImagePanel;
+    Ahead ahead = next_stretch(tile.right - within, within, k.depth);
+    if (streams_image(call)) tile.ahead = &ahead;
     run_left_panel(call, call.rows, columns, tile);
   } else if (columns < kChainColumns || call.panel != nullptr) {
     pack_right(call, column, columns, k, packed);
@@ -291,14 +313,20 @@ void run_column_band(const ProductCall& call, Index first, Index columns, float*
   }
 }
 
-// One panel of an image by up to three rows: as wide as the image, so that it is read in one
-// stream.
+// Of k, by few rows: 24 KB of a panel. The first cache keeps them until all columns have read them.
+inline constexpr Index kImageStretch = 96;
+
+// One panel of an image by few rows. Tiles as wide as it is read it as one stream, all of k at
+// once; by AVX2 sums of more than three rows leave registers for two vectors of columns.
 template <int kRows>
 void run_image_rows(const ProductCall& call, Index column) {
   const Product& args = *call.product;
   constexpr int kWide = static_cast<int>(kImagePanel / kVectorLanes);
-  constexpr int kVectors = kRows == 1 ? kWide : std::min(4, kWide);
+  constexpr int kMost = HWY_TARGET == HWY_AVX3 || kRows <= 3 ? 4 : 2;
+  constexpr int kVectors = kRows == 1 ? kWide : std::min(kMost, kWide);
   constexpr Index kColumns = kVectors * kVectorLanes;
+  constexpr bool kWhole = kColumns == kImagePanel;
+  constexpr Beside kBeside = kImageStreams && !kWhole ? Beside::streams : Beside::nothing;
   const Index end = std::min(column + kImagePanel, call.columns);
   alignas(64) float sums[kRows * kImagePanel];
   const auto move = [&](auto&& copy) {
@@ -310,31 +338,35 @@ void run_image_rows(const ProductCall& call, Index column) {
   if (args.start == ChainStart::output) {
     move([](const float* output, float* sum, std::size_t n) { std::copy_n(output, n, sum); });
   }
-  for (Index first = 0; first < end - column; first += kColumns) {
-    run_chain_tile<LeftOrder::by_row, kRows, kVectors>(
-        {.depth = call.depth,
-         .left = call.left.data,
-         .left_stride = call.left.stride,
-         .right = call.image + column * call.depth + first,
-         .right_stride = kImagePanel,
-         .output = sums + first,
-         .output_stride = kImagePanel,
-         .start = args.start});
+  const Stretches stretches(call.depth, kWhole ? call.depth : kImageStretch);
+  for (Index s = 0; s < stretches.count; ++s) {
+    const Stretch k = stretches.at(s);
+    const float* const panel = call.image + column * call.depth + k.first * kImagePanel;
+    for (Index first = 0; first < end - column; first += kColumns) {
+      Ahead ahead = next_stretch(panel, first, k.depth);
+      run_chain_tile<LeftOrder::by_row, kRows, kVectors, kBeside>(
+          {.depth = k.depth,
+           .left = call.left.data + k.first,
+           .left_stride = call.left.stride,
+           .right = panel + first,
+           .right_stride = kImagePanel,
+           .output = sums + first,
+           .output_stride = kImagePanel,
+           .start = start_of(args, k),
+           .ahead = &ahead});
+    }
   }
   move([](float* output, const float* sum, std::size_t n) { std::copy_n(sum, n, output); });
   finish(ends_of(args), args.output, {0, call.rows, column, end - column});
 }
 
 void product_by_image(const Workers& workers, const ProductCall& call) {
+  using Run = void (*)(const ProductCall& call, Index column);
+  constexpr Run kRuns[kChainRows] = {run_image_rows<1>, run_image_rows<2>, run_image_rows<3>,
+                                     run_image_rows<4>, run_image_rows<5>, run_image_rows<6>};
   const Index panels = (call.columns + kImagePanel - 1) / kImagePanel;
   workers.parallel_for(panels, 1, [&](int, Index begin, Index end) {
-    for (Index p = begin; p < end; ++p) {
-      switch (call.rows) {
-        case 1: run_image_rows<1>(call, p * kImagePanel); break;
-        case 2: run_image_rows<2>(call, p * kImagePanel); break;
-        default: run_image_rows<3>(call, p * kImagePanel); break;
-      }
-    }
+    for (Index p = begin; p < end; ++p) kRuns[call.rows - 1](call, p * kImagePanel);
   });
 }
 
@@ -349,8 +381,8 @@ void product_by_columns(const Workers& workers, const ProductCall& call) {
   const bool widened = call.widened.widen != nullptr;
   const bool band = widened || (call.image == nullptr && left_is_far(call));
   const Index most = (band ? kBandColumns : kImagePanel) / kChainColumns;
-  const Index together =
-      std::clamp<Index>(panels / (workers.threads() * 8), 1, std::max<Index>(1, most));
+  const Index together = std::clamp<Index>(panels / (workers.threads() * 8),
+                                           streams_image(call) ? most : 1, most);
   const Index floats =
       widened ? Stretches(call.depth, kBandDepth).step * together : column_stretches(call).step;
   workers.parallel_for(panels, together, [&](int thread, Index begin, Index end) {
@@ -527,7 +559,7 @@ void product_kernel(const Workers& workers, const ProductCall& call) {
   if (call.rows > kFewRows || falls_together(call) || is_shallow(workers, call)) {
     return product_by_rows(workers, call);
   }
-  if (call.image != nullptr && call.panel == nullptr && call.rows <= 3) {
+  if (call.image != nullptr && call.panel == nullptr && call.rows <= kChainRows) {
     return product_by_image(workers, call);
   }
   if (call.image == nullptr && call.right_order == Order::inside) {
