@@ -135,7 +135,9 @@ Result<> CudaDevice::enqueue(const StochasticBf16& args) {
 }
 
 std::optional<Narrow> CudaDevice::narrow_inputs() const {
-  if (options_.inputs == Products::Inputs::bf16) return Narrow::bf16;
+  if (options_.inputs == Products::Inputs::bf16 || options_.inputs == Products::Inputs::fp8) {
+    return Narrow::bf16;
+  }
   if (options_.inputs == Products::Inputs::fp16) return Narrow::fp16;
   return std::nullopt;
 }
@@ -187,7 +189,13 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   const int added = (args.start == ChainStart::output ? 1 : 0) + (args.bias != nullptr ? 1 : 0) +
                     (args.residual ? 1 : 0);
   const bool more_than_one = added > 1;
-  const bool behind = more_than_one || args.activation || args.narrow;
+  const bool on_fp8 = options_.inputs == Products::Inputs::fp8;
+  if (args.right_fp8 && !on_fp8) return codes_on_fp8_only();
+  const bool by_codes = on_fp8 && args.eights == Eights::allowed && form != ProductForm::tn &&
+                        has_fp8_shape(args.right.rows, args.right.columns);
+  // Nor does it add an fp32 bias to what it sums of codes.
+  const bool behind =
+      more_than_one || args.activation || args.narrow || (by_codes && args.bias != nullptr);
   Product within = args;
   if (behind) {
     within.bias = nullptr;
@@ -207,10 +215,18 @@ Result<> CudaDevice::multiply(ProductForm form, const Product& args) {
   };
   if (options_.inputs == Products::Inputs::fp32)
     return finish(products_->run(stream(), form, within));
-  Products::Operands operands{.type = options_.inputs};
+  Products::Operands operands{.type = on_fp8 ? Products::Inputs::bf16 : options_.inputs};
   if (options_.inputs == Products::Inputs::tf32)
     return finish(products_->run(stream(), form, within, &operands));
   const ScratchMemory::Mark mark = scratch_.mark();
+  if (by_codes) {
+    const auto codes = fp8_operands(form, args);
+    if (!codes) return codes.error();
+    within.right = ConstMatrix(nullptr, within.output.columns, within.left.columns);
+    const auto ran = products_->run(stream(), ProductForm::nt, within, &*codes);
+    scratch_.rewind(mark);
+    return finish(ran);
+  }
   const auto left =
       args.left_rounded ? Result(args.left_rounded) : round_operand(args.left, *narrow);
   if (!left) return left.error();

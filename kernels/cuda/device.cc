@@ -21,6 +21,7 @@ std::string_view name_of(Products::Inputs inputs) {
     case Products::Inputs::bf16: return "bf16";
     case Products::Inputs::fp16: return "fp16";
     case Products::Inputs::tf32: return "tf32";
+    case Products::Inputs::fp8: return "fp8-e4m3_rows";
   }
   return "fp32";
 }
@@ -30,6 +31,10 @@ std::string_view name_of(Products::Inputs inputs) {
 std::string profile_of(const cudaDeviceProp& properties, Products::Inputs inputs) {
   return fmt::format("sm_{}{}-{}-{}", properties.major, properties.minor, name_of(inputs),
                      product_library());
+}
+
+bool has_fp8(const cudaDeviceProp& properties) {
+  return properties.major == 9 && properties.minor == 0 && products_scale_rows();
 }
 
 namespace {
@@ -66,10 +71,17 @@ Result<> CudaDevice::run_repeated(std::uint64_t key, const std::function<Result<
 Result<std::unique_ptr<CudaDevice>> CudaDevice::open(const DeviceOptions& options) {
   if (auto usable = use_device(options.index); !usable) return std::move(usable).error();
   if (auto runs = check_code(); !runs) return std::move(runs).error();
-  std::unique_ptr<CudaDevice> device(new CudaDevice);
-  device->options_ = options;
   cudaDeviceProp properties;
   TUTTI_CUDA_CHECK(cudaGetDeviceProperties(&properties, options.index));
+  if (options.inputs == Products::Inputs::fp8 && !has_fp8(properties)) {
+    return Error{
+        ErrorCode::unsupported,
+        fmt::format("fp8 needs a GPU of compute capability 9.0 and cuBLAS 12.9 or later: "
+                    "{} has {}.{}, with {}",
+                    properties.name, properties.major, properties.minor, product_library())};
+  }
+  std::unique_ptr<CudaDevice> device(new CudaDevice);
+  device->options_ = options;
   device->name_ = properties.name;
   device->shared_bytes_max_ = properties.sharedMemPerBlockOptin;
   auto stream = make_stream();

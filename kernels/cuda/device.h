@@ -45,6 +45,8 @@ struct DeviceOptions {
 
 // The numerics profile of work on such a device.
 std::string profile_of(const cudaDeviceProp& properties, Products::Inputs inputs);
+// Whether it multiplies codes with a scale for each row: the library does on Hopper alone.
+bool has_fp8(const cudaDeviceProp& properties);
 
 class CudaDevice final : public Device {
  public:
@@ -72,6 +74,7 @@ class CudaDevice final : public Device {
   Result<> copy(void* to, const void* from, std::size_t bytes) override;
   Result<> zero(void* memory, std::size_t bytes) override;
   Result<> round(const ConstMatrix& from, const RoundedMatrix& to) override;
+  Result<> make_fp8(const ConstMatrix& weight, const Fp8Weight& to) override;
   Result<> synchronize() override;
   Result<> run_repeated(std::uint64_t key, const std::function<Result<>()>& step) override;
   // Of repeated steps, for tests and benchmarks.
@@ -166,6 +169,10 @@ class CudaDevice final : public Device {
   Result<Narrow> narrow_of(const char* op, std::initializer_list<bool> rounded) const;
   // `from` in scratch memory, as products read it.
   Result<ConstRoundedMatrix> round_operand(const ConstMatrix& from, Narrow narrow);
+  bool computes_in_bf16() const { return narrow_inputs() == Narrow::bf16; }
+  Result<Fp8Rows> fp8_room(Index rows, Index columns);
+  // The operands of a product that reads codes, in scratch memory where they are not there yet.
+  Result<Products::Operands> fp8_operands(ProductForm form, const Product& args);
   // A product by the library.
   Result<> multiply(ProductForm form, const Product& args);
   Result<> finish_product(const ProductEnds& ends);

@@ -22,6 +22,7 @@ cuda::Products::Inputs inputs_for(Precision precision) {
     case Precision::bf16: return Inputs::bf16;
     case Precision::fp16: return Inputs::fp16;
     case Precision::tf32: return Inputs::tf32;
+    case Precision::fp8: return Inputs::fp8;
   }
   return Inputs::fp32;
 }
@@ -110,6 +111,9 @@ Result<DeviceList> list_devices() {
     for (const Precision precision :
          {Precision::fp32, Precision::bf16, Precision::fp16, Precision::tf32}) {
       profiles.push_back(cuda::profile_of(properties, inputs_for(precision)));
+    }
+    if (cuda::has_fp8(properties)) {
+      profiles.push_back(cuda::profile_of(properties, inputs_for(Precision::fp8)));
     }
     if (list.profiles.empty()) list.profiles = profiles;
     if (list.profiles != profiles) {

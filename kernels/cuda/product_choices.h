@@ -31,10 +31,10 @@
 
 namespace tutti::kernels::cuda {
 
-// The inputs as the library reads them: fp32; rounded to bf16 or fp16; or fp32 that it rounds to
-// TF32 itself. Sums and output are fp32.
-enum class ProductInputs { fp32, bf16, fp16, tf32 };
-inline constexpr int kProductInputs = 4;
+// The inputs as the library reads them: fp32; rounded to bf16 or fp16; fp32 that it rounds to TF32
+// itself; or codes of fp8 with scales of rows. Sums and output are fp32.
+enum class ProductInputs { fp32, bf16, fp16, tf32, fp8 };
+inline constexpr int kProductInputs = 5;
 
 // What both the address and the distance of rows are multiples of, in bytes: all that an algorithm
 // needs to know of where a matrix lies. How far apart rows are beyond that changes no bit of a

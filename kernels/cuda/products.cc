@@ -41,6 +41,7 @@ const char* name_of(ProductInputs inputs) {
     case ProductInputs::bf16: return "bf16";
     case ProductInputs::fp16: return "fp16";
     case ProductInputs::tf32: return "tf32";
+    case ProductInputs::fp8: return "fp8";
   }
   return "";
 }
@@ -110,6 +111,7 @@ cudaDataType_t type_of(ProductInputs inputs) {
   switch (inputs) {
     case ProductInputs::bf16: return CUDA_R_16BF;
     case ProductInputs::fp16: return CUDA_R_16F;
+    case ProductInputs::fp8: return CUDA_R_8F_E4M3;
     default: return CUDA_R_32F;
   }
 }
@@ -124,6 +126,7 @@ struct Side {
   Index rows, columns, stride;
 
   std::uint64_t number_bytes() const {
+    if (type == CUDA_R_8F_E4M3) return sizeof(std::uint8_t);
     return type == CUDA_R_32F ? sizeof(float) : sizeof(std::uint16_t);
   }
   std::uint32_t alignment() const {
@@ -164,6 +167,8 @@ struct Products::Wanted {
   Side added;  // what is added to the sum, where `adds`: the output itself, or a residual
   bool adds = false;
   const float* bias = nullptr;
+  const float* left_scales = nullptr;  // of codes
+  const float* right_scales = nullptr;
 
   bool has_residual() const { return added.data != output.data; }
   Wanted without_ends() const {
@@ -208,10 +213,33 @@ struct Products::Call {
       TUTTI_BLAS_CHECK(cublasLtMatmulDescSetAttribute(
           operation.handle, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &wanted.bias, sizeof(wanted.bias)));
     }
+    if (wanted.inputs == ProductInputs::fp8) {
+      if (auto scaled = scale(wanted); !scaled) return scaled;
+    }
     if (auto made = cuda::describe(first, wanted.right); !made) return made;
     if (auto made = cuda::describe(second, wanted.left); !made) return made;
     if (auto made = cuda::describe(added, wanted.added); !made) return made;
     return cuda::describe(output, wanted.output);
+  }
+
+  // A factor for each row of both, and sums that are promoted to fp32 on the way.
+  Result<> scale(const Wanted& wanted) {
+    const std::int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    const std::int8_t fast = 0;
+    const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
+      return check_blas(
+          cublasLtMatmulDescSetAttribute(operation.handle, attribute, &value, sizeof(value)),
+          "a product's scales");
+    };
+    // A product by columns has the right matrix for its first.
+    for (const Result<>& done : {set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode),
+                                 set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode),
+                                 set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, wanted.right_scales),
+                                 set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, wanted.left_scales),
+                                 set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast)}) {
+      if (!done) return done;
+    }
+    return {};
   }
 
   // Whether the algorithm runs it as it is described, and without memory of its own.
@@ -232,6 +260,11 @@ struct Products::Call {
 
 std::string product_library() { return fmt::format("cublaslt-{}", cublasLtGetVersion()); }
 
+bool products_scale_rows() {
+  constexpr std::size_t kFirst = 120900;
+  return cublasLtGetVersion() >= kFirst;
+}
+
 Result<std::unique_ptr<Products>> Products::open(ProductChoices choices) {
   std::unique_ptr<Products> products(new Products(std::move(choices)));
   TUTTI_BLAS_CHECK(cublasLtCreate(&products->handle_));
@@ -243,6 +276,9 @@ Products::~Products() {
 }
 
 namespace {
+
+// An address, before there is an operand.
+alignas(16) constexpr float kSomeFloats[4] = {};
 
 // A number of an algorithm's configuration; none: the algorithm does not say.
 template <class Number>
@@ -297,6 +333,8 @@ Products::Wanted Products::shaped(const Key& key, Index m, const float* bias) {
   const auto& [form, inputs, n, k, lie] = key;
   const cudaDataType_t type = type_of(inputs);
   const bool turned = form == ProductForm::tn;
+  // Looked at when it runs; until then they must be somewhere.
+  const float* const scales = inputs == ProductInputs::fp8 ? kSomeFloats : nullptr;
   const Side output =
       side_for(CUDA_R_32F, turned ? n : m, form == ProductForm::nt ? n : k, lie.output);
   return {.form = form,
@@ -305,7 +343,9 @@ Products::Wanted Products::shaped(const Key& key, Index m, const float* bias) {
           .right = side_for(type, turned ? m : n, k, lie.right),
           .output = output,
           .added = output,
-          .bias = bias};
+          .bias = bias,
+          .left_scales = scales,
+          .right_scales = scales};
 }
 
 // Whether it runs with other numbers of rows too: it is used for any, and was offered for many.
@@ -421,8 +461,6 @@ Result<std::optional<cublasLtMatmulAlgo_t>> Products::Call::search(const Product
 }
 
 Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
-  // Only its alignment is looked at, if anything is.
-  alignas(16) static constexpr float kSomeBias[4] = {};
   const auto& [form, inputs, n, k, lie] = key;
   const auto said = [&](const cublasLtMatmulAlgo_t& algorithm, const std::string& how) {
     TUTTI_LOG_INFO("cuda", "products {} of {} by a weight of {} x {}: {}", name_of(form),
@@ -433,8 +471,10 @@ Result<cublasLtMatmulAlgo_t> Products::choose(const Key& key) const {
     return fmt::format("algorithm {} of the {} offered", offer.rank + 1, offer.of);
   };
   std::optional<Offer> best;
-  for (const float* const bias : {kSomeBias + 0, static_cast<const float*>(nullptr)}) {
-    if (bias != nullptr && form != ProductForm::nt) continue;
+  for (const float* const bias : {kSomeFloats + 0, static_cast<const float*>(nullptr)}) {
+    // To codes' sums it would add one in bf16 only.
+    const bool takes_bias = form == ProductForm::nt && inputs != Inputs::fp8;
+    if (bias != nullptr && !takes_bias) continue;
     const auto offer = ask(key, bias);
     if (!offer) return offer.error();
     if (*offer && (*offer)->for_few_rows) {
@@ -471,6 +511,8 @@ Result<Products::Ends> Products::run(cudaStream_t stream, ProductForm form, cons
     };
     replace(wanted.left, operands->left, operands->left_stride);
     replace(wanted.right, operands->right, operands->right_stride);
+    wanted.left_scales = operands->left_scales;
+    wanted.right_scales = operands->right_scales;
   }
   const Side& weight = form == ProductForm::tn ? wanted.output : wanted.right;
   const Key key{form, inputs, weight.rows, weight.columns, wanted.alignments()};

@@ -35,6 +35,8 @@ namespace tutti::kernels::cuda {
 
 // The library and its version, as it stands in a numerics profile.
 std::string product_library();
+// Whether this version multiplies codes of fp8 with a scale for each row of both operands.
+bool products_scale_rows();
 
 class Products {
  public:
@@ -53,6 +55,9 @@ class Products {
     const void* right = nullptr;
     Index left_stride = 0;  // in numbers
     Index right_stride = 0;
+    // Of codes, which the form nt alone reads: `args.right` gives the shape of the codes then.
+    const float* left_scales = nullptr;
+    const float* right_scales = nullptr;
   };
 
   // `args` gives shapes, output, start, bias and residual; its inputs are used where `operands` is

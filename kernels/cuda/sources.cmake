@@ -17,6 +17,7 @@ set(TUTTI_CUDA_SOURCES
   elementwise/norms.cu
   elementwise/product_ends.cu
   elementwise/softmax.cu
+  fp8.cu
   loss.cu
   open_device.cc
   optimizers/adafactor.cu

@@ -19,9 +19,13 @@
 //
 // A gated layer, silu(x Wg^T) * (x Wu^T), is two products, the second with the first as its gate.
 //
+// In a product that says so (`eights`), a device that was opened for fp8 reads both operands of nt
+// and nn as codes (fp8_rows.h) where N and K are multiples of 16, and as bf16 where they are not;
+// all else reads them as ever.
+//
 // Errors: invalid_argument (shapes that do not match, `output` beside `narrow`); nothing is written
 // then. unsupported: in a scope of rounding.h, what that says; rounded operands, what rounded.h
-// says.
+// says; codes, on what was not opened for fp8.
 #pragma once
 
 #include <optional>
@@ -29,6 +33,7 @@
 
 #include "kernels/ops/elementwise/activation.h"
 #include "kernels/ops/elementwise/bf16.h"
+#include "kernels/ops/elementwise/fp8_rows.h"
 #include "kernels/ops/elementwise/rounded.h"
 #include "kernels/tensor/matrix.h"
 #include "kernels/tensor/op_context.h"
@@ -40,6 +45,8 @@ enum class ChainStart {
   zero,    // output is overwritten
   output,  // the chain goes on from what output holds
 };
+
+enum class Eights { never, allowed };
 
 class PackedWeight;
 
@@ -60,6 +67,9 @@ struct Product {
   // Read in place of left and right, which give shapes then (rounded.h); null: none.
   ConstRoundedMatrix left_rounded = {};
   ConstRoundedMatrix right_rounded = {};
+  Eights eights = Eights::never;
+  // The codes of exactly `right`, read where the product reads codes; null: it makes its own.
+  Fp8Weight right_fp8 = {};
 };
 
 Result<> product_nt(const OpContext& ctx, const Product& args);

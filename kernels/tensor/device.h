@@ -42,6 +42,7 @@ struct ColumnSums;
 struct Dropout;
 struct EmbeddingBackward;
 struct EmbeddingForward;
+struct Fp8Weight;
 struct FromBf16;
 struct GateBackward;
 struct GateForward;
@@ -108,6 +109,9 @@ class Device {
   virtual Result<> zero(void* memory, std::size_t bytes) = 0;
   // `from` as products read it (ops/elementwise/rounded.h, whose errors these are).
   virtual Result<> round(const ConstMatrix& from, const BasicMatrix<std::uint16_t>& to) = 0;
+  // The codes of `weight` into memory of that shape (ops/elementwise/fp8_rows.h). Errors:
+  // invalid_argument (a shape that has none), unsupported (a device that was not opened for fp8).
+  virtual Result<> make_fp8(const ConstMatrix& weight, const Fp8Weight& to) = 0;
   // Until all that was enqueued is done.
   virtual Result<> synchronize() = 0;
 

@@ -18,8 +18,8 @@
 namespace tutti::kernels {
 
 // What products read their inputs as, and in bf16 attention too; sums, weights and all else are
-// fp32.
-enum class Precision { fp32, bf16, fp16, tf32 };
+// fp32. fp8 is bf16, but for products that say so (ops/product.h).
+enum class Precision { fp32, bf16, fp16, tf32, fp8 };
 
 // "cpu": null, which is no error; "gpu", "gpu:INDEX" or "gpu:UUID" among those that the process
 // sees.

@@ -42,6 +42,8 @@ using Inputs = Products::Inputs;
 CudaDevice& device(Inputs inputs) {
   static const auto exact = tutti::test::open_device_for(Inputs::fp32);
   static const auto coarse = tutti::test::open_device_for(Inputs::bf16);
+  static const auto codes = tutti::test::open_device_for(Inputs::fp8);
+  if (inputs == Inputs::fp8) return *codes;
   return inputs == Inputs::fp32 ? *exact : *coarse;
 }
 
@@ -308,6 +310,20 @@ Floats quantised_gradient() {
   return out;
 }
 
+// Tiles of rows, the last one short, of which a block takes several.
+Floats fp8_codes() {
+  constexpr Index kRows = 80;
+  constexpr Index kColumns = 48;
+  const Floats weight = draw(kRows * kColumns, 1);
+  std::vector<std::uint8_t> codes(2 * weight.size());
+  Floats out(kRows + kColumns);
+  const Fp8Weight to{{codes.data(), out.data()},
+                     {codes.data() + weight.size(), out.data() + kRows}};
+  static_cast<void>(device(Inputs::fp8).make_fp8(ConstMatrix(weight.data(), kRows, kColumns), to));
+  out.insert(out.end(), codes.begin(), codes.end());
+  return out;
+}
+
 Floats sampling() {
   constexpr Index kVocabulary = 2600;
   std::vector<TokenDraw> draws;
@@ -363,6 +379,7 @@ const std::vector<Case>& cases() {
        [] { return quantised(WeightFormat::int8_channel, Activations::int8); }},
       {"exact activations", [] { return quantised(WeightFormat::nf4, Activations::exact); }},
       {"gradient by 8-bit weights", quantised_gradient},
+      {"codes of fp8", fp8_codes},
       {"sampling", sampling},
   };
   return kCases;

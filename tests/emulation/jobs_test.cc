@@ -76,7 +76,7 @@ TEST_CASE("emulation: a cluster's job has the same hashes for 1, 2 and 4 ranks a
   // Each slot has a GPU of its own, by UUID.
   const boost::json::value nodes = boost::json::parse(cluster.get("/api/v1/nodes").body);
   const auto& node = nodes.at("nodes").at(0);
-  CHECK(node.at("profiles").at(0).as_string() == "sm_90-fp32-cublaslt-0");
+  CHECK(node.at("profiles").at(0).as_string() == "sm_90-fp32-cublaslt-130000");
   REQUIRE(node.at("devices").as_array().size() == 4);
   for (const int slot : {0, 1}) {
     const std::string uuid(node.at("devices").at(slot).at("uuid").as_string());
@@ -165,8 +165,8 @@ TEST_CASE("emulation: a cluster trains in bf16 in the profile of its GPUs") {
   CHECK(cluster.hashes(one) != cluster.hashes(exact));
   const auto steps = cluster.tutti({"steps", std::to_string(two), "-o", "json"}).out;
   // With the hash of the algorithms that it has chosen, and stored.
-  CHECK(steps.find("\"profile\":\"sm_90-bf16-cublaslt-0-") != npos);
-  CHECK(std::filesystem::exists(cache.path() / "products-sm_90-emulation-cublaslt-0.txt"));
+  CHECK(steps.find("\"profile\":\"sm_90-bf16-cublaslt-130000-") != npos);
+  CHECK(std::filesystem::exists(cache.path() / "products-sm_90-emulation-cublaslt-130000.txt"));
 }
 
 TEST_CASE("emulation: a served model gives the CPU's tokens, also after its rank was killed") {

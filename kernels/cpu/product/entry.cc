@@ -37,6 +37,7 @@ Result<> run_form(const OpContext& ctx, ProductForm form, const Product& args,
   }
   if (ctx.device != nullptr) return enqueue(args);
   if (args.left_rounded || args.right_rounded) return rounded_on_devices_only(op);
+  if (args.right_fp8) return codes_on_fp8_only();
   const auto rounding = RoundingScope::in_use();
   if (rounding && (packed != nullptr || !can_round(*rounding))) {
     return Error{ErrorCode::unsupported,

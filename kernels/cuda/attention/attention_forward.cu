@@ -367,8 +367,7 @@ static Result<> run_attention(const Launcher& launcher, const Task* tasks, Room 
 bool CudaDevice::on_tensor_cores(const AttentionShape& shape) const {
   const bool plain = shape.mask == AttentionMask::causal && shape.window == 0 &&
                      shape.soft_cap == 0.0F && shape.slopes == nullptr;
-  return options_.inputs == Products::Inputs::bf16 && plain &&
-         shape.head_width <= kRoundedHeadWidthMax;
+  return computes_in_bf16() && plain && shape.head_width <= kRoundedHeadWidthMax;
 }
 
 Result<> CudaDevice::takes_rounded(const char* op, const AttentionShape& shape,

@@ -1,6 +1,11 @@
-// Products behind cuBLASLt's entry points: column-major, fp32, bf16 or fp16 inputs, fp32 sums and
-// output. In TF32 inputs are rounded to 11 bits, to the nearest; how the library does it, it does
-// not say.
+// Products behind cuBLASLt's entry points: column-major, fp32, bf16, fp16 or fp8 inputs, fp32 sums
+// and output. In TF32 inputs are rounded to 11 bits, to the nearest; how the library does it, it
+// does not say.
+//
+// Of 8-bit inputs it wants what the library does: A turned and B not, both not of e5m2, rows,
+// columns and distances of rows that are multiples of 16, a scale for each column of both (another
+// mode is not modelled), and no fp32 bias. A sum is multiplied by both scales at its end; the GPU's
+// sums of them have fewer bits than these.
 //
 // The library is free in its choice of algorithm, so the heuristic offers first what code that
 // keeps bits must not take: one that does not say what it does, one with split-K, and one
@@ -29,7 +34,7 @@
 // TUTTI_EMULATION_BIAS=0: no algorithm takes a bias. TUTTI_EMULATION_OFFERED_ROWS_MIN: what the
 // heuristic offers runs with no fewer. TUTTI_EMULATION_BACKWARDS: all add in the other direction.
 // TUTTI_EMULATION_ROWS_MIN: none runs with fewer. TUTTI_EMULATION_BLAS_MEMORY=0: a
-// product finds none for the library's own needs.
+// product finds none for the library's own needs. TUTTI_EMULATION_BLAS: its version.
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -52,6 +57,9 @@ constexpr std::uint64_t kRefusedRows = 15;
 constexpr std::uint64_t kSplitsUnsaid = 99;
 constexpr std::uint32_t kTiles[] = {5, 9};  // that some algorithm has
 constexpr std::uint64_t kBiasAlignment = 16;
+constexpr std::uint64_t kVersion = 130000;
+constexpr std::uint64_t kFirstToScaleRows = 120900;
+constexpr std::size_t kEightsUnit = 16;
 
 // What an algorithm's words mean here.
 struct Algorithm {
@@ -109,6 +117,19 @@ float value_of_half(std::uint16_t half) {
   return (half & 0x8000) != 0 ? -value : value;
 }
 
+bool is_eights(cudaDataType_t type) { return type == CUDA_R_8F_E4M3 || type == CUDA_R_8F_E5M2; }
+
+// Of e4m3 all codes are numbers but one; e5m2 is the upper half of binary16.
+float value_of_eights(std::uint8_t code, cudaDataType_t type) {
+  if (type == CUDA_R_8F_E5M2) return value_of_half(static_cast<std::uint16_t>(code << 8));
+  const int exponent = code >> 3 & 0xf;
+  const int digits = code & 7;
+  float value = exponent == 0 ? std::ldexp(static_cast<float>(digits), -9)
+                              : std::ldexp(static_cast<float>(digits + 8), exponent - 10);
+  if ((code & 0x7f) == 0x7f) value = NAN;
+  return (code & 0x80) != 0 ? -value : value;
+}
+
 float rounded_to_tf32(float x) {
   std::uint32_t bits = 0;
   std::memcpy(&bits, &x, sizeof(bits));
@@ -120,6 +141,7 @@ float rounded_to_tf32(float x) {
 
 float widened(const void* data, cudaDataType_t type, std::size_t i) {
   if (type == CUDA_R_32F) return static_cast<const float*>(data)[i];
+  if (is_eights(type)) return value_of_eights(static_cast<const std::uint8_t*>(data)[i], type);
   const std::uint16_t word = static_cast<const std::uint16_t*>(data)[i];
   if (type == CUDA_R_16F) return value_of_half(word);
   const unsigned bits = unsigned{word} << 16;
@@ -137,6 +159,11 @@ struct EmulatedMatmul {
   cublasOperation_t b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   const float* bias = nullptr;
+  const float* a_scales = nullptr;
+  const float* b_scales = nullptr;
+  std::int32_t a_mode = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+  std::int32_t b_mode = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+  std::int8_t fast = 0;
 };
 struct EmulatedLayout {
   cudaDataType_t type;
@@ -156,10 +183,29 @@ std::uint64_t alignment_of(std::uint64_t bytes) {
 }
 // Of the rows of who stores by rows.
 std::uint64_t row_alignment(const EmulatedLayout& layout) {
-  return alignment_of(layout.stride * (layout.type == CUDA_R_32F ? 4 : 2));
+  const std::uint64_t wide = layout.type == CUDA_R_32F ? 4 : 2;
+  return alignment_of(layout.stride * (is_eights(layout.type) ? 1 : wide));
 }
 std::uint64_t alignment_at(const EmulatedLayout& layout, const void* address) {
   return std::min(row_alignment(layout), alignment_of(reinterpret_cast<std::uintptr_t>(address)));
+}
+
+// What the library wants of types, turns and shapes.
+bool takes(const EmulatedMatmul& product, const EmulatedLayout& a, const EmulatedLayout& b,
+           const EmulatedLayout& d) {
+  const bool scaled = product.a_scales != nullptr || product.b_scales != nullptr ||
+                      product.a_mode != 0 || product.b_mode != 0;
+  if (!is_eights(a.type) && !is_eights(b.type)) return !scaled;
+  const auto whole = [](const EmulatedLayout& x) {
+    return x.rows % kEightsUnit == 0 && x.stride % kEightsUnit == 0;
+  };
+  return is_eights(a.type) && is_eights(b.type) &&
+         (a.type == CUDA_R_8F_E4M3 || b.type == CUDA_R_8F_E4M3) && product.a == CUBLAS_OP_T &&
+         product.b == CUBLAS_OP_N && product.a_scales != nullptr && product.b_scales != nullptr &&
+         product.a_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F &&
+         product.b_mode == product.a_mode && product.fast == 0 && whole(a) && whole(b) &&
+         d.rows % kEightsUnit == 0 && product.epilogue == CUBLASLT_EPILOGUE_DEFAULT &&
+         cublasLtGetVersion() >= kFirstToScaleRows;
 }
 
 // Whether the algorithm adds what the product adds, and runs with so few columns of D, which are
@@ -236,6 +282,9 @@ struct Matmul {
       take_sums(all);
       for (std::size_t i = 0; i < m; ++i) {
         float value = alpha * all[i];
+        if (operation.a_scales != nullptr) {
+          value = value * operation.a_scales[i] * operation.b_scales[column];
+        }
         if (operation.epilogue == CUBLASLT_EPILOGUE_BIAS) value += operation.bias[i];
         if (beta != 0.0F) value += beta * c[i + column * c_layout.stride];
         d[i + column * d_layout.stride] = value;
@@ -254,7 +303,10 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
   delete handle;
   return CUBLAS_STATUS_SUCCESS;
 }
-std::size_t cublasLtGetVersion() { return 0; }
+std::size_t cublasLtGetVersion() {
+  const std::uint64_t said = number_said("TUTTI_EMULATION_BLAS");
+  return said == 0 ? kVersion : said;
+}
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description,
                                         cublasComputeType_t compute, cudaDataType_t scale) {
@@ -283,6 +335,21 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description,
       break;
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
       std::memcpy(&description->bias, value, sizeof(description->bias));
+      break;
+    case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
+      std::memcpy(&description->a_scales, value, sizeof(description->a_scales));
+      break;
+    case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
+      std::memcpy(&description->b_scales, value, sizeof(description->b_scales));
+      break;
+    case CUBLASLT_MATMUL_DESC_A_SCALE_MODE:
+      std::memcpy(&description->a_mode, value, sizeof(description->a_mode));
+      break;
+    case CUBLASLT_MATMUL_DESC_B_SCALE_MODE:
+      std::memcpy(&description->b_mode, value, sizeof(description->b_mode));
+      break;
+    case CUBLASLT_MATMUL_DESC_FAST_ACCUM:
+      std::memcpy(&description->fast, value, sizeof(description->fast));
       break;
     default: return CUBLAS_STATUS_NOT_SUPPORTED;
   }
@@ -335,6 +402,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   *count = 0;
   if (bias && takes_bias != nullptr && std::strcmp(takes_bias, "0") == 0)
     return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (!takes(*description, *a, *b, *d)) return CUBLAS_STATUS_NOT_SUPPORTED;
   const std::uint32_t* const promised = preference->alignments;
   const std::uint64_t reads = std::min<std::uint64_t>(row_alignment(*a), promised[0]) |
                               std::min<std::uint64_t>(row_alignment(*b), promised[1]) << 8 |
@@ -432,8 +500,9 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
   result->workspaceSize = one.workspace;
   const bool lies = row_alignment(*a) >= one.reads_of(0) && row_alignment(*b) >= one.reads_of(1) &&
                     row_alignment(*c) >= one.reads_of(2) && row_alignment(*d) >= one.reads_of(2);
-  return lies && runs(one, *description, *c, *d) ? CUBLAS_STATUS_SUCCESS
-                                                 : CUBLAS_STATUS_NOT_SUPPORTED;
+  return lies && takes(*description, *a, *b, *d) && runs(one, *description, *c, *d)
+             ? CUBLAS_STATUS_SUCCESS
+             : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha,
@@ -450,7 +519,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
   const Algorithm one = algorithm_of(*algorithm);
   if (one.mark != kAlgorithmMark || one.splits != 1 || one.workspace > workspace_bytes)
     return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (!runs(one, *description, *c_layout, *d_layout)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (!takes(*description, *a_layout, *b_layout, *d_layout) ||
+      !runs(one, *description, *c_layout, *d_layout)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   if (one.reads != 0 && (alignment_at(*a_layout, a) != one.reads_of(0) ||
                          alignment_at(*b_layout, b) != one.reads_of(1) ||
                          alignment_at(*d_layout, d) != one.reads_of(2) ||

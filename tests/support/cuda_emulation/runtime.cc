@@ -302,17 +302,17 @@ cudaError_t cudaGetDevice(int* index) {
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
   *properties = {};
-  // TUTTI_EMULATION_NAME: as if it were another card.
+  // TUTTI_EMULATION_NAME, TUTTI_EMULATION_CAPABILITY (90 is 9.0): as if it were another card.
   const char* const name = std::getenv("TUTTI_EMULATION_NAME");
-  std::snprintf(properties->name, sizeof(properties->name), "%s",
-                name == nullptr ? "emulation" : name);
+  std::snprintf(properties->name, sizeof(properties->name), "%s", name ? name : "emulation");
   const int device_number = visible_devices().at(static_cast<std::size_t>(index));
   std::snprintf(properties->uuid.bytes, sizeof(properties->uuid.bytes), "emulated-%d",
                 device_number % 10);
   properties->totalGlobalMem = tutti::emulation::memory_total();
   properties->sharedMemPerBlockOptin = shared_bytes_max();
   properties->multiProcessorCount = 4;
-  properties->major = 9;
+  properties->major = static_cast<int>(number_from("TUTTI_EMULATION_CAPABILITY", 90) / 10);
+  properties->minor = static_cast<int>(number_from("TUTTI_EMULATION_CAPABILITY", 90) % 10);
   return cudaSuccess;
 }
 
