@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "jobs/models/layer.h"
+#include "jobs/models/parts/fp8_weights.h"
 #include "jobs/models/parts/positions.h"
 #include "jobs/models/token_check.h"
 #include "kernels/ops/add.h"
@@ -125,7 +126,9 @@ struct TrainingPass::Impl {
   void embed_backward(const kernels::OpContext& ctx, const TokenBatch& batch, float* gradients);
 
   LayerParameters<const float> layer_of(const PassWeights& weights, std::uint32_t layer) const {
-    return layer_weights(decoder.layout(), layer, weights.wide.data(), weights.rounded);
+    auto parameters = layer_weights(decoder.layout(), layer, weights.wide.data(), weights.rounded);
+    if (weights.fp8 != nullptr) weights.fp8->give(layer, parameters);
+    return parameters;
   }
   void run_layers(const kernels::OpContext& ctx, const PassWeights& weights,
                   const TokenBatch& batch);
@@ -401,10 +404,12 @@ Result<> TrainingPass::Impl::run_backward(const kernels::OpContext& ctx, const P
 std::uint64_t TrainingPass::Impl::memory_key(const PassWeights& weights, const float* gradients,
                                              float loss_scale) const {
   std::uint64_t key = 0;
-  for (const std::uint64_t part : {number, reinterpret_cast<std::uint64_t>(weights.wide.data()),
-                                   reinterpret_cast<std::uint64_t>(weights.rounded),
-                                   reinterpret_cast<std::uint64_t>(gradients),
-                                   std::uint64_t{std::bit_cast<std::uint32_t>(loss_scale)}}) {
+  for (const std::uint64_t part :
+       {number, reinterpret_cast<std::uint64_t>(weights.wide.data()),
+        reinterpret_cast<std::uint64_t>(weights.rounded),
+        reinterpret_cast<std::uint64_t>(weights.fp8 == nullptr ? nullptr : weights.fp8->data()),
+        reinterpret_cast<std::uint64_t>(gradients),
+        std::uint64_t{std::bit_cast<std::uint32_t>(loss_scale)}}) {
     key = (key ^ part) * 0x9E3779B97F4A7C15ULL;
     key ^= key >> 32;
   }

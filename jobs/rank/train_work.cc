@@ -54,6 +54,7 @@ std::filesystem::path checkpoints_of(const std::string& folder) {
 kernels::Precision precision_of(const spec::JobSpec& spec) {
   if (spec.train.precision == "bf16") return kernels::Precision::bf16;
   if (spec.train.precision == "fp16") return kernels::Precision::fp16;
+  if (spec.train.precision == "fp8") return kernels::Precision::fp8;
   return spec.train.precision == "tf32" ? kernels::Precision::tf32 : kernels::Precision::fp32;
 }
 
@@ -109,9 +110,10 @@ Result<> TrainWork::set_up(const wire::StartRank& order) {
   auto device = open_rank_device(order, precision);
   if (!device) return device.error();
   device_ = *std::move(device);
-  if (device_ == nullptr && precision == kernels::Precision::tf32) {
-    return Error{ErrorCode::unsupported,
-                 "train.precision tf32 is an arithmetic of GPUs, and this rank has none"};
+  if (device_ == nullptr &&
+      (precision == kernels::Precision::tf32 || precision == kernels::Precision::fp8)) {
+    return Error{ErrorCode::unsupported, "train.precision " + job_->spec.train.precision +
+                                             " is an arithmetic of GPUs, and this rank has none"};
   }
   const auto rounding = device_ == nullptr ? rounding_for(precision, order.profile) : std::nullopt;
   const std::string_view own =

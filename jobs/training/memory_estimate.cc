@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "jobs/models/parts/fp8_weights.h"
 #include "jobs/models/training_pass.h"
 #include "jobs/optimizers/optimizer.h"
 #include "jobs/training/step_reduction.h"
@@ -65,7 +66,7 @@ std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDesc
   const std::uint64_t chunk =
       std::min(rows, std::clamp(kLogitsHeld / d.vocabulary, kLossRowsMin, kLossRowsMax));
   const std::uint64_t logits = chunk * vocabulary * sizeof(float);
-  const bool attention_too = spec.train.precision == "bf16";
+  const bool attention_too = is_in_bf16(spec);
   if (!attention_too && spec.train.precision != "fp16") return logits;
   const std::uint64_t width = std::max<std::uint64_t>(d.width, d.query_width());
   const models::Kept kept = kept_of(spec, d);
@@ -82,7 +83,13 @@ std::uint64_t scratch_bytes(const spec::JobSpec& spec, const models::DecoderDesc
   if (attention_too && kept != models::Kept::attention) {
     in_attention += rows * (d.query_width() + 2 * d.kv_width());
   }
-  return logits + std::max({in_loss, in_layer, in_attention}) * sizeof(std::uint16_t);
+  const std::uint64_t rounded = std::max({in_loss, in_layer, in_attention}) * sizeof(std::uint16_t);
+  if (spec.train.precision != "fp8") return logits + rounded;
+  // Codes of rows and of a weight, with their scales.
+  const std::uint64_t widest = std::max<std::uint64_t>(d.width, outputs);
+  const std::uint64_t codes =
+      rows * widest + (weights == Weights::wide ? outputs * d.width + widest * sizeof(float) : 0);
+  return logits + std::max(rounded, codes + rows * sizeof(float));
 }
 
 }  // namespace
@@ -117,8 +124,12 @@ std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& de
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(samples, in_shard));
 }
 
+bool is_in_bf16(const spec::JobSpec& spec) {
+  return spec.train.precision == "bf16" || spec.train.precision == "fp8";
+}
+
 std::uint32_t input_bytes(const spec::JobSpec& spec) {
-  return spec.train.precision == "bf16" || spec.train.precision == "fp16" ? 2 : 4;
+  return is_in_bf16(spec) || spec.train.precision == "fp16" ? 2 : 4;
 }
 
 models::Recompute recompute_of(const spec::JobSpec& spec) {
@@ -128,7 +139,7 @@ models::Recompute recompute_of(const spec::JobSpec& spec) {
 models::Kept kept_of(const spec::JobSpec& spec, const models::DecoderDescription& description) {
   if (input_bytes(spec) != 2 || !models::can_be_rounded(description)) return models::Kept::wide;
   const bool attention_too =
-      spec.train.precision == "bf16" && description.head_dim <= kernels::kRoundedHeadWidthMax;
+      is_in_bf16(spec) && description.head_dim <= kernels::kRoundedHeadWidthMax;
   return attention_too ? models::Kept::attention : models::Kept::products;
 }
 
@@ -155,8 +166,10 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
   const std::uint64_t rounded =
       kept == models::Kept::wide ? 0 : models::RoundedWeights::bytes(layout);
   const std::uint64_t scratch = scratch_bytes(spec, description, limits.rows_max, Weights::rounded);
+  const std::uint64_t codes =
+      spec.train.precision == "fp8" ? models::Fp8Weights::bytes(decoder) : 0;
   estimate.spare =
-      rounded + scratch - scratch_bytes(spec, description, limits.rows_max, Weights::wide);
+      rounded + codes + scratch - scratch_bytes(spec, description, limits.rows_max, Weights::wide);
   estimate.parts = {
       {"weights", layout.elements() * kFloat},
       {"rounded weights", rounded},
@@ -170,6 +183,7 @@ MemoryEstimate estimate_memory(const spec::JobSpec& spec, const models::Decoder&
       {"scratch", scratch + (optimizer.room == nullptr ? 0 : optimizer.room(layout))},
       {"ops", kOpsRoom},
   };
+  if (codes != 0) estimate.parts.push_back({"fp8 weights", codes});
   return estimate;
 }
 

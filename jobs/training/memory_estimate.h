@@ -43,7 +43,9 @@ struct MemoryEstimate {
 std::uint32_t micro_samples(const spec::JobSpec& spec, const models::Decoder& decoder,
                             bool on_device);
 
-// Of a spec whose keys were checked: what a product reads of each number; and what is kept.
+// Of a spec whose keys were checked: whether all but products of fp8 is as in bf16; what a product
+// reads of each number, but of those; and what is kept.
+bool is_in_bf16(const spec::JobSpec& spec);
 std::uint32_t input_bytes(const spec::JobSpec& spec);
 models::Recompute recompute_of(const spec::JobSpec& spec);
 models::Kept kept_of(const spec::JobSpec& spec, const models::DecoderDescription& description);

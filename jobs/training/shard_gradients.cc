@@ -20,6 +20,7 @@ ShardGradients::ShardGradients(const models::Decoder& decoder, const data::Datas
       read_(2 * std::size_t{dataset.sequence()}) {
   if (options.kept != models::Kept::wide && options.rounds_weights)
     rounded_.emplace(decoder.layout(), *device);
+  if (options.in_fp8 && options.rounds_weights) codes_.emplace(decoder, *device);
   const std::size_t rows = std::size_t{options.micro} * dataset.sequence();
   tokens_.resize(rows);
   targets_.resize(rows);
@@ -64,11 +65,14 @@ Result<> ShardGradients::compute(const Request& request) {
 
 // Once for all micro-batches of a step.
 Result<> ShardGradients::round_weights(std::span<const float> weights) {
-  return rounded_ ? rounded_->round(weights) : Result<>();
+  if (rounded_) {
+    if (auto rounded = rounded_->round(weights); !rounded) return rounded;
+  }
+  return codes_ ? codes_->make(weights) : Result<>();
 }
 
 models::PassWeights ShardGradients::as_taken(std::span<const float> weights) const {
-  return {weights, rounded_ ? rounded_->data() : nullptr};
+  return {weights, rounded_ ? rounded_->data() : nullptr, codes_ ? &*codes_ : nullptr};
 }
 
 // The rank's shards and their samples went through the pass in order. To fetch losses is to wait

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "jobs/data/dataset.h"
+#include "jobs/models/parts/fp8_weights.h"
 #include "jobs/models/training_pass.h"
 #include "kernels/collective/shard_tree.h"
 #include "kernels/tensor/buffer.h"
@@ -41,7 +42,8 @@ class ShardGradients {
     std::uint32_t micro = 1;
     models::Recompute recompute = models::Recompute::none;
     models::Kept kept = models::Kept::wide;
-    bool rounds_weights = true;  // once a step, where rows are kept rounded
+    bool rounds_weights = true;  // once a step, where rows are kept rounded, or in fp8
+    bool in_fp8 = false;
     double dropout = 0;
     std::uint64_t seed = 0;
   };
@@ -98,6 +100,7 @@ class ShardGradients {
   kernels::Device* const device_;
   models::TrainingPass pass_;
   std::optional<models::RoundedWeights> rounded_;  // of a device that keeps what products read
+  std::optional<models::Fp8Weights> codes_;        // of a device in fp8
   std::vector<kernels::FloatBuffer> buffers_;
   std::vector<std::size_t> free_;
   const std::vector<kernels::IndexRange> order_;  // of ranges, in backward

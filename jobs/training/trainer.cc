@@ -58,6 +58,7 @@ Trainer::Trainer(const TrainingJob& job, int threads, Progress& progress, kernel
                   .recompute = job.recompute(),
                   .kept = device == nullptr ? models::Kept::wide : job.kept(),
                   .rounds_weights = job.rounds_weights,
+                  .in_fp8 = job.spec.train.precision == "fp8",
                   .dropout = job.spec.train.dropout,
                   .seed = job.spec.train.seed},
                  device),

@@ -96,10 +96,10 @@ Result<std::unique_ptr<TrainingJob>> open_training_job(const OpenOptions& option
   if (auto checked = (*optimizer)->check(spec.train.optimizer); !checked) return checked.error();
   auto schedule = optimizers::find_schedule(spec.train.schedule.name);
   if (!schedule) return schedule.error();
-  constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "tf32"};
+  constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "tf32", "fp8"};
   if (std::ranges::find(kPrecisions, spec.train.precision) == std::end(kPrecisions)) {
     return Error{ErrorCode::unsupported, "train.precision " + spec.train.precision +
-                                             ": this build knows fp32, bf16, fp16 and tf32"};
+                                             ": this build knows fp32, bf16, fp16, tf32 and fp8"};
   }
   auto decoder = open_decoder(spec);
   if (!decoder) return decoder.error();

@@ -229,9 +229,11 @@ class JobCheck {
           "train.scaling.first",
           fmt::format("train.scaling.first must be a power of two, not {}", train.scaling.first));
     }
-    if (train.precision == "tf32" && spec_.resources.device != "gpu") {
+    const bool of_gpus = train.precision == "tf32" || train.precision == "fp8";
+    if (of_gpus && spec_.resources.device != "gpu") {
       return wrong("train.precision",
-                   "train.precision tf32 is an arithmetic of GPUs: it needs resources.device gpu");
+                   "train.precision " + train.precision +
+                       " is an arithmetic of GPUs: it needs resources.device gpu");
     }
     return {};
   }

@@ -14,8 +14,7 @@ constexpr double kStepsMax = 1e15;     // exact in a double, which JSON readers 
 constexpr std::string_view kFamilies[] = {"gpt2", "llama"};
 constexpr std::string_view kFamiliesLater[] = {"qwen2", "qwen3", "mistral",
                                                "gemma", "bert",  "mixtral"};
-constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "tf32"};
-constexpr std::string_view kPrecisionsLater[] = {"fp8"};
+constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "tf32", "fp8"};
 constexpr std::string_view kRecomputes[] = {"none", "selective", "full"};
 constexpr std::string_view kOptimizers[] = {"adamw", "adamw8",        "adafactor", "lion",
                                             "muon",  "schedule_free", "sgd"};
@@ -89,10 +88,10 @@ const Key kKeys[] = {
      "samples at a time in one rank; 0: automatic; the result is the same"},
     {"train.seed", whole(0, kStepsMax), kTrain, kOptional, reach<&J::train, &T::seed>,
      "of the weights and the order of samples"},
-    {"train.precision", choice(kPrecisions, kPrecisionsLater), kTrain, kOptional,
-     reach<&J::train, &T::precision>,
+    {"train.precision", choice(kPrecisions), kTrain, kOptional, reach<&J::train, &T::precision>,
      "what products read: fp32, or rounded to bf16 (attention too) or fp16 (losses are scaled), or "
-     "to TF32 by GPUs"},
+     "to TF32 by GPUs; fp8 is bf16 but for layers' products forward and to their inputs, on GPUs "
+     "that have it"},
     {"train.scaling.first", whole(1, 32'768), kTrain, kOptional,
      reach<&J::train, &T::scaling, &ScalingSpec::first>,
      "scale of the losses in fp16 at first, a power of two; halved by each step that is skipped"},

@@ -80,7 +80,7 @@ struct TrainSpec {
   std::uint32_t micro =
       0;  // samples at a time in one rank; 0: auto. Never changes a bit of the result
   std::uint64_t seed = 1;
-  std::string precision = "fp32";  // fp32 | bf16 | fp16 | tf32: what products read
+  std::string precision = "fp32";  // fp32 | bf16 | fp16 | tf32 | fp8: what products read
   // Rows of the output head in memory: up to a multiple of this; 0: as many as the vocabulary. Of a
   // model's shape, its files and its hash nothing changes.
   std::uint32_t pad_vocabulary = 0;

@@ -169,6 +169,42 @@ TEST_CASE("emulation: a cluster trains in bf16 in the profile of its GPUs") {
   CHECK(std::filesystem::exists(cache.path() / "products-sm_90-emulation-cublaslt-130000.txt"));
 }
 
+TEST_CASE("emulation: a cluster trains in fp8 with the hashes of 1 rank on 2, also after a kill") {
+  const std::vector<std::string> fp8{"--set", "train.precision=fp8"};
+  Cluster cluster(emulated(2));
+  const auto coarse = cluster.submit(tiny_spec(cluster, 1), {"--set", "train.precision=bf16"});
+  const auto one = cluster.submit(tiny_spec(cluster, 1), fp8);
+  const auto two = cluster.submit(tiny_spec(cluster, 2), fp8);
+  REQUIRE(eventually([&] { return cluster.step_of(two) >= 1; }));
+  const auto ranks = cluster.ranks_of(two);
+  REQUIRE(ranks.size() == 2);
+  REQUIRE(::kill(ranks.front(), SIGKILL) == 0);
+  for (const auto job : {coarse, one, two}) REQUIRE(cluster.wait(job) == 0);
+  REQUIRE(cluster.hashes(one).size() == 5);
+  CHECK(cluster.hashes(two) == cluster.hashes(one));
+  CHECK(cluster.hashes(one) != cluster.hashes(coarse));
+  CHECK(cluster.job(two).at("generation").to_number<int>() == 2);
+  const auto steps = cluster.tutti({"steps", std::to_string(two), "-o", "json"}).out;
+  CHECK(steps.find("\"profile\":\"sm_90-fp8-e4m3_rows-cublaslt-130000-") != npos);
+  CHECK(cluster.stop() == 0);
+}
+
+TEST_CASE("emulation: a worker whose GPUs have no fp8 does not offer it, and a job says so") {
+  Cluster cluster(emulated(1, {"TUTTI_EMULATION_CAPABILITY=80"}));
+  const auto job = cluster.submit(tiny_spec(cluster, 1), {"--set", "train.precision=fp8"});
+  const std::string why = cluster.tutti({"explain", std::to_string(job)}).out;
+  INFO(why);
+  CHECK(why.find("fp8") != npos);
+  CHECK(cluster.tutti({"cancel", std::to_string(job), "--reason", "no fp8"}).code == 0);
+  const boost::json::value nodes = boost::json::parse(cluster.get("/api/v1/nodes").body);
+  const auto& profiles = nodes.at("nodes").at(0).at("profiles").as_array();
+  REQUIRE_FALSE(profiles.empty());
+  for (const auto& profile : profiles) {
+    CHECK(std::string(profile.as_string()).find("-fp8") == npos);
+  }
+  CHECK(cluster.stop() == 0);
+}
+
 TEST_CASE("emulation: a served model gives the CPU's tokens, also after its rank was killed") {
   Cluster cluster(emulated(1));
   const auto trained = cluster.submit(tiny_spec(cluster, 1));

@@ -11,6 +11,8 @@ void linear_forward(const kernels::OpContext& ctx, WeightOrder order,
                     const LinearParameters<const float>& parameters, kernels::Product product) {
   product.right = parameters.weight;
   product.right_rounded = parameters.rounded;
+  product.eights = kernels::Eights::allowed;
+  product.right_fp8 = parameters.fp8;
   product.bias = parameters.bias;
   must(order == WeightOrder::outputs ? product_nt(ctx, product) : product_nn(ctx, product));
 }
@@ -40,7 +42,9 @@ void linear_input_gradient(const kernels::OpContext& ctx, WeightOrder order, con
                                  .output = dx,
                                  .start = start,
                                  .left_rounded = dy.rounded,
-                                 .right_rounded = parameters.rounded};
+                                 .right_rounded = parameters.rounded,
+                                 .eights = kernels::Eights::allowed,
+                                 .right_fp8 = parameters.fp8};
   must(order == WeightOrder::outputs ? product_nn(ctx, product) : product_nt(ctx, product));
 }
 

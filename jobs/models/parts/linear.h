@@ -3,9 +3,11 @@
 //   x, dx   [rows, inputs]      y, dy   [rows, outputs]      bias, dbias   [outputs]
 //   weight, dweight             [outputs, inputs], or [inputs, outputs] (WeightOrder::inputs)
 //
-// Rows may be rounded (memory_plan.h). A weight may be a band of a wider matrix. Each output is one
-// chain over ascending inputs in both orders, so both give the same bits on a CPU
-// (kernels/ops/product.h). A refused argument is a broken invariant (must, layer.h).
+// Rows may be rounded (memory_plan.h). On a device in fp8, y and dx are products of codes, where
+// the weight's shape has any; gradients of weights are of bf16 numbers. A weight may be a band of a
+// wider matrix. Each output is one chain over ascending inputs in both orders, so both give the
+// same bits on a CPU (kernels/ops/product.h). A refused argument is a broken invariant (must,
+// layer.h).
 #pragma once
 
 #include "jobs/models/description.h"
@@ -20,6 +22,8 @@ struct LinearParameters {
   Float* bias = nullptr;  // null: it has none
   // The weight as products read it (rounded_weights.h); null: they round it.
   kernels::ConstRoundedMatrix rounded = {};
+  // Its codes (fp8_weights.h); null: products in fp8 make them.
+  kernels::Fp8Weight fp8 = {};
 };
 
 // `product` gives left, output and ends; right and bias are those of the layer.

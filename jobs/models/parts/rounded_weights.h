@@ -40,18 +40,21 @@ class RoundedWeights {
   kernels::FloatBuffer memory_;
 };
 
-// Weights that a pass computes with, and the same rounded; null: each product rounds what it reads.
-// Neither changes a bit.
+class Fp8Weights;
+
+// Weights that a pass computes with, the same rounded, and their codes; null: each product rounds
+// what it reads, or makes its own. None changes a bit.
 struct PassWeights {
   PassWeights(std::span<const float> wide_in,  // NOLINT: weights are weights of a pass
-              const std::uint16_t* rounded_in = nullptr)
-      : wide(wide_in), rounded(rounded_in) {}
+              const std::uint16_t* rounded_in = nullptr, const Fp8Weights* fp8_in = nullptr)
+      : wide(wide_in), rounded(rounded_in), fp8(fp8_in) {}
   PassWeights(std::span<float> wide_in,  // NOLINT: likewise
-              const std::uint16_t* rounded_in = nullptr)
-      : wide(wide_in), rounded(rounded_in) {}
+              const std::uint16_t* rounded_in = nullptr, const Fp8Weights* fp8_in = nullptr)
+      : wide(wide_in), rounded(rounded_in), fp8(fp8_in) {}
 
   std::span<const float> wide;   // layout.elements()
   const std::uint16_t* rounded;  // likewise
+  const Fp8Weights* fp8;         // of a device in fp8
 };
 
 }  // namespace tutti::models

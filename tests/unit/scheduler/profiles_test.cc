@@ -34,6 +34,7 @@ TEST_CASE("profiles: precision is read from a profile's name, and the first that
   CHECK(precision_of("portable") == "fp32");
   CHECK(precision_of(kNew) == "fp32");
   CHECK(precision_of("sm_90-bf16-cublaslt-1") == "bf16");
+  CHECK(precision_of("sm_90-fp8-e4m3_rows-cublaslt-1") == "fp8");
   CHECK(precision_of("odd").empty());
   CHECK(precision_of("portable-bf16") == "bf16");
   CHECK(precision_of("amx-bf16") == "bf16");

@@ -114,6 +114,7 @@ TEST_CASE("memory estimate: what is kept rounded is counted so, of models whose 
   };
   check("bf16", models::Kept::attention);
   check("fp16", models::Kept::products);
+  check("fp8", models::Kept::attention);
   check("tf32", models::Kept::wide);
   check("fp32", models::Kept::wide);
   tiny.spec().model.feed_forward = 60;
@@ -165,7 +166,7 @@ TEST_CASE("memory estimate: auto on a device is what products want and activatio
   CHECK((kept == 1 || activations(kept) <= kMost));
   CHECK(activations(kept + 1) > kMost);
   // Rows that are kept rounded leave it as it is: bits depend on it there.
-  for (const char* const precision : {"bf16", "fp16", "tf32"}) {
+  for (const char* const precision : {"bf16", "fp16", "tf32", "fp8"}) {
     spec.train.precision = precision;
     CHECK(micro(true) == kept);
   }
