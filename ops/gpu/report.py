@@ -10,11 +10,11 @@ import sys
 # What runs in every layer, step or token: no spills, and no stack frame (bytes) but those of FRAMES.
 HOT = {
     "activation_backward", "activation_backward_sums", "activation_forward", "adafactor_squares", "adafactor_sums", "adafactor_update", "adamw", "adamw8", "add_into", "add_norm_pieces", "add_pieces", "attend", "attention_mma", "blend", "channel_product", "choose",
-    "column_pieces", "cross_entropy", "decode", "deltas", "embedding_bf16", "embedding_forward", "exact_product",
+    "column_codes", "column_pieces", "cross_entropy", "decode", "deltas", "embedding_bf16", "embedding_forward", "exact_product",
     "integer_product", "key_gradients", "key_gradients_mma", "kv_write", "layer_norm_backward", "layer_norm_forward",
     "lion", "merge_parts", "muon_momentum", "muon_update", "piece_sum", "product_ends", "quantised_nn",
     "query_gradients", "query_gradients_mma", "rms_norm_backward", "rms_norm_forward", "rotary_apply", "round_activations",
-    "round_rows", "schedule_free", "sgd", "silu_gate_backward", "silu_gate_forward", "turn",
+    "round_rows", "row_codes", "schedule_free", "sgd", "silu_gate_backward", "silu_gate_forward", "turn",
 }
 FRAMES = {
     # The hash's eight accumulators, which its rounds index.

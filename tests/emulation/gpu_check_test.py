@@ -80,7 +80,7 @@ esac
 
 
 RANK = """#!/bin/sh
-echo '{"profiles":["sm_90"],"stack":"CUDA 13.0, NCCL 2.27.3","devices":[]}'
+echo '{"profiles":["sm_90-fp32-1","sm_90-fp8-e4m3_rows-1"],"stack":"CUDA 13.0, NCCL 2.27.3","devices":[]}'
 """
 
 
@@ -129,7 +129,7 @@ def expect(found, wanted, what):
 
 
 STEPS = ["parity", "large", "streams", "graphs", "serving", "nccl", "machine", "training_fp32", "training_bf16",
-         "memcheck", "racecheck", "bench_kernels", "bench_training", "bench_serving"]
+         "training_fp8", "memcheck", "racecheck", "bench_kernels", "bench_training", "bench_serving"]
 
 
 def passed_of(said):
@@ -258,6 +258,14 @@ def hashes_drift(machine):
     expect([said["training_fp32"]["passed"], said["training_bf16"]["passed"]], [False, False], "training")
 
 
+def no_fp8(machine):
+    Machine.write(machine.bin / "tutti-rank-cuda", RANK.replace(',"sm_90-fp8-e4m3_rows-1"', ""))
+    done, said = machine.check()
+    expect(done.returncode, 0, done.stderr)
+    expect(said["training_fp8"], {"passed": None, "skipped": "no profile in fp8"}, "what takes fp8")
+    expect([said["stack"], said["training_bf16"]["passed"]], ["CUDA 13.0, NCCL 2.27.3", True], "what does not")
+
+
 def filter_names_nothing(machine):
     machine.mark("parity_gpu.lacks", "attention: forward*")
     done, said = machine.check()
@@ -343,7 +351,7 @@ def c_library_is_older(machine):
 def filters_name_cases(_):
     """The made-up programs have a case for every filter; these are those of the real ones."""
     titles = []
-    for source in (*ROOT.glob("tests/parity/**/*.cc"), *ROOT.glob("tests/emulation/*.cc")):
+    for source in (*ROOT.glob("tests/parity/**/*.cc"), *ROOT.glob("tests/emulation/**/*.cc")):
         for title in re.findall(r'TEST_CASE\(\s*((?:"[^"]*"\s*)+)', source.read_text()):
             titles.append("".join(re.findall(r'"([^"]*)"', title)))
     text = (ROOT / "ops/gpu/check").read_text()
@@ -361,7 +369,7 @@ def tool_is_missing(machine):
 
 
 def main():
-    cases = [c_library_is_older, all_pass, one_fails, one_hangs, bench_hangs, parity_is_skipped, bench_is_slow_or_fails, says_as_it_goes, bench_alone_hangs, without_a_pack, hashes_drift, filter_names_nothing,
+    cases = [c_library_is_older, all_pass, one_fails, one_hangs, bench_hangs, parity_is_skipped, bench_is_slow_or_fails, says_as_it_goes, bench_alone_hangs, without_a_pack, hashes_drift, no_fp8, filter_names_nothing,
              sanitizer_is_blind, sanitizer_finds, sanitizer_is_slow, sanitizer_of_cuda, library_is_missing, filters_name_cases]
     if shutil.which("compute-sanitizer", path=SYSTEM_PATH) is None:
         cases.append(tool_is_missing)

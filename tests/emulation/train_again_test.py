@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""ops/gpu/train_again with real programs, whose ranks have the emulated GPU: what it says of runs that are alike, in both
-precisions, on one rank, on two and after a kill; and that it fails where a run is not like the first.
+"""ops/gpu/train_again with real programs, whose ranks have the emulated GPU: what it says of runs that are alike, in each
+precision, on one rank, on two and after a kill; and that it fails where a run is not like the first.
 
     tests/emulation/train_again_test.py ROOT BIN
 """
@@ -32,6 +32,7 @@ def main():
     failed = []
     wanted = {("fp32", "twice"): "8 steps in fp32, equal hashes\n",
               ("bf16", "twice"): "8 steps in bf16, equal hashes\n",
+              ("fp8", "twice"): "8 steps in fp8, equal hashes\n",
               ("fp32", "ranks"): "8 steps in fp32, equal hashes of one rank, of two, and after a kill\n"}
     for (precision, how), words in wanted.items():
         with tempfile.TemporaryDirectory() as folder:
