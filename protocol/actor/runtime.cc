@@ -56,16 +56,12 @@ struct Runtime::State {
 
 Runtime::Runtime(std::size_t threads) : state_(std::make_unique<State>(threads)) {}
 
-Runtime::~Runtime() {
-  stop();
-  for (std::thread& thread : state_->threads) thread.join();
-}
+Runtime::~Runtime() { stop_and_join(); }
 
 void Runtime::run() {
   start();
   serve(state_->context);
-  for (std::thread& thread : state_->threads) thread.join();
-  state_->threads.clear();
+  stop_and_join();
 }
 
 void Runtime::start() {
@@ -76,6 +72,12 @@ void Runtime::start() {
 }
 
 void Runtime::stop() { state_->context.stop(); }
+
+void Runtime::stop_and_join() {
+  stop();
+  for (std::thread& thread : state_->threads) thread.join();
+  state_->threads.clear();
+}
 
 void Runtime::on_signals(const std::vector<int>& signals, std::function<void(int)> handler) {
   auto set = std::make_shared<SignalSet>(boost::asio::make_strand(state_->context));

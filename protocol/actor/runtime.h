@@ -37,6 +37,9 @@ class Runtime {
 
   // No further handler begins; run() returns and what is pending is dropped.
   void stop();
+  // stop(), and waits for the handlers that run on background threads: what they use may be
+  // destroyed then. Not by one of them.
+  void stop_and_join();
 
   // Calls `handler` (on some thread of the runtime, one call at a time) for each of these signals,
   // from now on.

@@ -45,7 +45,7 @@ class Hosted {
   }
   Hosted(const Hosted&) = delete;
   Hosted& operator=(const Hosted&) = delete;
-  ~Hosted() { runtime.stop(); }
+  ~Hosted() { runtime.stop_and_join(); }
 
   // What it gives, on the host's strand.
   template <class Question>

@@ -60,7 +60,7 @@ constexpr JobId kJob{7};
 
 struct Storing {
   Storing() { runtime.start(); }
-  ~Storing() { runtime.stop(); }
+  ~Storing() { runtime.stop_and_join(); }
 
   Result<StoreOutcome> store(wire::Stream stream, std::uint64_t offset, std::string bytes) {
     return store_in(stores, stream, offset, std::move(bytes));

@@ -25,7 +25,7 @@ struct Stores {
     runtime.start();
   }
   ~Stores() {
-    runtime.stop();
+    runtime.stop_and_join();
     syncs_are_free = false;
   }
 

@@ -246,7 +246,7 @@ TEST_CASE("job stores: an acknowledgement follows the sync, and news wakes those
   REQUIRE(stores.host().tell([&] { ended.set_value(stores.streams_ended(JobId{7})); }).ok());
   CHECK_FALSE(ended.get_future().get());
   CHECK(std::filesystem::exists(folder.path() / "7" / "records" / "steps.jsonl"));
-  runtime.stop();
+  runtime.stop_and_join();
 }
 
 }  // namespace
