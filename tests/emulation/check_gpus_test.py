@@ -53,9 +53,9 @@ class Machine:
         with subprocess.Popen([str(self.folder / "tutti"), "up", "--slots", "2"], env=self.environment(**more),
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as cluster:
             try:
-                self.links_when(lambda links: len(links) == 2 and all(links), more)
+                self.links_when(cluster, lambda links: len(links) == 2 and all(links), more)
                 self.check(**more)
-                links = self.links_when(lambda links: all(one["mb_per_s"] for of_gpu in links for one in of_gpu), more)
+                links = self.links_when(cluster, lambda links: all(one["mb_per_s"] for of_gpu in links for one in of_gpu), more)
                 return [[one["mb_per_s"] > 1 for one in of_gpu] for of_gpu in links]
             finally:
                 cluster.send_signal(signal.SIGINT)
@@ -64,8 +64,8 @@ class Machine:
                 finally:
                     cluster.kill()
 
-    def links_when(self, holds, more):
-        """Links of each GPU as the coordinator shows them, once they are so; the last ones after a minute."""
+    def links_when(self, cluster, holds, more):
+        """Links of each GPU as the coordinator shows them, once they are so; the last ones after a minute, or when the cluster ended."""
         links = []
         until = time.monotonic() + 60
         while time.monotonic() < until:
@@ -75,7 +75,11 @@ class Machine:
             links = [(gpu["reading"] or {}).get("links", []) for node in nodes for gpu in node["devices"]]
             if links and holds(links):
                 break
-            time.sleep(0.2)
+            try:
+                cluster.wait(timeout=0.2)  # between two questions
+                break
+            except subprocess.TimeoutExpired:
+                pass
         return links
 
     def answer(self, *options, **more):

@@ -14,6 +14,7 @@
 
 #include "kernels/collective/nccl_group.h"
 #include "tests/emulation/nccl_groups.h"
+#include "tests/support/becomes.h"
 #include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/support/patience.h"
 #include "tests/unit/collective/rank_threads.h"
@@ -98,24 +99,29 @@ void run_two(const NcclOptions& options, const std::function<void(OneOfTwo&)>& r
   });
 }
 
-// Rank 0 waits inside the library for rank 1's device, until `ends` ends that; then the device goes
-// on. The errors of both, whose communicators are aborted.
+// Rank 0 waits inside the library for rank 1's device, until `ends` ends that; the device goes on
+// when rank 1 has heard of it, too: else its transfer might end well. The errors of both, whose
+// communicators are aborted.
 std::vector<Error> wait_for_device(const NcclOptions& options,
                                    const std::function<void(Communicator&)>& ends) {
   const auto before = emulation::nccl_ends();
+  std::latch heard(1);
   std::latch computed(1);
   std::vector<Error> errors(2);
   run_two(options, [&](OneOfTwo& own) {
     if (own.rank == 1) {
       own.compute_after(computed);
       errors[1] = own.exchange().error();
+      heard.count_down();
       return;
     }
     const auto begun = own.begin();
     std::thread ending([&] { ends(*own.group); });
     errors[0] = begun ? own.group->finish().error() : begun.error();
-    computed.count_down();
     ending.join();
+    own.group.reset();
+    heard.wait();
+    computed.count_down();
   });
   CHECK(emulation::nccl_ends().aborted == before.aborted + 2);
   return errors;
@@ -307,7 +313,9 @@ TEST_CASE("nccl: peers of a broken group are told before this rank's device has 
       return;
     }
     errors[0] = own.group->finish().error();
-    std::this_thread::sleep_for(60 * kSoon);
+    // Rank 1 has told, and is ending: it computes until an end's time is over.
+    const Instant over = monotonic_now() + options.abort_deadline;
+    static_cast<void>(test::becomes([&] { return monotonic_now() > over; }));
     computed.count_down();
   });
   CHECK(errors[0] == Error{ErrorCode::unavailable, "rank 1 is gone: its group broke"});

@@ -17,6 +17,8 @@
 
 #include "kernels/collective/nccl_group.h"
 #include "tests/emulation/training/training_members.h"
+#include "tests/support/becomes.h"
+#include "tests/support/cuda_emulation/asked_in_vain.h"
 #include "tests/support/patience.h"
 
 namespace tutti::training {
@@ -47,12 +49,10 @@ void hold(Member& member, std::latch& gate) {
   });
 }
 
-bool eventually(const std::function<bool()>& holds) {
-  const Instant until = monotonic_now() + test::patient(std::chrono::seconds(20));
-  while (!holds() && monotonic_now() < until) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return holds();
+// Whether the rank's thread asks its device again and again if it has computed.
+bool comes_to_wait(const Member& member) {
+  emulation::asked_in_vain = nullptr;
+  return test::becomes([&] { return emulation::asked_in_vain == member.device->stream(); });
 }
 
 // How the step of a rank ended.
@@ -100,15 +100,15 @@ std::optional<Ended> break_held_step(Member& member, std::unique_ptr<Communicato
     broken.wait();
     group.reset();  // its peers hear of it, and it waits for the gate
   });
-  const bool all_begun = eventually([&] { return group->operations() == begun; });
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // to where it waits for its device
-  if (all_begun) breaks(*group);
+  const bool waits =
+      test::becomes([&] { return group->operations() == begun; }) && comes_to_wait(member);
+  if (waits) breaks(*group);
   broken.count_down();
   const bool in_time =
       ended.wait_for(test::patient(std::chrono::seconds(20))) == std::future_status::ready;
   gate.count_down();
   rank.join();
-  CHECK(all_begun);
+  CHECK(waits);
   return in_time ? std::optional(ended.get()) : std::nullopt;
 }
 
@@ -163,7 +163,7 @@ TEST_CASE("emulation: an abort ends the step of a rank whose device computes, fi
 TEST_CASE("emulation: what NCCL finds ends the step of a rank whose device computes") {
   const Ended ended = break_between_threads([](Communicator& group) {
     emulation::find_nccl_error(0);
-    static_cast<void>(eventually([&] { return group.aborted(); }));
+    static_cast<void>(test::becomes([&] { return group.aborted(); }));
     emulation::find_nccl_error(-1);
     group.abort("a later reason");
   });

@@ -1,5 +1,4 @@
-// The emulated device behind the runtime's entry points: memory with margins, streams that are
-// threads, events, graphs.
+// The emulated device behind the runtime's calls: memory with margins, streams, events, graphs.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/cuda_emulation/asked_in_vain.h"
 #include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/support/cuda_emulation/grid_counts.h"
 #include "tests/support/cuda_emulation/injected_fault.h"
@@ -27,7 +27,6 @@ namespace {
 using tutti::emulation::MemoryKind, tutti::emulation::MemoryUse, tutti::emulation::OwnWork;
 
 using Work = std::function<std::string()>;
-using std::chrono::steady_clock;
 
 constexpr int kVersion = 13000;
 
@@ -103,7 +102,7 @@ struct EmulatedEvent {
   std::uint64_t asked = 0;  // records enqueued
   bool captured = false;    // the last of them into a graph
   std::uint64_t done = 0;
-  steady_clock::time_point at;
+  std::chrono::steady_clock::time_point at;
 };
 
 struct EmulatedStream {
@@ -469,8 +468,9 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   if (breaks_capture(stream)) return failed(cudaErrorStreamCaptureUnsupported);
   if (const cudaError_t error = sticky(); error != cudaSuccess) return error;
   const std::lock_guard lock(stream->mutex);
-  // No error, but left for who asks for the last one.
-  return !stream->queue.empty() || stream->busy ? failed(cudaErrorNotReady) : sticky();
+  if (stream->queue.empty() && !stream->busy) return sticky();
+  tutti::emulation::asked_in_vain = stream;
+  return failed(cudaErrorNotReady);  // no error, but left for who asks for the last one
 }
 
 // TUTTI_EMULATION_EVENT_WAITS=0: as if the program had none.
@@ -513,7 +513,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   stream->add([event, record]() -> std::string {
     const std::lock_guard lock(event->mutex);
     event->done = record;
-    event->at = steady_clock::now();
+    event->at = std::chrono::steady_clock::now();
     event->changed.notify_all();
     return {};
   });
