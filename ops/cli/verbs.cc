@@ -154,6 +154,8 @@ int unknown_verb(const std::vector<std::string>& words) {
                                                : fmt::format("did you mean \"{}\"?", near)));
 }
 
+}  // namespace
+
 int run_declared(const Verb& verb, const std::vector<std::string>& words, Session& session) {
   Arguments arguments(verb.name, verb.summary);
   std::string output = "text";
@@ -175,8 +177,6 @@ int run_declared(const Verb& verb, const std::vector<std::string>& words, Sessio
   session.output = output == "json" ? OutputForm::json : OutputForm::text;
   return action(session);
 }
-
-}  // namespace
 
 std::span<const Verb> verbs() { return kVerbs; }
 

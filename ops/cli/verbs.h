@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,6 +31,9 @@ std::span<const Verb> verbs();
 
 // What `tutti VERB --help` shows of its use (examples.cc); empty if there is nothing.
 std::string_view examples_of(std::string_view verb);
+
+// Parses `words`, those behind the verb's name, as verb.declare says, and `-o`; then acts.
+int run_declared(const Verb& verb, const std::vector<std::string>& words, Session& session);
 
 // Finds the verb and runs it. `words` are those behind the program's name.
 int run_verbs(const std::vector<std::string>& words);
@@ -93,6 +97,9 @@ int pass_to_rank(const std::vector<std::string>& words, Session& session);
 int pass_generate(const std::vector<std::string>& words, Session& session);
 // verbs/check_verb.cc
 int pass_check(const std::vector<std::string>& words, Session& session);
-int check_disks(const std::vector<std::string>& words, Session& session);
+// verbs/check_disk_verb.cc
+Action declare_check_disk(Arguments& arguments);
+// Ends with usage where `--deadline` is none; of both of these.
+std::optional<int> refuse_deadline(double seconds);
 
 }  // namespace tutti::cli

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,7 +23,6 @@ struct DiskCheckOptions {
   bool disk = false;
   double deadline = 20;
   std::vector<std::string> folders;
-  std::string output = "text";
 };
 
 std::vector<FolderCheck> folders_of(const DiskCheckOptions& options) {
@@ -50,39 +51,34 @@ int check_folders(const DiskCheckOptions& options, const Session& session) {
                 folders);
   const auto findings = judge_disks(folders);
   const Paint paint = session.out_is_terminal ? Paint::coloured : Paint::plain;
-  print(options.output == "json" ? json_line(disks_json(folders, findings))
-                                 : disks_page(folders, findings, paint));
+  print(session.json() ? json_line(disks_json(folders, findings))
+                       : disks_page(folders, findings, paint));
   return any_problem(findings) ? kInfrastructure : kDone;
 }
 
 }  // namespace
 
-int check_disks(const std::vector<std::string>& words, Session& session) {
-  DiskCheckOptions options;
-  Arguments arguments("check", "Measure the disks of this machine that a cluster works with.");
-  arguments.flag("--disk", options.disk, "written and synced, read, small syncs, free space");
-  arguments.repeated("--folder", options.folders,
+std::optional<int> refuse_deadline(double seconds) {
+  if (seconds > 0 && seconds <= 3600) return std::nullopt;
+  return fail(kUsage, "check: --deadline takes up to 3600 seconds");
+}
+
+Action declare_check_disk(Arguments& arguments) {
+  const auto options = std::make_shared<DiskCheckOptions>();
+  arguments.flag("--disk", options->disk, "written and synced, read, small syncs, free space");
+  arguments.repeated("--folder", options->folders,
                      "this one in place of the state folder, its checkpoints and the cache");
-  arguments.option("--deadline", options.deadline, "seconds for each measure (20)");
-  arguments.option("-o,--output", options.output, "text or json");
+  arguments.option("--deadline", options->deadline, "seconds for each measure (20)");
   arguments.epilogue(
       "Writes at most 256 MiB, and a tenth of what is free, into a file without a name, which is "
       "gone\n"
       "however this ends. Folders on one disk are measured once. Ends with 3 where a disk fails, "
       "does\n"
       "not answer, has less than 1 GiB left, or is slow to sync below the state folder.");
-  const Result<Arguments::Outcome> parsed =
-      arguments.parse(std::vector<std::string>(words.begin() + 1, words.end()));
-  if (!parsed) return fail(parsed.error());
-  if (*parsed == Arguments::Outcome::help) {
-    print(arguments.help());
-    return kDone;
-  }
-  if (options.output != "text" && options.output != "json")
-    return fail(kUsage, "check: -o is text or json");
-  if (!(options.deadline > 0 && options.deadline <= 3600))
-    return fail(kUsage, "check: --deadline takes up to 3600 seconds");
-  return check_folders(options, session);
+  return [options](Session& session) {
+    const auto refused = refuse_deadline(options->deadline);
+    return refused ? *refused : check_folders(*options, session);
+  };
 }
 
 }  // namespace tutti::cli

@@ -37,7 +37,6 @@ struct GpuCheckOptions {
   bool gpu = false;
   double deadline = 20;
   double share_min = Judging{}.share_min;
-  std::string output = "text";
   std::string state;
 };
 
@@ -104,9 +103,29 @@ int check_gpus(const GpuCheckOptions& options, const Session& session) {
   auto findings = judge_check(check, {.share_min = options.share_min});
   if (auto kept = keep_links(check, options.state)) findings.push_back(*std::move(kept));
   const Paint paint = session.out_is_terminal ? Paint::coloured : Paint::plain;
-  print(options.output == "json" ? json_line(check_json(check, findings))
-                                 : check_page(check, findings, paint));
+  print(session.json() ? json_line(check_json(check, findings))
+                       : check_page(check, findings, paint));
   return any_problem(findings) ? kInfrastructure : kDone;
+}
+
+Action declare_check_gpu(Arguments& arguments) {
+  const auto options = std::make_shared<GpuCheckOptions>();
+  arguments.flag("--gpu", options->gpu, "products, memory, copies, links and all GPUs at once");
+  arguments.option("--deadline", options->deadline, "seconds for each measure (20)");
+  arguments.option("--below", options->share_min,
+                   "less than this share of the best of its kind is a problem (0.85)");
+  arguments.option("--state", options->state,
+                   "folder of the worker that is to tell speeds of links ($TUTTI_STATE/worker)");
+  arguments.epilogue(
+      "Ends with 3 where a GPU is slowed down, fails, does not answer, or is far below the best of "
+      "its\n"
+      "kind; with 77 where there is no GPU. Let nothing else run on the GPUs meanwhile. What "
+      "pairs\n"
+      "reach is kept for the worker: gangs are placed by it.");
+  return [options](Session& session) {
+    const auto refused = refuse_deadline(options->deadline);
+    return refused ? *refused : check_gpus(*options, session);
+  };
 }
 
 }  // namespace
@@ -117,35 +136,19 @@ int pass_check(const std::vector<std::string>& words, Session& session) {
   };
   if (words.size() > 2 && words[1] == kDiskMeasureWord)
     return run_disk_measure(words[2], std::vector<std::string>(words.begin() + 3, words.end()));
-  if (has_word("--disk")) return check_disks(words, session);
-  if (!has_word("--gpu")) return pass_to_rank(words, session);
-  GpuCheckOptions options;
-  Arguments arguments("check", "Measure this machine's GPUs, and say what is wrong with them.");
-  arguments.flag("--gpu", options.gpu, "products, memory, copies, links and all GPUs at once");
-  arguments.option("--deadline", options.deadline, "seconds for each measure (20)");
-  arguments.option("--below", options.share_min,
-                   "less than this share of the best of its kind is a problem (0.85)");
-  arguments.option("--state", options.state,
-                   "folder of the worker that is to tell speeds of links ($TUTTI_STATE/worker)");
-  arguments.option("-o,--output", options.output, "text or json");
-  arguments.epilogue(
-      "Ends with 3 where a GPU is slowed down, fails, does not answer, or is far below the best of "
-      "its\n"
-      "kind; with 77 where there is no GPU. Let nothing else run on the GPUs meanwhile. What "
-      "pairs\n"
-      "reach is kept for the worker: gangs are placed by it.");
-  const Result<Arguments::Outcome> parsed =
-      arguments.parse(std::vector<std::string>(words.begin() + 1, words.end()));
-  if (!parsed) return fail(parsed.error());
-  if (*parsed == Arguments::Outcome::help) {
-    print(arguments.help());
-    return kDone;
+  const std::vector<std::string> behind(words.begin() + 1, words.end());
+  Verb verb{};
+  verb.name = "check";
+  if (has_word("--disk")) {
+    verb.summary = "Measure the disks of this machine that a cluster works with.";
+    verb.declare = declare_check_disk;
+  } else if (has_word("--gpu")) {
+    verb.summary = "Measure this machine's GPUs, and say what is wrong with them.";
+    verb.declare = declare_check_gpu;
+  } else {
+    return pass_to_rank(words, session);
   }
-  if (options.output != "text" && options.output != "json")
-    return fail(kUsage, "check: -o is text or json");
-  if (!(options.deadline > 0 && options.deadline <= 3600))
-    return fail(kUsage, "check: --deadline takes up to 3600 seconds");
-  return check_gpus(options, session);
+  return run_declared(verb, std::vector<std::string>(words.begin() + 1, words.end()), session);
 }
 
 }  // namespace tutti::cli
