@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "tests/parity/harness.h"
+#include "tests/parity/products/halves.h"
 #include "tests/support/skip.h"
 
 namespace tutti::kernels::parity {
@@ -122,20 +123,6 @@ struct BatchEnds {
   Floats bias, residual, gate;
   Shape shape;
 };
-
-using Halves = std::vector<Bf16>;
-
-Halves rounded(const Floats& values) {
-  Halves halves(values.size());
-  REQUIRE(to_bf16(single(), values, halves));
-  return halves;
-}
-
-Floats widened(const Halves& halves) {
-  Floats wide(halves.size());
-  REQUIRE(from_bf16(single(), halves, wide));
-  return wide;
-}
 
 // The batch of a case with its operands in bf16.
 struct Bf16Case {

@@ -6,72 +6,36 @@
 
 #include "jobs/training/memory_estimate.h"
 #include "kernels/cuda/device.h"
+#include "tests/emulation/training/training_members.h"
 #include "tests/support/cuda_emulation/grid_counts.h"
 #include "tests/support/larger.h"
-#include "tests/unit/training/tiny_run.h"
 
 namespace tutti::training {
 namespace {
 
 using kernels::cuda::CudaDevice;
+using test::Hashes;
+using test::Member;
+using test::Members;
 using test::TinyJob;
 using Inputs = kernels::cuda::Products::Inputs;
-using Members = std::vector<std::unique_ptr<struct Fp8Member>>;
 
-struct Fp8Member {
-  explicit Fp8Member(TrainingJob& job, Inputs inputs = Inputs::fp8) {
-    auto opened = CudaDevice::open({.inputs = inputs});
-    REQUIRE(opened);
-    device = *std::move(opened);
-    trainer = std::make_unique<Trainer>(job, 1, progress, device.get());
-  }
-  std::unique_ptr<CudaDevice> device;
-  Progress progress;
-  std::unique_ptr<Trainer> trainer;
-};
+std::unique_ptr<Member> member_of(TrainingJob& job, Inputs inputs = Inputs::fp8) {
+  auto opened = CudaDevice::open({.inputs = inputs});
+  REQUIRE(opened);
+  return std::make_unique<Member>(job, *std::move(opened));
+}
 
 Members members_of(TrainingJob& job, std::size_t count) {
   Members members;
-  for (std::size_t i = 0; i < count; ++i) members.push_back(std::make_unique<Fp8Member>(job));
+  for (std::size_t i = 0; i < count; ++i) members.push_back(member_of(job));
   return members;
 }
 
-using Hashes = std::vector<std::string>;
-
-// Those of rank 0, which the others' must equal.
 Hashes run(const Members& members, const EnterPlan& plan, std::uint64_t last) {
-  const auto size = static_cast<std::uint32_t>(members.size());
-  auto groups = test::form_group(size);
-  if (size > 1) {
-    const auto id = members[0]->device->link_id();
-    REQUIRE(id);
-    for (std::size_t rank = 0; rank < size; ++rank) {
-      auto linked = members[rank]->device->link(std::move(groups[rank]), *id);
-      REQUIRE(linked);
-      groups[rank] = *std::move(linked);
-    }
-  }
-  std::vector<Hashes> seen(size);
-  std::vector<std::string> failures(size);
-  test::on_ranks(size, [&](std::uint32_t rank) {
-    Trainer& trainer = *members[rank]->trainer;
-    const auto entered = trainer.enter(*groups[rank], plan);
-    if (!entered) failures[rank] = entered.error().message;
-    while (entered && failures[rank].empty() && trainer.state().step < last) {
-      const auto outcome = trainer.step(*groups[rank], 0);
-      if (!outcome) {
-        failures[rank] = outcome.error().message;
-      } else {
-        seen[rank].push_back(kernels::to_string(outcome->record.weights));
-      }
-    }
-    groups[rank].reset();
-  });
-  for (std::size_t rank = 0; rank < size; ++rank) {
-    CHECK(failures[rank] == "");
-    CHECK(seen[rank] == seen[0]);
-  }
-  return seen[0];
+  Hashes hashes;
+  test::run_generation(members, plan, last, hashes);
+  return hashes;
 }
 
 Hashes undisturbed(TrainingJob& job, const TinyJob& tiny, std::size_t ranks) {
@@ -95,17 +59,17 @@ TEST_CASE("emulation: fp8 keeps the hashes for 1, 2 and 4 ranks, and after a ran
     const auto job = tiny.open();
     const Hashes expected = undisturbed(*job, tiny, 1);
     REQUIRE(expected.size() == 4);
-    CHECK(expected[0] != expected[3]);
+    CHECK(expected.at(1) != expected.at(4));
     CHECK(undisturbed(*job, tiny, 2) == expected);
     CHECK(undisturbed(*job, tiny, 4) == expected);
 
     Members members = members_of(*job, 2);
     Hashes hashes = run(members, {.generation = 1, .root = tiny.checkpoints()}, 2);
-    members[1] = std::make_unique<Fp8Member>(*job);
+    members[1] = member_of(*job);
     const Hashes rest =
         run(members,
             {.generation = 2, .base_step = 2, .root = tiny.checkpoints(), .copies = {{0, 1}}}, 4);
-    hashes.insert(hashes.end(), rest.begin(), rest.end());
+    hashes.insert(rest.begin(), rest.end());
     CHECK(hashes == expected);
     CHECK(members[0]->device->profile() == "sm_90-fp8-e4m3_rows-cublaslt-130000");
   }
@@ -197,7 +161,7 @@ Memory memory_of(const TinyJob& tiny, Inputs inputs, Ahead ahead) {
   job->rounds_weights = ahead == Ahead::all;
   const auto before = CudaDevice::open({})->get()->free_bytes();
   Members members;
-  members.push_back(std::make_unique<Fp8Member>(*job, inputs));
+  members.push_back(member_of(*job, inputs));
   run(members, {.generation = 1, .root = tiny.checkpoints()}, 2);
   const auto after = members[0]->device->free_bytes();
   REQUIRE((before && after));

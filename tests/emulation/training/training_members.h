@@ -26,13 +26,18 @@ struct Member {
     REQUIRE(training::fit_memory(job, device.get()));
     trainer = std::make_unique<training::Trainer>(job, 1, progress, device.get());
   }
+  // On a device that was opened otherwise than the job would, whatever room it has.
+  Member(training::TrainingJob& job, std::unique_ptr<kernels::cuda::CudaDevice> opened)
+      : device(std::move(opened)),
+        trainer(std::make_unique<training::Trainer>(job, 1, progress, device.get())) {}
   static std::unique_ptr<kernels::cuda::CudaDevice> open(const std::string& precision = "fp32",
                                                          const std::filesystem::path& cache = {}) {
     using Inputs = kernels::cuda::Products::Inputs;
     const std::map<std::string, Inputs> inputs = {{"fp32", Inputs::fp32},
                                                   {"bf16", Inputs::bf16},
                                                   {"fp16", Inputs::fp16},
-                                                  {"tf32", Inputs::tf32}};
+                                                  {"tf32", Inputs::tf32},
+                                                  {"fp8", Inputs::fp8}};
     auto opened = kernels::cuda::CudaDevice::open({.inputs = inputs.at(precision), .cache = cache});
     REQUIRE(opened);
     return *std::move(opened);

@@ -5,11 +5,10 @@
 #include "kernels/ops/weights/product_quantised_nn.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "tests/parity/harness.h"
+#include "tests/parity/products/halves.h"
 
 namespace tutti::kernels::parity {
 namespace {
-
-using Halves = std::vector<Bf16>;
 
 struct Shape {
   Index m, n, k;  // k in blocks of 256
@@ -19,18 +18,6 @@ const Shape kShapes[] = {{1, 1, 1},    {1, 70, 3}, {4, 64, 2},  {5, 33, 1},
                          {300, 20, 1}, {0, 5, 1},  {13, 130, 2}};
 
 std::size_t size_of(Index count) { return static_cast<std::size_t>(count); }
-
-Halves rounded(const Floats& values) {
-  Halves halves(values.size());
-  REQUIRE(to_bf16(single(), values, halves));
-  return halves;
-}
-
-Floats widened(const Halves& halves) {
-  Floats wide(halves.size());
-  REQUIRE(from_bf16(single(), halves, wide));
-  return wide;
-}
 
 std::vector<Activations> meanings_of(WeightFormat format) {
   if (!has_integer_codes(format)) return {Activations::exact};

@@ -7,6 +7,7 @@
 #include "kernels/ops/weights/packed_weight.h"
 #include "kernels/ops/weights/quantised_weight.h"
 #include "tests/parity/harness.h"
+#include "tests/parity/products/halves.h"
 #include "tests/support/skip.h"
 
 namespace tutti::kernels::parity {
@@ -23,8 +24,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 std::size_t size_of(Index count) { return static_cast<std::size_t>(count); }
-
-using Halves = std::vector<Bf16>;
 
 struct Form {
   const char* name;
@@ -135,19 +134,6 @@ struct Case {
   Shape shape;
   Floats x, w, bias, residual, gate, before;
 };
-
-// bf16 numbers as fp32.
-Floats widened(const Halves& halves) {
-  Floats wide(halves.size());
-  REQUIRE(from_bf16(single(), halves, wide));
-  return wide;
-}
-
-Halves rounded(const Floats& values) {
-  Halves halves(values.size());
-  REQUIRE(to_bf16(single(), values, halves));
-  return halves;
-}
 
 }  // namespace
 

@@ -8,26 +8,13 @@
 #include "kernels/ops/weights/packed_bf16.h"
 #include "tests/parity/harness.h"
 #include "tests/parity/products/bf16_orders.h"
+#include "tests/parity/products/halves.h"
 #include "tests/support/skip.h"
 
 namespace tutti::kernels::parity {
 namespace {
 
-using Halves = std::vector<Bf16>;
-
 std::size_t size_of(Index count) { return static_cast<std::size_t>(count); }
-
-Halves rounded(const Floats& values) {
-  Halves halves(values.size());
-  REQUIRE(to_bf16(single(), values, halves));
-  return halves;
-}
-
-Floats widened(const Halves& halves) {
-  Floats values(halves.size());
-  REQUIRE(from_bf16(single(), halves, values));
-  return values;
-}
 
 std::string of_profile(const char* what, Bf16Arithmetic arithmetic) {
   return std::string(what) + std::string(profile_of(arithmetic));
