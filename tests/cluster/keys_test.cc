@@ -33,9 +33,8 @@ class HeldPort {
     const int yes = 1;
     REQUIRE(::setsockopt(socket_.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0);
     // A process that was killed may have it a moment longer.
-    REQUIRE(test::eventually([&] {
-      return ::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&at), size) == 0;
-    }));
+    REQUIRE(test::eventually(
+        [&] { return ::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&at), size) == 0; }));
     REQUIRE(::listen(socket_.get(), 1) == 0);
     REQUIRE(::getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&at), &size) == 0);
     port_ = ntohs(at.sin_port);

@@ -102,9 +102,9 @@ TEST_CASE("product: every output is one chain over ascending k, on all paths and
 // A stretch of k (1,024), few rows (256), a left operand of even stride, a band of tiles and more;
 // of many rows, panels of three vectors that end as panels, as vectors and within one, the left
 // operand copied or not.
-const Shape kBorders[] = {{9, 128, 1030}, {256, 70, 300},   {259, 96, 33},  {35, 200, 7},
-                          {277, 80, 40},  {277, 106, 1030}, {512, 154, 40}, {1024, 64, 16},
-                          {1030, 80, 20}};
+const Shape kBorders[] = {{9, 128, 1030}, {256, 70, 300}, {259, 96, 33},
+                          {35, 200, 7},   {277, 80, 40},  {277, 106, 1030},
+                          {512, 154, 40}, {1024, 64, 16}, {1030, 80, 20}};
 
 TEST_CASE("product: the borders of packing are no borders of a chain") {
   for (const Kind& kind : kKinds) {

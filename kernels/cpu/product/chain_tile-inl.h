@@ -50,7 +50,7 @@ inline constexpr Index kStepsAhead = 8;
 enum class Beside { nothing, packs, asks, streams };
 template <Beside kBeside, int kVectors>
 inline constexpr Index kLinesAsked = kBeside == Beside::asks      ? 1
-                                     : kBeside == Beside::streams ? kVectors * kVectorLanes / 16
+                                     : kBeside == Beside::streams ? kVectors* kVectorLanes / 16
                                                                   : 0;
 
 // The left operand of one tile: by_row, three rows share a pointer, as an address can hold one and
@@ -105,7 +105,7 @@ HWY_INLINE void run_chain_tile(const ChainCall& call) {
   [[maybe_unused]] float* HWY_RESTRICT packed = call.packed;
   [[maybe_unused]] std::uintptr_t ahead = 0;
   [[maybe_unused]] std::uintptr_t ahead_step = 0;
-  if constexpr (kLinesAsked<kBeside, kVectors> > 0) {
+  if constexpr (kLinesAsked < kBeside, kVectors >> 0) {
     ahead = ahead_of(call.ahead->next, 0);
     ahead_step = static_cast<std::uintptr_t>(call.ahead->stride) * sizeof(float);
   }

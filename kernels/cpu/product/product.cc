@@ -344,16 +344,15 @@ void run_image_rows(const ProductCall& call, Index column) {
     const float* const panel = call.image + column * call.depth + k.first * kImagePanel;
     for (Index first = 0; first < end - column; first += kColumns) {
       Ahead ahead = next_stretch(panel, first, k.depth);
-      run_chain_tile<LeftOrder::by_row, kRows, kVectors, kBeside>(
-          {.depth = k.depth,
-           .left = call.left.data + k.first,
-           .left_stride = call.left.stride,
-           .right = panel + first,
-           .right_stride = kImagePanel,
-           .output = sums + first,
-           .output_stride = kImagePanel,
-           .start = start_of(args, k),
-           .ahead = &ahead});
+      run_chain_tile<LeftOrder::by_row, kRows, kVectors, kBeside>({.depth = k.depth,
+                                                                   .left = call.left.data + k.first,
+                                                                   .left_stride = call.left.stride,
+                                                                   .right = panel + first,
+                                                                   .right_stride = kImagePanel,
+                                                                   .output = sums + first,
+                                                                   .output_stride = kImagePanel,
+                                                                   .start = start_of(args, k),
+                                                                   .ahead = &ahead});
     }
   }
   move([](float* output, const float* sum, std::size_t n) { std::copy_n(sum, n, output); });
@@ -381,8 +380,8 @@ void product_by_columns(const Workers& workers, const ProductCall& call) {
   const bool widened = call.widened.widen != nullptr;
   const bool band = widened || (call.image == nullptr && left_is_far(call));
   const Index most = (band ? kBandColumns : kImagePanel) / kChainColumns;
-  const Index together = std::clamp<Index>(panels / (workers.threads() * 8),
-                                           streams_image(call) ? most : 1, most);
+  const Index together =
+      std::clamp<Index>(panels / (workers.threads() * 8), streams_image(call) ? most : 1, most);
   const Index floats =
       widened ? Stretches(call.depth, kBandDepth).step * together : column_stretches(call).step;
   workers.parallel_for(panels, together, [&](int thread, Index begin, Index end) {

@@ -35,9 +35,7 @@ __device__ __forceinline__ float lanes_max(float x) {
 
 // What exponents are relative to, given the largest score so far: zero while there are only scores
 // that overflowed, which then weigh nothing, since exp(-inf - 0) is 0 and exp(-inf + inf) is not.
-__device__ __forceinline__ float offset_under(float top) {
-  return top == -INFINITY ? 0.0F : top;
-}
+__device__ __forceinline__ float offset_under(float top) { return top == -INFINITY ? 0.0F : top; }
 
 // Running softmax of one query over one chunk: `sum` are value sums of this lane's columns.
 template <int kColumns>

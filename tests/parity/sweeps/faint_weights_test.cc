@@ -55,15 +55,14 @@ Gradients gradients_of(const OpContext& ctx, const Head& head, float scale,
     targets.push_back(static_cast<std::int32_t>(r * 331 % head.vocabulary));
   }
   Floats losses(targets.size());
-  REQUIRE(linear_cross_entropy(
-      ctx, {.hidden = matrix(head.hidden, head.rows, head.width),
-            .weight = matrix(head.weight, head.vocabulary, head.width),
-            .targets = targets,
-            .losses = losses.data(),
-            .dhidden = matrix(result.dhidden, head.rows, head.width),
-            .dweight = matrix(result.dweight, head.vocabulary, head.width),
-            .scale = scale,
-            .memory = memory}));
+  REQUIRE(linear_cross_entropy(ctx, {.hidden = matrix(head.hidden, head.rows, head.width),
+                                     .weight = matrix(head.weight, head.vocabulary, head.width),
+                                     .targets = targets,
+                                     .losses = losses.data(),
+                                     .dhidden = matrix(result.dhidden, head.rows, head.width),
+                                     .dweight = matrix(result.dweight, head.vocabulary, head.width),
+                                     .scale = scale,
+                                     .memory = memory}));
   return result;
 }
 
